@@ -1,0 +1,1 @@
+"""IMAP commands on a store, one family a file."""

@@ -1,0 +1,1 @@
+"""The command line: `murder serve`, `demo`, `ctl`, `plugin`, `config`, `ca`."""

@@ -1,0 +1,98 @@
+"""The errors that cross rooms: facts only, never replies.
+
+One function per protocol turns them into replies (`wire.imap.response.status_for` and its like in
+POP3, LMTP and MUPDATE). A peer's fault, a refusal, a failure of a server we depend on, and our own
+bug never look alike.
+"""
+
+from enum import Enum
+
+
+class BadSyntax(Exception):
+    """The peer sent octets that are no command. `offset` counts octets into the message, if known."""
+
+    def __init__(self, text: str, offset: int | None = None) -> None:
+        super().__init__(text if offset is None else f"{text} (at octet {offset})")
+        self.text = text
+        self.offset = offset
+
+
+class Code(Enum):
+    """Why something well-formed was denied.
+
+    The values are IMAP response codes (RFC 5530 unless noted), because IMAP has the finest set; POP3,
+    LMTP and MUPDATE map them to theirs in one table each.
+    """
+
+    ALREADY_EXISTS = "ALREADYEXISTS"
+    AUTHENTICATION_FAILED = "AUTHENTICATIONFAILED"
+    AUTHORIZATION_FAILED = "AUTHORIZATIONFAILED"
+    BAD_CHARSET = "BADCHARSET"  # RFC 3501 §7.1
+    BAD_EVENT = "BADEVENT"  # RFC 5465 §8
+    BAD_URL = "BADURL"  # RFC 4469 §5
+    CANNOT = "CANNOT"
+    CLOSED = "CLOSED"  # RFC 7162 §3.2.11
+    CONTACT_ADMIN = "CONTACTADMIN"
+    EXPUNGE_ISSUED = "EXPUNGEISSUED"
+    HAS_CHILDREN = "HASCHILDREN"  # RFC 9051 §7.1
+    IN_USE = "INUSE"
+    LIMIT = "LIMIT"
+    METADATA = "METADATA"  # RFC 5464 §4.2.1; the text tells which
+    MODIFIED = "MODIFIED"  # RFC 7162 §3.1.12
+    NO_PERMISSION = "NOPERM"
+    NO_UPDATE = "NOUPDATE"  # RFC 5267 §4.3
+    NONE = ""  # a plain NO, where no code fits
+    NONEXISTENT = "NONEXISTENT"
+    NOT_SAVED = "NOTSAVED"  # RFC 5182 §4
+    OVER_QUOTA = "OVERQUOTA"
+    PRIVACY_REQUIRED = "PRIVACYREQUIRED"
+    READ_ONLY = "READ-ONLY"  # RFC 3501 §7.1
+    TOO_BIG = "TOOBIG"  # RFC 4469 §5, RFC 7889
+    TRY_CREATE = "TRYCREATE"  # RFC 3501 §7.1
+    UNAVAILABLE = "UNAVAILABLE"
+    UNKNOWN_CTE = "UNKNOWN-CTE"  # RFC 3516 §4.3
+    USE_ATTR = "USEATTR"  # RFC 6154 §3
+
+
+class Refusal(Exception):
+    """Understood, and denied. `detail` is the response code's argument, if it takes one."""
+
+    def __init__(self, code: Code, text: str, detail: str = "") -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+        self.detail = detail
+
+
+class UpstreamKind(Enum):
+    """How a server that we depend on failed us (idea: Dovecot's named proxy failures)."""
+
+    RESOLVE = "resolve"  # its name has no address
+    CONNECT = "connect"  # refused, unreachable, timed out
+    TLS = "tls"  # no TLS, or a certificate that is not its own
+    AUTH = "auth"  # it does not accept this proxy
+    AUTH_TEMPORARY = "auth-temporary"  # it said "try again later"
+    TIMEOUT = "timeout"  # connected, then silent
+    PROTOCOL = "protocol"  # it spoke, but not the protocol
+    LOST = "lost"  # it closed in the middle
+    DOWN = "down"  # not tried: the circuit breaker is open
+    UNSYNCHRONISED = "unsynchronised"  # our mailbox list has never been complete
+
+    @property
+    def retry(self) -> bool:
+        """Whether a second attempt at once may help (only ever for idempotent work)."""
+        return self in {UpstreamKind.LOST, UpstreamKind.AUTH_TEMPORARY}
+
+
+class UpstreamFailure(Exception):
+    """A server that we depend on failed us. `server` is its name in the mailbox list."""
+
+    def __init__(self, kind: UpstreamKind, server: str, text: str) -> None:
+        super().__init__(f"{server}: {text}")
+        self.kind = kind
+        self.server = server
+        self.text = text
+
+
+class Misuse(Exception):
+    """Our own code asked for something that is not allowed in this state: a bug of ours."""

@@ -1,0 +1,1 @@
+"""IMAP commands as a frontend carries them out, one family a file."""

@@ -1,0 +1,61 @@
+"""A row of the mailbox list: which mailbox is where, who may see it.
+
+RFC 3656 says "slave" for a server that follows the master; this project says *replica* everywhere.
+Locations and access lists are opaque octets here, returned as they came (a real Cyrus compares them
+byte by byte); `Location` and `model.acl` read them where their meaning is needed.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from murder.model.name import MailboxName
+
+
+class EntryState(Enum):
+    """RFC 3656 §2: RESERVE takes a name, ACTIVATE makes it visible."""
+
+    RESERVED = "reserved"
+    ACTIVE = "active"
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """`server!partition`. The partition may be empty, as real Cyrus sends it after a RENAME."""
+
+    server: str
+    partition: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.server}!{self.partition}"
+
+    def __bytes__(self) -> bytes:
+        return str(self).encode("utf-8", "surrogateescape")
+
+
+def parse_location(raw_location: bytes) -> Location:
+    """Split at the first `!`, as Cyrus does; without one the partition is empty."""
+    server, _, partition = raw_location.decode("utf-8", "surrogateescape").partition("!")
+    return Location(server, partition)
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxEntry:
+    """One mailbox of the list. `seq` is the sequence number of its last change on its master (0: none)."""
+
+    name: MailboxName
+    state: EntryState
+    raw_location: bytes
+    raw_acl: bytes = b""
+    seq: int = 0
+
+    @property
+    def location(self) -> Location:
+        return parse_location(self.raw_location)
+
+    @property
+    def server(self) -> str:
+        return self.location.server
+
+    @property
+    def is_active(self) -> bool:
+        return self.state is EntryState.ACTIVE

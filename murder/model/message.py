@@ -1,0 +1,65 @@
+"""What a store tells of a message, and the numbers that name one.
+
+Knows no octets of any protocol and no store.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NewType
+
+Uid = NewType("Uid", int)  # 1 .. 2**32 - 1, RFC 3501 §2.3.1.1
+SeqNum = NewType("SeqNum", int)  # 1 .. EXISTS
+ModSeq = NewType("ModSeq", int)  # 1 .. 2**63 - 1, RFC 7162 §3.1
+UidValidity = NewType("UidValidity", int)
+
+MAX_UID = Uid(2**32 - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message as its mailbox tells it, without its octets.
+
+    `flags` holds system flags as `\\Seen`, `\\Deleted` … in RFC 3501 spelling and keywords as they were
+    first written in this mailbox; never `\\Recent`, which belongs to a session. `size` counts octets
+    with CRLF line ends (RFC822.SIZE). `internal_date` and `save_date` are aware datetimes.
+    """
+
+    uid: Uid
+    flags: frozenset[str]
+    internal_date: datetime
+    size: int
+    modseq: ModSeq
+    save_date: datetime | None = None
+    email_id: str = ""  # RFC 8474; "" where the store has none
+    thread_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxStatus:
+    """The counts that SELECT and STATUS show (RFC 3501 §6.3.10, RFC 8438, RFC 7162, RFC 9051)."""
+
+    messages: int
+    unseen: int
+    deleted: int
+    size: int  # sum of all RFC822.SIZE
+    uid_next: Uid
+    uid_validity: UidValidity
+    highest_modseq: ModSeq
+    recent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What happened in a mailbox after a mod-sequence: RFC 7162 §3.2.5's answer, as values.
+
+    `changed` holds new messages and those with new flags, in UID order; `vanished` the UIDs expunged,
+    ascending (a UID that appeared and vanished since is in neither or in `vanished` only).
+    `complete` is False where the store no longer remembers that far back: the caller then compares with
+    `Mailbox.uids()`.
+    """
+
+    highest_modseq: ModSeq
+    changed: Sequence[Message]
+    vanished: Sequence[Uid]
+    complete: bool = True

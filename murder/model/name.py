@@ -1,0 +1,215 @@
+"""Mailbox names: the canonical form, its hierarchy, and the namespace in which a client sees it.
+
+The canonical form is Cyrus's internal one, because MUPDATE carries it: parts joined by `.`, a `.` inside
+a part written `^`, modified UTF-7, an optional `domain!` in front, INBOX of user u is `user.u`
+(`example.org!user.bovik.Drafts`). What a client sees is made from it by a `Namespace`, both ways, here
+and nowhere else. Names stay octets: a real Cyrus may put any octets into the list.
+"""
+
+from dataclasses import dataclass
+from typing import Final, NewType
+
+from murder.errors import Code, Refusal
+
+MailboxName = NewType("MailboxName", bytes)
+
+MAX_NAME_OCTETS: Final = 490  # Cyrus' MAX_MAILBOX_NAME; an LMDB key holds 511
+MAX_DEPTH: Final = 100  # parts; far above any client, far below what a walk could not afford
+USER_ROOT: Final = b"user"
+DELETED_ROOT: Final = b"DELETED"  # Cyrus' delayed deletes: in the list, never shown to users
+
+_DOT_AS_FIRST: Final = bytes.maketrans(b".", b"\x1f")
+_FIRST_AS_DOT: Final = bytes.maketrans(b"\x1f", b".")
+_UNIX_TO_INTERNAL: Final = bytes.maketrans(b"/.", b".^")
+_INTERNAL_TO_UNIX: Final = bytes.maketrans(b".^", b"/.")
+
+
+def collation_key(name: bytes) -> bytes:
+    """The order of a Cyrus mailboxes.db: bytes, with `.` below every other printable octet, names with a
+    domain behind all others. LIST and UPDATE must be sent in it (a Cyrus backend that sees another order
+    deletes mailboxes)."""
+    if b"!" in name:
+        return b"\xff" + name.translate(_DOT_AS_FIRST)
+    return name.translate(_DOT_AS_FIRST)
+
+
+def name_of_key(key: bytes) -> MailboxName:
+    """The reverse of `collation_key`."""
+    return MailboxName(key.removeprefix(b"\xff").translate(_FIRST_AS_DOT))
+
+
+def split_domain(name: bytes) -> tuple[bytes, bytes]:
+    """`(domain, rest)`; the domain is empty where there is none."""
+    domain, mark, rest = name.partition(b"!")
+    return (domain, rest) if mark else (b"", name)
+
+
+def parent_of(name: MailboxName) -> MailboxName | None:
+    """The name one level up, or None at the top (`user` itself is no mailbox: `user.a` has no parent)."""
+    domain, rest = split_domain(name)
+    head, dot, _ = rest.rpartition(b".")
+    if not dot or head == USER_ROOT:
+        return None
+    return MailboxName(domain + b"!" + head if domain else head)
+
+
+def ancestors_of(name: MailboxName) -> list[MailboxName]:
+    """All names above, nearest first."""
+    found = []
+    above = parent_of(name)
+    while above is not None:
+        found.append(above)
+        above = parent_of(above)
+    return found
+
+
+def is_below(name: bytes, root: bytes) -> bool:
+    """Whether `name` is `root` or a descendant of it."""
+    return name == root or name.startswith(root + b".")
+
+
+def moved(name: MailboxName, old: MailboxName, new: MailboxName) -> MailboxName:
+    """`name`, which is `old` or below it, after a rename of `old` to `new`."""
+    return MailboxName(new + name[len(old) :])
+
+
+def inbox_of(user: str) -> MailboxName:
+    """The INBOX of a user id (`local` or `local@domain`)."""
+    local, _, domain = user.partition("@")
+    octets = USER_ROOT + b"." + local.encode("utf-8", "surrogateescape").replace(b".", b"^")
+    return MailboxName(domain.encode() + b"!" + octets if domain else octets)
+
+
+def owner_of(name: MailboxName) -> str | None:
+    """The user id whose mailbox this is, or None for a shared one."""
+    domain, rest = split_domain(name)
+    parts = rest.split(b".", 2)
+    if len(parts) < 2 or parts[0] != USER_ROOT or not parts[1]:
+        return None
+    local = parts[1].replace(b"^", b".").decode("utf-8", "surrogateescape")
+    return f"{local}@{domain.decode()}" if domain else local
+
+
+def is_inbox(name: MailboxName) -> bool:
+    """Whether the name is some user's INBOX."""
+    _, rest = split_domain(name)
+    return rest.count(b".") == 1 and rest.startswith(USER_ROOT + b".")
+
+
+def is_deleted(name: MailboxName) -> bool:
+    """Whether this is the resting place of a delayed delete."""
+    return is_below(split_domain(name)[1], DELETED_ROOT)
+
+
+def display(name: bytes) -> str:
+    """For logs and people: never raises, loses nothing."""
+    return name.decode("utf-8", "backslashreplace")
+
+
+def check_new_name(name: MailboxName) -> None:
+    """Refuse a name that must not come into being; names that exist already are never judged."""
+    _, rest = split_domain(name)
+    parts = rest.split(b".")
+    if len(name) > MAX_NAME_OCTETS:
+        raise Refusal(Code.LIMIT, f"A mailbox name may have {MAX_NAME_OCTETS} octets, not {len(name)}")
+    if len(parts) > MAX_DEPTH:
+        raise Refusal(Code.LIMIT, f"A mailbox name may have {MAX_DEPTH} levels, not {len(parts)}")
+    if not all(parts):
+        raise Refusal(Code.CANNOT, "A mailbox name must not have an empty level")
+    bad = [octet for octet in name if octet < 0x20 or octet > 0x7E or octet in b"%*!"]
+    if bad and (bad != [0x21] or not name.partition(b"!")[2]):
+        raise Refusal(Code.CANNOT, f"A mailbox name must not contain {bytes(bad[:1])!r}")
+    if rest == USER_ROOT or parts[0] == DELETED_ROOT:
+        raise Refusal(Code.CANNOT, f"{display(rest)} is reserved")
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """How clients see names. RFC 2342; Cyrus' `unixhierarchysep` and `altnamespace`.
+
+    Not alternative: own mailboxes below `INBOX`, other users below `user`, shared ones at the top.
+    Alternative: own mailboxes at the top, others below `Other Users`, shared below `Shared Folders`.
+    Octets in and out are modified UTF-7 (RFC 3501 §5.1.3); a session that speaks UTF-8 converts before.
+    """
+
+    unix_hierarchy: bool = True
+    alternative: bool = False
+
+    @property
+    def separator(self) -> bytes:
+        return b"/" if self.unix_hierarchy else b"."
+
+    @property
+    def personal_prefix(self) -> bytes:
+        return b"" if self.alternative else b"INBOX" + self.separator
+
+    @property
+    def users_prefix(self) -> bytes:
+        return (b"Other Users" if self.alternative else USER_ROOT) + self.separator
+
+    @property
+    def shared_prefix(self) -> bytes:
+        return b"Shared Folders" + self.separator if self.alternative else b""
+
+    def internal(self, external: bytes, user: str) -> MailboxName:
+        """The canonical form of what `user` calls `external`.
+
+        Raises Refusal where no mailbox could have that name. One trailing separator is dropped
+        (RFC 3501 §6.3.3: it only announces children).
+        """
+        separator = self.separator
+        if separator != external[-1:]:
+            stem = external
+        else:
+            stem = external[:-1]
+        if not stem or stem.startswith(separator) or separator * 2 in stem:
+            raise Refusal(Code.CANNOT, "A mailbox name must not have an empty level")
+        if self.unix_hierarchy and b"^" in stem:
+            raise Refusal(Code.CANNOT, "A mailbox name must not contain '^'")
+        explicit, domain = self._explicit_domain(stem, user)
+        head, mark, tail = explicit.partition(separator)
+        if head.upper() == b"INBOX" and (not self.alternative or not mark):
+            return MailboxName(inbox_of(user) + (b"." + self._inward(tail) if mark else b""))
+        return self._place(explicit, domain, user)
+
+    def _explicit_domain(self, stem: bytes, user: str) -> tuple[bytes, bytes]:
+        """Cut `@domain` off `user/name@domain` (an administrator's way to name another domain)."""
+        own = user.partition("@")[2].encode()
+        if stem.startswith(self.users_prefix) and b"@" in stem:
+            rest, _, domain = stem.rpartition(b"@")
+            return rest, domain
+        return stem, own
+
+    def _place(self, stem: bytes, domain: bytes, user: str) -> MailboxName:
+        users, shared = self.users_prefix, self.shared_prefix
+        if stem.startswith(users):
+            inner = USER_ROOT + b"." + self._inward(stem[len(users) :])
+        elif not self.alternative:
+            inner = self._inward(stem)
+        elif stem.startswith(shared):
+            inner = self._inward(stem[len(shared) :])
+        elif stem in (users[:-1], shared[:-1]):
+            raise Refusal(Code.NONEXISTENT, f"{display(stem)} holds mailboxes but is none")
+        else:
+            return MailboxName(inbox_of(user) + b"." + self._inward(stem))
+        return MailboxName(domain + b"!" + inner if domain else inner)
+
+    def external(self, name: MailboxName, user: str) -> bytes:
+        """What `user` calls the mailbox; the reverse of `internal`."""
+        own = inbox_of(user)
+        if name == own:
+            return b"INBOX"
+        if name.startswith(own + b"."):
+            return self.personal_prefix + self._outward(name[len(own) + 1 :])
+        domain, rest = split_domain(name)
+        foreign = domain != user.partition("@")[2].encode()
+        if rest.startswith(USER_ROOT + b"."):
+            shown = self.users_prefix + self._outward(rest[len(USER_ROOT) + 1 :])
+            return shown + b"@" + domain if foreign else shown
+        return self.shared_prefix + self._outward(rest)
+
+    def _inward(self, octets: bytes) -> bytes:
+        return octets.translate(_UNIX_TO_INTERNAL) if self.unix_hierarchy else octets
+
+    def _outward(self, octets: bytes) -> bytes:
+        return octets.translate(_INTERNAL_TO_UNIX) if self.unix_hierarchy else octets

@@ -1,0 +1,1 @@
+"""The mailbox list: LMDB, master, replica, client (RFC 3656)."""

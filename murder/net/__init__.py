@@ -1,0 +1,1 @@
+"""The only room with sockets: listeners, TLS, connections, upstreams, relay."""

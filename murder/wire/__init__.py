@@ -1,0 +1,1 @@
+"""Grammar: octets to nouns and back, both directions in one file. Knows no state, no socket."""
