@@ -13,12 +13,18 @@ from murder.errors import Code, Refusal
 LOOKUP, READ, SEEN, WRITE, INSERT, POST = "lrswip"
 CREATE_CHILD, DELETE_MAILBOX, DELETE_MESSAGE, EXPUNGE, ADMINISTER, ANNOTATE = "kxtean"
 
-ALL_RIGHTS: Final = "lrswipkxtecdan"  # Cyrus' order; c and d stand for k and x, t, e (RFC 4314 §2.1.1)
+ALL_RIGHTS: Final = (
+    "lrswipkxtecdan"  # Cyrus' order; c and d stand for k and x, t, e (RFC 4314 §2.1.1)
+)
 OWNER_RIGHTS: Final = frozenset(ALL_RIGHTS)
-OWNER_ALWAYS: Final = frozenset("la")  # an owner cannot lock himself out (RFC 4314 §3.1 advises it; Cyrus does)
+OWNER_ALWAYS: Final = frozenset(
+    "la"
+)  # an owner cannot lock himself out (RFC 4314 §3.1 advises it; Cyrus does)
 ANYONE: Final = "anyone"
 GROUP_PREFIX: Final = "group:"
-MAX_ACL_OCTETS: Final = 256 * 1024  # a real Cyrus passes 73 kB; bounded so that SETACL cannot grow for ever
+MAX_ACL_OCTETS: Final = (
+    256 * 1024
+)  # a real Cyrus passes 73 kB; bounded so that SETACL cannot grow for ever
 
 Rights = frozenset[str]
 
@@ -77,7 +83,9 @@ def parse_rights(text: str) -> Rights:
     """Rights as a client writes them; raises Refusal for a letter that is no right."""
     for letter in text:
         if letter not in ALL_RIGHTS and not letter.isdigit():
-            raise Refusal(Code.CANNOT, f"{letter!r} is no right; rights are {ALL_RIGHTS} and digits")
+            raise Refusal(
+                Code.CANNOT, f"{letter!r} is no right; rights are {ALL_RIGHTS} and digits"
+            )
     return frozenset(text)
 
 
@@ -90,5 +98,7 @@ def parse_acl(raw_acl: bytes) -> Acl:
 
 def format_acl(acl: Acl) -> bytes:
     """Write the text form, with the trailing TAB that Cyrus writes."""
-    text = "".join(f"{identifier}\t{format_rights(rights)}\t" for identifier, rights in acl.entries.items())
+    text = "".join(
+        f"{identifier}\t{format_rights(rights)}\t" for identifier, rights in acl.entries.items()
+    )
     return text.encode("utf-8", "surrogateescape")

@@ -111,7 +111,9 @@ def check_new_name(name: MailboxName) -> None:
     _, rest = split_domain(name)
     parts = rest.split(b".")
     if len(name) > MAX_NAME_OCTETS:
-        raise Refusal(Code.LIMIT, f"A mailbox name may have {MAX_NAME_OCTETS} octets, not {len(name)}")
+        raise Refusal(
+            Code.LIMIT, f"A mailbox name may have {MAX_NAME_OCTETS} octets, not {len(name)}"
+        )
     if len(parts) > MAX_DEPTH:
         raise Refusal(Code.LIMIT, f"A mailbox name may have {MAX_DEPTH} levels, not {len(parts)}")
     if not all(parts):

@@ -1,0 +1,38 @@
+"""All that a plugin sees: the hooks, the Protocols it fulfils, the values it is given."""
+
+from murder.api.auth import AuthBackend, HasScramSecrets, Identity, ScramSecret
+from murder.api.hookspecs import hookimpl
+from murder.api.placement import BackendLoad, NewMailbox
+from murder.api.referral import Conduct, ReferralQuestion
+from murder.api.store import (
+    CanCheck,
+    FlagChange,
+    Incoming,
+    Mailbox,
+    MailboxStore,
+    NewMessage,
+    Stored,
+    StoredMailbox,
+    StoreListener,
+)
+
+__all__ = [
+    "AuthBackend",
+    "BackendLoad",
+    "CanCheck",
+    "Conduct",
+    "FlagChange",
+    "HasScramSecrets",
+    "Identity",
+    "Incoming",
+    "Mailbox",
+    "MailboxStore",
+    "NewMailbox",
+    "NewMessage",
+    "ReferralQuestion",
+    "ScramSecret",
+    "Stored",
+    "StoreListener",
+    "StoredMailbox",
+    "hookimpl",
+]

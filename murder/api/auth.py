@@ -1,0 +1,51 @@
+"""What an authentication backend is: credentials in, an identity out.
+
+A plugin of this kind is made by the hook `make_auth_backend`. It decides *who* somebody is; what he may do is
+decided by access lists and by the role's `admins`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Somebody, proven. `user` is the canonical user id: what mailbox names are made from."""
+
+    user: str
+    groups: frozenset[str] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True, slots=True)
+class ScramSecret:
+    """What a server keeps for SCRAM (RFC 5802 §3). All octets raw, not base64."""
+
+    salt: bytes
+    iterations: int
+    stored_key: bytes
+    server_key: bytes
+
+
+class AuthBackend(Protocol):
+    """Checks passwords. Must not block the event loop: slow hashes belong in a thread."""
+
+    async def verify(self, user: str, password: bytes) -> Identity | None:
+        """The identity if the password is right; None if not, or if there is no such user.
+
+        The time taken should not tell the two apart. Raises `UpstreamFailure` where the answer cannot be
+        had now, which clients see as a temporary failure.
+        """
+        ...
+
+    async def lookup(self, user: str) -> Identity | None:
+        """The identity of a user that a trusted proxy, or a certificate, vouches for; None if unknown."""
+        ...
+
+
+@runtime_checkable
+class HasScramSecrets(Protocol):
+    """The optional power that makes SCRAM mechanisms appear."""
+
+    async def scram_secret(self, user: str, mechanism: str) -> ScramSecret | None:
+        """`mechanism` is the SASL name, as `SCRAM-SHA-256`."""
+        ...

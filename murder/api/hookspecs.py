@@ -1,0 +1,44 @@
+"""Every hook a plugin may implement: the whole plugin interface of murder on one page.
+
+Hooks that *make* something return an object that fulfils a Protocol of `murder.api`; a role asks the one plugin
+that its configuration names. Hooks that *decide* are plain functions of values, without I/O; the first plugin of
+`[plugins] use` that does not answer None decides.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pluggy
+
+from murder.api.auth import AuthBackend
+from murder.api.placement import BackendLoad, NewMailbox
+from murder.api.referral import Conduct, ReferralQuestion
+from murder.api.store import MailboxStore
+from murder.model.entry import Location
+
+PROJECT = "murder"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class HookSpecs:
+    """The hooks. A plugin is a module; its settings, if any, are its frozen dataclass `Settings`, filled from the
+    table `[plugins.NAME]` of murder.toml (NAME is the module's) and handed over as `settings`."""
+
+    @hookspec(firstresult=True)
+    def make_auth_backend(self, settings: object, data_dir: Path) -> AuthBackend | None:
+        """Make the authentication backend. `data_dir` is the node's `[node] data`."""
+
+    @hookspec(firstresult=True)
+    def make_store(self, settings: object, data_dir: Path) -> MailboxStore | None:
+        """Make the mailbox store of a backend; each worker process makes its own."""
+
+    @hookspec(firstresult=True)
+    def choose_backend(
+        self, mailbox: NewMailbox, candidates: Sequence[BackendLoad]
+    ) -> Location | None:
+        """Where a new mailbox goes, or None to let the next plugin decide."""
+
+    @hookspec(firstresult=True)
+    def relay_or_refer(self, question: ReferralQuestion) -> Conduct | None:
+        """Relay a command, or refer the client; None to let the next plugin decide. Nobody decides: relay."""

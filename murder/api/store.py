@@ -1,0 +1,217 @@
+"""What a mailbox store is: the contract between a backend and the plugin that keeps its messages.
+
+A store keeps messages, flags and UIDs. It does not keep access lists, the hierarchy or who may see what: those
+are in the backend's mailbox list, one code for every store. Required is what stands in `MailboxStore` and
+`Mailbox`; every further power is a Protocol of its own, asked for with `isinstance`, so that the contract grows
+without breaking stores that exist.
+
+Rules that hold for every method:
+
+* Methods are coroutines and must not block the event loop for longer than a disk read from cache takes; slow
+  work belongs in a thread. A coroutine that never suspends is fine, and fast.
+* **Returned means durable**: when a changing method returns, a power cut cannot undo it.
+* A change is atomic: after a crash it has happened as a whole or not at all, for *all* messages of one call.
+* UIDs only grow within one UIDVALIDITY and are never used again; mod-sequences only grow.
+* Several processes (workers) may have the same store, and the same mailbox, open at once.
+* Refusals are `Refusal` (NONEXISTENT, ALREADY_EXISTS, OVER_QUOTA, …); a disk that is full is
+  `Refusal(OVER_QUOTA)` with a text that says so; anything else that goes wrong is an exception that names the file.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Protocol, runtime_checkable
+
+from murder.model.message import Changes, MailboxStatus, Message, ModSeq, Uid, UidValidity
+from murder.model.name import MailboxName
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMailbox:
+    """A mailbox as its store knows it. `mailbox_id` is stable over renames (RFC 8474)."""
+
+    name: MailboxName
+    mailbox_id: str
+    uid_validity: UidValidity
+
+
+class Incoming(Protocol):
+    """The octets of one message on their way in: small ones in memory, larger in a file of the store's.
+
+    One Incoming may be appended to several mailboxes (one stored copy for many recipients, where the store can).
+    The caller always ends it with `close`, appended or not.
+    """
+
+    @property
+    def size(self) -> int: ...
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Add octets. Raises Refusal(OVER_QUOTA) where the disk is full."""
+        ...
+
+    def octets(self) -> memoryview:
+        """All octets so far; valid until `close` (mapped, not read, where they are in a file)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message to append. Octets carry CRLF line ends as they came; a store never alters them."""
+
+    incoming: Incoming
+    flags: frozenset[str] = field(default_factory=frozenset)
+    internal_date: datetime | None = None  # None: now
+    email_id: str = ""  # "": a new one
+
+
+class FlagChange(Enum):
+    """What STORE does to the flags (RFC 3501 §6.4.6)."""
+
+    ADD = "+"
+    REMOVE = "-"
+    REPLACE = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a flag change did: the messages as they are now, and those left alone because they had changed
+    since `unchanged_since` (RFC 7162 §3.1.3). Messages that no longer exist are in neither."""
+
+    messages: Sequence[Message]
+    modified: Sequence[Uid] = ()
+
+
+class Mailbox(Protocol):
+    """One open mailbox, seen by one reader. Cheap to make and to drop; no lock is held while it is open.
+
+    The reader matters for `\\Seen` alone: in a mailbox that is not his own, each reader has his own.
+    """
+
+    @property
+    def name(self) -> MailboxName: ...
+
+    @property
+    def mailbox_id(self) -> str: ...
+
+    async def status(self) -> MailboxStatus:
+        """Counts; independent of the mailbox's size, or nearly."""
+        ...
+
+    async def uids(self) -> Sequence[Uid]:
+        """All UIDs, ascending: the sequence numbers of a new session."""
+        ...
+
+    async def messages(self, uids: Sequence[Uid] | None = None) -> Sequence[Message]:
+        """These messages (None: all) in UID order; such as do not exist are left out."""
+        ...
+
+    async def changes(self, since: ModSeq) -> Changes:
+        """What happened after `since`; cheap when nothing did (it is asked after every command)."""
+        ...
+
+    async def octets(self, uid: Uid) -> memoryview:
+        """The whole message (mapped where it is large). Raises Refusal(EXPUNGE_ISSUED) if it is gone."""
+        ...
+
+    async def append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
+        """Add them all, or none, with consecutive ascending UIDs; calls from many tasks share commits."""
+        ...
+
+    async def change_flags(
+        self,
+        uids: Sequence[Uid],
+        change: FlagChange,
+        flags: frozenset[str],
+        unchanged_since: ModSeq | None = None,
+    ) -> Stored:
+        """Change flags; a message whose flags stay the same keeps its mod-sequence."""
+        ...
+
+    async def expunge(self, uids: Sequence[Uid]) -> Sequence[Uid]:
+        """Remove these messages whatever their flags; returns those that this call removed."""
+        ...
+
+    async def copy(self, uids: Sequence[Uid], target: "Mailbox") -> Mapping[Uid, Uid]:
+        """Copy within the store, octets, flags and dates: source UID to new UID, ascending on both sides.
+        Messages that no longer exist are left out."""
+        ...
+
+    async def move(self, uids: Sequence[Uid], target: "Mailbox") -> Mapping[Uid, Uid]:
+        """As `copy`, and gone from here, atomically (RFC 6851 §3.3)."""
+        ...
+
+    async def claim_recent(self) -> Collection[Uid]:
+        """The UIDs that are `\\Recent` for this session and for no later one (RFC 3501 §2.3.2)."""
+        ...
+
+    async def summary(self, uid: Uid) -> bytes | None:
+        """What `keep_summary` kept; None if nothing, or if the store keeps none."""
+        ...
+
+    async def keep_summary(self, uid: Uid, summary: bytes) -> None:
+        """Keep a few KiB derived from the octets (MIME structure). A hint: may be lost, need not be durable."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class MailboxStore(Protocol):
+    """All mailboxes of one backend's partition(s)."""
+
+    async def start(self) -> None:
+        """Open; finish or undo whatever a crash left. Raises Refusal with a sentence for an operator."""
+        ...
+
+    async def stop(self) -> None: ...
+
+    async def mailboxes(self) -> Sequence[StoredMailbox]:
+        """All that exist, in any order. The backend compares them with its list at start."""
+        ...
+
+    async def create(
+        self, name: MailboxName, partition: str, mailbox_id: str = ""
+    ) -> StoredMailbox:
+        """Make it, empty, with a UIDVALIDITY never used for this name before. ALREADY_EXISTS if there."""
+        ...
+
+    async def delete(self, name: MailboxName) -> None:
+        """Remove it and its messages. Doing it twice is no error (steps are repeated after a crash)."""
+        ...
+
+    async def rename(self, old: MailboxName, new: MailboxName) -> None:
+        """This one mailbox, not those below. UIDs stay. Repeating it after it happened is no error."""
+        ...
+
+    async def open(self, name: MailboxName, reader: str) -> Mailbox:
+        """Raises Refusal(NONEXISTENT)."""
+        ...
+
+    def incoming(self, expected_octets: int | None = None) -> Incoming: ...
+
+    async def subscriptions(self, user: str) -> Collection[MailboxName]:
+        """All that the user subscribed to, existing or not."""
+        ...
+
+    async def subscribe(self, user: str, name: MailboxName, subscribed: bool) -> None: ...
+
+    def watch(self, listener: "StoreListener") -> None:
+        """Tell `listener` of every change made through this object (other processes are told by the backend)."""
+        ...
+
+
+class StoreListener(Protocol):
+    """Who wants to know that a mailbox has changed."""
+
+    def mailbox_changed(self, mailbox_id: str) -> None: ...
+
+
+@runtime_checkable
+class CanCheck(Protocol):
+    """The power behind `murder ctl store check|repair`."""
+
+    async def check(self, repair: bool) -> Sequence[str]:
+        """One sentence for each thing found wrong (and mended, if `repair`)."""
+        ...
