@@ -1,0 +1,190 @@
+"""An IMAP session from the server's side, sans-IO: octets in, commands out (RFC 3501, RFC 7888).
+
+Knows where the session stands and how the stream is cut; which command is allowed when stands in each role's table.
+Three doors: `receive`, `next_event`, and the literal's answers. It holds no more than its limits allow.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from murder.errors import BadSyntax
+from murder.wire.fragment import (
+    MAX_LINE_OCTETS,
+    MAX_MESSAGE_OCTETS,
+    Chunk,
+    Fragmenter,
+    Literal,
+)
+from murder.wire.imap.command import Command, parse_command, tag_of
+from murder.wire.imap.response import continuation
+
+
+class State(Enum):
+    """RFC 3501 §3."""
+
+    NOT_AUTHENTICATED = auto()
+    AUTHENTICATED = auto()
+    SELECTED = auto()
+    LOGOUT = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A raw line without its end, in line mode (AUTHENTICATE's answers, IDLE's DONE)."""
+
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRest:
+    """What follows a streamed literal: to the end of the command, or to the next announced literal."""
+
+    octets: bytes
+    literal: Literal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """Octets that the session owes the client at once ("+" for a literal that it collects)."""
+
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """A message that is no command, with the tag to answer it with. The stream goes on behind it."""
+
+    tag: bytes
+    error: BadSyntax
+
+
+Event = Command | CommandRest | Chunk | Line | Owed | Wrong | None
+
+# Commands whose message literals are streamed rather than collected
+STREAMED: Final = frozenset({b"APPEND", b"REPLACE", b"UID REPLACE", b"LOCALAPPEND"})
+COLLECT_OCTETS: Final = (
+    8 * 1024
+)  # a literal up to this is always collected: mailbox names, small messages
+PRE_LOGIN_LITERAL_OCTETS: Final = 4096  # who has not proven himself gets little memory
+MAX_SKIP_OCTETS: Final = (
+    64 * 1024 * 1024
+)  # of a refused non-synchronising literal; beyond it the connection ends
+
+
+class ImapServerSession:
+    """Feed it with `receive`; ask `next_event` until it answers None ("need more").
+
+    Raises BadSyntax only where the stream cannot go on (a line or message over its limit): say BYE and close.
+    """
+
+    __slots__ = ("_fragmenter", "_line_mode", "_streaming", "max_literal", "state")
+
+    def __init__(
+        self,
+        max_line: int = MAX_LINE_OCTETS,
+        max_message: int = MAX_MESSAGE_OCTETS,
+        max_literal: int = 2**32 - 1,
+    ) -> None:
+        self.state = State.NOT_AUTHENTICATED
+        self.max_literal = max_literal  # of a streamed message: APPENDLIMIT
+        self._fragmenter = Fragmenter(max_line, max_message, PRE_LOGIN_LITERAL_OCTETS)
+        self._line_mode = False
+        self._streaming = False
+
+    def logged_in(self) -> None:
+        """The client has proven himself: larger literals are collected without asking."""
+        self.state = State.AUTHENTICATED
+        self._fragmenter.collect_octets = COLLECT_OCTETS
+
+    def receive(self, data: bytes | memoryview) -> None:
+        self._fragmenter.feed(data)
+
+    @property
+    def held(self) -> int:
+        """Octets received and not yet given out: what back-pressure goes by."""
+        return self._fragmenter.held
+
+    def take_rest(self) -> bytes:
+        """The octets behind the present command, given up (STARTTLS must throw them away, COMPRESS feeds them on)."""
+        return self._fragmenter.take_rest()
+
+    def expect_line(self, expected: bool = True) -> None:
+        """The next message is a raw line, not a command."""
+        self._line_mode = expected
+
+    def next_event(self) -> Event:
+        fragment = self._fragmenter.next()
+        match fragment:
+            case bytes():
+                return self._message(fragment)
+            case None:
+                return None
+            case Chunk():
+                return fragment
+            case Literal():
+                return self._announced(fragment)
+
+    def _message(self, octets: bytes) -> Event:
+        if self._line_mode:
+            return Line(octets.removesuffix(b"\n").removesuffix(b"\r"))
+        if self._streaming:
+            self._streaming = False
+            return CommandRest(octets, None)
+        try:
+            return parse_command(octets)
+        except BadSyntax as error:
+            return Wrong(tag_of(octets), error)
+
+    def _announced(self, literal: Literal) -> Event:
+        if self._line_mode:
+            self._fragmenter.refuse()
+            return Wrong(b"*", BadSyntax("no literal is expected here"))
+        if self._streaming:
+            return CommandRest(literal.head, literal)
+        try:
+            command = parse_command(literal.head, literal)
+        except BadSyntax as error:
+            return self._refused(literal, Wrong(tag_of(literal.head), error))
+        small = literal.size <= self._fragmenter.collect_octets
+        if (
+            command.name in STREAMED
+            and not small
+            and self.state is not State.NOT_AUTHENTICATED
+        ):
+            self._streaming = True
+            return command
+        if len(literal.head) + literal.size > self._room:
+            error = BadSyntax(
+                f"a command may have {self._room} octets with its literals"
+            )
+            return self._refused(literal, Wrong(command.tag, error))
+        self._fragmenter.accept()
+        return Owed(continuation()) if literal.synchronising else self.next_event()
+
+    @property
+    def _room(self) -> int:
+        if self.state is State.NOT_AUTHENTICATED:
+            return 4 * PRE_LOGIN_LITERAL_OCTETS
+        return self._fragmenter.max_message
+
+    def _refused(self, literal: Literal, wrong: Wrong) -> Wrong:
+        self._fragmenter.refuse()
+        if not literal.synchronising and literal.size > MAX_SKIP_OCTETS:
+            raise wrong.error
+        return wrong
+
+    def accept_literal(self, literal: Literal) -> bytes:
+        """Let the announced literal stream in; returns the octets owed to the client first."""
+        self._fragmenter.stream()
+        return continuation() if literal.synchronising else b""
+
+    def refuse_literal(self, literal: Literal) -> None:
+        """Have none of it: the command is over, what of it still comes is skipped. Raises BadSyntax where that would be
+        more than can be borne."""
+        self._streaming = False
+        self._fragmenter.refuse()
+        if not literal.synchronising and literal.size > MAX_SKIP_OCTETS:
+            raise BadSyntax(
+                f"a refused literal of {literal.size} octets is not waited for"
+            )

@@ -1,0 +1,256 @@
+"""Cuts a stream of octets into messages: a line with the literals it announces, up to the line that ends it.
+
+The one place where `{n}` and `{n+}` are understood for IMAP and MUPDATE, servers and clients (RFC 3501 §4.3, RFC 7888).
+It never waits, never re-reads what it has seen, and holds at most `max_line` + `max_message` octets. A message comes out as
+one `bytes` with its literals in place. What is to happen with a literal that is not simply collected (it is
+synchronising, or large) is asked of the caller, which answers with `accept`, `stream` or `refuse`.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from murder.errors import BadSyntax, Misuse
+
+MAX_LINE_OCTETS: Final = (
+    64 * 1024
+)  # RFC 7162 §4 wants 8192 of servers; a SEARCH with a long UID set needs more
+MAX_MESSAGE_OCTETS: Final = 1024 * 1024  # a command with all its collected literals
+COLLECT_OCTETS: Final = (
+    16 * 1024
+)  # non-synchronising literals up to this are collected without asking
+
+_ANNOUNCE: Final = re.compile(rb"(~?)\{([0-9]{1,20})(\+?)\}\r?\n\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """An announced literal. `head` is the whole message up to and with the announcing line."""
+
+    head: bytes
+    size: int
+    synchronising: bool
+    is_binary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Octets of a literal that is being streamed. `last`: no more of it follows (the message goes on)."""
+
+    data: bytes
+    last: bool
+
+
+Fragment = bytes | Literal | Chunk | None
+
+
+class Fragmenter:
+    """Octets in by `feed`, fragments out by `next`: whole messages (`bytes`), `Literal` to be decided, `Chunk`, or
+    None for "need more". Raises BadSyntax for a line or message beyond its limits; the stream is then lost."""
+
+    __slots__ = (
+        "_asked",
+        "_at",
+        "_begin",
+        "_buffer",
+        "_discard",
+        "_literal_left",
+        "_newline",
+        "_pending",
+        "_pending_octets",
+        "_scan",
+        "_stream_empty",
+        "collect_octets",
+        "max_line",
+        "max_message",
+    )
+
+    def __init__(
+        self,
+        max_line: int = MAX_LINE_OCTETS,
+        max_message: int = MAX_MESSAGE_OCTETS,
+        collect_octets: int = COLLECT_OCTETS,
+    ) -> None:
+        self.max_line = max_line
+        self.max_message = max_message
+        self.collect_octets = collect_octets
+        self._buffer = b""
+        self._begin = 0  # where the present message begins in the buffer
+        self._at = 0  # where its present line begins
+        self._scan = 0  # up to where that line was searched for its end
+        self._literal_left = (
+            0  # octets of a literal still to come (streaming or discarding)
+        )
+        self._stream_empty = (
+            False  # a streamed literal of size 0 still owes its last Chunk
+        )
+        self._pending: list[bytes] = []  # fed, and not yet joined to the buffer
+        self._pending_octets = 0
+        self._newline = False  # whether one of these holds an LF
+        self._discard = False  # the rest of this message is thrown away
+        self._asked: Literal | None = None
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """Add octets. They are joined to what is held only when that can complete something, so that a message
+        fed octet by octet costs no more than linear time."""
+        if self._begin == len(self._buffer) and not self._pending:
+            self._buffer = bytes(data)
+            self._begin = self._at = self._scan = 0
+            return
+        octets = bytes(data)
+        self._pending.append(octets)
+        self._pending_octets += len(octets)
+        self._newline = self._newline or b"\n" in octets
+
+    def _join(self) -> None:
+        """Bring the pending octets into the buffer, if something could be complete then."""
+        if not self._pending:
+            return
+        octets = len(self._buffer) + self._pending_octets
+        beyond = octets - self._at
+        if self._literal_left or (
+            beyond > 0 and (self._newline or beyond > self.max_line)
+        ):
+            begin = self._begin
+            self._buffer = b"".join((self._buffer[begin:], *self._pending))
+            self._pending.clear()
+            self._pending_octets = 0
+            self._newline = False
+            self._at -= begin
+            self._scan -= begin
+            self._begin = 0
+
+    @property
+    def held(self) -> int:
+        """Octets fed and not yet given out."""
+        return len(self._buffer) - self._begin + self._pending_octets
+
+    def take_rest(self) -> bytes:
+        """Give up cutting: all octets not yet given out (the caller changes protocol: COMPRESS, a relay)."""
+        rest = b"".join((self._buffer[self._begin :], *self._pending))
+        self._pending.clear()
+        self._pending_octets = 0
+        self._buffer = b""
+        self._begin = self._at = self._scan = 0
+        return rest
+
+    def next(self) -> Fragment:
+        """The next fragment, or None if more octets are needed."""
+        if self._asked is not None:
+            return self._asked
+        self._join()
+        if self._stream_empty:
+            self._stream_empty = False
+            return Chunk(b"", last=True)
+        while True:
+            if self._literal_left:
+                chunk = self._literal_octets()
+                if chunk is not None or self._literal_left:
+                    return chunk
+                continue
+            found = self._next_line()
+            if found is None or not isinstance(found, _Skipped):
+                return found
+
+    def _next_line(self) -> "bytes | Literal | _Skipped | None":
+        buffer = self._buffer
+        end = buffer.find(b"\n", self._scan) + 1
+        if not end:
+            self._scan = max(self._scan, len(buffer))
+            if len(buffer) - self._at > self.max_line:
+                raise BadSyntax(f"a line may have {self.max_line} octets")
+            return None
+        if end - self._at > self.max_line:
+            raise BadSyntax(f"a line may have {self.max_line} octets")
+        announced = None
+        if buffer[end - 2 : end - 1] == b"}" or buffer[end - 3 : end - 1] == b"}\r":
+            announced = _ANNOUNCE.search(buffer, max(self._at, end - 26), end)
+        if announced is None:
+            return self._finish(end)
+        return self._announce(announced, end)
+
+    def _finish(self, end: int) -> "bytes | _Skipped":
+        message = self._buffer[self._begin : end]
+        self._begin = self._at = self._scan = end
+        if self._discard:
+            self._discard = False
+            return _SKIPPED
+        return message
+
+    def _announce(
+        self, announced: re.Match[bytes], end: int
+    ) -> "Literal | _Skipped | None":
+        size = int(announced.group(2))
+        synchronising = not announced.group(3)
+        if self._discard:
+            if (
+                not synchronising
+            ):  # a synchronising one never comes: we do not ask for it
+                self._begin = self._at = self._scan = end
+                self._literal_left = size
+                return _SKIPPED
+            self._finish(end)
+            return _SKIPPED
+        if not synchronising and size <= self.collect_octets:
+            if end - self._begin + size > self.max_message:
+                raise BadSyntax(f"a command may have {self.max_message} octets")
+            self._at = self._scan = end + size
+            return _SKIPPED
+        self._asked = Literal(
+            self._buffer[self._begin : end],
+            size,
+            synchronising,
+            bool(announced.group(1)),
+        )
+        self._at = self._scan = end
+        return self._asked
+
+    def _literal_octets(self) -> Chunk | None:
+        """Octets of a literal that is not collected: given out, or thrown away."""
+        available = min(self._literal_left, len(self._buffer) - self._begin)
+        if not available:
+            return None
+        data = self._buffer[self._begin : self._begin + available]
+        self._begin += available
+        self._at = self._scan = self._begin
+        self._literal_left -= available
+        if self._discard:
+            return None
+        return Chunk(data, last=not self._literal_left)
+
+    def _answered(self) -> Literal:
+        if self._asked is None:
+            raise Misuse("no literal was announced")
+        asked, self._asked = self._asked, None
+        return asked
+
+    def accept(self) -> None:
+        """Collect the announced literal into the message. Raises BadSyntax where that passes `max_message`."""
+        asked = self._answered()
+        if len(asked.head) + asked.size > self.max_message:
+            raise BadSyntax(f"a command may have {self.max_message} octets")
+        self._at = self._scan = self._begin + len(asked.head) + asked.size
+
+    def stream(self) -> None:
+        """Let go of the message so far; the literal comes as Chunks, then the rest as a message of its own."""
+        asked = self._answered()
+        self._begin = self._at = self._scan = self._begin + len(asked.head)
+        self._literal_left = asked.size
+        self._stream_empty = not asked.size
+
+    def refuse(self) -> None:
+        """Throw the message away: a synchronising literal will not come, any other is skipped with what follows."""
+        asked = self._answered()
+        self._begin = self._at = self._scan = self._begin + len(asked.head)
+        if not asked.synchronising:
+            self._discard = True
+            self._literal_left = asked.size
+
+
+class _Skipped:
+    """Go on: this line gave nothing to the caller."""
+
+    __slots__ = ()
+
+
+_SKIPPED: Final = _Skipped()

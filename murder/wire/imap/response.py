@@ -1,0 +1,73 @@
+"""IMAP status responses, and the one place where an exception becomes one.
+
+RFC 3501 §7.1, RFC 5530 (response codes). Text is ASCII and never holds CR or LF.
+"""
+
+from dataclasses import dataclass
+
+from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A status response without its tag. `code` is the inside of the brackets, b"" for none."""
+
+    word: bytes  # OK, NO, BAD, BYE, PREAUTH
+    code: bytes
+    text: str
+
+    def line(self, tag: bytes = b"*") -> bytes:
+        return status_line(tag, self.word, self.text, self.code)
+
+
+def clean(text: str) -> bytes:
+    """As resp-text: ASCII, no line ends, never empty, and never beginning like a response code."""
+    octets = text.encode("ascii", "replace").translate(None, b"\r\n\x00").strip()
+    return octets.lstrip(b"[") or b"."
+
+
+def status_line(tag: bytes, word: bytes, text: str, code: bytes = b"") -> bytes:
+    """`tag SP word SP [code] text CRLF`."""
+    if code:
+        return b"%s %s [%s] %s\r\n" % (tag, word, code, clean(text))
+    return b"%s %s %s\r\n" % (tag, word, clean(text))
+
+
+def tagged_ok(tag: bytes, text: str, code: bytes = b"") -> bytes:
+    return status_line(tag, b"OK", text, code)
+
+
+def untagged(content: bytes) -> bytes:
+    """`* content CRLF`: data that is already formatted."""
+    return b"* " + content + b"\r\n"
+
+
+def continuation(text: bytes = b"Ready") -> bytes:
+    """`+ text CRLF`, RFC 3501 §7.5."""
+    return b"+ " + text + b"\r\n"
+
+
+def bye(text: str, code: bytes = b"") -> bytes:
+    return status_line(b"*", b"BYE", text, code)
+
+
+def status_for(error: BaseException) -> Status:
+    """The reply that an error deserves. Only here do errors become IMAP."""
+    match error:
+        case BadSyntax():
+            return Status(b"BAD", b"CLIENTBUG", str(error))
+        case Refusal(code=Code.NONE):
+            return Status(b"NO", b"", error.text)
+        case Refusal():
+            detail = f" {error.detail}" if error.detail else ""
+            return Status(b"NO", f"{error.code.value}{detail}".encode(), error.text)
+        case UpstreamFailure():
+            return Status(
+                b"NO",
+                b"UNAVAILABLE",
+                f"Not available now: {error.server} ({error.kind.value})",
+            )
+        case Misuse():
+            return Status(b"NO", b"SERVERBUG", "Internal error; the log has it")
+        case _:
+            return Status(b"NO", b"SERVERBUG", "Internal error; the log has it")

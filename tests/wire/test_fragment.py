@@ -1,0 +1,123 @@
+"""The fragmenter cuts alike whatever the packets, stays within its limits, and never looks back."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from murder.errors import BadSyntax
+from murder.wire.fragment import Chunk, Fragmenter, Literal
+
+
+def cut(stream: bytes, sizes: list[int], decide: str = "accept") -> list[object]:
+    """All fragments of a stream fed in packets of these sizes; literals are answered with `decide`."""
+    fragmenter = Fragmenter(collect_octets=8)
+    found: list[object] = []
+    at = 0
+    for size in [*sizes, len(stream)]:
+        fragmenter.feed(stream[at : at + size])
+        at += size
+        while (fragment := fragmenter.next()) is not None:
+            found.append(fragment)
+            if isinstance(fragment, Literal):
+                getattr(fragmenter, decide)()
+    return found
+
+
+def joined(found: list[object]) -> list[object]:
+    """Neighbouring chunks made one, since their sizes follow the packets."""
+    result: list[object] = []
+    for item in found:
+        if (
+            isinstance(item, Chunk)
+            and result
+            and isinstance(result[-1], Chunk)
+            and not result[-1].last
+        ):
+            result[-1] = Chunk(result[-1].data + item.data, item.last)
+        else:
+            result.append(item)
+    return result
+
+
+TABLE = [
+    (b"a NOOP\r\n", [b"a NOOP\r\n"]),
+    (b"a NOOP\nb NOOP\r\n", [b"a NOOP\n", b"b NOOP\r\n"]),
+    (
+        b"a LOGIN {5+}\r\nuser1 {6+}\r\nse\r\net\r\n",
+        [b"a LOGIN {5+}\r\nuser1 {6+}\r\nse\r\net\r\n"],
+    ),
+    (b"a X {0+}\r\n\r\n", [b"a X {0+}\r\n\r\n"]),
+    (b"a X {3+}\r\nabc{2+}\r\nde\r\n", [b"a X {3+}\r\nabc{2+}\r\nde\r\n"]),
+    (b'a X "{3+}"\r\n', [b'a X "{3+}"\r\n']),
+    (b"a X {3}\r\nabc\r\n", [Literal(b"a X {3}\r\n", 3, True), b"a X {3}\r\nabc\r\n"]),
+    (
+        b"a X ~{9+}\r\n123456789 y\r\nb\r\n",
+        [
+            Literal(b"a X ~{9+}\r\n", 9, False, True),
+            b"a X ~{9+}\r\n123456789 y\r\n",
+            b"b\r\n",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("stream", "expected"), TABLE)
+def test_messages_are_cut_alike_whole_and_octet_by_octet(
+    stream: bytes, expected: list[object]
+) -> None:
+    assert cut(stream, []) == expected
+    assert cut(stream, [1] * len(stream)) == expected
+
+
+STREAMED = (
+    b"a APPEND x {12}\r\nhello\r\nworld (y) {0+}\r\n {9+}\r\n123456789\r\nb NOOP\r\n"
+)
+
+
+@given(st.lists(st.integers(1, 7)))
+def test_a_streamed_literal_comes_in_chunks_and_the_rest_behind_it(
+    sizes: list[int],
+) -> None:
+    assert joined(cut(STREAMED, sizes, "stream")) == [
+        Literal(b"a APPEND x {12}\r\n", 12, True),
+        Chunk(b"hello\r\nworld", True),
+        Literal(b" (y) {0+}\r\n {9+}\r\n", 9, False),
+        Chunk(b"123456789", True),
+        b"\r\n",
+        b"b NOOP\r\n",
+    ]
+
+
+@given(st.lists(st.integers(1, 7)))
+def test_a_refused_message_is_skipped_to_its_end(sizes: list[int]) -> None:
+    stream = b"a X {9+}\r\n12\r\n56789 {10+}\r\n0123456789 z\r\nb NOOP\r\nc X {7}\r\nd NOOP\r\n"
+    messages = [
+        item for item in cut(stream, sizes, "refuse") if isinstance(item, bytes)
+    ]
+    assert messages == [b"b NOOP\r\n", b"d NOOP\r\n"]
+
+
+@given(st.binary(max_size=200), st.lists(st.integers(1, 50)))
+def test_any_octets_give_fragments_or_bad_syntax(
+    stream: bytes, sizes: list[int]
+) -> None:
+    try:
+        cut(stream, sizes)
+    except BadSyntax:
+        pass
+
+
+def test_a_line_without_end_is_refused_at_its_limit() -> None:
+    fragmenter = Fragmenter(max_line=100)
+    fragmenter.feed(b"x" * 60)
+    assert fragmenter.next() is None
+    fragmenter.feed(b"x" * 60)
+    with pytest.raises(BadSyntax):
+        fragmenter.next()
+
+
+def test_many_small_literals_cannot_pass_the_message_limit() -> None:
+    fragmenter = Fragmenter(max_message=100)
+    fragmenter.feed(b"a X" + b" {20+}\r\n01234567890123456789" * 6 + b"\r\n")
+    with pytest.raises(BadSyntax):
+        fragmenter.next()
