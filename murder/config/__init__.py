@@ -1,0 +1,51 @@
+"""The configuration: murder.toml as frozen dataclasses.
+
+`sections` says what there is, `load` reads it, `problem` is what can be wrong, `value` the kinds of value.
+Knows no roles and no sockets.
+"""
+
+from murder.config.load import ROLES, load_config
+from murder.config.problem import ConfigError, Problem
+from murder.config.sections import (
+    AuthConfig,
+    BackendConfig,
+    ClientConfig,
+    Config,
+    FrontendConfig,
+    LogConfig,
+    MupdateConfig,
+    NamespaceConfig,
+    NodeConfig,
+    PluginsConfig,
+    ServerConfig,
+    TlsConfig,
+    TlsMode,
+    UpstreamAuth,
+)
+from murder.config.value import Endpoint, Network, contains, parse_endpoint, parse_network
+
+__all__ = [
+    "ROLES",
+    "AuthConfig",
+    "BackendConfig",
+    "ClientConfig",
+    "Config",
+    "ConfigError",
+    "Endpoint",
+    "FrontendConfig",
+    "LogConfig",
+    "MupdateConfig",
+    "NamespaceConfig",
+    "Network",
+    "NodeConfig",
+    "PluginsConfig",
+    "Problem",
+    "ServerConfig",
+    "TlsConfig",
+    "TlsMode",
+    "UpstreamAuth",
+    "contains",
+    "load_config",
+    "parse_endpoint",
+    "parse_network",
+]

@@ -1,0 +1,271 @@
+"""Reads murder.toml into the sections, and says all that is wrong with it at once.
+
+Looks at nothing but the file and the secrets it points to; whether ports are free and names resolve is
+`murder config check`'s question.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+import tomli
+
+from murder.config.problem import ConfigError, Problem
+from murder.config.sections import (
+    AuthConfig,
+    BackendConfig,
+    Config,
+    FrontendConfig,
+    LogConfig,
+    MupdateConfig,
+    NamespaceConfig,
+    NodeConfig,
+    PluginsConfig,
+    ServerConfig,
+    TlsConfig,
+)
+from murder.config.value import Endpoint, Network, parse_endpoint, parse_network
+
+SECTIONS: Final[Mapping[str, type]] = {
+    "node": NodeConfig,
+    "tls": TlsConfig,
+    "mupdate": MupdateConfig,
+    "frontend": FrontendConfig,
+    "backend": BackendConfig,
+    "namespace": NamespaceConfig,
+    "auth": AuthConfig,
+    "plugins": PluginsConfig,
+    "log": LogConfig,
+}
+ROLES: Final = ("mupdate", "frontend", "backend")
+FILE_SUFFIX: Final = "_file"
+
+Table = Mapping[str, object]
+
+
+class _Unfit(Exception):
+    """A value is not what its key takes; the text goes into a Problem."""
+
+
+def load_config(file: Path) -> Config:
+    """Read the file. Raises ConfigError with everything that is wrong with it."""
+    return config_from(read_table(file), file)
+
+
+def read_table(file: Path) -> Table:
+    """The file as TOML gives it. Raises ConfigError where it cannot be read or is no TOML."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        advice = "no such file; name it with --config, or start from `murder config example`"
+        raise ConfigError([Problem(file, "", advice)]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem(file, "", f"cannot be read: {error}")]) from None
+    try:
+        return tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        raise ConfigError([Problem(file, "", f"is not TOML: {error}")]) from None
+
+
+def config_from(table: Table, file: Path) -> Config:
+    """Make a Config of a TOML table; `file` is for messages and for relative paths."""
+    reader = _Reader(file)
+    sections: dict[str, Any] = {}
+    for name, value in table.items():
+        if name == "servers":
+            sections[name] = reader.servers(value)
+        elif name in SECTIONS:
+            sections[name] = reader.section(name, SECTIONS[name], value)
+        else:
+            reader.problem(name, unknown("section", name, [*SECTIONS, "servers"]))
+    if "node" not in table:
+        reader.problem("node", "missing: every node needs [node] with `name` and `data`")
+    reader.cross_check(sections)
+    if reader.problems:
+        raise ConfigError(reader.problems)
+    return Config(file=file, **sections)
+
+
+def settings_from(cls: type, table: Table, file: Path, prefix: str) -> Any:
+    """Fill a plugin's `Settings` dataclass from its table. Raises ConfigError."""
+    reader = _Reader(file)
+    made = reader.section(prefix, cls, table)
+    if reader.problems:
+        raise ConfigError(reader.problems)
+    return made
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """The words for a name that does not exist, with the nearest that does."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(names)}"
+    return f"unknown {what}; {hint}"
+
+
+class _Reader:
+    """Turns tables into dataclasses and gathers what is wrong on the way."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.problems: list[Problem] = []
+
+    def problem(self, dotted: str, text: str) -> None:
+        self.problems.append(Problem(self.file, dotted, text))
+
+    def servers(self, value: object) -> Mapping[str, ServerConfig]:
+        if not isinstance(value, dict):
+            self.problem("servers", 'expected tables [servers."NAME"]')
+            return {}
+        made = {
+            name: self.section(f'servers."{name}"', ServerConfig, table)
+            for name, table in value.items()
+        }
+        return MappingProxyType(made)
+
+    def section(self, prefix: str, cls: type, table: object) -> Any:
+        """One dataclass of one table; None where that failed (a Problem tells)."""
+        if not isinstance(table, dict):
+            self.problem(prefix, f"expected a table [{prefix}], not {_shown(table)}")
+            return None
+        hints = typing.get_type_hints(cls)
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        nested = fields.pop("settings", None) if cls is PluginsConfig else None
+        before = len(self.problems)
+        values: dict[str, Any] = {}
+        for name, value in table.items():
+            dotted = f"{prefix}.{name}"
+            stem = name.removesuffix(FILE_SUFFIX)
+            if nested is not None and isinstance(value, dict) and name not in fields:
+                values.setdefault("settings", {})[name] = MappingProxyType(value)
+            elif name in fields:
+                self._value(values, fields[name], hints[name], value, dotted)
+            elif stem != name and stem in fields and fields[stem].metadata.get("secret"):
+                self._secret(values, stem, value, dotted, doubled=stem in table)
+            else:
+                self.problem(dotted, unknown("key", name, fields))
+        for name, field in fields.items():
+            if field.metadata.get("required") and name not in table:
+                self.problem(f"{prefix}.{name}", f"missing. {field.metadata['doc']}")
+        return cls(**values) if len(self.problems) == before else None
+
+    def _value(
+        self,
+        values: dict[str, Any],
+        field: "dataclasses.Field[Any]",
+        hint: Any,
+        value: object,
+        dotted: str,
+    ) -> None:
+        try:
+            made = self._convert(hint, value, field.metadata)
+        except _Unfit as error:
+            self.problem(dotted, str(error))
+            return
+        least = field.metadata.get("least")
+        if least is not None and made is not None and made < least:
+            self.problem(dotted, f"must be at least {least}, not {made}")
+            return
+        values[field.name] = made
+
+    def _secret(
+        self, values: dict[str, Any], name: str, value: object, dotted: str, *, doubled: bool
+    ) -> None:
+        if doubled:
+            self.problem(dotted, f"give either `{name}` or `{name}{FILE_SUFFIX}`, not both")
+            return
+        try:
+            path = self._path(value)
+            values[name] = path.read_text(encoding="utf-8").rstrip("\r\n")
+        except _Unfit as error:
+            self.problem(dotted, str(error))
+        except (OSError, UnicodeDecodeError) as error:
+            self.problem(dotted, f"the secret cannot be read: {error}")
+
+    def _path(self, value: object) -> Path:
+        if not isinstance(value, str) or not value:
+            raise _Unfit(f"expected a path in quotes, not {_shown(value)}")
+        return self.file.parent / Path(value).expanduser()
+
+    def _convert(self, hint: Any, value: object, metadata: Mapping[str, Any]) -> Any:
+        """The value as the type hint wants it. Raises _Unfit."""
+        origin = typing.get_origin(hint)
+        if origin is types.UnionType or origin is typing.Union:
+            return self._convert_union(typing.get_args(hint), value, metadata)
+        if origin is tuple:
+            if not isinstance(value, list):
+                raise _Unfit(f"expected a list in square brackets, not {_shown(value)}")
+            inner = typing.get_args(hint)[0]
+            return tuple(self._convert(inner, item, metadata) for item in value)
+        if origin is Literal:
+            allowed = typing.get_args(hint)
+            if value not in allowed:
+                choices = ", ".join(f'"{choice}"' for choice in allowed)
+                raise _Unfit(f"expected one of {choices}, not {_shown(value)}")
+            return value
+        return self._convert_plain(hint, value, metadata)
+
+    def _convert_union(
+        self, members: tuple[Any, ...], value: object, metadata: Mapping[str, Any]
+    ) -> Any:
+        if members == typing.get_args(Network):
+            return _parsed(parse_network, value)
+        rest = [member for member in members if member is not types.NoneType]
+        if value == "" and len(rest) < len(members):
+            return None
+        return self._convert(rest[0], value, metadata)
+
+    def _convert_plain(self, hint: Any, value: object, metadata: Mapping[str, Any]) -> Any:
+        if hint is Path:
+            return self._path(value)
+        if hint is Endpoint:
+            port = metadata.get("default_port")
+            return _parsed(lambda text: parse_endpoint(text, port), value)
+        if hint is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        names = {str: "text in quotes", int: "a whole number", float: "a number"}
+        if hint is bool:
+            if not isinstance(value, bool):
+                raise _Unfit(f"expected true or false, not {_shown(value)}")
+            return value
+        if hint not in names:  # a mapping or the like in a plugin's Settings: its own business
+            return value
+        if not isinstance(value, hint) or isinstance(value, bool):
+            raise _Unfit(f"expected {names[hint]}, not {_shown(value)}")
+        return value
+
+    def cross_check(self, sections: Mapping[str, Any]) -> None:
+        """What no key tells alone."""
+        node, tls = sections.get("node"), sections.get("tls")
+        if node is not None:
+            for role in node.roles:
+                if role not in ROLES:
+                    self.problem("node.roles", f"{role!r}: {unknown('role', role, ROLES)}")
+        if tls is not None:
+            for one, other in (("certificate", "key"), ("public_certificate", "public_key")):
+                if (getattr(tls, one) is None) != (getattr(tls, other) is None):
+                    self.problem(f"tls.{one}", f"`{one}` and `{other}` must be given together")
+            if tls.certificate is not None and tls.ca is None:
+                self.problem("tls.ca", "missing: with `certificate` the nodes' `ca` is needed too")
+
+
+def _parsed(parse: Any, value: object) -> Any:
+    if not isinstance(value, str):
+        raise _Unfit(f"expected text in quotes, not {_shown(value)}")
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise _Unfit(str(error)) from None
+
+
+def _shown(value: object) -> str:
+    """A value as an operator wrote it, short."""
+    kinds = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list"}
+    kind = kinds.get(type(value), "a table" if isinstance(value, dict) else type(value).__name__)
+    text = repr(value) if not isinstance(value, bool) else str(value).lower()
+    return f"{kind} ({text if len(text) <= 40 else text[:37] + '...'})"

@@ -1,0 +1,326 @@
+"""Every section and key of murder.toml, with its default and its meaning: the one place that says so.
+
+The file `murder.toml.example`, `murder config example`, the error messages and the loader are all made from these
+classes. Units end the names; a path that is relative counts from the file's own folder.
+"""
+
+# ruff: noqa: RUF009 (`option` and `required` are dataclasses.field with a doc, not shared values)
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from murder.config.value import Endpoint, Network, option, parse_network, required
+from murder.model.name import Namespace
+
+TlsMode = Literal["starttls", "implicit", "none"]
+UpstreamAuth = Literal["external", "plain"]
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """This host's part in the murder."""
+
+    name: str = required(
+        "The name by which the other nodes know this one; a backend's is in every location of the list.",
+        example='"be1.example.org"',
+    )
+    data: Path = required("Folder for the mailbox list and the mail.", example='"/var/lib/murder"')
+    roles: tuple[str, ...] = option(
+        (),
+        "What this node is, where `murder serve` is not told by --role: mupdate, frontend, backend.",
+        example='["backend"]',
+    )
+    user: str = option("", "Become this user after the ports are open (when started as root).")
+    group: str = option("", "Become this group; empty: the user's own.")
+    drain_timeout_s: float = option(
+        30.0, "How long a stop waits for commands that run before it cuts them off.", least=0
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """Certificates. `murder ca init` and `murder ca issue NAME --role ROLE` make those between the nodes."""
+
+    ca: Path | None = option(
+        None,
+        "The cluster's certificate authority: who may speak as a node of this murder.",
+        example='"ca.pem"',
+        must_exist=True,
+    )
+    certificate: Path | None = option(
+        None, "This node's certificate, signed by it.", example='"node.pem"', must_exist=True
+    )
+    key: Path | None = option(
+        None, "The certificate's private key (mode 0600).", example='"node.key"', must_exist=True
+    )
+    public_certificate: Path | None = option(
+        None,
+        "The certificate (with its chain) that mail clients see; empty: the node's.",
+        example='"/etc/ssl/mail.example.org.pem"',
+        must_exist=True,
+    )
+    public_key: Path | None = option(
+        None,
+        "The private key of that one.",
+        example='"/etc/ssl/mail.example.org.key"',
+        must_exist=True,
+    )
+    minimum_version: Literal["1.2", "1.3"] = option("1.2", "The oldest TLS version spoken.")
+
+
+@dataclass(frozen=True, slots=True)
+class MupdateConfig:
+    """The mailbox list: the master itself, and how the others reach it."""
+
+    listen: tuple[Endpoint, ...] = option(
+        (), "Master: where it listens.", example='["*:3905"]', default_port=3905
+    )
+    master: Endpoint | None = option(
+        None,
+        "Frontends and backends: the master's host:port.",
+        example='"mupdate.example.org:3905"',
+        default_port=3905,
+    )
+    master_auth: UpstreamAuth = option(
+        "external",
+        "How this node proves itself to the master: `external` is its certificate; `plain` is a password "
+        "(a Cyrus master).",
+    )
+    master_user: str = option("", "With `plain`: the user.")
+    master_password: str = option("", "With `plain`: the password.", secret=True)
+    master_tls: Literal["starttls", "none"] = option(
+        "starttls", "`none` speaks to the master without TLS: only on a trusted wire."
+    )
+    ownership: Literal["owner", "last-writer"] = option(
+        "owner",
+        "Master: `owner` refuses changes to what is active at another server; `last-writer` does as "
+        "Cyrus does.",
+    )
+    admins: tuple[str, ...] = option(
+        (), "Master: users who may log in with a password and change everything."
+    )
+    users: tuple[str, ...] = option(
+        (),
+        "Master: users who may log in with a password as a node does (a Cyrus backend or frontend).",
+    )
+    allow_plaintext: bool = option(False, "Master: allow passwords on connections without TLS.")
+    connect_timeout_s: float = option(5.0, "Waiting for a connection to the master.", least=0.01)
+    command_timeout_s: float = option(30.0, "Waiting for the master's answer.", least=0.01)
+    login_timeout_s: float = option(60.0, "Master: how long a peer may take to log in.", least=0.01)
+    idle_timeout_s: float = option(
+        0.0, "Master: silence after which a connection is closed; 0: never.", least=0
+    )
+    ping_interval_s: float = option(
+        20.0, "How often a replica asks a silent master whether it is there.", least=0.01
+    )
+    retry_min_s: float = option(
+        0.2, "First pause before a lost master is called again.", least=0.01
+    )
+    retry_max_s: float = option(15.0, "Longest such pause; pauses double, with jitter.", least=0.01)
+    max_connections: int = option(2000, "Master: connections at once.", least=1)
+    max_line_bytes: int = option(8192, "Longest line a peer may send.", least=512)
+    max_literal_bytes: int = option(
+        256 * 1024, "Longest literal: an access list with thousands of names.", least=1024
+    )
+    max_stream_backlog_bytes: int = option(
+        64 * MIB, "What may wait for a slow UPDATE peer before it is cut off.", least=64 * 1024
+    )
+    max_list_bytes: int = option(
+        16 * 1024 * MIB, "Largest size of the list's file (it is sparse).", least=16 * MIB
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClientConfig:
+    """What frontend and backend have in common: the ports for clients, and their limits."""
+
+    imap: tuple[Endpoint, ...] = option((), "IMAP with STARTTLS.", example='["*:143"]')
+    imaps: tuple[Endpoint, ...] = option((), "IMAP over TLS.", example='["*:993"]')
+    pop3: tuple[Endpoint, ...] = option((), "POP3 with STLS.", example='["*:110"]')
+    pop3s: tuple[Endpoint, ...] = option((), "POP3 over TLS.", example='["*:995"]')
+    lmtp: tuple[Endpoint, ...] = option(
+        (), "Where mail comes in: LMTP.", example='["127.0.0.1:24"]'
+    )
+    lmtp_trusted: tuple[Network, ...] = option(
+        (parse_network("127.0.0.0/8"), parse_network("::1")),
+        "Networks that may deliver without authentication.",
+    )
+    workers: int = option(0, "Worker processes; 0: one for each processor.", least=0)
+    admins: tuple[str, ...] = option(
+        (), "Users who may do everything (never through another's proxy).", example='["admin"]'
+    )
+    allow_plaintext: bool = option(False, "Allow passwords on connections without TLS.")
+    suppress_capabilities: tuple[str, ...] = option(
+        (), "Capabilities not to be announced.", example='["COMPRESS=DEFLATE"]'
+    )
+    login_timeout_s: float = option(60.0, "How long a client may take to log in.", least=0.01)
+    idle_timeout_s: float = option(
+        1860.0, "Silence after which a client is logged out (RFC 3501 §5.4: 30 min).", least=0.01
+    )
+    command_timeout_s: float = option(
+        60.0, "How long a client may pause inside a command.", least=0.01
+    )
+    write_timeout_s: float = option(
+        120.0, "How long a client may leave an answer unread.", least=0.01
+    )
+    max_connections: int = option(20000, "Connections at once, each worker.", least=1)
+    max_connections_per_address: int = option(
+        0, "Connections at once from one address, each worker; 0: no limit.", least=0
+    )
+    max_line_bytes: int = option(65536, "Longest command line.", least=1024)
+    max_literal_bytes: int = option(
+        4 * MIB, "Longest literal outside a message, and all of a command together.", least=1024
+    )
+    max_message_bytes: int = option(64 * MIB, "Largest message.", least=1024)
+    max_recipients: int = option(1000, "LMTP: recipients of one message.", least=1)
+
+
+@dataclass(frozen=True, slots=True)
+class FrontendConfig(ClientConfig):
+    """A frontend: what clients talk to. It keeps no mail and passes all on to the backends."""
+
+    upstream_auth: UpstreamAuth = option(
+        "external",
+        "How this frontend logs in at backends: `external` is its certificate; `plain` is a proxy user "
+        "(Cyrus backends).",
+    )
+    upstream_tls: TlsMode = option("starttls", "How it encrypts: starttls, implicit, none.")
+    proxy_user: str = option("", "With `plain`: the proxy user.", example='"murder"')
+    proxy_password: str = option("", "With `plain`: its password.", secret=True)
+    connect_timeout_s: float = option(5.0, "Waiting for a connection to a backend.", least=0.01)
+    upstream_timeout_s: float = option(
+        60.0, "Waiting for a backend in the middle of an answer.", least=0.01
+    )
+    upstream_idle_s: float = option(
+        60.0, "How long an unused connection to a backend is kept for the next session.", least=0
+    )
+    max_upstreams_idle: int = option(
+        100, "Unused connections kept to each backend, each worker.", least=0
+    )
+    breaker_failures: int = option(
+        5, "Failures in a row after which a backend is only tested, not used.", least=1
+    )
+    breaker_retry_s: float = option(2.0, "How often it is tested then.", least=0.01)
+
+
+@dataclass(frozen=True, slots=True)
+class BackendConfig(ClientConfig):
+    """A backend: the server that keeps mail."""
+
+    store: str = option("store_spool", "The plugin that keeps the messages.")
+    partition: str = option("default", "The name of its place in locations (`server!partition`).")
+    proxies: tuple[str, ...] = option(
+        (),
+        "Users who may log in for others with PLAIN (Cyrus frontends); our frontends need none, they show "
+        "their certificate.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceConfig:
+    """How clients see mailbox names. The same on every frontend and backend."""
+
+    unix_hierarchy: bool = option(True, "`/` between the parts of a name; false: `.`.")
+    alternative: bool = option(False, "Own mailboxes beside INBOX in place of below it.")
+    domains: bool = option(False, "Users are `user@domain`, each domain with its own mailboxes.")
+
+    def namespace(self) -> Namespace:
+        """The value that translates names."""
+        return Namespace(unix_hierarchy=self.unix_hierarchy, alternative=self.alternative)
+
+
+@dataclass(frozen=True, slots=True)
+class AuthConfig:
+    """Who users are."""
+
+    plugin: str = option("auth_file", "The plugin that checks passwords.")
+    failure_delay_s: float = option(2.0, "A wrong password is answered this much later.", least=0)
+    max_failures: int = option(5, "Wrong passwords after which the connection is closed.", least=1)
+    timeout_s: float = option(15.0, "Waiting for the plugin.", least=0.01)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Where another server of the murder is reached, and how, where it differs from the rest."""
+
+    address: str = option("", "Host name or address; empty: the server's name itself.")
+    imap: int = option(143, "Its IMAP port.", least=1)
+    imaps: int = option(993, "Its IMAP-over-TLS port.", least=1)
+    pop3: int = option(110, "Its POP3 port.", least=1)
+    pop3s: int = option(995, "Its POP3-over-TLS port.", least=1)
+    lmtp: int = option(24, "Its LMTP port.", least=1)
+    tls: TlsMode | None = option(None, "In place of frontend.upstream_tls.", example='"starttls"')
+    tls_name: str = option("", "The name its certificate must carry; empty: the server's name.")
+    auth: UpstreamAuth | None = option(
+        None, "In place of frontend.upstream_auth.", example='"plain"'
+    )
+    proxy_user: str = option("", "In place of frontend.proxy_user.")
+    proxy_password: str = option("", "In place of frontend.proxy_password.", secret=True)
+    weight: float = option(1.0, "Its share of new mailboxes against the others; 0: none.", least=0)
+
+
+@dataclass(frozen=True, slots=True)
+class PluginsConfig:
+    """Where plugins are found, and which decide."""
+
+    path: tuple[Path, ...] = option(
+        (), "Folders with a site's own plugins.", example='["/etc/murder/plugins"]', must_exist=True
+    )
+    use: tuple[str, ...] = option(
+        ("placement_with_parent", "placement_emptiest", "referral_never"),
+        "Plugins that decide, asked first to last. The store and the auth plugin are named elsewhere.",
+    )
+    settings: Mapping[str, Mapping[str, object]] = field(
+        default_factory=lambda: MappingProxyType({}), repr=False
+    )
+    """The tables `[plugins.NAME]` as they stand in the file, by plugin name."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """The log, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = option(
+        "info", "The least that is logged."
+    )
+    format: Literal["auto", "text", "json"] = option(
+        "auto", "`auto`: text on a terminal, JSON otherwise."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole murder.toml. `file` is where it came from."""
+
+    file: Path
+    node: NodeConfig
+    tls: TlsConfig = field(default_factory=TlsConfig)
+    mupdate: MupdateConfig = field(default_factory=MupdateConfig)
+    frontend: FrontendConfig = field(default_factory=FrontendConfig)
+    backend: BackendConfig = field(default_factory=BackendConfig)
+    namespace: NamespaceConfig = field(default_factory=NamespaceConfig)
+    auth: AuthConfig = field(default_factory=AuthConfig)
+    servers: Mapping[str, ServerConfig] = field(default_factory=lambda: MappingProxyType({}))
+    plugins: PluginsConfig = field(default_factory=PluginsConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+    def server(self, name: str) -> ServerConfig:
+        """Where the server of that name is reached: its section, else all defaults."""
+        return self.servers.get(name) or ServerConfig()
+
+    def address_of(self, name: str) -> str:
+        """Host name or address of a server of the list."""
+        return self.server(name).address or name
+
+    def workers_of(self, role: str) -> int:
+        """How many worker processes a role has; 0 in the file means one for each processor."""
+        if role == "mupdate":
+            return 1
+        section: ClientConfig = self.frontend if role == "frontend" else self.backend
+        return section.workers or os.cpu_count() or 1
