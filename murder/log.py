@@ -1,0 +1,150 @@
+"""The log: structlog set up once a process, secrets masked, every event name in one list.
+
+An event is a constant `noun.happened`; facts are keys. Bound once on accept: `role`, `protocol`, `cid`, `peer`; at
+login: `user`. One line is one write to standard error, so lines of several workers do not mix, and a log that
+cannot be written never stops the mail.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Final, cast
+
+import structlog
+from structlog.typing import FilteringBoundLogger, Processor
+
+Log = FilteringBoundLogger
+
+STDERR: Final = 2
+MASK: Final = "***"
+SECRETS: Final = frozenset(
+    {"authorization", "credentials", "initial_response", "passwd", "password", "secret", "token"}
+)
+LEVELS: Final[Mapping[str, int]] = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+# Every event this program can log: an operator's list for filters and alarms. tests/test_log.py compares it with
+# the code, both ways.
+EVENTS: Final = frozenset(
+    {
+        "library.logged",
+    }
+)
+
+
+def logger(**bound: object) -> Log:
+    """A logger with these facts bound; cheap, and usable before `set_up`."""
+    return cast(Log, structlog.get_logger(**bound))
+
+
+def set_up(level: str, form: str, **bound: object) -> None:
+    """Configure this process's log, with `[log] level` and `[log] format`. May be called again.
+
+    `bound` (node, worker …) stands in every line.
+    """
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    as_text = form == "text" or (form == "auto" and is_terminal)
+    threshold = LEVELS[level]
+    structlog.configure(
+        processors=[
+            _Constants(bound),
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=not as_text),
+            mask_secrets,
+            *(_text_renderers(is_terminal) if as_text else _json_renderers()),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=_sink,
+        cache_logger_on_first_use=False,  # a reload may change the level
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [_Bridge()]
+    root.setLevel(max(threshold, logging.WARNING))
+
+
+def mask_secrets(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """The last guard: a key that names a secret never shows its value, whoever logged it."""
+    for name in SECRETS & event.keys():
+        event[name] = MASK
+    return event
+
+
+def readable(value: object) -> str:
+    """How JSON shows what it has no form for: octets as text, never a failure."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+class _Constants:
+    """Adds what is the same in all lines of this process."""
+
+    def __init__(self, bound: Mapping[str, object]) -> None:
+        self._bound = dict(bound)
+
+    def __call__(
+        self, _logger: object, _method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        for name, value in self._bound.items():
+            event.setdefault(name, value)
+        return event
+
+
+def _text_renderers(colours: bool) -> list[Processor]:
+    return [
+        _octets_as_text,
+        structlog.dev.ConsoleRenderer(
+            colors=colours,
+            pad_event_to=24,
+            exception_formatter=structlog.dev.plain_traceback,  # the others show local variables
+        ),
+    ]
+
+
+def _json_renderers() -> list[Processor]:
+    return [
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(default=readable),
+    ]
+
+
+def _octets_as_text(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    for name, value in event.items():
+        if isinstance(value, bytes):
+            event[name] = readable(value)
+    return event
+
+
+class _Sink:
+    """Where rendered lines go: one write each."""
+
+    def msg(self, line: str) -> None:
+        try:
+            os.write(STDERR, line.encode("utf-8", "backslashreplace") + b"\n")
+        except OSError:
+            pass  # the log's reader has gone; mail goes on
+
+    log = debug = info = warn = warning = error = critical = exception = fatal = msg
+
+
+def _sink(*_args: object) -> _Sink:
+    return _Sink()
+
+
+class _Bridge(logging.Handler):
+    """What libraries say through `logging` (asyncio: a task's lost exception) comes out as our lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = logger(library=record.name, text=record.getMessage())
+        failed = record.exc_info if record.exc_info and record.exc_info[0] else None
+        if record.levelno >= logging.ERROR:
+            log.error("library.logged", exc_info=failed)
+        else:
+            log.warning("library.logged", exc_info=failed)
