@@ -23,7 +23,8 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 class HookSpecs:
     """The hooks. A plugin is a module; its settings, if any, are its frozen dataclass `Settings`, filled from the
-    table `[plugins.NAME]` of murder.toml (NAME is the module's) and handed over as `settings`."""
+    table `[plugins.NAME]` of murder.toml (NAME is the module's) and handed over as `settings`. A hook may leave out
+    any argument it does not need."""
 
     @hookspec(firstresult=True)
     def make_auth_backend(self, settings: object, data_dir: Path) -> AuthBackend | None:
@@ -35,10 +36,10 @@ class HookSpecs:
 
     @hookspec(firstresult=True)
     def choose_backend(
-        self, mailbox: NewMailbox, candidates: Sequence[BackendLoad]
+        self, settings: object, mailbox: NewMailbox, candidates: Sequence[BackendLoad]
     ) -> Location | None:
         """Where a new mailbox goes, or None to let the next plugin decide."""
 
     @hookspec(firstresult=True)
-    def relay_or_refer(self, question: ReferralQuestion) -> Conduct | None:
+    def relay_or_refer(self, settings: object, question: ReferralQuestion) -> Conduct | None:
         """Relay a command, or refer the client; None to let the next plugin decide. Nobody decides: relay."""

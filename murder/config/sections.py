@@ -273,7 +273,7 @@ class PluginsConfig:
         (), "Folders with a site's own plugins.", example='["/etc/murder/plugins"]', must_exist=True
     )
     use: tuple[str, ...] = option(
-        ("placement_with_parent", "placement_emptiest", "referral_never"),
+        ("placement_with_parent", "placement_emptiest", "referral_when_able"),
         "Plugins that decide, asked first to last. The store and the auth plugin are named elsewhere.",
     )
     settings: Mapping[str, Mapping[str, object]] = field(

@@ -1,0 +1,344 @@
+"""Plugins: found, loaded, given their settings, asked in the operator's order.
+
+A plugin is a module: one of the bundled `plugins/`, or `NAME.py` (or a package NAME) in a folder of `[plugins] path`.
+The manager lives in a `Plugins` object; there is no global one. Everything wrong with a plugin at load is a
+ConfigError that names the plugin and its file. Knows no roles.
+"""
+
+import dataclasses
+import functools
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType, ModuleType, SimpleNamespace
+from typing import Any, Final
+
+import pluggy
+
+from murder.api.auth import AuthBackend
+from murder.api.hookspecs import PROJECT, HookSpecs
+from murder.api.placement import BackendLoad, NewMailbox
+from murder.api.referral import Conduct, ReferralQuestion
+from murder.api.store import MailboxStore
+from murder.config import ROLES, Config, ConfigError, Problem
+from murder.config.load import settings_from, unknown
+from murder.errors import Misuse, Refusal
+from murder.model.entry import Location
+
+BUNDLED_PACKAGE: Final = "plugins"
+SITE_PREFIX: Final = "murder_site_plugin_"
+KINDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "auth": "make_auth_backend",
+        "store": "make_store",
+        "placement": "choose_backend",
+        "referral": "relay_or_refer",
+    }
+)
+MAKERS: Final = {"make_auth_backend": "auth.plugin", "make_store": "backend.store"}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A plugin that could be loaded. `file` is None for the bundled ones (they may be inside the archive)."""
+
+    name: str
+    file: Path | None
+
+    @property
+    def shown(self) -> str:
+        return f"plugin {self.name} ({self.file or 'bundled'})"
+
+
+def bundled_plugins() -> Iterator[Found]:
+    """The plugins that murder brings."""
+    package = importlib.import_module(BUNDLED_PACKAGE)
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.name.startswith("_"):
+            yield Found(module.name, None)
+
+
+def site_plugins(folders: Sequence[Path]) -> Iterator[Found]:
+    """The plugins of a site's own folders."""
+    for folder in folders:
+        for file in sorted(folder.glob("*.py")):
+            if not file.name.startswith("_"):
+                yield Found(file.stem, file)
+        for file in sorted(folder.glob("*/__init__.py")):
+            yield Found(file.parent.name, file)
+
+
+def hooks_of(module: ModuleType) -> dict[str, Callable[..., Any]]:
+    """The functions of a module that are marked with `@hookimpl`, by hook name."""
+    marked: dict[str, Callable[..., Any]] = {}
+    for name, function in vars(module).items():
+        options = getattr(function, f"{PROJECT}_impl", None)
+        if inspect.isfunction(function) and options is not None:
+            marked[options.get("specname") or name] = function
+    return marked
+
+
+def load_module(found: Found) -> ModuleType:
+    """Import it; whatever it raises comes out."""
+    if found.file is None:
+        return importlib.import_module(f"{BUNDLED_PACKAGE}.{found.name}")
+    name = SITE_PREFIX + found.name
+    spec = importlib.util.spec_from_file_location(name, found.file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{found.file} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def why(error: BaseException) -> str:
+    """An exception in one line, with the place in the plugin's own file."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" (line {frames[-1].lineno} of {frames[-1].filename})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
+
+
+def load_plugins(config: Config, roles: Collection[str] = ROLES) -> "Plugins":
+    """Load what the configuration names and the roles need. Raises ConfigError."""
+    return _Loader(config).load(roles)
+
+
+class _Loader:
+    """Gathers what is wrong while it loads."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.problems: list[Problem] = []
+        self.manager = pluggy.PluginManager(PROJECT)
+        self.manager.add_hookspecs(HookSpecs)
+        self.settings: dict[str, object] = {}
+        self.claims: dict[str, list[str]] = {maker: [] for maker in MAKERS}
+
+    def problem(self, key: str, text: str) -> None:
+        self.problems.append(Problem(self.config.file, key, text))
+
+    def load(self, roles: Collection[str]) -> "Plugins":
+        known = self._find()
+        for name, key in self._wanted(roles):
+            if name in known:
+                self._register(known[name], key)
+            else:
+                self.problem(key, f"{name!r}: {unknown('plugin', name, known)}")
+        self._check_claims(roles)
+        for name in self.config.plugins.settings:
+            if name not in known:
+                self.problem(f"plugins.{name}", unknown("plugin or key", name, [*known, *_KEYS]))
+        if not self.problems:
+            self._check_pending()
+        if self.problems:
+            raise ConfigError(self.problems)
+        return Plugins(self.config, self.manager, self.settings)
+
+    def _find(self) -> dict[str, Found]:
+        known: dict[str, Found] = {}
+        for folder in self.config.plugins.path:
+            if not folder.is_dir():
+                self.problem("plugins.path", f"{folder} is no folder; make it or remove the line")
+        for found in [*bundled_plugins(), *site_plugins(self.config.plugins.path)]:
+            if found.name in known:
+                text = f"{known[found.name].shown} and {found.shown} have one name; rename a file"
+                self.problem("plugins.path", text)
+            known[found.name] = found
+        return known
+
+    def _wanted(self, roles: Collection[str]) -> list[tuple[str, str]]:
+        """Plugin names with the key that names them, in order of registration: pluggy asks the last first, the
+        operator's list reads first to last."""
+        use = self.config.plugins.use
+        wanted = [(name, "plugins.use") for name in reversed(use)]
+        for twice in sorted({name for name in use if use.count(name) > 1}):
+            self.problem("plugins.use", f"names {twice!r} twice; one is enough")
+            wanted = list(dict.fromkeys(wanted))
+        makers = [(self.config.auth.plugin, "auth.plugin")]
+        if "backend" in roles:
+            makers.append((self.config.backend.store, "backend.store"))
+        return [pair for pair in makers if pair[0] not in use] + wanted
+
+    def _register(self, found: Found, key: str) -> None:
+        try:
+            module = load_module(found)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (foreign code may raise anything)
+            self.problem(key, f"{found.shown} failed to load: {why(error)}")
+            return
+        functions = hooks_of(module)
+        if not functions:
+            hooks = ", ".join(KINDS.values())
+            self.problem(
+                key,
+                f"{found.shown} has no hook; mark one of {hooks} with @hookimpl from murder.api",
+            )
+            return
+        before = len(self.problems)
+        settings = self._settings(found, module)
+        if len(self.problems) > before:
+            return
+        bound = {name: _with_settings(function, settings) for name, function in functions.items()}
+        try:
+            self.manager.register(SimpleNamespace(**bound), name=found.name)
+        except pluggy.PluginValidationError as error:
+            self.problem(key, f"{found.shown}: {_first_sentence(error)}")
+            return
+        self.settings[found.name] = settings
+        for maker in self.claims.keys() & functions.keys():
+            self.claims[maker].append(found.name)
+
+    def _settings(self, found: Found, module: ModuleType) -> object:
+        table = self.config.plugins.settings.get(found.name, {})
+        cls = getattr(module, "Settings", None)
+        prefix = f"plugins.{found.name}"
+        if cls is None:
+            for name in table:
+                self.problem(f"{prefix}.{name}", f"{found.shown} takes no settings; remove the key")
+            return None
+        if not dataclasses.is_dataclass(cls) or not isinstance(cls, type):
+            self.problem(prefix, f"{found.shown}: `Settings` must be a frozen dataclass")
+            return None
+        try:
+            return settings_from(cls, table, self.config.file, prefix)
+        except ConfigError as error:
+            self.problems.extend(error.problems)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (foreign code may raise anything)
+            self.problem(prefix, f"{found.shown} refuses its settings: {why(error)}")
+        return None
+
+    def _check_claims(self, roles: Collection[str]) -> None:
+        """One plugin makes the auth backend, one the store: the ones that are named for it."""
+        named = {
+            "make_auth_backend": self.config.auth.plugin,
+            "make_store": self.config.backend.store,
+        }
+        for maker, key in MAKERS.items():
+            chosen, claimants = named[maker], self.claims[maker]
+            others = [name for name in claimants if name != chosen]
+            if others:
+                text = (
+                    f"{chosen} and {', '.join(others)} ([plugins] use) claim the same job ({maker})"
+                )
+                self.problem(key, f"{text}; take one out")
+            needed = maker != "make_store" or "backend" in roles
+            if needed and chosen in self.settings and chosen not in claimants:
+                self.problem(key, f"plugin {chosen} has no hook {maker}; name another")
+
+    def _check_pending(self) -> None:
+        """A hook that no specification knows: misspelt."""
+        try:
+            self.manager.check_pending()
+        except pluggy.PluginValidationError:
+            specs = [name for name in vars(HookSpecs) if not name.startswith("_")]
+            for plugin, name in ((p, n) for p in self.manager.get_plugins() for n in vars(p)):
+                if name not in specs:
+                    owner = self.manager.get_name(plugin)
+                    self.problem(
+                        "plugins.use", f"plugin {owner}: `{name}`: {unknown('hook', name, specs)}"
+                    )
+
+
+_KEYS: Final = ("path", "use")
+
+
+def _first_sentence(error: pluggy.PluginValidationError) -> str:
+    """What pluggy says, in one line, without its object's repr."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    wanted = [line for line in lines if not line.startswith("Plugin ")]
+    return "; ".join(wanted) if wanted else " ".join(lines)
+
+
+def _with_settings(function: Callable[..., Any], settings: object) -> Callable[..., Any]:
+    """The same hook with its own plugin's settings in place of the argument `settings`, if it takes it."""
+    names = list(inspect.signature(function).parameters)
+    if "settings" not in names:
+        return function
+    at = names.index("settings")
+
+    @functools.wraps(function)  # pluggy reads the wrapped function's argument names
+    def call(*args: object) -> object:
+        return function(*args[:at], settings, *args[at + 1 :])
+
+    return call
+
+
+class Plugins:
+    """The loaded plugins, as the roles ask them."""
+
+    def __init__(
+        self, config: Config, manager: pluggy.PluginManager, settings: Mapping[str, object]
+    ) -> None:
+        self._config = config
+        self._manager = manager
+        self._settings = settings
+        self._hook: Any = manager.hook
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The loaded plugins in the order in which they are asked."""
+        return tuple(reversed([name for name, _ in self._manager.list_name_plugin()]))
+
+    def auth_backend(self) -> AuthBackend:
+        """A new authentication backend of the plugin that `[auth] plugin` names. Raises ConfigError."""
+        made: AuthBackend = self._make(
+            "make_auth_backend", self._config.auth.plugin, ("verify", "lookup")
+        )
+        return made
+
+    def store(self) -> MailboxStore:
+        """A new store of the plugin that `[backend] store` names. Raises ConfigError."""
+        made: MailboxStore = self._make(
+            "make_store", self._config.backend.store, ("start", "open", "create")
+        )
+        return made
+
+    def choose_backend(
+        self, mailbox: NewMailbox, candidates: Sequence[BackendLoad]
+    ) -> Location | None:
+        """Where a new mailbox goes: the first plugin that decides; None where none does."""
+        answer = self._hook.choose_backend(settings=None, mailbox=mailbox, candidates=candidates)
+        if answer is not None and not isinstance(answer, Location):
+            raise Misuse(
+                f"a plugin's choose_backend must answer a Location or None, not {answer!r}"
+            )
+        return answer
+
+    def relay_or_refer(self, question: ReferralQuestion) -> Conduct:
+        """Relay or refer: the first plugin that decides; relay where none does."""
+        answer = self._hook.relay_or_refer(settings=None, question=question)
+        if answer is None:
+            return Conduct.RELAY
+        if not isinstance(answer, Conduct):
+            raise Misuse(f"a plugin's relay_or_refer must answer a Conduct or None, not {answer!r}")
+        return answer
+
+    def _make(self, hook: str, name: str, methods: Sequence[str]) -> Any:
+        """Ask one plugin only."""
+        others = [p for other, p in self._manager.list_name_plugin() if other != name]
+        caller = self._manager.subset_hook_caller(hook, others)
+        key = MAKERS[hook]
+        try:
+            made = caller(settings=None, data_dir=self._config.node.data)
+        except ConfigError:
+            raise
+        except (Refusal, OSError) as error:
+            raise ConfigError([Problem(self._config.file, key, f"{name}: {error}")]) from error
+        except Exception as error:
+            text = f"{name}: {hook} failed: {why(error)}"
+            raise ConfigError([Problem(self._config.file, key, text)]) from error
+        missing = [method for method in methods if not callable(getattr(made, method, None))]
+        if missing:
+            text = f"{name}: what {hook} returned has no {', '.join(missing)}"
+            raise ConfigError([Problem(self._config.file, key, text)])
+        return made
