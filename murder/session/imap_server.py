@@ -155,10 +155,10 @@ class ImapServerSession:
             self._streaming = True
             return command
         if len(literal.head) + literal.size > self._room:
-            error = BadSyntax(
+            too_big = BadSyntax(
                 f"a command may have {self._room} octets with its literals"
             )
-            return self._refused(literal, Wrong(command.tag, error))
+            return self._refused(literal, Wrong(command.tag, too_big))
         self._fragmenter.accept()
         return Owed(continuation()) if literal.synchronising else self.next_event()
 

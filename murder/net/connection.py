@@ -1,0 +1,276 @@
+"""One TCP connection, accepted or opened: octets in to a receiver, octets out with back-pressure, TLS.
+
+Callbacks, no task: an idle connection costs its transport and these few slots. All connections of a process read into one
+buffer (the loop hands octets over at once), so `Receiver.received` gets a view that is valid only during the call.
+"""
+
+import asyncio
+import itertools
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from murder.errors import UpstreamFailure, UpstreamKind
+from murder.net.tls import PeerCertificate, read_certificate
+
+READ_OCTETS: Final = 256 * 1024  # one read; measured: larger gains nothing on loopback
+WRITE_HIGH_OCTETS: Final = (
+    256 * 1024
+)  # above it the writer waits; a 10 MiB FETCH never has more in memory
+WRITE_LOW_OCTETS: Final = 64 * 1024
+TLS_HANDSHAKE_S: Final = 15.0
+STUCK_WRITE_S: Final = 120.0  # a peer that takes nothing for so long is gone
+
+_numbers = itertools.count(1)
+
+
+class Receiver(Protocol):
+    """Who gets what a connection brings."""
+
+    def begin(self) -> None:
+        """The connection stands (TLS too, where it is implicit)."""
+        ...
+
+    def received(self, data: memoryview) -> None:
+        """Octets; the view is valid during this call only."""
+        ...
+
+    def writable(self) -> None:
+        """The write buffer has drained below its low mark after having been above its high one."""
+        ...
+
+    def lost(self, error: Exception | None) -> None:
+        """It is over. Called once."""
+        ...
+
+
+class ReadBuffer:
+    """The octets that all connections of one loop read into."""
+
+    __slots__ = ("view",)
+
+    def __init__(self, octets: int = READ_OCTETS) -> None:
+        self.view = memoryview(bytearray(octets))
+
+
+_shared_buffer = ReadBuffer()
+
+
+class Connection(asyncio.BufferedProtocol):
+    """See the module. `cid` names it in every log line and, over ID, in the backend's."""
+
+    __slots__ = (
+        "__weakref__",
+        "_drained",
+        "_lost",
+        "_make_receiver",
+        "_on_lost",
+        "certificate",
+        "cid",
+        "is_tls",
+        "local_port",
+        "peer",
+        "peer_port",
+        "receiver",
+        "transport",
+        "writing_paused",
+    )
+
+    receiver: Receiver
+    transport: asyncio.Transport
+
+    def __init__(
+        self,
+        make_receiver: "Callable[[Connection], Receiver]",
+        on_lost: "Callable[[Connection], None] | None" = None,
+    ) -> None:
+        self._make_receiver = make_receiver
+        self._on_lost = on_lost
+        self._drained: asyncio.Future[None] | None = None
+        self._lost = False
+        self.cid = f"{os.getpid():x}-{next(_numbers):x}"
+        self.peer = ""
+        self.peer_port = 0
+        self.local_port = 0
+        self.is_tls = False
+        self.certificate: PeerCertificate | None = None
+        self.writing_paused = False
+
+    # --- what the loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.set_write_buffer_limits(WRITE_HIGH_OCTETS, WRITE_LOW_OCTETS)
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.peer, self.peer_port = peer[0], peer[1]
+        local = transport.get_extra_info("sockname")
+        if isinstance(local, tuple):
+            self.local_port = local[1]
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._note_tls()
+        self.receiver = self._make_receiver(self)
+        self.receiver.begin()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _shared_buffer.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.receiver.received(_shared_buffer.view[:nbytes])
+
+    def eof_received(self) -> bool:
+        return False  # half-closed peers are treated as gone, as Cyrus and Dovecot do
+
+    def pause_writing(self) -> None:
+        self.writing_paused = True
+
+    def resume_writing(self) -> None:
+        self.writing_paused = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        self.receiver.writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_exception(ConnectionResetError("the peer has gone"))
+            self._drained.exception()  # somebody may have stopped waiting
+        self.receiver.lost(exc)
+        if self._on_lost is not None:
+            self._on_lost(self)
+
+    # --- what receivers call
+
+    @property
+    def is_lost(self) -> bool:
+        return self._lost
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the peer is on this host."""
+        return self.peer in ("127.0.0.1", "::1", "") or self.peer.startswith("127.")
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send; the loop gathers what is written in one turn. No error where the peer has gone already."""
+        if not self._lost:
+            self.transport.write(data)
+
+    def pending(self) -> int:
+        """Octets written and not yet taken by the kernel."""
+        return 0 if self._lost else self.transport.get_write_buffer_size()
+
+    async def drain(self, timeout_s: float = STUCK_WRITE_S) -> None:
+        """Wait until the write buffer is low again. Raises ConnectionResetError if the peer has gone or takes
+        nothing for `timeout_s` (it is then cut off)."""
+        if self._lost:
+            raise ConnectionResetError("the peer has gone")
+        if not self.writing_paused:
+            return
+        if self._drained is None or self._drained.done():
+            self._drained = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.shield(self._drained)
+        except TimeoutError:
+            self.abort()
+            raise ConnectionResetError("the peer takes no octets") from None
+
+    def pause_reading(self) -> None:
+        if not self._lost and self.transport.is_reading():
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if (
+            not self._lost
+            and not self.transport.is_reading()
+            and not self.transport.is_closing()
+        ):
+            self.transport.resume_reading()
+
+    def close(self) -> None:
+        """Send what is written, then close."""
+        if not self._lost:
+            self.transport.close()
+
+    def abort(self) -> None:
+        if not self._lost:
+            self.transport.abort()
+
+    async def start_tls(
+        self,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_hostname: str | None = None,
+    ) -> None:
+        """Put TLS under this connection. The caller has thrown away (or never read) octets sent before the handshake.
+        Raises OSError (which ssl.SSLError is); the connection is closed then."""
+        transport = await asyncio.get_running_loop().start_tls(
+            self.transport,
+            self,
+            context,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=TLS_HANDSHAKE_S,
+        )
+        if transport is None:
+            raise ConnectionResetError("the peer has gone during the TLS handshake")
+        self.transport = transport
+        transport.set_write_buffer_limits(WRITE_HIGH_OCTETS, WRITE_LOW_OCTETS)
+        self._note_tls()
+
+    def _note_tls(self) -> None:
+        tls = self.transport.get_extra_info("ssl_object")
+        if tls is not None:
+            self.is_tls = True
+            self.certificate = read_certificate(tls.getpeercert())
+
+
+async def connect(
+    host: str,
+    port: int,
+    make_receiver: Callable[[Connection], Receiver],
+    *,
+    server: str,
+    tls: ssl.SSLContext | None = None,
+    server_hostname: str | None = None,
+    timeout_s: float = 10.0,
+    source: str | None = None,
+) -> Connection:
+    """Open a connection. `server` is its name in errors, `source` the address to connect from.
+
+    Raises UpstreamFailure: RESOLVE, CONNECT or TLS.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, connection = await loop.create_connection(
+                lambda: Connection(make_receiver),
+                host,
+                port,
+                ssl=tls,
+                server_hostname=(server_hostname or host) if tls else None,
+                local_addr=(source, 0) if source else None,
+            )
+    except TimeoutError:
+        raise UpstreamFailure(
+            UpstreamKind.CONNECT, server, f"no answer in {timeout_s:g} s"
+        ) from None
+    except socket.gaierror as error:
+        raise UpstreamFailure(
+            UpstreamKind.RESOLVE, server, f"{host}: {error.strerror}"
+        ) from error
+    except ssl.SSLError as error:
+        raise UpstreamFailure(
+            UpstreamKind.TLS, server, f"{host}:{port}: {error.reason}"
+        ) from error
+    except OSError as error:
+        raise UpstreamFailure(
+            UpstreamKind.CONNECT, server, f"{host}:{port}: {error.strerror}"
+        ) from error
+    return connection

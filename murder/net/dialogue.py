@@ -1,0 +1,214 @@
+"""The one loop for every protocol's server side: read -> session -> command -> handler -> write.
+
+No task while idle: octets come by callback, a command that needs to wait gets one task for as long as it runs, and
+commands run strictly in order. Input beyond what a session may hold stops the reading (back-pressure). Nothing here
+knows a protocol: a subclass gives the greeting, the handlers, and the one place where errors become replies.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine
+from typing import Any, Final, Protocol
+
+from murder.errors import BadSyntax
+from murder.net.connection import STUCK_WRITE_S, Connection
+
+HELD_OCTETS: Final = 256 * 1024  # input held for a busy session before reading stops
+CLOSE_GRACE_S: Final = 5.0
+
+
+class Session(Protocol):
+    """The doors of a sans-IO session, as this loop uses them. An event of None means: need more octets."""
+
+    def receive(self, data: bytes | memoryview) -> None: ...
+
+    def next_event(self) -> Any: ...  # each protocol's own union of events
+
+    @property
+    def held(self) -> int: ...
+
+
+class Dialogue(ABC):
+    """A server's side of one connection."""
+
+    def __init__(
+        self, connection: Connection, session: Session, idle_timeout_s: float
+    ) -> None:
+        self.connection = connection
+        self.session = session
+        self.idle_timeout_s = idle_timeout_s
+        self.loop = asyncio.get_running_loop()
+        self.active_at = self.loop.time()
+        self.is_closing = False
+        self._task: asyncio.Task[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._pumping = False
+
+    # --- what a protocol and role give
+
+    @abstractmethod
+    def greet(self) -> None:
+        """Send the greeting."""
+
+    @abstractmethod
+    def handle(self, event: Any) -> Coroutine[Any, Any, None] | None:
+        """Carry out one event: at once (None), or return the coroutine that does."""
+
+    @abstractmethod
+    def failed(self, event: Any, error: Exception) -> None:
+        """A handler raised: send the reply that the error deserves, and log it."""
+
+    @abstractmethod
+    def hopeless(self, error: BadSyntax) -> None:
+        """The stream cannot be cut any more: say so and close."""
+
+    @abstractmethod
+    def timed_out(self) -> None:
+        """Nothing came for `idle_timeout_s`: say so and close."""
+
+    def ended(self) -> None:
+        """The connection is over and no handler runs: let go of everything."""
+
+    # --- Receiver
+
+    def begin(self) -> None:
+        self._timer = self.loop.call_later(self.idle_timeout_s, self._check_idle)
+        self.greet()
+
+    def received(self, data: memoryview) -> None:
+        self.session.receive(data)
+        if self._waiter is not None:
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+        elif self._task is None:
+            self._pump()
+        if self.session.held > HELD_OCTETS:
+            self.connection.pause_reading()
+
+    def writable(self) -> None:
+        """Handlers wait by `flush`; roles that write from callbacks override this."""
+
+    def lost(self, error: Exception | None) -> None:
+        self.is_closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(ConnectionResetError("the client has gone"))
+        if self._task is None:
+            self.ended()
+        # A running handler is not cancelled: what it began with the store or the master, it ends.
+
+    # --- what handlers use
+
+    @property
+    def is_busy(self) -> bool:
+        return self._task is not None
+
+    def send(self, data: bytes) -> None:
+        self.connection.write(data)
+
+    async def flush(self) -> None:
+        """Wait while the client does not take what was sent. Raises ConnectionResetError if it never does."""
+        if self.connection.writing_paused or self.connection.is_lost:
+            await self.connection.drain(STUCK_WRITE_S)
+
+    async def next_event(self, timeout_s: float | None = None) -> Any:
+        """More input for the running command. Raises ConnectionResetError if the client has gone, TimeoutError."""
+        while True:
+            event = self.session.next_event()
+            if event is not None:
+                self.active_at = self.loop.time()
+                return event
+            if self.connection.is_lost:
+                raise ConnectionResetError("the client has gone")
+            self.connection.resume_reading()
+            self._waiter = self.loop.create_future()
+            try:
+                async with asyncio.timeout(
+                    timeout_s if timeout_s is not None else self.idle_timeout_s
+                ):
+                    await self._waiter
+            finally:
+                self._waiter = None
+
+    async def start_tls(self, context: Any) -> None:
+        """Put TLS under the connection, its answer to the command having been sent."""
+        await self.connection.start_tls(context, server_side=True)
+
+    def close(self) -> None:
+        """Send what is written, take no further command, close."""
+        if not self.is_closing:
+            self.is_closing = True
+            self.connection.close()
+            self.loop.call_later(CLOSE_GRACE_S, self.connection.abort)
+
+    def is_quiet(self) -> bool:
+        """Whether this is a good moment to say BYE: no command runs and none is waiting."""
+        return self._task is None and self.session.held == 0
+
+    # --- the loop
+
+    def resume(self) -> None:
+        """Take up the input again after a handler of a role held it back without a task."""
+        if self._task is None:
+            self._pump()
+
+    def may_proceed(self) -> bool:
+        """A role that is in the middle of something without a task says False, and calls `resume` later."""
+        return True
+
+    def _pump(self) -> None:
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._task is None and not self.is_closing and self.may_proceed():
+                try:
+                    event = self.session.next_event()
+                except BadSyntax as error:
+                    self.hopeless(error)
+                    return
+                if event is None:
+                    self.connection.resume_reading()
+                    return
+                self.active_at = self.loop.time()
+                self._start(event)
+        finally:
+            self._pumping = False
+
+    def _start(self, event: Any) -> None:
+        try:
+            running = self.handle(event)
+        except Exception as error:  # noqa: BLE001 - the end of a command that ran at once
+            self.failed(event, error)
+            return
+        if running is not None:
+            self._task = self.loop.create_task(self._run(event, running))
+
+    async def _run(self, event: Any, running: Coroutine[Any, Any, None]) -> None:
+        try:
+            await running
+        except ConnectionError:
+            self.connection.abort()
+        except Exception as error:  # noqa: BLE001 - the end of a task
+            if not self.connection.is_lost:
+                self.failed(event, error)
+        finally:
+            self._task = None
+            self.active_at = self.loop.time()
+        if self.connection.is_lost:
+            self.ended()
+        else:
+            self._pump()
+
+    def _check_idle(self) -> None:
+        if self.connection.is_lost:
+            return
+        left = self.active_at + self.idle_timeout_s - self.loop.time()
+        if self._task is not None:  # a running handler has its own timeouts
+            left = self.idle_timeout_s
+        if left > 0:
+            self._timer = self.loop.call_later(left, self._check_idle)
+        else:
+            self.timed_out()

@@ -1,0 +1,92 @@
+"""Accepting connections on sockets that somebody else has bound; counting them; draining.
+
+The supervisor binds (low ports, one socket a worker); a worker listens here and hands each connection to its service.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from murder.net.connection import TLS_HANDSHAKE_S, Connection, Receiver
+
+Service = Callable[[Connection], Receiver]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a listener allows. `refusal` is sent to whoever comes beyond `max_connections`."""
+
+    max_connections: int = 10_000
+    refusal: bytes = b""
+    backlog: int = 1024
+
+
+class Listener:
+    """One listening socket with its service; `tls` makes it implicit TLS."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        service: Service,
+        bounds: Bounds,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._sock = sock
+        self._service = service
+        self._bounds = bounds
+        self._tls = tls
+        self._server: asyncio.AbstractServer | None = None
+        self.connections: set[Connection] = set()
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            self._accept,
+            sock=self._sock,
+            backlog=self._bounds.backlog,
+            ssl=self._tls,
+            ssl_handshake_timeout=TLS_HANDSHAKE_S if self._tls else None,
+        )
+
+    def _accept(self) -> Connection:
+        if len(self.connections) >= self._bounds.max_connections:
+            return Connection(
+                lambda connection: _Refused(connection, self._bounds.refusal)
+            )
+        connection = Connection(self._service, self.connections.discard)
+        self.connections.add(connection)
+        return connection
+
+    def stop_accepting(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    def abort(self) -> None:
+        """Cut off whoever is still there."""
+        for connection in list(self.connections):
+            connection.abort()
+
+
+class _Refused:
+    """Says that there is no room, and closes."""
+
+    __slots__ = ("_connection", "_refusal")
+
+    def __init__(self, connection: Connection, refusal: bytes) -> None:
+        self._connection = connection
+        self._refusal = refusal
+
+    def begin(self) -> None:
+        self._connection.write(self._refusal)
+        self._connection.close()
+
+    def received(self, data: memoryview) -> None:
+        pass
+
+    def writable(self) -> None:
+        pass
+
+    def lost(self, error: Exception | None) -> None:
+        pass
