@@ -32,7 +32,14 @@ LEVELS: Final[Mapping[str, int]] = {
 # the code, both ways.
 EVENTS: Final = frozenset(
     {
+        "command.crashed",
+        "command.malformed",
+        "connection.unintelligible",
         "library.logged",
+        "login.failed",
+        "login.succeeded",
+        "tls.failed",
+        "upstream.failed",
     }
 )
 

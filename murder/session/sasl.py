@@ -8,7 +8,7 @@ RFC 7677, by scramp). A server's exchange ends in credentials *as claimed or pro
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-import scramp
+import scramp  # type: ignore[import-untyped] # it ships no types
 
 from murder.errors import BadSyntax, Code, Refusal
 
@@ -212,7 +212,7 @@ class ScramClient:
         self._answered = False
 
     def first(self) -> bytes:
-        return self._client.get_client_first().encode()
+        return str(self._client.get_client_first()).encode()
 
     def answer(self, challenge: bytes) -> bytes:
         """Raises Refusal where the server does not know the password either."""
@@ -220,7 +220,7 @@ class ScramClient:
             if not self._answered:
                 self._answered = True
                 self._client.set_server_first(text(challenge))
-                return self._client.get_client_final().encode()
+                return str(self._client.get_client_final()).encode()
             self._client.set_server_final(text(challenge))
         except (scramp.ScramException, ValueError, KeyError):
             raise Refusal(

@@ -1,0 +1,222 @@
+"""Who is let in, and as whom: credentials in, a `Login` out. One gate a role and process.
+
+Passwords go to the auth plugin; certificates speak for nodes. Two rules stand here and nowhere else: a password is not
+taken without TLS unless the configuration allows it, and whoever comes through a proxy never is an administrator
+(a stolen frontend must not be able to administer).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from murder.api.auth import AuthBackend, HasScramSecrets, Identity
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.net.connection import Connection
+from murder.session.sasl import (
+    Challenge,
+    Credentials,
+    ExternalCredentials,
+    PlainCredentials,
+    ProvenCredentials,
+    ScramServer,
+    Secret,
+    SecretWanted,
+    server_exchange,
+)
+
+PROXY_ROLES: Final = frozenset(
+    {"frontend", "backend"}
+)  # backends speak for users in COPY and moves
+SCRAM: Final = "SCRAM-SHA-256"
+
+T = TypeVar("T")
+Ask = Callable[[bytes], Awaitable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Somebody who is in. `proxy` names the node or proxy user that vouches for him, "" if he came himself.
+
+    `password` is kept only where it must be carried on (an administrator at a frontend).
+    """
+
+    user: str
+    identity: Identity
+    is_admin: bool = False
+    proxy: str = ""
+    password: bytes | None = field(default=None, repr=False)
+
+
+class Gate:
+    """See the module."""
+
+    def __init__(
+        self,
+        auth: AuthBackend,
+        *,
+        admins: Collection[str] = (),
+        proxies: Collection[str] = (),
+        allow_plaintext: bool = False,
+        failure_delay_s: float = 2.0,
+        auth_timeout_s: float = 15.0,
+        keep_admin_password: bool = False,
+        proxy_roles: Collection[str] = PROXY_ROLES,
+    ) -> None:
+        self.auth = auth
+        self.admins = frozenset(admins)
+        self.proxies = frozenset(proxies)
+        self.allow_plaintext = allow_plaintext
+        self.failure_delay_s = failure_delay_s
+        self.auth_timeout_s = auth_timeout_s
+        self.keep_admin_password = keep_admin_password
+        self.proxy_roles = frozenset(proxy_roles)
+
+    def takes_passwords(self, connection: Connection) -> bool:
+        """Whether a password may be sent over this connection as it is now."""
+        return connection.is_tls or self.allow_plaintext
+
+    def mechanisms(self, connection: Connection) -> tuple[str, ...]:
+        """The SASL mechanisms that would work on this connection now."""
+        offered = []
+        if connection.certificate is not None:
+            offered.append("EXTERNAL")
+        if isinstance(self.auth, HasScramSecrets) and not self.keep_admin_password:
+            offered.append(SCRAM)
+        if self.takes_passwords(connection):
+            offered += ["PLAIN", "LOGIN"]
+        return tuple(offered)
+
+    def is_proxy(self, connection: Connection) -> bool:
+        """Whether the peer has shown the certificate of a node that may speak for users."""
+        certificate = connection.certificate
+        return certificate is not None and bool(certificate.roles & self.proxy_roles)
+
+    async def admit(self, credentials: Credentials, connection: Connection) -> Login:
+        """Decide. Raises Refusal (with the delay for wrong passwords behind it) or UpstreamFailure."""
+        match credentials:
+            case PlainCredentials():
+                return await self._admit_password(credentials, connection)
+            case ExternalCredentials():
+                return await self._admit_certificate(credentials, connection)
+            case ProvenCredentials():
+                identity = await self._lookup(credentials.authcid)
+                return self._entitle(identity, credentials.authzid, None)
+
+    async def _admit_password(
+        self, credentials: PlainCredentials, connection: Connection
+    ) -> Login:
+        if not self.takes_passwords(connection):
+            raise Refusal(
+                Code.PRIVACY_REQUIRED,
+                "A password is taken only under TLS: use STARTTLS first",
+            )
+        identity = await self._in_time(
+            self.auth.verify(credentials.authcid, credentials.password)
+        )
+        if identity is None:
+            await asyncio.sleep(self.failure_delay_s)
+            raise Refusal(Code.AUTHENTICATION_FAILED, "Wrong user or password")
+        return await self._speak_for(
+            identity, credentials.authzid, credentials.password
+        )
+
+    async def _speak_for(
+        self, identity: Identity, authzid: str, password: bytes | None
+    ) -> Login:
+        login = self._entitle(identity, authzid, password)
+        if not login.proxy:
+            return login
+        known = await self._in_time(self.auth.lookup(authzid))
+        return Login(authzid, known or Identity(authzid), proxy=login.proxy)
+
+    def _entitle(
+        self, identity: Identity, authzid: str, password: bytes | None
+    ) -> Login:
+        if authzid and authzid != identity.user:
+            if identity.user not in self.proxies:
+                raise Refusal(
+                    Code.AUTHORIZATION_FAILED,
+                    f"{identity.user} may not act for another",
+                )
+            return Login(authzid, Identity(authzid), proxy=identity.user)
+        is_admin = identity.user in self.admins
+        kept = password if is_admin and self.keep_admin_password else None
+        return Login(identity.user, identity, is_admin, password=kept)
+
+    async def _admit_certificate(
+        self, credentials: ExternalCredentials, connection: Connection
+    ) -> Login:
+        certificate = connection.certificate
+        if certificate is None:
+            raise Refusal(
+                Code.AUTHENTICATION_FAILED,
+                "EXTERNAL needs a TLS certificate of this murder",
+            )
+        if not credentials.authzid:
+            return Login(
+                certificate.name, Identity(certificate.name), proxy=certificate.name
+            )
+        if not self.is_proxy(connection):
+            raise Refusal(
+                Code.AUTHORIZATION_FAILED, f"{certificate.name} may not act for users"
+            )
+        known = await self._in_time(self.auth.lookup(credentials.authzid))
+        user = credentials.authzid
+        return Login(user, known or Identity(user), proxy=certificate.name)
+
+    async def _lookup(self, user: str) -> Identity:
+        return await self._in_time(self.auth.lookup(user)) or Identity(user)
+
+    async def _in_time(self, answer: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self.auth_timeout_s):
+                return await answer
+        except TimeoutError:
+            raise UpstreamFailure(
+                UpstreamKind.TIMEOUT,
+                "authentication",
+                f"no answer in {self.auth_timeout_s:g} s",
+            ) from None
+
+    async def secret_for(self, wanted: SecretWanted) -> Secret:
+        """The user's SCRAM secret. Raises Refusal, after the delay, where there is none."""
+        auth = self.auth
+        found = None
+        if isinstance(auth, HasScramSecrets):
+            found = await self._in_time(
+                auth.scram_secret(wanted.user, wanted.mechanism)
+            )
+        if found is None:
+            await asyncio.sleep(self.failure_delay_s)
+            raise Refusal(Code.AUTHENTICATION_FAILED, "Wrong user or password")
+        return Secret(found.salt, found.iterations, found.stored_key, found.server_key)
+
+
+async def run_sasl(
+    gate: Gate, mechanism: str, initial: bytes | None, ask: Ask, connection: Connection
+) -> tuple[Login, bytes]:
+    """One whole SASL exchange of a server. `ask` sends a challenge and awaits the answer, both without base64.
+
+    Returns the login and what the success reply carries along (SCRAM's last word; b"" else). Raises Refusal, BadSyntax.
+    """
+    if mechanism not in gate.mechanisms(connection):
+        if mechanism in ("PLAIN", "LOGIN"):
+            raise Refusal(
+                Code.PRIVACY_REQUIRED,
+                "A password is taken only under TLS: use STARTTLS first",
+            )
+        raise Refusal(Code.CANNOT, f"{mechanism[:40]} is not offered here")
+    exchange = server_exchange(mechanism)
+    response = initial
+    for _ in range(8):  # the longest exchange takes three turns
+        step = exchange.step(response)
+        if isinstance(step, SecretWanted):
+            assert isinstance(exchange, ScramServer)
+            step = exchange.supply(await gate.secret_for(step))
+        if isinstance(step, Challenge):
+            response = await ask(step.octets)
+            continue
+        login = await gate.admit(step, connection)
+        return login, step.final if isinstance(step, ProvenCredentials) else b""
+    raise BadSyntax("this SASL exchange does not end")

@@ -1,0 +1,477 @@
+"""IMAP before and at login, and the dispatch of everything after it; the base of both roles' IMAP dialogues.
+
+RFC 3501 §6.1 and §6.2, RFC 4959 (SASL-IR), RFC 2971 (ID), RFC 5161 (ENABLE), RFC 8437 (UNAUTHENTICATE is the role's). What a
+command may do in which state stands in one table a role; rows of this file are in `LOGIN_ROWS`.
+"""
+
+import base64
+import binascii
+import ssl
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, NamedTuple
+
+from murder import __version__
+from murder.config import ClientConfig
+from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
+from murder.log import Log, logger
+from murder.login.gate import Gate, Login, run_sasl
+from murder.net.connection import Connection
+from murder.net.dialogue import Dialogue
+from murder.session.imap_server import (
+    Event,
+    ImapServerSession,
+    Line,
+    Owed,
+    State,
+    Wrong,
+)
+from murder.session.sasl import MAX_RESPONSE_OCTETS, PlainCredentials
+from murder.wire.imap.command import Command
+from murder.wire.imap.response import (
+    Status,
+    bye,
+    continuation,
+    status_for,
+    status_line,
+    untagged,
+)
+from murder.wire.token import Scanner, nstring
+
+Running = Coroutine[Any, Any, None] | None
+
+NOT_AUTHENTICATED: Final = frozenset({State.NOT_AUTHENTICATED})
+AUTHENTICATED: Final = frozenset({State.AUTHENTICATED, State.SELECTED})
+SELECTED: Final = frozenset({State.SELECTED})
+ANY: Final = frozenset({State.NOT_AUTHENTICATED, State.AUTHENTICATED, State.SELECTED})
+
+MAX_BAD_COMMANDS: Final = 20  # in a row: then it is no IMAP client
+MAX_ID_FIELDS: Final = 30  # RFC 2971 §3.3
+
+
+class Row(NamedTuple):
+    """One command: in which states it is allowed, and who carries it out (at once, or as a coroutine)."""
+
+    states: frozenset[State]
+    run: Callable[[Any, Command], Running]
+
+
+Table = Mapping[bytes, Row]
+
+
+@dataclass(frozen=True, slots=True)
+class ImapService:
+    """What all IMAP connections of one role share."""
+
+    role: str
+    server_name: str
+    gate: Gate
+    limits: ClientConfig
+    tls: ssl.SSLContext | None
+    max_failures: int = 5  # wrong passwords before the connection ends
+
+
+class ImapDialogue(Dialogue):
+    """An IMAP connection. Roles give `TABLE`, `capabilities`, `entered`."""
+
+    TABLE: ClassVar[Table]
+    session: ImapServerSession
+
+    def __init__(self, connection: Connection, service: ImapService) -> None:
+        limits = service.limits
+        session = ImapServerSession(
+            limits.max_line_bytes, limits.max_literal_bytes, limits.max_message_bytes
+        )
+        super().__init__(connection, session, limits.login_timeout_s)
+        self.service = service
+        self.login: Login | None = None
+        self.client_id: dict[str, str] = {}
+        self.enabled: set[bytes] = set()
+        self._bad_commands = 0
+        self._failures = 0
+        self._log: Log | None = None
+
+    # --- what a role gives
+
+    def capabilities(self) -> bytes:
+        """The capability words of this role after login, IMAP4rev1 first."""
+        raise NotImplementedError
+
+    async def entered(self) -> None:
+        """The client has logged in; the tagged OK follows. May raise to refuse him."""
+
+    def closing_words(self) -> bytes:
+        """Untagged responses that a role owes before BYE."""
+        return b""
+
+    # --- greeting, errors, the end
+
+    @property
+    def log(self) -> Log:
+        """Bound on first use: most connections never log more than their login."""
+        if self._log is None:
+            self._log = logger(
+                role=self.service.role,
+                protocol="imap",
+                cid=self.connection.cid,
+                peer=self.peer_address,
+                **(
+                    {"session": self.client_id["x-session-id"]}
+                    if self.is_vouched
+                    else {}
+                ),
+            )
+        return self._log
+
+    @property
+    def is_vouched(self) -> bool:
+        """Whether the peer is a proxy of ours that told (by ID) on whose behalf it speaks."""
+        return "x-session-id" in self.client_id and self.service.gate.is_proxy(
+            self.connection
+        )
+
+    @property
+    def peer_address(self) -> str:
+        """The client's address: the one a proxy vouches for, else the peer's."""
+        if self.is_vouched:
+            return self.client_id.get("x-originating-ip", self.connection.peer)
+        return self.connection.peer
+
+    def greet(self) -> None:
+        text = f"{self.service.server_name} murder {__version__} server ready"
+        self.send(
+            status_line(b"*", b"OK", text, b"CAPABILITY " + self.capability_words())
+        )
+
+    def send_ok(
+        self, command: Command, text: str = "Completed", code: bytes = b""
+    ) -> None:
+        self.send(status_line(command.tag, b"OK", text, code))
+
+    def send_status(self, command: Command, status: Status) -> None:
+        self.send(status.line(command.tag))
+
+    def failed(self, event: Event, error: Exception) -> None:
+        """The one place where an exception becomes an IMAP reply, and is logged."""
+        tag = event.tag if isinstance(event, Command | Wrong) else b"*"
+        name = event.name.decode() if isinstance(event, Command) else ""
+        match error:
+            case BadSyntax():
+                self.log.info("command.malformed", command=name, problem=str(error))
+                self._count_bad()
+            case Refusal():
+                pass
+            case UpstreamFailure():
+                self.log.warning(
+                    "upstream.failed",
+                    command=name,
+                    backend=error.server,
+                    kind=error.kind.value,
+                    problem=error.text,
+                )
+            case TimeoutError():
+                self.timed_out()
+                return
+            case _:
+                self.log.error("command.crashed", command=name, exc_info=error)
+        self.send(status_for(error).line(tag))
+
+    def hopeless(self, error: BadSyntax) -> None:
+        self.log.info("connection.unintelligible", problem=str(error))
+        self.send(bye(f"This is no IMAP: {error}"))
+        self.close()
+
+    def timed_out(self) -> None:
+        self.send(self.closing_words() + bye("Autologout; idle for too long"))
+        self.close()
+
+    def say_bye(self, text: str) -> None:
+        """The server goes down: the client is told at a quiet point."""
+        self.send(self.closing_words() + bye(text, b"UNAVAILABLE"))
+        self.close()
+
+    def _count_bad(self) -> None:
+        self._bad_commands += 1
+        if self._bad_commands >= MAX_BAD_COMMANDS:
+            self.send(bye("Too many bad commands"))
+            self.close()
+
+    # --- dispatch
+
+    def handle(self, event: Event) -> Running:
+        if isinstance(event, Command):
+            row = self.TABLE.get(event.name)
+            if row is not None and self.session.state in row.states:
+                self._bad_commands = 0
+                return row.run(self, event)
+            self._not_allowed(event, row)
+        elif isinstance(event, Owed):
+            self.send(event.octets)
+        elif isinstance(event, Wrong):
+            raise event.error
+        else:
+            raise Misuse(f"nobody waits for {type(event).__name__}")
+        return None
+
+    def _not_allowed(self, command: Command, row: Row | None) -> None:
+        if command.literal is not None:
+            self.session.refuse_literal(command.literal)
+        name = command.name.decode()
+        if row is None:
+            raise BadSyntax(f"{name} is no command of this server")
+        if self.session.state is State.NOT_AUTHENTICATED:
+            raise BadSyntax(f"{name} is allowed only after login")
+        if row.states == SELECTED:
+            raise BadSyntax(f"{name} is allowed only with a mailbox selected")
+        raise BadSyntax(f"{name} is not allowed after login")
+
+    async def next_event(self, timeout_s: float | None = None) -> Any:
+        """As in Dialogue; what the session owes is sent, a malformed message is raised."""
+        while True:
+            event = await super().next_event(timeout_s)
+            if isinstance(event, Owed):
+                self.send(event.octets)
+            elif isinstance(event, Wrong):
+                raise event.error
+            else:
+                return event
+
+    async def next_line(self, timeout_s: float | None = None) -> bytes:
+        """One raw line from the client (AUTHENTICATE's answer, DONE)."""
+        self.session.expect_line()
+        try:
+            event = await self.next_event(timeout_s)
+        finally:
+            self.session.expect_line(False)
+        assert isinstance(event, Line)
+        return event.octets
+
+    # --- capabilities
+
+    def capability_words(self) -> bytes:
+        """All that is true at this moment."""
+        suppressed = {
+            word.upper().encode() for word in self.service.limits.suppress_capabilities
+        }
+        if self.session.state is State.NOT_AUTHENTICATED:
+            words = [
+                b"IMAP4rev1",
+                b"LITERAL+",
+                b"ID",
+                b"ENABLE",
+                b"SASL-IR",
+                *self._login_words(),
+            ]
+        else:
+            words = self.capabilities().split()
+        return b" ".join(word for word in words if word.upper() not in suppressed)
+
+    def _login_words(self) -> list[bytes]:
+        words = [
+            b"AUTH=" + name.encode()
+            for name in self.service.gate.mechanisms(self.connection)
+        ]
+        if self.service.tls is not None and not self.connection.is_tls:
+            words.insert(0, b"STARTTLS")
+        if not self.service.gate.takes_passwords(self.connection):
+            words.append(b"LOGINDISABLED")
+        return words
+
+    # --- login
+
+    async def enter(self, command: Command, login: Login) -> None:
+        """Let the client in and say so. Refuses, with everything as before, where the role does."""
+        self.login = login
+        self.session.logged_in()
+        entered = False
+        try:
+            await self.entered()
+            entered = True
+        finally:
+            if not entered:
+                self.login = None
+                self.session.state = State.NOT_AUTHENTICATED
+        self.idle_timeout_s = self.service.limits.idle_timeout_s
+        self._log = self.log.bind(user=login.user)
+        self.log.info(
+            "login.succeeded",
+            proxy=login.proxy,
+            admin=login.is_admin,
+            tls=self.connection.is_tls,
+        )
+        self.send_ok(
+            command,
+            f"Logged in as {login.user}",
+            b"CAPABILITY " + self.capability_words(),
+        )
+
+    def login_failed(self, user: str, error: Refusal) -> None:
+        """Count and log; after too many the connection ends behind the reply."""
+        self._failures += 1
+        self.log.info("login.failed", user=user, problem=error.code.value)
+
+    @property
+    def is_worn_out(self) -> bool:
+        return self._failures >= self.service.max_failures
+
+
+# --- the commands
+
+
+def run_capability(dialogue: ImapDialogue, command: Command) -> Running:
+    Scanner(command.octets, command.start).end()
+    dialogue.send(
+        untagged(b"CAPABILITY " + dialogue.capability_words())
+        + status_line(command.tag, b"OK", "Completed")
+    )
+    return None
+
+
+def run_logout(dialogue: ImapDialogue, command: Command) -> Running:
+    dialogue.send(bye("Logging out") + status_line(command.tag, b"OK", "Completed"))
+    dialogue.session.state = State.LOGOUT
+    dialogue.close()
+    return None
+
+
+def run_id(dialogue: ImapDialogue, command: Command) -> Running:
+    """RFC 2971. A proxy tells its client's address and session here (fields as Dovecot names them)."""
+    dialogue.client_id = parse_id(Scanner(command.octets, command.start))
+    fields = {"name": "murder", "version": __version__}
+    said = b" ".join(nstring(word.encode()) for pair in fields.items() for word in pair)
+    dialogue.send(
+        untagged(b"ID (" + said + b")") + status_line(command.tag, b"OK", "Completed")
+    )
+    return None
+
+
+def parse_id(scanner: Scanner) -> dict[str, str]:
+    """`id = "ID" SP ("NIL" / "(" *(string SP nstring) ")")`; names in lower case."""
+    fields: dict[str, str] = {}
+    scanner.space()
+    if scanner.accept_word(b"NIL"):
+        scanner.end()
+        return fields
+    scanner.open()
+    while not scanner.accept(b")"):
+        name = scanner.string().decode("utf-8", "replace").lower()
+        scanner.space()
+        value = scanner.nstring()
+        if len(fields) >= MAX_ID_FIELDS:
+            raise BadSyntax(f"ID takes {MAX_ID_FIELDS} fields")
+        fields[name] = (value or b"").decode("utf-8", "replace")
+        if scanner.peek() == b" ":
+            scanner.space()
+    scanner.end()
+    return fields
+
+
+def run_starttls(dialogue: ImapDialogue, command: Command) -> Running:
+    Scanner(command.octets, command.start).end()
+    if dialogue.service.tls is None:
+        raise Refusal(Code.CANNOT, "This server has no certificate")
+    if dialogue.connection.is_tls:
+        raise BadSyntax("TLS is active already")
+    return _starttls(dialogue, command, dialogue.service.tls)
+
+
+async def _starttls(
+    dialogue: ImapDialogue, command: Command, context: ssl.SSLContext
+) -> None:
+    dialogue.session.take_rest()  # what came in plain text behind STARTTLS was injected (CVE-2011-0411)
+    dialogue.send_ok(command, "Begin TLS now")
+    try:
+        await dialogue.start_tls(context)
+    except OSError as error:
+        dialogue.log.info("tls.failed", problem=str(error))
+        raise ConnectionResetError("no TLS") from error
+    dialogue.client_id = {}  # RFC 3501 §6.2.1: forget what was said before
+
+
+def run_login(dialogue: ImapDialogue, command: Command) -> Running:
+    scanner = Scanner(command.octets, command.start)
+    scanner.space()
+    user = scanner.astring()
+    scanner.space()
+    password = scanner.astring()
+    scanner.end()
+    return _login(dialogue, command, user.decode("utf-8", "surrogateescape"), password)
+
+
+async def _login(
+    dialogue: ImapDialogue, command: Command, user: str, password: bytes
+) -> None:
+    gate = dialogue.service.gate
+    try:
+        login = await gate.admit(
+            PlainCredentials(user, "", password, "LOGIN"), dialogue.connection
+        )
+    except Refusal as refusal:
+        _refuse_login(dialogue, command, user, refusal)
+        return
+    await dialogue.enter(command, login)
+
+
+def _refuse_login(
+    dialogue: ImapDialogue, command: Command, user: str, refusal: Refusal
+) -> None:
+    dialogue.login_failed(user, refusal)
+    dialogue.send_status(command, status_for(refusal))
+    if dialogue.is_worn_out:
+        dialogue.send(bye("Too many failed logins"))
+        dialogue.close()
+
+
+def run_authenticate(dialogue: ImapDialogue, command: Command) -> Running:
+    scanner = Scanner(command.octets, command.start)
+    scanner.space()
+    mechanism = scanner.word().decode()
+    initial = None
+    if scanner.peek() == b" ":
+        scanner.space()
+        given = scanner.rest()
+        initial = b"" if given == b"=" else decode_base64(given)
+    scanner.end()
+    return _authenticate(dialogue, command, mechanism, initial)
+
+
+async def _authenticate(
+    dialogue: ImapDialogue, command: Command, mechanism: str, initial: bytes | None
+) -> None:
+    async def ask(challenge: bytes) -> bytes:
+        dialogue.send(continuation(base64.b64encode(challenge)))
+        line = await dialogue.next_line(dialogue.service.limits.login_timeout_s)
+        if line == b"*":
+            raise BadSyntax("AUTHENTICATE was cancelled")
+        return decode_base64(line)
+
+    try:
+        login, final = await run_sasl(
+            dialogue.service.gate, mechanism, initial, ask, dialogue.connection
+        )
+    except Refusal as refusal:
+        _refuse_login(dialogue, command, "", refusal)
+        return
+    if final:
+        await ask(final)
+    await dialogue.enter(command, login)
+
+
+def decode_base64(octets: bytes) -> bytes:
+    """One base64 line. Raises BadSyntax."""
+    if len(octets) > MAX_RESPONSE_OCTETS:
+        raise BadSyntax(f"a SASL response may have {MAX_RESPONSE_OCTETS} octets")
+    try:
+        return base64.b64decode(octets, validate=True)
+    except binascii.Error as error:
+        raise BadSyntax(f"that is no base64: {error}") from None
+
+
+LOGIN_ROWS: Final[Table] = {
+    b"CAPABILITY": Row(ANY, run_capability),
+    b"LOGOUT": Row(ANY, run_logout),
+    b"ID": Row(ANY, run_id),
+    b"STARTTLS": Row(NOT_AUTHENTICATED, run_starttls),
+    b"LOGIN": Row(NOT_AUTHENTICATED, run_login),
+    b"AUTHENTICATE": Row(NOT_AUTHENTICATED, run_authenticate),
+}
