@@ -1,0 +1,296 @@
+"""The cluster's own certificate authority: who is a node of this murder, and in which role.
+
+A node's certificate carries its name as a DNS name and each role as the URI `murder:role:ROLE`. Nodes prove
+themselves to each other with it (TLS both ways, SASL EXTERNAL). Keys are EC P-256, written durably, mode 0600.
+Knows no configuration and no sockets.
+"""
+
+import contextlib
+import ipaddress
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+ROLE_URI: Final = "murder:role:"
+NODE_ROLES: Final = ("frontend", "backend", "mupdate", "operator")
+CA_CERTIFICATE: Final = "ca.pem"
+CA_KEY: Final = "ca.key"
+CA_DAYS: Final = 3650
+NODE_DAYS: Final = 730
+EXPIRES_SOON_DAYS: Final = 30
+BACKDATED: Final = timedelta(hours=1)  # clocks of nodes differ
+MAX_COMMON_NAME: Final = 64  # RFC 5280 appendix A, ub-common-name
+
+
+class AuthorityError(Exception):
+    """A certificate or key could not be made or read; the text is for an operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """The files of a new certificate."""
+
+    certificate: Path
+    key: Path
+    expires: datetime
+
+
+def init_authority(folder: Path, *, days: int = CA_DAYS) -> Issued:
+    """Make `ca.pem` and `ca.key` in the folder. Refuses to replace an authority that is there."""
+    certificate_path, key_path = folder / CA_CERTIFICATE, folder / CA_KEY
+    for path in (certificate_path, key_path):
+        if path.exists():
+            raise AuthorityError(f"{path} exists; an authority is never replaced, move it away")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _name(f"Murder cluster authority {secrets.token_hex(4)}")
+    now = datetime.now(UTC)
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=True,
+        crl_sign=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    certificate = (
+        _builder(name, name, key.public_key(), now, days)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    write_durably(key_path, _key_octets(key), 0o600)
+    write_durably(certificate_path, _certificate_octets(certificate), 0o644)
+    return Issued(certificate_path, key_path, certificate.not_valid_after_utc)
+
+
+def issue(
+    folder: Path,
+    name: str,
+    roles: Iterable[str],
+    *,
+    addresses: Sequence[str] = (),
+    days: int = NODE_DAYS,
+    out: Path | None = None,
+) -> Issued:
+    """Sign a certificate for node `name`; `NAME.pem` and `NAME.key` go to `out` (default: the folder).
+
+    `addresses` are further host names and IP addresses it is reached by. An earlier certificate of the name is
+    replaced: this is also how one is renewed. Raises AuthorityError.
+    """
+    wanted = tuple(dict.fromkeys(roles))
+    for role in wanted:
+        if role not in NODE_ROLES:
+            raise AuthorityError(f"{role!r} is no role; roles are {', '.join(NODE_ROLES)}")
+    if not name or "/" in name or name.startswith("."):
+        raise AuthorityError(f"{name!r} is no name for a node; use its full host name")
+    authority = read_certificate(folder / CA_CERTIFICATE)
+    authority_key = read_key(folder / CA_KEY)
+    if not isinstance(authority_key, ec.EllipticCurvePrivateKey):
+        raise AuthorityError(f"{folder / CA_KEY} is no key of ours (EC expected)")
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = _node_certificate(
+        authority, authority_key, key.public_key(), [name, *addresses], wanted, days
+    )
+    target = folder if out is None else out
+    issued = Issued(target / f"{name}.pem", target / f"{name}.key", certificate.not_valid_after_utc)
+    write_durably(issued.key, _key_octets(key), 0o600)
+    write_durably(issued.certificate, _certificate_octets(certificate), 0o644)
+    return issued
+
+
+def _node_certificate(
+    authority: x509.Certificate,
+    authority_key: ec.EllipticCurvePrivateKey,
+    public_key: ec.EllipticCurvePublicKey,
+    names: Sequence[str],
+    roles: Sequence[str],
+    days: int,
+) -> x509.Certificate:
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=False,
+        crl_sign=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    known: list[x509.GeneralName] = [_general_name(one) for one in dict.fromkeys(names)]
+    known += [x509.UniformResourceIdentifier(ROLE_URI + role) for role in roles]
+    issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
+    subject = _name(names[0][:MAX_COMMON_NAME])
+    now = datetime.now(UTC)
+    return (
+        _builder(subject, authority.subject, public_key, now, days)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+        .add_extension(x509.SubjectAlternativeName(known), critical=False)
+        .add_extension(issuer_key, critical=False)
+        .sign(authority_key, hashes.SHA256())
+    )
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    public_key: ec.EllipticCurvePublicKey,
+    now: datetime,
+    days: int,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - BACKDATED)
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+    )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _general_name(text: str) -> x509.GeneralName:
+    with contextlib.suppress(ValueError):
+        return x509.IPAddress(ipaddress.ip_address(text))
+    try:
+        return x509.DNSName(text.encode("idna").decode("ascii") if not text.isascii() else text)
+    except (ValueError, UnicodeError) as error:
+        raise AuthorityError(f"{text!r} is neither a host name nor an address: {error}") from None
+
+
+def _key_octets(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def _certificate_octets(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def read_certificate(path: Path) -> x509.Certificate:
+    """The first certificate of a PEM file. Raises AuthorityError with what to do."""
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())[0]
+    except FileNotFoundError:
+        raise AuthorityError(f"{path}: no such file; make it with `murder ca`") from None
+    except OSError as error:
+        raise AuthorityError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, IndexError):
+        raise AuthorityError(f"{path}: holds no PEM certificate") from None
+
+
+def read_key(path: Path) -> PrivateKeyTypes:
+    """The private key of a PEM file. Raises AuthorityError with what to do."""
+    try:
+        return serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except FileNotFoundError:
+        raise AuthorityError(f"{path}: no such file") from None
+    except OSError as error:
+        raise AuthorityError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError):
+        raise AuthorityError(f"{path}: holds no PEM key without a passphrase") from None
+
+
+def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
+    """Its DNS names and addresses."""
+    found = _subject_names(certificate)
+    if found is None:
+        return ()
+    addresses = (str(address) for address in found.get_values_for_type(x509.IPAddress))
+    return (*found.get_values_for_type(x509.DNSName), *addresses)
+
+
+def roles_of(certificate: x509.Certificate) -> frozenset[str]:
+    """The roles of a murder that it was issued for."""
+    found = _subject_names(certificate)
+    uris = found.get_values_for_type(x509.UniformResourceIdentifier) if found is not None else []
+    return frozenset(uri.removeprefix(ROLE_URI) for uri in uris if uri.startswith(ROLE_URI))
+
+
+def _subject_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def flaws_of(
+    certificate_path: Path, key_path: Path, authority_path: Path | None, now: datetime
+) -> list[str]:
+    """What is wrong with a certificate and its key, each a sentence for an operator; empty: all is well."""
+    try:
+        certificate = read_certificate(certificate_path)
+        key = read_key(key_path)
+        authority = read_certificate(authority_path) if authority_path else None
+    except AuthorityError as error:
+        return [str(error)]
+    flaws = _date_flaws(certificate_path, certificate, now)
+    if authority is not None and authority_path is not None:
+        flaws += _date_flaws(authority_path, authority, now)
+        try:
+            certificate.verify_directly_issued_by(authority)
+        except (ValueError, TypeError, InvalidSignature):
+            flaws.append(f"{certificate_path}: is not signed by {authority_path}")
+    if key.public_key() != certificate.public_key():
+        flaws.append(f"{key_path}: is not the key of {certificate_path}")
+    if key_path.stat().st_mode & 0o007:
+        flaws.append(f"{key_path}: can be read by everybody; chmod 600 it")
+    return flaws
+
+
+def _date_flaws(path: Path, certificate: x509.Certificate, now: datetime) -> list[str]:
+    if certificate.not_valid_after_utc < now:
+        ended = certificate.not_valid_after_utc.date()
+        return [f"{path}: expired on {ended}; renew it with `murder ca issue`"]
+    if certificate.not_valid_before_utc > now:
+        begins = certificate.not_valid_before_utc.date()
+        return [f"{path}: is valid from {begins} only; look at this host's clock"]
+    return []
+
+
+def write_durably(path: Path, octets: bytes, mode: int) -> None:
+    """Replace a file as a whole: after a power cut it is the old or the new one. Raises AuthorityError."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(octets)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise AuthorityError(f"{path}: cannot be written: {error.strerror}") from None
