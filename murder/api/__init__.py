@@ -1,6 +1,12 @@
 """All that a plugin sees: the hooks, the Protocols it fulfils, the values it is given."""
 
-from murder.api.auth import AuthBackend, HasScramSecrets, Identity, ScramSecret
+from murder.api.auth import (
+    AuthBackend,
+    HasScramSecrets,
+    Identity,
+    ManagesUsers,
+    ScramSecret,
+)
 from murder.api.hookspecs import hookimpl
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
@@ -27,6 +33,7 @@ __all__ = [
     "Incoming",
     "Mailbox",
     "MailboxStore",
+    "ManagesUsers",
     "NewMailbox",
     "NewMessage",
     "ReferralQuestion",

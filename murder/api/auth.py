@@ -4,6 +4,7 @@ A plugin of this kind is made by the hook `make_auth_backend`. It decides *who* 
 decided by access lists and by the role's `admins`.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -48,4 +49,23 @@ class HasScramSecrets(Protocol):
 
     async def scram_secret(self, user: str, mechanism: str) -> ScramSecret | None:
         """`mechanism` is the SASL name, as `SCRAM-SHA-256`."""
+        ...
+
+
+@runtime_checkable
+class ManagesUsers(Protocol):
+    """The optional power behind `murder auth add|passwd|remove|list`."""
+
+    async def users(self) -> Collection[Identity]:
+        """Everybody this backend knows."""
+        ...
+
+    async def set_passwords(self, passwords: Mapping[str, bytes]) -> None:
+        """Give these users these passwords, all or none, durably; users not known yet are made.
+
+        Raises Refusal for a name or a password that cannot be."""
+        ...
+
+    async def remove(self, user: str) -> bool:
+        """Forget a user, durably; False if there was none."""
         ...

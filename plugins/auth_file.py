@@ -1,0 +1,394 @@
+"""Authentication: users and hashed passwords in one text file.
+
+A line is `user:SCRYPT:SCRAM:group,group`. SCRYPT is `log2cost,r,p,salt,hash`, SCRAM (for SCRAM-SHA-256, RFC 7677) is
+`iterations,salt,storedkey,serverkey`; octets are base64. `murder auth` keeps the file; it is only ever replaced as a
+whole, and read again when it has changed. Hashes are counted in threads. A password that was right is remembered for a
+while, in memory, under a key that only this process has, so that a mail client's tenth connection costs nothing.
+"""
+
+import asyncio
+import base64
+import contextlib
+import fcntl
+import hashlib
+import hmac
+import logging
+import os
+import secrets
+import time
+import unicodedata
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import InvalidKey
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from murder.api import Identity, ScramSecret, hookimpl
+from murder.errors import Code, Refusal
+
+SCRAM_MECHANISM: Final = "SCRAM-SHA-256"
+HASH_OCTETS: Final = 32
+SALT_OCTETS: Final = 16
+BLOCK_SIZE, LANES = 8, 1  # scrypt's r and p
+MAX_PASSWORD_OCTETS: Final = 1024  # far above any, so that nobody can make us hash megabytes
+MAX_USER_LENGTH: Final = 256
+FORBIDDEN_IN_USERS: Final = frozenset(':,/%*"\\\t\r\n\0 ')
+MAX_REMEMBERED: Final = 20_000
+FILE_MODE: Final = 0o600
+
+log = logging.getLogger("murder.plugins.auth_file")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The table [plugins.auth_file]."""
+
+    file: Path | None = field(
+        default=None, metadata={"doc": "The file; empty: `users` in `[node] data`."}
+    )
+    log2_cost: int = field(
+        default=14,
+        metadata={"doc": "scrypt's cost for new passwords: 14 is about 50 ms and 16 MiB."},
+    )
+    scram_iterations: int = field(
+        default=10_000,
+        metadata={"doc": "Iterations of new SCRAM secrets (RFC 7677: 4096 or more)."},
+    )
+    remember_s: float = field(
+        default=600.0,
+        metadata={"doc": "How long a right password is remembered in memory; 0: not at all."},
+    )
+    lower_case: bool = field(
+        default=True, metadata={"doc": "User names are taken in lower case, as Cyrus does."}
+    )
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.log2_cost <= 20:
+            raise ValueError("log2_cost must be between 1 and 20")
+        if self.scram_iterations < 4096:
+            raise ValueError("scram_iterations must be 4096 or more (RFC 7677)")
+
+
+@hookimpl
+def make_auth_backend(settings: Settings, data_dir: Path) -> "UserFile":
+    """The backend for one process."""
+    return UserFile(settings.file or data_dir / "users", settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One user's line."""
+
+    user: str
+    log2_cost: int
+    block_size: int
+    lanes: int
+    salt: bytes
+    hashed: bytes
+    scram: ScramSecret
+    groups: frozenset[str]
+
+
+def parse_record(line: str) -> Record:
+    """Read one line. Raises ValueError."""
+    user, scrypt, scram, groups = line.split(":")
+    cost, block_size, lanes, salt, hashed = scrypt.split(",")
+    iterations, scram_salt, stored_key, server_key = scram.split(",")
+    return Record(
+        user,
+        int(cost),
+        int(block_size),
+        int(lanes),
+        _octets(salt),
+        _octets(hashed),
+        ScramSecret(_octets(scram_salt), int(iterations), _octets(stored_key), _octets(server_key)),
+        frozenset(filter(None, groups.split(","))),
+    )
+
+
+def format_record(record: Record) -> str:
+    """The line of a user, without its end."""
+    scrypt = (
+        str(record.log2_cost),
+        str(record.block_size),
+        str(record.lanes),
+        _text(record.salt),
+        _text(record.hashed),
+    )
+    secret = record.scram
+    scram = (
+        str(secret.iterations),
+        _text(secret.salt),
+        _text(secret.stored_key),
+        _text(secret.server_key),
+    )
+    groups = ",".join(sorted(record.groups))
+    return ":".join((record.user, ",".join(scrypt), ",".join(scram), groups))
+
+
+def make_record(
+    user: str, password: bytes, settings: Settings, groups: frozenset[str] = frozenset()
+) -> Record:
+    """Hash a password; takes the time that `log2_cost` sets."""
+    salt, scram_salt = secrets.token_bytes(SALT_OCTETS), secrets.token_bytes(SALT_OCTETS)
+    hashed = _scrypt(salt, settings.log2_cost, BLOCK_SIZE, LANES).derive(password)
+    salted = hashlib.pbkdf2_hmac(
+        "sha256", _prepared(password), scram_salt, settings.scram_iterations
+    )
+    client_key = hmac.digest(salted, b"Client Key", "sha256")
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    stored_key = hashlib.sha256(client_key).digest()
+    scram = ScramSecret(scram_salt, settings.scram_iterations, stored_key, server_key)
+    return Record(user, settings.log2_cost, BLOCK_SIZE, LANES, salt, hashed, scram, groups)
+
+
+def _scrypt(salt: bytes, log2_cost: int, block_size: int, lanes: int) -> Scrypt:
+    return Scrypt(salt=salt, length=HASH_OCTETS, n=1 << log2_cost, r=block_size, p=lanes)
+
+
+def _prepared(password: bytes) -> bytes:
+    """A password as SCRAM clients hash it: RFC 4013's NFKC; octets that are no text stay as they are."""
+    with contextlib.suppress(UnicodeDecodeError):
+        return unicodedata.normalize("NFKC", password.decode("utf-8")).encode("utf-8")
+    return password
+
+
+def _octets(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
+
+
+def _text(octets: bytes) -> str:
+    return base64.b64encode(octets).decode("ascii")
+
+
+class UserFile:
+    """The file, in memory; one object a process. Fulfils AuthBackend, HasScramSecrets, ManagesUsers."""
+
+    def __init__(self, file: Path, settings: Settings) -> None:
+        self._file = file
+        self._settings = settings
+        self._stamp: tuple[int, int, int] | None = None
+        self._lines: dict[str, str] = {}
+        self._key = secrets.token_bytes(32)
+        self._remembered: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
+        self._nobody = Record(
+            "",
+            settings.log2_cost,
+            BLOCK_SIZE,
+            LANES,
+            secrets.token_bytes(SALT_OCTETS),
+            secrets.token_bytes(HASH_OCTETS),
+            ScramSecret(b"", settings.scram_iterations, b"", b""),
+            frozenset(),
+        )
+        # The hash takes a core and megabytes; more at once than cores would only make all of them later.
+        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="auth_file")
+
+    async def verify(self, user: str, password: bytes) -> Identity | None:
+        """See AuthBackend. A name that does not exist costs what a wrong password costs."""
+        name = self._canonical(user)
+        self._refresh()
+        line = self._lines.get(name)
+        token = hmac.digest(self._key, name.encode("utf-8", "replace") + b"\0" + password, "sha256")
+        if line is not None and self._is_remembered(token, line):
+            return self._identity(self._record(line))
+        if len(password) > MAX_PASSWORD_OCTETS:
+            return None
+        record = self._nobody if line is None else self._record(line)
+        loop = asyncio.get_running_loop()
+        right = await loop.run_in_executor(self._threads, _is_right, record, password)
+        if line is None or not right:
+            return None
+        self._remember(token, line)
+        return self._identity(record)
+
+    async def lookup(self, user: str) -> Identity | None:
+        """See AuthBackend."""
+        self._refresh()
+        line = self._lines.get(self._canonical(user))
+        return None if line is None else self._identity(self._record(line))
+
+    async def scram_secret(self, user: str, mechanism: str) -> ScramSecret | None:
+        """See HasScramSecrets."""
+        if mechanism.removesuffix("-PLUS") != SCRAM_MECHANISM:
+            return None
+        self._refresh()
+        line = self._lines.get(self._canonical(user))
+        return None if line is None else self._record(line).scram
+
+    async def users(self) -> Collection[Identity]:
+        """See ManagesUsers."""
+        self._refresh()
+        return [self._identity(self._record(line)) for line in self._lines.values()]
+
+    async def set_passwords(self, passwords: Mapping[str, bytes]) -> None:
+        """See ManagesUsers."""
+        wanted = {self._canonical(user): password for user, password in passwords.items()}
+        for user, password in wanted.items():
+            _check_user(user)
+            _check_password(password)
+        self._refresh()
+        loop = asyncio.get_running_loop()
+        groups = {user: self._groups(user) for user in wanted}
+        made = await asyncio.gather(
+            *(
+                loop.run_in_executor(
+                    self._threads, make_record, user, password, self._settings, groups[user]
+                )
+                for user, password in wanted.items()
+            )
+        )
+        with self._locked():
+            self._lines.update({record.user: format_record(record) for record in made})
+            self._write()
+
+    async def remove(self, user: str) -> bool:
+        """See ManagesUsers."""
+        with self._locked():
+            if self._lines.pop(self._canonical(user), None) is None:
+                return False
+            self._write()
+        return True
+
+    def _canonical(self, user: str) -> str:
+        return user.lower() if self._settings.lower_case else user
+
+    def _groups(self, user: str) -> frozenset[str]:
+        line = self._lines.get(user)
+        return frozenset() if line is None else self._record(line).groups
+
+    def _record(self, line: str) -> Record:
+        return parse_record(line)
+
+    def _identity(self, record: Record) -> Identity:
+        return Identity(record.user, record.groups)
+
+    def _is_remembered(self, token: bytes, line: str) -> bool:
+        """Whether this very password was right for this very line (a new password is a new line)."""
+        known = self._remembered.get(token)
+        if known is None:
+            return False
+        if known[0] != line or known[1] < time.monotonic():
+            del self._remembered[token]
+            return False
+        self._remembered.move_to_end(token)
+        return True
+
+    def _remember(self, token: bytes, line: str) -> None:
+        if self._settings.remember_s <= 0:
+            return
+        self._remembered[token] = (line, time.monotonic() + self._settings.remember_s)
+        while len(self._remembered) > MAX_REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    def _refresh(self) -> None:
+        """Read the file again if it is another one; what cannot be read leaves all as it was, and is logged."""
+        try:
+            found = self._file.stat()
+            stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+        except OSError as error:
+            stamp = (0, 0, error.errno or 0)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._lines = _read(self._file)
+        except FileNotFoundError:
+            log.warning(
+                "%s does not exist: nobody can log in; `murder auth add` makes it", self._file
+            )
+            self._lines = {}
+        except (OSError, ValueError) as error:
+            log.warning("%s cannot be read, the users stay as they were: %s", self._file, error)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the file against other writers, with its present content read."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(
+            self._file.with_name(self._file.name + ".lock"), os.O_RDWR | os.O_CREAT, FILE_MODE
+        )
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                self._lines = _read(self._file)
+            except FileNotFoundError:
+                self._lines = {}
+            except ValueError as error:
+                raise Refusal(Code.CANNOT, f"{error}; mend it by hand first") from None
+            yield
+        finally:
+            os.close(lock)
+
+    def _write(self) -> None:
+        """Replace the file: old or new after a power cut, never half."""
+        draft = self._file.with_name(f".{self._file.name}.{secrets.token_hex(4)}")
+        try:
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+            with open(descriptor, "w", encoding="utf-8") as file:
+                file.writelines(line + "\n" for line in self._lines.values())
+                file.flush()
+                os.fsync(file.fileno())
+            if self._file.exists():
+                _keep_owner(self._file, draft)
+            draft.replace(self._file)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        folder = os.open(self._file.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _keep_owner(old: Path, new: Path) -> None:
+    """Root changing a password must not lock the service out of its own file."""
+    found = old.stat()
+    new.chmod(found.st_mode & 0o777)
+    with contextlib.suppress(PermissionError):
+        os.chown(new, found.st_uid, found.st_gid)
+
+
+def _read(file: Path) -> dict[str, str]:
+    """All lines by user. Raises OSError, and ValueError for the first line that is none of ours."""
+    lines: dict[str, str] = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        user, _, rest = line.partition(":")
+        if not user or rest.count(":") != 2:
+            raise ValueError(f"{file} line {number} is not `user:SCRYPT:SCRAM:groups`")
+        lines[user] = line
+    return lines
+
+
+def _is_right(record: Record, password: bytes) -> bool:
+    """Count the hash and compare; in a thread."""
+    try:
+        derived = _scrypt(record.salt, record.log2_cost, record.block_size, record.lanes)
+        derived.verify(password, record.hashed)
+    except InvalidKey:
+        return False
+    return True
+
+
+def _check_user(user: str) -> None:
+    bad = next((c for c in user if c in FORBIDDEN_IN_USERS or not c.isprintable()), None)
+    if not user or user.startswith("#") or len(user) > MAX_USER_LENGTH:
+        raise Refusal(
+            Code.CANNOT, f"A user name has 1 to {MAX_USER_LENGTH} characters, and no # first"
+        )
+    if bad is not None:
+        raise Refusal(Code.CANNOT, f"A user name must not contain {bad!r}")
+
+
+def _check_password(password: bytes) -> None:
+    if not password or len(password) > MAX_PASSWORD_OCTETS or b"\0" in password:
+        raise Refusal(
+            Code.CANNOT, f"A password has 1 to {MAX_PASSWORD_OCTETS} octets and no NUL among them"
+        )
