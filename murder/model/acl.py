@@ -14,7 +14,7 @@ LOOKUP, READ, SEEN, WRITE, INSERT, POST = "lrswip"
 CREATE_CHILD, DELETE_MAILBOX, DELETE_MESSAGE, EXPUNGE, ADMINISTER, ANNOTATE = "kxtean"
 
 ALL_RIGHTS: Final = (
-    "lrswipkxtecdan"  # Cyrus' order; c and d stand for k and x, t, e (RFC 4314 §2.1.1)
+    "lrswipkxtecdan"  # Cyrus' order; c stands for k and x, d for t and e
 )
 OWNER_RIGHTS: Final = frozenset(ALL_RIGHTS)
 OWNER_ALWAYS: Final = frozenset(
@@ -60,15 +60,16 @@ def identifiers_of(user: str, groups: Iterable[str] = ()) -> tuple[str, ...]:
 
 
 def expand_rights(rights: Iterable[str]) -> Rights:
-    """Add the rights that the obsolete `c` and `d` stand for, and set these where theirs are whole."""
+    """Add the rights that the obsolete `c` (k, x) and `d` (t, e) stand for, and set these where one of theirs is
+    (RFC 4314 §2.1.1 leaves `x` to either; Cyrus' `deleteright: c` is the default there)."""
     wanted = set(rights)
     if "c" in wanted:
         wanted |= set("kx")
     if "d" in wanted:
-        wanted |= set("xte")
+        wanted |= set("te")
     if wanted & set("kx"):
         wanted.add("c")
-    if wanted & set("xte"):
+    if wanted & set("te"):
         wanted.add("d")
     return frozenset(wanted)
 
@@ -76,7 +77,9 @@ def expand_rights(rights: Iterable[str]) -> Rights:
 def format_rights(rights: Iterable[str]) -> str:
     """In Cyrus' order, unknown (user-defined) ones behind."""
     known = set(rights)
-    return "".join(r for r in ALL_RIGHTS if r in known) + "".join(sorted(known - set(ALL_RIGHTS)))
+    return "".join(r for r in ALL_RIGHTS if r in known) + "".join(
+        sorted(known - set(ALL_RIGHTS))
+    )
 
 
 def parse_rights(text: str) -> Rights:
@@ -84,7 +87,8 @@ def parse_rights(text: str) -> Rights:
     for letter in text:
         if letter not in ALL_RIGHTS and not letter.isdigit():
             raise Refusal(
-                Code.CANNOT, f"{letter!r} is no right; rights are {ALL_RIGHTS} and digits"
+                Code.CANNOT,
+                f"{letter!r} is no right; rights are {ALL_RIGHTS} and digits",
             )
     return frozenset(text)
 
@@ -93,12 +97,15 @@ def parse_acl(raw_acl: bytes) -> Acl:
     """Read the text form. Lenient, because a real Cyrus wrote it: odd tails are dropped, never refused."""
     fields = raw_acl.decode("utf-8", "surrogateescape").split("\t")
     pairs = zip(fields[0::2], fields[1::2], strict=False)
-    return Acl({identifier: frozenset(rights) for identifier, rights in pairs if identifier})
+    return Acl(
+        {identifier: frozenset(rights) for identifier, rights in pairs if identifier}
+    )
 
 
 def format_acl(acl: Acl) -> bytes:
     """Write the text form, with the trailing TAB that Cyrus writes."""
     text = "".join(
-        f"{identifier}\t{format_rights(rights)}\t" for identifier, rights in acl.entries.items()
+        f"{identifier}\t{format_rights(rights)}\t"
+        for identifier, rights in acl.entries.items()
     )
     return text.encode("utf-8", "surrogateescape")

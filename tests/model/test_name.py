@@ -1,0 +1,146 @@
+"""Names go out to a client and come back the same; the order is Cyrus' own."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from murder.errors import Refusal
+from murder.model.name import (
+    MailboxName,
+    Namespace,
+    ancestors_of,
+    check_new_name,
+    collation_key,
+    inbox_of,
+    is_inbox,
+    name_of_key,
+    owner_of,
+    parent_of,
+)
+
+N = MailboxName
+LAYOUTS = [
+    Namespace(unix, alternative)
+    for unix in (True, False)
+    for alternative in (True, False)
+]
+
+SEEN = [  # namespace, user, what the client sees, canonical
+    (Namespace(), "ana", b"INBOX", b"user.ana"),
+    (Namespace(), "ana", b"INBOX/Drafts", b"user.ana.Drafts"),
+    (Namespace(), "ana", b"INBOX/a.b", b"user.ana.a^b"),
+    (Namespace(), "ana.x", b"INBOX/y", b"user.ana^x.y"),
+    (Namespace(), "ana", b"user/bob/z", b"user.bob.z"),
+    (Namespace(), "ana", b"shared/z", b"shared.z"),
+    (Namespace(), "ana@ex.org", b"INBOX/z", b"ex.org!user.ana.z"),
+    (Namespace(), "ana@ex.org", b"shared/z", b"ex.org!shared.z"),
+    (Namespace(), "ana@ex.org", b"user/bob@other.org", b"other.org!user.bob"),
+    (Namespace(True, True), "ana", b"Drafts", b"user.ana.Drafts"),
+    (Namespace(True, True), "ana", b"Other Users/bob/z", b"user.bob.z"),
+    (Namespace(True, True), "ana", b"Shared Folders/z", b"z"),
+    (Namespace(False), "ana", b"INBOX.Drafts", b"user.ana.Drafts"),
+    (Namespace(False), "ana", b"user.bob", b"user.bob"),
+]
+
+
+@pytest.mark.parametrize(("namespace", "user", "external", "name"), SEEN)
+def test_a_name_goes_in_and_out(
+    namespace: Namespace, user: str, external: bytes, name: bytes
+) -> None:
+    assert namespace.internal(external, user) == name
+    assert namespace.external(N(name), user) == external
+
+
+def test_inbox_is_known_in_any_case_and_a_trailing_separator_is_dropped() -> None:
+    assert Namespace().internal(b"inBox", "ana") == b"user.ana"
+    assert Namespace().internal(b"iNbox/x/", "ana") == b"user.ana.x"
+
+
+@pytest.mark.parametrize("external", [b"", b"/", b"/a", b"a//b", b"a^b", b"INBOX//x"])
+def test_what_no_mailbox_can_be_called_is_refused(external: bytes) -> None:
+    with pytest.raises(Refusal):
+        Namespace().internal(external, "ana")
+
+
+PART = st.text("abcXYZ-_ &+~=", min_size=1, max_size=8).map(str.encode)
+USERS = st.sampled_from(["ana", "ana.b", "ana@ex.org", "a.b@ex.org"])
+PARTS = st.lists(PART, min_size=1, max_size=5).filter(
+    lambda parts: parts[0].upper() != b"INBOX" and parts[0] != b"user"
+)
+
+
+@given(
+    st.sampled_from(LAYOUTS), USERS, PARTS, st.sampled_from(["own", "other", "shared"])
+)
+def test_every_canonical_name_survives_every_layout(
+    namespace: Namespace, user: str, parts: list[bytes], kind: str
+) -> None:
+    domain = user.partition("@")[2].encode()
+    root = {
+        "own": inbox_of(user),
+        "other": (domain + b"!" if domain else b"") + b"user.zed",
+        "shared": (domain + b"!" if domain else b"") + b"pub",
+    }[kind]
+    name = N(root + b"." + b".".join(parts))
+    assert namespace.internal(namespace.external(name, user), user) == name
+
+
+def test_the_order_is_that_of_a_cyrus_mailboxes_db() -> None:
+    names = [
+        b"ex.org!user.a",
+        b"user.foo-bar",
+        b"user.foo.bar",
+        b"user.foo",
+        b"user.foo bar",
+    ]
+    assert sorted(names, key=collation_key) == [
+        b"user.foo",
+        b"user.foo.bar",
+        b"user.foo bar",
+        b"user.foo-bar",
+        b"ex.org!user.a",
+    ]
+
+
+@given(
+    st.binary(min_size=1, max_size=30).filter(
+        lambda name: b"\x1f" not in name and name[0] < 255
+    )
+)
+def test_a_key_gives_its_name_back(name: bytes) -> None:
+    assert name_of_key(collation_key(name)) == name
+
+
+def test_family_relations() -> None:
+    assert parent_of(N(b"user.a")) is None
+    assert parent_of(N(b"ex.org!user.a.b")) == b"ex.org!user.a"
+    assert ancestors_of(N(b"user.a.b.c")) == [b"user.a.b", b"user.a"]
+    assert owner_of(N(b"ex.org!user.a^b.c")) == "a.b@ex.org"
+    assert owner_of(N(b"shared.x")) is None
+    assert is_inbox(N(b"ex.org!user.a"))
+    assert not is_inbox(N(b"user.a.b"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"user",
+        b"a..b",
+        b"user.a.",
+        b"a%b",
+        b"a*b",
+        b"a\r\nb",
+        b"a\x80",
+        b"DELETED.x",
+        b"x" * 491,
+        b"a!b!c",
+    ],
+)
+def test_names_that_must_not_come_into_being(name: bytes) -> None:
+    with pytest.raises(Refusal):
+        check_new_name(N(name))
+
+
+def test_ordinary_new_names_are_fine() -> None:
+    for name in (b"user.a", b"shared", b"ex.org!user.a.b c", b"user.a.&AOQ-"):
+        check_new_name(N(name))

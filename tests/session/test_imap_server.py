@@ -1,0 +1,112 @@
+"""An IMAP server's session: what comes out of which octets, whatever the packets."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from murder.errors import BadSyntax
+from murder.session.imap_server import (
+    CommandRest,
+    Event,
+    ImapServerSession,
+    Line,
+    Owed,
+    Wrong,
+)
+from murder.wire.fragment import Chunk
+from murder.wire.imap.command import Command
+
+
+def told(event: Event) -> object:
+    """An event as a short value to compare."""
+    match event:
+        case Command(tag=tag, name=name, literal=literal):
+            return (tag, name) if literal is None else (tag, name, literal.size)
+        case Wrong(tag=tag):
+            return ("wrong", tag)
+        case Owed():
+            return "+"
+        case Chunk(data=data, last=last):
+            return (data, last)
+        case CommandRest(octets=octets, literal=literal):
+            return ("rest", octets, literal.size if literal else None)
+        case Line(octets=octets):
+            return ("line", octets)
+        case None:
+            return None
+
+
+def run(stream: bytes, sizes: list[int], logged_in: bool = True) -> list[object]:
+    session = ImapServerSession(max_line=1000, max_message=20_000)
+    if logged_in:
+        session.logged_in()
+    found: list[object] = []
+    at = 0
+    for size in [*sizes, len(stream)]:
+        session.receive(stream[at : at + size])
+        at += size
+        while (event := session.next_event()) is not None:
+            found.append(told(event))
+            if isinstance(event, Command | CommandRest) and event.literal is not None:
+                session.accept_literal(event.literal)
+    return found
+
+
+TABLE: list[tuple[bytes, list[object]]] = [
+    (b"a noop\r\nb UID FETCH 1 (FLAGS)\r\n", [(b"a", b"NOOP"), (b"b", b"UID FETCH")]),
+    (b"a LOGIN {3}\r\nana {2+}\r\npw\r\n", ["+", (b"a", b"LOGIN")]),
+    (b"\r\n", [("wrong", b"*")]),
+    (b"a\r\nb NOOP\r\n", [("wrong", b"a"), (b"b", b"NOOP")]),
+    (b"* NOOP\r\n+ NOOP\r\n", [("wrong", b"*"), ("wrong", b"*")]),
+    (b"a APPEND x {3+}\r\nabc\r\n", [(b"a", b"APPEND")]),
+    (
+        b"a APPEND {1}\r\nx {9000+}\r\n" + b"y" * 9000 + b"\r\nb NOOP\r\n",
+        [
+            "+",
+            (b"a", b"APPEND", 9000),
+            (b"y" * 9000, True),
+            ("rest", b"\r\n", None),
+            (b"b", b"NOOP"),
+        ],
+    ),
+    (
+        b"a X {30000+}\r\n" + b"y" * 30000 + b"\r\nb NOOP\r\n",
+        [("wrong", b"a"), (b"b", b"NOOP")],
+    ),
+]
+
+
+@pytest.mark.parametrize(("stream", "expected"), TABLE)
+def test_events_of_a_stream(stream: bytes, expected: list[object]) -> None:
+    assert run(stream, []) == expected
+
+
+def test_before_login_no_message_is_streamed() -> None:
+    assert run(
+        b"a APPEND x {90000+}\r\n" + b"y" * 90000 + b"\r\nb NOOP\r\n", [], False
+    ) == [
+        ("wrong", b"a"),
+        (b"b", b"NOOP"),
+    ]
+
+
+def test_a_literal_that_cannot_be_skipped_ends_the_stream() -> None:
+    session = ImapServerSession()
+    session.receive(b"a X {4000000000+}\r\n")
+    with pytest.raises(BadSyntax):
+        session.next_event()
+
+
+def test_in_line_mode_a_line_is_a_line() -> None:
+    session = ImapServerSession()
+    session.expect_line()
+    session.receive(b"DONE\r\n")
+    assert session.next_event() == Line(b"DONE")
+
+
+@given(st.binary(max_size=120), st.lists(st.integers(1, 40)))
+def test_any_octets_give_events_or_bad_syntax(stream: bytes, sizes: list[int]) -> None:
+    try:
+        run(stream, sizes)
+    except BadSyntax:
+        pass
