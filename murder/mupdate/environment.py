@@ -1,0 +1,234 @@
+"""The LMDB environment below a mailbox list: opening, growing, sharing. Knows nothing of rows.
+
+LMDB has three rules that this file keeps, so that nobody else must: an environment is opened once in a process;
+its map is resized only while this process has no transaction open; a write transaction ends in the thread that
+began it. An Environment does not survive `fork`: open it in the child.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, Literal, Protocol, TypeVar, cast, overload
+
+import lmdb
+
+from murder.errors import Code, Misuse, Refusal
+
+FORMAT: Final = b"1"  # of the file; a newer one is refused
+MAP_BYTES: Final = 4 << 30  # address space, not disk or memory; a million rows take about 0.4 GiB
+MAX_READERS: Final = 1024  # reader slots of all processes; each thread of each worker may take one
+TABLES: Final = (
+    b"entries",  # collation key → row
+    b"journal",  # sequence number → collation key, one for each row
+    b"tombstones",  # sequence number → collation key of a row removed
+    b"commits",  # last sequence number of a commit → its random mark
+    b"lookers",  # digest of identifier + collation key → nothing
+    b"at_server",  # digest of server + collation key → nothing
+    b"servers",  # server → number of its rows
+    b"intents",  # id → octets
+    b"notes",  # key → octets
+    b"meta",  # format, epoch, floor
+)
+
+T = TypeVar("T")
+Table = lmdb._Database
+
+
+class Cursor(Protocol):
+    """What we use of `lmdb.Cursor`, with octets as `bytes` (py-lmdb's own types allow views)."""
+
+    def first(self) -> bool: ...
+    def last(self) -> bool: ...
+    def set_range(self, key: bytes) -> bool: ...
+    def key(self) -> bytes: ...
+    def value(self) -> bytes: ...
+    def delete(self) -> bool: ...
+    @overload
+    def iternext(self) -> Iterator[tuple[bytes, bytes]]: ...
+    @overload
+    def iternext(self, keys: Literal[True], values: Literal[False]) -> Iterator[bytes]: ...
+
+
+class Snapshot(Protocol):
+    """What we use of a read `lmdb.Transaction`."""
+
+    def get(self, key: bytes, *, db: Table) -> bytes | None: ...
+    def cursor(self, db: Table) -> Cursor: ...
+    def stat(self, db: Table) -> dict[str, int]: ...
+
+
+class WriteTransaction(Snapshot, Protocol):
+    """What we use of a write `lmdb.Transaction`."""
+
+    def put(self, key: bytes, value: bytes, *, append: bool = False, db: Table) -> bool: ...
+    def pop(self, key: bytes, *, db: Table) -> bytes | None: ...
+    def delete(self, key: bytes, *, db: Table) -> bool: ...
+
+
+class Environment:
+    """One open LMDB environment, shared by all threads of the process. Make it with `open_environment`."""
+
+    def __init__(self, path: Path, *, read_only: bool, map_bytes: int = MAP_BYTES) -> None:
+        self.path = path
+        self.read_only = read_only
+        self.users = 0
+        self._reading = threading.Lock()  # no read transaction is open without it
+        self._writing = threading.Lock()
+        self._lmdb = _open_lmdb(path, read_only=read_only, map_bytes=map_bytes)
+        self._lmdb.reader_check()  # frees the slots of processes that died
+        self.tables = {name: self._open_table(name) for name in TABLES}
+
+    def _open_table(self, name: bytes) -> Table:
+        return self._lmdb.open_db(name, create=not self.read_only)
+
+    def read(self, work: Callable[[Snapshot], T]) -> T:
+        """Run `work` on a snapshot. It must be short and must not call back into the list."""
+        with self._reading, self._begin_read() as transaction:
+            return work(cast(Snapshot, transaction))
+
+    def get(self, key: bytes, table: Table) -> bytes | None:
+        """One look-up on a snapshot of its own: `read` for the commonest case."""
+        with self._reading, self._begin_read() as transaction:
+            return cast("bytes | None", transaction.get(key, db=table))
+
+    def _begin_read(self) -> lmdb.Transaction:
+        try:
+            return self._lmdb.begin()
+        except lmdb.MapResizedError:  # another process has grown the map
+            self._lmdb.set_mapsize(0)
+            return self._lmdb.begin()
+
+    def write(self, work: Callable[[WriteTransaction], T]) -> T:
+        """Run `work` in a write transaction; when this returns, what it did is on disk.
+
+        `work` may run more than once (the map was full, and has been grown): it must keep nothing of a run that
+        failed. Blocks for other writers and for the disk: call it from a thread. Raises Refusal(UNAVAILABLE)
+        where the disk is full.
+        """
+        if self.read_only:
+            raise Misuse(f"{self.path} was opened for reading only")
+        with self._writing:
+            while True:
+                try:
+                    with self._begin_write() as transaction:
+                        return work(cast(WriteTransaction, transaction))
+                except lmdb.MapFullError:
+                    self._grow()
+                except (lmdb.DiskError, OSError) as error:
+                    raise self._unwritable(error) from error
+                except lmdb.Error as error:
+                    if "No space" not in str(error) and "quota" not in str(error).lower():
+                        raise
+                    raise self._unwritable(error) from error
+
+    def _unwritable(self, error: Exception) -> Refusal:
+        return Refusal(Code.UNAVAILABLE, f"The mailbox list {self.path} cannot be written: {error}")
+
+    def _begin_write(self) -> lmdb.Transaction:
+        try:
+            return self._lmdb.begin(write=True)
+        except lmdb.MapResizedError:
+            with self._reading:
+                self._lmdb.set_mapsize(0)
+            return self._lmdb.begin(write=True)
+
+    def _grow(self) -> None:
+        with self._reading:
+            self._lmdb.set_mapsize(self._lmdb.info()["map_size"] * 2)
+
+    def compact_to(self, directory: Path) -> None:
+        """Write a compacted copy, consistent at one moment, while others read and write."""
+        directory.mkdir(mode=0o700, parents=True)
+        self._lmdb.copy(str(directory), compact=True)
+
+    def used_bytes(self) -> int:
+        """Octets of the file in use (it never shrinks by itself; `compact_to` makes a smaller one)."""
+        info, stat = self._lmdb.info(), self._lmdb.stat()
+        return int((info["last_pgno"] + 1) * stat["psize"])
+
+    def close(self) -> None:
+        """Give back one use; the last one closes."""
+        with _OPEN_LOCK:
+            self.users -= 1
+            if self.users == 0:
+                _OPEN.pop(_key(self.path), None)
+                self._lmdb.close()
+
+
+# LMDB's own rule needs this one registry: two environments on one file in one process break its locks.
+_OPEN: Final[dict[tuple[int, str], Environment]] = {}
+_OPEN_LOCK: Final = threading.Lock()
+
+
+def _key(path: Path) -> tuple[int, str]:
+    return os.getpid(), os.path.realpath(path)
+
+
+def open_environment(path: Path, *, read_only: bool, map_bytes: int = MAP_BYTES) -> Environment:
+    """Open it, or share it with whoever has it open in this process.
+
+    A missing one is created, also for reading only: a reader that comes first finds an empty list. Raises
+    Refusal with a sentence for an operator.
+    """
+    with _OPEN_LOCK:
+        environment = _OPEN.get(_key(path))
+        if environment is None:
+            if read_only and not (path / "data.mdb").exists():
+                _create(path, map_bytes)
+            try:
+                environment = Environment(path, read_only=read_only, map_bytes=map_bytes)
+            except (
+                lmdb.NotFoundError
+            ):  # another process is just making its tables: wait for that, and look again
+                _create(path, map_bytes)
+                environment = Environment(path, read_only=read_only, map_bytes=map_bytes)
+            _OPEN[_key(path)] = environment
+        elif environment.read_only and not read_only:
+            raise Misuse(f"{path} is open in this process already, for reading only")
+        environment.users += 1
+        return environment
+
+
+def _create(path: Path, map_bytes: int) -> None:
+    Environment(path, read_only=False, map_bytes=map_bytes)._lmdb.close()
+
+
+def _open_lmdb(path: Path, *, read_only: bool, map_bytes: int) -> lmdb.Environment:
+    try:
+        if not read_only:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        environment = lmdb.open(
+            str(path),
+            map_size=map_bytes,
+            max_dbs=len(TABLES),
+            max_readers=MAX_READERS,
+            readonly=read_only,
+            mode=0o600,
+            max_spare_txns=4,
+        )
+    except (lmdb.Error, OSError) as error:
+        raise Refusal(
+            Code.UNAVAILABLE, f"The mailbox list {path} cannot be opened: {error}"
+        ) from error
+    try:
+        _check_format(environment, path, read_only=read_only)
+    except BaseException:
+        environment.close()
+        raise
+    return environment
+
+
+def _check_format(environment: lmdb.Environment, path: Path, *, read_only: bool) -> None:
+    meta = environment.open_db(b"meta", create=not read_only)
+    with environment.begin(db=meta, write=not read_only) as transaction:
+        found = transaction.get(b"format")
+        if found is None and not read_only:
+            transaction.put(b"format", FORMAT)
+            transaction.put(b"epoch", os.urandom(8).hex().encode())
+        elif found != FORMAT:
+            raise Refusal(
+                Code.UNAVAILABLE,
+                f"The mailbox list {path} has format {(found or b'none').decode()}, this version reads "
+                f"{FORMAT.decode()}: use the newer version of murder that wrote it",
+            )

@@ -1,0 +1,155 @@
+"""Group commit: the changes of all callers share durable commits, made in one writer thread.
+
+This is what stands between the commands and the list: commit a batch, hear what was committed, follow. A proposal
+is decided *inside* the transaction, where it sees everything before it; so two proposals of one batch cannot both
+take one name. A consensus store can stand behind the same interface, the commands would not know.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar, cast
+
+from murder.errors import Refusal
+from murder.mupdate.change import Change
+from murder.mupdate.mboxlist import Committed, MailboxList
+from murder.mupdate.transaction import ListTransaction
+
+T = TypeVar("T")
+
+Proposal = Callable[[ListTransaction], object]
+"""Looks, decides, then changes. Raises Refusal *before* its first change, or not at all. May run more than once."""
+
+Done = Callable[[Sequence[object]], None]
+"""Called in the event loop when a batch is durable, with each proposal's outcome: what it returned or raised."""
+
+MAX_BATCH: Final = 20_000  # proposals of one commit; about 0.3 s of the writer thread
+
+
+class Ledger:
+    """The writing side of one list in this process. Belongs to one event loop.
+
+    Whoever listens (`on_commit`) hears of every commit, in order, before the callers of that commit do.
+    """
+
+    def __init__(
+        self, mailboxes: MailboxList, on_commit: Callable[[Committed], None] | None = None
+    ) -> None:
+        self.mailboxes = mailboxes
+        self.on_commit = on_commit
+        self.waiting = 0  # proposals not yet durable
+        self._queue: list[tuple[Sequence[Proposal], Done]] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._scheduled = False
+        self._committing = False
+        self._idle: asyncio.Future[None] | None = None
+
+    def propose(self, proposals: Sequence[Proposal], done: Done) -> None:
+        """Queue proposals, to be decided in this order; `done` gets an outcome for each. Never blocks."""
+        self._queue.append((proposals, done))
+        self.waiting += len(proposals)
+        if not self._scheduled and not self._committing:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._start)
+
+    async def submit(self, proposal: Callable[[ListTransaction], T]) -> T:
+        """One proposal; its outcome, once durable. Raises what the proposal raised."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def done(outcomes: Sequence[object]) -> None:
+            if future.cancelled():
+                return
+            if isinstance(outcomes[0], Exception):
+                future.set_exception(outcomes[0])
+            else:
+                future.set_result(cast(T, outcomes[0]))
+
+        self.propose([proposal], done)
+        return await future
+
+    async def commit(self, changes: Iterable[Change]) -> int:
+        """Do all of these changes, or none; the list's number after them. Raises Refusal."""
+        steps = list(changes)
+
+        def work(transaction: ListTransaction) -> int:
+            transaction.check(steps)
+            for step in steps:
+                transaction.apply(step)
+            return transaction.seq
+
+        return await self.submit(work)
+
+    async def close(self) -> None:
+        """Wait until all that was proposed is durable; propose nothing after."""
+        while self._queue or self._committing:
+            self._idle = asyncio.get_running_loop().create_future()
+            await self._idle
+        self._thread.shutdown()
+
+    def _start(self) -> None:
+        """Give the writer thread what is waiting now: everything of this turn of the loop."""
+        self._scheduled = False
+        taken = 0
+        count = 0
+        for proposals, _ in self._queue:
+            if taken and count + len(proposals) > MAX_BATCH:
+                break
+            taken += 1
+            count += len(proposals)
+        batch, self._queue = self._queue[:taken], self._queue[taken:]
+        self._committing = True
+        loop = asyncio.get_running_loop()
+        flat = [proposal for proposals, _ in batch for proposal in proposals]
+
+        def work() -> None:
+            outcomes, commits = self._decide(flat)
+            loop.call_soon_threadsafe(self._finish, batch, outcomes, commits)
+
+        self._thread.submit(work)
+
+    def _decide(self, proposals: Sequence[Proposal]) -> tuple[Sequence[object], list[Committed]]:
+        """In the writer thread. A proposal that fails unexpectedly fails alone: the others are done again."""
+        try:
+            outcomes, committed = self.mailboxes.write(
+                lambda transaction: [_outcome(proposal, transaction) for proposal in proposals]
+            )
+            return outcomes, [committed]
+        except Exception as error:  # the end of a task: each caller is given the error
+            if len(proposals) == 1 or isinstance(error, Refusal):
+                return [error] * len(proposals), []
+        found: list[object] = []
+        commits: list[Committed] = []
+        for proposal in proposals:
+            outcomes, committed_alone = self._decide([proposal])
+            found += outcomes
+            commits += committed_alone
+        return found, commits
+
+    def _finish(
+        self,
+        batch: Sequence[tuple[Sequence[Proposal], Done]],
+        outcomes: Sequence[object],
+        commits: Sequence[Committed],
+    ) -> None:
+        self._committing = False
+        self.waiting -= len(outcomes)
+        if self._queue:
+            self._start()  # the writer works while we tell
+        if self.on_commit is not None:
+            for committed in commits:
+                if committed.changes:
+                    self.on_commit(committed)
+        at = 0
+        for proposals, done in batch:
+            done(outcomes[at : at + len(proposals)])
+            at += len(proposals)
+        if self._idle is not None and not self._queue and not self._committing:
+            self._idle.set_result(None)
+            self._idle = None
+
+
+def _outcome(proposal: Proposal, transaction: ListTransaction) -> object:
+    try:
+        return proposal(transaction)
+    except Refusal as refusal:
+        return refusal

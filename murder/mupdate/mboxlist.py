@@ -1,0 +1,329 @@
+"""The mailbox list: a memory-mapped, ordered database with one writer at a time and readers in any process.
+
+Master, replica, frontend and backend use the same file, so that each can stand in for a lost other. Rows come in
+Cyrus' own database order (`model.name.collation_key`). Reading blocks nobody and takes microseconds; it may be
+done in the event loop. Writing waits for the disk: call `commit` and `write` from a thread, or use a `Ledger`.
+
+No read transaction outlives a call: long walks read in batches and see each row as it is when its batch is read.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, takewhile
+from pathlib import Path
+from typing import Final, TypeVar
+
+from murder.model.entry import MailboxEntry
+from murder.model.name import collation_key, name_of_key
+from murder.mupdate import visibility
+from murder.mupdate.change import Change, PutEntry, PutNote, RemoveEntry
+from murder.mupdate.environment import (
+    MAP_BYTES,
+    Environment,
+    Snapshot,
+    Table,
+    WriteTransaction,
+    open_environment,
+)
+from murder.mupdate.record import NUMBER, digest, is_listable, octets_of, unpack_entry
+from murder.mupdate.transaction import ListTransaction, RowChange, Tables, last_commit
+
+T = TypeVar("T")
+
+FIRST_BATCH: Final = 64  # rows: most walks end here
+BATCH: Final = 1000  # rows of a long walk per read transaction, about a millisecond
+_SYNCHRONISED: Final = "synchronised"
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What one commit did: its rows in order, and the position after it (`MailboxList.mark`)."""
+
+    changes: Sequence[RowChange]
+    seq: int
+    mark: str
+
+
+class MailboxList:
+    """One mailbox list. All objects on one path in one process share one environment."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._tables: Tables = environment.tables
+        self._entries = environment.tables[b"entries"]
+        self.epoch = self._read_meta(b"epoch").decode()
+
+    @classmethod
+    def open(
+        cls, path: Path, *, read_only: bool = False, map_bytes: int = MAP_BYTES
+    ) -> "MailboxList":
+        """Open the list in directory `path`; a missing one is created, empty and never synchronised.
+
+        Raises Refusal with a sentence for an operator (no permission, a newer format, no space).
+        """
+        return cls(open_environment(path, read_only=read_only, map_bytes=map_bytes))
+
+    def close(self) -> None:
+        self._environment.close()
+
+    @property
+    def path(self) -> Path:
+        return self._environment.path
+
+    # Looking up
+
+    def find(self, name: bytes) -> MailboxEntry | None:
+        """The row of this name, active or reserved."""
+        if not is_listable(name):
+            return None
+        key = collation_key(name)
+        row = self._environment.get(key, self._entries)
+        return None if row is None else unpack_entry(key, row)
+
+    def rows(
+        self, after: bytes = b"", prefix: bytes = b"", limit: int = BATCH
+    ) -> list[tuple[bytes, bytes]]:
+        """At most `limit` stored rows (`record`) whose collation keys start with `prefix` and are above `after`."""
+        start = max(after + b"\0" if after else b"", prefix)
+        return self._environment.read(
+            lambda transaction: _scan(transaction, self._entries, start, prefix, limit)
+        )
+
+    def walk(self, prefix: bytes = b"", after: bytes | None = None) -> Iterator[MailboxEntry]:
+        """All rows whose names start with `prefix` and come behind the name `after`, in collation order."""
+        key_prefix = collation_key(prefix)
+        last = b"" if after is None else collation_key(after)
+        limit = FIRST_BATCH
+        while True:
+            batch = self.rows(last, key_prefix, limit)
+            for key, row in batch:
+                yield unpack_entry(key, row)
+            if len(batch) < limit:
+                return
+            last, limit = batch[-1][0], BATCH
+
+    def below(self, name: bytes) -> Iterator[MailboxEntry]:
+        """All descendants of a mailbox, not the mailbox itself."""
+        return self.walk(name + b".")
+
+    def visible(
+        self, identifiers: Sequence[str], prefix: bytes = b"", *, deleted: bool = False
+    ) -> Iterator[MailboxEntry]:
+        """Active rows that somebody known by all these identifiers may look up (right `l`), in collation order.
+
+        Costs what he can see, not what there is. Negative rights count; an owner always sees his own. Names
+        below `DELETED` are left out unless `deleted`.
+        """
+        return visibility.visible(
+            self._environment,
+            [octets_of(one) for one in identifiers],
+            collation_key(prefix),
+            deleted,
+        )
+
+    def at_server(self, server: str) -> Iterator[MailboxEntry]:
+        """All rows, active and reserved, whose location names this server, in collation order."""
+        key_prefix = digest(octets_of(server))
+        last = b""
+        while True:
+            keys = self._index_keys(b"at_server", key_prefix, last)
+            for key, row in self._rows_of(keys):
+                entry = unpack_entry(key, row)
+                if entry.server == server:
+                    yield entry
+            if len(keys) < BATCH:
+                return
+            last = keys[-1]
+
+    def _index_keys(self, table: bytes, key_prefix: bytes, last: bytes) -> list[bytes]:
+        start = key_prefix + (last + b"\0" if last else b"")
+        found = self._environment.read(
+            lambda transaction: _scan(transaction, self._tables[table], start, key_prefix, BATCH)
+        )
+        return [key[len(key_prefix) :] for key, _ in found]
+
+    def _rows_of(self, keys: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+        entries = self._entries
+
+        def look_up(transaction: Snapshot) -> list[tuple[bytes, bytes]]:
+            found = ((key, transaction.get(key, db=entries)) for key in keys)
+            return [(key, row) for key, row in found if row is not None]
+
+        return self._environment.read(look_up)
+
+    # Counting
+
+    def count(self) -> int:
+        """Rows, active and reserved."""
+        return self._environment.read(
+            lambda transaction: int(transaction.stat(self._entries)["entries"])
+        )
+
+    def count_by_server(self) -> Mapping[str, int]:
+        """Rows of each server that has any."""
+        rows = self._environment.read(
+            lambda transaction: list(transaction.cursor(db=self._tables[b"servers"]).iternext())
+        )
+        return {
+            key[1:].decode("utf-8", "surrogateescape"): NUMBER.unpack(value)[0]
+            for key, value in rows
+        }
+
+    def used_bytes(self) -> int:
+        """Octets of the file in use."""
+        return self._environment.used_bytes()
+
+    # Following
+
+    def last_seq(self) -> int:
+        """The number of the last change; it only grows."""
+        return self._environment.read(lambda transaction: last_commit(transaction, self._tables)[0])
+
+    def mark(self) -> str:
+        """Where this list's history stands, for `seq_of_mark`: `epoch:seq:commit`, no blanks."""
+        return self._environment.read(self._mark)
+
+    def _mark(self, transaction: Snapshot) -> str:
+        seq, commit = last_commit(transaction, self._tables)
+        return f"{self.epoch}:{seq}:{commit.hex()}"
+
+    def seq_of_mark(self, mark: str) -> int | None:
+        """The number to follow on from, or None if this list's history does not contain `mark`.
+
+        A copy restored from a backup that has since gone its own way does not contain it either, because the
+        commit at that number has another random mark.
+        """
+        epoch, _, rest = mark.partition(":")
+        number, _, commit = rest.partition(":")
+        if epoch != self.epoch or not number.isdecimal() or len(number) > 18:
+            return None
+        seq = int(number)
+
+        def check(transaction: Snapshot) -> bool:
+            floor = transaction.get(b"floor", db=self._tables[b"meta"])
+            if floor is not None and seq < NUMBER.unpack(floor)[0]:
+                return False
+            stored = transaction.get(NUMBER.pack(seq), db=self._tables[b"commits"])
+            return stored is not None and stored.hex() == commit
+
+        if (
+            seq == 0
+        ):  # the empty list it once was: everything since, if no removal has been forgotten
+            return 0 if not commit and self._environment.read(self._knows_beginning) else None
+        return seq if self._environment.read(check) else None
+
+    def _knows_beginning(self, transaction: Snapshot) -> bool:
+        return transaction.get(b"floor", db=self._tables[b"meta"]) is None
+
+    def rows_changed_after(
+        self, seq: int, limit: int = BATCH
+    ) -> list[tuple[int, bytes, bytes | None]]:
+        """At most `limit` of the rows changed after `seq`, as `(seq, collation key, row or None if removed)`.
+
+        Each row once, at its last change; a name removed and made again shows up as both, in that order.
+        """
+
+        def collect(transaction: Snapshot) -> list[tuple[int, bytes, bytes | None]]:
+            start = NUMBER.pack(seq + 1)
+            changed = _scan(transaction, self._tables[b"journal"], start, b"", limit)
+            removed = _scan(transaction, self._tables[b"tombstones"], start, b"", limit)
+            found: list[tuple[int, bytes, bytes | None]] = [
+                (NUMBER.unpack(number)[0], key, transaction.get(key, db=self._entries))
+                for number, key in changed
+            ]
+            if removed:
+                found += [(NUMBER.unpack(number)[0], key, None) for number, key in removed]
+                found.sort(key=lambda item: item[0])
+            return found[:limit]
+
+        return self._environment.read(collect)
+
+    def changes_after(self, seq: int) -> Iterator[Change]:
+        """What to do to a list that stands at `seq` to make it this one; entries carry their numbers."""
+        while batch := self.rows_changed_after(seq):
+            for _, key, row in batch:
+                if row is None:
+                    yield RemoveEntry(name_of_key(key))
+                else:
+                    yield PutEntry(unpack_entry(key, row))
+            seq = batch[-1][0]
+
+    # Small facts
+
+    @property
+    def synchronised_at(self) -> float | None:
+        """When (Unix time) this list was last known complete; None: it has never been."""
+        octets = self.note(_SYNCHRONISED)
+        return None if octets is None else float(octets)
+
+    @property
+    def synchronised(self) -> bool:
+        """Whether this list has ever been complete. A frontend that has one which is not says "try later"."""
+        return self.note(_SYNCHRONISED) is not None
+
+    def note(self, key: str) -> bytes | None:
+        """What a PutNote wrote."""
+        return self._environment.get(key.encode(), self._tables[b"notes"])
+
+    def intents(self) -> Mapping[str, bytes]:
+        """All intents that were put and not removed."""
+        rows = self._environment.read(
+            lambda transaction: list(transaction.cursor(db=self._tables[b"intents"]).iternext())
+        )
+        return {key.decode(): octets for key, octets in rows}
+
+    def _read_meta(self, key: bytes) -> bytes:
+        return self._environment.get(key, self._tables[b"meta"]) or b""
+
+    # Writing: blocks for the disk, belongs in a thread
+
+    def commit(self, changes: Sequence[Change]) -> int:
+        """Do all of it, durably, or nothing; the number of the last change of the list.
+
+        Raises Refusal: CANNOT or LIMIT for a row that no list can hold, UNAVAILABLE for a full disk.
+        """
+
+        def work(transaction: ListTransaction) -> None:
+            for change in changes:
+                transaction.apply(change)
+
+        return self.write(work)[1].seq
+
+    def write(self, work: Callable[[ListTransaction], T]) -> tuple[T, Committed]:
+        """Run `work` in a transaction that is durable on return. It may run more than once; if it raises,
+        nothing has happened."""
+
+        def run(transaction: WriteTransaction) -> tuple[T, Committed]:
+            changing = ListTransaction(transaction, self._tables)
+            outcome = work(changing)
+            changing.finish()
+            return outcome, Committed(changing.changes, changing.seq, self._mark(transaction))
+
+        return self._environment.write(run)
+
+    def compact_to(self, directory: Path) -> None:
+        """Write a compacted copy into a new directory, consistent at one moment."""
+        self._environment.compact_to(directory)
+
+
+def mark_synchronised(at: float | None = None) -> Change:
+    """The step that says: from here on, this list is complete."""
+    return PutNote(_SYNCHRONISED, b"%.3f" % (time.time() if at is None else at))
+
+
+def _scan(
+    transaction: Snapshot,
+    table: Table,
+    start: bytes,
+    prefix: bytes,
+    limit: int,
+) -> list[tuple[bytes, bytes]]:
+    """At most `limit` pairs of a table from `start` on whose keys begin with `prefix`."""
+    cursor = transaction.cursor(db=table)
+    if not cursor.set_range(start):
+        return []
+    found = islice(cursor.iternext(), limit)
+    if prefix:
+        return list(takewhile(lambda pair: pair[0].startswith(prefix), found))
+    return list(found)

@@ -1,0 +1,136 @@
+"""A row of the mailbox list as octets in the database, and the keys of its indexes.
+
+A row is `seq (8) flags (1) length of location (2) location acl`, numbers big-endian, under the collation key of
+its name. The indexes lead from something's digest to collation keys: LMDB keys hold 511 octets, a name alone
+may take 490, so identifiers and servers of any length stand there as 12 octets.
+"""
+
+from functools import lru_cache
+from hashlib import blake2b
+from struct import Struct
+from typing import Final
+
+from murder.model.entry import EntryState, MailboxEntry
+from murder.model.name import MAX_NAME_OCTETS, name_of_key
+
+HEAD: Final = Struct(">QBH")
+NUMBER: Final = Struct(">Q")
+HEAD_OCTETS: Final = HEAD.size
+SEQ_OCTETS: Final = 8
+FLAGS_AT: Final = 8
+
+ACTIVE: Final = 1  # else reserved
+QUOTABLE: Final = 2  # name, location and ACL may go over the wire as quoted strings, in one line
+
+MAX_LOCATION_OCTETS: Final = (
+    500  # a host name has 255, a partition is a word; an LMDB key holds 511
+)
+DIGEST_OCTETS: Final = 12  # 96 bits: nobody finds two user ids with one digest
+_LINE_OCTETS: Final = (
+    1000  # RFC 3656 §2: lines of 1024 octets are sure to pass; tag and keyword are in the rest
+)
+_LOOKUP_RIGHT: Final = 0x6C  # "l"
+
+# RFC 3656 §2.2: 7 bit, no CR, LF or `"`. No `\` either: Cyrus takes it for an escape as ACAP does. TAB is needed.
+_PLAIN: Final = bytes(
+    octet
+    for octet in range(0x80)
+    if octet == 0x09 or (0x20 <= octet < 0x7F and octet not in b'"\\')
+)
+
+
+def is_listable(name: bytes) -> bool:
+    """Whether the list can hold this name at all: it must come back from its collation key unharmed."""
+    return (
+        0 < len(name) <= MAX_NAME_OCTETS and 0x1F not in name and 0 not in name and name[0] != 0xFF
+    )
+
+
+def pack_row(name: bytes, state: EntryState, raw_location: bytes, raw_acl: bytes) -> bytes:
+    """A row without its number: eight octets shorter than what is stored, comparable with another."""
+    total = len(name) + len(raw_location) + len(raw_acl)
+    text = name + raw_location + raw_acl
+    flags = ACTIVE if state is EntryState.ACTIVE else 0
+    if total < _LINE_OCTETS and not text.translate(None, _PLAIN):
+        flags |= QUOTABLE
+    return HEAD.pack(0, flags, len(raw_location))[SEQ_OCTETS:] + raw_location + raw_acl
+
+
+def unpack_entry(key: bytes, row: bytes) -> MailboxEntry:
+    seq, flags, length = HEAD.unpack_from(row)
+    middle = HEAD_OCTETS + length
+    return MailboxEntry(
+        name_of_key(key),
+        EntryState.ACTIVE if flags & ACTIVE else EntryState.RESERVED,
+        row[HEAD_OCTETS:middle],
+        row[middle:],
+        seq,
+    )
+
+
+def server_of_row(row: bytes) -> bytes:
+    """The server part of a stored row's location."""
+    length = int.from_bytes(row[FLAGS_AT + 1 : HEAD_OCTETS], "big")
+    return row[HEAD_OCTETS : HEAD_OCTETS + length].partition(b"!")[0]
+
+
+def acl_of_row(row: bytes) -> bytes:
+    length = int.from_bytes(row[FLAGS_AT + 1 : HEAD_OCTETS], "big")
+    return row[HEAD_OCTETS + length :]
+
+
+@lru_cache(maxsize=4096)
+def digest(octets: bytes) -> bytes:
+    """What stands for an identifier or a server in an index key."""
+    return blake2b(octets, digest_size=DIGEST_OCTETS).digest()
+
+
+def octets_of(identifier: str) -> bytes:
+    return identifier.encode("utf-8", "surrogateescape")
+
+
+def owner_octets(key: bytes) -> bytes:
+    """The owner's user id, from a collation key; empty for a shared mailbox (`model.name.owner_of`)."""
+    if key[0] == 0xFF:
+        domain, _, rest = key[1:].partition(b"!")
+    else:
+        domain, rest = b"", key
+    if not rest.startswith(b"user\x1f"):
+        return b""
+    local = rest[5:].partition(b"\x1f")[0].replace(b"^", b".")
+    return local + b"@" + domain.translate(_DOTS) if domain and local else local
+
+
+_DOTS: Final = bytes.maketrans(b"\x1f", b".")
+
+
+def lookers(key: bytes, row: bytes) -> frozenset[bytes]:
+    """Whom the row's ACL lets look the mailbox up (`l`), as identifiers; `-` in front where it is taken away.
+
+    The owner is always one of them: he cannot lock himself out. Reserved rows have no lookers.
+    """
+    if not row[FLAGS_AT] & ACTIVE:
+        return frozenset()
+    fields = acl_of_row(row).split(b"\t")
+    granted = dict(
+        zip(fields[0::2], fields[1::2], strict=False)
+    )  # the last one counts, as in `model.acl`
+    found = {who for who, rights in granted.items() if who and _LOOKUP_RIGHT in rights}
+    owner = owner_octets(key)
+    if owner:
+        found.add(owner)
+    return frozenset(found)
+
+
+def takes_rights_away(row: bytes) -> bool:
+    """Whether the row's ACL may have a negative entry; a quick test that errs on the side of yes."""
+    return (
+        b"\t-" in row
+        or row[HEAD_OCTETS + int.from_bytes(row[FLAGS_AT + 1 : HEAD_OCTETS], "big") :][:1] == b"-"
+    )
+
+
+def is_deleted_key(key: bytes) -> bool:
+    """Whether the collation key is one of `DELETED.…` (Cyrus' delayed deletes)."""
+    rest = key.partition(b"!")[2] if key[0] == 0xFF else key
+    return rest.startswith(b"DELETED\x1f")

@@ -1,0 +1,227 @@
+"""Changing a mailbox list: rows, journal and indexes kept in step inside one LMDB write transaction.
+
+A row's change takes the next sequence number. The journal has one line for each row, under the number of its
+last change; a removed row leaves a tombstone. So "what changed after n" is a walk over two ordered tables, and
+their size is bounded by the list's, whatever happens to it.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from murder.errors import Code, Refusal
+from murder.model.acl import MAX_ACL_OCTETS
+from murder.model.entry import MailboxEntry
+from murder.model.name import collation_key, display
+from murder.mupdate.change import (
+    Change,
+    PutEntry,
+    PutIntent,
+    PutNote,
+    RemoveEntry,
+    RemoveIntent,
+)
+from murder.mupdate.environment import Snapshot, Table, WriteTransaction
+from murder.mupdate.record import (
+    MAX_LOCATION_OCTETS,
+    NUMBER,
+    SEQ_OCTETS,
+    digest,
+    is_listable,
+    lookers,
+    pack_row,
+    server_of_row,
+    unpack_entry,
+)
+
+KEEP_TOMBSTONES: Final = 200_000  # a replica that missed more removals takes the whole list again
+KEEP_COMMITS: Final = 200_000  # likewise for commits; 24 octets each
+NOTHING: Final = b""
+
+Tables = Mapping[bytes, Table]
+
+
+@dataclass(frozen=True, slots=True)
+class RowChange:
+    """One row after a commit: `row` as stored, or None where it was removed."""
+
+    seq: int
+    key: bytes
+    row: bytes | None
+    old_row: bytes | None
+
+
+def last_commit(transaction: Snapshot, tables: Tables) -> tuple[int, bytes]:
+    """`(number of the last change, random mark of its commit)`; (0, b"") for a list that has seen none."""
+    cursor = transaction.cursor(db=tables[b"commits"])
+    if not cursor.last():
+        return 0, b""
+    return NUMBER.unpack(cursor.key())[0], cursor.value()
+
+
+def check_row(entry: MailboxEntry) -> None:
+    """Raise Refusal for a row that no list can hold."""
+    if not is_listable(entry.name):
+        raise Refusal(Code.CANNOT, f"The list cannot hold the name {display(entry.name)}")
+    if len(entry.raw_location) > MAX_LOCATION_OCTETS:
+        raise Refusal(
+            Code.LIMIT,
+            f"A location may have {MAX_LOCATION_OCTETS} octets, not {len(entry.raw_location)}",
+        )
+    if len(entry.raw_acl) > MAX_ACL_OCTETS:
+        raise Refusal(
+            Code.LIMIT, f"An access list may have {MAX_ACL_OCTETS} octets, not {len(entry.raw_acl)}"
+        )
+
+
+class ListTransaction:
+    """All changes of one commit. Lives in one thread, for one run of `Environment.write`."""
+
+    def __init__(self, transaction: WriteTransaction, tables: Tables) -> None:
+        self._lmdb = transaction
+        self._tables = tables
+        self._entries = tables[b"entries"]
+        self._journal = tables[b"journal"]
+        self._first_seq = last_commit(transaction, tables)[0]
+        self._seq = self._first_seq
+        self._server_counts: dict[bytes, int] = {}
+        self.changes: list[RowChange] = []
+
+    @property
+    def seq(self) -> int:
+        return self._seq
+
+    def find(self, name: bytes) -> MailboxEntry | None:
+        """The row as this transaction sees it, its own changes included."""
+        if not is_listable(name):
+            return None
+        key = collation_key(name)
+        row = self._lmdb.get(key, db=self._entries)
+        return None if row is None else unpack_entry(key, row)
+
+    def note(self, key: str) -> bytes | None:
+        return self._lmdb.get(key.encode(), db=self._tables[b"notes"])
+
+    def apply(self, change: Change) -> None:
+        """Do one step. Raises Refusal(CANNOT) for a row that the list cannot hold."""
+        match change:
+            case PutEntry(entry):
+                self.put(entry)
+            case RemoveEntry(name):
+                self.remove(name)
+            case PutIntent(intent_id, octets):
+                self._lmdb.put(intent_id.encode(), octets, db=self._tables[b"intents"])
+            case RemoveIntent(intent_id):
+                self._lmdb.delete(intent_id.encode(), db=self._tables[b"intents"])
+            case PutNote(key, octets):
+                self._lmdb.put(key.encode(), octets, db=self._tables[b"notes"])
+            case _:
+                assert_never(change)
+
+    def check(self, changes: Iterable[Change]) -> None:
+        """Raise the Refusal that `apply` would raise for one of them, before anything is changed."""
+        for change in changes:
+            if isinstance(change, PutEntry):
+                check_row(change.entry)
+
+    def put(self, entry: MailboxEntry) -> None:
+        """Add or replace a row; nothing where it is there already, octet for octet."""
+        check_row(entry)
+        self.put_row(
+            collation_key(entry.name),
+            pack_row(entry.name, entry.state, entry.raw_location, entry.raw_acl),
+        )
+
+    def put_row(self, key: bytes, unnumbered: bytes) -> None:
+        """`put` for a row that is packed already (`record.pack_row`)."""
+        old = self._lmdb.get(key, db=self._entries)
+        if old is not None:
+            if old[SEQ_OCTETS:] == unnumbered:
+                return
+            self._lmdb.delete(old[:SEQ_OCTETS], db=self._journal)
+        self._seq += 1
+        number = NUMBER.pack(self._seq)
+        row = number + unnumbered
+        self._lmdb.put(key, row, db=self._entries)
+        self._lmdb.put(number, key, db=self._journal, append=True)
+        self._move_server(key, old, row)
+        self._move_lookers(key, old, row)
+        self.changes.append(RowChange(self._seq, key, row, old))
+
+    def remove(self, name: bytes) -> bool:
+        """Remove a row; False if there was none."""
+        return is_listable(name) and self.remove_key(collation_key(name))
+
+    def remove_key(self, key: bytes) -> bool:
+        old = self._lmdb.pop(key, db=self._entries)
+        if old is None:
+            return False
+        self._lmdb.delete(old[:SEQ_OCTETS], db=self._journal)
+        self._seq += 1
+        self._lmdb.put(NUMBER.pack(self._seq), key, db=self._tables[b"tombstones"], append=True)
+        self._move_server(key, old, None)
+        self._move_lookers(key, old, None)
+        self.changes.append(RowChange(self._seq, key, None, old))
+        return True
+
+    def _move_server(self, key: bytes, old: bytes | None, new: bytes | None) -> None:
+        old_server = None if old is None else server_of_row(old)
+        new_server = None if new is None else server_of_row(new)
+        if old_server == new_server:
+            return
+        table = self._tables[b"at_server"]
+        if old_server is not None:
+            self._lmdb.delete(digest(old_server) + key, db=table)
+            self._server_counts[old_server] = self._server_counts.get(old_server, 0) - 1
+        if new_server is not None:
+            self._lmdb.put(digest(new_server) + key, NOTHING, db=table)
+            self._server_counts[new_server] = self._server_counts.get(new_server, 0) + 1
+
+    def _move_lookers(self, key: bytes, old: bytes | None, new: bytes | None) -> None:
+        before = frozenset() if old is None else lookers(key, old)
+        after = frozenset() if new is None else lookers(key, new)
+        if before == after:
+            return
+        table = self._tables[b"lookers"]
+        for identifier in before - after:
+            if not identifier.startswith(b"-"):  # what is taken away is read from the row
+                self._lmdb.delete(digest(identifier) + key, db=table)
+        for identifier in after - before:
+            if not identifier.startswith(b"-"):
+                self._lmdb.put(digest(identifier) + key, NOTHING, db=table)
+
+    def finish(self) -> None:
+        """What every commit writes at its end. Call it once, after the last change."""
+        self._write_server_counts()
+        if self._seq == self._first_seq:
+            return
+        commits = self._tables[b"commits"]
+        self._lmdb.put(NUMBER.pack(self._seq), os.urandom(8), db=commits, append=True)
+        self._prune(b"commits", KEEP_COMMITS)
+        floor = self._prune(b"tombstones", KEEP_TOMBSTONES)
+        if floor is not None:
+            self._lmdb.put(b"floor", floor, db=self._tables[b"meta"])
+
+    def _write_server_counts(self) -> None:
+        table = self._tables[b"servers"]
+        for server, delta in self._server_counts.items():
+            stored = self._lmdb.get(b"=" + server, db=table)
+            count = delta + (NUMBER.unpack(stored)[0] if stored else 0)
+            if count > 0:
+                self._lmdb.put(b"=" + server, NUMBER.pack(count), db=table)
+            else:
+                self._lmdb.delete(b"=" + server, db=table)
+
+    def _prune(self, table: bytes, keep: int) -> bytes | None:
+        """Drop the oldest rows of a table that is ordered by number; the last number dropped."""
+        database = self._tables[table]
+        surplus = self._lmdb.stat(database)["entries"] - keep
+        dropped = None
+        if surplus > 0:
+            cursor = self._lmdb.cursor(db=database)
+            cursor.first()
+            for _ in range(surplus):
+                dropped = cursor.key()
+                cursor.delete()
+        return dropped

@@ -1,0 +1,106 @@
+"""Who can see what: the walk over the list's index by ACL identifier.
+
+The index has one line for each (identifier, mailbox) where the identifier has the right `l`, the owner included,
+and a listing merges the few ranges that concern somebody. Rights that are taken away are read from the rows.
+"""
+
+from collections.abc import Iterator, Sequence
+from heapq import merge
+from itertools import groupby, islice, takewhile
+from typing import Final
+
+from murder.model.entry import MailboxEntry
+from murder.mupdate.environment import Environment, Snapshot
+from murder.mupdate.record import (
+    DIGEST_OCTETS,
+    digest,
+    is_deleted_key,
+    lookers,
+    owner_octets,
+    takes_rights_away,
+    unpack_entry,
+)
+
+FIRST_BATCH: Final = (
+    200  # index lines of one identifier: nearly every user's whole list, in one transaction
+)
+BATCH: Final = 1000
+
+
+def visible(
+    environment: Environment, identifiers: Sequence[bytes], key_prefix: bytes, deleted: bool
+) -> Iterator[MailboxEntry]:
+    """See `MailboxList.visible`; `identifiers` as octets, `key_prefix` a collation key."""
+    entries = environment.tables[b"entries"]
+    known = frozenset(identifiers)
+
+    def is_shown(key: bytes, row: bytes, from_snapshot: bool) -> bool:
+        if not deleted and is_deleted_key(key):
+            return False
+        if from_snapshot and not takes_rights_away(row):
+            return True  # the index says so, and it is of the same moment
+        found = lookers(key, row)
+        if known.isdisjoint(found):
+            return False
+        denied = any(b"-" + identifier in found for identifier in identifiers)
+        return not denied or owner_octets(key) in known
+
+    def look_up(
+        transaction: Snapshot, keys: Sequence[bytes], from_snapshot: bool
+    ) -> list[MailboxEntry]:
+        found = []
+        for key in keys:
+            row = transaction.get(key, db=entries)
+            if row is not None and is_shown(key, row, from_snapshot):
+                found.append(unpack_entry(key, row))
+        return found
+
+    def small(transaction: Snapshot) -> list[MailboxEntry] | None:
+        keys: set[bytes] = set()
+        for identifier in identifiers:
+            found = _scan(transaction, environment, identifier, key_prefix, b"", FIRST_BATCH)
+            if len(found) == FIRST_BATCH:
+                return None
+            keys.update(found)
+        return look_up(transaction, sorted(keys), True)
+
+    whole = environment.read(small)
+    if whole is not None:
+        yield from whole
+        return
+    ranges = [_range(environment, identifier, key_prefix) for identifier in identifiers]
+    merged = (key for key, _ in groupby(merge(*ranges)))
+    while keys := list(islice(merged, BATCH)):
+        yield from environment.read(lambda transaction: look_up(transaction, keys, False))
+
+
+def _range(environment: Environment, identifier: bytes, key_prefix: bytes) -> Iterator[bytes]:
+    last = b""
+
+    def scan(transaction: Snapshot) -> list[bytes]:
+        return _scan(transaction, environment, identifier, key_prefix, last, BATCH)
+
+    while True:
+        found = environment.read(scan)
+        yield from found
+        if len(found) < BATCH:
+            return
+        last = found[-1]
+
+
+def _scan(
+    transaction: Snapshot,
+    environment: Environment,
+    identifier: bytes,
+    key_prefix: bytes,
+    last: bytes,
+    limit: int,
+) -> list[bytes]:
+    """At most `limit` collation keys that the index has for an identifier."""
+    head = digest(identifier)
+    prefix = head + key_prefix
+    cursor = transaction.cursor(db=environment.tables[b"lookers"])
+    if not cursor.set_range(head + last + b"\0" if last else prefix):
+        return []
+    found = islice(cursor.iternext(keys=True, values=False), limit)
+    return [key[DIGEST_OCTETS:] for key in takewhile(lambda key: key.startswith(prefix), found)]

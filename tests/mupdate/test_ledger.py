@@ -1,0 +1,77 @@
+"""Group commit: outcomes in order, each caller his own, everything durable first."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from murder.errors import Code, Refusal
+from murder.model.entry import EntryState, MailboxEntry
+from murder.model.name import MailboxName
+from murder.mupdate.change import PutEntry, RemoveEntry
+from murder.mupdate.ledger import Ledger
+from murder.mupdate.mboxlist import Committed, MailboxList
+from murder.mupdate.transaction import ListTransaction
+
+
+def entry(name: str) -> MailboxEntry:
+    return MailboxEntry(MailboxName(name.encode()), EntryState.ACTIVE, b"be1!p", b"")
+
+
+def test_changes_of_one_turn_share_a_commit_and_listeners_hear_first(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        mailboxes = MailboxList.open(tmp_path)
+        heard: list[Committed] = []
+        ledger = Ledger(mailboxes, heard.append)
+        seqs = await asyncio.gather(*(ledger.commit([PutEntry(entry(f"a{i}"))]) for i in range(9)))
+        assert seqs == list(range(1, 10))
+        assert len(heard) == 1 and [change.seq for change in heard[0].changes] == seqs
+        assert heard[0].mark == mailboxes.mark()
+        await ledger.commit([RemoveEntry(MailboxName(b"never"))])
+        assert len(heard) == 1  # nothing changed, nothing to hear
+        await ledger.close()
+        mailboxes.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_refused_or_failing_proposal_fails_alone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        mailboxes = MailboxList.open(tmp_path)
+        ledger = Ledger(mailboxes)
+
+        def take(transaction: ListTransaction) -> None:
+            if transaction.find(b"x") is not None:
+                raise Refusal(Code.ALREADY_EXISTS, "taken")
+            transaction.put(entry("x"))
+
+        def bug(transaction: ListTransaction) -> None:
+            transaction.put(entry("never"))
+            raise ZeroDivisionError
+
+        found = await asyncio.gather(
+            ledger.submit(take), ledger.submit(take), ledger.submit(bug), return_exceptions=True
+        )
+        assert [type(one) for one in found] == [type(None), Refusal, ZeroDivisionError]
+        assert [one.name for one in mailboxes.walk()] == [b"x"]
+        long = MailboxEntry(MailboxName(b"x" * 999), EntryState.ACTIVE, b"")
+        with pytest.raises(Refusal):
+            await ledger.commit([PutEntry(entry("y")), PutEntry(long)])
+        assert mailboxes.find(b"y") is None
+        await ledger.close()
+        mailboxes.close()
+
+    asyncio.run(scenario())
+
+
+def test_close_waits_for_what_was_proposed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        mailboxes = MailboxList.open(tmp_path)
+        ledger = Ledger(mailboxes)
+        tasks = [asyncio.ensure_future(ledger.commit([PutEntry(entry(f"a{i}"))])) for i in range(3)]
+        await asyncio.sleep(0)
+        await ledger.close()
+        assert mailboxes.count() == 3 and all(task.done() for task in tasks)
+        mailboxes.close()
+
+    asyncio.run(scenario())
