@@ -114,14 +114,14 @@ class Ledger:
                 lambda transaction: [_outcome(proposal, transaction) for proposal in proposals]
             )
             return outcomes, [committed]
-        except Exception as error:  # the end of a task: each caller is given the error
+        except Exception as error:  # noqa: BLE001 - the end of a task: each caller is given the error
             if len(proposals) == 1 or isinstance(error, Refusal):
                 return [error] * len(proposals), []
         found: list[object] = []
         commits: list[Committed] = []
         for proposal in proposals:
-            outcomes, committed_alone = self._decide([proposal])
-            found += outcomes
+            outcome, committed_alone = self._decide([proposal])
+            found += outcome
             commits += committed_alone
         return found, commits
 
