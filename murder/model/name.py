@@ -171,7 +171,7 @@ class Namespace:
         explicit, domain = self._explicit_domain(stem, user)
         head, mark, tail = explicit.partition(separator)
         if head.upper() == b"INBOX" and (not self.alternative or not mark):
-            return MailboxName(inbox_of(user) + (b"." + self._inward(tail) if mark else b""))
+            return MailboxName(inbox_of(user) + (b"." + self.inward(tail) if mark else b""))
         return self._place(explicit, domain, user)
 
     def _explicit_domain(self, stem: bytes, user: str) -> tuple[bytes, bytes]:
@@ -185,15 +185,15 @@ class Namespace:
     def _place(self, stem: bytes, domain: bytes, user: str) -> MailboxName:
         users, shared = self.users_prefix, self.shared_prefix
         if stem.startswith(users):
-            inner = USER_ROOT + b"." + self._inward(stem[len(users) :])
+            inner = USER_ROOT + b"." + self.inward(stem[len(users) :])
         elif not self.alternative:
-            inner = self._inward(stem)
+            inner = self.inward(stem)
         elif stem.startswith(shared):
-            inner = self._inward(stem[len(shared) :])
+            inner = self.inward(stem[len(shared) :])
         elif stem in (users[:-1], shared[:-1]):
             raise Refusal(Code.NONEXISTENT, f"{display(stem)} holds mailboxes but is none")
         else:
-            return MailboxName(inbox_of(user) + b"." + self._inward(stem))
+            return MailboxName(inbox_of(user) + b"." + self.inward(stem))
         return MailboxName(domain + b"!" + inner if domain else inner)
 
     def external(self, name: MailboxName, user: str) -> bytes:
@@ -210,7 +210,8 @@ class Namespace:
             return shown + b"@" + domain if foreign else shown
         return self.shared_prefix + self._outward(rest)
 
-    def _inward(self, octets: bytes) -> bytes:
+    def inward(self, octets: bytes) -> bytes:
+        """A part of an external name in canonical octets (for searching by prefix)."""
         return octets.translate(_UNIX_TO_INTERNAL) if self.unix_hierarchy else octets
 
     def _outward(self, octets: bytes) -> bytes:

@@ -1,0 +1,263 @@
+"""LIST as a pure computation: which names a pattern shows to a user, with the levels above them.
+
+Frontend and backend share it; what exists and who may see it comes from outside as names in collation order
+(`MailboxList.visible`), which is why nothing is ever held but one path down the tree. RFC 3501 §6.3.8, RFC 5258.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from murder.errors import Code, Refusal
+from murder.model.listmatch import (
+    MAX_PATTERN_OCTETS,
+    compile_pattern,
+    literal_head,
+    simplified,
+)
+from murder.model.name import (
+    USER_ROOT,
+    MailboxName,
+    Namespace,
+    ancestors_of,
+    collation_key,
+    inbox_of,
+    split_domain,
+)
+
+INBOX: Final = b"INBOX"
+
+
+@dataclass(frozen=True, slots=True)
+class ListRow:
+    """One answer. `name` is None for a level that is no more than a prefix (`user`, `Other Users`).
+
+    `exists`: it is a mailbox that the user may see; else only a level above one (\\Noselect, or \\NonExistent).
+    `chosen`: it fulfils the selection options. `chosen_below`: something below it does (CHILDINFO, RFC 5258 §3.5).
+    """
+
+    external: bytes
+    name: MailboxName | None
+    exists: bool
+    chosen: bool
+    has_children: bool
+    chosen_below: bool = False
+
+
+class ListQuery:
+    """Reference and patterns of one command, as one user in one namespace means them.
+
+    Raises Refusal(LIMIT) for a pattern that is too long. `prefixes`: a name that can match starts with one of
+    these (canonical form), in collation order and without overlap; look no further than there.
+    """
+
+    def __init__(
+        self, namespace: Namespace, user: str, reference: bytes, patterns: Sequence[bytes]
+    ) -> None:
+        self.namespace = namespace
+        self.user = user
+        self.own = inbox_of(user)
+        absolute = [self._absolute(reference, pattern) for pattern in patterns]
+        separator = namespace.separator
+        self._patterns = [compile_pattern(pattern, separator) for pattern in absolute]
+        self._level_patterns = [
+            compile_pattern(pattern, separator) for pattern in absolute if pattern.endswith(b"%")
+        ]
+        self._inbox_shown = any(
+            compile_pattern(pattern.upper(), separator).fullmatch(INBOX) for pattern in absolute
+        )
+        self.prefixes = _without_overlap(
+            prefix for pattern in absolute for prefix in self._prefixes_of(pattern)
+        )
+
+    def _absolute(self, reference: bytes, pattern: bytes) -> bytes:
+        separator = self.namespace.separator
+        if reference.endswith(separator) and pattern.startswith(separator):
+            pattern = pattern[1:]
+        whole = simplified(reference + pattern)
+        if len(whole) > MAX_PATTERN_OCTETS:
+            raise Refusal(Code.LIMIT, f"A pattern may have {MAX_PATTERN_OCTETS} octets")
+        if whole[:5].upper() == INBOX and whole[5:6] in (b"", b"%", b"*", separator):
+            return INBOX + whole[5:]
+        return whole
+
+    def matches(self, external: bytes) -> bool:
+        """Whether a pattern shows this name."""
+        if external == INBOX:
+            return self._inbox_shown
+        return any(pattern.fullmatch(external) for pattern in self._patterns)
+
+    def matches_level(self, external: bytes) -> bool:
+        """Whether a pattern that ends with `%` shows this level although it is no mailbox."""
+        return any(pattern.fullmatch(external) for pattern in self._level_patterns)
+
+    def _prefixes_of(self, pattern: bytes) -> Iterator[bytes]:
+        head = literal_head(pattern)
+        own, namespace = self.own, self.namespace
+        domain = split_domain(own)[0]
+        mark = domain + b"!" if domain else b""
+        users, shared = namespace.users_prefix, namespace.shared_prefix
+        separator = namespace.separator
+        if INBOX.startswith(head.upper()):
+            yield own
+        if head == INBOX and INBOX == pattern:
+            return
+        inward = namespace.inward
+        if not namespace.alternative:
+            if head.startswith(INBOX + separator):
+                yield own + b"." + inward(head[6:])
+            else:
+                yield mark + inward(self._without_domain(head))
+            return
+        if head.startswith(users):
+            yield mark + USER_ROOT + b"." + inward(self._without_domain(head)[len(users) :])
+        elif head.startswith(shared):
+            yield mark + inward(head[len(shared) :])
+        else:
+            yield own + b"." + inward(head)
+            if users.startswith(head):
+                yield mark + USER_ROOT + b"."
+            if shared.startswith(head):
+                yield mark
+
+    def _without_domain(self, head: bytes) -> bytes:
+        """`user/name@do*` may mean any mailbox of the name."""
+        if head.startswith(self.namespace.users_prefix):
+            return head.partition(b"@")[0]
+        return head
+
+    def levels_of(self, name: MailboxName) -> list[tuple[bytes, MailboxName | None]]:
+        """`(external, name)` of all levels above a mailbox as this user sees them, outermost first."""
+        own, namespace, user = self.own, self.namespace, self.user
+        above = ancestors_of(name)
+        above.reverse()
+        if name == own or name.startswith(own + b"."):
+            if namespace.alternative:
+                above = [level for level in above if level != own]
+            return [(namespace.external(level, user), level) for level in above]
+        levels: list[tuple[bytes, MailboxName | None]] = [
+            (namespace.external(level, user), level) for level in above
+        ]
+        if split_domain(name)[1].startswith(USER_ROOT + b"."):
+            levels.insert(0, (namespace.users_prefix[:-1], None))
+        elif namespace.alternative:
+            levels.insert(0, (namespace.shared_prefix[:-1], None))
+        return levels
+
+
+def _without_overlap(prefixes: Iterable[bytes]) -> tuple[bytes, ...]:
+    kept: list[bytes] = []
+    for prefix in sorted(set(prefixes), key=collation_key):
+        if not any(prefix.startswith(shorter) for shorter in kept):
+            kept.append(prefix)
+    return tuple(kept)
+
+
+@dataclass(slots=True)
+class _Node:
+    external: bytes
+    name: MailboxName | None
+    exists: bool
+    chosen: bool
+    shown: bool  # a pattern shows it
+    has_children: bool = False
+    chosen_below: bool = False
+    final: bool = False  # nothing below it will come any more
+
+
+class ListWalk:
+    """Names in, rows out: `push` each visible name in collation order, then `end`.
+
+    `levels`: also show levels that are no mailboxes where a pattern ends with `%` (LIST and LSUB do, a LIST with
+    selection options does not). `recursive`: also show what is not chosen but has something chosen below
+    (RECURSIVEMATCH, RFC 5258 §3.1).
+    """
+
+    def __init__(self, query: ListQuery, *, levels: bool = True, recursive: bool = False) -> None:
+        self._query = query
+        self._levels = levels
+        self._recursive = recursive
+        self._path: list[_Node] = []  # from the top down to the last name
+        self._waiting: deque[_Node] = deque()  # not yet decided, in order
+        self._roots_shown: set[bytes] = set()
+
+    def push(self, name: MailboxName, *, exists: bool = True, chosen: bool = True) -> list[ListRow]:
+        """The rows that are certain now; most often that of the name before."""
+        query, path = self._query, self._path
+        levels = query.levels_of(name)
+        depth = 0
+        for external, level in levels:
+            if depth >= len(path) or (path[depth].external, path[depth].name) != (external, level):
+                break
+            depth += 1
+        self._close(depth)
+        for external, level in levels[depth:]:
+            self._open(external, level, exists=False, chosen=False)
+        for above in path:
+            above.has_children = above.has_children or exists
+            above.chosen_below = above.chosen_below or chosen
+        self._open(query.namespace.external(name, query.user), name, exists, chosen)
+        return self._certain()
+
+    def end(self) -> list[ListRow]:
+        """What was still waiting."""
+        self._close(0)
+        return self._certain()
+
+    def rows(self, names: Iterable[MailboxName]) -> Iterator[ListRow]:
+        """All at once, for callers that need no pauses."""
+        for name in names:
+            yield from self.push(name)
+        yield from self.end()
+
+    def _open(self, external: bytes, name: MailboxName | None, exists: bool, chosen: bool) -> None:
+        query = self._query
+        if exists or chosen or self._recursive:
+            shown = query.matches(external)
+        else:
+            shown = self._levels and query.matches_level(external)
+        node = _Node(external, name, exists, chosen, shown)
+        self._path.append(node)
+        if shown:
+            self._waiting.append(node)
+
+    def _close(self, depth: int) -> None:
+        for node in self._path[depth:]:
+            node.final = True
+        del self._path[depth:]
+
+    def _certain(self) -> list[ListRow]:
+        rows = []
+        waiting = self._waiting
+        while waiting and self._is_decided(waiting[0]):
+            node = waiting.popleft()
+            if not self._is_answer(node):
+                continue
+            if node.name is None:
+                if node.external in self._roots_shown:
+                    continue
+                self._roots_shown.add(node.external)
+            rows.append(
+                ListRow(
+                    node.external,
+                    node.name,
+                    node.exists,
+                    node.chosen,
+                    node.has_children,
+                    node.chosen_below,
+                )
+            )
+        return rows
+
+    def _is_decided(self, node: _Node) -> bool:
+        if node.final:
+            return True
+        return node.has_children and (node.chosen_below or not self._recursive)
+
+    def _is_answer(self, node: _Node) -> bool:
+        if node.chosen:
+            return True
+        if self._recursive:
+            return node.chosen_below
+        return not node.exists and self._levels and node.chosen_below
