@@ -39,12 +39,11 @@ def parse_command(octets: bytes, literal: Literal | None = None) -> Command:
     """Read tag and name. Raises BadSyntax; `tag_of` then gives the tag to answer with."""
     match = _COMMAND.match(octets)
     if match is None:
-        tag = _TAG.match(octets)
-        if tag is None:
+        only_tag = _TAG.match(octets)
+        if only_tag is None:
             raise BadSyntax("a command begins with a tag and a space", 0)
-        raise BadSyntax("a command name is expected behind the tag", tag.end())
-    tag, name = match.groups()
-    return Command(tag, name.upper(), octets, match.end(), literal)
+        raise BadSyntax("a command name is expected behind the tag", only_tag.end())
+    return Command(match.group(1), match.group(2).upper(), octets, match.end(), literal)
 
 
 def tag_of(octets: bytes) -> bytes:
