@@ -10,7 +10,6 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import tomli
@@ -126,7 +125,7 @@ class _Reader:
             name: self.section(f'servers."{name}"', ServerConfig, table)
             for name, table in value.items()
         }
-        return MappingProxyType(made)
+        return made
 
     def section(self, prefix: str, cls: type, table: object) -> Any:
         """One dataclass of one table; None where that failed (a Problem tells)."""
@@ -142,7 +141,7 @@ class _Reader:
             dotted = f"{prefix}.{name}"
             stem = name.removesuffix(FILE_SUFFIX)
             if nested is not None and isinstance(value, dict) and name not in fields:
-                values.setdefault("settings", {})[name] = MappingProxyType(value)
+                values.setdefault("settings", {})[name] = value
             elif name in fields:
                 self._value(values, fields[name], hints[name], value, dotted)
             elif stem != name and stem in fields and fields[stem].metadata.get("secret"):

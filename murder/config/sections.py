@@ -10,7 +10,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal
 
 from murder.config.value import Endpoint, Network, option, parse_network, required
@@ -276,9 +275,7 @@ class PluginsConfig:
         ("placement_with_parent", "placement_emptiest", "referral_when_able"),
         "Plugins that decide, asked first to last. The store and the auth plugin are named elsewhere.",
     )
-    settings: Mapping[str, Mapping[str, object]] = field(
-        default_factory=lambda: MappingProxyType({}), repr=False
-    )
+    settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict, repr=False)
     """The tables `[plugins.NAME]` as they stand in the file, by plugin name."""
 
 
@@ -296,7 +293,7 @@ class LogConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A whole murder.toml. `file` is where it came from."""
+    """A whole murder.toml. `file` is where it came from. It can be pickled: workers get theirs from the supervisor."""
 
     file: Path
     node: NodeConfig
@@ -306,7 +303,7 @@ class Config:
     backend: BackendConfig = field(default_factory=BackendConfig)
     namespace: NamespaceConfig = field(default_factory=NamespaceConfig)
     auth: AuthConfig = field(default_factory=AuthConfig)
-    servers: Mapping[str, ServerConfig] = field(default_factory=lambda: MappingProxyType({}))
+    servers: Mapping[str, ServerConfig] = field(default_factory=dict)
     plugins: PluginsConfig = field(default_factory=PluginsConfig)
     log: LogConfig = field(default_factory=LogConfig)
 

@@ -4,10 +4,13 @@ Between nodes both sides show a certificate of the cluster's authority: its DNS 
 `murder:role:…` what it may be. Clients of mail need no certificate; one that they show must verify all the same.
 """
 
+import functools
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from murder.config import TlsConfig
 
 ROLE_URI: Final = "murder:role:"
 
@@ -58,6 +61,31 @@ def client_context(
     return context
 
 
+@functools.cache  # one context a process: STARTTLS and implicit TLS share it, a reload reaches both
+def listening_context(tls: TlsConfig, *, public: bool) -> ssl.SSLContext | None:
+    """The context of this node's listeners; None without certificates. `public`: the certificate for mail clients.
+
+    Raises OSError, ssl.SSLError.
+    """
+    certificate, key = _shown_by(tls, public=public)
+    if certificate is None or key is None:
+        return None
+    return server_context(certificate, key, tls.ca, tls.minimum_version)
+
+
+def reload_context(context: ssl.SSLContext, tls: TlsConfig, *, public: bool) -> None:
+    """Read the files again; new connections use them. Raises OSError, ssl.SSLError, and then nothing changed."""
+    certificate, key = _shown_by(tls, public=public)
+    if certificate is not None and key is not None:
+        context.load_cert_chain(certificate, key)
+
+
+def _shown_by(tls: TlsConfig, *, public: bool) -> tuple[Path | None, Path | None]:
+    if public and tls.public_certificate is not None:
+        return tls.public_certificate, tls.public_key
+    return tls.certificate, tls.key
+
+
 def _version(text: str) -> ssl.TLSVersion:
     return {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}[text]
 
@@ -66,13 +94,7 @@ def read_certificate(shown: dict[str, Any] | None) -> PeerCertificate | None:
     """From `SSLObject.getpeercert()`: only verified certificates come out of it with content."""
     if not shown:
         return None
-    names = [
-        value.lower()
-        for kind, value in shown.get("subjectAltName", ())
-        if kind == "DNS"
-    ]
+    names = [value.lower() for kind, value in shown.get("subjectAltName", ()) if kind == "DNS"]
     uris = [value for kind, value in shown.get("subjectAltName", ()) if kind == "URI"]
-    roles = frozenset(
-        uri.removeprefix(ROLE_URI) for uri in uris if uri.startswith(ROLE_URI)
-    )
+    roles = frozenset(uri.removeprefix(ROLE_URI) for uri in uris if uri.startswith(ROLE_URI))
     return PeerCertificate(tuple(names), roles)

@@ -1,0 +1,261 @@
+"""A role in this process: its class, its listeners on sockets bound before, and its start, reload, drain and stop.
+
+`workers` decides how many processes run this. Knows no protocol: a role's services do.
+"""
+
+import asyncio
+import errno
+import importlib
+import os
+import socket
+import ssl
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Protocol, runtime_checkable
+
+from murder.config import ClientConfig, Config, ConfigError, Endpoint, Problem
+from murder.config.value import ANY_HOST
+from murder.hooks import Plugins
+from murder.log import logger
+from murder.net.listener import Bounds, Listener, Service
+from murder.net.tls import listening_context, reload_context
+
+ROLE_CLASSES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "mupdate": "murder.mupdate.role:MupdateRole",
+        "frontend": "murder.frontend.role:FrontendRole",
+        "backend": "murder.backend.role:BackendRole",
+    }
+)
+# key of the configuration -> (service of the role, TLS from the first octet)
+LISTENERS: Final[Mapping[str, tuple[str, bool]]] = MappingProxyType(
+    {
+        "listen": ("mupdate", False),
+        "imap": ("imap", False),
+        "imaps": ("imap", True),
+        "pop3": ("pop3", False),
+        "pop3s": ("pop3", True),
+        "lmtp": ("lmtp", False),
+    }
+)
+REFUSALS: Final[Mapping[str, bytes]] = MappingProxyType(
+    {
+        "mupdate": b'* BYE "Too many connections, try again later"\r\n',
+        "imap": b"* BYE [UNAVAILABLE] Too many connections, try again later\r\n",
+        "pop3": b"-ERR [SYS/TEMP] Too many connections, try again later\r\n",
+        "lmtp": b"421 4.3.2 Too many connections, try again later\r\n",
+    }
+)
+BACKLOG: Final = 4096  # the kernel cuts it to net.core.somaxconn
+STOP_GRACE_S: Final = 2.0  # beyond the drain, before a role that does not end is left alone
+
+
+class Role(Protocol):
+    """What `murder/<role>/role.py` offers.
+
+    Made with `(config, plugins, worker)`. Worker 0 is the only one where a role runs in one process. In several,
+    worker 0 of a frontend is the process that follows the master and writes the host's list (no listeners), 1 … N
+    serve clients; a backend's are 0 … N-1, all serve, and 0 starts first, alone.
+    """
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        """Drain: end sessions at quiet points, within `[node] drain_timeout_s`."""
+        ...
+
+    def services(self) -> Mapping[str, Service]: ...
+
+
+@runtime_checkable
+class Reloads(Protocol):
+    """The optional power of a role to take a new configuration while it runs."""
+
+    def reload(self, config: Config) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One thing to listen on: `key` is its name in the role's section, as `imaps`."""
+
+    role: str
+    key: str
+    endpoint: Endpoint
+
+    @property
+    def service(self) -> str:
+        return LISTENERS[self.key][0]
+
+    @property
+    def implicit_tls(self) -> bool:
+        return LISTENERS[self.key][1]
+
+    @property
+    def dotted(self) -> str:
+        return f"{self.role}.{self.key}"
+
+
+def section_of(config: Config, role: str) -> ClientConfig | None:
+    """The role's own section, where it serves mail clients."""
+    return {"frontend": config.frontend, "backend": config.backend}.get(role)
+
+
+def ports_of(config: Config, role: str) -> list[Port]:
+    """All that a role listens on, in the order of the keys; `*` becomes both address families."""
+    section = section_of(config, role) or config.mupdate
+    return [
+        Port(role, key, endpoint)
+        for key in LISTENERS
+        for configured in getattr(section, key, ())
+        for endpoint in _families(configured)
+    ]
+
+
+def _families(endpoint: Endpoint) -> Iterable[Endpoint]:
+    if endpoint.host != ANY_HOST:
+        return (endpoint,)
+    both = (Endpoint("0.0.0.0", endpoint.port), Endpoint("::", endpoint.port))  # noqa: S104 (asked for)
+    return both if socket.has_ipv6 and os.path.exists("/proc/net/if_inet6") else both[:1]
+
+
+def bind(config: Config, port: Port, count: int) -> list[socket.socket]:
+    """Bind and listen, `count` sockets sharing the port. Raises ConfigError with what is in the way."""
+    sockets: list[socket.socket] = []
+    try:
+        family, address = _resolved(port.endpoint)
+        sockets.append(_bound(family, address, shared=False))
+        if count > 1:  # the first was a probe: a port that is shared would hide who else has it
+            sockets.pop().close()
+            sockets += [_bound(family, address, shared=True) for _ in range(count)]
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        problem = Problem(config.file, port.dotted, _why_not_bound(port.endpoint, error))
+        raise ConfigError([problem]) from None
+    return sockets
+
+
+def _resolved(endpoint: Endpoint) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    found = socket.getaddrinfo(
+        endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    family, _, _, _, address = found[0]
+    return family, (str(address[0]), int(address[1]))
+
+
+def _bound(
+    family: socket.AddressFamily, address: tuple[str, int], *, shared: bool
+) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _why_not_bound(endpoint: Endpoint, error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return f"cannot listen on {endpoint}: the name {endpoint.host!r} has no address"
+    advice = {
+        errno.EADDRINUSE: "the port is in use; stop the other program (`ss -ltnp` shows it) or "
+        "choose another port",
+        errno.EACCES: "not allowed; ports below 1024 need root (then set node.user) or "
+        "CAP_NET_BIND_SERVICE",
+        errno.EADDRNOTAVAIL: "this host has no such address",
+    }
+    why = advice.get(error.errno or 0, error.strerror or str(error))
+    return f"cannot listen on {endpoint}: {why}"
+
+
+def make_role(target: str, config: Config, plugins: Plugins, worker: int) -> Role:
+    """Import `module:Class` and make the role."""
+    module, _, name = target.partition(":")
+    role: Role = getattr(importlib.import_module(module), name)(config, plugins, worker)
+    return role
+
+
+def context_for(config: Config, role: str) -> ssl.SSLContext | None:
+    """The TLS context of a role's listeners; None without certificates. Frontends show the public certificate."""
+    return listening_context(config.tls, public=role == "frontend")
+
+
+class RoleServer:
+    """One role in one process."""
+
+    def __init__(
+        self,
+        config: Config,
+        plugins: Plugins,
+        role: str,
+        worker: int,
+        bound: Sequence[tuple[Port, socket.socket]],
+        target: str = "",
+    ) -> None:
+        self._config = config
+        self._name = role
+        self._worker = worker
+        self._bound = bound
+        self._role = make_role(target or ROLE_CLASSES[role], config, plugins, worker)
+        self._listeners: list[Listener] = []
+        self._log = logger(role=role)
+
+    async def start(self) -> None:
+        """Start the role, then listen. Raises what the role raises; ConfigError for a service that is missing."""
+        await self._role.start()
+        services = self._role.services()
+        tls = context_for(self._config, self._name) if self._bound else None
+        for port, sock in self._bound:
+            if port.service not in services:
+                text = f"the {self._name} role serves no {port.service}; remove the key"
+                raise ConfigError([Problem(self._config.file, port.dotted, text)])
+            if port.implicit_tls and tls is None:
+                text = "needs a certificate; set tls.certificate and tls.key"
+                raise ConfigError([Problem(self._config.file, port.dotted, text)])
+            listener = Listener(
+                sock,
+                services[port.service],
+                self._bounds(port.service),
+                tls if port.implicit_tls else None,
+            )
+            await listener.start()
+            self._listeners.append(listener)
+        self._log.info("role.started", worker=self._worker, listeners=len(self._listeners))
+
+    def _bounds(self, service: str) -> Bounds:
+        section = section_of(self._config, self._name) or self._config.mupdate
+        return Bounds(max_connections=section.max_connections, refusal=REFUSALS[service])
+
+    def reload(self, config: Config) -> None:
+        """Read the certificates again, and let the role take what it can of a new configuration."""
+        context = context_for(self._config, self._name)
+        if context is not None:
+            reload_context(context, self._config.tls, public=self._name == "frontend")
+        if isinstance(self._role, Reloads):
+            self._role.reload(config)
+        self._log.info("role.reloaded", worker=self._worker)
+
+    async def stop(self) -> None:
+        """Stop accepting, drain, cut off whoever is left. Bounded; never raises."""
+        for listener in self._listeners:
+            listener.stop_accepting()
+        limit_s = self._config.node.drain_timeout_s + STOP_GRACE_S
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._role.stop()
+        except TimeoutError:
+            self._log.warning("role.stuck", worker=self._worker, elapsed_ms=int(limit_s * 1000))
+        except Exception:  # the end of a task: the rest must still be stopped
+            self._log.exception("role.failed", worker=self._worker)
+        for listener in self._listeners:
+            listener.abort()
+        self._log.info("role.stopped", worker=self._worker)
