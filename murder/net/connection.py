@@ -10,7 +10,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.net.tls import PeerCertificate, read_certificate
@@ -101,9 +101,10 @@ class Connection(asyncio.BufferedProtocol):
     # --- what the loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.set_write_buffer_limits(WRITE_HIGH_OCTETS, WRITE_LOW_OCTETS)
+        self.transport = cast(
+            asyncio.Transport, transport
+        )  # uvloop's are no subclasses of it
+        self.transport.set_write_buffer_limits(WRITE_HIGH_OCTETS, WRITE_LOW_OCTETS)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.peer, self.peer_port = peer[0], peer[1]

@@ -51,13 +51,14 @@ class Listener:
         )
 
     def _accept(self) -> Connection:
+        return Connection(self._admit, self.connections.discard)
+
+    def _admit(self, connection: Connection) -> Receiver:
+        """The connection stands (TLS handshakes that fail never come here)."""
         if len(self.connections) >= self._bounds.max_connections:
-            return Connection(
-                lambda connection: _Refused(connection, self._bounds.refusal)
-            )
-        connection = Connection(self._service, self.connections.discard)
+            return _Refused(connection, self._bounds.refusal)
         self.connections.add(connection)
-        return connection
+        return self._service(connection)
 
     def stop_accepting(self) -> None:
         if self._server is not None:
