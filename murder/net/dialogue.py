@@ -81,9 +81,13 @@ class Dialogue(ABC):
         if self._waiter is not None:
             if not self._waiter.done():
                 self._waiter.set_result(None)
-        elif self._task is None:
+            return
+        if self._task is None:
             self._pump()
-        if self.session.held > HELD_OCTETS:
+        # A message that is still coming in is bounded by its session; what nobody takes out now is bounded here.
+        if self.session.held > HELD_OCTETS and (
+            self._task is not None or not self.may_proceed()
+        ):
             self.connection.pause_reading()
 
     def writable(self) -> None:

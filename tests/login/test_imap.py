@@ -330,6 +330,24 @@ def test_an_endless_line_ends_the_connection_with_words() -> None:
     play(scene)
 
 
+def test_a_command_larger_than_what_is_held_for_a_busy_session_comes_through() -> None:
+    async def scene() -> None:
+        async with role(PLAIN) as connect:
+            client = await connect()
+            await client.line()
+            await client.ask(b"a LOGIN ana secret\r\n")
+            client.send(
+                b"b SLOW\r\nc NOOP {1000000+}\r\n"
+                + b"x" * 1_000_000
+                + b"\r\nd NOOP\r\n"
+            )
+            assert await client.line() == b"b OK slow\r\n"
+            assert (await client.line()).startswith(b"c OK")
+            assert (await client.line()).startswith(b"d OK")
+
+    play(scene)
+
+
 def test_beyond_the_limit_a_connection_is_refused_with_words() -> None:
     async def scene() -> None:
         async with role(PLAIN, bounds=Bounds(1, b"* BYE Too many\r\n")) as connect:
