@@ -100,6 +100,9 @@ class ListTransaction:
         row = self._lmdb.get(key, db=self._entries)
         return None if row is None else unpack_entry(key, row)
 
+    def intent(self, intent_id: str) -> bytes | None:
+        return self._lmdb.get(intent_id.encode(), db=self._tables[b"intents"])
+
     def note(self, key: str) -> bytes | None:
         return self._lmdb.get(key.encode(), db=self._tables[b"notes"])
 

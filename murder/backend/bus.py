@@ -1,0 +1,88 @@
+"""The bus between the workers of one backend: datagrams that say which mailbox has changed.
+
+A hint, not a record: a lost datagram is made good by the next command's look into the store. Sockets lie in
+the data folder, so that only this node's processes reach them. Knows nothing of mailboxes.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+MAX_DATAGRAM: Final = 512
+SOCKET_BUFFER: Final = 1024 * 1024
+
+
+class Bus:
+    """One worker's end. `heard` is called with each datagram from another worker."""
+
+    def __init__(self, folder: Path, worker: int, heard: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._own = f"worker-{worker}.sock"
+        self._heard = heard
+        self._directory = -1
+        self._socket: socket.socket | None = None
+        self._peers: list[str] = []
+        self._peers_at = -1
+
+    def start(self) -> None:
+        """Bind this worker's socket; one left by a process that died is replaced."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._own, dir_fd=self._directory)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
+        sock.bind(self._path(self._own))
+        self._socket = sock
+        asyncio.get_running_loop().add_reader(sock.fileno(), self._readable)
+
+    def _path(self, name: str) -> str:
+        """Through the open folder where the system can: socket paths are limited to 107 octets."""
+        if os.path.isdir("/proc/self/fd"):
+            return f"/proc/self/fd/{self._directory}/{name}"
+        return str(self._folder / name)
+
+    def _readable(self) -> None:
+        assert self._socket is not None
+        for _ in range(100):  # then let the loop see to others
+            try:
+                data = self._socket.recv(MAX_DATAGRAM)
+            except BlockingIOError:
+                return
+            self._heard(data.decode("utf-8", "replace"))
+
+    def tell(self, text: str) -> None:
+        """Send to every other worker. One that does not keep up misses it."""
+        if self._socket is None:
+            return
+        data = text.encode()
+        for peer in self._others():
+            try:
+                self._socket.sendto(data, self._path(peer))
+            except BlockingIOError:
+                pass
+            except OSError:  # the worker has died; its successor binds anew
+                self._peers_at = -1
+
+    def _others(self) -> list[str]:
+        changed_at = os.stat(self._directory).st_mtime_ns
+        if changed_at != self._peers_at:
+            names = os.listdir(self._directory)
+            self._peers = [n for n in names if n != self._own and n.endswith(".sock")]
+            self._peers_at = changed_at
+        return self._peers
+
+    def stop(self) -> None:
+        """Leave: nothing is heard any more."""
+        if self._socket is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        self._socket.close()
+        self._socket = None
+        with contextlib.suppress(OSError):
+            os.unlink(self._own, dir_fd=self._directory)
+        os.close(self._directory)

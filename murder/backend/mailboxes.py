@@ -1,0 +1,190 @@
+"""The mailboxes of this backend and who may do what in them: the local list, rights, opening.
+
+IMAP, POP3 and LMTP share it. The list says what exists and who may see it; the store keeps messages only. RFC 4314.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from murder.api.auth import Identity
+from murder.api.store import Mailbox, MailboxStore
+from murder.errors import Code, Refusal
+from murder.login.gate import Login
+from murder.model.acl import (
+    ADMINISTER,
+    ANYONE,
+    CREATE_CHILD,
+    DELETE_MAILBOX,
+    LOOKUP,
+    OWNER_ALWAYS,
+    OWNER_RIGHTS,
+    POST,
+    Acl,
+    Rights,
+    expand_rights,
+    format_acl,
+    identifiers_of,
+    parse_acl,
+)
+from murder.model.entry import MailboxEntry
+from murder.model.name import (
+    MailboxName,
+    Namespace,
+    ancestors_of,
+    display,
+    inbox_of,
+    is_below,
+    is_deleted,
+    owner_of,
+)
+from murder.mupdate.mboxlist import MailboxList
+
+ADMIN_RIGHTS: Final = expand_rights({LOOKUP, CREATE_CHILD, DELETE_MAILBOX, ADMINISTER})
+SHARED_DEFAULT: Final = frozenset("lrs")  # Cyrus' `defaultacl: anyone lrs`
+MANAGED: Final = frozenset({LOOKUP, "r", "i", CREATE_CHILD, DELETE_MAILBOX, ADMINISTER})
+
+
+@dataclass(frozen=True, slots=True)
+class Accessible:
+    """A mailbox that somebody may use, with what he may do in it."""
+
+    entry: MailboxEntry
+    rights: Rights
+
+    @property
+    def name(self) -> MailboxName:
+        return self.entry.name
+
+
+class Mailboxes:
+    """See the module. Reading the list takes microseconds and is done in the event loop."""
+
+    def __init__(
+        self, mailbox_list: MailboxList, store: MailboxStore, namespace: Namespace
+    ) -> None:
+        self.list = mailbox_list
+        self.store = store
+        self.namespace = namespace
+
+    def find(self, name: MailboxName) -> MailboxEntry | None:
+        """The row of a mailbox that exists here (one that is just being made does not)."""
+        entry = self.list.find(name)
+        return entry if entry is not None and entry.is_active else None
+
+    # --- rights
+
+    def rights(self, entry: MailboxEntry, login: Login) -> Rights:
+        """All that somebody may do. Owners keep `l` and `a`; administrators have the hierarchy, not the mail."""
+        return rights_in(entry, login.identity, login.is_admin)
+
+    def look(self, name: MailboxName, login: Login) -> Accessible:
+        """A mailbox as somebody sees it. Raises Refusal(NONEXISTENT) also where he may not know of it."""
+        entry = self.find(name)
+        if entry is not None:
+            rights = self.rights(entry, login)
+            if rights & MANAGED:
+                return Accessible(entry, rights)
+        raise nonexistent(self.namespace, name, login.user)
+
+    def require(self, name: MailboxName, login: Login, needed: str) -> Accessible:
+        """As `look`, and he must have all of these rights: Refusal(NO_PERMISSION) where he only may know of it."""
+        found = self.look(name, login)
+        missing = frozenset(needed) - found.rights
+        if missing:
+            if LOOKUP not in found.rights:
+                raise nonexistent(self.namespace, name, login.user)
+            raise Refusal(
+                Code.NO_PERMISSION,
+                f"You lack the right {''.join(sorted(missing))} in this mailbox",
+            )
+        return found
+
+    async def open_for(
+        self, name: MailboxName, login: Login, needed: str
+    ) -> tuple[Mailbox, Accessible]:
+        """Open a mailbox for somebody who has these rights in it. Raises Refusal."""
+        found = self.require(name, login, needed)
+        return await self.store.open(name, login.user), found
+
+    def may_post(self, name: MailboxName, sender: str = ANYONE) -> bool:
+        """Whether mail may be delivered there: always into an INBOX, else with the right `p`."""
+        entry = self.find(name)
+        if entry is None:
+            return False
+        owner = owner_of(name)
+        if owner is not None and name == inbox_of(owner):
+            return True
+        return POST in parse_acl(entry.raw_acl).rights_for({sender, ANYONE})
+
+    # --- listing
+
+    def visible(self, login: Login, prefixes: Sequence[bytes]) -> Iterator[MailboxEntry]:
+        """What somebody may see below these prefixes, in collation order."""
+        for prefix in prefixes:
+            if login.is_admin:
+                for entry in self.list.walk(prefix):
+                    if entry.is_active and not is_deleted(entry.name):
+                        yield entry
+            else:
+                yield from self.list.visible(
+                    identifiers_of(login.user, login.identity.groups), prefix
+                )
+
+    def below(self, name: MailboxName) -> Iterator[MailboxEntry]:
+        """All mailboxes below one, not itself."""
+        return (entry for entry in self.list.below(name) if entry.is_active)
+
+    def has_children(self, name: MailboxName) -> bool:
+        return next(self.below(name), None) is not None
+
+    # --- making
+
+    def parent(self, name: MailboxName) -> MailboxEntry | None:
+        """The nearest mailbox above that exists."""
+        for above in ancestors_of(name):
+            entry = self.find(above)
+            if entry is not None:
+                return entry
+        return None
+
+    def check_may_create(self, name: MailboxName, login: Login) -> None:
+        """`k` in the parent; in one's own tree always; without a parent, administrators only. Raises Refusal."""
+        if login.is_admin:
+            return
+        parent = self.parent(name)
+        if parent is not None:
+            rights = self.rights(parent, login)
+            if CREATE_CHILD in rights:
+                return
+            if not rights & MANAGED:
+                raise nonexistent(self.namespace, name, login.user)
+        elif is_below(name, inbox_of(login.user)) and name != inbox_of(login.user):
+            return
+        raise Refusal(Code.NO_PERMISSION, "You may not create a mailbox there")
+
+    def default_acl(self, name: MailboxName) -> bytes:
+        """A new mailbox's access list: its parent's; without one, the owner's, or all may read."""
+        parent = self.parent(name)
+        if parent is not None:
+            return parent.raw_acl
+        owner = owner_of(name)
+        if owner is not None:
+            return format_acl(Acl({owner: OWNER_RIGHTS}))
+        return format_acl(Acl({ANYONE: SHARED_DEFAULT}))
+
+
+def rights_in(entry: MailboxEntry, identity: Identity, is_admin: bool = False) -> Rights:
+    """What an identity may do in a mailbox."""
+    acl = parse_acl(entry.raw_acl)
+    rights = expand_rights(acl.rights_for(identifiers_of(identity.user, identity.groups)))
+    if owner_of(entry.name) == identity.user:
+        rights |= OWNER_ALWAYS
+    if is_admin:
+        rights |= ADMIN_RIGHTS
+    return rights
+
+
+def nonexistent(namespace: Namespace, name: MailboxName, user: str) -> Refusal:
+    """The refusal for what is not there, or must look so."""
+    return Refusal(Code.NONEXISTENT, f"No such mailbox: {display(namespace.external(name, user))}")
