@@ -74,6 +74,12 @@ def site_plugins(folders: Sequence[Path]) -> Iterator[Found]:
             yield Found(file.parent.name, file)
 
 
+def bundled_settings() -> dict[str, type]:
+    """The Settings class of each bundled plugin that has one, for the example configuration."""
+    found = {one.name: getattr(load_module(one), "Settings", None) for one in bundled_plugins()}
+    return {name: cls for name, cls in found.items() if isinstance(cls, type)}
+
+
 def hooks_of(module: ModuleType) -> dict[str, Callable[..., Any]]:
     """The functions of a module that are marked with `@hookimpl`, by hook name."""
     marked: dict[str, Callable[..., Any]] = {}
@@ -281,7 +287,7 @@ class Plugins:
     ) -> None:
         self._config = config
         self._manager = manager
-        self._settings = settings
+        self.settings = {name: made for name, made in settings.items() if made is not None}
         self._hook: Any = manager.hook
 
     @property

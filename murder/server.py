@@ -115,7 +115,7 @@ def ports_of(config: Config, role: str) -> list[Port]:
 def _families(endpoint: Endpoint) -> Iterable[Endpoint]:
     if endpoint.host != ANY_HOST:
         return (endpoint,)
-    both = (Endpoint("0.0.0.0", endpoint.port), Endpoint("::", endpoint.port))  # noqa: S104 (asked for)
+    both = (Endpoint("0.0.0.0", endpoint.port), Endpoint("::", endpoint.port))
     return both if socket.has_ipv6 and os.path.exists("/proc/net/if_inet6") else both[:1]
 
 
@@ -254,7 +254,7 @@ class RoleServer:
                 await self._role.stop()
         except TimeoutError:
             self._log.warning("role.stuck", worker=self._worker, elapsed_ms=int(limit_s * 1000))
-        except Exception:  # the end of a task: the rest must still be stopped
+        except Exception:  # noqa: BLE001 (the end of a task: the rest must still be stopped)
             self._log.exception("role.failed", worker=self._worker)
         for listener in self._listeners:
             listener.abort()

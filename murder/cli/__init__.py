@@ -1,1 +1,5 @@
-"""The command line: `murder serve`, `demo`, `ctl`, `plugin`, `config`, `ca`."""
+"""The command line: `murder serve`, `demo`, `config`, `ca`, `auth`, `plugin`."""
+
+from murder.cli.program import main
+
+__all__ = ["main"]

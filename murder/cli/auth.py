@@ -1,0 +1,94 @@
+"""`murder auth`: users and passwords, where the auth plugin keeps them (the power ManagesUsers: auth_file has it)."""
+
+import getpass
+import sys
+from pathlib import Path
+
+import asyncclick as click
+
+from murder.api import ManagesUsers
+from murder.cli.options import config_option, json_option, print_json, print_table
+from murder.config import load_config
+from murder.errors import Code, Refusal
+from murder.hooks import load_plugins
+
+
+@click.group()
+def auth() -> None:
+    """Users and passwords of the auth plugin.
+
+    \b
+    murder auth add anna                       # asks for the password
+    echo "$PASSWORD" | murder auth add anna    # reads it
+    """
+
+
+def _backend(config_file: Path) -> ManagesUsers:
+    config = load_config(config_file)
+    backend = load_plugins(config, ()).auth_backend()
+    if not isinstance(backend, ManagesUsers):
+        text = f"the plugin {config.auth.plugin} does not keep users itself; use its own tools"
+        raise Refusal(Code.CANNOT, text)
+    return backend
+
+
+def _password(user: str) -> bytes:
+    """Ask on a terminal, else read one line. Never an argument: other users see those."""
+    if not sys.stdin.isatty():
+        return sys.stdin.buffer.readline().rstrip(b"\r\n")
+    first = getpass.getpass(f"Password of {user}: ")
+    if getpass.getpass("The same again: ") != first:
+        raise Refusal(Code.CANNOT, "the two are not the same; nothing was changed")
+    return first.encode("utf-8")
+
+
+@auth.command()
+@click.argument("user")
+@config_option()
+async def add(user: str, config_file: Path) -> int:
+    """Make a user; the password is asked for, or read from standard input."""
+    backend = _backend(config_file)
+    if user in {known.user for known in await backend.users()}:
+        raise Refusal(Code.ALREADY_EXISTS, f"{user} exists; `murder auth passwd {user}` changes it")
+    await backend.set_passwords({user: _password(user)})
+    click.echo(f"{user}: made")
+    return 0
+
+
+@auth.command()
+@click.argument("user")
+@config_option()
+async def passwd(user: str, config_file: Path) -> int:
+    """Change a user's password; it is asked for, or read from standard input."""
+    backend = _backend(config_file)
+    if user not in {known.user for known in await backend.users()}:
+        raise Refusal(
+            Code.NONEXISTENT, f"there is no user {user}; `murder auth add {user}` makes it"
+        )
+    await backend.set_passwords({user: _password(user)})
+    click.echo(f"{user}: changed")
+    return 0
+
+
+@auth.command()
+@click.argument("user")
+@config_option()
+async def remove(user: str, config_file: Path) -> int:
+    """Forget a user. The mail stays."""
+    if not await _backend(config_file).remove(user):
+        raise Refusal(Code.NONEXISTENT, f"there is no user {user}")
+    click.echo(f"{user}: removed")
+    return 0
+
+
+@auth.command("list")
+@config_option()
+@json_option()
+async def list_users(config_file: Path, as_json: bool) -> int:
+    """Everybody the plugin knows."""
+    known = sorted(await _backend(config_file).users(), key=lambda identity: identity.user)
+    if as_json:
+        print_json([{"user": who.user, "groups": sorted(who.groups)} for who in known])
+    else:
+        print_table(("user", "groups"), [(who.user, ",".join(sorted(who.groups))) for who in known])
+    return 0

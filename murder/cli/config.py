@@ -1,0 +1,81 @@
+"""`murder config`: check, show, example."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import asyncclick as click
+
+from murder.cli.options import config_option, json_option, print_json, role_option
+from murder.config import ROLES, Config, ConfigError, load_config
+from murder.config.load import SECTIONS
+from murder.config.write import format_config, format_example, plain, values_of
+from murder.hooks import bundled_settings, load_plugins
+from murder.preflight import check_host, check_plugins, check_start, roles_wanted
+from murder.server import ports_of
+
+
+@click.group()
+def config() -> None:
+    """Check, show, or write an example configuration."""
+
+
+@config.command()
+@config_option()
+@role_option()
+@click.option("--running", is_flag=True, help="The node runs: do not try its ports.")
+@json_option()
+def check(config_file: Path, roles: tuple[str, ...], running: bool, as_json: bool) -> int:
+    """Say what would keep this node from running; nothing is changed.
+
+    Looks at the file, certificates, plugins, host names, ports and folders. One line for each thing wrong, and exit
+    code 2; nothing wrong: 0. Without --role it checks node.roles, else every role that has something to listen on.
+    """
+    problems = []
+    try:
+        found = load_config(config_file)
+        wanted = _roles_to_check(found, roles)
+        plugins = check_start(found, wanted)
+        problems += check_plugins(found, plugins, wanted)
+        problems += check_host(found, wanted, ports=not running)
+    except ConfigError as error:
+        problems += error.problems
+    if as_json:
+        rows = [{"file": str(p.file), "key": p.key, "problem": p.text} for p in problems]
+        print_json({"ok": not problems, "problems": rows})
+    else:
+        for problem in problems:
+            click.echo(str(problem), err=True)
+        if not problems:
+            click.echo(f"{config_file}: good, as {', '.join(wanted)} {found.node.name}")
+    return 2 if problems else 0
+
+
+def _roles_to_check(found: Config, roles: Sequence[str]) -> tuple[str, ...]:
+    if roles or found.node.roles:
+        return roles_wanted(found, roles)
+    return roles_wanted(found, [role for role in ROLES if ports_of(found, role)])
+
+
+@config.command()
+@config_option()
+@json_option()
+def show(config_file: Path, as_json: bool) -> int:
+    """Print all that is in effect: defaults and what the file changes. Secrets are masked."""
+    found = load_config(config_file)
+    settings = load_plugins(found).settings
+    if not as_json:
+        click.echo(format_config(found, settings), nl=False)
+        return 0
+    shown: dict[str, Any] = {name: values_of(getattr(found, name)) for name in SECTIONS}
+    shown["servers"] = {name: values_of(server) for name, server in found.servers.items()}
+    shown["plugins"] |= {name: values_of(made) for name, made in settings.items()}
+    print_json(plain(shown))
+    return 0
+
+
+@config.command()
+def example() -> int:
+    """Print a murder.toml with every key, its default and what it means."""
+    click.echo(format_example(bundled_settings()), nl=False)
+    return 0

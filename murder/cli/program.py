@@ -1,0 +1,127 @@
+"""The command `murder`: its subcommands, loaded only when asked for, and its exit codes.
+
+0 done, 1 refused or failed, 2 usage or configuration, 3 a server could not be reached.
+"""
+
+import asyncio
+import importlib
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+import asyncclick as click
+
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE = 0, 1, 2, 3
+
+# name -> (module and attribute, one line of help)
+COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        "serve": ("murder.cli.serve:serve", "Run this node's roles: mupdate, frontend, backend."),
+        "demo": ("murder.cli.demo:demo", "A whole murder on this host, to try and to test."),
+        "config": ("murder.cli.config:config", "Check, show, or write an example configuration."),
+        "ca": ("murder.cli.ca:ca", "The cluster's own certificates."),
+        "auth": ("murder.cli.auth:auth", "Users and passwords of the auth plugin."),
+        "plugin": ("murder.cli.plugin:plugin", "List plugins, start a new one, check one."),
+        "version": ("murder.cli.program:version", "Print the version."),
+    }
+)
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when one is run, so that `murder version` is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        found: click.Command = getattr(importlib.import_module(module), name)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+def murder() -> None:
+    """A Cyrus Murder: one mail store out of many servers, for IMAP, POP3 and LMTP.
+
+    \b
+    Try it:        murder demo
+    One node:      murder serve --role backend --config murder.toml
+    What is wrong: murder config check --config murder.toml
+    """
+
+
+@click.command()
+def version() -> None:
+    """Print the version."""
+    from murder import __version__
+
+    click.echo(f"murder {__version__}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code. Nothing it meets becomes a traceback but a bug of ours."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    with asyncio.Runner(loop_factory=_loop_factory(given)) as runner:
+        try:
+            return runner.run(_run(given))
+        except KeyboardInterrupt:
+            return EXIT_FAILED
+
+
+def _loop_factory(given: Sequence[str]) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where mail flows; it takes longer to import than the other commands take to run."""
+    if given[:1] != ["serve"]:
+        return None
+    import uvloop
+
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+async def _run(given: list[str]) -> int:
+    try:
+        code: Any = await murder.main(args=given, prog_name="murder", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return EXIT_FAILED
+    except BrokenPipeError:
+        sys.stdout = None  # nobody reads on; say nothing more
+        return EXIT_FAILED
+    except Exception as error:  # noqa: BLE001 (the end of a task)
+        return explain(error)
+    return code if isinstance(code, int) else EXIT_DONE
+
+
+def explain(error: Exception) -> int:
+    """Say on standard error what went wrong, a line for each thing; the exit code. Imports only what failed needs."""
+    from murder.authority import AuthorityError
+    from murder.config import ConfigError
+    from murder.errors import Refusal, UpstreamFailure
+
+    match error:
+        case ConfigError():
+            code = EXIT_USAGE
+        case UpstreamFailure():
+            code = EXIT_UNREACHABLE
+        case AuthorityError() | Refusal() | OSError():
+            code = EXIT_FAILED
+        case _:
+            traceback.print_exception(error)
+            click.echo("murder: this is a bug of murder; please report the lines above", err=True)
+            return EXIT_FAILED
+    for line in str(error).splitlines():
+        click.echo(f"murder: {line}", err=True)
+    return code

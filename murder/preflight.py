@@ -1,0 +1,154 @@
+"""What would keep a node from running, found before it runs: each a line for an operator.
+
+`murder serve` looks at certificates and plugins here; `murder config check` at names, ports and folders too.
+"""
+
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from murder.authority import AuthorityError, flaws_of, names_of, read_certificate, roles_of
+from murder.config import Config, ConfigError, Problem
+from murder.hooks import Plugins, load_plugins
+from murder.server import bind, ports_of
+
+
+def roles_wanted(config: Config, named: Sequence[str]) -> tuple[str, ...]:
+    """The roles to run: those named, else the configuration's. Raises ConfigError where there is none."""
+    roles = tuple(dict.fromkeys(named or config.node.roles))
+    if not roles:
+        text = "no role; name one with --role mupdate|frontend|backend, or here"
+        raise ConfigError([Problem(config.file, "node.roles", text)])
+    return roles
+
+
+def check_start(config: Config, roles: Sequence[str]) -> Plugins:
+    """What `serve` needs to be right; the loaded plugins. Raises ConfigError with all that is not."""
+    problems = [*_certificate_problems(config, roles), *_upstream_problems(config, roles)]
+    try:
+        plugins = load_plugins(config, roles)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from None
+    if problems:
+        raise ConfigError(problems)
+    return plugins
+
+
+def check_host(config: Config, roles: Sequence[str], *, ports: bool = True) -> list[Problem]:
+    """What this host has to offer: names, ports (unless the node runs already), the data folder."""
+    problems = [*_name_problems(config, roles), *_data_problems(config)]
+    for role in roles:
+        found = ports_of(config, role)
+        if not found:
+            key = "mupdate.listen" if role == "mupdate" else f"{role}.imap"
+            problems.append(Problem(config.file, key, f"the {role} role has nothing to listen on"))
+        for port in found if ports else ():
+            try:
+                for sock in bind(config, port, 1):
+                    sock.close()
+            except ConfigError as error:
+                problems.extend(error.problems)
+    return problems
+
+
+def check_plugins(config: Config, plugins: Plugins, roles: Sequence[str]) -> list[Problem]:
+    """Whether the auth backend and the store can be made."""
+    makers = [plugins.auth_backend, *([plugins.store] if "backend" in roles else [])]
+    problems: list[Problem] = []
+    for make in makers:
+        try:
+            make()
+        except ConfigError as error:
+            problems.extend(error.problems)
+    return problems
+
+
+def _certificate_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem]:
+    tls, now = config.tls, datetime.now(UTC)
+    if tls.certificate is None or tls.key is None:
+        implicit = [port for role in roles for port in ports_of(config, role) if port.implicit_tls]
+        for port in implicit:
+            text = "needs a certificate; set tls.certificate and tls.key"
+            yield Problem(config.file, port.dotted, text)
+    else:
+        flaws = flaws_of(tls.certificate, tls.key, tls.ca, now)
+        yield from (Problem(config.file, "tls.certificate", flaw) for flaw in flaws)
+        if not flaws:
+            yield from _identity_problems(config, tls.certificate, roles)
+    if tls.public_certificate is not None and tls.public_key is not None:
+        for flaw in flaws_of(tls.public_certificate, tls.public_key, None, now):
+            yield Problem(config.file, "tls.public_certificate", flaw)
+
+
+def _identity_problems(config: Config, path: Path, roles: Sequence[str]) -> Iterator[Problem]:
+    """The other nodes believe the certificate, not the configuration: the two must agree."""
+    try:
+        certificate = read_certificate(path)
+    except AuthorityError:
+        return
+    name = config.node.name
+    if name.lower() not in (known.lower() for known in names_of(certificate)):
+        text = f"{path} is not for {name} (node.name); `murder ca issue {name}` makes one that is"
+        yield Problem(config.file, "tls.certificate", text)
+    missing = [role for role in roles if role not in roles_of(certificate)]
+    if missing:
+        text = f"{path} is not for the role {', '.join(missing)}; issue one with --role"
+        yield Problem(config.file, "tls.certificate", text)
+
+
+def _upstream_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem]:
+    """Whom this node must reach, and by what right."""
+    mupdate, frontend, has_certificate = config.mupdate, config.frontend, config.tls.certificate
+    follows = [role for role in roles if role != "mupdate"]
+    if "frontend" in roles and mupdate.master is None:
+        yield Problem(
+            config.file, "mupdate.master", "missing: a frontend needs its master's host:port"
+        )
+    if follows and mupdate.master is not None:
+        if mupdate.master_auth == "external" and has_certificate is None:
+            text = "`external` needs tls.certificate, or use `plain` with master_user and _password"
+            yield Problem(config.file, "mupdate.master_auth", text)
+        if mupdate.master_auth == "plain" and not (mupdate.master_user and mupdate.master_password):
+            text = "`plain` needs mupdate.master_user and mupdate.master_password_file"
+            yield Problem(config.file, "mupdate.master_auth", text)
+    if "frontend" in roles:
+        if frontend.upstream_auth == "external" and has_certificate is None:
+            text = "`external` needs tls.certificate, or use `plain` with proxy_user and _password"
+            yield Problem(config.file, "frontend.upstream_auth", text)
+        if frontend.upstream_auth == "plain" and not (
+            frontend.proxy_user and frontend.proxy_password
+        ):
+            text = "`plain` needs frontend.proxy_user and frontend.proxy_password_file"
+            yield Problem(config.file, "frontend.upstream_auth", text)
+
+
+def _name_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem]:
+    wanted: list[tuple[str, str]] = []
+    if config.mupdate.master is not None and any(role != "mupdate" for role in roles):
+        wanted.append(("mupdate.master", config.mupdate.master.host))
+    if "frontend" in roles:
+        for name in config.servers:
+            wanted.append((f'servers."{name}".address', config.address_of(name)))
+    for key, host in wanted:
+        try:
+            socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            text = f"the name {host!r} has no address; look at its spelling, DNS and /etc/hosts"
+            yield Problem(config.file, key, text)
+
+
+def _data_problems(config: Config) -> Iterator[Problem]:
+    folder = config.node.data
+    if folder.exists():
+        if not folder.is_dir():
+            yield Problem(config.file, "node.data", f"{folder} is no folder")
+        elif not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            yield Problem(config.file, "node.data", f"{folder} cannot be written by this user")
+        return
+    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not os.access(above, os.W_OK | os.X_OK):
+        yield Problem(
+            config.file, "node.data", f"{folder} is missing and {above} cannot be written"
+        )

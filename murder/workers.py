@@ -1,0 +1,514 @@
+"""`murder serve`: the supervisor, its workers, and what passes between them.
+
+The supervisor binds every socket and keeps it open, so that what queues on the socket of a worker that crashed waits for
+its successor. A worker is this program again (`serve --worker FD`): over the socket FD it gets its Assignment, then
+short messages; when that socket ends, its supervisor is gone and it ends too. With one worker for each role everything
+runs in this one process and loop.
+"""
+
+import asyncio
+import contextlib
+import grp
+import os
+import pickle
+import pwd
+import resource
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Self
+
+from murder import log as logs
+from murder.__main__ import command
+from murder.config import Config, ConfigError, Problem, load_config
+from murder.hooks import load_plugins
+from murder.log import logger
+from murder.server import ROLE_CLASSES, Port, RoleServer, bind, ports_of
+
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+
+RESTART_MIN_S: Final = 0.1
+RESTART_MAX_S: Final = 10.0
+RESTART_CALM_S: Final = 30.0  # a worker that lived so long starts again with the shortest pause
+START_LIMIT_S: Final = 60.0
+KILL_GRACE_S: Final = 5.0  # beyond the drain, before SIGKILL
+HEAD: Final = struct.Struct("!cI")
+
+log = logger()
+
+
+class Message(Enum):
+    """What passes between supervisor and worker: an octet, a length, a pickled body or nothing."""
+
+    ASSIGN = b"A"
+    RELOAD = b"L"
+    DRAIN = b"D"
+    PING = b"?"
+    READY = b"R"
+    PONG = b"!"
+    FAILED = b"F"
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a worker is to do. `ports` has the number of each inherited socket."""
+
+    config: Config
+    role: str
+    worker: int
+    ports: tuple[tuple[Port, int], ...]
+    target: str
+
+
+class Channel:
+    """One end of the socket between supervisor and worker."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def of(cls, sock: socket.socket) -> Self:
+        sock.setblocking(False)
+        return cls(*await asyncio.open_unix_connection(sock=sock))
+
+    def send(self, message: Message, body: object = None) -> None:
+        """Send; to an end that has gone it is lost, which its reader notices."""
+        octets = b"" if body is None else pickle.dumps(body)
+        self._writer.write(HEAD.pack(message.value, len(octets)) + octets)
+
+    async def receive(self) -> tuple[Message, object] | None:
+        """The next message; None when the other end has gone. Only ever between a process and its own child."""
+        try:
+            kind, length = HEAD.unpack(await self._reader.readexactly(HEAD.size))
+            octets = await self._reader.readexactly(length)
+        except (asyncio.IncompleteReadError, OSError):
+            return None
+        return Message(kind), pickle.loads(octets) if octets else None
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Notifier:
+    """Tells systemd, or whoever set NOTIFY_SOCKET, how we are (sd_notify(3))."""
+
+    def __init__(self) -> None:
+        address = os.environ.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        usec = os.environ.get("WATCHDOG_USEC", "")
+        self.watchdog_s = int(usec) / 1_000_000 / 2 if usec.isdigit() else None
+
+    def tell(self, *states: str) -> None:
+        if not self._address:
+            return
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto("\n".join(states).encode(), self._address)
+
+
+async def serve(
+    config: Config, roles: Sequence[str], targets: Mapping[str, str] = ROLE_CLASSES
+) -> int:
+    """Run the roles until a signal ends them; returns the exit code. Raises ConfigError before anything serves."""
+    load_plugins(config, roles)
+    _raise_file_limit()
+    bound = _bind_all(config, roles)
+    become(config)
+    plan = _Plan(config, tuple(roles), bound, targets)
+    if all(config.workers_of(role) == 1 for role in roles):
+        return await _Here(plan).run()
+    return await _Supervisor(plan).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    config: Config
+    roles: tuple[str, ...]
+    bound: Mapping[Port, Sequence[socket.socket]]
+    targets: Mapping[str, str]
+
+    def ports(self, role: str, share: int = 0) -> list[tuple[Port, socket.socket]]:
+        """The sockets of a role; each port has one for each of its workers."""
+        return [(port, socks[share]) for port, socks in self.bound.items() if port.role == role]
+
+    def close(self) -> None:
+        for sockets in self.bound.values():
+            for sock in sockets:
+                sock.close()
+
+
+def _bind_all(config: Config, roles: Sequence[str]) -> dict[Port, list[socket.socket]]:
+    """Bind everything, or raise ConfigError with all that is in the way."""
+    bound: dict[Port, list[socket.socket]] = {}
+    problems: list[Problem] = []
+    for role in roles:
+        ports = ports_of(config, role)
+        if not ports:
+            key = "mupdate.listen" if role == "mupdate" else f"{role}.imap"
+            problems.append(Problem(config.file, key, f"the {role} role has nothing to listen on"))
+        for port in ports:
+            try:
+                bound[port] = bind(config, port, config.workers_of(role))
+            except ConfigError as error:
+                problems.extend(error.problems)
+    if problems:
+        for socks in bound.values():
+            for sock in socks:
+                sock.close()
+        raise ConfigError(problems)
+    return bound
+
+
+def become(config: Config) -> None:
+    """Make the data folder and become `node.user`, if that is not who we are. Raises ConfigError."""
+    os.umask(0o077)
+    data, name = config.node.data, config.node.user
+    try:
+        made = not data.exists()
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not name or os.geteuid() != 0:
+            return
+        account = pwd.getpwnam(name)
+        if made:
+            os.chown(data, account.pw_uid, account.pw_gid)
+        os.initgroups(name, account.pw_gid)
+        os.setgid(_group_of(config, account.pw_gid))
+        os.setuid(account.pw_uid)
+    except KeyError:
+        raise ConfigError([Problem(config.file, "node.user", f"no such user {name!r}")]) from None
+    except OSError as error:
+        text = f"{error.filename or data}: {error.strerror}"
+        raise ConfigError([Problem(config.file, "node.data", text)]) from None
+
+
+def _group_of(config: Config, default: int) -> int:
+    name = config.node.group
+    if not name:
+        return default
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ConfigError([Problem(config.file, "node.group", f"no such group {name!r}")]) from None
+
+
+def _raise_file_limit() -> None:
+    """Every connection is a descriptor; take what the system allows without asking."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _reread(config: Config) -> Config | None:
+    """The configuration as the file is now; None, and a line in the log, where it cannot be used."""
+    try:
+        fresh = load_config(config.file)
+        load_plugins(fresh)
+    except ConfigError as error:
+        for problem in error.problems:
+            log.error("config.refused", key=problem.key, problem=problem.text)
+        return None
+    logs.set_up(fresh.log.level, fresh.log.format, node=fresh.node.name)
+    return fresh
+
+
+def _apply(server: RoleServer, config: Config) -> None:
+    """Hand a new configuration to a role; a certificate that cannot be read leaves the old in use."""
+    try:
+        server.reload(config)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        log.error("config.refused", key="tls", problem=str(error))
+
+
+class _Signals:
+    """SIGTERM and SIGINT ask for the end, SIGHUP for a reload; a second request for the end is heard too."""
+
+    def __init__(self, on_reload: Callable[[], None], on_hurry: Callable[[], None]) -> None:
+        self.ending = asyncio.Event()
+        self._on_hurry = on_hurry
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end)
+        loop.add_signal_handler(signal.SIGHUP, on_reload)
+
+    def _end(self) -> None:
+        if self.ending.is_set():
+            self._on_hurry()
+        self.ending.set()
+
+
+class _Here:
+    """All roles in this process and loop."""
+
+    def __init__(self, plan: _Plan) -> None:
+        self._plan = plan
+        self._notifier = Notifier()
+        self._servers: list[RoleServer] = []
+
+    async def run(self) -> int:
+        plan, config = self._plan, self._plan.config
+        signals = _Signals(self._reload, on_hurry=lambda: os._exit(EXIT_FAILED))
+        plugins = load_plugins(config, plan.roles)
+        try:
+            for role in plan.roles:
+                server = RoleServer(config, plugins, role, 0, plan.ports(role), plan.targets[role])
+                await server.start()
+                self._servers.append(server)
+            self._notifier.tell("READY=1", f"MAINPID={os.getpid()}")
+            log.info("server.ready", roles=plan.roles, workers=1)
+            await self._until(signals.ending)
+        finally:
+            self._notifier.tell("STOPPING=1")
+            async with asyncio.TaskGroup() as group:
+                for server in self._servers:
+                    group.create_task(server.stop())
+        log.info("server.stopped")
+        return EXIT_DONE
+
+    async def _until(self, ending: asyncio.Event) -> None:
+        """Wait, telling the watchdog that this loop turns."""
+        while not ending.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ending.wait(), self._notifier.watchdog_s)
+            self._notifier.tell("WATCHDOG=1")
+
+    def _reload(self) -> None:
+        fresh = _reread(self._plan.config)
+        for server in self._servers if fresh is not None else ():
+            assert fresh is not None
+            _apply(server, fresh)
+
+
+class _Slot:
+    """One worker's place: its sockets, the process that fills it now, and its restarts."""
+
+    def __init__(self, plan: _Plan, role: str, worker: int, share: int | None) -> None:
+        self.role, self.worker = role, worker
+        self.config = plan.config
+        self._target = plan.targets[role]
+        self._ports = [] if share is None else plan.ports(role, share)
+        self._process: asyncio.subprocess.Process | None = None
+        self._channel: Channel | None = None
+        self.ready = asyncio.Event()
+        self.answered = True
+        self._stopping = asyncio.Event()
+        self._log = logger(role=role, worker=worker)
+
+    async def start(self) -> int | None:
+        """Start the process and wait until it serves; its exit code where it ends before."""
+        ours, theirs = socket.socketpair()
+        numbers = [sock.fileno() for _, sock in self._ports]
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                *command(),
+                *("serve", "--worker", str(theirs.fileno()), "--role", self.role),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=[theirs.fileno(), *numbers],
+            )
+        ports = tuple((port, sock.fileno()) for port, sock in self._ports)
+        self._channel = await Channel.of(ours)
+        self._channel.send(
+            Message.ASSIGN, Assignment(self.config, self.role, self.worker, ports, self._target)
+        )
+        try:
+            async with asyncio.timeout(START_LIMIT_S):
+                received = await self._channel.receive()
+        except TimeoutError:
+            self._log.error("worker.stuck", elapsed_ms=int(START_LIMIT_S * 1000))
+            self._process.kill()
+            received = None
+        if received is None or received[0] is not Message.READY:
+            self._channel.close()
+            return await self._process.wait() or EXIT_FAILED
+        self.ready.set()
+        self.answered = True
+        self._log.info("worker.ready", pid=self._process.pid)
+        return None
+
+    async def keep(self) -> None:
+        """Stay with the process that `start` started; replace it, with growing pauses, until told to stop."""
+        pause_s = RESTART_MIN_S
+        code: int | None = None
+        while True:
+            began = time.monotonic()
+            if code is None:
+                code = await self._end_of_process()
+            self.ready.clear()
+            if self._stopping.is_set():
+                return
+            if time.monotonic() - began > RESTART_CALM_S:
+                pause_s = RESTART_MIN_S
+            self._log.error("worker.died", code=code, retry_after_s=pause_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause_s)
+                return
+            pause_s = min(pause_s * 2, RESTART_MAX_S)
+            code = await self.start()
+
+    async def _end_of_process(self) -> int:
+        assert self._process is not None and self._channel is not None
+        while (received := await self._channel.receive()) is not None:
+            if received[0] is Message.PONG:
+                self.answered = True
+        self._channel.close()
+        return await self._process.wait()
+
+    def ping(self) -> None:
+        if self._channel is not None and self.ready.is_set():
+            self.answered = False
+            self._channel.send(Message.PING)
+
+    def reload(self, config: Config) -> None:
+        self.config = config
+        if self._channel is not None:
+            self._channel.send(Message.RELOAD, config)
+
+    def drain(self) -> None:
+        self._stopping.set()
+        if self._channel is not None:
+            self._channel.send(Message.DRAIN)
+
+    def kill(self) -> None:
+        self._stopping.set()
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+
+
+class _Supervisor:
+    """Workers in processes of their own."""
+
+    def __init__(self, plan: _Plan) -> None:
+        self._plan = plan
+        self._notifier = Notifier()
+        self._slots = [slot for role in plan.roles for slot in self._slots_of(role)]
+
+    def _slots_of(self, role: str) -> list[_Slot]:
+        """See `server.Role`: a frontend of several workers has one more, without listeners."""
+        count = self._plan.config.workers_of(role)
+        if role == "frontend" and count > 1:
+            followers = [_Slot(self._plan, role, n + 1, n) for n in range(count)]
+            return [_Slot(self._plan, role, 0, None), *followers]
+        return [_Slot(self._plan, role, number, number) for number in range(count)]
+
+    async def run(self) -> int:
+        signals = _Signals(self._reload, on_hurry=self._kill)
+        code = await self._start(signals)
+        if code is not None:
+            self._kill()
+            return code
+        self._notifier.tell("READY=1", f"MAINPID={os.getpid()}")
+        log.info("server.ready", roles=self._plan.roles, workers=len(self._slots))
+        async with asyncio.TaskGroup() as group:
+            keepers = [group.create_task(slot.keep()) for slot in self._slots]
+            watcher = group.create_task(self._watch())
+            await signals.ending.wait()
+            watcher.cancel()
+            await self._stop(keepers)
+        log.info("server.stopped")
+        return EXIT_DONE
+
+    async def _start(self, signals: _Signals) -> int | None:
+        """Worker 0 of each role first, alone, then the others at once. The exit code where that fails."""
+        for first in (True, False):
+            slots = [slot for slot in self._slots if (slot.worker == 0) is first]
+            starts = asyncio.gather(*(slot.start() for slot in slots))
+            ending = asyncio.ensure_future(signals.ending.wait())
+            await asyncio.wait((starts, ending), return_when=asyncio.FIRST_COMPLETED)
+            ending.cancel()
+            if not starts.done():
+                starts.cancel()
+                return EXIT_DONE
+            codes = [code for code in starts.result() if code is not None]
+            if codes:
+                return EXIT_USAGE if EXIT_USAGE in codes else EXIT_FAILED
+        return None
+
+    async def _stop(self, keepers: Sequence[asyncio.Task[None]]) -> None:
+        """Ask all workers to drain; kill those that take longer than they may."""
+        self._notifier.tell("STOPPING=1")
+        self._plan.close()
+        for slot in self._slots:
+            slot.drain()
+        limit_s = self._plan.config.node.drain_timeout_s + KILL_GRACE_S
+        _done, late = await asyncio.wait(keepers, timeout=limit_s)
+        if late:
+            log.warning("worker.stuck", count=len(late), elapsed_ms=int(limit_s * 1000))
+            self._kill()
+
+    async def _watch(self) -> None:
+        """Tell the watchdog that all workers' loops turn; silent as soon as one does not answer."""
+        interval_s = self._notifier.watchdog_s
+        while interval_s is not None:
+            if all(slot.answered for slot in self._slots):
+                self._notifier.tell("WATCHDOG=1")
+            for slot in self._slots:
+                slot.ping()
+            await asyncio.sleep(interval_s)
+
+    def _reload(self) -> None:
+        fresh = _reread(self._plan.config)
+        for slot in self._slots if fresh is not None else ():
+            assert fresh is not None
+            slot.reload(fresh)
+
+    def _kill(self) -> None:
+        for slot in self._slots:
+            slot.kill()
+
+
+async def work(number: int) -> int:
+    """A worker's life, on the control socket `number` that its supervisor gave it; returns the exit code."""
+    channel = await Channel.of(socket.socket(fileno=number))
+    received = await channel.receive()
+    if received is None or not isinstance(received[1], Assignment):
+        return EXIT_FAILED
+    assignment = received[1]
+    config = assignment.config
+    logs.set_up(config.log.level, config.log.format, node=config.node.name, pid=os.getpid())
+    os.umask(0o077)
+    loop = asyncio.get_running_loop()
+    for ignored in (signal.SIGINT, signal.SIGHUP):  # a terminal's Ctrl-C reaches the supervisor too
+        loop.add_signal_handler(ignored, lambda: None)
+    draining = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, draining.set)
+    try:
+        server = _server_of(assignment)
+        await server.start()
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_USAGE
+    channel.send(Message.READY)
+    async with asyncio.TaskGroup() as group:
+        listening = group.create_task(_obey(channel, server, draining))
+        await draining.wait()
+        await server.stop()
+        listening.cancel()
+    return EXIT_DONE
+
+
+def _server_of(assignment: Assignment) -> RoleServer:
+    config, role = assignment.config, assignment.role
+    bound = [(port, socket.socket(fileno=number)) for port, number in assignment.ports]
+    plugins = load_plugins(config, [role])
+    return RoleServer(config, plugins, role, assignment.worker, bound, assignment.target)
+
+
+async def _obey(channel: Channel, server: RoleServer, draining: asyncio.Event) -> None:
+    """Do what the supervisor says. When it has gone there is nobody to restart us: end at once."""
+    obey: Mapping[Message, Callable[[object], Awaitable[None] | None]] = {
+        Message.PING: lambda _body: channel.send(Message.PONG),
+        Message.DRAIN: lambda _body: draining.set(),
+    }
+    while (received := await channel.receive()) is not None:
+        message, body = received
+        if message is Message.RELOAD and isinstance(body, Config):
+            logs.set_up(body.log.level, body.log.format, node=body.node.name, pid=os.getpid())
+            _apply(server, body)
+        elif message in obey:
+            obey[message](body)
+    log.error("supervisor.lost")
+    os._exit(EXIT_FAILED)
