@@ -1,0 +1,53 @@
+"""Message flags: the system flags, keywords, and one spelling for each.
+
+RFC 3501 §2.3.2, RFC 5788 (keywords). Flags are compared without regard to case; a system flag is always spelt as
+in the RFC, a keyword as it was first written. Knows no octets of a protocol.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+SEEN: Final = "\\Seen"
+ANSWERED: Final = "\\Answered"
+FLAGGED: Final = "\\Flagged"
+DELETED: Final = "\\Deleted"
+DRAFT: Final = "\\Draft"
+RECENT: Final = "\\Recent"  # a session's, never stored and never set by a client
+ANY_KEYWORD: Final = "\\*"  # in PERMANENTFLAGS: new keywords are welcome
+
+SYSTEM_FLAGS: Final = (ANSWERED, FLAGGED, DRAFT, DELETED, SEEN)  # Cyrus' order in FLAGS
+_SYSTEM_BY_FOLD: Final[Mapping[str, str]] = {flag.lower(): flag for flag in (*SYSTEM_FLAGS, RECENT)}
+_ORDER: Final[Mapping[str, int]] = {flag: at for at, flag in enumerate((RECENT, *SYSTEM_FLAGS))}
+
+MAX_KEYWORD_OCTETS: Final = 255  # the longest registered has 25
+MAX_KEYWORDS_OF_MESSAGE: Final = 128  # Cyrus' MAX_USER_FLAGS, there for a whole mailbox
+
+
+def canonical(flag: str) -> str | None:
+    """The flag in its one spelling; None for a `\\Word` that is no system flag (clients must not invent them)."""
+    if not flag.startswith("\\"):
+        return flag
+    return _SYSTEM_BY_FOLD.get(flag.lower())
+
+
+def is_keyword(flag: str) -> bool:
+    return not flag.startswith("\\")
+
+
+def spelt_as(flags: Iterable[str], known: Iterable[str]) -> frozenset[str]:
+    """`flags`, each spelt as the flag of `known` that equals it but for case; others as they are."""
+    by_fold = {flag.lower(): flag for flag in known}
+    return frozenset(by_fold.get(flag.lower(), flag) for flag in flags)
+
+
+def in_order(flags: Iterable[str]) -> list[str]:
+    """For showing: system flags first, then keywords by name, so that the same flags look the same."""
+    return sorted(flags, key=lambda flag: (_ORDER.get(flag, len(_ORDER)), flag))
+
+
+def has_flag(flags: frozenset[str], flag: str) -> bool:
+    """Whether `flag` is among `flags`, whatever its case."""
+    if flag in flags:
+        return True
+    fold = flag.lower()
+    return any(one.lower() == fold for one in flags)

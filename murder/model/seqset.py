@@ -1,0 +1,139 @@
+"""Sets of sequence numbers or UIDs as a client names them, and the messages they mean.
+
+RFC 3501 §9 `sequence-set`, RFC 5182 `$`. A set is kept as it was written, since `*` has a value only where a
+mailbox is known. Cost goes with the number of ranges, not with the size of the mailbox. Knows no octets.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from murder.errors import BadSyntax
+from murder.model.message import Uid
+
+STAR: Final = 0  # `*` in a range; no message has this number
+
+Ranges = tuple[tuple[int, int], ...]  # ascending, apart from each other, both ends included
+
+
+@dataclass(frozen=True, slots=True)
+class SeqSet:
+    """Ranges as written: in any order, either end first, `STAR` for `*`. `is_saved`: it is `$`, the result of
+    the last SEARCH RETURN (SAVE); the session then gives its ranges."""
+
+    ranges: tuple[tuple[int, int], ...] = ()
+    is_saved: bool = False
+
+    @property
+    def has_star(self) -> bool:
+        return any(STAR in ends for ends in self.ranges)
+
+    def resolved(self, largest: int) -> Ranges:
+        """The ranges in order and merged, with `largest` for `*` (0: the mailbox is empty, then `*` is nothing).
+
+        RFC 3501: `559:*` contains the last message even where its number is below 559.
+        """
+        ends = []
+        for first, last in self.ranges:
+            low, high = first or largest, last or largest
+            if low > high:
+                low, high = high, low
+            if high and not (largest == 0 and STAR in (first, last)):
+                ends.append((low, high))
+        return merge(ends)
+
+
+SAVED: Final = SeqSet(is_saved=True)
+EVERYTHING: Final = SeqSet(((1, STAR),))
+
+
+def merge(ranges: Iterable[tuple[int, int]]) -> Ranges:
+    """Put ranges in order, and together where they touch."""
+    merged: list[tuple[int, int]] = []
+    for low, high in sorted(ranges):
+        if merged and low <= merged[-1][1] + 1:
+            if high > merged[-1][1]:
+                merged[-1] = (merged[-1][0], high)
+        else:
+            merged.append((low, high))
+    return tuple(merged)
+
+
+def compress(numbers: Iterable[int]) -> Ranges:
+    """Ascending numbers as ranges (the shortest form a set can have)."""
+    ranges: list[tuple[int, int]] = []
+    low = high = -1
+    for number in numbers:
+        if number == high + 1 and ranges:
+            high = number
+            continue
+        if low >= 0:
+            ranges[-1] = (low, high)
+        ranges.append((number, number))
+        low = high = number
+    if ranges:
+        ranges[-1] = (low, high)
+    return tuple(ranges)
+
+
+def compress_in_order(numbers: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """Numbers in any order as ranges that keep that order (COPYUID pairs two sets by position)."""
+    ranges: list[tuple[int, int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], number)
+        else:
+            ranges.append((number, number))
+    return tuple(ranges)
+
+
+def expand(ranges: Iterable[tuple[int, int]]) -> Iterator[int]:
+    """Every number of the ranges, in order."""
+    for low, high in ranges:
+        yield from range(low, high + 1)
+
+
+def size_of(ranges: Ranges) -> int:
+    """How many numbers the ranges hold."""
+    return sum(high - low + 1 for low, high in ranges)
+
+
+def holds(ranges: Ranges, number: int) -> bool:
+    """Whether `number` is in one of the ranges."""
+    at = bisect_right(ranges, (number, 2**64)) - 1
+    return at >= 0 and ranges[at][0] <= number <= ranges[at][1]
+
+
+def indexes_of_uids(sequence: SeqSet, uids: Sequence[Uid]) -> list[range]:
+    """Where in the ascending array `uids` the messages of a UID set are, as index ranges (0-based), ascending.
+
+    UIDs that do not exist are no error (RFC 3501 §6.4.8). Add 1 to an index for its sequence number.
+    """
+    found = []
+    for low, high in sequence.resolved(uids[-1] if uids else 0):
+        begin = bisect_left(uids, low)
+        end = bisect_right(uids, high, begin)
+        if begin < end:
+            found.append(range(begin, end))
+    return found
+
+
+def indexes_of_seqnums(sequence: SeqSet, exists: int) -> list[range]:
+    """Where the messages of a sequence number set are, as index ranges (0-based), ascending.
+
+    Raises BadSyntax for a number above `exists` (RFC 3501 §6.4.5 and §9 `seq-number`); only a `*` in an empty
+    mailbox is forgiven, because many clients ask `FETCH 1:*` of any mailbox.
+    """
+    ranges = sequence.resolved(exists)
+    if ranges and ranges[-1][1] > exists:
+        raise BadSyntax(f"there is no message {ranges[-1][1]}: the mailbox has {exists}")
+    return [range(low - 1, high) for low, high in ranges]
+
+
+def pick(uids: Sequence[Uid], indexes: Iterable[range]) -> list[Uid]:
+    """The UIDs at these index ranges."""
+    picked: list[Uid] = []
+    for span in indexes:
+        picked.extend(uids[span.start : span.stop])
+    return picked

@@ -1,0 +1,98 @@
+"""Sequence sets: what they mean in a mailbox, and their shortest form."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from murder.errors import BadSyntax
+from murder.model.message import Uid
+from murder.model.seqset import (
+    EVERYTHING,
+    STAR,
+    SeqSet,
+    compress,
+    compress_in_order,
+    expand,
+    holds,
+    indexes_of_seqnums,
+    indexes_of_uids,
+    merge,
+    pick,
+    size_of,
+)
+
+UIDS = [Uid(uid) for uid in (2, 3, 5, 8, 13, 21)]
+
+MEANT_UIDS = [
+    (((5, 5),), [5]),
+    (((1, 4),), [2, 3]),
+    (((4, 1),), [2, 3]),
+    (((8, STAR),), [8, 13, 21]),
+    (((STAR, 8),), [8, 13, 21]),
+    (((559, STAR),), [21]),
+    (((STAR, STAR),), [21]),
+    (((6, 7),), []),
+    (((13, 13), (2, 3), (3, 5)), [2, 3, 5, 13]),
+    (((1, 4294967295),), UIDS),
+]
+
+
+@pytest.mark.parametrize(("ranges", "meant"), MEANT_UIDS)
+def test_a_uid_set_means_the_messages_that_exist(
+    ranges: tuple[tuple[int, int], ...], meant: list[int]
+) -> None:
+    assert pick(UIDS, indexes_of_uids(SeqSet(ranges), UIDS)) == meant
+
+
+MEANT_SEQNUMS = [
+    (((1, 1),), 3, [range(0, 1)]),
+    (((3, 2), (1, 1)), 3, [range(0, 3)]),
+    (((2, STAR),), 3, [range(1, 3)]),
+    (((STAR, STAR),), 3, [range(2, 3)]),
+    (((1, STAR),), 0, []),
+]
+
+
+@pytest.mark.parametrize(("ranges", "exists", "indexes"), MEANT_SEQNUMS)
+def test_a_sequence_number_set_means_these_messages(
+    ranges: tuple[tuple[int, int], ...], exists: int, indexes: list[range]
+) -> None:
+    assert indexes_of_seqnums(SeqSet(ranges), exists) == indexes
+
+
+@pytest.mark.parametrize(("ranges", "exists"), [(((4, 4),), 3), (((1, 1),), 0), (((5, STAR),), 3)])
+def test_a_number_above_exists_is_bad(ranges: tuple[tuple[int, int], ...], exists: int) -> None:
+    with pytest.raises(BadSyntax):
+        indexes_of_seqnums(SeqSet(ranges), exists)
+
+
+def test_a_star_in_an_empty_mailbox_means_nothing() -> None:
+    assert indexes_of_uids(EVERYTHING, []) == []
+    assert EVERYTHING.resolved(0) == ()
+
+
+def test_a_million_messages_are_one_range() -> None:
+    uids = range(1, 1_000_001)
+    assert compress(uids) == ((1, 1_000_000),)
+    assert indexes_of_uids(SeqSet(((500_000, STAR),)), uids) == [range(499_999, 1_000_000)]
+
+
+def test_copyuid_keeps_its_order() -> None:
+    assert compress_in_order([304, 319, 320]) == ((304, 304), (319, 320))
+    assert compress_in_order([7, 8, 3]) == ((7, 8), (3, 3))
+
+
+@given(st.sets(st.integers(1, 200)))
+def test_compressed_and_expanded_is_the_same(numbers: set[int]) -> None:
+    ranges = compress(sorted(numbers))
+    assert list(expand(ranges)) == sorted(numbers)
+    assert size_of(ranges) == len(numbers)
+    assert all(holds(ranges, number) == (number in numbers) for number in range(202))
+    assert all(low > before[1] + 1 for before, (low, _) in zip(ranges, ranges[1:], strict=False))
+
+
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60))))
+def test_merged_ranges_hold_what_they_held(ranges: list[tuple[int, int]]) -> None:
+    ordered = [(min(ends), max(ends)) for ends in ranges]
+    expected = {number for low, high in ordered for number in range(low, high + 1)}
+    assert list(expand(merge(ordered))) == sorted(expected)
