@@ -1,0 +1,109 @@
+"""What a backend writes down before it changes the hierarchy, so that a start after a crash can finish or undo it.
+
+One intent for each tree that an operation touches (a user's, or a shared top level): the intent is also the lock that
+keeps two operations, in any two workers, out of one tree.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+from murder.model.name import USER_ROOT, MailboxName, split_domain
+
+FORMAT: Final = 1
+
+
+class Operation(Enum):
+    """What was begun."""
+
+    CREATE = "create"  # undone
+    DELETE = "delete"  # finished
+    RENAME = "rename"  # undone
+    SET_ACL = "setacl"  # forgotten: the list tells
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """One operation. `moves` are (old, new) for a rename and (name, name) else; `process` does it (`this_process`).
+
+    `mailbox_id` is that of a mailbox to be made: nothing else is ever removed by undoing a create.
+    """
+
+    operation: Operation
+    moves: tuple[tuple[MailboxName, MailboxName], ...]
+    process: str = ""
+    mailbox_id: str = ""
+
+    @property
+    def names(self) -> frozenset[MailboxName]:
+        return frozenset(name for move in self.moves for name in move)
+
+    @property
+    def trees(self) -> list[str]:
+        """The trees it touches, in the order in which they are locked."""
+        return sorted({tree_of(name) for name in self.names})
+
+
+def tree_of(name: MailboxName) -> str:
+    """What is locked together: everything of one user, or everything below one shared top level."""
+    domain, rest = split_domain(name)
+    parts = rest.split(b".", 2)
+    depth = 2 if parts[0] == USER_ROOT else 1
+    root = b".".join(parts[:depth])
+    return (domain + b"!" + root if domain else root).decode("latin-1")
+
+
+def format_intent(intent: Intent) -> bytes:
+    """As JSON: an operator may have to read it."""
+    moves = [[name.decode("latin-1") for name in move] for move in intent.moves]
+    told = {
+        "format": FORMAT,
+        "operation": intent.operation.value,
+        "moves": moves,
+        "process": intent.process,
+        "mailbox_id": intent.mailbox_id,
+    }
+    return json.dumps(told).encode()
+
+
+def parse_intent(octets: bytes) -> Intent:
+    """The reverse of `format_intent`."""
+    told = json.loads(octets)
+    moves = tuple(
+        (MailboxName(old.encode("latin-1")), MailboxName(new.encode("latin-1")))
+        for old, new in told["moves"]
+    )
+    return Intent(Operation(told["operation"]), moves, told["process"], told["mailbox_id"])
+
+
+def this_process() -> str:
+    """A name for this process that no other ever has, also after a restart of the machine."""
+    return _process_name(os.getpid()) or f"{os.getpid()}"
+
+
+def is_alive(process: str) -> bool:
+    """Whether the process of that name still runs."""
+    number = process.partition(":")[0]
+    return number.isdecimal() and _process_name(int(number)) == process
+
+
+def _process_name(pid: int) -> str:
+    """`pid:start:boot`; just the pid where the system has no /proc; "" if there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        if Path("/proc/self").exists():
+            return ""
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return ""
+        except PermissionError:
+            pass
+        return f"{pid}"
+    started = stat.rpartition(")")[2].split()[19]
+    return f"{pid}:{started}:{boot}"
