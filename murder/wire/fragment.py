@@ -134,6 +134,23 @@ class Fragmenter:
         self._begin = self._at = self._scan = 0
         return rest
 
+    def take_matches(self, pattern: re.Pattern[bytes], most: int) -> list[tuple[bytes, ...]]:
+        """At most `most` messages that are next in line and match `pattern` (line end included), as its groups: for a
+        bulk of simple ones, several times as fast as one by one. Empty in the middle of a message."""
+        found: list[tuple[bytes, ...]] = []
+        if self._asked is not None or self._literal_left or self._stream_empty:
+            return found
+        self._join()
+        if self._at != self._begin or self._discard:
+            return found
+        buffer, at, match = self._buffer, self._begin, pattern.match
+        while len(found) < most and (matched := match(buffer, at)) is not None:
+            found.append(matched.groups())
+            at = matched.end()
+        if found:
+            self._begin = self._at = self._scan = at
+        return found
+
     def next(self) -> Fragment:
         """The next fragment, or None if more octets are needed."""
         if self._asked is not None:

@@ -1,0 +1,152 @@
+"""A MUPDATE session from the client's side, sans-IO: banner and responses in, commands out (RFC 3656).
+
+Whose answer a response is: tags match it to its command, in order, because a server carries commands out in order. The
+streams of UPDATE and FOLLOW keep their command's tag for ever.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from enum import Enum, auto
+from typing import Final
+
+from murder.errors import BadSyntax, Misuse
+from murder.wire.fragment import Fragmenter, Literal
+from murder.wire.mupdate import (
+    Banner,
+    Kind,
+    Response,
+    Verb,
+    format_command,
+    parse_banner_line,
+    parse_response,
+)
+
+MAX_LINE_OCTETS: Final = 64 * 1024
+MAX_MESSAGE_OCTETS: Final = (
+    4 * 1024 * 1024
+)  # a name, a location, and the longest ACL a server may keep
+_BATCH: Final = 2000  # rows in one event: some milliseconds of work for whoever takes them
+
+
+class State(Enum):
+    """Where a client's session stands."""
+
+    CONNECTED = auto()  # the banner is still to come
+    GREETED = auto()
+    AUTHENTICATED = auto()
+    STREAMING = auto()
+    CLOSED = auto()
+
+
+_READS_AND_WRITES: Final = frozenset(
+    {Verb.FIND, Verb.LIST, Verb.NOOP, Verb.RESERVE, Verb.ACTIVATE, Verb.DEACTIVATE, Verb.DELETE}
+)
+ALLOWED: Final[Mapping[State, frozenset[Verb]]] = {
+    State.CONNECTED: frozenset(),
+    State.GREETED: frozenset({Verb.AUTHENTICATE, Verb.STARTTLS, Verb.COMPRESS, Verb.LOGOUT}),
+    State.AUTHENTICATED: _READS_AND_WRITES | {Verb.UPDATE, Verb.FOLLOW, Verb.COMPRESS, Verb.LOGOUT},
+    State.STREAMING: frozenset({Verb.NOOP, Verb.LOGOUT}),
+    State.CLOSED: frozenset(),
+}
+
+
+class Rows:
+    """Many MAILBOX responses at once, as they come in a dump: `(name, location, acl)` each."""
+
+    __slots__ = ("rows",)
+
+    def __init__(self, rows: Sequence[tuple[bytes, ...]]) -> None:
+        self.rows = rows
+
+
+Event = Banner | Response | Rows | bytes | None
+
+
+class MupdateClientSession:
+    """`receive` octets; `next_event` gives the Banner, Responses, Rows, raw lines (challenges, in line mode), None.
+
+    Raises BadSyntax where the peer does not speak MUPDATE: close the connection.
+    """
+
+    __slots__ = ("_banner", "_fragmenter", "_line_mode", "_number", "_row", "state")
+
+    def __init__(self) -> None:
+        self.state = State.CONNECTED
+        self._banner = Banner()
+        self._fragmenter = Fragmenter(MAX_LINE_OCTETS, MAX_MESSAGE_OCTETS, MAX_MESSAGE_OCTETS)
+        self._line_mode = False
+        self._number = 0
+        self._row: re.Pattern[bytes] | None = None
+
+    def receive(self, data: bytes | memoryview) -> None:
+        self._fragmenter.feed(data)
+
+    @property
+    def held(self) -> int:
+        return self._fragmenter.held
+
+    def take_rest(self) -> bytes:
+        return self._fragmenter.take_rest()
+
+    def restart(self) -> None:
+        """TLS stands: forget the banner, it comes again (RFC 3656 §4.10)."""
+        self.state = State.CONNECTED
+        self._banner = Banner()
+        self._fragmenter.take_rest()
+
+    def expect_lines(self, expected: bool = True) -> None:
+        """Challenges may come: base64 lines without a tag (RFC 3656 §4.2)."""
+        self._line_mode = expected
+
+    def send(self, verb: Verb, *args: bytes) -> tuple[bytes, bytes]:
+        """`(tag, octets)` of a command. Raises Misuse where it is not allowed now."""
+        if verb not in ALLOWED[self.state]:
+            raise Misuse(f"{verb.name} in state {self.state.name}")
+        self._number += 1
+        tag = b"X%d" % self._number
+        return tag, format_command(tag, verb, *args)
+
+    def streaming(self, tag: bytes) -> None:
+        """UPDATE or FOLLOW has been sent with this tag: rows in quoted form are read in bulk from now on."""
+        self.state = State.STREAMING
+        self._row = re.compile(
+            re.escape(tag) + rb' MAILBOX "([^"\\\r\n]*)" "([^"\\\r\n]*)" "([^"\\\r\n]*)"\r\n'
+        )
+
+    def next_event(self) -> Event:
+        if self._row is not None:
+            rows = self._fragmenter.take_matches(self._row, _BATCH)
+            if rows:
+                return Rows(rows)
+        fragment = self._fragmenter.next()
+        if fragment is None:
+            return None
+        if isinstance(fragment, Literal):
+            if fragment.size > MAX_MESSAGE_OCTETS:
+                raise BadSyntax(f"a literal of {fragment.size} octets")
+            self._fragmenter.accept()  # `{n}` from a server needs no go-ahead: Cyrus never waits for one
+            return self.next_event()
+        if not isinstance(fragment, bytes):
+            raise Misuse("literals are not streamed here")
+        if self.state is State.CONNECTED:
+            return self._banner_line(fragment)
+        if self._line_mode and not self._is_status(fragment):
+            return fragment.rstrip(b"\r\n")
+        return parse_response(fragment)
+
+    def _banner_line(self, line: bytes) -> Event:
+        self._banner, is_last = parse_banner_line(self._banner, line)
+        if not is_last:
+            return self.next_event()
+        self.state = State.GREETED
+        return self._banner
+
+    def _is_status(self, line: bytes) -> bool:
+        """In line mode: whether this is the tagged answer and no challenge (base64 has no blanks)."""
+        parts = line.split(b" ", 2)
+        return len(parts) > 1 and parts[1].strip().upper() in (b"OK", b"NO", b"BAD", b"BYE")
+
+
+def is_answer(response: Response, tag: bytes) -> bool:
+    """Whether this ends the command with that tag."""
+    return response.tag == tag and response.kind in (Kind.OK, Kind.NO, Kind.BAD, Kind.BYE)

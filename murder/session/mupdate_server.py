@@ -1,0 +1,151 @@
+"""A MUPDATE session from the server's side, sans-IO: octets in, commands out (RFC 3656 §2, §4).
+
+Knows what is allowed when, and how the stream is cut; holds no more than its limits allow.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from murder.errors import BadSyntax, Code, Refusal
+from murder.wire.fragment import Chunk, Fragmenter, Literal
+from murder.wire.mupdate import GO_AHEAD, Command, Verb, parse_command, tag_of
+
+MAX_LINE_OCTETS: Final = 8192  # RFC 3656 §2 wants 1024
+MAX_LITERAL_OCTETS: Final = 256 * 1024  # §2.2 wants 4096; real ACLs of 73 kB have been seen
+PRE_LOGIN_OCTETS: Final = (
+    16 * 1024
+)  # who has not proven himself gets the memory of one SASL response
+MAX_SKIP_OCTETS: Final = 16 * 1024 * 1024  # of a refused literal; beyond it the connection ends
+
+
+class State(Enum):
+    """Where a session stands."""
+
+    GREETED = auto()
+    AUTHENTICATED = auto()
+    STREAMING = auto()
+    LOGOUT = auto()
+
+
+READS: Final = frozenset({Verb.FIND, Verb.LIST, Verb.NOOP})
+WRITES: Final = frozenset({Verb.RESERVE, Verb.ACTIVATE, Verb.DEACTIVATE, Verb.DELETE})
+STREAMS: Final = frozenset({Verb.UPDATE, Verb.FOLLOW})
+
+ALLOWED: Final[Mapping[State, frozenset[Verb]]] = {
+    State.GREETED: frozenset({Verb.AUTHENTICATE, Verb.STARTTLS, Verb.COMPRESS, Verb.LOGOUT}),
+    State.AUTHENTICATED: READS | WRITES | STREAMS | {Verb.COMPRESS, Verb.LOGOUT},
+    State.STREAMING: frozenset({Verb.NOOP, Verb.LOGOUT}),  # RFC 3656 §4.11
+    State.LOGOUT: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A raw line without its end: a SASL response (RFC 3656 §4.2)."""
+
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """Octets that the session owes the client at once: `+ go ahead`."""
+
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """A message that is no command, with the tag to answer it with. The stream goes on behind it."""
+
+    tag: bytes
+    error: BadSyntax
+
+
+Event = Command | Line | Owed | Wrong | None
+
+
+class MupdateServerSession:
+    """Feed it with `receive`; ask `next_event` until it answers None ("need more").
+
+    Raises BadSyntax only where the stream cannot go on: say BYE and close.
+    """
+
+    __slots__ = ("_fragmenter", "_line_mode", "_literal_octets", "state")
+
+    def __init__(
+        self, max_line: int = MAX_LINE_OCTETS, max_literal: int = MAX_LITERAL_OCTETS
+    ) -> None:
+        self.state = State.GREETED
+        self._literal_octets = max_literal
+        self._line_mode = False
+        self._fragmenter = Fragmenter(max_line, PRE_LOGIN_OCTETS, PRE_LOGIN_OCTETS // 4)
+
+    def logged_in(self) -> None:
+        """The peer has proven himself: he may send literals of full size."""
+        self.state = State.AUTHENTICATED
+        fragmenter = self._fragmenter
+        fragmenter.collect_octets = self._literal_octets
+        # a command has three strings at most, and one of them, the ACL, is long
+        fragmenter.max_message = 2 * fragmenter.max_line + self._literal_octets
+
+    def receive(self, data: bytes | memoryview) -> None:
+        self._fragmenter.feed(data)
+
+    @property
+    def held(self) -> int:
+        """Octets received and not yet given out."""
+        return self._fragmenter.held
+
+    def take_rest(self) -> bytes:
+        """The octets behind the present command, given up (STARTTLS throws them away, COMPRESS inflates them)."""
+        return self._fragmenter.take_rest()
+
+    def expect_line(self, expected: bool = True) -> None:
+        """The next message is a raw line, not a command."""
+        self._line_mode = expected
+
+    def next_event(self) -> Event:
+        fragment = self._fragmenter.next()
+        if type(fragment) is bytes:
+            if self._line_mode:
+                return Line(fragment.removesuffix(b"\n").removesuffix(b"\r"))
+            try:
+                return parse_command(fragment)
+            except BadSyntax as error:
+                return Wrong(tag_of(fragment), error)
+        if isinstance(fragment, Literal):
+            return self._announced(fragment)
+        assert not isinstance(
+            fragment, Chunk | bytes
+        )  # literals are collected or refused, never streamed
+        return None
+
+    def _announced(self, literal: Literal) -> Event:
+        """A literal that the fragmenter does not just collect: synchronising, or larger than allowed."""
+        fits = literal.size <= self._fragmenter.collect_octets
+        if fits and not self._line_mode and not literal.is_binary:
+            self._fragmenter.accept()
+            return Owed(GO_AHEAD) if literal.synchronising else self.next_event()
+        self._fragmenter.refuse()
+        error = BadSyntax(f"A literal may have {self._fragmenter.collect_octets} octets here")
+        if not literal.synchronising and literal.size > MAX_SKIP_OCTETS:
+            raise error
+        return Wrong(tag_of(literal.head), error)
+
+    def check(self, command: Command) -> None:
+        """Raise unless the command is allowed in this state; the texts are Cyrus'."""
+        if command.verb in ALLOWED[self.state]:
+            return
+        match self.state:
+            case State.GREETED:
+                raise Refusal(Code.CANNOT, "Please login first")  # §4: "SHOULD reply with a NO"
+            case State.STREAMING:
+                raise BadSyntax("not legal when streaming")
+            case State.AUTHENTICATED if command.verb is Verb.STARTTLS:
+                raise Refusal(Code.CANNOT, "STARTTLS is valid before login only")
+            case State.AUTHENTICATED:
+                raise BadSyntax("already authenticated")
+            case State.LOGOUT:
+                raise BadSyntax("the session is over")
