@@ -1,0 +1,117 @@
+"""The rooms import downwards only; `murder/__init__.py` is their map.
+
+A room is a package or a module directly in murder/, or the top-level plugins/. A room that is not in the table below
+fails the test, so that a new one is placed on purpose.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EVERYWHERE = {"errors", "murder"}  # murder itself is only the version and the map
+PURE = {"model", "wire", "session"}
+ROLE = PURE | {"net", "api", "config", "log", "login", "hooks", "mupdate"}
+TOP = ROLE | {"authority", "frontend", "backend", "preflight", "server", "workers", "__main__"}
+MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
+    "errors": set[str](),
+    "model": set(),
+    "wire": {"model"},
+    "mime": {"model"},
+    "api": {"model"},
+    "log": set(),
+    "authority": set(),
+    "session": {"model", "wire"},
+    "config": {"model", "api"},
+    "hooks": {"model", "api", "config"},
+    "net": PURE | {"config", "log"},
+    "login": PURE | {"net", "api", "config", "log"},
+    "mupdate": ROLE,
+    "frontend": ROLE,
+    "backend": ROLE | {"mime"},
+    "server": ROLE | {"frontend", "backend"},
+    "preflight": TOP,
+    "workers": TOP,
+    "cli": TOP,
+    "__main__": {"cli"},
+    "plugins": {"model", "api"},
+}
+MAY_USE = {  # third party -> the rooms that may know it
+    "asyncclick": {"cli"},
+    "cryptography": {"authority", "plugins", "net", "preflight"},
+    "lmdb": {"mupdate"},
+    "pluggy": {"api", "hooks"},
+    "scramp": {"session", "plugins"},
+    "structlog": {"log"},
+    "tomli": {"config", "plugins"},
+    "uvloop": {"net", "cli", "workers"},
+}
+NEVER_IN_PURE = {"asyncio", "socket", "ssl", "time", "logging", "select", "threading", "uvloop"}
+
+
+def files_of(room: str) -> list[Path]:
+    home = ROOT if room == "plugins" else ROOT / "murder"
+    return [*(home / room).rglob("*.py"), *home.glob(f"{room}.py")]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The dotted names a file imports, in full, wherever in the file it does."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write imports in full"
+            if node.module == "murder":
+                yield from (f"murder.{alias.name}" for alias in node.names)
+            else:
+                yield node.module or ""
+
+
+def room_of(dotted: str) -> str | None:
+    """The room a dotted name is in; None when it is not ours."""
+    head, _, rest = dotted.partition(".")
+    if head == "plugins":
+        return "plugins"
+    if head != "murder":
+        return None
+    room = rest.partition(".")[0]
+    is_room = (ROOT / "murder" / room).is_dir() or (ROOT / "murder" / f"{room}.py").is_file()
+    return room if room and is_room else "murder"
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_room_imports_downwards_only(room: str) -> None:
+    for path in files_of(room):
+        rooms = {found for name in imported(path) if (found := room_of(name))}
+        stray = rooms - MAY_IMPORT[room] - EVERYWHERE - {room}
+        assert not stray, f"{path.relative_to(ROOT)} reaches up to {sorted(stray)}"
+
+
+def test_every_room_has_its_row() -> None:
+    home = ROOT / "murder"
+    rooms = {path.stem for path in home.glob("*.py")} | {
+        path.name for path in home.iterdir() if any(path.glob("*.py"))
+    }
+    assert rooms - {"__init__"} <= MAY_IMPORT.keys()
+
+
+@pytest.mark.parametrize("package", MAY_USE)
+def test_third_party_is_known_only_where_it_belongs(package: str) -> None:
+    for room in MAY_IMPORT.keys() - MAY_USE[package]:
+        for path in files_of(room):
+            used = {name.partition(".")[0] for name in imported(path)}
+            assert package not in used, f"{path.relative_to(ROOT)} imports {package}"
+
+
+@pytest.mark.parametrize("room", ["model", "wire", "mime", "session"])
+def test_protocol_code_waits_for_nothing(room: str) -> None:
+    for path in files_of(room):
+        stray = {name.partition(".")[0] for name in imported(path)} & NEVER_IN_PURE
+        assert not stray, f"{path.relative_to(ROOT)} imports {sorted(stray)}"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            waits = isinstance(
+                node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith
+            )
+            assert not waits, f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)} is async"

@@ -1,0 +1,97 @@
+"""The shape of the code: small files, small functions, empty packages, errors caught where something ends."""
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+MAX_FILE_LINES = 600
+MAX_FUNCTION_LINES = 80
+SOURCES = sorted([*ROOT.glob("murder/**/*.py"), *ROOT.glob("plugins/*.py"), ROOT / "build.py"])
+TESTS = sorted(ROOT.glob("tests/**/*.py"))
+# Rooms where a connection or a task ends, or a stranger's code is called.
+MAY_CATCH_ALL = {"net", "mupdate", "frontend", "backend", "cli", "server", "workers", "hooks"}
+FORBIDDEN_WORDS = {"util", "utils", "helper", "helpers", "common", "manager", "misc"}
+
+Rule = Callable[[Path, str, ast.Module], Iterator[tuple[int, str]]]
+
+
+def faults(paths: list[Path], rule: Rule) -> list[str]:
+    """What a rule finds in the files: `path:line: what`."""
+    found = []
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        for line, what in rule(path, text, ast.parse(text)):
+            found.append(f"{path.relative_to(ROOT)}:{line}: {what}")
+    return found
+
+
+def test_files_and_functions_are_small() -> None:
+    def too_long(_path: Path, text: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
+        lines = text.count("\n")
+        if lines > MAX_FILE_LINES:
+            yield lines, f"the file has {lines} lines"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or 0) - node.lineno + 1
+                if length > MAX_FUNCTION_LINES:
+                    yield node.lineno, f"{node.name} has {length} lines"
+
+    assert not faults([*SOURCES, *TESTS], too_long)
+
+
+def test_modules_say_what_they_are() -> None:
+    def unnamed(path: Path, _text: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
+        if not ast.get_docstring(tree):
+            yield 1, "no docstring"
+        if set(path.stem.split("_")) & FORBIDDEN_WORDS:
+            yield 1, "the file's name says nothing"
+
+    assert not faults(SOURCES, unnamed)
+
+
+def test_packages_only_reexport() -> None:
+    def code(path: Path, _text: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
+        declarations = ast.Assign | ast.AnnAssign | ast.Expr | ast.Import | ast.ImportFrom
+        for node in tree.body:
+            if path.name == "__init__.py" and not isinstance(node, declarations):
+                yield node.lineno, "code in __init__.py"
+
+    assert not faults(SOURCES, code)
+
+
+def is_broad(handler: ast.ExceptHandler) -> bool:
+    if handler.type is None:
+        return True
+    names = {node.id for node in ast.walk(handler.type) if isinstance(node, ast.Name)}
+    return bool(names & {"Exception", "BaseException"})
+
+
+def reraises(handler: ast.ExceptHandler) -> bool:
+    return any(isinstance(node, ast.Raise) for node in ast.walk(handler))
+
+
+def test_everything_is_caught_only_where_something_ends() -> None:
+    def swallowed(path: Path, text: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ExceptHandler) or not is_broad(node) or reraises(node):
+                continue
+            if parts[0] != "murder" or parts[1] not in MAY_CATCH_ALL:
+                yield node.lineno, "catches everything"
+            line = text.splitlines()[node.lineno - 1]
+            if not line.partition("noqa: BLE001")[2].strip(" -()"):
+                yield node.lineno, "does not say what ends here (noqa: BLE001 - the end of ...)"
+
+    assert not faults(SOURCES, swallowed)
+
+
+def test_each_exemption_has_its_reason() -> None:
+    def bare(_path: Path, text: str, _tree: ast.Module) -> Iterator[tuple[int, str]]:
+        for number, line in enumerate(text.splitlines(), 1):
+            for mark, end in (("type: ignore[", "]"), ("# noqa: ", " ")):
+                _, found, rest = line.partition(mark)
+                if found and len(rest.partition(end)[2].strip(" -#()")) < 6:
+                    yield number, "an exemption without its reason"
+
+    assert not faults(SOURCES, bare)
