@@ -20,9 +20,9 @@ Rules that hold for every method:
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
 from typing import Protocol, runtime_checkable
 
+from murder.model.flag import FlagChange as FlagChange
 from murder.model.message import Changes, MailboxStatus, Message, ModSeq, Uid, UidValidity
 from murder.model.name import MailboxName
 
@@ -65,14 +65,6 @@ class NewMessage:
     flags: frozenset[str] = field(default_factory=frozenset)
     internal_date: datetime | None = None  # None: now
     email_id: str = ""  # "": a new one
-
-
-class FlagChange(Enum):
-    """What STORE does to the flags (RFC 3501 §6.4.6)."""
-
-    ADD = "+"
-    REMOVE = "-"
-    REPLACE = ""
 
 
 @dataclass(frozen=True, slots=True)

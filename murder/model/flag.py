@@ -5,6 +5,7 @@ in the RFC, a keyword as it was first written. Knows no octets of a protocol.
 """
 
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from typing import Final
 
 SEEN: Final = "\\Seen"
@@ -51,3 +52,11 @@ def has_flag(flags: frozenset[str], flag: str) -> bool:
         return True
     fold = flag.lower()
     return any(one.lower() == fold for one in flags)
+
+
+class FlagChange(Enum):
+    """What STORE does to the flags (RFC 3501 §6.4.6)."""
+
+    ADD = "+"
+    REMOVE = "-"
+    REPLACE = ""

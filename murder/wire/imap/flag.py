@@ -1,0 +1,73 @@
+"""Flags on the wire (RFC 3501 §9 `flag`, `flag-list`)."""
+
+from collections.abc import Iterable
+
+from murder.model.flag import (
+    MAX_KEYWORD_OCTETS,
+    MAX_KEYWORDS_OF_MESSAGE,
+    RECENT,
+    SYSTEM_FLAGS,
+    canonical,
+    in_order,
+)
+from murder.wire.token import Scanner
+
+
+# flag = "\Answered" / "\Flagged" / "\Deleted" / "\Seen" / "\Draft" / flag-keyword / flag-extension
+def parse_flag(scanner: Scanner) -> str:
+    """A flag that a client sets or searches, in its one spelling; BadSyntax for an unknown `\\Word`."""
+    start = scanner.at
+    octets = scanner.flag()
+    flag = canonical(octets.decode("ascii"))
+    if flag is None or flag == "\\*":
+        scanner.at = start
+        raise scanner.bad("a keyword, or one of " + " ".join(SYSTEM_FLAGS))
+    if len(flag) > MAX_KEYWORD_OCTETS:
+        scanner.at = start
+        raise scanner.bad(f"a keyword of at most {MAX_KEYWORD_OCTETS} octets")
+    return flag
+
+
+# flag-list = "(" [flag *(SP flag)] ")"
+def parse_flag_list(scanner: Scanner) -> frozenset[str]:
+    """Flags in parentheses. `\\Recent` is dropped, not refused: mutt and imapsync copy flags with it."""
+    start = scanner.at
+    scanner.open()
+    flags: dict[str, str] = {}
+    while not scanner.accept(b")"):
+        _take(scanner, flags)
+        if not scanner.peek().startswith(b")"):
+            scanner.space()
+    return _checked(scanner, start, flags)
+
+
+# flag-list / (flag *(SP flag))
+def parse_flags(scanner: Scanner) -> frozenset[str]:
+    """Flags with or without parentheses, as STORE takes them."""
+    if scanner.peek() == b"(":
+        return parse_flag_list(scanner)
+    start = scanner.at
+    flags: dict[str, str] = {}
+    _take(scanner, flags)
+    while not scanner.at_end():
+        scanner.space()
+        _take(scanner, flags)
+    return _checked(scanner, start, flags)
+
+
+def _take(scanner: Scanner, flags: dict[str, str]) -> None:
+    flag = parse_flag(scanner)
+    flags.setdefault(flag.lower(), flag)
+
+
+def _checked(scanner: Scanner, start: int, flags: dict[str, str]) -> frozenset[str]:
+    flags.pop(RECENT.lower(), None)
+    if len(flags) > MAX_KEYWORDS_OF_MESSAGE + len(SYSTEM_FLAGS):
+        scanner.at = start
+        raise scanner.bad(f"at most {MAX_KEYWORDS_OF_MESSAGE} keywords")
+    return frozenset(flags.values())
+
+
+def format_flags(flags: Iterable[str]) -> bytes:
+    """`(\\Seen $Junk)`, system flags first."""
+    return b"(" + " ".join(in_order(flags)).encode("ascii", "replace") + b")"

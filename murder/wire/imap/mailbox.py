@@ -1,0 +1,83 @@
+"""CREATE, DELETE, RENAME, SUBSCRIBE, UNSUBSCRIBE, UNSELECT's kin: commands whose arguments are mailboxes
+(RFC 3501 §6.3, RFC 6154 §3 `USE`)."""
+
+from dataclasses import dataclass, field
+
+from murder.wire.token import Scanner
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRequest:
+    """`partition` is Cyrus' second argument: `partition` or `server!partition`; None if not given."""
+
+    mailbox: bytes
+    partition: bytes | None = None
+    special_use: tuple[bytes, ...] = field(default=())  # attributes as written: \\Sent …
+
+
+@dataclass(frozen=True, slots=True)
+class RenameRequest:
+    old: bytes
+    new: bytes
+    partition: bytes | None = None  # Cyrus' third argument
+
+
+# delete = "DELETE" SP mailbox; subscribe, unsubscribe, getacl, myrights … likewise
+def parse_mailbox(scanner: Scanner) -> bytes:
+    """The only argument is a mailbox; its octets as the client wrote them."""
+    scanner.space()
+    mailbox = scanner.astring()
+    scanner.end()
+    return mailbox
+
+
+# create = "CREATE" SP mailbox [SP "(" create-param *(SP create-param) ")"]
+# create-param = "USE" SP "(" [use-attr *(SP use-attr)] ")"
+def parse_create(scanner: Scanner) -> CreateRequest:
+    """Also with Cyrus' partition, which Cyrus frontends send; and `(PARTITION name)`, `(USE (…))` in parentheses."""
+    scanner.space()
+    mailbox = scanner.astring()
+    partition: bytes | None = None
+    uses: list[bytes] = []
+    if not scanner.at_end():
+        scanner.space()
+        if scanner.accept(b"("):
+            partition = _parse_create_params(scanner, uses)
+        else:
+            partition = scanner.astring()
+    scanner.end()
+    return CreateRequest(mailbox, partition, tuple(uses))
+
+
+def _parse_create_params(scanner: Scanner, uses: list[bytes]) -> bytes | None:
+    partition: bytes | None = None
+    while True:
+        if scanner.accept_word(b"USE"):
+            scanner.space()
+            scanner.open()
+            while not scanner.accept(b")"):
+                uses.append(scanner.flag())
+                if scanner.peek() != b")":
+                    scanner.space()
+        elif scanner.accept_word(b"PARTITION"):
+            scanner.space()
+            partition = scanner.astring()
+        else:
+            raise scanner.bad("USE or PARTITION")
+        if scanner.accept(b")"):
+            return partition
+        scanner.space()
+
+
+# rename = "RENAME" SP mailbox SP mailbox
+def parse_rename(scanner: Scanner) -> RenameRequest:
+    scanner.space()
+    old = scanner.astring()
+    scanner.space()
+    new = scanner.astring()
+    partition = None
+    if not scanner.at_end():
+        scanner.space()
+        partition = scanner.astring()
+    scanner.end()
+    return RenameRequest(old, new, partition)

@@ -1,0 +1,89 @@
+"""STATUS (RFC 3501 §6.3.10 and §7.2.4, RFC 5819, 7162, 7889, 8438, 8474, 9208), both directions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from murder.model.status import StatusItem
+from murder.wire.token import Scanner, astring
+
+_ITEMS: Final = {item.value.encode(): item for item in StatusItem}
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRequest:
+    mailbox: bytes  # as the client wrote it
+    items: tuple[StatusItem, ...]  # in the order asked for, each once
+
+
+# status = "STATUS" SP mailbox SP "(" status-att *(SP status-att) ")"
+def parse_status(scanner: Scanner) -> StatusRequest:
+    scanner.space()
+    mailbox = scanner.astring()
+    scanner.space()
+    items = parse_status_items(scanner)
+    scanner.end()
+    return StatusRequest(mailbox, items)
+
+
+def parse_status_items(scanner: Scanner) -> tuple[StatusItem, ...]:
+    """The items in their parentheses; also in LIST RETURN (STATUS (…))."""
+    scanner.open()
+    items: dict[StatusItem, None] = {}
+    while True:
+        start = scanner.at
+        item = _ITEMS.get(scanner.word())
+        if item is None:
+            scanner.at = start
+            raise scanner.bad("a STATUS item")
+        items[item] = None
+        if scanner.accept(b")"):
+            return tuple(items)
+        scanner.space()
+
+
+StatusValue = int | str | None
+
+
+def format_status(mailbox: bytes, values: Mapping[StatusItem, StatusValue]) -> bytes:
+    """`* STATUS mailbox (…)CRLF`. A string is an object id; None (of APPENDLIMIT) is NIL."""
+    pieces = [_format_value(item, value) for item, value in values.items()]
+    return b"* STATUS %s (%s)\r\n" % (astring(mailbox), b" ".join(pieces))
+
+
+def _format_value(item: StatusItem, value: StatusValue) -> bytes:
+    match value:
+        case None:
+            text = b"NIL"
+        case int():
+            text = b"%d" % value
+        case str():
+            text = b"(" + value.encode("ascii") + b")"
+    return item.value.encode() + b" " + text
+
+
+def parse_status_response(scanner: Scanner) -> tuple[bytes, dict[bytes, bytes]]:
+    """What follows `* STATUS`, as another server wrote it: mailbox, and each item's value as octets (an item that we
+    do not know is kept)."""
+    scanner.space()
+    mailbox = scanner.astring()
+    scanner.space()
+    scanner.open()
+    values: dict[bytes, bytes] = {}
+    while not scanner.accept(b")"):
+        name = scanner.word()
+        scanner.space()
+        if scanner.accept(b"("):
+            values[name] = b"(" + scanner.atom() + b")"
+            scanner.close()
+        else:
+            values[name] = scanner.atom()
+        if scanner.peek() != b")":
+            scanner.space()
+    return mailbox, values
+
+
+def format_status_response(mailbox: bytes, values: Mapping[bytes, bytes]) -> bytes:
+    """The reverse of `parse_status_response`, as a whole line: to pass a STATUS on under another name."""
+    pieces = [name + b" " + value for name, value in values.items()]
+    return b"* STATUS %s (%s)\r\n" % (astring(mailbox), b" ".join(pieces))
