@@ -1,0 +1,195 @@
+"""A whole murder for tests: `murder demo --json` as a child process, from the archive where it has been built."""
+
+import imaplib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+ARCHIVE = ROOT / "dist" / "murder.pyz"
+IS_CI = os.environ.get("CI") == "true"
+READY_S = 60
+
+
+def murder_command() -> list[str]:
+    """How to run murder: the archive that was built, else the checkout."""
+    given = os.environ.get("MURDER_ARCHIVE")
+    archive = Path(given) if given else ARCHIVE
+    if archive.exists() and (given or IS_CI):
+        return [sys.executable, str(archive)]
+    return [sys.executable, "-m", "murder"]
+
+
+def free_port_base(count: int = 80) -> int:
+    """The first of `count` neighbouring ports that are free now, away from the default."""
+    for base in range(15000 + (os.getpid() * 97) % 9000, 32000, count):
+        try:
+            for port in range(base, base + count):
+                with socket.socket() as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return base
+    raise AssertionError("no free ports")
+
+
+@dataclass
+class Demo:
+    """A running demo. `info` is its JSON line."""
+
+    folder: Path
+    process: subprocess.Popen[str]
+    info: dict[str, Any]
+    homes: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def frontend(self) -> dict[str, Any]:
+        return dict(self.info["frontends"][0])
+
+    @property
+    def backends(self) -> list[dict[str, Any]]:
+        return list(self.info["backends"])
+
+    @property
+    def password(self) -> str:
+        return str(self.info["password"])
+
+    def user(self, number: int) -> str:
+        return str(self.info["user_format"]) % number
+
+    def home(self, number: int) -> dict[str, Any]:
+        """The backend where this user's INBOX is."""
+        if number not in self.homes:
+            for backend in self.backends:
+                with self.imap(backend, self.user(number)) as client:
+                    if client.select("INBOX")[0] == "OK":
+                        self.homes[number] = backend
+                        break
+        return self.homes[number]
+
+    def server(self, kind: str, number: int) -> dict[str, Any]:
+        """The server under test for a user: `frontend`, or `backend` for the one he lives on."""
+        return self.frontend if kind == "frontend" else self.home(number)
+
+    def imap(self, server: dict[str, Any], user: str, password: str | None = None) -> imaplib.IMAP4:
+        client = imaplib.IMAP4(server["host"], server["imap"], timeout=30)
+        client.login(user, password or self.password)
+        return client
+
+    def node(self, action: str, name: str) -> None:
+        """`murder demo node ACTION NAME`."""
+        done = subprocess.run(
+            [*murder_command(), "demo", "node", action, name, "--dir", str(self.folder)],
+            capture_output=True,
+            text=True,
+            timeout=READY_S,
+            check=False,
+            cwd=ROOT,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def deliver(self, server: dict[str, Any], user: str, octets: bytes) -> str:
+        """One message by LMTP, in one go; the reply to its DATA, "" if the connection was lost on the way."""
+        try:
+            return deliver(server["host"], server["lmtp"], user, octets)
+        except (OSError, EOFError):
+            return ""
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+def deliver(host: str, port: int, user: str, octets: bytes, timeout_s: float = 30) -> str:
+    """One LMTP transaction; the last reply. Raises OSError, EOFError where the connection is lost."""
+    with socket.create_connection((host, port), timeout=timeout_s) as sock:
+        stream = sock.makefile("rb")
+
+        def reply() -> str:
+            while True:
+                line = stream.readline()
+                if not line.endswith(b"\r\n"):
+                    raise EOFError
+                if line[3:4] != b"-":
+                    return line.decode()
+
+        said = reply()
+        for line in ("LHLO test", "MAIL FROM:<sender@example.org>", f"RCPT TO:<{user}>", "DATA"):
+            sock.sendall(line.encode() + b"\r\n")
+            said = reply()
+            if said[0] not in "23":
+                return said
+        body = octets.replace(b"\r\n.", b"\r\n..")
+        sock.sendall(body + b"\r\n.\r\n" if not body.endswith(b"\r\n") else body + b".\r\n")
+        return reply()
+
+
+@contextmanager
+def running_demo(*options: str, folder: Path | None = None, keep: bool = False) -> Iterator[Demo]:
+    """Start a demo and wait until it is ready; stop it and check that it ended well."""
+    where = folder or Path(tempfile.mkdtemp(prefix="murder-test-"))
+    with (where.parent / f"{where.name}.log").open("w") as log:
+        process = subprocess.Popen(
+            [
+                *murder_command(),
+                "demo",
+                "--json",
+                "--dir",
+                str(where),
+                "--port-base",
+                str(free_port_base()),
+                *options,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=ROOT,
+        )
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, "the demo ended: " + Path(log.name).read_text()[-3000:]
+            demo = Demo(where, process, json.loads(line))
+            assert demo.info["ready"] is True
+            yield demo
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+    assert process.returncode == 0, Path(log.name).read_text()[-3000:]
+    if not keep:
+        shutil.rmtree(where, ignore_errors=True)
+        Path(log.name).unlink()
+
+
+def message(subject: str, body: str = "Hello.", message_id: str = "") -> bytes:
+    """A small message with CRLF line ends."""
+    identifier = message_id or f"{time.time_ns()}@test.example"
+    return (
+        f"From: Ana <ana@example.org>\r\nTo: bob@example.org\r\nSubject: {subject}\r\n"
+        f"Date: Mon, 23 Nov 2026 12:00:00 +0000\r\nMessage-ID: <{identifier}>\r\n\r\n{body}\r\n"
+    ).encode()
+
+
+def wanted(*programs: str) -> str:
+    """Why a test of these programs cannot run here; "" if it can. In CI a missing one is a failure, not a reason."""
+    missing = [name for name in programs if shutil.which(name) is None]
+    if missing and IS_CI:
+        raise AssertionError(f"CI lacks {', '.join(missing)}")
+    return f"{', '.join(missing)} not installed" if missing else ""
