@@ -1,0 +1,188 @@
+"""What a demo is made of: its nodes, their ports, folders, certificates and configurations.
+
+Everything lives in one folder: `ca/`, `users`, and one folder a node with `murder.toml`, `data/` and `log`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from murder.authority import CA_CERTIFICATE, flaws_of, init_authority, issue, write_durably
+from murder.config.write import format_value
+
+DOMAIN: Final = "murder.test"  # RFC 6761 §6.2: never anybody's
+HOST: Final = "127.0.0.1"
+PASSWORD: Final = "secret"
+ADMIN: Final = "admin"
+PARTITION: Final = "default"
+USER_FORMAT: Final = "user%d"
+NAMESPACE: Final = {"separator": "/", "personal": "INBOX/", "users": "user/", "shared": ""}
+CLIENT_PORTS: Final = ("imap", "imaps", "pop3", "pop3s", "lmtp")
+RENEW_BEFORE: Final = timedelta(days=30)
+MASTER: Final = "mupdate"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `murder demo` was asked for."""
+
+    folder: Path
+    backends: int = 2
+    frontends: int = 1
+    users: int = 20
+    workers: int = 1
+    port_base: int = 14300
+    tls_required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node: `label` is its short name (be1), `ports` by the keys of CLIENT_PORTS, or `mupdate`."""
+
+    label: str
+    role: str
+    ports: dict[str, int]
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.label}.{DOMAIN}"
+
+    @property
+    def config_file(self) -> Path:
+        return self.folder / "murder.toml"
+
+    @property
+    def log_file(self) -> Path:
+        return self.folder / "log"
+
+
+def nodes_of(options: Options) -> list[Node]:
+    """The master, the frontends, the backends; ports counted up in this order."""
+    port = options.port_base
+    nodes = [Node(MASTER, "mupdate", {"mupdate": port}, options.folder / MASTER)]
+    wanted = [("fe", "frontend", options.frontends), ("be", "backend", options.backends)]
+    for prefix, role, count in wanted:
+        for number in range(1, count + 1):
+            ports = {}
+            for key in CLIENT_PORTS:
+                port += 1
+                ports[key] = port
+            label = f"{prefix}{number}"
+            nodes.append(Node(label, role, ports, options.folder / label))
+    return nodes
+
+
+def users_of(options: Options) -> Iterator[str]:
+    """user1 … userN."""
+    return (USER_FORMAT % number for number in range(1, options.users + 1))
+
+
+def ca_file(folder: Path) -> Path:
+    """The authority's certificate: what clients need to trust."""
+    return folder / "ca" / CA_CERTIFICATE
+
+
+def prepare(options: Options, nodes: Sequence[Node]) -> None:
+    """Make or complete the folder: certificates are kept, configurations written anew, data left alone."""
+    authority = options.folder / "ca"
+    authority.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not ca_file(options.folder).exists():
+        init_authority(authority)
+    for node in nodes:
+        (node.folder / "data").mkdir(mode=0o700, parents=True, exist_ok=True)
+        certificate = node.folder / f"{node.name}.pem"
+        key = certificate.with_suffix(".key")
+        soon = datetime.now(UTC) + RENEW_BEFORE
+        if flaws_of(certificate, key, ca_file(options.folder), soon):
+            issue(
+                authority,
+                node.name,
+                [node.role],
+                addresses=("localhost", HOST, "::1"),
+                out=node.folder,
+            )
+        text = format_node(options, nodes, node)
+        write_durably(node.config_file, text.encode("utf-8"), 0o600)
+
+
+def format_node(options: Options, nodes: Sequence[Node], node: Node) -> str:
+    """A node's murder.toml, as an operator would write it for a host of its own."""
+    master = next(one for one in nodes if one.role == "mupdate")
+    blocks = [
+        "# Written by `murder demo`; written anew at each start.",
+        _table(
+            "node",
+            name=node.name,
+            data="data",
+            roles=[node.role],
+            drain_timeout_s=5.0,
+        ),
+        _table(
+            "tls",
+            ca=str(ca_file(options.folder).absolute()),
+            certificate=f"{node.name}.pem",
+            key=f"{node.name}.key",
+        ),
+        _format_mupdate(options, node, master),
+    ]
+    if node.role != "mupdate":
+        listeners = {key: [f"{HOST}:{port}"] for key, port in node.ports.items()}
+        section: dict[str, object] = {"workers": options.workers, "admins": [ADMIN], **listeners}
+        if not options.tls_required:
+            section["allow_plaintext"] = True
+        if node.role == "backend":
+            section["partition"] = PARTITION
+        blocks.append(_table(node.role, **section))
+    blocks.append(_table("namespace", unix_hierarchy=True, alternative=False))
+    for other in nodes:
+        if other.role == "backend":
+            blocks.append(_table(f'servers."{other.name}"', address=HOST, **other.ports))
+    users_file = str((options.folder / "users").absolute())
+    blocks += [
+        "# A real murder leaves log2_cost at its default: this is quick to log in to, and to guess.",
+        _table("plugins.auth_file", file=users_file, log2_cost=10, scram_iterations=4096),
+        _table("log", format="text"),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _format_mupdate(options: Options, node: Node, master: Node) -> str:
+    endpoint = f"{HOST}:{master.ports['mupdate']}"
+    if node.role != "mupdate":
+        return _table("mupdate", master=endpoint)
+    section: dict[str, object] = {"listen": [endpoint], "admins": [ADMIN]}
+    if not options.tls_required:
+        section["allow_plaintext"] = True
+    return _table("mupdate", **section)
+
+
+def _table(header: str, /, **values: object) -> str:
+    lines = [f"{key} = {format_value(value)}" for key, value in values.items()]
+    return "\n".join([f"[{header}]", *lines])
+
+
+def describe(options: Options, nodes: Sequence[Node], pids: dict[str, int]) -> dict[str, object]:
+    """The line of `--json`: a contract with the tools that drive a demo."""
+    by_role: dict[str, list[dict[str, object]]] = {"mupdate": [], "frontend": [], "backend": []}
+    for node in nodes:
+        ports = {"port": node.ports["mupdate"]} if node.role == "mupdate" else node.ports
+        by_role[node.role].append(
+            {"name": node.name, "node": node.label, "host": HOST, **ports, "pid": pids[node.label]}
+        )
+    return {
+        "ready": True,
+        "dir": str(options.folder),
+        "ca": str(ca_file(options.folder)),
+        "admin": {"user": ADMIN, "password": PASSWORD},
+        "users": options.users,
+        "user_format": USER_FORMAT,
+        "password": PASSWORD,
+        "namespace": NAMESPACE,
+        "partition": PARTITION,
+        "mupdate": by_role["mupdate"][0],
+        "frontends": by_role["frontend"],
+        "backends": by_role["backend"],
+    }
