@@ -139,8 +139,10 @@ def _parse_item(scanner: Scanner) -> FetchItem:
 
 def _parse_body_item(scanner: Scanner, form: Form, peek: bool) -> BodyItem:
     scanner.expect(b"[")
+    start = scanner.at
     section = parse_section(scanner)
     if form is not Form.BODY and section.text is not SectionText.WHOLE:
+        scanner.at = start
         raise scanner.bad("a section of part numbers only")
     partial = None
     match = _PARTIAL.match(scanner.octets, scanner.at)
