@@ -34,7 +34,8 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "server": ROLE | {"frontend", "backend"},
     "preflight": TOP,
     "workers": TOP,
-    "cli": TOP,
+    "demo": TOP,
+    "cli": TOP | {"demo"},
     "__main__": {"cli"},
     "plugins": {"model", "api"},
 }
