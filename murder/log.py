@@ -32,12 +32,20 @@ LEVELS: Final[Mapping[str, int]] = {
 # the code, both ways.
 EVENTS: Final = frozenset(
     {
+        "list.opened",
         "command.crashed",
         "command.malformed",
         "connection.unintelligible",
         "library.logged",
         "login.failed",
         "login.succeeded",
+        "mailbox.conflict",
+        "replica.crashed",
+        "replica.disconnected",
+        "replica.skipped",
+        "replica.synchronised",
+        "subscriber.began",
+        "subscriber.cut",
         "tls.failed",
         "upstream.failed",
     }

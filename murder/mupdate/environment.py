@@ -7,7 +7,7 @@ began it. An Environment does not survive `fork`: open it in the child.
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeVar, cast, overload
 
@@ -28,6 +28,7 @@ TABLES: Final = (
     b"servers",  # server → number of its rows
     b"intents",  # id → octets
     b"notes",  # key → octets
+    b"conflicts",  # name → JSON: who wanted what is another's
     b"meta",  # format, epoch, floor
 )
 
@@ -44,6 +45,9 @@ class Cursor(Protocol):
     def key(self) -> bytes: ...
     def value(self) -> bytes: ...
     def delete(self) -> bool: ...
+    def putmulti(
+        self, items: Sequence[tuple[bytes, bytes]], *, append: bool = False
+    ) -> tuple[int, int]: ...
     @overload
     def iternext(self) -> Iterator[tuple[bytes, bytes]]: ...
     @overload

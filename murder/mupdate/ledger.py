@@ -18,7 +18,8 @@ from murder.mupdate.transaction import ListTransaction
 T = TypeVar("T")
 
 Proposal = Callable[[ListTransaction], object]
-"""Looks, decides, then changes. Raises Refusal *before* its first change, or not at all. May run more than once."""
+"""Looks, decides, then changes. Raises Refusal before its first change, or not at all; or returns one, having
+written down why. May run more than once."""
 
 Done = Callable[[Sequence[object]], None]
 """Called in the event loop when a batch is durable, with each proposal's outcome: what it returned or raised."""
@@ -38,6 +39,7 @@ class Ledger:
         self.mailboxes = mailboxes
         self.on_commit = on_commit
         self.waiting = 0  # proposals not yet durable
+        self._heard_seq = mailboxes.last_seq()
         self._queue: list[tuple[Sequence[Proposal], Done]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._scheduled = False
@@ -137,7 +139,8 @@ class Ledger:
             self._start()  # the writer works while we tell
         if self.on_commit is not None:
             for committed in commits:
-                if committed.changes:
+                if committed.seq > self._heard_seq:
+                    self._heard_seq = committed.seq
                     self.on_commit(committed)
         at = 0
         for proposals, done in batch:

@@ -26,7 +26,14 @@ from murder.mupdate.environment import (
     WriteTransaction,
     open_environment,
 )
-from murder.mupdate.record import NUMBER, digest, is_listable, octets_of, unpack_entry
+from murder.mupdate.record import (
+    NUMBER,
+    digest,
+    is_listable,
+    octets_of,
+    server_of_row,
+    unpack_entry,
+)
 from murder.mupdate.transaction import ListTransaction, RowChange, Tables, last_commit
 
 T = TypeVar("T")
@@ -43,6 +50,19 @@ class Committed:
     changes: Sequence[RowChange]
     seq: int
     mark: str
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """Part of what changed after a number: rows as `rows_changed_after` has them, and where that leads to.
+
+    `mark` is None while there is more. `is_lost`: removals since then have been forgotten, only the whole list helps.
+    """
+
+    changes: Sequence[tuple[int, bytes, bytes | None]]
+    seq: int
+    mark: str | None
+    is_lost: bool
 
 
 class MailboxList:
@@ -80,6 +100,12 @@ class MailboxList:
         key = collation_key(name)
         row = self._environment.get(key, self._entries)
         return None if row is None else unpack_entry(key, row)
+
+    def row(self, name: bytes) -> bytes | None:
+        """The row as it is stored (`record`), for who only passes it on."""
+        return (
+            self._environment.get(collation_key(name), self._entries) if is_listable(name) else None
+        )
 
     def rows(
         self, after: bytes = b"", prefix: bytes = b"", limit: int = BATCH
@@ -124,17 +150,19 @@ class MailboxList:
 
     def at_server(self, server: str) -> Iterator[MailboxEntry]:
         """All rows, active and reserved, whose location names this server, in collation order."""
-        key_prefix = digest(octets_of(server))
-        last = b""
-        while True:
-            keys = self._index_keys(b"at_server", key_prefix, last)
-            for key, row in self._rows_of(keys):
-                entry = unpack_entry(key, row)
-                if entry.server == server:
-                    yield entry
-            if len(keys) < BATCH:
-                return
-            last = keys[-1]
+        last: bytes | None = b""
+        while last is not None:
+            rows, last = self.rows_at_server(octets_of(server), last)
+            for key, row in rows:
+                yield unpack_entry(key, row)
+
+    def rows_at_server(
+        self, server: bytes, after: bytes = b""
+    ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        """Stored rows of a server behind the collation key `after`, and the key to go on from (None: that is all)."""
+        keys = self._index_keys(b"at_server", digest(server), after)
+        rows = [(key, row) for key, row in self._rows_of(keys) if server_of_row(row) == server]
+        return rows, keys[-1] if len(keys) == BATCH else None
 
     def _index_keys(self, table: bytes, key_prefix: bytes, last: bytes) -> list[bytes]:
         start = key_prefix + (last + b"\0" if last else b"")
@@ -224,18 +252,36 @@ class MailboxList:
         Each row once, at its last change; a name removed and made again shows up as both, in that order.
         """
 
-        def collect(transaction: Snapshot) -> list[tuple[int, bytes, bytes | None]]:
-            start = NUMBER.pack(seq + 1)
-            changed = _scan(transaction, self._tables[b"journal"], start, b"", limit)
-            removed = _scan(transaction, self._tables[b"tombstones"], start, b"", limit)
-            found: list[tuple[int, bytes, bytes | None]] = [
-                (NUMBER.unpack(number)[0], key, transaction.get(key, db=self._entries))
-                for number, key in changed
-            ]
-            if removed:
-                found += [(NUMBER.unpack(number)[0], key, None) for number, key in removed]
-                found.sort(key=lambda item: item[0])
-            return found[:limit]
+        return self._environment.read(
+            lambda transaction: self._changed_after(transaction, seq, limit)
+        )
+
+    def _changed_after(
+        self, transaction: Snapshot, seq: int, limit: int
+    ) -> list[tuple[int, bytes, bytes | None]]:
+        start = NUMBER.pack(seq + 1)
+        changed = _scan(transaction, self._tables[b"journal"], start, b"", limit)
+        removed = _scan(transaction, self._tables[b"tombstones"], start, b"", limit)
+        found: list[tuple[int, bytes, bytes | None]] = [
+            (NUMBER.unpack(number)[0], key, transaction.get(key, db=self._entries))
+            for number, key in changed
+        ]
+        if removed:
+            found += [(NUMBER.unpack(number)[0], key, None) for number, key in removed]
+            found.sort(key=lambda item: item[0])
+        return found[:limit]
+
+    def follow(self, seq: int, limit: int = BATCH) -> Following:
+        """What to send to somebody who stands at `seq`, read at one moment."""
+
+        def collect(transaction: Snapshot) -> Following:
+            floor = transaction.get(b"floor", db=self._tables[b"meta"])
+            lost = floor is not None and seq < NUMBER.unpack(floor)[0]
+            changes = self._changed_after(transaction, seq, limit)
+            last, _ = last_commit(transaction, self._tables)
+            if len(changes) == limit:
+                return Following(changes, changes[-1][0], None, lost)
+            return Following(changes, last, self._mark(transaction), lost)
 
         return self._environment.read(collect)
 
@@ -272,6 +318,12 @@ class MailboxList:
             lambda transaction: list(transaction.cursor(db=self._tables[b"intents"]).iternext())
         )
         return {key.decode(): octets for key, octets in rows}
+
+    def conflicts(self) -> Mapping[bytes, bytes]:
+        """By name, the last attempt of a server to take what is another's (`owner.Conflict`, as JSON)."""
+        return self._environment.read(
+            lambda transaction: dict(transaction.cursor(db=self._tables[b"conflicts"]).iternext())
+        )
 
     def _read_meta(self, key: bytes) -> bytes:
         return self._environment.get(key, self._tables[b"meta"]) or b""

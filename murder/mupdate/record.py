@@ -70,8 +70,12 @@ def unpack_entry(key: bytes, row: bytes) -> MailboxEntry:
 
 def server_of_row(row: bytes) -> bytes:
     """The server part of a stored row's location."""
+    return location_of_row(row).partition(b"!")[0]
+
+
+def location_of_row(row: bytes) -> bytes:
     length = int.from_bytes(row[FLAGS_AT + 1 : HEAD_OCTETS], "big")
-    return row[HEAD_OCTETS : HEAD_OCTETS + length].partition(b"!")[0]
+    return row[HEAD_OCTETS : HEAD_OCTETS + length]
 
 
 def acl_of_row(row: bytes) -> bytes:

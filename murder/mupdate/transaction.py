@@ -6,9 +6,9 @@ their size is bounded by the list's, whatever happens to it.
 """
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Final, assert_never
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Final, NamedTuple, assert_never
 
 from murder.errors import Code, Refusal
 from murder.model.acl import MAX_ACL_OCTETS
@@ -37,13 +37,14 @@ from murder.mupdate.record import (
 
 KEEP_TOMBSTONES: Final = 200_000  # a replica that missed more removals takes the whole list again
 KEEP_COMMITS: Final = 200_000  # likewise for commits; 24 octets each
+KEEP_CONFLICTS: Final = 10_000  # names; an operator has to look long before
 NOTHING: Final = b""
+SCAN_ROWS: Final = 1000
 
 Tables = Mapping[bytes, Table]
 
 
-@dataclass(frozen=True, slots=True)
-class RowChange:
+class RowChange(NamedTuple):
     """One row after a commit: `row` as stored, or None where it was removed."""
 
     seq: int
@@ -152,6 +153,53 @@ class ListTransaction:
         self._move_lookers(key, old, row)
         self.changes.append(RowChange(self._seq, key, row, old))
 
+    def append_rows(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """Put packed rows whose keys ascend and lie behind the last one: several times as fast as one by one. Such
+        changes are in the journal, not in `changes`."""
+        numbers = [NUMBER.pack(seq) for seq in range(self._seq + 1, self._seq + 1 + len(rows))]
+        self._seq += len(rows)
+        stored = [(key, number + row) for number, (key, row) in zip(numbers, rows, strict=True)]
+        self._fill(b"entries", stored)
+        self._fill(
+            b"journal", [(number, key) for number, (key, _) in zip(numbers, stored, strict=True)]
+        )
+        servers: list[tuple[bytes, bytes]] = []
+        seen: list[tuple[bytes, bytes]] = []
+        counts = self._server_counts
+        for key, row in stored:
+            server = server_of_row(row)
+            counts[server] = counts.get(server, 0) + 1
+            servers.append((digest(server) + key, NOTHING))
+            for identifier in lookers(key, row):
+                if identifier[:1] != b"-":
+                    seen.append((digest(identifier) + key, NOTHING))
+        self._fill(b"at_server", sorted(servers), append=False)
+        self._fill(b"lookers", sorted(seen), append=False)
+
+    def _fill(self, table: bytes, rows: Sequence[tuple[bytes, bytes]], append: bool = True) -> None:
+        self._lmdb.cursor(db=self._tables[table]).putmulti(rows, append=append)
+
+    def last_key(self) -> bytes:
+        """The last collation key of the list; b"" where it is empty."""
+        cursor = self._lmdb.cursor(db=self._entries)
+        return cursor.key() if cursor.last() else b""
+
+    def rows_between(self, after: bytes, last: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+        """Stored rows behind `after`, up to and with `last` (None: to the end). Rows already given may be removed or
+        replaced meanwhile."""
+        while True:
+            cursor = self._lmdb.cursor(db=self._entries)
+            if not cursor.set_range(after + b"\0" if after else b""):
+                return
+            rows = list(islice(cursor.iternext(), SCAN_ROWS))
+            for key, row in rows:
+                if last is not None and key > last:
+                    return
+                yield key, row
+            if len(rows) < SCAN_ROWS:
+                return
+            after = rows[-1][0]
+
     def remove(self, name: bytes) -> bool:
         """Remove a row; False if there was none."""
         return is_listable(name) and self.remove_key(collation_key(name))
@@ -193,6 +241,17 @@ class ListTransaction:
         for identifier in after - before:
             if not identifier.startswith(b"-"):
                 self._lmdb.put(digest(identifier) + key, NOTHING, db=table)
+
+    def put_conflict(self, name: bytes, octets: bytes) -> None:
+        """Write a conflict down; the last one of each name is kept, and no more names than `KEEP_CONFLICTS`."""
+        table = self._tables[b"conflicts"]
+        if self._lmdb.stat(table)["entries"] < KEEP_CONFLICTS or self._lmdb.get(name, db=table):
+            self._lmdb.put(name, octets, db=table)
+
+    def forget_conflicts(self) -> None:
+        table = self._tables[b"conflicts"]
+        for name in list(self._lmdb.cursor(db=table).iternext(keys=True, values=False)):
+            self._lmdb.delete(name, db=table)
 
     def finish(self) -> None:
         """What every commit writes at its end. Call it once, after the last change."""

@@ -51,11 +51,12 @@ ALLOWED: Final[Mapping[State, frozenset[Verb]]] = {
 
 
 class Rows:
-    """Many MAILBOX responses at once, as they come in a dump: `(name, location, acl)` each."""
+    """Many MAILBOX responses of one command at once, as they come in a dump: `(name, location, acl)` each."""
 
-    __slots__ = ("rows",)
+    __slots__ = ("rows", "tag")
 
-    def __init__(self, rows: Sequence[tuple[bytes, ...]]) -> None:
+    def __init__(self, tag: bytes, rows: Sequence[tuple[bytes, ...]]) -> None:
+        self.tag = tag
         self.rows = rows
 
 
@@ -68,7 +69,7 @@ class MupdateClientSession:
     Raises BadSyntax where the peer does not speak MUPDATE: close the connection.
     """
 
-    __slots__ = ("_banner", "_fragmenter", "_line_mode", "_number", "_row", "state")
+    __slots__ = ("_banner", "_fragmenter", "_line_mode", "_number", "_row", "_row_tag", "state")
 
     def __init__(self) -> None:
         self.state = State.CONNECTED
@@ -76,6 +77,7 @@ class MupdateClientSession:
         self._fragmenter = Fragmenter(MAX_LINE_OCTETS, MAX_MESSAGE_OCTETS, MAX_MESSAGE_OCTETS)
         self._line_mode = False
         self._number = 0
+        self._row_tag = b""
         self._row: re.Pattern[bytes] | None = None
 
     def receive(self, data: bytes | memoryview) -> None:
@@ -106,18 +108,28 @@ class MupdateClientSession:
         tag = b"X%d" % self._number
         return tag, format_command(tag, verb, *args)
 
-    def streaming(self, tag: bytes) -> None:
-        """UPDATE or FOLLOW has been sent with this tag: rows in quoted form are read in bulk from now on."""
-        self.state = State.STREAMING
+    def expect_rows(self, tag: bytes) -> None:
+        """Many rows will come with this tag: those in quoted form are read in bulk."""
+        self._row_tag = tag
         self._row = re.compile(
             re.escape(tag) + rb' MAILBOX "([^"\\\r\n]*)" "([^"\\\r\n]*)" "([^"\\\r\n]*)"\r\n'
         )
+
+    def authenticated(self) -> None:
+        """After login; or a stream was refused, and other commands may follow."""
+        self.state = State.AUTHENTICATED
+        self._row = None
+
+    def streaming(self, tag: bytes) -> None:
+        """UPDATE or FOLLOW has been sent with this tag."""
+        self.state = State.STREAMING
+        self.expect_rows(tag)
 
     def next_event(self) -> Event:
         if self._row is not None:
             rows = self._fragmenter.take_matches(self._row, _BATCH)
             if rows:
-                return Rows(rows)
+                return Rows(self._row_tag, rows)
         fragment = self._fragmenter.next()
         if fragment is None:
             return None

@@ -1,0 +1,188 @@
+"""The master as a backend uses it: reserve, activate, deactivate, delete, find, list (RFC 3656 §4).
+
+One lazy connection, kept; commands of many tasks are pipelined on it. A command that was lost with its connection is sent
+once more: each may happen twice without harm.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.model.entry import EntryState, MailboxEntry
+from murder.model.name import MailboxName
+from murder.mupdate.link import Link, Target, open_link
+from murder.session.mupdate_client import Event, Rows, is_answer
+from murder.wire.mupdate import Kind, Response, Verb
+
+
+class _Pending:
+    """One command in flight: what has come for it, and whether something came lately."""
+
+    __slots__ = ("answer", "entries", "future", "progress", "tag")
+
+    def __init__(self, tag: bytes, future: "asyncio.Future[None]") -> None:
+        self.tag = tag
+        self.future = future
+        self.entries: list[MailboxEntry] = []
+        self.answer: Response | None = None
+        self.progress = 0
+
+
+class MasterClient:
+    """See the module. Belongs to one event loop. `target` comes from `link.master_target`."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._link: Link | None = None
+        self._connecting = asyncio.Lock()
+        self._pending: dict[bytes, _Pending] = {}
+        self._closed = False
+
+    async def reserve(self, name: bytes, raw_location: bytes) -> None:
+        """Take the name. Raises Refusal(ALREADY_EXISTS) where another has it, UpstreamFailure."""
+        _, answer = await self._command(Verb.RESERVE, name, raw_location)
+        if answer.kind is not Kind.OK:
+            raise Refusal(Code.ALREADY_EXISTS, answer.text)
+
+    async def activate(self, name: bytes, raw_location: bytes, raw_acl: bytes) -> None:
+        """Make the mailbox visible, or change its location or ACL. Raises Refusal(IN_USE) where it is active at
+        another server, UpstreamFailure."""
+        _, answer = await self._command(Verb.ACTIVATE, name, raw_location, raw_acl)
+        if answer.kind is not Kind.OK:
+            raise Refusal(Code.IN_USE, answer.text)
+
+    async def deactivate(self, name: bytes, raw_location: bytes) -> None:
+        """Back to reserved. Done already is no error. Raises Refusal, UpstreamFailure."""
+        _, answer = await self._command(Verb.DEACTIVATE, name, raw_location)
+        if answer.kind is not Kind.OK:
+            found = await self.find(name)
+            if found is None or found.is_active or found.raw_location != raw_location:
+                raise Refusal(Code.CANNOT, answer.text)
+
+    async def delete(self, name: bytes) -> None:
+        """Remove the name. Gone already is no error. Raises Refusal, UpstreamFailure."""
+        _, answer = await self._command(Verb.DELETE, name)
+        if answer.kind is not Kind.OK and await self.find(name) is not None:
+            raise Refusal(Code.IN_USE, answer.text)
+
+    async def find(self, name: bytes) -> MailboxEntry | None:
+        """The master's row of this name. Raises UpstreamFailure."""
+        entries, answer = await self._command(Verb.FIND, name)
+        self._check(answer)
+        return entries[0] if entries else None
+
+    async def list_server(self, server: str) -> Sequence[MailboxEntry]:
+        """The master's rows at a server, reserved ones too, in its order. Raises UpstreamFailure."""
+        entries, answer = await self._command(Verb.LIST, f"{server}!".encode())
+        self._check(answer)
+        return [entry for entry in entries if entry.server == server]
+
+    async def ping(self) -> None:
+        """A round trip. Raises UpstreamFailure."""
+        self._check((await self._command(Verb.NOOP))[1])
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._link is not None and not self._link.is_lost:
+            self._link.send(Verb.LOGOUT)
+            assert self._link.connection is not None
+            self._link.connection.close()
+        self._link = None
+
+    def _check(self, answer: Response) -> None:
+        if answer.kind is not Kind.OK:
+            raise UpstreamFailure(
+                UpstreamKind.PROTOCOL, self._target.name, f"the master says NO: {answer.text}"
+            )
+
+    async def _command(self, verb: Verb, *args: bytes) -> tuple[Sequence[MailboxEntry], Response]:
+        try:
+            return await self._once(verb, *args)
+        except UpstreamFailure as failure:
+            if failure.kind is not UpstreamKind.LOST or self._closed:
+                raise
+        return await self._once(verb, *args)
+
+    async def _once(self, verb: Verb, *args: bytes) -> tuple[Sequence[MailboxEntry], Response]:
+        link = self._link
+        if link is None or link.is_lost:
+            link = await self._connect()
+        tag = link.send(verb, *args)
+        if verb is Verb.LIST:
+            link.session.expect_rows(tag)
+        pending = _Pending(tag, asyncio.get_running_loop().create_future())
+        self._pending[tag] = pending
+        try:
+            await self._wait(link, pending)
+        finally:
+            self._pending.pop(tag, None)
+        assert pending.answer is not None
+        if pending.answer.kind is Kind.BYE:
+            raise link.failure(UpstreamKind.LOST, f"the master says BYE: {pending.answer.text}")
+        return pending.entries, pending.answer
+
+    async def _wait(self, link: Link, pending: _Pending) -> None:
+        """For the answer; the timeout counts from the last octets that came for this command."""
+        while True:
+            seen = pending.progress
+            try:
+                async with asyncio.timeout(self._target.command_timeout_s):
+                    await asyncio.shield(pending.future)
+                return
+            except TimeoutError:
+                if pending.progress == seen:
+                    link.abort()
+                    seconds = f"{self._target.command_timeout_s:g} s"
+                    raise link.failure(UpstreamKind.TIMEOUT, f"no answer in {seconds}") from None
+
+    async def _connect(self) -> Link:
+        async with self._connecting:
+            if self._closed:
+                raise UpstreamFailure(UpstreamKind.LOST, self._target.name, "shutting down")
+            if self._link is None or self._link.is_lost:
+                link = await open_link(self._target)
+                self._link = link
+                link.take_over(self._event, lambda failure: self._lost(link, failure))
+            return self._link
+
+    def _event(self, event: Event) -> None:
+        if isinstance(event, Rows):
+            pending = self._pending.get(event.tag)
+            if pending is not None:
+                pending.progress += 1
+                pending.entries += [
+                    MailboxEntry(MailboxName(row[0]), EntryState.ACTIVE, row[1], row[2])
+                    for row in event.rows
+                ]
+            return
+        if not isinstance(event, Response):
+            return
+        pending = self._pending.get(event.tag)
+        if pending is None:
+            if event.kind is Kind.BYE and self._link is not None:
+                self._link.abort()
+            return
+        pending.progress += 1
+        if event.kind is Kind.MAILBOX:
+            name, raw_location, raw_acl = event.args[:3]
+            pending.entries.append(
+                MailboxEntry(MailboxName(name), EntryState.ACTIVE, raw_location, raw_acl)
+            )
+        elif event.kind is Kind.RESERVE:
+            name, raw_location = event.args[:2]
+            pending.entries.append(
+                MailboxEntry(MailboxName(name), EntryState.RESERVED, raw_location)
+            )
+        elif is_answer(event, event.tag):
+            pending.answer = event
+            if not pending.future.done():
+                pending.future.set_result(None)
+
+    def _lost(self, link: Link, failure: UpstreamFailure) -> None:
+        if self._link is link:
+            self._link = None
+        pending, self._pending = list(self._pending.values()), {}
+        for one in pending:
+            if not one.future.done():
+                one.future.set_exception(failure)
+                one.future.exception()  # whoever waited may have been cancelled

@@ -1,0 +1,270 @@
+"""A connection to a MUPDATE server, up to and with login: banner, STARTTLS, AUTHENTICATE. Then whoever asked takes it over.
+
+The master of a murder shows a certificate of the cluster's authority with the role `mupdate`, or (a Cyrus master) one in
+the name under which it was called.
+"""
+
+import asyncio
+import ssl
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from murder.config import Config
+from murder.errors import BadSyntax, Refusal, UpstreamFailure, UpstreamKind
+from murder.net.connection import Connection, connect
+from murder.net.tls import client_context
+from murder.session.mupdate_client import Event, MupdateClientSession, is_answer
+from murder.session.sasl import ScramClient, plain_response
+from murder.wire.mupdate import Banner, Kind, Response, Verb
+
+MASTER_ROLE: Final = "mupdate"
+SCRAM: Final = "SCRAM-SHA-256"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A master and how to get in. `tls` is None where it is spoken to in the clear; without `user`, EXTERNAL."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    user: str = ""
+    password: str = field(default="", repr=False)
+    connect_timeout_s: float = 5.0
+    command_timeout_s: float = 30.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+def master_target(config: Config) -> Target | None:
+    """From the configuration; None where this node has no master. Raises OSError, ssl.SSLError for its files."""
+    mupdate = config.mupdate
+    if mupdate.master is None:
+        return None
+    tls = None
+    if mupdate.master_tls != "none":
+        tls = client_context(config.tls.ca, config.tls.certificate, config.tls.key)
+        tls.check_hostname = False  # `_check_name` does, and knows the cluster's roles
+    is_plain = mupdate.master_auth == "plain"
+    return Target(
+        mupdate.master.host,
+        mupdate.master.port,
+        tls,
+        mupdate.master_user if is_plain else "",
+        mupdate.master_password if is_plain else "",
+        mupdate.connect_timeout_s,
+        mupdate.command_timeout_s,
+    )
+
+
+class Link:
+    """One logged-in connection. Events go to `sink` once `take_over` has named one; `on_lost` hears of the end."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.session = MupdateClientSession()
+        self.banner = Banner()
+        self.connection: Connection | None = None
+        self.is_lost = False
+        self._sink: Callable[[Event], None] | None = None
+        self._on_lost: Callable[[UpstreamFailure], None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._paused = False
+
+    def failure(self, kind: UpstreamKind, text: str) -> UpstreamFailure:
+        return UpstreamFailure(kind, self.target.name, text)
+
+    # Receiver
+
+    def begin(self) -> None:
+        pass
+
+    def received(self, data: memoryview) -> None:
+        self.session.receive(data)
+        if self._sink is not None:
+            self._pump()
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def writable(self) -> None:
+        pass
+
+    def lost(self, error: Exception | None) -> None:
+        self.is_lost = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        if self._on_lost is not None:
+            self._on_lost(self.failure(UpstreamKind.LOST, "the connection was lost"))
+
+    def take_over(
+        self, sink: Callable[[Event], None], on_lost: Callable[[UpstreamFailure], None]
+    ) -> None:
+        """From now on every event goes to `sink`."""
+        self._sink = sink
+        self._on_lost = on_lost
+        if self.is_lost:
+            on_lost(self.failure(UpstreamKind.LOST, "the connection was lost"))
+            return
+        self._pump()
+
+    def pause(self) -> None:
+        """Take no more events for now; the master waits with us."""
+        self._paused = True
+        if self.connection is not None:
+            self.connection.pause_reading()
+
+    def resume(self) -> None:
+        self._paused = False
+        if self.connection is not None:
+            self.connection.resume_reading()
+        self._pump()
+
+    def _pump(self) -> None:
+        sink = self._sink
+        assert sink is not None
+        try:
+            while not self._paused and (event := self.session.next_event()) is not None:
+                sink(event)
+        except BadSyntax as error:
+            self.abort()
+            if self._on_lost is not None:
+                on_lost, self._on_lost = self._on_lost, None
+                on_lost(self.failure(UpstreamKind.PROTOCOL, str(error)))
+
+    def abort(self) -> None:
+        if self.connection is not None:
+            self.connection.abort()
+
+    def write(self, octets: bytes) -> None:
+        if self.connection is not None:
+            self.connection.write(octets)
+
+    def send(self, verb: Verb, *args: bytes) -> bytes:
+        """Send a command; its tag."""
+        tag, octets = self.session.send(verb, *args)
+        self.write(octets)
+        return tag
+
+    # Getting in
+
+    async def _next(self) -> Event:
+        while (event := self.session.next_event()) is None:
+            if self.is_lost:
+                raise self.failure(UpstreamKind.LOST, "the connection was lost before login")
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return event
+
+    async def _answer(self, tag: bytes) -> Response:
+        while True:
+            event = await self._next()
+            if isinstance(event, Response) and is_answer(event, tag):
+                return event
+            if isinstance(event, Response) and event.kind is Kind.BYE:
+                raise self.failure(UpstreamKind.LOST, f"the server says BYE: {event.text}")
+
+    async def _greeting(self) -> None:
+        event = await self._next()
+        if not isinstance(event, Banner):
+            raise self.failure(UpstreamKind.PROTOCOL, "no MUPDATE banner")
+        self.banner = event
+
+    async def enter(self) -> None:
+        await self._greeting()
+        if self.target.tls is not None:
+            await self._starttls(self.target.tls)
+        await self._authenticate()
+        self.session.authenticated()
+
+    async def _starttls(self, tls: ssl.SSLContext) -> None:
+        assert self.connection is not None
+        if not self.banner.starttls:
+            raise self.failure(UpstreamKind.TLS, "the master offers no STARTTLS")
+        answer = await self._answer(self.send(Verb.STARTTLS))
+        if answer.kind is not Kind.OK:
+            raise self.failure(UpstreamKind.TLS, f"STARTTLS was refused: {answer.text}")
+        self.session.restart()
+        await self.connection.start_tls(tls, server_side=False, server_hostname=self.target.host)
+        self._check_name()
+        await self._greeting()
+
+    def _check_name(self) -> None:
+        certificate = self.connection.certificate if self.connection is not None else None
+        if certificate is None:
+            raise self.failure(UpstreamKind.TLS, "the master shows no certificate")
+        if MASTER_ROLE in certificate.roles or self.target.host.lower() in certificate.names:
+            return
+        raise self.failure(
+            UpstreamKind.TLS,
+            f"the certificate of {certificate.name or 'nobody'} is neither a master's nor "
+            f"{self.target.host}'s",
+        )
+
+    async def _authenticate(self) -> None:
+        target, offered = self.target, self.banner.mechanisms
+        in_the_clear = target.tls is None
+        if not target.user:
+            answer = await self._exchange("EXTERNAL", b"", None)
+        elif SCRAM in offered and (in_the_clear or "PLAIN" not in offered):
+            scram = ScramClient(target.user, target.password)
+            answer = await self._exchange(SCRAM, scram.first(), scram)
+        else:
+            response = plain_response(target.user, target.user, target.password.encode())
+            answer = await self._exchange("PLAIN", response, None)
+        if answer.kind is not Kind.OK:
+            raise self.failure(UpstreamKind.AUTH, f"the master does not let us in: {answer.text}")
+
+    async def _exchange(self, mechanism: str, first: bytes, scram: ScramClient | None) -> Response:
+        tag = self.send(Verb.AUTHENTICATE, mechanism.encode(), b64encode(first))
+        self.session.expect_lines()
+        try:
+            while True:
+                event = await self._next()
+                if isinstance(event, Response):
+                    if is_answer(event, tag) or event.kind is Kind.BYE:
+                        return event
+                elif isinstance(event, bytes):
+                    answer = scram.answer(b64decode(event)) if scram else b""
+                    self.write(b64encode(answer) + b"\r\n")
+        finally:
+            self.session.expect_lines(False)
+
+
+async def open_link(target: Target) -> Link:
+    """Connect and log in, within the connect timeout and the command timeout. Raises UpstreamFailure."""
+    link = Link(target)
+    link.connection = await connect(
+        target.host,
+        target.port,
+        lambda connection: link,
+        server=target.name,
+        timeout_s=target.connect_timeout_s,
+    )
+    try:
+        async with asyncio.timeout(target.command_timeout_s):
+            await link.enter()
+    except BaseException as error:
+        link.abort()
+        raise _as_failure(link, error) from error
+    return link
+
+
+def _as_failure(link: Link, error: BaseException) -> BaseException:
+    match error:
+        case TimeoutError():
+            seconds = f"{link.target.command_timeout_s:g} s"
+            return link.failure(UpstreamKind.TIMEOUT, f"no answer in {seconds}")
+        case BadSyntax() | ValueError():
+            return link.failure(UpstreamKind.PROTOCOL, str(error))
+        case Refusal():
+            return link.failure(UpstreamKind.AUTH, error.text)
+        case ssl.SSLError():
+            return link.failure(UpstreamKind.TLS, error.reason or str(error))
+        case OSError():
+            return link.failure(UpstreamKind.LOST, str(error))
+        case _:
+            return error

@@ -1,0 +1,562 @@
+"""MUPDATE's server side: the commands of RFC 3656 on the mailbox list, for a master and for replicas that serve others.
+
+Commands of one connection are carried out in order. Writes that arrive together become one batch of proposals, commits
+are shared by all connections (`ledger`), and replies of a batch are one write, after the commit. A command that only
+reads waits for the writes before it on its own connection.
+"""
+
+import asyncio
+import binascii
+import ssl
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from murder import __version__
+from murder.config import MupdateConfig
+from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
+from murder.log import Log, logger
+from murder.login.gate import Gate, Login, run_sasl
+from murder.model.name import collation_key
+from murder.mupdate.ledger import Ledger, Proposal
+from murder.mupdate.mboxlist import BATCH, MailboxList
+from murder.mupdate.owner import Peer, proposal_of
+from murder.mupdate.record import location_of_row
+from murder.mupdate.stream import Hub, Subscriber, format_rows
+from murder.mupdate.transaction import ListTransaction
+from murder.net.connection import Connection
+from murder.net.dialogue import Dialogue
+from murder.session.mupdate_server import (
+    WRITES,
+    Event,
+    Line,
+    MupdateServerSession,
+    Owed,
+    State,
+    Wrong,
+)
+from murder.session.sasl import MAX_RESPONSE_OCTETS
+from murder.wire.mupdate import (
+    MASTER,
+    Banner,
+    Command,
+    Kind,
+    Verb,
+    format_banner,
+    format_status,
+)
+
+IMPLEMENTATION: Final = "murder"
+MAX_OUTSTANDING: Final = (
+    5000  # writes of one connection that wait for the disk, before its input waits
+)
+MAX_BAD_COMMANDS: Final = 20  # in a row: then it is no MUPDATE client
+LEAST_IDLE_S: Final = 15 * 60.0  # RFC 3656 §2
+NEVER_S: Final = 10 * 365 * 86400.0
+INFLATE_OCTETS: Final = 64 * 1024  # inflated at a time, so that a bomb meets the session's limits
+HELD_OCTETS: Final = 256 * 1024
+
+Running = Coroutine[Any, Any, None] | None
+
+
+@dataclass(slots=True)
+class Counters:
+    """What an operator counts."""
+
+    connections: int = 0
+    changes: int = 0
+    refused: int = 0
+    conflicts: int = 0
+
+
+@dataclass(slots=True)
+class MupdateService:
+    """What all MUPDATE connections of one node share. `ledger` is None on a replica: it is read-only there."""
+
+    server_name: str
+    config: MupdateConfig
+    gate: Gate
+    mailboxes: MailboxList
+    hub: Hub
+    ledger: Ledger | None
+    tls: ssl.SSLContext | None = None
+    master: str = MASTER
+    max_failures: int = 5
+    counters: Counters = field(default_factory=Counters)
+    dialogues: "set[MupdateDialogue]" = field(default_factory=set)
+
+    def __call__(self, connection: Connection) -> "MupdateDialogue":
+        return MupdateDialogue(connection, self)
+
+    def peer_of(self, login: Login, mechanism: str, connection: Connection) -> Peer:
+        """What somebody who has proven himself may do here. Raises Refusal for a user who has no business here."""
+        is_bound = self.config.ownership == "owner"
+        certificate = connection.certificate
+        if mechanism == "EXTERNAL" and certificate is not None:
+            if login.user.lower() not in certificate.names:
+                raise Refusal(
+                    Code.AUTHORIZATION_FAILED, f"{certificate.name} speaks for itself only"
+                )
+            if "operator" in certificate.roles:
+                return Peer(login.user, is_admin=True, is_bound=is_bound)
+            may_write = "backend" in certificate.roles
+            return Peer(login.user, frozenset(certificate.names), may_write, is_bound=is_bound)
+        if login.is_admin:
+            return Peer(login.user, is_admin=True, is_bound=is_bound)
+        if login.user in self.config.users:
+            return Peer(login.user, is_bound=is_bound)
+        raise Refusal(
+            Code.AUTHORIZATION_FAILED,
+            f"{login.user} is neither in mupdate.users nor in mupdate.admins",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusing:
+    """A proposal that is refused already, in its place among the others."""
+
+    error: Exception
+
+    def __call__(self, transaction: ListTransaction) -> object:
+        return self.error
+
+
+class MupdateDialogue(Dialogue):
+    """One connection to a MUPDATE server."""
+
+    session: MupdateServerSession
+
+    def __init__(self, connection: Connection, service: MupdateService) -> None:
+        config = service.config
+        session = MupdateServerSession(config.max_line_bytes, config.max_literal_bytes)
+        super().__init__(connection, session, config.login_timeout_s)
+        self.service = service
+        self.peer: Peer | None = None
+        self.log: Log = logger(
+            role="mupdate", protocol="mupdate", cid=connection.cid, peer=connection.peer
+        )
+        self._batch: list[Proposal | _Refusing] = []
+        self._batch_tags: list[bytes] = []
+        self._outstanding = 0
+        self._held: Command | None = None  # a read that waits for the writes before it
+        self._subscriber: Subscriber | None = None
+        self._deflate: zlib._Compress | None = None
+        self._inflate: zlib._Decompress | None = None
+        self._compressed = b""  # received and not yet inflated
+        self._bad_commands = 0
+        self._failures = 0
+        service.dialogues.add(self)
+        service.counters.connections += 1
+
+    # The banner, errors, the end
+
+    def greet(self) -> None:
+        service = self.service
+        offered = service.gate.mechanisms(self.connection)
+        self.send(
+            format_banner(
+                Banner(
+                    host=service.server_name,
+                    implementation=IMPLEMENTATION,
+                    version=__version__,
+                    master=service.master,
+                    mechanisms=tuple(name for name in offered if name != "LOGIN"),
+                    starttls=service.tls is not None and not self.connection.is_tls,
+                    compress=True,
+                    partial_update=True,
+                    mark=service.mailboxes.mark(),
+                )
+            )
+        )
+
+    def failed(self, event: Event, error: Exception) -> None:
+        """The one place where an exception becomes a MUPDATE reply, and is logged."""
+        tag = event.tag if isinstance(event, Command | Wrong) else b"*"
+        verb = event.verb.name if isinstance(event, Command) else ""
+        match error:
+            case BadSyntax():
+                self.log.info("command.malformed", command=verb, problem=str(error))
+                self.send(format_status(tag, Kind.BAD, error.text))
+                self._count_bad()
+            case Refusal():
+                self.send(format_status(tag, Kind.NO, error.text))
+            case UpstreamFailure():
+                self.log.warning(
+                    "upstream.failed", command=verb, backend=error.server, kind=error.kind.value
+                )
+                self.send(format_status(tag, Kind.NO, "temporary failure, try again later"))
+            case TimeoutError():
+                self.timed_out()
+            case _:
+                self.log.error("command.crashed", command=verb, exc_info=error)
+                self.send(format_status(tag, Kind.NO, "internal error; the log has it"))
+
+    def _count_bad(self) -> None:
+        self._bad_commands += 1
+        if self._bad_commands >= MAX_BAD_COMMANDS:
+            self._bye("too many bad commands")
+
+    def hopeless(self, error: BadSyntax) -> None:
+        self.log.info("connection.unintelligible", problem=str(error))
+        self._bye(error.text)
+
+    def timed_out(self) -> None:
+        self._bye("idle for too long" if self.peer else "login took too long")
+
+    def _bye(self, text: str, tag: bytes = b"*") -> None:
+        self.session.state = State.LOGOUT
+        self.send(format_status(tag, Kind.BYE, text))
+        self.close()
+
+    def say_bye(self) -> None:
+        """The server goes down: said at a quiet point."""
+        self._bye("server shutting down")
+
+    def ended(self) -> None:
+        self.service.dialogues.discard(self)
+        self.service.counters.connections -= 1
+        if self._subscriber is not None:
+            self.service.hub.remove(self._subscriber)
+
+    def is_quiet(self) -> bool:
+        return super().is_quiet() and not self._outstanding
+
+    # Input and output
+
+    def received(self, data: memoryview) -> None:
+        if self._inflate is not None:
+            self._compressed += data
+            self._feed_inflated()
+        else:
+            super().received(data)
+
+    def _pump(self) -> None:
+        super()._pump()
+        self._submit()
+
+    def _feed_inflated(self) -> None:
+        """Inflate a little at a time, as the session takes it up."""
+        inflate = self._inflate
+        while inflate is not None and self._compressed and self.session.held < HELD_OCTETS:
+            try:
+                octets = inflate.decompress(self._compressed, INFLATE_OCTETS)
+            except zlib.error:
+                self.hopeless(BadSyntax("that is no deflate stream"))
+                return
+            self._compressed = inflate.unconsumed_tail
+            if inflate.eof:
+                self.hopeless(BadSyntax("the deflate stream has ended"))
+                return
+            super().received(memoryview(octets))
+        if self._compressed:
+            self.connection.pause_reading()
+
+    def send(self, data: bytes) -> None:
+        if self._deflate is not None:
+            data = self._deflate.compress(data) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
+        self.connection.write(data)
+
+    def writable(self) -> None:
+        if self._subscriber is not None:
+            self._subscriber.writable()
+
+    @property
+    def is_full(self) -> bool:
+        """For `stream.Outlet`."""
+        return self.connection.writing_paused
+
+    def cut(self, reason: str) -> None:
+        """For `stream.Outlet`."""
+        self.log.warning("subscriber.cut", problem=reason)
+        self.connection.abort()
+
+    # Dispatch
+
+    def may_proceed(self) -> bool:
+        return self._held is None and self._outstanding + len(self._batch) < MAX_OUTSTANDING
+
+    def handle(self, event: Event) -> Running:
+        if type(event) is Command:
+            if event.verb in WRITES and self.session.state is State.AUTHENTICATED:
+                self._write(event)
+                return None
+            if self._outstanding or self._batch:
+                self._held = event
+                return None
+            return self._run_command(event)
+        if self._outstanding or self._batch:
+            if isinstance(event, Wrong):
+                self._batch.append(_Refusing(event.error))
+                self._batch_tags.append(event.tag)
+                return None
+            assert isinstance(event, Owed)
+        if isinstance(event, Owed):
+            self.send(event.octets)
+        elif isinstance(event, Wrong):
+            raise event.error
+        else:
+            raise Misuse(f"nobody waits for {type(event).__name__}")
+        return None
+
+    def _run_command(self, command: Command) -> Running:
+        self.session.check(command)
+        self._bad_commands = 0
+        match command.verb:
+            case Verb.NOOP:
+                return self._noop(command)
+            case Verb.FIND:
+                return self._find(command)
+            case Verb.LIST:
+                return self._list(command)
+            case Verb.UPDATE | Verb.FOLLOW:
+                return self._stream(command)
+            case Verb.AUTHENTICATE:
+                return self._authenticate(command)
+            case Verb.STARTTLS:
+                return self._starttls(command)
+            case Verb.COMPRESS:
+                return self._compress(command)
+            case Verb.LOGOUT:
+                self._bye("bye-bye", command.tag)
+                return None
+            case _:
+                raise Misuse(f"{command.verb} is a write")
+
+    # Writes
+
+    def _write(self, command: Command) -> None:
+        assert self.peer is not None
+        self._bad_commands = 0
+        if self.service.ledger is None:
+            refusal: Exception = BadSyntax("read-only session")
+            self._batch.append(_Refusing(refusal))
+        elif not self.peer.may_write:
+            refusal = Refusal(Code.NO_PERMISSION, f"{self.peer.name} may only read here")
+            self._batch.append(_Refusing(refusal))
+        else:
+            self._batch.append(proposal_of(command, self.peer))
+        self._batch_tags.append(command.tag)
+
+    def _submit(self) -> None:
+        """Hand all writes of this turn to the ledger; replies come from `_decided`."""
+        if not self._batch:
+            return
+        batch, tags = self._batch, self._batch_tags
+        self._batch, self._batch_tags = [], []
+        ledger = self.service.ledger
+        if ledger is None:
+            self._reply(tags, [one.error for one in batch if isinstance(one, _Refusing)])
+            self._go_on()
+            return
+        self._outstanding += len(batch)
+
+        def decided(outcomes: Sequence[object]) -> None:
+            self._outstanding -= len(outcomes)
+            self._reply(tags, outcomes)
+            self._go_on()
+
+        ledger.propose(batch, decided)
+
+    def _reply(self, tags: Sequence[bytes], outcomes: Sequence[object]) -> None:
+        lines = []
+        for tag, outcome in zip(tags, outcomes, strict=True):
+            if type(outcome) is str:
+                lines.append(b'%b OK "%b"\r\n' % (tag, outcome.encode()))
+            else:
+                assert isinstance(outcome, Exception)
+                lines.append(self._refusal_line(tag, outcome))
+        counters = self.service.counters
+        counters.changes += len(lines)
+        self.active_at = self.loop.time()
+        if not self.connection.is_lost:
+            self.send(b"".join(lines))
+
+    def _refusal_line(self, tag: bytes, error: Exception) -> bytes:
+        counters = self.service.counters
+        match error:
+            case Refusal(code=code):
+                counters.refused += 1
+                if code is Code.IN_USE:
+                    counters.conflicts += 1
+                    peer = self.peer.name if self.peer else ""
+                    self.log.warning("mailbox.conflict", node=peer, problem=error.text)
+                return format_status(tag, Kind.NO, error.text)
+            case BadSyntax():
+                self._count_bad()
+                return format_status(tag, Kind.BAD, error.text)
+            case _:
+                self.log.error("command.crashed", exc_info=error)
+                return format_status(tag, Kind.NO, "internal error; the log has it")
+
+    def _go_on(self) -> None:
+        """After a batch: the read that waited, then what has come in meanwhile."""
+        if self._outstanding or self.connection.is_lost or self.is_closing:
+            return
+        if self._held is not None:
+            command, self._held = self._held, None
+            self._start(command)
+        self.resume()
+        if self._inflate is not None:
+            self._feed_inflated()
+
+    # Reads
+
+    def _find(self, command: Command) -> Running:
+        name = command.args[0]
+        lines = b'%b OK "Search completed"\r\n' % command.tag
+        row = self.service.mailboxes.row(name)
+        if row is not None:
+            lines = format_rows(command.tag, [(collation_key(name), row)]) + lines
+        self.send(lines)
+        return None
+
+    async def _list(self, command: Command) -> None:
+        """All rows, or those whose location begins with the argument."""
+        wanted = command.args[0] if command.args else b""
+        server, mark, partition = wanted.partition(b"!")
+        mailboxes = self.service.mailboxes
+        last = b""
+        while True:
+            if mark and not partition:
+                rows, end = mailboxes.rows_at_server(server, last)
+            else:
+                rows = mailboxes.rows(last)
+                end = rows[-1][0] if len(rows) == BATCH else None
+                if wanted:
+                    rows = [
+                        (key, row) for key, row in rows if location_of_row(row).startswith(wanted)
+                    ]
+            if rows:
+                self.send(format_rows(command.tag, rows))
+                await self.flush()
+            if end is None:
+                break
+            last = end
+            await asyncio.sleep(0)
+        self.send(b'%b OK "list complete"\r\n' % command.tag)
+
+    def _noop(self, command: Command) -> Running:
+        ok = b'%b OK "Noop done"\r\n' % command.tag
+        if self._subscriber is not None and not self._subscriber.is_current():
+            return self._noop_when_current(self._subscriber, ok)
+        self.send(ok)
+        return None
+
+    async def _noop_when_current(self, subscriber: Subscriber, ok: bytes) -> None:
+        """RFC 3656 §4.8: the OK says that all pending updates have been sent."""
+        while not subscriber.is_current():
+            await self.flush()
+            await asyncio.sleep(0)
+        self.send(ok)
+
+    async def _stream(self, command: Command) -> None:
+        service = self.service
+        ok = b'%b OK "streaming starts"\r\n' % command.tag
+        if command.verb is Verb.FOLLOW:
+            seq = None
+            if command.args:
+                seq = service.mailboxes.seq_of_mark(command.args[0].decode("ascii", "replace"))
+                if seq is None:
+                    raise Refusal(Code.CANNOT, "that is not in this list's history")
+            subscriber = Subscriber(service.hub, self, command.tag, positions=True)
+        else:
+            seq = None
+            if any(not host for host in command.args):
+                raise BadSyntax("Badly formed arguments")
+            subscriber = Subscriber(service.hub, self, command.tag, hosts=command.args)
+        self._subscriber = subscriber
+        self.session.state = State.STREAMING
+        self.log.info("subscriber.began", command=command.verb.name, resumed=seq is not None)
+        await subscriber.run(seq, ok)
+
+    # Getting in
+
+    async def _authenticate(self, command: Command) -> None:
+        mechanism = command.args[0].decode("ascii", "replace").upper()
+        try:
+            initial = _decoded(command.args[1]) if len(command.args) > 1 else None
+            login, final = await self._sasl(mechanism, initial)
+            peer = self.service.peer_of(login, mechanism, self.connection)
+            if final and await self._ask(final):
+                raise BadSyntax("nothing is left to be said")
+        except Refusal as error:
+            self._failures += 1
+            self.log.info("login.failed", mechanism=mechanism, problem=error.text)
+            if self._failures >= self.service.max_failures:
+                self.send(format_status(command.tag, Kind.NO, error.text))
+                self._bye("too many failed logins")
+                return
+            raise
+        self.peer = peer
+        self.session.logged_in()
+        self.idle_timeout_s = self._idle_timeout_s()
+        self.log = self.log.bind(user=login.user)
+        self.log.info("login.succeeded", mechanism=mechanism, admin=peer.is_admin)
+        self.send(format_status(command.tag, Kind.OK, "Authenticated"))
+
+    def _idle_timeout_s(self) -> float:
+        configured = self.service.config.idle_timeout_s
+        return max(configured, LEAST_IDLE_S) if configured else NEVER_S
+
+    async def _sasl(self, mechanism: str, initial: bytes | None) -> tuple[Login, bytes]:
+        if mechanism == "LOGIN":
+            raise Refusal(Code.CANNOT, "LOGIN is not offered here")
+        return await run_sasl(self.service.gate, mechanism, initial, self._ask, self.connection)
+
+    async def _ask(self, challenge: bytes) -> bytes:
+        """RFC 3656 §4.2: base64 and CRLF, no string. `*` cancels."""
+        self.send(b64encode(challenge) + b"\r\n")
+        self.session.expect_line()
+        try:
+            event = await self.next_event(self.service.config.login_timeout_s)
+        finally:
+            self.session.expect_line(False)
+        if not isinstance(event, Line):
+            raise BadSyntax("a SASL response is a line of base64")
+        if event.octets == b"*":
+            raise BadSyntax("Client canceled authentication")
+        return _decoded(event.octets)
+
+    async def _starttls(self, command: Command) -> None:
+        tls = self.service.tls
+        if self.connection.is_tls:
+            raise Refusal(Code.CANNOT, "TLS is active already")
+        if tls is None:
+            raise BadSyntax("STARTTLS is not offered")  # RFC 3656 §4.10
+        if self._deflate is not None:
+            raise BadSyntax("STARTTLS must come before COMPRESS")
+        self.session.take_rest()  # what was sent in the clear behind the command is no command
+        self.send(format_status(command.tag, Kind.OK, "Begin TLS negotiation now"))
+        try:
+            await self.start_tls(tls)
+        except OSError as error:
+            self.log.info("tls.failed", problem=str(error))
+            self.connection.abort()
+            return
+        self.session.take_rest()
+        self.greet()
+
+    def _compress(self, command: Command) -> Running:
+        if command.args[0].upper() != b"DEFLATE":
+            raise Refusal(Code.CANNOT, "Unknown COMPRESS algorithm")
+        if self._deflate is not None:
+            raise Refusal(Code.CANNOT, "DEFLATE is active already")
+        self.send(format_status(command.tag, Kind.OK, "DEFLATE active"))
+        self._deflate = zlib.compressobj(wbits=-15)
+        self._inflate = zlib.decompressobj(wbits=-15)
+        self._compressed = self.session.take_rest()
+        self.loop.call_soon(self._feed_inflated)
+        return None
+
+
+def _decoded(octets: bytes) -> bytes:
+    if len(octets) > MAX_RESPONSE_OCTETS * 4 // 3:
+        raise BadSyntax(f"a SASL response may have {MAX_RESPONSE_OCTETS} octets")
+    if octets == b"=":  # RFC 4954's way to say "empty", harmless here
+        return b""
+    try:
+        return b64decode(octets, validate=True)
+    except binascii.Error:
+        raise BadSyntax("a SASL response is base64") from None

@@ -1,0 +1,557 @@
+"""A replica: follows a master, keeps its list in step, says how far behind it is (RFC 3656 §4.11).
+
+With our own master it goes on from where it stood (FOLLOW, announced in the banner, where §3.8 makes others ignore it); with
+a Cyrus master it takes the whole list and applies the difference in one transaction, while the old list serves. The list's
+own numbers and marks are its own, so replicas may follow replicas.
+"""
+
+import asyncio
+import queue
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, TypeVar
+
+from murder.errors import Refusal, UpstreamFailure, UpstreamKind
+from murder.log import logger
+from murder.model.entry import EntryState, MailboxEntry
+from murder.model.name import MailboxName, collation_key, display
+from murder.mupdate.change import Change, PutEntry, PutNote, RemoveEntry
+from murder.mupdate.difference import Difference, Row
+from murder.mupdate.ledger import Ledger
+from murder.mupdate.link import Link, Target, open_link
+from murder.mupdate.mboxlist import MailboxList, mark_synchronised
+from murder.mupdate.record import is_listable, pack_row
+from murder.mupdate.transaction import ListTransaction, check_row
+from murder.session.mupdate_client import Event, Rows, is_answer
+from murder.wire.mupdate import Kind, Response, Verb
+
+T = TypeVar("T")
+
+FOLLOWED: Final = "followed"  # note: the master's mark up to which this list has followed
+FIRST_SYNC_ROWS: Final = 20_000  # rows of one commit while the list has never been complete
+QUEUE_BATCHES: Final = 64  # batches between connection and writer thread; the master waits beyond
+PINGS_IN_FLIGHT: Final = 8  # NOOPs at once; who asks beyond shares the next one
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The replica's patience; seconds."""
+
+    ping_interval_s: float = 20.0
+    retry_min_s: float = 0.2
+    retry_max_s: float = 15.0
+
+
+class Phase(Enum):
+    """What a replica is doing."""
+
+    DISCONNECTED = "disconnected"
+    SYNCHRONISING = "synchronising"
+    STREAMING = "streaming"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """How a replica stands. `lag_entries` is None where the master does not tell; `lag_s` counts from the last
+    moment at which the list was known to be the master's, None: never."""
+
+    phase: Phase
+    master: str
+    synchronised: bool
+    lag_entries: int | None
+    lag_s: float | None
+    problem: str
+
+
+class Replica:
+    """Follows one master into one list, of which this process must be the only writer."""
+
+    def __init__(self, target: Target, ledger: Ledger, timing: Timing | None = None) -> None:
+        self.target = target
+        self.mailboxes: MailboxList = ledger.mailboxes
+        self.phase = Phase.DISCONNECTED
+        self._ledger = ledger
+        self._timing = timing or Timing()
+        self._log = logger(role="replica", master=target.name)
+        self._problem = "not yet connected"
+        self._current_at: float | None = None
+        self._stream: _Stream | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._changed: asyncio.Event = asyncio.Event()
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def status(self) -> ReplicaStatus:
+        stream = self._stream
+        streaming = self.phase is Phase.STREAMING and stream is not None
+        waiting = self._ledger.waiting
+        lag_s: float | None = None
+        if streaming and not waiting:
+            lag_s = 0.0
+        elif self._current_at is not None:
+            lag_s = time.time() - self._current_at
+        elif (at := self.mailboxes.synchronised_at) is not None:
+            lag_s = time.time() - at
+        return ReplicaStatus(
+            self.phase,
+            self.target.name,
+            self.mailboxes.synchronised,
+            waiting if streaming else (stream.entries_behind() if stream else None),
+            lag_s,
+            self._problem,
+        )
+
+    async def until_synchronised(self, timeout_s: float) -> None:
+        """Wait until this run has brought the list up to the master's. Raises TimeoutError."""
+        async with asyncio.timeout(timeout_s):
+            while self.phase is not Phase.STREAMING:
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def ping(self, timeout_s: float) -> None:
+        """Reach the master's present: what it had confirmed before this call is in the list when this returns.
+
+        Raises UpstreamFailure where the master cannot be asked now.
+        """
+        stream = self._stream
+        if stream is None or self.phase is not Phase.STREAMING:
+            raise UpstreamFailure(UpstreamKind.LOST, self.target.name, self._problem)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.shield(stream.noop())
+        except TimeoutError:
+            raise UpstreamFailure(
+                UpstreamKind.TIMEOUT, self.target.name, f"no answer in {timeout_s:g} s"
+            ) from None
+        self._current_at = time.time()
+
+    # The life of a replica
+
+    async def _run(self) -> None:
+        pause_s = self._timing.retry_min_s
+        while True:
+            began = asyncio.get_running_loop().time()
+            try:
+                await self._follow()
+            except UpstreamFailure as failure:
+                self._note_down(failure.text, failure.kind.value)
+            except Refusal as refusal:  # our own disk
+                self._note_down(refusal.text, "list")
+            except Exception:  # noqa: BLE001 - the end of a task: a replica never gives up
+                self._log.error("replica.crashed", exc_info=True)
+                self._note_down("internal error; the log has it", "crashed")
+            if asyncio.get_running_loop().time() - began > self._timing.retry_max_s:
+                pause_s = self._timing.retry_min_s
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+            pause_s = min(pause_s * 2, self._timing.retry_max_s)
+
+    def _note_down(self, text: str, kind: str) -> None:
+        if self.phase is not Phase.DISCONNECTED or self._problem != text:
+            self._log.warning("replica.disconnected", kind=kind, problem=text)
+        self._problem = text
+        self._set_phase(Phase.DISCONNECTED)
+
+    def _set_phase(self, phase: Phase) -> None:
+        self.phase = phase
+        self._changed.set()
+
+    async def _follow(self) -> None:
+        link = await open_link(self.target)
+        stream = _Stream(link, self._ledger)
+        self._stream = stream
+        self._problem = ""
+        self._set_phase(Phase.SYNCHRONISING)
+        try:
+            began = time.monotonic()
+            how = await stream.begin()
+            self._current_at = time.time()
+            self._set_phase(Phase.STREAMING)
+            self._log.info(
+                "replica.synchronised",
+                how=how,
+                mailboxes=self.mailboxes.count(),
+                elapsed_ms=round(1000 * (time.monotonic() - began)),
+            )
+            await self._watch(stream)
+        finally:
+            self._stream = None
+            if not link.is_lost:
+                link.abort()
+            stream.end()
+
+    async def _watch(self, stream: "_Stream") -> None:
+        """Until the stream ends; a silent master is asked whether it is there (RFC 3656 §4.8)."""
+        while True:
+            try:
+                async with asyncio.timeout(self._timing.ping_interval_s):
+                    await asyncio.shield(stream.ended)
+            except TimeoutError:
+                pass
+            if stream.ended.done():
+                stream.ended.result()
+                return
+            await self.ping(self.target.command_timeout_s)
+
+
+class _Stream:
+    """One connection's UPDATE or FOLLOW, and what it does to the list."""
+
+    def __init__(self, link: Link, ledger: Ledger) -> None:
+        self._link = link
+        self._ledger = ledger
+        self._mailboxes = ledger.mailboxes
+        loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = loop.create_future()
+        self._begun: asyncio.Future[str] = loop.create_future()
+        self._tag = b""
+        self._dump: _Dump | None = None
+        self._changes: list[Change] = []
+        self._mark: str | None = None
+        self._flush_scheduled = False
+        self._uncommitted = 0
+        self._noops: dict[bytes, asyncio.Future[None]] = {}
+        self._next_noop: asyncio.Future[None] | None = None
+        self._resuming_from: int | None = None
+
+    async def begin(self) -> str:
+        """Ask for the stream; returns when the list is the master's: "resumed" or "whole list"."""
+        link = self._link
+        mark = link.banner.mark
+        followed = self._mailboxes.note(FOLLOWED)
+        if mark is None:
+            self._ask(Verb.UPDATE)
+        elif followed and self._mailboxes.synchronised:
+            self._resuming_from = _seq_of(followed.decode())
+            self._ask(Verb.FOLLOW, followed)
+        else:
+            self._ask(Verb.FOLLOW)
+        link.take_over(self._event, self._lost)
+        return await self._begun
+
+    def _ask(self, verb: Verb, *args: bytes) -> None:
+        self._tag = self._link.send(verb, *args)
+        self._link.session.streaming(self._tag)
+        self._dump = None if args else _Dump(self._mailboxes, self._link, self._dump_failed)
+
+    def entries_behind(self) -> int | None:
+        """While resuming: how many changes the master had made beyond ours when it greeted us."""
+        if self._resuming_from is None or self._link.banner.mark is None:
+            return None
+        return max(0, _seq_of(self._link.banner.mark) - self._resuming_from)
+
+    def end(self) -> None:
+        """The connection is over; whoever waits for it hears so."""
+        if self._dump is not None:
+            self._dump.cancel()
+        failure = self._link.failure(UpstreamKind.LOST, "the connection was lost")
+        self._fail(failure)
+
+    def _fail(self, failure: UpstreamFailure) -> None:
+        waiting: list[asyncio.Future[Any]] = [*self._noops.values(), self._begun, self.ended]
+        if self._next_noop is not None:
+            waiting.append(self._next_noop)
+        for future in waiting:
+            if not future.done():
+                future.set_exception(failure)
+                future.exception()
+        self._noops.clear()
+
+    def _lost(self, failure: UpstreamFailure) -> None:
+        self._fail(failure)
+
+    def _dump_failed(self, error: Exception) -> None:
+        if isinstance(error, Refusal | _Again):
+            failure = self._link.failure(UpstreamKind.LOST, str(error))
+        else:
+            logger(role="replica").error("replica.crashed", exc_info=error)
+            failure = self._link.failure(UpstreamKind.LOST, "the list could not be written")
+        self._fail(failure)
+
+    # What the master says
+
+    def _event(self, event: Event) -> None:
+        if isinstance(event, Rows):
+            self._rows(event.rows)
+        elif isinstance(event, Response):
+            self._response(event)
+
+    def _rows(self, rows: Sequence[tuple[bytes, ...]]) -> None:
+        if self._dump is not None:
+            self._dump.add([_packed(EntryState.ACTIVE, *row) for row in rows])
+            return
+        for name, raw_location, raw_acl in rows:
+            self._put(EntryState.ACTIVE, name, raw_location, raw_acl)
+
+    def _response(self, response: Response) -> None:
+        match response.kind:
+            case Kind.MAILBOX:
+                name, raw_location, raw_acl = response.args[:3]
+                self._row(EntryState.ACTIVE, name, raw_location, raw_acl)
+            case Kind.RESERVE:
+                name, raw_location = response.args[:2]
+                self._row(EntryState.RESERVED, name, raw_location, b"")
+            case Kind.DELETE:
+                self._changes.append(RemoveEntry(MailboxName(response.args[0])))
+                self._schedule()
+            case Kind.POSITION:
+                self._position(response.args[0].decode("ascii", "replace"))
+            case Kind.BYE:
+                self._fail(self._link.failure(UpstreamKind.LOST, f"BYE: {response.text}"))
+            case _ if is_answer(response, self._tag):
+                self._answered(response)
+            case Kind.OK if response.tag in self._noops:
+                self._noop_answered(self._noops.pop(response.tag))
+            case _:
+                pass
+
+    def _row(self, state: EntryState, name: bytes, raw_location: bytes, raw_acl: bytes) -> None:
+        if self._dump is not None:
+            self._dump.add([_packed(state, name, raw_location, raw_acl)])
+        else:
+            self._put(state, name, raw_location, raw_acl)
+
+    def _put(self, state: EntryState, name: bytes, raw_location: bytes, raw_acl: bytes) -> None:
+        entry = MailboxEntry(MailboxName(name), state, raw_location, raw_acl)
+        try:
+            check_row(entry)
+        except Refusal as refusal:  # what our list cannot hold, a real Cyrus may
+            logger(role="replica").warning(
+                "replica.skipped", mailbox=display(name), problem=refusal.text
+            )
+            return
+        self._changes.append(PutEntry(entry))
+        self._schedule()
+
+    def _position(self, mark: str) -> None:
+        if mark:
+            self._mark = mark
+            self._schedule()
+        elif self._dump is not None:  # the whole list has come, changes follow
+            self._finish_dump(None)
+
+    def _finish_dump(self, then: Callable[[], None] | None) -> None:
+        dump, self._dump = self._dump, None
+        assert dump is not None
+        self._link.pause()
+
+        def finished() -> None:
+            if then is not None:
+                then()
+            if not self._link.is_lost:
+                self._link.resume()
+
+        dump.finish(finished)
+
+    def _answered(self, response: Response) -> None:
+        """OK: the list is complete, live changes follow. NO: our mark is not in the master's history."""
+        if response.kind is not Kind.OK:
+            if self._resuming_from is None:
+                self._fail(self._link.failure(UpstreamKind.PROTOCOL, f"NO: {response.text}"))
+                return
+            self._resuming_from = None
+            self._link.session.authenticated()
+            self._ask(Verb.FOLLOW)
+            return
+        how = "whole list" if self._resuming_from is None else "resumed"
+        if self._dump is not None:  # a master without FOLLOW
+            self._finish_dump(lambda: self._complete(how))
+        else:
+            self._complete(how)
+
+    def _complete(self, how: str) -> None:
+        """Commit what has come, and with it that the list is complete."""
+        self._changes.append(mark_synchronised())
+        self._commit(lambda: None if self._begun.done() else self._begun.set_result(how))
+
+    # Into the list
+
+    def _schedule(self) -> None:
+        """Commit at the end of this turn of the loop: one commit for all that one read brought."""
+        if not self._flush_scheduled and (self._dump is None):
+            self._flush_scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        if self._changes or self._mark is not None:
+            self._commit(None)
+
+    def _commit(self, then: Callable[[], None] | None) -> None:
+        changes, self._changes = self._changes, []
+        if self._mark is not None:
+            changes.append(PutNote(FOLLOWED, self._mark.encode()))
+            self._mark = None
+
+        def apply(transaction: ListTransaction) -> None:
+            for change in changes:
+                transaction.apply(change)
+
+        def done(outcomes: Sequence[object]) -> None:
+            self._uncommitted -= len(changes)
+            if isinstance(outcomes[0], Exception):
+                self._dump_failed(outcomes[0])
+            elif then is not None:
+                then()
+            if self._uncommitted < FIRST_SYNC_ROWS and not self.ended.done():
+                self._link.resume()
+
+        self._uncommitted += len(changes)
+        if self._uncommitted > 2 * FIRST_SYNC_ROWS:
+            self._link.pause()
+        self._ledger.propose([apply], done)
+
+    # NOOP
+
+    def noop(self) -> "asyncio.Future[None]":
+        """A NOOP on the channel, shared by all who ask before it is sent; done when what came before it is durable."""
+        if self._next_noop is None:
+            self._next_noop = asyncio.get_running_loop().create_future()
+            if len(self._noops) < PINGS_IN_FLIGHT:
+                asyncio.get_running_loop().call_soon(self._send_noop)
+        return self._next_noop
+
+    def _send_noop(self) -> None:
+        future, self._next_noop = self._next_noop, None
+        if future is None or future.done():
+            return
+        if self._link.is_lost or self.ended.done():
+            future.set_exception(self._link.failure(UpstreamKind.LOST, "the connection was lost"))
+            future.exception()
+            return
+        self._noops[self._link.send(Verb.NOOP)] = future
+
+    def _noop_answered(self, future: "asyncio.Future[None]") -> None:
+        if self._next_noop is not None:
+            self._send_noop()
+
+        def done() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        if self._changes or self._mark is not None or self._uncommitted:
+            self._commit(done)
+        else:
+            done()
+
+
+class _Dump:
+    """The writer thread's side of a whole list. Before the list has ever been complete, it commits as it goes (nobody
+    is served from it yet); afterwards all is one transaction, and the old list serves until it ends."""
+
+    def __init__(
+        self, mailboxes: MailboxList, link: Link, on_failure: Callable[[Exception], None]
+    ) -> None:
+        self._mailboxes = mailboxes
+        self._link = link
+        self._on_failure = on_failure
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[list[Row] | None] = queue.SimpleQueue()
+        self._finished: Callable[[], None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dump")
+        self._cancelled = False
+        self._ran = False
+        self._pending: list[Row] = []
+        self._thread.submit(self._work)
+
+    def add(self, rows: list[Row | None]) -> None:
+        self._pending += [row for row in rows if row is not None]
+        if len(self._pending) >= 1000:
+            self._queue.put(self._pending)
+            self._pending = []
+            if self._queue.qsize() > QUEUE_BATCHES:
+                self._link.pause()
+
+    def finish(self, then: Callable[[], None]) -> None:
+        self._finished = then
+        self._queue.put(self._pending)
+        self._queue.put(None)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._queue.put(None)
+
+    def _work(self) -> None:
+        """In the thread."""
+        try:
+            if self._mailboxes.synchronised:
+                self._mailboxes.write(
+                    lambda transaction: self._once(lambda: self._all_at_once(transaction))
+                )
+            else:
+                difference, more = Difference(), True
+                while more:
+                    more, _ = self._mailboxes.write(
+                        lambda transaction: self._once(
+                            lambda: self._some(transaction, difference, FIRST_SYNC_ROWS)
+                        )
+                    )
+                    self._ran = False
+        except Exception as error:  # noqa: BLE001 - the end of a task: the stream is told
+            self._tell(self._on_failure, error)
+            return
+        finally:
+            self._thread.shutdown(wait=False)
+        if not self._cancelled and self._finished is not None:
+            self._tell(self._finished)
+
+    def _tell(self, callback: Callable[..., None], *args: object) -> None:
+        if not self._cancelled:
+            self._loop.call_soon_threadsafe(callback, *args)
+
+    def _all_at_once(self, transaction: ListTransaction) -> None:
+        difference = Difference()
+        while self._some(transaction, difference, FIRST_SYNC_ROWS):
+            pass
+
+    def _once(self, work: Callable[[], T]) -> T:
+        """A transaction that ran into the end of the map is run again: with rows that are used up."""
+        if self._ran:
+            raise _Again("the list's file had to grow; the whole list is asked for again")
+        self._ran = True
+        return work()
+
+    def _some(self, transaction: ListTransaction, difference: Difference, rows: int) -> bool:
+        """Apply up to about so many rows; False after the last."""
+        stop = difference.rows + rows
+        transaction.apply(PutNote(FOLLOWED, b""))  # until the dump is whole, no mark is ours
+        while difference.rows < stop:
+            batch = self._queue.get()
+            if self._cancelled:
+                raise _Again("the connection was lost")
+            if batch is None:
+                difference.finish(transaction)
+                return False
+            difference.apply(transaction, batch)
+            if self._queue.qsize() == QUEUE_BATCHES // 2:
+                self._loop.call_soon_threadsafe(self._go_on)
+        return True
+
+    def _go_on(self) -> None:
+        if not self._link.is_lost and self._finished is None:
+            self._link.resume()
+
+
+class _Again(Exception):
+    """This attempt is over; the replica makes another."""
+
+
+def _seq_of(mark: str) -> int:
+    number = mark.split(":")[1] if mark.count(":") == 2 else ""
+    return int(number) if number.isdecimal() else 0
+
+
+def _packed(state: EntryState, name: bytes, raw_location: bytes, raw_acl: bytes) -> Row | None:
+    if not is_listable(name):
+        logger(role="replica").warning("replica.skipped", mailbox=display(name))
+        return None
+    return collation_key(name), pack_row(name, state, raw_location, raw_acl)

@@ -1,0 +1,99 @@
+"""The MUPDATE role: the master, or (where `mupdate.master` is set) a replica that serves others."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from murder.api.auth import AuthBackend
+from murder.config import Config
+from murder.log import logger
+from murder.login.gate import Gate
+from murder.mupdate.following import ReplicaService, list_path
+from murder.mupdate.ledger import Ledger
+from murder.mupdate.master import MupdateService
+from murder.mupdate.mboxlist import MailboxList
+from murder.mupdate.stream import Hub
+from murder.net.listener import Service
+from murder.net.tls import listening_context
+from murder.wire.mupdate import MASTER
+
+ROLE: Final = "mupdate"
+QUIET_POLL_S: Final = 0.02
+
+
+class MakesAuth(Protocol):
+    """What this role needs of the plugins."""
+
+    def auth_backend(self) -> AuthBackend: ...
+
+
+class MupdateRole:
+    """Master or listening replica, in one process."""
+
+    def __init__(self, config: Config, plugins: MakesAuth, worker: int) -> None:
+        self._config = config
+        self._plugins = plugins
+        self._service: MupdateService | None = None
+        self._replica: ReplicaService | None = None
+        self._ledger: Ledger | None = None
+
+    async def start(self) -> None:
+        config = self._config.mupdate
+        gate = Gate(
+            self._plugins.auth_backend(),
+            admins=config.admins,
+            allow_plaintext=config.allow_plaintext,
+            failure_delay_s=self._config.auth.failure_delay_s,
+            auth_timeout_s=self._config.auth.timeout_s,
+        )
+        path = list_path(self._config, ROLE)
+        master = MASTER
+        if config.master is None:
+            mailboxes = MailboxList.open(path, map_bytes=config.max_list_bytes)
+            hub = Hub(mailboxes, config.max_stream_backlog_bytes)
+            self._ledger = Ledger(mailboxes, hub.committed)
+        else:
+            self._replica = ReplicaService(self._config, path)
+            await self._replica.start()
+            mailboxes, hub = self._replica.mailboxes, self._replica.hub
+            master = f"mupdate://{config.master.host}/"
+        self._service = MupdateService(
+            server_name=self._config.node.name,
+            config=config,
+            gate=gate,
+            mailboxes=mailboxes,
+            hub=hub,
+            ledger=self._ledger,
+            tls=listening_context(self._config.tls, public=False),
+            master=master,
+            max_failures=self._config.auth.max_failures,
+        )
+        logger(role="mupdate").info(
+            "list.opened", path=str(path), mailboxes=mailboxes.count(), seq=mailboxes.last_seq()
+        )
+
+    def services(self) -> Mapping[str, Service]:
+        assert self._service is not None, "start comes first"
+        return {"mupdate": self._service}
+
+    async def stop(self) -> None:
+        """Say BYE at quiet points, write what was promised, close the list."""
+        service = self._service
+        if service is None:
+            return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._config.node.drain_timeout_s
+        while service.dialogues and loop.time() < deadline:
+            for dialogue in list(service.dialogues):
+                if dialogue.is_quiet() and not dialogue.is_closing:
+                    dialogue.say_bye()
+            await asyncio.sleep(QUIET_POLL_S)
+        for dialogue in list(service.dialogues):
+            dialogue.connection.abort()
+        service.hub.close()
+        if self._ledger is not None:
+            await self._ledger.close()
+            service.mailboxes.close()
+        if self._replica is not None:
+            await self._replica.stop()
+        self._service = None

@@ -1,0 +1,207 @@
+"""Masters, replicas and raw peers in one event loop, over real sockets, for the tests of this folder."""
+
+import asyncio
+import socket
+from base64 import b64encode
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import uvloop
+
+from murder.api.auth import Identity
+from murder.config import MupdateConfig
+from murder.login.gate import Gate
+from murder.mupdate.ledger import Ledger
+from murder.mupdate.link import Target
+from murder.mupdate.master import MupdateService
+from murder.mupdate.mboxlist import MailboxList
+from murder.mupdate.replica import Replica, Timing
+from murder.mupdate.stream import Hub
+from murder.net.listener import Bounds, Listener
+from murder.wire.mupdate import MASTER
+
+T = TypeVar("T")
+USERS: Mapping[str, bytes] = {"murder": b"secret", "admin": b"secret", "stranger": b"secret"}
+LIMIT_S = 30.0
+
+
+def run(scenario: Coroutine[Any, Any, T]) -> T:
+    """Run it on the loop of production, within bounds."""
+
+    async def bounded() -> T:
+        async with asyncio.timeout(LIMIT_S):
+            return await scenario
+
+    return uvloop.run(bounded())
+
+
+class Users:
+    """An auth backend with three users."""
+
+    async def verify(self, user: str, password: bytes) -> Identity | None:
+        return Identity(user) if USERS.get(user) == password else None
+
+    async def lookup(self, user: str) -> Identity | None:
+        return Identity(user) if user in USERS else None
+
+
+class Server:
+    """A MUPDATE server on a port of its own; `start` again after `stop` finds the same list and port."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        settings = {"users": ("murder",), "admins": ("admin",), "allow_plaintext": True} | settings
+        self.folder = folder
+        self.config = MupdateConfig(**settings)
+        self.port = 0
+        self.service: MupdateService
+        self.listener: Listener
+        self.mailboxes: MailboxList
+
+    async def start(self, replica_of: "Replica | None" = None) -> None:
+        if replica_of is None:
+            self.mailboxes = MailboxList.open(self.folder)
+            self.hub = Hub(self.mailboxes, self.config.max_stream_backlog_bytes)
+            self.ledger: Ledger | None = Ledger(self.mailboxes, self.hub.committed)
+        gate = Gate(
+            Users(),
+            admins=self.config.admins,
+            allow_plaintext=self.config.allow_plaintext,
+            failure_delay_s=0.0,
+        )
+        self.service = MupdateService(
+            server_name="master.test",
+            config=self.config,
+            gate=gate,
+            mailboxes=self.mailboxes,
+            hub=self.hub,
+            ledger=None if replica_of else self.ledger,
+            tls=None,
+            master=MASTER if replica_of is None else "mupdate://master.test/",
+        )
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", self.port))
+        sock.listen(1000)
+        self.port = sock.getsockname()[1]
+        self.listener = Listener(sock, self.service, Bounds())
+        await self.listener.start()
+
+    async def stop(self) -> None:
+        """Cut everybody off, as a crash would; what was acknowledged is on disk."""
+        self.listener.stop_accepting()
+        self.listener.abort()
+        self.hub.close()
+        while self.service.dialogues:  # noqa: ASYNC110 - they end in the next turns of the loop
+            await asyncio.sleep(0)
+        if self.ledger is not None:
+            await self.ledger.close()
+        self.mailboxes.close()
+
+    @property
+    def target(self) -> Target:
+        return Target("127.0.0.1", self.port, None, "murder", "secret", 5.0, 5.0)
+
+
+class Follower(Server):
+    """A replica, which serves others too if it is asked to."""
+
+    def __init__(self, folder: Path, target: Target) -> None:
+        super().__init__(folder)
+        self.target_of_replica = target
+
+    async def follow(self) -> None:
+        self.mailboxes = MailboxList.open(self.folder)
+        self.hub = Hub(self.mailboxes, 1 << 26)
+        self.ledger = Ledger(self.mailboxes, self.hub.committed)
+        self.replica = Replica(self.target_of_replica, self.ledger, Timing(5.0, 0.01, 0.05))
+        self.replica.start()
+
+    async def unfollow(self) -> None:
+        await self.replica.stop()
+        self.hub.close()
+        assert self.ledger is not None
+        await self.ledger.close()
+        self.mailboxes.close()
+
+
+@asynccontextmanager
+async def master(folder: Path, **settings: Any) -> AsyncIterator[Server]:
+    server = Server(folder, **settings)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def follower(folder: Path, target: Target) -> AsyncIterator[Follower]:
+    one = Follower(folder, target)
+    await one.follow()
+    try:
+        yield one
+    finally:
+        await one.unfollow()
+
+
+class Raw:
+    """A peer that writes octets and reads lines with their literals."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def connect(cls, port: int, user: str | None = "murder") -> "Raw":
+        raw = cls(*await asyncio.open_connection("127.0.0.1", port))
+        raw.banner = await raw.until(b"* OK")
+        if user is not None:
+            response = b64encode(b"\0%b\0secret" % user.encode())
+            answer = await raw.ask(b'A AUTHENTICATE "PLAIN" "%b"' % response)
+            assert answer == [b'A OK "Authenticated"'], answer
+        return raw
+
+    banner: list[bytes]
+
+    def send(self, octets: bytes) -> None:
+        self.writer.write(octets)
+
+    async def message(self) -> bytes:
+        """One message with its literals in place, without the line end; b"" at the end of the connection."""
+        whole = b""
+        while True:
+            line = await self.reader.readline()
+            whole += line
+            if not line.endswith(b"}\r\n"):
+                return whole.removesuffix(b"\r\n")
+            size = int(line[line.rindex(b"{") + 1 : -3].rstrip(b"+"))
+            whole += await self.reader.readexactly(size)
+
+    async def until(self, prefix: bytes) -> list[bytes]:
+        """Messages up to the one that begins so."""
+        found = [await self.message()]
+        while not found[-1].startswith(prefix):
+            assert found[-1] or not self.reader.at_eof(), found
+            found.append(await self.message())
+        return found
+
+    async def ask(self, line: bytes) -> list[bytes]:
+        """Send a command (CRLF is added); the messages up to its tagged status."""
+        self.send(line + b"\r\n")
+        tag = line.split(b" ")[0]
+        found: list[bytes] = []
+        while True:
+            found.append(await self.message())
+            words = found[-1].split(b" ")
+            if (
+                words[0] in (tag, b"*")
+                and words[1:2]
+                and words[1] in (b"OK", b"NO", b"BAD", b"BYE")
+            ):
+                return found
+            assert found[-1] or not self.reader.at_eof(), found
+
+    async def close(self) -> None:
+        self.writer.close()

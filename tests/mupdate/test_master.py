@@ -1,0 +1,380 @@
+"""The master's commands, in transcripts over a real socket (RFC 3656 §4)."""
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.mupdate.nodes import Raw, Server, master, run
+
+BE1, BE2 = b'"be1.test!default"', b'"be2.test!default"'
+
+
+async def play(server: Server, transcript: str) -> None:
+    """`C:` or `C2:` sends a line, `S:` or `S2:` expects one; `...` in an expectation stands for anything."""
+    peers: dict[str, Raw] = {}
+    for line in filter(None, map(str.strip, transcript.splitlines())):
+        if line.startswith("#"):
+            continue
+        who, _, text = line.partition(":")
+        number = who[1:] or "1"
+        if number not in peers:
+            peers[number] = await Raw.connect(server.port)
+        octets = text.strip().encode().decode("unicode_escape").encode("latin-1")
+        if who[0] == "C":
+            peers[number].send(octets + b"\r\n")
+        else:
+            said = await peers[number].message()
+            pattern = re.escape(octets).replace(rb"\.\.\.", rb".*")
+            assert re.fullmatch(pattern, said, re.DOTALL), (
+                f"{who}: {octets!r} expected, {said!r} came"
+            )
+    for peer in peers.values():
+        await peer.close()
+
+
+TRANSCRIPTS = {
+    "a create is reserve, local create, activate": r"""
+        C1: R1 RESERVE "user.ana.new" "be1.test!u4"
+        S1: R1 OK "..."
+        C1: F1 FIND "user.ana.new"
+        S1: F1 RESERVE "user.ana.new" "be1.test!u4"
+        S1: F1 OK "..."
+        C2: R2 RESERVE "user.ana.new" "be2.test!u4"
+        S2: R2 NO "..."
+        C1: A1 ACTIVATE "user.ana.new" "be1.test!u4" "ana\tlrswipcda\t"
+        S1: A1 OK "..."
+        C2: F2 FIND "user.ana.new"
+        S2: F2 MAILBOX "user.ana.new" "be1.test!u4" "ana\tlrswipcda\t"
+        S2: F2 OK "..."
+    """,
+    "activate needs no reservation, and changes ACL and partition": r"""
+        C: A1 ACTIVATE "a" "be1.test!x" ""
+        S: A1 OK "..."
+        C: A2 ACTIVATE "a" "be1.test!y" "anyone\tl\t"
+        S: A2 OK "..."
+        C: F FIND "a"
+        S: F MAILBOX "a" "be1.test!y" "anyone\tl\t"
+        S: F OK "..."
+    """,
+    "find of an unknown name is OK without data": r"""
+        C: F01 FIND "user.rjs3.xyzzy"
+        S: F01 OK "..."
+    """,
+    "deactivate makes reserved, and only what is active": r"""
+        C: D0 DEACTIVATE "a" "be1.test!x"
+        S: D0 NO "..."
+        C: A ACTIVATE "a" "be1.test!x" "anyone\tl\t"
+        S: A OK "..."
+        C: D1 DEACTIVATE "a" "be1.test!x"
+        S: D1 OK "..."
+        C: F FIND "a"
+        S: F RESERVE "a" "be1.test!x"
+        S: F OK "..."
+        C: D2 DEACTIVATE "a" "be1.test!x"
+        S: D2 NO "..."
+    """,
+    "delete removes, and says NO for what is not there": r"""
+        C: D0 DELETE "a"
+        S: D0 NO "..."
+        C: A RESERVE "a" "be1.test!x"
+        S: A OK "..."
+        C: D1 DELETE "a"
+        S: D1 OK "..."
+        C: D2 DELETE "a"
+        S: D2 NO "..."
+    """,
+    "what is active at one server is not taken by another": r"""
+        C1: A1 ACTIVATE "a" "be1.test!x" ""
+        S1: A1 OK "..."
+        C2: A2 ACTIVATE "a" "be2.test!x" ""
+        S2: A2 NO "a is active at be1.test"
+        C2: A3 RESERVE "a" "be2.test!x"
+        S2: A3 NO "..."
+        C2: A4 DEACTIVATE "a" "be2.test!x"
+        S2: A4 NO "..."
+        C2: A5 DELETE "a"
+        S2: A5 NO "..."
+        C1: F FIND "a"
+        S1: F MAILBOX "a" "be1.test!x" ""
+        S1: F OK "..."
+    """,
+    "a move passes through reserved": r"""
+        C1: A1 ACTIVATE "a" "be1.test!x" "l"
+        S1: A1 OK "..."
+        C1: A2 DEACTIVATE "a" "be1.test!x"
+        S1: A2 OK "..."
+        C2: A3 ACTIVATE "a" "be2.test!x" "l"
+        S2: A3 OK "..."
+        C1: A4 ACTIVATE "a" "be1.test!x" "l"
+        S1: A4 NO "..."
+    """,
+    "a delayed delete of Cyrus: delete, reserve with an empty partition, activate": r"""
+        C: A ACTIVATE "user.a.x" "be1.test!default" "a\tlrs\t"
+        S: A OK "..."
+        C: X0 DELETE "user.a.x"
+        S: X0 OK "..."
+        C: X1 RESERVE "DELETED.user.a.x.5F" "be1.test!"
+        S: X1 OK "..."
+        C: X2 ACTIVATE "DELETED.user.a.x.5F" "be1.test!" "a\tlrs\t"
+        S: X2 OK "..."
+        C: L LIST
+        S: L MAILBOX "DELETED.user.a.x.5F" "be1.test!" "a\tlrs\t"
+        S: L OK "..."
+    """,
+    "list takes a prefix of the location": r"""
+        C: A1 ACTIVATE "b" "be1.test!x" "z"
+        C: A2 RESERVE "a" "be10.test!x"
+        C: A3 ACTIVATE "c" "be1.test!y" "z"
+        S: A1 OK "..."
+        S: A2 OK "..."
+        S: A3 OK "..."
+        C: L1 LIST "be1.test!"
+        S: L1 MAILBOX "b" "be1.test!x" "z"
+        S: L1 MAILBOX "c" "be1.test!y" "z"
+        S: L1 OK "..."
+        C: L2 LIST "be1"
+        S: L2 RESERVE "a" "be10.test!x"
+        S: L2 MAILBOX "b" "be1.test!x" "z"
+        S: L2 MAILBOX "c" "be1.test!y" "z"
+        S: L2 OK "..."
+        C: L3 LIST "be1.test!y"
+        S: L3 MAILBOX "c" "be1.test!y" "z"
+        S: L3 OK "..."
+        C: L4 LIST "nowhere!"
+        S: L4 OK "..."
+    """,
+    "update streams the list, then changes, and noop is a barrier": r"""
+        C1: A1 ACTIVATE "a" "be1.test!x" "l"
+        S1: A1 OK "..."
+        C2: U01 UPDATE
+        S2: U01 MAILBOX "a" "be1.test!x" "l"
+        S2: U01 OK "..."
+        C1: A2 RESERVE "b" "be1.test!x"
+        C1: A3 DELETE "a"
+        S1: A2 OK "..."
+        S1: A3 OK "..."
+        C2: N01 NOOP
+        S2: U01 RESERVE "b" "be1.test!x"
+        S2: U01 DELETE "a"
+        S2: N01 OK "..."
+        C2: F FIND "b"
+        S2: F BAD "not legal when streaming"
+        C2: U02 UPDATE
+        S2: U02 BAD "..."
+        C2: L LOGOUT
+        S2: L BYE "..."
+        S2:
+    """,
+    "the order is Cyrus' own, and names that its replica may lose come again after OK": r"""
+        C: A1 ACTIVATE "user.foo-bar" "be1.test!" ""
+        C: A2 ACTIVATE "user.foo" "be1.test!" ""
+        C: A3 ACTIVATE "user.foo.bar" "be1.test!" ""
+        C: A4 ACTIVATE "x.org!user.a" "be1.test!" ""
+        S: A1 OK "..."
+        S: A2 OK "..."
+        S: A3 OK "..."
+        S: A4 OK "..."
+        C: U UPDATE
+        S: U MAILBOX "user.foo" "be1.test!" ""
+        S: U MAILBOX "user.foo.bar" "be1.test!" ""
+        S: U MAILBOX "user.foo-bar" "be1.test!" ""
+        S: U MAILBOX "x.org!user.a" "be1.test!" ""
+        S: U OK "..."
+        S: U MAILBOX "user.foo-bar" "be1.test!" ""
+        S: U MAILBOX "x.org!user.a" "be1.test!" ""
+    """,
+    "partial update sends what is, or was, at the servers named": r"""
+        C1: A1 ACTIVATE "a" "be1.test!x" "l"
+        C1: A2 ACTIVATE "b" "be2.test!x" "l"
+        S1: A1 OK "..."
+        S1: A2 OK "..."
+        C2: U UPDATE "be1.test"
+        S2: U MAILBOX "a" "be1.test!x" "l"
+        S2: U OK "..."
+        C1: A3 DELETE "b"
+        C1: A4 DEACTIVATE "a" "be1.test!x"
+        C1: A5 ACTIVATE "a" "be2.test!x" "l"
+        S1: A3 OK "..."
+        S1: A4 OK "..."
+        S1: A5 OK "..."
+        C2: N NOOP
+        S2: U RESERVE "a" "be1.test!x"
+        S2: U MAILBOX "a" "be2.test!x" "l"
+        S2: N OK "..."
+        C2: V UPDATE ""
+        S2: V BAD "..."
+    """,
+    "literals of both kinds, bare line ends and lower case are read": r"""
+        C: a find {1+}\r\na
+        S: a OK "..."
+        C: b FIND {1}
+        S: + go ahead
+        C: b
+        S: b OK "..."
+        C: c ACTIVATE {1+}\r\na {5+}\r\nbe1!x {3+}\r\nx\ty
+        S: c OK "..."
+        C: f FIND "a"
+        S: f MAILBOX "a" "be1!x" "x\ty"
+        S: f OK "..."
+        C: g ACTIVATE {3+}\r\na"b {5+}\r\nbe1!x {4+}\r\n\\\r\n\x80
+        S: g OK "..."
+        C: h FIND "a\\"b"
+        S: h MAILBOX {3+}\r\na"b "be1!x" {4+}\r\n\\\r\n\x80
+        S: h OK "..."
+    """,
+    "what is no command gets BAD, and the connection goes on": r"""
+        C: C01 SELECT "INBOX"
+        S: C01 BAD "..."
+        C:
+        S: * BAD "Need command"
+        C: C02
+        S: C02 BAD "..."
+        C: C03 FIND
+        S: C03 BAD "Missing arguments"
+        C: C04 FIND "a" "b"
+        S: C04 BAD "..."
+        C: C05 FIND user.user1
+        S: C05 BAD "..."
+        C: abcdefghijklmno NOOP
+        S: * BAD "..."
+        C: C06 FIND {300000}
+        S: C06 BAD "..."
+        C: C07 NOOP
+        S: C07 OK "..."
+        C: C08 AUTHENTICATE "PLAIN"
+        S: C08 BAD "already authenticated"
+        C: C09 STARTTLS
+        S: C09 NO "..."
+        C: C10 COMPRESS "LZW"
+        S: C10 NO "..."
+    """,
+    "a name that no list can hold is refused": r"""
+        C: A ACTIVATE "" "be1!x" ""
+        S: A NO "..."
+        C: B ACTIVATE "a" "!x" ""
+        S: B NO "..."
+        C: C RESERVE {3+}\r\na\x1fb "be1!x"
+        S: C NO "..."
+        C: D FIND ""
+        S: D OK "..."
+    """,
+    "reads wait for the writes before them, in one burst": r"""
+        C: A ACTIVATE "a" "be1!x" "l"\r\nF FIND "a"\r\nB DELETE "a"\r\nG FIND "a"\r\nC BOGUS\r\nN NOOP
+        S: A OK "..."
+        S: F MAILBOX "a" "be1!x" "l"
+        S: F OK "..."
+        S: B OK "..."
+        S: G OK "..."
+        S: C BAD "..."
+        S: N OK "..."
+    """,
+}
+
+
+@pytest.mark.parametrize("title", TRANSCRIPTS)
+def test_transcript(title: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with master(tmp_path) as server:
+            await play(server, TRANSCRIPTS[title])
+
+    run(scenario())
+
+
+def test_the_banner_tells_what_is_true_now_and_ends_as_cyrus_expects(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with master(tmp_path) as server:
+            raw = await Raw.connect(server.port, None)
+            assert raw.banner[0] == b'* AUTH "PLAIN"'
+            assert raw.banner[1:3] == [b'* COMPRESS "DEFLATE"', b"* PARTIAL-UPDATE"]
+            assert raw.banner[-1].startswith(b'* OK MUPDATE "master.test" "murder" "')
+            assert raw.banner[-1].endswith(b' "(master)"')
+        async with master(tmp_path / "strict", allow_plaintext=False) as server:
+            raw = await Raw.connect(server.port, None)
+            assert raw.banner[0] == b"* AUTH"
+            answer = await raw.ask(b'A AUTHENTICATE "PLAIN" "AG11cmRlcgBzZWNyZXQ="')
+            assert answer[0].startswith(b"A NO ")
+
+    run(scenario())
+
+
+def test_login_is_needed_and_only_for_who_is_named(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with master(tmp_path) as server:
+            raw = await Raw.connect(server.port, None)
+            assert (await raw.ask(b'F FIND "a"'))[0].startswith(b"F NO")
+            assert (await raw.ask(b'A AUTHENTICATE "LOGIN"'))[0].startswith(b"A NO")
+            assert (await raw.ask(b'A AUTHENTICATE "GSSAPI"'))[0].startswith(b"A NO")
+            wrong = await raw.ask(b'B AUTHENTICATE "PLAIN" "AG11cmRlcgB3cm9uZw=="')
+            assert wrong[0].startswith(b"B NO")
+            stranger = await raw.ask(b'S AUTHENTICATE "PLAIN" "AHN0cmFuZ2VyAHNlY3JldA=="')
+            assert stranger[0].startswith(b"S NO")
+            raw.send(b'C AUTHENTICATE "plain"\r\n')
+            assert await raw.message() == b""  # the empty challenge is an empty line
+            raw.send(b"*\r\n")
+            assert (await raw.message()).startswith(b"C BAD")
+            raw.send(b"D AUTHENTICATE PLAIN\r\n")
+            assert await raw.message() == b""
+            raw.send(b"AG11cmRlcgBzZWNyZXQ=\r\n")
+            assert await raw.message() == b'D OK "Authenticated"'
+
+    run(scenario())
+
+
+def test_an_administrator_forces_in_two_steps(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with master(tmp_path) as server:
+            node, admin = await Raw.connect(server.port), await Raw.connect(server.port, "admin")
+            await node.ask(b'A ACTIVATE "a" %b ""' % BE1)
+            assert (await admin.ask(b'A ACTIVATE "a" %b ""' % BE2))[0].startswith(b"A NO")
+            assert (await admin.ask(b'D DEACTIVATE "a" %b' % BE2))[0].startswith(b"D OK")
+            assert (await admin.ask(b'A ACTIVATE "a" %b ""' % BE2))[0].startswith(b"A OK")
+            await node.ask(b'L LIST "be1.test!"')
+            assert (await admin.ask(b'D DELETE "a"'))[0].startswith(b"D OK")
+            assert list(server.mailboxes.conflicts()) == [b"a"]
+            assert server.service.counters.conflicts == 1
+
+    run(scenario())
+
+
+def test_last_writer_wins_where_it_is_configured(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with master(tmp_path, ownership="last-writer") as server:
+            raw = await Raw.connect(server.port)
+            await raw.ask(b'A ACTIVATE "a" %b ""' % BE1)
+            assert (await raw.ask(b'B ACTIVATE "a" %b ""' % BE2))[0].startswith(b"B OK")
+            assert (await raw.ask(b'R RESERVE "a" %b' % BE1))[0].startswith(b"R NO")
+
+    run(scenario())
+
+
+def test_of_two_hundred_races_for_a_name_each_has_one_winner(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with master(tmp_path) as server:
+            peers = [await Raw.connect(server.port) for _ in range(2)]
+
+            async def race(peer: Raw, location: bytes) -> list[bool]:
+                for i in range(200):
+                    peer.send(b'r%d RESERVE "x%d" %b\r\n' % (i, i, location))
+                return [b" OK " in await peer.message() for i in range(200)]
+
+            first, second = await asyncio.gather(race(peers[0], BE1), race(peers[1], BE2))
+            assert all(a != b for a, b in zip(first, second, strict=True))
+
+    run(scenario())
+
+
+def test_a_long_pipeline_is_answered_in_order_with_few_commits(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with master(tmp_path) as server:
+            raw = await Raw.connect(server.port)
+            lines = [
+                b't%d ACTIVATE "user.u%d" %b "anyone\tlrs\t"\r\n' % (i, i, BE1) for i in range(9000)
+            ]
+            raw.send(b"".join(lines))
+            for i in range(9000):
+                assert await raw.message() == b't%d OK "done"' % i
+            assert server.mailboxes.count() == 9000
+
+    run(scenario())
