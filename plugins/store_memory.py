@@ -1,0 +1,340 @@
+"""A mailbox store in memory: for tests, and the contract's reference. Nothing survives the process.
+
+One process only (`workers = 1`); what the contract calls durable lasts as long as the process does.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from murder.api import (
+    FlagChange,
+    MailboxStore,
+    NewMessage,
+    Stored,
+    StoredMailbox,
+    StoreListener,
+    hookimpl,
+)
+from murder.errors import Code, Refusal
+from murder.model.message import (
+    MAX_UID,
+    Changes,
+    MailboxStatus,
+    Message,
+    ModSeq,
+    Uid,
+    UidValidity,
+)
+from murder.model.name import MailboxName, display, owner_of
+
+SEEN, DELETED = "\\Seen", "\\Deleted"
+
+
+@hookimpl
+def make_store(settings: object, data_dir: Path) -> MailboxStore:
+    return MemoryStore()
+
+
+class MemoryIncoming:
+    """A message on its way in."""
+
+    def __init__(self) -> None:
+        self._octets = bytearray()
+
+    @property
+    def size(self) -> int:
+        return len(self._octets)
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._octets += data
+
+    def octets(self) -> memoryview:
+        return memoryview(bytes(self._octets))
+
+    def close(self) -> None:
+        self._octets = bytearray()
+
+
+@dataclass(slots=True)
+class _Kept:
+    """One message: its row and its octets."""
+
+    message: Message
+    octets: bytes
+    summary: bytes | None = None
+    seen_by: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Box:
+    """One mailbox as it is kept."""
+
+    name: MailboxName
+    mailbox_id: str
+    uid_validity: UidValidity
+    kept: dict[Uid, _Kept] = field(default_factory=dict)
+    vanished: list[tuple[ModSeq, Uid]] = field(default_factory=list)
+    uid_next: int = 1
+    highest_modseq: int = 1
+    recent_from: int = 1
+
+    def next_modseq(self) -> ModSeq:
+        self.highest_modseq += 1
+        return ModSeq(self.highest_modseq)
+
+
+class MemoryMailbox:
+    """A mailbox, as one reader sees it."""
+
+    def __init__(self, box: _Box, reader: str, tell: Callable[[str], None]) -> None:
+        self._box = box
+        self._reader = reader
+        self._tell = tell
+        self._is_own = owner_of(box.name) == reader
+
+    @property
+    def name(self) -> MailboxName:
+        return self._box.name
+
+    @property
+    def mailbox_id(self) -> str:
+        return self._box.mailbox_id
+
+    def _seen(self, kept: _Kept) -> Message:
+        """The row with this reader's own `\\Seen`."""
+        message = kept.message
+        if self._is_own:
+            return message
+        flags = message.flags - {SEEN}
+        return replace(message, flags=flags | {SEEN} if self._reader in kept.seen_by else flags)
+
+    async def status(self) -> MailboxStatus:
+        rows = [self._seen(kept) for kept in self._box.kept.values()]
+        return MailboxStatus(
+            messages=len(rows),
+            unseen=sum(SEEN not in row.flags for row in rows),
+            deleted=sum(DELETED in row.flags for row in rows),
+            size=sum(row.size for row in rows),
+            uid_next=Uid(self._box.uid_next),
+            uid_validity=self._box.uid_validity,
+            highest_modseq=ModSeq(self._box.highest_modseq),
+            recent=sum(uid >= self._box.recent_from for uid in self._box.kept),
+        )
+
+    async def uids(self) -> Sequence[Uid]:
+        return list(self._box.kept)
+
+    async def messages(self, uids: Sequence[Uid] | None = None) -> Sequence[Message]:
+        chosen = self._box.kept if uids is None else sorted(set(uids))
+        return [self._seen(self._box.kept[uid]) for uid in chosen if uid in self._box.kept]
+
+    async def changes(self, since: ModSeq) -> Changes:
+        box = self._box
+        if since >= box.highest_modseq:
+            return Changes(ModSeq(box.highest_modseq), (), ())
+        changed = [self._seen(kept) for kept in box.kept.values() if kept.message.modseq > since]
+        vanished = sorted(uid for modseq, uid in box.vanished if modseq > since)
+        return Changes(ModSeq(box.highest_modseq), changed, vanished)
+
+    async def octets(self, uid: Uid) -> memoryview:
+        return memoryview(self._kept(uid).octets)
+
+    def _kept(self, uid: Uid) -> _Kept:
+        kept = self._box.kept.get(uid)
+        if kept is None:
+            raise Refusal(Code.EXPUNGE_ISSUED, f"Message {uid} is no longer there")
+        return kept
+
+    async def append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
+        now = datetime.now(UTC)
+        rows = []
+        for new in messages:
+            octets = bytes(new.incoming.octets())
+            date = new.internal_date or now
+            row = Message(
+                Uid(0), new.flags, date, len(octets), ModSeq(0), now, new.email_id or _new_id()
+            )
+            rows.append((row, octets))
+        return self._add(rows)
+
+    def _add(self, rows: Iterable[tuple[Message, bytes]]) -> list[Uid]:
+        box, added = self._box, []
+        modseq = box.next_modseq()
+        for row, octets in rows:
+            uid = Uid(box.uid_next)
+            if uid >= MAX_UID:
+                raise Refusal(Code.LIMIT, "This mailbox has used up its UIDs")
+            box.uid_next += 1
+            kept = _Kept(replace(row, uid=uid, modseq=modseq), octets)
+            if not self._is_own and SEEN in row.flags:
+                kept.seen_by.add(self._reader)
+            box.kept[uid] = kept
+            added.append(uid)
+        self._tell(box.mailbox_id)
+        return added
+
+    async def change_flags(
+        self,
+        uids: Sequence[Uid],
+        change: FlagChange,
+        flags: frozenset[str],
+        unchanged_since: ModSeq | None = None,
+    ) -> Stored:
+        box = self._box
+        done, modified, modseq = [], [], None
+        for uid in sorted(set(uids) & box.kept.keys()):
+            kept = box.kept[uid]
+            if unchanged_since is not None and kept.message.modseq > unchanged_since:
+                modified.append(uid)
+                continue
+            before = self._seen(kept).flags
+            after = changed_flags(before, change, flags)
+            if after != before:
+                modseq = modseq or box.next_modseq()
+                self._put_flags(kept, after, modseq)
+            done.append(self._seen(kept))
+        if modseq is not None:
+            self._tell(box.mailbox_id)
+        return Stored(done, modified)
+
+    def _put_flags(self, kept: _Kept, flags: frozenset[str], modseq: ModSeq) -> None:
+        if not self._is_own:
+            (kept.seen_by.add if SEEN in flags else kept.seen_by.discard)(self._reader)
+            flags = (flags - {SEEN}) | (kept.message.flags & {SEEN})
+        kept.message = replace(kept.message, flags=flags, modseq=modseq)
+
+    async def expunge(self, uids: Sequence[Uid]) -> Sequence[Uid]:
+        box = self._box
+        gone = sorted(set(uids) & box.kept.keys())
+        if gone:
+            modseq = box.next_modseq()
+            for uid in gone:
+                del box.kept[uid]
+                box.vanished.append((modseq, uid))
+            self._tell(box.mailbox_id)
+        return gone
+
+    async def copy(self, uids: Sequence[Uid], target: object) -> Mapping[Uid, Uid]:
+        assert isinstance(target, MemoryMailbox)
+        sources = sorted(set(uids) & self._box.kept.keys())
+        now = datetime.now(UTC)
+        rows = [
+            (replace(self._seen(self._box.kept[uid]), save_date=now), self._box.kept[uid].octets)
+            for uid in sources
+        ]
+        return dict(zip(sources, target._add(rows) if rows else [], strict=True))
+
+    async def move(self, uids: Sequence[Uid], target: object) -> Mapping[Uid, Uid]:
+        copied = await self.copy(uids, target)
+        await self.expunge(list(copied))
+        return copied
+
+    async def claim_recent(self) -> Collection[Uid]:
+        recent = {uid for uid in self._box.kept if uid >= self._box.recent_from}
+        self._box.recent_from = self._box.uid_next
+        return recent
+
+    async def summary(self, uid: Uid) -> bytes | None:
+        return self._kept(uid).summary
+
+    async def keep_summary(self, uid: Uid, summary: bytes) -> None:
+        if uid in self._box.kept:
+            self._box.kept[uid].summary = summary
+
+    def close(self) -> None:
+        pass
+
+
+class MemoryStore:
+    """All mailboxes, by name."""
+
+    def __init__(self) -> None:
+        self._boxes: dict[MailboxName, _Box] = {}
+        self._subscriptions: dict[str, set[MailboxName]] = {}
+        self._listeners: list[StoreListener] = []
+        self._uid_validity = int(time.time())
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    def _tell(self, mailbox_id: str) -> None:
+        for listener in self._listeners:
+            listener.mailbox_changed(mailbox_id)
+
+    async def mailboxes(self) -> Sequence[StoredMailbox]:
+        return [_described(box) for box in self._boxes.values()]
+
+    async def create(
+        self, name: MailboxName, partition: str, mailbox_id: str = ""
+    ) -> StoredMailbox:
+        if name in self._boxes:
+            raise Refusal(Code.ALREADY_EXISTS, f"{display(name)} exists already")
+        self._uid_validity += 1
+        box = _Box(name, mailbox_id or _new_id(), UidValidity(self._uid_validity))
+        self._boxes[name] = box
+        return _described(box)
+
+    async def delete(self, name: MailboxName) -> None:
+        box = self._boxes.pop(name, None)
+        if box is not None:
+            self._tell(box.mailbox_id)
+
+    async def rename(self, old: MailboxName, new: MailboxName) -> None:
+        box = self._boxes.get(old)
+        if box is None:
+            if new in self._boxes:
+                return
+            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(old)}")
+        if new in self._boxes:
+            raise Refusal(Code.ALREADY_EXISTS, f"{display(new)} exists already")
+        box.name = new
+        self._boxes[new] = self._boxes.pop(old)
+
+    async def open(self, name: MailboxName, reader: str) -> MemoryMailbox:
+        box = self._boxes.get(name)
+        if box is None:
+            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(name)}")
+        return MemoryMailbox(box, reader, self._tell)
+
+    def incoming(self, expected_octets: int | None = None) -> MemoryIncoming:
+        return MemoryIncoming()
+
+    async def subscriptions(self, user: str) -> Collection[MailboxName]:
+        return frozenset(self._subscriptions.get(user, ()))
+
+    async def subscribe(self, user: str, name: MailboxName, subscribed: bool) -> None:
+        names = self._subscriptions.setdefault(user, set())
+        (names.add if subscribed else names.discard)(name)
+
+    def watch(self, listener: StoreListener) -> None:
+        self._listeners.append(listener)
+
+
+def changed_flags(
+    before: frozenset[str], change: FlagChange, flags: frozenset[str]
+) -> frozenset[str]:
+    """The flags after a STORE; keywords keep the spelling they have."""
+    known = {flag.lower(): flag for flag in before}
+    named = {known.get(flag.lower(), flag) for flag in flags}
+    match change:
+        case FlagChange.ADD:
+            return before | named
+        case FlagChange.REMOVE:
+            return before - named
+        case FlagChange.REPLACE:
+            return frozenset(named)
+
+
+def _described(box: _Box) -> StoredMailbox:
+    return StoredMailbox(box.name, box.mailbox_id, box.uid_validity)
+
+
+def _new_id() -> str:
+    return secrets.token_hex(10)
