@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType, ModuleType, SimpleNamespace
+from types import MappingProxyType, ModuleType
 from typing import Any, Final
 
 import pluggy
@@ -196,7 +196,7 @@ class _Loader:
             return
         bound = {name: _with_settings(function, settings) for name, function in functions.items()}
         try:
-            self.manager.register(SimpleNamespace(**bound), name=found.name)
+            self.manager.register(_Registered(bound), name=found.name)
         except pluggy.PluginValidationError as error:
             self.problem(key, f"{found.shown}: {_first_sentence(error)}")
             return
@@ -263,6 +263,13 @@ def _first_sentence(error: pluggy.PluginValidationError) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     wanted = [line for line in lines if not line.startswith("Plugin ")]
     return "; ".join(wanted) if wanted else " ".join(lines)
+
+
+class _Registered:
+    """What pluggy is given: a plugin's hooks as attributes."""
+
+    def __init__(self, functions: Mapping[str, Callable[..., Any]]) -> None:
+        vars(self).update(functions)
 
 
 def _with_settings(function: Callable[..., Any], settings: object) -> Callable[..., Any]:

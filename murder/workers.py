@@ -203,11 +203,11 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _reread(config: Config) -> Config | None:
+def _reread(config: Config, roles: Sequence[str]) -> Config | None:
     """The configuration as the file is now; None, and a line in the log, where it cannot be used."""
     try:
         fresh = load_config(config.file)
-        load_plugins(fresh)
+        load_plugins(fresh, roles)
     except ConfigError as error:
         for problem in error.problems:
             log.error("config.refused", key=problem.key, problem=problem.text)
@@ -277,7 +277,7 @@ class _Here:
             self._notifier.tell("WATCHDOG=1")
 
     def _reload(self) -> None:
-        fresh = _reread(self._plan.config)
+        fresh = _reread(self._plan.config, self._plan.roles)
         for server in self._servers if fresh is not None else ():
             assert fresh is not None
             _apply(server, fresh)
@@ -450,7 +450,7 @@ class _Supervisor:
             await asyncio.sleep(interval_s)
 
     def _reload(self) -> None:
-        fresh = _reread(self._plan.config)
+        fresh = _reread(self._plan.config, self._plan.roles)
         for slot in self._slots if fresh is not None else ():
             assert fresh is not None
             slot.reload(fresh)

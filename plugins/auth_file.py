@@ -222,7 +222,7 @@ class UserFile:
 
     async def users(self) -> Collection[Identity]:
         """See ManagesUsers."""
-        self._refresh()
+        self._refresh(may_be_missing=True)
         return [self._identity(self._record(line)) for line in self._lines.values()]
 
     async def set_passwords(self, passwords: Mapping[str, bytes]) -> None:
@@ -231,7 +231,7 @@ class UserFile:
         for user, password in wanted.items():
             _check_user(user)
             _check_password(password)
-        self._refresh()
+        self._refresh(may_be_missing=True)
         loop = asyncio.get_running_loop()
         groups = {user: self._groups(user) for user in wanted}
         made = await asyncio.gather(
@@ -285,7 +285,7 @@ class UserFile:
         while len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
 
-    def _refresh(self) -> None:
+    def _refresh(self, *, may_be_missing: bool = False) -> None:
         """Read the file again if it is another one; what cannot be read leaves all as it was, and is logged."""
         try:
             found = self._file.stat()

@@ -1,6 +1,5 @@
 """`murder demo`: a whole murder on this host."""
 
-import os
 import shlex
 import shutil
 from pathlib import Path
@@ -8,11 +7,12 @@ from typing import Final
 
 import asyncclick as click
 
-from murder.cli.options import PATH, json_option, print_json
+from murder.cli.options import json_option, print_json
 from murder.demo.plan import ADMIN, CLIENT_PORTS, HOST, PASSWORD, Node, Options, ca_file
 from murder.demo.process import VERBS
 from murder.demo.run import Demo, ask, run
 
+FOLDER: Final = click.Path(file_okay=False, resolve_path=True, path_type=Path)
 DEFAULT_FOLDER: Final = Path("murder-demo")
 MESSAGE: Final = "Subject: hello\\r\\n\\r\\nIt works.\\r\\n"
 
@@ -22,7 +22,7 @@ MESSAGE: Final = "Subject: hello\\r\\n\\r\\nIt works.\\r\\n"
 @click.option(
     "--dir",
     "folder",
-    type=PATH,
+    type=FOLDER,
     default=DEFAULT_FOLDER,
     show_default=True,
     help="Where everything is kept: the next demo with it finds the mail of this one.",
@@ -76,7 +76,7 @@ async def demo(
     if context.invoked_subcommand is not None:
         return 0
     options = Options(
-        folder=Path(os.path.abspath(folder)),
+        folder=folder,
         backends=backends,
         frontends=frontends,
         users=users,
@@ -99,14 +99,14 @@ def _check_ports(options: Options) -> None:
 @demo.command("node")
 @click.argument("verb", type=click.Choice(list(VERBS)))
 @click.argument("node")
-@click.option("--dir", "folder", type=PATH, default=DEFAULT_FOLDER, show_default=True)
+@click.option("--dir", "folder", type=FOLDER, default=DEFAULT_FOLDER, show_default=True)
 @json_option()
 async def act_on_node(verb: str, node: str, folder: Path, as_json: bool) -> int:
     """Stop, start, kill, freeze or thaw one NODE (mupdate, fe1, be1 …) of the demo that runs in --dir.
 
     Returns when it is done: after `start` the node serves, after `stop` and `kill` its processes are gone.
     """
-    answer = await ask(Path(os.path.abspath(folder)), verb, node)
+    answer = await ask(folder, verb, node)
     if as_json:
         print_json(answer)
     else:

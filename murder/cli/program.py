@@ -122,6 +122,7 @@ def explain(error: Exception) -> int:
             traceback.print_exception(error)
             click.echo("murder: this is a bug of murder; please report the lines above", err=True)
             return EXIT_FAILED
-    for line in str(error).splitlines():
-        click.echo(f"murder: {line}", err=True)
+    for number, line in enumerate(str(error).splitlines()):
+        mark = "murder: " if number == 0 or code == EXIT_USAGE else "  "
+        click.echo(mark + line, err=True)
     return code

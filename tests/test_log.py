@@ -1,0 +1,101 @@
+"""The log: every event is listed, no secret is shown, one event is one line."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from murder.log import EVENTS, MASK, mask_secrets
+
+ROOT = Path(__file__).parent.parent
+METHODS = {"debug", "info", "warning", "error", "exception"}
+LOGS = re.compile(r"(^|\.|_)log$")
+EVENT = re.compile(r"^[a-z0-9_]+\.[a-z0-9_]+$")
+
+
+def logged() -> Iterator[tuple[str, str]]:
+    """Every event that the code logs, with its place."""
+    for path in sorted((ROOT / "murder").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(func=ast.Attribute(value=owner, attr=method), args=[first, *_]):
+                    if method in METHODS and LOGS.search(ast.unparse(owner)):
+                        place = f"{path.relative_to(ROOT)}:{node.lineno}"
+                        yield from ((event, place) for event in _events_in(first, place))
+
+
+def _events_in(first: ast.expr, place: str) -> Iterator[str]:
+    """A constant, or a choice between two."""
+    match first:
+        case ast.Constant(value=str(event)):
+            yield event
+        case ast.IfExp(body=one, orelse=other):
+            yield from _events_in(one, place)
+            yield from _events_in(other, place)
+        case _:
+            raise AssertionError(
+                f"{place}: an event's name is a constant, not {ast.unparse(first)}"
+            )
+
+
+def test_the_list_of_events_and_the_code_agree() -> None:
+    found = dict(logged())
+    unlisted = {event: place for event, place in found.items() if event not in EVENTS}
+    assert not unlisted, "add them to murder.log.EVENTS"
+    assert not EVENTS - found.keys(), "nothing logs these; take them out of murder.log.EVENTS"
+
+
+def test_an_event_is_a_noun_and_what_happened() -> None:
+    assert [event for event in EVENTS if not EVENT.match(event)] == []
+
+
+def test_a_secret_is_masked_whoever_logs_it() -> None:
+    shown = mask_secrets(
+        None, "info", {"event": "x.y", "password": "hush", "token": b"hush", "user": "a"}
+    )
+    assert shown == {"event": "x.y", "password": MASK, "token": MASK, "user": "a"}
+
+
+PROGRAM = """
+import logging
+from murder import log
+log.set_up("{level}", "{form}", node="be1")
+l = log.logger(cid="c1")
+l.debug("d.d")
+l.info("mailbox.made", mailbox=b"user.\\xff", password="hush")
+logging.getLogger("asyncio").error("lost %s", "it")
+try:
+    1 / 0
+except ZeroDivisionError:
+    l.exception("task.failed")
+"""
+
+
+def lines_of(level: str, form: str) -> list[str]:
+    code = PROGRAM.format(level=level, form=form)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == ""
+    return ran.stderr.splitlines()
+
+
+def test_json_is_one_line_an_event() -> None:
+    made, bridged, failed = map(json.loads, lines_of("info", "auto"))
+    assert made["event"] == "mailbox.made"
+    assert made["mailbox"] == "user.\\xff"
+    assert made["password"] == MASK
+    assert (made["node"], made["cid"], made["level"]) == ("be1", "c1", "info")
+    assert bridged["event"] == "library.logged"
+    assert bridged["text"] == "lost it"
+    assert "ZeroDivisionError" in failed["exception"]
+
+
+def test_text_is_readable_and_the_level_counts() -> None:
+    lines = lines_of("warning", "text")
+    assert "library.logged" in lines[0]
+    assert "text=lost it" in lines[0].replace("'", "")
+    assert not any("mailbox.made" in line for line in lines)
