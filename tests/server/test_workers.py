@@ -1,0 +1,228 @@
+"""`serve` with real processes: workers share the ports, come back when they die, drain, and end with their supervisor."""
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from murder.authority import init_authority, issue
+
+ROOT = Path(__file__).parent.parent.parent
+LIMIT_S = 20.0
+PROGRAM = """
+import asyncio, sys
+from pathlib import Path
+import uvloop
+from murder import log
+from murder.cli.program import explain
+from murder.config import ConfigError, load_config
+from murder.workers import serve
+
+config = load_config(Path(sys.argv[1]))
+log.set_up("info", "json", node=config.node.name)
+targets = dict.fromkeys(("frontend", "mupdate"), "fake_roles:FakeRole")
+with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    try:
+        code = runner.run(serve(config, config.node.roles, targets))
+    except ConfigError as error:
+        code = explain(error)
+sys.exit(code)
+"""
+
+
+def until(true: Callable[[], bool], what: str) -> None:
+    """Wait for something that another process does."""
+    deadline = time.monotonic() + LIMIT_S
+    while not true():
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def descendants(pid: int) -> list[int]:
+    """Children of a process, and theirs."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            continue
+        if parent == pid:
+            child = int(stat.parent.name)
+            found += [child, *descendants(child)]
+    return found
+
+
+class Node:
+    """A supervisor under test."""
+
+    def __init__(
+        self, folder: Path, workers: int, name: str = "fe1.example.org", more: str = ""
+    ) -> None:
+        self.port = free_port()
+        self.folder = folder
+        file = folder / "murder.toml"
+        file.write_text(
+            f'[node]\nname = "{name}"\ndata = "data"\nroles = ["frontend"]\ndrain_timeout_s = 3\n'
+            f'[frontend]\nimap = ["127.0.0.1:{self.port}"]\nworkers = {workers}\n{more}'
+        )
+        self.ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.ready.settimeout(LIMIT_S)
+        address = f"murder-test-{os.getpid()}-{self.port}"
+        self.ready.bind("\0" + address)
+        path = f"{ROOT}{os.pathsep}{Path(__file__).parent}"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(file)],
+            env={**os.environ, "PYTHONPATH": path, "NOTIFY_SOCKET": "@" + address},
+            stderr=(folder / "log").open("ab"),
+        )
+
+    def greeting(self) -> tuple[int, int]:
+        """The process and the worker that answer now."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT_S) as client:
+            pid, worker, _ = client.recv(100).split()
+        return int(pid), int(worker)
+
+    def until_ready(self) -> None:
+        while b"READY=1" not in self.ready.recv(4096):
+            pass
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+
+@contextmanager
+def running(folder: Path, workers: int, more: str = "") -> Iterator[Node]:
+    node = Node(folder, workers, more=more)
+    try:
+        node.until_ready()
+        yield node
+    finally:
+        if node.process.poll() is None:
+            node.process.send_signal(signal.SIGTERM)
+        try:
+            node.process.wait(LIMIT_S)
+        finally:
+            node.process.kill()
+
+
+def test_one_worker_is_the_process_itself(tmp_path: Path) -> None:
+    with running(tmp_path, workers=1) as node:
+        assert node.greeting() == (node.process.pid, 0)
+        assert descendants(node.process.pid) == []
+
+
+def test_workers_share_the_port_and_a_follower_serves_nobody(tmp_path: Path) -> None:
+    with running(tmp_path, workers=2) as node:
+        seen = {node.greeting() for _ in range(50)}
+        assert {worker for _, worker in seen} == {1, 2}
+        assert len(descendants(node.process.pid)) == 3
+
+
+def test_a_worker_that_dies_comes_back_and_its_queue_is_served(tmp_path: Path) -> None:
+    with running(tmp_path, workers=2) as node:
+        before = set(descendants(node.process.pid))
+        with socket.create_connection(("127.0.0.1", node.port), timeout=LIMIT_S) as client:
+            victim = int(client.recv(100).split()[0])
+            client.sendall(b"die\r\n")
+            assert client.recv(100) == b""
+        answered = {node.greeting()[0] for _ in range(30)}  # none of these is refused
+        assert victim not in answered
+        until(lambda: len(descendants(node.process.pid)) == 3, "a third process")
+        assert len(set(descendants(node.process.pid)) & before) == 2
+        assert "worker.died" in node.log()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_drains_and_leaves_nothing(tmp_path: Path, workers: int) -> None:
+    with running(tmp_path, workers) as node:
+        children = descendants(node.process.pid)
+        client = socket.create_connection(("127.0.0.1", node.port), timeout=LIMIT_S)
+        client.recv(100)
+        node.process.send_signal(signal.SIGTERM)
+        assert client.recv(100) == b"bye\r\n"
+        assert node.process.wait(LIMIT_S) == 0
+        assert not any(Path(f"/proc/{child}").exists() for child in children)
+        client.close()
+
+
+def test_workers_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
+    with running(tmp_path, workers=2) as node:
+        children = descendants(node.process.pid)
+        node.process.kill()
+        node.process.wait()
+        until(
+            lambda: not any(Path(f"/proc/{child}").exists() for child in children),
+            "the end of the workers",
+        )
+
+
+def test_a_second_server_on_the_port_is_refused_in_one_line(tmp_path: Path) -> None:
+    with running(tmp_path, workers=2) as node:
+        second = tmp_path / "second"
+        second.mkdir()
+        (second / "murder.toml").write_text((tmp_path / "murder.toml").read_text())
+        ran = subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(second / "murder.toml")],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        assert ran.returncode == 2
+        assert ran.stderr.splitlines() == [
+            f"murder: {second / 'murder.toml'}: frontend.imap: cannot listen on "
+            f"127.0.0.1:{node.port}: the port is in use; stop the other program (`ss -ltnp` shows "
+            "it) or choose another port"
+        ]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_role_that_refuses_its_configuration_ends_the_start(tmp_path: Path, workers: int) -> None:
+    node = Node(tmp_path, workers, name="refuses.example.org")
+    assert node.process.wait(LIMIT_S) == 2
+    assert "node.name: is not welcome" in node.log()
+    assert "Traceback" not in node.log()
+
+
+def test_sighup_takes_a_renewed_certificate_and_refuses_a_bad_file(tmp_path: Path) -> None:
+    ca = tmp_path / "ca"
+    ca.mkdir()
+    init_authority(ca)
+    issue(ca, "fe1.example.org", ["frontend"], out=tmp_path)
+    port = free_port()
+    more = (
+        f'imaps = ["127.0.0.1:{port}"]\n[tls]\nca = "ca/ca.pem"\n'
+        'certificate = "fe1.example.org.pem"\nkey = "fe1.example.org.key"\n'
+    )
+
+    def shown() -> str:
+        return ssl.get_server_certificate(("127.0.0.1", port))
+
+    with running(tmp_path, workers=1, more=more) as node:
+        before = shown()
+        file = tmp_path / "murder.toml"
+        good = file.read_text()
+        issue(ca, "fe1.example.org", ["frontend"], out=tmp_path)
+        file.write_text(good + "[nonsense]\n")
+        node.process.send_signal(signal.SIGHUP)
+        until(lambda: "config.refused" in node.log(), "the refusal")
+        assert shown() == before
+        file.write_text(good)
+        node.process.send_signal(signal.SIGHUP)
+        until(lambda: "role.reloaded" in node.log(), "the reload")
+        assert shown() != before
