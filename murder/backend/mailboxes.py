@@ -40,8 +40,10 @@ from murder.model.name import (
 )
 from murder.mupdate.mboxlist import MailboxList
 
-ADMIN_RIGHTS: Final = expand_rights({LOOKUP, CREATE_CHILD, DELETE_MAILBOX, ADMINISTER})
+ADMIN_RIGHTS: Final = frozenset({LOOKUP, CREATE_CHILD, DELETE_MAILBOX, ADMINISTER})
 SHARED_DEFAULT: Final = frozenset("lrs")  # Cyrus' `defaultacl: anyone lrs`
+NEW_RIGHTS: Final = frozenset("kxte")
+OLD_RIGHTS: Final = frozenset("cd")
 MANAGED: Final = frozenset({LOOKUP, "r", "i", CREATE_CHILD, DELETE_MAILBOX, ADMINISTER})
 
 
@@ -177,12 +179,20 @@ class Mailboxes:
 def rights_in(entry: MailboxEntry, identity: Identity, is_admin: bool = False) -> Rights:
     """What an identity may do in a mailbox."""
     acl = parse_acl(entry.raw_acl)
-    rights = expand_rights(acl.rights_for(identifiers_of(identity.user, identity.groups)))
+    rights = effective(acl.rights_for(identifiers_of(identity.user, identity.groups)))
     if owner_of(entry.name) == identity.user:
         rights |= OWNER_ALWAYS
     if is_admin:
         rights |= ADMIN_RIGHTS
     return rights
+
+
+def effective(rights: Rights) -> Rights:
+    """Without the obsolete `c` and `d`: they stand for others in old lists only, else they merely accompany them
+    (RFC 4314 §2.1.1)."""
+    if rights & NEW_RIGHTS:
+        return rights - OLD_RIGHTS
+    return expand_rights(rights) - OLD_RIGHTS
 
 
 def nonexistent(namespace: Namespace, name: MailboxName, user: str) -> Refusal:

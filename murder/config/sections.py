@@ -214,6 +214,9 @@ class BackendConfig(ClientConfig):
 
     store: str = option("store_spool", "The plugin that keeps the messages.")
     partition: str = option("default", "The name of its place in locations (`server!partition`).")
+    create_inbox: bool = option(
+        False, "Make a user's INBOX at his first login (else an administrator does)."
+    )
     proxies: tuple[str, ...] = option(
         (),
         "Users who may log in for others with PLAIN (Cyrus frontends); our frontends need none, they show "

@@ -37,6 +37,7 @@ class MasterClient:
         self._connecting = asyncio.Lock()
         self._pending: dict[bytes, _Pending] = {}
         self._closed = False
+        self.connections = 0  # how often it has connected: who compares lists starts anew with each
 
     async def reserve(self, name: bytes, raw_location: bytes) -> None:
         """Take the name. Raises Refusal(ALREADY_EXISTS) where another has it, UpstreamFailure."""
@@ -142,6 +143,7 @@ class MasterClient:
             if self._link is None or self._link.is_lost:
                 link = await open_link(self._target)
                 self._link = link
+                self.connections += 1
                 link.take_over(self._event, lambda failure: self._lost(link, failure))
             return self._link
 

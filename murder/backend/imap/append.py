@@ -1,0 +1,154 @@
+"""APPEND, MULTIAPPEND and Cyrus' LOCALAPPEND (RFC 3501 §6.3.11, RFC 3502, RFC 4315).
+
+Large messages stream from the connection into the store's `Incoming`; nothing of them is held here. Whatever is
+refused, the stream is left behind the command.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from murder.api.store import Incoming, Mailbox, NewMessage
+from murder.backend.imap.copy import open_target
+from murder.backend.imap.dialogue import BackendImap
+from murder.backend.imap.flags import changeable
+from murder.errors import BadSyntax, Code, Misuse, Refusal
+from murder.login.imap import Running
+from murder.model.acl import Rights
+from murder.session.imap_server import CommandRest
+from murder.wire.fragment import Chunk, Literal
+from murder.wire.imap.append import (
+    AppendForm,
+    AppendHead,
+    parse_append_end,
+    parse_append_head,
+    parse_append_mailbox,
+    parse_localappend_mailbox,
+    take_literal,
+)
+from murder.wire.imap.command import Command
+from murder.wire.imap.copy import format_appenduid
+from murder.wire.token import Scanner
+
+MAX_MESSAGES: Final = 10_000  # of one MULTIAPPEND
+MAX_OCTETS_FACTOR: Final = 16  # and together so many times the largest message
+
+ParseMailbox = Callable[[Scanner], bytes]
+
+
+def run_append(dialogue: BackendImap, command: Command) -> Running:
+    return _run(dialogue, command, parse_append_mailbox)
+
+
+def run_localappend(dialogue: BackendImap, command: Command) -> Running:
+    return _run(dialogue, command, parse_localappend_mailbox)
+
+
+async def _run(dialogue: BackendImap, command: Command, parse_mailbox: ParseMailbox) -> None:
+    scanner = Scanner(command.octets, command.start)
+    appending = _Append(dialogue, scanner, command.literal)
+    try:
+        mailbox, found = await open_target(dialogue, dialogue.name_of(parse_mailbox(scanner)))
+        try:
+            code = await appending.receive_and_store(mailbox, found.rights)
+        finally:
+            mailbox.close()
+    except (BadSyntax, Refusal):
+        await appending.skip_rest()
+        raise
+    finally:
+        appending.close()
+    await dialogue.finish(command, code=code)
+
+
+class _Append:
+    """The messages of one APPEND, as they come in."""
+
+    def __init__(self, dialogue: BackendImap, scanner: Scanner, literal: Literal | None) -> None:
+        self._dialogue = dialogue
+        self._scanner = scanner
+        self._announced = literal  # a literal that is announced and not answered
+        self._streaming = False  # chunks of an accepted literal are still to come
+        self._messages: list[NewMessage] = []
+        self._octets = 0
+
+    async def receive_and_store(self, mailbox: Mailbox, rights: Rights) -> bytes:
+        """Take all messages and append them; the response code."""
+        while True:
+            head = parse_append_head(self._scanner)
+            self._check(head)
+            incoming = await self._take(head)
+            flags = changeable(head.flags, rights)
+            self._messages.append(NewMessage(incoming, flags, head.internal_date))
+            if not parse_append_end(self._scanner, head.form):
+                break
+        uids = await mailbox.append(self._messages)
+        return format_appenduid((await mailbox.status()).uid_validity, uids)
+
+    def _check(self, head: AppendHead) -> None:
+        if head.literal is None or head.form is not AppendForm.LITERAL:
+            raise BadSyntax("CATENATE and UTF8 are not offered here")
+        if not head.literal.size:
+            raise Refusal(Code.CANNOT, "A message has at least one octet")
+        largest = self._dialogue.service.limits.max_message_bytes
+        if head.literal.size > largest:
+            raise Refusal(Code.TOO_BIG, f"A message may have {largest} octets")
+        self._octets += head.literal.size
+        if len(self._messages) >= MAX_MESSAGES or self._octets > MAX_OCTETS_FACTOR * largest:
+            raise Refusal(Code.LIMIT, "Too much for one APPEND")
+
+    async def _take(self, head: AppendHead) -> Incoming:
+        assert head.literal is not None
+        incoming = self._dialogue.backend.store.incoming(head.literal.size)
+        try:
+            announced = self._announced
+            if announced is not None and self._scanner.at == len(self._scanner.octets):
+                await self._stream(incoming, announced)
+            else:
+                incoming.write(take_literal(self._scanner, head.literal))
+        except BaseException:
+            incoming.close()
+            raise
+        return incoming
+
+    async def _stream(self, incoming: Incoming, literal: Literal) -> None:
+        dialogue = self._dialogue
+        self._announced = None
+        owed = dialogue.session.accept_literal(literal)
+        self._streaming = True
+        if owed:
+            dialogue.send(owed)
+        while True:
+            event = await dialogue.next_event(dialogue.service.limits.command_timeout_s)
+            if not isinstance(event, Chunk):
+                raise Misuse(f"a literal was expected, not {type(event).__name__}")
+            if event.last:
+                self._streaming = False
+            incoming.write(event.data)
+            if event.last:
+                break
+        await self._go_on()
+
+    async def _go_on(self) -> None:
+        """Behind a literal: the rest of the command, up to its end or the next announced literal."""
+        dialogue = self._dialogue
+        event = await dialogue.next_event(dialogue.service.limits.command_timeout_s)
+        if not isinstance(event, CommandRest):
+            raise Misuse(f"the rest of a command was expected, not {type(event).__name__}")
+        self._announced = event.literal
+        self._scanner = Scanner(event.octets)
+
+    async def skip_rest(self) -> None:
+        """The command is refused: leave the stream behind it."""
+        dialogue = self._dialogue
+        while self._streaming:
+            event = await dialogue.next_event(dialogue.service.limits.command_timeout_s)
+            self._streaming = not (isinstance(event, Chunk) and event.last)
+            if not self._streaming:
+                await self._go_on()
+        if self._announced is not None:
+            announced, self._announced = self._announced, None
+            dialogue.session.refuse_literal(announced)
+
+    def close(self) -> None:
+        for message in self._messages:
+            message.incoming.close()

@@ -1,0 +1,45 @@
+"""NOOP, CHECK, ENABLE, NAMESPACE (RFC 3501 §6.1.2 and §6.4.1, RFC 5161, RFC 2342)."""
+
+from typing import Final
+
+from murder.backend.imap.dialogue import BackendImap
+from murder.login.imap import Running
+from murder.wire.imap.command import Command
+from murder.wire.imap.namespace import format_namespace
+from murder.wire.imap.response import untagged
+from murder.wire.token import Scanner
+
+ENABLEABLE: Final[frozenset[bytes]] = frozenset()  # what changes a session when it is enabled
+
+
+def run_noop(dialogue: BackendImap, command: Command) -> Running:
+    """Also CHECK: what is answered OK is durable always."""
+    Scanner(command.octets, command.start).end()
+    return dialogue.conclude(command, look=True)
+
+
+def run_enable(dialogue: BackendImap, command: Command) -> Running:
+    scanner = Scanner(command.octets, command.start)
+    asked: dict[bytes, None] = {}
+    while not scanner.at_end():
+        scanner.space()
+        asked[scanner.word()] = None
+    scanner.end()
+    new = [word for word in asked if word in ENABLEABLE and word not in dialogue.enabled]
+    dialogue.enabled.update(new)
+    dialogue.send(untagged(b" ".join([b"ENABLED", *new])))
+    return dialogue.conclude(command)
+
+
+def run_namespace(dialogue: BackendImap, command: Command) -> Running:
+    Scanner(command.octets, command.start).end()
+    namespace = dialogue.backend.namespace
+    separator = namespace.separator
+    dialogue.send(
+        format_namespace(
+            [(namespace.personal_prefix, separator)],
+            [(namespace.users_prefix, separator)],
+            [(namespace.shared_prefix, separator)],
+        )
+    )
+    return dialogue.conclude(command)

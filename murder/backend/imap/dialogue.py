@@ -1,0 +1,198 @@
+"""An IMAP connection to a backend: what it has selected, and how it is told of changes.
+
+The commands themselves are in the files beside this one, one family each; `table` says which is allowed when.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from murder.backend.imap.flags import FlagForms, permanent_flags
+from murder.backend.imap.untagged import Manner, format_updates
+from murder.backend.mailboxes import Accessible
+from murder.backend.shared import Backend
+from murder.backend.updates import View
+from murder.errors import BadSyntax, Code, Misuse, Refusal
+from murder.login.gate import Login
+from murder.login.imap import ImapDialogue, ImapService, Running
+from murder.model.acl import Rights
+from murder.model.name import MailboxName
+from murder.model.seqset import Ranges, SeqSet
+from murder.net.connection import Connection
+from murder.session.imap_server import Event, Line, State
+from murder.wire.imap.command import Command
+from murder.wire.imap.response import bye, status_line
+
+NO_FORMS: Final = FlagForms(frozenset())
+CAPABILITIES: Final = (
+    b"IMAP4rev1",
+    b"LITERAL+",
+    b"ID",
+    b"ENABLE",
+    b"ACL",
+    b"RIGHTS=kxten",
+    b"CHILDREN",
+    b"IDLE",
+    b"MOVE",
+    b"NAMESPACE",
+    b"UIDPLUS",
+    b"UNSELECT",
+)
+
+
+class BackendImap(ImapDialogue):
+    """See the module. `view` is the selected mailbox, None without one."""
+
+    def __init__(self, connection: Connection, service: ImapService, backend: Backend) -> None:
+        super().__init__(connection, service)
+        self.backend = backend
+        self.view: View | None = None
+        self.selected: Accessible | None = None
+        self.manner = Manner()
+        self.forms = NO_FORMS
+        self.saved: Ranges = ()  # the result of SEARCH RETURN (SAVE), as UIDs
+        self.on_line: Callable[[bytes], Running] | None = None  # who waits for a raw line (IDLE)
+        backend.sessions.add(self)
+
+    # --- what the base asks of a role
+
+    def capabilities(self) -> bytes:
+        words = b" ".join(CAPABILITIES)
+        if self.backend.master_url:
+            words += b" MUPDATE=" + self.backend.master_url.encode()
+        return words
+
+    async def entered(self) -> None:
+        await self.backend.ensure_inbox(self.user)
+
+    def ended(self) -> None:
+        self.backend.sessions.discard(self)
+        self.leave_mailbox()
+
+    def handle(self, event: Event) -> Running:
+        if isinstance(event, Line) and self.on_line is not None:
+            return self.on_line(event.octets)
+        return super().handle(event)
+
+    # --- what the commands use
+
+    @property
+    def user(self) -> Login:
+        """Who is logged in."""
+        if self.login is None:
+            raise Misuse("nobody is logged in")
+        return self.login
+
+    @property
+    def now(self) -> View:
+        """The selected mailbox, in commands that the table allows only with one."""
+        if self.view is None:
+            raise Misuse("no mailbox is selected")
+        return self.view
+
+    def name_of(self, external: bytes) -> MailboxName:
+        """The canonical name of what the client calls so. Raises Refusal."""
+        return self.backend.namespace.internal(external, self.user.user)
+
+    def external(self, name: MailboxName) -> bytes:
+        return self.backend.namespace.external(name, self.user.user)
+
+    def enter_mailbox(self, view: View, selected: Accessible) -> None:
+        self.view = view
+        self.selected = selected
+        self.saved = ()
+        self.forms = FlagForms(permanent_flags(selected.rights, view.read_only))
+        self.backend.tracker.enter(view)
+        self.session.state = State.SELECTED
+
+    def saved_result(self) -> SeqSet:
+        """What `$` stands for (RFC 5182): UIDs, of which some may have gone since."""
+        return SeqSet(self.saved)
+
+    def close_deleted(self) -> None:
+        """The client has deleted what it had selected."""
+        self.leave_mailbox()
+        self.send(status_line(b"*", b"OK", "The selected mailbox is deleted", b"CLOSED"))
+
+    def leave_mailbox(self) -> None:
+        """Without a word to the client."""
+        view = self.view
+        if view is None:
+            return
+        self.view = self.selected = None
+        self.forms = NO_FORMS
+        view.on_dirty = None
+        self.backend.tracker.leave(view)
+        view.mailbox.close()
+        if self.session.state is State.SELECTED:
+            self.session.state = State.AUTHENTICATED
+
+    def need_rights(self, needed: str = "") -> Rights:
+        """What the client may do in the selected mailbox, by its access list of now. Raises Refusal where a right is
+        missing."""
+        if self.selected is None:
+            raise Misuse("no mailbox is selected")
+        self.selected = self.backend.mailboxes.require(self.selected.name, self.user, needed)
+        return self.selected.rights
+
+    def need_writable(self) -> None:
+        if self.now.read_only:
+            raise Refusal(Code.READ_ONLY, "The mailbox is selected read-only")
+
+    # --- the end of a command
+
+    def conclude(
+        self,
+        command: Command,
+        text: str = "Completed",
+        code: bytes = b"",
+        *,
+        removals: bool = True,
+        look: bool = False,
+    ) -> Running:
+        """Tell what is to be told, then OK: at once where nothing is. `look`: ask the store in any case."""
+        view = self.view
+        if view is None or not (view.is_dirty or look or view.has_pending):
+            self.send_ok(command, text, code)
+            return None
+        return self.finish(command, text, code, removals=removals)
+
+    async def finish(
+        self, command: Command, text: str = "Completed", code: bytes = b"", *, removals: bool = True
+    ) -> None:
+        """As `conclude`, for handlers that are coroutines."""
+        updates = await self.updates(removals=removals)
+        if not self.is_closing:
+            self.send(updates + status_line(command.tag, b"OK", text, code))
+
+    async def updates(self, *, removals: bool) -> bytes:
+        """Untagged responses for what has happened. Says BYE where the mailbox itself has gone."""
+        view = self.view
+        if view is None:
+            return b""
+        try:
+            await view.poll()
+        except Refusal as refusal:
+            if refusal.code is not Code.NONEXISTENT:
+                raise
+            self.leave_mailbox()
+            self.send(bye("The selected mailbox has been deleted"))
+            self.close()
+            return b""
+        return format_updates(view.take(removals=removals), self.forms, view.recent, self.manner)
+
+    def failed(self, event: Event, error: Exception) -> None:
+        """Whatever goes wrong, a literal that is still announced is not waited for."""
+        literal = getattr(event, "literal", None)
+        if isinstance(event, Command) and literal is not None:
+            try:
+                self.session.refuse_literal(literal)
+            except Misuse:
+                pass  # it was answered before
+            except BadSyntax as hopeless:
+                super().failed(event, error)
+                self.hopeless(hopeless)
+                return
+        super().failed(event, error)
+
+
+Handler = Callable[[BackendImap, Command], Any]

@@ -1,0 +1,47 @@
+"""EXPUNGE and UID EXPUNGE (RFC 3501 §6.4.3, RFC 4315 §2.1)."""
+
+from murder.backend.imap.dialogue import BackendImap
+from murder.backend.imap.messages import BATCH, batches, uids_of
+from murder.backend.updates import View
+from murder.login.imap import Running
+from murder.model.flag import DELETED
+from murder.model.message import Uid
+from murder.wire.imap.command import Command
+from murder.wire.imap.copy import parse_uid_expunge
+from murder.wire.token import Scanner
+
+
+def run_expunge(dialogue: BackendImap, command: Command) -> Running:
+    Scanner(command.octets, command.start).end()
+    _check(dialogue)
+    return _expunge(dialogue, command, None)
+
+
+def run_uid_expunge(dialogue: BackendImap, command: Command) -> Running:
+    sequence = parse_uid_expunge(Scanner(command.octets, command.start))
+    _check(dialogue)
+    return _expunge(dialogue, command, uids_of(dialogue, sequence, by_uid=True))
+
+
+def _check(dialogue: BackendImap) -> None:
+    dialogue.need_writable()
+    dialogue.need_rights("e")
+
+
+async def _expunge(dialogue: BackendImap, command: Command, among: list[Uid] | None) -> None:
+    await remove_deleted(dialogue.now, among)
+    await dialogue.finish(command)
+
+
+async def remove_deleted(view: View, among: list[Uid] | None) -> None:
+    """Remove what is marked `\\Deleted`, of these messages or of all that the client knows, in one step."""
+    if not (await view.mailbox.status()).deleted:
+        return
+    await view.poll()
+    uids = list(view.uids) if among is None else among
+    doomed: list[Uid] = []
+    for batch in batches(uids, 4 * BATCH):  # type: ignore[arg-type] # UIDs
+        messages = await view.mailbox.messages(batch)
+        doomed += [message.uid for message in messages if DELETED in message.flags]
+    if doomed:
+        await view.mailbox.expunge(doomed)

@@ -1,0 +1,234 @@
+"""FETCH and UID FETCH (RFC 3501 §6.4.5 and extensions).
+
+What a store knows of messages is answered batch by batch; octets of messages stream slice by slice, so that neither
+a large mailbox nor a large message is held in memory.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from murder.backend.imap.content import Reader
+from murder.backend.imap.dialogue import BackendImap
+from murder.backend.imap.messages import batches, uids_of
+from murder.errors import Code, Refusal
+from murder.login.imap import Running
+from murder.model.fetch import Attribute, BodyItem, FetchItem, FetchRequest, Form, Preview
+from murder.model.flag import SEEN, FlagChange
+from murder.model.message import Message, SeqNum, Uid
+from murder.wire.imap.command import Command
+from murder.wire.imap.date import format_date_time
+from murder.wire.imap.fetch import (
+    cut,
+    format_body,
+    format_body_head,
+    format_id_piece,
+    format_save_date_piece,
+    parse_fetch,
+)
+from murder.wire.token import Scanner
+
+BODY_BATCH: Final = 50  # messages whose octets are read between two looks at their flags
+SLICE: Final = 128 * 1024  # octets of a body sent before the client must take some
+GATHER: Final = 64 * 1024  # octets of small answers gathered into one write
+
+
+def run_fetch(dialogue: BackendImap, command: Command) -> Running:
+    return _begin(dialogue, command, by_uid=False)
+
+
+def run_uid_fetch(dialogue: BackendImap, command: Command) -> Running:
+    return _begin(dialogue, command, by_uid=True)
+
+
+def _begin(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
+    request = parse_fetch(Scanner(command.octets, command.start), by_uid)
+    rights = dialogue.need_rights("r")
+    uids = uids_of(dialogue, request.sequence, by_uid)
+    marks = request.sets_seen and "s" in rights and not dialogue.now.read_only
+    return _Fetch(dialogue, request, marks).run(command, uids, by_uid)
+
+
+class _Fetch:
+    """One FETCH under way."""
+
+    def __init__(self, dialogue: BackendImap, request: FetchRequest, marks: bool) -> None:
+        self._dialogue = dialogue
+        self._view = dialogue.now
+        self._request = request
+        self._marks = marks  # messages become \Seen
+        self._out: list[bytes] = []
+        self._out_octets = 0
+        self._missed = 0
+        qresync = dialogue.manner.qresync
+        items = dict.fromkeys(request.items)
+        if qresync and Attribute.FLAGS in items:
+            items.setdefault(Attribute.UID)
+        if dialogue.manner.condstore and Attribute.FLAGS in items:
+            items.setdefault(Attribute.MODSEQ)
+        if Attribute.MODSEQ in items:
+            dialogue.manner.condstore = True
+        self._items: tuple[FetchItem, ...] = tuple(items)
+
+    async def run(self, command: Command, uids: Sequence[Uid], by_uid: bool) -> None:
+        size = BODY_BATCH if self._request.needs_octets else 1000
+        for batch in batches(uids, size):
+            await self._batch(batch)
+        self._send()
+        code = b"EXPUNGEISSUED" if self._missed else b""
+        await self._dialogue.finish(command, code=code, removals=by_uid)
+
+    async def _batch(self, uids: Sequence[Uid]) -> None:
+        messages = await self._view.mailbox.messages(uids)
+        since = self._request.changed_since
+        if since is not None:
+            messages = [message for message in messages if message.modseq > since]
+        marked: dict[Uid, Message] = {}
+        if self._marks:
+            unseen = [message.uid for message in messages if SEEN not in message.flags]
+            if unseen:
+                stored = await self._view.mailbox.change_flags(
+                    unseen, FlagChange.ADD, frozenset({SEEN})
+                )
+                self._view.told(stored.messages)
+                marked = {message.uid: message for message in stored.messages}
+        if not self._request.needs_octets:
+            self._tell_facts(messages)
+            await self._flush()
+            return
+        for message in messages:
+            seq = self._view.seq_of(message.uid)
+            if seq is not None:
+                now = marked.get(message.uid)
+                await self._tell(seq, now or message, flags_too=now is not None)
+
+    # --- what the store knows
+
+    def _tell_facts(self, messages: Sequence[Message]) -> None:
+        seq_of = self._view.seq_of
+        lines = [
+            b"* %d FETCH (%s)\r\n" % (seq, b" ".join(self._facts(message, False)))
+            for message in messages
+            if (seq := seq_of(message.uid)) is not None
+        ]
+        self._put(self._dialogue.forms.fresh_words())
+        for line in lines:
+            self._put(line)
+
+    def _facts(self, message: Message, flags_too: bool) -> list[bytes]:
+        """The pieces that need no octets of the message."""
+        pieces: list[bytes] = []
+        for item in self._items:
+            match item:
+                case Attribute.UID:
+                    pieces.append(b"UID %d" % message.uid)
+                case Attribute.FLAGS:
+                    pieces.append(self._flags(message))
+                    flags_too = False
+                case Attribute.INTERNALDATE:
+                    pieces.append(b"INTERNALDATE " + format_date_time(message.internal_date))
+                case Attribute.RFC822_SIZE:
+                    pieces.append(b"RFC822.SIZE %d" % message.size)
+                case Attribute.MODSEQ:
+                    pieces.append(b"MODSEQ (%d)" % message.modseq)
+                case Attribute.SAVEDATE:
+                    pieces.append(format_save_date_piece(message.save_date))
+                case Attribute.EMAILID:
+                    pieces.append(format_id_piece(item, message.email_id))
+                case Attribute.THREADID:
+                    pieces.append(format_id_piece(item, message.thread_id))
+                case _:
+                    pass
+        if flags_too:
+            pieces.append(self._flags(message))
+            if self._dialogue.manner.condstore and Attribute.MODSEQ not in self._items:
+                pieces.append(b"MODSEQ (%d)" % message.modseq)
+        return pieces
+
+    def _flags(self, message: Message) -> bytes:
+        is_recent = message.uid in self._view.recent
+        return b"FLAGS " + self._dialogue.forms.form(message.flags, is_recent)
+
+    # --- what only its octets tell
+
+    async def _tell(self, seq: SeqNum, message: Message, flags_too: bool) -> None:
+        reader = Reader(self._view.mailbox, message)
+        facts = self._facts(message, flags_too)
+        self._put(self._dialogue.forms.fresh_words())
+        begun = False
+        try:
+            for item in self._items:
+                piece = await self._octet_piece(reader, item)
+                if piece is None:
+                    continue
+                if not begun:
+                    self._put(b"* %d FETCH (%s" % (seq, b"".join(fact + b" " for fact in facts)))
+                    begun = True
+                else:
+                    self._put(b" ")
+                head, body = piece
+                self._put(head)
+                await self._put_body(body)
+        except Refusal as refusal:
+            if refusal.code is not Code.EXPUNGE_ISSUED or begun:
+                raise
+            self._missed += 1
+            return
+        finally:
+            reader.close()
+        if begun:
+            self._put(b")\r\n")
+        else:
+            self._put(b"* %d FETCH (%s)\r\n" % (seq, b" ".join(facts)))
+        await self._flush()
+
+    async def _octet_piece(
+        self, reader: Reader, item: FetchItem
+    ) -> tuple[bytes, memoryview | bytes] | None:
+        match item:
+            case BodyItem():
+                octets = await reader.section(item)
+                if octets is None or item.form is Form.BINARY_SIZE:
+                    return format_body(item, octets), b""
+                octets = cut(octets, item.partial)
+                if item.form is Form.BINARY:
+                    return format_body(item, octets), b""
+                return format_body_head(item, len(octets)), octets
+            case Attribute.ENVELOPE:
+                return await reader.envelope(), b""
+            case Attribute.BODY | Attribute.BODYSTRUCTURE:
+                return await reader.structure(item is Attribute.BODYSTRUCTURE), b""
+            case Preview():
+                return await reader.preview(item), b""
+            case _:
+                return None
+
+    # --- sending
+
+    def _put(self, octets: bytes) -> None:
+        if not octets:
+            return
+        self._out.append(octets)
+        self._out_octets += len(octets)
+        if self._out_octets >= GATHER:
+            self._send()
+
+    def _send(self) -> None:
+        if self._out:
+            self._dialogue.send(b"".join(self._out))
+            self._out.clear()
+            self._out_octets = 0
+
+    async def _put_body(self, octets: memoryview | bytes) -> None:
+        if len(octets) < GATHER:
+            self._put(bytes(octets))
+            return
+        self._send()
+        view = memoryview(octets)
+        for at in range(0, len(view), SLICE):
+            self._dialogue.send(bytes(view[at : at + SLICE]))
+            await self._dialogue.flush()
+
+    async def _flush(self) -> None:
+        if self._out_octets >= GATHER // 2:
+            self._send()
+        await self._dialogue.flush()

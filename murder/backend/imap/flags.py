@@ -1,0 +1,97 @@
+"""How the flags of messages are told to one session: formatted once a set, new keywords announced first.
+
+RFC 3501 §7.2.6: FLAGS names the flags that may occur in the mailbox, so a keyword that shows up later is announced
+before the FETCH that has it.
+"""
+
+from typing import Final
+
+from murder.model.acl import Rights
+from murder.model.flag import (
+    ANSWERED,
+    ANY_KEYWORD,
+    DELETED,
+    DRAFT,
+    FLAGGED,
+    RECENT,
+    SEEN,
+    SYSTEM_FLAGS,
+    in_order,
+    is_keyword,
+)
+from murder.wire.imap.flag import format_flags
+from murder.wire.imap.response import status_line, untagged
+
+KEPT_FORMS: Final = 512  # different sets of flags in one mailbox; more are formatted anew
+
+
+class FlagForms:
+    """The flags of one selected mailbox as this session's client knows them."""
+
+    __slots__ = ("_forms", "_fresh", "_permanent", "keywords")
+
+    def __init__(self, permanent: frozenset[str]) -> None:
+        self.keywords: set[str] = set()
+        self._permanent = permanent
+        self._forms: dict[frozenset[str], bytes] = {}
+        self._fresh = False
+
+    def form(self, flags: frozenset[str], is_recent: bool = False) -> bytes:
+        """`(\\Seen …)`. Ask `fresh_words` before sending it."""
+        if is_recent:
+            flags = flags | {RECENT}
+        known = self._forms.get(flags)
+        if known is not None:
+            return known
+        if len(self._forms) >= KEPT_FORMS:
+            self._forms.clear()
+        new = {flag for flag in flags if is_keyword(flag)} - self.keywords
+        if new:
+            self.keywords |= new
+            self._fresh = True
+        made = self._forms[flags] = format_flags(flags)
+        return made
+
+    def fresh_words(self) -> bytes:
+        """The FLAGS response that has to come before what was formatted since; most often nothing."""
+        if not self._fresh:
+            return b""
+        self._fresh = False
+        return self.announcement()
+
+    def announcement(self) -> bytes:
+        """`* FLAGS …` and `* OK [PERMANENTFLAGS …]`."""
+        keywords = sorted(self.keywords)
+        permanent = in_order(self._permanent & set(SYSTEM_FLAGS))
+        if ANY_KEYWORD in self._permanent:
+            permanent += [*keywords, ANY_KEYWORD]
+        code = b"PERMANENTFLAGS (" + " ".join(permanent).encode("ascii", "replace") + b")"
+        return untagged(b"FLAGS " + format_flags([*SYSTEM_FLAGS, *keywords])) + status_line(
+            b"*", b"OK", "Flags that you may keep", code
+        )
+
+
+def permanent_flags(rights: Rights, read_only: bool) -> frozenset[str]:
+    """What a client with these rights may change (RFC 4314 §5.1.1, PERMANENTFLAGS)."""
+    if read_only:
+        return frozenset()
+    flags: set[str] = set()
+    if "w" in rights:
+        flags |= {ANSWERED, FLAGGED, DRAFT, ANY_KEYWORD}
+    if "t" in rights:
+        flags.add(DELETED)
+    if "s" in rights:
+        flags.add(SEEN)
+    return frozenset(flags)
+
+
+def changeable(flags: frozenset[str], rights: Rights) -> frozenset[str]:
+    """Those of the flags that these rights let a client set or clear."""
+    return frozenset(flag for flag in flags if needed_for(flag) in rights)
+
+
+def needed_for(flag: str) -> str:
+    """The right that a flag takes: `s`, `t` or `w`."""
+    if flag == SEEN:
+        return "s"
+    return "t" if flag == DELETED else "w"

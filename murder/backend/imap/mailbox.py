@@ -1,0 +1,164 @@
+"""CREATE, DELETE, RENAME (RFC 3501 §6.3.3 to §6.3.5, RFC 4314 §4), announced to the master as they happen."""
+
+from murder.backend.imap.dialogue import BackendImap
+from murder.errors import Code, Refusal
+from murder.login.imap import Running
+from murder.model.acl import DELETE_MAILBOX, Acl, Rights
+from murder.model.entry import parse_location
+from murder.model.name import (
+    MailboxName,
+    check_new_name,
+    inbox_of,
+    is_below,
+    is_inbox,
+    moved,
+    owner_of,
+)
+from murder.wire.imap.command import Command
+from murder.wire.imap.mailbox import (
+    CreateRequest,
+    RenameRequest,
+    parse_create,
+    parse_mailbox,
+    parse_rename,
+)
+from murder.wire.token import Scanner
+
+
+def run_create(dialogue: BackendImap, command: Command) -> Running:
+    request = parse_create(Scanner(command.octets, command.start))
+    return _create(dialogue, command, request)
+
+
+async def _create(dialogue: BackendImap, command: Command, request: CreateRequest) -> None:
+    backend, login = dialogue.backend, dialogue.user
+    name = dialogue.name_of(request.mailbox)
+    check_new_name(name)
+    if request.special_use:
+        raise Refusal(Code.USE_ATTR, "Special uses are not kept here")
+    partition = _partition(dialogue, request.partition)
+    if name == inbox_of(login.user) and not login.is_admin:
+        if backend.mailboxes.list.find(name) is not None:
+            raise Refusal(Code.ALREADY_EXISTS, "INBOX exists always")
+        raise Refusal(Code.NO_PERMISSION, "An administrator makes your INBOX")
+    backend.mailboxes.check_may_create(name, login)
+    await backend.announcer.create(name, backend.mailboxes.default_acl(name), partition)
+    await dialogue.finish(command)
+
+
+def _partition(dialogue: BackendImap, raw_partition: bytes | None) -> str:
+    """Cyrus' second argument: `partition`, or `server!partition` where the server is this one."""
+    if raw_partition is None:
+        return ""
+    login = dialogue.user
+    if not login.is_admin and not login.proxy:
+        raise Refusal(Code.NO_PERMISSION, "Only an administrator chooses the partition")
+    if b"!" not in raw_partition:
+        return raw_partition.decode("utf-8", "surrogateescape")
+    location = parse_location(raw_partition)
+    if location.server != dialogue.backend.server_name:
+        raise Refusal(Code.CANNOT, f"This is not the server {location.server}")
+    return location.partition
+
+
+def run_delete(dialogue: BackendImap, command: Command) -> Running:
+    name = dialogue.name_of(parse_mailbox(Scanner(command.octets, command.start)))
+    return _delete(dialogue, command, name)
+
+
+async def _delete(dialogue: BackendImap, command: Command, name: MailboxName) -> None:
+    mailboxes, login = dialogue.backend.mailboxes, dialogue.user
+    mailboxes.require(name, login, DELETE_MAILBOX)
+    doomed = [name]
+    if is_inbox(name):
+        if not login.is_admin or name == inbox_of(login.user):
+            raise Refusal(Code.CANNOT, "INBOX cannot be deleted")
+        doomed = [*(entry.name for entry in mailboxes.below(name)), name]
+        doomed.sort(key=len, reverse=True)
+    await dialogue.backend.announcer.delete(doomed)
+    if dialogue.selected is not None and dialogue.selected.name in doomed:
+        dialogue.close_deleted()
+    await dialogue.finish(command)
+
+
+def run_rename(dialogue: BackendImap, command: Command) -> Running:
+    request = parse_rename(Scanner(command.octets, command.start))
+    return _rename(dialogue, command, request)
+
+
+async def _rename(dialogue: BackendImap, command: Command, request: RenameRequest) -> None:
+    backend, login = dialogue.backend, dialogue.user
+    old, new = dialogue.name_of(request.old), dialogue.name_of(request.new)
+    if request.partition is not None:
+        raise Refusal(Code.CANNOT, "A mailbox cannot be moved to another partition by RENAME")
+    backend.mailboxes.require(old, login, DELETE_MAILBOX)
+    check_new_name(new)
+    if new == inbox_of(login.user) and not login.is_admin:
+        raise Refusal(Code.ALREADY_EXISTS, "INBOX exists always")
+    if is_below(new, old):
+        raise Refusal(Code.CANNOT, "A mailbox cannot be moved below itself")
+    backend.mailboxes.check_may_create(new, login)
+    if is_inbox(old) and not (login.is_admin and is_inbox(new)):
+        await _move_inbox(dialogue, old, new)
+    else:
+        await _rename_tree(dialogue, old, new)
+    await dialogue.finish(command)
+
+
+async def _rename_tree(dialogue: BackendImap, old: MailboxName, new: MailboxName) -> None:
+    backend = dialogue.backend
+    below = [entry.name for entry in backend.mailboxes.below(old)]
+    moves = [(name, moved(name, old, new)) for name in (old, *below)]
+    for _, target in moves:
+        check_new_name(target)
+    await backend.announcer.rename(moves, _owner_change(old, new))
+    if is_inbox(old):
+        await _move_subscriptions(dialogue, old, new)
+    selected = dialogue.selected
+    if selected is not None:
+        for name, target in moves:
+            if selected.name == name:
+                dialogue.selected = backend.mailboxes.look(target, dialogue.user)
+
+
+def _owner_change(old: MailboxName, new: MailboxName) -> "_ChangeOwner":
+    """Where a whole user is renamed, his name in the access lists too."""
+    if is_inbox(old) and is_inbox(new):
+        return _ChangeOwner(owner_of(old) or "", owner_of(new) or "")
+    return _ChangeOwner("", "")
+
+
+class _ChangeOwner:
+    """Gives one identifier's rights to another."""
+
+    def __init__(self, old: str, new: str) -> None:
+        self._old = old
+        self._new = new
+
+    def __call__(self, acl: Acl) -> Acl:
+        rights: Rights | None = acl.entries.get(self._old)
+        if self._old == self._new or rights is None:
+            return acl
+        return acl.changed(self._old, frozenset()).changed(self._new, rights)
+
+
+async def _move_subscriptions(dialogue: BackendImap, old: MailboxName, new: MailboxName) -> None:
+    before, after = owner_of(old) or "", owner_of(new) or ""
+    store = dialogue.backend.store
+    for name in await store.subscriptions(before):
+        renamed = moved(name, old, new) if is_below(name, old) else name
+        await store.subscribe(after, renamed, True)
+        await store.subscribe(before, name, False)
+
+
+async def _move_inbox(dialogue: BackendImap, old: MailboxName, new: MailboxName) -> None:
+    """RFC 3501 §6.3.5: the messages go to a new mailbox, INBOX stays, empty; what is below it stays too."""
+    backend = dialogue.backend
+    await backend.announcer.create(new, backend.mailboxes.default_acl(new))
+    source = await backend.store.open(old, dialogue.user.user)
+    target = await backend.store.open(new, dialogue.user.user)
+    try:
+        await source.move(await source.uids(), target)
+    finally:
+        source.close()
+        target.close()

@@ -1,0 +1,184 @@
+"""SEARCH and UID SEARCH with all their RETURN options (RFC 3501 §6.4.4, RFC 4731, RFC 5182, RFC 9394)."""
+
+import asyncio
+from array import array
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from murder.backend.imap.content import read_content
+from murder.backend.imap.dialogue import BackendImap
+from murder.backend.imap.messages import batches
+from murder.backend.searching import (
+    Candidate,
+    Scene,
+    Test,
+    bare,
+    bounds,
+    compile_key,
+    needs_messages,
+)
+from murder.backend.updates import View
+from murder.errors import Code, Refusal
+from murder.login.imap import Running
+from murder.model.message import ModSeq, Uid
+from murder.model.search import ReturnOption, SearchRequest, SearchResult, uses_modseq
+from murder.model.seqset import compress
+from murder.wire.imap.command import Command
+from murder.wire.imap.search import format_esearch, format_search, parse_search
+from murder.wire.token import Scanner
+
+CONTENT_PAUSE: Final = 20  # messages read before others get their turn
+OFFERED: Final = frozenset(
+    {
+        ReturnOption.MIN,
+        ReturnOption.MAX,
+        ReturnOption.ALL,
+        ReturnOption.COUNT,
+        ReturnOption.SAVE,
+        ReturnOption.PARTIAL,
+    }
+)
+
+
+class Found:
+    """What a search found, in UID order, and the highest mod-sequence among it."""
+
+    __slots__ = ("modseq", "uids")
+
+    def __init__(self) -> None:
+        self.uids: array[int] = array("I")
+        self.modseq = ModSeq(0)
+
+
+def run_search(dialogue: BackendImap, command: Command) -> Running:
+    return _begin(dialogue, command, by_uid=False)
+
+
+def run_uid_search(dialogue: BackendImap, command: Command) -> Running:
+    return _begin(dialogue, command, by_uid=True)
+
+
+def _begin(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
+    request = parse_search(Scanner(command.octets, command.start))
+    if request.returns is not None and not request.returns <= OFFERED:
+        raise Refusal(Code.CANNOT, "A RETURN option is not offered here")
+    dialogue.need_rights("r")
+    return _search(dialogue, command, request, by_uid)
+
+
+async def _search(
+    dialogue: BackendImap, command: Command, request: SearchRequest, by_uid: bool
+) -> None:
+    wants_save = request.returns is not None and ReturnOption.SAVE in request.returns
+    try:
+        found = await find(dialogue, request)
+    except Refusal:
+        if wants_save:
+            dialogue.saved = ()  # RFC 5182 §2.1
+        raise
+    if uses_modseq(request.key):
+        dialogue.manner.condstore = True
+    view = dialogue.now
+    modseq = found.modseq if uses_modseq(request.key) and found.uids else None
+    numbers = found.uids if by_uid else numbers_of(view, found.uids)
+    if request.returns is None:
+        dialogue.send(format_search(numbers, modseq))
+    else:
+        if wants_save:
+            dialogue.saved = compress(_saved(request, found.uids))
+        if request.returns != {ReturnOption.SAVE}:
+            result = result_of(request, numbers, modseq)
+            dialogue.send(format_esearch(command.tag, by_uid, result))
+    await dialogue.finish(command, removals=by_uid)
+
+
+def numbers_of(view: View, uids: Sequence[int]) -> Sequence[int]:
+    """The session's numbers of these messages."""
+    if len(uids) == view.exists:
+        return range(1, view.exists + 1)
+    return [seq for uid in uids if (seq := view.seq_of(uid)) is not None]
+
+
+async def find(dialogue: BackendImap, request: SearchRequest) -> Found:
+    """All messages of the view that fulfil the criteria."""
+    view = dialogue.now
+    scene = Scene(
+        view.exists,
+        view.uids[-1] if view.uids else 0,
+        dialogue.saved,
+        datetime.now(UTC),
+    )
+    test = compile_key(request.key, scene)
+    uids = bounds(request.key, scene, view.uids)
+    found = Found()
+    if not needs_messages(request.key):
+        for uid in uids:
+            seq = view.seq_of(uid)
+            if seq is not None and test(bare(uid, seq, view.recent)):
+                found.uids.append(uid)
+        return found
+    for batch in batches(uids):  # type: ignore[arg-type] # UIDs
+        await _judge(view, batch, test, found)
+        await asyncio.sleep(0)
+    return found
+
+
+async def _judge(view: View, batch: Sequence[Uid], test: Test, found: Found) -> None:
+    looked_into = 0
+    for message in await view.mailbox.messages(batch):
+        seq = view.seq_of(message.uid)
+        if seq is None:
+            continue
+        candidate = Candidate(seq, message, message.uid in view.recent)
+        verdict = test(candidate)
+        if verdict is None:
+            content = await read_content(view.mailbox, message)
+            if content is None:  # it has just been expunged
+                continue
+            verdict = test(Candidate(seq, message, candidate.is_recent, content))
+            looked_into += 1
+            if looked_into % CONTENT_PAUSE == 0:
+                await asyncio.sleep(0)
+        if verdict:
+            found.uids.append(message.uid)
+            found.modseq = max(found.modseq, message.modseq)
+
+
+def _saved(request: SearchRequest, uids: Sequence[int]) -> Sequence[int]:
+    """RFC 5182 §2.1: with MIN or MAX alone only these are saved."""
+    returns = request.returns or frozenset()
+    if not uids or returns & {ReturnOption.ALL, ReturnOption.COUNT, ReturnOption.PARTIAL}:
+        return uids
+    ends = []
+    if ReturnOption.MIN in returns:
+        ends.append(uids[0])
+    if ReturnOption.MAX in returns:
+        ends.append(uids[-1])
+    return sorted(set(ends)) if ends else uids
+
+
+def result_of(
+    request: SearchRequest, numbers: Sequence[int], modseq: ModSeq | None
+) -> SearchResult:
+    """What ESEARCH tells."""
+    returns = request.returns or frozenset()
+    return SearchResult(
+        least=numbers[0] if numbers and ReturnOption.MIN in returns else None,
+        greatest=numbers[-1] if numbers and ReturnOption.MAX in returns else None,
+        count=len(numbers) if ReturnOption.COUNT in returns else None,
+        all=compress(numbers) if numbers and ReturnOption.ALL in returns else None,
+        modseq=modseq,
+        partial=None
+        if request.partial is None
+        else (request.partial, compress(window(numbers, request.partial))),
+    )
+
+
+def window(numbers: Sequence[int], partial: tuple[int, int]) -> Sequence[int]:
+    """The results from the first to the last position; negative ones count from the end (RFC 9394 §3.1)."""
+    first, last = partial
+    if first > 0:
+        return numbers[first - 1 : last]
+    length = len(numbers)
+    return numbers[max(0, length + last) : max(0, length + first + 1)]

@@ -1,0 +1,111 @@
+"""SELECT, EXAMINE, CLOSE, UNSELECT (RFC 3501 §6.3.1, §6.3.2, §6.4.2; RFC 3691)."""
+
+from typing import Final
+
+from murder.backend.imap.dialogue import BackendImap
+from murder.backend.imap.expunge import remove_deleted
+from murder.backend.imap.messages import BATCH, batches
+from murder.backend.updates import View
+from murder.errors import Refusal
+from murder.login.imap import Running
+from murder.model.acl import Rights
+from murder.model.flag import SEEN
+from murder.model.message import MailboxStatus, SeqNum
+from murder.wire.imap.command import Command
+from murder.wire.imap.response import status_line
+from murder.wire.imap.select import SelectRequest, parse_select
+from murder.wire.token import Scanner
+
+CHANGING_RIGHTS: Final = frozenset("switek")  # any of them makes a SELECT read-write
+UNSEEN_LOOK: Final = 10 * BATCH  # the first unseen message is not looked for further than this
+
+
+def run_select(dialogue: BackendImap, command: Command) -> Running:
+    request = parse_select(Scanner(command.octets, command.start))
+    return _select(dialogue, command, request, read_only=False)
+
+
+def run_examine(dialogue: BackendImap, command: Command) -> Running:
+    request = parse_select(Scanner(command.octets, command.start))
+    return _select(dialogue, command, request, read_only=True)
+
+
+async def _select(
+    dialogue: BackendImap, command: Command, request: SelectRequest, read_only: bool
+) -> None:
+    if dialogue.view is not None:  # also where this SELECT fails: RFC 3501 §6.3.1
+        dialogue.leave_mailbox()
+        dialogue.send(status_line(b"*", b"OK", "The previous mailbox is closed", b"CLOSED"))
+    name = dialogue.name_of(request.mailbox)
+    mailbox, found = await dialogue.backend.mailboxes.open_for(name, dialogue.user, "r")
+    is_examine = read_only
+    read_only = read_only or not found.rights & CHANGING_RIGHTS
+    view = View(mailbox, read_only)
+    try:
+        status = await view.load()
+        unseen = await _first_unseen(view, status)
+    except BaseException:
+        mailbox.close()
+        raise
+    dialogue.enter_mailbox(view, found)
+    if request.condstore:
+        dialogue.manner.condstore = True
+    lines = [dialogue.forms.announcement(), *_counts(view, status, unseen, dialogue)]
+    word = b"READ-ONLY" if is_examine or read_only else b"READ-WRITE"
+    dialogue.send(b"".join(lines) + status_line(command.tag, b"OK", "Completed", word))
+
+
+def _counts(
+    view: View, status: MailboxStatus, unseen: SeqNum | None, dialogue: BackendImap
+) -> list[bytes]:
+    recent = status.recent if view.read_only else len(view.recent)
+    lines = [b"* %d EXISTS\r\n" % view.exists]
+    if not dialogue.manner.imap4rev2:
+        lines.append(b"* %d RECENT\r\n" % recent)
+    if unseen is not None:
+        lines.append(b"* OK [UNSEEN %d] The first unseen message\r\n" % unseen)
+    lines += [
+        b"* OK [UIDVALIDITY %d] UIDs are valid\r\n" % status.uid_validity,
+        b"* OK [UIDNEXT %d] The next UID\r\n" % status.uid_next,
+        b"* OK [HIGHESTMODSEQ %d] The latest change\r\n" % max(1, status.highest_modseq),
+    ]
+    return lines
+
+
+async def _first_unseen(view: View, status: MailboxStatus) -> SeqNum | None:
+    if not status.unseen:
+        return None
+    known = view.uids[:UNSEEN_LOOK]
+    for uids in batches(known):  # type: ignore[arg-type] # an array of them
+        for message in await view.mailbox.messages(uids):
+            if SEEN not in message.flags:
+                return view.seq_of(message.uid)
+    return None
+
+
+def run_close(dialogue: BackendImap, command: Command) -> Running:
+    Scanner(command.octets, command.start).end()
+    return _close(dialogue, command)
+
+
+async def _close(dialogue: BackendImap, command: Command) -> None:
+    view = dialogue.now
+    if not view.read_only and "e" in _rights(dialogue):
+        await remove_deleted(view, None)
+    dialogue.leave_mailbox()
+    dialogue.send_ok(command)
+
+
+def _rights(dialogue: BackendImap) -> Rights:
+    """What the client may do here; nothing where the mailbox has gone: CLOSE works all the same."""
+    try:
+        return dialogue.need_rights()
+    except Refusal:
+        return frozenset()
+
+
+def run_unselect(dialogue: BackendImap, command: Command) -> Running:
+    Scanner(command.octets, command.start).end()
+    dialogue.leave_mailbox()
+    dialogue.send_ok(command)
+    return None

@@ -1,0 +1,77 @@
+"""Every IMAP command of a backend: in which states it is allowed, and who carries it out."""
+
+from types import MappingProxyType
+from typing import Final
+
+from murder.backend.imap import (
+    acl,
+    append,
+    basic,
+    copy,
+    expunge,
+    fetch,
+    idle,
+    mailbox,
+    search,
+    select,
+    status,
+    store,
+)
+from murder.backend.imap import list as listing
+from murder.backend.imap.dialogue import BackendImap
+from murder.backend.shared import Backend
+from murder.login.imap import ANY, AUTHENTICATED, LOGIN_ROWS, SELECTED, ImapService, Row, Table
+from murder.net.connection import Connection
+
+TABLE: Final[Table] = MappingProxyType(
+    {
+        **LOGIN_ROWS,
+        b"NOOP": Row(ANY, basic.run_noop),
+        b"ENABLE": Row(AUTHENTICATED, basic.run_enable),
+        b"NAMESPACE": Row(AUTHENTICATED, basic.run_namespace),
+        b"IDLE": Row(AUTHENTICATED, idle.run_idle),
+        b"SELECT": Row(AUTHENTICATED, select.run_select),
+        b"EXAMINE": Row(AUTHENTICATED, select.run_examine),
+        b"CREATE": Row(AUTHENTICATED, mailbox.run_create),
+        b"DELETE": Row(AUTHENTICATED, mailbox.run_delete),
+        b"RENAME": Row(AUTHENTICATED, mailbox.run_rename),
+        b"SUBSCRIBE": Row(AUTHENTICATED, listing.run_subscribe),
+        b"UNSUBSCRIBE": Row(AUTHENTICATED, listing.run_unsubscribe),
+        b"LIST": Row(AUTHENTICATED, listing.run_list),
+        b"LSUB": Row(AUTHENTICATED, listing.run_lsub),
+        b"STATUS": Row(AUTHENTICATED, status.run_status),
+        b"APPEND": Row(AUTHENTICATED, append.run_append),
+        b"LOCALAPPEND": Row(AUTHENTICATED, append.run_localappend),
+        b"SETACL": Row(AUTHENTICATED, acl.run_setacl),
+        b"DELETEACL": Row(AUTHENTICATED, acl.run_deleteacl),
+        b"GETACL": Row(AUTHENTICATED, acl.run_getacl),
+        b"LISTRIGHTS": Row(AUTHENTICATED, acl.run_listrights),
+        b"MYRIGHTS": Row(AUTHENTICATED, acl.run_myrights),
+        b"CHECK": Row(SELECTED, basic.run_noop),
+        b"CLOSE": Row(SELECTED, select.run_close),
+        b"UNSELECT": Row(SELECTED, select.run_unselect),
+        b"EXPUNGE": Row(SELECTED, expunge.run_expunge),
+        b"UID EXPUNGE": Row(SELECTED, expunge.run_uid_expunge),
+        b"FETCH": Row(SELECTED, fetch.run_fetch),
+        b"UID FETCH": Row(SELECTED, fetch.run_uid_fetch),
+        b"STORE": Row(SELECTED, store.run_store),
+        b"UID STORE": Row(SELECTED, store.run_uid_store),
+        b"COPY": Row(SELECTED, copy.run_copy),
+        b"UID COPY": Row(SELECTED, copy.run_uid_copy),
+        b"MOVE": Row(SELECTED, copy.run_move),
+        b"UID MOVE": Row(SELECTED, copy.run_uid_move),
+        b"SEARCH": Row(SELECTED, search.run_search),
+        b"UID SEARCH": Row(SELECTED, search.run_uid_search),
+    }
+)
+
+
+class _Imap(BackendImap):
+    """The dialogue with its table: apart, because the commands know the dialogue."""
+
+    TABLE = TABLE
+
+
+def serve_imap(connection: Connection, service: ImapService, backend: Backend) -> BackendImap:
+    """The service of the `imap` listeners."""
+    return _Imap(connection, service, backend)

@@ -1,0 +1,191 @@
+"""Comparing this backend's list with the master's, both ways: at start, after every reconnect, and now and then.
+
+Missing there: activated. There and not here: deleted there, never where this list has not once been complete. Active
+at another server and here too: quarantined here and reported; no comparison ever deletes mail. RFC 3656 §1.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from murder.backend.announce import Announcer, Master
+from murder.errors import Refusal, UpstreamFailure
+from murder.log import logger
+from murder.model.entry import MailboxEntry
+from murder.model.name import DELETED_ROOT, MailboxName, display, is_deleted, split_domain
+from murder.mupdate.ledger import Ledger
+from murder.mupdate.mboxlist import mark_synchronised
+
+PAUSE_AFTER: Final = 200  # rows compared before others get their turn
+COMPARE_EVERY_S: Final = 3600.0  # also where no connection was lost
+
+
+class WholeMaster(Master, Protocol):
+    """The master as a comparison needs it."""
+
+    connections: int  # how often it has been connected to
+
+    async def find(self, name: bytes) -> MailboxEntry | None: ...
+
+    async def list_server(self, server: str) -> Sequence[MailboxEntry]: ...
+
+    async def ping(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Comparison:
+    """What one comparison did."""
+
+    activated: list[MailboxName] = field(default_factory=list)
+    removed: list[MailboxName] = field(default_factory=list)
+    quarantined: list[MailboxName] = field(default_factory=list)
+    conflicts: list[MailboxName] = field(default_factory=list)
+    refused: list[MailboxName] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return any((self.activated, self.removed, self.quarantined, self.conflicts, self.refused))
+
+
+class Comparer:
+    """See the module. One a backend (worker 0)."""
+
+    def __init__(
+        self, ledger: Ledger, announcer: Announcer, quarantine: Announcer, master: WholeMaster
+    ) -> None:
+        self._ledger = ledger
+        self._mailboxes = ledger.mailboxes
+        self._announcer = announcer
+        self._quarantine = quarantine  # an announcer that tells no master
+        self._master = master
+        self._server = announcer.location.server
+        self._log = logger(role="backend")
+
+    async def compare(self) -> Comparison:
+        """Make the two lists agree. Raises UpstreamFailure; what was done until then is right."""
+        done = Comparison()
+        theirs = {entry.name: entry for entry in await self._master.list_server(self._server)}
+        for count, entry in enumerate(self._mailboxes.walk(), 1):
+            known = theirs.pop(entry.name, None)
+            if entry.is_active and not is_deleted(entry.name):
+                await self._check_ours(entry, known, done)
+            if count % PAUSE_AFTER == 0:
+                await asyncio.sleep(0)
+        await self._remove_foreign(list(theirs.values()), done)
+        if not done.refused and not done.conflicts:
+            await self._ledger.commit([mark_synchronised()])
+        self._report(done)
+        return done
+
+    async def _check_ours(
+        self, entry: MailboxEntry, known: MailboxEntry | None, done: Comparison
+    ) -> None:
+        if known is not None and known.is_active:
+            if (known.raw_location, known.raw_acl) == (entry.raw_location, entry.raw_acl):
+                return
+        if self._announcer.is_busy(entry.name):
+            return
+        if known is None:
+            elsewhere = await self._master.find(entry.name)
+            if elsewhere is not None and elsewhere.server != self._server:
+                await self._conflict(entry, elsewhere, done)
+                return
+        present = self._mailboxes.find(entry.name)
+        if present is None or not present.is_active:
+            return
+        try:
+            await self._master.activate(present.name, present.raw_location, present.raw_acl)
+            done.activated.append(entry.name)
+        except Refusal as refusal:
+            self._log.error("resync.refused", mailbox=display(entry.name), problem=refusal.text)
+            done.conflicts.append(entry.name)
+
+    async def _conflict(
+        self, entry: MailboxEntry, elsewhere: MailboxEntry, done: Comparison
+    ) -> None:
+        if not elsewhere.is_active:  # being made or moved there: look again later
+            done.conflicts.append(entry.name)
+            return
+        domain, rest = split_domain(entry.name)
+        inner = b"%s.quarantine.%x.%s" % (DELETED_ROOT, int(time.time()), rest)
+        resting = MailboxName(domain + b"!" + inner if domain else inner)
+        await self._quarantine.rename([(entry.name, resting)])
+        done.quarantined.append(entry.name)
+        self._log.error(
+            "mailbox.quarantined",
+            mailbox=display(entry.name),
+            elsewhere=elsewhere.server,
+            kept_as=display(resting),
+        )
+
+    async def _remove_foreign(self, rows: Sequence[MailboxEntry], done: Comparison) -> None:
+        """Rows that the master has for this server and that are not here."""
+        never_complete = not self._mailboxes.synchronised
+        for row in rows:
+            if self._mailboxes.find(row.name) is not None or self._announcer.is_busy(row.name):
+                continue
+            if never_complete and row.is_active:
+                done.refused.append(row.name)
+                continue
+            present = await self._master.find(row.name)
+            if present is None or present.server != self._server:
+                continue
+            try:
+                await self._master.delete(row.name)
+                done.removed.append(row.name)
+            except Refusal as refusal:
+                self._log.error("resync.refused", mailbox=display(row.name), problem=refusal.text)
+
+    def _report(self, done: Comparison) -> None:
+        if done.refused:
+            self._log.error(
+                "resync.refused",
+                mailbox=display(done.refused[0]),
+                count=len(done.refused),
+                problem="the master has mailboxes at this server, and this server's own list is new: "
+                "is [node] data the right folder? Restore it, or delete them at the master",
+            )
+        if done:
+            self._log.info(
+                "resync.done",
+                activated=len(done.activated),
+                removed=len(done.removed),
+                quarantined=len(done.quarantined),
+                conflicts=len(done.conflicts),
+            )
+
+    async def keep(
+        self,
+        *,
+        ping_interval_s: float,
+        retry_min_s: float,
+        retry_max_s: float,
+        compared: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Compare at once, after each reconnect and every hour; for ever, or until cancelled."""
+        compared_at = 0.0
+        connection = -1
+        pause = retry_min_s
+        is_down = False
+        while True:
+            try:
+                await self._master.ping()
+                now = asyncio.get_running_loop().time()
+                if self._master.connections != connection or now - compared_at > COMPARE_EVERY_S:
+                    connection = self._master.connections
+                    await self.compare()
+                    compared_at = now
+                    compared()
+                if is_down:
+                    self._log.info("master.back")
+                pause, is_down = retry_min_s, False
+                await asyncio.sleep(ping_interval_s)
+            except (UpstreamFailure, Refusal) as failure:
+                connection = -1
+                if not is_down:
+                    self._log.warning("master.unreachable", problem=str(failure))
+                is_down = True
+                await asyncio.sleep(pause * random.uniform(0.7, 1.3))
+                pause = min(2 * pause, retry_max_s)

@@ -1,0 +1,214 @@
+"""The backend role: the server that keeps mail, in one worker process.
+
+Every worker serves all protocols on the shared store and list; worker 0 starts first and alone, mends what a crash
+left, and keeps this server's list and the master's the same.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from murder.api.auth import AuthBackend
+from murder.api.store import MailboxStore
+from murder.backend.announce import Announcer
+from murder.backend.bus import Bus
+from murder.backend.imap.table import serve_imap
+from murder.backend.mailboxes import Mailboxes
+from murder.backend.resync import Comparer
+from murder.backend.shared import Backend
+from murder.backend.updates import Tracker
+from murder.config import Config
+from murder.errors import Code, Refusal
+from murder.log import logger
+from murder.login.gate import Gate
+from murder.login.imap import ImapService
+from murder.model.entry import EntryState, Location, MailboxEntry
+from murder.model.name import display
+from murder.mupdate.change import Change, PutEntry
+from murder.mupdate.client import MasterClient
+from murder.mupdate.following import list_path
+from murder.mupdate.ledger import Ledger
+from murder.mupdate.link import master_target
+from murder.mupdate.mboxlist import MailboxList
+from murder.net.listener import Service
+from murder.net.tls import listening_context
+
+ROLE: Final = "backend"
+QUIET_POLL_S: Final = 0.02
+BUS_FOLDER: Final = "bus"
+
+
+class MakesParts(Protocol):
+    """What this role needs of the plugins."""
+
+    def auth_backend(self) -> AuthBackend: ...
+
+    def store(self) -> MailboxStore: ...
+
+
+class BackendRole:
+    """See the module."""
+
+    def __init__(self, config: Config, plugins: MakesParts, worker: int) -> None:
+        self._config = config
+        self._plugins = plugins
+        self._worker = worker
+        self._log = logger(role=ROLE)
+        self._ledger: Ledger | None = None
+        self._client: MasterClient | None = None
+        self._bus: Bus | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._services: Mapping[str, Service] = {}
+        self.backend: Backend | None = None
+
+    async def start(self) -> None:
+        """Open store and list, mend, compare with the master in the background. Raises Refusal with a sentence."""
+        config = self._config
+        store = self._plugins.store()
+        await store.start()
+        mailbox_list = MailboxList.open(
+            list_path(config, ROLE), map_bytes=config.mupdate.max_list_bytes
+        )
+        self._check_name(mailbox_list)
+        self._ledger = Ledger(mailbox_list)
+        target = master_target(config)
+        self._client = MasterClient(target) if target is not None else None
+        location = Location(config.node.name, config.backend.partition)
+        announcer = Announcer(self._ledger, store, self._client, location)
+        await announcer.repair()
+        if self._worker == 0:
+            await self._match_store(store, mailbox_list, location)
+        tracker = Tracker()
+        store.watch(tracker)
+        self._start_bus(tracker)
+        self.backend = Backend(
+            config=config.backend,
+            server_name=config.node.name,
+            namespace=config.namespace.namespace(),
+            gate=self._make_gate(),
+            store=store,
+            mailboxes=Mailboxes(mailbox_list, store, config.namespace.namespace()),
+            announcer=announcer,
+            tracker=tracker,
+            master_url=f"mupdate://{config.mupdate.master.host}/" if config.mupdate.master else "",
+        )
+        self._services = self._make_services(self.backend)
+        if self._worker == 0 and self._client is not None:
+            self._start_comparing(self._ledger, announcer, self._client, store, location)
+
+    def _make_gate(self) -> Gate:
+        config = self._config
+        return Gate(
+            self._plugins.auth_backend(),
+            admins=config.backend.admins,
+            proxies=config.backend.proxies,
+            allow_plaintext=config.backend.allow_plaintext,
+            failure_delay_s=config.auth.failure_delay_s,
+            auth_timeout_s=config.auth.timeout_s,
+        )
+
+    def _make_services(self, backend: Backend) -> Mapping[str, Service]:
+        config = self._config
+        imap = ImapService(
+            role=ROLE,
+            server_name=config.node.name,
+            gate=backend.gate,
+            limits=config.backend,
+            tls=listening_context(config.tls, public=False),
+            max_failures=config.auth.max_failures,
+        )
+        return {"imap": lambda connection: serve_imap(connection, imap, backend)}
+
+    def services(self) -> Mapping[str, Service]:
+        return self._services
+
+    # --- at start
+
+    def _check_name(self, mailbox_list: MailboxList) -> None:
+        """Refuse a name that is not the one this data was written under: the murder would lose every mailbox."""
+        foreign = sorted(set(mailbox_list.count_by_server()) - {self._config.node.name})
+        if foreign:
+            raise Refusal(
+                Code.CANNOT,
+                f"[node] name is {self._config.node.name!r}, but the mailboxes in {mailbox_list.path} belong "
+                f"to the server {foreign[0]!r}: set the name back, or choose this server's own [node] data",
+            )
+
+    async def _match_store(
+        self, store: MailboxStore, mailbox_list: MailboxList, location: Location
+    ) -> None:
+        """Rows without a mailbox in the store, and mailboxes without a row: report, and make the other half."""
+        assert self._ledger is not None
+        stored = {mailbox.name for mailbox in await store.mailboxes()}
+        for entry in mailbox_list.walk():
+            if entry.name in stored:
+                stored.discard(entry.name)
+            elif entry.is_active:
+                self._log.error("mailbox.missing", mailbox=display(entry.name))
+                await store.create(entry.name, entry.location.partition)
+        adopted: list[Change] = []
+        mailboxes = Mailboxes(mailbox_list, store, self._config.namespace.namespace())
+        for name in sorted(stored):
+            self._log.error("mailbox.adopted", mailbox=display(name))
+            raw_acl = mailboxes.default_acl(name)
+            adopted.append(
+                PutEntry(MailboxEntry(name, EntryState.ACTIVE, bytes(location), raw_acl))
+            )
+        if adopted:
+            await self._ledger.commit(adopted)
+
+    def _start_bus(self, tracker: Tracker) -> None:
+        if self._config.workers_of(ROLE) <= 1:
+            return
+        folder = self._config.node.data / ROLE / BUS_FOLDER
+        self._bus = Bus(folder, self._worker, tracker.heard)
+        self._bus.start()
+        tracker.tell_others = self._bus.tell
+
+    def _start_comparing(
+        self,
+        ledger: Ledger,
+        announcer: Announcer,
+        client: MasterClient,
+        store: MailboxStore,
+        location: Location,
+    ) -> None:
+        silent = Announcer(ledger, store, None, location)
+        comparer = Comparer(ledger, announcer, silent, client)
+        mupdate = self._config.mupdate
+        self._keeper = asyncio.create_task(
+            comparer.keep(
+                ping_interval_s=mupdate.ping_interval_s,
+                retry_min_s=mupdate.retry_min_s,
+                retry_max_s=mupdate.retry_max_s,
+            )
+        )
+
+    # --- at the end
+
+    async def stop(self) -> None:
+        """Say BYE at quiet points; cut off who is still busy after the drain; close store and list."""
+        backend = self.backend
+        if backend is None:
+            return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._config.node.drain_timeout_s
+        while backend.sessions and loop.time() < deadline:
+            for session in list(backend.sessions):
+                if session.is_quiet() and not session.is_closing:
+                    session.say_bye("Server shutting down, try again later")
+            await asyncio.sleep(QUIET_POLL_S)
+        for session in list(backend.sessions):
+            session.connection.abort()
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        if self._bus is not None:
+            self._bus.stop()
+        if self._client is not None:
+            await self._client.close()
+        if self._ledger is not None:
+            await self._ledger.close()
+            self._ledger.mailboxes.close()
+        await backend.store.stop()
+        self.backend = None

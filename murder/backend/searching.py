@@ -1,0 +1,266 @@
+"""Deciding whether a message fulfils search criteria: cheap facts first, its octets only where they decide.
+
+RFC 3501 §6.4.4 and the extensions that `model.search` names. Criteria are made into one function of a Candidate that
+answers True, False, or None for "only the content can tell". Knows no protocol and waits for nothing.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Final, Protocol, assert_never
+
+from murder.model.flag import RECENT, has_flag
+from murder.model.message import Message, ModSeq, SeqNum, Uid
+from murder.model.search import (
+    All,
+    And,
+    BodyHas,
+    DateIs,
+    DateOf,
+    EmailIdIs,
+    Fuzzy,
+    HasFlag,
+    HeaderHas,
+    ModSeqFrom,
+    Not,
+    Or,
+    Relation,
+    SaveDateSupported,
+    SearchKey,
+    SeqNumIn,
+    SizeIs,
+    TextHas,
+    ThreadIdIs,
+    UidIn,
+    YoungerThan,
+)
+from murder.model.seqset import Ranges, SeqSet, holds
+
+
+class Content(Protocol):
+    """The searchable side of one message."""
+
+    def header_has(self, field: str, text: str) -> bool:
+        """Whether a field of this name (lower case) contains the text; with empty text: is there."""
+        ...
+
+    def body_has(self, text: str) -> bool: ...
+
+    def text_has(self, text: str) -> bool:
+        """Header or body contains the text."""
+        ...
+
+    def sent_on(self) -> date | None:
+        """The day of its Date field, as written there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One message in question. `content` is None as long as its octets have not been read."""
+
+    seq: SeqNum
+    message: Message
+    is_recent: bool
+    content: Content | None = None
+
+
+Verdict = bool | None
+Test = Callable[[Candidate], Verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What criteria refer to besides the message: the session's numbering, and the time of day."""
+
+    exists: int
+    largest_uid: int
+    saved: Ranges
+    now: datetime
+
+    def seq_ranges(self, sequence: SeqSet) -> Ranges:
+        return sequence.resolved(self.exists)
+
+    def uid_ranges(self, sequence: SeqSet) -> Ranges:
+        return self.saved if sequence.is_saved else sequence.resolved(self.largest_uid)
+
+
+def compile_key(key: SearchKey, scene: Scene) -> Test:
+    """The function that judges candidates."""
+    match key:
+        case All():
+            return lambda _: True
+        case And(keys):
+            return _all_of([compile_key(inner, scene) for inner in keys])
+        case Or(first, second):
+            return _any_of(compile_key(first, scene), compile_key(second, scene))
+        case Not(inner):
+            return _negated(compile_key(inner, scene))
+        case Fuzzy(inner):
+            return compile_key(inner, scene)
+        case _:
+            return _compile_plain(key, scene)
+
+
+def _compile_plain(key: SearchKey, scene: Scene) -> Test:
+    match key:
+        case SeqNumIn(sequence):
+            if sequence.is_saved:
+                return _uid_in(scene.saved)
+            ranges = scene.seq_ranges(sequence)
+            return lambda candidate: holds(ranges, candidate.seq)
+        case UidIn(sequence):
+            return _uid_in(scene.uid_ranges(sequence))
+        case HasFlag(flag):
+            return _flagged(flag)
+        case SizeIs(larger, octets):
+            if larger:
+                return lambda candidate: candidate.message.size > octets
+            return lambda candidate: candidate.message.size < octets
+        case YoungerThan(interval_s):
+            limit = scene.now.timestamp() - interval_s
+            return lambda candidate: candidate.message.internal_date.timestamp() >= limit
+        case ModSeqFrom(modseq):
+            return lambda candidate: candidate.message.modseq >= modseq
+        case EmailIdIs(email_id):
+            return lambda candidate: candidate.message.email_id == email_id
+        case ThreadIdIs(thread_id):
+            return lambda candidate: candidate.message.thread_id == thread_id
+        case SaveDateSupported():
+            return lambda candidate: candidate.message.save_date is not None
+        case DateIs():
+            return _dated(key)
+        case HeaderHas() | BodyHas() | TextHas():
+            return _containing(key)
+        case All() | And() | Or() | Not() | Fuzzy():
+            return compile_key(key, scene)
+        case _:
+            assert_never(key)
+
+
+def _all_of(tests: Sequence[Test]) -> Test:
+    def judge(candidate: Candidate) -> Verdict:
+        verdict: Verdict = True
+        for test in tests:
+            one = test(candidate)
+            if one is False:
+                return False
+            if one is None:
+                verdict = None
+        return verdict
+
+    return judge
+
+
+def _any_of(first: Test, second: Test) -> Test:
+    def judge(candidate: Candidate) -> Verdict:
+        one = first(candidate)
+        if one:
+            return True
+        other = second(candidate)
+        if other:
+            return True
+        return None if one is None or other is None else False
+
+    return judge
+
+
+def _negated(test: Test) -> Test:
+    def judge(candidate: Candidate) -> Verdict:
+        one = test(candidate)
+        return None if one is None else not one
+
+    return judge
+
+
+def _uid_in(ranges: Ranges) -> Test:
+    return lambda candidate: holds(ranges, candidate.message.uid)
+
+
+def _flagged(flag: str) -> Test:
+    if flag == RECENT:
+        return lambda candidate: candidate.is_recent
+    if flag.startswith("\\"):
+        return lambda candidate: flag in candidate.message.flags
+    return lambda candidate: has_flag(candidate.message.flags, flag)
+
+
+def _dated(key: DateIs) -> Test:
+    def judge(candidate: Candidate) -> Verdict:
+        message = candidate.message
+        match key.of:
+            case DateOf.INTERNAL:
+                day: date | None = message.internal_date.date()
+            case DateOf.SAVED:
+                day = (message.save_date or message.internal_date).date()
+            case DateOf.SENT:
+                if candidate.content is None:
+                    return None
+                day = candidate.content.sent_on()
+        if day is None:
+            return False
+        match key.relation:
+            case Relation.BEFORE:
+                return day < key.day
+            case Relation.ON:
+                return day == key.day
+            case Relation.SINCE:
+                return day >= key.day
+
+    return judge
+
+
+def _containing(key: HeaderHas | BodyHas | TextHas) -> Test:
+    def judge(candidate: Candidate) -> Verdict:
+        content = candidate.content
+        if content is None:
+            return None
+        match key:
+            case HeaderHas(field, text):
+                return content.header_has(field, text)
+            case BodyHas(text):
+                return content.body_has(text)
+            case TextHas(text):
+                return content.text_has(text)
+
+    return judge
+
+
+def needs_messages(key: SearchKey) -> bool:
+    """Whether more than numbers is asked for (else the store is not)."""
+    match key:
+        case All() | SeqNumIn() | UidIn():
+            return False
+        case And(keys):
+            return any(needs_messages(inner) for inner in keys)
+        case Or(first, second):
+            return needs_messages(first) or needs_messages(second)
+        case Not(inner) | Fuzzy(inner):
+            return needs_messages(inner)
+        case HasFlag(flag):
+            return flag != RECENT
+        case _:
+            return True
+
+
+def bounds(key: SearchKey, scene: Scene, uids: Sequence[int]) -> Sequence[int]:
+    """The part of these UIDs that a set at the top of the criteria leaves; most often all."""
+    tops = key.keys if isinstance(key, And) else (key,)
+    for top in tops:
+        if isinstance(top, SeqNumIn) and not top.sequence.is_saved:
+            ranges = scene.seq_ranges(top.sequence)
+            return [uid for low, high in ranges for uid in uids[low - 1 : high]]
+        if isinstance(top, UidIn):
+            ranges = scene.uid_ranges(top.sequence)
+            return [uid for uid in uids if holds(ranges, uid)]
+    return uids
+
+
+NOWHEN: Final = datetime.fromtimestamp(0, UTC)
+_NO_MODSEQ: Final = ModSeq(0)
+
+
+def bare(uid: int, seq: SeqNum, recent: Collection[Uid]) -> Candidate:
+    """A candidate for criteria that need no more than its numbers."""
+    message = Message(Uid(uid), frozenset(), NOWHEN, 0, modseq=_NO_MODSEQ)
+    return Candidate(seq, message, uid in recent)

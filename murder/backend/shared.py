@@ -1,0 +1,48 @@
+"""What all sessions of one worker of a backend share, whatever their protocol."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from murder.api.store import MailboxStore
+from murder.backend.announce import Announcer
+from murder.backend.mailboxes import Mailboxes
+from murder.backend.updates import Tracker
+from murder.config import BackendConfig
+from murder.login.gate import Gate, Login
+from murder.model.name import Namespace, inbox_of
+from murder.net.connection import Connection
+
+
+class Session(Protocol):
+    """A client's connection of any protocol, as the drain at the end sees it (`net.dialogue.Dialogue` is one)."""
+
+    connection: Connection
+    is_closing: bool
+
+    def is_quiet(self) -> bool: ...
+
+    def say_bye(self, text: str) -> None: ...
+
+
+@dataclass(slots=True)
+class Backend:
+    """One worker's parts. `server_name` is the name in locations and greetings."""
+
+    config: BackendConfig
+    server_name: str
+    namespace: Namespace
+    gate: Gate
+    store: MailboxStore
+    mailboxes: Mailboxes
+    announcer: Announcer
+    tracker: Tracker
+    master_url: str = ""  # for the capability MUPDATE=, empty without a master
+    sessions: set[Session] = field(default_factory=set)  # all protocols': drained at the end
+
+    async def ensure_inbox(self, login: Login) -> None:
+        """Make the user's INBOX at his first login, where the configuration says so."""
+        if not self.config.create_inbox or login.is_admin:
+            return
+        name = inbox_of(login.user)
+        if self.mailboxes.list.find(name) is None:
+            await self.announcer.create(name, self.mailboxes.default_acl(name))
