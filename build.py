@@ -1,0 +1,461 @@
+#!/usr/bin/env python3
+"""Build murder: one archive that runs wherever there is a Python 3.11 or newer.
+
+    python3 build.py              make dist/murder.pyz, byte for byte the same from the same sources
+    python3 build.py demo [...]   make it and run `murder demo ...`
+    python3 build.py test [...]   make an environment, check format, lint and types, run every test;
+                                  words after `test` go to pytest
+    python3 build.py bench NAME   make it and run tests/bench/NAME.py, which measures beside peers
+    python3 build.py lock         ask the package index for the newest versions that pyproject.toml
+                                  allows, and write them with their hashes to .requirements.lock
+    python3 build.py clean        remove .build/ and dist/
+
+It uses the standard library only, and pip: that of this Python, or else of a virtual environment it makes. Packages
+come from the index that pip is configured for; what is fetched stays in .build/.
+
+The archive holds, each as one entry (Python reads an archive's whole directory at every start):
+`any.zip` has murder/, plugins/ and every file that is the same for all
+Pythons; `cp311.zip` and so on what only that one can load. `manifest.txt` has the hash of each file.
+murder/archive/ is the code that unpacks and verifies them.
+"""
+
+import concurrent.futures
+import hashlib
+import io
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+ROOT: Final = Path(__file__).resolve().parent
+BUILD: Final = ROOT / ".build"
+WHEELS: Final = BUILD / "wheels"
+ARCHIVE: Final = ROOT / "dist" / "murder.pyz"
+LOCK: Final = ROOT / ".requirements.lock"
+
+MINORS: Final = ("3.11", "3.12", "3.13", "3.14")  # CPythons one archive serves, where wheels allow
+# Machines the lock has hashes for. pip takes the first of the tags that a release has.
+TARGETS: Final = {
+    "linux x86_64": [f"manylinux_2_{n}_x86_64" for n in (34, 28, 24, 17, 12, 5)]
+    + ["manylinux2014_x86_64", "linux_x86_64"],
+    "linux aarch64": [f"manylinux_2_{n}_aarch64" for n in (34, 28, 24, 17)]
+    + ["manylinux2014_aarch64"],
+    "musl x86_64": [f"musllinux_1_{n}_x86_64" for n in (2, 1)],
+    "musl aarch64": [f"musllinux_1_{n}_aarch64" for n in (2, 1)],
+    "macos arm64": ["macosx_12_0_arm64"],
+    "macos x86_64": ["macosx_12_0_x86_64"],
+}
+BOOTSTRAP: Final = {  # entry of the archive -> its source
+    "__main__.py": "murder/archive/entry.py",
+    "murder_start.py": "murder/archive/start.py",
+    "murder_unpack.py": "murder/archive/unpack.py",
+}
+# Files of a wheel that nothing reads at run time; RECORD would list them.
+LEFT_OUT: Final = re.compile(r"\.(pyi|pyx|pxd|pxi|c|h|cpp)$|\.dist-info/(RECORD|WHEEL|INSTALLER)$")
+SHEBANG: Final = b"#!/usr/bin/env python3\n"
+FIXED_TIME: Final = (1980, 1, 1, 0, 0, 0)  # the first a zip file can tell
+
+
+class Problem(Exception):
+    """Why something could not be built, and what to do, as a sentence."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what the command line says; returns the exit code."""
+    target, rest = (arguments[0], list(arguments[1:])) if arguments else ("archive", [])
+    targets: Mapping[str, Callable[[list[str]], int]] = {
+        "archive": build_archive,
+        "demo": run_demo,
+        "test": run_tests,
+        "bench": run_bench,
+        "lock": refresh_lock,
+        "clean": clean,
+    }
+    if target in ("-h", "--help", "help"):
+        print((__doc__ or "").strip())
+        return 0
+    if target not in targets:
+        print(f"build.py: no target {target!r}; there are: {', '.join(targets)}", file=sys.stderr)
+        return 2
+    if target in ("archive", "lock", "clean") and rest:
+        print(f"build.py: {target} takes no arguments, and was given {rest[0]!r}", file=sys.stderr)
+        return 2
+    try:
+        return targets[target](rest)
+    except Problem as problem:
+        print(f"build.py: {problem}", file=sys.stderr)
+        return 1
+
+
+# The targets
+
+
+def build_archive(_: list[str]) -> int:
+    """Write dist/murder.pyz, by renaming a complete file."""
+    octets = make_archive()
+    ARCHIVE.parent.mkdir(exist_ok=True)
+    new = ARCHIVE.with_suffix(".new")
+    new.write_bytes(octets)
+    new.chmod(0o755)
+    new.replace(ARCHIVE)
+    digest = hashlib.sha256(octets).hexdigest()
+    say(f"{ARCHIVE.relative_to(ROOT)}: {len(octets) / 1e6:.1f} MB, sha256 {digest}")
+    return 0
+
+
+def run_demo(arguments: list[str]) -> NoReturn:
+    """Build, then become `murder demo`, so that Ctrl-C and signals reach it and nothing else."""
+    build_archive([])
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, str(ARCHIVE), "demo", *arguments])
+
+
+def run_bench(arguments: list[str]) -> int:
+    """Build, then run one of the benchmarks in the test environment."""
+    names = sorted(path.stem for path in (ROOT / "tests" / "bench").glob("[!_]*.py"))
+    if not arguments or arguments[0] not in names:
+        raise Problem(f"bench needs one of these names: {', '.join(names) or '(none yet)'}")
+    build_archive([])
+    script = ROOT / "tests" / "bench" / f"{arguments[0]}.py"
+    return subprocess.call([make_environment(), script, *arguments[1:]], cwd=ROOT)
+
+
+def run_tests(arguments: list[str]) -> int:
+    """Check and test everything; the exit code of the first that fails, pytest last."""
+    python = make_environment()
+    checks = {
+        "format": ["ruff", "format", "--check", "."],
+        "lint": ["ruff", "check", "."],
+        "types": ["mypy", "--strict", "murder", "plugins", "build.py"],
+    }
+    failed = []
+    for name, words in checks.items():
+        say(f"{name}: {' '.join(words)}")
+        if subprocess.call([python, "-m", *words], cwd=ROOT):
+            failed.append(name)
+    if failed:
+        raise Problem(f"the check of {' and '.join(failed)} failed; no test was run")
+    say(f"tests: pytest {' '.join(arguments)}")
+    return subprocess.call([python, "-m", "pytest", *arguments], cwd=ROOT)
+
+
+def clean(_: list[str]) -> int:
+    """Remove all that this program made."""
+    for path in (BUILD, ARCHIVE.parent):
+        shutil.rmtree(path, ignore_errors=True)
+    return 0
+
+
+def say(text: str) -> None:
+    """Tell how it goes; standard output belongs to what is run."""
+    print(f"build.py: {text}", file=sys.stderr, flush=True)
+
+
+# pip
+
+
+def find_pip() -> list[str]:
+    """The words that run pip: of this Python, else of an environment made for it. Raises Problem."""
+    own = [sys.executable, "-m", "pip"]
+    if not subprocess.run([*own, "--version"], capture_output=True, check=False).returncode:
+        return own
+    return [str(make_venv(BUILD / "pip")), "-m", "pip"]
+
+
+def make_venv(home: Path) -> Path:
+    """Make a virtual environment with pip, if it is not there; its Python. Raises Problem."""
+    python = home / "bin" / "python"
+    if not python.exists():
+        shutil.rmtree(home, ignore_errors=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "venv", str(home)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            shutil.rmtree(home, ignore_errors=True)
+            raise Problem(
+                f"this Python ({sys.executable}) has no pip and cannot make a virtual environment; install "
+                f"its pip or venv package (on Debian python3-pip or python3-venv). It said:\n"
+                f"{done.stdout}{done.stderr}"
+            )
+    return python
+
+
+def pip(words: Sequence[str | Path], program: Sequence[str] | None = None) -> None:
+    """Run pip, quiet unless it fails. Raises Problem with what it said."""
+    command = [
+        *(program or find_pip()),
+        *map(str, words),
+        "--disable-pip-version-check",
+        "--no-input",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Problem(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+
+
+def make_environment() -> str:
+    """The Python of an environment with all that murder and its tests need, as locked; made if need be."""
+    home = BUILD / f"venv-{platform.python_version()}"
+    done = home / "made-from"
+    wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    if not done.exists() or done.read_text() != wanted:
+        say(f"making the test environment in {home.relative_to(ROOT)}")
+        shutil.rmtree(home, ignore_errors=True)
+        python = str(make_venv(home))
+        words = [
+            "install",
+            "--require-hashes",
+            "--only-binary",
+            ":all:",
+            "--no-deps",
+            "-r",
+            str(LOCK),
+        ]
+        pip(words, [python, "-m", "pip"])
+        done.write_text(wanted)
+    return str(home / "bin" / "python")
+
+
+# The lock
+
+
+def read_lock() -> dict[str, dict[str, str]]:
+    """Section (`runtime` or `test`) -> name==version -> its lines, hashes included. Raises Problem."""
+    sections: dict[str, dict[str, str]] = {}
+    section, pin = "", ""
+    if not LOCK.exists():
+        raise Problem(f"{LOCK.name} is missing; `python3 build.py lock` makes it")
+    for line in LOCK.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.startswith("# section "):
+            section = line.split()[2]
+            sections[section] = {}
+        elif line[:1].isalpha():
+            pin = line.split()[0]
+            sections[section][pin] = line
+        elif line.startswith(" "):
+            sections[section][pin] += line
+    return sections
+
+
+def refresh_lock(_: list[str]) -> int:
+    """Resolve what pyproject.toml asks for, note the hash of every wheel that some Python and machine needs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = {
+        "runtime": project["project"]["dependencies"],
+        "test": project["dependency-groups"]["test"],
+    }
+    program = find_pip()
+    own = next(
+        name for name in TARGETS if name.startswith(sys.platform) and platform.machine() in name
+    )
+    first = resolve(program, [*wanted["runtime"], *wanted["test"]], MINORS[0], own)
+    runtime = {name_of(pin) for pin in resolve(program, wanted["runtime"], MINORS[0], own)}
+    pins = sorted(first)
+    cells = [(minor, target) for target in TARGETS for minor in MINORS]
+    hashes: dict[str, set[str]] = {pin: set() for pin in pins}
+
+    def collect(cell: tuple[str, str]) -> None:
+        try:
+            for pin, values in resolve(program, pins, *cell, deep=False).items():
+                hashes[pin] |= values
+        except Problem as problem:  # so this archive cannot be built there
+            say(f"Python {cell[0]} on {cell[1]}: {str(problem).strip().splitlines()[-1]}")
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        list(pool.map(collect, cells))
+    lines = ["# Exact versions and hashes. Made by `python3 build.py lock`; don't edit.\n"]
+    for section in ("runtime", "test"):
+        lines.append(f"\n# section {section}\n")
+        for pin in pins:
+            if (name_of(pin) in runtime) == (section == "runtime"):
+                parts = [pin, *(f"--hash=sha256:{value}" for value in sorted(hashes[pin]))]
+                lines.append(" \\\n    ".join(parts) + "\n")
+    LOCK.write_text("".join(lines), encoding="utf-8")
+    say(f"{LOCK.name}: {len(pins)} packages")
+    return 0
+
+
+def name_of(pin: str) -> str:
+    return pin.partition("==")[0]
+
+
+def resolve(
+    program: Sequence[str], wanted: Sequence[str], minor: str, target: str, *, deep: bool = True
+) -> dict[str, set[str]]:
+    """What pip would install for a Python and a machine: name==version -> hashes. Raises Problem."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        words = [
+            "install",
+            "--dry-run",
+            "--ignore-installed",
+            "--report",
+            report,
+            "--target",
+            folder,
+        ]
+        words += ["--only-binary", ":all:", "--python-version", minor, "--implementation", "cp"]
+        for tag in TARGETS[target]:
+            words += ["--platform", tag]
+        pip([*words, *(() if deep else ("--no-deps",)), *wanted], program)
+        found = json.loads(report.read_text(encoding="utf-8"))["install"]
+    return {
+        f"{item['metadata']['name'].lower()}=={item['metadata']['version']}": {
+            item["download_info"]["archive_info"]["hashes"]["sha256"]
+        }
+        for item in found
+    }
+
+
+# Wheels
+
+
+def fetch_wheels(minor: str, pins: Mapping[str, str]) -> list[Path]:
+    """The wheels of the runtime packages for one Python on this machine, each as locked. Raises Problem."""
+    requirements = "".join(pins.values())
+    key = hashlib.sha256(requirements.encode()).hexdigest()[:12]
+    home = WHEELS / f"{minor}-{platform.machine()}-{key}"
+    if not home.exists():
+        say(f"fetching packages for Python {minor}")
+        partial = Path(tempfile.mkdtemp(dir=WHEELS, prefix=".partial-"))
+        try:
+            locked = partial / "requirements.txt"
+            locked.write_text(requirements, encoding="utf-8")
+            words = ["download", "--require-hashes", "--no-deps", "--only-binary", ":all:"]
+            words += ["--python-version", minor, "--implementation", "cp"]
+            pip([*words, "-d", partial, "-r", locked])
+            partial.replace(home)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    wheels = sorted(home.glob("*.whl"))
+    for wheel in wheels:  # the directory is only a cache; pip looked at it once
+        if f"sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}" not in requirements:
+            shutil.rmtree(home)
+            raise Problem(f"{wheel.name} in .build/ was not as locked; it is removed, try again")
+    if len(wheels) != len(pins):
+        shutil.rmtree(home)
+        raise Problem("packages in .build/ were missing; they are removed, try again")
+    return wheels
+
+
+def files_of(wheels: Iterable[Path]) -> dict[str, bytes]:
+    """All that the wheels install, by path. Raises Problem when two bring the same file."""
+    files: dict[str, bytes] = {}
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as opened:
+            for info in opened.infolist():
+                path = re.sub(r"^[^/]+\.data/(purelib|platlib)/", "", info.filename)
+                if info.is_dir() or LEFT_OUT.search(path) or re.match(r"[^/]+\.data/", path):
+                    continue
+                if path in files:
+                    raise Problem(f"{path} is in two packages, one of them {wheel.name}")
+                files[path] = opened.read(info)
+    return files
+
+
+def glibc_of(wheels: Iterable[Path]) -> str:
+    """The glibc that the wheels need, from their manylinux tags; empty where there is none."""
+    needed = (0, 0)
+    for wheel in wheels:
+        tags = re.findall(r"manylinux_(\d+)_(\d+)_", wheel.name)
+        if tags:  # a wheel with several tags runs wherever one of them does
+            needed = max(needed, min((int(major), int(minor)) for major, minor in tags))
+    return "{}.{}".format(*needed) if needed[0] else ""
+
+
+# The archive
+
+
+def own_files() -> dict[str, bytes]:
+    """murder/ and plugins/ as they are in this checkout, and the licence."""
+    files = {"murder/LICENSE": (ROOT / "LICENSE").read_bytes()}
+    for home in ("murder", "plugins"):
+        for path in sorted((ROOT / home).rglob("*")):
+            parts = path.relative_to(ROOT).parts
+            hidden = any(part.startswith((".", "__pycache__")) for part in parts)
+            if path.is_file() and not hidden and path.suffix != ".pyc":
+                files["/".join(parts)] = path.read_bytes()
+    return files
+
+
+def make_archive() -> bytes:
+    """The octets of dist/murder.pyz. Raises Problem."""
+    if sys.implementation.name != "cpython" or sys.version_info < (3, 11):
+        raise Problem(f"needs CPython 3.11 or newer; this is {platform.python_version()}")
+    WHEELS.mkdir(parents=True, exist_ok=True)
+    pins = read_lock()["runtime"]
+    running = "{}.{}".format(*sys.version_info[:2])
+    sets: dict[str, dict[str, bytes]] = {}
+    needed = []
+    for minor in sorted({*MINORS, running}, key=lambda it: [int(part) for part in it.split(".")]):
+        try:
+            wheels = fetch_wheels(minor, pins)
+        except Problem as problem:
+            if minor == running:
+                raise
+            why = str(problem).strip().splitlines()[-1]
+            say(f"leaving out Python {minor}: {why}")
+            continue
+        sets[f"cp{minor.replace('.', '')}"] = files_of(wheels)
+        needed.append(glibc_of(wheels))
+    glibc = max(needed, key=lambda it: [int(part) for part in it.split(".") if part])
+    return pack(own_files(), sets, glibc)
+
+
+def pack(own: Mapping[str, bytes], sets: Mapping[str, Mapping[str, bytes]], glibc: str) -> bytes:
+    """Lay out the archive: what all sets share goes to `any`, and each set keeps the rest."""
+    first = next(iter(sets.values()))
+    shared = {
+        path: octets
+        for path, octets in first.items()
+        if all(other.get(path) == octets for other in sets.values())
+    }
+    payloads = {"any": {**shared, **own}}
+    if clash := shared.keys() & own.keys():
+        raise Problem(f"a package brings files of ours: {', '.join(sorted(clash))}")
+    for name, files in sets.items():
+        payloads[name] = {path: files[path] for path in files.keys() - shared.keys()}
+    manifest = "".join(
+        f"{hashlib.sha256(files[path]).hexdigest()} {name} {path}\n"
+        for name, files in payloads.items()
+        for path in sorted(files)
+    ).encode()
+    facts = {
+        "digest": hashlib.sha256(manifest).hexdigest(),
+        "sets": " ".join(sets),
+        "platform": f"{sys.platform} {platform.machine()}",
+        "glibc": glibc,
+    }
+    entries = {name: (ROOT / source).read_bytes() for name, source in BOOTSTRAP.items()}
+    entries["build.txt"] = "".join(f"{k} {v}\n" for k, v in facts.items() if v).encode()
+    entries["manifest.txt"] = manifest
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # zlib lets other threads run
+        zipped = pool.map(zip_files, payloads.values())
+        entries |= {f"{name}.zip": octets for name, octets in zip(payloads, zipped, strict=True)}
+    return SHEBANG + zip_files(entries, compress=False)
+
+
+def zip_files(files: Mapping[str, bytes], *, compress: bool = True) -> bytes:
+    """A zip file that depends on its contents only: sorted names, one time, one mode."""
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        for path in sorted(files):
+            info = zipfile.ZipInfo(path, FIXED_TIME)
+            info.create_system = 3  # Unix
+            info.external_attr = 0o100644 << 16
+            info.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+            archive.writestr(info, files[path], compresslevel=6)
+    return written.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
