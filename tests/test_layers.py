@@ -34,8 +34,9 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "server": ROLE | {"frontend", "backend"},
     "preflight": TOP,
     "workers": TOP,
+    "contract": {"model", "api"},
     "demo": TOP,
-    "cli": TOP | {"demo"},
+    "cli": TOP | {"contract", "demo"},
     "__main__": {"cli"},
     "plugins": {"model", "api"},
 }

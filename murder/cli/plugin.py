@@ -1,0 +1,207 @@
+"""`murder plugin`: list, new, check."""
+
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import asyncclick as click
+
+from murder.api import MailboxStore
+from murder.cli.options import DEFAULT_CONFIG, PATH, json_option, print_json, print_table
+from murder.cli.template import format_plugin
+from murder.config import Config, NodeConfig, load_config
+from murder.config.sections import AuthConfig, BackendConfig, PluginsConfig
+from murder.contract.auth import AUTH_CHECKS
+from murder.contract.check import Finding, run_checks
+from murder.contract.decide import PLACEMENT_CHECKS, REFERRAL_CHECKS
+from murder.contract.store import STORE_CHECKS
+from murder.errors import Code, Refusal
+from murder.hooks import (
+    KINDS,
+    Found,
+    Plugins,
+    bundled_plugins,
+    hooks_of,
+    load_module,
+    load_plugins,
+    site_plugins,
+    why,
+)
+
+DEFAULT_FOLDER: Final = Path(".")
+
+
+@click.group()
+def plugin() -> None:
+    """List plugins, start a new one, check one.
+
+    \b
+    murder plugin new auth ldap          # writes auth_ldap.py, which says what to change
+    murder plugin check auth_ldap.py     # holds it to its contract
+    """
+
+
+@plugin.command("list")
+@click.option(
+    "--config",
+    "-c",
+    "config_file",
+    type=PATH,
+    default=None,
+    help="Also the plugins of this murder.toml.",
+)
+@json_option()
+def list_plugins(config_file: Path | None, as_json: bool) -> int:
+    """All plugins that can be named, and what each does."""
+    config = load_config(config_file) if config_file else None
+    found = [*bundled_plugins(), *site_plugins(config.plugins.path if config else ())]
+    rows = [_describe(one, config) for one in found]
+    if as_json:
+        print_json(rows)
+    else:
+        heads = ("name", "kinds", "used", "about", "file")
+        print_table(heads, [[row[head] for head in heads] for row in rows])
+    return 0
+
+
+def _describe(found: Found, config: Config | None) -> dict[str, str]:
+    try:
+        module = load_module(found)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's code is called)
+        kinds, about = "", f"does not load: {why(error)}"
+    else:
+        hooks = hooks_of(module)
+        kinds = ",".join(kind for kind, hook in KINDS.items() if hook in hooks)
+        about = (module.__doc__ or "").strip().partition("\n")[0]
+    named = (config.auth.plugin, config.backend.store, *config.plugins.use) if config else ()
+    return {
+        "name": found.name,
+        "kinds": kinds,
+        "used": "used" if found.name in named else "",
+        "about": about,
+        "file": str(found.file or "bundled"),
+    }
+
+
+@plugin.command()
+@click.argument("kind", type=click.Choice(list(KINDS)))
+@click.argument("name")
+@click.option(
+    "--dir", "folder", type=PATH, default=DEFAULT_FOLDER, show_default=True, help="Where it goes."
+)
+def new(kind: str, name: str, folder: Path) -> int:
+    """Write KIND_NAME.py: a plugin that works, with comments on what to change."""
+    name = name.removeprefix(f"{kind}_")
+    if not name.isidentifier():
+        raise Refusal(Code.CANNOT, f"{name!r}: letters, digits and _ make a plugin's name")
+    file = folder / f"{kind}_{name}.py"
+    try:
+        with file.open("x", encoding="utf-8") as written:
+            written.write(format_plugin(kind, name))
+    except FileExistsError:
+        raise Refusal(Code.ALREADY_EXISTS, f"{file} exists; it was not touched") from None
+    click.echo(f"{file}: written; follow its comments, then `murder plugin check {file}`")
+    return 0
+
+
+@plugin.command()
+@click.argument("file", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--config",
+    "-c",
+    "config_file",
+    type=PATH,
+    default=None,
+    help=f"Take its settings from this murder.toml ({DEFAULT_CONFIG} is not read by itself).",
+)
+@json_option()
+async def check(file: Path, config_file: Path | None, as_json: bool) -> int:
+    """Hold the plugin FILE to the contract of its kind; exit code 1 where it does not keep to it.
+
+    Everything it makes goes into a new folder that is removed afterwards.
+    """
+    with tempfile.TemporaryDirectory(prefix="murder-check-") as folder:
+        findings = await _check(Found(_name_of(file), file), config_file, Path(folder))
+    broken = [finding for finding in findings if finding.problem]
+    if as_json:
+        rows = [{"promise": one.promise, "problem": one.problem} for one in findings]
+        print_json({"ok": not broken, "checks": rows})
+        return 1 if broken else 0
+    for finding in findings:
+        click.echo(f"{'FAILED' if finding.problem else 'ok':8}{finding.promise}")
+        if finding.problem:
+            click.echo(f"{'':8}{finding.problem}")
+    click.echo(f"{file}: {len(findings) - len(broken)} of {len(findings)} promises kept")
+    return 1 if broken else 0
+
+
+def _name_of(file: Path) -> str:
+    return file.parent.name if file.name == "__init__.py" else file.stem
+
+
+async def _check(found: Found, config_file: Path | None, folder: Path) -> list[Finding]:
+    """Load it as `serve` would, then ask for each kind that it is."""
+    hooks = hooks_of(load_module(found))
+    config = _config_for(found, hooks, load_config(config_file) if config_file else None, folder)
+    plugins = load_plugins(config, ["backend"] if KINDS["store"] in hooks else ["frontend"])
+    findings = []
+    if KINDS["auth"] in hooks:
+        findings += await run_checks(AUTH_CHECKS, plugins.auth_backend)
+    if KINDS["store"] in hooks:
+        findings += await run_checks(STORE_CHECKS, _maker_of_stores(config, folder))
+    if KINDS["placement"] in hooks:
+        findings += await run_checks(PLACEMENT_CHECKS, plugins.choose_backend)
+    if KINDS["referral"] in hooks:
+        findings += await run_checks(REFERRAL_CHECKS, plugins.relay_or_refer)
+    return findings
+
+
+def _config_for(
+    found: Found, hooks: dict[str, Callable[..., Any]], given: Config | None, folder: Path
+) -> Config:
+    """A configuration in which this plugin has every job that it can do."""
+    assert found.file is not None
+    site = found.file.resolve().parent
+    decides = [kind for kind in ("placement", "referral") if KINDS[kind] in hooks]
+    settings = dict(given.plugins.settings) if given else {}
+    return Config(
+        file=given.file if given else found.file,
+        node=NodeConfig(name="check.example.org", data=folder),
+        auth=AuthConfig(plugin=found.name) if KINDS["auth"] in hooks else AuthConfig(),
+        backend=BackendConfig(store=found.name) if KINDS["store"] in hooks else BackendConfig(),
+        plugins=PluginsConfig(
+            path=(site.parent if found.file.name == "__init__.py" else site,),
+            use=(found.name,) if decides else (),
+            settings={found.name: settings.get(found.name, {})},
+        ),
+    )
+
+
+def _maker_of_stores(config: Config, folder: Path) -> Callable[[], Awaitable[MailboxStore]]:
+    """Each check gets a store on a new folder."""
+    count = 0
+
+    async def make() -> MailboxStore:
+        nonlocal count
+        count += 1
+        data = folder / f"store-{count}"
+        data.mkdir()
+        store = plugins_at(config, data).store()
+        await store.start()
+        return store
+
+    return make
+
+
+def plugins_at(config: Config, data: Path) -> Plugins:
+    """The same plugins with another data folder."""
+    node = NodeConfig(name=config.node.name, data=data)
+    moved = Config(
+        file=config.file,
+        node=node,
+        auth=config.auth,
+        backend=config.backend,
+        plugins=config.plugins,
+    )
+    return load_plugins(moved, ["backend"])

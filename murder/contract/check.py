@@ -1,0 +1,56 @@
+"""How a check is written and run: an async function whose docstring is the sentence it holds a plugin to."""
+
+import asyncio
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+LIMIT_S: Final = 60.0
+
+Check = Callable[[Any], Awaitable[None]]
+
+
+class Broken(Exception):
+    """The plugin does not keep to its contract; the text says what was expected and what came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check and what became of it; `problem` is empty where it holds."""
+
+    promise: str
+    problem: str = ""
+
+
+def expect(found: object, wanted: object, what: str) -> None:
+    """Raise Broken unless the two are equal."""
+    if found != wanted:
+        raise Broken(f"{what}: expected {wanted!r}, got {found!r}")
+
+
+def hold(true: object, what: str) -> None:
+    """Raise Broken unless it is true."""
+    if not true:
+        raise Broken(what)
+
+
+async def run_checks(checks: Sequence[Check], subject: Any) -> list[Finding]:
+    """Run each on the subject (what it is depends on the kind)."""
+    return [await _run(check, subject) for check in checks]
+
+
+async def _run(check: Check, subject: Any) -> Finding:
+    promise = " ".join((check.__doc__ or check.__name__).split())
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            await check(subject)
+    except Broken as error:
+        return Finding(promise, str(error))
+    except TimeoutError:
+        return Finding(promise, f"did not come to an end within {LIMIT_S:.0f} s")
+    except Exception as error:  # noqa: BLE001 (a stranger's code is called)
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{frame.filename}:{frame.lineno}"
+        return Finding(promise, f"{type(error).__name__}: {error} ({where})")
+    return Finding(promise)
