@@ -258,12 +258,12 @@ def _as_failure(link: Link, error: BaseException) -> BaseException:
         case TimeoutError():
             seconds = f"{link.target.command_timeout_s:g} s"
             return link.failure(UpstreamKind.TIMEOUT, f"no answer in {seconds}")
+        case ssl.SSLError():  # which is a ValueError, too, where a certificate is wrong
+            return link.failure(UpstreamKind.TLS, error.reason or str(error))
         case BadSyntax() | ValueError():
             return link.failure(UpstreamKind.PROTOCOL, str(error))
         case Refusal():
             return link.failure(UpstreamKind.AUTH, error.text)
-        case ssl.SSLError():
-            return link.failure(UpstreamKind.TLS, error.reason or str(error))
         case OSError():
             return link.failure(UpstreamKind.LOST, str(error))
         case _:

@@ -64,6 +64,7 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "__weakref__",
         "_drained",
+        "_handshake",
         "_lost",
         "_make_receiver",
         "_on_lost",
@@ -89,6 +90,7 @@ class Connection(asyncio.BufferedProtocol):
         self._make_receiver = make_receiver
         self._on_lost = on_lost
         self._drained: asyncio.Future[None] | None = None
+        self._handshake: asyncio.Future[asyncio.Transport | None] | None = None
         self._lost = False
         self.cid = f"{os.getpid():x}-{next(_numbers):x}"
         self.peer = ""
@@ -101,9 +103,7 @@ class Connection(asyncio.BufferedProtocol):
     # --- what the loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(
-            asyncio.Transport, transport
-        )  # uvloop's are no subclasses of it
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses of it
         self.transport.set_write_buffer_limits(WRITE_HIGH_OCTETS, WRITE_LOW_OCTETS)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
@@ -186,11 +186,7 @@ class Connection(asyncio.BufferedProtocol):
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if (
-            not self._lost
-            and not self.transport.is_reading()
-            and not self.transport.is_closing()
-        ):
+        if not self._lost and not self.transport.is_reading() and not self.transport.is_closing():
             self.transport.resume_reading()
 
     def close(self) -> None:
@@ -201,6 +197,10 @@ class Connection(asyncio.BufferedProtocol):
     def abort(self) -> None:
         if not self._lost:
             self.transport.abort()
+            if (
+                self._handshake is not None
+            ):  # uvloop never ends a handshake whose transport is aborted
+                self._handshake.cancel()
 
     async def start_tls(
         self,
@@ -211,16 +211,30 @@ class Connection(asyncio.BufferedProtocol):
     ) -> None:
         """Put TLS under this connection. The caller has thrown away (or never read) octets sent before the handshake.
         Raises OSError (which ssl.SSLError is); the connection is closed then."""
-        transport = await asyncio.get_running_loop().start_tls(
-            self.transport,
-            self,
-            context,
-            server_side=server_side,
-            server_hostname=server_hostname,
-            ssl_handshake_timeout=TLS_HANDSHAKE_S,
+        handshake = asyncio.ensure_future(
+            asyncio.get_running_loop().start_tls(
+                self.transport,
+                self,
+                context,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                ssl_handshake_timeout=TLS_HANDSHAKE_S,
+            )
         )
-        if transport is None:
-            raise ConnectionResetError("the peer has gone during the TLS handshake")
+        self._handshake = handshake
+        try:
+            await asyncio.wait([handshake])
+            transport = None if handshake.cancelled() else handshake.result()
+            if transport is None:
+                raise ConnectionResetError("the peer has gone during the TLS handshake")
+        except OSError as error:
+            self.transport.abort()
+            if not self._lost:  # the loop does not tell us: the handshake's protocol stood between
+                self.connection_lost(error)
+            raise
+        finally:
+            handshake.cancel()  # where who waited was cancelled
+            self._handshake = None
         self.transport = transport
         transport.set_write_buffer_limits(WRITE_HIGH_OCTETS, WRITE_LOW_OCTETS)
         self._note_tls()
@@ -263,13 +277,9 @@ async def connect(
             UpstreamKind.CONNECT, server, f"no answer in {timeout_s:g} s"
         ) from None
     except socket.gaierror as error:
-        raise UpstreamFailure(
-            UpstreamKind.RESOLVE, server, f"{host}: {error.strerror}"
-        ) from error
+        raise UpstreamFailure(UpstreamKind.RESOLVE, server, f"{host}: {error.strerror}") from error
     except ssl.SSLError as error:
-        raise UpstreamFailure(
-            UpstreamKind.TLS, server, f"{host}:{port}: {error.reason}"
-        ) from error
+        raise UpstreamFailure(UpstreamKind.TLS, server, f"{host}:{port}: {error.reason}") from error
     except OSError as error:
         raise UpstreamFailure(
             UpstreamKind.CONNECT, server, f"{host}:{port}: {error.strerror}"

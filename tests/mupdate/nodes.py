@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import scramp  # type: ignore[import-untyped] # it ships no types
 import uvloop
 
-from murder.api.auth import Identity
+from murder.api.auth import Identity, ScramSecret
 from murder.config import MupdateConfig
 from murder.login.gate import Gate
 from murder.mupdate.ledger import Ledger
@@ -47,13 +48,27 @@ class Users:
         return Identity(user) if user in USERS else None
 
 
+class ScramUsers(Users):
+    """The same, for SCRAM too."""
+
+    async def scram_secret(self, user: str, mechanism: str) -> ScramSecret | None:
+        made = scramp.ScramMechanism(mechanism).make_auth_info(USERS[user].decode())
+        salt, stored_key, server_key, iterations = made
+        return ScramSecret(salt, iterations, stored_key, server_key)
+
+
 class Server:
     """A MUPDATE server on a port of its own; `start` again after `stop` finds the same list and port."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
-        settings = {"users": ("murder",), "admins": ("admin",), "allow_plaintext": True} | settings
+    def __init__(self, folder: Path, auth: Users | None = None, **settings: Any) -> None:
+        self.auth = auth or Users()
+        chosen: Any = {
+            "users": ("murder",),
+            "admins": ("admin",),
+            "allow_plaintext": True,
+        } | settings
         self.folder = folder
-        self.config = MupdateConfig(**settings)
+        self.config = MupdateConfig(**chosen)
         self.port = 0
         self.service: MupdateService
         self.listener: Listener
@@ -65,7 +80,7 @@ class Server:
             self.hub = Hub(self.mailboxes, self.config.max_stream_backlog_bytes)
             self.ledger: Ledger | None = Ledger(self.mailboxes, self.hub.committed)
         gate = Gate(
-            Users(),
+            self.auth,
             admins=self.config.admins,
             allow_plaintext=self.config.allow_plaintext,
             failure_delay_s=0.0,
