@@ -298,10 +298,10 @@ class UserFile:
         try:
             self._lines = _read(self._file)
         except FileNotFoundError:
-            log.warning(
-                "%s does not exist: nobody can log in; `murder auth add` makes it", self._file
-            )
             self._lines = {}
+            if not may_be_missing:
+                text = "%s is missing: nobody can log in; `murder auth add` makes it"
+                log.warning(text, self._file)
         except (OSError, ValueError) as error:
             log.warning("%s cannot be read, the users stay as they were: %s", self._file, error)
 

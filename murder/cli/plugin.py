@@ -10,7 +10,7 @@ import asyncclick as click
 from murder.api import MailboxStore
 from murder.cli.options import DEFAULT_CONFIG, PATH, json_option, print_json, print_table
 from murder.cli.template import format_plugin
-from murder.config import Config, NodeConfig, load_config
+from murder.config import Config, ConfigError, NodeConfig, Problem, load_config
 from murder.config.sections import AuthConfig, BackendConfig, PluginsConfig
 from murder.contract.auth import AUTH_CHECKS
 from murder.contract.check import Finding, run_checks
@@ -142,7 +142,14 @@ def _name_of(file: Path) -> str:
 
 async def _check(found: Found, config_file: Path | None, folder: Path) -> list[Finding]:
     """Load it as `serve` would, then ask for each kind that it is."""
-    hooks = hooks_of(load_module(found))
+    try:
+        hooks = hooks_of(load_module(found))
+    except (Exception, SystemExit) as error:
+        text = f"does not load: {why(error)}"
+        raise ConfigError([Problem(found.file or Path(), "", text)]) from error
+    if not hooks:
+        text = f"has no hook; mark one of {', '.join(KINDS.values())} with @hookimpl"
+        raise ConfigError([Problem(found.file or Path(), "", text)])
     config = _config_for(found, hooks, load_config(config_file) if config_file else None, folder)
     plugins = load_plugins(config, ["backend"] if KINDS["store"] in hooks else ["frontend"])
     findings = []

@@ -1,0 +1,166 @@
+"""`murder config`: each thing wrong is one clear line with file and key, exit code 2, never a traceback."""
+
+import json
+import socket
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+import murder.authority
+from murder.authority import init_authority, issue
+from murder.cli import main
+
+Capture = pytest.CaptureFixture[str]
+
+NODE = '[node]\nname = "fe1.example.org"\ndata = "data"\nroles = ["frontend"]\n'
+TLS = '[tls]\nca = "ca/ca.pem"\ncertificate = "fe1.example.org.pem"\nkey = "fe1.example.org.key"\n'
+MASTER = '[mupdate]\nmaster = "127.0.0.1"\n'
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with certificates for fe1.example.org."""
+    ca = tmp_path / "ca"
+    ca.mkdir()
+    init_authority(ca)
+    issue(ca, "fe1.example.org", ["frontend"], out=tmp_path)
+    return tmp_path
+
+
+def check(folder: Path, text: str, capsys: Capture, *options: str) -> tuple[int, list[str]]:
+    """Write the file, check it; exit code and lines, the file's name cut off."""
+    file = folder / "murder.toml"
+    file.write_text(text)
+    code = main(["config", "check", "--config", str(file), *options])
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err
+    return code, [line.removeprefix(f"{file}: ") for line in shown.err.splitlines()]
+
+
+def good(folder: Path) -> str:
+    return f'{NODE}{MASTER}{TLS}[frontend]\nimap = ["127.0.0.1:{free_port()}"]\n'
+
+
+def test_a_good_file_is_called_good(folder: Path, capsys: Capture) -> None:
+    file = folder / "murder.toml"
+    file.write_text(good(folder))
+    assert main(["config", "check", "--config", str(file)]) == 0
+    assert capsys.readouterr().out == f"{file}: good, as frontend fe1.example.org\n"
+
+
+def test_a_port_in_use(folder: Path, capsys: Capture) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        text = f'{NODE}{MASTER}{TLS}[frontend]\nimap = ["127.0.0.1:{port}"]\n'
+        code, lines = check(folder, text, capsys)
+        assert code == 2
+        assert lines == [
+            f"frontend.imap: cannot listen on 127.0.0.1:{port}: the port is in use; stop the other "
+            "program (`ss -ltnp` shows it) or choose another port"
+        ]
+        assert check(folder, text, capsys, "--running") == (0, [])
+
+
+def test_a_name_that_does_not_resolve(folder: Path, capsys: Capture) -> None:
+    text = good(folder).replace('"127.0.0.1"', '"no-such-host.invalid"')
+    code, lines = check(folder, text, capsys)
+    assert code == 2
+    assert lines[0].startswith("mupdate.master: the name 'no-such-host.invalid' has no address")
+
+
+def test_a_listener_on_a_name_or_address_that_is_not_here(folder: Path, capsys: Capture) -> None:
+    for host, says in (("no-such.invalid", "has no address"), ("192.0.2.1", "no such address")):
+        text = f'{NODE}{MASTER}{TLS}[frontend]\nimap = ["{host}:{free_port()}"]\n'
+        code, lines = check(folder, text, capsys)
+        assert code == 2
+        assert lines[0].startswith("frontend.imap: cannot listen on ")
+        assert says in lines[0]
+
+
+def test_a_plugin_that_is_not_there(folder: Path, capsys: Capture) -> None:
+    code, lines = check(folder, good(folder) + '[auth]\nplugin = "auth_fiel"\n', capsys)
+    assert code == 2
+    assert "auth.plugin: 'auth_fiel': unknown plugin; did you mean `auth_file`?" in lines
+    code, lines = check(folder, good(folder) + '[plugins]\npath = ["nowhere"]\n', capsys)
+    assert code == 2
+    assert lines[0].startswith(f"plugins.path: {folder}/nowhere is no folder")
+
+
+def test_a_certificate_that_has_expired(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(murder.authority, "BACKDATED", timedelta(days=9))
+    issue(folder / "ca", "fe1.example.org", ["frontend"], out=folder, days=-2)
+    code, lines = check(folder, good(folder), capsys)
+    assert code == 2
+    assert lines[0].startswith(f"tls.certificate: {folder}/fe1.example.org.pem: expired on ")
+
+
+def test_certificates_that_are_missing_spoilt_or_anothers(folder: Path, capsys: Capture) -> None:
+    pem = folder / "fe1.example.org.pem"
+    issue(folder / "ca", "fe2.example.org", ["backend"], out=folder)
+    (folder / "fe2.example.org.pem").replace(pem)
+    (folder / "fe2.example.org.key").replace(folder / "fe1.example.org.key")
+    code, lines = check(folder, good(folder), capsys)
+    assert code == 2
+    assert "is not for fe1.example.org (node.name)" in lines[0]
+    assert "is not for the role frontend" in lines[1]
+    pem.write_text("nonsense")
+    assert "holds no PEM certificate" in check(folder, good(folder), capsys)[1][0]
+    pem.unlink()
+    assert "no such file" in check(folder, good(folder), capsys)[1][0]
+
+
+def test_a_role_with_nothing_to_listen_on_or_to_follow(folder: Path, capsys: Capture) -> None:
+    code, lines = check(folder, NODE + TLS, capsys)
+    assert code == 2
+    assert "mupdate.master: missing: a frontend needs its master's host:port" in lines
+    code, lines = check(folder, NODE + TLS + MASTER, capsys)
+    assert lines == ["frontend.imap: the frontend role has nothing to listen on"]
+
+
+def test_a_data_folder_that_cannot_be(folder: Path, capsys: Capture) -> None:
+    (folder / "data").write_text("")
+    code, lines = check(folder, good(folder), capsys)
+    assert (code, lines) == (2, [f"node.data: {folder}/data is no folder"])
+
+
+def test_implicit_tls_without_a_certificate(folder: Path, capsys: Capture) -> None:
+    text = f'{NODE}{MASTER}[frontend]\nimaps = ["127.0.0.1:{free_port()}"]\n'
+    _, lines = check(folder, text, capsys)
+    assert "frontend.imaps: needs a certificate; set tls.certificate and tls.key" in lines
+
+
+def test_a_file_that_is_missing(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["config", "check", "--config", str(tmp_path / "none.toml")]) == 2
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_json_for_programs(folder: Path, capsys: Capture) -> None:
+    file = folder / "murder.toml"
+    file.write_text(NODE + "[frontend]\nimapp = 1\n")
+    assert main(["config", "check", "--config", str(file), "--json"]) == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["problems"][0]["key"] == "frontend.imapp"
+
+
+def test_show_tells_what_is_in_effect_and_no_secret(folder: Path, capsys: Capture) -> None:
+    file = folder / "murder.toml"
+    file.write_text(good(folder) + 'proxy_password = "hush"\n')
+    assert main(["config", "show", "--config", str(file)]) == 0
+    text = capsys.readouterr().out
+    assert 'proxy_password = "***"' in text
+    assert "log2_cost = 14" in text
+    assert main(["config", "show", "--config", str(file), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["frontend"]["proxy_password"] == "***"
+    assert shown["node"]["name"] == "fe1.example.org"
