@@ -74,7 +74,7 @@ def test_a_star_in_an_empty_mailbox_means_nothing() -> None:
 
 
 def test_a_million_messages_are_one_range() -> None:
-    uids = range(1, 1_000_001)
+    uids = [Uid(uid) for uid in range(1, 1_000_001)]
     assert compress(uids) == ((1, 1_000_000),)
     assert indexes_of_uids(SeqSet(((500_000, STAR),)), uids) == [range(499_999, 1_000_000)]
 

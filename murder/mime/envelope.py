@@ -1,0 +1,164 @@
+"""ENVELOPE values out of a header: RFC 5322 addresses with groups, comments and routes, by RFC 3501 §7.4.2's rules.
+
+Never raises, and is linear in the header's size. Text stays octets, encoded words are not decoded.
+"""
+
+import re
+from typing import Final
+
+from murder.mime.field import end_of_comment, first_fields, unquote
+from murder.model.part import Address, Envelope
+
+MISSING_HOST: Final = b"unspecified-domain"  # as Cyrus: a NIL host would begin a group
+
+_TOKEN: Final = re.compile(
+    rb'(?P<space>[ \t\r\n\x00]+)|(?P<quoted>"[^"\\]*+(?:\\.[^"\\]*+)*+"?)|(?P<domain>\[[^]\\]*+(?:\\.[^]\\]*+)*+\]?)'
+    rb'|(?P<comment>\()|(?P<special>[<>@,;:])|(?P<atom>[^ \t\r\n\x00"\[(<>@,;:]+)',
+    re.DOTALL,
+)
+
+_WANTED: Final = frozenset(
+    b"DATE SUBJECT FROM SENDER REPLY-TO TO CC BCC IN-REPLY-TO MESSAGE-ID REFERENCES".split()
+)
+
+
+def parse_envelope(octets: bytes, start: int, end: int) -> Envelope:
+    """The envelope of the header `[start, end)`."""
+    return envelope_of(first_fields(octets, start, end, _WANTED))
+
+
+def envelope_of(fields: dict[bytes, bytes]) -> Envelope:
+    """The envelope of these unfolded fields, by names in upper case."""
+    from_ = _addresses(fields, b"FROM")
+    return Envelope(
+        date=fields.get(b"DATE"),
+        subject=fields.get(b"SUBJECT"),
+        from_=from_,
+        sender=_addresses(fields, b"SENDER") or from_,
+        reply_to=_addresses(fields, b"REPLY-TO") or from_,
+        to=_addresses(fields, b"TO"),
+        cc=_addresses(fields, b"CC"),
+        bcc=_addresses(fields, b"BCC"),
+        in_reply_to=fields.get(b"IN-REPLY-TO"),
+        message_id=fields.get(b"MESSAGE-ID"),
+        references=fields.get(b"REFERENCES"),
+    )
+
+
+def _addresses(fields: dict[bytes, bytes], name: bytes) -> tuple[Address, ...]:
+    value = fields.get(name)
+    return parse_addresses(value) if value else ()
+
+
+def parse_addresses(value: bytes) -> tuple[Address, ...]:
+    """An unfolded address list. What is no address is told as well as it goes, with a host that says so."""
+    reader = _AddressReader()
+    at = 0
+    while at < len(value):
+        match = _TOKEN.match(value, at)
+        if match is None:
+            at += 1
+            continue
+        at = match.end()
+        kind, token = match.lastgroup, match.group()
+        if kind == "comment":
+            begin, at = at, end_of_comment(value, at - 1)
+            reader.comment(value[begin:at].removesuffix(b")"))
+        elif kind == "space":
+            reader.space()
+        elif kind == "special":
+            reader.special(token)
+        else:
+            reader.word(unquote(token))
+    return reader.finish()
+
+
+class _AddressReader:
+    """Gathers words until something ends an address. `_words` holds the phrase or local part, with the spaces in it."""
+
+    __slots__ = ("_angle", "_comment", "_found", "_group", "_host", "_name", "_route", "_words")
+
+    def __init__(self) -> None:
+        self._found: list[Address] = []
+        self._group = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._words: list[bytes] = []
+        self._host: list[bytes] | None = None
+        self._name: bytes | None = None
+        self._route: bytes | None = None
+        self._comment: bytes | None = None
+        self._angle = False
+
+    def word(self, token: bytes) -> None:
+        (self._words if self._host is None else self._host).append(token)
+
+    def space(self) -> None:
+        if self._host is None and not self._angle and self._words and self._words[-1] != b" ":
+            self._words.append(b" ")
+
+    def comment(self, text: bytes) -> None:
+        if self._comment is None:
+            self._comment = text.strip()
+        self.space()
+
+    def special(self, token: bytes) -> None:
+        match token:
+            case b"," if self._angle and self._route is None and self._is_route:
+                self._host = [*(self._host or []), b",@"]
+            case b"@" if self._host is None:
+                self._host = []
+            case b"@":
+                if self._host and self._host[-1] != b",@":
+                    self._host.append(b"@")
+            case b"<" if not self._angle:
+                # without a name before it, a comment will do
+                self._name = self._phrase() or None
+                self._words, self._host, self._angle = [], None, True
+            case b":" if self._angle:
+                self._end_route()
+            case b":" if not self._group:
+                self._found.append(Address(None, None, self._phrase(), None))
+                self._group = True
+                self._reset()
+            case b">":
+                self._angle = False
+            case b"," | b";":
+                self._end_address()
+                if token == b";":
+                    self._end_group()
+            case _:
+                pass
+
+    @property
+    def _is_route(self) -> bool:
+        """Within `<`, an at-sign came first: `<@relay,@relay:user@host>`."""
+        return self._host is not None and not self._words
+
+    def _end_route(self) -> None:
+        if self._is_route and self._route is None:
+            self._route = b"@" + b"".join(self._host or [])
+            self._host = None
+
+    def _phrase(self) -> bytes:
+        words = self._words if self._host is None else [*self._words, b"@", *self._host]
+        return b"".join(words).strip()
+
+    def _end_address(self) -> None:
+        mailbox = b"".join(self._words).strip()
+        if mailbox or self._host is not None or self._name is not None:
+            host = b"".join(self._host or []) or MISSING_HOST
+            name = self._name if self._name is not None else self._comment
+            self._found.append(Address(name or None, self._route, mailbox, host))
+        self._reset()
+
+    def _end_group(self) -> None:
+        if self._group:
+            self._found.append(Address(None, None, None, None))
+            self._group = False
+
+    def finish(self) -> tuple[Address, ...]:
+        self._end_address()
+        self._end_group()
+        return tuple(self._found)

@@ -1,0 +1,243 @@
+"""The parts of a message by octet offsets, in one pass: RFC 2045, RFC 2046, exact on hostile mail.
+
+Never raises. Time is linear in the size of the message whatever its nesting: every octet is searched once for
+boundaries and once for blank lines, however many boundaries are open. Limits: what lies deeper than `MAX_DEPTH` or
+behind `MAX_PARTS` parts is left whole.
+"""
+
+import re
+from typing import Final
+
+from murder.mime.envelope import envelope_of
+from murder.mime.field import (
+    first_fields,
+    parse_disposition,
+    parse_languages,
+    parse_media,
+    parse_token,
+)
+from murder.model.part import RFC822, Parameters, Part
+
+MAX_DEPTH: Final = 100  # multiparts and messages within each other; Cyrus allows 100 too
+MAX_PARTS: Final = 50_000
+
+_TEXT: Final = (b"TEXT", b"PLAIN")
+_TEXT_PARAMETERS: Final[Parameters] = ((b"CHARSET", b"us-ascii"),)
+_OCTETS: Final = (b"APPLICATION", b"OCTET-STREAM")
+_BLANK_LINE: Final = re.compile(rb"\n\r?\n")
+
+_CONTENT_FIELDS: Final = frozenset(
+    b"CONTENT-TYPE CONTENT-TRANSFER-ENCODING CONTENT-ID CONTENT-DESCRIPTION CONTENT-DISPOSITION"
+    b" CONTENT-LANGUAGE CONTENT-LOCATION CONTENT-MD5".split()
+)
+_MESSAGE_FIELDS: Final = _CONTENT_FIELDS | frozenset(
+    b"DATE SUBJECT FROM SENDER REPLY-TO TO CC BCC IN-REPLY-TO MESSAGE-ID REFERENCES".split()
+)
+
+
+def parse_structure(octets: bytes | memoryview) -> Part:
+    """The whole message as a part, with its envelope and all that is in it."""
+    parser = _Parser(octets if isinstance(octets, bytes) else bytes(octets))
+    return parser.entity(0, 0, is_message=True)
+
+
+class _Delimiter:
+    """A line that is a boundary of an open multipart. `level` counts from the outermost; `text_end` is where the
+    octets before it end, without their last line end; `next_start` begins the line behind."""
+
+    __slots__ = ("is_last", "level", "line_start", "next_start", "text_end")
+
+    def __init__(
+        self, level: int, text_end: int, line_start: int, next_start: int, is_last: bool
+    ) -> None:
+        self.level = level
+        self.text_end = text_end
+        self.line_start = line_start
+        self.next_start = next_start
+        self.is_last = is_last
+
+
+class _Parser:
+    """One walk over a message. `_found` is the delimiter at which the last entity stopped, None at the end of all."""
+
+    __slots__ = ("_blank", "_boundaries", "_found", "_lengths", "_levels", "_octets", "_parts")
+
+    def __init__(self, octets: bytes) -> None:
+        self._octets = octets
+        self._boundaries: list[bytes] = []  # open ones, outermost first
+        self._levels: dict[bytes, int] = {}  # boundary -> its level, the outermost of equal ones
+        self._lengths: list[int] = []  # of the open boundaries, ascending, each once
+        self._found: _Delimiter | None = None
+        self._blank = -1  # start of the last blank line found, so that none is searched for twice
+        self._parts = 0
+
+    def entity(
+        self,
+        start: int,
+        depth: int,
+        is_message: bool = False,
+        default: tuple[bytes, bytes] = _TEXT,
+    ) -> Part:
+        """The part whose header begins at `start`, up to the next delimiter of an open multipart."""
+        self._parts += 1
+        header_end = self._end_of_header(start)
+        early = self._next_delimiter(start, header_end) if self._boundaries else None
+        body_start = header_end
+        if early is not None:
+            body_start = max(start, early.line_start)
+        fields = first_fields(
+            self._octets, start, body_start, _MESSAGE_FIELDS if is_message else _CONTENT_FIELDS
+        )
+        media, parameters = _media_of(fields, default)
+        children: tuple[Part, ...] = ()
+        if early is not None:
+            self._found = early
+        else:
+            boundary = next((value for key, value in parameters if key == b"BOUNDARY"), b"")
+            children = self._children(media, boundary.rstrip(b" \t"), body_start, depth)
+        body_end = len(self._octets)
+        if self._found is not None:
+            body_end = max(body_start, self._found.text_end)
+        if media[0] == b"MULTIPART" and not children:
+            media, parameters = _TEXT, _TEXT_PARAMETERS
+        elif media == RFC822 and not children:
+            media, parameters = _OCTETS, ()
+        return self._part(
+            fields, media, parameters, start, body_start, body_end, children, is_message
+        )
+
+    def _part(
+        self,
+        fields: dict[bytes, bytes],
+        media: tuple[bytes, bytes],
+        parameters: Parameters,
+        start: int,
+        body_start: int,
+        body_end: int,
+        children: tuple[Part, ...],
+        is_message: bool,
+    ) -> Part:
+        counts_lines = media[0] == b"TEXT" or media == RFC822
+        disposition = fields.get(b"CONTENT-DISPOSITION")
+        return Part(
+            media,
+            parameters,
+            start,
+            body_start,
+            body_end,
+            self._octets.count(b"\n", body_start, body_end) if counts_lines else 0,
+            fields.get(b"CONTENT-ID"),
+            fields.get(b"CONTENT-DESCRIPTION"),
+            parse_token(fields.get(b"CONTENT-TRANSFER-ENCODING", b"")) or b"7BIT",
+            fields.get(b"CONTENT-MD5"),
+            parse_disposition(disposition) if disposition else None,
+            parse_languages(fields.get(b"CONTENT-LANGUAGE", b"")),
+            fields.get(b"CONTENT-LOCATION"),
+            children,
+            envelope_of(fields) if is_message else None,
+        )
+
+    def _children(
+        self, media: tuple[bytes, bytes], boundary: bytes, body_start: int, depth: int
+    ) -> tuple[Part, ...]:
+        """What is in a multipart or message; leaves `_found` at the delimiter behind it."""
+        if depth < MAX_DEPTH and self._parts < MAX_PARTS:
+            if media == RFC822:
+                return (self.entity(body_start, depth + 1, is_message=True),)
+            if media[0] == b"MULTIPART" and boundary:
+                default = RFC822 if media[1] == b"DIGEST" else _TEXT
+                return self._parts_of(boundary, body_start, depth, default)
+        self._found = self._next_delimiter(body_start, len(self._octets))
+        return ()
+
+    def _parts_of(
+        self, boundary: bytes, body_start: int, depth: int, default: tuple[bytes, bytes]
+    ) -> tuple[Part, ...]:
+        level = len(self._boundaries)
+        self._boundaries.append(boundary)
+        self._levels.setdefault(boundary, level)
+        self._lengths = sorted({len(one) for one in self._boundaries})
+        parts: list[Part] = []
+        found = self._next_delimiter(body_start, len(self._octets))
+        while found is not None and found.level == level and not found.is_last:
+            if self._parts >= MAX_PARTS:
+                break
+            parts.append(self.entity(found.next_start, depth + 1, default=default))
+            found = self._found
+        self._boundaries.pop()
+        if self._levels.get(boundary) == level:
+            del self._levels[boundary]
+        self._lengths = sorted({len(one) for one in self._boundaries})
+        if found is not None and found.level >= level:  # closed (or given up): the epilogue
+            found = self._next_delimiter(found.next_start, len(self._octets))
+        self._found = found
+        return tuple(parts)
+
+    def _end_of_header(self, start: int) -> int:
+        """Behind the blank line that ends the header at `start`; the end of the message if there is none."""
+        octets = self._octets
+        if octets.startswith(b"\r\n", start):
+            return start + 2
+        if octets.startswith(b"\n", start):
+            return start + 1
+        if self._blank < start:
+            match = _BLANK_LINE.search(octets, start)
+            self._blank = match.start() if match is not None else len(octets)
+        if self._blank >= len(octets):
+            return len(octets)
+        return octets.index(b"\n", self._blank + 1) + 1
+
+    def _next_delimiter(self, start: int, end: int) -> _Delimiter | None:
+        """The first line in `[start, end)` that is a delimiter of an open multipart."""
+        if not self._levels:
+            return None
+        octets = self._octets
+        at = octets.find(b"\n--", max(0, start - 1), end)
+        while at >= 0:
+            line_end = octets.find(b"\n", at + 1)
+            if line_end < 0:
+                line_end = len(octets)
+            found = self._match(at, octets[at + 3 : line_end], line_end)
+            if found is not None:
+                return found
+            at = octets.find(b"\n--", line_end, end)
+        return None
+
+    def _match(self, at: int, line: bytes, line_end: int) -> _Delimiter | None:
+        """Whether what follows `--` is an open boundary: white space may follow, or `--` and then anything."""
+        bare = line.rstrip(b" \t\r")
+        level = self._levels.get(bare)
+        is_last = False
+        if level is None:
+            level = self._longer_match(line)
+            if level is None:
+                return None
+            is_last = line.startswith(b"--", len(self._boundaries[level]))
+        text_end = at - 1 if at and self._octets[at - 1] == 0x0D else at
+        return _Delimiter(level, text_end, at + 1, min(line_end + 1, len(self._octets)), is_last)
+
+    def _longer_match(self, line: bytes) -> int | None:
+        """The level of the boundary that the line begins with, outermost first. Costs no more than the line is long."""
+        levels = []
+        for length in self._lengths:
+            if length >= len(line):
+                break
+            level = self._levels.get(line[:length])
+            if level is not None and (
+                line.startswith(b"--", length) or line[length : length + 1] in (b" ", b"\t", b"\r")
+            ):
+                levels.append(level)
+        return min(levels, default=None)
+
+
+def _media_of(
+    fields: dict[bytes, bytes], default: tuple[bytes, bytes]
+) -> tuple[tuple[bytes, bytes], Parameters]:
+    """Type and parameters, or the default's (RFC 2045 §5.2, RFC 2046 §5.1.5)."""
+    found = parse_media(fields.get(b"CONTENT-TYPE", b""))
+    if found is None:
+        return default, _TEXT_PARAMETERS if default == _TEXT else ()
+    media, parameters = found
+    if media[0] == b"TEXT" and not any(name == b"CHARSET" for name, _ in parameters):
+        parameters = (*parameters, *_TEXT_PARAMETERS)
+    return media, parameters

@@ -1,0 +1,137 @@
+"""A structure in a few hundred octets, for a store's cache: JSON of nested lists, octets as Latin-1.
+
+JSON, because reading it runs in C, and no octets in a cache file can make it run code. Versioned: what this
+version did not write is not read, and the caller parses the message again.
+"""
+
+import json
+from typing import Any, Final
+
+from murder.model.part import Address, Envelope, Part
+
+VERSION: Final = 1
+MAX_SUMMARY_OCTETS: Final = 64 * 1024  # above it parsing again is the better deal than keeping
+
+
+def dump_structure(root: Part) -> bytes | None:
+    """The summary, or None where it would be too large to be kept."""
+    text = json.dumps([VERSION, _dump_part(root)], ensure_ascii=False, separators=(",", ":"))
+    octets = text.encode("utf-8")
+    return octets if len(octets) <= MAX_SUMMARY_OCTETS else None
+
+
+def load_structure(summary: bytes) -> Part | None:
+    """The structure, or None where these octets are no summary of this version."""
+    try:
+        version, root = json.loads(summary)
+        return _load_part(root) if version == VERSION else None
+    except (ValueError, TypeError, IndexError, AttributeError, RecursionError):
+        return None
+
+
+def _text(octets: bytes | None) -> str | None:
+    return None if octets is None else octets.decode("latin-1")
+
+
+def _octets(text: Any) -> bytes | None:
+    return None if text is None else text.encode("latin-1")
+
+
+def _dump_pairs(pairs: tuple[tuple[bytes, bytes], ...]) -> list[str]:
+    return [octets.decode("latin-1") for pair in pairs for octets in pair]
+
+
+def _load_pairs(flat: list[str]) -> tuple[tuple[bytes, bytes], ...]:
+    words = [text.encode("latin-1") for text in flat]
+    return tuple(zip(words[0::2], words[1::2], strict=True))
+
+
+def _dump_part(part: Part) -> list[Any]:
+    disposition = part.disposition
+    return [
+        part.media[0].decode("latin-1"),
+        part.media[1].decode("latin-1"),
+        _dump_pairs(part.parameters),
+        part.header_start,
+        part.body_start,
+        part.body_end,
+        part.lines,
+        _text(part.content_id),
+        _text(part.description),
+        _text(part.encoding),
+        _text(part.md5),
+        None if disposition is None else [_text(disposition[0]), _dump_pairs(disposition[1])],
+        [_text(language) for language in part.languages],
+        _text(part.location),
+        [_dump_part(child) for child in part.children],
+        None if part.envelope is None else _dump_envelope(part.envelope),
+    ]
+
+
+def _load_part(fields: list[Any]) -> Part:
+    disposition = fields[11]
+    return Part(
+        media=(fields[0].encode("latin-1"), fields[1].encode("latin-1")),
+        parameters=_load_pairs(fields[2]),
+        header_start=int(fields[3]),
+        body_start=int(fields[4]),
+        body_end=int(fields[5]),
+        lines=int(fields[6]),
+        content_id=_octets(fields[7]),
+        description=_octets(fields[8]),
+        encoding=fields[9].encode("latin-1"),
+        md5=_octets(fields[10]),
+        disposition=None
+        if disposition is None
+        else (disposition[0].encode("latin-1"), _load_pairs(disposition[1])),
+        languages=tuple(language.encode("latin-1") for language in fields[12]),
+        location=_octets(fields[13]),
+        children=tuple(map(_load_part, fields[14])),
+        envelope=None if fields[15] is None else _load_envelope(fields[15]),
+    )
+
+
+def _dump_addresses(addresses: tuple[Address, ...]) -> list[list[str | None]]:
+    return [
+        [_text(one.name), _text(one.route), _text(one.mailbox), _text(one.host)]
+        for one in addresses
+    ]
+
+
+def _load_addresses(rows: list[list[Any]]) -> tuple[Address, ...]:
+    return tuple(Address(*map(_octets, row)) for row in rows)
+
+
+def _dump_envelope(envelope: Envelope) -> list[Any]:
+    """Sender and Reply-To that only repeat From are written as 0."""
+    from_ = envelope.from_
+    return [
+        _text(envelope.date),
+        _text(envelope.subject),
+        _dump_addresses(from_),
+        0 if envelope.sender == from_ else _dump_addresses(envelope.sender),
+        0 if envelope.reply_to == from_ else _dump_addresses(envelope.reply_to),
+        _dump_addresses(envelope.to),
+        _dump_addresses(envelope.cc),
+        _dump_addresses(envelope.bcc),
+        _text(envelope.in_reply_to),
+        _text(envelope.message_id),
+        _text(envelope.references),
+    ]
+
+
+def _load_envelope(fields: list[Any]) -> Envelope:
+    from_ = _load_addresses(fields[2])
+    return Envelope(
+        date=_octets(fields[0]),
+        subject=_octets(fields[1]),
+        from_=from_,
+        sender=from_ if fields[3] == 0 else _load_addresses(fields[3]),
+        reply_to=from_ if fields[4] == 0 else _load_addresses(fields[4]),
+        to=_load_addresses(fields[5]),
+        cc=_load_addresses(fields[6]),
+        bcc=_load_addresses(fields[7]),
+        in_reply_to=_octets(fields[8]),
+        message_id=_octets(fields[9]),
+        references=_octets(fields[10]),
+    )

@@ -1,0 +1,179 @@
+"""Decoding: transfer encodings, encoded words, character sets, dates; and what SEARCH finds."""
+
+import base64
+import quopri
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from murder.errors import Code, Refusal
+from murder.mime.decode import decode_base64, decode_text, decode_transfer
+from murder.mime.header import decode_value, parse_date
+from murder.mime.section import decoded_octets
+from murder.mime.structure import parse_structure
+from murder.mime.text import body_has, fold, header_has, text_has
+
+VALUES = [
+    (b"plain", "plain"),
+    (b"a\r\n b", "a b"),
+    (b"=?ISO-8859-1?Q?a?=", "a"),
+    (b"=?ISO-8859-1?Q?a?= b", "a b"),
+    (b"=?ISO-8859-1?Q?a?= =?ISO-8859-1?Q?b?=", "ab"),
+    (b"=?ISO-8859-1?Q?a?=\r\n   =?ISO-8859-2?Q?b?=", "ab"),
+    (b"=?ISO-8859-1?Q?a_b?=", "a b"),
+    (b"x =?utf-8?B?w7w=?= y", "x ü y"),
+    (b"=?utf-8*de?q?=C3=BC?=", "ü"),
+    # a character cut in two
+    (b"=?utf-8?B?ww==?= =?utf-8?B?vA==?=", "ü"),
+    (b"=?utf-8?q?=C3?= =?UTF-8?q?=BC?=", "ü"),
+    (b"=?x-none?q?abc?=", "abc"),
+    (b"=?utf-8?b?not base64?=", decode_text(decode_base64(b"not base64"), "utf-8")),
+    (b"=?broken", "=?broken"),
+    (b"\xc3\xbc", "ü"),
+    (b"\xfc", "ü"),
+    (b"=?iso-2022-jp?B?GyRCRnxLXBsoQg==?=", "日本"),
+    (b"", ""),
+]
+
+
+@pytest.mark.parametrize(("value", "text"), VALUES)
+def test_encoded_words_are_decoded(value: bytes, text: str) -> None:
+    assert decode_value(value) == text
+
+
+BODIES = [
+    (b"YWJj\r\nZGVm\r\n", b"BASE64", b"abcdef"),
+    (b"YQ==\r\nYg==", b"BASE64", b"ab"),
+    (b"YW!Jj", b"BASE64", b"abc"),
+    (b"YWJjZ", b"BASE64", b"abc"),
+    (b"YWI", b"BASE64", b"ab"),
+    (b"a=20b=\r\nc  \r\n=zz", b"QUOTED-PRINTABLE", b"a bc\r\n=zz"),
+    (b"\x00\xff", b"BINARY", b"\x00\xff"),
+]
+
+
+@pytest.mark.parametrize(("body", "encoding", "octets"), BODIES)
+def test_transfer_encodings_are_undone(body: bytes, encoding: bytes, octets: bytes) -> None:
+    assert decode_transfer(body, encoding) == octets
+
+
+@given(st.binary(max_size=200))
+def test_encodings_of_the_standard_library_are_undone(octets: bytes) -> None:
+    assert decode_transfer(base64.encodebytes(octets), b"BASE64") == octets
+    assert decode_transfer(quopri.encodestring(octets), b"QUOTED-PRINTABLE") == octets
+
+
+@given(st.binary(max_size=100))
+def test_no_octets_raise(octets: bytes) -> None:
+    decode_transfer(octets, b"BASE64")
+    decode_transfer(octets, b"QUOTED-PRINTABLE")
+    decode_value(octets)
+    decode_value(b"=?utf-8?b?" + octets + b"?=")
+    parse_date(octets)
+    for charset in ("utf-7", "utf-16", "iso-2022-jp", "hz", "gb2312", "x"):
+        decode_text(octets, charset)
+
+
+DATES = [
+    (
+        b"Wed, 17 Jul 1996 02:23:25 -0700 (PDT)",
+        datetime(1996, 7, 17, 2, 23, 25, tzinfo=timezone(-timedelta(hours=7))),
+    ),
+    (b"17 Jul 96 02:23 GMT", datetime(1996, 7, 17, 2, 23, tzinfo=UTC)),
+    (b"Mon, 1 Jan 2024 00:00:60 +0000", datetime(2024, 1, 1, 0, 0, 59, tzinfo=UTC)),
+    (b"nonsense", None),
+    (b"", None),
+    (b"Wed, 99 Jul 1996 02:23:25 -0700", None),
+    (b"Wed, 17 Jul 1996 02:23:25 +99999", None),
+]
+
+
+@pytest.mark.parametrize(("value", "moment"), DATES)
+def test_dates_are_read_or_not(value: bytes, moment: datetime | None) -> None:
+    assert parse_date(value) == moment
+
+
+def test_folding_forgets_case_and_how_accents_are_made() -> None:
+    assert fold("STRASSE") == fold("straße")
+    assert fold("Ü") == fold("u\u0308")
+    assert fold("ﬁ") == fold("FI")
+    assert fold("abc") == "abc"
+    assert fold("ΟΔΟΣ") == fold("οδος")
+
+
+MAIL = b"""\
+From: =?utf-8?q?J=C3=BCrgen?= <j@example.org>
+Subject: Gr\xc3\xbc\xc3\x9fe
+ aus Berlin
+X-Empty:
+Content-Type: multipart/mixed; boundary=b
+
+preamble words
+--b
+Content-Type: text/plain; charset=koi8-r
+Content-Transfer-Encoding: base64
+
+8NLJ18XU
+--b
+Content-Type: message/rfc822
+
+Subject: Inner =?utf-8?q?S=C3=BCbject?=
+
+inner body
+--b
+Content-Type: application/octet-stream
+
+attachment words
+--b
+Content-Type: text/plain
+Content-Transfer-Encoding: x-strange
+
+strange words
+--b--
+""".replace(b"\n", b"\r\n")
+ROOT = parse_structure(MAIL)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("from", "jürgen", True),
+        ("FROM", "EXAMPLE", True),
+        ("subject", "grüsse aus", True),
+        ("subject", "nothing", False),
+        ("x-empty", "", True),
+        ("x-missing", "", False),
+    ],
+)
+def test_header_search(name: str, text: str, found: bool) -> None:
+    assert header_has(MAIL, ROOT, name, text) is found
+
+
+@pytest.mark.parametrize(
+    ("text", "in_body", "in_text"),
+    [
+        ("Привет", True, True),
+        ("привет", True, True),
+        ("inner body", True, True),
+        ("inner sübject", True, True),
+        ("strange words", True, True),
+        ("attachment words", False, False),
+        ("Berlin", False, True),
+        ("", True, True),
+    ],
+)
+def test_body_and_text_search(text: str, in_body: bool, in_text: bool) -> None:
+    assert body_has(memoryview(MAIL), ROOT, text) is in_body
+    assert text_has(memoryview(MAIL), ROOT, text) is in_text
+
+
+def test_binary_sections() -> None:
+    view = memoryview(MAIL)
+    assert decoded_octets(view, ROOT, (1,)) == "Привет".encode("koi8-r")
+    assert decoded_octets(view, ROOT, ()) == MAIL
+    assert decoded_octets(view, ROOT, (9,)) is None
+    with pytest.raises(Refusal) as caught:
+        decoded_octets(view, ROOT, (4,))
+    assert caught.value.code is Code.UNKNOWN_CTE
