@@ -1,0 +1,155 @@
+"""A message on its way in: in memory while it is small, then in a file of this process's own folder.
+
+A file becomes a message by a hard link into each root that takes it: one stored copy for many recipients. Until the
+roots have committed, a third link `incoming/PROCESS/ROOT/NAME` says where it went; after a crash the next start finds
+it and removes a link that no row names.
+"""
+
+import contextlib
+import fcntl
+import mmap
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from plugins.store_spool.root import Root, as_refusal, make_folder, sync_folder
+
+FILE_MODE: Final = 0o600
+
+
+class SpoolIncoming:
+    """See murder.api.store.Incoming."""
+
+    def __init__(self, area: "IncomingArea", inline_octets: int) -> None:
+        self._area = area
+        self._inline_octets = inline_octets
+        self._memory = bytearray()
+        self._file: BinaryIO | None = None
+        self._path: Path | None = None
+        self._map: mmap.mmap | None = None
+        self._synced = False
+        self._size = 0
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether it is small enough to stand in the database."""
+        return self._file is None
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._size += len(data)
+        if self._file is None:
+            self._memory += data
+            if len(self._memory) > self._inline_octets:
+                self._spill()
+            return
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise as_refusal(error, self._path or Path()) from error
+
+    def _spill(self) -> None:
+        self._path = self._area.folder / secrets.token_hex(16)
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE)
+            self._file = os.fdopen(descriptor, "w+b", buffering=256 * 1024)
+            self._file.write(self._memory)
+        except OSError as error:
+            raise as_refusal(error, self._path) from error
+        self._memory = bytearray()
+
+    def octets(self) -> memoryview:
+        if self._file is None:
+            return memoryview(bytes(self._memory))
+        if self._map is None or len(self._map) != self._size:
+            self._flush()
+            self._map = mmap.mmap(self._file.fileno(), self._size, access=mmap.ACCESS_READ)
+        return memoryview(self._map)
+
+    def _flush(self) -> None:
+        assert self._file is not None
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise as_refusal(error, self._path or Path()) from error
+
+    def link_into(self, root: Root) -> str:
+        """Make it a durable file of that root; its name there. Runs in the root's writer, before its commit."""
+        assert self._file is not None and self._path is not None
+        if not self._synced:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._synced = True
+        name = secrets.token_hex(16)
+        witness = self._area.folder / root.folder.name / name
+        witness.parent.mkdir(mode=0o700, exist_ok=True)
+        os.link(self._path, witness)
+        target = root.file_of(name)
+        make_folder(target.parent)
+        os.link(self._path, target)
+        sync_folder(target.parent)
+        return name
+
+    def dropped(self, root: Root, name: str) -> None:
+        """The root has not committed: the file is nobody's."""
+        with contextlib.suppress(OSError):
+            root.file_of(name).unlink()
+        self.settled(root, name)
+
+    def settled(self, root: Root, name: str) -> None:
+        """The witness is no longer needed."""
+        with contextlib.suppress(OSError):
+            (self._area.folder / root.folder.name / name).unlink()
+
+    def close(self) -> None:
+        if self._file is not None and self._path is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+        self._file = None
+        self._memory = bytearray()
+
+
+class IncomingArea:
+    """This process's folder for incoming messages. Its lock says that the process lives."""
+
+    def __init__(self, top: Path) -> None:
+        make_folder(top)
+        self.folder = top / secrets.token_hex(8)
+        self.folder.mkdir(mode=0o700)
+        self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, FILE_MODE)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def close(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os.close(self._lock)
+
+
+def dead_areas(top: Path) -> Iterator[Path]:
+    """Folders of processes that no longer live; each is held while the caller has it."""
+    for folder in sorted(top.iterdir()) if top.is_dir() else []:
+        try:
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, FILE_MODE)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield folder
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(lock)
+
+
+def witnesses(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """What a dead process was about to store: root folder name, file names."""
+    for root in folder.iterdir():
+        if root.is_dir():
+            yield root.name, [file.name for file in root.iterdir()]

@@ -1,0 +1,413 @@
+"""One open mailbox, as one reader sees it: reads from the read connection, changes through the root's writer."""
+
+import asyncio
+import mmap
+import secrets
+import sqlite3
+import time
+from array import array
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final
+
+from murder.api import FlagChange, NewMessage, Stored
+from murder.api import Mailbox as AnyMailbox
+from murder.errors import Code, Refusal
+from murder.model.message import Changes, MailboxStatus, Message, ModSeq, Uid, UidValidity
+from murder.model.name import MailboxName
+from plugins.store_spool import transfer
+from plugins.store_spool.incoming import SpoolIncoming
+from plugins.store_spool.root import Root
+from plugins.store_spool.rows import (
+    INSERT_MESSAGE,
+    Box,
+    as_list,
+    insert_body,
+    load_box,
+    remove_messages,
+    spelled,
+)
+from plugins.store_spool.schema import (
+    MESSAGE_COLUMNS,
+    SEEN_BIT,
+    to_bits,
+    to_keywords,
+    to_message,
+    to_seconds,
+)
+
+IN_THREAD: Final = 5_000  # more rows than this are read in a thread: they take longer than 10 ms
+
+
+class SpoolMailbox:
+    """See murder.api.store.Mailbox."""
+
+    def __init__(
+        self,
+        root: Root,
+        box_id: int,
+        name: MailboxName,
+        mailbox_id: str,
+        reader: str,
+        is_own: bool,
+        tell: Callable[[str], None],
+        transfers: "transfer.Transfers",
+    ) -> None:
+        self.root = root
+        self.box_id = box_id
+        self._name = name
+        self._mailbox_id = mailbox_id
+        self.reader = reader
+        self.is_own = is_own
+        self.tell = tell
+        self._transfers = transfers
+        self._is_open = True
+        root.users += 1
+
+    @property
+    def name(self) -> MailboxName:
+        return self._name
+
+    @property
+    def mailbox_id(self) -> str:
+        return self._mailbox_id
+
+    def close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self.root.users -= 1
+
+    # --- reading
+
+    def _numbers(self) -> tuple[int, ...]:
+        row = self.root.reader.execute(
+            "SELECT uid_validity, uid_next, highest_modseq, recent_from, messages, unseen, deleted, octets "
+            "FROM mailbox WHERE id=?",
+            (self.box_id,),
+        ).fetchone()
+        if row is None:
+            raise Refusal(Code.NONEXISTENT, "This mailbox has been deleted")
+        return tuple(row)
+
+    async def status(self) -> MailboxStatus:
+        validity, uid_next, modseq, recent_from, messages, unseen, deleted, octets = self._numbers()
+        if not self.is_own:
+            (seen,) = self.root.reader.execute(
+                "SELECT count(*) FROM seen WHERE mailbox=? AND reader=?", (self.box_id, self.reader)
+            ).fetchone()
+            unseen = messages - seen
+        recent = 0
+        if recent_from < uid_next:
+            (recent,) = self.root.reader.execute(
+                "SELECT count(*) FROM message WHERE mailbox=? AND uid>=?",
+                (self.box_id, recent_from),
+            ).fetchone()
+        return MailboxStatus(
+            messages,
+            unseen,
+            deleted,
+            octets,
+            Uid(uid_next),
+            UidValidity(validity),
+            ModSeq(modseq),
+            recent,
+        )
+
+    async def _read(self, size: int, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        """Rows; in a thread where there may be many."""
+
+        def fetch() -> list[tuple[Any, ...]]:
+            return self.root.reader.execute(sql, values).fetchall()
+
+        return await asyncio.to_thread(fetch) if size > IN_THREAD else fetch()
+
+    async def uids(self) -> Sequence[Uid]:
+        messages = self._numbers()[4]
+        rows = await self._read(
+            messages, "SELECT uid FROM message WHERE mailbox=? ORDER BY uid", (self.box_id,)
+        )
+        return array("I", [uid for (uid,) in rows])  # type: ignore[return-value] # Uid is int
+
+    async def messages(self, uids: Sequence[Uid] | None = None) -> Sequence[Message]:
+        select = f"SELECT {MESSAGE_COLUMNS} FROM message WHERE mailbox=?"
+        if uids is None:
+            size = self._numbers()[4]
+            rows = await self._read(size, f"{select} ORDER BY uid", (self.box_id,))
+        else:
+            rows = await self._read(
+                len(uids),
+                f"{select} AND uid IN (SELECT value FROM json_each(?)) ORDER BY uid",
+                (self.box_id, as_list(uids)),
+            )
+        return self._seen_by_reader(rows)
+
+    def _seen_by_reader(self, rows: list[tuple[Any, ...]]) -> list[Message]:
+        if self.is_own:
+            return [to_message(row) for row in rows]
+        seen = self._seen_uids([row[0] for row in rows])
+        return [
+            to_message(
+                (row[0], (row[1] & ~SEEN_BIT) | (SEEN_BIT if row[0] in seen else 0), *row[2:])
+            )
+            for row in rows
+        ]
+
+    def _seen_uids(self, uids: list[int]) -> set[int]:
+        found = self.root.reader.execute(
+            "SELECT uid FROM seen WHERE mailbox=? AND reader=? "
+            "AND uid IN (SELECT value FROM json_each(?))",
+            (self.box_id, self.reader, as_list(uids)),
+        )
+        return {uid for (uid,) in found}
+
+    async def changes(self, since: ModSeq) -> Changes:
+        modseq = self._numbers()[2]
+        if modseq <= since:
+            return Changes(ModSeq(modseq), (), ())
+        rows = await self._read(
+            0,
+            f"SELECT {MESSAGE_COLUMNS} FROM message WHERE mailbox=? AND modseq>? ORDER BY uid",
+            (self.box_id, since),
+        )
+        gone = self.root.reader.execute(
+            "SELECT uid FROM expunged WHERE mailbox=? AND modseq>? ORDER BY uid",
+            (self.box_id, since),
+        )
+        return Changes(
+            ModSeq(modseq), self._seen_by_reader(rows), [Uid(uid) for (uid,) in gone.fetchall()]
+        )
+
+    async def octets(self, uid: Uid) -> memoryview:
+        row = self.root.reader.execute(
+            "SELECT body.file, body.octets FROM message JOIN body ON body.id=message.body "
+            "WHERE mailbox=? AND uid=?",
+            (self.box_id, uid),
+        ).fetchone()
+        if row is None:
+            raise Refusal(Code.EXPUNGE_ISSUED, f"Message {uid} is no longer there")
+        name, octets = row
+        if name is None:
+            return memoryview(octets)
+        path = self.root.file_of(name)
+        try:
+            with path.open("rb") as file:
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except FileNotFoundError:
+            if await self.messages([uid]):
+                raise OSError(f"{path} is missing: run `murder ctl store check`") from None
+            raise Refusal(Code.EXPUNGE_ISSUED, f"Message {uid} is no longer there") from None
+
+    async def summary(self, uid: Uid) -> bytes | None:
+        row = self.root.reader.execute(
+            "SELECT body.summary FROM message JOIN body ON body.id=message.body "
+            "WHERE mailbox=? AND uid=?",
+            (self.box_id, uid),
+        ).fetchone()
+        return row[0] if row else None
+
+    async def keep_summary(self, uid: Uid, summary: bytes) -> None:
+        self.root.hint(
+            lambda db: db.execute(
+                "UPDATE body SET summary=? WHERE id=(SELECT body FROM message WHERE mailbox=? AND uid=?)",
+                (summary, self.box_id, uid),
+            )
+        )
+
+    async def claim_recent(self) -> Collection[Uid]:
+        _, uid_next, _, recent_from, *_ = self._numbers()
+        if recent_from >= uid_next:
+            return ()
+
+        def claim(db: sqlite3.Connection) -> list[Uid]:
+            (first,) = db.execute(
+                "SELECT recent_from FROM mailbox WHERE id=?", (self.box_id,)
+            ).fetchone() or (0,)
+            db.execute("UPDATE mailbox SET recent_from=uid_next WHERE id=?", (self.box_id,))
+            found = db.execute(
+                "SELECT uid FROM message WHERE mailbox=? AND uid>=?", (self.box_id, first)
+            )
+            return [Uid(uid) for (uid,) in found]
+
+        return frozenset(await self.root.write(claim))
+
+    # --- changing
+
+    async def _change(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        outcome = await self.root.write(work)
+        self.tell(self._mailbox_id)
+        return outcome
+
+    async def append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
+        linked: list[tuple[SpoolIncoming, str]] = []
+
+        def work(db: sqlite3.Connection) -> list[Uid]:
+            box = load_box(db, self.box_id)
+            box.modseq += 1
+            added = [self._add(db, box, new, linked) for new in messages]
+            box.save(db)
+            return added
+
+        try:
+            uids: list[Uid] = await self._change(work)
+        except Exception:
+            for incoming, name in linked:
+                incoming.dropped(self.root, name)
+            raise
+        for incoming, name in linked:
+            incoming.settled(self.root, name)
+        return uids
+
+    def _add(
+        self,
+        db: sqlite3.Connection,
+        box: Box,
+        new: NewMessage,
+        linked: list[tuple[SpoolIncoming, str]],
+    ) -> Uid:
+        incoming = new.incoming
+        assert isinstance(incoming, SpoolIncoming)
+        if incoming.is_inline:
+            body = insert_body(db, incoming.octets(), None)
+        else:
+            file = incoming.link_into(self.root)
+            linked.append((incoming, file))
+            body = insert_body(db, None, file)
+        saved = int(time.time())
+        date, zone = to_seconds(new.internal_date) if new.internal_date else (saved, 0)
+        bits, uid = self.own_bits(db, to_bits(new.flags), box.uid_next), box.take_uid()
+        keywords = spelled(db, self.box_id, to_keywords(new.flags))
+        row = (bits, keywords, date, zone, saved, incoming.size, box.modseq)
+        db.execute(
+            INSERT_MESSAGE,
+            (self.box_id, uid, *row, new.email_id or secrets.token_hex(10), body),
+        )
+        box.count(bits, incoming.size, 1)
+        return Uid(uid)
+
+    def own_bits(self, db: sqlite3.Connection, bits: int, uid: int) -> int:
+        """The bits that stand in the row; another reader's `\\Seen` stands in `seen`."""
+        if self.is_own:
+            return bits
+        if bits & SEEN_BIT:
+            db.execute("INSERT OR IGNORE INTO seen VALUES (?,?,?)", (self.box_id, self.reader, uid))
+        return bits & ~SEEN_BIT
+
+    async def change_flags(
+        self,
+        uids: Sequence[Uid],
+        change: FlagChange,
+        flags: frozenset[str],
+        unchanged_since: ModSeq | None = None,
+    ) -> Stored:
+        modified: list[Uid] = []
+        done: list[Uid] = []
+
+        def work(db: sqlite3.Connection) -> bool:
+            modified.clear()
+            done.clear()
+            box = load_box(db, self.box_id)
+            asked = _Asked(change, to_bits(flags), spelled(db, box.id, to_keywords(flags)).split())
+            modseq = box.modseq + 1
+            rows = db.execute(
+                "SELECT uid, flags, keywords, modseq FROM message WHERE mailbox=? "
+                "AND uid IN (SELECT value FROM json_each(?)) ORDER BY uid",
+                (box.id, as_list(uids)),
+            ).fetchall()
+            for uid, bits, keywords, at in rows:
+                if unchanged_since is not None and at > unchanged_since:
+                    modified.append(Uid(uid))
+                    continue
+                done.append(Uid(uid))
+                if self._put_flags(db, box, asked, (uid, bits, keywords), modseq):
+                    box.modseq = modseq
+            box.save(db)
+            return box.modseq == modseq
+
+        if await self.root.write(work):
+            self.tell(self._mailbox_id)
+        return Stored(await self.messages(done), tuple(modified))
+
+    def _put_flags(
+        self,
+        db: sqlite3.Connection,
+        box: Box,
+        asked: "_Asked",
+        row: tuple[int, int, str],
+        modseq: int,
+    ) -> bool:
+        """Change one message; whether anything changed."""
+        uid, bits, keywords = row
+        shown = bits
+        if not self.is_own:
+            seen = db.execute(
+                "SELECT 1 FROM seen WHERE mailbox=? AND reader=? AND uid=?",
+                (box.id, self.reader, uid),
+            ).fetchone()
+            shown = (bits & ~SEEN_BIT) | (SEEN_BIT if seen else 0)
+        new_shown, new_keywords = asked.bits(shown), asked.keywords(keywords)
+        if (new_shown, new_keywords) == (shown, keywords):
+            return False
+        stored = new_shown
+        if not self.is_own:
+            stored = (new_shown & ~SEEN_BIT) | (bits & SEEN_BIT)
+            self.own_bits(db, new_shown, uid)
+            if not new_shown & SEEN_BIT:
+                db.execute(
+                    "DELETE FROM seen WHERE mailbox=? AND reader=? AND uid=?",
+                    (box.id, self.reader, uid),
+                )
+        db.execute(
+            "UPDATE message SET flags=?, keywords=?, modseq=? WHERE mailbox=? AND uid=?",
+            (stored, new_keywords, modseq, box.id, uid),
+        )
+        box.count_flags(bits, -1)
+        box.count_flags(stored, 1)
+        return True
+
+    async def expunge(self, uids: Sequence[Uid]) -> Sequence[Uid]:
+        def work(db: sqlite3.Connection) -> list[Uid]:
+            box = load_box(db, self.box_id)
+            gone = remove_messages(db, box, uids)
+            box.save(db)
+            return gone
+
+        gone: list[Uid] = await self.root.write(work)
+        if gone:
+            self.tell(self._mailbox_id)
+        return gone
+
+    async def copy(self, uids: Sequence[Uid], target: AnyMailbox) -> Mapping[Uid, Uid]:
+        assert isinstance(target, SpoolMailbox)
+        return await self._transfers.copy(self, uids, target, remove=False)
+
+    async def move(self, uids: Sequence[Uid], target: AnyMailbox) -> Mapping[Uid, Uid]:
+        assert isinstance(target, SpoolMailbox)
+        return await self._transfers.copy(self, uids, target, remove=True)
+
+
+class _Asked:
+    """What a STORE asks for, applied to one message after the other."""
+
+    def __init__(self, change: FlagChange, bits: int, keywords: list[str]) -> None:
+        self._change = change
+        self._bits = bits
+        self._keywords = set(keywords)
+
+    def bits(self, before: int) -> int:
+        match self._change:
+            case FlagChange.ADD:
+                return before | self._bits
+            case FlagChange.REMOVE:
+                return before & ~self._bits
+            case FlagChange.REPLACE:
+                return self._bits
+
+    def keywords(self, before: str) -> str:
+        had = set(before.split())
+        match self._change:
+            case FlagChange.ADD:
+                after = had | self._keywords
+            case FlagChange.REMOVE:
+                after = had - self._keywords
+            case FlagChange.REPLACE:
+                after = self._keywords
+        return " ".join(sorted(after))

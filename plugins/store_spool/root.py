@@ -1,0 +1,182 @@
+"""One open root: a read connection for the event loop, a write connection for its writer, files beside them.
+
+Writers of different roots run in parallel in a small pool of threads (fsync and SQLite let go of the interpreter). All
+changes that wait for one root when its turn comes share one commit; each is undone alone (by a savepoint) if refused.
+"""
+
+import asyncio
+import contextlib
+import errno
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from murder.errors import Code, Refusal
+from plugins.store_spool.schema import connect
+
+T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], T]
+
+MAX_HINTS: Final = 1000  # summaries that may wait for a commit; beyond it they are dropped
+FULL_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@dataclass(slots=True)
+class _Job:
+    work: Callable[[sqlite3.Connection], Any]
+    future: "asyncio.Future[Any] | None"
+    outcome: Any = None
+    error: BaseException | None = None
+
+
+class Root:
+    """See the module. `folder` exists."""
+
+    def __init__(self, folder: Path, pool: ThreadPoolExecutor) -> None:
+        self.folder = folder
+        self._pool = pool
+        self._file = folder / "mail.db"
+        self._writer = connect(self._file, for_writing=True)
+        self.reader = connect(self._file, for_writing=False)
+        self._jobs: list[_Job] = []
+        self._hints = 0
+        self._running = False
+        self._lock = threading.Lock()
+        self.users = 0  # open mailboxes: a root in use is not closed
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.users and not self._running and not self._jobs
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Not closed meanwhile."""
+        self.users += 1
+        try:
+            yield
+        finally:
+            self.users -= 1
+
+    def close(self) -> None:
+        self.reader.close()
+        self._writer.close()
+
+    def file_of(self, name: str) -> Path:
+        """Where a message's file stands: spread over 256 folders."""
+        return self.folder / "files" / name[:2] / name
+
+    async def write(self, work: Work[T]) -> T:
+        """Do it in a transaction that is durable on return; raises what `work` raises, which is then undone."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._submit(_Job(work, future), loop)
+        return await asyncio.shield(future)  # a caller that is cancelled does not undo a commit
+
+    def hint(self, work: Work[object]) -> None:
+        """Do it with some later commit, or not at all."""
+        if self._hints < MAX_HINTS:
+            self._hints += 1
+            self._submit(_Job(work, None), asyncio.get_running_loop())
+
+    def _submit(self, job: _Job, loop: asyncio.AbstractEventLoop) -> None:
+        with self._lock:
+            self._jobs.append(job)
+            start = not self._running
+            self._running = True
+        if start:
+            self._pool.submit(self._drain, loop)
+
+    def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
+        while True:
+            with self._lock:
+                jobs, self._jobs = self._jobs, []
+                if not jobs:
+                    self._running = False
+                    return
+            self._commit(jobs)
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+                loop.call_soon_threadsafe(self._tell, jobs)
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        """All jobs in one durable transaction."""
+        writer = self._writer
+        try:
+            writer.execute("BEGIN IMMEDIATE")
+            for job in jobs:
+                self._run(job)
+            writer.execute("COMMIT")
+        except (sqlite3.Error, OSError) as error:
+            if writer.in_transaction:
+                writer.execute("ROLLBACK")
+            for job in jobs:
+                job.error = job.error or as_refusal(error, self._file)
+            return
+        if any(job.future is not None for job in jobs):
+            self._sweep()
+
+    def _run(self, job: _Job) -> None:
+        writer = self._writer
+        writer.execute("SAVEPOINT job")
+        try:
+            job.outcome = job.work(writer)
+        except Refusal as refusal:
+            job.error = refusal
+            writer.execute("ROLLBACK TO job")
+        writer.execute("RELEASE job")
+
+    def _sweep(self) -> None:
+        """Remove files whose last message is gone, now that this is durable."""
+        try:
+            files = [name for (name,) in self._writer.execute("SELECT file FROM garbage")]
+            for name in files:
+                self.file_of(name).unlink(missing_ok=True)
+            if files:
+                self._writer.execute("DELETE FROM garbage")
+        except (sqlite3.Error, OSError):
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")  # the next commit sweeps
+
+    def _tell(self, jobs: list[_Job]) -> None:
+        for job in jobs:
+            if job.future is None:
+                self._hints -= 1
+            elif not job.future.done():
+                if job.error is not None:
+                    job.future.set_exception(job.error)
+                else:
+                    job.future.set_result(job.outcome)
+
+
+def as_refusal(error: BaseException, file: Path) -> BaseException:
+    """A full disk is a refusal that clients understand; all else is told with the file's name."""
+    full = isinstance(error, OSError) and error.errno in FULL_DISK
+    if isinstance(error, sqlite3.Error):
+        full = error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
+    if full:
+        return Refusal(Code.OVER_QUOTA, "The disk of this server is full")
+    failure = OSError(f"{file}: {error}")
+    failure.__cause__ = error
+    return failure
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """A folder for its owner only, durable with all that lead to it."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    sync_folder(folder.parent)

@@ -1,0 +1,141 @@
+"""What a transaction does to the rows of a root: add, remove, count. Plain functions of a write connection.
+
+The counters of a mailbox change with its messages in the same transaction, so STATUS never counts.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from murder.errors import Code, Refusal
+from murder.model.message import MAX_UID, Uid
+from plugins.store_spool.schema import DELETED_BIT, SEEN_BIT
+
+INSERT_MESSAGE: Final = "INSERT INTO message VALUES (?,?,?,?,?,?,?,?,?,?,?)"
+
+
+@dataclass(slots=True)
+class Box:
+    """A mailbox's numbers, as they are at the beginning of a transaction and are written back at its end."""
+
+    id: int
+    uid_next: int
+    modseq: int
+    messages: int
+    unseen: int
+    deleted: int
+    octets: int
+
+    def save(self, db: sqlite3.Connection) -> None:
+        db.execute(
+            "UPDATE mailbox SET uid_next=?, highest_modseq=?, messages=?, unseen=?, deleted=?, octets=? "
+            "WHERE id=?",
+            (
+                *(self.uid_next, self.modseq, self.messages),
+                *(self.unseen, self.deleted, self.octets, self.id),
+            ),
+        )
+
+    def take_uid(self) -> int:
+        if self.uid_next >= MAX_UID:
+            raise Refusal(
+                Code.LIMIT, "This mailbox has used up its UIDs: copy its mail to a new one"
+            )
+        self.uid_next += 1
+        return self.uid_next - 1
+
+    def count(self, bits: int, size: int, sign: int) -> None:
+        self.messages += sign
+        self.octets += sign * size
+        self.count_flags(bits, sign)
+
+    def count_flags(self, bits: int, sign: int) -> None:
+        if not bits & SEEN_BIT:
+            self.unseen += sign
+        if bits & DELETED_BIT:
+            self.deleted += sign
+
+
+def load_box(db: sqlite3.Connection, box_id: int) -> Box:
+    """Raises Refusal(NONEXISTENT) where it has been deleted meanwhile."""
+    row = db.execute(
+        "SELECT id, uid_next, highest_modseq, messages, unseen, deleted, octets FROM mailbox WHERE id=?",
+        (box_id,),
+    ).fetchone()
+    if row is None:
+        raise Refusal(Code.NONEXISTENT, "This mailbox has been deleted")
+    return Box(*row)
+
+
+def spelled(db: sqlite3.Connection, box_id: int, keywords: Iterable[str]) -> str:
+    """Keywords as they were first written in this mailbox."""
+    words = []
+    for keyword in keywords:
+        key = (box_id, keyword.lower())
+        db.execute("INSERT OR IGNORE INTO keyword VALUES (?,?,?)", (*key, keyword))
+        found = db.execute("SELECT spelled FROM keyword WHERE mailbox=? AND folded=?", key)
+        words.append(found.fetchone()[0])
+    return " ".join(sorted(set(words)))
+
+
+def insert_body(db: sqlite3.Connection, octets: bytes | memoryview | None, file: str | None) -> int:
+    cursor = db.execute("INSERT INTO body (copies, file, octets) VALUES (1,?,?)", (file, octets))
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def as_list(numbers: Iterable[int]) -> str:
+    """For `IN (SELECT value FROM json_each(?))`."""
+    return json.dumps(list(numbers))
+
+
+def remove_messages(db: sqlite3.Connection, box: Box, uids: Iterable[Uid]) -> list[Uid]:
+    """Expunge: rows, counters, tombstones, octets that no other message shares. The caller saves the box."""
+    chosen = as_list(uids)
+    where = "mailbox=? AND uid IN (SELECT value FROM json_each(?))"
+    rows = db.execute(
+        f"SELECT uid, flags, size, body FROM message WHERE {where} ORDER BY uid", (box.id, chosen)
+    ).fetchall()
+    if not rows:
+        return []
+    box.modseq += 1
+    db.execute(f"DELETE FROM message WHERE {where}", (box.id, chosen))
+    db.execute(f"DELETE FROM seen WHERE {where}", (box.id, chosen))
+    db.executemany(
+        "INSERT INTO expunged VALUES (?,?,?)", [(box.id, box.modseq, row[0]) for row in rows]
+    )
+    for _, bits, size, _ in rows:
+        box.count(bits, size, -1)
+    release_bodies(db, [row[3] for row in rows])
+    return [Uid(row[0]) for row in rows]
+
+
+def release_bodies(db: sqlite3.Connection, bodies: Sequence[int]) -> None:
+    """One message fewer has each of these; what nobody has is removed, its file behind the commit."""
+    db.executemany("UPDATE body SET copies=copies-1 WHERE id=?", [(body,) for body in bodies])
+    unused = "copies<=0 AND id IN (SELECT value FROM json_each(?))"
+    chosen = as_list(bodies)
+    db.execute(
+        f"INSERT OR IGNORE INTO garbage SELECT file FROM body WHERE file IS NOT NULL AND {unused}",
+        (chosen,),
+    )
+    db.execute(f"DELETE FROM body WHERE {unused}", (chosen,))
+
+
+def remove_mailbox(db: sqlite3.Connection, box_id: int) -> None:
+    """A mailbox with everything in it."""
+    bodies = [body for (body,) in db.execute("SELECT body FROM message WHERE mailbox=?", (box_id,))]
+    for table in ("message", "expunged", "seen", "keyword"):
+        db.execute(f"DELETE FROM {table} WHERE mailbox=?", (box_id,))
+    release_bodies(db, bodies)
+    db.execute("DELETE FROM mailbox WHERE id=?", (box_id,))
+
+
+def next_uid_validity(db: sqlite3.Connection, now: int) -> int:
+    """Never given twice in this root: the time, or one more than the last."""
+    row = db.execute("SELECT value FROM meta WHERE key='uid_validity'").fetchone()
+    value = max(now, (row[0] if row else 0) + 1)
+    db.execute("INSERT OR REPLACE INTO meta VALUES ('uid_validity',?)", (value,))
+    return value

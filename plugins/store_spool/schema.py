@@ -1,0 +1,157 @@
+"""The database of one root: its tables, its format version, and how a row becomes a Message.
+
+`user_version` is the format: a newer one is refused with a sentence, an older one is migrated here. Dates are Unix
+seconds with the zone in minutes beside them; `\\Seen` of readers other than the owner is in `seen`.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, Final
+
+from murder.errors import Code, Refusal
+from murder.model.message import Message, ModSeq, Uid
+
+FORMAT: Final = 1
+FILE_MODE: Final = 0o600
+BUSY_MS: Final = 30_000  # a writer waits for another worker's commit; far above any
+READ_BUSY_MS: Final = (
+    1_000  # readers wait only for recovery after a crash, and block their event loop
+)
+CACHE_KIB: Final = 512  # of each connection; there are two for each open root
+
+SEEN, DELETED = "\\Seen", "\\Deleted"
+BITS: Final = {SEEN: 1, "\\Answered": 2, "\\Flagged": 4, DELETED: 8, "\\Draft": 16}
+SEEN_BIT, DELETED_BIT = BITS[SEEN], BITS[DELETED]
+
+TABLES: Final = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE mailbox (
+    id INTEGER PRIMARY KEY,
+    name BLOB NOT NULL UNIQUE,
+    mailbox_id TEXT NOT NULL UNIQUE,
+    uid_validity INTEGER NOT NULL,
+    uid_next INTEGER NOT NULL DEFAULT 1,
+    highest_modseq INTEGER NOT NULL DEFAULT 1,
+    recent_from INTEGER NOT NULL DEFAULT 1,
+    messages INTEGER NOT NULL DEFAULT 0,
+    unseen INTEGER NOT NULL DEFAULT 0,
+    deleted INTEGER NOT NULL DEFAULT 0,
+    octets INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE message (
+    mailbox INTEGER NOT NULL,
+    uid INTEGER NOT NULL,
+    flags INTEGER NOT NULL,
+    keywords TEXT NOT NULL,
+    internal_date INTEGER NOT NULL,
+    zone INTEGER NOT NULL,
+    save_date INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    modseq INTEGER NOT NULL,
+    email_id TEXT NOT NULL,
+    body INTEGER NOT NULL,
+    PRIMARY KEY (mailbox, uid)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX message_modseq ON message (mailbox, modseq);
+CREATE TABLE body (
+    id INTEGER PRIMARY KEY,
+    copies INTEGER NOT NULL,
+    file TEXT,
+    octets BLOB,
+    summary BLOB
+) STRICT;
+CREATE TABLE expunged (
+    mailbox INTEGER NOT NULL, modseq INTEGER NOT NULL, uid INTEGER NOT NULL,
+    PRIMARY KEY (mailbox, modseq, uid)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE seen (
+    mailbox INTEGER NOT NULL, reader TEXT NOT NULL, uid INTEGER NOT NULL,
+    PRIMARY KEY (mailbox, reader, uid)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE keyword (
+    mailbox INTEGER NOT NULL, folded TEXT NOT NULL, spelled TEXT NOT NULL,
+    PRIMARY KEY (mailbox, folded)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE subscription (name BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
+CREATE TABLE garbage (file TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+CREATE TABLE intent (id TEXT PRIMARY KEY, what TEXT NOT NULL) STRICT, WITHOUT ROWID;
+"""
+
+MESSAGE_COLUMNS: Final = (
+    "uid, flags, keywords, internal_date, zone, save_date, size, modseq, email_id, body"
+)
+
+
+def connect(file: Path, *, for_writing: bool) -> sqlite3.Connection:
+    """Open a root's database, making its tables first if there are none. Raises Refusal for a format it cannot read."""
+    if for_writing:
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, FILE_MODE))  # SQLite's own files take its mode
+    connection = sqlite3.connect(
+        file, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    connection.execute(f"PRAGMA busy_timeout={BUSY_MS if for_writing else READ_BUSY_MS}")
+    connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+    if for_writing:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        _make_tables(connection, file)
+    return connection
+
+
+def _make_tables(connection: sqlite3.Connection, file: Path) -> None:
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    if found > FORMAT:
+        raise Refusal(
+            Code.UNAVAILABLE,
+            f"{file} has format {found}; this murder knows formats up to {FORMAT}: run the newer one",
+        )
+    if found == FORMAT:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    (found,) = connection.execute("PRAGMA user_version").fetchone()  # another worker was faster
+    if found == 0:
+        for statement in TABLES.split(";"):
+            if statement.strip():
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={FORMAT}")
+    connection.execute("COMMIT")
+
+
+def to_bits(flags: Iterable[str]) -> int:
+    return sum(BITS[flag] for flag in flags if flag in BITS)
+
+
+def to_keywords(flags: Iterable[str]) -> list[str]:
+    return sorted(flag for flag in flags if flag not in BITS)
+
+
+def to_flags(bits: int, keywords: str) -> frozenset[str]:
+    named = [flag for flag, bit in BITS.items() if bits & bit]
+    return frozenset(named + keywords.split() if keywords else named)
+
+
+def to_seconds(date: datetime) -> tuple[int, int]:
+    """Unix seconds, and the zone in minutes."""
+    offset = date.utcoffset() or timedelta()
+    return int(date.timestamp()), int(offset.total_seconds() // 60)
+
+
+def to_date(seconds: int, zone: int) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone(timedelta(minutes=zone)) if zone else UTC)
+
+
+def to_message(row: tuple[Any, ...]) -> Message:
+    """From MESSAGE_COLUMNS."""
+    uid, bits, keywords, date, zone, saved, size, modseq, email_id, _ = row
+    return Message(
+        Uid(uid),
+        to_flags(bits, keywords),
+        to_date(date, zone),
+        size,
+        ModSeq(modseq),
+        datetime.fromtimestamp(saved, UTC),
+        email_id,
+    )

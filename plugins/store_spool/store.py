@@ -1,0 +1,298 @@
+"""All roots of a backend: finding, opening and closing them, and what a start after a crash finishes.
+
+`FOLDER/roots/HH/ROOT/mail.db` with `files/` beside it; ROOT is the user or the first part of a shared name,
+percent-encoded (hashed where that is too long), HH two digits of its hash. `FOLDER/incoming/` holds what comes in.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import secrets
+import sqlite3
+import time
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from murder.api import Incoming, MailboxStore, StoredMailbox, StoreListener, hookimpl
+from murder.errors import Code, Refusal
+from murder.model.message import UidValidity
+from murder.model.name import MailboxName, display, inbox_of, owner_of, split_domain
+from plugins.store_spool.incoming import IncomingArea, SpoolIncoming, dead_areas, witnesses
+from plugins.store_spool.mailbox import SpoolMailbox
+from plugins.store_spool.root import Root, make_folder
+from plugins.store_spool.rows import next_uid_validity, remove_mailbox
+from plugins.store_spool.transfer import INTENTS, Transfers, finish_intent, intents_of
+
+MAX_FOLDER_NAME: Final = 120  # octets; longer roots are named by their hash
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The table [plugins.store_spool]."""
+
+    folder: Path | None = field(
+        default=None, metadata={"doc": "Where mail is kept; empty: `spool` in `[node] data`."}
+    )
+    inline_bytes: int = field(
+        default=32 * 1024,
+        metadata={"doc": "Messages up to this size stand in the database, larger ones in files."},
+    )
+    writers: int = field(
+        default=8, metadata={"doc": "Users whose changes are made durable at the same time."}
+    )
+    max_open: int = field(
+        default=500, metadata={"doc": "Users' databases kept open, each worker (two files each)."}
+    )
+
+
+@hookimpl
+def make_store(settings: Settings, data_dir: Path) -> MailboxStore:
+    return SpoolStore(settings, settings.folder or data_dir / "spool")
+
+
+def root_of(name: MailboxName) -> bytes:
+    """The root a mailbox belongs to: its owner's INBOX, or the first part of a shared name."""
+    owner = owner_of(name)
+    if owner is not None:
+        return inbox_of(owner)
+    domain, rest = split_domain(name)
+    first = rest.split(b".", 1)[0]
+    return domain + b"!" + first if domain else first
+
+
+def folder_name(root: bytes) -> str:
+    """A file name for any octets, readable where it can be."""
+    shown = quote(root, safe="!@+=")
+    if len(shown) <= MAX_FOLDER_NAME and not shown.startswith("."):
+        return shown
+    return "~" + hashlib.sha256(root).hexdigest()[:40]
+
+
+class SpoolStore:
+    """See murder.api.store.MailboxStore."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings = settings
+        self.folder = folder
+        self._open: OrderedDict[str, Root] = OrderedDict()
+        self._listeners: list[StoreListener] = []
+        self._pool: ThreadPoolExecutor | None = None
+        self._area: IncomingArea | None = None
+        self._transfers: Transfers | None = None
+
+    # --- life
+
+    async def start(self) -> None:
+        try:
+            make_folder(self.folder)
+            self._area = IncomingArea(self.folder / "incoming")
+        except OSError as error:
+            raise Refusal(
+                Code.UNAVAILABLE, f"{error.filename}: {error.strerror}; mail cannot be kept there"
+            ) from error
+        self._pool = ThreadPoolExecutor(self._settings.writers, "spool")
+        self._transfers = Transfers(self._area)
+        await self._recover()
+
+    async def stop(self) -> None:
+        if self._pool is not None:
+            await asyncio.to_thread(self._pool.shutdown)
+        for root in self._open.values():
+            root.close()
+        self._open.clear()
+        if self._area is not None:
+            self._area.close()
+
+    async def _recover(self) -> None:
+        """Finish what dead processes had begun."""
+        for area in dead_areas(self.folder / "incoming"):
+            for folder, names in witnesses(area):
+                self._drop_unnamed(folder, names)
+            with contextlib.suppress(FileNotFoundError):
+                for folder in dict.fromkeys((area / INTENTS).read_text().split("\n")):
+                    await self._finish_intents(folder)
+            _remove_area(area)
+
+    def _drop_unnamed(self, folder: str, names: list[str]) -> None:
+        root = self._root_in(folder)
+        for name in names:
+            known = root.reader.execute("SELECT 1 FROM body WHERE file=?", (name,)).fetchone()
+            if not known:
+                root.file_of(name).unlink(missing_ok=True)
+
+    async def _finish_intents(self, folder: str) -> None:
+        if not folder or not self._path_of(folder).is_dir():
+            return
+        target = self._root_in(folder)
+        for identifier, what in intents_of(target):
+            with target.in_use():
+                await finish_intent(target, identifier, what, self._root_in(what["root"]))
+
+    # --- roots
+
+    def _path_of(self, folder: str) -> Path:
+        spread = hashlib.sha256(folder.encode()).hexdigest()[:2]
+        return self.folder / "roots" / spread / folder
+
+    def _root(self, name: MailboxName) -> Root:
+        return self._root_in(folder_name(root_of(name)))
+
+    def _root_in(self, folder: str) -> Root:
+        root = self._open.get(folder)
+        if root is not None:
+            self._open.move_to_end(folder)
+            return root
+        assert self._pool is not None
+        path = self._path_of(folder)
+        make_folder(path)
+        try:
+            root = Root(path, self._pool)
+        except sqlite3.Error as error:
+            raise OSError(f"{path / 'mail.db'}: {error}") from error
+        self._open[folder] = root
+        self._close_unused()
+        return root
+
+    def _close_unused(self) -> None:
+        if len(self._open) <= self._settings.max_open:
+            return
+        for folder, root in list(self._open.items())[:-1]:
+            if root.is_idle:
+                del self._open[folder]
+                root.close()
+                return
+
+    def _exists(self, name: MailboxName) -> bool:
+        return self._path_of(folder_name(root_of(name))).is_dir()
+
+    def _find(self, name: MailboxName) -> tuple[Root, int, str] | None:
+        """Root, row number and id of a mailbox."""
+        if not self._exists(name):
+            return None
+        root = self._root(name)
+        row = root.reader.execute(
+            "SELECT id, mailbox_id FROM mailbox WHERE name=?", (name,)
+        ).fetchone()
+        return (root, row[0], row[1]) if row else None
+
+    def folders(self) -> Iterator[str]:
+        """All roots there are."""
+        top = self.folder / "roots"
+        for spread in sorted(os.listdir(top)) if top.is_dir() else []:
+            yield from sorted(os.listdir(top / spread))
+
+    def _tell(self, mailbox_id: str) -> None:
+        for listener in self._listeners:
+            listener.mailbox_changed(mailbox_id)
+
+    # --- the contract
+
+    async def mailboxes(self) -> Sequence[StoredMailbox]:
+        found = []
+        for folder in self.folders():
+            rows = self._root_in(folder).reader.execute(
+                "SELECT name, mailbox_id, uid_validity FROM mailbox"
+            )
+            found += [
+                StoredMailbox(MailboxName(bytes(name)), identifier, UidValidity(validity))
+                for name, identifier, validity in rows.fetchall()
+            ]
+            await asyncio.sleep(0)
+        return found
+
+    async def create(
+        self, name: MailboxName, partition: str, mailbox_id: str = ""
+    ) -> StoredMailbox:
+        identifier = mailbox_id or secrets.token_hex(10)
+
+        def work(db: sqlite3.Connection) -> int:
+            if db.execute("SELECT 1 FROM mailbox WHERE name=?", (name,)).fetchone():
+                raise Refusal(Code.ALREADY_EXISTS, f"{display(name)} exists already")
+            validity = next_uid_validity(db, int(time.time()))
+            db.execute(
+                "INSERT INTO mailbox (name, mailbox_id, uid_validity) VALUES (?,?,?)",
+                (name, identifier, validity),
+            )
+            return validity
+
+        validity = await self._root(name).write(work)
+        return StoredMailbox(name, identifier, UidValidity(validity))
+
+    async def delete(self, name: MailboxName) -> None:
+        found = self._find(name)
+        if found is None:
+            return
+        root, box_id, mailbox_id = found
+        await root.write(lambda db: remove_mailbox(db, box_id))
+        self._tell(mailbox_id)
+
+    async def rename(self, old: MailboxName, new: MailboxName) -> None:
+        found, there = self._find(old), self._find(new)
+        if found is None:
+            if there is not None:
+                return  # it has been done
+            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(old)}")
+        if there is not None and there[2] != found[2]:
+            raise Refusal(Code.ALREADY_EXISTS, f"{display(new)} exists already")
+        source, target = found[0], self._root(new)
+        if source is target:
+            await source.write(lambda db: _rename(db, old, new))
+        elif there is not None:  # begun, and not finished
+            box_id = found[1]
+            await source.write(lambda db: remove_mailbox(db, box_id))
+        else:
+            assert self._transfers is not None
+            with source.in_use(), target.in_use():
+                await self._transfers.move_mailbox(source, old, target, new)
+        self._tell(found[2])
+
+    async def open(self, name: MailboxName, reader: str) -> SpoolMailbox:
+        found = self._find(name)
+        if found is None:
+            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(name)}")
+        root, box_id, mailbox_id = found
+        assert self._transfers is not None
+        is_own = owner_of(name) == reader
+        return SpoolMailbox(
+            root, box_id, name, mailbox_id, reader, is_own, self._tell, self._transfers
+        )
+
+    def incoming(self, expected_octets: int | None = None) -> Incoming:
+        assert self._area is not None
+        return SpoolIncoming(self._area, self._settings.inline_bytes)
+
+    async def subscriptions(self, user: str) -> Collection[MailboxName]:
+        if not self._exists(inbox_of(user)):
+            return ()
+        rows = self._root(inbox_of(user)).reader.execute("SELECT name FROM subscription")
+        return {MailboxName(bytes(name)) for (name,) in rows.fetchall()}
+
+    async def subscribe(self, user: str, name: MailboxName, subscribed: bool) -> None:
+        sql = "DELETE FROM subscription WHERE name=?"
+        if subscribed:
+            sql = "INSERT OR IGNORE INTO subscription VALUES (?)"
+        await self._root(inbox_of(user)).write(lambda db: db.execute(sql, (name,)))
+
+    def watch(self, listener: StoreListener) -> None:
+        self._listeners.append(listener)
+
+
+def _rename(db: sqlite3.Connection, old: MailboxName, new: MailboxName) -> Any:
+    return db.execute("UPDATE mailbox SET name=? WHERE name=?", (new, old))
+
+
+def _remove_area(area: Path) -> None:
+    for path in sorted(area.rglob("*"), reverse=True):
+        with contextlib.suppress(OSError):
+            if path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink()
+    with contextlib.suppress(OSError):
+        area.rmdir()

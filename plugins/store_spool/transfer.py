@@ -1,0 +1,335 @@
+"""What crosses mailboxes: COPY, MOVE, and renames from one root to another.
+
+Within a root it is one transaction. Across roots the target commits first, together with an *intent* that names what is
+to go from the source; then the source lets go; then the intent is cleared. A crash in between leaves the intent, which
+the next start finishes: at no moment is a message in neither root, and in the end it is in one.
+"""
+
+import json
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from murder.errors import Code, Refusal
+from murder.model.message import Uid
+from murder.model.name import MailboxName, display
+from plugins.store_spool.incoming import IncomingArea
+from plugins.store_spool.root import Root, make_folder, sync_folder
+from plugins.store_spool.rows import (
+    INSERT_MESSAGE,
+    as_list,
+    insert_body,
+    load_box,
+    remove_mailbox,
+    remove_messages,
+    spelled,
+)
+from plugins.store_spool.schema import MESSAGE_COLUMNS, SEEN_BIT, connect
+
+if TYPE_CHECKING:
+    from plugins.store_spool.mailbox import SpoolMailbox
+
+INTENTS: Final = "intents"  # file in a process's area: roots that may hold unfinished intents
+
+
+@dataclass(slots=True)
+class _Linked:
+    """Files that a transaction has brought into the target root, each with its witness."""
+
+    area: IncomingArea
+    target: Root
+    names: list[str] = field(default_factory=list)
+
+    def bring(self, source: Path) -> str:
+        name = secrets.token_hex(16)
+        witness = self.area.folder / self.target.folder.name / name
+        witness.parent.mkdir(mode=0o700, exist_ok=True)
+        os.link(source, witness)
+        self.names.append(name)
+        file = self.target.file_of(name)
+        make_folder(file.parent)
+        os.link(source, file)
+        sync_folder(file.parent)
+        return name
+
+    def dropped(self) -> None:
+        """The target has not committed: these files are nobody's."""
+        for name in self.names:
+            self.target.file_of(name).unlink(missing_ok=True)
+        self.settled()
+
+    def settled(self) -> None:
+        for name in self.names:
+            (self.area.folder / self.target.folder.name / name).unlink(missing_ok=True)
+
+
+class Transfers:
+    """See the module."""
+
+    def __init__(self, area: IncomingArea) -> None:
+        self._area = area
+
+    # --- messages
+
+    async def copy(
+        self, source: "SpoolMailbox", uids: Sequence[Uid], target: "SpoolMailbox", remove: bool
+    ) -> Mapping[Uid, Uid]:
+        """COPY or MOVE; source UID to new UID."""
+        if source.root is target.root:
+            copied = await source.root.write(
+                lambda db: _copy_within(db, source, uids, target, remove)
+            )
+        else:
+            copied = await self._copy_across(source, uids, target, remove)
+        if copied:
+            target.tell(target.mailbox_id)
+            if remove:
+                source.tell(source.mailbox_id)
+        return copied
+
+    async def _copy_across(
+        self, source: "SpoolMailbox", uids: Sequence[Uid], target: "SpoolMailbox", remove: bool
+    ) -> dict[Uid, Uid]:
+        linked = _Linked(self._area, target.root)
+        intent = secrets.token_hex(8)
+
+        def work(db: sqlite3.Connection) -> dict[Uid, Uid]:
+            copied = _copy_from(db, source, uids, target, linked)
+            if remove and copied:
+                what = {
+                    "root": source.root.folder.name,
+                    "mailbox": source.mailbox_id,
+                    "uids": list(copied),
+                }
+                db.execute("INSERT INTO intent VALUES (?,?)", (intent, json.dumps(what)))
+            return copied
+
+        if remove:
+            self.remember(target.root)
+        try:
+            copied = await target.root.write(work)
+        except Exception:
+            linked.dropped()
+            raise
+        linked.settled()
+        if remove and copied:
+            await source.expunge(list(copied))
+            await target.root.write(
+                lambda db: db.execute("DELETE FROM intent WHERE id=?", (intent,))
+            )
+        return copied
+
+    def remember(self, root: Root) -> None:
+        """Write down, durably, that this root may hold an intent of this process."""
+        path = self._area.folder / INTENTS
+        with path.open("a") as file:
+            file.write(root.folder.name + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(self._area.folder)
+
+    # --- whole mailboxes
+
+    async def move_mailbox(
+        self, source: Root, old: MailboxName, target: Root, new: MailboxName
+    ) -> None:
+        """A rename from one root to another: UIDs, UIDVALIDITY, mod-sequences and ids stay."""
+        linked = _Linked(self._area, target)
+        intent = secrets.token_hex(8)
+        self.remember(target)
+
+        def work(db: sqlite3.Connection) -> str:
+            return _move_mailbox_in(db, source, old, new, linked, intent)
+
+        try:
+            mailbox_id = await target.write(work)
+        except Exception:
+            linked.dropped()
+            raise
+        linked.settled()
+        await source.write(lambda db: _remove_by_id(db, mailbox_id))
+        await target.write(lambda db: db.execute("DELETE FROM intent WHERE id=?", (intent,)))
+
+
+def intents_of(root: Root) -> list[tuple[str, dict[str, Any]]]:
+    """What is unfinished in a root."""
+    rows = root.reader.execute("SELECT id, what FROM intent").fetchall()
+    return [(identifier, json.loads(what)) for identifier, what in rows]
+
+
+async def finish_intent(target: Root, identifier: str, what: dict[str, Any], source: Root) -> None:
+    """Let the source go of what the target has. Can be done twice."""
+
+    def let_go(db: sqlite3.Connection) -> None:
+        if "uids" not in what:
+            _remove_by_id(db, what["mailbox"])
+            return
+        found = db.execute(
+            "SELECT id FROM mailbox WHERE mailbox_id=?", (what["mailbox"],)
+        ).fetchone()
+        if found:
+            box = load_box(db, found[0])
+            remove_messages(db, box, what["uids"])
+            box.save(db)
+
+    await source.write(let_go)
+    await target.write(lambda db: db.execute("DELETE FROM intent WHERE id=?", (identifier,)))
+
+
+def _remove_by_id(db: sqlite3.Connection, mailbox_id: str) -> None:
+    found = db.execute("SELECT id FROM mailbox WHERE mailbox_id=?", (mailbox_id,)).fetchone()
+    if found:
+        remove_mailbox(db, found[0])
+
+
+def _rows(db: sqlite3.Connection, box_id: int, uids: Sequence[Uid]) -> list[tuple[Any, ...]]:
+    return db.execute(
+        f"SELECT {MESSAGE_COLUMNS} FROM message WHERE mailbox=? "
+        "AND uid IN (SELECT value FROM json_each(?)) ORDER BY uid",
+        (box_id, as_list(uids)),
+    ).fetchall()
+
+
+def _shown_bits(
+    db: sqlite3.Connection, source: "SpoolMailbox", rows: list[tuple[Any, ...]]
+) -> dict[int, int]:
+    """The flag bits of each message as the source's reader sees them."""
+    if source.is_own:
+        return {row[0]: row[1] for row in rows}
+    found = db.execute(
+        "SELECT uid FROM seen WHERE mailbox=? AND reader=?", (source.box_id, source.reader)
+    )
+    seen = {uid for (uid,) in found}
+    return {row[0]: (row[1] & ~SEEN_BIT) | (SEEN_BIT if row[0] in seen else 0) for row in rows}
+
+
+def _copy_within(
+    db: sqlite3.Connection,
+    source: "SpoolMailbox",
+    uids: Sequence[Uid],
+    target: "SpoolMailbox",
+    remove: bool,
+) -> dict[Uid, Uid]:
+    """In one root the octets are shared."""
+    rows = _rows(db, source.box_id, uids)
+    if not rows:
+        load_box(db, target.box_id)
+        return {}
+    bits = _shown_bits(db, source, rows)
+    copied = _insert_copies(db, rows, bits, target, [row[9] for row in rows])
+    db.executemany("UPDATE body SET copies=copies+1 WHERE id=?", [(row[9],) for row in rows])
+    if remove:
+        box = load_box(db, source.box_id)
+        remove_messages(db, box, copied)
+        box.save(db)
+    return copied
+
+
+def _copy_from(
+    db: sqlite3.Connection,
+    source: "SpoolMailbox",
+    uids: Sequence[Uid],
+    target: "SpoolMailbox",
+    linked: _Linked,
+) -> dict[Uid, Uid]:
+    """From another root: large octets are linked, small ones copied one at a time."""
+    theirs = connect(source.root.folder / "mail.db", for_writing=False)
+    try:
+        theirs.execute("BEGIN")
+        rows = _rows(theirs, source.box_id, uids)
+        bits = _shown_bits(theirs, source, rows)
+        bodies = [_bring_body(db, theirs, row[9], source.root, linked) for row in rows]
+    finally:
+        theirs.close()
+    return _insert_copies(db, rows, bits, target, bodies)
+
+
+def _bring_body(
+    db: sqlite3.Connection, theirs: sqlite3.Connection, body: int, source: Root, linked: _Linked
+) -> int:
+    file, octets = theirs.execute("SELECT file, octets FROM body WHERE id=?", (body,)).fetchone()
+    if file is None:
+        return insert_body(db, octets, None)
+    return insert_body(db, None, linked.bring(source.file_of(file)))
+
+
+def _insert_copies(
+    db: sqlite3.Connection,
+    rows: list[tuple[Any, ...]],
+    shown: dict[int, int],
+    target: "SpoolMailbox",
+    bodies: list[int],
+) -> dict[Uid, Uid]:
+    box = load_box(db, target.box_id)
+    if not rows:
+        return {}
+    box.modseq += 1
+    now, copied = int(time.time()), {}
+    for row, body in zip(rows, bodies, strict=True):
+        uid, _, keywords, date, zone, _, size, _, email_id, _ = row
+        bits = target.own_bits(db, shown[uid], box.uid_next)
+        new = box.take_uid()
+        words = spelled(db, box.id, keywords.split()) if keywords else ""
+        values = (box.id, new, bits, words, date, zone, now, size, box.modseq, email_id, body)
+        db.execute(INSERT_MESSAGE, values)
+        box.count(bits, size, 1)
+        copied[Uid(uid)] = Uid(new)
+    box.save(db)
+    return copied
+
+
+def _move_mailbox_in(
+    db: sqlite3.Connection,
+    source: Root,
+    old: MailboxName,
+    new: MailboxName,
+    linked: _Linked,
+    intent: str,
+) -> str:
+    """Everything of the source's mailbox into this root, with the intent to let the source go of it."""
+    theirs = connect(source.folder / "mail.db", for_writing=False)
+    try:
+        theirs.execute("BEGIN")
+        theirs.row_factory = None
+        columns = (
+            "mailbox_id, uid_validity, uid_next, highest_modseq, recent_from, messages, unseen, "
+            "deleted, octets"
+        )
+        found = theirs.execute(f"SELECT id, {columns} FROM mailbox WHERE name=?", (old,)).fetchone()
+        if found is None:
+            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(old)}")
+        there, mailbox_id = found[0], str(found[1])
+        if db.execute("SELECT 1 FROM mailbox WHERE name=?", (new,)).fetchone():
+            raise Refusal(Code.ALREADY_EXISTS, f"{display(new)} exists already")
+        cursor = db.execute(
+            f"INSERT INTO mailbox (name, {columns}) VALUES (?,?,?,?,?,?,?,?,?,?)", (new, *found[1:])
+        )
+        here = cursor.lastrowid
+        db.execute(
+            "INSERT INTO meta VALUES ('uid_validity',?) "
+            "ON CONFLICT (key) DO UPDATE SET value=max(value, excluded.value)",
+            (found[2],),
+        )
+        bodies: dict[int, int] = {}
+        for row in theirs.execute("SELECT * FROM message WHERE mailbox=? ORDER BY uid", (there,)):
+            body = row[10]
+            if body in bodies:
+                db.execute("UPDATE body SET copies=copies+1 WHERE id=?", (bodies[body],))
+            else:
+                bodies[body] = _bring_body(db, theirs, body, source, linked)
+            db.execute(INSERT_MESSAGE, (here, *row[1:10], bodies[body]))
+        for table, marks in (("expunged", "?,?,?"), ("seen", "?,?,?"), ("keyword", "?,?,?")):
+            rows = theirs.execute(f"SELECT * FROM {table} WHERE mailbox=?", (there,))
+            db.executemany(
+                f"INSERT INTO {table} VALUES ({marks})", ((here, *row[1:]) for row in rows)
+            )
+    finally:
+        theirs.close()
+    what = {"root": source.folder.name, "mailbox": mailbox_id}
+    db.execute("INSERT INTO intent VALUES (?,?)", (intent, json.dumps(what)))
+    return mailbox_id

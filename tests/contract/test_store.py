@@ -1,0 +1,443 @@
+"""The contract that every mailbox store fulfils, ours and others'; and what only a store on disk can be asked."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from murder.api import FlagChange, Mailbox, MailboxStore, NewMessage
+from murder.errors import Code, Refusal
+from murder.model.message import ModSeq, Uid
+from murder.model.name import MailboxName
+from plugins.store_memory import MemoryStore
+from plugins.store_spool.schema import FORMAT
+from plugins.store_spool.store import Settings, SpoolStore
+
+INBOX = MailboxName(b"user.ana")
+SUB = MailboxName(b"user.ana.sub")
+OTHER = MailboxName(b"user.bob")
+SHARED = MailboxName(b"shared.x")
+
+Scene = Callable[[MailboxStore], Awaitable[None]]
+
+
+def make(kind: str, folder: Path) -> MailboxStore:
+    return MemoryStore() if kind == "memory" else SpoolStore(Settings(inline_bytes=1000), folder)
+
+
+@pytest.fixture(params=["memory", "spool"])
+def play(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scene], None]:
+    """Runs a scene on a fresh store of each kind."""
+
+    def run(scene: Scene) -> None:
+        async def whole() -> None:
+            store = make(request.param, tmp_path)
+            await store.start()
+            try:
+                for name in (INBOX, SUB, OTHER, SHARED):
+                    await store.create(name, "default")
+                await scene(store)
+            finally:
+                await store.stop()
+
+        asyncio.run(asyncio.wait_for(whole(), 60))
+
+    return run
+
+
+@asynccontextmanager
+async def opened(
+    store: MailboxStore, name: MailboxName, reader: str = "ana"
+) -> AsyncIterator[Mailbox]:
+    mailbox = await store.open(name, reader)
+    try:
+        yield mailbox
+    finally:
+        mailbox.close()
+
+
+def octets_of(number: int, size: int = 100) -> bytes:
+    head = f"Subject: message {number}\r\n\r\n".encode()
+    return head + b"x" * (size - len(head))
+
+
+async def add(
+    store: MailboxStore,
+    mailbox: Mailbox,
+    *numbers: int,
+    flags: frozenset[str] = frozenset(),
+    size: int = 100,
+) -> list[Uid]:
+    incoming = []
+    for number in numbers:
+        one = store.incoming()
+        one.write(octets_of(number, size))
+        incoming.append(one)
+    try:
+        return list(await mailbox.append([NewMessage(one, flags) for one in incoming]))
+    finally:
+        for one in incoming:
+            one.close()
+
+
+def test_messages_come_back_as_they_were_given(play: Callable[[Scene], None]) -> None:
+    async def scene(store: MailboxStore) -> None:
+        date = datetime(2020, 5, 17, 10, 0, tzinfo=timezone(timedelta(hours=2)))
+        for size in (100, 5000, 300_000):
+            async with opened(store, INBOX) as inbox:
+                one = store.incoming()
+                for start in range(0, size, 999):
+                    one.write(octets_of(1, size)[start : start + 999])
+                assert one.size == size
+                assert bytes(one.octets()) == octets_of(1, size)
+                flags = frozenset({"\\Flagged", "$Forwarded"})
+                (uid,) = await inbox.append([NewMessage(one, flags, date)])
+                one.close()
+                (row,) = await inbox.messages([uid])
+                assert (row.flags, row.size) == (flags, size)
+                assert row.internal_date == date
+                assert row.internal_date.utcoffset() == timedelta(hours=2)
+                assert row.save_date is not None and datetime.now(UTC) - row.save_date < timedelta(
+                    minutes=1
+                )
+                assert bytes(await inbox.octets(uid)) == octets_of(1, size)
+
+    play(scene)
+
+
+def test_uids_and_modseqs_only_grow_and_status_counts(play: Callable[[Scene], None]) -> None:
+    async def scene(store: MailboxStore) -> None:
+        async with opened(store, INBOX) as inbox:
+            before = await inbox.status()
+            uids = await add(store, inbox, 1, 2, 3)
+            assert uids == sorted(uids)
+            await inbox.change_flags(uids[:2], FlagChange.ADD, frozenset({"\\Seen", "\\Deleted"}))
+            after = await inbox.status()
+            assert (after.messages, after.unseen, after.deleted, after.size) == (3, 1, 2, 300)
+            assert after.recent == 3
+            assert after.highest_modseq > before.highest_modseq
+            assert after.uid_next > uids[-1]
+            assert list(await inbox.expunge([*uids[:1], Uid(999)])) == uids[:1]
+            last = await inbox.status()
+            assert (last.messages, last.unseen, last.deleted, last.size) == (2, 1, 1, 200)
+            assert last.uid_next == after.uid_next
+            assert list(await inbox.uids()) == uids[1:]
+            with pytest.raises(Refusal) as caught:
+                await inbox.octets(uids[0])
+            assert caught.value.code is Code.EXPUNGE_ISSUED
+
+    play(scene)
+
+
+def test_changes_tell_what_is_new_and_what_has_gone(play: Callable[[Scene], None]) -> None:
+    async def scene(store: MailboxStore) -> None:
+        async with opened(store, INBOX) as inbox:
+            uids = await add(store, inbox, 1, 2, 3, 4)
+            since = (await inbox.status()).highest_modseq
+            assert (await inbox.changes(since)).changed == ()
+            await inbox.change_flags(uids[1:2], FlagChange.ADD, frozenset({"\\Seen"}))
+            await inbox.expunge(uids[2:3])
+            await add(store, inbox, 5)
+            told = await inbox.changes(since)
+            assert [row.uid for row in told.changed] == [uids[1], Uid(uids[3] + 1)]
+            assert list(told.vanished) == uids[2:3]
+            assert told.highest_modseq == (await inbox.status()).highest_modseq
+
+    play(scene)
+
+
+def test_flags_change_as_asked_and_only_when_they_change(play: Callable[[Scene], None]) -> None:
+    async def scene(store: MailboxStore) -> None:
+        async with opened(store, INBOX) as inbox:
+            (uid,) = await add(store, inbox, 1, flags=frozenset({"\\Seen", "Work"}))
+            before = (await inbox.messages([uid]))[0].modseq
+            same = await inbox.change_flags([uid], FlagChange.ADD, frozenset({"\\Seen"}))
+            assert same.messages[0].modseq == before
+            steps = [
+                (FlagChange.ADD, {"\\Flagged", "work"}, {"\\Seen", "\\Flagged", "Work"}),
+                (FlagChange.REMOVE, {"\\Seen", "WORK"}, {"\\Flagged"}),
+                (FlagChange.REPLACE, {"\\Draft", "a", "b"}, {"\\Draft", "a", "b"}),
+                (FlagChange.REPLACE, set(), set()),
+            ]
+            for change, flags, expected in steps:
+                stored = await inbox.change_flags([uid], change, frozenset(flags))
+                assert stored.messages[0].flags == expected
+            late = await inbox.change_flags(
+                [uid], FlagChange.ADD, frozenset({"\\Seen"}), unchanged_since=before
+            )
+            assert (list(late.messages), list(late.modified)) == ([], [uid])
+
+    play(scene)
+
+
+def test_each_reader_has_his_own_seen_in_a_mailbox_that_is_not_his(
+    play: Callable[[Scene], None],
+) -> None:
+    async def scene(store: MailboxStore) -> None:
+        async with opened(store, SHARED, "ana") as hers, opened(store, SHARED, "bob") as his:
+            (uid,) = await add(store, hers, 1)
+            seen = frozenset({"\\Seen", "\\Flagged"})
+            await hers.change_flags([uid], FlagChange.ADD, seen)
+            assert (await hers.messages([uid]))[0].flags == seen
+            assert (await his.messages([uid]))[0].flags == {"\\Flagged"}
+            assert ((await hers.status()).unseen, (await his.status()).unseen) == (0, 1)
+            await hers.change_flags([uid], FlagChange.REMOVE, frozenset({"\\Seen"}))
+            assert (await hers.status()).unseen == 1
+
+    play(scene)
+
+
+@pytest.mark.parametrize("target", [SUB, OTHER, SHARED])
+@pytest.mark.parametrize("size", [100, 5000])
+def test_copy_and_move_keep_all_but_the_uid(
+    play: Callable[[Scene], None], target: MailboxName, size: int
+) -> None:
+    async def scene(store: MailboxStore) -> None:
+        async with opened(store, INBOX) as source, opened(store, target) as goal:
+            flags = frozenset({"\\Answered", "Kept"})
+            uids = await add(store, source, 1, 2, 3, flags=flags, size=size)
+            copied = await source.copy([*uids[:2], Uid(77)], goal)
+            assert list(copied) == uids[:2]
+            moved = await source.move(uids[1:], goal)
+            assert list(moved) == uids[1:]
+            assert list(await source.uids()) == uids[:1]
+            rows = await goal.messages()
+            assert [row.flags for row in rows] == [flags] * 4
+            for number, uid in zip((1, 2, 2, 3), [*copied.values(), *moved.values()], strict=True):
+                assert bytes(await goal.octets(uid)) == octets_of(number, size)
+            await source.expunge(uids)
+            assert bytes(await goal.octets(copied[uids[0]])) == octets_of(1, size)
+
+    play(scene)
+
+
+def test_mailboxes_are_made_renamed_and_deleted_twice_without_harm(
+    play: Callable[[Scene], None],
+) -> None:
+    async def scene(store: MailboxStore) -> None:
+        with pytest.raises(Refusal):
+            await store.create(INBOX, "default")
+        async with opened(store, SUB) as sub:
+            uids = await add(store, sub, 1, size=5000)
+            validity = (await sub.status()).uid_validity
+        for new in (MailboxName(b"user.ana.two"), MailboxName(b"user.bob.three")):
+            await store.rename(SUB, new)
+            await store.rename(SUB, new)
+            async with opened(store, new) as there:
+                assert list(await there.uids()) == uids
+                assert (await there.status()).uid_validity == validity
+                assert bytes(await there.octets(uids[0])) == octets_of(1, 5000)
+            await store.rename(new, SUB)
+        assert {one.name for one in await store.mailboxes()} == {INBOX, SUB, OTHER, SHARED}
+        await store.delete(SUB)
+        await store.delete(SUB)
+        with pytest.raises(Refusal):
+            await store.open(SUB, "ana")
+        made = await store.create(SUB, "default")
+        assert made.uid_validity > validity
+        with pytest.raises(Refusal):
+            await store.rename(SUB, INBOX)
+
+    play(scene)
+
+
+def test_recent_is_for_one_session_only(play: Callable[[Scene], None]) -> None:
+    async def scene(store: MailboxStore) -> None:
+        async with opened(store, INBOX) as inbox:
+            uids = await add(store, inbox, 1, 2)
+            assert set(await inbox.claim_recent()) == set(uids)
+            assert set(await inbox.claim_recent()) == set()
+            assert (await inbox.status()).recent == 0
+
+    play(scene)
+
+
+def test_subscriptions_stay_whether_or_not_the_mailbox_does(play: Callable[[Scene], None]) -> None:
+    async def scene(store: MailboxStore) -> None:
+        for name in (SUB, MailboxName(b"no.such")):
+            await store.subscribe("ana", name, True)
+        await store.subscribe("ana", SUB, False)
+        assert set(await store.subscriptions("ana")) == {b"no.such"}
+        assert set(await store.subscriptions("nobody")) == set()
+
+    play(scene)
+
+
+def test_many_appends_at_once_are_all_there_in_order(play: Callable[[Scene], None]) -> None:
+    async def scene(store: MailboxStore) -> None:
+        async with opened(store, INBOX) as inbox:
+            given = await asyncio.gather(*(add(store, inbox, n, n + 1000) for n in range(100)))
+            uids = list(await inbox.uids())
+            assert sorted(uid for pair in given for uid in pair) == uids
+            assert all(pair[1] == pair[0] + 1 for pair in given)
+
+    play(scene)
+
+
+def test_listeners_are_told(play: Callable[[Scene], None]) -> None:
+    async def scene(store: MailboxStore) -> None:
+        told: list[str] = []
+
+        class Ear:
+            def mailbox_changed(self, mailbox_id: str) -> None:
+                told.append(mailbox_id)
+
+        store.watch(Ear())
+        async with opened(store, INBOX) as inbox:
+            await add(store, inbox, 1)
+            assert told == [inbox.mailbox_id]
+
+    play(scene)
+
+
+# --- only on disk
+
+
+def on_disk(folder: Path, scene: Scene) -> None:
+    async def whole() -> None:
+        store = SpoolStore(Settings(inline_bytes=1000), folder)
+        await store.start()
+        try:
+            await scene(store)
+        finally:
+            await store.stop()
+
+    asyncio.run(asyncio.wait_for(whole(), 60))
+
+
+def test_everything_is_there_after_a_restart_and_nothing_is_left_over(tmp_path: Path) -> None:
+    async def first(store: MailboxStore) -> None:
+        await store.create(INBOX, "default")
+        await store.create(OTHER, "default")
+        async with opened(store, INBOX) as inbox, opened(store, OTHER) as other:
+            uids = await add(store, inbox, 1, 2, 3, size=5000)
+            await inbox.copy(uids, other)
+            await inbox.expunge(uids[:2])
+            await inbox.keep_summary(uids[2], b"kept")
+
+    async def second(store: MailboxStore) -> None:
+        async with opened(store, INBOX) as inbox, opened(store, OTHER) as other:
+            (uid,) = await inbox.uids()
+            assert bytes(await inbox.octets(uid)) == octets_of(3, 5000)
+            for number, copy in enumerate(await other.uids(), 1):
+                assert bytes(await other.octets(copy)) == octets_of(number, 5000)
+
+    on_disk(tmp_path, first)
+    on_disk(tmp_path, second)
+    files = [path for path in (tmp_path / "roots").rglob("*") if path.parent.parent.name == "files"]
+    assert len(files) == 4
+    assert len({path.stat().st_ino for path in files}) == 3
+    assert list((tmp_path / "incoming").iterdir()) == []
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "roots").rglob("*.db"))
+
+
+def test_a_newer_format_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    import sqlite3
+
+    async def make_one(store: MailboxStore) -> None:
+        await store.create(INBOX, "default")
+
+    on_disk(tmp_path, make_one)
+    (file,) = (tmp_path / "roots").rglob("mail.db")
+    with sqlite3.connect(file) as db:
+        db.execute(f"PRAGMA user_version={FORMAT + 1}")
+
+    async def look(store: MailboxStore) -> None:
+        with pytest.raises(Refusal, match="has format"):
+            await store.open(INBOX, "ana")
+
+    on_disk(tmp_path, look)
+
+
+CHILD = """
+    import asyncio, sys
+    from pathlib import Path
+    sys.path.insert(0, {root!r})
+    from tests.contract.test_store import *
+
+    async def work() -> None:
+        store = SpoolStore(Settings(inline_bytes=1000), Path({folder!r}))
+        await store.start()
+        for name in (INBOX, OTHER):
+            try:
+                await store.create(name, "default")
+            except Refusal:
+                pass
+        inbox, other = await store.open(INBOX, "ana"), await store.open(OTHER, "bob")
+
+        async def appends(box, label, size):
+            number = 0
+            while True:
+                number += 1
+                (uid,) = await add(store, box, number, size=size)
+                print(label, uid, number, size, flush=True)
+
+        async def moves():
+            while True:
+                await asyncio.sleep(0)
+                moved = await inbox.move([uid for uid in await inbox.uids() if uid % 3 == 0], other)
+                for uid in moved.values():
+                    print("moved", uid, flush=True)
+
+        await asyncio.gather(
+            appends(inbox, "inbox", 200), appends(inbox, "inbox", 5000), appends(other, "other", 5000), moves()
+        )
+
+    asyncio.run(work())
+"""
+
+
+@pytest.mark.parametrize("attempt", range(4))
+def test_kill_9_loses_and_doubles_nothing(tmp_path: Path, attempt: int) -> None:
+    root = str(Path(__file__).parent.parent.parent)
+    code = textwrap.dedent(CHILD).format(root=root, folder=str(tmp_path))
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=os.environ
+    )
+    assert child.stdout is not None
+    lines = []
+    goal = random.Random(attempt).randrange(50, 300)
+    for line in child.stdout:
+        lines.append(line.split())
+        if len(lines) >= goal:
+            child.send_signal(signal.SIGKILL)
+            break
+    lines += [line.split() for line in child.stdout.read().splitlines(True) if line.endswith("\n")]
+    child.wait()
+    appended = [
+        (int(uid), int(n), int(size))
+        for label, uid, n, size in (x for x in lines if x[0] == "inbox")
+    ]
+
+    async def check(store: MailboxStore) -> None:
+        async with opened(store, INBOX) as inbox, opened(store, OTHER, "bob") as other:
+            here, there = await inbox.messages(), await other.messages()
+            ids = [row.email_id for row in [*here, *there]]
+            assert len(ids) == len(set(ids)), "a message is there twice"
+            bodies: dict[bytes, int] = {}
+            for box, rows in ((inbox, here), (other, there)):
+                for row in rows:
+                    octets = bytes(await box.octets(row.uid))
+                    assert len(octets) == row.size
+                    bodies[octets] = bodies.get(octets, 0) + 1
+            for _, number, size in appended:
+                assert octets_of(number, size) in bodies, "an acknowledged message is lost"
+            for row in here:
+                match = [x for x in appended if x[0] == row.uid]
+                if match:
+                    assert bytes(await inbox.octets(row.uid)) == octets_of(match[0][1], match[0][2])
+            since = await inbox.changes(ModSeq(0))
+            assert len(since.changed) == len(here)
+
+    on_disk(tmp_path, check)
+    on_disk(tmp_path, check)
+    assert list((tmp_path / "incoming").iterdir()) == []
