@@ -1,20 +1,39 @@
-"""The octets of one message and what is derived from them, each read once and only if asked for."""
+"""The octets of one message and what is derived from them, each read once and only if asked for.
 
+Its structure is parsed once and kept with the store (`keep_summary`): later FETCHes of ENVELOPE and BODYSTRUCTURE do not
+look at the message at all.
+"""
+
+import asyncio
 from datetime import date
+from typing import Final
 
 from murder.api.store import Mailbox
 from murder.errors import Code, Refusal
-from murder.model.fetch import BodyItem, Preview, SectionText
+from murder.mime import text as searching
+from murder.mime.header import parse_date
+from murder.mime.section import decoded_octets, octets_of, select_fields
+from murder.mime.structure import parse_structure
+from murder.mime.summary import dump_structure, load_structure
+from murder.model.fetch import BodyItem, Form, SectionText
 from murder.model.message import Message
+from murder.model.part import Envelope, Part
+from murder.wire.imap.body import format_structure_piece
+from murder.wire.imap.envelope import format_envelope_piece
+
+THREAD_OCTETS: Final = 256 * 1024  # larger messages are parsed in a thread: some milliseconds
 
 
 class Reader:
-    """One message during one FETCH."""
+    """One message during one FETCH, SEARCH, SORT or THREAD."""
+
+    __slots__ = ("_mailbox", "_message", "_octets", "_structure")
 
     def __init__(self, mailbox: Mailbox, message: Message) -> None:
         self._mailbox = mailbox
         self._message = message
         self._octets: memoryview | None = None
+        self._structure: Part | None = None
 
     async def octets(self) -> memoryview:
         """The whole message. Raises Refusal(EXPUNGE_ISSUED)."""
@@ -22,48 +41,114 @@ class Reader:
             self._octets = await self._mailbox.octets(self._message.uid)
         return self._octets
 
-    async def section(self, item: BodyItem) -> memoryview | bytes | None:
-        """The octets of a section, before `<partial>`; None where there is no such part."""
+    async def part(self) -> Part:
+        """The structure, from what was kept or from the octets. Raises Refusal(EXPUNGE_ISSUED)."""
+        if self._structure is None:
+            summary = await self._mailbox.summary(self._message.uid)
+            kept = load_structure(summary) if summary is not None else None
+            self._structure = kept or await self._parse()
+        return self._structure
+
+    async def _parse(self) -> Part:
         octets = await self.octets()
-        text = item.section.text
-        if not item.section.part and text is SectionText.WHOLE:
+        if len(octets) >= THREAD_OCTETS:
+            parsed = await asyncio.to_thread(parse_structure, octets)
+        else:
+            parsed = parse_structure(octets)
+        summary = dump_structure(parsed)
+        if summary is not None:
+            await self._mailbox.keep_summary(self._message.uid, summary)
+        return parsed
+
+    async def section(self, item: BodyItem) -> memoryview | bytes | None:
+        """The octets of a section, before `<partial>`; None where there is no such part. Raises Refusal."""
+        octets = await self.octets()
+        section = item.section
+        if item.form in (Form.BINARY, Form.BINARY_SIZE):
+            return decoded_octets(octets, await self.part(), section.part)
+        if section.part:
+            return octets_of(octets, await self.part(), section)
+        if section.text is SectionText.WHOLE:
             return octets
-        raise Refusal(Code.CANNOT, "not yet")
+        return _of_message(octets, item)
 
     async def envelope(self) -> bytes:
-        raise Refusal(Code.CANNOT, "not yet")
+        """The ENVELOPE piece of a FETCH answer."""
+        return format_envelope_piece((await self.part()).envelope or Envelope())
 
     async def structure(self, extended: bool) -> bytes:
-        raise Refusal(Code.CANNOT, "not yet")
-
-    async def preview(self, item: Preview) -> bytes:
-        raise Refusal(Code.CANNOT, "not yet")
+        """The BODY or BODYSTRUCTURE piece."""
+        return format_structure_piece(await self.part(), extended)
 
     def close(self) -> None:
         """Let the mapping go."""
         self._octets = None
+        self._structure = None
 
 
-class _Content:
+def _of_message(octets: memoryview, item: BodyItem) -> memoryview | bytes:
+    """HEADER, HEADER.FIELDS or TEXT of the whole message: no structure is needed for these."""
+    end = end_of_header(octets)
+    match item.section.text:
+        case SectionText.TEXT:
+            return octets[end:]
+        case SectionText.HEADER:
+            return octets[:end]
+        case _:
+            wanted = item.section.text is SectionText.HEADER_FIELDS
+            return select_fields(bytes(octets[:end]), item.section.fields, wanted)
+
+
+HEADER_LOOK: Final = 16 * 1024  # nearly every header ends within; else more and more is looked at
+
+
+def end_of_header(octets: memoryview) -> int:
+    """Behind the blank line; the end of the message where there is none. As `mime.structure` has it."""
+    look = HEADER_LOOK
+    while True:
+        head = bytes(octets[:look])
+        if head.startswith(b"\r\n"):
+            return 2
+        if head.startswith(b"\n"):
+            return 1
+        ends = [at + len(mark) for mark in (b"\n\r\n", b"\n\n") if (at := head.find(mark)) >= 0]
+        if ends:
+            return min(ends)
+        if look >= len(octets):
+            return len(octets)
+        look *= 8
+
+
+class MessageContent:
+    """The searchable side of one message (`searching.Content`)."""
+
+    __slots__ = ("_octets", "_part")
+
+    def __init__(self, octets: memoryview, part: Part) -> None:
+        self._octets = octets
+        self._part = part
+
     def header_has(self, field: str, text: str) -> bool:
-        return False
+        return searching.header_has(self._octets, self._part, field, text)
 
     def body_has(self, text: str) -> bool:
-        return False
+        return searching.body_has(self._octets, self._part, text)
 
     def text_has(self, text: str) -> bool:
-        return False
+        return searching.text_has(self._octets, self._part, text)
 
     def sent_on(self) -> date | None:
-        return None
+        envelope = self._part.envelope
+        moment = parse_date(envelope.date) if envelope is not None else None
+        return None if moment is None else moment.date()
 
 
-async def read_content(mailbox: Mailbox, message: Message) -> _Content | None:
+async def read_content(mailbox: Mailbox, message: Message) -> MessageContent | None:
     """The searchable side of a message; None where it has just been expunged."""
+    reader = Reader(mailbox, message)
     try:
-        await mailbox.octets(message.uid)
+        return MessageContent(await reader.octets(), await reader.part())
     except Refusal as refusal:
         if refusal.code is Code.EXPUNGE_ISSUED:
             return None
         raise
-    return _Content()

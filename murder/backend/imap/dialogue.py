@@ -171,9 +171,12 @@ class BackendImap(ImapDialogue):
             return b""
         try:
             await view.poll()
+            is_there = self.backend.mailboxes.find(view.mailbox.name) is not None
         except Refusal as refusal:
             if refusal.code is not Code.NONEXISTENT:
                 raise
+            is_there = False
+        if not is_there:
             self.leave_mailbox()
             self.send(bye("The selected mailbox has been deleted"))
             self.close()

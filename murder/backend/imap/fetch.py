@@ -198,7 +198,7 @@ class _Fetch:
             case Attribute.BODY | Attribute.BODYSTRUCTURE:
                 return await reader.structure(item is Attribute.BODYSTRUCTURE), b""
             case Preview():
-                return await reader.preview(item), b""
+                raise Refusal(Code.CANNOT, "PREVIEW is not offered here")
             case _:
                 return None
 

@@ -75,10 +75,24 @@ async def _delete(dialogue: BackendImap, command: Command, name: MailboxName) ->
             raise Refusal(Code.CANNOT, "INBOX cannot be deleted")
         doomed = [*(entry.name for entry in mailboxes.below(name)), name]
         doomed.sort(key=len, reverse=True)
+    changed = [await _mailbox_id(dialogue, one) for one in doomed]
     await dialogue.backend.announcer.delete(doomed)
+    for mailbox_id in changed:
+        dialogue.backend.tracker.mailbox_changed(mailbox_id)
     if dialogue.selected is not None and dialogue.selected.name in doomed:
         dialogue.close_deleted()
     await dialogue.finish(command)
+
+
+async def _mailbox_id(dialogue: BackendImap, name: MailboxName) -> str:
+    """Under which its sessions know it; "" where the store has lost it."""
+    try:
+        mailbox = await dialogue.backend.store.open(name, dialogue.user.user)
+    except Refusal:
+        return ""
+    mailbox_id = mailbox.mailbox_id
+    mailbox.close()
+    return mailbox_id
 
 
 def run_rename(dialogue: BackendImap, command: Command) -> Running:
@@ -95,10 +109,11 @@ async def _rename(dialogue: BackendImap, command: Command, request: RenameReques
     check_new_name(new)
     if new == inbox_of(login.user) and not login.is_admin:
         raise Refusal(Code.ALREADY_EXISTS, "INBOX exists always")
-    if is_below(new, old):
+    stays = is_inbox(old) and not (login.is_admin and is_inbox(new))
+    if is_below(new, old) and not stays:
         raise Refusal(Code.CANNOT, "A mailbox cannot be moved below itself")
     backend.mailboxes.check_may_create(new, login)
-    if is_inbox(old) and not (login.is_admin and is_inbox(new)):
+    if stays:
         await _move_inbox(dialogue, old, new)
     else:
         await _rename_tree(dialogue, old, new)

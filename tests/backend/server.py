@@ -1,0 +1,107 @@
+"""A backend in this process for tests: its role, without a supervisor, on a port of loopback."""
+
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from murder.api.auth import AuthBackend, Identity
+from murder.api.store import MailboxStore
+from murder.backend.role import BackendRole
+from murder.backend.shared import Backend
+from murder.config import BackendConfig, Config
+from murder.config.sections import MupdateConfig, NodeConfig
+from murder.config.value import parse_endpoint
+from murder.model.acl import OWNER_RIGHTS, Acl, format_acl
+from murder.model.name import inbox_of
+from murder.net.listener import Bounds, Listener
+from plugins import store_memory
+
+USERS = ("ana", "bob")
+
+
+class OnePassword:
+    """Everybody's password is `secret`; everybody is in the group `staff`."""
+
+    async def verify(self, user: str, password: bytes) -> Identity | None:
+        return Identity(user, frozenset({"staff"})) if password == b"secret" else None
+
+    async def lookup(self, user: str) -> Identity | None:
+        return Identity(user, frozenset({"staff"}))
+
+
+class Parts:
+    """What the plugins would make."""
+
+    def __init__(self, make_store: Callable[[], MailboxStore]) -> None:
+        self._make_store = make_store
+
+    def auth_backend(self) -> AuthBackend:
+        return OnePassword()
+
+    def store(self) -> MailboxStore:
+        return self._make_store()
+
+
+def config_in(folder: Path, *, master: str = "", **backend: object) -> Config:
+    """A configuration with plain passwords and the admin `admin`."""
+    mupdate = MupdateConfig()
+    if master:
+        mupdate = replace(
+            mupdate,
+            master=parse_endpoint(master),
+            master_auth="plain",
+            master_user="be1",
+            master_password="secret",
+            master_tls="none",
+            retry_min_s=0.02,
+            retry_max_s=0.1,
+        )
+    section = BackendConfig(admins=("admin",), allow_plaintext=True, workers=1)
+    return Config(
+        file=folder / "murder.toml",
+        node=NodeConfig(name="be1.test", data=folder, drain_timeout_s=0.5),
+        mupdate=mupdate,
+        backend=replace(section, **backend),
+    )
+
+
+@dataclass(slots=True)
+class Running:
+    """A backend that listens."""
+
+    role: BackendRole
+    backend: Backend
+    address: tuple[str, int]
+
+
+def memory_store() -> MailboxStore:
+    return store_memory.MemoryStore()
+
+
+@asynccontextmanager
+async def running_backend(
+    folder: Path,
+    make_store: Callable[[], MailboxStore] = memory_store,
+    users: Sequence[str] = USERS,
+    config: Config | None = None,
+) -> AsyncIterator[Running]:
+    """A backend with an INBOX for each of the users."""
+    role = BackendRole(config or config_in(folder), Parts(make_store), 0)
+    await role.start()
+    backend = role.backend
+    assert backend is not None
+    for user in users:
+        if backend.mailboxes.list.find(inbox_of(user)) is None:
+            acl = format_acl(Acl({user: OWNER_RIGHTS}))
+            await backend.announcer.create(inbox_of(user), acl)
+    sock = socket.create_server(("127.0.0.1", 0))
+    listener = Listener(sock, role.services()["imap"], Bounds())
+    await listener.start()
+    try:
+        yield Running(role, backend, sock.getsockname())
+    finally:
+        listener.stop_accepting()
+        listener.abort()
+        await role.stop()
