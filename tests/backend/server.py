@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from murder.api.auth import AuthBackend, Identity
 from murder.api.store import MailboxStore
@@ -17,6 +18,7 @@ from murder.model.acl import OWNER_RIGHTS, Acl, format_acl
 from murder.model.name import inbox_of
 from murder.net.listener import Bounds, Listener
 from plugins import store_memory
+from plugins.store_spool.store import Settings, SpoolStore
 
 USERS = ("ana", "bob")
 
@@ -44,7 +46,7 @@ class Parts:
         return self._make_store()
 
 
-def config_in(folder: Path, *, master: str = "", **backend: object) -> Config:
+def config_in(folder: Path, *, master: str = "", **backend: Any) -> Config:
     """A configuration with plain passwords and the admin `admin`."""
     mupdate = MupdateConfig()
     if master:
@@ -78,6 +80,10 @@ class Running:
 
 def memory_store() -> MailboxStore:
     return store_memory.MemoryStore()
+
+
+def spool_store(folder: Path) -> MailboxStore:
+    return SpoolStore(Settings(), folder / "spool")
 
 
 @asynccontextmanager
