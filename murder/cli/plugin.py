@@ -106,7 +106,7 @@ def new(kind: str, name: str, folder: Path) -> int:
 
 
 @plugin.command()
-@click.argument("file", type=click.Path(exists=True, path_type=Path))
+@click.argument("file", type=PATH)
 @click.option(
     "--config",
     "-c",
@@ -119,10 +119,11 @@ def new(kind: str, name: str, folder: Path) -> int:
 async def check(file: Path, config_file: Path | None, as_json: bool) -> int:
     """Hold the plugin FILE to the contract of its kind; exit code 1 where it does not keep to it.
 
-    Everything it makes goes into a new folder that is removed afterwards.
+    FILE is a .py file, the folder of a package, or the name of a bundled plugin. Everything it
+    makes goes into a new folder that is removed afterwards.
     """
     with tempfile.TemporaryDirectory(prefix="murder-check-") as folder:
-        findings = await _check(Found(_name_of(file), file), config_file, Path(folder))
+        findings = await _check(_found(file), config_file, Path(folder))
     broken = [finding for finding in findings if finding.problem]
     if as_json:
         rows = [{"promise": one.promise, "problem": one.problem} for one in findings]
@@ -136,8 +137,17 @@ async def check(file: Path, config_file: Path | None, as_json: bool) -> int:
     return 1 if broken else 0
 
 
-def _name_of(file: Path) -> str:
-    return file.parent.name if file.name == "__init__.py" else file.stem
+def _found(file: Path) -> Found:
+    """The plugin that is meant. Raises Refusal."""
+    package = file / "__init__.py"
+    whole = file if file.is_file() else package
+    name = file.parent.name if file.name == "__init__.py" else file.stem
+    if whole.is_file():
+        return Found(name, whole.absolute())
+    for bundled in bundled_plugins():
+        if bundled.name == str(file):
+            return bundled
+    raise Refusal(Code.NONEXISTENT, f"{file} is neither a file nor a bundled plugin")
 
 
 async def _check(found: Found, config_file: Path | None, folder: Path) -> list[Finding]:
@@ -167,22 +177,29 @@ async def _check(found: Found, config_file: Path | None, folder: Path) -> list[F
 def _config_for(
     found: Found, hooks: dict[str, Callable[..., Any]], given: Config | None, folder: Path
 ) -> Config:
-    """A configuration in which this plugin has every job that it can do."""
-    assert found.file is not None
-    site = found.file.resolve().parent
+    """A configuration in which this plugin has every job that it can do, alone in its folder."""
     decides = [kind for kind in ("placement", "referral") if KINDS[kind] in hooks]
     settings = dict(given.plugins.settings) if given else {}
     return Config(
-        file=given.file if given else found.file,
+        file=given.file if given else found.file or Path(found.name),
         node=NodeConfig(name="check.example.org", data=folder),
         auth=AuthConfig(plugin=found.name) if KINDS["auth"] in hooks else AuthConfig(),
         backend=BackendConfig(store=found.name) if KINDS["store"] in hooks else BackendConfig(),
         plugins=PluginsConfig(
-            path=(site.parent if found.file.name == "__init__.py" else site,),
+            path=(_alone(found.file, folder),) if found.file else (),
             use=(found.name,) if decides else (),
             settings={found.name: settings.get(found.name, {})},
         ),
     )
+
+
+def _alone(file: Path, folder: Path) -> Path:
+    """A folder that has this plugin and none of its neighbours."""
+    site = folder / "site"
+    site.mkdir()
+    target = file.parent if file.name == "__init__.py" else file
+    (site / target.name).symlink_to(target)
+    return site
 
 
 def _maker_of_stores(config: Config, folder: Path) -> Callable[[], Awaitable[MailboxStore]]:
