@@ -1,0 +1,307 @@
+"""CREATE, DELETE, RENAME, SETACL against a real master: killed at every step, refused, with the master away."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from murder.api.store import MailboxStore, NewMessage
+from murder.backend.announce import Announcer
+from murder.backend.resync import Comparer, Comparison
+from murder.errors import Code, Refusal, UpstreamFailure
+from murder.model.acl import Acl, format_acl, parse_acl
+from murder.model.entry import Location
+from murder.model.name import MailboxName, is_deleted
+from murder.mupdate.client import MasterClient
+from murder.mupdate.ledger import Ledger
+from murder.mupdate.mboxlist import MailboxList
+from tests.backend.server import memory_store
+from tests.mupdate.nodes import Server, run
+
+ANA, BOB = MailboxName(b"user.ana"), MailboxName(b"user.bob")
+CHILD, MOVED = MailboxName(b"user.ana.a"), MailboxName(b"user.ana.z")
+BELOW, MOVED_BELOW = MailboxName(b"user.ana.a.b"), MailboxName(b"user.ana.z.b")
+OTHER = MailboxName(b"user.ana.new")
+ACL = format_acl(Acl({"ana": frozenset("lrswipkxtea")}))
+
+
+class KilledError(BaseException):
+    """The process dies here."""
+
+
+class Node:
+    """A backend's list, store and announcer. `reborn` is the same disk in a new process."""
+
+    def __init__(self, folder: Path, store: MailboxStore, master: Server, name: str) -> None:
+        self.folder, self.store, self.server = folder, store, master
+        self.name = name
+        self.list = MailboxList.open(folder)
+        self.ledger = Ledger(self.list)
+        self.client = MasterClient(master.target)
+        location = Location(name, "default")
+        self.announcer = Announcer(self.ledger, store, self.client, location, process="dead")
+        silent = Announcer(self.ledger, store, None, location, process="dead")
+        self.comparer = Comparer(self.ledger, self.announcer, silent, self.client)
+
+    async def close(self) -> None:
+        await self.client.close()
+        await self.ledger.close()
+        self.list.close()
+
+    async def reborn(self) -> "Node":
+        await self.close()
+        node = Node(self.folder, self.store, self.server, self.name)
+        await node.announcer.repair(lambda process: process != "dead")
+        return node
+
+    async def fill(self) -> None:
+        for name in (ANA, CHILD, BELOW):
+            await self.announcer.create(name, ACL)
+        mailbox = await self.store.open(BELOW, "ana")
+        incoming = self.store.incoming()
+        incoming.write(b"hello")
+        await mailbox.append([NewMessage(incoming)])
+        await self.comparer.compare()
+
+    async def check_agreement(self) -> None:
+        """List, store and master tell of the same mailboxes, and nothing is half done."""
+        rows = {entry.name: entry for entry in self.list.walk()}
+        assert not self.list.intents()
+        assert all(entry.is_active for entry in rows.values())
+        assert set(rows) == {mailbox.name for mailbox in await self.store.mailboxes()}
+        theirs = {entry.name: entry for entry in await self.client.list_server(self.name)}
+        ours = {name: entry for name, entry in rows.items() if not is_deleted(name)}
+        assert set(theirs) == set(ours)
+        for name, entry in theirs.items():
+            assert entry.is_active
+            assert (entry.raw_location, entry.raw_acl) == (
+                ours[name].raw_location,
+                ours[name].raw_acl,
+            )
+
+    async def mail_in(self, name: MailboxName) -> int:
+        return (await (await self.store.open(name, "ana")).status()).messages
+
+
+@asynccontextmanager
+async def murder(folder: Path) -> AsyncIterator[tuple[Server, Node]]:
+    master = Server(folder / "master")
+    await master.start()
+    node = Node(folder / "be1", memory_store(), master, "be1.test")
+    try:
+        await node.fill()
+        yield master, node
+    finally:
+        if node.list is not None:
+            await node.close()
+        await master.stop()
+
+
+async def create(node: Node) -> None:
+    await node.announcer.create(OTHER, ACL)
+
+
+async def delete(node: Node) -> None:
+    await node.announcer.delete([BELOW, CHILD])
+
+
+async def rename(node: Node) -> None:
+    await node.announcer.rename([(CHILD, MOVED), (BELOW, MOVED_BELOW)])
+
+
+async def set_acl(node: Node) -> None:
+    await node.announcer.set_acl(ANA, lambda acl: acl.changed("bob", frozenset("lr")))
+
+
+OPERATIONS: dict[str, Callable[[Node], Awaitable[None]]] = {
+    "create": create,
+    "delete": delete,
+    "rename": rename,
+    "setacl": set_acl,
+}
+MOST_STEPS = 8
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("step", range(MOST_STEPS))
+def test_a_kill_at_any_step_is_mended_at_the_next_start(
+    operation: str, step: int, tmp_path: Path
+) -> None:
+    async def scene() -> None:
+        async with murder(tmp_path) as (_, node):
+            steps = 0
+
+            def die(_: str) -> None:
+                nonlocal steps
+                if steps == step:
+                    raise KilledError
+                steps += 1
+
+            node.announcer.step = die
+            try:
+                await OPERATIONS[operation](node)
+            except KilledError:
+                pass
+            else:
+                return  # it has fewer steps
+            reborn = await node.reborn()
+            await reborn.comparer.compare()
+            await reborn.check_agreement()
+            if operation == "rename":
+                names = {entry.name for entry in reborn.list.walk()}
+                assert (BELOW in names) != (MOVED_BELOW in names)
+                assert await reborn.mail_in(BELOW if BELOW in names else MOVED_BELOW) == 1
+            await reborn.close()
+            node.list = MailboxList.open(node.folder)
+            node.ledger = Ledger(node.list)
+
+    run(scene())
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("step", ["begin", "intended", "reserved", "stored", "moved"])
+def test_a_master_that_goes_away_leaves_everything_as_it_was(
+    operation: str, step: str, tmp_path: Path
+) -> None:
+    async def scene() -> None:
+        async with murder(tmp_path) as (master, node):
+            before = [(entry.name, entry.raw_acl) for entry in node.list.walk()]
+            stopped = False
+            lost = asyncio.Event()
+
+            def leave(at: str) -> None:
+                nonlocal stopped
+                if at == step and not stopped:
+                    stopped = True
+                    master.listener.stop_accepting()
+                    master.listener.abort()
+                    lost.set()
+
+            node.announcer.step = leave
+            if step == "begin":
+                leave("begin")
+            try:
+                await OPERATIONS[operation](node)
+            except (UpstreamFailure, Refusal):
+                assert stopped
+                assert [(entry.name, entry.raw_acl) for entry in node.list.walk()] == before
+            node.announcer.step = lambda _: None
+            if stopped:
+                await master.stop()
+                await master.start()
+            await node.comparer.compare()
+            await node.check_agreement()
+            name = BELOW if operation != "rename" or not stopped else BELOW
+            if node.list.find(name) is not None:
+                assert await node.mail_in(name) == 1
+
+    run(scene())
+
+
+def test_a_name_that_another_backend_has_is_refused(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with murder(tmp_path) as (master, node):
+            other = Node(tmp_path / "be2", memory_store(), master, "be2.test")
+            with pytest.raises(Refusal) as refused:
+                await other.announcer.create(ANA, ACL)
+            assert refused.value.code is Code.ALREADY_EXISTS
+            assert other.list.count() == 0
+            assert not await other.store.mailboxes()
+            await other.check_agreement()
+            await node.check_agreement()
+            await other.close()
+
+    run(scene())
+
+
+def test_operations_in_one_tree_wait_for_each_other(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with murder(tmp_path) as (_, node):
+            names = [MailboxName(b"user.ana.n%d" % number) for number in range(20)]
+            await asyncio.gather(*(node.announcer.create(name, ACL) for name in names))
+            await asyncio.gather(
+                node.announcer.rename([(CHILD, MOVED), (BELOW, MOVED_BELOW)]),
+                node.announcer.delete(names[:10]),
+                node.announcer.set_acl(ANA, lambda acl: acl.changed("bob", frozenset("l"))),
+            )
+            await node.check_agreement()
+            assert node.list.count() == 13
+
+    run(scene())
+
+
+def test_one_name_is_made_once(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with murder(tmp_path) as (_, node):
+            outcomes = await asyncio.gather(
+                *(node.announcer.create(OTHER, ACL) for _ in range(5)), return_exceptions=True
+            )
+            refused = [outcome for outcome in outcomes if isinstance(outcome, Refusal)]
+            assert len(refused) == 4
+            await node.check_agreement()
+
+    run(scene())
+
+
+def test_what_the_master_misses_is_activated(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with murder(tmp_path) as (_, node):
+            await node.client.delete(CHILD)
+            done = await node.comparer.compare()
+            assert done == Comparison(activated=[CHILD])
+            await node.check_agreement()
+
+    run(scene())
+
+
+def test_what_only_the_master_has_is_deleted_there(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with murder(tmp_path) as (_, node):
+            await node.client.activate(OTHER, b"be1.test!default", ACL)
+            done = await node.comparer.compare()
+            assert done == Comparison(removed=[OTHER])
+            await node.check_agreement()
+
+    run(scene())
+
+
+def test_a_new_list_never_empties_the_master(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with murder(tmp_path) as (master, node):
+            empty = Node(tmp_path / "be1-again", memory_store(), master, "be1.test")
+            done = await empty.comparer.compare()
+            assert sorted(done.refused) == [ANA, CHILD, BELOW]
+            await node.check_agreement()
+            await empty.close()
+
+    run(scene())
+
+
+def test_what_is_active_elsewhere_is_quarantined_not_deleted(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with murder(tmp_path) as (_, node):
+            await node.client.delete(BELOW)
+            await node.client.activate(BELOW, b"be2.test!default", ACL)
+            done = await node.comparer.compare()
+            assert done.quarantined == [BELOW]
+            assert node.list.find(BELOW) is None
+            kept = [entry.name for entry in node.list.walk() if is_deleted(entry.name)]
+            assert len(kept) == 1
+            assert await node.mail_in(kept[0]) == 1
+            assert (await node.client.find(BELOW)).server == "be2.test"  # type: ignore[union-attr]
+            assert not await node.comparer.compare()
+
+    run(scene())
+
+
+def test_a_changed_acl_reaches_the_master(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with murder(tmp_path) as (_, node):
+            await set_acl(node)
+            found = await node.client.find(ANA)
+            assert found is not None
+            assert parse_acl(found.raw_acl).entries["bob"] == frozenset("lr")
+
+    run(scene())
