@@ -211,6 +211,7 @@ class Connection(asyncio.BufferedProtocol):
     ) -> None:
         """Put TLS under this connection. The caller has thrown away (or never read) octets sent before the handshake.
         Raises OSError (which ssl.SSLError is); the connection is closed then."""
+        self.pause_reading()  # the peer may begin at once, the task below runs a turn later
         handshake = asyncio.ensure_future(
             asyncio.get_running_loop().start_tls(
                 self.transport,
