@@ -232,8 +232,12 @@ class RoleServer:
         self._log.info("role.started", worker=self._worker, listeners=len(self._listeners))
 
     def _bounds(self, service: str) -> Bounds:
-        section = section_of(self._config, self._name) or self._config.mupdate
-        return Bounds(max_connections=section.max_connections, refusal=REFUSALS[service])
+        section = section_of(self._config, self._name)
+        if section is None:
+            return Bounds(self._config.mupdate.max_connections, refusal=REFUSALS[service])
+        return Bounds(
+            section.max_connections, section.max_connections_per_address, REFUSALS[service]
+        )
 
     def reload(self, config: Config) -> None:
         """Read the certificates again, and let the role take what it can of a new configuration."""

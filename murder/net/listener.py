@@ -6,6 +6,7 @@ The supervisor binds (low ports, one socket a worker); a worker listens here and
 import asyncio
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,9 +17,11 @@ Service = Callable[[Connection], Receiver]
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a listener allows. `refusal` is sent to whoever comes beyond `max_connections`."""
+    """What a listener allows. `refusal` is sent to whoever comes beyond `max_connections`, or as one more than
+    `max_per_address` (0: no limit) from one address."""
 
     max_connections: int = 10_000
+    max_per_address: int = 0
     refusal: bytes = b""
     backlog: int = 1024
 
@@ -39,6 +42,7 @@ class Listener:
         self._tls = tls
         self._server: asyncio.AbstractServer | None = None
         self.connections: set[Connection] = set()
+        self._from_address: Counter[str] = Counter()
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -51,14 +55,26 @@ class Listener:
         )
 
     def _accept(self) -> Connection:
-        return Connection(self._admit, self.connections.discard)
+        return Connection(self._admit, self._forget)
 
     def _admit(self, connection: Connection) -> Receiver:
         """The connection stands (TLS handshakes that fail never come here)."""
-        if len(self.connections) >= self._bounds.max_connections:
-            return _Refused(connection, self._bounds.refusal)
+        bounds, peer = self._bounds, connection.peer
+        if len(self.connections) >= bounds.max_connections or (
+            0 < bounds.max_per_address <= self._from_address[peer]
+        ):
+            return _Refused(connection, bounds.refusal)
         self.connections.add(connection)
+        self._from_address[peer] += 1
         return self._service(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        if connection not in self.connections:
+            return
+        self.connections.discard(connection)
+        self._from_address[connection.peer] -= 1
+        if not self._from_address[connection.peer]:
+            del self._from_address[connection.peer]
 
     def stop_accepting(self) -> None:
         if self._server is not None:

@@ -1,0 +1,89 @@
+"""What a demo is made of: the contract of `--json`, the ports, the lines to paste. Nothing runs here."""
+
+from pathlib import Path
+
+from murder.cli.demo import paste_lines
+from murder.config import load_config
+from murder.demo.plan import Node, Options, describe, nodes_of, prepare
+from murder.preflight import check_start
+
+
+def made(folder: Path) -> tuple[Options, list[Node]]:
+    options = Options(folder)
+    return options, nodes_of(options)
+
+
+def test_ports_count_up_master_frontends_backends(tmp_path: Path) -> None:
+    nodes = nodes_of(Options(tmp_path, frontends=2, backends=1, port_base=20000))
+    assert [node.label for node in nodes] == ["mupdate", "fe1", "fe2", "be1"]
+    assert nodes[0].ports == {"mupdate": 20000}
+    assert nodes[1].ports == {
+        "imap": 20001,
+        "imaps": 20002,
+        "pop3": 20003,
+        "pop3s": 20004,
+        "lmtp": 20005,
+    }
+    assert nodes[3].ports["lmtp"] == 20015
+
+
+def test_the_json_line_keeps_its_contract(tmp_path: Path) -> None:
+    options, nodes = made(tmp_path)
+    shown = describe(options, nodes, {node.label: 7 for node in nodes})
+    assert list(shown) == [
+        "ready",
+        "dir",
+        "ca",
+        "admin",
+        "users",
+        "user_format",
+        "password",
+        "namespace",
+        "partition",
+        "mupdate",
+        "frontends",
+        "backends",
+    ]
+    assert shown["ready"] is True
+    assert shown["users"] == 20
+    assert shown["admin"] == {"user": "admin", "password": "secret"}
+    assert shown["namespace"] == {
+        "separator": "/",
+        "personal": "INBOX/",
+        "users": "user/",
+        "shared": "",
+    }
+    mupdate, frontends, backends = shown["mupdate"], shown["frontends"], shown["backends"]
+    assert isinstance(mupdate, dict)
+    assert isinstance(frontends, list)
+    assert isinstance(backends, list)
+    assert list(mupdate) == ["name", "node", "host", "port", "pid"]
+    keys = ["name", "node", "host", "imap", "imaps", "pop3", "pop3s", "lmtp", "pid"]
+    assert [list(one) for one in (*frontends, *backends)] == [keys] * 3
+    assert [one["node"] for one in backends] == ["be1", "be2"]
+
+
+def test_every_node_gets_a_configuration_that_an_operator_could_use(tmp_path: Path) -> None:
+    options, nodes = made(tmp_path)
+    prepare(options, nodes)
+    for node in nodes:
+        config = load_config(node.config_file)
+        check_start(config, config.node.roles)
+        assert config.node.roles == (node.role,)
+        assert not config.frontend.allow_plaintext
+
+
+def test_a_second_start_keeps_the_certificates(tmp_path: Path) -> None:
+    options, nodes = made(tmp_path)
+    prepare(options, nodes)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.pem")}
+    prepare(options, nodes)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.pem")} == before
+
+
+def test_there_are_three_lines_to_paste_with_or_without_curl(tmp_path: Path) -> None:
+    options, nodes = made(tmp_path)
+    for with_curl in (True, False):
+        lines = paste_lines(options, nodes, with_curl=with_curl)
+        assert len(lines) == 3
+        assert all("\n" not in line for line in lines)
