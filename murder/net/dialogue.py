@@ -84,6 +84,8 @@ class Dialogue(ABC):
             return
         if self._task is None:
             self._pump()
+            if self._task is None and self.session.held:  # half a command
+                self.connection.acknowledge_now()
         # A message that is still coming in is bounded by its session; what nobody takes out now is bounded here.
         if self.session.held > HELD_OCTETS and (
             self._task is not None or not self.may_proceed()
