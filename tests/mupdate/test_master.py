@@ -11,6 +11,18 @@ from tests.mupdate.nodes import Raw, Server, master, run
 BE1, BE2 = b'"be1.test!default"', b'"be2.test!default"'
 
 
+def quoted(message: bytes) -> bytes:
+    """Literals that could be quoted strings as such, so that a transcript can be read."""
+    whole, rest = b"", message
+    while found := re.search(rb"\{(\d+)\+?\}\r\n", rest):
+        size = int(found.group(1))
+        octets = rest[found.end() : found.end() + size]
+        plain = not re.search(rb"[^\t\x20!#-\[\]-\x7e]", octets)
+        whole += rest[: found.start()] + (b'"%b"' % octets if plain else found.group() + octets)
+        rest = rest[found.end() + size :]
+    return whole + rest
+
+
 async def play(server: Server, transcript: str) -> None:
     """`C:` or `C2:` sends a line, `S:` or `S2:` expects one; `...` in an expectation stands for anything."""
     peers: dict[str, Raw] = {}
@@ -25,7 +37,7 @@ async def play(server: Server, transcript: str) -> None:
         if who[0] == "C":
             peers[number].send(octets + b"\r\n")
         else:
-            said = await peers[number].message()
+            said = quoted(await peers[number].message())
             pattern = re.escape(octets).replace(rb"\.\.\.", rb".*")
             assert re.fullmatch(pattern, said, re.DOTALL), (
                 f"{who}: {octets!r} expected, {said!r} came"

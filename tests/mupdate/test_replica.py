@@ -47,7 +47,7 @@ def test_first_synchronisation_stream_and_ping(tmp_path: Path) -> None:
         async with master(tmp_path / "m") as server:
             await fill(server, 5000)
             async with follower(tmp_path / "r", server.target) as one:
-                assert not one.mailboxes.synchronised
+                assert one.mailboxes.synchronised_at is None
                 await in_step(one, server)
                 assert one.mailboxes.synchronised
                 client = MasterClient(server.target)
