@@ -26,7 +26,7 @@ def roles_wanted(config: Config, named: Sequence[str]) -> tuple[str, ...]:
 
 def check_start(config: Config, roles: Sequence[str]) -> Plugins:
     """What `serve` needs to be right; the loaded plugins. Raises ConfigError with all that is not."""
-    problems = [*_certificate_problems(config, roles), *_upstream_problems(config, roles)]
+    problems = [*certificate_problems(config, roles), *_upstream_problems(config, roles)]
     try:
         plugins = load_plugins(config, roles)
     except ConfigError as error:
@@ -65,7 +65,8 @@ def check_plugins(config: Config, plugins: Plugins, roles: Sequence[str]) -> lis
     return problems
 
 
-def _certificate_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem]:
+def certificate_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem]:
+    """What is wrong with this node's certificates, for the user that looks."""
     tls, now = config.tls, datetime.now(UTC)
     if tls.certificate is None or tls.key is None:
         implicit = [port for role in roles for port in ports_of(config, role) if port.implicit_tls]

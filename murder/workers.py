@@ -28,6 +28,7 @@ from murder.__main__ import command
 from murder.config import Config, ConfigError, Problem, load_config
 from murder.hooks import load_plugins
 from murder.log import logger
+from murder.preflight import certificate_problems
 from murder.server import ROLE_CLASSES, Port, RoleServer, bind, ports_of
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
@@ -37,6 +38,7 @@ RESTART_MAX_S: Final = 10.0
 RESTART_CALM_S: Final = 30.0  # a worker that lived so long starts again with the shortest pause
 START_LIMIT_S: Final = 60.0
 KILL_GRACE_S: Final = 5.0  # beyond the drain, before SIGKILL
+OF_ROOT: Final = ("MURDER_CACHE", "CACHE_DIRECTORY", "XDG_CACHE_HOME")  # folders of the user before
 HEAD: Final = struct.Struct("!cI")
 
 log = logger()
@@ -118,9 +120,14 @@ async def serve(
     load_plugins(config, roles)
     _raise_file_limit()
     bound = _bind_all(config, roles)
-    become(config)
+    dropped = become(config)
+    flaws = list(
+        certificate_problems(config, roles)
+    )  # again: root could read what node.user cannot
+    if flaws:
+        raise ConfigError(flaws)
     plan = _Plan(config, tuple(roles), bound, targets)
-    if all(config.workers_of(role) == 1 for role in roles):
+    if not dropped and all(config.workers_of(role) == 1 for role in roles):
         return await _Here(plan).run()
     return await _Supervisor(plan).run()
 
@@ -164,21 +171,29 @@ def _bind_all(config: Config, roles: Sequence[str]) -> dict[Port, list[socket.so
     return bound
 
 
-def become(config: Config) -> None:
-    """Make the data folder and become `node.user`, if that is not who we are. Raises ConfigError."""
+def become(config: Config) -> bool:
+    """Make the data folder and become `node.user`, if we are root; whether we did. Raises ConfigError.
+
+    The archive's cache of unpacked files is root's then, which that user cannot read: what is not imported yet must be
+    left to workers, which start anew as he and make their own.
+    """
     os.umask(0o077)
     data, name = config.node.data, config.node.user
     try:
         made = not data.exists()
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not name or os.geteuid() != 0:
-            return
+        if not name or os.geteuid() != 0 or pwd.getpwnam(name).pw_uid == 0:
+            return False
         account = pwd.getpwnam(name)
         if made:
             os.chown(data, account.pw_uid, account.pw_gid)
         os.initgroups(name, account.pw_gid)
         os.setgid(_group_of(config, account.pw_gid))
         os.setuid(account.pw_uid)
+        for variable in OF_ROOT:
+            os.environ.pop(variable, None)
+        os.environ["HOME"] = account.pw_dir
+        return True
     except KeyError:
         raise ConfigError([Problem(config.file, "node.user", f"no such user {name!r}")]) from None
     except OSError as error:
