@@ -299,7 +299,7 @@ def resolve(
             "--dry-run",
             "--ignore-installed",
             "--report",
-            report,
+            str(report),
             "--target",
             folder,
         ]

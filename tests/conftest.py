@@ -1,6 +1,8 @@
-"""What every folder of tests uses: where the project is, and the word for a test that cannot run here."""
+"""What every folder of tests uses: the archive, built once, and the word for a test that cannot run here."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -8,6 +10,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 IN_CI = os.environ.get("CI") == "true"
+
+
+@pytest.fixture(scope="session")
+def archive() -> Path:
+    """dist/murder.pyz, made from the sources as they are now."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "build.py"], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    return ROOT / "dist" / "murder.pyz"
 
 
 def cannot_run(reason: str) -> NoReturn:
