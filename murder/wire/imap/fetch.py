@@ -94,6 +94,15 @@ def parse_fetch(scanner: Scanner, by_uid: bool = False) -> FetchRequest:
     return FetchRequest(sequence, tuple(items), changed_since, vanished, partial)
 
 
+# "(" fetch-att *(SP fetch-att) ")"
+def parse_item_list(scanner: Scanner) -> tuple[FetchItem, ...]:
+    """Items in parentheses, each once; also in NOTIFY."""
+    scanner.open()
+    items: dict[FetchItem, None] = {}
+    _parse_items(scanner, items)
+    return tuple(items)
+
+
 def _parse_items(scanner: Scanner, items: dict[FetchItem, None]) -> None:
     """Items up to and with the closing parenthesis."""
     while True:

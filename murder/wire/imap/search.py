@@ -41,6 +41,7 @@ from murder.model.search import (
     UidIn,
     YoungerThan,
 )
+from murder.model.seqset import Ranges
 from murder.wire.imap.date import parse_date
 from murder.wire.imap.flag import parse_flag
 from murder.wire.imap.partial import format_partial, parse_partial
@@ -392,3 +393,29 @@ def format_esearch(tag: bytes, by_uid: bool, result: SearchResult) -> bytes:
     if result.modseq is not None:
         pieces.append(b"MODSEQ %d" % result.modseq)
     return b" ".join(pieces) + b"\r\n"
+
+
+# search-return-data: "ADDTO" SP "(" context-position SP sequence-set … ")" / "REMOVEFROM" …, RFC 5267 §4.3
+def format_context_change(
+    tag: bytes, by_uid: bool, added: bool, changes: Iterable[tuple[int, Ranges]]
+) -> bytes:
+    """`* ESEARCH (TAG "…") UID ADDTO (0 5:6)CRLF`: results that came to a search kept up to date, or left it. Each change
+    is a position (1 is the first, 0 where there is no order) and the messages at it."""
+    each = [b"%d %s" % (position, format_ranges(found)) for position, found in changes]
+    return b"* ESEARCH (TAG %s)%s %s (%s)\r\n" % (
+        string(tag),
+        b" UID" if by_uid else b"",
+        b"ADDTO" if added else b"REMOVEFROM",
+        b" ".join(each),
+    )
+
+
+# cancelupdate = "CANCELUPDATE" 1*(SP quoted)
+def parse_cancelupdate(scanner: Scanner) -> tuple[bytes, ...]:
+    """The tags of the searches that need no longer be kept up to date (RFC 5267 §4.4)."""
+    tags: list[bytes] = []
+    while not tags or not scanner.at_end():
+        scanner.space()
+        tags.append(scanner.string())
+    scanner.end()
+    return tuple(tags)
