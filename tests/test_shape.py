@@ -10,7 +10,17 @@ MAX_FUNCTION_LINES = 80
 SOURCES = sorted([*ROOT.glob("murder/**/*.py"), *ROOT.glob("plugins/*.py"), ROOT / "build.py"])
 TESTS = sorted(ROOT.glob("tests/**/*.py"))
 # Rooms where a connection or a task ends, or a stranger's code is called.
-MAY_CATCH_ALL = {"net", "mupdate", "frontend", "backend", "cli", "server", "workers", "hooks", "contract"}
+MAY_CATCH_ALL = {
+    "net",
+    "mupdate",
+    "frontend",
+    "backend",
+    "cli",
+    "server",
+    "workers",
+    "hooks",
+    "contract",
+}
 FORBIDDEN_WORDS = {"util", "utils", "helper", "helpers", "common", "manager", "misc"}
 
 Rule = Callable[[Path, str, ast.Module], Iterator[tuple[int, str]]]

@@ -103,36 +103,26 @@ class Gate:
                 identity = await self._lookup(credentials.authcid)
                 return self._entitle(identity, credentials.authzid, None)
 
-    async def _admit_password(
-        self, credentials: PlainCredentials, connection: Connection
-    ) -> Login:
+    async def _admit_password(self, credentials: PlainCredentials, connection: Connection) -> Login:
         if not self.takes_passwords(connection):
             raise Refusal(
                 Code.PRIVACY_REQUIRED,
                 "A password is taken only under TLS: use STARTTLS first",
             )
-        identity = await self._in_time(
-            self.auth.verify(credentials.authcid, credentials.password)
-        )
+        identity = await self._in_time(self.auth.verify(credentials.authcid, credentials.password))
         if identity is None:
             await asyncio.sleep(self.failure_delay_s)
             raise Refusal(Code.AUTHENTICATION_FAILED, "Wrong user or password")
-        return await self._speak_for(
-            identity, credentials.authzid, credentials.password
-        )
+        return await self._speak_for(identity, credentials.authzid, credentials.password)
 
-    async def _speak_for(
-        self, identity: Identity, authzid: str, password: bytes | None
-    ) -> Login:
+    async def _speak_for(self, identity: Identity, authzid: str, password: bytes | None) -> Login:
         login = self._entitle(identity, authzid, password)
         if not login.proxy:
             return login
         known = await self._in_time(self.auth.lookup(authzid))
         return Login(authzid, known or Identity(authzid), proxy=login.proxy)
 
-    def _entitle(
-        self, identity: Identity, authzid: str, password: bytes | None
-    ) -> Login:
+    def _entitle(self, identity: Identity, authzid: str, password: bytes | None) -> Login:
         if authzid and authzid != identity.user:
             if identity.user not in self.proxies:
                 raise Refusal(
@@ -154,13 +144,9 @@ class Gate:
                 "EXTERNAL needs a TLS certificate of this murder",
             )
         if not credentials.authzid:
-            return Login(
-                certificate.name, Identity(certificate.name), proxy=certificate.name
-            )
+            return Login(certificate.name, Identity(certificate.name), proxy=certificate.name)
         if not self.is_proxy(connection):
-            raise Refusal(
-                Code.AUTHORIZATION_FAILED, f"{certificate.name} may not act for users"
-            )
+            raise Refusal(Code.AUTHORIZATION_FAILED, f"{certificate.name} may not act for users")
         known = await self._in_time(self.auth.lookup(credentials.authzid))
         user = credentials.authzid
         return Login(user, known or Identity(user), proxy=certificate.name)
@@ -184,9 +170,7 @@ class Gate:
         auth = self.auth
         found = None
         if isinstance(auth, HasScramSecrets):
-            found = await self._in_time(
-                auth.scram_secret(wanted.user, wanted.mechanism)
-            )
+            found = await self._in_time(auth.scram_secret(wanted.user, wanted.mechanism))
         if found is None:
             await asyncio.sleep(self.failure_delay_s)
             raise Refusal(Code.AUTHENTICATION_FAILED, "Wrong user or password")

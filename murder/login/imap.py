@@ -115,20 +115,14 @@ class ImapDialogue(Dialogue):
                 protocol="imap",
                 cid=self.connection.cid,
                 peer=self.peer_address,
-                **(
-                    {"session": self.client_id["x-session-id"]}
-                    if self.is_vouched
-                    else {}
-                ),
+                **({"session": self.client_id["x-session-id"]} if self.is_vouched else {}),
             )
         return self._log
 
     @property
     def is_vouched(self) -> bool:
         """Whether the peer is a proxy of ours that told (by ID) on whose behalf it speaks."""
-        return "x-session-id" in self.client_id and self.service.gate.is_proxy(
-            self.connection
-        )
+        return "x-session-id" in self.client_id and self.service.gate.is_proxy(self.connection)
 
     @property
     def peer_address(self) -> str:
@@ -139,13 +133,9 @@ class ImapDialogue(Dialogue):
 
     def greet(self) -> None:
         text = f"{self.service.server_name} murder {__version__} server ready"
-        self.send(
-            status_line(b"*", b"OK", text, b"CAPABILITY " + self.capability_words())
-        )
+        self.send(status_line(b"*", b"OK", text, b"CAPABILITY " + self.capability_words()))
 
-    def send_ok(
-        self, command: Command, text: str = "Completed", code: bytes = b""
-    ) -> None:
+    def send_ok(self, command: Command, text: str = "Completed", code: bytes = b"") -> None:
         self.send(status_line(command.tag, b"OK", text, code))
 
     def send_status(self, command: Command, status: Status) -> None:
@@ -250,9 +240,7 @@ class ImapDialogue(Dialogue):
 
     def capability_words(self) -> bytes:
         """All that is true at this moment."""
-        suppressed = {
-            word.upper().encode() for word in self.service.limits.suppress_capabilities
-        }
+        suppressed = {word.upper().encode() for word in self.service.limits.suppress_capabilities}
         if self.session.state is State.NOT_AUTHENTICATED:
             words = [
                 b"IMAP4rev1",
@@ -267,10 +255,7 @@ class ImapDialogue(Dialogue):
         return b" ".join(word for word in words if word.upper() not in suppressed)
 
     def _login_words(self) -> list[bytes]:
-        words = [
-            b"AUTH=" + name.encode()
-            for name in self.service.gate.mechanisms(self.connection)
-        ]
+        words = [b"AUTH=" + name.encode() for name in self.service.gate.mechanisms(self.connection)]
         if self.service.tls is not None and not self.connection.is_tls:
             words.insert(0, b"STARTTLS")
         if not self.service.gate.takes_passwords(self.connection):
@@ -339,9 +324,7 @@ def run_id(dialogue: ImapDialogue, command: Command) -> Running:
     dialogue.client_id = parse_id(Scanner(command.octets, command.start))
     fields = {"name": "murder", "version": __version__}
     said = b" ".join(nstring(word.encode()) for pair in fields.items() for word in pair)
-    dialogue.send(
-        untagged(b"ID (" + said + b")") + status_line(command.tag, b"OK", "Completed")
-    )
+    dialogue.send(untagged(b"ID (" + said + b")") + status_line(command.tag, b"OK", "Completed"))
     return None
 
 
@@ -375,9 +358,7 @@ def run_starttls(dialogue: ImapDialogue, command: Command) -> Running:
     return _starttls(dialogue, command, dialogue.service.tls)
 
 
-async def _starttls(
-    dialogue: ImapDialogue, command: Command, context: ssl.SSLContext
-) -> None:
+async def _starttls(dialogue: ImapDialogue, command: Command, context: ssl.SSLContext) -> None:
     dialogue.session.take_rest()  # what came in plain text behind STARTTLS was injected (CVE-2011-0411)
     dialogue.send_ok(command, "Begin TLS now")
     try:
@@ -398,23 +379,17 @@ def run_login(dialogue: ImapDialogue, command: Command) -> Running:
     return _login(dialogue, command, user.decode("utf-8", "surrogateescape"), password)
 
 
-async def _login(
-    dialogue: ImapDialogue, command: Command, user: str, password: bytes
-) -> None:
+async def _login(dialogue: ImapDialogue, command: Command, user: str, password: bytes) -> None:
     gate = dialogue.service.gate
     try:
-        login = await gate.admit(
-            PlainCredentials(user, "", password, "LOGIN"), dialogue.connection
-        )
+        login = await gate.admit(PlainCredentials(user, "", password, "LOGIN"), dialogue.connection)
     except Refusal as refusal:
         _refuse_login(dialogue, command, user, refusal)
         return
     await dialogue.enter(command, login)
 
 
-def _refuse_login(
-    dialogue: ImapDialogue, command: Command, user: str, refusal: Refusal
-) -> None:
+def _refuse_login(dialogue: ImapDialogue, command: Command, user: str, refusal: Refusal) -> None:
     dialogue.login_failed(user, refusal)
     dialogue.send_status(command, status_for(refusal))
     if dialogue.is_worn_out:

@@ -13,9 +13,7 @@ from murder.errors import Code, Refusal
 LOOKUP, READ, SEEN, WRITE, INSERT, POST = "lrswip"
 CREATE_CHILD, DELETE_MAILBOX, DELETE_MESSAGE, EXPUNGE, ADMINISTER, ANNOTATE = "kxtean"
 
-ALL_RIGHTS: Final = (
-    "lrswipkxtecdan"  # Cyrus' order; c stands for k and x, d for t and e
-)
+ALL_RIGHTS: Final = "lrswipkxtecdan"  # Cyrus' order; c stands for k and x, d for t and e
 OWNER_RIGHTS: Final = frozenset(ALL_RIGHTS)
 OWNER_ALWAYS: Final = frozenset(
     "la"
@@ -77,9 +75,7 @@ def expand_rights(rights: Iterable[str]) -> Rights:
 def format_rights(rights: Iterable[str]) -> str:
     """In Cyrus' order, unknown (user-defined) ones behind."""
     known = set(rights)
-    return "".join(r for r in ALL_RIGHTS if r in known) + "".join(
-        sorted(known - set(ALL_RIGHTS))
-    )
+    return "".join(r for r in ALL_RIGHTS if r in known) + "".join(sorted(known - set(ALL_RIGHTS)))
 
 
 def parse_rights(text: str) -> Rights:
@@ -97,15 +93,12 @@ def parse_acl(raw_acl: bytes) -> Acl:
     """Read the text form. Lenient, because a real Cyrus wrote it: odd tails are dropped, never refused."""
     fields = raw_acl.decode("utf-8", "surrogateescape").split("\t")
     pairs = zip(fields[0::2], fields[1::2], strict=False)
-    return Acl(
-        {identifier: frozenset(rights) for identifier, rights in pairs if identifier}
-    )
+    return Acl({identifier: frozenset(rights) for identifier, rights in pairs if identifier})
 
 
 def format_acl(acl: Acl) -> bytes:
     """Write the text form, with the trailing TAB that Cyrus writes."""
     text = "".join(
-        f"{identifier}\t{format_rights(rights)}\t"
-        for identifier, rights in acl.entries.items()
+        f"{identifier}\t{format_rights(rights)}\t" for identifier, rights in acl.entries.items()
     )
     return text.encode("utf-8", "surrogateescape")

@@ -31,9 +31,7 @@ class Session(Protocol):
 class Dialogue(ABC):
     """A server's side of one connection."""
 
-    def __init__(
-        self, connection: Connection, session: Session, idle_timeout_s: float
-    ) -> None:
+    def __init__(self, connection: Connection, session: Session, idle_timeout_s: float) -> None:
         self.connection = connection
         self.session = session
         self.idle_timeout_s = idle_timeout_s
@@ -87,9 +85,7 @@ class Dialogue(ABC):
             if self._task is None and self.session.held:  # half a command
                 self.connection.acknowledge_now()
         # A message that is still coming in is bounded by its session; what nobody takes out now is bounded here.
-        if self.session.held > HELD_OCTETS and (
-            self._task is not None or not self.may_proceed()
-        ):
+        if self.session.held > HELD_OCTETS and (self._task is not None or not self.may_proceed()):
             self.connection.pause_reading()
 
     def writable(self) -> None:

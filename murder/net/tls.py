@@ -94,13 +94,7 @@ def read_certificate(shown: dict[str, Any] | None) -> PeerCertificate | None:
     """From `SSLObject.getpeercert()`: only verified certificates come out of it with content."""
     if not shown:
         return None
-    names = [
-        value.lower()
-        for kind, value in shown.get("subjectAltName", ())
-        if kind == "DNS"
-    ]
+    names = [value.lower() for kind, value in shown.get("subjectAltName", ()) if kind == "DNS"]
     uris = [value for kind, value in shown.get("subjectAltName", ()) if kind == "URI"]
-    roles = frozenset(
-        uri.removeprefix(ROLE_URI) for uri in uris if uri.startswith(ROLE_URI)
-    )
+    roles = frozenset(uri.removeprefix(ROLE_URI) for uri in uris if uri.startswith(ROLE_URI))
     return PeerCertificate(tuple(names), roles)

@@ -97,6 +97,11 @@ class ImapServerSession:
         self.state = State.AUTHENTICATED
         self._fragmenter.collect_octets = COLLECT_OCTETS
 
+    def logged_out(self) -> None:
+        """As before the login (UNAUTHENTICATE, RFC 8437)."""
+        self.state = State.NOT_AUTHENTICATED
+        self._fragmenter.collect_octets = PRE_LOGIN_LITERAL_OCTETS
+
     def receive(self, data: bytes | memoryview) -> None:
         self._fragmenter.feed(data)
 
@@ -147,17 +152,11 @@ class ImapServerSession:
         except BadSyntax as error:
             return self._refused(literal, Wrong(tag_of(literal.head), error))
         small = literal.size <= self._fragmenter.collect_octets
-        if (
-            command.name in STREAMED
-            and not small
-            and self.state is not State.NOT_AUTHENTICATED
-        ):
+        if command.name in STREAMED and not small and self.state is not State.NOT_AUTHENTICATED:
             self._streaming = True
             return command
         if len(literal.head) + literal.size > self._room:
-            too_big = BadSyntax(
-                f"a command may have {self._room} octets with its literals"
-            )
+            too_big = BadSyntax(f"a command may have {self._room} octets with its literals")
             return self._refused(literal, Wrong(command.tag, too_big))
         self._fragmenter.accept()
         return Owed(continuation()) if literal.synchronising else self.next_event()
@@ -185,6 +184,4 @@ class ImapServerSession:
         self._streaming = False
         self._fragmenter.refuse()
         if not literal.synchronising and literal.size > MAX_SKIP_OCTETS:
-            raise BadSyntax(
-                f"a refused literal of {literal.size} octets is not waited for"
-            )
+            raise BadSyntax(f"a refused literal of {literal.size} octets is not waited for")

@@ -156,11 +156,7 @@ class ScramServer:
     def _begin(self, message: str) -> SecretWanted:
         # gs2-cbind-flag "," [authzid] "," client-first-message-bare
         fields = message.split(",")
-        if (
-            len(fields) < 4
-            or fields[0] not in ("n", "y")
-            or not fields[2].startswith("n=")
-        ):
+        if len(fields) < 4 or fields[0] not in ("n", "y") or not fields[2].startswith("n="):
             raise BadSyntax("a SCRAM exchange begins with n,[a=authzid],n=user,r=nonce")
         self._first = message
         self._user = _unescaped(fields[2][2:])
@@ -170,9 +166,7 @@ class ScramServer:
     def supply(self, secret: Secret) -> Challenge:
         """Go on with the user's secret. Raises BadSyntax."""
         stored = (secret.salt, secret.stored_key, secret.server_key, secret.iterations)
-        self._server = scramp.ScramMechanism(self.mechanism).make_server(
-            lambda _: stored
-        )
+        self._server = scramp.ScramMechanism(self.mechanism).make_server(lambda _: stored)
         try:
             self._server.set_client_first(self._first)
             return Challenge(self._server.get_server_first().encode())
@@ -223,7 +217,5 @@ class ScramClient:
                 return str(self._client.get_client_final()).encode()
             self._client.set_server_final(text(challenge))
         except (scramp.ScramException, ValueError, KeyError):
-            raise Refusal(
-                Code.AUTHENTICATION_FAILED, "the server failed to prove itself"
-            ) from None
+            raise Refusal(Code.AUTHENTICATION_FAILED, "the server failed to prove itself") from None
         return b""

@@ -21,9 +21,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0] if __doc__ else ""
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=143)
     parser.add_argument("-c", "--connections", type=int, default=10)
@@ -33,12 +31,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--user-format", default="user%d")
     parser.add_argument("--users", type=int, default=20)
     parser.add_argument("--password", default="secret")
-    parser.add_argument(
-        "--pid", type=int, action="append", default=[], help="with its descendants"
-    )
-    parser.add_argument(
-        "--match", action="append", default=[], help="words of the command line"
-    )
+    parser.add_argument("--pid", type=int, action="append", default=[], help="with its descendants")
+    parser.add_argument("--match", action="append", default=[], help="words of the command line")
     parser.add_argument(
         "--idle", type=int, default=0, help="open so many sessions and measure memory"
     )
@@ -59,9 +53,7 @@ def processes(pids: Iterable[int], words: list[str]) -> set[int]:
             continue
         if words and int(name) != os.getpid() and all(word in line for word in words):
             chosen.add(int(name))
-    while (
-        more := {child for child, above in parent.items() if above in chosen} - chosen
-    ):
+    while more := {child for child, above in parent.items() if above in chosen} - chosen:
         chosen |= more
     return chosen
 
@@ -83,9 +75,7 @@ def pss_kib(pids: Iterable[int]) -> int:
     for pid in pids:
         try:
             with open(f"/proc/{pid}/smaps_rollup") as file:
-                total += sum(
-                    int(line.split()[1]) for line in file if line.startswith("Pss:")
-                )
+                total += sum(int(line.split()[1]) for line in file if line.startswith("Pss:"))
         except OSError:
             continue
     return total

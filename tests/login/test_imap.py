@@ -82,9 +82,7 @@ class Role(ImapDialogue):
 class Client:
     """Lines in and out."""
 
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
     def send(self, octets: bytes) -> None:
@@ -116,9 +114,7 @@ async def role(
 ) -> AsyncIterator[Callable[[], Awaitable[Client]]]:
     tls = None
     if folder is not None:
-        tls = server_context(
-            folder / "be1.test.pem", folder / "be1.test.key", folder / "ca.pem"
-        )
+        tls = server_context(folder / "be1.test.pem", folder / "be1.test.key", folder / "ca.pem")
     gate = Gate(
         OnePassword(),
         admins=["admin"],
@@ -158,15 +154,11 @@ def test_login_and_pipelined_commands_are_answered_in_order() -> None:
     async def scene() -> None:
         async with role(PLAIN) as connect:
             client = await connect()
-            assert (await client.line()).startswith(
-                b"* OK [CAPABILITY IMAP4rev1 LITERAL+"
-            )
+            assert (await client.line()).startswith(b"* OK [CAPABILITY IMAP4rev1 LITERAL+")
             client.send(
                 b"a LOGIN ana {6+}\r\nsecret\r\nb SLOW\r\nc NOOP\r\nd CAPABILITY\r\ne LOGOUT\r\n"
             )
-            assert (await client.line()).startswith(
-                b"a OK [CAPABILITY IMAP4rev1 X-TEST] Logged in"
-            )
+            assert (await client.line()).startswith(b"a OK [CAPABILITY IMAP4rev1 X-TEST] Logged in")
             assert await client.line() == b"b OK slow\r\n"
             assert await client.line() == b"c OK Completed\r\n"
             assert await client.line() == b"* CAPABILITY IMAP4rev1 X-TEST\r\n"
@@ -261,9 +253,7 @@ def test_a_frontends_certificate_speaks_for_a_user_but_never_for_an_admin(
     play(scene)
 
 
-def test_a_certificate_of_another_authority_is_no_login(
-    certificates: Path, tmp_path: Path
-) -> None:
+def test_a_certificate_of_another_authority_is_no_login(certificates: Path, tmp_path: Path) -> None:
     init_authority(tmp_path)
     issue(tmp_path, "fe1.test", ["frontend"])
 
@@ -277,9 +267,7 @@ def test_a_certificate_of_another_authority_is_no_login(
                 tmp_path / "fe1.test.pem",
                 tmp_path / "fe1.test.key",
             )
-            with pytest.raises(
-                (ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)
-            ):
+            with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
                 await client.writer.start_tls(stranger, server_hostname="be1.test")
                 if await client.ask(b"b CAPABILITY\r\n") == b"":
                     raise ConnectionResetError
@@ -293,9 +281,7 @@ def test_a_proxy_user_speaks_for_others_with_plain() -> None:
             client = await connect()
             await client.line()
             ir = base64.b64encode(b"admin\0murder\0secret")
-            assert (
-                await client.ask(b"a AUTHENTICATE PLAIN " + ir + b"\r\n")
-            ).startswith(b"a OK")
+            assert (await client.ask(b"a AUTHENTICATE PLAIN " + ir + b"\r\n")).startswith(b"a OK")
             other = await connect()
             await other.line()
             ir = base64.b64encode(b"bob\0ana\0secret")
@@ -323,9 +309,7 @@ def test_an_endless_line_ends_the_connection_with_words() -> None:
             client = await connect()
             await client.line()
             client.send(b"a LOGIN " + b"x" * 10_000_000)
-            assert (await client.line()).startswith(
-                b"* BYE This is no IMAP: a line may have"
-            )
+            assert (await client.line()).startswith(b"* BYE This is no IMAP: a line may have")
 
     play(scene)
 
@@ -336,11 +320,7 @@ def test_a_command_larger_than_what_is_held_for_a_busy_session_comes_through() -
             client = await connect()
             await client.line()
             await client.ask(b"a LOGIN ana secret\r\n")
-            client.send(
-                b"b SLOW\r\nc NOOP {1000000+}\r\n"
-                + b"x" * 1_000_000
-                + b"\r\nd NOOP\r\n"
-            )
+            client.send(b"b SLOW\r\nc NOOP {1000000+}\r\n" + b"x" * 1_000_000 + b"\r\nd NOOP\r\n")
             assert await client.line() == b"b OK slow\r\n"
             assert (await client.line()).startswith(b"c OK")
             assert (await client.line()).startswith(b"d OK")

@@ -19,11 +19,7 @@ from murder.model.name import (
 )
 
 N = MailboxName
-LAYOUTS = [
-    Namespace(unix, alternative)
-    for unix in (True, False)
-    for alternative in (True, False)
-]
+LAYOUTS = [Namespace(unix, alternative) for unix in (True, False) for alternative in (True, False)]
 
 SEEN = [  # namespace, user, what the client sees, canonical
     (Namespace(), "ana", b"INBOX", b"user.ana"),
@@ -69,9 +65,7 @@ PARTS = st.lists(PART, min_size=1, max_size=5).filter(
 )
 
 
-@given(
-    st.sampled_from(LAYOUTS), USERS, PARTS, st.sampled_from(["own", "other", "shared"])
-)
+@given(st.sampled_from(LAYOUTS), USERS, PARTS, st.sampled_from(["own", "other", "shared"]))
 def test_every_canonical_name_survives_every_layout(
     namespace: Namespace, user: str, parts: list[bytes], kind: str
 ) -> None:
@@ -103,9 +97,7 @@ def test_the_order_is_that_of_a_cyrus_mailboxes_db() -> None:
 
 
 @given(
-    st.binary(min_size=1, max_size=30).filter(
-        lambda name: b"\x1f" not in name and name[0] < 255
-    )
+    st.binary(min_size=1, max_size=30).filter(lambda name: b"\x1f" not in name and name[0] < 255)
 )
 def test_a_key_gives_its_name_back(name: bytes) -> None:
     assert name_of_key(collation_key(name)) == name

@@ -82,9 +82,7 @@ def test_events_of_a_stream(stream: bytes, expected: list[object]) -> None:
 
 
 def test_before_login_no_message_is_streamed() -> None:
-    assert run(
-        b"a APPEND x {90000+}\r\n" + b"y" * 90000 + b"\r\nb NOOP\r\n", [], False
-    ) == [
+    assert run(b"a APPEND x {90000+}\r\n" + b"y" * 90000 + b"\r\nb NOOP\r\n", [], False) == [
         ("wrong", b"a"),
         (b"b", b"NOOP"),
     ]

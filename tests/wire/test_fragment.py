@@ -69,9 +69,7 @@ def test_messages_are_cut_alike_whole_and_octet_by_octet(
     assert cut(stream, [1] * len(stream)) == expected
 
 
-STREAMED = (
-    b"a APPEND x {12}\r\nhello\r\nworld (y) {0+}\r\n {9+}\r\n123456789\r\nb NOOP\r\n"
-)
+STREAMED = b"a APPEND x {12}\r\nhello\r\nworld (y) {0+}\r\n {9+}\r\n123456789\r\nb NOOP\r\n"
 
 
 @given(st.lists(st.integers(1, 7)))
@@ -91,16 +89,12 @@ def test_a_streamed_literal_comes_in_chunks_and_the_rest_behind_it(
 @given(st.lists(st.integers(1, 7)))
 def test_a_refused_message_is_skipped_to_its_end(sizes: list[int]) -> None:
     stream = b"a X {9+}\r\n12\r\n56789 {10+}\r\n0123456789 z\r\nb NOOP\r\nc X {7}\r\nd NOOP\r\n"
-    messages = [
-        item for item in cut(stream, sizes, "refuse") if isinstance(item, bytes)
-    ]
+    messages = [item for item in cut(stream, sizes, "refuse") if isinstance(item, bytes)]
     assert messages == [b"b NOOP\r\n", b"d NOOP\r\n"]
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(1, 50)))
-def test_any_octets_give_fragments_or_bad_syntax(
-    stream: bytes, sizes: list[int]
-) -> None:
+def test_any_octets_give_fragments_or_bad_syntax(stream: bytes, sizes: list[int]) -> None:
     try:
         cut(stream, sizes)
     except BadSyntax:
