@@ -1,8 +1,8 @@
 """A closed loop of one IMAP command on many connections, and the CPU time that the server's processes spent on it.
 
-A generator written with asyncio costs as much per command as a good proxy does, so on a small machine rates mostly show the
-generator. This one is one epoll loop of a few microseconds a command, and besides the rate it tells what does not depend on it:
-CPU seconds of the processes under test, from /proc.
+A generator written with asyncio costs as much per command as a good proxy does, so on a small machine rates mostly
+show the generator. This one is one epoll loop of a few microseconds a command, and besides the rate it tells what does
+not depend on it: CPU seconds of the processes under test, from /proc.
 
     imap_cpu.py --host 127.0.0.1 --port 14304 -c 10 -d 5 --command NOOP --pid 4711
     imap_cpu.py ... --match bin/imapd --match /fe1/       # processes whose command line has all of these
