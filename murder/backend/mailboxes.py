@@ -195,6 +195,12 @@ def effective(rights: Rights) -> Rights:
     return expand_rights(rights) - OLD_RIGHTS
 
 
+def with_old_rights(rights: Rights) -> Rights:
+    """With `c` and `d` where one of the rights they stood for is there, for showing (RFC 4314 §2.1.1)."""
+    old = {letter for letter, meant in (("c", "kx"), ("d", "xte")) if rights & frozenset(meant)}
+    return rights | old
+
+
 def nonexistent(namespace: Namespace, name: MailboxName, user: str) -> Refusal:
     """The refusal for what is not there, or must look so."""
     return Refusal(Code.NONEXISTENT, f"No such mailbox: {display(namespace.external(name, user))}")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from murder.backend.imap.dialogue import BackendImap
+from murder.backend.mailboxes import with_old_rights
 from murder.errors import Code, Refusal
 from murder.login.imap import Running
 from murder.model.acl import (
@@ -83,7 +84,9 @@ def run_getacl(dialogue: BackendImap, command: Command) -> Running:
     name = dialogue.name_of(shown)
     found = dialogue.backend.mailboxes.require(name, dialogue.user, ADMINISTER)
     entries = parse_acl(found.entry.raw_acl).entries
-    told = {identifier: format_rights(expand_old(rights)) for identifier, rights in entries.items()}
+    told = {
+        identifier: format_rights(with_old_rights(rights)) for identifier, rights in entries.items()
+    }
     dialogue.send(wire.format_acl(shown, told))
     return dialogue.conclude(command)
 
@@ -103,11 +106,5 @@ def run_listrights(dialogue: BackendImap, command: Command) -> Running:
 def run_myrights(dialogue: BackendImap, command: Command) -> Running:
     shown = parse_mailbox(Scanner(command.octets, command.start))
     found = dialogue.backend.mailboxes.look(dialogue.name_of(shown), dialogue.user)
-    dialogue.send(wire.format_myrights(shown, format_rights(expand_old(found.rights))))
+    dialogue.send(wire.format_myrights(shown, format_rights(with_old_rights(found.rights))))
     return dialogue.conclude(command)
-
-
-def expand_old(rights: Rights) -> Rights:
-    """With `c` and `d` where one of the rights they stood for is there (RFC 4314 §2.1.1)."""
-    old = {letter for letter, meant in (("c", "kx"), ("d", "xte")) if rights & frozenset(meant)}
-    return rights | old

@@ -6,10 +6,12 @@ from murder.backend.imap.dialogue import BackendImap
 from murder.login.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.namespace import format_namespace
-from murder.wire.imap.response import untagged
+from murder.wire.imap.response import status_line, untagged
 from murder.wire.token import Scanner
 
-ENABLEABLE: Final[frozenset[bytes]] = frozenset()  # what changes a session when it is enabled
+ENABLEABLE: Final = frozenset(
+    {b"CONDSTORE", b"QRESYNC"}
+)  # what changes a session when it is enabled
 
 
 def run_noop(dialogue: BackendImap, command: Command) -> Running:
@@ -28,7 +30,29 @@ def run_enable(dialogue: BackendImap, command: Command) -> Running:
     new = [word for word in asked if word in ENABLEABLE and word not in dialogue.enabled]
     dialogue.enabled.update(new)
     dialogue.send(untagged(b" ".join([b"ENABLED", *new])))
+    if b"QRESYNC" in new:
+        dialogue.manner.qresync = True
+    if {b"CONDSTORE", b"QRESYNC"} & set(new):
+        return _enable_condstore(dialogue, command)
     return dialogue.conclude(command)
+
+
+def _enable_condstore(dialogue: BackendImap, command: Command) -> Running:
+    """RFC 7162 §3.1.2.3: enabled in the middle of a selected mailbox, its mod-sequence is told."""
+    view = dialogue.view
+    if view is not None and not dialogue.manner.condstore:
+        code = b"HIGHESTMODSEQ %d" % max(1, view.modseq)
+        dialogue.send(status_line(b"*", b"OK", "The latest change", code))
+    dialogue.manner.condstore = True
+    return dialogue.conclude(command)
+
+
+def run_unauthenticate(dialogue: BackendImap, command: Command) -> Running:
+    """RFC 8437: back to the state before login, with nothing of the session left (a proxy takes it for the next user)."""
+    Scanner(command.octets, command.start).end()
+    dialogue.forget_login()
+    dialogue.send_ok(command)
+    return None
 
 
 def run_namespace(dialogue: BackendImap, command: Command) -> Running:

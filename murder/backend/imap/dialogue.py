@@ -23,20 +23,11 @@ from murder.wire.imap.command import Command
 from murder.wire.imap.response import bye, status_line
 
 NO_FORMS: Final = FlagForms(frozenset())
-CAPABILITIES: Final = (
-    b"IMAP4rev1",
-    b"LITERAL+",
-    b"ID",
-    b"ENABLE",
-    b"ACL",
-    b"RIGHTS=kxten",
-    b"CHILDREN",
-    b"IDLE",
-    b"MOVE",
-    b"NAMESPACE",
-    b"UIDPLUS",
-    b"UNSELECT",
-)
+CAPABILITIES: Final = b"""
+    IMAP4rev1 LITERAL+ ID ENABLE ACL RIGHTS=kxten BINARY CHILDREN CONDSTORE ESEARCH ESORT IDLE LIST-EXTENDED
+    LIST-MYRIGHTS LIST-STATUS MOVE MULTIAPPEND NAMESPACE OBJECTID PARTIAL QRESYNC SAVEDATE SEARCHRES SORT SORT=DISPLAY
+    STATUS=SIZE THREAD=ORDEREDSUBJECT THREAD=REFERENCES UIDPLUS UNAUTHENTICATE UNSELECT WITHIN
+""".split()
 
 
 class BackendImap(ImapDialogue):
@@ -57,6 +48,7 @@ class BackendImap(ImapDialogue):
 
     def capabilities(self) -> bytes:
         words = b" ".join(CAPABILITIES)
+        words += b" APPENDLIMIT=%d" % self.service.limits.max_message_bytes
         if self.backend.master_url:
             words += b" MUPDATE=" + self.backend.master_url.encode()
         return words
@@ -125,6 +117,17 @@ class BackendImap(ImapDialogue):
         view.mailbox.close()
         if self.session.state is State.SELECTED:
             self.session.state = State.AUTHENTICATED
+
+    def forget_login(self) -> None:
+        """As before the login, with TLS and the peer's certificate kept (RFC 8437)."""
+        self.leave_mailbox()
+        self.manner = Manner()
+        self.enabled.clear()
+        self.client_id = {}
+        self.login = None
+        self._log = None
+        self.session.logged_out()
+        self.idle_timeout_s = self.service.limits.login_timeout_s
 
     def need_rights(self, needed: str = "") -> Rights:
         """What the client may do in the selected mailbox, by its access list of now. Raises Refusal where a right is

@@ -29,19 +29,25 @@ def _check(dialogue: BackendImap) -> None:
 
 
 async def _expunge(dialogue: BackendImap, command: Command, among: list[Uid] | None) -> None:
-    await remove_deleted(dialogue.now, among)
-    await dialogue.finish(command)
+    view = dialogue.now
+    code = b""
+    if await remove_deleted(view, among) and dialogue.manner.qresync:
+        await view.poll()
+        code = b"HIGHESTMODSEQ %d" % view.modseq  # RFC 7162 §3.2.7
+    await dialogue.finish(command, code=code)
 
 
-async def remove_deleted(view: View, among: list[Uid] | None) -> None:
-    """Remove what is marked `\\Deleted`, of these messages or of all that the client knows, in one step."""
+async def remove_deleted(view: View, among: list[Uid] | None) -> bool:
+    """Remove what is marked `\\Deleted`, of these messages or of all that the client knows, in one step.
+
+    Whether anything was.
+    """
     if not (await view.mailbox.status()).deleted:
-        return
+        return False
     await view.poll()
     uids = list(view.uids) if among is None else among
     doomed: list[Uid] = []
     for batch in batches(uids, 4 * BATCH):  # type: ignore[arg-type] # UIDs
         messages = await view.mailbox.messages(batch)
         doomed += [message.uid for message in messages if DELETED in message.flags]
-    if doomed:
-        await view.mailbox.expunge(doomed)
+    return bool(doomed and await view.mailbox.expunge(doomed))

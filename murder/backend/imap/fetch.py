@@ -9,8 +9,9 @@ from typing import Final
 
 from murder.backend.imap.content import Reader
 from murder.backend.imap.dialogue import BackendImap
-from murder.backend.imap.messages import batches, uids_of
-from murder.errors import Code, Refusal
+from murder.backend.imap.messages import batches, uids_of, window
+from murder.backend.imap.missed import tell_vanished
+from murder.errors import BadSyntax, Code, Refusal
 from murder.login.imap import Running
 from murder.model.fetch import Attribute, BodyItem, FetchItem, FetchRequest, Form, Preview
 from murder.model.flag import SEEN, FlagChange
@@ -43,6 +44,8 @@ def run_uid_fetch(dialogue: BackendImap, command: Command) -> Running:
 def _begin(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
     request = parse_fetch(Scanner(command.octets, command.start), by_uid)
     rights = dialogue.need_rights("r")
+    if request.vanished and not dialogue.manner.qresync:
+        raise BadSyntax("VANISHED needs QRESYNC to be enabled")
     uids = uids_of(dialogue, request.sequence, by_uid)
     marks = request.sets_seen and "s" in rights and not dialogue.now.read_only
     return _Fetch(dialogue, request, marks).run(command, uids, by_uid)
@@ -70,6 +73,14 @@ class _Fetch:
         self._items: tuple[FetchItem, ...] = tuple(items)
 
     async def run(self, command: Command, uids: Sequence[Uid], by_uid: bool) -> None:
+        request = self._request
+        if request.partial is not None:
+            uids = window(uids, request.partial)
+        if request.vanished and request.changed_since is not None:
+            view = self._view
+            ranges = request.sequence.resolved(view.uids[-1] if view.uids else 0)
+            changes = await view.mailbox.changes(request.changed_since)
+            await tell_vanished(self._dialogue, changes, ranges)
         size = BODY_BATCH if self._request.needs_octets else 1000
         for batch in batches(uids, size):
             await self._batch(batch)

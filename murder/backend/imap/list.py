@@ -1,16 +1,29 @@
-"""LIST, LSUB, SUBSCRIBE, UNSUBSCRIBE (RFC 3501 §6.3.6 to §6.3.9, RFC 3348, RFC 5258)."""
+"""LIST, LSUB, SUBSCRIBE, UNSUBSCRIBE (RFC 3501 §6.3.6 to §6.3.9, RFC 3348, RFC 5258, RFC 5819, RFC 8440)."""
 
 import asyncio
-from collections.abc import Iterable
+import heapq
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Final
 
 from murder.backend.imap.dialogue import BackendImap
-from murder.errors import BadSyntax
+from murder.backend.imap.status import format_status_of
+from murder.backend.mailboxes import with_old_rights
+from murder.errors import BadSyntax, Code, Refusal
 from murder.login.imap import Running
+from murder.model.acl import format_rights
 from murder.model.listing import ListQuery, ListRow, ListWalk
 from murder.model.name import MailboxName, collation_key
+from murder.wire.imap.acl import format_myrights
 from murder.wire.imap.command import Command
-from murder.wire.imap.list import ListEntry, ListRequest, format_list, parse_list
+from murder.wire.imap.list import (
+    ListEntry,
+    ListRequest,
+    Return,
+    Selection,
+    format_list,
+    parse_list,
+)
 from murder.wire.imap.mailbox import parse_mailbox
 from murder.wire.token import Scanner
 
@@ -47,23 +60,116 @@ def _tell_separator(
 async def _list(dialogue: BackendImap, command: Command, request: ListRequest) -> None:
     backend, login = dialogue.backend, dialogue.user
     query = ListQuery(backend.namespace, login.user, request.reference, request.patterns)
-    walk = ListWalk(query)
-    separator = backend.namespace.separator
-    lines: list[bytes] = []
-    for count, entry in enumerate(backend.mailboxes.visible(login, query.prefixes), 1):
-        lines += [_format(row, separator, request) for row in walk.push(entry.name)]
+    answer = _Answer(dialogue, request, await _subscribed(dialogue, request))
+    selects = bool(request.selection - {Selection.REMOTE})
+    recursive = Selection.RECURSIVEMATCH in request.selection
+    walk = ListWalk(query, levels=not selects, recursive=recursive)
+    for count, name in enumerate(_candidates(dialogue, query, answer), 1):
+        exists = name in answer.visible if answer.selects_subscribed else True
+        answer.add(walk.push(name, exists=exists, chosen=answer.is_chosen(name)))
         if count % PAUSE_AFTER == 0:
-            dialogue.send(b"".join(lines))
-            lines.clear()
-            await dialogue.flush()
+            await answer.send()
             await asyncio.sleep(0)
-    lines += [_format(row, separator, request) for row in walk.end()]
-    dialogue.send(b"".join(lines))
+    answer.add(walk.end())
+    await answer.send()
     await dialogue.finish(command)
 
 
-def _format(row: ListRow, separator: bytes, request: ListRequest) -> bytes:
-    return format_list(ListEntry(attributes_of(row, request.extended), separator, row.external))
+async def _subscribed(dialogue: BackendImap, request: ListRequest) -> frozenset[MailboxName]:
+    """The user's subscriptions, where the request needs them."""
+    if Selection.SUBSCRIBED in request.selection or Return.SUBSCRIBED in request.returns:
+        return frozenset(await dialogue.backend.store.subscriptions(dialogue.user.user))
+    return frozenset()
+
+
+def _candidates(
+    dialogue: BackendImap, query: ListQuery, answer: "_Answer"
+) -> Iterator[MailboxName]:
+    """Names that may be told, in collation order: what the user sees, and with SUBSCRIBED what he subscribed to."""
+    visible = (
+        entry.name for entry in dialogue.backend.mailboxes.visible(dialogue.user, query.prefixes)
+    )
+    if not answer.selects_subscribed:
+        return visible
+    wanted = [name for name in answer.subscribed if name.startswith(query.prefixes)]
+    merged = heapq.merge(
+        answer.remember(visible), sorted(wanted, key=collation_key), key=collation_key
+    )
+    return (name for name, _ in groupby(merged))
+
+
+class _Answer:
+    """The answer to one LIST as it grows."""
+
+    def __init__(
+        self, dialogue: BackendImap, request: ListRequest, subscribed: frozenset[MailboxName]
+    ) -> None:
+        self.subscribed = subscribed
+        self.visible: set[MailboxName] = set()
+        self._dialogue = dialogue
+        self._request = request
+        self._rows: list[ListRow] = []
+
+    @property
+    def selects_subscribed(self) -> bool:
+        return Selection.SUBSCRIBED in self._request.selection
+
+    def remember(self, names: Iterable[MailboxName]) -> Iterator[MailboxName]:
+        """Pass them on, and note that they exist (they run ahead of the walk by one at most)."""
+        for name in names:
+            self.visible.add(name)
+            yield name
+
+    def is_chosen(self, name: MailboxName) -> bool:
+        """Whether the mailbox fulfils the selection options."""
+        if Selection.SPECIAL_USE in self._request.selection:
+            return False
+        return not self.selects_subscribed or name in self.subscribed
+
+    def add(self, rows: Iterable[ListRow]) -> None:
+        self._rows += rows
+
+    async def send(self) -> None:
+        """Send what has come together, with what RETURN asks for beside each name."""
+        rows, self._rows = self._rows, []
+        lines: list[bytes] = []
+        for row in rows:
+            lines.append(self._line(row))
+            if row.exists and row.name is not None:
+                lines += await self._beside(row.external, row.name)
+        self._dialogue.send(b"".join(lines))
+        await self._dialogue.flush()
+
+    def _line(self, row: ListRow) -> bytes:
+        request = self._request
+        attributes = attributes_of(row, request.extended)
+        if row.name in self.subscribed:
+            attributes = (*attributes, "\\Subscribed")
+        recursive = Selection.RECURSIVEMATCH in request.selection
+        child_info = ("SUBSCRIBED",) if recursive and row.chosen_below else ()
+        separator = self._dialogue.backend.namespace.separator
+        return format_list(ListEntry(attributes, separator, row.external, child_info))
+
+    async def _beside(self, external: bytes, name: MailboxName) -> list[bytes]:
+        """`* STATUS` and `* MYRIGHTS` of one mailbox (RFC 5819, RFC 8440); nothing where it has just gone."""
+        dialogue, returns = self._dialogue, self._request.returns
+        lines: list[bytes] = []
+        try:
+            found = dialogue.backend.mailboxes.look(name, dialogue.user)
+            if Return.MYRIGHTS in returns:
+                rights = format_rights(with_old_rights(found.rights))
+                lines.append(format_myrights(external, rights))
+            if Return.STATUS in returns and "r" in found.rights:
+                mailbox = await dialogue.backend.store.open(name, dialogue.user.user)
+                try:
+                    items = self._request.status_items
+                    lines.append(await format_status_of(dialogue, external, mailbox, items))
+                finally:
+                    mailbox.close()
+        except Refusal as refusal:
+            if refusal.code is not Code.NONEXISTENT:
+                raise
+        return lines
 
 
 def attributes_of(row: ListRow, extended: bool) -> tuple[str, ...]:

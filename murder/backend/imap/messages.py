@@ -1,11 +1,13 @@
 """Which messages a command means, in this session's numbering."""
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from murder.backend.imap.dialogue import BackendImap
 from murder.model.message import Uid
 from murder.model.seqset import SeqSet, indexes_of_seqnums, indexes_of_uids, pick
+
+Number = TypeVar("Number", bound=int)
 
 BATCH: Final = 1000  # messages looked at in one go; about a millisecond
 
@@ -30,3 +32,12 @@ def uids_of(dialogue: BackendImap, sequence: SeqSet, by_uid: bool) -> list[Uid]:
 def batches(uids: Sequence[Uid], size: int = BATCH) -> Iterator[Sequence[Uid]]:
     for start in range(0, len(uids), size):
         yield uids[start : start + size]
+
+
+def window(numbers: Sequence[Number], partial: tuple[int, int]) -> Sequence[Number]:
+    """The results from the first to the last position; negative ones count from the end (RFC 9394 §3.1)."""
+    first, last = partial
+    if first > 0:
+        return numbers[first - 1 : last]
+    length = len(numbers)
+    return numbers[max(0, length + last) : max(0, length + first + 1)]

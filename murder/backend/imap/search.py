@@ -8,7 +8,7 @@ from typing import Final
 
 from murder.backend.imap.content import read_content
 from murder.backend.imap.dialogue import BackendImap
-from murder.backend.imap.messages import batches
+from murder.backend.imap.messages import batches, window
 from murder.backend.searching import (
     Candidate,
     Scene,
@@ -23,7 +23,7 @@ from murder.errors import Code, Refusal
 from murder.login.imap import Running
 from murder.model.message import ModSeq, Uid
 from murder.model.search import ReturnOption, SearchRequest, SearchResult, uses_modseq
-from murder.model.seqset import compress
+from murder.model.seqset import compress, compress_in_order
 from murder.wire.imap.command import Command
 from murder.wire.imap.search import format_esearch, format_search, parse_search
 from murder.wire.token import Scanner
@@ -85,8 +85,7 @@ async def _search(
     if request.returns is None:
         dialogue.send(format_search(numbers, modseq))
     else:
-        if wants_save:
-            dialogue.saved = compress(_saved(request, found.uids))
+        save(dialogue, request, found.uids)
         if request.returns != {ReturnOption.SAVE}:
             result = result_of(request, numbers, modseq)
             dialogue.send(format_esearch(command.tag, by_uid, result))
@@ -145,6 +144,12 @@ async def _judge(view: View, batch: Sequence[Uid], test: Test, found: Found) -> 
             found.modseq = max(found.modseq, message.modseq)
 
 
+def save(dialogue: BackendImap, request: SearchRequest, uids: Sequence[int]) -> None:
+    """Keep the result for `$`, where RETURN (SAVE) asks for it."""
+    if request.returns is not None and ReturnOption.SAVE in request.returns:
+        dialogue.saved = compress(_saved(request, uids))
+
+
 def _saved(request: SearchRequest, uids: Sequence[int]) -> Sequence[int]:
     """RFC 5182 §2.1: with MIN or MAX alone only these are saved."""
     returns = request.returns or frozenset()
@@ -161,24 +166,16 @@ def _saved(request: SearchRequest, uids: Sequence[int]) -> Sequence[int]:
 def result_of(
     request: SearchRequest, numbers: Sequence[int], modseq: ModSeq | None
 ) -> SearchResult:
-    """What ESEARCH tells."""
+    """What ESEARCH tells; of a SORT in its order (RFC 5267 §3.2)."""
     returns = request.returns or frozenset()
+    compressed = compress_in_order if request.sort else compress
     return SearchResult(
         least=numbers[0] if numbers and ReturnOption.MIN in returns else None,
         greatest=numbers[-1] if numbers and ReturnOption.MAX in returns else None,
         count=len(numbers) if ReturnOption.COUNT in returns else None,
-        all=compress(numbers) if numbers and ReturnOption.ALL in returns else None,
+        all=compressed(numbers) if numbers and ReturnOption.ALL in returns else None,
         modseq=modseq,
         partial=None
         if request.partial is None
-        else (request.partial, compress(window(numbers, request.partial))),
+        else (request.partial, compressed(window(numbers, request.partial))),
     )
-
-
-def window(numbers: Sequence[int], partial: tuple[int, int]) -> Sequence[int]:
-    """The results from the first to the last position; negative ones count from the end (RFC 9394 §3.1)."""
-    first, last = partial
-    if first > 0:
-        return numbers[first - 1 : last]
-    length = len(numbers)
-    return numbers[max(0, length + last) : max(0, length + first + 1)]

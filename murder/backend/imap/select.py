@@ -1,12 +1,13 @@
-"""SELECT, EXAMINE, CLOSE, UNSELECT (RFC 3501 §6.3.1, §6.3.2, §6.4.2; RFC 3691)."""
+"""SELECT, EXAMINE, CLOSE, UNSELECT (RFC 3501 §6.3.1, §6.3.2, §6.4.2; RFC 3691, RFC 7162 §3.2.5)."""
 
 from typing import Final
 
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.expunge import remove_deleted
 from murder.backend.imap.messages import BATCH, batches
+from murder.backend.imap.missed import tell_missed
 from murder.backend.updates import View
-from murder.errors import Refusal
+from murder.errors import BadSyntax, Refusal
 from murder.login.imap import Running
 from murder.model.acl import Rights
 from murder.model.flag import SEEN
@@ -36,6 +37,8 @@ async def _select(
     if dialogue.view is not None:  # also where this SELECT fails: RFC 3501 §6.3.1
         dialogue.leave_mailbox()
         dialogue.send(status_line(b"*", b"OK", "The previous mailbox is closed", b"CLOSED"))
+    if request.qresync is not None and not dialogue.manner.qresync:
+        raise BadSyntax("QRESYNC has to be enabled first")
     name = dialogue.name_of(request.mailbox)
     mailbox, found = await dialogue.backend.mailboxes.open_for(name, dialogue.user, "r")
     is_examine = read_only
@@ -51,8 +54,13 @@ async def _select(
     if request.condstore:
         dialogue.manner.condstore = True
     lines = [dialogue.forms.announcement(), *_counts(view, status, unseen, dialogue)]
+    dialogue.send(b"".join(lines))
+    if request.qresync is not None and request.qresync.uid_validity == status.uid_validity:
+        known = request.qresync.known_uids
+        ranges = known.resolved(int(status.uid_next) - 1) if known is not None else None
+        await tell_missed(dialogue, request.qresync.modseq, ranges)
     word = b"READ-ONLY" if is_examine or read_only else b"READ-WRITE"
-    dialogue.send(b"".join(lines) + status_line(command.tag, b"OK", "Completed", word))
+    dialogue.send(status_line(command.tag, b"OK", "Completed", word))
 
 
 def _counts(

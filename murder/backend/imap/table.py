@@ -14,6 +14,7 @@ from murder.backend.imap import (
     mailbox,
     search,
     select,
+    sort,
     status,
     store,
 )
@@ -28,6 +29,7 @@ TABLE: Final[Table] = MappingProxyType(
         **LOGIN_ROWS,
         b"NOOP": Row(ANY, basic.run_noop),
         b"ENABLE": Row(AUTHENTICATED, basic.run_enable),
+        b"UNAUTHENTICATE": Row(AUTHENTICATED, basic.run_unauthenticate),
         b"NAMESPACE": Row(AUTHENTICATED, basic.run_namespace),
         b"IDLE": Row(AUTHENTICATED, idle.run_idle),
         b"SELECT": Row(AUTHENTICATED, select.run_select),
@@ -62,6 +64,10 @@ TABLE: Final[Table] = MappingProxyType(
         b"UID MOVE": Row(SELECTED, copy.run_uid_move),
         b"SEARCH": Row(SELECTED, search.run_search),
         b"UID SEARCH": Row(SELECTED, search.run_uid_search),
+        b"SORT": Row(SELECTED, sort.run_sort),
+        b"UID SORT": Row(SELECTED, sort.run_uid_sort),
+        b"THREAD": Row(SELECTED, sort.run_thread),
+        b"UID THREAD": Row(SELECTED, sort.run_uid_thread),
     }
 )
 

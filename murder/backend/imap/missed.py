@@ -1,0 +1,51 @@
+"""What a client missed since a mod-sequence: VANISHED (EARLIER) and FETCH (RFC 7162 §3.2.5, §3.2.6)."""
+
+from murder.backend.imap.dialogue import BackendImap
+from murder.backend.imap.untagged import format_flag_updates
+from murder.backend.updates import View
+from murder.model.message import Changes, ModSeq
+from murder.model.seqset import Ranges, compress, holds, merge
+from murder.wire.imap.seqset import format_ranges
+
+
+async def tell_missed(dialogue: BackendImap, since: ModSeq, among: Ranges | None) -> None:
+    """Tell all changes of the selected mailbox, of these UIDs only where they are given."""
+    view = dialogue.now
+    changes = await view.mailbox.changes(since)
+    await tell_vanished(dialogue, changes, among)
+    changed = [
+        (seq, message)
+        for message in changes.changed
+        if (among is None or holds(among, message.uid))
+        and (seq := view.seq_of(message.uid)) is not None
+    ]
+    dialogue.send(
+        format_flag_updates(changed, dialogue.forms, view.recent, dialogue.manner, with_uid=True)
+    )
+    await dialogue.flush()
+
+
+async def tell_vanished(dialogue: BackendImap, changes: Changes, among: Ranges | None) -> None:
+    """`* VANISHED (EARLIER) …`, where anything has."""
+    view = dialogue.now
+    if changes.complete:
+        gone = compress(uid for uid in changes.vanished if among is None or holds(among, uid))
+    else:
+        gone = missing_from(view, among)
+    if gone:
+        dialogue.send(b"* VANISHED (EARLIER) %s\r\n" % format_ranges(gone))
+
+
+def missing_from(view: View, among: Ranges | None) -> Ranges:
+    """All UIDs that once were and are not, where the store no longer knows since when."""
+    everything = among if among is not None else ((1, view.uids[-1]),) if view.uids else ()
+    found: list[tuple[int, int]] = []
+    for low, high in everything:
+        at = low
+        for uid in view.between(low, high):
+            if uid > at:
+                found.append((at, uid - 1))
+            at = uid + 1
+        if at <= high:
+            found.append((at, high))
+    return merge(found)
