@@ -34,6 +34,7 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "server": ROLE | {"frontend", "backend"},
     "preflight": TOP,
     "workers": TOP,
+    "archive": {"__main__"},
     "contract": {"model", "api"},
     "demo": TOP,
     "cli": TOP | {"contract", "demo"},
