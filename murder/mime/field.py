@@ -6,6 +6,7 @@ Never raises: mail is as it is. Everything is linear in the header's size.
 import re
 from collections.abc import Collection, Iterator
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 from murder.model.part import Parameters
 
@@ -130,6 +131,26 @@ def parse_parameters(value: bytes) -> Parameters:
         if raw is not None and len(found) < MAX_PARAMETERS:
             found.setdefault(name.upper(), unquote(raw))
     return tuple(found.items())
+
+
+def parameter_value(parameters: Parameters, name: bytes) -> bytes | None:
+    """A parameter's value, put together where RFC 2231 has it in pieces (`name*0`, `name*1*`) or encoded (`name*`); its
+    character set and language are left off. `name` in upper case."""
+    pieces: list[bytes] = []
+    by_name = dict(parameters)
+    if name in by_name:
+        return by_name[name]
+    if name + b"*" in by_name:
+        return unquote_to_bytes(by_name[name + b"*"].split(b"'", 2)[-1])
+    while True:
+        plain = b"%s*%d" % (name, len(pieces))
+        if plain in by_name:
+            pieces.append(by_name[plain])
+        elif plain + b"*" in by_name:
+            encoded = by_name[plain + b"*"]
+            pieces.append(unquote_to_bytes(encoded if pieces else encoded.split(b"'", 2)[-1]))
+        else:
+            return b"".join(pieces) if pieces else None
 
 
 def parse_token(value: bytes) -> bytes:

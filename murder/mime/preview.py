@@ -5,6 +5,7 @@ import re
 from typing import Final
 
 from murder.mime.decode import decode_text, decode_transfer
+from murder.mime.field import parameter_value
 from murder.model.part import Part
 
 MAX_PREVIEW: Final = 200  # characters; RFC 8970 §3.1 wants 200, at most 256
@@ -29,7 +30,7 @@ def preview_of(octets: bytes | memoryview, root: Part) -> str:
     end = min(part.body_end, part.body_start + MAX_LOOKED_AT)
     body = memoryview(octets)[part.body_start : end]
     decoded = decode_transfer(body, part.encoding)
-    charset = (part.parameter(b"CHARSET") or b"").decode("ascii", "replace")
+    charset = (parameter_value(part.parameters, b"CHARSET") or b"").decode("ascii", "replace")
     text = decode_text(body if decoded is None else decoded, charset)
     if part.media[1] == b"HTML":
         text = html.unescape(_TAG.sub(" ", _HIDDEN.sub(" ", text)))

@@ -11,6 +11,7 @@ from typing import Final
 from murder.mime.envelope import envelope_of
 from murder.mime.field import (
     first_fields,
+    parameter_value,
     parse_disposition,
     parse_languages,
     parse_media,
@@ -93,7 +94,7 @@ class _Parser:
         if early is not None:
             self._found = early
         else:
-            boundary = next((value for key, value in parameters if key == b"BOUNDARY"), b"")
+            boundary = parameter_value(parameters, b"BOUNDARY") or b""
             children = self._children(media, boundary.rstrip(b" \t"), body_start, depth)
         body_end = len(self._octets)
         if self._found is not None:
@@ -238,6 +239,6 @@ def _media_of(
     if found is None:
         return default, _TEXT_PARAMETERS if default == _TEXT else ()
     media, parameters = found
-    if media[0] == b"TEXT" and not any(name == b"CHARSET" for name, _ in parameters):
+    if media[0] == b"TEXT" and parameter_value(parameters, b"CHARSET") is None:
         parameters = (*parameters, *_TEXT_PARAMETERS)
     return media, parameters

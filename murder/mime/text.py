@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from murder.mime.decode import decode_text, decode_transfer
-from murder.mime.field import fields_in
+from murder.mime.field import fields_in, parameter_value
 from murder.mime.header import decode_value
 from murder.model.part import Part
 
@@ -62,7 +62,7 @@ def part_text(octets: bytes | memoryview, part: Part) -> str:
     end = min(part.body_end, part.body_start + MAX_TEXT_OCTETS)
     body = memoryview(octets)[part.body_start : end]
     decoded = decode_transfer(body, part.encoding)
-    charset = (part.parameter(b"CHARSET") or b"").decode("ascii", "replace")
+    charset = (parameter_value(part.parameters, b"CHARSET") or b"").decode("ascii", "replace")
     return decode_text(body if decoded is None else decoded, charset)
 
 

@@ -81,7 +81,3 @@ class Part:
     def is_message(self) -> bool:
         """Whether it embeds a message, its only child."""
         return self.media == RFC822 and bool(self.children)
-
-    def parameter(self, name: bytes) -> bytes | None:
-        """The value of a Content-Type parameter; `name` in upper case."""
-        return next((value for key, value in self.parameters if key == name), None)

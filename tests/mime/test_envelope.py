@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murder.mime.envelope import parse_addresses, parse_envelope
-from murder.mime.field import parse_media, parse_parameters
+from murder.mime.field import parameter_value, parse_media, parse_parameters
 from murder.model.part import Address
 from murder.wire.imap.envelope import format_envelope
 
@@ -143,3 +143,18 @@ def test_content_types_are_read(
 @pytest.mark.parametrize("value", [b"", b"text", b"/plain", b"text/", b'"a"/b', b"(text/plain)"])
 def test_what_is_no_content_type_leaves_the_default(value: bytes) -> None:
     assert parse_media(value) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (b"; boundary=a", b"a"),
+        (b"; boundary*=us-ascii'en'a%20b", b"a b"),
+        (b"; boundary*0=a; boundary*1=b", b"ab"),
+        (b"; boundary*0*=''a%20; boundary*1*=b'c", b"a b'c"),
+        (b"; boundary*1=b", None),
+        (b"; other=b", None),
+    ],
+)
+def test_parameters_of_rfc_2231_are_put_together(value: bytes, found: bytes | None) -> None:
+    assert parameter_value(parse_parameters(value), b"BOUNDARY") == found
