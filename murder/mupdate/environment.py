@@ -18,14 +18,11 @@ from murder.errors import Code, Misuse, Refusal
 FORMAT: Final = b"1"  # of the file; a newer one is refused
 MAP_BYTES: Final = 4 << 30  # address space, not disk or memory; a million rows take about 0.4 GiB
 MAX_READERS: Final = 1024  # reader slots of all processes; each thread of each worker may take one
+# Few tables, because each one that a commit touches costs it two or three scattered pages.
 TABLES: Final = (
     b"entries",  # collation key → row
-    b"journal",  # sequence number → collation key, one for each row
-    b"tombstones",  # sequence number → collation key of a row removed
-    b"commits",  # last sequence number of a commit → its random mark
-    b"lookers",  # digest of identifier + collation key → nothing
-    b"at_server",  # digest of server + collation key → nothing
-    b"servers",  # server → number of its rows
+    b"index",  # `L` digest of an identifier, or `S` digest of a server, then a collation key → nothing
+    b"log",  # sequence number and kind → see `transaction`
     b"intents",  # id → octets
     b"notes",  # key → octets
     b"conflicts",  # name → JSON: who wanted what is another's
@@ -41,6 +38,7 @@ class Cursor(Protocol):
 
     def first(self) -> bool: ...
     def last(self) -> bool: ...
+    def next(self) -> bool: ...
     def set_range(self, key: bytes) -> bool: ...
     def key(self) -> bytes: ...
     def value(self) -> bytes: ...

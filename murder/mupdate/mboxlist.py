@@ -28,13 +28,24 @@ from murder.mupdate.environment import (
 )
 from murder.mupdate.record import (
     NUMBER,
+    SEQ_OCTETS,
     digest,
     is_listable,
     octets_of,
     server_of_row,
     unpack_entry,
 )
-from murder.mupdate.transaction import ListTransaction, RowChange, Tables, last_commit
+from murder.mupdate.transaction import (
+    COMMIT,
+    MARK_OCTETS,
+    ROW,
+    SERVER,
+    LastCommit,
+    ListTransaction,
+    RowChange,
+    Tables,
+    last_commit,
+)
 
 T = TypeVar("T")
 
@@ -160,14 +171,14 @@ class MailboxList:
         self, server: bytes, after: bytes = b""
     ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
         """Stored rows of a server behind the collation key `after`, and the key to go on from (None: that is all)."""
-        keys = self._index_keys(b"at_server", digest(server), after)
+        keys = self._index_keys(SERVER + digest(server), after)
         rows = [(key, row) for key, row in self._rows_of(keys) if server_of_row(row) == server]
         return rows, keys[-1] if len(keys) == BATCH else None
 
-    def _index_keys(self, table: bytes, key_prefix: bytes, last: bytes) -> list[bytes]:
+    def _index_keys(self, key_prefix: bytes, last: bytes) -> list[bytes]:
         start = key_prefix + (last + b"\0" if last else b"")
         found = self._environment.read(
-            lambda transaction: _scan(transaction, self._tables[table], start, key_prefix, BATCH)
+            lambda transaction: _scan(transaction, self._tables[b"index"], start, key_prefix, BATCH)
         )
         return [key[len(key_prefix) :] for key, _ in found]
 
@@ -190,13 +201,10 @@ class MailboxList:
 
     def count_by_server(self) -> Mapping[str, int]:
         """Rows of each server that has any."""
-        rows = self._environment.read(
-            lambda transaction: list(transaction.cursor(db=self._tables[b"servers"]).iternext())
+        counts = self._environment.read(
+            lambda transaction: last_commit(transaction, self._tables).counts
         )
-        return {
-            key[1:].decode("utf-8", "surrogateescape"): NUMBER.unpack(value)[0]
-            for key, value in rows
-        }
+        return {server.decode("utf-8", "surrogateescape"): n for server, n in counts.items()}
 
     def used_bytes(self) -> int:
         """Octets of the file in use."""
@@ -206,15 +214,19 @@ class MailboxList:
 
     def last_seq(self) -> int:
         """The number of the last change; it only grows."""
-        return self._environment.read(lambda transaction: last_commit(transaction, self._tables)[0])
+        return self._environment.read(
+            lambda transaction: last_commit(transaction, self._tables).seq
+        )
 
     def mark(self) -> str:
         """Where this list's history stands, for `seq_of_mark`: `epoch:seq:commit`, no blanks."""
         return self._environment.read(self._mark)
 
     def _mark(self, transaction: Snapshot) -> str:
-        seq, commit = last_commit(transaction, self._tables)
-        return f"{self.epoch}:{seq}:{commit.hex()}"
+        return self._mark_of(last_commit(transaction, self._tables))
+
+    def _mark_of(self, last: LastCommit) -> str:
+        return f"{self.epoch}:{last.seq}:{last.mark.hex()}"
 
     def seq_of_mark(self, mark: str) -> int | None:
         """The number to follow on from, or None if this list's history does not contain `mark`.
@@ -232,8 +244,8 @@ class MailboxList:
             floor = transaction.get(b"floor", db=self._tables[b"meta"])
             if floor is not None and seq < NUMBER.unpack(floor)[0]:
                 return False
-            stored = transaction.get(NUMBER.pack(seq), db=self._tables[b"commits"])
-            return stored is not None and stored.hex() == commit
+            stored = transaction.get(NUMBER.pack(seq) + COMMIT, db=self._tables[b"log"])
+            return stored is not None and stored[:MARK_OCTETS].hex() == commit
 
         if (
             seq == 0
@@ -259,17 +271,20 @@ class MailboxList:
     def _changed_after(
         self, transaction: Snapshot, seq: int, limit: int
     ) -> list[tuple[int, bytes, bytes | None]]:
-        start = NUMBER.pack(seq + 1)
-        changed = _scan(transaction, self._tables[b"journal"], start, b"", limit)
-        removed = _scan(transaction, self._tables[b"tombstones"], start, b"", limit)
-        found: list[tuple[int, bytes, bytes | None]] = [
-            (NUMBER.unpack(number)[0], key, transaction.get(key, db=self._entries))
-            for number, key in changed
-        ]
-        if removed:
-            found += [(NUMBER.unpack(number)[0], key, None) for number, key in removed]
-            found.sort(key=lambda item: item[0])
-        return found[:limit]
+        cursor = transaction.cursor(db=self._tables[b"log"])
+        found: list[tuple[int, bytes, bytes | None]] = []
+        if not cursor.set_range(NUMBER.pack(seq + 1)):
+            return found
+        entries = self._entries
+        for line, key in cursor.iternext():
+            kind = line[SEQ_OCTETS:]
+            if kind == COMMIT:
+                continue
+            row = transaction.get(key, db=entries) if kind == ROW else None
+            found.append((NUMBER.unpack_from(line)[0], key, row))
+            if len(found) == limit:
+                break
+        return found
 
     def follow(self, seq: int, limit: int = BATCH) -> Following:
         """What to send to somebody who stands at `seq`, read at one moment."""
@@ -278,10 +293,10 @@ class MailboxList:
             floor = transaction.get(b"floor", db=self._tables[b"meta"])
             lost = floor is not None and seq < NUMBER.unpack(floor)[0]
             changes = self._changed_after(transaction, seq, limit)
-            last, _ = last_commit(transaction, self._tables)
             if len(changes) == limit:
                 return Following(changes, changes[-1][0], None, lost)
-            return Following(changes, last, self._mark(transaction), lost)
+            last = last_commit(transaction, self._tables)
+            return Following(changes, last.seq, self._mark_of(last), lost)
 
         return self._environment.read(collect)
 
@@ -349,8 +364,8 @@ class MailboxList:
         def run(transaction: WriteTransaction) -> tuple[T, Committed]:
             changing = ListTransaction(transaction, self._tables)
             outcome = work(changing)
-            changing.finish()
-            return outcome, Committed(changing.changes, changing.seq, self._mark(transaction))
+            last = changing.finish()
+            return outcome, Committed(changing.changes, last.seq, self._mark_of(last))
 
         return self._environment.write(run)
 

@@ -51,7 +51,7 @@ class MupdateRole:
         if config.master is None:
             mailboxes = MailboxList.open(path, map_bytes=config.max_list_bytes)
             hub = Hub(mailboxes, config.max_stream_backlog_bytes)
-            self._ledger = Ledger(mailboxes, hub.committed)
+            self._ledger = Ledger(mailboxes, hub.committed, inline=True)
         else:
             self._replica = ReplicaService(self._config, path)
             await self._replica.start()

@@ -12,7 +12,6 @@ from typing import Final
 from murder.model.entry import MailboxEntry
 from murder.mupdate.environment import Environment, Snapshot
 from murder.mupdate.record import (
-    DIGEST_OCTETS,
     digest,
     is_deleted_key,
     lookers,
@@ -20,6 +19,7 @@ from murder.mupdate.record import (
     takes_rights_away,
     unpack_entry,
 )
+from murder.mupdate.transaction import LOOKER
 
 FIRST_BATCH: Final = (
     200  # index lines of one identifier: nearly every user's whole list, in one transaction
@@ -97,10 +97,10 @@ def _scan(
     limit: int,
 ) -> list[bytes]:
     """At most `limit` collation keys that the index has for an identifier."""
-    head = digest(identifier)
+    head = LOOKER + digest(identifier)
     prefix = head + key_prefix
-    cursor = transaction.cursor(db=environment.tables[b"lookers"])
+    cursor = transaction.cursor(db=environment.tables[b"index"])
     if not cursor.set_range(head + last + b"\0" if last else prefix):
         return []
     found = islice(cursor.iternext(keys=True, values=False), limit)
-    return [key[DIGEST_OCTETS:] for key in takewhile(lambda key: key.startswith(prefix), found)]
+    return [key[len(head) :] for key in takewhile(lambda key: key.startswith(prefix), found)]

@@ -78,7 +78,7 @@ class Server:
         if replica_of is None:
             self.mailboxes = MailboxList.open(self.folder)
             self.hub = Hub(self.mailboxes, self.config.max_stream_backlog_bytes)
-            self.ledger: Ledger | None = Ledger(self.mailboxes, self.hub.committed)
+            self.ledger: Ledger | None = Ledger(self.mailboxes, self.hub.committed, inline=True)
         gate = Gate(
             self.auth,
             admins=self.config.admins,
