@@ -30,7 +30,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -88,6 +87,9 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     if target in ("archive", "lock", "clean") and rest:
         print(f"build.py: {target} takes no arguments, and was given {rest[0]!r}", file=sys.stderr)
+        return 2
+    if sys.implementation.name != "cpython" or sys.version_info < (3, 11):
+        print(f"build.py: needs CPython 3.11 or newer; {sys.executable} is not", file=sys.stderr)
         return 2
     try:
         return targets[target](rest)
@@ -248,6 +250,8 @@ def read_lock() -> dict[str, dict[str, str]]:
 
 def refresh_lock(_: list[str]) -> int:
     """Resolve what pyproject.toml asks for, note the hash of every wheel that some Python and machine needs."""
+    import tomllib  # here, so that an older Python comes far enough to say that it is too old
+
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wanted = {
         "runtime": project["project"]["dependencies"],
@@ -389,8 +393,6 @@ def own_files() -> dict[str, bytes]:
 
 def make_archive() -> bytes:
     """The octets of dist/murder.pyz. Raises Problem."""
-    if sys.implementation.name != "cpython" or sys.version_info < (3, 11):
-        raise Problem(f"needs CPython 3.11 or newer; this is {platform.python_version()}")
     WHEELS.mkdir(parents=True, exist_ok=True)
     pins = read_lock()["runtime"]
     running = "{}.{}".format(*sys.version_info[:2])

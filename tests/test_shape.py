@@ -101,7 +101,7 @@ def test_each_exemption_has_its_reason() -> None:
         for number, line in enumerate(text.splitlines(), 1):
             for mark, end in (("type: ignore[", "]"), ("# noqa: ", " ")):
                 _, found, rest = line.partition(mark)
-                if found and len(rest.partition(end)[2].strip(" -#()")) < 6:
+                if found and len(rest.partition(end)[2].strip(" -#()")) < 4:
                     yield number, "an exemption without its reason"
 
     assert not faults(SOURCES, bare)
