@@ -78,12 +78,8 @@ class Fragmenter:
         self._begin = 0  # where the present message begins in the buffer
         self._at = 0  # where its present line begins
         self._scan = 0  # up to where that line was searched for its end
-        self._literal_left = (
-            0  # octets of a literal still to come (streaming or discarding)
-        )
-        self._stream_empty = (
-            False  # a streamed literal of size 0 still owes its last Chunk
-        )
+        self._literal_left = 0  # octets of a literal still to come (streaming or discarding)
+        self._stream_empty = False  # a streamed literal of size 0 still owes its last Chunk
         self._pending: list[bytes] = []  # fed, and not yet joined to the buffer
         self._pending_octets = 0
         self._newline = False  # whether one of these holds an LF
@@ -108,9 +104,7 @@ class Fragmenter:
             return
         octets = len(self._buffer) + self._pending_octets
         beyond = octets - self._at
-        if self._literal_left or (
-            beyond > 0 and (self._newline or beyond > self.max_line)
-        ):
+        if self._literal_left or (beyond > 0 and (self._newline or beyond > self.max_line)):
             begin = self._begin
             self._buffer = b"".join((self._buffer[begin:], *self._pending))
             self._pending.clear()
@@ -194,15 +188,11 @@ class Fragmenter:
             return _SKIPPED
         return message
 
-    def _announce(
-        self, announced: re.Match[bytes], end: int
-    ) -> "Literal | _Skipped | None":
+    def _announce(self, announced: re.Match[bytes], end: int) -> "Literal | _Skipped | None":
         size = int(announced.group(2))
         synchronising = not announced.group(3)
         if self._discard:
-            if (
-                not synchronising
-            ):  # a synchronising one never comes: we do not ask for it
+            if not synchronising:  # a synchronising one never comes: we do not ask for it
                 self._begin = self._at = self._scan = end
                 self._literal_left = size
                 return _SKIPPED

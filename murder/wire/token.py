@@ -21,7 +21,9 @@ _ESCAPE: Final = re.compile(rb"\\(.)", re.DOTALL)
 _ATOM_ONLY: Final = re.compile(rb'[^(){ %*"\\\]\x00-\x20\x7f-\xff]+\Z')
 _QUOTABLE: Final = re.compile(rb"[^\r\n\x00\x7f-\xff]*\Z")
 
-MAX_QUOTED_OCTETS: Final = 1024  # longer ones go out as literals: RFC 2683 §3.2.1.5 asks clients for bounded lines
+MAX_QUOTED_OCTETS: Final = (
+    1024  # longer ones go out as literals: RFC 2683 §3.2.1.5 asks clients for bounded lines
+)
 
 
 class Scanner:
@@ -140,19 +142,11 @@ class Scanner:
         return octets[begin : self.at]
 
     def astring(self) -> bytes:
-        return (
-            self.string()
-            if self.is_string_next()
-            else self._take(_ASTRING, "an astring")
-        )
+        return self.string() if self.is_string_next() else self._take(_ASTRING, "an astring")
 
     def list_mailbox(self) -> bytes:
         """list-mailbox: like astring, with the wildcards `%` and `*`."""
-        return (
-            self.string()
-            if self.is_string_next()
-            else self._take(_LIST_MAILBOX, "a pattern")
-        )
+        return self.string() if self.is_string_next() else self._take(_LIST_MAILBOX, "a pattern")
 
     def nstring(self) -> bytes | None:
         return None if self.accept_word(b"NIL") else self.string()

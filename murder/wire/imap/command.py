@@ -10,9 +10,7 @@ from typing import Final
 from murder.errors import BadSyntax
 from murder.wire.fragment import Literal
 
-MAX_TAG_OCTETS: Final = (
-    256  # Cyrus and Dovecot take any; the longest seen from a client has 40
-)
+MAX_TAG_OCTETS: Final = 256  # Cyrus and Dovecot take any; the longest seen from a client has 40
 
 # tag = 1*<any ASTRING-CHAR except "+">
 _COMMAND: Final = re.compile(
