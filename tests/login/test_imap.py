@@ -330,7 +330,7 @@ def test_a_command_larger_than_what_is_held_for_a_busy_session_comes_through() -
 
 def test_beyond_the_limit_a_connection_is_refused_with_words() -> None:
     async def scene() -> None:
-        async with role(PLAIN, bounds=Bounds(1, b"* BYE Too many\r\n")) as connect:
+        async with role(PLAIN, bounds=Bounds(1, refusal=b"* BYE Too many\r\n")) as connect:
             first = await connect()
             await first.line()
             second = await connect()
