@@ -14,11 +14,12 @@ IN_CI = os.environ.get("CI") == "true"
 
 @pytest.fixture(scope="session")
 def archive() -> Path:
-    """dist/murder.pyz, made from the sources as they are now."""
+    """dist/murder.pyz, made from the sources as they are now; from then on tests/demo.py runs it."""
     done = subprocess.run(
         [sys.executable, ROOT / "build.py"], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
+    os.environ["MURDER_ARCHIVE"] = str(ROOT / "dist" / "murder.pyz")
     return ROOT / "dist" / "murder.pyz"
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ USERS = 60
 
 
 @pytest.fixture(scope="session")
-def demo() -> Iterator[Demo]:
+def demo(archive: Path) -> Iterator[Demo]:
     with running_demo("--users", str(USERS), "--no-tls-required") as running:
         yield running
 

@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ PATIENCE_S = 20
 
 
 @pytest.fixture(scope="module")
-def demo() -> Iterator[Demo]:
+def demo(archive: Path) -> Iterator[Demo]:
     with running_demo("--users", "4", "--no-tls-required") as running:
         yield running
 

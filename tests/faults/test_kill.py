@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +21,7 @@ BEFORE, AFTER = 40, 20  # acknowledged messages before the kill and after the re
 
 
 @pytest.fixture(scope="module")
-def demo() -> Iterator[Demo]:
+def demo(archive: Path) -> Iterator[Demo]:
     with running_demo("--users", str(USERS), "--no-tls-required") as running:
         yield running
 
