@@ -1,10 +1,14 @@
 """One SASL exchange, either side, sans-IO: octets in, the next step out (RFC 4422).
 
 PLAIN (RFC 4616), EXTERNAL (RFC 4422 appendix A), LOGIN (for clients that know nothing else) and SCRAM-SHA-256 (RFC 5802,
-RFC 7677, by scramp). A server's exchange ends in credentials *as claimed or proven*; whether they are good is decided by
-`login.gate`, which may wait. Base64 and framing belong to the protocols.
+RFC 7677; the client's side by scramp). A server's exchange ends in credentials *as claimed or proven*; whether they are
+good is decided by `login.gate`, which may wait. Base64 and framing belong to the protocols.
 """
 
+import base64
+import hashlib
+import hmac
+import secrets
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -131,47 +135,73 @@ class LoginServer:
 
 
 class ScramServer:
-    """RFC 5802 with SHA-256. Unknown users go through the whole exchange with a made-up secret of the caller's."""
+    """RFC 5802 with SHA-256, without channel binding. Written out here because scramp refuses an authzid, and libsasl2's
+    client (a Cyrus backend) always sends one."""
 
     mechanism: Final = "SCRAM-SHA-256"
 
     def __init__(self) -> None:
-        self._first = ""
+        self._header = b""
+        self._client_bare = b""
+        self._nonce = b""
+        self._server_first = b""
         self._user = ""
         self._authzid = ""
-        self._server: scramp.core.ScramServer | None = None
+        self._secret: Secret | None = None
 
     def step(self, response: bytes | None) -> Step:
         if response is None:
             return Challenge(b"")
-        if self._server is None:
-            return self._begin(text(response))
-        try:
-            self._server.set_client_final(text(response))
-            final = self._server.get_server_final().encode()
-        except (scramp.ScramException, ValueError, KeyError):
-            raise Refusal(Code.AUTHENTICATION_FAILED, "Authentication failed") from None
-        return ProvenCredentials(self._user, self._authzid, final)
+        if self._secret is None:
+            return self._begin(response)
+        return self._prove(response, self._secret)
 
-    def _begin(self, message: str) -> SecretWanted:
-        # gs2-cbind-flag "," [authzid] "," client-first-message-bare
-        fields = message.split(",")
-        if len(fields) < 4 or fields[0] not in ("n", "y") or not fields[2].startswith("n="):
+    def _begin(self, message: bytes) -> SecretWanted:
+        """gs2-cbind-flag "," [authzid] "," client-first-message-bare"""
+        flag, _, rest = message.partition(b",")
+        authzid, _, bare = rest.partition(b",")
+        fields = bare.split(b",")
+        well_formed = (
+            flag in (b"n", b"y")
+            and (not authzid or authzid.startswith(b"a="))
+            and len(fields) >= 2
+            and fields[0].startswith(b"n=")
+            and fields[1].startswith(b"r=")
+            and len(fields[1]) > 2
+        )
+        if not well_formed:
             raise BadSyntax("a SCRAM exchange begins with n,[a=authzid],n=user,r=nonce")
-        self._first = message
-        self._user = _unescaped(fields[2][2:])
-        self._authzid = _unescaped(fields[1].removeprefix("a="))
+        self._header = flag + b"," + authzid + b","
+        self._client_bare = bare
+        self._user = _unescaped(text(fields[0][2:]))
+        self._authzid = _unescaped(text(authzid[2:]))
+        self._nonce = fields[1][2:] + secrets.token_urlsafe(18).encode()
         return SecretWanted(self._user, self.mechanism)
 
     def supply(self, secret: Secret) -> Challenge:
-        """Go on with the user's secret. Raises BadSyntax."""
-        stored = (secret.salt, secret.stored_key, secret.server_key, secret.iterations)
-        self._server = scramp.ScramMechanism(self.mechanism).make_server(lambda _: stored)
+        """Go on with the user's secret."""
+        self._secret = secret
+        salt = base64.b64encode(secret.salt)
+        self._server_first = b"r=%b,s=%b,i=%d" % (self._nonce, salt, secret.iterations)
+        return Challenge(self._server_first)
+
+    def _prove(self, message: bytes, secret: Secret) -> ProvenCredentials:
+        """channel-binding "," nonce ["," extensions] "," proof"""
+        unproven, mark, proof = message.rpartition(b",p=")
+        fields = unproven.split(b",")
+        expected = [b"c=" + base64.b64encode(self._header), b"r=" + self._nonce]
+        signed = b",".join((self._client_bare, self._server_first, unproven))
+        signature = hmac.digest(secret.stored_key, signed, "sha256")
         try:
-            self._server.set_client_first(self._first)
-            return Challenge(self._server.get_server_first().encode())
-        except (scramp.ScramException, ValueError, KeyError, IndexError):
-            raise BadSyntax("that is no SCRAM client-first-message") from None
+            claimed = base64.b64decode(proof, validate=True)
+        except ValueError:
+            claimed = b""
+        key = bytes(a ^ b for a, b in zip(claimed, signature, strict=False))
+        is_proven = hmac.compare_digest(hashlib.sha256(key).digest(), secret.stored_key)
+        if not mark or fields[:2] != expected or not is_proven:
+            raise Refusal(Code.AUTHENTICATION_FAILED, "Authentication failed")
+        final = b"v=" + base64.b64encode(hmac.digest(secret.server_key, signed, "sha256"))
+        return ProvenCredentials(self._user, self._authzid, final)
 
 
 def _unescaped(saslname: str) -> str:
