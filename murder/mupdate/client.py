@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import EntryState, MailboxEntry
-from murder.model.name import MailboxName
+from murder.model.name import MAX_NAME_OCTETS, MailboxName
 from murder.mupdate.link import Link, Target, open_link
 from murder.session.mupdate_client import Event, Rows, is_answer
 from murder.wire.mupdate import Kind, Response, Verb
@@ -54,6 +54,12 @@ class MasterClient:
 
     async def deactivate(self, name: bytes, raw_location: bytes) -> None:
         """Back to reserved. Done already is no error. Raises Refusal, UpstreamFailure."""
+        if await self._is_fragile():
+            found = await self.find(name)
+            if found is None:
+                raise Refusal(Code.NONEXISTENT, "mailbox not currently active")
+            if not found.is_active:
+                return
         _, answer = await self._command(Verb.DEACTIVATE, name, raw_location)
         if answer.kind is not Kind.OK:
             found = await self.find(name)
@@ -62,6 +68,8 @@ class MasterClient:
 
     async def delete(self, name: bytes) -> None:
         """Remove the name. Gone already is no error. Raises Refusal, UpstreamFailure."""
+        if await self._is_fragile() and await self.find(name) is None:
+            return
         _, answer = await self._command(Verb.DELETE, name)
         if answer.kind is not Kind.OK and await self.find(name) is not None:
             raise Refusal(Code.IN_USE, answer.text)
@@ -90,6 +98,13 @@ class MasterClient:
             self._link.connection.close()
         self._link = None
 
+    async def _is_fragile(self) -> bool:
+        """A Cyrus master (3.6) dies of a DELETE or DEACTIVATE of what it does not have: ask before."""
+        link = self._link
+        if link is None or link.is_lost:
+            link = await self._connect()
+        return link.banner.mark is None
+
     def _check(self, answer: Response) -> None:
         if answer.kind is not Kind.OK:
             raise UpstreamFailure(
@@ -105,6 +120,9 @@ class MasterClient:
         return await self._once(verb, *args)
 
     async def _once(self, verb: Verb, *args: bytes) -> tuple[Sequence[MailboxEntry], Response]:
+        if args and len(args[0]) > MAX_NAME_OCTETS and verb is not Verb.LIST:
+            text = f"A mailbox name may have {MAX_NAME_OCTETS} octets, not {len(args[0])}"
+            raise Refusal(Code.LIMIT, text)  # of which a Cyrus master dies, too
         link = self._link
         if link is None or link.is_lost:
             link = await self._connect()
