@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
 from murder.api.store import MailboxStore, StoredMailbox
+from murder.backend.annotations import moved_with, removed_with
 from murder.backend.intent import (
     Intent,
     Operation,
@@ -70,9 +71,17 @@ class Announcer:
     # --- the operations
 
     async def create(
-        self, name: MailboxName, raw_acl: bytes, partition: str = "", mailbox_id: str = ""
+        self,
+        name: MailboxName,
+        raw_acl: bytes,
+        partition: str = "",
+        mailbox_id: str = "",
+        beside: Sequence[Change] = (),
     ) -> StoredMailbox:
-        """Make a mailbox: durable and known to the master on return. Raises Refusal, UpstreamFailure."""
+        """Make a mailbox: durable and known to the master on return, with the changes `beside` it.
+
+        Raises Refusal, UpstreamFailure.
+        """
         place = Location(self.location.server, partition or self.location.partition)
         reserved = MailboxEntry(name, EntryState.RESERVED, bytes(place), raw_acl)
 
@@ -92,7 +101,7 @@ class Announcer:
                 await self._activate([(name, bytes(place), raw_acl)])
                 self.step("activated")
                 active = MailboxEntry(name, EntryState.ACTIVE, bytes(place), raw_acl)
-                await self._finish(intent, [PutEntry(active)])
+                await self._finish(intent, [PutEntry(active), *beside])
             except Exception:
                 await self._undo(intent, at_master=[name])
                 raise
@@ -120,7 +129,9 @@ class Announcer:
             for name in names:
                 await self._store.delete(name)
                 self.step("removed")
-            await self._finish(intent, [RemoveEntry(name) for name in names])
+            removed: list[Change] = [RemoveEntry(name) for name in names]
+            removed += removed_with(self._ledger.mailboxes, names)
+            await self._finish(intent, removed)
 
     async def rename(
         self,
@@ -175,6 +186,7 @@ class Announcer:
             PutEntry(MailboxEntry(new.name, EntryState.ACTIVE, new.raw_location, new.raw_acl))
             for _, new in renamed
         ]
+        changes += moved_with(self._ledger.mailboxes, intent.moves)
         await self._finish(intent, changes)
 
     async def set_acl(self, name: MailboxName, change: Callable[[Acl], Acl]) -> bytes:
@@ -335,6 +347,7 @@ class Announcer:
                 for _, name in intent.moves:
                     await self._store.delete(name)
                     changes.append(RemoveEntry(name))
+                    changes += removed_with(self._ledger.mailboxes, [name])
             case Operation.RENAME:
                 for old, new in reversed(intent.moves):
                     await self._store.rename(new, old)

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from murder.api.auth import AuthBackend
 from murder.api.store import MailboxStore
+from murder.backend.annotations import Annotations
 from murder.backend.announce import Announcer
 from murder.backend.bus import Bus
 from murder.backend.imap.table import serve_imap
@@ -32,6 +33,7 @@ from murder.mupdate.link import master_target
 from murder.mupdate.mboxlist import MailboxList
 from murder.net.listener import Service
 from murder.net.tls import listening_context
+from murder.wire.imap.metadata import refuse_too_many, refuse_value_too_big
 
 ROLE: Final = "backend"
 QUIET_POLL_S: Final = 0.02
@@ -90,6 +92,9 @@ class BackendRole:
             mailboxes=Mailboxes(mailbox_list, store, config.namespace.namespace()),
             announcer=announcer,
             tracker=tracker,
+            annotations=Annotations(
+                mailbox_list, self._ledger, refuse_value_too_big, refuse_too_many
+            ),
             master_url=f"mupdate://{config.mupdate.master.host}/" if config.mupdate.master else "",
         )
         self._services = self._make_services(self.backend)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from murder.api.store import MailboxStore
+from murder.backend.annotations import Annotations
 from murder.backend.announce import Announcer
 from murder.backend.mailboxes import Mailboxes
 from murder.backend.updates import Tracker
@@ -36,6 +37,7 @@ class Backend:
     mailboxes: Mailboxes
     announcer: Announcer
     tracker: Tracker
+    annotations: Annotations
     master_url: str = ""  # for the capability MUPDATE=, empty without a master
     sessions: set[Session] = field(default_factory=set)  # all protocols': drained at the end
 

@@ -7,13 +7,14 @@ from itertools import groupby
 from typing import Final
 
 from murder.backend.imap.dialogue import BackendImap
+from murder.backend.imap.metadata import entries_of
 from murder.backend.imap.status import format_status_of
 from murder.backend.mailboxes import with_old_rights
 from murder.errors import BadSyntax, Code, Refusal
 from murder.login.imap import Running
 from murder.model.acl import format_rights
 from murder.model.listing import ListQuery, ListRow, ListWalk
-from murder.model.name import MailboxName, collation_key
+from murder.model.name import MailboxName, collation_key, owner_of
 from murder.wire.imap.acl import format_myrights
 from murder.wire.imap.command import Command
 from murder.wire.imap.list import (
@@ -25,6 +26,7 @@ from murder.wire.imap.list import (
     parse_list,
 )
 from murder.wire.imap.mailbox import parse_mailbox
+from murder.wire.imap.metadata import format_metadata
 from murder.wire.token import Scanner
 
 PAUSE_AFTER: Final = 500  # names walked before others get their turn
@@ -122,9 +124,16 @@ class _Answer:
 
     def is_chosen(self, name: MailboxName) -> bool:
         """Whether the mailbox fulfils the selection options."""
-        if Selection.SPECIAL_USE in self._request.selection:
+        if Selection.SPECIAL_USE in self._request.selection and not self._uses(name):
             return False
         return not self.selects_subscribed or name in self.subscribed
+
+    def _uses(self, name: MailboxName) -> tuple[str, ...]:
+        """Special uses, told to the owner in every LIST (RFC 6154 §2 leaves that open)."""
+        user = self._dialogue.user.user
+        if owner_of(name) != user:
+            return ()
+        return self._dialogue.backend.annotations.special_uses(name, user)
 
     def add(self, rows: Iterable[ListRow]) -> None:
         self._rows += rows
@@ -145,6 +154,8 @@ class _Answer:
         attributes = attributes_of(row, request.extended)
         if row.name in self.subscribed:
             attributes = (*attributes, "\\Subscribed")
+        if row.name is not None and row.exists:
+            attributes += self._uses(row.name)
         recursive = Selection.RECURSIVEMATCH in request.selection
         child_info = ("SUBSCRIBED",) if recursive and row.chosen_below else ()
         separator = self._dialogue.backend.namespace.separator
@@ -159,6 +170,8 @@ class _Answer:
             if Return.MYRIGHTS in returns:
                 rights = format_rights(with_old_rights(found.rights))
                 lines.append(format_myrights(external, rights))
+            if Return.METADATA in returns and "r" in found.rights:
+                lines.append(self._metadata(external, name))
             if Return.STATUS in returns and "r" in found.rights:
                 mailbox = await dialogue.backend.store.open(name, dialogue.user.user)
                 try:
@@ -170,6 +183,12 @@ class _Answer:
             if refusal.code is not Code.NONEXISTENT:
                 raise
         return lines
+
+    def _metadata(self, external: bytes, name: MailboxName) -> bytes:
+        """RFC 9590: the entries asked for, NIL where they are not set."""
+        present = entries_of(self._dialogue, name)
+        asked = [entry.decode("latin-1").lower() for entry in self._request.metadata_entries]
+        return format_metadata(external, {entry: present.get(entry) for entry in asked})
 
 
 def attributes_of(row: ListRow, extended: bool) -> tuple[str, ...]:

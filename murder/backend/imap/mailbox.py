@@ -1,5 +1,6 @@
 """CREATE, DELETE, RENAME (RFC 3501 §6.3.3 to §6.3.5, RFC 4314 §4), announced to the master as they happen."""
 
+from murder.backend.annotations import SPECIAL_USES, note_of
 from murder.backend.imap.dialogue import BackendImap
 from murder.errors import Code, Refusal
 from murder.login.imap import Running
@@ -14,6 +15,7 @@ from murder.model.name import (
     moved,
     owner_of,
 )
+from murder.mupdate.change import Change
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailbox import (
     CreateRequest,
@@ -34,16 +36,29 @@ async def _create(dialogue: BackendImap, command: Command, request: CreateReques
     backend, login = dialogue.backend, dialogue.user
     name = dialogue.name_of(request.mailbox)
     check_new_name(name)
-    if request.special_use:
-        raise Refusal(Code.USE_ATTR, "Special uses are not kept here")
+    beside = _special_use(dialogue, name, request)
     partition = _partition(dialogue, request.partition)
     if name == inbox_of(login.user) and not login.is_admin:
         if backend.mailboxes.list.find(name) is not None:
             raise Refusal(Code.ALREADY_EXISTS, "INBOX exists always")
         raise Refusal(Code.NO_PERMISSION, "An administrator makes your INBOX")
     backend.mailboxes.check_may_create(name, login)
-    await backend.announcer.create(name, backend.mailboxes.default_acl(name), partition)
-    await dialogue.finish(command)
+    stored = await backend.announcer.create(
+        name, backend.mailboxes.default_acl(name), partition, beside=beside
+    )
+    await dialogue.finish(command, code=b"MAILBOXID (%s)" % stored.mailbox_id.encode())
+
+
+def _special_use(dialogue: BackendImap, name: MailboxName, request: CreateRequest) -> list[Change]:
+    """RFC 6154 §3: each use once a user, in his own tree, of those that are known. Raises Refusal."""
+    if not request.special_use:
+        return []
+    user = dialogue.user.user
+    asked = [use.decode("ascii", "replace") for use in request.special_use]
+    unknown = [use for use in asked if use.lower() not in SPECIAL_USES]
+    if unknown or owner_of(name) != user:
+        raise Refusal(Code.USE_ATTR, f"{(unknown or asked)[0]} is not kept there")
+    return [note_of(name, user, " ".join(SPECIAL_USES[use.lower()] for use in asked))]
 
 
 def _partition(dialogue: BackendImap, raw_partition: bytes | None) -> str:

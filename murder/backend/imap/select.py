@@ -76,6 +76,7 @@ def _counts(
         b"* OK [UIDVALIDITY %d] UIDs are valid\r\n" % status.uid_validity,
         b"* OK [UIDNEXT %d] The next UID\r\n" % status.uid_next,
         b"* OK [HIGHESTMODSEQ %d] The latest change\r\n" % max(1, status.highest_modseq),
+        b"* OK [MAILBOXID (%s)] Stays with a rename\r\n" % view.mailbox.mailbox_id.encode(),
     ]
     return lines
 

@@ -1,0 +1,128 @@
+"""Annotations of mailboxes and of the server (RFC 5464), and with them special uses (RFC 6154): small values by name.
+
+They stand in the backend's list file as notes, one note a mailbox, so that every worker reads them in microseconds and
+a rename or delete carries them in its own commit. Knows no protocol.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, NewType
+
+from murder.errors import Refusal
+from murder.model.annotation import SPECIAL_USE
+from murder.model.name import MailboxName
+from murder.mupdate.change import Change, PutNote
+from murder.mupdate.ledger import Ledger
+from murder.mupdate.mboxlist import MailboxList
+from murder.mupdate.transaction import ListTransaction
+
+Scope = NewType("Scope", str)  # the user whose private entries they are; SHARED for everybody's
+Values = Mapping[str, bytes]
+
+SHARED: Final = Scope("")
+SERVER: Final = MailboxName(b"")
+MAX_VALUE_OCTETS: Final = 64 * 1024  # Cyrus' `annotation_max` is in this order
+MAX_NOTE_OCTETS: Final = 512 * 1024  # all entries of all users on one mailbox
+SPECIAL_USES: Final = {
+    use.lower(): use
+    for use in (
+        "\\All",
+        "\\Archive",
+        "\\Drafts",
+        "\\Flagged",
+        "\\Important",
+        "\\Junk",
+        "\\Sent",
+        "\\Trash",
+    )
+}
+
+
+def _key(name: MailboxName) -> str:
+    return "a/" + name.decode("latin-1")
+
+
+def _load(octets: bytes | None) -> dict[str, dict[str, str]]:
+    loaded: dict[str, dict[str, str]] = json.loads(octets) if octets else {}
+    return loaded
+
+
+class Annotations:
+    """See the module. `too_big` and `too_many` make the protocol's own refusals."""
+
+    def __init__(
+        self,
+        mailbox_list: MailboxList,
+        ledger: Ledger,
+        too_big: Callable[[int], Refusal],
+        too_many: Callable[[], Refusal],
+    ) -> None:
+        self._list = mailbox_list
+        self._ledger = ledger
+        self._too_big = too_big
+        self._too_many = too_many
+
+    def of(self, name: MailboxName, scope: Scope) -> dict[str, bytes]:
+        """All entries of a scope on a mailbox (or on `SERVER`), by name."""
+        found = _load(self._list.note(_key(name))).get(scope, {})
+        return {entry: value.encode("latin-1") for entry, value in found.items()}
+
+    async def change(
+        self, name: MailboxName, changes: Mapping[Scope, Mapping[str, bytes | None]]
+    ) -> None:
+        """Set entries; None removes one. All or none. Raises Refusal."""
+        values = [value for each in changes.values() for value in each.values()]
+        if any(value is not None and len(value) > MAX_VALUE_OCTETS for value in values):
+            raise self._too_big(MAX_VALUE_OCTETS)
+
+        def propose(transaction: ListTransaction) -> None:
+            present = _load(transaction.note(_key(name)))
+            for scope, entries in changes.items():
+                _apply(present, scope, entries)
+            octets = json.dumps(present).encode() if present else b""
+            if len(octets) > MAX_NOTE_OCTETS:
+                raise self._too_many()
+            transaction.apply(PutNote(_key(name), octets))
+
+        await self._ledger.submit(propose)
+
+    def special_uses(self, name: MailboxName, user: str) -> tuple[str, ...]:
+        """What the mailbox is to this user, as LIST attributes."""
+        value = self.of(name, Scope(user)).get(SPECIAL_USE)
+        return tuple(value.decode("ascii", "replace").split()) if value else ()
+
+
+def _apply(
+    present: dict[str, dict[str, str]], scope: Scope, entries: Mapping[str, bytes | None]
+) -> None:
+    kept = present.setdefault(scope, {})
+    for entry, value in entries.items():
+        if value is None:
+            kept.pop(entry, None)
+        else:
+            kept[entry] = value.decode("latin-1")
+    if not kept:
+        del present[scope]
+
+
+def moved_with(
+    mailbox_list: MailboxList, moves: Iterable[tuple[MailboxName, MailboxName]]
+) -> list[Change]:
+    """The steps that carry annotations along with a rename."""
+    steps: list[Change] = []
+    for old, new in moves:
+        octets = mailbox_list.note(_key(old))
+        if octets:
+            steps += [PutNote(_key(new), octets), PutNote(_key(old), b"")]
+    return steps
+
+
+def removed_with(mailbox_list: MailboxList, names: Iterable[MailboxName]) -> list[Change]:
+    """The steps that remove annotations with their mailboxes."""
+    return [PutNote(_key(name), b"") for name in names if mailbox_list.note(_key(name))]
+
+
+def note_of(name: MailboxName, user: str, special_use: str) -> Change:
+    """The step that gives a new mailbox its special use (RFC 6154 §3)."""
+    told = {user: {SPECIAL_USE: special_use}}
+    return PutNote(_key(name), json.dumps(told).encode())

@@ -1,0 +1,110 @@
+"""GETMETADATA and SETMETADATA (RFC 5464), special uses among them (RFC 6154 §4)."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from murder.backend.annotations import SERVER, SHARED, SPECIAL_USES, Scope
+from murder.backend.imap.dialogue import BackendImap
+from murder.errors import Code, Refusal
+from murder.login.imap import Running
+from murder.model.annotation import PRIVATE, SPECIAL_USE, is_within
+from murder.model.name import MailboxName, owner_of
+from murder.wire.imap.command import Command
+from murder.wire.imap.metadata import (
+    GetMetadataRequest,
+    SetMetadataRequest,
+    format_long_entries,
+    format_metadata,
+    parse_getmetadata,
+    parse_setmetadata,
+)
+from murder.wire.token import Scanner
+
+SETTING_RIGHTS: Final = "w"  # for shared entries, with `l` (RFC 5464 §3.3)
+
+
+def run_getmetadata(dialogue: BackendImap, command: Command) -> Running:
+    request = parse_getmetadata(Scanner(command.octets, command.start))
+    name = _readable(dialogue, request.mailbox)
+    found, longest = _chosen(entries_of(dialogue, name), request)
+    if found:
+        dialogue.send(format_metadata(request.mailbox, found))
+    code = format_long_entries(longest) if longest else b""
+    return dialogue.conclude(command, code=code)
+
+
+def _readable(dialogue: BackendImap, external: bytes) -> MailboxName:
+    """The mailbox, if its entries may be read; b"" is the server. Raises Refusal."""
+    if not external:
+        return SERVER
+    name = dialogue.name_of(external)
+    found = dialogue.backend.mailboxes.require(name, dialogue.user, "l")
+    if not found.rights & frozenset("rwika"):
+        raise Refusal(Code.NO_PERMISSION, "You may not read annotations of this mailbox")
+    return name
+
+
+def entries_of(dialogue: BackendImap, name: MailboxName) -> dict[str, bytes]:
+    """All entries that the user sees on a mailbox: the shared ones and his own."""
+    annotations = dialogue.backend.annotations
+    return annotations.of(name, SHARED) | annotations.of(name, Scope(dialogue.user.user))
+
+
+def _chosen(
+    present: Mapping[str, bytes], request: GetMetadataRequest
+) -> tuple[dict[str, bytes | None], int]:
+    """What is told, and the size of the largest value that MAXSIZE left out (0: none)."""
+    found: dict[str, bytes | None] = {}
+    longest = 0
+    for asked in request.entries:
+        for entry, value in sorted(present.items()):
+            if not is_within(entry, asked, request.depth):
+                continue
+            if request.max_size is not None and len(value) > request.max_size:
+                longest = max(longest, len(value))
+            else:
+                found[entry] = value
+        if asked not in present:
+            found.setdefault(asked, None)
+    return found, longest
+
+
+def run_setmetadata(dialogue: BackendImap, command: Command) -> Running:
+    return _set(dialogue, command, parse_setmetadata(Scanner(command.octets, command.start)))
+
+
+async def _set(dialogue: BackendImap, command: Command, request: SetMetadataRequest) -> None:
+    user = Scope(dialogue.user.user)
+    changes: dict[Scope, dict[str, bytes | None]] = {}
+    for entry, value in request.values.items():
+        scope = user if entry.startswith(PRIVATE) else SHARED
+        changes.setdefault(scope, {})[entry] = value
+    name = _writable(dialogue, request.mailbox, shared=SHARED in changes)
+    use = request.values.get(SPECIAL_USE)
+    if use is not None:
+        changes[user][SPECIAL_USE] = _checked_use(dialogue, name, use)
+    await dialogue.backend.annotations.change(name, changes)
+    await dialogue.finish(command)
+
+
+def _writable(dialogue: BackendImap, external: bytes, *, shared: bool) -> MailboxName:
+    mailboxes, login = dialogue.backend.mailboxes, dialogue.user
+    if not external:
+        if shared and not login.is_admin:
+            raise Refusal(Code.NO_PERMISSION, "Only an administrator annotates the server")
+        return SERVER
+    name = dialogue.name_of(external)
+    if shared and not login.is_admin:
+        mailboxes.require(name, login, "l" + SETTING_RIGHTS)
+    else:
+        _readable(dialogue, external)
+    return name
+
+
+def _checked_use(dialogue: BackendImap, name: MailboxName, value: bytes) -> bytes:
+    """Special uses in their one spelling; raises Refusal for others."""
+    words = value.decode("ascii", "replace").split()
+    known = [SPECIAL_USES[word.lower()] for word in words if word.lower() in SPECIAL_USES]
+    if len(known) != len(words) or owner_of(name) != dialogue.user.user:
+        raise Refusal(Code.CANNOT, "This special use is not kept there")
+    return " ".join(known).encode()
