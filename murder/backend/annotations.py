@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NewType
 
+from murder.backend.quota import quota_key
 from murder.errors import Refusal
 from murder.model.annotation import SPECIAL_USE
 from murder.model.name import MailboxName
@@ -108,18 +109,20 @@ def _apply(
 def moved_with(
     mailbox_list: MailboxList, moves: Iterable[tuple[MailboxName, MailboxName]]
 ) -> list[Change]:
-    """The steps that carry annotations along with a rename."""
+    """The steps that carry annotations (and quota limits) along with a rename."""
     steps: list[Change] = []
     for old, new in moves:
-        octets = mailbox_list.note(_key(old))
-        if octets:
-            steps += [PutNote(_key(new), octets), PutNote(_key(old), b"")]
+        for key in (_key, quota_key):
+            octets = mailbox_list.note(key(old))
+            if octets:
+                steps += [PutNote(key(new), octets), PutNote(key(old), b"")]
     return steps
 
 
 def removed_with(mailbox_list: MailboxList, names: Iterable[MailboxName]) -> list[Change]:
-    """The steps that remove annotations with their mailboxes."""
-    return [PutNote(_key(name), b"") for name in names if mailbox_list.note(_key(name))]
+    """The steps that remove annotations (and quota limits) with their mailboxes."""
+    keys = [key(name) for name in names for key in (_key, quota_key)]
+    return [PutNote(key, b"") for key in keys if mailbox_list.note(key)]
 
 
 def note_of(name: MailboxName, user: str, special_use: str) -> Change:

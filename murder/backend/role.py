@@ -15,6 +15,7 @@ from murder.backend.announce import Announcer
 from murder.backend.bus import Bus
 from murder.backend.imap.table import serve_imap
 from murder.backend.mailboxes import Mailboxes
+from murder.backend.quota import Quotas
 from murder.backend.resync import Comparer
 from murder.backend.shared import Backend
 from murder.backend.updates import Tracker
@@ -95,6 +96,7 @@ class BackendRole:
             annotations=Annotations(
                 mailbox_list, self._ledger, refuse_value_too_big, refuse_too_many
             ),
+            quotas=Quotas(mailbox_list, self._ledger, store),
             master_url=f"mupdate://{config.mupdate.master.host}/" if config.mupdate.master else "",
         )
         self._services = self._make_services(self.backend)

@@ -7,6 +7,7 @@ from murder.api.store import MailboxStore
 from murder.backend.annotations import Annotations
 from murder.backend.announce import Announcer
 from murder.backend.mailboxes import Mailboxes
+from murder.backend.quota import Quotas
 from murder.backend.updates import Tracker
 from murder.config import BackendConfig
 from murder.login.gate import Gate, Login
@@ -38,6 +39,7 @@ class Backend:
     announcer: Announcer
     tracker: Tracker
     annotations: Annotations
+    quotas: Quotas
     master_url: str = ""  # for the capability MUPDATE=, empty without a master
     sessions: set[Session] = field(default_factory=set)  # all protocols': drained at the end
 

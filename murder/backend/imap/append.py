@@ -81,6 +81,8 @@ class _Append:
             self._messages.append(NewMessage(incoming, flags, head.internal_date))
             if not parse_append_end(self._scanner, head.form):
                 break
+        quotas = self._dialogue.backend.quotas
+        await quotas.check_room(mailbox.name, self._octets, len(self._messages))
         uids = await mailbox.append(self._messages)
         return format_appenduid((await mailbox.status()).uid_validity, uids)
 

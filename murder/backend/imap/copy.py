@@ -50,6 +50,7 @@ async def _copy(
     target, found = await open_target(dialogue, dialogue.name_of(request.mailbox))
     source = dialogue.now.mailbox
     try:
+        await _check_room(dialogue, source, uids, target, moving)
         transfer = source.move if moving else source.copy
         copied = await transfer(uids, target) if uids else {}
         await keep_allowed_flags(target, list(copied.values()), found.rights)
@@ -62,6 +63,20 @@ async def _copy(
         dialogue.send(status_line(b"*", b"OK", "Moved", code))
         code = b""
     await dialogue.finish(command, code=code)
+
+
+async def _check_room(
+    dialogue: BackendImap, source: Mailbox, uids: list[Uid], target: Mailbox, moving: bool
+) -> None:
+    """Raises Refusal(OVER_QUOTA) where the target's quota root cannot take them; a move within one root can."""
+    quotas = dialogue.backend.quotas
+    root = quotas.root_of(target.name)
+    if root is None or (moving and quotas.root_of(source.name) == root):
+        return
+    octets = 0
+    for batch in batches(uids):
+        octets += sum(message.size for message in await source.messages(batch))
+    await quotas.check_room(target.name, octets, len(uids))
 
 
 async def _code(target: Mailbox, copied: Mapping[Uid, Uid]) -> bytes:

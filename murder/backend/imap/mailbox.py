@@ -43,6 +43,7 @@ async def _create(dialogue: BackendImap, command: Command, request: CreateReques
             raise Refusal(Code.ALREADY_EXISTS, "INBOX exists always")
         raise Refusal(Code.NO_PERMISSION, "An administrator makes your INBOX")
     backend.mailboxes.check_may_create(name, login)
+    await backend.quotas.check_room(name, mailboxes=1)
     stored = await backend.announcer.create(
         name, backend.mailboxes.default_acl(name), partition, beside=beside
     )

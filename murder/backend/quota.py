@@ -1,0 +1,101 @@
+"""Quota roots of this backend: what they limit, how much is used, and whether more fits (RFC 9208, RFC 2087).
+
+A limit is set on a mailbox and holds for it and all below, up to the next root. Limits stand as notes in the list file;
+usage is what the store tells at the moment, so that it is always exact. Knows no protocol.
+"""
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final
+
+from murder.api.store import MailboxStore
+from murder.errors import Code, Refusal
+from murder.model.message import MailboxStatus
+from murder.model.name import MailboxName, ancestors_of
+from murder.model.quota import Resource, Usage, storage_units
+from murder.mupdate.change import PutNote
+from murder.mupdate.ledger import Ledger
+from murder.mupdate.mboxlist import MailboxList
+
+LIMITED: Final = (Resource.STORAGE, Resource.MESSAGE, Resource.MAILBOX)
+
+
+def quota_key(root: MailboxName) -> str:
+    """Under which a root's limits stand."""
+    return "q/" + root.decode("latin-1")
+
+
+class Quotas:
+    """See the module."""
+
+    def __init__(self, mailbox_list: MailboxList, ledger: Ledger, store: MailboxStore) -> None:
+        self._list = mailbox_list
+        self._ledger = ledger
+        self._store = store
+
+    def limits_of(self, root: MailboxName) -> dict[Resource, int]:
+        """The limits set on exactly this name; empty where it is no quota root."""
+        octets = self._list.note(quota_key(root))
+        told: dict[str, int] = json.loads(octets) if octets else {}
+        return {Resource(word): limit for word, limit in told.items()}
+
+    def root_of(self, name: MailboxName) -> MailboxName | None:
+        """The nearest quota root at or above a mailbox."""
+        for candidate in (name, *ancestors_of(name)):
+            if self._list.note(quota_key(candidate)):
+                return candidate
+        return None
+
+    async def set_limits(self, root: MailboxName, limits: Mapping[Resource, int]) -> None:
+        """Replace all limits of a root; none makes it no root."""
+        told = {resource.value: limit for resource, limit in limits.items()}
+        octets = json.dumps(told).encode() if told else b""
+        await self._ledger.commit([PutNote(quota_key(root), octets)])
+
+    async def usages(self, root: MailboxName) -> Sequence[Usage]:
+        """Used and allowed of each limited resource."""
+        limits = self.limits_of(root)
+        used = dict.fromkeys(Resource, 0)
+        octets = 0
+        async for status in self._statuses(root):
+            octets += status.size
+            used[Resource.MESSAGE] += status.messages
+            used[Resource.MAILBOX] += 1
+        used[Resource.STORAGE] = storage_units(octets)
+        return [Usage(resource, used[resource], limit) for resource, limit in limits.items()]
+
+    async def _statuses(self, root: MailboxName) -> AsyncIterator[MailboxStatus]:
+        entry = self._list.find(root)
+        names = [] if entry is None else [root]
+        names += [row.name for row in self._list.below(root) if row.is_active]
+        for name in names:
+            if name != root and self._list.note(quota_key(name)):
+                continue  # a root of its own
+            try:
+                mailbox = await self._store.open(name, "")
+            except Refusal:
+                continue
+            try:
+                yield await mailbox.status()
+            finally:
+                mailbox.close()
+
+    async def check_room(
+        self, name: MailboxName, octets: int = 0, messages: int = 0, mailboxes: int = 0
+    ) -> None:
+        """Raises Refusal(OVER_QUOTA) where so much more would pass a limit of the mailbox's root."""
+        root = self.root_of(name)
+        if root is None:
+            return
+        wanted = {
+            Resource.STORAGE: storage_units(octets),
+            Resource.MESSAGE: messages,
+            Resource.MAILBOX: mailboxes,
+        }
+        for usage in await self.usages(root):
+            more = wanted.get(usage.resource, 0)
+            if more and usage.used + more > usage.limit:
+                raise Refusal(
+                    Code.OVER_QUOTA,
+                    f"The quota of {usage.limit} ({usage.resource.value}) would be exceeded",
+                )
