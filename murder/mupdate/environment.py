@@ -7,7 +7,7 @@ began it. An Environment does not survive `fork`: open it in the child.
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeVar, cast, overload
 
@@ -44,7 +44,7 @@ class Cursor(Protocol):
     def value(self) -> bytes: ...
     def delete(self) -> bool: ...
     def putmulti(
-        self, items: Sequence[tuple[bytes, bytes]], *, append: bool = False
+        self, items: Iterable[tuple[bytes, bytes]], *, append: bool = False
     ) -> tuple[int, int]: ...
     @overload
     def iternext(self) -> Iterator[tuple[bytes, bytes]]: ...
@@ -82,7 +82,7 @@ class Environment:
         self.tables = {name: self._open_table(name) for name in TABLES}
 
     def _open_table(self, name: bytes) -> Table:
-        return self._lmdb.open_db(name, create=not self.read_only)
+        return _open_table(self._lmdb, name, create=not self.read_only)
 
     def read(self, work: Callable[[Snapshot], T]) -> T:
         """Run `work` on a snapshot. It must be short and must not call back into the list."""
@@ -221,8 +221,16 @@ def _open_lmdb(path: Path, *, read_only: bool, map_bytes: int) -> lmdb.Environme
     return environment
 
 
+def _open_table(environment: lmdb.Environment, name: bytes, *, create: bool) -> Table:
+    while True:
+        try:
+            return environment.open_db(name, create=create)
+        except lmdb.MapResizedError:  # another process has grown the map since it was opened here
+            environment.set_mapsize(0)
+
+
 def _check_format(environment: lmdb.Environment, path: Path, *, read_only: bool) -> None:
-    meta = environment.open_db(b"meta", create=not read_only)
+    meta = _open_table(environment, b"meta", create=not read_only)
     with environment.begin(db=meta, write=not read_only) as transaction:
         found = transaction.get(b"format")
         if found is None and not read_only:

@@ -5,13 +5,14 @@ its name. The indexes lead from something's digest to collation keys: LMDB keys 
 may take 490, so identifiers and servers of any length stand there as 12 octets.
 """
 
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from struct import Struct
 from typing import Final
 
 from murder.model.entry import EntryState, MailboxEntry
-from murder.model.name import MAX_NAME_OCTETS, name_of_key
+from murder.model.name import MAX_NAME_OCTETS, collation_key, name_of_key
 
 HEAD: Final = Struct(">QBH")
 NUMBER: Final = Struct(">Q")
@@ -56,6 +57,25 @@ def pack_row(name: bytes, state: EntryState, raw_location: bytes, raw_acl: bytes
     return HEAD.pack(0, flags, len(raw_location))[SEQ_OCTETS:] + raw_location + raw_acl
 
 
+def pack_plain_rows(rows: Iterable[Sequence[bytes]]) -> list[tuple[bytes, bytes]]:
+    """`(collation key, unnumbered row)` for active rows `(name, location, acl)` whose octets may all be quoted. Rows
+    that no list can hold are left out. The hot path of a first synchronisation."""
+    heads: dict[bytes, bytes] = {}
+    found = []
+    for name, location, acl in rows:
+        if not 0 < len(name) <= MAX_NAME_OCTETS:
+            continue
+        key = name.translate(_TO_KEY) if b"!" not in name else collation_key(name)
+        if len(name) + len(location) + len(acl) >= _LINE_OCTETS:
+            found.append((key, pack_row(name, EntryState.ACTIVE, location, acl)))
+            continue
+        head = heads.get(location)
+        if head is None:
+            head = heads[location] = pack_row(b"", EntryState.ACTIVE, location, b"")
+        found.append((key, head + acl))
+    return found
+
+
 def unpack_entry(key: bytes, row: bytes) -> MailboxEntry:
     seq, flags, length = HEAD.unpack_from(row)
     middle = HEAD_OCTETS + length
@@ -81,6 +101,9 @@ def location_of_row(row: bytes) -> bytes:
 def acl_of_row(row: bytes) -> bytes:
     length = int.from_bytes(row[FLAGS_AT + 1 : HEAD_OCTETS], "big")
     return row[HEAD_OCTETS + length :]
+
+
+_TO_KEY: Final = bytes.maketrans(b".", b"\x1f")
 
 
 @lru_cache(maxsize=4096)

@@ -9,7 +9,7 @@ import asyncio
 import queue
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
@@ -24,7 +24,7 @@ from murder.mupdate.difference import Difference, Row
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.link import Link, Target, open_link
 from murder.mupdate.mboxlist import MailboxList, mark_synchronised
-from murder.mupdate.record import is_listable, pack_row
+from murder.mupdate.record import is_listable, pack_plain_rows, pack_row
 from murder.mupdate.transaction import ListTransaction, check_row
 from murder.session.mupdate_client import Event, Rows, is_answer
 from murder.wire.mupdate import Kind, Response, Verb
@@ -32,7 +32,10 @@ from murder.wire.mupdate import Kind, Response, Verb
 T = TypeVar("T")
 
 FOLLOWED: Final = "followed"  # note: the master's mark up to which this list has followed
-FIRST_SYNC_ROWS: Final = 20_000  # rows of one commit while the list has never been complete
+FIRST_SYNC_ROWS: Final = 100_000  # rows of one commit while the list has never been complete
+MAX_UNCOMMITTED: Final = (
+    20_000  # changes of the stream that wait for the disk; the master waits beyond twice that
+)
 QUEUE_BATCHES: Final = 64  # batches between connection and writer thread; the master waits beyond
 PINGS_IN_FLIGHT: Final = 8  # NOOPs at once; who asks beyond shares the next one
 
@@ -287,7 +290,7 @@ class _Stream:
 
     def _rows(self, rows: Sequence[tuple[bytes, ...]]) -> None:
         if self._dump is not None:
-            self._dump.add([_packed(EntryState.ACTIVE, *row) for row in rows])
+            self._dump.add(pack_plain_rows(rows))
             return
         for name, raw_location, raw_acl in rows:
             self._put(EntryState.ACTIVE, name, raw_location, raw_acl)
@@ -316,7 +319,8 @@ class _Stream:
 
     def _row(self, state: EntryState, name: bytes, raw_location: bytes, raw_acl: bytes) -> None:
         if self._dump is not None:
-            self._dump.add([_packed(state, name, raw_location, raw_acl)])
+            row = _packed(state, name, raw_location, raw_acl)
+            self._dump.add([row] if row is not None else [])
         else:
             self._put(state, name, raw_location, raw_acl)
 
@@ -402,11 +406,11 @@ class _Stream:
                 self._dump_failed(outcomes[0])
             elif then is not None:
                 then()
-            if self._uncommitted < FIRST_SYNC_ROWS and not self.ended.done():
+            if self._uncommitted < MAX_UNCOMMITTED and not self.ended.done():
                 self._link.resume()
 
         self._uncommitted += len(changes)
-        if self._uncommitted > 2 * FIRST_SYNC_ROWS:
+        if self._uncommitted > 2 * MAX_UNCOMMITTED:
             self._link.pause()
         self._ledger.propose([apply], done)
 
@@ -463,8 +467,8 @@ class _Dump:
         self._pending: list[Row] = []
         self._thread.submit(self._work)
 
-    def add(self, rows: list[Row | None]) -> None:
-        self._pending += [row for row in rows if row is not None]
+    def add(self, rows: Iterable[Row]) -> None:
+        self._pending += rows
         if len(self._pending) >= 1000:
             self._queue.put(self._pending)
             self._pending = []

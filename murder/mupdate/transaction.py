@@ -25,6 +25,8 @@ from murder.mupdate.change import (
 )
 from murder.mupdate.environment import Snapshot, Table, WriteTransaction
 from murder.mupdate.record import (
+    FLAGS_AT,
+    HEAD_OCTETS,
     MAX_LOCATION_OCTETS,
     NUMBER,
     SEQ_OCTETS,
@@ -37,10 +39,11 @@ from murder.mupdate.record import (
 )
 
 KEEP_CHANGES: Final = 200_000  # tombstones and commits older than so many changes are forgotten
-PRUNE_EVERY: Final = 50_000  # changes; a look over the log takes 0.2 s with a million rows
+PRUNE_EVERY: Final = 500_000  # changes; a look over the log takes 0.2 s with a million rows
 ROW, GONE, COMMIT = b"+", b"-", b"c"
 MARK_OCTETS: Final = 8
 LOOKER, SERVER = b"L", b"S"
+USER_KEY: Final = b"user\x1f"
 KEEP_CONFLICTS: Final = 10_000  # names; an operator has to look long before
 COUNT: Final = Struct(">QH")
 NOTHING: Final = b""
@@ -196,19 +199,53 @@ class ListTransaction:
         self._fill(
             b"log", [(number + ROW, key) for number, (key, _) in zip(numbers, stored, strict=True)]
         )
-        servers: list[tuple[bytes, bytes]] = []
-        seen: list[tuple[bytes, bytes]] = []
-        counts = self._server_counts
-        for key, row in stored:
-            server = server_of_row(row)
-            counts[server] = counts.get(server, 0) + 1
-            servers.append((SERVER + digest(server) + key, NOTHING))
-            for identifier in lookers(key, row):
-                if identifier[:1] != b"-":
-                    seen.append((LOOKER + digest(identifier) + key, NOTHING))
-        self._fill(b"index", sorted(seen) + sorted(servers), append=False)
+        lines = self._keys_by_index_head(stored)
+        self._fill(
+            b"index",
+            ((head + key, NOTHING) for head in sorted(lines) for key in lines[head]),
+            append=False,
+        )
 
-    def _fill(self, table: bytes, rows: Sequence[tuple[bytes, bytes]], append: bool = True) -> None:
+    def _keys_by_index_head(
+        self, stored: Sequence[tuple[bytes, bytes]]
+    ) -> dict[bytes, list[bytes]]:
+        """The keys of new rows by what stands before them in the index: identifiers and servers, as digests.
+
+        Neighbours mostly have one owner, one ACL and few locations, so that what was worked out for the row before is
+        tried first.
+        """
+        lines: dict[bytes, list[bytes]] = {}
+        at_location: dict[bytes, list[bytes]] = {}
+        owner = acl_and_flags = b""
+        keys_of_lookers: list[list[bytes]] = []
+        for key, row in stored:
+            middle = HEAD_OCTETS + (row[FLAGS_AT + 1] << 8 | row[FLAGS_AT + 2])
+            location = row[HEAD_OCTETS:middle]
+            keys = at_location.get(location)
+            if keys is None:
+                keys = at_location[location] = []
+            keys.append(key)
+            end = key.find(b"\x1f", len(USER_KEY)) if key.startswith(USER_KEY) else -1
+            whose = key if end < 0 else key[:end]
+            rights = row[middle:] + row[FLAGS_AT : FLAGS_AT + 1]
+            if whose != owner or rights != acl_and_flags:
+                owner, acl_and_flags = whose, rights
+                keys_of_lookers = [
+                    lines.setdefault(LOOKER + digest(one), [])
+                    for one in lookers(key, row)
+                    if not one.startswith(b"-")
+                ]
+            for keys in keys_of_lookers:
+                keys.append(key)
+        counts = self._server_counts
+        for location, keys in at_location.items():
+            server = location.partition(b"!")[0]
+            counts[server] = counts.get(server, 0) + len(keys)
+            head = SERVER + digest(server)
+            lines[head] = sorted(lines[head] + keys) if head in lines else keys
+        return lines
+
+    def _fill(self, table: bytes, rows: Iterable[tuple[bytes, bytes]], append: bool = True) -> None:
         self._lmdb.cursor(db=self._tables[table]).putmulti(rows, append=append)
 
     def last_key(self) -> bytes:

@@ -51,7 +51,8 @@ ALLOWED: Final[Mapping[State, frozenset[Verb]]] = {
 
 
 class Rows:
-    """Many MAILBOX responses of one command at once, as they come in a dump: `(name, location, acl)` each."""
+    """Many MAILBOX responses of one command at once, as they come in a dump: `(name, location, acl)` each, all of them
+    printable ASCII that may be quoted."""
 
     __slots__ = ("rows", "tag")
 
@@ -111,9 +112,8 @@ class MupdateClientSession:
     def expect_rows(self, tag: bytes) -> None:
         """Many rows will come with this tag: those in quoted form are read in bulk."""
         self._row_tag = tag
-        self._row = re.compile(
-            re.escape(tag) + rb' MAILBOX "([^"\\\r\n]*)" "([^"\\\r\n]*)" "([^"\\\r\n]*)"\r\n'
-        )
+        text = rb'"([\t\x20!#-\[\]-\x7e]*)"'  # exactly what `wire.mupdate.string` quotes
+        self._row = re.compile(b"%b MAILBOX %b %b %b\r\n" % (re.escape(tag), text, text, text))
 
     def authenticated(self) -> None:
         """After login; or a stream was refused, and other commands may follow."""
