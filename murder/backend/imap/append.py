@@ -76,19 +76,21 @@ class _Append:
         while True:
             head = parse_append_head(self._scanner)
             self._check(head)
+            quotas = self._dialogue.backend.quotas
+            await quotas.check_room(mailbox.name, self._octets, len(self._messages) + 1)
             incoming = await self._take(head)
             flags = changeable(head.flags, rights)
             self._messages.append(NewMessage(incoming, flags, head.internal_date))
             if not parse_append_end(self._scanner, head.form):
                 break
-        quotas = self._dialogue.backend.quotas
-        await quotas.check_room(mailbox.name, self._octets, len(self._messages))
         uids = await mailbox.append(self._messages)
         return format_appenduid((await mailbox.status()).uid_validity, uids)
 
     def _check(self, head: AppendHead) -> None:
-        if head.literal is None or head.form is not AppendForm.LITERAL:
-            raise BadSyntax("CATENATE and UTF8 are not offered here")
+        if head.literal is None or head.form is AppendForm.CATENATE:
+            raise BadSyntax("CATENATE is not offered here")
+        if head.form is AppendForm.UTF8 and not self._dialogue.manner.utf8:
+            raise BadSyntax("UTF8 has to be enabled first")
         if not head.literal.size:
             raise Refusal(Code.CANNOT, "A message has at least one octet")
         largest = self._dialogue.service.limits.max_message_bytes

@@ -10,8 +10,11 @@ from murder.wire.imap.response import status_line, untagged
 from murder.wire.token import Scanner
 
 ENABLEABLE: Final = frozenset(
-    {b"CONDSTORE", b"QRESYNC"}
+    {b"CONDSTORE", b"IMAP4REV2", b"QRESYNC", b"UTF8=ACCEPT"}
 )  # what changes a session when it is enabled
+
+
+SHOWN: Final = {b"IMAP4REV2": b"IMAP4rev2"}
 
 
 def run_noop(dialogue: BackendImap, command: Command) -> Running:
@@ -29,9 +32,13 @@ def run_enable(dialogue: BackendImap, command: Command) -> Running:
     scanner.end()
     new = [word for word in asked if word in ENABLEABLE and word not in dialogue.enabled]
     dialogue.enabled.update(new)
-    dialogue.send(untagged(b" ".join([b"ENABLED", *new])))
+    dialogue.send(untagged(b" ".join([b"ENABLED", *(SHOWN.get(word, word) for word in new)])))
     if b"QRESYNC" in new:
         dialogue.manner.qresync = True
+    if {b"IMAP4REV2", b"UTF8=ACCEPT"} & set(new):
+        dialogue.manner.utf8 = True
+    if b"IMAP4REV2" in new:
+        dialogue.manner.imap4rev2 = True
     if {b"CONDSTORE", b"QRESYNC"} & set(new):
         return _enable_condstore(dialogue, command)
     return dialogue.conclude(command)

@@ -3,6 +3,7 @@
 The commands themselves are in the files beside this one, one family each; `table` says which is allowed when.
 """
 
+import unicodedata
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -19,17 +20,26 @@ from murder.model.name import MailboxName
 from murder.model.seqset import Ranges, SeqSet
 from murder.net.connection import Connection
 from murder.session.imap_server import Event, Line, State
+from murder.wire import mutf7
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import bye, status_line
 
 NO_FORMS: Final = FlagForms(frozenset())
 CAPABILITIES: Final = b"""
-    IMAP4rev1 LITERAL+ ID ENABLE ACL RIGHTS=kxten BINARY CHILDREN CONDSTORE CREATE-SPECIAL-USE ESEARCH ESORT IDLE
+    IMAP4rev1 IMAP4rev2 LITERAL+ ID ENABLE ACL RIGHTS=kxten BINARY CHILDREN CONDSTORE CREATE-SPECIAL-USE ESEARCH ESORT IDLE
     LIST-EXTENDED LIST-METADATA LIST-MYRIGHTS LIST-STATUS METADATA MOVE MULTIAPPEND NAMESPACE OBJECTID PARTIAL QRESYNC
     QUOTA QUOTASET QUOTA=RES-STORAGE QUOTA=RES-MESSAGE QUOTA=RES-MAILBOX
     SAVEDATE SEARCHRES SORT SORT=DISPLAY SPECIAL-USE STATUS=SIZE THREAD=ORDEREDSUBJECT THREAD=REFERENCES UIDPLUS
-    UNAUTHENTICATE UNSELECT WITHIN
+    UNAUTHENTICATE UNSELECT UTF8=ACCEPT WITHIN
 """.split()
+
+
+def encoded_name(octets: bytes) -> bytes:
+    """A name (or pattern) in UTF-8 as modified UTF-7, composed as RFC 5198 wants it. Raises BadSyntax."""
+    try:
+        return mutf7.encode(unicodedata.normalize("NFC", octets.decode("utf-8")))
+    except UnicodeDecodeError:
+        raise BadSyntax("a mailbox name is UTF-8") from None
 
 
 class BackendImap(ImapDialogue):
@@ -85,16 +95,25 @@ class BackendImap(ImapDialogue):
 
     def name_of(self, external: bytes) -> MailboxName:
         """The canonical name of what the client calls so. Raises Refusal."""
+        if self.manner.utf8:
+            external = encoded_name(external)
         return self.backend.namespace.internal(external, self.user.user)
 
     def external(self, name: MailboxName) -> bytes:
-        return self.backend.namespace.external(name, self.user.user)
+        return self.shown(self.backend.namespace.external(name, self.user.user))
+
+    def shown(self, external: bytes) -> bytes:
+        """An external name as this client reads it: in UTF-8 once he has enabled that."""
+        if self.manner.utf8 and b"&" in external:
+            return mutf7.decode_leniently(external).encode("utf-8", "surrogateescape")
+        return external
 
     def enter_mailbox(self, view: View, selected: Accessible) -> None:
         self.view = view
         self.selected = selected
         self.saved = ()
-        self.forms = FlagForms(permanent_flags(selected.rights, view.read_only))
+        permanent = permanent_flags(selected.rights, view.read_only)
+        self.forms = FlagForms(permanent, not self.manner.imap4rev2)
         self.backend.tracker.enter(view)
         self.session.state = State.SELECTED
 

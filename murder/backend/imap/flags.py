@@ -28,9 +28,10 @@ KEPT_FORMS: Final = 512  # different sets of flags in one mailbox; more are form
 class FlagForms:
     """The flags of one selected mailbox as this session's client knows them."""
 
-    __slots__ = ("_forms", "_fresh", "_permanent", "keywords")
+    __slots__ = ("_forms", "_fresh", "_permanent", "_tells_recent", "keywords")
 
-    def __init__(self, permanent: frozenset[str]) -> None:
+    def __init__(self, permanent: frozenset[str], tells_recent: bool = True) -> None:
+        self._tells_recent = tells_recent
         self.keywords: set[str] = set()
         self._permanent = permanent
         self._forms: dict[frozenset[str], bytes] = {}
@@ -38,7 +39,7 @@ class FlagForms:
 
     def form(self, flags: frozenset[str], is_recent: bool = False) -> bytes:
         """`(\\Seen …)`. Ask `fresh_words` before sending it."""
-        if is_recent:
+        if is_recent and self._tells_recent:
             flags = flags | {RECENT}
         known = self._forms.get(flags)
         if known is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Final
 
-from murder.backend.imap.dialogue import BackendImap
+from murder.backend.imap.dialogue import BackendImap, encoded_name
 from murder.backend.imap.metadata import entries_of
 from murder.backend.imap.status import format_status_of
 from murder.backend.mailboxes import with_old_rights
@@ -60,8 +60,7 @@ def _tell_separator(
 
 
 async def _list(dialogue: BackendImap, command: Command, request: ListRequest) -> None:
-    backend, login = dialogue.backend, dialogue.user
-    query = ListQuery(backend.namespace, login.user, request.reference, request.patterns)
+    query = query_of(dialogue, request)
     answer = _Answer(dialogue, request, await _subscribed(dialogue, request))
     selects = bool(request.selection - {Selection.REMOTE})
     recursive = Selection.RECURSIVEMATCH in request.selection
@@ -75,6 +74,14 @@ async def _list(dialogue: BackendImap, command: Command, request: ListRequest) -
     answer.add(walk.end())
     await answer.send()
     await dialogue.finish(command)
+
+
+def query_of(dialogue: BackendImap, request: ListRequest) -> ListQuery:
+    """Reference and patterns as this client means them."""
+    reference, patterns = request.reference, request.patterns
+    if dialogue.manner.utf8:
+        reference, patterns = encoded_name(reference), tuple(map(encoded_name, patterns))
+    return ListQuery(dialogue.backend.namespace, dialogue.user.user, reference, patterns)
 
 
 async def _subscribed(dialogue: BackendImap, request: ListRequest) -> frozenset[MailboxName]:
@@ -145,7 +152,7 @@ class _Answer:
         for row in rows:
             lines.append(self._line(row))
             if row.exists and row.name is not None:
-                lines += await self._beside(row.external, row.name)
+                lines += await self._beside(self._dialogue.shown(row.external), row.name)
         self._dialogue.send(b"".join(lines))
         await self._dialogue.flush()
 
@@ -159,7 +166,9 @@ class _Answer:
         recursive = Selection.RECURSIVEMATCH in request.selection
         child_info = ("SUBSCRIBED",) if recursive and row.chosen_below else ()
         separator = self._dialogue.backend.namespace.separator
-        return format_list(ListEntry(attributes, separator, row.external, child_info))
+        return format_list(
+            ListEntry(attributes, separator, self._dialogue.shown(row.external), child_info)
+        )
 
     async def _beside(self, external: bytes, name: MailboxName) -> list[bytes]:
         """`* STATUS` and `* MYRIGHTS` of one mailbox (RFC 5819, RFC 8440); nothing where it has just gone."""
@@ -200,13 +209,16 @@ def attributes_of(row: ListRow, extended: bool) -> tuple[str, ...]:
 
 
 async def _lsub(dialogue: BackendImap, command: Command, request: ListRequest) -> None:
-    backend, login = dialogue.backend, dialogue.user
-    query = ListQuery(backend.namespace, login.user, request.reference, request.patterns)
+    backend = dialogue.backend
+    query = query_of(dialogue, request)
     rows = ListWalk(query).rows(await sorted_subscriptions(dialogue))
     separator = backend.namespace.separator
     lines = [
         format_list(
-            ListEntry(() if row.chosen else ("\\Noselect",), separator, row.external), b"LSUB"
+            ListEntry(
+                () if row.chosen else ("\\Noselect",), separator, dialogue.shown(row.external)
+            ),
+            b"LSUB",
         )
         for row in rows
     ]

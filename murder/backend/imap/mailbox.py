@@ -2,7 +2,7 @@
 
 from murder.backend.annotations import SPECIAL_USES, note_of
 from murder.backend.imap.dialogue import BackendImap
-from murder.errors import Code, Refusal
+from murder.errors import BadSyntax, Code, Refusal
 from murder.login.imap import Running
 from murder.model.acl import DELETE_MAILBOX, Acl, Rights
 from murder.model.entry import parse_location
@@ -16,6 +16,7 @@ from murder.model.name import (
     owner_of,
 )
 from murder.mupdate.change import Change
+from murder.wire import mutf7
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailbox import (
     CreateRequest,
@@ -34,8 +35,7 @@ def run_create(dialogue: BackendImap, command: Command) -> Running:
 
 async def _create(dialogue: BackendImap, command: Command, request: CreateRequest) -> None:
     backend, login = dialogue.backend, dialogue.user
-    name = dialogue.name_of(request.mailbox)
-    check_new_name(name)
+    name = new_name(dialogue, request.mailbox)
     beside = _special_use(dialogue, name, request)
     partition = _partition(dialogue, request.partition)
     if name == inbox_of(login.user) and not login.is_admin:
@@ -48,6 +48,18 @@ async def _create(dialogue: BackendImap, command: Command, request: CreateReques
         name, backend.mailboxes.default_acl(name), partition, beside=beside
     )
     await dialogue.finish(command, code=b"MAILBOXID (%s)" % stored.mailbox_id.encode())
+
+
+def new_name(dialogue: BackendImap, external: bytes) -> MailboxName:
+    """A name that is to come into being. Raises Refusal where none may be called so."""
+    if not dialogue.manner.utf8:
+        try:
+            mutf7.decode(external)
+        except BadSyntax as error:
+            raise Refusal(Code.CANNOT, f"That is no modified UTF-7: {error.text}") from None
+    name = dialogue.name_of(external)
+    check_new_name(name)
+    return name
 
 
 def _special_use(dialogue: BackendImap, name: MailboxName, request: CreateRequest) -> list[Change]:
@@ -118,11 +130,10 @@ def run_rename(dialogue: BackendImap, command: Command) -> Running:
 
 async def _rename(dialogue: BackendImap, command: Command, request: RenameRequest) -> None:
     backend, login = dialogue.backend, dialogue.user
-    old, new = dialogue.name_of(request.old), dialogue.name_of(request.new)
+    old, new = dialogue.name_of(request.old), new_name(dialogue, request.new)
     if request.partition is not None:
         raise Refusal(Code.CANNOT, "A mailbox cannot be moved to another partition by RENAME")
     backend.mailboxes.require(old, login, DELETE_MAILBOX)
-    check_new_name(new)
     if new == inbox_of(login.user) and not login.is_admin:
         raise Refusal(Code.ALREADY_EXISTS, "INBOX exists always")
     stays = is_inbox(old) and not (login.is_admin and is_inbox(new))

@@ -3,6 +3,7 @@
 import asyncio
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -22,7 +23,13 @@ from murder.backend.updates import View
 from murder.errors import Code, Refusal
 from murder.login.imap import Running
 from murder.model.message import ModSeq, Uid
-from murder.model.search import ReturnOption, SearchRequest, SearchResult, uses_modseq
+from murder.model.search import (
+    DEFAULT_RETURNS,
+    ReturnOption,
+    SearchRequest,
+    SearchResult,
+    uses_modseq,
+)
 from murder.model.seqset import compress, compress_in_order
 from murder.wire.imap.command import Command
 from murder.wire.imap.search import format_esearch, format_search, parse_search
@@ -82,6 +89,8 @@ async def _search(
     view = dialogue.now
     modseq = found.modseq if uses_modseq(request.key) and found.uids else None
     numbers = found.uids if by_uid else numbers_of(view, found.uids)
+    if request.returns is None and dialogue.manner.imap4rev2:  # RFC 9051 §6.4.4
+        request = replace(request, returns=DEFAULT_RETURNS)
     if request.returns is None:
         dialogue.send(format_search(numbers, modseq))
     else:

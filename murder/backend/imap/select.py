@@ -13,6 +13,7 @@ from murder.model.acl import Rights
 from murder.model.flag import SEEN
 from murder.model.message import MailboxStatus, SeqNum
 from murder.wire.imap.command import Command
+from murder.wire.imap.list import ListEntry, format_list
 from murder.wire.imap.response import status_line
 from murder.wire.imap.select import SelectRequest, parse_select
 from murder.wire.token import Scanner
@@ -46,7 +47,7 @@ async def _select(
     view = View(mailbox, read_only)
     try:
         status = await view.load()
-        unseen = await _first_unseen(view, status)
+        unseen = await _first_unseen(view, status, dialogue.manner.imap4rev2)
     except BaseException:
         mailbox.close()
         raise
@@ -76,13 +77,22 @@ def _counts(
         b"* OK [UIDVALIDITY %d] UIDs are valid\r\n" % status.uid_validity,
         b"* OK [UIDNEXT %d] The next UID\r\n" % status.uid_next,
         b"* OK [HIGHESTMODSEQ %d] The latest change\r\n" % max(1, status.highest_modseq),
+        *_listed(dialogue),
         b"* OK [MAILBOXID (%s)] Stays with a rename\r\n" % view.mailbox.mailbox_id.encode(),
     ]
     return lines
 
 
-async def _first_unseen(view: View, status: MailboxStatus) -> SeqNum | None:
-    if not status.unseen:
+def _listed(dialogue: BackendImap) -> list[bytes]:
+    """RFC 9051 §6.3.2: a LIST response tells the mailbox's name as the server writes it."""
+    if not dialogue.manner.imap4rev2 or dialogue.selected is None:
+        return []
+    separator = dialogue.backend.namespace.separator
+    return [format_list(ListEntry((), separator, dialogue.external(dialogue.selected.name)))]
+
+
+async def _first_unseen(view: View, status: MailboxStatus, is_rev2: bool) -> SeqNum | None:
+    if not status.unseen or is_rev2:
         return None
     known = view.uids[:UNSEEN_LOOK]
     for uids in batches(known):  # type: ignore[arg-type] # an array of them

@@ -19,7 +19,8 @@ class Manner:
 
     condstore: bool = False  # with MODSEQ
     qresync: bool = False  # with UID, and VANISHED in place of EXPUNGE
-    imap4rev2: bool = False  # without RECENT
+    imap4rev2: bool = False  # without RECENT, SEARCH answered by ESEARCH
+    utf8: bool = False  # mailbox names in UTF-8
 
 
 def format_flag_updates(
