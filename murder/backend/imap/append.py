@@ -1,19 +1,23 @@
-"""APPEND, MULTIAPPEND and Cyrus' LOCALAPPEND (RFC 3501 §6.3.11, RFC 3502, RFC 4315).
+"""APPEND, MULTIAPPEND, REPLACE and Cyrus' LOCALAPPEND (RFC 3501 §6.3.11, RFC 3502, RFC 4315, RFC 8508).
 
 Large messages stream from the connection into the store's `Incoming`; nothing of them is held here. Whatever is
 refused, the stream is left behind the command.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
 from murder.api.store import Incoming, Mailbox, NewMessage
 from murder.backend.imap.copy import open_target
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.flags import changeable
+from murder.backend.imap.messages import uids_of
 from murder.errors import BadSyntax, Code, Misuse, Refusal
 from murder.login.imap import Running
 from murder.model.acl import Rights
+from murder.model.name import MailboxName
+from murder.model.seqset import SeqSet
 from murder.session.imap_server import CommandRest
 from murder.wire.fragment import Chunk, Literal
 from murder.wire.imap.append import (
@@ -23,47 +27,72 @@ from murder.wire.imap.append import (
     parse_append_head,
     parse_append_mailbox,
     parse_localappend_mailbox,
+    parse_replace_target,
     take_literal,
 )
 from murder.wire.imap.command import Command
 from murder.wire.imap.copy import format_appenduid
+from murder.wire.imap.response import status_line
 from murder.wire.token import Scanner
 
 MAX_MESSAGES: Final = 10_000  # of one MULTIAPPEND
 MAX_OCTETS_FACTOR: Final = 16  # and together so many times the largest message
 
-ParseMailbox = Callable[[Scanner], bytes]
-
 
 def run_append(dialogue: BackendImap, command: Command) -> Running:
-    return _run(dialogue, command, parse_append_mailbox)
+    return _append(dialogue, command, parse_append_mailbox)
 
 
 def run_localappend(dialogue: BackendImap, command: Command) -> Running:
-    return _run(dialogue, command, parse_localappend_mailbox)
+    return _append(dialogue, command, parse_localappend_mailbox)
 
 
-async def _run(dialogue: BackendImap, command: Command, parse_mailbox: ParseMailbox) -> None:
+async def _append(
+    dialogue: BackendImap, command: Command, parse_mailbox: Callable[[Scanner], bytes]
+) -> None:
     scanner = Scanner(command.octets, command.start)
     appending = _Append(dialogue, scanner, command.literal)
-    try:
-        mailbox, found = await open_target(dialogue, dialogue.name_of(parse_mailbox(scanner)))
-        try:
-            code = await appending.receive_and_store(mailbox, found.rights)
-        finally:
-            mailbox.close()
-    except (BadSyntax, Refusal):
-        await appending.skip_rest()
-        raise
-    finally:
-        appending.close()
+    async with appending.whole():
+        code = await appending.into(dialogue.name_of(parse_mailbox(scanner)))
     await dialogue.finish(command, code=code)
+
+
+def run_replace(dialogue: BackendImap, command: Command) -> Running:
+    return _replace(dialogue, command, by_uid=False)
+
+
+def run_uid_replace(dialogue: BackendImap, command: Command) -> Running:
+    return _replace(dialogue, command, by_uid=True)
+
+
+async def _replace(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
+    """RFC 8508: the new message first, durable; then the old one goes."""
+    scanner = Scanner(command.octets, command.start)
+    appending = _Append(dialogue, scanner, command.literal, most=1)
+    async with appending.whole():
+        number, mailbox = parse_replace_target(scanner)
+        dialogue.need_writable()
+        dialogue.need_rights("te")
+        doomed = uids_of(dialogue, SeqSet(((number, number),)), by_uid)
+        if not doomed or not await dialogue.now.mailbox.messages(doomed):
+            raise Refusal(Code.NONEXISTENT, "The message to be replaced does not exist")
+        code = await appending.into(dialogue.name_of(mailbox))
+        await dialogue.now.mailbox.expunge(doomed)
+    dialogue.send(status_line(b"*", b"OK", "Replaced", code))
+    await dialogue.finish(command)
 
 
 class _Append:
     """The messages of one APPEND, as they come in."""
 
-    def __init__(self, dialogue: BackendImap, scanner: Scanner, literal: Literal | None) -> None:
+    def __init__(
+        self,
+        dialogue: BackendImap,
+        scanner: Scanner,
+        literal: Literal | None,
+        most: int = MAX_MESSAGES,
+    ) -> None:
+        self._most = most
         self._dialogue = dialogue
         self._scanner = scanner
         self._announced = literal  # a literal that is announced and not answered
@@ -71,7 +100,27 @@ class _Append:
         self._messages: list[NewMessage] = []
         self._octets = 0
 
-    async def receive_and_store(self, mailbox: Mailbox, rights: Rights) -> bytes:
+    @asynccontextmanager
+    async def whole(self) -> AsyncIterator[None]:
+        """Whatever is raised, the stream is left behind the command, and what was received is let go."""
+        try:
+            yield
+        except (BadSyntax, Refusal):
+            await self._skip_rest()
+            raise
+        finally:
+            for message in self._messages:
+                message.incoming.close()
+
+    async def into(self, name: MailboxName) -> bytes:
+        """Receive all messages and append them to a mailbox; the response code. Raises BadSyntax, Refusal."""
+        mailbox, found = await open_target(self._dialogue, name)
+        try:
+            return await self._receive_and_store(mailbox, found.rights)
+        finally:
+            mailbox.close()
+
+    async def _receive_and_store(self, mailbox: Mailbox, rights: Rights) -> bytes:
         """Take all messages and append them; the response code."""
         while True:
             head = parse_append_head(self._scanner)
@@ -97,7 +146,7 @@ class _Append:
         if head.literal.size > largest:
             raise Refusal(Code.TOO_BIG, f"A message may have {largest} octets")
         self._octets += head.literal.size
-        if len(self._messages) >= MAX_MESSAGES or self._octets > MAX_OCTETS_FACTOR * largest:
+        if len(self._messages) >= self._most or self._octets > MAX_OCTETS_FACTOR * largest:
             raise Refusal(Code.LIMIT, "Too much for one APPEND")
 
     async def _take(self, head: AppendHead) -> Incoming:
@@ -141,7 +190,7 @@ class _Append:
         self._announced = event.literal
         self._scanner = Scanner(event.octets)
 
-    async def skip_rest(self) -> None:
+    async def _skip_rest(self) -> None:
         """The command is refused: leave the stream behind it."""
         dialogue = self._dialogue
         while self._streaming:
@@ -152,7 +201,3 @@ class _Append:
         if self._announced is not None:
             announced, self._announced = self._announced, None
             dialogue.session.refuse_literal(announced)
-
-    def close(self) -> None:
-        for message in self._messages:
-            message.incoming.close()

@@ -12,6 +12,7 @@ from murder.api.store import Mailbox
 from murder.errors import Code, Refusal
 from murder.mime import text as searching
 from murder.mime.header import parse_date
+from murder.mime.preview import preview_of
 from murder.mime.section import decoded_octets, octets_of, select_fields
 from murder.mime.structure import parse_structure
 from murder.mime.summary import dump_structure, load_structure
@@ -21,6 +22,7 @@ from murder.model.part import Envelope, Part
 from murder.wire.imap.body import format_structure_piece
 from murder.wire.imap.envelope import format_envelope_piece
 
+LAZY_OCTETS: Final = 64 * 1024  # PREVIEW (LAZY) looks into messages up to this size
 THREAD_OCTETS: Final = 256 * 1024  # larger messages are parsed in a thread: some milliseconds
 
 
@@ -79,6 +81,12 @@ class Reader:
     async def structure(self, extended: bool) -> bytes:
         """The BODY or BODYSTRUCTURE piece."""
         return format_structure_piece(await self.part(), extended)
+
+    async def preview(self, lazy: bool) -> str | None:
+        """The first words; None where they would cost something and the client is not willing to wait."""
+        if lazy and self._message.size > LAZY_OCTETS:
+            return None
+        return preview_of(await self.octets(), await self.part())
 
     def close(self) -> None:
         """Let the mapping go."""

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any, Final
 
+from murder.backend.imap.capability import CAPABILITIES
 from murder.backend.imap.flags import FlagForms, permanent_flags
 from murder.backend.imap.untagged import Manner, format_updates
 from murder.backend.mailboxes import Accessible
@@ -25,13 +26,6 @@ from murder.wire.imap.command import Command
 from murder.wire.imap.response import bye, status_line
 
 NO_FORMS: Final = FlagForms(frozenset())
-CAPABILITIES: Final = b"""
-    IMAP4rev1 IMAP4rev2 LITERAL+ ID ENABLE ACL RIGHTS=kxten BINARY CHILDREN CONDSTORE CREATE-SPECIAL-USE ESEARCH ESORT IDLE
-    LIST-EXTENDED LIST-METADATA LIST-MYRIGHTS LIST-STATUS METADATA MOVE MULTIAPPEND NAMESPACE OBJECTID PARTIAL QRESYNC
-    QUOTA QUOTASET QUOTA=RES-STORAGE QUOTA=RES-MESSAGE QUOTA=RES-MAILBOX
-    SAVEDATE SEARCHRES SORT SORT=DISPLAY SPECIAL-USE STATUS=SIZE THREAD=ORDEREDSUBJECT THREAD=REFERENCES UIDPLUS
-    UNAUTHENTICATE UNSELECT UTF8=ACCEPT WITHIN
-""".split()
 
 
 def encoded_name(octets: bytes) -> bytes:

@@ -23,6 +23,7 @@ from murder.wire.imap.fetch import (
     format_body,
     format_body_head,
     format_id_piece,
+    format_preview_piece,
     format_save_date_piece,
     parse_fetch,
 )
@@ -209,7 +210,7 @@ class _Fetch:
             case Attribute.BODY | Attribute.BODYSTRUCTURE:
                 return await reader.structure(item is Attribute.BODYSTRUCTURE), b""
             case Preview():
-                raise Refusal(Code.CANNOT, "PREVIEW is not offered here")
+                return format_preview_piece(await reader.preview(item.lazy)), b""
             case _:
                 return None
 

@@ -51,6 +51,8 @@ TABLE: Final[Table] = MappingProxyType(
         b"GETQUOTA": Row(AUTHENTICATED, quota.run_getquota),
         b"GETQUOTAROOT": Row(AUTHENTICATED, quota.run_getquotaroot),
         b"SETQUOTA": Row(AUTHENTICATED, quota.run_setquota),
+        b"REPLACE": Row(SELECTED, append.run_replace),
+        b"UID REPLACE": Row(SELECTED, append.run_uid_replace),
         b"SETACL": Row(AUTHENTICATED, acl.run_setacl),
         b"DELETEACL": Row(AUTHENTICATED, acl.run_deleteacl),
         b"GETACL": Row(AUTHENTICATED, acl.run_getacl),
