@@ -1,0 +1,119 @@
+"""APPEND of what is streamed: large literals taken, refused before and in the middle, the stream always behind them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from tests.backend.server import config_in, memory_store, running_backend, spool_store
+
+LARGE = b"Subject: large\r\n\r\n" + b"0123456789abcdef" * 20_000 + b"\r\n"
+
+
+class Client:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def line(self) -> bytes:
+        return (await asyncio.wait_for(self.reader.readline(), 10)).rstrip(b"\r\n")
+
+    async def ask(self, octets: bytes) -> bytes:
+        """Send; the tagged answer."""
+        self.writer.write(octets)
+        tag = octets.split(b" ", 1)[0]
+        while not (line := await self.line()).startswith(tag + b" "):
+            assert line, "the server has closed"
+        return line
+
+
+def play(
+    folder: Path, scene: Callable[[Client], Awaitable[None]], store: str = "memory", **backend: int
+) -> None:
+    async def whole() -> None:
+        make = memory_store if store == "memory" else lambda: spool_store(folder)
+        config = config_in(folder, **backend)
+        async with running_backend(folder, make, config=config) as running:
+            client = Client(*await asyncio.open_connection(*running.address))
+            await client.line()
+            assert (await client.ask(b"l LOGIN ana secret\r\n")).startswith(b"l OK")
+            await scene(client)
+            assert await client.ask(b"z NOOP\r\n") == b"z OK Completed"
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(whole(), 30))
+
+
+@pytest.mark.parametrize("store", ["memory", "spool"])
+def test_a_large_message_comes_back_octet_for_octet(store: str, tmp_path: Path) -> None:
+    async def scene(client: Client) -> None:
+        client.writer.write(b"a APPEND INBOX (\\Seen) {%d}\r\n" % len(LARGE))
+        assert (await client.line()).startswith(b"+ ")
+        client.writer.write(LARGE + b"\r\n")
+        assert (await client.line()).startswith(b"a OK [APPENDUID")
+        assert (await client.ask(b"b SELECT INBOX\r\n")).startswith(b"b OK")
+        client.writer.write(b"c FETCH 1 BODY.PEEK[]\r\n")
+        assert await client.line() == b"* 1 FETCH (BODY[] {%d}" % len(LARGE)
+        assert await client.reader.readexactly(len(LARGE)) == LARGE
+        assert await client.line() == b")"
+        assert (await client.line()).startswith(b"c OK")
+
+    play(tmp_path, scene, store)
+
+
+def test_a_refused_large_message_is_passed_over(tmp_path: Path) -> None:
+    async def scene(client: Client) -> None:
+        size = len(LARGE)
+        synchronising = await client.ask(b"a APPEND INBOX/none {%d}\r\n" % size)
+        assert synchronising.startswith(b"a NO [TRYCREATE]")
+        sent_anyway = await client.ask(b"b APPEND INBOX/none {%d+}\r\n%s\r\n" % (size, LARGE))
+        assert sent_anyway.startswith(b"b NO [TRYCREATE]")
+        malformed = await client.ask(b"c APPEND INBOX (\\What) {%d+}\r\n%s\r\n" % (size, LARGE))
+        assert malformed.startswith(b"c BAD")
+        behind = await client.ask(b"d APPEND INBOX {%d+}\r\n%s oops\r\n" % (size, LARGE))
+        assert behind.startswith(b"d BAD")
+        second = b"e APPEND INBOX {%d+}\r\n%s (\\What) {%d+}\r\n%s\r\n" % (size, LARGE, size, LARGE)
+        assert (await client.ask(second)).startswith(b"e BAD")
+        too_early = await client.ask(b"f SELECT INBOX\r\n")
+        assert too_early.startswith(b"f OK")
+        assert await client.ask(b"g FETCH 1 UID\r\n") == (
+            b"g BAD [CLIENTBUG] there is no message 1: the mailbox has 0"
+        )
+
+    play(tmp_path, scene)
+
+
+def test_a_message_beyond_the_limit_is_refused(tmp_path: Path) -> None:
+    async def scene(client: Client) -> None:
+        size = len(LARGE)
+        assert (await client.ask(b"a APPEND INBOX {%d}\r\n" % size)).startswith(b"a NO [TOOBIG]")
+        sent = await client.ask(b"b APPEND INBOX {%d+}\r\n%s\r\n" % (size, LARGE))
+        assert sent.startswith(b"b NO [TOOBIG]")
+
+    play(tmp_path, scene, max_message_bytes=100_000)
+
+
+def test_a_message_beyond_the_quota_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    async def scene(client: Client) -> None:
+        admin = Client(
+            *await asyncio.open_connection(*client.writer.get_extra_info("peername")[:2])
+        )
+        await admin.line()
+        await admin.ask(b"a LOGIN admin secret\r\n")
+        assert (await admin.ask(b"b SETQUOTA user/ana (STORAGE 100)\r\n")).startswith(b"b OK")
+        refused = await client.ask(b"a APPEND INBOX {%d}\r\n" % len(LARGE))
+        assert refused.startswith(b"a NO [OVERQUOTA]")
+        admin.writer.close()
+
+    play(tmp_path, scene)
+
+
+def test_several_messages_of_one_append_large_and_small(tmp_path: Path) -> None:
+    async def scene(client: Client) -> None:
+        size = len(LARGE)
+        octets = b"a APPEND INBOX {%d+}\r\n%s {3+}\r\none (\\Seen) {%d+}\r\n%s {3+}\r\ntwo\r\n"
+        answer = await client.ask(octets % (size, LARGE, size, LARGE))
+        assert answer.startswith(b"a OK [APPENDUID") and answer.endswith(b" 1:4] Completed")
+
+    play(tmp_path, scene)
