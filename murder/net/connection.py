@@ -10,6 +10,7 @@ import itertools
 import os
 import socket
 import ssl
+import zlib
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
@@ -24,6 +25,8 @@ WRITE_LOW_OCTETS: Final = 64 * 1024
 TLS_HANDSHAKE_S: Final = 15.0
 STUCK_WRITE_S: Final = 120.0  # a peer that takes nothing for so long is gone
 
+DEFLATE_WINDOW: Final = -13  # raw, 8 KiB of history: a tenth of zlib's default memory
+DEFLATE_MEMORY: Final = 6
 QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)  # Linux
 
 _numbers = itertools.count(1)
@@ -66,8 +69,11 @@ class Connection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "__weakref__",
+        "_deflate",
+        "_deflated",
         "_drained",
         "_handshake",
+        "_inflate",
         "_lost",
         "_make_receiver",
         "_on_lost",
@@ -102,6 +108,9 @@ class Connection(asyncio.BufferedProtocol):
         self.is_tls = False
         self.certificate: PeerCertificate | None = None
         self.writing_paused = False
+        self._deflate: zlib._Compress | None = None
+        self._inflate: zlib._Decompress | None = None
+        self._deflated = b""  # received, and not yet inflated
 
     # --- what the loop calls
 
@@ -125,7 +134,10 @@ class Connection(asyncio.BufferedProtocol):
         return _shared_buffer.view
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.receiver.received(_shared_buffer.view[:nbytes])
+        if self._inflate is None:
+            self.receiver.received(_shared_buffer.view[:nbytes])
+        else:
+            self.inflate(bytes(_shared_buffer.view[:nbytes]))
 
     def eof_received(self) -> bool:
         return False  # half-closed peers are treated as gone, as Cyrus and Dovecot do
@@ -161,8 +173,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send; the loop gathers what is written in one turn. No error where the peer has gone already."""
-        if not self._lost:
-            self.transport.write(data)
+        if self._lost:
+            return
+        if self._deflate is not None:
+            data = self._deflate.compress(data) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
+        self.transport.write(data)
 
     def pending(self) -> int:
         """Octets written and not yet taken by the kernel."""
@@ -191,6 +206,33 @@ class Connection(asyncio.BufferedProtocol):
     def resume_reading(self) -> None:
         if not self._lost and not self.transport.is_reading() and not self.transport.is_closing():
             self.transport.resume_reading()
+            if self._deflated:
+                asyncio.get_running_loop().call_soon(self.inflate, b"")
+
+    def start_deflate(self) -> None:
+        """From here on octets are deflated, both ways (RFC 4978). What came behind the command goes to `inflate`."""
+        self._deflate = zlib.compressobj(6, zlib.DEFLATED, DEFLATE_WINDOW, DEFLATE_MEMORY)
+        self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+
+    @property
+    def is_deflated(self) -> bool:
+        return self._inflate is not None
+
+    def inflate(self, data: bytes) -> None:
+        """Hand deflated octets to the receiver, no more at once than a read brings: who stops reading keeps what a few
+        octets would blow up to waiting. Octets that are no deflate end the connection."""
+        assert self._inflate is not None
+        self._deflated += data
+        while self._deflated and not self._lost and self.transport.is_reading():
+            try:
+                octets = self._inflate.decompress(self._deflated, READ_OCTETS)
+            except zlib.error:
+                self.abort()
+                return
+            self._deflated = self._inflate.unconsumed_tail
+            if not octets:
+                return
+            self.receiver.received(memoryview(octets))
 
     def acknowledge_now(self) -> None:
         """Tell the peer's kernel that its octets have come. A client with Nagle's algorithm (Python's imaplib, many a

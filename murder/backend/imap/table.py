@@ -32,6 +32,7 @@ TABLE: Final[Table] = MappingProxyType(
         b"NOOP": Row(ANY, basic.run_noop),
         b"ENABLE": Row(AUTHENTICATED, basic.run_enable),
         b"UNAUTHENTICATE": Row(AUTHENTICATED, basic.run_unauthenticate),
+        b"COMPRESS": Row(AUTHENTICATED, basic.run_compress),
         b"NAMESPACE": Row(AUTHENTICATED, basic.run_namespace),
         b"IDLE": Row(AUTHENTICATED, idle.run_idle),
         b"SELECT": Row(AUTHENTICATED, select.run_select),
