@@ -1,0 +1,54 @@
+"""SELECT, EXAMINE, CLOSE, UNSELECT: which backend's mailbox the session is in (RFC 3501 §6.3.1, §6.4.2, RFC 3691)."""
+
+from murder.frontend.imap.dialogue import FrontendImap
+from murder.login.imap import Running
+from murder.model.name import MailboxName
+from murder.net.relay import ImapUpstream
+from murder.wire.imap.command import Command
+from murder.wire.imap.response import status_line
+from murder.wire.token import Scanner
+
+
+def run_select(dialogue: FrontendImap, command: Command) -> Running:
+    scanner = Scanner(command.octets, command.start)
+    scanner.space()
+    return _select(dialogue, command, scanner.astring())
+
+
+async def _select(dialogue: FrontendImap, command: Command, external: bytes) -> None:
+    """Whatever comes of it, the mailbox selected before is so no longer (RFC 3501 §6.3.1)."""
+    try:
+        upstream, entry = await dialogue.upstream_of(external)
+    except Exception:
+        await _leave(dialogue, None)
+        raise
+    await _leave(dialogue, upstream)
+    dialogue.select(upstream, MailboxName(entry.name))
+    reply = await dialogue.relay_at(entry.server, command)
+    if not reply.is_ok:
+        dialogue.deselect()
+
+
+async def _leave(dialogue: FrontendImap, staying: ImapUpstream | None) -> None:
+    """Leave the mailbox selected on another backend, without expunging."""
+    selected = dialogue.selected
+    if selected is None:
+        return
+    dialogue.deselect()
+    if selected.upstream is staying or selected.upstream.is_lost:
+        return
+    if dialogue.enabled:
+        dialogue.send(status_line(b"*", b"OK", "The mailbox before is closed", b"CLOSED"))
+    await selected.upstream.ask(b"UNSELECT")
+
+
+def run_close(dialogue: FrontendImap, command: Command) -> Running:
+    Scanner(command.octets, command.start).end()
+    return _close(dialogue, command)
+
+
+async def _close(dialogue: FrontendImap, command: Command) -> None:
+    assert dialogue.selected is not None, "the table asks for it"
+    reply = await dialogue.relay_at(dialogue.selected.server, command)
+    if reply.is_ok:
+        dialogue.deselect()

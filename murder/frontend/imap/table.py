@@ -1,0 +1,54 @@
+"""Every IMAP command of a frontend: in which states it is allowed, and where it runs.
+
+`run_selected`: at the selected backend, untouched. `run_at_mailbox`: at the backend of the mailbox it names. All else has a
+handler of its own, which says where.
+"""
+
+from types import MappingProxyType
+from typing import Final
+
+from murder.frontend.imap import basic, select
+from murder.frontend.imap.dialogue import FrontendImap, run_selected
+from murder.frontend.shared import Frontend
+from murder.login.imap import ANY, AUTHENTICATED, LOGIN_ROWS, SELECTED, ImapService, Row, Table
+from murder.net.connection import Connection
+
+TABLE: Final[Table] = MappingProxyType(
+    {
+        **LOGIN_ROWS,
+        # here
+        b"NOOP": Row(ANY, basic.run_noop),
+        b"ENABLE": Row(AUTHENTICATED, basic.run_enable),
+        b"NAMESPACE": Row(AUTHENTICATED, basic.run_namespace),
+        # at the mailbox named
+        b"SELECT": Row(AUTHENTICATED, select.run_select),
+        b"EXAMINE": Row(AUTHENTICATED, select.run_select),
+        b"STATUS": Row(AUTHENTICATED, basic.run_at_mailbox),
+        b"GETACL": Row(AUTHENTICATED, basic.run_at_mailbox),
+        b"LISTRIGHTS": Row(AUTHENTICATED, basic.run_at_mailbox),
+        b"MYRIGHTS": Row(AUTHENTICATED, basic.run_at_mailbox),
+        # at the selected backend
+        b"IDLE": Row(AUTHENTICATED, basic.run_idle),
+        b"CLOSE": Row(SELECTED, select.run_close),
+        b"UNSELECT": Row(SELECTED, select.run_close),
+        **{
+            name: Row(SELECTED, run_selected)
+            for name in (
+                *(b"CHECK", b"EXPUNGE", b"UID EXPUNGE", b"FETCH", b"UID FETCH", b"STORE"),
+                *(b"UID STORE", b"SEARCH", b"UID SEARCH", b"SORT", b"UID SORT", b"THREAD"),
+                b"UID THREAD",
+            )
+        },
+    }
+)
+
+
+class _Imap(FrontendImap):
+    """The dialogue with its table: apart, because the commands know the dialogue."""
+
+    TABLE = TABLE
+
+
+def serve_imap(connection: Connection, service: ImapService, frontend: Frontend) -> FrontendImap:
+    """The service of the `imap` listeners."""
+    return _Imap(connection, service, frontend)

@@ -1,0 +1,135 @@
+"""The frontend role: the dataless proxy, in one worker process.
+
+With one worker it follows the master itself; with several, worker 0 does (and serves nobody), the others read its list
+and ask it for the master's present.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from murder.api.auth import AuthBackend
+from murder.config import Config
+from murder.errors import Refusal
+from murder.frontend.imap.table import serve_imap
+from murder.frontend.locate import Locator, Ping
+from murder.frontend.shared import Frontend, Policies
+from murder.log import logger
+from murder.login.gate import Gate
+from murder.login.imap import ImapService
+from murder.mupdate.following import ReplicaService, list_path, socket_path
+from murder.mupdate.mboxlist import MailboxList
+from murder.mupdate.ping import PingClient
+from murder.net.listener import Service
+from murder.net.tls import listening_context
+from murder.net.upstream import Upstreams
+
+ROLE: Final = "frontend"
+QUIET_POLL_S: Final = 0.02
+LIST_WAIT_S: Final = 15.0  # for worker 0 to make the list at its very first start
+
+
+class MakesParts(Policies, Protocol):
+    """What this role needs of the plugins."""
+
+    def auth_backend(self) -> AuthBackend: ...
+
+
+class FrontendRole:
+    """See the module."""
+
+    def __init__(self, config: Config, plugins: MakesParts, worker: int) -> None:
+        self._config = config
+        self._plugins = plugins
+        self._worker = worker
+        self._replica: ReplicaService | None = None
+        self._mailboxes: MailboxList | None = None
+        self._services: Mapping[str, Service] = {}
+        self.frontend: Frontend | None = None
+
+    async def start(self) -> None:
+        """Raises Refusal with a sentence; does not wait for the master."""
+        config = self._config
+        path = list_path(config, ROLE)
+        is_alone = config.workers_of(ROLE) <= 1
+        if is_alone or self._worker == 0:
+            self._replica = ReplicaService(config, path)
+            await self._replica.start()
+            self._mailboxes = self._replica.mailboxes
+            if not is_alone:
+                return
+        else:
+            self._mailboxes = await self._open_list()
+        ping: Ping = self._replica.ping if self._replica else PingClient(socket_path(path)).ping
+        self.frontend = self._make_frontend(self._mailboxes, ping)
+        self._services = self._make_services(self.frontend)
+
+    async def _open_list(self) -> MailboxList:
+        """The list that worker 0 writes; at the very first start it may not be there yet."""
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + LIST_WAIT_S
+        while True:
+            try:
+                return MailboxList.open(list_path(self._config, ROLE), read_only=True)
+            except Refusal:
+                if loop.time() > give_up_at:
+                    raise
+            await asyncio.sleep(0.05)
+
+    def _make_frontend(self, mailboxes: MailboxList, ping: Ping) -> Frontend:
+        config = self._config
+        gate = Gate(
+            self._plugins.auth_backend(),
+            admins=config.frontend.admins,
+            allow_plaintext=config.frontend.allow_plaintext,
+            failure_delay_s=config.auth.failure_delay_s,
+            auth_timeout_s=config.auth.timeout_s,
+            keep_admin_password=True,
+            proxy_roles=(),
+        )
+        return Frontend(
+            whole_config=config,
+            config=config.frontend,
+            server_name=config.node.name,
+            namespace=config.namespace.namespace(),
+            gate=gate,
+            mailboxes=mailboxes,
+            locator=Locator(mailboxes, ping, config.mupdate.command_timeout_s),
+            plugins=self._plugins,
+            upstreams=Upstreams(config),
+        )
+
+    def _make_services(self, frontend: Frontend) -> Mapping[str, Service]:
+        config = self._config
+        imap = ImapService(
+            role=ROLE,
+            server_name=config.node.name,
+            gate=frontend.gate,
+            limits=config.frontend,
+            tls=listening_context(config.tls, public=True),
+            max_failures=config.auth.max_failures,
+        )
+        return {"imap": lambda connection: serve_imap(connection, imap, frontend)}
+
+    def services(self) -> Mapping[str, Service]:
+        return self._services
+
+    async def stop(self) -> None:
+        """Say BYE at quiet points; cut off who is still busy after the drain."""
+        frontend = self.frontend
+        if frontend is not None:
+            loop = asyncio.get_running_loop()
+            deadline = loop.time() + self._config.node.drain_timeout_s
+            while frontend.sessions and loop.time() < deadline:
+                for session in list(frontend.sessions):
+                    if session.is_quiet() and not session.is_closing:
+                        session.say_bye("Server shutting down, try again later")
+                await asyncio.sleep(QUIET_POLL_S)
+            for session in list(frontend.sessions):
+                session.connection.abort()
+        if self._replica is not None:
+            await self._replica.stop()
+        elif self._mailboxes is not None:
+            self._mailboxes.close()
+        logger(role=ROLE).debug("role.stopped")
+        self.frontend = None

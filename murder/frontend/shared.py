@@ -1,0 +1,54 @@
+"""What all sessions of one worker of a frontend share, whatever their protocol."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from murder.api.placement import BackendLoad, NewMailbox
+from murder.api.referral import Conduct, ReferralQuestion
+from murder.config import Config, FrontendConfig
+from murder.frontend.locate import Locator
+from murder.login.gate import Gate
+from murder.model.entry import Location
+from murder.model.name import Namespace
+from murder.mupdate.mboxlist import MailboxList
+from murder.net.connection import Connection
+from murder.net.upstream import Upstreams
+
+
+class Policies(Protocol):
+    """The deciding hooks, as this role asks them."""
+
+    def choose_backend(
+        self, mailbox: NewMailbox, candidates: Sequence[BackendLoad]
+    ) -> Location | None: ...
+
+    def relay_or_refer(self, question: ReferralQuestion) -> Conduct: ...
+
+
+class Session(Protocol):
+    """A client's connection of any protocol, as the drain at the end sees it."""
+
+    connection: Connection
+    is_closing: bool
+
+    def is_quiet(self) -> bool: ...
+
+    def say_bye(self, text: str) -> None: ...
+
+
+@dataclass(slots=True)
+class Frontend:
+    """One worker's parts. `capabilities` is what each backend offered when it was last logged in to."""
+
+    whole_config: Config
+    config: FrontendConfig
+    server_name: str
+    namespace: Namespace
+    gate: Gate
+    mailboxes: MailboxList
+    locator: Locator
+    plugins: Policies
+    upstreams: Upstreams
+    capabilities: dict[str, frozenset[bytes]] = field(default_factory=dict)
+    sessions: set[Session] = field(default_factory=set)

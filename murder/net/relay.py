@@ -1,0 +1,386 @@
+"""A frontend's connection to one backend as one user: commands out, answers passed to the client or read here.
+
+The hot path: `relay` writes a command and queues its tag; answers go through a `ResponseCutter` to the client's
+connection, untouched. Own commands (`ask`) run only while nothing is in flight. Back-pressure goes both ways.
+"""
+
+import asyncio
+import base64
+import itertools
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from murder.errors import BadSyntax, UpstreamFailure, UpstreamKind
+from murder.net.connection import Connection
+from murder.net.upstream import Address, Upstreams
+from murder.session.imap_client import ResponseCutter
+from murder.session.sasl import plain_response
+from murder.wire.fragment import Chunk, Fragmenter, Literal
+from murder.wire.token import string
+
+MAX_COLLECTED: Final = 4 * 1024 * 1024  # octets of untagged responses kept for one own command
+MAX_LINE: Final = 4 * 1024 * 1024  # a SEARCH answer of a large mailbox
+
+_numbers = itertools.count(1)
+
+
+@dataclass(slots=True)
+class Reply:
+    """The end of a command. `octets` is the tagged line; `untagged` what was collected before it."""
+
+    word: bytes
+    code: bytes
+    text: str
+    octets: bytes
+    untagged: list[bytes] = field(default_factory=list)
+
+    @property
+    def is_ok(self) -> bool:
+        return self.word == b"OK"
+
+
+def parse_reply(line: bytes, untagged: list[bytes] | None = None) -> Reply:
+    """From a tagged line."""
+    _, _, rest = line.rstrip(b"\r\n").partition(b" ")
+    word, _, text = rest.partition(b" ")
+    code = b""
+    if text.startswith(b"["):
+        code, _, text = text[1:].partition(b"]")
+    return Reply(word.upper(), code, text.strip().decode("utf-8", "replace"), line, untagged or [])
+
+
+class Client:
+    """Whom an upstream serves: the client's connection, and what to do when things end."""
+
+    connection: Connection
+
+    def upstream_idle(self, upstream: "ImapUpstream") -> None:
+        """No command is in flight any more, or its write buffer has drained."""
+
+    def upstream_lost(
+        self, upstream: "ImapUpstream", tags: list[bytes], mid_response: bool
+    ) -> None:
+        """The backend has gone with these commands of the client unanswered."""
+
+
+class _Own:
+    """An own command under way."""
+
+    __slots__ = ("collected", "fragmenter", "future", "size", "tag", "untagged")
+
+    def __init__(
+        self, tag: bytes, untagged: Callable[[bytes], None] | None, max_message: int
+    ) -> None:
+        self.tag = tag
+        self.untagged = untagged
+        self.collected: list[bytes] = []
+        self.size = 0
+        self.future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self.fragmenter = Fragmenter(MAX_LINE, max_message + MAX_LINE, 0)
+
+
+class ImapUpstream:
+    """See the module. Made by `open_imap`."""
+
+    def __init__(
+        self, address: Address, client: Client, timeout_s: float, max_message: int
+    ) -> None:
+        self.address = address
+        self.server = address.server
+        self.client = client
+        self.capabilities: frozenset[bytes] = frozenset()
+        self.connection: Connection
+        self.is_lost = False
+        self.passes_unsolicited = False  # the client has a mailbox selected here
+        self._timeout_s = timeout_s
+        self._max_message = max_message
+        self._cutter = ResponseCutter()
+        self._flight: deque[tuple[bytes, asyncio.Future[Reply] | None]] = deque()
+        self._own: _Own | None = None
+        self._prefix = b"M" + secrets.token_hex(4).encode() + b"-"
+        self._greeting: asyncio.Future[Reply] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._active_at = 0.0
+        self._waits_for_client = False
+        self.has_no_hurry = False  # IDLE: silence is no failure
+
+    # --- Receiver
+
+    def begin(self) -> None:
+        pass
+
+    def received(self, data: memoryview) -> None:
+        octets = bytes(data)
+        self._active_at = asyncio.get_running_loop().time()
+        try:
+            if self._own is not None:
+                self._collect(octets)
+            else:
+                self._pass_on(octets)
+        except BadSyntax as error:
+            self._end(UpstreamKind.PROTOCOL, str(error))
+            self.connection.abort()
+
+    def writable(self) -> None:
+        self.client.upstream_idle(self)
+
+    def lost(self, error: Exception | None) -> None:
+        self._end(UpstreamKind.LOST, str(error or "it closed the connection"))
+
+    # --- relaying
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._flight)
+
+    def relay(self, tag: bytes, octets: bytes) -> None:
+        """Send a client's command; its answers pass to the client. Raises UpstreamFailure if the backend has gone."""
+        if self.is_lost:
+            raise self.failure(UpstreamKind.LOST, "it closed the connection")
+        if not self._flight:
+            self._watch()
+        self._flight.append((tag, None))
+        self.connection.write(octets)
+
+    def write(self, octets: bytes) -> None:
+        self.connection.write(octets)
+
+    async def drain(self) -> None:
+        """Raises UpstreamFailure."""
+        try:
+            await self.connection.drain(self._timeout_s)
+        except ConnectionError as error:
+            raise self.failure(UpstreamKind.LOST, str(error)) from error
+
+    async def relayed(self, tag: bytes) -> Reply:
+        """After `write` of a command with the client's tag: all answers pass to the client, the tagged one too.
+        Returns it. Raises UpstreamFailure (then the client has not been answered)."""
+        if self.is_lost:
+            raise self.failure(UpstreamKind.LOST, "it closed the connection")
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        if not self._flight:
+            self._watch()
+        self._flight.append((tag, future))
+        return await future
+
+    def _pass_on(self, octets: bytes) -> None:
+        client = self.client.connection
+        while octets:
+            tag = self._flight[0][0] if self._flight else b""
+            passed, line, octets = self._cutter.feed(octets, tag)
+            if not tag and not self.passes_unsolicited:
+                passed = b""  # nobody asked, and nobody has this backend's mailbox selected
+            elif passed.startswith(b"* BYE"):
+                passed = b""  # the backend leaves; the client does not
+            if passed:
+                client.write(passed)
+            if line is not None:
+                _, future = self._flight.popleft()
+                if future is not None and not future.done():
+                    future.set_result(parse_reply(line))
+                if not self._flight:
+                    self.client.upstream_idle(self)
+        if client.writing_paused:
+            self._waits_for_client = True
+            self.connection.pause_reading()
+
+    def client_writable(self) -> None:
+        """The client takes octets again."""
+        if self._waits_for_client:
+            self._waits_for_client = False
+            self.connection.resume_reading()
+
+    # --- own commands
+
+    async def ask(
+        self, command: bytes, *, untagged: Callable[[bytes], None] | None = None
+    ) -> Reply:
+        """An own command, without tag and line end; nothing of its answer passes to the client.
+
+        Each untagged response goes, whole, to `untagged`, or into the Reply. Raises UpstreamFailure.
+        """
+        tag = self.next_tag()
+        self.write(tag + b" " + command + b"\r\n")
+        return await self.answer(tag, untagged)
+
+    def next_tag(self) -> bytes:
+        return self._prefix + str(next(_numbers)).encode()
+
+    async def answer(self, tag: bytes, untagged: Callable[[bytes], None] | None = None) -> Reply:
+        """After `write` of an own command: its end. Raises UpstreamFailure."""
+        if self.is_lost:
+            raise self.failure(UpstreamKind.LOST, "it closed the connection")
+        own = self._own = _Own(tag, untagged, self._max_message)
+        self._watch()
+        try:
+            return await own.future
+        finally:
+            self._own = None
+
+    def _collect(self, octets: bytes) -> None:
+        own = self._own
+        assert own is not None
+        own.fragmenter.feed(octets)
+        while (fragment := own.fragmenter.next()) is not None:
+            match fragment:
+                case Literal():
+                    own.fragmenter.accept()
+                case Chunk():
+                    pass
+                case bytes():
+                    if self._took(own, fragment):
+                        rest = own.fragmenter.take_rest()
+                        self._own = None
+                        if rest:
+                            self._pass_on(rest)
+                        return
+
+    def _took(self, own: _Own, response: bytes) -> bool:
+        """Whether this was the tagged line."""
+        if response.startswith(own.tag + b" "):
+            if not own.future.done():
+                own.future.set_result(parse_reply(response, own.collected))
+            return True
+        if not own.tag:  # the greeting, which comes unasked
+            if not own.future.done():
+                own.future.set_result(parse_reply(response))
+            return True
+        if own.untagged is not None:
+            own.untagged(response)
+        else:
+            own.size += len(response)
+            if own.size > MAX_COLLECTED:
+                raise BadSyntax(f"an answer of more than {MAX_COLLECTED} octets")
+            own.collected.append(response)
+        return False
+
+    # --- timeouts and the end
+
+    def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._active_at = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(self._timeout_s, self._check)
+
+    def _check(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        if self.is_lost or not (self._flight or self._own):
+            return
+        left = self._active_at + self._timeout_s - loop.time()
+        if self._waits_for_client or self.has_no_hurry:
+            left = self._timeout_s
+        if left > 0:
+            self._timer = loop.call_later(left, self._check)
+            return
+        self._end(UpstreamKind.TIMEOUT, f"no answer in {self._timeout_s:g} s")
+        self.connection.abort()
+
+    def failure(self, kind: UpstreamKind, text: str) -> UpstreamFailure:
+        return UpstreamFailure(kind, self.server, text)
+
+    def _end(self, kind: UpstreamKind, text: str) -> None:
+        if self.is_lost:
+            return
+        self.is_lost = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._own is not None and not self._own.future.done():
+            self._own.future.set_exception(self.failure(kind, text))
+        unanswered = []
+        for tag, future in self._flight:
+            if future is None:
+                unanswered.append(tag)
+            elif not future.done():
+                future.set_exception(self.failure(kind, text))
+        mid_response = not self._cutter.is_between and bool(self._flight)
+        self._flight.clear()
+        self.client.upstream_lost(self, unanswered, mid_response)
+
+    def close(self) -> None:
+        """Say goodbye without waiting."""
+        if not self.is_lost:
+            self.is_lost = True
+            if self._timer is not None:
+                self._timer.cancel()
+            self.connection.write(self.next_tag() + b" LOGOUT\r\n")
+            self.connection.close()
+
+
+async def open_imap(
+    upstreams: Upstreams,
+    server: str,
+    client: Client,
+    *,
+    user: str,
+    password: bytes | None,
+    identity: Iterable[tuple[str, str]],
+    timeout_s: float,
+    max_message: int,
+) -> ImapUpstream:
+    """Connect, TLS, ID, log in for the user: EXTERNAL by this node's certificate, or PLAIN as the proxy user; with
+    `password` as the user himself (an administrator). Raises UpstreamFailure."""
+    address = upstreams.address(server, "imap")
+    upstream = ImapUpstream(address, client, timeout_s, max_message)
+
+    def receiver(connection: Connection) -> ImapUpstream:
+        upstream.connection = connection
+        upstream._own = _Own(b"", None, max_message)  # the greeting comes unasked
+        return upstream
+
+    await upstreams.open_connection(address, receiver)
+    try:
+        await _enter(upstreams, upstream, user, password, identity)
+    except BaseException as error:
+        upstream.is_lost = True
+        upstream.connection.abort()
+        if isinstance(error, UpstreamFailure):
+            upstreams.failed(server)
+        raise
+    upstreams.worked(server)
+    return upstream
+
+
+async def _enter(
+    upstreams: Upstreams,
+    upstream: ImapUpstream,
+    user: str,
+    password: bytes | None,
+    identity: Iterable[tuple[str, str]],
+) -> None:
+    greeting_of = upstream._own
+    if greeting_of is not None:
+        upstream._watch()
+        greeting = await greeting_of.future
+        upstream._own = None
+        if greeting.word not in (b"OK", b"PREAUTH"):
+            raise upstream.failure(UpstreamKind.AUTH_TEMPORARY, f"it greets with {greeting.text}")
+    address = upstream.address
+    if address.tls == "starttls":
+        if not (await upstream.ask(b"STARTTLS")).is_ok:
+            raise upstream.failure(UpstreamKind.TLS, "it refuses STARTTLS")
+        await upstreams.starttls(upstream.connection, address)
+    fields = b" ".join(string(word.encode()) for pair in identity for word in pair)
+    upstream.write(upstream.next_tag() + b" ID (" + fields + b")\r\n")
+    if password is not None:
+        if not upstream.connection.is_tls and address.tls != "none":
+            raise upstream.failure(UpstreamKind.TLS, "no password is sent without TLS")
+        secret = plain_response("", user, password)
+        command = b"AUTHENTICATE PLAIN " + base64.b64encode(secret)
+    elif address.auth == "external":
+        command = b"AUTHENTICATE EXTERNAL " + base64.b64encode(user.encode())
+    else:
+        secret = plain_response(user, address.proxy_user, address.proxy_password.encode())
+        command = b"AUTHENTICATE PLAIN " + base64.b64encode(secret)
+    reply = await upstream.ask(command)
+    if not reply.is_ok:
+        raise upstream.failure(UpstreamKind.AUTH, f"it does not let us in: {reply.text}")
+    words = reply.code.split()
+    if words[:1] != [b"CAPABILITY"]:
+        found = await upstream.ask(b"CAPABILITY")
+        lines = [line.split() for line in found.untagged]
+        words = next((line[1:] for line in lines if line[1:2] == [b"CAPABILITY"]), [])
+    upstream.capabilities = frozenset(word.upper() for word in words[1:])

@@ -1,0 +1,97 @@
+"""The answers of an IMAP server, cut while they pass: sans-IO, for who relays them and for who reads them.
+
+`ResponseCutter` finds the tagged line of the oldest command in flight and counts literals, and looks at nothing else: what a
+frontend does with octets it only passes on. RFC 3501 §7, §2.2.2.
+"""
+
+import re
+from typing import Final
+
+from murder.errors import BadSyntax
+
+MAX_HELD_OCTETS: Final = (
+    64 * 1024
+)  # of a line without end; beyond it an untagged line is passed on in parts
+_LITERAL_END: Final = re.compile(rb"\{([0-9]{1,20})\}\r\n\Z")
+_TAIL: Final = 40  # octets of an unfinished line that could announce a literal
+_SYNCHRONISING: Final = re.compile(rb"\{([0-9]{1,10})(\+?)\}\r?\n")
+
+
+class ResponseCutter:
+    """Octets in by `feed`; out come octets to pass on, up to and with a tagged line each time."""
+
+    __slots__ = ("_held", "_inside", "_literal")
+
+    def __init__(self) -> None:
+        self._held = b""  # an unfinished line
+        self._inside = (
+            False  # the next line continues a response (behind a literal, or a long line's rest)
+        )
+        self._literal = 0  # octets of a literal still to come
+
+    @property
+    def is_between(self) -> bool:
+        """Whether all responses so far are whole."""
+        return not (self._held or self._inside or self._literal)
+
+    def feed(self, data: bytes, tag: bytes) -> tuple[bytes, bytes | None, bytes]:
+        """`(octets to pass on, the tagged line that ends them or None, octets behind it)`.
+
+        `tag`: of the oldest command in flight, b"" if there is none. Raises BadSyntax for an endless line that is tagged.
+        """
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        elif not self._literal and not self._inside and tag and data.startswith(tag):
+            end = data.find(b"\r\n") + 2  # the common case: one tagged line and no more
+            if end == len(data) and data[len(tag) : len(tag) + 1] == b" ":
+                return data, data, b""
+        at, size = 0, len(data)
+        while at < size:
+            if self._literal:
+                step = min(self._literal, size - at)
+                self._literal -= step
+                at += step
+                continue
+            end = data.find(b"\n", at) + 1
+            if not end:
+                return self._hold(data, at), None, b""
+            if not self._inside and tag and data.startswith(tag + b" ", at):
+                return data[:end], data[at:end], data[end:]
+            announced = None
+            if data[end - 3 : end - 2] == b"}":
+                announced = _LITERAL_END.search(data, max(at, end - 26), end)
+            self._literal = int(announced.group(1)) if announced else 0
+            self._inside = announced is not None
+            at = end
+        return data, None, b""
+
+    def _hold(self, data: bytes, at: int) -> bytes:
+        """Keep the unfinished line; of one that is too long pass on all but its tail."""
+        if len(data) - at > MAX_HELD_OCTETS:
+            if not self._inside and not data.startswith(b"* ", at):
+                raise BadSyntax("an endless line that is no untagged response")
+            self._inside = True
+            at = len(data) - _TAIL
+        self._held = data[at:]
+        return data[:at]
+
+
+def non_synchronising(octets: bytes) -> bytes:
+    """A whole command with each `{n}` made `{n+}`, so that the server sends no continuation for it (RFC 7888)."""
+    if b"}\r\n" not in octets and b"}\n" not in octets:
+        return octets
+    parts, at = [], 0
+    while True:
+        end = octets.find(b"\n", at) + 1
+        line = octets[at:end] if end else octets[at:]
+        announced = _SYNCHRONISING.search(line, max(0, len(line) - 26))
+        if not end or announced is None or announced.end() != len(line):
+            parts.append(line)
+            if not end or end >= len(octets):
+                return b"".join(parts)
+            at = end
+            continue
+        literal = int(announced.group(1))
+        parts += [line[: announced.start()], b"{%d+}\r\n" % literal, octets[end : end + literal]]
+        at = end + literal
