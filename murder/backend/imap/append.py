@@ -13,6 +13,7 @@ from murder.backend.imap.copy import open_target
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.flags import changeable
 from murder.backend.imap.messages import uids_of
+from murder.backend.imap.urls import octets_of_url
 from murder.errors import BadSyntax, Code, Misuse, Refusal
 from murder.login.imap import Running
 from murder.model.acl import Rights
@@ -23,9 +24,11 @@ from murder.wire.fragment import Chunk, Literal
 from murder.wire.imap.append import (
     AppendForm,
     AppendHead,
+    LiteralHead,
     parse_append_end,
     parse_append_head,
     parse_append_mailbox,
+    parse_catenate_part,
     parse_localappend_mailbox,
     parse_replace_target,
     take_literal,
@@ -124,10 +127,8 @@ class _Append:
         """Take all messages and append them; the response code."""
         while True:
             head = parse_append_head(self._scanner)
-            self._check(head)
-            quotas = self._dialogue.backend.quotas
-            await quotas.check_room(mailbox.name, self._octets, len(self._messages) + 1)
-            incoming = await self._take(head)
+            await self._check(head, mailbox)
+            incoming = await self._take(head, mailbox)
             flags = changeable(head.flags, rights)
             self._messages.append(NewMessage(incoming, flags, head.internal_date))
             if not parse_append_end(self._scanner, head.form):
@@ -135,33 +136,61 @@ class _Append:
         uids = await mailbox.append(self._messages)
         return format_appenduid((await mailbox.status()).uid_validity, uids)
 
-    def _check(self, head: AppendHead) -> None:
-        if head.literal is None or head.form is AppendForm.CATENATE:
-            raise BadSyntax("CATENATE is not offered here")
+    async def _check(self, head: AppendHead, mailbox: Mailbox) -> None:
+        """Before a message's octets are asked for. Raises BadSyntax, Refusal."""
         if head.form is AppendForm.UTF8 and not self._dialogue.manner.utf8:
             raise BadSyntax("UTF8 has to be enabled first")
+        if len(self._messages) >= self._most:
+            raise Refusal(Code.LIMIT, "Too many messages for one APPEND")
+        if head.literal is None:
+            return
         if not head.literal.size:
             raise Refusal(Code.CANNOT, "A message has at least one octet")
-        largest = self._dialogue.service.limits.max_message_bytes
-        if head.literal.size > largest:
-            raise Refusal(Code.TOO_BIG, f"A message may have {largest} octets")
-        self._octets += head.literal.size
-        if len(self._messages) >= self._most or self._octets > MAX_OCTETS_FACTOR * largest:
-            raise Refusal(Code.LIMIT, "Too much for one APPEND")
+        await self._count(head.literal.size, head.literal.size, mailbox)
 
-    async def _take(self, head: AppendHead) -> Incoming:
-        assert head.literal is not None
-        incoming = self._dialogue.backend.store.incoming(head.literal.size)
+    async def _count(self, more: int, size: int, mailbox: Mailbox) -> None:
+        """So many octets more, of a message that will have `size`. Raises Refusal."""
+        largest = self._dialogue.service.limits.max_message_bytes
+        if size > largest:
+            raise Refusal(Code.TOO_BIG, f"A message may have {largest} octets")
+        self._octets += more
+        if self._octets > MAX_OCTETS_FACTOR * largest:
+            raise Refusal(Code.LIMIT, "Too much for one APPEND")
+        quotas = self._dialogue.backend.quotas
+        await quotas.check_room(mailbox.name, self._octets, len(self._messages) + 1)
+
+    async def _take(self, head: AppendHead, mailbox: Mailbox) -> Incoming:
+        literal = head.literal
+        incoming = self._dialogue.backend.store.incoming(literal.size if literal else None)
         try:
-            announced = self._announced
-            if announced is not None and self._scanner.at == len(self._scanner.octets):
-                await self._stream(incoming, announced)
+            if literal is not None:
+                await self._take_literal(incoming, literal)
             else:
-                incoming.write(take_literal(self._scanner, head.literal))
+                await self._catenate(incoming, mailbox)
         except BaseException:
             incoming.close()
             raise
         return incoming
+
+    async def _take_literal(self, incoming: Incoming, literal: LiteralHead) -> None:
+        announced = self._announced
+        if announced is not None and self._scanner.at == len(self._scanner.octets):
+            await self._stream(incoming, announced)
+        else:
+            incoming.write(take_literal(self._scanner, literal))
+
+    async def _catenate(self, incoming: Incoming, mailbox: Mailbox) -> None:
+        """RFC 4469: a message of texts and of what URLs name."""
+        first = True
+        while (part := parse_catenate_part(self._scanner, first)) is not None:
+            first = False
+            if isinstance(part, LiteralHead):
+                await self._count(part.size, incoming.size + part.size, mailbox)
+                await self._take_literal(incoming, part)
+            else:
+                octets = await octets_of_url(self._dialogue, part)
+                await self._count(len(octets), incoming.size + len(octets), mailbox)
+                incoming.write(octets)
 
     async def _stream(self, incoming: Incoming, literal: Literal) -> None:
         dialogue = self._dialogue
