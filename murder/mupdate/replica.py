@@ -190,7 +190,7 @@ class Replica:
             self._stream = None
             if not link.is_lost:
                 link.abort()
-            stream.end()
+            await stream.end()
 
     async def _watch(self, stream: "_Stream") -> None:
         """Until the stream ends; a silent master is asked whether it is there (RFC 3656 §4.8)."""
@@ -217,7 +217,8 @@ class _Stream:
         self.ended: asyncio.Future[None] = loop.create_future()
         self._begun: asyncio.Future[str] = loop.create_future()
         self._tag = b""
-        self._dump: _Dump | None = None
+        self._dump: _Dump | None = None  # while the whole list comes
+        self._writer: _Dump | None = None  # its thread, which may outlast that
         self._changes: list[Change] = []
         self._mark: str | None = None
         self._flush_scheduled = False
@@ -244,7 +245,8 @@ class _Stream:
     def _ask(self, verb: Verb, *args: bytes) -> None:
         self._tag = self._link.send(verb, *args)
         self._link.session.streaming(self._tag)
-        self._dump = None if args else _Dump(self._mailboxes, self._link, self._dump_failed)
+        if not args:
+            self._dump = self._writer = _Dump(self._mailboxes, self._link, self._dump_failed)
 
     def entries_behind(self) -> int | None:
         """While resuming: how many changes the master had made beyond ours when it greeted us."""
@@ -252,12 +254,12 @@ class _Stream:
             return None
         return max(0, _seq_of(self._link.banner.mark) - self._resuming_from)
 
-    def end(self) -> None:
-        """The connection is over; whoever waits for it hears so."""
-        if self._dump is not None:
-            self._dump.cancel()
+    async def end(self) -> None:
+        """The connection is over; whoever waits for it hears so, and no thread writes any more."""
         failure = self._link.failure(UpstreamKind.LOST, "the connection was lost")
         self._fail(failure)
+        if self._writer is not None:
+            await self._writer.cancel()
 
     def _fail(self, failure: UpstreamFailure) -> None:
         waiting: list[asyncio.Future[Any]] = [*self._noops.values(), self._begun, self.ended]
@@ -465,7 +467,7 @@ class _Dump:
         self._cancelled = False
         self._ran = False
         self._pending: list[Row] = []
-        self._thread.submit(self._work)
+        self._job = self._thread.submit(self._work)
 
     def add(self, rows: Iterable[Row]) -> None:
         self._pending += rows
@@ -480,9 +482,11 @@ class _Dump:
         self._queue.put(self._pending)
         self._queue.put(None)
 
-    def cancel(self) -> None:
+    async def cancel(self) -> None:
+        """Give up what is not finished; returns when the thread has ended (its transaction must not outlive the list)."""
         self._cancelled = True
         self._queue.put(None)
+        await asyncio.wait([asyncio.wrap_future(self._job)])
 
     def _work(self) -> None:
         """In the thread."""

@@ -1,0 +1,204 @@
+"""A master, three replicas (one of a replica) and a dictionary, through random commands, disconnects and restarts.
+
+After quiescence all lists are equal, every acknowledged change is there, and nothing active was ever taken by another.
+"""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from murder.errors import UpstreamFailure
+from murder.model.entry import EntryState
+from tests.mupdate.nodes import Follower, Raw, Server
+
+NAMES = st.sampled_from(
+    ["user.foo", "user.foo.bar", "user.foo-bar", "user.foo!x", "x.org!user.a", "a"]
+)
+SERVERS = st.sampled_from(["be1.test", "be2.test"])
+ACLS = st.sampled_from(["", "ana\tlrs\t", "anyone\tl\t-ana\tl\t", 'odd "acl" \u00e4'])
+PATIENCE_S = 20.0
+
+Row = tuple[EntryState, str, str]
+
+
+class Murder(RuleBasedStateMachine):
+    """The nodes live on one loop, which runs only inside a rule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="murder-state-"))
+        self.runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        self.model: dict[str, Row] = {}
+        self.history: dict[bytes, set[str]] = {}
+        self.master = Server(self.folder / "master")
+        self.backup: tuple[Path, dict[str, Row]] | None = None
+        self.number = 0
+        self.peer: Raw | None = None
+        self.do(self.begin())
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        async def bounded() -> Any:
+            async with asyncio.timeout(PATIENCE_S):
+                return await work
+
+        return self.runner.run(bounded())
+
+    async def begin(self) -> None:
+        await self.master.start()
+        self.replicas = [Follower(self.folder / f"r{i}", self.master.target) for i in range(2)]
+        for replica in self.replicas:
+            await replica.follow()
+        await self.replicas[0].start(replica_of=self.replicas[0].replica)
+        self.replicas.append(Follower(self.folder / "r2", self.replicas[0].target))
+        await self.replicas[2].follow()
+
+    async def say(self, command: str) -> bool:
+        if self.peer is None:
+            self.peer = await Raw.connect(self.master.port)
+        octets = command.encode()
+        answer = (await self.peer.ask(b"t " + octets))[-1]
+        assert answer.startswith((b"t OK", b"t NO")), answer
+        return answer.startswith(b"t OK")
+
+    # Commands
+
+    @rule(name=NAMES, server=SERVERS)
+    def reserve(self, name: str, server: str) -> None:
+        before = self.model.get(name)
+        if self.do(self.say(f'RESERVE "{name}" "{server}!p"')):
+            assert before is None or before[1] == server
+            self.model[name] = (EntryState.RESERVED, server, "")
+        else:
+            assert before is not None and before[1] != server
+
+    @rule(name=NAMES, server=SERVERS, acl=ACLS)
+    def activate(self, name: str, server: str, acl: str) -> None:
+        before = self.model.get(name)
+        octets = acl.encode()
+        if self.do(self.say(f'ACTIVATE "{name}" "{server}!p" {{{len(octets)}+}}\r\n{acl}')):
+            assert before is None or before[0] is EntryState.RESERVED or before[1] == server
+            self.model[name] = (EntryState.ACTIVE, server, acl)
+        else:
+            assert before is not None and before[0] is EntryState.ACTIVE and before[1] != server
+
+    @rule(name=NAMES, server=SERVERS)
+    def deactivate(self, name: str, server: str) -> None:
+        before = self.model.get(name)
+        if self.do(self.say(f'DEACTIVATE "{name}" "{server}!p"')):
+            assert before is not None and before[0] is EntryState.ACTIVE and before[1] == server
+            self.model[name] = (EntryState.RESERVED, server, "")
+
+    @rule(name=NAMES)
+    def delete(self, name: str) -> None:
+        if self.do(self.say(f'DELETE "{name}"')):
+            del self.model[name]
+
+    # What goes wrong
+
+    @rule(which=st.integers(0, 2))
+    def cut_off_a_replica(self, which: int) -> None:
+        stream = self.replicas[which].replica._stream
+        if stream is not None:
+            stream._link.abort()
+            self.do(asyncio.sleep(0))
+
+    @rule()
+    def cut_off_the_client(self) -> None:
+        if self.peer is not None:
+            self.do(self.peer.close())
+            self.peer = None
+
+    @rule(which=st.integers(1, 2))
+    def restart_a_replica(self, which: int) -> None:
+        self.do(self.replicas[which].unfollow())
+        self.do(self.replicas[which].follow())
+
+    @rule()
+    def restart_the_master(self) -> None:
+        self.peer = None
+        self.do(self.master.stop())
+        self.do(self.master.start())
+
+    @precondition(lambda self: self.backup is None)
+    @rule()
+    def back_the_master_up(self) -> None:
+        self.number += 1
+        folder = self.folder / f"backup{self.number}"
+        self.master.mailboxes.compact_to(folder)
+        self.backup = (folder, dict(self.model))
+
+    @precondition(lambda self: self.backup is not None)
+    @rule()
+    def restore_the_master(self) -> None:
+        assert self.backup is not None
+        folder, self.model = self.backup
+        self.backup = None
+        self.peer = None
+        self.do(self.master.stop())
+        shutil.rmtree(self.folder / "master")
+        shutil.move(folder, self.folder / "master")
+        self.do(self.master.start())
+
+    # What must hold
+
+    def rows(self, server: Server) -> dict[str, Row]:
+        return {
+            entry.name.decode(): (entry.state, entry.server, entry.raw_acl.decode())
+            for entry in server.mailboxes.walk()
+        }
+
+    @invariant()
+    def the_master_has_every_acknowledged_change_and_no_other(self) -> None:
+        assert self.rows(self.master) == self.model
+
+    @rule()
+    def quiesce(self) -> None:
+        async def quiet() -> None:
+            for replica in self.replicas:  # the first before the one that follows it
+                while True:
+                    await replica.replica.until_synchronised(PATIENCE_S)
+                    try:
+                        await replica.replica.ping(PATIENCE_S)
+                        break
+                    except UpstreamFailure:  # it had not yet noticed that its connection has gone
+                        await asyncio.sleep(0)
+
+        self.do(quiet())
+        for replica in self.replicas:
+            assert self.rows(replica) == self.model
+            assert replica.mailboxes.count_by_server() == self.master.mailboxes.count_by_server()
+
+    def teardown(self) -> None:
+        try:
+            self.quiesce()
+        finally:
+            self.do(self.end())
+            self.runner.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    async def end(self) -> None:
+        if self.peer is not None:
+            await self.peer.close()
+        for replica in (self.replicas[2], self.replicas[1]):
+            await replica.unfollow()
+        self.replicas[0].listener.stop_accepting()
+        self.replicas[0].listener.abort()
+        await self.replicas[0].unfollow()
+        await self.master.stop()
+
+
+TestMurder = Murder.TestCase
+TestMurder.settings = settings(
+    max_examples=20,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
