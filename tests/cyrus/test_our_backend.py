@@ -1,0 +1,108 @@
+"""A backend of ours in a real Cyrus murder: a Cyrus frontend proxies to it, and copies between it and a Cyrus backend."""
+
+import imaplib
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.cyrus.conftest import Lab
+from tests.cyrus.our_nodes import MURDER, PROJECT, murder, our_node, rows_at, wait_for_port
+
+CONFIG = """\
+[node]
+name = "be2.murder.test"
+data = "data"
+[mupdate]
+master = "{master}:3905"
+master_auth = "plain"
+master_user = "murder"
+master_password = "secret"
+master_tls = "none"
+[backend]
+imap = ["{host}:143"]
+admins = ["cyrus"]
+proxies = ["murder"]
+allow_plaintext = true
+workers = 1
+"""
+MESSAGE = b"Subject: hello\r\nFrom: ana@example.org\r\n\r\nHello\r\n"
+
+
+@contextmanager
+def our_backend(folder: Path, host: str, master: str) -> Iterator[None]:
+    """A backend called be2, at the address where the lab's frontend looks for it."""
+    (folder / "data").mkdir(parents=True)
+    config_file = folder / "murder.toml"
+    config_file.write_text(CONFIG.format(host=host, master=master))
+    config_file.chmod(0o600)
+    for user in ("murder", "cyrus"):
+        murder(folder, "auth", "add", user, said="secret\n")
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(
+            [*MURDER, "serve", "--role", "backend", "--config", str(config_file)],
+            stderr=log,
+            stdout=log,
+            cwd=PROJECT,
+        )
+    try:
+        wait_for_port(host, 143)
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def logged_in(host: str, user: str) -> imaplib.IMAP4:
+    client = imaplib.IMAP4(host, timeout=30)
+    client.login(user, "secret")
+    return client
+
+
+def ok(answer: tuple[str, list[object]]) -> list[object]:
+    status, said = answer
+    assert status == "OK", said
+    return said
+
+
+def test_a_cyrus_frontend_works_on_a_backend_of_ours(cyrus_parts: Lab, tmp_path: Path) -> None:
+    lab, (master, port) = cyrus_parts, cyrus_parts.master
+    with (
+        our_node(tmp_path / "master", "mupdate.murder.test", master, port),
+        our_backend(tmp_path / "be2", lab.backends[1], master),
+    ):
+        lab.run("start", "be1", "fe1")
+        for backend, user in zip(lab.backends, ("user1", "user2"), strict=True):
+            admin = logged_in(backend, "cyrus")
+            ok(admin.create(f"user/{user}"))
+            admin.logout()
+        client = logged_in(lab.frontend, "user2")
+        ok(client.select())
+        ok(client.append("INBOX", "(\\Seen)", "", MESSAGE))
+        ok(client.append("INBOX", "", "", MESSAGE))
+        assert ok(client.noop())
+        assert ok(client.search(None, "SUBJECT", "hello")) == [b"1 2"]
+        fetched = ok(client.fetch("1", "(FLAGS BODY.PEEK[])"))
+        assert isinstance(fetched[0], tuple) and fetched[0][1] == MESSAGE
+        ok(client.create("INBOX/sub"))
+        ok(client.copy("1:2", "INBOX/sub"))
+        assert ok(client.status("INBOX/sub", "(MESSAGES)")) == [b"INBOX/sub (MESSAGES 2)"]
+        ok(client.setacl("INBOX/sub", "user1", "lrs"))
+        ok(client.subscribe("INBOX/sub"))
+        assert any(b"INBOX/sub" in line for line in ok(client.lsub()))  # type: ignore[operator]
+        ok(client.rename("INBOX/sub", "INBOX/renamed"))
+        names = [row[1] for row in rows_at(master) if row[2].startswith(b"be2.murder.test!")]
+        assert names == [b"user.user2", b"user.user2.renamed"]
+        # from our backend to the Cyrus one, and back
+        other = logged_in(lab.frontend, "user1")
+        ok(other.select("user/user2/renamed"))
+        ok(other.copy("1:2", "INBOX"))
+        assert ok(other.status("INBOX", "(MESSAGES)")) == [b"INBOX (MESSAGES 2)"]
+        ok(other.setacl("INBOX", "user2", "lrs"))
+        ok(client.select("user/user1"))
+        ok(client.copy("1", "INBOX/renamed"))
+        assert ok(client.status("INBOX/renamed", "(MESSAGES)")) == [b"INBOX/renamed (MESSAGES 3)"]
+        ok(client.delete("INBOX/renamed"))
+        assert b"user.user2.renamed" not in [row[1] for row in rows_at(master)]
+        client.logout()
+        other.logout()
