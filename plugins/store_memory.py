@@ -132,6 +132,12 @@ class MemoryMailbox:
         chosen = self._box.kept if uids is None else sorted(set(uids))
         return [self._seen(self._box.kept[uid]) for uid in chosen if uid in self._box.kept]
 
+    async def find_by_flag(
+        self, flag: str, *, present: bool = True, most: int | None = None
+    ) -> Sequence[Uid]:
+        rows = [self._seen(kept) for kept in self._box.kept.values()]
+        return [row.uid for row in rows if (flag in row.flags) == present][:most]
+
     async def changes(self, since: ModSeq) -> Changes:
         box = self._box
         if since >= box.highest_modseq:

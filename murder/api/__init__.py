@@ -12,6 +12,7 @@ from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
 from murder.api.store import (
     CanCheck,
+    FindsByFlag,
     FlagChange,
     Incoming,
     Mailbox,
@@ -26,6 +27,7 @@ __all__ = [
     "AuthBackend",
     "BackendLoad",
     "CanCheck",
+    "FindsByFlag",
     "Conduct",
     "FlagChange",
     "HasScramSecrets",

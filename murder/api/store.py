@@ -201,6 +201,17 @@ class StoreListener(Protocol):
 
 
 @runtime_checkable
+class FindsByFlag(Protocol):
+    """A power of a `Mailbox`: to find messages by one system flag without reading them all (EXPUNGE, SELECT's UNSEEN)."""
+
+    async def find_by_flag(
+        self, flag: str, *, present: bool = True, most: int | None = None
+    ) -> Sequence[Uid]:
+        """The lowest `most` UIDs (None: all) of messages with this system flag, or without it; ascending."""
+        ...
+
+
+@runtime_checkable
 class CanCheck(Protocol):
     """The power behind `murder ctl store check|repair`."""
 

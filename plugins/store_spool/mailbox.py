@@ -159,6 +159,24 @@ class SpoolMailbox:
         )
         return {uid for (uid,) in found}
 
+    async def find_by_flag(
+        self, flag: str, *, present: bool = True, most: int | None = None
+    ) -> Sequence[Uid]:
+        """See murder.api.store.FindsByFlag."""
+        bit = to_bits([flag])
+        has = "flags & ? <> 0"
+        values: tuple[Any, ...] = (self.box_id, bit)
+        if bit == SEEN_BIT and not self.is_own:
+            has = "uid IN (SELECT uid FROM seen WHERE mailbox=? AND reader=?)"
+            values = (self.box_id, self.box_id, self.reader)
+        rows = await self._read(
+            self._numbers()[4],
+            f"SELECT uid FROM message WHERE mailbox=? AND {'' if present else 'NOT '}({has}) "
+            "ORDER BY uid LIMIT ?",
+            (*values, -1 if most is None else most),
+        )
+        return [Uid(uid) for (uid,) in rows]
+
     async def changes(self, since: ModSeq) -> Changes:
         modseq = self._numbers()[2]
         if modseq <= since:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from murder.api import FlagChange, Mailbox, MailboxStore, NewMessage
+from murder.api import FindsByFlag, FlagChange, Mailbox, MailboxStore, NewMessage
 from murder.errors import Code, Refusal
 from murder.model.message import ModSeq, Uid
 from murder.model.name import MailboxName
@@ -279,6 +279,25 @@ def test_many_appends_at_once_are_all_there_in_order(play: Callable[[Scene], Non
             uids = list(await inbox.uids())
             assert sorted(uid for pair in given for uid in pair) == uids
             assert all(pair[1] == pair[0] + 1 for pair in given)
+
+    play(scene)
+
+
+def test_messages_are_found_by_a_flag(play: Callable[[Scene], None]) -> None:
+    async def scene(store: MailboxStore) -> None:
+        for name, reader in ((INBOX, "ana"), (SHARED, "ana")):
+            async with opened(store, name, reader) as mailbox:
+                assert isinstance(mailbox, FindsByFlag)
+                uids = await add(store, mailbox, *range(5))
+                await mailbox.change_flags(uids[1:3], FlagChange.ADD, frozenset({"\\Seen"}))
+                await mailbox.change_flags(uids[:1], FlagChange.ADD, frozenset({"\\Deleted"}))
+                assert list(await mailbox.find_by_flag("\\Seen")) == uids[1:3]
+                assert list(await mailbox.find_by_flag("\\Deleted")) == uids[:1]
+                unseen = await mailbox.find_by_flag("\\Seen", present=False, most=2)
+                assert list(unseen) == [uids[0], uids[3]]
+        async with opened(store, SHARED, "bob") as mailbox:
+            assert isinstance(mailbox, FindsByFlag)
+            assert not await mailbox.find_by_flag("\\Seen")
 
     play(scene)
 

@@ -1,6 +1,6 @@
 """COPY, MOVE and their UID forms (RFC 3501 §6.4.7, RFC 6851, RFC 4315, RFC 4314 §4)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from murder.api.store import Mailbox
 from murder.backend.imap.dialogue import BackendImap
@@ -66,7 +66,7 @@ async def _copy(
 
 
 async def _check_room(
-    dialogue: BackendImap, source: Mailbox, uids: list[Uid], target: Mailbox, moving: bool
+    dialogue: BackendImap, source: Mailbox, uids: Sequence[Uid], target: Mailbox, moving: bool
 ) -> None:
     """Raises Refusal(OVER_QUOTA) where the target's quota root cannot take them; a move within one root can."""
     quotas = dialogue.backend.quotas
@@ -101,7 +101,7 @@ async def open_target(dialogue: BackendImap, name: MailboxName) -> tuple[Mailbox
         raise Refusal(Code.TRY_CREATE, refusal.text) from None
 
 
-async def keep_allowed_flags(target: Mailbox, uids: list[Uid], rights: Rights) -> None:
+async def keep_allowed_flags(target: Mailbox, uids: Sequence[Uid], rights: Rights) -> None:
     """Take from new messages the flags that the client may not set there (RFC 4314 §4)."""
     if rights >= frozenset("stw"):
         return

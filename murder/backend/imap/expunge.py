@@ -1,7 +1,9 @@
 """EXPUNGE and UID EXPUNGE (RFC 3501 §6.4.3, RFC 4315 §2.1)."""
 
+from collections.abc import Sequence
+
 from murder.backend.imap.dialogue import BackendImap
-from murder.backend.imap.messages import BATCH, batches, uids_of
+from murder.backend.imap.messages import marked, uids_of
 from murder.backend.updates import View
 from murder.login.imap import Running
 from murder.model.flag import DELETED
@@ -28,7 +30,7 @@ def _check(dialogue: BackendImap) -> None:
     dialogue.need_rights("e")
 
 
-async def _expunge(dialogue: BackendImap, command: Command, among: list[Uid] | None) -> None:
+async def _expunge(dialogue: BackendImap, command: Command, among: Sequence[Uid] | None) -> None:
     view = dialogue.now
     code = b""
     if await remove_deleted(view, among) and dialogue.manner.qresync:
@@ -37,7 +39,7 @@ async def _expunge(dialogue: BackendImap, command: Command, among: list[Uid] | N
     await dialogue.finish(command, code=code)
 
 
-async def remove_deleted(view: View, among: list[Uid] | None) -> bool:
+async def remove_deleted(view: View, among: Sequence[Uid] | None) -> bool:
     """Remove what is marked `\\Deleted`, of these messages or of all that the client knows, in one step.
 
     Whether anything was.
@@ -45,9 +47,6 @@ async def remove_deleted(view: View, among: list[Uid] | None) -> bool:
     if not (await view.mailbox.status()).deleted:
         return False
     await view.poll()
-    uids = list(view.uids) if among is None else among
-    doomed: list[Uid] = []
-    for batch in batches(uids, 4 * BATCH):  # type: ignore[arg-type] # UIDs
-        messages = await view.mailbox.messages(batch)
-        doomed += [message.uid for message in messages if DELETED in message.flags]
+    uids = view.uids if among is None else among
+    doomed = await marked(view.mailbox, DELETED, uids)  # type: ignore[arg-type] # UIDs
     return bool(doomed and await view.mailbox.expunge(doomed))

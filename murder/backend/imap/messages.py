@@ -1,11 +1,14 @@
 """Which messages a command means, in this session's numbering."""
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeVar
 
+from murder.api.store import FindsByFlag, Mailbox
 from murder.backend.imap.dialogue import BackendImap
 from murder.model.message import Uid
-from murder.model.seqset import SeqSet, indexes_of_seqnums, indexes_of_uids, pick
+from murder.model.seqset import SeqSet, indexes_of_seqnums, indexes_of_uids
 
 Number = TypeVar("Number", bound=int)
 
@@ -23,10 +26,42 @@ def spans(dialogue: BackendImap, sequence: SeqSet, by_uid: bool) -> list[range]:
     return indexes_of_seqnums(sequence, view.exists)
 
 
-def uids_of(dialogue: BackendImap, sequence: SeqSet, by_uid: bool) -> list[Uid]:
+def uids_of(dialogue: BackendImap, sequence: SeqSet, by_uid: bool) -> Sequence[Uid]:
     """The UIDs meant, ascending; UIDs that do not exist are left out."""
-    found = spans(dialogue, sequence, by_uid)
-    return pick(dialogue.now.uids, found)  # type: ignore[arg-type] # an array of them
+    known = dialogue.now.uids
+    found = array("I")
+    for span in spans(dialogue, sequence, by_uid):
+        found.extend(known[span.start : span.stop])
+    return found  # type: ignore[return-value] # an array of them
+
+
+async def marked(
+    mailbox: Mailbox,
+    flag: str,
+    among: Sequence[Uid],
+    *,
+    present: bool = True,
+    most: int | None = None,
+) -> list[Uid]:
+    """Those of these messages (ascending) that have a system flag, or lack it; by the store's own power, if it has it."""
+    if isinstance(mailbox, FindsByFlag):
+        found = await mailbox.find_by_flag(flag, present=present, most=most)
+        known = set(among) if len(among) < len(found) else None
+        if known is not None:
+            return [uid for uid in found if uid in known]
+        return [uid for uid in found if _holds(among, uid)]
+    chosen: list[Uid] = []
+    for batch in batches(among):
+        messages = await mailbox.messages(batch)
+        chosen += [message.uid for message in messages if (flag in message.flags) == present]
+        if most is not None and len(chosen) >= most:
+            return chosen[:most]
+    return chosen
+
+
+def _holds(uids: Sequence[Uid], uid: Uid) -> bool:
+    at = bisect_left(uids, uid)
+    return at < len(uids) and uids[at] == uid
 
 
 def batches(uids: Sequence[Uid], size: int = BATCH) -> Iterator[Sequence[Uid]]:

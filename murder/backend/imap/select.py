@@ -4,7 +4,7 @@ from typing import Final
 
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.expunge import remove_deleted
-from murder.backend.imap.messages import BATCH, batches
+from murder.backend.imap.messages import BATCH, marked
 from murder.backend.imap.missed import tell_missed
 from murder.backend.updates import View
 from murder.errors import BadSyntax, Refusal
@@ -19,7 +19,9 @@ from murder.wire.imap.select import SelectRequest, parse_select
 from murder.wire.token import Scanner
 
 CHANGING_RIGHTS: Final = frozenset("switek")  # any of them makes a SELECT read-write
-UNSEEN_LOOK: Final = 10 * BATCH  # the first unseen message is not looked for further than this
+UNSEEN_LOOK: Final = (
+    10 * BATCH
+)  # the first unseen message is told only if it is no further than this
 
 
 def run_select(dialogue: BackendImap, command: Command) -> Running:
@@ -95,11 +97,8 @@ async def _first_unseen(view: View, status: MailboxStatus, is_rev2: bool) -> Seq
     if not status.unseen or is_rev2:
         return None
     known = view.uids[:UNSEEN_LOOK]
-    for uids in batches(known):  # type: ignore[arg-type] # an array of them
-        for message in await view.mailbox.messages(uids):
-            if SEEN not in message.flags:
-                return view.seq_of(message.uid)
-    return None
+    found = await marked(view.mailbox, SEEN, known, present=False, most=1)  # type: ignore[arg-type] # UIDs
+    return view.seq_of(found[0]) if found else None
 
 
 def run_close(dialogue: BackendImap, command: Command) -> Running:

@@ -43,7 +43,7 @@ async def _store(
     dialogue: BackendImap,
     command: Command,
     request: StoreRequest,
-    uids: list[Uid],
+    uids: Sequence[Uid],
     rights: Rights,
     by_uid: bool,
 ) -> None:
