@@ -24,6 +24,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "ca": ("murder.cli.ca:ca", "The cluster's own certificates."),
         "auth": ("murder.cli.auth:auth", "Users and passwords of the auth plugin."),
         "plugin": ("murder.cli.plugin:plugin", "List plugins, start a new one, check one."),
+        "ctl": ("murder.cli.ctl:ctl", "Look into a murder, and change it."),
         "version": ("murder.cli.program:version", "Print the version."),
     }
 )

@@ -1,0 +1,36 @@
+"""`murder ctl`: what an operator does to a murder."""
+
+import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import asyncclick as click
+
+COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        "list": (
+            "murder.cli.mailbox_list:mailbox_list",
+            "The mailbox list's file: dump, load, check.",
+        ),
+    }
+)
+
+
+class LazyControl(click.Group):
+    """Commands are imported when one is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        found: click.Command = getattr(importlib.import_module(module), name)
+        return found
+
+
+@click.group(cls=LazyControl)
+def ctl() -> None:
+    """Look into a murder, and change it."""

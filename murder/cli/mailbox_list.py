@@ -1,0 +1,193 @@
+"""`murder ctl list`: the mailbox list's file on this host, whether its node runs or not."""
+
+import fcntl
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncclick as click
+
+from murder.cli.options import PATH, config_option, json_option, print_json, print_table
+from murder.config import load_config
+from murder.errors import Code, Refusal
+from murder.mupdate.following import list_path
+from murder.mupdate.mboxlist import MailboxList
+from murder.mupdate.transfer import check as find_faults
+from murder.mupdate.transfer import dump as dump_rows
+from murder.mupdate.transfer import load as load_rows
+from murder.mupdate.transfer import read_rows
+
+ROLES = ("mupdate", "frontend", "backend")
+
+
+def _folder(config_file: Path, path: Path | None, role: str | None) -> Path:
+    """The list's folder: named, or of the role, or of the one role that has a list here."""
+    if path is not None:
+        return path
+    config = load_config(config_file)
+    if role is not None:
+        return list_path(config, role)
+    there = [one for one in ROLES if (list_path(config, one) / "data.mdb").exists()]
+    if len(there) == 1:
+        return list_path(config, there[0])
+    if there:
+        raise click.UsageError(
+            f"this node has several lists ({', '.join(there)}): choose with --role"
+        )
+    raise Refusal(
+        Code.NONEXISTENT,
+        f"{config.node.data} has no mailbox list yet; start the node, or name --role",
+    )
+
+
+def _existing(folder: Path) -> MailboxList:
+    if not (folder / "data.mdb").exists():
+        raise Refusal(Code.NONEXISTENT, f"{folder} has no mailbox list")
+    return MailboxList.open(folder, read_only=True)
+
+
+@click.group(name="list")
+def mailbox_list() -> None:
+    """The mailbox list's file: of a master, a frontend or a backend.
+
+    \b
+    murder ctl list dump > list.jsonl
+    murder ctl list load --replace list.jsonl
+    murder ctl list load --replace --from /var/lib/murder/frontend/mailboxes
+    """
+
+
+def _where(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--config`, `--role`, `--path`: which list."""
+    option = click.option(
+        "--path", type=PATH, help="The list's folder itself, of any node or copy."
+    )
+    role = click.option(
+        "--role", type=click.Choice(ROLES), help="Whose list, if the node has several."
+    )
+    return config_option()(role(option(function)))
+
+
+@mailbox_list.command()
+@_where
+def dump(config_file: Path, role: str | None, path: Path | None) -> None:
+    """Write all rows as JSON lines, in the list's order."""
+    mailboxes = _existing(_folder(config_file, path, role))
+    for line in dump_rows(mailboxes):
+        click.echo(line)
+    mailboxes.close()
+
+
+@mailbox_list.command()
+@_where
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True), required=False)
+@click.option(
+    "--from", "other", type=PATH, help="Another list's folder (a frontend's) in place of a file."
+)
+@click.option("--server", default="", help="Whose list it is, where a Cyrus dump names no server.")
+@click.option("--replace", is_flag=True, help="Remove the rows that are not in the file.")
+@click.option("--yes", is_flag=True, help="With --replace: yes, remove them.")
+def load(
+    config_file: Path,
+    role: str | None,
+    path: Path | None,
+    file: Path | None,
+    other: Path | None,
+    server: str,
+    replace: bool,
+    yes: bool,
+) -> None:
+    """Read rows from a FILE (`-`: standard input): our JSON lines, or what Cyrus' `ctl_mboxlist -d` wrote."""
+    if (file is None) == (other is None):
+        raise click.UsageError("name a FILE, or another list with --from")
+    mailboxes = MailboxList.open(
+        _folder(config_file, path, role or ("mupdate" if path is None else None))
+    )
+    if replace and not yes and mailboxes.count():
+        click.echo(
+            f"This replaces the {mailboxes.count()} rows of {mailboxes.path}. Say --yes.", err=True
+        )
+        raise click.exceptions.Exit(2)
+    if other is not None:
+        source = _existing(other)
+        read = load_rows(mailboxes, source.walk(), replace=replace)
+        source.close()
+    else:
+        assert file is not None
+        read = load_rows(mailboxes, read_rows(_lines(file), server), replace=replace)
+    click.echo(f"{read} rows read, {mailboxes.count()} in the list", err=True)
+    mailboxes.close()
+
+
+def _lines(file: Path) -> Iterator[str]:
+    if str(file) == "-":
+        yield from sys.stdin
+        return
+    with file.open(encoding="utf-8", errors="surrogateescape") as opened:
+        yield from opened
+
+
+@mailbox_list.command()
+@_where
+def check(config_file: Path, role: str | None, path: Path | None) -> int:
+    """Compare rows, indexes, log and counts; exit code 1 if they differ."""
+    mailboxes = _existing(_folder(config_file, path, role))
+    faults = 0
+    for fault in find_faults(mailboxes):
+        faults += 1
+        click.echo(fault)
+    click.echo(f"{mailboxes.count()} rows, {faults} faults", err=True)
+    mailboxes.close()
+    return 1 if faults else 0
+
+
+@mailbox_list.command()
+@_where
+def compact(config_file: Path, role: str | None, path: Path | None) -> None:
+    """Make the file as small as its content. The node must be stopped."""
+    folder = _folder(config_file, path, role)
+    mailboxes = _existing(folder)
+    before = mailboxes.used_bytes()
+    draft = folder.with_name(folder.name + ".compact")
+    shutil.rmtree(draft, ignore_errors=True)
+    mailboxes.compact_to(draft)
+    mailboxes.close()
+    with (folder / "lock.mdb").open("r+b") as lock:
+        try:
+            fcntl.lockf(
+                lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1
+            )  # LMDB's own sign that somebody has it open
+        except OSError:
+            shutil.rmtree(draft)
+            raise Refusal(Code.IN_USE, f"{folder} is in use: stop the node first") from None
+        (draft / "data.mdb").replace(folder / "data.mdb")
+    shutil.rmtree(draft)
+    after = (folder / "data.mdb").stat().st_size
+    click.echo(f"{before} octets before, {after} now", err=True)
+
+
+@mailbox_list.command()
+@_where
+@json_option()
+@click.option("--forget", is_flag=True, help="Forget them.")
+def conflicts(
+    config_file: Path, role: str | None, path: Path | None, as_json: bool, forget: bool
+) -> None:
+    """Who wanted a mailbox that is another server's."""
+    folder = _folder(config_file, path, role)
+    mailboxes = MailboxList.open(folder) if forget else _existing(folder)
+    found = [
+        {"name": name.decode("utf-8", "backslashreplace"), **json.loads(facts)}
+        for name, facts in mailboxes.conflicts().items()
+    ]
+    if as_json:
+        print_json(found)
+    else:
+        heads = ("name", "holder", "claimant", "peer", "command")
+        print_table(heads, [[str(one[head]) for head in heads] for one in found])
+    if forget:
+        mailboxes.write(lambda transaction: transaction.forget_conflicts())
+    mailboxes.close()
