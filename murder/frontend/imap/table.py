@@ -7,7 +7,8 @@ handler of its own, which says where.
 from types import MappingProxyType
 from typing import Final
 
-from murder.frontend.imap import basic, select
+from murder.frontend.imap import append, basic, copy, mailbox, select
+from murder.frontend.imap import list as listing
 from murder.frontend.imap.dialogue import FrontendImap, run_selected
 from murder.frontend.shared import Frontend
 from murder.login.imap import ANY, AUTHENTICATED, LOGIN_ROWS, SELECTED, ImapService, Row, Table
@@ -20,13 +21,31 @@ TABLE: Final[Table] = MappingProxyType(
         b"NOOP": Row(ANY, basic.run_noop),
         b"ENABLE": Row(AUTHENTICATED, basic.run_enable),
         b"NAMESPACE": Row(AUTHENTICATED, basic.run_namespace),
+        b"LIST": Row(AUTHENTICATED, listing.run_list),
+        b"RLIST": Row(AUTHENTICATED, listing.run_rlist),
+        # at the backend of the user's INBOX
+        b"LSUB": Row(AUTHENTICATED, listing.run_lsub),
+        b"RLSUB": Row(AUTHENTICATED, listing.run_rlsub),
+        b"SUBSCRIBE": Row(AUTHENTICATED, listing.run_subscribe),
+        b"UNSUBSCRIBE": Row(AUTHENTICATED, listing.run_subscribe),
         # at the mailbox named
+        b"CREATE": Row(AUTHENTICATED, mailbox.run_create),
+        b"DELETE": Row(AUTHENTICATED, mailbox.run_delete),
+        b"RENAME": Row(AUTHENTICATED, mailbox.run_rename),
+        b"SETACL": Row(AUTHENTICATED, mailbox.run_change_acl),
+        b"DELETEACL": Row(AUTHENTICATED, mailbox.run_change_acl),
+        b"APPEND": Row(AUTHENTICATED, append.run_append),
         b"SELECT": Row(AUTHENTICATED, select.run_select),
         b"EXAMINE": Row(AUTHENTICATED, select.run_select),
         b"STATUS": Row(AUTHENTICATED, basic.run_at_mailbox),
         b"GETACL": Row(AUTHENTICATED, basic.run_at_mailbox),
         b"LISTRIGHTS": Row(AUTHENTICATED, basic.run_at_mailbox),
         b"MYRIGHTS": Row(AUTHENTICATED, basic.run_at_mailbox),
+        # at the selected backend and at the mailbox named
+        b"COPY": Row(SELECTED, copy.run_copy),
+        b"UID COPY": Row(SELECTED, copy.run_copy),
+        b"MOVE": Row(SELECTED, copy.run_copy),
+        b"UID MOVE": Row(SELECTED, copy.run_copy),
         # at the selected backend
         b"IDLE": Row(AUTHENTICATED, basic.run_idle),
         b"CLOSE": Row(SELECTED, select.run_close),
