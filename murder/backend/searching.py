@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Final, Protocol, assert_never
 
-from murder.model.flag import RECENT, has_flag
+from murder.model.flag import RECENT, SYSTEM_FLAGS, has_flag
 from murder.model.message import Message, ModSeq, SeqNum, Uid
 from murder.model.search import (
     All,
@@ -241,6 +241,23 @@ def needs_messages(key: SearchKey) -> bool:
             return flag != RECENT
         case _:
             return True
+
+
+def split_flags(key: SearchKey) -> tuple[list[tuple[str, bool]], SearchKey]:
+    """System flags that every match must have (True) or lack (False), and the criteria that are left beside them."""
+    wanted: list[tuple[str, bool]] = []
+    left: list[SearchKey] = []
+    for top in key.keys if isinstance(key, And) else (key,):
+        match top:
+            case HasFlag(flag) if flag in SYSTEM_FLAGS:
+                wanted.append((flag, True))
+            case Not(HasFlag(flag)) if flag in SYSTEM_FLAGS:
+                wanted.append((flag, False))
+            case _:
+                left.append(top)
+    if not wanted:
+        return [], key
+    return wanted, And(tuple(left)) if left else All()
 
 
 def bounds(key: SearchKey, scene: Scene, uids: Sequence[int]) -> Sequence[int]:

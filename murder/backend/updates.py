@@ -162,8 +162,7 @@ class View:
         expunged: list[SeqNum] = []
         vanished: list[Uid] = []
         if removals and self._gone:
-            vanished = sorted(self._gone)
-            expunged = self._remove(vanished)
+            vanished, expunged = self._remove(sorted(self._gone))
         exists = len(self.uids) if len(self.uids) != self._exists_told - len(expunged) else None
         self._exists_told = len(self.uids)
         changed = [
@@ -175,18 +174,20 @@ class View:
         recent = len(self.recent) if exists is not None else None
         return Updates(expunged, vanished, exists, recent, changed)
 
-    def _remove(self, vanished: Sequence[Uid]) -> list[SeqNum]:
-        places = [bisect_left(self.uids, uid) for uid in vanished]
-        expunged = [SeqNum(at + 1 - before) for before, at in enumerate(places)]
+    def _remove(self, gone_uids: Sequence[Uid]) -> tuple[list[Uid], list[SeqNum]]:
+        """Cut them out; UIDs and numbers of those that the client had been told of."""
+        places = [bisect_left(self.uids, uid) for uid in gone_uids]
+        known = bisect_left(places, self._exists_told)  # others came and went unseen
+        expunged = [SeqNum(at + 1 - before) for before, at in enumerate(places[:known])]
         if len(places) <= FEW:
             for at in reversed(places):
                 del self.uids[at]
         else:
             gone = self._gone
             self.uids = array("I", (uid for uid in self.uids if uid not in gone))
-        self.recent.difference_update(vanished)
+        self.recent.difference_update(gone_uids)
         self._gone = set()
-        return expunged
+        return list(gone_uids[:known]), expunged
 
 
 class Tracker:

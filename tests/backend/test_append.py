@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -29,7 +30,7 @@ class Client:
 
 
 def play(
-    folder: Path, scene: Callable[[Client], Awaitable[None]], store: str = "memory", **backend: int
+    folder: Path, scene: Callable[[Client], Awaitable[None]], store: str = "memory", **backend: Any
 ) -> None:
     async def whole() -> None:
         make = memory_store if store == "memory" else lambda: spool_store(folder)

@@ -7,9 +7,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
+from murder.api.store import FindsByFlag
 from murder.backend.imap.content import read_content
 from murder.backend.imap.dialogue import BackendImap
-from murder.backend.imap.messages import batches, window
+from murder.backend.imap.messages import batches, marked, window
 from murder.backend.searching import (
     Candidate,
     Scene,
@@ -18,6 +19,7 @@ from murder.backend.searching import (
     bounds,
     compile_key,
     needs_messages,
+    split_flags,
 )
 from murder.backend.updates import View
 from murder.errors import Code, Refusal
@@ -117,10 +119,16 @@ async def find(dialogue: BackendImap, request: SearchRequest) -> Found:
         dialogue.saved,
         datetime.now(UTC),
     )
-    test = compile_key(request.key, scene)
     uids = bounds(request.key, scene, view.uids)
+    key = request.key
+    flags, rest = split_flags(key)
+    if flags and isinstance(view.mailbox, FindsByFlag):
+        key = rest
+        for flag, present in flags:
+            uids = await marked(view.mailbox, flag, uids, present=present)  # type: ignore[arg-type]
+    test = compile_key(key, scene)
     found = Found()
-    if not needs_messages(request.key):
+    if not needs_messages(key):
         for uid in uids:
             seq = view.seq_of(uid)
             if seq is not None and test(bare(uid, seq, view.recent)):
@@ -128,6 +136,7 @@ async def find(dialogue: BackendImap, request: SearchRequest) -> Found:
         return found
     for batch in batches(uids):  # type: ignore[arg-type] # UIDs
         await _judge(view, batch, test, found)
+        await dialogue.flush()  # and the end, if the client has gone
         await asyncio.sleep(0)
     return found
 

@@ -1,0 +1,91 @@
+"""A view alone: what it tells, and what it never tells."""
+
+from collections.abc import Awaitable, Callable
+
+from murder.api.store import Mailbox, MailboxStore, NewMessage
+from murder.backend.updates import View
+from murder.model.flag import FlagChange
+from murder.model.message import Uid
+from murder.model.name import MailboxName
+from tests.backend.server import memory_store
+from tests.mupdate.nodes import run
+
+INBOX = MailboxName(b"user.ana")
+
+
+async def add(store: MailboxStore, mailbox: Mailbox) -> Uid:
+    incoming = store.incoming()
+    incoming.write(b"mail")
+    return (await mailbox.append([NewMessage(incoming)]))[0]
+
+
+def play(scene: Callable[[MailboxStore, Mailbox, View], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        store = memory_store()
+        await store.create(INBOX, "default")
+        mailbox = await store.open(INBOX, "ana")
+        for _ in range(3):
+            await add(store, mailbox)
+        view = View(await store.open(INBOX, "ana"), read_only=False)
+        await view.load()
+        await scene(store, mailbox, view)
+
+    run(whole())
+
+
+def test_a_message_that_comes_and_goes_unseen_is_never_told() -> None:
+    async def scene(store: MailboxStore, mailbox: Mailbox, view: View) -> None:
+        fresh = await add(store, mailbox)
+        await view.poll()
+        await mailbox.expunge([fresh, Uid(1)])
+        await view.poll()
+        updates = view.take(removals=True)
+        assert list(updates.expunged) == [1]
+        assert list(updates.vanished) == [1]
+        assert updates.exists is None
+        assert list(view.uids) == [2, 3]
+
+    play(scene)
+
+
+def test_numbers_stay_while_removals_must_not_be_told() -> None:
+    async def scene(store: MailboxStore, mailbox: Mailbox, view: View) -> None:
+        await mailbox.expunge([Uid(1)])
+        await add(store, mailbox)
+        await view.poll()
+        updates = view.take(removals=False)
+        assert not updates.expunged
+        assert updates.exists == 4
+        assert view.seq_of(2) == 2
+        updates = view.take(removals=True)
+        assert list(updates.expunged) == [1]
+        assert updates.exists is None
+        assert view.seq_of(2) == 1
+
+    play(scene)
+
+
+def test_many_removals_are_told_one_by_one_as_they_hold() -> None:
+    async def scene(store: MailboxStore, mailbox: Mailbox, view: View) -> None:
+        for _ in range(200):
+            await add(store, mailbox)
+        await view.poll()
+        view.take(removals=True)
+        await mailbox.expunge([Uid(uid) for uid in range(1, 200, 2)])
+        await view.poll()
+        updates = view.take(removals=True)
+        assert list(updates.expunged) == list(range(1, 101))
+        assert list(view.uids) == [*range(2, 201, 2), 201, 202, 203]
+
+    play(scene)
+
+
+def test_what_the_client_did_himself_is_not_told_again() -> None:
+    async def scene(store: MailboxStore, mailbox: Mailbox, view: View) -> None:
+        stored = await view.mailbox.change_flags([Uid(2)], FlagChange.ADD, frozenset({"\\Seen"}))
+        view.told(stored.messages)
+        await mailbox.change_flags([Uid(3)], FlagChange.ADD, frozenset({"\\Seen"}))
+        await view.poll()
+        assert [seq for seq, _ in view.take(removals=True).changed] == [3]
+
+    play(scene)
