@@ -1,0 +1,155 @@
+"""What a peer may cost: compression and its bombs, endless input, subscribers that do not read, idle ones."""
+
+import asyncio
+import zlib
+from pathlib import Path
+
+from tests.mupdate.nodes import Raw, Server, master, run
+
+
+class Deflated(Raw):
+    """After COMPRESS DEFLATE."""
+
+    def begin(self) -> None:
+        self._in, self._out = zlib.decompressobj(-15), zlib.compressobj(wbits=-15)
+        self._plain = b""
+
+    def send(self, octets: bytes) -> None:
+        self.writer.write(self._out.compress(octets) + self._out.flush(zlib.Z_SYNC_FLUSH))
+
+    async def message(self) -> bytes:
+        while b"\r\n" not in self._plain:
+            data = await self.reader.read(65536)
+            if not data:
+                return b""
+            self._plain += self._in.decompress(data)
+        line, _, self._plain = self._plain.partition(b"\r\n")
+        return line
+
+
+def memory_of(server: Server) -> int:
+    """Octets that the server holds for its peers."""
+    return sum(
+        dialogue.session.held + len(dialogue._compressed) + dialogue.connection.pending()
+        for dialogue in server.service.dialogues
+    )
+
+
+def test_compress_both_ways_with_pipelined_commands(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with master(tmp_path) as server:
+            raw = await Raw.connect(server.port)
+            assert (await raw.ask(b'C COMPRESS "DEFLATE"')) == [b'C OK "DEFLATE active"']
+            peer = Deflated(raw.reader, raw.writer)
+            peer.begin()
+            peer.send(b"".join(b't ACTIVATE "a%d" "be1!" ""\r\n' % i for i in range(3000)))
+            for _ in range(3000):
+                assert await peer.message() == b't OK "done"'
+            peer.send(b'D COMPRESS "DEFLATE"\r\nL LIST\r\n')
+            assert (await peer.message()).startswith(b"D NO")
+            listed = [await peer.message() for _ in range(3001)]
+            assert listed[-1].startswith(b"L OK") and len(set(listed)) == 3001
+            await peer.close()
+
+    run(scenario())
+
+
+def test_a_deflate_bomb_meets_the_limits_of_the_session(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with master(tmp_path) as server:
+            raw = await Raw.connect(server.port)
+            await raw.ask(b'C COMPRESS "DEFLATE"')
+            peer = Deflated(raw.reader, raw.writer)
+            peer.begin()
+            peer.send(b"x" * 200_000_000)
+            assert (await peer.message()).startswith(b"* BYE")
+            assert memory_of(server) < 1 << 20
+            assert (await (await Raw.connect(server.port)).ask(b"N NOOP"))[0] == b'N OK "Noop done"'
+
+    run(scenario())
+
+
+def test_endless_input_is_ended(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with master(tmp_path) as server:
+            for user in (None, "murder"):
+                for flood in (b"x" * 100_000, b"a FIND {99999999999+}\r\n", b"\r\n" * 5000):
+                    raw = await Raw.connect(server.port, user)
+                    raw.send(flood)
+                    try:
+                        said = await raw.reader.read()
+                        assert b"* BYE" in said
+                    except ConnectionResetError:
+                        pass  # what it had not read when it closed: TCP says so, louder than BYE
+            raw = await Raw.connect(server.port, None)  # a large literal is skipped, not kept
+            raw.send(b"a FIND {3000000+}\r\n" + b"x" * 3_000_000 + b"\r\nb LOGOUT\r\n")
+            assert (await raw.message()).startswith(b"a BAD")
+            assert (await raw.message()).startswith(b"b BYE")
+
+    run(scenario())
+
+
+def test_a_subscriber_that_does_not_read_is_dropped_and_the_others_never_notice(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with master(tmp_path, max_stream_backlog_bytes=256 * 1024) as server:
+            stuck, good, writer = [await Raw.connect(server.port) for _ in range(3)]
+            for peer in (stuck, good):
+                assert (await peer.ask(b"U UPDATE"))[-1].startswith(b"U OK")
+            stuck.writer.transport.pause_reading()
+            acl = b"a" * 10_000
+            most = 0
+            for i in range(1500):
+                answer = await writer.ask(
+                    b't ACTIVATE "m%d" "be1!" {%d+}\r\n%b' % (i, len(acl), acl)
+                )
+                assert answer == [b't OK "done"']
+                assert (await good.message()).startswith(b"U MAILBOX")
+                most = max(most, memory_of(server))
+                if len(server.hub.subscribers) == 1:
+                    break
+            assert len(server.hub.subscribers) == 1
+            assert most < 2 << 20
+            assert (await good.ask(b"N NOOP")) == [b'N OK "Noop done"']
+
+    run(scenario())
+
+
+def test_a_subscriber_that_pauses_catches_up_with_every_row_as_it_is(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with master(tmp_path) as server:
+            slow, writer = [await Raw.connect(server.port) for _ in range(2)]
+            await slow.ask(b"U UPDATE")
+            slow.writer.transport.pause_reading()
+            acl = b"a" * 10_000
+            for i in range(1200):
+                name = b"m%d" % (i % 400)
+                line = b't ACTIVATE "%b" "be1!" {%d+}\r\n%d%b' % (name, len(acl) + 4, 1000 + i, acl)
+                await writer.ask(line)
+            await writer.ask(b't DELETE "m7"')
+            slow.writer.transport.resume_reading()
+            rows: dict[bytes, bytes] = {}
+            for line in (await slow.ask(b"N NOOP"))[:-1]:
+                words = line.split(b" ", 2)
+                name = line.split(b"\r\n")[1].split(b" ")[0] if words[2].startswith(b"{") else b""
+                if words[1] == b"DELETE":
+                    rows.pop(name, None)
+                else:
+                    rows[name] = line.split(b"\r\n")[-1][:4]
+            wanted = {b"m%d" % i: b"%d" % (1800 + i) for i in range(400) if i != 7}
+            assert rows == wanted
+
+    run(scenario())
+
+
+def test_who_does_not_log_in_is_cut_off(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with master(tmp_path, login_timeout_s=0.1) as server:
+            raw = await Raw.connect(server.port, None)
+            assert (await raw.message()).startswith(b"* BYE")
+            raw = await Raw.connect(server.port)
+            await asyncio.sleep(0.3)
+            assert (await raw.ask(b"N NOOP")) == [b'N OK "Noop done"']
+
+    run(scenario())
