@@ -260,6 +260,17 @@ def split_flags(key: SearchKey) -> tuple[list[tuple[str, bool]], SearchKey]:
     return wanted, And(tuple(left)) if left else All()
 
 
+def is_bounds_only(key: SearchKey) -> bool:
+    """Whether `bounds` alone has answered."""
+    match key:
+        case All() | UidIn():
+            return True
+        case SeqNumIn(sequence):
+            return not sequence.is_saved
+        case _:
+            return False
+
+
 def bounds(key: SearchKey, scene: Scene, uids: Sequence[int]) -> Sequence[int]:
     """The part of these UIDs that a set at the top of the criteria leaves; most often all."""
     tops = key.keys if isinstance(key, And) else (key,)

@@ -40,6 +40,7 @@ class Backend:
     tracker: Tracker
     annotations: Annotations
     quotas: Quotas
+    domains: bool = False  # users are `user@domain`
     master_url: str = ""  # for the capability MUPDATE=, empty without a master
     sessions: set[Session] = field(default_factory=set)  # all protocols': drained at the end
 

@@ -18,6 +18,7 @@ from murder.backend.searching import (
     bare,
     bounds,
     compile_key,
+    is_bounds_only,
     needs_messages,
     split_flags,
 )
@@ -126,8 +127,11 @@ async def find(dialogue: BackendImap, request: SearchRequest) -> Found:
         key = rest
         for flag, present in flags:
             uids = await marked(view.mailbox, flag, uids, present=present)  # type: ignore[arg-type]
-    test = compile_key(key, scene)
     found = Found()
+    if is_bounds_only(key):
+        found.uids = array("I", uids)
+        return found
+    test = compile_key(key, scene)
     if not needs_messages(key):
         for uid in uids:
             seq = view.seq_of(uid)

@@ -1,0 +1,67 @@
+"""The bus between workers: who hears, who does not, and a worker that dies."""
+
+import asyncio
+from pathlib import Path
+
+from murder.backend.bus import Bus
+from tests.mupdate.nodes import run
+
+
+async def heard_soon(heard: list[str], count: int) -> None:
+    async with asyncio.timeout(5):
+        while len(heard) < count:  # noqa: ASYNC110 - datagrams come when they come
+            await asyncio.sleep(0.001)
+
+
+def test_every_other_worker_hears(tmp_path: Path) -> None:
+    async def scene() -> None:
+        heard: list[list[str]] = [[], [], []]
+        buses = [Bus(tmp_path / "bus", number, heard[number].append) for number in range(3)]
+        for bus in buses:
+            bus.start()
+        buses[0].tell("mailbox-1")
+        await heard_soon(heard[1], 1)
+        await heard_soon(heard[2], 1)
+        assert heard == [[], ["mailbox-1"], ["mailbox-1"]]
+        for bus in buses:
+            bus.stop()
+
+    run(scene())
+
+
+def test_a_worker_that_died_is_passed_over_and_its_successor_hears(tmp_path: Path) -> None:
+    async def scene() -> None:
+        first: list[str] = []
+        second: list[str] = []
+        living = Bus(tmp_path, 0, lambda _: None)
+        living.start()
+        dead = Bus(tmp_path, 1, first.append)
+        dead.start()
+        assert dead._socket is not None
+        asyncio.get_running_loop().remove_reader(dead._socket.fileno())
+        dead._socket.close()  # as kill -9 leaves it: the name stays
+        living.tell("lost")
+        successor = Bus(tmp_path, 1, second.append)
+        successor.start()
+        living.tell("told")
+        await heard_soon(second, 1)
+        assert (first, second) == ([], ["told"])
+        living.stop()
+        successor.stop()
+
+    run(scene())
+
+
+def test_a_folder_with_a_long_name_is_no_matter(tmp_path: Path) -> None:
+    async def scene() -> None:
+        heard: list[str] = []
+        folder = tmp_path / ("long" * 40)
+        buses = [Bus(folder, number, heard.append) for number in range(2)]
+        for bus in buses:
+            bus.start()
+        buses[1].tell("told")
+        await heard_soon(heard, 1)
+        for bus in buses:
+            bus.stop()
+
+    run(scene())
