@@ -9,7 +9,7 @@ import base64
 import itertools
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -219,6 +219,49 @@ class ImapUpstream:
             return await own.future
         finally:
             self._own = None
+
+    async def stream(
+        self,
+        tag: bytes,
+        pieces: AsyncIterator[bytes],
+        *,
+        untagged: Callable[[bytes], None] | None = None,
+    ) -> Reply:
+        """An own command, tag and line end included, that comes in pieces, no faster than the backend takes them.
+
+        Its end, which may have come before the last piece; all pieces are taken in any case, also when the backend has
+        gone meanwhile. Where `pieces` raises, the connection is given up: the backend is in the middle of a command.
+        Raises UpstreamFailure.
+        """
+        if self.is_lost:
+            raise self.failure(UpstreamKind.LOST, "it closed the connection")
+        own = self._own = _Own(tag, untagged, self._max_message)
+        self.has_no_hurry = True  # it answers when it has all
+        self._watch()
+        try:
+            async for octets in pieces:
+                await self._write_piece(octets)
+            self.has_no_hurry = False
+            self._watch()
+            return await own.future
+        except BaseException:
+            if not own.future.done():
+                own.future.cancel()
+                self.connection.abort()
+            raise
+        finally:
+            self.has_no_hurry = False
+            if self._own is own:
+                self._own = None
+
+    async def _write_piece(self, octets: bytes) -> None:
+        if self.is_lost:
+            return
+        self.write(octets)
+        try:
+            await self.drain()
+        except UpstreamFailure:
+            self.connection.abort()  # who waits for the answer hears of it
 
     def _collect(self, octets: bytes) -> None:
         own = self._own

@@ -3,11 +3,13 @@
 Memory is bounded by the connections' own limits: octets are taken from the client only as fast as the backend takes them.
 """
 
-from murder.errors import Code, Misuse, Refusal, UpstreamFailure
+from collections.abc import AsyncIterator
+
+from murder.errors import Code, Misuse, Refusal
 from murder.frontend.imap.dialogue import FrontendImap
+from murder.frontend.imap.own import passing, under_tag
 from murder.login.imap import Running
 from murder.model.entry import MailboxEntry
-from murder.net.relay import ImapUpstream
 from murder.session.imap_client import non_synchronising
 from murder.session.imap_server import CommandRest
 from murder.wire.fragment import Chunk, Literal
@@ -37,43 +39,71 @@ async def _append(dialogue: FrontendImap, command: Command, external: bytes) -> 
     if command.literal is None:
         await dialogue.relay_at(entry.server, command)
         return
-    limit = dialogue.frontend.config.max_message_bytes
-    if command.literal.size > limit:
-        raise Refusal(Code.TOO_BIG, f"A message may have {limit} octets")
+    if command.literal.size > dialogue.frontend.config.max_message_bytes:
+        raise _too_big(dialogue)
     upstream = await dialogue.upstream(entry.server)
-    upstream.write(non_synchronising(command.octets))
-    await _stream(dialogue, upstream, command.literal)
-    await upstream.relayed(command.tag)
+    tag = upstream.next_tag()
+    incoming = _Incoming(dialogue, command.literal)
+    try:
+        reply = await upstream.stream(
+            tag,
+            incoming.pieces(tag + non_synchronising(command.octets)[len(command.tag) :]),
+            untagged=passing(dialogue, upstream),
+        )
+    except Refusal:
+        incoming.refuse()
+        raise
+    dialogue.send(under_tag(command, reply))
 
 
-async def _stream(dialogue: FrontendImap, upstream: ImapUpstream, literal: Literal) -> None:
-    """The literal and all behind it. A backend that goes in the middle is found when its answer is waited for: until
-    then the client's octets are taken and thrown away, so that the session lives on."""
-    timeout_s = dialogue.service.limits.command_timeout_s
-    announced: Literal | None = literal
-    while announced is not None:
-        owed = dialogue.session.accept_literal(announced)
+def _too_big(dialogue: FrontendImap) -> Refusal:
+    return Refusal(
+        Code.TOO_BIG, f"A message may have {dialogue.frontend.config.max_message_bytes} octets"
+    )
+
+
+class _Incoming:
+    """An APPEND as it comes in from the client. The backend's answer is passed on only behind all of it."""
+
+    def __init__(self, dialogue: FrontendImap, literal: Literal) -> None:
+        self._dialogue = dialogue
+        self._announced: Literal | None = literal  # not answered yet
+
+    def refuse(self) -> None:
+        """Leave the stream behind the command."""
+        if self._announced is not None:
+            announced, self._announced = self._announced, None
+            self._dialogue.session.refuse_literal(announced)
+
+    async def pieces(self, head: bytes) -> AsyncIterator[bytes]:
+        """`head` and all behind it, as it goes to the backend. Raises Refusal for a further message that is too big."""
+        yield head
+        while self._announced is not None:
+            announced, self._announced = self._announced, None
+            async for octets in self._literal(announced):
+                yield octets
+            rest = await self._next()
+            if not isinstance(rest, CommandRest):
+                raise Misuse(f"the rest of a command was expected, not {type(rest).__name__}")
+            self._announced = rest.literal
+            if (
+                rest.literal
+                and rest.literal.size > self._dialogue.frontend.config.max_message_bytes
+            ):
+                raise _too_big(self._dialogue)
+            yield non_synchronising(rest.octets)
+
+    async def _literal(self, literal: Literal) -> AsyncIterator[bytes]:
+        owed = self._dialogue.session.accept_literal(literal)
         if owed:
-            dialogue.send(owed)
+            self._dialogue.send(owed)
         last = False
         while not last:
-            chunk = await dialogue.next_event(timeout_s)
+            chunk = await self._next()
             if not isinstance(chunk, Chunk):
                 raise Misuse(f"a literal's octets were expected, not {type(chunk).__name__}")
             last = chunk.last
-            await _pass(upstream, chunk.data)
-        rest = await dialogue.next_event(timeout_s)
-        if not isinstance(rest, CommandRest):
-            raise Misuse(f"the rest of a command was expected, not {type(rest).__name__}")
-        await _pass(upstream, non_synchronising(rest.octets))
-        announced = rest.literal
+            yield chunk.data
 
-
-async def _pass(upstream: ImapUpstream, octets: bytes) -> None:
-    if upstream.is_lost:
-        return
-    upstream.write(octets)
-    try:
-        await upstream.drain()
-    except UpstreamFailure:
-        return  # `relayed` tells
+    async def _next(self) -> object:
+        return await self._dialogue.next_event(self._dialogue.service.limits.command_timeout_s)

@@ -1,0 +1,71 @@
+"""Commands of a frontend's own at a backend, on behalf of a client: what is news to him passes, the answer is ours."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from murder.errors import Code, Refusal
+from murder.frontend.imap.dialogue import FrontendImap
+from murder.net.relay import ImapUpstream, Reply
+from murder.session.imap_client import non_synchronising
+from murder.wire.imap.command import Command
+
+_CODES: Final[Mapping[str, Code]] = {code.value: code for code in Code if code.value}
+Taker = Callable[[bytes], bool]
+
+
+def passing(
+    dialogue: FrontendImap, upstream: ImapUpstream, take: Taker | None = None
+) -> Callable[[bytes], None]:
+    """For `untagged`: what `take` does not want is the news of the selected mailbox, and passes to the client."""
+
+    def untagged(response: bytes) -> None:
+        if take is not None and take(response):
+            return
+        selected = dialogue.selected
+        is_selected = selected is not None and selected.upstream is upstream
+        if is_selected and not response.startswith(b"* BYE"):
+            dialogue.send(response)
+
+    return untagged
+
+
+async def ask(
+    dialogue: FrontendImap, upstream: ImapUpstream, octets: bytes, take: Taker | None = None
+) -> Reply:
+    """An own command, without tag and line end. Raises UpstreamFailure."""
+    return await upstream.ask(octets, untagged=passing(dialogue, upstream, take))
+
+
+async def collect(
+    dialogue: FrontendImap, upstream: ImapUpstream, octets: bytes, *words: bytes
+) -> list[bytes]:
+    """The untagged answers of these kinds (upper case) to an own command. Raises Refusal, UpstreamFailure."""
+    found: list[bytes] = []
+
+    def take(response: bytes) -> bool:
+        if response[2:].split(b" ", 1)[0].upper() not in words:
+            return False
+        found.append(response)
+        return True
+
+    reply = await ask(dialogue, upstream, octets, take)
+    if not reply.is_ok:
+        raise refusal_of(reply)
+    return found
+
+
+def body_of(command: Command) -> bytes:
+    """A command without its tag and line end, its literals not synchronising."""
+    octets = non_synchronising(command.octets)
+    return octets[len(command.tag) + 1 :].removesuffix(b"\n").removesuffix(b"\r")
+
+
+def under_tag(command: Command, reply: Reply) -> bytes:
+    """The tagged line of an own command, as the client shall see it."""
+    return command.tag + b" " + reply.octets.partition(b" ")[2]
+
+
+def refusal_of(reply: Reply) -> Refusal:
+    """What a backend refused, as it said it."""
+    word, _, detail = reply.code.decode("ascii", "replace").partition(" ")
+    return Refusal(_CODES.get(word.upper(), Code.NONE), reply.text, detail)
