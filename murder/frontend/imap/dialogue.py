@@ -73,6 +73,7 @@ class Selected:
 
     upstream: ImapUpstream
     name: MailboxName
+    is_read_only: bool = False
 
     @property
     def server(self) -> str:
@@ -251,10 +252,10 @@ class FrontendImap(ImapDialogue, Client):
 
     # --- the selected mailbox
 
-    def select(self, upstream: ImapUpstream, name: MailboxName) -> None:
+    def select(self, upstream: ImapUpstream, name: MailboxName, is_read_only: bool = False) -> None:
         if self.selected is not None and self.selected.upstream is not upstream:
             self.selected.upstream.passes_unsolicited = False
-        self.selected = Selected(upstream, name)
+        self.selected = Selected(upstream, name, is_read_only)
         upstream.passes_unsolicited = True
         self.session.state = State.SELECTED
 

@@ -27,6 +27,8 @@ async def _select(dialogue: FrontendImap, command: Command, external: bytes) -> 
     reply = await dialogue.relay_at(entry.server, command)
     if not reply.is_ok:
         dialogue.deselect()
+    elif reply.code.upper() == b"READ-ONLY":
+        dialogue.select(upstream, MailboxName(entry.name), is_read_only=True)
 
 
 async def _leave(dialogue: FrontendImap, staying: ImapUpstream | None) -> None:

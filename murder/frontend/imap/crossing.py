@@ -1,0 +1,284 @@
+"""Messages from one backend to another, for COPY and MOVE: FETCH there, APPEND here, in bounded memory.
+
+Small messages are fetched many at once, large ones piece by piece. Where the target offers MULTIAPPEND (RFC 3502) a group
+of messages is one command. What was appended before a failure is removed again.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
+from murder.frontend.imap.dialogue import FrontendImap
+from murder.frontend.imap.own import ask, refusal_of
+from murder.model.message import Uid, UidValidity
+from murder.model.seqset import compress, compress_in_order
+from murder.net.relay import ImapUpstream, Reply
+from murder.wire.imap.copy import format_copyuid, parse_appenduid
+from murder.wire.imap.date import format_date_time
+from murder.wire.imap.fetched import Fetched, parse_fetched
+from murder.wire.imap.flag import format_flags
+from murder.wire.imap.seqset import format_ranges
+from murder.wire.token import Scanner, client_astring
+
+BATCH_OCTETS: Final = (
+    512 * 1024
+)  # of small messages fetched at once; larger ones come in pieces of this
+BATCH_MESSAGES: Final = 50
+GROUP_MESSAGES: Final = 500  # of one MULTIAPPEND
+GROUP_OCTETS: Final = 64 * 1024 * 1024
+UIDS_OF_COMMAND: Final = 500  # so that no line becomes too long
+NO_VALIDITY: Final = UidValidity(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message at the source, without its octets."""
+
+    uid: Uid
+    size: int
+    head: bytes  # ` (flags) "date"`, as APPEND takes it
+
+
+@dataclass(slots=True)
+class Copied:
+    """What is on the target now, pair by pair; `targets` is shorter where the target does not tell UIDs."""
+
+    uid_validity: UidValidity = NO_VALIDITY
+    sources: list[Uid] = field(default_factory=list)
+    targets: list[Uid] = field(default_factory=list)
+
+    @property
+    def code(self) -> bytes:
+        """COPYUID, where the target has told every UID."""
+        if not self.targets or len(self.targets) != len(self.sources):
+            return b""
+        return format_copyuid(self.uid_validity, self.sources, self.targets)
+
+
+class Source:
+    """The selected mailbox, to fetch from. What its backend tells besides passes to the client."""
+
+    def __init__(self, dialogue: FrontendImap, upstream: ImapUpstream) -> None:
+        self._dialogue = dialogue
+        self._upstream = upstream
+
+    async def letters(self, fetch: bytes) -> list[Letter]:
+        """The messages that `UID FETCH set` (or FETCH) names, in UID order. Raises Refusal, BadSyntax, UpstreamFailure."""
+        found: dict[Uid, Letter] = {}
+
+        def take(fetched: Fetched) -> bool:
+            if fetched.uid is None or fetched.size is None:
+                return False
+            head = b" " + format_flags(fetched.flags or ())
+            if fetched.internal_date is not None:
+                head += b" " + format_date_time(fetched.internal_date)
+            found[fetched.uid] = Letter(fetched.uid, fetched.size, head)
+            return True
+
+        await self._fetch(fetch + b" (UID FLAGS INTERNALDATE RFC822.SIZE)", take)
+        return [found[uid] for uid in sorted(found)]
+
+    async def bodies(self, letters: Sequence[Letter]) -> dict[Uid, bytes]:
+        """The octets of small messages; one that has just been expunged is missing."""
+        found: dict[Uid, bytes] = {}
+
+        def take(fetched: Fetched) -> bool:
+            octets = fetched.sections.get(b"BODY[]")
+            if fetched.uid is None or octets is None:
+                return False
+            found[fetched.uid] = octets
+            return True
+
+        uids = format_ranges(compress(letter.uid for letter in letters))
+        await self._fetch(b"UID FETCH " + uids + b" (UID BODY.PEEK[])", take)
+        return found
+
+    async def piece(self, uid: Uid, offset: int) -> bytes:
+        """Octets of a large message from `offset` on, at most BATCH_OCTETS; b"" if it has gone."""
+        found: list[bytes] = []
+
+        def take(fetched: Fetched) -> bool:
+            octets = fetched.sections.get(b"BODY[]<%d>" % offset)
+            if fetched.uid != uid or octets is None:
+                return False
+            found.append(octets)
+            return True
+
+        items = b" (UID BODY.PEEK[]<%d.%d>)" % (offset, BATCH_OCTETS)
+        await self._fetch(b"UID FETCH %d" % uid + items, take)
+        return found[0] if found else b""
+
+    async def _fetch(self, command: bytes, take: Callable[[Fetched], bool]) -> None:
+        def take_response(response: bytes) -> bool:
+            number, _, rest = response[2:].partition(b" ")
+            if not number.isdigit() or rest[:6].upper() != b"FETCH ":
+                return False
+            fetched = Fetched()
+            parse_fetched(Scanner(response, len(response) - len(rest) + 5), fetched)
+            return take(fetched)
+
+        reply = await ask(self._dialogue, self._upstream, command, take_response)
+        if reply.word == b"BAD":
+            raise BadSyntax(reply.text)
+        if not reply.is_ok:
+            raise refusal_of(reply)
+
+
+class Crossing:
+    """One COPY or MOVE from the selected mailbox to a mailbox of another backend."""
+
+    def __init__(self, dialogue: FrontendImap, source: Source, server: str, mailbox: bytes) -> None:
+        self._dialogue = dialogue
+        self._source = source
+        self._server = server
+        self._mailbox = client_astring(mailbox)
+        self._copied = Copied()
+
+    async def copy(self, letters: Sequence[Letter]) -> Copied:
+        """Append them all; on a failure remove what was appended, and raise it."""
+        target = await self._dialogue.upstream(self._server)
+        multiple = b"MULTIAPPEND" in target.capabilities
+        try:
+            for group in _groups(letters, GROUP_MESSAGES if multiple else 1):
+                await self._append(target, group)
+        except BaseException:
+            await self._undo()
+            raise
+        return self._copied
+
+    async def _append(self, target: ImapUpstream, group: Sequence[Letter]) -> None:
+        """One APPEND, which stores all of the group or nothing. Raises Refusal, UpstreamFailure."""
+        command = _Append(self._source, target, self._mailbox, group)
+        if not await command.begin():
+            return  # all of them have been expunged meanwhile
+        reply = await target.stream(command.tag, command.pieces(), untagged=_ignore)
+        if not reply.is_ok:
+            raise _as_copy(reply)
+        copied = self._copied
+        copied.sources += command.uids
+        if reply.code[:9].upper() == b"APPENDUID":
+            copied.uid_validity, uids = parse_appenduid(reply.code)
+            copied.targets += uids
+
+    async def _undo(self) -> None:
+        """Best effort, logged where it fails: then the target has copies too many, and nothing is lost."""
+        copied = self._copied
+        if not copied.sources:
+            return
+        problem = "the target does not tell UIDs"
+        if len(copied.targets) == len(copied.sources):
+            try:
+                target = await self._dialogue.upstream(self._server)
+                if (await target.ask(b"SELECT " + self._mailbox)).is_ok:
+                    await remove(self._dialogue, target, copied.targets)
+                    await target.ask(b"UNSELECT")
+                    return
+                problem = "the target cannot be selected"
+            except (Refusal, UpstreamFailure) as error:
+                problem = str(error)
+        self._dialogue.log.warning(
+            "copy.not_undone", backend=self._server, messages=len(copied.sources), problem=problem
+        )
+
+
+class _Append:
+    """The octets of one APPEND, fetched as they are sent. `uids`: what is in it, in order."""
+
+    def __init__(
+        self, source: Source, target: ImapUpstream, mailbox: bytes, group: Sequence[Letter]
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._batches = _batches(group)
+        self._bodies: dict[Uid, bytes] = {}
+        self._batch: Sequence[Letter] = ()
+        self.tag = target.next_tag()
+        self._start = self.tag + b" APPEND " + mailbox
+        self.uids: list[Uid] = []
+
+    async def begin(self) -> bool:
+        """Fetch until there is something to send. False: nothing of the group exists any more."""
+        for batch in self._batches:
+            self._batch = batch
+            self._bodies = await self._first_octets(batch)
+            if self._bodies:
+                return True
+        return False
+
+    async def _first_octets(self, batch: Sequence[Letter]) -> dict[Uid, bytes]:
+        if batch[0].size <= BATCH_OCTETS:
+            return await self._source.bodies(batch)
+        octets = await self._source.piece(batch[0].uid, 0)
+        return {batch[0].uid: octets} if octets else {}
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Behind `begin`: the whole command. Raises Refusal where a large message ends too early."""
+        yield self._start
+        while self._bodies:
+            for letter in self._batch:
+                if letter.uid in self._bodies:
+                    self.uids.append(letter.uid)
+                    async for octets in self._message(letter, self._bodies.pop(letter.uid)):
+                        yield octets
+                if self._target.is_lost:
+                    return
+            await self.begin()
+        yield b"\r\n"
+
+    async def _message(self, letter: Letter, octets: bytes) -> AsyncIterator[bytes]:
+        is_whole = letter.size <= BATCH_OCTETS
+        size = len(octets) if is_whole else letter.size
+        yield letter.head + b" {%d+}\r\n" % size + octets
+        sent = len(octets)
+        while sent < size and not self._target.is_lost:
+            octets = await self._source.piece(letter.uid, sent)
+            if not octets or sent + len(octets) > size:
+                raise Refusal(Code.EXPUNGE_ISSUED, "A message has gone while it was copied")
+            sent += len(octets)
+            yield octets
+
+
+async def remove(dialogue: FrontendImap, upstream: ImapUpstream, uids: Sequence[Uid]) -> None:
+    """Expunge exactly these from the mailbox selected there. Raises Refusal, UpstreamFailure."""
+    for at in range(0, len(uids), UIDS_OF_COMMAND):
+        chosen = format_ranges(compress_in_order(uids[at : at + UIDS_OF_COMMAND]))
+        for command in (b"UID STORE %s +FLAGS.SILENT (\\Deleted)", b"UID EXPUNGE %s"):
+            reply = await ask(dialogue, upstream, command % chosen)
+            if not reply.is_ok:
+                raise Refusal(
+                    refusal_of(reply).code,
+                    f"The messages are copied, but could not be removed here: {reply.text}",
+                )
+
+
+def _groups(letters: Sequence[Letter], most: int) -> Iterator[Sequence[Letter]]:
+    """What goes into one APPEND each."""
+    return _cut(letters, most, GROUP_OCTETS)
+
+
+def _batches(group: Sequence[Letter]) -> Iterator[Sequence[Letter]]:
+    """What is fetched at once: small messages together, a large one alone."""
+    return _cut(group, BATCH_MESSAGES, BATCH_OCTETS)
+
+
+def _cut(letters: Sequence[Letter], most: int, most_octets: int) -> Iterator[Sequence[Letter]]:
+    begin = octets = 0
+    for at, letter in enumerate(letters):
+        if at > begin and (at - begin >= most or octets + letter.size > most_octets):
+            yield letters[begin:at]
+            begin, octets = at, 0
+        octets += letter.size
+    if begin < len(letters):
+        yield letters[begin:]
+
+
+def _as_copy(reply: Reply) -> Refusal:
+    """The target's refusal; what it calls our bad syntax is not the client's."""
+    if reply.word == b"BAD":
+        return Refusal(Code.CANNOT, f"The other backend does not take a message: {reply.text}")
+    return refusal_of(reply)
+
+
+def _ignore(response: bytes) -> None:
+    """Nobody has a mailbox selected there."""

@@ -1,0 +1,120 @@
+"""What only a frontend does: mail between backends, mailboxes at the right one, a list of all of them."""
+
+import imaplib
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.demo import Demo, message
+
+DATE = '"01-Jan-2020 10:00:00 +0100"'
+
+
+@contextmanager
+def shared_elsewhere(demo: Demo, number: int, rights: str) -> Iterator[tuple[imaplib.IMAP4, str]]:
+    """The user's session at the frontend, and a mailbox of somebody on another backend in which he has these rights."""
+    other = next(n for n in range(number + 1, 60) if demo.home(n) != demo.home(number))
+    name = f"for{number}"
+    with demo.imap(demo.frontend, demo.user(other)) as sharer:
+        assert sharer.create(f"INBOX/{name}")[0] == "OK"
+        assert sharer.setacl(f"INBOX/{name}", demo.user(number), rights)[0] == "OK"
+    with demo.imap(demo.frontend, demo.user(number)) as client:
+        yield client, f"user/{demo.user(other)}/{name}"
+
+
+def uids_of(client: imaplib.IMAP4, mailbox: str) -> list[str]:
+    assert client.select(mailbox)[0] == "OK"
+    return [str(uid) for uid in client.uid("SEARCH", "ALL")[1][0].decode().split()]
+
+
+def bodies_of(client: imaplib.IMAP4) -> list[bytes]:
+    found = client.fetch("1:*", "(BODY.PEEK[])")[1]
+    return [part[1] for part in found if isinstance(part, tuple)]
+
+
+def test_many_and_large_messages_are_copied_with_a_right_copyuid(demo: Demo, number: int) -> None:
+    with shared_elsewhere(demo, number, "lrswipte") as (client, shared):
+        for position in range(120):
+            letter = message(f"no {position}", "x" * (3_000_000 if position == 60 else position))
+            flags = r"(\Flagged $Junk)" if position % 2 else ""
+            assert client.append("INBOX", flags, DATE, letter)[0] == "OK"
+        client.select("INBOX")
+        wanted = bodies_of(client)
+        typ, answer = client.uid("COPY", "1:100000", shared)
+        assert typ == "OK", answer
+        told = client.response("COPYUID")[1][0]
+        assert told is not None and re.fullmatch(rb"[0-9]+ 1:120 1:120", told), told
+        assert client.select(shared)[1] == [b"120"]
+        assert bodies_of(client) == wanted
+        assert len(client.search(None, "FLAGGED", "KEYWORD", "$Junk")[1][0].split()) == 60
+        assert b"10:00:00 +0100" in client.fetch("61", "(INTERNALDATE)")[1][0]  # type: ignore[operator]
+
+
+def test_a_move_takes_away_what_it_copied_and_nothing_else(demo: Demo, number: int) -> None:
+    with shared_elsewhere(demo, number, "lrswipte") as (client, shared):
+        for position in range(5):
+            client.append(
+                "INBOX", r"(\Deleted)" if position == 0 else "", "", message(f"{position}")
+            )
+        client.select("INBOX")
+        typ, answer = client._simple_command("MOVE", "2,4:5", shared)  # type: ignore[attr-defined]
+        assert typ == "OK", answer
+        assert client.response("COPYUID")[1][0].split()[1:] == [b"2,4:5", b"1:3"]  # type: ignore[union-attr]
+        assert client.response("EXPUNGE")[1] == [b"2", b"3", b"3"]
+        assert client.uid("SEARCH", "ALL")[1] == [b"1 3"]
+        assert client.select(shared)[1] == [b"3"]
+        assert client.uid("COPY", "77:99", "INBOX")[0] == "OK"  # names no message: no error
+
+
+@pytest.mark.parametrize("command", ["COPY", "MOVE"])
+def test_without_the_right_to_insert_nothing_happens(demo: Demo, number: int, command: str) -> None:
+    with shared_elsewhere(demo, number, "lrs") as (client, shared):
+        client.append("INBOX", "", "", message("mine"))
+        client.select("INBOX")
+        typ, answer = client.uid(command, "1:*", shared)
+        assert (typ, answer[0][:8]) == ("NO", b"[NOPERM]")
+        assert client.uid("SEARCH", "ALL")[1] == [b"1"]
+        assert uids_of(client, shared) == []
+
+
+def test_a_move_without_the_right_to_remove_copies_nothing(demo: Demo, number: int) -> None:
+    with shared_elsewhere(demo, number, "lrsi") as (client, shared):
+        client.append(shared, "", "", message("theirs"))
+        client.select(shared)
+        typ, answer = client.uid("MOVE", "1:*", "INBOX")
+        assert (typ, answer[0][:8]) == ("NO", b"[NOPERM]")
+        assert uids_of(client, "INBOX") == []
+        assert client.select(shared, readonly=True)[0] == "OK"
+        typ, answer = client.uid("COPY", "1:*", "INBOX/none")
+        assert (typ, answer[0][:11]) == ("NO", b"[TRYCREATE]")
+
+
+def test_a_large_append_to_a_mailbox_that_is_not_there_leaves_the_session_whole(
+    demo: Demo, number: int
+) -> None:
+    with demo.imap(demo.frontend, demo.user(number)) as client:
+        octets = message("large", "x" * 2_000_000)
+        typ, answer = client.append("INBOX/none", "", "", octets)
+        assert (typ, answer[0][:11]) == ("NO", b"[TRYCREATE]")
+        for synchronising in (b"", b"+"):
+            client.send(b"L APPEND INBOX/none {%d%s}\r\n" % (len(octets), synchronising))
+            if synchronising:
+                client.send(octets + b"\r\n")
+            assert client.readline()[:16] == b"L NO [TRYCREATE]"
+        assert client.append("INBOX", "", "", octets)[0] == "OK"
+        assert uids_of(client, "INBOX") == ["1"]
+
+
+def test_half_a_large_message_is_never_stored(demo: Demo, number: int) -> None:
+    with socket.create_connection((demo.frontend["host"], demo.frontend["imap"])) as sock:
+        stream: Any = sock.makefile("rwb", 0)
+        stream.readline()
+        stream.write(f"a LOGIN {demo.user(number)} {demo.password}\r\n".encode())
+        assert stream.readline().startswith(b"a OK")
+        stream.write(b"b APPEND INBOX {100000+}\r\n" + b"x" * 99_995)
+    with demo.imap(demo.frontend, demo.user(number)) as client:
+        assert uids_of(client, "INBOX") == []
