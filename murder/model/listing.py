@@ -99,6 +99,11 @@ class ListQuery:
         mark = domain + b"!" if domain else b""
         users, shared = namespace.users_prefix, namespace.shared_prefix
         separator = namespace.separator
+        before, mark_at, named = pattern.rpartition(b"@")
+        if mark_at and before.startswith(users) and literal_head(named) == named:
+            stem = literal_head(before)[len(users) :]
+            yield named + b"!" + USER_ROOT + b"." + namespace.inward(stem)
+            return
         if INBOX.startswith(head.upper()):
             yield own
         if head == INBOX and INBOX == pattern:

@@ -12,7 +12,7 @@ from murder.api.store import MailboxStore
 from murder.backend.role import BackendRole
 from murder.backend.shared import Backend
 from murder.config import BackendConfig, Config
-from murder.config.sections import MupdateConfig, NodeConfig
+from murder.config.sections import MupdateConfig, NamespaceConfig, NodeConfig
 from murder.config.value import parse_endpoint
 from murder.model.acl import OWNER_RIGHTS, Acl, format_acl
 from murder.model.name import inbox_of
@@ -46,7 +46,13 @@ class Parts:
         return self._make_store()
 
 
-def config_in(folder: Path, *, master: str = "", **backend: Any) -> Config:
+def config_in(
+    folder: Path,
+    *,
+    master: str = "",
+    namespace: NamespaceConfig | None = None,
+    **backend: Any,
+) -> Config:
     """A configuration with plain passwords and the admin `admin`."""
     mupdate = MupdateConfig()
     if master:
@@ -66,6 +72,7 @@ def config_in(folder: Path, *, master: str = "", **backend: Any) -> Config:
         node=NodeConfig(name="be1.test", data=folder, drain_timeout_s=0.5),
         mupdate=mupdate,
         backend=replace(section, **backend),
+        namespace=namespace or NamespaceConfig(),
     )
 
 

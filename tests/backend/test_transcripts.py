@@ -8,26 +8,41 @@ import pytest
 import uvloop
 
 from murder.api.store import MailboxStore
-from tests.backend.server import memory_store, running_backend, spool_store
+from murder.config.sections import NamespaceConfig
+from tests.backend.server import USERS, config_in, memory_store, running_backend, spool_store
 from tests.dialogue import Player, Streams
 
-FOLDER = Path(__file__).parent.parent / "transcripts" / "backend"
+TRANSCRIPTS = Path(__file__).parent.parent / "transcripts"
 STORES: dict[str, Callable[[Path], MailboxStore]] = {
     "memory": lambda _: memory_store(),
     "spool": spool_store,
 }
+NAMESPACES = {
+    "backend": NamespaceConfig(),
+    "backend-alternative": NamespaceConfig(alternative=True),
+    "backend-domains": NamespaceConfig(domains=True),
+    "backend-dots": NamespaceConfig(unix_hierarchy=False),
+}
+USERS_OF = {"backend-domains": ("ana@x.org", "bob@x.org", "ana@y.org")}
+FILES = [file for folder in NAMESPACES for file in sorted((TRANSCRIPTS / folder).glob("*.txt"))]
 
 
 @pytest.mark.parametrize("store", STORES)
-@pytest.mark.parametrize("name", sorted(file.stem for file in FOLDER.glob("*.txt")))
-def test_a_backend_says_what_the_transcript_says(name: str, store: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_a_backend_says_what_the_transcript_says(file: Path, store: str, tmp_path: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    users = USERS_OF.get(file.parent.name, USERS)
+
     async def scene() -> None:
-        async with running_backend(tmp_path, lambda: STORES[store](tmp_path)) as running:
+        config = config_in(tmp_path, namespace=NAMESPACES[file.parent.name])
+        async with running_backend(
+            tmp_path, lambda: STORES[store](tmp_path), users, config
+        ) as running:
 
             async def connect(_: str) -> Streams:
                 return await asyncio.open_connection(*running.address)
 
-            await Player(connect).play((FOLDER / f"{name}.txt").read_text(encoding="utf-8"))
+            await Player(connect).play(text)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(asyncio.wait_for(scene(), 30))

@@ -87,6 +87,7 @@ def test_prefixes_bound_the_search() -> None:
     assert ListQuery(UNIX, "ana", b"", [b"user/bo.b/%"]).prefixes == (b"user.bo^b.",)
     assert ListQuery(UNIX, "ana", b"", [b"*"]).prefixes == (b"",)
     assert ListQuery(UNIX, "a@x.org", b"", [b"news*"]).prefixes == (b"x.org!news",)
+    assert ListQuery(UNIX, "adm", b"", [b"user/c%@y.org"]).prefixes == (b"y.org!user.c",)
 
 
 def test_recursive_matching_shows_what_has_a_chosen_mailbox_below() -> None:
