@@ -302,6 +302,21 @@ def test_messages_are_found_by_a_flag(play: Callable[[Scene], None]) -> None:
     play(scene)
 
 
+def test_uids_are_all_there_whatever_the_gaps(play: Callable[[Scene], None]) -> None:
+    async def scene(store: MailboxStore) -> None:
+        async with opened(store, INBOX) as mailbox:
+            uids = await add(store, mailbox, *range(1500))
+            assert list(await mailbox.uids()) == uids
+            for doomed in ([uids[700]], uids[:3], uids[1490:], uids[100:1200:7]):
+                await mailbox.expunge(doomed)
+                uids = [uid for uid in uids if uid not in set(doomed)]
+                assert list(await mailbox.uids()) == uids
+            await mailbox.expunge(uids)
+            assert not list(await mailbox.uids())
+
+    play(scene)
+
+
 def test_listeners_are_told(play: Callable[[Scene], None]) -> None:
     async def scene(store: MailboxStore) -> None:
         told: list[str] = []
