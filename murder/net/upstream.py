@@ -74,8 +74,7 @@ class Upstreams:
         self, address: Address, make_receiver: Callable[[Connection], Receiver]
     ) -> Connection:
         """Connect (with TLS where it is implicit). Raises UpstreamFailure, DOWN where the breaker is open."""
-        health = self._health.setdefault(address.server, _Health())
-        if time.monotonic() < health.closed_until:
+        if not self.is_tried(address.server):
             raise UpstreamFailure(
                 UpstreamKind.DOWN, address.server, "it has just failed repeatedly"
             )
@@ -92,6 +91,11 @@ class Upstreams:
         except UpstreamFailure:
             self.failed(address.server)
             raise
+
+    def is_tried(self, server: str) -> bool:
+        """Whether its breaker is closed."""
+        health = self._health.get(server)
+        return health is None or time.monotonic() >= health.closed_until
 
     def failed(self, server: str) -> None:
         """A connection or login there did not come about."""

@@ -61,9 +61,9 @@ def test_a_move_takes_away_what_it_copied_and_nothing_else(demo: Demo, number: i
                 "INBOX", r"(\Deleted)" if position == 0 else "", "", message(f"{position}")
             )
         client.select("INBOX")
-        typ, answer = client._simple_command("MOVE", "2,4:5", shared)  # type: ignore[attr-defined]
+        typ, answer = client._simple_command("MOVE", "2,4:5", shared)
         assert typ == "OK", answer
-        assert client.response("COPYUID")[1][0].split()[1:] == [b"2,4:5", b"1:3"]  # type: ignore[union-attr]
+        assert client.response("COPYUID")[1][0].split()[1:] == [b"2,4:5", b"1:3"]
         assert client.response("EXPUNGE")[1] == [b"2", b"3", b"3"]
         assert client.uid("SEARCH", "ALL")[1] == [b"1 3"]
         assert client.select(shared)[1] == [b"3"]
@@ -118,3 +118,49 @@ def test_half_a_large_message_is_never_stored(demo: Demo, number: int) -> None:
         stream.write(b"b APPEND INBOX {100000+}\r\n" + b"x" * 99_995)
     with demo.imap(demo.frontend, demo.user(number)) as client:
         assert uids_of(client, "INBOX") == []
+
+
+def test_an_administrator_places_mailboxes_and_each_is_known_at_once(
+    demo: Demo, number: int
+) -> None:
+    names = [backend["name"] for backend in demo.backends]
+    with demo.imap(demo.frontend, "admin") as admin:
+        for position, server in enumerate(names):
+            name = f"dept{number}-{position}"
+            assert admin.create(name)[0] == "OK"
+            assert admin._simple_command("CREATE", f"{name}/sub", server)[0] == "OK"
+            assert admin.status(f"{name}/sub", "(MESSAGES)")[0] == "OK"
+            assert admin.setacl(name, demo.user(number), "lrswipkxte")[0] == "OK"
+        one = demo.imap(demo.backends[0], "admin").list('""', f"dept{number}*/sub")[1]
+        assert one == [f'(\\HasNoChildren) "/" dept{number}-0/sub'.encode()]
+        typ, answer = admin.rename(f"dept{number}-0", f"dept{number}-1/sub/x")
+        assert (typ, answer[0][:8]) == ("NO", b"[CANNOT]"), answer
+        typ, answer = admin._simple_command("CREATE", f"dept{number}-9", "nowhere!default")
+        assert (typ, answer[0][:13]) == ("NO", b"[UNAVAILABLE]"), answer
+        for position in range(len(names)):
+            assert admin.delete(f"dept{number}-{position}/sub")[0] == "OK"
+            assert admin.delete(f"dept{number}-{position}")[0] == "OK"
+        assert admin.list('""', f"dept{number}*")[1] == [None]
+
+
+def test_a_user_who_is_deleted_is_gone_from_all_backends(demo: Demo, number: int) -> None:
+    home = demo.home(number)["name"]
+    other = next(one["name"] for one in demo.backends if one["name"] != home)
+    inbox = f"user/{demo.user(number)}"
+    with demo.imap(demo.frontend, "admin") as admin:
+        assert admin.create(f"{inbox}/here")[0] == "OK"
+        assert admin._simple_command("CREATE", f"{inbox}/there", f"{other}!default")[0] == "OK"
+        assert admin.delete(inbox)[0] == "OK"
+        assert admin.list('""', f"{inbox}/*")[1] == [None]
+        assert admin.list('""', inbox)[1] == [None]
+        assert admin._simple_command("CREATE", inbox, home)[0] == "OK"
+
+
+def test_a_deleted_mailbox_is_selected_no_longer(demo: Demo, number: int) -> None:
+    with demo.imap(demo.frontend, demo.user(number)) as client:
+        assert client.create("INBOX/a")[0] == "OK"
+        assert client.create("INBOX/a/b")[0] == "OK"
+        assert client.select("INBOX/a/b")[0] == "OK"
+        assert client.delete("INBOX/a/b")[0] == "OK"
+        with pytest.raises(imaplib.IMAP4.error, match="selected"):
+            client.fetch("1", "(FLAGS)")

@@ -1,112 +1,73 @@
 """CREATE, DELETE, RENAME, SETACL, DELETEACL: at the backend where the mailbox is or shall be; then our list catches up.
 
 The tagged OK is passed on only when this host's list has the change: the client's next command sees it (read your
-writes). Placement is policy: the parent's backend, else what the hook chooses.
+writes). RFC 3501 §6.3.3 to §6.3.5, RFC 4314 §3.
 """
 
-from murder.api.placement import BackendLoad, NewMailbox
-from murder.errors import Code, Refusal, UpstreamFailure
-from murder.frontend.imap.dialogue import FrontendImap
+from murder.errors import Code, Refusal
+from murder.frontend.imap.dialogue import FrontendImap, Selected
+from murder.frontend.imap.own import ask, body_of, under_tag
+from murder.frontend.placement import home_for, parent_of_new, servers
 from murder.login.imap import Running
-from murder.model.entry import Location, MailboxEntry, parse_location
-from murder.model.name import MailboxName, ancestors_of, is_below, owner_of
+from murder.model.entry import MailboxEntry, parse_location
+from murder.model.name import MailboxName, check_new_name, is_below, is_inbox, moved
 from murder.net.relay import Reply
-from murder.session.imap_client import non_synchronising
 from murder.wire.imap.command import Command
-from murder.wire.imap.mailbox import parse_create, parse_mailbox, parse_rename
+from murder.wire.imap.mailbox import (
+    CreateRequest,
+    RenameRequest,
+    parse_create,
+    parse_mailbox,
+    parse_rename,
+)
 from murder.wire.token import Scanner, client_astring
 
 
 async def change_at(dialogue: FrontendImap, server: str, octets: bytes, command: Command) -> Reply:
     """Send a change, without tag, as an own command; pass its tagged line on behind the catching-up."""
-    upstream = await dialogue.upstream(server)
-    kept: list[bytes] = []
-    reply = await upstream.ask(octets, untagged=kept.append)
+    reply = await ask(dialogue, await dialogue.upstream(server), octets)
     if reply.is_ok:
         await dialogue.catch_up()
-    selected = dialogue.selected
-    if selected is not None and selected.upstream is upstream:
-        dialogue.send(b"".join(line for line in kept if not line.startswith(b"* BYE")))
-    dialogue.send(command.tag + b" " + reply.octets.partition(b" ")[2])
+    dialogue.send(under_tag(command, reply))
     return reply
 
 
-def body_of(command: Command) -> bytes:
-    """A command without its tag and line end, its literals not synchronising."""
-    octets = non_synchronising(command.octets)
-    return octets[len(command.tag) + 1 :].removesuffix(b"\n").removesuffix(b"\r")
-
-
 def run_create(dialogue: FrontendImap, command: Command) -> Running:
-    return _create(dialogue, command)
+    return _create(dialogue, command, parse_create(Scanner(command.octets, command.start)))
 
 
-async def _create(dialogue: FrontendImap, command: Command) -> None:
-    request = parse_create(Scanner(command.octets, command.start))
+async def _create(dialogue: FrontendImap, command: Command, request: CreateRequest) -> None:
     name = dialogue.name_of(request.mailbox)
-    given = request.partition
-    if given is not None and not dialogue.user.is_admin:
-        raise Refusal(Code.NO_PERMISSION, "Only administrators name a server or partition")
-    if given is not None and (
-        b"!" in given or given.decode("utf-8", "replace") in _servers(dialogue)
-    ):
-        wanted = parse_location(given)
-        octets = b"CREATE " + client_astring(request.mailbox)
-        if wanted.partition:
-            octets += b" " + client_astring(wanted.partition.encode())
-        await change_at(dialogue, wanted.server, octets, command)
-        return
-    known = dialogue.frontend.locator.known(name)
-    server = known.server if known else await _choose(dialogue, name)
-    await change_at(dialogue, server, body_of(command), command)
+    check_new_name(name)
+    server, partition = _place_given(dialogue, request.partition)
+    if not server:
+        known = dialogue.frontend.locator.known(name)
+        server = known.server if known else await home_for(dialogue.frontend, name, dialogue.user)
+    await change_at(dialogue, server, _format_create(request, partition), command)
 
 
-def _servers(dialogue: FrontendImap) -> set[str]:
-    frontend = dialogue.frontend
-    return {*frontend.mailboxes.count_by_server(), *frontend.whole_config.servers}
+def _place_given(dialogue: FrontendImap, given: bytes | None) -> tuple[str, str]:
+    """What an administrator wants, `server!partition`, `server` or `partition`: `(server, partition)`, "" for either that
+    he leaves to us. Raises Refusal."""
+    if given is None:
+        return "", ""
+    if not dialogue.user.is_admin:
+        raise Refusal(Code.NO_PERMISSION, "Only an administrator chooses server and partition")
+    location = parse_location(given)
+    if b"!" in given:
+        return location.server, location.partition
+    if location.server in servers(dialogue.frontend):
+        return location.server, ""
+    return "", location.server
 
 
-async def _choose(dialogue: FrontendImap, name: MailboxName) -> str:
-    """The backend for a new mailbox. Raises Refusal."""
-    parent = await _parent(dialogue, name)
-    if parent is not None:
-        return parent.server
-    login = dialogue.user
-    if not login.is_admin and owner_of(name) != login.user:
-        raise Refusal(Code.NO_PERMISSION, "You may not create a mailbox there")
-    frontend = dialogue.frontend
-    counts = frontend.mailboxes.count_by_server()
-    partition = frontend.whole_config.backend.partition
-    candidates = [
-        BackendLoad(
-            Location(server, partition),
-            counts.get(server, 0),
-            weight=frontend.whole_config.server(server).weight,
-        )
-        for server in sorted(_servers(dialogue))
-    ]
-    new = NewMailbox(name, owner_of(name), login.user, None)
-    chosen = frontend.plugins.choose_backend(new, [one for one in candidates if one.weight > 0])
-    if chosen is None:
-        raise Refusal(
-            Code.CANNOT,
-            "No backend takes new mailboxes: name one, as CREATE mailbox server!partition",
-        )
-    return chosen.server
-
-
-async def _parent(dialogue: FrontendImap, name: MailboxName) -> MailboxEntry | None:
-    """The nearest mailbox above, by the master's present if ours knows none."""
-    locator = dialogue.frontend.locator
-    above = ancestors_of(name)
-    for attempt in (1, 2):
-        for one in above:
-            entry = locator.known(one)
-            if entry is not None:
-                return entry
-        if attempt == 1 and above:
-            await locator.catch_up()
-    return None
+def _format_create(request: CreateRequest, partition: str) -> bytes:
+    octets = b"CREATE " + client_astring(request.mailbox)
+    where = client_astring(partition.encode("utf-8", "surrogateescape"))
+    if not request.special_use:
+        return octets + b" " + where if partition else octets
+    octets += b" (USE (" + b" ".join(request.special_use) + b")"
+    return octets + (b" PARTITION " + where if partition else b"") + b")"
 
 
 def run_delete(dialogue: FrontendImap, command: Command) -> Running:
@@ -115,28 +76,77 @@ def run_delete(dialogue: FrontendImap, command: Command) -> Running:
 
 async def _delete(dialogue: FrontendImap, command: Command, external: bytes) -> None:
     entry = await dialogue.find(dialogue.name_of(external))
+    doomed_below = is_inbox(entry.name) and dialogue.user.is_admin
+    if doomed_below:
+        reply = await _delete_elsewhere(dialogue, entry)
+        if reply is not None:
+            dialogue.send(under_tag(command, reply))
+            return
     reply = await change_at(dialogue, entry.server, body_of(command), command)
     selected = dialogue.selected
-    if reply.is_ok and selected is not None and selected.name == entry.name:
+    if not reply.is_ok or selected is None:
+        return
+    if selected.name == entry.name or (doomed_below and is_below(selected.name, entry.name)):
         dialogue.deselect()
 
 
+async def _delete_elsewhere(dialogue: FrontendImap, inbox: MailboxEntry) -> Reply | None:
+    """An administrator deletes a user: his mailboxes on other backends than his INBOX's go first. The reply of the first
+    that cannot be deleted."""
+    below = _elsewhere_below(dialogue, inbox)
+    for entry in sorted(below, key=lambda one: len(one.name), reverse=True):
+        upstream = await dialogue.upstream(entry.server)
+        external = client_astring(dialogue.external(entry.name))
+        reply = await ask(dialogue, upstream, b"DELETE " + external)
+        if not reply.is_ok:
+            return reply
+    return None
+
+
+def _elsewhere_below(dialogue: FrontendImap, above: MailboxEntry) -> list[MailboxEntry]:
+    """What is below a mailbox and on another backend."""
+    rows = dialogue.frontend.mailboxes.below(above.name)
+    return [row for row in rows if row.is_active and row.server != above.server]
+
+
 def run_rename(dialogue: FrontendImap, command: Command) -> Running:
-    return _rename(dialogue, command)
+    return _rename(dialogue, command, parse_rename(Scanner(command.octets, command.start)))
 
 
-async def _rename(dialogue: FrontendImap, command: Command) -> None:
-    request = parse_rename(Scanner(command.octets, command.start))
+async def _rename(dialogue: FrontendImap, command: Command, request: RenameRequest) -> None:
     old, new = dialogue.name_of(request.old), dialogue.name_of(request.new)
+    check_new_name(new)
     entry = await dialogue.find(old)
-    home = entry if is_below(new, old) else await _parent(dialogue, new)
-    if home is not None and home.server != entry.server:
+    takes_tree = not is_inbox(old) or (dialogue.user.is_admin and is_inbox(new))
+    await _check_one_backend(dialogue, entry, new, takes_tree)
+    if request.partition is not None and b"!" in request.partition:
+        raise Refusal(Code.CANNOT, "A mailbox cannot be moved to another server by RENAME")
+    reply = await change_at(dialogue, entry.server, body_of(command), command)
+    selected = dialogue.selected
+    if reply.is_ok and takes_tree and selected is not None and is_below(selected.name, old):
+        name = moved(selected.name, old, new)
+        dialogue.selected = Selected(selected.upstream, name, selected.is_read_only)
+
+
+async def _check_one_backend(
+    dialogue: FrontendImap, entry: MailboxEntry, new: MailboxName, takes_tree: bool
+) -> None:
+    """Raises Refusal where mail would have to go to another backend."""
+    if takes_tree and (elsewhere := _elsewhere_below(dialogue, entry)):
+        shown = dialogue.external(elsewhere[0].name).decode("utf-8", "backslashreplace")
         raise Refusal(
             Code.CANNOT,
-            f"{home.server} has the mailbox above, {entry.server} this one: a RENAME cannot move mail "
-            "to another server",
+            f"{shown} is on {elsewhere[0].server}, not on {entry.server}; rename it first",
         )
-    await change_at(dialogue, entry.server, body_of(command), command)
+    if is_below(new, entry.name):
+        return
+    parent = await parent_of_new(dialogue.frontend, new)
+    if parent is not None and parent.server != entry.server:
+        raise Refusal(
+            Code.CANNOT,
+            f"{parent.server} has the mailbox above, {entry.server} this one: a RENAME cannot move "
+            "mail to another server",
+        )
 
 
 def run_change_acl(dialogue: FrontendImap, command: Command) -> Running:
@@ -148,8 +158,3 @@ def run_change_acl(dialogue: FrontendImap, command: Command) -> Running:
 async def _change_acl(dialogue: FrontendImap, command: Command, external: bytes) -> None:
     entry = await dialogue.find(dialogue.name_of(external))
     await change_at(dialogue, entry.server, body_of(command), command)
-
-
-def unavailable(failure: UpstreamFailure) -> Refusal:
-    """A failure as a refusal, for who must go on."""
-    return Refusal(Code.UNAVAILABLE, str(failure))

@@ -1,0 +1,61 @@
+"""Which backend a new mailbox goes to: its parent's; where that leaves a choice, the hook's."""
+
+from murder.api.placement import BackendLoad, NewMailbox
+from murder.errors import Code, Refusal
+from murder.frontend.shared import Frontend
+from murder.login.gate import Login
+from murder.model.entry import Location, MailboxEntry
+from murder.model.name import MailboxName, ancestors_of, owner_of
+
+
+def servers(frontend: Frontend) -> frozenset[str]:
+    """Every backend that this host knows by its list or its configuration."""
+    return frozenset({*frontend.mailboxes.count_by_server(), *frontend.whole_config.servers})
+
+
+async def home_for(frontend: Frontend, name: MailboxName, login: Login) -> str:
+    """The backend for a new mailbox. A user's goes where its parent is, since rights are inherited there; an
+    administrator's where the policy says. Raises Refusal, UpstreamFailure."""
+    parent = await parent_of_new(frontend, name)
+    if parent is not None and not login.is_admin:
+        return parent.server
+    if not login.is_admin and owner_of(name) != login.user:
+        raise Refusal(Code.NO_PERMISSION, "You may not create a mailbox there")
+    new = NewMailbox(name, owner_of(name), login.user, parent)
+    chosen = frontend.plugins.choose_backend(new, loads(frontend))
+    if chosen is None:
+        raise Refusal(
+            Code.CANNOT,
+            "No backend takes new mailboxes; name one: CREATE mailbox server!partition",
+        )
+    return chosen.server
+
+
+def loads(frontend: Frontend) -> list[BackendLoad]:
+    """All backends that take new mailboxes, by name."""
+    counts, config = frontend.mailboxes.count_by_server(), frontend.whole_config
+    return [
+        BackendLoad(
+            Location(server),
+            counts.get(server, 0),
+            weight=config.server(server).weight,
+            reachable=frontend.upstreams.is_tried(server),
+        )
+        for server in sorted(servers(frontend))
+        if config.server(server).weight > 0
+    ]
+
+
+async def parent_of_new(frontend: Frontend, name: MailboxName) -> MailboxEntry | None:
+    """The nearest mailbox above that exists, by the master's present where this host knows none."""
+    above = ancestors_of(name)
+    found = _nearest(frontend, above)
+    if found is None and above:
+        await frontend.locator.catch_up()
+        found = _nearest(frontend, above)
+    return found
+
+
+def _nearest(frontend: Frontend, above: list[MailboxName]) -> MailboxEntry | None:
+    rows = (frontend.locator.known(name) for name in above)
+    return next((row for row in rows if row is not None), None)
