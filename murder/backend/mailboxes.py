@@ -35,7 +35,6 @@ from murder.model.name import (
     display,
     inbox_of,
     is_below,
-    is_deleted,
     owner_of,
 )
 from murder.mupdate.mboxlist import MailboxList
@@ -123,15 +122,8 @@ class Mailboxes:
 
     def visible(self, login: Login, prefixes: Sequence[bytes]) -> Iterator[MailboxEntry]:
         """What somebody may see below these prefixes, in collation order."""
-        for prefix in prefixes:
-            if login.is_admin:
-                for entry in self.list.walk(prefix):
-                    if entry.is_active and not is_deleted(entry.name):
-                        yield entry
-            else:
-                yield from self.list.visible(
-                    identifiers_of(login.user, login.identity.groups), prefix
-                )
+        identifiers = identifiers_of(login.user, login.identity.groups)
+        return self.list.shown_to(None if login.is_admin else identifiers, prefixes)
 
     def below(self, name: MailboxName) -> Iterator[MailboxEntry]:
         """All mailboxes below one, not itself."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from murder.model.entry import MailboxEntry
-from murder.model.name import collation_key, name_of_key
+from murder.model.name import collation_key, is_deleted, name_of_key
 from murder.mupdate import visibility
 from murder.mupdate.change import Change, PutEntry, PutNote, RemoveEntry
 from murder.mupdate.environment import (
@@ -158,6 +158,18 @@ class MailboxList:
             collation_key(prefix),
             deleted,
         )
+
+    def shown_to(
+        self, identifiers: Sequence[str] | None, prefixes: Iterable[bytes]
+    ) -> Iterator[MailboxEntry]:
+        """What LIST may tell below these prefixes (in order, without overlap); None is an administrator, who sees all."""
+        for prefix in prefixes:
+            if identifiers is not None:
+                yield from self.visible(identifiers, prefix)
+                continue
+            for entry in self.walk(prefix):
+                if entry.is_active and not is_deleted(entry.name):
+                    yield entry
 
     def at_server(self, server: str) -> Iterator[MailboxEntry]:
         """All rows, active and reserved, whose location names this server, in collation order."""

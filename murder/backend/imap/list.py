@@ -22,8 +22,10 @@ from murder.wire.imap.list import (
     ListRequest,
     Return,
     Selection,
+    attributes_of,
     format_list,
     parse_list,
+    separator_entry,
 )
 from murder.wire.imap.mailbox import parse_mailbox
 from murder.wire.imap.metadata import format_metadata
@@ -51,10 +53,7 @@ def run_lsub(dialogue: BackendImap, command: Command) -> Running:
 def _tell_separator(
     dialogue: BackendImap, command: Command, reference: bytes, word: bytes
 ) -> Running:
-    """RFC 3501 §6.3.8: an empty pattern asks for the separator and the root of the reference."""
-    separator = dialogue.backend.namespace.separator
-    root, found, _ = reference.partition(separator)
-    entry = ListEntry(("\\Noselect",), separator, root + found if found else b"")
+    entry = separator_entry(reference, dialogue.backend.namespace.separator)
     dialogue.send(format_list(entry, word))
     return dialogue.conclude(command)
 
@@ -198,14 +197,6 @@ class _Answer:
         present = entries_of(self._dialogue, name)
         asked = [entry.decode("latin-1").lower() for entry in self._request.metadata_entries]
         return format_metadata(external, {entry: present.get(entry) for entry in asked})
-
-
-def attributes_of(row: ListRow, extended: bool) -> tuple[str, ...]:
-    """RFC 3348's children, and what a level that is no mailbox is called."""
-    children = "\\HasChildren" if row.has_children else "\\HasNoChildren"
-    if row.exists:
-        return (children,)
-    return ("\\NonExistent" if extended else "\\Noselect", children)
 
 
 async def _lsub(dialogue: BackendImap, command: Command, request: ListRequest) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, TypeVar
 
+from murder.model.listing import ListRow
 from murder.model.status import StatusItem
 from murder.wire.imap.status import parse_status_items
 from murder.wire.token import Scanner, astring, quoted, string
@@ -181,6 +182,20 @@ class ListEntry:
     name: bytes
     child_info: tuple[str, ...] = ()
     old_name: bytes | None = None
+
+
+def attributes_of(row: ListRow, extended: bool) -> tuple[str, ...]:
+    """RFC 3348's children, and what a level that is no mailbox is called."""
+    children = "\\HasChildren" if row.has_children else "\\HasNoChildren"
+    if row.exists:
+        return (children,)
+    return ("\\NonExistent" if extended else "\\Noselect", children)
+
+
+def separator_entry(reference: bytes, separator: bytes) -> ListEntry:
+    """RFC 3501 §6.3.8: what an empty pattern asks for, the separator and the root of the reference."""
+    root, found, _ = reference.partition(separator)
+    return ListEntry(("\\Noselect",), separator, root + found if found else b"")
 
 
 # mailbox-list = "(" [mbx-list-flags] ")" SP (DQUOTE QUOTED-CHAR DQUOTE / nil) SP mailbox [SP mbox-list-extended]
