@@ -1,34 +1,43 @@
 """LIST, LSUB, RLIST, RLSUB from the host's own list; SUBSCRIBE and UNSUBSCRIBE at the backend of the user's INBOX.
 
-RFC 3501 §6.3.6 to §6.3.9, RFC 3348, RFC 2193 §3. A LIST costs what the user can see, and asks no backend.
+RFC 3501 §6.3.6 to §6.3.9, RFC 3348, RFC 2193 §3, RFC 5258, RFC 5819, RFC 6154, RFC 8440. A plain LIST costs what the user
+can see, and asks no backend; what the list cannot tell is asked of the backends concerned, of all at once.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import heapq
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Final
 
 from murder.errors import BadSyntax, Code, Refusal
-from murder.frontend.imap.basic import home_of
+from murder.frontend.imap.beside import ask_beside
 from murder.frontend.imap.dialogue import FrontendImap
+from murder.frontend.imap.own import collect
 from murder.login.imap import Running
 from murder.model.acl import identifiers_of
-from murder.model.entry import MailboxEntry
 from murder.model.listing import ListQuery, ListRow, ListWalk
-from murder.model.name import MailboxName, collation_key, is_deleted
+from murder.model.name import MailboxName, collation_key, inbox_of
+from murder.net.relay import ImapUpstream
 from murder.wire.imap.command import Command
 from murder.wire.imap.list import (
     ListEntry,
     ListRequest,
     Return,
+    Selection,
+    attributes_of,
     format_list,
     parse_list,
     parse_list_response,
+    separator_entry,
 )
-from murder.wire.imap.response import status_line
 from murder.wire.token import Scanner
 
 PAUSE_AFTER: Final = 500  # names walked before others get their turn
-ANSWERED_HERE: Final = frozenset({Return.CHILDREN})
+NO_USES: Final = frozenset(
+    {"\\haschildren", "\\hasnochildren", "\\noselect", "\\nonexistent", "\\noinferiors"}
+    | {"\\marked", "\\unmarked", "\\subscribed", "\\remote"}
+)
 
 
 def run_rlist(dialogue: FrontendImap, command: Command) -> Running:
@@ -46,8 +55,6 @@ def run_list(dialogue: FrontendImap, command: Command) -> Running:
     request = parse_list(Scanner(command.octets, command.start))
     if request.asks_separator:
         return _tell_separator(dialogue, command, request.reference, b"LIST")
-    if request.extended and (request.selection or set(request.returns) - ANSWERED_HERE):
-        raise BadSyntax("This server has no LIST-EXTENDED")
     return _list(dialogue, command, request)
 
 
@@ -63,96 +70,191 @@ def run_lsub(dialogue: FrontendImap, command: Command) -> Running:
 def _tell_separator(
     dialogue: FrontendImap, command: Command, reference: bytes, word: bytes
 ) -> Running:
-    """RFC 3501 §6.3.8: an empty pattern asks for the separator and the root of the reference."""
-    separator = dialogue.frontend.namespace.separator
-    root, found, _ = reference.partition(separator)
-    entry = ListEntry(("\\Noselect",), separator, root + found if found else b"")
+    entry = separator_entry(reference, dialogue.frontend.namespace.separator)
     dialogue.send(format_list(entry, word))
     dialogue.send_ok(command)
     return None
 
 
-def visible(dialogue: FrontendImap, prefixes: Sequence[bytes]) -> Iterator[MailboxEntry]:
-    """What the user may see below these prefixes, in collation order."""
-    login, mailboxes = dialogue.user, dialogue.frontend.mailboxes
-    for prefix in prefixes:
-        if login.is_admin:
-            for entry in mailboxes.walk(prefix):
-                if entry.is_active and not is_deleted(entry.name):
-                    yield entry
-        else:
-            yield from mailboxes.visible(identifiers_of(login.user, login.identity.groups), prefix)
+def _query(dialogue: FrontendImap, request: ListRequest) -> ListQuery:
+    namespace = dialogue.frontend.namespace
+    return ListQuery(namespace, dialogue.user.user, request.reference, request.patterns)
+
+
+# --- LIST
 
 
 async def _list(dialogue: FrontendImap, command: Command, request: ListRequest) -> None:
-    namespace = dialogue.frontend.namespace
-    query = ListQuery(namespace, dialogue.user.user, request.reference, request.patterns)
-    walk = ListWalk(query)
-    lines: list[bytes] = []
-    for count, entry in enumerate(visible(dialogue, query.prefixes), 1):
-        lines += [_format(row, namespace.separator) for row in walk.push(entry.name)]
+    query = _query(dialogue, request)
+    answer = _Answer(dialogue, request)
+    await answer.prepare()
+    selects = bool(request.selection - {Selection.REMOTE})
+    recursive = Selection.RECURSIVEMATCH in request.selection
+    walk = ListWalk(query, levels=not selects, recursive=recursive)
+    for count, name in enumerate(answer.candidates(query), 1):
+        answer.add(walk.push(name, exists=answer.exists(name), chosen=answer.is_chosen(name)))
         if count % PAUSE_AFTER == 0:
-            dialogue.send(b"".join(lines))
-            lines.clear()
-            await dialogue.flush()
+            await answer.send()
             await asyncio.sleep(0)
-    lines += [_format(row, namespace.separator) for row in walk.end()]
-    lines.append(status_line(command.tag, b"OK", "Completed"))
-    dialogue.send(b"".join(lines))
+    answer.add(walk.end())
+    await answer.send()
+    dialogue.send_ok(command)
 
 
-def _format(row: ListRow, separator: bytes) -> bytes:
-    children = "\\HasChildren" if row.has_children else "\\HasNoChildren"
-    attributes = (children,) if row.exists else ("\\Noselect", children)
-    return format_list(ListEntry(attributes, separator, row.external))
+class _Answer:
+    """The answer to one LIST as it grows."""
+
+    def __init__(self, dialogue: FrontendImap, request: ListRequest) -> None:
+        self._dialogue = dialogue
+        self._request = request
+        self._subscribed: frozenset[MailboxName] = frozenset()
+        self._uses: dict[MailboxName, tuple[str, ...]] = {}
+        self._visible: set[MailboxName] = set()
+        self._rows: list[ListRow] = []
+
+    @property
+    def _selects_subscribed(self) -> bool:
+        return Selection.SUBSCRIBED in self._request.selection
+
+    async def prepare(self) -> None:
+        """Ask the backend of the user's INBOX what only it knows. Raises Refusal, UpstreamFailure."""
+        request = self._request
+        wants_uses = (
+            Selection.SPECIAL_USE in request.selection or Return.SPECIAL_USE in request.returns
+        )
+        wants_subscribed = self._selects_subscribed or Return.SUBSCRIBED in request.returns
+        if not (wants_uses or wants_subscribed):
+            return
+        home = await home_upstream(self._dialogue)
+        if home is None:
+            return
+        if wants_subscribed:
+            self._subscribed = frozenset(await subscriptions(self._dialogue, home))
+        if wants_uses and b"SPECIAL-USE" in home.capabilities:
+            self._uses = await _special_uses(self._dialogue, home)
+
+    def candidates(self, query: ListQuery) -> Iterator[MailboxName]:
+        """Names that may be told, in collation order: what the user sees, and with SUBSCRIBED what he subscribed to."""
+        login = self._dialogue.user
+        identifiers = identifiers_of(login.user, login.identity.groups)
+        rows = self._dialogue.frontend.mailboxes.shown_to(
+            None if login.is_admin else identifiers, query.prefixes
+        )
+        visible = (row.name for row in rows)
+        if not self._selects_subscribed:
+            return visible
+        wanted = [name for name in self._subscribed if name.startswith(query.prefixes)]
+        merged = heapq.merge(
+            self._remember(visible), sorted(wanted, key=collation_key), key=collation_key
+        )
+        return (name for name, _ in groupby(merged))
+
+    def _remember(self, names: Iterable[MailboxName]) -> Iterator[MailboxName]:
+        for name in names:
+            self._visible.add(name)
+            yield name
+
+    def exists(self, name: MailboxName) -> bool:
+        return not self._selects_subscribed or name in self._visible
+
+    def is_chosen(self, name: MailboxName) -> bool:
+        """Whether the mailbox fulfils the selection options."""
+        if Selection.SPECIAL_USE in self._request.selection and name not in self._uses:
+            return False
+        return not self._selects_subscribed or name in self._subscribed
+
+    def add(self, rows: Iterable[ListRow]) -> None:
+        self._rows += rows
+
+    async def send(self) -> None:
+        """Send what has come together, and behind it what RETURN asks of its backends."""
+        rows, self._rows = self._rows, []
+        dialogue = self._dialogue
+        dialogue.send(b"".join(map(self._line, rows)))
+        await dialogue.flush()
+        if self._request.returns & {Return.STATUS, Return.MYRIGHTS, Return.METADATA}:
+            names = [row.name for row in rows if row.exists and row.name is not None]
+            await ask_beside(dialogue, self._request, names)
+
+    def _line(self, row: ListRow) -> bytes:
+        request = self._request
+        attributes = attributes_of(row, request.extended)
+        if row.name in self._subscribed:
+            attributes = (*attributes, "\\Subscribed")
+        if row.name is not None and row.exists:
+            attributes += self._uses.get(row.name, ())
+        recursive = Selection.RECURSIVEMATCH in request.selection
+        child_info = ("SUBSCRIBED",) if recursive and row.chosen_below else ()
+        separator = self._dialogue.frontend.namespace.separator
+        return format_list(ListEntry(attributes, separator, row.external, child_info))
+
+
+# --- what the backend of the user's INBOX knows
+
+
+async def home_upstream(dialogue: FrontendImap) -> ImapUpstream | None:
+    """The backend of the user's INBOX; None if he has none. Raises UpstreamFailure."""
+    try:
+        entry = await dialogue.find(inbox_of(dialogue.user.user))
+    except Refusal:
+        return None
+    return await dialogue.upstream(entry.server)
+
+
+async def subscriptions(dialogue: FrontendImap, home: ImapUpstream) -> list[MailboxName]:
+    """All that the user has subscribed to, existing or not. Raises Refusal, UpstreamFailure."""
+    names = []
+    for line in await collect(dialogue, home, b'LSUB "" "*"', b"LSUB"):
+        entry = parse_list_response(Scanner(line, 6))
+        if "\\noselect" not in {attribute.lower() for attribute in entry.attributes}:
+            names.append(dialogue.name_of(entry.name))
+    return names
+
+
+async def _special_uses(
+    dialogue: FrontendImap, home: ImapUpstream
+) -> dict[MailboxName, tuple[str, ...]]:
+    """RFC 6154: of the user's own mailboxes."""
+    uses = {}
+    for line in await collect(dialogue, home, b'LIST (SPECIAL-USE) "" "*"', b"LIST"):
+        entry = parse_list_response(Scanner(line, 6))
+        found = tuple(one for one in entry.attributes if one.lower() not in NO_USES)
+        if found:
+            uses[dialogue.name_of(entry.name)] = found
+    return uses
+
+
+# --- LSUB, SUBSCRIBE
 
 
 async def _lsub(dialogue: FrontendImap, command: Command, request: ListRequest) -> None:
     """Subscriptions are with the user's INBOX; what no longer exists anywhere is left out."""
-    home = home_of(dialogue)
-    if home is None:
-        dialogue.send_ok(command)
-        return
-    names = await _subscribed(dialogue, home)
-    namespace = dialogue.frontend.namespace
-    query = ListQuery(namespace, dialogue.user.user, request.reference, request.patterns)
-    known = [name for name in names if dialogue.frontend.locator.known(name) is not None]
+    query = _query(dialogue, request)
+    home = await home_upstream(dialogue)
+    names = await subscriptions(dialogue, home) if home else []
+    known = {name for name in names if dialogue.frontend.locator.known(name) is not None}
+    separator = dialogue.frontend.namespace.separator
     lines = [
         format_list(
-            ListEntry(() if row.chosen else ("\\Noselect",), namespace.separator, row.external),
-            b"LSUB",
+            ListEntry(() if row.chosen else ("\\Noselect",), separator, row.external), b"LSUB"
         )
         for row in ListWalk(query).rows(sorted(known, key=collation_key))
     ]
-    dialogue.send(b"".join(lines) + status_line(command.tag, b"OK", "Completed"))
-
-
-async def _subscribed(dialogue: FrontendImap, home: str) -> list[MailboxName]:
-    upstream = await dialogue.upstream(home)
-    reply = await upstream.ask(b'LSUB "" "*"')
-    if not reply.is_ok:
-        raise Refusal(Code.UNAVAILABLE, f"The backend of your INBOX says: {reply.text}")
-    names = []
-    for line in reply.untagged:
-        if line[:7].upper() == b"* LSUB ":
-            entry = parse_list_response(Scanner(line, 6))
-            if "\\noselect" not in {attribute.lower() for attribute in entry.attributes}:
-                names.append(dialogue.name_of(entry.name))
-    return names
+    dialogue.send(b"".join(lines))
+    dialogue.send_ok(command)
 
 
 def run_subscribe(dialogue: FrontendImap, command: Command) -> Running:
+    """SUBSCRIBE and UNSUBSCRIBE."""
     scanner = Scanner(command.octets, command.start)
     scanner.space()
-    return _subscribe(dialogue, command, scanner.astring())
+    return _subscribe(dialogue, command, dialogue.name_of(scanner.astring()))
 
 
-async def _subscribe(dialogue: FrontendImap, command: Command, external: bytes) -> None:
+async def _subscribe(dialogue: FrontendImap, command: Command, name: MailboxName) -> None:
     if command.name == b"SUBSCRIBE":
-        await dialogue.find(dialogue.name_of(external))
-    home = home_of(dialogue)
+        await dialogue.find(name)
+    home = await home_upstream(dialogue)
     if home is None:
-        raise Refusal(
-            Code.NONEXISTENT, "You have no INBOX, so there is nowhere to keep subscriptions"
-        )
-    await dialogue.relay_at(home, command)
+        raise Refusal(Code.NONEXISTENT, "You have no INBOX, and so nowhere to keep subscriptions")
+    await dialogue.relay_at(home.server, command)
