@@ -164,3 +164,72 @@ def test_a_deleted_mailbox_is_selected_no_longer(demo: Demo, number: int) -> Non
         assert client.delete("INBOX/a/b")[0] == "OK"
         with pytest.raises(imaplib.IMAP4.error, match="selected"):
             client.fetch("1", "(FLAGS)")
+
+
+def told(client: imaplib.IMAP4, *words: str) -> list[str]:
+    """All untagged LIST, LSUB, STATUS and MYRIGHTS lines that a command brings, in their order by kind."""
+    typ, answer = client._simple_command(*words)
+    assert typ == "OK", answer
+    return [
+        f"{kind} {line.decode()}"
+        for kind in ("LIST", "LSUB", "STATUS", "MYRIGHTS")
+        for line in client.untagged_responses.pop(kind, [])
+        if isinstance(line, bytes)
+    ]
+
+
+def test_subscriptions_are_with_the_inbox_and_reach_all_backends(demo: Demo, number: int) -> None:
+    with shared_elsewhere(demo, number, "lrs") as (client, shared):
+        assert client.create("INBOX/a")[0] == client.create("INBOX/gone")[0] == "OK"
+        for name in ("INBOX/a", "INBOX/gone", shared):
+            assert client.subscribe(name)[0] == "OK"
+        assert client.subscribe("INBOX/none")[0] == "NO"
+        assert client.select("INBOX/a")[0] == "OK"
+        assert client.delete("INBOX/gone")[0] == "OK"
+        wanted = ['LSUB () "/" INBOX/a', f'LSUB () "/" {shared}']
+        assert told(client, "LSUB", '""', "*") == wanted
+        assert told(client, "LSUB", '""', "INBOX/%") == wanted[:1]
+        listed = told(client, "LIST", "(SUBSCRIBED)", '""', '("INBOX/*" "user/*")')
+        assert listed == [
+            'LIST (\\HasNoChildren \\Subscribed) "/" INBOX/a',
+            'LIST (\\NonExistent \\HasNoChildren \\Subscribed) "/" INBOX/gone',
+            f'LIST (\\HasNoChildren \\Subscribed) "/" {shared}',
+        ]
+        assert client.unsubscribe("INBOX/gone")[0] == client.unsubscribe(shared)[0] == "OK"
+        assert told(client, "LSUB", '""', "*") == wanted[:1]
+        assert told(client, "LSUB", '""', "%") == ['LSUB (\\Noselect) "/" INBOX']
+
+
+def test_a_list_with_status_asks_every_backend(demo: Demo, number: int) -> None:
+    with shared_elsewhere(demo, number, "lrsi") as (client, shared):
+        client.append(shared, "", "", message("one"))
+        names, returns = f"(INBOX {shared})", "(STATUS (MESSAGES) MYRIGHTS)"
+        listed = told(client, "LIST", '""', names, "RETURN", returns)
+        assert [line.rsplit(" ", 1)[1] for line in listed[:2]] == ["INBOX", shared]
+        assert sorted(listed[2:]) == [
+            "MYRIGHTS INBOX lrswipkxtecdan",
+            f"MYRIGHTS {shared} lrsi",
+            "STATUS INBOX (MESSAGES 0)",
+            f"STATUS {shared} (MESSAGES 1)",
+        ]
+
+
+def test_frontend_and_backend_list_the_same(demo: Demo, number: int) -> None:
+    home = demo.home(number)
+    patterns = ["*", "%", "INBOX", "INBOX/%", "inbox/*", "INBOX/a/%", "user/%", "none/*", ""]
+    with (
+        demo.imap(demo.frontend, demo.user(number)) as front,
+        demo.imap(home, demo.user(number)) as back,
+    ):
+        for name in ("INBOX/a/b/c", "INBOX/a", "INBOX/&AOQ-"):
+            assert front.create(name)[0] == "OK"
+        for pattern in patterns:
+            words = ("LIST", '""', f'"{pattern}"')
+            assert told(front, *words) == told(back, *words)
+        assert front._simple_command("CREATE", "INBOX/Sent", "(USE (\\Sent))")[0] == "OK"
+        for more in (
+            ('""', "*", "RETURN", "(SPECIAL-USE CHILDREN SUBSCRIBED)"),
+            ("(SPECIAL-USE)", '""', "*"),
+            ("(RECURSIVEMATCH SUBSCRIBED)", '""', "%"),
+        ):
+            assert told(front, "LIST", *more) == told(back, "LIST", *more)
