@@ -44,6 +44,7 @@ EVENTS: Final = frozenset(
         "mailbox.adopted",
         "mailbox.conflict",
         "mailbox.missing",
+        "mailbox.not_created",
         "mailbox.quarantined",
         "master.back",
         "master.unreachable",

@@ -20,6 +20,7 @@ from murder.mupdate.ledger import Ledger
 from murder.mupdate.mboxlist import mark_synchronised
 
 PAUSE_AFTER: Final = 200  # rows compared before others get their turn
+LOOK_EVERY_S: Final = 0.5  # whether the master is still there
 COMPARE_EVERY_S: Final = 3600.0  # also where no connection was lost
 
 
@@ -27,6 +28,9 @@ class WholeMaster(Master, Protocol):
     """The master as a comparison needs it."""
 
     connections: int  # how often it has been connected to
+
+    @property
+    def is_connected(self) -> bool: ...
 
     async def find(self, name: bytes) -> MailboxEntry | None: ...
 
@@ -156,6 +160,13 @@ class Comparer:
                 conflicts=len(done.conflicts),
             )
 
+    async def _pause(self, pause_s: float) -> None:
+        """Until the next ping; shorter where the connection is lost meanwhile."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + pause_s
+        while self._master.is_connected and (left := end - loop.time()) > 0:
+            await asyncio.sleep(min(LOOK_EVERY_S, left))
+
     async def keep(
         self,
         *,
@@ -181,7 +192,7 @@ class Comparer:
                 if is_down:
                     self._log.info("master.back")
                 pause, is_down = retry_min_s, False
-                await asyncio.sleep(ping_interval_s)
+                await self._pause(ping_interval_s)
             except (UpstreamFailure, Refusal) as failure:
                 connection = -1
                 if not is_down:

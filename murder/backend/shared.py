@@ -10,8 +10,10 @@ from murder.backend.mailboxes import Mailboxes
 from murder.backend.quota import Quotas
 from murder.backend.updates import Tracker
 from murder.config import BackendConfig
+from murder.errors import Refusal, UpstreamFailure
+from murder.log import logger
 from murder.login.gate import Gate, Login
-from murder.model.name import Namespace, inbox_of
+from murder.model.name import Namespace, display, inbox_of
 from murder.net.connection import Connection
 
 
@@ -49,5 +51,11 @@ class Backend:
         if not self.config.create_inbox or login.is_admin:
             return
         name = inbox_of(login.user)
-        if self.mailboxes.list.find(name) is None:
+        if self.mailboxes.list.find(name) is not None:
+            return
+        try:
             await self.announcer.create(name, self.mailboxes.default_acl(name))
+        except (Refusal, UpstreamFailure) as error:  # it lives elsewhere, or the master is away
+            logger(role="backend").info(
+                "mailbox.not_created", mailbox=display(name), problem=str(error)
+            )

@@ -90,6 +90,11 @@ class MasterClient:
         """A round trip. Raises UpstreamFailure."""
         self._check((await self._command(Verb.NOOP))[1])
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the last connection still stands."""
+        return self._link is not None and not self._link.is_lost
+
     async def close(self) -> None:
         self._closed = True
         if self._link is not None and not self._link.is_lost:

@@ -116,5 +116,5 @@ async def running_backend(
         yield Running(role, backend, sock.getsockname())
     finally:
         listener.stop_accepting()
-        listener.abort()
         await role.stop()
+        listener.abort()

@@ -126,7 +126,7 @@ async def find(dialogue: BackendImap, request: SearchRequest) -> Found:
     if flags and isinstance(view.mailbox, FindsByFlag):
         key = rest
         for flag, present in flags:
-            uids = await marked(view.mailbox, flag, uids, present=present)  # type: ignore[arg-type]
+            uids = await marked(view.mailbox, flag, uids, present=present)  # type: ignore[arg-type] # UIDs
     found = Found()
     if is_bounds_only(key):
         found.uids = array("I", uids)
