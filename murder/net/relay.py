@@ -247,6 +247,7 @@ class ImapUpstream:
         except BaseException:
             if not own.future.done():
                 own.future.cancel()
+                self._end(UpstreamKind.LOST, "a command was left unfinished")
                 self.connection.abort()
             raise
         finally:

@@ -233,3 +233,30 @@ def test_frontend_and_backend_list_the_same(demo: Demo, number: int) -> None:
             ("(RECURSIVEMATCH SUBSCRIBED)", '""', "%"),
         ):
             assert told(front, "LIST", *more) == told(back, "LIST", *more)
+
+
+def test_what_fails_half_way_is_taken_back(demo: Demo, number: int) -> None:
+    """More messages than one MULTIAPPEND of ours takes, into a quota that the second one exceeds."""
+    other = next(n for n in range(number + 1, 60) if demo.home(n) != demo.home(number))
+    with shared_elsewhere(demo, number, "lrswipte") as (client, shared):
+        client.append(shared, "", "", message("before"))
+        with demo.imap(demo.home(other), "admin") as admin:
+            root = shared.rpartition("/")[0]
+            assert admin.setquota(root, "(MESSAGE 510)")[0] == "OK"
+            octets = b"Subject: x\r\n\r\n"
+            client.send(b"M APPEND INBOX" + 515 * (b" {%d+}\r\n" % len(octets) + octets) + b"\r\n")
+            assert client.readline()[:18] == b"M OK [APPENDUID 17"
+            client.select("INBOX")
+            typ, answer = client.uid("MOVE", "1:515", shared)
+            present = int(client.status(shared, "(MESSAGES)")[1][0].split()[-1].rstrip(b")"))
+            assert admin.setquota(root, "()")[0] == "OK"
+        assert (typ, answer[0][:11], present) == ("NO", b"[OVERQUOTA]", 1)
+        assert client.search(None, "ALL")[1][0].split()[-1] == b"515"
+
+
+def test_a_message_too_large_behind_another_leaves_nothing(demo: Demo, number: int) -> None:
+    octets = message("first", "x" * 20_000)
+    with demo.imap(demo.frontend, demo.user(number)) as client:
+        client.send(b"M APPEND INBOX {%d+}\r\n" % len(octets) + octets + b" {999999999}\r\n")
+        assert client.readline()[:13] == b"M NO [TOOBIG]"
+        assert client.status("INBOX", "(MESSAGES)")[1] == [b"INBOX (MESSAGES 0)"]
