@@ -147,8 +147,3 @@ class Arrival:
         if self._incoming is not None:
             self._incoming.close()
             self._incoming = None
-
-
-def serve_lmtp(connection: Connection, service: LineService, backend: Backend) -> BackendLmtp:
-    """The service of the `lmtp` listeners."""
-    return BackendLmtp(connection, service, backend)

@@ -14,7 +14,9 @@ from murder.backend.annotations import Annotations
 from murder.backend.announce import Announcer
 from murder.backend.bus import Bus
 from murder.backend.imap.table import serve_imap
+from murder.backend.lmtp import BackendLmtp
 from murder.backend.mailboxes import Mailboxes
+from murder.backend.pop3 import BackendPop3
 from murder.backend.quota import Quotas
 from murder.backend.resync import Comparer
 from murder.backend.shared import Backend
@@ -24,6 +26,7 @@ from murder.errors import Code, Refusal
 from murder.log import logger
 from murder.login.gate import Gate
 from murder.login.imap import ImapService
+from murder.login.line import LineService
 from murder.model.entry import EntryState, Location, MailboxEntry
 from murder.model.name import display
 from murder.mupdate.change import Change, PutEntry
@@ -39,6 +42,7 @@ from murder.wire.imap.metadata import refuse_too_many, refuse_value_too_big
 ROLE: Final = "backend"
 QUIET_POLL_S: Final = 0.02
 BUS_FOLDER: Final = "bus"
+LOCKS_FOLDER: Final = "pop3"
 
 
 class MakesParts(Protocol):
@@ -97,6 +101,7 @@ class BackendRole:
                 mailbox_list, self._ledger, refuse_value_too_big, refuse_too_many
             ),
             quotas=Quotas(mailbox_list, self._ledger, store),
+            domains=config.namespace.domains,
             master_url=f"mupdate://{config.mupdate.master.host}/" if config.mupdate.master else "",
         )
         self._services = self._make_services(self.backend)
@@ -124,7 +129,15 @@ class BackendRole:
             tls=listening_context(config.tls, public=False),
             max_failures=config.auth.max_failures,
         )
-        return {"imap": lambda connection: serve_imap(connection, imap, backend)}
+        lines = LineService(
+            imap.role, imap.server_name, imap.gate, imap.limits, imap.tls, imap.max_failures
+        )
+        locks = config.node.data / ROLE / LOCKS_FOLDER
+        return {
+            "imap": lambda connection: serve_imap(connection, imap, backend),
+            "lmtp": lambda connection: BackendLmtp(connection, lines, backend),
+            "pop3": lambda connection: BackendPop3(connection, lines, backend, locks),
+        }
 
     def services(self) -> Mapping[str, Service]:
         return self._services

@@ -12,11 +12,14 @@ from murder.api.auth import AuthBackend
 from murder.config import Config
 from murder.errors import Refusal
 from murder.frontend.imap.table import serve_imap
+from murder.frontend.lmtp import FrontendLmtp
 from murder.frontend.locate import Locator, Ping
+from murder.frontend.pop3 import FrontendPop3
 from murder.frontend.shared import Frontend, Policies
 from murder.log import logger
 from murder.login.gate import Gate
 from murder.login.imap import ImapService
+from murder.login.line import LineService
 from murder.mupdate.following import ReplicaService, list_path, socket_path
 from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.ping import PingClient
@@ -109,7 +112,19 @@ class FrontendRole:
             tls=listening_context(config.tls, public=True),
             max_failures=config.auth.max_failures,
         )
-        return {"imap": lambda connection: serve_imap(connection, imap, frontend)}
+        lines = LineService(
+            role=ROLE,
+            server_name=config.node.name,
+            gate=frontend.gate,
+            limits=config.frontend,
+            tls=imap.tls,
+            max_failures=config.auth.max_failures,
+        )
+        return {
+            "imap": lambda connection: serve_imap(connection, imap, frontend),
+            "lmtp": lambda connection: FrontendLmtp(connection, lines, frontend),
+            "pop3": lambda connection: FrontendPop3(connection, lines, frontend),
+        }
 
     def services(self) -> Mapping[str, Service]:
         return self._services

@@ -83,6 +83,7 @@ class ImapDialogue(Dialogue):
             limits.max_line_bytes, limits.max_literal_bytes, limits.max_message_bytes
         )
         super().__init__(connection, session, limits.login_timeout_s)
+        self.activity_counts = False
         self.service = service
         self.login: Login | None = None
         self.client_id: dict[str, str] = {}
@@ -277,6 +278,7 @@ class ImapDialogue(Dialogue):
                 self.login = None
                 self.session.state = State.NOT_AUTHENTICATED
         self.idle_timeout_s = self.service.limits.idle_timeout_s
+        self.activity_counts = True
         self._log = self.log.bind(user=login.user)
         self.log.info(
             "login.succeeded",

@@ -1,0 +1,134 @@
+"""A frontend's connection to a backend's POP3 or LMTP: replies line by line, then (POP3) octets as they come.
+
+Every wait has the frontend's `upstream_timeout_s`. Raises UpstreamFailure throughout.
+"""
+
+import asyncio
+import base64
+from collections.abc import Callable
+from typing import Final
+
+from murder.errors import UpstreamFailure, UpstreamKind
+from murder.net.connection import Connection
+from murder.net.upstream import Address, Kind, Upstreams
+from murder.session.sasl import plain_response
+
+MAX_HELD_OCTETS: Final = 256 * 1024  # of replies that nobody has asked for yet
+
+
+class LineUpstream:
+    """See the module. `pipe`, once set, gets all octets; `gone` is called at the end of the connection."""
+
+    def __init__(self, address: Address, timeout_s: float) -> None:
+        self.address = address
+        self.server = address.server
+        self.connection: Connection
+        self.is_lost = False
+        self.pipe: Callable[[bytes], None] | None = None
+        self.gone: Callable[[], None] | None = None
+        self.drained: Callable[[], None] | None = None
+        self._timeout_s = timeout_s
+        self._held = bytearray()
+        self._waiter: asyncio.Future[None] | None = None
+
+    # --- Receiver
+
+    def begin(self) -> None:
+        pass
+
+    def received(self, data: memoryview) -> None:
+        if self.pipe is not None:
+            self.pipe(bytes(data))
+            return
+        self._held += data
+        if len(self._held) > MAX_HELD_OCTETS:
+            self.connection.abort()
+        self._wake()
+
+    def writable(self) -> None:
+        if self.drained is not None:
+            self.drained()
+
+    def lost(self, error: Exception | None) -> None:
+        self.is_lost = True
+        self._wake()
+        if self.gone is not None:
+            self.gone()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # --- lines
+
+    def failure(self, kind: UpstreamKind, text: str) -> UpstreamFailure:
+        return UpstreamFailure(kind, self.server, text)
+
+    async def line(self) -> bytes:
+        """The next reply line, without its end."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                while b"\n" not in self._held:
+                    if self.is_lost:
+                        raise self.failure(UpstreamKind.LOST, "it closed the connection")
+                    self._waiter = asyncio.get_running_loop().create_future()
+                    await self._waiter
+        except TimeoutError:
+            self.connection.abort()
+            text = f"no answer in {self._timeout_s:g} s"
+            raise self.failure(UpstreamKind.TIMEOUT, text) from None
+        finally:
+            self._waiter = None
+        line, _, rest = self._held.partition(b"\n")
+        self._held = bytearray(rest)
+        return bytes(line.removesuffix(b"\r"))
+
+    async def replies(self) -> list[bytes]:
+        """The lines of one SMTP-like reply, `250-` to `250 `."""
+        lines = [await self.line()]
+        while lines[-1][3:4] == b"-":
+            lines.append(await self.line())
+            if len(lines) > 100:
+                raise self.failure(UpstreamKind.PROTOCOL, "an endless reply")
+        return lines
+
+    def send(self, octets: bytes) -> None:
+        self.connection.write(octets)
+
+    async def drain(self) -> None:
+        try:
+            await self.connection.drain(self._timeout_s)
+        except ConnectionError as error:
+            raise self.failure(UpstreamKind.TIMEOUT, str(error)) from error
+
+    def take_rest(self) -> bytes:
+        rest, self._held = bytes(self._held), bytearray()
+        return rest
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+async def open_lines(
+    upstreams: Upstreams, server: str, kind: Kind, timeout_s: float
+) -> LineUpstream:
+    """Connect; the greeting is not read yet."""
+    address = upstreams.address(server, kind)
+    if kind == "lmtp" and address.tls == "implicit":
+        raise UpstreamFailure(UpstreamKind.TLS, server, "LMTP has no implicit TLS: set starttls")
+    upstream = LineUpstream(address, timeout_s)
+
+    def receiver(connection: Connection) -> LineUpstream:
+        upstream.connection = connection
+        return upstream
+
+    await upstreams.open_connection(address, receiver)
+    return upstream
+
+
+def sasl_response(address: Address, user: str) -> tuple[bytes, bytes]:
+    """Mechanism and initial response (base64) by which this node speaks for a user ("": for itself)."""
+    if address.auth == "external":
+        return b"EXTERNAL", base64.b64encode(user.encode()) or b"="
+    secret = plain_response(user, address.proxy_user, address.proxy_password.encode())
+    return b"PLAIN", base64.b64encode(secret)

@@ -1,0 +1,137 @@
+"""POP3 at a frontend: log the user in, find his INBOX, then relay octets both ways (RFC 1939).
+
+Nothing is read of what passes. A client that goes without QUIT takes the backend's connection with it, and so deletes
+nothing.
+"""
+
+import base64
+
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.frontend.lines import LineUpstream, open_lines, sasl_response
+from murder.frontend.shared import Frontend
+from murder.login.gate import Login
+from murder.login.imap import Running
+from murder.login.line import LineService
+from murder.login.pop3 import Pop3Dialogue
+from murder.model.name import inbox_of
+from murder.net.connection import Connection
+from murder.session.sasl import plain_response
+from murder.wire.pop3 import ok
+
+
+class FrontendPop3(Pop3Dialogue):
+    """See the module."""
+
+    def __init__(self, connection: Connection, service: LineService, frontend: Frontend) -> None:
+        super().__init__(connection, service)
+        self.frontend = frontend
+        self._upstream: LineUpstream | None = None
+        self._is_pipe = False
+        frontend.sessions.add(self)
+
+    # --- login
+
+    async def open_maildrop(self, login: Login) -> bytes:
+        """Become a pipe to the user's backend; its word on the maildrop is ours."""
+        try:
+            entry = await self.frontend.locator.find(inbox_of(login.user))
+        except Refusal as refusal:
+            raise Refusal(Code.NONEXISTENT, "You have no mailbox here") from refusal
+        upstream = await open_lines(
+            self.frontend.upstreams, entry.server, "pop3", self.frontend.config.upstream_timeout_s
+        )
+        try:
+            answer = await self._enter_upstream(upstream, login)
+        except BaseException:
+            upstream.connection.abort()
+            raise
+        if not answer.startswith(b"+OK"):
+            upstream.close()
+            return answer + b"\r\n"
+        self.frontend.upstreams.worked(entry.server)
+        self._upstream = upstream
+        self.loop.call_soon(self._become_pipe)
+        return ok("Logged in")
+
+    async def _enter_upstream(self, upstream: LineUpstream, login: Login) -> bytes:
+        """Greeting, TLS, AUTH as the user; the last answer. Raises UpstreamFailure."""
+        if not (await upstream.line()).startswith(b"+OK"):
+            raise upstream.failure(UpstreamKind.PROTOCOL, "it greets with an error")
+        address = upstream.address
+        if address.tls == "starttls":
+            upstream.send(b"STLS\r\n")
+            if not (await upstream.line()).startswith(b"+OK"):
+                raise upstream.failure(UpstreamKind.TLS, "it refuses STLS")
+            await self.frontend.upstreams.starttls(upstream.connection, address)
+        if login.is_admin and login.password is not None:
+            secret = plain_response("", login.user, login.password)
+            mechanism, response = b"PLAIN", base64.b64encode(secret)
+        else:
+            mechanism, response = sasl_response(address, login.user)
+        upstream.send(b"AUTH " + mechanism + b" " + response + b"\r\n")
+        answer = await upstream.line()
+        if not answer.startswith(b"+OK") and b"[AUTH]" in answer:
+            raise upstream.failure(UpstreamKind.AUTH, answer.decode("utf-8", "replace"))
+        return answer
+
+    # --- the pipe
+
+    def _become_pipe(self) -> None:
+        upstream = self._upstream
+        if upstream is None or self.connection.is_lost or upstream.is_lost:
+            self._upstream_gone()
+            return
+        self._is_pipe = True
+        upstream.pipe = self._to_client
+        upstream.gone = self._upstream_gone
+        upstream.drained = self.connection.resume_reading
+        early = upstream.take_rest()
+        if early:
+            self._to_client(early)
+        waiting = self.session.take_rest()
+        if waiting:
+            self._to_backend(waiting)
+        self.connection.resume_reading()
+
+    def received(self, data: memoryview) -> None:
+        if self._is_pipe:
+            self.active_at = self.loop.time()
+            self._to_backend(bytes(data))
+        else:
+            super().received(data)
+
+    def may_proceed(self) -> bool:
+        return self._upstream is None
+
+    def _to_backend(self, octets: bytes) -> None:
+        upstream = self._upstream
+        if upstream is None or upstream.is_lost:
+            return
+        upstream.send(octets)
+        if upstream.connection.writing_paused:
+            self.connection.pause_reading()
+
+    def _to_client(self, octets: bytes) -> None:
+        self.active_at = self.loop.time()
+        self.send(octets)
+        if self.connection.writing_paused and self._upstream is not None:
+            self._upstream.connection.pause_reading()
+
+    def writable(self) -> None:
+        if self._upstream is not None:
+            self._upstream.connection.resume_reading()
+
+    def _upstream_gone(self) -> None:
+        self.close()
+
+    def transact(self, keyword: bytes, arguments: bytes) -> Running:
+        raise UpstreamFailure(UpstreamKind.LOST, self.service.server_name, "the backend has gone")
+
+    def is_quiet(self) -> bool:
+        return not self._is_pipe and super().is_quiet()
+
+    def ended(self) -> None:
+        self.frontend.sessions.discard(self)
+        if self._upstream is not None:
+            self._upstream.gone = None
+            self._upstream.connection.abort()

@@ -1,0 +1,360 @@
+"""LMTP (RFC 2033) as far as frontend and backend share it: everything but where a recipient is and where a message goes.
+
+A role gives `receive` for each recipient, and a `Delivery` that takes the message and answers for each of them. With
+STARTTLS, AUTH, PIPELINING, SIZE, 8BITMIME, SMTPUTF8, CHUNKING and ENHANCEDSTATUSCODES.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+from murder.config.value import contains
+from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
+from murder.login.imap import Running
+from murder.login.line import LineDialogue, LineService
+from murder.model.name import MailboxName, Namespace, inbox_of
+from murder.net.connection import Connection
+from murder.session.lines import Text
+from murder.wire import mutf7
+from murder.wire.lmtp import (
+    Envelope,
+    Recipient,
+    clean,
+    parse_bdat,
+    parse_envelope,
+    reply,
+)
+
+SKIPPED_FACTOR: Final = 4  # of a message that is too large, so much more is read before we hang up
+TOO_BIG: Final = (552, "5.3.4", "The message is larger than this server takes")
+STATUS: Final = {  # what a refusal of the store or the list is in LMTP
+    Code.OVER_QUOTA: (452, "4.2.2"),
+    Code.NONEXISTENT: (550, "5.1.1"),
+    Code.NO_PERMISSION: (550, "5.7.1"),
+    Code.TOO_BIG: (552, "5.3.4"),
+    Code.LIMIT: (452, "4.5.3"),
+    Code.CANNOT: (550, "5.1.1"),
+    Code.AUTHENTICATION_FAILED: (535, "5.7.8"),
+    Code.AUTHORIZATION_FAILED: (535, "5.7.8"),
+    Code.PRIVACY_REQUIRED: (538, "5.7.11"),
+}
+
+
+class Delivery(Protocol):
+    """One message on its way to its recipients. Nothing here raises for a server or a disk that fails: that is said by
+    `finish`, for each recipient in the order they were accepted."""
+
+    async def write(self, octets: bytes) -> None: ...
+
+    async def finish(self) -> Sequence[bytes]: ...
+
+    def abandon(self) -> None:
+        """The message will not be complete: nobody may get it. Also called, without effect, behind `finish`."""
+        ...
+
+
+class LmtpDialogue(LineDialogue):
+    """An LMTP connection."""
+
+    PROTOCOL = "lmtp"
+
+    def __init__(self, connection: Connection, service: LineService) -> None:
+        super().__init__(connection, service)
+        self.peer_name = b""  # as given with LHLO
+        self.envelope: Envelope | None = None
+        self.recipients = 0
+        self.delivery: Delivery | None = None  # between the chunks of BDAT
+        self._octets = 0
+        if self.may_deliver:
+            self.idle_timeout_s = service.limits.idle_timeout_s
+
+    # --- what a role gives
+
+    async def receive(self, given: Envelope) -> bytes:
+        """A recipient: the reply. One that begins with 2 has accepted it. Raises Refusal, UpstreamFailure."""
+        raise NotImplementedError
+
+    async def begin_delivery(self) -> Delivery:
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """The transaction is over."""
+
+    # --- greeting, errors, the end
+
+    @property
+    def may_deliver(self) -> bool:
+        """A trusted network, a node of the murder, or somebody entitled who has logged in."""
+        service, login = self.service, self.login
+        if contains(service.limits.lmtp_trusted, self.connection.peer):
+            return True
+        if service.gate.is_proxy(self.connection):
+            return True
+        return login is not None and (login.is_admin or login.user in service.gate.proxies)
+
+    def greet(self) -> None:
+        self.send(reply(220, "", f"{self.service.server_name} LMTP murder ready"))
+
+    def say_wrong(self, text: str, *, closing: bool) -> None:
+        self.send(reply(421, "4.7.0", text) if closing else reply(501, "5.5.2", text))
+
+    def challenge(self, octets: bytes) -> bytes:
+        return b"334 " + octets + b"\r\n"
+
+    def timed_out(self) -> None:
+        self.send(reply(421, "4.4.2", "Idle for too long"))
+        self.close()
+
+    def say_bye(self, text: str) -> None:
+        self.send(reply(421, "4.3.2", text))
+        self.close()
+
+    def is_quiet(self) -> bool:
+        return super().is_quiet() and self.delivery is None
+
+    def failed(self, event: Any, error: Exception) -> None:
+        match error:
+            case BadSyntax():
+                self.malformed(error)
+            case TimeoutError():
+                self.timed_out()
+            case _:
+                self.send(self.reply_for(error))
+
+    def reply_for(self, error: BaseException) -> bytes:
+        """The one place where an exception becomes an LMTP reply."""
+        match error:
+            case Refusal():
+                code, enhanced = STATUS.get(error.code, (451, "4.3.0"))
+                return reply(code, enhanced, error.text)
+            case UpstreamFailure():
+                self.log.warning(
+                    "upstream.failed",
+                    backend=error.server,
+                    kind=error.kind.value,
+                    problem=error.text,
+                )
+                return reply(451, "4.4.3", f"{error.server} cannot be asked now, try again later")
+        self.log.error("command.crashed", exc_info=error)
+        return reply(451, "4.3.0", "Internal error, try again later")
+
+    def ended(self) -> None:
+        self._reset()
+
+    # --- commands
+
+    def run(self, line: bytes) -> Running:
+        verb, _, arguments = line.partition(b" ")
+        match verb.upper():
+            case b"LHLO":
+                return self._lhlo(arguments)
+            case b"MAIL":
+                return self._mail(arguments)
+            case b"RCPT":
+                return self._rcpt(arguments)
+            case b"DATA":
+                return self._data()
+            case b"BDAT":
+                return self._bdat(*parse_bdat(arguments))
+            case b"RSET":
+                self._reset()
+                self.send(reply(250, "2.0.0", "Ok"))
+            case b"NOOP":
+                self.send(reply(250, "2.0.0", "Ok"))
+            case b"QUIT":
+                self.send(reply(221, "2.0.0", "Goodbye"))
+                self.close()
+            case b"STARTTLS":
+                return self._starttls()
+            case b"AUTH":
+                return self._auth(arguments)
+            case b"VRFY" | b"EXPN":
+                self.send(reply(252, "2.5.0", "Send some mail, that will tell"))
+            case b"HELO" | b"EHLO":
+                self.send(reply(500, "5.5.1", "This is LMTP: say LHLO"))
+            case _:
+                raise BadSyntax(f"{clean(verb[:40].decode('ascii', 'replace'))} is no command")
+        self.understood()
+        return None
+
+    def _lhlo(self, arguments: bytes) -> Running:
+        name = arguments.strip()
+        if not name:
+            raise BadSyntax("LHLO takes a name")
+        self._reset()
+        self.peer_name = name[:255]
+        words = ["PIPELINING", f"SIZE {self.service.limits.max_message_bytes}", "8BITMIME"]
+        words += ["SMTPUTF8", "CHUNKING", "ENHANCEDSTATUSCODES"]
+        if self.may_start_tls:
+            words.append("STARTTLS")
+        mechanisms = self.service.gate.mechanisms(self.connection)
+        if mechanisms and self.login is None:
+            words.append("AUTH " + " ".join(mechanisms))
+        suppressed = {word.upper() for word in self.service.limits.suppress_capabilities}
+        kept = [word for word in words if word.partition(" ")[0] not in suppressed]
+        self.send(reply(250, "", self.service.server_name, *kept))
+        self.understood()
+        return None
+
+    def _starttls(self) -> Running:
+        if not self.may_start_tls:
+            self.send(reply(502, "5.5.1", "No TLS here, or it is active already"))
+            return None
+        self._reset()
+        self.peer_name = b""  # RFC 3207 §4.2: forget what was said before
+        return self.switch_to_tls(reply(220, "2.0.0", "Begin TLS now"))
+
+    async def _auth(self, arguments: bytes) -> None:
+        if self.login is not None or self.envelope is not None:
+            self.send(reply(503, "5.5.1", "AUTH is not possible now"))
+            return
+        try:
+            login = await self.sasl(arguments)
+        except Refusal as refusal:
+            self.send(self.reply_for(refusal))
+            if self.login_failed("", refusal.code.value):
+                self.say_bye("Too many failed logins")
+            return
+        self.entered(login)
+        self.send(reply(235, "2.7.0", f"Logged in as {login.user}"))
+
+    def _mail(self, arguments: bytes) -> Running:
+        if not self.peer_name:
+            self.send(reply(503, "5.5.1", "Say LHLO first"))
+        elif not self.may_deliver:
+            self.send(reply(530, "5.7.0", "Authentication required"))
+        elif self.envelope is not None:
+            self.send(reply(503, "5.5.1", "A transaction is open already"))
+        else:
+            envelope = parse_envelope(arguments, b"FROM:")
+            size = envelope.parameters.get(b"SIZE", b"0")
+            if not size.isdigit():
+                raise BadSyntax("SIZE takes a number")
+            if len(size) > 20 or int(size) > self.service.limits.max_message_bytes:
+                self.send(reply(*TOO_BIG))
+                return None
+            self.envelope = envelope
+            self.send(reply(250, "2.1.0", "Ok"))
+            self.understood()
+        return None
+
+    async def _rcpt(self, arguments: bytes) -> None:
+        if self.envelope is None or self.delivery is not None:
+            self.send(reply(503, "5.5.1", "Say MAIL first"))
+            return
+        given = parse_envelope(arguments, b"TO:")
+        if self.recipients >= self.service.limits.max_recipients:
+            self.send(reply(452, "4.5.3", "Too many recipients"))
+            return
+        try:
+            answer = await self.receive(given)
+        except UpstreamFailure as failure:
+            answer = self.reply_for(failure)
+        if answer.startswith(b"2"):
+            self.recipients += 1
+        self.understood()
+        self.send(answer)
+
+    # --- the message
+
+    def _lacks_recipients(self) -> bool:
+        if self.envelope is None or not self.recipients:
+            self.send(reply(503, "5.5.1", "No valid recipients"))
+            return True
+        return False
+
+    async def _data(self) -> None:
+        if self._lacks_recipients():
+            return
+        if self.delivery is not None:
+            self.send(reply(503, "5.5.1", "BDAT goes on with BDAT"))
+            return
+        self.session.expect_text()
+        try:
+            self.delivery = await self.begin_delivery()
+            self.send(reply(354, "", "End with a line of one dot"))
+            await self._take(self.delivery)
+            await self._finish(self.delivery)
+        finally:
+            self._reset()
+
+    async def _bdat(self, size: int, last: bool) -> None:
+        """RFC 3030 §2: each chunk is answered; the last one for each recipient."""
+        self.session.expect_octets(size)
+        is_wanted = self.envelope is not None and self.recipients > 0
+        ended = last or not is_wanted
+        try:
+            if is_wanted and self.delivery is None:
+                self.delivery = await self.begin_delivery()
+            await self._take(self.delivery)
+            if self.delivery is None:
+                self.send(reply(503, "5.5.1", "No valid recipients"))
+            elif last:
+                await self._finish(self.delivery)
+            else:
+                self.send(reply(250, "2.0.0", f"{size} octets received"))
+        except BaseException:
+            ended = True
+            raise
+        finally:
+            if ended:
+                self._reset()
+
+    async def _take(self, delivery: Delivery | None) -> None:
+        """All octets of the text or the chunk; what is too large is read to its end, within reason."""
+        limit = self.service.limits.max_message_bytes
+        is_last = False
+        while not is_last:
+            event = await self.next_event(self.service.limits.command_timeout_s)
+            if not isinstance(event, Text):
+                raise Misuse("a line amid the text")
+            is_last = event.last
+            self._octets += len(event.octets)
+            if self._octets > limit * SKIPPED_FACTOR:
+                self.send(reply(*TOO_BIG))
+                self.close()
+                raise ConnectionResetError("far too large a message")
+            if delivery is not None and self._octets <= limit and event.octets:
+                await delivery.write(event.octets)
+
+    async def _finish(self, delivery: Delivery) -> None:
+        if self._octets > self.service.limits.max_message_bytes:
+            delivery.abandon()
+            self.send(reply(*TOO_BIG) * self.recipients)
+            return
+        self.send(b"".join(await delivery.finish()))
+
+    def _reset(self) -> None:
+        if self.delivery is not None:
+            self.delivery.abandon()
+        self.delivery = None
+        self.envelope = None
+        self.recipients = 0
+        self._octets = 0
+        self.forget()
+
+
+# --- who a recipient is
+
+
+def users_of(recipient: Recipient, *, domains: bool) -> list[str]:
+    """The user ids that an address may mean, the best first: as written, then in lower case. Empty for a shared
+    mailbox (`+folder@…`). Without `[namespace] domains` the domain says nothing."""
+    local = recipient.local.decode("utf-8", "surrogateescape")
+    if not local:
+        return []
+    tail = "@" + recipient.domain.decode("ascii", "replace") if domains and recipient.domain else ""
+    return list(dict.fromkeys((local + tail, local.lower() + tail)))
+
+
+def folder_of(recipient: Recipient, user: str, namespace: Namespace) -> MailboxName | None:
+    """The mailbox that the part behind `+` names, if it can name one; `user` is "" for a shared one."""
+    if not recipient.detail:
+        return None
+    try:
+        text = unicodedata.normalize("NFC", recipient.detail.decode("utf-8"))
+        prefix = namespace.personal_prefix if user else namespace.shared_prefix
+        name = namespace.internal(prefix + mutf7.encode(text), user)
+    except (Refusal, UnicodeDecodeError):
+        return None
+    return None if user and not name.startswith(inbox_of(user)) else name

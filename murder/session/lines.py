@@ -1,0 +1,101 @@
+"""A session whose commands are lines (POP3, LMTP), from the server's side, sans-IO.
+
+Between commands come lines; a role may ask for dotted text (DATA) or for a number of octets (BDAT) next. Of a line it
+holds no more than its limit; text and octets are given out as they come.
+"""
+
+from dataclasses import dataclass
+
+from murder.errors import BadSyntax
+from murder.wire.dots import LineEnds, Unstuffer
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line without its end."""
+
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of what was asked for; line ends are CR LF, dots are off."""
+
+    octets: bytes
+    last: bool
+
+
+class LineSession:
+    """Feed it with `receive`; ask `next_event` until it answers None ("need more").
+
+    Raises BadSyntax where a line is longer than allowed: the stream cannot be cut any more.
+    """
+
+    __slots__ = ("_buffer", "_ends", "_left", "_scanned", "_unstuffer", "max_line")
+
+    def __init__(self, max_line: int) -> None:
+        self.max_line = max_line
+        self._buffer = bytearray()
+        self._scanned = 0
+        self._unstuffer: Unstuffer | None = None
+        self._ends: LineEnds | None = None
+        self._left = 0
+
+    def receive(self, data: bytes | memoryview) -> None:
+        self._buffer += data
+
+    @property
+    def held(self) -> int:
+        return len(self._buffer)
+
+    def take_rest(self) -> bytes:
+        """What came behind the present command, given up (before TLS) or to be passed on."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        self._scanned = 0
+        return rest
+
+    def expect_text(self) -> None:
+        """Dotted text comes next (DATA)."""
+        self._unstuffer = Unstuffer()
+
+    def expect_octets(self, count: int) -> None:
+        """So many octets come next (BDAT)."""
+        self._ends = LineEnds()
+        self._left = count
+
+    def next_event(self) -> Line | Text | None:
+        if self._unstuffer is not None:
+            return self._text(self._unstuffer)
+        if self._ends is not None:
+            return self._octets(self._ends)
+        end = self._buffer.find(b"\n", self._scanned)
+        if (end if end >= 0 else len(self._buffer)) > self.max_line:
+            raise BadSyntax(f"a line may have {self.max_line} octets")
+        if end < 0:
+            self._scanned = len(self._buffer)
+            return None
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        self._scanned = 0
+        return Line(line.removesuffix(b"\r"))
+
+    def _text(self, unstuffer: Unstuffer) -> Text | None:
+        if not self._buffer:
+            return None
+        text, rest = unstuffer.feed(self.take_rest())
+        if rest is None:
+            return Text(text, last=False) if text else None
+        self._unstuffer = None
+        self._buffer += rest
+        return Text(text, last=True)
+
+    def _octets(self, ends: LineEnds) -> Text | None:
+        if not self._buffer and self._left:
+            return None
+        octets = bytes(self._buffer[: self._left])
+        del self._buffer[: self._left]
+        self._left -= len(octets)
+        if self._left == 0:
+            self._ends = None
+        return Text(ends.feed(octets, last=self._left == 0), last=self._left == 0)

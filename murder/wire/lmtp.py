@@ -1,0 +1,103 @@
+"""LMTP's grammar: commands, paths, replies (RFC 2033, RFC 5321, RFC 2034, RFC 3030)."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from murder.errors import BadSyntax
+
+MAX_PATH_OCTETS: Final = 1024  # RFC 5321 §4.5.3.1.3 says 256; long plus-addresses exist
+_PATH: Final = re.compile(
+    rb'<(?:@[^:>]*:)?(?P<path>(?:"(?:[^"\\\x00-\x1f]|\\[^\x00-\x1f])*"|[^\s<>"])*)>'
+)
+_QUOTED_PAIR: Final = re.compile(rb"\\(.)")
+_REPLY: Final = re.compile(rb"([2-5][0-9][0-9])([ -]|$)")
+_ENHANCED: Final = re.compile(rb"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?= |$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """MAIL or RCPT: the path without its angle brackets and route, and the parameters, names in upper case."""
+
+    path: bytes
+    parameters: dict[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """An address taken apart: `local[+detail][@domain]`, the quoting gone."""
+
+    local: bytes
+    detail: bytes
+    domain: bytes
+
+
+def parse_envelope(arguments: bytes, word: bytes) -> Envelope:
+    """`FROM:<path> [parameters]` or `TO:…`. A space behind the colon is taken, as everybody does. Raises BadSyntax."""
+    if arguments[: len(word)].upper() != word:
+        raise BadSyntax(f"{word.decode()}<address> is missing")
+    rest = arguments[len(word) :].lstrip(b" ")
+    found = _PATH.match(rest)
+    if found is None or len(found["path"]) > MAX_PATH_OCTETS:
+        raise BadSyntax("that is no address in angle brackets")
+    tail = rest[found.end() :]
+    if tail and not tail.startswith(b" "):
+        raise BadSyntax("a space is missing behind the address")
+    parameters = {}
+    for given in tail.split():
+        name, _, value = given.partition(b"=")
+        parameters[name.upper()] = value
+    return Envelope(found["path"], parameters)
+
+
+def parse_recipient(path: bytes) -> Recipient:
+    """Raises BadSyntax for an empty path."""
+    if path.startswith(b'"'):
+        quoted, _, tail = path[1:].rpartition(b'"')
+        mailbox, domain = _QUOTED_PAIR.sub(rb"\1", quoted), tail.removeprefix(b"@")
+    else:
+        mailbox, mark, domain = path.rpartition(b"@")
+        if not mark:
+            mailbox, domain = domain, b""
+    local, _, detail = mailbox.partition(b"+")
+    if not local and not detail:
+        raise BadSyntax("that address names nobody")
+    return Recipient(local, detail, domain.lower())
+
+
+def parse_bdat(arguments: bytes) -> tuple[int, bool]:
+    """`size [LAST]`, RFC 3030 §2. Raises BadSyntax."""
+    words = arguments.split()
+    is_well_formed = 1 <= len(words) <= 2 and words[0].isdigit() and len(words[0]) <= 12
+    if not is_well_formed or words[1:] not in ([], [b"LAST"], [b"last"]):
+        raise BadSyntax("BDAT takes a size and maybe LAST")
+    return int(words[0]), len(words) == 2
+
+
+def reply(code: int, enhanced: str, *lines: str) -> bytes:
+    """A reply, of several lines if there are. Text that a peer chose has been made printable here."""
+    prefix = f"{enhanced} " if enhanced else ""
+    last = len(lines) - 1
+    shown = (
+        f"{code}{' ' if at == last else '-'}{prefix}{clean(s)}\r\n" for at, s in enumerate(lines)
+    )
+    return "".join(shown).encode("utf-8", "replace")
+
+
+def clean(text: str) -> str:
+    """One line, whatever is in it."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)[:480]
+
+
+def code_of(line: bytes) -> tuple[int, bool]:
+    """A reply line's code, and whether it is the reply's last. Raises BadSyntax."""
+    found = _REPLY.match(line)
+    if found is None:
+        raise BadSyntax(f"that is no reply: {line[:80]!r}")
+    return int(found[1]), found[2] != b"-"
+
+
+def enhanced_of(line: bytes) -> bytes:
+    """The enhanced code of a reply line, b"" without one."""
+    found = _ENHANCED.match(line, 4)
+    return found[0] if found else b""
