@@ -132,6 +132,7 @@ class MupdateDialogue(Dialogue):
         config = service.config
         session = MupdateServerSession(config.max_line_bytes, config.max_literal_bytes)
         super().__init__(connection, session, config.login_timeout_s)
+        self.activity_counts = False
         self.service = service
         self.peer: Peer | None = None
         self.log: Log = logger(
@@ -492,6 +493,7 @@ class MupdateDialogue(Dialogue):
         self.peer = peer
         self.session.logged_in()
         self.idle_timeout_s = self._idle_timeout_s()
+        self.activity_counts = True
         self.log = self.log.bind(user=login.user)
         self.log.info("login.succeeded", mechanism=mechanism, admin=peer.is_admin)
         self.send(format_status(command.tag, Kind.OK, "Authenticated"))

@@ -37,6 +37,7 @@ class Dialogue(ABC):
         self.idle_timeout_s = idle_timeout_s
         self.loop = asyncio.get_running_loop()
         self.active_at = self.loop.time()
+        self.activity_counts = True  # False before a login: `idle_timeout_s` is all the time there is
         self.is_closing = False
         self._task: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -120,7 +121,7 @@ class Dialogue(ABC):
         while True:
             event = self.session.next_event()
             if event is not None:
-                self.active_at = self.loop.time()
+                self._note_activity()
                 return event
             if self.connection.is_lost:
                 raise ConnectionResetError("the client has gone")
@@ -174,7 +175,7 @@ class Dialogue(ABC):
                 if event is None:
                     self.connection.resume_reading()
                     return
-                self.active_at = self.loop.time()
+                self._note_activity()
                 self._start(event)
         finally:
             self._pumping = False
@@ -198,11 +199,15 @@ class Dialogue(ABC):
                 self.failed(event, error)
         finally:
             self._task = None
-            self.active_at = self.loop.time()
+            self._note_activity()
         if self.connection.is_lost:
             self.ended()
         else:
             self._pump()
+
+    def _note_activity(self) -> None:
+        if self.activity_counts:
+            self.active_at = self.loop.time()
 
     def _check_idle(self) -> None:
         if self.connection.is_lost:

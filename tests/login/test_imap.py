@@ -1,6 +1,7 @@
 """IMAP up to the login, and the loop below it, over real sockets: what every role's clients see first."""
 
 import asyncio
+import contextlib
 import base64
 import socket
 import ssl
@@ -337,5 +338,21 @@ def test_beyond_the_limit_a_connection_is_refused_with_words() -> None:
             assert await second.line() == b"* BYE Too many\r\n"
             assert await second.line() == b""
             assert (await first.ask(b"a LOGIN ana secret\r\n")).startswith(b"a OK")
+
+    play(scene)
+
+
+def test_commands_that_log_nobody_in_do_not_prolong_the_time_to_log_in() -> None:
+    async def scene() -> None:
+        async with role(ClientConfig(login_timeout_s=0.3)) as connect:
+            client = await connect()
+            await client.line()
+            begun = asyncio.get_running_loop().time()
+            answer = b"* OK"
+            with contextlib.suppress(ConnectionError):
+                while answer and not answer.startswith(b"* BYE"):
+                    await asyncio.sleep(0.02)  # a slow writer's pace
+                    answer = await client.ask(b"a ID NIL\r\n")
+            assert asyncio.get_running_loop().time() - begun < 2
 
     play(scene)
