@@ -260,3 +260,14 @@ def test_a_message_too_large_behind_another_leaves_nothing(demo: Demo, number: i
         client.send(b"M APPEND INBOX {%d+}\r\n" % len(octets) + octets + b" {999999999}\r\n")
         assert client.readline()[:13] == b"M NO [TOOBIG]"
         assert client.status("INBOX", "(MESSAGES)")[1] == [b"INBOX (MESSAGES 0)"]
+
+
+def test_who_uses_rlist_is_referred(demo: Demo, number: int) -> None:
+    home, user = demo.home(number), demo.user(number)
+    with demo.imap(demo.frontend, user) as client:
+        assert client.select("INBOX")[0] == "OK"
+        assert client.xatom("RLIST", '""', "INBOX")[0] == "OK"
+        url = f"imap://{user};AUTH=*@127.0.0.1:{home['imap']}/INBOX"
+        typ, answer = client.select("INBOX")
+        assert (typ, answer[0].split(b"]")[0]) == ("NO", b"[REFERRAL " + url.encode())  # type: ignore[union-attr]
+        assert client.status("INBOX", "(MESSAGES)")[0] == "NO"

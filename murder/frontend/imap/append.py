@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from murder.errors import Code, Misuse, Refusal
 from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.own import passing, under_tag
+from murder.frontend.imap.refer import find_or_refer
 from murder.login.imap import Running
 from murder.model.entry import MailboxEntry
 from murder.session.imap_client import non_synchronising
@@ -23,11 +24,11 @@ def run_append(dialogue: FrontendImap, command: Command) -> Running:
     return _append(dialogue, command, scanner.astring())
 
 
-async def find_target(dialogue: FrontendImap, external: bytes) -> MailboxEntry:
+async def find_target(dialogue: FrontendImap, external: bytes, command: Command) -> MailboxEntry:
     """The mailbox that mail shall be put into: TRYCREATE where there is none (RFC 3501 §7.1)."""
     name = dialogue.name_of(external)
     try:
-        return await dialogue.find(name)
+        return await find_or_refer(dialogue, name, command)
     except Refusal as refusal:
         if refusal.code is Code.NONEXISTENT:
             raise Refusal(Code.TRY_CREATE, refusal.text) from refusal
@@ -35,7 +36,7 @@ async def find_target(dialogue: FrontendImap, external: bytes) -> MailboxEntry:
 
 
 async def _append(dialogue: FrontendImap, command: Command, external: bytes) -> None:
-    entry = await find_target(dialogue, external)
+    entry = await find_target(dialogue, external, command)
     if command.literal is None:
         await dialogue.relay_at(entry.server, command)
         return

@@ -5,6 +5,7 @@ RFC 3501 §6.1.2, RFC 5161, RFC 2342, RFC 2177, RFC 4314.
 
 from murder.errors import BadSyntax
 from murder.frontend.imap.dialogue import ENABLEABLE, FrontendImap, run_selected
+from murder.frontend.imap.refer import find_or_refer
 from murder.login.imap import Running
 from murder.model.name import inbox_of
 from murder.session.imap_server import State
@@ -67,7 +68,7 @@ def run_at_mailbox(dialogue: FrontendImap, command: Command) -> Running:
 
 
 async def _at_mailbox(dialogue: FrontendImap, command: Command, external: bytes) -> None:
-    entry = await dialogue.find(dialogue.name_of(external))
+    entry = await find_or_refer(dialogue, dialogue.name_of(external), command)
     await dialogue.relay_at(entry.server, command)
 
 

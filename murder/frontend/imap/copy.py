@@ -33,7 +33,7 @@ def run_copy(dialogue: FrontendImap, command: Command) -> Running:
 
 
 async def _copy(dialogue: FrontendImap, command: Command, request: CopyRequest) -> None:
-    entry = await find_target(dialogue, request.mailbox)
+    entry = await find_target(dialogue, request.mailbox, command)
     selected = dialogue.selected
     if selected is None:
         raise Refusal(Code.CLOSED, "The backend of the selected mailbox has gone")

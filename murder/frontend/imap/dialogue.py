@@ -195,11 +195,6 @@ class FrontendImap(ImapDialogue, Client):
             )
         return left
 
-    async def upstream_of(self, external: bytes) -> tuple[ImapUpstream, MailboxEntry]:
-        """The backend of a mailbox that the client names. Raises Refusal, UpstreamFailure."""
-        entry = await self.find(self.name_of(external))
-        return await self.upstream(entry.server), entry
-
     async def relay_at(self, server: str, command: Command) -> Reply:
         """A command as it came, at one backend; all answers, the tagged one too, untouched to the client."""
         upstream = await self.upstream(server)

@@ -7,6 +7,7 @@ writes). RFC 3501 §6.3.3 to §6.3.5, RFC 4314 §3.
 from murder.errors import Code, Refusal
 from murder.frontend.imap.dialogue import FrontendImap, Selected
 from murder.frontend.imap.own import ask, body_of, under_tag
+from murder.frontend.imap.refer import find_or_refer
 from murder.frontend.placement import home_for, parent_of_new, servers
 from murder.login.imap import Running
 from murder.model.entry import MailboxEntry, parse_location
@@ -75,7 +76,7 @@ def run_delete(dialogue: FrontendImap, command: Command) -> Running:
 
 
 async def _delete(dialogue: FrontendImap, command: Command, external: bytes) -> None:
-    entry = await dialogue.find(dialogue.name_of(external))
+    entry = await find_or_refer(dialogue, dialogue.name_of(external), command)
     doomed_below = is_inbox(entry.name) and dialogue.user.is_admin
     if doomed_below:
         reply = await _delete_elsewhere(dialogue, entry)
@@ -116,7 +117,7 @@ def run_rename(dialogue: FrontendImap, command: Command) -> Running:
 async def _rename(dialogue: FrontendImap, command: Command, request: RenameRequest) -> None:
     old, new = dialogue.name_of(request.old), dialogue.name_of(request.new)
     check_new_name(new)
-    entry = await dialogue.find(old)
+    entry = await find_or_refer(dialogue, old, command)
     takes_tree = not is_inbox(old) or (dialogue.user.is_admin and is_inbox(new))
     await _check_one_backend(dialogue, entry, new, takes_tree)
     if request.partition is not None and b"!" in request.partition:
@@ -156,5 +157,5 @@ def run_change_acl(dialogue: FrontendImap, command: Command) -> Running:
 
 
 async def _change_acl(dialogue: FrontendImap, command: Command, external: bytes) -> None:
-    entry = await dialogue.find(dialogue.name_of(external))
+    entry = await find_or_refer(dialogue, dialogue.name_of(external), command)
     await change_at(dialogue, entry.server, body_of(command), command)

@@ -1,6 +1,7 @@
 """SELECT, EXAMINE, CLOSE, UNSELECT: which backend's mailbox the session is in (RFC 3501 §6.3.1, §6.4.2, RFC 3691)."""
 
 from murder.frontend.imap.dialogue import FrontendImap
+from murder.frontend.imap.refer import find_or_refer
 from murder.login.imap import Running
 from murder.model.name import MailboxName
 from murder.net.relay import ImapUpstream
@@ -18,7 +19,8 @@ def run_select(dialogue: FrontendImap, command: Command) -> Running:
 async def _select(dialogue: FrontendImap, command: Command, external: bytes) -> None:
     """Whatever comes of it, the mailbox selected before is so no longer (RFC 3501 §6.3.1)."""
     try:
-        upstream, entry = await dialogue.upstream_of(external)
+        entry = await find_or_refer(dialogue, dialogue.name_of(external), command)
+        upstream = await dialogue.upstream(entry.server)
     except Exception:
         await _leave(dialogue, None)
         raise
