@@ -1,8 +1,8 @@
 """IMAP up to the login, and the loop below it, over real sockets: what every role's clients see first."""
 
 import asyncio
-import contextlib
 import base64
+import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
