@@ -162,7 +162,7 @@ def paste_lines(options: Options, nodes: list[Node], *, with_curl: bool) -> list
     )
     listing = (
         f"ii = [imaplib.IMAP4_SSL({HOST!r}, p, ssl_context=c) for p in {backends}]; "
-        f"[print(i.login({ADMIN!r}, {PASSWORD!r}) and i.list('', 'user/*')) for i in ii]"
+        f"[print(i.login({ADMIN!r}, {PASSWORD!r}) and i.list(pattern='user/*')) for i in ii]"
     )
     return [*lines, *("python3 -c " + _in_double_quotes(start + code) for code in (read, listing))]
 
