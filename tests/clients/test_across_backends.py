@@ -271,3 +271,16 @@ def test_who_uses_rlist_is_referred(demo: Demo, number: int) -> None:
         typ, answer = client.select("INBOX")
         assert (typ, answer[0].split(b"]")[0]) == ("NO", b"[REFERRAL " + url.encode())  # type: ignore[union-attr]
         assert client.status("INBOX", "(MESSAGES)")[0] == "NO"
+
+
+def test_quotas_and_annotations_are_at_the_backend_of_each_mailbox(demo: Demo, number: int) -> None:
+    with shared_elsewhere(demo, number, "lrswi") as (client, shared):
+        with demo.imap(demo.frontend, "admin") as admin:
+            for root in (f"user/{demo.user(number)}", shared):
+                assert admin.setquota(root, "(STORAGE 1000)")[0] == "OK"
+        for mailbox in ("INBOX", shared):
+            assert b"STORAGE 0 1000" in client.getquotaroot(mailbox)[1][1][0]
+            assert client.xatom("SETMETADATA", mailbox, '(/private/comment "mine")')[0] == "OK"
+            assert client.xatom("GETMETADATA", mailbox, "/private/comment")[0] == "OK"
+            assert b"mine" in client.untagged_responses.pop("METADATA")[0]
+        assert client.xatom("GETMETADATA", '""', "/shared/admin")[0] == "OK"

@@ -10,6 +10,7 @@ from murder.login.imap import Running
 from murder.model.name import inbox_of
 from murder.session.imap_server import State
 from murder.wire.imap.command import Command
+from murder.wire.imap.metadata import parse_getmetadata, parse_setmetadata
 from murder.wire.imap.namespace import format_namespace
 from murder.wire.imap.response import continuation, status_line, untagged
 from murder.wire.token import Scanner
@@ -61,7 +62,7 @@ async def _enable(dialogue: FrontendImap, command: Command, words: set[bytes]) -
 
 
 def run_at_mailbox(dialogue: FrontendImap, command: Command) -> Running:
-    """A command whose first argument is a mailbox: STATUS, GETACL, MYRIGHTS, LISTRIGHTS, quota and metadata look-ups."""
+    """A command whose first argument is a mailbox: STATUS, GETACL, MYRIGHTS, LISTRIGHTS, the QUOTA commands."""
     scanner = Scanner(command.octets, command.start)
     scanner.space()
     return _at_mailbox(dialogue, command, scanner.astring())
@@ -70,6 +71,13 @@ def run_at_mailbox(dialogue: FrontendImap, command: Command) -> Running:
 async def _at_mailbox(dialogue: FrontendImap, command: Command, external: bytes) -> None:
     entry = await find_or_refer(dialogue, dialogue.name_of(external), command)
     await dialogue.relay_at(entry.server, command)
+
+
+def run_metadata(dialogue: FrontendImap, command: Command) -> Running:
+    """GETMETADATA, SETMETADATA (RFC 5464): of a mailbox at its backend, of the server at that of the user's INBOX."""
+    parse = parse_getmetadata if command.name == b"GETMETADATA" else parse_setmetadata
+    mailbox = parse(Scanner(command.octets, command.start)).mailbox
+    return _at_mailbox(dialogue, command, mailbox or b"INBOX")
 
 
 def run_idle(dialogue: FrontendImap, command: Command) -> Running:

@@ -41,6 +41,11 @@ TABLE: Final[Table] = MappingProxyType(
         b"GETACL": Row(AUTHENTICATED, basic.run_at_mailbox),
         b"LISTRIGHTS": Row(AUTHENTICATED, basic.run_at_mailbox),
         b"MYRIGHTS": Row(AUTHENTICATED, basic.run_at_mailbox),
+        b"GETQUOTA": Row(AUTHENTICATED, basic.run_at_mailbox),
+        b"GETQUOTAROOT": Row(AUTHENTICATED, basic.run_at_mailbox),
+        b"SETQUOTA": Row(AUTHENTICATED, basic.run_at_mailbox),
+        b"GETMETADATA": Row(AUTHENTICATED, basic.run_metadata),
+        b"SETMETADATA": Row(AUTHENTICATED, basic.run_metadata),
         # at the selected backend and at the mailbox named
         b"COPY": Row(SELECTED, copy.run_copy),
         b"UID COPY": Row(SELECTED, copy.run_copy),
