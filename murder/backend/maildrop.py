@@ -1,4 +1,4 @@
-"""One session at a time in a maildrop (RFC 1939 §4): a lock that all workers of a host respect and no crash leaves behind."""
+"""One session at a time in a maildrop (RFC 1939 §4): a lock that all workers of a host respect and no crash leaves."""
 
 import fcntl
 import hashlib

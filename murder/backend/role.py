@@ -16,6 +16,7 @@ from murder.backend.bus import Bus
 from murder.backend.imap.table import serve_imap
 from murder.backend.lmtp import BackendLmtp
 from murder.backend.mailboxes import Mailboxes
+from murder.backend.match import AT_ONCE, Matcher
 from murder.backend.pop3 import BackendPop3
 from murder.backend.quota import Quotas
 from murder.backend.resync import Comparer
@@ -27,9 +28,7 @@ from murder.log import logger
 from murder.login.gate import Gate
 from murder.login.imap import ImapService
 from murder.login.line import LineService
-from murder.model.entry import EntryState, Location, MailboxEntry
-from murder.model.name import display
-from murder.mupdate.change import Change, PutEntry
+from murder.model.entry import Location
 from murder.mupdate.client import MasterClient
 from murder.mupdate.following import list_path
 from murder.mupdate.ledger import Ledger
@@ -65,6 +64,7 @@ class BackendRole:
         self._client: MasterClient | None = None
         self._bus: Bus | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._matching: asyncio.Task[None] | None = None
         self._services: Mapping[str, Service] = {}
         self.backend: Backend | None = None
 
@@ -83,8 +83,6 @@ class BackendRole:
         location = Location(config.node.name, config.backend.partition)
         announcer = Announcer(self._ledger, store, self._client, location)
         await announcer.repair()
-        if self._worker == 0:
-            await self._match_store(store, mailbox_list, location)
         tracker = Tracker()
         store.watch(tracker)
         self._start_bus(tracker)
@@ -104,6 +102,9 @@ class BackendRole:
             domains=config.namespace.domains,
             master_url=f"mupdate://{config.mupdate.master.host}/" if config.mupdate.master else "",
         )
+        if self._worker == 0:
+            matcher = Matcher(self.backend.mailboxes, self._ledger, announcer)
+            await self._match(matcher, mailbox_list)
         self._services = self._make_services(self.backend)
         if self._worker == 0 and self._client is not None:
             self._start_comparing(self._ledger, announcer, self._client, store, location)
@@ -154,28 +155,18 @@ class BackendRole:
                 f"to the server {foreign[0]!r}: set the name back, or choose this server's own [node] data",
             )
 
-    async def _match_store(
-        self, store: MailboxStore, mailbox_list: MailboxList, location: Location
-    ) -> None:
-        """Rows without a mailbox in the store, and mailboxes without a row: report, and make the other half."""
-        assert self._ledger is not None
-        stored = {mailbox.name for mailbox in await store.mailboxes()}
-        for entry in mailbox_list.walk():
-            if entry.name in stored:
-                stored.discard(entry.name)
-            elif entry.is_active:
-                self._log.error("mailbox.missing", mailbox=display(entry.name))
-                await store.create(entry.name, entry.location.partition)
-        adopted: list[Change] = []
-        mailboxes = Mailboxes(mailbox_list, store, self._config.namespace.namespace())
-        for name in sorted(stored):
-            self._log.error("mailbox.adopted", mailbox=display(name))
-            raw_acl = mailboxes.default_acl(name)
-            adopted.append(
-                PutEntry(MailboxEntry(name, EntryState.ACTIVE, bytes(location), raw_acl))
-            )
-        if adopted:
-            await self._ledger.commit(adopted)
+    async def _match(self, matcher: Matcher, mailbox_list: MailboxList) -> None:
+        """At once, or behind the start where there are many."""
+        if mailbox_list.count() <= AT_ONCE:
+            await matcher.match()
+        else:
+            self._matching = asyncio.create_task(self._match_behind(matcher))
+
+    async def _match_behind(self, matcher: Matcher) -> None:
+        try:
+            await matcher.match()
+        except Exception as error:  # noqa: BLE001 - the end of a task
+            self._log.error("store.unmatched", exc_info=error)
 
     def _start_bus(self, tracker: Tracker) -> None:
         if self._config.workers_of(ROLE) <= 1:
@@ -220,9 +211,10 @@ class BackendRole:
             await asyncio.sleep(QUIET_POLL_S)
         for session in list(backend.sessions):
             session.connection.abort()
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+        for task in (self._keeper, self._matching):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         if self._bus is not None:
             self._bus.stop()
         if self._client is not None:

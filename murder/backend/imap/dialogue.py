@@ -189,7 +189,8 @@ class BackendImap(ImapDialogue):
             return b""
         try:
             await view.poll()
-            is_there = self.backend.mailboxes.find(view.mailbox.name) is not None
+            name = self.selected.name if self.selected else view.mailbox.name  # after a RENAME
+            is_there = self.backend.mailboxes.find(name) is not None
         except Refusal as refusal:
             if refusal.code is not Code.NONEXISTENT:
                 raise
