@@ -56,6 +56,5 @@ class Backend:
         try:
             await self.announcer.create(name, self.mailboxes.default_acl(name))
         except (Refusal, UpstreamFailure) as error:  # it lives elsewhere, or the master is away
-            logger(role="backend").info(
-                "mailbox.not_created", mailbox=display(name), problem=str(error)
-            )
+            log = logger(role="backend")
+            log.info("mailbox.not_created", mailbox=display(name), problem=str(error))
