@@ -156,6 +156,17 @@ def test_a_user_who_is_deleted_is_gone_from_all_backends(demo: Demo, number: int
         assert admin._simple_command("CREATE", inbox, home)[0] == "OK"
 
 
+def test_a_selected_mailbox_may_be_renamed(demo: Demo, number: int, kind: str) -> None:
+    with demo.imap(demo.server(kind, number), demo.user(number)) as client:
+        assert client.create("INBOX/a")[0] == client.create("INBOX/a/b")[0] == "OK"
+        assert client.select("INBOX/a/b")[0] == "OK"
+        assert client.rename("INBOX/a", "INBOX/z") == ("OK", [b"Completed"])
+        assert client.append("INBOX/z/b", "", "", message("one"))[0] == "OK"
+        assert client.noop()[0] == "OK"
+        assert client.search(None, "ALL")[1] == [b"1"]
+        assert client.copy("1", "INBOX/z")[0] == "OK"
+
+
 def test_a_deleted_mailbox_is_selected_no_longer(demo: Demo, number: int) -> None:
     with demo.imap(demo.frontend, demo.user(number)) as client:
         assert client.create("INBOX/a")[0] == "OK"
