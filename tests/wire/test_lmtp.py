@@ -1,0 +1,68 @@
+"""LMTP's grammar, by tables."""
+
+import pytest
+
+from murder.errors import BadSyntax
+from murder.wire.lmtp import (
+    Recipient,
+    code_of,
+    enhanced_of,
+    parse_bdat,
+    parse_envelope,
+    parse_recipient,
+    reply,
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "parameters"),
+    [
+        (b"FROM:<>", b"", {}),
+        (b"from: <a@b> size=12 BODY=8BITMIME", b"a@b", {b"SIZE": b"12", b"BODY": b"8BITMIME"}),
+        (b"FROM:<@r1,@r2:a@b> SMTPUTF8", b"a@b", {b"SMTPUTF8": b""}),
+        (b'FROM:<"a b>"@c>', b'"a b>"@c', {}),
+    ],
+)
+def test_paths_are_read(arguments: bytes, path: bytes, parameters: dict[bytes, bytes]) -> None:
+    envelope = parse_envelope(arguments, b"FROM:")
+    assert (envelope.path, envelope.parameters) == (path, parameters)
+
+
+@pytest.mark.parametrize(
+    "arguments", [b"", b"FROM", b"FROM:a@b", b"FROM:<a", b"FROM:<a b>", b"FROM:<a>x", b"TO:<a>"]
+)
+def test_what_is_no_path_is_refused(arguments: bytes) -> None:
+    with pytest.raises(BadSyntax):
+        parse_envelope(arguments, b"FROM:")
+
+
+@pytest.mark.parametrize(
+    ("path", "parts"),
+    [
+        (b"ana", (b"ana", b"", b"")),
+        (b"ana@Example.ORG", (b"ana", b"", b"example.org")),
+        (b"ana+lists/x+y@example.org", (b"ana", b"lists/x+y", b"example.org")),
+        (b"+shared@example.org", (b"", b"shared", b"example.org")),
+        (b'"a@\\"b+c d"@e', (b'a@"b', b"c d", b"e")),
+    ],
+)
+def test_recipients_are_taken_apart(path: bytes, parts: tuple[bytes, bytes, bytes]) -> None:
+    assert parse_recipient(path) == Recipient(*parts)
+
+
+@pytest.mark.parametrize("arguments", [b"", b"x", b"-1", b"1 LAST LAST", b"1 FIRST", b"9" * 13])
+def test_bdat_takes_a_size_and_maybe_last(arguments: bytes) -> None:
+    with pytest.raises(BadSyntax):
+        parse_bdat(arguments)
+    assert parse_bdat(b"12 LAST") == (12, True)
+
+
+def test_replies_are_written_and_read() -> None:
+    assert reply(250, "", "be1", "SIZE 1") == b"250-be1\r\n250 SIZE 1\r\n"
+    said = reply(550, "5.1.1", "no\r\n250 forged")
+    assert said == b"550 5.1.1 no??250 forged\r\n"
+    assert code_of(said.rstrip()) == (550, True)
+    assert enhanced_of(said.rstrip()) == b"5.1.1"
+    assert code_of(b"250-be1") == (250, False)
+    with pytest.raises(BadSyntax):
+        code_of(b"* OK")
