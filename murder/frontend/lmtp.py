@@ -1,4 +1,4 @@
-"""LMTP at a frontend: each recipient goes to the backend of his INBOX, the message to each backend once (RFC 2033).
+"""LMTP at a frontend: each recipient goes to the backend of his mailbox, the message to each backend once (RFC 2033).
 
 The message streams to all backends at once; what each answers for each recipient is passed on as it is. A backend that
 fails costs its own recipients a 451 and nobody else anything. 250 is never said that no backend has said.
@@ -13,6 +13,7 @@ from murder.frontend.lines import LineUpstream, open_lines, sasl_response
 from murder.frontend.shared import Frontend
 from murder.login.line import LineService
 from murder.login.lmtp import LmtpDialogue, folder_of, users_of
+from murder.model.acl import ANYONE, POST, parse_acl
 from murder.model.entry import MailboxEntry
 from murder.model.name import inbox_of
 from murder.net.connection import Connection
@@ -38,6 +39,7 @@ class FrontendLmtp(LmtpDialogue):
         self.frontend = frontend
         self.addressees: list[Addressee] = []
         self.upstreams: dict[str, LineUpstream] = {}
+        self._with_utf8: set[str] = set()
         frontend.sessions.add(self)
 
     async def receive(self, given: Envelope) -> bytes:
@@ -50,6 +52,11 @@ class FrontendLmtp(LmtpDialogue):
         frontend = self.frontend
         recipient = parse_recipient(path)
         users = users_of(recipient, domains=frontend.whole_config.namespace.domains)
+        for user in users:
+            folder = folder_of(recipient, user, frontend.namespace)
+            found = frontend.locator.known(folder) if folder is not None else None
+            if found is not None and POST in parse_acl(found.raw_acl).rights_for({ANYONE}):
+                return found  # as its backend decides
         names = [inbox_of(user) for user in users]
         if not names:
             folder = folder_of(recipient, "", frontend.namespace)
@@ -89,6 +96,10 @@ class FrontendLmtp(LmtpDialogue):
         self.upstreams[server] = opened
         return opened
 
+    def takes_utf8(self, server: str) -> bool:
+        """Whether the backend offered SMTPUTF8 (a Cyrus may not, and takes the address all the same)."""
+        return server in self._with_utf8
+
     async def _enter_upstream(self, upstream: LineUpstream) -> None:
         hello = b"LHLO " + self.service.server_name.encode() + b"\r\n"
         await self._ask(upstream, b"", b"2")
@@ -98,6 +109,8 @@ class FrontendLmtp(LmtpDialogue):
             await self._ask(upstream, b"STARTTLS\r\n", b"2")
             await self.frontend.upstreams.starttls(upstream.connection, address)
             words = await self._ask(upstream, hello, b"2")
+        if any(word[4:].upper() == b"SMTPUTF8" for word in words):
+            self._with_utf8.add(upstream.server)
         if address.auth == "plain" and any(b"AUTH" in word for word in words):
             mechanism, response = sasl_response(address, "")
             await self._ask(upstream, b"AUTH " + mechanism + b" " + response + b"\r\n", b"2")
@@ -151,14 +164,16 @@ class _Group:
 
     async def _begin(self, envelope: Envelope) -> None:
         upstream = await self._dialogue.upstream(self.server)
-        parameters = [name for name in (b"SMTPUTF8",) if name in envelope.parameters]
+        parameters = []
+        if b"SMTPUTF8" in envelope.parameters and self._dialogue.takes_utf8(self.server):
+            parameters.append(b"SMTPUTF8")
         if envelope.parameters.get(b"BODY", b"").upper() == b"8BITMIME":
             parameters.append(b"BODY=8BITMIME")
         mail = b" ".join([b"MAIL FROM:<" + envelope.path + b">", *parameters]) + b"\r\n"
         upstream.send(mail + b"".join(b"RCPT TO:<" + path + b">\r\n" for path in self.paths))
-        answer = await upstream.replies()
+        answer = self._checked(upstream, await upstream.replies())
         for place in self.places:
-            lines = await upstream.replies()
+            lines = self._checked(upstream, await upstream.replies())
             if answer[-1][:1] == b"2" and lines[-1][:1] == b"2":
                 self._accepted.append(place)
             else:
@@ -178,6 +193,15 @@ class _Group:
             return
         self._upstream = upstream
 
+    def _checked(self, upstream: LineUpstream, lines: list[bytes]) -> list[bytes]:
+        """What is about our connection is no answer for a recipient: 421 (it goes down), 530 (it does not know us; passed
+        on, it would bounce the mail). Raises UpstreamFailure."""
+        kinds = {b"421": UpstreamKind.AUTH_TEMPORARY, b"530": UpstreamKind.AUTH}
+        kind = kinds.get(lines[-1][:3])
+        if kind is not None:
+            raise upstream.failure(kind, lines[-1].decode("utf-8", "replace"))
+        return lines
+
     async def write(self, octets: bytes) -> None:
         if self._upstream is None:
             return
@@ -194,7 +218,8 @@ class _Group:
         try:
             self._upstream.send(self._stuffer.end())
             for place in self._accepted:
-                self.answers[place] = _joined(await self._upstream.replies())
+                lines = self._checked(self._upstream, await self._upstream.replies())
+                self.answers[place] = _joined(lines)
         except UpstreamFailure as failure:
             self._fail(failure)
         self._upstream = None

@@ -5,6 +5,7 @@ nothing.
 """
 
 import base64
+from typing import Final
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.lines import LineUpstream, open_lines, sasl_response
@@ -15,8 +16,11 @@ from murder.login.line import LineService
 from murder.login.pop3 import Pop3Dialogue
 from murder.model.name import inbox_of
 from murder.net.connection import Connection
+from murder.net.dialogue import CLOSE_GRACE_S
 from murder.session.sasl import plain_response
 from murder.wire.pop3 import ok
+
+QUIET_S: Final = 1.0  # silence in a pipe after which it may be ended
 
 
 class FrontendPop3(Pop3Dialogue):
@@ -128,10 +132,14 @@ class FrontendPop3(Pop3Dialogue):
         raise UpstreamFailure(UpstreamKind.LOST, self.service.server_name, "the backend has gone")
 
     def is_quiet(self) -> bool:
-        return not self._is_pipe and super().is_quiet()
+        """A pipe is quiet when nothing has passed for a moment; without QUIT the client loses no mail."""
+        if self._is_pipe:
+            return self.loop.time() - self.active_at > QUIET_S and not self.connection.pending()
+        return super().is_quiet()
 
     def ended(self) -> None:
         self.frontend.sessions.discard(self)
         if self._upstream is not None:
             self._upstream.gone = None
-            self._upstream.connection.abort()
+            self._upstream.close()  # a QUIT that the client did not wait for still arrives
+            self.loop.call_later(CLOSE_GRACE_S, self._upstream.connection.abort)
