@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.own import ask, refusal_of
 from murder.model.message import Uid, UidValidity
@@ -158,7 +158,10 @@ class Crossing:
         copied = self._copied
         copied.sources += command.uids
         if reply.code[:9].upper() == b"APPENDUID":
-            copied.uid_validity, uids = parse_appenduid(reply.code)
+            try:
+                copied.uid_validity, uids = parse_appenduid(reply.code)
+            except BadSyntax as error:
+                raise target.failure(UpstreamKind.PROTOCOL, str(error)) from error
             copied.targets += uids
 
     async def _undo(self) -> None:

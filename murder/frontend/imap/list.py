@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Final
 
-from murder.errors import BadSyntax, Code, Refusal
+from murder.errors import BadSyntax, Code, Refusal, UpstreamKind
 from murder.frontend.imap.beside import ask_beside
 from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.own import collect
@@ -203,12 +203,28 @@ async def home_upstream(dialogue: FrontendImap) -> ImapUpstream | None:
 
 async def subscriptions(dialogue: FrontendImap, home: ImapUpstream) -> list[MailboxName]:
     """All that the user has subscribed to, existing or not. Raises Refusal, UpstreamFailure."""
-    names = []
-    for line in await collect(dialogue, home, b'LSUB "" "*"', b"LSUB"):
-        entry = parse_list_response(Scanner(line, 6))
-        if "\\noselect" not in {attribute.lower() for attribute in entry.attributes}:
-            names.append(dialogue.name_of(entry.name))
-    return names
+    rows = await _named(dialogue, home, b'LSUB "" "*"', b"LSUB")
+    return [
+        name
+        for name, attributes in rows
+        if "\\noselect" not in {attribute.lower() for attribute in attributes}
+    ]
+
+
+async def _named(
+    dialogue: FrontendImap, home: ImapUpstream, command: bytes, word: bytes
+) -> list[tuple[MailboxName, tuple[str, ...]]]:
+    """Names and attributes that another server lists; a name that we could not have is left out."""
+    rows = []
+    for line in await collect(dialogue, home, command, word):
+        try:
+            entry = parse_list_response(Scanner(line, 6))
+            rows.append((dialogue.name_of(entry.name), entry.attributes))
+        except Refusal:
+            continue
+        except BadSyntax as error:
+            raise home.failure(UpstreamKind.PROTOCOL, str(error)) from error
+    return rows
 
 
 async def _special_uses(
@@ -216,11 +232,10 @@ async def _special_uses(
 ) -> dict[MailboxName, tuple[str, ...]]:
     """RFC 6154: of the user's own mailboxes."""
     uses = {}
-    for line in await collect(dialogue, home, b'LIST (SPECIAL-USE) "" "*"', b"LIST"):
-        entry = parse_list_response(Scanner(line, 6))
-        found = tuple(one for one in entry.attributes if one.lower() not in NO_USES)
+    for name, attributes in await _named(dialogue, home, b'LIST (SPECIAL-USE) "" "*"', b"LIST"):
+        found = tuple(one for one in attributes if one.lower() not in NO_USES)
         if found:
-            uses[dialogue.name_of(entry.name)] = found
+            uses[name] = found
     return uses
 
 

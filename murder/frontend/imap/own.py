@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from murder.errors import Code, Refusal
+from murder.errors import BadSyntax, Code, Refusal
 from murder.frontend.imap.dialogue import FrontendImap
-from murder.net.relay import ImapUpstream, Reply
+from murder.net.relay import MAX_COLLECTED, ImapUpstream, Reply
 from murder.session.imap_client import non_synchronising
 from murder.wire.imap.command import Command
 
@@ -41,10 +41,15 @@ async def collect(
 ) -> list[bytes]:
     """The untagged answers of these kinds (upper case) to an own command. Raises Refusal, UpstreamFailure."""
     found: list[bytes] = []
+    octets_left = MAX_COLLECTED
 
     def take(response: bytes) -> bool:
+        nonlocal octets_left
         if response[2:].split(b" ", 1)[0].upper() not in words:
             return False
+        octets_left -= len(response)
+        if octets_left < 0:
+            raise BadSyntax(f"an answer of more than {MAX_COLLECTED} octets")
         found.append(response)
         return True
 
