@@ -53,7 +53,7 @@ def our_node(
     if not config_file.exists():
         config_file.write_text(config)
         config_file.chmod(0o600)
-        (folder / "data").mkdir()
+        (folder / "data").mkdir(exist_ok=True)
         for user in ("murder", "cyrus"):
             murder(folder, "auth", "add", user, said="secret\n")
     with (folder / "log").open("ab") as log:

@@ -1,0 +1,194 @@
+"""A load generator for MUPDATE masters, ours or another: changes, look-ups, dumps, and how long others wait meanwhile.
+
+    mupdate.py activate HOST PORT --connections 8 --number 20000 [--pipeline 500] [--first 0]
+    mupdate.py find HOST PORT --connections 1 --number 20000
+    mupdate.py dump HOST PORT            # one UPDATE: seconds, rows
+    mupdate.py latency HOST PORT --number 200      # from sending a change until a subscriber has it
+    mupdate.py stall HOST PORT           # the longest NOOP of one connection while another takes an UPDATE
+
+One JSON line on standard output. Users log in with PLAIN, without TLS.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import time
+from base64 import b64encode
+from collections.abc import Coroutine
+from itertools import islice
+from typing import Any, cast
+
+import uvloop
+
+
+class Peer(asyncio.Protocol):
+    """A client that counts answers; it reads no more of the stream than it must."""
+
+    transport: asyncio.Transport
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._wanted = b""
+        self._left = 0
+        self._done: asyncio.Future[None] | None = None
+        self.rows = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are none by class
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(ConnectionResetError("the server has gone"))
+
+    def data_received(self, data: bytes) -> None:
+        data = self._rest + data
+        if self._done is None:  # nobody waits yet
+            self._rest = data
+            return
+        end = data.rfind(b"\n") + 1
+        whole, self._rest = data[:end], data[end:]
+        self.rows += whole.count(b" MAILBOX ")
+        self._left -= whole.count(self._wanted) if self._wanted else 0
+        if self._left <= 0 and self._done is not None and not self._done.done():
+            self._done.set_result(None)
+
+    async def until(self, wanted: bytes, times: int = 1) -> None:
+        self._wanted, self._left = wanted, times
+        self._done = asyncio.get_running_loop().create_future()
+        self.data_received(b"")
+        await self._done
+
+    async def ask(self, octets: bytes, times: int = 1, answer: bytes = b"t OK") -> None:
+        """Send, and wait until the answer has come so often."""
+        waiting = asyncio.ensure_future(self.until(answer, times))
+        await asyncio.sleep(0)
+        self.transport.write(octets)
+        await waiting
+
+
+def literal(octets: bytes) -> bytes:
+    return b"{%d+}\r\n%b" % (len(octets), octets)
+
+
+def activate(number: int, server: bytes = b"be1.murder.test!default") -> bytes:
+    """As a Cyrus backend would send it."""
+    user = b"load%06d" % (number // 10)
+    name = b"user.%b.box%d" % (user, number % 10)
+    acl = user + b"\tlrswipkxtecdan\t"
+    return b"t ACTIVATE %b %b %b\r\n" % (literal(name), literal(server), literal(acl))
+
+
+async def connect(given: argparse.Namespace) -> Peer:
+    _, peer = await asyncio.get_running_loop().create_connection(Peer, given.host, given.port)
+    await peer.until(b"* OK")
+    response = b64encode(f"\0{given.user}\0{given.password}".encode())
+    await peer.ask(b't AUTHENTICATE "PLAIN" %b\r\n' % literal(response))
+    return peer
+
+
+async def changes(given: argparse.Namespace) -> dict[str, Any]:
+    peers = [await connect(given) for _ in range(given.connections)]
+    numbers = iter(range(given.first, given.first + given.number))
+    waits: list[float] = []
+
+    async def work(peer: Peer) -> None:
+        while batch := list(islice(numbers, given.pipeline)):
+            began = time.perf_counter()
+            await peer.ask(b"".join(map(activate, batch)), len(batch))
+            waits.append(time.perf_counter() - began)
+
+    began = time.perf_counter()
+    await asyncio.gather(*map(work, peers))
+    elapsed_s = time.perf_counter() - began
+    return {"per_s": given.number / elapsed_s, "median_ms": 1000 * statistics.median(waits)}
+
+
+async def look_ups(given: argparse.Namespace) -> dict[str, Any]:
+    peers = [await connect(given) for _ in range(given.connections)]
+
+    async def work(peer: Peer) -> None:
+        for number in range(given.number // len(peers)):
+            chosen = given.first + number * 7919 % given.known
+            name = b"user.load%06d.box%d" % (chosen // 10, chosen % 10)
+            await peer.ask(b"t FIND %b\r\n" % literal(name))
+
+    began = time.perf_counter()
+    await asyncio.gather(*map(work, peers))
+    return {"per_s": given.number / (time.perf_counter() - began)}
+
+
+async def whole_list(given: argparse.Namespace) -> dict[str, Any]:
+    peer = await connect(given)
+    began = time.perf_counter()
+    await peer.ask(b"u UPDATE\r\n", answer=b"u OK ")
+    elapsed_s = time.perf_counter() - began
+    return {"rows": peer.rows, "elapsed_s": elapsed_s, "per_s": peer.rows / elapsed_s}
+
+
+async def latency(given: argparse.Namespace) -> dict[str, Any]:
+    subscriber, writer = await connect(given), await connect(given)
+    await subscriber.ask(b"u UPDATE\r\n", answer=b"u OK")
+    waits = []
+    for number in range(given.number):
+        seen = asyncio.ensure_future(subscriber.until(b"u MAILBOX"))
+        began = time.perf_counter()
+        await writer.ask(activate(given.first + number))
+        await seen
+        waits.append(time.perf_counter() - began)
+    return {"median_ms": 1000 * statistics.median(waits), "longest_ms": 1000 * max(waits)}
+
+
+async def stall(given: argparse.Namespace) -> dict[str, Any]:
+    """The subscriber is another process, so that only the server's own stops are seen."""
+    other = await connect(given)
+    idle = [await timed(other) for _ in range(200)]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, __file__, "dump", given.host, str(given.port)),
+        *("--user", given.user, "--password", given.password),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    waits = []
+    while process.returncode is None:
+        waits.append(await timed(other))
+        await asyncio.sleep(0.0005)
+    assert process.stdout is not None
+    dump = json.loads(await process.stdout.read())
+    return {"longest_ms": 1000 * max(waits), "idle_ms": 1000 * max(idle), "rows": dump["rows"]}
+
+
+async def timed(peer: Peer) -> float:
+    began = time.perf_counter()
+    await peer.ask(b"t NOOP\r\n")
+    return time.perf_counter() - began
+
+
+WORK = {
+    "activate": changes,
+    "find": look_ups,
+    "dump": whole_list,
+    "latency": latency,
+    "stall": stall,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("what", choices=sorted(WORK))
+    parser.add_argument("host")
+    parser.add_argument("port", type=int)
+    parser.add_argument("--connections", type=int, default=1)
+    parser.add_argument("--number", type=int, default=2000)
+    parser.add_argument("--pipeline", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--known", type=int, default=1000)
+    parser.add_argument("--user", default="murder")
+    parser.add_argument("--password", default="secret")
+    given = parser.parse_args()
+    work: Coroutine[Any, Any, dict[str, Any]] = WORK[given.what](given)
+    print(json.dumps({"what": given.what, **uvloop.run(work)}))
+
+
+if __name__ == "__main__":
+    main()
