@@ -67,6 +67,8 @@ class Announcer:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._log = logger(role="backend")
         self.step: Callable[[str], None] = lambda _: None
+        # told of names that the master may have wrong: whoever compares sees to them as soon as it can be reached
+        self.owe: Callable[[Iterable[MailboxName]], None] = lambda _: None
 
     # --- the operations
 
@@ -273,17 +275,20 @@ class Announcer:
         names = list(at_master)
         try:
             await self._at_master(lambda master, name: master.delete(name), names)
-        except (Refusal, UpstreamFailure) as error:  # the next comparison of lists does it
+        except (Refusal, UpstreamFailure) as error:
+            self.owe(names)
             self._log.warning("announce.undone_late", problem=str(error))
 
     async def _restore_at_master(self, names: Iterable[MailboxName]) -> None:
-        """Tell the master again what stands in the list; if it is away, the next comparison does."""
+        """Tell the master again what stands in the list; if it is away, later."""
+        names = list(names)
         rows = [entry for name in names if (entry := self._ledger.mailboxes.find(name)) is not None]
         try:
             await self._activate(
                 [(row.name, row.raw_location, row.raw_acl) for row in rows if row.is_active]
             )
         except (Refusal, UpstreamFailure) as error:
+            self.owe(names)
             self._log.warning("announce.undone_late", problem=str(error))
 
     async def _reserve(self, names: Sequence[MailboxName], place: bytes) -> None:

@@ -7,7 +7,7 @@ at another server and here too: quarantined here and reported; no comparison eve
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -66,6 +66,48 @@ class Comparer:
         self._master = master
         self._server = announcer.location.server
         self._log = logger(role="backend")
+        self._owed: set[MailboxName] = set()
+        self._paying: asyncio.Task[None] | None = None
+        self.retry_s = 1.0
+
+    def owe(self, names: Iterable[MailboxName]) -> None:
+        """The master may have these names wrong (an operation was undone): compare them, as soon as it is there."""
+        self._owed.update(names)
+        if self._owed and self._paying is None:
+            self._paying = asyncio.get_running_loop().create_task(self._pay())
+
+    async def _pay(self) -> None:
+        try:
+            while self._owed:
+                try:
+                    await self.compare_names(sorted(self._owed))
+                except (UpstreamFailure, Refusal):
+                    await asyncio.sleep(self.retry_s * random.uniform(0.7, 1.3))
+        finally:
+            self._paying = None
+
+    async def compare_names(self, names: Sequence[MailboxName]) -> Comparison:
+        """As `compare`, of these names only. Raises UpstreamFailure."""
+        done = Comparison()
+        for name in names:
+            entry = self._mailboxes.find(name)
+            theirs = await self._master.find(name)
+            at_ours = theirs is not None and theirs.server == self._server
+            if self._announcer.is_busy(name):
+                continue  # whoever is busy with it tells the master
+            if entry is not None and entry.is_active:
+                await self._check_ours(entry, theirs if at_ours else None, done)
+            elif entry is None and theirs is not None and at_ours:
+                await self._remove_foreign([theirs], done)
+            self._owed.discard(name)
+        self._owed.difference_update(names)
+        self._report(done)
+        return done
+
+    async def close(self) -> None:
+        if self._paying is not None:
+            self._paying.cancel()
+            await asyncio.wait([self._paying])
 
     async def compare(self) -> Comparison:
         """Make the two lists agree. Raises UpstreamFailure; what was done until then is right."""

@@ -65,6 +65,7 @@ class BackendRole:
         self._bus: Bus | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._matching: asyncio.Task[None] | None = None
+        self._comparer: Comparer | None = None
         self._services: Mapping[str, Service] = {}
         self.backend: Backend | None = None
 
@@ -82,7 +83,7 @@ class BackendRole:
         self._client = MasterClient(target) if target is not None else None
         location = Location(config.node.name, config.backend.partition)
         announcer = Announcer(self._ledger, store, self._client, location)
-        await announcer.repair()
+        settled = await announcer.repair()
         tracker = Tracker()
         store.watch(tracker)
         self._start_bus(tracker)
@@ -106,8 +107,9 @@ class BackendRole:
             matcher = Matcher(self.backend.mailboxes, self._ledger, announcer)
             await self._match(matcher, mailbox_list)
         self._services = self._make_services(self.backend)
-        if self._worker == 0 and self._client is not None:
-            self._start_comparing(self._ledger, announcer, self._client, store, location)
+        if self._client is not None:
+            comparer = self._start_comparing(announcer, self._client)
+            comparer.owe(name for intent in settled for name in intent.names)
 
     def _make_gate(self) -> Gate:
         config = self._config
@@ -176,16 +178,14 @@ class BackendRole:
         self._bus.start()
         tracker.tell_others = self._bus.tell
 
-    def _start_comparing(
-        self,
-        ledger: Ledger,
-        announcer: Announcer,
-        client: MasterClient,
-        store: MailboxStore,
-        location: Location,
-    ) -> None:
-        silent = Announcer(ledger, store, None, location)
-        comparer = Comparer(ledger, announcer, silent, client)
+    def _start_comparing(self, announcer: Announcer, client: MasterClient) -> Comparer:
+        """Every worker sees to what it has undone itself; worker 0 to the whole list."""
+        assert self._ledger is not None and self.backend is not None
+        silent = Announcer(self._ledger, self.backend.store, None, announcer.location)
+        comparer = self._comparer = Comparer(self._ledger, announcer, silent, client)
+        announcer.owe = comparer.owe
+        if self._worker != 0:
+            return comparer
         mupdate = self._config.mupdate
         self._keeper = asyncio.create_task(
             comparer.keep(
@@ -194,6 +194,7 @@ class BackendRole:
                 retry_max_s=mupdate.retry_max_s,
             )
         )
+        return comparer
 
     # --- at the end
 
@@ -215,6 +216,8 @@ class BackendRole:
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
+        if self._comparer is not None:
+            await self._comparer.close()
         if self._bus is not None:
             self._bus.stop()
         if self._client is not None:
