@@ -101,7 +101,10 @@ def stored(demo: Demo, user: int) -> dict[str, list[tuple[str, bool]]]:
     """Every message of a user's INBOX by its X-Id: digest of its body, and whether it is flagged."""
     found: dict[str, list[tuple[str, bool]]] = {}
     with demo.imap(demo.frontend, demo.user(user)) as client:
-        assert client.select("INBOX", readonly=True)[0] == "OK"
+        end = time.monotonic() + 20
+        while (answer := client.select("INBOX", readonly=True))[0] != "OK":
+            assert time.monotonic() < end, answer
+            time.sleep(0.1)  # a frontend tries a backend that was down every few seconds
         for part in client.fetch("1:*", "(FLAGS BODY.PEEK[])")[1]:
             if isinstance(part, tuple):
                 head, _, body = part[1].partition(b"\r\n\r\n")
