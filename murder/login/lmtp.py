@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from murder.config.value import contains
-from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
+from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
 from murder.login.imap import Running
 from murder.login.line import LineDialogue, LineService
 from murder.model.name import MailboxName, Namespace, inbox_of
@@ -134,7 +134,8 @@ class LmtpDialogue(LineDialogue):
                     kind=error.kind.value,
                     problem=error.text,
                 )
-                return reply(451, "4.4.3", f"{error.server} cannot be asked now, try again later")
+                enhanced = "4.3.0" if error.kind is UpstreamKind.UNSYNCHRONISED else "4.4.3"
+                return reply(451, enhanced, f"{error.server} cannot be asked now, try again later")
         self.log.error("command.crashed", exc_info=error)
         return reply(451, "4.3.0", "Internal error, try again later")
 
