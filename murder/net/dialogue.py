@@ -37,7 +37,8 @@ class Dialogue(ABC):
         self.idle_timeout_s = idle_timeout_s
         self.loop = asyncio.get_running_loop()
         self.active_at = self.loop.time()
-        self.activity_counts = True  # False before a login: `idle_timeout_s` is all the time there is
+        # False before a login: `idle_timeout_s` is all the time there is.
+        self.activity_counts = True
         self.is_closing = False
         self._task: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None

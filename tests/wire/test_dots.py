@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from murder.wire.dots import LineEnds, Stuffer, Unstuffer, canonical
 
-TEXTS = st.lists(st.sampled_from([b"a", b".", b"\r\n", b"\n", b"\r", b"..", b"x" * 9])).map(b"".join)
+TEXTS = st.lists(st.sampled_from([b"a", b".", b"\r\n", b"\n", b"\r", b"..", b"x" * 9])).map(
+    b"".join
+)
 
 
 def cut(octets: bytes, sizes: list[int]) -> list[bytes]:
