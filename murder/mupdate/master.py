@@ -7,6 +7,7 @@ reads waits for the writes before it on its own connection.
 
 import asyncio
 import binascii
+import socket
 import ssl
 import zlib
 from base64 import b64decode, b64encode
@@ -152,6 +153,14 @@ class MupdateDialogue(Dialogue):
         service.counters.connections += 1
 
     # The banner, errors, the end
+
+    def begin(self) -> None:
+        super().begin()
+        sock = self.connection.transport.get_extra_info("socket")
+        if (
+            sock is not None
+        ):  # who is silent for ever, as a backend may be, is asked by TCP whether he is there
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def greet(self) -> None:
         service = self.service
