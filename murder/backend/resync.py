@@ -82,6 +82,8 @@ class Comparer:
                 try:
                     await self.compare_names(sorted(self._owed))
                 except (UpstreamFailure, Refusal):
+                    pass  # `keep` says that the master is away
+                if self._owed:
                     await asyncio.sleep(self.retry_s * random.uniform(0.7, 1.3))
         finally:
             self._paying = None
@@ -94,13 +96,16 @@ class Comparer:
             theirs = await self._master.find(name)
             at_ours = theirs is not None and theirs.server == self._server
             if self._announcer.is_busy(name):
-                continue  # whoever is busy with it tells the master
-            if entry is not None and entry.is_active:
-                await self._check_ours(entry, theirs if at_ours else None, done)
-            elif entry is None and theirs is not None and at_ours:
-                await self._remove_foreign([theirs], done)
-            self._owed.discard(name)
-        self._owed.difference_update(names)
+                continue  # somebody is at work in its tree: again later
+            self._owed.discard(name)  # what follows may owe it again
+            try:
+                if entry is not None and entry.is_active:
+                    await self._check_ours(entry, theirs if at_ours else None, done)
+                elif entry is None and theirs is not None and at_ours:
+                    await self._remove_foreign([theirs], done)
+            except UpstreamFailure:
+                self._owed.add(name)
+                raise
         self._report(done)
         return done
 
@@ -132,6 +137,7 @@ class Comparer:
             if (known.raw_location, known.raw_acl) == (entry.raw_location, entry.raw_acl):
                 return
         if self._announcer.is_busy(entry.name):
+            self.owe([entry.name])
             return
         if known is None:
             elsewhere = await self._master.find(entry.name)
@@ -144,6 +150,8 @@ class Comparer:
         try:
             await self._master.activate(present.name, present.raw_location, present.raw_acl)
             done.activated.append(entry.name)
+            if self._mailboxes.find(entry.name) != present:  # changed by another worker meanwhile
+                self.owe([entry.name])
         except Refusal as refusal:
             self._log.error("resync.refused", mailbox=display(entry.name), problem=refusal.text)
             done.conflicts.append(entry.name)
@@ -170,7 +178,10 @@ class Comparer:
         """Rows that the master has for this server and that are not here."""
         never_complete = not self._mailboxes.synchronised
         for row in rows:
-            if self._mailboxes.find(row.name) is not None or self._announcer.is_busy(row.name):
+            if self._announcer.is_busy(row.name):
+                self.owe([row.name])
+                continue
+            if self._mailboxes.find(row.name) is not None:
                 continue
             if never_complete and row.is_active:
                 done.refused.append(row.name)

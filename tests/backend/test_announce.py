@@ -9,6 +9,7 @@ import pytest
 
 from murder.api.store import MailboxStore, NewMessage
 from murder.backend.announce import Announcer
+from murder.backend.intent import Intent
 from murder.backend.resync import Comparer, Comparison
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.acl import Acl, format_acl, parse_acl
@@ -44,6 +45,7 @@ class Node:
         self.announcer = Announcer(self.ledger, store, self.client, location, process="dead")
         silent = Announcer(self.ledger, store, None, location, process="dead")
         self.comparer = Comparer(self.ledger, self.announcer, silent, self.client)
+        self.settled: list[Intent] = []
 
     async def close(self) -> None:
         await self.client.close()
@@ -53,7 +55,7 @@ class Node:
     async def reborn(self) -> "Node":
         await self.close()
         node = Node(self.folder, self.store, self.server, self.name)
-        await node.announcer.repair(lambda process: process != "dead")
+        node.settled = await node.announcer.repair(lambda process: process != "dead")
         return node
 
     async def fill(self) -> None:
@@ -126,8 +128,9 @@ MOST_STEPS = 8
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("step", range(MOST_STEPS))
+@pytest.mark.parametrize("whole", [True, False], ids=["worker-0", "another-worker"])
 def test_a_kill_at_any_step_is_mended_at_the_next_start(
-    operation: str, step: int, tmp_path: Path
+    operation: str, step: int, whole: bool, tmp_path: Path
 ) -> None:
     async def scene() -> None:
         async with murder(tmp_path) as (_, node):
@@ -147,7 +150,13 @@ def test_a_kill_at_any_step_is_mended_at_the_next_start(
             else:
                 return  # it has fewer steps
             reborn = await node.reborn()
-            await reborn.comparer.compare()
+            if whole:
+                await reborn.comparer.compare()
+            else:
+                reborn.comparer.owe(name for one in reborn.settled for name in one.names)
+                paying = reborn.comparer._paying
+                if paying is not None:
+                    await paying
             await reborn.check_agreement()
             if operation == "rename":
                 names = {entry.name for entry in reborn.list.walk()}
