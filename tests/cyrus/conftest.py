@@ -4,6 +4,7 @@ It needs root (ports 24, 110, 143; /etc/hosts) and Debian packages, which `.ci/r
 skipped with that reason on a developer's machine, and fail in CI.
 """
 
+import fcntl
 import os
 import subprocess
 from collections.abc import Iterator
@@ -52,16 +53,18 @@ def missing() -> str:
 
 
 @pytest.fixture(scope="session")
-def lab_ready() -> Lab:
-    """The lab, configured and stopped."""
+def lab_ready() -> Iterator[Lab]:
+    """The lab, configured and stopped; ours alone, for its addresses are fixed."""
     reason = missing()
     if reason and IS_CI:
         pytest.fail(reason)
     if reason:
         pytest.skip(reason)
     lab = Lab()
-    lab.run("setup")
-    return lab
+    with Path(f"{ROOT}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run of these tests may be going on
+        lab.run("setup")
+        yield lab
 
 
 @pytest.fixture
