@@ -38,6 +38,7 @@ class LineDialogue(Dialogue):
     def __init__(self, connection: Connection, service: LineService) -> None:
         limits = service.limits
         super().__init__(connection, LineSession(limits.max_line_bytes), limits.login_timeout_s)
+        self.activity_counts = False  # until the login
         self.service = service
         self.login: Login | None = None
         self._failures = 0
@@ -135,6 +136,7 @@ class LineDialogue(Dialogue):
     def entered(self, login: Login) -> None:
         """Somebody has logged in."""
         self.login = login
+        self.activity_counts = True
         self.idle_timeout_s = self.service.limits.idle_timeout_s
         self._log = self.log.bind(user=login.user)
         self.log.info(

@@ -66,6 +66,7 @@ class LmtpDialogue(LineDialogue):
         self.delivery: Delivery | None = None  # between the chunks of BDAT
         self._octets = 0
         if self.may_deliver:
+            self.activity_counts = True
             self.idle_timeout_s = service.limits.idle_timeout_s
 
     # --- what a role gives

@@ -5,7 +5,6 @@ skipped with that reason on a developer's machine, and fail in CI.
 """
 
 import fcntl
-import fcntl
 import os
 import subprocess
 from collections.abc import Iterator
