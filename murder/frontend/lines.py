@@ -105,6 +105,12 @@ class LineUpstream:
         rest, self._held = bytes(self._held), bytearray()
         return rest
 
+    async def starttls(self, upstreams: Upstreams) -> None:
+        """TLS, the peer having agreed. What came behind its agreement was injected (CVE-2011-0411)."""
+        if self.take_rest():
+            raise self.failure(UpstreamKind.PROTOCOL, "octets behind the answer to STARTTLS")
+        await upstreams.starttls(self.connection, self.address)
+
     def close(self) -> None:
         self.connection.close()
 

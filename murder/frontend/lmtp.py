@@ -107,7 +107,7 @@ class FrontendLmtp(LmtpDialogue):
         address = upstream.address
         if address.tls == "starttls":
             await self._ask(upstream, b"STARTTLS\r\n", b"2")
-            await self.frontend.upstreams.starttls(upstream.connection, address)
+            await upstream.starttls(self.frontend.upstreams)
             words = await self._ask(upstream, hello, b"2")
         if any(word[4:].upper() == b"SMTPUTF8" for word in words):
             self._with_utf8.add(upstream.server)

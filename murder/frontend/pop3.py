@@ -66,7 +66,7 @@ class FrontendPop3(Pop3Dialogue):
             upstream.send(b"STLS\r\n")
             if not (await upstream.line()).startswith(b"+OK"):
                 raise upstream.failure(UpstreamKind.TLS, "it refuses STLS")
-            await self.frontend.upstreams.starttls(upstream.connection, address)
+            await upstream.starttls(self.frontend.upstreams)
         if login.is_admin and login.password is not None:
             secret = plain_response("", login.user, login.password)
             mechanism, response = b"PLAIN", base64.b64encode(secret)

@@ -105,6 +105,7 @@ class ImapUpstream:
         self._timer: asyncio.TimerHandle | None = None
         self._active_at = 0.0
         self._waits_for_client = False
+        self.awaits_tls = False  # what comes now in plain text was injected (CVE-2011-0411)
         self.has_no_hurry = False  # IDLE: silence is no failure
 
     # --- Receiver
@@ -116,6 +117,8 @@ class ImapUpstream:
         octets = bytes(data)
         self._active_at = asyncio.get_running_loop().time()
         try:
+            if self.awaits_tls and self._own is None:
+                raise BadSyntax("octets behind the answer to STARTTLS")
             if self._own is not None:
                 self._collect(octets)
             else:
@@ -173,8 +176,6 @@ class ImapUpstream:
             passed, line, octets = self._cutter.feed(octets, tag)
             if not tag and not self.passes_unsolicited:
                 passed = b""  # nobody asked, and nobody has this backend's mailbox selected
-            elif passed.startswith(b"* BYE"):
-                passed = b""  # the backend leaves; the client does not
             if passed:
                 client.write(passed)
             if line is not None:
@@ -278,6 +279,8 @@ class ImapUpstream:
                     if self._took(own, fragment):
                         rest = own.fragmenter.take_rest()
                         self._own = None
+                        if rest and self.awaits_tls:
+                            raise BadSyntax("octets behind the answer to STARTTLS")
                         if rest:
                             self._pass_on(rest)
                         return
@@ -404,9 +407,15 @@ async def _enter(
             raise upstream.failure(UpstreamKind.AUTH_TEMPORARY, f"it greets with {greeting.text}")
     address = upstream.address
     if address.tls == "starttls":
+        upstream.awaits_tls = True
         if not (await upstream.ask(b"STARTTLS")).is_ok:
             raise upstream.failure(UpstreamKind.TLS, "it refuses STARTTLS")
+        if upstream.is_lost:
+            raise upstream.failure(
+                UpstreamKind.PROTOCOL, "it sent octets behind its answer to STARTTLS"
+            )
         await upstreams.starttls(upstream.connection, address)
+        upstream.awaits_tls = False
     fields = b" ".join(string(word.encode()) for pair in identity for word in pair)
     upstream.write(upstream.next_tag() + b" ID (" + fields + b")\r\n")
     if password is not None:

@@ -35,7 +35,7 @@ class ResponseCutter:
         return not (self._held or self._inside or self._literal)
 
     def feed(self, data: bytes, tag: bytes) -> tuple[bytes, bytes | None, bytes]:
-        """`(octets to pass on, the tagged line that ends them or None, octets behind it)`.
+        """`(octets to pass on, the tagged line that ends them or None, octets to feed again)`. A BYE is left out.
 
         `tag`: of the oldest command in flight, b"" if there is none. Raises BadSyntax for an endless line that is tagged.
         """
@@ -58,6 +58,8 @@ class ResponseCutter:
                 return self._hold(data, at), None, b""
             if not self._inside and tag and data.startswith(tag + b" ", at):
                 return data[:end], data[at:end], data[end:]
+            if not self._inside and data[at : at + 5].upper() == b"* BYE":
+                return data[:at], None, data[end:]  # the backend leaves; the client does not
             announced = None
             if data[end - 3 : end - 2] == b"}":
                 announced = _LITERAL_END.search(data, max(at, end - 26), end)

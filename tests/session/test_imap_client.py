@@ -1,0 +1,36 @@
+"""What passes through a frontend: the tagged line is found wherever it is, BYE is kept back, literals are only counted."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from murder.session.imap_client import ResponseCutter
+
+STREAM = (
+    b"* 1 FETCH (BODY[] {18}\r\nA1 OK\r\n* BYE no\r\n\r\n FLAGS ())\r\n* 3 EXISTS\r\n"
+    b"* BYE draining\r\nA1 OK done\r\n"
+)
+PASSED = STREAM.replace(b"* BYE draining\r\n", b"")
+
+
+def run(pieces: list[bytes]) -> tuple[bytes, list[bytes]]:
+    cutter, passed, ends = ResponseCutter(), b"", []
+    for piece in pieces:
+        while piece:
+            octets, line, piece = cutter.feed(piece, b"A1")
+            passed += octets
+            if line is not None:
+                ends.append(line)
+    return passed, ends
+
+
+@given(st.lists(st.integers(1, 9)))
+def test_the_tagged_line_is_found_and_a_bye_kept_back_however_it_comes(sizes: list[int]) -> None:
+    pieces, at = [], 0
+    for size in [*sizes, len(STREAM)]:
+        pieces.append(STREAM[at : at + size])
+        at += size
+    assert run([piece for piece in pieces if piece]) == (PASSED, [b"A1 OK done\r\n"])
+
+
+def test_a_bye_in_front_of_the_tagged_line_does_not_swallow_it() -> None:
+    assert run([b"* BYE going\r\nA1 OK done\r\n"]) == (b"A1 OK done\r\n", [b"A1 OK done\r\n"])
