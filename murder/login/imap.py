@@ -143,6 +143,20 @@ class ImapDialogue(Dialogue):
         self.send(status.line(command.tag))
 
     def failed(self, event: Event, error: Exception) -> None:
+        """Whatever goes wrong, a literal that is still announced is not waited for."""
+        literal = getattr(event, "literal", None)
+        if isinstance(event, Command) and literal is not None:
+            try:
+                self.session.refuse_literal(literal)
+            except Misuse:
+                pass  # it was answered before
+            except BadSyntax as hopeless:
+                self._reply_to(event, error)
+                self.hopeless(hopeless)
+                return
+        self._reply_to(event, error)
+
+    def _reply_to(self, event: Event, error: Exception) -> None:
         """The one place where an exception becomes an IMAP reply, and is logged."""
         tag = event.tag if isinstance(event, Command | Wrong) else b"*"
         name = event.name.decode() if isinstance(event, Command) else ""

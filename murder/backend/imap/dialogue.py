@@ -202,19 +202,5 @@ class BackendImap(ImapDialogue):
             return b""
         return format_updates(view.take(removals=removals), self.forms, view.recent, self.manner)
 
-    def failed(self, event: Event, error: Exception) -> None:
-        """Whatever goes wrong, a literal that is still announced is not waited for."""
-        literal = getattr(event, "literal", None)
-        if isinstance(event, Command) and literal is not None:
-            try:
-                self.session.refuse_literal(literal)
-            except Misuse:
-                pass  # it was answered before
-            except BadSyntax as hopeless:
-                super().failed(event, error)
-                self.hopeless(hopeless)
-                return
-        super().failed(event, error)
-
 
 Handler = Callable[[BackendImap, Command], Any]

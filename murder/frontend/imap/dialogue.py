@@ -9,7 +9,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
 
-from murder.errors import BadSyntax, Misuse, UpstreamFailure, UpstreamKind
+from murder.errors import Misuse, UpstreamFailure, UpstreamKind
 from murder.frontend.shared import Frontend
 from murder.login.gate import Login
 from murder.login.imap import ImapDialogue, ImapService, Row, Running
@@ -289,20 +289,6 @@ class FrontendImap(ImapDialogue, Client):
         running: Any = super().handle(command)
         if running is not None:
             await running
-
-    def failed(self, event: Event, error: Exception) -> None:
-        """Whatever goes wrong, a literal that is still announced is not waited for."""
-        literal = getattr(event, "literal", None)
-        if isinstance(event, Command) and literal is not None:
-            try:
-                self.session.refuse_literal(literal)
-            except Misuse:
-                pass  # it was answered before
-            except BadSyntax as hopeless:
-                super().failed(event, error)
-                self.hopeless(hopeless)
-                return
-        super().failed(event, error)
 
     def say_bye(self, text: str) -> None:
         self.send(bye(text, b"UNAVAILABLE"))
