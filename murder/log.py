@@ -48,6 +48,7 @@ EVENTS: Final = frozenset(
         "mailbox.missing",
         "mailbox.not_created",
         "mailbox.quarantined",
+        "mailbox.unreadable",
         "master.back",
         "master.unreachable",
         "replica.behind",

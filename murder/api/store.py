@@ -160,7 +160,8 @@ class MailboxStore(Protocol):
     async def stop(self) -> None: ...
 
     async def mailboxes(self) -> Sequence[StoredMailbox]:
-        """All that exist, in any order. The backend compares them with its list at start."""
+        """All that exist, in any order. The backend compares them with its list at start. What cannot be read
+        (damaged) is left out, and `create` of it raises Refusal(UNAVAILABLE)."""
         ...
 
     async def create(

@@ -55,7 +55,9 @@ class Matcher:
             await self._store.create(entry.name, entry.location.partition)
         except Refusal as refusal:
             if refusal.code is not Code.ALREADY_EXISTS:  # made since the store was asked
-                raise
+                self._log.error(
+                    "mailbox.unreadable", mailbox=display(entry.name), problem=refusal.text
+                )
             return
         self._log.error("mailbox.missing", mailbox=display(entry.name))
 

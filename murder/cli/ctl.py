@@ -13,6 +13,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "murder.cli.mailbox_list:mailbox_list",
             "The mailbox list's file: dump, load, check.",
         ),
+        "store": ("murder.cli.store:store", "The mail itself: check, repair."),
     }
 )
 

@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from plugins.store_spool.root import Root, as_refusal, make_folder, sync_folder
+from murder.api.disk import disk_error
+from murder.errors import Misuse
+from plugins.store_spool.root import Root, make_folder, sync_folder
 
 FILE_MODE: Final = 0o600
 
@@ -32,6 +34,8 @@ class SpoolIncoming:
         self._map: mmap.mmap | None = None
         self._synced = False
         self._size = 0
+        self._pins = 0
+        self._is_closed = False
 
     @property
     def size(self) -> int:
@@ -52,7 +56,7 @@ class SpoolIncoming:
         try:
             self._file.write(data)
         except OSError as error:
-            raise as_refusal(error, self._path or Path()) from error
+            raise disk_error(error, self._path or Path()) from error
 
     def _spill(self) -> None:
         self._path = self._area.folder / secrets.token_hex(16)
@@ -61,7 +65,7 @@ class SpoolIncoming:
             self._file = os.fdopen(descriptor, "w+b", buffering=256 * 1024)
             self._file.write(self._memory)
         except OSError as error:
-            raise as_refusal(error, self._path) from error
+            raise disk_error(error, self._path) from error
         self._memory = bytearray()
 
     def octets(self) -> memoryview:
@@ -77,7 +81,7 @@ class SpoolIncoming:
         try:
             self._file.flush()
         except OSError as error:
-            raise as_refusal(error, self._path or Path()) from error
+            raise disk_error(error, self._path or Path()) from error
 
     def link_into(self, root: Root) -> str:
         """Make it a durable file of that root; its name there. Runs in the root's writer, before its commit."""
@@ -107,7 +111,23 @@ class SpoolIncoming:
         with contextlib.suppress(OSError):
             (self._area.folder / root.folder.name / name).unlink()
 
+    def pin(self) -> None:
+        """Keep the octets, also if it is closed, until `unpin`: a writer is to store them."""
+        if self._is_closed:
+            raise Misuse("an Incoming was appended after its close")
+        self._pins += 1
+
+    def unpin(self) -> None:
+        self._pins -= 1
+        if self._is_closed and not self._pins:
+            self._release()
+
     def close(self) -> None:
+        self._is_closed = True
+        if not self._pins:
+            self._release()
+
+    def _release(self) -> None:
         if self._file is not None and self._path is not None:
             with contextlib.suppress(OSError):
                 self._file.close()

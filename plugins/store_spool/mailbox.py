@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
-from murder.api import FlagChange, NewMessage, Stored
+from murder.api import FlagChange, Incoming, NewMessage, Stored
 from murder.api import Mailbox as AnyMailbox
 from murder.errors import Code, Refusal
 from murder.model.message import Changes, MailboxStatus, Message, ModSeq, Uid, UidValidity
@@ -275,11 +275,6 @@ class SpoolMailbox:
 
     # --- changing
 
-    async def _change(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
-        outcome = await self.root.write(work)
-        self.tell(self._mailbox_id)
-        return outcome
-
     async def append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
         linked: list[tuple[SpoolIncoming, str]] = []
 
@@ -290,15 +285,18 @@ class SpoolMailbox:
             box.save(db)
             return added
 
-        try:
-            uids: list[Uid] = await self._change(work)
-        except Exception:
+        def settle(error: BaseException | None) -> None:
             for incoming, name in linked:
-                incoming.dropped(self.root, name)
-            raise
-        for incoming, name in linked:
-            incoming.settled(self.root, name)
-        return uids
+                (incoming.dropped if error else incoming.settled)(self.root, name)
+            for incoming in incomings:
+                incoming.unpin()
+            if error is None:
+                self.tell(self._mailbox_id)
+
+        incomings = [_ours(new.incoming) for new in messages]
+        for incoming in incomings:
+            incoming.pin()
+        return await self.root.write(work, settle)
 
     def _add(
         self,
@@ -307,8 +305,7 @@ class SpoolMailbox:
         new: NewMessage,
         linked: list[tuple[SpoolIncoming, str]],
     ) -> Uid:
-        incoming = new.incoming
-        assert isinstance(incoming, SpoolIncoming)
+        incoming = _ours(new.incoming)
         if incoming.is_inline:
             body = insert_body(db, incoming.octets(), None)
         else:
@@ -426,6 +423,11 @@ class SpoolMailbox:
     async def move(self, uids: Sequence[Uid], target: AnyMailbox) -> Mapping[Uid, Uid]:
         assert isinstance(target, SpoolMailbox)
         return await self._transfers.copy(self, uids, target, remove=True)
+
+
+def _ours(incoming: Incoming) -> SpoolIncoming:
+    assert isinstance(incoming, SpoolIncoming)
+    return incoming
 
 
 class _Asked:

@@ -6,7 +6,6 @@ changes that wait for one root when its turn comes share one commit; each is und
 
 import asyncio
 import contextlib
-import errno
 import os
 import sqlite3
 import threading
@@ -16,20 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from murder.errors import Code, Refusal
-from plugins.store_spool.schema import connect
+from murder.api.disk import disk_error
+from murder.errors import Refusal
+from plugins.store_spool.schema import connect, open_reader
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
 MAX_HINTS: Final = 1000  # summaries that may wait for a commit; beyond it they are dropped
-FULL_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(slots=True)
 class _Job:
     work: Callable[[sqlite3.Connection], Any]
     future: "asyncio.Future[Any] | None"
+    settle: Callable[[BaseException | None], None] | None = None
     outcome: Any = None
     error: BaseException | None = None
 
@@ -41,8 +41,11 @@ class Root:
         self.folder = folder
         self._pool = pool
         self._file = folder / "mail.db"
-        self._writer = connect(self._file, for_writing=True)
-        self.reader = connect(self._file, for_writing=False)
+        try:
+            self._writer = connect(self._file, for_writing=True)
+            self.reader = open_reader(self._file)
+        except (sqlite3.Error, OSError) as error:
+            raise disk_error(error, self._file) from error
         self._jobs: list[_Job] = []
         self._hints = 0
         self._running = False
@@ -70,11 +73,15 @@ class Root:
         """Where a message's file stands: spread over 256 folders."""
         return self.folder / "files" / name[:2] / name
 
-    async def write(self, work: Work[T]) -> T:
-        """Do it in a transaction that is durable on return; raises what `work` raises, which is then undone."""
+    async def write(
+        self, work: Work[T], settle: Callable[[BaseException | None], None] | None = None
+    ) -> T:
+        """Do it in a transaction that is durable on return; raises what `work` raises, which is then undone.
+
+        `settle` is called with the error, or None, once it is decided: also where the caller has been cancelled."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._submit(_Job(work, future), loop)
+        self._submit(_Job(work, future, settle), loop)
         return await asyncio.shield(future)  # a caller that is cancelled does not undo a commit
 
     def hint(self, work: Work[object]) -> None:
@@ -110,11 +117,14 @@ class Root:
             for job in jobs:
                 self._run(job)
             writer.execute("COMMIT")
-        except (sqlite3.Error, OSError) as error:
-            if writer.in_transaction:
-                writer.execute("ROLLBACK")
+        except Exception as error:  # noqa: BLE001 - the end of a thread's task
+            with contextlib.suppress(sqlite3.Error):
+                if writer.in_transaction:
+                    writer.execute("ROLLBACK")
+            is_disk = isinstance(error, sqlite3.Error | OSError)
+            told = disk_error(error, self._file) if is_disk else error
             for job in jobs:
-                job.error = job.error or as_refusal(error, self._file)
+                job.error = job.error or told
             return
         if any(job.future is not None for job in jobs):
             self._sweep()
@@ -124,8 +134,8 @@ class Root:
         writer.execute("SAVEPOINT job")
         try:
             job.outcome = job.work(writer)
-        except Refusal as refusal:
-            job.error = refusal
+        except (Refusal, OSError) as error:  # this job's own trouble is not the others'
+            job.error = disk_error(error, self._file)
             writer.execute("ROLLBACK TO job")
         writer.execute("RELEASE job")
 
@@ -143,6 +153,8 @@ class Root:
 
     def _tell(self, jobs: list[_Job]) -> None:
         for job in jobs:
+            if job.settle is not None:
+                job.settle(job.error)
             if job.future is None:
                 self._hints -= 1
             elif not job.future.done():
@@ -150,18 +162,6 @@ class Root:
                     job.future.set_exception(job.error)
                 else:
                     job.future.set_result(job.outcome)
-
-
-def as_refusal(error: BaseException, file: Path) -> BaseException:
-    """A full disk is a refusal that clients understand; all else is told with the file's name."""
-    full = isinstance(error, OSError) and error.errno in FULL_DISK
-    if isinstance(error, sqlite3.Error):
-        full = error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
-    if full:
-        return Refusal(Code.OVER_QUOTA, "The disk of this server is full")
-    failure = OSError(f"{file}: {error}")
-    failure.__cause__ = error
-    return failure
 
 
 def sync_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Final
 
+from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
 from murder.model.message import Message, ModSeq, Uid
 
@@ -83,6 +84,57 @@ CREATE TABLE intent (id TEXT PRIMARY KEY, what TEXT NOT NULL) STRICT, WITHOUT RO
 MESSAGE_COLUMNS: Final = (
     "uid, flags, keywords, internal_date, zone, save_date, size, modseq, email_id, body"
 )
+
+
+class _Guarded(sqlite3.Cursor):
+    """A cursor whose failures are told as the disk's: readers meet damaged pages, full disks, a lack of files."""
+
+    file = Path()
+
+    def execute(self, sql: str, parameters: Any = (), /) -> "_Guarded":
+        try:
+            super().execute(sql, parameters)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
+                raise  # a bug of ours
+            raise disk_error(error, self.file) from error
+        except sqlite3.DatabaseError as error:
+            raise disk_error(error, self.file) from error
+        return self
+
+    def fetchone(self) -> Any:
+        try:
+            return super().fetchone()
+        except sqlite3.DatabaseError as error:
+            raise disk_error(error, self.file) from error
+
+    def fetchall(self) -> list[Any]:
+        try:
+            return super().fetchall()
+        except sqlite3.DatabaseError as error:
+            raise disk_error(error, self.file) from error
+
+
+class Reader(sqlite3.Connection):
+    """A connection for reading."""
+
+    file = Path()
+
+    def execute(self, sql: str, parameters: Any = (), /) -> _Guarded:
+        cursor = self.cursor(_Guarded)
+        cursor.file = self.file
+        return cursor.execute(sql, parameters)
+
+
+def open_reader(file: Path) -> Reader:
+    """For the event loop: see `_Guarded`."""
+    connection = sqlite3.connect(
+        file, isolation_level=None, check_same_thread=False, cached_statements=256, factory=Reader
+    )
+    connection.file = file
+    connection.execute(f"PRAGMA busy_timeout={READ_BUSY_MS}")
+    connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+    return connection
 
 
 def connect(file: Path, *, for_writing: bool) -> sqlite3.Connection:

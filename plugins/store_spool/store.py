@@ -20,10 +20,12 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from murder.api import Incoming, MailboxStore, StoredMailbox, StoreListener, hookimpl
+from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
 from murder.model.message import UidValidity
 from murder.model.name import MailboxName, display, inbox_of, owner_of, split_domain
 from plugins.store_spool.incoming import IncomingArea, SpoolIncoming, dead_areas, witnesses
+from plugins.store_spool.inspection import inspect_root
 from plugins.store_spool.mailbox import SpoolMailbox
 from plugins.store_spool.root import Root, make_folder
 from plugins.store_spool.rows import next_uid_validity, remove_mailbox
@@ -110,14 +112,20 @@ class SpoolStore:
             self._area.close()
 
     async def _recover(self) -> None:
-        """Finish what dead processes had begun."""
+        """Finish what dead processes had begun. What a damaged root has begun waits for its repair."""
         for area in dead_areas(self.folder / "incoming"):
-            for folder, names in witnesses(area):
-                self._drop_unnamed(folder, names)
-            with contextlib.suppress(FileNotFoundError):
-                for folder in dict.fromkeys((area / INTENTS).read_text().split("\n")):
-                    await self._finish_intents(folder)
+            try:
+                await self._recover_area(area)
+            except Refusal:
+                continue  # has been logged; the folder stays for the next start
             _remove_area(area)
+
+    async def _recover_area(self, area: Path) -> None:
+        for folder, names in witnesses(area):
+            self._drop_unnamed(folder, names)
+        with contextlib.suppress(FileNotFoundError):
+            for folder in dict.fromkeys((area / INTENTS).read_text().split("\n")):
+                await self._finish_intents(folder)
 
     def _drop_unnamed(self, folder: str, names: list[str]) -> None:
         root = self._root_in(folder)
@@ -150,11 +158,11 @@ class SpoolStore:
             return root
         assert self._pool is not None
         path = self._path_of(folder)
-        make_folder(path)
         try:
-            root = Root(path, self._pool)
-        except sqlite3.Error as error:
-            raise OSError(f"{path / 'mail.db'}: {error}") from error
+            make_folder(path)
+        except OSError as error:
+            raise disk_error(error, path) from error
+        root = Root(path, self._pool)
         self._open[folder] = root
         self._close_unused()
         return root
@@ -196,9 +204,12 @@ class SpoolStore:
     async def mailboxes(self) -> Sequence[StoredMailbox]:
         found = []
         for folder in self.folders():
-            rows = self._root_in(folder).reader.execute(
-                "SELECT name, mailbox_id, uid_validity FROM mailbox"
-            )
+            try:
+                rows = self._root_in(folder).reader.execute(
+                    "SELECT name, mailbox_id, uid_validity FROM mailbox"
+                )
+            except Refusal:
+                continue  # damaged, and logged: the others' mail goes on
             found += [
                 StoredMailbox(MailboxName(bytes(name)), identifier, UidValidity(validity))
                 for name, identifier, validity in rows.fetchall()
@@ -281,6 +292,20 @@ class SpoolStore:
 
     def watch(self, listener: StoreListener) -> None:
         self._listeners.append(listener)
+
+    async def check(self, repair: bool) -> Sequence[str]:
+        """See murder.api.store.CanCheck."""
+        assert self._area is not None
+        found: list[str] = []
+        for folder in list(self.folders()):
+            root = self._open.pop(folder, None)
+            if root is not None:
+                root.close()
+            path = self._path_of(folder)
+            found += await asyncio.to_thread(
+                inspect_root, self.folder, path, self._area.folder, repair
+            )
+        return found
 
 
 def _rename(db: sqlite3.Connection, old: MailboxName, new: MailboxName) -> Any:

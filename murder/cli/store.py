@@ -1,0 +1,69 @@
+"""`murder ctl store`: what the store of this host's backend finds wrong with its mail, and mends."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import asyncclick as click
+
+from murder.api import CanCheck
+from murder.cli.options import config_option, json_option, print_json
+from murder.config import load_config
+from murder.errors import Code, Refusal
+from murder.hooks import load_plugins
+
+
+@click.group()
+def store() -> None:
+    """The mail itself, as the store keeps it on this host.
+
+    \b
+    murder ctl store check      # reads only; the node may run
+    murder ctl store repair     # mends; says what it did, removes no mail
+    """
+
+
+@store.command()
+@config_option()
+@json_option()
+async def check(config_file: Path, as_json: bool) -> int:
+    """Look for missing files, orphan files, damaged rows, wrong counts; exit code 1 if there are any.
+
+    The node may run. All octets that a mailbox names are looked for, none are read.
+    """
+    return _tell(await _look(config_file, repair=False), "faults", as_json)
+
+
+@store.command()
+@config_option()
+@json_option()
+async def repair(config_file: Path, as_json: bool) -> int:
+    """Mend what `check` finds, and say what was done.
+
+    Counts are made right; what no mailbox has is kept in `lost` in the store's folder; a message whose
+    octets are gone is expunged. The node may run, unless a database has damaged pages: then it is
+    rebuilt from what can be read, and the old one is kept beside it.
+    """
+    return _tell(await _look(config_file, repair=True), "faults mended", as_json)
+
+
+async def _look(config_file: Path, repair: bool) -> Sequence[str]:
+    config = load_config(config_file)
+    plugin = config.backend.store
+    made = load_plugins(config, ["backend"]).store()
+    if not isinstance(made, CanCheck):
+        raise Refusal(Code.CANNOT, f"{plugin} cannot check its mail; use its own tools")
+    await made.start()
+    try:
+        return await made.check(repair)
+    finally:
+        await made.stop()
+
+
+def _tell(found: Sequence[str], what: str, as_json: bool) -> int:
+    if as_json:
+        print_json({"ok": not found, "found": list(found)})
+    else:
+        for line in found:
+            click.echo(line)
+        click.echo(f"{len(found)} {what}", err=True)
+    return 1 if found and what == "faults" else 0

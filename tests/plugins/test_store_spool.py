@@ -1,0 +1,300 @@
+"""The spool: what `store check` finds and `store repair` mends, formats, cancelled appends. The contract is elsewhere."""
+
+import asyncio
+import os
+import random
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from murder.api import CanCheck, Mailbox, NewMessage
+from murder.errors import Code, Refusal
+from murder.model.message import Uid
+from murder.model.name import MailboxName
+from plugins.store_spool.store import Settings, SpoolStore
+
+INBOX, SENT = MailboxName(b"user.ana"), MailboxName(b"user.ana.Sent")
+SMALL, LARGE = 100, 5000
+
+
+def run(folder: Path, scene: Callable[[SpoolStore], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        store = SpoolStore(Settings(inline_bytes=1000), folder)
+        await store.start()
+        try:
+            await scene(store)
+        finally:
+            await store.stop()
+
+    asyncio.run(asyncio.wait_for(whole(), 60))
+
+
+def octets_of(number: int, size: int) -> bytes:
+    return (f"Subject: {number}\r\n\r\n".encode() + b"x%d " % number * size)[:size]
+
+
+async def append(store: SpoolStore, box: Mailbox, number: int, size: int) -> Uid:
+    incoming = store.incoming()
+    incoming.write(octets_of(number, size))
+    try:
+        return (await box.append([NewMessage(incoming)]))[0]
+    finally:
+        incoming.close()
+
+
+async def fill(store: SpoolStore) -> None:
+    """40 messages in INBOX, small and large by turns, and half of them copied."""
+    for name in (INBOX, SENT):
+        await store.create(name, "default")
+    inbox, sent = await store.open(INBOX, "ana"), await store.open(SENT, "ana")
+    uids = [await append(store, inbox, n, SMALL if n % 2 else LARGE) for n in range(40)]
+    await inbox.copy(uids[::2], sent)
+    await inbox.expunge(uids[5:7])
+
+
+def database(folder: Path) -> Path:
+    (found,) = (folder / "roots").rglob("mail.db")
+    return found
+
+
+def files(folder: Path) -> list[Path]:
+    return list((folder / "roots").glob("*/*/files/*/*"))
+
+
+def inspect(folder: Path, repair: bool = False) -> list[str]:
+    found: list[str] = []
+
+    async def scene(store: SpoolStore) -> None:
+        assert isinstance(store, CanCheck)
+        found.extend(await store.check(repair))
+
+    run(folder, scene)
+    return found
+
+
+def whole_mail(folder: Path) -> list[tuple[bytes, int]]:
+    """Every message (mailbox, UID), read to its last octet, which must be as it was given."""
+    found = []
+
+    async def scene(store: SpoolStore) -> None:
+        for stored in await store.mailboxes():
+            box = await store.open(stored.name, "ana")
+            rows = await box.messages()
+            status = await box.status()
+            assert (status.messages, status.size) == (len(rows), sum(row.size for row in rows))
+            for row in rows:
+                octets = bytes(await box.octets(row.uid))
+                assert len(octets) == row.size
+                number = int(octets.split(b"\r\n")[0].split()[1])
+                assert octets == octets_of(number, row.size)
+                found.append((stored.name, int(row.uid)))
+
+    run(folder, scene)
+    return found
+
+
+Damage = Callable[[Path], None]
+
+
+def lose_a_file(folder: Path) -> None:
+    sorted(files(folder))[3].unlink()
+
+
+def add_an_orphan(folder: Path) -> None:
+    beside = sorted(files(folder))[0]
+    (beside.parent / (beside.name[:2] + "f" * 30)).write_bytes(b"Subject: 7\r\n\r\nfound")
+
+
+def execute(sql: str) -> Damage:
+    def damage(folder: Path) -> None:
+        with sqlite3.connect(database(folder)) as db:
+            db.execute(sql)
+        db.close()
+
+    return damage
+
+
+FAULTS: dict[str, tuple[Damage, str, int]] = {
+    "missing file": (lose_a_file, "has lost its file; it has been expunged", -2),
+    "orphan file": (add_an_orphan, "is in no mailbox; kept as", 0),
+    "wrong quota": (execute("UPDATE mailbox SET octets=octets+1"), "octets", 0),
+    "wrong counts": (execute("UPDATE mailbox SET messages=3, unseen=9, deleted=1"), "unseen 9", 0),
+    "UIDNEXT behind": (execute("UPDATE mailbox SET uid_next=2"), "UIDNEXT 2, should be", 0),
+    "MODSEQ behind": (execute("UPDATE mailbox SET highest_modseq=1"), "HIGHESTMODSEQ 1", 0),
+    "body row gone": (
+        execute("DELETE FROM body WHERE file IS NULL AND id=(SELECT min(id)+1 FROM body)"),
+        "has no octets in the database",
+        -1,
+    ),
+    "message rows gone": (
+        execute("DELETE FROM message WHERE uid IN (2, 3)"),
+        "is in no mailbox; kept as",
+        -4,
+    ),
+    "mailbox row gone": (
+        execute("DELETE FROM mailbox WHERE id=2"),
+        "they are in user.ana.Recovered-2 now",
+        0,
+    ),
+    "shared copies miscounted": (
+        execute("UPDATE body SET copies=7"),
+        "bodies count their messages wrong",
+        0,
+    ),
+    "stray rows": (execute("INSERT INTO seen VALUES (99, 'ana', 1)"), "belong to no mailbox", 0),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_found_mended_and_then_gone(fault: str, tmp_path: Path) -> None:
+    damage, told, lost = FAULTS[fault]
+    run(tmp_path, fill)
+    assert inspect(tmp_path) == []
+    before = len(whole_mail(tmp_path))
+    damage(tmp_path)
+    found = inspect(tmp_path)
+    assert found
+    assert inspect(tmp_path) == found, "a check changes nothing"
+    mended = inspect(tmp_path, repair=True)
+    assert any(told in sentence for sentence in mended), mended
+    assert len(mended) >= len(found)
+    assert inspect(tmp_path) == []
+    assert len(whole_mail(tmp_path)) == before + lost
+
+
+def test_octets_that_no_mailbox_has_are_kept(tmp_path: Path) -> None:
+    run(tmp_path, fill)
+    execute("DELETE FROM message")(tmp_path)
+    inspect(tmp_path, repair=True)
+    kept = {path.read_bytes() for path in (tmp_path / "lost").rglob("*.eml")}
+    assert kept == {octets_of(n, SMALL if n % 2 else LARGE) for n in range(40) if n != 5}
+    assert inspect(tmp_path) == []
+
+
+PAGE = 4096
+
+
+@pytest.mark.parametrize("attempt", range(12))
+def test_a_damaged_page_costs_what_was_on_it_and_nothing_else(tmp_path: Path, attempt: int) -> None:
+    run(tmp_path, fill)
+    file = database(tmp_path)
+    pages = file.stat().st_size // PAGE
+    octets = bytearray(file.read_bytes())
+    page = attempt * pages // 12
+    octets[page * PAGE : (page + 1) * PAGE] = random.Random(attempt).randbytes(PAGE)
+    file.write_bytes(octets)
+    assert inspect(tmp_path)
+    mended = inspect(tmp_path, repair=True)
+    assert any("is kept as" in sentence for sentence in mended), mended
+    assert list(file.parent.glob("mail.db.damaged-*"))
+    assert inspect(tmp_path) == []
+    whole_mail(tmp_path)
+    large = {octets_of(n, LARGE) for n in range(0, 40, 2)}
+    there = {path.read_bytes() for path in [*files(tmp_path), *(tmp_path / "lost").rglob("*.eml")]}
+    assert large <= there
+
+
+def test_a_damaged_database_stops_its_own_user_only(tmp_path: Path) -> None:
+    other = MailboxName(b"user.bob")
+
+    async def two(store: SpoolStore) -> None:
+        await fill(store)
+        await store.create(other, "default")
+
+    run(tmp_path, two)
+    for file in (tmp_path / "roots").rglob("mail.db"):
+        if file.parent.name == "user.ana":
+            file.write_bytes(os.urandom(file.stat().st_size))
+
+    async def use(store: SpoolStore) -> None:
+        assert [stored.name for stored in await store.mailboxes()] == [other]
+        with pytest.raises(Refusal, match="damaged"):
+            await store.open(INBOX, "ana")
+        await append(store, await store.open(other, "bob"), 1, SMALL)
+
+    run(tmp_path, use)
+
+
+def test_a_page_damaged_under_way_is_a_refusal(tmp_path: Path) -> None:
+    async def scene(store: SpoolStore) -> None:
+        await fill(store)
+        inbox = await store.open(INBOX, "ana")
+        for root in store._open.values():
+            root._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            root.reader.execute("PRAGMA shrink_memory")
+        file = database(tmp_path)
+        with file.open("r+b") as opened:
+            opened.seek(PAGE)
+            opened.write(b"\xff" * (file.stat().st_size - PAGE))
+        with pytest.raises(Refusal) as refused:
+            await inbox.messages()
+        assert refused.value.code is Code.UNAVAILABLE
+
+    run(tmp_path, scene)
+
+
+def test_a_repair_of_pages_waits_until_the_node_is_stopped(tmp_path: Path) -> None:
+    run(tmp_path, fill)
+    database(tmp_path).write_bytes(os.urandom(9 * PAGE))
+
+    async def node(store: SpoolStore) -> None:
+        with pytest.raises(Refusal, match="stop the node"):
+            await asyncio.to_thread(inspect, tmp_path, True)
+
+    run(tmp_path, node)
+
+
+def test_a_check_beside_work_finds_nothing(tmp_path: Path) -> None:
+    """Deliveries, expunges and moves go on: what is under way is no fault."""
+
+    async def scene(store: SpoolStore) -> None:
+        await fill(store)
+        inbox, sent = await store.open(INBOX, "ana"), await store.open(SENT, "ana")
+        done = asyncio.Event()
+
+        async def check() -> list[str]:
+            found = [*await asyncio.to_thread(inspect, tmp_path)]
+            found += await asyncio.to_thread(inspect, tmp_path)
+            done.set()
+            return found
+
+        async def work() -> None:
+            number = 0
+            while not done.is_set():
+                number += 1
+                uid = await append(store, inbox, number, LARGE if number % 2 else SMALL)
+                await inbox.copy([uid], sent)
+                if number % 3:
+                    await inbox.expunge([uid])
+
+        found, _ = await asyncio.gather(check(), work())
+        assert found == []
+
+    run(tmp_path, scene)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_an_append_whose_client_has_gone_is_whole_or_absent(tmp_path: Path, size: int) -> None:
+    """The task is cancelled and the octets are let go while the writer has them."""
+
+    async def scene(store: SpoolStore) -> None:
+        await store.create(INBOX, "default")
+        inbox = await store.open(INBOX, "ana")
+        for number in range(30):
+            incoming = store.incoming()
+            incoming.write(octets_of(number, size))
+            task = asyncio.create_task(inbox.append([NewMessage(incoming)]))
+            for _ in range(number % 4):
+                await asyncio.sleep(0)
+            task.cancel()
+            incoming.close()
+            await asyncio.wait([task])
+        await append(store, inbox, 30, size)
+        for row in await inbox.messages():
+            assert len(await inbox.octets(row.uid)) == row.size == size
+
+    run(tmp_path, scene)
+    assert inspect(tmp_path) == []
+    whole_mail(tmp_path)
