@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NewType
 
 from murder.backend.quota import quota_key
+from murder.backend.urlauth import url_key
 from murder.errors import Refusal
 from murder.model.annotation import SPECIAL_USE
 from murder.model.name import MailboxName
@@ -109,10 +110,10 @@ def _apply(
 def moved_with(
     mailbox_list: MailboxList, moves: Iterable[tuple[MailboxName, MailboxName]]
 ) -> list[Change]:
-    """The steps that carry annotations (and quota limits) along with a rename."""
+    """The steps that carry annotations (and quota limits, and keys of URLs) along with a rename."""
     steps: list[Change] = []
     for old, new in moves:
-        for key in (_key, quota_key):
+        for key in (_key, quota_key, url_key):
             octets = mailbox_list.note(key(old))
             if octets:
                 steps += [PutNote(key(new), octets), PutNote(key(old), b"")]
@@ -120,8 +121,8 @@ def moved_with(
 
 
 def removed_with(mailbox_list: MailboxList, names: Iterable[MailboxName]) -> list[Change]:
-    """The steps that remove annotations (and quota limits) with their mailboxes."""
-    keys = [key(name) for name in names for key in (_key, quota_key)]
+    """The steps that remove annotations (and quota limits, and keys of URLs) with their mailboxes."""
+    keys = [key(name) for name in names for key in (_key, quota_key, url_key)]
     return [PutNote(key, b"") for key in keys if mailbox_list.note(key)]
 
 

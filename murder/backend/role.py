@@ -22,6 +22,7 @@ from murder.backend.quota import Quotas
 from murder.backend.resync import Comparer
 from murder.backend.shared import Backend
 from murder.backend.updates import Tracker
+from murder.backend.urlauth import UrlKeys
 from murder.config import Config
 from murder.errors import Code, Refusal
 from murder.log import logger
@@ -100,6 +101,7 @@ class BackendRole:
                 mailbox_list, self._ledger, refuse_value_too_big, refuse_too_many
             ),
             quotas=Quotas(mailbox_list, self._ledger, store),
+            url_keys=UrlKeys(mailbox_list, self._ledger),
             domains=config.namespace.domains,
             master_url=f"mupdate://{config.mupdate.master.host}/" if config.mupdate.master else "",
         )

@@ -9,6 +9,7 @@ from murder.backend.announce import Announcer
 from murder.backend.mailboxes import Mailboxes
 from murder.backend.quota import Quotas
 from murder.backend.updates import Tracker
+from murder.backend.urlauth import UrlKeys
 from murder.config import BackendConfig
 from murder.errors import Refusal, UpstreamFailure
 from murder.log import logger
@@ -42,6 +43,7 @@ class Backend:
     tracker: Tracker
     annotations: Annotations
     quotas: Quotas
+    url_keys: UrlKeys
     domains: bool = False  # users are `user@domain`
     master_url: str = ""  # for the capability MUPDATE=, empty without a master
     sessions: set[Session] = field(default_factory=set)  # all protocols': drained at the end

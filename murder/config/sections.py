@@ -222,6 +222,12 @@ class BackendConfig(ClientConfig):
         "Users who may log in for others with PLAIN (Cyrus frontends); our frontends need none, they show "
         "their certificate.",
     )
+    submitters: tuple[str, ...] = option(
+        (),
+        "Submission servers, by the users they log in as: they may fetch what users refer them to "
+        "(URLAUTH `submit+`, RFC 4467).",
+        example='["submission"]',
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,6 +151,10 @@ class Gate:
         user = credentials.authzid
         return Login(user, known or Identity(user), proxy=certificate.name)
 
+    async def login_of(self, user: str) -> Login:
+        """Somebody as access lists know him, though he is not here: who gave a URL away (RFC 4467)."""
+        return Login(user, await self._lookup(user))
+
     async def _lookup(self, user: str) -> Identity:
         return await self._in_time(self.auth.lookup(user)) or Identity(user)
 

@@ -66,7 +66,9 @@ def config_in(
             retry_min_s=0.02,
             retry_max_s=0.1,
         )
-    section = BackendConfig(admins=("admin",), allow_plaintext=True, workers=1)
+    section = BackendConfig(
+        admins=("admin",), submitters=("post",), allow_plaintext=True, workers=1
+    )
     return Config(
         file=folder / "murder.toml",
         node=NodeConfig(name="be1.test", data=folder, drain_timeout_s=0.5),

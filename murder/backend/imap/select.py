@@ -80,6 +80,7 @@ def _counts(
         b"* OK [UIDNEXT %d] The next UID\r\n" % status.uid_next,
         b"* OK [HIGHESTMODSEQ %d] The latest change\r\n" % max(1, status.highest_modseq),
         *_listed(dialogue),
+        b"* OK [URLMECH INTERNAL] URLs can be authorised\r\n",
         b"* OK [MAILBOXID (%s)] Stays with a rename\r\n" % view.mailbox.mailbox_id.encode(),
     ]
     return lines

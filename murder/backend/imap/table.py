@@ -19,6 +19,7 @@ from murder.backend.imap import (
     sort,
     status,
     store,
+    urlauth,
 )
 from murder.backend.imap import list as listing
 from murder.backend.imap.dialogue import BackendImap
@@ -52,6 +53,9 @@ TABLE: Final[Table] = MappingProxyType(
         b"GETQUOTA": Row(AUTHENTICATED, quota.run_getquota),
         b"GETQUOTAROOT": Row(AUTHENTICATED, quota.run_getquotaroot),
         b"SETQUOTA": Row(AUTHENTICATED, quota.run_setquota),
+        b"GENURLAUTH": Row(AUTHENTICATED, urlauth.run_genurlauth),
+        b"RESETKEY": Row(AUTHENTICATED, urlauth.run_resetkey),
+        b"URLFETCH": Row(AUTHENTICATED, urlauth.run_urlfetch),
         b"REPLACE": Row(SELECTED, append.run_replace),
         b"UID REPLACE": Row(SELECTED, append.run_uid_replace),
         b"SETACL": Row(AUTHENTICATED, acl.run_setacl),
