@@ -9,12 +9,14 @@ from enum import Enum
 
 
 class BadSyntax(Exception):
-    """The peer sent octets that are no command. `offset` counts octets into the message, if known."""
+    """The peer sent octets that are no command. `offset` counts octets into the message, if known; `code` tells a
+    program what is wrong, where there is a word for it."""
 
-    def __init__(self, text: str, offset: int | None = None) -> None:
+    def __init__(self, text: str, offset: int | None = None, code: "Code | None" = None) -> None:
         super().__init__(text if offset is None else f"{text} (at octet {offset})")
         self.text = text
         self.offset = offset
+        self.code = code
 
 
 class Code(Enum):
@@ -50,6 +52,7 @@ class Code(Enum):
     REFERRAL = "REFERRAL"  # RFC 2193 §5; the detail is a URL
     TOO_BIG = "TOOBIG"  # RFC 4469 §5, RFC 7889
     TRY_CREATE = "TRYCREATE"  # RFC 3501 §7.1
+    UID_REQUIRED = "UIDREQUIRED"  # RFC 9586 §3; of a BAD
     UNAVAILABLE = "UNAVAILABLE"
     UNKNOWN_CTE = "UNKNOWN-CTE"  # RFC 3516 §4.3
     USE_ATTR = "USEATTR"  # RFC 6154 §3

@@ -189,6 +189,11 @@ def uses_modseq(key: SearchKey) -> bool:
     return any(isinstance(inner, ModSeqFrom) for inner in walk(key))
 
 
+def has_numbers(key: SearchKey) -> bool:
+    """Whether sequence numbers are asked for: no removal may then be told with the answer (RFC 7162 §3.2.10.2)."""
+    return any(isinstance(inner, SeqNumIn) and not inner.sequence.is_saved for inner in walk(key))
+
+
 def needs_octets(key: SearchKey) -> bool:
     """Whether some criterion looks into the message itself."""
     return any(

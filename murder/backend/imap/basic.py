@@ -11,7 +11,7 @@ from murder.wire.imap.response import status_line, untagged
 from murder.wire.token import Scanner
 
 ENABLEABLE: Final = frozenset(
-    {b"CONDSTORE", b"IMAP4REV2", b"QRESYNC", b"UTF8=ACCEPT"}
+    {b"CONDSTORE", b"IMAP4REV2", b"QRESYNC", b"UIDONLY", b"UTF8=ACCEPT"}
 )  # what changes a session when it is enabled
 
 
@@ -40,6 +40,8 @@ def run_enable(dialogue: BackendImap, command: Command) -> Running:
         dialogue.manner.utf8 = True
     if b"IMAP4REV2" in new:
         dialogue.manner.imap4rev2 = True
+    if b"UIDONLY" in new:
+        dialogue.manner.uid_only = True
     if {b"CONDSTORE", b"QRESYNC"} & set(new):
         return _enable_condstore(dialogue, command)
     return dialogue.conclude(command)

@@ -27,6 +27,11 @@ from murder.wire.imap.response import bye, status_line
 
 NO_FORMS: Final = FlagForms(frozenset())
 
+# RFC 9586 §3.2: not with UIDONLY, for their arguments or answers are sequence numbers
+NUMBERED: Final = frozenset(
+    {b"FETCH", b"STORE", b"SEARCH", b"COPY", b"MOVE", b"SORT", b"THREAD", b"REPLACE"}
+)
+
 
 def encoded_name(octets: bytes) -> bytes:
     """A name (or pattern) in UTF-8 as modified UTF-7, composed as RFC 5198 wants it. Raises BadSyntax."""
@@ -69,6 +74,8 @@ class BackendImap(ImapDialogue):
     def handle(self, event: Event) -> Running:
         if isinstance(event, Line) and self.on_line is not None:
             return self.on_line(event.octets)
+        if isinstance(event, Command) and event.name in NUMBERED:
+            self.need_numbers()
         return super().handle(event)
 
     # --- what the commands use
@@ -151,6 +158,11 @@ class BackendImap(ImapDialogue):
             raise Misuse("no mailbox is selected")
         self.selected = self.backend.mailboxes.require(self.selected.name, self.user, needed)
         return self.selected.rights
+
+    def need_numbers(self) -> None:
+        """Raises BadSyntax where the client has said that he uses UIDs only (RFC 9586 §3)."""
+        if self.manner.uid_only:
+            raise BadSyntax("UIDONLY is enabled: use UIDs", code=Code.UID_REQUIRED)
 
     def need_writable(self) -> None:
         if self.now.read_only:

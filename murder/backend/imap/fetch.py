@@ -43,7 +43,8 @@ def run_uid_fetch(dialogue: BackendImap, command: Command) -> Running:
 
 
 def _begin(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
-    request = parse_fetch(Scanner(command.octets, command.start), by_uid)
+    scanner = Scanner(command.octets, command.start)
+    request = parse_fetch(scanner, by_uid, implies_uid=not dialogue.manner.uid_only)
     rights = dialogue.need_rights("r")
     if request.vanished and not dialogue.manner.qresync:
         raise BadSyntax("VANISHED needs QRESYNC to be enabled")
@@ -63,9 +64,9 @@ class _Fetch:
         self._out: list[bytes] = []
         self._out_octets = 0
         self._missed = 0
-        qresync = dialogue.manner.qresync
         items = dict.fromkeys(request.items)
-        if qresync and Attribute.FLAGS in items:
+        tells_uid = dialogue.manner.qresync and not dialogue.manner.uid_only
+        if tells_uid and Attribute.FLAGS in items:
             items.setdefault(Attribute.UID)
         if dialogue.manner.condstore and Attribute.FLAGS in items:
             items.setdefault(Attribute.MODSEQ)
@@ -116,9 +117,9 @@ class _Fetch:
     # --- what the store knows
 
     def _tell_facts(self, messages: Sequence[Message]) -> None:
-        seq_of = self._view.seq_of
+        seq_of, head = self._view.seq_of, self._dialogue.manner.fetch_head
         lines = [
-            b"* %d FETCH (%s)\r\n" % (seq, b" ".join(self._facts(message, False)))
+            b"%s%s)\r\n" % (head(seq, message.uid), b" ".join(self._facts(message, False)))
             for message in messages
             if (seq := seq_of(message.uid)) is not None
         ]
@@ -165,6 +166,7 @@ class _Fetch:
     async def _tell(self, seq: SeqNum, message: Message, flags_too: bool) -> None:
         reader = Reader(self._view.mailbox, message)
         facts = self._facts(message, flags_too)
+        head = self._dialogue.manner.fetch_head(seq, message.uid)
         self._put(self._dialogue.forms.fresh_words())
         begun = False
         try:
@@ -173,12 +175,12 @@ class _Fetch:
                 if piece is None:
                     continue
                 if not begun:
-                    self._put(b"* %d FETCH (%s" % (seq, b"".join(fact + b" " for fact in facts)))
+                    self._put(head + b"".join(fact + b" " for fact in facts))
                     begun = True
                 else:
                     self._put(b" ")
-                head, body = piece
-                self._put(head)
+                begin, body = piece
+                self._put(begin)
                 await self._put_body(body)
         except Refusal as refusal:
             if refusal.code is not Code.EXPUNGE_ISSUED or begun:
@@ -190,7 +192,7 @@ class _Fetch:
         if begun:
             self._put(b")\r\n")
         else:
-            self._put(b"* %d FETCH (%s)\r\n" % (seq, b" ".join(facts)))
+            self._put(b"%s%s)\r\n" % (head, b" ".join(facts)))
         await self._flush()
 
     async def _octet_piece(

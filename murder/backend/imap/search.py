@@ -31,6 +31,7 @@ from murder.model.search import (
     ReturnOption,
     SearchRequest,
     SearchResult,
+    has_numbers,
     uses_modseq,
 )
 from murder.model.seqset import compress, compress_in_order
@@ -71,10 +72,19 @@ def run_uid_search(dialogue: BackendImap, command: Command) -> Running:
 
 def _begin(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
     request = parse_search(Scanner(command.octets, command.start))
+    check(dialogue, request)
+    return _search(dialogue, command, request, by_uid)
+
+
+def check(dialogue: BackendImap, request: SearchRequest) -> None:
+    """Raises Refusal, BadSyntax for what this client may not ask here."""
     if request.returns is not None and not request.returns <= OFFERED:
         raise Refusal(Code.CANNOT, "A RETURN option is not offered here")
+    if has_numbers(request.key):
+        dialogue.need_numbers()
     dialogue.need_rights("r")
-    return _search(dialogue, command, request, by_uid)
+    if uses_modseq(request.key):
+        dialogue.manner.condstore = True
 
 
 async def _search(
@@ -87,10 +97,8 @@ async def _search(
         if wants_save:
             dialogue.saved = ()  # RFC 5182 §2.1
         raise
-    if uses_modseq(request.key):
-        dialogue.manner.condstore = True
     view = dialogue.now
-    modseq = found.modseq if uses_modseq(request.key) and found.uids else None
+    modseq = await modseq_of(view, request, found, found.uids)
     numbers = found.uids if by_uid else numbers_of(view, found.uids)
     if request.returns is None and dialogue.manner.imap4rev2:  # RFC 9051 §6.4.4
         request = replace(request, returns=DEFAULT_RETURNS)
@@ -101,13 +109,26 @@ async def _search(
         if request.returns != {ReturnOption.SAVE}:
             result = result_of(request, numbers, modseq)
             dialogue.send(format_esearch(command.tag, by_uid, result))
-    await dialogue.finish(command, removals=by_uid)
+    await dialogue.finish(command, removals=by_uid and not has_numbers(request.key))
+
+
+async def modseq_of(
+    view: View, request: SearchRequest, found: Found, ordered: Sequence[int]
+) -> ModSeq | None:
+    """The highest mod-sequence of what is told, where the criteria ask for it: with MIN and MAX alone of these messages
+    only (RFC 4731 §3.2)."""
+    if not found.uids or not uses_modseq(request.key):
+        return None
+    ends = {ReturnOption.MIN: ordered[0], ReturnOption.MAX: ordered[-1]}
+    told = (request.returns or frozenset()) - {ReturnOption.SAVE}
+    if not told or not told <= ends.keys():
+        return found.modseq
+    messages = await view.mailbox.messages(sorted({Uid(ends[option]) for option in told}))
+    return max((message.modseq for message in messages), default=found.modseq)
 
 
 def numbers_of(view: View, uids: Sequence[int]) -> Sequence[int]:
     """The session's numbers of these messages."""
-    if len(uids) == view.exists:
-        return range(1, view.exists + 1)
     return [seq for uid in uids if (seq := view.seq_of(uid)) is not None]
 
 
@@ -167,22 +188,24 @@ async def _judge(view: View, batch: Sequence[Uid], test: Test, found: Found) -> 
 
 
 def save(dialogue: BackendImap, request: SearchRequest, uids: Sequence[int]) -> None:
-    """Keep the result for `$`, where RETURN (SAVE) asks for it."""
+    """Keep the result (in the order that MIN and MAX go by) for `$`, where RETURN (SAVE) asks for it."""
     if request.returns is not None and ReturnOption.SAVE in request.returns:
-        dialogue.saved = compress(_saved(request, uids))
+        dialogue.saved = compress(sorted(set(_saved(request, uids))))
 
 
 def _saved(request: SearchRequest, uids: Sequence[int]) -> Sequence[int]:
-    """RFC 5182 §2.1: with MIN or MAX alone only these are saved."""
+    """RFC 5182 §2.1, RFC 9394 §3.2: with MIN, MAX or PARTIAL alone only these are saved."""
     returns = request.returns or frozenset()
-    if not uids or returns & {ReturnOption.ALL, ReturnOption.COUNT, ReturnOption.PARTIAL}:
+    if not uids or returns & {ReturnOption.ALL, ReturnOption.COUNT}:
         return uids
-    ends = []
+    ends: list[int] = []
+    if request.partial is not None:
+        ends += window(uids, request.partial)
     if ReturnOption.MIN in returns:
         ends.append(uids[0])
     if ReturnOption.MAX in returns:
         ends.append(uids[-1])
-    return sorted(set(ends)) if ends else uids
+    return ends if ends or request.partial is not None else uids
 
 
 def result_of(

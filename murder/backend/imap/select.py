@@ -40,8 +40,7 @@ async def _select(
     if dialogue.view is not None:  # also where this SELECT fails: RFC 3501 §6.3.1
         dialogue.leave_mailbox()
         dialogue.send(status_line(b"*", b"OK", "The previous mailbox is closed", b"CLOSED"))
-    if request.qresync is not None and not dialogue.manner.qresync:
-        raise BadSyntax("QRESYNC has to be enabled first")
+    _check_qresync(dialogue, request)
     name = dialogue.name_of(request.mailbox)
     mailbox, found = await dialogue.backend.mailboxes.open_for(name, dialogue.user, "r")
     is_examine = read_only
@@ -49,7 +48,7 @@ async def _select(
     view = View(mailbox, read_only)
     try:
         status = await view.load()
-        unseen = await _first_unseen(view, status, dialogue.manner.imap4rev2)
+        unseen = await _first_unseen(dialogue, view, status)
     except BaseException:
         mailbox.close()
         raise
@@ -64,6 +63,16 @@ async def _select(
         await tell_missed(dialogue, request.qresync.modseq, ranges)
     word = b"READ-ONLY" if is_examine or read_only else b"READ-WRITE"
     dialogue.send(status_line(command.tag, b"OK", "Completed", word))
+
+
+def _check_qresync(dialogue: BackendImap, request: SelectRequest) -> None:
+    """Raises BadSyntax for what the client may not ask, by what he has enabled."""
+    if request.qresync is None:
+        return
+    if not dialogue.manner.qresync:
+        raise BadSyntax("QRESYNC has to be enabled first")
+    if request.qresync.seq_match is not None:
+        dialogue.need_numbers()
 
 
 def _counts(
@@ -94,8 +103,8 @@ def _listed(dialogue: BackendImap) -> list[bytes]:
     return [format_list(ListEntry((), separator, dialogue.external(dialogue.selected.name)))]
 
 
-async def _first_unseen(view: View, status: MailboxStatus, is_rev2: bool) -> SeqNum | None:
-    if not status.unseen or is_rev2:
+async def _first_unseen(dialogue: BackendImap, view: View, status: MailboxStatus) -> SeqNum | None:
+    if not status.unseen or dialogue.manner.imap4rev2 or dialogue.manner.uid_only:
         return None
     known = view.uids[:UNSEEN_LOOK]
     found = await marked(view.mailbox, SEEN, known, present=False, most=1)  # type: ignore[arg-type] # UIDs

@@ -7,7 +7,7 @@ from typing import Final
 from murder.backend.imap.content import Reader
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.messages import batches
-from murder.backend.imap.search import OFFERED, find, result_of, save
+from murder.backend.imap.search import check, find, modseq_of, numbers_of, result_of, save
 from murder.backend.updates import View
 from murder.errors import Code, Refusal
 from murder.login.imap import Running
@@ -15,7 +15,7 @@ from murder.mime.sort import Sortable, in_sort_order, needs_envelope
 from murder.mime.thread import threadable
 from murder.model.message import Message, Uid
 from murder.model.part import Envelope
-from murder.model.search import SearchRequest, ThreadAlgorithm, uses_modseq
+from murder.model.search import SearchRequest, SortOrder, ThreadAlgorithm, has_numbers
 from murder.model.thread import Threadable, by_ordered_subject, by_references
 from murder.wire.imap.command import Command
 from murder.wire.imap.search import format_esearch, format_search, parse_sort, parse_thread
@@ -43,9 +43,7 @@ def run_uid_thread(dialogue: BackendImap, command: Command) -> Running:
 
 def _begin_sort(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
     request = parse_sort(Scanner(command.octets, command.start))
-    if request.returns is not None and not request.returns <= OFFERED:
-        raise Refusal(Code.CANNOT, "A RETURN option is not offered here")
-    dialogue.need_rights("r")
+    check(dialogue, request)
     return _sort(dialogue, command, request, by_uid)
 
 
@@ -53,27 +51,31 @@ async def _sort(
     dialogue: BackendImap, command: Command, request: SearchRequest, by_uid: bool
 ) -> None:
     found = await find(dialogue, request)
-    wants_envelopes = needs_envelope(request.sort)
-    sortables = [
-        Sortable(number, message, envelope)
-        for number, message, envelope in await _read(
-            dialogue.now, found.uids, by_uid, wants_envelopes
-        )
-    ]
-    numbers = await asyncio.to_thread(in_sort_order, sortables, request.sort)
-    modseq = found.modseq if uses_modseq(request.key) and numbers else None
+    view = dialogue.now
+    sortables = await read_sortables(view, found.uids, request.sort)
+    ordered = await asyncio.to_thread(in_sort_order, sortables, request.sort)
+    modseq = await modseq_of(view, request, found, ordered) if ordered else None
+    numbers = ordered if by_uid else numbers_of(view, ordered)
     if request.returns is None:
         dialogue.send(format_search(numbers, modseq, b"SORT"))
     else:
-        save(dialogue, request, found.uids)
+        save(dialogue, request, ordered)
         result = result_of(request, numbers, modseq)
         dialogue.send(format_esearch(command.tag, by_uid, result))
-    await dialogue.finish(command, removals=by_uid)
+    await dialogue.finish(command, removals=by_uid and not has_numbers(request.key))
+
+
+async def read_sortables(
+    view: View, uids: Sequence[int], orders: Sequence[SortOrder]
+) -> list[Sortable]:
+    """Messages with what the sort keys compare, numbered by UID; such as do not exist are left out."""
+    rows = await _read(view, uids, True, needs_envelope(orders))
+    return [Sortable(uid, message, envelope) for uid, message, envelope in rows]
 
 
 def _begin_thread(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
     request = parse_thread(Scanner(command.octets, command.start))
-    dialogue.need_rights("r")
+    check(dialogue, request)
     return _thread(dialogue, command, request, by_uid)
 
 
@@ -86,7 +88,7 @@ async def _thread(
         for number, message, envelope in await _read(dialogue.now, found.uids, by_uid, True)
     ]
     dialogue.send(await asyncio.to_thread(_threaded, messages, request.thread))
-    await dialogue.finish(command, removals=by_uid)
+    await dialogue.finish(command, removals=by_uid and not has_numbers(request.key))
 
 
 def _threaded(messages: Sequence[Threadable], algorithm: ThreadAlgorithm | None) -> bytes:

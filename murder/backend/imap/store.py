@@ -95,10 +95,11 @@ def _told(dialogue: BackendImap, messages: Sequence[Message], by_uid: bool) -> b
 
 def _modseqs(dialogue: BackendImap, messages: Sequence[Message], by_uid: bool) -> bytes:
     """What a client with CONDSTORE is told even of a silent STORE (RFC 7162 §3.1.3)."""
-    with_uid = by_uid or dialogue.manner.qresync
-    return b"".join(
-        b"* %d FETCH (UID %d MODSEQ (%d))\r\n" % (seq, message.uid, message.modseq)
-        if with_uid
-        else b"* %d FETCH (MODSEQ (%d))\r\n" % (seq, message.modseq)
-        for seq, message in _known(dialogue, messages)
-    )
+    manner = dialogue.manner
+    with_uid = (by_uid or manner.qresync) and not manner.uid_only
+    lines: list[bytes] = []
+    for seq, message in _known(dialogue, messages):
+        uid = b"UID %d " % message.uid if with_uid else b""
+        head = manner.fetch_head(seq, message.uid)
+        lines.append(b"%s%sMODSEQ (%d))\r\n" % (head, uid, message.modseq))
+    return b"".join(lines)

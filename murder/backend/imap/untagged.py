@@ -1,6 +1,6 @@
 """The untagged responses by which a client learns of changes: EXPUNGE or VANISHED, EXISTS, RECENT, FETCH.
 
-RFC 3501 §7.3 and §7.4, RFC 7162 §3.2.10 (VANISHED) and §3.1 (MODSEQ).
+RFC 3501 §7.3 and §7.4, RFC 7162 §3.2.10 (VANISHED) and §3.1 (MODSEQ), RFC 9586 (UIDFETCH).
 """
 
 from collections.abc import Collection, Iterable
@@ -21,6 +21,16 @@ class Manner:
     qresync: bool = False  # with UID, and VANISHED in place of EXPUNGE
     imap4rev2: bool = False  # without RECENT, SEARCH answered by ESEARCH
     utf8: bool = False  # mailbox names in UTF-8
+    uid_only: bool = False  # UIDs in place of sequence numbers, everywhere (RFC 9586)
+
+    def fetch_head(self, seq: SeqNum, uid: Uid) -> bytes:
+        """How a FETCH response begins: `* n FETCH (`, or `* uid UIDFETCH (`."""
+        return b"* %d UIDFETCH (" % uid if self.uid_only else b"* %d FETCH (" % seq
+
+    @property
+    def tells_vanished(self) -> bool:
+        """Whether removals are told by UID."""
+        return self.qresync or self.uid_only
 
 
 def format_flag_updates(
@@ -32,14 +42,14 @@ def format_flag_updates(
 ) -> bytes:
     """`* n FETCH (…)` with the flags of each, and what else this client always wants beside them."""
     lines: list[bytes] = []
-    with_uid = with_uid or manner.qresync
+    with_uid = (with_uid or manner.qresync) and not manner.uid_only
     for seq, message in messages:
         pieces = b"FLAGS " + forms.form(message.flags, message.uid in recent)
         if with_uid:
             pieces = b"UID %d %s" % (message.uid, pieces)
         if manner.condstore:
             pieces = b"%s MODSEQ (%d)" % (pieces, message.modseq)
-        lines.append(b"* %d FETCH (%s)\r\n" % (seq, pieces))
+        lines.append(b"%s%s)\r\n" % (manner.fetch_head(seq, message.uid), pieces))
     return forms.fresh_words() + b"".join(lines)
 
 
@@ -51,7 +61,7 @@ def format_updates(
         return b""
     lines: list[bytes] = []
     if updates.expunged:
-        if manner.qresync:
+        if manner.tells_vanished:
             lines.append(b"* VANISHED %s\r\n" % format_ranges(compress(updates.vanished)))
         else:
             lines += [b"* %d EXPUNGE\r\n" % seq for seq in updates.expunged]

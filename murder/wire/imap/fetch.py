@@ -56,13 +56,15 @@ _SECTION_TEXTS: Final = {text.value.encode(): text for text in SectionText}
 
 # fetch = "FETCH" SP sequence-set SP ("ALL" / "FULL" / "FAST" / fetch-att / "(" fetch-att *(SP fetch-att) ")")
 #         [SP fetch-modifiers]
-def parse_fetch(scanner: Scanner, by_uid: bool = False) -> FetchRequest:
-    """All arguments, from the SP behind the name to the line end. UID is among the items of every UID FETCH, MODSEQ
-    among those of one with CHANGEDSINCE; an item named twice stands once."""
+def parse_fetch(
+    scanner: Scanner, by_uid: bool = False, *, implies_uid: bool = True
+) -> FetchRequest:
+    """All arguments, from the SP behind the name to the line end. UID is among the items of every UID FETCH (unless
+    not `implies_uid`: RFC 9586 §3.3), MODSEQ among those of one with CHANGEDSINCE; an item named twice stands once."""
     scanner.space()
     sequence = parse_seqset(scanner)
     scanner.space()
-    items: dict[FetchItem, None] = {Attribute.UID: None} if by_uid else {}
+    items: dict[FetchItem, None] = {Attribute.UID: None} if by_uid and implies_uid else {}
     if scanner.accept(b"("):
         _parse_items(scanner, items)
     else:

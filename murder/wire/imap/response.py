@@ -55,7 +55,8 @@ def status_for(error: BaseException) -> Status:
     """The reply that an error deserves. Only here do errors become IMAP."""
     match error:
         case BadSyntax():
-            return Status(b"BAD", b"CLIENTBUG", str(error))
+            code = error.code.value if error.code is not None else "CLIENTBUG"
+            return Status(b"BAD", code.encode(), str(error))
         case Refusal(code=Code.NONE):
             return Status(b"NO", b"", error.text)
         case Refusal():
