@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from murder.api import (
+    CarriedMessage,
     FlagChange,
     MailboxStore,
     NewMessage,
@@ -20,6 +21,7 @@ from murder.api import (
     hookimpl,
 )
 from murder.errors import Code, Refusal
+from murder.model.carried import CarriedIdentity, Held, Portrait
 from murder.model.message import (
     MAX_UID,
     Changes,
@@ -81,8 +83,13 @@ class _Box:
     uid_next: int = 1
     highest_modseq: int = 1
     recent_from: int = 1
+    frozen: bool = False
 
     def next_modseq(self) -> ModSeq:
+        if self.frozen:
+            raise Refusal(
+                Code.IN_USE, "This mailbox is moving to another server: try again in a moment"
+            )
         self.highest_modseq += 1
         return ModSeq(self.highest_modseq)
 
@@ -321,6 +328,78 @@ class MemoryStore:
 
     def watch(self, listener: StoreListener) -> None:
         self._listeners.append(listener)
+
+    # --- murder.api.CarriesMailboxes
+
+    def _box(self, name: MailboxName) -> _Box:
+        box = self._boxes.get(name)
+        if box is None:
+            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(name)}")
+        return box
+
+    async def portrait(self, name: MailboxName, since: ModSeq) -> Portrait:
+        box = self._box(name)
+        seen: dict[str, list[Uid]] = {}
+        for uid, kept in box.kept.items():
+            for reader in kept.seen_by:
+                seen.setdefault(reader, []).append(uid)
+        return Portrait(
+            CarriedIdentity(box.mailbox_id, box.uid_validity),
+            Uid(box.uid_next),
+            ModSeq(box.highest_modseq),
+            sorted(pair for pair in box.vanished if pair[0] > since),
+            seen,
+        )
+
+    async def rows(
+        self, name: MailboxName, since: ModSeq, after: Uid, most: int
+    ) -> Sequence[Message]:
+        rows = [kept.message for kept in self._box(name).kept.values()]
+        return [row for row in rows if row.modseq > since and row.uid > after][:most]
+
+    async def freeze(self, name: MailboxName, frozen: bool) -> None:
+        self._box(name).frozen = frozen
+
+    async def is_frozen(self, name: MailboxName) -> bool:
+        return self._box(name).frozen
+
+    async def hold(self, name: MailboxName, partition: str, identity: CarriedIdentity) -> Held:
+        box = self._boxes.get(name)
+        if box is None:
+            box = _Box(name, identity.mailbox_id, identity.uid_validity, highest_modseq=0)
+            self._boxes[name] = box
+            self._uid_validity = max(self._uid_validity, identity.uid_validity)
+        elif (box.mailbox_id, box.uid_validity) != (identity.mailbox_id, identity.uid_validity):
+            raise Refusal(Code.ALREADY_EXISTS, f"Another {display(name)} is here already")
+        return Held(ModSeq(box.highest_modseq), list(box.kept))
+
+    async def receive(self, name: MailboxName, messages: Sequence[CarriedMessage]) -> None:
+        box = self._box(name)
+        for carried in messages:
+            uid, kept = carried.message.uid, box.kept.get(carried.message.uid)
+            if kept is not None:
+                kept.message = carried.message
+            elif carried.incoming is None:
+                raise Refusal(Code.CANNOT, f"The octets of message {uid} have not come")
+            else:
+                box.kept[uid] = _Kept(carried.message, bytes(carried.incoming.octets()))
+            box.uid_next = max(box.uid_next, uid + 1)
+        box.kept = dict(sorted(box.kept.items()))
+
+    async def complete(self, name: MailboxName, portrait: Portrait) -> None:
+        box = self._box(name)
+        for modseq, uid in portrait.expunged:
+            box.kept.pop(uid, None)
+            if (modseq, uid) not in box.vanished:
+                box.vanished.append((modseq, uid))
+        for kept in box.kept.values():
+            kept.seen_by.clear()
+        for reader, uids in portrait.seen.items():
+            for uid in uids:
+                if uid in box.kept:
+                    box.kept[uid].seen_by.add(reader)
+        box.uid_next = max(box.uid_next, portrait.uid_next)
+        box.highest_modseq = portrait.highest_modseq
 
 
 def changed_flags(

@@ -7,6 +7,7 @@ from murder.api.auth import (
     ManagesUsers,
     ScramSecret,
 )
+from murder.api.carry import CarriedMessage, CarriesMailboxes
 from murder.api.hookspecs import hookimpl
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
@@ -27,6 +28,8 @@ __all__ = [
     "AuthBackend",
     "BackendLoad",
     "CanCheck",
+    "CarriedMessage",
+    "CarriesMailboxes",
     "FindsByFlag",
     "Conduct",
     "FlagChange",

@@ -5,7 +5,7 @@ a rename or delete carries them in its own commit. Knows no protocol.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, NewType
 
 from murder.backend.quota import quota_key
@@ -42,6 +42,9 @@ SPECIAL_USES: Final = {
 
 def _key(name: MailboxName) -> str:
     return "a/" + name.decode("latin-1")
+
+
+NOTE_KEYS: Final[tuple[Callable[[MailboxName], str], ...]] = (_key, quota_key, url_key)
 
 
 def _load(octets: bytes | None) -> dict[str, dict[str, str]]:
@@ -113,7 +116,7 @@ def moved_with(
     """The steps that carry annotations (and quota limits, and keys of URLs) along with a rename."""
     steps: list[Change] = []
     for old, new in moves:
-        for key in (_key, quota_key, url_key):
+        for key in NOTE_KEYS:
             octets = mailbox_list.note(key(old))
             if octets:
                 steps += [PutNote(key(new), octets), PutNote(key(old), b"")]
@@ -122,8 +125,18 @@ def moved_with(
 
 def removed_with(mailbox_list: MailboxList, names: Iterable[MailboxName]) -> list[Change]:
     """The steps that remove annotations (and quota limits, and keys of URLs) with their mailboxes."""
-    keys = [key(name) for name in names for key in (_key, quota_key, url_key)]
-    return [PutNote(key, b"") for key in keys if mailbox_list.note(key)]
+    return [PutNote(key, b"") for key in notes_with(mailbox_list, names)]
+
+
+def notes_with(mailbox_list: MailboxList, names: Iterable[MailboxName]) -> dict[str, bytes]:
+    """All that stands beside these mailboxes' rows, by key: it goes where they go."""
+    keys = [key(name) for name in names for key in NOTE_KEYS]
+    return {key: octets for key in keys if (octets := mailbox_list.note(key))}
+
+
+def is_note_of(key: str, names: Collection[MailboxName]) -> bool:
+    """Whether such a key belongs to one of these mailboxes."""
+    return any(key == key_of(name) for name in names for key_of in NOTE_KEYS)
 
 
 def note_of(name: MailboxName, user: str, special_use: str) -> Change:

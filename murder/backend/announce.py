@@ -45,7 +45,13 @@ class Master(Protocol):
 
     async def activate(self, name: bytes, raw_location: bytes, raw_acl: bytes) -> None: ...
 
+    async def deactivate(self, name: bytes, raw_location: bytes) -> None: ...
+
     async def delete(self, name: bytes) -> None: ...
+
+
+async def _nothing_to_do(_: MailboxName, __: str) -> None:
+    pass
 
 
 class Announcer:
@@ -69,6 +75,8 @@ class Announcer:
         self.step: Callable[[str], None] = lambda _: None
         # told of names that the master may have wrong: whoever compares sees to them as soon as it can be reached
         self.owe: Callable[[Iterable[MailboxName]], None] = lambda _: None
+        # lets go of what the store still has under a name, of a mailbox that moved away
+        self.make_room_for: Callable[[MailboxName, str], Awaitable[None]] = _nothing_to_do
 
     # --- the operations
 
@@ -98,6 +106,7 @@ class Announcer:
             try:
                 await self._reserve([name], bytes(place))
                 self.step("reserved")
+                await self.make_room_for(name, mailbox_id)
                 stored = await self._store.create(name, place.partition, mailbox_id)
                 self.step("stored")
                 await self._activate([(name, bytes(place), raw_acl)])
@@ -325,12 +334,47 @@ class Announcer:
                 if isinstance(outcome, BaseException):
                     raise outcome
 
+    # --- moves to another server (`backend.moves`)
+
+    async def hold(self, intent: Intent) -> None:
+        """Keep everybody else out of its trees until `finish`, in every worker and over a crash; waits for who is in
+        one now. May be done twice. Raises Refusal(IN_USE)."""
+        octets = format_intent(intent)
+        if all(self._ledger.mailboxes.intents().get(tree) == octets for tree in intent.trees):
+            return
+        await self._write_intent(intent, intent.trees, lambda _: [])
+
+    async def finish(self, intent: Intent, changes: Sequence[Change]) -> None:
+        """Make these changes, and let others in again. May be done twice."""
+        octets = format_intent(intent)
+        held = self._ledger.mailboxes.intents()
+        trees = [tree for tree in intent.trees if held.get(tree) == octets]
+        await self._ledger.commit([*changes, *(RemoveIntent(tree) for tree in trees)])
+
+    async def commit(self, changes: Sequence[Change]) -> None:
+        """Make these changes, under a lock that is held."""
+        await self._ledger.commit(changes)
+
+    async def withdraw(self, rows: Sequence[MailboxEntry]) -> None:
+        """Tell the master that nobody has these now (RFC 3656 §4.3), children first. Raises Refusal, UpstreamFailure."""
+        places = {row.name: row.raw_location for row in rows}
+        names = sorted(places, key=len, reverse=True)
+        await self._at_master(lambda master, name: master.deactivate(name, places[name]), names)
+
+    async def announce(self, rows: Sequence[MailboxEntry]) -> None:
+        """Tell the master that these are here. Raises Refusal, UpstreamFailure."""
+        await self._activate([(row.name, row.raw_location, row.raw_acl) for row in rows])
+
     # --- after a crash
 
     async def repair(self, is_alive: Callable[[str], bool] = is_alive) -> list[Intent]:
         """Settle what dead processes left; other workers' operations go on."""
         found = [parse_intent(octets) for octets in self._ledger.mailboxes.intents().values()]
-        settled = [intent for intent in dict.fromkeys(found) if not is_alive(intent.process)]
+        settled = [
+            intent
+            for intent in dict.fromkeys(found)
+            if intent.operation is not Operation.MOVE and not is_alive(intent.process)
+        ]
         for intent in settled:
             await self.settle(intent)
             self._log.warning(
@@ -357,7 +401,7 @@ class Announcer:
                 for old, new in reversed(intent.moves):
                     await self._store.rename(new, old)
                     changes.append(RemoveEntry(new))
-            case Operation.SET_ACL:
+            case Operation.SET_ACL | Operation.MOVE:
                 pass
         await self._finish(intent, changes)
 

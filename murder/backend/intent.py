@@ -23,6 +23,7 @@ class Operation(Enum):
     DELETE = "delete"  # finished
     RENAME = "rename"  # undone
     SET_ACL = "setacl"  # forgotten: the list tells
+    MOVE = "move"  # left alone: the journal of moves tells, and whoever keeps it goes on
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ anew, empty; both are reported. What crashes leave is not settled here (`announc
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from murder.api.store import MailboxStore
@@ -26,7 +27,14 @@ PAUSE_AFTER: Final = 100
 class Matcher:
     """See the module. May run while clients work: each difference is looked at again before anything is done."""
 
-    def __init__(self, mailboxes: Mailboxes, ledger: Ledger, announcer: Announcer) -> None:
+    def __init__(
+        self,
+        mailboxes: Mailboxes,
+        ledger: Ledger,
+        announcer: Announcer,
+        is_kept: Callable[[MailboxName], bool] = lambda _: False,
+    ) -> None:
+        self._is_kept = is_kept  # for a move to or from another server: rightly not in the list
         self._mailboxes = mailboxes
         self._list = mailboxes.list
         self._store: MailboxStore = mailboxes.store
@@ -66,6 +74,8 @@ class Matcher:
             (await self._store.open(name, "")).close()
         except Refusal:
             return  # deleted or renamed since
+        if self._is_kept(name):
+            return
         raw_acl = self._mailboxes.default_acl(name)
         place = bytes(self._announcer.location)
         entry = MailboxEntry(name, EntryState.ACTIVE, place, raw_acl)

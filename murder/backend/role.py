@@ -17,6 +17,8 @@ from murder.backend.imap.table import serve_imap
 from murder.backend.lmtp import BackendLmtp
 from murder.backend.mailboxes import Mailboxes
 from murder.backend.match import AT_ONCE, Matcher
+from murder.backend.moves.journal import Journal
+from murder.backend.moves.mover import Mover
 from murder.backend.pop3 import BackendPop3
 from murder.backend.quota import Quotas
 from murder.backend.resync import Comparer
@@ -37,12 +39,14 @@ from murder.mupdate.link import master_target
 from murder.mupdate.mboxlist import MailboxList
 from murder.net.listener import Service
 from murder.net.tls import listening_context
+from murder.net.upstream import Upstreams
 from murder.wire.imap.metadata import refuse_too_many, refuse_value_too_big
 
 ROLE: Final = "backend"
 QUIET_POLL_S: Final = 0.02
 BUS_FOLDER: Final = "bus"
 LOCKS_FOLDER: Final = "pop3"
+MOVES_FOLDER: Final = "moves"
 
 
 class MakesParts(Protocol):
@@ -105,13 +109,20 @@ class BackendRole:
             domains=config.namespace.domains,
             master_url=f"mupdate://{config.mupdate.master.host}/" if config.mupdate.master else "",
         )
+        mover = self.backend.mover = Mover(
+            self.backend,
+            Journal(config.node.data / ROLE / MOVES_FOLDER),
+            Upstreams(config),
+            keeps_all=self._worker == 0,
+        )
         if self._worker == 0:
-            matcher = Matcher(self.backend.mailboxes, self._ledger, announcer)
+            matcher = Matcher(self.backend.mailboxes, self._ledger, announcer, mover.is_kept)
             await self._match(matcher, mailbox_list)
         self._services = self._make_services(self.backend)
         if self._client is not None:
             comparer = self._start_comparing(announcer, self._client)
             comparer.owe(name for intent in settled for name in intent.names)
+        mover.start()
 
     def _make_gate(self) -> Gate:
         config = self._config
@@ -214,6 +225,7 @@ class BackendRole:
             await asyncio.sleep(QUIET_POLL_S)
         for session in list(backend.sessions):
             session.connection.abort()
+        await backend.mover.stop()
         for task in (self._keeper, self._matching):
             if task is not None:
                 task.cancel()

@@ -1,7 +1,7 @@
 """What all sessions of one worker of a backend share, whatever their protocol."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from murder.api.store import MailboxStore
 from murder.backend.annotations import Annotations
@@ -16,6 +16,9 @@ from murder.log import logger
 from murder.login.gate import Gate, Login
 from murder.model.name import Namespace, display, inbox_of
 from murder.net.connection import Connection
+
+if TYPE_CHECKING:
+    from murder.backend.moves.mover import Mover
 
 
 class Session(Protocol):
@@ -44,6 +47,7 @@ class Backend:
     annotations: Annotations
     quotas: Quotas
     url_keys: UrlKeys
+    mover: "Mover" = field(init=False)  # set by the role, for it knows the backend
     domains: bool = False  # users are `user@domain`
     master_url: str = ""  # for the capability MUPDATE=, empty without a master
     sessions: set[Session] = field(default_factory=set)  # all protocols': drained at the end

@@ -228,6 +228,17 @@ class BackendConfig(ClientConfig):
         "(URLAUTH `submit+`, RFC 4467).",
         example='["submission"]',
     )
+    moves_parallel: int = option(
+        2, "Moves to other servers under way at once, each worker; more wait.", least=1
+    )
+    move_bytes_per_s: int = option(
+        0, "Octets a second that each of them may send; 0: as fast as it goes.", least=0
+    )
+    move_grace_s: float = option(
+        604800.0,
+        "How long what has moved away is kept here, for `murder ctl mailbox move undo` to be quick.",
+        least=0,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
 from murder.api.store import FlagChange, Mailbox, MailboxStore, NewMessage
+from murder.contract.carry import carries_mailboxes
 from murder.contract.check import Check, expect, hold
 from murder.errors import Code, Refusal
 from murder.model.message import ModSeq, Uid
@@ -295,4 +296,5 @@ STORE_CHECKS: Final[tuple[Check, ...]] = (
     claims_recent_once,
     keeps_subscriptions,
     tells_its_listener,
+    carries_mailboxes,
 )

@@ -13,6 +13,9 @@ from murder.errors import Code, Refusal
 from murder.model.message import MAX_UID, Uid
 from plugins.store_spool.schema import DELETED_BIT, SEEN_BIT
 
+FROZEN: Final = (
+    "frozen/"  # in `meta`, with the mailbox's id: it is about to leave for another server
+)
 INSERT_MESSAGE: Final = "INSERT INTO message VALUES (?,?,?,?,?,?,?,?,?,?,?)"
 
 
@@ -58,15 +61,20 @@ class Box:
             self.deleted += sign
 
 
-def load_box(db: sqlite3.Connection, box_id: int) -> Box:
-    """Raises Refusal(NONEXISTENT) where it has been deleted meanwhile."""
+def load_box(db: sqlite3.Connection, box_id: int, *, even_frozen: bool = False) -> Box:
+    """Raises Refusal(NONEXISTENT) where it has been deleted meanwhile, IN_USE where it is frozen for a move."""
     row = db.execute(
-        "SELECT id, uid_next, highest_modseq, messages, unseen, deleted, octets FROM mailbox WHERE id=?",
-        (box_id,),
+        "SELECT id, uid_next, highest_modseq, messages, unseen, deleted, octets, "
+        "EXISTS (SELECT 1 FROM meta WHERE key=? || mailbox_id) FROM mailbox WHERE id=?",
+        (FROZEN, box_id),
     ).fetchone()
     if row is None:
         raise Refusal(Code.NONEXISTENT, "This mailbox has been deleted")
-    return Box(*row)
+    if row[7] and not even_frozen:
+        raise Refusal(
+            Code.IN_USE, "This mailbox is moving to another server: try again in a moment"
+        )
+    return Box(*row[:7])
 
 
 def spelled(db: sqlite3.Connection, box_id: int, keywords: Iterable[str]) -> str:
@@ -129,6 +137,10 @@ def remove_mailbox(db: sqlite3.Connection, box_id: int) -> None:
     bodies = [body for (body,) in db.execute("SELECT body FROM message WHERE mailbox=?", (box_id,))]
     for table in ("message", "expunged", "seen", "keyword"):
         db.execute(f"DELETE FROM {table} WHERE mailbox=?", (box_id,))
+    db.execute(
+        "DELETE FROM meta WHERE key=(SELECT ? || mailbox_id FROM mailbox WHERE id=?)",
+        (FROZEN, box_id),
+    )
     release_bodies(db, bodies)
     db.execute("DELETE FROM mailbox WHERE id=?", (box_id,))
 

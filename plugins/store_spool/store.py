@@ -19,11 +19,20 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from murder.api import Incoming, MailboxStore, StoredMailbox, StoreListener, hookimpl
+from murder.api import (
+    CarriedMessage,
+    Incoming,
+    MailboxStore,
+    StoredMailbox,
+    StoreListener,
+    hookimpl,
+)
 from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
-from murder.model.message import UidValidity
+from murder.model.carried import CarriedIdentity, Held, Portrait
+from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import MailboxName, display, inbox_of, owner_of, split_domain
+from plugins.store_spool.carry import Carrier
 from plugins.store_spool.incoming import IncomingArea, SpoolIncoming, dead_areas, witnesses
 from plugins.store_spool.inspection import inspect_root
 from plugins.store_spool.mailbox import SpoolMailbox
@@ -87,6 +96,7 @@ class SpoolStore:
         self._pool: ThreadPoolExecutor | None = None
         self._area: IncomingArea | None = None
         self._transfers: Transfers | None = None
+        self._carrier = Carrier(self._find, self._root)
 
     # --- life
 
@@ -306,6 +316,31 @@ class SpoolStore:
                 inspect_root, self.folder, path, self._area.folder, repair
             )
         return found
+
+    # --- murder.api.CarriesMailboxes
+
+    async def portrait(self, name: MailboxName, since: ModSeq) -> Portrait:
+        return self._carrier.portrait(name, since)
+
+    async def rows(
+        self, name: MailboxName, since: ModSeq, after: Uid, most: int
+    ) -> Sequence[Message]:
+        return self._carrier.rows(name, since, after, most)
+
+    async def freeze(self, name: MailboxName, frozen: bool) -> None:
+        await self._carrier.freeze(name, frozen)
+
+    async def is_frozen(self, name: MailboxName) -> bool:
+        return self._carrier.is_frozen(name)
+
+    async def hold(self, name: MailboxName, partition: str, identity: CarriedIdentity) -> Held:
+        return await self._carrier.hold(name, identity)
+
+    async def receive(self, name: MailboxName, messages: Sequence[CarriedMessage]) -> None:
+        await self._carrier.receive(name, messages)
+
+    async def complete(self, name: MailboxName, portrait: Portrait) -> None:
+        await self._carrier.complete(name, portrait)
 
 
 def _rename(db: sqlite3.Connection, old: MailboxName, new: MailboxName) -> Any:

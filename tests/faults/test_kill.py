@@ -109,7 +109,8 @@ def stored(demo: Demo, user: int) -> dict[str, list[tuple[str, bool]]]:
             if isinstance(part, tuple):
                 head, _, body = part[1].partition(b"\r\n\r\n")
                 match = re.search(rb"X-Id: (\S+)", head)
-                assert match, head
+                if match is None:
+                    continue  # another test's
                 seen = (hashlib.sha256(body).hexdigest(), rb"\Flagged" in part[0])
                 found.setdefault(match.group(1).decode(), []).append(seen)
     return found

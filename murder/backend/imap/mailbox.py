@@ -2,6 +2,7 @@
 
 from murder.backend.annotations import SPECIAL_USES, note_of
 from murder.backend.imap.dialogue import BackendImap
+from murder.backend.imap.xfer import move_away, need_admin
 from murder.errors import BadSyntax, Code, Refusal
 from murder.login.imap import Running
 from murder.model.acl import DELETE_MAILBOX, Acl, Rights
@@ -131,6 +132,11 @@ def run_rename(dialogue: BackendImap, command: Command) -> Running:
 async def _rename(dialogue: BackendImap, command: Command, request: RenameRequest) -> None:
     backend, login = dialogue.backend, dialogue.user
     old, new = dialogue.name_of(request.old), new_name(dialogue, request.new)
+    if request.partition is not None and old == new and b"!" in request.partition:
+        need_admin(dialogue)  # as with Cyrus: `RENAME x x server!partition` is XFER
+        location = parse_location(request.partition)
+        await move_away(dialogue, command, old, location.server, location.partition)
+        return
     if request.partition is not None:
         raise Refusal(Code.CANNOT, "A mailbox cannot be moved to another partition by RENAME")
     backend.mailboxes.require(old, login, DELETE_MAILBOX)

@@ -20,6 +20,7 @@ from murder.backend.imap import (
     status,
     store,
     urlauth,
+    xfer,
 )
 from murder.backend.imap import list as listing
 from murder.backend.imap.dialogue import BackendImap
@@ -63,6 +64,9 @@ TABLE: Final[Table] = MappingProxyType(
         b"GETACL": Row(AUTHENTICATED, acl.run_getacl),
         b"LISTRIGHTS": Row(AUTHENTICATED, acl.run_listrights),
         b"MYRIGHTS": Row(AUTHENTICATED, acl.run_myrights),
+        b"XFER": Row(AUTHENTICATED, xfer.run_xfer),
+        b"XFERS": Row(AUTHENTICATED, xfer.run_xfers),
+        b"XTAKE": Row(AUTHENTICATED, xfer.run_xtake),
         b"CHECK": Row(SELECTED, basic.run_noop),
         b"CLOSE": Row(SELECTED, select.run_close),
         b"UNSELECT": Row(SELECTED, select.run_unselect),

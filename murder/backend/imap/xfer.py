@@ -1,0 +1,151 @@
+"""XFER, as Cyrus has it, and XFERS beside it: mailboxes move to another backend; XTAKE, by which the other takes them.
+
+`XFER mailbox server [partition]` answers `* OK USER name` (or MAILBOX) and a tagged OK when all is over; meanwhile
+`* OK [INPROGRESS (tag done total)]` (RFC 9585). Administrators only, and only those who came themselves.
+"""
+
+import json
+
+from murder.backend.imap.dialogue import BackendImap
+from murder.backend.moves.journal import Journal, Move, Side, State, format_move
+from murder.errors import Code, Refusal, UpstreamFailure
+from murder.login.imap import Running
+from murder.model.entry import parse_location
+from murder.model.name import MailboxName, display, is_inbox, owner_of
+from murder.net.frames import FrameChannel
+from murder.wire.imap.command import Command
+from murder.wire.imap.response import status_line, untagged
+from murder.wire.token import Scanner, string
+
+TELL_EVERY_S = 0.5  # how often progress is told
+PEER_TIMEOUT_S = 3600.0  # a source that pauses (a limit on its octets) is not cut off
+
+
+def need_admin(dialogue: BackendImap) -> None:
+    """Raises Refusal(NO_PERMISSION)."""
+    if not dialogue.user.is_admin:
+        raise Refusal(Code.NO_PERMISSION, "Only an administrator moves mailboxes between servers")
+
+
+# xfer = "XFER" SP mailbox SP server [SP partition]; server may be `server!partition`
+def run_xfer(dialogue: BackendImap, command: Command) -> Running:
+    scanner = Scanner(command.octets, command.start)
+    scanner.space()
+    mailbox = scanner.astring()
+    scanner.space()
+    location = parse_location(scanner.astring())
+    partition = location.partition
+    if not scanner.at_end():
+        scanner.space()
+        partition = scanner.astring().decode("utf-8", "surrogateescape")
+    scanner.end()
+    need_admin(dialogue)
+    return move_away(dialogue, command, dialogue.name_of(mailbox), location.server, partition)
+
+
+async def move_away(
+    dialogue: BackendImap, command: Command, name: MailboxName, server: str, partition: str
+) -> None:
+    """Carry out XFER, or a RENAME with another server's location."""
+    told_at = 0.0
+    total = await _count(dialogue, name)
+
+    def tell(move: Move) -> None:
+        nonlocal told_at
+        now = dialogue.loop.time()
+        if now - told_at < TELL_EVERY_S and move.state is State.COPYING:
+            return
+        told_at = now
+        code = b"INPROGRESS (%s %d %d)" % (string(command.tag), min(move.messages, total), total)
+        text = f"{move.state.value} {move.id}: {move.messages} messages, {move.octets} octets"
+        dialogue.send(status_line(b"*", b"OK", text, code))
+
+    what = f"USER {owner_of(name)}" if is_inbox(name) else f"MAILBOX {display(name)}"
+    try:
+        await dialogue.backend.mover.move(name, server, partition, dialogue.user.user, tell)
+    except (Refusal, UpstreamFailure) as problem:
+        dialogue.send(status_line(b"*", b"NO", f"{what} ({problem})"))
+        raise
+    dialogue.send(status_line(b"*", b"OK", what))
+    await dialogue.finish(command)
+
+
+async def _count(dialogue: BackendImap, root: MailboxName) -> int:
+    """How many messages a tree has now."""
+    backend = dialogue.backend
+    total = 0
+    for name in (root, *(row.name for row in backend.mailboxes.below(root))):
+        try:
+            mailbox = await backend.store.open(name, "")
+        except Refusal:
+            continue
+        total += (await mailbox.status()).messages
+        mailbox.close()
+    return total
+
+
+# xfers = "XFERS" SP ("LIST" / "SHOW" / "RESUME" / "ABORT" / "LETGO") [SP id]
+def run_xfers(dialogue: BackendImap, command: Command) -> Running:
+    scanner = Scanner(command.octets, command.start)
+    scanner.space()
+    verb = scanner.word().upper()
+    move_id = ""
+    if not scanner.at_end():
+        scanner.space()
+        move_id = scanner.astring().decode("utf-8", "replace")
+    scanner.end()
+    need_admin(dialogue)
+    return _xfers(dialogue, command, verb, move_id)
+
+
+async def _xfers(dialogue: BackendImap, command: Command, verb: bytes, move_id: str) -> None:
+    mover = dialogue.backend.mover
+    match verb:
+        case b"LIST":
+            moves = list(mover.journal.moves())
+        case b"SHOW":
+            moves = [one for one in mover.journal.moves() if one.id == move_id]
+        case b"RESUME":
+            moves = [await mover.resume(move_id)]
+        case b"ABORT":
+            moves = [await mover.abort(move_id)]
+        case b"LETGO":
+            moves = [await _let_go(mover.journal, dialogue, move_id)]
+        case _:
+            raise Refusal(Code.CANNOT, f"XFERS {display(verb)} is unknown")
+    for move in moves:
+        dialogue.send(untagged(b"XFERS " + string(_shown(move))))
+    await dialogue.finish(command)
+
+
+async def _let_go(journal: Journal, dialogue: BackendImap, move_id: str) -> Move:
+    move = journal.find(Side.OUT, move_id)
+    if move is None or move.state is not State.DONE:
+        raise Refusal(Code.CANNOT, f"No move {move_id} keeps anything here")
+    return await dialogue.backend.mover.let_go(move)
+
+
+def _shown(move: Move) -> bytes:
+    """One line of JSON."""
+    return json.dumps(json.loads(format_move(move))).encode()
+
+
+# xtake = "XTAKE"
+def run_xtake(dialogue: BackendImap, command: Command) -> Running:
+    """The peer, a backend by its certificate, sends frames from here on."""
+    Scanner(command.octets, command.start).end()
+    certificate = dialogue.connection.certificate
+    if certificate is None or "backend" not in certificate.roles:
+        raise Refusal(Code.NO_PERMISSION, "Only another backend of this murder, by its certificate")
+    return _take(dialogue, command, certificate.name)
+
+
+async def _take(dialogue: BackendImap, command: Command, server: str) -> None:
+    dialogue.session.take_rest()  # it speaks only when it has read the OK
+    dialogue.send_ok(command, "Frames now")
+    channel = FrameChannel(dialogue.connection, server, PEER_TIMEOUT_S)
+    try:
+        await dialogue.backend.mover.take(channel, server)
+    except (UpstreamFailure, Refusal) as failure:
+        dialogue.log.info("move.peer_gone", backend=server, problem=str(failure))
+    dialogue.connection.abort()

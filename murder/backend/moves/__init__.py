@@ -1,0 +1,10 @@
+"""Mailboxes that move to another backend while people use them (XFER).
+
+    journal   what a move is and how far it has come, durable at both ends
+    peer      the way from the source to the target
+    outgoing  the source's side: copy, stop, hand over
+    arriving  the target's side
+    mover     all moves of a worker: begin, continue after a crash, abort, let go of what has left
+
+What stands at which point, and who owns the mailbox: `journal.State`.
+"""

@@ -1,0 +1,312 @@
+"""Mailbox trees on their way in: the target's side of a move, as the source asks for it.
+
+What arrives stands in the store and nowhere else, until `prepare` has written down everything and `commit` shows it:
+rows and notes in one commit, then the master. Each request may come again after a crash.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from murder.api import CarriedMessage, CarriesMailboxes, Incoming
+from murder.backend.annotations import is_note_of
+from murder.backend.intent import Intent, Operation
+from murder.backend.moves.journal import Journal, Move, Side, State
+from murder.backend.moves.outgoing import sum_of
+from murder.backend.shared import Backend
+from murder.errors import BadSyntax, Code, Refusal
+from murder.model.carried import digest_line
+from murder.model.entry import EntryState, Location, MailboxEntry
+from murder.model.message import Message
+from murder.model.name import MailboxName, check_new_name, display, is_below, owner_of
+from murder.mupdate.change import Change, PutEntry, PutNote
+from murder.net.frames import FrameChannel
+from murder.wire.carry import OCTETS, Words, format_uids, parse_message, parse_portrait
+
+PREPARED_SUFFIX = ".prepared"
+
+
+class Arriving:
+    """One connection of a source. `server` is whose certificate it has shown."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        journal: Journal,
+        channel: FrameChannel,
+        server: str,
+        step: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        store = backend.store
+        if not isinstance(store, CarriesMailboxes):
+            raise Refusal(Code.CANNOT, f"The store {backend.config.store} cannot take in mailboxes")
+        self._backend = backend
+        self._store: CarriesMailboxes = store
+        self._journal = journal
+        self._channel = channel
+        self._server = server
+        self._step = step
+        self._move: Move | None = None
+        self._named: dict[str, MailboxName] = {}  # mailbox id -> how it is called here
+
+    async def serve(self) -> None:
+        """Answer until the source has gone. Raises UpstreamFailure."""
+        while True:
+            words = (await self._channel.receive()).words()
+            try:
+                answer = await self._answer(words)
+            except (KeyError, TypeError, ValueError, BadSyntax) as error:
+                answer = {"no": f"that is no request: {error!r}", "code": Code.CANNOT.value}
+            except Refusal as refusal:
+                answer = {"no": refusal.text, "code": refusal.code.value}
+            await self._channel.send(answer)
+
+    async def _answer(self, words: Words) -> dict[str, Any]:
+        match words["do"]:
+            case "begin":
+                return await self._begin(words)
+            case "hold":
+                return await self._hold(words)
+            case "rows":
+                return await self._rows(words)
+            case "complete":
+                await self._store.complete(self._name(words), parse_portrait(words))
+                return {"ok": True}
+            case "sum":
+                return await sum_of(self._backend, self._name(words))
+            case "prepare":
+                return await self._prepare(words)
+            case "commit":
+                return await self._commit(str(words["id"]))
+            case "abort":
+                return await self._abort(str(words["id"]))
+            case other:
+                raise Refusal(Code.CANNOT, f"{other} is unknown here")
+
+    @property
+    def _now(self) -> Move:
+        if self._move is None:
+            raise Refusal(Code.CANNOT, "no move was begun")
+        return self._move
+
+    def _name(self, words: Words) -> MailboxName:
+        """A name of the tree that moves: nothing else is touched."""
+        name = MailboxName(str(words["name"]).encode("latin-1"))
+        root = self._now.root
+        if name != root and not is_below(name, root):
+            raise Refusal(Code.CANNOT, f"{display(name)} is no part of {display(root)}")
+        return name
+
+    # --- what comes
+
+    async def _begin(self, words: Words) -> dict[str, Any]:
+        root = MailboxName(str(words["root"]).encode("latin-1"))
+        check_new_name(root)
+        if self._backend.mailboxes.find(root) is not None:
+            raise Refusal(Code.ALREADY_EXISTS, f"{display(root)} is here already")
+        found = self._journal.find(Side.IN, str(words["id"]))
+        if found is None:
+            found = Move(
+                str(words["id"]),
+                Side.IN,
+                root,
+                self._server,
+                str(words["partition"]) or self._backend.config.partition,
+                started_at=time.time(),
+            )
+        if found.root != root or found.server != self._server or found.state is State.DONE:
+            raise Refusal(Code.CANNOT, f"the move {found.id} is another's, or over")
+        self._move = self._journal.save(found, state=State.COPYING)
+        for name in found.names:
+            await self._note_name(name)
+        return {"ok": True}
+
+    async def _note_name(self, name: MailboxName) -> None:
+        try:
+            mailbox = await self._backend.store.open(name, "")
+        except Refusal:
+            return
+        self._named[mailbox.mailbox_id] = name
+        mailbox.close()
+
+    async def _hold(self, words: Words) -> dict[str, Any]:
+        name, identity = self._name(words), parse_portrait(words).identity
+        if name not in self._now.names:
+            self._move = self._journal.save(self._now, names=(*self._now.names, name))
+        called = self._named.get(identity.mailbox_id)
+        if called is not None and called != name:  # renamed at the source meanwhile
+            await self._backend.store.rename(called, name)
+        if identity.mailbox_id not in self._named:
+            await self._backend.announcer.make_room_for(name, identity.mailbox_id)
+        held = await self._store.hold(name, self._now.partition, identity)
+        self._named[identity.mailbox_id] = name
+        return {"modseq": held.modseq, "uids": format_uids(held.uids)}
+
+    async def _rows(self, words: Words) -> dict[str, Any]:
+        """Messages: their rows, then the octets of those that have some."""
+        name = self._name(words)
+        told = [(parse_message(row[:-1]), bool(row[-1])) for row in words["rows"]]
+        carried: list[CarriedMessage] = []
+        try:
+            for message, has_octets in told:
+                carried.append(CarriedMessage(message, await self._take(message, has_octets)))
+            await self._store.receive(name, carried)
+            self._step("received")
+        finally:
+            for one in carried:
+                if one.incoming is not None:
+                    one.incoming.close()
+        octets = sum(message.size for message, has_octets in told if has_octets)
+        self._move = replace(
+            self._now,
+            messages=self._now.messages + sum(has_octets for _, has_octets in told),
+            octets=self._now.octets + octets,
+        )
+        return {"digest": await self._read_back(name, told)}
+
+    async def _take(self, message: Message, has_octets: bool) -> Incoming | None:
+        if not has_octets:
+            return None
+        incoming = self._backend.store.incoming(message.size)
+        try:
+            while incoming.size < message.size:
+                frame = await self._channel.receive()
+                if frame.kind != OCTETS:
+                    raise Refusal(Code.CANNOT, "octets were expected")
+                incoming.write(frame.octets)
+        except BaseException:
+            incoming.close()
+            raise
+        return incoming
+
+    async def _read_back(self, name: MailboxName, told: list[tuple[Message, bool]]) -> str:
+        """A digest of what the store has now, not of what came."""
+        digest = hashlib.sha256()
+        mailbox = await self._backend.store.open(name, owner_of(name) or "")
+        try:
+            rows = {row.uid: row for row in await mailbox.messages([row.uid for row, _ in told])}
+            for message, has_octets in told:
+                row = rows.get(message.uid)
+                if row is None:
+                    continue
+                digest.update(digest_line(row))
+                if has_octets:
+                    digest.update(await mailbox.octets(message.uid))
+        finally:
+            mailbox.close()
+        return digest.hexdigest()
+
+    # --- the end
+
+    def _prepared_file(self, move: Move) -> Path:
+        return self._journal.folder / f"in-{move.id}{PREPARED_SUFFIX}"
+
+    async def _prepare(self, words: Words) -> dict[str, Any]:
+        move = self._now
+        names = tuple(MailboxName(str(row[0]).encode("latin-1")) for row in words["rows"])
+        for name in names:
+            if name not in move.names:
+                raise Refusal(Code.CANNOT, f"{display(name)} has not come")
+        if not all(is_note_of(key, names) for key in words["notes"]):
+            raise Refusal(Code.CANNOT, "a note that belongs to no mailbox of the move")
+        for name in set(move.names) - set(names):  # deleted or renamed at the source meanwhile
+            await self._backend.store.delete(name)
+        write_durably(self._prepared_file(move), json.dumps(dict(words)).encode())
+        self._move = self._journal.save(move, names=names, state=State.PREPARED)
+        self._step("prepared")
+        return {"ok": True}
+
+    async def _commit(self, move_id: str) -> dict[str, Any]:
+        move = self._journal.find(Side.IN, move_id)
+        if move is None or move.server != self._server:
+            raise Refusal(Code.NONEXISTENT, f"the move {move_id} is not known here")
+        await commit(self._backend, self._journal, move, self._step)
+        return {"ok": True}
+
+    async def _abort(self, move_id: str) -> dict[str, Any]:
+        move = self._journal.find(Side.IN, move_id)
+        if move is not None and move.server == self._server:
+            await abort(self._backend, self._journal, move)
+        self._move = None
+        return {"ok": True}
+
+
+def write_durably(path: Path, octets: bytes) -> None:
+    """The file and its name."""
+    draft = path.with_suffix(path.suffix + ".draft")
+    with draft.open("wb") as file:
+        file.write(octets)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+async def commit(
+    backend: Backend, journal: Journal, move: Move, step: Callable[[str], None] = lambda _: None
+) -> None:
+    """Show what is prepared, tell the master. From PREPARED or COMMITTED; done already is no error. Raises Refusal,
+    UpstreamFailure: then it is to be done again."""
+    if move.state is State.DONE:
+        return
+    if move.state not in (State.PREPARED, State.COMMITTED):
+        raise Refusal(Code.CANNOT, f"the move {move.id} is {move.state.value}, not prepared")
+    prepared = journal.folder / f"in-{move.id}{PREPARED_SUFFIX}"
+    words = json.loads(prepared.read_bytes())
+    place = bytes(Location(backend.server_name, move.partition))
+    rows = [
+        MailboxEntry(
+            MailboxName(name.encode("latin-1")), EntryState.ACTIVE, place, acl.encode("latin-1")
+        )
+        for name, acl in words["rows"]
+    ]
+    intent = Intent(Operation.MOVE, ((move.root, move.root),), f"move:{move.id}")
+    await backend.announcer.hold(intent)
+    if move.state is State.PREPARED:
+        store = backend.store
+        assert isinstance(store, CarriesMailboxes)
+        await asyncio.gather(*(store.freeze(row.name, False) for row in rows))
+        owner = owner_of(move.root)
+        for name in words["subscriptions"] if owner else ():
+            await store_subscribe(backend, owner or "", name)
+        changes: list[Change] = [PutEntry(row) for row in rows]
+        changes += [PutNote(key, text.encode("latin-1")) for key, text in words["notes"].items()]
+        await backend.announcer.commit(changes)
+        step("shown")
+        move = journal.save(move, state=State.COMMITTED)
+    await backend.announcer.announce(rows)
+    step("announced")
+    await backend.announcer.finish(intent, [])
+    journal.save(move, state=State.DONE, finished_at=time.time())
+    prepared.unlink(missing_ok=True)
+
+
+async def store_subscribe(backend: Backend, owner: str, name: str) -> None:
+    await backend.store.subscribe(owner, MailboxName(name.encode("latin-1")), True)
+
+
+async def abort(backend: Backend, journal: Journal, move: Move) -> None:
+    """Remove what has come. Only while the source owns the mailboxes: it says so."""
+    if move.state in (State.COMMITTED, State.DONE):
+        raise Refusal(Code.CANNOT, f"the move {move.id} is {move.state.value}: it is too late")
+    if move.state is State.ABORTED:
+        return
+    for name in sorted(move.names, key=len, reverse=True):
+        if backend.mailboxes.list.find(name) is None and not _is_older(journal, move, name):
+            await backend.store.delete(name)
+    journal.save(move, state=State.ABORTED, finished_at=time.time())
+    (journal.folder / f"in-{move.id}{PREPARED_SUFFIX}").unlink(missing_ok=True)
+
+
+def _is_older(journal: Journal, move: Move, name: MailboxName) -> bool:
+    """Whether it was here before: it had moved away from here, and is kept for that move."""
+    return any(
+        other.side is Side.OUT and other.state is State.DONE and other.holds(name)
+        for other in journal.moves()
+        if other.id != move.id
+    )

@@ -1,0 +1,171 @@
+"""What a move is and how far it has come: one small file a move and side, replaced and synced at every state.
+
+An operator may read the files; finished ones are the history.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+from murder.errors import Code, Refusal
+from murder.model.name import MailboxName, is_below
+
+FORMAT: Final = 1
+MAX_HISTORY: Final = 2000  # finished moves remembered
+
+
+class State(Enum):
+    """How far a move has come. Up to STOPPED the source owns the mailboxes and the move can be aborted; from HANDING on
+    it can only go on. Nobody but the owner shows them to anybody."""
+
+    COPYING = (
+        "copying"  # source: people work, differences follow; target: what has come is kept aside
+    )
+    STOPPED = "stopped"  # source: frozen, the last differences go over
+    PREPARED = "prepared"  # target: all is here, verified and durable, and shown as soon as the source says so
+    HANDING = "handing"  # source: the target is prepared; the master is told, then the rows here go
+    COMMITTED = "committed"  # target: shown here; the master is being told
+    DONE = "done"  # source: what has left is kept for a while; target: finished
+    REMOVED = "removed"  # source: nothing is left
+    UNDONE = "undone"  # source: it has come back
+    FAILED = "failed"  # source: stopped by a problem, and as before; can be resumed
+    ABORTED = "aborted"  # given up, nothing has changed
+
+
+OPEN: Final = frozenset(
+    {State.COPYING, State.STOPPED, State.PREPARED, State.HANDING, State.COMMITTED, State.FAILED}
+)
+ABORTABLE: Final = frozenset({State.COPYING, State.STOPPED, State.FAILED})
+RUNNING: Final = frozenset({State.COPYING, State.STOPPED, State.HANDING})
+
+
+class Side(Enum):
+    """Which end of a move this is."""
+
+    OUT = "out"
+    IN = "in"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One move at one end. `server` is the other end; times are Unix seconds, 0 where not yet."""
+
+    id: str
+    side: Side
+    root: MailboxName
+    server: str
+    partition: str = ""
+    state: State = State.COPYING
+    names: tuple[MailboxName, ...] = ()
+    process: str = ""
+    by: str = ""
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    stop_s: float = 0.0  # how long nobody could write
+    messages: int = 0
+    octets: int = 0
+    problem: str = ""
+
+    def holds(self, name: MailboxName) -> bool:
+        return name in self.names or name == self.root or is_below(name, self.root)
+
+
+def format_move(move: Move) -> bytes:
+    """As JSON."""
+    told = asdict(move)
+    told.update(
+        format=FORMAT,
+        side=move.side.value,
+        state=move.state.value,
+        root=move.root.decode("latin-1"),
+        names=[name.decode("latin-1") for name in move.names],
+    )
+    return json.dumps(told, indent=1).encode()
+
+
+def parse_move(octets: bytes) -> Move:
+    """The reverse. Raises ValueError, KeyError, TypeError."""
+    told: dict[str, Any] = json.loads(octets)
+    if told.pop("format") > FORMAT:
+        raise ValueError("a newer murder wrote it")
+    told.update(
+        side=Side(told["side"]),
+        state=State(told["state"]),
+        root=MailboxName(told["root"].encode("latin-1")),
+        names=tuple(MailboxName(name.encode("latin-1")) for name in told["names"]),
+    )
+    return Move(**told)
+
+
+class Journal:
+    """The files of all moves of a backend, shared by its workers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _path(self, move: Move) -> Path:
+        return self.folder / f"{move.side.value}-{move.id}.json"
+
+    def save(self, move: Move, **changed: Any) -> Move:
+        """Write it, changed so; durable on return."""
+        move = replace(move, **changed)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._path(move)
+        draft = path.with_suffix(f".{os.getpid()}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(format_move(move))
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return move
+
+    def find(self, side: Side, move_id: str) -> Move | None:
+        if not move_id.isalnum():
+            return None
+        path = self.folder / f"{side.value}-{move_id}.json"
+        return self._read(path) if path.exists() else None
+
+    def _read(self, path: Path) -> Move:
+        try:
+            return parse_move(path.read_bytes())
+        except (ValueError, KeyError, TypeError) as error:
+            raise Refusal(
+                Code.UNAVAILABLE, f"{path} cannot be read ({error}): restore it, or ask for help"
+            ) from error
+
+    def moves(self) -> Iterator[Move]:
+        """All, the latest last."""
+        found = []
+        for path in self.folder.glob("*.json") if self.folder.is_dir() else []:
+            try:
+                found.append(self._read(path))
+            except FileNotFoundError:
+                continue  # forgotten meanwhile
+        yield from sorted(found, key=lambda move: move.started_at)
+
+    def forget_old(self) -> None:
+        """Keep the latest of those that are over."""
+        over = [
+            move for move in self.moves() if move.state not in OPEN and move.state is not State.DONE
+        ]
+        for move in over[:-MAX_HISTORY]:
+            self._path(move).unlink(missing_ok=True)
+
+    def keeps(self, name: MailboxName) -> Move | None:
+        """The move for whose sake the store has a mailbox that the list does not show: it has left, or is arriving."""
+        for move in self.moves():
+            waits = move.side is Side.IN and move.state in (State.COPYING, State.PREPARED)
+            left = move.side is Side.OUT and move.state in (State.HANDING, State.DONE)
+            if (waits or left) and move.holds(name):
+                return move
+        return None

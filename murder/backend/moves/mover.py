@@ -1,0 +1,309 @@
+"""All moves of a worker: begun by XFER, gone on with after a crash, aborted, and what has left let go of in the end.
+
+Worker 0 goes on with the moves of workers that are no more, and of this server before its last start.
+"""
+
+import asyncio
+import contextlib
+import random
+import secrets
+import time
+from collections.abc import Callable
+from typing import Final
+
+from murder.api import CarriesMailboxes
+from murder.backend.intent import is_alive, this_process
+from murder.backend.moves import arriving
+from murder.backend.moves.arriving import Arriving
+from murder.backend.moves.journal import ABORTABLE, RUNNING, Journal, Move, Side, State
+from murder.backend.moves.outgoing import Outgoing, Pace, Progress
+from murder.backend.moves.peer import Peer, open_peer
+from murder.backend.shared import Backend
+from murder.errors import Code, Refusal, UpstreamFailure
+from murder.log import logger
+from murder.model.name import MailboxName, display, is_below
+from murder.net.frames import FrameChannel
+from murder.net.upstream import Upstreams
+
+RETRIES: Final = 100  # of a move that the source still owns; later steps are tried for ever
+RETRY_MIN_S: Final = 0.2
+RETRY_MAX_S: Final = 3.0
+LOOK_EVERY_S: Final = 2.0  # for moves that nobody drives, and what is to be let go of
+
+
+class Mover:
+    """See the module. `step` is called at every step of every move (tests stop there)."""
+
+    def __init__(
+        self, backend: Backend, journal: Journal, upstreams: Upstreams, *, keeps_all: bool
+    ) -> None:
+        self.backend = backend
+        self.journal = journal
+        self._upstreams = upstreams
+        self._keeps_all = keeps_all
+        self._process = this_process()
+        self._running: dict[str, asyncio.Task[Move]] = {}
+        self._listeners: dict[str, list[Progress]] = {}
+        self._places = asyncio.Semaphore(backend.config.moves_parallel)
+        self._keeper: asyncio.Task[None] | None = None
+        self._log = logger(role="backend")
+        self.step: Callable[[str], None] = lambda _: None
+        backend.announcer.make_room_for = self.make_room_for
+
+    def start(self) -> None:
+        """Go on with what was begun; behind the start."""
+        if self._keeps_all:
+            self._keeper = asyncio.get_running_loop().create_task(self._keep())
+
+    async def stop(self) -> None:
+        """Moves stop where they are; a later start goes on."""
+        tasks = [*self._running.values(), *([self._keeper] if self._keeper else [])]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    # --- beginning, and waiting for the end
+
+    async def move(
+        self, root: MailboxName, server: str, partition: str, by: str, progress: Progress
+    ) -> Move:
+        """Move a tree; returns when it is over, as it then is. Who waits may go: the move goes on.
+
+        Raises Refusal where it cannot begin, or did not come about (the text says why).
+        """
+        backend = self.backend
+        if server == backend.server_name:
+            raise Refusal(Code.CANNOT, f"{display(root)} is at {server} already")
+        if backend.mailboxes.find(root) is None:
+            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(root)}")
+        if not isinstance(backend.store, CarriesMailboxes):
+            raise Refusal(
+                Code.CANNOT, f"The store {backend.config.store} cannot let mailboxes move"
+            )
+        for other in self.journal.moves():
+            busy = other.side is Side.OUT and other.state in RUNNING | {State.FAILED}
+            if busy and (other.holds(root) or is_below(other.root, root)):
+                if other.root == root and other.server == server:
+                    return await self.resume(other.id, progress)
+                raise Refusal(
+                    Code.IN_USE, f"The move {other.id} of it is {other.state.value}: abort it first"
+                )
+        move = self.journal.save(
+            Move(
+                secrets.token_hex(6),
+                Side.OUT,
+                root,
+                server,
+                partition,
+                process=self._process,
+                by=by,
+                started_at=time.time(),
+            )
+        )
+        self._log.info("move.begun", move=move.id, mailbox=display(root), target=server, user=by)
+        return await self._attend(move, progress)
+
+    async def resume(self, move_id: str, progress: Progress = lambda _: None) -> Move:
+        """Go on with one that failed, or wait for one that runs here. Raises as `move`."""
+        move = self.journal.find(Side.OUT, move_id)
+        if move is None:
+            raise Refusal(Code.NONEXISTENT, f"No move {move_id} begins here")
+        if move_id not in self._running:
+            if move.state not in RUNNING | {State.FAILED}:
+                raise Refusal(Code.CANNOT, f"The move {move_id} is {move.state.value}")
+            if move.process != self._process and is_alive(move.process):
+                if move.state is not State.FAILED:
+                    raise Refusal(Code.IN_USE, f"The move {move_id} is under way in another worker")
+            state = State.COPYING if move.state is State.FAILED else move.state
+            move = self.journal.save(move, state=state, process=self._process, problem="")
+        return await self._attend(move, progress)
+
+    async def _attend(self, move: Move, progress: Progress) -> Move:
+        task = self._run(move)
+        self._listeners.setdefault(move.id, []).append(progress)
+        try:
+            ended = await asyncio.shield(task)
+        finally:
+            listeners = self._listeners.get(move.id, [])
+            if progress in listeners:
+                listeners.remove(progress)
+        if ended.state is not State.DONE:
+            raise Refusal(Code.UNAVAILABLE, ended.problem or f"The move is {ended.state.value}")
+        return ended
+
+    def _run(self, move: Move) -> asyncio.Task[Move]:
+        task = self._running.get(move.id)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._drive(move))
+            self._running[move.id] = task
+            task.add_done_callback(lambda _: self._running.pop(move.id, None))
+        return task
+
+    def _tell(self, move: Move) -> None:
+        for listener in self._listeners.get(move.id, []):
+            listener(move)
+
+    # --- driving one
+
+    async def _drive(self, move: Move) -> Move:
+        pause, tries = RETRY_MIN_S, 0
+        while True:
+            problem: Exception
+            try:
+                async with self._places:
+                    return await self._once(move)
+            except UpstreamFailure as failure:
+                problem = failure
+            except Refusal as refusal:
+                problem = refusal
+            except Exception as error:  # noqa: BLE001 - the end of a task
+                self._log.error("move.crashed", move=move.id, exc_info=error)
+                problem = error
+            tries += 1
+            found = self.journal.find(Side.OUT, move.id)
+            if found is None or found.state is State.ABORTED:
+                return found or move
+            move = found
+            lasting = isinstance(problem, Refusal) and problem.code not in (
+                Code.IN_USE,
+                Code.UNAVAILABLE,
+            )
+            if move.state is not State.HANDING and (lasting or tries > RETRIES):
+                self._log.error("move.failed", move=move.id, problem=str(problem))
+                return self.journal.save(
+                    move, state=State.FAILED, problem=str(problem), finished_at=time.time()
+                )
+            self._log.warning("move.interrupted", move=move.id, problem=str(problem))
+            move = self.journal.save(move, problem=str(problem))
+            self._tell(move)
+            await asyncio.sleep(pause * random.uniform(0.7, 1.3))
+            pause = min(2 * pause, RETRY_MAX_S)
+
+    async def _once(self, move: Move) -> Move:
+        peer = await self._open(move.server)
+        try:
+            pace = Pace(self.backend.config.move_bytes_per_s)
+            outgoing = Outgoing(self.backend, self.journal, move, peer, pace, self._tell, self.step)
+            if move.state is State.HANDING:
+                await outgoing.hand_over()
+                outgoing.finished()
+            else:
+                await outgoing.thaw()
+                await outgoing.copy()
+                await outgoing.stop_and_hand_over()
+        finally:
+            peer.close()
+        ended = outgoing.move
+        self._log.info(
+            "move.done",
+            move=move.id,
+            mailbox=display(move.root),
+            target=move.server,
+            messages=ended.messages,
+            octets=ended.octets,
+            stop_ms=round(1000 * ended.stop_s, 1),
+        )
+        return ended
+
+    async def _open(self, server: str) -> Peer:
+        return await open_peer(self._upstreams, server, self.backend.config.max_message_bytes)
+
+    # --- what an operator asks for
+
+    async def abort(self, move_id: str) -> Move:
+        """Give it up while this server still owns the mailboxes. Raises Refusal."""
+        move = self.journal.find(Side.OUT, move_id)
+        if move is None:
+            raise Refusal(Code.NONEXISTENT, f"No move {move_id} begins here")
+        if move.state not in ABORTABLE:
+            raise Refusal(Code.CANNOT, f"The move {move_id} is {move.state.value}: it is too late")
+        task = self._running.get(move_id)
+        if task is None and move.state is not State.FAILED and is_alive(move.process):
+            raise Refusal(Code.IN_USE, "Another worker moves it: try again at another connection")
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+            move = self.journal.find(Side.OUT, move_id) or move
+            if move.state not in ABORTABLE:
+                self._run(move)  # it had just been handed over
+                raise Refusal(Code.CANNOT, f"The move {move_id} is {move.state.value}: too late")
+        await self._thaw(move)
+        move = self.journal.save(move, state=State.ABORTED, finished_at=time.time())
+        with contextlib.suppress(
+            UpstreamFailure, Refusal
+        ):  # it keeps what has come until it is told
+            peer = await self._open(move.server)
+            try:
+                await peer.ask({"do": "abort", "id": move.id})
+            finally:
+                peer.close()
+        self._log.info("move.aborted", move=move.id, mailbox=display(move.root))
+        return move
+
+    async def _thaw(self, move: Move) -> None:
+        store = self.backend.store
+        assert isinstance(store, CarriesMailboxes)
+        for name in move.names:
+            with contextlib.suppress(Refusal):
+                await store.freeze(name, False)
+        await self.backend.announcer.finish(Outgoing.intent_of(move), [])
+
+    async def take(self, channel: FrameChannel, server: str) -> None:
+        """Serve the source of a move. Raises Refusal, UpstreamFailure when it has gone."""
+        await Arriving(self.backend, self.journal, channel, server, self.step).serve()
+
+    # --- what the store still has
+
+    def is_kept(self, name: MailboxName) -> bool:
+        """Whether the store has it for a move's sake, and the list rightly does not show it."""
+        return self.journal.keeps(name) is not None
+
+    async def make_room_for(self, name: MailboxName, mailbox_id: str) -> None:
+        """Let go of what has moved away under this name, unless it is this mailbox that comes back."""
+        for move in list(self.journal.moves()):
+            if move.side is Side.OUT and move.state is State.DONE and name in move.names:
+                try:
+                    mailbox = await self.backend.store.open(name, "")
+                except Refusal:
+                    continue
+                is_same = mailbox.mailbox_id == mailbox_id
+                mailbox.close()
+                if not is_same:
+                    await self.backend.store.delete(name)
+
+    async def let_go(self, move: Move) -> Move:
+        """Remove what has left; nothing that the list shows."""
+        back = self.backend.mailboxes.list.find(move.root) is not None
+        for name in sorted(move.names, key=len, reverse=True):
+            if self.backend.mailboxes.list.find(name) is None:
+                await self.backend.store.delete(name)
+        state = State.UNDONE if back else State.REMOVED
+        self._log.info("move.let_go", move=move.id, mailbox=display(move.root), back=back)
+        return self.journal.save(move, state=state)
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                for move in list(self.journal.moves()):
+                    await self._look_at(move)
+                self.journal.forget_old()
+            except (UpstreamFailure, Refusal, OSError) as error:
+                self._log.warning("move.interrupted", problem=str(error))
+            except Exception as error:  # noqa: BLE001 - the end of a round of a task
+                self._log.error("move.crashed", exc_info=error)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _look_at(self, move: Move) -> None:
+        if move.side is Side.IN:
+            if move.state is State.COMMITTED:  # the master has not been told
+                await arriving.commit(self.backend, self.journal, move)
+            return
+        if move.state in RUNNING:
+            if move.id not in self._running and not is_alive(move.process):
+                self._run(self.journal.save(move, process=self._process))
+        elif move.state is State.DONE:
+            if self.backend.mailboxes.list.find(move.root) is not None:
+                await self.let_go(move)
+            elif time.time() > move.finished_at + self.backend.config.move_grace_s:
+                await self.let_go(move)

@@ -1,0 +1,383 @@
+"""One mailbox tree on its way out: copied while people work, then stopped for a moment, compared, and handed over.
+
+    copy      rounds of differences, until a round brings little
+    stop      the store refuses changes, the tree is locked; the last round
+    verify    counts, UIDs and numbers of both sides; octets and rows were read back batch by batch
+    prepare   the target has written down that it will show them as soon as it is told
+    hand over the master is told that nobody has them, the rows here go (from here on only forward), the target commits
+
+Each step may happen again after a crash.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from murder.api import CarriesMailboxes
+from murder.api.store import Mailbox
+from murder.backend.annotations import notes_with, removed_with
+from murder.backend.intent import Intent, Operation
+from murder.backend.moves.journal import Journal, Move, State
+from murder.backend.moves.peer import Peer
+from murder.backend.shared import Backend
+from murder.errors import Code, Refusal
+from murder.model.carried import Portrait, digest_line
+from murder.model.entry import MailboxEntry
+from murder.model.message import Message, ModSeq, Uid
+from murder.model.name import MailboxName, display, is_inbox, owner_of
+from murder.model.seqset import Ranges, holds
+from murder.mupdate.change import RemoveEntry
+from murder.wire.carry import format_message, format_portrait, parse_uid_ranges
+
+BATCH_MESSAGES: Final = 500
+BATCH_OCTETS: Final = 8 * 1024 * 1024  # about so much is made durable at once
+FEW: Final = 200  # a round that brought no more than this: what is left goes quickly
+MAX_ROUNDS: Final = 10  # a mailbox that changes faster than it is copied is stopped all the same
+
+Progress = Callable[[Move], None]
+
+
+@dataclass(slots=True)
+class Pace:
+    """No more octets a second than the operator allows; 0: as fast as it goes."""
+
+    octets_per_s: int
+    sent: int = 0
+    since: float = 0.0
+
+    async def keep(self, octets: int) -> None:
+        if not self.octets_per_s:
+            return
+        now = asyncio.get_running_loop().time()
+        self.since = self.since or now
+        self.sent += octets
+        ahead = self.sent / self.octets_per_s - (now - self.since)
+        if ahead > 0:
+            await asyncio.sleep(ahead)
+
+
+NEVER: Final = ModSeq(0)
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the target has of a mailbox: all that happened up to `modseq`, and the octets of these messages."""
+
+    modseq: ModSeq
+    uids: Ranges
+
+    def has(self, uid: Uid) -> bool:
+        return holds(self.uids, uid)
+
+    def carried(self, last: Uid) -> None:
+        """All messages up to `last` have been carried, or are gone."""
+        highest = max(int(last), self.uids[-1][1] if self.uids else 0)
+        if highest:
+            self.uids = ((1, highest),)
+
+
+class Outgoing:
+    """See the module. `step` is called between steps (tests stop there)."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        journal: Journal,
+        move: Move,
+        peer: Peer,
+        pace: Pace,
+        progress: Progress = lambda _: None,
+        step: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        store = backend.store
+        if not isinstance(store, CarriesMailboxes):
+            raise Refusal(
+                Code.CANNOT, f"The store {backend.config.store} cannot let mailboxes move"
+            )
+        self._backend = backend
+        self._store: CarriesMailboxes = store
+        self._journal = journal
+        self.move = move
+        self._peer = peer
+        self._pace = pace
+        self._progress = progress
+        self._step = step
+        self._known: dict[MailboxName, _Known] = {}  # what the target has of each mailbox
+
+    @property
+    def intent(self) -> Intent:
+        """The lock on the tree, from the stop on; no other process may settle it."""
+        return self.intent_of(self.move)
+
+    @staticmethod
+    def intent_of(move: Move) -> Intent:
+        """As `intent`, of any move."""
+        return Intent(Operation.MOVE, ((move.root, move.root),), f"move:{move.id}")
+
+    def _save(self, **changed: Any) -> None:
+        self.move = self._journal.save(self.move, **changed)
+        self._progress(self.move)
+        self._step(self.move.state.value)
+
+    def _rows(self) -> list[MailboxEntry]:
+        """The tree as it is in the list now: the root and what is below it."""
+        mailboxes = self._backend.mailboxes
+        root = mailboxes.find(self.move.root)
+        if root is None:
+            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(self.move.root)}")
+        return [root, *mailboxes.below(self.move.root)]
+
+    # --- while people work
+
+    async def copy(self) -> None:
+        """Until the target has nearly everything. Raises Refusal, UpstreamFailure."""
+        await self._peer.ask(
+            {
+                "do": "begin",
+                "id": self.move.id,
+                "root": self.move.root.decode("latin-1"),
+                "source": self._backend.server_name,
+                "partition": self.move.partition,
+            }
+        )
+        for _ in range(MAX_ROUNDS):
+            brought = await self._round([entry.name for entry in self._rows()])
+            self._step("round")
+            if brought <= FEW:
+                return
+
+    async def _round(self, names: Sequence[MailboxName]) -> int:
+        """Every mailbox once; how many messages went over."""
+        total = 0
+        for name in names:
+            total += await self._carry(name)
+        self.move = self._journal.save(self.move, names=tuple(names))
+        return total
+
+    async def _carry(self, name: MailboxName) -> int:
+        """What has happened in one mailbox since it was last carried."""
+        known = self._known.get(name)
+        try:
+            portrait = await self._store.portrait(name, known.modseq if known else NEVER)
+            if known is None:
+                known = self._known[name] = await self._hold(name, portrait)
+                portrait = await self._store.portrait(name, known.modseq)
+            if portrait.highest_modseq == known.modseq:
+                return 0
+            mailbox = await self._backend.store.open(name, owner_of(name) or "")
+        except Refusal as refusal:
+            if refusal.code is Code.NONEXISTENT:  # deleted or renamed since
+                return 0
+            raise
+        try:
+            brought = await self._carry_messages(mailbox, name, known)
+        finally:
+            mailbox.close()
+        told_name = name.decode("latin-1")
+        await self._peer.ask({"do": "complete", "name": told_name, **format_portrait(portrait)})
+        known.modseq = portrait.highest_modseq
+        return brought
+
+    async def _hold(self, name: MailboxName, portrait: Portrait) -> "_Known":
+        """Let the target make the mailbox; what it has of it (of an earlier try, or from before it moved away)."""
+        words = {"do": "hold", "name": name.decode("latin-1"), **format_portrait(portrait)}
+        words["expunged"], words["seen"] = [], {}
+        held = await self._peer.ask(words)
+        uids = parse_uid_ranges(held.get("uids"))
+        return _Known(ModSeq(int(held["modseq"])), uids)
+
+    async def _carry_messages(self, mailbox: Mailbox, name: MailboxName, known: "_Known") -> int:
+        since, after, brought = known.modseq, Uid(0), 0
+        while rows := await self._store.rows(name, since, after, BATCH_MESSAGES):
+            after = rows[-1].uid
+            for batch in _batches(rows, known):
+                await self._send_batch(mailbox, name, batch, known)
+                brought += len(batch)
+        known.carried(after)
+        return brought
+
+    async def _send_batch(
+        self,
+        mailbox: Mailbox,
+        name: MailboxName,
+        rows: Sequence[Message],
+        known: "_Known",
+    ) -> None:
+        """Rows, and the octets of those that the target lacks; it answers with a digest of what it reads back."""
+        carried: list[tuple[Message, memoryview | None]] = []
+        for row in rows:
+            try:
+                carried.append((row, None if known.has(row.uid) else await mailbox.octets(row.uid)))
+            except Refusal as refusal:
+                if refusal.code is not Code.EXPUNGE_ISSUED:
+                    raise  # gone since: the next round tells
+        digest = hashlib.sha256()
+        told = [[*format_message(row), octets is not None] for row, octets in carried]
+        await self._peer.channel.send({"do": "rows", "name": name.decode("latin-1"), "rows": told})
+        sent = 0
+        for row, octets in carried:
+            digest.update(digest_line(row))
+            if octets is not None:
+                digest.update(octets)
+                await self._peer.channel.send_octets(octets)
+                sent += len(octets)
+        answer = await self._peer.answer()
+        if answer.get("digest") != digest.hexdigest():
+            raise Refusal(
+                Code.CANNOT,
+                f"{self._peer.server} has not kept messages of {display(name)} as they were sent",
+            )
+        self.move = _counted(self.move, sum(octets is not None for _, octets in carried), sent)
+        self._progress(self.move)
+        await self._pace.keep(sent)
+
+    # --- the stop
+
+    async def stop_and_hand_over(self) -> None:
+        """Raises Refusal, UpstreamFailure: up to HANDING all is then as before; later, it has to go on."""
+        began = time.monotonic()
+        await self._lock()
+        try:
+            rows = self._rows()
+            self._save(state=State.STOPPED, names=tuple(row.name for row in rows))
+            await self._freeze([row.name for row in rows], True)
+            self._step("frozen")
+            await self._round([row.name for row in rows])
+            await self._verify([row.name for row in rows])
+            await self._prepare(rows)
+        except BaseException:
+            await self.release()
+            raise
+        self._save(state=State.HANDING)
+        await self.hand_over()
+        self.finished(time.monotonic() - began)
+
+    def finished(self, stop_s: float = 0.0) -> None:
+        """It is over; what has left is kept for a while."""
+        self._save(state=State.DONE, finished_at=time.time(), stop_s=stop_s, problem="")
+
+    async def _lock(self) -> None:
+        await self._backend.announcer.hold(self.intent)
+
+    async def _freeze(self, names: Iterable[MailboxName], frozen: bool) -> None:
+        await asyncio.gather(*(self._store.freeze(name, frozen) for name in names))
+
+    async def thaw(self) -> None:
+        """Undo a stop that a crash left."""
+        if self.move.state is State.STOPPED:
+            await self.release()
+
+    async def release(self) -> None:
+        """Back to COPYING: people work again. Not from HANDING on."""
+        for name in self.move.names:
+            try:
+                await self._store.freeze(name, False)
+            except Refusal:
+                continue  # it is gone
+        await self._backend.announcer.finish(self.intent, [])
+        self.move = self._journal.save(self.move, state=State.COPYING)
+
+    async def _verify(self, names: Sequence[MailboxName]) -> None:
+        for name in names:
+            ours = await sum_of(self._backend, name)
+            theirs = await self._peer.ask({"do": "sum", "name": name.decode("latin-1")})
+            theirs.pop("ok", None)
+            if theirs != ours:
+                wrong = sorted(key for key in ours if ours[key] != theirs.get(key))
+                raise Refusal(
+                    Code.CANNOT,
+                    f"{display(name)} is not the same at {self._peer.server}: {', '.join(wrong)} differ",
+                )
+        self._step("verified")
+
+    async def _prepare(self, rows: Sequence[MailboxEntry]) -> None:
+        """All that is not in the store: rows, access lists, notes, subscriptions."""
+        mailboxes = self._backend.mailboxes
+        subscriptions: list[str] = []
+        owner = owner_of(self.move.root)
+        if owner is not None and is_inbox(self.move.root):
+            found = await self._backend.store.subscriptions(owner)
+            subscriptions = sorted(name.decode("latin-1") for name in found)
+        notes = notes_with(mailboxes.list, [row.name for row in rows])
+        await self._peer.ask(
+            {
+                "do": "prepare",
+                "rows": [
+                    [row.name.decode("latin-1"), row.raw_acl.decode("latin-1")] for row in rows
+                ],
+                "notes": {key: octets.decode("latin-1") for key, octets in notes.items()},
+                "subscriptions": subscriptions,
+            }
+        )
+
+    # --- only forward
+
+    async def hand_over(self) -> None:
+        """From HANDING: tell the master, let go, tell the target. Raises Refusal, UpstreamFailure; then again later."""
+        backend, move = self._backend, self.move
+        rows = [row for name in move.names if (row := backend.mailboxes.find(name)) is not None]
+        await backend.announcer.withdraw(rows)
+        self._step("deactivated")
+        ids = [await _mailbox_id(backend, row.name) for row in rows]
+        gone: list[Any] = [RemoveEntry(row.name) for row in rows]
+        gone += removed_with(backend.mailboxes.list, [row.name for row in rows])
+        if gone:
+            await backend.announcer.commit(gone)
+        for mailbox_id in ids:
+            backend.tracker.mailbox_changed(mailbox_id)
+        self._step("let go")
+        await self._peer.ask({"do": "commit", "id": move.id})
+        self._step("committed")
+        await backend.announcer.finish(self.intent, [])
+
+
+def _counted(move: Move, messages: int, octets: int) -> Move:
+    return replace(move, messages=move.messages + messages, octets=move.octets + octets)
+
+
+def _batches(rows: Sequence[Message], known: "_Known") -> Iterable[list[Message]]:
+    """Rows in batches of about so many octets."""
+    batch: list[Message] = []
+    octets = 0
+    for row in rows:
+        batch.append(row)
+        octets += 0 if known.has(row.uid) else row.size
+        if octets >= BATCH_OCTETS:
+            yield batch
+            batch, octets = [], 0
+    if batch:
+        yield batch
+
+
+async def _mailbox_id(backend: Backend, name: MailboxName) -> str:
+    mailbox = await backend.store.open(name, "")
+    try:
+        return mailbox.mailbox_id
+    finally:
+        mailbox.close()
+
+
+async def sum_of(backend: Backend, name: MailboxName) -> dict[str, Any]:
+    """What both sides compare in the end (see `model.carried.Sum`)."""
+    mailbox = await backend.store.open(name, owner_of(name) or "")
+    try:
+        status = await mailbox.status()
+        uids = await mailbox.uids()
+    finally:
+        mailbox.close()
+    digest = hashlib.sha256()
+    for start in range(0, len(uids), 10_000):
+        digest.update(",".join(map(str, uids[start : start + 10_000])).encode() + b",")
+    return {
+        "messages": status.messages,
+        "unseen": status.unseen,
+        "deleted": status.deleted,
+        "octets": status.size,
+        "uid_next": int(status.uid_next),
+        "uid_validity": int(status.uid_validity),
+        "highest_modseq": int(status.highest_modseq),
+        "uids": digest.hexdigest(),
+    }

@@ -1,0 +1,76 @@
+"""The way from the source of a move to its target: an IMAP connection as this node, taken over for frames by XTAKE."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.net.frames import FrameChannel
+from murder.net.relay import Client, open_imap
+from murder.net.upstream import Upstreams
+from murder.wire.carry import Words
+
+TIMEOUT_S: Final = 120.0  # the target reads and syncs a large batch before it answers
+CAPABILITY: Final = b"X-XFER"
+
+
+class _Nobody(Client):
+    """No client stands behind this connection."""
+
+
+class Peer:
+    """See the module. Questions and answers take turns."""
+
+    def __init__(self, channel: FrameChannel, server: str) -> None:
+        self.channel = channel
+        self.server = server
+
+    async def ask(self, words: Words) -> dict[str, Any]:
+        """Raises Refusal where the target refuses, UpstreamFailure."""
+        await self.channel.send(words)
+        return await self.answer()
+
+    async def answer(self) -> dict[str, Any]:
+        """The answer to what was sent. Raises as `ask`."""
+        told = (await self.channel.receive()).words()
+        check_answer(told, self.server)
+        return told
+
+    def close(self) -> None:
+        self.channel.close()
+
+
+def check_answer(told: Mapping[str, Any], server: str) -> None:
+    """Raises Refusal where it says `no`."""
+    if "no" in told:
+        try:
+            code = Code(told.get("code", ""))
+        except ValueError:
+            code = Code.NONE
+        raise Refusal(code, f"{server}: {told['no']}")
+
+
+async def open_peer(upstreams: Upstreams, server: str, max_message: int) -> Peer:
+    """Connect and enter. Raises Refusal where the target is no murder, UpstreamFailure."""
+    upstream = await open_imap(
+        upstreams,
+        server,
+        _Nobody(),
+        user="",
+        password=None,
+        identity=[("name", "murder")],
+        timeout_s=TIMEOUT_S,
+        max_message=max_message,
+    )
+    if CAPABILITY not in upstream.capabilities:
+        upstream.close()
+        raise Refusal(
+            Code.CANNOT,
+            f"{server} takes no mailboxes from here: it does not say {CAPABILITY.decode()}",
+        )
+    reply = await upstream.ask(b"XTAKE")
+    if not reply.is_ok:
+        upstream.close()
+        raise Refusal(Code.NO_PERMISSION, f"{server} takes no mailboxes from here: {reply.text}")
+    if upstream.is_lost:
+        raise UpstreamFailure(UpstreamKind.LOST, server, "it closed the connection")
+    return Peer(FrameChannel(upstream.connection, server, TIMEOUT_S), server)

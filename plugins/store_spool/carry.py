@@ -1,0 +1,234 @@
+"""Whole mailboxes on their way to and from other servers (murder.api.CarriesMailboxes), as work on a root's database.
+
+A frozen mailbox has a mark in `meta`, which every change looks for in its own transaction (`rows.load_box`).
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from murder.api.carry import CarriedMessage
+from murder.errors import Code, Refusal
+from murder.model.carried import CarriedIdentity, Held, Portrait
+from murder.model.message import Message, ModSeq, Uid, UidValidity
+from murder.model.name import MailboxName, display
+from plugins.store_spool.incoming import SpoolIncoming
+from plugins.store_spool.root import Root
+from plugins.store_spool.rows import (
+    FROZEN,
+    INSERT_MESSAGE,
+    Box,
+    as_list,
+    insert_body,
+    load_box,
+    release_bodies,
+    spelled,
+)
+from plugins.store_spool.schema import MESSAGE_COLUMNS, to_bits, to_keywords, to_message, to_seconds
+
+Find = Callable[[MailboxName], tuple[Root, int, str] | None]
+
+AT_ONCE: Final = 10_000  # tombstones written by one statement
+
+
+class Carrier:
+    """See the module. `find` is the store's: root, row number and id of a mailbox."""
+
+    def __init__(self, find: Find, root_of: Callable[[MailboxName], Root]) -> None:
+        self._find_in = find
+        self._root_of = root_of
+
+    def _find(self, name: MailboxName) -> tuple[Root, int, str]:
+        found = self._find_in(name)
+        if found is None:
+            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(name)}")
+        return found
+
+    # --- leaving
+
+    def portrait(self, name: MailboxName, since: ModSeq) -> Portrait:
+        root, box_id, mailbox_id = self._find(name)
+        read = root.reader.execute
+        row = read(
+            "SELECT uid_validity, uid_next, highest_modseq FROM mailbox WHERE id=?", (box_id,)
+        ).fetchone()
+        if row is None:
+            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(name)}")
+        gone = read(
+            "SELECT modseq, uid FROM expunged WHERE mailbox=? AND modseq>? ORDER BY modseq, uid",
+            (box_id, since),
+        )
+        expunged = [(ModSeq(modseq), Uid(uid)) for modseq, uid in gone.fetchall()]
+        seen: dict[str, list[Uid]] = {}
+        rows = read("SELECT reader, uid FROM seen WHERE mailbox=? ORDER BY reader, uid", (box_id,))
+        for reader, uid in rows.fetchall():
+            seen.setdefault(reader, []).append(Uid(uid))
+        identity = CarriedIdentity(mailbox_id, UidValidity(row[0]))
+        return Portrait(identity, Uid(row[1]), ModSeq(row[2]), expunged, seen)
+
+    def rows(self, name: MailboxName, since: ModSeq, after: Uid, most: int) -> list[Message]:
+        root, box_id, _ = self._find(name)
+        # the first time all are wanted, in the table's own order; later the few that changed
+        index = "" if not since else "INDEXED BY message_modseq"
+        found = root.reader.execute(
+            f"SELECT {MESSAGE_COLUMNS} FROM message {index} "
+            "WHERE mailbox=? AND modseq>? AND uid>? ORDER BY uid LIMIT ?",
+            (box_id, since, after, most),
+        )
+        return [to_message(row) for row in found.fetchall()]
+
+    async def freeze(self, name: MailboxName, frozen: bool) -> None:
+        root, _, mailbox_id = self._find(name)
+        sql = "DELETE FROM meta WHERE key=?"
+        if frozen:
+            sql = "INSERT OR IGNORE INTO meta VALUES (?,1)"
+        await root.write(lambda db: db.execute(sql, (FROZEN + mailbox_id,)))
+
+    def is_frozen(self, name: MailboxName) -> bool:
+        root, _, mailbox_id = self._find(name)
+        mark = root.reader.execute("SELECT 1 FROM meta WHERE key=?", (FROZEN + mailbox_id,))
+        return mark.fetchone() is not None
+
+    # --- arriving
+
+    async def hold(self, name: MailboxName, identity: CarriedIdentity) -> Held:
+        def work(db: sqlite3.Connection) -> None:
+            row = db.execute(
+                "SELECT mailbox_id, uid_validity FROM mailbox WHERE name=?", (name,)
+            ).fetchone()
+            if row == (identity.mailbox_id, identity.uid_validity):
+                return
+            if row is not None:
+                raise Refusal(Code.ALREADY_EXISTS, f"Another {display(name)} is here already")
+            _make(db, name, identity)
+
+        root = self._root_of(name)
+        await root.write(work)
+        read = root.reader.execute
+        box_id, modseq = read(
+            "SELECT id, highest_modseq FROM mailbox WHERE name=?", (name,)
+        ).fetchone()
+        uids = read("SELECT uid FROM message WHERE mailbox=? ORDER BY uid", (box_id,)).fetchall()
+        return Held(ModSeq(modseq), [Uid(uid) for (uid,) in uids])
+
+    async def receive(self, name: MailboxName, messages: Sequence[CarriedMessage]) -> None:
+        root, box_id, _ = self._find(name)
+        linked: list[tuple[SpoolIncoming, str]] = []
+
+        def work(db: sqlite3.Connection) -> None:
+            box = load_box(db, box_id, even_frozen=True)
+            for carried in messages:
+                _put(db, root, box, carried, linked)
+            box.save(db)
+
+        try:
+            await root.write(work)
+        except Exception:
+            for incoming, file in linked:
+                incoming.dropped(root, file)
+            raise
+        for incoming, file in linked:
+            incoming.settled(root, file)
+
+    async def complete(self, name: MailboxName, portrait: Portrait) -> None:
+        root, box_id, _ = self._find(name)
+
+        def work(db: sqlite3.Connection) -> None:
+            box = load_box(db, box_id, even_frozen=True)
+            _expunge(db, box, portrait.expunged)
+            box.uid_next = max(box.uid_next, portrait.uid_next)
+            box.modseq = portrait.highest_modseq
+            box.save(db)
+            db.execute("DELETE FROM seen WHERE mailbox=?", (box_id,))
+            db.executemany(
+                "INSERT OR IGNORE INTO seen VALUES (?,?,?)",
+                [(box_id, reader, uid) for reader, uids in portrait.seen.items() for uid in uids],
+            )
+
+        await root.write(work)
+
+
+def _make(db: sqlite3.Connection, name: MailboxName, identity: CarriedIdentity) -> None:
+    db.execute(
+        "INSERT INTO mailbox (name, mailbox_id, uid_validity, highest_modseq) VALUES (?,?,?,0)",
+        (name, identity.mailbox_id, identity.uid_validity),
+    )
+    db.execute(
+        "INSERT INTO meta VALUES ('uid_validity',?) "
+        "ON CONFLICT (key) DO UPDATE SET value=max(value, excluded.value)",
+        (identity.uid_validity,),
+    )
+
+
+def _put(
+    db: sqlite3.Connection,
+    root: Root,
+    box: Box,
+    carried: CarriedMessage,
+    linked: list[tuple[SpoolIncoming, str]],
+) -> None:
+    """Add a message, or bring its row up to date."""
+    message = carried.message
+    bits = to_bits(message.flags)
+    words = spelled(db, box.id, to_keywords(message.flags))
+    date, zone = to_seconds(message.internal_date)
+    saved = int(message.save_date.timestamp()) if message.save_date else date
+    old = db.execute(
+        "SELECT flags, size, body FROM message WHERE mailbox=? AND uid=?", (box.id, message.uid)
+    ).fetchone()
+    if old is not None:
+        box.count_flags(old[0], -1)
+        box.count_flags(bits, 1)
+        db.execute(
+            "UPDATE message SET flags=?, keywords=?, internal_date=?, zone=?, save_date=?, modseq=?, "
+            "email_id=? WHERE mailbox=? AND uid=?",
+            (bits, words, date, zone, saved, message.modseq, message.email_id, box.id, message.uid),
+        )
+        return
+    incoming = carried.incoming
+    if incoming is None:
+        raise Refusal(Code.CANNOT, f"The octets of message {message.uid} have not come")
+    assert isinstance(incoming, SpoolIncoming)
+    if incoming.is_inline:
+        body = insert_body(db, incoming.octets(), None)
+    else:
+        file = incoming.link_into(root)
+        linked.append((incoming, file))
+        body = insert_body(db, None, file)
+    db.execute(
+        INSERT_MESSAGE,
+        (
+            box.id,
+            message.uid,
+            bits,
+            words,
+            date,
+            zone,
+            saved,
+            incoming.size,
+            message.modseq,
+            message.email_id,
+            body,
+        ),
+    )
+    box.count(bits, incoming.size, 1)
+    box.uid_next = max(box.uid_next, message.uid + 1)
+
+
+def _expunge(db: sqlite3.Connection, box: Box, expunged: Sequence[tuple[ModSeq, Uid]]) -> None:
+    """As at the source, with its own mod-sequences."""
+    for start in range(0, len(expunged), AT_ONCE):
+        some = expunged[start : start + AT_ONCE]
+        chosen = as_list(uid for _, uid in some)
+        where = "mailbox=? AND uid IN (SELECT value FROM json_each(?))"
+        rows = db.execute(
+            f"SELECT flags, size, body FROM message WHERE {where}", (box.id, chosen)
+        ).fetchall()
+        db.execute(f"DELETE FROM message WHERE {where}", (box.id, chosen))
+        for bits, size, _ in rows:
+            box.count(bits, size, -1)
+        release_bodies(db, [row[2] for row in rows])
+        db.executemany(
+            "INSERT OR IGNORE INTO expunged VALUES (?,?,?)",
+            [(box.id, modseq, uid) for modseq, uid in some],
+        )
