@@ -13,6 +13,7 @@ import asyncclick as click
 from murder.cli.options import PATH, config_option, json_option, print_json, print_table
 from murder.config import load_config
 from murder.errors import Code, Refusal
+from murder.mupdate.environment import sync_names
 from murder.mupdate.following import list_path
 from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.transfer import check as find_faults
@@ -164,6 +165,7 @@ def compact(config_file: Path, role: str | None, path: Path | None) -> None:
             shutil.rmtree(draft)
             raise Refusal(Code.IN_USE, f"{folder} is in use: stop the node first") from None
         (draft / "data.mdb").replace(folder / "data.mdb")
+        sync_names(folder)
     shutil.rmtree(draft)
     after = (folder / "data.mdb").stat().st_size
     click.echo(f"{before} octets before, {after} now", err=True)

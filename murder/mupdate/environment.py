@@ -6,8 +6,11 @@ began it. An Environment does not survive `fork`: open it in the child.
 """
 
 import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeVar, cast, overload
 
@@ -15,6 +18,7 @@ import lmdb
 
 from murder.errors import Code, Misuse, Refusal
 
+DATA: Final = "data.mdb"  # LMDB's own name for the file
 FORMAT: Final = b"1"  # of the file; a newer one is refused
 MAP_BYTES: Final = 4 << 30  # address space, not disk or memory; a million rows take about 0.4 GiB
 MAX_READERS: Final = 1024  # reader slots of all processes; each thread of each worker may take one
@@ -143,6 +147,9 @@ class Environment:
         """Write a compacted copy, consistent at one moment, while others read and write."""
         directory.mkdir(mode=0o700, parents=True)
         self._lmdb.copy(str(directory), compact=True)
+        with (directory / DATA).open("r+b") as file:
+            os.fsync(file.fileno())  # LMDB does not
+        sync_names(directory)
 
     def used_bytes(self) -> int:
         """Octets of the file in use (it never shrinks by itself; `compact_to` makes a smaller one)."""
@@ -176,7 +183,7 @@ def open_environment(path: Path, *, read_only: bool, map_bytes: int = MAP_BYTES)
     with _OPEN_LOCK:
         environment = _OPEN.get(_key(path))
         if environment is None:
-            if read_only and not (path / "data.mdb").exists():
+            if read_only and not (path / DATA).exists():
                 _create(path, map_bytes)
             try:
                 environment = Environment(path, read_only=read_only, map_bytes=map_bytes)
@@ -200,25 +207,61 @@ def _open_lmdb(path: Path, *, read_only: bool, map_bytes: int) -> lmdb.Environme
     try:
         if not read_only:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        environment = lmdb.open(
-            str(path),
-            map_size=map_bytes,
-            max_dbs=len(TABLES),
-            max_readers=MAX_READERS,
-            readonly=read_only,
-            mode=0o600,
-            max_spare_txns=4,
-        )
+            if not (path / DATA).exists():
+                _make_file(path, map_bytes)
+        environment = _lmdb_at(path, read_only=read_only, map_bytes=map_bytes)
     except (lmdb.Error, OSError) as error:
         raise Refusal(
             Code.UNAVAILABLE, f"The mailbox list {path} cannot be opened: {error}"
         ) from error
     try:
         _check_format(environment, path, read_only=read_only)
+        if not read_only:
+            sync_names(path)
     except BaseException:
         environment.close()
         raise
     return environment
+
+
+def _lmdb_at(path: Path, *, read_only: bool, map_bytes: int) -> lmdb.Environment:
+    return lmdb.open(
+        str(path),
+        map_size=map_bytes,
+        max_dbs=len(TABLES),
+        max_readers=MAX_READERS,
+        readonly=read_only,
+        mode=0o600,
+        max_spare_txns=4,
+    )
+
+
+def _make_file(path: Path, map_bytes: int) -> None:
+    """Make the file aside and give it its name when it is durable: LMDB does not open one that it was cut off from
+    making. Whoever else makes it at the same time is welcome to win."""
+    draft = Path(tempfile.mkdtemp(prefix=".new-", dir=path))
+    try:
+        environment = _lmdb_at(draft, read_only=False, map_bytes=map_bytes)
+        _check_format(environment, path, read_only=False)
+        environment.close()
+        with suppress(FileExistsError):
+            os.link(draft / DATA, path / DATA)
+    finally:
+        shutil.rmtree(draft)
+
+
+def sync_names(folder: Path) -> None:
+    """Make the names on the way to the folder's files durable, as far up as we may look: LMDB syncs what is in its file
+    only, and a file whose name is lost in a power cut is lost. Costs nothing where they are."""
+    for one in (folder, *folder.absolute().parents):
+        try:
+            descriptor = os.open(one, os.O_RDONLY | os.O_DIRECTORY)
+        except PermissionError:
+            return
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _open_table(environment: lmdb.Environment, name: bytes, *, create: bool) -> Table:
