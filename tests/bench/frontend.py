@@ -1,0 +1,348 @@
+"""The frontend beside other proxies in front of the same backend, in one run: `build.py bench frontend [--backend …]`.
+
+Beside it stand a Cyrus frontend (tests/cyrus/lab.sh), nginx's mail module, Perdition and Dovecot's proxy, as far as they
+are installed. All figures are medians of turns in which each proxy has its go, so that all meet the same neighbours; CPU
+is that of a proxy's whole process tree. `WANTED` has what ours must reach, and what it should.
+"""
+
+import argparse
+import functools
+import imaplib
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(PROJECT))
+
+from tests.load import imap, lmtp, proxies  # noqa: E402 - the path comes first
+from tests.load.imap import Server  # noqa: E402
+from tests.load.our_murder import FRONTEND, Murder  # noqa: E402
+from tests.load.processes import cpu_s, pss_kib  # noqa: E402
+
+LAB = PROJECT / "tests" / "cyrus" / "lab.sh"
+LAB_ROOT = Path(os.environ.get("LAB_ROOT", "/tmp/murder-cyrus-lab"))
+BACKEND = ("127.0.0.11", 143)
+CYRUS_FRONTEND = "127.0.0.20"
+USERS = 20  # half of them on each backend
+LARGE_OCTETS = 10 * 1024 * 1024
+SMALL_OCTETS = 1400  # five of them make 7 kB
+SESSIONS = 10
+LATENCY_ROUNDS = 1500
+
+WANTED: dict[str, tuple[float, float]] = {  # row → at least, aim
+    "CPU us, NOOP, 10 sessions": (45, 30),
+    "CPU us, LOGIN+SELECT+LOGOUT": (1100, 600),
+    "CPU ms per MB, FETCH of 10 MiB": (1.1, 0.9),
+    "KiB PSS per idle session": (25, 10),
+    "KiB PSS per idle session, TLS": (90, 60),
+    "ms added, NOOP": (0.15, 0.08),
+    "ms, UID FETCH of 5 bodies, 7 kB": (0.5, 0.4),
+    "ms, two commands in one packet": (0.4, 0.3),
+    "LMTP deliveries/s, of direct": (0.8, 0.9),
+}
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """One under test: its root process, and where it listens. `ours, two`: for users on two backends."""
+
+    name: str
+    process: int
+    server: Server
+    lmtp: tuple[str, int] | None = None
+    has_tls: bool = True
+
+    @property
+    def tls_server(self) -> Server:
+        port = 993 if self.server.port == 143 else self.server.port + 1
+        return Server(self.server.host, port, True, step=self.server.step, users=self.server.users)
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How long, how often, how many."""
+
+    turns: int
+    seconds: float
+    idle: int
+
+
+Table = dict[str, dict[str, float]]  # row → proxy → figure
+
+
+# --- one figure of one proxy
+
+
+def noop_us(proxy: Proxy, server: Server, amount: Amount) -> float:
+    sockets = [imap.open_session(server, number) for number in range(SESSIONS)]
+    imap.loop(sockets, b"NOOP", 0.2)
+    before = cpu_s([proxy.process])
+    done = imap.loop(sockets, b"NOOP", amount.seconds)
+    used_s = cpu_s([proxy.process]) - before
+    close(sockets)
+    return 1e6 * used_s / done
+
+
+def login_us(proxy: Proxy, server: Server, amount: Amount) -> float:
+    imap.logins(server, 0.3)
+    before = cpu_s([proxy.process])
+    done = imap.logins(server, amount.seconds)
+    proxies.settle(0.2)
+    return 1e6 * (cpu_s([proxy.process]) - before) / done
+
+
+def fetch_ms(proxy: Proxy, server: Server, amount: Amount) -> float:
+    sock = imap.open_session(server)
+    imap.ask(sock, b"l SELECT INBOX/large\r\n", b"l")
+    before = cpu_s([proxy.process])
+    octets = imap.transfer(sock, b"UID FETCH 1 BODY.PEEK[]", amount.seconds)
+    used_s = cpu_s([proxy.process]) - before
+    close([sock])
+    return 1e9 * used_s / octets
+
+
+def idle_kib(proxy: Proxy, server: Server, amount: Amount) -> float:
+    """Once warm: the first sessions also pay for what all share."""
+    warm = [imap.open_session(server, number) for number in range(20)]
+    before = pss_kib([proxy.process])
+    sockets = [imap.open_session(server, number) for number in range(amount.idle)]
+    proxies.settle()
+    after = pss_kib([proxy.process])
+    close(sockets + warm)
+    proxies.settle()
+    return (after - before) / amount.idle
+
+
+def close(sockets: Sequence[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
+
+
+# --- the tables
+
+
+def costs(found: Sequence[Proxy], amount: Amount, rows: Sequence[str]) -> Table:
+    """CPU and memory, in turns."""
+    kinds: dict[str, tuple[Callable[[Proxy, Server, Amount], float], bool, int]] = {
+        "CPU us, NOOP, 10 sessions": (noop_us, False, amount.turns),
+        "CPU us, NOOP, 10 sessions, TLS": (noop_us, True, amount.turns),
+        "CPU us, LOGIN+SELECT+LOGOUT": (login_us, False, amount.turns),
+        "CPU us, LOGIN+SELECT+LOGOUT, TLS": (login_us, True, amount.turns),
+        "CPU ms per MB, FETCH of 10 MiB": (fetch_ms, False, amount.turns),
+        "CPU ms per MB, FETCH of 10 MiB, TLS": (fetch_ms, True, amount.turns),
+        "KiB PSS per idle session": (idle_kib, False, 1),
+        "KiB PSS per idle session, TLS": (idle_kib, True, 1),
+    }
+    table: Table = {}
+    for row, (measure, tls, turns) in kinds.items():
+        if not chosen(row, rows):
+            continue
+        taken: dict[str, list[float]] = {}
+        for _ in range(turns):
+            for proxy in found:
+                if tls and not proxy.has_tls:
+                    continue
+                server = proxy.tls_server if tls else proxy.server
+                taken.setdefault(proxy.name, []).append(measure(proxy, server, amount))
+        table[row] = {name: statistics.median(figures) for name, figures in taken.items()}
+        show(row, table[row])
+    return table
+
+
+def latencies(found: Sequence[Proxy], direct: Server, amount: Amount, rows: Sequence[str]) -> Table:
+    """In turns, one exchange at a time; NOOP as what the proxy adds to it."""
+    table: Table = {}
+    both = b"x NOOP\r\nt UID FETCH 1 (FLAGS)\r\n"
+    exchanges = {
+        "ms added, NOOP": b"t NOOP\r\n",
+        "ms, UID FETCH of 5 bodies, 7 kB": b"t UID FETCH 1:5 BODY.PEEK[]\r\n",
+        "ms, two commands in one packet": both,
+    }
+    for tls in (False, True):
+        with ExitStack() as stack:
+            sockets = {"direct": stack.enter_context(imap.open_session(direct))}
+            for proxy in found:
+                if not tls:
+                    sockets[proxy.name] = stack.enter_context(imap.open_session(proxy.server))
+                elif proxy.has_tls:
+                    sockets[proxy.name] = stack.enter_context(imap.open_session(proxy.tls_server))
+            for title, octets in exchanges.items():
+                row = f"{title}, TLS" if tls else title
+                if not chosen(row, rows):
+                    continue
+                rounds = LATENCY_ROUNDS if "NOOP" in title else LATENCY_ROUNDS // 5
+                figures = imap.latencies_ms(sockets, octets, b"t", rounds)
+                if "added" in row:
+                    base = figures["direct"]
+                    figures = {name: found - base for name, found in figures.items()}
+                    figures["direct"] = base
+                table[row] = figures
+                show(row, figures)
+    del amount
+    return table
+
+
+def deliveries(found: Sequence[Proxy], direct: tuple[str, int], amount: Amount) -> Table:
+    """LMTP through the proxy, as a part of what goes directly, each pair of runs back to back."""
+    users = [f"user{number}" for number in range(1, USERS + 1, 2)]
+    taken: dict[str, list[float]] = {"direct": []}
+    for _ in range(amount.turns):
+        base = lmtp.deliver_for(direct, users, SESSIONS, amount.seconds)
+        taken["direct"].append(base)
+        for proxy in found:
+            if proxy.lmtp is not None:
+                rate = lmtp.deliver_for(proxy.lmtp, users, SESSIONS, amount.seconds)
+                taken.setdefault(proxy.name, []).append(rate / base)
+    row = "LMTP deliveries/s, of direct"
+    table = {row: {name: statistics.median(figures) for name, figures in taken.items()}}
+    show(row, table[row])
+    return table
+
+
+def chosen(row: str, words: Sequence[str]) -> bool:
+    return not words or any(word.lower() in row.lower() for word in words)
+
+
+def show(row: str, figures: dict[str, float]) -> None:
+    least, aim = WANTED.get(row, (0, 0))
+    wanted = f"  (wanted {least:g}, aim {aim:g})" if least else ""
+    line = "  ".join(f"{name} {figure:,.3f}" for name, figure in figures.items())
+    print(f"{row:36}{line}{wanted}", flush=True)
+
+
+# --- what is measured against what
+
+
+@contextmanager
+def cyrus_backends() -> Iterator[None]:
+    """The lab's master and backends, with users."""
+    for words in (["setup"], ["reset"], ["start", "mupdate", "be1", "be2"], ["populate"]):
+        lab(*words)
+    try:
+        yield
+    finally:
+        lab("stop")
+
+
+@contextmanager
+def our_backends(murder: Murder) -> Iterator[None]:
+    """Ours in their place."""
+    lab("setup")
+    lab("reset")
+    with murder.master(), murder.backends():
+        subprocess.run(
+            [sys.executable, LAB.with_name("populate.py"), "--users", str(USERS)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        yield
+
+
+def lab(*words: str) -> None:
+    environment = os.environ | {"LAB_USERS": str(USERS)}
+    subprocess.run(
+        ["bash", str(LAB), *words], check=True, stdout=subprocess.DEVNULL, env=environment
+    )
+
+
+@contextmanager
+def cyrus_frontend() -> Iterator[int]:
+    lab("start", "fe1")
+    try:
+        yield int((LAB_ROOT / "fe1" / "master.pid").read_text())
+    finally:
+        lab("stop", "fe1")
+
+
+def fill(host: str) -> None:
+    """Five small messages for everyone on this backend, a large one for each of the first."""
+    for number in range(1, USERS + 1, 2):
+        client = imaplib.IMAP4(host, timeout=60)
+        client.login(f"user{number}", "secret")
+        for _ in range(5):
+            client.append("INBOX", "", "", message(SMALL_OCTETS))
+        if number == 1:
+            client.create("INBOX/large")
+            client.append("INBOX/large", "", "", message(LARGE_OCTETS))
+        client.logout()
+
+
+def message(octets: int) -> bytes:
+    head = b"From: a@x.test\r\nTo: b@x.test\r\nSubject: load\r\n\r\n"
+    return head + (b"x" * 70 + b"\r\n") * ((octets - len(head)) // 72)
+
+
+def start_proxies(
+    stack: ExitStack, folder: Path, murder: Murder, given: argparse.Namespace
+) -> list[Proxy]:
+    """Those that are wanted and can run here."""
+    certificate, key = proxies.make_certificate(folder)
+    one = functools.partial(Server, step=2)  # the users on the first backend
+    found = []
+    for name in proxies.installed():
+        if name in given.without:
+            continue
+        start, port = proxies.PROXIES[name]
+        own = folder / name
+        own.mkdir()
+        own.chmod(0o755)
+        process = stack.enter_context(start(own, BACKEND, certificate, key))
+        found.append(Proxy(name, process, one(proxies.HOST, port), has_tls=name != "perdition"))
+    if "cyrus" not in given.without:
+        process = stack.enter_context(cyrus_frontend())
+        where = (CYRUS_FRONTEND, 24)
+        found.append(Proxy("cyrus", process, one(CYRUS_FRONTEND, 143), where, has_tls=False))
+    tls, auth = ("starttls", "external") if given.upstream_tls else ("none", "plain")
+    process = stack.enter_context(murder.frontend(tls=tls, auth=auth, workers=given.workers))
+    found.append(Proxy("ours", process, one(FRONTEND, 143), (FRONTEND, 24)))
+    found.append(Proxy("ours, two", process, Server(FRONTEND, 143), None))
+    return found
+
+
+def measure(kind: str, given: argparse.Namespace) -> None:
+    """All rows, in front of one kind of backend."""
+    amount = Amount(given.turns, given.seconds, given.idle)
+    print(f"\nin front of {kind}:", flush=True)
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        folder.chmod(0o755)
+        murder = Murder(folder / "murder", USERS)
+        murder.prepare()
+        stack.enter_context(cyrus_backends() if kind == "cyrus" else our_backends(murder))
+        fill(BACKEND[0])
+        found = start_proxies(stack, folder, murder, given)
+        time.sleep(1)
+        costs(found, amount, given.rows)
+        latencies(found, Server(*BACKEND, step=2), amount, given.rows)
+        if chosen("LMTP deliveries/s, of direct", given.rows):
+            deliveries(found, (BACKEND[0], 24), amount)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--backend", choices=["cyrus", "ours"], action="append", default=[])
+    parser.add_argument("--without", action="append", default=[], help="leave a proxy out")
+    parser.add_argument("--rows", action="append", default=[], help="only rows with this word")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--idle", type=int, default=200, help="idle sessions")
+    parser.add_argument("--workers", type=int, default=0, help="of our frontend; 0: its default")
+    parser.add_argument("--upstream-tls", action="store_true", help="ours speaks TLS to backends")
+    given = parser.parse_args()
+    if os.geteuid() or not (LAB_ROOT / "pkg/usr/lib/cyrus/bin/master").exists():
+        sys.exit(f"this needs root, and the Cyrus lab: {LAB} install")
+    for kind in given.backend or ["cyrus", "ours"]:
+        measure(kind, given)
+
+
+if __name__ == "__main__":
+    main()
