@@ -9,11 +9,11 @@ import asyncio
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from murder.api.store import Mailbox
-from murder.model.message import MailboxStatus, Message, ModSeq, SeqNum, Uid
+from murder.model.message import Changes, MailboxStatus, Message, ModSeq, SeqNum, Uid
 
 FEW: Final = 64  # so many removals are cut out one by one; more rebuild the array
 
@@ -22,7 +22,8 @@ FEW: Final = 64  # so many removals are cut out one by one; more rebuild the arr
 class Updates:
     """What a client is to be told, in this order: removals, then counts, then flags.
 
-    `expunged` are sequence numbers as they hold when each is told in turn; `vanished` the same messages' UIDs.
+    `expunged` are sequence numbers as they hold when each is told in turn; `vanished` the same messages' UIDs; `arrived`
+    the UIDs that make `exists` larger.
     """
 
     expunged: Sequence[SeqNum] = ()
@@ -30,25 +31,51 @@ class Updates:
     exists: int | None = None
     recent: int | None = None
     changed: Sequence[tuple[SeqNum, Message]] = ()
+    arrived: Sequence[Uid] = ()
 
     def __bool__(self) -> bool:
         return bool(self.expunged or self.changed) or self.exists is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """What one look into the store has shown, whoever did it."""
+
+    arrived: Sequence[Message]
+    changed: Sequence[Message]
+    vanished: Sequence[Uid]
+
+
+@dataclass(frozen=True, slots=True)
+class Interest:
+    """What of it a client wants to be told. Removals that he has made himself are told in any case."""
+
+    arrivals: bool = True
+    removals: bool = True
+    flags: bool = True
+
+
+EVERYTHING: Final = Interest()
 
 
 class View:
     """One session's selected mailbox. Memory: four octets a message."""
 
     __slots__ = (
+        "_arrived",
         "_changed",
-        "_exists_told",
         "_gone",
         "_last_uid",
         "_lock",
+        "_mine",
         "_own",
+        "_settled",
+        "interest",
         "is_dirty",
         "mailbox",
         "modseq",
         "on_dirty",
+        "on_happened",
         "read_only",
         "recent",
         "uids",
@@ -57,15 +84,19 @@ class View:
     def __init__(self, mailbox: Mailbox, read_only: bool) -> None:
         self.mailbox = mailbox
         self.read_only = read_only
-        self.uids: array[int] = array("I")
+        self.uids: array[int] = array("I")  # what the client knows of
         self.recent: set[Uid] = set()
         self.modseq = ModSeq(0)
         self.is_dirty = False
+        self.interest = EVERYTHING
         self.on_dirty: Callable[[], None] | None = None
-        self._gone: set[Uid] = set()
+        self.on_happened: Callable[[Happened], None] | None = None
+        self._arrived: array[int] = array("I")  # what he has still to be told of
+        self._gone: set[Uid] = set()  # of what he knows
+        self._mine: set[Uid] = set()  # removed by himself
         self._changed: dict[Uid, Message] = {}
         self._own: dict[Uid, ModSeq] = {}
-        self._exists_told = 0
+        self._settled = ModSeq(0)  # all changes up to here have been told
         self._last_uid = 0
         self._lock: asyncio.Lock | None = None
 
@@ -75,11 +106,10 @@ class View:
         if not self.read_only:
             self.recent.update(await self.mailbox.claim_recent())
         self.uids = array("I", await self.mailbox.uids())
-        self.modseq = status.highest_modseq
-        self._exists_told = len(self.uids)
+        self.modseq = self._settled = status.highest_modseq
         self._last_uid = max(self.uids[-1] if self.uids else 0, int(status.uid_next) - 1)
         self.is_dirty = True
-        return status
+        return replace(status, uid_next=Uid(self._last_uid + 1))
 
     # --- numbers
 
@@ -102,6 +132,10 @@ class View:
         """The known UIDs from `first` to `last`, both included."""
         return self.uids[bisect_left(self.uids, first) : bisect_left(self.uids, last + 1)]
 
+    def with_arrived(self) -> Sequence[int]:
+        """All UIDs, also those that the client has still to be told of."""
+        return self.uids + self._arrived if self._arrived else self.uids
+
     # --- what happened
 
     def note_changed(self) -> None:
@@ -111,9 +145,29 @@ class View:
             self.on_dirty()
 
     def told(self, messages: Iterable[Message]) -> None:
-        """The client knows of these changes: he made them."""
+        """The client knows the flags of these: he has just been told."""
+        for message in messages:
+            if message.modseq > self.modseq:
+                self._own[message.uid] = message.modseq
+            self._changed.pop(message.uid, None)
+
+    def made(self, messages: Iterable[Message]) -> None:
+        """The client made these flags, and knows without being told: unless others' changes were waiting beside them."""
         for message in messages:
             self._own[message.uid] = message.modseq
+            if message.uid in self._changed:
+                self._changed[message.uid] = message
+
+    def owe(self, messages: Iterable[Message]) -> None:
+        """The client has to be told the flags of these."""
+        for message in messages:
+            if message.uid not in self._gone and self.seq_of(message.uid) is not None:
+                self._own[message.uid] = message.modseq
+                self._changed[message.uid] = message
+
+    def removed(self, uids: Iterable[Uid]) -> None:
+        """The client has removed these."""
+        self._mine.update(uids)
 
     async def poll(self) -> None:
         """Ask the store what happened, and keep it until the client may be told."""
@@ -122,72 +176,98 @@ class View:
         async with self._lock:
             self.is_dirty = False
             changes = await self.mailbox.changes(self.modseq)
-            arrived = False
-            if changes.complete:
-                vanished: Iterable[int] = changes.vanished
-            else:
-                present = set(await self.mailbox.uids())
-                vanished = [uid for uid in self.uids if uid not in present]
-            for uid in vanished:
-                if self.seq_of(uid) is not None:
-                    self._gone.add(Uid(uid))
-                    self._changed.pop(Uid(uid), None)
+            vanished = await self._note_vanished(changes)
+            arrived: list[Message] = []
+            changed: list[Message] = []
             for message in changes.changed:
                 if message.uid > self._last_uid:
-                    self.uids.append(message.uid)
+                    self._arrived.append(message.uid)
                     self._last_uid = message.uid
-                    arrived = True
-                elif self._own.get(message.uid) != message.modseq:
-                    if message.uid not in self._gone and self.seq_of(message.uid) is not None:
-                        self._changed[message.uid] = message
+                    arrived.append(message)
+                elif message.uid not in self._gone:
+                    changed.append(message)
+                    self._note_flags(message)
             self._own.clear()
             self.modseq = max(self.modseq, changes.highest_modseq)
+            if self.on_happened is not None and (arrived or changed or vanished):
+                self.on_happened(Happened(arrived, changed, vanished))
             if arrived and not self.read_only:
                 self.recent.update(await self.mailbox.claim_recent())
+
+    async def _note_vanished(self, changes: Changes) -> list[Uid]:
+        if changes.complete:
+            vanished: Sequence[int] = changes.vanished
+        else:
+            present = set(await self.mailbox.uids())
+            vanished = [uid for uid in self.with_arrived() if uid not in present]
+        if self._arrived and vanished:
+            gone = frozenset(vanished)
+            self._arrived = array("I", (uid for uid in self._arrived if uid not in gone))
+        for uid in vanished:
+            if self.seq_of(uid) is not None:
+                self._gone.add(Uid(uid))
+                self._changed.pop(Uid(uid), None)
+        return [Uid(uid) for uid in vanished]
+
+    def _note_flags(self, message: Message) -> None:
+        if self._own.get(message.uid) != message.modseq and self.seq_of(message.uid) is not None:
+            self._changed[message.uid] = message
 
     @property
     def has_pending(self) -> bool:
         """Whether something waits to be told."""
-        return bool(self._gone or self._changed) or len(self.uids) != self._exists_told
+        return bool(self._gone or self._changed or self._arrived)
 
     @property
-    def gone(self) -> Collection[Uid]:
-        """Messages that no longer exist although the client counts them."""
-        return self._gone
+    def delayed_from(self) -> ModSeq | None:
+        """Where removals wait: all changes up to this mod-sequence have been told (RFC 7162 §3.2)."""
+        return self._settled if self._gone else None
 
     def take(self, *, removals: bool) -> Updates:
         """What is to be told now. Without `removals` (FETCH, STORE, SEARCH run) numbers stay as they are."""
         if not self.has_pending:
+            self._settled = self.modseq
             return Updates()
         expunged: list[SeqNum] = []
-        vanished: list[Uid] = []
-        if removals and self._gone:
-            vanished, expunged = self._remove(sorted(self._gone))
-        exists = len(self.uids) if len(self.uids) != self._exists_told - len(expunged) else None
-        self._exists_told = len(self.uids)
+        gone: Collection[Uid] = self._gone if self.interest.removals else self._gone & self._mine
+        vanished = sorted(gone) if removals else []
+        if vanished:
+            expunged = self._remove(vanished)
+        arrived: Sequence[Uid] = ()
+        if self.interest.arrivals and self._arrived:
+            arrived = [Uid(uid) for uid in self._arrived]
+            self.uids.extend(self._arrived)
+            self._arrived = array("I")
         changed = [
             (seq, message)
             for uid, message in self._changed.items()
-            if (seq := self.seq_of(uid)) is not None
+            if self.interest.flags and (seq := self.seq_of(uid)) is not None
         ]
         self._changed = {}
-        recent = len(self.recent) if exists is not None else None
-        return Updates(expunged, vanished, exists, recent, changed)
+        if not self._gone and not self._arrived:
+            self._settled = self.modseq
+        return Updates(
+            expunged,
+            vanished,
+            len(self.uids) if arrived else None,
+            len(self.recent) if arrived else None,
+            changed,
+            arrived,
+        )
 
-    def _remove(self, gone_uids: Sequence[Uid]) -> tuple[list[Uid], list[SeqNum]]:
-        """Cut them out; UIDs and numbers of those that the client had been told of."""
-        places = [bisect_left(self.uids, uid) for uid in gone_uids]
-        known = bisect_left(places, self._exists_told)  # others came and went unseen
-        expunged = [SeqNum(at + 1 - before) for before, at in enumerate(places[:known])]
+    def _remove(self, gone: Sequence[Uid]) -> list[SeqNum]:
+        """Cut out messages that the client knows; their numbers."""
+        places = [bisect_left(self.uids, uid) for uid in gone]
         if len(places) <= FEW:
             for at in reversed(places):
                 del self.uids[at]
         else:
-            gone = self._gone
-            self.uids = array("I", (uid for uid in self.uids if uid not in gone))
-        self.recent.difference_update(gone_uids)
-        self._gone = set()
-        return list(gone_uids[:known]), expunged
+            left_out = frozenset(gone)
+            self.uids = array("I", (uid for uid in self.uids if uid not in left_out))
+        self.recent.difference_update(gone)
+        self._gone.difference_update(gone)
+        self._mine.difference_update(gone)
+        return [SeqNum(at + 1 - before) for before, at in enumerate(places)]
 
 
 class Tracker:

@@ -80,9 +80,9 @@ async def _replace(dialogue: BackendImap, command: Command, by_uid: bool) -> Non
         if not doomed or not await dialogue.now.mailbox.messages(doomed):
             raise Refusal(Code.NONEXISTENT, "The message to be replaced does not exist")
         code = await appending.into(dialogue.name_of(mailbox))
-        await dialogue.now.mailbox.expunge(doomed)
+        dialogue.now.removed(await dialogue.now.mailbox.expunge(doomed))
     dialogue.send(status_line(b"*", b"OK", "Replaced", code))
-    await dialogue.finish(command)
+    await dialogue.finish(command, code=await dialogue.removal_code())
 
 
 class _Append:

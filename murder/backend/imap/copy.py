@@ -53,6 +53,8 @@ async def _copy(
         await _check_room(dialogue, source, uids, target, moving)
         transfer = source.move if moving else source.copy
         copied = await transfer(uids, target) if uids else {}
+        if moving:
+            dialogue.now.removed(copied)
         await keep_allowed_flags(target, list(copied.values()), found.rights)
         code = await _code(target, copied)
     finally:
@@ -61,7 +63,7 @@ async def _copy(
         raise Refusal(Code.EXPUNGE_ISSUED, "None of these messages exists any more")
     if moving and code:
         dialogue.send(status_line(b"*", b"OK", "Moved", code))
-        code = b""
+        code = await dialogue.removal_code()
     await dialogue.finish(command, code=code)
 
 

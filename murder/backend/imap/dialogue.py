@@ -192,7 +192,23 @@ class BackendImap(ImapDialogue):
         """As `conclude`, for handlers that are coroutines."""
         updates = await self.updates(removals=removals)
         if not self.is_closing:
-            self.send(updates + status_line(command.tag, b"OK", text, code))
+            lag = self._lag()
+            if lag and code:
+                updates += status_line(b"*", b"OK", "Removals are still to be told", lag)
+            self.send(updates + status_line(command.tag, b"OK", text, code or lag))
+
+    async def removal_code(self) -> bytes:
+        """What the tagged OK tells a client that resynchronises of messages he has removed (RFC 7162 §3.2.7)."""
+        if not self.manner.qresync:
+            return b""
+        await self.now.poll()
+        return b"HIGHESTMODSEQ %d" % max(1, self.now.modseq)
+
+    def _lag(self) -> bytes:
+        """RFC 7162 §3.2: while removals wait, a client that resynchronises must not count them as told."""
+        if self.view is None or not self.manner.qresync or self.view.delayed_from is None:
+            return b""
+        return b"HIGHESTMODSEQ %d" % max(1, self.view.delayed_from)
 
     async def updates(self, *, removals: bool) -> bytes:
         """Untagged responses for what has happened. Says BYE where the mailbox itself has gone."""

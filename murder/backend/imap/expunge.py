@@ -32,21 +32,20 @@ def _check(dialogue: BackendImap) -> None:
 
 async def _expunge(dialogue: BackendImap, command: Command, among: Sequence[Uid] | None) -> None:
     view = dialogue.now
-    code = b""
-    if await remove_deleted(view, among) and dialogue.manner.qresync:
-        await view.poll()
-        code = b"HIGHESTMODSEQ %d" % view.modseq  # RFC 7162 §3.2.7
-    await dialogue.finish(command, code=code)
+    removed = await remove_deleted(view, among)
+    await dialogue.finish(command, code=await dialogue.removal_code() if removed else b"")
 
 
 async def remove_deleted(view: View, among: Sequence[Uid] | None) -> bool:
-    """Remove what is marked `\\Deleted`, of these messages or of all that the client knows, in one step.
+    """Remove what is marked `\\Deleted`, of these messages or of all, in one step.
 
     Whether anything was.
     """
     if not (await view.mailbox.status()).deleted:
         return False
     await view.poll()
-    uids = view.uids if among is None else among
+    uids = view.with_arrived() if among is None else among
     doomed = await marked(view.mailbox, DELETED, uids)  # type: ignore[arg-type] # UIDs
-    return bool(doomed and await view.mailbox.expunge(doomed))
+    removed = await view.mailbox.expunge(doomed) if doomed else ()
+    view.removed(removed)
+    return bool(removed)

@@ -64,6 +64,7 @@ class _Fetch:
         self._out: list[bytes] = []
         self._out_octets = 0
         self._missed = 0
+        self._by_uid = False
         items = dict.fromkeys(request.items)
         tells_uid = dialogue.manner.qresync and not dialogue.manner.uid_only
         if tells_uid and Attribute.FLAGS in items:
@@ -76,13 +77,14 @@ class _Fetch:
 
     async def run(self, command: Command, uids: Sequence[Uid], by_uid: bool) -> None:
         request = self._request
+        self._by_uid = by_uid
         if request.partial is not None:
             uids = window(uids, request.partial)
         if request.vanished and request.changed_since is not None:
             view = self._view
             ranges = request.sequence.resolved(view.uids[-1] if view.uids else 0)
             changes = await view.mailbox.changes(request.changed_since)
-            await tell_vanished(self._dialogue, changes, ranges)
+            await tell_vanished(self._dialogue, changes, ranges, still_known=False)
         size = BODY_BATCH if self._request.needs_octets else 1000
         for batch in batches(uids, size):
             await self._batch(batch)
@@ -92,6 +94,8 @@ class _Fetch:
 
     async def _batch(self, uids: Sequence[Uid]) -> None:
         messages = await self._view.mailbox.messages(uids)
+        if not self._by_uid and not self._request.needs_octets:
+            self._missed += len(uids) - len(messages)
         since = self._request.changed_since
         if since is not None:
             messages = [message for message in messages if message.modseq > since]
@@ -126,6 +130,8 @@ class _Fetch:
         self._put(self._dialogue.forms.fresh_words())
         for line in lines:
             self._put(line)
+        if Attribute.FLAGS in self._items:
+            self._view.told(messages)
 
     def _facts(self, message: Message, flags_too: bool) -> list[bytes]:
         """The pieces that need no octets of the message."""
@@ -153,8 +159,11 @@ class _Fetch:
                     pass
         if flags_too:
             pieces.append(self._flags(message))
-            if self._dialogue.manner.condstore and Attribute.MODSEQ not in self._items:
+            manner = self._dialogue.manner
+            if manner.condstore and Attribute.MODSEQ not in self._items:
                 pieces.append(b"MODSEQ (%d)" % message.modseq)
+            if manner.condstore and not manner.uid_only and Attribute.UID not in self._items:
+                pieces.insert(0, b"UID %d" % message.uid)  # RFC 7162 §3.2.4
         return pieces
 
     def _flags(self, message: Message) -> bytes:

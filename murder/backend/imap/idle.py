@@ -43,9 +43,11 @@ class _Idle:
     async def _tell(self) -> None:
         dialogue = self._dialogue
         try:
-            while dialogue.view is not None and dialogue.view.is_dirty and not dialogue.is_closing:
+            while not dialogue.is_closing:
                 dialogue.send(await dialogue.updates(removals=True))
                 await dialogue.flush()
+                if dialogue.view is None or not dialogue.view.is_dirty:
+                    break
         except ConnectionError:
             pass
         except Exception as error:  # noqa: BLE001 - the end of a task

@@ -25,11 +25,18 @@ async def tell_missed(dialogue: BackendImap, since: ModSeq, among: Ranges | None
     await dialogue.flush()
 
 
-async def tell_vanished(dialogue: BackendImap, changes: Changes, among: Ranges | None) -> None:
-    """`* VANISHED (EARLIER) …`, where anything has."""
+async def tell_vanished(
+    dialogue: BackendImap, changes: Changes, among: Ranges | None, *, still_known: bool = True
+) -> None:
+    """`* VANISHED (EARLIER) …`, where anything has. Not `still_known`: without those that the client still counts; they
+    are told when he may stop that (RFC 7162 §3.2.10)."""
     view = dialogue.now
     if changes.complete:
-        gone = compress(uid for uid in changes.vanished if among is None or holds(among, uid))
+        gone = compress(
+            uid
+            for uid in changes.vanished
+            if (among is None or holds(among, uid)) and (still_known or view.seq_of(uid) is None)
+        )
     else:
         gone = missing_from(view, among)
     if gone:

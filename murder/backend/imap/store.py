@@ -11,7 +11,7 @@ from murder.errors import Code, Refusal
 from murder.login.imap import Running
 from murder.model.acl import Rights
 from murder.model.flag import FlagChange
-from murder.model.message import Message, SeqNum, Uid
+from murder.model.message import Message, ModSeq, SeqNum, Uid
 from murder.model.seqset import compress
 from murder.wire.imap.command import Command
 from murder.wire.imap.seqset import format_ranges
@@ -49,29 +49,54 @@ async def _store(
 ) -> None:
     view = dialogue.now
     modified: list[Uid] = []
+    if request.silent:
+        await view.poll()
     for batch in batches(uids):
-        stored = await _change(dialogue, request, batch, rights)
-        view.told(stored.messages)
+        if request.silent:
+            stored = await _change_silently(dialogue, request, batch, rights)
+        else:
+            stored = await _change(dialogue, request, batch, rights, request.unchanged_since)
+            view.told(stored.messages)
         modified += stored.modified
         if not request.silent:
             dialogue.send(_told(dialogue, stored.messages, by_uid))
         elif dialogue.manner.condstore:
-            dialogue.send(_modseqs(dialogue, stored.messages, by_uid))
+            dialogue.send(_modseqs(dialogue, stored.messages))
         await dialogue.flush()
     code = b""
     if modified:
+        view.owe(await view.mailbox.messages(modified))  # RFC 7162 §3.1.3: spare the client a FETCH
         numbers = modified if by_uid else [view.seq_of(uid) or 0 for uid in modified]
         code = b"MODIFIED " + format_ranges(compress(numbers))
     await dialogue.finish(command, code=code, removals=by_uid)
 
 
-async def _change(
+async def _change_silently(
     dialogue: BackendImap, request: StoreRequest, uids: Sequence[Uid], rights: Rights
+) -> Stored:
+    """The client is not told what he can work out himself; but what others have changed in the same messages he is
+    (RFC 3501 §6.4.6). The view has just been polled: later changes are found by their mod-sequence."""
+    view, asked = dialogue.now, request.unchanged_since
+    known = view.modseq if asked is None else min(asked, view.modseq)
+    first = await _change(dialogue, request, uids, rights, known)
+    view.made(first.messages)
+    if not first.modified:
+        return first
+    second = await _change(dialogue, request, first.modified, rights, asked)
+    view.owe(second.messages)
+    return Stored([*first.messages, *second.messages], second.modified)
+
+
+async def _change(
+    dialogue: BackendImap,
+    request: StoreRequest,
+    uids: Sequence[Uid],
+    rights: Rights,
+    since: ModSeq | None,
 ) -> Stored:
     """Change what the client may change; what he may not stays as it is (RFC 4314 §4)."""
     mailbox = dialogue.now.mailbox
     flags = changeable(request.flags, rights)
-    since = request.unchanged_since
     if request.change is not FlagChange.REPLACE or rights >= frozenset("stw"):
         return await mailbox.change_flags(uids, request.change, flags, since)
     present = {flag for message in await mailbox.messages(uids) for flag in message.flags}
@@ -93,10 +118,10 @@ def _told(dialogue: BackendImap, messages: Sequence[Message], by_uid: bool) -> b
     return format_flag_updates(known, dialogue.forms, recent, dialogue.manner, by_uid)
 
 
-def _modseqs(dialogue: BackendImap, messages: Sequence[Message], by_uid: bool) -> bytes:
+def _modseqs(dialogue: BackendImap, messages: Sequence[Message]) -> bytes:
     """What a client with CONDSTORE is told even of a silent STORE (RFC 7162 §3.1.3)."""
     manner = dialogue.manner
-    with_uid = (by_uid or manner.qresync) and not manner.uid_only
+    with_uid = not manner.uid_only  # RFC 7162 §3.2.4
     lines: list[bytes] = []
     for seq, message in _known(dialogue, messages):
         uid = b"UID %d " % message.uid if with_uid else b""

@@ -42,7 +42,7 @@ def format_flag_updates(
 ) -> bytes:
     """`* n FETCH (…)` with the flags of each, and what else this client always wants beside them."""
     lines: list[bytes] = []
-    with_uid = (with_uid or manner.qresync) and not manner.uid_only
+    with_uid = (with_uid or manner.condstore) and not manner.uid_only  # RFC 7162 §3.2.4
     for seq, message in messages:
         pieces = b"FLAGS " + forms.form(message.flags, message.uid in recent)
         if with_uid:
