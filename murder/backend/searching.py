@@ -34,7 +34,7 @@ from murder.model.search import (
     UidIn,
     YoungerThan,
 )
-from murder.model.seqset import Ranges, SeqSet, holds
+from murder.model.seqset import Ranges, SeqSet, compress, holds
 
 
 class Content(Protocol):
@@ -282,6 +282,29 @@ def bounds(key: SearchKey, scene: Scene, uids: Sequence[int]) -> Sequence[int]:
             ranges = scene.uid_ranges(top.sequence)
             return [uid for uid in uids if holds(ranges, uid)]
     return uids
+
+
+def settled(key: SearchKey, uids: Sequence[int], saved: Ranges) -> SearchKey:
+    """The criteria with sequence numbers and `$` as UIDs: what they mean now, they mean as long as a search is kept up
+    to date (RFC 5267 §4.3)."""
+    match key:
+        case SeqNumIn(sequence) if not sequence.is_saved:
+            meant = [
+                uid for low, high in sequence.resolved(len(uids)) for uid in uids[low - 1 : high]
+            ]
+            return UidIn(SeqSet(compress(meant)))
+        case SeqNumIn(sequence) | UidIn(sequence) if sequence.is_saved:
+            return UidIn(SeqSet(saved))
+        case And(keys):
+            return And(tuple(settled(inner, uids, saved) for inner in keys))
+        case Or(first, second):
+            return Or(settled(first, uids, saved), settled(second, uids, saved))
+        case Not(inner):
+            return Not(settled(inner, uids, saved))
+        case Fuzzy(inner):
+            return Fuzzy(settled(inner, uids, saved))
+        case _:
+            return key
 
 
 NOWHEN: Final = datetime.fromtimestamp(0, UTC)

@@ -23,7 +23,7 @@ class Updates:
     """What a client is to be told, in this order: removals, then counts, then flags.
 
     `expunged` are sequence numbers as they hold when each is told in turn; `vanished` the same messages' UIDs; `arrived`
-    the UIDs that make `exists` larger.
+    the UIDs that make `exists` larger, `foreign` those of them that others have put there.
     """
 
     expunged: Sequence[SeqNum] = ()
@@ -32,6 +32,7 @@ class Updates:
     recent: int | None = None
     changed: Sequence[tuple[SeqNum, Message]] = ()
     arrived: Sequence[Uid] = ()
+    foreign: Sequence[Uid] = ()
 
     def __bool__(self) -> bool:
         return bool(self.expunged or self.changed) or self.exists is not None
@@ -62,6 +63,7 @@ class View:
     """One session's selected mailbox. Memory: four octets a message."""
 
     __slots__ = (
+        "_added",
         "_arrived",
         "_changed",
         "_gone",
@@ -92,6 +94,7 @@ class View:
         self.on_dirty: Callable[[], None] | None = None
         self.on_happened: Callable[[Happened], None] | None = None
         self._arrived: array[int] = array("I")  # what he has still to be told of
+        self._added: set[Uid] = set()  # put there by himself
         self._gone: set[Uid] = set()  # of what he knows
         self._mine: set[Uid] = set()  # removed by himself
         self._changed: dict[Uid, Message] = {}
@@ -165,6 +168,10 @@ class View:
                 self._own[message.uid] = message.modseq
                 self._changed[message.uid] = message
 
+    def added(self, uids: Iterable[Uid]) -> None:
+        """The client has put these messages there."""
+        self._added.update(uids)
+
     def removed(self, uids: Iterable[Uid]) -> None:
         """The client has removed these."""
         self._mine.update(uids)
@@ -234,10 +241,13 @@ class View:
         if vanished:
             expunged = self._remove(vanished)
         arrived: Sequence[Uid] = ()
+        foreign: Sequence[Uid] = ()
         if self.interest.arrivals and self._arrived:
             arrived = [Uid(uid) for uid in self._arrived]
+            foreign = [uid for uid in arrived if uid not in self._added]
             self.uids.extend(self._arrived)
             self._arrived = array("I")
+            self._added.clear()
         changed = [
             (seq, message)
             for uid, message in self._changed.items()
@@ -253,6 +263,7 @@ class View:
             len(self.recent) if arrived else None,
             changed,
             arrived,
+            foreign,
         )
 
     def _remove(self, gone: Sequence[Uid]) -> list[SeqNum]:

@@ -11,6 +11,7 @@ from datetime import date
 from enum import Enum
 from typing import Final
 
+from murder.model.fetch import FetchItem
 from murder.model.message import ModSeq
 from murder.model.seqset import Ranges, SeqSet
 
@@ -247,7 +248,8 @@ class SearchRequest:
     """A SEARCH, or the search in a SORT or THREAD.
 
     `returns` is None where the client did not say RETURN: the answer is then an untagged SEARCH (or SORT); an empty
-    RETURN () has become {ALL}. `partial` is RFC 9394's first and last position (negative: from the end).
+    RETURN () has become {ALL}. `partial` is RFC 9394's first and last position (negative: from the end); `update_items`
+    what UPDATE wants to be told of new messages that are found (RFC 5465 §7).
     """
 
     key: SearchKey
@@ -256,6 +258,7 @@ class SearchRequest:
     partial: tuple[int, int] | None = None
     sort: tuple[SortOrder, ...] = ()
     thread: ThreadAlgorithm | None = None
+    update_items: tuple[FetchItem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

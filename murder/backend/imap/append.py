@@ -134,6 +134,7 @@ class _Append:
             if not parse_append_end(self._scanner, head.form):
                 break
         uids = await mailbox.append(self._messages)
+        self._dialogue.has_added(mailbox.mailbox_id, uids)
         return format_appenduid((await mailbox.status()).uid_validity, uids)
 
     async def _check(self, head: AppendHead, mailbox: Mailbox) -> None:

@@ -53,6 +53,7 @@ async def _copy(
         await _check_room(dialogue, source, uids, target, moving)
         transfer = source.move if moving else source.copy
         copied = await transfer(uids, target) if uids else {}
+        dialogue.has_added(target.mailbox_id, list(copied.values()))
         if moving:
             dialogue.now.removed(copied)
         await keep_allowed_flags(target, list(copied.values()), found.rights)

@@ -4,10 +4,11 @@ The commands themselves are in the files beside this one, one family each; `tabl
 """
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from murder.backend.imap.capability import CAPABILITIES
+from murder.backend.imap.context import Contexts
 from murder.backend.imap.flags import FlagForms, permanent_flags
 from murder.backend.imap.untagged import Manner, format_updates
 from murder.backend.mailboxes import Accessible
@@ -17,6 +18,8 @@ from murder.errors import BadSyntax, Code, Misuse, Refusal
 from murder.login.gate import Login
 from murder.login.imap import ImapDialogue, ImapService, Running
 from murder.model.acl import Rights
+from murder.model.fetch import FetchItem
+from murder.model.message import Uid
 from murder.model.name import MailboxName
 from murder.model.seqset import Ranges, SeqSet
 from murder.net.connection import Connection
@@ -51,6 +54,7 @@ class BackendImap(ImapDialogue):
         self.selected: Accessible | None = None
         self.manner = Manner()
         self.forms = NO_FORMS
+        self.contexts = Contexts()
         self.saved: Ranges = ()  # the result of SEARCH RETURN (SAVE), as UIDs
         self.on_line: Callable[[bytes], Running] | None = None  # who waits for a raw line (IDLE)
         backend.sessions.add(self)
@@ -113,6 +117,7 @@ class BackendImap(ImapDialogue):
         self.view = view
         self.selected = selected
         self.saved = ()
+        self.contexts = Contexts()
         permanent = permanent_flags(selected.rights, view.read_only)
         self.forms = FlagForms(permanent, not self.manner.imap4rev2)
         self.backend.tracker.enter(view)
@@ -134,7 +139,8 @@ class BackendImap(ImapDialogue):
             return
         self.view = self.selected = None
         self.forms = NO_FORMS
-        view.on_dirty = None
+        view.on_dirty = view.on_happened = None
+        self.contexts = Contexts()
         self.backend.tracker.leave(view)
         view.mailbox.close()
         if self.session.state is State.SELECTED:
@@ -228,7 +234,30 @@ class BackendImap(ImapDialogue):
             self.send(bye("The selected mailbox has been deleted"))
             self.close()
             return b""
-        return format_updates(view.take(removals=removals), self.forms, view.recent, self.manner)
+        return await self._tell(view, removals)
+
+    async def _tell(self, view: View, removals: bool) -> bytes:
+        """What has happened, and what that did to the searches that are kept up to date (RFC 5267 §4.3, RFC 5465 §7: a
+        message that leaves is told first, then the changes, new messages, and who has come to the results)."""
+        octets = self.contexts.removals(view)
+        updates = view.take(removals=removals)
+        octets += format_updates(updates, self.forms, view.recent, self.manner)
+        news = await self.contexts.changes(view, updates.arrived)
+        wanted = {uid: items for uid in updates.foreign if (items := news.items.get(uid, ()))}
+        if wanted:
+            self.send(octets)
+            await self.tell_items(wanted)
+            octets = b""
+        return octets + news.octets
+
+    async def tell_items(self, wanted: Mapping[Uid, Sequence[FetchItem]]) -> None:
+        """Send FETCH responses that nobody asked for just now."""
+        raise NotImplementedError
+
+    def has_added(self, mailbox_id: str, uids: Sequence[Uid]) -> None:
+        """The client has put messages into a mailbox: he need not be told what they are."""
+        if self.view is not None and self.view.mailbox.mailbox_id == mailbox_id:
+            self.view.added(uids)
 
 
 Handler = Callable[[BackendImap, Command], Any]

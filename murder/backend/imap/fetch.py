@@ -4,7 +4,8 @@ What a store knows of messages is answered batch by batch; octets of messages st
 a large mailbox nor a large message is held in memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Final
 
 from murder.backend.imap.content import Reader
@@ -16,6 +17,7 @@ from murder.login.imap import Running
 from murder.model.fetch import Attribute, BodyItem, FetchItem, FetchRequest, Form, Preview
 from murder.model.flag import SEEN, FlagChange
 from murder.model.message import Message, SeqNum, Uid
+from murder.model.seqset import EVERYTHING
 from murder.wire.imap.command import Command
 from murder.wire.imap.date import format_date_time
 from murder.wire.imap.fetch import (
@@ -53,6 +55,25 @@ def _begin(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
     return _Fetch(dialogue, request, marks).run(command, uids, by_uid)
 
 
+async def tell_items(dialogue: BackendImap, wanted: Mapping[Uid, Sequence[FetchItem]]) -> None:
+    """FETCH responses for new messages, as NOTIFY and UPDATE asked for them; each item once."""
+    manner = dialogue.manner
+    for items, uids in _by_items(wanted):
+        if manner.condstore:  # RFC 7162 §3.2.4
+            items = (*items, *(() if manner.uid_only else (Attribute.UID,)), Attribute.MODSEQ)
+        request = FetchRequest(EVERYTHING, tuple(dict.fromkeys(items)))
+        marks = request.sets_seen and "s" in dialogue.need_rights() and not dialogue.now.read_only
+        await _Fetch(dialogue, request, marks).tell(uids)
+
+
+def _by_items(
+    wanted: Mapping[Uid, Sequence[FetchItem]],
+) -> Iterator[tuple[tuple[FetchItem, ...], list[Uid]]]:
+    """Messages of which the same is wanted, together; in UID order."""
+    for items, pairs in groupby(sorted(wanted.items()), key=lambda pair: tuple(pair[1])):
+        yield items, [uid for uid, _ in pairs]
+
+
 class _Fetch:
     """One FETCH under way."""
 
@@ -85,12 +106,16 @@ class _Fetch:
             ranges = request.sequence.resolved(view.uids[-1] if view.uids else 0)
             changes = await view.mailbox.changes(request.changed_since)
             await tell_vanished(self._dialogue, changes, ranges, still_known=False)
+        await self.tell(uids)
+        code = b"EXPUNGEISSUED" if self._missed else b""
+        await self._dialogue.finish(command, code=code, removals=by_uid)
+
+    async def tell(self, uids: Sequence[Uid]) -> None:
+        """Send the responses."""
         size = BODY_BATCH if self._request.needs_octets else 1000
         for batch in batches(uids, size):
             await self._batch(batch)
         self._send()
-        code = b"EXPUNGEISSUED" if self._missed else b""
-        await self._dialogue.finish(command, code=code, removals=by_uid)
 
     async def _batch(self, uids: Sequence[Uid]) -> None:
         messages = await self._view.mailbox.messages(uids)

@@ -9,6 +9,7 @@ from typing import Final
 
 from murder.api.store import FindsByFlag
 from murder.backend.imap.content import read_content
+from murder.backend.imap.context import Context, FoundResults, Results
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.messages import batches, marked, window
 from murder.backend.searching import (
@@ -20,10 +21,11 @@ from murder.backend.searching import (
     compile_key,
     is_bounds_only,
     needs_messages,
+    settled,
     split_flags,
 )
 from murder.backend.updates import View
-from murder.errors import Code, Refusal
+from murder.errors import BadSyntax, Code, Refusal
 from murder.login.imap import Running
 from murder.model.message import ModSeq, Uid
 from murder.model.search import (
@@ -36,8 +38,14 @@ from murder.model.search import (
 )
 from murder.model.seqset import compress, compress_in_order
 from murder.wire.imap.command import Command
-from murder.wire.imap.search import format_esearch, format_search, parse_search
-from murder.wire.token import Scanner
+from murder.wire.imap.response import status_line
+from murder.wire.imap.search import (
+    format_esearch,
+    format_search,
+    parse_cancelupdate,
+    parse_search,
+)
+from murder.wire.token import Scanner, string
 
 CONTENT_PAUSE: Final = 20  # messages read before others get their turn
 OFFERED: Final = frozenset(
@@ -48,8 +56,13 @@ OFFERED: Final = frozenset(
         ReturnOption.COUNT,
         ReturnOption.SAVE,
         ReturnOption.PARTIAL,
+        ReturnOption.CONTEXT,  # a hint, which changes nothing here
+        ReturnOption.UPDATE,
     }
 )
+
+
+SILENT: Final = frozenset({ReturnOption.SAVE, ReturnOption.CONTEXT, ReturnOption.UPDATE})
 
 
 class Found:
@@ -72,12 +85,14 @@ def run_uid_search(dialogue: BackendImap, command: Command) -> Running:
 
 def _begin(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
     request = parse_search(Scanner(command.octets, command.start))
-    check(dialogue, request)
+    check(dialogue, request, command.tag)
     return _search(dialogue, command, request, by_uid)
 
 
-def check(dialogue: BackendImap, request: SearchRequest) -> None:
+def check(dialogue: BackendImap, request: SearchRequest, tag: bytes) -> None:
     """Raises Refusal, BadSyntax for what this client may not ask here."""
+    if wants_updates(request) and dialogue.contexts.find(tag) is not None:
+        raise BadSyntax("A search with this tag is kept up to date already: use another tag")
     if request.returns is not None and not request.returns <= OFFERED:
         raise Refusal(Code.CANNOT, "A RETURN option is not offered here")
     if has_numbers(request.key):
@@ -109,7 +124,39 @@ async def _search(
         if request.returns != {ReturnOption.SAVE}:
             result = result_of(request, numbers, modseq)
             dialogue.send(format_esearch(command.tag, by_uid, result))
+        follow(dialogue, command.tag, request, by_uid, FoundResults(found.uids))
     await dialogue.finish(command, removals=by_uid and not has_numbers(request.key))
+
+
+def wants_updates(request: SearchRequest) -> bool:
+    return request.returns is not None and ReturnOption.UPDATE in request.returns
+
+
+def follow(
+    dialogue: BackendImap, tag: bytes, request: SearchRequest, by_uid: bool, results: Results
+) -> None:
+    """Keep what was found up to date, where UPDATE asks for it; refused, the search is answered all the same (RFC 5267
+    §4.3.1)."""
+    if not wants_updates(request):
+        return
+    view = dialogue.now
+    key = settled(request.key, view.uids, dialogue.saved)
+    context = Context(tag, by_uid, key, results, request.update_items)
+    if dialogue.contexts.add(context):
+        view.on_happened = dialogue.contexts.note
+    else:
+        code = b"NOUPDATE " + string(tag)
+        dialogue.send(status_line(b"*", b"NO", "Too much to keep up to date", code))
+
+
+def run_cancelupdate(dialogue: BackendImap, command: Command) -> Running:
+    """RFC 5267 §4.3.5."""
+    tags = parse_cancelupdate(Scanner(command.octets, command.start))
+    for tag in tags:
+        if dialogue.contexts.find(tag) is None:
+            raise BadSyntax(f"No search {tag.decode('ascii', 'replace')} is kept up to date")
+    dialogue.contexts.cancel(tags)
+    return dialogue.conclude(command, "No further updates")
 
 
 async def modseq_of(
@@ -120,7 +167,7 @@ async def modseq_of(
     if not found.uids or not uses_modseq(request.key):
         return None
     ends = {ReturnOption.MIN: ordered[0], ReturnOption.MAX: ordered[-1]}
-    told = (request.returns or frozenset()) - {ReturnOption.SAVE}
+    told = (request.returns or frozenset()) - SILENT
     if not told or not told <= ends.keys():
         return found.modseq
     messages = await view.mailbox.messages(sorted({Uid(ends[option]) for option in told}))

@@ -1,5 +1,6 @@
 """Every IMAP command of a backend: in which states it is allowed, and who carries it out."""
 
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -26,6 +27,8 @@ from murder.backend.imap import list as listing
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.shared import Backend
 from murder.login.imap import ANY, AUTHENTICATED, LOGIN_ROWS, SELECTED, ImapService, Row, Table
+from murder.model.fetch import FetchItem
+from murder.model.message import Uid
 from murder.net.connection import Connection
 
 TABLE: Final[Table] = MappingProxyType(
@@ -82,6 +85,7 @@ TABLE: Final[Table] = MappingProxyType(
         b"UID MOVE": Row(SELECTED, copy.run_uid_move),
         b"SEARCH": Row(SELECTED, search.run_search),
         b"UID SEARCH": Row(SELECTED, search.run_uid_search),
+        b"CANCELUPDATE": Row(SELECTED, search.run_cancelupdate),
         b"SORT": Row(SELECTED, sort.run_sort),
         b"UID SORT": Row(SELECTED, sort.run_uid_sort),
         b"THREAD": Row(SELECTED, sort.run_thread),
@@ -94,6 +98,9 @@ class _Imap(BackendImap):
     """The dialogue with its table: apart, because the commands know the dialogue."""
 
     TABLE = TABLE
+
+    async def tell_items(self, wanted: Mapping[Uid, Sequence[FetchItem]]) -> None:
+        await fetch.tell_items(self, wanted)
 
 
 def serve_imap(connection: Connection, service: ImapService, backend: Backend) -> BackendImap:

@@ -5,10 +5,11 @@ RFC 3501 §6.4.4 and §7.2.5 with RFC 4466 §2.6, 4731 (ESEARCH), 5032 (WITHIN),
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.charset import OFFERED, US_ASCII, codec_of
+from murder.model.fetch import FetchItem
 from murder.model.flag import ANSWERED, DELETED, DRAFT, FLAGGED, RECENT, SEEN
 from murder.model.message import ModSeq
 from murder.model.search import (
@@ -43,6 +44,7 @@ from murder.model.search import (
 )
 from murder.model.seqset import Ranges
 from murder.wire.imap.date import parse_date
+from murder.wire.imap.fetch import parse_item_list
 from murder.wire.imap.flag import parse_flag
 from murder.wire.imap.partial import format_partial, parse_partial
 from murder.wire.imap.seqset import format_ranges, parse_seqset
@@ -60,26 +62,39 @@ def parse_search(scanner: Scanner) -> SearchRequest:
     """All arguments, from the SP behind the name to the line end. Raises Refusal(BAD_CHARSET) for a character set that
     is not known."""
     scanner.space()
-    returns, partial = _parse_returns(scanner)
+    returns = _parse_returns(scanner)
     charset = ""
     if scanner.accept_word(b"CHARSET"):
         scanner.space()
         charset = scanner.astring().decode("ascii", "replace")
         scanner.space()
     key = _KeyParser(scanner, charset).parse_program()
-    return SearchRequest(key, charset or US_ASCII, returns, partial)
+    return SearchRequest(
+        key,
+        charset or US_ASCII,
+        returns.options,
+        returns.partial,
+        update_items=returns.update_items,
+    )
 
 
 # sort = "SORT" [SP search-return-opts] SP sort-criteria SP charset SP search-key *(SP search-key)
 def parse_sort(scanner: Scanner) -> SearchRequest:
     scanner.space()
-    returns, partial = _parse_returns(scanner)
+    returns = _parse_returns(scanner)
     orders = _parse_sort_criteria(scanner)
     scanner.space()
     charset = scanner.astring().decode("ascii", "replace")
     scanner.space()
     key = _KeyParser(scanner, charset).parse_program()
-    return SearchRequest(key, charset, returns, partial, sort=orders)
+    return SearchRequest(
+        key,
+        charset,
+        returns.options,
+        returns.partial,
+        sort=orders,
+        update_items=returns.update_items,
+    )
 
 
 # thread = "THREAD" SP thread-alg SP charset SP search-key *(SP search-key)
@@ -97,17 +112,23 @@ def parse_thread(scanner: Scanner) -> SearchRequest:
     return SearchRequest(key, charset, thread=ThreadAlgorithm[word])
 
 
+class _Returns(NamedTuple):
+    options: frozenset[ReturnOption] | None = None
+    partial: tuple[int, int] | None = None
+    update_items: tuple[FetchItem, ...] = ()
+
+
 # search-return-opts = "RETURN" SP "(" [search-return-opt *(SP search-return-opt)] ")"
-def _parse_returns(
-    scanner: Scanner,
-) -> tuple[frozenset[ReturnOption] | None, tuple[int, int] | None]:
-    """The options and PARTIAL's range, and the SP behind them."""
+# modifier-update = "UPDATE" ["(" fetch-att *(SP fetch-att) ")"]; RFC 5465 §7's example has a SP before the parenthesis
+def _parse_returns(scanner: Scanner) -> _Returns:
+    """The options with their arguments, and the SP behind them."""
     if not scanner.accept_word(b"RETURN"):
-        return None, None
+        return _Returns()
     scanner.space()
     scanner.open()
     chosen: set[ReturnOption] = set()
     partial: tuple[int, int] | None = None
+    update_items: tuple[FetchItem, ...] = ()
     while not scanner.accept(b")"):
         start = scanner.at
         word = scanner.word().decode("ascii")
@@ -122,11 +143,14 @@ def _parse_returns(
             partial = parse_partial(scanner)
         elif option is ReturnOption.ALL and ReturnOption.PARTIAL in chosen:
             raise scanner.bad("PARTIAL without ALL")
+        elif option is ReturnOption.UPDATE and scanner.peek(2).lstrip().startswith(b"("):
+            scanner.accept(b" ")
+            update_items = parse_item_list(scanner)
         chosen.add(option)
         if scanner.peek() != b")":
             scanner.space()
     scanner.space()
-    return (frozenset(chosen) or DEFAULT_RETURNS), partial
+    return _Returns(frozenset(chosen) or DEFAULT_RETURNS, partial, update_items)
 
 
 # sort-criteria = "(" sort-criterion *(SP sort-criterion) ")"; sort-criterion = ["REVERSE" SP] sort-key

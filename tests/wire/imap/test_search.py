@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murder.errors import BadSyntax, Code, Refusal
+from murder.model.fetch import Attribute
 from murder.model.message import ModSeq
 from murder.model.search import (
     All,
@@ -100,11 +101,19 @@ PROGRAMS: list[tuple[bytes, SearchRequest]] = [
         b" RETURN (PARTIAL -1:-100) ALL",
         SearchRequest(All(), returns=frozenset({ReturnOption.PARTIAL}), partial=(-1, -100)),
     ),
+    (
+        b" RETURN (COUNT UPDATE (UID FLAGS) CONTEXT) ALL",
+        SearchRequest(
+            All(),
+            returns=frozenset({ReturnOption.COUNT, ReturnOption.UPDATE, ReturnOption.CONTEXT}),
+            update_items=(Attribute.UID, Attribute.FLAGS),
+        ),
+    ),
     (b' CHARSET "KOI8-R" BODY \xc6', SearchRequest(BodyHas("\u0444"), "KOI8-R")),
 ]
 
 
-@pytest.mark.parametrize(("octets", "request_"), PROGRAMS[:3])
+@pytest.mark.parametrize(("octets", "request_"), PROGRAMS[:4])
 def test_options_and_charset_are_parsed(octets: bytes, request_: SearchRequest) -> None:
     check_row(parse_search, octets, request_)
 
