@@ -37,7 +37,8 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "archive": {"__main__"},
     "contract": {"model", "api"},
     "demo": TOP,
-    "cli": TOP | {"contract", "demo"},
+    "operate": ROLE,
+    "cli": TOP | {"contract", "demo", "operate"},
     "__main__": {"cli"},
     "plugins": {"model", "api"},
 }

@@ -9,6 +9,11 @@ import asyncclick as click
 
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
+        "mailbox": ("murder.cli.mailbox:mailbox", "Mailboxes: find, make, remove, move, rights."),
+        "move": ("murder.cli.move:move", "Moves under way, and over: status, resume, undo."),
+        "backend": ("murder.cli.backend:backend", "The backends: look, test, weigh, drain."),
+        "rebalance": ("murder.cli.backend:rebalance", "Even out the backends."),
+        "placement": ("murder.cli.backend:placement", "Where a new mailbox would go."),
         "list": (
             "murder.cli.mailbox_list:mailbox_list",
             "The mailbox list's file: dump, load, check.",

@@ -24,6 +24,7 @@ from murder.config.sections import (
     MupdateConfig,
     NamespaceConfig,
     NodeConfig,
+    OperatorConfig,
     PluginsConfig,
     ServerConfig,
     TlsConfig,
@@ -38,6 +39,7 @@ SECTIONS: Final[Mapping[str, type]] = {
     "backend": BackendConfig,
     "namespace": NamespaceConfig,
     "auth": AuthConfig,
+    "operator": OperatorConfig,
     "plugins": PluginsConfig,
     "log": LogConfig,
 }

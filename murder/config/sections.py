@@ -285,6 +285,24 @@ class ServerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorConfig:
+    """Who `murder ctl` is. A certificate of `murder ca issue NAME --role operator`, or else an administrator's password.
+    Needed only where ctl is run."""
+
+    certificate: Path | None = option(
+        None,
+        "An operator's certificate.",
+        example='"operator.pem"',
+        must_exist=True,
+    )
+    key: Path | None = option(
+        None, "Its private key (mode 0600).", example='"operator.key"', must_exist=True
+    )
+    user: str = option("", "Without a certificate: an administrator of the backends.")
+    password: str = option("", "His password; asked for where it is not here.", secret=True)
+
+
+@dataclass(frozen=True, slots=True)
 class PluginsConfig:
     """Where plugins are found, and which decide."""
 
@@ -324,6 +342,7 @@ class Config:
     namespace: NamespaceConfig = field(default_factory=NamespaceConfig)
     auth: AuthConfig = field(default_factory=AuthConfig)
     servers: Mapping[str, ServerConfig] = field(default_factory=dict)
+    operator: OperatorConfig = field(default_factory=OperatorConfig)
     plugins: PluginsConfig = field(default_factory=PluginsConfig)
     log: LogConfig = field(default_factory=LogConfig)
 

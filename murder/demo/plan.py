@@ -21,6 +21,7 @@ USER_FORMAT: Final = "user%d"
 NAMESPACE: Final = {"separator": "/", "personal": "INBOX/", "users": "user/", "shared": ""}
 CLIENT_PORTS: Final = ("imap", "imaps", "pop3", "pop3s", "lmtp")
 RENEW_BEFORE: Final = timedelta(days=30)
+OPERATOR: Final = "operator"
 MASTER: Final = "mupdate"
 
 
@@ -106,6 +107,42 @@ def prepare(options: Options, nodes: Sequence[Node]) -> None:
             )
         text = format_node(options, nodes, node)
         write_durably(node.config_file, text.encode("utf-8"), 0o600)
+    _prepare_operator(options, nodes, authority)
+
+
+def _prepare_operator(options: Options, nodes: Sequence[Node], authority: Path) -> None:
+    """A murder.toml and a certificate for `murder ctl`."""
+    folder = options.folder / OPERATOR
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    certificate = folder / f"{OPERATOR}.pem"
+    key = certificate.with_suffix(".key")
+    soon = datetime.now(UTC) + RENEW_BEFORE
+    if flaws_of(certificate, key, ca_file(options.folder), soon):
+        issue(authority, OPERATOR, ["operator"], out=folder)
+    master = next(one for one in nodes if one.role == "mupdate")
+    blocks = [
+        "# Written by `murder demo`; written anew at each start. For `murder ctl`.",
+        _table("node", name=OPERATOR, data="data"),
+        _table("tls", ca=str(ca_file(options.folder).absolute())),
+        _table("operator", certificate=certificate.name, key=key.name),
+        _table("mupdate", master=f"{HOST}:{master.ports['mupdate']}"),
+        _table("namespace", unix_hierarchy=True, alternative=False),
+        *_servers(nodes),
+    ]
+    write_durably(operator_file(options.folder), ("\n\n".join(blocks) + "\n").encode(), 0o600)
+
+
+def operator_file(folder: Path) -> Path:
+    """The configuration that `murder ctl --config` takes to speak to a demo."""
+    return folder / OPERATOR / "murder.toml"
+
+
+def _servers(nodes: Sequence[Node]) -> list[str]:
+    return [
+        _table(f'servers."{node.name}"', address=HOST, **node.ports)
+        for node in nodes
+        if node.role == "backend"
+    ]
 
 
 def format_node(options: Options, nodes: Sequence[Node], node: Node) -> str:
@@ -137,9 +174,7 @@ def format_node(options: Options, nodes: Sequence[Node], node: Node) -> str:
             section["partition"] = PARTITION
         blocks.append(_table(node.role, **section))
     blocks.append(_table("namespace", unix_hierarchy=True, alternative=False))
-    for other in nodes:
-        if other.role == "backend":
-            blocks.append(_table(f'servers."{other.name}"', address=HOST, **other.ports))
+    blocks += _servers(nodes)
     users_file = str((options.folder / "users").absolute())
     blocks += [
         "# A real murder leaves log2_cost at its default: this is quick to log in to, and to guess.",
@@ -185,4 +220,5 @@ def describe(options: Options, nodes: Sequence[Node], pids: dict[str, int]) -> d
         "mupdate": by_role["mupdate"][0],
         "frontends": by_role["frontend"],
         "backends": by_role["backend"],
+        "operator": str(operator_file(options.folder)),
     }

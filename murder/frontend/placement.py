@@ -1,5 +1,8 @@
 """Which backend a new mailbox goes to: its parent's; where that leaves a choice, the hook's."""
 
+from collections.abc import Awaitable, Callable
+from typing import Final
+
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.errors import Code, Refusal
 from murder.frontend.shared import Frontend
@@ -7,13 +10,17 @@ from murder.login.gate import Login
 from murder.model.entry import Location, MailboxEntry
 from murder.model.name import MailboxName, ancestors_of, owner_of
 
+WEIGHT_WORD: Final = b"X-WEIGHT="
+
 
 def servers(frontend: Frontend) -> frozenset[str]:
     """Every backend that this host knows by its list or its configuration."""
     return frozenset({*frontend.mailboxes.count_by_server(), *frontend.whole_config.servers})
 
 
-async def home_for(frontend: Frontend, name: MailboxName, login: Login) -> str:
+async def home_for(
+    frontend: Frontend, name: MailboxName, login: Login, ask: Callable[[str], Awaitable[object]]
+) -> str:
     """The backend for a new mailbox. A user's goes where its parent is, since rights are inherited there; an
     administrator's where the policy says. Raises Refusal, UpstreamFailure."""
     parent = await parent_of_new(frontend, name)
@@ -22,27 +29,49 @@ async def home_for(frontend: Frontend, name: MailboxName, login: Login) -> str:
     if not login.is_admin and owner_of(name) != login.user:
         raise Refusal(Code.NO_PERMISSION, "You may not create a mailbox there")
     new = NewMailbox(name, owner_of(name), login.user, parent)
-    chosen = frontend.plugins.choose_backend(new, loads(frontend))
-    if chosen is None:
-        raise Refusal(
-            Code.CANNOT,
-            "No backend takes new mailboxes; name one: CREATE mailbox server!partition",
-        )
-    return chosen.server
+    for _ in servers(frontend):
+        chosen = frontend.plugins.choose_backend(new, loads(frontend))
+        if chosen is None:
+            break
+        if await _still_takes(frontend, chosen.server, ask):
+            return chosen.server
+    raise Refusal(
+        Code.CANNOT,
+        "No backend takes new mailboxes; name one: CREATE mailbox server!partition",
+    )
+
+
+async def _still_takes(
+    frontend: Frontend, server: str, ask: Callable[[str], Awaitable[object]]
+) -> bool:
+    """Whether its own word does not forbid it; `ask` connects, and so hears it. Raises UpstreamFailure."""
+    await ask(server)
+    return weight_of(frontend, server) > 0
+
+
+def weight_of(frontend: Frontend, server: str) -> float:
+    """A backend's share of new mailboxes: as it says itself (`murder ctl backend weight`), else as configured."""
+    for word in frontend.capabilities.get(server, ()):
+        if word.startswith(WEIGHT_WORD):
+            try:
+                return max(0.0, float(word[len(WEIGHT_WORD) :]))
+            except ValueError:
+                break
+    return frontend.whole_config.server(server).weight
 
 
 def loads(frontend: Frontend) -> list[BackendLoad]:
     """All backends that take new mailboxes, by name."""
-    counts, config = frontend.mailboxes.count_by_server(), frontend.whole_config
+    counts = frontend.mailboxes.count_by_server()
     return [
         BackendLoad(
             Location(server),
             counts.get(server, 0),
-            weight=config.server(server).weight,
+            weight=weight_of(frontend, server),
             reachable=frontend.upstreams.is_tried(server),
         )
         for server in sorted(servers(frontend))
-        if config.server(server).weight > 0
+        if weight_of(frontend, server) > 0
     ]
 
 

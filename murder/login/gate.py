@@ -28,6 +28,7 @@ from murder.session.sasl import (
 PROXY_ROLES: Final = frozenset(
     {"frontend", "backend"}
 )  # backends speak for users in COPY and moves
+OPERATOR_ROLE: Final = "operator"  # `murder ca issue NAME --role operator`: an administrator
 SCRAM: Final = "SCRAM-SHA-256"
 
 T = TypeVar("T")
@@ -143,9 +144,11 @@ class Gate:
                 Code.AUTHENTICATION_FAILED,
                 "EXTERNAL needs a TLS certificate of this murder",
             )
+        if OPERATOR_ROLE in certificate.roles and credentials.authzid in ("", certificate.name):
+            return self._admit_operator(certificate.name)
         if not credentials.authzid:
             return Login(certificate.name, Identity(certificate.name), proxy=certificate.name)
-        if not self.is_proxy(connection):
+        if not self.is_proxy(connection) and not self._takes_operator(certificate.roles):
             raise Refusal(Code.AUTHORIZATION_FAILED, f"{certificate.name} may not act for users")
         known = await self._in_time(self.auth.lookup(credentials.authzid))
         user = credentials.authzid
@@ -154,6 +157,17 @@ class Gate:
     async def login_of(self, user: str) -> Login:
         """Somebody as access lists know him, though he is not here: who gave a URL away (RFC 4467)."""
         return Login(user, await self._lookup(user))
+
+    def _takes_operator(self, roles: Collection[str]) -> bool:
+        """Operators work at the backends: a frontend has no administrator's rights to give."""
+        return OPERATOR_ROLE in roles and not self.keep_admin_password
+
+    def _admit_operator(self, name: str) -> Login:
+        if self.keep_admin_password:
+            raise Refusal(
+                Code.AUTHORIZATION_FAILED, "An operator's certificate is taken by the backends only"
+            )
+        return Login(name, Identity(name), is_admin=True)
 
     async def _lookup(self, user: str) -> Identity:
         return await self._in_time(self.auth.lookup(user)) or Identity(user)

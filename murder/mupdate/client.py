@@ -86,6 +86,12 @@ class MasterClient:
         self._check(answer)
         return [entry for entry in entries if entry.server == server]
 
+    async def list_all(self) -> list[MailboxEntry]:
+        """All rows of the master, reserved ones too, in its order. Raises UpstreamFailure."""
+        entries, answer = await self._command(Verb.LIST)
+        self._check(answer)
+        return list(entries)
+
     async def ping(self) -> None:
         """A round trip. Raises UpstreamFailure."""
         self._check((await self._command(Verb.NOOP))[1])

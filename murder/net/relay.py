@@ -424,7 +424,7 @@ async def _enter(
         secret = plain_response("", user, password)
         command = b"AUTHENTICATE PLAIN " + base64.b64encode(secret)
     elif address.auth == "external":
-        command = b"AUTHENTICATE EXTERNAL " + base64.b64encode(user.encode())
+        command = b"AUTHENTICATE EXTERNAL " + (base64.b64encode(user.encode()) or b"=")
     else:
         secret = plain_response(user, address.proxy_user, address.proxy_password.encode())
         command = b"AUTHENTICATE PLAIN " + base64.b64encode(secret)

@@ -43,6 +43,7 @@ def test_the_json_line_keeps_its_contract(tmp_path: Path) -> None:
         "mupdate",
         "frontends",
         "backends",
+        "operator",
     ]
     assert shown["ready"] is True
     assert shown["users"] == 20

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from murder.backend.annotations import SERVER, SHARED
 from murder.backend.imap.capability import CAPABILITIES
 from murder.backend.imap.context import Contexts
 from murder.backend.imap.flags import FlagForms, permanent_flags
@@ -44,6 +45,10 @@ def encoded_name(octets: bytes) -> bytes:
         raise BadSyntax("a mailbox name is UTF-8") from None
 
 
+# Set by `murder ctl backend weight`: this server's share of new mailboxes, which frontends hear in CAPABILITY.
+WEIGHT: Final = "/shared/vendor/murder/weight"
+
+
 class BackendImap(ImapDialogue):
     """See the module. `view` is the selected mailbox, None without one."""
 
@@ -66,6 +71,9 @@ class BackendImap(ImapDialogue):
         words += b" APPENDLIMIT=%d" % self.service.limits.max_message_bytes
         if self.backend.master_url:
             words += b" MUPDATE=" + self.backend.master_url.encode()
+        weight = self.backend.annotations.of(SERVER, SHARED).get(WEIGHT)
+        if weight:
+            words += b" X-WEIGHT=" + weight
         return words
 
     async def entered(self) -> None:

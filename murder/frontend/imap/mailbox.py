@@ -43,7 +43,10 @@ async def _create(dialogue: FrontendImap, command: Command, request: CreateReque
     server, partition = _place_given(dialogue, request.partition)
     if not server:
         known = dialogue.frontend.locator.known(name)
-        server = known.server if known else await home_for(dialogue.frontend, name, dialogue.user)
+        if known:
+            server = known.server
+        else:
+            server = await home_for(dialogue.frontend, name, dialogue.user, dialogue.upstream)
     await change_at(dialogue, server, _format_create(request, partition), command)
 
 

@@ -1,0 +1,76 @@
+"""What an operator asks of a backend as a whole: does it answer, what does it run, how many new mailboxes may it get."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from murder.errors import Refusal, UpstreamFailure, UpstreamKind
+from murder.operate.reach import Reach, data_of
+from murder.wire.token import Scanner
+
+WEIGHT_WORD: Final = b"X-WEIGHT="
+WEIGHT_ENTRY: Final = b"/shared/vendor/murder/weight"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How it is. `problem` is empty where it answers."""
+
+    weight: float
+    answer_s: float = 0.0
+    software: str = ""
+    problem: str = ""
+    kind: UpstreamKind = UpstreamKind.PROTOCOL
+
+
+async def look(reach: Reach, server: str) -> Answer:
+    """Log in and ask. Raises nothing of the backend's."""
+    weight = reach.config.server(server).weight
+    try:
+        upstream = await reach.backend(server)
+        began = time.monotonic()
+        reply = await reach.ask(server, b"ID NIL")
+        took = time.monotonic() - began
+        for word in upstream.capabilities:
+            if word.startswith(WEIGHT_WORD):
+                weight = float(word[len(WEIGHT_WORD) :])
+        return Answer(weight, took, _software(data_of(reply, b"ID")))
+    except UpstreamFailure as failure:
+        return Answer(weight, problem=failure.text, kind=failure.kind)
+    except (Refusal, ValueError) as problem:
+        return Answer(weight, problem=str(problem))
+
+
+def _software(told: list[bytes]) -> str:
+    if not told or not told[0].startswith(b"("):
+        return ""
+    scanner = Scanner(told[0], 0)
+    scanner.open()
+    words: list[str] = []
+    while not scanner.accept(b")"):
+        words.append((scanner.nstring() or b"").decode("utf-8", "replace"))
+        if scanner.peek() == b" ":
+            scanner.space()
+    facts = dict(zip(words[::2], words[1::2], strict=False))
+    return f"{facts.get('name', '')} {facts.get('version', '')}".strip()
+
+
+async def weights(reach: Reach, servers: Iterable[str]) -> dict[str, float]:
+    """Each backend's share of new mailboxes, as it says itself or as configured; 0 where it does not answer."""
+    found = {}
+    for server in servers:
+        answer = await look(reach, server)
+        found[server] = 0.0 if answer.problem else answer.weight
+    return found
+
+
+async def set_weight(reach: Reach, server: str, weight: float | None) -> None:
+    """Kept by the backend itself, which tells every frontend; None: as configured. Raises Refusal, UpstreamFailure."""
+    value = b"NIL" if weight is None else b'"%g"' % weight
+    await reach.ask(server, b'SETMETADATA "" (%s %s)' % (WEIGHT_ENTRY, value))
+    upstream = await reach.backend(server)
+    kept = {word for word in upstream.capabilities if not word.startswith(WEIGHT_WORD)}
+    if weight is not None:
+        kept.add(WEIGHT_WORD + b"%g" % weight)
+    upstream.capabilities = frozenset(kept)

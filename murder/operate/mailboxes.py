@@ -1,0 +1,206 @@
+"""What an operator does with single mailboxes: at the backend where each is, with IMAP's own commands."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from murder.api.placement import BackendLoad, NewMailbox
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
+from murder.model.acl import Acl, parse_acl
+from murder.model.entry import Location, MailboxEntry
+from murder.model.name import (
+    MailboxName,
+    ancestors_of,
+    inbox_of,
+    is_below,
+    is_inbox,
+    owner_of,
+)
+from murder.operate.moves import Choose
+from murder.operate.reach import Reach, data_of
+from murder.wire.token import Scanner, string
+
+STATUS_ITEMS: Final = b"(MESSAGES UNSEEN SIZE UIDNEXT UIDVALIDITY HIGHESTMODSEQ)"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """All that `mailbox show` tells. `counts` is empty where nobody may look."""
+
+    entry: MailboxEntry
+    acl: Acl
+    counts: Mapping[str, int] = field(default_factory=dict)
+    quota: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    subscriptions: Sequence[str] = ()
+
+
+async def show(reach: Reach, name: MailboxName) -> Shown:
+    """From the master and its backend. Raises Refusal, UpstreamFailure."""
+    entry = await reach.find(name)
+    server, external = entry.server, string(reach.external(name))
+    quota: dict[str, list[str]] = {}
+    reply = await reach.ask(server, b"GETQUOTAROOT " + external)
+    for octets in data_of(reply, b"QUOTA"):
+        scanner = Scanner(octets, 0)
+        root = scanner.astring().decode("utf-8", "replace")
+        quota[root] = scanner.rest().decode("ascii", "replace").strip(" ()").split()
+    annotations: dict[str, str] = {}
+    try:
+        reply = await reach.ask(server, b"GETMETADATA (DEPTH infinity) %s (/shared)" % external)
+        annotations = _annotations(data_of(reply, b"METADATA"))
+    except Refusal:
+        pass  # a backend without METADATA
+    return Shown(entry, parse_acl(entry.raw_acl), await _counts(reach, entry), quota, annotations)
+
+
+async def _counts(reach: Reach, entry: MailboxEntry) -> dict[str, int]:
+    """As the owner sees it, where the backend lets the operator act for him."""
+    owner = owner_of(entry.name)
+    if owner is None or reach.credential.password is not None:
+        return {}
+    name = string(reach.namespace.external(entry.name, owner))
+    try:
+        reply = await reach.ask(entry.server, b"STATUS %s %s" % (name, STATUS_ITEMS), user=owner)
+        words = data_of(reply, b"STATUS")[0].rpartition(b"(")[2].strip(b")").split()
+        return {
+            words[at].decode().lower(): int(words[at + 1]) for at in range(0, len(words) - 1, 2)
+        }
+    except (Refusal, UpstreamFailure, IndexError, ValueError):
+        return {}
+
+
+def _annotations(found: Sequence[bytes]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for octets in found:
+        scanner = Scanner(octets, 0)
+        try:
+            scanner.astring()
+            scanner.space()
+            scanner.open()
+            while not scanner.accept(b")"):
+                name = scanner.astring().decode("utf-8", "replace")
+                scanner.space()
+                values[name] = (scanner.nstring() or b"").decode("utf-8", "replace")
+                if scanner.peek() == b" ":
+                    scanner.space()
+        except BadSyntax:
+            continue
+    return values
+
+
+# --- placing a new one
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """Where a new mailbox would go, and why."""
+
+    server: str
+    reason: str
+    loads: Sequence[BackendLoad] = ()
+
+
+def explain_placement(
+    name: MailboxName,
+    rows: Sequence[MailboxEntry],
+    weights: Mapping[str, float],
+    choose: Choose,
+) -> Explained:
+    """As a frontend would decide for an administrator. Raises Refusal where nobody takes it."""
+    by_name = {row.name: row for row in rows if row.is_active}
+    parent = next((by_name[above] for above in ancestors_of(name) if above in by_name), None)
+    loads = [
+        BackendLoad(
+            Location(server), sum(row.server == server for row in rows), weight=weights[server]
+        )
+        for server in sorted(weights)
+        if weights[server] > 0
+    ]
+    chosen = choose(NewMailbox(name, owner_of(name), "", parent), loads)
+    if chosen is None:
+        raise Refusal(
+            Code.CANNOT, "The placement policy names no backend; choose one with --server"
+        )
+    reason = "the placement policy"
+    if parent is not None and parent.server == chosen.server:
+        reason = "its parent is there"
+    return Explained(chosen.server, reason, loads)
+
+
+# --- changing
+
+
+async def create(reach: Reach, name: MailboxName, location: Location) -> None:
+    """Raises Refusal, UpstreamFailure."""
+    command = b"CREATE " + string(reach.external(name))
+    if location.partition:
+        command += b" " + string(location.partition.encode())
+    await reach.ask(location.server, command)
+
+
+def doomed(rows: Sequence[MailboxEntry], name: MailboxName) -> list[MailboxEntry]:
+    """What a deletion takes along, children first. Raises Refusal(NONEXISTENT)."""
+    found = [row for row in rows if is_below(row.name, name)]
+    if not any(row.name == name for row in found):
+        raise Refusal(Code.NONEXISTENT, "The master knows no such mailbox")
+    return sorted(found, key=lambda row: len(row.name), reverse=True)
+
+
+async def delete(reach: Reach, rows: Sequence[MailboxEntry]) -> None:
+    """Each at its own backend; what goes with its INBOX needs no word. Raises Refusal, UpstreamFailure."""
+    inboxes = {(row.name, row.server) for row in rows if is_inbox(row.name)}
+    for row in rows:
+        goes_along = any(
+            row.name != inbox and row.server == server and is_below(row.name, inbox)
+            for inbox, server in inboxes
+        )
+        if not goes_along:
+            await reach.ask(row.server, b"DELETE " + string(reach.external(row.name)))
+
+
+async def rename(reach: Reach, old: MailboxName, new: MailboxName) -> None:
+    """With all below, at its backend. Raises Refusal, UpstreamFailure."""
+    entry = await reach.find(old)
+    command = b"RENAME %s %s" % (string(reach.external(old)), string(reach.external(new)))
+    await reach.ask(entry.server, command)
+
+
+async def set_acl(reach: Reach, name: MailboxName, identifier: str, rights: str) -> None:
+    """`rights` may begin with + or -; empty removes the identifier. Raises Refusal, UpstreamFailure."""
+    entry, external = await reach.find(name), string(reach.external(name))
+    who = string(identifier.encode("utf-8"))
+    if rights:
+        command = b"SETACL %s %s %s" % (external, who, string(rights.encode()))
+    else:
+        command = b"DELETEACL %s %s" % (external, who)
+    await reach.ask(entry.server, command)
+
+
+async def set_quota(reach: Reach, name: MailboxName, limits: Mapping[str, int]) -> None:
+    """All limits of the root, by resource (RFC 9208); none: no root any more. Raises Refusal, UpstreamFailure."""
+    entry = await reach.find(name)
+    words = b" ".join(b"%s %d" % (resource.encode(), limit) for resource, limit in limits.items())
+    await reach.ask(entry.server, b"SETQUOTA %s (%s)" % (string(reach.external(name)), words))
+
+
+async def set_annotation(reach: Reach, name: MailboxName, key: str, value: str | None) -> None:
+    """RFC 5464; None removes it. Raises Refusal, UpstreamFailure."""
+    entry = await reach.find(name)
+    shown = b"NIL" if value is None else string(value.encode())
+    command = b"SETMETADATA %s (%s %s)"
+    await reach.ask(
+        entry.server, command % (string(reach.external(name)), string(key.encode()), shown)
+    )
+
+
+async def subscribe(reach: Reach, user: str, name: MailboxName, subscribed: bool) -> None:
+    """For a user, at his INBOX's backend: needs an operator's certificate. Raises Refusal, UpstreamFailure."""
+    if reach.credential.password is not None:
+        raise Refusal(
+            Code.NO_PERMISSION,
+            "An administrator's password cannot act for a user: use a certificate",
+        )
+    entry = await reach.find(inbox_of(user))
+    verb = b"SUBSCRIBE " if subscribed else b"UNSUBSCRIBE "
+    await reach.ask(entry.server, verb + string(reach.namespace.external(name, user)), user=user)

@@ -1,0 +1,206 @@
+"""The master and the backends of a murder, as an operator reaches them: by his certificate, or by a password.
+
+Addresses are those of `[servers]` and `[mupdate] master`, as on every node.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from murder.config import Config
+from murder.errors import Code, Refusal, UpstreamFailure
+from murder.model.entry import MailboxEntry
+from murder.model.name import MailboxName, Namespace, display
+from murder.mupdate.client import MasterClient
+from murder.mupdate.link import Target, master_target
+from murder.net.relay import Client, ImapUpstream, Reply, open_imap
+from murder.net.upstream import Upstreams
+from murder.wire import mutf7
+
+TIMEOUT_S: Final = 60.0
+MAX_MESSAGE: Final = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """Who the operator is at a backend: a certificate (then `user` is only its name), or an administrator's password."""
+
+    user: str = ""
+    password: str | None = field(default=None, repr=False)
+
+
+class _Nobody(Client):
+    """No client stands behind these connections."""
+
+
+class Reach:
+    """One a command. Connections are opened on first use and kept until `close`."""
+
+    def __init__(self, config: Config, ask_password: Callable[[str], str]) -> None:
+        operator = config.operator
+        if operator.certificate is not None:
+            tls = replace(config.tls, certificate=operator.certificate, key=operator.key)
+            config = replace(config, tls=tls)
+            self.credential = Credential()
+        elif operator.user:
+            password = operator.password or ask_password(operator.user)
+            self.credential = Credential(operator.user, password)
+        else:
+            self.credential = Credential()  # a murder.toml of the operator's own: [tls] is he
+        self.config = config
+        self.namespace: Namespace = config.namespace.namespace()
+        self._upstreams = Upstreams(config)
+        self._open: dict[tuple[str, str], ImapUpstream] = {}
+        self._master: MasterClient | None = None
+
+    async def close(self) -> None:
+        for upstream in self._open.values():
+            upstream.close()
+        if self._master is not None:
+            await self._master.close()
+
+    # --- the master
+
+    @property
+    def target(self) -> Target:
+        """Raises Refusal where the configuration names no master."""
+        target = master_target(self.config)
+        if target is None:
+            raise Refusal(
+                Code.CANNOT,
+                f"{self.config.file}: [mupdate] master is missing: whose list is meant?",
+            )
+        password = self.credential.password
+        if password is not None and not target.user:
+            target = replace(target, user=self.credential.user, password=password)
+        return target
+
+    @property
+    def master(self) -> MasterClient:
+        """Raises Refusal."""
+        if self._master is None:
+            self._master = MasterClient(self.target)
+        return self._master
+
+    async def find(self, name: MailboxName) -> MailboxEntry:
+        """The row of a mailbox. Raises Refusal(NONEXISTENT), UpstreamFailure."""
+        entry = await self.master.find(name)
+        if entry is None:
+            raise Refusal(
+                Code.NONEXISTENT,
+                f"The master knows no mailbox {self.shown(name)} ({display(name)})",
+            )
+        return entry
+
+    async def rows(self) -> list[MailboxEntry]:
+        """The master's whole list. Raises UpstreamFailure."""
+        return await self.master.list_all()
+
+    # --- names
+
+    def name(self, external: str) -> MailboxName:
+        """A name as administrators write it: `user/anna/Sub`. Raises Refusal."""
+        octets = external.encode("utf-8", "surrogateescape")
+        if not octets.isascii():
+            octets = mutf7.encode(external)
+        return self.namespace.internal(octets, "")
+
+    def shown(self, name: MailboxName) -> str:
+        """The reverse, for people."""
+        return mutf7.decode_leniently(self.namespace.external(name, ""))
+
+    def external(self, name: MailboxName) -> bytes:
+        return self.namespace.external(name, "")
+
+    # --- backends
+
+    async def backend(self, server: str, user: str = "") -> ImapUpstream:
+        """A connection as administrator, or as a user for whom the operator acts. Raises UpstreamFailure."""
+        key = (server, user)
+        found = self._open.get(key)
+        if found is not None and not found.is_lost:
+            return found
+        password = self.credential.password
+        opened = await open_imap(
+            self._upstreams,
+            server,
+            _Nobody(),
+            user=user or (self.credential.user if password is not None else ""),
+            password=password.encode() if password is not None and not user else None,
+            identity=[("name", "murder ctl")],
+            timeout_s=TIMEOUT_S,
+            max_message=MAX_MESSAGE,
+        )
+        self._open[key] = opened
+        return opened
+
+    async def ask(
+        self,
+        server: str,
+        command: bytes,
+        *,
+        user: str = "",
+        untagged: Callable[[bytes], None] | None = None,
+    ) -> Reply:
+        """One IMAP command at a backend. Raises Refusal where it says NO or BAD, UpstreamFailure."""
+        upstream = await self.backend(server, user)
+        upstream.has_no_hurry = untagged is not None  # a move takes its time, and tells
+        reply = await upstream.ask(command, untagged=untagged)
+        check(server, reply)
+        return reply
+
+
+def check(server: str, reply: Reply) -> None:
+    """Raises Refusal with the server's own words."""
+    if reply.is_ok:
+        return
+    word = reply.code.split(b" ", 1)[0].decode("ascii", "replace").upper()
+    try:
+        code = Code(word)
+    except ValueError:
+        code = Code.NONE
+    raise Refusal(code, f"{server}: {reply.text}")
+
+
+_DATA: Final = re.compile(rb"^\* ([A-Za-z-]+) ", re.ASCII)
+
+
+def data_of(reply: Reply, word: bytes) -> list[bytes]:
+    """What follows `* WORD ` in each such untagged response."""
+    found = []
+    for line in reply.untagged:
+        match = _DATA.match(line)
+        if match is not None and match.group(1).upper() == word:
+            found.append(line[match.end() :].rstrip(b"\r\n"))
+    return found
+
+
+@asynccontextmanager
+async def reaching(config: Config, ask_password: Callable[[str], str]) -> AsyncIterator[Reach]:
+    """A Reach, closed in the end."""
+    reach = Reach(config, ask_password)
+    try:
+        yield reach
+    finally:
+        await reach.close()
+
+
+async def gather_by_server(
+    servers: Mapping[str, Callable[[], Awaitable[None]]],
+) -> dict[str, UpstreamFailure]:
+    """Do something at several servers; who could not be reached, and why."""
+    failures: dict[str, UpstreamFailure] = {}
+
+    async def one(server: str, act: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await act()
+        except UpstreamFailure as failure:
+            failures[server] = failure
+
+    async with asyncio.TaskGroup() as group:
+        for server, act in servers.items():
+            group.create_task(one(server, act))
+    return failures

@@ -1,0 +1,134 @@
+"""`murder ctl mailbox|move|backend|rebalance|placement` on a running murder, as an operator runs them."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.demo import ROOT, Demo, murder_command, running_demo
+
+BACKENDS = ("be1.murder.test", "be2.murder.test", "be3.murder.test")
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Demo]:
+    with running_demo("--users", "9", "--backends", "3", "--no-tls-required") as running:
+        yield running
+
+
+class Ctl:
+    """Runs it; words in, exit code and output out."""
+
+    def __init__(self, demo: Demo) -> None:
+        self._config = str(demo.info["operator"])
+
+    def __call__(self, *words: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [*murder_command(), "ctl", *words, "--config", self._config],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            timeout=60,
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode == code, said
+        assert "Traceback" not in said
+        return said
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self(*words, "--json").splitlines()[0])
+
+
+@pytest.fixture(scope="module")
+def ctl(demo: Demo) -> Ctl:
+    return Ctl(demo)
+
+
+def place(ctl: Ctl, name: str) -> str:
+    return ctl("mailbox", "find", name).partition("!")[0]
+
+
+def test_mailboxes_are_made_shown_and_removed(ctl: Ctl) -> None:
+    assert "shared/news is at be" in ctl(
+        "mailbox", "create", "shared/news", "--quota", "STORAGE=1000"
+    )
+    ctl("mailbox", "create", "shared/news/old")
+    ctl("mailbox", "acl", "shared/news", "anyone", "lrsp")
+    ctl("mailbox", "metadata", "shared/news", "/shared/comment", "for all")
+    shown = ctl.json("mailbox", "show", "shared/news")
+    assert shown["acl"] == {"anyone": "lprs"}
+    assert shown["quota"] == {"shared/news": ["STORAGE", "0", "1000"]}
+    assert shown["annotations"]["/shared/comment"] == "for all"
+    ctl("mailbox", "rename", "shared/news", "shared/herald")
+    assert "shared/news/old" not in ctl("mailbox", "list", "shared/*")
+    plan = ctl("mailbox", "delete", "shared/herald", code=2)
+    assert "shared/herald/old" in plan and "--yes" in plan
+    assert "2 removed" in ctl("mailbox", "delete", "shared/herald", "--yes")
+    assert "knows no mailbox shared/herald" in ctl("mailbox", "find", "shared/herald", code=1)
+
+
+def test_a_user_is_made_where_the_policy_says(ctl: Ctl, demo: Demo) -> None:
+    said = ctl.json("placement", "explain", "user/zoe")
+    ctl("mailbox", "create", "user/zoe", "--quota", "MESSAGE=10")
+    assert place(ctl, "user/zoe") == said["server"]
+    ctl("mailbox", "subscribe", "user1", "user/user1")
+    assert "1 removed" in ctl("mailbox", "delete", "user/zoe", "--yes")
+
+
+def test_a_move_shows_its_plan_moves_and_is_undone(ctl: Ctl, demo: Demo) -> None:
+    with demo.imap(demo.frontend, "user1") as client:
+        client.create("INBOX/Sub")
+        client.append("INBOX/Sub", "", "", b"Subject: x\r\n\r\ny\r\n")
+    source = place(ctl, "user/user1")
+    target = next(one for one in BACKENDS if one != source)
+    assert "--yes" in ctl("mailbox", "move", "user1", "--to", target)
+    assert place(ctl, "user/user1") == source
+    moved = ctl.json("mailbox", "move", "user1", "--to", target, "--yes")
+    assert (moved["moved"], moved["failed"]) == (1, {})
+    assert place(ctl, "user/user1/Sub") == target
+    (record,) = ctl.json("move", "status")
+    assert (record["state"], record["messages"], record["server"]) == ("done", 1, target)
+    ctl("move", "undo", record["id"])
+    assert place(ctl, "user/user1") == source
+    with demo.imap(demo.frontend, "user1") as client:
+        assert client.status("INBOX/Sub", "(MESSAGES)")[1] == [b"INBOX/Sub (MESSAGES 1)"]
+    assert "already" in ctl("mailbox", "move", "user1", "--to", source, "--yes")
+    assert "No backend is called nowhere" in ctl(
+        "mailbox", "move", "user1", "--to", "nowhere", code=1
+    )
+    assert "No mailbox is called nobody" in ctl("mailbox", "move", "nobody", "--to", target, code=1)
+
+
+def test_a_backend_is_drained_kept_empty_and_filled_again(ctl: Ctl, demo: Demo) -> None:
+    assert "--yes" in ctl("backend", "drain", "be1", code=2)
+    ctl("backend", "drain", "be1", "--yes")
+    counts = {one["name"]: one for one in ctl.json("backend", "list")}
+    assert (counts[BACKENDS[0]]["mailboxes"], counts[BACKENDS[0]]["weight"]) == (0, 0)
+    with demo.imap(demo.frontend, "admin") as admin:
+        for number in range(4):
+            assert admin.create(f"user/new{number}")[0] == "OK"
+            assert place(ctl, f"user/new{number}") != BACKENDS[0]
+    ctl("backend", "weight", "be1", "--configured")
+    plan = ctl("rebalance")
+    assert BACKENDS[0] in plan and "--apply" in plan
+    ctl("rebalance", "--apply")
+    users = [one["users"] for one in ctl.json("backend", "list")]
+    assert max(users) - min(users) <= 2
+
+
+def test_a_backend_that_is_down_is_named_with_exit_code_3(ctl: Ctl, demo: Demo) -> None:
+    demo.node("kill", "be3")
+    try:
+        said = ctl("backend", "list", code=3)
+        assert "be3.murder.test" in said
+        ctl("backend", "test-login", "be3", code=3)
+    finally:
+        demo.node("start", "be3")
+
+
+def test_without_a_certificate_a_password_is_wanted(ctl: Ctl) -> None:
+    assert "[operator] password_file" in ctl("mailbox", "list", "--as", "admin", code=1)
