@@ -63,6 +63,7 @@ EVENTS: Final = frozenset(
         "replica.crashed",
         "replica.disconnected",
         "replica.synchronised",
+        "referral.unknown",
         "resync.done",
         "resync.refused",
         "role.failed",
