@@ -87,6 +87,31 @@ class UpstreamKind(Enum):
         """Whether a second attempt at once may help (only ever for idempotent work)."""
         return self in {UpstreamKind.LOST, UpstreamKind.AUTH_TEMPORARY}
 
+    @property
+    def is_sickness(self) -> bool:
+        """Whether it speaks against the server itself, and counts for its circuit breaker. That it does not let one
+        user in does not, nor what we know without having asked it."""
+        return self not in {UpstreamKind.AUTH, UpstreamKind.DOWN, UpstreamKind.UNSYNCHRONISED}
+
+    @property
+    def reply(self) -> str:
+        """What a client is told; every protocol puts its code for "try again later" in front."""
+        return _REPLIES[self]
+
+
+_REPLIES = {
+    UpstreamKind.RESOLVE: "its address is not known",
+    UpstreamKind.CONNECT: "it cannot be reached",
+    UpstreamKind.TLS: "it cannot be spoken to securely",
+    UpstreamKind.AUTH: "it does not let this proxy in",
+    UpstreamKind.AUTH_TEMPORARY: "it lets nobody in just now",
+    UpstreamKind.TIMEOUT: "it does not answer",
+    UpstreamKind.PROTOCOL: "it does not speak as it should",
+    UpstreamKind.LOST: "the connection to it was lost",
+    UpstreamKind.DOWN: "it is down",
+    UpstreamKind.UNSYNCHRONISED: "the mailbox list is not complete yet",
+}
+
 
 class UpstreamFailure(Exception):
     """A server that we depend on failed us. `server` is its name in the mailbox list."""

@@ -6,7 +6,7 @@ is told of the others.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -82,7 +82,7 @@ class BackendLmtp(LmtpDialogue):
         manner = b"LMTP" + b"S" * self.connection.is_tls + b"A" * (self.login is not None)
         date = format_datetime(datetime.now(UTC)).encode()
         fields += [
-            b"Received: from %b ([%b])" % (told, self.connection.peer.encode()),
+            b"Received: from %b ([%b])" % (told, self.peer_address.encode()),
             b"\tby %b with %b" % (self.service.server_name.encode(), manner),
             b"\tid %b; %b" % (self.connection.cid.encode(), date),
         ]
@@ -112,13 +112,15 @@ class Arrival:
         except (Refusal, OSError) as error:
             self._error = error
 
-    async def finish(self) -> Sequence[bytes]:
+    async def finish(self) -> AsyncIterator[bytes]:
         if self._incoming is None or self._error is not None:
-            return [self._broken()] * len(self._addressees)
+            yield self._broken() * len(self._addressees)
+            return
         message = NewMessage(self._incoming)
-        return await asyncio.gather(
+        answers = await asyncio.gather(
             *(self._deliver(addressee.mailbox, message) for addressee in self._addressees)
         )
+        yield b"".join(answers)
 
     async def _deliver(self, name: MailboxName, message: NewMessage) -> bytes:
         """One recipient's copy, and his reply."""

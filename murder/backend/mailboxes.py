@@ -193,15 +193,6 @@ def with_old_rights(rights: Rights) -> Rights:
     return rights | old
 
 
-class Missing(Refusal):
-    """A mailbox is not here, or must look so. `new_name`: what a RENAME wants it called."""
-
-    def __init__(self, name: MailboxName, text: str) -> None:
-        super().__init__(Code.NONEXISTENT, text)
-        self.name = name
-        self.new_name: MailboxName | None = None
-
-
-def nonexistent(namespace: Namespace, name: MailboxName, user: str) -> Missing:
+def nonexistent(namespace: Namespace, name: MailboxName, user: str) -> Refusal:
     """The refusal for what is not there, or must look so."""
-    return Missing(name, f"No such mailbox: {display(namespace.external(name, user))}")
+    return Refusal(Code.NONEXISTENT, f"No such mailbox: {display(namespace.external(name, user))}")

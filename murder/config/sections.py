@@ -158,11 +158,6 @@ class ClientConfig:
     suppress_capabilities: tuple[str, ...] = option(
         (), "Capabilities not to be announced.", example='["COMPRESS=DEFLATE"]'
     )
-    literal_minus: bool = option(
-        False,
-        "Announce LITERAL- in place of LITERAL+ (RFC 7888): literals above 4096 octets are sent only after "
-        "the server's go-ahead, so that what is refused is never on its way.",
-    )
     login_timeout_s: float = option(60.0, "How long a client may take to log in.", least=0.01)
     idle_timeout_s: float = option(
         1860.0, "Silence after which a client is logged out (RFC 3501 §5.4: 30 min).", least=0.01
@@ -200,6 +195,11 @@ class FrontendConfig(ClientConfig):
     connect_timeout_s: float = option(5.0, "Waiting for a connection to a backend.", least=0.01)
     upstream_timeout_s: float = option(
         60.0, "Waiting for a backend in the middle of an answer.", least=0.01
+    )
+    upstream_login_timeout_s: float = option(
+        10.0,
+        "Waiting for a backend to greet us and let us in, and (LMTP) to answer for a recipient.",
+        least=0.01,
     )
     upstream_idle_s: float = option(
         60.0, "How long an unused connection to a backend is kept for the next session.", least=0

@@ -27,7 +27,8 @@ class LineUpstream:
         self.pipe: Callable[[bytes], None] | None = None
         self.gone: Callable[[], None] | None = None
         self.drained: Callable[[], None] | None = None
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s  # of each wait
+        self.was_used = False  # it has answered for a command of a client
         self._held = bytearray()
         self._waiter: asyncio.Future[None] | None = None
 
@@ -67,7 +68,7 @@ class LineUpstream:
     async def line(self) -> bytes:
         """The next reply line, without its end."""
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 while b"\n" not in self._held:
                     if self.is_lost:
                         raise self.failure(UpstreamKind.LOST, "it closed the connection")
@@ -75,7 +76,7 @@ class LineUpstream:
                     await self._waiter
         except TimeoutError:
             self.connection.abort()
-            text = f"no answer in {self._timeout_s:g} s"
+            text = f"no answer in {self.timeout_s:g} s"
             raise self.failure(UpstreamKind.TIMEOUT, text) from None
         finally:
             self._waiter = None
@@ -97,7 +98,7 @@ class LineUpstream:
 
     async def drain(self) -> None:
         try:
-            await self.connection.drain(self._timeout_s)
+            await self.connection.drain(self.timeout_s)
         except ConnectionError as error:
             raise self.failure(UpstreamKind.TIMEOUT, str(error)) from error
 

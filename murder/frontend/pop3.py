@@ -45,14 +45,14 @@ class FrontendPop3(Pop3Dialogue):
             self.frontend.upstreams, entry.server, "pop3", self.frontend.config.upstream_timeout_s
         )
         try:
-            answer = await self._enter_upstream(upstream, login)
+            async with self.frontend.upstreams.entering(entry.server):
+                answer = await self._enter_upstream(upstream, login)
         except BaseException:
             upstream.connection.abort()
             raise
         if not answer.startswith(b"+OK"):
             upstream.close()
             return answer + b"\r\n"
-        self.frontend.upstreams.worked(entry.server)
         self._upstream = upstream
         self.loop.call_soon(self._become_pipe)
         return ok("Logged in")

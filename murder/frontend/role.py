@@ -64,7 +64,11 @@ class FrontendRole:
         else:
             self._mailboxes = await self._open_list()
         ping: Ping = self._replica.ping if self._replica else PingClient(socket_path(path)).ping
-        self.frontend = self._make_frontend(self._mailboxes, ping)
+        self.serve_from(self._mailboxes, ping)
+
+    def serve_from(self, mailboxes: MailboxList, ping: Ping) -> None:
+        """Make the services, over this list and this way to the master's present."""
+        self.frontend = self._make_frontend(mailboxes, ping)
         self._services = self._make_services(self.frontend)
 
     async def _open_list(self) -> MailboxList:

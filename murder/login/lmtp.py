@@ -4,8 +4,10 @@ A role gives `receive` for each recipient, and a `Delivery` that takes the messa
 STARTTLS, AUTH, PIPELINING, SIZE, 8BITMIME, SMTPUTF8, CHUNKING and ENHANCEDSTATUSCODES.
 """
 
+import contextlib
+import ipaddress
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any, Final, Protocol
 
 from murder.config.value import contains
@@ -22,9 +24,12 @@ from murder.wire.lmtp import (
     clean,
     parse_bdat,
     parse_envelope,
+    parse_xclient,
     reply,
 )
 
+MAX_HOPS: Final = 5  # proxies one behind the other
+XCLIENT: Final = ("ADDR", "PORT", "HELO", "SESSION", "TTL")  # what we take of it
 SKIPPED_FACTOR: Final = 4  # of a message that is too large, so much more is read before we hang up
 TOO_BIG: Final = (552, "5.3.4", "The message is larger than this server takes")
 STATUS: Final = {  # what a refusal of the store or the list is in LMTP
@@ -38,6 +43,18 @@ STATUS: Final = {  # what a refusal of the store or the list is in LMTP
     Code.AUTHORIZATION_FAILED: (535, "5.7.8"),
     Code.PRIVACY_REQUIRED: (538, "5.7.11"),
 }
+ENHANCED: Final = {  # RFC 3463 §3.5, of a server that failed us
+    UpstreamKind.RESOLVE: "4.4.4",
+    UpstreamKind.CONNECT: "4.4.1",
+    UpstreamKind.TLS: "4.7.0",
+    UpstreamKind.AUTH: "4.7.0",
+    UpstreamKind.AUTH_TEMPORARY: "4.3.2",
+    UpstreamKind.TIMEOUT: "4.4.2",
+    UpstreamKind.PROTOCOL: "4.5.0",
+    UpstreamKind.LOST: "4.4.2",
+    UpstreamKind.DOWN: "4.4.1",
+    UpstreamKind.UNSYNCHRONISED: "4.4.3",
+}
 
 
 class Delivery(Protocol):
@@ -46,7 +63,7 @@ class Delivery(Protocol):
 
     async def write(self, octets: bytes) -> None: ...
 
-    async def finish(self) -> Sequence[bytes]: ...
+    def finish(self) -> AsyncIterator[bytes]: ...
 
     def abandon(self) -> None:
         """The message will not be complete: nobody may get it. Also called, without effect, behind `finish`."""
@@ -60,19 +77,27 @@ class LmtpDialogue(LineDialogue):
 
     def __init__(self, connection: Connection, service: LineService) -> None:
         super().__init__(connection, service)
-        self.peer_name = b""  # as given with LHLO
+        self.peer_name = b""  # as given with LHLO; a proxy's client's, where the proxy told it
+        self.told_name = b""
         self.envelope: Envelope | None = None
         self.recipients = 0
         self.delivery: Delivery | None = None  # between the chunks of BDAT
+        self.peer_address = connection.peer  # or what an MTA or proxy told with XCLIENT
+        self.peer_port = connection.peer_port
+        self.hops_left = MAX_HOPS
         self._octets = 0
+        self._owed: list[
+            Awaitable[bytes]
+        ] = []  # replies to RCPT, which others are on their way behind
         if self.may_deliver:
             self.activity_counts = True
             self.idle_timeout_s = service.limits.idle_timeout_s
 
     # --- what a role gives
 
-    async def receive(self, given: Envelope) -> bytes:
-        """A recipient: the reply. One that begins with 2 has accepted it. Raises Refusal, UpstreamFailure."""
+    async def receive(self, given: Envelope) -> bytes | Awaitable[bytes]:
+        """A recipient: the reply, or who will have it. One that begins with 2 has accepted it. Raises Refusal,
+        UpstreamFailure."""
         raise NotImplementedError
 
     async def begin_delivery(self) -> Delivery:
@@ -135,8 +160,8 @@ class LmtpDialogue(LineDialogue):
                     kind=error.kind.value,
                     problem=error.text,
                 )
-                enhanced = "4.3.0" if error.kind is UpstreamKind.UNSYNCHRONISED else "4.4.3"
-                return reply(451, enhanced, f"{error.server} cannot be asked now, try again later")
+                text = f"{error.server}: {error.kind.reply}, try again later"
+                return reply(451, ENHANCED[error.kind], text)
         self.log.error("command.crashed", exc_info=error)
         return reply(451, "4.3.0", "Internal error, try again later")
 
@@ -147,6 +172,8 @@ class LmtpDialogue(LineDialogue):
 
     def run(self, line: bytes) -> Running:
         verb, _, arguments = line.partition(b" ")
+        if self._owed and verb.upper() != b"RCPT":
+            return self._run_behind(line)
         match verb.upper():
             case b"LHLO":
                 return self._lhlo(arguments)
@@ -170,6 +197,8 @@ class LmtpDialogue(LineDialogue):
                 return self._starttls()
             case b"AUTH":
                 return self._auth(arguments)
+            case b"XCLIENT":
+                self._xclient(arguments)
             case b"VRFY" | b"EXPN":
                 self.send(reply(252, "2.5.0", "Send some mail, that will tell"))
             case b"HELO" | b"EHLO":
@@ -179,12 +208,19 @@ class LmtpDialogue(LineDialogue):
         self.understood()
         return None
 
+    async def _run_behind(self, line: bytes) -> None:
+        """A command behind recipients whose replies are not there yet."""
+        await self._settle()
+        running = self.run(line)
+        if running is not None:
+            await running
+
     def _lhlo(self, arguments: bytes) -> Running:
         name = arguments.strip()
         if not name:
             raise BadSyntax("LHLO takes a name")
         self._reset()
-        self.peer_name = name[:255]
+        self.peer_name = self.told_name or name[:255]
         words = ["PIPELINING", f"SIZE {self.service.limits.max_message_bytes}", "8BITMIME"]
         words += ["SMTPUTF8", "CHUNKING", "ENHANCEDSTATUSCODES"]
         if self.may_start_tls:
@@ -192,11 +228,41 @@ class LmtpDialogue(LineDialogue):
         mechanisms = self.service.gate.mechanisms(self.connection)
         if mechanisms and self.login is None:
             words.append("AUTH " + " ".join(mechanisms))
+        if self.may_deliver:
+            words.append("XCLIENT " + " ".join(XCLIENT))
         suppressed = {word.upper() for word in self.service.limits.suppress_capabilities}
         kept = [word for word in words if word.partition(" ")[0] not in suppressed]
         self.send(reply(250, "", self.service.server_name, *kept))
         self.understood()
         return None
+
+    def _xclient(self, arguments: bytes) -> None:
+        """Postfix's XCLIENT, from whom we take mail: whom he speaks for. It begins anew, with the greeting."""
+        if not self.may_deliver:
+            self.send(reply(550, "5.7.0", "Not from you"))
+            return
+        if self.envelope is not None:
+            self.send(reply(503, "5.5.1", "A transaction is open"))
+            return
+        told = parse_xclient(arguments)
+        with contextlib.suppress(ValueError):
+            address = told.get(b"ADDR", b"").decode("ascii", "replace")
+            self.peer_address = str(ipaddress.ip_address(address.removeprefix("IPV6:")))
+        for name, digits in ((b"PORT", 5), (b"TTL", 3)):
+            value = told.get(name, b"")
+            if value.isdigit() and len(value) <= digits:
+                if name == b"PORT":
+                    self.peer_port = int(value)
+                else:
+                    self.hops_left = min(int(value), MAX_HOPS)
+        self._log = self.log.bind(
+            peer=self.peer_address,
+            session=clean(told.get(b"SESSION", b"").decode("ascii", "replace")),
+        )
+        self._reset()
+        self.peer_name = b""
+        self.told_name = told.get(b"HELO", b"")[:255]
+        self.greet()
 
     def _starttls(self) -> Running:
         if not self.may_start_tls:
@@ -241,20 +307,40 @@ class LmtpDialogue(LineDialogue):
         return None
 
     async def _rcpt(self, arguments: bytes) -> None:
-        if self.envelope is None or self.delivery is not None:
-            self.send(reply(503, "5.5.1", "Say MAIL first"))
-            return
-        given = parse_envelope(arguments, b"TO:")
-        if self.recipients >= self.service.limits.max_recipients:
-            self.send(reply(452, "4.5.3", "Too many recipients"))
-            return
+        """The reply goes out with those of the recipients that are pipelined behind it, so that they can be asked at
+        once; in order, and before anything else."""
         try:
-            answer = await self.receive(given)
-        except UpstreamFailure as failure:
-            answer = self.reply_for(failure)
+            answer = await self._answer_for(arguments)
+        except BadSyntax:
+            await self._settle()
+            raise
+        except (Refusal, UpstreamFailure) as error:
+            answer = self.reply_for(error)
+        if isinstance(answer, bytes) and not self._owed:
+            self._say(answer)
+            return
+        self._owed.append(_known(answer) if isinstance(answer, bytes) else answer)
+        if not self.session.has_line:
+            await self._settle()
+
+    async def _answer_for(self, arguments: bytes) -> bytes | Awaitable[bytes]:
+        if self.envelope is None or self.delivery is not None:
+            return reply(503, "5.5.1", "Say MAIL first")
+        given = parse_envelope(arguments, b"TO:")
+        self.understood()
+        if self.recipients + len(self._owed) >= self.service.limits.max_recipients:
+            return reply(452, "4.5.3", "Too many recipients")
+        return await self.receive(given)
+
+    async def _settle(self) -> None:
+        """Send the replies to all recipients so far."""
+        owed, self._owed = self._owed, []
+        for answer in owed:
+            self._say(await answer)
+
+    def _say(self, answer: bytes) -> None:
         if answer.startswith(b"2"):
             self.recipients += 1
-        self.understood()
         self.send(answer)
 
     # --- the message
@@ -324,7 +410,11 @@ class LmtpDialogue(LineDialogue):
             delivery.abandon()
             self.send(reply(*TOO_BIG) * self.recipients)
             return
-        self.send(b"".join(await delivery.finish()))
+        if self.connection.is_reset():  # who has given the message up will send it again
+            delivery.abandon()
+            raise ConnectionResetError("the peer gave the message up")
+        async for answer in delivery.finish():
+            self.send(answer)
 
     def _reset(self) -> None:
         if self.delivery is not None:
@@ -334,6 +424,10 @@ class LmtpDialogue(LineDialogue):
         self.recipients = 0
         self._octets = 0
         self.forget()
+
+
+async def _known(answer: bytes) -> bytes:
+    return answer
 
 
 # --- who a recipient is

@@ -8,8 +8,10 @@ import asyncio
 import contextlib
 import itertools
 import os
+import select
 import socket
 import ssl
+import struct
 import zlib
 from collections.abc import Callable
 from typing import Final, Protocol, cast
@@ -254,6 +256,23 @@ class Connection(asyncio.BufferedProtocol):
                 self._handshake is not None
             ):  # uvloop never ends a handshake whose transport is aborted
                 self._handshake.cancel()
+
+    def reset(self) -> None:
+        """Abort so that the peer's kernel knows it at once (RST): what it has not read yet is void. See `is_reset`."""
+        sock = None if self._lost else self.transport.get_extra_info("socket")
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort()
+
+    def is_reset(self) -> bool:
+        """Whether the peer has aborted, asked of the kernel now: what the loop has read may be older than that."""
+        sock = None if self._lost else self.transport.get_extra_info("socket")
+        if sock is None:
+            return True
+        poll = select.poll()
+        poll.register(sock.fileno(), 0)  # errors are told unasked
+        return bool(poll.poll(0))
 
     async def start_tls(
         self,

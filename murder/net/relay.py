@@ -380,14 +380,12 @@ async def open_imap(
 
     await upstreams.open_connection(address, receiver)
     try:
-        await _enter(upstreams, upstream, user, password, identity)
-    except BaseException as error:
+        async with upstreams.entering(server):
+            await _enter(upstreams, upstream, user, password, identity)
+    except BaseException:
         upstream.is_lost = True
         upstream.connection.abort()
-        if isinstance(error, UpstreamFailure):
-            upstreams.failed(server)
         raise
-    upstreams.worked(server)
     return upstream
 
 

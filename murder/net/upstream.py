@@ -1,21 +1,27 @@
 """Reaching other servers of the murder by their names in the list: address, TLS, who we are there, circuit breaker.
 
-Protocol-neutral: IMAP, POP3 and LMTP each greet and log in themselves. A server that failed several times in a row is not
-tried for a moment, so that its mailboxes fail at once and nobody else's wait.
+Protocol-neutral: IMAP, POP3 and LMTP each greet and log in themselves, in `entering`. A server that failed several times
+in a row is left alone, so that its mailboxes fail at once and nobody else's wait; every few seconds (not exactly, so that
+workers and hosts do not come all at once) one session's connection tests it, and when that gets in all may.
 """
 
+import asyncio
+import random
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from murder.config import Config
 from murder.errors import UpstreamFailure, UpstreamKind
+from murder.log import logger
 from murder.net.connection import Connection, Receiver, connect
 from murder.net.tls import client_context
 
 Kind = Literal["imap", "pop3", "lmtp"]
+JITTER: Final = (0.75, 1.25)
 IMPLICIT_PORTS: Final = {"imap": "imaps", "pop3": "pop3s", "lmtp": "lmtp"}
 
 
@@ -36,7 +42,7 @@ class Address:
 @dataclass(slots=True)
 class _Health:
     failures: int = 0
-    closed_until: float = 0.0
+    tested_at: float = 0.0  # when it may be tried next, once it has failed too often
 
 
 class Upstreams:
@@ -46,6 +52,12 @@ class Upstreams:
         self._config = config
         self._context: ssl.SSLContext | None = None
         self._health: dict[str, _Health] = {}
+        self._log = logger()
+
+    def configure(self, config: Config) -> None:
+        """A new configuration, for connections from now on."""
+        self._config = config
+        self._context = None
 
     def address(self, server: str, kind: Kind) -> Address:
         """From `[servers."NAME"]` and `[frontend]`."""
@@ -88,25 +100,58 @@ class Upstreams:
                 server_hostname=address.tls_name,
                 timeout_s=self._config.frontend.connect_timeout_s,
             )
-        except UpstreamFailure:
-            self.failed(address.server)
+        except UpstreamFailure as failure:
+            self.failed(failure)
             raise
 
-    def is_tried(self, server: str) -> bool:
-        """Whether its breaker is closed."""
-        health = self._health.get(server)
-        return health is None or time.monotonic() >= health.closed_until
+    @asynccontextmanager
+    async def entering(self, server: str) -> AsyncIterator[None]:
+        """Around greeting and login there: bounded in time, and the breaker hears how it went. Raises UpstreamFailure."""
+        limit_s = self._config.frontend.upstream_login_timeout_s
+        try:
+            try:
+                async with asyncio.timeout(limit_s):
+                    yield
+            except TimeoutError:
+                text = f"it did not greet us and let us in within {limit_s:g} s"
+                raise UpstreamFailure(UpstreamKind.TIMEOUT, server, text) from None
+        except UpstreamFailure as failure:
+            self.failed(failure)
+            raise
+        self.worked(server)
 
-    def failed(self, server: str) -> None:
+    def is_tried(self, server: str) -> bool:
+        """Whether a connection may be opened now. Of a server that is left alone the one who is told yes is the test;
+        until it has an end, others are told no."""
+        health, frontend = self._health.get(server), self._config.frontend
+        if health is None or health.failures < frontend.breaker_failures:
+            return True
+        now = time.monotonic()
+        if now < health.tested_at:
+            return False
+        health.tested_at = now + frontend.connect_timeout_s + frontend.upstream_login_timeout_s
+        return True
+
+    def failed(self, failure: UpstreamFailure) -> None:
         """A connection or login there did not come about."""
-        health = self._health.setdefault(server, _Health())
+        if not failure.kind.is_sickness:
+            return
+        frontend = self._config.frontend
+        health = self._health.setdefault(failure.server, _Health())
         health.failures += 1
-        if health.failures >= self._config.frontend.breaker_failures:
-            health.closed_until = time.monotonic() + self._config.frontend.breaker_retry_s
+        if health.failures >= frontend.breaker_failures:
+            pause_s = frontend.breaker_retry_s * random.uniform(*JITTER)
+            health.tested_at = time.monotonic() + pause_s
+        if health.failures == frontend.breaker_failures:
+            self._log.warning(
+                "upstream.left_alone", backend=failure.server, kind=failure.kind.value
+            )
 
     def worked(self, server: str) -> None:
         """A login there came about: the breaker closes."""
-        self._health.pop(server, None)
+        health = self._health.pop(server, None)
+        if health is not None and health.failures >= self._config.frontend.breaker_failures:
+            self._log.info("upstream.returned", backend=server)
 
     async def starttls(self, connection: Connection, address: Address) -> None:
         """TLS on a connection whose peer has agreed. Raises UpstreamFailure(TLS)."""
@@ -115,5 +160,4 @@ class Upstreams:
                 self.context(), server_side=False, server_hostname=address.tls_name
             )
         except OSError as error:
-            self.failed(address.server)
             raise UpstreamFailure(UpstreamKind.TLS, address.server, str(error)) from error

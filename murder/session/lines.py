@@ -48,6 +48,11 @@ class LineSession:
     def held(self) -> int:
         return len(self._buffer)
 
+    @property
+    def has_line(self) -> bool:
+        """Whether a whole command is waiting."""
+        return self._buffer.find(b"\n", self._scanned) >= 0
+
     def take_rest(self) -> bytes:
         """What came behind the present command, given up (before TLS) or to be passed on."""
         rest = bytes(self._buffer)

@@ -11,6 +11,8 @@ _PATH: Final = re.compile(
     rb'<(?:@[^:>]*:)?(?P<path>(?:"(?:[^"\\\x00-\x1f]|\\[^\x00-\x1f])*"|[^\s<>"])*)>'
 )
 _QUOTED_PAIR: Final = re.compile(rb"\\(.)")
+_HEX_PAIR: Final = re.compile(rb"\+([0-9A-F]{2})")
+_NOT_XTEXT: Final = re.compile(rb"[^!-~]|[+=]")
 _REPLY: Final = re.compile(rb"([2-5][0-9][0-9])([ -]|$)")
 _ENHANCED: Final = re.compile(rb"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?= |$)")
 
@@ -72,6 +74,32 @@ def parse_bdat(arguments: bytes) -> tuple[int, bool]:
     if not is_well_formed or words[1:] not in ([], [b"LAST"], [b"last"]):
         raise BadSyntax("BDAT takes a size and maybe LAST")
     return int(words[0]), len(words) == 2
+
+
+def parse_xclient(arguments: bytes) -> dict[bytes, bytes]:
+    """`NAME=value …`, values in xtext (RFC 3461 §4), as Postfix defined it; names in upper case. Raises BadSyntax."""
+    found = {}
+    for word in arguments.split():
+        name, mark, value = word.partition(b"=")
+        if not mark:
+            raise BadSyntax("XCLIENT takes NAME=value")
+        if value.upper() not in (b"[UNAVAILABLE]", b"[TEMPUNAVAIL]"):
+            decoded = _HEX_PAIR.sub(lambda pair: bytes((int(pair[1], 16),)), value)
+            found[name.upper()] = decoded
+    return found
+
+
+def format_xclient(offered: list[bytes], facts: dict[bytes, bytes]) -> bytes:
+    """The command with those facts that the server offered to take; b"" if it wants none."""
+    words = []
+    for name in offered:
+        value = facts.get(name, b"")
+        if name == b"ADDR" and b":" in value:
+            value = b"IPV6:" + value
+        if value:
+            escaped = _NOT_XTEXT.sub(lambda found: b"+%02X" % found[0][0], value)
+            words.append(name + b"=" + escaped)
+    return b"XCLIENT " + b" ".join(words) + b"\r\n" if words else b""
 
 
 def reply(code: int, enhanced: str, *lines: str) -> bytes:

@@ -7,9 +7,11 @@ from murder.wire.lmtp import (
     Recipient,
     code_of,
     enhanced_of,
+    format_xclient,
     parse_bdat,
     parse_envelope,
     parse_recipient,
+    parse_xclient,
     reply,
 )
 
@@ -66,3 +68,18 @@ def test_replies_are_written_and_read() -> None:
     assert code_of(b"250-be1") == (250, False)
     with pytest.raises(BadSyntax):
         code_of(b"* OK")
+
+
+def test_xclient_tells_what_was_asked_for_and_is_read_back() -> None:
+    facts = {b"ADDR": b"2001:db8::1", b"HELO": b"a b+c=\xe4", b"TTL": b"4", b"PORT": b""}
+    line = format_xclient([b"TTL", b"ADDR", b"HELO", b"PORT", b"NAME"], facts)
+    assert line == b"XCLIENT TTL=4 ADDR=IPV6:2001:db8::1 HELO=a+20b+2Bc+3D+E4\r\n"
+    assert parse_xclient(line[8:]) == {
+        b"TTL": b"4",
+        b"ADDR": b"IPV6:2001:db8::1",
+        b"HELO": b"a b+c=\xe4",
+    }
+    assert parse_xclient(b"name=[UNAVAILABLE] addr=1.2.3.4") == {b"ADDR": b"1.2.3.4"}
+    assert format_xclient([b"NAME"], facts) == b""
+    with pytest.raises(BadSyntax):
+        parse_xclient(b"ADDR")

@@ -4,7 +4,7 @@ The commands themselves are in the files beside this one, one family each; `tabl
 """
 
 import unicodedata
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from murder.backend.annotations import SERVER, SHARED
@@ -12,8 +12,7 @@ from murder.backend.imap.capability import CAPABILITIES
 from murder.backend.imap.context import Contexts
 from murder.backend.imap.flags import FlagForms, permanent_flags
 from murder.backend.imap.untagged import Manner, format_updates
-from murder.backend.mailboxes import Accessible, Missing
-from murder.backend.referral import Referrals
+from murder.backend.mailboxes import Accessible
 from murder.backend.shared import Backend
 from murder.backend.updates import View
 from murder.errors import BadSyntax, Code, Misuse, Refusal
@@ -89,29 +88,7 @@ class BackendImap(ImapDialogue):
             return self.on_line(event.octets)
         if isinstance(event, Command) and event.name in NUMBERED:
             self.need_numbers()
-        if isinstance(event, Command) and self.login is not None and not self.login.proxy:
-            if self.backend.referrals is not None:
-                return self._handle_or_refer(event, self.backend.referrals, self.login)
         return super().handle(event)
-
-    def _handle_or_refer(self, command: Command, referrals: Referrals, login: Login) -> Running:
-        """As `handle`; a mailbox that is missing may be somewhere else (RFC 2193)."""
-        try:
-            running = super().handle(command)
-        except Missing as missing:
-            return self._refer(referrals, login, missing)
-        return None if running is None else self._run_or_refer(running, referrals, login)
-
-    async def _run_or_refer(
-        self, running: Coroutine[Any, Any, None], referrals: Referrals, login: Login
-    ) -> None:
-        try:
-            await running
-        except Refusal as refusal:
-            await self._refer(referrals, login, refusal)
-
-    async def _refer(self, referrals: Referrals, login: Login, refusal: Refusal) -> None:
-        raise await referrals.instead(refusal, login) from refusal
 
     # --- what the commands use
 

@@ -3,7 +3,6 @@
 from murder.backend.annotations import SPECIAL_USES, note_of
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.xfer import move_away, need_admin
-from murder.backend.mailboxes import Missing
 from murder.errors import BadSyntax, Code, Refusal
 from murder.login.imap import Running
 from murder.model.acl import DELETE_MAILBOX, Acl, Rights
@@ -140,11 +139,7 @@ async def _rename(dialogue: BackendImap, command: Command, request: RenameReques
         return
     if request.partition is not None:
         raise Refusal(Code.CANNOT, "A mailbox cannot be moved to another partition by RENAME")
-    try:
-        backend.mailboxes.require(old, login, DELETE_MAILBOX)
-    except Missing as missing:
-        missing.new_name = new
-        raise
+    backend.mailboxes.require(old, login, DELETE_MAILBOX)
     if new == inbox_of(login.user) and not login.is_admin:
         raise Refusal(Code.ALREADY_EXISTS, "INBOX exists always")
     stays = is_inbox(old) and not (login.is_admin and is_inbox(new))

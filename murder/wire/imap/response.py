@@ -66,7 +66,7 @@ def status_for(error: BaseException) -> Status:
             return Status(
                 b"NO",
                 b"UNAVAILABLE",
-                f"Not available now: {error.server} ({error.kind.value})",
+                f"Not available now: {error.server}: {error.kind.reply} ({error.kind.value})",
             )
         case Misuse():
             return Status(b"NO", b"SERVERBUG", "Internal error; the log has it")

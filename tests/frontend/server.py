@@ -1,0 +1,170 @@
+"""A frontend in this process for tests: its services on ports of loopback, over a list that the test writes, and backends
+that are scripts."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from murder.api.auth import AuthBackend, Identity
+from murder.api.placement import BackendLoad, NewMailbox
+from murder.api.referral import Conduct, ReferralQuestion
+from murder.config import Config, FrontendConfig
+from murder.config.sections import AuthConfig, MupdateConfig, NodeConfig, ServerConfig
+from murder.frontend.role import FrontendRole
+from murder.model.entry import EntryState, Location, MailboxEntry
+from murder.model.name import inbox_of
+from murder.mupdate.change import PutEntry
+from murder.mupdate.mboxlist import MailboxList, mark_synchronised
+from murder.net.listener import Bounds, Listener
+
+Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+RIGHTS = b"anyone\tlrsp\t"
+KINDS = ("imap", "pop3", "lmtp")
+
+
+class Parts:
+    """What the plugins would make: everybody's password is `secret`."""
+
+    async def verify(self, user: str, password: bytes) -> Identity | None:
+        return Identity(user) if password == b"secret" else None
+
+    async def lookup(self, user: str) -> Identity | None:
+        return Identity(user)
+
+    def auth_backend(self) -> AuthBackend:
+        return self
+
+    def choose_backend(self, mailbox: NewMailbox, candidates: object) -> Location | None:
+        raise AssertionError(mailbox)
+
+    def relay_or_refer(self, question: ReferralQuestion) -> Conduct:
+        return Conduct.RELAY
+
+    loads: tuple[BackendLoad, ...] = ()
+
+
+@dataclass(slots=True)
+class Running:
+    """A frontend that listens."""
+
+    role: FrontendRole
+    config: Config
+    ports: Mapping[str, int]
+    listeners: list[Listener]
+
+
+async def served(stack: AsyncExitStack, speak: Speak) -> int:
+    """A scripted server on a port of its own."""
+
+    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await speak(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(meet, "127.0.0.1", 0, limit=2**26)
+    stack.push_async_callback(_closed, server)
+    return int(server.sockets[0].getsockname()[1])
+
+
+async def _closed(server: asyncio.Server) -> None:
+    server.close()
+
+
+@asynccontextmanager
+async def running_frontend(
+    folder: Path,
+    backends: Mapping[str, tuple[str, Speak]],
+    users: Mapping[str, str],
+    bounds: Bounds | None = None,
+    auth: AuthConfig | None = None,
+    **frontend: Any,
+) -> AsyncIterator[Running]:
+    """`backends`: name -> (imap, pop3 or lmtp; script). `users`: user -> the backend he is on."""
+    async with AsyncExitStack() as stack:
+        servers = {
+            name: ServerConfig(address="127.0.0.1", **{kind: await served(stack, speak)})
+            for name, (kind, speak) in backends.items()
+        }
+        section = FrontendConfig(
+            upstream_auth="plain",
+            upstream_tls="none",
+            proxy_user="murder",
+            proxy_password="secret",
+            allow_plaintext=True,
+            workers=1,
+        )
+        config = Config(
+            file=folder / "murder.toml",
+            node=NodeConfig(name="fe1.test", data=folder, drain_timeout_s=0.5),
+            mupdate=MupdateConfig(),
+            frontend=replace(section, **frontend),
+            servers=servers,
+            auth=auth or AuthConfig(failure_delay_s=0),
+        )
+        mailboxes = MailboxList.open(folder / "list")
+        entries = [
+            PutEntry(
+                MailboxEntry(
+                    inbox_of(user), EntryState.ACTIVE, f"{server}!default".encode(), RIGHTS
+                )
+            )
+            for user, server in users.items()
+        ]
+        mailboxes.commit([*entries, mark_synchronised(1.0)])
+        role = FrontendRole(config, Parts(), 0)
+        role.serve_from(mailboxes, _present)
+        listeners, ports = [], {}
+        for kind in KINDS:
+            sock = socket.create_server(("127.0.0.1", 0))
+            listener = Listener(sock, role.services()[kind], bounds or Bounds())
+            await listener.start()
+            listeners.append(listener)
+            ports[kind] = sock.getsockname()[1]
+        try:
+            yield Running(role, config, ports, listeners)
+        finally:
+            for listener in listeners:
+                listener.stop_accepting()
+            await role.stop()
+            for listener in listeners:
+                listener.abort()
+
+
+async def _present(timeout_s: float) -> None:
+    """The list is always as new as the master's."""
+
+
+@dataclass(slots=True)
+class Peer:
+    """A client by hand."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    @classmethod
+    async def at(cls, port: int) -> "Peer":
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    async def line(self) -> bytes:
+        async with asyncio.timeout(20):
+            return (await self.reader.readline()).rstrip(b"\r\n")
+
+    async def reply(self) -> bytes:
+        """The last line of an SMTP-like reply."""
+        while (line := await self.line())[3:4] == b"-":
+            pass
+        return line
+
+    async def ask(self, octets: bytes) -> bytes:
+        self.send(octets)
+        return await self.reply()
+
+    def send(self, octets: bytes) -> None:
+        self.writer.write(octets)
