@@ -183,7 +183,7 @@ class MasterClient:
                 pending.progress += 1
                 pending.entries += [
                     MailboxEntry(MailboxName(row[0]), EntryState.ACTIVE, row[1], row[2])
-                    for row in event.rows
+                    for row in event
                 ]
             return
         if not isinstance(event, Response):

@@ -4,34 +4,54 @@ Both lists are in one order, so this is a merge that holds one batch of rows: ro
 at the master. A master with another order costs time, not truth: a row that comes late is put (back) when it comes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from itertools import islice
+from operator import lt
+from typing import Final
 
-from murder.mupdate.record import SEQ_OCTETS
+from murder.mupdate.indexing import IndexLines
+from murder.mupdate.record import SEQ_OCTETS, Block
 from murder.mupdate.transaction import ListTransaction
 
-Row = tuple[bytes, bytes]
-"""Collation key and unnumbered row (`record.pack_row`)."""
+MAX_UNINDEXED: Final = 1_000_000  # rows; about 100 MiB
+
+
+def ascends(keys: Sequence[bytes]) -> bool:
+    return all(map(lt, keys, islice(keys, 1, None)))
 
 
 class Difference:
-    """Apply the rows of one dump, batch by batch; batches may be in transactions of their own."""
+    """Apply the rows of one dump, batch by batch; batches may be in transactions of their own.
 
-    def __init__(self) -> None:
+    `lines`: new rows' lines of the index are collected there, and written when there are many, at the latest by `finish`;
+    for a list that serves nobody meanwhile.
+    """
+
+    def __init__(self, lines: IndexLines | None = None) -> None:
+        self.lines = lines
         self.rows = 0
         self._last = b""
 
-    def apply(self, transaction: ListTransaction, rows: Iterable[Row]) -> None:
+    def apply(self, transaction: ListTransaction, block: Block) -> None:
         """The next rows of the dump."""
+        keys = block.keys
+        if keys and transaction.last_key() <= self._last < keys[0] and ascends(keys):
+            self.rows += len(keys)
+            self._last = keys[-1]
+            self._append(transaction, block)
+            return
         theirs: dict[bytes, bytes] = {}
-        late: list[Row] = []
+        late: list[tuple[bytes, bytes]] = []
         begin = end = self._last
-        for key, row in rows:
+        for key, row in zip(keys, block.rows, strict=True):
             if key > end:
                 theirs[key] = row
                 end = key
             else:
                 late.append((key, row))
         self.rows += len(theirs) + len(late)
+        if late:
+            self._write_lines(transaction)
         self._last = end
         if end > begin:
             self._merge(transaction, theirs, begin, end)
@@ -43,6 +63,7 @@ class Difference:
     ) -> None:
         """Make our rows behind `begin` up to `end` the ones in `theirs`, which is used up."""
         for key, row in transaction.rows_between(begin, end):
+            self._write_lines(transaction)
             wanted = theirs.pop(key, None)
             if wanted is None:
                 transaction.remove_key(key)
@@ -51,12 +72,24 @@ class Difference:
         if not theirs:
             return
         if next(iter(theirs)) > transaction.last_key():
-            transaction.append_rows(list(theirs.items()))
+            self._append(transaction, Block(list(theirs), list(theirs.values())))
             return
+        self._write_lines(transaction)
         for key, row in theirs.items():
             transaction.put_row(key, row)
 
+    def _append(self, transaction: ListTransaction, block: Block) -> None:
+        transaction.append_rows(block, self.lines)
+        if self.lines is not None and self.lines.rows > MAX_UNINDEXED:
+            self._write_lines(transaction)
+
     def finish(self, transaction: ListTransaction) -> None:
         """The dump is complete: what of ours lies behind its last row is gone."""
+        self._write_lines(transaction)
         for key, _ in transaction.rows_between(self._last, None):
             transaction.remove_key(key)
+
+    def _write_lines(self, transaction: ListTransaction) -> None:
+        """Before anything but new rows at the end: then index and rows must agree."""
+        if self.lines is not None and self.lines.rows:
+            transaction.write_lines(self.lines)

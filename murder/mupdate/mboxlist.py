@@ -26,6 +26,7 @@ from murder.mupdate.environment import (
     WriteTransaction,
     open_environment,
 )
+from murder.mupdate.indexing import SERVER
 from murder.mupdate.record import (
     NUMBER,
     SEQ_OCTETS,
@@ -39,7 +40,6 @@ from murder.mupdate.transaction import (
     COMMIT,
     MARK_OCTETS,
     ROW,
-    SERVER,
     LastCommit,
     ListTransaction,
     RowChange,

@@ -5,11 +5,12 @@ its name. The indexes lead from something's digest to collation keys: LMDB keys 
 may take 490, so identifiers and servers of any length stand there as 12 octets.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from operator import add
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MAX_NAME_OCTETS, collation_key, name_of_key
@@ -57,23 +58,30 @@ def pack_row(name: bytes, state: EntryState, raw_location: bytes, raw_acl: bytes
     return HEAD.pack(0, flags, len(raw_location))[SEQ_OCTETS:] + raw_location + raw_acl
 
 
-def pack_plain_rows(rows: Iterable[Sequence[bytes]]) -> list[tuple[bytes, bytes]]:
-    """`(collation key, unnumbered row)` for active rows `(name, location, acl)` whose octets may all be quoted. Rows
-    that no list can hold are left out. The hot path of a first synchronisation."""
-    heads: dict[bytes, bytes] = {}
-    found = []
-    for name, location, acl in rows:
-        if not 0 < len(name) <= MAX_NAME_OCTETS:
-            continue
-        key = name.translate(_TO_KEY) if b"!" not in name else collation_key(name)
-        if len(name) + len(location) + len(acl) >= _LINE_OCTETS:
-            found.append((key, pack_row(name, EntryState.ACTIVE, location, acl)))
-            continue
-        head = heads.get(location)
-        if head is None:
-            head = heads[location] = pack_row(b"", EntryState.ACTIVE, location, b"")
-        found.append((key, head + acl))
-    return found
+class Block(NamedTuple):
+    """Collation keys and unnumbered rows (`pack_row`) that belong together, as two columns."""
+
+    keys: list[bytes]
+    rows: list[bytes]
+
+
+def pack_plain_rows(
+    names: Sequence[bytes], locations: Sequence[bytes], acls: Sequence[bytes]
+) -> Block:
+    """Active rows whose octets may all be quoted. Rows that no list can hold are left out. The hot path of a first
+    synchronisation."""
+    longest, joined = max(map(len, names)), b"\n".join(names)
+    octets = longest + max(map(len, locations)) + max(map(len, acls))
+    if b"!" in joined or octets >= _LINE_OCTETS or longest > MAX_NAME_OCTETS or b"" in names:
+        kept = [
+            (collation_key(name), pack_row(name, EntryState.ACTIVE, location, acl))
+            for name, location, acl in zip(names, locations, acls, strict=True)
+            if 0 < len(name) <= MAX_NAME_OCTETS
+        ]
+        return Block([key for key, _ in kept], [row for _, row in kept])
+    heads = {one: pack_row(b"", EntryState.ACTIVE, one, b"") for one in set(locations)}
+    rows = list(map(add, map(heads.__getitem__, locations), acls))
+    return Block(joined.translate(_TO_KEY).split(b"\n"), rows)
 
 
 def unpack_entry(key: bytes, row: bytes) -> MailboxEntry:

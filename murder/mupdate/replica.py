@@ -9,7 +9,7 @@ import asyncio
 import queue
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
@@ -20,11 +20,12 @@ from murder.log import logger
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName, collation_key, display
 from murder.mupdate.change import Change, PutEntry, PutNote, RemoveEntry
-from murder.mupdate.difference import Difference, Row
+from murder.mupdate.difference import Difference
+from murder.mupdate.indexing import IndexLines
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.link import Link, Target, open_link
 from murder.mupdate.mboxlist import MailboxList, mark_synchronised
-from murder.mupdate.record import is_listable, pack_plain_rows, pack_row
+from murder.mupdate.record import Block, is_listable, pack_plain_rows, pack_row
 from murder.mupdate.transaction import ListTransaction, check_row
 from murder.session.mupdate_client import Event, Rows, is_answer
 from murder.wire.mupdate import Kind, Response, Verb
@@ -32,6 +33,9 @@ from murder.wire.mupdate import Kind, Response, Verb
 T = TypeVar("T")
 
 FOLLOWED: Final = "followed"  # note: the master's mark up to which this list has followed
+UNINDEXED: Final = (
+    "unindexed"  # note: so many rows of a first synchronisation are not yet in the index
+)
 FIRST_SYNC_ROWS: Final = 100_000  # rows of one commit while the list has never been complete
 MAX_UNCOMMITTED: Final = (
     20_000  # changes of the stream that wait for the disk; the master waits beyond twice that
@@ -286,13 +290,13 @@ class _Stream:
 
     def _event(self, event: Event) -> None:
         if isinstance(event, Rows):
-            self._rows(event.rows)
+            self._rows(event)
         elif isinstance(event, Response):
             self._response(event)
 
-    def _rows(self, rows: Sequence[tuple[bytes, ...]]) -> None:
+    def _rows(self, rows: Rows) -> None:
         if self._dump is not None:
-            self._dump.add(pack_plain_rows(rows))
+            self._dump.add(pack_plain_rows(rows.names, rows.locations, rows.acls))
             return
         for name, raw_location, raw_acl in rows:
             self._put(EntryState.ACTIVE, name, raw_location, raw_acl)
@@ -321,8 +325,7 @@ class _Stream:
 
     def _row(self, state: EntryState, name: bytes, raw_location: bytes, raw_acl: bytes) -> None:
         if self._dump is not None:
-            row = _packed(state, name, raw_location, raw_acl)
-            self._dump.add([row] if row is not None else [])
+            self._dump.add(_packed(state, name, raw_location, raw_acl))
         else:
             self._put(state, name, raw_location, raw_acl)
 
@@ -461,19 +464,20 @@ class _Dump:
         self._link = link
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[list[Row] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Block | None] = queue.SimpleQueue()
         self._finished: Callable[[], None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dump")
         self._cancelled = False
         self._ran = False
-        self._pending: list[Row] = []
+        self._pending = Block([], [])
         self._job = self._thread.submit(self._work)
 
-    def add(self, rows: Iterable[Row]) -> None:
-        self._pending += rows
-        if len(self._pending) >= 1000:
+    def add(self, block: Block) -> None:
+        self._pending.keys.extend(block.keys)
+        self._pending.rows.extend(block.rows)
+        if len(self._pending.keys) >= 1000:
             self._queue.put(self._pending)
-            self._pending = []
+            self._pending = Block([], [])
             if self._queue.qsize() > QUEUE_BATCHES:
                 self._link.pause()
 
@@ -496,7 +500,7 @@ class _Dump:
                     lambda transaction: self._once(lambda: self._all_at_once(transaction))
                 )
             else:
-                difference, more = Difference(), True
+                difference, more = Difference(IndexLines()), True
                 while more:
                     more, _ = self._mailboxes.write(
                         lambda transaction: self._once(
@@ -532,16 +536,22 @@ class _Dump:
         """Apply up to about so many rows; False after the last."""
         stop = difference.rows + rows
         transaction.apply(PutNote(FOLLOWED, b""))  # until the dump is whole, no mark is ours
+        if difference.lines is not None and not difference.rows and transaction.note(UNINDEXED):
+            transaction.index_again()
+            transaction.apply(PutNote(UNINDEXED, b""))
         while difference.rows < stop:
             batch = self._queue.get()
             if self._cancelled:
                 raise _Again("the connection was lost")
             if batch is None:
                 difference.finish(transaction)
+                transaction.apply(PutNote(UNINDEXED, b""))
                 return False
             difference.apply(transaction, batch)
             if self._queue.qsize() == QUEUE_BATCHES // 2:
                 self._loop.call_soon_threadsafe(self._go_on)
+        if difference.lines is not None:
+            transaction.apply(PutNote(UNINDEXED, b"%d" % difference.lines.rows))
         return True
 
     def _go_on(self) -> None:
@@ -558,8 +568,8 @@ def _seq_of(mark: str) -> int:
     return int(number) if number.isdecimal() else 0
 
 
-def _packed(state: EntryState, name: bytes, raw_location: bytes, raw_acl: bytes) -> Row | None:
+def _packed(state: EntryState, name: bytes, raw_location: bytes, raw_acl: bytes) -> Block:
     if not is_listable(name):
         logger(role="replica").warning("replica.skipped", mailbox=display(name))
-        return None
-    return collation_key(name), pack_row(name, state, raw_location, raw_acl)
+        return Block([], [])
+    return Block([collation_key(name)], [pack_row(name, state, raw_location, raw_acl)])

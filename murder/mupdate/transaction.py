@@ -6,8 +6,9 @@ commit. So "what changed after n" is a walk, and the log is bounded by the list,
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice, repeat
+from operator import add
 from struct import Struct
 from typing import Final, NamedTuple, assert_never
 
@@ -24,12 +25,12 @@ from murder.mupdate.change import (
     RemoveIntent,
 )
 from murder.mupdate.environment import Snapshot, Table, WriteTransaction
+from murder.mupdate.indexing import LOOKER, NOTHING, SERVER, IndexLines
 from murder.mupdate.record import (
-    FLAGS_AT,
-    HEAD_OCTETS,
     MAX_LOCATION_OCTETS,
     NUMBER,
     SEQ_OCTETS,
+    Block,
     digest,
     is_listable,
     lookers,
@@ -38,15 +39,13 @@ from murder.mupdate.record import (
     unpack_entry,
 )
 
-KEEP_CHANGES: Final = 200_000  # tombstones and commits older than so many changes are forgotten
-PRUNE_EVERY: Final = 500_000  # changes; a look over the log takes 0.2 s with a million rows
+KEEP_CHANGES: Final = 500_000  # tombstones and commits older than so many changes are forgotten,
+PRUNE_CHANGES: Final = 8192  # at most so many changes' at once: some milliseconds,
+PRUNE_EVERY: Final = 2048  # once in so many changes
 ROW, GONE, COMMIT = b"+", b"-", b"c"
 MARK_OCTETS: Final = 8
-LOOKER, SERVER = b"L", b"S"
-USER_KEY: Final = b"user\x1f"
 KEEP_CONFLICTS: Final = 10_000  # names; an operator has to look long before
 COUNT: Final = Struct(">QH")
-NOTHING: Final = b""
 SCAN_ROWS: Final = 1000
 
 Tables = Mapping[bytes, Table]
@@ -189,64 +188,33 @@ class ListTransaction:
         self._move_lookers(key, old, row)
         self.changes.append(RowChange(self._seq, key, row, old))
 
-    def append_rows(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
-        """Put packed rows whose keys ascend and lie behind the last one: several times as fast as one by one. Such
-        changes are in the journal, not in `changes`."""
-        numbers = [NUMBER.pack(seq) for seq in range(self._seq + 1, self._seq + 1 + len(rows))]
-        self._seq += len(rows)
-        stored = [(key, number + row) for number, (key, row) in zip(numbers, rows, strict=True)]
-        self._fill(b"entries", stored)
-        self._fill(
-            b"log", [(number + ROW, key) for number, (key, _) in zip(numbers, stored, strict=True)]
-        )
-        lines = self._keys_by_index_head(stored)
-        self._fill(
-            b"index",
-            ((head + key, NOTHING) for head in sorted(lines) for key in lines[head]),
-            append=False,
-        )
+    def append_rows(self, block: Block, lines: IndexLines | None = None) -> None:
+        """Put rows whose keys ascend and lie behind the last one: several times as fast as one by one. Such changes are
+        in the journal, not in `changes`. With `lines`, these are still to be written (`write_lines`)."""
+        keys, rows = block
+        numbers = list(map(NUMBER.pack, range(self._seq + 1, self._seq + 1 + len(keys))))
+        self._seq += len(keys)
+        self._append(b"entries", zip(keys, map(add, numbers, rows), strict=True))
+        self._append(b"log", zip(map(add, numbers, repeat(ROW)), keys, strict=False))
+        collected = IndexLines() if lines is None else lines
+        for server, count in collected.add(block).items():
+            self._server_counts[server] = self._server_counts.get(server, 0) + count
+        if lines is None:
+            self.write_lines(collected)
 
-    def _keys_by_index_head(
-        self, stored: Sequence[tuple[bytes, bytes]]
-    ) -> dict[bytes, list[bytes]]:
-        """The keys of new rows by what stands before them in the index: identifiers and servers, as digests.
+    def write_lines(self, lines: IndexLines) -> None:
+        """Bring the index up to rows that `append_rows` has left out of it."""
+        lines.write(self._lmdb, self._index)
 
-        Neighbours mostly have one owner, one ACL and few locations, so that what was worked out for the row before is
-        tried first.
-        """
-        lines: dict[bytes, list[bytes]] = {}
-        at_location: dict[bytes, list[bytes]] = {}
-        owner = acl_and_flags = b""
-        keys_of_lookers: list[list[bytes]] = []
-        for key, row in stored:
-            middle = HEAD_OCTETS + (row[FLAGS_AT + 1] << 8 | row[FLAGS_AT + 2])
-            location = row[HEAD_OCTETS:middle]
-            keys = at_location.get(location)
-            if keys is None:
-                keys = at_location[location] = []
-            keys.append(key)
-            end = key.find(b"\x1f", len(USER_KEY)) if key.startswith(USER_KEY) else -1
-            whose = key if end < 0 else key[:end]
-            rights = row[middle:] + row[FLAGS_AT : FLAGS_AT + 1]
-            if whose != owner or rights != acl_and_flags:
-                owner, acl_and_flags = whose, rights
-                keys_of_lookers = [
-                    lines.setdefault(LOOKER + digest(one), [])
-                    for one in lookers(key, row)
-                    if not one.startswith(b"-")
-                ]
-            for keys in keys_of_lookers:
-                keys.append(key)
-        counts = self._server_counts
-        for location, keys in at_location.items():
-            server = location.partition(b"!")[0]
-            counts[server] = counts.get(server, 0) + len(keys)
-            head = SERVER + digest(server)
-            lines[head] = sorted(lines[head] + keys) if head in lines else keys
-        return lines
+    def index_again(self) -> None:
+        """Put the lines of all rows: of a list that was left before it had them."""
+        lines = IndexLines()
+        for key, row in self.rows_between(b"", None):
+            lines.add(Block([key], [row[SEQ_OCTETS:]]))
+        self.write_lines(lines)
 
-    def _fill(self, table: bytes, rows: Iterable[tuple[bytes, bytes]], append: bool = True) -> None:
-        self._lmdb.cursor(db=self._tables[table]).putmulti(rows, append=append)
+    def _append(self, table: bytes, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        self._lmdb.cursor(db=self._tables[table]).putmulti(rows, append=True)
 
     def last_key(self) -> bytes:
         """The last collation key of the list; b"" where it is empty."""
@@ -338,17 +306,21 @@ class ListTransaction:
             append=True,
         )
         if self._seq // PRUNE_EVERY != last.seq // PRUNE_EVERY:
-            self._prune(self._seq - KEEP_CHANGES)
+            self._prune()
         return LastCommit(self._seq, mark, counts)
 
-    def _prune(self, floor: int) -> None:
-        """Forget tombstones and commits up to the number `floor`; lines of rows stay."""
-        if floor <= 0:
+    def _prune(self) -> None:
+        """Forget old tombstones and commits; lines of rows stay. A part of them: what is left comes next time."""
+        meta = self._tables[b"meta"]
+        stored = self._lmdb.get(b"floor", db=meta)
+        before = 0 if stored is None else NUMBER.unpack(stored)[0]
+        floor = min(self._seq - KEEP_CHANGES, before + PRUNE_CHANGES)
+        if floor <= before:
             return
         end = NUMBER.pack(floor) + b"\xff"
         cursor = self._lmdb.cursor(db=self._log)
-        more = cursor.first()
+        more = cursor.set_range(NUMBER.pack(before))
         while more and cursor.key() < end:
             is_row = cursor.key().endswith(ROW)
             more = cursor.next() if is_row else cursor.delete()
-        self._lmdb.put(b"floor", NUMBER.pack(floor), db=self._tables[b"meta"])
+        self._lmdb.put(b"floor", NUMBER.pack(floor), db=meta)

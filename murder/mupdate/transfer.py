@@ -14,7 +14,7 @@ from murder.model.name import MailboxName, collation_key, display, owner_of
 from murder.mupdate.change import PutEntry
 from murder.mupdate.difference import Difference
 from murder.mupdate.mboxlist import MailboxList, mark_synchronised
-from murder.mupdate.record import SEQ_OCTETS, lookers, octets_of, pack_row
+from murder.mupdate.record import SEQ_OCTETS, Block, lookers, octets_of, pack_row
 from murder.mupdate.transaction import ListTransaction, check_row
 
 LOAD_ROWS: Final = 20_000  # of one commit: the writer's lock is held for a quarter of a second
@@ -114,13 +114,10 @@ def load(mailboxes: MailboxList, entries: Iterable[MailboxEntry], *, replace: bo
     for at in range(0, len(rows), LOAD_ROWS):
         part = rows[at : at + LOAD_ROWS]
         if replace:
-            packed = [
-                (
-                    collation_key(one.name),
-                    pack_row(one.name, one.state, one.raw_location, one.raw_acl),
-                )
-                for one in part
-            ]
+            packed = Block(
+                [collation_key(one.name) for one in part],
+                [pack_row(one.name, one.state, one.raw_location, one.raw_acl) for one in part],
+            )
             mailboxes.write(lambda transaction: difference.apply(transaction, packed))  # noqa: B023 - runs at once
         else:
             mailboxes.commit([PutEntry(entry) for entry in part])

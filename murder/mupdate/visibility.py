@@ -11,6 +11,7 @@ from typing import Final
 
 from murder.model.entry import MailboxEntry
 from murder.mupdate.environment import Environment, Snapshot
+from murder.mupdate.indexing import LOOKER
 from murder.mupdate.record import (
     digest,
     is_deleted_key,
@@ -19,7 +20,6 @@ from murder.mupdate.record import (
     takes_rights_away,
     unpack_entry,
 )
-from murder.mupdate.transaction import LOOKER
 
 FIRST_BATCH: Final = (
     200  # index lines of one identifier: nearly every user's whole list, in one transaction

@@ -5,7 +5,7 @@ streams of UPDATE and FOLLOW keep their command's tag for ever.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from enum import Enum, auto
 from typing import Final
 
@@ -26,6 +26,9 @@ MAX_MESSAGE_OCTETS: Final = (
     4 * 1024 * 1024
 )  # a name, a location, and the longest ACL a server may keep
 _BATCH: Final = 2000  # rows in one event: some milliseconds of work for whoever takes them
+_BLOCK_OCTETS: Final = 128 * 1024  # the same, as octets
+# What stands in rows that are all in quoted form: their line ends, and octets that `wire.mupdate.string` quotes, and `"`.
+_QUOTED: Final = bytes(octet for octet in b"\t" + bytes(range(0x20, 0x7F)) if octet != 0x5C)
 
 
 class State(Enum):
@@ -51,14 +54,21 @@ ALLOWED: Final[Mapping[State, frozenset[Verb]]] = {
 
 
 class Rows:
-    """Many MAILBOX responses of one command at once, as they come in a dump: `(name, location, acl)` each, all of them
-    printable ASCII that may be quoted."""
+    """Many MAILBOX responses of one command at once, as they come in a dump: column by column, all of them printable
+    ASCII that may be quoted."""
 
-    __slots__ = ("rows", "tag")
+    __slots__ = ("acls", "locations", "names", "tag")
 
-    def __init__(self, tag: bytes, rows: Sequence[tuple[bytes, ...]]) -> None:
+    def __init__(
+        self, tag: bytes, names: list[bytes], locations: list[bytes], acls: list[bytes]
+    ) -> None:
         self.tag = tag
-        self.rows = rows
+        self.names = names
+        self.locations = locations
+        self.acls = acls
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes, bytes]]:
+        return zip(self.names, self.locations, self.acls, strict=True)
 
 
 Event = Banner | Response | Rows | bytes | None
@@ -70,7 +80,16 @@ class MupdateClientSession:
     Raises BadSyntax where the peer does not speak MUPDATE: close the connection.
     """
 
-    __slots__ = ("_banner", "_fragmenter", "_line_mode", "_number", "_row", "_row_tag", "state")
+    __slots__ = (
+        "_banner",
+        "_fragmenter",
+        "_line_mode",
+        "_number",
+        "_row",
+        "_row_tag",
+        "_try_block",
+        "state",
+    )
 
     def __init__(self) -> None:
         self.state = State.CONNECTED
@@ -80,9 +99,11 @@ class MupdateClientSession:
         self._number = 0
         self._row_tag = b""
         self._row: re.Pattern[bytes] | None = None
+        self._try_block = True
 
     def receive(self, data: bytes | memoryview) -> None:
         self._fragmenter.feed(data)
+        self._try_block = True
 
     @property
     def held(self) -> int:
@@ -127,9 +148,12 @@ class MupdateClientSession:
 
     def next_event(self) -> Event:
         if self._row is not None:
+            block = self._take_block() if self._try_block else None
+            if block is not None:
+                return block
             rows = self._fragmenter.take_matches(self._row, _BATCH)
             if rows:
-                return Rows(self._row_tag, rows)
+                return Rows(self._row_tag, *map(list, zip(*rows, strict=True)))
         fragment = self._fragmenter.next()
         if fragment is None:
             return None
@@ -145,6 +169,27 @@ class MupdateClientSession:
         if self._line_mode and not self._is_status(fragment):
             return fragment.rstrip(b"\r\n")
         return parse_response(fragment)
+
+    def _take_block(self) -> Rows | None:
+        """Whole lines of which each is such a row; if only one is not, they are tried one by one until more comes."""
+        octets = self._fragmenter.peek_lines(_BLOCK_OCTETS)
+        number, others = divmod(len(octets.translate(None, _QUOTED)), 2)
+        pieces = octets.split(b'"')
+        head = self._row_tag + b" MAILBOX "
+        if (
+            number
+            and not others
+            and len(pieces) == 6 * number + 1
+            and octets.count(b"\r\n") == number
+            and pieces[0] == head
+            and pieces[-1] == b"\r\n"
+            and set(pieces[6:-1:6]) <= {b"\r\n" + head}
+            and set(pieces[2::6]) == {b" "} == set(pieces[4::6])
+        ):
+            self._fragmenter.skip(len(octets))
+            return Rows(self._row_tag, pieces[1::6], pieces[3::6], pieces[5::6])
+        self._try_block = False
+        return None
 
     def _banner_line(self, line: bytes) -> Event:
         self._banner, is_last = parse_banner_line(self._banner, line)

@@ -145,6 +145,20 @@ class Fragmenter:
             self._begin = self._at = self._scan = at
         return found
 
+    def peek_lines(self, most: int) -> bytes:
+        """At most `most` octets of whole lines that are next; b"" in the middle of a message. `skip` takes them."""
+        if self._asked is not None or self._literal_left or self._stream_empty:
+            return b""
+        self._join()
+        if self._at != self._begin or self._discard:
+            return b""
+        begin = self._begin
+        return self._buffer[begin : self._buffer.rfind(b"\n", begin, begin + most) + 1]
+
+    def skip(self, octets: int) -> None:
+        """Take what `peek_lines` gave, or its first messages."""
+        self._begin = self._at = self._scan = self._begin + octets
+
     def next(self) -> Fragment:
         """The next fragment, or None if more octets are needed."""
         if self._asked is not None:
