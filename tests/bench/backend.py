@@ -1,0 +1,321 @@
+"""The backend beside Cyrus 3.6 and Dovecot 2.3 as backends, in one run: `build.py bench backend [--rows WORD] [--turns N]`.
+
+All keep mail durably: Cyrus with its flushes, Dovecot on Maildir with `mail_fsync=always`. Workers of ours are as many as
+there are cores; Cyrus and Dovecot have a process for each client. Every figure is the median of turns in which each
+server has its go, so that all meet the same disk and the same neighbours. `ROWS` has what is measured, and the goal.
+"""
+
+import argparse
+import imaplib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+PROJECT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(PROJECT))
+
+from tests.load import dovecot, imap, lmtp, mix  # noqa: E402 - the path comes first
+from tests.load.imap import Server  # noqa: E402
+from tests.load.our_murder import CLIENTS, FOLLOWING, MASTER_SECTION, UPSTREAM, Murder  # noqa: E402
+from tests.load.processes import cpu_s, pss_kib  # noqa: E402
+
+LAB: Final = PROJECT / "tests" / "cyrus" / "lab.sh"
+LAB_ROOT: Final = Path(os.environ.get("LAB_ROOT", "/tmp/murder-cyrus-lab"))
+OUR_MASTER, OURS, OUR_FRONTEND = "127.0.0.40", "127.0.0.41", "127.0.0.42"
+CYRUS, CYRUS_FRONTEND = "127.0.0.11", "127.0.0.20"
+DOVECOT: Final = "127.0.0.50"
+USERS: Final = 60  # every other one on the backend under test
+CLIENTS_AT_ONCE: Final = 10
+DELIVERED_TO: Final = [f"user{number}" for number in range(21, 41, 2)]
+READER: Final = 41  # who has the large mailbox and the large message
+MANY: Final = 10_000
+LARGE_OCTETS: Final = 10 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server under test: its root processes, where it listens, and its frontend if it has one."""
+
+    name: str
+    process: int
+    host: str
+    frontend: str = ""
+
+    def clients(self, host: str = "") -> Server:
+        """Who play mail clients."""
+        return Server(host or self.host, 143, first=1, step=2, users=CLIENTS_AT_ONCE)
+
+    @property
+    def reader(self) -> Server:
+        return Server(self.host, 143, first=READER, users=1)
+
+    @property
+    def idlers(self) -> Server:
+        return Server(self.host, 143, first=43, step=2, users=8)
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How long, how often, how many."""
+
+    turns: int
+    seconds: float
+    idle: int
+
+
+# --- one figure of one server
+
+
+def deliveries(peer: Peer, amount: Amount) -> float:
+    return lmtp.deliver_for((peer.host, 24), DELIVERED_TO, CLIENTS_AT_ONCE, amount.seconds)
+
+
+def mixed(peer: Peer, amount: Amount) -> float:
+    return mix.run(peer.clients(), CLIENTS_AT_ONCE, amount.seconds)
+
+
+def mixed_through_frontend(peer: Peer, amount: Amount) -> float:
+    return mix.run(peer.clients(peer.frontend), CLIENTS_AT_ONCE, amount.seconds)
+
+
+def open_large(peer: Peer, amount: Amount) -> float:
+    """Milliseconds of SELECT and FETCH FLAGS of all."""
+    with imap.open_session(peer.reader) as sock:
+        taken = []
+        for _ in range(3):
+            began = time.perf_counter()
+            imap.ask(sock, b"s SELECT INBOX/many\r\n", b"s")
+            imap.ask(sock, b"f FETCH 1:* (FLAGS)\r\n", b"f")
+            taken.append(1000 * (time.perf_counter() - began))
+            imap.ask(sock, b"c CLOSE\r\n", b"c")
+    return statistics.median(taken)
+
+
+def fetch_large(peer: Peer, amount: Amount) -> float:
+    """MB/s of one message of 10 MiB."""
+    with imap.open_session(peer.reader, mailbox="INBOX/large") as sock:
+        imap.ask(sock, b"f UID FETCH 1 BODY.PEEK[]\r\n", b"f")
+        began = time.perf_counter()
+        octets = imap.transfer(sock, b"UID FETCH 1 BODY.PEEK[]", amount.seconds / 2)
+        return octets / 1e6 / (time.perf_counter() - began)
+
+
+def noop_us(peer: Peer, amount: Amount) -> float:
+    sockets = [imap.open_session(peer.idlers, number) for number in range(CLIENTS_AT_ONCE)]
+    imap.loop(sockets, b"NOOP", 0.2)
+    before = cpu_s([peer.process])
+    done = imap.loop(sockets, b"NOOP", amount.seconds)
+    used_s = cpu_s([peer.process]) - before
+    for sock in sockets:
+        sock.close()
+    return 1e6 * used_s / done
+
+
+def idle_kib(peer: Peer, amount: Amount) -> float:
+    """Of each session more, once warm."""
+    sockets = [imap.open_session(peer.idlers, number) for number in range(16)]
+    time.sleep(0.5)
+    before = pss_kib([peer.process])
+    sockets += [imap.open_session(peer.idlers, number) for number in range(amount.idle)]
+    time.sleep(0.5)
+    used_kib = pss_kib([peer.process]) - before
+    for sock in sockets:
+        sock.close()
+    time.sleep(0.5)
+    return used_kib / amount.idle
+
+
+STALLING: Final = (  # exchanges in which a small write behind another waits for a delayed ACK, if Nagle is on
+    b"t NOOP\r\n",
+    b"x NOOP\r\nt UID FETCH 1 (FLAGS)\r\n",
+    b"t UID FETCH 1:5 BODY.PEEK[]\r\n",
+    b"t STATUS INBOX (MESSAGES UNSEEN)\r\n",
+    b't LIST "" *\r\n',
+    b"t SELECT INBOX\r\n",
+)
+
+
+def slowest_ms(peer: Peer, amount: Amount) -> float:
+    """The slowest kind of exchange, by its median: a stall of 40 ms cannot hide in it."""
+    with imap.open_session(peer.clients()) as sock:
+        found = [imap.latencies_ms({"": sock}, octets, b"t", 40)[""] for octets in STALLING]
+    return max(found)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is measured, and the goal: ours against Cyrus' (`ratio`), or by itself (`limit`)."""
+
+    title: str
+    measure: Callable[[Peer, Amount], float]
+    more_is_better: bool = True
+    ratio: float = 0.0
+    limit: float = 0.0
+    turns: int = 0  # 0: as many as asked for
+    needs_frontend: bool = False
+
+    def verdict(self, figures: dict[str, float]) -> str:
+        ours = figures["ours"]
+        words, well = [], True
+        if self.ratio and "cyrus" in figures:
+            ratio = ours / figures["cyrus"]
+            well = ratio >= self.ratio if self.more_is_better else ratio <= self.ratio
+            sign = ">=" if self.more_is_better else "<="
+            words.append(f"{ratio:.2f} x Cyrus (wanted {sign} {self.ratio:g})")
+        if self.limit:
+            well = well and (ours >= self.limit if self.more_is_better else ours <= self.limit)
+            words.append(f"wanted {'>=' if self.more_is_better else '<='} {self.limit:g}")
+        return f"{'ok  ' if well else 'MISS'} {', '.join(words)}"
+
+
+ROWS: Final = (
+    Row("PSS of an idle session, KiB", idle_kib, more_is_better=False, limit=100, turns=1),
+    Row("mixed clients, commands/s", mixed, ratio=0.8),
+    Row(
+        "mixed through a frontend, commands/s",
+        mixed_through_frontend,
+        ratio=1.5,
+        needs_frontend=True,
+    ),
+    Row("SELECT + FETCH FLAGS of 10,000, ms", open_large, more_is_better=False, ratio=2.0),
+    Row("FETCH of 10 MiB, MB/s", fetch_large, ratio=0.7),
+    Row("CPU of a NOOP, us", noop_us, more_is_better=False, ratio=1.0, limit=200),
+    Row("slowest exchange, ms", slowest_ms, more_is_better=False, limit=10),
+    Row("LMTP deliveries/s, 10 connections", deliveries, ratio=1.0),
+)
+
+
+def compare(peers: list[Peer], amount: Amount, words: list[str]) -> int:
+    """The table; how many rows miss their goal."""
+    missed = 0
+    print(f"{'':38}" + "".join(f"{peer.name:>10}" for peer in peers), flush=True)
+    for row in ROWS:
+        if words and not any(word.lower() in row.title.lower() for word in words):
+            continue
+        taken: dict[str, list[float]] = {}
+        for _ in range(row.turns or amount.turns):
+            for peer in peers:
+                if peer.frontend or not row.needs_frontend:
+                    taken.setdefault(peer.name, []).append(row.measure(peer, amount))
+        figures = {name: statistics.median(found) for name, found in taken.items()}
+        shown = "".join(
+            f"{figures[peer.name]:10,.1f}" if peer.name in figures else f"{'-':>10}"
+            for peer in peers
+        )
+        verdict = row.verdict(figures)
+        missed += verdict.startswith("MISS")
+        print(f"{row.title:38}{shown}  {verdict}", flush=True)
+    return missed
+
+
+# --- the servers
+
+
+@contextmanager
+def ours(folder: Path, frontend: bool) -> Iterator[Peer]:
+    """A master, a backend with a worker for each core, and a frontend that logs in as Cyrus' does."""
+    murder = Murder(folder, USERS)
+    murder.prepare()
+    name = "be1.murder.test"
+    following = FOLLOWING.format(host=OUR_MASTER, port=3905)
+    master = MASTER_SECTION.format(host=OUR_MASTER, port=3905)
+    backend = CLIENTS.format(role="backend", host=OURS, workers=0)
+    backend = f'{following}{backend}proxies = ["murder"]\ncreate_inbox = true\n'
+    proxy = CLIENTS.format(role="frontend", host=OUR_FRONTEND, workers=0)
+    proxy = f"{following}{proxy}{UPSTREAM.format(tls='none', auth='plain')}"
+    proxy += f'[servers."{name}"]\naddress = "{OURS}"\n'
+    with ExitStack() as stack:
+        node = murder.write("mupdate.murder.test", "mupdate", master)
+        stack.enter_context(murder.serving(node, OUR_MASTER, 3905))
+        node = murder.write(name, "backend", backend)
+        process = stack.enter_context(murder.serving(node, OURS, 143))
+        if frontend:
+            node = murder.write("fe.murder.test", "frontend", proxy)
+            stack.enter_context(murder.serving(node, OUR_FRONTEND, 143))
+        yield Peer("ours", process, OURS, OUR_FRONTEND if frontend else "")
+
+
+@contextmanager
+def cyrus(frontend: bool) -> Iterator[Peer]:
+    """The lab's master, first backend and frontend."""
+    names = ["mupdate", "be1", *(["fe1"] if frontend else [])]
+    for words in (["setup"], ["reset"], ["start", *names]):
+        lab(*words)
+    try:
+        client = imaplib.IMAP4(CYRUS, timeout=30)
+        client.login("cyrus", "secret")
+        for number in range(1, USERS + 1, 2):
+            client.create(f"user/user{number}")
+        client.logout()
+        process = int((LAB_ROOT / "be1" / "master.pid").read_text())
+        yield Peer("cyrus", process, CYRUS, CYRUS_FRONTEND if frontend else "")
+    finally:
+        lab("stop")
+
+
+def lab(*words: str) -> None:
+    environment = os.environ | {"LAB_USERS": str(USERS)}
+    subprocess.run(
+        ["bash", str(LAB), *words], check=True, stdout=subprocess.DEVNULL, env=environment
+    )
+
+
+def start(stack: ExitStack, folder: Path, given: argparse.Namespace) -> list[Peer]:
+    """Ours, and those of the others that can run here and are wanted."""
+    folder.chmod(0o755)
+    frontend = not given.rows or any("front" in word for word in given.rows)
+    peers = [stack.enter_context(ours(folder / "ours", frontend))]
+    if (LAB_ROOT / "pkg/usr/lib/cyrus/bin/imapd").exists() and "cyrus" not in given.without:
+        peers.append(stack.enter_context(cyrus(frontend)))
+    if dovecot.is_installed() and "dovecot" not in given.without:
+        process = stack.enter_context(dovecot.dovecot(folder / "dovecot", DOVECOT, USERS))
+        peers.append(Peer("dovecot", process, DOVECOT))
+    return peers
+
+
+# --- what is in the mailboxes
+
+
+def fill(peer: Peer) -> None:
+    """Some messages for every client, a mailbox of many and a message of many octets."""
+    mix.fill(peer.clients(), CLIENTS_AT_ONCE)
+    for number in (READER, *range(43, 59, 2), *(int(user[4:]) for user in DELIVERED_TO)):
+        client = imaplib.IMAP4(peer.host, timeout=120)
+        client.login(f"user{number}", "secret")
+        if number == READER:
+            client.create("INBOX/large")
+            client.append("INBOX/large", "", "", mix.message(LARGE_OCTETS))
+            client.create("INBOX/many")
+            mix.append_many(client, "INBOX/many", MANY)
+        client.append("INBOX", "", "", mix.message(1000))
+        client.logout()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--rows", action="append", default=[], help="only rows with this word")
+    parser.add_argument("--without", action="append", default=[], help="cyrus or dovecot")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
+    parser.add_argument("--idle", type=int, default=200, help="idle sessions")
+    given = parser.parse_args()
+    if os.geteuid():
+        sys.exit("this needs root: the servers listen on ports 24 and 143")
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        peers = start(stack, Path(name), given)
+        for peer in peers:
+            fill(peer)
+        amount = Amount(given.turns, given.seconds, given.idle)
+        sys.exit(1 if compare(peers, amount, given.rows) else 0)
+
+
+if __name__ == "__main__":
+    main()
