@@ -80,6 +80,7 @@ class UpstreamKind(Enum):
     PROTOCOL = "protocol"  # it spoke, but not the protocol
     LOST = "lost"  # it closed in the middle
     DOWN = "down"  # not tried: the circuit breaker is open
+    MOVING = "moving"  # the mailbox is between two servers, for a moment
     UNSYNCHRONISED = "unsynchronised"  # our mailbox list has never been complete
 
     @property

@@ -58,6 +58,10 @@ class BackendLmtp(LmtpDialogue):
                 return folder
             if user and mailboxes.find(inbox_of(user)) is not None:
                 return inbox_of(user)
+        for user in users:
+            mailboxes.check_has_not_left(inbox_of(user))
+        if not users and folder is not None:
+            mailboxes.check_has_not_left(folder)
         if not users and folder is not None and mailboxes.find(folder) is not None:
             raise Refusal(Code.NO_PERMISSION, "Nobody may post there")
         raise Refusal(Code.NONEXISTENT, UNKNOWN)

@@ -3,7 +3,7 @@
 IMAP, POP3 and LMTP share it. The list says what exists and who may see it; the store keeps messages only. RFC 4314.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,6 +67,8 @@ class Mailboxes:
         self.list = mailbox_list
         self.store = store
         self.namespace = namespace
+        # of what has just left for another server: who asks here has an old list
+        self.has_left: Callable[[MailboxName], bool] = lambda _: False
 
     def find(self, name: MailboxName) -> MailboxEntry | None:
         """The row of a mailbox that exists here (one that is just being made does not)."""
@@ -86,7 +88,15 @@ class Mailboxes:
             rights = self.rights(entry, login)
             if rights & MANAGED:
                 return Accessible(entry, rights)
+        self.check_has_not_left(name)
         raise nonexistent(self.namespace, name, login.user)
+
+    def check_has_not_left(self, name: MailboxName) -> None:
+        """Raises Refusal(UNAVAILABLE) for what is at another server since lately: that it does not exist would be wrong."""
+        if self.find(name) is None and self.has_left(name):
+            raise Refusal(
+                Code.UNAVAILABLE, "This mailbox has moved to another server: try again in a moment"
+            )
 
     def require(self, name: MailboxName, login: Login, needed: str) -> Accessible:
         """As `look`, and he must have all of these rights: Refusal(NO_PERMISSION) where he only may know of it."""

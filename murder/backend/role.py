@@ -13,6 +13,7 @@ from murder.api.store import MailboxStore
 from murder.backend.annotations import Annotations
 from murder.backend.announce import Announcer
 from murder.backend.bus import Bus
+from murder.backend.expiry import keep_expiring
 from murder.backend.imap.table import serve_imap
 from murder.backend.lmtp import BackendLmtp
 from murder.backend.mailboxes import Mailboxes
@@ -69,6 +70,7 @@ class BackendRole:
         self._client: MasterClient | None = None
         self._bus: Bus | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._expiring: asyncio.Task[None] | None = None
         self._matching: asyncio.Task[None] | None = None
         self._comparer: Comparer | None = None
         self._services: Mapping[str, Service] = {}
@@ -115,6 +117,7 @@ class BackendRole:
             Upstreams(config),
             keeps_all=self._worker == 0,
         )
+        self.backend.mailboxes.has_left = mover.has_left
         if self._worker == 0:
             matcher = Matcher(self.backend.mailboxes, self._ledger, announcer, mover.is_kept)
             await self._match(matcher, mailbox_list)
@@ -123,6 +126,8 @@ class BackendRole:
             comparer = self._start_comparing(announcer, self._client)
             comparer.owe(name for intent in settled for name in intent.names)
         mover.start()
+        if self._worker == 0:
+            self._expiring = asyncio.create_task(keep_expiring(self.backend))
 
     def _make_gate(self) -> Gate:
         config = self._config
@@ -226,7 +231,7 @@ class BackendRole:
         for session in list(backend.sessions):
             session.connection.abort()
         await backend.mover.stop()
-        for task in (self._keeper, self._matching):
+        for task in (self._keeper, self._matching, self._expiring):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])

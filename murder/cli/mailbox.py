@@ -179,6 +179,17 @@ async def delete(reach: Reach, name: str, yes: bool) -> int:
 
 @mailbox.command()
 @operator_options
+@click.argument("name")
+async def undelete(reach: Reach, name: str) -> int:
+    """Bring back what was last deleted under NAME, with all below it (of backends with `delete = "delayed"`)."""
+    back = await mailboxes.undelete(reach, await reach.rows(), reach.name(name))
+    for _, before in back:
+        click.echo(reach.shown(before))
+    return 0
+
+
+@mailbox.command()
+@operator_options
 @click.argument("old")
 @click.argument("new")
 async def rename(reach: Reach, old: str, new: str) -> int:

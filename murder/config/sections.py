@@ -233,6 +233,13 @@ class BackendConfig(ClientConfig):
         "(URLAUTH `submit+`, RFC 4467).",
         example='["submission"]',
     )
+    delete: Literal["immediate", "delayed"] = option(
+        "immediate",
+        "`delayed` keeps deleted mailboxes for a while: `murder ctl mailbox undelete` brings them back.",
+    )
+    deleted_keep_s: float = option(
+        604800.0, "With `delayed`: how long deleted mailboxes are kept.", least=0
+    )
     moves_parallel: int = option(
         2, "Moves to other servers under way at once, each worker; more wait.", least=1
     )

@@ -38,9 +38,13 @@ class Locator:
                 "mailbox list",
                 "this host's list has never been complete",
             )
-        entry = self.known(name)
+        entry = self._mailboxes.find(name)
         if entry is None:
             raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(name)}")
+        if not entry.is_active:
+            raise UpstreamFailure(
+                UpstreamKind.MOVING, entry.server, f"{display(name)} is just being made or moved"
+            )
         return entry
 
     async def catch_up(self) -> None:

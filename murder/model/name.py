@@ -101,6 +101,26 @@ def is_deleted(name: MailboxName) -> bool:
     return is_below(split_domain(name)[1], DELETED_ROOT)
 
 
+def deleted_name(name: MailboxName, at: int) -> MailboxName:
+    """Where a mailbox that is deleted at that second rests, as Cyrus has it: `DELETED.user.anna.5F3A…`."""
+    domain, rest = split_domain(name)
+    inner = b"%s.%s.%X" % (DELETED_ROOT, rest, at)
+    return MailboxName(domain + b"!" + inner if domain else inner)
+
+
+def before_deletion(name: MailboxName) -> tuple[MailboxName, int] | None:
+    """The reverse: what it was called, and when it was deleted. None where it rests there for another reason."""
+    domain, rest = split_domain(name)
+    inner, _, stamp = rest[len(DELETED_ROOT) + 1 :].rpartition(b".")
+    try:
+        at = int(stamp, 16)
+    except ValueError:
+        return None
+    if not inner or not is_deleted(name) or inner.startswith(b"quarantine."):
+        return None
+    return MailboxName(domain + b"!" + inner if domain else inner), at
+
+
 def display(name: bytes) -> str:
     """For logs and people: never raises, loses nothing."""
     return name.decode("utf-8", "backslashreplace")

@@ -11,8 +11,10 @@ from murder.model.entry import Location, MailboxEntry
 from murder.model.name import (
     MailboxName,
     ancestors_of,
+    before_deletion,
     inbox_of,
     is_below,
+    is_deleted,
     is_inbox,
     owner_of,
 )
@@ -204,3 +206,27 @@ async def subscribe(reach: Reach, user: str, name: MailboxName, subscribed: bool
     entry = await reach.find(inbox_of(user))
     verb = b"SUBSCRIBE " if subscribed else b"UNSUBSCRIBE "
     await reach.ask(entry.server, verb + string(reach.namespace.external(name, user)), user=user)
+
+
+async def undelete(
+    reach: Reach, rows: Sequence[MailboxEntry], name: MailboxName
+) -> list[tuple[MailboxName, MailboxName]]:
+    """Bring back what was last deleted under this name, with what went along below it; the old and new names. Raises
+    Refusal, UpstreamFailure."""
+    resting: list[tuple[int, MailboxName, MailboxEntry]] = []
+    for row in rows:
+        before = before_deletion(row.name) if is_deleted(row.name) else None
+        if before is not None and is_below(before[0], name):
+            resting.append((before[1], before[0], row))
+    at_root = [at for at, before, _ in resting if before == name]
+    if not at_root:
+        raise Refusal(Code.NONEXISTENT, f"Nothing that was called {reach.shown(name)} is kept")
+    last = max(at_root)
+    back = sorted(
+        ((before, row) for at, before, row in resting if at == last), key=lambda pair: pair[0]
+    )
+    for name_before, row in back:
+        command = b"RENAME %s %s"
+        words = (string(reach.external(row.name)), string(reach.external(name_before)))
+        await reach.ask(row.server, command % words)
+    return [(row.name, name_before) for name_before, row in back]

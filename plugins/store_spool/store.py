@@ -31,7 +31,15 @@ from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
 from murder.model.carried import CarriedIdentity, Held, Portrait
 from murder.model.message import Message, ModSeq, Uid, UidValidity
-from murder.model.name import MailboxName, display, inbox_of, owner_of, split_domain
+from murder.model.name import (
+    MailboxName,
+    before_deletion,
+    display,
+    inbox_of,
+    is_deleted,
+    owner_of,
+    split_domain,
+)
 from plugins.store_spool.carry import Carrier
 from plugins.store_spool.incoming import IncomingArea, SpoolIncoming, dead_areas, witnesses
 from plugins.store_spool.inspection import inspect_root
@@ -68,7 +76,12 @@ def make_store(settings: Settings, data_dir: Path) -> MailboxStore:
 
 
 def root_of(name: MailboxName) -> bytes:
-    """The root a mailbox belongs to: its owner's INBOX, or the first part of a shared name."""
+    """The root a mailbox belongs to: its owner's INBOX, or the first part of a shared name. What was a user's before it
+    was deleted stays with him: deleting is then one row."""
+    if is_deleted(name):
+        before = before_deletion(name)
+        if before is not None and owner_of(before[0]) is not None:
+            name = before[0]
     owner = owner_of(name)
     if owner is not None:
         return inbox_of(owner)

@@ -33,6 +33,7 @@ class Load:
         self.demo = demo
         self.label = label
         self.acknowledged: dict[str, tuple[int, str, bool]] = {}  # id -> user, digest, flagged
+        self.bounced: list[str] = []  # deliveries refused for good: none may be
         self.stopping = threading.Event()
         self.lock = threading.Condition()
         self.numbers = count(1)
@@ -69,6 +70,8 @@ class Load:
             if said.startswith("250"):
                 self.note(identifier, user, octets, False)
             else:
+                if said.startswith("5"):
+                    self.bounced.append(said)
                 time.sleep(0.02)  # a queue's pause before it tries the next
 
     def append(self, user: int) -> None:
@@ -174,6 +177,7 @@ def test_nothing_acknowledged_is_lost_doubled_or_damaged(demo: Demo, victim: str
         load.stopping.set()
         for thread in load.threads:
             thread.join(60)
+    assert not load.bounced
     found = {user: stored(demo, user) for user in range(1, USERS + 1)}
     for identifier, (user, digest, flagged) in load.acknowledged.items():
         copies = found[user].get(identifier, [])

@@ -264,6 +264,7 @@ def test_moves_in_a_storm_of_kills_lose_and_double_nothing(demo: Demo) -> None:
             thread.join(60)
     settled(demo)
     assert done and kills
+    assert not load.bounced
     found = {user: stored(demo, user) for user in range(1, USERS + 1)}
     for identifier, (user, digest, flagged) in load.acknowledged.items():
         copies = found[user].get(identifier, [])

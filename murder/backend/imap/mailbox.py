@@ -1,8 +1,11 @@
 """CREATE, DELETE, RENAME (RFC 3501 §6.3.3 to §6.3.5, RFC 4314 §4), announced to the master as they happen."""
 
+import time
+
 from murder.backend.annotations import SPECIAL_USES, note_of
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.xfer import move_away, need_admin
+from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal
 from murder.login.imap import Running
 from murder.model.acl import DELETE_MAILBOX, Acl, Rights
@@ -10,8 +13,10 @@ from murder.model.entry import parse_location
 from murder.model.name import (
     MailboxName,
     check_new_name,
+    deleted_name,
     inbox_of,
     is_below,
+    is_deleted,
     is_inbox,
     moved,
     owner_of,
@@ -105,12 +110,21 @@ async def _delete(dialogue: BackendImap, command: Command, name: MailboxName) ->
         doomed = [*(entry.name for entry in mailboxes.below(name)), name]
         doomed.sort(key=len, reverse=True)
     changed = [await _mailbox_id(dialogue, one) for one in doomed]
-    await dialogue.backend.announcer.delete(doomed)
+    await remove(dialogue.backend, doomed)
     for mailbox_id in changed:
         dialogue.backend.tracker.mailbox_changed(mailbox_id)
     if dialogue.selected is not None and dialogue.selected.name in doomed:
         dialogue.close_deleted()
     await dialogue.finish(command)
+
+
+async def remove(backend: Backend, doomed: list[MailboxName]) -> None:
+    """At once, or by putting them to rest under DELETED until they expire. Raises Refusal, UpstreamFailure."""
+    if backend.config.delete == "delayed" and not any(is_deleted(name) for name in doomed):
+        now = int(time.time())
+        await backend.announcer.rename([(name, deleted_name(name, now)) for name in doomed])
+    else:
+        await backend.announcer.delete(doomed)
 
 
 async def _mailbox_id(dialogue: BackendImap, name: MailboxName) -> str:

@@ -5,6 +5,7 @@ An operator may read the files; finished ones are the history.
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
@@ -15,6 +16,9 @@ from murder.errors import Code, Refusal
 from murder.model.name import MailboxName, is_below
 
 FORMAT: Final = 1
+SETTLED_NS: Final = (
+    100_000_000  # two changes so close together may look like one in the folder's time
+)
 MAX_HISTORY: Final = 2000  # finished moves remembered
 
 
@@ -106,6 +110,8 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._read_at = -1  # st_mtime_ns of the folder, as it was when these were read:
+        self._keeping: list[Move] = []
 
     def _path(self, move: Move) -> Path:
         return self.folder / f"{move.side.value}-{move.id}.json"
@@ -163,9 +169,18 @@ class Journal:
 
     def keeps(self, name: MailboxName) -> Move | None:
         """The move for whose sake the store has a mailbox that the list does not show: it has left, or is arriving."""
-        for move in self.moves():
-            waits = move.side is Side.IN and move.state in (State.COPYING, State.PREPARED)
-            left = move.side is Side.OUT and move.state in (State.HANDING, State.DONE)
-            if (waits or left) and move.holds(name):
-                return move
-        return None
+        try:
+            written_at = self.folder.stat().st_mtime_ns  # every `save` renames a file into it
+        except FileNotFoundError:
+            return None
+        if written_at != self._read_at:
+            self._keeping = [move for move in self.moves() if _keeps(move)]
+            is_settled = time.time_ns() - written_at > SETTLED_NS
+            self._read_at = written_at if is_settled else -1
+        return next((move for move in self._keeping if move.holds(name)), None)
+
+
+def _keeps(move: Move) -> bool:
+    waits = move.side is Side.IN and move.state in (State.COPYING, State.PREPARED)
+    left = move.side is Side.OUT and move.state in (State.HANDING, State.DONE)
+    return waits or left

@@ -259,6 +259,11 @@ class Mover:
         """Whether the store has it for a move's sake, and the list rightly does not show it."""
         return self.journal.keeps(name) is not None
 
+    def has_left(self, name: MailboxName) -> bool:
+        """Whether it has gone to another server, and is still kept here."""
+        move = self.journal.keeps(name)
+        return move is not None and move.side is Side.OUT
+
     async def make_room_for(self, name: MailboxName, mailbox_id: str) -> None:
         """Let go of what has moved away under this name, unless it is this mailbox that comes back."""
         for move in list(self.journal.moves()):
