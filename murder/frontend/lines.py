@@ -37,9 +37,9 @@ class LineUpstream:
     def begin(self) -> None:
         pass
 
-    def received(self, data: memoryview) -> None:
+    def received(self, data: bytes) -> None:
         if self.pipe is not None:
-            self.pipe(bytes(data))
+            self.pipe(data)
             return
         self._held += data
         if len(self._held) > MAX_HELD_OCTETS:

@@ -97,10 +97,10 @@ class FrontendPop3(Pop3Dialogue):
             self._to_backend(waiting)
         self.connection.resume_reading()
 
-    def received(self, data: memoryview) -> None:
+    def received(self, data: bytes) -> None:
         if self._is_pipe:
             self.active_at = self.loop.time()
-            self._to_backend(bytes(data))
+            self._to_backend(data)
         else:
             super().received(data)
 

@@ -83,7 +83,7 @@ class Link:
     def begin(self) -> None:
         pass
 
-    def received(self, data: memoryview) -> None:
+    def received(self, data: bytes) -> None:
         self.session.receive(data)
         if self._sink is not None:
             self._pump()

@@ -235,7 +235,7 @@ class MupdateDialogue(Dialogue):
 
     # Input and output
 
-    def received(self, data: memoryview) -> None:
+    def received(self, data: bytes) -> None:
         if self._inflate is not None:
             self._compressed += data
             self._feed_inflated()
@@ -259,7 +259,7 @@ class MupdateDialogue(Dialogue):
             if inflate.eof:
                 self.hopeless(BadSyntax("the deflate stream has ended"))
                 return
-            super().received(memoryview(octets))
+            super().received(octets)
         if self._compressed:
             self.connection.pause_reading()
 

@@ -1,7 +1,8 @@
 """One TCP connection, accepted or opened: octets in to a receiver, octets out with back-pressure, TLS.
 
-Callbacks, no task: an idle connection costs its transport and these few slots. All connections of a process read into one
-buffer (the loop hands octets over at once), so `Receiver.received` gets a view that is valid only during the call.
+Callbacks, no task: an idle connection costs its transport and these few slots. uvloop reads for all connections into one
+buffer of its own and hands over `bytes`: for the small reads of which mail consists that is cheaper than a buffer of ours
+(asyncio.BufferedProtocol), whose octets would be copied right afterwards in any case.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from typing import Final, Protocol, cast
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.net.tls import PeerCertificate, read_certificate
 
-READ_OCTETS: Final = 256 * 1024  # one read; measured: larger gains nothing on loopback
+READ_OCTETS: Final = 256 * 1024  # one read, as uvloop does it; also of what is inflated
 WRITE_HIGH_OCTETS: Final = (
     256 * 1024
 )  # above it the writer waits; a 10 MiB FETCH never has more in memory
@@ -41,8 +42,8 @@ class Receiver(Protocol):
         """The connection stands (TLS too, where it is implicit)."""
         ...
 
-    def received(self, data: memoryview) -> None:
-        """Octets; the view is valid during this call only."""
+    def received(self, data: bytes) -> None:
+        """Octets have come, never none."""
         ...
 
     def writable(self) -> None:
@@ -54,19 +55,7 @@ class Receiver(Protocol):
         ...
 
 
-class ReadBuffer:
-    """The octets that all connections of one loop read into."""
-
-    __slots__ = ("view",)
-
-    def __init__(self, octets: int = READ_OCTETS) -> None:
-        self.view = memoryview(bytearray(octets))
-
-
-_shared_buffer = ReadBuffer()
-
-
-class Connection(asyncio.BufferedProtocol):
+class Connection(asyncio.Protocol):
     """See the module. `cid` names it in every log line and, over ID, in the backend's."""
 
     __slots__ = (
@@ -132,14 +121,11 @@ class Connection(asyncio.BufferedProtocol):
         self.receiver = self._make_receiver(self)
         self.receiver.begin()
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return _shared_buffer.view
-
-    def buffer_updated(self, nbytes: int) -> None:
+    def data_received(self, data: bytes) -> None:
         if self._inflate is None:
-            self.receiver.received(_shared_buffer.view[:nbytes])
+            self.receiver.received(data)
         else:
-            self.inflate(bytes(_shared_buffer.view[:nbytes]))
+            self.inflate(data)
 
     def eof_received(self) -> bool:
         return False  # half-closed peers are treated as gone, as Cyrus and Dovecot do
@@ -234,7 +220,7 @@ class Connection(asyncio.BufferedProtocol):
             self._deflated = self._inflate.unconsumed_tail
             if not octets:
                 return
-            self.receiver.received(memoryview(octets))
+            self.receiver.received(octets)
 
     def acknowledge_now(self) -> None:
         """Tell the peer's kernel that its octets have come. A client with Nagle's algorithm (Python's imaplib, many a

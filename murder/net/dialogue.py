@@ -76,7 +76,7 @@ class Dialogue(ABC):
         self._timer = self.loop.call_later(self.idle_timeout_s, self._check_idle)
         self.greet()
 
-    def received(self, data: memoryview) -> None:
+    def received(self, data: bytes) -> None:
         self.session.receive(data)
         if self._waiter is not None:
             if not self._waiter.done():

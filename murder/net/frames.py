@@ -38,7 +38,7 @@ class FrameChannel:
     def begin(self) -> None:
         pass
 
-    def received(self, data: memoryview) -> None:
+    def received(self, data: bytes) -> None:
         self._cutter.feed(data)
         self._wake()
         if self._cutter.held > HELD_OCTETS:

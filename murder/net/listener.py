@@ -99,7 +99,7 @@ class _Refused:
         self._connection.write(self._refusal)
         self._connection.close()
 
-    def received(self, data: memoryview) -> None:
+    def received(self, data: bytes) -> None:
         pass
 
     def writable(self) -> None:

@@ -100,6 +100,7 @@ class ImapUpstream:
         self._cutter = ResponseCutter()
         self._flight: deque[tuple[bytes, asyncio.Future[Reply] | None]] = deque()
         self._own: _Own | None = None
+        self._loop = asyncio.get_running_loop()
         self._prefix = b"M" + secrets.token_hex(4).encode() + b"-"
         self._greeting: asyncio.Future[Reply] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -113,16 +114,15 @@ class ImapUpstream:
     def begin(self) -> None:
         pass
 
-    def received(self, data: memoryview) -> None:
-        octets = bytes(data)
-        self._active_at = asyncio.get_running_loop().time()
+    def received(self, data: bytes) -> None:
+        self._active_at = self._loop.time()
         try:
-            if self.awaits_tls and self._own is None:
-                raise BadSyntax("octets behind the answer to STARTTLS")
             if self._own is not None:
-                self._collect(octets)
+                self._collect(data)
+            elif not self.awaits_tls:
+                self._pass_on(data)
             else:
-                self._pass_on(octets)
+                raise BadSyntax("octets behind the answer to STARTTLS")
         except BadSyntax as error:
             self._end(UpstreamKind.PROTOCOL, str(error))
             self.connection.abort()
@@ -163,26 +163,25 @@ class ImapUpstream:
         Returns it. Raises UpstreamFailure (then the client has not been answered)."""
         if self.is_lost:
             raise self.failure(UpstreamKind.LOST, "it closed the connection")
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Reply] = self._loop.create_future()
         if not self._flight:
             self._watch()
         self._flight.append((tag, future))
         return await future
 
     def _pass_on(self, octets: bytes) -> None:
-        client = self.client.connection
+        client, flight = self.client.connection, self._flight
         while octets:
-            tag = self._flight[0][0] if self._flight else b""
+            tag = flight[0][0] if flight else b""
             passed, line, octets = self._cutter.feed(octets, tag)
-            if not tag and not self.passes_unsolicited:
-                passed = b""  # nobody asked, and nobody has this backend's mailbox selected
-            if passed:
+            # without a tag nobody asked: it is passed to who has this backend's mailbox selected
+            if passed and (tag or self.passes_unsolicited):
                 client.write(passed)
             if line is not None:
-                _, future = self._flight.popleft()
+                _, future = flight.popleft()
                 if future is not None and not future.done():
                     future.set_result(parse_reply(line))
-                if not self._flight:
+                if not flight:
                     self.client.upstream_idle(self)
         if client.writing_paused:
             self._waits_for_client = True
@@ -307,21 +306,19 @@ class ImapUpstream:
     # --- timeouts and the end
 
     def _watch(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._active_at = loop.time()
+        self._active_at = self._loop.time()
         if self._timer is None:
-            self._timer = loop.call_later(self._timeout_s, self._check)
+            self._timer = self._loop.call_later(self._timeout_s, self._check)
 
     def _check(self) -> None:
-        loop = asyncio.get_running_loop()
         self._timer = None
         if self.is_lost or not (self._flight or self._own):
             return
-        left = self._active_at + self._timeout_s - loop.time()
+        left = self._active_at + self._timeout_s - self._loop.time()
         if self._waits_for_client or self.has_no_hurry:
             left = self._timeout_s
         if left > 0:
-            self._timer = loop.call_later(left, self._check)
+            self._timer = self._loop.call_later(left, self._check)
             return
         self._end(UpstreamKind.TIMEOUT, f"no answer in {self._timeout_s:g} s")
         self.connection.abort()

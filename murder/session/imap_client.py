@@ -13,6 +13,7 @@ MAX_HELD_OCTETS: Final = (
     64 * 1024
 )  # of a line without end; beyond it an untagged line is passed on in parts
 _LITERAL_END: Final = re.compile(rb"\{([0-9]{1,20})\}\r\n\Z")
+_WORTH_SKIPPING: Final = 256  # octets
 _TAIL: Final = 40  # octets of an unfinished line that could announce a literal
 _SYNCHRONISING: Final = re.compile(rb"\{([0-9]{1,10})(\+?)\}\r?\n")
 
@@ -66,6 +67,8 @@ class ResponseCutter:
             self._literal = int(announced.group(1)) if announced else 0
             self._inside = announced is not None
             at = end
+            if announced is None and size - at > _WORTH_SKIPPING:
+                at = _skip(data, at, tag)
         return data, None, b""
 
     def _hold(self, data: bytes, at: int) -> bytes:
@@ -77,6 +80,18 @@ class ResponseCutter:
             at = len(data) - _TAIL
         self._held = data[at:]
         return data[:at]
+
+
+def _skip(data: bytes, at: int, tag: bytes) -> int:
+    """From the beginning of a line on: where the first line begins that may be the tagged one or a BYE, announce a
+    literal, or be unfinished. A FETCH of all flags has thousands of others."""
+    announced = data.find(b"}\r\n", at)
+    last = data.rfind(b"\n", at - 1, announced if announced >= 0 else len(data)) + 1
+    for beginning in (b"\n" + tag + b" ", b"\n* B", b"\n* b"):
+        found = data.find(beginning, at - 1, last)
+        if found >= 0:
+            last = found + 1
+    return last
 
 
 def non_synchronising(octets: bytes) -> bytes:

@@ -106,6 +106,11 @@ class ImapServerSession:
         self._fragmenter.feed(data)
 
     @property
+    def is_between(self) -> bool:
+        """Whether what comes next begins a command, and none is held or half received."""
+        return not self._line_mode and not self._streaming and self._fragmenter.is_between
+
+    @property
     def held(self) -> int:
         """Octets received and not yet given out: what back-pressure goes by."""
         return self._fragmenter.held

@@ -119,6 +119,18 @@ class Fragmenter:
         """Octets fed and not yet given out."""
         return len(self._buffer) - self._begin + self._pending_octets
 
+    @property
+    def is_between(self) -> bool:
+        """Whether nothing is held, and what comes next begins a message."""
+        return not (
+            self._begin != len(self._buffer)
+            or self._pending
+            or self._asked is not None
+            or self._literal_left
+            or self._stream_empty
+            or self._discard
+        )
+
     def take_rest(self) -> bytes:
         """Give up cutting: all octets not yet given out (the caller changes protocol: COMPRESS, a relay)."""
         rest = b"".join((self._buffer[self._begin :], *self._pending))

@@ -23,6 +23,25 @@ def run(pieces: list[bytes]) -> tuple[bytes, list[bytes]]:
     return passed, ends
 
 
+LINES = (
+    b"* 1 FETCH (FLAGS ())\r\n",
+    b"* 2 FETCH (BODY[] {4}\r\n* BY)\r\n",
+    b"* bye\r\n",
+    b"* 3 {x}\r\n",
+)
+
+
+@given(
+    st.lists(st.sampled_from([*LINES, b"* A1 \r\n", b"* BAD\r\n", b"A2 OK\r\n"]), max_size=60),
+    st.integers(1, 2000),
+)
+def test_many_plain_lines_hide_nothing_that_counts(lines: list[bytes], size: int) -> None:
+    stream = b"".join(lines) + b"A1 OK done\r\n"
+    expected = b"".join(line for line in lines if line != b"* bye\r\n") + b"A1 OK done\r\n"
+    pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
+    assert run(pieces) == (expected, [b"A1 OK done\r\n"])
+
+
 @given(st.lists(st.integers(1, 9)))
 def test_the_tagged_line_is_found_and_a_bye_kept_back_however_it_comes(sizes: list[int]) -> None:
     pieces, at = [], 0

@@ -7,7 +7,7 @@ flight has been answered.
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from murder.errors import Misuse, UpstreamFailure, UpstreamKind
 from murder.frontend.shared import Frontend
@@ -19,7 +19,7 @@ from murder.net.connection import Connection
 from murder.net.relay import Client, ImapUpstream, Reply, open_imap
 from murder.session.imap_client import non_synchronising
 from murder.session.imap_server import Event, State
-from murder.wire.imap.command import Command
+from murder.wire.imap.command import COMMAND, Command
 from murder.wire.imap.response import bye, status_for, status_line
 
 # What this frontend can carry, whatever the backends offer besides
@@ -76,6 +76,7 @@ BASE: Final = frozenset(
     | {b"NAMESPACE", b"UIDPLUS", b"UNSELECT"}
 )
 ENABLEABLE: Final = frozenset({b"CONDSTORE", b"QRESYNC"})
+EXPRESS_OCTETS: Final = 8 * 1024  # commands that come together; far below the limit of a line
 HOPS_FIELD: Final = "x-proxy-ttl"
 MAX_HOPS: Final = 5
 
@@ -94,7 +95,9 @@ class Selected:
 
 
 class FrontendImap(ImapDialogue, Client):
-    """See the module."""
+    """See the module. `PASSED`: the commands that go to the selected backend as they are."""
+
+    PASSED: ClassVar[frozenset[bytes]]
 
     def __init__(self, connection: Connection, service: ImapService, frontend: Frontend) -> None:
         super().__init__(connection, service)
@@ -230,7 +233,8 @@ class FrontendImap(ImapDialogue, Client):
     def upstream_idle(self, upstream: ImapUpstream) -> None:
         if self._settled is not None and not self._settled.done():
             self._settled.set_result(None)
-        self.resume()
+        if self.session.held:
+            self.resume()
 
     def upstream_lost(self, upstream: ImapUpstream, tags: list[bytes], mid_response: bool) -> None:
         """The backend has gone: its commands get NO, its mailbox is closed; the session lives on."""
@@ -276,11 +280,43 @@ class FrontendImap(ImapDialogue, Client):
 
     # --- dispatch
 
+    def received(self, data: bytes) -> None:
+        """Whole commands for the selected backend need no session to be cut; all else does."""
+        if self.selected is not None and self._task is None and self._waiter is None:
+            passed = self._pass_on(data) if self.session.is_between else 0
+            if passed == len(data):
+                return
+            if passed:
+                data = data[passed:]
+        super().received(data)
+
+    def _pass_on(self, data: bytes) -> int:
+        """The hot path: commands as they came, up to the first that is not so simple. How many octets those had."""
+        if data[-1:] != b"\n" or len(data) > EXPRESS_OCTETS or b"}\r\n" in data or b"}\n" in data:
+            return 0
+        at = 0
+        while at < len(data) and (match := COMMAND.match(data, at)) is not None:
+            selected = self.selected
+            if (
+                selected is None
+                or match[2].upper() not in self.PASSED
+                or self.is_closing
+                or selected.upstream.is_lost
+                or selected.upstream.connection.writing_paused
+            ):
+                break
+            end = data.find(b"\n", match.end()) + 1
+            selected.upstream.relay(match[1], data[at:end])
+            at = end
+        if at:
+            self._bad_commands = 0
+            self._note_activity()
+        return at
+
     def handle(self, event: Event) -> Running:
         if isinstance(event, Command) and self.in_flight():
-            row = self.TABLE.get(event.name)
-            if row is None or row.run is not run_selected:
-                return self._after(event, row)
+            if event.name not in self.PASSED:
+                return self._after(event, self.TABLE.get(event.name))
         return super().handle(event)
 
     async def _after(self, command: Command, row: Row | None) -> None:

@@ -71,6 +71,7 @@ class _Imap(FrontendImap):
     """The dialogue with its table: apart, because the commands know the dialogue."""
 
     TABLE = TABLE
+    PASSED = frozenset(name for name, row in TABLE.items() if row.run is run_selected) | {b"NOOP"}
 
 
 def serve_imap(connection: Connection, service: ImapService, frontend: Frontend) -> FrontendImap:

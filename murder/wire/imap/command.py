@@ -12,8 +12,8 @@ from murder.wire.fragment import Literal
 
 MAX_TAG_OCTETS: Final = 256  # Cyrus and Dovecot take any; the longest seen from a client has 40
 
-# tag = 1*<any ASTRING-CHAR except "+">
-_COMMAND: Final = re.compile(
+# tag SP name; tag = 1*<any ASTRING-CHAR except "+">
+COMMAND: Final = re.compile(
     rb'([^(){ %*"\\+\x00-\x20\x7f-\xff]{1,256}) ((?:[Uu][Ii][Dd] )?[A-Za-z0-9_.=-]{1,40})(?= |\r?\n)'
 )
 _TAG: Final = re.compile(rb'([^(){ %*"\\+\x00-\x20\x7f-\xff]{1,256})(?= |\r?\n)')
@@ -35,7 +35,7 @@ class Command:
 
 def parse_command(octets: bytes, literal: Literal | None = None) -> Command:
     """Read tag and name. Raises BadSyntax; `tag_of` then gives the tag to answer with."""
-    match = _COMMAND.match(octets)
+    match = COMMAND.match(octets)
     if match is None:
         only_tag = _TAG.match(octets)
         if only_tag is None:
