@@ -8,6 +8,7 @@ runs in this one process and loop.
 
 import asyncio
 import contextlib
+import gc
 import grp
 import os
 import pickle
@@ -39,6 +40,7 @@ RESTART_CALM_S: Final = 30.0  # a worker that lived so long starts again with th
 START_LIMIT_S: Final = 60.0
 KILL_GRACE_S: Final = 5.0  # beyond the drain, before SIGKILL
 OF_ROOT: Final = ("MURDER_CACHE", "CACHE_DIRECTORY", "XDG_CACHE_HOME")  # folders of the user before
+COLLECTOR_THRESHOLDS: Final = (20_000, 20, 20)
 HEAD: Final = struct.Struct("!cI")
 
 log = logger()
@@ -273,6 +275,7 @@ class _Here:
                 server = RoleServer(config, plugins, role, 0, plan.ports(role), plan.targets[role])
                 await server.start()
                 self._servers.append(server)
+            _calm_collector()
             self._notifier.tell("READY=1", f"MAINPID={os.getpid()}")
             log.info("server.ready", roles=plan.roles, workers=1)
             await self._until(signals.ending)
@@ -496,6 +499,7 @@ async def work(number: int) -> int:
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_USAGE
+    _calm_collector()
     channel.send(Message.READY)
     async with asyncio.TaskGroup() as group:
         listening = group.create_task(_obey(channel, server, draining))
@@ -503,6 +507,14 @@ async def work(number: int) -> int:
         await server.stop()
         listening.cancel()
     return EXIT_DONE
+
+
+def _calm_collector() -> None:
+    """What stands now stays: look for cyclic garbage only in what comes, and not at every 700th object. (A tenth of the
+    time of a FETCH of many messages went there; reference counts free nearly everything.)"""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECTOR_THRESHOLDS)
 
 
 def _server_of(assignment: Assignment) -> RoleServer:

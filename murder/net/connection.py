@@ -25,6 +25,7 @@ WRITE_HIGH_OCTETS: Final = (
     256 * 1024
 )  # above it the writer waits; a 10 MiB FETCH never has more in memory
 WRITE_LOW_OCTETS: Final = 64 * 1024
+GATHER_OCTETS: Final = 64 * 1024  # of small writes, sent as one
 TLS_HANDSHAKE_S: Final = 15.0
 STUCK_WRITE_S: Final = 120.0  # a peer that takes nothing for so long is gone
 
@@ -63,6 +64,8 @@ class Connection(asyncio.Protocol):
         "_deflate",
         "_deflated",
         "_drained",
+        "_gathered",
+        "_gathered_octets",
         "_handshake",
         "_inflate",
         "_lost",
@@ -102,6 +105,8 @@ class Connection(asyncio.Protocol):
         self._deflate: zlib._Compress | None = None
         self._inflate: zlib._Decompress | None = None
         self._deflated = b""  # received, and not yet inflated
+        self._gathered: list[bytes] = []
+        self._gathered_octets = 0
 
     # --- what the loop calls
 
@@ -159,17 +164,40 @@ class Connection(asyncio.Protocol):
         """Whether the peer is on this host."""
         return self.peer in ("127.0.0.1", "::1", "") or self.peer.startswith("127.")
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send; the loop gathers what is written in one turn. No error where the peer has gone already."""
+    def gather(self, data: bytes, *, later: bool = True) -> None:
+        """Send with what else is gathered in this turn of the loop: one system call, one packet. Without `later` the
+        caller calls `send_gathered` himself."""
         if self._lost:
             return
+        if later and not self._gathered:
+            asyncio.get_running_loop().call_soon(self.send_gathered)
+        self._gathered.append(data)
+        self._gathered_octets += len(data)
+        if self._gathered_octets >= GATHER_OCTETS:
+            self.send_gathered()
+
+    def send_gathered(self) -> None:
+        if self._gathered:
+            data = self._gathered[0] if len(self._gathered) == 1 else b"".join(self._gathered)
+            self._gathered.clear()
+            self._gathered_octets = 0
+            self.write(data)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send at once, behind what is gathered. No error where the peer has gone already."""
+        if self._lost:
+            return
+        if self._gathered:
+            self.send_gathered()
         if self._deflate is not None:
             data = self._deflate.compress(data) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
         self.transport.write(data)
 
     def pending(self) -> int:
         """Octets written and not yet taken by the kernel."""
-        return 0 if self._lost else self.transport.get_write_buffer_size()
+        if self._lost:
+            return 0
+        return self._gathered_octets + self.transport.get_write_buffer_size()
 
     async def drain(self, timeout_s: float = STUCK_WRITE_S) -> None:
         """Wait until the write buffer is low again. Raises ConnectionResetError if the peer has gone or takes
@@ -199,6 +227,7 @@ class Connection(asyncio.Protocol):
 
     def start_deflate(self) -> None:
         """From here on octets are deflated, both ways (RFC 4978). What came behind the command goes to `inflate`."""
+        self.send_gathered()
         self._deflate = zlib.compressobj(6, zlib.DEFLATED, DEFLATE_WINDOW, DEFLATE_MEMORY)
         self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
 
@@ -233,6 +262,7 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Send what is written, then close."""
         if not self._lost:
+            self.send_gathered()
             self.transport.close()
 
     def abort(self) -> None:
@@ -269,6 +299,7 @@ class Connection(asyncio.Protocol):
     ) -> None:
         """Put TLS under this connection. The caller has thrown away (or never read) octets sent before the handshake.
         Raises OSError (which ssl.SSLError is); the connection is closed then."""
+        self.send_gathered()
         self.pause_reading()  # the peer may begin at once, the task below runs a turn later
         handshake = asyncio.ensure_future(
             asyncio.get_running_loop().start_tls(

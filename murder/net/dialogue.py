@@ -110,7 +110,8 @@ class Dialogue(ABC):
         return self._task is not None
 
     def send(self, data: bytes) -> None:
-        self.connection.write(data)
+        """Together with what else is sent in this turn of the loop: the answers to a burst of commands go as one."""
+        self.connection.gather(data, later=not self._pumping)
 
     async def flush(self) -> None:
         """Wait while the client does not take what was sent. Raises ConnectionResetError if it never does."""
@@ -180,6 +181,7 @@ class Dialogue(ABC):
                 self._start(event)
         finally:
             self._pumping = False
+            self.connection.send_gathered()
 
     def _start(self, event: Any) -> None:
         try:

@@ -4,6 +4,7 @@
 seconds with the zone in minutes beside them; `\\Seen` of readers other than the owner is in `seen`.
 """
 
+import functools
 import os
 import sqlite3
 from collections.abc import Iterable
@@ -182,6 +183,7 @@ def to_keywords(flags: Iterable[str]) -> list[str]:
     return sorted(flag for flag in flags if flag not in BITS)
 
 
+@functools.lru_cache(maxsize=4096)
 def to_flags(bits: int, keywords: str) -> frozenset[str]:
     named = [flag for flag, bit in BITS.items() if bits & bit]
     return frozenset(named + keywords.split() if keywords else named)
