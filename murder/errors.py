@@ -92,7 +92,12 @@ class UpstreamKind(Enum):
     def is_sickness(self) -> bool:
         """Whether it speaks against the server itself, and counts for its circuit breaker. That it does not let one
         user in does not, nor what we know without having asked it."""
-        return self not in {UpstreamKind.AUTH, UpstreamKind.DOWN, UpstreamKind.UNSYNCHRONISED}
+        return self not in {
+            UpstreamKind.AUTH,
+            UpstreamKind.DOWN,
+            UpstreamKind.MOVING,
+            UpstreamKind.UNSYNCHRONISED,
+        }
 
     @property
     def reply(self) -> str:
@@ -110,6 +115,7 @@ _REPLIES = {
     UpstreamKind.PROTOCOL: "it does not speak as it should",
     UpstreamKind.LOST: "the connection to it was lost",
     UpstreamKind.DOWN: "it is down",
+    UpstreamKind.MOVING: "the mailbox is just being made or moved",
     UpstreamKind.UNSYNCHRONISED: "the mailbox list is not complete yet",
 }
 
