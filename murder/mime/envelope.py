@@ -6,7 +6,7 @@ Never raises, and is linear in the header's size. Text stays octets, encoded wor
 import re
 from typing import Final
 
-from murder.mime.field import end_of_comment, first_fields, unquote
+from murder.mime.field import end_of_comment, known_fields, unquote
 from murder.model.part import Address, Envelope
 
 MISSING_HOST: Final = b"unspecified-domain"  # as Cyrus: a NIL host would begin a group
@@ -24,7 +24,7 @@ _WANTED: Final = frozenset(
 
 def parse_envelope(octets: bytes, start: int, end: int) -> Envelope:
     """The envelope of the header `[start, end)`."""
-    return envelope_of(first_fields(octets, start, end, _WANTED))
+    return envelope_of(known_fields(octets, start, end, _WANTED))
 
 
 def envelope_of(fields: dict[bytes, bytes]) -> Envelope:
@@ -76,7 +76,17 @@ def parse_addresses(value: bytes) -> tuple[Address, ...]:
 class _AddressReader:
     """Gathers words until something ends an address. `_words` holds the phrase or local part, with the spaces in it."""
 
-    __slots__ = ("_angle", "_comment", "_found", "_group", "_host", "_name", "_route", "_words")
+    __slots__ = (
+        "_angle",
+        "_comment",
+        "_done",
+        "_found",
+        "_group",
+        "_host",
+        "_name",
+        "_route",
+        "_words",
+    )
 
     def __init__(self) -> None:
         self._found: list[Address] = []
@@ -90,20 +100,23 @@ class _AddressReader:
         self._route: bytes | None = None
         self._comment: bytes | None = None
         self._angle = False
+        self._done = False  # behind `>`: nothing more belongs to this address
 
     def word(self, token: bytes) -> None:
-        (self._words if self._host is None else self._host).append(token)
+        if not self._done:
+            (self._words if self._host is None else self._host).append(token)
 
     def space(self) -> None:
         if self._host is None and not self._angle and self._words and self._words[-1] != b" ":
             self._words.append(b" ")
 
     def comment(self, text: bytes) -> None:
-        if self._comment is None:
-            self._comment = text.strip()
+        self._comment = text.strip()
         self.space()
 
     def special(self, token: bytes) -> None:
+        if self._done and token not in (b",", b";"):
+            return
         match token:
             case b"," if self._angle and self._route is None and self._is_route:
                 self._host = [*(self._host or []), b",@"]
@@ -123,6 +136,7 @@ class _AddressReader:
                 self._group = True
                 self._reset()
             case b">":
+                self._done = self._angle
                 self._angle = False
             case b"," | b";":
                 self._end_address()
@@ -147,7 +161,7 @@ class _AddressReader:
 
     def _end_address(self) -> None:
         mailbox = b"".join(self._words).strip()
-        if mailbox or self._host is not None or self._name is not None:
+        if mailbox or self._host is not None or self._name is not None or self._done:
             host = b"".join(self._host or []) or MISSING_HOST
             name = self._name if self._name is not None else self._comment
             self._found.append(Address(name or None, self._route, mailbox, host))

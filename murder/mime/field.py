@@ -35,17 +35,28 @@ def fields_in(octets: bytes, start: int, end: int) -> Iterator[tuple[bytes, byte
             yield (match.group(1) or b"").upper(), match.group(2), whole
 
 
-def first_fields(
+# Fields that a message has once, and some have twice (RFC 5322 §3.6): as Cyrus and Dovecot have it, or one of them
+_LISTS: Final = frozenset(b"FROM SENDER REPLY-TO TO CC BCC".split())  # the addresses of all
+_LAST: Final = frozenset(b"DATE SUBJECT IN-REPLY-TO MESSAGE-ID".split())
+
+
+def known_fields(
     octets: bytes, start: int, end: int, wanted: Collection[bytes]
 ) -> dict[bytes, bytes]:
-    """The first field of each wanted name (upper case), unfolded and trimmed."""
+    """The fields of the wanted names (upper case), unfolded and trimmed; the first, if there are several, but for those
+    above."""
     found: dict[bytes, bytes] = {}
+    more: dict[bytes, list[bytes]] = {}
     for match in _FIELD.finditer(octets, start, end):
         name = match.group(1)
-        if name is not None:
-            name = name.upper()
-            if name in wanted and name not in found:
-                found[name] = unfold(match.group(2))
+        if name is None or (name := name.upper()) not in wanted:
+            continue
+        if name not in found or name in _LAST:
+            found[name] = unfold(match.group(2))
+        elif name in _LISTS:
+            more.setdefault(name, []).append(unfold(match.group(2)))
+    for name, values in more.items():
+        found[name] = b", ".join((found[name], *values))
     return found
 
 
@@ -124,38 +135,60 @@ def parse_disposition(value: bytes) -> tuple[bytes, Parameters] | None:
 
 
 def parse_parameters(value: bytes) -> Parameters:
-    """`; name=value; name="value"`, leniently; names in upper case, the first of a name counts."""
+    """`; name=value; name="value"`, leniently; names in upper case, the first of a name counts. What RFC 2231 §3 has in
+    pieces (`name*0`, `name*1*`) is put together."""
     found: dict[bytes, bytes] = {}
     for match in _PARAMETER.finditer(value):
         name, raw = match.group(1), match.group(2)
         if raw is not None and len(found) < MAX_PARAMETERS:
             found.setdefault(name.upper(), unquote(raw))
+    if any(name.endswith((b"*0", b"*0*")) for name in found):
+        found = _put_together(found)
     return tuple(found.items())
 
 
+def _put_together(found: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """RFC 2231 §4.1: with an encoded piece all of the value is (`name*`), and a `%` in a plain piece is encoded too."""
+    whole: dict[bytes, bytes] = {}
+    taken: set[bytes] = set()
+    for name, value in found.items():
+        stem = name.removesuffix(b"*").removesuffix(b"*0")
+        if name not in (stem + b"*0", stem + b"*0*"):
+            if name not in taken:
+                whole.setdefault(name, value)
+            continue
+        pieces: list[tuple[bytes, bool]] = []
+        while True:
+            plain = b"%s*%d" % (stem, len(pieces))
+            key = plain + b"*" if plain + b"*" in found else plain
+            if key not in found:
+                break
+            taken.add(key)
+            pieces.append((found[key], key is not plain))
+        if any(encoded for _, encoded in pieces):
+            joined = [
+                piece if encoded else piece.replace(b"%", b"%25") for piece, encoded in pieces
+            ]
+            whole.setdefault(stem + b"*", b"".join(joined))
+        else:
+            whole.setdefault(stem, b"".join(piece for piece, _ in pieces))
+    return {name: value for name, value in whole.items() if name not in taken}
+
+
 def parameter_value(parameters: Parameters, name: bytes) -> bytes | None:
-    """A parameter's value, put together where RFC 2231 has it in pieces (`name*0`, `name*1*`) or encoded (`name*`); its
-    character set and language are left off. `name` in upper case."""
-    pieces: list[bytes] = []
+    """A parameter's value, decoded where RFC 2231 has it encoded (`name*`); its character set and language are left off.
+    `name` in upper case."""
     by_name = dict(parameters)
     if name in by_name:
         return by_name[name]
     if name + b"*" in by_name:
         return unquote_to_bytes(by_name[name + b"*"].split(b"'", 2)[-1])
-    while True:
-        plain = b"%s*%d" % (name, len(pieces))
-        if plain in by_name:
-            pieces.append(by_name[plain])
-        elif plain + b"*" in by_name:
-            encoded = by_name[plain + b"*"]
-            pieces.append(unquote_to_bytes(encoded if pieces else encoded.split(b"'", 2)[-1]))
-        else:
-            return b"".join(pieces) if pieces else None
+    return None
 
 
 def parse_token(value: bytes) -> bytes:
-    """The first token, in upper case; b"" if there is none (Content-Transfer-Encoding)."""
-    match = _TOKEN.match(without_comments(value).strip())
+    """The token, in upper case; b"" if it is none, or has more behind it (Content-Transfer-Encoding)."""
+    match = _TOKEN.fullmatch(without_comments(value).strip())
     return match.group().upper() if match is not None else b""
 
 

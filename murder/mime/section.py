@@ -58,15 +58,12 @@ def octets_of(octets: memoryview, root: Part, section: Section) -> memoryview | 
 
 
 def select_fields(header: bytes, names: tuple[bytes, ...], wanted: bool) -> bytes:
-    """The fields of these names (or, not wanted, all others) with the blank line, if the header has one."""
+    """The fields of these names (or, not wanted, all others) and a blank line, also where the header has none."""
     chosen = {name.upper().rstrip(b" \t") for name in names}
     pieces = [
         whole for name, _, whole in fields_in(header, 0, len(header)) if (name in chosen) == wanted
     ]
-    if header.endswith(b"\n\r\n") or header == b"\r\n":
-        pieces.append(b"\r\n")
-    elif header.endswith(b"\n\n") or header == b"\n":
-        pieces.append(b"\n")
+    pieces.append(b"\n" if header.endswith(b"\n\n") or header == b"\n" else b"\r\n")
     return b"".join(pieces)
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from murder.mime.envelope import envelope_of
 from murder.mime.field import (
-    first_fields,
+    known_fields,
     parameter_value,
     parse_disposition,
     parse_languages,
@@ -66,7 +66,7 @@ class _Parser:
     def __init__(self, octets: bytes) -> None:
         self._octets = octets
         self._boundaries: list[bytes] = []  # open ones, outermost first
-        self._levels: dict[bytes, int] = {}  # boundary -> its level, the outermost of equal ones
+        self._levels: dict[bytes, int] = {}  # boundary -> its level, the innermost of equal ones
         self._lengths: list[int] = []  # of the open boundaries, ascending, each once
         self._found: _Delimiter | None = None
         self._blank = -1  # start of the last blank line found, so that none is searched for twice
@@ -85,8 +85,8 @@ class _Parser:
         early = self._next_delimiter(start, header_end) if self._boundaries else None
         body_start = header_end
         if early is not None:
-            body_start = max(start, early.line_start)
-        fields = first_fields(
+            body_start = max(start, early.text_end)
+        fields = known_fields(
             self._octets, start, body_start, _MESSAGE_FIELDS if is_message else _CONTENT_FIELDS
         )
         media, parameters = _media_of(fields, default)
@@ -94,14 +94,18 @@ class _Parser:
         if early is not None:
             self._found = early
         else:
-            boundary = parameter_value(parameters, b"BOUNDARY") or b""
-            children = self._children(media, boundary.rstrip(b" \t"), body_start, depth)
+            boundary = parameter_value(parameters, b"BOUNDARY")
+            children = self._children(media, boundary, body_start, depth)
         body_end = len(self._octets)
         if self._found is not None:
             body_end = max(body_start, self._found.text_end)
-        if media[0] == b"MULTIPART" and not children:
+        if media[0] == b"MULTIPART" and not children and self._is_bounded(depth):
             media, parameters = _TEXT, _TEXT_PARAMETERS
-        elif media == RFC822 and not children:
+        elif media[0] == b"MULTIPART" and not children:
+            children = (_nothing(body_start),)
+        elif media == RFC822 and children:
+            body_end = max(body_end, children[0].body_end)  # a blank line at a delimiter is in both
+        elif media == RFC822:
             media, parameters = _OCTETS, ()
         return self._part(
             fields, media, parameters, start, body_start, body_end, children, is_message
@@ -138,16 +142,20 @@ class _Parser:
             envelope_of(fields) if is_message else None,
         )
 
+    def _is_bounded(self, depth: int) -> bool:
+        """Whether nothing further is looked into."""
+        return depth >= MAX_DEPTH or self._parts >= MAX_PARTS
+
     def _children(
-        self, media: tuple[bytes, bytes], boundary: bytes, body_start: int, depth: int
+        self, media: tuple[bytes, bytes], boundary: bytes | None, body_start: int, depth: int
     ) -> tuple[Part, ...]:
         """What is in a multipart or message; leaves `_found` at the delimiter behind it."""
-        if depth < MAX_DEPTH and self._parts < MAX_PARTS:
+        if not self._is_bounded(depth):
             if media == RFC822:
                 return (self.entity(body_start, depth + 1, is_message=True),)
-            if media[0] == b"MULTIPART" and boundary:
+            if media[0] == b"MULTIPART" and boundary is not None:
                 default = RFC822 if media[1] == b"DIGEST" else _TEXT
-                return self._parts_of(boundary, body_start, depth, default)
+                return self._parts_of(boundary.rstrip(b" \t"), body_start, depth, default)
         self._found = self._next_delimiter(body_start, len(self._octets))
         return ()
 
@@ -156,7 +164,8 @@ class _Parser:
     ) -> tuple[Part, ...]:
         level = len(self._boundaries)
         self._boundaries.append(boundary)
-        self._levels.setdefault(boundary, level)
+        hidden = self._levels.get(boundary)
+        self._levels[boundary] = level
         self._lengths = sorted({len(one) for one in self._boundaries})
         parts: list[Part] = []
         found = self._next_delimiter(body_start, len(self._octets))
@@ -166,8 +175,9 @@ class _Parser:
             parts.append(self.entity(found.next_start, depth + 1, default=default))
             found = self._found
         self._boundaries.pop()
-        if self._levels.get(boundary) == level:
-            del self._levels[boundary]
+        del self._levels[boundary]
+        if hidden is not None:
+            self._levels[boundary] = hidden
         self._lengths = sorted({len(one) for one in self._boundaries})
         if found is not None and found.level >= level:  # closed (or given up): the epilogue
             found = self._next_delimiter(found.next_start, len(self._octets))
@@ -229,6 +239,12 @@ class _Parser:
             ):
                 levels.append(level)
         return min(levels, default=None)
+
+
+def _nothing(at: int) -> Part:
+    """The one empty part of a multipart in which there is none: Cyrus and Dovecot have it so, and a multipart without
+    parts cannot be told (RFC 3501 §9 body-type-mpart)."""
+    return Part(_TEXT, _TEXT_PARAMETERS, at, at, at, 0)
 
 
 def _media_of(

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from murder.model.part import Address, Envelope, Part
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_SUMMARY_OCTETS: Final = 64 * 1024  # above it parsing again is the better deal than keeping
 
 

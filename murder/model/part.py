@@ -48,8 +48,8 @@ class Part:
 
     `media` is type and subtype in upper case. `lines` counts the line ends of the body. `children` are the parts of a
     multipart; a message/rfc822 has one: the embedded message, which, like the whole message, has an `envelope`.
-    A multipart in which no part was found is given as text/plain, so that nothing is hidden; a message/rfc822 that was
-    not looked into as application/octet-stream.
+    A multipart in which no part was found has an empty one. What was not looked into, being too deep, is text/plain in place
+    of a multipart, application/octet-stream in place of a message/rfc822.
     """
 
     media: tuple[bytes, bytes]

@@ -94,7 +94,7 @@ To: imap@cac.washington.edu
 cc: minutes@CNRI.Reston.VA.US, John Klensin <KLENSIN@MIT.EDU>
 Message-Id: <B27397-0100000@cac.washington.edu>
 MIME-Version: 1.0
-Subject: a second one
+To: another@example.org
 
 """.replace(b"\n", b"\r\n")
 
@@ -104,7 +104,7 @@ def test_the_envelope_of_the_rfcs_example() -> None:
     assert format_envelope(parse_envelope(HEADER, 0, len(HEADER))) == (
         b'("Wed, 17 Jul 1996 02:23:25 -0700 (PDT)" "IMAP4rev1 WG mtg summary and minutes" '
         + b" ".join([gray, gray, gray])
-        + b' ((NIL NIL "imap" "cac.washington.edu")) '
+        + b' ((NIL NIL "imap" "cac.washington.edu")(NIL NIL "another" "example.org")) '
         b'((NIL NIL "minutes" "CNRI.Reston.VA.US")("John Klensin" NIL "KLENSIN" "MIT.EDU")) '
         b'NIL NIL "<B27397-0100000@cac.washington.edu>")'
     )
@@ -126,7 +126,7 @@ MEDIA = [
         (b"MULTIPART", b"MIXED"),
         ((b"BOUNDARY", b'a;"b'), (b"X", b"y")),
     ),
-    (b"a/b; name*0=x; name*1=y", (b"A", b"B"), ((b"NAME*0", b"x"), (b"NAME*1", b"y"))),
+    (b"a/b; name*0=x; name*1=y", (b"A", b"B"), ((b"NAME", b"xy"),)),
     (b"a/b; boundary=a=b==", (b"A", b"B"), ((b"BOUNDARY", b"a=b=="),)),
     (b"a/b; x; y=1; y=2", (b"A", b"B"), ((b"Y", b"1"),)),
     (b'a/b; x="unfinished', (b"A", b"B"), ((b"X", b"unfinished"),)),
@@ -158,3 +158,27 @@ def test_what_is_no_content_type_leaves_the_default(value: bytes) -> None:
 )
 def test_parameters_of_rfc_2231_are_put_together(value: bytes, found: bytes | None) -> None:
     assert parameter_value(parse_parameters(value), b"BOUNDARY") == found
+
+
+def test_what_a_message_has_twice() -> None:
+    """Addresses add up, of other fields the last counts: what Cyrus and Dovecot, or one of them, make of it."""
+    header = b"From: a@b\r\nTo: c@d\r\nSubject: one\r\nTo: e@f\r\nSubject: two\r\n\r\n"
+    envelope = parse_envelope(header, 0, len(header))
+    assert envelope.subject == b"two"
+    assert [one.mailbox for one in envelope.to] == [b"c", b"e"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"a/b; t*0*=u'e'x%20; t*1=\"y%z\"; q=r", ((b"T*", b"u'e'x%20y%25z"), (b"Q", b"r"))),
+        (b"a/b; t*1=lost; q=r", ((b"T*1", b"lost"), (b"Q", b"r"))),
+        (b"a/b; t*0=x; t*2=z", ((b"T", b"x"), (b"T*2", b"z"))),
+        (b"a/b; t*0=x; t=y; t*1=z", ((b"T", b"xz"),)),
+    ],
+)
+def test_parameters_in_pieces_are_put_together(
+    value: bytes, expected: tuple[tuple[bytes, bytes], ...]
+) -> None:
+    found = parse_media(value)
+    assert found is not None and found[1] == expected

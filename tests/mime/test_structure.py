@@ -121,14 +121,19 @@ def test_bodystructure_of_it() -> None:
         (b"\nbody", {(1,): b"body"}),
         # a single part is part 1, and has no part 1.1
         (b"A: b\r\n\r\nbody\r\n", {(1,): b"body\r\n", (1, 1): None, (2,): None}),
-        # boundary announced, never used: all of it is shown
-        (b"Content-Type: multipart/mixed; boundary=b\r\n\r\nx\r\n", {(1,): b"x\r\n", (2,): None}),
+        # boundary announced, never used: an empty part, as Cyrus and Dovecot have it
+        (b"Content-Type: multipart/mixed; boundary=b\r\n\r\nx\r\n", {(1,): b"", (2,): None}),
         # no boundary parameter
-        (b"Content-Type: multipart/mixed\r\n\r\n--b\r\n\r\nx", {(1,): b"--b\r\n\r\nx"}),
+        (b"Content-Type: multipart/mixed\r\n\r\n--b\r\n\r\nx", {(1,): b"", (2,): None}),
+        # an empty one
+        (
+            b'Content-Type: multipart/mixed; boundary=""\r\n\r\n--\r\n\r\nx\r\n----\r\n',
+            {(1,): b"x"},
+        ),
         # not closed
         (b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nx\r\n", {(1,): b"x\r\n"}),
         # closed at once
-        (b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b--\r\n", {(1,): b"--b--\r\n"}),
+        (b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b--\r\n", {(1,): b""}),
         # white space behind the boundary; LF and CRLF mixed
         (
             b"Content-Type: multipart/mixed; boundary=b\n\n--b \t\r\n\nx\n--b\n\r\ny\r\n--b--",
@@ -156,11 +161,11 @@ def test_bodystructure_of_it() -> None:
             b"\r\n\r\n--i\r\n\r\nx\r\n--o\r\n\r\ny\r\n--o--",
             {(1, 1): b"x", (2,): b"y"},
         ),
-        # inner and outer boundary are the same: the outer one has it
+        # inner and outer boundary are the same: the inner one has it
         (
             b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: multipart/x; boundary=b"
             b"\r\n\r\n--b\r\n\r\nx\r\n--b--\r\n",
-            {(1,): b"", (2,): b"x", (3,): None},
+            {(1, 1): b"x", (1, 2): None, (2,): None},
         ),
         # digest: parts are messages
         (
@@ -181,9 +186,9 @@ def test_odd_mail_is_cut_exactly(
         assert body(octets, *path) == expected
 
 
-def test_a_header_without_its_blank_line_keeps_its_line_end() -> None:
+def test_the_line_end_before_a_boundary_is_the_boundarys_in_a_header_too() -> None:
     octets = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nX: y\r\n--b--"
-    assert body(octets, 1, text=SectionText.MIME) == b"X: y\r\n"
+    assert body(octets, 1, text=SectionText.MIME) == b"X: y"
 
 
 FIELDS = b"From: a\r\nX-Long: one\r\n two\r\nto : b\r\njunk\r\nFROM: c\r\n\r\n"
@@ -206,7 +211,7 @@ FIELDS = b"From: a\r\nX-Long: one\r\n two\r\nto : b\r\njunk\r\nFROM: c\r\n\r\n"
             (b"From", b"To"),
             b"X-Long: one\r\n two\r\njunk\r\n\r\n",
         ),
-        (b"From: a\r\n", SectionText.HEADER_FIELDS, (b"from",), b"From: a\r\n"),
+        (b"From: a\r\n", SectionText.HEADER_FIELDS, (b"from",), b"From: a\r\n\r\n"),
         (b"\r\n", SectionText.HEADER_FIELDS, (b"from",), b"\r\n"),
         (b"From: a\n\n", SectionText.HEADER_FIELDS, (b"from",), b"From: a\n\n"),
         (b" x\r\nFrom: a\r\n\r\n", SectionText.HEADER_FIELDS_NOT, (b"from",), b" x\r\n\r\n"),

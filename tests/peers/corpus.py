@@ -1,0 +1,312 @@
+"""Messages as they should not be, and some as they should: each a trap for whoever cuts MIME or reads headers."""
+
+from collections.abc import Iterator
+from itertools import chain
+
+
+def crlf(text: str) -> bytes:
+    return text.replace("\r\n", "\n").replace("\n", "\r\n").encode("utf-8", "surrogateescape")
+
+
+HEAD = "From: a@b.c\nSubject: s\nMIME-Version: 1.0\n"
+
+
+def multipart(
+    boundary: str,
+    *parts: str,
+    kind: str = "mixed",
+    before: str = "",
+    after: str = "",
+    head: str = HEAD,
+) -> str:
+    body = "".join(f"--{boundary}\n{part}\n" for part in parts)
+    return f'{head}Content-Type: multipart/{kind}; boundary="{boundary}"\n\n{before}{body}--{boundary}--\n{after}'
+
+
+def bodies() -> Iterator[tuple[str, bytes]]:
+    """Parts, and the lack of them."""
+    yield "plain", crlf(HEAD + "\nhello\n")
+    yield "no-line-end", crlf(HEAD + "\nhello")
+    yield "no-body", crlf(HEAD + "\n")
+    yield "no-blank-line", crlf(HEAD)
+    yield "only-blank-line", crlf("\nbody without a header\n")
+    yield "no-header-colon", crlf("this is no header\n\nbody\n")
+    yield "two-parts", crlf(multipart("b", "\none", "\ntwo"))
+    yield "preamble-epilogue", crlf(multipart("b", "\none", before="pre\n", after="epi\nlogue\n"))
+    yield (
+        "empty-part",
+        crlf(multipart("b", "", "\n", "Content-Type: text/html\n", "Content-Type: text/html\n\n")),
+    )
+    yield "empty-multipart", crlf(multipart("b"))
+    yield "no-closing", crlf(multipart("b", "\none", "\ntwo").replace("--b--\n", ""))
+    yield (
+        "never-opened",
+        crlf(HEAD + "Content-Type: multipart/mixed; boundary=b\n\nnothing\nhere\n"),
+    )
+    yield "no-boundary", crlf(HEAD + "Content-Type: multipart/mixed\n\n--b\n\none\n--b--\n")
+    yield (
+        "empty-boundary",
+        crlf(HEAD + 'Content-Type: multipart/mixed; boundary=""\n\n--\n\none\n----\n'),
+    )
+    yield "only-closing", crlf(HEAD + "Content-Type: multipart/mixed; boundary=b\n\n--b--\nx\n")
+
+
+def boundaries() -> Iterator[tuple[str, bytes]]:
+    """Delimiter lines that are nearly others."""
+    yield "boundary-spaces", crlf(multipart("a b c", "\none", "\ntwo"))
+    yield "boundary-trailing-space", crlf(multipart("b", "\none").replace("--b\n", "--b  \t\n"))
+    yield "boundary-with-more", crlf(multipart("b", "\none").replace("one\n", "one\n--bc\nstill\n"))
+    yield (
+        "duplicate-type",
+        crlf("Content-Type: text/html\nContent-Type: text/plain\nSubject: x\n\nbody\n"),
+    )
+    yield (
+        "nested",
+        crlf(multipart("a", multipart("b", "\n1.1", "\n1.2", kind="alternative", head=""), "\n2")),
+    )
+    yield "prefix-inner", crlf(multipart("a", multipart("ab", "\n1.1", "\n1.2", head=""), "\n2"))
+    yield "prefix-outer", crlf(multipart("ab", multipart("a", "\n1.1", "\n1.2", head=""), "\n2"))
+    yield "same-boundary", crlf(multipart("a", multipart("a", "\n1.1", "\n1.2", head=""), "\n2"))
+    yield (
+        "inner-not-closed",
+        crlf(
+            multipart(
+                "a", "Content-Type: multipart/mixed; boundary=b\n\n--b\n\n1.1\n--b\n\n1.2", "\n2"
+            )
+        ),
+    )
+    yield (
+        "inner-never-opened",
+        crlf(multipart("a", "Content-Type: multipart/mixed; boundary=b\n\nnothing", "\n2")),
+    )
+
+
+def messages() -> Iterator[tuple[str, bytes]]:
+    """Messages in messages."""
+    yield (
+        "digest",
+        crlf(
+            multipart(
+                "d", "\nSubject: one\n\nfirst", "Content-Type: text/plain\n\nplain", kind="digest"
+            )
+        ),
+    )
+    yield (
+        "rfc822",
+        crlf(
+            multipart(
+                "b",
+                "Content-Type: message/rfc822\n\nSubject: in\nFrom: x@y.z\n\ninner\nbody",
+                "\nx",
+            )
+        ),
+    )
+    yield "rfc822-only", crlf(HEAD + "Content-Type: message/rfc822\n\nSubject: in\n\ninner body\n")
+    yield (
+        "rfc822-multipart",
+        crlf(
+            multipart(
+                "o",
+                "Content-Type: message/rfc822\n\n"
+                + multipart("i", "\nA", "Content-Type: text/html\n\nB"),
+            )
+        ),
+    )
+    yield "rfc822-empty", crlf(multipart("b", "Content-Type: message/rfc822\n\n", "\nx"))
+    yield (
+        "rfc822-no-body",
+        crlf(multipart("b", "Content-Type: message/rfc822\n\nSubject: only", "\nx")),
+    )
+    yield (
+        "rfc822-base64",
+        crlf(
+            multipart(
+                "b",
+                "Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\nU3ViamVjdDogeAoKeQo=",
+            )
+        ),
+    )
+    yield (
+        "rfc822-nest",
+        crlf(HEAD + "Content-Type: message/rfc822\n\n" * 5 + "Subject: deepest\n\nbottom\n"),
+    )
+    yield (
+        "message-partial",
+        crlf(
+            HEAD + 'Content-Type: message/partial; id="x@y"; number=1; total=3\n\nSubject: p\n\nb\n'
+        ),
+    )
+    yield (
+        "external-body",
+        crlf(
+            multipart(
+                "b",
+                'Content-Type: message/external-body; access-type="anon-ftp"; name=x\n\nContent-Type: text/plain\n\nphantom',
+            )
+        ),
+    )
+
+
+def fields() -> Iterator[tuple[str, bytes]]:
+    """What the fields of a part may say."""
+    yield (
+        "parameters",
+        crlf(
+            HEAD
+            + 'Content-Type: text/plain; charset=utf-8; format=flowed;\n\tdelsp=yes ; name="a \\"b\\".txt"\n'
+            "Content-Disposition: attachment; filename*=utf-8''%e2%82%ac.txt; size=12\n"
+            "Content-ID: <id@x>\nContent-Description: some thing\nContent-MD5: Q2hlY2sgSW50ZWdyaXR5IQ==\n"
+            "Content-Language: en, de-AT\nContent-Location: http://x/y\n"
+            "Content-Transfer-Encoding: QUOTED-PRINTABLE\n\na=20b\n"
+        ),
+    )
+    yield (
+        "continued-parameters",
+        crlf(
+            HEAD
+            + "Content-Type: application/x-stuff; title*0*=us-ascii'en'This%20is%20even%20more%20;\n"
+            ' title*1*=%2A%2A%2Afun%2A%2A%2A%20; title*2="isn\'t it!"\n\nx\n'
+        ),
+    )
+    yield (
+        "odd-types",
+        crlf(
+            multipart(
+                "b",
+                "Content-Type: text\n\na",
+                "Content-Type: /\n\nb",
+                "Content-Type:\n\nc",
+                "Content-Type: text/plain; charset\n\nd",
+                "Content-Type: TEXT/HTML;;charset=x\n\ne",
+                "Content-Type: text/plain (comment); charset=(c)utf-8\n\nf",
+                "Content-Type: x y/z\n\ng",
+                "Content-Type: application/octet-stream; name=a=b\n\nh",
+                'Content-Type: text/plain; charset="unfinished\n\ni',
+            )
+        ),
+    )
+    yield (
+        "odd-encodings",
+        crlf(
+            multipart(
+                "b",
+                "Content-Transfer-Encoding: 8bit\n\na",
+                "Content-Transfer-Encoding: x-foo\n\nb",
+                "Content-Transfer-Encoding:\n\nc",
+                "Content-Transfer-Encoding: base64 (c)\n\nZGVm",
+                "Content-Transfer-Encoding: quoted-printable; x=y\n\n=64",
+                'Content-Transfer-Encoding: "7bit"\n\ne',
+            )
+        ),
+    )
+    yield (
+        "odd-dispositions",
+        crlf(
+            multipart(
+                "b",
+                "Content-Disposition: inline\n\na",
+                'Content-Disposition: attachment; filename=""\n\nb',
+                "Content-Disposition: ; filename=x\n\nc",
+                "Content-Disposition:\n\nd",
+                'Content-Disposition: attachment (c); FileName="A B"\n\ne',
+            )
+        ),
+    )
+
+
+def others() -> Iterator[tuple[str, bytes]]:
+    """The rest."""
+    yield "base64", crlf(HEAD + "Content-Transfer-Encoding: base64\n\naGVsbG8gd29y\nbGQ=\n")
+    yield (
+        "folded-type",
+        crlf(HEAD + "Content-Type:\n multipart/mixed;\n\tboundary=\n  b\n\n--b\n\none\n--b--\n"),
+    )
+    yield "long-boundary", crlf(multipart("x" * 90, "\none", "\ntwo"))
+    yield "boundary-in-header", crlf(multipart("b", "Content-Type: text/html\n--b\n\ntwo"))
+    yield (
+        "8-bit-body",
+        crlf(
+            HEAD
+            + "Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\nGrüße, 世界\n"
+        ),
+    )
+    yield "bare-cr", crlf(HEAD + "\none").replace(b"one", b"o\rn\re") + b"\r\n"
+    yield "many", crlf(multipart("b", *[f"\npart {n}" for n in range(1, 300)]))
+    yield "deep", crlf(_deep(40))
+
+
+def structures() -> Iterator[tuple[str, bytes]]:
+    """All of them."""
+    return chain(bodies(), boundaries(), messages(), fields(), others())
+
+
+def _deep(levels: int) -> str:
+    inner = "\nbottom"
+    for level in range(levels):
+        inner = multipart(f"L{level}", inner, head="")
+    return HEAD + inner
+
+
+def bare_lf() -> Iterator[tuple[str, bytes]]:
+    """Line ends that Cyrus does not take."""
+    for name in ("two-parts", "nested", "rfc822", "preamble-epilogue", "empty-part"):
+        whole = dict(structures())[name]
+        yield name + "-lf", whole.replace(b"\r\n", b"\n")
+        lines = whole.split(b"\r\n")
+        yield (
+            name + "-mixed",
+            b"".join(line + (b"\r\n", b"\n")[at % 2] for at, line in enumerate(lines)),
+        )
+
+
+ADDRESSES = (
+    "a@b.c", "<a@b.c>", "A B <a@b.c>", '"A. B" <a@b.c>', '"A \\"x\\" B" <a@b.c>', "a@b.c (Comment here)", "A (in) B <a@b.c>",
+    "a@b.c, d@e.f", "group: a@b.c, D <d@e.f>;", "empty group:;", "undisclosed-recipients:;", "g: a@b.c;, x@y.z",
+    "a@b.c,, d@e.f,", "<@relay.one,@relay.two:a@b.c>", "R <@relay:a@b.c>", "local", "<local>", "Name <local>", "Name <>",
+    "<>", "", " ", "@b.c", "a@", "Name", '"q q"@b.c', "a.b.c@d", "a . b @ c . d", "a@[127.0.0.1]",
+    "=?utf-8?q?=C3=A4?= <a@b.c>",
+    "ä@b.c", "Ä Ö <a@b.c>", "A\n B\n\t<a@b.c>", "a@b.c;", "a@b.c;d@e.f", "a b@c.d", "A <a@b.c> trailing", "<a@b.c> <d@e.f>",
+    "(only a comment)", '"unfinished <a@b.c>', "A <a@b.c", "a@b@c", "A, B <a@b.c>", "A.B. C <a@b.c>", '"A" "B" <a@b.c>',
+    "nested (a (b) c) <a@b.c>", "a@b.c (one) (two)", "g: h: a@b.c;;", "\\a@b.c", "a@b.c>", "[x] <a@b.c>", "A@B <a@b.c>",
+)  # fmt: skip
+
+
+def headers() -> Iterator[tuple[str, bytes]]:
+    """Headers."""
+    for number, address in enumerate(ADDRESSES):
+        yield f"to-{number}", crlf(f"From: x@y.z\nTo: {address}\nSubject: {number}\n\nb\n")
+    yield "no-from", crlf("Subject: x\nDate: Mon, 1 Jan 2024 10:00:00 +0100\n\nb\n")
+    yield "sender-empty", crlf("From: a@b.c\nSender:\nReply-To: \nTo:\nCc: ,\n\nb\n")
+    yield "sender-set", crlf("From: a@b.c, d@e.f\nSender: s@t.u\nReply-To: r@s.t, q@r.s\n\nb\n")
+    yield (
+        "twice",
+        crlf("From: a@b.c\nFrom: d@e.f\nTo: x@y.z\nTo: q@r.s\nSubject: one\nSubject: two\n\nb\n"),
+    )
+    yield (
+        "ids",
+        crlf(
+            "From: a@b.c\nMessage-ID: <1@x> (c)\nIn-Reply-To: your message of Monday <0@x>\nReferences: <a@b> <c@d>\n\nb\n"
+        ),
+    )
+    yield "id-empty", crlf("From: a@b.c\nMessage-ID:\nIn-Reply-To: \nSubject:\nDate:\n\nb\n")
+    yield (
+        "folded",
+        crlf(
+            "From: a@b.c\nSubject: one\n two\n\tthree\n   four\nDate: Mon,\n 1 Jan 2024\n 10:00:00 +0000\n\nb\n"
+        ),
+    )
+    yield "spaces", crlf("From: a@b.c\nSubject:   lots   of   space   \n\nb\n")
+    yield "quotes", crlf('From: a@b.c\nSubject: say "hi" \\ back\n\nb\n')
+    yield "8-bit", crlf("From: a@b.c\nSubject: Grüße\n\nb\n")
+    yield "latin1", crlf("From: a@b.c\nSubject: Gr\udcfc\udcdfe\n\nb\n")
+    yield (
+        "encoded",
+        crlf("From: a@b.c\nSubject: =?iso-8859-1?q?Gr=FC=DFe?= =?utf-8?b?w6Q=?=\n\nb\n"),
+    )
+    yield "space-colon", crlf("From : a@b.c\nSubject : x\n\nb\n")
+    yield "continuation-first", crlf(" starts folded\nFrom: a@b.c\nSubject: x\n\nb\n")
+    yield "colonless-line", crlf("From: a@b.c\nnonsense here\nSubject: x\n\nb\n")
+    yield "mbox-line", crlf("From a@b.c Mon Jan  1 10:00:00 2024\nFrom: a@b.c\nSubject: x\n\nb\n")
+    yield "case", crlf("FROM: a@b.c\nsUBJECT: x\ncONTENT-tYPE: TEXT/hTML; CharSet=UTF-8\n\nb\n")
+    yield "folded-blank", crlf("From: a@b.c\nSubject: x\n \n y\nTo: q@r.s\n\nb\n")
+    yield "long-subject", crlf("From: a@b.c\nSubject: " + "long " * 500 + "\n\nb\n")
