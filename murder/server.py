@@ -9,6 +9,7 @@ import importlib
 import os
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -207,6 +208,7 @@ class RoleServer:
         self._bound = bound
         self._role = make_role(target or ROLE_CLASSES[role], config, plugins, worker)
         self._listeners: list[Listener] = []
+        self._from_address: Counter[str] = Counter()
         self._log = logger(role=role)
 
     async def start(self) -> None:
@@ -226,6 +228,7 @@ class RoleServer:
                 services[port.service],
                 self._bounds(port.service),
                 tls if port.implicit_tls else None,
+                self._from_address,
             )
             await listener.start()
             self._listeners.append(listener)
@@ -236,7 +239,10 @@ class RoleServer:
         if section is None:
             return Bounds(self._config.mupdate.max_connections, refusal=REFUSALS[service])
         return Bounds(
-            section.max_connections, section.max_connections_per_address, REFUSALS[service]
+            section.max_connections,
+            section.max_connections_per_address,
+            REFUSALS[service],
+            balancers=section.proxy_protocol_from,
         )
 
     def reload(self, config: Config) -> None:

@@ -29,7 +29,8 @@ from murder.backend.urlauth import UrlKeys
 from murder.config import Config
 from murder.errors import Code, Refusal
 from murder.log import logger
-from murder.login.gate import Gate
+from murder.login.crowd import Crowd
+from murder.login.gate import Gate, penalties_of
 from murder.login.imap import ImapService
 from murder.login.line import LineService
 from murder.model.entry import Location
@@ -136,7 +137,8 @@ class BackendRole:
             admins=config.backend.admins,
             proxies=config.backend.proxies,
             allow_plaintext=config.backend.allow_plaintext,
-            failure_delay_s=config.auth.failure_delay_s,
+            penalties=penalties_of(config.auth),
+            crowd=Crowd(config.backend.max_connections_per_user),
             auth_timeout_s=config.auth.timeout_s,
         )
 

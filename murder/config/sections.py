@@ -172,6 +172,15 @@ class ClientConfig:
     max_connections_per_address: int = option(
         0, "Connections at once from one address, each worker; 0: no limit.", least=0
     )
+    max_connections_per_user: int = option(
+        0, "Logins of one user at once, by IMAP and POP3, each worker; 0: no limit.", least=0
+    )
+    proxy_protocol_from: tuple[Network, ...] = option(
+        (),
+        "Load balancers: from these networks every connection must begin with a PROXY header (version 1 or 2) that "
+        "tells the client's address.",
+        example='["192.0.2.1"]',
+    )
     max_line_bytes: int = option(65536, "Longest command line.", least=1024)
     max_literal_bytes: int = option(
         4 * MIB, "Longest literal outside a message, and all of a command together.", least=1024
@@ -190,6 +199,10 @@ class FrontendConfig(ClientConfig):
         "(Cyrus backends).",
     )
     upstream_tls: TlsMode = option("starttls", "How it encrypts: starttls, implicit, none.")
+    upstream_proxy_protocol: Literal["none", "v1", "v2"] = option(
+        "none",
+        "Whether connections to backends begin with a PROXY header that tells the client's address.",
+    )
     proxy_user: str = option("", "With `plain`: the proxy user.", example='"murder"')
     proxy_password: str = option("", "With `plain`: its password.", secret=True)
     connect_timeout_s: float = option(5.0, "Waiting for a connection to a backend.", least=0.01)
@@ -271,7 +284,21 @@ class AuthConfig:
     """Who users are."""
 
     plugin: str = option("auth_file", "The plugin that checks passwords.")
-    failure_delay_s: float = option(2.0, "A wrong password is answered this much later.", least=0)
+    failure_delay_s: float = option(
+        2.0,
+        "A wrong password is answered this much later; the next attempt from its address waits twice as long, and so on.",
+        least=0,
+    )
+    max_failure_delay_s: float = option(
+        15.0,
+        "The longest such wait. Each worker counts; a right password, or a minute of peace, ends it.",
+        least=0,
+    )
+    trusted: tuple[Network, ...] = option(
+        (),
+        "Networks that never wait so: a webmail, through which all users come from one address.",
+        example='["192.0.2.10"]',
+    )
     max_failures: int = option(5, "Wrong passwords after which the connection is closed.", least=1)
     timeout_s: float = option(15.0, "Waiting for the plugin.", least=0.01)
 

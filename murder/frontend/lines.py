@@ -117,9 +117,9 @@ class LineUpstream:
 
 
 async def open_lines(
-    upstreams: Upstreams, server: str, kind: Kind, timeout_s: float
+    upstreams: Upstreams, server: str, kind: Kind, timeout_s: float, client: Connection
 ) -> LineUpstream:
-    """Connect; the greeting is not read yet."""
+    """Connect for a client; the greeting is not read yet."""
     address = upstreams.address(server, kind)
     if kind == "lmtp" and address.tls == "implicit":
         raise UpstreamFailure(UpstreamKind.TLS, server, "LMTP has no implicit TLS: set starttls")
@@ -129,7 +129,7 @@ async def open_lines(
         upstream.connection = connection
         return upstream
 
-    await upstreams.open_connection(address, receiver)
+    await upstreams.open_connection(address, receiver, (client.peer, client.peer_port))
     return upstream
 
 

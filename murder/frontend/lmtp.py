@@ -93,7 +93,11 @@ class FrontendLmtp(LmtpDialogue):
             return found
         frontend = self.frontend
         opened = await open_lines(
-            frontend.upstreams, server, "lmtp", frontend.config.upstream_timeout_s
+            frontend.upstreams,
+            server,
+            "lmtp",
+            frontend.config.upstream_timeout_s,
+            self.connection,
         )
         try:
             async with frontend.upstreams.entering(opened.server):

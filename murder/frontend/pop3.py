@@ -42,7 +42,11 @@ class FrontendPop3(Pop3Dialogue):
         except Refusal as refusal:
             raise Refusal(Code.NONEXISTENT, "You have no mailbox here") from refusal
         upstream = await open_lines(
-            self.frontend.upstreams, entry.server, "pop3", self.frontend.config.upstream_timeout_s
+            self.frontend.upstreams,
+            entry.server,
+            "pop3",
+            self.frontend.config.upstream_timeout_s,
+            self.connection,
         )
         try:
             async with self.frontend.upstreams.entering(entry.server):

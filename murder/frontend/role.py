@@ -17,7 +17,8 @@ from murder.frontend.locate import Locator, Ping
 from murder.frontend.pop3 import FrontendPop3
 from murder.frontend.shared import Frontend, Policies
 from murder.log import logger
-from murder.login.gate import Gate
+from murder.login.crowd import Crowd
+from murder.login.gate import Gate, penalties_of
 from murder.login.imap import ImapService
 from murder.login.line import LineService
 from murder.mupdate.following import ReplicaService, list_path, socket_path
@@ -89,7 +90,8 @@ class FrontendRole:
             self._plugins.auth_backend(),
             admins=config.frontend.admins,
             allow_plaintext=config.frontend.allow_plaintext,
-            failure_delay_s=config.auth.failure_delay_s,
+            penalties=penalties_of(config.auth),
+            crowd=Crowd(config.frontend.max_connections_per_user),
             auth_timeout_s=config.auth.timeout_s,
             keep_admin_password=True,
             proxy_roles=(),

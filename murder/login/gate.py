@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from murder.api.auth import AuthBackend, HasScramSecrets, Identity
+from murder.config.sections import AuthConfig
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.login.crowd import Crowd
+from murder.login.penalty import Penalties
 from murder.net.connection import Connection
 from murder.session.sasl import (
     Challenge,
@@ -22,6 +25,7 @@ from murder.session.sasl import (
     ScramServer,
     Secret,
     SecretWanted,
+    ServerExchange,
     server_exchange,
 )
 
@@ -59,7 +63,8 @@ class Gate:
         admins: Collection[str] = (),
         proxies: Collection[str] = (),
         allow_plaintext: bool = False,
-        failure_delay_s: float = 2.0,
+        penalties: Penalties | None = None,
+        crowd: Crowd | None = None,
         auth_timeout_s: float = 15.0,
         keep_admin_password: bool = False,
         proxy_roles: Collection[str] = PROXY_ROLES,
@@ -68,7 +73,8 @@ class Gate:
         self.admins = frozenset(admins)
         self.proxies = frozenset(proxies)
         self.allow_plaintext = allow_plaintext
-        self.failure_delay_s = failure_delay_s
+        self.penalties = penalties or Penalties()
+        self.crowd = crowd or Crowd()
         self.auth_timeout_s = auth_timeout_s
         self.keep_admin_password = keep_admin_password
         self.proxy_roles = frozenset(proxy_roles)
@@ -101,6 +107,7 @@ class Gate:
             case ExternalCredentials():
                 return await self._admit_certificate(credentials, connection)
             case ProvenCredentials():
+                self.penalties.succeeded(connection.peer)
                 identity = await self._lookup(credentials.authcid)
                 return self._entitle(identity, credentials.authzid, None)
 
@@ -110,10 +117,13 @@ class Gate:
                 Code.PRIVACY_REQUIRED,
                 "A password is taken only under TLS: use STARTTLS first",
             )
+        peer = connection.peer
+        await self.penalties.before(peer)
         identity = await self._in_time(self.auth.verify(credentials.authcid, credentials.password))
         if identity is None:
-            await asyncio.sleep(self.failure_delay_s)
+            await self.penalties.failed(peer)
             raise Refusal(Code.AUTHENTICATION_FAILED, "Wrong user or password")
+        self.penalties.succeeded(peer)
         return await self._speak_for(identity, credentials.authzid, credentials.password)
 
     async def _speak_for(self, identity: Identity, authzid: str, password: bytes | None) -> Login:
@@ -184,15 +194,19 @@ class Gate:
             ) from None
 
     async def secret_for(self, wanted: SecretWanted) -> Secret:
-        """The user's SCRAM secret. Raises Refusal, after the delay, where there is none."""
+        """The user's SCRAM secret. Raises Refusal where there is none."""
         auth = self.auth
         found = None
         if isinstance(auth, HasScramSecrets):
             found = await self._in_time(auth.scram_secret(wanted.user, wanted.mechanism))
         if found is None:
-            await asyncio.sleep(self.failure_delay_s)
             raise Refusal(Code.AUTHENTICATION_FAILED, "Wrong user or password")
         return Secret(found.salt, found.iterations, found.stored_key, found.server_key)
+
+
+def penalties_of(config: AuthConfig) -> Penalties:
+    """As configured."""
+    return Penalties(config.failure_delay_s, config.max_failure_delay_s, config.trusted)
 
 
 async def run_sasl(
@@ -210,6 +224,20 @@ async def run_sasl(
             )
         raise Refusal(Code.CANNOT, f"{mechanism[:40]} is not offered here")
     exchange = server_exchange(mechanism)
+    if isinstance(exchange, ScramServer):  # what it proves is a password as well
+        await gate.penalties.before(connection.peer)
+        try:
+            return await _run_exchange(gate, exchange, initial, ask, connection)
+        except Refusal as refusal:
+            if refusal.code is Code.AUTHENTICATION_FAILED:
+                await gate.penalties.failed(connection.peer)
+            raise
+    return await _run_exchange(gate, exchange, initial, ask, connection)
+
+
+async def _run_exchange(
+    gate: Gate, exchange: ServerExchange, initial: bytes | None, ask: Ask, connection: Connection
+) -> tuple[Login, bytes]:
     response = initial
     for _ in range(8):  # the longest exchange takes three turns
         step = exchange.step(response)

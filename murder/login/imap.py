@@ -90,6 +90,7 @@ class ImapDialogue(Dialogue):
         self.enabled: set[bytes] = set()
         self._bad_commands = 0
         self._failures = 0
+        self._counted_as: str | None = None
         self._log: Log | None = None
 
     # --- what a role gives
@@ -281,6 +282,9 @@ class ImapDialogue(Dialogue):
 
     async def enter(self, command: Command, login: Login) -> None:
         """Let the client in and say so. Refuses, with everything as before, where the role does."""
+        self.leave_crowd()
+        self.service.gate.crowd.enter(login.user)
+        self._counted_as = login.user
         self.login = login
         self.session.logged_in()
         entered = False
@@ -289,6 +293,7 @@ class ImapDialogue(Dialogue):
             entered = True
         finally:
             if not entered:
+                self.leave_crowd()
                 self.login = None
                 self.session.state = State.NOT_AUTHENTICATED
         self.idle_timeout_s = self.service.limits.idle_timeout_s
@@ -305,6 +310,16 @@ class ImapDialogue(Dialogue):
             f"Logged in as {login.user}",
             b"CAPABILITY " + self.capability_words(),
         )
+
+    def leave_crowd(self) -> None:
+        """The user has one connection less (again)."""
+        if self._counted_as is not None:
+            self.service.gate.crowd.leave(self._counted_as)
+            self._counted_as = None
+
+    def lost(self, error: Exception | None) -> None:
+        self.leave_crowd()
+        super().lost(error)
 
     def login_failed(self, user: str, error: Refusal) -> None:
         """Count and log; after too many the connection ends behind the reply."""
@@ -402,7 +417,19 @@ async def _login(dialogue: ImapDialogue, command: Command, user: str, password: 
     except Refusal as refusal:
         _refuse_login(dialogue, command, user, refusal)
         return
-    await dialogue.enter(command, login)
+    await _enter(dialogue, command, login)
+
+
+async def _enter(dialogue: ImapDialogue, command: Command, login: Login) -> None:
+    try:
+        await dialogue.enter(command, login)
+    except Refusal as refusal:
+        if refusal.code is not Code.LIMIT:
+            raise
+        dialogue.log.info("login.failed", user=login.user, problem=refusal.code.value)
+        dialogue.send_status(command, status_for(refusal))
+        dialogue.send(bye("Too many connections of one user", b"UNAVAILABLE"))
+        dialogue.close()
 
 
 def _refuse_login(dialogue: ImapDialogue, command: Command, user: str, refusal: Refusal) -> None:
@@ -445,7 +472,7 @@ async def _authenticate(
         return
     if final:
         await ask(final)
-    await dialogue.enter(command, login)
+    await _enter(dialogue, command, login)
 
 
 def decode_base64(octets: bytes) -> bytes:

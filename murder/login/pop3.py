@@ -33,6 +33,7 @@ class Pop3Dialogue(LineDialogue):
     def __init__(self, connection: Connection, service: LineService) -> None:
         super().__init__(connection, service)
         self._user: bytes | None = None  # as given with USER
+        self._counted_as: str | None = None
 
     # --- what a role gives
 
@@ -167,10 +168,32 @@ class Pop3Dialogue(LineDialogue):
             self.close()
 
     async def _enter(self, login: Login) -> None:
-        answer = await self.open_maildrop(login)
-        if answer.startswith(b"+"):
+        crowd = self.service.gate.crowd
+        try:
+            crowd.enter(login.user)
+        except Refusal as refusal:
+            self.log.info("login.failed", user=login.user, problem=refusal.code.value)
+            self.send(err(refusal.text, "SYS/TEMP"))
+            self.close()
+            return
+        entered = False
+        try:
+            answer = await self.open_maildrop(login)
+            entered = answer.startswith(b"+") and not self.connection.is_lost
+        finally:
+            if entered:
+                self._counted_as = login.user
+            else:
+                crowd.leave(login.user)
+        if entered:
             self.entered(login)
         self.send(answer)
+
+    def lost(self, error: Exception | None) -> None:
+        if self._counted_as is not None:
+            self.service.gate.crowd.leave(self._counted_as)
+            self._counted_as = None
+        super().lost(error)
 
     def _stls(self) -> Running:
         if not self.may_start_tls:

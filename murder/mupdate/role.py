@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from murder.api.auth import AuthBackend
 from murder.config import Config
 from murder.log import logger
-from murder.login.gate import Gate
+from murder.login.gate import Gate, penalties_of
 from murder.mupdate.following import ReplicaService, list_path
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.master import MupdateService
@@ -43,7 +43,7 @@ class MupdateRole:
             self._plugins.auth_backend(),
             admins=config.admins,
             allow_plaintext=config.allow_plaintext,
-            failure_delay_s=self._config.auth.failure_delay_s,
+            penalties=penalties_of(self._config.auth),
             auth_timeout_s=self._config.auth.timeout_s,
         )
         path = list_path(self._config, ROLE)

@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from murder.config.value import Network
 from murder.net.connection import TLS_HANDSHAKE_S, Connection, Receiver
+from murder.net.haproxy import Preamble
 
 Service = Callable[[Connection], Receiver]
 
@@ -24,6 +26,7 @@ class Bounds:
     max_per_address: int = 0
     refusal: bytes = b""
     backlog: int = 1024
+    balancers: tuple[Network, ...] = ()  # who must begin with a PROXY header
 
 
 class Listener:
@@ -35,6 +38,7 @@ class Listener:
         service: Service,
         bounds: Bounds,
         tls: ssl.SSLContext | None = None,
+        from_address: Counter[str] | None = None,
     ) -> None:
         self._sock = sock
         self._service = service
@@ -42,7 +46,9 @@ class Listener:
         self._tls = tls
         self._server: asyncio.AbstractServer | None = None
         self.connections: set[Connection] = set()
-        self._from_address: Counter[str] = Counter()
+        # shared with the worker's other listeners
+        self._from_address: Counter[str] = Counter() if from_address is None else from_address
+        self._balancers = bounds.balancers
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -50,12 +56,20 @@ class Listener:
             self._accept,
             sock=self._sock,
             backlog=self._bounds.backlog,
-            ssl=self._tls,
-            ssl_handshake_timeout=TLS_HANDSHAKE_S if self._tls else None,
+            ssl=None if self._balancers else self._tls,
+            ssl_handshake_timeout=TLS_HANDSHAKE_S if self._tls and not self._balancers else None,
         )
 
-    def _accept(self) -> Connection:
+    def _accept(self) -> Connection | Preamble:
+        if self._balancers:
+            return Preamble(self._balancers, self._tls, self._admit, self._forget)
         return Connection(self._admit, self._forget)
+
+    def configure(self, service: Service, bounds: Bounds) -> None:
+        """For connections from now on. Whether there are balancers at all is decided at the start."""
+        self._service, self._bounds = service, bounds
+        if self._balancers:
+            self._balancers = bounds.balancers or self._balancers
 
     def _admit(self, connection: Connection) -> Receiver:
         """The connection stands (TLS handshakes that fail never come here)."""

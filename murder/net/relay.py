@@ -56,6 +56,7 @@ class Client:
     """Whom an upstream serves: the client's connection, and what to do when things end."""
 
     connection: Connection
+    origin: tuple[str, int] | None = None  # the client's address and port, where there is one
 
     def upstream_idle(self, upstream: "ImapUpstream") -> None:
         """No command is in flight any more, or its write buffer has drained."""
@@ -375,7 +376,7 @@ async def open_imap(
         upstream._own = _Own(b"", None, max_message)  # the greeting comes unasked
         return upstream
 
-    await upstreams.open_connection(address, receiver)
+    await upstreams.open_connection(address, receiver, client.origin)
     try:
         async with upstreams.entering(server):
             await _enter(upstreams, upstream, user, password, identity)

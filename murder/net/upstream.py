@@ -19,6 +19,7 @@ from murder.errors import UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.net.connection import Connection, Receiver, connect
 from murder.net.tls import client_context
+from murder.wire.haproxy import format_header
 
 Kind = Literal["imap", "pop3", "lmtp"]
 JITTER: Final = (0.75, 1.25)
@@ -83,23 +84,35 @@ class Upstreams:
         return self._context
 
     async def open_connection(
-        self, address: Address, make_receiver: Callable[[Connection], Receiver]
+        self,
+        address: Address,
+        make_receiver: Callable[[Connection], Receiver],
+        origin: tuple[str, int] | None = None,
     ) -> Connection:
-        """Connect (with TLS where it is implicit). Raises UpstreamFailure, DOWN where the breaker is open."""
+        """Connect (with TLS where it is implicit), for a client at `origin`. Raises UpstreamFailure, DOWN where the
+        breaker is open."""
+        version = self._config.frontend.upstream_proxy_protocol
+        source = origin if version != "none" else None
         if not self.is_tried(address.server):
             raise UpstreamFailure(
                 UpstreamKind.DOWN, address.server, "it has just failed repeatedly"
             )
         try:
-            return await connect(
+            connection = await connect(
                 address.host,
                 address.port,
                 make_receiver,
                 server=address.server,
-                tls=self.context() if address.tls == "implicit" else None,
+                tls=self.context() if address.tls == "implicit" and source is None else None,
                 server_hostname=address.tls_name,
                 timeout_s=self._config.frontend.connect_timeout_s,
             )
+            if source is not None:
+                target = (connection.peer, connection.peer_port)
+                connection.write(format_header(int(version[1]), source, target))
+                if address.tls == "implicit":
+                    await self.starttls(connection, address)
+            return connection
         except UpstreamFailure as failure:
             self.failed(failure)
             raise

@@ -26,6 +26,7 @@ from murder.login.imap import (
     Row,
     Running,
 )
+from murder.login.penalty import Penalties
 from murder.net.listener import Bounds, Listener
 from murder.net.tls import client_context, server_context
 from murder.wire.imap.command import Command
@@ -121,7 +122,7 @@ async def role(
         admins=["admin"],
         proxies=["murder"],
         allow_plaintext=limits.allow_plaintext,
-        failure_delay_s=0,
+        penalties=Penalties(0, 0),
     )
     service = ImapService("backend", "be1.test", gate, limits, tls)
     sock = socket.create_server(("127.0.0.1", 0))

@@ -14,6 +14,7 @@ import uvloop
 from murder.api.auth import Identity, ScramSecret
 from murder.config import MupdateConfig
 from murder.login.gate import Gate
+from murder.login.penalty import Penalties
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.link import Target
 from murder.mupdate.master import MupdateService
@@ -83,7 +84,7 @@ class Server:
             self.auth,
             admins=self.config.admins,
             allow_plaintext=self.config.allow_plaintext,
-            failure_delay_s=0.0,
+            penalties=Penalties(0, 0),
         )
         self.service = MupdateService(
             server_name="master.test",

@@ -162,6 +162,7 @@ class BackendImap(ImapDialogue):
         self.client_id = {}
         self.login = None
         self._log = None
+        self.leave_crowd()
         self.session.logged_out()
         self.idle_timeout_s = self.service.limits.login_timeout_s
 

@@ -102,6 +102,7 @@ class FrontendImap(ImapDialogue, Client):
     def __init__(self, connection: Connection, service: ImapService, frontend: Frontend) -> None:
         super().__init__(connection, service)
         self.frontend = frontend
+        self.origin = (connection.peer, connection.peer_port)
         self.selected: Selected | None = None
         self.referrals_on = False
         self.upstreams: dict[str, ImapUpstream] = {}

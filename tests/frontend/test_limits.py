@@ -1,0 +1,76 @@
+"""Limits at a frontend: connections of one user over its protocols, and the PROXY header to a backend."""
+
+import asyncio
+from pathlib import Path
+
+from tests.frontend.server import Peer, Speak, running_frontend
+
+
+async def pop3(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"+OK here\r\n")
+    while await reader.readline():
+        writer.write(b"+OK\r\n")
+
+
+def test_a_user_beyond_his_connections_is_told_and_let_go(tmp_path: Path) -> None:
+    async def run() -> None:
+        backends: dict[str, tuple[str, Speak]] = {"be1": ("pop3", pop3)}
+        async with running_frontend(
+            tmp_path, backends, {"ana": "be1"}, max_connections_per_user=2
+        ) as running:
+            imap, post = running.ports["imap"], running.ports["pop3"]
+            first = await Peer.at(imap)
+            await first.line()
+            first.send(b"a LOGIN eve secret\r\n")
+            assert (await first.line()).startswith(b"a OK")
+            peers = [await Peer.at(post), await Peer.at(post)]
+            for peer in peers:
+                await peer.line()
+                peer.send(b"USER ana\r\nPASS secret\r\n")
+                await peer.line()
+                assert (await peer.line()).startswith(b"+OK")
+            third = await Peer.at(post)
+            await third.line()
+            third.send(b"USER ana\r\nPASS secret\r\n")
+            await third.line()
+            assert (await third.line()).startswith(b"-ERR [SYS/TEMP] ana has 2 connections")
+            assert await third.line() == b""
+            fourth = await Peer.at(imap)
+            await fourth.line()
+            fourth.send(b"a LOGIN ana secret\r\n")
+            assert (await fourth.line()).startswith(b"a NO [LIMIT]")
+            assert (await fourth.line()).startswith(b"* BYE")
+            peers[0].writer.close()
+            while len(running.listeners[1].connections) > 1:  # noqa: ASYNC110 (nothing else tells)
+                await asyncio.sleep(0)
+            fifth = await Peer.at(imap)
+            await fifth.line()
+            fifth.send(b"a LOGIN ana secret\r\n")
+            assert (await fifth.line()).startswith(b"a OK")
+
+    asyncio.run(run())
+
+
+def test_a_backend_is_told_the_clients_address_where_it_wants_a_proxy_header(
+    tmp_path: Path,
+) -> None:
+    seen: list[bytes] = []
+
+    async def proxied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readline())
+        await pop3(reader, writer)
+
+    async def run() -> None:
+        backends: dict[str, tuple[str, Speak]] = {"be1": ("pop3", proxied)}
+        async with running_frontend(
+            tmp_path, backends, {"ana": "be1"}, upstream_proxy_protocol="v1"
+        ) as running:
+            peer = await Peer.at(running.ports["pop3"])
+            await peer.line()
+            peer.send(b"USER ana\r\nPASS secret\r\n")
+            await peer.line()
+            assert (await peer.line()).startswith(b"+OK")
+            port = peer.writer.get_extra_info("sockname")[1]
+            assert seen[0].startswith(b"PROXY TCP4 127.0.0.1 127.0.0.1 %d " % port)
+
+    asyncio.run(run())
