@@ -293,7 +293,7 @@ class SpoolMailbox:
             if error is None:
                 self.tell(self._mailbox_id)
 
-        incomings = [_ours(new.incoming) for new in messages]
+        incomings = [ours(new.incoming) for new in messages]
         for incoming in incomings:
             incoming.pin()
         return await self.root.write(work, settle)
@@ -305,13 +305,8 @@ class SpoolMailbox:
         new: NewMessage,
         linked: list[tuple[SpoolIncoming, str]],
     ) -> Uid:
-        incoming = _ours(new.incoming)
-        if incoming.is_inline:
-            body = insert_body(db, incoming.octets(), None)
-        else:
-            file = incoming.link_into(self.root)
-            linked.append((incoming, file))
-            body = insert_body(db, None, file)
+        incoming = ours(new.incoming)
+        body = self._add_body(db, new, linked)
         saved = int(time.time())
         date, zone = to_seconds(new.internal_date) if new.internal_date else (saved, 0)
         bits, uid = self.own_bits(db, to_bits(new.flags), box.uid_next), box.take_uid()
@@ -323,6 +318,17 @@ class SpoolMailbox:
         )
         box.count(bits, incoming.size, 1)
         return Uid(uid)
+
+    def _add_body(
+        self, db: sqlite3.Connection, new: NewMessage, linked: list[tuple[SpoolIncoming, str]]
+    ) -> int:
+        """Store the octets: in the row, or in a file that the transaction names."""
+        incoming = ours(new.incoming)
+        if incoming.is_inline:
+            return insert_body(db, incoming.octets(), None)
+        file = incoming.link_into(self.root)
+        linked.append((incoming, file))
+        return insert_body(db, None, file)
 
     def own_bits(self, db: sqlite3.Connection, bits: int, uid: int) -> int:
         """The bits that stand in the row; another reader's `\\Seen` stands in `seen`."""
@@ -346,7 +352,7 @@ class SpoolMailbox:
             modified.clear()
             done.clear()
             box = load_box(db, self.box_id)
-            asked = _Asked(change, to_bits(flags), spelled(db, box.id, to_keywords(flags)).split())
+            asked = Asked(change, to_bits(flags), spelled(db, box.id, to_keywords(flags)).split())
             modseq = box.modseq + 1
             rows = db.execute(
                 "SELECT uid, flags, keywords, modseq FROM message WHERE mailbox=? "
@@ -371,7 +377,7 @@ class SpoolMailbox:
         self,
         db: sqlite3.Connection,
         box: Box,
-        asked: "_Asked",
+        asked: "Asked",
         row: tuple[int, int, str],
         modseq: int,
     ) -> bool:
@@ -425,12 +431,12 @@ class SpoolMailbox:
         return await self._transfers.copy(self, uids, target, remove=True)
 
 
-def _ours(incoming: Incoming) -> SpoolIncoming:
+def ours(incoming: Incoming) -> SpoolIncoming:
     assert isinstance(incoming, SpoolIncoming)
     return incoming
 
 
-class _Asked:
+class Asked:
     """What a STORE asks for, applied to one message after the other."""
 
     def __init__(self, change: FlagChange, bits: int, keywords: list[str]) -> None:

@@ -35,12 +35,15 @@ class _Job:
 
 
 class Root:
-    """See the module. `folder` exists."""
+    """See the module. `folder` exists. `key` is what its store finds it by."""
 
-    def __init__(self, folder: Path, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, folder: Path, pool: ThreadPoolExecutor, file: str = "mail.db", key: str = ""
+    ) -> None:
         self.folder = folder
+        self.key = key or folder.name
         self._pool = pool
-        self._file = folder / "mail.db"
+        self._file = folder / file
         try:
             self._writer = connect(self._file, for_writing=True)
             self.reader = open_reader(self._file)

@@ -102,7 +102,7 @@ class Transfers:
             copied = _copy_from(db, source, uids, target, linked)
             if remove and copied:
                 what = {
-                    "root": source.root.folder.name,
+                    "root": source.root.key,
                     "mailbox": source.mailbox_id,
                     "uids": list(copied),
                 }
@@ -128,7 +128,7 @@ class Transfers:
         """Write down, durably, that this root may hold an intent of this process."""
         path = self._area.folder / INTENTS
         with path.open("a") as file:
-            file.write(root.folder.name + "\n")
+            file.write(root.key + "\n")
             file.flush()
             os.fsync(file.fileno())
         sync_folder(self._area.folder)
@@ -330,6 +330,6 @@ def _move_mailbox_in(
             )
     finally:
         theirs.close()
-    what = {"root": source.folder.name, "mailbox": mailbox_id}
+    what = {"root": source.key, "mailbox": mailbox_id}
     db.execute("INSERT INTO intent VALUES (?,?)", (intent, json.dumps(what)))
     return mailbox_id
