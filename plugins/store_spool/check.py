@@ -35,10 +35,11 @@ class Checked:
     lost: Path
     in_flight: Callable[[str], bool]
     repair: bool
+    database: str = "mail.db"
 
     @property
     def file(self) -> Path:
-        return self.folder / "mail.db"
+        return self.folder / self.database
 
     def file_of(self, name: str) -> Path:
         return self.folder / "files" / name[:2] / name
@@ -57,7 +58,7 @@ def check_root(checked: Checked) -> list[str]:
         db.execute("BEGIN IMMEDIATE" if checked.repair else "BEGIN")
         found = [*_check_rows(db, checked), *_check_files(db, checked)]
         found += _check_copies(db, checked)
-        found += _check_mailboxes(db, checked)
+        found += check_mailboxes(db, checked)
         db.execute("COMMIT")
         return found + _lose_orphans(checked, db)
     finally:
@@ -194,7 +195,7 @@ def keep_lost(checked: Checked, name: str, octets: bytes | None = None) -> Path:
     return kept
 
 
-def _check_mailboxes(db: sqlite3.Connection, checked: Checked) -> Iterator[str]:
+def check_mailboxes(db: sqlite3.Connection, checked: Checked) -> Iterator[str]:
     """Counters (which quota and STATUS show) against the messages."""
     for row in db.execute(
         "SELECT id, name, uid_next, highest_modseq, messages, unseen, deleted, octets FROM mailbox"

@@ -16,7 +16,7 @@ from murder.model.message import Changes, MailboxStatus, Message, ModSeq, Uid, U
 from murder.model.name import MailboxName
 from plugins.store_spool import transfer
 from plugins.store_spool.incoming import SpoolIncoming
-from plugins.store_spool.root import Root
+from plugins.store_spool.root import Root, T
 from plugins.store_spool.rows import (
     INSERT_MESSAGE,
     Box,
@@ -271,9 +271,16 @@ class SpoolMailbox:
             )
             return [Uid(uid) for (uid,) in found]
 
-        return frozenset(await self.root.write(claim))
+        return frozenset(await self._write(claim))
 
     # --- changing
+
+    async def _write(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        settle: Callable[[BaseException | None], None] | None = None,
+    ) -> T:
+        return await self.root.write(work, settle)
 
     async def append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
         linked: list[tuple[SpoolIncoming, str]] = []
@@ -296,7 +303,7 @@ class SpoolMailbox:
         incomings = [ours(new.incoming) for new in messages]
         for incoming in incomings:
             incoming.pin()
-        return await self.root.write(work, settle)
+        return await self._write(work, settle)
 
     def _add(
         self,
@@ -369,7 +376,7 @@ class SpoolMailbox:
             box.save(db)
             return box.modseq == modseq
 
-        if await self.root.write(work):
+        if await self._write(work):
             self.tell(self._mailbox_id)
         return Stored(await self.messages(done), tuple(modified))
 
@@ -417,7 +424,7 @@ class SpoolMailbox:
             box.save(db)
             return gone
 
-        gone: list[Uid] = await self.root.write(work)
+        gone: list[Uid] = await self._write(work)
         if gone:
             self.tell(self._mailbox_id)
         return gone

@@ -43,12 +43,12 @@ class Root:
         self.folder = folder
         self.key = key or folder.name
         self._pool = pool
-        self._file = folder / file
+        self.file = folder / file
         try:
-            self._writer = connect(self._file, for_writing=True)
-            self.reader = open_reader(self._file)
+            self._writer = connect(self.file, for_writing=True)
+            self.reader = open_reader(self.file)
         except (sqlite3.Error, OSError) as error:
-            raise disk_error(error, self._file) from error
+            raise disk_error(error, self.file) from error
         self._jobs: list[_Job] = []
         self._hints = 0
         self._running = False
@@ -117,15 +117,17 @@ class Root:
         writer = self._writer
         try:
             writer.execute("BEGIN IMMEDIATE")
+            self._after_begin()
             for job in jobs:
                 self._run(job)
+            self._before_commit()
             writer.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - the end of a thread's task
             with contextlib.suppress(sqlite3.Error):
                 if writer.in_transaction:
                     writer.execute("ROLLBACK")
             is_disk = isinstance(error, sqlite3.Error | OSError)
-            told = disk_error(error, self._file) if is_disk else error
+            told = disk_error(error, self.file) if is_disk else error
             for job in jobs:
                 job.error = job.error or told
             return
@@ -138,9 +140,15 @@ class Root:
         try:
             job.outcome = job.work(writer)
         except (Refusal, OSError) as error:  # this job's own trouble is not the others'
-            job.error = disk_error(error, self._file)
+            job.error = disk_error(error, self.file)
             writer.execute("ROLLBACK TO job")
         writer.execute("RELEASE job")
+
+    def _after_begin(self) -> None:
+        """What must be done before any job of a transaction."""
+
+    def _before_commit(self) -> None:
+        """What must be durable before the rows that name it."""
 
     def _sweep(self) -> None:
         """Remove files whose last message is gone, now that this is durable."""

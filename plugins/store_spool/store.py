@@ -141,7 +141,7 @@ class SpoolStore:
                 await self._recover_area(area)
             except Refusal:
                 continue  # has been logged; the folder stays for the next start
-            _remove_area(area)
+            remove_area(area)
 
     async def _recover_area(self, area: Path) -> None:
         for folder, names in witnesses(area):
@@ -360,7 +360,7 @@ def _rename(db: sqlite3.Connection, old: MailboxName, new: MailboxName) -> Any:
     return db.execute("UPDATE mailbox SET name=? WHERE name=?", (new, old))
 
 
-def _remove_area(area: Path) -> None:
+def remove_area(area: Path) -> None:
     for path in sorted(area.rglob("*"), reverse=True):
         with contextlib.suppress(OSError):
             if path.is_dir():

@@ -38,7 +38,7 @@ INTENTS: Final = "intents"  # file in a process's area: roots that may hold unfi
 
 
 @dataclass(slots=True)
-class _Linked:
+class Linked:
     """Files that a transaction has brought into the target root, each with its witness."""
 
     area: IncomingArea
@@ -82,7 +82,7 @@ class Transfers:
         """COPY or MOVE; source UID to new UID."""
         if source.root is target.root:
             copied = await source.root.write(
-                lambda db: _copy_within(db, source, uids, target, remove)
+                lambda db: self.copy_within(db, source, uids, target, remove)
             )
         else:
             copied = await self._copy_across(source, uids, target, remove)
@@ -95,11 +95,11 @@ class Transfers:
     async def _copy_across(
         self, source: "SpoolMailbox", uids: Sequence[Uid], target: "SpoolMailbox", remove: bool
     ) -> dict[Uid, Uid]:
-        linked = _Linked(self._area, target.root)
+        linked = Linked(self._area, target.root)
         intent = secrets.token_hex(8)
 
         def work(db: sqlite3.Connection) -> dict[Uid, Uid]:
-            copied = _copy_from(db, source, uids, target, linked)
+            copied = self.copy_from(db, source, uids, target, linked)
             if remove and copied:
                 what = {
                     "root": source.root.key,
@@ -124,6 +124,28 @@ class Transfers:
             )
         return copied
 
+    def copy_within(
+        self,
+        db: sqlite3.Connection,
+        source: "SpoolMailbox",
+        uids: Sequence[Uid],
+        target: "SpoolMailbox",
+        remove: bool,
+    ) -> dict[Uid, Uid]:
+        """In one root; part of a transaction."""
+        return _copy_within(db, source, uids, target, remove)
+
+    def copy_from(
+        self,
+        db: sqlite3.Connection,
+        source: "SpoolMailbox",
+        uids: Sequence[Uid],
+        target: "SpoolMailbox",
+        linked: "Linked",
+    ) -> dict[Uid, Uid]:
+        """From another root; part of the target's transaction."""
+        return _copy_from(db, source, uids, target, linked)
+
     def remember(self, root: Root) -> None:
         """Write down, durably, that this root may hold an intent of this process."""
         path = self._area.folder / INTENTS
@@ -139,12 +161,12 @@ class Transfers:
         self, source: Root, old: MailboxName, target: Root, new: MailboxName
     ) -> None:
         """A rename from one root to another: UIDs, UIDVALIDITY, mod-sequences and ids stay."""
-        linked = _Linked(self._area, target)
+        linked = Linked(self._area, target)
         intent = secrets.token_hex(8)
         self.remember(target)
 
         def work(db: sqlite3.Connection) -> str:
-            return _move_mailbox_in(db, source, old, new, linked, intent)
+            return self._move_in(db, source, old, new, linked, intent)
 
         try:
             mailbox_id = await target.write(work)
@@ -154,6 +176,75 @@ class Transfers:
         linked.settled()
         await source.write(lambda db: _remove_by_id(db, mailbox_id))
         await target.write(lambda db: db.execute("DELETE FROM intent WHERE id=?", (intent,)))
+
+    def _move_in(
+        self,
+        db: sqlite3.Connection,
+        source: Root,
+        old: MailboxName,
+        new: MailboxName,
+        linked: Linked,
+        intent: str,
+    ) -> str:
+        """Everything of the source's mailbox into this root, with the intent to let the source go of it."""
+        theirs = connect(source.file, for_writing=False)
+        try:
+            theirs.execute("BEGIN")
+            theirs.row_factory = None
+            columns = (
+                "mailbox_id, uid_validity, uid_next, highest_modseq, recent_from, messages, unseen, "
+                "deleted, octets"
+            )
+            found = theirs.execute(
+                f"SELECT id, {columns} FROM mailbox WHERE name=?", (old,)
+            ).fetchone()
+            if found is None:
+                raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(old)}")
+            there, mailbox_id = found[0], str(found[1])
+            if db.execute("SELECT 1 FROM mailbox WHERE name=?", (new,)).fetchone():
+                raise Refusal(Code.ALREADY_EXISTS, f"{display(new)} exists already")
+            cursor = db.execute(
+                f"INSERT INTO mailbox (name, {columns}) VALUES (?,?,?,?,?,?,?,?,?,?)",
+                (new, *found[1:]),
+            )
+            here = cursor.lastrowid or 0
+            db.execute(
+                "INSERT INTO meta VALUES ('uid_validity',?) "
+                "ON CONFLICT (key) DO UPDATE SET value=max(value, excluded.value)",
+                (found[2],),
+            )
+            bodies: dict[int, int] = {}
+            for row in theirs.execute(
+                "SELECT * FROM message WHERE mailbox=? ORDER BY uid", (there,)
+            ):
+                body = row[10]
+                if body in bodies:
+                    db.execute("UPDATE body SET copies=copies+1 WHERE id=?", (bodies[body],))
+                else:
+                    bodies[body] = self.bring_body(db, theirs, body, source, linked, here)
+                db.execute(INSERT_MESSAGE, (here, *row[1:10], bodies[body]))
+            for table, marks in (("expunged", "?,?,?"), ("seen", "?,?,?"), ("keyword", "?,?,?")):
+                rows = theirs.execute(f"SELECT * FROM {table} WHERE mailbox=?", (there,))
+                db.executemany(
+                    f"INSERT INTO {table} VALUES ({marks})", ((here, *row[1:]) for row in rows)
+                )
+        finally:
+            theirs.close()
+        what = {"root": source.key, "mailbox": mailbox_id}
+        db.execute("INSERT INTO intent VALUES (?,?)", (intent, json.dumps(what)))
+        return mailbox_id
+
+    def bring_body(
+        self,
+        db: sqlite3.Connection,
+        theirs: sqlite3.Connection,
+        body: int,
+        source: Root,
+        linked: Linked,
+        here: int,
+    ) -> int:
+        """Octets of another root's mailbox, now in mailbox `here`; the new body."""
+        return _bring_body(db, theirs, body, source, linked)
 
 
 def intents_of(root: Root) -> list[tuple[str, dict[str, Any]]]:
@@ -187,7 +278,7 @@ def _remove_by_id(db: sqlite3.Connection, mailbox_id: str) -> None:
         remove_mailbox(db, found[0])
 
 
-def _rows(db: sqlite3.Connection, box_id: int, uids: Sequence[Uid]) -> list[tuple[Any, ...]]:
+def message_rows(db: sqlite3.Connection, box_id: int, uids: Sequence[Uid]) -> list[tuple[Any, ...]]:
     return db.execute(
         f"SELECT {MESSAGE_COLUMNS} FROM message WHERE mailbox=? "
         "AND uid IN (SELECT value FROM json_each(?)) ORDER BY uid",
@@ -195,7 +286,7 @@ def _rows(db: sqlite3.Connection, box_id: int, uids: Sequence[Uid]) -> list[tupl
     ).fetchall()
 
 
-def _shown_bits(
+def shown_bits(
     db: sqlite3.Connection, source: "SpoolMailbox", rows: list[tuple[Any, ...]]
 ) -> dict[int, int]:
     """The flag bits of each message as the source's reader sees them."""
@@ -216,12 +307,12 @@ def _copy_within(
     remove: bool,
 ) -> dict[Uid, Uid]:
     """In one root the octets are shared."""
-    rows = _rows(db, source.box_id, uids)
+    rows = message_rows(db, source.box_id, uids)
     if not rows:
         load_box(db, target.box_id)
         return {}
-    bits = _shown_bits(db, source, rows)
-    copied = _insert_copies(db, rows, bits, target, [row[9] for row in rows])
+    bits = shown_bits(db, source, rows)
+    copied = insert_copies(db, rows, bits, target, [row[9] for row in rows])
     db.executemany("UPDATE body SET copies=copies+1 WHERE id=?", [(row[9],) for row in rows])
     if remove:
         box = load_box(db, source.box_id)
@@ -235,22 +326,22 @@ def _copy_from(
     source: "SpoolMailbox",
     uids: Sequence[Uid],
     target: "SpoolMailbox",
-    linked: _Linked,
+    linked: Linked,
 ) -> dict[Uid, Uid]:
     """From another root: large octets are linked, small ones copied one at a time."""
-    theirs = connect(source.root.folder / "mail.db", for_writing=False)
+    theirs = connect(source.root.file, for_writing=False)
     try:
         theirs.execute("BEGIN")
-        rows = _rows(theirs, source.box_id, uids)
-        bits = _shown_bits(theirs, source, rows)
+        rows = message_rows(theirs, source.box_id, uids)
+        bits = shown_bits(theirs, source, rows)
         bodies = [_bring_body(db, theirs, row[9], source.root, linked) for row in rows]
     finally:
         theirs.close()
-    return _insert_copies(db, rows, bits, target, bodies)
+    return insert_copies(db, rows, bits, target, bodies)
 
 
 def _bring_body(
-    db: sqlite3.Connection, theirs: sqlite3.Connection, body: int, source: Root, linked: _Linked
+    db: sqlite3.Connection, theirs: sqlite3.Connection, body: int, source: Root, linked: Linked
 ) -> int:
     file, octets = theirs.execute("SELECT file, octets FROM body WHERE id=?", (body,)).fetchone()
     if file is None:
@@ -258,7 +349,7 @@ def _bring_body(
     return insert_body(db, None, linked.bring(source.file_of(file)))
 
 
-def _insert_copies(
+def insert_copies(
     db: sqlite3.Connection,
     rows: list[tuple[Any, ...]],
     shown: dict[int, int],
@@ -281,55 +372,3 @@ def _insert_copies(
         copied[Uid(uid)] = Uid(new)
     box.save(db)
     return copied
-
-
-def _move_mailbox_in(
-    db: sqlite3.Connection,
-    source: Root,
-    old: MailboxName,
-    new: MailboxName,
-    linked: _Linked,
-    intent: str,
-) -> str:
-    """Everything of the source's mailbox into this root, with the intent to let the source go of it."""
-    theirs = connect(source.folder / "mail.db", for_writing=False)
-    try:
-        theirs.execute("BEGIN")
-        theirs.row_factory = None
-        columns = (
-            "mailbox_id, uid_validity, uid_next, highest_modseq, recent_from, messages, unseen, "
-            "deleted, octets"
-        )
-        found = theirs.execute(f"SELECT id, {columns} FROM mailbox WHERE name=?", (old,)).fetchone()
-        if found is None:
-            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(old)}")
-        there, mailbox_id = found[0], str(found[1])
-        if db.execute("SELECT 1 FROM mailbox WHERE name=?", (new,)).fetchone():
-            raise Refusal(Code.ALREADY_EXISTS, f"{display(new)} exists already")
-        cursor = db.execute(
-            f"INSERT INTO mailbox (name, {columns}) VALUES (?,?,?,?,?,?,?,?,?,?)", (new, *found[1:])
-        )
-        here = cursor.lastrowid
-        db.execute(
-            "INSERT INTO meta VALUES ('uid_validity',?) "
-            "ON CONFLICT (key) DO UPDATE SET value=max(value, excluded.value)",
-            (found[2],),
-        )
-        bodies: dict[int, int] = {}
-        for row in theirs.execute("SELECT * FROM message WHERE mailbox=? ORDER BY uid", (there,)):
-            body = row[10]
-            if body in bodies:
-                db.execute("UPDATE body SET copies=copies+1 WHERE id=?", (bodies[body],))
-            else:
-                bodies[body] = _bring_body(db, theirs, body, source, linked)
-            db.execute(INSERT_MESSAGE, (here, *row[1:10], bodies[body]))
-        for table, marks in (("expunged", "?,?,?"), ("seen", "?,?,?"), ("keyword", "?,?,?")):
-            rows = theirs.execute(f"SELECT * FROM {table} WHERE mailbox=?", (there,))
-            db.executemany(
-                f"INSERT INTO {table} VALUES ({marks})", ((here, *row[1:]) for row in rows)
-            )
-    finally:
-        theirs.close()
-    what = {"root": source.key, "mailbox": mailbox_id}
-    db.execute("INSERT INTO intent VALUES (?,?)", (intent, json.dumps(what)))
-    return mailbox_id

@@ -18,6 +18,8 @@ from murder.model.acl import OWNER_RIGHTS, Acl, format_acl
 from murder.model.name import inbox_of
 from murder.net.listener import Bounds, Listener
 from plugins import store_memory
+from plugins.store_maildir.store import MaildirStore
+from plugins.store_maildir.store import Settings as MaildirSettings
 from plugins.store_spool.store import Settings, SpoolStore
 
 USERS = ("ana", "bob")
@@ -93,6 +95,10 @@ def memory_store() -> MailboxStore:
 
 def spool_store(folder: Path) -> MailboxStore:
     return SpoolStore(Settings(), folder / "spool")
+
+
+def maildir_store(folder: Path) -> MailboxStore:
+    return MaildirStore(MaildirSettings(), folder / "maildir")
 
 
 @asynccontextmanager

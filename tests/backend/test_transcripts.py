@@ -9,13 +9,21 @@ import uvloop
 
 from murder.api.store import MailboxStore
 from murder.config.sections import NamespaceConfig
-from tests.backend.server import USERS, config_in, memory_store, running_backend, spool_store
+from tests.backend.server import (
+    USERS,
+    config_in,
+    maildir_store,
+    memory_store,
+    running_backend,
+    spool_store,
+)
 from tests.dialogue import Player, Streams
 
 TRANSCRIPTS = Path(__file__).parent.parent / "transcripts"
 STORES: dict[str, Callable[[Path], MailboxStore]] = {
     "memory": lambda _: memory_store(),
     "spool": spool_store,
+    "maildir": maildir_store,
 }
 NAMESPACES = {
     "backend": NamespaceConfig(),

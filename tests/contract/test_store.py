@@ -18,6 +18,8 @@ from murder.api import FindsByFlag, FlagChange, Mailbox, MailboxStore, NewMessag
 from murder.errors import Code, Refusal
 from murder.model.message import ModSeq, Uid
 from murder.model.name import MailboxName
+from plugins.store_maildir.store import MaildirStore
+from plugins.store_maildir.store import Settings as MaildirSettings
 from plugins.store_memory import MemoryStore
 from plugins.store_spool.schema import FORMAT
 from plugins.store_spool.store import Settings, SpoolStore
@@ -31,10 +33,12 @@ Scene = Callable[[MailboxStore], Awaitable[None]]
 
 
 def make(kind: str, folder: Path) -> MailboxStore:
+    if kind == "maildir":
+        return MaildirStore(MaildirSettings(), folder)
     return MemoryStore() if kind == "memory" else SpoolStore(Settings(inline_bytes=1000), folder)
 
 
-@pytest.fixture(params=["memory", "spool"])
+@pytest.fixture(params=["memory", "spool", "maildir"])
 def play(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scene], None]:
     """Runs a scene on a fresh store of each kind."""
 

@@ -1,0 +1,285 @@
+"""Maildir++'s own files: message names with their flags, UID lists, keywords, subscriptions.
+
+Names are octets on disk; here they are text by Latin-1, which loses nothing. Knows no index. The formats are those of
+Dovecot 2.x (`dovecot-uidlist` versions 1 and 3, `dovecot-keywords`, `subscriptions` with and without its version line)
+and of Courier (`courierimapuiddb`, `courierimapsubscribed`).
+"""
+
+import contextlib
+import itertools
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from murder.errors import Code, Refusal
+from plugins.store_spool.schema import BITS
+
+LETTERS: Final = {
+    "D": "\\Draft",
+    "F": "\\Flagged",
+    "R": "\\Answered",
+    "S": "\\Seen",
+    "T": "\\Deleted",
+}
+LETTER_OF_BIT: Final = {BITS[flag]: letter for letter, flag in LETTERS.items()}
+MAX_KEYWORDS: Final = 26  # a … z in file names; more of them stand in the index only
+UIDLIST, KEYWORDS, SUBSCRIPTIONS = b"dovecot-uidlist", b"dovecot-keywords", b"subscriptions"
+COURIER_UIDS, COURIER_SUBSCRIPTIONS = b"courierimapuiddb", b"courierimapsubscribed"
+OF_INBOX: Final = (
+    b"cur",
+    b"new",
+    b"tmp",
+    UIDLIST,
+    KEYWORDS,
+    COURIER_UIDS,
+)  # INBOX is the tree's top
+LOCK_WAIT_S: Final = 10.0
+LOCK_STALE_S: Final = 60.0  # Dovecot holds it for milliseconds and takes such a lock over too
+LOCK_PAUSE_S: Final = 0.01
+FOLDER_MODE, FILE_MODE = 0o700, 0o600
+_counter: Final = itertools.count(1)
+
+
+# --- message names
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """`(base, letters)` of `base:2,letters`."""
+    base, _, info = name.partition(":")
+    return base, info[2:].partition(",")[0] if info.startswith("2,") else ""
+
+
+def join_name(base: str, letters: Iterable[str]) -> str:
+    return f"{base}:2,{''.join(sorted(set(letters)))}"
+
+
+def new_base(size: int, virtual_size: int | None) -> str:
+    """A name that no other message has: time, process, count, host (maildir(5)), and the sizes as Dovecot writes them."""
+    now = time.time_ns()
+    host = socket.gethostname().replace("/", "_").replace(":", "_")
+    unique = f"{now // 10**9}.M{now // 1000 % 10**6}P{os.getpid()}Q{next(_counter)}.{host}"
+    return f"{unique},S={size}" + (f",W={virtual_size}" if virtual_size is not None else "")
+
+
+def sizes_of(base: str) -> tuple[int | None, int | None]:
+    """Octets on disk (S=) and with CRLF line ends (W=), where the name tells them."""
+    found: dict[str, int] = {}
+    for part in base.split(",")[1:]:
+        key, _, value = part.partition("=")
+        if value.isdecimal():
+            found[key] = int(value)
+    return found.get("S"), found.get("W")
+
+
+def letters_of(bits: int, keywords: Iterable[str], known: list[str]) -> str:
+    """Flags and keywords as letters; a keyword without a letter has none."""
+    letters = [letter for bit, letter in LETTER_OF_BIT.items() if bits & bit]
+    places = {word.lower(): at for at, word in enumerate(known[:MAX_KEYWORDS])}
+    for word in keywords:
+        if word.lower() in places:
+            letters.append(chr(ord("a") + places[word.lower()]))
+    return "".join(letters)
+
+
+def flags_of(letters: str, known: list[str]) -> tuple[int, list[str]]:
+    """Bits and keywords of a file name's letters; letters that nobody explained are left alone."""
+    bits = sum(bit for bit, letter in LETTER_OF_BIT.items() if letter in letters)
+    places = [ord(letter) - ord("a") for letter in letters if "a" <= letter <= "z"]
+    return bits, [known[at] for at in places if at < len(known) and known[at]]
+
+
+# --- keywords
+
+
+def read_keywords(folder: bytes) -> list[str]:
+    """`dovecot-keywords`: number, space, word."""
+    words: list[str] = []
+    try:
+        with open(folder + b"/" + KEYWORDS, encoding="latin-1") as file:
+            for line in file:
+                number, _, word = line.strip().partition(" ")
+                if number.isdecimal() and word and int(number) < 1000:
+                    words += [""] * (int(number) + 1 - len(words))
+                    words[int(number)] = word
+    except FileNotFoundError:
+        pass
+    return words
+
+
+def add_keywords(folder: bytes, known: list[str], wanted: Iterable[str]) -> list[str]:
+    """Give new keywords letters while there are any."""
+    have = {word.lower() for word in known}
+    new = [word for word in wanted if word.lower() not in have]
+    if not new or len(known) >= MAX_KEYWORDS:
+        return known
+    words = [*known, *dict.fromkeys(new)][:MAX_KEYWORDS]
+    lines = [f"{at} {word}\n" for at, word in enumerate(words) if word]
+    replace_file(folder + b"/" + KEYWORDS, "".join(lines).encode("latin-1", "replace"))
+    return words
+
+
+# --- UID lists
+
+
+@dataclass(slots=True)
+class UidList:
+    """`extra` is what a header holds besides (Dovecot's GUID of the mailbox), `lines` how many lines there are."""
+
+    validity: int
+    next: int
+    extra: list[str] = field(default_factory=list)
+    uids: dict[str, int] = field(default_factory=dict)
+    lines: int = 0
+
+    @property
+    def guid(self) -> str:
+        return next((word[1:] for word in self.extra if word.startswith("G")), "")
+
+
+def read_uidlist(folder: bytes) -> UidList | None:
+    """Dovecot's, else Courier's; None where there is neither, or none that can be read."""
+    for name in (UIDLIST, COURIER_UIDS):
+        try:
+            with open(folder + b"/" + name, encoding="latin-1", newline="\n") as file:
+                found = _parse_uidlist(file.read())
+        except FileNotFoundError:
+            continue
+        if found is not None:
+            return found
+    return None
+
+
+def _parse_uidlist(text: str) -> UidList | None:
+    header, *lines = text.split("\n")
+    words = header.split(" ")
+    found: UidList | None = None
+    if words[0] == "3":
+        told = {word[0]: word[1:] for word in words[1:] if word}
+        if told.get("V", "").isdecimal():
+            found = UidList(int(told["V"]), int(told.get("N", "1") or 1))
+            found.extra = [word for word in words[1:] if word and word[0] not in "VN"]
+    elif words[0] == "1" and len(words) >= 3 and words[1].isdecimal() and words[2].isdecimal():
+        found = UidList(int(words[1]), int(words[2]))
+    if found is None:
+        return None
+    for line in lines:
+        number, _, rest = line.partition(" ")
+        name = rest.partition(":")[2] if words[0] == "3" else rest
+        base = split_name(name)[0]
+        if number.isdecimal() and base:
+            found.uids[base] = int(number)
+            found.next = max(found.next, int(number) + 1)
+            found.lines += 1
+    return found
+
+
+def add_to_uidlist(folder: bytes, known: UidList, new: Iterable[tuple[int, str]]) -> None:
+    """Tell others of UIDs: appended, or the file made. The caller holds the lock."""
+    path = folder + b"/" + UIDLIST
+    lines = "".join(f"{uid} :{base}\n" for uid, base in new)
+    if not os.path.exists(path):
+        write_uidlist(folder, known, sorted((uid, base) for base, uid in known.uids.items()))
+    with open(path, "ab") as file:
+        file.write(lines.encode("latin-1"))
+
+
+def write_uidlist(folder: bytes, known: UidList, rows: Iterable[tuple[int, str]]) -> None:
+    """The whole file anew."""
+    header = " ".join(["3", f"V{known.validity}", f"N{known.next}", *known.extra])
+    lines = "".join(f"{uid} :{base}\n" for uid, base in rows)
+    replace_file(folder + b"/" + UIDLIST, f"{header}\n{lines}".encode("latin-1"))
+
+
+@contextlib.contextmanager
+def uidlist_lock(folder: bytes) -> Iterator[None]:
+    """`dovecot-uidlist.lock`, as Dovecot takes it."""
+    lock = folder + b"/" + UIDLIST + b".lock"
+    give_up_at = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE))
+            break
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):
+                if abs(time.time() - os.stat(lock).st_mtime) > LOCK_STALE_S:
+                    os.unlink(lock)
+                    continue
+            if time.monotonic() > give_up_at:
+                raise Refusal(
+                    Code.IN_USE, f"Another program holds {os.fsdecode(lock)}; try again later"
+                ) from None
+            time.sleep(LOCK_PAUSE_S)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(lock)
+
+
+# --- subscriptions
+
+
+def read_subscriptions(tree: bytes) -> tuple[set[bytes], bytes] | None:
+    """Names below the tree (`Sub.Folder`; `INBOX` for itself), and the file they stand in."""
+    for name, prefix in ((SUBSCRIPTIONS, b""), (COURIER_SUBSCRIPTIONS, b"INBOX.")):
+        try:
+            with open(tree + b"/" + name, "rb") as file:
+                lines = file.read().split(b"\n")
+        except FileNotFoundError:
+            continue
+        if lines[0].startswith(b"V\t2"):
+            lines = [
+                b".".join(_unescaped(part) for part in line.split(b"\t")) for line in lines[1:]
+            ]
+        return {line.removeprefix(prefix) for line in lines if line}, name
+    return None
+
+
+def write_subscriptions(tree: bytes, names: set[bytes], name: bytes) -> None:
+    """In the form that the file has."""
+    if name == COURIER_SUBSCRIPTIONS:
+        lines = [b"INBOX" if one == b"INBOX" else b"INBOX." + one for one in sorted(names)]
+    else:
+        lines = [b"V\t2", b""]
+        lines += [b"\t".join(_escaped(part) for part in one.split(b".")) for one in sorted(names)]
+    replace_file(tree + b"/" + name, b"".join(line + b"\n" for line in lines))
+
+
+def _escaped(part: bytes) -> bytes:
+    return part.replace(b"\x01", b"\x011").replace(b"\t", b"\x01t")
+
+
+def _unescaped(part: bytes) -> bytes:
+    return part.replace(b"\x01t", b"\t").replace(b"\x011", b"\x01")
+
+
+# --- files
+
+
+def replace_file(path: bytes, octets: bytes) -> None:
+    """Whole or not at all, and durable."""
+    draft = path + b".murder-%d" % os.getpid()
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(octets)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(draft, path)
+    sync_path(os.path.dirname(path))
+
+
+def sync_path(path: bytes) -> None:
+    """Make a file's octets, or the names in a folder, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def to_crlf(octets: bytes) -> bytes:
+    """Line ends as IMAP has them."""
+    return octets.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")

@@ -1,0 +1,373 @@
+"""One open mailbox of a Maildir++ tree: the spool's rows, octets in files, and a look at the folder before each read."""
+
+import mmap
+import os
+import sqlite3
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final
+
+from murder.api import Mailbox as AnyMailbox
+from murder.api import NewMessage
+from murder.api.disk import disk_error
+from murder.errors import Code, Refusal
+from murder.model.message import Changes, MailboxStatus, Message, ModSeq, Uid
+from murder.model.name import MailboxName
+from plugins.store_maildir.files import (
+    FILE_MODE,
+    add_keywords,
+    join_name,
+    letters_of,
+    new_base,
+    read_keywords,
+    sizes_of,
+    split_name,
+    to_crlf,
+)
+from plugins.store_maildir.sync import changing, synchronise
+from plugins.store_maildir.tree import Tree, add_todo, plan_rename
+from plugins.store_spool.incoming import SpoolIncoming
+from plugins.store_spool.mailbox import Asked, SpoolMailbox, ours
+from plugins.store_spool.root import Root, T
+from plugins.store_spool.rows import Box, insert_body, load_box, remove_messages
+from plugins.store_spool.schema import SEEN_BIT, connect, to_bits, to_keywords
+from plugins.store_spool.transfer import Linked, Transfers, insert_copies, message_rows, shown_bits
+
+COPY_AT_ONCE: Final = 1024 * 1024
+
+
+class MaildirMailbox(SpoolMailbox):
+    """See murder.api.store.Mailbox."""
+
+    _converted: tuple[str, memoryview] | None = None
+
+    @property
+    def tree(self) -> Tree:
+        assert isinstance(self.root, Tree)
+        return self.root
+
+    # --- reading
+
+    async def refresh(self) -> None:
+        """Notice what other software did. Where that cannot be written down (a full disk), reading goes on."""
+        if not self.tree.is_dirty(self.box_id):
+            return
+        try:
+            found = await self.root.write(self._look)
+        except Refusal as refusal:
+            if refusal.code is Code.NONEXISTENT:
+                raise
+            return
+        if found:
+            self.tell(self.mailbox_id)
+
+    def _look(self, db: sqlite3.Connection) -> bool:
+        before = db.total_changes
+        if self.box_id in self.tree.synchronised:
+            return False
+        (modseq,) = db.execute(
+            "SELECT highest_modseq FROM mailbox WHERE id=?", (self.box_id,)
+        ).fetchone() or (0,)
+        with changing(db, self.tree, self.box_id):
+            pass
+        (after,) = db.execute(
+            "SELECT highest_modseq FROM mailbox WHERE id=?", (self.box_id,)
+        ).fetchone()
+        return bool(after != modseq and db.total_changes != before)
+
+    async def status(self) -> MailboxStatus:
+        await self.refresh()
+        return await super().status()
+
+    async def uids(self) -> Sequence[Uid]:
+        await self.refresh()
+        return await super().uids()
+
+    async def messages(self, uids: Sequence[Uid] | None = None) -> Sequence[Message]:
+        await self.refresh()
+        return await super().messages(uids)
+
+    async def find_by_flag(
+        self, flag: str, *, present: bool = True, most: int | None = None
+    ) -> Sequence[Uid]:
+        await self.refresh()
+        return await super().find_by_flag(flag, present=present, most=most)
+
+    async def changes(self, since: ModSeq) -> Changes:
+        await self.refresh()
+        found = await super().changes(since)
+        (first,) = self.root.reader.execute(
+            "SELECT first_modseq FROM folder WHERE mailbox=?", (self.box_id,)
+        ).fetchone() or (0,)
+        if since >= first:
+            return found
+        return Changes(found.highest_modseq, found.changed, found.vanished, complete=False)
+
+    async def octets(self, uid: Uid) -> memoryview:
+        row = self.root.reader.execute(
+            "SELECT mailbox.name, size, body.file FROM message JOIN body ON body.id=message.body "
+            "JOIN mailbox ON mailbox.id=message.mailbox WHERE message.mailbox=? AND uid=?",
+            (self.box_id, uid),
+        ).fetchone()
+        if row is None or row[2] is None:
+            raise Refusal(Code.EXPUNGE_ISSUED, f"Message {uid} is no longer there")
+        folder, size, file = self.tree.path_of(row[0]), row[1], row[2]
+        if self._converted is not None and self._converted[0] == file:
+            return self._converted[1]
+        path = self.tree.locate(folder, file)
+        try:
+            if path is None:
+                raise FileNotFoundError
+            octets = _map(path)
+        except FileNotFoundError:
+            raise Refusal(Code.EXPUNGE_ISSUED, f"Message {uid} is no longer there") from None
+        except OSError as error:
+            raise disk_error(error, self.tree.folder) from error
+        if len(octets) == size:
+            return octets
+        converted = memoryview(to_crlf(bytes(octets)))
+        self._converted = (file, converted)
+        if len(converted) != size:  # the name told it wrong
+            self.root.hint(lambda db: _set_size(db, self.box_id, uid, len(converted)))
+        return converted
+
+    async def claim_recent(self) -> Collection[Uid]:
+        """Also takes new files from `new` to `cur`, as a reader of a maildir does."""
+        await self.refresh()
+        claimed = await super().claim_recent()
+        if claimed:
+            await self.root.write(lambda db: _take_new(db, self.box_id, min(claimed)))
+        return claimed
+
+    # --- changing
+
+    async def _write(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        settle: Callable[[BaseException | None], None] | None = None,
+    ) -> T:
+        def whole(db: sqlite3.Connection) -> T:
+            with changing(db, self.tree, self.box_id):
+                return work(db)
+
+        return await self.root.write(whole, settle)
+
+    def _add_body(
+        self, db: sqlite3.Connection, new: NewMessage, linked: list[tuple[SpoolIncoming, str]]
+    ) -> int:
+        folder = self.tree.folder_of(db, self.box_id)
+        octets = bytes(ours(new.incoming).octets())
+        stored, virtual = octets, None
+        if octets.count(b"\n") == octets.count(b"\r\n"):  # else it could not be made again
+            stored, virtual = octets.replace(b"\r\n", b"\n"), len(octets)
+        bits = to_bits(new.flags) & ~(0 if self.is_own else SEEN_BIT)
+        letters = self._letters(folder, bits, to_keywords(new.flags))
+        base = new_base(len(stored), virtual)
+        date = new.internal_date.timestamp() if new.internal_date else None
+        self._write_file(folder, base, stored, date)
+        file = _place(self.box_id, base, letters)
+        add_todo(db, f"{self.box_id}/tmp/{base}", file)
+        return insert_body(db, None, file)
+
+    def _letters(self, folder: bytes, bits: int, keywords: Sequence[str]) -> str:
+        known = read_keywords(folder) if keywords else []
+        return letters_of(bits, keywords, add_keywords(folder, known, keywords))
+
+    def _write_file(self, folder: bytes, base: str, octets: bytes, date: float | None) -> None:
+        """Into `tmp`, durable before the commit."""
+        path = folder + b"/tmp/" + base.encode("latin-1")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(octets)
+            file.flush()
+            if date is not None:
+                os.utime(file.fileno(), (date, date))
+        self.tree.file_is_coming(path, is_written=True)
+
+    def _put_flags(
+        self,
+        db: sqlite3.Connection,
+        box: Box,
+        asked: Asked,
+        row: tuple[int, int, str],
+        modseq: int,
+    ) -> bool:
+        if not super()._put_flags(db, box, asked, row, modseq):
+            return False
+        bits, keywords, body, file = db.execute(
+            "SELECT flags, keywords, body, file FROM message JOIN body ON body.id=message.body "
+            "WHERE mailbox=? AND uid=?",
+            (box.id, row[0]),
+        ).fetchone()
+        folder = self.tree.folder_of(db, box.id)
+        base, letters = split_name(file.split("/", 2)[2])
+        known = read_keywords(folder)
+        foreign = [one for one in letters if one not in "DFRST" and not _is_known(one, known)]
+        now = self._letters(folder, bits, keywords.split())
+        new = f"{box.id}/cur/{join_name(base, [*foreign, *now])}"
+        if new != file:
+            add_todo(db, file, new)
+            db.execute("UPDATE body SET file=? WHERE id=?", (new, body))
+        return True
+
+    async def copy(self, uids: Sequence[Uid], target: AnyMailbox) -> Mapping[Uid, Uid]:
+        await self.refresh()
+        return await super().copy(uids, target)
+
+    async def move(self, uids: Sequence[Uid], target: AnyMailbox) -> Mapping[Uid, Uid]:
+        await self.refresh()
+        return await super().move(uids, target)
+
+    def bring(
+        self, db: sqlite3.Connection, source: bytes | None, row: tuple[Any, ...], bits: int
+    ) -> int:
+        """A file of another folder as a message to be of this one; the new body."""
+        if source is None:
+            raise Refusal(Code.EXPUNGE_ISSUED, f"Message {row[0]} is no longer there")
+        folder = self.tree.folder_of(db, self.box_id)
+        letters = self._letters(folder, bits & ~(0 if self.is_own else SEEN_BIT), row[2].split())
+        name = os.path.basename(source).decode("latin-1")
+        size, virtual = sizes_of(split_name(name)[0])
+        base = new_base(os.stat(source).st_size if size is None else size, virtual)
+        path = folder + b"/tmp/" + base.encode("latin-1")
+        try:
+            os.link(source, path)
+            self.tree.file_is_coming(path, is_written=False)
+        except OSError:  # another file system, or a limit of links
+            with open(source, "rb") as file:
+                self._write_file(folder, base, file.read(), os.fstat(file.fileno()).st_mtime)
+        file_name = _place(self.box_id, base, letters)
+        add_todo(db, f"{self.box_id}/tmp/{base}", file_name)
+        return insert_body(db, None, file_name)
+
+
+class MaildirTransfers(Transfers):
+    """COPY and MOVE between folders: files are linked."""
+
+    def copy_within(
+        self,
+        db: sqlite3.Connection,
+        source: SpoolMailbox,
+        uids: Sequence[Uid],
+        target: SpoolMailbox,
+        remove: bool,
+    ) -> dict[Uid, Uid]:
+        assert isinstance(source, MaildirMailbox) and isinstance(target, MaildirMailbox)
+        tree = target.tree
+        if source.box_id != target.box_id:
+            folder = tree.folder_of(db, source.box_id)
+            if source.box_id not in tree.synchronised:
+                tree.synchronised.add(source.box_id)
+                synchronise(db, tree, source.box_id, folder)
+        with changing(db, tree, target.box_id):
+            rows = message_rows(db, source.box_id, uids)
+            load_box(db, target.box_id)
+            if not rows:
+                return {}
+            bits = shown_bits(db, source, rows)
+            bodies = [
+                target.bring(db, _file_of(db, tree, source, row[9]), row, bits[row[0]])
+                for row in rows
+            ]
+            copied = insert_copies(db, rows, bits, target, bodies)
+        if remove:
+            box = load_box(db, source.box_id)
+            remove_messages(db, box, copied)
+            box.save(db)
+        return copied
+
+    def copy_from(
+        self,
+        db: sqlite3.Connection,
+        source: SpoolMailbox,
+        uids: Sequence[Uid],
+        target: SpoolMailbox,
+        linked: Linked,
+    ) -> dict[Uid, Uid]:
+        assert isinstance(source, MaildirMailbox) and isinstance(target, MaildirMailbox)
+        theirs = connect(source.tree.file, for_writing=False)
+        try:
+            theirs.execute("BEGIN")
+            rows = message_rows(theirs, source.box_id, uids)
+            bits = shown_bits(theirs, source, rows)
+            files = [_file_of(theirs, source.tree, source, row[9]) for row in rows]
+        finally:
+            theirs.close()
+        with changing(db, target.tree, target.box_id):
+            bodies = [
+                target.bring(db, file, row, bits[row[0]])
+                for file, row in zip(files, rows, strict=True)
+            ]
+            return insert_copies(db, rows, bits, target, bodies)
+
+    def _move_in(
+        self,
+        db: sqlite3.Connection,
+        source: Root,
+        old: MailboxName,
+        new: MailboxName,
+        linked: Linked,
+        intent: str,
+    ) -> str:
+        target = linked.target
+        assert isinstance(source, Tree) and isinstance(target, Tree)
+        moved = super()._move_in(db, source, old, new, linked, intent)
+        plan_rename(db, source, old, target, new)
+        return moved
+
+    def bring_body(
+        self,
+        db: sqlite3.Connection,
+        theirs: sqlite3.Connection,
+        body: int,
+        source: Root,
+        linked: Linked,
+        here: int,
+    ) -> int:
+        (file,) = theirs.execute("SELECT file FROM body WHERE id=?", (body,)).fetchone()
+        return insert_body(db, None, f"{here}/{file.partition('/')[2]}" if file else None)
+
+
+def _file_of(db: sqlite3.Connection, tree: Tree, source: MaildirMailbox, body: int) -> bytes | None:
+    (file,) = db.execute("SELECT file FROM body WHERE id=?", (body,)).fetchone()
+    folder = tree.folder_of(db, source.box_id)
+    found = tree.locate(folder, file) if file else None
+    if found is None and file:  # it comes with this very transaction
+        row = db.execute("SELECT old FROM todo WHERE new=?", (file,)).fetchone()
+        found = tree.locate(folder, row[0]) if row else None
+    return found
+
+
+def _map(path: bytes) -> memoryview:
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _place(box_id: int, base: str, letters: str) -> str:
+    """New mail without flags goes to `new`, where other readers look for it."""
+    return f"{box_id}/cur/{join_name(base, letters)}" if letters else f"{box_id}/new/{base}"
+
+
+def _is_known(letter: str, known: list[str]) -> bool:
+    return "a" <= letter <= "z" and ord(letter) - ord("a") < len(known)
+
+
+def _take_new(db: sqlite3.Connection, box_id: int, first: int) -> None:
+    rows = db.execute(
+        "SELECT body.id, file FROM message JOIN body ON body.id=message.body "
+        "WHERE mailbox=? AND uid>=? AND file GLOB ?",
+        (box_id, first, f"{box_id}/new/*"),
+    ).fetchall()
+    for body, file in rows:
+        base, letters = split_name(file.split("/", 2)[2])
+        new = f"{box_id}/cur/{join_name(base, letters)}"
+        add_todo(db, file, new)
+        db.execute("UPDATE body SET file=? WHERE id=?", (new, body))
+
+
+def _set_size(db: sqlite3.Connection, box_id: int, uid: int, size: int) -> None:
+    row = db.execute("SELECT size FROM message WHERE mailbox=? AND uid=?", (box_id, uid)).fetchone()
+    if row is not None:
+        db.execute("UPDATE message SET size=? WHERE mailbox=? AND uid=?", (size, box_id, uid))
+        db.execute("UPDATE mailbox SET octets=octets+? WHERE id=?", (size - row[0], box_id))

@@ -1,0 +1,437 @@
+"""All Maildir++ trees of a backend: where they are, their folders, their subscriptions."""
+
+import asyncio
+import contextlib
+import os
+import re
+import secrets
+import sqlite3
+import time
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from weakref import WeakSet
+
+from murder.api import Incoming, MailboxStore, StoredMailbox, StoreListener, hookimpl
+from murder.api.disk import disk_error
+from murder.errors import Code, Refusal
+from murder.model.message import UidValidity
+from murder.model.name import (
+    MailboxName,
+    display,
+    inbox_of,
+    owner_of,
+    split_domain,
+)
+from plugins.store_maildir.files import (
+    OF_INBOX,
+    SUBSCRIPTIONS,
+    read_subscriptions,
+    write_subscriptions,
+)
+from plugins.store_maildir.mailbox import MaildirMailbox, MaildirTransfers
+from plugins.store_maildir.sync import discover, forget, is_wanted, synchronise
+from plugins.store_maildir.tree import INDEX, Tree, add_todo, plan_rename
+from plugins.store_spool.check import Checked, check_mailboxes
+from plugins.store_spool.incoming import IncomingArea, SpoolIncoming, dead_areas
+from plugins.store_spool.root import make_folder
+from plugins.store_spool.rows import next_uid_validity, remove_mailbox
+from plugins.store_spool.store import remove_area, root_of
+from plugins.store_spool.transfer import INTENTS, finish_intent, intents_of
+
+STALE_TMP_S: Final = 36 * 3600.0  # maildir(5): what is older in `tmp` was never finished
+MAX_PART: Final = 250
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The table [plugins.store_maildir]."""
+
+    users: str = field(
+        default="maildir/users/%u",
+        metadata={
+            "doc": "Each user's Maildir++, as in Dovecot's mail_location: %u user, %n the part before @, "
+            "%d the domain. Not absolute: below `[node] data`."
+        },
+    )
+    shared: str = field(
+        default="maildir/shared/%n",
+        metadata={"doc": "The same for shared mailboxes: %n is the first part of their names."},
+    )
+    look_every_s: float = field(
+        default=5.0,
+        metadata={
+            "doc": "How often selected mailboxes are looked at for what other software did. "
+            "Commands look at once; this is for IDLE."
+        },
+    )
+    writers: int = field(
+        default=8, metadata={"doc": "Users whose changes are made durable at the same time."}
+    )
+    max_open: int = field(
+        default=500, metadata={"doc": "Users' indexes kept open, each worker (two files each)."}
+    )
+
+
+@hookimpl
+def make_store(settings: Settings, data_dir: Path) -> MailboxStore:
+    return MaildirStore(settings, data_dir)
+
+
+class MaildirStore:
+    """See murder.api.store.MailboxStore."""
+
+    def __init__(self, settings: Settings, data: Path) -> None:
+        self._settings = settings
+        self._data = data
+        self._users = str(data / settings.users)
+        self._shared = str(data / settings.shared)
+        self._open: OrderedDict[str, Tree] = OrderedDict()
+        self._boxes: WeakSet[MaildirMailbox] = WeakSet()
+        self._listeners: list[StoreListener] = []
+        self._pool: ThreadPoolExecutor | None = None
+        self._area: IncomingArea | None = None
+        self._transfers: MaildirTransfers | None = None
+        self._looking: asyncio.Task[None] | None = None
+
+    # --- life
+
+    async def start(self) -> None:
+        incoming = self._data / "maildir-incoming"
+        try:
+            self._area = IncomingArea(incoming)
+        except OSError as error:
+            raise Refusal(
+                Code.UNAVAILABLE, f"{error.filename}: {error.strerror}; mail cannot be kept there"
+            ) from error
+        self._pool = ThreadPoolExecutor(self._settings.writers, "maildir")
+        self._transfers = MaildirTransfers(self._area)
+        for area in dead_areas(incoming):
+            try:
+                with contextlib.suppress(FileNotFoundError):
+                    for key in dict.fromkeys((area / INTENTS).read_text().split("\n")):
+                        await self._finish_intents(key)
+            except Refusal:
+                continue  # has been logged; the folder stays for the next start
+            remove_area(area)
+        self._looking = asyncio.create_task(self._look())
+
+    async def stop(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+        if self._pool is not None:
+            await asyncio.to_thread(self._pool.shutdown)
+        for tree in self._open.values():
+            tree.close()
+        self._open.clear()
+        if self._area is not None:
+            self._area.close()
+
+    async def _finish_intents(self, key: str) -> None:
+        if not key:
+            return
+        target = self._tree_of(key)
+        for identifier, what in intents_of(target):
+            with target.in_use():
+                await finish_intent(target, identifier, what, self._tree_of(what["root"]))
+
+    async def _look(self) -> None:
+        """For sessions that wait in IDLE."""
+        while True:
+            await asyncio.sleep(self._settings.look_every_s)
+            for box in list(self._boxes):
+                with contextlib.suppress(Refusal):
+                    await box.refresh()
+
+    # --- trees
+
+    def _folder_of(self, top: MailboxName) -> Path:
+        """Where the tree of a top mailbox is. Raises Refusal for a name that no folder can have."""
+        owner = owner_of(top)
+        domain, rest = split_domain(top)
+        user = owner if owner is not None else os.fsdecode(rest)
+        local, _, at = user.partition("@")
+        for part in (user, local, at, domain.decode("latin-1")):
+            if "/" in part or "\0" in part or part.startswith(".") or len(part) > MAX_PART:
+                raise Refusal(Code.CANNOT, f"No folder can be named {part!r}")
+        values = {"u": user, "n": local, "d": at or domain.decode("latin-1"), "%": "%"}
+        template = self._users if owner is not None else self._shared
+        return Path(re.sub("%([und%])", lambda match: values[match.group(1)], template))
+
+    def _tops(self) -> Iterator[MailboxName]:
+        """The top mailboxes of all trees there are."""
+        for template, is_user in ((self._users, True), (self._shared, False)):
+            pattern = _pattern(template)
+            shape = re.sub("%[und]", "*", template).replace("%%", "%")
+            for folder in sorted(Path("/").glob(shape.lstrip("/"))):
+                match = re.fullmatch(pattern, str(folder))
+                if match is None or not ((folder / INDEX).exists() or (folder / "cur").is_dir()):
+                    continue
+                told = match.groupdict()
+                user = told.get("u") or told.get("n", "") + ("@" + told["d"] if "d" in told else "")
+                if is_user:
+                    yield inbox_of(user)
+                else:
+                    yield MailboxName(os.fsencode(told.get("n") or user))
+
+    def _tree(self, name: MailboxName) -> Tree:
+        """The tree of a mailbox, opened; its folder is made where there is none."""
+        return self._tree_of(root_of(name).decode("latin-1"))
+
+    def _tree_of(self, key: str) -> Tree:
+        tree = self._open.get(key)
+        if tree is not None:
+            self._open.move_to_end(key)
+            return tree
+        assert self._pool is not None
+        top = MailboxName(key.encode("latin-1"))
+        folder = self._folder_of(top)
+        try:
+            make_folder(folder)
+            tree = Tree(folder, self._pool, top, key)
+        except (OSError, sqlite3.Error) as error:
+            raise disk_error(error, folder) from error
+        self._open[key] = tree
+        for other, opened in list(self._open.items())[:-1]:
+            if len(self._open) > self._settings.max_open and opened.is_idle:
+                del self._open[other]
+                opened.close()
+        return tree
+
+    async def _find(self, name: MailboxName) -> tuple[Tree, int, str] | None:
+        """Tree, row number and id; what other software made or removed meanwhile is noticed."""
+        folder = self._folder_of(MailboxName(root_of(name)))
+        if not folder.is_dir():
+            return None
+        tree = self._tree(name)
+        found = _row(tree, name)
+        is_there = tree.is_maildir(name)
+        if found is None and is_there:
+            await tree.write(lambda db: discover(db, tree, name))
+        elif found is not None and not is_there:
+            await tree.write(lambda db: forget(db, tree, name))
+        else:
+            return found
+        return _row(tree, name)
+
+    def _tell(self, mailbox_id: str) -> None:
+        for listener in self._listeners:
+            listener.mailbox_changed(mailbox_id)
+
+    # --- the contract
+
+    async def mailboxes(self) -> Sequence[StoredMailbox]:
+        found = []
+        for top in self._tops():
+            try:
+                names = await asyncio.to_thread(_folders, self._tree(top))
+                for name in names:
+                    await self._find(name)
+                rows = self._tree(top).reader.execute(
+                    "SELECT name, mailbox_id, uid_validity FROM mailbox"
+                )
+            except Refusal:
+                continue  # damaged, and logged
+            for name, identifier, validity in rows.fetchall():
+                mailbox = MailboxName(bytes(name))
+                if await self._find(mailbox) is not None:
+                    found.append(StoredMailbox(mailbox, identifier, UidValidity(validity)))
+        return found
+
+    async def create(
+        self, name: MailboxName, partition: str, mailbox_id: str = ""
+    ) -> StoredMailbox:
+        identifier = mailbox_id or secrets.token_hex(10)
+        _check_name(name)
+        if await self._find(name) is not None:
+            raise Refusal(Code.ALREADY_EXISTS, f"{display(name)} exists already")
+        tree = self._tree(name)
+
+        def work(db: sqlite3.Connection) -> int:
+            if db.execute("SELECT 1 FROM mailbox WHERE name=?", (name,)).fetchone():
+                raise Refusal(Code.ALREADY_EXISTS, f"{display(name)} exists already")
+            validity = next_uid_validity(db, int(time.time()))
+            db.execute(
+                "INSERT INTO mailbox (name, mailbox_id, uid_validity) VALUES (?,?,?)",
+                (name, identifier, validity),
+            )
+            add_todo(db, "", tree.path_of(name))
+            return validity
+
+        validity = await tree.write(work)
+        return StoredMailbox(name, identifier, UidValidity(validity))
+
+    async def delete(self, name: MailboxName) -> None:
+        found = await self._find(name)
+        if found is None:
+            return
+        tree, box_id, mailbox_id = found
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("UPDATE body SET file=NULL WHERE file GLOB ?", (f"{box_id}/*",))
+            remove_mailbox(db, box_id)
+            db.execute("DELETE FROM folder WHERE mailbox=?", (box_id,))
+            for path in _parts_of(tree, name):
+                add_todo(db, path, "")
+
+        await tree.write(work)
+        self._tell(mailbox_id)
+
+    async def rename(self, old: MailboxName, new: MailboxName) -> None:
+        _check_name(new)
+        found, there = await self._find(old), await self._find(new)
+        if found is None:
+            if there is not None:
+                return  # it has been done
+            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(old)}")
+        if there is not None and there[2] != found[2]:
+            raise Refusal(Code.ALREADY_EXISTS, f"{display(new)} exists already")
+        source, target = found[0], self._tree(new)
+        if source is target:
+            await source.write(lambda db: _rename(db, source, old, new))
+        elif there is not None:  # begun, and not finished
+            await source.write(lambda db: remove_mailbox(db, found[1]))
+        else:
+            await self._move(source, found[1], old, target, new)
+        self._tell(found[2])
+
+    async def _move(
+        self, source: Tree, box_id: int, old: MailboxName, target: Tree, new: MailboxName
+    ) -> None:
+        """Into another tree: its rows first, with all that is to be renamed, then the source lets go of its own."""
+        if os.stat(source.top).st_dev != os.stat(target.top).st_dev:
+            raise Refusal(
+                Code.CANNOT, "A mailbox cannot be renamed from one file system to another"
+            )
+        assert self._transfers is not None
+        with source.in_use(), target.in_use():
+            await self._transfers.move_mailbox(source, old, target, new)
+
+    async def open(self, name: MailboxName, reader: str) -> MaildirMailbox:
+        found = await self._find(name)
+        if found is None:
+            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(name)}")
+        tree, box_id, mailbox_id = found
+        assert self._transfers is not None
+        is_own = owner_of(name) == reader
+        box = MaildirMailbox(
+            tree, box_id, name, mailbox_id, reader, is_own, self._tell, self._transfers
+        )
+        self._boxes.add(box)
+        return box
+
+    def incoming(self, expected_octets: int | None = None) -> Incoming:
+        assert self._area is not None
+        return SpoolIncoming(self._area, 256 * 1024)
+
+    def watch(self, listener: StoreListener) -> None:
+        self._listeners.append(listener)
+
+    # --- subscriptions: in the tree's file what is below the tree, in the index what is not
+
+    async def subscriptions(self, user: str) -> Collection[MailboxName]:
+        inbox = inbox_of(user)
+        if not self._folder_of(inbox).is_dir():
+            return ()
+        tree = self._tree(inbox)
+        rows = tree.reader.execute("SELECT name FROM subscription").fetchall()
+        found = {MailboxName(bytes(name)) for (name,) in rows}
+        read = read_subscriptions(tree.top)
+        for name in read[0] if read is not None else ():
+            found.add(inbox if name == b"INBOX" else MailboxName(inbox + b"." + name))
+        return found
+
+    async def subscribe(self, user: str, name: MailboxName, subscribed: bool) -> None:
+        inbox = inbox_of(user)
+        tree = self._tree(inbox)
+        if MailboxName(root_of(name)) == inbox:
+            below = b"INBOX" if name == inbox else bytes(name[len(inbox) + 1 :])
+            await tree.write(lambda db: _subscribe(tree.top, below, subscribed))
+            return
+        sql = "DELETE FROM subscription WHERE name=?"
+        if subscribed:
+            sql = "INSERT OR IGNORE INTO subscription VALUES (?)"
+        await tree.write(lambda db: db.execute(sql, (name,)))
+
+    async def check(self, repair: bool) -> Sequence[str]:
+        """Counts in the indexes; files are compared with them at every look in any case."""
+        found: list[str] = []
+        for stored in await self.mailboxes():
+            tree = self._tree(stored.name)
+
+            def work(db: sqlite3.Connection, tree: Tree = tree, name: bytes = stored.name) -> None:
+                (box_id,) = db.execute("SELECT id FROM mailbox WHERE name=?", (name,)).fetchone()
+                db.execute("UPDATE folder SET cur_at=0 WHERE mailbox=?", (box_id,))
+                synchronise(db, tree, box_id, tree.folder_of(db, box_id))
+
+            await tree.write(work)
+            checked = Checked(tree.folder, self._data / "lost", lambda _: False, repair, INDEX)
+            found += await tree.write(lambda db, one=checked: list(check_mailboxes(db, one)))  # type: ignore[misc]
+        return list(dict.fromkeys(found))
+
+
+def _pattern(template: str) -> str:
+    """Finds the variables of a template in a path. One that comes twice is the same both times."""
+    pattern, named = "", set()
+    for at, part in enumerate(re.split("%([und%])", template)):
+        if at % 2 == 0:
+            pattern += re.escape(part)
+        elif part == "%":
+            pattern += part
+        else:
+            pattern += f"(?P={part})" if part in named else f"(?P<{part}>[^/]+)"
+            named.add(part)
+    return pattern
+
+
+def _row(tree: Tree, name: MailboxName) -> tuple[Tree, int, str] | None:
+    row = tree.reader.execute("SELECT id, mailbox_id FROM mailbox WHERE name=?", (name,)).fetchone()
+    return (tree, row[0], row[1]) if row else None
+
+
+def _folders(tree: Tree) -> list[MailboxName]:
+    """Mailboxes that stand in a tree; what never was finished in their `tmp` is removed."""
+    names = [tree.name] if os.path.isdir(tree.top + b"/cur") else []
+    for entry in sorted(os.listdir(tree.top)):
+        if is_wanted(entry.decode("latin-1")) and os.path.isdir(tree.top + b"/" + entry + b"/cur"):
+            names.append(MailboxName(tree.name + entry))
+    for name in names:
+        tmp = tree.path_of(name) + b"/tmp/"
+        with contextlib.suppress(OSError):
+            for entry in os.listdir(tmp):
+                if time.time() - os.stat(tmp + entry).st_ctime > STALE_TMP_S:
+                    os.unlink(tmp + entry)
+    return names
+
+
+def _check_name(name: MailboxName) -> None:
+    """Refuse what Maildir++ cannot name."""
+    if b"/" in bytes(name) or b"\0" in bytes(name):
+        raise Refusal(Code.CANNOT, f"A maildir cannot be named {display(name)}")
+    if len(name) > MAX_PART:
+        raise Refusal(Code.LIMIT, f"A maildir's name may have {MAX_PART} octets, not {len(name)}")
+
+
+def _parts_of(tree: Tree, name: MailboxName) -> list[bytes]:
+    """A mailbox's files: its folder, or what in the tree's top is INBOX."""
+    folder = tree.path_of(name)
+    if folder != tree.top:
+        return [folder]
+    return [folder + b"/" + part for part in OF_INBOX]
+
+
+def _rename(db: sqlite3.Connection, tree: Tree, old: MailboxName, new: MailboxName) -> None:
+    db.execute("UPDATE mailbox SET name=? WHERE name=?", (new, old))
+    plan_rename(db, tree, old, tree, new)
+
+
+def _subscribe(tree: bytes, name: bytes, subscribed: bool) -> None:
+    names, file = read_subscriptions(tree) or (set(), SUBSCRIPTIONS)
+    before = set(names)
+    (names.add if subscribed else names.discard)(name)
+    if names != before:
+        write_subscriptions(tree, names, file)

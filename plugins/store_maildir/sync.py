@@ -1,0 +1,368 @@
+"""What other software did to a folder, brought into the index: new files, removed ones, renamed flags, UIDs it gave.
+
+Runs inside a write transaction, with `dovecot-uidlist` locked, and only where `cur` or `new` has changed.
+"""
+
+import contextlib
+import hashlib
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from murder.errors import Refusal
+from murder.model.message import MAX_UID, Uid
+from plugins.store_maildir.files import (
+    UIDLIST,
+    UidList,
+    add_to_uidlist,
+    flags_of,
+    read_keywords,
+    read_uidlist,
+    sizes_of,
+    split_name,
+    to_crlf,
+    uidlist_lock,
+    write_uidlist,
+)
+from plugins.store_maildir.tree import Tree, files_in, stamps
+from plugins.store_spool.rows import (
+    INSERT_MESSAGE,
+    Box,
+    insert_body,
+    load_box,
+    next_uid_validity,
+    remove_messages,
+    spelled,
+)
+
+NO_FILE = "-"
+LINE_OCTETS = 80
+STALE_LINES = 200  # in a UID list, beyond twice the messages: then it is written anew
+
+
+@dataclass(slots=True)
+class Known:
+    """A message as the index has it."""
+
+    uid: int
+    bits: int
+    keywords: str
+    body: int
+    file: str
+
+
+@contextlib.contextmanager
+def changing(db: sqlite3.Connection, tree: Tree, box_id: int) -> Iterator[bytes]:
+    """Around every change of a mailbox: others are kept out, what they did is noticed, new UIDs are told to them."""
+    folder = tree.folder_of(db, box_id)
+    stamps(folder)  # it is there
+    with uidlist_lock(folder):
+        if box_id not in tree.synchronised:  # else files of this transaction are still to come
+            tree.synchronised.add(box_id)
+            synchronise(db, tree, box_id, folder)
+        yield folder
+        publish(db, box_id, folder)
+
+
+def synchronise(db: sqlite3.Connection, tree: Tree, box_id: int, folder: bytes) -> bool:
+    """Whether anything was found. The caller holds the lock and has a transaction."""
+    row = db.execute(
+        "SELECT cur_at, new_at, read_at, uidlist FROM folder WHERE mailbox=?", (box_id,)
+    ).fetchone() or (0, 0, 0, "")
+    listed = _take_uidlist(db, box_id, folder, row[3])
+    now = stamps(folder)
+    if now == row[:2] and not (row[2] - max(now) < 10**9 <= time.time_ns() - row[2]):
+        return False
+    known = _known(db, box_id)
+    present = _present(folder, known)
+    box = load_box(db, box_id, even_frozen=True)
+    words = read_keywords(folder)
+    gone = [known[base].uid for base in known.keys() - present.keys()]
+    found = bool(gone)
+    if gone:
+        _remove(db, box, gone)
+    modseq = box.modseq + 1
+    new = []
+    for base, (place, name) in present.items():
+        old = known.get(base)
+        if old is None:
+            new.append(base)
+        elif old.file != (file := f"{box_id}/{place}/{name}"):
+            db.execute("UPDATE body SET file=? WHERE id=?", (file, old.body))
+            if _take_flags(db, box, old, split_name(name)[1], words, modseq):
+                box.modseq, found = modseq, True
+    if new:
+        if listed is None:
+            listed = read_uidlist(folder)
+        uids = listed.uids if listed is not None else {}
+        for base in sorted(new, key=lambda one: (uids.get(one, MAX_UID), one)):
+            _add(db, box, folder, base, present[base], uids.get(base), words, modseq)
+        box.modseq, found = modseq, True
+    box.save(db)
+    tree.note_read(db, box_id, now)
+    return found
+
+
+def _known(db: sqlite3.Connection, box_id: int) -> dict[str, Known]:
+    """By base name."""
+    rows = db.execute(
+        "SELECT uid, flags, keywords, body, file FROM message JOIN body ON body.id=message.body "
+        "WHERE mailbox=?",
+        (box_id,),
+    )
+    return {split_name(row[4].split("/", 2)[2])[0]: Known(*row) for row in rows}
+
+
+def _present(folder: bytes, known: dict[str, Known]) -> dict[str, tuple[str, str]]:
+    """Files by base name. One that is renamed while the folder is read may be seen under neither name, so what seems
+    gone is looked for twice."""
+    found = {split_name(name)[0]: (place, name) for place, name in files_in(folder)}
+    if known.keys() - found.keys():
+        found.update({split_name(name)[0]: (place, name) for place, name in files_in(folder)})
+        for base, (place, name) in list(found.items()):
+            if base not in known or os.path.exists(_path(folder, place, name)):
+                continue
+            del found[base]
+        found.update({split_name(name)[0]: (place, name) for place, name in files_in(folder)})
+    return found
+
+
+def _remove(db: sqlite3.Connection, box: Box, uids: list[int]) -> None:
+    """Out of the index; no file is touched."""
+    db.executemany(
+        "UPDATE body SET file=NULL WHERE id=(SELECT body FROM message WHERE mailbox=? AND uid=?)",
+        [(box.id, uid) for uid in uids],
+    )
+    remove_messages(db, box, [Uid(uid) for uid in uids])
+
+
+def _path(folder: bytes, place: str, name: str) -> bytes:
+    return folder + b"/" + place.encode() + b"/" + name.encode("latin-1")
+
+
+def _take_uidlist(db: sqlite3.Connection, box_id: int, folder: bytes, seen: str) -> UidList | None:
+    """Read it where it has changed; a new UIDVALIDITY makes the mailbox another one. None: not read."""
+    signature = _signature(folder)
+    if signature == seen:
+        return None
+    listed = read_uidlist(folder)
+    told = max(listed.uids.values(), default=0) if listed is not None else 0
+    _note_uidlist(db, box_id, signature, told if signature != NO_FILE else 0)
+    if listed is None:
+        return None
+    validity, uid_next = db.execute(
+        "SELECT uid_validity, uid_next FROM mailbox WHERE id=?", (box_id,)
+    ).fetchone()
+    if listed.validity != validity:
+        box = load_box(db, box_id, even_frozen=True)
+        uids = db.execute("SELECT uid FROM message WHERE mailbox=?", (box_id,)).fetchall()
+        _remove(db, box, [uid for (uid,) in uids])
+        box.uid_next = 1
+        box.save(db)
+        db.execute("DELETE FROM expunged WHERE mailbox=?", (box_id,))
+        db.execute(
+            "UPDATE folder SET read_at=0, cur_at=0, first_modseq=? WHERE mailbox=?",
+            (box.modseq, box_id),
+        )
+        db.execute(
+            "UPDATE mailbox SET uid_validity=?, recent_from=1 WHERE id=?", (listed.validity, box_id)
+        )
+        uid_next = 1
+    if listed.next > uid_next:
+        db.execute("UPDATE mailbox SET uid_next=? WHERE id=?", (listed.next, box_id))
+    return listed
+
+
+def _signature(folder: bytes) -> str:
+    try:
+        stat = os.stat(folder + b"/" + UIDLIST)
+    except FileNotFoundError:
+        return NO_FILE
+    return f"{stat.st_mtime_ns}:{stat.st_size}:{stat.st_ino}"
+
+
+def _note_uidlist(db: sqlite3.Connection, box_id: int, signature: str, told: int) -> None:
+    """`told` is the last UID in Dovecot's file: it must ascend there."""
+    db.execute(
+        "INSERT INTO folder (mailbox, uidlist, told) VALUES (?,?,?) "
+        "ON CONFLICT (mailbox) DO UPDATE SET uidlist=excluded.uidlist, told=excluded.told",
+        (box_id, signature, told),
+    )
+
+
+def _take_flags(
+    db: sqlite3.Connection, box: Box, old: Known, letters: str, words: list[str], modseq: int
+) -> bool:
+    """Flags as the file name has them now; keywords without a letter stay as they are."""
+    bits, named = flags_of(letters, words)
+    lettered = {word.lower() for word in words[:26]}
+    kept = [word for word in old.keywords.split() if word.lower() not in lettered]
+    keywords = spelled(db, box.id, [*kept, *named])
+    if (bits, keywords) == (old.bits, old.keywords):
+        return False
+    db.execute(
+        "UPDATE message SET flags=?, keywords=?, modseq=? WHERE mailbox=? AND uid=?",
+        (bits, keywords, modseq, box.id, old.uid),
+    )
+    box.count_flags(old.bits, -1)
+    box.count_flags(bits, 1)
+    return True
+
+
+def _add(
+    db: sqlite3.Connection,
+    box: Box,
+    folder: bytes,
+    base: str,
+    found: tuple[str, str],
+    listed: int | None,
+    words: list[str],
+    modseq: int,
+) -> None:
+    """A message that somebody else has put there."""
+    place, name = found
+    try:
+        stat = os.stat(_path(folder, place, name))
+        size = _virtual_size(_path(folder, place, name), base, stat.st_size)
+    except FileNotFoundError:
+        return  # gone again
+    uid = listed if listed is not None and _is_free(db, box.id, listed) else None
+    if uid is None:
+        uid = box.take_uid()
+    box.uid_next = max(box.uid_next, uid + 1)
+    bits, named = flags_of(split_name(name)[1], words)
+    keywords = spelled(db, box.id, named)
+    body = insert_body(db, None, f"{box.id}/{place}/{name}")
+    email_id = hashlib.sha256(base.partition(",")[0].encode("latin-1")).hexdigest()[:20]
+    saved = int(stat.st_ctime)
+    values = (
+        box.id,
+        uid,
+        bits,
+        keywords,
+        int(stat.st_mtime),
+        0,
+        saved,
+        size,
+        modseq,
+        email_id,
+        body,
+    )
+    db.execute(INSERT_MESSAGE, values)
+    box.count(bits, size, 1)
+
+
+def _is_free(db: sqlite3.Connection, box_id: int, uid: int) -> bool:
+    """Whether a UID that a list gives was never ours to another message."""
+    taken = db.execute(
+        "SELECT 1 FROM message WHERE mailbox=:box AND uid=:uid UNION ALL "
+        "SELECT 1 FROM expunged WHERE mailbox=:box AND uid=:uid",
+        {"box": box_id, "uid": uid},
+    ).fetchone()
+    return taken is None and 0 < uid < MAX_UID
+
+
+def _virtual_size(path: bytes, base: str, size: int) -> int:
+    """RFC822.SIZE: from the name, else by reading."""
+    told, virtual = sizes_of(base)
+    if virtual is not None and told == size:
+        return virtual
+    with open(path, "rb") as file:
+        return len(to_crlf(file.read()))
+
+
+def publish(db: sqlite3.Connection, box_id: int, folder: bytes) -> None:
+    """UIDs that `dovecot-uidlist` does not have yet stand there too; stale lines are cleared now and then."""
+    (told,) = db.execute("SELECT told FROM folder WHERE mailbox=?", (box_id,)).fetchone() or (0,)
+    rows = _rows_after(db, box_id, told)
+    has_file = os.path.exists(folder + b"/" + UIDLIST)
+    if not rows and has_file:
+        return
+    validity, uid_next, messages = db.execute(
+        "SELECT uid_validity, uid_next, messages FROM mailbox WHERE id=?", (box_id,)
+    ).fetchone()
+    most = LINE_OCTETS * (2 * messages + STALE_LINES)
+    try:
+        if has_file and os.stat(folder + b"/" + UIDLIST).st_size < most:
+            add_to_uidlist(folder, UidList(validity, uid_next), rows)
+        else:
+            known = read_uidlist(folder) or UidList(validity, uid_next)
+            known.next = max(known.next, uid_next)
+            rows = _rows_after(db, box_id, 0)
+            write_uidlist(folder, known, rows)
+    except OSError:
+        return  # a hint for others; ours is the index, and the next change tells it again
+    _note_uidlist(db, box_id, _signature(folder), rows[-1][0] if rows else told)
+
+
+def _rows_after(db: sqlite3.Connection, box_id: int, last: int) -> list[tuple[int, str]]:
+    """UID and base name, ascending."""
+    rows = db.execute(
+        "SELECT uid, file FROM message JOIN body ON body.id=message.body "
+        "WHERE mailbox=? AND uid>? ORDER BY uid",
+        (box_id, last),
+    )
+    return [(uid, split_name(file.split("/", 2)[2])[0]) for uid, file in rows.fetchall()]
+
+
+def discover(db: sqlite3.Connection, tree: Tree, name: bytes) -> None:
+    """A folder that other software has made becomes a mailbox, with its UIDs where a list tells them.
+
+    Its mod-sequences begin above any that the other software can have told clients."""
+    folder = tree.path_of(name)  # type: ignore[arg-type] # MailboxName is bytes
+    if db.execute("SELECT 1 FROM mailbox WHERE name=?", (name,)).fetchone():
+        return
+    stamps(folder)
+    listed = read_uidlist(folder)
+    now = int(time.time())
+    validity = listed.validity if listed else next_uid_validity(db, now)
+    guid = listed.guid if listed else ""
+    if not guid or db.execute("SELECT 1 FROM mailbox WHERE mailbox_id=?", (guid,)).fetchone():
+        guid = secrets.token_hex(10)
+    cursor = db.execute(
+        "INSERT INTO mailbox (name, mailbox_id, uid_validity, highest_modseq) VALUES (?,?,?,?)",
+        (name, guid, validity, now),
+    )
+    assert cursor.lastrowid is not None
+    box_id = cursor.lastrowid
+    db.execute(
+        "INSERT INTO meta VALUES ('uid_validity',?) "
+        "ON CONFLICT (key) DO UPDATE SET value=max(value, excluded.value)",
+        (validity,),
+    )
+    db.execute("INSERT INTO folder (mailbox, first_modseq) VALUES (?,?)", (box_id, now))
+    with uidlist_lock(folder):
+        synchronise(db, tree, box_id, folder)
+        publish(db, box_id, folder)
+    db.execute("UPDATE mailbox SET recent_from=uid_next WHERE id=?", (box_id,))
+    if listed is None:
+        db.execute("UPDATE mailbox SET recent_from=1 WHERE id=?", (box_id,))
+
+
+def forget(db: sqlite3.Connection, tree: Tree, name: bytes) -> None:
+    """A mailbox whose folder other software has removed."""
+    row = db.execute("SELECT id FROM mailbox WHERE name=?", (name,)).fetchone()
+    if row is None:
+        return
+    if db.execute("SELECT 1 FROM todo").fetchone():
+        return  # it may be about to be made
+    try:
+        stamps(tree.path_of(name))  # type: ignore[arg-type] # MailboxName is bytes
+    except Refusal:
+        for table in ("message", "expunged", "seen", "keyword", "folder"):
+            db.execute(f"DELETE FROM {table} WHERE mailbox=?", row)
+        db.execute("DELETE FROM body WHERE file LIKE ?", (f"{row[0]}/%",))
+        db.execute("DELETE FROM mailbox WHERE id=?", row)
+
+
+def is_wanted(name: str) -> bool:
+    """Whether an entry of a tree's top is a Maildir++ subfolder."""
+    return (
+        name.startswith(".")
+        and name.strip(".") != ""
+        and ".." not in name
+        and not name.endswith(".")
+    )

@@ -1,0 +1,284 @@
+"""One Maildir++ tree with its index: a root of the spool whose octets stand in the tree's own files.
+
+The index (`murder-index.db`) has the spool's tables; a body's `file` is `MAILBOX/cur/NAME`, MAILBOX being the row number.
+What a transaction wants done to files stands in `todo` and is done right behind the commit; after a crash, before the
+next transaction. So a change has happened as a whole or not at all, whatever number of files it touches.
+"""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from murder.errors import Code, Refusal
+from murder.model.name import MailboxName
+from plugins.store_maildir.files import FILE_MODE, FOLDER_MODE, OF_INBOX, split_name, sync_path
+from plugins.store_spool.root import Root
+
+INDEX: Final = "murder-index.db"
+FORMAT: Final = 1  # of what stands here besides the spool's tables
+OPENED: Final = (b"new", b"cur", b"tmp")
+FEW_FILES: Final = 4
+SYNC_THREADS: Final = 16
+RACY_NS: Final = (
+    1_000_000_000  # a folder that changed so shortly before it was read is read once more
+)
+TABLES: Final = """
+CREATE TABLE IF NOT EXISTS todo (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, old TEXT NOT NULL, new TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS folder (
+    mailbox INTEGER PRIMARY KEY,
+    cur_at INTEGER NOT NULL DEFAULT 0,
+    new_at INTEGER NOT NULL DEFAULT 0,
+    read_at INTEGER NOT NULL DEFAULT 0,
+    first_modseq INTEGER NOT NULL DEFAULT 0,
+    uidlist TEXT NOT NULL DEFAULT '',
+    told INTEGER NOT NULL DEFAULT 0
+) STRICT
+"""
+
+
+class Tree(Root):
+    """See the module. `name` is the mailbox that is the tree's top (a user's INBOX), `key` what its store calls it."""
+
+    def __init__(self, folder: Path, pool: ThreadPoolExecutor, name: MailboxName, key: str) -> None:
+        self.name = name
+        self.top = os.fsencode(folder)
+        self._unsynced: list[bytes] = []  # files that the next commit names
+        self._unsynced_folders: set[bytes] = set()
+        self.synchronised: set[int] = set()  # mailboxes looked at in the present transaction
+        super().__init__(folder, pool, INDEX, key)
+        _make_tables(self._writer, folder / INDEX)
+
+    # --- where things are
+
+    def path_of(self, name: MailboxName) -> bytes:
+        """The folder of a mailbox."""
+        if name == self.name:
+            return self.top
+        return self.top + b"/." + name[len(self.name) + 1 :]
+
+    def is_maildir(self, name: MailboxName) -> bool:
+        """Whether its folder is there."""
+        return os.path.isdir(self.path_of(name) + b"/cur")
+
+    def folder_of(self, db: sqlite3.Connection, box_id: int) -> bytes:
+        """As `path_of`. Raises Refusal(NONEXISTENT)."""
+        row = db.execute("SELECT name FROM mailbox WHERE id=?", (box_id,)).fetchone()
+        if row is None:
+            raise Refusal(Code.NONEXISTENT, "This mailbox has been deleted")
+        return self.path_of(MailboxName(bytes(row[0])))
+
+    def locate(self, folder: bytes, file: str) -> bytes | None:
+        """A message's path: where the row says, or where somebody has moved it meanwhile."""
+        _, sub, name = file.split("/", 2)
+        path = folder + b"/" + sub.encode() + b"/" + name.encode("latin-1")
+        if os.path.exists(path):
+            return path
+        base = split_name(name)[0].encode("latin-1")
+        for place in OPENED:
+            try:
+                for found in os.listdir(folder + b"/" + place):
+                    if found.partition(b":")[0] == base:
+                        return folder + b"/" + place + b"/" + found
+            except FileNotFoundError:
+                continue
+        return None
+
+    # --- what others may have changed
+
+    def is_dirty(self, box_id: int) -> bool:
+        """Whether `cur` or `new` may have changed since they were read. Raises Refusal(NONEXISTENT)."""
+        row = self.reader.execute(
+            "SELECT name, cur_at, new_at, read_at FROM mailbox "
+            "LEFT JOIN folder ON folder.mailbox=mailbox.id WHERE id=?",
+            (box_id,),
+        ).fetchone()
+        if row is None:
+            raise Refusal(Code.NONEXISTENT, "This mailbox has been deleted")
+        name, cur_at, new_at, read_at = row
+        if read_at is None:
+            return True
+        now = stamps(self.path_of(MailboxName(bytes(name))))
+        if now != (cur_at, new_at):
+            return True
+        return bool(read_at - max(now) < RACY_NS <= time.time_ns() - read_at)
+
+    def note_read(self, db: sqlite3.Connection, box_id: int, at: tuple[int, int]) -> None:
+        """The folder is as the index has it, as of these stamps."""
+        db.execute(
+            "INSERT INTO folder (mailbox, cur_at, new_at, read_at) VALUES (?,?,?,?) "
+            "ON CONFLICT (mailbox) DO UPDATE SET cur_at=excluded.cur_at, new_at=excluded.new_at, "
+            "read_at=excluded.read_at",
+            (box_id, *at, time.time_ns()),
+        )
+
+    # --- what is to be done to files
+
+    def file_is_coming(self, path: bytes, is_written: bool) -> None:
+        """A file, just written or linked, is to be durable before the commit that names it."""
+        if is_written:
+            self._unsynced.append(path)
+        self._unsynced_folders.add(os.path.dirname(path))
+
+    def _after_begin(self) -> None:
+        self.synchronised.clear()
+        self._unsynced.clear()
+        self.perform(self._writer)  # what a crash has left
+
+    def _before_commit(self) -> None:
+        paths, self._unsynced = self._unsynced, []
+        if (
+            len(paths) > FEW_FILES
+        ):  # the file system commits those together that are waited for together
+            with ThreadPoolExecutor(SYNC_THREADS) as pool:
+                list(pool.map(sync_path, paths))
+        else:
+            for path in paths:
+                sync_path(path)
+        for folder in self._unsynced_folders:
+            sync_path(folder)
+        self._unsynced_folders.clear()
+
+    def _sweep(self) -> None:
+        try:
+            self._settle()
+        except (sqlite3.Error, OSError):
+            with contextlib.suppress(sqlite3.Error):
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")  # the next commit does it
+
+    def _settle(self) -> None:
+        db = self._writer
+        done = [row[0] for row in db.execute("SELECT id FROM todo")]
+        removed = [row[0] for row in db.execute("SELECT file FROM garbage")]
+        if not done and not removed:
+            return
+        boxes = self.perform(db)
+        db.execute("PRAGMA synchronous=NORMAL")  # lost in a power cut: done once more, that is all
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany("DELETE FROM todo WHERE id=?", [(one,) for one in done])
+            db.executemany("DELETE FROM garbage WHERE file=?", [(one,) for one in removed])
+            for box_id, folder in boxes.items():
+                with contextlib.suppress(Refusal):
+                    self.note_read(db, box_id, stamps(folder))
+            db.execute("COMMIT")
+        finally:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            db.execute("PRAGMA synchronous=FULL")
+
+    def perform(self, db: sqlite3.Connection) -> dict[int, bytes]:
+        """Do what is to be done; doing it twice changes nothing. The mailboxes whose files were touched."""
+        touched: set[bytes] = set()
+        boxes: dict[int, bytes] = {}
+        for old, new in db.execute("SELECT old, new FROM todo ORDER BY id").fetchall():
+            _act(self._real(db, old, boxes), self._real(db, new, boxes), touched)
+        for (file,) in db.execute("SELECT file FROM garbage").fetchall():
+            place = self._real(db, file, boxes)
+            path = self.locate(boxes[int(file.split("/", 1)[0])], file) if place else None
+            if path is not None:
+                _act(path, None, touched)
+        for folder in touched:
+            with contextlib.suppress(FileNotFoundError):
+                sync_path(folder)
+        return boxes
+
+    def _real(self, db: sqlite3.Connection, path: str, boxes: dict[int, bytes]) -> bytes | None:
+        """An absolute path, or one of a mailbox (None where that has gone)."""
+        if not path or path.startswith("/"):
+            return path.encode("latin-1") or None
+        number, _, rest = path.partition("/")
+        try:
+            folder = self.folder_of(db, int(number))
+        except Refusal:
+            return None
+        boxes[int(number)] = folder
+        return folder + b"/" + rest.encode("latin-1")
+
+
+def _act(old: bytes | None, new: bytes | None, touched: set[bytes]) -> None:
+    """Rename; without `new` remove; without `old` make a folder."""
+    if old is None:
+        if new is not None:
+            for name in (b"", b"/cur", b"/new", b"/tmp"):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(new + name, FOLDER_MODE)
+            if os.path.basename(new).startswith(b"."):  # Maildir++: a folder, not a tree
+                os.close(os.open(new + b"/maildirfolder", os.O_CREAT | os.O_WRONLY, FILE_MODE))
+            touched.update((new, os.path.dirname(new)))
+        return
+    touched.add(os.path.dirname(old))
+    try:
+        if new is None:
+            if os.path.isdir(old):
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                os.unlink(old)
+            return
+        os.rename(old, new)
+    except FileNotFoundError:
+        return
+    touched.add(os.path.dirname(new))
+
+
+def add_todo(db: sqlite3.Connection, old: str | bytes, new: str | bytes) -> None:
+    """See `_act`: paths as in `body.file`, or absolute."""
+    texts = [one if isinstance(one, str) else one.decode("latin-1") for one in (old, new)]
+    db.execute("INSERT INTO todo (old, new) VALUES (?,?)", texts)
+
+
+def plan_rename(
+    db: sqlite3.Connection, source: Tree, old: MailboxName, target: Tree, new: MailboxName
+) -> None:
+    """What is to be renamed. A folder from or to a tree's top goes part by part."""
+    before, after = source.path_of(old), target.path_of(new)
+    if source.top != before and target.top != after:
+        add_todo(db, before, after)
+        return
+    if target.top != after:
+        os.makedirs(after, FOLDER_MODE, exist_ok=True)
+    for part in OF_INBOX:
+        if os.path.exists(before + b"/" + part):
+            add_todo(db, before + b"/" + part, after + b"/" + part)
+    if source.top != before:
+        add_todo(db, before, "")
+
+
+def stamps(folder: bytes) -> tuple[int, int]:
+    """When `cur` and `new` changed, in nanoseconds. Raises Refusal(NONEXISTENT) where it is no maildir any more."""
+    try:
+        return os.stat(folder + b"/cur").st_mtime_ns, os.stat(folder + b"/new").st_mtime_ns
+    except FileNotFoundError:
+        raise Refusal(Code.NONEXISTENT, "This mailbox has been deleted") from None
+
+
+def files_in(folder: bytes) -> Iterator[tuple[str, str]]:
+    """`(cur or new, name)` of all messages."""
+    for place in ("new", "cur"):
+        for name in os.listdir(folder + b"/" + place.encode()):
+            if not name.startswith(b"."):
+                yield place, name.decode("latin-1")
+
+
+def _make_tables(db: sqlite3.Connection, file: Path) -> None:
+    row = db.execute("SELECT value FROM meta WHERE key='maildir'").fetchone()
+    if row is not None and row[0] > FORMAT:
+        raise Refusal(
+            Code.UNAVAILABLE,
+            f"{file} has maildir format {row[0]}; this murder knows formats up to {FORMAT}: run the newer one",
+        )
+    if row is not None and row[0] == FORMAT:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    for statement in TABLES.split(";"):
+        db.execute(statement)
+    db.execute("INSERT OR REPLACE INTO meta VALUES ('maildir',?)", (FORMAT,))
+    db.execute("COMMIT")

@@ -1,0 +1,405 @@
+"""Maildir++ as others leave it: trees made by Dovecot and Courier, changes behind our back, and Dovecot reading ours."""
+
+import asyncio
+import os
+import re
+import subprocess
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from murder.api import FlagChange, Mailbox, NewMessage
+from murder.errors import Code, Refusal
+from murder.model.message import ModSeq, Uid
+from murder.model.name import MailboxName
+from plugins.store_maildir.files import read_subscriptions, write_subscriptions
+from plugins.store_maildir.store import MaildirStore, Settings
+from tests.conftest import cannot_run
+
+DOVECOT = Path("/usr/lib/dovecot/imap")
+NOBODY = 65534
+INBOX = MailboxName(b"user.ana")
+SUB = MailboxName(b"user.ana.Sub.Folder")
+ONE = b"From: a@b.example\r\nSubject: one\r\n\r\nhello\r\n"
+Scene = Callable[[MaildirStore], Awaitable[None]]
+
+
+def run(folder: Path, scene: Scene) -> None:
+    async def whole() -> None:
+        store = MaildirStore(Settings(users="mail/%u/Maildir", shared="mail/+%n"), folder)
+        await store.start()
+        try:
+            await scene(store)
+        finally:
+            await store.stop()
+
+    asyncio.run(asyncio.wait_for(whole(), 60))
+
+
+async def append(
+    store: MaildirStore, box: Mailbox, octets: bytes, flags: frozenset[str] = frozenset()
+) -> Uid:
+    incoming = store.incoming()
+    incoming.write(octets)
+    try:
+        return (await box.append([NewMessage(incoming, flags)]))[0]
+    finally:
+        incoming.close()
+
+
+async def flags_in(box: Mailbox) -> dict[int, set[str]]:
+    return {int(row.uid): set(row.flags) for row in await box.messages()}
+
+
+class Dovecot:
+    """Dovecot's own IMAP, started for one dialogue at a time, without its servers."""
+
+    def __init__(self, folder: Path) -> None:
+        if not DOVECOT.exists():
+            cannot_run("dovecot-imapd is not installed")
+        self.folder = folder
+        self.config = folder / "dovecot.conf"
+        self.config.write_text(
+            f"base_dir={folder}/run\nstate_dir={folder}/run\nlog_path={folder}/log\nssl=no\n"
+            f"mail_location=maildir:{folder}/mail/%u/Maildir\nprotocols=imap\n"
+            "first_valid_uid=1\nfirst_valid_gid=1\nmail_uid=65534\nmail_gid=65534\n"
+            "default_internal_user=nobody\ndefault_internal_group=nogroup\n"
+            "namespace inbox {\n  inbox=yes\n  separator=/\n}\n"
+        )
+        for name in ("run", "mail/ana"):
+            (folder / name).mkdir(parents=True)
+        above = folder
+        while above != above.parent and os.getuid() == 0:
+            above.chmod(above.stat().st_mode | 0o055)
+            above = above.parent
+
+    def say(self, *commands: str | tuple[str, bytes]) -> str:
+        """Commands one after the other; all that it said."""
+        if os.getuid() == 0:
+            subprocess.run(["chown", "-R", "nobody:nogroup", self.folder], check=True)
+        as_nobody = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"]
+        process = subprocess.Popen(
+            [*(as_nobody if os.getuid() == 0 else []), DOVECOT, "-c", self.config],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={"USER": "ana", "HOME": str(self.folder / "mail/ana"), "PATH": os.environ["PATH"]},
+        )
+        assert process.stdin is not None and process.stdout is not None
+        octets = b""
+        for number, command in enumerate([*commands, "LOGOUT"]):
+            words, literal = command if isinstance(command, tuple) else (command, None)
+            line = b"c%d %s" % (number, words.encode())
+            if literal is not None:
+                line += b" {%d+}\r\n%s" % (len(literal), literal)
+            process.stdin.write(line + b"\r\n")
+            process.stdin.flush()
+            while not octets.endswith(b"\n") or b"\nc%d " % number not in octets:  # one at a time
+                more = process.stdout.readline()
+                assert more, octets
+                octets += more
+        said = octets.decode("latin-1")
+        _, errors = process.communicate(timeout=30)
+        assert " NO " not in said and " BAD " not in said, said
+        complaints = re.findall(r"(?:Error|Warning|Panic|Fatal): .*", errors.decode())
+        assert not complaints, complaints
+        return said
+
+
+def fetched(said: str) -> dict[int, set[str]]:
+    """UID to flags, of `UID FETCH 1:* FLAGS`."""
+    return {
+        int(uid): set(flags.split()) - {"\\Recent"}
+        for uid, flags in re.findall(r"FETCH \(UID (\d+) FLAGS \(([^)]*)\)", said)
+    }
+
+
+def filled_by(dovecot: Dovecot) -> str:
+    """What a user may have: gaps in the UIDs, keywords, subfolders, subscriptions, LF and CRLF."""
+    return dovecot.say(
+        ("APPEND INBOX (\\Seen $Label1)", ONE),
+        (
+            'APPEND INBOX () "01-Feb-2020 03:04:05 +0000"',
+            b"Subject: two\r\n\r\n" + b"line\r\n" * 2000,
+        ),
+        ("APPEND INBOX", ONE),
+        "CREATE Sub/Folder",
+        "CREATE &AOQ-b",
+        "SUBSCRIBE Sub/Folder",
+        "SUBSCRIBE INBOX",
+        "SELECT INBOX",
+        "STORE 1 +FLAGS (\\Flagged work \\Deleted)",
+        "STORE 3 +FLAGS (work)",
+        "COPY 1 Sub/Folder",
+        "EXPUNGE",
+        ("APPEND INBOX (\\Answered \\Draft)", ONE),
+        "STATUS INBOX (UIDVALIDITY UIDNEXT)",
+        "STATUS Sub/Folder (UIDVALIDITY UIDNEXT)",
+    )
+
+
+def numbers_in(said: str, mailbox: str) -> tuple[int, int]:
+    found = re.search(rf"STATUS {mailbox} \(UIDNEXT (\d+) UIDVALIDITY (\d+)\)", said)
+    assert found, said
+    return int(found.group(2)), int(found.group(1))
+
+
+def test_a_tree_of_dovecot_is_taken_over_and_given_back(tmp_path: Path) -> None:
+    dovecot = Dovecot(tmp_path)
+    said = filled_by(dovecot)
+    new = b"Subject: ours\r\n\r\n" + b"text\r\n" * 100
+
+    async def ours(store: MaildirStore) -> None:
+        names = {one.name for one in await store.mailboxes()}
+        assert names == {INBOX, SUB, MailboxName(b"user.ana.&AOQ-b")}
+        assert set(await store.subscriptions("ana")) == {INBOX, SUB}
+        inbox, sub = await store.open(INBOX, "ana"), await store.open(SUB, "ana")
+        status, below = await inbox.status(), await sub.status()
+        assert (status.uid_validity, status.uid_next) == numbers_in(said, "INBOX")
+        assert (below.uid_validity, below.uid_next) == numbers_in(said, "Sub/Folder")
+        assert await flags_in(inbox) == {2: set(), 3: {"work"}, 4: {"\\Answered", "\\Draft"}}
+        assert await flags_in(sub) == {1: {"\\Seen", "\\Flagged", "\\Deleted", "$Label1", "work"}}
+        two = (await inbox.messages([Uid(2)]))[0]
+        assert two.internal_date.isoformat() == "2020-02-01T03:04:05+00:00"
+        assert bytes(await inbox.octets(Uid(2))) == b"Subject: two\r\n\r\n" + b"line\r\n" * 2000
+        assert two.size == len(await inbox.octets(Uid(2)))
+        assert await append(store, inbox, new, frozenset({"\\Seen", "fresh"})) == 5
+        await inbox.change_flags([Uid(3)], FlagChange.ADD, frozenset({"\\Flagged", "more"}))
+        await inbox.change_flags([Uid(4)], FlagChange.REMOVE, frozenset({"\\Draft"}))
+        await inbox.expunge([Uid(2)])
+        assert dict(await inbox.copy([Uid(3)], sub)) == {3: 2}
+        await store.create(MailboxName(b"user.ana.Ours"), "default")
+        await store.subscribe("ana", MailboxName(b"user.ana.Ours"), True)
+        await store.subscribe("ana", SUB, False)
+        await store.rename(MailboxName(b"user.ana.&AOQ-b"), MailboxName(b"user.ana.Neu"))
+
+    run(tmp_path, ours)
+    again = dovecot.say(
+        "STATUS INBOX (UIDVALIDITY UIDNEXT)",
+        'LIST "" *',
+        'LSUB "" *',
+        "SELECT INBOX",
+        "UID FETCH 5 (RFC822.SIZE BODY[])",
+        "SELECT Sub/Folder",
+        "FETCH 2 (UID BODY[])",
+    )
+    assert numbers_in(again, "INBOX") == (numbers_in(said, "INBOX")[0], 6)
+    assert fetched(dovecot.say("EXAMINE INBOX", "UID FETCH 1:* FLAGS")) == {
+        3: {"work", "\\Flagged", "more"},
+        4: {"\\Answered"},
+        5: {"\\Seen", "fresh"},
+    }
+    assert new.decode() in again and f"RFC822.SIZE {len(new)} " in again
+    listed = set(re.findall(r'\* LIST \([^)]*\) "/" (\S+)', again))
+    assert listed == {"INBOX", "Sub", "Sub/Folder", "Neu", "Ours"}
+    assert set(re.findall(r'\* LSUB \([^)]*\) "/" (\S+)', again)) >= {"INBOX", "Ours"}
+    assert "FETCH (UID 2 " in again and ONE.decode() in again
+
+
+def test_what_dovecot_does_meanwhile_is_noticed(tmp_path: Path) -> None:
+    dovecot = Dovecot(tmp_path)
+    filled_by(dovecot)
+
+    async def scene(store: MaildirStore) -> None:
+        heard: list[str] = []
+
+        class Ear:
+            def mailbox_changed(self, mailbox_id: str) -> None:
+                heard.append(mailbox_id)
+
+        store.watch(Ear())
+        inbox = await store.open(INBOX, "ana")
+        since = (await inbox.status()).highest_modseq
+        for turn in range(3):
+            first = await append(store, inbox, ONE)
+            await asyncio.to_thread(
+                dovecot.say,
+                "SELECT INBOX",
+                "UID STORE 3 -FLAGS (work)" if turn else "UID STORE 3 +FLAGS (\\Seen other)",
+                ("APPEND INBOX (\\Flagged)", b"Subject: %d\r\n\r\nfrom Dovecot\r\n" % turn),
+                f"UID STORE {first} +FLAGS (\\Deleted)",
+                f"UID EXPUNGE {first}",
+            )
+            said = await asyncio.to_thread(dovecot.say, "EXAMINE INBOX", "UID FETCH 1:* FLAGS")
+            heard.clear()
+            changes = await inbox.changes(since)
+            assert inbox.mailbox_id in heard
+            assert changes.highest_modseq > since and Uid(first + 1) in {
+                row.uid for row in changes.changed
+            }
+            assert first in (await inbox.changes(ModSeq(since))).vanished
+            assert await flags_in(inbox) == fetched(said)
+            status = await inbox.status()
+            assert status.messages == len(await inbox.uids()) == len(fetched(said))
+
+    run(tmp_path, scene)
+
+
+def by_hand(folder: Path) -> Path:
+    tree = folder / "mail" / "ana" / "Maildir"
+    for name in ("cur", "new", "tmp"):
+        (tree / name).mkdir(parents=True)
+    return tree
+
+
+def test_a_tree_of_courier_is_taken_over(tmp_path: Path) -> None:
+    tree = by_hand(tmp_path)
+    (tree / "cur" / "100.M1P1.host,S=9:2,S").write_bytes(b"A: b\n\nc\nd")
+    (tree / "cur" / "90.M1P1.host:2,RT").write_bytes(b"A: b\n\n2\n")
+    (tree / "new" / "110.M1P1.host").write_bytes(b"A: b\r\n\r\nnew\r\n")
+    (tree / "courierimapuiddb").write_text("1 1234567 12\n7 90.M1P1.host\n11 100.M1P1.host,S=9\n")
+    (tree / "courierimapsubscribed").write_text("INBOX\nINBOX.Sub.Folder\n")
+    for name in ("cur", "new", "tmp"):
+        (tree / ".Sub.Folder" / name).mkdir(parents=True)
+
+    async def scene(store: MaildirStore) -> None:
+        assert {one.name for one in await store.mailboxes()} == {INBOX, SUB}
+        assert set(await store.subscriptions("ana")) == {INBOX, SUB}
+        await store.subscribe("ana", SUB, False)
+        inbox = await store.open(INBOX, "ana")
+        status = await inbox.status()
+        assert (status.uid_validity, status.uid_next, status.unseen) == (1234567, 13, 2)
+        assert await flags_in(inbox) == {7: {"\\Answered", "\\Deleted"}, 11: {"\\Seen"}, 12: set()}
+        assert bytes(await inbox.octets(Uid(11))) == b"A: b\r\n\r\nc\r\nd"
+        assert bytes(await inbox.octets(Uid(12))) == b"A: b\r\n\r\nnew\r\n"
+        assert status.size == sum(row.size for row in await inbox.messages()) == 12 + 11 + 13
+
+    run(tmp_path, scene)
+    assert (tree / "courierimapsubscribed").read_text() == "INBOX\n"
+
+
+def test_files_that_come_go_and_are_renamed_are_noticed(tmp_path: Path) -> None:
+    tree = by_hand(tmp_path)
+
+    async def scene(store: MaildirStore) -> None:
+        inbox = await store.open(INBOX, "ana")
+        assert (await inbox.status()).messages == 0
+        (tree / "new" / "1.a").write_bytes(ONE)
+        (tree / "cur" / "2.b:2,F").write_bytes(ONE)
+        (tree / "tmp" / "3.c").write_bytes(ONE)
+        assert await flags_in(inbox) == {1: set(), 2: {"\\Flagged"}}
+        since = (await inbox.status()).highest_modseq
+        (tree / "new" / "1.a").rename(tree / "cur" / "1.a:2,S")
+        (tree / "cur" / "2.b:2,F").unlink()
+        changes = await inbox.changes(since)
+        assert [(row.uid, row.flags) for row in changes.changed] == [(1, {"\\Seen"})]
+        assert list(changes.vanished) == [2]
+        since = changes.highest_modseq
+        (tree / "cur" / "1.a:2,S").rename(tree / "cur" / "1.a:2,SPz")  # letters nobody explained
+        assert not (await inbox.changes(since)).changed
+        await inbox.change_flags([Uid(1)], FlagChange.ADD, frozenset({"\\Answered"}))
+        assert (tree / "cur" / "1.a:2,PRSz").exists()
+        before = (
+            time.time()
+        )  # a clock's tick may hide a change that follows at once: it is looked at again
+        (tree / "cur" / "4.d:2,").write_bytes(ONE)
+        while len(await inbox.uids()) < 2:
+            assert time.time() < before + 10
+
+    run(tmp_path, scene)
+
+
+def test_folders_that_come_and_go_are_noticed(tmp_path: Path) -> None:
+    tree = by_hand(tmp_path)
+
+    async def scene(store: MaildirStore) -> None:
+        assert [one.name for one in await store.mailboxes()] == [INBOX]
+        with pytest.raises(Refusal):
+            await store.open(SUB, "ana")
+        for name in ("cur", "new", "tmp"):
+            (tree / ".Sub.Folder" / name).mkdir(parents=True)
+        sub = await store.open(SUB, "ana")
+        await append(store, sub, ONE)
+        validity = (await sub.status()).uid_validity
+        (tree / ".Sub.Folder").rename(tree / ".Other")
+        with pytest.raises(Refusal) as refused:
+            await sub.status()
+        assert refused.value.code is Code.NONEXISTENT
+        other = await store.open(MailboxName(b"user.ana.Other"), "ana")
+        assert (await other.status()).uid_validity == validity
+        assert list(await other.uids()) == [1]
+        with pytest.raises(Refusal):
+            await store.open(SUB, "ana")
+        again = await store.create(SUB, "default")
+        assert again.uid_validity > validity
+
+    run(tmp_path, scene)
+
+
+def test_a_lost_index_costs_no_uid_and_no_flag(tmp_path: Path) -> None:
+    odd = b"Subject: odd\n\nbare line ends\r\n and others\n"
+    kept: list[object] = []
+
+    async def first(store: MaildirStore) -> None:
+        await store.create(INBOX, "default")
+        inbox = await store.open(INBOX, "ana")
+        for number in range(5):
+            await append(store, inbox, ONE, frozenset({"\\Seen", f"word{number}"}))
+        await inbox.expunge([Uid(2), Uid(5)])
+        assert bytes(await inbox.octets(await append(store, inbox, odd))) == odd
+        kept.extend([await flags_in(inbox), (await inbox.status()).uid_validity])
+
+    async def second(store: MaildirStore) -> None:
+        inbox = await store.open(INBOX, "ana")
+        assert [await flags_in(inbox), (await inbox.status()).uid_validity] == kept
+        assert (await inbox.status()).uid_next == 7
+
+    run(tmp_path, first)
+    for file in (tmp_path / "mail/ana/Maildir").glob("murder-index.db*"):
+        file.unlink()
+    run(tmp_path, second)
+
+
+def test_a_newer_index_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    import sqlite3
+
+    by_hand(tmp_path)
+
+    async def look(store: MaildirStore) -> None:
+        await store.open(INBOX, "ana")
+
+    run(tmp_path, look)
+    with sqlite3.connect(tmp_path / "mail/ana/Maildir/murder-index.db") as db:
+        db.execute("UPDATE meta SET value=99 WHERE key='maildir'")
+    db.close()
+    with pytest.raises(Refusal, match="has maildir format 99"):
+        run(tmp_path, look)
+
+
+def test_where_users_are_is_a_template_that_is_read_both_ways(tmp_path: Path) -> None:
+    ana = MailboxName(b"example.org!user.ana^b")
+
+    async def both(settings: Settings) -> None:
+        store = MaildirStore(settings, tmp_path)
+        await store.start()
+        try:
+            if not await store.mailboxes():
+                await store.create(ana, "default")
+            assert [one.name for one in await store.mailboxes()] == [ana]
+        finally:
+            await store.stop()
+
+    for _ in range(2):
+        asyncio.run(both(Settings(users="v/%d/%n/Maildir")))
+    assert (tmp_path / "v/example.org/ana.b/Maildir/cur").is_dir()
+
+
+@pytest.mark.parametrize("name", [b"user./etc", b"user.^^", b"user.ana.a/b"])
+def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: bytes) -> None:
+    async def scene(store: MaildirStore) -> None:
+        with pytest.raises(Refusal) as refused:
+            await store.create(MailboxName(name), "default")
+        assert refused.value.code is Code.CANNOT
+
+    run(tmp_path, scene)
+
+
+def test_subscriptions_keep_the_form_of_their_file(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path)
+    (tmp_path / "subscriptions").write_bytes(b"INBOX\nSub.Folder\n")
+    assert read_subscriptions(folder) == ({b"INBOX", b"Sub.Folder"}, b"subscriptions")
+    write_subscriptions(folder, {b"INBOX", b"A.B"}, b"subscriptions")
+    assert (tmp_path / "subscriptions").read_bytes() == b"V\t2\n\nA\tB\nINBOX\n"
+    assert read_subscriptions(folder) == ({b"INBOX", b"A.B"}, b"subscriptions")
