@@ -99,7 +99,7 @@ Damage = Callable[[Path], None]
 
 
 def lose_a_file(folder: Path) -> None:
-    sorted(files(folder))[3].unlink()
+    next(file for file in files(folder) if file.read_bytes() == octets_of(8, LARGE)).unlink()
 
 
 def add_an_orphan(folder: Path) -> None:
