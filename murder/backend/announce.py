@@ -8,7 +8,7 @@ left out. RFC 3656 §4; DESIGN: "Announce".
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
 from weakref import WeakValueDictionary
@@ -24,11 +24,12 @@ from murder.backend.intent import (
     this_process,
     tree_of,
 )
+from murder.backend.news import Kind, News
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.acl import Acl, format_acl, parse_acl
 from murder.model.entry import EntryState, Location, MailboxEntry
-from murder.model.name import MailboxName, display
+from murder.model.name import MailboxName, display, is_deleted
 from murder.mupdate.change import Change, PutEntry, PutIntent, RemoveEntry, RemoveIntent
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.transaction import ListTransaction
@@ -75,6 +76,7 @@ class Announcer:
         self.step: Callable[[str], None] = lambda _: None
         # told of names that the master may have wrong: whoever compares sees to them as soon as it can be reached
         self.owe: Callable[[Iterable[MailboxName]], None] = lambda _: None
+        self.tell: Callable[[News], None] = lambda _: None  # told of what has been done
         # lets go of what the store still has under a name, of a mailbox that moved away
         self.make_room_for: Callable[[MailboxName, str], Awaitable[None]] = _nothing_to_do
 
@@ -116,6 +118,7 @@ class Announcer:
             except Exception:
                 await self._undo(intent, at_master=[name])
                 raise
+        self.tell(News(Kind.CREATED, name))
         return stored
 
     async def delete(self, names: Sequence[MailboxName]) -> None:
@@ -143,6 +146,8 @@ class Announcer:
             removed: list[Change] = [RemoveEntry(name) for name in names]
             removed += removed_with(self._ledger.mailboxes, names)
             await self._finish(intent, removed)
+        for name in names:
+            self.tell(News(Kind.DELETED, name))
 
     async def rename(
         self,
@@ -174,6 +179,8 @@ class Announcer:
                 await self._undo(intent, at_master=[new for _, new in moves])
                 await self._restore_at_master([old for old, _ in moves])
                 raise
+        for news in _news_of_rename(moves):
+            self.tell(news)
 
     async def _rename_steps(
         self, intent: Intent, renamed: Sequence[tuple[MailboxEntry, MailboxEntry]]
@@ -224,6 +231,7 @@ class Announcer:
                 await self._restore_at_master([name])
                 await self._finish(intent, [])
                 raise
+        self.tell(News(Kind.ACL, name))
         return raw_acl
 
     # --- the parts
@@ -419,3 +427,17 @@ class Announcer:
     def is_busy(self, name: MailboxName) -> bool:
         """Whether an operation on this tree is under way: a comparison of lists leaves it alone."""
         return tree_of(name) in self._ledger.mailboxes.intents()
+
+
+def _news_of_rename(moves: Sequence[tuple[MailboxName, MailboxName]]) -> Iterator[News]:
+    """To clients a mailbox that is put to rest under DELETED is deleted, one that comes back is new."""
+    kind = Kind.RENAMED
+    for old, new in moves:
+        if is_deleted(new):
+            if not is_deleted(old):
+                yield News(Kind.DELETED, old)
+        elif is_deleted(old):
+            yield News(Kind.CREATED, new)
+        else:
+            yield News(kind, new, old)
+            kind = Kind.RENAMED_BELOW

@@ -1,7 +1,8 @@
 """The bus between the workers of one backend: datagrams that say which mailbox has changed.
 
-A hint, not a record: a lost datagram is made good by the next command's look into the store. Sockets lie in
-the data folder, so that only this node's processes reach them. Knows nothing of mailboxes.
+A hint, not a record: a command looks into the store in any case. What a busy worker cannot take is kept for it, each
+thing once, because a client that waits (IDLE, NOTIFY) sends no command. Sockets lie in the data folder, so that only
+this node's processes reach them. Knows nothing of mailboxes.
 """
 
 import asyncio
@@ -12,7 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-MAX_DATAGRAM: Final = 512
+from murder.backend.news import EVERYTHING
+
+MAX_DATAGRAM: Final = 32 * 1024  # two mailbox names and some entries
+MAX_OWED: Final = 10_000  # texts kept for a worker that does not keep up; beyond that it is told that all has changed
+RETRY_S: Final = 0.02
 SOCKET_BUFFER: Final = 1024 * 1024
 
 
@@ -27,6 +32,8 @@ class Bus:
         self._socket: socket.socket | None = None
         self._peers: list[str] = []
         self._peers_at = -1
+        self._owed: dict[str, dict[str, None]] = {}
+        self._retry: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Bind this worker's socket; one left by a process that died is replaced."""
@@ -56,17 +63,43 @@ class Bus:
             self._heard(data.decode("utf-8", "replace"))
 
     def tell(self, text: str) -> None:
-        """Send to every other worker. One that does not keep up misses it."""
+        """Send to every other worker; to one that does not keep up as soon as it does."""
         if self._socket is None:
             return
-        data = text.encode()
         for peer in self._others():
-            try:
-                self._socket.sendto(data, self._path(peer))
-            except BlockingIOError:
-                pass
-            except OSError:  # the worker has died; its successor binds anew
-                self._peers_at = -1
+            if peer in self._owed or not self._send(peer, text):
+                self._owe(peer, text)
+
+    def _send(self, peer: str, text: str) -> bool:
+        """False where the worker can take nothing now."""
+        assert self._socket is not None
+        try:
+            self._socket.sendto(text.encode(), self._path(peer))
+        except BlockingIOError:
+            return False
+        except OSError:  # the worker has died; its successor binds anew
+            self._peers_at = -1
+        return True
+
+    def _owe(self, peer: str, text: str) -> None:
+        owed = self._owed.setdefault(peer, {})
+        if len(owed) >= MAX_OWED:
+            owed.clear()
+            text = EVERYTHING
+        owed[text] = None
+        if self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._pay)
+
+    def _pay(self) -> None:
+        """Send what is owed, in order, as far as it is taken."""
+        self._retry = None
+        for peer, owed in list(self._owed.items()):
+            while owed and self._send(peer, next(iter(owed))):
+                del owed[next(iter(owed))]
+            if not owed:
+                del self._owed[peer]
+        if self._owed:
+            self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._pay)
 
     def _others(self) -> list[str]:
         changed_at = os.stat(self._directory).st_mtime_ns
@@ -80,6 +113,8 @@ class Bus:
         """Leave: nothing is heard any more."""
         if self._socket is None:
             return
+        if self._retry is not None:
+            self._retry.cancel()
         asyncio.get_running_loop().remove_reader(self._socket.fileno())
         self._socket.close()
         self._socket = None

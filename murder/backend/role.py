@@ -94,6 +94,7 @@ class BackendRole:
         settled = await announcer.repair()
         tracker = Tracker()
         store.watch(tracker)
+        announcer.tell = tracker.tell
         self._start_bus(tracker)
         self.backend = Backend(
             config=config.backend,

@@ -10,9 +10,11 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 from murder.api.store import Mailbox
+from murder.backend.news import EVERYTHING as ALL_CHANGED
+from murder.backend.news import News, format_news, parse_news
 from murder.model.message import Changes, MailboxStatus, Message, ModSeq, SeqNum, Uid
 
 FEW: Final = 64  # so many removals are cut out one by one; more rebuild the array
@@ -225,6 +227,15 @@ class View:
         """Whether something waits to be told."""
         return bool(self._gone or self._changed or self._arrived)
 
+    def has_tellable(self, *, removals: bool) -> bool:
+        """Whether any of it may be told, by what the client wants and by the moment."""
+        wanted = self.interest
+        return bool(
+            (self._arrived and wanted.arrivals)
+            or (self._changed and wanted.flags)
+            or (removals and (self._gone if wanted.removals else self._gone & self._mine))
+        )
+
     @property
     def delayed_from(self) -> ModSeq | None:
         """Where removals wait: all changes up to this mod-sequence have been told (RFC 7162 §3.2)."""
@@ -281,11 +292,24 @@ class View:
         return [SeqNum(at + 1 - before) for before, at in enumerate(places)]
 
 
+class Watcher(Protocol):
+    """A session that wants to know of other mailboxes than the selected one."""
+
+    def mailbox_changed(self, mailbox_id: str) -> None: ...
+
+    def happened(self, news: News) -> None: ...
+
+    def all_changed(self) -> None:
+        """So much has happened that nobody says what."""
+        ...
+
+
 class Tracker:
     """Who watches which mailbox in this process; hears of changes from the store and from other workers."""
 
     def __init__(self) -> None:
         self._views: dict[str, set[View]] = {}
+        self.watchers: set[Watcher] = set()
         self.tell_others: Callable[[str], None] | None = None  # the bus between workers
 
     def enter(self, view: View) -> None:
@@ -304,7 +328,30 @@ class Tracker:
         if self.tell_others is not None:
             self.tell_others(mailbox_id)
 
-    def heard(self, mailbox_id: str) -> None:
-        """Something was changed, here or in another worker."""
-        for view in tuple(self._views.get(mailbox_id, ())):
+    def tell(self, news: News) -> None:
+        """Something has been done in this process that is no change of messages."""
+        self._spread(news)
+        if self.tell_others is not None:
+            self.tell_others(format_news(news))
+
+    def heard(self, text: str) -> None:
+        """Another worker has told something: the id of a mailbox that has changed, or news."""
+        if text == ALL_CHANGED:
+            for views in tuple(self._views.values()):
+                for view in tuple(views):
+                    view.note_changed()
+            for watcher in tuple(self.watchers):
+                watcher.all_changed()
+            return
+        news = parse_news(text)
+        if news is not None:
+            self._spread(news)
+            return
+        for view in tuple(self._views.get(text, ())):
             view.note_changed()
+        for watcher in tuple(self.watchers):
+            watcher.mailbox_changed(text)
+
+    def _spread(self, news: News) -> None:
+        for watcher in tuple(self.watchers):
+            watcher.happened(news)

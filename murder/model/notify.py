@@ -25,6 +25,9 @@ MESSAGE_EVENTS: Final = frozenset(
 )
 
 
+SUPPORTED: Final = tuple(event for event in Event if event is not Event.ANNOTATION_CHANGE)
+
+
 class Which(Enum):
     """Which mailboxes a group of events is about (RFC 5465 §6)."""
 

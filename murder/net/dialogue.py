@@ -67,6 +67,9 @@ class Dialogue(ABC):
     def timed_out(self) -> None:
         """Nothing came for `idle_timeout_s`: say so and close."""
 
+    def rested(self) -> None:
+        """A handler has ended, and the next event has not been taken out yet."""
+
     def ended(self) -> None:
         """The connection is over and no handler runs: let go of everything."""
 
@@ -206,6 +209,7 @@ class Dialogue(ABC):
         if self.connection.is_lost:
             self.ended()
         else:
+            self.rested()
             self._pump()
 
     def _note_activity(self) -> None:

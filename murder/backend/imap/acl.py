@@ -5,6 +5,7 @@ from typing import Final
 
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.mailboxes import with_old_rights
+from murder.backend.news import Kind
 from murder.errors import Code, Refusal
 from murder.login.imap import Running
 from murder.model.acl import (
@@ -75,7 +76,8 @@ async def _change(
             raise Refusal(Code.LIMIT, f"An access list may have {MAX_ACL_OCTETS} octets")
         return changed
 
-    await dialogue.backend.announcer.set_acl(name, bounded)
+    with dialogue.causing((Kind.ACL, name)):
+        await dialogue.backend.announcer.set_acl(name, bounded)
     await dialogue.finish(command)
 
 

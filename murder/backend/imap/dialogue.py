@@ -4,17 +4,20 @@ The commands themselves are in the files beside this one, one family each; `tabl
 """
 
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Protocol
 
 from murder.backend.annotations import SERVER, SHARED
 from murder.backend.imap.capability import CAPABILITIES
 from murder.backend.imap.context import Contexts
 from murder.backend.imap.flags import FlagForms, permanent_flags
+from murder.backend.imap.teller import Beside, Teller
 from murder.backend.imap.untagged import Manner, format_updates
 from murder.backend.mailboxes import Accessible
+from murder.backend.news import Kind
 from murder.backend.shared import Backend
-from murder.backend.updates import View
+from murder.backend.updates import EVERYTHING, View, Watcher
 from murder.errors import BadSyntax, Code, Misuse, Refusal
 from murder.login.gate import Login
 from murder.login.imap import ImapDialogue, ImapService, Running
@@ -49,6 +52,21 @@ def encoded_name(octets: bytes) -> bytes:
 WEIGHT: Final = "/shared/vendor/murder/weight"
 
 
+class Watching(Protocol):
+    """The mailboxes that a client watches."""
+
+    def expect(self, mailbox_id: str, uids: Iterable[Uid]) -> None: ...
+
+
+class Notifying(Watcher, Protocol):
+    """What NOTIFY has begun, as far as other commands have to do with it."""
+
+    own: set[tuple[Kind, MailboxName]]
+
+    @property
+    def watch(self) -> Watching: ...
+
+
 class BackendImap(ImapDialogue):
     """See the module. `view` is the selected mailbox, None without one."""
 
@@ -61,6 +79,10 @@ class BackendImap(ImapDialogue):
         self.forms = NO_FORMS
         self.contexts = Contexts()
         self.saved: Ranges = ()  # the result of SEARCH RETURN (SAVE), as UIDs
+        self.teller: Teller | None = None  # of a client that listens without a command
+        self.notifier: Notifying | None = None  # of one that has used NOTIFY
+        self.interest = EVERYTHING
+        self.arrival_items: Sequence[FetchItem] = ()  # what NOTIFY wants to know of new messages
         self.on_line: Callable[[bytes], Running] | None = None  # who waits for a raw line (IDLE)
         backend.sessions.add(self)
 
@@ -80,8 +102,11 @@ class BackendImap(ImapDialogue):
         await self.backend.ensure_inbox(self.user)
 
     def ended(self) -> None:
+        if not self.may_proceed():
+            return  # again when all is told
         self.backend.sessions.discard(self)
         self.leave_mailbox()
+        self.forget_notify()
 
     def handle(self, event: Event) -> Running:
         if isinstance(event, Line) and self.on_line is not None:
@@ -89,6 +114,61 @@ class BackendImap(ImapDialogue):
         if isinstance(event, Command) and event.name in NUMBERED:
             self.need_numbers()
         return super().handle(event)
+
+    # --- telling without a command
+
+    def may_proceed(self) -> bool:
+        return self.teller is None or not self.teller.is_telling
+
+    def rested(self) -> None:
+        if self.teller is not None:
+            self.teller.wake()
+
+    def is_quiet(self) -> bool:
+        return super().is_quiet() and self.may_proceed()
+
+    def listen(self, *, idling: bool) -> None:
+        """IDLE has begun, or ended."""
+        if self.teller is None:
+            self.teller = Teller(self)
+        self.teller.idling = idling
+        self.teller.attach(self.view)
+        if idling:
+            self.teller.wake()
+
+    def notify(self, *, between: bool, removals: bool, beside: Beside | None) -> None:
+        """NOTIFY has been asked for, or given up."""
+        if self.teller is None:
+            self.teller = Teller(self)
+        self.teller.between, self.teller.removals = between, removals
+        self.teller.beside = beside
+        self.teller.attach(self.view)
+        if self.view is not None:
+            self.view.interest = self.interest
+
+    @contextmanager
+    def causing(self, *events: tuple[Kind, MailboxName]) -> Iterator[None]:
+        """What the client does himself he need not be told (RFC 5465 §5)."""
+        notifier = self.notifier
+        if notifier is not None:
+            notifier.own.update(events)
+        try:
+            yield
+        finally:
+            if notifier is not None:
+                notifier.own.difference_update(events)
+
+    def failed_telling(self, error: Exception) -> None:
+        if not self.connection.is_lost:
+            self.failed(None, error)
+            self.close()
+
+    def told_all(self) -> None:
+        """The teller rests."""
+        if self.connection.is_lost:
+            self.ended()
+        else:
+            self.resume()
 
     # --- what the commands use
 
@@ -128,7 +208,10 @@ class BackendImap(ImapDialogue):
         self.contexts = Contexts()
         permanent = permanent_flags(selected.rights, view.read_only)
         self.forms = FlagForms(permanent, not self.manner.imap4rev2)
+        view.interest = self.interest
         self.backend.tracker.enter(view)
+        if self.teller is not None:
+            self.teller.attach(view)
         self.session.state = State.SELECTED
 
     def saved_result(self) -> SeqSet:
@@ -154,9 +237,18 @@ class BackendImap(ImapDialogue):
         if self.session.state is State.SELECTED:
             self.session.state = State.AUTHENTICATED
 
+    def forget_notify(self) -> None:
+        """As if NOTIFY had never been used."""
+        if self.notifier is not None:
+            self.backend.tracker.watchers.discard(self.notifier)
+        self.notifier = self.teller = None
+        self.interest = EVERYTHING
+        self.arrival_items = ()
+
     def forget_login(self) -> None:
         """As before the login, with TLS and the peer's certificate kept (RFC 8437)."""
         self.leave_mailbox()
+        self.forget_notify()
         self.manner = Manner()
         self.enabled.clear()
         self.client_id = {}
@@ -252,7 +344,11 @@ class BackendImap(ImapDialogue):
         updates = view.take(removals=removals)
         octets += format_updates(updates, self.forms, view.recent, self.manner)
         news = await self.contexts.changes(view, updates.arrived)
-        wanted = {uid: items for uid in updates.foreign if (items := news.items.get(uid, ()))}
+        wanted = {
+            uid: items
+            for uid in updates.foreign
+            if (items := (*self.arrival_items, *news.items.get(uid, ())))
+        }
         if wanted:
             self.send(octets)
             await self.tell_items(wanted)
@@ -267,6 +363,8 @@ class BackendImap(ImapDialogue):
         """The client has put messages into a mailbox: he need not be told what they are."""
         if self.view is not None and self.view.mailbox.mailbox_id == mailbox_id:
             self.view.added(uids)
+        elif self.notifier is not None:
+            self.notifier.watch.expect(mailbox_id, uids)
 
 
 Handler = Callable[[BackendImap, Command], Any]

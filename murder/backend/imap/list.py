@@ -10,6 +10,7 @@ from murder.backend.imap.dialogue import BackendImap, encoded_name
 from murder.backend.imap.metadata import entries_of
 from murder.backend.imap.status import format_status_of
 from murder.backend.mailboxes import with_old_rights
+from murder.backend.news import Kind, News
 from murder.errors import BadSyntax, Code, Refusal
 from murder.login.imap import Running
 from murder.model.acl import format_rights
@@ -234,5 +235,8 @@ def run_unsubscribe(dialogue: BackendImap, command: Command) -> Running:
 async def _subscribe(dialogue: BackendImap, command: Command, subscribed: bool) -> None:
     """Whether it exists is not asked (RFC 3501 §6.3.6 leaves that open): it may live on another backend."""
     name = dialogue.name_of(parse_mailbox(Scanner(command.octets, command.start)))
-    await dialogue.backend.store.subscribe(dialogue.user.user, name, subscribed)
+    user = dialogue.user.user
+    await dialogue.backend.store.subscribe(user, name, subscribed)
+    with dialogue.causing((Kind.SUBSCRIBED, name)):
+        dialogue.backend.tracker.tell(News(Kind.SUBSCRIBED, name, user=user))
     await dialogue.finish(command)

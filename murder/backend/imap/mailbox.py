@@ -5,6 +5,7 @@ import time
 from murder.backend.annotations import SPECIAL_USES, note_of
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.xfer import move_away, need_admin
+from murder.backend.news import Kind
 from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal
 from murder.login.imap import Running
@@ -50,9 +51,10 @@ async def _create(dialogue: BackendImap, command: Command, request: CreateReques
         raise Refusal(Code.NO_PERMISSION, "An administrator makes your INBOX")
     backend.mailboxes.check_may_create(name, login)
     await backend.quotas.check_room(name, mailboxes=1)
-    stored = await backend.announcer.create(
-        name, backend.mailboxes.default_acl(name), partition, beside=beside
-    )
+    with dialogue.causing((Kind.CREATED, name)):
+        stored = await backend.announcer.create(
+            name, backend.mailboxes.default_acl(name), partition, beside=beside
+        )
     await dialogue.finish(command, code=b"MAILBOXID (%s)" % stored.mailbox_id.encode())
 
 
@@ -110,7 +112,8 @@ async def _delete(dialogue: BackendImap, command: Command, name: MailboxName) ->
         doomed = [*(entry.name for entry in mailboxes.below(name)), name]
         doomed.sort(key=len, reverse=True)
     changed = [await _mailbox_id(dialogue, one) for one in doomed]
-    await remove(dialogue.backend, doomed)
+    with dialogue.causing(*((Kind.DELETED, one) for one in doomed)):
+        await remove(dialogue.backend, doomed)
     for mailbox_id in changed:
         dialogue.backend.tracker.mailbox_changed(mailbox_id)
     if dialogue.selected is not None and dialogue.selected.name in doomed:
@@ -173,7 +176,8 @@ async def _rename_tree(dialogue: BackendImap, old: MailboxName, new: MailboxName
     moves = [(name, moved(name, old, new)) for name in (old, *below)]
     for _, target in moves:
         check_new_name(target)
-    await backend.announcer.rename(moves, _owner_change(old, new))
+    with dialogue.causing((Kind.RENAMED, new)):
+        await backend.announcer.rename(moves, _owner_change(old, new))
     if is_inbox(old):
         await _move_subscriptions(dialogue, old, new)
     selected = dialogue.selected
@@ -216,7 +220,8 @@ async def _move_subscriptions(dialogue: BackendImap, old: MailboxName, new: Mail
 async def _move_inbox(dialogue: BackendImap, old: MailboxName, new: MailboxName) -> None:
     """RFC 3501 §6.3.5: the messages go to a new mailbox, INBOX stays, empty; what is below it stays too."""
     backend = dialogue.backend
-    await backend.announcer.create(new, backend.mailboxes.default_acl(new))
+    with dialogue.causing((Kind.CREATED, new)):
+        await backend.announcer.create(new, backend.mailboxes.default_acl(new))
     source = await backend.store.open(old, dialogue.user.user)
     target = await backend.store.open(new, dialogue.user.user)
     try:

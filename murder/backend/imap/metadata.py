@@ -5,6 +5,7 @@ from typing import Final
 
 from murder.backend.annotations import SERVER, SHARED, SPECIAL_USES, Scope
 from murder.backend.imap.dialogue import BackendImap
+from murder.backend.news import Kind, News
 from murder.errors import Code, Refusal
 from murder.login.imap import Running
 from murder.model.annotation import PRIVATE, SPECIAL_USE, is_within
@@ -84,6 +85,11 @@ async def _set(dialogue: BackendImap, command: Command, request: SetMetadataRequ
     if use is not None:
         changes[user][SPECIAL_USE] = _checked_use(dialogue, name, use)
     await dialogue.backend.annotations.change(name, changes)
+    with dialogue.causing((Kind.ANNOTATED, name)):
+        for scope, entries in changes.items():
+            dialogue.backend.tracker.tell(
+                News(Kind.ANNOTATED, name, user=scope, entries=tuple(entries))
+            )
     await dialogue.finish(command)
 
 

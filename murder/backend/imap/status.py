@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from murder.api.store import Mailbox
 from murder.backend.imap.dialogue import BackendImap
 from murder.login.imap import Running
+from murder.model.message import MailboxStatus
 from murder.model.name import MailboxName
 from murder.model.status import StatusItem
 from murder.wire.imap.command import Command
@@ -39,7 +40,17 @@ async def format_status_of(
     dialogue: BackendImap, shown: bytes, mailbox: Mailbox, items: Sequence[StatusItem]
 ) -> bytes:
     """`* STATUS …` of an open mailbox; `shown` is what the client calls it."""
-    status = await mailbox.status()
+    return format_counts(dialogue, shown, mailbox.mailbox_id, await mailbox.status(), items)
+
+
+def format_counts(
+    dialogue: BackendImap,
+    shown: bytes,
+    mailbox_id: str,
+    status: MailboxStatus,
+    items: Sequence[StatusItem],
+) -> bytes:
+    """`* STATUS …` of counts that have been read."""
     values: dict[StatusItem, StatusValue] = {
         StatusItem.MESSAGES: status.messages,
         StatusItem.RECENT: status.recent,
@@ -50,7 +61,7 @@ async def format_status_of(
         StatusItem.SIZE: status.size,
         StatusItem.DELETED: status.deleted,
         StatusItem.DELETED_STORAGE: 0,
-        StatusItem.MAILBOXID: mailbox.mailbox_id,
+        StatusItem.MAILBOXID: mailbox_id,
         StatusItem.APPENDLIMIT: dialogue.service.limits.max_message_bytes,
     }
     return format_status(shown, {item: values[item] for item in items})

@@ -21,6 +21,7 @@ class Manner:
     qresync: bool = False  # with UID, and VANISHED in place of EXPUNGE
     imap4rev2: bool = False  # without RECENT, SEARCH answered by ESEARCH
     utf8: bool = False  # mailbox names in UTF-8
+    uid_with_flags: bool = False  # also without CONDSTORE: NOTIFY (RFC 5465 §5.1)
     uid_only: bool = False  # UIDs in place of sequence numbers, everywhere (RFC 9586)
 
     def fetch_head(self, seq: SeqNum, uid: Uid) -> bytes:
@@ -69,5 +70,6 @@ def format_updates(
         lines.append(b"* %d EXISTS\r\n" % updates.exists)
         if not manner.imap4rev2:
             lines.append(b"* %d RECENT\r\n" % (updates.recent or 0))
-    lines.append(format_flag_updates(updates.changed, forms, recent, manner))
+    with_uid = manner.uid_with_flags
+    lines.append(format_flag_updates(updates.changed, forms, recent, manner, with_uid))
     return b"".join(lines)

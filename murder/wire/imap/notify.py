@@ -4,12 +4,21 @@ from typing import Final
 
 from murder.errors import Code, Refusal
 from murder.model.fetch import FetchItem
-from murder.model.notify import MESSAGE_EVENTS, Event, EventGroup, NotifyRequest, Which
+from murder.model.notify import (
+    MESSAGE_EVENTS,
+    SUPPORTED,
+    Event,
+    EventGroup,
+    NotifyRequest,
+    Which,
+)
 from murder.wire.imap.fetch import parse_item_list
 from murder.wire.token import Scanner
 
 MAX_GROUPS: Final = 100
 MAX_MAILBOXES: Final = 1000
+
+SELECTED: Final = frozenset({Which.SELECTED, Which.SELECTED_DELAYED})
 
 _EVENTS: Final = {event.value.upper().encode(): event for event in Event}
 _WHICH: Final = {which.value.encode(): which for which in Which}
@@ -37,6 +46,8 @@ def parse_notify(scanner: Scanner) -> NotifyRequest:
         if len(groups) > MAX_GROUPS:
             raise scanner.bad(f"at most {MAX_GROUPS} event groups")
     scanner.end()
+    if sum(group.which in SELECTED for group in groups) > 1:
+        raise scanner.bad("SELECTED or SELECTED-DELAYED, once")
     return NotifyRequest(tuple(groups), status)
 
 
@@ -81,9 +92,9 @@ def _parse_events(scanner: Scanner, events: set[Event]) -> tuple[FetchItem, ...]
     while True:
         word = scanner.word()
         event = _EVENTS.get(word)
-        if event is None:
-            known = " ".join(one.value for one in Event)
-            text = f"{word.decode('ascii')} is no event that is known here"
+        if event not in SUPPORTED:
+            known = " ".join(one.value for one in SUPPORTED)
+            text = f"{word.decode('ascii')} is no event that is told here"
             raise Refusal(Code.BAD_EVENT, text, f"({known})")
         events.add(event)
         if event is Event.MESSAGE_NEW and scanner.peek(2) == b" (":
@@ -98,7 +109,7 @@ def _check(
     scanner: Scanner, which: Which, events: set[Event], fetch: tuple[FetchItem, ...]
 ) -> None:
     """RFC 5465 §5: new and expunged go together, flags only with both; FETCH items only for the selected mailbox."""
-    selected = which in (Which.SELECTED, Which.SELECTED_DELAYED)
+    selected = which in SELECTED
     both = {Event.MESSAGE_NEW, Event.MESSAGE_EXPUNGE}
     if events & MESSAGE_EVENTS and not both <= events:
         raise scanner.bad("MessageNew and MessageExpunge together")
