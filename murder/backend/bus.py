@@ -9,13 +9,15 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
 from murder.backend.news import EVERYTHING
 
-MAX_DATAGRAM: Final = 32 * 1024  # two mailbox names and some entries
+MAX_DATAGRAM: Final = (
+    32 * 1024
+)  # two mailbox names and some entries; or what is owed, many lines in one
 MAX_OWED: Final = 10_000  # texts kept for a worker that does not keep up; beyond that it is told that all has changed
 RETRY_S: Final = 0.02
 SOCKET_BUFFER: Final = 1024 * 1024
@@ -60,10 +62,11 @@ class Bus:
                 data = self._socket.recv(MAX_DATAGRAM)
             except BlockingIOError:
                 return
-            self._heard(data.decode("utf-8", "replace"))
+            for text in data.decode("utf-8", "replace").split("\n"):
+                self._heard(text)
 
     def tell(self, text: str) -> None:
-        """Send to every other worker; to one that does not keep up as soon as it does."""
+        """Send to every other worker; to one that does not keep up as soon as it does. The text is one line."""
         if self._socket is None:
             return
         for peer in self._others():
@@ -94,8 +97,9 @@ class Bus:
         """Send what is owed, in order, as far as it is taken."""
         self._retry = None
         for peer, owed in list(self._owed.items()):
-            while owed and self._send(peer, next(iter(owed))):
-                del owed[next(iter(owed))]
+            while owed and self._send(peer, "\n".join(batch := _batch(owed))):
+                for text in batch:
+                    del owed[text]
             if not owed:
                 del self._owed[peer]
         if self._owed:
@@ -121,3 +125,15 @@ class Bus:
         with contextlib.suppress(OSError):
             os.unlink(self._own, dir_fd=self._directory)
         os.close(self._directory)
+
+
+def _batch(owed: Iterable[str]) -> list[str]:
+    """As many of the texts as one datagram takes: a socket holds few datagrams (10, by Linux' default)."""
+    batch: list[str] = []
+    octets = 0
+    for text in owed:
+        octets += len(text.encode()) + 1
+        if batch and octets > MAX_DATAGRAM:
+            break
+        batch.append(text)
+    return batch

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 from murder.backend.bus import Bus
+from murder.backend.news import EVERYTHING
 from tests.mupdate.nodes import run
 
 
@@ -61,6 +62,42 @@ def test_a_folder_with_a_long_name_is_no_matter(tmp_path: Path) -> None:
             bus.start()
         buses[1].tell("told")
         await heard_soon(heard, 1)
+        for bus in buses:
+            bus.stop()
+
+    run(scene())
+
+
+def test_a_worker_that_is_busy_hears_all_of_it_in_the_end(tmp_path: Path) -> None:
+    async def scene() -> None:
+        heard: list[str] = []
+        buses = [Bus(tmp_path, 0, lambda _: None), Bus(tmp_path, 1, heard.append)]
+        for bus in buses:
+            bus.start()
+        told = [f"mailbox-{number}" for number in range(5000)]  # more than its socket takes
+        for text in told:
+            buses[0].tell(text)
+            buses[0].tell("mailbox-0")
+        await heard_soon(heard, len(told))
+        assert [text for text in heard if text != "mailbox-0"] == told[1:]
+        for bus in buses:
+            bus.stop()
+
+    run(scene())
+
+
+def test_a_worker_that_is_busy_for_long_hears_that_everything_has_changed(tmp_path: Path) -> None:
+    async def scene() -> None:
+        heard: list[str] = []
+        buses = [Bus(tmp_path, 0, lambda _: None), Bus(tmp_path, 1, heard.append)]
+        for bus in buses:
+            bus.start()
+        for number in range(40_000):
+            buses[0].tell(f"mailbox-{number}")
+        async with asyncio.timeout(10):
+            while "mailbox-39999" not in heard:  # noqa: ASYNC110 - datagrams come when they come
+                await asyncio.sleep(0.001)
+        assert EVERYTHING in heard
         for bus in buses:
             bus.stop()
 

@@ -1,0 +1,30 @@
+"""The dialogues of several sessions once more, with the sessions in different workers of one backend."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from tests.backend.workers import two_workers
+from tests.dialogue import Player, Streams
+
+TRANSCRIPTS = Path(__file__).parent.parent / "transcripts" / "backend"
+SEVERAL = ("condstore", "context", "expunge", "idle", "notify", "notify-names", "others", "uidonly")
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_sessions_in_different_workers_hear_of_each_other(name: str, tmp_path: Path) -> None:
+    text = (TRANSCRIPTS / f"{name}.txt").read_text(encoding="utf-8")
+
+    async def scene(ports: list[int]) -> None:
+        async def connect(peer: str) -> Streams:
+            return await asyncio.open_connection("127.0.0.1", ports[int(peer) % 2])
+
+        await Player(connect).play(text)
+
+    with (
+        two_workers(tmp_path) as ports,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(asyncio.wait_for(scene(ports), 30))
