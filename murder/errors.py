@@ -118,6 +118,7 @@ _REPLIES = {
     UpstreamKind.DOWN: "it is down",
     UpstreamKind.MOVING: "the mailbox is just being made or moved",
     UpstreamKind.UNSYNCHRONISED: "the mailbox list is not complete yet",
+    UpstreamKind.MOVING: "the mailbox is being moved",
 }
 
 
