@@ -7,22 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from murder.api.auth import Identity
 from murder.api.store import Mailbox, MailboxStore
 from murder.errors import Code, Refusal
 from murder.login.gate import Login
+from murder.login.rights import MANAGED, check_may_create, nonexistent, rights_in
 from murder.model.acl import (
-    ADMINISTER,
     ANYONE,
-    CREATE_CHILD,
-    DELETE_MAILBOX,
     LOOKUP,
-    OWNER_ALWAYS,
     OWNER_RIGHTS,
     POST,
     Acl,
     Rights,
-    expand_rights,
     format_acl,
     identifiers_of,
     parse_acl,
@@ -32,18 +27,12 @@ from murder.model.name import (
     MailboxName,
     Namespace,
     ancestors_of,
-    display,
     inbox_of,
-    is_below,
     owner_of,
 )
 from murder.mupdate.mboxlist import MailboxList
 
-ADMIN_RIGHTS: Final = frozenset({LOOKUP, CREATE_CHILD, DELETE_MAILBOX, ADMINISTER})
 SHARED_DEFAULT: Final = frozenset("lrs")  # Cyrus' `defaultacl: anyone lrs`
-NEW_RIGHTS: Final = frozenset("kxte")
-OLD_RIGHTS: Final = frozenset("cd")
-MANAGED: Final = frozenset({LOOKUP, "r", "i", CREATE_CHILD, DELETE_MAILBOX, ADMINISTER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,18 +143,7 @@ class Mailboxes:
 
     def check_may_create(self, name: MailboxName, login: Login) -> None:
         """`k` in the parent; in one's own tree always; without a parent, administrators only. Raises Refusal."""
-        if login.is_admin:
-            return
-        parent = self.parent(name)
-        if parent is not None:
-            rights = self.rights(parent, login)
-            if CREATE_CHILD in rights:
-                return
-            if not rights & MANAGED:
-                raise nonexistent(self.namespace, name, login.user)
-        elif is_below(name, inbox_of(login.user)) and name != inbox_of(login.user):
-            return
-        raise Refusal(Code.NO_PERMISSION, "You may not create a mailbox there")
+        check_may_create(name, self.parent(name), login, self.namespace)
 
     def default_acl(self, name: MailboxName) -> bytes:
         """A new mailbox's access list: its parent's; without one, the owner's, or all may read."""
@@ -176,33 +154,3 @@ class Mailboxes:
         if owner is not None:
             return format_acl(Acl({owner: OWNER_RIGHTS}))
         return format_acl(Acl({ANYONE: SHARED_DEFAULT}))
-
-
-def rights_in(entry: MailboxEntry, identity: Identity, is_admin: bool = False) -> Rights:
-    """What an identity may do in a mailbox."""
-    acl = parse_acl(entry.raw_acl)
-    rights = effective(acl.rights_for(identifiers_of(identity.user, identity.groups)))
-    if owner_of(entry.name) == identity.user:
-        rights |= OWNER_ALWAYS
-    if is_admin:
-        rights |= ADMIN_RIGHTS
-    return rights
-
-
-def effective(rights: Rights) -> Rights:
-    """Without the obsolete `c` and `d`: they stand for others in old lists only, else they merely accompany them
-    (RFC 4314 §2.1.1)."""
-    if rights & NEW_RIGHTS:
-        return rights - OLD_RIGHTS
-    return expand_rights(rights) - OLD_RIGHTS
-
-
-def with_old_rights(rights: Rights) -> Rights:
-    """With `c` and `d` where one of the rights they stood for is there, for showing (RFC 4314 §2.1.1)."""
-    old = {letter for letter, meant in (("c", "kx"), ("d", "xte")) if rights & frozenset(meant)}
-    return rights | old
-
-
-def nonexistent(namespace: Namespace, name: MailboxName, user: str) -> Refusal:
-    """The refusal for what is not there, or must look so."""
-    return Refusal(Code.NONEXISTENT, f"No such mailbox: {display(namespace.external(name, user))}")

@@ -51,7 +51,7 @@ async def _still_takes(
 
 def weight_of(frontend: Frontend, server: str) -> float:
     """A backend's share of new mailboxes: as it says itself (`murder ctl backend weight`), else as configured."""
-    for word in frontend.capabilities.get(server, ()):
+    for word in frontend.capabilities.of(server):
         if word.startswith(WEIGHT_WORD):
             try:
                 return max(0.0, float(word[len(WEIGHT_WORD) :]))
@@ -78,13 +78,14 @@ def loads(frontend: Frontend) -> list[BackendLoad]:
 async def parent_of_new(frontend: Frontend, name: MailboxName) -> MailboxEntry | None:
     """The nearest mailbox above that exists, by the master's present where this host knows none."""
     above = ancestors_of(name)
-    found = _nearest(frontend, above)
+    found = nearest(frontend, above)
     if found is None and above:
         await frontend.locator.catch_up()
-        found = _nearest(frontend, above)
+        found = nearest(frontend, above)
     return found
 
 
-def _nearest(frontend: Frontend, above: list[MailboxName]) -> MailboxEntry | None:
+def nearest(frontend: Frontend, above: list[MailboxName]) -> MailboxEntry | None:
+    """The first of these that this host knows."""
     rows = (frontend.locator.known(name) for name in above)
     return next((row for row in rows if row is not None), None)

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from murder.api.auth import AuthBackend
 from murder.config import Config
 from murder.errors import Refusal
+from murder.frontend.capabilities import Capabilities
 from murder.frontend.imap.table import serve_imap
 from murder.frontend.lmtp import FrontendLmtp
 from murder.frontend.locate import Locator, Ping
@@ -106,6 +107,7 @@ class FrontendRole:
             locator=Locator(mailboxes, ping, config.mupdate.command_timeout_s),
             plugins=self._plugins,
             upstreams=Upstreams(config),
+            capabilities=Capabilities(config.frontend.max_message_bytes),
         )
 
     def _make_services(self, frontend: Frontend) -> Mapping[str, Service]:

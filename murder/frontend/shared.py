@@ -7,6 +7,7 @@ from typing import Protocol
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
 from murder.config import Config, FrontendConfig
+from murder.frontend.capabilities import Capabilities
 from murder.frontend.locate import Locator
 from murder.login.gate import Gate
 from murder.model.entry import Location
@@ -39,7 +40,7 @@ class Session(Protocol):
 
 @dataclass(slots=True)
 class Frontend:
-    """One worker's parts. `capabilities` is what each backend offered when it was last logged in to."""
+    """One worker's parts. `looked_at`: backends that did not tell what they offer."""
 
     whole_config: Config
     config: FrontendConfig
@@ -50,5 +51,6 @@ class Frontend:
     locator: Locator
     plugins: Policies
     upstreams: Upstreams
-    capabilities: dict[str, frozenset[bytes]] = field(default_factory=dict)
+    capabilities: Capabilities
+    looked_at: dict[str, float] = field(default_factory=dict)  # until when not to look again
     sessions: set[Session] = field(default_factory=set)

@@ -137,6 +137,11 @@ class ImapUpstream:
     # --- relaying
 
     @property
+    def last_word(self) -> bytes:
+        """Its BYE, where it said one, while it was relayed."""
+        return self._cutter.bye
+
+    @property
     def in_flight(self) -> int:
         return len(self._flight)
 
@@ -218,6 +223,10 @@ class ImapUpstream:
         self._watch()
         try:
             return await own.future
+        except asyncio.CancelledError:
+            self._end(UpstreamKind.LOST, "a command was given up")  # its answer would be nobody's
+            self.connection.abort()
+            raise
         finally:
             self._own = None
 

@@ -21,7 +21,7 @@ _SYNCHRONISING: Final = re.compile(rb"\{([0-9]{1,10})(\+?)\}\r?\n")
 class ResponseCutter:
     """Octets in by `feed`; out come octets to pass on, up to and with a tagged line each time."""
 
-    __slots__ = ("_held", "_inside", "_literal")
+    __slots__ = ("_held", "_inside", "_literal", "bye")
 
     def __init__(self) -> None:
         self._held = b""  # an unfinished line
@@ -29,6 +29,7 @@ class ResponseCutter:
             False  # the next line continues a response (behind a literal, or a long line's rest)
         )
         self._literal = 0  # octets of a literal still to come
+        self.bye = b""  # the server's last word
 
     @property
     def is_between(self) -> bool:
@@ -60,6 +61,7 @@ class ResponseCutter:
             if not self._inside and tag and data.startswith(tag + b" ", at):
                 return data[:end], data[at:end], data[end:]
             if not self._inside and data[at : at + 5].upper() == b"* BYE":
+                self.bye = data[at:end]
                 return data[:at], None, data[end:]  # the backend leaves; the client does not
             announced = None
             if data[end - 3 : end - 2] == b"}":

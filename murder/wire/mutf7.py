@@ -6,6 +6,7 @@ BadSyntax; who must show such names nevertheless (a real Cyrus may hold any) use
 
 import binascii
 import re
+import unicodedata
 from typing import Final
 
 from murder.errors import BadSyntax
@@ -106,3 +107,18 @@ def decode_leniently(octets: bytes) -> str:
         return decode(octets)
     except BadSyntax:
         return octets.decode("utf-8", "surrogateescape")
+
+
+def from_utf8(octets: bytes) -> bytes:
+    """A name (or pattern) in UTF-8 as modified UTF-7, composed as RFC 5198 wants it. Raises BadSyntax."""
+    try:
+        return encode(unicodedata.normalize("NFC", octets.decode("utf-8")))
+    except UnicodeDecodeError:
+        raise BadSyntax("a mailbox name is UTF-8") from None
+
+
+def to_utf8(octets: bytes) -> bytes:
+    """A name for who reads UTF-8; what is no modified UTF-7 stays as it is."""
+    if b"&" not in octets:
+        return octets
+    return decode_leniently(octets).encode("utf-8", "surrogateescape")

@@ -27,14 +27,14 @@ COMMANDS = [
 ]
 
 
-def dialogue(demo: Demo, server: dict[str, Any], piece: int) -> list[bytes]:
+def dialogue(demo: Demo, number: int, server: dict[str, Any], piece: int) -> list[bytes]:
     """All answers to all commands, sent in pieces of so many octets without waiting for any."""
     stream = b"".join(b"t%d %s\r\n" % pair for pair in enumerate(COMMANDS)).replace(b"{5}", b"{5+}")
     with socket.create_connection((server["host"], server["imap"]), timeout=30) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         file = sock.makefile("rb")
         file.readline()
-        sock.sendall(f"a LOGIN {demo.user(1)} {demo.password}\r\nb SELECT INBOX\r\n".encode())
+        sock.sendall(f"a LOGIN {demo.user(number)} {demo.password}\r\nb SELECT INBOX\r\n".encode())
         while not file.readline().startswith(b"b OK"):
             pass
         for at in range(0, len(stream), piece):
@@ -49,12 +49,14 @@ def words(lines: list[bytes]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("piece", [1, 7, 50, 10_000])
-def test_pipelined_commands_are_answered_as_by_the_backend(demo: Demo, piece: int) -> None:
-    with demo.imap(demo.frontend, demo.user(1)) as client:
+def test_pipelined_commands_are_answered_as_by_the_backend(
+    demo: Demo, number: int, piece: int
+) -> None:
+    with demo.imap(demo.frontend, demo.user(number)) as client:
         client.select("INBOX")
         if client.search(None, "ALL")[1] == [b""]:
             client.append(
                 "INBOX", "(\\Flagged)", "", b"Subject: hello\r\n\r\nbody {5}\r\nt3 OK\r\n"
             )
-    expected = words(dialogue(demo, demo.home(1), 10_000))
-    assert words(dialogue(demo, demo.frontend, piece)) == expected
+    expected = words(dialogue(demo, number, demo.home(number), 10_000))
+    assert words(dialogue(demo, number, demo.frontend, piece)) == expected

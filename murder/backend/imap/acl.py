@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Final
 
 from murder.backend.imap.dialogue import BackendImap
-from murder.backend.mailboxes import with_old_rights
 from murder.backend.news import Kind
 from murder.errors import Code, Refusal
 from murder.login.imap import Running
+from murder.login.rights import with_old_rights
 from murder.model.acl import (
     ADMINISTER,
     ALL_RIGHTS,

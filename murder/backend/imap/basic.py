@@ -3,7 +3,6 @@
 from typing import Final
 
 from murder.backend.imap.dialogue import BackendImap
-from murder.errors import BadSyntax
 from murder.login.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.namespace import format_namespace
@@ -55,26 +54,6 @@ def _enable_condstore(dialogue: BackendImap, command: Command) -> Running:
         dialogue.send(status_line(b"*", b"OK", "The latest change", code))
     dialogue.manner.condstore = True
     return dialogue.conclude(command)
-
-
-def run_compress(dialogue: BackendImap, command: Command) -> Running:
-    """RFC 4978: everything behind the OK is deflated, both ways."""
-    scanner = Scanner(command.octets, command.start)
-    scanner.space()
-    if scanner.word() != b"DEFLATE":
-        raise BadSyntax("COMPRESS takes DEFLATE")
-    scanner.end()
-    connection = dialogue.connection
-    if connection.is_deflated:
-        text = "Compression is active already"
-        dialogue.send(status_line(command.tag, b"NO", text, b"COMPRESSIONACTIVE"))
-        return None
-    rest = dialogue.session.take_rest()
-    dialogue.send_ok(command, "DEFLATE active")
-    connection.start_deflate()
-    if rest:
-        dialogue.loop.call_soon(connection.inflate, rest)
-    return None
 
 
 def run_unauthenticate(dialogue: BackendImap, command: Command) -> Running:

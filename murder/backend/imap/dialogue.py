@@ -3,7 +3,6 @@
 The commands themselves are in the files beside this one, one family each; `table` says which is allowed when.
 """
 
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
@@ -38,14 +37,6 @@ NO_FORMS: Final = FlagForms(frozenset())
 NUMBERED: Final = frozenset(
     {b"FETCH", b"STORE", b"SEARCH", b"COPY", b"MOVE", b"SORT", b"THREAD", b"REPLACE"}
 )
-
-
-def encoded_name(octets: bytes) -> bytes:
-    """A name (or pattern) in UTF-8 as modified UTF-7, composed as RFC 5198 wants it. Raises BadSyntax."""
-    try:
-        return mutf7.encode(unicodedata.normalize("NFC", octets.decode("utf-8")))
-    except UnicodeDecodeError:
-        raise BadSyntax("a mailbox name is UTF-8") from None
 
 
 # Set by `murder ctl backend weight`: this server's share of new mailboxes, which frontends hear in CAPABILITY.
@@ -189,7 +180,7 @@ class BackendImap(ImapDialogue):
     def name_of(self, external: bytes) -> MailboxName:
         """The canonical name of what the client calls so. Raises Refusal."""
         if self.manner.utf8:
-            external = encoded_name(external)
+            external = mutf7.from_utf8(external)
         return self.backend.namespace.internal(external, self.user.user)
 
     def external(self, name: MailboxName) -> bytes:
@@ -197,9 +188,7 @@ class BackendImap(ImapDialogue):
 
     def shown(self, external: bytes) -> bytes:
         """An external name as this client reads it: in UTF-8 once he has enabled that."""
-        if self.manner.utf8 and b"&" in external:
-            return mutf7.decode_leniently(external).encode("utf-8", "surrogateescape")
-        return external
+        return mutf7.to_utf8(external) if self.manner.utf8 else external
 
     def enter_mailbox(self, view: View, selected: Accessible) -> None:
         self.view = view

@@ -6,16 +6,17 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Final
 
-from murder.backend.imap.dialogue import BackendImap, encoded_name
+from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.metadata import entries_of
 from murder.backend.imap.status import format_status_of
-from murder.backend.mailboxes import with_old_rights
 from murder.backend.news import Kind, News
 from murder.errors import BadSyntax, Code, Refusal
 from murder.login.imap import Running
+from murder.login.rights import with_old_rights
 from murder.model.acl import format_rights
 from murder.model.listing import ListQuery, ListRow, ListWalk
 from murder.model.name import MailboxName, collation_key, owner_of
+from murder.wire import mutf7
 from murder.wire.imap.acl import format_myrights
 from murder.wire.imap.command import Command
 from murder.wire.imap.list import (
@@ -80,7 +81,7 @@ def query_of(dialogue: BackendImap, request: ListRequest) -> ListQuery:
     """Reference and patterns as this client means them."""
     reference, patterns = request.reference, request.patterns
     if dialogue.manner.utf8:
-        reference, patterns = encoded_name(reference), tuple(map(encoded_name, patterns))
+        reference, patterns = mutf7.from_utf8(reference), tuple(map(mutf7.from_utf8, patterns))
     return ListQuery(dialogue.backend.namespace, dialogue.user.user, reference, patterns)
 
 

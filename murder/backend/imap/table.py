@@ -27,6 +27,7 @@ from murder.backend.imap import (
 from murder.backend.imap import list as listing
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.shared import Backend
+from murder.login.compress import run_compress
 from murder.login.imap import ANY, AUTHENTICATED, LOGIN_ROWS, SELECTED, ImapService, Row, Table
 from murder.model.fetch import FetchItem
 from murder.model.message import Uid
@@ -38,7 +39,7 @@ TABLE: Final[Table] = MappingProxyType(
         b"NOOP": Row(ANY, basic.run_noop),
         b"ENABLE": Row(AUTHENTICATED, basic.run_enable),
         b"UNAUTHENTICATE": Row(AUTHENTICATED, basic.run_unauthenticate),
-        b"COMPRESS": Row(AUTHENTICATED, basic.run_compress),
+        b"COMPRESS": Row(AUTHENTICATED, run_compress),
         b"NAMESPACE": Row(AUTHENTICATED, basic.run_namespace),
         b"NOTIFY": Row(AUTHENTICATED, notify.run_notify),
         b"IDLE": Row(AUTHENTICATED, idle.run_idle),

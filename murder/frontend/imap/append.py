@@ -1,84 +1,137 @@
-"""APPEND of any size: a small one is relayed whole, a large one streams to its backend as it comes in (RFC 3501 §6.3.11).
+"""APPEND and REPLACE of any size: a small one is relayed whole, a large one streams to its backend as it comes in.
 
 Memory is bounded by the connections' own limits: octets are taken from the client only as fast as the backend takes them.
+RFC 3501 §6.3.11, RFC 3502, RFC 4469, RFC 8508.
 """
 
 from collections.abc import AsyncIterator
 
 from murder.errors import Code, Misuse, Refusal
-from murder.frontend.imap.dialogue import FrontendImap
+from murder.frontend.imap.copy import check_may_remove
+from murder.frontend.imap.crossing import Source, remove
+from murder.frontend.imap.dialogue import FrontendImap, Selected
 from murder.frontend.imap.own import passing, under_tag
-from murder.frontend.imap.refer import find_or_refer
+from murder.frontend.imap.target import find_target
+from murder.frontend.imap.texts import WORD, Texts
 from murder.login.imap import Running
-from murder.model.entry import MailboxEntry
+from murder.net.relay import ImapUpstream, Reply
 from murder.session.imap_client import non_synchronising
 from murder.session.imap_server import CommandRest
 from murder.wire.fragment import Chunk, Literal
+from murder.wire.imap.append import parse_append_mailbox, parse_replace_target
 from murder.wire.imap.command import Command
-from murder.wire.token import Scanner
+from murder.wire.imap.response import status_line
+from murder.wire.token import Scanner, client_astring
 
 
 def run_append(dialogue: FrontendImap, command: Command) -> Running:
     scanner = Scanner(command.octets, command.start)
-    scanner.space()
-    return _append(dialogue, command, scanner.astring())
+    mailbox = parse_append_mailbox(scanner)
+    return _append(dialogue, command, mailbox, scanner.at)
 
 
-async def find_target(dialogue: FrontendImap, external: bytes, command: Command) -> MailboxEntry:
-    """The mailbox that mail shall be put into: TRYCREATE where there is none (RFC 3501 §7.1)."""
-    name = dialogue.name_of(external)
-    try:
-        return await find_or_refer(dialogue, name, command)
-    except Refusal as refusal:
-        if refusal.code is Code.NONEXISTENT:
-            raise Refusal(Code.TRY_CREATE, refusal.text) from refusal
-        raise
-
-
-async def _append(dialogue: FrontendImap, command: Command, external: bytes) -> None:
-    entry = await find_target(dialogue, external, command)
-    if command.literal is None:
+async def _append(dialogue: FrontendImap, command: Command, mailbox: bytes, rest_at: int) -> None:
+    entry = await find_target(dialogue, mailbox, command)
+    if command.literal is None and WORD not in command.octets.upper():
         await dialogue.relay_at(entry.server, command)
         return
-    if command.literal.size > dialogue.frontend.config.max_message_bytes:
-        raise _too_big(dialogue)
     upstream = await dialogue.upstream(entry.server)
-    tag = upstream.next_tag()
-    incoming = _Incoming(dialogue, command.literal)
-    try:
-        reply = await upstream.stream(
-            tag,
-            incoming.pieces(tag + non_synchronising(command.octets)[len(command.tag) :]),
-            untagged=passing(dialogue, upstream),
-        )
-    except Refusal:
-        incoming.refuse()
-        raise
+    incoming = _Incoming(dialogue, command, upstream)
+    head = command.octets[len(command.tag) : rest_at]
+    reply = await incoming.to_target(head, rest_at)
     dialogue.send(under_tag(command, reply))
 
 
-def _too_big(dialogue: FrontendImap) -> Refusal:
-    return Refusal(
-        Code.TOO_BIG, f"A message may have {dialogue.frontend.config.max_message_bytes} octets"
-    )
+def run_replace(dialogue: FrontendImap, command: Command) -> Running:
+    """REPLACE, UID REPLACE."""
+    scanner = Scanner(command.octets, command.start)
+    number, mailbox = parse_replace_target(scanner)
+    return _replace(dialogue, command, number, mailbox, scanner.at)
+
+
+async def _replace(
+    dialogue: FrontendImap, command: Command, number: int, mailbox: bytes, rest_at: int
+) -> None:
+    selected = _selected(dialogue)
+    known = dialogue.frontend.locator.known(dialogue.name_of(mailbox))
+    if known is None or known.server == selected.server:
+        # Whether it exists or not, the backend of the message says it, with the message's own faults first
+        incoming = _Incoming(dialogue, command, selected.upstream)
+        head = command.octets[len(command.tag) : rest_at]
+        dialogue.send(under_tag(command, await incoming.to_target(head, rest_at)))
+        return
+    await _replace_across(dialogue, command, selected, number, mailbox, rest_at)
+
+
+async def _replace_across(
+    dialogue: FrontendImap,
+    command: Command,
+    selected: Selected,
+    number: int,
+    mailbox: bytes,
+    rest_at: int,
+) -> None:
+    """The new message first, on its backend; then the old one goes, on the other (RFC 8508 §3.4)."""
+    await check_may_remove(dialogue, selected)
+    source = Source(dialogue, selected.upstream)
+    verb = b"UID FETCH %d" if command.name.startswith(b"UID ") else b"FETCH %d"
+    doomed = [letter.uid for letter in await source.letters(verb % number)]
+    if not doomed:
+        raise Refusal(Code.NONEXISTENT, "The message to be replaced does not exist")
+    entry = await find_target(dialogue, mailbox, command)
+    upstream = await dialogue.upstream(entry.server)
+    incoming = _Incoming(dialogue, command, upstream)
+    reply = await incoming.to_target(b" APPEND " + client_astring(mailbox), rest_at)
+    if not reply.is_ok:
+        dialogue.send(under_tag(command, reply))
+        return
+    dialogue.send(status_line(b"*", b"OK", "Replaced", reply.code))
+    await remove(dialogue, selected.upstream, doomed)
+    dialogue.send_ok(command)
+
+
+def _selected(dialogue: FrontendImap) -> Selected:
+    if dialogue.selected is None:
+        raise Refusal(Code.CLOSED, "The backend of the selected mailbox has gone")
+    return dialogue.selected
 
 
 class _Incoming:
     """An APPEND as it comes in from the client. The backend's answer is passed on only behind all of it."""
 
-    def __init__(self, dialogue: FrontendImap, literal: Literal) -> None:
+    def __init__(self, dialogue: FrontendImap, command: Command, upstream: ImapUpstream) -> None:
         self._dialogue = dialogue
-        self._announced: Literal | None = literal  # not answered yet
+        self._command = command
+        self._upstream = upstream
+        self._announced = command.literal  # not answered yet
+        self._texts = Texts(dialogue, upstream.server)
+        self._catenates = False
 
-    def refuse(self) -> None:
-        """Leave the stream behind the command."""
-        if self._announced is not None:
-            announced, self._announced = self._announced, None
-            self._dialogue.session.refuse_literal(announced)
+    async def to_target(self, head: bytes, rest_at: int) -> Reply:
+        """Send `head` (from the SP behind the tag) and all of the command behind `rest_at`. Raises Refusal with the stream
+        left behind the command, UpstreamFailure."""
+        self._check_size(self._announced)
+        tag = self._upstream.next_tag()
+        reply = await self._upstream.stream(
+            tag,
+            self._pieces(tag + non_synchronising(head), rest_at),
+            untagged=passing(self._dialogue, self._upstream),
+        )
+        refusal = self._texts.refusal
+        if refusal is not None and reply.code[:6].upper() == b"BADURL":
+            raise refusal
+        return reply
 
-    async def pieces(self, head: bytes) -> AsyncIterator[bytes]:
-        """`head` and all behind it, as it goes to the backend. Raises Refusal for a further message that is too big."""
+    def _check_size(self, literal: Literal | None) -> None:
+        most = self._dialogue.frontend.config.max_message_bytes
+        if literal is not None and literal.size > most:
+            raise Refusal(Code.TOO_BIG, f"A message may have {most} octets")
+
+    async def _pieces(self, head: bytes, rest_at: int) -> AsyncIterator[bytes]:
+        """All of it, as it goes to the backend. Raises Refusal for a further message that is too big."""
         yield head
+        async for octets in self._segment(self._command.octets[rest_at:]):
+            yield octets
         while self._announced is not None:
             announced, self._announced = self._announced, None
             async for octets in self._literal(announced):
@@ -87,12 +140,24 @@ class _Incoming:
             if not isinstance(rest, CommandRest):
                 raise Misuse(f"the rest of a command was expected, not {type(rest).__name__}")
             self._announced = rest.literal
-            if (
-                rest.literal
-                and rest.literal.size > self._dialogue.frontend.config.max_message_bytes
-            ):
-                raise _too_big(self._dialogue)
-            yield non_synchronising(rest.octets)
+            try:
+                self._check_size(rest.literal)
+            except Refusal:
+                self._refuse()
+                raise
+            async for octets in self._segment(rest.octets):
+                yield octets
+
+    async def _segment(self, octets: bytes) -> AsyncIterator[bytes]:
+        """What stands between streamed literals."""
+        octets = non_synchronising(octets)
+        if self._catenates or WORD in octets.upper():
+            self._catenates = True
+            async for piece in self._texts.through(octets, 0):
+                yield piece
+        else:
+            self._texts.passed()
+            yield octets
 
     async def _literal(self, literal: Literal) -> AsyncIterator[bytes]:
         owed = self._dialogue.session.accept_literal(literal)
@@ -108,3 +173,9 @@ class _Incoming:
 
     async def _next(self) -> object:
         return await self._dialogue.next_event(self._dialogue.service.limits.command_timeout_s)
+
+    def _refuse(self) -> None:
+        """Leave the stream behind the command."""
+        if self._announced is not None:
+            announced, self._announced = self._announced, None
+            self._dialogue.session.refuse_literal(announced)

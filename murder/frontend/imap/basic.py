@@ -1,9 +1,8 @@
-"""What a frontend answers itself, or relays without a thought: NOOP, ENABLE, NAMESPACE, IDLE, STATUS, ACL look-ups.
+"""What a frontend answers itself, or relays without a thought: NOOP, ENABLE, NAMESPACE, STATUS, ACL look-ups.
 
-RFC 3501 §6.1.2, RFC 5161, RFC 2342, RFC 2177, RFC 4314.
+RFC 3501 §6.1.2, RFC 5161, RFC 2342, RFC 4314.
 """
 
-from murder.errors import BadSyntax
 from murder.frontend.imap.dialogue import ENABLEABLE, FrontendImap, run_selected
 from murder.frontend.imap.refer import find_or_refer
 from murder.login.imap import Running
@@ -12,7 +11,7 @@ from murder.session.imap_server import State
 from murder.wire.imap.command import Command
 from murder.wire.imap.metadata import parse_getmetadata, parse_setmetadata
 from murder.wire.imap.namespace import format_namespace
-from murder.wire.imap.response import continuation, status_line, untagged
+from murder.wire.imap.response import status_line, untagged
 from murder.wire.token import Scanner
 
 
@@ -41,24 +40,38 @@ def run_namespace(dialogue: FrontendImap, command: Command) -> Running:
 def run_enable(dialogue: FrontendImap, command: Command) -> Running:
     """Remembered, and told to each backend that is opened later."""
     scanner = Scanner(command.octets, command.start)
-    words = set()
+    asked: dict[bytes, None] = {}
     while not scanner.at_end():
         scanner.space()
-        words.add(scanner.word())
-    if not words:
-        raise BadSyntax("ENABLE takes capabilities")
-    return _enable(dialogue, command, words & ENABLEABLE & set(dialogue.capabilities().split()))
+        asked[scanner.word()] = None
+    scanner.end()
+    offered = {word.upper() for word in dialogue.capabilities().split()}
+    new = [
+        word
+        for word in asked
+        if word in ENABLEABLE and word in offered and word not in dialogue.enabled
+    ]
+    return _enable(dialogue, command, new)
 
 
-async def _enable(dialogue: FrontendImap, command: Command, words: set[bytes]) -> None:
-    told = b" ".join(sorted(words))
-    if words:
-        for upstream in list(dialogue.upstreams.values()):
-            await upstream.ask(b"ENABLE " + told)
-        dialogue.enabled |= words
-    dialogue.send(
-        untagged((b"ENABLED " + told).strip()) + status_line(command.tag, b"OK", "Completed")
-    )
+async def _enable(dialogue: FrontendImap, command: Command, new: list[bytes]) -> None:
+    news: list[bytes] = []
+    for upstream in list(dialogue.upstreams.values()):
+        reply = await upstream.ask(b"ENABLE " + b" ".join(new)) if new else None
+        selected = dialogue.selected
+        if reply is not None and selected is not None and selected.upstream is upstream:
+            news += [line for line in reply.untagged if line[:10].upper() != b"* ENABLED "]
+    dialogue.enabled.update(new)
+    told = untagged(b" ".join([b"ENABLED", *(ENABLEABLE[word] for word in new)]))
+    dialogue.send(told + b"".join(news) + status_line(command.tag, b"OK", "Completed"))
+
+
+def run_unauthenticate(dialogue: FrontendImap, command: Command) -> Running:
+    """RFC 8437."""
+    Scanner(command.octets, command.start).end()
+    dialogue.forget_login()
+    dialogue.send_ok(command)
+    return None
 
 
 def run_at_mailbox(dialogue: FrontendImap, command: Command) -> Running:
@@ -78,37 +91,6 @@ def run_metadata(dialogue: FrontendImap, command: Command) -> Running:
     parse = parse_getmetadata if command.name == b"GETMETADATA" else parse_setmetadata
     mailbox = parse(Scanner(command.octets, command.start)).mailbox
     return _at_mailbox(dialogue, command, mailbox or b"INBOX")
-
-
-def run_idle(dialogue: FrontendImap, command: Command) -> Running:
-    Scanner(command.octets, command.start).end()
-    return _idle(dialogue, command)
-
-
-async def _idle(dialogue: FrontendImap, command: Command) -> None:
-    """At the backend of the selected mailbox; without one there is nothing to tell but that we wait."""
-    selected = dialogue.selected
-    if selected is None:
-        dialogue.send(continuation(b"idling"))
-        await _until_done(dialogue)
-        dialogue.send_ok(command)
-        return
-    upstream = selected.upstream
-    upstream.has_no_hurry = True
-    try:
-        upstream.relay(command.tag, command.octets)  # its "+" and all news pass to the client
-        await _until_done(dialogue)
-    finally:
-        upstream.has_no_hurry = False
-    if not upstream.is_lost:
-        upstream.write(b"DONE\r\n")
-        await dialogue.settle()
-
-
-async def _until_done(dialogue: FrontendImap) -> None:
-    line = await dialogue.next_line(dialogue.service.limits.idle_timeout_s)
-    if line.strip().upper() != b"DONE":
-        raise BadSyntax("IDLE ends with DONE")
 
 
 def home_of(dialogue: FrontendImap) -> str | None:

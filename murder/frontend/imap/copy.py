@@ -8,10 +8,10 @@ all is on the target, and only of the messages that were copied.
 from collections.abc import Sequence
 
 from murder.errors import Code, Refusal
-from murder.frontend.imap.append import find_target
 from murder.frontend.imap.crossing import Crossing, Source, remove
 from murder.frontend.imap.dialogue import FrontendImap, Selected, run_selected
 from murder.frontend.imap.own import collect
+from murder.frontend.imap.target import find_target
 from murder.login.imap import Running
 from murder.model.acl import expand_rights
 from murder.model.message import Uid
@@ -42,7 +42,7 @@ async def _copy(dialogue: FrontendImap, command: Command, request: CopyRequest) 
         return
     moving = command.name.endswith(b"MOVE")
     if moving:
-        await _check_may_remove(dialogue, selected)
+        await check_may_remove(dialogue, selected)
     source = Source(dialogue, selected.upstream)
     verb = b"UID FETCH" if command.name.startswith(b"UID ") else b"FETCH"
     letters = await source.letters(verb + b" " + format_seqset(request.sequence))
@@ -60,7 +60,7 @@ async def _copy(dialogue: FrontendImap, command: Command, request: CopyRequest) 
         dialogue.send_ok(command, code=copied.code)
 
 
-async def _check_may_remove(dialogue: FrontendImap, selected: Selected) -> None:
+async def check_may_remove(dialogue: FrontendImap, selected: Selected) -> None:
     """MOVE needs `t` and `e` at the source: ask before anything is copied. Raises Refusal."""
     if selected.is_read_only:
         raise Refusal(Code.READ_ONLY, "The mailbox is selected read-only")

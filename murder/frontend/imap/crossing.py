@@ -11,15 +11,16 @@ from typing import Final
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.own import ask, refusal_of
+from murder.frontend.imap.texts import fetched_of
 from murder.model.message import Uid, UidValidity
 from murder.model.seqset import compress, compress_in_order
 from murder.net.relay import ImapUpstream, Reply
 from murder.wire.imap.copy import format_copyuid, parse_appenduid
 from murder.wire.imap.date import format_date_time
-from murder.wire.imap.fetched import Fetched, parse_fetched
+from murder.wire.imap.fetched import Fetched
 from murder.wire.imap.flag import format_flags
 from murder.wire.imap.seqset import format_ranges
-from murder.wire.token import Scanner, client_astring
+from murder.wire.token import client_astring
 
 BATCH_OCTETS: Final = (
     512 * 1024
@@ -111,12 +112,8 @@ class Source:
 
     async def _fetch(self, command: bytes, take: Callable[[Fetched], bool]) -> None:
         def take_response(response: bytes) -> bool:
-            number, _, rest = response[2:].partition(b" ")
-            if not number.isdigit() or rest[:6].upper() != b"FETCH ":
-                return False
-            fetched = Fetched()
-            parse_fetched(Scanner(response, len(response) - len(rest) + 5), fetched)
-            return take(fetched)
+            fetched = fetched_of(response)
+            return fetched is not None and take(fetched)
 
         reply = await ask(self._dialogue, self._upstream, command, take_response)
         if reply.word == b"BAD":

@@ -6,76 +6,35 @@ flight has been answered.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Protocol
 
-from murder.errors import Misuse, UpstreamFailure, UpstreamKind
+from murder.errors import Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
+from murder.frontend.placement import servers
 from murder.frontend.shared import Frontend
 from murder.login.gate import Login
 from murder.login.imap import ImapDialogue, ImapService, Row, Running
+from murder.login.rights import nonexistent
 from murder.model.entry import MailboxEntry
-from murder.model.name import MailboxName, inbox_of
+from murder.model.name import MailboxName
 from murder.net.connection import Connection
 from murder.net.relay import Client, ImapUpstream, Reply, open_imap
 from murder.session.imap_client import non_synchronising
-from murder.session.imap_server import Event, State
+from murder.session.imap_server import Event, Line, State, Wrong
+from murder.wire import mutf7
 from murder.wire.imap.command import COMMAND, Command
 from murder.wire.imap.response import bye, status_for, status_line
 
-# What this frontend can carry, whatever the backends offer besides
-CARRIED: Final = (
-    b"IMAP4REV1",
-    b"LITERAL+",
-    b"ID",
-    b"ENABLE",
-    b"ACL",
-    b"RIGHTS=KXTE",
-    b"RIGHTS=KXTEN",
-    b"BINARY",
-    b"CHILDREN",
-    b"CONDSTORE",
-    b"ESEARCH",
-    b"IDLE",
-    b"CREATE-SPECIAL-USE",
-    b"LIST-EXTENDED",
-    b"LIST-METADATA",
-    b"LIST-MYRIGHTS",
-    b"LIST-STATUS",
-    b"METADATA",
-    b"MOVE",
-    b"MULTIAPPEND",
-    b"NAMESPACE",
-    b"OBJECTID",
-    b"PARTIAL",
-    b"PREVIEW",
-    b"QRESYNC",
-    b"QUOTA",
-    b"QUOTA=RES-MAILBOX",
-    b"QUOTA=RES-MESSAGE",
-    b"QUOTA=RES-STORAGE",
-    b"QUOTASET",
-    b"SAVEDATE",
-    b"SEARCHRES",
-    b"SORT",
-    b"SORT=DISPLAY",
-    b"SPECIAL-USE",
-    b"STATUS=SIZE",
-    b"THREAD=ORDEREDSUBJECT",
-    b"THREAD=REFERENCES",
-    b"UIDPLUS",
-    b"UNSELECT",
-    b"WITHIN",
-)
-SPELLING: Final = {
-    b"IMAP4REV1": b"IMAP4rev1",
-    b"RIGHTS=KXTE": b"RIGHTS=kxte",
-    b"RIGHTS=KXTEN": b"RIGHTS=kxten",
+# What changes a session when it is enabled, as it is written
+ENABLEABLE: Final = {
+    word.upper(): word
+    for word in (b"CONDSTORE", b"IMAP4rev2", b"QRESYNC", b"UIDONLY", b"UTF8=ACCEPT")
 }
-BASE: Final = frozenset(
-    {*(b"IMAP4REV1", b"LITERAL+", b"ID", b"ENABLE", b"ACL", b"CHILDREN", b"IDLE", b"MOVE")}
-    | {b"NAMESPACE", b"UIDPLUS", b"UNSELECT"}
-)
-ENABLEABLE: Final = frozenset({b"CONDSTORE", b"QRESYNC"})
+IN_UTF8: Final = frozenset({b"IMAP4REV2", b"UTF8=ACCEPT"})
+FIRST_LOOK_S: Final = 1.0  # what a login waits for backends that nobody has been at yet
+LOOK_AGAIN_S: Final = 30.0
 EXPRESS_OCTETS: Final = 8 * 1024  # commands that come together; far below the limit of a line
 HOPS_FIELD: Final = "x-proxy-ttl"
 MAX_HOPS: Final = 5
@@ -94,6 +53,14 @@ class Selected:
         return self.upstream.server
 
 
+class Waits(Protocol):
+    """An IDLE under way."""
+
+    def done(self, line: bytes) -> None: ...
+
+    def over(self) -> None: ...
+
+
 class FrontendImap(ImapDialogue, Client):
     """See the module. `PASSED`: the commands that go to the selected backend as they are."""
 
@@ -106,6 +73,10 @@ class FrontendImap(ImapDialogue, Client):
         self.selected: Selected | None = None
         self.referrals_on = False
         self.upstreams: dict[str, ImapUpstream] = {}
+        self.idle: Waits | None = None
+        self._late_done = (
+            False  # a DONE may come behind the end of an IDLE that was not the client's
+        )
         self._settled: asyncio.Future[None] | None = None
         frontend.sessions.add(self)
 
@@ -120,14 +91,31 @@ class FrontendImap(ImapDialogue, Client):
 
     def name_of(self, external: bytes) -> MailboxName:
         """The canonical name of what the client calls so. Raises Refusal."""
+        if self.in_utf8:
+            external = mutf7.from_utf8(external)
         return self.frontend.namespace.internal(external, self.user.user)
 
+    @property
+    def in_utf8(self) -> bool:
+        """Whether this client, and so every backend it has, reads and writes names in UTF-8."""
+        return bool(self.enabled and self.enabled & IN_UTF8)
+
     def external(self, name: MailboxName) -> bytes:
-        return self.frontend.namespace.external(name, self.user.user)
+        """As the client writes it, and each backend that we have for him."""
+        return self.shown(self.frontend.namespace.external(name, self.user.user))
+
+    def shown(self, external: bytes) -> bytes:
+        """An external name as this client reads it."""
+        return mutf7.to_utf8(external) if self.in_utf8 else external
 
     async def find(self, name: MailboxName) -> MailboxEntry:
         """Raises Refusal(NONEXISTENT), UpstreamFailure."""
-        return await self.frontend.locator.find(name)
+        try:
+            return await self.frontend.locator.find(name)
+        except Refusal as refusal:
+            if refusal.code is not Code.NONEXISTENT:
+                raise
+            raise nonexistent(self.frontend.namespace, name, self.user.user) from refusal
 
     async def catch_up(self) -> None:
         """After a change: our list has it before the client hears of it. A master that is away only delays that."""
@@ -139,12 +127,20 @@ class FrontendImap(ImapDialogue, Client):
     # --- login
 
     async def entered(self) -> None:
-        """Know what the user's own backend offers before capabilities are told."""
-        entry = self.frontend.locator.known(inbox_of(self.user.user))
-        if entry is None or entry.server in self.frontend.capabilities:
+        """Know what the backends offer before capabilities are told."""
+        frontend = self.frontend
+        unknown = frontend.capabilities.unknown_of(servers(frontend))
+        now = self.loop.time()
+        asked = [server for server in unknown if frontend.looked_at.get(server, 0.0) <= now]
+        if not asked:
             return
+        frontend.looked_at.update(dict.fromkeys(asked, now + LOOK_AGAIN_S))
+        looks = [self.loop.create_task(self._look_at(server)) for server in asked]
+        await asyncio.wait(looks, timeout=FIRST_LOOK_S)
+
+    async def _look_at(self, server: str) -> None:
         try:
-            await self.upstream(entry.server)
+            await self.upstream(server)
         except UpstreamFailure as failure:
             self.log.warning(
                 "upstream.failed",
@@ -154,15 +150,7 @@ class FrontendImap(ImapDialogue, Client):
             )
 
     def capabilities(self) -> bytes:
-        """What all backends known so far offer and this frontend carries."""
-        offered = [*self.frontend.capabilities.values()] or [BASE]
-        common = frozenset.intersection(*offered)
-        words = [
-            word
-            for word in CARRIED
-            if word in common or word in (b"IMAP4REV1", b"LITERAL+", b"ID", b"ENABLE")
-        ]
-        return b" ".join(SPELLING.get(word, word) for word in words)
+        return b" ".join(self.frontend.capabilities.words())
 
     # --- upstreams
 
@@ -171,6 +159,11 @@ class FrontendImap(ImapDialogue, Client):
         found = self.upstreams.get(server)
         if found is not None and not found.is_lost:
             return found
+        opened = await self._open(server)
+        self.upstreams[server] = opened
+        return opened
+
+    async def _open(self, server: str) -> ImapUpstream:
         config, login = self.frontend.config, self.user
         identity = [
             ("x-originating-ip", self.connection.peer),
@@ -187,12 +180,25 @@ class FrontendImap(ImapDialogue, Client):
             timeout_s=config.upstream_timeout_s,
             max_message=config.max_message_bytes,
         )
-        self.frontend.capabilities[server] = opened.capabilities
-        self.upstreams[server] = opened
+        self.frontend.capabilities.learn(server, opened.capabilities)
         self.log.debug("upstream.connected", backend=server)
         if self.enabled:
             await opened.ask(b"ENABLE " + b" ".join(sorted(self.enabled)))
         return opened
+
+    @asynccontextmanager
+    async def spare_upstream(self, server: str) -> AsyncIterator[ImapUpstream]:
+        """A connection to a backend with nothing selected: this session's, or one more for a moment. Raises
+        UpstreamFailure."""
+        selected = self.selected
+        if selected is None or selected.server != server:
+            yield await self.upstream(server)
+            return
+        extra = await self._open(server)
+        try:
+            yield extra
+        finally:
+            extra.close()
 
     def _hops_left(self) -> int:
         """A proxy that is a client of itself must come to an end."""
@@ -246,9 +252,16 @@ class FrontendImap(ImapDialogue, Client):
         if mid_response:  # the client is in the middle of a literal: nothing can be said
             self.connection.abort()
             return
+        if self.idle is not None and tags:
+            self.idle.over()
+            self._late_done = True
         failure = upstream.failure(UpstreamKind.LOST, "the connection was lost")
         lines = b""
         if self.selected is not None and self.selected.upstream is upstream:
+            if upstream.last_word and self._has_gone(self.selected.name):
+                self.send(upstream.last_word)  # as a server that has the mailbox itself
+                self.close()
+                return
             self.log.warning("upstream.lost", backend=upstream.server)
             lines = status_line(b"*", b"OK", "The backend of this mailbox has gone", b"CLOSED")
             self.deselect()
@@ -257,6 +270,10 @@ class FrontendImap(ImapDialogue, Client):
             self.connection.write(lines)
         if self._settled is not None and not self._settled.done():
             self._settled.set_result(None)
+
+    def _has_gone(self, name: MailboxName) -> bool:
+        """Whether the backend left because the mailbox has been deleted."""
+        return self.frontend.locator.known(name) is None
 
     def writable(self) -> None:
         """The client takes octets again."""
@@ -283,7 +300,12 @@ class FrontendImap(ImapDialogue, Client):
 
     def received(self, data: bytes) -> None:
         """Whole commands for the selected backend need no session to be cut; all else does."""
-        if self.selected is not None and self._task is None and self._waiter is None:
+        if (
+            self.selected is not None
+            and self._task is None
+            and self._waiter is None
+            and self.idle is None
+        ):
             passed = self._pass_on(data) if self.session.is_between else 0
             if passed == len(data):
                 return
@@ -315,6 +337,13 @@ class FrontendImap(ImapDialogue, Client):
         return at
 
     def handle(self, event: Event) -> Running:
+        if self.idle is not None and isinstance(event, Line):
+            self.idle.done(event.octets)
+            return None
+        if self._late_done:
+            self._late_done = False
+            if isinstance(event, Wrong) and event.tag.upper() == b"DONE":
+                return None
         if isinstance(event, Command) and self.in_flight():
             if event.name not in self.PASSED:
                 return self._after(event, self.TABLE.get(event.name))
@@ -332,14 +361,29 @@ class FrontendImap(ImapDialogue, Client):
         self.close()
 
     def is_quiet(self) -> bool:
-        return super().is_quiet() and not self.in_flight()
+        return super().is_quiet() and (self.idle is not None or not self.in_flight())
+
+    def forget_login(self) -> None:
+        """As before the login, with TLS and compression kept (RFC 8437)."""
+        self.deselect()
+        self._let_go()
+        self.enabled.clear()
+        self.referrals_on = False
+        self.client_id = {}
+        self.login = None
+        self._log = None
+        self.session.logged_out()
+        self.idle_timeout_s = self.service.limits.login_timeout_s
 
     def ended(self) -> None:
         self.frontend.sessions.discard(self)
+        self._let_go()
+        self.selected = None
+
+    def _let_go(self) -> None:
         for upstream in list(self.upstreams.values()):
             upstream.close()
         self.upstreams.clear()
-        self.selected = None
 
 
 def run_selected(dialogue: FrontendImap, command: Command) -> Running:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Final
 
-from murder.errors import BadSyntax, Code, Refusal, UpstreamKind
-from murder.frontend.imap.beside import ask_beside
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.frontend.imap.beside import Beside
 from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.own import collect
 from murder.login.imap import Running
@@ -19,6 +19,7 @@ from murder.model.acl import identifiers_of
 from murder.model.listing import ListQuery, ListRow, ListWalk
 from murder.model.name import MailboxName, collation_key, inbox_of
 from murder.net.relay import ImapUpstream
+from murder.wire import mutf7
 from murder.wire.imap.command import Command
 from murder.wire.imap.list import (
     ListEntry,
@@ -77,8 +78,10 @@ def _tell_separator(
 
 
 def _query(dialogue: FrontendImap, request: ListRequest) -> ListQuery:
-    namespace = dialogue.frontend.namespace
-    return ListQuery(namespace, dialogue.user.user, request.reference, request.patterns)
+    reference, patterns = request.reference, request.patterns
+    if dialogue.in_utf8:
+        reference, patterns = mutf7.from_utf8(reference), tuple(map(mutf7.from_utf8, patterns))
+    return ListQuery(dialogue.frontend.namespace, dialogue.user.user, reference, patterns)
 
 
 # --- LIST
@@ -87,7 +90,7 @@ def _query(dialogue: FrontendImap, request: ListRequest) -> ListQuery:
 async def _list(dialogue: FrontendImap, command: Command, request: ListRequest) -> None:
     query = _query(dialogue, request)
     answer = _Answer(dialogue, request)
-    await answer.prepare()
+    await answer.prepare(query)
     selects = bool(request.selection - {Selection.REMOTE})
     recursive = Selection.RECURSIVEMATCH in request.selection
     walk = ListWalk(query, levels=not selects, recursive=recursive)
@@ -98,7 +101,7 @@ async def _list(dialogue: FrontendImap, command: Command, request: ListRequest) 
             await asyncio.sleep(0)
     answer.add(walk.end())
     await answer.send()
-    dialogue.send_ok(command)
+    dialogue.send_ok(command, answer.outcome())
 
 
 class _Answer:
@@ -111,27 +114,61 @@ class _Answer:
         self._uses: dict[MailboxName, tuple[str, ...]] = {}
         self._visible: set[MailboxName] = set()
         self._rows: list[ListRow] = []
+        self._own = inbox_of(dialogue.user.user)
+        self._missing: dict[str, str] = {}
+        asks_beside = request.returns & {Return.STATUS, Return.MYRIGHTS, Return.METADATA}
+        self._beside = Beside(dialogue, request) if asks_beside else None
 
     @property
     def _selects_subscribed(self) -> bool:
         return Selection.SUBSCRIBED in self._request.selection
 
-    async def prepare(self) -> None:
-        """Ask the backend of the user's INBOX what only it knows. Raises Refusal, UpstreamFailure."""
-        request = self._request
-        wants_uses = (
-            Selection.SPECIAL_USE in request.selection or Return.SPECIAL_USE in request.returns
-        )
+    async def prepare(self, query: ListQuery) -> None:
+        """Ask the backend of the user's INBOX what only it knows. Raises Refusal, UpstreamFailure where the answer would
+        be wrong without it."""
+        request, dialogue = self._request, self._dialogue
         wants_subscribed = self._selects_subscribed or Return.SUBSCRIBED in request.returns
+        wants_uses = any(
+            self._own.startswith(prefix) or prefix.startswith(self._own)
+            for prefix in query.prefixes
+        )
         if not (wants_uses or wants_subscribed):
             return
-        home = await home_upstream(self._dialogue)
-        if home is None:
-            return
-        if wants_subscribed:
-            self._subscribed = frozenset(await subscriptions(self._dialogue, home))
-        if wants_uses and b"SPECIAL-USE" in home.capabilities:
-            self._uses = await _special_uses(self._dialogue, home)
+        try:
+            async with self._in_time():
+                home = await home_upstream(dialogue)
+                if home is not None and wants_subscribed:
+                    self._subscribed = frozenset(await subscriptions(dialogue, home))
+                if home is not None and wants_uses and b"SPECIAL-USE" in home.capabilities:
+                    self._uses = await _special_uses(dialogue, home)
+        except (Refusal, UpstreamFailure, TimeoutError) as error:
+            if request.selection - {Selection.REMOTE}:
+                raise
+            entry = dialogue.frontend.locator.known(self._own)
+            server = entry.server if entry is not None else "mailbox list"
+            dialogue.log.warning("list.incomplete", backend=server, problem=str(error))
+            self._missing[server] = (
+                error.kind.value if isinstance(error, UpstreamFailure) else "timeout"
+            )
+
+    def _in_time(self) -> "asyncio.Timeout":
+        """LIST goes on soon without what another server does not tell; a mailbox selected there has the usual time."""
+        dialogue = self._dialogue
+        entry = dialogue.frontend.locator.known(self._own)
+        selected = dialogue.selected
+        is_selected = entry and selected and selected.server == entry.server
+        strict = bool(self._request.selection - {Selection.REMOTE})
+        config = dialogue.frontend.config
+        return asyncio.timeout(None if is_selected or strict else config.connect_timeout_s)
+
+    def outcome(self) -> str:
+        """The text of the tagged OK: what is missing."""
+        beside = self._beside.missing if self._beside is not None else {}
+        missing = {**self._missing, **beside}
+        if not missing:
+            return "Completed"
+        servers = ", ".join(f"{server} ({why})" for server, why in sorted(missing.items()))
+        return f"Completed, without what these servers would have told: {servers}"
 
     def candidates(self, query: ListQuery) -> Iterator[MailboxName]:
         """Names that may be told, in collation order: what the user sees, and with SUBSCRIBED what he subscribed to."""
@@ -167,14 +204,19 @@ class _Answer:
         self._rows += rows
 
     async def send(self) -> None:
-        """Send what has come together, and behind it what RETURN asks of its backends."""
+        """Send what has come together, behind each name what RETURN asks of its backend."""
         rows, self._rows = self._rows, []
-        dialogue = self._dialogue
-        dialogue.send(b"".join(map(self._line, rows)))
-        await dialogue.flush()
-        if self._request.returns & {Return.STATUS, Return.MYRIGHTS, Return.METADATA}:
+        if self._beside is None:
+            self._dialogue.send(b"".join(map(self._line, rows)))
+        else:
             names = [row.name for row in rows if row.exists and row.name is not None]
-            await ask_beside(dialogue, self._request, names)
+            await self._beside.ask(names)
+            told = self._beside.lines
+            lines: list[bytes] = []
+            for row in rows:
+                lines += [self._line(row), *told.get(self._dialogue.shown(row.external), ())]
+            self._dialogue.send(b"".join(lines))
+        await self._dialogue.flush()
 
     def _line(self, row: ListRow) -> bytes:
         request = self._request
@@ -186,7 +228,9 @@ class _Answer:
         recursive = Selection.RECURSIVEMATCH in request.selection
         child_info = ("SUBSCRIBED",) if recursive and row.chosen_below else ()
         separator = self._dialogue.frontend.namespace.separator
-        return format_list(ListEntry(attributes, separator, row.external, child_info))
+        return format_list(
+            ListEntry(attributes, separator, self._dialogue.shown(row.external), child_info)
+        )
 
 
 # --- what the backend of the user's INBOX knows
@@ -243,17 +287,19 @@ async def _special_uses(
 
 
 async def _lsub(dialogue: FrontendImap, command: Command, request: ListRequest) -> None:
-    """Subscriptions are with the user's INBOX; what no longer exists anywhere is left out."""
+    """Subscriptions are with the user's INBOX, of mailboxes that exist or not (RFC 3501 §6.3.6)."""
     query = _query(dialogue, request)
     home = await home_upstream(dialogue)
     names = await subscriptions(dialogue, home) if home else []
-    known = {name for name in names if dialogue.frontend.locator.known(name) is not None}
     separator = dialogue.frontend.namespace.separator
     lines = [
         format_list(
-            ListEntry(() if row.chosen else ("\\Noselect",), separator, row.external), b"LSUB"
+            ListEntry(
+                () if row.chosen else ("\\Noselect",), separator, dialogue.shown(row.external)
+            ),
+            b"LSUB",
         )
-        for row in ListWalk(query).rows(sorted(known, key=collation_key))
+        for row in ListWalk(query).rows(sorted(set(names), key=collation_key))
     ]
     dialogue.send(b"".join(lines))
     dialogue.send_ok(command)
@@ -263,12 +309,11 @@ def run_subscribe(dialogue: FrontendImap, command: Command) -> Running:
     """SUBSCRIBE and UNSUBSCRIBE."""
     scanner = Scanner(command.octets, command.start)
     scanner.space()
-    return _subscribe(dialogue, command, dialogue.name_of(scanner.astring()))
+    dialogue.name_of(scanner.astring())  # refuses what can be no name
+    return _subscribe(dialogue, command)
 
 
-async def _subscribe(dialogue: FrontendImap, command: Command, name: MailboxName) -> None:
-    if command.name == b"SUBSCRIBE":
-        await dialogue.find(name)
+async def _subscribe(dialogue: FrontendImap, command: Command) -> None:
     home = await home_upstream(dialogue)
     if home is None:
         raise Refusal(Code.NONEXISTENT, "You have no INBOX, and so nowhere to keep subscriptions")

@@ -4,7 +4,7 @@ The tagged OK is passed on only when this host's list has the change: the client
 writes). RFC 3501 §6.3.3 to §6.3.5, RFC 4314 §3.
 """
 
-from murder.errors import Code, Refusal
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.dialogue import FrontendImap, Selected
 from murder.frontend.imap.own import ask, body_of, under_tag
 from murder.frontend.imap.refer import find_or_refer
@@ -47,7 +47,22 @@ async def _create(dialogue: FrontendImap, command: Command, request: CreateReque
             server = known.server
         else:
             server = await home_for(dialogue.frontend, name, dialogue.user, dialogue.upstream)
+    elif server not in servers(dialogue.frontend):
+        await _check_reachable(dialogue, server)
     await change_at(dialogue, server, _format_create(request, partition), command)
+
+
+async def _check_reachable(dialogue: FrontendImap, server: str) -> None:
+    """A backend that nobody has heard of yet may be a new one, or a slip. Raises Refusal, UpstreamFailure."""
+    try:
+        await dialogue.upstream(server)
+    except UpstreamFailure as failure:
+        if failure.kind is not UpstreamKind.RESOLVE:
+            raise
+        known = ", ".join(sorted(servers(dialogue.frontend)))
+        raise Refusal(
+            Code.CANNOT, f"There is no server {server}; this murder has {known}"
+        ) from failure
 
 
 def _place_given(dialogue: FrontendImap, given: bytes | None) -> tuple[str, str]:

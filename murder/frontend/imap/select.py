@@ -7,13 +7,13 @@ from murder.model.name import MailboxName
 from murder.net.relay import ImapUpstream
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import status_line
+from murder.wire.imap.select import parse_select
 from murder.wire.token import Scanner
 
 
 def run_select(dialogue: FrontendImap, command: Command) -> Running:
-    scanner = Scanner(command.octets, command.start)
-    scanner.space()
-    return _select(dialogue, command, scanner.astring())
+    request = parse_select(Scanner(command.octets, command.start))
+    return _select(dialogue, command, request.mailbox)
 
 
 async def _select(dialogue: FrontendImap, command: Command, external: bytes) -> None:
@@ -41,8 +41,7 @@ async def _leave(dialogue: FrontendImap, staying: ImapUpstream | None) -> None:
     dialogue.deselect()
     if selected.upstream is staying or selected.upstream.is_lost:
         return
-    if dialogue.enabled:
-        dialogue.send(status_line(b"*", b"OK", "The mailbox before is closed", b"CLOSED"))
+    dialogue.send(status_line(b"*", b"OK", "The previous mailbox is closed", b"CLOSED"))
     await selected.upstream.ask(b"UNSELECT")
 
 

@@ -7,10 +7,11 @@ handler of its own, which says where.
 from types import MappingProxyType
 from typing import Final
 
-from murder.frontend.imap import append, basic, copy, mailbox, select
+from murder.frontend.imap import append, basic, copy, idle, mailbox, select
 from murder.frontend.imap import list as listing
 from murder.frontend.imap.dialogue import FrontendImap, run_selected
 from murder.frontend.shared import Frontend
+from murder.login.compress import run_compress
 from murder.login.imap import ANY, AUTHENTICATED, LOGIN_ROWS, SELECTED, ImapService, Row, Table
 from murder.net.connection import Connection
 
@@ -20,6 +21,8 @@ TABLE: Final[Table] = MappingProxyType(
         # here
         b"NOOP": Row(ANY, basic.run_noop),
         b"ENABLE": Row(AUTHENTICATED, basic.run_enable),
+        b"COMPRESS": Row(AUTHENTICATED, run_compress),
+        b"UNAUTHENTICATE": Row(AUTHENTICATED, basic.run_unauthenticate),
         b"NAMESPACE": Row(AUTHENTICATED, basic.run_namespace),
         b"LIST": Row(AUTHENTICATED, listing.run_list),
         b"RLIST": Row(AUTHENTICATED, listing.run_rlist),
@@ -47,12 +50,14 @@ TABLE: Final[Table] = MappingProxyType(
         b"GETMETADATA": Row(AUTHENTICATED, basic.run_metadata),
         b"SETMETADATA": Row(AUTHENTICATED, basic.run_metadata),
         # at the selected backend and at the mailbox named
+        b"REPLACE": Row(SELECTED, append.run_replace),
+        b"UID REPLACE": Row(SELECTED, append.run_replace),
         b"COPY": Row(SELECTED, copy.run_copy),
         b"UID COPY": Row(SELECTED, copy.run_copy),
         b"MOVE": Row(SELECTED, copy.run_copy),
         b"UID MOVE": Row(SELECTED, copy.run_copy),
         # at the selected backend
-        b"IDLE": Row(AUTHENTICATED, basic.run_idle),
+        b"IDLE": Row(AUTHENTICATED, idle.run_idle),
         b"CLOSE": Row(SELECTED, select.run_close),
         b"UNSELECT": Row(SELECTED, select.run_close),
         **{
@@ -60,7 +65,7 @@ TABLE: Final[Table] = MappingProxyType(
             for name in (
                 *(b"CHECK", b"EXPUNGE", b"UID EXPUNGE", b"FETCH", b"UID FETCH", b"STORE"),
                 *(b"UID STORE", b"SEARCH", b"UID SEARCH", b"SORT", b"UID SORT", b"THREAD"),
-                b"UID THREAD",
+                *(b"UID THREAD", b"CANCELUPDATE"),
             )
         },
     }

@@ -1,0 +1,99 @@
+"""What a frontend can promise: the words that it carries and that every backend of the list offers (RFC 3501 §6.1.1).
+
+A word of a backend is known from the last login there; a session's login asks those that nobody has been at yet.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+# Done here, whatever the backends are
+OWN: Final = (
+    *(b"IMAP4rev1", b"CHILDREN", b"COMPRESS=DEFLATE", b"ENABLE", b"ID", b"IDLE", b"LITERAL+"),
+    *(b"NAMESPACE", b"UNAUTHENTICATE"),
+)
+# Carried where all backends offer it
+CARRIED: Final = (
+    *(
+        b"ACL",
+        b"BINARY",
+        b"CATENATE",
+        b"CONDSTORE",
+        b"CONTEXT=SEARCH",
+        b"CONTEXT=SORT",
+        b"CREATE-SPECIAL-USE",
+        b"ESEARCH",
+        b"ESORT",
+    ),
+    *(b"IMAP4rev2", b"LIST-EXTENDED", b"LIST-METADATA", b"LIST-MYRIGHTS", b"LIST-STATUS"),
+    *(b"METADATA", b"MOVE", b"MULTIAPPEND", b"OBJECTID", b"PARTIAL", b"PREVIEW", b"QRESYNC"),
+    *(b"QUOTA", b"QUOTA=RES-MAILBOX", b"QUOTA=RES-MESSAGE", b"QUOTA=RES-STORAGE", b"QUOTASET"),
+    *(b"REPLACE", b"SAVEDATE", b"SEARCHRES", b"SORT", b"SORT=DISPLAY", b"SPECIAL-USE"),
+    *(b"STATUS=SIZE", b"THREAD=ORDEREDSUBJECT", b"THREAD=REFERENCES", b"UIDPLUS", b"UNSELECT"),
+    *(b"UIDONLY", b"UTF8=ACCEPT", b"WITHIN"),
+)
+BASE: Final = frozenset({b"ACL", b"MOVE", b"UIDPLUS", b"UNSELECT"})  # before any backend is known
+RIGHTS: Final = b"RIGHTS="
+APPENDLIMIT: Final = b"APPENDLIMIT="
+
+
+class Capabilities:
+    """One a worker. `learn` is told what a backend offers each time somebody has logged in there."""
+
+    def __init__(self, append_limit: int) -> None:
+        self._append_limit = append_limit
+        self._offered: dict[str, frozenset[bytes]] = {}
+        self._words: tuple[bytes, ...] | None = None
+
+    def learn(self, server: str, offered: frozenset[bytes]) -> None:
+        """`offered` in upper case."""
+        if self._offered.get(server) != offered:
+            self._offered[server] = offered
+            self._words = None
+
+    def of(self, server: str) -> frozenset[bytes]:
+        """What a backend offered last, in upper case."""
+        return self._offered.get(server, frozenset())
+
+    def unknown_of(self, servers: Collection[str]) -> list[str]:
+        """Those that nobody has logged in to yet. What no longer is a server is forgotten."""
+        for gone in self._offered.keys() - servers:
+            del self._offered[gone]
+            self._words = None
+        return [server for server in servers if server not in self._offered]
+
+    def words(self) -> tuple[bytes, ...]:
+        """All that is true for every backend, IMAP4rev1 first, else by name."""
+        if self._words is None:
+            first, *others = OWN
+            found = [*others, *self._carried()]
+            self._words = (first, *sorted(found, key=bytes.upper))
+        return self._words
+
+    def _carried(self) -> list[bytes]:
+        offered: Mapping[str, frozenset[bytes]] = self._offered
+        common = frozenset.intersection(*offered.values()) if offered else BASE
+        found = [word for word in CARRIED if word.upper() in common]
+        rights = [_rights_of(words) for words in offered.values()]
+        if rights and all(rights):
+            shared = frozenset.intersection(*rights)
+            letters = bytes(letter for letter in b"kxten" if letter in shared)
+            if letters:
+                found.append(RIGHTS + letters)
+        found.append(b"%s%d" % (APPENDLIMIT, self._smallest_limit()))
+        return found
+
+    def _smallest_limit(self) -> int:
+        """RFC 7889: of all backends that name one, and ours."""
+        named = (
+            word[len(APPENDLIMIT) :]
+            for words in self._offered.values()
+            for word in words
+            if word.startswith(APPENDLIMIT)
+        )
+        return min([self._append_limit, *(int(number) for number in named if number.isdigit())])
+
+
+def _rights_of(words: frozenset[bytes]) -> frozenset[int]:
+    """The letters behind RIGHTS= (RFC 4314 §4)."""
+    found = next((word for word in words if word.startswith(RIGHTS)), b"")
+    return frozenset(found[len(RIGHTS) :].lower())

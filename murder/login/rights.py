@@ -1,0 +1,73 @@
+"""Who may do what in a mailbox, by its row of the list: both roles ask here (RFC 4314)."""
+
+from typing import Final
+
+from murder.api.auth import Identity
+from murder.errors import Code, Refusal
+from murder.login.gate import Login
+from murder.model.acl import (
+    ADMINISTER,
+    CREATE_CHILD,
+    DELETE_MAILBOX,
+    LOOKUP,
+    OWNER_ALWAYS,
+    Rights,
+    expand_rights,
+    identifiers_of,
+    parse_acl,
+)
+from murder.model.entry import MailboxEntry
+from murder.model.name import MailboxName, Namespace, display, inbox_of, is_below, owner_of
+
+ADMIN_RIGHTS: Final = frozenset({LOOKUP, CREATE_CHILD, DELETE_MAILBOX, ADMINISTER})
+NEW_RIGHTS: Final = frozenset("kxte")
+OLD_RIGHTS: Final = frozenset("cd")
+MANAGED: Final = frozenset({LOOKUP, "r", "i", CREATE_CHILD, DELETE_MAILBOX, ADMINISTER})
+
+
+def rights_in(entry: MailboxEntry, identity: Identity, is_admin: bool = False) -> Rights:
+    """What an identity may do in a mailbox."""
+    acl = parse_acl(entry.raw_acl)
+    rights = effective(acl.rights_for(identifiers_of(identity.user, identity.groups)))
+    if owner_of(entry.name) == identity.user:
+        rights |= OWNER_ALWAYS
+    if is_admin:
+        rights |= ADMIN_RIGHTS
+    return rights
+
+
+def effective(rights: Rights) -> Rights:
+    """Without the obsolete `c` and `d`: they stand for others in old lists only, else they merely accompany them
+    (RFC 4314 §2.1.1)."""
+    if rights & NEW_RIGHTS:
+        return rights - OLD_RIGHTS
+    return expand_rights(rights) - OLD_RIGHTS
+
+
+def with_old_rights(rights: Rights) -> Rights:
+    """With `c` and `d` where one of the rights they stood for is there, for showing (RFC 4314 §2.1.1)."""
+    old = {letter for letter, meant in (("c", "kx"), ("d", "xte")) if rights & frozenset(meant)}
+    return rights | old
+
+
+def nonexistent(namespace: Namespace, name: MailboxName, user: str) -> Refusal:
+    """The refusal for what is not there, or must look so."""
+    return Refusal(Code.NONEXISTENT, f"No such mailbox: {display(namespace.external(name, user))}")
+
+
+def check_may_create(
+    name: MailboxName, parent: MailboxEntry | None, login: Login, namespace: Namespace
+) -> None:
+    """`parent` is the nearest mailbox above that exists: `k` in it; in one's own tree always; without a parent,
+    administrators only. Raises Refusal."""
+    if login.is_admin:
+        return
+    if parent is not None:
+        rights = rights_in(parent, login.identity)
+        if CREATE_CHILD in rights:
+            return
+        if not rights & MANAGED:
+            raise nonexistent(namespace, name, login.user)
+    elif is_below(name, inbox_of(login.user)) and name != inbox_of(login.user):
+        return
+    raise Refusal(Code.NO_PERMISSION, "You may not create a mailbox there")
