@@ -22,6 +22,8 @@ from murder.api.store import (
     Stored,
     StoredMailbox,
     StoreListener,
+    TellsFlags,
+    TellsSummaries,
 )
 
 __all__ = [
@@ -46,5 +48,7 @@ __all__ = [
     "Stored",
     "StoreListener",
     "StoredMailbox",
+    "TellsFlags",
+    "TellsSummaries",
     "hookimpl",
 ]

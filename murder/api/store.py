@@ -23,7 +23,15 @@ from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from murder.model.flag import FlagChange as FlagChange
-from murder.model.message import Changes, MailboxStatus, Message, ModSeq, Uid, UidValidity
+from murder.model.message import (
+    Changes,
+    Flagged,
+    MailboxStatus,
+    Message,
+    ModSeq,
+    Uid,
+    UidValidity,
+)
 from murder.model.name import MailboxName
 
 
@@ -209,6 +217,24 @@ class FindsByFlag(Protocol):
         self, flag: str, *, present: bool = True, most: int | None = None
     ) -> Sequence[Uid]:
         """The lowest `most` UIDs (None: all) of messages with this system flag, or without it; ascending."""
+        ...
+
+
+@runtime_checkable
+class TellsFlags(Protocol):
+    """A power of a `Mailbox`: to tell the flags of many messages for less than `messages` costs (FETCH FLAGS)."""
+
+    async def flagged(self, uids: Sequence[Uid]) -> Sequence[Flagged]:
+        """As `messages` would tell of these: in UID order, without such as do not exist."""
+        ...
+
+
+@runtime_checkable
+class TellsSummaries(Protocol):
+    """A power of a `Mailbox`: `summary` for many messages at once (FETCH ENVELOPE)."""
+
+    async def summaries(self, uids: Sequence[Uid]) -> Mapping[Uid, bytes]:
+        """Of those of these messages that have one."""
         ...
 
 

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from murder.api.store import Mailbox
 from murder.backend.news import EVERYTHING as ALL_CHANGED
 from murder.backend.news import News, format_news, parse_news
-from murder.model.message import Changes, MailboxStatus, Message, ModSeq, SeqNum, Uid
+from murder.model.message import Changes, Flagged, MailboxStatus, Message, ModSeq, SeqNum, Uid
 
 FEW: Final = 64  # so many removals are cut out one by one; more rebuild the array
 
@@ -149,12 +149,14 @@ class View:
         if self.on_dirty is not None:
             self.on_dirty()
 
-    def told(self, messages: Iterable[Message]) -> None:
+    def told(self, messages: Iterable[Message | Flagged]) -> None:
         """The client knows the flags of these: he has just been told."""
+        known, changed = self.modseq, self._changed
         for message in messages:
-            if message.modseq > self.modseq:
+            if message.modseq > known:
                 self._own[message.uid] = message.modseq
-            self._changed.pop(message.uid, None)
+            if changed:
+                changed.pop(message.uid, None)
 
     def made(self, messages: Iterable[Message]) -> None:
         """The client made these flags, and knows without being told: unless others' changes were waiting beside them."""

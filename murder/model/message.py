@@ -6,7 +6,7 @@ Knows no octets of any protocol and no store.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NewType
+from typing import NamedTuple, NewType
 
 Uid = NewType("Uid", int)  # 1 .. 2**32 - 1, RFC 3501 §2.3.1.1
 SeqNum = NewType("SeqNum", int)  # 1 .. EXISTS
@@ -33,6 +33,14 @@ class Message:
     save_date: datetime | None = None
     email_id: str = ""  # RFC 8474; "" where the store has none
     thread_id: str = ""
+
+
+class Flagged(NamedTuple):
+    """A message of which only the flags are asked: a tuple, for there may be a million."""
+
+    uid: Uid
+    flags: frozenset[str]
+    modseq: ModSeq
 
 
 @dataclass(frozen=True, slots=True)

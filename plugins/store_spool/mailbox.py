@@ -12,7 +12,15 @@ from typing import Any, Final
 from murder.api import FlagChange, Incoming, NewMessage, Stored
 from murder.api import Mailbox as AnyMailbox
 from murder.errors import Code, Refusal
-from murder.model.message import Changes, MailboxStatus, Message, ModSeq, Uid, UidValidity
+from murder.model.message import (
+    Changes,
+    Flagged,
+    MailboxStatus,
+    Message,
+    ModSeq,
+    Uid,
+    UidValidity,
+)
 from murder.model.name import MailboxName
 from plugins.store_spool import transfer
 from plugins.store_spool.incoming import SpoolIncoming
@@ -30,6 +38,7 @@ from plugins.store_spool.schema import (
     MESSAGE_COLUMNS,
     SEEN_BIT,
     to_bits,
+    to_flags,
     to_keywords,
     to_message,
     to_seconds,
@@ -154,28 +163,44 @@ class SpoolMailbox:
         return found  # type: ignore[return-value] # Uid is int
 
     async def messages(self, uids: Sequence[Uid] | None = None) -> Sequence[Message]:
-        select = f"SELECT {MESSAGE_COLUMNS} FROM message WHERE mailbox=?"
-        if uids is None:
-            size = self._numbers()[4]
-            rows = await self._read(size, f"{select} ORDER BY uid", (self.box_id,))
-        else:
-            rows = await self._read(
-                len(uids),
-                f"{select} AND uid IN (SELECT value FROM json_each(?)) ORDER BY uid",
-                (self.box_id, as_list(uids)),
-            )
-        return self._seen_by_reader(rows)
+        if uids is not None:
+            return self._seen_by_reader(await self._chosen(MESSAGE_COLUMNS, "message", uids))
+        select = f"SELECT {MESSAGE_COLUMNS} FROM message WHERE mailbox=? ORDER BY uid"
+        return self._seen_by_reader(await self._read(self._numbers()[4], select, (self.box_id,)))
+
+    async def flagged(self, uids: Sequence[Uid]) -> Sequence[Flagged]:
+        """See murder.api.store.TellsFlags."""
+        rows = await self._chosen("uid, flags, keywords, modseq", "message", uids)
+        seen = None if self.is_own else self._seen_uids([row[0] for row in rows])
+        if seen is None:
+            return [
+                Flagged(uid, to_flags(bits, keywords), modseq)
+                for uid, bits, keywords, modseq in rows
+            ]
+        return [
+            Flagged(uid, to_flags(_with_seen(bits, uid in seen), keywords), modseq)
+            for uid, bits, keywords, modseq in rows
+        ]
+
+    async def _chosen(
+        self, columns: str, tables: str, uids: Sequence[Uid]
+    ) -> list[tuple[Any, ...]]:
+        """Columns of these messages, in UID order."""
+        select = f"SELECT {columns} FROM {tables} WHERE mailbox=? AND uid"
+        if uids and max(uids) - min(uids) + 1 == len(uids) == len(
+            set(uids)
+        ):  # a walk, not look-ups
+            values: tuple[Any, ...] = (self.box_id, min(uids), max(uids))
+            return await self._read(len(uids), f"{select} BETWEEN ? AND ? ORDER BY uid", values)
+        values = (self.box_id, as_list(uids))
+        chosen = "IN (SELECT value FROM json_each(?))"
+        return await self._read(len(uids), f"{select} {chosen} ORDER BY uid", values)
 
     def _seen_by_reader(self, rows: list[tuple[Any, ...]]) -> list[Message]:
         if self.is_own:
             return [to_message(row) for row in rows]
         seen = self._seen_uids([row[0] for row in rows])
-        return [
-            to_message(
-                (row[0], (row[1] & ~SEEN_BIT) | (SEEN_BIT if row[0] in seen else 0), *row[2:])
-            )
-            for row in rows
-        ]
+        return [to_message((row[0], _with_seen(row[1], row[0] in seen), *row[2:])) for row in rows]
 
     def _seen_uids(self, uids: list[int]) -> set[int]:
         found = self.root.reader.execute(
@@ -247,6 +272,12 @@ class SpoolMailbox:
             (self.box_id, uid),
         ).fetchone()
         return row[0] if row else None
+
+    async def summaries(self, uids: Sequence[Uid]) -> Mapping[Uid, bytes]:
+        """See murder.api.store.TellsSummaries."""
+        tables = "message JOIN body ON body.id=message.body"
+        rows = await self._chosen("uid, summary", tables, uids)
+        return {uid: summary for uid, summary in rows if summary is not None}
 
     async def keep_summary(self, uid: Uid, summary: bytes) -> None:
         self.root.hint(
@@ -441,6 +472,11 @@ class SpoolMailbox:
 def ours(incoming: Incoming) -> SpoolIncoming:
     assert isinstance(incoming, SpoolIncoming)
     return incoming
+
+
+def _with_seen(bits: int, seen: bool) -> int:
+    """The flags of a message as a reader who is not the owner sees them."""
+    return bits | SEEN_BIT if seen else bits & ~SEEN_BIT
 
 
 class Asked:

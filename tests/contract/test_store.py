@@ -14,7 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from murder.api import FindsByFlag, FlagChange, Mailbox, MailboxStore, NewMessage
+from murder.api import (
+    FindsByFlag,
+    FlagChange,
+    Mailbox,
+    MailboxStore,
+    NewMessage,
+    TellsFlags,
+    TellsSummaries,
+)
 from murder.errors import Code, Refusal
 from murder.model.message import ModSeq, Uid
 from murder.model.name import MailboxName
@@ -283,6 +291,34 @@ def test_many_appends_at_once_are_all_there_in_order(play: Callable[[Scene], Non
             uids = list(await inbox.uids())
             assert sorted(uid for pair in given for uid in pair) == uids
             assert all(pair[1] == pair[0] + 1 for pair in given)
+
+    play(scene)
+
+
+def test_many_messages_are_told_as_each_is(play: Callable[[Scene], None]) -> None:
+    """The powers TellsFlags and TellsSummaries, where a store has them."""
+
+    async def scene(store: MailboxStore) -> None:
+        for name, reader in ((INBOX, "ana"), (SHARED, "ana")):
+            async with opened(store, name, reader) as mailbox:
+                uids = await add(store, mailbox, *range(8))
+                await mailbox.change_flags(uids[1:3], FlagChange.ADD, frozenset({"\\Seen", "$Odd"}))
+                await mailbox.keep_summary(uids[4], b"kept")
+                await mailbox.expunge(uids[5:6])
+                several = ([], uids, uids[2:4], [uids[1], uids[7], uids[3]], [*uids, Uid(99)])
+                for some in several:
+                    told = await mailbox.messages(some)
+                    if isinstance(mailbox, TellsFlags):
+                        flagged = await mailbox.flagged(some)
+                        assert list(flagged) == [(m.uid, m.flags, m.modseq) for m in told]
+                    if isinstance(mailbox, TellsSummaries):
+                        kept = {m.uid: await mailbox.summary(m.uid) for m in told}
+                        known = {uid: octets for uid, octets in kept.items() if octets is not None}
+                        assert dict(await mailbox.summaries(some)) == known
+        async with opened(store, SHARED, "bob") as mailbox:
+            if isinstance(mailbox, TellsFlags):
+                flagged = await mailbox.flagged(await mailbox.uids())
+                assert not any("\\Seen" in one.flags for one in flagged)
 
     play(scene)
 

@@ -1,10 +1,12 @@
 """The octets of one message and what is derived from them, each read once and only if asked for.
 
-Its structure is parsed once and kept with the store (`keep_summary`): later FETCHes of ENVELOPE and BODYSTRUCTURE do not
-look at the message at all.
+Its structure is parsed once and kept with the store (`keep_summary`), with ENVELOPE and BODYSTRUCTURE as they are sent:
+later FETCHes of these do not look at the message at all.
 """
 
 import asyncio
+import struct
+from dataclasses import dataclass
 from datetime import date
 from typing import Final
 
@@ -23,19 +25,49 @@ from murder.wire.imap.body import format_structure_piece
 from murder.wire.imap.envelope import format_envelope_piece
 
 LAZY_OCTETS: Final = 64 * 1024  # PREVIEW (LAZY) looks into messages up to this size
+SUMMARY_VERSION: Final = 2  # never 0x5b, with which the first version's summaries began
+SUMMARY_HEAD: Final = struct.Struct("!BII")
 THREAD_OCTETS: Final = 256 * 1024  # larger messages are parsed in a thread: some milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A summary: the pieces of FETCH answers as they are sent, and the structure behind them."""
+
+    envelope: bytes
+    body_structure: bytes
+    structure: bytes
+
+
+def pack(kept: Kept) -> bytes:
+    lengths = SUMMARY_HEAD.pack(SUMMARY_VERSION, len(kept.envelope), len(kept.body_structure))
+    return b"".join((lengths, kept.envelope, kept.body_structure, kept.structure))
+
+
+def unpack(summary: bytes) -> Kept | None:
+    """None for what another version has packed: the message is parsed again."""
+    if len(summary) < SUMMARY_HEAD.size:
+        return None
+    version, envelope, body_structure = SUMMARY_HEAD.unpack_from(summary)
+    first = SUMMARY_HEAD.size + envelope
+    second = first + body_structure
+    if version != SUMMARY_VERSION or second > len(summary):
+        return None
+    return Kept(summary[SUMMARY_HEAD.size : first], summary[first:second], summary[second:])
 
 
 class Reader:
     """One message during one FETCH, SEARCH, SORT or THREAD."""
 
-    __slots__ = ("_mailbox", "_message", "_octets", "_structure")
+    __slots__ = ("_kept", "_mailbox", "_message", "_octets", "_structure")
 
-    def __init__(self, mailbox: Mailbox, message: Message) -> None:
+    def __init__(self, mailbox: Mailbox, message: Message, summary: bytes | None = None) -> None:
+        """`summary`: what the store keeps of it, if that has been read already."""
         self._mailbox = mailbox
         self._message = message
         self._octets: memoryview | None = None
         self._structure: Part | None = None
+        self._kept = unpack(summary) if summary is not None else None
 
     async def octets(self) -> memoryview:
         """The whole message. Raises Refusal(EXPUNGE_ISSUED)."""
@@ -46,10 +78,18 @@ class Reader:
     async def part(self) -> Part:
         """The structure, from what was kept or from the octets. Raises Refusal(EXPUNGE_ISSUED)."""
         if self._structure is None:
-            summary = await self._mailbox.summary(self._message.uid)
-            kept = load_structure(summary) if summary is not None else None
-            self._structure = kept or await self._parse()
+            kept = await self._look()
+            self._structure = (load_structure(kept.structure) if kept else None) or (
+                await self._parse()
+            )
         return self._structure
+
+    async def _look(self) -> "Kept | None":
+        """What the store keeps of it."""
+        if self._kept is None:
+            summary = await self._mailbox.summary(self._message.uid)
+            self._kept = unpack(summary) if summary is not None else None
+        return self._kept
 
     async def _parse(self) -> Part:
         octets = await self.octets()
@@ -57,8 +97,15 @@ class Reader:
             parsed = await asyncio.to_thread(parse_structure, octets)
         else:
             parsed = parse_structure(octets)
-        summary = dump_structure(parsed)
-        if summary is not None:
+        structure = dump_structure(parsed)
+        if structure is not None:
+            summary = pack(
+                Kept(
+                    format_envelope_piece(parsed.envelope or Envelope()),
+                    format_structure_piece(parsed, True),
+                    structure,
+                )
+            )
             await self._mailbox.keep_summary(self._message.uid, summary)
         return parsed
 
@@ -76,10 +123,14 @@ class Reader:
 
     async def envelope(self) -> bytes:
         """The ENVELOPE piece of a FETCH answer."""
+        if self._structure is None and (kept := await self._look()) is not None:
+            return kept.envelope
         return format_envelope_piece((await self.part()).envelope or Envelope())
 
     async def structure(self, extended: bool) -> bytes:
         """The BODY or BODYSTRUCTURE piece."""
+        if extended and self._structure is None and (kept := await self._look()) is not None:
+            return kept.body_structure
         return format_structure_piece(await self.part(), extended)
 
     async def preview(self, lazy: bool) -> str | None:

@@ -4,10 +4,11 @@ What a store knows of messages is answered batch by batch; octets of messages st
 a large mailbox nor a large message is held in memory.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Final
 
+from murder.api.store import TellsFlags, TellsSummaries
 from murder.backend.imap.content import Reader
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.messages import batches, uids_of, window
@@ -16,7 +17,7 @@ from murder.errors import BadSyntax, Code, Refusal
 from murder.login.imap import Running
 from murder.model.fetch import Attribute, BodyItem, FetchItem, FetchRequest, Form, Preview
 from murder.model.flag import SEEN, FlagChange
-from murder.model.message import Message, SeqNum, Uid
+from murder.model.message import Flagged, Message, SeqNum, Uid
 from murder.model.seqset import EVERYTHING
 from murder.wire.imap.command import Command
 from murder.wire.imap.date import format_date_time
@@ -34,6 +35,27 @@ from murder.wire.token import Scanner
 BODY_BATCH: Final = 50  # messages whose octets are read between two looks at their flags
 SLICE: Final = 128 * 1024  # octets of a body sent before the client must take some
 GATHER: Final = 64 * 1024  # octets of small answers gathered into one write
+
+FACTS: Final[Mapping[FetchItem, Callable[[Message], bytes] | None]] = {  # None: a session's own
+    Attribute.UID: lambda message: b"UID %d" % message.uid,
+    Attribute.FLAGS: None,
+    Attribute.INTERNALDATE: lambda message: (
+        b"INTERNALDATE " + format_date_time(message.internal_date)
+    ),
+    Attribute.RFC822_SIZE: lambda message: b"RFC822.SIZE %d" % message.size,
+    Attribute.MODSEQ: lambda message: b"MODSEQ (%d)" % message.modseq,
+    Attribute.SAVEDATE: lambda message: format_save_date_piece(message.save_date),
+    Attribute.EMAILID: lambda message: format_id_piece(Attribute.EMAILID, message.email_id),
+    Attribute.THREADID: lambda message: format_id_piece(Attribute.THREADID, message.thread_id),
+}
+WHATS: Final[
+    Mapping[FetchItem, tuple[bytes, int]]
+] = {  # how it is written, and which value of a `Flagged` it is
+    Attribute.UID: (b"UID %d", 0),
+    Attribute.FLAGS: (b"FLAGS %s", 1),
+    Attribute.MODSEQ: (b"MODSEQ (%d)", 2),
+}
+FROM_STRUCTURE: Final = frozenset({Attribute.ENVELOPE, Attribute.BODY, Attribute.BODYSTRUCTURE})
 
 
 def run_fetch(dialogue: BackendImap, command: Command) -> Running:
@@ -95,6 +117,13 @@ class _Fetch:
         if Attribute.MODSEQ in items:
             dialogue.manner.condstore = True
         self._items: tuple[FetchItem, ...] = tuple(items)
+        self._makers = [FACTS[item] for item in items if item in FACTS]
+        self._flags_only = (
+            Attribute.FLAGS in items
+            and items.keys() <= WHATS.keys()
+            and request.changed_since is None
+        )
+        self._needs_structure = not FROM_STRUCTURE.isdisjoint(items)
 
     async def run(self, command: Command, uids: Sequence[Uid], by_uid: bool) -> None:
         request = self._request
@@ -118,7 +147,11 @@ class _Fetch:
         self._send()
 
     async def _batch(self, uids: Sequence[Uid]) -> None:
-        messages = await self._view.mailbox.messages(uids)
+        mailbox = self._view.mailbox
+        if self._flags_only and isinstance(mailbox, TellsFlags):
+            await self._tell_flags(uids, await mailbox.flagged(uids))
+            return
+        messages = await mailbox.messages(uids)
         if not self._by_uid and not self._request.needs_octets:
             self._missed += len(uids) - len(messages)
         since = self._request.changed_since
@@ -137,13 +170,37 @@ class _Fetch:
             self._tell_facts(messages)
             await self._flush()
             return
+        summaries: Mapping[Uid, bytes] = {}
+        if self._needs_structure and isinstance(mailbox, TellsSummaries):
+            summaries = await mailbox.summaries(uids)
         for message in messages:
             seq = self._view.seq_of(message.uid)
             if seq is not None:
                 now = marked.get(message.uid)
-                await self._tell(seq, now or message, flags_too=now is not None)
+                reader = Reader(mailbox, message, summaries.get(message.uid))
+                await self._tell(reader, seq, now or message, flags_too=now is not None)
 
     # --- what the store knows
+
+    async def _tell_flags(self, uids: Sequence[Uid], found: Sequence[Flagged]) -> None:
+        """The same as `_tell_facts`, for the one question that is asked of whole mailboxes."""
+        if not self._by_uid:
+            self._missed += len(uids) - len(found)
+        seq_of, head = self._view.seq_of, self._dialogue.manner.fetch_head
+        form, recent = self._dialogue.forms.form, self._view.recent
+        whats = [WHATS[item] for item in self._items]
+        line = b"%s" + b" ".join(what for what, _ in whats) + b")\r\n"
+        lines = []
+        for message in found:
+            uid, flags, modseq = message
+            seq = seq_of(uid)
+            if seq is not None:
+                values = (uid, form(flags, uid in recent), modseq)
+                lines.append(line % (head(seq, uid), *[values[which] for _, which in whats]))
+        self._put(self._dialogue.forms.fresh_words())
+        self._put(b"".join(lines))
+        self._view.told(found)
+        await self._flush()
 
     def _tell_facts(self, messages: Sequence[Message]) -> None:
         seq_of, head = self._view.seq_of, self._dialogue.manner.fetch_head
@@ -161,27 +218,12 @@ class _Fetch:
     def _facts(self, message: Message, flags_too: bool) -> list[bytes]:
         """The pieces that need no octets of the message."""
         pieces: list[bytes] = []
-        for item in self._items:
-            match item:
-                case Attribute.UID:
-                    pieces.append(b"UID %d" % message.uid)
-                case Attribute.FLAGS:
-                    pieces.append(self._flags(message))
-                    flags_too = False
-                case Attribute.INTERNALDATE:
-                    pieces.append(b"INTERNALDATE " + format_date_time(message.internal_date))
-                case Attribute.RFC822_SIZE:
-                    pieces.append(b"RFC822.SIZE %d" % message.size)
-                case Attribute.MODSEQ:
-                    pieces.append(b"MODSEQ (%d)" % message.modseq)
-                case Attribute.SAVEDATE:
-                    pieces.append(format_save_date_piece(message.save_date))
-                case Attribute.EMAILID:
-                    pieces.append(format_id_piece(item, message.email_id))
-                case Attribute.THREADID:
-                    pieces.append(format_id_piece(item, message.thread_id))
-                case _:
-                    pass
+        for make in self._makers:
+            if make is not None:
+                pieces.append(make(message))
+            else:
+                pieces.append(self._flags(message))
+                flags_too = False
         if flags_too:
             pieces.append(self._flags(message))
             manner = self._dialogue.manner
@@ -197,8 +239,7 @@ class _Fetch:
 
     # --- what only its octets tell
 
-    async def _tell(self, seq: SeqNum, message: Message, flags_too: bool) -> None:
-        reader = Reader(self._view.mailbox, message)
+    async def _tell(self, reader: Reader, seq: SeqNum, message: Message, flags_too: bool) -> None:
         facts = self._facts(message, flags_too)
         head = self._dialogue.manner.fetch_head(seq, message.uid)
         self._put(self._dialogue.forms.fresh_words())

@@ -54,18 +54,19 @@ def parse_date_time(scanner: Scanner) -> datetime:
 
 def format_date_time(moment: datetime) -> bytes:
     """`" 7-Feb-1994 21:52:25 -0800"`, in the zone of the datetime; one without a zone counts as UTC."""
-    offset = moment.utcoffset() or timedelta()
-    minutes = round(offset.total_seconds() / 60)
-    sign = b"-" if minutes < 0 else b"+"
-    hours, minutes = divmod(abs(minutes), 60)
-    return b'"%2d-%s-%04d %02d:%02d:%02d %s%02d%02d"' % (
+    zone = b"+0000" if moment.tzinfo is UTC else _format_zone(moment.utcoffset() or timedelta())
+    return b'"%2d-%s-%04d %02d:%02d:%02d %s"' % (
         moment.day,
         _MONTHS[moment.month - 1],
         moment.year,
         moment.hour,
         moment.minute,
         moment.second,
-        sign,
-        hours,
-        minutes,
+        zone,
     )
+
+
+def _format_zone(offset: timedelta) -> bytes:
+    minutes = round(offset.total_seconds() / 60)
+    sign = b"-" if minutes < 0 else b"+"
+    return b"%s%02d%02d" % (sign, *divmod(abs(minutes), 60))
