@@ -246,12 +246,16 @@ class RoleServer:
         )
 
     def reload(self, config: Config) -> None:
-        """Read the certificates again, and let the role take what it can of a new configuration."""
+        """Read the certificates again, and take a new configuration for connections from now on."""
         context = context_for(self._config, self._name)
         if context is not None:
             reload_context(context, self._config.tls, public=self._name == "frontend")
         if isinstance(self._role, Reloads):
             self._role.reload(config)
+        self._config = config
+        services = self._role.services()
+        for (port, _sock), listener in zip(self._bound, self._listeners, strict=True):
+            listener.configure(services[port.service], self._bounds(port.service))
         self._log.info("role.reloaded", worker=self._worker)
 
     async def stop(self) -> None:

@@ -27,6 +27,7 @@ from typing import Final, Self
 from murder import log as logs
 from murder.__main__ import command
 from murder.config import Config, ConfigError, Problem, load_config
+from murder.config.reload import changed_keys, take_changes
 from murder.hooks import load_plugins
 from murder.log import logger
 from murder.preflight import certificate_problems
@@ -229,7 +230,11 @@ def _reread(config: Config, roles: Sequence[str]) -> Config | None:
         for problem in error.problems:
             log.error("config.refused", key=problem.key, problem=problem.text)
         return None
+    fresh, waiting = take_changes(config, fresh)
     logs.set_up(fresh.log.level, fresh.log.format, node=fresh.node.name)
+    for key in waiting:
+        log.warning("config.needs_restart", key=key)
+    log.info("config.reloaded", changed=changed_keys(config, fresh))
     return fresh
 
 
@@ -263,6 +268,7 @@ class _Here:
 
     def __init__(self, plan: _Plan) -> None:
         self._plan = plan
+        self._config = plan.config
         self._notifier = Notifier()
         self._servers: list[RoleServer] = []
 
@@ -295,10 +301,11 @@ class _Here:
             self._notifier.tell("WATCHDOG=1")
 
     def _reload(self) -> None:
-        fresh = _reread(self._plan.config, self._plan.roles)
-        for server in self._servers if fresh is not None else ():
-            assert fresh is not None
-            _apply(server, fresh)
+        fresh = _reread(self._config, self._plan.roles)
+        if fresh is not None:
+            self._config = fresh
+            for server in self._servers:
+                _apply(server, fresh)
 
 
 class _Slot:
@@ -306,6 +313,7 @@ class _Slot:
 
     def __init__(self, plan: _Plan, role: str, worker: int, share: int | None) -> None:
         self.role, self.worker = role, worker
+        self.is_follower = share is None
         self.config = plan.config
         self._target = plan.targets[role]
         self._ports = [] if share is None else plan.ports(role, share)
@@ -401,6 +409,7 @@ class _Supervisor:
 
     def __init__(self, plan: _Plan) -> None:
         self._plan = plan
+        self._config = plan.config
         self._notifier = Notifier()
         self._slots = [slot for role in plan.roles for slot in self._slots_of(role)]
 
@@ -446,13 +455,23 @@ class _Supervisor:
         return None
 
     async def _stop(self, keepers: Sequence[asyncio.Task[None]]) -> None:
-        """Ask all workers to drain; kill those that take longer than they may."""
+        """Ask all workers to drain; kill those that take longer than they may. A frontend's follower of the master ends
+        behind the others: their last commands need it."""
         self._notifier.tell("STOPPING=1")
         self._plan.close()
-        for slot in self._slots:
-            slot.drain()
-        limit_s = self._plan.config.node.drain_timeout_s + KILL_GRACE_S
-        _done, late = await asyncio.wait(keepers, timeout=limit_s)
+        followers = {slot for slot in self._slots if slot.is_follower}
+        limit_s = self._config.node.drain_timeout_s + KILL_GRACE_S
+        deadline = time.monotonic() + limit_s
+        late: set[asyncio.Task[None]] = set()
+        for are_followers in (False, True):
+            ending = []
+            for slot, keeper in zip(self._slots, keepers, strict=True):
+                if (slot in followers) is are_followers:
+                    slot.drain()
+                    ending.append(keeper)
+            if ending:
+                left_s = max(deadline - time.monotonic(), KILL_GRACE_S)
+                late |= (await asyncio.wait(ending, timeout=left_s))[1]
         if late:
             log.warning("worker.stuck", count=len(late), elapsed_ms=int(limit_s * 1000))
             self._kill()
@@ -468,10 +487,11 @@ class _Supervisor:
             await asyncio.sleep(interval_s)
 
     def _reload(self) -> None:
-        fresh = _reread(self._plan.config, self._plan.roles)
-        for slot in self._slots if fresh is not None else ():
-            assert fresh is not None
-            slot.reload(fresh)
+        fresh = _reread(self._config, self._plan.roles)
+        if fresh is not None:
+            self._config = fresh
+            for slot in self._slots:
+                slot.reload(fresh)
 
     def _kill(self) -> None:
         for slot in self._slots:

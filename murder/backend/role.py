@@ -163,6 +163,18 @@ class BackendRole:
             "pop3": lambda connection: BackendPop3(connection, lines, backend, locks),
         }
 
+    def reload(self, config: Config) -> None:
+        """For sessions from now on; those that are there keep what they began with."""
+        self._config = config
+        backend = self.backend
+        if backend is None:
+            return
+        penalties, crowd = backend.gate.penalties, backend.gate.crowd
+        backend.gate = self._make_gate()
+        backend.gate.keep_counts(penalties, crowd)
+        backend.config = config.backend
+        self._services = self._make_services(backend)
+
     def services(self) -> Mapping[str, Service]:
         return self._services
 

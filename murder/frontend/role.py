@@ -85,9 +85,9 @@ class FrontendRole:
                     raise
             await asyncio.sleep(0.05)
 
-    def _make_frontend(self, mailboxes: MailboxList, ping: Ping) -> Frontend:
+    def _make_gate(self) -> Gate:
         config = self._config
-        gate = Gate(
+        return Gate(
             self._plugins.auth_backend(),
             admins=config.frontend.admins,
             allow_plaintext=config.frontend.allow_plaintext,
@@ -97,12 +97,15 @@ class FrontendRole:
             keep_admin_password=True,
             proxy_roles=(),
         )
+
+    def _make_frontend(self, mailboxes: MailboxList, ping: Ping) -> Frontend:
+        config = self._config
         return Frontend(
             whole_config=config,
             config=config.frontend,
             server_name=config.node.name,
             namespace=config.namespace.namespace(),
-            gate=gate,
+            gate=self._make_gate(),
             mailboxes=mailboxes,
             locator=Locator(mailboxes, ping, config.mupdate.command_timeout_s),
             plugins=self._plugins,
@@ -133,6 +136,19 @@ class FrontendRole:
             "lmtp": lambda connection: FrontendLmtp(connection, lines, frontend),
             "pop3": lambda connection: FrontendPop3(connection, lines, frontend),
         }
+
+    def reload(self, config: Config) -> None:
+        """For sessions from now on; those that are there keep what they began with."""
+        self._config = config
+        frontend = self.frontend
+        if frontend is None:
+            return
+        penalties, crowd = frontend.gate.penalties, frontend.gate.crowd
+        frontend.gate = self._make_gate()
+        frontend.gate.keep_counts(penalties, crowd)
+        frontend.whole_config, frontend.config = config, config.frontend
+        frontend.upstreams.configure(config)
+        self._services = self._make_services(frontend)
 
     def services(self) -> Mapping[str, Service]:
         return self._services

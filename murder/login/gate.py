@@ -79,6 +79,12 @@ class Gate:
         self.keep_admin_password = keep_admin_password
         self.proxy_roles = frozenset(proxy_roles)
 
+    def keep_counts(self, penalties: Penalties, crowd: Crowd) -> None:
+        """Go on counting where another gate stopped (a reload), by the settings of this one."""
+        penalties.configure(self.penalties.first_s, self.penalties.most_s, self.penalties.trusted)
+        crowd.most = self.crowd.most
+        self.penalties, self.crowd = penalties, crowd
+
     def takes_passwords(self, connection: Connection) -> bool:
         """Whether a password may be sent over this connection as it is now."""
         return connection.is_tls or self.allow_plaintext

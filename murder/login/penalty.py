@@ -22,10 +22,13 @@ class Penalties:
     def __init__(
         self, first_s: float = 2.0, most_s: float = 15.0, trusted: tuple[Network, ...] = ()
     ) -> None:
+        self._failures: dict[str, tuple[int, float]] = {}  # how many, the last one when
+        self.configure(first_s, most_s, trusted)
+
+    def configure(self, first_s: float, most_s: float, trusted: tuple[Network, ...]) -> None:
         self.first_s = first_s
         self.most_s = max(most_s, first_s)
         self.trusted = trusted
-        self._failures: dict[str, tuple[int, float]] = {}  # how many, the last one when
 
     def delay_s(self, address: str) -> float:
         """What an attempt from there has to wait before it is looked at."""

@@ -37,15 +37,18 @@ class MupdateRole:
         self._replica: ReplicaService | None = None
         self._ledger: Ledger | None = None
 
-    async def start(self) -> None:
+    def _make_gate(self) -> Gate:
         config = self._config.mupdate
-        gate = Gate(
+        return Gate(
             self._plugins.auth_backend(),
             admins=config.admins,
             allow_plaintext=config.allow_plaintext,
             penalties=penalties_of(self._config.auth),
             auth_timeout_s=self._config.auth.timeout_s,
         )
+
+    async def start(self) -> None:
+        config = self._config.mupdate
         path = list_path(self._config, ROLE)
         master = MASTER
         if config.master is None:
@@ -60,7 +63,7 @@ class MupdateRole:
         self._service = MupdateService(
             server_name=self._config.node.name,
             config=config,
-            gate=gate,
+            gate=self._make_gate(),
             mailboxes=mailboxes,
             hub=hub,
             ledger=self._ledger,
@@ -71,6 +74,16 @@ class MupdateRole:
         logger(role="mupdate").info(
             "list.opened", path=str(path), mailboxes=mailboxes.count(), seq=mailboxes.last_seq()
         )
+
+    def reload(self, config: Config) -> None:
+        """For connections from now on."""
+        self._config = config
+        service = self._service
+        if service is not None:
+            penalties, crowd = service.gate.penalties, service.gate.crowd
+            service.config, service.gate = config.mupdate, self._make_gate()
+            service.gate.keep_counts(penalties, crowd)
+            service.max_failures = config.auth.max_failures
 
     def services(self) -> Mapping[str, Service]:
         assert self._service is not None, "start comes first"

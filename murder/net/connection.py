@@ -64,6 +64,7 @@ class Connection(asyncio.Protocol):
         "_deflate",
         "_deflated",
         "_drained",
+        "_finished",
         "_gathered",
         "_gathered_octets",
         "_handshake",
@@ -95,6 +96,7 @@ class Connection(asyncio.Protocol):
         self._drained: asyncio.Future[None] | None = None
         self._handshake: asyncio.Future[asyncio.Transport | None] | None = None
         self._lost = False
+        self._finished = False
         self.cid = f"{os.getpid():x}-{next(_numbers):x}"
         self.peer = ""
         self.peer_port = 0
@@ -185,7 +187,7 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send at once, behind what is gathered. No error where the peer has gone already."""
-        if self._lost:
+        if self._lost or self._finished:
             return
         if self._gathered:
             self.send_gathered()
@@ -264,6 +266,23 @@ class Connection(asyncio.Protocol):
         if not self._lost:
             self.send_gathered()
             self.transport.close()
+
+    def finish(self) -> None:
+        """Send what is written, and its end; then read on, for nothing, until the peer has closed too. Closing at once
+        would reset the connection where the peer has just sent something, and could take our last words with it."""
+        if self._lost or self._finished:
+            return
+        if self.is_tls:
+            self.close()  # whose end of a session does the same
+            return
+        self.send_gathered()
+        self._finished = True
+        try:
+            self.transport.write_eof()
+        except (OSError, RuntimeError):
+            self.transport.close()
+            return
+        self.resume_reading()
 
     def abort(self) -> None:
         if not self._lost:

@@ -80,6 +80,8 @@ class Dialogue(ABC):
         self.greet()
 
     def received(self, data: bytes) -> None:
+        if self.is_closing:
+            return
         self.session.receive(data)
         if self._waiter is not None:
             if not self._waiter.done():
@@ -145,10 +147,10 @@ class Dialogue(ABC):
         await self.connection.start_tls(context, server_side=True)
 
     def close(self) -> None:
-        """Send what is written, take no further command, close."""
+        """Send what is written, take no further command; the end when the client has ended too, or soon."""
         if not self.is_closing:
             self.is_closing = True
-            self.connection.close()
+            self.connection.finish()
             self.loop.call_later(CLOSE_GRACE_S, self.connection.abort)
 
     def is_quiet(self) -> bool:

@@ -14,6 +14,8 @@ from murder.config.value import Network
 from murder.net.connection import TLS_HANDSHAKE_S, Connection, Receiver
 from murder.net.haproxy import Preamble
 
+REFUSED_S = 5.0  # for who is refused to go
+
 Service = Callable[[Connection], Receiver]
 
 
@@ -111,7 +113,8 @@ class _Refused:
 
     def begin(self) -> None:
         self._connection.write(self._refusal)
-        self._connection.close()
+        self._connection.finish()
+        asyncio.get_running_loop().call_later(REFUSED_S, self._connection.abort)
 
     def received(self, data: bytes) -> None:
         pass

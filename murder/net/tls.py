@@ -78,6 +78,9 @@ def reload_context(context: ssl.SSLContext, tls: TlsConfig, *, public: bool) -> 
     certificate, key = _shown_by(tls, public=public)
     if certificate is not None and key is not None:
         context.load_cert_chain(certificate, key)
+        context.minimum_version = _version(tls.minimum_version)
+        if tls.ca is not None:
+            context.load_verify_locations(tls.ca)
 
 
 def _shown_by(tls: TlsConfig, *, public: bool) -> tuple[Path | None, Path | None]:

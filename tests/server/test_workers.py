@@ -226,3 +226,19 @@ def test_sighup_takes_a_renewed_certificate_and_refuses_a_bad_file(tmp_path: Pat
         node.process.send_signal(signal.SIGHUP)
         until(lambda: "role.reloaded" in node.log(), "the reload")
         assert shown() != before
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sighup_takes_new_limits_and_says_what_needs_a_restart(
+    tmp_path: Path, workers: int
+) -> None:
+    with running(tmp_path, workers) as node:
+        file = tmp_path / "murder.toml"
+        text = file.read_text()
+        assert text.count("[frontend]\n") == 1
+        text = text.replace("[frontend]\n", "[frontend]\nmax_connections = 1\n")
+        file.write_text(text.replace(f"workers = {workers}", "workers = 7"))
+        node.process.send_signal(signal.SIGHUP)
+        until(lambda: node.log().count('"role.reloaded"') >= workers, "the reload")
+        assert '"changed": ["frontend.max_connections"]' in node.log()
+        assert '"key": "frontend.workers"' in node.log()
