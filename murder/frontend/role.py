@@ -26,6 +26,7 @@ from murder.mupdate.following import ReplicaService, list_path, socket_path
 from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.ping import PingClient
 from murder.net.listener import Service
+from murder.net.pool import Pool
 from murder.net.tls import listening_context
 from murder.net.upstream import Upstreams
 
@@ -110,6 +111,7 @@ class FrontendRole:
             locator=Locator(mailboxes, ping, config.mupdate.command_timeout_s),
             plugins=self._plugins,
             upstreams=Upstreams(config),
+            pool=Pool(config.frontend.upstream_idle_s, config.frontend.max_upstreams_idle),
             capabilities=Capabilities(config.frontend.max_message_bytes),
         )
 
@@ -166,6 +168,7 @@ class FrontendRole:
                 await asyncio.sleep(QUIET_POLL_S)
             for session in list(frontend.sessions):
                 session.connection.abort()
+            frontend.pool.close()
         if self._replica is not None:
             await self._replica.stop()
         elif self._mailboxes is not None:

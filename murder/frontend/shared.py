@@ -14,6 +14,7 @@ from murder.model.entry import Location
 from murder.model.name import Namespace
 from murder.mupdate.mboxlist import MailboxList
 from murder.net.connection import Connection
+from murder.net.pool import Pool
 from murder.net.upstream import Upstreams
 
 
@@ -51,6 +52,7 @@ class Frontend:
     locator: Locator
     plugins: Policies
     upstreams: Upstreams
+    pool: Pool
     capabilities: Capabilities
     looked_at: dict[str, float] = field(default_factory=dict)  # until when not to look again
     sessions: set[Session] = field(default_factory=set)

@@ -5,21 +5,18 @@ connection, untouched. Own commands (`ask`) run only while nothing is in flight.
 """
 
 import asyncio
-import base64
 import itertools
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from murder.errors import BadSyntax, UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection
-from murder.net.upstream import Address, Upstreams
+from murder.net.upstream import Address
 from murder.session.imap_client import ResponseCutter
-from murder.session.sasl import plain_response
 from murder.wire.fragment import Chunk, Fragmenter, Literal
-from murder.wire.token import string
 
 MAX_COLLECTED: Final = 4 * 1024 * 1024  # octets of untagged responses kept for one own command
 MAX_LINE: Final = 4 * 1024 * 1024  # a SEARCH answer of a large mailbox
@@ -84,7 +81,7 @@ class _Own:
 
 
 class ImapUpstream:
-    """See the module. Made by `open_imap`."""
+    """See the module. Made by `pool.open_imap`."""
 
     def __init__(
         self, address: Address, client: Client, timeout_s: float, max_message: int
@@ -101,7 +98,7 @@ class ImapUpstream:
         self._cutter = ResponseCutter()
         self._flight: deque[tuple[bytes, asyncio.Future[Reply] | None]] = deque()
         self._own: _Own | None = None
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._prefix = b"M" + secrets.token_hex(4).encode() + b"-"
         self._greeting: asyncio.Future[Reply] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -116,7 +113,7 @@ class ImapUpstream:
         pass
 
     def received(self, data: bytes) -> None:
-        self._active_at = self._loop.time()
+        self._active_at = self.loop.time()
         try:
             if self._own is not None:
                 self._collect(data)
@@ -169,7 +166,7 @@ class ImapUpstream:
         Returns it. Raises UpstreamFailure (then the client has not been answered)."""
         if self.is_lost:
             raise self.failure(UpstreamKind.LOST, "it closed the connection")
-        future: asyncio.Future[Reply] = self._loop.create_future()
+        future: asyncio.Future[Reply] = self.loop.create_future()
         if not self._flight:
             self._watch()
         self._flight.append((tag, future))
@@ -316,19 +313,19 @@ class ImapUpstream:
     # --- timeouts and the end
 
     def _watch(self) -> None:
-        self._active_at = self._loop.time()
+        self._active_at = self.loop.time()
         if self._timer is None:
-            self._timer = self._loop.call_later(self._timeout_s, self._check)
+            self._timer = self.loop.call_later(self._timeout_s, self._check)
 
     def _check(self) -> None:
         self._timer = None
         if self.is_lost or not (self._flight or self._own):
             return
-        left = self._active_at + self._timeout_s - self._loop.time()
+        left = self._active_at + self._timeout_s - self.loop.time()
         if self._waits_for_client or self.has_no_hurry:
             left = self._timeout_s
         if left > 0:
-            self._timer = self._loop.call_later(left, self._check)
+            self._timer = self.loop.call_later(left, self._check)
             return
         self._end(UpstreamKind.TIMEOUT, f"no answer in {self._timeout_s:g} s")
         self.connection.abort()
@@ -354,6 +351,46 @@ class ImapUpstream:
         self._flight.clear()
         self.client.upstream_lost(self, unanswered, mid_response)
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing is under way, and nothing is half said."""
+        return not (self.is_lost or self._flight or self._own) and self._cutter.is_between
+
+    def ask_behind(self, command: bytes, answered: Callable[[Reply | None], None]) -> None:
+        """As `ask`, without a task that waits: `answered` is called with the reply, or None where there is none."""
+        tag = self.next_tag()
+        self.write(tag + b" " + command + b"\r\n")
+        own = self._own = _Own(tag, lambda _: None, self._max_message)
+        self._watch()
+
+        def done(future: "asyncio.Future[Reply]") -> None:
+            failed = future.cancelled() or future.exception() is not None
+            answered(None if failed else future.result())
+
+        own.future.add_done_callback(done)
+
+    def serve(self, client: Client) -> None:
+        """From now on for this client, with nothing of the one before."""
+        self.client = client
+        self.passes_unsolicited = self.has_no_hurry = self._waits_for_client = False
+        self._cutter = ResponseCutter()
+        self.connection.receiver = self
+        self.connection.resume_reading()
+
+    def expect_greeting(self) -> None:
+        """It comes unasked."""
+        self._own = _Own(b"", None, self._max_message)
+
+    async def greeted(self) -> Reply | None:
+        """The greeting, where it has not been read yet. Raises UpstreamFailure."""
+        own = self._own
+        if own is None:
+            return None
+        self._watch()
+        greeting = await own.future
+        self._own = None
+        return greeting
+
     def close(self) -> None:
         """Say goodbye without waiting."""
         if not self.is_lost:
@@ -362,83 +399,3 @@ class ImapUpstream:
                 self._timer.cancel()
             self.connection.write(self.next_tag() + b" LOGOUT\r\n")
             self.connection.close()
-
-
-async def open_imap(
-    upstreams: Upstreams,
-    server: str,
-    client: Client,
-    *,
-    user: str,
-    password: bytes | None,
-    identity: Iterable[tuple[str, str]],
-    timeout_s: float,
-    max_message: int,
-) -> ImapUpstream:
-    """Connect, TLS, ID, log in for the user: EXTERNAL by this node's certificate, or PLAIN as the proxy user; with
-    `password` as the user himself (an administrator). Raises UpstreamFailure."""
-    address = upstreams.address(server, "imap")
-    upstream = ImapUpstream(address, client, timeout_s, max_message)
-
-    def receiver(connection: Connection) -> ImapUpstream:
-        upstream.connection = connection
-        upstream._own = _Own(b"", None, max_message)  # the greeting comes unasked
-        return upstream
-
-    await upstreams.open_connection(address, receiver, client.origin)
-    try:
-        async with upstreams.entering(server):
-            await _enter(upstreams, upstream, user, password, identity)
-    except BaseException:
-        upstream.is_lost = True
-        upstream.connection.abort()
-        raise
-    return upstream
-
-
-async def _enter(
-    upstreams: Upstreams,
-    upstream: ImapUpstream,
-    user: str,
-    password: bytes | None,
-    identity: Iterable[tuple[str, str]],
-) -> None:
-    greeting_of = upstream._own
-    if greeting_of is not None:
-        upstream._watch()
-        greeting = await greeting_of.future
-        upstream._own = None
-        if greeting.word not in (b"OK", b"PREAUTH"):
-            raise upstream.failure(UpstreamKind.AUTH_TEMPORARY, f"it greets with {greeting.text}")
-    address = upstream.address
-    if address.tls == "starttls":
-        upstream.awaits_tls = True
-        if not (await upstream.ask(b"STARTTLS")).is_ok:
-            raise upstream.failure(UpstreamKind.TLS, "it refuses STARTTLS")
-        if upstream.is_lost:
-            raise upstream.failure(
-                UpstreamKind.PROTOCOL, "it sent octets behind its answer to STARTTLS"
-            )
-        await upstreams.starttls(upstream.connection, address)
-        upstream.awaits_tls = False
-    fields = b" ".join(string(word.encode()) for pair in identity for word in pair)
-    upstream.write(upstream.next_tag() + b" ID (" + fields + b")\r\n")
-    if password is not None:
-        if not upstream.connection.is_tls and address.tls != "none":
-            raise upstream.failure(UpstreamKind.TLS, "no password is sent without TLS")
-        secret = plain_response("", user, password)
-        command = b"AUTHENTICATE PLAIN " + base64.b64encode(secret)
-    elif address.auth == "external":
-        command = b"AUTHENTICATE EXTERNAL " + (base64.b64encode(user.encode()) or b"=")
-    else:
-        secret = plain_response(user, address.proxy_user, address.proxy_password.encode())
-        command = b"AUTHENTICATE PLAIN " + base64.b64encode(secret)
-    reply = await upstream.ask(command)
-    if not reply.is_ok:
-        raise upstream.failure(UpstreamKind.AUTH, f"it does not let us in: {reply.text}")
-    words = reply.code.split()
-    if words[:1] != [b"CAPABILITY"]:
-        found = await upstream.ask(b"CAPABILITY")
-        lines = [line.split() for line in found.untagged]
-        words = next((line[1:] for line in lines if line[1:2] == [b"CAPABILITY"]), [])
-    upstream.capabilities = frozenset(word.upper() for word in words[1:])

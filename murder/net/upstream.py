@@ -76,6 +76,11 @@ class Upstreams:
             found.proxy_password or frontend.proxy_password,
         )
 
+    @property
+    def tells_origin(self) -> bool:
+        """Whether a connection tells the client's address when it is opened, and so is for this client only."""
+        return self._config.frontend.upstream_proxy_protocol != "none"
+
     def context(self) -> ssl.SSLContext:
         """The client side of TLS, with this node's certificate. Raises OSError, ssl.SSLError."""
         if self._context is None:

@@ -16,7 +16,8 @@ from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, Namespace, display
 from murder.mupdate.client import MasterClient
 from murder.mupdate.link import Target, master_target
-from murder.net.relay import Client, ImapUpstream, Reply, open_imap
+from murder.net.pool import open_imap
+from murder.net.relay import Client, ImapUpstream, Reply
 from murder.net.upstream import Upstreams
 from murder.wire import mutf7
 

@@ -8,7 +8,8 @@ import pytest
 from murder.config import Config, FrontendConfig, NodeConfig, ServerConfig
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection
-from murder.net.relay import Client, ImapUpstream, open_imap
+from murder.net.pool import open_imap
+from murder.net.relay import Client, ImapUpstream
 from murder.net.upstream import Upstreams
 
 

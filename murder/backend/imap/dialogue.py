@@ -218,6 +218,7 @@ class BackendImap(ImapDialogue):
         if view is None:
             return
         self.view = self.selected = None
+        self.saved = ()
         self.forms = NO_FORMS
         view.on_dirty = view.on_happened = None
         self.contexts = Contexts()

@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.net.frames import FrameChannel
-from murder.net.relay import Client, open_imap
+from murder.net.pool import open_imap
+from murder.net.relay import Client
 from murder.net.upstream import Upstreams
 from murder.wire.carry import Words
 

@@ -20,7 +20,8 @@ from murder.login.rights import nonexistent
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName
 from murder.net.connection import Connection
-from murder.net.relay import Client, ImapUpstream, Reply, open_imap
+from murder.net.pool import open_imap
+from murder.net.relay import Client, ImapUpstream, Reply
 from murder.session.imap_client import non_synchronising
 from murder.session.imap_server import Event, Line, State, Wrong
 from murder.wire import mutf7
@@ -179,6 +180,7 @@ class FrontendImap(ImapDialogue, Client):
             identity=identity,
             timeout_s=config.upstream_timeout_s,
             max_message=config.max_message_bytes,
+            pool=None if login.is_admin else self.frontend.pool,
         )
         self.frontend.capabilities.learn(server, opened.capabilities)
         self.log.debug("upstream.connected", backend=server)
@@ -198,7 +200,7 @@ class FrontendImap(ImapDialogue, Client):
         try:
             yield extra
         finally:
-            extra.close()
+            self._close(extra)
 
     def _hops_left(self) -> int:
         """A proxy that is a client of itself must come to an end."""
@@ -382,8 +384,16 @@ class FrontendImap(ImapDialogue, Client):
 
     def _let_go(self) -> None:
         for upstream in list(self.upstreams.values()):
-            upstream.close()
+            self._close(upstream)
         self.upstreams.clear()
+
+    def _close(self, upstream: ImapUpstream) -> None:
+        """For the next user, but never where somebody was in with his own password."""
+        frontend, login = self.frontend, self.login
+        if login is None or login.is_admin or frontend.upstreams.tells_origin:
+            upstream.close()
+        else:
+            frontend.pool.give(upstream)
 
 
 def run_selected(dialogue: FrontendImap, command: Command) -> Running:

@@ -1,0 +1,207 @@
+"""Connections to backends: opened, logged in for a user, kept for the next one (RFC 8437 UNAUTHENTICATE).
+
+A connection whose user has gone is unauthenticated and waits here. While it waits it must be silent: one that says
+anything is given up. What it was for a user before, the backend has forgotten by its own word; nothing of it is kept here.
+"""
+
+import base64
+from collections.abc import Iterable
+from typing import Final
+
+from murder.errors import UpstreamFailure, UpstreamKind
+from murder.net.connection import Connection
+from murder.net.relay import Client, ImapUpstream, Reply
+from murder.net.upstream import Address, Upstreams
+from murder.session.sasl import plain_response
+from murder.wire.token import string
+
+UNAUTHENTICATE: Final = b"UNAUTHENTICATE"
+
+
+class Pool:
+    """Unused connections of one worker, by address: at most `most` to each, none longer than `idle_s`."""
+
+    def __init__(self, idle_s: float, most: int) -> None:
+        self._idle_s = idle_s
+        self._most = most
+        self._waiting: dict[Address, list[_Silent]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    def take(self, address: Address) -> ImapUpstream | None:
+        """The one that waits there since the shortest time."""
+        waiting = self._waiting.get(address)
+        return waiting[-1].taken() if waiting else None
+
+    def give(self, upstream: ImapUpstream) -> None:
+        """Its user has gone: keep the connection if that can be, close it else."""
+        full = len(self._waiting.get(upstream.address, ())) >= self._most
+        able = upstream.is_at_rest and UNAUTHENTICATE in upstream.capabilities
+        if full or not able or self._idle_s <= 0:
+            upstream.close()
+            return
+        upstream.client = _Nobody(upstream.connection)
+        upstream.passes_unsolicited = False
+
+        def answered(reply: Reply | None) -> None:
+            if reply is None or not reply.is_ok or not upstream.is_at_rest:
+                upstream.is_lost = True
+                upstream.connection.abort()
+            else:
+                silent = _Silent(self, upstream, self._idle_s)
+                self._waiting.setdefault(upstream.address, []).append(silent)
+
+        upstream.ask_behind(UNAUTHENTICATE, answered)
+
+    def forget(self, silent: "_Silent") -> None:
+        address = silent.upstream.address
+        waiting = self._waiting.get(address, [])
+        if silent in waiting:
+            waiting.remove(silent)
+        if not waiting:
+            self._waiting.pop(address, None)
+
+    def close(self) -> None:
+        """All of them."""
+        for waiting in list(self._waiting.values()):
+            for silent in list(waiting):
+                silent.close()
+
+
+class _Nobody(Client):
+    """Whom a connection serves between two users. Nothing passes: see `ImapUpstream.passes_unsolicited`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+
+class _Silent:
+    """The receiver of a connection that waits."""
+
+    def __init__(self, pool: Pool, upstream: ImapUpstream, idle_s: float) -> None:
+        self._pool = pool
+        self.upstream = upstream
+        self._timer = upstream.loop.call_later(idle_s, self.close)
+        upstream.connection.receiver = self
+
+    def taken(self) -> ImapUpstream:
+        self._leave()
+        return self.upstream
+
+    def close(self) -> None:
+        self._leave()
+        self.upstream.close()
+
+    def _leave(self) -> None:
+        self._timer.cancel()
+        self._pool.forget(self)
+
+    # --- Receiver
+
+    def begin(self) -> None:
+        pass
+
+    def received(self, data: bytes) -> None:
+        """A BYE most likely; octets of somebody's at worst."""
+        self._leave()
+        self.upstream.is_lost = True
+        self.upstream.connection.abort()
+
+    def writable(self) -> None:
+        pass
+
+    def lost(self, error: Exception | None) -> None:
+        self._leave()
+        self.upstream.is_lost = True
+
+
+async def open_imap(
+    upstreams: Upstreams,
+    server: str,
+    client: Client,
+    *,
+    user: str,
+    password: bytes | None,
+    identity: Iterable[tuple[str, str]],
+    timeout_s: float,
+    max_message: int,
+    pool: Pool | None = None,
+) -> ImapUpstream:
+    """Connect, TLS, ID, log in for the user: EXTERNAL by this node's certificate, or PLAIN as the proxy user; with
+    `password` as the user himself (an administrator). One that waits in the pool is connected already. Raises
+    UpstreamFailure."""
+    address = upstreams.address(server, "imap")
+    while pool is not None and (waiting := pool.take(address)) is not None:
+        waiting.serve(client)
+        try:
+            async with upstreams.entering(server):
+                await _log_in(waiting, user, password, identity)
+        except BaseException as error:
+            waiting.is_lost = True
+            waiting.connection.abort()
+            if isinstance(error, UpstreamFailure) and error.kind is UpstreamKind.LOST:
+                continue  # it closed the connection just now
+            raise
+        return waiting
+    upstream = ImapUpstream(address, client, timeout_s, max_message)
+
+    def receiver(connection: Connection) -> ImapUpstream:
+        upstream.connection = connection
+        upstream.expect_greeting()
+        return upstream
+
+    await upstreams.open_connection(address, receiver, client.origin)
+    try:
+        async with upstreams.entering(server):
+            await _greet(upstreams, upstream)
+            await _log_in(upstream, user, password, identity)
+    except BaseException:
+        upstream.is_lost = True
+        upstream.connection.abort()
+        raise
+    return upstream
+
+
+async def _greet(upstreams: Upstreams, upstream: ImapUpstream) -> None:
+    greeting = await upstream.greeted()
+    if greeting is not None and greeting.word not in (b"OK", b"PREAUTH"):
+        raise upstream.failure(UpstreamKind.AUTH_TEMPORARY, f"it greets with {greeting.text}")
+    address = upstream.address
+    if address.tls == "starttls":
+        upstream.awaits_tls = True
+        if not (await upstream.ask(b"STARTTLS")).is_ok:
+            raise upstream.failure(UpstreamKind.TLS, "it refuses STARTTLS")
+        if upstream.is_lost:
+            raise upstream.failure(
+                UpstreamKind.PROTOCOL, "it sent octets behind its answer to STARTTLS"
+            )
+        await upstreams.starttls(upstream.connection, address)
+        upstream.awaits_tls = False
+
+
+async def _log_in(
+    upstream: ImapUpstream, user: str, password: bytes | None, identity: Iterable[tuple[str, str]]
+) -> None:
+    address = upstream.address
+    fields = b" ".join(string(word.encode()) for pair in identity for word in pair)
+    upstream.write(upstream.next_tag() + b" ID (" + fields + b")\r\n")
+    if password is not None:
+        if not upstream.connection.is_tls and address.tls != "none":
+            raise upstream.failure(UpstreamKind.TLS, "no password is sent without TLS")
+        secret = plain_response("", user, password)
+        command = b"AUTHENTICATE PLAIN " + base64.b64encode(secret)
+    elif address.auth == "external":
+        command = b"AUTHENTICATE EXTERNAL " + (base64.b64encode(user.encode()) or b"=")
+    else:
+        secret = plain_response(user, address.proxy_user, address.proxy_password.encode())
+        command = b"AUTHENTICATE PLAIN " + base64.b64encode(secret)
+    reply = await upstream.ask(command)
+    if not reply.is_ok:
+        raise upstream.failure(UpstreamKind.AUTH, f"it does not let us in: {reply.text}")
+    words = reply.code.split()
+    if words[:1] != [b"CAPABILITY"]:
+        found = await upstream.ask(b"CAPABILITY")
+        lines = [line.split() for line in found.untagged]
+        words = next((line[1:] for line in lines if line[1:2] == [b"CAPABILITY"]), [])
+    upstream.capabilities = frozenset(word.upper() for word in words[1:])
