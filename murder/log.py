@@ -67,6 +67,7 @@ EVENTS: Final = frozenset(
         "replica.crashed",
         "replica.disconnected",
         "replica.synchronised",
+        "referral.unknown",
         "resync.done",
         "resync.refused",
         "role.failed",

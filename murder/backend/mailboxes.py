@@ -10,7 +10,7 @@ from typing import Final
 from murder.api.store import Mailbox, MailboxStore
 from murder.errors import Code, Refusal
 from murder.login.gate import Login
-from murder.login.rights import MANAGED, check_may_create, nonexistent, rights_in
+from murder.login.rights import MANAGED, Missing, check_may_create, nonexistent, rights_in
 from murder.model.acl import (
     ANYONE,
     LOOKUP,
@@ -83,9 +83,8 @@ class Mailboxes:
     def check_has_not_left(self, name: MailboxName) -> None:
         """Raises Refusal(UNAVAILABLE) for what is at another server since lately: that it does not exist would be wrong."""
         if self.find(name) is None and self.has_left(name):
-            raise Refusal(
-                Code.UNAVAILABLE, "This mailbox has moved to another server: try again in a moment"
-            )
+            text = "This mailbox has moved to another server: try again in a moment"
+            raise Missing(name, text, Code.UNAVAILABLE)
 
     def require(self, name: MailboxName, login: Login, needed: str) -> Accessible:
         """As `look`, and he must have all of these rights: Refusal(NO_PERMISSION) where he only may know of it."""

@@ -22,6 +22,7 @@ from murder.backend.moves.journal import Journal
 from murder.backend.moves.mover import Mover
 from murder.backend.pop3 import BackendPop3
 from murder.backend.quota import Quotas
+from murder.backend.referral import Referrals
 from murder.backend.resync import Comparer
 from murder.backend.shared import Backend
 from murder.backend.updates import Tracker
@@ -45,6 +46,7 @@ from murder.net.upstream import Upstreams
 from murder.wire.imap.metadata import refuse_too_many, refuse_value_too_big
 
 ROLE: Final = "backend"
+IMAP_PORT: Final = 143
 QUIET_POLL_S: Final = 0.02
 BUS_FOLDER: Final = "bus"
 LOCKS_FOLDER: Final = "pop3"
@@ -110,6 +112,7 @@ class BackendRole:
             ),
             quotas=Quotas(mailbox_list, self._ledger, store),
             url_keys=UrlKeys(mailbox_list, self._ledger),
+            referrals=self._make_referrals(self._client),
             domains=config.namespace.domains,
             master_url=f"mupdate://{config.mupdate.master.host}/" if config.mupdate.master else "",
         )
@@ -142,6 +145,17 @@ class BackendRole:
             crowd=Crowd(config.backend.max_connections_per_user),
             auth_timeout_s=config.auth.timeout_s,
         )
+
+    def _make_referrals(self, master: MasterClient | None) -> Referrals | None:
+        config = self._config
+        if master is None:
+            return None
+
+        def server_of(server: str) -> tuple[str, int | None]:
+            port = config.server(server).imap
+            return config.address_of(server), None if port == IMAP_PORT else port
+
+        return Referrals(master, config.node.name, config.namespace.namespace(), server_of)
 
     def _make_services(self, backend: Backend) -> Mapping[str, Service]:
         config = self._config

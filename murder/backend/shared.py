@@ -8,6 +8,7 @@ from murder.backend.annotations import Annotations
 from murder.backend.announce import Announcer
 from murder.backend.mailboxes import Mailboxes
 from murder.backend.quota import Quotas
+from murder.backend.referral import Referrals
 from murder.backend.updates import Tracker
 from murder.backend.urlauth import UrlKeys
 from murder.config import BackendConfig
@@ -48,6 +49,7 @@ class Backend:
     quotas: Quotas
     url_keys: UrlKeys
     mover: "Mover" = field(init=False)  # set by the role, for it knows the backend
+    referrals: Referrals | None = None  # None without a master
     domains: bool = False  # users are `user@domain`
     master_url: str = ""  # for the capability MUPDATE=, empty without a master
     sessions: set[Session] = field(default_factory=set)  # all protocols': drained at the end

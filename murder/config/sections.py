@@ -158,6 +158,11 @@ class ClientConfig:
     suppress_capabilities: tuple[str, ...] = option(
         (), "Capabilities not to be announced.", example='["COMPRESS=DEFLATE"]'
     )
+    literal_minus: bool = option(
+        False,
+        "Announce LITERAL- in place of LITERAL+ (RFC 7888): literals above 4096 octets are sent only after "
+        "the server's go-ahead, so that what is refused is never on its way.",
+    )
     login_timeout_s: float = option(60.0, "How long a client may take to log in.", least=0.01)
     idle_timeout_s: float = option(
         1860.0, "Silence after which a client is logged out (RFC 3501 §5.4: 30 min).", least=0.01

@@ -82,6 +82,7 @@ class ImapDialogue(Dialogue):
         session = ImapServerSession(
             limits.max_line_bytes, limits.max_literal_bytes, limits.max_message_bytes
         )
+        session.literal_minus = limits.literal_minus
         super().__init__(connection, session, limits.login_timeout_s)
         self.activity_counts = False
         self.service = service
@@ -268,6 +269,8 @@ class ImapDialogue(Dialogue):
             ]
         else:
             words = self.capabilities().split()
+        if self.service.limits.literal_minus:
+            words = [b"LITERAL-" if word == b"LITERAL+" else word for word in words]
         return b" ".join(word for word in words if word.upper() not in suppressed)
 
     def _login_words(self) -> list[bytes]:

@@ -50,9 +50,18 @@ def with_old_rights(rights: Rights) -> Rights:
     return rights | old
 
 
-def nonexistent(namespace: Namespace, name: MailboxName, user: str) -> Refusal:
+class Missing(Refusal):
+    """A mailbox is not here, or must look so. `new_name`: what a RENAME wants it called."""
+
+    def __init__(self, name: MailboxName, text: str, code: Code = Code.NONEXISTENT) -> None:
+        super().__init__(code, text)
+        self.name = name
+        self.new_name: MailboxName | None = None
+
+
+def nonexistent(namespace: Namespace, name: MailboxName, user: str) -> Missing:
     """The refusal for what is not there, or must look so."""
-    return Refusal(Code.NONEXISTENT, f"No such mailbox: {display(namespace.external(name, user))}")
+    return Missing(name, f"No such mailbox: {display(namespace.external(name, user))}")
 
 
 def check_may_create(

@@ -66,6 +66,7 @@ STREAMED: Final = frozenset({b"APPEND", b"REPLACE", b"UID REPLACE", b"LOCALAPPEN
 COLLECT_OCTETS: Final = (
     8 * 1024
 )  # a literal up to this is always collected: mailbox names, small messages
+LITERAL_MINUS_OCTETS: Final = 4096  # RFC 7888 §5: the largest non-synchronising one there
 PRE_LOGIN_LITERAL_OCTETS: Final = 4096  # who has not proven himself gets little memory
 MAX_SKIP_OCTETS: Final = (
     64 * 1024 * 1024
@@ -78,7 +79,7 @@ class ImapServerSession:
     Raises BadSyntax only where the stream cannot go on (a line or message over its limit): say BYE and close.
     """
 
-    __slots__ = ("_fragmenter", "_line_mode", "_streaming", "max_literal", "state")
+    __slots__ = ("_fragmenter", "_line_mode", "_streaming", "literal_minus", "max_literal", "state")
 
     def __init__(
         self,
@@ -87,6 +88,7 @@ class ImapServerSession:
         max_literal: int = 2**32 - 1,
     ) -> None:
         self.state = State.NOT_AUTHENTICATED
+        self.literal_minus = False  # the client was told LITERAL- (RFC 7888 §5)
         self.max_literal = max_literal  # of a streamed message: APPENDLIMIT
         self._fragmenter = Fragmenter(max_line, max_message, PRE_LOGIN_LITERAL_OCTETS)
         self._line_mode = False
@@ -95,7 +97,9 @@ class ImapServerSession:
     def logged_in(self) -> None:
         """The client has proven himself: larger literals are collected without asking."""
         self.state = State.AUTHENTICATED
-        self._fragmenter.collect_octets = COLLECT_OCTETS
+        self._fragmenter.collect_octets = (
+            LITERAL_MINUS_OCTETS if self.literal_minus else COLLECT_OCTETS
+        )
 
     def logged_out(self) -> None:
         """As before the login (UNAUTHENTICATE, RFC 8437)."""
@@ -156,6 +160,9 @@ class ImapServerSession:
             command = parse_command(literal.head, literal)
         except BadSyntax as error:
             return self._refused(literal, Wrong(tag_of(literal.head), error))
+        if self.literal_minus and not literal.synchronising and literal.size > LITERAL_MINUS_OCTETS:
+            unasked = BadSyntax(f"literals above {LITERAL_MINUS_OCTETS} octets are sent as {{n}}")
+            return self._refused(literal, Wrong(command.tag, unasked))
         small = literal.size <= self._fragmenter.collect_octets
         if command.name in STREAMED and not small and self.state is not State.NOT_AUTHENTICATED:
             self._streaming = True

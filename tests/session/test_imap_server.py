@@ -108,3 +108,16 @@ def test_any_octets_give_events_or_bad_syntax(stream: bytes, sizes: list[int]) -
         run(stream, sizes)
     except BadSyntax:
         pass
+
+
+def test_with_literal_minus_only_small_literals_come_unasked() -> None:
+    session = ImapServerSession()
+    session.literal_minus = True
+    session.logged_in()
+    session.receive(b"a APPEND x {4096+}\r\n" + b"y" * 4096 + b"\r\n")
+    assert told(session.next_event()) == (b"a", b"APPEND")
+    session.receive(b"b APPEND x {4097+}\r\n" + b"y" * 4097 + b"\r\nc NOOP\r\n")
+    assert told(session.next_event()) == ("wrong", b"b")
+    assert told(session.next_event()) == (b"c", b"NOOP")
+    session.receive(b"d APPEND x {90000}\r\n")
+    assert told(session.next_event()) == (b"d", b"APPEND", 90000)

@@ -3,7 +3,7 @@
 The commands themselves are in the files beside this one, one family each; `table` says which is allowed when.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
@@ -15,11 +15,13 @@ from murder.backend.imap.teller import Beside, Teller
 from murder.backend.imap.untagged import Manner, format_updates
 from murder.backend.mailboxes import Accessible
 from murder.backend.news import Kind
+from murder.backend.referral import Referrals
 from murder.backend.shared import Backend
 from murder.backend.updates import EVERYTHING, View, Watcher
 from murder.errors import BadSyntax, Code, Misuse, Refusal
 from murder.login.gate import Login
 from murder.login.imap import ImapDialogue, ImapService, Running
+from murder.login.rights import Missing
 from murder.model.acl import Rights
 from murder.model.fetch import FetchItem
 from murder.model.message import Uid
@@ -104,7 +106,29 @@ class BackendImap(ImapDialogue):
             return self.on_line(event.octets)
         if isinstance(event, Command) and event.name in NUMBERED:
             self.need_numbers()
+        if isinstance(event, Command) and self.login is not None and not self.login.proxy:
+            if self.backend.referrals is not None:
+                return self._handle_or_refer(event, self.backend.referrals, self.login)
         return super().handle(event)
+
+    def _handle_or_refer(self, command: Command, referrals: Referrals, login: Login) -> Running:
+        """As `handle`; a mailbox that is missing may be somewhere else (RFC 2193)."""
+        try:
+            running = super().handle(command)
+        except Missing as missing:
+            return self._refer(referrals, login, missing)
+        return None if running is None else self._run_or_refer(running, referrals, login)
+
+    async def _run_or_refer(
+        self, running: Coroutine[Any, Any, None], referrals: Referrals, login: Login
+    ) -> None:
+        try:
+            await running
+        except Refusal as refusal:
+            await self._refer(referrals, login, refusal)
+
+    async def _refer(self, referrals: Referrals, login: Login, refusal: Refusal) -> None:
+        raise await referrals.instead(refusal, login) from refusal
 
     # --- telling without a command
 

@@ -14,7 +14,7 @@ from murder.errors import BadSyntax, Code, Refusal
 from murder.login.imap import Running
 from murder.login.rights import with_old_rights
 from murder.model.acl import format_rights
-from murder.model.listing import ListQuery, ListRow, ListWalk
+from murder.model.listing import INBOX, ListQuery, ListRow, ListWalk
 from murder.model.name import MailboxName, collation_key, owner_of
 from murder.wire import mutf7
 from murder.wire.imap.acl import format_myrights
@@ -43,6 +43,25 @@ def run_list(dialogue: BackendImap, command: Command) -> Running:
     return _list(dialogue, command, request)
 
 
+def run_rlist(dialogue: BackendImap, command: Command) -> Running:
+    """RFC 2193 §3. Without remote mailboxes: they are in a frontend's LIST, and here a referral tells where they are."""
+    return run_list(dialogue, command)
+
+
+def run_rlsub(dialogue: BackendImap, command: Command) -> Running:
+    return run_lsub(dialogue, command)
+
+
+def run_xlist(dialogue: BackendImap, command: Command) -> Running:
+    """What LIST was before RFC 6154, as Gmail made it and Cyrus has it: special uses, and `\\Inbox`."""
+    request = parse_list(Scanner(command.octets, command.start))
+    if request.extended:
+        raise BadSyntax("XLIST takes a reference and a pattern")
+    if request.asks_separator:
+        return _tell_separator(dialogue, command, request.reference, b"XLIST")
+    return _list(dialogue, command, request, b"XLIST")
+
+
 def run_lsub(dialogue: BackendImap, command: Command) -> Running:
     request = parse_list(Scanner(command.octets, command.start))
     if request.extended:
@@ -60,9 +79,11 @@ def _tell_separator(
     return dialogue.conclude(command)
 
 
-async def _list(dialogue: BackendImap, command: Command, request: ListRequest) -> None:
+async def _list(
+    dialogue: BackendImap, command: Command, request: ListRequest, word: bytes = b"LIST"
+) -> None:
     query = query_of(dialogue, request)
-    answer = _Answer(dialogue, request, await _subscribed(dialogue, request))
+    answer = _Answer(dialogue, request, await _subscribed(dialogue, request), word)
     selects = bool(request.selection - {Selection.REMOTE})
     recursive = Selection.RECURSIVEMATCH in request.selection
     walk = ListWalk(query, levels=not selects, recursive=recursive)
@@ -112,8 +133,13 @@ class _Answer:
     """The answer to one LIST as it grows."""
 
     def __init__(
-        self, dialogue: BackendImap, request: ListRequest, subscribed: frozenset[MailboxName]
+        self,
+        dialogue: BackendImap,
+        request: ListRequest,
+        subscribed: frozenset[MailboxName],
+        word: bytes,
     ) -> None:
+        self._word = word
         self.subscribed = subscribed
         self.visible: set[MailboxName] = set()
         self._dialogue = dialogue
@@ -164,11 +190,14 @@ class _Answer:
             attributes = (*attributes, "\\Subscribed")
         if row.name is not None and row.exists:
             attributes += self._uses(row.name)
+            if self._word == b"XLIST" and row.external == INBOX:
+                attributes = (*attributes, "\\Inbox")
         recursive = Selection.RECURSIVEMATCH in request.selection
         child_info = ("SUBSCRIBED",) if recursive and row.chosen_below else ()
         separator = self._dialogue.backend.namespace.separator
         return format_list(
-            ListEntry(attributes, separator, self._dialogue.shown(row.external), child_info)
+            ListEntry(attributes, separator, self._dialogue.shown(row.external), child_info),
+            self._word,
         )
 
     async def _beside(self, external: bytes, name: MailboxName) -> list[bytes]:

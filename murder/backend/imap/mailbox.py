@@ -9,6 +9,7 @@ from murder.backend.news import Kind
 from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal
 from murder.login.imap import Running
+from murder.login.rights import Missing
 from murder.model.acl import DELETE_MAILBOX, Acl, Rights
 from murder.model.entry import parse_location
 from murder.model.name import (
@@ -156,7 +157,11 @@ async def _rename(dialogue: BackendImap, command: Command, request: RenameReques
         return
     if request.partition is not None:
         raise Refusal(Code.CANNOT, "A mailbox cannot be moved to another partition by RENAME")
-    backend.mailboxes.require(old, login, DELETE_MAILBOX)
+    try:
+        backend.mailboxes.require(old, login, DELETE_MAILBOX)
+    except Missing as missing:
+        missing.new_name = new
+        raise
     if new == inbox_of(login.user) and not login.is_admin:
         raise Refusal(Code.ALREADY_EXISTS, "INBOX exists always")
     stays = is_inbox(old) and not (login.is_admin and is_inbox(new))

@@ -1,0 +1,87 @@
+"""Mailboxes that live on another backend: clients of this one are told where (RFC 2193)."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+from murder.model.entry import Location
+from murder.mupdate.client import MasterClient
+from tests.backend.server import config_in, running_backend
+from tests.dialogue import Player, Streams
+from tests.mupdate.nodes import Server, run
+
+ACL = b"ana\tlrswipkxtecda\t"
+ELSEWHERE = {
+    b"user.ana.moved": ACL,
+    b"shared.secret": b"bob\tlr\t",
+}
+TRANSCRIPT = r"""
+C1= LOGIN ana secret
+C1: a1 SELECT INBOX/moved
+S1: a1 NO [REFERRAL imap://ana;AUTH=*@be2.test/INBOX/moved] The mailbox is on the server be2.test
+C1: a2 STATUS INBOX/moved (MESSAGES)
+S1: a2 NO [REFERRAL imap://ana;AUTH=*@be2.test/INBOX/moved] $_
+C1: a3 APPEND INBOX/moved {5+}
+C1: hello
+S1: a3 NO [REFERRAL imap://ana;AUTH=*@be2.test/INBOX/moved] $_
+C1: a4 DELETE INBOX/moved
+S1: a4 NO [REFERRAL imap://ana;AUTH=*@be2.test/INBOX/moved] $_
+C1: a5 RENAME INBOX/moved INBOX/other
+S1: a5 NO [REFERRAL imap://ana;AUTH=*@be2.test/INBOX/moved imap://ana;AUTH=*@be2.test/INBOX/other] $_
+C1: a6 MYRIGHTS INBOX/moved
+S1: a6 NO [REFERRAL imap://ana;AUTH=*@be2.test/INBOX/moved] $_
+C1: a7 APPEND INBOX {5+}
+C1: hello
+S1: a7 OK [APPENDUID $_ 1] Completed
+C1= SELECT INBOX
+C1: a8 COPY 1 INBOX/moved
+S1: a8 NO [REFERRAL imap://ana;AUTH=*@be2.test/INBOX/moved] $_
+C1: a9 MOVE 1 INBOX/moved
+S1: a9 NO [REFERRAL imap://ana;AUTH=*@be2.test/INBOX/moved] $_
+C1: b1 APPEND INBOX CATENATE (URL "/INBOX/moved/;uid=1")
+S1: b1 NO [BADURL /INBOX/moved/;uid=1] $_
+# what he may not know of, and what nobody has
+C1= UNSELECT
+C1: b2 SELECT shared/secret
+S1: b2 NO [NONEXISTENT] $_
+C1: b3 SELECT INBOX/nowhere
+S1: b3 NO [NONEXISTENT] $_
+C1: b4 APPEND INBOX/nowhere {5+}
+C1: hello
+S1: b4 NO [TRYCREATE] $_
+# local ones as ever, by the commands of clients that know referrals
+C1: c1 RLIST "" *
+S1: * LIST (\HasNoChildren) "/" INBOX
+S1: c1 OK Completed
+C1= SUBSCRIBE INBOX/moved
+C1: c2 RLSUB "" *
+S1: * LSUB () "/" INBOX/moved
+S1: c2 OK Completed
+"""
+AWAY = r"""
+C1= LOGIN ana secret
+C1: a1 SELECT INBOX/moved
+S1: a1 NO [NONEXISTENT] $_
+"""
+
+
+def test_a_mailbox_that_is_elsewhere_is_referred_to(tmp_path: Path) -> None:
+    async def scene() -> None:
+        master = Server(tmp_path / "master")
+        await master.start()
+        other = MasterClient(master.target)
+        for name, acl in ELSEWHERE.items():
+            await other.activate(name, bytes(Location("be2.test", "default")), acl)
+        await other.close()
+        config = config_in(tmp_path, master=f"127.0.0.1:{master.port}")
+        config = replace(config, mupdate=replace(config.mupdate, master_user="murder"))
+        async with running_backend(tmp_path, config=config) as running:
+
+            async def connect(_: str) -> Streams:
+                return await asyncio.open_connection(*running.address)
+
+            await Player(connect).play(TRANSCRIPT)
+            await master.stop()
+            await Player(connect).play(AWAY)
+
+    run(scene())
