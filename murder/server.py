@@ -17,6 +17,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from murder.config import ClientConfig, Config, ConfigError, Endpoint, Problem
 from murder.config.value import ANY_HOST
+from murder.control import ControlServer, RemoteControl, control_folder
 from murder.hooks import Plugins
 from murder.log import logger
 from murder.net.listener import Bounds, Listener, Service
@@ -38,6 +39,7 @@ LISTENERS: Final[Mapping[str, tuple[str, bool]]] = MappingProxyType(
         "pop3": ("pop3", False),
         "pop3s": ("pop3", True),
         "lmtp": ("lmtp", False),
+        "control": ("control", True),
     }
 )
 REFUSALS: Final[Mapping[str, bytes]] = MappingProxyType(
@@ -46,6 +48,7 @@ REFUSALS: Final[Mapping[str, bytes]] = MappingProxyType(
         "imap": b"* BYE [UNAVAILABLE] Too many connections, try again later\r\n",
         "pop3": b"-ERR [SYS/TEMP] Too many connections, try again later\r\n",
         "lmtp": b"421 4.3.2 Too many connections, try again later\r\n",
+        "control": b'{"no": "too many connections"}\n',
     }
 )
 BACKLOG: Final = 4096  # the kernel cuts it to net.core.somaxconn
@@ -94,7 +97,7 @@ class Port:
 
     @property
     def dotted(self) -> str:
-        return f"{self.role}.{self.key}"
+        return "node.control" if self.key == "control" else f"{self.role}.{self.key}"
 
 
 def section_of(config: Config, role: str) -> ClientConfig | None:
@@ -102,13 +105,16 @@ def section_of(config: Config, role: str) -> ClientConfig | None:
     return {"frontend": config.frontend, "backend": config.backend}.get(role)
 
 
-def ports_of(config: Config, role: str) -> list[Port]:
-    """All that a role listens on, in the order of the keys; `*` becomes both address families."""
+def ports_of(config: Config, role: str, *, is_first: bool = False) -> list[Port]:
+    """All that a role listens on, in the order of the keys; `*` becomes both address families. The first of a node's
+    roles also answers operators."""
     section = section_of(config, role) or config.mupdate
+    wanted = [(key, configured) for key in LISTENERS for configured in getattr(section, key, ())]
+    if is_first:
+        wanted += [("control", configured) for configured in config.node.control]
     return [
         Port(role, key, endpoint)
-        for key in LISTENERS
-        for configured in getattr(section, key, ())
+        for key, configured in wanted
         for endpoint in _families(configured)
     ]
 
@@ -209,12 +215,17 @@ class RoleServer:
         self._role = make_role(target or ROLE_CLASSES[role], config, plugins, worker)
         self._listeners: list[Listener] = []
         self._from_address: Counter[str] = Counter()
+        self._control = ControlServer(config, role, worker, self._role, lambda: self._listeners)
         self._log = logger(role=role)
 
     async def start(self) -> None:
         """Start the role, then listen. Raises what the role raises; ConfigError for a service that is missing."""
         await self._role.start()
-        services = self._role.services()
+        folder = control_folder(self._config)
+        services = {
+            **self._role.services(),
+            "control": lambda connection: RemoteControl(connection, folder),
+        }
         tls = context_for(self._config, self._name) if self._bound else None
         for port, sock in self._bound:
             if port.service not in services:
@@ -227,12 +238,19 @@ class RoleServer:
                 sock,
                 services[port.service],
                 self._bounds(port.service),
-                tls if port.implicit_tls else None,
+                self._context_of(port, tls),
                 self._from_address,
             )
             await listener.start()
             self._listeners.append(listener)
+        await self._control.start()
         self._log.info("role.started", worker=self._worker, listeners=len(self._listeners))
+
+    def _context_of(self, port: Port, tls: ssl.SSLContext | None) -> ssl.SSLContext | None:
+        """Operators are asked for their certificate, so they see the node's, not the public one."""
+        if port.key == "control":
+            return listening_context(self._config.tls, public=False)
+        return tls if port.implicit_tls else None
 
     def _bounds(self, service: str) -> Bounds:
         section = section_of(self._config, self._name)
@@ -270,6 +288,7 @@ class RoleServer:
             self._log.warning("role.stuck", worker=self._worker, elapsed_ms=int(limit_s * 1000))
         except Exception:  # noqa: BLE001 (the end of a task: the rest must still be stopped)
             self._log.exception("role.failed", worker=self._worker)
+        self._control.stop()
         for listener in self._listeners:
             listener.abort()
         self._log.info("role.stopped", worker=self._worker)

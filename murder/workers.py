@@ -157,7 +157,7 @@ def _bind_all(config: Config, roles: Sequence[str]) -> dict[Port, list[socket.so
     bound: dict[Port, list[socket.socket]] = {}
     problems: list[Problem] = []
     for role in roles:
-        ports = ports_of(config, role)
+        ports = ports_of(config, role, is_first=role == roles[0])
         if not ports:
             key = "mupdate.listen" if role == "mupdate" else f"{role}.imap"
             problems.append(Problem(config.file, key, f"the {role} role has nothing to listen on"))

@@ -14,7 +14,16 @@ ROOT = Path(__file__).parent.parent
 EVERYWHERE = {"errors", "murder"}  # murder itself is only the version and the map
 PURE = {"model", "wire", "session"}
 ROLE = PURE | {"net", "api", "config", "log", "login", "hooks", "mupdate"}
-TOP = ROLE | {"authority", "frontend", "backend", "preflight", "server", "workers", "__main__"}
+TOP = ROLE | {
+    "authority",
+    "control",
+    "frontend",
+    "backend",
+    "preflight",
+    "server",
+    "workers",
+    "__main__",
+}
 MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "errors": set[str](),
     "model": set(),
@@ -31,13 +40,14 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "mupdate": ROLE,
     "frontend": ROLE,
     "backend": ROLE | {"mime"},
-    "server": ROLE | {"frontend", "backend"},
+    "control": {"net", "config", "log", "authority"},
+    "server": ROLE | {"frontend", "backend", "control"},
     "preflight": TOP,
     "workers": TOP,
     "archive": {"__main__"},
     "contract": {"model", "api"},
     "demo": TOP,
-    "operate": ROLE,
+    "operate": ROLE | {"control"},
     "cli": TOP | {"contract", "demo", "operate"},
     "__main__": {"cli"},
     "plugins": {"model", "api"},

@@ -18,7 +18,7 @@ from murder.backend.imap.table import serve_imap
 from murder.backend.lmtp import BackendLmtp
 from murder.backend.mailboxes import Mailboxes
 from murder.backend.match import AT_ONCE, Matcher
-from murder.backend.moves.journal import Journal
+from murder.backend.moves.journal import OPEN, Journal, State
 from murder.backend.moves.mover import Mover
 from murder.backend.pop3 import BackendPop3
 from murder.backend.quota import Quotas
@@ -188,6 +188,22 @@ class BackendRole:
         backend.gate.keep_counts(penalties, crowd)
         backend.config = config.backend
         self._services = self._make_services(backend)
+
+    def report(self) -> Mapping[str, object]:
+        """For `murder ctl status`."""
+        backend = self.backend
+        if backend is None:
+            return {}
+        moves = [move for move in backend.mover.journal.moves() if move.state in OPEN]
+        return {
+            "mailboxes": backend.mailboxes.list.count(),
+            "sessions": len(backend.sessions),
+            "master": "none"
+            if self._client is None
+            else ("connected" if self._client.is_connected else "away"),
+            "moves": len(moves),
+            "moves_failed": sum(move.state is State.FAILED for move in moves),
+        }
 
     def services(self) -> Mapping[str, Service]:
         return self._services

@@ -9,6 +9,20 @@ import asyncclick as click
 
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
+        "status": ("murder.cli.nodes:status", "The whole murder on one screen."),
+        "top": ("murder.cli.nodes:top", "The same, live."),
+        "doctor": ("murder.cli.look:doctor", "What is wrong, and what to do about it."),
+        "sessions": ("murder.cli.nodes:sessions", "Who is connected where."),
+        "kick": ("murder.cli.nodes:kick", "End sessions."),
+        "trace": ("murder.cli.nodes:trace", "What passes between a user's clients and the nodes."),
+        "check": (
+            "murder.cli.checking:check",
+            "The lists of master, backends, frontends: do they agree?",
+        ),
+        "conflicts": ("murder.cli.nodes:conflicts", "Who wanted another server's mailbox."),
+        "reservations": ("murder.cli.nodes:reservations", "Names being made or moved."),
+        "lmtp": ("murder.cli.look:lmtp", "Where mail goes."),
+        "raw": ("murder.cli.look:raw", "Speak a protocol to a node yourself."),
         "mailbox": ("murder.cli.mailbox:mailbox", "Mailboxes: find, make, remove, move, rights."),
         "move": ("murder.cli.move:move", "Moves under way, and over: status, resume, undo."),
         "backend": ("murder.cli.backend:backend", "The backends: look, test, weigh, drain."),

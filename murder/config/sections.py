@@ -37,6 +37,13 @@ class NodeConfig:
     )
     user: str = option("", "Become this user after the ports are open (when started as root).")
     group: str = option("", "Become this group; empty: the user's own.")
+    control: tuple[Endpoint, ...] = option(
+        (),
+        "Where `murder ctl status`, `sessions` and their like are answered for operators on other hosts (TLS, an "
+        "operator's certificate); on this host they need no port.",
+        example='["*:3906"]',
+        default_port=3906,
+    )
     drain_timeout_s: float = option(
         30.0, "How long a stop waits for commands that run before it cuts them off.", least=0
     )
@@ -341,6 +348,12 @@ class OperatorConfig:
     )
     key: Path | None = option(
         None, "Its private key (mode 0600).", example='"operator.key"', must_exist=True
+    )
+    nodes: tuple[str, ...] = option(
+        (),
+        "The nodes of the murder for `murder ctl status`: HOST:PORT of their [node] control, or the data folder of one "
+        "on this host; this node's own is always asked.",
+        example='["fe1.example.org:3906", "be1.example.org:3906"]',
     )
     user: str = option("", "Without a certificate: an administrator of the backends.")
     password: str = option("", "His password; asked for where it is not here.", secret=True)

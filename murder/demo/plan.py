@@ -124,7 +124,12 @@ def _prepare_operator(options: Options, nodes: Sequence[Node], authority: Path) 
         "# Written by `murder demo`; written anew at each start. For `murder ctl`.",
         _table("node", name=OPERATOR, data="data"),
         _table("tls", ca=str(ca_file(options.folder).absolute())),
-        _table("operator", certificate=certificate.name, key=key.name),
+        _table(
+            "operator",
+            certificate=certificate.name,
+            key=key.name,
+            nodes=[str((node.folder / "data").absolute()) for node in nodes],
+        ),
         _table("mupdate", master=f"{HOST}:{master.ports['mupdate']}"),
         _table("namespace", unix_hierarchy=True, alternative=False),
         *_servers(nodes),

@@ -15,6 +15,7 @@ from murder.frontend.capabilities import Capabilities
 from murder.frontend.imap.table import serve_imap
 from murder.frontend.lmtp import FrontendLmtp
 from murder.frontend.locate import Locator, Ping
+from murder.frontend.placement import servers
 from murder.frontend.pop3 import FrontendPop3
 from murder.frontend.shared import Frontend, Policies
 from murder.log import logger
@@ -151,6 +152,19 @@ class FrontendRole:
         frontend.whole_config, frontend.config = config, config.frontend
         frontend.upstreams.configure(config)
         self._services = self._make_services(frontend)
+
+    def report(self) -> Mapping[str, object]:
+        """For `murder ctl status`."""
+        told: dict[str, object] = dict(self._replica.report()) if self._replica else {}
+        if self.frontend is not None:
+            told["mailboxes"] = self.frontend.mailboxes.count()
+            told["sessions"] = len(self.frontend.sessions)
+            told["down"] = sorted(
+                server
+                for server in servers(self.frontend)
+                if not self.frontend.upstreams.is_tried(server)
+            )
+        return told
 
     def services(self) -> Mapping[str, Service]:
         return self._services

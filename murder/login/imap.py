@@ -107,6 +107,22 @@ class ImapDialogue(Dialogue):
         """Untagged responses that a role owes before BYE."""
         return b""
 
+    def describe(self) -> dict[str, object]:
+        """For `murder ctl sessions`."""
+        return {
+            "protocol": "imap",
+            "user": self.login.user if self.login else "",
+            "address": self.peer_address,
+            "proxy": self.login.proxy if self.login else "",
+            "state": self.session.state.value,
+            "idle_s": round(self.loop.time() - self.active_at, 1),
+            **self.details(),
+        }
+
+    def details(self) -> dict[str, object]:
+        """What a role adds: the selected mailbox, the backends."""
+        return {}
+
     # --- greeting, errors, the end
 
     @property

@@ -59,6 +59,16 @@ class LineDialogue(Dialogue):
         """A SASL challenge as a line of this protocol; `octets` is base64."""
         raise NotImplementedError
 
+    def describe(self) -> dict[str, object]:
+        """For `murder ctl sessions`."""
+        return {
+            "protocol": self.PROTOCOL,
+            "user": self.login.user if self.login else "",
+            "address": self.connection.peer,
+            "proxy": self.login.proxy if self.login else "",
+            "idle_s": round(self.loop.time() - self.active_at, 1),
+        }
+
     # --- the loop
 
     @property

@@ -63,6 +63,17 @@ class ReplicaService:
         """As `ping.PingClient.ping`, for who runs in this process."""
         await self.replica.ping(timeout_s)
 
+    def report(self) -> dict[str, object]:
+        """For `murder ctl status`: how the list stands against its master's."""
+        status = self.replica.status()
+        return {
+            "list": status.phase.value,
+            "synchronised": status.synchronised,
+            "lag_entries": status.lag_entries,
+            "lag_s": None if status.lag_s is None else round(status.lag_s, 3),
+            "list_problem": status.problem,
+        }
+
     async def stop(self) -> None:
         if self._ledger is None:
             return

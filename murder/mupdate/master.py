@@ -152,6 +152,16 @@ class MupdateDialogue(Dialogue):
         service.dialogues.add(self)
         service.counters.connections += 1
 
+    def describe(self) -> dict[str, object]:
+        """For `murder ctl sessions`."""
+        return {
+            "protocol": "mupdate",
+            "user": self.peer.name if self.peer else "",
+            "address": self.connection.peer,
+            "state": "streaming" if self._subscriber is not None else "",
+            "idle_s": round(self.loop.time() - self.active_at, 1),
+        }
+
     # The banner, errors, the end
 
     def begin(self) -> None:

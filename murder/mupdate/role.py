@@ -1,6 +1,7 @@
 """The MUPDATE role: the master, or (where `mupdate.master` is set) a replica that serves others."""
 
 import asyncio
+import json
 from collections.abc import Mapping
 from typing import Final, Protocol
 
@@ -8,6 +9,7 @@ from murder.api.auth import AuthBackend
 from murder.config import Config
 from murder.log import logger
 from murder.login.gate import Gate, penalties_of
+from murder.model.name import display
 from murder.mupdate.following import ReplicaService, list_path
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.master import MupdateService
@@ -84,6 +86,33 @@ class MupdateRole:
             service.config, service.gate = config.mupdate, self._make_gate()
             service.gate.keep_counts(penalties, crowd)
             service.max_failures = config.auth.max_failures
+
+    def report(self) -> Mapping[str, object]:
+        """For `murder ctl status`."""
+        service = self._service
+        if service is None:
+            return {}
+        told: dict[str, object] = {
+            "mailboxes": service.mailboxes.count(),
+            "conflicts": len(service.mailboxes.conflicts()),
+            "changes": service.counters.changes,
+            "refused": service.counters.refused,
+            "subscribers": len(service.hub.lag()),
+            "behind": max(service.hub.lag(), default=0),
+            "is_master": self._replica is None,
+        }
+        if self._replica is not None:
+            told.update(self._replica.report())
+        return told
+
+    def conflicts(self) -> list[dict[str, object]]:
+        """For `murder ctl conflicts`."""
+        if self._service is None:
+            return []
+        return [
+            {"name": display(name), **json.loads(facts)}
+            for name, facts in self._service.mailboxes.conflicts().items()
+        ]
 
     def services(self) -> Mapping[str, Service]:
         assert self._service is not None, "start comes first"

@@ -355,6 +355,11 @@ class Connection(asyncio.Protocol):
             self.certificate = read_certificate(tls.getpeercert())
 
 
+def _why(error: OSError) -> str:
+    """In the system's words; asyncio has its own, which say less."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
 async def connect(
     host: str,
     port: int,
@@ -391,6 +396,6 @@ async def connect(
         raise UpstreamFailure(UpstreamKind.TLS, server, f"{host}:{port}: {error.reason}") from error
     except OSError as error:
         raise UpstreamFailure(
-            UpstreamKind.CONNECT, server, f"{host}:{port}: {error.strerror}"
+            UpstreamKind.CONNECT, server, f"{host}:{port}: {_why(error)}"
         ) from error
     return connection

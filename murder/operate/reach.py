@@ -5,6 +5,7 @@ Addresses are those of `[servers]` and `[mupdate] master`, as on every node.
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -99,6 +100,10 @@ class Reach:
     async def rows(self) -> list[MailboxEntry]:
         """The master's whole list. Raises UpstreamFailure."""
         return await self.master.list_all()
+
+    def tls_context(self) -> ssl.SSLContext:
+        """As the operator, to any node. Raises OSError, ssl.SSLError."""
+        return self._upstreams.context()
 
     # --- names
 

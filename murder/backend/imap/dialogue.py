@@ -25,7 +25,7 @@ from murder.login.rights import Missing
 from murder.model.acl import Rights
 from murder.model.fetch import FetchItem
 from murder.model.message import Uid
-from murder.model.name import MailboxName
+from murder.model.name import MailboxName, display
 from murder.model.seqset import Ranges, SeqSet
 from murder.net.connection import Connection
 from murder.session.imap_server import Event, Line, State
@@ -90,6 +90,10 @@ class BackendImap(ImapDialogue):
         if weight:
             words += b" X-WEIGHT=" + weight
         return words
+
+    def details(self) -> dict[str, object]:
+        selected = self.selected
+        return {"mailbox": display(selected.name)} if selected is not None else {}
 
     async def entered(self) -> None:
         await self.backend.ensure_inbox(self.user)

@@ -75,6 +75,7 @@ TABLE: Final[Table] = MappingProxyType(
         b"MYRIGHTS": Row(AUTHENTICATED, acl.run_myrights),
         b"XFER": Row(AUTHENTICATED, xfer.run_xfer),
         b"XFERS": Row(AUTHENTICATED, xfer.run_xfers),
+        b"XCOMPARE": Row(AUTHENTICATED, xfer.run_xcompare),
         b"XTAKE": Row(AUTHENTICATED, xfer.run_xtake),
         b"CHECK": Row(SELECTED, basic.run_noop),
         b"CLOSE": Row(SELECTED, select.run_close),

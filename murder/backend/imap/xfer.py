@@ -130,6 +130,18 @@ def _shown(move: Move) -> bytes:
     return json.dumps(json.loads(format_move(move))).encode()
 
 
+# xcompare = "XCOMPARE" SP mailbox
+def run_xcompare(dialogue: BackendImap, command: Command) -> Running:
+    """Compare this mailbox with the master's row again, as after a reconnect (`murder ctl list check --fix`)."""
+    scanner = Scanner(command.octets, command.start)
+    scanner.space()
+    name = dialogue.name_of(scanner.astring())
+    scanner.end()
+    need_admin(dialogue)
+    dialogue.backend.announcer.owe([name])
+    return dialogue.conclude(command)
+
+
 # xtake = "XTAKE"
 def run_xtake(dialogue: BackendImap, command: Command) -> Running:
     """The peer, a backend by its certificate, sends frames from here on."""

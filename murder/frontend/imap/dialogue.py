@@ -18,7 +18,7 @@ from murder.login.gate import Login
 from murder.login.imap import ImapDialogue, ImapService, Row, Running
 from murder.login.rights import nonexistent
 from murder.model.entry import MailboxEntry
-from murder.model.name import MailboxName
+from murder.model.name import MailboxName, display
 from murder.net.connection import Connection
 from murder.net.pool import open_imap
 from murder.net.relay import Client, ImapUpstream, Reply
@@ -80,6 +80,13 @@ class FrontendImap(ImapDialogue, Client):
         )
         self._settled: asyncio.Future[None] | None = None
         frontend.sessions.add(self)
+
+    def details(self) -> dict[str, object]:
+        told: dict[str, object] = {"backends": sorted(self.upstreams)}
+        if self.selected is not None:
+            told["mailbox"] = display(self.selected.name)
+            told["backend"] = self.selected.server
+        return told
 
     # --- who and where
 

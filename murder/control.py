@@ -1,0 +1,412 @@
+"""What a running node tells an operator, and does for him: a socket a process, JSON lines, one request a connection.
+
+Local: `[node] data`/control/ROLE-N.sock, for who may open it (mode 0600). Remote: `[node] control`, over TLS, for
+holders of an operator's certificate (`murder ca issue NAME --role operator`); it asks all local sockets. Requests:
+`status`, `sessions`, `kick`, `trace`, `conflicts`.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import resource
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol, cast, runtime_checkable
+
+from murder import __version__
+from murder.authority import AuthorityError, read_certificate
+from murder.config import Config
+from murder.errors import BadSyntax
+from murder.log import logger
+from murder.net.connection import Connection, Receiver
+from murder.net.listener import Listener
+
+FOLDER: Final = "control"
+MAX_REQUEST: Final = 64 * 1024
+LOOK_EVERY_S: Final = 0.1  # a trace is told so often, and looks for new connections of its user
+MAX_SHOWN: Final = 2000  # octets of one read or write in a trace
+ANSWER_S: Final = 10.0
+OPERATOR_ROLE: Final = "operator"
+_SECRET: Final = re.compile(rb"(?i)(\b(?:LOGIN|AUTHENTICATE|AUTH|PASS)\b).*")
+
+Answer = Mapping[str, object]
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A client's session that can say what it is."""
+
+    def describe(self) -> Mapping[str, object]: ...
+
+    def say_bye(self, text: str) -> None: ...
+
+
+@runtime_checkable
+class Reports(Protocol):
+    """A role that has something to say of itself."""
+
+    def report(self) -> Mapping[str, object]: ...
+
+
+@runtime_checkable
+class HasConflicts(Protocol):
+    """A master: who wanted whose mailboxes."""
+
+    def conflicts(self) -> Sequence[Mapping[str, object]]: ...
+
+
+def control_folder(config: Config) -> Path:
+    return config.node.data / FOLDER
+
+
+class ControlServer:
+    """The socket of one role in one process."""
+
+    def __init__(
+        self,
+        config: Config,
+        role: str,
+        worker: int,
+        subject: object,
+        listeners: Callable[[], Sequence[Listener]],
+    ) -> None:
+        self._config = config
+        self._role = role
+        self._worker = worker
+        self._subject = subject
+        self._listeners = listeners
+        self._began = time.time()
+        self._server: asyncio.AbstractServer | None = None
+        self._log = logger(role=role)
+        self._path = control_folder(config) / f"{role}-{worker}.sock"
+
+    async def start(self) -> None:
+        """A socket that cannot be made (its path is too long, the disk is full) is told and does without: mail goes on."""
+        try:
+            self._make_way()
+            self._server = await asyncio.start_unix_server(
+                self._serve, path=str(self._path), limit=MAX_REQUEST
+            )
+        except OSError as problem:
+            self._log.warning("control.unavailable", path=str(self._path), problem=str(problem))
+
+    def _make_way(self) -> None:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path.unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            line = await asyncio.wait_for(reader.readline(), ANSWER_S)
+            async for answer in self._answer(parse_request(line), reader):
+                writer.write(format_answer({**self._who, **answer}))
+                await writer.drain()
+            writer.write(format_answer({**self._who, "done": True}))
+        except (OSError, ValueError, TimeoutError, BadSyntax) as problem:
+            with contextlib.suppress(OSError):
+                writer.write(format_answer({**self._who, "no": str(problem)}))
+        finally:
+            writer.close()
+
+    @property
+    def _who(self) -> Answer:
+        return {"node": self._config.node.name, "role": self._role, "worker": self._worker}
+
+    async def _answer(
+        self, request: Mapping[str, Any], reader: asyncio.StreamReader
+    ) -> AsyncIterator[Answer]:
+        match request.get("do"):
+            case "status":
+                yield self._status()
+            case "sessions":
+                for connection, shown in self._sessions(request):
+                    yield {"cid": connection.cid, **shown}
+            case "kick":
+                found = list(self._sessions(request))
+                for connection, _ in found:
+                    _kick(connection)
+                yield {"kicked": len(found)}
+            case "conflicts":
+                if isinstance(self._subject, HasConflicts):
+                    for conflict in self._subject.conflicts():
+                        yield conflict
+            case "trace":
+                async for answer in self._trace(request, reader):
+                    yield answer
+            case other:
+                raise BadSyntax(f"{other!r} is no request")
+
+    # --- status
+
+    def _status(self) -> Answer:
+        listeners = self._listeners()
+        told: dict[str, object] = {
+            "version": __version__,
+            "pid": os.getpid(),
+            "now": time.time(),
+            "uptime_s": round(time.time() - self._began, 1),
+            "connections": sum(len(listener.connections) for listener in listeners),
+            "cpu_s": round(time.process_time(), 3),
+            "memory_kib": _memory_kib(),
+            "descriptors": len(os.listdir("/proc/self/fd"))
+            if Path("/proc/self/fd").is_dir()
+            else 0,
+            "descriptors_most": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            **self._disk(),
+            **self._certificate(),
+        }
+        if isinstance(self._subject, Reports):
+            told.update(self._subject.report())
+        return told
+
+    def _disk(self) -> Answer:
+        usage = shutil.disk_usage(self._config.node.data)
+        return {"disk_free": usage.free, "disk_size": usage.total}
+
+    def _certificate(self) -> Answer:
+        expiries = []
+        for path in {self._config.tls.certificate, self._config.tls.public_certificate} - {None}:
+            with contextlib.suppress(AuthorityError):
+                expiries.append(read_certificate(cast(Path, path)).not_valid_after_utc)
+        return {"certificate_until": min(expiries).timestamp()} if expiries else {}
+
+    # --- sessions
+
+    def _sessions(self, request: Mapping[str, Any]) -> Iterator[tuple[Connection, Answer]]:
+        """Those that fit: `user`, `backend`, `address`, `cid`; all of those given."""
+        wanted = {
+            key: request[key] for key in ("user", "backend", "address", "cid") if request.get(key)
+        }
+        for listener in self._listeners():
+            for connection in list(listener.connections):
+                receiver = _behind_tap(connection.receiver)
+                shown: dict[str, object] = {"address": connection.peer, "tls": connection.is_tls}
+                if isinstance(receiver, Described):
+                    shown.update(receiver.describe())
+                known = {**shown, "cid": connection.cid}
+                if all(known.get(key) == value for key, value in wanted.items()):
+                    yield connection, shown
+
+    # --- the wire of one user
+
+    async def _trace(
+        self, request: Mapping[str, Any], reader: asyncio.StreamReader
+    ) -> AsyncIterator[Answer]:
+        """What passes between a user's clients and this process, until the operator hangs up. It begins behind the
+        login, so it has no password; what looks like one is cut out all the same. Raises BadSyntax without a user."""
+        if not request.get("user"):
+            raise BadSyntax("a trace needs a user")
+        lines: asyncio.Queue[Answer] = asyncio.Queue(10_000)
+        taps: list[_Tap] = []
+        hung_up = asyncio.ensure_future(reader.read())
+        try:
+            yield {"trace": request["user"]}
+            while not hung_up.done():
+                for connection, _ in self._sessions(request):
+                    if not isinstance(connection.receiver, _Tap):
+                        taps.append(_Tap(connection, lines))
+                while not lines.empty():
+                    yield lines.get_nowait()
+                await asyncio.wait([hung_up], timeout=LOOK_EVERY_S)
+        finally:
+            hung_up.cancel()
+            for tap in taps:
+                tap.remove()
+
+
+class _Tap:
+    """Stands between a connection and both its ends, and tells what passes."""
+
+    def __init__(self, connection: Connection, lines: "asyncio.Queue[Answer]") -> None:
+        self._connection = connection
+        self._lines = lines
+        self.receiver: Receiver = connection.receiver
+        self._transport = connection.transport
+        connection.receiver = self
+        connection.transport = cast(asyncio.Transport, _TappedTransport(self._transport, self.tell))
+
+    def remove(self) -> None:
+        if self._connection.receiver is self:
+            self._connection.receiver = self.receiver
+        if isinstance(self._connection.transport, _TappedTransport):
+            self._connection.transport = self._transport
+
+    def tell(self, who: str, data: bytes) -> None:
+        shown = _SECRET.sub(rb"\1 ***", data[:MAX_SHOWN]).decode("utf-8", "backslashreplace")
+        more = f" … {len(data) - MAX_SHOWN} more octets" if len(data) > MAX_SHOWN else ""
+        line = {"at": time.time(), "cid": self._connection.cid, "who": who, "octets": shown + more}
+        with contextlib.suppress(asyncio.QueueFull):
+            self._lines.put_nowait(line)
+
+    def begin(self) -> None:
+        self.receiver.begin()
+
+    def received(self, data: bytes) -> None:
+        self.tell("C", data)
+        self.receiver.received(data)
+
+    def writable(self) -> None:
+        self.receiver.writable()
+
+    def lost(self, error: Exception | None) -> None:
+        self.tell("-", b"the connection has ended")
+        self.receiver.lost(error)
+
+
+class _TappedTransport:
+    """A transport whose writes are told."""
+
+    def __init__(self, transport: asyncio.Transport, tell: Callable[[str, bytes], None]) -> None:
+        self._inner = transport
+        self._tell = tell
+
+    def write(self, data: bytes) -> None:
+        self._tell("S", bytes(data))
+        self._inner.write(data)
+
+    def writelines(self, pieces: Sequence[bytes]) -> None:
+        for piece in pieces:
+            self.write(piece)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def _behind_tap(receiver: Receiver) -> Receiver:
+    return receiver.receiver if isinstance(receiver, _Tap) else receiver
+
+
+def _kick(connection: Connection) -> None:
+    """Say goodbye in the session's own words, or end the connection."""
+    receiver = _behind_tap(connection.receiver)
+    if isinstance(receiver, Described):
+        receiver.say_bye("An administrator has ended this session")
+    else:
+        connection.abort()
+
+
+def _memory_kib() -> int:
+    """This process's own share (PSS), where the system tells; else its peak."""
+    try:
+        for line in Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1])
+    except OSError:
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+# --- the lines
+
+
+def parse_request(line: bytes) -> Mapping[str, Any]:
+    """A JSON object with `do`. Raises BadSyntax."""
+    try:
+        request = json.loads(line)
+    except ValueError as error:
+        raise BadSyntax(f"that is no JSON: {error}") from None
+    if not isinstance(request, dict):
+        raise BadSyntax("a JSON object was expected")
+    return request
+
+
+def format_answer(answer: Answer) -> bytes:
+    return json.dumps(answer, default=str).encode() + b"\n"
+
+
+def sockets_in(folder: Path) -> list[Path]:
+    """Of a node's processes; none where it has never run."""
+    return sorted(folder.glob("*.sock")) if folder.is_dir() else []
+
+
+async def ask_local(folder: Path, request: Answer) -> AsyncIterator[Mapping[str, Any]]:
+    """Ask every process of a node on this host; answers as they come, `done` behind the last of each process. One that
+    is gone is passed over."""
+    answers: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue(1000)
+    paths = sockets_in(folder)
+
+    async def one(path: Path) -> None:
+        try:
+            reader, writer = await asyncio.open_unix_connection(str(path), limit=1 << 20)
+        except OSError:
+            await answers.put(None)
+            return
+        try:
+            writer.write(format_answer(request))
+            while line := await reader.readline():
+                await answers.put(json.loads(line))
+        except (OSError, ValueError):
+            pass
+        finally:
+            writer.close()
+            await answers.put(None)
+
+    tasks = [asyncio.ensure_future(one(path)) for path in paths]
+    try:
+        left = len(tasks)
+        while left:
+            answer = await answers.get()
+            if answer is None:
+                left -= 1
+            else:
+                yield answer
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+class RemoteControl:
+    """An operator's connection over TLS: one request, answered by all processes of this node."""
+
+    def __init__(self, connection: Connection, folder: Path) -> None:
+        self._connection = connection
+        self._folder = folder
+        self._held = b""
+        self._task: asyncio.Task[None] | None = None
+        self._log = logger(role="control", cid=connection.cid, peer=connection.peer)
+
+    def begin(self) -> None:
+        certificate = self._connection.certificate
+        if certificate is None or OPERATOR_ROLE not in certificate.roles:
+            self._log.warning("control.refused", name=certificate.name if certificate else "")
+            self._connection.write(format_answer({"no": "an operator's certificate is needed"}))
+            self._connection.close()
+
+    def received(self, data: bytes) -> None:
+        if self._task is not None:
+            return
+        self._held += data
+        line, found, _ = self._held.partition(b"\n")
+        if found:
+            self._task = asyncio.get_running_loop().create_task(self._run(line))
+        elif len(self._held) > MAX_REQUEST:
+            self._connection.abort()
+
+    def writable(self) -> None:
+        pass
+
+    def lost(self, error: Exception | None) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self, line: bytes) -> None:
+        certificate = self._connection.certificate
+        try:
+            request = parse_request(line)
+            self._log.info(
+                "control.asked", user=certificate.name if certificate else "", do=request.get("do")
+            )
+            async for answer in ask_local(self._folder, request):
+                self._connection.write(format_answer(answer))
+                await self._connection.drain(ANSWER_S)
+        except (BadSyntax, OSError) as problem:
+            self._connection.write(format_answer({"no": str(problem)}))
+        self._connection.close()

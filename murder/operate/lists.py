@@ -1,0 +1,89 @@
+"""The mailbox list, compared three ways: what the master says, what each backend has, what the frontends' lists say."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from murder.errors import Refusal, UpstreamFailure
+from murder.model.entry import MailboxEntry
+from murder.model.name import MailboxName, is_deleted
+from murder.operate.reach import Reach, data_of
+from murder.wire.imap.list import parse_list_response
+from murder.wire.token import Scanner, string
+
+NO_MAILBOX: Final = frozenset({"\\noselect", "\\nonexistent"})
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that is not as it should be. `cure` is what `--fix` does, empty where a person has to decide."""
+
+    name: MailboxName
+    what: str
+    server: str
+    cure: str = ""
+
+
+@dataclass(slots=True)
+class Checked:
+    """The outcome of a comparison."""
+
+    mailboxes: int = 0
+    differences: list[Difference] = field(default_factory=list)
+    unreachable: dict[str, str] = field(default_factory=dict)
+
+
+async def names_at(reach: Reach, server: str) -> set[MailboxName]:
+    """All mailboxes that a backend itself has. Raises Refusal, UpstreamFailure."""
+    reply = await reach.ask(server, b'LIST "" "*"')
+    found = set()
+    for octets in data_of(reply, b"LIST"):
+        entry = parse_list_response(Scanner(b" %s\r\n" % octets, 0))
+        if not NO_MAILBOX & {attribute.lower() for attribute in entry.attributes}:
+            found.add(reach.namespace.internal(entry.name, ""))
+    return found
+
+
+async def check(reach: Reach, rows: Sequence[MailboxEntry], servers: Collection[str]) -> Checked:
+    """Master against backends. Raises nothing of a backend's."""
+    checked = Checked(len(rows))
+    there: dict[str, set[MailboxName]] = {}
+    for server in servers:
+        try:
+            there[server] = await names_at(reach, server)
+        except (Refusal, UpstreamFailure) as problem:
+            checked.unreachable[server] = str(problem)
+    checked.differences = compare(rows, there)
+    return checked
+
+
+def compare(
+    rows: Sequence[MailboxEntry], there: Mapping[str, Collection[MailboxName]]
+) -> list[Difference]:
+    """Pure: what the master's rows and the backends' own names say differently."""
+    found = []
+    by_name = {row.name: row for row in rows}
+    for row in rows:
+        if is_deleted(row.name) or row.server not in there:
+            continue
+        if not row.is_active:
+            found.append(
+                Difference(row.name, "reserved: being made or moved, or left so", row.server)
+            )
+        elif row.name not in there[row.server]:
+            found.append(
+                Difference(row.name, "the master says it is there, it is not", row.server, "forget")
+            )
+    for server, names in there.items():
+        for name in sorted(names):
+            known = by_name.get(name)
+            if known is None:
+                found.append(Difference(name, "the master does not know it", server, "announce"))
+            elif known.is_active and known.server != server:
+                found.append(Difference(name, f"the master says it is at {known.server}", server))
+    return found
+
+
+async def fix(reach: Reach, difference: Difference) -> None:
+    """Carry out its cure: the backend compares this name with the master again. Raises Refusal, UpstreamFailure."""
+    await reach.ask(difference.server, b"XCOMPARE " + string(reach.external(difference.name)))

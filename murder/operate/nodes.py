@@ -1,0 +1,228 @@
+"""The nodes of a murder as they tell of themselves: this host's by their sockets, others over TLS (`murder.control`)."""
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from murder.control import FOLDER, ask_local, control_folder, format_answer, sockets_in
+from murder.operate.reach import Reach
+
+TIMEOUT_S: Final = 10.0
+CONNECT_S: Final = 5.0
+FOLLOW_EVERY_S: Final = 0.05
+DEFAULT_PORT: Final = 3906
+
+Answer = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class NodeAnswers:
+    """What one node said: an answer for each of its processes, or why there is none."""
+
+    place: str
+    answers: list[Answer] = field(default_factory=list)
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        return str(self.answers[0]["node"]) if self.answers else self.place
+
+
+def places(reach: Reach) -> list[str]:
+    """`[operator] nodes`, and this host's own node where it has run."""
+    found = list(reach.config.operator.nodes)
+    own = control_folder(reach.config)
+    if sockets_in(own) and str(own.parent) not in found:
+        found.append(str(own.parent))
+    return found
+
+
+async def ask_all(reach: Reach, request: Answer) -> list[NodeAnswers]:
+    """Ask every node at once; those that do not answer say why."""
+
+    async def one(place: str) -> NodeAnswers:
+        told = NodeAnswers(place)
+        is_there = False
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                async for answer in ask(reach, place, request):
+                    is_there = True
+                    if "done" not in answer:
+                        told.answers.append(answer)
+        except TimeoutError:
+            told.problem = f"no answer in {TIMEOUT_S:g} s"
+        except (OSError, ValueError) as problem:
+            told.problem = _why(problem)
+        if not is_there and not told.problem:
+            told.problem = "it does not run"
+        refused = [answer["no"] for answer in told.answers if "no" in answer]
+        if refused:
+            told.answers, told.problem = [], str(refused[0])
+        return told
+
+    return list(await asyncio.gather(*(one(place) for place in places(reach))))
+
+
+def _why(problem: Exception) -> str:
+    if isinstance(problem, ssl.SSLCertVerificationError):
+        return f"TLS: {problem.verify_message}"
+    if isinstance(problem, ssl.SSLError):
+        return f"TLS: {problem.reason}"
+    return problem.strerror or str(problem) if isinstance(problem, OSError) else str(problem)
+
+
+async def ask(reach: Reach, place: str, request: Answer) -> AsyncIterator[Answer]:
+    """One node's answers as they come. Raises OSError, ValueError."""
+    if place.startswith(("/", ".")):
+        folder = Path(place)
+        async for answer in ask_local(
+            folder if folder.name == FOLDER else folder / FOLDER, request
+        ):
+            yield answer
+        return
+    host, port = _host_and_port(place)
+    context = reach.tls_context()
+    async with asyncio.timeout(CONNECT_S):
+        reader, writer = await asyncio.open_connection(
+            host, port, ssl=context, server_hostname=host, limit=1 << 20
+        )
+    try:
+        writer.write(format_answer(request))
+        while line := await reader.readline():
+            yield json.loads(line)
+    finally:
+        writer.close()
+
+
+def _host_and_port(place: str) -> tuple[str, int]:
+    """`host`, `host:port`, `[address]:port`."""
+    host, separator, port = place.rpartition(":")
+    if not separator or "]" in port:
+        return place.strip("[]"), DEFAULT_PORT
+    return host.strip("[]"), int(port)
+
+
+async def follow(reach: Reach, request: Answer, limit_s: float) -> AsyncIterator[Answer]:
+    """The answers of all nodes to a request that has no end (a trace), as they come: until `limit_s` after the first
+    (0: for ever), or until all nodes have hung up."""
+    lines: asyncio.Queue[Answer] = asyncio.Queue(1000)
+
+    async def one(place: str) -> None:
+        try:
+            async for answer in ask(reach, place, request):
+                await lines.put(answer)
+        except (OSError, ValueError) as problem:
+            await lines.put({"node": place, "no": _why(problem)})
+
+    loop = asyncio.get_running_loop()
+    tasks = [asyncio.ensure_future(one(place)) for place in places(reach)]
+    end = None
+    try:
+        while not (all(task.done() for task in tasks) and lines.empty()):
+            while not lines.empty():
+                if limit_s and end is None:
+                    end = loop.time() + limit_s
+                yield lines.get_nowait()
+            if end is not None and loop.time() >= end:
+                return
+            await asyncio.sleep(FOLLOW_EVERY_S)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+# --- what the answers mean
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLine:
+    """One node and role, summed over its workers."""
+
+    node: str
+    role: str
+    version: str
+    workers: int
+    uptime_s: float
+    connections: int
+    sessions: int
+    mailboxes: int
+    cpu_s: float
+    memory_kib: int
+    lag_s: float | None
+    problems: Sequence[str]
+
+
+def lines_of(told: Sequence[NodeAnswers], now: float) -> list[NodeLine]:
+    """A line for each role of each node that answered."""
+    made = []
+    for node in told:
+        roles: dict[str, list[Answer]] = {}
+        for answer in node.answers:
+            roles.setdefault(str(answer["role"]), []).append(answer)
+        for role, answers in sorted(roles.items()):
+            made.append(_line_of(node.name, role, answers, now))
+    return made
+
+
+def _line_of(node: str, role: str, answers: Sequence[Answer], now: float) -> NodeLine:
+    lags = [answer["lag_s"] for answer in answers if answer.get("lag_s") is not None]
+    return NodeLine(
+        node,
+        role,
+        str(answers[0].get("version", "")),
+        len(answers),
+        min(float(answer.get("uptime_s", 0)) for answer in answers),
+        sum(int(answer.get("connections", 0)) for answer in answers),
+        sum(int(answer.get("sessions", 0)) for answer in answers),
+        max(int(answer.get("mailboxes", 0)) for answer in answers),
+        sum(float(answer.get("cpu_s", 0)) for answer in answers),
+        sum(int(answer.get("memory_kib", 0)) for answer in answers),
+        max(lags) if lags else None,
+        problems_of(answers, now),
+    )
+
+
+DAY_S: Final = 86400.0
+CLOCK_S: Final = 5.0  # nodes' clocks may differ by so much
+FREE_PART: Final = 0.05
+
+
+def problems_of(answers: Sequence[Answer], now: float) -> list[str]:
+    """What somebody should look at, a sentence each."""
+    found: dict[str, None] = {}
+    for answer in answers:
+        found.update(dict.fromkeys(_problems(answer, now)))
+    return list(found)
+
+
+def _problems(answer: Answer, now: float) -> list[str]:
+    said = []
+    until = answer.get("certificate_until")
+    if until is not None and until < now + 30 * DAY_S:
+        days = int((until - now) / DAY_S)
+        said.append(f"its certificate ends in {days} days: murder ca issue, copy, kill -HUP")
+    if abs(float(answer.get("now", now)) - now) > CLOCK_S:
+        said.append(f"its clock differs by {float(answer['now']) - now:.0f} s: run NTP")
+    size = int(answer.get("disk_size", 0))
+    if size and int(answer["disk_free"]) < FREE_PART * size:
+        said.append(f"its disk has {int(answer['disk_free']) >> 20} MiB left")
+    most = int(answer.get("descriptors_most", 0))
+    if 0 < most < 1.25 * int(answer.get("descriptors", 0)):
+        said.append("it runs out of descriptors: raise LimitNOFILE")
+    if answer.get("conflicts"):
+        said.append(f"{answer['conflicts']} conflicts: murder ctl conflicts")
+    if answer.get("master") == "away":
+        said.append("it cannot reach the master")
+    if answer.get("synchronised") is False:
+        said.append("its list has never been complete")
+    elif answer.get("list") not in (None, "streaming"):
+        said.append(f"its list is {answer['list']}: {answer.get('list_problem')}")
+    for server in answer.get("down", ()):
+        said.append(f"it cannot reach {server}")
+    if answer.get("moves_failed"):
+        said.append(f"{answer['moves_failed']} moves have failed: murder ctl move status")
+    return said

@@ -1,0 +1,159 @@
+"""`murder ctl status|sessions|kick|trace|check|doctor|conflicts`: a running murder looked into, here and over TLS."""
+
+import imaplib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_ctl_mailboxes import Ctl
+from tests.demo import ROOT, Demo, free_port_base, murder_command, running_demo
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Demo]:
+    with running_demo("--users", "4", "--no-tls-required") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def ctl(demo: Demo) -> Ctl:
+    return Ctl(demo)
+
+
+def test_status_shows_every_node_and_that_all_is_well(ctl: Ctl, demo: Demo) -> None:
+    told = json.loads(ctl("status", "--json"))
+    assert {answer["node"].split(".")[0] for answer in told["nodes"]} == {
+        "mupdate",
+        "fe1",
+        "be1",
+        "be2",
+    }
+    assert told["problems"] == {} and told["unreachable"] == {}
+    assert "Everything is well." in ctl("status")
+    assert ctl("top", "--count", "2", "--every", "0.2").count("fe1.murder.test") == 2
+
+
+def test_sessions_are_found_by_user_traced_without_secrets_and_ended(ctl: Ctl, demo: Demo) -> None:
+    client = demo.imap(demo.frontend, "user1")
+    client.select("INBOX")
+    found = json.loads(ctl("sessions", "--user", "user1", "--json"))
+    assert {(one["role"], one["mailbox"]) for one in found} == {
+        ("frontend", "user.user1"),
+        ("backend", "user.user1"),
+    }
+    traced: list[str] = []
+    watching = threading.Thread(
+        target=lambda: traced.append(ctl("trace", "user1", "--seconds", "3"))
+    )
+    watching.start()
+    end = time.monotonic() + 20
+    while watching.is_alive() and time.monotonic() < end:
+        client.noop()  # until the trace has begun; nothing tells this client
+        client.send(b"X LOGIN user1 secret\r\n")
+        assert client.readline().startswith(b"X BAD")
+    watching.join()
+    assert "C: " in traced[0] and "NOOP" in traced[0]
+    assert "secret" not in traced[0] and "LOGIN ***" in traced[0]
+    assert "Say --yes" in ctl("kick", "--user", "user1", code=2)
+    ctl("kick", "--user", "user1", "--yes")
+    with pytest.raises(imaplib.IMAP4.error):
+        client.noop()
+    assert "whom?" in ctl("kick", "--yes", code=2)
+
+
+def test_a_node_that_is_down_is_named_with_its_cure(ctl: Ctl, demo: Demo) -> None:
+    assert "Everything is well." in ctl("doctor")
+    assert "0 differences" in ctl("check")
+    demo.node("kill", "be2")
+    try:
+        assert "be2" in ctl("status", code=3)
+        assert "be2.murder.test cannot be asked" in ctl("check", code=3)
+        said = ctl("doctor", code=1)
+        assert "WRONG be2.murder.test" in said and "->" in said
+    finally:
+        demo.node("start", "be2")
+
+
+def test_a_mailbox_the_master_has_lost_is_announced_again(ctl: Ctl, demo: Demo) -> None:
+    master = demo.info["mupdate"]
+    with socket.create_connection((master["host"], master["port"]), 10) as sock:
+        stream = sock.makefile("rb")
+        while not stream.readline().startswith(b"* OK"):
+            pass
+        sock.sendall(b'A AUTHENTICATE "PLAIN" "AGFkbWluAHNlY3JldA=="\r\nD DELETE "user.user2"\r\n')
+        assert stream.readline().startswith(b"A OK") and stream.readline().startswith(b"D OK")
+    assert "the master does not know it" in ctl("check", code=1)
+    ctl("check", "--fix", "--yes", code=1)
+    end = time.monotonic() + 20
+    while "0 differences" not in ctl_said(ctl):
+        assert time.monotonic() < end
+        time.sleep(0.1)  # the backend compares behind its answer
+
+
+def ctl_said(ctl: Ctl) -> str:
+    try:
+        return ctl("check")
+    except AssertionError as error:
+        return str(error)
+
+
+def test_where_mail_goes_and_what_a_server_says(ctl: Ctl) -> None:
+    assert "user/user1 at be" in ctl("lmtp", "route", "user1+Sub")
+    assert "550" in ctl("lmtp", "route", "nobody", code=1)
+    assert ctl("conflicts") == "" and ctl("reservations") == ""
+
+
+def test_operators_on_other_hosts_ask_over_tls_with_their_certificate_only(tmp_path: Path) -> None:
+    def murder(*words: str) -> None:
+        subprocess.run([*murder_command(), *words], check=True, cwd=ROOT, capture_output=True)
+
+    folder = str(tmp_path / "ca")
+    murder("ca", "init", "--dir", folder)
+    for name, role in (("localhost", "mupdate"), ("op", "operator"), ("fe", "frontend")):
+        murder("ca", "issue", name, "--role", role, "--dir", folder)
+    base = free_port_base()
+    node = tmp_path / "murder.toml"
+    node.write_text(
+        f'[node]\nname = "localhost"\ndata = "data"\ncontrol = ["127.0.0.1:{base}"]\n'
+        '[tls]\nca = "ca/ca.pem"\ncertificate = "ca/localhost.pem"\nkey = "ca/localhost.key"\n'
+        f'[mupdate]\nlisten = ["127.0.0.1:{base + 1}"]\n'
+    )
+    serving = subprocess.Popen(
+        [sys.executable, "-m", "murder", "serve", "--role", "mupdate", "--config", str(node)],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+        env=os.environ,
+    )
+    try:
+        end = time.monotonic() + 20
+        while socket.socket().connect_ex(("127.0.0.1", base)):
+            assert time.monotonic() < end
+            time.sleep(0.05)  # it has nobody to tell
+        for who, code in (("op", 0), ("fe", 3)):
+            config = tmp_path / f"{who}.toml"
+            config.write_text(
+                f'[node]\nname = "{who}"\ndata = "none"\n[tls]\nca = "ca/ca.pem"\n'
+                f'[operator]\ncertificate = "ca/{who}.pem"\nkey = "ca/{who}.key"\n'
+                f'nodes = ["localhost:{base}"]\n'
+            )
+            done = subprocess.run(
+                [*murder_command(), "ctl", "status", "--config", str(config)],
+                capture_output=True,
+                text=True,
+                cwd=ROOT,
+                check=False,
+            )
+            assert done.returncode == code, done.stdout + done.stderr
+            wanted = "Everything is well." if code == 0 else "operator's certificate is needed"
+            assert wanted in done.stdout
+    finally:
+        serving.terminate()
+        serving.wait(20)
