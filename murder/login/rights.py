@@ -1,5 +1,6 @@
 """Who may do what in a mailbox, by its row of the list: both roles ask here (RFC 4314)."""
 
+import functools
 from typing import Final
 
 from murder.api.auth import Identity
@@ -27,13 +28,19 @@ MANAGED: Final = frozenset({LOOKUP, "r", "i", CREATE_CHILD, DELETE_MAILBOX, ADMI
 
 def rights_in(entry: MailboxEntry, identity: Identity, is_admin: bool = False) -> Rights:
     """What an identity may do in a mailbox."""
-    acl = parse_acl(entry.raw_acl)
-    rights = effective(acl.rights_for(identifiers_of(identity.user, identity.groups)))
+    rights = _granted(entry.raw_acl, identity)
     if owner_of(entry.name) == identity.user:
         rights |= OWNER_ALWAYS
     if is_admin:
         rights |= ADMIN_RIGHTS
     return rights
+
+
+@functools.lru_cache(maxsize=10_000)
+def _granted(raw_acl: bytes, identity: Identity) -> Rights:
+    """By the access list alone. It is asked before every command."""
+    acl = parse_acl(raw_acl)
+    return effective(acl.rights_for(identifiers_of(identity.user, identity.groups)))
 
 
 def effective(rights: Rights) -> Rights:

@@ -4,6 +4,7 @@ Knows no store and no protocol. Text form: `identifier TAB rights TAB …`, as C
 are user ids, `anyone`, `anonymous`, `group:name`; a `-` in front takes rights away (RFC 4314 §2).
 """
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -89,6 +90,7 @@ def parse_rights(text: str) -> Rights:
     return frozenset(text)
 
 
+@functools.lru_cache(maxsize=10_000)
 def parse_acl(raw_acl: bytes) -> Acl:
     """Read the text form. Lenient, because a real Cyrus wrote it: odd tails are dropped, never refused."""
     fields = raw_acl.decode("utf-8", "surrogateescape").split("\t")

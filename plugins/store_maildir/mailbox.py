@@ -144,7 +144,12 @@ class MaildirMailbox(SpoolMailbox):
         self,
         work: Callable[[sqlite3.Connection], T],
         settle: Callable[[BaseException | None], None] | None = None,
+        *,
+        durable: bool = True,
     ) -> T:
+        """Always durable: files are moved along."""
+        del durable
+
         def whole(db: sqlite3.Connection) -> T:
             with changing(db, self.tree, self.box_id):
                 return work(db)

@@ -302,7 +302,7 @@ class SpoolMailbox:
             )
             return [Uid(uid) for (uid,) in found]
 
-        return frozenset(await self._write(claim))
+        return frozenset(await self._write(claim, durable=False))
 
     # --- changing
 
@@ -310,8 +310,10 @@ class SpoolMailbox:
         self,
         work: Callable[[sqlite3.Connection], T],
         settle: Callable[[BaseException | None], None] | None = None,
+        *,
+        durable: bool = True,
     ) -> T:
-        return await self.root.write(work, settle)
+        return await self.root.write(work, settle, durable=durable)
 
     async def append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
         linked: list[tuple[SpoolIncoming, str]] = []

@@ -30,6 +30,7 @@ class _Job:
     work: Callable[[sqlite3.Connection], Any]
     future: "asyncio.Future[Any] | None"
     settle: Callable[[BaseException | None], None] | None = None
+    durable: bool = True
     outcome: Any = None
     error: BaseException | None = None
 
@@ -51,6 +52,7 @@ class Root:
             raise disk_error(error, self.file) from error
         self._jobs: list[_Job] = []
         self._hints = 0
+        self._flushes = True  # as `connect` has set it
         self._running = False
         self._lock = threading.Lock()
         self.users = 0  # open mailboxes: a root in use is not closed
@@ -77,21 +79,26 @@ class Root:
         return self.folder / "files" / name[:2] / name
 
     async def write(
-        self, work: Work[T], settle: Callable[[BaseException | None], None] | None = None
+        self,
+        work: Work[T],
+        settle: Callable[[BaseException | None], None] | None = None,
+        *,
+        durable: bool = True,
     ) -> T:
-        """Do it in a transaction that is durable on return; raises what `work` raises, which is then undone.
+        """Do it in a transaction that is durable on return; raises what `work` raises, which is then undone. What need not
+        be `durable` may be undone by a power cut, as a whole, but not by a crash.
 
         `settle` is called with the error, or None, once it is decided: also where the caller has been cancelled."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._submit(_Job(work, future, settle), loop)
+        self._submit(_Job(work, future, settle, durable), loop)
         return await asyncio.shield(future)  # a caller that is cancelled does not undo a commit
 
     def hint(self, work: Work[object]) -> None:
         """Do it with some later commit, or not at all."""
         if self._hints < MAX_HINTS:
             self._hints += 1
-            self._submit(_Job(work, None), asyncio.get_running_loop())
+            self._submit(_Job(work, None, durable=False), asyncio.get_running_loop())
 
     def _submit(self, job: _Job, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:
@@ -113,9 +120,14 @@ class Root:
                 loop.call_soon_threadsafe(self._tell, jobs)
 
     def _commit(self, jobs: list[_Job]) -> None:
-        """All jobs in one durable transaction."""
+        """All jobs in one transaction, flushed where one of them has to be durable: that flush takes along what earlier
+        transactions left unflushed in the same log."""
         writer = self._writer
+        flushed = any(job.durable for job in jobs)
         try:
+            if flushed != self._flushes:
+                writer.execute(f"PRAGMA synchronous={'FULL' if flushed else 'NORMAL'}")
+                self._flushes = flushed
             writer.execute("BEGIN IMMEDIATE")
             self._after_begin()
             for job in jobs:
@@ -131,7 +143,7 @@ class Root:
             for job in jobs:
                 job.error = job.error or told
             return
-        if any(job.future is not None for job in jobs):
+        if flushed:
             self._sweep()
 
     def _run(self, job: _Job) -> None:
