@@ -190,15 +190,14 @@ def _dated(key: DateIs) -> Test:
         message = candidate.message
         match key.of:
             case DateOf.INTERNAL:
-                day: date | None = message.internal_date.date()
+                day = message.internal_date.date()
             case DateOf.SAVED:
                 day = (message.save_date or message.internal_date).date()
             case DateOf.SENT:
                 if candidate.content is None:
                     return None
-                day = candidate.content.sent_on()
-        if day is None:
-            return False
+                # without a date it counts with the one of its arrival, as in SORT (RFC 5256 §2.2); Cyrus does too
+                day = candidate.content.sent_on() or message.internal_date.date()
         match key.relation:
             case Relation.BEFORE:
                 return day < key.day

@@ -7,7 +7,7 @@ from typing import Final
 
 from murder.mime.header import decode_value, parse_date
 from murder.mime.subject import base_subject
-from murder.mime.text import fold
+from murder.mime.text import sort_form
 from murder.model.message import Message
 from murder.model.part import Address, Envelope
 from murder.model.search import SortKey, SortOrder
@@ -43,7 +43,7 @@ def needs_envelope(orders: Iterable[SortOrder]) -> bool:
 def _mailbox(addresses: tuple[Address, ...]) -> str:
     """The first address's mailbox; empty where there is none."""
     mailbox = addresses[0].mailbox if addresses else None
-    return fold(mailbox.decode("utf-8", "replace")) if mailbox else ""
+    return sort_form(mailbox.decode("utf-8", "replace")) if mailbox else ""
 
 
 def _display(addresses: tuple[Address, ...]) -> str:
@@ -52,9 +52,9 @@ def _display(addresses: tuple[Address, ...]) -> str:
         return ""
     first = addresses[0]
     if first.name:
-        return fold(decode_value(first.name))
+        return sort_form(decode_value(first.name))
     host = b"@" + first.host if first.host else b""
-    return fold(decode_value((first.mailbox or b"") + host))
+    return sort_form(decode_value((first.mailbox or b"") + host))
 
 
 _VALUES: Final[dict[SortKey, Callable[[Sortable], str | int | datetime]]] = {
@@ -63,7 +63,7 @@ _VALUES: Final[dict[SortKey, Callable[[Sortable], str | int | datetime]]] = {
     SortKey.DATE: lambda one: sent_date(one.message, one.envelope),
     SortKey.FROM: lambda one: _mailbox(one.envelope.from_),
     SortKey.SIZE: lambda one: one.message.size,
-    SortKey.SUBJECT: lambda one: base_subject(one.envelope.subject).text,
+    SortKey.SUBJECT: lambda one: sort_form(base_subject(one.envelope.subject).text),
     SortKey.TO: lambda one: _mailbox(one.envelope.to),
     SortKey.DISPLAYFROM: lambda one: _display(one.envelope.from_),
     SortKey.DISPLAYTO: lambda one: _display(one.envelope.to),

@@ -25,23 +25,33 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFKD", decomposed)
 
 
+def sort_form(text: str) -> str:
+    """What texts are put in order by: as `fold`, but letters stand where capitals do, before `[` and `_`."""
+    return fold(text).upper()
+
+
 def field_values(octets: bytes | memoryview, part: Part, name: str) -> Iterator[str]:
     """The folded values of each field of this name in a part's header."""
     wanted = name.encode("ascii", "replace").upper()
     header = bytes(octets[part.header_start : part.body_start])
     for found, value, _ in fields_in(header, 0, len(header)):
         if found == wanted:
-            yield fold(decode_value(value)).strip()
+            yield _one_spaced(fold(decode_value(value)))
 
 
 def header_text(octets: bytes | memoryview, part: Part) -> str:
-    """A part's whole header, one field a line, decoded and folded."""
+    """A part's whole header, one field a line, decoded and folded, any white space in it one space."""
     header = bytes(octets[part.header_start : part.body_start])
     lines = [
-        decode_value(name + b":" + value if name else value)
+        _one_spaced(decode_value(name + b":" + value if name else value))
         for name, value, _ in fields_in(header, 0, len(header))
     ]
     return fold("\n".join(lines))
+
+
+def _one_spaced(text: str) -> str:
+    """Folding leaves white space that nobody sees or would search for; Cyrus and Dovecot disregard it too."""
+    return " ".join(text.split())
 
 
 def body_texts(octets: bytes | memoryview, root: Part) -> Iterator[str]:
@@ -68,7 +78,7 @@ def part_text(octets: bytes | memoryview, part: Part) -> str:
 
 def header_has(octets: bytes | memoryview, root: Part, name: str, text: str) -> bool:
     """SEARCH HEADER: a field of this name contains the text; with empty text, is there."""
-    wanted = fold(text)
+    wanted = _one_spaced(fold(text))
     return any(wanted in value for value in field_values(octets, root, name))
 
 
@@ -79,5 +89,12 @@ def body_has(octets: bytes | memoryview, root: Part, text: str) -> bool:
 
 
 def text_has(octets: bytes | memoryview, root: Part, text: str) -> bool:
-    """SEARCH TEXT: header or body contains it."""
-    return fold(text) in header_text(octets, root) or body_has(octets, root, text)
+    """SEARCH TEXT: a header, of the message or of any part, or the body contains it."""
+    wanted = _one_spaced(fold(text))
+    waiting = [root]
+    while waiting:
+        part = waiting.pop()
+        if wanted in header_text(octets, part):
+            return True
+        waiting.extend(part.children)
+    return body_has(octets, root, text)

@@ -175,11 +175,21 @@ class ListWalk:
     """Names in, rows out: `push` each visible name in collation order, then `end`.
 
     `levels`: also show levels that are no mailboxes where a pattern ends with `%` (LIST and LSUB do, a LIST with
-    selection options does not). `recursive`: also show what is not chosen but has something chosen below
+    selection options does not). `own_levels`: in the user's own tree those that any pattern shows (LIST does, LSUB must
+    not): CREATE has made them, as it were (RFC 3501 §6.3.3), and Cyrus and Dovecot list them. `recursive`: also show what
+    is not chosen but has something chosen below
     (RECURSIVEMATCH, RFC 5258 §3.1).
     """
 
-    def __init__(self, query: ListQuery, *, levels: bool = True, recursive: bool = False) -> None:
+    def __init__(
+        self,
+        query: ListQuery,
+        *,
+        levels: bool = True,
+        own_levels: bool = False,
+        recursive: bool = False,
+    ) -> None:
+        self._own = query.own + b"." if own_levels else None
         self._query = query
         self._levels = levels
         self._recursive = recursive
@@ -222,6 +232,8 @@ class ListWalk:
             shown = query.matches(external)
         else:
             shown = self._levels and query.matches_level(external)
+            if self._own is not None and name is not None and name.startswith(self._own):
+                shown = query.matches(external)
         node = _Node(external, name, exists, chosen, shown)
         self._path.append(node)
         if shown:

@@ -9,6 +9,8 @@ import socket
 from dataclasses import dataclass, field
 from typing import Any
 
+SILENCE_S = 5.0
+
 Value = Any  # str | bytes | None | list[Value]
 
 _TOKEN = re.compile(rb'\s*(?:(\()|(\))|"((?:[^"\\]|\\.)*)"|~?\{(\d+)\}\r\n|([^\s()"]+))', re.DOTALL)
@@ -39,11 +41,18 @@ class Client:
 
     def __init__(self, name: str, host: str, port: int, user: str, password: str) -> None:
         self.name = name
-        self._socket = socket.create_connection((host, port), timeout=20)
-        self._file = self._socket.makefile("rb")
+        self._where = (host, port)
+        self._login = b'LOGIN "%s" "%s"' % (user.encode(), password.encode())
+        self._selected = b"NOOP"
         self._count = 0
+        self._connect()
+
+    def _connect(self) -> None:
+        self._socket = socket.create_connection(self._where, timeout=SILENCE_S)
+        self._file = self._socket.makefile("rb")
         self._response()
-        self.must(b'LOGIN "%s" "%s"' % (user.encode(), password.encode()))
+        for command in (self._login, self._selected):
+            assert self._command(command).word == "OK", f"{self.name}: {command!r}"
 
     def must(self, command: bytes) -> Answer:
         """A command that has to succeed."""
@@ -52,13 +61,27 @@ class Client:
         return answer
 
     def command(self, command: bytes) -> Answer:
-        """Send `command` (literals as `{n+}`) and wait for its end. A server that hangs up answers BYE."""
+        """Send `command` (literals as `{n+}`) and wait for its end. Behind a BAD goes a NOOP: after too many of them in a
+        row servers hang up. One that does all the same (its word is BYE) is connected to again."""
+        answer = self._command(command)
+        if (answer.word == "BAD" and self._command(b"NOOP").word != "OK") or answer.word == "BYE":
+            self._socket.close()
+            self._connect()
+        elif answer.word == "OK" and command.startswith(b"SELECT "):
+            self._selected = command
+        return answer
+
+    def _command(self, command: bytes) -> Answer:
         self._count += 1
         tag = b"t%d" % self._count
         self._socket.sendall(tag + b" " + command + b"\r\n")
         answer = Answer()
         while True:
-            line = self._response()
+            try:
+                line = self._response()
+            except OSError as error:  # a silent server is one that has gone
+                answer.text = str(error).encode()
+                line = b""
             if not line:
                 answer.word = "BYE"
                 return answer

@@ -39,6 +39,7 @@ service imap-login {{
 }}
 namespace inbox {{
   inbox = yes
+  prefix = INBOX/
   separator = /
 }}
 """

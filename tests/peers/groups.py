@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from tests.peers import corpus
-from tests.peers.client import Client, pairs
+from tests.peers import corpus, questions
+from tests.peers.client import Answer, Client, pairs
 
 MISSING: Final = object()  # this server did not take the question
 
@@ -13,7 +13,6 @@ Found = Iterator[tuple[str, Any]]
 
 def fill(client: Client, mailbox: str, messages: Iterator[tuple[str, bytes]]) -> dict[str, int]:
     """A new mailbox with these messages; their names with sequence numbers, of those that the server took."""
-    client.command(b"DELETE %s" % mailbox.encode())
     client.must(b"CREATE %s" % mailbox.encode())
     numbers: dict[str, int] = {}
     for name, message in messages:
@@ -106,7 +105,7 @@ def sections(client: Client) -> Found:
 
 
 def line_end_sections(client: Client) -> Found:
-    numbers = fill(client, "INBOX/ends", corpus.bare_lf())
+    numbers = fill(client, "INBOX/lines", corpus.bare_lf())
     for name, number in numbers.items():
         for section in SECTIONS:
             found = fetch(client, number, b"BODY.PEEK[%s]" % section)
@@ -123,10 +122,148 @@ def envelope(client: Client) -> Found:
             yield f"{name} {field}", value
 
 
+def search(client: Client) -> Found:
+    fill(client, "INBOX/search", iter(()))
+    for arguments, message in questions.searched():
+        assert client.append("INBOX/search", message, arguments).word == "OK"
+    client.must(b"SELECT INBOX/search")
+    everything = [one.encode() for one in questions.SEARCHES] + list(questions.LITERAL_SEARCHES)
+    for number, query in enumerate(everything):
+        yield f"{number} {query.decode()!r}", numbers_of(client.command(b"SEARCH " + query))
+
+
+def numbers_of(answer: Answer) -> Any:
+    """What SEARCH, SORT or ESEARCH told, or the word (and code) of a refusal."""
+    if answer.word != "OK":
+        return answer.word, answer.code if answer.code in ("BADCHARSET", "NOTSAVED") else ""
+    for line in answer.values("SEARCH") + answer.values("SORT"):
+        return [int(one) for one in line[1:] if isinstance(one, str) and one.isdigit()]
+    for line in answer.values("ESEARCH"):
+        return [one for one in line if not isinstance(one, list)]
+    return MISSING
+
+
+def sort(client: Client) -> Found:
+    fill(client, "INBOX/sort", iter(()))
+    for number, subject in enumerate(questions.SUBJECTS):
+        day = 1 + number * 7 % 28
+        people = f"From: f{number * 5 % 11}@x\nTo: t{number * 3 % 7}@y\n"
+        message = f"{people}Subject: {subject}\nDate: {day} Jan 2024 10:00:00 +0000\n\n"
+        assert (
+            client.append("INBOX/sort", corpus.crlf(message + "x" * (number * 13 % 40))).word
+            == "OK"
+        )
+    for more in (
+        "",
+        "Date: nonsense\n",
+        "Date: 3 Jan 2024 23:00:00 -0500\nCc: Z <z@z>\n",
+        'From: "Q" <a@a>\nCc: c@c\n',
+    ):
+        client.append("INBOX/sort", corpus.crlf(more + "\nx"), b' "04-Jan-2024 02:00:00 +0000"')
+    client.must(b"SELECT INBOX/sort")
+    for keys in questions.SORTS:
+        yield keys, numbers_of(client.command(b"SORT (%s) UTF-8 ALL" % keys.encode()))
+    # which subjects are the same: the groups that THREAD makes of them
+    yield "threads", threads_of(client.command(b"THREAD ORDEREDSUBJECT UTF-8 ALL"))
+
+
+def threads_of(answer: Answer) -> Any:
+    if answer.word != "OK":
+        return answer.word
+    return [line[1:] for line in answer.values("THREAD")]
+
+
+def thread(client: Client) -> Found:
+    for index, (name, messages) in enumerate(questions.THREADS.items()):
+        mailbox = f"INBOX/thread{index}"
+        fill(client, mailbox, iter(()))
+        for number, header in enumerate(messages):
+            if "Date:" not in header:
+                header += f"Date: {number + 1} Jan 2024 10:00:00 +0000\n"
+            assert (
+                client.append(mailbox, corpus.crlf("From: a@b\n" + header + "\nx\n")).word == "OK"
+            )
+        client.must(b"SELECT %s" % mailbox.encode())
+        for algorithm in (b"REFERENCES", b"ORDEREDSUBJECT"):
+            yield (
+                f"{name} {algorithm.decode()}",
+                threads_of(client.command(b"THREAD %s UTF-8 ALL" % algorithm)),
+            )
+
+
+TOLD: Final = frozenset(
+    r"\NOSELECT \NONEXISTENT \HASCHILDREN \HASNOCHILDREN \NOINFERIORS \SUBSCRIBED".split()
+)
+
+
+def listing(client: Client) -> Found:
+    for name in (
+        "a",
+        "a/b",
+        "a/b/c",
+        "sp ace",
+        "&AOQ-",
+        "x.y",
+        "gone/child",
+        "ab",
+        "nosub",
+        "nosub/sub",
+    ):
+        client.command(b'CREATE "INBOX/%s"' % name.encode())
+    for name in ("INBOX/a/b", "INBOX/missing/one", "INBOX/nosub/sub", "INBOX/ab", "INBOX/sp ace"):
+        client.command(b'SUBSCRIBE "%s"' % name.encode())
+    mine = {b"INBOX", *(b"INBOX/" + one for one in questions.MAILBOXES)}
+    for word in (b"LIST", b"LSUB"):
+        for reference, pattern in questions.PATTERNS:
+            query = b"%s %s %s" % (word, reference.encode(), pattern.encode())
+            yield query.decode(), rows_of(client.command(query), mine)
+    for text in questions.EXTENDED:
+        yield "LIST " + text, rows_of(client.command(b"LIST " + text.encode()), mine)
+
+
+def rows_of(answer: Answer, among: set[bytes]) -> Any:
+    if answer.word != "OK":
+        return answer.word
+    rows = []
+    for line in answer.values("LIST") + answer.values("LSUB"):
+        name = line[3] if isinstance(line[3], bytes) else str(line[3]).encode()
+        shown = {one.upper(): one for one in among}.get(name.upper(), name)
+        if shown in among:
+            rows.append((shown, sorted(TOLD & set(line[1])), line[4:]))
+    return sorted(rows, key=repr)
+
+
+def bad_commands(client: Client) -> Found:
+    fill(
+        client, "INBOX/bad", iter([("one", corpus.crlf("From: a@b\nSubject: x\n\nhello world\n"))])
+    )
+    client.command(b"CREATE INBOX/ra")
+    for number, command in enumerate(questions.BAD_COMMANDS):
+        answer = client.command(command)
+        yield (
+            f"{number} {command.decode()!r}",
+            (answer.word, answer.code if answer.code in CODES else ""),
+        )
+        if answer.word == "BYE" or command.startswith(
+            (b"SELECT", b"EXAMINE", b"CLOSE", b"UNSELECT")
+        ):
+            client.command(b"SELECT INBOX/bad")
+
+
+CODES: Final = frozenset(
+    {"TRYCREATE", "BADCHARSET", "ALREADYEXISTS", "NONEXISTENT", "UNKNOWN-CTE", "HASCHILDREN"}
+)
+
+
 GROUPS: Final[dict[str, Callable[[Client], Found]]] = {
     "structure": structure,
     "sections": sections,
     "line_ends": line_ends,
     "line_end_sections": line_end_sections,
     "envelope": envelope,
+    "search": search,
+    "sort": sort,
+    "thread": thread,
+    "list": listing,
+    "bad_commands": bad_commands,
 }

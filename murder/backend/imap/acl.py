@@ -5,7 +5,7 @@ from typing import Final
 
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.news import Kind
-from murder.errors import Code, Refusal
+from murder.errors import BadSyntax, Code, Refusal
 from murder.login.imap import Running
 from murder.login.rights import with_old_rights
 from murder.model.acl import (
@@ -35,7 +35,10 @@ DIGITS: Final = (
 
 def run_setacl(dialogue: BackendImap, command: Command) -> Running:
     request = wire.parse_setacl(Scanner(command.octets, command.start))
-    rights = parse_rights(request.rights)
+    try:
+        rights = parse_rights(request.rights)
+    except Refusal as refusal:  # RFC 4314 §3.1: BAD
+        raise BadSyntax(refusal.text) from refusal
 
     def change(acl: Acl) -> Acl:
         present = acl.entries.get(request.identifier, frozenset())

@@ -86,7 +86,7 @@ async def _list(
     answer = _Answer(dialogue, request, await _subscribed(dialogue, request), word)
     selects = bool(request.selection - {Selection.REMOTE})
     recursive = Selection.RECURSIVEMATCH in request.selection
-    walk = ListWalk(query, levels=not selects, recursive=recursive)
+    walk = ListWalk(query, levels=not selects, own_levels=not selects, recursive=recursive)
     for count, name in enumerate(_candidates(dialogue, query, answer), 1):
         exists = name in answer.visible if answer.selects_subscribed else True
         answer.add(walk.push(name, exists=exists, chosen=answer.is_chosen(name)))

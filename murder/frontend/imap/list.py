@@ -93,7 +93,7 @@ async def _list(dialogue: FrontendImap, command: Command, request: ListRequest) 
     await answer.prepare(query)
     selects = bool(request.selection - {Selection.REMOTE})
     recursive = Selection.RECURSIVEMATCH in request.selection
-    walk = ListWalk(query, levels=not selects, recursive=recursive)
+    walk = ListWalk(query, levels=not selects, own_levels=not selects, recursive=recursive)
     for count, name in enumerate(answer.candidates(query), 1):
         answer.add(walk.push(name, exists=answer.exists(name), chosen=answer.is_chosen(name)))
         if count % PAUSE_AFTER == 0:

@@ -34,25 +34,33 @@ def parse_flag_list(scanner: Scanner) -> frozenset[str]:
     start = scanner.at
     scanner.open()
     flags: dict[str, str] = {}
-    while not scanner.accept(b")"):
-        _take(scanner, flags)
-        if not scanner.peek().startswith(b")"):
-            scanner.space()
+    _take_list(scanner, flags)
     return _checked(scanner, start, flags)
 
 
 # flag-list / (flag *(SP flag))
 def parse_flags(scanner: Scanner) -> frozenset[str]:
-    """Flags with or without parentheses, as STORE takes them."""
-    if scanner.peek() == b"(":
-        return parse_flag_list(scanner)
+    """Flags with or without parentheses, as STORE takes them: without `\\Recent`, which nobody stores."""
     start = scanner.at
     flags: dict[str, str] = {}
-    _take(scanner, flags)
-    while not scanner.at_end():
-        scanner.space()
+    if scanner.accept(b"("):
+        _take_list(scanner, flags)
+    else:
         _take(scanner, flags)
+        while not scanner.at_end():
+            scanner.space()
+            _take(scanner, flags)
+    if RECENT.lower() in flags:
+        scanner.at = start
+        raise scanner.bad("flags that can be stored")
     return _checked(scanner, start, flags)
+
+
+def _take_list(scanner: Scanner, flags: dict[str, str]) -> None:
+    while not scanner.accept(b")"):
+        _take(scanner, flags)
+        if not scanner.peek().startswith(b")"):
+            scanner.space()
 
 
 def _take(scanner: Scanner, flags: dict[str, str]) -> None:

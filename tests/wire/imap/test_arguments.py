@@ -94,11 +94,6 @@ ROWS: list[tuple[Parse, bytes, Any]] = [
         b" 1 (UNCHANGEDSINCE 0) FLAGS (a A)",
         StoreRequest(ONE, FlagChange.REPLACE, frozenset({"a"}), False, ModSeq(0)),
     ),
-    (
-        parse_store,
-        b" 1 FLAGS (\\Recent \\Seen)",
-        StoreRequest(ONE, FlagChange.REPLACE, frozenset({"\\Seen"})),
-    ),
     (parse_copy, b" 1 {6+}\r\nArchiv", CopyRequest(ONE, b"Archiv")),
     (parse_uid_expunge, b" 41:43", UID_41_TO_43),
     (parse_mailbox, b' "a b"', b"a b"),
@@ -190,6 +185,8 @@ def test_arguments_are_parsed(parse: Parse, octets: bytes, value: object) -> Non
 BAD: list[tuple[Parse, bytes]] = [
     (parse_store, b" 1 FLAGS"),
     (parse_store, b" 1 FLAGS \\Nonsense"),
+    (parse_store, b" 1 FLAGS (\\Recent \\Seen)"),
+    (parse_store, b" 1 +FLAGS \\recent"),
     (parse_store, b" 1 FLAGS \\*"),
     (parse_store, b" 1 *FLAGS (a)"),
     (parse_store, b" 1 FLAGS (" + b"k" * 300 + b")"),
