@@ -75,7 +75,6 @@ class Connection(asyncio.Protocol):
         "certificate",
         "cid",
         "is_tls",
-        "local_port",
         "peer",
         "peer_port",
         "receiver",
@@ -100,7 +99,6 @@ class Connection(asyncio.Protocol):
         self.cid = f"{os.getpid():x}-{next(_numbers):x}"
         self.peer = ""
         self.peer_port = 0
-        self.local_port = 0
         self.is_tls = False
         self.certificate: PeerCertificate | None = None
         self.writing_paused = False
@@ -118,13 +116,7 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.peer, self.peer_port = peer[0], peer[1]
-        local = transport.get_extra_info("sockname")
-        if isinstance(local, tuple):
-            self.local_port = local[1]
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._note_tls()
+        self._note_tls()  # TCP_NODELAY is set: loops do that themselves
         self.receiver = self._make_receiver(self)
         self.receiver.begin()
 

@@ -144,11 +144,16 @@ class ImapUpstream:
 
     def relay(self, tag: bytes, octets: bytes) -> None:
         """Send a client's command; its answers pass to the client. Raises UpstreamFailure if the backend has gone."""
+        self.relay_all([tag], octets)
+
+    def relay_all(self, tags: Iterable[bytes], octets: bytes) -> None:
+        """Likewise several commands, in one write."""
         if self.is_lost:
             raise self.failure(UpstreamKind.LOST, "it closed the connection")
         if not self._flight:
             self._watch()
-        self._flight.append((tag, None))
+        for tag in tags:
+            self._flight.append((tag, None))
         self.connection.write(octets)
 
     def write(self, octets: bytes) -> None:
@@ -174,18 +179,27 @@ class ImapUpstream:
 
     def _pass_on(self, octets: bytes) -> None:
         client, flight = self.client.connection, self._flight
+        gathered = b""
         while octets:
             tag = flight[0][0] if flight else b""
             passed, line, octets = self._cutter.feed(octets, tag)
             # without a tag nobody asked: it is passed to who has this backend's mailbox selected
             if passed and (tag or self.passes_unsolicited):
-                client.write(passed)
-            if line is not None:
-                _, future = flight.popleft()
-                if future is not None and not future.done():
-                    future.set_result(parse_reply(line))
-                if not flight:
-                    self.client.upstream_idle(self)
+                gathered = gathered + passed if gathered else passed
+            if line is None:
+                continue
+            _, future = flight.popleft()
+            if future is None and flight:
+                continue
+            if gathered:
+                client.write(gathered)
+                gathered = b""
+            if future is not None and not future.done():
+                future.set_result(parse_reply(line))
+            if not flight:
+                self.client.upstream_idle(self)
+        if gathered:
+            client.write(gathered)
         if client.writing_paused:
             self._waits_for_client = True
             self.connection.pause_reading()

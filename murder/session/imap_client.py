@@ -48,7 +48,7 @@ class ResponseCutter:
             end = data.find(b"\r\n") + 2  # the common case: one tagged line and no more
             if end == len(data) and data[len(tag) : len(tag) + 1] == b" ":
                 return data, data, b""
-        at, size = 0, len(data)
+        at, size, plain = 0, len(data), 0
         while at < size:
             if self._literal:
                 step = min(self._literal, size - at)
@@ -69,8 +69,9 @@ class ResponseCutter:
             self._literal = int(announced.group(1)) if announced else 0
             self._inside = announced is not None
             at = end
-            if announced is None and size - at > _WORTH_SKIPPING:
-                at = _skip(data, at, tag)
+            plain = 0 if announced else plain + 1
+            if plain > 1 and size - at > _WORTH_SKIPPING:
+                at, plain = _skip(data, at, tag), 0
         return data, None, b""
 
     def _hold(self, data: bytes, at: int) -> bytes:

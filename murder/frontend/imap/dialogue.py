@@ -326,23 +326,18 @@ class FrontendImap(ImapDialogue, Client):
         """The hot path: commands as they came, up to the first that is not so simple. How many octets those had."""
         if data[-1:] != b"\n" or len(data) > EXPRESS_OCTETS or b"}\r\n" in data or b"}\n" in data:
             return 0
-        at = 0
-        while at < len(data) and (match := COMMAND.match(data, at)) is not None:
-            selected = self.selected
-            if (
-                selected is None
-                or match[2].upper() not in self.PASSED
-                or self.is_closing
-                or selected.upstream.is_lost
-                or selected.upstream.connection.writing_paused
-            ):
-                break
-            end = data.find(b"\n", match.end()) + 1
-            selected.upstream.relay(match[1], data[at:end])
-            at = end
-        if at:
+        assert self.selected is not None
+        upstream = self.selected.upstream
+        if self.is_closing or upstream.is_lost or upstream.connection.writing_paused:
+            return 0
+        at, tags = 0, []
+        while (match := COMMAND.match(data, at)) and match[2].upper() in self.PASSED:
+            tags.append(match[1])
+            at = data.find(b"\n", match.end()) + 1
+        if tags:
             self._bad_commands = 0
             self._note_activity()
+            upstream.relay_all(tags, data if at == len(data) else data[:at])
         return at
 
     def handle(self, event: Event) -> Running:
