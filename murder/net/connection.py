@@ -246,8 +246,8 @@ class Connection(asyncio.Protocol):
             self.receiver.received(octets)
 
     def acknowledge_now(self) -> None:
-        """Tell the peer's kernel that its octets have come. A client with Nagle's algorithm (Python's imaplib, many a
-        mailer) holds the end of a literal back until then, and we have nothing to answer before it: 40 ms each."""
+        """Tell the peer's kernel that its octets have come. A peer with Nagle's algorithm (Python's imaplib, many a
+        mailer, a Cyrus server) holds its next ones back until then, and we have nothing to answer before: 40 ms each."""
         sock = self.transport.get_extra_info("socket")
         if QUICKACK is not None and sock is not None and not self._lost:
             with contextlib.suppress(OSError):
