@@ -38,6 +38,7 @@ MAX_PASSWORD_OCTETS: Final = 1024  # far above any, so that nobody can make us h
 MAX_USER_LENGTH: Final = 256
 FORBIDDEN_IN_USERS: Final = frozenset(':,/%*"\\\t\r\n\0 ')
 MAX_REMEMBERED: Final = 20_000
+MAX_PARSED: Final = 1000
 FILE_MODE: Final = 0o600
 
 log = logging.getLogger("murder.plugins.auth_file")
@@ -173,6 +174,7 @@ class UserFile:
         self._settings = settings
         self._stamp: tuple[int, int, int] | None = None
         self._lines: dict[str, str] = {}
+        self._records: OrderedDict[str, Record] = OrderedDict()
         self._key = secrets.token_bytes(32)
         self._remembered: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
         self._nobody = Record(
@@ -262,7 +264,13 @@ class UserFile:
         return frozenset() if line is None else self._record(line).groups
 
     def _record(self, line: str) -> Record:
-        return parse_record(line)
+        """What a line says; those of late are kept, as base64 takes as long as all else at a login."""
+        record = self._records.get(line)
+        if record is None:
+            record = self._records[line] = parse_record(line)
+            if len(self._records) > MAX_PARSED:
+                self._records.popitem(last=False)
+        return record
 
     def _identity(self, record: Record) -> Identity:
         return Identity(record.user, record.groups)

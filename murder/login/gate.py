@@ -70,6 +70,7 @@ class Gate:
         proxy_roles: Collection[str] = PROXY_ROLES,
     ) -> None:
         self.auth = auth
+        self._has_scram = isinstance(auth, HasScramSecrets)  # asking costs 10 us
         self.admins = frozenset(admins)
         self.proxies = frozenset(proxies)
         self.allow_plaintext = allow_plaintext
@@ -94,7 +95,7 @@ class Gate:
         offered = []
         if connection.certificate is not None:
             offered.append("EXTERNAL")
-        if isinstance(self.auth, HasScramSecrets) and not self.keep_admin_password:
+        if self._has_scram and not self.keep_admin_password:
             offered.append(SCRAM)
         if self.takes_passwords(connection):
             offered += ["PLAIN", "LOGIN"]

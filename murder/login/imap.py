@@ -6,6 +6,7 @@ command may do in which state stands in one table a role; rows of this file are 
 
 import base64
 import binascii
+import functools
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -273,7 +274,7 @@ class ImapDialogue(Dialogue):
 
     def capability_words(self) -> bytes:
         """All that is true at this moment."""
-        suppressed = {word.upper().encode() for word in self.service.limits.suppress_capabilities}
+        suppressed = _upper(self.service.limits.suppress_capabilities)
         if self.session.state is State.NOT_AUTHENTICATED:
             words = [
                 b"IMAP4rev1",
@@ -287,6 +288,8 @@ class ImapDialogue(Dialogue):
             words = self.capabilities().split()
         if self.service.limits.literal_minus:
             words = [b"LITERAL-" if word == b"LITERAL+" else word for word in words]
+        if not suppressed:
+            return b" ".join(words)
         return b" ".join(word for word in words if word.upper() not in suppressed)
 
     def _login_words(self) -> list[bytes]:
@@ -348,6 +351,11 @@ class ImapDialogue(Dialogue):
     @property
     def is_worn_out(self) -> bool:
         return self._failures >= self.service.max_failures
+
+
+@functools.cache  # of what one configuration says
+def _upper(words: tuple[str, ...]) -> frozenset[bytes]:
+    return frozenset(word.upper().encode() for word in words)
 
 
 # --- the commands

@@ -32,6 +32,8 @@ class Penalties:
 
     def delay_s(self, address: str) -> float:
         """What an attempt from there has to wait before it is looked at."""
+        if not self._failures:
+            return 0.0
         count, last = self._failures.get(_key(address), (0, 0.0))
         if not count or time.monotonic() - last > FORGIVEN_S:
             return 0.0
@@ -58,7 +60,8 @@ class Penalties:
             await asyncio.sleep(self.first_s)
 
     def succeeded(self, address: str) -> None:
-        self._failures.pop(_key(address), None)
+        if self._failures:
+            self._failures.pop(_key(address), None)
 
 
 def _key(address: str) -> str:

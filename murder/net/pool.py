@@ -5,6 +5,7 @@ anything is given up. What it was for a user before, the backend has forgotten b
 """
 
 import base64
+import functools
 from collections.abc import Iterable
 from typing import Final
 
@@ -185,7 +186,7 @@ async def _log_in(
 ) -> None:
     address = upstream.address
     fields = b" ".join(string(word.encode()) for pair in identity for word in pair)
-    upstream.write(upstream.next_tag() + b" ID (" + fields + b")\r\n")
+    upstream.connection.gather(upstream.next_tag() + b" ID (" + fields + b")\r\n")
     if password is not None:
         if not upstream.connection.is_tls and address.tls != "none":
             raise upstream.failure(UpstreamKind.TLS, "no password is sent without TLS")
@@ -199,9 +200,14 @@ async def _log_in(
     reply = await upstream.ask(command)
     if not reply.is_ok:
         raise upstream.failure(UpstreamKind.AUTH, f"it does not let us in: {reply.text}")
-    words = reply.code.split()
-    if words[:1] != [b"CAPABILITY"]:
+    words = reply.code
+    if not words.startswith(b"CAPABILITY "):
         found = await upstream.ask(b"CAPABILITY")
-        lines = [line.split() for line in found.untagged]
-        words = next((line[1:] for line in lines if line[1:2] == [b"CAPABILITY"]), [])
-    upstream.capabilities = frozenset(word.upper() for word in words[1:])
+        lines = (line[2:] for line in found.untagged)
+        words = next((line for line in lines if line.startswith(b"CAPABILITY ")), b"")
+    upstream.capabilities = _capabilities(words)
+
+
+@functools.lru_cache(maxsize=16)  # a backend says the same at every login
+def _capabilities(words: bytes) -> frozenset[bytes]:
+    return frozenset(words.upper().split()[1:])

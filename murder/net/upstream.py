@@ -53,15 +53,23 @@ class Upstreams:
         self._config = config
         self._context: ssl.SSLContext | None = None
         self._health: dict[str, _Health] = {}
+        self._addresses: dict[tuple[str, Kind], Address] = {}
         self._log = logger()
 
     def configure(self, config: Config) -> None:
         """A new configuration, for connections from now on."""
         self._config = config
         self._context = None
+        self._addresses.clear()
 
     def address(self, server: str, kind: Kind) -> Address:
         """From `[servers."NAME"]` and `[frontend]`."""
+        known = self._addresses.get((server, kind))
+        if known is None:
+            known = self._addresses[server, kind] = self._find_address(server, kind)
+        return known
+
+    def _find_address(self, server: str, kind: Kind) -> Address:
         found, frontend = self._config.server(server), self._config.frontend
         tls = found.tls or frontend.upstream_tls
         port = getattr(found, IMPLICIT_PORTS[kind] if tls == "implicit" else kind)
