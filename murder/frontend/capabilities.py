@@ -29,7 +29,7 @@ CARRIED: Final = (
     *(b"QUOTA", b"QUOTA=RES-MAILBOX", b"QUOTA=RES-MESSAGE", b"QUOTA=RES-STORAGE", b"QUOTASET"),
     *(b"REPLACE", b"SAVEDATE", b"SEARCHRES", b"SORT", b"SORT=DISPLAY", b"SPECIAL-USE"),
     *(b"STATUS=SIZE", b"THREAD=ORDEREDSUBJECT", b"THREAD=REFERENCES", b"UIDPLUS", b"UNSELECT"),
-    *(b"UIDONLY", b"UTF8=ACCEPT", b"WITHIN"),
+    *(b"UIDONLY", b"URLAUTH", b"URLAUTH=BINARY", b"UTF8=ACCEPT", b"WITHIN"),
 )
 BASE: Final = frozenset({b"ACL", b"MOVE", b"UIDPLUS", b"UNSELECT"})  # before any backend is known
 RIGHTS: Final = b"RIGHTS="

@@ -12,9 +12,7 @@ from tests.backend.test_transcripts import NAMESPACES, USERS_OF
 from tests.dialogue import Player
 from tests.frontend.cluster import running_cluster
 
-FILES = [
-    file for file in ALL_FILES if file.stem not in ("urlauth", "xlist", "notify", "notify-names")
-]
+FILES = [file for file in ALL_FILES if file.stem not in ("notify", "notify-names")]
 
 
 @pytest.mark.parametrize("backends", [1, 2])

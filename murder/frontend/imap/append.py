@@ -117,9 +117,13 @@ class _Incoming:
             self._pieces(tag + non_synchronising(head), rest_at),
             untagged=passing(self._dialogue, self._upstream),
         )
-        refusal = self._texts.refusal
-        if refusal is not None and reply.code[:6].upper() == b"BADURL":
-            raise refusal
+        if reply.code[:7].upper() == b"BADURL ":
+            texts, url = self._texts, reply.code[7:]
+            if texts.refusal is not None:
+                raise texts.refusal
+            if url in texts.written:
+                written = texts.written[url].decode("ascii", "replace")
+                raise Refusal(Code.BAD_URL, reply.text, written)
         return reply
 
     def _check_size(self, literal: Literal | None) -> None:

@@ -78,10 +78,11 @@ def run_at_mailbox(dialogue: FrontendImap, command: Command) -> Running:
     """A command whose first argument is a mailbox: STATUS, GETACL, MYRIGHTS, LISTRIGHTS, the QUOTA commands."""
     scanner = Scanner(command.octets, command.start)
     scanner.space()
-    return _at_mailbox(dialogue, command, scanner.astring())
+    return at_mailbox(dialogue, command, scanner.astring())
 
 
-async def _at_mailbox(dialogue: FrontendImap, command: Command, external: bytes) -> None:
+async def at_mailbox(dialogue: FrontendImap, command: Command, external: bytes) -> None:
+    """At the backend of this mailbox. Raises Refusal, UpstreamFailure."""
     entry = await find_or_refer(dialogue, dialogue.name_of(external), command)
     await dialogue.relay_at(entry.server, command)
 
@@ -90,7 +91,7 @@ def run_metadata(dialogue: FrontendImap, command: Command) -> Running:
     """GETMETADATA, SETMETADATA (RFC 5464): of a mailbox at its backend, of the server at that of the user's INBOX."""
     parse = parse_getmetadata if command.name == b"GETMETADATA" else parse_setmetadata
     mailbox = parse(Scanner(command.octets, command.start)).mailbox
-    return _at_mailbox(dialogue, command, mailbox or b"INBOX")
+    return at_mailbox(dialogue, command, mailbox or b"INBOX")
 
 
 def home_of(dialogue: FrontendImap) -> str | None:

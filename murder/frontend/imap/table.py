@@ -7,7 +7,7 @@ handler of its own, which says where.
 from types import MappingProxyType
 from typing import Final
 
-from murder.frontend.imap import append, basic, copy, idle, mailbox, select
+from murder.frontend.imap import append, basic, copy, idle, mailbox, select, urlauth
 from murder.frontend.imap import list as listing
 from murder.frontend.imap.dialogue import FrontendImap, run_selected
 from murder.frontend.shared import Frontend
@@ -49,6 +49,10 @@ TABLE: Final[Table] = MappingProxyType(
         b"SETQUOTA": Row(AUTHENTICATED, basic.run_at_mailbox),
         b"GETMETADATA": Row(AUTHENTICATED, basic.run_metadata),
         b"SETMETADATA": Row(AUTHENTICATED, basic.run_metadata),
+        # at the mailboxes that URLs name
+        b"GENURLAUTH": Row(AUTHENTICATED, urlauth.run_genurlauth),
+        b"RESETKEY": Row(AUTHENTICATED, urlauth.run_resetkey),
+        b"URLFETCH": Row(AUTHENTICATED, urlauth.run_urlfetch),
         # at the selected backend and at the mailbox named
         b"REPLACE": Row(SELECTED, append.run_replace),
         b"UID REPLACE": Row(SELECTED, append.run_replace),

@@ -12,7 +12,7 @@ from typing import IO, Final
 
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.frontend.imap.dialogue import FrontendImap
-from murder.frontend.imap.own import refusal_of
+from murder.frontend.imap.own import ask, refusal_of
 from murder.model.fetch import Section
 from murder.model.message import Uid
 from murder.model.name import MailboxName
@@ -45,6 +45,7 @@ class Texts:
         self._form: AppendForm | None = None  # of the message we are behind the octets of
         self._in_parts = False  # within CATENATE (…)
         self.refusal: Refusal | None = None
+        self.written: dict[bytes, bytes] = {}  # what the client wrote, by what the target reads
 
     def passed(self) -> None:
         """A segment without CATENATE has passed unread: behind it, a literal streams."""
@@ -59,6 +60,7 @@ class Texts:
                 if url is None:
                     continue
                 if isinstance(url, bytes):
+                    self.written[url] = raw_url
                     yield segment[copied:begin] + b"URL " + client_astring(url)
                     copied = end
                     continue
@@ -111,21 +113,37 @@ class Texts:
             url = parse_url(raw_url)
             if url.server is not None and not self._is_ours(url.server.host):
                 return None
+            if url.access is not None:
+                return url if self._is_elsewhere(url) else None
             relative = replace(url, server=None)
             selected = dialogue.selected
             if url.mailbox is None:
                 if selected is None:
                     return None
                 if selected.server == self._server:
-                    return None if url.server is None else format_url(relative)
+                    return self._readable(url)
                 return relative
             name = dialogue.frontend.namespace.internal(url.mailbox, dialogue.user.user)
         except (BadSyntax, Refusal):
             return None
         entry = dialogue.frontend.locator.known(name)
         if entry is None or entry.server == self._server:
-            return None if url.server is None else format_url(relative)
+            return self._readable(url)
         return relative
+
+    def _readable(self, url: ImapUrl) -> bytes | None:
+        """Of what the target has itself: the URL that it understands, if it is not this one."""
+        if url.server is None or url.server.host.lower() == self._server.lower():
+            return None
+        return format_url(replace(url, server=None))
+
+    def _is_elsewhere(self, url: ImapUrl) -> bool:
+        """Of a URL that whoever has it may use (RFC 4467): whether its user's mailbox is on another backend."""
+        if url.mailbox is None or url.server is None or not url.server.user:
+            return False
+        frontend = self._dialogue.frontend
+        entry = frontend.locator.known(frontend.namespace.internal(url.mailbox, url.server.user))
+        return entry is not None and entry.server != self._server
 
     def _is_ours(self, host: str) -> bool:
         frontend = self._dialogue.frontend
@@ -136,13 +154,42 @@ class Texts:
         """The octets; None where there are none to be had."""
         with tempfile.SpooledTemporaryFile(IN_MEMORY) as text:
             try:
-                await fetch_text(self._dialogue, url, text)
+                if url.access is None:
+                    await fetch_text(self._dialogue, url, text)
+                else:
+                    await _fetch_by_url(self._dialogue, url, raw_url, text)
             except (Refusal, UpstreamFailure) as error:
                 why = error.text if isinstance(error, Refusal) else str(error)
                 self.refusal = Refusal(Code.BAD_URL, why, raw_url.decode("ascii", "replace"))
                 yield None
                 return
             yield text
+
+
+async def _fetch_by_url(
+    dialogue: FrontendImap, url: ImapUrl, raw_url: bytes, text: IO[bytes]
+) -> None:
+    """What URLFETCH gives for it. Raises Refusal, UpstreamFailure."""
+    assert url.server is not None and url.mailbox is not None, "who asks has looked"
+    name = dialogue.frontend.namespace.internal(url.mailbox, url.server.user or "")
+    entry = await dialogue.find(name)
+    upstream = await dialogue.upstream(entry.server)
+    found: list[bytes | None] = []
+
+    def take(response: bytes) -> bool:
+        if response[:11].upper() != b"* URLFETCH ":
+            return False
+        scanner = Scanner(response, 10)
+        scanner.space()
+        scanner.astring()
+        scanner.space()
+        found.append(scanner.nstring())
+        return True
+
+    reply = await ask(dialogue, upstream, b"URLFETCH " + client_astring(raw_url), take)
+    if not reply.is_ok or not found or found[0] is None:
+        raise Refusal(Code.CANNOT, "The URL gives nothing")
+    text.write(found[0])
 
 
 async def fetch_text(dialogue: FrontendImap, url: ImapUrl, text: IO[bytes]) -> None:
