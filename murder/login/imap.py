@@ -286,7 +286,7 @@ class ImapDialogue(Dialogue):
             ]
         else:
             words = self.capabilities().split()
-        if self.service.limits.literal_minus:
+        if self.session.literal_minus:
             words = [b"LITERAL-" if word == b"LITERAL+" else word for word in words]
         if not suppressed:
             return b" ".join(words)
@@ -320,6 +320,8 @@ class ImapDialogue(Dialogue):
                 self.session.state = State.NOT_AUTHENTICATED
         self.idle_timeout_s = self.service.limits.idle_timeout_s
         self.activity_counts = True
+        limits = self.service.limits
+        self.session.literal_minus = limits.literal_minus and not login.proxy  # a proxy streams
         self._log = self.log.bind(user=login.user)
         self.log.info(
             "login.succeeded",

@@ -16,7 +16,7 @@ from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.own import collect
 from murder.login.imap import Running
 from murder.model.acl import identifiers_of
-from murder.model.listing import ListQuery, ListRow, ListWalk
+from murder.model.listing import INBOX, ListQuery, ListRow, ListWalk
 from murder.model.name import MailboxName, collation_key, inbox_of
 from murder.net.relay import ImapUpstream
 from murder.wire import mutf7
@@ -59,6 +59,16 @@ def run_list(dialogue: FrontendImap, command: Command) -> Running:
     return _list(dialogue, command, request)
 
 
+def run_xlist(dialogue: FrontendImap, command: Command) -> Running:
+    """LIST with special uses and `\\Inbox`, as it was before RFC 6154."""
+    request = parse_list(Scanner(command.octets, command.start))
+    if request.extended:
+        raise BadSyntax("XLIST takes a reference and a pattern")
+    if request.asks_separator:
+        return _tell_separator(dialogue, command, request.reference, b"XLIST")
+    return _list(dialogue, command, request, b"XLIST")
+
+
 def run_lsub(dialogue: FrontendImap, command: Command) -> Running:
     request = parse_list(Scanner(command.octets, command.start))
     if request.extended:
@@ -87,9 +97,11 @@ def _query(dialogue: FrontendImap, request: ListRequest) -> ListQuery:
 # --- LIST
 
 
-async def _list(dialogue: FrontendImap, command: Command, request: ListRequest) -> None:
+async def _list(
+    dialogue: FrontendImap, command: Command, request: ListRequest, word: bytes = b"LIST"
+) -> None:
     query = _query(dialogue, request)
-    answer = _Answer(dialogue, request)
+    answer = _Answer(dialogue, request, word)
     await answer.prepare(query)
     selects = bool(request.selection - {Selection.REMOTE})
     recursive = Selection.RECURSIVEMATCH in request.selection
@@ -107,7 +119,8 @@ async def _list(dialogue: FrontendImap, command: Command, request: ListRequest) 
 class _Answer:
     """The answer to one LIST as it grows."""
 
-    def __init__(self, dialogue: FrontendImap, request: ListRequest) -> None:
+    def __init__(self, dialogue: FrontendImap, request: ListRequest, word: bytes) -> None:
+        self._word = word
         self._dialogue = dialogue
         self._request = request
         self._subscribed: frozenset[MailboxName] = frozenset()
@@ -225,11 +238,14 @@ class _Answer:
             attributes = (*attributes, "\\Subscribed")
         if row.name is not None and row.exists:
             attributes += self._uses.get(row.name, ())
+            if self._word == b"XLIST" and row.external == INBOX:
+                attributes = (*attributes, "\\Inbox")
         recursive = Selection.RECURSIVEMATCH in request.selection
         child_info = ("SUBSCRIBED",) if recursive and row.chosen_below else ()
         separator = self._dialogue.frontend.namespace.separator
         return format_list(
-            ListEntry(attributes, separator, self._dialogue.shown(row.external), child_info)
+            ListEntry(attributes, separator, self._dialogue.shown(row.external), child_info),
+            self._word,
         )
 
 

@@ -25,6 +25,7 @@ TABLE: Final[Table] = MappingProxyType(
         b"UNAUTHENTICATE": Row(AUTHENTICATED, basic.run_unauthenticate),
         b"NAMESPACE": Row(AUTHENTICATED, basic.run_namespace),
         b"LIST": Row(AUTHENTICATED, listing.run_list),
+        b"XLIST": Row(AUTHENTICATED, listing.run_xlist),
         b"RLIST": Row(AUTHENTICATED, listing.run_rlist),
         # at the backend of the user's INBOX
         b"LSUB": Row(AUTHENTICATED, listing.run_lsub),
