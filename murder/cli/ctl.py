@@ -24,6 +24,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "lmtp": ("murder.cli.look:lmtp", "Where mail goes."),
         "raw": ("murder.cli.look:raw", "Speak a protocol to a node yourself."),
         "mailbox": ("murder.cli.mailbox:mailbox", "Mailboxes: find, make, remove, move, rights."),
+        "user": ("murder.cli.user:user", "All of one user's mailboxes."),
+        "import": ("murder.cli.bring:import_mail", "Mail from other servers and Maildirs."),
         "move": ("murder.cli.move:move", "Moves under way, and over: status, resume, undo."),
         "backend": ("murder.cli.backend:backend", "The backends: look, test, weigh, drain."),
         "rebalance": ("murder.cli.backend:rebalance", "Even out the backends."),

@@ -119,7 +119,7 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
     return 0
 
 
-def _limits(texts: tuple[str, ...]) -> dict[str, int]:
+def limits_of(texts: tuple[str, ...]) -> dict[str, int]:
     limits = {}
     for text in texts:
         resource, _, limit = text.partition("=")
@@ -143,7 +143,7 @@ def _limits(texts: tuple[str, ...]) -> dict[str, int]:
 )
 async def create(reach: Reach, name: str, server: str, limits: tuple[str, ...]) -> int:
     """Make a mailbox; a user by making his INBOX, user/NAME."""
-    wanted, canonical = _limits(limits), reach.name(name)
+    wanted, canonical = limits_of(limits), reach.name(name)
     location = parse_location(server.encode())
     if not location.server:
         rows = await reach.rows()
@@ -236,7 +236,7 @@ async def quota(reach: Reach, name: str, limits: tuple[str, ...], none: bool) ->
     """Show the quota, or set all limits: STORAGE=KIB MESSAGE=COUNT MAILBOX=COUNT."""
     canonical = reach.name(name)
     if limits or none:
-        await mailboxes.set_quota(reach, canonical, _limits(limits))
+        await mailboxes.set_quota(reach, canonical, limits_of(limits))
         return 0
     shown = await mailboxes.show(reach, canonical)
     for root, words in shown.quota.items():

@@ -1,0 +1,76 @@
+"""`murder ctl import`: mail from other servers and from Maildirs."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import asyncclick as click
+
+from murder.cli.options import json_option, print_json
+from murder.cli.reaching import ask_password, octets, operator_options, seconds
+from murder.operate.bring import Brought, Import, source_of
+from murder.operate.reach import Reach
+
+
+@click.command("import")
+@operator_options
+@click.argument("source")
+@click.option("--user", required=True, help="Whose mailboxes it goes into; his INBOX exists.")
+@click.option("--password-file", type=click.Path(exists=True, path_type=Path), default=None)
+@json_option()
+async def import_mail(
+    reach: Reach, source: str, user: str, password_file: Path | None, as_json: bool
+) -> int:
+    """Bring a user's mail from SOURCE: imaps://USER@HOST, imap://USER@HOST (STARTTLS), or maildir:PATH.
+
+    Folders, flags and dates come along. Run it again at any time: only what is new is brought, and flags set there are
+    set here. The password is asked for, or read from --password-file or $MURDER_IMPORT_PASSWORD.
+
+    \b
+    murder ctl import imaps://anna@old.example.org --user anna
+    murder ctl import maildir:/home/anna/Maildir --user anna
+    """
+
+    def password(who: str) -> str:
+        if password_file is not None:
+            return password_file.read_text(encoding="utf-8").rstrip("\n")
+        return os.environ.get("MURDER_IMPORT_PASSWORD") or ask_password(who)
+
+    began = time.monotonic()
+    shown_at = 0.0
+
+    def tell(brought: Brought) -> None:
+        nonlocal shown_at
+        now = time.monotonic()
+        if sys.stderr.isatty() and now - shown_at > 0.2:
+            shown_at = now
+            rate = octets(brought.octets / max(now - began, 0.001))
+            click.echo(
+                f"\r{brought.messages} messages, {octets(brought.octets)}, {rate}/s \x1b[K",
+                nl=False,
+                err=True,
+            )
+
+    opened = source_of(source, password)
+    try:
+        brought = await Import(reach, user, opened, tell).run()
+    finally:
+        opened.close()
+    passed = time.monotonic() - began
+    if as_json:
+        print_json(
+            {
+                "folders": brought.folders,
+                "messages": brought.messages,
+                "present": brought.present,
+                "flags": brought.flags,
+                "octets": brought.octets,
+            }
+        )
+        return 0
+    click.echo(
+        f"{brought.messages} messages ({octets(brought.octets)}) in {brought.folders} folders brought in "
+        f"{seconds(passed)}; {brought.present} were here already, flags of {brought.flags} followed"
+    )
+    return 0

@@ -1,0 +1,102 @@
+"""`murder system-unit` and `murder completion`: what a host needs to run murder well."""
+
+import shlex
+from typing import Final
+
+import asyncclick as click
+
+from murder.__main__ import archive_path
+
+UNIT: Final = """\
+# /etc/systemd/system/murder.service, written by `murder system-unit {roles}`
+[Unit]
+Description=murder ({roles})
+Documentation=https://datatracker.ietf.org/doc/html/rfc3656
+After=network-online.target
+Wants=network-online.target
+
+[Service]
+Type=notify
+NotifyAccess=all
+ExecStart={program} serve {flags}--config {config}
+ExecReload=/bin/kill -HUP $MAINPID
+Restart=on-failure
+RestartSec=1
+WatchdogSec=30
+# longer than [node] drain_timeout_s: sessions end at a quiet point
+TimeoutStopSec=60
+User={user}
+# ports below 1024 without root
+AmbientCapabilities=CAP_NET_BIND_SERVICE
+CapabilityBoundingSet=CAP_NET_BIND_SERVICE
+# where the archive unpacks its native parts, and where lists and mail are
+CacheDirectory={user}
+StateDirectory={user}
+StateDirectoryMode=0700
+LimitNOFILE=262144
+NoNewPrivileges=true
+ProtectSystem=strict
+ProtectHome=true
+PrivateTmp=true
+PrivateDevices=true
+ProtectKernelTunables=true
+ProtectKernelModules=true
+ProtectKernelLogs=true
+ProtectControlGroups=true
+ProtectClock=true
+ProtectHostname=true
+ProtectProc=invisible
+RestrictNamespaces=true
+RestrictRealtime=true
+RestrictSUIDSGID=true
+LockPersonality=true
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+SystemCallFilter=@system-service
+SystemCallArchitectures=native
+UMask=0077
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+@click.command("system-unit")
+@click.argument("roles", nargs=-1, type=click.Choice(["mupdate", "frontend", "backend"]))
+@click.option("--config", "config_file", default="/etc/murder/murder.toml", show_default=True)
+@click.option("--user", default="murder", show_default=True, help="Whom it runs as.")
+@click.option("--program", default="", help="Default: this very file, else /usr/local/bin/murder.")
+def system_unit(roles: tuple[str, ...], config_file: str, user: str, program: str) -> None:
+    """Print a hardened systemd unit for this node: own user, watchdog, no more rights than it needs.
+
+    \b
+    murder system-unit backend > /etc/systemd/system/murder.service
+    systemctl daemon-reload && systemctl enable --now murder
+    """
+    flags = "".join(f"--role {role} " for role in roles)
+    click.echo(
+        UNIT.format(
+            roles=" ".join(roles) or "the roles of its murder.toml",
+            program=shlex.quote(program or archive_path() or "/usr/local/bin/murder"),
+            flags=flags,
+            config=shlex.quote(config_file),
+            user=user,
+        ),
+        nl=False,
+    )
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete murder's commands and options.
+
+    \b
+    murder completion bash > /etc/bash_completion.d/murder
+    """
+    from asyncclick.shell_completion import get_completion_class
+
+    from murder.cli.program import murder
+
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(murder, {}, "murder", "_MURDER_COMPLETE").source())

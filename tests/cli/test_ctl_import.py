@@ -1,0 +1,95 @@
+"""`murder ctl import` and `murder ctl user`: mail from an IMAP server and a Maildir, once and again."""
+
+import mailbox
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_ctl_mailboxes import Ctl
+from tests.demo import Demo, running_demo
+
+DATE = '"02-Jan-2020 03:04:05 +0100"'
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Demo]:
+    with running_demo("--users", "4", "--no-tls-required") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def ctl(demo: Demo) -> Ctl:
+    return Ctl(demo)
+
+
+def rows(demo: Demo, user: str, folder: str) -> list[bytes]:
+    """Flags, date and octets of a folder's messages."""
+    with demo.imap(demo.frontend, user) as client:
+        assert client.select(f'"{folder}"', readonly=True)[0] == "OK"
+        found = client.fetch("1:*", "(INTERNALDATE FLAGS BODY.PEEK[])")[1]
+    shown = [b" ".join(row[:2]) for row in found if isinstance(row, tuple)]
+    return sorted(
+        row.partition(b" ")[2].replace(b"\\Recent", b"").replace(b" )", b")") for row in shown
+    )
+
+
+def test_a_mailbox_of_another_server_comes_with_folders_flags_and_dates(
+    ctl: Ctl, demo: Demo
+) -> None:
+    with demo.imap(demo.frontend, "user1") as client:
+        client.create('"INBOX/Alte Post"')
+        for number in range(5):
+            flags = r"(\Seen $Work)" if number % 2 else ""
+            body = f"Message-ID: <{number}@x>\r\nSubject: {number}\r\n\r\n" + "x\r\n" * 900 * number
+            client.append("INBOX", flags, DATE, body.encode())
+        client.append('"INBOX/Alte Post"', r"(\Flagged)", DATE, b"Subject: old\r\n\r\nyes\r\n")
+    url = f"imap+insecure://user1:secret@127.0.0.1:{demo.frontend['imap']}"
+    first = ctl.json("import", url, "--user", "user2")
+    assert (first["messages"], first["folders"], first["present"]) == (6, 2, 0)
+    for folder in ("INBOX", "INBOX/Alte Post"):
+        assert rows(demo, "user2", folder) == rows(demo, "user1", folder)
+    with demo.imap(demo.frontend, "user1") as client:
+        client.select("INBOX")
+        client.store("1", "+FLAGS", r"(\Answered)")
+        client.append("INBOX", "", DATE, b"Message-ID: <new@x>\r\n\r\nnew\r\n")
+    again = ctl.json("import", url, "--user", "user2")
+    assert (again["messages"], again["present"], again["flags"]) == (1, 6, 1)
+    assert rows(demo, "user2", "INBOX") == rows(demo, "user1", "INBOX")
+
+
+def test_a_maildir_comes_once(ctl: Ctl, demo: Demo, tmp_path: Path) -> None:
+    box = mailbox.Maildir(tmp_path / "Maildir")
+    for number in range(3):
+        message = mailbox.MaildirMessage(f"Message-ID: <m{number}@x>\nSubject: {number}\n\nhello\n")
+        message.set_flags("SF" if number else "")
+        message.set_date(time.time() - 1000 * number)
+        box.add(message)
+    box.add_folder("Sent").add("Subject: sent\n\nx\n")
+    source = f"maildir:{tmp_path / 'Maildir'}"
+    assert ctl.json("import", source, "--user", "user3")["messages"] == 4
+    again = ctl.json("import", source, "--user", "user3")
+    assert (again["messages"], again["present"]) == (0, 4)
+    assert len(rows(demo, "user3", "INBOX/Sent")) == 1
+    shown = ctl.json("user", "show", "user3")
+    assert {one["name"]: one["messages"] for one in shown["mailboxes"]} == {
+        "user/user3": 3,
+        "user/user3/Sent": 1,
+    }
+
+
+def test_what_cannot_be_imported_is_said(ctl: Ctl, demo: Demo, tmp_path: Path) -> None:
+    assert "is no Maildir" in ctl("import", f"maildir:{tmp_path}", "--user", "user1", code=1)
+    assert "expected imaps://" in ctl("import", "ftp://x", "--user", "user1", code=1)
+    wrong = f"imap+insecure://user1:wrong@127.0.0.1:{demo.frontend['imap']}"
+    assert "AUTHENTICATIONFAILED" in ctl("import", wrong, "--user", "user2", code=1)
+
+
+def test_a_user_is_made_and_removed(ctl: Ctl) -> None:
+    ctl("user", "create", "eve", "--quota", "STORAGE=100", "--folder", "Sent")
+    assert "eve" in ctl("user", "list")
+    assert ctl.json("user", "show", "eve")["quota"] == {"user/eve": ["STORAGE", "0", "100"]}
+    ctl("user", "rename", "eve", "eva")
+    assert "--yes" in ctl("user", "delete", "eva", code=2)
+    assert "2 removed" in ctl("user", "delete", "eva", "--yes")
