@@ -38,6 +38,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 RESTART_MIN_S: Final = 0.1
 RESTART_MAX_S: Final = 10.0
 RESTART_CALM_S: Final = 30.0  # a worker that lived so long starts again with the shortest pause
+WATCH_S: Final = 5.0
 START_LIMIT_S: Final = 60.0
 KILL_GRACE_S: Final = 5.0  # beyond the drain, before SIGKILL
 OF_ROOT: Final = ("MURDER_CACHE", "CACHE_DIRECTORY", "XDG_CACHE_HOME")  # folders of the user before
@@ -322,6 +323,7 @@ class _Slot:
         self._channel: Channel | None = None
         self.ready = asyncio.Event()
         self.answered = True
+        self._asked_at = 0.0
         self._stopping = asyncio.Event()
         self._log = logger(role=role, worker=worker)
 
@@ -384,10 +386,22 @@ class _Slot:
         self._channel.close()
         return await self._process.wait()
 
-    def ping(self) -> None:
-        if self._channel is not None and self.ready.is_set():
+    def ping(self, limit_s: float, again: bool = False) -> None:
+        """Ask whether its loop turns; kill it if it has not answered for `limit_s` (0: leave it), counted `again`."""
+        if self._channel is None or self._process is None or not self.ready.is_set():
+            return
+        now = time.monotonic()
+        if again:
+            self._asked_at = now
+        if self.answered:
             self.answered = False
+            self._asked_at = now
             self._channel.send(Message.PING)
+        elif limit_s and now - self._asked_at > limit_s:
+            self._log.error("worker.stuck", elapsed_ms=int(limit_s * 1000))
+            self._asked_at = now
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
 
     def reload(self, config: Config) -> None:
         self.config = config
@@ -478,14 +492,20 @@ class _Supervisor:
             self._kill()
 
     async def _watch(self) -> None:
-        """Tell the watchdog that all workers' loops turn; silent as soon as one does not answer."""
-        interval_s = self._notifier.watchdog_s
-        while interval_s is not None:
+        """Tell the watchdog that all workers' loops turn; silent as soon as one does not answer. One that does not for
+        `node.worker_timeout_s` is replaced: its clients wait for nothing."""
+        due = time.monotonic()
+        while True:
+            limit_s = self._config.node.worker_timeout_s
+            pauses = [self._notifier.watchdog_s, limit_s / 4 if limit_s else None, WATCH_S]
             if all(slot.answered for slot in self._slots):
                 self._notifier.tell("WATCHDOG=1")
+            pause_s = min(pause for pause in pauses if pause is not None)
+            is_late = time.monotonic() - due > pause_s  # we did not run ourselves
             for slot in self._slots:
-                slot.ping()
-            await asyncio.sleep(interval_s)
+                slot.ping(0 if is_late else limit_s, is_late)
+            due = time.monotonic() + pause_s
+            await asyncio.sleep(pause_s)
 
     def _reload(self) -> None:
         fresh = _reread(self._config, self._plan.roles)

@@ -2,6 +2,7 @@
 
 import asyncclick as click
 
+from murder.cli.enlist import enlist, unlist
 from murder.cli.move import move_mailboxes
 from murder.cli.options import json_option, print_json, print_table
 from murder.cli.placing import choosing, weights_of
@@ -27,10 +28,13 @@ def mailbox() -> None:
     murder ctl mailbox show user/anna
     murder ctl mailbox create user/anna --quota STORAGE=1048576
     murder ctl mailbox move anna --to be2.example.org --yes
+    murder ctl mailbox enlist user/anna --server old-dovecot.example.org
     """
 
 
 mailbox.add_command(move_mailboxes)
+mailbox.add_command(enlist)
+mailbox.add_command(unlist)
 
 
 def _row(reach: Reach, entry: MailboxEntry) -> dict[str, object]:

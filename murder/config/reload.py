@@ -13,7 +13,7 @@ from murder.config.sections import Config
 
 _PORTS: Final = ("imap", "imaps", "pop3", "pop3s", "lmtp", "workers")
 RESTART_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    "node": ("name", "data", "roles", "user", "group"),
+    "node": ("name", "data", "roles", "user", "group", "control"),
     "mupdate": (
         *("listen", "master", "master_auth", "master_user", "master_password", "master_tls"),
         *(

@@ -44,6 +44,11 @@ class NodeConfig:
         example='["*:3906"]',
         default_port=3906,
     )
+    worker_timeout_s: float = option(
+        60.0,
+        "A worker process that does nothing at all for so long is killed and replaced; 0: never.",
+        least=0,
+    )
     drain_timeout_s: float = option(
         30.0, "How long a stop waits for commands that run before it cuts them off.", least=0
     )

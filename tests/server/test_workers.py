@@ -70,13 +70,18 @@ class Node:
     """A supervisor under test."""
 
     def __init__(
-        self, folder: Path, workers: int, name: str = "fe1.example.org", more: str = ""
+        self,
+        folder: Path,
+        workers: int,
+        name: str = "fe1.example.org",
+        more: str = "",
+        node: str = "",
     ) -> None:
         self.port = free_port()
         self.folder = folder
         file = folder / "murder.toml"
         file.write_text(
-            f'[node]\nname = "{name}"\ndata = "data"\nroles = ["frontend"]\ndrain_timeout_s = 3\n'
+            f'[node]\nname = "{name}"\ndata = "data"\nroles = ["frontend"]\ndrain_timeout_s = 3\n{node}\n'
             f'[frontend]\nimap = ["127.0.0.1:{self.port}"]\nworkers = {workers}\n{more}'
         )
         self.ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -105,8 +110,8 @@ class Node:
 
 
 @contextmanager
-def running(folder: Path, workers: int, more: str = "") -> Iterator[Node]:
-    node = Node(folder, workers, more=more)
+def running(folder: Path, workers: int, more: str = "", settings: str = "") -> Iterator[Node]:
+    node = Node(folder, workers, more=more, node=settings)
     try:
         node.until_ready()
         yield node
@@ -242,3 +247,13 @@ def test_sighup_takes_new_limits_and_says_what_needs_a_restart(
         until(lambda: node.log().count('"role.reloaded"') >= workers, "the reload")
         assert '"changed": ["frontend.max_connections"]' in node.log()
         assert '"key": "frontend.workers"' in node.log()
+
+
+def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
+    with running(tmp_path, workers=2, settings="worker_timeout_s = 0.5") as node:
+        pid, _ = node.greeting()
+        os.kill(pid, signal.SIGSTOP)
+        until(lambda: '"worker.stuck"' in node.log(), "that it is noticed")
+        until(lambda: pid not in descendants(node.process.pid), "its end")
+        until(lambda: node.log().count('"worker.ready"') > 3, "its successor")
+        assert {worker for _, worker in (node.greeting() for _ in range(50))} == {1, 2}

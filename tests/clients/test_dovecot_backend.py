@@ -1,0 +1,174 @@
+"""A plain Dovecot as one of the backends: its mailboxes are put into the list by hand, users come by its master user."""
+
+import os
+import poplib
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.demo import Demo, free_port_base, message, murder_command, running_demo, wanted
+
+NAME = "dove.murder.test"
+CONFIG = """\
+base_dir = {folder}/run
+state_dir = {folder}/state
+log_path = {folder}/log
+protocols = imap pop3 lmtp
+listen = 127.0.0.1
+ssl = no
+disable_plaintext_auth = no
+auth_mechanisms = plain
+mail_location = maildir:{folder}/mail/%u
+mail_uid = nobody
+mail_gid = nogroup
+passdb {{
+  driver = passwd-file
+  master = yes
+  args = scheme=PLAIN {folder}/masters
+}}
+passdb {{
+  driver = passwd-file
+  args = scheme=PLAIN {folder}/users
+}}
+userdb {{
+  driver = static
+  args = uid=nobody gid=nogroup home={folder}/mail/%u
+}}
+namespace inbox {{
+  inbox = yes
+  separator = /
+  prefix = INBOX/
+}}
+protocol lmtp {{
+  auth_username_format = %n
+}}
+service imap-login {{
+  inet_listener imap {{
+    port = {imap}
+  }}
+  inet_listener imaps {{
+    port = 0
+  }}
+}}
+service pop3-login {{
+  inet_listener pop3 {{
+    port = {pop3}
+  }}
+  inet_listener pop3s {{
+    port = 0
+  }}
+}}
+service lmtp {{
+  inet_listener lmtp {{
+    port = {lmtp}
+  }}
+}}
+"""
+SERVER = """
+[servers."{name}"]
+address = "127.0.0.1"
+imap = {imap}
+pop3 = {pop3}
+lmtp = {lmtp}
+tls = "none"
+auth = "plain"
+proxy_user = "murder"
+proxy_password = "proxysecret"
+"""
+
+
+@contextmanager
+def dovecot(ports: dict[str, int]) -> Iterator[None]:
+    folder = Path(tempfile.mkdtemp(prefix="murder-dovecot-"))
+    folder.chmod(0o755)
+    (folder / "mail").mkdir()
+    shutil.chown(folder / "mail", "nobody")
+    (folder / "masters").write_text("murder:proxysecret\n")
+    (folder / "users").write_text("dora:elsewhere\n")
+    for file in ("masters", "users"):
+        os.chown(folder / file, pwd.getpwnam("dovecot").pw_uid, -1)
+    (folder / "dovecot.conf").write_text(CONFIG.format(folder=folder, **ports))
+    process = subprocess.Popen(["dovecot", "-F", "-c", str(folder / "dovecot.conf")])
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+        shutil.rmtree(folder)
+
+
+def mailbox_name(line: object) -> str:
+    assert isinstance(line, bytes)
+    return line.split()[-1].strip(b'"').decode()
+
+
+def ctl(demo: Demo, *words: str) -> None:
+    command = [*murder_command(), "ctl", *words, "--config", str(demo.info["operator"])]
+    subprocess.run(command, check=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Demo]:
+    reason = wanted("dovecot") or ("needs root" if os.geteuid() else "")
+    if reason:
+        pytest.skip(reason)
+    base = free_port_base()
+    ports = {"imap": base + 70, "pop3": base + 71, "lmtp": base + 72}
+    with running_demo("--users", "4", "--no-tls-required") as running, dovecot(ports):
+        file = running.folder / "fe1" / "murder.toml"
+        file.write_text(file.read_text() + SERVER.format(name=NAME, **ports))
+        os.kill(int(running.frontend["pid"]), signal.SIGHUP)
+        log = running.folder / "fe1" / "log"
+        end = time.monotonic() + 20
+        while "config.reloaded" not in log.read_text():
+            assert time.monotonic() < end, "no reload"
+            time.sleep(0.05)
+        command = [*murder_command(), "auth", "add", "dora", "--config", str(file)]
+        subprocess.run(command, input=f"{running.password}\n", text=True, check=True, timeout=60)
+        ctl(running, "mailbox", "enlist", "user/dora", "--server", NAME)
+        ctl(running, "mailbox", "enlist", "user/dora/far", "--server", NAME)
+        yield running
+
+
+def test_its_user_works_through_the_frontend(demo: Demo) -> None:
+    assert demo.deliver(demo.frontend, "dora", message("delivered")).startswith("250")
+    with demo.imap(demo.frontend, "dora") as client:
+        names = sorted(mailbox_name(line) for line in client.list()[1])
+        assert names == ["INBOX", "INBOX/far"]
+        assert client.select("INBOX")[0] == "OK"
+        assert client.append("INBOX", r"(\Seen)", "", message("appended"))[0] == "OK"
+        assert client.noop()[0] == "OK"
+        assert client.search(None, "SUBJECT", "appended")[1] == [b"2"]
+        fetched = client.fetch("1", "(BODY.PEEK[HEADER.FIELDS (SUBJECT)])")[1]
+        assert fetched[0][1] == b"Subject: delivered\r\n\r\n"
+        assert client.store("1", "+FLAGS", r"(\Deleted)")[0] == "OK"
+        assert client.expunge()[1] == [b"1"]
+        assert client.status("INBOX", "(MESSAGES)")[1] == [b"INBOX (MESSAGES 1)"]
+    client = poplib.POP3(demo.frontend["host"], demo.frontend["pop3"], timeout=30)
+    client.user("dora")
+    client.pass_(demo.password)
+    assert client.stat()[0] == 1
+    client.quit()
+
+
+def test_the_other_backends_users_are_where_they_were(demo: Demo) -> None:
+    assert demo.deliver(demo.frontend, demo.user(1), message("here")).startswith("250")
+    with demo.imap(demo.frontend, demo.user(1)) as client:
+        assert client.select("INBOX") == ("OK", [b"1"])
+        assert client.search(None, "ALL")[1] == [b"1"]
+
+
+def test_what_was_enlisted_can_be_taken_out_again(demo: Demo) -> None:
+    ctl(demo, "mailbox", "enlist", "shared/dove", "--server", NAME, "--right", "anyone=lrs")
+    with demo.imap(demo.frontend, demo.user(2)) as client:
+        assert "shared/dove" in [mailbox_name(line) for line in client.list()[1]]
+        ctl(demo, "mailbox", "unlist", "shared/dove", "--yes")
+        assert "shared/dove" not in [mailbox_name(line) for line in client.list()[1]]

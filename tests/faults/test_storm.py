@@ -1,0 +1,423 @@
+"""Mixed load through a frontend while its backends, the master, its follower and its workers are killed and frozen.
+
+No wrong answer: what is refused is refused as "not now", what exists is never denied, what was acknowledged is there,
+once. No hang beyond the timeouts. No octet of another user: every octet that a user's connections bring is looked through
+for another's name, and all that is his is made of his.
+
+MURDER_STORM_S is how long it goes on (default 25 s); MURDER_STORM_SEED repeats one.
+"""
+
+import os
+import random
+import re
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+
+from tests.demo import Demo, running_demo
+
+STORM_S = float(os.environ.get("MURDER_STORM_S", "25"))
+SEED = int(os.environ.get("MURDER_STORM_SEED", time.time_ns() % 10**6))
+USERS = 6
+PATIENCE_S = 25.0  # more than all timeouts below and a frozen worker's time together
+TIMEOUTS = """
+connect_timeout_s = 2.0
+upstream_timeout_s = 4.0
+upstream_login_timeout_s = 3.0
+breaker_retry_s = 0.3
+"""
+NAME = re.compile(rb"user([0-9]+)")
+NOT_NOW = re.compile(
+    rb"\S+ NO (\[(UNAVAILABLE|INUSE)\]|Not all)"
+)  # the second: a LIST that says what is missing
+
+
+class Gone(Exception):
+    """The connection ended: a process was killed."""
+
+
+class Storm:
+    """What the clients share: what was acknowledged, and what went wrong."""
+
+    def __init__(self, demo: Demo) -> None:
+        self.demo = demo
+        self.stopping = threading.Event()
+        self.wrong: list[str] = []
+        self.numbers = count(1)
+        self.lock = threading.Lock()
+        self.kept: dict[int, set[str]] = {n: set() for n in range(1, USERS + 1)}  # acknowledged
+        self.tried: dict[int, set[str]] = {n: set() for n in range(1, USERS + 1)}
+        self.removed: dict[int, set[str]] = {n: set() for n in range(1, USERS + 1)}
+        self.copied: dict[int, Counter[str]] = {n: Counter() for n in range(1, USERS + 1)}
+        self.copies: dict[int, Counter[str]] = {n: Counter() for n in range(1, USERS + 1)}
+        self.done: Counter[str] = Counter()
+
+    def complain(self, text: str) -> None:
+        with self.lock:
+            self.wrong.append(text)
+
+    def count(self, what: str) -> None:
+        with self.lock:
+            self.done[what] += 1
+
+    def next_id(self, user: int) -> str:
+        with self.lock:
+            identifier = f"m{next(self.numbers)}"
+        self.tried[user].add(identifier)
+        return identifier
+
+
+def message(user: int, identifier: str, large: bool) -> bytes:
+    """Made of the user's name."""
+    body = f"user{user} {identifier} ".encode() * (9000 if large else 20)
+    lines = [body[at : at + 70] for at in range(0, len(body), 70)]
+    return (
+        f"From: user{user}\r\nSubject: {identifier}\r\n\r\n".encode()
+        + b"\r\n".join(lines)
+        + b"\r\n"
+    )
+
+
+class Wire:
+    """A connection to the frontend as one user: all octets are looked at."""
+
+    def __init__(self, storm: Storm, user: int, kind: str) -> None:
+        frontend = storm.demo.frontend
+        self.storm, self.user, self.kind = storm, user, kind
+        self.began = time.monotonic()
+        try:
+            self.sock = socket.create_connection((frontend["host"], frontend[kind]), PATIENCE_S)
+        except OSError as error:
+            raise Gone from error
+        self.stream: BinaryIO = self.sock.makefile("rb")
+        self.seen = b""
+
+    def line(self) -> bytes:
+        return self._checked(lambda: self.stream.readline())
+
+    def octets(self, size: int) -> bytes:
+        return self._checked(lambda: self.stream.read(size), size)
+
+    def _checked(self, read: Callable[[], bytes], size: int = 0) -> bytes:
+        try:
+            octets = read()
+        except TimeoutError:
+            self.storm.complain(f"user{self.user} {self.kind}: silent for {PATIENCE_S} s")
+            raise Gone from None
+        except OSError as error:
+            raise Gone from error
+        if len(octets) < size or (not size and not octets.endswith(b"\n")):
+            raise Gone
+        for found in NAME.finditer(octets):
+            if int(found[1]) != self.user:
+                self.storm.complain(f"user{self.user} got {octets[:300]!r} of another")
+        return octets
+
+    def send(self, octets: bytes) -> None:
+        try:
+            self.sock.sendall(octets)
+        except OSError as error:
+            raise Gone from error
+
+    def close(self) -> None:
+        self.stream.close()
+        self.sock.close()
+
+
+class Imap(Wire):
+    """IMAP by hand."""
+
+    def __init__(self, storm: Storm, user: int) -> None:
+        super().__init__(storm, user, "imap")
+        if not self.line().startswith(b"* OK"):
+            raise Gone
+        self.ask(f"LOGIN user{user} secret".encode(), is_login=True)
+
+    def ask(
+        self, command: bytes, literal: bytes | None = None, is_login: bool = False
+    ) -> list[bytes]:
+        """All responses, literals inside, the tagged one last; [] where it is refused as "not now"."""
+        if literal is not None:
+            self.send(b"t " + command + b" {%d+}\r\n" % len(literal) + literal + b"\r\n")
+        else:
+            self.send(b"t " + command + b"\r\n")
+        lines = []
+        while True:
+            line = self.line()
+            while (announced := re.search(rb"\{([0-9]+)\}\r\n$", line)) is not None:
+                line += self.octets(int(announced[1]))
+                line += self.line()
+            if line.startswith(b"* BYE"):
+                raise Gone
+            lines.append(line)
+            if line.startswith(b"t "):
+                break
+        verb = b" ".join(command.split()[:2] if command.startswith(b"UID") else command.split()[:1])
+        self.storm.count(verb.decode())
+        if lines[-1].startswith(b"t OK"):
+            return lines
+        if not NOT_NOW.match(lines[-1]) or is_login:
+            if b"selected" not in lines[-1]:  # [CLOSED] came: the backend of the mailbox has gone
+                self.storm.complain(f"user{self.user}: {command[:60]!r} -> {lines[-1]!r}")
+        self.storm.count("refused")
+        return []
+
+
+def imap_life(storm: Storm, user: int, dice: random.Random) -> None:
+    """One login's worth of work."""
+    client = Imap(storm, user)
+    try:
+        for _ in range(dice.randrange(3, 12)):
+            if storm.stopping.is_set():
+                return
+            dice.choice((append, look, copy, remove, listing))(storm, client, dice)
+    finally:
+        client.close()
+
+
+def append(storm: Storm, client: Imap, dice: random.Random) -> None:
+    identifier = storm.next_id(client.user)
+    octets = message(client.user, identifier, dice.random() < 0.2)
+    if client.ask(b"APPEND INBOX", octets):
+        storm.kept[client.user].add(identifier)
+
+
+def look(storm: Storm, client: Imap, dice: random.Random) -> None:
+    """What is fetched is whole, and his."""
+    if not client.ask(b"SELECT INBOX"):
+        return
+    for line in client.ask(b"UID FETCH 1:20 (UID FLAGS BODY.PEEK[])"):
+        found = re.search(rb"Subject: (m[0-9]+)\r\n", line)
+        if line.startswith(b"* ") and b"BODY[]" in line:
+            identifier = found[1].decode() if found else ""
+            whole = (message(client.user, identifier, large) for large in (False, True))
+            if not any(octets in line for octets in whole):
+                storm.complain(f"user{client.user}: {line[:200]!r} is not what was sent")
+
+
+def found_uids(client: Imap, identifier: str) -> list[bytes]:
+    for line in client.ask(b"UID SEARCH SUBJECT " + identifier.encode()):
+        if line.startswith(b"* SEARCH"):
+            return line.split()[2:]
+    return []
+
+
+def some_kept(storm: Storm, client: Imap, dice: random.Random) -> str:
+    known = sorted(storm.kept[client.user] - storm.removed[client.user])
+    return dice.choice(known) if known else ""
+
+
+def copy(storm: Storm, client: Imap, dice: random.Random) -> None:
+    """To a mailbox on the same backend, and to one on the other."""
+    identifier = some_kept(storm, client, dice)
+    if identifier and client.ask(b"SELECT INBOX"):
+        uids = found_uids(client, identifier)
+        if uids:
+            target = dice.choice((b"INBOX/near", b"INBOX/far"))
+            storm.copies[client.user][identifier] += 1
+            said = client.ask(b"UID COPY " + uids[0] + b" " + target)
+            if said and b"[COPYUID " in said[-1]:  # else it was gone by then
+                storm.copied[client.user][identifier] += 1
+
+
+def remove(storm: Storm, client: Imap, dice: random.Random) -> None:
+    identifier = some_kept(storm, client, dice)
+    if not identifier or dice.random() < 0.5 or not client.ask(b"SELECT INBOX"):
+        return
+    uids = found_uids(client, identifier)
+    if uids:
+        storm.removed[client.user].add(identifier)  # from here on it may be there or not
+        if client.ask(b"UID STORE " + uids[0] + rb" +FLAGS.SILENT (\Deleted)"):
+            client.ask(b"UID EXPUNGE " + uids[0])
+
+
+def listing(storm: Storm, client: Imap, dice: random.Random) -> None:
+    lines = client.ask(b'LIST "" *')
+    names = {line.split()[-1].strip(b'"') for line in lines[:-1] if line.startswith(b"* LIST")}
+    if lines and names != {b"INBOX", b"INBOX/near", b"INBOX/far"}:
+        storm.complain(f"user{client.user}: LIST gives {names}")
+    client.ask(b"STATUS INBOX/far (MESSAGES)")
+
+
+def lmtp_life(storm: Storm, user: int, dice: random.Random) -> None:
+    wire = Wire(storm, user, "lmtp")
+
+    def reply() -> bytes:
+        while (line := wire.line())[3:4] == b"-":
+            pass
+        if line.startswith(b"5"):
+            storm.complain(f"user{user}: LMTP says {line!r}")
+        if line.startswith(b"421"):
+            raise Gone
+        return line
+
+    try:
+        reply()
+        wire.send(b"LHLO storm\r\n")
+        reply()
+        for _ in range(dice.randrange(1, 6)):
+            identifier = storm.next_id(user)
+            wire.send(f"MAIL FROM:<>\r\nRCPT TO:<user{user}@x>\r\n".encode())
+            reply()
+            storm.count("RCPT")
+            if not reply().startswith(b"250"):
+                wire.send(b"RSET\r\n")
+                reply()
+                continue
+            wire.send(b"DATA\r\n")
+            reply()
+            wire.send(message(user, identifier, dice.random() < 0.2) + b".\r\n")
+            if reply().startswith(b"250"):
+                storm.kept[user].add(identifier)
+                storm.count("DATA")
+    finally:
+        wire.close()
+
+
+def pop3_life(storm: Storm, user: int, dice: random.Random) -> None:
+    wire = Wire(storm, user, "pop3")
+    try:
+        wire.line()
+        wire.send(f"USER user{user}\r\nPASS secret\r\n".encode())
+        wire.line()
+        said = wire.line()
+        if not said.startswith(b"+OK"):
+            if not said.startswith((b"-ERR [SYS/TEMP]", b"-ERR [IN-USE]")):
+                storm.complain(f"user{user}: POP3 says {said!r}")
+            return
+        for command in (b"LIST\r\n", b"RETR 1\r\n", b"QUIT\r\n"):
+            wire.send(command)
+            said = wire.line()
+            storm.count("POP3")
+            if said.startswith(b"+OK") and not command.startswith(b"QUIT"):
+                while wire.line() != b".\r\n":
+                    pass
+    finally:
+        wire.close()
+
+
+def live(storm: Storm, user: int, life: Callable[[Storm, int, random.Random], None]) -> None:
+    dice = random.Random(f"{SEED} {user} {life.__name__}")
+    while not storm.stopping.is_set():
+        try:
+            life(storm, user, dice)
+        except Gone:
+            storm.count("gone")
+        storm.stopping.wait(0.05 if life is not pop3_life else 0.5)
+
+
+# --- the faults
+
+
+def children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(word) for word in text.split()]
+
+
+def strike(demo: Demo, dice: random.Random, nodes: list[str]) -> str:
+    """One fault from its beginning to its end."""
+    kind = dice.choice(("kill node", "freeze node", "kill worker", "freeze worker"))
+    if kind.endswith("node"):
+        node = dice.choice(nodes)
+        verb = kind.split()[0]
+        demo.node(verb, node)
+        time.sleep(dice.choice((0.3, 1.5, 6.0)))
+        demo.node("start" if verb == "kill" else "thaw", node)
+        return f"{kind} {node}"
+    worker = dice.choice(children(int(demo.frontend["pid"])))
+    if kind == "kill worker":
+        os.kill(worker, signal.SIGKILL)
+        time.sleep(0.5)
+    else:
+        os.kill(worker, signal.SIGSTOP)
+        time.sleep(dice.choice((0.5, 4.0)))
+        os.kill(worker, signal.SIGCONT)
+    return f"{kind} {worker}"
+
+
+@contextmanager
+def load(storm: Storm) -> Iterator[None]:
+    threads = [
+        threading.Thread(target=live, args=(storm, user, life))
+        for user in range(1, USERS + 1)
+        for life in (imap_life, imap_life, lmtp_life, pop3_life)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        storm.stopping.set()
+        for thread in threads:
+            thread.join(PATIENCE_S * 3)
+
+
+def subjects(demo: Demo, user: int, mailbox: str) -> Counter[str]:
+    """What is there, when all is calm again."""
+    end = time.monotonic() + 40
+    while True:
+        try:
+            with demo.imap(demo.frontend, f"user{user}") as client:
+                if client.select(mailbox, readonly=True)[0] == "OK":
+                    parts: list[Any] = client.fetch("1:*", "(BODY.PEEK[HEADER.FIELDS (SUBJECT)])")[
+                        1
+                    ]
+                    text = b"".join(part[1] for part in parts if isinstance(part, tuple))
+                    return Counter(one.decode() for one in re.findall(rb"Subject: (m[0-9]+)", text))
+        except (OSError, EOFError):
+            pass
+        assert time.monotonic() < end, f"user{user}'s {mailbox} does not come back"
+        time.sleep(0.2)
+
+
+def prepare(demo: Demo) -> None:
+    """Short timeouts, taken by SIGHUP; and for each user a mailbox on his backend and one on the other."""
+    file = demo.folder / "fe1" / "murder.toml"
+    file.write_text(file.read_text().replace("[frontend]\n", "[frontend]" + TIMEOUTS))
+    os.kill(int(demo.frontend["pid"]), signal.SIGHUP)
+    for user in range(1, USERS + 1):
+        with demo.imap(demo.frontend, f"user{user}") as client:
+            assert client.create("INBOX/near")[0] == "OK"
+        home = demo.home(user)["name"]
+        other = next(one for one in demo.backends if one["name"] != home)
+        with demo.imap(other, "admin") as admin:
+            assert admin.create(f"user/user{user}/far")[0] == "OK"
+            assert admin.setacl(f"user/user{user}/far", f"user{user}", "lrswipkxtea")[0] == "OK"
+
+
+@pytest.fixture
+def demo(archive: Path) -> Iterator[Demo]:
+    with running_demo("--users", str(USERS), "--workers", "2", "--no-tls-required") as running:
+        yield running
+
+
+def test_nothing_wrong_is_said_and_nothing_lost_in_a_storm(demo: Demo) -> None:
+    prepare(demo)
+    storm, dice = Storm(demo), random.Random(SEED)
+    faults = []
+    end = time.monotonic() + STORM_S
+    with load(storm):
+        while time.monotonic() < end and not storm.wrong:
+            faults.append(strike(demo, dice, ["be1", "be2", "mupdate"]))
+            time.sleep(0.5)
+    told = f"seed {SEED}; {faults}; {dict(storm.done)}"
+    print(told)
+    assert not storm.wrong, "\n".join([told, *storm.wrong[:20]])
+    for user in range(1, USERS + 1):
+        inbox = subjects(demo, user, "INBOX")
+        doubled = {one for one, times in inbox.items() if times > 1}
+        lost = storm.kept[user] - storm.removed[user] - set(inbox)
+        assert not doubled and not lost, f"user{user}: doubled {doubled}, lost {lost}; {told}"
+        assert set(inbox) <= storm.tried[user]
+        copies = subjects(demo, user, "INBOX/near") + subjects(demo, user, "INBOX/far")
+        for identifier, times in storm.copied[user].items():
+            assert times <= copies[identifier] <= storm.copies[user][identifier], (identifier, told)
