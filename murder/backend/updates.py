@@ -229,6 +229,11 @@ class View:
         """Whether something waits to be told."""
         return bool(self._gone or self._changed or self._arrived)
 
+    @property
+    def gone(self) -> Collection[Uid]:
+        """Messages that no longer exist although the client counts them."""
+        return self._gone
+
     def has_tellable(self, *, removals: bool) -> bool:
         """Whether any of it may be told, by what the client wants and by the moment."""
         wanted = self.interest

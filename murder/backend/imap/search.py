@@ -24,7 +24,7 @@ from murder.backend.searching import (
     settled,
     split_flags,
 )
-from murder.backend.updates import View
+from murder.backend.updates import Happened, View
 from murder.errors import BadSyntax, Code, Refusal
 from murder.login.imap import Running
 from murder.model.message import ModSeq, Uid
@@ -144,6 +144,7 @@ def follow(
     context = Context(tag, by_uid, key, results, request.update_items)
     if dialogue.contexts.add(context):
         view.on_happened = dialogue.contexts.note
+        dialogue.contexts.note(Happened((), (), sorted(view.gone)))  # found, and gone already
     else:
         code = b"NOUPDATE " + string(tag)
         dialogue.send(status_line(b"*", b"NO", "Too much to keep up to date", code))

@@ -1,0 +1,124 @@
+"""Random stress on one mailbox: several sessions of different kinds, in bursts; each must only be told what holds.
+
+A few seconds by default; `MURDER_STRESS_S=600` goes on for so long, with a new seed each time. A failure names its seed;
+`MURDER_STRESS_SEED` begins with it.
+"""
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from tests.backend.server import memory_store, running_backend, spool_store
+from tests.backend.workers import two_workers
+from tests.stress.client import BOX, KINDS, OTHER, Client, Streams
+
+ROUNDS = 3
+ACTS = 20  # bursts of each client in one round
+PER_KIND = 1
+SEED = int(os.environ.get("MURDER_STRESS_SEED", "1"))
+SECONDS = float(os.environ.get("MURDER_STRESS_S", "0"))
+Connect = Callable[[int], Awaitable[Streams]]
+
+
+@asynccontextmanager
+async def one_worker(folder: Path, store: str) -> AsyncIterator[Connect]:
+    make = memory_store if store == "memory" else lambda: spool_store(folder)
+    async with running_backend(folder, make) as running:
+        yield lambda _: asyncio.open_connection(*running.address)
+
+
+@asynccontextmanager
+async def workers(folder: Path, _: str) -> AsyncIterator[Connect]:
+    with two_workers(folder) as ports:
+        yield lambda number: asyncio.open_connection("127.0.0.1", ports[number % 2])
+
+
+async def read_truth(connect: Connect) -> dict[int, tuple[frozenset[str], int]]:
+    """UID to flags and mod-sequence, as a fresh session finds them."""
+    reader = Client(lambda: connect(0), "condstore", 0)
+    await reader.open(f"EXAMINE {BOX}")
+    await reader.ask("UID FETCH 1:* (FLAGS MODSEQ)")
+    reader.writer.close()
+    return {
+        told.uid or 0: (told.flags or frozenset(), told.modseq or 0)
+        for told in reader.belief.messages
+    }
+
+
+async def stress(connect: Connect, seed: int) -> None:
+    kinds = KINDS * PER_KIND
+
+    def connecting(number: int) -> Callable[[], Awaitable[Streams]]:
+        return lambda: connect(number)
+
+    clients = [
+        Client(connecting(number), kind, seed * 1000 + number) for number, kind in enumerate(kinds)
+    ]
+    for client in clients:
+        await client.open()
+
+    async def live(client: Client) -> None:
+        try:
+            for _ in range(ACTS):
+                await client.act()
+        except BaseException as error:
+            error.add_note(f"{client.kind}, seed {seed}:\n" + "\n".join(client.said[-40:]))
+            raise
+
+    for _ in range(ROUNDS):
+        async with asyncio.TaskGroup() as group:
+            for client in clients:
+                group.create_task(live(client))
+        for client in clients:
+            try:
+                await client.settle()
+            except BaseException as error:
+                error.add_note(f"{client.kind}, seed {seed}:\n" + "\n".join(client.said[-400:]))
+                raise
+        truth = await read_truth(connect)
+        for client in clients:
+            try:
+                client.check(truth)
+            except AssertionError as error:
+                error.add_note(f"{client.kind}, seed {seed}:\n" + _about(error, client.said))
+                raise
+    for client in clients:
+        client.writer.close()
+
+
+def _about(error: AssertionError, said: list[str]) -> str:
+    """What was said of the message that is wrong; else the last lines."""
+    uid = re.match(r"(\d+): ", str(error))
+    return "\n".join(said[-120:] if uid is None else [f"uid {uid[1]}", *said[-200:]])
+
+
+async def prepare(connect: Connect) -> None:
+    client = Client(lambda: connect(0), "plain", 0)
+    await client.open()
+    await client.ask(f"CREATE {OTHER}")
+    client.writer.close()
+
+
+@pytest.mark.parametrize("where", ["memory", "spool", "workers"])
+def test_no_session_is_ever_told_what_does_not_hold(where: str, tmp_path: Path) -> None:
+    serving = workers if where == "workers" else one_worker
+
+    async def scene() -> None:
+        until = time.monotonic() + SECONDS
+        seed = SEED
+        async with serving(tmp_path, where) as connect:
+            await prepare(connect)
+            await stress(connect, seed)
+            while time.monotonic() < until:
+                seed += 1
+                await stress(connect, seed)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scene())
