@@ -77,7 +77,7 @@ class NewMessage:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a flag change did: the messages as they are now, and those left alone because they had changed
+    """What a flag change did: the messages as this call left them, and those left alone because they had changed
     since `unchanged_since` (RFC 7162 §3.1.3). Messages that no longer exist are in neither."""
 
     messages: Sequence[Message]

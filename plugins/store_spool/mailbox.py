@@ -196,14 +196,16 @@ class SpoolMailbox:
         chosen = "IN (SELECT value FROM json_each(?))"
         return await self._read(len(uids), f"{select} {chosen} ORDER BY uid", values)
 
-    def _seen_by_reader(self, rows: list[tuple[Any, ...]]) -> list[Message]:
+    def _seen_by_reader(
+        self, rows: list[tuple[Any, ...]], db: sqlite3.Connection | None = None
+    ) -> list[Message]:
         if self.is_own:
             return [to_message(row) for row in rows]
-        seen = self._seen_uids([row[0] for row in rows])
+        seen = self._seen_uids([row[0] for row in rows], db)
         return [to_message((row[0], _with_seen(row[1], row[0] in seen), *row[2:])) for row in rows]
 
-    def _seen_uids(self, uids: list[int]) -> set[int]:
-        found = self.root.reader.execute(
+    def _seen_uids(self, uids: list[int], db: sqlite3.Connection | None = None) -> set[int]:
+        found = (db or self.root.reader).execute(
             "SELECT uid FROM seen WHERE mailbox=? AND reader=? "
             "AND uid IN (SELECT value FROM json_each(?))",
             (self.box_id, self.reader, as_list(uids)),
@@ -388,7 +390,7 @@ class SpoolMailbox:
         modified: list[Uid] = []
         done: list[Uid] = []
 
-        def work(db: sqlite3.Connection) -> bool:
+        def work(db: sqlite3.Connection) -> tuple[bool, list[Message]]:
             modified.clear()
             done.clear()
             box = load_box(db, self.box_id)
@@ -407,11 +409,17 @@ class SpoolMailbox:
                 if self._put_flags(db, box, asked, (uid, bits, keywords), modseq):
                     box.modseq = modseq
             box.save(db)
-            return box.modseq == modseq
+            rows = db.execute(  # before anybody else changes them
+                f"SELECT {MESSAGE_COLUMNS} FROM message WHERE mailbox=? "
+                "AND uid IN (SELECT value FROM json_each(?)) ORDER BY uid",
+                (box.id, as_list(done)),
+            ).fetchall()
+            return box.modseq == modseq, self._seen_by_reader(rows, db)
 
-        if await self._write(work):
+        changed, messages = await self._write(work)
+        if changed:
             self.tell(self._mailbox_id)
-        return Stored(await self.messages(done), tuple(modified))
+        return Stored(messages, tuple(modified))
 
     def _put_flags(
         self,

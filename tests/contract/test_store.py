@@ -191,6 +191,23 @@ def test_flags_change_as_asked_and_only_when_they_change(play: Callable[[Scene],
     play(scene)
 
 
+def test_a_change_tells_what_it_did_and_not_what_came_after(play: Callable[[Scene], None]) -> None:
+    async def scene(store: MailboxStore) -> None:
+        async with opened(store, INBOX) as inbox, opened(store, INBOX) as again:
+            (uid,) = await add(store, inbox, 1)
+            words = [f"word{number}" for number in range(20)]
+            stored = await asyncio.gather(
+                *(
+                    box.change_flags([uid], FlagChange.ADD, frozenset({word}))
+                    for box, word in zip([inbox, again] * 10, words, strict=True)
+                )
+            )
+            told = sorted((one.messages[0] for one in stored), key=lambda one: one.modseq)
+            assert [len(message.flags) for message in told] == list(range(1, 21))
+
+    play(scene)
+
+
 def test_each_reader_has_his_own_seen_in_a_mailbox_that_is_not_his(
     play: Callable[[Scene], None],
 ) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from tests.backend.server import memory_store, running_backend, spool_store
+from murder.api.store import MailboxStore
+from tests.backend.server import maildir_store, memory_store, running_backend, spool_store
 from tests.backend.workers import two_workers
 from tests.stress.client import BOX, KINDS, OTHER, Client, Streams
 
@@ -25,12 +26,16 @@ PER_KIND = 1
 SEED = int(os.environ.get("MURDER_STRESS_SEED", "1"))
 SECONDS = float(os.environ.get("MURDER_STRESS_S", "0"))
 Connect = Callable[[int], Awaitable[Streams]]
+STORES: dict[str, Callable[[Path], MailboxStore]] = {
+    "memory": lambda _: memory_store(),
+    "spool": spool_store,
+    "maildir": maildir_store,
+}
 
 
 @asynccontextmanager
 async def one_worker(folder: Path, store: str) -> AsyncIterator[Connect]:
-    make = memory_store if store == "memory" else lambda: spool_store(folder)
-    async with running_backend(folder, make) as running:
+    async with running_backend(folder, lambda: STORES[store](folder)) as running:
         yield lambda _: asyncio.open_connection(*running.address)
 
 
@@ -106,7 +111,7 @@ async def prepare(connect: Connect) -> None:
     client.writer.close()
 
 
-@pytest.mark.parametrize("where", ["memory", "spool", "workers"])
+@pytest.mark.parametrize("where", [*STORES, "workers"])
 def test_no_session_is_ever_told_what_does_not_hold(where: str, tmp_path: Path) -> None:
     serving = workers if where == "workers" else one_worker
 
