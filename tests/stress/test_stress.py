@@ -20,8 +20,8 @@ from tests.backend.server import maildir_store, memory_store, running_backend, s
 from tests.backend.workers import two_workers
 from tests.stress.client import BOX, KINDS, OTHER, Client, Streams
 
-ROUNDS = 3
-ACTS = 20  # bursts of each client in one round
+ROUNDS = 2
+ACTS = 14  # bursts of each client in one round
 PER_KIND = 1
 SEED = int(os.environ.get("MURDER_STRESS_SEED", "1"))
 SECONDS = float(os.environ.get("MURDER_STRESS_S", "0"))
