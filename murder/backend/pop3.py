@@ -17,7 +17,6 @@ from murder.login.imap import Running
 from murder.login.line import LineService
 from murder.login.pop3 import Pop3Dialogue
 from murder.model.message import Message
-from murder.model.name import inbox_of
 from murder.net.connection import Connection
 from murder.wire.dots import Stuffer
 from murder.wire.pop3 import listing, ok, parse_numbers
@@ -46,7 +45,7 @@ class BackendPop3(Pop3Dialogue):
 
     async def open_maildrop(self, login: Login) -> bytes:
         await self.backend.ensure_inbox(login)
-        name = inbox_of(login.user)
+        name = self.maildrop_of(login, self.backend.namespace)
         mailbox, found = await self.backend.mailboxes.open_for(name, login, "r")
         try:
             self._lock = MaildropLock(self._locks, name)

@@ -142,6 +142,7 @@ class BackendRole:
             proxies=config.backend.proxies,
             allow_plaintext=config.backend.allow_plaintext,
             penalties=penalties_of(config.auth),
+            domains=config.namespace.domains,
             crowd=Crowd(config.backend.max_connections_per_user),
             auth_timeout_s=config.auth.timeout_s,
         )

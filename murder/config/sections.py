@@ -289,7 +289,10 @@ class NamespaceConfig:
 
     unix_hierarchy: bool = option(True, "`/` between the parts of a name; false: `.`.")
     alternative: bool = option(False, "Own mailboxes beside INBOX in place of below it.")
-    domains: bool = option(False, "Users are `user@domain`, each domain with its own mailboxes.")
+    domains: bool = option(
+        False,
+        "Users are `user@domain`, each domain with its own mailboxes; false: `@domain` behind a user says nothing.",
+    )
 
     def namespace(self) -> Namespace:
         """The value that translates names."""

@@ -14,7 +14,6 @@ from murder.login.gate import Login
 from murder.login.imap import Running
 from murder.login.line import LineService
 from murder.login.pop3 import Pop3Dialogue
-from murder.model.name import inbox_of
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
 from murder.session.sasl import plain_response
@@ -38,7 +37,8 @@ class FrontendPop3(Pop3Dialogue):
     async def open_maildrop(self, login: Login) -> bytes:
         """Become a pipe to the user's backend; its word on the maildrop is ours."""
         try:
-            entry = await self.frontend.locator.find(inbox_of(login.user))
+            name = self.maildrop_of(login, self.frontend.namespace)
+            entry = await self.frontend.locator.find(name)
         except Refusal as refusal:
             raise Refusal(Code.NONEXISTENT, "You have no mailbox here") from refusal
         upstream = await open_lines(
@@ -71,11 +71,15 @@ class FrontendPop3(Pop3Dialogue):
             if not (await upstream.line()).startswith(b"+OK"):
                 raise upstream.failure(UpstreamKind.TLS, "it refuses STLS")
             await upstream.starttls(self.frontend.upstreams)
+        user = login.user
+        if login.detail:
+            local, mark, domain = user.partition("@")
+            user = f"{local}+{login.detail}{mark}{domain}"
         if login.is_admin and login.password is not None:
-            secret = plain_response("", login.user, login.password)
+            secret = plain_response("", user, login.password)
             mechanism, response = b"PLAIN", base64.b64encode(secret)
         else:
-            mechanism, response = sasl_response(address, login.user)
+            mechanism, response = sasl_response(address, user)
         upstream.send(b"AUTH " + mechanism + b" " + response + b"\r\n")
         answer = await upstream.line()
         if not answer.startswith(b"+OK") and b"[AUTH]" in answer:

@@ -94,6 +94,7 @@ class FrontendRole:
             admins=config.frontend.admins,
             allow_plaintext=config.frontend.allow_plaintext,
             penalties=penalties_of(config.auth),
+            domains=config.namespace.domains,
             crowd=Crowd(config.frontend.max_connections_per_user),
             auth_timeout_s=config.auth.timeout_s,
             keep_admin_password=True,

@@ -7,7 +7,7 @@ taken without TLS unless the configuration allows it, and whoever comes through 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from murder.api.auth import AuthBackend, HasScramSecrets, Identity
@@ -43,7 +43,8 @@ Ask = Callable[[bytes], Awaitable[bytes]]
 class Login:
     """Somebody who is in. `proxy` names the node or proxy user that vouches for him, "" if he came himself.
 
-    `password` is kept only where it must be carried on (an administrator at a frontend).
+    `password` is kept only where it must be carried on (an administrator at a frontend). `detail` is what he wrote behind
+    his name with a `+`: the mailbox that POP3 opens.
     """
 
     user: str
@@ -51,6 +52,7 @@ class Login:
     is_admin: bool = False
     proxy: str = ""
     password: bytes | None = field(default=None, repr=False)
+    detail: str = ""
 
 
 class Gate:
@@ -68,6 +70,7 @@ class Gate:
         auth_timeout_s: float = 15.0,
         keep_admin_password: bool = False,
         proxy_roles: Collection[str] = PROXY_ROLES,
+        domains: bool = True,
     ) -> None:
         self.auth = auth
         self._has_scram = isinstance(auth, HasScramSecrets)  # asking costs 10 us
@@ -79,6 +82,7 @@ class Gate:
         self.auth_timeout_s = auth_timeout_s
         self.keep_admin_password = keep_admin_password
         self.proxy_roles = frozenset(proxy_roles)
+        self.domains = domains
 
     def keep_counts(self, penalties: Penalties, crowd: Crowd) -> None:
         """Go on counting where another gate stopped (a reload), by the settings of this one."""
@@ -108,6 +112,24 @@ class Gate:
 
     async def admit(self, credentials: Credentials, connection: Connection) -> Login:
         """Decide. Raises Refusal (with the delay for wrong passwords behind it) or UpstreamFailure."""
+        authcid, detail = self.known_as(getattr(credentials, "authcid", ""))
+        authzid, acting_detail = self.known_as(credentials.authzid)
+        if not isinstance(credentials, ExternalCredentials):
+            credentials = replace(credentials, authcid=authcid)
+        login = await self._admit(replace(credentials, authzid=authzid), connection)
+        detail = acting_detail if authzid else detail
+        return replace(login, detail=detail) if detail else login
+
+    def known_as(self, given: str) -> tuple[str, str]:
+        """Who is meant by what somebody calls himself, as for an address: `user[+detail][@domain]`. Without `[namespace]
+        domains` the domain says nothing."""
+        local, _, domain = given.partition("@")
+        user, _, detail = local.partition("+")
+        if not user:
+            return given, ""
+        return (f"{user}@{domain}" if domain and self.domains else user), detail
+
+    async def _admit(self, credentials: Credentials, connection: Connection) -> Login:
         match credentials:
             case PlainCredentials():
                 return await self._admit_password(credentials, connection)
@@ -205,7 +227,8 @@ class Gate:
         auth = self.auth
         found = None
         if isinstance(auth, HasScramSecrets):
-            found = await self._in_time(auth.scram_secret(wanted.user, wanted.mechanism))
+            user, _ = self.known_as(wanted.user)
+            found = await self._in_time(auth.scram_secret(user, wanted.mechanism))
         if found is None:
             raise Refusal(Code.AUTHENTICATION_FAILED, "Wrong user or password")
         return Secret(found.salt, found.iterations, found.stored_key, found.server_key)

@@ -10,8 +10,10 @@ from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.login.gate import Login
 from murder.login.imap import Running
 from murder.login.line import LineDialogue, LineService
+from murder.model.name import MailboxName, Namespace, inbox_of
 from murder.net.connection import Connection
 from murder.session.sasl import PlainCredentials
+from murder.wire import mutf7
 from murder.wire.pop3 import err, listing, ok, parse_command
 
 CODES: Final = {  # a refusal's code in POP3
@@ -40,6 +42,13 @@ class Pop3Dialogue(LineDialogue):
     async def open_maildrop(self, login: Login) -> bytes:
         """Somebody has proven himself: open his maildrop; the reply. Raises Refusal, UpstreamFailure."""
         raise NotImplementedError
+
+    def maildrop_of(self, login: Login, namespace: Namespace) -> MailboxName:
+        """The user's INBOX, or with `user+Folder` that mailbox of his (as Cyrus' popsubfolders). Raises Refusal."""
+        if not login.detail:
+            return inbox_of(login.user)
+        prefix = namespace.personal_prefix + mutf7.encode(login.detail)
+        return namespace.internal(prefix, login.user)
 
     def transact(self, keyword: bytes, arguments: bytes) -> Running:
         """A command of the TRANSACTION state."""

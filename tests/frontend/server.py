@@ -13,10 +13,16 @@ from murder.api.auth import AuthBackend, Identity
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
 from murder.config import Config, FrontendConfig
-from murder.config.sections import AuthConfig, MupdateConfig, NodeConfig, ServerConfig
+from murder.config.sections import (
+    AuthConfig,
+    MupdateConfig,
+    NamespaceConfig,
+    NodeConfig,
+    ServerConfig,
+)
 from murder.frontend.role import FrontendRole
 from murder.model.entry import EntryState, Location, MailboxEntry
-from murder.model.name import inbox_of
+from murder.model.name import MailboxName, inbox_of
 from murder.mupdate.change import PutEntry
 from murder.mupdate.mboxlist import MailboxList, mark_synchronised
 from murder.net.listener import Bounds, Listener
@@ -45,6 +51,12 @@ class Parts:
         return Conduct.RELAY
 
     loads: tuple[BackendLoad, ...] = ()
+
+
+def named(mailbox: str) -> MailboxName:
+    """`user` is his INBOX, `user/Folder` that below it."""
+    user, _, folder = mailbox.partition("/")
+    return MailboxName(inbox_of(user) + (b"." + folder.encode() if folder else b""))
 
 
 @dataclass(slots=True)
@@ -84,6 +96,7 @@ async def running_frontend(
     users: Mapping[str, str],
     bounds: Bounds | None = None,
     auth: AuthConfig | None = None,
+    namespace: NamespaceConfig | None = None,
     **frontend: Any,
 ) -> AsyncIterator[Running]:
     """`backends`: name -> (imap, pop3 or lmtp; script). `users`: user -> the backend he is on."""
@@ -106,14 +119,13 @@ async def running_frontend(
             mupdate=MupdateConfig(),
             frontend=replace(section, **frontend),
             servers=servers,
+            namespace=namespace or NamespaceConfig(),
             auth=auth or AuthConfig(failure_delay_s=0),
         )
         mailboxes = MailboxList.open(folder / "list")
         entries = [
             PutEntry(
-                MailboxEntry(
-                    inbox_of(user), EntryState.ACTIVE, f"{server}!default".encode(), RIGHTS
-                )
+                MailboxEntry(named(user), EntryState.ACTIVE, f"{server}!default".encode(), RIGHTS)
             )
             for user, server in users.items()
         ]

@@ -1,0 +1,113 @@
+"""POP3 at a frontend: who is meant, which maildrop, and what a backend that fails costs."""
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from murder.config.sections import NamespaceConfig
+from tests.frontend.server import Peer, Running, Speak, running_frontend
+
+
+class Backend:
+    """A scripted POP3 server; who logged in."""
+
+    def __init__(self, answer: bytes = b"+OK\r\n", greeting: bytes = b"+OK here\r\n") -> None:
+        self.answer = answer
+        self.greeting = greeting
+        self.users: list[bytes] = []
+
+    async def speak(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(self.greeting)
+        while line := await reader.readline():
+            words = line.split()
+            if words[0] == b"AUTH":
+                self.users.append(base64.b64decode(words[2]).split(b"\0")[0])
+                writer.write(self.answer)
+            else:
+                writer.write(b"+OK relayed " + line)
+
+
+def with_backend(
+    folder: Path,
+    backend: Backend,
+    work: Callable[[Running], Awaitable[None]],
+    users: tuple[str, ...] = ("ana",),
+    namespace: NamespaceConfig | None = None,
+) -> None:
+    async def run() -> None:
+        scripts: dict[str, tuple[str, Speak]] = {"be1": ("pop3", backend.speak)}
+        async with (
+            running_frontend(
+                folder,
+                scripts,
+                dict.fromkeys(users, "be1"),
+                namespace=namespace,
+                upstream_login_timeout_s=0.3,
+            ) as running,
+            asyncio.timeout(20),
+        ):
+            await work(running)
+
+    asyncio.run(run())
+
+
+async def logged_in(running: Running, user: bytes) -> tuple[Peer, bytes]:
+    peer = await Peer.at(running.ports["pop3"])
+    await peer.line()
+    peer.send(b"USER " + user + b"\r\nPASS secret\r\nSTAT\r\n")
+    await peer.line()
+    return peer, await peer.line()
+
+
+def test_a_domain_says_nothing_and_a_detail_names_a_mailbox(tmp_path: Path) -> None:
+    backend = Backend()
+
+    async def work(running: Running) -> None:
+        for user in (b"ana", b"ana@example.org", b"ana+Work@example.org"):
+            peer, said = await logged_in(running, user)
+            assert said.startswith(b"+OK")
+            assert await peer.line() == b"+OK relayed STAT"
+            peer.writer.close()
+        _, said = await logged_in(running, b"ana+None")
+        assert said.startswith(b"-ERR [SYS/PERM]")
+        assert backend.users == [b"ana", b"ana", b"ana+Work"]
+
+    with_backend(tmp_path, backend, work, users=("ana", "ana/Work"))
+
+
+def test_with_domains_they_are_part_of_the_user(tmp_path: Path) -> None:
+    backend = Backend()
+
+    async def work(running: Running) -> None:
+        _, said = await logged_in(running, b"ana@example.org")
+        assert said.startswith(b"+OK")
+        _, said = await logged_in(running, b"ana")
+        assert said.startswith(b"-ERR [SYS/PERM]")
+        assert backend.users == [b"ana@example.org"]
+
+    with_backend(
+        tmp_path, backend, work, ("ana@example.org",), namespace=NamespaceConfig(domains=True)
+    )
+
+
+def test_what_a_backend_says_to_the_login_is_passed_on(tmp_path: Path) -> None:
+    async def work(running: Running) -> None:
+        _, said = await logged_in(running, b"ana")
+        assert said == b"-ERR [IN-USE] somebody is there"
+
+    with_backend(tmp_path, Backend(b"-ERR [IN-USE] somebody is there\r\n"), work)
+
+
+def test_a_backend_that_is_silent_or_strange_is_a_temporary_failure(tmp_path: Path) -> None:
+    async def work(running: Running) -> None:
+        peer, said = await logged_in(running, b"ana")
+        assert said.startswith(b"-ERR [SYS/TEMP]")
+        assert (await peer.line()).startswith(b"-ERR")  # STAT: not logged in
+        peer.send(b"CAPA\r\n")
+        assert (await peer.line()).startswith(b"+OK")
+
+    for number, backend in enumerate(
+        (Backend(greeting=b""), Backend(b""), Backend(greeting=b"HTTP/1.1 400\r\n"))
+    ):
+        with_backend(tmp_path / str(number), backend, work)
