@@ -220,6 +220,9 @@ class MemoryMailbox:
             flags = (flags - {SEEN}) | (kept.message.flags & {SEEN})
         kept.message = replace(kept.message, flags=flags, modseq=modseq)
 
+    async def step_modseq(self) -> None:
+        self._box.next_modseq()
+
     async def expunge(self, uids: Sequence[Uid]) -> Sequence[Uid]:
         box = self._box
         gone = sorted(set(uids) & box.kept.keys())

@@ -221,6 +221,15 @@ class FindsByFlag(Protocol):
 
 
 @runtime_checkable
+class StepsModSeq(Protocol):
+    """A power of a `Mailbox`: to count a change of what the store does not keep (its annotations, RFC 7162 §3.2)."""
+
+    async def step_modseq(self) -> None:
+        """The mailbox's highest mod-sequence becomes larger; no message changes."""
+        ...
+
+
+@runtime_checkable
 class TellsFlags(Protocol):
     """A power of a `Mailbox`: to tell the flags of many messages for less than `messages` costs (FETCH FLAGS)."""
 

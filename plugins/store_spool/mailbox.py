@@ -458,6 +458,16 @@ class SpoolMailbox:
         box.count_flags(stored, 1)
         return True
 
+    async def step_modseq(self) -> None:
+        """See murder.api.store.StepsModSeq."""
+
+        def work(db: sqlite3.Connection) -> None:
+            box = load_box(db, self.box_id)
+            box.modseq += 1
+            box.save(db)
+
+        await self._write(work)
+
     async def expunge(self, uids: Sequence[Uid]) -> Sequence[Uid]:
         def work(db: sqlite3.Connection) -> list[Uid]:
             box = load_box(db, self.box_id)

@@ -20,6 +20,7 @@ from murder.api import (
     Mailbox,
     MailboxStore,
     NewMessage,
+    StepsModSeq,
     TellsFlags,
     TellsSummaries,
 )
@@ -187,6 +188,21 @@ def test_flags_change_as_asked_and_only_when_they_change(play: Callable[[Scene],
                 [uid], FlagChange.ADD, frozenset({"\\Seen"}), unchanged_since=before
             )
             assert (list(late.messages), list(late.modified)) == ([], [uid])
+
+    play(scene)
+
+
+def test_a_change_elsewhere_counts_and_changes_no_message(play: Callable[[Scene], None]) -> None:
+    async def scene(store: MailboxStore) -> None:
+        async with opened(store, INBOX) as inbox:
+            if not isinstance(inbox, StepsModSeq):
+                return
+            await add(store, inbox, 1)
+            before = (await inbox.status()).highest_modseq
+            await inbox.step_modseq()
+            assert (await inbox.status()).highest_modseq > before
+            changes = await inbox.changes(before)
+            assert (list(changes.changed), list(changes.vanished)) == ([], [])
 
     play(scene)
 

@@ -22,9 +22,9 @@ from tests.stress.client import BOX, KINDS, OTHER, Client, Streams
 
 ROUNDS = 2
 ACTS = 14  # bursts of each client in one round
-PER_KIND = 1
 SEED = int(os.environ.get("MURDER_STRESS_SEED", "1"))
 SECONDS = float(os.environ.get("MURDER_STRESS_S", "0"))
+PER_KIND = 2 if SECONDS else 1  # clients of each kind
 Connect = Callable[[int], Awaitable[Streams]]
 STORES: dict[str, Callable[[Path], MailboxStore]] = {
     "memory": lambda _: memory_store(),

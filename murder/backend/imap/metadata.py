@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from murder.api.store import StepsModSeq
 from murder.backend.annotations import SERVER, SHARED, SPECIAL_USES, Scope
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.news import Kind, News
@@ -85,12 +86,25 @@ async def _set(dialogue: BackendImap, command: Command, request: SetMetadataRequ
     if use is not None:
         changes[user][SPECIAL_USE] = _checked_use(dialogue, name, use)
     await dialogue.backend.annotations.change(name, changes)
+    await _count_change(dialogue, name)
     with dialogue.causing((Kind.ANNOTATED, name)):
         for scope, entries in changes.items():
             dialogue.backend.tracker.tell(
                 News(Kind.ANNOTATED, name, user=scope, entries=tuple(entries))
             )
     await dialogue.finish(command)
+
+
+async def _count_change(dialogue: BackendImap, name: MailboxName) -> None:
+    """RFC 7162 §3.2: an annotation's change counts among the mailbox's."""
+    if name == SERVER:
+        return
+    mailbox = await dialogue.backend.store.open(name, dialogue.user.user)
+    try:
+        if isinstance(mailbox, StepsModSeq):
+            await mailbox.step_modseq()
+    finally:
+        mailbox.close()
 
 
 def _writable(dialogue: BackendImap, external: bytes, *, shared: bool) -> MailboxName:

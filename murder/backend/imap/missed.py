@@ -3,16 +3,18 @@
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.untagged import format_flag_updates
 from murder.backend.updates import View
-from murder.model.message import Changes, ModSeq
-from murder.model.seqset import Ranges, compress, holds, merge
+from murder.model.message import MAX_UID, Changes, ModSeq
+from murder.model.seqset import Ranges, SeqSet, compress, expand, holds, merge
 from murder.wire.imap.seqset import format_ranges
 
 
-async def tell_missed(dialogue: BackendImap, since: ModSeq, among: Ranges | None) -> None:
-    """Tell all changes of the selected mailbox, of these UIDs only where they are given."""
+async def tell_missed(
+    dialogue: BackendImap, since: ModSeq, among: Ranges | None, floor: int = 0
+) -> None:
+    """Tell all changes of the selected mailbox, of these UIDs only where they are given, and no removals up to `floor`."""
     view = dialogue.now
     changes = await view.mailbox.changes(since)
-    await tell_vanished(dialogue, changes, among)
+    await tell_vanished(dialogue, changes, among, floor=floor)
     changed = [
         (seq, message)
         for message in changes.changed
@@ -26,10 +28,15 @@ async def tell_missed(dialogue: BackendImap, since: ModSeq, among: Ranges | None
 
 
 async def tell_vanished(
-    dialogue: BackendImap, changes: Changes, among: Ranges | None, *, still_known: bool = True
+    dialogue: BackendImap,
+    changes: Changes,
+    among: Ranges | None,
+    *,
+    still_known: bool = True,
+    floor: int = 0,
 ) -> None:
-    """`* VANISHED (EARLIER) …`, where anything has. Not `still_known`: without those that the client still counts; they
-    are told when he may stop that (RFC 7162 §3.2.10)."""
+    """`* VANISHED (EARLIER) …`, where anything has, above `floor`. Not `still_known`: without those that the client still
+    counts; they are told when he may stop that (RFC 7162 §3.2.10)."""
     view = dialogue.now
     if changes.complete:
         gone = compress(
@@ -39,8 +46,23 @@ async def tell_vanished(
         )
     else:
         gone = missing_from(view, among)
+    gone = tuple((max(low, floor + 1), high) for low, high in gone if high > floor)
     if gone:
         dialogue.send(b"* VANISHED (EARLIER) %s\r\n" % format_ranges(gone))
+
+
+def known_up_to(view: View, seq_match: tuple[SeqSet, SeqSet] | None) -> int:
+    """The UID up to which the client knows all removals: the last of the pairs of number and UID that he remembers to
+    hold, before one that does not (RFC 7162 §3.2.5.2)."""
+    if seq_match is None:
+        return 0
+    floor = 0
+    numbers, uids = (expand(one.resolved(MAX_UID)) for one in seq_match)
+    for number, uid in zip(numbers, uids, strict=False):
+        if number > view.exists or view.uid_of(number) != uid:
+            break
+        floor = uid
+    return floor
 
 
 def missing_from(view: View, among: Ranges | None) -> Ranges:

@@ -5,7 +5,7 @@ from typing import Final
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.expunge import remove_deleted
 from murder.backend.imap.messages import BATCH, marked
-from murder.backend.imap.missed import tell_missed
+from murder.backend.imap.missed import known_up_to, tell_missed
 from murder.backend.updates import View
 from murder.errors import BadSyntax, Refusal
 from murder.login.imap import Running
@@ -60,7 +60,8 @@ async def _select(
     if request.qresync is not None and request.qresync.uid_validity == status.uid_validity:
         known = request.qresync.known_uids
         ranges = known.resolved(int(status.uid_next) - 1) if known is not None else None
-        await tell_missed(dialogue, request.qresync.modseq, ranges)
+        floor = known_up_to(view, request.qresync.seq_match)
+        await tell_missed(dialogue, request.qresync.modseq, ranges, floor)
     word = b"READ-ONLY" if is_examine or read_only else b"READ-WRITE"
     dialogue.send(status_line(command.tag, b"OK", "Completed", word))
 
