@@ -195,28 +195,59 @@ def write_uidlist(folder: bytes, known: UidList, rows: Iterable[tuple[int, str]]
 
 @contextlib.contextmanager
 def uidlist_lock(folder: bytes) -> Iterator[None]:
-    """`dovecot-uidlist.lock`, as Dovecot takes it."""
+    """`dovecot-uidlist.lock`, as Dovecot takes it: `pid:host` in a file that is linked into place."""
     lock = folder + b"/" + UIDLIST + b".lock"
-    give_up_at = time.monotonic() + LOCK_WAIT_S
-    while True:
-        try:
-            os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE))
-            break
-        except FileExistsError:
-            with contextlib.suppress(FileNotFoundError):
-                if abs(time.time() - os.stat(lock).st_mtime) > LOCK_STALE_S:
-                    os.unlink(lock)
-                    continue
-            if time.monotonic() > give_up_at:
-                raise Refusal(
-                    Code.IN_USE, f"Another program holds {os.fsdecode(lock)}; try again later"
-                ) from None
-            time.sleep(LOCK_PAUSE_S)
+    draft = lock + b".%d" % os.getpid()
+    descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, FILE_MODE)
+    try:
+        os.write(descriptor, f"{os.getpid()}:{socket.gethostname()}".encode())
+        _link_when_free(draft, lock)
+    finally:
+        os.close(descriptor)
+        os.unlink(draft)
     try:
         yield
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(lock)
+
+
+def _link_when_free(draft: bytes, lock: bytes) -> None:
+    give_up_at = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            os.link(draft, lock)
+            return
+        except FileExistsError:
+            if _is_stale(lock):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(lock)
+                continue
+        if time.monotonic() > give_up_at:
+            raise Refusal(
+                Code.IN_USE, f"Another program holds {os.fsdecode(lock)}; try again later"
+            )
+        time.sleep(LOCK_PAUSE_S)
+
+
+def _is_stale(lock: bytes) -> bool:
+    """Whether its process has died (or was an earlier one of our number), or it is older than any may be."""
+    try:
+        with open(lock, "rb") as file:
+            pid, _, host = file.read(300).partition(b":")
+        age = abs(time.time() - os.stat(lock).st_mtime)
+    except FileNotFoundError:
+        return False
+    if host.decode("utf-8", "replace") == socket.gethostname() and pid.isdigit():
+        if int(pid) == os.getpid():
+            return True
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            return True
+        except (PermissionError, OverflowError):
+            pass
+    return age > LOCK_STALE_S
 
 
 # --- subscriptions
