@@ -6,6 +6,7 @@ keeps two operations, in any two workers, out of one tree.
 
 import json
 import os
+import signal
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Final
 from murder.model.name import USER_ROOT, MailboxName, split_domain
 
 FORMAT: Final = 1
+ENDED: Final = frozenset("ZXx")  # states of a process that runs no more
 
 
 class Operation(Enum):
@@ -92,11 +94,14 @@ def is_alive(process: str) -> bool:
 
 
 def _process_name(pid: int) -> str:
-    """`pid:start:boot`; just the pid where the system has no /proc; "" if there is no such process."""
+    """`pid:start:boot`; just the pid where the system has no /proc; "" if there is no such process, or if it has been
+    killed: one that waits for its disk may take seconds to end, but does nothing more."""
+    folder = Path(f"/proc/{pid}")
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        stat = (folder / "stat").read_text(encoding="ascii", errors="replace")
+        status = (folder / "status").read_text(encoding="ascii", errors="replace")
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         if Path("/proc/self").exists():
             return ""
         try:
@@ -106,5 +111,17 @@ def _process_name(pid: int) -> str:
         except PermissionError:
             pass
         return f"{pid}"
-    started = stat.rpartition(")")[2].split()[19]
+    words = stat.rpartition(")")[2].split()
+    state, started = words[0], words[19]
+    if state in ENDED or _is_killed(status):
+        return ""
     return f"{pid}:{started}:{boot}"
+
+
+def _is_killed(status: str) -> bool:
+    """Whether SIGKILL is on its way (proc(5), `SigPnd` and `ShdPnd`)."""
+    for line in status.splitlines():
+        name, _, mask = line.partition(":")
+        if name in ("SigPnd", "ShdPnd") and int(mask, 16) >> (signal.SIGKILL - 1) & 1:
+            return True
+    return False

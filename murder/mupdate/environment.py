@@ -5,6 +5,7 @@ its map is resized only while this process has no transaction open; a write tran
 began it. An Environment does not survive `fork`: open it in the child.
 """
 
+import errno
 import os
 import shutil
 import tempfile
@@ -34,6 +35,11 @@ TABLES: Final = (
 )
 
 T = TypeVar("T")
+# LMDB tells an error of the system by its text alone
+TROUBLES: Final = tuple(
+    os.strerror(number)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE)
+)
 Table = lmdb._Database
 
 
@@ -111,7 +117,7 @@ class Environment:
 
         `work` may run more than once (the map was full, and has been grown): it must keep nothing of a run that
         failed. Blocks for other writers and for the disk: call it from a thread. Raises Refusal(UNAVAILABLE)
-        where the disk is full.
+        where the disk is full, or takes nothing.
         """
         if self.read_only:
             raise Misuse(f"{self.path} was opened for reading only")
@@ -125,7 +131,7 @@ class Environment:
                 except (lmdb.DiskError, OSError) as error:
                     raise self._unwritable(error) from error
                 except lmdb.Error as error:
-                    if "No space" not in str(error) and "quota" not in str(error).lower():
+                    if not any(told in str(error) for told in TROUBLES):
                         raise
                     raise self._unwritable(error) from error
 

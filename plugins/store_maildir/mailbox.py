@@ -1,5 +1,6 @@
 """One open mailbox of a Maildir++ tree: the spool's rows, octets in files, and a look at the folder before each read."""
 
+import contextlib
 import mmap
 import os
 import sqlite3
@@ -135,7 +136,8 @@ class MaildirMailbox(SpoolMailbox):
         await self.refresh()
         claimed = await super().claim_recent()
         if claimed:
-            await self.root.write(lambda db: _take_new(db, self.box_id, min(claimed)))
+            with contextlib.suppress(Refusal):  # of a disk that takes nothing
+                await self.root.write(lambda db: _take_new(db, self.box_id, min(claimed)))
         return claimed
 
     # --- changing

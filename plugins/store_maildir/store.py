@@ -208,10 +208,16 @@ class MaildirStore:
         if not folder.is_dir():
             return None
         tree = self._tree(name)
+        if tree.reader.execute("SELECT 1 FROM todo LIMIT 1").fetchone():
+            await tree.write(lambda db: None)  # what a crash has left is done first
         found = _row(tree, name)
         is_there = tree.is_maildir(name)
         if found is None and is_there:
-            await tree.write(lambda db: discover(db, tree, name))
+            try:
+                await tree.write(lambda db: discover(db, tree, name))
+            except Refusal as refusal:
+                if refusal.code is not Code.NONEXISTENT:  # about to be removed
+                    raise
         elif found is not None and not is_there:
             await tree.write(lambda db: forget(db, tree, name))
         else:

@@ -304,7 +304,15 @@ class SpoolMailbox:
             )
             return [Uid(uid) for (uid,) in found]
 
-        return frozenset(await self._write(claim, durable=False))
+        try:
+            return frozenset(await self._write(claim, durable=False))
+        except Refusal as refusal:
+            if refusal.code not in (Code.OVER_QUOTA, Code.UNAVAILABLE):
+                raise
+        rows = self.root.reader.execute(  # the disk takes nothing: reading goes on
+            "SELECT uid FROM message WHERE mailbox=? AND uid>=?", (self.box_id, recent_from)
+        )
+        return frozenset(Uid(uid) for (uid,) in rows.fetchall())
 
     # --- changing
 

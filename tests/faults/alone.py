@@ -99,6 +99,15 @@ class Alone:
     def said(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")[-4000:]
 
+    def __enter__(self) -> "Alone":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Whatever has happened: nothing is left running."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+
     def kill(self) -> None:
         """Supervisor and workers, at once."""
         assert self.process is not None

@@ -25,9 +25,12 @@ ALL = {"append", "deliver", "store", "expunge", "copy", "move", "create", "renam
 def test_nothing_acknowledged_is_lost_doubled_or_torn(store: str, tmp_path: Path) -> None:
     seed = int(os.environ.get("KILL_SEED", "0")) or random.randrange(1, 10**6)
     print(f"KILL_SEED={seed}")
+    with Alone(tmp_path, store) as server:
+        play(server, store, seed)
+
+
+def play(server: Alone, store: str, seed: int) -> None:
     choose = random.Random(seed)
-    server = Alone(tmp_path, store)
-    server.start()
     users = [User(server, f"user{number}", seed + number) for number in range(USERS)]
     for user in users:
         server.imap(user.name).logout()  # makes the INBOX: mail may come
