@@ -183,8 +183,9 @@ class MemoryMailbox:
                 raise Refusal(Code.LIMIT, "This mailbox has used up its UIDs")
             box.uid_next += 1
             kept = _Kept(replace(row, uid=uid, modseq=modseq), octets)
-            if not self._is_own and SEEN in row.flags:
+            if not self._is_own and SEEN in row.flags:  # the reader's own, not the owner's
                 kept.seen_by.add(self._reader)
+                kept.message = replace(kept.message, flags=row.flags - {SEEN})
             box.kept[uid] = kept
             added.append(uid)
         self._tell(box.mailbox_id)
