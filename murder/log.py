@@ -55,6 +55,7 @@ EVENTS: Final = frozenset(
         "mailbox.not_expired",
         "mailbox.not_created",
         "mailbox.quarantined",
+        "mailbox.taken",
         "mailbox.unreadable",
         "master.back",
         "master.unreachable",

@@ -29,6 +29,7 @@ def mailbox() -> None:
     murder ctl mailbox create user/anna --quota STORAGE=1048576
     murder ctl mailbox move anna --to be2.example.org --yes
     murder ctl mailbox enlist user/anna --server old-dovecot.example.org
+    murder ctl mailbox force user/anna --to be2.example.org --yes
     """
 
 
@@ -200,6 +201,27 @@ async def rename(reach: Reach, old: str, new: str) -> int:
     """Rename a mailbox with all below it, on its backend. To another backend: `move`."""
     await mailboxes.rename(reach, reach.name(old), reach.name(new))
     click.echo(f"{old} is now {new}")
+    return 0
+
+
+@mailbox.command()
+@operator_options
+@click.argument("name")
+@click.option("--to", "server", required=True, metavar="SERVER[!PARTITION]", help="Who has it.")
+@yes_option("say so to the master")
+async def force(reach: Reach, name: str, server: str, yes: bool) -> int:
+    """Tell the master that a mailbox is at another backend than it says. Moves no mail: for a backend that is lost,
+    or where two have it. What the other one has is put into quarantine when it next compares lists."""
+    canonical, location = reach.name(name), parse_location(server.encode())
+    entry = await reach.find(canonical)
+    to = need_backend(reach, await reach.rows(), location.server)
+    if not yes:
+        click.echo(f"{reach.shown(canonical)}: from {entry.server} to {to}, without its mail")
+        click.echo("Say --yes to tell the master so.", err=True)
+        return 2
+    place = f"{to}!{location.partition or entry.location.partition}"
+    await reach.master.force(canonical, place.encode(), entry.raw_acl)
+    click.echo(f"{reach.shown(canonical)} is at {to}, it was at {entry.server}")
     return 0
 
 

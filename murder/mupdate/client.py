@@ -52,6 +52,17 @@ class MasterClient:
         if answer.kind is not Kind.OK:
             raise Refusal(Code.IN_USE, answer.text)
 
+    async def force(self, name: bytes, raw_location: bytes, raw_acl: bytes) -> None:
+        """As `activate`, whoever has it now: for administrators. At a Cyrus master every ACTIVATE is that. Raises
+        Refusal, UpstreamFailure."""
+        link = self._link
+        if link is None or link.is_lost:
+            link = await self._connect()
+        verb = Verb.FORCE if link.banner.force else Verb.ACTIVATE
+        _, answer = await self._command(verb, name, raw_location, raw_acl)
+        if answer.kind is not Kind.OK:
+            raise Refusal(Code.CANNOT, answer.text)
+
     async def deactivate(self, name: bytes, raw_location: bytes) -> None:
         """Back to reserved. Done already is no error. Raises Refusal, UpstreamFailure."""
         if await self._is_fragile():

@@ -20,10 +20,10 @@ from murder.config import MupdateConfig
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
 from murder.log import Log, logger
 from murder.login.gate import Gate, Login, run_sasl
-from murder.model.name import collation_key
+from murder.model.name import collation_key, display
 from murder.mupdate.ledger import Ledger, Proposal
 from murder.mupdate.mboxlist import BATCH, MailboxList
-from murder.mupdate.owner import Peer, proposal_of
+from murder.mupdate.owner import Peer, Taken, proposal_of
 from murder.mupdate.record import location_of_row
 from murder.mupdate.stream import Hub, Subscriber, format_rows
 from murder.mupdate.transaction import ListTransaction
@@ -70,6 +70,7 @@ class Counters:
     changes: int = 0
     refused: int = 0
     conflicts: int = 0
+    taken: int = 0  # active rows that an administrator took from their server
 
 
 @dataclass(slots=True)
@@ -187,6 +188,7 @@ class MupdateDialogue(Dialogue):
                     compress=True,
                     partial_update=True,
                     mark=service.mailboxes.mark(),
+                    force=service.ledger is not None,
                 )
             )
         )
@@ -384,6 +386,9 @@ class MupdateDialogue(Dialogue):
         for tag, outcome in zip(tags, outcomes, strict=True):
             if type(outcome) is str:
                 lines.append(b'%b OK "%b"\r\n' % (tag, outcome.encode()))
+            elif type(outcome) is Taken:
+                lines.append(b'%b OK "done"\r\n' % tag)
+                self._tell_of(outcome)
             else:
                 assert isinstance(outcome, Exception)
                 lines.append(self._refusal_line(tag, outcome))
@@ -392,6 +397,16 @@ class MupdateDialogue(Dialogue):
         self.active_at = self.loop.time()
         if not self.connection.is_lost:
             self.send(b"".join(lines))
+
+    def _tell_of(self, taken: Taken) -> None:
+        self.service.counters.taken += 1
+        self.log.warning(
+            "mailbox.taken",
+            mailbox=display(taken.name),
+            backend=taken.taker,
+            holder=taken.holder,
+            node=self.peer.name if self.peer else "",
+        )
 
     def _refusal_line(self, tag: bytes, error: Exception) -> bytes:
         counters = self.service.counters

@@ -3,7 +3,7 @@
 RFC 3656 §7 lets every authenticated user change everything, and Cyrus lets the last writer win: mail was lost that way.
 Here a row that is active at one server is not taken, reserved or removed by another. Who a peer is comes from its
 certificate; where Cyrus backends share one account, from the location it names. An administrator may remove or
-deactivate anything, and so forces a change in two steps that he must mean; nobody takes an active row in one.
+deactivate anything; to take an active row he must say FORCE, so that nobody does it by mistake.
 
 Decisions are made inside the transaction that carries them out (`ledger.Proposal`).
 """
@@ -19,8 +19,18 @@ from murder.model.name import MailboxName, display
 from murder.mupdate.transaction import ListTransaction, check_row
 from murder.wire.mupdate import Command, Verb
 
-Outcome = str | Refusal
-"""The text of the OK, or why not."""
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An administrator took an active row from its server: done, and told to who reads the log."""
+
+    name: MailboxName
+    holder: str
+    taker: str
+
+
+Outcome = str | Taken | Refusal
+"""The text of the OK, or what was taken, or why not."""
 
 
 @dataclass(slots=True)
@@ -70,7 +80,7 @@ class Conflict:
 
 
 def proposal_of(command: Command, peer: Peer) -> Callable[[ListTransaction], Outcome]:
-    """What a RESERVE, ACTIVATE, DEACTIVATE or DELETE of this peer does to the list."""
+    """What a RESERVE, ACTIVATE, FORCE, DEACTIVATE or DELETE of this peer does to the list."""
     name = MailboxName(command.args[0])
     if command.verb is Verb.DELETE:
         return lambda transaction: _delete(transaction, peer, name)
@@ -79,17 +89,26 @@ def proposal_of(command: Command, peer: Peer) -> Callable[[ListTransaction], Out
     if command.verb is Verb.ACTIVATE:
         entry = MailboxEntry(name, EntryState.ACTIVE, raw_location, command.args[2])
         return lambda transaction: _activate(transaction, peer, entry, location)
+    if command.verb is Verb.FORCE:
+        entry = MailboxEntry(name, EntryState.ACTIVE, raw_location, command.args[2])
+        return lambda transaction: _force(transaction, peer, entry, location)
     entry = MailboxEntry(name, EntryState.RESERVED, raw_location)
     if command.verb is Verb.RESERVE:
         return lambda transaction: _reserve(transaction, peer, entry, location)
     return lambda transaction: _deactivate(transaction, peer, entry, location)
 
 
+def _write_down(
+    transaction: ListTransaction, peer: Peer, found: MailboxEntry, claimant: str, verb: Verb
+) -> None:
+    conflict = Conflict(found.name, found.server, claimant, peer.name, verb.name, time.time())
+    transaction.put_conflict(found.name, bytes(conflict))
+
+
 def _conflict(
     transaction: ListTransaction, peer: Peer, found: MailboxEntry, claimant: str, verb: Verb
 ) -> Refusal:
-    conflict = Conflict(found.name, found.server, claimant, peer.name, verb.name, time.time())
-    transaction.put_conflict(found.name, bytes(conflict))
+    _write_down(transaction, peer, found, claimant, verb)
     return Refusal(
         Code.IN_USE, f"{display(found.name)} is {found.state.value} at {found.server}", found.server
     )
@@ -136,6 +155,22 @@ def _activate(
             return _conflict(transaction, peer, found, location.server, Verb.ACTIVATE)
     transaction.put(entry)
     return "done"
+
+
+def _force(
+    transaction: ListTransaction, peer: Peer, entry: MailboxEntry, location: Location
+) -> Outcome:
+    """Our extension: ACTIVATE, also where it is active at another server; for administrators, and written down."""
+    if not peer.is_admin:
+        return Refusal(Code.NO_PERMISSION, "FORCE is for administrators")
+    check_row(entry)
+    _check_location(peer, location)
+    found = transaction.find(entry.name)
+    transaction.put(entry)
+    if found is None or not found.is_active or found.server == location.server:
+        return "done"
+    _write_down(transaction, peer, found, location.server, Verb.FORCE)
+    return Taken(found.name, found.server, location.server)
 
 
 def _deactivate(

@@ -51,6 +51,7 @@ class Listener:
         # shared with the worker's other listeners
         self._from_address: Counter[str] = Counter() if from_address is None else from_address
         self._balancers = bounds.balancers
+        self._stopped = False
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -76,8 +77,10 @@ class Listener:
     def _admit(self, connection: Connection) -> Receiver:
         """The connection stands (TLS handshakes that fail never come here)."""
         bounds, peer = self._bounds, connection.peer
-        if len(self.connections) >= bounds.max_connections or (
-            0 < bounds.max_per_address <= self._from_address[peer]
+        if (
+            self._stopped  # it was accepted in the turn of the loop before
+            or len(self.connections) >= bounds.max_connections
+            or 0 < bounds.max_per_address <= self._from_address[peer]
         ):
             return _Refused(connection, bounds.refusal)
         self.connections.add(connection)
@@ -93,6 +96,7 @@ class Listener:
             del self._from_address[connection.peer]
 
     def stop_accepting(self) -> None:
+        self._stopped = True
         if self._server is not None:
             self._server.close()
 

@@ -42,7 +42,16 @@ class State(Enum):
 
 
 _READS_AND_WRITES: Final = frozenset(
-    {Verb.FIND, Verb.LIST, Verb.NOOP, Verb.RESERVE, Verb.ACTIVATE, Verb.DEACTIVATE, Verb.DELETE}
+    {
+        Verb.FIND,
+        Verb.LIST,
+        Verb.NOOP,
+        Verb.RESERVE,
+        Verb.ACTIVATE,
+        Verb.DEACTIVATE,
+        Verb.DELETE,
+        Verb.FORCE,
+    }
 )
 ALLOWED: Final[Mapping[State, frozenset[Verb]]] = {
     State.CONNECTED: frozenset(),

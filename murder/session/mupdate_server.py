@@ -30,7 +30,7 @@ class State(Enum):
 
 
 READS: Final = frozenset({Verb.FIND, Verb.LIST, Verb.NOOP})
-WRITES: Final = frozenset({Verb.RESERVE, Verb.ACTIVATE, Verb.DEACTIVATE, Verb.DELETE})
+WRITES: Final = frozenset({Verb.RESERVE, Verb.ACTIVATE, Verb.DEACTIVATE, Verb.DELETE, Verb.FORCE})
 STREAMS: Final = frozenset({Verb.UPDATE, Verb.FOLLOW})
 
 ALLOWED: Final[Mapping[State, frozenset[Verb]]] = {

@@ -32,7 +32,7 @@ GO_AHEAD: Final = b"+ go ahead\r\n"  # §2.2
 
 
 class Verb(Enum):
-    """Commands: RFC 3656 §4, then what Cyrus adds, then what we add (`FOLLOW`)."""
+    """Commands: RFC 3656 §4, then what Cyrus adds, then what we add (`FOLLOW`, `FORCE`)."""
 
     ACTIVATE = b"ACTIVATE"
     AUTHENTICATE = b"AUTHENTICATE"
@@ -47,6 +47,7 @@ class Verb(Enum):
     UPDATE = b"UPDATE"
     COMPRESS = b"COMPRESS"
     FOLLOW = b"FOLLOW"
+    FORCE = b"FORCE"
 
 
 class Arity(NamedTuple):
@@ -72,6 +73,7 @@ ARITY: Final = {
     Verb.UPDATE: Arity(0, MAX_PARTIAL_HOSTS),  # PARTIAL-UPDATE: servers whose mailboxes are wanted
     Verb.COMPRESS: Arity(1, 1, atoms=True),
     Verb.FOLLOW: Arity(0, 1),  # our extension: the mark to go on from
+    Verb.FORCE: Arity(3, 3),  # our extension: ACTIVATE whoever has it, for administrators
 }
 _VERBS: Final = {verb.value: verb for verb in Verb}
 
@@ -277,7 +279,7 @@ _LEAST: Final = {Kind.MAILBOX: 3, Kind.RESERVE: 2, Kind.DELETE: 1, Kind.POSITION
 class Banner:
     """What a server says of itself on connection and after STARTTLS. `master` is `(master)` or a MUPDATE URL.
 
-    `mark` is the server's position where it knows FOLLOW, None elsewhere.
+    `mark` is the server's position where it knows FOLLOW, None elsewhere; `force`: it knows FORCE.
     """
 
     host: str = ""
@@ -289,6 +291,7 @@ class Banner:
     compress: bool = False
     partial_update: bool = False
     mark: str | None = None
+    force: bool = False
 
     @property
     def is_master(self) -> bool:
@@ -307,6 +310,8 @@ def format_banner(banner: Banner) -> bytes:
         lines.append(b"* PARTIAL-UPDATE")
     if banner.mark is not None:
         lines.append(b"* FOLLOW " + string(banner.mark.encode()))
+    if banner.force:
+        lines.append(b"* FORCE")
     words = (banner.host, banner.implementation, banner.version, banner.master)
     lines.append(b"* OK MUPDATE " + b" ".join(string(word.encode()) for word in words))
     return b"\r\n".join(lines) + b"\r\n"
@@ -329,6 +334,8 @@ def parse_banner_line(banner: Banner, octets: bytes) -> tuple[Banner, bool]:
             return replace(banner, partial_update=True), False
         case b"FOLLOW":
             return replace(banner, mark=(_words(rest) or [""])[0]), False
+        case b"FORCE":
+            return replace(banner, force=True), False
         case b"OK":
             words = _words(rest)
             if len(words) < 5 or words[0].upper() != "MUPDATE":

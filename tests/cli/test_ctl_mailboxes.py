@@ -79,6 +79,19 @@ def test_a_user_is_made_where_the_policy_says(ctl: Ctl, demo: Demo) -> None:
     assert "1 removed" in ctl("mailbox", "delete", "user/zoe", "--yes")
 
 
+def test_the_list_is_told_by_force_who_has_a_mailbox(ctl: Ctl) -> None:
+    ctl("mailbox", "create", "shared/two", "--server", "be1.murder.test")
+    plan = ctl("mailbox", "force", "shared/two", "--to", "be2", code=2)
+    assert "from be1.murder.test to be2.murder.test" in plan and "--yes" in plan
+    assert place(ctl, "shared/two") == "be1.murder.test"
+    said = ctl("mailbox", "force", "shared/two", "--to", "be2", "--yes")
+    assert "is at be2.murder.test, it was at be1.murder.test" in said
+    assert place(ctl, "shared/two") == "be2.murder.test"
+    assert "nowhere" in ctl("mailbox", "force", "shared/two", "--to", "nowhere", "--yes", code=1)
+    ctl("mailbox", "force", "shared/two", "--to", "be1!default", "--yes")
+    assert "1 removed" in ctl("mailbox", "delete", "shared/two", "--yes")
+
+
 def test_a_move_shows_its_plan_moves_and_is_undone(ctl: Ctl, demo: Demo) -> None:
     with demo.imap(demo.frontend, "user1") as client:
         client.create("INBOX/Sub")

@@ -1,6 +1,7 @@
 """The master's commands, in transcripts over a real socket (RFC 3656 §4)."""
 
 import asyncio
+import json
 import re
 from pathlib import Path
 
@@ -346,6 +347,34 @@ def test_an_administrator_forces_in_two_steps(tmp_path: Path) -> None:
             assert (await admin.ask(b'D DELETE "a"'))[0].startswith(b"D OK")
             assert list(server.mailboxes.conflicts()) == [b"a"]
             assert server.service.counters.conflicts == 1
+
+    run(scenario())
+
+
+def test_an_administrator_takes_an_active_mailbox_in_one_step(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with master(tmp_path) as server:
+            node, admin = await Raw.connect(server.port), await Raw.connect(server.port, "admin")
+            assert b"* FORCE" in node.banner
+            stream = await Raw.connect(server.port)
+            await stream.ask(b"U UPDATE")
+            await node.ask(b'A ACTIVATE "a" %b "ana\tlr\t"' % BE1)
+            refused = await node.ask(b'F FORCE "a" %b ""' % BE2)
+            assert refused == [b'F NO "FORCE is for administrators"']
+            assert (await admin.ask(b'F FORCE "a" %b' % BE2))[0].startswith(b"F BAD")
+            assert (await admin.ask(b'F FORCE "a" %b "bert\tlr\t"' % BE2)) == [b'F OK "done"']
+            assert (await admin.ask(b'F FORCE "new" %b ""' % BE2)) == [b'F OK "done"']
+            assert server.service.counters.taken == 1
+            facts = json.loads(server.mailboxes.conflicts()[b"a"])
+            assert (facts["command"], facts["holder"], facts["claimant"], facts["peer"]) == (
+                *("FORCE", "be1.test", "be2.test"),
+                "admin",
+            )
+            assert server.mailboxes.count_by_server() == {"be2.test": 2}
+            told = [line for line in await stream.ask(b"N NOOP") if b"be2.test" in line]
+            assert len(told) == 2  # Cyrus' replicas see a MAILBOX as ever
+            # who had it may not have it back
+            assert (await node.ask(b'A ACTIVATE "a" %b ""' % BE1))[0].startswith(b"A NO")
 
     run(scenario())
 

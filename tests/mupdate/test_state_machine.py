@@ -29,6 +29,20 @@ PATIENCE_S = 20.0
 Row = tuple[EntryState, str, str]
 
 
+class Answers(asyncio.Protocol):
+    """All that a server says until it is gone."""
+
+    def __init__(self) -> None:
+        self.octets = b""
+        self.over = asyncio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        self.octets += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.over.set()
+
+
 class Murder(RuleBasedStateMachine):
     """The nodes live on one loop, which runs only inside a rule."""
 
@@ -89,6 +103,20 @@ class Murder(RuleBasedStateMachine):
         else:
             assert before is not None and before[0] is EntryState.ACTIVE and before[1] != server
 
+    @rule(name=NAMES, server=SERVERS, acl=ACLS)
+    def force(self, name: str, server: str, acl: str) -> None:
+        octets = acl.encode()
+
+        async def as_admin() -> list[bytes]:
+            admin = await Raw.connect(self.master.port, "admin")
+            command = f'F FORCE "{name}" "{server}!p" {{{len(octets)}+}}\r\n{acl}'
+            answer = await admin.ask(command.encode())
+            await admin.close()
+            return answer
+
+        assert self.do(as_admin()) == [b'F OK "done"']
+        self.model[name] = (EntryState.ACTIVE, server, acl)
+
     @rule(name=NAMES, server=SERVERS)
     def deactivate(self, name: str, server: str) -> None:
         before = self.model.get(name)
@@ -126,6 +154,64 @@ class Murder(RuleBasedStateMachine):
         self.peer = None
         self.do(self.master.stop())
         self.do(self.master.start())
+
+    @rule(
+        burst=st.lists(st.tuples(NAMES, SERVERS, ACLS), min_size=1, max_size=8),
+        turns=st.integers(0, 12),
+    )
+    def crash_the_master(self, burst: list[tuple[str, str, str]], turns: int) -> None:
+        """Its disk as kill -9 leaves it, while commands are on their way: what was answered is there, the others are
+        there in order, or not at all."""
+        outcomes = self.do(self.crash_amid(burst, turns))
+        found, model = self.rows(self.master), dict(self.model)
+        possible = []
+        for number, (name, server, acl) in enumerate([("", "", ""), *burst]):
+            before = model.get(name)
+            is_free = before is None or before[0] is EntryState.RESERVED or before[1] == server
+            if number and is_free:
+                model[name] = (EntryState.ACTIVE, server, acl)
+            if 0 < number <= len(outcomes):
+                assert outcomes[number - 1] == is_free
+            if number >= len(outcomes):
+                possible.append(dict(model))
+        assert found in possible
+        self.model = found
+
+    async def crash_amid(self, burst: list[tuple[str, str, str]], turns: int) -> list[bool]:
+        raw = await Raw.connect(self.master.port)
+        answers = Answers()
+        raw.writer.transport.set_protocol(answers)
+        for name, server, acl in burst:
+            octets = acl.encode()
+            line = f'b ACTIVATE "{name}" "{server}!p" {{{len(octets)}+}}\r\n'
+            raw.send(line.encode() + octets + b"\r\n")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        self.peer = None
+        await self.crash(self.master)
+        await answers.over.wait()
+        await self.master.start()
+        return [answer.startswith(b"b OK") for answer in answers.octets.split(b"\r\n")[:-1]]
+
+    async def crash(self, server: Server) -> None:
+        """Stop it, and put back its files as they are now, with nothing written in between."""
+        assert server.ledger is not None
+        while server.ledger._committing:  # noqa: ASYNC110 - the copy is made file by file: not amid a commit
+            await asyncio.sleep(0)
+        copy = self.folder / "crashed"
+        shutil.copytree(server.folder, copy)
+        if isinstance(server, Follower):
+            await server.unfollow()
+        else:
+            server.listener.abort()
+            await server.stop()
+        shutil.rmtree(server.folder)
+        shutil.move(copy, server.folder)
+
+    @rule(which=st.integers(1, 2))
+    def crash_a_replica(self, which: int) -> None:
+        self.do(self.crash(self.replicas[which]))
+        self.do(self.replicas[which].follow())
 
     @precondition(lambda self: self.backup is None)
     @rule()
