@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+import uvloop
 
 PROJECT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(PROJECT))
@@ -28,23 +31,27 @@ from murder.mupdate.mboxlist import MailboxList  # noqa: E402
 from murder.mupdate.replica import Replica  # noqa: E402
 from murder.mupdate.transfer import load  # noqa: E402
 from tests.cyrus.our_nodes import our_node  # noqa: E402
+from tests.load.mupdate import activate, connect  # noqa: E402
 
 LAB = PROJECT / "tests" / "cyrus" / "lab.sh"
 LOAD = PROJECT / "tests" / "load" / "mupdate.py"
 CYRUS = ("127.0.0.10", 3905)
+CYRUS_REPLICA = "127.0.0.20"
 OURS = ("127.0.0.1", 13905)
+OUR_REPLICA = ("127.0.0.1", 13906)
+ROOT = Path(os.environ.get("LAB_ROOT", "/tmp/murder-cyrus-lab"))
 TURNS = 3
 
 # what → arguments of the generator, its figure, and how many times Cyrus' figure ours should be
 TARGETS: dict[str, tuple[list[str], str, float]] = {
-    "ACTIVATE/s, 1 connection": (["activate", "--number", "2000"], "per_s", 1.0),
+    "ACTIVATE/s, 1 connection": (["activate", "--number", "1000"], "per_s", 1.0),
     "ACTIVATE/s, 8 connections": (
-        ["activate", "--number", "8000", "--connections", "8"],
+        ["activate", "--number", "2000", "--connections", "8"],
         "per_s",
         5.0,
     ),
     "ACTIVATE/s, pipelined": (
-        ["activate", "--number", "20000", "--pipeline", "500"],
+        ["activate", "--number", "3000", "--pipeline", "500"],
         "per_s",
         10.0,
     ),
@@ -120,41 +127,137 @@ async def followed(folder: Path) -> float:
     return elapsed_s
 
 
-def at_scale(folder: Path, entries: int) -> None:
-    """Ours with a large list: dumps, replicas, memory, and what others feel of it."""
-    generator = [str(OURS[0]), str(OURS[1])]
-    dump = generate(OURS, ["dump"], 0)
-    print(f"UPDATE of {dump['rows']:,.0f} rows: {dump['elapsed_s']:.2f} s, {dump['per_s']:,.0f}/s")
-    stall = generate(OURS, ["stall"], 0)
-    print(f"longest stop of another connection meanwhile: {stall['longest_ms']:.1f} ms")
-    subscribers = [
+async def visible(folder: Path, first: int, number: int) -> float:
+    """From sending a change to the master until another process finds it in a replica's file, which nobody has asked
+    for; median of so many, in milliseconds."""
+    given = argparse.Namespace(host=OURS[0], port=OURS[1], user="murder", password="secret")
+    peer, mailboxes, waits = await connect(given), MailboxList.open(folder, read_only=True), []
+    for i in range(first, first + number):
+        began = time.perf_counter()
+        answer = asyncio.ensure_future(peer.ask(activate(i)))
+        name = b"user.load%06d.box%d" % (i // 10, i % 10)
+        while mailboxes.row(name) is None:  # noqa: ASYNC110 - another process wrote it
+            await asyncio.sleep(0.0002)
+        waits.append(time.perf_counter() - began)
+        await answer
+    mailboxes.close()
+    return 1000 * statistics.median(waits)
+
+
+def tell(title: str, ours: list[float], cyrus: list[float], unit: str, target: str) -> None:
+    """A line: medians, and how many times less ours is."""
+    line = f"{title:44} ours {statistics.median(ours):10,.3f} {unit}"
+    if cyrus:
+        ratio = statistics.median(cyrus) / statistics.median(ours)
+        line += f"  cyrus {statistics.median(cyrus):10,.3f} {unit}  ratio {ratio:8.2f}"
+    print(f"{line}  (wanted {target})", flush=True)
+
+
+def most_memory(address: tuple[str, int], subscribers: int) -> float:
+    """The most private memory of a master while so many subscribers take the whole list and then follow changes."""
+    words = ["latency", *map(str, address), "--number", "500", "--first"]
+    running = [
         subprocess.Popen(
-            [
-                sys.executable,
-                str(LOAD),
-                "latency",
-                *generator,
-                "--number",
-                "2000",
-                "--first",
-                str(10**8 + i * 10**4),
-            ],
-            stdout=subprocess.DEVNULL,
+            [sys.executable, str(LOAD), *words, str(10**8 + i * 10**4)], stdout=subprocess.DEVNULL
         )
-        for i in range(10)
+        for i in range(subscribers)
     ]
     most = 0.0
-    while any(one.poll() is None for one in subscribers):
-        most = max(most, memory_mib(listening(OURS)))
+    while any(one.poll() is None for one in running):
+        most = max(most, memory_mib(listening(address)))
         time.sleep(0.1)
-    print(f"private memory of the master with 10 subscribers: {most:.0f} MiB")
-    replica = folder / "replica"
-    print(f"first synchronisation: {asyncio.run(followed(replica)):.2f} s")
-    print(f"restart on an identical list: {asyncio.run(followed(replica)):.3f} s")
-    generate(OURS, ["activate", "--number", "1000", "--pipeline", "100"], 2 * 10**8)
-    print(f"resume after 1,000 changes: {asyncio.run(followed(replica)):.3f} s")
-    latency = generate(OURS, ["latency", "--number", "300"], 3 * 10**8)
-    print(f"from sending a change until a subscriber has it: {latency['median_ms']:.2f} ms, median")
+    return most
+
+
+def at_scale(folder: Path, cyrus: "Cyrus | None") -> None:
+    """Both with a large list: dumps, replicas, memory, and what others feel of it."""
+    turns = range(TURNS)
+    both: dict[str, tuple[list[float], list[float]]] = {}
+
+    def measured(title: str, figure: str, words: list[str]) -> None:
+        found: tuple[list[float], list[float]] = ([], [])
+        for _ in turns:
+            found[0].append(generate(OURS, words, 0)[figure])
+            if cyrus:
+                found[1].append(generate(CYRUS, words, 0)[figure])
+        both[title] = found
+
+    measured("dump", "elapsed_s", ["dump"])
+    tell("UPDATE of the whole list", *both["dump"], "s", "1.0 × Cyrus")
+    measured("stall", "longest_ms", ["stall"])
+    tell("longest stop of others meanwhile", *both["stall"], "ms", "< 20 ms")
+    first: list[float] = []
+    restart: list[float] = []
+    resume: list[float] = []
+    theirs: dict[bool, list[float]] = {True: [], False: []}
+    for turn in turns:
+        replica = folder / f"replica{turn}"
+        first.append(uvloop.run(followed(replica)))
+        restart.append(uvloop.run(followed(replica)))
+        generate(OURS, ["activate", "--number", "1000", "--pipeline", "100"], (20 + turn) * 10**7)
+        resume.append(uvloop.run(followed(replica)))
+        for empty in (True, False) if cyrus else ():
+            theirs[empty].append(cyrus.followed(empty) if cyrus else 0.0)
+    tell("first synchronisation of an empty replica", first, theirs[True], "s", "3 × faster")
+    tell("restart of a replica on the same list", restart, theirs[False], "s", "< 1 s")
+    tell("resume after 1,000 changes", resume, theirs[False], "s", "< 0.3 s")
+    with our_node(folder / "follower", "replica.test", *OUR_REPLICA, master=OURS):
+        path = folder / "follower" / "data" / "mupdate" / "mailboxes"
+        while not MailboxList.open(path, read_only=True).synchronised:
+            time.sleep(0.1)
+        seen = [uvloop.run(visible(path, (40 + turn) * 10**7, 200)) for turn in turns]
+    late = [generate(CYRUS, ["latency", "--number", "3"], 10**7)["median_ms"]] if cyrus else []
+    tell("change at the master → found in a replica", seen, late, "ms", "< 3 ms")
+    ours = [most_memory(OURS, 10)]
+    tell("private memory, 10 subscribers", ours, [], "MiB", "≤ 100 MiB")
+    if cyrus:
+        print(f"private memory of Cyrus' after its dumps: {memory_mib(listening(CYRUS)):.0f} MiB")
+
+
+class Cyrus:
+    """A Cyrus master with a large list, and its frontend's replica."""
+
+    def __init__(self, entries: int) -> None:
+        lab("stop")
+        batch = ROOT / "batch"
+        with batch.open("wb") as file:
+            file.write(b"BEGIN\n")
+            for i in range(entries):
+                owner = b"load%06d" % (i // 10)
+                key = b"Nuser\x1f%b\x1fbox%d" % (owner, i % 10)
+                row = b"%%(T er P default S be%d.murder.test M 1795442917 A %%(%b lrswipkxtecdan))"
+                row %= (i % 2 + 1, owner)
+                file.write(b"SET {%d+}\r\n%b {%d+}\r\n%b\n" % (len(key), key, len(row), row))
+            file.write(b"COMMIT\n")
+        conf = ROOT / "mupdate" / "conf" / "mailboxes.db"
+        command = f"{ROOT}/pkg/usr/lib/cyrus/bin/cyr_dbtool -C {ROOT}/mupdate/imapd.conf {conf} twoskip batch < {batch}"
+        libraries = f"export LD_LIBRARY_PATH=$(echo {ROOT}/pkg/usr/lib/*-linux-gnu)"
+        batch.chmod(0o644)
+        subprocess.run(
+            ["su", "cyrus", "-s", "/bin/bash", "-c", f"{libraries}; {command}"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        lab("start", "mupdate")
+
+    def followed(self, empty: bool) -> float:
+        """Seconds until its replica serves: it greets when it is in step."""
+        lab("stop", "fe1")
+        if empty:
+            (ROOT / "fe1" / "conf" / "mailboxes.db").unlink(missing_ok=True)
+        began = time.perf_counter()
+        lab("start", "fe1")
+        while True:
+            try:
+                with socket.create_connection((CYRUS_REPLICA, 3905), 120) as greeted:
+                    if greeted.recv(4096):
+                        return time.perf_counter() - began
+            except OSError:
+                time.sleep(0.05)
+
+
+def lab(*words: str) -> None:
+    subprocess.run(["bash", str(LAB), *words], check=True, stdout=subprocess.DEVNULL)
 
 
 def fill(folder: Path, entries: int) -> None:
@@ -175,22 +278,22 @@ def fill(folder: Path, entries: int) -> None:
 @contextmanager
 def cyrus_master() -> Iterator[bool]:
     """A Cyrus master, if the lab is installed."""
-    root = Path(os.environ.get("LAB_ROOT", "/tmp/murder-cyrus-lab"))
-    if os.geteuid() or not (root / "pkg/usr/lib/cyrus/bin/mupdate").exists():
+    if os.geteuid() or not (ROOT / "pkg/usr/lib/cyrus/bin/mupdate").exists():
         yield False
         return
     for words in (["setup"], ["reset"], ["start", "mupdate"]):
-        subprocess.run(["bash", str(LAB), *words], check=True, stdout=subprocess.DEVNULL)
+        lab(*words)
     try:
         yield True
     finally:
-        subprocess.run(["bash", str(LAB), "stop"], check=True, stdout=subprocess.DEVNULL)
+        lab("stop")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--entries", type=int, default=1_000_000, help="ours, for the large list")
-    parser.add_argument("--cyrus-entries", type=int, default=20_000, help="both, for the table")
+    parser.add_argument("--entries", type=int, default=1_000_000, help="for the large list")
+    parser.add_argument("--cyrus-entries", type=int, default=20_000, help="for the table")
+    parser.add_argument("--only", choices=("table", "large"), help="One half of it.")
     given = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -199,16 +302,17 @@ def main() -> None:
             servers["cyrus"] = CYRUS
         else:
             print("no Cyrus lab here: only ours is measured")
-        with our_node(folder / "small", "mupdate.murder.test", *OURS):
-            words = ["activate", "--number", str(given.cyrus_entries), "--pipeline", "500"]
-            for address in servers.values():
-                generate(address, words, 0)
-            compare(servers)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        fill(folder / "large" / "data" / "mupdate" / "mailboxes", given.entries)
-        with our_node(folder / "large", "mupdate.murder.test", *OURS):
-            at_scale(folder, given.entries)
+        if given.only != "large":
+            with our_node(folder / "small", "mupdate.murder.test", *OURS):
+                words = ["activate", "--number", str(given.cyrus_entries), "--pipeline", "500"]
+                for address in servers.values():
+                    generate(address, words, 0)
+                compare(servers)
+        if given.only != "table":
+            fill(folder / "large" / "data" / "mupdate" / "mailboxes", given.entries)
+            cyrus = Cyrus(given.entries) if "cyrus" in servers else None
+            with our_node(folder / "large", "mupdate.murder.test", *OURS):
+                at_scale(folder, cyrus)
 
 
 if __name__ == "__main__":

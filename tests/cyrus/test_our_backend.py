@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.cyrus.conftest import Lab
 from tests.cyrus.our_nodes import MURDER, PROJECT, murder, our_node, rows_at, wait_for_port
 
@@ -65,10 +67,25 @@ def ok(answer: tuple[str, list[object]]) -> list[object]:
     return said
 
 
-def test_a_cyrus_frontend_works_on_a_backend_of_ours(cyrus_parts: Lab, tmp_path: Path) -> None:
-    lab, (master, port) = cyrus_parts, cyrus_parts.master
+@contextmanager
+def master_of(lab: Lab, whose: str, folder: Path) -> Iterator[str]:
+    """The murder's master, ours or Cyrus'; its address."""
+    if whose == "cyrus":
+        lab.run("start", "mupdate")
+        yield lab.master[0]
+        return
+    with our_node(folder, "mupdate.murder.test", *lab.master):
+        yield lab.master[0]
+
+
+@pytest.mark.parametrize("whose", ["our", "cyrus"])
+def test_a_cyrus_frontend_works_on_a_backend_of_ours(
+    cyrus_parts: Lab, tmp_path: Path, whose: str
+) -> None:
+    """The mailboxes are reserved and activated at the master, which is ours or Cyrus', and appear in the frontend."""
+    lab = cyrus_parts
     with (
-        our_node(tmp_path / "master", "mupdate.murder.test", master, port),
+        master_of(lab, whose, tmp_path / "master") as master,
         our_backend(tmp_path / "be2", lab.backends[1], master),
     ):
         lab.run("start", "be1", "fe1")
@@ -87,6 +104,7 @@ def test_a_cyrus_frontend_works_on_a_backend_of_ours(cyrus_parts: Lab, tmp_path:
         ok(client.create("INBOX/sub"))
         ok(client.copy("1:2", "INBOX/sub"))
         assert ok(client.status("INBOX/sub", "(MESSAGES)")) == [b"INBOX/sub (MESSAGES 2)"]
+        assert any(b'"INBOX/sub"' in line or b" INBOX/sub" in line for line in ok(client.list()))  # type: ignore[operator]
         ok(client.setacl("INBOX/sub", "user1", "lrs"))
         ok(client.subscribe("INBOX/sub"))
         assert any(b"INBOX/sub" in line for line in ok(client.lsub()))  # type: ignore[operator]
