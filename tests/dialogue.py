@@ -73,13 +73,13 @@ class Player:
     _streams: dict[str, Streams] = field(default_factory=dict)
     _tags: int = 0
 
-    async def play(self, text: str) -> None:
-        """The whole transcript. Raises Mismatch with all that was said."""
+    async def play(self, text: str, *, keep: bool = False) -> None:
+        """The whole transcript; `keep`: it goes on in another. Raises Mismatch with all that was said."""
         try:
             for step in parse_transcript(text):
                 await self._step(step)
         finally:
-            for _, writer in self._streams.values():
+            for _, writer in () if keep else self._streams.values():
                 writer.close()
 
     async def _step(self, step: Step) -> None:

@@ -59,6 +59,9 @@ class Client:
     def upstream_idle(self, upstream: "ImapUpstream") -> None:
         """No command is in flight any more, or its write buffer has drained."""
 
+    def writable(self) -> None:
+        """It takes octets again."""
+
     def upstream_lost(
         self, upstream: "ImapUpstream", tags: list[bytes], mid_response: bool
     ) -> None:
@@ -135,6 +138,11 @@ class ImapUpstream:
         self._end(UpstreamKind.LOST, str(error or "it closed the connection"))
 
     # --- relaying
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the client has the beginning of a response, and not its end."""
+        return self._cutter.is_inside
 
     @property
     def last_word(self) -> bytes:
@@ -364,7 +372,7 @@ class ImapUpstream:
                 unanswered.append(tag)
             elif not future.done():
                 future.set_exception(self.failure(kind, text))
-        mid_response = not self._cutter.is_between and bool(self._flight)
+        mid_response = self.is_inside and (bool(self._flight) or self.passes_unsolicited)
         self._flight.clear()
         self.client.upstream_lost(self, unanswered, mid_response)
 

@@ -36,6 +36,11 @@ class ResponseCutter:
         """Whether all responses so far are whole."""
         return not (self._held or self._inside or self._literal)
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether what was given out ends in the middle of a response."""
+        return self._inside or bool(self._literal)
+
     def feed(self, data: bytes, tag: bytes) -> tuple[bytes, bytes | None, bytes]:
         """`(octets to pass on, the tagged line that ends them or None, octets to feed again)`. A BYE is left out.
 

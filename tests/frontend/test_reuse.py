@@ -45,6 +45,11 @@ KINDS = {
         "C1= COMPRESS DEFLATE",
         "C2= COMPRESS DEFLATE",
     ),
+    "notify": (
+        "C1= NOTIFY SET (PERSONAL (MessageNew MessageExpunge)) (SUBTREE INBOX (MailboxName))",
+        "C3= LOGIN ana secret\nC3= CREATE INBOX/other\nC2: a1 IDLE\nS2: + idling\n"
+        "C3= APPEND INBOX/other {...}\nC3> hello\nC2: DONE\nS2: a1 OK Completed",
+    ),
     "id": ('C1= ID ("name" "first")', "C2= NOOP"),
 }
 

@@ -7,12 +7,9 @@ import pytest
 import uvloop
 
 from tests.backend.server import USERS
-from tests.backend.test_transcripts import FILES as ALL_FILES
-from tests.backend.test_transcripts import NAMESPACES, USERS_OF
+from tests.backend.test_transcripts import FILES, NAMESPACES, USERS_OF
 from tests.dialogue import Player
 from tests.frontend.cluster import running_cluster
-
-FILES = [file for file in ALL_FILES if file.stem not in ("notify", "notify-names")]
 
 
 @pytest.mark.parametrize("backends", [1, 2])

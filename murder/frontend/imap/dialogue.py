@@ -6,12 +6,13 @@ flight has been answered.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol
 
 from murder.errors import Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
+from murder.frontend.imap.arbiter import Arbiter
 from murder.frontend.placement import servers
 from murder.frontend.shared import Frontend
 from murder.login.gate import Login
@@ -74,6 +75,9 @@ class FrontendImap(ImapDialogue, Client):
         self.selected: Selected | None = None
         self.referrals_on = False
         self.upstreams: dict[str, ImapUpstream] = {}
+        self.arbiter: Arbiter | None = None  # once several backends speak unasked
+        self.ask_again: Callable[[ImapUpstream], Awaitable[bytes]] | None = None  # NOTIFY
+        self.is_watching = False
         self.idle: Waits | None = None
         self._late_done = (
             False  # a DONE may come behind the end of an IDLE that was not the client's
@@ -169,7 +173,26 @@ class FrontendImap(ImapDialogue, Client):
             return found
         opened = await self._open(server)
         self.upstreams[server] = opened
+        if self.arbiter is not None:
+            self.listen_to_all()
+        if self.ask_again is not None:
+            await opened.ask(await self.ask_again(opened), untagged=self.send)
         return opened
+
+    def listen_to_all(self) -> None:
+        """Whatever a backend says unasked passes, whole responses at a time."""
+        if self.arbiter is None:
+            self.arbiter = Arbiter(self.connection, self)
+        for upstream in self.upstreams.values():
+            if upstream.client is self:
+                self.arbiter.let_through(upstream)
+            upstream.passes_unsolicited = True
+
+    def send(self, data: bytes) -> None:
+        if self.arbiter is None:
+            self.connection.write(data)
+        else:
+            self.arbiter.write(None, data)
 
     async def _open(self, server: str) -> ImapUpstream:
         config, login = self.frontend.config, self.user
@@ -200,7 +223,7 @@ class FrontendImap(ImapDialogue, Client):
         """A connection to a backend with nothing selected: this session's, or one more for a moment. Raises
         UpstreamFailure."""
         selected = self.selected
-        if selected is None or selected.server != server:
+        if (selected is None or selected.server != server) and self.ask_again is None:
             yield await self.upstream(server)
             return
         extra = await self._open(server)
@@ -274,9 +297,13 @@ class FrontendImap(ImapDialogue, Client):
             self.log.warning("upstream.lost", backend=upstream.server)
             lines = status_line(b"*", b"OK", "The backend of this mailbox has gone", b"CLOSED")
             self.deselect()
+        if self.is_watching:
+            self.is_watching, self.ask_again = False, None
+            text = f"{upstream.server} has gone: ask again with NOTIFY"
+            lines += status_line(b"*", b"OK", text, b"NOTIFICATIONOVERFLOW")
         lines += b"".join(status_for(failure).line(tag) for tag in tags)
         if lines:
-            self.connection.write(lines)
+            self.send(lines)
         if self._settled is not None and not self._settled.done():
             self._settled.set_result(None)
 
@@ -293,14 +320,14 @@ class FrontendImap(ImapDialogue, Client):
 
     def select(self, upstream: ImapUpstream, name: MailboxName, is_read_only: bool = False) -> None:
         if self.selected is not None and self.selected.upstream is not upstream:
-            self.selected.upstream.passes_unsolicited = False
+            self.selected.upstream.passes_unsolicited = self.arbiter is not None
         self.selected = Selected(upstream, name, is_read_only)
         upstream.passes_unsolicited = True
         self.session.state = State.SELECTED
 
     def deselect(self) -> None:
         if self.selected is not None:
-            self.selected.upstream.passes_unsolicited = False
+            self.selected.upstream.passes_unsolicited = self.arbiter is not None
             self.selected = None
         if self.session.state is State.SELECTED:
             self.session.state = State.AUTHENTICATED
@@ -372,7 +399,8 @@ class FrontendImap(ImapDialogue, Client):
         self.deselect()
         self._let_go()
         self.enabled.clear()
-        self.referrals_on = False
+        self.arbiter = self.ask_again = None
+        self.is_watching = self.referrals_on = False
         self.client_id = {}
         self.login = None
         self._log = None

@@ -10,6 +10,7 @@ from murder.session.imap_client import non_synchronising
 from murder.wire.imap.command import Command
 
 _CODES: Final[Mapping[str, Code]] = {code.value: code for code in Code if code.value}
+NEWS: Final = (b"STATUS", b"LIST", b"METADATA")  # of mailboxes that are watched (NOTIFY)
 Taker = Callable[[bytes], bool]
 
 
@@ -23,7 +24,8 @@ def passing(
             return
         selected = dialogue.selected
         is_selected = selected is not None and selected.upstream is upstream
-        if is_selected and not response.startswith(b"* BYE"):
+        is_news = dialogue.is_watching and response[2:].split(b" ", 1)[0].upper() in NEWS
+        if (is_selected or is_news) and not response.startswith(b"* BYE"):
             dialogue.send(response)
 
     return untagged

@@ -1,6 +1,7 @@
 """SELECT, EXAMINE, CLOSE, UNSELECT: which backend's mailbox the session is in (RFC 3501 §6.3.1, §6.4.2, RFC 3691)."""
 
 from murder.frontend.imap.dialogue import FrontendImap
+from murder.frontend.imap.own import ask
 from murder.frontend.imap.refer import find_or_refer
 from murder.login.imap import Running
 from murder.model.name import MailboxName
@@ -42,7 +43,7 @@ async def _leave(dialogue: FrontendImap, staying: ImapUpstream | None) -> None:
     if selected.upstream is staying or selected.upstream.is_lost:
         return
     dialogue.send(status_line(b"*", b"OK", "The previous mailbox is closed", b"CLOSED"))
-    await selected.upstream.ask(b"UNSELECT")
+    await ask(dialogue, selected.upstream, b"UNSELECT")
 
 
 def run_close(dialogue: FrontendImap, command: Command) -> Running:

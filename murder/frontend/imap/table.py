@@ -7,7 +7,7 @@ handler of its own, which says where.
 from types import MappingProxyType
 from typing import Final
 
-from murder.frontend.imap import append, basic, copy, idle, mailbox, select, urlauth
+from murder.frontend.imap import append, basic, copy, idle, mailbox, notify, select, urlauth
 from murder.frontend.imap import list as listing
 from murder.frontend.imap.dialogue import FrontendImap, run_selected
 from murder.frontend.shared import Frontend
@@ -22,6 +22,7 @@ TABLE: Final[Table] = MappingProxyType(
         b"NOOP": Row(ANY, basic.run_noop),
         b"ENABLE": Row(AUTHENTICATED, basic.run_enable),
         b"COMPRESS": Row(AUTHENTICATED, run_compress),
+        b"NOTIFY": Row(AUTHENTICATED, notify.run_notify),
         b"UNAUTHENTICATE": Row(AUTHENTICATED, basic.run_unauthenticate),
         b"NAMESPACE": Row(AUTHENTICATED, basic.run_namespace),
         b"LIST": Row(AUTHENTICATED, listing.run_list),

@@ -1,0 +1,83 @@
+"""Several backends that speak to one client unasked (NOTIFY): whole responses, never one inside another.
+
+Each upstream writes through its own `Gate`; while one of them is in the middle of a response, all others wait.
+"""
+
+from typing import Final, cast
+
+from murder.net.connection import Connection
+from murder.net.relay import Client, ImapUpstream
+
+MAX_WAITING_OCTETS: Final = 256 * 1024  # beyond it, no more is read from the backends that wait
+
+
+class Arbiter:
+    """Whose turn it is."""
+
+    def __init__(self, connection: Connection, session: Client) -> None:
+        self.session = session
+        self.connection = connection
+        self._speaker: ImapUpstream | None = None  # in the middle of a response
+        self._waiting: dict[ImapUpstream | None, bytes] = {}
+
+    def let_through(self, upstream: ImapUpstream) -> None:
+        """From now on, this upstream asks here."""
+        upstream.client = Gate(self, upstream)
+
+    @property
+    def is_full(self) -> bool:
+        if self.connection.writing_paused:
+            return True
+        return sum(map(len, self._waiting.values())) > MAX_WAITING_OCTETS
+
+    def write(self, upstream: ImapUpstream | None, data: bytes) -> None:
+        """Of an upstream, or (None) whole responses of the frontend's own."""
+        if self._speaker is not None and self._speaker is not upstream:
+            self._waiting[upstream] = self._waiting.get(upstream, b"") + data
+            return
+        self._say(upstream, data)
+        self._go_on()
+
+    def _say(self, upstream: ImapUpstream | None, data: bytes) -> None:
+        self.connection.write(data)
+        self._speaker = upstream if upstream is not None and upstream.is_inside else None
+
+    def _go_on(self) -> None:
+        """What waits is all that its upstream has said so far."""
+        waited = False
+        while self._speaker is None and self._waiting:
+            first = next(iter(self._waiting))
+            self._say(first, self._waiting.pop(first))
+            waited = True
+        if waited and not self.is_full:
+            self.session.writable()
+
+    def forget(self, upstream: ImapUpstream) -> None:
+        """It has gone, with what it had begun to say."""
+        self._waiting.pop(upstream, None)
+        if self._speaker is upstream:
+            self._speaker = None
+            self._go_on()
+
+
+class Gate(Client):
+    """An upstream's client: the session, with the arbiter in place of its connection."""
+
+    def __init__(self, arbiter: Arbiter, upstream: ImapUpstream) -> None:
+        self._arbiter = arbiter
+        self._upstream = upstream
+        self.connection = cast(Connection, self)  # of which an upstream uses what stands here
+
+    def write(self, data: bytes) -> None:
+        self._arbiter.write(self._upstream, data)
+
+    @property
+    def writing_paused(self) -> bool:
+        return self._arbiter.is_full
+
+    def upstream_idle(self, upstream: ImapUpstream) -> None:
+        self._arbiter.session.upstream_idle(upstream)
+
+    def upstream_lost(self, upstream: ImapUpstream, tags: list[bytes], mid_response: bool) -> None:
+        self._arbiter.forget(upstream)
+        self._arbiter.session.upstream_lost(upstream, tags, mid_response)

@@ -1,0 +1,91 @@
+"""NOTIFY (RFC 5465) over several backends: each is asked for its own mailboxes, and tells the client through one arbiter.
+
+What was asked for is asked again of every backend that is opened later. A backend that is lost makes the frontend say
+NOTIFICATIONOVERFLOW: the client must not believe that all is quiet there.
+"""
+
+import re
+from itertools import islice
+from typing import Final
+
+from murder.frontend.imap.dialogue import FrontendImap
+from murder.frontend.imap.list import home_upstream, subscriptions
+from murder.frontend.imap.own import body_of, under_tag
+from murder.login.imap import Running
+from murder.model.acl import identifiers_of
+from murder.model.name import inbox_of
+from murder.model.notify import NotifyRequest, Which
+from murder.net.relay import ImapUpstream
+from murder.wire.imap.command import Command
+from murder.wire.imap.notify import parse_notify
+from murder.wire.token import Scanner, client_astring
+
+MAX_LOOKED_AT: Final = 10_000  # mailboxes, to find the backends concerned
+_STATUS: Final = re.compile(rb"(?i)\A(NOTIFY SET) STATUS ")
+_SUBSCRIBED: Final = re.compile(rb"(?i)\(SUBSCRIBED (?=\(|NONE)")
+NOTHING: Final = b"murder.none"  # no mailbox is called so
+SELECTED: Final = frozenset({Which.SELECTED, Which.SELECTED_DELAYED})
+
+
+def run_notify(dialogue: FrontendImap, command: Command) -> Running:
+    request = parse_notify(Scanner(command.octets, command.start))
+    return _notify(dialogue, command, request)
+
+
+async def _notify(dialogue: FrontendImap, command: Command, request: NotifyRequest) -> None:
+    body = body_of(command)
+    for server in _servers(dialogue, request):
+        await dialogue.upstream(server)
+    dialogue.listen_to_all()
+    first = True
+    for upstream in _in_order(dialogue):
+        octets = await _spelled_for(dialogue, upstream, body)
+        reply = await upstream.ask(octets, untagged=dialogue.send)
+        if first and not reply.is_ok:
+            dialogue.send(under_tag(command, reply))
+            return
+        first = False
+
+    async def again(upstream: ImapUpstream) -> bytes:
+        return await _spelled_for(dialogue, upstream, _STATUS.sub(rb"\1 ", body))
+
+    dialogue.ask_again = again
+    dialogue.is_watching = bool(request.groups)
+    dialogue.send_ok(command)
+
+
+def _in_order(dialogue: FrontendImap) -> list[ImapUpstream]:
+    """The selected mailbox's backend first: what it refuses, the others need not hear."""
+    selected = dialogue.selected
+    first = selected.upstream if selected is not None else None
+    return sorted(dialogue.upstreams.values(), key=lambda one: (one is not first, one.server))
+
+
+def _servers(dialogue: FrontendImap, request: NotifyRequest) -> list[str]:
+    """The backends that have something to tell: those of all that the user can see, and of his INBOX."""
+    if not request.groups:
+        return []
+    frontend, login = dialogue.frontend, dialogue.user
+    own = frontend.locator.known(inbox_of(login.user))
+    found = {own.server} if own is not None else set()
+    if any(group.which not in SELECTED for group in request.groups):
+        identifiers = identifiers_of(login.user, login.identity.groups)
+        rows = frontend.mailboxes.shown_to(None if login.is_admin else identifiers, (b"",))
+        found |= {row.server for row in islice(rows, MAX_LOOKED_AT)}
+    return sorted(found)
+
+
+async def _spelled_for(dialogue: FrontendImap, upstream: ImapUpstream, body: bytes) -> bytes:
+    """Only the backend of the user's INBOX knows what he has subscribed to; the others are told the names."""
+    if not _SUBSCRIBED.search(body):
+        return body
+    home = await home_upstream(dialogue)
+    if home is None or home is upstream:
+        return body
+    locator = dialogue.frontend.locator
+    entries = map(locator.known, await subscriptions(dialogue, home))
+    names = [
+        dialogue.external(one.name) for one in entries if one and one.server == upstream.server
+    ]
+    told = b" ".join(map(client_astring, names or [NOTHING]))
+    return _SUBSCRIBED.sub(lambda _: b"(MAILBOXES (" + told + b") ", body)
