@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from tests.peers import corpus, questions
-from tests.peers.client import Answer, Client, pairs
+from tests.peers.client import Answer, Client, pairs, parse
 
 MISSING: Final = object()  # this server did not take the question
 
@@ -255,6 +255,31 @@ CODES: Final = frozenset(
 )
 
 
+def scripts(client: Client) -> Found:
+    for index, (name, commands) in enumerate(questions.SCRIPTS.items()):
+        mailbox = f"INBOX/script{index}"
+        fill(client, mailbox, ((str(n), one) for n, one in enumerate(questions.SCRIPTED)))
+        for number, command in enumerate(commands):
+            answer = client.command(command.replace("{me}", mailbox).encode())
+            yield f"{name} {number} {command[:60]!r}", (answer.word, told(answer))
+        client.must(b"SELECT %s" % mailbox.encode())
+
+
+def told(answer: Answer) -> list[Any]:
+    """What was said of messages, without what servers may choose (RECENT, MODSEQ, UIDVALIDITY, when flags are told)."""
+    rows: list[Any] = []
+    for line in map(parse, answer.untagged):
+        if "FETCH" in line[1:2]:
+            items = pairs(line[2])
+            items.pop("MODSEQ", None)
+            if "FLAGS" in items:
+                items["FLAGS"] = sorted(set(items["FLAGS"]) - {r"\RECENT"})
+            rows.append((line[0], sorted(items.items(), key=repr)))
+        elif line[0] in ("STATUS", "SEARCH", "ESEARCH") or line[1:2] == ["EXPUNGE"]:
+            rows.append(line if line[0] != "STATUS" else line[2:])
+    return rows
+
+
 GROUPS: Final[dict[str, Callable[[Client], Found]]] = {
     "structure": structure,
     "sections": sections,
@@ -265,5 +290,6 @@ GROUPS: Final[dict[str, Callable[[Client], Found]]] = {
     "sort": sort,
     "thread": thread,
     "list": listing,
+    "scripts": scripts,
     "bad_commands": bad_commands,
 }

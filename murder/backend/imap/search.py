@@ -1,6 +1,7 @@
 """SEARCH and UID SEARCH with all their RETURN options (RFC 3501 §6.4.4, RFC 4731, RFC 5182, RFC 9394)."""
 
 import asyncio
+import re
 from array import array
 from collections.abc import Sequence
 from dataclasses import replace
@@ -62,6 +63,7 @@ OFFERED: Final = frozenset(
 )
 
 
+ASKS_SAVE: Final = re.compile(rb" RETURN \([^)]*\bSAVE\b", re.IGNORECASE)
 SILENT: Final = frozenset({ReturnOption.SAVE, ReturnOption.CONTEXT, ReturnOption.UPDATE})
 
 
@@ -84,8 +86,15 @@ def run_uid_search(dialogue: BackendImap, command: Command) -> Running:
 
 
 def _begin(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
-    request = parse_search(Scanner(command.octets, command.start))
-    check(dialogue, request, command.tag)
+    try:
+        request = parse_search(Scanner(command.octets, command.start))
+        check(dialogue, request, command.tag)
+    except Refusal:
+        if ASKS_SAVE.match(
+            command.octets, command.start
+        ):  # RFC 5182 §2.1: a NO empties it, a BAD does not
+            dialogue.saved = ()
+        raise
     return _search(dialogue, command, request, by_uid)
 
 

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from murder.api.store import Mailbox
 from murder.backend.imap.dialogue import BackendImap
+from murder.backend.imap.messages import batches, marked
 from murder.login.imap import Running
+from murder.model.flag import DELETED
 from murder.model.message import MailboxStatus
 from murder.model.name import MailboxName
 from murder.model.status import StatusItem
@@ -40,7 +42,12 @@ async def format_status_of(
     dialogue: BackendImap, shown: bytes, mailbox: Mailbox, items: Sequence[StatusItem]
 ) -> bytes:
     """`* STATUS …` of an open mailbox; `shown` is what the client calls it."""
-    return format_counts(dialogue, shown, mailbox.mailbox_id, await mailbox.status(), items)
+    status = await mailbox.status()
+    deleted_octets = 0
+    if StatusItem.DELETED_STORAGE in items and status.deleted:
+        for batch in batches(await marked(mailbox, DELETED, await mailbox.uids())):
+            deleted_octets += sum(message.size for message in await mailbox.messages(batch))
+    return format_counts(dialogue, shown, mailbox.mailbox_id, status, items, deleted_octets)
 
 
 def format_counts(
@@ -49,18 +56,22 @@ def format_counts(
     mailbox_id: str,
     status: MailboxStatus,
     items: Sequence[StatusItem],
+    deleted_octets: int = 0,
 ) -> bytes:
-    """`* STATUS …` of counts that have been read."""
+    """`* STATUS …` of counts that have been read. What is recent for this session is so in STATUS too."""
+    view = dialogue.view
+    is_selected = view is not None and view.mailbox.mailbox_id == mailbox_id
     values: dict[StatusItem, StatusValue] = {
         StatusItem.MESSAGES: status.messages,
-        StatusItem.RECENT: status.recent,
+        StatusItem.RECENT: status.recent
+        + (len(view.recent) if view is not None and is_selected else 0),
         StatusItem.UIDNEXT: status.uid_next,
         StatusItem.UIDVALIDITY: status.uid_validity,
         StatusItem.UNSEEN: status.unseen,
         StatusItem.HIGHESTMODSEQ: max(1, status.highest_modseq),
         StatusItem.SIZE: status.size,
         StatusItem.DELETED: status.deleted,
-        StatusItem.DELETED_STORAGE: 0,
+        StatusItem.DELETED_STORAGE: deleted_octets,  # RFC 9208 §4.1.4
         StatusItem.MAILBOXID: mailbox_id,
         StatusItem.APPENDLIMIT: dialogue.service.limits.max_message_bytes,
     }
