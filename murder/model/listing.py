@@ -58,7 +58,7 @@ class ListQuery:
         self.namespace = namespace
         self.user = user
         self.own = inbox_of(user)
-        absolute = [self._absolute(reference, pattern) for pattern in patterns]
+        absolute = self._absolutes = [self._absolute(reference, one) for one in patterns]
         separator = namespace.separator
         self._patterns = [compile_pattern(pattern, separator) for pattern in absolute]
         self._level_patterns = [
@@ -81,6 +81,11 @@ class ListQuery:
         if whole[:5].upper() == INBOX and whole[5:6] in (b"", b"%", b"*", separator):
             return INBOX + whole[5:]
         return whole
+
+    @property
+    def shows_all(self) -> bool:
+        """Whether it is the plain `*`."""
+        return self._absolutes == [b"*"]
 
     def matches(self, external: bytes) -> bool:
         """Whether a pattern shows this name."""

@@ -28,9 +28,12 @@ from murder.mupdate.environment import (
 )
 from murder.mupdate.indexing import SERVER
 from murder.mupdate.record import (
+    ACTIVE,
+    FLAGS_AT,
     NUMBER,
     SEQ_OCTETS,
     digest,
+    is_deleted_key,
     is_listable,
     octets_of,
     server_of_row,
@@ -170,6 +173,13 @@ class MailboxList:
             for entry in self.walk(prefix):
                 if entry.is_active and not is_deleted(entry.name):
                     yield entry
+
+    def shown_keys(self, after: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
+        """As `shown_to` an administrator, of at most `limit` rows behind the collation key `after`: their collation keys,
+        and the key to go on from (None: that is all)."""
+        rows = self.rows(after, b"", limit)
+        keys = [key for key, row in rows if row[FLAGS_AT] & ACTIVE and not is_deleted_key(key)]
+        return keys, rows[-1][0] if len(rows) == limit else None
 
     def at_server(self, server: str) -> Iterator[MailboxEntry]:
         """All rows, active and reserved, whose location names this server, in collation order."""

@@ -23,7 +23,7 @@ from pathlib import Path
 PROJECT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from tests.load import imap, lmtp, proxies  # noqa: E402 - the path comes first
+from tests.load import imap, large_list, lmtp, proxies  # noqa: E402 - the path comes first
 from tests.load.imap import Server  # noqa: E402
 from tests.load.our_murder import FRONTEND, Murder  # noqa: E402
 from tests.load.processes import cpu_s, pss_kib  # noqa: E402
@@ -48,6 +48,10 @@ WANTED: dict[str, tuple[float, float]] = {  # row → at least, aim
     "ms, UID FETCH of 5 bodies, 7 kB": (0.5, 0.4),
     "ms, two commands in one packet": (0.4, 0.3),
     "LMTP deliveries/s, of direct": (0.8, 0.9),
+    "ms, user's LIST among 1,000,000": (2, 0.5),
+    "s, administrator's LIST of 100,000": (0.9, 0.3),
+    "s, start with 1,000,000, on disk": (2, 0.5),
+    "s, start with 1,000,000, empty": (10, 5),
 }
 
 
@@ -110,16 +114,34 @@ def fetch_ms(proxy: Proxy, server: Server, amount: Amount) -> float:
     return 1e9 * used_s / octets
 
 
-def idle_kib(proxy: Proxy, server: Server, amount: Amount) -> float:
-    """Once warm: the first sessions also pay for what all share."""
-    warm = [imap.open_session(server, number) for number in range(20)]
-    before = pss_kib([proxy.process])
-    sockets = [imap.open_session(server, number) for number in range(amount.idle)]
-    proxies.settle()
-    after = pss_kib([proxy.process])
-    close(sockets + warm)
-    proxies.settle()
-    return (after - before) / amount.idle
+def idle_kib(proxy: Proxy, amount: Amount) -> list[float]:
+    """Without TLS, then with it beside these, so that nothing has become free that the others could take.
+
+    Once warm: the first sessions also pay for what all share.
+    """
+    figures = []
+    sockets = []
+    for server in [proxy.server, proxy.tls_server] if proxy.has_tls else [proxy.server]:
+        sockets += [imap.open_session(server, number) for number in range(20)]
+        before = pss_kib([proxy.process])
+        sockets += [imap.open_session(server, number) for number in range(amount.idle)]
+        proxies.settle()
+        figures.append((pss_kib([proxy.process]) - before) / amount.idle)
+    close(sockets)
+    proxies.settle(1)
+    return figures
+
+
+def memory(found: Sequence[Proxy], amount: Amount) -> Table:
+    """Before all else: a process that has had much to do has room for idle sessions."""
+    rows = ["KiB PSS per idle session", "KiB PSS per idle session, TLS"]
+    table: Table = {row: {} for row in rows}
+    for proxy in found:
+        for row, figure in zip(rows, idle_kib(proxy, amount), strict=False):
+            table[row][proxy.name] = figure
+    for row, figures in table.items():
+        show(row, figures)
+    return table
 
 
 def close(sockets: Sequence[socket.socket]) -> None:
@@ -131,23 +153,21 @@ def close(sockets: Sequence[socket.socket]) -> None:
 
 
 def costs(found: Sequence[Proxy], amount: Amount, rows: Sequence[str]) -> Table:
-    """CPU and memory, in turns."""
-    kinds: dict[str, tuple[Callable[[Proxy, Server, Amount], float], bool, int]] = {
-        "CPU us, NOOP, 10 sessions": (noop_us, False, amount.turns),
-        "CPU us, NOOP, 10 sessions, TLS": (noop_us, True, amount.turns),
-        "CPU us, LOGIN+SELECT+LOGOUT": (login_us, False, amount.turns),
-        "CPU us, LOGIN+SELECT+LOGOUT, TLS": (login_us, True, amount.turns),
-        "CPU ms per MB, FETCH of 10 MiB": (fetch_ms, False, amount.turns),
-        "CPU ms per MB, FETCH of 10 MiB, TLS": (fetch_ms, True, amount.turns),
-        "KiB PSS per idle session": (idle_kib, False, 1),
-        "KiB PSS per idle session, TLS": (idle_kib, True, 1),
+    """CPU, in turns."""
+    kinds: dict[str, tuple[Callable[[Proxy, Server, Amount], float], bool]] = {
+        "CPU us, NOOP, 10 sessions": (noop_us, False),
+        "CPU us, NOOP, 10 sessions, TLS": (noop_us, True),
+        "CPU us, LOGIN+SELECT+LOGOUT": (login_us, False),
+        "CPU us, LOGIN+SELECT+LOGOUT, TLS": (login_us, True),
+        "CPU ms per MB, FETCH of 10 MiB": (fetch_ms, False),
+        "CPU ms per MB, FETCH of 10 MiB, TLS": (fetch_ms, True),
     }
     table: Table = {}
-    for row, (measure, tls, turns) in kinds.items():
+    for row, (measure, tls) in kinds.items():
         if not chosen(row, rows):
             continue
         taken: dict[str, list[float]] = {}
-        for _ in range(turns):
+        for _ in range(amount.turns):
             for proxy in found:
                 if tls and not proxy.has_tls:
                     continue
@@ -321,15 +341,68 @@ def measure(kind: str, given: argparse.Namespace) -> None:
         fill(BACKEND[0])
         found = start_proxies(stack, folder, murder, given)
         time.sleep(1)
+        if chosen("KiB PSS per idle session", given.rows):
+            memory([proxy for proxy in found if proxy.name != "ours, two"], amount)
         costs(found, amount, given.rows)
         latencies(found, Server(*BACKEND, step=2), amount, given.rows)
         if chosen("LMTP deliveries/s, of direct", given.rows):
             deliveries(found, (BACKEND[0], 24), amount)
 
 
+def measure_large(given: argparse.Namespace) -> None:
+    """What needs a list and no mail. The Cyrus frontend follows our master."""
+    print("\nwith a large list:", flush=True)
+    for entries, row in ((given.entries, "user"), (given.admin_entries, "admin")):
+        with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+            folder = Path(name)
+            folder.chmod(0o755)
+            murder = Murder(folder / "murder", USERS)
+            murder.prepare()
+            lab("setup")
+            lab("reset")
+            large_list.fill(murder.master_folder, entries)
+            stack.enter_context(murder.master())
+            measure_one_list(stack, murder, given, entries, row)
+
+
+def measure_one_list(
+    stack: ExitStack, murder: Murder, given: argparse.Namespace, entries: int, row: str
+) -> None:
+    expected = large_list.OWN + large_list.SHARED
+    servers = {"ours": Server(FRONTEND, 143)}
+    starts: dict[str, dict[str, float]] = {"empty": {}, "on disk": {}}
+    for case, figures in starts.items():
+        began = time.perf_counter()
+        keep = case == "on disk"
+        with murder.frontend(workers=given.workers, keep_list=keep):
+            large_list.until_listed(servers["ours"], expected)
+            figures["ours"] = time.perf_counter() - began
+    stack.enter_context(murder.frontend(workers=given.workers, keep_list=True))
+    large_list.until_listed(servers["ours"], expected)
+    if "cyrus" not in given.without:
+        for figures in starts.values():
+            began = time.perf_counter()
+            subprocess.run(["bash", LAB, "start", "fe1"], check=False, capture_output=True)
+            large_list.until_listed(Server(CYRUS_FRONTEND, 143), expected)
+            figures["cyrus"] = time.perf_counter() - began
+            if figures is starts["empty"]:
+                lab("stop", "fe1")
+        stack.callback(lab, "stop", "fe1")
+        servers["cyrus"] = Server(CYRUS_FRONTEND, 143)
+    if row == "admin":
+        show(f"s, administrator's LIST of {entries:,}", large_list.admin_list_s(servers, entries))
+        return
+    for case, figures in starts.items():
+        show(f"s, start with {entries:,}, {case}", figures)
+    show(f"ms, user's LIST among {entries:,}", large_list.user_list_ms(servers))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--backend", choices=["cyrus", "ours"], action="append", default=[])
+    kinds = ["cyrus", "ours", "none"]
+    parser.add_argument("--backend", choices=kinds, action="append", default=[])
+    parser.add_argument("--entries", type=int, default=1_000_000, help="of the large list")
+    parser.add_argument("--admin-entries", type=int, default=100_000, help="of the other one")
     parser.add_argument("--without", action="append", default=[], help="leave a proxy out")
     parser.add_argument("--rows", action="append", default=[], help="only rows with this word")
     parser.add_argument("--turns", type=int, default=3)
@@ -340,8 +413,11 @@ def main() -> None:
     given = parser.parse_args()
     if os.geteuid() or not (LAB_ROOT / "pkg/usr/lib/cyrus/bin/master").exists():
         sys.exit(f"this needs root, and the Cyrus lab: {LAB} install")
-    for kind in given.backend or ["cyrus", "ours"]:
-        measure(kind, given)
+    for kind in given.backend or ["cyrus", "ours", "none"]:
+        if kind == "none":
+            measure_large(given)
+        else:
+            measure(kind, given)
 
 
 if __name__ == "__main__":

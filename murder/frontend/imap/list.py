@@ -13,11 +13,12 @@ from typing import Final
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.beside import Beside
 from murder.frontend.imap.dialogue import FrontendImap
+from murder.frontend.imap.list_all import ListAll, runs_of
 from murder.frontend.imap.own import collect
 from murder.login.imap import Running
 from murder.model.acl import identifiers_of
 from murder.model.listing import INBOX, ListQuery, ListRow, ListWalk
-from murder.model.name import MailboxName, collation_key, inbox_of
+from murder.model.name import MailboxName, collation_key, inbox_of, name_of_key
 from murder.net.relay import ImapUpstream
 from murder.wire import mutf7
 from murder.wire.imap.command import Command
@@ -106,6 +107,10 @@ async def _list(
     selects = bool(request.selection - {Selection.REMOTE})
     recursive = Selection.RECURSIVEMATCH in request.selection
     walk = ListWalk(query, levels=not selects, own_levels=not selects, recursive=recursive)
+    if answer.is_everything(query):
+        await _list_all(dialogue, answer, walk, ListAll(query, word))
+        dialogue.send_ok(command, answer.outcome())
+        return
     for count, name in enumerate(answer.candidates(query), 1):
         answer.add(walk.push(name, exists=answer.exists(name), chosen=answer.is_chosen(name)))
         if count % PAUSE_AFTER == 0:
@@ -114,6 +119,27 @@ async def _list(
     answer.add(walk.end())
     await answer.send()
     dialogue.send_ok(command, answer.outcome())
+
+
+async def _list_all(
+    dialogue: FrontendImap, answer: "_Answer", walk: ListWalk, listing: ListAll
+) -> None:
+    """An administrator's LIST of everything."""
+    for runs in runs_of(dialogue.frontend.mailboxes, listing):
+        for special, keys in runs:
+            if not special:
+                answer.add(walk.end())
+                await answer.send()
+                dialogue.send(listing.lines(keys))
+                continue
+            dialogue.send(listing.lines((), following=keys[0]))
+            for key in keys:
+                answer.add(walk.push(name_of_key(key)))
+        await dialogue.flush()
+        await asyncio.sleep(0)
+    dialogue.send(listing.lines((), following=b""))
+    answer.add(walk.end())
+    await answer.send()
 
 
 class _Answer:
@@ -182,6 +208,16 @@ class _Answer:
             return "Completed"
         servers = ", ".join(f"{server} ({why})" for server, why in sorted(missing.items()))
         return f"Completed, without what these servers would have told: {servers}"
+
+    def is_everything(self, query: ListQuery) -> bool:
+        """Whether an administrator wants a plain list of all there is."""
+        request, dialogue = self._request, self._dialogue
+        return (
+            dialogue.user.is_admin
+            and query.shows_all
+            and not (request.extended or request.selection or request.returns)
+            and not (dialogue.in_utf8 or query.namespace.alternative)
+        )
 
     def candidates(self, query: ListQuery) -> Iterator[MailboxName]:
         """Names that may be told, in collation order: what the user sees, and with SUBSCRIBED what he subscribed to."""
