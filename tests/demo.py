@@ -189,3 +189,19 @@ def wanted(*programs: str) -> str:
     if missing and IS_CI:
         raise AssertionError(f"CI lacks {', '.join(missing)}")
     return f"{', '.join(missing)} not installed" if missing else ""
+
+
+def reconfigure(demo: Demo, node: str, old: str, new: str) -> None:
+    """Change a node's murder.toml, and wait until it has taken that (SIGHUP)."""
+    nodes = [demo.info["mupdate"], *demo.info["frontends"], *demo.backends]
+    pid = next(one["pid"] for one in nodes if one["node"] == node)
+    file, log = demo.folder / node / "murder.toml", demo.folder / node / "log"
+    text = file.read_text()
+    assert old in text
+    taken = log.read_text().count("role.reloaded")
+    file.write_text(text.replace(old, new))
+    os.kill(int(pid), signal.SIGHUP)
+    end = time.monotonic() + READY_S
+    while log.read_text().count("role.reloaded") == taken:
+        assert time.monotonic() < end, f"{node} does not reload"
+        time.sleep(0.05)

@@ -152,6 +152,7 @@ class FrontendRole:
         frontend.gate.keep_counts(penalties, crowd)
         frontend.whole_config, frontend.config = config, config.frontend
         frontend.upstreams.configure(config)
+        frontend.pool.configure(config.frontend.upstream_idle_s, config.frontend.max_upstreams_idle)
         self._services = self._make_services(frontend)
 
     def report(self) -> Mapping[str, object]:

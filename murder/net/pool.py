@@ -27,6 +27,10 @@ class Pool:
         self._most = most
         self._waiting: dict[Address, list[_Silent]] = {}
 
+    def configure(self, idle_s: float, most: int) -> None:
+        """New limits, for connections that are given from now on."""
+        self._idle_s, self._most = idle_s, most
+
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
 
@@ -134,7 +138,7 @@ async def open_imap(
     UpstreamFailure."""
     address = upstreams.address(server, "imap")
     while pool is not None and (waiting := pool.take(address)) is not None:
-        waiting.serve(client)
+        waiting.serve(client, timeout_s, max_message)
         try:
             async with upstreams.entering(server):
                 await _log_in(waiting, user, password, identity)

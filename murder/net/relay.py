@@ -394,8 +394,12 @@ class ImapUpstream:
 
         own.future.add_done_callback(done)
 
-    def serve(self, client: Client) -> None:
-        """From now on for this client, with nothing of the one before."""
+    def serve(self, client: Client, timeout_s: float, max_message: int) -> None:
+        """From now on for this client, with nothing of the one before, and with the limits of now."""
+        self._timeout_s, self._max_message = timeout_s, max_message
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self.client = client
         self.passes_unsolicited = self.has_no_hurry = self._waits_for_client = False
         self._cutter = ResponseCutter()

@@ -7,14 +7,21 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.demo import Demo, free_port_base, message, murder_command, running_demo, wanted
+from tests.demo import (
+    Demo,
+    free_port_base,
+    message,
+    murder_command,
+    reconfigure,
+    running_demo,
+    wanted,
+)
 
 NAME = "dove.murder.test"
 CONFIG = """\
@@ -124,13 +131,8 @@ def demo() -> Iterator[Demo]:
     ports = {"imap": base + 70, "pop3": base + 71, "lmtp": base + 72}
     with running_demo("--users", "4", "--no-tls-required") as running, dovecot(ports):
         file = running.folder / "fe1" / "murder.toml"
-        file.write_text(file.read_text() + SERVER.format(name=NAME, **ports))
-        os.kill(int(running.frontend["pid"]), signal.SIGHUP)
-        log = running.folder / "fe1" / "log"
-        end = time.monotonic() + 20
-        while "config.reloaded" not in log.read_text():
-            assert time.monotonic() < end, "no reload"
-            time.sleep(0.05)
+        servers = SERVER.format(name=NAME, **ports)
+        reconfigure(running, "fe1", "[namespace]\n", servers + "\n[namespace]\n")
         command = [*murder_command(), "auth", "add", "dora", "--config", str(file)]
         subprocess.run(command, input=f"{running.password}\n", text=True, check=True, timeout=60)
         ctl(running, "mailbox", "enlist", "user/dora", "--server", NAME)

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from tests.demo import Demo, running_demo
+from tests.demo import Demo, reconfigure, running_demo
 
 STORM_S = float(os.environ.get("MURDER_STORM_S", "25"))
 SEED = int(os.environ.get("MURDER_STORM_SEED", time.time_ns() % 10**6))
@@ -381,9 +381,7 @@ def subjects(demo: Demo, user: int, mailbox: str) -> Counter[str]:
 
 def prepare(demo: Demo) -> None:
     """Short timeouts, taken by SIGHUP; and for each user a mailbox on his backend and one on the other."""
-    file = demo.folder / "fe1" / "murder.toml"
-    file.write_text(file.read_text().replace("[frontend]\n", "[frontend]" + TIMEOUTS))
-    os.kill(int(demo.frontend["pid"]), signal.SIGHUP)
+    reconfigure(demo, "fe1", "[frontend]\n", "[frontend]" + TIMEOUTS)
     for user in range(1, USERS + 1):
         with demo.imap(demo.frontend, f"user{user}") as client:
             assert client.create("INBOX/near")[0] == "OK"
