@@ -153,3 +153,17 @@ def test_who_does_not_log_in_is_cut_off(tmp_path: Path) -> None:
             assert (await raw.ask(b"N NOOP")) == [b'N OK "Noop done"']
 
     run(scenario())
+
+
+def test_nobody_is_idle_too_long_before_a_quarter_of_an_hour(tmp_path: Path) -> None:
+    """RFC 3656 §2; 0 is for ever."""
+
+    async def scenario() -> None:
+        for configured, least, most in ((0.1, 900, 900), (3600.0, 3600, 3600), (0.0, 10**8, 10**9)):
+            async with master(tmp_path / str(configured), idle_timeout_s=configured) as server:
+                raw = await Raw.connect(server.port)
+                (dialogue,) = server.service.dialogues
+                assert least <= dialogue.idle_timeout_s <= most
+                await raw.close()
+
+    run(scenario())

@@ -137,3 +137,31 @@ def test_the_command_rebuilds_a_master_from_a_frontends_file(tmp_path: Path) -> 
     again = MailboxList.open(tmp_path / "fe")
     assert again.count() == 50
     again.close()
+
+
+def test_the_commands_load_a_cyrus_dump_and_list_conflicts(tmp_path: Path) -> None:
+    config = tmp_path / "murder.toml"
+    config.write_text('[node]\nname = "m"\ndata = "."\n')
+    named = ("--config", str(config))
+    cyrus = """{
+"user.ana": {"mbtype": "r", "server": "be1", "partition": "p", "acl": {"ana": "lrswipkxtecdan"}},
+"user.ana.x": {"mbtype": "rz", "server": "be2", "partition": "", "acl": {}}
+}
+"""
+    loaded = ctl(tmp_path, "load", *named, "-", said=cyrus)
+    assert "2 rows read, 2 in the list" in loaded.stderr, loaded.stderr
+    rows = [json.loads(line) for line in ctl(tmp_path, "dump", *named).stdout.splitlines()]
+    assert [(row["name"], row["state"], row["location"]) for row in rows] == [
+        ("user.ana", "active", "be1!p"),
+        ("user.ana.x", "reserved", "be2!"),
+    ]
+    mailboxes = MailboxList.open(tmp_path / "mupdate" / "mailboxes")
+    facts = {"holder": "be1", "claimant": "be2", "peer": "murder", "command": "ACTIVATE", "at": 1}
+    octets = json.dumps(facts).encode()
+    mailboxes.write(lambda transaction: transaction.put_conflict(b"user.ana", octets))
+    mailboxes.close()
+    (listed,) = json.loads(ctl(tmp_path, "conflicts", *named, "--json").stdout)
+    assert listed == {"name": "user.ana", **facts}
+    shown = ctl(tmp_path, "conflicts", *named, "--forget").stdout
+    assert all(word in shown for word in ("user.ana", "be1", "be2", "ACTIVATE"))
+    assert json.loads(ctl(tmp_path, "conflicts", *named, "--json").stdout) == []
