@@ -130,12 +130,12 @@ class Arrival:
         """One recipient's copy, and his reply."""
         try:
             size = message.incoming.size
-            await self._dialogue.backend.quotas.check_room(name, octets=size, messages=1)
-            mailbox = await self._store.open(name, owner_of(name) or "")
-            try:
-                await mailbox.append([message])
-            finally:
-                mailbox.close()
+            async with self._dialogue.backend.quotas.room(name, octets=size, messages=1):
+                mailbox = await self._store.open(name, owner_of(name) or "")
+                try:
+                    await mailbox.append([message])
+                finally:
+                    mailbox.close()
         except Refusal as refusal:
             if refusal.code is Code.NONEXISTENT:  # it was there at RCPT: moved or renamed since
                 return reply(451, "4.2.0", "The mailbox has just gone, try again later")

@@ -4,9 +4,18 @@ A limit is set on a mailbox and holds for it and all below, up to the next root.
 usage is what the store tells at the moment, so that it is always exact. Knows no protocol.
 """
 
+import asyncio
+import errno
+import fcntl
 import json
+import os
+import time
+import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
+from weakref import WeakValueDictionary
 
 from murder.api.store import MailboxStore
 from murder.errors import Code, Refusal
@@ -17,7 +26,46 @@ from murder.mupdate.change import PutNote
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.mboxlist import MailboxList
 
+LOCKS_FILE: Final = "quota.lock"  # beside the list
+FILE_MODE: Final = 0o600
+WAIT_S: Final = 30.0
+PAUSE_S: Final = 0.002
 LIMITED: Final = (Resource.STORAGE, Resource.MESSAGE, Resource.MAILBOX)
+
+
+class _Turns:
+    """One at a time for each quota root: tasks of this process by a lock in memory, processes by one in a file."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._descriptor = -1  # opened once: closing it would let go of all
+        self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def of(self, root: MailboxName) -> AsyncIterator[None]:
+        place = zlib.crc32(root)  # two roots with the same one wait for each other, no more
+        lock = self._locks.setdefault(place, asyncio.Lock())
+        async with lock:
+            if self._descriptor < 0:
+                self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, FILE_MODE)
+            await self._take(place)
+            try:
+                yield
+            finally:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, place)
+
+    async def _take(self, place: int) -> None:
+        give_up_at = time.monotonic() + WAIT_S
+        while True:
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+                return
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise
+            if time.monotonic() > give_up_at:
+                raise Refusal(Code.IN_USE, "Too much is being delivered there, try again later")
+            await asyncio.sleep(PAUSE_S)  # another worker has it; nothing tells when it ends
 
 
 def quota_key(root: MailboxName) -> str:
@@ -32,6 +80,7 @@ class Quotas:
         self._list = mailbox_list
         self._ledger = ledger
         self._store = store
+        self._turns = _Turns(mailbox_list.path.with_name(LOCKS_FILE))
 
     def limits_of(self, root: MailboxName) -> dict[Resource, int]:
         """The limits set on exactly this name; empty where it is no quota root."""
@@ -79,6 +128,21 @@ class Quotas:
                 yield await mailbox.status()
             finally:
                 mailbox.close()
+
+    @asynccontextmanager
+    async def room(
+        self, name: MailboxName, octets: int = 0, messages: int = 0
+    ) -> AsyncIterator[None]:
+        """As `check_room`, and nobody else, in any worker, adds below the same quota root until the block ends.
+
+        Within the block the mail is added: so a limit is kept to the octet, however many deliver at once."""
+        root = self.root_of(name)
+        if root is None:
+            yield
+            return
+        async with self._turns.of(root):
+            await self.check_room(name, octets, messages)
+            yield
 
     async def check_room(
         self, name: MailboxName, octets: int = 0, messages: int = 0, mailboxes: int = 0

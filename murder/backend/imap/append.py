@@ -133,7 +133,10 @@ class _Append:
             self._messages.append(NewMessage(incoming, flags, head.internal_date))
             if not parse_append_end(self._scanner, head.form):
                 break
-        uids = await mailbox.append(self._messages)
+        octets = sum(message.incoming.size for message in self._messages)
+        quotas = self._dialogue.backend.quotas
+        async with quotas.room(mailbox.name, octets, len(self._messages)):
+            uids = await mailbox.append(self._messages)
         self._dialogue.has_added(mailbox.mailbox_id, uids)
         return format_appenduid((await mailbox.status()).uid_validity, uids)
 

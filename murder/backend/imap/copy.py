@@ -1,6 +1,7 @@
 """COPY, MOVE and their UID forms (RFC 3501 §6.4.7, RFC 6851, RFC 4315, RFC 4314 §4)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from murder.api.store import Mailbox
 from murder.backend.imap.dialogue import BackendImap
@@ -50,9 +51,9 @@ async def _copy(
     target, found = await open_target(dialogue, dialogue.name_of(request.mailbox))
     source = dialogue.now.mailbox
     try:
-        await _check_room(dialogue, source, uids, target, moving)
-        transfer = source.move if moving else source.copy
-        copied = await transfer(uids, target) if uids else {}
+        async with _room(dialogue, source, uids, target, moving):
+            transfer = source.move if moving else source.copy
+            copied = await transfer(uids, target) if uids else {}
         dialogue.has_added(target.mailbox_id, list(copied.values()))
         if moving:
             dialogue.now.removed(copied)
@@ -68,18 +69,21 @@ async def _copy(
     await dialogue.finish(command, code=code)
 
 
-async def _check_room(
+@asynccontextmanager
+async def _room(
     dialogue: BackendImap, source: Mailbox, uids: Sequence[Uid], target: Mailbox, moving: bool
-) -> None:
+) -> AsyncIterator[None]:
     """Raises Refusal(OVER_QUOTA) where the target's quota root cannot take them; a move within one root can."""
     quotas = dialogue.backend.quotas
     root = quotas.root_of(target.name)
     if root is None or (moving and quotas.root_of(source.name) == root):
+        yield
         return
     octets = 0
     for batch in batches(uids):
         octets += sum(message.size for message in await source.messages(batch))
-    await quotas.check_room(target.name, octets, len(uids))
+    async with quotas.room(target.name, octets, len(uids)):
+        yield
 
 
 async def _code(target: Mailbox, copied: Mapping[Uid, Uid]) -> bytes:
