@@ -9,6 +9,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from plugins.store_spool.schema import connect, open_reader
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
+MAX_KEPT: Final = 3
 MAX_HINTS: Final = 1000  # summaries that may wait for a commit; beyond it they are dropped
 
 
@@ -52,6 +54,7 @@ class Root:
             raise disk_error(error, self.file) from error
         self._jobs: list[_Job] = []
         self._hints = 0
+        self.kept_uids: dict[int, tuple[int, array[int]]] = {}  # of large mailboxes, as of a modseq
         self._flushes = True  # as `connect` has set it
         self._running = False
         self._lock = threading.Lock()
@@ -77,6 +80,12 @@ class Root:
     def file_of(self, name: str) -> Path:
         """Where a message's file stands: spread over 256 folders."""
         return self.folder / "files" / name[:2] / name
+
+    def keep_uids(self, box_id: int, modseq: int, uids: "array[int]") -> None:
+        """For the next session; of few mailboxes. `uids` may know of what came after `modseq`."""
+        if box_id not in self.kept_uids and len(self.kept_uids) >= MAX_KEPT:
+            self.kept_uids.clear()
+        self.kept_uids[box_id] = (modseq, uids)
 
     async def write(
         self,

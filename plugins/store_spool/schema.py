@@ -16,7 +16,7 @@ from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
 from murder.model.message import Message, ModSeq, Uid
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 FILE_MODE: Final = 0o600
 BUSY_MS: Final = 30_000  # a writer waits for another worker's commit; far above any
 READ_BUSY_MS: Final = (
@@ -65,6 +65,7 @@ CREATE TABLE body (
     octets BLOB,
     summary BLOB
 ) STRICT;
+CREATE INDEX body_file ON body (file) WHERE file IS NOT NULL;
 CREATE TABLE expunged (
     mailbox INTEGER NOT NULL, modseq INTEGER NOT NULL, uid INTEGER NOT NULL,
     PRIMARY KEY (mailbox, modseq, uid)
@@ -81,6 +82,11 @@ CREATE TABLE subscription (name BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
 CREATE TABLE garbage (file TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 CREATE TABLE intent (id TEXT PRIMARY KEY, what TEXT NOT NULL) STRICT, WITHOUT ROWID;
 """
+
+# format → what makes the next one of it, in one transaction
+MIGRATIONS: Final = {
+    1: "CREATE INDEX body_file ON body (file) WHERE file IS NOT NULL"  # recovery looks for files
+}
 
 MESSAGE_COLUMNS: Final = (
     "uid, flags, keywords, internal_date, zone, save_date, size, modseq, email_id, body"
@@ -167,10 +173,11 @@ def _make_tables(connection: sqlite3.Connection, file: Path) -> None:
         return
     connection.execute("BEGIN IMMEDIATE")
     (found,) = connection.execute("PRAGMA user_version").fetchone()  # another worker was faster
-    if found == 0:
-        for statement in TABLES.split(";"):
-            if statement.strip():
-                connection.execute(statement)
+    steps = [TABLES] if found == 0 else [MIGRATIONS[number] for number in range(found, FORMAT)]
+    for statement in ";".join(steps).split(";"):
+        if statement.strip():
+            connection.execute(statement)
+    if steps:
         connection.execute(f"PRAGMA user_version={FORMAT}")
     connection.execute("COMMIT")
 

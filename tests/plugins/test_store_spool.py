@@ -298,3 +298,98 @@ def test_an_append_whose_client_has_gone_is_whole_or_absent(tmp_path: Path, size
     run(tmp_path, scene)
     assert inspect(tmp_path) == []
     whole_mail(tmp_path)
+
+
+def test_uids_of_a_large_mailbox_are_those_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are kept in memory and brought up to date, whatever another process does."""
+    monkeypatch.setattr("plugins.store_spool.mailbox.MANY", 3)
+    choose = random.Random(1)
+
+    async def scene(store: SpoolStore) -> None:
+        await fill(store)
+        other = SpoolStore(Settings(inline_bytes=1000), tmp_path)
+        await other.start()
+        here, there = await store.open(INBOX, "ana"), await other.open(INBOX, "ana")
+        for number in range(60):
+            box, keeper = choose.choice(((here, store), (there, other)))
+            uids = list(await box.uids())
+            assert uids == [row.uid for row in await box.messages()]
+            if choose.random() < 0.5 or len(uids) < 4:
+                await append(keeper, box, number, SMALL)
+            else:
+                await box.expunge(choose.sample(uids, choose.randint(1, 3)))
+        await other.stop()
+
+    run(tmp_path, scene)
+
+
+FORMAT_1 = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE mailbox (
+    id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, mailbox_id TEXT NOT NULL UNIQUE,
+    uid_validity INTEGER NOT NULL, uid_next INTEGER NOT NULL DEFAULT 1,
+    highest_modseq INTEGER NOT NULL DEFAULT 1, recent_from INTEGER NOT NULL DEFAULT 1,
+    messages INTEGER NOT NULL DEFAULT 0, unseen INTEGER NOT NULL DEFAULT 0,
+    deleted INTEGER NOT NULL DEFAULT 0, octets INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE message (
+    mailbox INTEGER NOT NULL, uid INTEGER NOT NULL, flags INTEGER NOT NULL, keywords TEXT NOT NULL,
+    internal_date INTEGER NOT NULL, zone INTEGER NOT NULL, save_date INTEGER NOT NULL,
+    size INTEGER NOT NULL, modseq INTEGER NOT NULL, email_id TEXT NOT NULL, body INTEGER NOT NULL,
+    PRIMARY KEY (mailbox, uid)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX message_modseq ON message (mailbox, modseq);
+CREATE TABLE body (
+    id INTEGER PRIMARY KEY, copies INTEGER NOT NULL, file TEXT, octets BLOB, summary BLOB
+) STRICT;
+CREATE TABLE expunged (
+    mailbox INTEGER NOT NULL, modseq INTEGER NOT NULL, uid INTEGER NOT NULL,
+    PRIMARY KEY (mailbox, modseq, uid)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE seen (
+    mailbox INTEGER NOT NULL, reader TEXT NOT NULL, uid INTEGER NOT NULL,
+    PRIMARY KEY (mailbox, reader, uid)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE keyword (
+    mailbox INTEGER NOT NULL, folded TEXT NOT NULL, spelled TEXT NOT NULL,
+    PRIMARY KEY (mailbox, folded)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE subscription (name BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
+CREATE TABLE garbage (file TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+CREATE TABLE intent (id TEXT PRIMARY KEY, what TEXT NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO meta VALUES ('uid_validity', 77);
+INSERT INTO mailbox VALUES (1, CAST('user.ana' AS BLOB), 'id1', 77, 6, 9, 6, 1, 0, 0, 20);
+INSERT INTO message VALUES (1, 5, 5, 'word', 1600000000, 60, 1600000000, 20, 9, 'e1', 1);
+INSERT INTO keyword VALUES (1, 'word', 'word');
+INSERT INTO body VALUES (1, 1, NULL, CAST('Subject: 1 it works.' AS BLOB), NULL);
+PRAGMA user_version=1;
+"""
+
+
+def test_an_older_file_is_migrated(tmp_path: Path) -> None:
+    async def make_folder(store: SpoolStore) -> None:
+        await store.create(INBOX, "default")
+
+    run(tmp_path, make_folder)
+    file = database(tmp_path)
+    for beside in file.parent.glob("mail.db*"):
+        beside.unlink()
+    db = sqlite3.connect(file)
+    db.executescript(FORMAT_1)
+    db.close()
+
+    async def read(store: SpoolStore) -> None:
+        inbox = await store.open(INBOX, "ana")
+        (row,) = await inbox.messages()
+        assert (row.uid, row.flags, row.size) == (5, {"\\Seen", "\\Flagged", "word"}, 20)
+        assert bytes(await inbox.octets(Uid(5))) == b"Subject: 1 it works."
+        assert await append(store, inbox, 2, LARGE) == 6
+
+    run(tmp_path, read)
+    assert inspect(tmp_path) == []
+    db = sqlite3.connect(file)
+    assert db.execute("PRAGMA user_version").fetchone() == (2,)
+    assert db.execute("SELECT 1 FROM sqlite_schema WHERE name='body_file'").fetchone()
+    db.close()
