@@ -182,6 +182,23 @@ def test_a_move_to_nowhere_says_so_and_changes_nothing(demo: Demo) -> None:
     assert now(demo, 2) == before
 
 
+@pytest.mark.parametrize("words", [("XFER", "{}", "{}"), ("RENAME", "{}", "{}", "{}!default")])
+def test_an_administrator_moves_a_user_through_a_frontend(
+    demo: Demo, words: tuple[str, ...]
+) -> None:
+    before = furnish(demo, 4)
+    _, target = pair(demo, 4)
+    mailbox = f"user/{demo.user(4)}"
+    filled = [words[0], *(mailbox for _ in words[1:-1]), words[-1].format(target["name"])]
+    with demo.imap(demo.frontend, demo.user(4)) as client:
+        answer = client._simple_command(*(filled if words[0] == "XFER" else ["XFER", "INBOX", "x"]))  # type: ignore[attr-defined] # no public way
+        assert answer[0] == "NO" and b"NOPERM" in answer[1][0]
+    with demo.imap(demo.frontend, "admin") as admin:
+        assert admin._simple_command(*filled)[0] == "OK"  # type: ignore[attr-defined] # no public way
+    assert homes(demo, 4) == [target["node"]]
+    assert now(demo, 4) == before
+
+
 @contextlib.contextmanager
 def dying(demo: Demo, backend: dict[str, Any], step: str) -> Iterator[subprocess.Popen[bytes]]:
     """This backend, run so that it dies at that step; started anew behind it."""

@@ -136,15 +136,35 @@ async def _rename(dialogue: FrontendImap, command: Command, request: RenameReque
     old, new = dialogue.name_of(request.old), dialogue.name_of(request.new)
     check_new_name(new)
     entry = await find_or_refer(dialogue, old, command)
+    if request.partition is not None and b"!" in request.partition:
+        await _move(dialogue, command, entry)
+        return
     takes_tree = not is_inbox(old) or (dialogue.user.is_admin and is_inbox(new))
     await _check_one_backend(dialogue, entry, new, takes_tree)
-    if request.partition is not None and b"!" in request.partition:
-        raise Refusal(Code.CANNOT, "A mailbox cannot be moved to another server by RENAME")
     reply = await change_at(dialogue, entry.server, body_of(command), command)
     selected = dialogue.selected
     if reply.is_ok and takes_tree and selected is not None and is_below(selected.name, old):
         name = moved(selected.name, old, new)
         dialogue.selected = Selected(selected.upstream, name, selected.is_read_only)
+
+
+def run_xfer(dialogue: FrontendImap, command: Command) -> Running:
+    """Cyrus' XFER, for administrators: carried out by the backend that has the mailbox."""
+    scanner = Scanner(command.octets, command.start)
+    scanner.space()
+    name = dialogue.name_of(scanner.astring())
+    return _xfer(dialogue, command, name)
+
+
+async def _xfer(dialogue: FrontendImap, command: Command, name: MailboxName) -> None:
+    await _move(dialogue, command, await dialogue.find(name))
+
+
+async def _move(dialogue: FrontendImap, command: Command, entry: MailboxEntry) -> None:
+    """XFER, or RENAME with another server's location: an administrator's own rights go along. Raises Refusal."""
+    if not dialogue.user.is_admin:
+        raise Refusal(Code.NO_PERMISSION, "Only an administrator moves mailboxes to another server")
+    await change_at(dialogue, entry.server, body_of(command), command)
 
 
 async def _check_one_backend(

@@ -37,6 +37,7 @@ TABLE: Final[Table] = MappingProxyType(
         b"CREATE": Row(AUTHENTICATED, mailbox.run_create),
         b"DELETE": Row(AUTHENTICATED, mailbox.run_delete),
         b"RENAME": Row(AUTHENTICATED, mailbox.run_rename),
+        b"XFER": Row(AUTHENTICATED, mailbox.run_xfer),
         b"SETACL": Row(AUTHENTICATED, mailbox.run_change_acl),
         b"DELETEACL": Row(AUTHENTICATED, mailbox.run_change_acl),
         b"APPEND": Row(AUTHENTICATED, append.run_append),
