@@ -196,15 +196,18 @@ class BackendRole:
         if backend is None:
             return {}
         moves = [move for move in backend.mover.journal.moves() if move.state in OPEN]
-        return {
+        told: dict[str, object] = {
             "mailboxes": backend.mailboxes.list.count(),
             "sessions": len(backend.sessions),
-            "master": "none"
-            if self._client is None
-            else ("connected" if self._client.is_connected else "away"),
             "moves": len(moves),
             "moves_failed": sum(move.state is State.FAILED for move in moves),
         }
+        if (
+            self._keeper is not None
+        ):  # the others connect to the master only when they change something
+            connected = self._client is not None and self._client.is_connected
+            told["master"] = "connected" if connected else "away"
+        return told
 
     def services(self) -> Mapping[str, Service]:
         return self._services

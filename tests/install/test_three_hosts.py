@@ -1,0 +1,231 @@
+"""README's "Install it on three hosts", done in three network namespaces with README's own configurations and commands.
+
+Each host has its own name, address, /etc/murder and data; they see each other over a bridge and nothing else.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import cannot_run
+from tests.demo import ROOT, wanted
+
+HOSTS = {"mupdate": "10.87.0.1", "be1": "10.87.0.2", "fe1": "10.87.0.3", "desk": "10.87.0.4"}
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks() -> dict[str, str]:
+    """README's configurations by the first label of their node.name."""
+    found = {}
+    for text in re.findall(r"```toml\n(.*?)```", README, re.DOTALL):
+        name = re.search(r'^\[node\]\nname = "([a-z0-9-]+)', text, re.MULTILINE)
+        if name:
+            found[name.group(1)] = text
+    return found
+
+
+class Site:
+    """The three hosts, and the operator's desk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.prefix = f"m{os.getpid() % 100000}"
+        self.serving: list[subprocess.Popen[bytes]] = []
+
+    def space(self, host: str) -> str:
+        return f"{self.prefix}{host}"
+
+    def run(self, *words: str, **more: str) -> str:
+        done = subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            cwd=ROOT,
+            env=os.environ | more,
+        )
+        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def at(self, host: str, *words: str) -> str:
+        return self.run("ip", "netns", "exec", self.space(host), *words)
+
+    def murder(self, host: str, *words: str) -> str:
+        return self.at(host, sys.executable, str(ROOT / "dist" / "murder.pyz"), *words)
+
+    def connect(self) -> None:
+        """Namespaces on a bridge in a namespace of its own, with names in /etc/hosts."""
+        names = "".join(f"{ip} {host}.example.org\n" for host, ip in HOSTS.items())
+        self.run("ip", "netns", "add", self.space("net"))
+        self.at("net", "ip", "link", "add", "br0", "type", "bridge")
+        self.at("net", "ip", "link", "set", "br0", "up")
+        for number, (host, ip) in enumerate(HOSTS.items()):
+            space = self.space(host)
+            self.run("ip", "netns", "add", space)
+            hosts = Path("/etc/netns") / space / "hosts"
+            hosts.parent.mkdir(parents=True)
+            hosts.write_text(f"127.0.0.1 localhost\n{names}")
+            self.at(
+                "net",
+                "ip",
+                "link",
+                "add",
+                f"v{number}",
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "eth0",
+                "netns",
+                space,
+            )
+            self.at("net", "ip", "link", "set", f"v{number}", "master", "br0", "up")
+            self.at(host, "ip", "addr", "add", f"{ip}/24", "dev", "eth0")
+            for link in ("lo", "eth0"):
+                self.at(host, "ip", "link", "set", link, "up")
+
+    def disconnect(self) -> None:
+        for process in self.serving:
+            process.terminate()
+        for process in self.serving:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+        for host in (*HOSTS, "net"):
+            subprocess.run(
+                ["ip", "netns", "del", self.space(host)], check=False, capture_output=True
+            )
+            shutil.rmtree(Path("/etc/netns") / self.space(host), ignore_errors=True)
+
+    def configure(self, host: str, text: str, certificate: str) -> Path:
+        """A host's /etc/murder as README has it, in a folder of ours."""
+        etc = self.folder / host
+        etc.mkdir()
+        ca = self.folder / "murder-ca"
+        for file in ("ca.pem", f"{certificate}.pem", f"{certificate}.key"):
+            shutil.copy(ca / file, etc)
+        text = text.replace('data = "/var/lib/murder"', f'data = "{etc}/data"')
+        text = text.replace('data = "/tmp"', f'data = "{etc}/data"')
+        text = re.sub(r'"/etc/ssl/mail.example.org.(pem|key)"', rf'"{certificate}.\1"', text)
+        if host in ("mupdate", "be1", "fe1"):
+            text = text.replace("[node]\n", '[node]\ncontrol = ["*:3906"]\n', 1)
+        (etc / "murder.toml").write_text(text)
+        return etc / "murder.toml"
+
+
+@pytest.fixture(scope="module")
+def site(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    if os.geteuid() != 0:
+        cannot_run("network namespaces need root")
+    if missing := wanted("ip", "curl"):
+        cannot_run(missing)
+    site = Site(tmp_path_factory.mktemp("site"))
+    try:
+        site.connect()
+        yield site
+    finally:
+        site.disconnect()
+
+
+def test_readme_leads_from_nothing_to_mail_on_three_hosts(site: Site) -> None:
+    ca = str(site.folder / "murder-ca")
+    for line in re.findall(r"^murder ca (?:init|issue .*)$", README, re.MULTILINE):
+        site.murder("desk", *line.split()[1:], "--dir", ca)
+    configs = {}
+    for host, text in blocks().items():
+        place = "desk" if host == "anna-admin" else host
+        name = host if place == "desk" else f"{host}.example.org"
+        configs[place] = str(site.configure(place, text, name))
+    assert configs.keys() == HOSTS.keys()
+    for user in ("admin", "anna"):
+        for host in ("be1", "fe1"):
+            process = subprocess.run(
+                [
+                    sys.executable,
+                    ROOT / "dist/murder.pyz",
+                    "auth",
+                    "add",
+                    user,
+                    "--config",
+                    configs[host],
+                ],
+                input=b"secret\nsecret\n",
+                capture_output=True,
+                check=False,
+            )
+            assert process.returncode == 0, process.stderr
+    for host in ("fe1", "be1", "mupdate"):  # "Order does not matter"
+        site.murder(host, "config", "check", "--config", configs[host])
+        log = (site.folder / f"{host}.log").open("wb")
+        command = [
+            "ip",
+            "netns",
+            "exec",
+            site.space(host),
+            sys.executable,
+            str(ROOT / "dist/murder.pyz"),
+        ]
+        site.serving.append(
+            subprocess.Popen([*command, "serve", "--config", configs[host]], stderr=log, cwd=ROOT)
+        )
+    everything_is_well(site, configs["desk"])
+    ca_file = str(site.folder / "desk" / "ca.pem")
+    site.at(
+        "desk",
+        *("curl", "-sS", "--cacert", ca_file, "--ssl-reqd", "-u", "admin:secret"),
+        *("imap://be1.example.org/", "-X", 'CREATE "user/anna"'),
+    )
+    deliver = (
+        "import smtplib; smtplib.LMTP('127.0.0.1', 24, 'localhost').sendmail("
+        "'me@example.org', ['anna'], 'Subject: hello\\r\\n\\r\\nIt works.\\r\\n')"
+    )
+    site.at("fe1", sys.executable, "-c", deliver)
+    read = ("curl", "-sS", "--cacert", ca_file, "-u", "anna:secret")
+    assert "It works." in site.at("desk", *read, "imaps://fe1.example.org/INBOX;MAILINDEX=1")
+    shown = site.murder("desk", "ctl", "user", "show", "anna", "--config", configs["desk"])
+    assert "user/anna  be1.example.org  1" in shown
+    assert "Everything is well." in site.murder(
+        "desk", "ctl", "doctor", "--config", configs["desk"]
+    )
+
+
+def everything_is_well(site: Site, config: str) -> None:
+    end = time.monotonic() + 30
+    while True:
+        try:
+            said = site.murder("desk", "ctl", "status", "--config", config)
+        except AssertionError as error:
+            said = str(error)
+        if "Everything is well." in said:
+            return
+        logs = [path.read_text()[-1000:] for path in site.folder.glob("*.log")]
+        assert time.monotonic() < end, "\n".join([said, *logs])
+        time.sleep(0.2)  # three programs start; the unit tells systemd, nobody tells us
+
+
+def test_the_unit_is_one_that_systemd_takes(archive: Path, tmp_path: Path) -> None:
+    if missing := wanted("systemd-analyze"):
+        cannot_run(missing)
+    unit = tmp_path / "murder.service"
+    said = subprocess.run(
+        [sys.executable, archive, "system-unit", "backend", "--program", "/bin/true"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    unit.write_text(said)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "murder.service" not in done.stderr, done.stderr
