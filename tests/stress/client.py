@@ -268,7 +268,8 @@ class Client:
         chosen, messages = self._chosen(numbered, pool)
         words = frozenset(self.random.sample(WORDS, self.random.randint(1, 2)))
         sign = self.random.choice(["+", "+", "-", ""])
-        silent = ".SILENT" if self.random.random() < 0.5 else ""
+        may_hide = self.kind not in ("notify", "delayed")  # told at any time: before it, or after?
+        silent = ".SILENT" if may_hide and self.random.random() < 0.5 else ""
         condition = ""
         if self.belief.with_modseq and self.random.random() < 0.4:
             known = [told.modseq for told in messages if told.modseq]

@@ -19,6 +19,7 @@ from murder.api.store import MailboxStore
 from tests.backend.server import maildir_store, memory_store, running_backend, spool_store
 from tests.backend.workers import two_workers
 from tests.stress.client import BOX, KINDS, OTHER, Client, Streams
+from tests.stress.watcher import Watcher
 
 ROUNDS = 2
 ACTS = 14  # bursts of each client in one round
@@ -66,7 +67,8 @@ async def stress(connect: Connect, seed: int) -> None:
     clients = [
         Client(connecting(number), kind, seed * 1000 + number) for number, kind in enumerate(kinds)
     ]
-    for client in clients:
+    watcher = Watcher(connecting(1), "watcher", 0)
+    for client in (*clients, watcher):
         await client.open()
 
     async def live(client: Client) -> None:
@@ -87,6 +89,7 @@ async def stress(connect: Connect, seed: int) -> None:
             except BaseException as error:
                 error.add_note(f"{client.kind}, seed {seed}:\n" + "\n".join(client.said[-400:]))
                 raise
+        await watcher.settle_with(clients[0], (BOX, OTHER))
         truth = await read_truth(connect)
         for client in clients:
             try:
@@ -94,20 +97,32 @@ async def stress(connect: Connect, seed: int) -> None:
             except AssertionError as error:
                 error.add_note(f"{client.kind}, seed {seed}:\n" + _about(error, client.said))
                 raise
-    for client in clients:
+    for client in (*clients, watcher):
         client.writer.close()
 
 
 def _about(error: AssertionError, said: list[str]) -> str:
-    """What was said of the message that is wrong; else the last lines."""
+    """What was said of the message that is wrong, and all commands; else the last lines."""
     uid = re.match(r"(\d+): ", str(error))
-    return "\n".join(said[-120:] if uid is None else [f"uid {uid[1]}", *said[-200:]])
+    if uid is not None:
+        about = re.compile(rf"\b{uid[1]}\b|^C: |^--|^S: t")
+        said = [line for line in said if about.search(line)]
+    return "\n".join(line[:300] for line in said[-150:])
 
 
 async def prepare(connect: Connect) -> None:
     client = Client(lambda: connect(0), "plain", 0)
     await client.open()
     await client.ask(f"CREATE {OTHER}")
+    client.writer.close()
+
+
+async def empty(connect: Connect) -> None:
+    """Remove what the last round has left, or the mailbox grows and grows."""
+    client = Client(lambda: connect(0), "plain", 0)
+    await client.open()
+    await client.ask("UID STORE 1:* +FLAGS.SILENT (\\Deleted)")
+    await client.ask("EXPUNGE")
     client.writer.close()
 
 
@@ -123,6 +138,7 @@ def test_no_session_is_ever_told_what_does_not_hold(where: str, tmp_path: Path) 
             await stress(connect, seed)
             while time.monotonic() < until:
                 seed += 1
+                await empty(connect)
                 await stress(connect, seed)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
