@@ -28,6 +28,7 @@ STORES: dict[str, Callable[[Path], MailboxStore]] = {
 NAMESPACES = {
     "backend": NamespaceConfig(),
     "backend-alternative": NamespaceConfig(alternative=True),
+    "backend-alternative-dots": NamespaceConfig(alternative=True, unix_hierarchy=False),
     "backend-domains": NamespaceConfig(domains=True),
     "backend-dots": NamespaceConfig(unix_hierarchy=False),
 }
