@@ -404,3 +404,20 @@ SCRIPTED: tuple[bytes, ...] = (
     ),
     crlf("From: g@h\nSubject: fourth\n\n"),
 )
+
+# Where we stand alone and mean it: what a key contains, and why
+OUR_WAY: dict[str, str] = {
+    "ON 32-Jan-2024": "no day of any calendar",
+    "GRÜSSE": "full case folding: ß is ss",
+    "straße": "full case folding: ß is ss",
+    "LSUB": "a mailbox that is not here may be subscribed to: it may live on another backend",
+    "STORE 1:* -FLAGS (b nosuch)": "every message named is told, also one whose flags stay the same",
+    "(DELETED": "RFC 9208, which they do not know",
+    "UNCHANGEDSINCE 0": "the flags that prevented it are told (RFC 7162 §3.1.3)",
+    "BODY.PEEK[0]": "section numbers begin with 1",
+    "BODY.PEEK[1.0]": "section numbers begin with 1",
+    "BODY.PEEK[999999999999]": "a number has 32 bits",
+    "INBOX/nosuch": "with the response code of RFC 5530",
+    'CREATE "INBOX/*"': "no new names with wildcards",
+    "REVERSE REVERSE": "no grammar has it",
+}

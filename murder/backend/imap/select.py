@@ -55,7 +55,10 @@ async def _select(
     dialogue.enter_mailbox(view, found)
     if request.condstore:
         dialogue.manner.condstore = True
-    lines = [dialogue.forms.announcement(), *_counts(view, status, unseen, dialogue)]
+    lines = [
+        dialogue.forms.announcement(),
+        *_counts(view, status, unseen, dialogue, request.mailbox),
+    ]
     dialogue.send(b"".join(lines))
     if request.qresync is not None and request.qresync.uid_validity == status.uid_validity:
         known = request.qresync.known_uids
@@ -77,7 +80,7 @@ def _check_qresync(dialogue: BackendImap, request: SelectRequest) -> None:
 
 
 def _counts(
-    view: View, status: MailboxStatus, unseen: SeqNum | None, dialogue: BackendImap
+    view: View, status: MailboxStatus, unseen: SeqNum | None, dialogue: BackendImap, asked: bytes
 ) -> list[bytes]:
     recent = status.recent if view.read_only else len(view.recent)
     lines = [b"* %d EXISTS\r\n" % view.exists]
@@ -89,19 +92,22 @@ def _counts(
         b"* OK [UIDVALIDITY %d] UIDs are valid\r\n" % status.uid_validity,
         b"* OK [UIDNEXT %d] The next UID\r\n" % status.uid_next,
         b"* OK [HIGHESTMODSEQ %d] The latest change\r\n" % max(1, status.highest_modseq),
-        *_listed(dialogue),
+        *_listed(dialogue, asked),
         b"* OK [URLMECH INTERNAL] URLs can be authorised\r\n",
         b"* OK [MAILBOXID (%s)] Stays with a rename\r\n" % view.mailbox.mailbox_id.encode(),
     ]
     return lines
 
 
-def _listed(dialogue: BackendImap) -> list[bytes]:
-    """RFC 9051 §6.3.2: a LIST response tells the mailbox's name as the server writes it."""
+def _listed(dialogue: BackendImap, asked: bytes) -> list[bytes]:
+    """RFC 9051 §6.3.2: a LIST response tells the mailbox's name as the server writes it, with OLDNAME where the client
+    wrote it otherwise (in another composition of its letters)."""
     if not dialogue.manner.imap4rev2 or dialogue.selected is None:
         return []
     separator = dialogue.backend.namespace.separator
-    return [format_list(ListEntry((), separator, dialogue.external(dialogue.selected.name)))]
+    name = dialogue.external(dialogue.selected.name)
+    old_name = None if asked.upper() in (name.upper(), b"INBOX") else asked
+    return [format_list(ListEntry((), separator, name, old_name=old_name))]
 
 
 async def _first_unseen(dialogue: BackendImap, view: View, status: MailboxStatus) -> SeqNum | None:
