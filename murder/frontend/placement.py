@@ -1,6 +1,7 @@
 """Which backend a new mailbox goes to: its parent's; where that leaves a choice, the hook's."""
 
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from typing import Final
 
 from murder.api.placement import BackendLoad, NewMailbox
@@ -8,8 +9,16 @@ from murder.errors import Code, Refusal
 from murder.frontend.shared import Frontend
 from murder.login.gate import Login
 from murder.model.entry import Location, MailboxEntry
-from murder.model.name import MailboxName, ancestors_of, owner_of
+from murder.model.name import (
+    USER_ROOT,
+    MailboxName,
+    ancestors_of,
+    display,
+    owner_of,
+    split_domain,
+)
 
+MAX_KIN: Final = 10_000  # mailboxes looked at
 WEIGHT_WORD: Final = b"X-WEIGHT="
 
 
@@ -28,6 +37,8 @@ async def home_for(
         return parent.server
     if not login.is_admin and owner_of(name) != login.user:
         raise Refusal(Code.NO_PERMISSION, "You may not create a mailbox there")
+    if parent is None and (server := _among_its_kin(frontend, name, login)):
+        return server
     new = NewMailbox(name, owner_of(name), login.user, parent)
     for _ in servers(frontend):
         chosen = frontend.plugins.choose_backend(new, loads(frontend))
@@ -39,6 +50,26 @@ async def home_for(
         Code.CANNOT,
         "No backend takes new mailboxes; name one: CREATE mailbox server!partition",
     )
+
+
+def _among_its_kin(frontend: Frontend, name: MailboxName, login: Login) -> str:
+    """Where a level above that is no mailbox has all it holds; "" where no level holds anything. Raises Refusal where that
+    is on several servers: then only the administrator knows."""
+    for above in ancestors_of(name):
+        if split_domain(above)[1] == USER_ROOT:
+            break  # every user is below it
+        rows = islice(frontend.mailboxes.below(above), MAX_KIN)
+        found = sorted({row.server for row in rows if row.is_active})
+        if len(found) == 1:
+            return found[0]
+        if found:
+            shown = display(frontend.namespace.external(above, login.user))
+            raise Refusal(
+                Code.CANNOT,
+                f"What is below {shown} is on several servers ({', '.join(found)}): name one, as in "
+                f"CREATE mailbox {found[0]}",
+            )
+    return ""
 
 
 async def _still_takes(

@@ -117,7 +117,8 @@ class Source:
 
         reply = await ask(self._dialogue, self._upstream, command, take_response)
         if reply.word == b"BAD":
-            raise BadSyntax(reply.text)
+            code = refusal_of(reply).code
+            raise BadSyntax(reply.text, code=None if code is Code.NONE else code)
         if not reply.is_ok:
             raise refusal_of(reply)
 

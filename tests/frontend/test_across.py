@@ -1,0 +1,156 @@
+"""Messages from one backend to another, by REPLACE, CATENATE, COPY and MOVE: what is told, and what is there then."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from tests.dialogue import Player
+from tests.frontend.cluster import running_cluster
+
+BEGIN = r"""
+C2= LOGIN bob secret
+C2= CREATE INBOX/both
+C2= SETACL INBOX/both ana lrswipkxte
+C1= LOGIN ana secret
+C1= APPEND INBOX (\Seen $$Junk) "01-Jan-2020 10:00:00 +0100" {...}
+C1> Subject: one
+C1>
+C1> first
+C1= APPEND INBOX {...}
+C1> Subject: two
+C1>
+C1> second
+C1= SELECT INBOX
+"""
+SCENES = {
+    "placement": r"""
+Cadmin= LOGIN admin secret
+Cadmin= CREATE dept/one be1.test
+Cadmin= CREATE dept/two be2.test!default
+Cadmin: a1 CREATE dept/three
+Sadmin: a1 NO [CANNOT] What is below dept is on several servers (be1.test, be2.test): name one, $_
+Cadmin= CREATE dept/three be2.test
+Cadmin= CREATE sole/one be2.test
+Cadmin= CREATE sole/two
+Cbe2= LOGIN admin secret
+Cbe2: a3 LIST "" (dept/* sole/*)
+Sbe2: * LIST (\HasNoChildren) "/" dept/three
+Sbe2: * LIST (\HasNoChildren) "/" dept/two
+Sbe2: * LIST (\HasNoChildren) "/" sole/one
+Sbe2: * LIST (\HasNoChildren) "/" sole/two
+Sbe2: a3 OK Completed
+""",
+    "replace": r"""
+C1: a1 UID REPLACE 2 user/bob/both (\Flagged) {...}
+C1> Subject: new
+C1>
+C1> text
+S1: * OK [APPENDUID $_ 1] Replaced
+S1: * 2 EXPUNGE
+S1: a1 OK Completed
+C1: a2 REPLACE 7 user/bob/both {3+}
+C1: abc
+S1: a2 $_
+C1: a3 UID REPLACE 7 user/bob/both {3+}
+C1: abc
+S1: a3 NO [NONEXISTENT] $_
+C1: a4 REPLACE 1 user/bob/none {3+}
+C1: abc
+S1: a4 NO $_
+C1: a5 STATUS INBOX (MESSAGES)
+S1: * STATUS INBOX (MESSAGES 1)
+S1: a5 OK Completed
+C1: a6 STATUS user/bob/both (MESSAGES)
+S1: * STATUS user/bob/both (MESSAGES 1)
+S1: a6 OK Completed
+""",
+    "catenate": r"""
+C1: a1 APPEND user/bob/both (\Seen) CATENATE (URL "/INBOX;UID=1/;SECTION=HEADER" TEXT {7+}
+C1: hello
+C1:  URL ";UID=2/;SECTION=TEXT")
+S1: a1 OK [APPENDUID $_ 1] Completed
+C1: a2 APPEND user/bob/both CATENATE (URL "/INBOX;UID=99" TEXT {1+}
+C1: x)
+S1: a2 NO [BADURL /INBOX;UID=99] There is no such message
+C1: a3 APPEND user/bob/both CATENATE (URL "/INBOX;UIDVALIDITY=1/;UID=1")
+S1: a3 NO [BADURL /INBOX;UIDVALIDITY=1/;UID=1] $_
+C1: a4 APPEND user/bob/both CATENATE (URL "imap://fe1.test/user/bob/both;UID=1/;SECTION=TEXT;PARTIAL=0.5" TEXT {1+}
+C1: !)
+S1: a4 OK [APPENDUID $_ 2] Completed
+C1: a5 APPEND user/bob/both CATENATE (URL "imap://fe1.test/user/bob/both;UID=77")
+S1: a5 NO [BADURL imap://fe1.test/user/bob/both;UID=77] $_
+C1= SELECT user/bob/both
+C1: b1 FETCH 1:2 (FLAGS BODY.PEEK[])
+S1: * 1 FETCH (FLAGS (\Recent \Seen) BODY[] {$_}
+S1: Subject: one
+S1:
+S1: hello
+S1: second
+S1: )
+S1: * 2 FETCH (FLAGS (\Recent) BODY[] {6}
+S1: hello!)
+S1: b1 OK Completed
+""",
+    "uidonly": r"""
+C1= ENABLE UIDONLY
+C1: a1 COPY 1:2 user/bob/both
+S1: a1 BAD [UIDREQUIRED] $_
+C1: a2 UID COPY 1:2 user/bob/both
+S1~ a2 OK [COPYUID $_ 1:2 1:2] $_
+C1: a3 UID MOVE 1 user/bob/both
+S1: * OK [COPYUID $_ 1 3] $_
+S1~ * VANISHED 1
+S1~ a3 OK $_
+C1: a4 STATUS user/bob/both (MESSAGES)
+S1: * STATUS user/bob/both (MESSAGES 3)
+S1: a4 OK Completed
+""",
+    "copy": r"""
+C1: a1 FETCH 1 (FLAGS INTERNALDATE SAVEDATE MODSEQ)
+S1~ * 1 FETCH (FLAGS ($_) INTERNALDATE "$date" SAVEDATE "$_" MODSEQ ($_))
+S1: a1 OK Completed
+C1: a2 UID COPY 2,1,9 user/bob/both
+S1: a2 OK [COPYUID $_ 1:2 1:2] $_
+C1: a3 UID COPY 9 user/bob/both
+S1: a3 OK $_
+C1: a4 UID MOVE 1 user/bob/none
+S1: a4 NO $_
+C2= SETACL INBOX/both ana lrs
+C1: a5 UID MOVE 1 user/bob/both
+S1: a5 NO [NOPERM] $_
+C1: a6 STATUS INBOX (MESSAGES)
+S1: * STATUS INBOX (MESSAGES 2)
+S1: a6 OK Completed
+C1= SELECT user/bob/both
+C1: b1 FETCH 1 (FLAGS INTERNALDATE)
+S1~ * 1 FETCH (FLAGS (\Recent \Seen $$Junk) INTERNALDATE "$date")
+S1: b1 OK Completed
+""",
+    "read your writes": r"""
+Cother= LOGIN ana secret
+C1= CREATE INBOX/new
+Cother: a1 SELECT INBOX/new
+Sother~ a1 OK $_
+C1= RENAME INBOX/new INBOX/newer
+C1: a2 LIST "" INBOX/n*
+S1: * LIST (\HasNoChildren) "/" INBOX/newer
+S1: a2 OK Completed
+Cother: a3 SELECT INBOX/newer
+Sother~ a3 OK $_
+C1= DELETE INBOX/newer
+C1: a4 STATUS INBOX/newer (MESSAGES)
+S1: a4 NO [NONEXISTENT] $_
+""",
+}
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_across_backends(scene: str, tmp_path: Path) -> None:
+    async def whole() -> None:
+        async with running_cluster(tmp_path, frontends=2) as cluster:
+            await Player(cluster.connect).play(BEGIN + SCENES[scene])
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(whole(), 30))
