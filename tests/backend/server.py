@@ -87,6 +87,7 @@ class Running:
     role: BackendRole
     backend: Backend
     address: tuple[str, int]
+    listener: Listener
 
 
 def memory_store() -> MailboxStore:
@@ -121,7 +122,7 @@ async def running_backend(
     listener = Listener(sock, role.services()["imap"], Bounds())
     await listener.start()
     try:
-        yield Running(role, backend, sock.getsockname())
+        yield Running(role, backend, sock.getsockname(), listener)
     finally:
         listener.stop_accepting()
         await role.stop()

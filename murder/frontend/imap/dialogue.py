@@ -139,7 +139,8 @@ class FrontendImap(ImapDialogue, Client):
     # --- login
 
     async def entered(self) -> None:
-        """Know what the backends offer before capabilities are told."""
+        """Refer him elsewhere if the site wants that; know what the backends offer before capabilities are told."""
+        self.refer_login()
         frontend = self.frontend
         unknown = frontend.capabilities.unknown_of(servers(frontend))
         now = self.loop.time()
@@ -149,6 +150,10 @@ class FrontendImap(ImapDialogue, Client):
         frontend.looked_at.update(dict.fromkeys(asked, now + LOOK_AGAIN_S))
         looks = [self.loop.create_task(self._look_at(server)) for server in asked]
         await asyncio.wait(looks, timeout=FIRST_LOOK_S)
+
+    def refer_login(self) -> None:
+        """Raises Refusal(REFERRAL)."""
+        raise NotImplementedError
 
     async def _look_at(self, server: str) -> None:
         try:

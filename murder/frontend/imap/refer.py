@@ -6,7 +6,7 @@ from murder.api.referral import Conduct, ReferralQuestion
 from murder.errors import Code, Refusal
 from murder.frontend.imap.dialogue import FrontendImap
 from murder.model.entry import MailboxEntry
-from murder.model.name import MailboxName
+from murder.model.name import MailboxName, inbox_of
 from murder.model.url import ImapUrl, UrlServer
 from murder.wire.imap.command import Command
 from murder.wire.url import format_url
@@ -21,22 +21,35 @@ async def find_or_refer(
     """Where the mailbox is that a command names, if it shall be relayed. Raises Refusal(REFERRAL) if not,
     Refusal(NONEXISTENT), UpstreamFailure."""
     entry = await dialogue.find(name)
+    if _refers(dialogue, entry, command.name.decode("ascii")):
+        url = _url(dialogue, entry, dialogue.external(entry.name)).decode("ascii")
+        raise Refusal(Code.REFERRAL, "The mailbox is on another server", url)
+    return entry
+
+
+def refer_login(dialogue: FrontendImap) -> None:
+    """A login referral (RFC 2221), where the policy wants one: it is asked for the command LOGIN. Raises
+    Refusal(REFERRAL)."""
+    entry = dialogue.frontend.locator.known(inbox_of(dialogue.user.user))
+    if entry is not None and _refers(dialogue, entry, "LOGIN"):
+        url = _url(dialogue, entry, None).decode("ascii")
+        raise Refusal(Code.REFERRAL, "Your mailboxes are on another server", url)
+
+
+def _refers(dialogue: FrontendImap, entry: MailboxEntry, command: str) -> bool:
     login = dialogue.user
     question = ReferralQuestion(
-        command.name.decode("ascii"),
+        command,
         entry,
         login.user,
         login.is_admin,
         dialogue.referrals_on,
         dialogue.connection.peer,
     )
-    if dialogue.frontend.plugins.relay_or_refer(question) is Conduct.REFER:
-        url = _url(dialogue, entry).decode("ascii")
-        raise Refusal(Code.REFERRAL, "The mailbox is on another server", url)
-    return entry
+    return dialogue.frontend.plugins.relay_or_refer(question) is Conduct.REFER
 
 
-def _url(dialogue: FrontendImap, entry: MailboxEntry) -> bytes:
+def _url(dialogue: FrontendImap, entry: MailboxEntry, mailbox: bytes | None) -> bytes:
     config = dialogue.frontend.whole_config
     port = config.server(entry.server).imap
     server = UrlServer(
@@ -45,4 +58,4 @@ def _url(dialogue: FrontendImap, entry: MailboxEntry) -> bytes:
         dialogue.user.user,
         ANY_MECHANISM,
     )
-    return format_url(ImapUrl(server, dialogue.external(entry.name)))
+    return format_url(ImapUrl(server, mailbox))

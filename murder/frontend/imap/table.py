@@ -7,7 +7,7 @@ handler of its own, which says where.
 from types import MappingProxyType
 from typing import Final
 
-from murder.frontend.imap import append, basic, copy, idle, mailbox, notify, select, urlauth
+from murder.frontend.imap import append, basic, copy, idle, mailbox, notify, refer, select, urlauth
 from murder.frontend.imap import list as listing
 from murder.frontend.imap.dialogue import FrontendImap, run_selected
 from murder.frontend.shared import Frontend
@@ -83,6 +83,10 @@ class _Imap(FrontendImap):
     """The dialogue with its table: apart, because the commands know the dialogue."""
 
     TABLE = TABLE
+
+    def refer_login(self) -> None:
+        refer.refer_login(self)
+
     PASSED = frozenset(name for name, row in TABLE.items() if row.run is run_selected) | {b"NOOP"}
 
 

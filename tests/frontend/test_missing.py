@@ -1,0 +1,126 @@
+"""A backend that is away: what the list knows is told, the tagged answer says what is missing; its mailboxes get NO."""
+
+import asyncio
+from pathlib import Path
+
+import uvloop
+
+from murder.api.referral import Conduct, ReferralQuestion
+from tests.backend.server import memory_store
+from tests.dialogue import Player
+from tests.frontend.cluster import Cluster, Policy, running_cluster
+
+BEGIN = r"""
+C2= LOGIN bob secret
+C2= CREATE INBOX/both
+C2= SETACL INBOX/both ana lrswipkxte
+C1= LOGIN ana secret
+C1= CREATE INBOX/Sent (USE (\Sent))
+C1= SUBSCRIBE INBOX
+"""
+
+
+def stop(cluster: Cluster, name: str) -> None:
+    """As if the host were gone: nothing is accepted any more, and all connections end."""
+    running = cluster.backends[name]
+    running.listener.stop_accepting()
+    for session in list(running.backend.sessions):
+        session.connection.abort()
+
+
+def test_a_list_goes_on_without_a_backend(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with running_cluster(tmp_path) as cluster:
+            player = Player(cluster.connect)
+            await player.play(BEGIN, keep=True)
+            stop(cluster, "be2.test")
+            await player.play(
+                r"""
+C1: a1 LIST "" * RETURN (STATUS (MESSAGES))
+S1: * NO [UNAVAILABLE] $_
+S1: * LIST (\HasChildren) "/" INBOX
+S1: * STATUS INBOX (MESSAGES 0)
+S1: * LIST (\HasNoChildren \Sent) "/" INBOX/Sent
+S1: * STATUS INBOX/Sent (MESSAGES 0)
+S1: * LIST (\HasNoChildren) "/" user/bob/both
+S1: a1 OK Completed, without what these servers would have told: be2.test (connect)
+C1: a2 SELECT user/bob/both
+S1: a2 NO [UNAVAILABLE] $_
+C1: a3 SELECT INBOX
+S1~ a3 OK $_
+""",
+                keep=True,
+            )
+            stop(cluster, "be1.test")
+            await player.play(
+                r"""
+S1: * OK [CLOSED] $_
+C1: b1 LSUB "" *
+S1: b1 NO [UNAVAILABLE] $_
+C1: b2 LIST "" *
+S1: * LIST (\HasChildren) "/" INBOX
+S1: * LIST (\HasNoChildren) "/" INBOX/Sent
+S1: * LIST (\HasNoChildren) "/" user/bob/both
+S1: b2 OK Completed, without what these servers would have told: be1.test ($_)
+C1: b3 LIST (SUBSCRIBED) "" *
+S1: b3 NO [UNAVAILABLE] $_
+"""
+            )
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(scene(), 30))
+
+
+def test_capabilities_are_what_all_backends_offer(tmp_path: Path) -> None:
+    async def scene() -> None:
+        homes = {"be1.test": ("ana",)}
+        async with running_cluster(tmp_path, homes, frontends=0) as cluster:
+            await cluster.add_backend(
+                "be2.test",
+                ("bob",),
+                memory_store,
+                suppress_capabilities=("QRESYNC",),
+                max_message_bytes=5000,
+            )
+            await cluster.add_frontend()
+            await Player(cluster.connect).play(
+                "C1= LOGIN ana secret\nC1: a ENABLE QRESYNC CONDSTORE\nS1: * ENABLED CONDSTORE\nS1: a OK $_"
+            )
+            known = cluster.frontends[0].frontend.capabilities
+            assert {b"CONDSTORE", b"APPENDLIMIT=5000", b"RIGHTS=kxten"} <= set(known.words())
+            assert b"QRESYNC" not in known.words() and b"X-XFER" not in known.words()
+            known.unknown_of(["be1.test"])  # the other is a server no longer
+            assert b"QRESYNC" in known.words()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(scene(), 30))
+
+
+class Referring(Policy):
+    """A site whose clients are to go to their backends themselves."""
+
+    def relay_or_refer(self, question: ReferralQuestion) -> Conduct:
+        if question.command == "LOGIN":
+            return Conduct.REFER if question.user == "bob" else Conduct.RELAY
+        return super().relay_or_refer(question)
+
+
+def test_referrals_are_well_formed(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with running_cluster(tmp_path, frontends=0) as cluster:
+            await cluster.add_frontend(Referring())
+            port = cluster.backends["be1.test"].address[1]
+            await Player(cluster.connect, {"port": str(port)}).play(
+                """
+C1: a1 LOGIN bob secret
+S1: a1 NO [REFERRAL imap://bob;AUTH=*@127.0.0.1:$_/] $_
+C1= LOGIN ana secret
+C1= CREATE "INBOX/a b&APw-"
+C1= RLIST "" *
+C1: a2 SELECT "INBOX/a b&APw-"
+S1: a2 NO [REFERRAL imap://ana;AUTH=*@127.0.0.1:$port/INBOX/a%20b%C3%BC] $_
+"""
+            )
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(scene(), 30))
