@@ -25,6 +25,18 @@ C1> second
 C1= SELECT INBOX
 """
 SCENES = {
+    "quota": r"""
+Cadmin= LOGIN admin secret
+Cadmin= SETQUOTA user/ana (STORAGE 1000)
+C1: a1 GETQUOTAROOT INBOX
+S1: * QUOTAROOT INBOX INBOX
+S1: * QUOTA INBOX (STORAGE $_ 1000)
+S1: a1 OK Completed
+Cadmin= CREATE user/ana/far be2.test
+C1: a2 GETQUOTA INBOX
+S1: * QUOTA INBOX (STORAGE $_ 1000)
+S1: a2 OK Completed; only what is on be1.test counts, not what is on be2.test
+""",
     "placement": r"""
 Cadmin= LOGIN admin secret
 Cadmin= CREATE dept/one be1.test

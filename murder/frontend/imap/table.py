@@ -7,7 +7,18 @@ handler of its own, which says where.
 from types import MappingProxyType
 from typing import Final
 
-from murder.frontend.imap import append, basic, copy, idle, mailbox, notify, refer, select, urlauth
+from murder.frontend.imap import (
+    append,
+    basic,
+    copy,
+    idle,
+    mailbox,
+    notify,
+    quota,
+    refer,
+    select,
+    urlauth,
+)
 from murder.frontend.imap import list as listing
 from murder.frontend.imap.dialogue import FrontendImap, run_selected
 from murder.frontend.shared import Frontend
@@ -47,9 +58,9 @@ TABLE: Final[Table] = MappingProxyType(
         b"GETACL": Row(AUTHENTICATED, basic.run_at_mailbox),
         b"LISTRIGHTS": Row(AUTHENTICATED, basic.run_at_mailbox),
         b"MYRIGHTS": Row(AUTHENTICATED, basic.run_at_mailbox),
-        b"GETQUOTA": Row(AUTHENTICATED, basic.run_at_mailbox),
-        b"GETQUOTAROOT": Row(AUTHENTICATED, basic.run_at_mailbox),
-        b"SETQUOTA": Row(AUTHENTICATED, basic.run_at_mailbox),
+        b"GETQUOTA": Row(AUTHENTICATED, quota.run_quota),
+        b"GETQUOTAROOT": Row(AUTHENTICATED, quota.run_quota),
+        b"SETQUOTA": Row(AUTHENTICATED, quota.run_quota),
         b"GETMETADATA": Row(AUTHENTICATED, basic.run_metadata),
         b"SETMETADATA": Row(AUTHENTICATED, basic.run_metadata),
         # at the mailboxes that URLs name
