@@ -51,6 +51,8 @@ async def _copy(dialogue: FrontendImap, command: Command, request: CopyRequest) 
         return
     crossing = Crossing(dialogue, source, entry.server, request.mailbox)
     copied = await crossing.copy(letters)
+    if moving:
+        copied = await crossing.without_vanished()
     if not copied.sources:
         raise Refusal(Code.EXPUNGE_ISSUED, "None of these messages exists any more")
     if moving:

@@ -110,6 +110,21 @@ class Source:
         await self._fetch(b"UID FETCH %d" % uid + items, take)
         return found[0] if found else b""
 
+    async def still_there(self, uids: Sequence[Uid]) -> set[Uid]:
+        """Those of these messages that nobody has removed meanwhile. Raises Refusal, BadSyntax, UpstreamFailure."""
+        found: set[Uid] = set()
+
+        def take(fetched: Fetched) -> bool:
+            if fetched.uid is None or fetched.flags is not None:
+                return False
+            found.add(fetched.uid)
+            return True
+
+        for at in range(0, len(uids), UIDS_OF_COMMAND):
+            chosen = format_ranges(compress(uids[at : at + UIDS_OF_COMMAND]))
+            await self._fetch(b"UID FETCH " + chosen + b" (UID)", take)
+        return found
+
     async def _fetch(self, command: bytes, take: Callable[[Fetched], bool]) -> None:
         def take_response(response: bytes) -> bool:
             fetched = fetched_of(response)
@@ -162,24 +177,44 @@ class Crossing:
                 raise target.failure(UpstreamKind.PROTOCOL, str(error)) from error
             copied.targets += uids
 
-    async def _undo(self) -> None:
-        """Best effort, logged where it fails: then the target has copies too many, and nothing is lost."""
+    async def without_vanished(self) -> Copied:
+        """For a MOVE: what somebody else has taken away meanwhile is taken back, so that it is not there twice. Raises
+        Refusal, BadSyntax, UpstreamFailure."""
         copied = self._copied
-        if not copied.sources:
-            return
+        there = await self._source.still_there(copied.sources)
+        if len(there) == len(copied.sources) or len(copied.targets) != len(copied.sources):
+            return copied
+        pairs = list(zip(copied.sources, copied.targets, strict=True))
+        await self._take_back([target for source, target in pairs if source not in there])
+        kept = [pair for pair in pairs if pair[0] in there]
+        copied.sources = [source for source, _ in kept]
+        copied.targets = [target for _, target in kept]
+        return copied
+
+    async def _undo(self) -> None:
+        copied = self._copied
+        if copied.sources:
+            told = len(copied.targets) == len(copied.sources)
+            await self._take_back(copied.targets if told else [])
+
+    async def _take_back(self, targets: Sequence[Uid]) -> None:
+        """Best effort, logged where it fails: then the target has copies too many, and nothing is lost."""
         problem = "the target does not tell UIDs"
-        if len(copied.targets) == len(copied.sources):
+        if targets:
             try:
                 target = await self._dialogue.upstream(self._server)
                 if (await target.ask(b"SELECT " + self._mailbox)).is_ok:
-                    await remove(self._dialogue, target, copied.targets)
+                    await remove(self._dialogue, target, targets)
                     await target.ask(b"UNSELECT")
                     return
                 problem = "the target cannot be selected"
             except (Refusal, UpstreamFailure) as error:
                 problem = str(error)
         self._dialogue.log.warning(
-            "copy.not_undone", backend=self._server, messages=len(copied.sources), problem=problem
+            "copy.not_undone",
+            backend=self._server,
+            messages=len(self._copied.sources),
+            problem=problem,
         )
 
 
