@@ -118,6 +118,7 @@ class Conversation:
         self._news = asyncio.Event()
         self._upstream: LineUpstream | None = None
         self._takes_text = False
+        self._is_ended = False  # the backend has the whole text
         self._stuffer = Stuffer()
         self._spool = Spool(folder)
         self._said: bytes | None = None  # what every recipient gets, after a failure
@@ -173,7 +174,7 @@ class Conversation:
         upstream = self._upstream
         if self._takes_text and not self._spool.size and upstream is not None:
             if not upstream.connection.writing_paused:
-                upstream.send(stuffed)
+                upstream.connection.gather(stuffed)  # the end may come at once
                 return
         try:
             self._spool.put(stuffed)
@@ -186,6 +187,10 @@ class Conversation:
     def end_text(self) -> None:
         if self._stage is Stage.TEXT:
             self._stage = Stage.WHOLE
+            upstream = self._upstream if self._said is None else None
+            if self._takes_text and not self._spool.size and upstream is not None:
+                upstream.send(self._stuffer.end())  # behind what is gathered, in one write
+                self._is_ended = True
             self._news.set()
 
     @property
@@ -272,17 +277,17 @@ class Conversation:
         """All of it as fast as this backend takes it; then one reply for each accepted recipient."""
         upstream.timeout_s = self._timeout_s
         self._takes_text = True
-        while True:
+        while not self._is_ended:
             piece = self._spool.take()
-            if piece:
+            if self._stage is Stage.WHOLE and not self._spool.size:
+                upstream.send(piece + self._stuffer.end())
+                self._is_ended = True
+            elif piece:
                 upstream.send(piece)
                 await upstream.drain()
                 self.progressed()
-            elif self._stage is Stage.WHOLE:
-                break
             else:
                 await self._wait_for_news()
-        upstream.send(self._stuffer.end())
         for verdict in self.verdicts:
             verdict.set_result(_joined(await self._replies(upstream)))
 
