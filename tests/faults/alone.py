@@ -44,6 +44,7 @@ class Alone:
         environment: Mapping[str, str] | None = None,
         data: Path | None = None,
         command_timeout_s: float = 60.0,
+        with_master: bool = False,
     ) -> None:
         self.folder = folder
         self.prefix = prefix
@@ -51,6 +52,20 @@ class Alone:
         self.data = data or folder / "data"
         self.imap_port = free_port_base(4)
         self.lmtp_port = self.imap_port + 1
+        self.master_port = self.imap_port + 2 if with_master else 0
+        self.master: subprocess.Popen[bytes] | None = None
+        if with_master:
+            at = f"127.0.0.1:{self.master_port}"
+            settings += (
+                f'[mupdate]\nmaster = "{at}"\nmaster_tls = "none"\nmaster_auth = "plain"\n'
+                'master_user = "admin"\nmaster_password = "secret"\nretry_max_s = 0.5\n'
+            )
+            (folder / "master.toml").write_text(
+                f'[node]\nname = "master.test"\ndata = "{folder}/master"\nroles = ["mupdate"]\n'
+                f'[mupdate]\nlisten = ["{at}"]\nallow_plaintext = true\nadmins = ["admin"]\n'
+                '[auth]\nplugin = "auth_anyone"\n[plugins]\npath = ["site"]\n',
+                encoding="utf-8",
+            )
         self.config = folder / "murder.toml"
         self.log = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -68,25 +83,22 @@ class Alone:
             encoding="utf-8",
         )
 
-    def start(self) -> None:
-        """Returns when it serves."""
+    def _serve(self, config: Path) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    *self.prefix,
-                    sys.executable,
-                    "-m",
-                    "murder",
-                    "serve",
-                    "--config",
-                    str(self.config),
-                ],
+            return subprocess.Popen(
+                [*self.prefix, sys.executable, "-m", "murder", "serve", "--config", str(config)],
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
                 env=self.environment,
                 start_new_session=True,
             )
+
+    def start(self) -> None:
+        """Returns when it serves (its master: soon)."""
+        if self.master_port and self.master is None:
+            self.master = self._serve(self.folder / "master.toml")
+        self.process = self._serve(self.config)
         end = time.monotonic() + READY_S
         while True:
             with contextlib.suppress(OSError):
@@ -107,12 +119,20 @@ class Alone:
         """Whatever has happened: nothing is left running."""
         if self.process is not None and self.process.poll() is None:
             self.kill()
+        self.kill_master()
 
     def kill(self) -> None:
         """Supervisor and workers, at once."""
         assert self.process is not None
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(30)
+
+    def kill_master(self) -> None:
+        """`start` starts another."""
+        if self.master is not None:
+            os.killpg(self.master.pid, signal.SIGKILL)
+            self.master.wait(30)
+            self.master = None
 
     def stop(self) -> int:
         assert self.process is not None

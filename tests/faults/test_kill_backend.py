@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.faults.alone import Alone
-from tests.faults.oracle import User
+from tests.faults.oracle import INBOX, User
+from tests.faults.test_kill import names_at
 
-SECONDS = float(os.environ.get("KILL_SECONDS", "10"))
+SECONDS = float(os.environ.get("KILL_SECONDS", "6"))
 USERS = 4
 ALL = {"append", "deliver", "store", "expunge", "copy", "move", "create", "rename", "delete"}
 
@@ -29,9 +30,44 @@ def test_nothing_acknowledged_is_lost_doubled_or_torn(store: str, tmp_path: Path
         play(server, store, seed)
 
 
+def test_the_master_agrees_after_each_kill(tmp_path: Path) -> None:
+    """The backend dies, or both: then hierarchy, both lists and the mail are one again."""
+    seed = int(os.environ.get("KILL_SEED", "0")) or random.randrange(1, 10**6)
+    print(f"KILL_SEED={seed}")
+    with Alone(tmp_path, "store_spool", with_master=True) as server:
+        play(server, "with a master", seed)
+
+
+def wait_for_master(server: Alone) -> None:
+    end = time.monotonic() + 30
+    while True:
+        try:
+            names_at(server.master_port)
+            return
+        except OSError:
+            assert time.monotonic() < end
+            time.sleep(0.05)  # nothing outside tells when it serves
+
+
+def check_master(server: Alone, users: list[User]) -> None:
+    """The master's list and the backend's are the same, as soon as they have been compared."""
+    ours = {
+        "user." + user.name + ("" if name == INBOX else "." + name)
+        for user in users
+        for name in user.world
+    }
+    wait_for_master(server)
+    end = time.monotonic() + 30
+    while (theirs := set(names_at(server.master_port))) != ours:
+        assert time.monotonic() < end, f"only ours: {ours - theirs}; only theirs: {theirs - ours}"
+        time.sleep(0.1)  # nothing outside tells when they have been compared
+
+
 def play(server: Alone, store: str, seed: int) -> None:
     choose = random.Random(seed)
     users = [User(server, f"user{number}", seed + number) for number in range(USERS)]
+    if server.master_port:
+        wait_for_master(server)
     for user in users:
         server.imap(user.name).logout()  # makes the INBOX: mail may come
     kills = 0
@@ -43,6 +79,8 @@ def play(server: Alone, store: str, seed: int) -> None:
         if choose.random() < 0.3:  # one worker only: the supervisor makes another
             os.kill(server.worker(), signal.SIGKILL)
             time.sleep(choose.uniform(0.1, 0.5))
+        if choose.random() < 0.5:
+            server.kill_master()
         server.kill()
         for user in users:
             user.stop()
@@ -50,6 +88,8 @@ def play(server: Alone, store: str, seed: int) -> None:
         server.start()
         for user in users:
             user.check(f"seed {seed}, kill {kills}")
+        if server.master_port:
+            check_master(server, users)
     done: Counter[str] = sum((user.done for user in users), Counter())
     print(f"{store}: {kills} kills, acknowledged {dict(done)}")
     assert server.stop() == 0, server.said()
