@@ -41,7 +41,8 @@ async def repair(config_file: Path, as_json: bool) -> int:
 
     Counts are made right; what no mailbox has is kept in `lost` in the store's folder; a message whose
     octets are gone is expunged. The node may run, unless a database has damaged pages: then it is
-    rebuilt from what can be read, and the old one is kept beside it.
+    rebuilt from what can be read, and the old one is kept beside it. Space that expunged mail has left
+    in databases is given back where it is more than half of one.
     """
     return _tell(await _look(config_file, repair=True), "faults mended", as_json)
 

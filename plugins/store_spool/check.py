@@ -22,6 +22,7 @@ from plugins.store_spool.rows import load_box, next_uid_validity, remove_message
 from plugins.store_spool.schema import DELETED_BIT, FILE_MODE, SEEN_BIT, connect
 
 LOST: Final = "lost"
+FREE_PAGES: Final = 256  # 1 MiB: less is not worth the writing
 MAX_TOLD: Final = 100  # faults of one kind in one root that are told one by one
 COUNTERS: Final = ("messages", "unseen", "deleted", "octets")
 
@@ -60,9 +61,21 @@ def check_root(checked: Checked) -> list[str]:
         found += _check_copies(db, checked)
         found += check_mailboxes(db, checked)
         db.execute("COMMIT")
+        if checked.repair:
+            _give_back(db)
         return found + _lose_orphans(checked, db)
     finally:
         db.close()
+
+
+def _give_back(db: sqlite3.Connection) -> None:
+    """Pages of expunged mail are used again by new mail; where they are many, the file system gets them."""
+    (free,), (pages,) = (
+        db.execute(f"PRAGMA {name}").fetchone() for name in ("freelist_count", "page_count")
+    )
+    if free > FREE_PAGES and free * 2 > pages:
+        db.execute("VACUUM")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 # --- rows

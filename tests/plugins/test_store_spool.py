@@ -300,6 +300,28 @@ def test_an_append_whose_client_has_gone_is_whole_or_absent(tmp_path: Path, size
     whole_mail(tmp_path)
 
 
+def test_expunged_octets_are_used_again_and_given_back(tmp_path: Path) -> None:
+    async def fill_up(store: SpoolStore) -> None:
+        store._settings = Settings()  # all of it in the database
+        if not await store.mailboxes():
+            await store.create(INBOX, "default")
+        inbox = await store.open(INBOX, "ana")
+        incoming = store.incoming()
+        incoming.write(b"Subject: 1\r\n\r\n" + b"x" * 20_000)
+        await inbox.append([NewMessage(incoming)] * 200)
+        incoming.close()
+        await inbox.expunge(await inbox.uids())
+
+    run(tmp_path, fill_up)
+    once = database(tmp_path).stat().st_size
+    assert once > 3_000_000
+    run(tmp_path, fill_up)
+    assert database(tmp_path).stat().st_size < once * 1.2
+    assert inspect(tmp_path, repair=True) == []
+    assert database(tmp_path).stat().st_size < 300_000
+    assert inspect(tmp_path) == []
+
+
 def test_uids_of_a_large_mailbox_are_those_of_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
