@@ -50,11 +50,11 @@ class Difference:
             else:
                 late.append((key, row))
         self.rows += len(theirs) + len(late)
-        if late:
-            self._write_lines(transaction)
         self._last = end
         if end > begin:
             self._merge(transaction, theirs, begin, end)
+        if late:  # they may replace rows that were just added: these must be in the index by then
+            self._write_lines(transaction)
         for key, row in late:  # twice, or out of order
             transaction.put_row(key, row)
 

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from murder.model.entry import EntryState
@@ -63,6 +63,9 @@ def rows_in(mailboxes: MailboxList) -> list[Row]:
     in_order=st.booleans() | st.just(True),
     size=st.integers(1, 20),
     collects=st.booleans(),
+)
+@example(  # the second replaces a row of the same batch, whose lines of the index were only collected
+    [], [(b"user.u0", True, b"be1", b"u1\tlrs\t"), (b"user.u0", True, b"be1", b"")], False, 9, True
 )
 def test_ours_becomes_theirs(
     before: list[Row], dump: list[Row], in_order: bool, size: int, collects: bool
