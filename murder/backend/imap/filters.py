@@ -1,9 +1,10 @@
 """Which events a client wants of which mailbox: the filters of NOTIFY (RFC 5465 §6), as a function of names."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from murder.backend.mailboxes import Mailboxes
+from murder.errors import Refusal
 from murder.login.gate import Login
 from murder.model.name import MailboxName, inbox_of, is_below, owner_of
 from murder.model.notify import MESSAGE_EVENTS, Event, EventGroup, Which
@@ -34,7 +35,7 @@ class Filters:
         self._mailboxes = mailboxes
         self.subscribed: frozenset[MailboxName] = frozenset()
         self._groups = [
-            Group(group.which, group.events, frozenset(map(name_of, group.mailboxes)))
+            Group(group.which, group.events, frozenset(_names(group.mailboxes, name_of)))
             for group in groups
         ]
 
@@ -92,6 +93,17 @@ class Filters:
                 return group.names
         visible = (self._mailboxes.visible(self._login, [prefix]) for prefix in prefixes if prefix)
         return [entry.name for each in visible for entry in each]
+
+
+def _names(
+    mailboxes: Iterable[bytes], name_of: Callable[[bytes], MailboxName]
+) -> Iterator[MailboxName]:
+    """RFC 5465 §3.1: a name that no mailbox has, or can have, is ignored."""
+    for external in mailboxes:
+        try:
+            yield name_of(external)
+        except Refusal:
+            continue
 
 
 def watches_messages(events: frozenset[Event]) -> bool:
