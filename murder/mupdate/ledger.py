@@ -29,6 +29,7 @@ INLINE_PROPOSALS: Final = 64  # at most so many, and
 INLINE_COMMIT_S: Final = (
     0.002  # only while the disk is so fast, are committed without the thread (see `inline`)
 )
+MOST_PATIENCE_S: Final = 0.002  # with those who were there for the last commit
 MAX_BATCH: Final = 20_000  # proposals of one commit; about 0.3 s of the writer thread
 
 
@@ -57,6 +58,8 @@ class Ledger:
         self._inline = inline
         self._commit_s = 1.0  # how long commits take lately
         self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._callers = 1  # of the last commit, and those who came while it was made
         self._committing = False
         self._idle: asyncio.Future[None] | None = None
 
@@ -64,9 +67,8 @@ class Ledger:
         """Queue proposals, to be decided in this order; `done` gets an outcome for each. Never blocks."""
         self._queue.append((proposals, done))
         self.waiting += len(proposals)
-        if not self._scheduled and not self._committing:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._start)
+        if not self._committing:
+            self._schedule()
 
     async def submit(self, proposal: Callable[[ListTransaction], T]) -> T:
         """One proposal; its outcome, once durable. Raises what the proposal raised."""
@@ -102,9 +104,29 @@ class Ledger:
             await self._idle
         self._thread.shutdown()
 
+    def _schedule(self) -> None:
+        """Commit in the next turn of the loop; or, where the disk is slow, as soon as those have come who were there for the
+        last one: waiting a little for them spares them waiting for the commit after this one."""
+        loop = asyncio.get_running_loop()
+        if len(self._queue) >= self._callers or self._is_fast():
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+                self._scheduled = False
+            if not self._scheduled:
+                self._scheduled = True
+                loop.call_soon(self._start)
+        elif not self._scheduled:
+            self._scheduled = True
+            self._timer = loop.call_later(min(self._commit_s / 4, MOST_PATIENCE_S), self._start)
+
+    def _is_fast(self) -> bool:
+        return self._inline and self._commit_s < INLINE_COMMIT_S
+
     def _start(self) -> None:
         """Give the writer thread what is waiting now: everything of this turn of the loop."""
         self._scheduled = False
+        self._timer = None
         taken = 0
         count = 0
         for proposals, _ in self._queue:
@@ -116,7 +138,7 @@ class Ledger:
         self._committing = True
         loop = asyncio.get_running_loop()
         flat = [proposal for proposals, _ in batch for proposal in proposals]
-        if self._inline and count <= INLINE_PROPOSALS and self._commit_s < INLINE_COMMIT_S:
+        if count <= INLINE_PROPOSALS and self._is_fast():
             self._finish(batch, *self._timed(flat))
             return
 
@@ -159,11 +181,9 @@ class Ledger:
     ) -> None:
         self._committing = False
         self.waiting -= len(outcomes)
-        if self._queue and self._inline:  # whoever else has something ready joins in
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._start)
-        elif self._queue:
-            self._start()  # the thread works while we tell
+        self._callers = len(batch) + len(self._queue)
+        if self._queue:  # whoever else has something ready joins in
+            self._schedule()
         if self.on_commit is not None:
             for committed in commits:
                 if committed.seq > self._heard_seq:

@@ -64,6 +64,32 @@ def test_a_refused_or_failing_proposal_fails_alone(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_callers_who_go_on_and_on_share_their_commits(tmp_path: Path) -> None:
+    """One that comes first does not leave the others waiting for a commit of its own each time."""
+
+    async def scenario() -> None:
+        mailboxes = MailboxList.open(tmp_path)
+        heard: list[Committed] = []
+        ledger = Ledger(mailboxes, heard.append)
+
+        async def call(name: str, first: asyncio.Event, then: asyncio.Event) -> None:
+            await first.wait()
+            for i in range(20):
+                future = asyncio.ensure_future(ledger.commit([PutEntry(entry(f"{name}{i}"))]))
+                await asyncio.sleep(0)
+                then.set()
+                await future
+
+        first, second = asyncio.Event(), asyncio.Event()
+        first.set()
+        await asyncio.gather(call("a", first, second), call("b", second, second))
+        assert mailboxes.count() == 40 and len(heard) < 32
+        await ledger.close()
+        mailboxes.close()
+
+    asyncio.run(scenario())
+
+
 def test_close_waits_for_what_was_proposed(tmp_path: Path) -> None:
     async def scenario() -> None:
         mailboxes = MailboxList.open(tmp_path)
