@@ -7,20 +7,25 @@ is told of the others.
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
-from murder.api.store import Incoming, NewMessage
+from murder.api.store import Incoming, Mailbox, NewMessage
+from murder.backend.duplicates import key_of
+from murder.backend.imap.content import end_of_header
 from murder.backend.shared import Backend
 from murder.errors import Code, Refusal
 from murder.login.line import LineService
 from murder.login.lmtp import LmtpDialogue, folder_of, users_of
-from murder.model.name import MailboxName, inbox_of, owner_of
+from murder.mime.section import select_fields
+from murder.model.name import MailboxName, display, inbox_of, owner_of
 from murder.net.connection import Connection
 from murder.wire.lmtp import Envelope, clean, parse_recipient, reply
 
 UNKNOWN = "No such user here"
+MAX_MESSAGE_ID_OCTETS = 1000
 DELIVERED = reply(250, "2.1.5", "Ok")
 
 
@@ -30,6 +35,16 @@ class Addressee:
 
     mailbox: MailboxName
     address: bytes
+
+
+class MailboxFull(Refusal):
+    """A quota says so; a full disk is another matter."""
+
+
+def full_if_so(refusal: Refusal) -> Refusal:
+    """What a check of quotas raised, told apart from a full disk."""
+    is_full = refusal.code is Code.OVER_QUOTA
+    return MailboxFull(refusal.code, refusal.text) if is_full else refusal
 
 
 class BackendLmtp(LmtpDialogue):
@@ -43,7 +58,7 @@ class BackendLmtp(LmtpDialogue):
 
     async def receive(self, given: Envelope) -> bytes:
         mailbox = self._mailbox_of(given.path)
-        await self.backend.quotas.check_room(mailbox, messages=1)
+        await self.check_room(mailbox)
         self.addressees.append(Addressee(mailbox, given.path))
         return DELIVERED
 
@@ -65,6 +80,33 @@ class BackendLmtp(LmtpDialogue):
         if not users and folder is not None and mailboxes.find(folder) is not None:
             raise Refusal(Code.NO_PERMISSION, "Nobody may post there")
         raise Refusal(Code.NONEXISTENT, UNKNOWN)
+
+    async def check_room(self, mailbox: MailboxName) -> None:
+        """Raises MailboxFull."""
+        try:
+            await self.backend.quotas.check_room(mailbox, messages=1)
+        except Refusal as refusal:
+            raise full_if_so(refusal) from refusal
+
+    @asynccontextmanager
+    async def room(self, mailbox: MailboxName, octets: int) -> AsyncIterator[None]:
+        """Room for a message, while it is added. Raises MailboxFull; a disk that is full raises what it raises."""
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(
+                    self.backend.quotas.room(mailbox, octets=octets, messages=1)
+                )
+            except Refusal as refusal:
+                raise full_if_so(refusal) from refusal
+            yield
+
+    def reply_for(self, error: BaseException) -> bytes:
+        if isinstance(error, MailboxFull):
+            permanent = self.backend.config.lmtp_over_quota == "permanent"
+            return reply(552 if permanent else 452, "5.2.2" if permanent else "4.2.2", error.text)
+        if isinstance(error, Refusal) and error.code is Code.OVER_QUOTA:  # the disk is
+            return reply(452, "4.3.1", error.text)
+        return super().reply_for(error)
 
     async def begin_delivery(self) -> "Arrival":
         return Arrival(self, self.addressees)
@@ -129,11 +171,10 @@ class Arrival:
     async def _deliver(self, name: MailboxName, message: NewMessage) -> bytes:
         """One recipient's copy, and his reply."""
         try:
-            size = message.incoming.size
-            async with self._dialogue.backend.quotas.room(name, octets=size, messages=1):
+            async with self._dialogue.room(name, message.incoming.size):
                 mailbox = await self._store.open(name, owner_of(name) or "")
                 try:
-                    await mailbox.append([message])
+                    await self._keep(mailbox, message)
                 finally:
                     mailbox.close()
         except Refusal as refusal:
@@ -144,9 +185,32 @@ class Arrival:
             return self._dialogue.reply_for(error)
         return DELIVERED
 
+    async def _keep(self, mailbox: Mailbox, message: NewMessage) -> None:
+        """Into the mailbox, if it is not there already."""
+        duplicates = self._dialogue.backend.duplicates
+        if duplicates is None or not (message_id := self._message_id()):
+            await mailbox.append([message])
+            return
+        key = key_of(mailbox.mailbox_id, message_id)
+        async with duplicates.alone(key):
+            if await duplicates.has(key):
+                shown = clean(message_id.decode("utf-8", "replace"))
+                self._dialogue.log.info(
+                    "message.duplicate", mailbox=display(mailbox.name), message_id=shown
+                )
+                return
+            await mailbox.append([message])
+            await duplicates.note(key)
+
+    def _message_id(self) -> bytes:
+        """As its header has it; empty where it has none."""
+        assert self._incoming is not None
+        octets = self._incoming.octets()
+        header = bytes(octets[: end_of_header(octets)])
+        field = select_fields(header, (b"Message-ID",), True)
+        return b"".join(field.partition(b":")[2].split())[:MAX_MESSAGE_ID_OCTETS]
+
     def _broken(self) -> bytes:
-        if isinstance(self._error, Refusal) and self._error.code is Code.OVER_QUOTA:
-            return reply(452, "4.3.1", self._error.text)
         return self._dialogue.reply_for(self._error or OSError("no room for the message"))
 
     def abandon(self) -> None:

@@ -12,6 +12,7 @@ from murder.errors import Code, Refusal
 from murder.login.gate import Login
 from murder.login.rights import MANAGED, Missing, check_may_create, nonexistent, rights_in
 from murder.model.acl import (
+    ANONYMOUS,
     ANYONE,
     LOOKUP,
     OWNER_RIGHTS,
@@ -106,7 +107,7 @@ class Mailboxes:
         found = self.require(name, login, needed)
         return await self.store.open(name, login.user), found
 
-    def may_post(self, name: MailboxName, sender: str = ANYONE) -> bool:
+    def may_post(self, name: MailboxName, sender: str = ANONYMOUS) -> bool:
         """Whether mail may be delivered there: always into an INBOX, else with the right `p`."""
         entry = self.find(name)
         if entry is None:

@@ -1,6 +1,8 @@
 """POP3 at a backend: the TRANSACTION and UPDATE states on the user's INBOX (RFC 1939 §5 and §6).
 
-What a session sees is fixed at its login. Nothing is deleted without QUIT.
+What a session sees is fixed at its login. Nothing is deleted without QUIT. Messages go out octet by octet as they are
+stored, whether the client has said UTF8 (RFC 6856) or not: a header in UTF-8 is an odd header to an old client, and one
+that his server has rewritten would no longer be the message that was signed, nor have the size that LIST told.
 """
 
 import re
@@ -28,6 +30,8 @@ _LINE_END: Final = re.compile(rb"\n")
 
 class BackendPop3(Pop3Dialogue):
     """See the module."""
+
+    offers_utf8 = True
 
     def __init__(
         self, connection: Connection, service: LineService, backend: Backend, locks: Path

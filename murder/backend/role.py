@@ -5,6 +5,7 @@ left, and keeps this server's list and the master's the same.
 """
 
 import asyncio
+import sqlite3
 from collections.abc import Mapping
 from typing import Final, Protocol
 
@@ -13,6 +14,7 @@ from murder.api.store import MailboxStore
 from murder.backend.annotations import Annotations
 from murder.backend.announce import Announcer
 from murder.backend.bus import Bus
+from murder.backend.duplicates import Duplicates
 from murder.backend.expiry import keep_expiring
 from murder.backend.imap.table import serve_imap
 from murder.backend.lmtp import BackendLmtp
@@ -49,6 +51,7 @@ ROLE: Final = "backend"
 IMAP_PORT: Final = 143
 QUIET_POLL_S: Final = 0.02
 BUS_FOLDER: Final = "bus"
+DUPLICATES_FOLDER: Final = "duplicates"
 LOCKS_FOLDER: Final = "pop3"
 MOVES_FOLDER: Final = "moves"
 
@@ -113,6 +116,7 @@ class BackendRole:
             quotas=Quotas(mailbox_list, self._ledger, store),
             url_keys=UrlKeys(mailbox_list, self._ledger),
             referrals=self._make_referrals(self._client),
+            duplicates=self._make_duplicates(),
             domains=config.namespace.domains,
             master_url=f"mupdate://{config.mupdate.master.host}/" if config.mupdate.master else "",
         )
@@ -146,6 +150,17 @@ class BackendRole:
             crowd=Crowd(config.backend.max_connections_per_user),
             auth_timeout_s=config.auth.timeout_s,
         )
+
+    def _make_duplicates(self) -> Duplicates | None:
+        keep_s = self._config.backend.suppress_duplicates_s
+        if not keep_s:
+            return None
+        folder = self._config.node.data / ROLE / DUPLICATES_FOLDER
+        try:
+            return Duplicates(folder, keep_s)
+        except (OSError, sqlite3.Error) as error:
+            text = f"{folder}: {error}; what was delivered cannot be noted there"
+            raise Refusal(Code.UNAVAILABLE, text) from error
 
     def _make_referrals(self, master: MasterClient | None) -> Referrals | None:
         config = self._config
@@ -284,6 +299,8 @@ class BackendRole:
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
+        if backend.duplicates is not None:
+            backend.duplicates.close()
         if self._comparer is not None:
             await self._comparer.close()
         if self._bus is not None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from murder.api.store import MailboxStore
 from murder.backend.annotations import Annotations
 from murder.backend.announce import Announcer
+from murder.backend.duplicates import Duplicates
 from murder.backend.mailboxes import Mailboxes
 from murder.backend.quota import Quotas
 from murder.backend.referral import Referrals
@@ -52,6 +53,7 @@ class Backend:
     referrals: Referrals | None = None  # None without a master
     domains: bool = False  # users are `user@domain`
     master_url: str = ""  # for the capability MUPDATE=, empty without a master
+    duplicates: Duplicates | None = None  # None where all that comes is kept
     sessions: set[Session] = field(default_factory=set)  # all protocols': drained at the end
 
     async def ensure_inbox(self, login: Login) -> None:

@@ -249,6 +249,17 @@ class BackendConfig(ClientConfig):
 
     store: str = option("store_spool", "The plugin that keeps the messages.")
     partition: str = option("default", "The name of its place in locations (`server!partition`).")
+    lmtp_over_quota: Literal["temporary", "permanent"] = option(
+        "temporary",
+        "LMTP to a mailbox that is full: `temporary` lets the sender's server try again (452), `permanent` sends "
+        "the message back (552).",
+    )
+    suppress_duplicates_s: float = option(
+        0.0,
+        "LMTP: a message whose Message-ID has come to the same mailbox within so many seconds is taken and not "
+        "kept again; 0: everything is kept.",
+        least=0,
+    )
     create_inbox: bool = option(
         False, "Make a user's INBOX at his first login (else an administrator does)."
     )

@@ -7,7 +7,7 @@ STARTTLS, AUTH, PIPELINING, SIZE, 8BITMIME, SMTPUTF8, CHUNKING and ENHANCEDSTATU
 import contextlib
 import ipaddress
 import unicodedata
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Collection
 from typing import Any, Final, Protocol
 
 from murder.config.value import contains
@@ -31,6 +31,8 @@ from murder.wire.lmtp import (
 MAX_HOPS: Final = 5  # proxies one behind the other
 XCLIENT: Final = ("ADDR", "PORT", "HELO", "SESSION", "TTL")  # what we take of it
 SKIPPED_FACTOR: Final = 4  # of a message that is too large, so much more is read before we hang up
+MAIL_PARAMETERS: Final = frozenset({b"SIZE", b"BODY", b"SMTPUTF8", b"AUTH"})
+BODY_TYPES: Final = frozenset({b"7BIT", b"8BITMIME"})
 TOO_BIG: Final = (552, "5.3.4", "The message is larger than this server takes")
 STATUS: Final = {  # what a refusal of the store or the list is in LMTP
     Code.OVER_QUOTA: (452, "4.2.2"),
@@ -295,6 +297,11 @@ class LmtpDialogue(LineDialogue):
             self.send(reply(503, "5.5.1", "A transaction is open already"))
         else:
             envelope = parse_envelope(arguments, b"FROM:")
+            if unknown := envelope.parameters.keys() - MAIL_PARAMETERS:
+                self.send(_unknown_parameter(unknown))
+                return None
+            if envelope.parameters.get(b"BODY", b"8BITMIME").upper() not in BODY_TYPES:
+                raise BadSyntax("BODY is 7BIT or 8BITMIME")
             size = envelope.parameters.get(b"SIZE", b"0")
             if not size.isdigit():
                 raise BadSyntax("SIZE takes a number")
@@ -327,6 +334,8 @@ class LmtpDialogue(LineDialogue):
         if self.envelope is None or self.delivery is not None:
             return reply(503, "5.5.1", "Say MAIL first")
         given = parse_envelope(arguments, b"TO:")
+        if given.parameters:
+            return _unknown_parameter(given.parameters.keys())
         self.understood()
         if self.recipients + len(self._owed) >= self.service.limits.max_recipients:
             return reply(452, "4.5.3", "Too many recipients")
@@ -428,6 +437,12 @@ class LmtpDialogue(LineDialogue):
 
 async def _known(answer: bytes) -> bytes:
     return answer
+
+
+def _unknown_parameter(names: Collection[bytes]) -> bytes:
+    """RFC 5321 §4.1.1.11."""
+    shown = ", ".join(sorted(clean(name[:40].decode("utf-8", "replace")) for name in names))
+    return reply(555, "5.5.4", f"These parameters are not known here: {shown}")
 
 
 # --- who a recipient is

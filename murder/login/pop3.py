@@ -3,7 +3,7 @@
 Every error of the session becomes its reply in `Pop3Dialogue.failed`, with the response codes of RFC 2449 and RFC 3206.
 """
 
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from murder import __version__
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
@@ -31,10 +31,12 @@ class Pop3Dialogue(LineDialogue):
     """A POP3 connection up to its login."""
 
     PROTOCOL = "pop3"
+    offers_utf8: ClassVar[bool] = False
 
     def __init__(self, connection: Connection, service: LineService) -> None:
         super().__init__(connection, service)
         self._user: bytes | None = None  # as given with USER
+        self.utf8 = False  # as the client has asked (RFC 6856)
         self._counted_as: str | None = None
 
     # --- what a role gives
@@ -117,6 +119,8 @@ class Pop3Dialogue(LineDialogue):
                 return self._auth(arguments)
             case b"STLS":
                 return self._stls()
+            case b"UTF8" if self.offers_utf8:
+                self._begin_utf8(arguments)
             case _:
                 raise BadSyntax("no command of this server, or not before login")
         self.understood()
@@ -132,6 +136,8 @@ class Pop3Dialogue(LineDialogue):
             words.append(b"SASL " + " ".join(mechanisms).encode())
         if self.login is None and self.may_start_tls:
             words.append(b"STLS")
+        if self.offers_utf8:
+            words.append(b"UTF8 USER" if b"USER" in words else b"UTF8")
         words.append(b"IMPLEMENTATION murder-" + __version__.encode())
         suppressed = {word.upper().encode() for word in self.service.limits.suppress_capabilities}
         return [word for word in words if word.partition(b" ")[0] not in suppressed]
@@ -204,8 +210,19 @@ class Pop3Dialogue(LineDialogue):
             self._counted_as = None
         super().lost(error)
 
+    def _begin_utf8(self, arguments: bytes) -> None:
+        """RFC 6856 §2. It changes nothing of what we send: see `murder.backend.pop3`."""
+        if arguments:
+            raise BadSyntax("UTF8 takes no arguments")
+        if self.utf8:
+            raise Refusal(Code.CANNOT, "UTF8 is enabled already")
+        self.utf8 = True
+        self.send(ok("UTF8 enabled"))
+
     def _stls(self) -> Running:
         if not self.may_start_tls:
             raise Refusal(Code.CANNOT, "No TLS here, or it is active already")
+        if self.utf8:
+            raise Refusal(Code.CANNOT, "STLS comes before UTF8")  # RFC 6856 §2.1
         self._user = None
         return self.switch_to_tls(ok("Begin TLS now"))

@@ -20,6 +20,7 @@ OWNER_ALWAYS: Final = frozenset(
     "la"
 )  # an owner cannot lock himself out (RFC 4314 §3.1 advises it; Cyrus does)
 ANYONE: Final = "anyone"
+ANONYMOUS: Final = "anonymous"  # who has not logged in: mail that comes in is posted by him
 GROUP_PREFIX: Final = "group:"
 MAX_ACL_OCTETS: Final = (
     256 * 1024
