@@ -1,5 +1,6 @@
-"""mbsync: a two-way sync of a mailbox with 1,000 messages, twice; the second time there is nothing to do."""
+"""mbsync: a two-way sync of a mailbox with 10,000 messages, twice; the second time there is nothing to do."""
 
+import imaplib
 import subprocess
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from tests.demo import Demo, message, wanted
 
 pytestmark = pytest.mark.skipif(bool(wanted("mbsync")), reason=wanted("mbsync"))
 
-EACH = 500
+EACH = 5000
 
 
 def configuration(demo: Demo, server: dict[str, object], user: str, folder: Path) -> Path:
@@ -22,6 +23,7 @@ Port {server["imap"]}
 User {user}
 Pass {demo.password}
 SSLType None
+Timeout 120
 
 IMAPStore far
 Account murder
@@ -55,14 +57,35 @@ def sync(file: Path) -> str:
     return done.stdout + done.stderr
 
 
-def test_a_thousand_messages_both_ways_and_then_nothing_to_do(
+def append_all(client: imaplib.IMAP4, messages: list[tuple[str, bytes]]) -> None:
+    """Into INBOX, a hundred in one burst."""
+    for first in range(0, len(messages), 100):
+        burst = messages[first : first + 100]
+        client.send(
+            b"".join(
+                b"m%d APPEND INBOX %s {%d+}\r\n%s\r\n" % (n, flags.encode(), len(octets), octets)
+                for n, (flags, octets) in enumerate(burst)
+            )
+        )
+        done = 0
+        while done < len(burst):
+            line = client.readline()
+            assert line.startswith((b"m%d OK" % done, b"* ")), line
+            done += line.startswith(b"m")
+
+
+def test_ten_thousand_messages_both_ways_and_then_nothing_to_do(
     demo: Demo, number: int, kind: str, tmp_path: Path
 ) -> None:
     server, user = demo.server(kind, number), demo.user(number)
     client = demo.imap(server, user)
-    for position in range(EACH):
-        flags = r"(\Seen)" if position % 2 else ""
-        assert client.append("INBOX", flags, "", message(f"far {position}"))[0] == "OK"
+    append_all(
+        client,
+        [
+            (r"(\Seen)" if position % 2 else "()", message(f"far {position}"))
+            for position in range(EACH)
+        ],
+    )
     box = tmp_path / "mail" / "INBOX"
     for part in ("new", "cur", "tmp"):
         (box / part).mkdir(parents=True)
