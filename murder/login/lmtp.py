@@ -419,9 +419,7 @@ class LmtpDialogue(LineDialogue):
             delivery.abandon()
             self.send(reply(*TOO_BIG) * self.recipients)
             return
-        if self.connection.is_reset():  # who has given the message up will send it again
-            delivery.abandon()
-            raise ConnectionResetError("the peer gave the message up")
+        self.need_peer()
         async for answer in delivery.finish():
             self.send(answer)
 

@@ -206,7 +206,7 @@ class Connection(asyncio.Protocol):
             async with asyncio.timeout(timeout_s):
                 await asyncio.shield(self._drained)
         except TimeoutError:
-            self.abort()
+            self.reset()
             raise ConnectionResetError("the peer takes no octets") from None
 
     def pause_reading(self) -> None:

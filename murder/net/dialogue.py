@@ -118,6 +118,12 @@ class Dialogue(ABC):
         """Together with what else is sent in this turn of the loop: the answers to a burst of commands go as one."""
         self.connection.gather(data, later=not self._pumping)
 
+    def need_peer(self) -> None:
+        """Before something that must not happen twice: raises ConnectionResetError where the peer has given up waiting
+        for it, as a proxy does that found us asleep, and told its client "no"."""
+        if self.connection.is_reset():
+            raise ConnectionResetError("the peer has given up")
+
     async def flush(self) -> None:
         """Wait while the client does not take what was sent. Raises ConnectionResetError if it never does."""
         if self.connection.writing_paused or self.connection.is_lost:

@@ -353,7 +353,7 @@ class ImapUpstream:
             self._timer = self.loop.call_later(left, self._check)
             return
         self._end(UpstreamKind.TIMEOUT, f"no answer in {self._timeout_s:g} s")
-        self.connection.abort()
+        self.connection.reset()  # should it only sleep: what it was asked has been refused
 
     def failure(self, kind: UpstreamKind, text: str) -> UpstreamFailure:
         return UpstreamFailure(kind, self.server, text)

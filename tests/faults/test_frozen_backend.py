@@ -121,6 +121,25 @@ def test_a_selected_session_is_closed_politely_and_lives_on(
         time.sleep(0.1)
 
 
+def test_an_append_that_was_refused_is_not_made_when_the_backend_wakes(
+    demo: Demo, others: tuple[int, int]
+) -> None:
+    mine, _ = others
+    client = imap(demo, mine)
+    text = "Subject: refused\r\n\r\n" + "Hello.\r\n" * 10
+    client.send(f"t APPEND INBOX {{{len(text)}}}\r\n")
+    assert client.line().startswith("+ ")
+    client.send(text[:50])
+    assert imap(demo, mine).ask("SELECT INBOX")[-1].startswith("t OK")
+    demo.node("freeze", demo.home(mine)["node"])
+    try:
+        client.send(text[50:] + "\r\n")
+        assert client.line().startswith("t NO [UNAVAILABLE]")
+    finally:
+        demo.node("thaw", demo.home(mine)["node"])
+    assert until_back(demo, mine).ask("UID SEARCH SUBJECT refused")[0] == "* SEARCH"
+
+
 def test_what_was_refused_for_a_sleeper_is_not_delivered_when_it_wakes(
     demo: Demo, others: tuple[int, int]
 ) -> None:

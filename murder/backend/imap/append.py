@@ -136,6 +136,7 @@ class _Append:
         octets = sum(message.incoming.size for message in self._messages)
         quotas = self._dialogue.backend.quotas
         async with quotas.room(mailbox.name, octets, len(self._messages)):
+            self._dialogue.need_peer()
             uids = await mailbox.append(self._messages)
         self._dialogue.has_added(mailbox.mailbox_id, uids)
         return format_appenduid((await mailbox.status()).uid_validity, uids)

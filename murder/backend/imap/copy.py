@@ -52,6 +52,7 @@ async def _copy(
     source = dialogue.now.mailbox
     try:
         async with _room(dialogue, source, uids, target, moving):
+            dialogue.need_peer()
             transfer = source.move if moving else source.copy
             copied = await transfer(uids, target) if uids else {}
         dialogue.has_added(target.mailbox_id, list(copied.values()))
