@@ -37,7 +37,7 @@ breaker_retry_s = 0.3
 """
 NAME = re.compile(rb"user([0-9]+)")
 NOT_NOW = re.compile(
-    rb"\S+ NO (\[(UNAVAILABLE|INUSE)\]|Not all)"
+    rb"\S+ NO (\[(UNAVAILABLE|INUSE|EXPUNGEISSUED)\]|Not all)"
 )  # the second: a LIST that says what is missing
 
 
