@@ -70,6 +70,58 @@ def test_neomutt_shows_reads_flags_and_deletes(
         subprocess.run(["tmux", "-L", name, "kill-server"], check=False, capture_output=True)
 
 
+@pytest.mark.skipif(bool(wanted("neomutt", "tmux")), reason=wanted("neomutt", "tmux"))
+def test_neomutt_resynchronises_what_it_has_cached(
+    demo: Demo, number: int, kind: str, tmp_path: Path
+) -> None:
+    """RFC 7162: with QRESYNC it is told what has changed and gone while it was away, and asks for nothing else."""
+    server, user = demo.server(kind, number), demo.user(number)
+    for position in (1, 2, 3):
+        demo.deliver(server, user, message(f"letter {position}", f"text of {position}"))
+    rc = tmp_path / "rc"
+    rc.write_text(
+        f'set folder="imap://{user}@{server["host"]}:{server["imap"]}/"\nset spoolfile="+INBOX"\n'
+        f'set imap_pass="{demo.password}"\nset ssl_starttls=no\nset ssl_force_tls=no\n'
+        "set imap_condstore=yes\nset imap_qresync=yes\n"
+        f'set header_cache="{tmp_path}/cache"\nset sort=mailbox-order\n'
+        f'set tmpdir="{tmp_path}"\nset quit=yes\n'
+    )
+    name = f"murder-resync-{number}"
+
+    def look(at: str) -> str:
+        tmux(name, "new-session", "-d", "-x", "100", "-y", "30", f"neomutt -F {rc}")
+        try:
+            shown = screen_with(name, at)
+            tmux(name, "send-keys", "q")
+            end = time.monotonic() + 20
+            command = ["tmux", "-L", name, "has-session"]
+            while time.monotonic() < end:  # until it has written its cache and ended
+                if subprocess.run(command, check=False, capture_output=True).returncode:
+                    break
+                time.sleep(0.1)
+            return shown
+        finally:
+            subprocess.run(["tmux", "-L", name, "kill-server"], check=False, capture_output=True)
+
+    assert "letter 1" in look("letter 3")
+    client = demo.imap(server, user)
+    client.select("INBOX")
+    client.store("1", "+FLAGS", "(\\Flagged)")
+    client.store("2", "+FLAGS", "(\\Deleted)")
+    client.expunge()
+    client.logout()
+    demo.deliver(server, user, message("letter 4", "text of 4"))
+    shown = look("letter 4")
+    assert "letter 2" not in shown
+    lines = {
+        word: line
+        for line in shown.splitlines()
+        for word in ("letter 1", "letter 3")
+        if word in line
+    }
+    assert "!" in lines["letter 1"] and "!" not in lines["letter 3"]
+
+
 @pytest.mark.skipif(bool(wanted("fetchmail")), reason=wanted("fetchmail"))
 @pytest.mark.parametrize("protocol", ["imap", "pop3"])
 def test_fetchmail_takes_the_mail_away(
