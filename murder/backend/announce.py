@@ -312,6 +312,8 @@ class Announcer:
         try:
             await self._at_master(lambda master, name: master.reserve(name, place), names)
         except Refusal as refusal:
+            if refusal.code is not Code.ALREADY_EXISTS:
+                raise
             raise Refusal(
                 Code.ALREADY_EXISTS, f"The murder has this mailbox already ({refusal.text})"
             ) from refusal

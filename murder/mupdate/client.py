@@ -42,8 +42,10 @@ class MasterClient:
     async def reserve(self, name: bytes, raw_location: bytes) -> None:
         """Take the name. Raises Refusal(ALREADY_EXISTS) where another has it, UpstreamFailure."""
         _, answer = await self._command(Verb.RESERVE, name, raw_location)
-        if answer.kind is not Kind.OK:
+        if answer.kind is Kind.NO:
             raise Refusal(Code.ALREADY_EXISTS, answer.text)
+        if answer.kind is not Kind.OK:
+            raise Refusal(Code.UNAVAILABLE, f"{self._target.name} takes no changes: {answer.text}")
 
     async def activate(self, name: bytes, raw_location: bytes, raw_acl: bytes) -> None:
         """Make the mailbox visible, or change its location or ACL. Raises Refusal(IN_USE) where it is active at
