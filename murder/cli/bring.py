@@ -17,10 +17,13 @@ from murder.operate.reach import Reach
 @operator_options
 @click.argument("source")
 @click.option("--user", required=True, help="Whose mailboxes it goes into; his INBOX exists.")
+@click.option(
+    "--proxy", default="", metavar="ADMIN", help="Log in there as this administrator, for USER."
+)
 @click.option("--password-file", type=click.Path(exists=True, path_type=Path), default=None)
 @json_option()
 async def import_mail(
-    reach: Reach, source: str, user: str, password_file: Path | None, as_json: bool
+    reach: Reach, source: str, user: str, proxy: str, password_file: Path | None, as_json: bool
 ) -> int:
     """Bring a user's mail from SOURCE: imaps://USER@HOST, imap://USER@HOST (STARTTLS), or maildir:PATH.
 
@@ -29,6 +32,7 @@ async def import_mail(
 
     \b
     murder ctl import imaps://anna@old.example.org --user anna
+    murder ctl import imap://anna@cyrus1.example.org --proxy cyrus --user anna
     murder ctl import maildir:/home/anna/Maildir --user anna
     """
 
@@ -52,7 +56,7 @@ async def import_mail(
                 err=True,
             )
 
-    opened = source_of(source, password)
+    opened = source_of(source, password, proxy)
     try:
         brought = await Import(reach, user, opened, tell).run()
     finally:

@@ -88,8 +88,11 @@ def key_of(headers: bytes, size: int) -> Key:
 class ImapSource:
     """Another IMAP server, as one of its users."""
 
-    def __init__(self, host: str, port: int, user: str, password: str, *, tls: str) -> None:
-        """`tls`: `implicit`, `starttls`, `none`. Raises Refusal."""
+    def __init__(
+        self, host: str, port: int, user: str, password: str, *, tls: str, proxy: str = ""
+    ) -> None:
+        """`tls`: `implicit`, `starttls`, `none`. With `proxy`, the password is that of this administrator, who acts for
+        the user (SASL PLAIN). Raises Refusal."""
         try:
             if tls == "implicit":
                 self._client: imaplib.IMAP4 = imaplib.IMAP4_SSL(host, port, timeout=60)
@@ -97,7 +100,11 @@ class ImapSource:
                 self._client = imaplib.IMAP4(host, port, timeout=60)
                 if tls == "starttls":
                     self._client.starttls()
-            self._client.login(user, password)
+            if proxy:
+                secret = f"{user}\0{proxy}\0{password}".encode()
+                self._client.authenticate("PLAIN", lambda _: secret)
+            else:
+                self._client.login(user, password)
         except imaplib.IMAP4.error as error:
             raise Refusal(Code.AUTHENTICATION_FAILED, f"{host}: {error}") from error
         except OSError as error:
@@ -319,7 +326,7 @@ class Import:
             self.brought.flags += 1
 
 
-def source_of(url: str, password: Callable[[str], str]) -> Source:
+def source_of(url: str, password: Callable[[str], str], proxy: str = "") -> Source:
     """`maildir:PATH`, `imap://user@host[:port]` (STARTTLS), `imaps://…`, `imap+insecure://…`. Raises Refusal."""
     if url.startswith("maildir:"):
         return MaildirSource(Path(url.removeprefix("maildir:")))
@@ -331,5 +338,6 @@ def source_of(url: str, password: Callable[[str], str]) -> Source:
         )
     tls, port = forms[parts.scheme]
     user = unquote(parts.username)
-    secret = unquote(parts.password) if parts.password else password(f"{user} at {parts.hostname}")
-    return ImapSource(parts.hostname, parts.port or port, user, secret, tls=tls)
+    asked = f"{proxy or user} at {parts.hostname}"
+    secret = unquote(parts.password) if parts.password else password(asked)
+    return ImapSource(parts.hostname, parts.port or port, user, secret, tls=tls, proxy=proxy)
