@@ -89,8 +89,10 @@ class Announcer:
         partition: str = "",
         mailbox_id: str = "",
         beside: Sequence[Change] = (),
+        fill: Callable[[], Awaitable[None]] | None = None,
     ) -> StoredMailbox:
-        """Make a mailbox: durable and known to the master on return, with the changes `beside` it.
+        """Make a mailbox: durable and known to the master on return, with the changes `beside` it. `fill` gives it mail,
+        all or none, before anybody sees it (INBOX renamed, RFC 3501 §6.3.5).
 
         Raises Refusal, UpstreamFailure.
         """
@@ -103,7 +105,8 @@ class Announcer:
             return [PutEntry(reserved)]
 
         mailbox_id = mailbox_id or secrets.token_hex(8)
-        intent = Intent(Operation.CREATE, ((name, name),), self._process, mailbox_id)
+        operation = Operation.CREATE if fill is None else Operation.SPLIT
+        intent = Intent(operation, ((name, name),), self._process, mailbox_id)
         async with self._operation(intent, begin):
             try:
                 await self._reserve([name], bytes(place))
@@ -113,6 +116,9 @@ class Announcer:
                 self.step("stored")
                 await self._activate([(name, bytes(place), raw_acl)])
                 self.step("activated")
+                if fill is not None:
+                    await fill()
+                    self.step("filled")
                 active = MailboxEntry(name, EntryState.ACTIVE, bytes(place), raw_acl)
                 await self._finish(intent, [PutEntry(active), *beside])
             except Exception:
@@ -411,9 +417,28 @@ class Announcer:
                 for old, new in reversed(intent.moves):
                     await self._store.rename(new, old)
                     changes.append(RemoveEntry(new))
+            case Operation.SPLIT:
+                for _, name in intent.moves:
+                    changes.append(await self._settle_split(name, intent.mailbox_id))
             case Operation.SET_ACL | Operation.MOVE:
                 pass
         await self._finish(intent, changes)
+
+    async def _settle_split(self, name: MailboxName, mailbox_id: str) -> Change:
+        """Mail that has gone over stays there, with its row; a mailbox that has none was never filled."""
+        entry = self._ledger.mailboxes.find(name)
+        try:
+            mailbox = await self._store.open(name, "")
+        except Refusal:
+            return RemoveEntry(name)
+        has_mail = mailbox.mailbox_id == mailbox_id and (await mailbox.status()).messages > 0
+        mailbox.close()
+        if has_mail and entry is not None:
+            return PutEntry(
+                MailboxEntry(name, EntryState.ACTIVE, entry.raw_location, entry.raw_acl)
+            )
+        await self._remove_created(name, mailbox_id)
+        return RemoveEntry(name)
 
     async def _remove_created(self, name: MailboxName, mailbox_id: str) -> None:
         """Remove the mailbox if it is the one that was to be made: a namesake found in the store holds mail."""

@@ -25,6 +25,7 @@ class Operation(Enum):
     DELETE = "delete"  # finished
     RENAME = "rename"  # undone
     SET_ACL = "setacl"  # forgotten: the list tells
+    SPLIT = "split"  # a mailbox made and given another's mail: undone before the mail has gone over, else finished
     MOVE = "move"  # left alone: the journal of moves tells, and whoever keeps it goes on
 
 

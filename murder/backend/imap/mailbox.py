@@ -225,12 +225,15 @@ async def _move_subscriptions(dialogue: BackendImap, old: MailboxName, new: Mail
 async def _move_inbox(dialogue: BackendImap, old: MailboxName, new: MailboxName) -> None:
     """RFC 3501 §6.3.5: the messages go to a new mailbox, INBOX stays, empty; what is below it stays too."""
     backend = dialogue.backend
+
+    async def fill() -> None:
+        source = await backend.store.open(old, dialogue.user.user)
+        target = await backend.store.open(new, dialogue.user.user)
+        try:
+            await source.move(await source.uids(), target)
+        finally:
+            source.close()
+            target.close()
+
     with dialogue.causing((Kind.CREATED, new)):
-        await backend.announcer.create(new, backend.mailboxes.default_acl(new))
-    source = await backend.store.open(old, dialogue.user.user)
-    target = await backend.store.open(new, dialogue.user.user)
-    try:
-        await source.move(await source.uids(), target)
-    finally:
-        source.close()
-        target.close()
+        await backend.announcer.create(new, backend.mailboxes.default_acl(new), fill=fill)
