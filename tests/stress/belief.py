@@ -46,6 +46,8 @@ class Belief:
     highest: int = 0  # all up to here is known: for QRESYNC
     seen: int = 0  # the highest mod-sequence told by the command that runs
     code: int | None = None  # HIGHESTMODSEQ, told by the command that runs
+    recent_of: dict[int, object] = field(default_factory=dict)  # of all sessions together
+    me: object = field(default_factory=object)  # this session; selected anew, it is another
     removed: set[int] = field(default_factory=set)  # UIDs that VANISHED has told
     contexts: dict[str, list[int]] = field(default_factory=dict)
     sorted_contexts: set[str] = field(default_factory=set)
@@ -53,6 +55,7 @@ class Belief:
     def begin(self, uid_validity_changed: bool = False) -> None:
         """A mailbox is being selected."""
         self.messages = []
+        self.me = object()
         self.removed.clear()
         self.highest = self.seen = 0
         self.code = None
@@ -102,6 +105,9 @@ class Belief:
                 self._name(line, number - 1, int(uid[1]))
         if flags := FLAGS.search(items):
             told.flags = frozenset(flags[1].split()) - {"\\Recent"}
+            if "\\Recent" in flags[1] and told.uid is not None:
+                first = self.recent_of.setdefault(told.uid, self.me)
+                assert first is self.me, f"{line}: recent in another session already"
             told.news += 1
         if modseq := MODSEQ.search(items):
             value = int(modseq[1])

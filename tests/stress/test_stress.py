@@ -67,6 +67,8 @@ async def stress(connect: Connect, seed: int) -> None:
     clients = [
         Client(connecting(number), kind, seed * 1000 + number) for number, kind in enumerate(kinds)
     ]
+    for client in clients:
+        client.belief.recent_of = clients[0].belief.recent_of
     watcher = Watcher(connecting(1), "watcher", 0)
     for client in (*clients, watcher):
         await client.open()
