@@ -236,3 +236,21 @@ def test_a_line_without_end_ends_the_connection(tmp_path: Path, which: int) -> N
 
     said = against(tmp_path, client)
     assert not said or said.startswith((b"421", b"-ERR"))
+
+
+def test_whom_a_proxy_speaks_for_stands_in_received(tmp_path: Path) -> None:
+    def client(lmtp: int, pop3: int) -> None:
+        told = b"XCLIENT ADDR=192.0.2.9 PORT=1234 HELO=mx.example.net SESSION=s1 TTL=3\r\n"
+        said = dialogue(
+            lmtp,
+            b"LHLO proxy\r\n",
+            told,
+            b"LHLO proxy\r\nMAIL FROM:<>\r\nRCPT TO:<ana>\r\nDATA\r\n",
+            b"Subject: x\r\n\r\nx\r\n.\r\nQUIT\r\n",
+        )
+        assert b"250-XCLIENT ADDR PORT HELO SESSION TTL\r\n" in said.replace(b"250 X", b"250-X")
+        assert said.count(b"220 ") == 2  # it begins anew
+        header = b"\n".join(pop(pop3).top(1, 0)[1])
+        assert b"Received: from mx.example.net ([192.0.2.9])" in header
+
+    against(tmp_path, client)
