@@ -10,7 +10,7 @@ from murder.cli.reaching import backends_of, operator_options, yes_option
 from murder.errors import Code, Refusal
 from murder.model.acl import parse_acl
 from murder.model.entry import Location, MailboxEntry, parse_location
-from murder.model.name import is_deleted
+from murder.model.name import MailboxName, is_deleted
 from murder.operate import mailboxes
 from murder.operate.moves import chosen
 from murder.operate.reach import Reach
@@ -148,16 +148,8 @@ def limits_of(texts: tuple[str, ...]) -> dict[str, int]:
 )
 async def create(reach: Reach, name: str, server: str, limits: tuple[str, ...]) -> int:
     """Make a mailbox; a user by making his INBOX, user/NAME."""
-    wanted, canonical = limits_of(limits), reach.name(name)
-    location = parse_location(server.encode())
-    if not location.server:
-        rows = await reach.rows()
-        with choosing(reach.config) as choose:
-            found = mailboxes.explain_placement(canonical, rows, weights_of(reach, rows), choose)
-        location = Location(found.server, location.partition)
-    await mailboxes.create(reach, canonical, location)
-    if wanted:
-        await mailboxes.set_quota(reach, canonical, wanted)
+    canonical = reach.name(name)
+    location = await make(reach, canonical, server, limits)
     click.echo(f"{reach.shown(canonical)} is at {location.server}")
     return 0
 
@@ -168,18 +160,7 @@ async def create(reach: Reach, name: str, server: str, limits: tuple[str, ...]) 
 @yes_option("remove them, with all mail")
 async def delete(reach: Reach, name: str, yes: bool) -> int:
     """Remove a mailbox with all below it; where the backends delay it, `undelete` brings it back."""
-    doomed = mailboxes.doomed(await reach.rows(), reach.name(name))
-    if not yes:
-        print_table(
-            ("mailbox", "server"), [[reach.shown(row.name), row.server] for row in reversed(doomed)]
-        )
-        click.echo(
-            f"{len(doomed)} mailboxes with all their mail. Say --yes to remove them.", err=True
-        )
-        return 2
-    await mailboxes.delete(reach, doomed)
-    click.echo(f"{len(doomed)} removed")
-    return 0
+    return await remove(reach, reach.name(name), yes)
 
 
 @mailbox.command()
@@ -311,3 +292,34 @@ def need_backend(reach: Reach, rows: list[MailboxEntry], server: str) -> str:
     if len(near) == 1:
         return near[0]
     raise Refusal(Code.NONEXISTENT, f"No backend is called {server}; known are {', '.join(known)}")
+
+
+async def make(reach: Reach, name: MailboxName, server: str, limits: tuple[str, ...]) -> Location:
+    """Make a mailbox where it is wanted (`server!partition`), else where the policy says, with its quota. Raises Refusal,
+    UpstreamFailure."""
+    wanted, location = limits_of(limits), parse_location(server.encode())
+    if not location.server:
+        rows = await reach.rows()
+        with choosing(reach.config) as choose:
+            found = mailboxes.explain_placement(name, rows, weights_of(reach, rows), choose)
+        location = Location(found.server, location.partition)
+    await mailboxes.create(reach, name, location)
+    if wanted:
+        await mailboxes.set_quota(reach, name, wanted)
+    return location
+
+
+async def remove(reach: Reach, name: MailboxName, yes: bool) -> int:
+    """Show what goes, or remove it; the exit code. Raises Refusal, UpstreamFailure."""
+    doomed = mailboxes.doomed(await reach.rows(), name)
+    if not yes:
+        print_table(
+            ("mailbox", "server"), [[reach.shown(row.name), row.server] for row in reversed(doomed)]
+        )
+        click.echo(
+            f"{len(doomed)} mailboxes with all their mail. Say --yes to remove them.", err=True
+        )
+        return 2
+    await mailboxes.delete(reach, doomed)
+    click.echo(f"{len(doomed)} removed")
+    return 0

@@ -2,12 +2,10 @@
 
 import asyncclick as click
 
-from murder.cli.mailbox import limits_of
+from murder.cli.mailbox import make, remove
 from murder.cli.options import json_option, print_json, print_table
-from murder.cli.placing import choosing, weights_of
 from murder.cli.reaching import operator_options, yes_option
 from murder.errors import Code, Refusal
-from murder.model.entry import Location, parse_location
 from murder.model.name import inbox_of, is_below, is_deleted, is_inbox, owner_of
 from murder.operate import mailboxes
 from murder.operate.reach import Reach
@@ -103,16 +101,7 @@ async def create(
     reach: Reach, name: str, server: str, limits: tuple[str, ...], folders: tuple[str, ...]
 ) -> int:
     """Give a user his INBOX, by the placement policy, with a quota and folders."""
-    wanted, inbox = limits_of(limits), inbox_of(name)
-    location = parse_location(server.encode())
-    if not location.server:
-        rows = await reach.rows()
-        with choosing(reach.config) as choose:
-            found = mailboxes.explain_placement(inbox, rows, weights_of(reach, rows), choose)
-        location = Location(found.server, location.partition)
-    await mailboxes.create(reach, inbox, location)
-    if wanted:
-        await mailboxes.set_quota(reach, inbox, wanted)
+    location = await make(reach, inbox_of(name), server, limits)
     for folder in folders:
         canonical = reach.namespace.internal(
             reach.namespace.personal_prefix + folder.encode(), name
@@ -128,18 +117,7 @@ async def create(
 @yes_option("remove all his mail")
 async def delete(reach: Reach, name: str, yes: bool) -> int:
     """Remove all of a user's mailboxes."""
-    doomed = mailboxes.doomed(await reach.rows(), inbox_of(name))
-    if not yes:
-        print_table(
-            ("mailbox", "server"), [[reach.shown(row.name), row.server] for row in reversed(doomed)]
-        )
-        click.echo(
-            f"{len(doomed)} mailboxes with all their mail. Say --yes to remove them.", err=True
-        )
-        return 2
-    await mailboxes.delete(reach, doomed)
-    click.echo(f"{len(doomed)} removed")
-    return 0
+    return await remove(reach, inbox_of(name), yes)
 
 
 @user.command()
