@@ -352,6 +352,16 @@ class Announcer:
 
     # --- moves to another server (`backend.moves`)
 
+    @asynccontextmanager
+    async def locked(self, root: MailboxName) -> AsyncIterator[None]:
+        """Keep everybody else out of a tree for a moment, in every worker; a crash gives it free. Raises Refusal(IN_USE)."""
+        intent = Intent(Operation.HELD, ((root, root),), self._process)
+        async with self._operation(intent, lambda _: []):
+            try:
+                yield
+            finally:
+                await self._finish(intent, [])
+
     async def hold(self, intent: Intent) -> None:
         """Keep everybody else out of its trees until `finish`, in every worker and over a crash; waits for who is in
         one now. May be done twice. Raises Refusal(IN_USE)."""
@@ -420,7 +430,7 @@ class Announcer:
             case Operation.SPLIT:
                 for _, name in intent.moves:
                     changes.append(await self._settle_split(name, intent.mailbox_id))
-            case Operation.SET_ACL | Operation.MOVE:
+            case Operation.SET_ACL | Operation.HELD | Operation.MOVE:
                 pass
         await self._finish(intent, changes)
 

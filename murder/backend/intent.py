@@ -26,6 +26,7 @@ class Operation(Enum):
     RENAME = "rename"  # undone
     SET_ACL = "setacl"  # forgotten: the list tells
     SPLIT = "split"  # a mailbox made and given another's mail: undone before the mail has gone over, else finished
+    HELD = "held"  # forgotten: it was a lock only
     MOVE = "move"  # left alone: the journal of moves tells, and whoever keeps it goes on
 
 

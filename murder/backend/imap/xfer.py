@@ -8,7 +8,7 @@ import json
 
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.moves.journal import Journal, Move, Side, State, format_move
-from murder.errors import Code, Refusal, UpstreamFailure
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.login.imap import Running
 from murder.model.entry import parse_location
 from murder.model.name import MailboxName, display, is_inbox, owner_of
@@ -158,6 +158,7 @@ async def _take(dialogue: BackendImap, command: Command, server: str) -> None:
     channel = FrameChannel(dialogue.connection, server, PEER_TIMEOUT_S)
     try:
         await dialogue.backend.mover.take(channel, server)
-    except (UpstreamFailure, Refusal) as failure:
+    except (UpstreamFailure, Refusal, BadSyntax) as failure:
         dialogue.log.info("move.peer_gone", backend=server, problem=str(failure))
-    dialogue.connection.abort()
+    finally:
+        dialogue.connection.abort()  # it speaks frames now: no IMAP reply would be understood

@@ -4,21 +4,17 @@ What arrives stands in the store and nowhere else, until `prepare` has written d
 rows and notes in one commit, then the master. Each request may come again after a crash.
 """
 
-import asyncio
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from murder.api import CarriedMessage, CarriesMailboxes, Incoming
 from murder.backend.annotations import is_note_of
-from murder.backend.intent import Intent, Operation
-from murder.backend.moves.journal import Journal, Move, Side, State
-from murder.backend.moves.outgoing import sum_of
+from murder.backend.moves.journal import Journal, Move, Side, State, intent_of
+from murder.backend.moves.outgoing import freeze, sum_of
 from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.carried import digest_line
@@ -28,8 +24,6 @@ from murder.model.name import MailboxName, check_new_name, display, is_below, ow
 from murder.mupdate.change import Change, PutEntry, PutNote
 from murder.net.frames import FrameChannel
 from murder.wire.carry import OCTETS, Words, format_uids, parse_message, parse_portrait
-
-PREPARED_SUFFIX = ".prepared"
 
 
 class Arriving:
@@ -108,21 +102,22 @@ class Arriving:
     async def _begin(self, words: Words) -> dict[str, Any]:
         root = MailboxName(str(words["root"]).encode("latin-1"))
         check_new_name(root)
-        if self._backend.mailboxes.find(root) is not None:
-            raise Refusal(Code.ALREADY_EXISTS, f"{display(root)} is here already")
-        found = self._journal.find(Side.IN, str(words["id"]))
-        if found is None:
-            found = Move(
-                str(words["id"]),
-                Side.IN,
-                root,
-                self._server,
-                str(words["partition"]) or self._backend.config.partition,
-                started_at=time.time(),
-            )
-        if found.root != root or found.server != self._server or found.state is State.DONE:
-            raise Refusal(Code.CANNOT, f"the move {found.id} is another's, or over")
-        self._move = self._journal.save(found, state=State.COPYING)
+        async with self._backend.announcer.locked(root):  # what is kept here is not let go of now
+            if self._backend.mailboxes.find(root) is not None:
+                raise Refusal(Code.ALREADY_EXISTS, f"{display(root)} is here already")
+            found = self._journal.find(Side.IN, str(words["id"]))
+            if found is None:
+                found = Move(
+                    str(words["id"]),
+                    Side.IN,
+                    root,
+                    self._server,
+                    str(words["partition"]) or self._backend.config.partition,
+                    started_at=time.time(),
+                )
+            if found.root != root or found.server != self._server or found.state is State.DONE:
+                raise Refusal(Code.CANNOT, f"the move {found.id} is another's, or over")
+            self._move = self._journal.save(found, state=State.COPYING)
         for name in found.names:
             await self._note_name(name)
         return {"ok": True}
@@ -204,9 +199,6 @@ class Arriving:
 
     # --- the end
 
-    def _prepared_file(self, move: Move) -> Path:
-        return self._journal.folder / f"in-{move.id}{PREPARED_SUFFIX}"
-
     async def _prepare(self, words: Words) -> dict[str, Any]:
         move = self._now
         names = tuple(MailboxName(str(row[0]).encode("latin-1")) for row in words["rows"])
@@ -217,7 +209,7 @@ class Arriving:
             raise Refusal(Code.CANNOT, "a note that belongs to no mailbox of the move")
         for name in set(move.names) - set(names):  # deleted or renamed at the source meanwhile
             await self._backend.store.delete(name)
-        write_durably(self._prepared_file(move), json.dumps(dict(words)).encode())
+        self._journal.save_prepared(move, json.dumps(dict(words)).encode())
         self._move = self._journal.save(move, names=names, state=State.PREPARED)
         self._step("prepared")
         return {"ok": True}
@@ -237,16 +229,6 @@ class Arriving:
         return {"ok": True}
 
 
-def write_durably(path: Path, octets: bytes) -> None:
-    """The file and its name."""
-    draft = path.with_suffix(path.suffix + ".draft")
-    with draft.open("wb") as file:
-        file.write(octets)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-
-
 async def commit(
     backend: Backend, journal: Journal, move: Move, step: Callable[[str], None] = lambda _: None
 ) -> None:
@@ -256,8 +238,7 @@ async def commit(
         return
     if move.state not in (State.PREPARED, State.COMMITTED):
         raise Refusal(Code.CANNOT, f"the move {move.id} is {move.state.value}, not prepared")
-    prepared = journal.folder / f"in-{move.id}{PREPARED_SUFFIX}"
-    words = json.loads(prepared.read_bytes())
+    words = json.loads(journal.prepared_path(move).read_bytes())
     place = bytes(Location(backend.server_name, move.partition))
     rows = [
         MailboxEntry(
@@ -265,15 +246,14 @@ async def commit(
         )
         for name, acl in words["rows"]
     ]
-    intent = Intent(Operation.MOVE, ((move.root, move.root),), f"move:{move.id}")
+    intent = intent_of(move)
     await backend.announcer.hold(intent)
     if move.state is State.PREPARED:
-        store = backend.store
-        assert isinstance(store, CarriesMailboxes)
-        await asyncio.gather(*(store.freeze(row.name, False) for row in rows))
+        await freeze(backend, [row.name for row in rows], False)
         owner = owner_of(move.root)
-        for name in words["subscriptions"] if owner else ():
-            await store_subscribe(backend, owner or "", name)
+        if owner is not None:
+            for name in words["subscriptions"]:
+                await backend.store.subscribe(owner, MailboxName(name.encode("latin-1")), True)
         changes: list[Change] = [PutEntry(row) for row in rows]
         changes += [PutNote(key, text.encode("latin-1")) for key, text in words["notes"].items()]
         await backend.announcer.commit(changes)
@@ -283,11 +263,7 @@ async def commit(
     step("announced")
     await backend.announcer.finish(intent, [])
     journal.save(move, state=State.DONE, finished_at=time.time())
-    prepared.unlink(missing_ok=True)
-
-
-async def store_subscribe(backend: Backend, owner: str, name: str) -> None:
-    await backend.store.subscribe(owner, MailboxName(name.encode("latin-1")), True)
+    journal.prepared_path(move).unlink(missing_ok=True)
 
 
 async def abort(backend: Backend, journal: Journal, move: Move) -> None:
@@ -300,7 +276,7 @@ async def abort(backend: Backend, journal: Journal, move: Move) -> None:
         if backend.mailboxes.list.find(name) is None and not _is_older(journal, move, name):
             await backend.store.delete(name)
     journal.save(move, state=State.ABORTED, finished_at=time.time())
-    (journal.folder / f"in-{move.id}{PREPARED_SUFFIX}").unlink(missing_ok=True)
+    journal.prepared_path(move).unlink(missing_ok=True)
 
 
 def _is_older(journal: Journal, move: Move, name: MailboxName) -> bool:

@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
+from murder.backend.intent import Intent, Operation
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName, is_below
 
@@ -105,6 +106,12 @@ def parse_move(octets: bytes) -> Move:
     return Move(**told)
 
 
+def intent_of(move: Move) -> Intent:
+    """The lock on the tree, at the source from the stop on, at the target while it is shown: no start after a crash gives
+    it free, but whoever goes on with the move."""
+    return Intent(Operation.MOVE, ((move.root, move.root),), f"move:{move.id}")
+
+
 class Journal:
     """The files of all moves of a backend, shared by its workers."""
 
@@ -119,12 +126,24 @@ class Journal:
     def save(self, move: Move, **changed: Any) -> Move:
         """Write it, changed so; durable on return."""
         move = replace(move, **changed)
+        self._write(self._path(move), format_move(move))
+        return move
+
+    def prepared_path(self, move: Move) -> Path:
+        """Where the target keeps what it was told to show."""
+        return self.folder / f"in-{move.id}.prepared"
+
+    def save_prepared(self, move: Move, octets: bytes) -> None:
+        """Durable on return."""
+        self._write(self.prepared_path(move), octets)
+
+    def _write(self, path: Path, octets: bytes) -> None:
+        """Replace a file as a whole: after a power cut it is the old or the new one."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self._path(move)
         draft = path.with_suffix(f".{os.getpid()}")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(format_move(move))
+            file.write(octets)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
@@ -133,7 +152,6 @@ class Journal:
             os.fsync(folder)
         finally:
             os.close(folder)
-        return move
 
     def find(self, side: Side, move_id: str) -> Move | None:
         if not move_id.isalnum():

@@ -16,7 +16,7 @@ from murder.backend.intent import is_alive, this_process
 from murder.backend.moves import arriving
 from murder.backend.moves.arriving import Arriving
 from murder.backend.moves.journal import ABORTABLE, RUNNING, Journal, Move, Side, State
-from murder.backend.moves.outgoing import Outgoing, Pace, Progress
+from murder.backend.moves.outgoing import Outgoing, Pace, Progress, thaw
 from murder.backend.moves.peer import Peer, open_peer
 from murder.backend.shared import Backend
 from murder.errors import Code, Refusal, UpstreamFailure
@@ -153,10 +153,8 @@ class Mover:
             try:
                 async with self._places:
                     return await self._once(move)
-            except UpstreamFailure as failure:
-                problem = failure
-            except Refusal as refusal:
-                problem = refusal
+            except (UpstreamFailure, Refusal) as error:
+                problem = error
             except Exception as error:  # noqa: BLE001 - the end of a task
                 self._log.error("move.crashed", move=move.id, exc_info=error)
                 problem = error
@@ -228,7 +226,7 @@ class Mover:
             if move.state not in ABORTABLE:
                 self._run(move)  # it had just been handed over
                 raise Refusal(Code.CANNOT, f"The move {move_id} is {move.state.value}: too late")
-        await self._thaw(move)
+        await thaw(self.backend, move)
         move = self.journal.save(move, state=State.ABORTED, finished_at=time.time())
         with contextlib.suppress(
             UpstreamFailure, Refusal
@@ -240,14 +238,6 @@ class Mover:
                 peer.close()
         self._log.info("move.aborted", move=move.id, mailbox=display(move.root))
         return move
-
-    async def _thaw(self, move: Move) -> None:
-        store = self.backend.store
-        assert isinstance(store, CarriesMailboxes)
-        for name in move.names:
-            with contextlib.suppress(Refusal):
-                await store.freeze(name, False)
-        await self.backend.announcer.finish(Outgoing.intent_of(move), [])
 
     async def take(self, channel: FrameChannel, server: str) -> None:
         """Serve the source of a move. Raises Refusal, UpstreamFailure when it has gone."""
@@ -278,26 +268,50 @@ class Mover:
                     await self.backend.store.delete(name)
 
     async def let_go(self, move: Move) -> Move:
-        """Remove what has left; nothing that the list shows."""
-        back = self.backend.mailboxes.list.find(move.root) is not None
-        for name in sorted(move.names, key=len, reverse=True):
-            if self.backend.mailboxes.list.find(name) is None:
-                await self.backend.store.delete(name)
-        state = State.UNDONE if back else State.REMOVED
+        """Remove what has left; nothing that the list shows. Raises Refusal(IN_USE) while it is on its way back: what is
+        kept is then part of what arrives."""
+        async with self.backend.announcer.locked(
+            move.root
+        ):  # `begin` of an arriving move takes it too
+            if self._is_coming_back(move):
+                raise Refusal(Code.IN_USE, f"What the move {move.id} keeps is on its way back")
+            back = self.backend.mailboxes.list.find(move.root) is not None
+            for name in sorted(move.names, key=len, reverse=True):
+                if self.backend.mailboxes.list.find(name) is None:
+                    await self.backend.store.delete(name)
+            state = State.UNDONE if back else State.REMOVED
+            move = self.journal.save(move, state=state)
         self._log.info("move.let_go", move=move.id, mailbox=display(move.root), back=back)
-        return self.journal.save(move, state=state)
+        return move
+
+    def _is_coming_back(self, move: Move) -> bool:
+        return any(
+            other.side is Side.IN
+            and other.state in (State.COPYING, State.PREPARED, State.COMMITTED)
+            and (other.holds(move.root) or move.holds(other.root))
+            for other in self.journal.moves()
+        )
 
     async def _keep(self) -> None:
         while True:
             try:
-                for move in list(self.journal.moves()):
-                    await self._look_at(move)
+                moves = list(self.journal.moves())
                 self.journal.forget_old()
-            except (UpstreamFailure, Refusal, OSError) as error:
-                self._log.warning("move.interrupted", problem=str(error))
-            except Exception as error:  # noqa: BLE001 - the end of a round of a task
-                self._log.error("move.crashed", exc_info=error)
+            except (Refusal, OSError) as error:  # a file that cannot be read: somebody has to look
+                self._log.error("move.crashed", problem=str(error))
+                moves = []
+            for move in moves:
+                await self._look_after(move)
             await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _look_after(self, move: Move) -> None:
+        """One that cannot go on now does not keep the others from it."""
+        try:
+            await self._look_at(move)
+        except (UpstreamFailure, Refusal, OSError) as error:
+            self._log.warning("move.interrupted", move=move.id, problem=str(error))
+        except Exception as error:  # noqa: BLE001 - the end of a round of a task
+            self._log.error("move.crashed", move=move.id, exc_info=error)
 
     async def _look_at(self, move: Move) -> None:
         if move.side is Side.IN:
@@ -307,8 +321,7 @@ class Mover:
         if move.state in RUNNING:
             if move.id not in self._running and not is_alive(move.process):
                 self._run(self.journal.save(move, process=self._process))
-        elif move.state is State.DONE:
-            if self.backend.mailboxes.list.find(move.root) is not None:
-                await self.let_go(move)
-            elif time.time() > move.finished_at + self.backend.config.move_grace_s:
+        elif move.state is State.DONE and not self._is_coming_back(move):
+            is_back = self.backend.mailboxes.list.find(move.root) is not None
+            if is_back or time.time() > move.finished_at + self.backend.config.move_grace_s:
                 await self.let_go(move)

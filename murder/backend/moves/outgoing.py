@@ -10,6 +10,7 @@ Each step may happen again after a crash.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,8 +20,7 @@ from typing import Any, Final
 from murder.api import CarriesMailboxes
 from murder.api.store import Mailbox
 from murder.backend.annotations import notes_with, removed_with
-from murder.backend.intent import Intent, Operation
-from murder.backend.moves.journal import Journal, Move, State
+from murder.backend.moves.journal import Journal, Move, State, intent_of
 from murder.backend.moves.peer import Peer
 from murder.backend.shared import Backend
 from murder.errors import Code, Refusal
@@ -106,16 +106,6 @@ class Outgoing:
         self._progress = progress
         self._step = step
         self._known: dict[MailboxName, _Known] = {}  # what the target has of each mailbox
-
-    @property
-    def intent(self) -> Intent:
-        """The lock on the tree, from the stop on; no other process may settle it."""
-        return self.intent_of(self.move)
-
-    @staticmethod
-    def intent_of(move: Move) -> Intent:
-        """As `intent`, of any move."""
-        return Intent(Operation.MOVE, ((move.root, move.root),), f"move:{move.id}")
 
     def _save(self, **changed: Any) -> None:
         self.move = self._journal.save(self.move, **changed)
@@ -239,11 +229,11 @@ class Outgoing:
     async def stop_and_hand_over(self) -> None:
         """Raises Refusal, UpstreamFailure: up to HANDING all is then as before; later, it has to go on."""
         began = time.monotonic()
-        await self._lock()
+        await self._backend.announcer.hold(intent_of(self.move))
         try:
             rows = self._rows()
             self._save(state=State.STOPPED, names=tuple(row.name for row in rows))
-            await self._freeze([row.name for row in rows], True)
+            await freeze(self._backend, [row.name for row in rows], True)
             self._step("frozen")
             await self._round([row.name for row in rows])
             await self._verify([row.name for row in rows])
@@ -259,12 +249,6 @@ class Outgoing:
         """It is over; what has left is kept for a while."""
         self._save(state=State.DONE, finished_at=time.time(), stop_s=stop_s, problem="")
 
-    async def _lock(self) -> None:
-        await self._backend.announcer.hold(self.intent)
-
-    async def _freeze(self, names: Iterable[MailboxName], frozen: bool) -> None:
-        await asyncio.gather(*(self._store.freeze(name, frozen) for name in names))
-
     async def thaw(self) -> None:
         """Undo a stop that a crash left."""
         if self.move.state is State.STOPPED:
@@ -272,12 +256,7 @@ class Outgoing:
 
     async def release(self) -> None:
         """Back to COPYING: people work again. Not from HANDING on."""
-        for name in self.move.names:
-            try:
-                await self._store.freeze(name, False)
-            except Refusal:
-                continue  # it is gone
-        await self._backend.announcer.finish(self.intent, [])
+        await thaw(self._backend, self.move)
         self.move = self._journal.save(self.move, state=State.COPYING)
 
     async def _verify(self, names: Sequence[MailboxName]) -> None:
@@ -331,7 +310,7 @@ class Outgoing:
         self._step("let go")
         await self._peer.ask({"do": "commit", "id": move.id})
         self._step("committed")
-        await backend.announcer.finish(self.intent, [])
+        await backend.announcer.finish(intent_of(self.move), [])
 
 
 def _counted(move: Move, messages: int, octets: int) -> Move:
@@ -358,6 +337,21 @@ async def _mailbox_id(backend: Backend, name: MailboxName) -> str:
         return mailbox.mailbox_id
     finally:
         mailbox.close()
+
+
+async def freeze(backend: Backend, names: Iterable[MailboxName], frozen: bool) -> None:
+    """Let nobody change these mailboxes, or all again. Raises Refusal."""
+    store = backend.store
+    assert isinstance(store, CarriesMailboxes)
+    await asyncio.gather(*(store.freeze(name, frozen) for name in names))
+
+
+async def thaw(backend: Backend, move: Move) -> None:
+    """People work again in what a move had stopped; mailboxes that are gone are passed over."""
+    for name in move.names:
+        with contextlib.suppress(Refusal):
+            await freeze(backend, [name], False)
+    await backend.announcer.finish(intent_of(move), [])
 
 
 async def sum_of(backend: Backend, name: MailboxName) -> dict[str, Any]:
