@@ -199,9 +199,7 @@ class BackendRole:
         backend = self.backend
         if backend is None:
             return
-        penalties, crowd = backend.gate.penalties, backend.gate.crowd
-        backend.gate = self._make_gate()
-        backend.gate.keep_counts(penalties, crowd)
+        backend.gate = self._make_gate().following(backend.gate)
         backend.config = config.backend
         self._services = self._make_services(backend)
 

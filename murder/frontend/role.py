@@ -147,9 +147,7 @@ class FrontendRole:
         frontend = self.frontend
         if frontend is None:
             return
-        penalties, crowd = frontend.gate.penalties, frontend.gate.crowd
-        frontend.gate = self._make_gate()
-        frontend.gate.keep_counts(penalties, crowd)
+        frontend.gate = self._make_gate().following(frontend.gate)
         frontend.whole_config, frontend.config = config, config.frontend
         frontend.upstreams.configure(config)
         frontend.pool.configure(config.frontend.upstream_idle_s, config.frontend.max_upstreams_idle)

@@ -8,7 +8,7 @@ taken without TLS unless the configuration allows it, and whoever comes through 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 from murder.api.auth import AuthBackend, HasScramSecrets, Identity
 from murder.config.sections import AuthConfig
@@ -84,11 +84,13 @@ class Gate:
         self.proxy_roles = frozenset(proxy_roles)
         self.domains = domains
 
-    def keep_counts(self, penalties: Penalties, crowd: Crowd) -> None:
-        """Go on counting where another gate stopped (a reload), by the settings of this one."""
+    def following(self, before: "Gate") -> Self:
+        """This gate, counting on where the one before it stopped (a reload), by its own settings."""
+        penalties, crowd = before.penalties, before.crowd
         penalties.configure(self.penalties.first_s, self.penalties.most_s, self.penalties.trusted)
         crowd.most = self.crowd.most
         self.penalties, self.crowd = penalties, crowd
+        return self
 
     def takes_passwords(self, connection: Connection) -> bool:
         """Whether a password may be sent over this connection as it is now."""

@@ -82,9 +82,8 @@ class MupdateRole:
         self._config = config
         service = self._service
         if service is not None:
-            penalties, crowd = service.gate.penalties, service.gate.crowd
-            service.config, service.gate = config.mupdate, self._make_gate()
-            service.gate.keep_counts(penalties, crowd)
+            service.config = config.mupdate
+            service.gate = self._make_gate().following(service.gate)
             service.max_failures = config.auth.max_failures
 
     def report(self) -> Mapping[str, object]:

@@ -165,6 +165,18 @@ def check_lists_agree(demo: Demo) -> None:
     assert seen == set(master)
 
 
+def check_mail(demo: Demo, load: Load) -> None:
+    """What was acknowledged is there, once, whole, with its flags; nothing was refused for good."""
+    assert not load.bounced
+    found = {user: stored(demo, user) for user in range(1, USERS + 1)}
+    for identifier, (user, digest, flagged) in load.acknowledged.items():
+        copies = found[user].get(identifier, [])
+        assert copies == [(digest, flagged)], f"{identifier}: {copies}"
+    for user, messages in found.items():
+        for identifier, copies in messages.items():
+            assert len(copies) == 1, f"{identifier} of user {user} is there {len(copies)} times"
+
+
 @pytest.mark.parametrize("victim", ["be1", "be2", "fe1", "mupdate"])
 def test_nothing_acknowledged_is_lost_doubled_or_damaged(demo: Demo, victim: str) -> None:
     load = Load(demo, victim)
@@ -180,12 +192,5 @@ def test_nothing_acknowledged_is_lost_doubled_or_damaged(demo: Demo, victim: str
         load.stopping.set()
         for thread in load.threads:
             thread.join(60)
-    assert not load.bounced
-    found = {user: stored(demo, user) for user in range(1, USERS + 1)}
-    for identifier, (user, digest, flagged) in load.acknowledged.items():
-        copies = found[user].get(identifier, [])
-        assert copies == [(digest, flagged)], f"{identifier}: {copies}"
-    for user, messages in found.items():
-        for identifier, copies in messages.items():
-            assert len(copies) == 1, f"{identifier} of user {user} is there {len(copies)} times"
+    check_mail(demo, load)
     check_lists_agree(demo)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.demo import ROOT, Demo, running_demo
-from tests.faults.test_kill import USERS, Load, check_lists_agree, stored
+from tests.faults.test_kill import USERS, Load, check_lists_agree, check_mail
 
 STORM_S = float(os.environ.get("MURDER_MOVE_STORM_S", "12"))
 SOURCE_STEPS = (
@@ -281,14 +281,7 @@ def test_moves_in_a_storm_of_kills_lose_and_double_nothing(demo: Demo) -> None:
             thread.join(60)
     settled(demo)
     assert done and kills
-    assert not load.bounced
-    found = {user: stored(demo, user) for user in range(1, USERS + 1)}
-    for identifier, (user, digest, flagged) in load.acknowledged.items():
-        copies = found[user].get(identifier, [])
-        assert copies == [(digest, flagged)], f"{identifier}: {copies}"
-    for user, messages in found.items():
-        for identifier, copies in messages.items():
-            assert len(copies) == 1, f"{identifier} of user {user} is there {len(copies)} times"
+    check_mail(demo, load)
     for user in range(1, USERS + 1):
         assert len(homes(demo, user)) == 1
     check_lists_agree(demo)
