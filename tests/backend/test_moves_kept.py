@@ -20,18 +20,18 @@ def test_what_is_on_its_way_back_is_not_let_go_of(tmp_path: Path) -> None:
             mover, store = one.backend.mover, one.backend.store
             await mover.stop()  # nobody else looks
             await store.create(GONE, "default")
-            left = mover.journal.save(
+            left = await mover.journal.save(
                 Move("a1", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
             )
             back = Move("b2", Side.IN, GONE, "be2.test", names=(GONE,))
             for state in (State.COPYING, State.PREPARED, State.COMMITTED):
-                mover.journal.save(back, state=state)
+                await mover.journal.save(back, state=state)
                 with pytest.raises(Refusal) as refused:
                     await mover.let_go(left)
                 assert refused.value.code is Code.IN_USE
                 await mover._look_at(left)  # its time is over, and it stays
                 assert GONE in await names(store)
-            mover.journal.save(back, state=State.ABORTED)
+            await mover.journal.save(back, state=State.ABORTED)
             assert (await mover.let_go(left)).state is State.REMOVED
             assert GONE not in await names(store)
             assert not one.backend.mailboxes.list.intents()
@@ -49,10 +49,10 @@ def test_one_move_that_cannot_go_on_keeps_no_other_from_it(tmp_path: Path) -> No
             mover = one.backend.mover
             await mover.stop()
             stuck = Move("a1", Side.IN, inbox_of("yan"), "be2.test", state=State.COMMITTED)
-            mover.journal.save(stuck, started_at=1.0)  # and nothing is prepared
+            await mover.journal.save(stuck, started_at=1.0)  # and nothing is prepared
             await one.backend.store.create(GONE, "default")
             over = Move("b2", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
-            mover.journal.save(over, started_at=2.0)
+            await mover.journal.save(over, started_at=2.0)
             for move in list(mover.journal.moves()):
                 await mover._look_after(move)
             found = mover.journal.find(Side.OUT, "b2")

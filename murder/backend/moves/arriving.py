@@ -117,7 +117,7 @@ class Arriving:
                 )
             if found.root != root or found.server != self._server or found.state is State.DONE:
                 raise Refusal(Code.CANNOT, f"the move {found.id} is another's, or over")
-            self._move = self._journal.save(found, state=State.COPYING)
+            self._move = await self._journal.save(found, state=State.COPYING)
         for name in found.names:
             await self._note_name(name)
         return {"ok": True}
@@ -133,7 +133,7 @@ class Arriving:
     async def _hold(self, words: Words) -> dict[str, Any]:
         name, identity = self._name(words), parse_portrait(words).identity
         if name not in self._now.names:
-            self._move = self._journal.save(self._now, names=(*self._now.names, name))
+            self._move = await self._journal.save(self._now, names=(*self._now.names, name))
         called = self._named.get(identity.mailbox_id)
         if called is not None and called != name:  # renamed at the source meanwhile
             await self._backend.store.rename(called, name)
@@ -209,8 +209,8 @@ class Arriving:
             raise Refusal(Code.CANNOT, "a note that belongs to no mailbox of the move")
         for name in set(move.names) - set(names):  # deleted or renamed at the source meanwhile
             await self._backend.store.delete(name)
-        self._journal.save_prepared(move, json.dumps(dict(words)).encode())
-        self._move = self._journal.save(move, names=names, state=State.PREPARED)
+        await self._journal.save_prepared(move, json.dumps(dict(words)).encode())
+        self._move = await self._journal.save(move, names=names, state=State.PREPARED)
         self._step("prepared")
         return {"ok": True}
 
@@ -258,11 +258,11 @@ async def commit(
         changes += [PutNote(key, text.encode("latin-1")) for key, text in words["notes"].items()]
         await backend.announcer.commit(changes)
         step("shown")
-        move = journal.save(move, state=State.COMMITTED)
+        move = await journal.save(move, state=State.COMMITTED)
     await backend.announcer.announce(rows)
     step("announced")
     await backend.announcer.finish(intent, [])
-    journal.save(move, state=State.DONE, finished_at=time.time())
+    await journal.save(move, state=State.DONE, finished_at=time.time())
     journal.prepared_path(move).unlink(missing_ok=True)
 
 
@@ -275,7 +275,7 @@ async def abort(backend: Backend, journal: Journal, move: Move) -> None:
     for name in sorted(move.names, key=len, reverse=True):
         if backend.mailboxes.list.find(name) is None and not _is_older(journal, move, name):
             await backend.store.delete(name)
-    journal.save(move, state=State.ABORTED, finished_at=time.time())
+    await journal.save(move, state=State.ABORTED, finished_at=time.time())
     journal.prepared_path(move).unlink(missing_ok=True)
 
 

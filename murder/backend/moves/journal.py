@@ -1,8 +1,11 @@
 """What a move is and how far it has come: one small file a move and side, replaced and synced at every state.
 
-An operator may read the files; finished ones are the history.
+An operator may read the files; finished ones are the history. Writing waits for the disk in a thread, so that people
+work on meanwhile, and one file after the other, in the order asked for.
 """
 
+import asyncio
+import contextlib
 import json
 import os
 import time
@@ -16,7 +19,7 @@ from murder.backend.intent import Intent, Operation
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName, is_below
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 SETTLED_NS: Final = (
     100_000_000  # two changes so close together may look like one in the folder's time
 )
@@ -74,6 +77,7 @@ class Move:
     messages: int = 0
     octets: int = 0
     problem: str = ""
+    owes_abort: bool = False  # source: the target has not been told, and keeps what has come
 
     def holds(self, name: MailboxName) -> bool:
         return name in self.names or name == self.root or is_below(name, self.root)
@@ -119,39 +123,41 @@ class Journal:
         self.folder = folder
         self._read_at = -1  # st_mtime_ns of the folder, as it was when these were read:
         self._keeping: list[Move] = []
+        self._turn = asyncio.Lock()
+        self._known: dict[
+            str, tuple[tuple[int, int], Move]
+        ] = {}  # by file, as of its inode and time
 
     def _path(self, move: Move) -> Path:
         return self.folder / f"{move.side.value}-{move.id}.json"
 
-    def save(self, move: Move, **changed: Any) -> Move:
-        """Write it, changed so; durable on return."""
+    async def save(self, move: Move, **changed: Any) -> Move:
+        """Write it, changed so; durable on return. Whoever is cancelled meanwhile is so after it."""
         move = replace(move, **changed)
-        self._write(self._path(move), format_move(move))
+        await self._write(self._path(move), format_move(move))
         return move
 
     def prepared_path(self, move: Move) -> Path:
         """Where the target keeps what it was told to show."""
         return self.folder / f"in-{move.id}.prepared"
 
-    def save_prepared(self, move: Move, octets: bytes) -> None:
+    async def save_prepared(self, move: Move, octets: bytes) -> None:
         """Durable on return."""
-        self._write(self.prepared_path(move), octets)
+        await self._write(self.prepared_path(move), octets)
 
-    def _write(self, path: Path, octets: bytes) -> None:
-        """Replace a file as a whole: after a power cut it is the old or the new one."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = path.with_suffix(f".{os.getpid()}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(octets)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    async def _write(self, path: Path, octets: bytes) -> None:
+        """Not begun, or done: nobody who waits for a cancelled task reads the old state while the new one is on its way
+        to the disk."""
+        async with self._turn:
+            loop = asyncio.get_running_loop()
+            writing = loop.run_in_executor(None, _replace, path, octets)
+            try:
+                await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                while not writing.done():
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.wait([writing])
+                raise
 
     def find(self, side: Side, move_id: str) -> Move | None:
         if not move_id.isalnum():
@@ -170,11 +176,18 @@ class Journal:
     def moves(self) -> Iterator[Move]:
         """All, the latest last."""
         found = []
+        known, self._known = self._known, {}
         for path in self.folder.glob("*.json") if self.folder.is_dir() else []:
             try:
-                found.append(self._read(path))
+                stat = path.stat()
+                written = (stat.st_ino, stat.st_mtime_ns)
+                was, move = known.get(path.name, (None, None))
+                if move is None or was != written:
+                    move = self._read(path)
             except FileNotFoundError:
                 continue  # forgotten meanwhile
+            self._known[path.name] = (written, move)
+            found.append(move)
         yield from sorted(found, key=lambda move: move.started_at)
 
     def forget_old(self) -> None:
@@ -196,6 +209,23 @@ class Journal:
             is_settled = time.time_ns() - written_at > SETTLED_NS
             self._read_at = written_at if is_settled else -1
         return next((move for move in self._keeping if move.holds(name)), None)
+
+
+def _replace(path: Path, octets: bytes) -> None:
+    """Replace a file as a whole: after a power cut it is the old or the new one."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(octets)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _keeps(move: Move) -> bool:

@@ -46,6 +46,9 @@ class Mover:
         self._listeners: dict[str, list[Progress]] = {}
         self._places = asyncio.Semaphore(backend.config.moves_parallel)
         self._keeper: asyncio.Task[None] | None = None
+        self._deciding = (
+            asyncio.Lock()
+        )  # what a move's file says, until it says what follows from it
         self._log = logger(role="backend")
         self.step: Callable[[str], None] = lambda _: None
         backend.announcer.make_room_for = self.make_room_for
@@ -81,43 +84,55 @@ class Mover:
             raise Refusal(
                 Code.CANNOT, f"The store {backend.config.store} cannot let mailboxes move"
             )
+        async with self._deciding:
+            begun = self._begun(root, server)
+            if begun is None:
+                now = time.time()
+                new = Move(secrets.token_hex(6), Side.OUT, root, server, partition, started_at=now)
+                move = await self.journal.save(new, process=self._process, by=by)
+        if begun is not None:
+            return await self.resume(begun.id, progress)
+        self._log.info("move.begun", move=move.id, mailbox=display(root), target=server, user=by)
+        return await self._attend(move, progress)
+
+    def _begun(self, root: MailboxName, server: str) -> Move | None:
+        """This very move, begun before. Raises Refusal(IN_USE) where it would meet another."""
         for other in self.journal.moves():
             busy = other.side is Side.OUT and other.state in RUNNING | {State.FAILED}
             if busy and (other.holds(root) or is_below(other.root, root)):
                 if other.root == root and other.server == server:
-                    return await self.resume(other.id, progress)
+                    return other
                 raise Refusal(
                     Code.IN_USE, f"The move {other.id} of it is {other.state.value}: abort it first"
                 )
-        move = self.journal.save(
-            Move(
-                secrets.token_hex(6),
-                Side.OUT,
-                root,
-                server,
-                partition,
-                process=self._process,
-                by=by,
-                started_at=time.time(),
-            )
-        )
-        self._log.info("move.begun", move=move.id, mailbox=display(root), target=server, user=by)
-        return await self._attend(move, progress)
+        return None
 
     async def resume(self, move_id: str, progress: Progress = lambda _: None) -> Move:
         """Go on with one that failed, or wait for one that runs here. Raises as `move`."""
+        return await self._attend(await self._take_over(move_id), progress)
+
+    async def _take_over(self, move_id: str) -> Move:
+        """This worker drives it from here on. Raises Refusal."""
+        async with self._deciding:
+            move = self._known(move_id)
+            if move_id not in self._running:
+                if move.state not in RUNNING | {State.FAILED}:
+                    raise Refusal(Code.CANNOT, f"The move {move_id} is {move.state.value}")
+                if move.process != self._process and is_alive(move.process):
+                    if move.state is not State.FAILED:
+                        raise Refusal(
+                            Code.IN_USE, f"The move {move_id} is under way in another worker"
+                        )
+                state = State.COPYING if move.state is State.FAILED else move.state
+                move = await self.journal.save(move, state=state, process=self._process, problem="")
+            self._run(move)
+        return move
+
+    def _known(self, move_id: str) -> Move:
         move = self.journal.find(Side.OUT, move_id)
         if move is None:
             raise Refusal(Code.NONEXISTENT, f"No move {move_id} begins here")
-        if move_id not in self._running:
-            if move.state not in RUNNING | {State.FAILED}:
-                raise Refusal(Code.CANNOT, f"The move {move_id} is {move.state.value}")
-            if move.process != self._process and is_alive(move.process):
-                if move.state is not State.FAILED:
-                    raise Refusal(Code.IN_USE, f"The move {move_id} is under way in another worker")
-            state = State.COPYING if move.state is State.FAILED else move.state
-            move = self.journal.save(move, state=state, process=self._process, problem="")
-        return await self._attend(move, progress)
+        return move
 
     async def _attend(self, move: Move, progress: Progress) -> Move:
         task = self._run(move)
@@ -169,11 +184,11 @@ class Mover:
             )
             if move.state is not State.HANDING and (lasting or tries > RETRIES):
                 self._log.error("move.failed", move=move.id, problem=str(problem))
-                return self.journal.save(
+                return await self.journal.save(
                     move, state=State.FAILED, problem=str(problem), finished_at=time.time()
                 )
             self._log.warning("move.interrupted", move=move.id, problem=str(problem))
-            move = self.journal.save(move, problem=str(problem))
+            move = await self.journal.save(move, problem=str(problem))
             self._tell(move)
             await asyncio.sleep(pause * random.uniform(0.7, 1.3))
             pause = min(2 * pause, RETRY_MAX_S)
@@ -185,7 +200,7 @@ class Mover:
             outgoing = Outgoing(self.backend, self.journal, move, peer, pace, self._tell, self.step)
             if move.state is State.HANDING:
                 await outgoing.hand_over()
-                outgoing.finished()
+                await outgoing.finished()
             else:
                 await outgoing.thaw()
                 await outgoing.copy()
@@ -211,33 +226,46 @@ class Mover:
 
     async def abort(self, move_id: str) -> Move:
         """Give it up while this server still owns the mailboxes. Raises Refusal."""
-        move = self.journal.find(Side.OUT, move_id)
-        if move is None:
-            raise Refusal(Code.NONEXISTENT, f"No move {move_id} begins here")
-        if move.state not in ABORTABLE:
-            raise Refusal(Code.CANNOT, f"The move {move_id} is {move.state.value}: it is too late")
-        task = self._running.get(move_id)
-        if task is None and move.state is not State.FAILED and is_alive(move.process):
-            raise Refusal(Code.IN_USE, "Another worker moves it: try again at another connection")
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
-            move = self.journal.find(Side.OUT, move_id) or move
+        async with self._deciding:
+            move = self._known(move_id)
             if move.state not in ABORTABLE:
-                self._run(move)  # it had just been handed over
-                raise Refusal(Code.CANNOT, f"The move {move_id} is {move.state.value}: too late")
-        await thaw(self.backend, move)
-        move = self.journal.save(move, state=State.ABORTED, finished_at=time.time())
-        with contextlib.suppress(
-            UpstreamFailure, Refusal
-        ):  # it keeps what has come until it is told
-            peer = await self._open(move.server)
-            try:
-                await peer.ask({"do": "abort", "id": move.id})
-            finally:
-                peer.close()
+                raise Refusal(
+                    Code.CANNOT, f"The move {move_id} is {move.state.value}: it is too late"
+                )
+            task = self._running.get(move_id)
+            if task is None and move.state is not State.FAILED and is_alive(move.process):
+                raise Refusal(
+                    Code.IN_USE, "Another worker moves it: try again at another connection"
+                )
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+                move = self._known(move_id)
+                if move.state not in ABORTABLE:
+                    if move.state in RUNNING:
+                        self._run(move)  # it had just been handed over
+                    raise Refusal(
+                        Code.CANNOT, f"The move {move_id} is {move.state.value}: too late"
+                    )
+            await thaw(self.backend, move)
+            move = await self.journal.save(
+                move, state=State.ABORTED, owes_abort=True, finished_at=time.time()
+            )
         self._log.info("move.aborted", move=move.id, mailbox=display(move.root))
+        self.step("aborted")
+        with contextlib.suppress(UpstreamFailure, Refusal):  # then it is told later
+            move = await self._tell_of_abort(move)
         return move
+
+    async def _tell_of_abort(self, move: Move) -> Move:
+        """Let the target remove what has come. Raises Refusal, UpstreamFailure: it has to be told again."""
+        peer = await self._open(move.server)
+        try:
+            await peer.ask({"do": "abort", "id": move.id})
+        finally:
+            peer.close()
+        self.step("told")
+        return await self.journal.save(move, owes_abort=False)
 
     async def take(self, channel: FrameChannel, server: str) -> None:
         """Serve the source of a move. Raises Refusal, UpstreamFailure when it has gone."""
@@ -280,7 +308,7 @@ class Mover:
                 if self.backend.mailboxes.list.find(name) is None:
                     await self.backend.store.delete(name)
             state = State.UNDONE if back else State.REMOVED
-            move = self.journal.save(move, state=state)
+            move = await self.journal.save(move, state=state)
         self._log.info("move.let_go", move=move.id, mailbox=display(move.root), back=back)
         return move
 
@@ -320,7 +348,7 @@ class Mover:
             return
         if move.state in RUNNING:
             if move.id not in self._running and not is_alive(move.process):
-                self._run(self.journal.save(move, process=self._process))
+                await self._take_over(move.id)
         elif move.state is State.DONE and not self._is_coming_back(move):
             is_back = self.backend.mailboxes.list.find(move.root) is not None
             if is_back or time.time() > move.finished_at + self.backend.config.move_grace_s:

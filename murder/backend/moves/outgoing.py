@@ -107,8 +107,8 @@ class Outgoing:
         self._step = step
         self._known: dict[MailboxName, _Known] = {}  # what the target has of each mailbox
 
-    def _save(self, **changed: Any) -> None:
-        self.move = self._journal.save(self.move, **changed)
+    async def _save(self, **changed: Any) -> None:
+        self.move = await self._journal.save(self.move, **changed)
         self._progress(self.move)
         self._step(self.move.state.value)
 
@@ -144,7 +144,7 @@ class Outgoing:
         total = 0
         for name in names:
             total += await self._carry(name)
-        self.move = self._journal.save(self.move, names=tuple(names))
+        self.move = await self._journal.save(self.move, names=tuple(names))
         return total
 
     async def _carry(self, name: MailboxName) -> int:
@@ -232,7 +232,7 @@ class Outgoing:
         await self._backend.announcer.hold(intent_of(self.move))
         try:
             rows = self._rows()
-            self._save(state=State.STOPPED, names=tuple(row.name for row in rows))
+            await self._save(state=State.STOPPED, names=tuple(row.name for row in rows))
             await freeze(self._backend, [row.name for row in rows], True)
             self._step("frozen")
             await self._round([row.name for row in rows])
@@ -241,13 +241,13 @@ class Outgoing:
         except BaseException:
             await self.release()
             raise
-        self._save(state=State.HANDING)
+        await self._save(state=State.HANDING)
         await self.hand_over()
-        self.finished(time.monotonic() - began)
+        await self.finished(time.monotonic() - began)
 
-    def finished(self, stop_s: float = 0.0) -> None:
+    async def finished(self, stop_s: float = 0.0) -> None:
         """It is over; what has left is kept for a while."""
-        self._save(state=State.DONE, finished_at=time.time(), stop_s=stop_s, problem="")
+        await self._save(state=State.DONE, finished_at=time.time(), stop_s=stop_s, problem="")
 
     async def thaw(self) -> None:
         """Undo a stop that a crash left."""
@@ -257,7 +257,7 @@ class Outgoing:
     async def release(self) -> None:
         """Back to COPYING: people work again. Not from HANDING on."""
         await thaw(self._backend, self.move)
-        self.move = self._journal.save(self.move, state=State.COPYING)
+        self.move = await self._journal.save(self.move, state=State.COPYING)
 
     async def _verify(self, names: Sequence[MailboxName]) -> None:
         for name in names:
