@@ -173,6 +173,7 @@ class _Node:
     shown: bool  # a pattern shows it
     has_children: bool = False
     chosen_below: bool = False
+    hidden_below: bool = False  # something chosen below, which no pattern shows
     final: bool = False  # nothing below it will come any more
 
 
@@ -183,7 +184,7 @@ class ListWalk:
     selection options does not). `own_levels`: in the user's own tree those that any pattern shows (LIST does, LSUB must
     not): CREATE has made them, as it were (RFC 3501 §6.3.3), and Cyrus and Dovecot list them. `recursive`: also show what
     is not chosen but has something chosen below
-    (RECURSIVEMATCH, RFC 5258 §3.1).
+    that no pattern shows (RECURSIVEMATCH, RFC 5258 §3.1, §3.5).
     """
 
     def __init__(
@@ -214,10 +215,12 @@ class ListWalk:
         self._close(depth)
         for external, level in levels[depth:]:
             self._open(external, level, exists=False, chosen=False)
-        for above in path:
+        self._open(query.namespace.external(name, query.user), name, exists, chosen)
+        hidden = chosen and not path[-1].shown
+        for above in path[:-1]:
             above.has_children = above.has_children or exists
             above.chosen_below = above.chosen_below or chosen
-        self._open(query.namespace.external(name, query.user), name, exists, chosen)
+            above.hidden_below = above.hidden_below or hidden
         return self._certain()
 
     def end(self) -> list[ListRow]:
@@ -275,11 +278,13 @@ class ListWalk:
     def _is_decided(self, node: _Node) -> bool:
         if node.final:
             return True
-        return node.has_children and (node.chosen_below or not self._recursive)
+        if not self._recursive:
+            return node.has_children
+        return node.has_children and (node.chosen_below if node.chosen else node.hidden_below)
 
     def _is_answer(self, node: _Node) -> bool:
         if node.chosen:
             return True
-        if self._recursive:
-            return node.chosen_below
+        if self._recursive:  # RFC 5258 §3.5: not where all that is chosen below is told itself
+            return node.hidden_below
         return not node.exists and self._levels and node.chosen_below

@@ -123,6 +123,7 @@ class _Fetch:
             and items.keys() <= WHATS.keys()
             and request.changed_since is None
         )
+        self._needs_message = any(isinstance(item, BodyItem | Preview) for item in items)
         self._needs_structure = not FROM_STRUCTURE.isdisjoint(items)
 
     async def run(self, command: Command, uids: Sequence[Uid], by_uid: bool) -> None:
@@ -136,6 +137,8 @@ class _Fetch:
             changes = await view.mailbox.changes(request.changed_since)
             await tell_vanished(self._dialogue, changes, ranges, still_known=False)
         await self.tell(uids)
+        if uids and self._missed == len(uids):  # RFC 2180 §4.1.2
+            raise Refusal(Code.EXPUNGE_ISSUED, "None of these messages exists any more")
         code = b"EXPUNGEISSUED" if self._missed else b""
         await self._dialogue.finish(command, code=code, removals=by_uid)
 
@@ -152,7 +155,7 @@ class _Fetch:
             await self._tell_flags(uids, await mailbox.flagged(uids))
             return
         messages = await mailbox.messages(uids)
-        if not self._by_uid and not self._request.needs_octets:
+        if not self._by_uid:
             self._missed += len(uids) - len(messages)
         since = self._request.changed_since
         if since is not None:
@@ -245,6 +248,8 @@ class _Fetch:
         self._put(self._dialogue.forms.fresh_words())
         begun = False
         try:
+            if self._needs_message:  # before anything of the answer is sent: it may be gone
+                await reader.octets()
             for item in self._items:
                 piece = await self._octet_piece(reader, item)
                 if piece is None:
@@ -260,7 +265,7 @@ class _Fetch:
         except Refusal as refusal:
             if refusal.code is not Code.EXPUNGE_ISSUED or begun:
                 raise
-            self._missed += 1
+            self._missed += not self._by_uid
             return
         finally:
             reader.close()

@@ -9,7 +9,7 @@ from murder.backend.imap.dialogue import BackendImap
 from murder.backend.news import Kind, News
 from murder.errors import Code, Refusal
 from murder.login.imap import Running
-from murder.model.annotation import PRIVATE, SPECIAL_USE, is_within
+from murder.model.annotation import PRIVATE, SPECIAL_USE, Depth, is_within
 from murder.model.name import MailboxName, owner_of
 from murder.wire.imap.command import Command
 from murder.wire.imap.metadata import (
@@ -66,7 +66,7 @@ def _chosen(
                 longest = max(longest, len(value))
             else:
                 found[entry] = value
-        if asked not in present:
+        if asked not in present and request.depth is Depth.ZERO:
             found.setdefault(asked, None)
     return found, longest
 

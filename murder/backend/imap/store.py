@@ -49,6 +49,7 @@ async def _store(
 ) -> None:
     view = dialogue.now
     modified: list[Uid] = []
+    missed = 0
     if request.silent:
         await view.poll()
     for batch in batches(uids):
@@ -58,12 +59,15 @@ async def _store(
             stored = await _change(dialogue, request, batch, rights, request.unchanged_since)
             view.told(stored.messages)
         modified += stored.modified
+        missed += len(batch) - len(stored.messages) - len(stored.modified)
         if not request.silent:
             dialogue.send(_told(dialogue, stored.messages, by_uid))
         elif dialogue.manner.condstore:
             dialogue.send(_modseqs(dialogue, stored.messages))
         await dialogue.flush()
-    code = b""
+    if uids and missed == len(uids) and not by_uid and not request.silent:  # RFC 2180 §4.2.2
+        raise Refusal(Code.EXPUNGE_ISSUED, "None of these messages exists any more")
+    code = b"EXPUNGEISSUED" if missed and not by_uid else b""
     if modified:
         view.owe(await view.mailbox.messages(modified))  # RFC 7162 §3.1.3: spare the client a FETCH
         numbers = modified if by_uid else [view.seq_of(uid) or 0 for uid in modified]
