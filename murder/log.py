@@ -67,6 +67,7 @@ EVENTS: Final = frozenset(
         "move.failed",
         "move.interrupted",
         "move.let_go",
+        "move.peer_away",
         "move.peer_gone",
         "replica.behind",
         "replica.crashed",

@@ -256,7 +256,11 @@ async def resume(reach: Reach, move_id: str) -> int:
 @operator_options
 @click.argument("move_id")
 async def abort(reach: Reach, move_id: str) -> int:
-    """Give up a move that is not over: everything stays where it was."""
+    """Give up a move that is not over: everything stays where it was.
+
+    What has come to the target is removed there, if it cannot be reached as soon as it is back. A move whose source is no
+    more is ended at its target: while that has not been told to show what came, the source has let go of nothing.
+    """
     return await _act(reach, "ABORT", move_id)
 
 
@@ -265,7 +269,9 @@ async def abort(reach: Reach, move_id: str) -> int:
 @click.argument("move_id")
 @yes_option("remove what the old backend keeps")
 async def forget(reach: Reach, move_id: str, yes: bool) -> int:
-    """Remove what the old backend still keeps of a move that is over. It can then not be undone quickly."""
+    """Remove what the old backend still keeps of a move that is over. It can then not be undone quickly.
+
+    Of a move that was given up: its target, which could not be reached, need not be told (it is no more)."""
     if not yes:
         click.echo(f"This removes what is kept of the move {move_id}. Say --yes.", err=True)
         return 2
@@ -281,7 +287,7 @@ async def undo(reach: Reach, move_id: str, parallel: int, as_json: bool) -> int:
     """Move it back to where it was. Only what has changed since goes over the wire, while the old backend keeps it."""
     rows = await reach.rows()
     record, _ = await find_record(reach, backends_of(reach, rows), move_id)
-    if record.state not in ("done", "removed"):
+    if not record.is_out or record.state not in ("done", "removed"):
         raise Refusal(Code.CANNOT, f"The move {move_id} is {record.state}: nothing to undo")
     entry = await reach.find(record.root)
     if entry.server == record.backend:

@@ -295,7 +295,8 @@ class BackendConfig(ClientConfig):
     )
     move_grace_s: float = option(
         604800.0,
-        "How long what has moved away is kept here, for `murder ctl mailbox move undo` to be quick.",
+        "How long what has moved away is kept here, for `murder ctl move undo` to be quick. A move that "
+        "failed is given up after the same time.",
         least=0,
     )
 

@@ -208,11 +208,12 @@ async def act(reach: Reach, server: str, verb: str, move_id: str) -> Record:
 async def find_record(
     reach: Reach, servers: Collection[str], move_id: str
 ) -> tuple[Record, list[Record]]:
-    """A move at its source, and everything else the backends remember. Raises Refusal(NONEXISTENT)."""
+    """A move at its source (at its target where no source tells of it), and everything else the backends remember.
+    Raises Refusal(NONEXISTENT)."""
     found, failures = await records(reach, servers)
-    for record in found:
-        if record.id == move_id and record.is_out:
-            return record, found
+    ends = sorted((one for one in found if one.id == move_id), key=lambda one: not one.is_out)
+    if ends:
+        return ends[0], found
     away = f" ({', '.join(failures)} could not be asked)" if failures else ""
     raise Refusal(Code.NONEXISTENT, f"No backend knows a move {move_id}{away}")
 

@@ -1,11 +1,13 @@
 """What has moved away is kept for a while, and never let go of while it is on its way back."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
-from murder.backend.moves.journal import Move, Side, State
+from murder.backend.moves.arriving import abort
+from murder.backend.moves.journal import ARRIVING, Move, Side, State
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName, inbox_of
 from tests.backend.server import config_in, running_backend, spool_store
@@ -57,5 +59,44 @@ def test_one_move_that_cannot_go_on_keeps_no_other_from_it(tmp_path: Path) -> No
                 await mover._look_after(move)
             found = mover.journal.find(Side.OUT, "b2")
             assert found is not None and found.state is State.REMOVED
+
+    asyncio.run(scene())
+
+
+def test_a_failed_move_that_nobody_resumes_is_given_up_and_its_target_is_owed_that(
+    tmp_path: Path,
+) -> None:
+    async def scene() -> None:
+        config = config_in(tmp_path, move_grace_s=3600.0)
+        async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
+            mover = one.backend.mover
+            await mover.stop()
+            failed = Move("a1", Side.OUT, GONE, "be2.test", state=State.FAILED, names=(GONE,))
+            await mover._look_at(await mover.journal.save(failed, finished_at=time.time()))
+            assert mover._known("a1").state is State.FAILED, "its time is not over"
+            await mover._look_at(await mover.journal.save(failed, finished_at=1.0))
+            ended = mover._known("a1")
+            assert ended.state is State.ABORTED and ended.owes_abort
+            mover.journal.forget_old()
+            assert mover._known("a1") == ended
+
+    asyncio.run(scene())
+
+
+def test_what_was_given_up_takes_nothing_more_in(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+            journal = one.backend.mover.journal
+            move = await journal.save(Move("a1", Side.IN, GONE, "be2.test", names=(GONE,)))
+            await one.backend.store.create(GONE, "default")
+            await abort(one.backend, journal, move)
+            found = await one.backend.store.mailboxes()
+            assert GONE not in {box.name for box in found}
+            with pytest.raises(Refusal):  # a source that has not heard of it
+                await journal.save(move, only_from=ARRIVING, state=State.PREPARED)
+            committed = await journal.save(move, state=State.COMMITTED)
+            with pytest.raises(Refusal) as refused:
+                await abort(one.backend, journal, committed)
+            assert "committed" in refused.value.text
 
     asyncio.run(scene())

@@ -8,6 +8,7 @@ import json
 
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.moves.journal import Journal, Move, Side, State, format_move
+from murder.backend.moves.mover import Mover
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.login.imap import Running
 from murder.model.entry import parse_location
@@ -108,7 +109,7 @@ async def _xfers(dialogue: BackendImap, command: Command, verb: bytes, move_id: 
         case b"RESUME":
             moves = [await mover.resume(move_id)]
         case b"ABORT":
-            moves = [await mover.abort(move_id)]
+            moves = [await _abort(mover, move_id)]
         case b"LETGO":
             moves = [await _let_go(mover.journal, dialogue, move_id)]
         case _:
@@ -118,8 +119,17 @@ async def _xfers(dialogue: BackendImap, command: Command, verb: bytes, move_id: 
     await dialogue.finish(command)
 
 
+async def _abort(mover: Mover, move_id: str) -> Move:
+    arriving = mover.journal.find(Side.IN, move_id)
+    if arriving is not None and mover.journal.find(Side.OUT, move_id) is None:
+        return await mover.end_arriving(arriving)
+    return await mover.abort(move_id)
+
+
 async def _let_go(journal: Journal, dialogue: BackendImap, move_id: str) -> Move:
     move = journal.find(Side.OUT, move_id)
+    if move is not None and move.owes_abort:
+        return await journal.save(move, owes_abort=False)
     if move is None or move.state is not State.DONE:
         raise Refusal(Code.CANNOT, f"No move {move_id} keeps anything here")
     return await dialogue.backend.mover.let_go(move)

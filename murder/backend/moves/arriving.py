@@ -13,7 +13,7 @@ from typing import Any
 
 from murder.api import CarriedMessage, CarriesMailboxes, Incoming
 from murder.backend.annotations import is_note_of
-from murder.backend.moves.journal import Journal, Move, Side, State, intent_of
+from murder.backend.moves.journal import ARRIVING, Journal, Move, Side, State, intent_of
 from murder.backend.moves.outgoing import freeze, sum_of
 from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal
@@ -80,6 +80,8 @@ class Arriving:
                 return await self._commit(str(words["id"]))
             case "abort":
                 return await self._abort(str(words["id"]))
+            case "fate":
+                return self._fate(words)
             case other:
                 raise Refusal(Code.CANNOT, f"{other} is unknown here")
 
@@ -115,9 +117,11 @@ class Arriving:
                     str(words["partition"]) or self._backend.config.partition,
                     started_at=time.time(),
                 )
-            if found.root != root or found.server != self._server or found.state is State.DONE:
-                raise Refusal(Code.CANNOT, f"the move {found.id} is another's, or over")
-            self._move = await self._journal.save(found, state=State.COPYING)
+            if found.root != root or found.server != self._server:
+                raise Refusal(Code.CANNOT, f"the move {found.id} is another's")
+            self._move = await self._journal.save(
+                found, only_from=ARRIVING | {State.ABORTED}, state=State.COPYING
+            )
         for name in found.names:
             await self._note_name(name)
         return {"ok": True}
@@ -133,7 +137,8 @@ class Arriving:
     async def _hold(self, words: Words) -> dict[str, Any]:
         name, identity = self._name(words), parse_portrait(words).identity
         if name not in self._now.names:
-            self._move = await self._journal.save(self._now, names=(*self._now.names, name))
+            names = (*self._now.names, name)
+            self._move = await self._journal.save(self._now, only_from=ARRIVING, names=names)
         called = self._named.get(identity.mailbox_id)
         if called is not None and called != name:  # renamed at the source meanwhile
             await self._backend.store.rename(called, name)
@@ -141,6 +146,10 @@ class Arriving:
             await self._backend.announcer.make_room_for(name, identity.mailbox_id)
         held = await self._store.hold(name, self._now.partition, identity)
         self._named[identity.mailbox_id] = name
+        found = self._journal.find(Side.IN, self._now.id)
+        if found is None or found.state not in ARRIVING:  # given up meanwhile: nothing of it stays
+            await _remove(self._backend, self._journal, self._now, name)
+            raise Refusal(Code.CANNOT, f"the move {self._now.id} has been given up")
         return {"modseq": held.modseq, "uids": format_uids(held.uids)}
 
     async def _rows(self, words: Words) -> dict[str, Any]:
@@ -210,7 +219,9 @@ class Arriving:
         for name in set(move.names) - set(names):  # deleted or renamed at the source meanwhile
             await self._backend.store.delete(name)
         await self._journal.save_prepared(move, json.dumps(dict(words)).encode())
-        self._move = await self._journal.save(move, names=names, state=State.PREPARED)
+        self._move = await self._journal.save(
+            move, only_from=ARRIVING, names=names, state=State.PREPARED
+        )
         self._step("prepared")
         return {"ok": True}
 
@@ -224,9 +235,16 @@ class Arriving:
     async def _abort(self, move_id: str) -> dict[str, Any]:
         move = self._journal.find(Side.IN, move_id)
         if move is not None and move.server == self._server:
-            await abort(self._backend, self._journal, move)
+            await abort(self._backend, self._journal, move, self._step)
         self._move = None
         return {"ok": True}
+
+    def _fate(self, words: Words) -> dict[str, Any]:
+        """What became of a move from here to that server, which has not heard of it for long."""
+        move = self._journal.find(Side.OUT, str(words["id"]))
+        known = move is not None and move.server == self._server
+        root = self._backend.mailboxes.find(MailboxName(str(words["root"]).encode("latin-1")))
+        return {"state": move.state.value if move and known else "", "has": root is not None}
 
 
 async def commit(
@@ -266,17 +284,24 @@ async def commit(
     journal.prepared_path(move).unlink(missing_ok=True)
 
 
-async def abort(backend: Backend, journal: Journal, move: Move) -> None:
-    """Remove what has come. Only while the source owns the mailboxes: it says so."""
-    if move.state in (State.COMMITTED, State.DONE):
-        raise Refusal(Code.CANNOT, f"the move {move.id} is {move.state.value}: it is too late")
+async def abort(
+    backend: Backend, journal: Journal, move: Move, step: Callable[[str], None] = lambda _: None
+) -> None:
+    """Remove what has come. Only while the source owns the mailboxes: it says so. May be done again after a crash."""
     if move.state is State.ABORTED:
         return
+    move = await journal.save(move, only_from=ARRIVING | {State.ENDING}, state=State.ENDING)
+    step("ending")
     for name in sorted(move.names, key=len, reverse=True):
-        if backend.mailboxes.list.find(name) is None and not _is_older(journal, move, name):
-            await backend.store.delete(name)
+        await _remove(backend, journal, move, name)
+        step("removed")
     await journal.save(move, state=State.ABORTED, finished_at=time.time())
     journal.prepared_path(move).unlink(missing_ok=True)
+
+
+async def _remove(backend: Backend, journal: Journal, move: Move, name: MailboxName) -> None:
+    if backend.mailboxes.list.find(name) is None and not _is_older(journal, move, name):
+        await backend.store.delete(name)
 
 
 def _is_older(journal: Journal, move: Move, name: MailboxName) -> bool:

@@ -6,10 +6,11 @@ work on meanwhile, and one file after the other, in the order asked for.
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -37,6 +38,7 @@ class State(Enum):
     PREPARED = "prepared"  # target: all is here, verified and durable, and shown as soon as the source says so
     HANDING = "handing"  # source: the target is prepared; the master is told, then the rows here go
     COMMITTED = "committed"  # target: shown here; the master is being told
+    ENDING = "ending"  # target: given up, what has come is being removed
     DONE = "done"  # source: what has left is kept for a while; target: finished
     REMOVED = "removed"  # source: nothing is left
     UNDONE = "undone"  # source: it has come back
@@ -45,9 +47,13 @@ class State(Enum):
 
 
 OPEN: Final = frozenset(
-    {State.COPYING, State.STOPPED, State.PREPARED, State.HANDING, State.COMMITTED, State.FAILED}
+    {
+        *(State.COPYING, State.STOPPED, State.PREPARED, State.HANDING, State.COMMITTED),
+        *(State.FAILED, State.ENDING),
+    }
 )
 ABORTABLE: Final = frozenset({State.COPYING, State.STOPPED, State.FAILED})
+ARRIVING: Final = frozenset({State.COPYING, State.PREPARED})  # target: nobody sees it yet
 RUNNING: Final = frozenset({State.COPYING, State.STOPPED, State.HANDING})
 
 
@@ -131,10 +137,18 @@ class Journal:
     def _path(self, move: Move) -> Path:
         return self.folder / f"{move.side.value}-{move.id}.json"
 
-    async def save(self, move: Move, **changed: Any) -> Move:
-        """Write it, changed so; durable on return. Whoever is cancelled meanwhile is so after it."""
+    async def save(self, move: Move, *, only_from: Collection[State] = (), **changed: Any) -> Move:
+        """Write it, changed so; durable on return. Whoever is cancelled meanwhile is so after it.
+
+        With `only_from` just where its file has such a state until then, whoever writes it; else Refusal(CANNOT)."""
         move = replace(move, **changed)
-        await self._write(self._path(move), format_move(move))
+        path, states = self._path(move), frozenset(only_from)
+
+        def check() -> None:
+            if states and path.exists() and (found := self._read(path)).state not in states:
+                raise Refusal(Code.CANNOT, f"the move {move.id} is {found.state.value} now")
+
+        await self._write(path, format_move(move), check)
         return move
 
     def prepared_path(self, move: Move) -> Path:
@@ -145,12 +159,14 @@ class Journal:
         """Durable on return."""
         await self._write(self.prepared_path(move), octets)
 
-    async def _write(self, path: Path, octets: bytes) -> None:
+    async def _write(
+        self, path: Path, octets: bytes, check: Callable[[], None] = lambda: None
+    ) -> None:
         """Not begun, or done: nobody who waits for a cancelled task reads the old state while the new one is on its way
         to the disk."""
         async with self._turn:
             loop = asyncio.get_running_loop()
-            writing = loop.run_in_executor(None, _replace, path, octets)
+            writing = loop.run_in_executor(None, _replace, path, octets, check)
             try:
                 await asyncio.shield(writing)
             except asyncio.CancelledError:
@@ -193,7 +209,9 @@ class Journal:
     def forget_old(self) -> None:
         """Keep the latest of those that are over."""
         over = [
-            move for move in self.moves() if move.state not in OPEN and move.state is not State.DONE
+            move
+            for move in self.moves()
+            if move.state not in OPEN | {State.DONE} and not move.owes_abort
         ]
         for move in over[:-MAX_HISTORY]:
             self._path(move).unlink(missing_ok=True)
@@ -211,24 +229,26 @@ class Journal:
         return next((move for move in self._keeping if move.holds(name)), None)
 
 
-def _replace(path: Path, octets: bytes) -> None:
-    """Replace a file as a whole: after a power cut it is the old or the new one."""
+def _replace(path: Path, octets: bytes, check: Callable[[], None]) -> None:
+    """Replace a file as a whole: after a power cut it is the old or the new one. No other worker does so meanwhile."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(octets)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        check()
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(octets)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
         os.fsync(folder)
     finally:
         os.close(folder)
 
 
 def _keeps(move: Move) -> bool:
-    waits = move.side is Side.IN and move.state in (State.COPYING, State.PREPARED)
+    waits = move.side is Side.IN and move.state in ARRIVING | {State.ENDING}
     left = move.side is Side.OUT and move.state in (State.HANDING, State.DONE)
     return waits or left

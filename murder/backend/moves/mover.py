@@ -16,6 +16,7 @@ from murder.backend.intent import is_alive, this_process
 from murder.backend.moves import arriving
 from murder.backend.moves.arriving import Arriving
 from murder.backend.moves.journal import ABORTABLE, RUNNING, Journal, Move, Side, State
+from murder.backend.moves.loose import LooseEnds
 from murder.backend.moves.outgoing import Outgoing, Pace, Progress, thaw
 from murder.backend.moves.peer import Peer, open_peer
 from murder.backend.shared import Backend
@@ -46,9 +47,9 @@ class Mover:
         self._listeners: dict[str, list[Progress]] = {}
         self._places = asyncio.Semaphore(backend.config.moves_parallel)
         self._keeper: asyncio.Task[None] | None = None
-        self._deciding = (
-            asyncio.Lock()
-        )  # what a move's file says, until it says what follows from it
+        self._ends = LooseEnds(backend, journal, self._open, lambda step: self.step(step))
+        # from what a move's file says until it says what follows from it
+        self._deciding = asyncio.Lock()
         self._log = logger(role="backend")
         self.step: Callable[[str], None] = lambda _: None
         backend.announcer.make_room_for = self.make_room_for
@@ -60,7 +61,8 @@ class Mover:
 
     async def stop(self) -> None:
         """Moves stop where they are; a later start goes on."""
-        tasks = [*self._running.values(), *([self._keeper] if self._keeper else [])]
+        keeper = [self._keeper] if self._keeper else []
+        tasks = [*self._running.values(), *self._ends.tasks, *keeper]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -254,18 +256,24 @@ class Mover:
         self._log.info("move.aborted", move=move.id, mailbox=display(move.root))
         self.step("aborted")
         with contextlib.suppress(UpstreamFailure, Refusal):  # then it is told later
-            move = await self._tell_of_abort(move)
-        return move
+            await self._ends.settle(move.server, [move])
+        return self._known(move_id)
 
-    async def _tell_of_abort(self, move: Move) -> Move:
-        """Let the target remove what has come. Raises Refusal, UpstreamFailure: it has to be told again."""
-        peer = await self._open(move.server)
-        try:
-            await peer.ask({"do": "abort", "id": move.id})
-        finally:
-            peer.close()
-        self.step("told")
-        return await self.journal.save(move, owes_abort=False)
+    async def end_arriving(self, move: Move) -> Move:
+        """Remove what has come, as an operator asks for: its source may never come back. While nothing is prepared here,
+        the source has let go of nothing. Raises Refusal."""
+        if move.state is State.PREPARED:
+            await self._ends.settle(move.server, [move])
+        if self.journal.find(Side.IN, move.id) == move:
+            if move.state is not State.COPYING:
+                raise Refusal(
+                    Code.CANNOT,
+                    f"The move {move.id} is {move.state.value}: only {move.server} can end it",
+                )
+            await arriving.abort(self.backend, self.journal, move)
+        ended = self.journal.find(Side.IN, move.id)
+        assert ended is not None
+        return ended
 
     async def take(self, channel: FrameChannel, server: str) -> None:
         """Serve the source of a move. Raises Refusal, UpstreamFailure when it has gone."""
@@ -330,6 +338,7 @@ class Mover:
                 moves = []
             for move in moves:
                 await self._look_after(move)
+            self._ends.look_at(moves)
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _look_after(self, move: Move) -> None:
@@ -345,11 +354,17 @@ class Mover:
         if move.side is Side.IN:
             if move.state is State.COMMITTED:  # the master has not been told
                 await arriving.commit(self.backend, self.journal, move)
+            elif move.state is State.ENDING:
+                await arriving.abort(self.backend, self.journal, move)
             return
         if move.state in RUNNING:
             if move.id not in self._running and not is_alive(move.process):
                 await self._take_over(move.id)
+            return
+        is_old = time.time() > move.finished_at + self.backend.config.move_grace_s
+        if move.state is State.FAILED and is_old:  # else the target would keep what came for ever
+            await self.abort(move.id)
         elif move.state is State.DONE and not self._is_coming_back(move):
             is_back = self.backend.mailboxes.list.find(move.root) is not None
-            if is_back or time.time() > move.finished_at + self.backend.config.move_grace_s:
+            if is_back or is_old:
                 await self.let_go(move)
