@@ -54,6 +54,7 @@ EVENTS: Final = frozenset(
         "mailbox.missing",
         "mailbox.not_expired",
         "mailbox.not_created",
+        "mailbox.noticed",
         "message.duplicate",
         "mailbox.quarantined",
         "mailbox.taken",

@@ -210,6 +210,16 @@ class StoreListener(Protocol):
 
 
 @runtime_checkable
+class NoticesMailboxes(Protocol):
+    """A power of a `MailboxStore` in which other software makes mailboxes too."""
+
+    async def made_beside(self, name: MailboxName) -> Sequence[MailboxName]:
+        """All mailboxes of the tree that this one is in, where some may have been made since this was last asked; most
+        often none. Costs no more than a look at a folder's date. Raises Refusal."""
+        ...
+
+
+@runtime_checkable
 class FindsByFlag(Protocol):
     """A power of a `Mailbox`: to find messages by one system flag without reading them all (EXPUNGE, SELECT's UNSEEN)."""
 

@@ -57,6 +57,8 @@ class BackendLmtp(LmtpDialogue):
         backend.sessions.add(self)
 
     async def receive(self, given: Envelope) -> bytes:
+        for user in users_of(parse_recipient(given.path), domains=self.backend.domains):
+            await self.backend.notice(inbox_of(user))
         mailbox = self._mailbox_of(given.path)
         await self.check_room(mailbox)
         self.addressees.append(Addressee(mailbox, given.path))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 
 from murder.api.auth import AuthBackend
-from murder.api.store import MailboxStore
+from murder.api.store import MailboxStore, NoticesMailboxes
 from murder.backend.annotations import Annotations
 from murder.backend.announce import Announcer
 from murder.backend.bus import Bus
@@ -22,6 +22,7 @@ from murder.backend.mailboxes import Mailboxes
 from murder.backend.match import AT_ONCE, Matcher
 from murder.backend.moves.journal import OPEN, Journal, State
 from murder.backend.moves.mover import Mover
+from murder.backend.notice import Noticer
 from murder.backend.pop3 import BackendPop3
 from murder.backend.quota import Quotas
 from murder.backend.referral import Referrals
@@ -127,6 +128,8 @@ class BackendRole:
             keeps_all=self._worker == 0,
         )
         self.backend.mailboxes.has_left = mover.has_left
+        if isinstance(store, NoticesMailboxes):
+            self.backend.noticer = Noticer(store, self.backend.mailboxes, announcer, mover.is_kept)
         if self._worker == 0:
             matcher = Matcher(self.backend.mailboxes, self._ledger, announcer, mover.is_kept)
             await self._match(matcher, mailbox_list)

@@ -8,6 +8,7 @@ from murder.backend.annotations import Annotations
 from murder.backend.announce import Announcer
 from murder.backend.duplicates import Duplicates
 from murder.backend.mailboxes import Mailboxes
+from murder.backend.notice import Noticer
 from murder.backend.quota import Quotas
 from murder.backend.referral import Referrals
 from murder.backend.updates import Tracker
@@ -16,7 +17,7 @@ from murder.config import BackendConfig
 from murder.errors import Refusal, UpstreamFailure
 from murder.log import logger
 from murder.login.gate import Gate, Login
-from murder.model.name import Namespace, display, inbox_of
+from murder.model.name import MailboxName, Namespace, display, inbox_of
 from murder.net.connection import Connection
 
 if TYPE_CHECKING:
@@ -53,11 +54,18 @@ class Backend:
     referrals: Referrals | None = None  # None without a master
     domains: bool = False  # users are `user@domain`
     master_url: str = ""  # for the capability MUPDATE=, empty without a master
+    noticer: Noticer | None = None  # None where nobody else makes mailboxes in the store
     duplicates: Duplicates | None = None  # None where all that comes is kept
     sessions: set[Session] = field(default_factory=set)  # all protocols': drained at the end
 
+    async def notice(self, name: MailboxName) -> None:
+        """Before a mailbox is looked for: what other software has made there meanwhile is there."""
+        if self.noticer is not None:
+            await self.noticer.look(name)
+
     async def ensure_inbox(self, login: Login) -> None:
         """Make the user's INBOX at his first login, where the configuration says so."""
+        await self.notice(inbox_of(login.user))
         if not self.config.create_inbox or login.is_admin:
             return
         name = inbox_of(login.user)

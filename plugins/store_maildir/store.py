@@ -34,7 +34,7 @@ from plugins.store_maildir.files import (
 )
 from plugins.store_maildir.mailbox import MaildirMailbox, MaildirTransfers
 from plugins.store_maildir.sync import discover, forget, is_wanted, synchronise
-from plugins.store_maildir.tree import INDEX, Tree, add_todo, plan_rename
+from plugins.store_maildir.tree import INDEX, RACY_NS, Tree, add_todo, plan_rename
 from plugins.store_spool.check import Checked, check_mailboxes
 from plugins.store_spool.incoming import IncomingArea, SpoolIncoming, dead_areas
 from plugins.store_spool.root import make_folder
@@ -248,6 +248,25 @@ class MaildirStore:
                     found.append(StoredMailbox(mailbox, identifier, UidValidity(validity)))
         return found
 
+    async def made_beside(self, name: MailboxName) -> Sequence[MailboxName]:
+        """See murder.api.store.NoticesMailboxes. The date of the tree's folder tells."""
+        key = root_of(name)
+        folder = self._folder_of(MailboxName(key))
+        tree = self._open.get(key.decode("latin-1"))
+        try:
+            at = os.stat(folder).st_mtime_ns
+        except OSError:
+            return ()
+        if tree is not None and tree.looked_at == at:
+            return ()
+        if tree is None and not ((folder / INDEX).exists() or (folder / "cur").is_dir()):
+            return ()
+        tree = self._tree(name)
+        found = await asyncio.to_thread(_subfolders, tree)
+        if time.time_ns() - at > RACY_NS:
+            tree.looked_at = at
+        return found
+
     async def create(
         self, name: MailboxName, partition: str, mailbox_id: str = ""
     ) -> StoredMailbox:
@@ -399,12 +418,18 @@ def _row(tree: Tree, name: MailboxName) -> tuple[Tree, int, str] | None:
     return (tree, row[0], row[1]) if row else None
 
 
-def _folders(tree: Tree) -> list[MailboxName]:
-    """Mailboxes that stand in a tree; what never was finished in their `tmp` is removed."""
+def _subfolders(tree: Tree) -> list[MailboxName]:
+    """Mailboxes that stand in a tree."""
     names = [tree.name] if os.path.isdir(tree.top + b"/cur") else []
     for entry in sorted(os.listdir(tree.top)):
         if is_wanted(entry.decode("latin-1")) and os.path.isdir(tree.top + b"/" + entry + b"/cur"):
             names.append(MailboxName(tree.name + entry))
+    return names
+
+
+def _folders(tree: Tree) -> list[MailboxName]:
+    """As `_subfolders`; what never was finished in their `tmp` is removed."""
+    names = _subfolders(tree)
     for name in names:
         tmp = tree.path_of(name) + b"/tmp/"
         with contextlib.suppress(OSError):

@@ -52,6 +52,7 @@ class Tree(Root):
         self.top = os.fsencode(folder)
         self._unsynced: list[bytes] = []  # files that the next commit names
         self._unsynced_folders: set[bytes] = set()
+        self.looked_at = 0  # the top folder's date when its subfolders were last looked at
         self.synchronised: set[int] = set()  # mailboxes looked at in the present transaction
         super().__init__(folder, pool, INDEX, key)
         _make_tables(self._writer, folder / INDEX)

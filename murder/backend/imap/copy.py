@@ -100,6 +100,7 @@ async def _code(target: Mailbox, copied: Mapping[Uid, Uid]) -> bytes:
 async def open_target(dialogue: BackendImap, name: MailboxName) -> tuple[Mailbox, Accessible]:
     """Open a mailbox to put messages in. Refusals carry TRYCREATE where making it would help (RFC 3501 §6.3.11)."""
     mailboxes = dialogue.backend.mailboxes
+    await dialogue.backend.notice(name)
     try:
         return await mailboxes.open_for(name, dialogue.user, "i")
     except Refusal as refusal:

@@ -15,7 +15,7 @@ from murder.login.imap import Running
 from murder.login.rights import with_old_rights
 from murder.model.acl import format_rights
 from murder.model.listing import INBOX, ListQuery, ListRow, ListWalk
-from murder.model.name import MailboxName, collation_key, owner_of
+from murder.model.name import MailboxName, collation_key, inbox_of, owner_of
 from murder.wire import mutf7
 from murder.wire.imap.acl import format_myrights
 from murder.wire.imap.command import Command
@@ -82,6 +82,7 @@ def _tell_separator(
 async def _list(
     dialogue: BackendImap, command: Command, request: ListRequest, word: bytes = b"LIST"
 ) -> None:
+    await dialogue.backend.notice(inbox_of(dialogue.user.user))
     query = query_of(dialogue, request)
     answer = _Answer(dialogue, request, await _subscribed(dialogue, request), word)
     selects = bool(request.selection - {Selection.REMOTE})

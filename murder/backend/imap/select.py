@@ -43,6 +43,7 @@ async def _select(
         dialogue.send(status_line(b"*", b"OK", "The previous mailbox is closed", b"CLOSED"))
     _check_qresync(dialogue, request)
     name = dialogue.name_of(request.mailbox)
+    await dialogue.backend.notice(name)
     mailbox, found = await dialogue.backend.mailboxes.open_for(name, dialogue.user, "r")
     is_examine = read_only
     read_only = read_only or not found.rights & CHANGING_RIGHTS

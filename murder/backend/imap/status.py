@@ -28,6 +28,7 @@ async def _status(
     name: MailboxName,
     items: Sequence[StatusItem],
 ) -> None:
+    await dialogue.backend.notice(name)
     mailbox, _ = await dialogue.backend.mailboxes.open_for(name, dialogue.user, "r")
     try:
         dialogue.send(await format_status_of(dialogue, shown, mailbox, items))
