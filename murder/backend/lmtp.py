@@ -17,8 +17,8 @@ from murder.backend.duplicates import key_of
 from murder.backend.imap.content import end_of_header
 from murder.backend.shared import Backend
 from murder.errors import Code, Refusal
-from murder.login.line import LineService
 from murder.login.lmtp import LmtpDialogue, folder_of, users_of
+from murder.login.service import ClientService
 from murder.mime.section import select_fields
 from murder.model.name import MailboxName, display, inbox_of, owner_of
 from murder.net.connection import Connection
@@ -50,7 +50,7 @@ def full_if_so(refusal: Refusal) -> Refusal:
 class BackendLmtp(LmtpDialogue):
     """See the module."""
 
-    def __init__(self, connection: Connection, service: LineService, backend: Backend) -> None:
+    def __init__(self, connection: Connection, service: ClientService, backend: Backend) -> None:
         super().__init__(connection, service)
         self.backend = backend
         self.addressees: list[Addressee] = []

@@ -16,8 +16,8 @@ from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal
 from murder.login.gate import Login
 from murder.login.imap import Running
-from murder.login.line import LineService
 from murder.login.pop3 import Pop3Dialogue
+from murder.login.service import ClientService
 from murder.model.message import Message
 from murder.net.connection import Connection
 from murder.wire.dots import Stuffer
@@ -34,7 +34,7 @@ class BackendPop3(Pop3Dialogue):
     offers_utf8 = True
 
     def __init__(
-        self, connection: Connection, service: LineService, backend: Backend, locks: Path
+        self, connection: Connection, service: ClientService, backend: Backend, locks: Path
     ) -> None:
         super().__init__(connection, service)
         self.backend = backend

@@ -35,8 +35,7 @@ from murder.errors import Code, Refusal
 from murder.log import logger
 from murder.login.crowd import Crowd
 from murder.login.gate import Gate, penalties_of
-from murder.login.imap import ImapService
-from murder.login.line import LineService
+from murder.login.service import ClientService, drain
 from murder.model.entry import Location
 from murder.mupdate.client import MasterClient
 from murder.mupdate.following import list_path
@@ -50,7 +49,6 @@ from murder.wire.imap.metadata import refuse_too_many, refuse_value_too_big
 
 ROLE: Final = "backend"
 IMAP_PORT: Final = 143
-QUIET_POLL_S: Final = 0.02
 BUS_FOLDER: Final = "bus"
 DUPLICATES_FOLDER: Final = "duplicates"
 LOCKS_FOLDER: Final = "pop3"
@@ -178,22 +176,20 @@ class BackendRole:
 
     def _make_services(self, backend: Backend) -> Mapping[str, Service]:
         config = self._config
-        imap = ImapService(
+        shared = ClientService(
             role=ROLE,
             server_name=config.node.name,
+            namespace=backend.namespace,
             gate=backend.gate,
             limits=config.backend,
             tls=listening_context(config.tls, public=False),
             max_failures=config.auth.max_failures,
         )
-        lines = LineService(
-            imap.role, imap.server_name, imap.gate, imap.limits, imap.tls, imap.max_failures
-        )
         locks = config.node.data / ROLE / LOCKS_FOLDER
         return {
-            "imap": lambda connection: serve_imap(connection, imap, backend),
-            "lmtp": lambda connection: BackendLmtp(connection, lines, backend),
-            "pop3": lambda connection: BackendPop3(connection, lines, backend, locks),
+            "imap": lambda connection: serve_imap(connection, shared, backend),
+            "lmtp": lambda connection: BackendLmtp(connection, shared, backend),
+            "pop3": lambda connection: BackendPop3(connection, shared, backend, locks),
         }
 
     def reload(self, config: Config) -> None:
@@ -286,15 +282,7 @@ class BackendRole:
         backend = self.backend
         if backend is None:
             return
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._config.node.drain_timeout_s
-        while backend.sessions and loop.time() < deadline:
-            for session in list(backend.sessions):
-                if session.is_quiet() and not session.is_closing:
-                    session.say_bye("Server shutting down, try again later")
-            await asyncio.sleep(QUIET_POLL_S)
-        for session in list(backend.sessions):
-            session.connection.abort()
+        await drain(backend.sessions, self._config.node.drain_timeout_s)
         await backend.mover.stop()
         for task in (self._keeper, self._matching, self._expiring):
             if task is not None:

@@ -1,7 +1,7 @@
 """What all sessions of one worker of a backend share, whatever their protocol."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from murder.api.store import MailboxStore
 from murder.backend.annotations import Annotations
@@ -17,22 +17,11 @@ from murder.config import BackendConfig
 from murder.errors import Refusal, UpstreamFailure
 from murder.log import logger
 from murder.login.gate import Gate, Login
+from murder.login.service import Session
 from murder.model.name import MailboxName, Namespace, display, inbox_of
-from murder.net.connection import Connection
 
 if TYPE_CHECKING:
     from murder.backend.moves.mover import Mover
-
-
-class Session(Protocol):
-    """A client's connection of any protocol, as the drain at the end sees it (`net.dialogue.Dialogue` is one)."""
-
-    connection: Connection
-    is_closing: bool
-
-    def is_quiet(self) -> bool: ...
-
-    def say_bye(self, text: str) -> None: ...
 
 
 @dataclass(slots=True)

@@ -12,8 +12,8 @@ from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.conversation import Conversation
 from murder.frontend.lines import LineUpstream, open_lines, sasl_response
 from murder.frontend.shared import Frontend
-from murder.login.line import LineService
 from murder.login.lmtp import LmtpDialogue, folder_of, users_of
+from murder.login.service import ClientService
 from murder.model.acl import ANYONE, POST, parse_acl
 from murder.model.entry import MailboxEntry
 from murder.model.name import inbox_of
@@ -26,7 +26,7 @@ UNKNOWN = "No such user here"
 class FrontendLmtp(LmtpDialogue):
     """See the module. Connections to backends are kept for the client's life."""
 
-    def __init__(self, connection: Connection, service: LineService, frontend: Frontend) -> None:
+    def __init__(self, connection: Connection, service: ClientService, frontend: Frontend) -> None:
         super().__init__(connection, service)
         self.frontend = frontend
         self.conversations: dict[str, Conversation] = {}  # of this transaction, by backend

@@ -12,8 +12,8 @@ from murder.frontend.lines import LineUpstream, open_lines, sasl_response
 from murder.frontend.shared import Frontend
 from murder.login.gate import Login
 from murder.login.imap import Running
-from murder.login.line import LineService
 from murder.login.pop3 import Pop3Dialogue
+from murder.login.service import ClientService
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
 from murder.session.sasl import plain_response
@@ -25,7 +25,7 @@ QUIET_S: Final = 1.0  # silence in a pipe after which it may be ended
 class FrontendPop3(Pop3Dialogue):
     """See the module."""
 
-    def __init__(self, connection: Connection, service: LineService, frontend: Frontend) -> None:
+    def __init__(self, connection: Connection, service: ClientService, frontend: Frontend) -> None:
         super().__init__(connection, service)
         self.frontend = frontend
         self._upstream: LineUpstream | None = None

@@ -21,8 +21,7 @@ from murder.frontend.shared import Frontend, Policies
 from murder.log import logger
 from murder.login.crowd import Crowd
 from murder.login.gate import Gate, penalties_of
-from murder.login.imap import ImapService
-from murder.login.line import LineService
+from murder.login.service import ClientService, drain
 from murder.mupdate.following import ReplicaService, list_path, socket_path
 from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.ping import PingClient
@@ -32,7 +31,6 @@ from murder.net.tls import listening_context
 from murder.net.upstream import Upstreams
 
 ROLE: Final = "frontend"
-QUIET_POLL_S: Final = 0.02
 LIST_WAIT_S: Final = 15.0  # for worker 0 to make the list at its very first start
 
 
@@ -119,26 +117,19 @@ class FrontendRole:
 
     def _make_services(self, frontend: Frontend) -> Mapping[str, Service]:
         config = self._config
-        imap = ImapService(
+        shared = ClientService(
             role=ROLE,
             server_name=config.node.name,
+            namespace=frontend.namespace,
             gate=frontend.gate,
             limits=config.frontend,
             tls=listening_context(config.tls, public=True),
             max_failures=config.auth.max_failures,
         )
-        lines = LineService(
-            role=ROLE,
-            server_name=config.node.name,
-            gate=frontend.gate,
-            limits=config.frontend,
-            tls=imap.tls,
-            max_failures=config.auth.max_failures,
-        )
         return {
-            "imap": lambda connection: serve_imap(connection, imap, frontend),
-            "lmtp": lambda connection: FrontendLmtp(connection, lines, frontend),
-            "pop3": lambda connection: FrontendPop3(connection, lines, frontend),
+            "imap": lambda connection: serve_imap(connection, shared, frontend),
+            "lmtp": lambda connection: FrontendLmtp(connection, shared, frontend),
+            "pop3": lambda connection: FrontendPop3(connection, shared, frontend),
         }
 
     def reload(self, config: Config) -> None:
@@ -173,15 +164,7 @@ class FrontendRole:
         """Say BYE at quiet points; cut off who is still busy after the drain."""
         frontend = self.frontend
         if frontend is not None:
-            loop = asyncio.get_running_loop()
-            deadline = loop.time() + self._config.node.drain_timeout_s
-            while frontend.sessions and loop.time() < deadline:
-                for session in list(frontend.sessions):
-                    if session.is_quiet() and not session.is_closing:
-                        session.say_bye("Server shutting down, try again later")
-                await asyncio.sleep(QUIET_POLL_S)
-            for session in list(frontend.sessions):
-                session.connection.abort()
+            await drain(frontend.sessions, self._config.node.drain_timeout_s)
             frontend.pool.close()
         if self._replica is not None:
             await self._replica.stop()

@@ -10,10 +10,10 @@ from murder.config import Config, FrontendConfig
 from murder.frontend.capabilities import Capabilities
 from murder.frontend.locate import Locator
 from murder.login.gate import Gate
+from murder.login.service import Session
 from murder.model.entry import Location
 from murder.model.name import Namespace
 from murder.mupdate.mboxlist import MailboxList
-from murder.net.connection import Connection
 from murder.net.pool import Pool
 from murder.net.upstream import Upstreams
 
@@ -26,17 +26,6 @@ class Policies(Protocol):
     ) -> Location | None: ...
 
     def relay_or_refer(self, question: ReferralQuestion) -> Conduct: ...
-
-
-class Session(Protocol):
-    """A client's connection of any protocol, as the drain at the end sees it."""
-
-    connection: Connection
-    is_closing: bool
-
-    def is_quiet(self) -> bool: ...
-
-    def say_bye(self, text: str) -> None: ...
 
 
 @dataclass(slots=True)

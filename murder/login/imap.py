@@ -9,14 +9,14 @@ import binascii
 import functools
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NamedTuple
 
 from murder import __version__
-from murder.config import ClientConfig
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
 from murder.log import Log, logger
-from murder.login.gate import Gate, Login, run_sasl
+from murder.login.gate import Login, run_sasl
+from murder.login.service import ClientService
+from murder.model.name import MailboxName, Namespace
 from murder.net.connection import Connection
 from murder.net.dialogue import Dialogue
 from murder.session.imap_server import (
@@ -28,6 +28,7 @@ from murder.session.imap_server import (
     Wrong,
 )
 from murder.session.sasl import MAX_RESPONSE_OCTETS, PlainCredentials
+from murder.wire import mutf7
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import (
     Status,
@@ -60,25 +61,13 @@ class Row(NamedTuple):
 Table = Mapping[bytes, Row]
 
 
-@dataclass(frozen=True, slots=True)
-class ImapService:
-    """What all IMAP connections of one role share."""
-
-    role: str
-    server_name: str
-    gate: Gate
-    limits: ClientConfig
-    tls: ssl.SSLContext | None
-    max_failures: int = 5  # wrong passwords before the connection ends
-
-
 class ImapDialogue(Dialogue):
-    """An IMAP connection. Roles give `TABLE`, `capabilities`, `entered`."""
+    """An IMAP connection. Roles give `TABLE`, `capabilities`, `entered`, `in_utf8`."""
 
     TABLE: ClassVar[Table]
     session: ImapServerSession
 
-    def __init__(self, connection: Connection, service: ImapService) -> None:
+    def __init__(self, connection: Connection, service: ClientService) -> None:
         limits = service.limits
         session = ImapServerSession(
             limits.max_line_bytes, limits.max_literal_bytes, limits.max_message_bytes
@@ -104,6 +93,11 @@ class ImapDialogue(Dialogue):
     async def entered(self) -> None:
         """The client has logged in; the tagged OK follows. May raise to refuse him."""
 
+    @property
+    def in_utf8(self) -> bool:
+        """Whether this client reads and writes names in UTF-8 (RFC 6855, RFC 9051)."""
+        raise NotImplementedError
+
     def closing_words(self) -> bytes:
         """Untagged responses that a role owes before BYE."""
         return b""
@@ -123,6 +117,33 @@ class ImapDialogue(Dialogue):
     def details(self) -> dict[str, object]:
         """What a role adds: the selected mailbox, the backends."""
         return {}
+
+    # --- names
+
+    @property
+    def user(self) -> Login:
+        """Who is logged in."""
+        if self.login is None:
+            raise Misuse("nobody is logged in")
+        return self.login
+
+    @property
+    def namespace(self) -> Namespace:
+        return self.service.namespace
+
+    def name_of(self, external: bytes) -> MailboxName:
+        """The canonical name of what the client calls so. Raises Refusal."""
+        if self.in_utf8:
+            external = mutf7.from_utf8(external)
+        return self.namespace.internal(external, self.user.user)
+
+    def external(self, name: MailboxName) -> bytes:
+        """As the client writes it."""
+        return self.shown(self.namespace.external(name, self.user.user))
+
+    def shown(self, external: bytes) -> bytes:
+        """An external name as this client reads it."""
+        return mutf7.to_utf8(external) if self.in_utf8 else external
 
     # --- greeting, errors, the end
 
@@ -157,6 +178,11 @@ class ImapDialogue(Dialogue):
 
     def send_ok(self, command: Command, text: str = "Completed", code: bytes = b"") -> None:
         self.send(status_line(command.tag, b"OK", text, code))
+
+    def conclude(self, command: Command, text: str = "Completed", code: bytes = b"") -> Running:
+        """The end of a command: what is to be told first is the role's to know."""
+        self.send_ok(command, text, code)
+        return None
 
     def send_status(self, command: Command, status: Status) -> None:
         self.send(status.line(command.tag))

@@ -1,32 +1,18 @@
 """What POP3 and LMTP have in common before and at login: lines, TLS, SASL, limits, the log."""
 
 import base64
-import ssl
-from dataclasses import dataclass
 from typing import Any
 
-from murder.config import ClientConfig
 from murder.errors import BadSyntax, Misuse
 from murder.log import Log, logger
-from murder.login.gate import Gate, Login, run_sasl
+from murder.login.gate import Login, run_sasl
 from murder.login.imap import Running, decode_base64
+from murder.login.service import ClientService
 from murder.net.connection import Connection
 from murder.net.dialogue import Dialogue
 from murder.session.lines import Line, LineSession
 
 MAX_BAD_COMMANDS = 20  # in a row: then the peer speaks something else
-
-
-@dataclass(frozen=True, slots=True)
-class LineService:
-    """What all POP3 (or LMTP) connections of one role share."""
-
-    role: str
-    server_name: str
-    gate: Gate
-    limits: ClientConfig
-    tls: ssl.SSLContext | None
-    max_failures: int = 5  # wrong passwords before the connection ends
 
 
 class LineDialogue(Dialogue):
@@ -35,7 +21,7 @@ class LineDialogue(Dialogue):
     PROTOCOL: str
     session: LineSession
 
-    def __init__(self, connection: Connection, service: LineService) -> None:
+    def __init__(self, connection: Connection, service: ClientService) -> None:
         limits = service.limits
         super().__init__(connection, LineSession(limits.max_line_bytes), limits.login_timeout_s)
         self.activity_counts = False  # until the login

@@ -13,7 +13,8 @@ from typing import Any, Final, Protocol
 from murder.config.value import contains
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
 from murder.login.imap import Running
-from murder.login.line import LineDialogue, LineService
+from murder.login.line import LineDialogue
+from murder.login.service import ClientService
 from murder.model.name import MailboxName, Namespace, inbox_of
 from murder.net.connection import Connection
 from murder.session.lines import Text
@@ -77,7 +78,7 @@ class LmtpDialogue(LineDialogue):
 
     PROTOCOL = "lmtp"
 
-    def __init__(self, connection: Connection, service: LineService) -> None:
+    def __init__(self, connection: Connection, service: ClientService) -> None:
         super().__init__(connection, service)
         self.peer_name = b""  # as given with LHLO; a proxy's client's, where the proxy told it
         self.told_name = b""

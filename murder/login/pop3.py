@@ -9,7 +9,8 @@ from murder import __version__
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.login.gate import Login
 from murder.login.imap import Running
-from murder.login.line import LineDialogue, LineService
+from murder.login.line import LineDialogue
+from murder.login.service import ClientService
 from murder.model.name import MailboxName, Namespace, inbox_of
 from murder.net.connection import Connection
 from murder.session.sasl import PlainCredentials
@@ -33,7 +34,7 @@ class Pop3Dialogue(LineDialogue):
     PROTOCOL = "pop3"
     offers_utf8: ClassVar[bool] = False
 
-    def __init__(self, connection: Connection, service: LineService) -> None:
+    def __init__(self, connection: Connection, service: ClientService) -> None:
         super().__init__(connection, service)
         self._user: bytes | None = None  # as given with USER
         self.utf8 = False  # as the client has asked (RFC 6856)

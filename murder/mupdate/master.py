@@ -232,9 +232,9 @@ class MupdateDialogue(Dialogue):
         self.send(format_status(tag, Kind.BYE, text))
         self.close()
 
-    def say_bye(self) -> None:
+    def say_bye(self, text: str) -> None:
         """The server goes down: said at a quiet point."""
-        self._bye("server shutting down")
+        self._bye(text)
 
     def ended(self) -> None:
         self.service.dialogues.discard(self)

@@ -1,6 +1,5 @@
 """The MUPDATE role: the master, or (where `mupdate.master` is set) a replica that serves others."""
 
-import asyncio
 import json
 from collections.abc import Mapping
 from typing import Final, Protocol
@@ -9,6 +8,7 @@ from murder.api.auth import AuthBackend
 from murder.config import Config
 from murder.log import logger
 from murder.login.gate import Gate, penalties_of
+from murder.login.service import drain
 from murder.model.name import display
 from murder.mupdate.following import ReplicaService, list_path
 from murder.mupdate.ledger import Ledger
@@ -20,7 +20,6 @@ from murder.net.tls import listening_context
 from murder.wire.mupdate import MASTER
 
 ROLE: Final = "mupdate"
-QUIET_POLL_S: Final = 0.02
 
 
 class MakesAuth(Protocol):
@@ -122,15 +121,7 @@ class MupdateRole:
         service = self._service
         if service is None:
             return
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._config.node.drain_timeout_s
-        while service.dialogues and loop.time() < deadline:
-            for dialogue in list(service.dialogues):
-                if dialogue.is_quiet() and not dialogue.is_closing:
-                    dialogue.say_bye()
-            await asyncio.sleep(QUIET_POLL_S)
-        for dialogue in list(service.dialogues):
-            dialogue.connection.abort()
+        await drain(service.dialogues, self._config.node.drain_timeout_s)
         service.hub.close()
         if self._ledger is not None:
             await self._ledger.close()

@@ -22,11 +22,12 @@ from murder.login.imap import (
     AUTHENTICATED,
     LOGIN_ROWS,
     ImapDialogue,
-    ImapService,
     Row,
     Running,
 )
 from murder.login.penalty import Penalties
+from murder.login.service import ClientService
+from murder.model.name import Namespace
 from murder.net.listener import Bounds, Listener
 from murder.net.tls import client_context, server_context
 from murder.wire.imap.command import Command
@@ -124,7 +125,7 @@ async def role(
         allow_plaintext=limits.allow_plaintext,
         penalties=Penalties(0, 0),
     )
-    service = ImapService("backend", "be1.test", gate, limits, tls)
+    service = ClientService("backend", "be1.test", Namespace(), gate, limits, tls)
     sock = socket.create_server(("127.0.0.1", 0))
     listener = Listener(
         sock,

@@ -5,7 +5,6 @@ from typing import Final
 from murder.backend.imap.dialogue import BackendImap
 from murder.login.imap import Running
 from murder.wire.imap.command import Command
-from murder.wire.imap.namespace import format_namespace
 from murder.wire.imap.response import status_line, untagged
 from murder.wire.token import Scanner
 
@@ -62,17 +61,3 @@ def run_unauthenticate(dialogue: BackendImap, command: Command) -> Running:
     dialogue.forget_login()
     dialogue.send_ok(command)
     return None
-
-
-def run_namespace(dialogue: BackendImap, command: Command) -> Running:
-    Scanner(command.octets, command.start).end()
-    namespace = dialogue.backend.namespace
-    separator = namespace.separator
-    dialogue.send(
-        format_namespace(
-            [(namespace.personal_prefix, separator)],
-            [(namespace.users_prefix, separator)],
-            [(namespace.shared_prefix, separator)],
-        )
-    )
-    return dialogue.conclude(command)

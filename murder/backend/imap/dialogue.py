@@ -20,8 +20,9 @@ from murder.backend.shared import Backend
 from murder.backend.updates import EVERYTHING, View, Watcher
 from murder.errors import BadSyntax, Code, Misuse, Refusal
 from murder.login.gate import Login
-from murder.login.imap import ImapDialogue, ImapService, Running
+from murder.login.imap import ImapDialogue, Running
 from murder.login.rights import Missing
+from murder.login.service import ClientService
 from murder.model.acl import Rights
 from murder.model.fetch import FetchItem
 from murder.model.message import Uid
@@ -29,7 +30,6 @@ from murder.model.name import MailboxName, display
 from murder.model.seqset import Ranges, SeqSet
 from murder.net.connection import Connection
 from murder.session.imap_server import Event, Line, State
-from murder.wire import mutf7
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import bye, status_line
 
@@ -63,7 +63,7 @@ class Notifying(Watcher, Protocol):
 class BackendImap(ImapDialogue):
     """See the module. `view` is the selected mailbox, None without one."""
 
-    def __init__(self, connection: Connection, service: ImapService, backend: Backend) -> None:
+    def __init__(self, connection: Connection, service: ClientService, backend: Backend) -> None:
         super().__init__(connection, service)
         self.backend = backend
         self.view: View | None = None
@@ -90,6 +90,10 @@ class BackendImap(ImapDialogue):
         if weight:
             words += b" X-WEIGHT=" + weight
         return words
+
+    @property
+    def in_utf8(self) -> bool:
+        return self.manner.utf8
 
     def details(self) -> dict[str, object]:
         selected = self.selected
@@ -192,31 +196,11 @@ class BackendImap(ImapDialogue):
     # --- what the commands use
 
     @property
-    def user(self) -> Login:
-        """Who is logged in."""
-        if self.login is None:
-            raise Misuse("nobody is logged in")
-        return self.login
-
-    @property
     def now(self) -> View:
         """The selected mailbox, in commands that the table allows only with one."""
         if self.view is None:
             raise Misuse("no mailbox is selected")
         return self.view
-
-    def name_of(self, external: bytes) -> MailboxName:
-        """The canonical name of what the client calls so. Raises Refusal."""
-        if self.manner.utf8:
-            external = mutf7.from_utf8(external)
-        return self.backend.namespace.internal(external, self.user.user)
-
-    def external(self, name: MailboxName) -> bytes:
-        return self.shown(self.backend.namespace.external(name, self.user.user))
-
-    def shown(self, external: bytes) -> bytes:
-        """An external name as this client reads it: in UTF-8 once he has enabled that."""
-        return mutf7.to_utf8(external) if self.manner.utf8 else external
 
     def enter_mailbox(self, view: View, selected: Accessible) -> None:
         self.view = view

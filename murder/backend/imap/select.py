@@ -107,7 +107,7 @@ def _listed(dialogue: BackendImap, asked: bytes) -> list[bytes]:
     wrote it otherwise (in another composition of its letters)."""
     if not dialogue.manner.imap4rev2 or dialogue.selected is None:
         return []
-    separator = dialogue.backend.namespace.separator
+    separator = dialogue.namespace.separator
     name = dialogue.external(dialogue.selected.name)
     old_name = None if asked.upper() in (name.upper(), b"INBOX") else asked
     return [format_list(ListEntry((), separator, name, old_name=old_name))]

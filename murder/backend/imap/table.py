@@ -28,7 +28,9 @@ from murder.backend.imap import list as listing
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.shared import Backend
 from murder.login.compress import run_compress
-from murder.login.imap import ANY, AUTHENTICATED, LOGIN_ROWS, SELECTED, ImapService, Row, Table
+from murder.login.imap import ANY, AUTHENTICATED, LOGIN_ROWS, SELECTED, Row, Table
+from murder.login.list import run_namespace
+from murder.login.service import ClientService
 from murder.model.fetch import FetchItem
 from murder.model.message import Uid
 from murder.net.connection import Connection
@@ -40,7 +42,7 @@ TABLE: Final[Table] = MappingProxyType(
         b"ENABLE": Row(AUTHENTICATED, basic.run_enable),
         b"UNAUTHENTICATE": Row(AUTHENTICATED, basic.run_unauthenticate),
         b"COMPRESS": Row(AUTHENTICATED, run_compress),
-        b"NAMESPACE": Row(AUTHENTICATED, basic.run_namespace),
+        b"NAMESPACE": Row(AUTHENTICATED, run_namespace),
         b"NOTIFY": Row(AUTHENTICATED, notify.run_notify),
         b"IDLE": Row(AUTHENTICATED, idle.run_idle),
         b"SELECT": Row(AUTHENTICATED, select.run_select),
@@ -111,6 +113,6 @@ class _Imap(BackendImap):
         await fetch.tell_items(self, wanted)
 
 
-def serve_imap(connection: Connection, service: ImapService, backend: Backend) -> BackendImap:
+def serve_imap(connection: Connection, service: ClientService, backend: Backend) -> BackendImap:
     """The service of the `imap` listeners."""
     return _Imap(connection, service, backend)

@@ -65,7 +65,7 @@ def _checked(dialogue: BackendImap, raw: bytes, mechanism: str) -> tuple[bytes, 
     if server.user != dialogue.user.user:
         raise BadSyntax("You make URLs in your own name only")
     try:
-        name = dialogue.backend.namespace.internal(url.mailbox, dialogue.user.user)
+        name = dialogue.namespace.internal(url.mailbox, dialogue.user.user)
         dialogue.backend.mailboxes.require(name, dialogue.user, "r")
     except Refusal as refusal:
         raise BadSyntax(refusal.text) from refusal

@@ -82,7 +82,7 @@ async def _reader_of(dialogue: BackendImap, url: ImapUrl) -> Login:
 
 def _name_of(dialogue: BackendImap, url: ImapUrl, login: Login) -> MailboxName:
     if url.mailbox is not None:
-        return dialogue.backend.namespace.internal(url.mailbox, login.user)
+        return dialogue.namespace.internal(url.mailbox, login.user)
     if dialogue.selected is None:
         raise Refusal(Code.CANNOT, "The URL names no mailbox, and none is selected")
     return dialogue.selected.name

@@ -10,7 +10,6 @@ from murder.model.name import inbox_of
 from murder.session.imap_server import State
 from murder.wire.imap.command import Command
 from murder.wire.imap.metadata import parse_getmetadata, parse_setmetadata
-from murder.wire.imap.namespace import format_namespace
 from murder.wire.imap.response import status_line, untagged
 from murder.wire.token import Scanner
 
@@ -19,21 +18,6 @@ def run_noop(dialogue: FrontendImap, command: Command) -> Running:
     if dialogue.session.state is State.SELECTED:
         return run_selected(dialogue, command)
     dialogue.send_ok(command)
-    return None
-
-
-def run_namespace(dialogue: FrontendImap, command: Command) -> Running:
-    Scanner(command.octets, command.start).end()
-    namespace = dialogue.frontend.namespace
-    separator = namespace.separator
-    dialogue.send(
-        format_namespace(
-            [(namespace.personal_prefix, separator)],
-            [(namespace.users_prefix, separator)],
-            [(namespace.shared_prefix, separator)],
-        )
-        + status_line(command.tag, b"OK", "Completed")
-    )
     return None
 
 

@@ -15,9 +15,9 @@ from murder.errors import Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.arbiter import Arbiter
 from murder.frontend.placement import servers
 from murder.frontend.shared import Frontend
-from murder.login.gate import Login
-from murder.login.imap import ImapDialogue, ImapService, Row, Running
+from murder.login.imap import ImapDialogue, Row, Running
 from murder.login.rights import nonexistent
+from murder.login.service import ClientService
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, display
 from murder.net.connection import Connection
@@ -25,7 +25,6 @@ from murder.net.pool import open_imap
 from murder.net.relay import Client, ImapUpstream, Reply
 from murder.session.imap_client import non_synchronising
 from murder.session.imap_server import Event, Line, State, Wrong
-from murder.wire import mutf7
 from murder.wire.imap.command import COMMAND, Command
 from murder.wire.imap.response import bye, status_for, status_line
 
@@ -68,7 +67,7 @@ class FrontendImap(ImapDialogue, Client):
 
     PASSED: ClassVar[frozenset[bytes]]
 
-    def __init__(self, connection: Connection, service: ImapService, frontend: Frontend) -> None:
+    def __init__(self, connection: Connection, service: ClientService, frontend: Frontend) -> None:
         super().__init__(connection, service)
         self.frontend = frontend
         self.origin = (connection.peer, connection.peer_port)
@@ -95,30 +94,9 @@ class FrontendImap(ImapDialogue, Client):
     # --- who and where
 
     @property
-    def user(self) -> Login:
-        """Who is logged in."""
-        if self.login is None:
-            raise Misuse("nobody is logged in")
-        return self.login
-
-    def name_of(self, external: bytes) -> MailboxName:
-        """The canonical name of what the client calls so. Raises Refusal."""
-        if self.in_utf8:
-            external = mutf7.from_utf8(external)
-        return self.frontend.namespace.internal(external, self.user.user)
-
-    @property
     def in_utf8(self) -> bool:
-        """Whether this client, and so every backend it has, reads and writes names in UTF-8."""
+        """Every backend it has, too."""
         return bool(self.enabled and self.enabled & IN_UTF8)
-
-    def external(self, name: MailboxName) -> bytes:
-        """As the client writes it, and each backend that we have for him."""
-        return self.shown(self.frontend.namespace.external(name, self.user.user))
-
-    def shown(self, external: bytes) -> bytes:
-        """An external name as this client reads it."""
-        return mutf7.to_utf8(external) if self.in_utf8 else external
 
     async def find(self, name: MailboxName) -> MailboxEntry:
         """Raises Refusal(NONEXISTENT), UpstreamFailure."""
@@ -127,7 +105,7 @@ class FrontendImap(ImapDialogue, Client):
         except Refusal as refusal:
             if refusal.code is not Code.NONEXISTENT:
                 raise
-            raise nonexistent(self.frontend.namespace, name, self.user.user) from refusal
+            raise nonexistent(self.namespace, name, self.user.user) from refusal
 
     async def catch_up(self) -> None:
         """After a change: our list has it before the client hears of it. A master that is away only delays that."""

@@ -23,7 +23,9 @@ from murder.frontend.imap import list as listing
 from murder.frontend.imap.dialogue import FrontendImap, run_selected
 from murder.frontend.shared import Frontend
 from murder.login.compress import run_compress
-from murder.login.imap import ANY, AUTHENTICATED, LOGIN_ROWS, SELECTED, ImapService, Row, Table
+from murder.login.imap import ANY, AUTHENTICATED, LOGIN_ROWS, SELECTED, Row, Table
+from murder.login.list import run_namespace
+from murder.login.service import ClientService
 from murder.net.connection import Connection
 
 TABLE: Final[Table] = MappingProxyType(
@@ -35,7 +37,7 @@ TABLE: Final[Table] = MappingProxyType(
         b"COMPRESS": Row(AUTHENTICATED, run_compress),
         b"NOTIFY": Row(AUTHENTICATED, notify.run_notify),
         b"UNAUTHENTICATE": Row(AUTHENTICATED, basic.run_unauthenticate),
-        b"NAMESPACE": Row(AUTHENTICATED, basic.run_namespace),
+        b"NAMESPACE": Row(AUTHENTICATED, run_namespace),
         b"LIST": Row(AUTHENTICATED, listing.run_list),
         b"XLIST": Row(AUTHENTICATED, listing.run_xlist),
         b"RLIST": Row(AUTHENTICATED, listing.run_rlist),
@@ -101,6 +103,6 @@ class _Imap(FrontendImap):
     PASSED = frozenset(name for name, row in TABLE.items() if row.run is run_selected) | {b"NOOP"}
 
 
-def serve_imap(connection: Connection, service: ImapService, frontend: Frontend) -> FrontendImap:
+def serve_imap(connection: Connection, service: ClientService, frontend: Frontend) -> FrontendImap:
     """The service of the `imap` listeners."""
     return _Imap(connection, service, frontend)

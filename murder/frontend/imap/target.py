@@ -20,7 +20,7 @@ async def find_target(dialogue: FrontendImap, external: bytes, command: Command)
             raise
         parent = nearest(dialogue.frontend, ancestors_of(name))
         try:
-            check_may_create(name, parent, dialogue.user, dialogue.frontend.namespace)
+            check_may_create(name, parent, dialogue.user, dialogue.namespace)
         except Refusal:
             raise refusal from None
         raise Refusal(Code.TRY_CREATE, refusal.text) from refusal

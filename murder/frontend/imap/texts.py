@@ -123,7 +123,7 @@ class Texts:
                 if selected.server == self._server:
                     return self._readable(url)
                 return relative
-            name = dialogue.frontend.namespace.internal(url.mailbox, dialogue.user.user)
+            name = dialogue.namespace.internal(url.mailbox, dialogue.user.user)
         except (BadSyntax, Refusal):
             return None
         entry = dialogue.frontend.locator.known(name)
@@ -171,7 +171,7 @@ async def _fetch_by_url(
 ) -> None:
     """What URLFETCH gives for it. Raises Refusal, UpstreamFailure."""
     assert url.server is not None and url.mailbox is not None, "who asks has looked"
-    name = dialogue.frontend.namespace.internal(url.mailbox, url.server.user or "")
+    name = dialogue.namespace.internal(url.mailbox, url.server.user or "")
     entry = await dialogue.find(name)
     upstream = await dialogue.upstream(entry.server)
     found: list[bytes | None] = []
@@ -197,7 +197,7 @@ async def fetch_text(dialogue: FrontendImap, url: ImapUrl, text: IO[bytes]) -> N
     if url.uid is None:
         raise Refusal(Code.CANNOT, "The URL names no message")
     if url.mailbox is not None:
-        name = dialogue.frontend.namespace.internal(url.mailbox, dialogue.user.user)
+        name = dialogue.namespace.internal(url.mailbox, dialogue.user.user)
     else:
         assert dialogue.selected is not None, "who asks has looked"
         name = dialogue.selected.name
