@@ -1,0 +1,316 @@
+"""A large user moves to another backend while he works, beside Cyrus' XFER of the same: `build.py bench move [--quick]`.
+
+First a small user moves (a twentieth), then the large one: memory must be the same. Meanwhile a client of his reads and
+writes through a frontend, and other users of both backends go on with NOOP and FETCH. Then everything is compared, octet
+by octet. Between our backends all goes over TLS with certificates; Cyrus' lab speaks plain text.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+PROJECT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(PROJECT))
+
+from tests.load.large_user import Bystander, Imap, Refused, Worker, faults, fill, look  # noqa: E402 - path
+from tests.load.our_murder import CLIENTS, FOLLOWING, MASTER_SECTION, UPSTREAM, Murder  # noqa: E402
+from tests.load.processes import cpu_s, pss_kib  # noqa: E402
+
+LAB: Final = PROJECT / "tests" / "cyrus" / "lab.sh"
+LAB_ROOT: Final = Path(os.environ.get("LAB_ROOT", "/tmp/murder-cyrus-lab"))
+NAMES: Final = ("be1.murder.test", "be2.murder.test")
+OURS: Final = ("127.0.0.41", "127.0.0.43")
+OUR_MASTER, OUR_FRONTEND = "127.0.0.40", "127.0.0.42"
+CYRUS: Final = ("127.0.0.11", "127.0.0.12")
+CYRUS_FRONTEND: Final = "127.0.0.20"
+SMALL, LARGE = "user1", "user3"
+BYSTANDERS: Final = (tuple(range(5, 21, 2)), tuple(range(6, 22, 2)))  # of each backend
+USERS: Final = 21
+PASSWORD: Final = "secret"
+SAMPLE_S: Final = 0.2
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Two backends and a frontend of one make; the backends' root processes."""
+
+    name: str
+    hosts: tuple[str, str]
+    frontend: str
+    processes: tuple[int, int]
+
+    def admin(self, which: int) -> Imap:
+        return Imap(self.hosts[which], "cyrus", PASSWORD)
+
+
+@dataclass
+class Told:
+    """What one move took. Memory in MiB, of the source's and the target's process trees."""
+
+    messages: int = 0
+    octets: int = 0
+    seconds: float = 0.0
+    stop_s: float | None = None  # as the server tells
+    before: tuple[float, float] = (0.0, 0.0)
+    at_most: tuple[float, float] = (0.0, 0.0)
+    cpu: tuple[float, float] = (0.0, 0.0)
+    bystanders: list[tuple[float, float]] = field(default_factory=list)
+    calm: list[tuple[float, float]] = field(default_factory=list)
+    worker: Worker | None = None
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        return self.octets / 1e6 / self.seconds
+
+
+class Memory(threading.Thread):
+    """The most that each process tree has (PSS), looked at several times a second."""
+
+    def __init__(self, processes: tuple[int, int]) -> None:
+        super().__init__()
+        self._processes = processes
+        self.before = self._now()
+        self.at_most = self.before
+        self.stopping = threading.Event()
+
+    def _now(self) -> tuple[float, float]:
+        source, target = (pss_kib([one]) / 1024 for one in self._processes)
+        return source, target
+
+    def run(self) -> None:
+        while not self.stopping.wait(SAMPLE_S):
+            source, target = self._now()
+            self.at_most = (max(self.at_most[0], source), max(self.at_most[1], target))
+
+
+def move(peer: Peer, user: str) -> Told:
+    """XFER, with everything around it."""
+    told = Told()
+    with contextlib.closing(Imap(peer.hosts[0], user, PASSWORD)) as client:
+        before = look(client)
+    told.messages, told.octets = before.messages, before.octets
+    told.calm = _watched(peer, lambda: time.sleep(3))
+    worker = told.worker = Worker(peer.frontend, user, PASSWORD)
+    worker.start()
+    time.sleep(1)
+    memory = Memory(peer.processes)
+    memory.start()
+    used = [cpu_s([one]) for one in peer.processes]
+    told.bystanders = _watched(peer, lambda: _xfer(peer, user, told))
+    told.cpu = (cpu_s([peer.processes[0]]) - used[0], cpu_s([peer.processes[1]]) - used[1])
+    memory.stopping.set()
+    memory.join()
+    told.before, told.at_most = memory.before, memory.at_most
+    time.sleep(1)
+    worker.stopping.set()
+    worker.join()
+    with contextlib.closing(Imap(peer.hosts[1], user, PASSWORD)) as client:
+        told.faults = faults(before, look(client), worker, modseqs=peer.name == "ours")
+    return told
+
+
+def _watched(peer: Peer, work: Any) -> list[tuple[float, float]]:
+    others = [
+        Bystander(host, [f"user{number}" for number in numbers], PASSWORD)
+        for host, numbers in zip(peer.hosts, BYSTANDERS, strict=True)
+    ]
+    for other in others:
+        other.start()
+    try:
+        work()
+    finally:
+        ended = [other.end() for other in others]
+    return ended
+
+
+def _xfer(peer: Peer, user: str, told: Told) -> None:
+    began = time.perf_counter()
+    with contextlib.closing(peer.admin(0)) as admin:
+        said = admin.ask(f"XFER user/{user} {NAMES[1]}")
+        told.seconds = time.perf_counter() - began
+        if not any(line.startswith(b"* OK USER") for line in said):
+            told.faults.append(f"XFER said {said}")
+        with contextlib.suppress(Refused):  # Cyrus has no such command
+            for line in admin.ask("XFERS LIST"):
+                text = re.sub(r"^\{\d+\}\r\n", "", line.decode().removeprefix("* XFERS ")).strip()
+                if text.startswith('"'):
+                    facts = json.loads(json.loads(text))
+                    if facts["root"] == f"user.{user}" and facts["side"] == "out":
+                        told.stop_s = facts["stop_s"]
+
+
+def show(small: dict[str, Told], large: dict[str, Told]) -> int:
+    """The table, and how many aims are missed."""
+    names = list(large)
+
+    def row(title: str, figures: list[str], verdict: str = "") -> None:
+        print(f"{title:46}" + "".join(f"{figure:>18}" for figure in figures) + f"  {verdict}")
+
+    def well(is_met: bool, aim: str) -> str:
+        nonlocal missed
+        missed += not is_met
+        return f"{'ok  ' if is_met else 'MISS'} {aim}"
+
+    def pair(figures: tuple[float, float]) -> str:
+        return f"{figures[0]:.0f} / {figures[1]:.0f}"
+
+    missed = 0
+    ours = large["ours"]
+    assert ours.worker is not None
+    row("", names)
+    row("messages", [f"{large[one].messages:,}" for one in names])
+    row("MB", [f"{large[one].octets / 1e6:,.0f}" for one in names])
+    row("seconds", [f"{large[one].seconds:.1f}" for one in names])
+    row("MB/s", [f"{large[one].rate:.1f}" for one in names], well(ours.rate >= 50, ">= 50"))
+    stops = ["-" if large[one].stop_s is None else f"{large[one].stop_s:.3f}" for one in names]
+    row("stop as told, s", stops, well((ours.stop_s or 9) < 1, "< 1"))
+    pauses = [f"{worker.pause_s:.2f}" for one in names if (worker := large[one].worker)]
+    row("longest wait of the user's writes, s", pauses, well(ours.worker.pause_s < 2, "< 2"))
+    row(
+        "his writes / refused",
+        [f"{w.writes} / {w.refusals}" for one in names if (w := large[one].worker)],
+    )
+    row("CPU of source / target, s", [pair(large[one].cpu) for one in names])
+    row("memory before, source / target, MiB", [pair(large[one].before) for one in names])
+    row("memory at most, small user", [pair(small[one].at_most) for one in names])
+    grown = max(
+        most - least for most, least in zip(ours.at_most, small["ours"].at_most, strict=True)
+    )
+    row(
+        "memory at most, large user",
+        [pair(large[one].at_most) for one in names],
+        well(grown < 60, f"{grown:+.0f} beside the small, < 60"),
+    )
+    for which, side in enumerate(("source", "target")):
+        row(
+            f"slowest of others at the {side}: calm, ms",
+            [_ms(large[one].calm[which]) for one in names],
+        )
+        row("  while he moves", [_ms(large[one].bystanders[which]) for one in names])
+    slowest = max(ended[0] for ended in ours.bystanders)
+    row("", ["(slowest, 99 %)" for _ in names], well(slowest < 200, "slowest < 200"))
+    for one in names:
+        wrong = [*small[one].faults, *large[one].faults]
+        for fault in wrong[:10]:
+            print(f"{one}: {fault}"[:400])
+        if one == "ours":
+            row("compared", ["ok" if not wrong else f"{len(wrong)} faults"], well(not wrong, ""))
+        if worker := large[one].worker:
+            for said in sorted(worker.said):
+                print(f"{one} said to the worker: {said}"[:200])
+    return missed
+
+
+def _ms(figures: tuple[float, float]) -> str:
+    return f"{figures[0]:.0f}, {figures[1]:.1f}"
+
+
+# --- the servers
+
+
+@contextmanager
+def ours(folder: Path, workers: int) -> Iterator[Peer]:
+    """A master, two backends and a frontend."""
+    murder = Murder(folder, USERS)
+    murder.prepare()
+    places = "".join(
+        f'[servers."{name}"]\naddress = "{host}"\n' for name, host in zip(NAMES, OURS, strict=True)
+    )
+    following = FOLLOWING.format(host=OUR_MASTER, port=3905)
+    with ExitStack() as stack:
+        master = MASTER_SECTION.format(host=OUR_MASTER, port=3905)
+        node = murder.write("mupdate.murder.test", "mupdate", master)
+        stack.enter_context(murder.serving(node, OUR_MASTER, 3905))
+        processes = []
+        for name, host in zip(NAMES, OURS, strict=True):
+            more = following + CLIENTS.format(role="backend", host=host, workers=workers)
+            node = murder.write(name, "backend", more + 'proxies = ["murder"]\n' + places)
+            processes.append(stack.enter_context(murder.serving(node, host, 143)))
+        more = following + CLIENTS.format(role="frontend", host=OUR_FRONTEND, workers=1)
+        more += UPSTREAM.format(tls="none", auth="plain") + places
+        node = murder.write("fe.murder.test", "frontend", more)
+        stack.enter_context(murder.serving(node, OUR_FRONTEND, 143))
+        yield Peer("ours", OURS, OUR_FRONTEND, (processes[0], processes[1]))
+
+
+@contextmanager
+def cyrus() -> Iterator[Peer]:
+    """The lab."""
+    for words in (["setup"], ["reset"], ["start"]):
+        lab(*words)
+    try:
+        pids = [int((LAB_ROOT / name / "master.pid").read_text()) for name in ("be1", "be2")]
+        yield Peer("cyrus", CYRUS, CYRUS_FRONTEND, (pids[0], pids[1]))
+    finally:
+        lab("stop")
+
+
+def lab(*words: str) -> None:
+    environment = os.environ | {"LAB_USERS": str(USERS)}
+    subprocess.run(
+        ["bash", str(LAB), *words], check=True, stdout=subprocess.DEVNULL, env=environment
+    )
+
+
+def furnish(peer: Peer, messages: int) -> None:
+    """The small user, the large one, and all the others."""
+    for which, numbers in enumerate(BYSTANDERS):
+        with contextlib.closing(peer.admin(which)) as admin:
+            for number in (*((1, 3) if not which else ()), *numbers):
+                admin.ask(f"CREATE user/user{number}")
+        for number in numbers:
+            with contextlib.closing(Imap(peer.hosts[which], f"user{number}", PASSWORD)) as client:
+                octets = b"Subject: one\r\n\r\n" + b"x" * 70 + b"\r\n"
+                client.ask(b"APPEND INBOX {%d+}\r\n%s" % (len(octets), octets))
+    for user, count in ((SMALL, messages // 20), (LARGE, messages)):
+        began = time.perf_counter()
+        with contextlib.closing(Imap(peer.hosts[0], user, PASSWORD)) as client:
+            fill(client, count)
+        passed = time.perf_counter() - began
+        print(f"{peer.name}: {user} has {count:,} messages after {passed:.0f} s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--messages", type=int, default=100_000, help="21.5 kB each on average")
+    parser.add_argument("--quick", action="store_true", help="6,000 messages")
+    parser.add_argument("--without-cyrus", action="store_true")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="of our backends; 0: as many as cores"
+    )
+    parser.add_argument("--keep", type=Path, help="a folder for our nodes, kept for a look")
+    given = parser.parse_args()
+    if os.geteuid():
+        sys.exit("this needs root: the servers listen on ports 24 and 143")
+    messages = 6_000 if given.quick else given.messages
+    with ExitStack() as stack:
+        name = given.keep or stack.enter_context(tempfile.TemporaryDirectory())
+        folder = Path(name)
+        folder.chmod(0o755) if folder.exists() else folder.mkdir(mode=0o755)
+        peers = [stack.enter_context(ours(folder / "ours", given.workers))]
+        if (LAB_ROOT / "pkg/usr/lib/cyrus/bin/imapd").exists() and not given.without_cyrus:
+            peers.append(stack.enter_context(cyrus()))
+        small: dict[str, Told] = {}
+        large: dict[str, Told] = {}
+        for peer in peers:
+            furnish(peer, messages)
+            small[peer.name] = move(peer, SMALL)
+            large[peer.name] = move(peer, LARGE)
+        sys.exit(1 if show(small, large) else 0)
+
+
+if __name__ == "__main__":
+    main()
