@@ -3,6 +3,7 @@
 A frozen mailbox has a mark in `meta`, which every change looks for in its own transaction (`rows.load_box`).
 """
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -12,7 +13,7 @@ from murder.errors import Code, Refusal
 from murder.model.carried import CarriedIdentity, Held, Portrait
 from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import MailboxName, display
-from plugins.store_spool.incoming import SpoolIncoming
+from plugins.store_spool.incoming import SpoolIncoming, link_many
 from plugins.store_spool.root import Root
 from plugins.store_spool.rows import (
     FROZEN,
@@ -113,22 +114,37 @@ class Carrier:
 
     async def receive(self, name: MailboxName, messages: Sequence[CarriedMessage]) -> None:
         root, box_id, _ = self._find(name)
-        linked: list[tuple[SpoolIncoming, str]] = []
+        come = [one.incoming for one in messages if isinstance(one.incoming, SpoolIncoming)]
+        for incoming in come:
+            incoming.pin()
+        large = [incoming for incoming in come if not incoming.is_inline]
+        linking = asyncio.get_running_loop().run_in_executor(None, link_many, large, root)
+        with root.in_use():
+            try:
+                names = await asyncio.shield(linking)
+            except BaseException:
+                linking.add_done_callback(lambda ended: _give_up(root, ended, large, come))
+                raise
+            files = dict(zip(map(id, large), names, strict=True))
+            used: set[str | None] = set()
 
-        def work(db: sqlite3.Connection) -> None:
-            box = load_box(db, box_id, even_frozen=True)
-            for carried in messages:
-                _put(db, root, box, carried, linked)
-            box.save(db)
+            def work(db: sqlite3.Connection) -> None:
+                box = load_box(db, box_id, even_frozen=True)
+                used.clear()
+                for carried in messages:
+                    file = files.get(id(carried.incoming))
+                    if _put(db, box, carried, file):
+                        used.add(file)
+                box.save(db)
 
-        try:
-            await root.write(work)
-        except Exception:
-            for incoming, file in linked:
-                incoming.dropped(root, file)
-            raise
-        for incoming, file in linked:
-            incoming.settled(root, file)
+            def settle(error: BaseException | None) -> None:
+                for incoming, file in zip(large, names, strict=True):
+                    if error or file not in used:
+                        incoming.dropped(root, file)
+                _let_go(come)
+
+            await root.write(work, settle)
+        await asyncio.to_thread(_settle, root, large, names)
 
     async def complete(self, name: MailboxName, portrait: Portrait) -> None:
         root, box_id, _ = self._find(name)
@@ -148,6 +164,29 @@ class Carrier:
         await root.write(work)
 
 
+def _give_up(
+    root: Root,
+    linking: "asyncio.Future[list[str]]",
+    large: Sequence[SpoolIncoming],
+    come: Sequence[SpoolIncoming],
+) -> None:
+    """Nobody waits for the files any more that were being linked."""
+    if linking.exception() is None:
+        for incoming, file in zip(large, linking.result(), strict=True):
+            incoming.dropped(root, file)
+    _let_go(come)
+
+
+def _let_go(come: Sequence[SpoolIncoming]) -> None:
+    for incoming in come:
+        incoming.unpin()
+
+
+def _settle(root: Root, large: Sequence[SpoolIncoming], names: Sequence[str]) -> None:
+    for incoming, file in zip(large, names, strict=True):
+        incoming.settled(root, file)
+
+
 def _make(db: sqlite3.Connection, name: MailboxName, identity: CarriedIdentity) -> None:
     db.execute(
         "INSERT INTO mailbox (name, mailbox_id, uid_validity, highest_modseq) VALUES (?,?,?,0)",
@@ -160,14 +199,8 @@ def _make(db: sqlite3.Connection, name: MailboxName, identity: CarriedIdentity) 
     )
 
 
-def _put(
-    db: sqlite3.Connection,
-    root: Root,
-    box: Box,
-    carried: CarriedMessage,
-    linked: list[tuple[SpoolIncoming, str]],
-) -> None:
-    """Add a message, or bring its row up to date."""
+def _put(db: sqlite3.Connection, box: Box, carried: CarriedMessage, file: str | None) -> bool:
+    """Add a message, its octets in a file or not, or bring its row up to date; whether it was added."""
     message = carried.message
     bits = to_bits(message.flags)
     words = spelled(db, box.id, to_keywords(message.flags))
@@ -184,17 +217,12 @@ def _put(
             "email_id=? WHERE mailbox=? AND uid=?",
             (bits, words, date, zone, saved, message.modseq, message.email_id, box.id, message.uid),
         )
-        return
+        return False
     incoming = carried.incoming
     if incoming is None:
         raise Refusal(Code.CANNOT, f"The octets of message {message.uid} have not come")
     assert isinstance(incoming, SpoolIncoming)
-    if incoming.is_inline:
-        body = insert_body(db, incoming.octets(), None)
-    else:
-        file = incoming.link_into(root)
-        linked.append((incoming, file))
-        body = insert_body(db, None, file)
+    body = insert_body(db, incoming.octets() if file is None else None, file)
     db.execute(
         INSERT_MESSAGE,
         (
@@ -213,6 +241,7 @@ def _put(
     )
     box.count(bits, incoming.size, 1)
     box.uid_next = max(box.uid_next, message.uid + 1)
+    return True
 
 
 def _expunge(db: sqlite3.Connection, box: Box, expunged: Sequence[tuple[ModSeq, Uid]]) -> None:

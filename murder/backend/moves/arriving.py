@@ -4,26 +4,25 @@ What arrives stands in the store and nowhere else, until `prepare` has written d
 rows and notes in one commit, then the master. Each request may come again after a crash.
 """
 
-import hashlib
+import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from murder.api import CarriedMessage, CarriesMailboxes, Incoming
+from murder.api import CarriesMailboxes
 from murder.backend.annotations import is_note_of
+from murder.backend.moves.batches import Taken, digest, read
 from murder.backend.moves.journal import ARRIVING, Journal, Move, Side, State, intent_of
 from murder.backend.moves.outgoing import freeze, sum_of
 from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal
-from murder.model.carried import digest_line
 from murder.model.entry import EntryState, Location, MailboxEntry
-from murder.model.message import Message
 from murder.model.name import MailboxName, check_new_name, display, is_below, owner_of
 from murder.mupdate.change import Change, PutEntry, PutNote
 from murder.net.frames import FrameChannel
-from murder.wire.carry import OCTETS, Words, format_uids, parse_message, parse_portrait
+from murder.wire.carry import Words, format_uids, parse_message, parse_portrait
 
 
 class Arriving:
@@ -48,27 +47,41 @@ class Arriving:
         self._step = step
         self._move: Move | None = None
         self._named: dict[str, MailboxName] = {}  # mailbox id -> how it is called here
+        self._storing: asyncio.Task[None] | None = None  # the batch that came last
 
     async def serve(self) -> None:
-        """Answer until the source has gone. Raises UpstreamFailure."""
-        while True:
-            words = (await self._channel.receive()).words()
-            try:
-                answer = await self._answer(words)
-            except (KeyError, TypeError, ValueError, BadSyntax) as error:
-                answer = {"no": f"that is no request: {error!r}", "code": Code.CANNOT.value}
-            except Refusal as refusal:
-                answer = {"no": refusal.text, "code": refusal.code.value}
-            await self._channel.send(answer)
+        """Answer until the source has gone, in its order. Raises UpstreamFailure."""
+        try:
+            while True:
+                words = (await self._channel.receive()).words()
+                answer = await self._answered(self._answer(words))
+                if answer:
+                    await self._channel.send(answer)
+        finally:
+            if self._storing is not None:
+                self._storing.cancel()
+                await asyncio.wait([self._storing])
+
+    async def _answered(self, answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+        """It, or what is told of its refusal."""
+        try:
+            return await answer
+        except (KeyError, TypeError, ValueError, BadSyntax) as error:
+            return {"no": f"that is no request: {error!r}", "code": Code.CANNOT.value}
+        except Refusal as refusal:
+            return {"no": refusal.text, "code": refusal.code.value}
 
     async def _answer(self, words: Words) -> dict[str, Any]:
+        """Nothing for a batch: it is answered for when it has been stored."""
+        if words["do"] == "rows":
+            await self._take_batch(words)
+            return {}
+        await self._stored()
         match words["do"]:
             case "begin":
                 return await self._begin(words)
             case "hold":
                 return await self._hold(words)
-            case "rows":
-                return await self._rows(words)
             case "complete":
                 await self._store.complete(self._name(words), parse_portrait(words))
                 return {"ok": True}
@@ -152,59 +165,49 @@ class Arriving:
             raise Refusal(Code.CANNOT, f"the move {self._now.id} has been given up")
         return {"modseq": held.modseq, "uids": format_uids(held.uids)}
 
-    async def _rows(self, words: Words) -> dict[str, Any]:
-        """Messages: their rows, then the octets of those that have some."""
+    async def _take_batch(self, words: Words) -> None:
+        """Messages: their rows, then the octets of those that have some. While the next batch comes, this one is stored."""
         name = self._name(words)
-        told = [(parse_message(row[:-1]), bool(row[-1])) for row in words["rows"]]
-        carried: list[CarriedMessage] = []
+        taken = Taken([(parse_message(row[:-1]), bool(row[-1])) for row in words["rows"]])
         try:
-            for message, has_octets in told:
-                carried.append(CarriedMessage(message, await self._take(message, has_octets)))
-            await self._store.receive(name, carried)
-            self._step("received")
-        finally:
-            for one in carried:
-                if one.incoming is not None:
-                    one.incoming.close()
-        octets = sum(message.size for message, has_octets in told if has_octets)
+            await taken.take(self._channel, self._backend.store.incoming)
+            await self._stored()
+        except BaseException:
+            taken.close()
+            raise
+        self._storing = asyncio.create_task(self._store_and_answer(name, taken))
+        self._storing.add_done_callback(lambda _: taken.close())
+
+    async def _stored(self) -> None:
+        """All that has come is in the store, and answered for. Raises UpstreamFailure."""
+        storing, self._storing = self._storing, None
+        if storing is not None:
+            await storing
+
+    async def _store_and_answer(self, name: MailboxName, taken: Taken) -> None:
+        answer = await self._answered(self._keep(name, taken))
+        await asyncio.to_thread(taken.close)
+        await self._channel.send(answer)
+
+    async def _keep(self, name: MailboxName, taken: Taken) -> dict[str, Any]:
+        """The answer is a digest of what the store has now, not of what came."""
+        await taken.write()
+        await self._store.receive(name, taken.carried)
+        self._step("received")
         self._move = replace(
             self._now,
-            messages=self._now.messages + sum(has_octets for _, has_octets in told),
-            octets=self._now.octets + octets,
+            messages=self._now.messages + sum(has_octets for _, has_octets in taken.rows),
+            octets=self._now.octets + taken.octets,
         )
-        return {"digest": await self._read_back(name, told)}
-
-    async def _take(self, message: Message, has_octets: bool) -> Incoming | None:
-        if not has_octets:
-            return None
-        incoming = self._backend.store.incoming(message.size)
-        try:
-            while incoming.size < message.size:
-                frame = await self._channel.receive()
-                if frame.kind != OCTETS:
-                    raise Refusal(Code.CANNOT, "octets were expected")
-                incoming.write(frame.octets)
-        except BaseException:
-            incoming.close()
-            raise
-        return incoming
-
-    async def _read_back(self, name: MailboxName, told: list[tuple[Message, bool]]) -> str:
-        """A digest of what the store has now, not of what came."""
-        digest = hashlib.sha256()
         mailbox = await self._backend.store.open(name, owner_of(name) or "")
         try:
-            rows = {row.uid: row for row in await mailbox.messages([row.uid for row, _ in told])}
-            for message, has_octets in told:
-                row = rows.get(message.uid)
-                if row is None:
-                    continue
-                digest.update(digest_line(row))
-                if has_octets:
-                    digest.update(await mailbox.octets(message.uid))
+            told = {message.uid: has_octets for message, has_octets in taken.rows}
+            rows = await read(
+                mailbox, await mailbox.messages(list(told)), lambda row: told[row.uid]
+            )
+            return {"digest": await asyncio.to_thread(digest, rows)}
         finally:
             mailbox.close()
-        return digest.hexdigest()
 
     # --- the end
 

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -20,11 +21,12 @@ from typing import Any, Final
 from murder.api import CarriesMailboxes
 from murder.api.store import Mailbox
 from murder.backend.annotations import notes_with, removed_with
+from murder.backend.moves.batches import AHEAD, BATCH_MESSAGES, batches_of, digest, read
 from murder.backend.moves.journal import Journal, Move, State, intent_of
 from murder.backend.moves.peer import Peer
 from murder.backend.shared import Backend
 from murder.errors import Code, Refusal
-from murder.model.carried import Portrait, digest_line
+from murder.model.carried import Portrait
 from murder.model.entry import MailboxEntry
 from murder.model.message import Message, ModSeq, Uid
 from murder.model.name import MailboxName, display, is_inbox, owner_of
@@ -32,8 +34,6 @@ from murder.model.seqset import Ranges, holds
 from murder.mupdate.change import RemoveEntry
 from murder.wire.carry import format_message, format_portrait, parse_uid_ranges
 
-BATCH_MESSAGES: Final = 500
-BATCH_OCTETS: Final = 8 * 1024 * 1024  # about so much is made durable at once
 FEW: Final = 200  # a round that brought no more than this: what is left goes quickly
 MAX_ROUNDS: Final = 10  # a mailbox that changes faster than it is copied is stopped all the same
 
@@ -77,6 +77,15 @@ class _Known:
         highest = max(int(last), self.uids[-1][1] if self.uids else 0)
         if highest:
             self.uids = ((1, highest),)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A batch that the target has not answered for."""
+
+    messages: int
+    octets: int
+    digest: str
 
 
 class Outgoing:
@@ -181,48 +190,45 @@ class Outgoing:
 
     async def _carry_messages(self, mailbox: Mailbox, name: MailboxName, known: "_Known") -> int:
         since, after, brought = known.modseq, Uid(0), 0
+        sent: deque[_Sent] = deque()
         while rows := await self._store.rows(name, since, after, BATCH_MESSAGES):
             after = rows[-1].uid
-            for batch in _batches(rows, known):
-                await self._send_batch(mailbox, name, batch, known)
+            for batch in batches_of(rows, known.has):
+                sent.append(await self._send_batch(mailbox, name, batch, known))
                 brought += len(batch)
+                if len(sent) >= AHEAD:
+                    await self._confirm(name, sent.popleft())
+        while sent:
+            await self._confirm(name, sent.popleft())
         known.carried(after)
         return brought
 
     async def _send_batch(
-        self,
-        mailbox: Mailbox,
-        name: MailboxName,
-        rows: Sequence[Message],
-        known: "_Known",
-    ) -> None:
-        """Rows, and the octets of those that the target lacks; it answers with a digest of what it reads back."""
-        carried: list[tuple[Message, memoryview | None]] = []
-        for row in rows:
-            try:
-                carried.append((row, None if known.has(row.uid) else await mailbox.octets(row.uid)))
-            except Refusal as refusal:
-                if refusal.code is not Code.EXPUNGE_ISSUED:
-                    raise  # gone since: the next round tells
-        digest = hashlib.sha256()
+        self, mailbox: Mailbox, name: MailboxName, rows: Sequence[Message], known: "_Known"
+    ) -> "_Sent":
+        """Rows, and the octets of those that the target lacks; what has gone since is told in the next round."""
+        carried = await read(mailbox, rows, lambda row: not known.has(row.uid))
+        sum_of_all = asyncio.get_running_loop().run_in_executor(None, digest, carried)
         told = [[*format_message(row), octets is not None] for row, octets in carried]
         await self._peer.channel.send({"do": "rows", "name": name.decode("latin-1"), "rows": told})
-        sent = 0
-        for row, octets in carried:
-            digest.update(digest_line(row))
+        messages, sent = 0, 0
+        for _, octets in carried:
             if octets is not None:
-                digest.update(octets)
                 await self._peer.channel.send_octets(octets)
-                sent += len(octets)
+                messages, sent = messages + 1, sent + len(octets)
+        await self._pace.keep(sent)
+        return _Sent(messages, sent, await sum_of_all)
+
+    async def _confirm(self, name: MailboxName, sent: "_Sent") -> None:
+        """The target answers with a digest of what it reads back."""
         answer = await self._peer.answer()
-        if answer.get("digest") != digest.hexdigest():
+        if answer.get("digest") != sent.digest:
             raise Refusal(
                 Code.CANNOT,
                 f"{self._peer.server} has not kept messages of {display(name)} as they were sent",
             )
-        self.move = _counted(self.move, sum(octets is not None for _, octets in carried), sent)
+        self.move = _counted(self.move, sent.messages, sent.octets)
         self._progress(self.move)
-        await self._pace.keep(sent)
 
     # --- the stop
 
@@ -315,20 +321,6 @@ class Outgoing:
 
 def _counted(move: Move, messages: int, octets: int) -> Move:
     return replace(move, messages=move.messages + messages, octets=move.octets + octets)
-
-
-def _batches(rows: Sequence[Message], known: "_Known") -> Iterable[list[Message]]:
-    """Rows in batches of about so many octets."""
-    batch: list[Message] = []
-    octets = 0
-    for row in rows:
-        batch.append(row)
-        octets += 0 if known.has(row.uid) else row.size
-        if octets >= BATCH_OCTETS:
-            yield batch
-            batch, octets = [], 0
-    if batch:
-        yield batch
 
 
 async def _mailbox_id(backend: Backend, name: MailboxName) -> str:

@@ -1,0 +1,119 @@
+"""Messages between two backends, a batch at a time: what either end does with one.
+
+While the target makes one batch durable the next is on its way. What takes long (digests, files) is done in threads, so
+that the clients of both backends notice little; so much as two batches is in memory, whatever moves.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from murder.api import CarriedMessage, Incoming
+from murder.api.store import Mailbox
+from murder.errors import Code, Refusal
+from murder.model.carried import digest_line
+from murder.model.message import Message, Uid
+from murder.net.frames import FrameChannel
+from murder.wire.carry import OCTETS
+
+BATCH_MESSAGES: Final = 500
+BATCH_OCTETS: Final = 8 * 1024 * 1024  # about so much is made durable at once
+AHEAD: Final = 2  # batches on their way before the first is answered for
+IN_A_ROW: Final = 50  # messages read before others have their turn
+LARGE_OCTETS: Final = 1024 * 1024  # written piece by piece as it comes, in place of at once
+
+Octets = bytes | memoryview
+
+
+def batches_of(rows: Sequence[Message], has: Callable[[Uid], bool]) -> Iterable[list[Message]]:
+    """Rows in batches of about so many octets; those that the target `has` weigh nothing."""
+    batch: list[Message] = []
+    octets = 0
+    for row in rows:
+        batch.append(row)
+        octets += 0 if has(row.uid) else row.size
+        if octets >= BATCH_OCTETS:
+            yield batch
+            batch, octets = [], 0
+    if batch:
+        yield batch
+
+
+async def read(
+    mailbox: Mailbox, rows: Sequence[Message], wants: Callable[[Message], bool]
+) -> list[tuple[Message, memoryview | None]]:
+    """Rows with the octets of those that are wanted; without those whose octets have gone since."""
+    found: list[tuple[Message, memoryview | None]] = []
+    for at, row in enumerate(rows):
+        if at % IN_A_ROW == 0:
+            await asyncio.sleep(0)
+        try:
+            found.append((row, await mailbox.octets(row.uid) if wants(row) else None))
+        except Refusal as refusal:
+            if refusal.code is not Code.EXPUNGE_ISSUED:
+                raise
+    return found
+
+
+def digest(rows: Sequence[tuple[Message, memoryview | None]]) -> str:
+    """Of rows and octets, the same at both ends. For a thread."""
+    sum_of_all = hashlib.sha256()
+    for row, octets in rows:
+        sum_of_all.update(digest_line(row))
+        if octets is not None:
+            sum_of_all.update(octets)
+    return sum_of_all.hexdigest()
+
+
+@dataclass(slots=True)
+class Taken:
+    """A batch that has come: rows, those with octets marked, and what is to be written before it is stored."""
+
+    rows: list[tuple[Message, bool]]
+    carried: list[CarriedMessage] = field(default_factory=list)
+    _unwritten: list[tuple[Incoming, list[bytes]]] = field(default_factory=list)
+
+    async def take(self, channel: FrameChannel, incoming: Callable[[int], Incoming]) -> None:
+        """The octets that follow the rows. Raises Refusal, UpstreamFailure."""
+        for message, has_octets in self.rows:
+            one = incoming(message.size) if has_octets else None
+            self.carried.append(CarriedMessage(message, one))
+            if one is not None:
+                await self._take(channel, message.size, one)
+
+    async def _take(self, channel: FrameChannel, size: int, incoming: Incoming) -> None:
+        pieces: list[bytes] = []
+        taken = 0
+        while taken < size:
+            frame = await channel.receive()
+            if frame.kind != OCTETS:
+                raise Refusal(Code.CANNOT, "octets were expected")
+            taken += len(frame.octets)
+            if size > LARGE_OCTETS:
+                await asyncio.to_thread(incoming.write, frame.octets)
+            else:
+                pieces.append(frame.octets)
+        if pieces:
+            self._unwritten.append((incoming, pieces))
+
+    async def write(self) -> None:
+        """What has been kept in memory so far. Raises Refusal."""
+        await asyncio.to_thread(self._write)
+
+    def _write(self) -> None:
+        while self._unwritten:
+            incoming, pieces = self._unwritten.pop()
+            for piece in pieces:
+                incoming.write(piece)
+
+    @property
+    def octets(self) -> int:
+        return sum(message.size for message, has_octets in self.rows if has_octets)
+
+    def close(self) -> None:
+        """Stored or not; may be done twice."""
+        for one in self.carried:
+            if one.incoming is not None:
+                one.incoming.close()

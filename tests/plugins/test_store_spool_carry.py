@@ -1,0 +1,91 @@
+"""The spool takes in messages that move here: a batch is whole or absent, whoever goes away; no file without a row."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from murder.api import CarriedMessage, Incoming
+from murder.errors import Refusal
+from murder.model.carried import CarriedIdentity, Portrait
+from murder.model.message import Message, ModSeq, Uid, UidValidity
+from plugins.store_spool.store import SpoolStore
+from tests.plugins.test_store_spool import INBOX, LARGE, SMALL, files, inspect, octets_of, run
+
+COUNT = 12
+IDENTITY = CarriedIdentity("box1", UidValidity(7))
+
+
+def arriving(store: SpoolStore) -> tuple[list[CarriedMessage], list[Incoming]]:
+    """Messages small and large by turns."""
+    carried, incomings = [], []
+    for number in range(1, COUNT + 1):
+        octets = octets_of(number, SMALL if number % 2 else LARGE)
+        incoming = store.incoming()
+        incoming.write(octets)
+        date = datetime(2026, 11, 1, tzinfo=UTC)
+        row = Message(
+            Uid(number),
+            frozenset({"\\Seen"}),
+            date,
+            len(octets),
+            ModSeq(number),
+            date,
+            f"e{number}",
+        )
+        carried.append(CarriedMessage(row, incoming))
+        incomings.append(incoming)
+    return carried, incomings
+
+
+async def check_whole(store: SpoolStore) -> None:
+    box = await store.open(INBOX, "ana")
+    rows = await box.messages()
+    assert [row.uid for row in rows] == list(range(1, COUNT + 1))
+    for row in rows:
+        assert bytes(await box.octets(row.uid)) == octets_of(row.uid, row.size)
+    box.close()
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8])
+def test_a_batch_whose_source_has_gone_is_whole_or_absent_and_comes_again(
+    tmp_path: Path, turns: int
+) -> None:
+    async def scene(store: SpoolStore) -> None:
+        await store.hold(INBOX, "default", IDENTITY)
+        carried, incomings = arriving(store)
+        receiving = asyncio.create_task(store.receive(INBOX, carried))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        receiving.cancel()
+        await asyncio.wait([receiving])
+        for incoming in incomings:
+            incoming.close()
+        carried, incomings = arriving(store)
+        await store.receive(INBOX, carried)
+        for incoming in incomings:
+            incoming.close()
+        await store.complete(INBOX, Portrait(IDENTITY, Uid(COUNT + 1), ModSeq(COUNT)))
+        await check_whole(store)
+
+    run(tmp_path, scene)
+    assert len(files(tmp_path)) == COUNT // 2
+    assert inspect(tmp_path) == []
+
+
+def test_a_batch_for_a_mailbox_that_has_gone_leaves_no_file(tmp_path: Path) -> None:
+    async def scene(store: SpoolStore) -> None:
+        await store.hold(INBOX, "default", IDENTITY)
+        carried, incomings = arriving(store)
+        receiving = asyncio.create_task(store.receive(INBOX, carried))
+        await asyncio.sleep(0)
+        await store.delete(INBOX)
+        with pytest.raises(Refusal):
+            await receiving
+        for incoming in incomings:
+            incoming.close()
+
+    run(tmp_path, scene)
+    assert files(tmp_path) == []
+    assert inspect(tmp_path) == []
