@@ -7,6 +7,7 @@ byte by byte); `Location` and `model.acl` read them where their meaning is neede
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from murder.model.name import MailboxName
 
@@ -32,6 +33,7 @@ class Location:
         return str(self).encode("utf-8", "surrogateescape")
 
 
+@lru_cache(maxsize=256)  # a murder has so many servers and partitions, not more
 def parse_location(raw_location: bytes) -> Location:
     """Split at the first `!`, as Cyrus does; without one the partition is empty."""
     server, _, partition = raw_location.decode("utf-8", "surrogateescape").partition("!")

@@ -23,7 +23,7 @@ from murder.login.gate import Gate, Login, run_sasl
 from murder.model.name import collation_key, display
 from murder.mupdate.ledger import Ledger, Proposal
 from murder.mupdate.mboxlist import BATCH, MailboxList
-from murder.mupdate.owner import Peer, Taken, proposal_of
+from murder.mupdate.owner import Peer, Taken, peer_of, proposal_of
 from murder.mupdate.record import location_of_row
 from murder.mupdate.stream import Hub, Subscriber, format_rows
 from murder.mupdate.transaction import ListTransaction
@@ -91,28 +91,6 @@ class MupdateService:
 
     def __call__(self, connection: Connection) -> "MupdateDialogue":
         return MupdateDialogue(connection, self)
-
-    def peer_of(self, login: Login, mechanism: str, connection: Connection) -> Peer:
-        """What somebody who has proven himself may do here. Raises Refusal for a user who has no business here."""
-        is_bound = self.config.ownership == "owner"
-        certificate = connection.certificate
-        if mechanism == "EXTERNAL" and certificate is not None:
-            if login.user.lower() not in certificate.names:
-                raise Refusal(
-                    Code.AUTHORIZATION_FAILED, f"{certificate.name} speaks for itself only"
-                )
-            if "operator" in certificate.roles:
-                return Peer(login.user, is_admin=True, is_bound=is_bound)
-            may_write = "backend" in certificate.roles
-            return Peer(login.user, frozenset(certificate.names), may_write, is_bound=is_bound)
-        if login.is_admin:
-            return Peer(login.user, is_admin=True, is_bound=is_bound)
-        if login.user in self.config.users:
-            return Peer(login.user, is_bound=is_bound)
-        raise Refusal(
-            Code.AUTHORIZATION_FAILED,
-            f"{login.user} is neither in mupdate.users nor in mupdate.admins",
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,9 +254,13 @@ class MupdateDialogue(Dialogue):
             self.connection.pause_reading()
 
     def send(self, data: bytes) -> None:
+        """At once; while input is taken up, with what else is said to it."""
         if self._deflate is not None:
             data = self._deflate.compress(data) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
-        self.connection.write(data)
+        if self._pumping:
+            self.connection.gather(data, later=False)
+        else:
+            self.connection.write(data)
 
     def writable(self) -> None:
         if self._subscriber is not None:
@@ -432,7 +414,10 @@ class MupdateDialogue(Dialogue):
         if self._held is not None:
             command, self._held = self._held, None
             self._start(command)
-        self.resume()
+        if self.session.held:
+            self.resume()
+        else:
+            self.connection.resume_reading()
         if self._inflate is not None:
             self._feed_inflated()
 
@@ -513,7 +498,7 @@ class MupdateDialogue(Dialogue):
         try:
             initial = _decoded(command.args[1]) if len(command.args) > 1 else None
             login, final = await self._sasl(mechanism, initial)
-            peer = self.service.peer_of(login, mechanism, self.connection)
+            peer = peer_of(self.service.config, login, mechanism, self.connection.certificate)
             if final and await self._ask(final):
                 raise BadSyntax("nothing is left to be said")
         except Refusal as error:

@@ -12,11 +12,16 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
+from murder.config import MupdateConfig
 from murder.errors import Code, Refusal
+from murder.login.gate import Login
 from murder.model.entry import EntryState, Location, MailboxEntry, parse_location
-from murder.model.name import MailboxName, display
-from murder.mupdate.transaction import ListTransaction, check_row
+from murder.model.name import MailboxName, collation_key, display
+from murder.mupdate.record import ACTIVE, FLAGS_AT, pack_row, server_of_row, unpack_entry
+from murder.mupdate.transaction import ListTransaction, check_octets, check_row
+from murder.net.tls import PeerCertificate
 from murder.wire.mupdate import Command, Verb
 
 
@@ -57,6 +62,28 @@ class Peer:
         return not self.claimed or server in self.claimed
 
 
+def peer_of(
+    config: MupdateConfig, login: Login, mechanism: str, certificate: PeerCertificate | None
+) -> Peer:
+    """What somebody who has proven himself may do here. Raises Refusal for a user who has no business here."""
+    is_bound = config.ownership == "owner"
+    if mechanism == "EXTERNAL" and certificate is not None:
+        if login.user.lower() not in certificate.names:
+            raise Refusal(Code.AUTHORIZATION_FAILED, f"{certificate.name} speaks for itself only")
+        if "operator" in certificate.roles:
+            return Peer(login.user, is_admin=True, is_bound=is_bound)
+        may_write = "backend" in certificate.roles
+        return Peer(login.user, frozenset(certificate.names), may_write, is_bound=is_bound)
+    if login.is_admin:
+        return Peer(login.user, is_admin=True, is_bound=is_bound)
+    if login.user in config.users:
+        return Peer(login.user, is_bound=is_bound)
+    raise Refusal(
+        Code.AUTHORIZATION_FAILED,
+        f"{login.user} is neither in mupdate.users nor in mupdate.admins",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Conflict:
     """Somebody wanted what is another's: written down, for `murder ctl list conflicts`."""
@@ -85,10 +112,9 @@ def proposal_of(command: Command, peer: Peer) -> Callable[[ListTransaction], Out
     if command.verb is Verb.DELETE:
         return lambda transaction: _delete(transaction, peer, name)
     raw_location = command.args[1]
-    location = parse_location(raw_location)
     if command.verb is Verb.ACTIVATE:
-        entry = MailboxEntry(name, EntryState.ACTIVE, raw_location, command.args[2])
-        return lambda transaction: _activate(transaction, peer, entry, location)
+        return partial(_activate, peer, name, raw_location, command.args[2])
+    location = parse_location(raw_location)
     if command.verb is Verb.FORCE:
         entry = MailboxEntry(name, EntryState.ACTIVE, raw_location, command.args[2])
         return lambda transaction: _force(transaction, peer, entry, location)
@@ -143,17 +169,21 @@ def _reserve(
 
 
 def _activate(
-    transaction: ListTransaction, peer: Peer, entry: MailboxEntry, location: Location
+    peer: Peer, name: MailboxName, raw_location: bytes, raw_acl: bytes, transaction: ListTransaction
 ) -> Outcome:
     """RFC 3656 §4.1: no reservation is needed. A move passes through RESERVED (DEACTIVATE at the source), so a
-    reserved row may become active at another server; an active one may not."""
-    check_row(entry)
+    reserved row may become active at another server; an active one may not. The hot path: one look-up, one write."""
+    check_octets(name, raw_location, raw_acl)
+    location = parse_location(raw_location)
     _check_location(peer, location)
-    if peer.is_bound:
-        found = transaction.find(entry.name)
-        if found is not None and found.is_active and found.server != location.server:
-            return _conflict(transaction, peer, found, location.server, Verb.ACTIVATE)
-    transaction.put(entry)
+    key = collation_key(name)
+    old = transaction.row(key)
+    if old is not None and peer.is_bound and old[FLAGS_AT] & ACTIVE:
+        if server_of_row(old) != raw_location.partition(b"!")[0]:
+            return _conflict(
+                transaction, peer, unpack_entry(key, old), location.server, Verb.ACTIVATE
+            )
+    transaction.replace_row(key, old, pack_row(name, EntryState.ACTIVE, raw_location, raw_acl))
     return "done"
 
 

@@ -146,15 +146,27 @@ def lookers(key: bytes, row: bytes) -> frozenset[bytes]:
     """
     if not row[FLAGS_AT] & ACTIVE:
         return frozenset()
-    fields = acl_of_row(row).split(b"\t")
+    acl, owner = acl_of_row(row), owner_octets(key)
+    if len(acl) <= _COMMON_ACL_OCTETS:
+        return _lookers_remembered(acl, owner)
+    return _lookers(acl, owner)
+
+
+def _lookers(acl: bytes, owner: bytes) -> frozenset[bytes]:
+    fields = acl.split(b"\t")
     granted = dict(
         zip(fields[0::2], fields[1::2], strict=False)
     )  # the last one counts, as in `model.acl`
     found = {who for who, rights in granted.items() if who and _LOOKUP_RIGHT in rights}
-    owner = owner_octets(key)
     if owner:
         found.add(owner)
     return frozenset(found)
+
+
+_COMMON_ACL_OCTETS: Final = 200
+_lookers_remembered: Final = lru_cache(maxsize=4096)(
+    _lookers
+)  # a user's mailboxes have one ACL mostly
 
 
 def takes_rights_away(row: bytes) -> bool:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, assert_never
 from murder.errors import Code, Refusal
 from murder.model.acl import MAX_ACL_OCTETS
 from murder.model.entry import MailboxEntry
-from murder.model.name import collation_key, display
+from murder.model.name import MailboxName, collation_key, display
 from murder.mupdate.change import (
     Change,
     PutEntry,
@@ -27,10 +27,13 @@ from murder.mupdate.change import (
 from murder.mupdate.environment import Snapshot, Table, WriteTransaction
 from murder.mupdate.indexing import LOOKER, NOTHING, SERVER, IndexLines
 from murder.mupdate.record import (
+    ACTIVE,
+    FLAGS_AT,
     MAX_LOCATION_OCTETS,
     NUMBER,
     SEQ_OCTETS,
     Block,
+    acl_of_row,
     digest,
     is_listable,
     lookers,
@@ -97,16 +100,21 @@ def _format_counts(counts: Mapping[bytes, int]) -> bytes:
 
 def check_row(entry: MailboxEntry) -> None:
     """Raise Refusal for a row that no list can hold."""
-    if not is_listable(entry.name):
-        raise Refusal(Code.CANNOT, f"The list cannot hold the name {display(entry.name)}")
-    if len(entry.raw_location) > MAX_LOCATION_OCTETS:
+    check_octets(entry.name, entry.raw_location, entry.raw_acl)
+
+
+def check_octets(name: MailboxName, raw_location: bytes, raw_acl: bytes) -> None:
+    """`check_row` for a row in pieces."""
+    if not is_listable(name):
+        raise Refusal(Code.CANNOT, f"The list cannot hold the name {display(name)}")
+    if len(raw_location) > MAX_LOCATION_OCTETS:
         raise Refusal(
             Code.LIMIT,
-            f"A location may have {MAX_LOCATION_OCTETS} octets, not {len(entry.raw_location)}",
+            f"A location may have {MAX_LOCATION_OCTETS} octets, not {len(raw_location)}",
         )
-    if len(entry.raw_acl) > MAX_ACL_OCTETS:
+    if len(raw_acl) > MAX_ACL_OCTETS:
         raise Refusal(
-            Code.LIMIT, f"An access list may have {MAX_ACL_OCTETS} octets, not {len(entry.raw_acl)}"
+            Code.LIMIT, f"An access list may have {MAX_ACL_OCTETS} octets, not {len(raw_acl)}"
         )
 
 
@@ -174,7 +182,14 @@ class ListTransaction:
 
     def put_row(self, key: bytes, unnumbered: bytes) -> None:
         """`put` for a row that is packed already (`record.pack_row`)."""
-        old = self._lmdb.get(key, db=self._entries)
+        self.replace_row(key, self.row(key), unnumbered)
+
+    def row(self, key: bytes) -> bytes | None:
+        """The row under a collation key as this transaction sees it, as it is stored."""
+        return self._lmdb.get(key, db=self._entries)
+
+    def replace_row(self, key: bytes, old: bytes | None, unnumbered: bytes) -> None:
+        """`put_row` for who has just looked the row up (`row`)."""
         if old is not None:
             if old[SEQ_OCTETS:] == unnumbered:
                 return
@@ -266,6 +281,9 @@ class ListTransaction:
             self._server_counts[new_server] = self._server_counts.get(new_server, 0) + 1
 
     def _move_lookers(self, key: bytes, old: bytes | None, new: bytes | None) -> None:
+        if old is not None and new is not None and old[FLAGS_AT] & ACTIVE == new[FLAGS_AT] & ACTIVE:
+            if acl_of_row(old) == acl_of_row(new):
+                return
         before = frozenset() if old is None else lookers(key, old)
         after = frozenset() if new is None else lookers(key, new)
         if before == after:

@@ -89,10 +89,14 @@ class Dialogue(ABC):
             return
         if self._task is None:
             self._pump()
-            if self._task is None and self.session.held:  # half a command
+            if not (held := self.session.held):
+                return
+            if self._task is None:  # half a command
                 self.connection.acknowledge_now()
+        else:
+            held = self.session.held
         # A message that is still coming in is bounded by its session; what nobody takes out now is bounded here.
-        if self.session.held > HELD_OCTETS and (self._task is not None or not self.may_proceed()):
+        if held > HELD_OCTETS and (self._task is not None or not self.may_proceed()):
             self.connection.pause_reading()
 
     def writable(self) -> None:

@@ -10,7 +10,15 @@ from typing import Final
 
 from murder.errors import BadSyntax, Code, Refusal
 from murder.wire.fragment import Chunk, Fragmenter, Literal
-from murder.wire.mupdate import GO_AHEAD, Command, Verb, parse_command, tag_of
+from murder.wire.mupdate import (
+    GO_AHEAD,
+    PLAIN_COMMAND,
+    Command,
+    Verb,
+    parse_command,
+    read_plain,
+    tag_of,
+)
 
 MAX_LINE_OCTETS: Final = 8192  # RFC 3656 §2 wants 1024
 MAX_LITERAL_OCTETS: Final = 256 * 1024  # §2.2 wants 4096; real ACLs of 73 kB have been seen
@@ -72,13 +80,14 @@ class MupdateServerSession:
     Raises BadSyntax only where the stream cannot go on: say BYE and close.
     """
 
-    __slots__ = ("_fragmenter", "_line_mode", "_literal_octets", "state")
+    __slots__ = ("_fragmenter", "_line_mode", "_literal_octets", "_plain_octets", "state")
 
     def __init__(
         self, max_line: int = MAX_LINE_OCTETS, max_literal: int = MAX_LITERAL_OCTETS
     ) -> None:
         self.state = State.GREETED
         self._literal_octets = max_literal
+        self._plain_octets = min(max_line, max_literal)  # within every limit
         self._line_mode = False
         self._fragmenter = Fragmenter(max_line, PRE_LOGIN_OCTETS, PRE_LOGIN_OCTETS // 4)
 
@@ -107,7 +116,16 @@ class MupdateServerSession:
         self._line_mode = expected
 
     def next_event(self) -> Event:
-        fragment = self._fragmenter.next()
+        fragmenter = self._fragmenter
+        if not fragmenter.held:
+            return None
+        if self.state is not State.GREETED and not self._line_mode:
+            plain = fragmenter.match(PLAIN_COMMAND, self._plain_octets)
+            command = None if plain is None else read_plain(plain)
+            if plain is not None and command is not None:
+                fragmenter.skip(plain.end() - plain.start())
+                return command
+        fragment = fragmenter.next()
         if type(fragment) is bytes:
             if self._line_mode:
                 return Line(fragment.removesuffix(b"\n").removesuffix(b"\r"))

@@ -157,6 +157,17 @@ class Fragmenter:
             self._begin = self._at = self._scan = at
         return found
 
+    def match(self, pattern: re.Pattern[bytes], most: int) -> re.Match[bytes] | None:
+        """A whole message that is next in line, where it matches `pattern` (line end included) and has no more than `most`
+        octets: the commonest ones are found in one step. `skip` takes it. None in the middle of a message."""
+        if self._pending:
+            self._join()
+        begin = self._begin
+        if self._scan != begin or self._literal_left or self._stream_empty or self._discard:
+            return None
+        matched = pattern.match(self._buffer, begin)
+        return matched if matched is not None and matched.end() - begin <= most else None
+
     def peek_lines(self, most: int) -> bytes:
         """At most `most` octets of whole lines that are next; b"" in the middle of a message. `skip` takes them."""
         if self._asked is not None or self._literal_left or self._stream_empty:
@@ -168,7 +179,7 @@ class Fragmenter:
         return self._buffer[begin : self._buffer.rfind(b"\n", begin, begin + most) + 1]
 
     def skip(self, octets: int) -> None:
-        """Take what `peek_lines` gave, or its first messages."""
+        """Take what `peek_lines` gave or its first messages, or what `match` found."""
         self._begin = self._at = self._scan = self._begin + octets
 
     def next(self) -> Fragment:

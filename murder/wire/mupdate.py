@@ -163,6 +163,33 @@ def parse_command(octets: bytes) -> Command:
     return Command(head.group(1), verb, args)
 
 
+# A command whose strings are without line ends, as nearly all are, in one step; the sizes are compared afterwards.
+_PLAIN_STRING: Final = rb'(?: \{([0-9]{1,10})\+\}\r\n([^\r\n{]*)| "([^"\\\r\n\x00]*)")'
+PLAIN_COMMAND: Final = re.compile(
+    rb"(%b{1,14}) ([A-Z]+)(?:%b(?:%b%b?)?)?\r\n" % (_ATOM, *[_PLAIN_STRING] * 3)
+)
+
+
+def read_plain(match: re.Match[bytes]) -> Command | None:
+    """The command that PLAIN_COMMAND has found; None where it takes a second look (`parse_command`)."""
+    tag, word, *pieces = match.groups()
+    verb = _VERBS.get(word)
+    if verb is None:
+        return None
+    args: list[bytes] = []
+    for size, literal, quoted in (pieces[:3], pieces[3:6], pieces[6:]):
+        if literal is not None:
+            if int(size) != len(literal):
+                return None
+            args.append(literal)
+        elif quoted is not None:
+            args.append(quoted)
+        else:
+            break
+    arity = ARITY[verb]
+    return Command(tag, verb, tuple(args)) if arity.least <= len(args) <= arity.most else None
+
+
 def _parse_strings(octets: bytes, at: int, most: int, atoms: bool) -> tuple[tuple[bytes, ...], int]:
     found: list[bytes] = []
     while len(found) < most:
