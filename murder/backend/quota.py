@@ -31,6 +31,12 @@ FILE_MODE: Final = 0o600
 WAIT_S: Final = 30.0
 PAUSE_S: Final = 0.002
 LIMITED: Final = (Resource.STORAGE, Resource.MESSAGE, Resource.MAILBOX)
+FOR_MAIL: Final = (Resource.STORAGE, Resource.MESSAGE)  # a new message needs more of these
+
+
+def percent_of(usage: Usage) -> int:
+    """How much of a limit is used, in whole percents; a limit of nothing is used up."""
+    return usage.used * 100 // usage.limit if usage.limit else 100
 
 
 class _Turns:
@@ -112,6 +118,14 @@ class Quotas:
             used[Resource.MAILBOX] += 1
         used[Resource.STORAGE] = storage_units(octets)
         return [Usage(resource, used[resource], limit) for resource, limit in limits.items()]
+
+    async def fullest(self, name: MailboxName) -> Usage | None:
+        """What a mailbox's root has least left of for mail, as a share of its limit; None without a limit."""
+        root = self.root_of(name)
+        if root is None:
+            return None
+        usages = [usage for usage in await self.usages(root) if usage.resource in FOR_MAIL]
+        return max(usages, key=percent_of, default=None)
 
     async def _statuses(self, root: MailboxName) -> AsyncIterator[MailboxStatus]:
         entry = self._list.find(root)

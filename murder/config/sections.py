@@ -254,6 +254,12 @@ class BackendConfig(ClientConfig):
         "LMTP to a mailbox that is full: `temporary` lets the sender's server try again (452), `permanent` sends "
         "the message back (552).",
     )
+    quota_warning_percent: int = option(
+        90,
+        "A client that opens or fills a mailbox is warned (`* NO [OVERQUOTA]`) from so many percent of a limit on; "
+        "0: never.",
+        least=0,
+    )
     suppress_duplicates_s: float = option(
         0.0,
         "LMTP: a message whose Message-ID has come to the same mailbox within so many seconds is taken and not "

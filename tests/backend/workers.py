@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -37,6 +38,7 @@ async def serve(folder: Path, worker: int) -> None:
     listener = Listener(sock, role.services()["imap"], Bounds())
     await listener.start()
     print(sock.getsockname()[1], flush=True)
+    os.dup2(2, 1)  # nobody reads on: the log would fill the pipe, and then stop the worker
     await asyncio.to_thread(sys.stdin.read)
     listener.stop_accepting()
     await role.stop()

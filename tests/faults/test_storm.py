@@ -50,11 +50,12 @@ class Storm:
 
     def __init__(self, demo: Demo) -> None:
         self.demo = demo
+        self.began = time.monotonic()
         self.stopping = threading.Event()
         self.wrong: list[str] = []
         self.numbers = count(1)
         self.lock = threading.Lock()
-        self.kept: dict[int, set[str]] = {n: set() for n in range(1, USERS + 1)}  # acknowledged
+        self.kept: dict[int, dict[str, str]] = {n: {} for n in range(1, USERS + 1)}  # and how
         self.tried: dict[int, set[str]] = {n: set() for n in range(1, USERS + 1)}
         self.removed: dict[int, set[str]] = {n: set() for n in range(1, USERS + 1)}
         self.copied: dict[int, Counter[str]] = {n: Counter() for n in range(1, USERS + 1)}
@@ -71,9 +72,15 @@ class Storm:
 
     def next_id(self, user: int) -> str:
         with self.lock:
-            identifier = f"m{next(self.numbers)}"
+            identifier = (
+                f"m{next(self.numbers):06}"  # none is a part of another: SEARCH finds parts
+            )
         self.tried[user].add(identifier)
         return identifier
+
+    def acknowledged(self, user: int, identifier: str, how: str, began: float) -> None:
+        now = time.monotonic() - self.began
+        self.kept[user][identifier] = f"{how} {began - self.began:.3f} to {now:.3f} s"
 
 
 def message(user: int, identifier: str, large: bool) -> bytes:
@@ -138,6 +145,7 @@ class Imap(Wire):
 
     def __init__(self, storm: Storm, user: int) -> None:
         super().__init__(storm, user, "imap")
+        self.tags = count(1)
         if not self.line().startswith(b"* OK"):
             raise Gone
         self.ask(f"LOGIN user{user} secret".encode(), is_login=True)
@@ -146,10 +154,11 @@ class Imap(Wire):
         self, command: bytes, literal: bytes | None = None, is_login: bool = False
     ) -> list[bytes]:
         """All responses, literals inside, the tagged one last; [] where it is refused as "not now"."""
+        tag = b"t%d " % next(self.tags)
         if literal is not None:
-            self.send(b"t " + command + b" {%d+}\r\n" % len(literal) + literal + b"\r\n")
+            self.send(tag + command + b" {%d+}\r\n" % len(literal) + literal + b"\r\n")
         else:
-            self.send(b"t " + command + b"\r\n")
+            self.send(tag + command + b"\r\n")
         lines = []
         while True:
             line = self.line()
@@ -159,11 +168,13 @@ class Imap(Wire):
             if line.startswith(b"* BYE"):
                 raise Gone
             lines.append(line)
-            if line.startswith(b"t "):
+            if line.startswith(tag):
                 break
+            if not line.startswith(b"* "):
+                self.storm.complain(f"user{self.user}: {line[:60]!r} while {tag!r} is awaited")
         verb = b" ".join(command.split()[:2] if command.startswith(b"UID") else command.split()[:1])
         self.storm.count(verb.decode())
-        if lines[-1].startswith(b"t OK"):
+        if lines[-1].startswith(tag + b"OK"):
             return lines
         if not NOT_NOW.match(lines[-1]) or is_login:
             if b"selected" not in lines[-1]:  # [CLOSED] came: the backend of the mailbox has gone
@@ -187,8 +198,9 @@ def imap_life(storm: Storm, user: int, dice: random.Random) -> None:
 def append(storm: Storm, client: Imap, dice: random.Random) -> None:
     identifier = storm.next_id(client.user)
     octets = message(client.user, identifier, dice.random() < 0.2)
-    if client.ask(b"APPEND INBOX", octets):
-        storm.kept[client.user].add(identifier)
+    began = time.monotonic()
+    if said := client.ask(b"APPEND INBOX", octets):
+        storm.acknowledged(client.user, identifier, said[-1].decode().strip(), began)
 
 
 def look(storm: Storm, client: Imap, dice: random.Random) -> None:
@@ -212,7 +224,7 @@ def found_uids(client: Imap, identifier: str) -> list[bytes]:
 
 
 def some_kept(storm: Storm, client: Imap, dice: random.Random) -> str:
-    known = sorted(storm.kept[client.user] - storm.removed[client.user])
+    known = sorted(set(storm.kept[client.user]) - storm.removed[client.user])
     return dice.choice(known) if known else ""
 
 
@@ -235,6 +247,9 @@ def remove(storm: Storm, client: Imap, dice: random.Random) -> None:
         return
     uids = found_uids(client, identifier)
     if uids:
+        for line in client.ask(b"UID FETCH " + uids[0] + b" BODY.PEEK[HEADER.FIELDS (SUBJECT)]"):
+            if b"Subject: " in line and f"Subject: {identifier}\r\n".encode() not in line:
+                storm.complain(f"user{client.user}: {uids} were found for {identifier}: {line!r}")
         storm.removed[client.user].add(identifier)  # from here on it may be there or not
         if client.ask(b"UID STORE " + uids[0] + rb" +FLAGS.SILENT (\Deleted)"):
             client.ask(b"UID EXPUNGE " + uids[0])
@@ -275,9 +290,10 @@ def lmtp_life(storm: Storm, user: int, dice: random.Random) -> None:
                 continue
             wire.send(b"DATA\r\n")
             reply()
+            began = time.monotonic()
             wire.send(message(user, identifier, dice.random() < 0.2) + b".\r\n")
             if reply().startswith(b"250"):
-                storm.kept[user].add(identifier)
+                storm.acknowledged(user, identifier, "LMTP", began)
                 storm.count("DATA")
     finally:
         wire.close()
@@ -413,7 +429,8 @@ def test_nothing_wrong_is_said_and_nothing_lost_in_a_storm(demo: Demo) -> None:
     for user in range(1, USERS + 1):
         inbox = subjects(demo, user, "INBOX")
         doubled = {one for one, times in inbox.items() if times > 1}
-        lost = storm.kept[user] - storm.removed[user] - set(inbox)
+        gone = set(storm.kept[user]) - storm.removed[user] - set(inbox)
+        lost = {one: storm.kept[user][one] for one in gone}
         assert not doubled and not lost, f"user{user}: doubled {doubled}, lost {lost}; {told}"
         assert set(inbox) <= storm.tried[user]
         copies = subjects(demo, user, "INBOX/near") + subjects(demo, user, "INBOX/far")

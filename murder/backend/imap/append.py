@@ -13,6 +13,7 @@ from murder.backend.imap.copy import open_target
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.flags import changeable
 from murder.backend.imap.messages import uids_of
+from murder.backend.imap.quota import quota_warning
 from murder.backend.imap.urls import octets_of_url
 from murder.errors import BadSyntax, Code, Misuse, Refusal
 from murder.login.imap import Running
@@ -138,6 +139,7 @@ class _Append:
         async with quotas.room(mailbox.name, octets, len(self._messages)):
             self._dialogue.need_peer()
             uids = await mailbox.append(self._messages)
+        self._dialogue.send(await quota_warning(self._dialogue, mailbox.name))
         self._dialogue.has_added(mailbox.mailbox_id, uids)
         return format_appenduid((await mailbox.status()).uid_validity, uids)
 

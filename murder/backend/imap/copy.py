@@ -7,6 +7,7 @@ from murder.api.store import Mailbox
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.flags import changeable
 from murder.backend.imap.messages import batches, uids_of
+from murder.backend.imap.quota import quota_warning
 from murder.backend.mailboxes import Accessible
 from murder.errors import Code, Refusal
 from murder.login.imap import Running
@@ -55,6 +56,8 @@ async def _copy(
             dialogue.need_peer()
             transfer = source.move if moving else source.copy
             copied = await transfer(uids, target) if uids else {}
+        if copied:
+            dialogue.send(await quota_warning(dialogue, target.name))
         dialogue.has_added(target.mailbox_id, list(copied.values()))
         if moving:
             dialogue.now.removed(copied)

@@ -1,4 +1,4 @@
-"""EXPUNGE and UID EXPUNGE (RFC 3501 §6.4.3, RFC 4315 §2.1)."""
+"""EXPUNGE, UID EXPUNGE and our frontends' UID XREMOVE (RFC 3501 §6.4.3, RFC 4315 §2.1)."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from murder.login.imap import Running
 from murder.model.flag import DELETED
 from murder.model.message import Uid
 from murder.wire.imap.command import Command
-from murder.wire.imap.copy import parse_uid_expunge
+from murder.wire.imap.copy import format_removed, parse_uid_expunge
 from murder.wire.token import Scanner
 
 
@@ -23,6 +23,21 @@ def run_uid_expunge(dialogue: BackendImap, command: Command) -> Running:
     sequence = parse_uid_expunge(Scanner(command.octets, command.start))
     _check(dialogue)
     return _expunge(dialogue, command, uids_of(dialogue, sequence, by_uid=True))
+
+
+def run_uid_xremove(dialogue: BackendImap, command: Command) -> Running:
+    """Remove these whatever their flags, and say which ones this command has removed (wire.imap.copy)."""
+    sequence = parse_uid_expunge(Scanner(command.octets, command.start))
+    dialogue.need_writable()
+    dialogue.need_rights("te")
+    return _xremove(dialogue, command, uids_of(dialogue, sequence, by_uid=True))
+
+
+async def _xremove(dialogue: BackendImap, command: Command, uids: Sequence[Uid]) -> None:
+    view = dialogue.now
+    removed = await view.mailbox.expunge(uids) if uids else ()
+    view.removed(removed)
+    await dialogue.finish(command, code=format_removed(removed))
 
 
 def _check(dialogue: BackendImap) -> None:

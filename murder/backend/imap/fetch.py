@@ -135,7 +135,7 @@ class _Fetch:
             view = self._view
             ranges = request.sequence.resolved(view.uids[-1] if view.uids else 0)
             changes = await view.mailbox.changes(request.changed_since)
-            await tell_vanished(self._dialogue, changes, ranges, still_known=False)
+            await tell_vanished(self._dialogue, changes, ranges)
         await self.tell(uids)
         if uids and self._missed == len(uids):  # RFC 2180 §4.1.2
             raise Refusal(Code.EXPUNGE_ISSUED, "None of these messages exists any more")

@@ -32,17 +32,16 @@ async def tell_vanished(
     changes: Changes,
     among: Ranges | None,
     *,
-    still_known: bool = True,
     floor: int = 0,
 ) -> None:
-    """`* VANISHED (EARLIER) …`, where anything has, above `floor`. Not `still_known`: without those that the client still
-    counts; they are told when he may stop that (RFC 7162 §3.2.10)."""
+    """`* VANISHED (EARLIER) …`, where anything has, above `floor`. Without those that the client still counts (one may go
+    just while he selects the mailbox): they are told when he may stop that (RFC 7162 §3.2.10)."""
     view = dialogue.now
     if changes.complete:
         gone = compress(
             uid
             for uid in changes.vanished
-            if (among is None or holds(among, uid)) and (still_known or view.seq_of(uid) is None)
+            if (among is None or holds(among, uid)) and view.seq_of(uid) is None
         )
     else:
         gone = missing_from(view, among)

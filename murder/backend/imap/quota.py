@@ -1,7 +1,7 @@
-"""GETQUOTA, GETQUOTAROOT, SETQUOTA (RFC 9208, RFC 2087)."""
+"""GETQUOTA, GETQUOTAROOT, SETQUOTA (RFC 9208, RFC 2087), and the warning before a limit is reached."""
 
 from murder.backend.imap.dialogue import BackendImap
-from murder.backend.quota import LIMITED
+from murder.backend.quota import LIMITED, percent_of
 from murder.errors import Code, Refusal
 from murder.login.imap import Running
 from murder.model.name import MailboxName, inbox_of, is_below
@@ -13,6 +13,7 @@ from murder.wire.imap.quota import (
     format_quotaroot,
     parse_setquota,
 )
+from murder.wire.imap.response import status_line
 from murder.wire.token import Scanner
 
 
@@ -62,3 +63,13 @@ async def _set(dialogue: BackendImap, command: Command, request: SetQuotaRequest
     usages = await dialogue.backend.quotas.usages(root)
     dialogue.send(format_quota(dialogue.external(root), usages))
     await dialogue.finish(command)
+
+
+async def quota_warning(dialogue: BackendImap, name: MailboxName) -> bytes:
+    """RFC 9208 §4.3.2: an untagged NO where little is left at the mailbox's root; else nothing."""
+    quotas, percent = dialogue.backend.quotas, dialogue.backend.config.quota_warning_percent
+    usage = await quotas.fullest(name) if percent else None
+    if usage is None or percent_of(usage) < percent:
+        return b""
+    text = f"{percent_of(usage)}% of the quota is used ({usage.resource.value} {usage.used} of {usage.limit})"
+    return status_line(b"*", b"NO", text, b"OVERQUOTA")

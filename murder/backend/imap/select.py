@@ -6,6 +6,7 @@ from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.expunge import remove_deleted
 from murder.backend.imap.messages import BATCH, marked
 from murder.backend.imap.missed import known_up_to, tell_missed
+from murder.backend.imap.quota import quota_warning
 from murder.backend.updates import View
 from murder.errors import BadSyntax, Refusal
 from murder.login.imap import Running
@@ -59,6 +60,7 @@ async def _select(
     lines = [
         dialogue.forms.announcement(),
         *_counts(view, status, unseen, dialogue, request.mailbox),
+        await quota_warning(dialogue, found.name),
     ]
     dialogue.send(b"".join(lines))
     if request.qresync is not None and request.qresync.uid_validity == status.uid_validity:

@@ -84,6 +84,7 @@ TABLE: Final[Table] = MappingProxyType(
         b"UNSELECT": Row(SELECTED, select.run_unselect),
         b"EXPUNGE": Row(SELECTED, expunge.run_expunge),
         b"UID EXPUNGE": Row(SELECTED, expunge.run_uid_expunge),
+        b"UID XREMOVE": Row(SELECTED, expunge.run_uid_xremove),
         b"FETCH": Row(SELECTED, fetch.run_fetch),
         b"UID FETCH": Row(SELECTED, fetch.run_uid_fetch),
         b"STORE": Row(SELECTED, store.run_store),

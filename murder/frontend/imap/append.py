@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from murder.errors import Code, Misuse, Refusal
 from murder.frontend.imap.copy import check_may_remove
-from murder.frontend.imap.crossing import Source, remove
+from murder.frontend.imap.crossing import Source, remove, remove_exactly, take_back
 from murder.frontend.imap.dialogue import FrontendImap, Selected
 from murder.frontend.imap.own import passing, under_tag
 from murder.frontend.imap.target import find_target
@@ -20,6 +20,7 @@ from murder.session.imap_server import CommandRest
 from murder.wire.fragment import Chunk, Literal
 from murder.wire.imap.append import parse_append_mailbox, parse_replace_target
 from murder.wire.imap.command import Command
+from murder.wire.imap.copy import REMOVES, parse_appenduid
 from murder.wire.imap.response import status_line
 from murder.wire.token import Scanner, client_astring
 
@@ -85,9 +86,23 @@ async def _replace_across(
     if not reply.is_ok:
         dialogue.send(under_tag(command, reply))
         return
-    dialogue.send(status_line(b"*", b"OK", "Replaced", reply.code))
-    await remove(dialogue, selected.upstream, doomed)
+    news: list[bytes] = []
+    if REMOVES in selected.upstream.capabilities:
+        removed, refusal = await remove_exactly(dialogue, selected.upstream, doomed, news)
+        if not removed:
+            await _take_back(dialogue, entry.server, mailbox, reply)
+            dialogue.send(b"".join(news))
+            raise refusal or Refusal(Code.NONEXISTENT, "Another session has removed it meanwhile")
+    dialogue.send(status_line(b"*", b"OK", "Replaced", reply.code) + b"".join(news))
+    if REMOVES not in selected.upstream.capabilities:
+        await remove(dialogue, selected.upstream, doomed)
     dialogue.send_ok(command)
+
+
+async def _take_back(dialogue: FrontendImap, server: str, mailbox: bytes, appended: Reply) -> None:
+    """The new message, where the old one has been removed by another session: else it would be there twice."""
+    uids = parse_appenduid(appended.code)[1] if appended.code[:9].upper() == b"APPENDUID" else []
+    await take_back(dialogue, server, client_astring(mailbox), uids)
 
 
 def _selected(dialogue: FrontendImap) -> Selected:

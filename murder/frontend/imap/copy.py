@@ -2,21 +2,19 @@
 
 RFC 3501 §6.4.7, RFC 6851, RFC 4315. Flags, keywords and dates go along; COPYUID is made of the target's APPENDUIDs. If
 anything fails, what already is on the target is removed again and the source is whole. MOVE lets the source go only when
-all is on the target, and only of the messages that were copied.
+all is on the target, and only of the messages that were copied. Of several sessions that move a message at the same time one
+has removed it at the source; the others take their copies back.
 """
 
-from collections.abc import Sequence
-
-from murder.errors import Code, Refusal
-from murder.frontend.imap.crossing import Crossing, Source, remove
+from murder.errors import Code, Refusal, UpstreamFailure
+from murder.frontend.imap.crossing import Copied, Crossing, Source, remove, remove_exactly
 from murder.frontend.imap.dialogue import FrontendImap, Selected, run_selected
 from murder.frontend.imap.own import collect
 from murder.frontend.imap.target import find_target
 from murder.login.imap import Running
 from murder.model.acl import expand_rights
-from murder.model.message import Uid
 from murder.wire.imap.command import Command
-from murder.wire.imap.copy import CopyRequest, parse_copy
+from murder.wire.imap.copy import REMOVES, CopyRequest, parse_copy
 from murder.wire.imap.response import status_line
 from murder.wire.imap.seqset import format_seqset
 from murder.wire.token import Scanner, client_astring
@@ -52,14 +50,16 @@ async def _copy(dialogue: FrontendImap, command: Command, request: CopyRequest) 
     crossing = Crossing(dialogue, source, entry.server, request.mailbox)
     copied = await crossing.copy(letters)
     if moving:
-        copied = await crossing.without_vanished()
+        await _let_go(dialogue, selected, crossing, copied)
+        dialogue.send_ok(command)
+        return
+    _need_some(copied)
+    dialogue.send_ok(command, code=copied.code)
+
+
+def _need_some(copied: Copied) -> None:
     if not copied.sources:
         raise Refusal(Code.EXPUNGE_ISSUED, "None of these messages exists any more")
-    if moving:
-        await _remove(dialogue, selected, copied.sources, copied.code)
-        dialogue.send_ok(command)
-    else:
-        dialogue.send_ok(command, code=copied.code)
 
 
 async def check_may_remove(dialogue: FrontendImap, selected: Selected) -> None:
@@ -75,11 +75,28 @@ async def check_may_remove(dialogue: FrontendImap, selected: Selected) -> None:
         raise Refusal(Code.NO_PERMISSION, "You may not remove messages from this mailbox")
 
 
-async def _remove(
-    dialogue: FrontendImap, selected: Selected, uids: Sequence[Uid], code: bytes
+async def _let_go(
+    dialogue: FrontendImap, selected: Selected, crossing: Crossing, copied: Copied
 ) -> None:
-    """Expunge exactly these at the source, the client being told as it happens (RFC 6851 §4.3: COPYUID comes before).
-    Raises Refusal, UpstreamFailure: then the messages are in both mailboxes."""
-    if code:
-        dialogue.send(status_line(b"*", b"OK", "Moved", code))
-    await remove(dialogue, selected.upstream, uids)
+    """Remove at the source what has been copied, the client being told as it happens (RFC 6851 §4.3: COPYUID comes before).
+    Raises Refusal, UpstreamFailure: after the latter the messages may be in both mailboxes."""
+    upstream = selected.upstream
+    news: list[bytes] = []
+    refusal: Refusal | None = None
+    if REMOVES in upstream.capabilities:
+        try:
+            removed, refusal = await remove_exactly(dialogue, upstream, copied.sources, news)
+        except UpstreamFailure:
+            dialogue.send(b"".join(news))
+            raise
+        copied = await crossing.keep(frozenset(removed))
+    else:
+        copied = await crossing.without_vanished()
+    if copied.code:
+        dialogue.send(status_line(b"*", b"OK", "Moved", copied.code))
+    dialogue.send(b"".join(news))
+    if refusal is not None:
+        raise refusal
+    _need_some(copied)
+    if REMOVES not in upstream.capabilities:
+        await remove(dialogue, upstream, copied.sources)

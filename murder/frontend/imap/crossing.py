@@ -4,7 +4,7 @@ Small messages are fetched many at once, large ones piece by piece. Where the ta
 of messages is one command. What was appended before a failure is removed again.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,7 +15,7 @@ from murder.frontend.imap.texts import fetched_of
 from murder.model.message import Uid, UidValidity
 from murder.model.seqset import compress, compress_in_order
 from murder.net.relay import ImapUpstream, Reply
-from murder.wire.imap.copy import format_copyuid, parse_appenduid
+from murder.wire.imap.copy import format_copyuid, parse_appenduid, parse_removed
 from murder.wire.imap.date import format_date_time
 from murder.wire.imap.fetched import Fetched
 from murder.wire.imap.flag import format_flags
@@ -180,13 +180,19 @@ class Crossing:
     async def without_vanished(self) -> Copied:
         """For a MOVE: what somebody else has taken away meanwhile is taken back, so that it is not there twice. Raises
         Refusal, BadSyntax, UpstreamFailure."""
+        return await self.keep(await self._source.still_there(self._copied.sources))
+
+    async def keep(self, chosen: Collection[Uid]) -> Copied:
+        """Take back the copies of all others, where the target has told which they are."""
         copied = self._copied
-        there = await self._source.still_there(copied.sources)
-        if len(there) == len(copied.sources) or len(copied.targets) != len(copied.sources):
+        if len(chosen) == len(copied.sources):
+            return copied
+        if len(copied.targets) != len(copied.sources):
+            await self._take_back([])
             return copied
         pairs = list(zip(copied.sources, copied.targets, strict=True))
-        await self._take_back([target for source, target in pairs if source not in there])
-        kept = [pair for pair in pairs if pair[0] in there]
+        await self._take_back([target for source, target in pairs if source not in chosen])
+        kept = [pair for pair in pairs if pair[0] in chosen]
         copied.sources = [source for source, _ in kept]
         copied.targets = [target for _, target in kept]
         return copied
@@ -198,24 +204,26 @@ class Crossing:
             await self._take_back(copied.targets if told else [])
 
     async def _take_back(self, targets: Sequence[Uid]) -> None:
-        """Best effort, logged where it fails: then the target has copies too many, and nothing is lost."""
-        problem = "the target does not tell UIDs"
-        if targets:
-            try:
-                target = await self._dialogue.upstream(self._server)
-                if (await target.ask(b"SELECT " + self._mailbox)).is_ok:
-                    await remove(self._dialogue, target, targets)
-                    await target.ask(b"UNSELECT")
-                    return
-                problem = "the target cannot be selected"
-            except (Refusal, UpstreamFailure) as error:
-                problem = str(error)
-        self._dialogue.log.warning(
-            "copy.not_undone",
-            backend=self._server,
-            messages=len(self._copied.sources),
-            problem=problem,
-        )
+        await take_back(self._dialogue, self._server, self._mailbox, targets)
+
+
+async def take_back(
+    dialogue: FrontendImap, server: str, mailbox: bytes, uids: Sequence[Uid]
+) -> None:
+    """Remove what has just been put into a mailbox (an astring) of another backend. Best effort, logged where it fails:
+    then copies too many are there, and nothing is lost."""
+    problem = "the target does not tell UIDs"
+    if uids:
+        try:
+            target = await dialogue.upstream(server)
+            if (await target.ask(b"SELECT " + mailbox)).is_ok:
+                await remove(dialogue, target, uids)
+                await target.ask(b"UNSELECT")
+                return
+            problem = "the target cannot be selected"
+        except (Refusal, UpstreamFailure) as error:
+            problem = str(error)
+    dialogue.log.warning("copy.not_undone", backend=server, messages=len(uids), problem=problem)
 
 
 class _Append:
@@ -286,6 +294,29 @@ async def remove(dialogue: FrontendImap, upstream: ImapUpstream, uids: Sequence[
                     refusal_of(reply).code,
                     f"The messages are copied, but could not be removed here: {reply.text}",
                 )
+
+
+async def remove_exactly(
+    dialogue: FrontendImap, upstream: ImapUpstream, uids: Sequence[Uid], news: list[bytes]
+) -> tuple[list[Uid], Refusal | None]:
+    """Remove these by UID XREMOVE: which of them this session has removed, and what was in the way of the rest. What the
+    client is to be told of it goes to `news`. Raises UpstreamFailure: then nobody knows."""
+
+    def keep(response: bytes) -> bool:
+        news.append(response)
+        return True
+
+    removed: list[Uid] = []
+    for at in range(0, len(uids), UIDS_OF_COMMAND):
+        chosen = format_ranges(compress_in_order(uids[at : at + UIDS_OF_COMMAND]))
+        reply = await ask(dialogue, upstream, b"UID XREMOVE " + chosen, keep)
+        if not reply.is_ok:
+            return removed, refusal_of(reply)
+        try:
+            removed += parse_removed(reply.code)
+        except BadSyntax as error:
+            raise upstream.failure(UpstreamKind.PROTOCOL, str(error)) from error
+    return removed, None
 
 
 def _groups(letters: Sequence[Letter], most: int) -> Iterator[Sequence[Letter]]:

@@ -1,13 +1,21 @@
-"""COPY, MOVE, UID EXPUNGE, and the codes COPYUID and APPENDUID (RFC 3501 §6.4.7, RFC 6851, RFC 4315)."""
+"""COPY, MOVE, UID EXPUNGE, and the codes COPYUID and APPENDUID (RFC 3501 §6.4.7, RFC 6851, RFC 4315).
+
+And UID XREMOVE, which our backends offer as X-REMOVE: what a frontend ends a MOVE to another backend with. It removes these
+messages whatever their flags, and says which ones *this* command has removed, where others move them at the same time.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from murder.errors import BadSyntax
 from murder.model.message import Uid, UidValidity
 from murder.model.seqset import SeqSet, compress_in_order, expand
 from murder.wire.imap.seqset import format_ranges, parse_seqset, read_ranges
 from murder.wire.token import Scanner
+
+REMOVES: Final = b"X-REMOVE"  # the capability
+_REMOVED: Final = b"X-REMOVED"  # the response code
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +94,19 @@ def parse_appenduid(code: bytes, most: int = 100_000) -> tuple[UidValidity, list
     uid_validity = UidValidity(scanner.number())
     scanner.space()
     return uid_validity, _uids(scanner.rest(), most)
+
+
+def format_removed(uids: Sequence[Uid]) -> bytes:
+    """The inside of the brackets of UID XREMOVE's OK: `X-REMOVED 5:7`, without a set where nothing was removed."""
+    return b" ".join((_REMOVED, format_ranges(compress_in_order(uids)))).rstrip()
+
+
+def parse_removed(code: bytes, most: int = 100_000) -> list[Uid]:
+    """The inside of the brackets."""
+    word, _, uids = code.partition(b" ")
+    if word.upper() != _REMOVED:
+        raise BadSyntax("UID XREMOVE's answer has no X-REMOVED")
+    return _uids(uids, most) if uids else []
 
 
 def _uids(octets: bytes, most: int) -> list[Uid]:

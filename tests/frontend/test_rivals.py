@@ -1,0 +1,105 @@
+"""Several sessions, at two frontends, take the same messages elsewhere at the same instant: each is in one place then."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from tests.dialogue import Player
+from tests.frontend.cluster import Cluster, running_cluster
+from tests.frontend.test_list import Peer, logged_in
+
+MESSAGES = 20
+ROUNDS = 4
+TARGETS = ("user/bob/t0", "user/bob/t1", "INBOX/t2")  # two across, one within the backend
+
+XREMOVE = r"""
+Cbe1= LOGIN ana secret
+Cbe1= APPEND INBOX {...}
+Cbe1> one
+Cbe1= APPEND INBOX (\Deleted) {...}
+Cbe1> two
+Cbe1: a0 UID XREMOVE 1
+Sbe1~ a0 BAD $_
+Cbe1= EXAMINE INBOX
+Cbe1: a1 UID XREMOVE 1
+Sbe1: a1 NO [READ-ONLY] $_
+Cbe1= SELECT INBOX
+Cbe1: a2 UID XREMOVE 1,7
+Sbe1: * 1 EXPUNGE
+Sbe1: a2 OK [X-REMOVED 1] Completed
+Cbe1: a3 UID XREMOVE 1
+Sbe1: a3 OK [X-REMOVED] Completed
+Cbe1: a4 UID XREMOVE 1:*
+Sbe1: * 1 EXPUNGE
+Sbe1: a4 OK [X-REMOVED 2] Completed
+"""
+
+
+async def prepare(cluster: Cluster) -> Peer:
+    ana = await logged_in(cluster.address, "ana")
+    bob = await logged_in(cluster.address, "bob")
+    for target in TARGETS[:2]:
+        name = target.replace("user/bob", "INBOX")
+        await bob.ok(f"CREATE {name}")
+        await bob.ok(f"SETACL {name} ana lrswipkxte")
+    await ana.ok(f"CREATE {TARGETS[2]}")
+    return ana
+
+
+async def rivals(cluster: Cluster) -> list[Peer]:
+    """For each target two, at either frontend, with INBOX selected."""
+    found = []
+    for frontend in cluster.frontends:
+        for _ in TARGETS:
+            peer = await logged_in(frontend.address, "ana")
+            await peer.ok("SELECT INBOX")
+            found.append(peer)
+    return found
+
+
+async def subjects(peer: Peer, mailbox: str) -> list[str]:
+    await peer.ok(f"EXAMINE {mailbox}")
+    answer = await peer.ask("FETCH 1:* (BODY.PEEK[HEADER.FIELDS (SUBJECT)])")
+    return [line[9:].decode() for line in answer.splitlines() if line[:9] == b"Subject: "]
+
+
+@pytest.mark.parametrize("by", ["UID MOVE", "REPLACE"])
+def test_each_message_is_taken_once(by: str, tmp_path: Path) -> None:
+    async def take(peer: Peer, number: int) -> bytes:
+        target = TARGETS[number % len(TARGETS)]
+        if by == "UID MOVE":
+            return await peer.ask(f"UID MOVE 1:* {target}")
+        return await peer.ask(f"REPLACE 1 {target} {{14+}}\r\nSubject: 0\r\n\r\n")
+
+    async def scene() -> None:
+        async with running_cluster(tmp_path, frontends=2) as cluster:
+            ana = await prepare(cluster)
+            expected = []
+            for number in range(ROUNDS):
+                names = [f"{number}-{at}" for at in range(MESSAGES if by == "UID MOVE" else 1)]
+                expected += names if by == "UID MOVE" else ["0"]
+                for name in names:
+                    octets = f"Subject: {name}\r\n\r\n"
+                    await ana.ok(f"APPEND INBOX {{{len(octets)}+}}\r\n{octets}")
+                peers = await rivals(cluster)
+                answers = await asyncio.gather(*(take(peer, at) for at, peer in enumerate(peers)))
+                assert any(b"t OK" in answer for answer in answers), answers
+                for peer in peers:
+                    await peer.ok("LOGOUT")
+            found = [name for target in TARGETS for name in await subjects(ana, target)]
+            assert sorted(found) == sorted(expected)
+            assert await subjects(ana, "INBOX") == []
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(scene(), 60))
+
+
+def test_xremove_says_what_it_has_removed(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with running_cluster(tmp_path) as cluster:
+            await Player(cluster.connect).play(XREMOVE)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(scene(), 30))
