@@ -70,6 +70,7 @@ EVENTS: Final = frozenset(
         "move.let_go",
         "move.peer_away",
         "move.peer_gone",
+        "notify.incomplete",
         "replica.behind",
         "replica.crashed",
         "replica.disconnected",

@@ -1,11 +1,13 @@
 """A backend that is away: what the list knows is told, the tagged answer says what is missing; its mailboxes get NO."""
 
 import asyncio
+import base64
 from pathlib import Path
 
 import uvloop
 
 from murder.api.referral import Conduct, ReferralQuestion
+from murder.model.name import MailboxName
 from tests.backend.server import memory_store
 from tests.dialogue import Player
 from tests.frontend.cluster import Cluster, Policy, running_cluster
@@ -48,6 +50,10 @@ C1: a2 SELECT user/bob/both
 S1: a2 NO [UNAVAILABLE] $_
 C1: a3 SELECT INBOX
 S1~ a3 OK $_
+C1: a4 NOTIFY SET (SUBTREE (INBOX user) (MessageNew MessageExpunge))
+S1: * NO [UNAVAILABLE] $_
+S1: a4 OK Completed, but nothing is heard of be2.test
+C1= NOTIFY NONE
 """,
                 keep=True,
             )
@@ -66,6 +72,76 @@ C1: b3 LIST (SUBSCRIBED) "" *
 S1: b3 NO [UNAVAILABLE] $_
 """
             )
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(scene(), 30))
+
+
+UNTRUE = r"""
+C1= LOGIN ana secret
+C1= APPEND INBOX {...}
+C1> one
+C1= SELECT INBOX
+C1: a1 COPY 1 user/bob/phantom
+S1: a1 NO [NONEXISTENT] $_
+C1: a2 MOVE 1 user/bob/phantom
+S1: a2 NO [NONEXISTENT] $_
+C1: a3 REPLACE 1 user/bob/phantom {...}
+C1> two
+S1: a3 NO [NONEXISTENT] $_
+C1: a4 FETCH 1:* UID
+S1: * 1 FETCH (UID 1)
+S1: a4 OK Completed
+C1: a5 LIST "" "user/*" RETURN (STATUS (MESSAGES))
+S1: * LIST (\HasNoChildren) "/" user/bob/phantom
+S1: a5 OK $_
+C1: a6 SELECT user/bob/phantom
+S1: * OK [CLOSED] $_
+S1: a6 NO [NONEXISTENT] $_
+C1: a7 APPEND INBOX/phantom {...}
+C1> three
+S1: a7 NO [TRYCREATE] $_
+C1= CREATE INBOX/phantom
+C1: a8 APPEND INBOX/phantom {...}
+C1> three
+S1: a8 OK [APPENDUID $_ 1] $_
+C1= DELETE INBOX/phantom
+C1: a9 SELECT INBOX/lost
+S1: a9 NO [UNAVAILABLE] $_
+C1: b1 SELECT INBOX/hidden
+S1: b1 NO [NONEXISTENT] $_
+C1: b2 CREATE INBOX/hidden
+S1: b2 NO [ALREADYEXISTS] $_
+C1: b3 RENAME INBOX/hidden INBOX/seen
+S1: b3 NO [NONEXISTENT] $_
+C1: b4 LIST "" *
+S1: * LIST (\HasChildren) "/" INBOX
+S1: * LIST (\HasNoChildren) "/" INBOX/lost
+S1: * LIST (\HasNoChildren) "/" user/bob/phantom
+S1: b4 OK $_
+"""
+TOLD_TO_MASTER = (
+    ("user.bob.phantom", "be2.test!default", "bob\tlrswipkxtea\tana\tlrswipkxte\t"),
+    ("user.ana.phantom", "be1.test!default", "ana\tlrswipkxtea\t"),
+    ("user.ana.lost", "be9.test!default", "ana\tlrswipkxtea\t"),
+)
+
+
+def test_the_list_says_what_is_not_so(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with running_cluster(tmp_path) as cluster:
+            master = Player(lambda _: asyncio.open_connection("127.0.0.1", cluster.master.port))
+            told = "".join(
+                f'Cm: a{at} ACTIVATE "{name}" "{place}" "{acl}"\nSm: a{at} OK $_\n'
+                for at, (name, place, acl) in enumerate(TOLD_TO_MASTER)
+            )
+            response = base64.b64encode(b"\0admin\0secret").decode()
+            login = f'Cm: a AUTHENTICATE "PLAIN" "{response}"\nSm~ a OK $_\n'
+            await master.play(login + told)
+            store = cluster.backends["be1.test"].backend.store
+            await store.create(MailboxName(b"user.ana.hidden"), "default")
+            await cluster.frontends[0].frontend.locator.catch_up()
+            await Player(cluster.connect).play(UNTRUE)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(asyncio.wait_for(scene(), 30))

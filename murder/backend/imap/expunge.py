@@ -37,7 +37,8 @@ async def _xremove(dialogue: BackendImap, command: Command, uids: Sequence[Uid])
     view = dialogue.now
     removed = await view.mailbox.expunge(uids) if uids else ()
     view.removed(removed)
-    await dialogue.finish(command, code=format_removed(removed))
+    await view.poll()
+    await dialogue.finish(command, code=format_removed(view.modseq, removed))
 
 
 def _check(dialogue: BackendImap) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from murder.errors import Code, Misuse, Refusal
 from murder.frontend.imap.copy import check_may_remove
-from murder.frontend.imap.crossing import Source, remove, remove_exactly, take_back
+from murder.frontend.imap.crossing import Removal, Source, remove, remove_exactly, take_back
 from murder.frontend.imap.dialogue import FrontendImap, Selected
 from murder.frontend.imap.own import passing, under_tag
 from murder.frontend.imap.target import find_target
@@ -86,17 +86,18 @@ async def _replace_across(
     if not reply.is_ok:
         dialogue.send(under_tag(command, reply))
         return
-    news: list[bytes] = []
+    removal = Removal()
     if REMOVES in selected.upstream.capabilities:
-        removed, refusal = await remove_exactly(dialogue, selected.upstream, doomed, news)
-        if not removed:
+        await remove_exactly(dialogue, selected.upstream, doomed, removal)
+        if not removal.removed:
             await _take_back(dialogue, entry.server, mailbox, reply)
-            dialogue.send(b"".join(news))
-            raise refusal or Refusal(Code.NONEXISTENT, "Another session has removed it meanwhile")
-    dialogue.send(status_line(b"*", b"OK", "Replaced", reply.code) + b"".join(news))
+            dialogue.send(b"".join(removal.news))
+            gone = Refusal(Code.NONEXISTENT, "Another session has removed it meanwhile")
+            raise removal.refusal or gone
+    dialogue.send(status_line(b"*", b"OK", "Replaced", reply.code) + b"".join(removal.news))
     if REMOVES not in selected.upstream.capabilities:
-        await remove(dialogue, selected.upstream, doomed)
-    dialogue.send_ok(command)
+        removal.code = await remove(dialogue, selected.upstream, doomed)
+    dialogue.send_ok(command, code=removal.code)
 
 
 async def _take_back(dialogue: FrontendImap, server: str, mailbox: bytes, appended: Reply) -> None:

@@ -7,7 +7,7 @@ has removed it at the source; the others take their copies back.
 """
 
 from murder.errors import Code, Refusal, UpstreamFailure
-from murder.frontend.imap.crossing import Copied, Crossing, Source, remove, remove_exactly
+from murder.frontend.imap.crossing import Copied, Crossing, Removal, Source, remove, remove_exactly
 from murder.frontend.imap.dialogue import FrontendImap, Selected, run_selected
 from murder.frontend.imap.own import collect
 from murder.frontend.imap.target import find_target
@@ -45,13 +45,12 @@ async def _copy(dialogue: FrontendImap, command: Command, request: CopyRequest) 
     verb = b"UID FETCH" if command.name.startswith(b"UID ") else b"FETCH"
     letters = await source.letters(verb + b" " + format_seqset(request.sequence))
     if not letters:
-        dialogue.send_ok(command, "There is no such message")
+        dialogue.send_ok(command)
         return
     crossing = Crossing(dialogue, source, entry.server, request.mailbox)
     copied = await crossing.copy(letters)
     if moving:
-        await _let_go(dialogue, selected, crossing, copied)
-        dialogue.send_ok(command)
+        await _let_go(dialogue, command, selected, crossing, copied)
         return
     _need_some(copied)
     dialogue.send_ok(command, code=copied.code)
@@ -76,27 +75,30 @@ async def check_may_remove(dialogue: FrontendImap, selected: Selected) -> None:
 
 
 async def _let_go(
-    dialogue: FrontendImap, selected: Selected, crossing: Crossing, copied: Copied
+    dialogue: FrontendImap,
+    command: Command,
+    selected: Selected,
+    crossing: Crossing,
+    copied: Copied,
 ) -> None:
     """Remove at the source what has been copied, the client being told as it happens (RFC 6851 §4.3: COPYUID comes before).
     Raises Refusal, UpstreamFailure: after the latter the messages may be in both mailboxes."""
-    upstream = selected.upstream
-    news: list[bytes] = []
-    refusal: Refusal | None = None
+    upstream, removal = selected.upstream, Removal()
     if REMOVES in upstream.capabilities:
         try:
-            removed, refusal = await remove_exactly(dialogue, upstream, copied.sources, news)
+            await remove_exactly(dialogue, upstream, copied.sources, removal)
         except UpstreamFailure:
-            dialogue.send(b"".join(news))
+            dialogue.send(b"".join(removal.news))
             raise
-        copied = await crossing.keep(frozenset(removed))
+        copied = await crossing.keep(frozenset(removal.removed))
     else:
         copied = await crossing.without_vanished()
     if copied.code:
         dialogue.send(status_line(b"*", b"OK", "Moved", copied.code))
-    dialogue.send(b"".join(news))
-    if refusal is not None:
-        raise refusal
+    dialogue.send(b"".join(removal.news))
+    if removal.refusal is not None:
+        raise removal.refusal
     _need_some(copied)
     if REMOVES not in upstream.capabilities:
-        await remove(dialogue, upstream, copied.sources)
+        removal.code = await remove(dialogue, upstream, copied.sources)
+    dialogue.send_ok(command, code=removal.code)

@@ -283,10 +283,21 @@ class _Append:
             yield octets
 
 
-async def remove(dialogue: FrontendImap, upstream: ImapUpstream, uids: Sequence[Uid]) -> None:
-    """Expunge exactly these from the mailbox selected there. Raises Refusal, UpstreamFailure."""
-    for at in range(0, len(uids), UIDS_OF_COMMAND):
-        chosen = format_ranges(compress_in_order(uids[at : at + UIDS_OF_COMMAND]))
+@dataclass(slots=True)
+class Removal:
+    """What has been removed at the source. `news` is what the client is to be told of it, `refusal` what was in the way
+    of the rest."""
+
+    removed: list[Uid] = field(default_factory=list)
+    news: list[bytes] = field(default_factory=list)
+    code: bytes = b""  # for the tagged OK of a client that resynchronises (RFC 7162 §3.2.7)
+    refusal: Refusal | None = None
+
+
+async def remove(dialogue: FrontendImap, upstream: ImapUpstream, uids: Sequence[Uid]) -> bytes:
+    """Expunge exactly these from the mailbox selected there; the code of the last OK. Raises Refusal, UpstreamFailure."""
+    code = b""
+    for chosen in _commands_of(uids):
         for command in (b"UID STORE %s +FLAGS.SILENT (\\Deleted)", b"UID EXPUNGE %s"):
             reply = await ask(dialogue, upstream, command % chosen)
             if not reply.is_ok:
@@ -294,29 +305,37 @@ async def remove(dialogue: FrontendImap, upstream: ImapUpstream, uids: Sequence[
                     refusal_of(reply).code,
                     f"The messages are copied, but could not be removed here: {reply.text}",
                 )
+        code = reply.code
+    return code if code.upper().startswith(b"HIGHESTMODSEQ ") else b""
 
 
 async def remove_exactly(
-    dialogue: FrontendImap, upstream: ImapUpstream, uids: Sequence[Uid], news: list[bytes]
-) -> tuple[list[Uid], Refusal | None]:
-    """Remove these by UID XREMOVE: which of them this session has removed, and what was in the way of the rest. What the
-    client is to be told of it goes to `news`. Raises UpstreamFailure: then nobody knows."""
+    dialogue: FrontendImap, upstream: ImapUpstream, uids: Sequence[Uid], removal: Removal
+) -> None:
+    """Remove these by UID XREMOVE, which tells what this session has removed. Raises UpstreamFailure: then nobody knows."""
 
     def keep(response: bytes) -> bool:
-        news.append(response)
+        removal.news.append(response)
         return True
 
-    removed: list[Uid] = []
-    for at in range(0, len(uids), UIDS_OF_COMMAND):
-        chosen = format_ranges(compress_in_order(uids[at : at + UIDS_OF_COMMAND]))
+    for chosen in _commands_of(uids):
         reply = await ask(dialogue, upstream, b"UID XREMOVE " + chosen, keep)
         if not reply.is_ok:
-            return removed, refusal_of(reply)
+            removal.refusal = refusal_of(reply)
+            return
         try:
-            removed += parse_removed(reply.code)
+            modseq, removed = parse_removed(reply.code)
         except BadSyntax as error:
             raise upstream.failure(UpstreamKind.PROTOCOL, str(error)) from error
-    return removed, None
+        removal.removed += removed
+        if removed and b"QRESYNC" in dialogue.enabled:
+            removal.code = b"HIGHESTMODSEQ %d" % modseq
+
+
+def _commands_of(uids: Sequence[Uid]) -> Iterator[bytes]:
+    """Sets that are short enough for one line each."""
+    for at in range(0, len(uids), UIDS_OF_COMMAND):
+        yield format_ranges(compress_in_order(uids[at : at + UIDS_OF_COMMAND]))
 
 
 def _groups(letters: Sequence[Letter], most: int) -> Iterator[Sequence[Letter]]:

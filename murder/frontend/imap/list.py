@@ -5,7 +5,8 @@ and asks no backend; what the list cannot tell is asked of the backends concerne
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
@@ -75,40 +76,60 @@ class _Answer(ListAnswer):
         self._beside = Beside(dialogue, request) if asks_beside else None
 
     async def prepare(self) -> None:
-        """Ask the backend of the user's INBOX what only it knows. Raises Refusal, UpstreamFailure where the answer would
-        be wrong without it."""
-        dialogue = self._dialogue
+        """Ask the backend of the user's INBOX what he subscribed to, and all that have mailboxes of his own what these are
+        used for. Raises Refusal, UpstreamFailure where the answer would be wrong without it."""
         wants_uses = any(
             self._own.startswith(prefix) or prefix.startswith(self._own)
             for prefix in self.query.prefixes
         )
         if not (wants_uses or self.needs_subscribed):
             return
+        asked = [self._ask_home(wants_uses)]
+        if wants_uses:
+            frontend = self._dialogue.frontend
+            home = frontend.locator.known(self._own)
+            rows = frontend.mailboxes.below(self._own)
+            others = {row.server for row in rows if row.is_active} - {home and home.server}
+            asked += [self._ask_for_uses(server) for server in others]
+        for outcome in await asyncio.gather(*asked, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _ask_home(self, wants_uses: bool) -> None:
+        entry = self._dialogue.frontend.locator.known(self._own)
+        async with self._without(entry.server if entry is not None else "", self.selects):
+            home = await home_upstream(self._dialogue)
+            if home is not None and self.needs_subscribed:
+                self.subscribed = frozenset(await subscriptions(self._dialogue, home))
+            if home is not None and wants_uses:
+                await self._take_uses(home)
+
+    async def _ask_for_uses(self, server: str) -> None:
+        async with self._without(server):
+            await self._take_uses(await self._dialogue.upstream(server))
+
+    async def _take_uses(self, upstream: ImapUpstream) -> None:
+        if b"SPECIAL-USE" in upstream.capabilities:
+            self._uses.update(await _special_uses(self._dialogue, upstream))
+
+    @asynccontextmanager
+    async def _without(self, server: str, strict: bool = False) -> AsyncIterator[None]:
+        """Unless it is `strict`, LIST goes on soon without what a server does not tell; a mailbox selected there has the
+        usual time."""
+        dialogue = self._dialogue
+        is_selected = dialogue.selected is not None and dialogue.selected.server == server
+        limit_s = dialogue.frontend.config.connect_timeout_s
         try:
-            async with self._in_time():
-                home = await home_upstream(dialogue)
-                if home is not None and self.needs_subscribed:
-                    self.subscribed = frozenset(await subscriptions(dialogue, home))
-                if home is not None and wants_uses and b"SPECIAL-USE" in home.capabilities:
-                    self._uses = await _special_uses(dialogue, home)
+            async with asyncio.timeout(None if is_selected or strict else limit_s):
+                yield
         except (Refusal, UpstreamFailure, TimeoutError) as error:
-            if self.selects:
+            if strict:
                 raise
-            entry = dialogue.frontend.locator.known(self._own)
-            server = entry.server if entry is not None else "mailbox list"
+            server = server or "mailbox list"
             dialogue.log.warning("list.incomplete", backend=server, problem=str(error))
             self._missing[server] = (
                 error.kind.value if isinstance(error, UpstreamFailure) else "timeout"
             )
-
-    def _in_time(self) -> "asyncio.Timeout":
-        """LIST goes on soon without what another server does not tell; a mailbox selected there has the usual time."""
-        dialogue = self._dialogue
-        entry = dialogue.frontend.locator.known(self._own)
-        selected = dialogue.selected
-        is_selected = entry and selected and selected.server == entry.server
-        config = dialogue.frontend.config
-        return asyncio.timeout(None if is_selected or self.selects else config.connect_timeout_s)
 
     def outcome(self) -> str:
         """The text of the tagged OK: what is missing."""

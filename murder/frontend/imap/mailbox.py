@@ -11,7 +11,7 @@ from murder.frontend.imap.refer import find_or_refer
 from murder.frontend.placement import home_for, parent_of_new, servers
 from murder.login.imap import Running
 from murder.model.entry import MailboxEntry, parse_location
-from murder.model.name import MailboxName, check_new_name, is_below, is_inbox, moved
+from murder.model.name import MailboxName, check_new_name, is_below, is_inbox, moved, owner_of
 from murder.net.relay import Reply
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailbox import (
@@ -170,15 +170,15 @@ async def _move(dialogue: FrontendImap, command: Command, entry: MailboxEntry) -
 async def _check_one_backend(
     dialogue: FrontendImap, entry: MailboxEntry, new: MailboxName, takes_tree: bool
 ) -> None:
-    """Raises Refusal where mail would have to go to another backend."""
+    """Raises Refusal where mail would have to go to another backend, or a right be known that only another one knows."""
     if takes_tree and (elsewhere := _elsewhere_below(dialogue, entry)):
         shown = dialogue.external(elsewhere[0].name).decode("utf-8", "backslashreplace")
         raise Refusal(
             Code.CANNOT,
             f"{shown} is on {elsewhere[0].server}, not on {entry.server}; rename it first",
         )
-    if is_below(new, entry.name):
-        return
+    if is_below(new, entry.name) or dialogue.user.is_admin or owner_of(new) == dialogue.user.user:
+        return  # its backend needs no mailbox above to know that he may
     parent = await parent_of_new(dialogue.frontend, new)
     if parent is not None and parent.server != entry.server:
         raise Refusal(

@@ -4,10 +4,12 @@ What was asked for is asked again of every backend that is opened later. A backe
 NOTIFICATIONOVERFLOW: the client must not believe that all is quiet there.
 """
 
+import asyncio
 import re
 from itertools import islice
 from typing import Final
 
+from murder.errors import UpstreamFailure
 from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.list import home_upstream, subscriptions
 from murder.frontend.imap.own import body_of, under_tag
@@ -18,6 +20,7 @@ from murder.model.notify import NotifyRequest, Which
 from murder.net.relay import ImapUpstream
 from murder.wire.imap.command import Command
 from murder.wire.imap.notify import parse_notify
+from murder.wire.imap.response import status_for
 from murder.wire.token import Scanner, client_astring
 
 MAX_LOOKED_AT: Final = 10_000  # mailboxes, to find the backends concerned
@@ -34,8 +37,7 @@ def run_notify(dialogue: FrontendImap, command: Command) -> Running:
 
 async def _notify(dialogue: FrontendImap, command: Command, request: NotifyRequest) -> None:
     body = body_of(command)
-    for server in _servers(dialogue, request):
-        await dialogue.upstream(server)
+    missing = await _open(dialogue, _servers(dialogue, request))
     dialogue.listen_to_all()
     first = True
     for upstream in _in_order(dialogue):
@@ -51,7 +53,25 @@ async def _notify(dialogue: FrontendImap, command: Command, request: NotifyReque
 
     dialogue.ask_again = again
     dialogue.is_watching = bool(request.groups)
-    dialogue.send_ok(command)
+    if missing:
+        dialogue.send_ok(command, f"Completed, but nothing is heard of {', '.join(missing)}")
+    else:
+        dialogue.send_ok(command)
+
+
+async def _open(dialogue: FrontendImap, servers: list[str]) -> list[str]:
+    """Connect to these backends, to all at once. Those that are away are told to the client, and cost only what is on
+    them; they are asked when the session comes to them again."""
+    missing = []
+    opened = await asyncio.gather(*map(dialogue.upstream, servers), return_exceptions=True)
+    for server, outcome in zip(servers, opened, strict=True):
+        if isinstance(outcome, UpstreamFailure):
+            dialogue.log.warning("notify.incomplete", backend=server, problem=str(outcome))
+            dialogue.send(status_for(outcome).line(b"*"))
+            missing.append(server)
+        elif isinstance(outcome, BaseException):
+            raise outcome
+    return missing
 
 
 def _in_order(dialogue: FrontendImap) -> list[ImapUpstream]:

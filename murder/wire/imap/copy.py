@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from murder.errors import BadSyntax
-from murder.model.message import Uid, UidValidity
+from murder.model.message import ModSeq, Uid, UidValidity
 from murder.model.seqset import SeqSet, compress_in_order, expand
 from murder.wire.imap.seqset import format_ranges, parse_seqset, read_ranges
 from murder.wire.token import Scanner
@@ -96,17 +96,18 @@ def parse_appenduid(code: bytes, most: int = 100_000) -> tuple[UidValidity, list
     return uid_validity, _uids(scanner.rest(), most)
 
 
-def format_removed(uids: Sequence[Uid]) -> bytes:
-    """The inside of the brackets of UID XREMOVE's OK: `X-REMOVED 5:7`, without a set where nothing was removed."""
-    return b" ".join((_REMOVED, format_ranges(compress_in_order(uids)))).rstrip()
+def format_removed(modseq: ModSeq, uids: Sequence[Uid]) -> bytes:
+    """The inside of the brackets of UID XREMOVE's OK: the mailbox's mod-sequence and what was removed, as in `X-REMOVED 12
+    5:7`; without a set where nothing was."""
+    return (b"%s %d " % (_REMOVED, modseq) + format_ranges(compress_in_order(uids))).rstrip()
 
 
-def parse_removed(code: bytes, most: int = 100_000) -> list[Uid]:
+def parse_removed(code: bytes, most: int = 100_000) -> tuple[ModSeq, list[Uid]]:
     """The inside of the brackets."""
-    word, _, uids = code.partition(b" ")
-    if word.upper() != _REMOVED:
+    word, *rest = code.split(b" ")
+    if word.upper() != _REMOVED or len(rest) not in (1, 2) or not rest[0].isdigit():
         raise BadSyntax("UID XREMOVE's answer has no X-REMOVED")
-    return _uids(uids, most) if uids else []
+    return ModSeq(int(rest[0])), _uids(rest[1], most) if len(rest) == 2 else []
 
 
 def _uids(octets: bytes, most: int) -> list[Uid]:
