@@ -84,6 +84,7 @@ class _Box:
     highest_modseq: int = 1
     recent_from: int = 1
     frozen: bool = False
+    deleted: bool = False
 
     def next_modseq(self) -> ModSeq:
         if self.frozen:
@@ -98,18 +99,24 @@ class MemoryMailbox:
     """A mailbox, as one reader sees it."""
 
     def __init__(self, box: _Box, reader: str, tell: Callable[[str], None]) -> None:
-        self._box = box
+        self._opened = box
         self._reader = reader
         self._tell = tell
         self._is_own = owner_of(box.name) == reader
 
     @property
     def name(self) -> MailboxName:
-        return self._box.name
+        return self._opened.name
 
     @property
     def mailbox_id(self) -> str:
-        return self._box.mailbox_id
+        return self._opened.mailbox_id
+
+    @property
+    def _box(self) -> _Box:
+        if self._opened.deleted:
+            raise Refusal(Code.NONEXISTENT, "This mailbox has been deleted")
+        return self._opened
 
     def _seen(self, kept: _Kept) -> Message:
         """The row with this reader's own `\\Seen`."""
@@ -301,6 +308,7 @@ class MemoryStore:
     async def delete(self, name: MailboxName) -> None:
         box = self._boxes.pop(name, None)
         if box is not None:
+            box.deleted = True
             self._tell(box.mailbox_id)
 
     async def rename(self, old: MailboxName, new: MailboxName) -> None:

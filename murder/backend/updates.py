@@ -14,8 +14,9 @@ from typing import Final, Protocol
 
 from murder.api.store import Mailbox
 from murder.backend.news import EVERYTHING as ALL_CHANGED
-from murder.backend.news import News, format_news, parse_news
+from murder.backend.news import Kind, News, format_news, parse_news
 from murder.model.message import Changes, Flagged, MailboxStatus, Message, ModSeq, SeqNum, Uid
+from murder.model.name import MailboxName
 
 FEW: Final = 64  # so many removals are cut out one by one; more rebuild the array
 
@@ -80,6 +81,7 @@ class View:
         "modseq",
         "on_dirty",
         "on_happened",
+        "on_renamed",
         "read_only",
         "recent",
         "uids",
@@ -95,6 +97,7 @@ class View:
         self.interest = EVERYTHING
         self.on_dirty: Callable[[], None] | None = None
         self.on_happened: Callable[[Happened], None] | None = None
+        self.on_renamed: Callable[[MailboxName, MailboxName], None] | None = None
         self._arrived: array[int] = array("I")  # what he has still to be told of
         self._added: set[Uid] = set()  # put there by himself
         self._gone: set[Uid] = set()  # of what he knows
@@ -360,5 +363,10 @@ class Tracker:
             watcher.mailbox_changed(text)
 
     def _spread(self, news: News) -> None:
+        if news.kind in (Kind.RENAMED, Kind.RENAMED_BELOW):
+            for views in tuple(self._views.values()):
+                for view in tuple(views):
+                    if view.on_renamed is not None:
+                        view.on_renamed(news.other, news.name)
         for watcher in tuple(self.watchers):
             watcher.happened(news)

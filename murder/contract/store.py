@@ -77,18 +77,24 @@ async def makes_and_lists(make: Make) -> None:
 
 
 async def deletes_and_repeats_it(make: Make) -> None:
-    """Delete removes; deleting twice is no error; the name made again has a new UIDVALIDITY and no mail."""
+    """Delete removes; deleting twice is no error; the name made again has a new UIDVALIDITY and no mail, and who has the
+    old one open is not in the new one."""
     store, (inbox,) = await opened(make, ANNA)
     await deliver(store, inbox, SMALL)
     before = (await inbox.status()).uid_validity
-    inbox.close()
     await store.delete(ANNA)
     await store.delete(ANNA)
     expect(list(await store.mailboxes()), [], "mailboxes() after delete")
     await refused(store.open(ANNA, "anna"), Code.NONEXISTENT, "open after delete")
     again = await store.create(ANNA, "default")
     hold(again.uid_validity != before, f"UIDVALIDITY {before} was used again")
-    expect((await (await store.open(ANNA, "anna")).status()).messages, 0, "mail in a new mailbox")
+    anew = await store.open(ANNA, "anna")
+    expect((await anew.status()).messages, 0, "mail in a new mailbox")
+    await refused(inbox.status(), Code.NONEXISTENT, "status of what was deleted and made again")
+    await refused(inbox.changes(ModSeq(0)), Code.NONEXISTENT, "changes of it")
+    await deliver(store, anew, SMALL)
+    expect(await inbox.messages([Uid(1)]), [], "a new mailbox's mail in the one deleted before")
+    inbox.close()
 
 
 async def renames_and_repeats_it(make: Make) -> None:

@@ -38,7 +38,7 @@ from plugins.store_maildir.tree import INDEX, RACY_NS, Tree, add_todo, plan_rena
 from plugins.store_spool.check import Checked, check_mailboxes
 from plugins.store_spool.incoming import IncomingArea, SpoolIncoming, dead_areas
 from plugins.store_spool.root import make_folder
-from plugins.store_spool.rows import next_uid_validity, remove_mailbox
+from plugins.store_spool.rows import NEW_BOX_ID, next_uid_validity, remove_mailbox
 from plugins.store_spool.store import remove_area, root_of
 from plugins.store_spool.transfer import INTENTS, finish_intent, intents_of
 
@@ -281,7 +281,7 @@ class MaildirStore:
                 raise Refusal(Code.ALREADY_EXISTS, f"{display(name)} exists already")
             validity = next_uid_validity(db, int(time.time()))
             db.execute(
-                "INSERT INTO mailbox (name, mailbox_id, uid_validity) VALUES (?,?,?)",
+                f"INSERT INTO mailbox (id, name, mailbox_id, uid_validity) VALUES ({NEW_BOX_ID},?,?,?)",
                 (name, identifier, validity),
             )
             add_todo(db, "", tree.path_of(name))

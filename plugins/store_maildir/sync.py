@@ -30,6 +30,7 @@ from plugins.store_maildir.files import (
 from plugins.store_maildir.tree import Tree, files_in, stamps
 from plugins.store_spool.rows import (
     INSERT_MESSAGE,
+    NEW_BOX_ID,
     Box,
     insert_body,
     load_box,
@@ -323,7 +324,7 @@ def discover(db: sqlite3.Connection, tree: Tree, name: bytes) -> None:
     if not guid or db.execute("SELECT 1 FROM mailbox WHERE mailbox_id=?", (guid,)).fetchone():
         guid = secrets.token_hex(10)
     cursor = db.execute(
-        "INSERT INTO mailbox (name, mailbox_id, uid_validity, highest_modseq) VALUES (?,?,?,?)",
+        f"INSERT INTO mailbox (id, name, mailbox_id, uid_validity, highest_modseq) VALUES ({NEW_BOX_ID},?,?,?,?)",
         (name, guid, validity, now),
     )
     assert cursor.lastrowid is not None

@@ -18,6 +18,7 @@ from plugins.store_spool.root import Root
 from plugins.store_spool.rows import (
     FROZEN,
     INSERT_MESSAGE,
+    NEW_BOX_ID,
     Box,
     as_list,
     insert_body,
@@ -189,7 +190,7 @@ def _settle(root: Root, large: Sequence[SpoolIncoming], names: Sequence[str]) ->
 
 def _make(db: sqlite3.Connection, name: MailboxName, identity: CarriedIdentity) -> None:
     db.execute(
-        "INSERT INTO mailbox (name, mailbox_id, uid_validity, highest_modseq) VALUES (?,?,?,0)",
+        f"INSERT INTO mailbox (id, name, mailbox_id, uid_validity, highest_modseq) VALUES ({NEW_BOX_ID},?,?,?,0)",
         (name, identity.mailbox_id, identity.uid_validity),
     )
     db.execute(

@@ -132,6 +132,13 @@ def release_bodies(db: sqlite3.Connection, bodies: Sequence[int]) -> None:
     db.execute(f"DELETE FROM body WHERE {unused}", (chosen,))
 
 
+# The id of a new mailbox: never one that another has had, or whoever has that one open would be in the new one.
+NEW_BOX_ID: Final = (
+    "(SELECT 1 + max(coalesce(max(id), 0), "
+    "coalesce((SELECT value FROM meta WHERE key='last_mailbox'), 0)) FROM mailbox)"
+)
+
+
 def remove_mailbox(db: sqlite3.Connection, box_id: int) -> None:
     """A mailbox with everything in it."""
     bodies = [body for (body,) in db.execute("SELECT body FROM message WHERE mailbox=?", (box_id,))]
@@ -143,6 +150,11 @@ def remove_mailbox(db: sqlite3.Connection, box_id: int) -> None:
     )
     release_bodies(db, bodies)
     db.execute("DELETE FROM mailbox WHERE id=?", (box_id,))
+    db.execute(
+        "INSERT INTO meta VALUES ('last_mailbox',?) "
+        "ON CONFLICT (key) DO UPDATE SET value=max(value, excluded.value)",
+        (box_id,),
+    )
 
 
 def next_uid_validity(db: sqlite3.Connection, now: int) -> int:

@@ -45,7 +45,7 @@ from plugins.store_spool.incoming import IncomingArea, SpoolIncoming, dead_areas
 from plugins.store_spool.inspection import inspect_root
 from plugins.store_spool.mailbox import SpoolMailbox
 from plugins.store_spool.root import Root, make_folder
-from plugins.store_spool.rows import next_uid_validity, remove_mailbox
+from plugins.store_spool.rows import NEW_BOX_ID, next_uid_validity, remove_mailbox
 from plugins.store_spool.transfer import INTENTS, Transfers, finish_intent, intents_of
 
 MAX_FOLDER_NAME: Final = 120  # octets; longer roots are named by their hash
@@ -250,7 +250,7 @@ class SpoolStore:
                 raise Refusal(Code.ALREADY_EXISTS, f"{display(name)} exists already")
             validity = next_uid_validity(db, int(time.time()))
             db.execute(
-                "INSERT INTO mailbox (name, mailbox_id, uid_validity) VALUES (?,?,?)",
+                f"INSERT INTO mailbox (id, name, mailbox_id, uid_validity) VALUES ({NEW_BOX_ID},?,?,?)",
                 (name, identifier, validity),
             )
             return validity

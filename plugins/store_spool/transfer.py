@@ -22,6 +22,7 @@ from plugins.store_spool.incoming import IncomingArea
 from plugins.store_spool.root import Root, make_folder, sync_folder
 from plugins.store_spool.rows import (
     INSERT_MESSAGE,
+    NEW_BOX_ID,
     as_list,
     insert_body,
     load_box,
@@ -204,7 +205,7 @@ class Transfers:
             if db.execute("SELECT 1 FROM mailbox WHERE name=?", (new,)).fetchone():
                 raise Refusal(Code.ALREADY_EXISTS, f"{display(new)} exists already")
             cursor = db.execute(
-                f"INSERT INTO mailbox (name, {columns}) VALUES (?,?,?,?,?,?,?,?,?,?)",
+                f"INSERT INTO mailbox (id, name, {columns}) VALUES ({NEW_BOX_ID},?,?,?,?,?,?,?,?,?,?)",
                 (new, *found[1:]),
             )
             here = cursor.lastrowid or 0

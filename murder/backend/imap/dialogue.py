@@ -4,7 +4,7 @@ The commands themselves are in the files beside this one, one family each; `tabl
 """
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Protocol
 
 from murder.backend.annotations import SERVER, SHARED
@@ -210,10 +210,19 @@ class BackendImap(ImapDialogue):
         permanent = permanent_flags(selected.rights, view.read_only)
         self.forms = FlagForms(permanent, not self.manner.imap4rev2)
         view.interest = self.interest
+        view.on_renamed = self._follow
         self.backend.tracker.enter(view)
         if self.teller is not None:
             self.teller.attach(view)
         self.session.state = State.SELECTED
+
+    def _follow(self, old: MailboxName, new: MailboxName) -> None:
+        """A mailbox has been renamed; if it is the selected one, that stays selected."""
+        if self.selected is not None and self.selected.name == old:
+            with suppress(
+                Refusal
+            ):  # he may not know of it under its new name: the next command says BYE
+                self.selected = self.backend.mailboxes.look(new, self.user)
 
     def saved_result(self) -> SeqSet:
         """What `$` stands for (RFC 5182): UIDs, of which some may have gone since."""
@@ -232,7 +241,7 @@ class BackendImap(ImapDialogue):
         self.view = self.selected = None
         self.saved = ()
         self.forms = NO_FORMS
-        view.on_dirty = view.on_happened = None
+        view.on_dirty = view.on_happened = view.on_renamed = None
         self.contexts = Contexts()
         self.backend.tracker.leave(view)
         view.mailbox.close()

@@ -185,11 +185,6 @@ async def _rename_tree(dialogue: BackendImap, old: MailboxName, new: MailboxName
         await backend.announcer.rename(moves, _owner_change(old, new))
     if is_inbox(old):
         await _move_subscriptions(dialogue, old, new)
-    selected = dialogue.selected
-    if selected is not None:
-        for name, target in moves:
-            if selected.name == name:
-                dialogue.selected = backend.mailboxes.look(target, dialogue.user)
 
 
 def _owner_change(old: MailboxName, new: MailboxName) -> "_ChangeOwner":
