@@ -7,13 +7,14 @@ rows and notes in one commit, then the master. Each request may come again after
 import asyncio
 import json
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 from murder.api import CarriesMailboxes
 from murder.backend.annotations import is_note_of
-from murder.backend.moves.batches import Taken, digest, read
+from murder.backend.moves.batches import AHEAD, Taken, digest, read
 from murder.backend.moves.journal import ARRIVING, Journal, Move, Side, State, intent_of
 from murder.backend.moves.outgoing import freeze, sum_of
 from murder.backend.shared import Backend
@@ -47,7 +48,7 @@ class Arriving:
         self._step = step
         self._move: Move | None = None
         self._named: dict[str, MailboxName] = {}  # mailbox id -> how it is called here
-        self._storing: asyncio.Task[None] | None = None  # the batch that came last
+        self._storing: deque[asyncio.Task[None]] = deque()  # the batches that came last, in order
 
     async def serve(self) -> None:
         """Answer until the source has gone, in its order. Raises UpstreamFailure."""
@@ -58,9 +59,9 @@ class Arriving:
                 if answer:
                     await self._channel.send(answer)
         finally:
-            if self._storing is not None:
-                self._storing.cancel()
-                await asyncio.wait([self._storing])
+            for storing in self._storing:
+                storing.cancel()
+            await asyncio.gather(*self._storing, return_exceptions=True)
 
     async def _answered(self, answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
         """It, or what is told of its refusal."""
@@ -166,27 +167,32 @@ class Arriving:
         return {"modseq": held.modseq, "uids": format_uids(held.uids)}
 
     async def _take_batch(self, words: Words) -> None:
-        """Messages: their rows, then the octets of those that have some. While the next batch comes, this one is stored."""
+        """Messages: their rows, then the octets of those that have some. While others come, this one is stored."""
         name = self._name(words)
         taken = Taken([(parse_message(row[:-1]), bool(row[-1])) for row in words["rows"]])
         try:
             await taken.take(self._channel, self._backend.store.incoming)
-            await self._stored()
+            await self._stored(all_but=AHEAD - 2)
         except BaseException:
             taken.close()
             raise
-        self._storing = asyncio.create_task(self._store_and_answer(name, taken))
-        self._storing.add_done_callback(lambda _: taken.close())
+        before = self._storing[-1] if self._storing else None
+        storing = asyncio.create_task(self._store_and_answer(name, taken, before))
+        storing.add_done_callback(lambda _: taken.close())
+        self._storing.append(storing)
 
-    async def _stored(self) -> None:
-        """All that has come is in the store, and answered for. Raises UpstreamFailure."""
-        storing, self._storing = self._storing, None
-        if storing is not None:
-            await storing
+    async def _stored(self, all_but: int = 0) -> None:
+        """What has come, but for so many batches, is in the store, and answered for. Raises UpstreamFailure."""
+        while len(self._storing) > all_but:
+            await self._storing.popleft()
 
-    async def _store_and_answer(self, name: MailboxName, taken: Taken) -> None:
+    async def _store_and_answer(
+        self, name: MailboxName, taken: Taken, before: "asyncio.Task[None] | None"
+    ) -> None:
         answer = await self._answered(self._keep(name, taken))
         await asyncio.to_thread(taken.close)
+        if before is not None:
+            await before
         await self._channel.send(answer)
 
     async def _keep(self, name: MailboxName, taken: Taken) -> dict[str, Any]:

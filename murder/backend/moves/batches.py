@@ -1,12 +1,12 @@
 """Messages between two backends, a batch at a time: what either end does with one.
 
-While the target makes one batch durable the next is on its way. What takes long (digests, files) is done in threads, so
-that the clients of both backends notice little; so much as two batches is in memory, whatever moves.
+While the target makes one batch durable the next are on their way. What takes long (digests, files) is done in threads, so
+that the clients of both backends notice little; no more than `AHEAD` batches are in memory, whatever moves.
 """
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,24 +19,28 @@ from murder.net.frames import FrameChannel
 from murder.wire.carry import OCTETS
 
 BATCH_MESSAGES: Final = 500
-BATCH_OCTETS: Final = 8 * 1024 * 1024  # about so much is made durable at once
-AHEAD: Final = 2  # batches on their way before the first is answered for
+BATCH_OCTETS: Final = 6 * 1024 * 1024  # about so much is made durable at once
+AHEAD: Final = 3  # batches on their way before the first is answered for: one comes, two are stored
 IN_A_ROW: Final = 50  # messages read before others have their turn
 LARGE_OCTETS: Final = 1024 * 1024  # written piece by piece as it comes, in place of at once
 
 Octets = bytes | memoryview
 
 
-def batches_of(rows: Sequence[Message], has: Callable[[Uid], bool]) -> Iterable[list[Message]]:
-    """Rows in batches of about so many octets; those that the target `has` weigh nothing."""
+async def batches_of(
+    pages: Callable[[Uid], Awaitable[Sequence[Message]]], has: Callable[[Uid], bool]
+) -> AsyncIterator[list[Message]]:
+    """All rows, `pages` of them at a time, in batches of about so many octets; those that the target `has` weigh nothing."""
     batch: list[Message] = []
-    octets = 0
-    for row in rows:
-        batch.append(row)
-        octets += 0 if has(row.uid) else row.size
-        if octets >= BATCH_OCTETS:
-            yield batch
-            batch, octets = [], 0
+    octets, after = 0, Uid(0)
+    while rows := await pages(after):
+        after = rows[-1].uid
+        for row in rows:
+            batch.append(row)
+            octets += 0 if has(row.uid) else row.size
+            if octets >= BATCH_OCTETS or len(batch) >= BATCH_MESSAGES:
+                yield batch
+                batch, octets = [], 0
     if batch:
         yield batch
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 from murder.api import CarriesMailboxes
 from murder.api.store import Mailbox
 from murder.backend.annotations import notes_with, removed_with
-from murder.backend.moves.batches import AHEAD, BATCH_MESSAGES, batches_of, digest, read
+from murder.backend.moves.batches import AHEAD, batches_of, digest, read
 from murder.backend.moves.journal import Journal, Move, State, intent_of
 from murder.backend.moves.peer import Peer
 from murder.backend.shared import Backend
@@ -34,6 +34,7 @@ from murder.model.seqset import Ranges, holds
 from murder.mupdate.change import RemoveEntry
 from murder.wire.carry import format_message, format_portrait, parse_uid_ranges
 
+PAGE_MESSAGES: Final = 250  # rows read at once: others have their turn between
 FEW: Final = 200  # a round that brought no more than this: what is left goes quickly
 MAX_ROUNDS: Final = 10  # a mailbox that changes faster than it is copied is stopped all the same
 
@@ -189,18 +190,20 @@ class Outgoing:
         return _Known(ModSeq(int(held["modseq"])), uids)
 
     async def _carry_messages(self, mailbox: Mailbox, name: MailboxName, known: "_Known") -> int:
-        since, after, brought = known.modseq, Uid(0), 0
+        last, brought = Uid(0), 0
         sent: deque[_Sent] = deque()
-        while rows := await self._store.rows(name, since, after, BATCH_MESSAGES):
-            after = rows[-1].uid
-            for batch in batches_of(rows, known.has):
-                sent.append(await self._send_batch(mailbox, name, batch, known))
-                brought += len(batch)
-                if len(sent) >= AHEAD:
-                    await self._confirm(name, sent.popleft())
+
+        async def pages(after: Uid) -> Sequence[Message]:
+            return await self._store.rows(name, known.modseq, after, PAGE_MESSAGES)
+
+        async for batch in batches_of(pages, known.has):
+            sent.append(await self._send_batch(mailbox, name, batch, known))
+            last, brought = batch[-1].uid, brought + len(batch)
+            if len(sent) >= AHEAD:
+                await self._confirm(name, sent.popleft())
         while sent:
             await self._confirm(name, sent.popleft())
-        known.carried(after)
+        known.carried(last)
         return brought
 
     async def _send_batch(
