@@ -97,6 +97,7 @@ EVENTS: Final = frozenset(
         "upstream.returned",
         "worker.died",
         "worker.ready",
+        "worker.stood_in_for",
         "worker.stuck",
     }
 )

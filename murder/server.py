@@ -9,9 +9,9 @@ import importlib
 import os
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from types import MappingProxyType
 from typing import Final, Protocol, runtime_checkable
 
@@ -21,6 +21,7 @@ from murder.control import ControlServer, RemoteControl, control_folder
 from murder.hooks import Plugins
 from murder.log import logger
 from murder.net.listener import Bounds, Listener, Service
+from murder.net.tally import Counts, Tally
 from murder.net.tls import listening_context, reload_context
 
 ROLE_CLASSES: Final[Mapping[str, str]] = MappingProxyType(
@@ -77,6 +78,13 @@ class Reloads(Protocol):
     """The optional power of a role to take a new configuration while it runs."""
 
     def reload(self, config: Config) -> None: ...
+
+
+@runtime_checkable
+class CountsTogether(Protocol):
+    """The optional power of a role to count what its limits are about over all its workers. Called before `start`."""
+
+    def count_with(self, counts: Counts) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +215,7 @@ class RoleServer:
         worker: int,
         bound: Sequence[tuple[Port, socket.socket]],
         target: str = "",
+        counts: Counts | None = None,
     ) -> None:
         self._config = config
         self._name = role
@@ -214,7 +223,12 @@ class RoleServer:
         self._bound = bound
         self._role = make_role(target or ROLE_CLASSES[role], config, plugins, worker)
         self._listeners: list[Listener] = []
-        self._from_address: Counter[str] = Counter()
+        self._adopted: dict[int, list[tuple[Port, Listener]]] = {}  # by their worker
+        self._left: list[Listener] = []  # given back, with connections
+        self._is_stopping = False
+        self._from_address = Tally(counts.addresses() if counts is not None else None)
+        if counts is not None and isinstance(self._role, CountsTogether):
+            self._role.count_with(counts)
         self._control = ControlServer(config, role, worker, self._role, lambda: self._listeners)
         self._log = logger(role=role)
 
@@ -234,17 +248,37 @@ class RoleServer:
             if port.implicit_tls and tls is None:
                 text = "needs a certificate; set tls.certificate and tls.key"
                 raise ConfigError([Problem(self._config.file, port.dotted, text)])
-            listener = Listener(
-                sock,
-                services[port.service],
-                self._bounds(port.service),
-                self._context_of(port, tls),
-                self._from_address,
-            )
-            await listener.start()
-            self._listeners.append(listener)
+            self._listeners.append(await self._listen(port, sock, services[port.service], tls))
         await self._control.start()
         self._log.info("role.started", worker=self._worker, listeners=len(self._listeners))
+
+    async def _listen(
+        self, port: Port, sock: socket.socket, service: Service, tls: ssl.SSLContext | None
+    ) -> Listener:
+        bounds, context = self._bounds(port.service), self._context_of(port, tls)
+        listener = Listener(sock, service, bounds, context, self._from_address)
+        await listener.start()
+        return listener
+
+    async def adopt(self, worker: int, bound: Iterable[tuple[Port, socket.socket]]) -> None:
+        """Serve also who waits on the sockets of another worker, which does not: the kernel goes on handing it clients."""
+        if worker in self._adopted or self._is_stopping:
+            return
+        adopted = self._adopted.setdefault(worker, [])
+        services, tls = self._role.services(), context_for(self._config, self._name)
+        for port, sock in bound:
+            if port.service in services:
+                adopted.append(
+                    (port, await self._listen(port, sock.dup(), services[port.service], tls))
+                )
+        self._log.warning("worker.stood_in_for", worker=self._worker, of=worker)
+
+    def give_back(self, worker: int) -> None:
+        """It serves again; who has come here stays here."""
+        for _port, listener in self._adopted.get(worker, ()):
+            listener.let_go()
+        self._left += [listener for _, listener in self._adopted.pop(worker, ())]
+        self._left = [listener for listener in self._left if listener.connections]
 
     def _context_of(self, port: Port, tls: ssl.SSLContext | None) -> ssl.SSLContext | None:
         """Operators are asked for their certificate, so they see the node's, not the public one."""
@@ -271,13 +305,23 @@ class RoleServer:
         if isinstance(self._role, Reloads):
             self._role.reload(config)
         self._config = config
+        section = section_of(config, self._name)
+        if section is not None and section.max_connections_per_address:
+            self._from_address.publish()
         services = self._role.services()
-        for (port, _sock), listener in zip(self._bound, self._listeners, strict=True):
+        own = [
+            (port, listener)
+            for (port, _), listener in zip(self._bound, self._listeners, strict=True)
+        ]
+        for port, listener in (*own, *chain.from_iterable(self._adopted.values())):
             listener.configure(services[port.service], self._bounds(port.service))
         self._log.info("role.reloaded", worker=self._worker)
 
     async def stop(self) -> None:
         """Stop accepting, drain, cut off whoever is left. Bounded; never raises."""
+        self._is_stopping = True
+        for worker in list(self._adopted):
+            self.give_back(worker)
         for listener in self._listeners:
             listener.stop_accepting()
         limit_s = self._config.node.drain_timeout_s + STOP_GRACE_S
@@ -289,6 +333,6 @@ class RoleServer:
         except Exception:  # noqa: BLE001 (the end of a task: the rest must still be stopped)
             self._log.exception("role.failed", worker=self._worker)
         self._control.stop()
-        for listener in self._listeners:
+        for listener in (*self._listeners, *self._left):
             listener.abort()
         self._log.info("role.stopped", worker=self._worker)

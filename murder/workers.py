@@ -11,25 +11,24 @@ import contextlib
 import gc
 import grp
 import os
-import pickle
 import pwd
 import resource
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import Final, Self
+from typing import Final
 
 from murder import log as logs
 from murder.__main__ import command
+from murder.channel import Assignment, Channel, Message
 from murder.config import Config, ConfigError, Problem, load_config
 from murder.config.reload import changed_keys, take_changes
 from murder.hooks import load_plugins
 from murder.log import logger
+from murder.net.tally import Counts, allocate
 from murder.preflight import certificate_problems
 from murder.server import ROLE_CLASSES, Port, RoleServer, bind, ports_of
 
@@ -38,68 +37,15 @@ EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 RESTART_MIN_S: Final = 0.1
 RESTART_MAX_S: Final = 10.0
 RESTART_CALM_S: Final = 30.0  # a worker that lived so long starts again with the shortest pause
-WATCH_S: Final = 5.0
+WATCH_S: Final = 1.0
+SILENT_S: Final = 2.0  # without an answer: others take over what comes to its sockets
 START_LIMIT_S: Final = 60.0
 KILL_GRACE_S: Final = 5.0  # beyond the drain, before SIGKILL
 OF_ROOT: Final = ("MURDER_CACHE", "CACHE_DIRECTORY", "XDG_CACHE_HOME")  # folders of the user before
 COLLECTOR_THRESHOLDS: Final = (20_000, 20, 20)
 SWITCH_INTERVAL_S: Final = 0.0005  # Python's own is ten times that
-HEAD: Final = struct.Struct("!cI")
 
 log = logger()
-
-
-class Message(Enum):
-    """What passes between supervisor and worker: an octet, a length, a pickled body or nothing."""
-
-    ASSIGN = b"A"
-    RELOAD = b"L"
-    DRAIN = b"D"
-    PING = b"?"
-    READY = b"R"
-    PONG = b"!"
-    FAILED = b"F"
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """What a worker is to do. `ports` has the number of each inherited socket."""
-
-    config: Config
-    role: str
-    worker: int
-    ports: tuple[tuple[Port, int], ...]
-    target: str
-
-
-class Channel:
-    """One end of the socket between supervisor and worker."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    @classmethod
-    async def of(cls, sock: socket.socket) -> Self:
-        sock.setblocking(False)
-        return cls(*await asyncio.open_unix_connection(sock=sock))
-
-    def send(self, message: Message, body: object = None) -> None:
-        """Send; to an end that has gone it is lost, which its reader notices."""
-        octets = b"" if body is None else pickle.dumps(body)
-        self._writer.write(HEAD.pack(message.value, len(octets)) + octets)
-
-    async def receive(self) -> tuple[Message, object] | None:
-        """The next message; None when the other end has gone. Only ever between a process and its own child."""
-        try:
-            kind, length = HEAD.unpack(await self._reader.readexactly(HEAD.size))
-            octets = await self._reader.readexactly(length)
-        except (asyncio.IncompleteReadError, OSError):
-            return None
-        return Message(kind), pickle.loads(octets) if octets else None
-
-    def close(self) -> None:
-        self._writer.close()
 
 
 class Notifier:
@@ -131,7 +77,9 @@ async def serve(
     )  # again: root could read what node.user cannot
     if flaws:
         raise ConfigError(flaws)
-    plan = _Plan(config, tuple(roles), bound, targets)
+    many = [role for role in roles if config.workers_of(role) > 1]
+    counts = {role: allocate(config.workers_of(role) + 1) for role in many}
+    plan = _Plan(config, tuple(roles), bound, targets, counts)
     if not dropped and all(config.workers_of(role) == 1 for role in roles):
         return await _Here(plan).run()
     return await _Supervisor(plan).run()
@@ -143,6 +91,7 @@ class _Plan:
     roles: tuple[str, ...]
     bound: Mapping[Port, Sequence[socket.socket]]
     targets: Mapping[str, str]
+    counts: Mapping[str, int]  # by role: the file that its workers count in
 
     def ports(self, role: str, share: int = 0) -> list[tuple[Port, socket.socket]]:
         """The sockets of a role; each port has one for each of its workers."""
@@ -318,7 +267,10 @@ class _Slot:
         self.is_follower = share is None
         self.config = plan.config
         self._target = plan.targets[role]
-        self._ports = [] if share is None else plan.ports(role, share)
+        self.ports = [] if share is None else plan.ports(role, share)
+        self._counts = plan.counts.get(role, -1)
+        self.peers: list[_Slot] = []  # the role's other workers with sockets
+        self.is_stood_in_for = False
         self._process: asyncio.subprocess.Process | None = None
         self._channel: Channel | None = None
         self.ready = asyncio.Event()
@@ -330,7 +282,10 @@ class _Slot:
     async def start(self) -> int | None:
         """Start the process and wait until it serves; its exit code where it ends before."""
         ours, theirs = socket.socketpair()
-        numbers = [sock.fileno() for _, sock in self._ports]
+        others = [(peer.worker, _numbered(peer.ports)) for peer in self.peers] if self.ports else []
+        numbers = [number for _, shares in others for _, number in shares]
+        numbers += [sock.fileno() for _, sock in self.ports]
+        numbers += [self._counts] if self._counts >= 0 else []
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
                 *command(),
@@ -338,11 +293,17 @@ class _Slot:
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), *numbers],
             )
-        ports = tuple((port, sock.fileno()) for port, sock in self._ports)
         self._channel = await Channel.of(ours)
-        self._channel.send(
-            Message.ASSIGN, Assignment(self.config, self.role, self.worker, ports, self._target)
+        assignment = Assignment(
+            self.config,
+            self.role,
+            self.worker,
+            _numbered(self.ports),
+            self._target,
+            tuple(others),
+            self._counts,
         )
+        self._channel.send(Message.ASSIGN, assignment)
         try:
             async with asyncio.timeout(START_LIMIT_S):
                 received = await self._channel.receive()
@@ -355,6 +316,9 @@ class _Slot:
             return await self._process.wait() or EXIT_FAILED
         self.ready.set()
         self.answered = True
+        for peer in self.peers:
+            if peer.is_stood_in_for:
+                self.send(Message.ADOPT, peer.worker)
         self._log.info("worker.ready", pid=self._process.pid)
         return None
 
@@ -403,20 +367,44 @@ class _Slot:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
 
+    @property
+    def serves(self) -> bool:
+        """Whether its loop turned a moment ago."""
+        silent_s = time.monotonic() - self._asked_at
+        limit_s = self.config.node.worker_timeout_s
+        most_s = min(SILENT_S, limit_s / 2) if limit_s else SILENT_S
+        return self.ready.is_set() and (self.answered or silent_s < most_s)
+
+    def stand_in(self) -> None:
+        """Let the others serve who comes to the sockets of a worker that does not, and no longer when it does again."""
+        if self.ports and self.serves is self.is_stood_in_for and not self._stopping.is_set():
+            self.is_stood_in_for = not self.serves
+            self.tell_peers(Message.ADOPT if self.is_stood_in_for else Message.GIVE_BACK)
+
+    def tell_peers(self, message: Message) -> None:
+        for peer in self.peers:
+            peer.send(message, self.worker)
+
+    def send(self, message: Message, body: object = None) -> None:
+        if self._channel is not None:
+            self._channel.send(message, body)
+
     def reload(self, config: Config) -> None:
         self.config = config
-        if self._channel is not None:
-            self._channel.send(Message.RELOAD, config)
+        self.send(Message.RELOAD, config)
 
     def drain(self) -> None:
         self._stopping.set()
-        if self._channel is not None:
-            self._channel.send(Message.DRAIN)
+        self.send(Message.DRAIN)
 
     def kill(self) -> None:
         self._stopping.set()
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
+
+
+def _numbered(ports: Sequence[tuple[Port, socket.socket]]) -> tuple[tuple[Port, int], ...]:
+    return tuple((port, sock.fileno()) for port, sock in ports)
 
 
 class _Supervisor:
@@ -427,6 +415,12 @@ class _Supervisor:
         self._config = plan.config
         self._notifier = Notifier()
         self._slots = [slot for role in plan.roles for slot in self._slots_of(role)]
+        for slot in self._slots:
+            slot.peers = [
+                one
+                for one in self._slots
+                if one.role == slot.role and one is not slot and one.ports
+            ]
 
     def _slots_of(self, role: str) -> list[_Slot]:
         """See `server.Role`: a frontend of several workers has one more, without listeners."""
@@ -504,6 +498,7 @@ class _Supervisor:
             is_late = time.monotonic() - due > pause_s  # we did not run ourselves
             for slot in self._slots:
                 slot.ping(0 if is_late else limit_s, is_late)
+                slot.stand_in()
             due = time.monotonic() + pause_s
             await asyncio.sleep(pause_s)
 
@@ -534,6 +529,10 @@ async def work(number: int) -> int:
         loop.add_signal_handler(ignored, lambda: None)
     draining = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, draining.set)
+    others = {
+        worker: [(port, socket.socket(fileno=number)) for port, number in ports]
+        for worker, ports in assignment.others
+    }
     try:
         server = _server_of(assignment)
         await server.start()
@@ -543,7 +542,7 @@ async def work(number: int) -> int:
     _tune_interpreter()
     channel.send(Message.READY)
     async with asyncio.TaskGroup() as group:
-        listening = group.create_task(_obey(channel, server, draining))
+        listening = group.create_task(_obey(channel, server, draining, others))
         await draining.wait()
         await server.stop()
         listening.cancel()
@@ -564,10 +563,16 @@ def _server_of(assignment: Assignment) -> RoleServer:
     config, role = assignment.config, assignment.role
     bound = [(port, socket.socket(fileno=number)) for port, number in assignment.ports]
     plugins = load_plugins(config, [role])
-    return RoleServer(config, plugins, role, assignment.worker, bound, assignment.target)
+    counts = Counts.of(assignment.counts, assignment.worker) if assignment.counts >= 0 else None
+    return RoleServer(config, plugins, role, assignment.worker, bound, assignment.target, counts)
 
 
-async def _obey(channel: Channel, server: RoleServer, draining: asyncio.Event) -> None:
+async def _obey(
+    channel: Channel,
+    server: RoleServer,
+    draining: asyncio.Event,
+    others: Mapping[int, Sequence[tuple[Port, socket.socket]]],
+) -> None:
     """Do what the supervisor says. When it has gone there is nobody to restart us: end at once."""
     obey: Mapping[Message, Callable[[object], Awaitable[None] | None]] = {
         Message.PING: lambda _body: channel.send(Message.PONG),
@@ -578,6 +583,10 @@ async def _obey(channel: Channel, server: RoleServer, draining: asyncio.Event) -
         if message is Message.RELOAD and isinstance(body, Config):
             logs.set_up(body.log.level, body.log.format, node=body.node.name, pid=os.getpid())
             _apply(server, body)
+        elif message is Message.ADOPT and isinstance(body, int):
+            await server.adopt(body, others[body])
+        elif message is Message.GIVE_BACK and isinstance(body, int):
+            server.give_back(body)
         elif message in obey:
             obey[message](body)
     log.error("supervisor.lost")

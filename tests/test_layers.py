@@ -16,6 +16,7 @@ PURE = {"model", "wire", "session"}
 ROLE = PURE | {"net", "api", "config", "log", "login", "hooks", "mupdate"}
 TOP = ROLE | {
     "authority",
+    "channel",
     "control",
     "frontend",
     "backend",
@@ -42,6 +43,7 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "backend": ROLE | {"mime"},
     "control": {"net", "config", "log", "authority"},
     "server": ROLE | {"frontend", "backend", "control"},
+    "channel": {"config", "server"},
     "preflight": TOP,
     "workers": TOP,
     "archive": {"__main__"},

@@ -43,6 +43,7 @@ from murder.mupdate.ledger import Ledger
 from murder.mupdate.link import master_target
 from murder.mupdate.mboxlist import MailboxList
 from murder.net.listener import Service
+from murder.net.tally import Counts, Tally
 from murder.net.tls import listening_context
 from murder.net.upstream import Upstreams
 from murder.wire.imap.metadata import refuse_too_many, refuse_value_too_big
@@ -70,6 +71,8 @@ class BackendRole:
         self._config = config
         self._plugins = plugins
         self._worker = worker
+        self._counts: Counts | None = None
+        self._users = Tally()
         self._log = logger(role=ROLE)
         self._ledger: Ledger | None = None
         self._client: MasterClient | None = None
@@ -80,6 +83,10 @@ class BackendRole:
         self._comparer: Comparer | None = None
         self._services: Mapping[str, Service] = {}
         self.backend: Backend | None = None
+
+    def count_with(self, counts: Counts) -> None:
+        """On these boards, together with the role's other workers."""
+        self._counts, self._users = counts, Tally(counts.users())
 
     async def start(self) -> None:
         """Open store and list, mend, compare with the master in the background. Raises Refusal with a sentence."""
@@ -146,9 +153,9 @@ class BackendRole:
             admins=config.backend.admins,
             proxies=config.backend.proxies,
             allow_plaintext=config.backend.allow_plaintext,
-            penalties=penalties_of(config.auth),
+            penalties=penalties_of(config.auth, self._counts),
             domains=config.namespace.domains,
-            crowd=Crowd(config.backend.max_connections_per_user),
+            crowd=Crowd(config.backend.max_connections_per_user, self._users),
             auth_timeout_s=config.auth.timeout_s,
         )
 

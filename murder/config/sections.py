@@ -45,8 +45,9 @@ class NodeConfig:
         default_port=3906,
     )
     worker_timeout_s: float = option(
-        60.0,
-        "A worker process that does nothing at all for so long is killed and replaced; 0: never.",
+        20.0,
+        "A worker process that does nothing at all for so long is killed and replaced; 0: never. Others serve its new "
+        "clients after two seconds.",
         least=0,
     )
     drain_timeout_s: float = option(
@@ -187,10 +188,10 @@ class ClientConfig:
     )
     max_connections: int = option(20000, "Connections at once, each worker.", least=1)
     max_connections_per_address: int = option(
-        0, "Connections at once from one address, each worker; 0: no limit.", least=0
+        0, "Connections at once from one address; 0: no limit.", least=0
     )
     max_connections_per_user: int = option(
-        0, "Logins of one user at once, by IMAP and POP3, each worker; 0: no limit.", least=0
+        0, "Logins of one user at once, by IMAP and POP3; 0: no limit.", least=0
     )
     proxy_protocol_from: tuple[Network, ...] = option(
         (),
@@ -329,7 +330,7 @@ class AuthConfig:
     )
     max_failure_delay_s: float = option(
         15.0,
-        "The longest such wait. Each worker counts; a right password, or a minute of peace, ends it.",
+        "The longest such wait. A right password, or a minute of peace, ends it.",
         least=0,
     )
     trusted: tuple[Network, ...] = option(

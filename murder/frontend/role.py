@@ -27,6 +27,7 @@ from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.ping import PingClient
 from murder.net.listener import Service
 from murder.net.pool import Pool
+from murder.net.tally import Counts, Tally
 from murder.net.tls import listening_context
 from murder.net.upstream import Upstreams
 
@@ -47,10 +48,16 @@ class FrontendRole:
         self._config = config
         self._plugins = plugins
         self._worker = worker
+        self._counts: Counts | None = None
+        self._users = Tally()
         self._replica: ReplicaService | None = None
         self._mailboxes: MailboxList | None = None
         self._services: Mapping[str, Service] = {}
         self.frontend: Frontend | None = None
+
+    def count_with(self, counts: Counts) -> None:
+        """On these boards, together with the role's other workers."""
+        self._counts, self._users = counts, Tally(counts.users())
 
     async def start(self) -> None:
         """Raises Refusal with a sentence; does not wait for the master."""
@@ -91,9 +98,9 @@ class FrontendRole:
             self._plugins.auth_backend(),
             admins=config.frontend.admins,
             allow_plaintext=config.frontend.allow_plaintext,
-            penalties=penalties_of(config.auth),
+            penalties=penalties_of(config.auth, self._counts),
             domains=config.namespace.domains,
-            crowd=Crowd(config.frontend.max_connections_per_user),
+            crowd=Crowd(config.frontend.max_connections_per_user, self._users),
             auth_timeout_s=config.auth.timeout_s,
             keep_admin_password=True,
             proxy_roles=(),

@@ -1,26 +1,27 @@
-"""How many connections a user has at once, of all protocols that he logs in with; each worker counts its own."""
-
-from collections import Counter
+"""How many connections a user has at once, of all protocols that he logs in with, in all workers."""
 
 from murder.errors import Code, Refusal
+from murder.net.tally import Tally
 
 
 class Crowd:
     """See the module. `most` is the limit, 0 for none."""
 
-    def __init__(self, most: int = 0) -> None:
+    def __init__(self, most: int = 0, tally: Tally | None = None) -> None:
         self.most = most
-        self._of_user: Counter[str] = Counter()
+        self._tally = tally or Tally()
+
+    def configure(self, most: int) -> None:
+        self.most = most
+        if most:
+            self._tally.publish()
 
     def enter(self, user: str) -> None:
         """One more. Raises Refusal(LIMIT)."""
-        if 0 < self.most <= self._of_user[user]:
+        if not self._tally.enter(user, self.most):
             raise Refusal(
                 Code.LIMIT, f"{user} has {self.most} connections, and may not have more here"
             )
-        self._of_user[user] += 1
 
     def leave(self, user: str) -> None:
-        self._of_user[user] -= 1
-        if self._of_user[user] <= 0:
-            del self._of_user[user]
+        self._tally.leave(user)

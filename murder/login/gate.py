@@ -16,6 +16,7 @@ from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKin
 from murder.login.crowd import Crowd
 from murder.login.penalty import Penalties
 from murder.net.connection import Connection
+from murder.net.tally import Counts
 from murder.session.sasl import (
     Challenge,
     Credentials,
@@ -88,7 +89,7 @@ class Gate:
         """This gate, counting on where the one before it stopped (a reload), by its own settings."""
         penalties, crowd = before.penalties, before.crowd
         penalties.configure(self.penalties.first_s, self.penalties.most_s, self.penalties.trusted)
-        crowd.most = self.crowd.most
+        crowd.configure(self.crowd.most)
         self.penalties, self.crowd = penalties, crowd
         return self
 
@@ -236,9 +237,9 @@ class Gate:
         return Secret(found.salt, found.iterations, found.stored_key, found.server_key)
 
 
-def penalties_of(config: AuthConfig) -> Penalties:
-    """As configured."""
-    return Penalties(config.failure_delay_s, config.max_failure_delay_s, config.trusted)
+def penalties_of(config: AuthConfig, counts: Counts | None = None) -> Penalties:
+    """As configured; `counts` are what all workers count on."""
+    return Penalties(config.failure_delay_s, config.max_failure_delay_s, config.trusted, counts)
 
 
 async def run_sasl(

@@ -6,13 +6,13 @@ The supervisor binds (low ports, one socket a worker); a worker listens here and
 import asyncio
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from murder.config.value import Network
 from murder.net.connection import TLS_HANDSHAKE_S, Connection, Receiver
 from murder.net.haproxy import Preamble
+from murder.net.tally import Tally
 
 REFUSED_S = 5.0  # for who is refused to go
 
@@ -40,7 +40,7 @@ class Listener:
         service: Service,
         bounds: Bounds,
         tls: ssl.SSLContext | None = None,
-        from_address: Counter[str] | None = None,
+        from_address: Tally | None = None,
     ) -> None:
         self._sock = sock
         self._service = service
@@ -48,8 +48,8 @@ class Listener:
         self._tls = tls
         self._server: asyncio.AbstractServer | None = None
         self.connections: set[Connection] = set()
-        # shared with the worker's other listeners
-        self._from_address: Counter[str] = Counter() if from_address is None else from_address
+        # shared with the worker's other listeners, and with those of other workers
+        self._from_address = from_address or Tally()
         self._balancers = bounds.balancers
         self._stopped = False
 
@@ -80,23 +80,25 @@ class Listener:
         if (
             self._stopped  # it was accepted in the turn of the loop before
             or len(self.connections) >= bounds.max_connections
-            or 0 < bounds.max_per_address <= self._from_address[peer]
+            or not self._from_address.enter(peer, bounds.max_per_address)
         ):
             return _Refused(connection, bounds.refusal)
         self.connections.add(connection)
-        self._from_address[peer] += 1
         return self._service(connection)
 
     def _forget(self, connection: Connection) -> None:
         if connection not in self.connections:
             return
         self.connections.discard(connection)
-        self._from_address[connection.peer] -= 1
-        if not self._from_address[connection.peer]:
-            del self._from_address[connection.peer]
+        self._from_address.leave(connection.peer)
 
     def stop_accepting(self) -> None:
         self._stopped = True
+        if self._server is not None:
+            self._server.close()
+
+    def let_go(self) -> None:
+        """Take no more from this socket; whoever came by it stays."""
         if self._server is not None:
             self._server.close()
 

@@ -1,13 +1,15 @@
 """What wrong passwords cost an address, and how many connections a user may have."""
 
 import asyncio
+import mmap
 
 import pytest
 
 from murder.config.value import parse_network
 from murder.errors import Code, Refusal
 from murder.login.crowd import Crowd
-from murder.login.penalty import MAX_ADDRESSES, Penalties
+from murder.login.penalty import Penalties
+from murder.net.tally import BOARDS, PART_OCTETS, Counts
 
 
 def fail(penalties: Penalties, address: str, times: int = 1) -> None:
@@ -43,15 +45,17 @@ def test_one_customers_ipv6_addresses_are_one() -> None:
     assert penalties.delay_s("2001:db8:0:1::1") == 0
 
 
-def test_what_is_remembered_is_bounded() -> None:
-    penalties = Penalties(0, 10)
-
-    async def run() -> None:
-        for number in range(MAX_ADDRESSES + 10):
-            await penalties.failed(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
-
-    asyncio.run(run())
-    assert len(penalties._failures) == MAX_ADDRESSES
+def test_all_workers_count_together() -> None:
+    memory = mmap.mmap(-1, BOARDS * 2 * PART_OCTETS)
+    one, two = (Penalties(0.002, 10, counts=Counts(memory, 2, own)) for own in range(2))
+    assert one.delay_s("192.0.2.1") == two.delay_s("192.0.2.1") == 0
+    for penalties in (one, two, one):
+        fail(penalties, "192.0.2.1")
+    assert one.delay_s("192.0.2.1") == two.delay_s("192.0.2.1") == 0.016
+    two.succeeded("192.0.2.1")
+    assert one.delay_s("192.0.2.1") == two.delay_s("192.0.2.1") == 0
+    fail(one, "192.0.2.1")
+    assert two.delay_s("192.0.2.1") == 0.004
 
 
 def test_a_user_may_have_so_many_connections() -> None:

@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,6 +101,10 @@ class Node:
         with socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT_S) as client:
             pid, worker, _ = client.recv(100).split()
         return int(pid), int(worker)
+
+    def admits(self) -> bool:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT_S) as client:
+            return b"BYE" not in client.recv(100)
 
     def until_ready(self) -> None:
         while b"READY=1" not in self.ready.recv(4096):
@@ -257,3 +262,39 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
         until(lambda: pid not in descendants(node.process.pid), "its end")
         until(lambda: node.log().count('"worker.ready"') > 3, "its successor")
         assert {worker for _, worker in (node.greeting() for _ in range(50))} == {1, 2}
+
+
+def test_clients_come_evenly_to_all_workers(tmp_path: Path) -> None:
+    """Where each goes is the kernel's hash of the four numbers: 400 throws of a coin, six standard deviations."""
+    with running(tmp_path, workers=2) as node:
+        seen = Counter(worker for _, worker in (node.greeting() for _ in range(400)))
+        assert seen.keys() == {1, 2}
+        assert min(seen.values()) > 140, seen
+
+
+def test_nobody_waits_for_a_worker_that_is_frozen(tmp_path: Path) -> None:
+    with running(tmp_path, workers=2) as node:
+        frozen, worker = node.greeting()
+        os.kill(frozen, signal.SIGSTOP)
+        try:
+            seen = {node.greeting()[1] for _ in range(30)}  # some of them came to its queue
+            assert seen == {3 - worker}
+            assert '"worker.stood_in_for"' in node.log()
+        finally:
+            os.kill(frozen, signal.SIGCONT)
+        until(lambda: node.greeting()[0] == frozen, "that it serves again")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_address_has_its_limit_over_all_workers(tmp_path: Path, workers: int) -> None:
+    with running(tmp_path, workers, more="max_connections_per_address = 12\n") as node:
+        there = [socket.create_connection(("127.0.0.1", node.port), LIMIT_S) for _ in range(20)]
+        greetings = [client.recv(100) for client in there]
+        assert sum(b"BYE" not in one for one in greetings) == 12, greetings
+        seen = {one.split()[1] for one in greetings if b"BYE" not in one}
+        assert len(seen) == workers
+        welcome = greetings.index(next(one for one in greetings if b"BYE" not in one))
+        there[welcome].close()
+        until(lambda: node.admits(), "that there is room again")
+        for client in there:
+            client.close()

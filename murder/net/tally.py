@@ -1,0 +1,180 @@
+"""What the workers of a role count together: connections by address and by user, wrong passwords by address.
+
+Each worker writes its own part of a piece of shared memory and reads all parts, so nobody waits for a lock, and what a
+worker counted is gone with it: its successor begins with its part empty. Knows no protocol.
+"""
+
+import hashlib
+import mmap
+import os
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, Self
+
+RECORD: Final = struct.Struct("=QIIdd")  # key, count, unused, when, pardoned
+KEY: Final = struct.Struct("=Q")
+SLOTS: Final = 65536  # of a part: three times the connections that a worker takes by default
+PROBES: Final = 64  # slots that are looked at for a key
+PART_OCTETS: Final = SLOTS * RECORD.size
+BOARDS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one worker has on a key. The times are those of the monotonic clock, which all processes share."""
+
+    count: int
+    when: float = 0.0
+    pardoned: float = 0.0
+
+
+class Board:
+    """One row a key and worker. A row that `is_dead` makes room for others."""
+
+    def __init__(
+        self, memory: mmap.mmap, at: int, parts: int, own: int, is_dead: Callable[[Row], bool]
+    ) -> None:
+        self._memory = memory
+        self._parts = [at + part * PART_OCTETS for part in range(parts)]
+        self._own = self._parts[own]
+        self._is_dead = is_dead
+        memory.madvise(mmap.MADV_REMOVE, self._own, PART_OCTETS)  # of whoever was here before
+
+    def rows(self, key: str, *, of_others: bool = False) -> Iterator[Row]:
+        """What all workers have on it."""
+        digest = _digest(key)
+        for part in self._parts:
+            if not (of_others and part == self._own):
+                row = self._row(part, digest)
+                if row is not None:
+                    yield row
+
+    def own(self, key: str) -> Row:
+        return self._row(self._own, _digest(key)) or Row(0)
+
+    def put(self, key: str, row: Row) -> None:
+        """In place of this worker's own. Where all is full, the oldest of the rows nearby is forgotten."""
+        digest = _digest(key)
+        at, found = self._place(digest)
+        if found != digest:
+            RECORD.pack_into(self._memory, at, found, 0, 0, 0.0, 0.0)
+        RECORD.pack_into(self._memory, at, digest, row.count, 0, row.when, row.pardoned)
+
+    def _row(self, part: int, digest: int) -> Row | None:
+        for at in _places(part, digest):
+            found, count, _, when, pardoned = RECORD.unpack_from(self._memory, at)
+            if found == digest:
+                return Row(count, when, pardoned)
+            if not found:
+                break
+        return None
+
+    def _place(self, digest: int) -> tuple[int, int]:
+        """Where its row stands or may stand, and whose that is now."""
+        free: tuple[int, int] | None = None
+        oldest: tuple[float, int, int] | None = None
+        for at in _places(self._own, digest):
+            found, count, _, when, pardoned = RECORD.unpack_from(self._memory, at)
+            if found in (digest, 0):
+                return (at, found) if found or free is None else free
+            if free is None and self._is_dead(Row(count, when, pardoned)):
+                free = (at, found)
+            if oldest is None or when < oldest[0]:
+                oldest = (when, at, found)
+        assert oldest is not None
+        return free or oldest[1:]
+
+
+def _places(part: int, digest: int) -> Iterator[int]:
+    for slot in range(digest, digest + PROBES):
+        yield part + (slot % SLOTS) * RECORD.size
+
+
+def _digest(key: str) -> int:
+    octets = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int(KEY.unpack(octets)[0]) or 1
+
+
+class Tally:
+    """How many there are of each, in this worker and, on a board, in all. Without limits nothing is written there."""
+
+    def __init__(self, board: Board | None = None) -> None:
+        self._of: Counter[str] = Counter()
+        self._board = board
+        self._is_public = False
+
+    def enter(self, key: str, most: int) -> bool:
+        """One more, unless there are `most` already (0: no limit)."""
+        own = self._of[key] + 1
+        if most and not self._has_room(key, own, most):
+            if not self._of[key]:
+                del self._of[key]
+            return False
+        self._of[key] = own
+        return True
+
+    def _has_room(self, key: str, own: int, most: int) -> bool:
+        """Said first and looked at then: of two workers at the same instant at most one finds the last place free."""
+        if self._board is None:
+            return own <= most
+        self.publish()
+        self._board.put(key, Row(own))
+        if own + sum(row.count for row in self._board.rows(key, of_others=True)) <= most:
+            return True
+        self._board.put(key, Row(own - 1))
+        return False
+
+    def leave(self, key: str) -> None:
+        self._of[key] -= 1
+        if self._is_public and self._board is not None:
+            self._board.put(key, Row(max(0, self._of[key])))
+        if self._of[key] <= 0:
+            del self._of[key]
+
+    def publish(self) -> None:
+        """There is a limit (now): the other workers must know what is here."""
+        if self._is_public or self._board is None:
+            return
+        self._is_public = True
+        for key, count in self._of.items():
+            self._board.put(key, Row(count))
+
+
+def allocate(parts: int) -> int:
+    """The number of a file in memory for so many workers."""
+    number = os.memfd_create("murder-counts")
+    os.ftruncate(number, BOARDS * parts * PART_OCTETS)
+    return number
+
+
+class Counts:
+    """All boards of a role, as its worker `own` of `parts` has them."""
+
+    def __init__(self, memory: mmap.mmap, parts: int, own: int) -> None:
+        self._memory, self._parts, self._own = memory, parts, own
+
+    @classmethod
+    def of(cls, number: int, own: int) -> Self:
+        """From what `allocate` gave."""
+        size = os.fstat(number).st_size
+        return cls(mmap.mmap(number, size), size // (BOARDS * PART_OCTETS), own)
+
+    @classmethod
+    def alone(cls) -> Self:
+        """For a role that is in one process."""
+        return cls(mmap.mmap(-1, BOARDS * PART_OCTETS), 1, 0)
+
+    def addresses(self) -> Board:
+        return self._board(0, lambda row: not row.count)
+
+    def users(self) -> Board:
+        return self._board(1, lambda row: not row.count)
+
+    def failures(self, is_dead: Callable[[Row], bool]) -> Board:
+        return self._board(2, is_dead)
+
+    def _board(self, number: int, is_dead: Callable[[Row], bool]) -> Board:
+        at = number * self._parts * PART_OCTETS
+        return Board(self._memory, at, self._parts, self._own, is_dead)
