@@ -139,6 +139,16 @@ def is_note_of(key: str, names: Collection[MailboxName]) -> bool:
     return any(key == key_of(name) for name in names for key_of in NOTE_KEYS)
 
 
+def note_with(name: MailboxName, told: Mapping[str, Mapping[str, bytes]]) -> tuple[str, bytes]:
+    """The note, by its key, of a mailbox that has these entries by scope; empty where it has none."""
+    shown = {
+        scope: {entry: value.decode("latin-1") for entry, value in entries.items()}
+        for scope, entries in told.items()
+        if entries
+    }
+    return _key(name), json.dumps(shown).encode() if shown else b""
+
+
 def note_of(name: MailboxName, user: str, special_use: str) -> Change:
     """The step that gives a new mailbox its special use (RFC 6154 §3)."""
     told = {user: {SPECIAL_USE: special_use}}

@@ -132,6 +132,7 @@ class BackendRole:
             Upstreams(config),
             keeps_all=self._worker == 0,
         )
+        mover.master = self._client
         self.backend.mailboxes.has_left = mover.has_left
         if isinstance(store, NoticesMailboxes):
             self.backend.noticer = Noticer(store, self.backend.mailboxes, announcer, mover.is_kept)

@@ -275,6 +275,11 @@ class BackendConfig(ClientConfig):
         "Users who may log in for others with PLAIN (Cyrus frontends); our frontends need none, they show "
         "their certificate.",
     )
+    takes_xfer_from: tuple[str, ...] = option(
+        (),
+        "Users as which Cyrus backends log in (their `proxy_authname`) and may send mailboxes here by XFER.",
+        example='["murder"]',
+    )
     submitters: tuple[str, ...] = option(
         (),
         "Submission servers, by the users they log in as: they may fetch what users refer them to "

@@ -14,6 +14,7 @@
 #   be1.murder.test     127.0.0.11  backend  imap 143, pop3 110, lmtp 24
 #   be2.murder.test     127.0.0.12  backend  imap 143, pop3 110, lmtp 24
 #   fe1.murder.test     127.0.0.20  frontend imap 143, pop3 110, lmtp 24, mupdate slave :3905
+#   be9.murder.test     127.0.0.13  a name for a backend of ours
 #
 # Environment: LAB_ROOT (default /tmp/murder-cyrus-lab), LAB_USERS (default 20), LAB_MUPDATE (another master for be/fe:
 # host or host:port), LAB_EXTRA (lines added to every imapd.conf).
@@ -58,6 +59,7 @@ hosts() {
   for n in $ALL; do
     grep -q "[[:space:]]$n\.$DOMAIN" /etc/hosts || echo "$(ip_of $n) $n.$DOMAIN $n" >> /etc/hosts
   done
+  grep -q "[[:space:]]be9\.$DOMAIN" /etc/hosts || echo "127.0.0.13 be9.$DOMAIN be9" >> /etc/hosts
   # Debian's /etc/services lacks these two; Cyrus looks services up by NAME
   grep -qE '^mupdate[[:space:]]' /etc/services || printf 'mupdate\t\t3905/tcp\t\t\t# Cyrus MUPDATE\n' >> /etc/services
   grep -qE '^lmtp[[:space:]]'    /etc/services || printf 'lmtp\t\t24/tcp\t\t\t\t# LMTP\n' >> /etc/services

@@ -43,16 +43,21 @@ proxy_password = "secret"
 """
 
 
-def our_backend(folder: Path, name: str, host: str, master: str) -> AbstractContextManager[None]:
-    return _running(folder, f"{name}.{DOMAIN}", "backend", host, master, 'proxies = ["murder"]')
+Process = AbstractContextManager["subprocess.Popen[bytes]"]
 
 
-def our_frontend(folder: Path, master: str, host: str = FRONTEND) -> AbstractContextManager[None]:
+def our_backend(folder: Path, name: str, host: str, master: str, more: str = "") -> Process:
+    """With more lines for its section. Started again where it has been before."""
+    more = 'proxies = ["murder"]\n' + more
+    return _running(folder, f"{name}.{DOMAIN}", "backend", host, master, more)
+
+
+def our_frontend(folder: Path, master: str, host: str = FRONTEND) -> Process:
     return _running(folder, f"fe9.{DOMAIN}", "frontend", host, master, PROXY)
 
 
 @contextmanager
-def _process(folder: Path, role: str, host: str) -> Iterator[None]:
+def _process(folder: Path, role: str, host: str) -> Iterator["subprocess.Popen[bytes]"]:
     config_file = folder / "murder.toml"
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
@@ -66,17 +71,17 @@ def _process(folder: Path, role: str, host: str) -> Iterator[None]:
         while role == "frontend" and "replica.synchronised" not in (folder / "log").read_text():
             assert process.poll() is None
             time.sleep(0.05)
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _running(
-    folder: Path, name: str, role: str, host: str, master: str, more: str
-) -> AbstractContextManager[None]:
-    (folder / "data").mkdir(parents=True)
+def _running(folder: Path, name: str, role: str, host: str, master: str, more: str) -> Process:
+    (folder / "data").mkdir(parents=True, exist_ok=True)
     config_file = folder / "murder.toml"
+    if config_file.exists():
+        return _process(folder, role, host)
     text = CONFIG.format(name=name, role=role, host=host, master=master, more=more)
     config_file.write_text(text)
     config_file.chmod(0o600)

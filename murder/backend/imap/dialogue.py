@@ -86,6 +86,8 @@ class BackendImap(ImapDialogue):
         words += b" APPENDLIMIT=%d" % self.service.limits.max_message_bytes
         if self.backend.master_url:
             words += b" MUPDATE=" + self.backend.master_url.encode()
+        if self.takes_from_cyrus:
+            words += b" X-REPLICATION"  # Cyrus' word for its replication protocol, by which its XFER works
         weight = self.backend.annotations.of(SERVER, SHARED).get(WEIGHT)
         if weight:
             words += b" X-WEIGHT=" + weight
@@ -194,6 +196,14 @@ class BackendImap(ImapDialogue):
             self.resume()
 
     # --- what the commands use
+
+    @property
+    def takes_from_cyrus(self) -> bool:
+        """Whether the client is a Cyrus backend that may send mailboxes here."""
+        login = self.login
+        if login is None or login.proxy:
+            return False
+        return login.user in self.backend.config.takes_xfer_from
 
     @property
     def now(self) -> View:

@@ -7,6 +7,7 @@
 import json
 
 from murder.backend.imap.dialogue import BackendImap
+from murder.backend.moves.cyrus_peer import CyrusPeer
 from murder.backend.moves.journal import Journal, Move, Side, State, format_move
 from murder.backend.moves.mover import Mover
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
@@ -14,6 +15,7 @@ from murder.login.imap import Running
 from murder.model.entry import parse_location
 from murder.model.name import MailboxName, display, is_inbox, owner_of
 from murder.net.frames import FrameChannel
+from murder.net.octets import OctetChannel
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import status_line, untagged
 from murder.wire.token import Scanner, string
@@ -107,7 +109,7 @@ async def _xfers(dialogue: BackendImap, command: Command, verb: bytes, move_id: 
         case b"SHOW":
             moves = [one for one in mover.journal.moves() if one.id == move_id]
         case b"RESUME":
-            moves = [await mover.resume(move_id)]
+            moves = [await _resume(mover, move_id)]
         case b"ABORT":
             moves = [await _abort(mover, move_id)]
         case b"LETGO":
@@ -117,6 +119,13 @@ async def _xfers(dialogue: BackendImap, command: Command, verb: bytes, move_id: 
     for move in moves:
         dialogue.send(untagged(b"XFERS " + string(_shown(move))))
     await dialogue.finish(command)
+
+
+async def _resume(mover: Mover, move_id: str) -> Move:
+    arriving = mover.journal.find(Side.IN, move_id)
+    if arriving is not None and mover.journal.find(Side.OUT, move_id) is None:
+        return await mover.show_arriving(arriving)
+    return await mover.resume(move_id)
 
 
 async def _abort(mover: Mover, move_id: str) -> Move:
@@ -172,3 +181,52 @@ async def _take(dialogue: BackendImap, command: Command, server: str) -> None:
         dialogue.log.info("move.peer_gone", backend=server, problem=str(failure))
     finally:
         dialogue.connection.abort()  # it speaks frames now: no IMAP reply would be understood
+
+
+# --- from a Cyrus backend, in its replication protocol
+
+
+def need_cyrus(dialogue: BackendImap) -> None:
+    """Raises Refusal where this is no Cyrus backend that may send mailboxes here."""
+    if not dialogue.takes_from_cyrus:
+        raise Refusal(
+            Code.NO_PERMISSION, "Only a Cyrus backend that [backend] takes_xfer_from names"
+        )
+
+
+# sync = ("SYNCGET" / "SYNCAPPLY") SP word SP value / "SYNCRESTART"
+def run_sync(dialogue: BackendImap, command: Command) -> Running:
+    """The peer speaks Cyrus' replication protocol from here on, until it says LOGOUT."""
+    need_cyrus(dialogue)
+    return _sync(dialogue, command)
+
+
+async def _sync(dialogue: BackendImap, command: Command) -> None:
+    rest = dialogue.session.take_rest()
+    connection = dialogue.connection
+    channel = OctetChannel(connection, connection.peer, PEER_TIMEOUT_S)
+    arriving = dialogue.backend.mover.take_from_cyrus(connection.peer)
+    try:
+        await CyrusPeer(channel, arriving).serve(command.octets.rstrip(b"\r\n"), rest)
+    except (UpstreamFailure, BadSyntax) as failure:
+        dialogue.log.info("move.peer_gone", backend=connection.peer, problem=str(failure))
+        connection.abort()
+    finally:
+        await arriving.ended()
+        channel.give_back()
+
+
+# mupdatepush = "MUPDATEPUSH" SP mailbox
+def run_mupdatepush(dialogue: BackendImap, command: Command) -> Running:
+    """A Cyrus backend that has sent a mailbox wants it to be shown here, and has it no more."""
+    scanner = Scanner(command.octets, command.start)
+    scanner.space()
+    external = scanner.astring()
+    scanner.end()
+    need_cyrus(dialogue)
+    return _push(dialogue, command, external)
+
+
+async def _push(dialogue: BackendImap, command: Command, external: bytes) -> None:
+    await dialogue.backend.mover.take_from_cyrus(dialogue.connection.peer).push(external)
+    await dialogue.finish(command)

@@ -4,6 +4,8 @@
     peer      the way from the source to the target
     outgoing  the source's side: copy, stop, hand over
     arriving  the target's side
+    from_cyrus, cyrus_peer, staged, told
+              the target's side where the source is a Cyrus: its replication protocol
     mover     all moves of a worker: begin, continue after a crash, abort, let go of what has left
 
 What stands at which point, and who owns the mailbox: `journal.State`.

@@ -21,6 +21,7 @@ from murder.errors import Code, Refusal
 from murder.model.name import MailboxName, is_below
 
 FORMAT: Final = 2
+CYRUS: Final = "Cyrus' XFER"  # who has begun a move that a Cyrus backend sends here
 SETTLED_NS: Final = (
     100_000_000  # two changes so close together may look like one in the folder's time
 )

@@ -15,10 +15,21 @@ from murder.api import CarriesMailboxes
 from murder.backend.intent import is_alive, this_process
 from murder.backend.moves import arriving
 from murder.backend.moves.arriving import Arriving
-from murder.backend.moves.journal import ABORTABLE, RUNNING, Journal, Move, Side, State
+from murder.backend.moves.from_cyrus import FromCyrus
+from murder.backend.moves.journal import (
+    ABORTABLE,
+    ARRIVING,
+    CYRUS,
+    RUNNING,
+    Journal,
+    Move,
+    Side,
+    State,
+)
 from murder.backend.moves.loose import LooseEnds
 from murder.backend.moves.outgoing import Outgoing, Pace, Progress, thaw
 from murder.backend.moves.peer import Peer, open_peer
+from murder.backend.referral import Finder
 from murder.backend.shared import Backend
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
@@ -52,6 +63,7 @@ class Mover:
         self._deciding = asyncio.Lock()
         self._log = logger(role="backend")
         self.step: Callable[[str], None] = lambda _: None
+        self.master: Finder | None = None  # set by the role, where there is one
         backend.announcer.make_room_for = self.make_room_for
 
     def start(self) -> None:
@@ -262,7 +274,9 @@ class Mover:
     async def end_arriving(self, move: Move) -> Move:
         """Remove what has come, as an operator asks for: its source may never come back. While nothing is prepared here,
         the source has let go of nothing. Raises Refusal."""
-        if move.state is State.PREPARED:
+        if move.by == CYRUS and move.state is State.COPYING and is_alive(move.process):
+            raise Refusal(Code.IN_USE, f"The move {move.id} is under way")
+        if move.state is State.PREPARED and move.by != CYRUS:
             await self._ends.settle(move.server, [move])
         if self.journal.find(Side.IN, move.id) == move:
             if move.state is not State.COPYING:
@@ -275,9 +289,25 @@ class Mover:
         assert ended is not None
         return ended
 
+    async def show_arriving(self, move: Move) -> Move:
+        """An operator says that the Cyrus backend that has sent it has it no more: show what has come. Raises Refusal,
+        UpstreamFailure."""
+        if move.by != CYRUS:
+            raise Refusal(Code.CANNOT, f"The move {move.id} goes on from {move.server} only")
+        if is_alive(move.process) and move.state is State.COPYING:
+            raise Refusal(Code.IN_USE, f"The move {move.id} is under way")
+        if move.state is State.COPYING:
+            move = await self.journal.save(move, only_from=ARRIVING, state=State.PREPARED)
+        await arriving.commit(self.backend, self.journal, move)
+        return self.journal.find(Side.IN, move.id) or move
+
     async def take(self, channel: FrameChannel, server: str) -> None:
         """Serve the source of a move. Raises Refusal, UpstreamFailure when it has gone."""
         await Arriving(self.backend, self.journal, channel, server, self.step).serve()
+
+    def take_from_cyrus(self, server: str) -> FromCyrus:
+        """The taking side for a Cyrus backend that sends by XFER. Raises Refusal."""
+        return FromCyrus(self.backend, self.journal, server, self._process, self.step)
 
     # --- what the store still has
 
@@ -341,6 +371,20 @@ class Mover:
             self._ends.look_at(moves)
             await asyncio.sleep(LOOK_EVERY_S)
 
+    async def _look_at_cyrus(self, move: Move) -> None:
+        """A Cyrus backend has broken off. Told to show what it sent, we go on; else it goes only when the master says
+        that the source has taken it back, for the source may have removed it."""
+        if move.state is State.PREPARED:
+            await arriving.commit(self.backend, self.journal, move)
+            return
+        if move.state is not State.COPYING or self.master is None:
+            return
+        entry = await self.master.find(move.root)
+        if entry is not None and entry.is_active and entry.server != self.backend.server_name:
+            ending = await self.journal.save(move, only_from={State.COPYING}, state=State.ENDING)
+            await arriving.abort(self.backend, self.journal, ending)
+            self._log.info("move.aborted", move=move.id, mailbox=display(move.root))
+
     async def _look_after(self, move: Move) -> None:
         """One that cannot go on now does not keep the others from it."""
         try:
@@ -356,6 +400,8 @@ class Mover:
                 await arriving.commit(self.backend, self.journal, move)
             elif move.state is State.ENDING:
                 await arriving.abort(self.backend, self.journal, move)
+            elif move.by == CYRUS and not is_alive(move.process):
+                await self._look_at_cyrus(move)
             return
         if move.state in RUNNING:
             if move.id not in self._running and not is_alive(move.process):

@@ -1,0 +1,141 @@
+"""The lists in which two Cyrus servers talk of mailboxes (replication, and XFER with it): octets <-> values.
+
+`%(KEY value …)` is a mapping, `(value …)` a list, the rest words: atoms, quoted strings, literals `{n+}`; a message comes as
+`%{partition digest n}`, a line end and n octets. Known from what a Cyrus 3.6 says; no RFC describes it. Knows no sockets.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from murder.errors import BadSyntax
+
+_ANNOUNCED: Final = re.compile(rb"(%?)\{([^{}\s]+(?: [^{}\s]+)*)\}$")
+_TOKEN: Final = re.compile(rb'\s*(?:(%?\()|(\))|"((?:[^"\\]|\\.)*)"|([^\s()"]+))', re.DOTALL)
+_ATOM: Final = re.compile(rb"[A-Za-z0-9.:_/@+-]+\Z")
+NIL: Final = b"NIL"
+
+
+@dataclass(frozen=True, slots=True)
+class Octets:
+    """A literal is announced: so many octets follow the line. `waits`: the peer wants to be asked for them."""
+
+    length: int
+    waits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MessageOctets:
+    """A message is announced: where it lies there, the SHA-1 of its octets, their number."""
+
+    partition: str
+    digest: str
+    length: int
+
+
+Value = bytes | MessageOctets | list["Value"] | dict[str, "Value"] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a literal held."""
+
+    octets: bytes
+
+
+def announced_by(line: bytes) -> tuple[bytes, Octets | MessageOctets] | None:
+    """The line without the literal that it announces at its end, and that; None where it announces none. Raises
+    BadSyntax."""
+    match = _ANNOUNCED.search(line)
+    if match is None:
+        return None
+    words = match.group(2).split()
+    try:
+        if not match.group(1):
+            number = words[0].rstrip(b"+")
+            return line[: match.start()], Octets(int(number), not words[0].endswith(b"+"))
+        partition, digest, length = words
+        place = partition.decode("utf-8", "replace")
+        message = MessageOctets(place, digest.decode("ascii"), int(length))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise BadSyntax(f"that announces no literal: {error}") from None
+    return line[: match.start()], message
+
+
+def parse_values(parts: Iterable[bytes | Held | MessageOctets]) -> list[Value]:
+    """The values of a command, in order: its texts with the literals between them. Raises BadSyntax."""
+    top: list[Value] = []
+    stack: list[tuple[list[Value], bool]] = [(top, False)]
+    for part in parts:
+        if isinstance(part, Held):
+            stack[-1][0].append(part.octets)
+        elif isinstance(part, MessageOctets):
+            stack[-1][0].append(part)
+        else:
+            _parse_text(part, stack)
+    if len(stack) != 1:
+        raise BadSyntax("a list is not closed")
+    return top
+
+
+def _parse_text(text: bytes, stack: list[tuple[list[Value], bool]]) -> None:
+    position, end = 0, len(text.rstrip())
+    match = _TOKEN.match
+    while position < end:
+        found = match(text, position)
+        if found is None:
+            raise BadSyntax("that is no list", position)
+        position = found.end()
+        opening, closing, quoted, atom = found.groups()
+        if atom is not None:
+            stack[-1][0].append(None if atom == NIL else atom)
+        elif quoted is not None:
+            stack[-1][0].append(re.sub(rb"\\(.)", rb"\1", quoted, flags=re.DOTALL))
+        elif opening:
+            stack.append(([], opening == b"%("))
+        elif closing:
+            if len(stack) == 1:
+                raise BadSyntax("a list is closed that was not opened", position)
+            values, is_mapping = stack.pop()
+            stack[-1][0].append(_mapping(values) if is_mapping else values)
+
+
+def _mapping(values: list[Value]) -> dict[str, Value]:
+    if len(values) % 2:
+        raise BadSyntax("a key has no value")
+    told: dict[str, Value] = {}
+    for key, value in zip(values[::2], values[1::2], strict=True):
+        if not isinstance(key, bytes):
+            raise BadSyntax("a key is no word")
+        told[key.decode("ascii", "replace").upper()] = value
+    return told
+
+
+def format_value(value: Value | int | str | Sequence[Value] | Mapping[str, Value]) -> bytes:
+    """The reverse; a message is only announced, its octets follow."""
+    match value:
+        case None:
+            return NIL
+        case int():
+            return b"%d" % value
+        case str():
+            return format_value(value.encode())
+        case bytes():
+            return _format_word(value)
+        case MessageOctets():
+            place = f"%{{{value.partition} {value.digest} {value.length}}}\r\n"
+            return place.encode()
+        case Mapping():
+            pairs = (key.encode() + b" " + format_value(one) for key, one in value.items())
+            return b"%(" + b" ".join(pairs) + b")"
+        case _:
+            return b"(" + b" ".join(map(format_value, value)) + b")"
+
+
+def _format_word(word: bytes) -> bytes:
+    if _ATOM.match(word) and word != NIL:
+        return word
+    if not re.search(rb'["\\\x00\r\n\x80-\xff]', word) and len(word) < 1000:
+        return b'"' + word + b'"'
+    return b"{%d+}\r\n" % len(word) + word
