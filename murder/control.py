@@ -56,7 +56,7 @@ class Reports(Protocol):
 class HasConflicts(Protocol):
     """A master: who wanted whose mailboxes."""
 
-    def conflicts(self) -> Sequence[Mapping[str, object]]: ...
+    def conflicts(self, forget: bool = False) -> Sequence[Mapping[str, object]]: ...
 
 
 def control_folder(config: Config) -> Path:
@@ -136,7 +136,7 @@ class ControlServer:
                 yield {"kicked": len(found)}
             case "conflicts":
                 if isinstance(self._subject, HasConflicts):
-                    for conflict in self._subject.conflicts():
+                    for conflict in self._subject.conflicts(bool(request.get("forget"))):
                         yield conflict
             case "trace":
                 async for answer in self._trace(request, reader):

@@ -7,13 +7,14 @@ from pathlib import Path
 import asyncclick as click
 
 from murder.api import ManagesUsers
-from murder.cli.options import config_option, json_option, print_json, print_table
+from murder.cli.options import Group, config_option, json_option, print_json, print_table, say
+from murder.cli.reaching import yes_option
 from murder.config import load_config
 from murder.errors import Code, Refusal
 from murder.hooks import load_plugins
 
 
-@click.group()
+@click.group(cls=Group)
 def auth() -> None:
     """Users and passwords of the auth plugin.
 
@@ -45,47 +46,69 @@ def _password(user: str) -> bytes:
 @auth.command()
 @click.argument("user")
 @config_option()
-async def add(user: str, config_file: Path) -> int:
-    """Make a user; the password is asked for, or read from standard input."""
+@json_option("user")
+async def add(user: str, config_file: Path, as_json: bool) -> int:
+    """Make a user; the password is asked for, or read from standard input.
+
+    \b
+    murder auth add anna
+    echo "$PASSWORD" | murder auth add anna
+    """
     backend = _backend(config_file)
     if user in {known.user for known in await backend.users()}:
         raise Refusal(Code.ALREADY_EXISTS, f"{user} exists; `murder auth passwd {user}` changes it")
     await backend.set_passwords({user: _password(user)})
-    click.echo(f"{user}: made")
-    return 0
+    return say(as_json, {"user": user}, f"{user}: made")
 
 
 @auth.command()
 @click.argument("user")
 @config_option()
-async def passwd(user: str, config_file: Path) -> int:
-    """Change a user's password; it is asked for, or read from standard input."""
+@json_option("user")
+async def passwd(user: str, config_file: Path, as_json: bool) -> int:
+    """Change a user's password; it is asked for, or read from standard input.
+
+    \b
+    murder auth passwd anna
+    """
     backend = _backend(config_file)
     if user not in {known.user for known in await backend.users()}:
         raise Refusal(
             Code.NONEXISTENT, f"there is no user {user}; `murder auth add {user}` makes it"
         )
     await backend.set_passwords({user: _password(user)})
-    click.echo(f"{user}: changed")
-    return 0
+    return say(as_json, {"user": user}, f"{user}: changed")
 
 
 @auth.command()
 @click.argument("user")
 @config_option()
-async def remove(user: str, config_file: Path) -> int:
-    """Forget a user. The mail stays."""
-    if not await _backend(config_file).remove(user):
+@yes_option("forget him and his password")
+@json_option("user")
+async def remove(user: str, config_file: Path, yes: bool, as_json: bool) -> int:
+    """Forget a user and his password. The mail stays: `murder ctl user delete`.
+
+    \b
+    murder auth remove anna --yes
+    """
+    backend = _backend(config_file)
+    if not yes and user in {known.user for known in await backend.users()}:
+        click.echo(f"{user} could log in no more. Say --yes.", err=True)
+        return 2
+    if not await backend.remove(user):
         raise Refusal(Code.NONEXISTENT, f"there is no user {user}")
-    click.echo(f"{user}: removed")
-    return 0
+    return say(as_json, {"user": user}, f"{user}: removed")
 
 
 @auth.command("list")
 @config_option()
-@json_option()
+@json_option("a list of user, groups")
 async def list_users(config_file: Path, as_json: bool) -> int:
-    """Everybody the plugin knows."""
+    """Everybody the plugin knows.
+
+    \b
+    murder auth list
+    """
     known = sorted(await _backend(config_file).users(), key=lambda identity: identity.user)
     if as_json:
         print_json([{"user": who.user, "groups": sorted(who.groups)} for who in known])

@@ -4,11 +4,11 @@ import time
 
 import asyncclick as click
 
-from murder.cli.mailbox import need_backend
 from murder.cli.move import parallel_option, run_plan, show_plan
-from murder.cli.options import json_option, print_json, print_table
+from murder.cli.options import Group, json_option, print_json, print_table, say
 from murder.cli.placing import choosing
-from murder.cli.reaching import backends_of, operator_options, seconds, yes_option
+from murder.cli.reaching import backends_of, need_backend, operator_options, yes_option
+from murder.cli.screen import BAD, Painted, count, seconds
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.name import is_deleted, owner_of
 from murder.operate import backends, mailboxes
@@ -16,16 +16,25 @@ from murder.operate.moves import drain_plan, rebalance_plan
 from murder.operate.reach import Reach
 
 
-@click.group()
+@click.group(cls=Group)
 def backend() -> None:
-    """The backends: what is on them, whether they answer, their share of new mailboxes, emptying one."""
+    """The backends: what is on them, whether they answer, their share of new mailboxes, emptying one.
+
+    \b
+    murder ctl backend list
+    murder ctl backend drain be1.example.org --yes
+    """
 
 
 @backend.command("list")
 @operator_options
-@json_option()
+@json_option("a list of name, address, mailboxes, users, weight, answer_ms, software, problem")
 async def list_backends(reach: Reach, as_json: bool) -> int:
-    """Every backend: mailboxes, users, weight, whether it answers and how fast. Exit code 3 if one does not."""
+    """Every backend: mailboxes, users, weight, whether it answers and how fast. Exit code 3 if one does not.
+
+    \b
+    murder ctl backend list
+    """
     rows = await reach.rows()
     found = []
     for server in backends_of(reach, rows):
@@ -46,21 +55,24 @@ async def list_backends(reach: Reach, as_json: bool) -> int:
     if as_json:
         print_json(found)
     else:
-        heads = ("name", "mailboxes", "users", "weight", "answer", "software", "problem")
         print_table(
-            heads,
+            ("name", "mailboxes", "users", "weight", "answer", "software", "problem"),
             [
                 [
-                    str(one["name"]),
+                    Painted(str(one["name"]), BAD if one["problem"] else ""),
                     str(one["mailboxes"]),
                     str(one["users"]),
                     f"{one['weight']:g}",
                     f"{one['answer_ms']} ms" if not one["problem"] else "-",
-                    str(one["software"]),
-                    str(one["problem"]),
+                    str(one["software"]) or "-",
+                    Painted(str(one["problem"]), BAD),
                 ]
                 for one in found
             ],
+            right=("mailboxes", "users", "weight", "answer"),
+            hosts=("name",),
+            spare=("software",),
+            empty="No backend has announced itself at the master, and [servers] names none",
         )
     return 3 if any(one["problem"] for one in found) else 0
 
@@ -68,9 +80,13 @@ async def list_backends(reach: Reach, as_json: bool) -> int:
 @backend.command()
 @operator_options
 @click.argument("name")
-@json_option()
+@json_option("name, address, imap, lmtp, partitions, weight, software, answer_ms, problem")
 async def show(reach: Reach, name: str, as_json: bool) -> int:
-    """One backend: address, mailboxes by partition, weight, what it runs."""
+    """One backend: address, mailboxes by partition, weight, what it runs.
+
+    \b
+    murder ctl backend show be1.example.org
+    """
     rows = await reach.rows()
     server = need_backend(reach, rows, name)
     config = reach.config.server(server)
@@ -93,9 +109,21 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
     }
     if as_json:
         print_json(facts)
-    else:
-        for key, value in facts.items():
-            click.echo(f"{key:10}  {value}")
+        return 3 if state.problem else 0
+    shares = [f"{partition} ({number})" for partition, number in sorted(partitions.items())]
+    ports = ", ".join(f"{key} {getattr(config, key)}" for key in ("imap", "imaps", "pop3", "lmtp"))
+    shown = {
+        "name": server,
+        "address": f"{facts['address']} ({ports})",
+        "mailboxes": f"{sum(partitions.values())}; by partition: {', '.join(shares) or '-'}",
+        "weight": f"{state.weight:g}" + (" (takes no new mailboxes)" if not state.weight else ""),
+        "software": state.software or "-",
+        "answer": f"{facts['answer_ms']} ms",
+    }
+    if state.problem:
+        shown["answer"] = f"none: {state.problem} -> murder ctl doctor"
+    for key, value in shown.items():
+        click.echo(f"{key:10}  {value}")
     return 3 if state.problem else 0
 
 
@@ -103,43 +131,79 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
 @operator_options
 @click.argument("name")
 @click.option("--user", default="", help="As this user (the operator acts for him).")
-async def test_login(reach: Reach, name: str, user: str) -> int:
-    """Log in there, as a frontend does, and say how long it took."""
+@json_option("server, user, seconds, tls (true or false)")
+async def test_login(reach: Reach, name: str, user: str, as_json: bool) -> int:
+    """Log in there, as a frontend does, and say how long it took.
+
+    \b
+    murder ctl backend test-login be1.example.org
+    murder ctl backend test-login be1.example.org --user anna
+    """
     server = need_backend(reach, await reach.rows(), name)
     began = time.monotonic()
     upstream = await reach.backend(server, user)
     took = time.monotonic() - began
-    tls = "TLS" if upstream.connection.is_tls else "no TLS"
-    click.echo(f"{server}: logged in{' as ' + user if user else ''} in {seconds(took)}, {tls}")
-    return 0
+    is_tls = upstream.connection.is_tls
+    facts = {"server": server, "user": user, "seconds": round(took, 4), "tls": is_tls}
+    who = f" as {user}" if user else ""
+    tls = "TLS" if is_tls else "no TLS"
+    return say(as_json, facts, f"{server}: logged in{who} in {seconds(took)}, {tls}")
 
 
 @backend.command()
 @operator_options
 @click.argument("name")
-async def capabilities(reach: Reach, name: str) -> int:
-    """What it says it can do, a word a line."""
+@json_option("a list of words")
+async def capabilities(reach: Reach, name: str, as_json: bool) -> int:
+    """What it says it can do, a word a line.
+
+    \b
+    murder ctl backend capabilities be1.example.org | grep QUOTA
+    """
     server = need_backend(reach, await reach.rows(), name)
     upstream = await reach.backend(server)
-    for word in sorted(upstream.capabilities):
-        click.echo(word.decode("ascii", "replace"))
+    words = sorted(word.decode("ascii", "replace") for word in upstream.capabilities)
+    if as_json:
+        print_json(words)
+    else:
+        click.echo("\n".join(words))
     return 0
 
 
 @backend.command()
 @operator_options
-@click.argument("name")
+@click.argument("name", required=False)
 @click.argument("weight", type=click.FloatRange(0), required=False)
 @click.option("--configured", is_flag=True, help="As in [servers] again.")
-async def weight(reach: Reach, name: str, weight: float | None, configured: bool) -> int:
-    """Show its share of new mailboxes, or set it for all frontends at once; 0: no new ones."""
-    server = need_backend(reach, await reach.rows(), name)
-    if weight is not None or configured:
-        await backends.set_weight(reach, server, None if configured else weight)
-    state = await backends.look(reach, server)
-    if state.problem:
-        raise UpstreamFailure(state.kind, server, state.problem)
-    click.echo(f"{server}  {state.weight:g}")
+@json_option("name: weight, of each")
+async def weight(
+    reach: Reach, name: str | None, weight: float | None, configured: bool, as_json: bool
+) -> int:
+    """Show each backend's share of new mailboxes, or set that of one for all frontends at once; 0: no new ones.
+
+    \b
+    murder ctl backend weight                       # of all
+    murder ctl backend weight be1.example.org 2     # twice its share
+    murder ctl backend weight be1.example.org 0     # no new mailboxes
+    murder ctl backend weight be1.example.org --configured
+    """
+    rows = await reach.rows()
+    servers = [need_backend(reach, rows, name)] if name else backends_of(reach, rows)
+    if name and (weight is not None or configured):
+        await backends.set_weight(reach, servers[0], None if configured else weight)
+    elif configured:
+        raise click.UsageError("whose? name a backend")
+    weights = {}
+    for server in servers:
+        state = await backends.look(reach, server)
+        if state.problem:
+            raise UpstreamFailure(state.kind, server, state.problem)
+        weights[server] = state.weight
+    if as_json:
+        print_json(weights)
+    else:
+        shown = [[server, f"{value:g}"] for server, value in weights.items()]
+        print_table(("backend", "weight"), shown, right=("weight",))
     return 0
 
 
@@ -148,10 +212,15 @@ async def weight(reach: Reach, name: str, weight: float | None, configured: bool
 @click.argument("name")
 @parallel_option()
 @yes_option("empty it")
-@json_option()
+@json_option("moved, failed (name: problem), octets, seconds")
 async def drain(reach: Reach, name: str, parallel: int, yes: bool, as_json: bool) -> int:
     """Empty a backend: no new mailboxes, and all that it has moves to the others, where the placement policy would
-    put it. Ready to be switched off when this ends with exit code 0. Back: `backend weight NAME --configured`."""
+    put it. Ready to be switched off when this ends with exit code 0. Back: `backend weight NAME --configured`.
+
+    \b
+    murder ctl backend drain be1.example.org          # what would move
+    murder ctl backend drain be1.example.org --yes
+    """
     rows = await reach.rows()
     server = need_backend(reach, rows, name)
     weights = await backends.weights(reach, backends_of(reach, rows))
@@ -159,14 +228,17 @@ async def drain(reach: Reach, name: str, parallel: int, yes: bool, as_json: bool
     with choosing(reach.config) as choose:
         planned = drain_plan(rows, server, weights, choose)
     if not yes:
-        show_plan(reach, planned)
-        click.echo(f"{len(planned)} moves, and no new mailboxes there. Say --yes.", err=True)
+        show_plan(reach, planned, as_json)
+        click.echo(
+            f"{count(len(planned), 'move')}, and no new mailboxes there. Say --yes.", err=True
+        )
         return 2
     await backends.set_weight(reach, server, 0.0)
     code = await run_plan(reach, planned, parallel, as_json)
     left = [row for row in await reach.rows() if row.server == server and not is_deleted(row.name)]
     if left:
-        click.echo(f"{len(left)} mailboxes are still at {server}: run this again", err=True)
+        text = count(len(left), "mailbox is", "mailboxes are")
+        click.echo(f"{text} still at {server}: run this again", err=True)
         return 1
     click.echo(f"{server} has no mailboxes any more and can be switched off", err=True)
     return code
@@ -174,39 +246,58 @@ async def drain(reach: Reach, name: str, parallel: int, yes: bool, as_json: bool
 
 @click.command()
 @operator_options
-@click.option(
-    "--apply", "apply", is_flag=True, help="Carry the plan out; without it, it is only shown."
-)
+@click.option("--plan", "only_plan", is_flag=True, help="Show what would move (the default).")
+@click.option("--apply", "apply", is_flag=True, help="Carry the plan out.")
 @parallel_option()
-@json_option()
-async def rebalance(reach: Reach, apply: bool, parallel: int, as_json: bool) -> int:
+@json_option(
+    "moved, failed (name: problem), octets, seconds; without --apply the plan, a list of name, mailboxes, from, to"
+)
+async def rebalance(
+    reach: Reach, only_plan: bool, apply: bool, parallel: int, as_json: bool
+) -> int:
     """Even out the backends by their weights: users of those that have more than their share move to where the
-    placement policy would put them."""
+    placement policy would put them. Nothing is moved without --apply.
+
+    \b
+    murder ctl rebalance --plan
+    murder ctl rebalance --apply --parallel 4
+    """
+    if only_plan and apply:
+        raise click.UsageError("--plan or --apply?")
     rows = await reach.rows()
     weights = await backends.weights(reach, backends_of(reach, rows))
     with choosing(reach.config) as choose:
         planned = rebalance_plan(rows, weights, choose)
-    if not planned:
+    if not planned and not as_json:
         click.echo("Nothing to move: every backend has about its share", err=True)
         return 0
     if not apply:
-        show_plan(reach, planned)
-        click.echo(f"{len(planned)} moves. Say --apply to carry them out.", err=True)
+        show_plan(reach, planned, as_json)
+        click.echo(f"{count(len(planned), 'move')}. Say --apply to carry out.", err=True)
         return 0
     return await run_plan(reach, planned, parallel, as_json)
 
 
-@click.group()
+@click.group(cls=Group)
 def placement() -> None:
-    """The placement policy: which backend takes a new mailbox."""
+    """The placement policy: which backend takes a new mailbox.
+
+    \b
+    murder ctl placement explain user/zoe
+    """
 
 
 @placement.command()
 @operator_options
 @click.argument("name")
-@json_option()
+@json_option("server, reason, candidates (a list of server, mailboxes, weight)")
 async def explain(reach: Reach, name: str, as_json: bool) -> int:
-    """Where NAME would be made, and what the policy had to choose from."""
+    """Where NAME would be made, and what the policy had to choose from.
+
+    \b
+    murder ctl placement explain user/zoe
+    murder ctl placement explain shared/news
+    """
     rows = await reach.rows()
     canonical = reach.name(name)
     present = await reach.master.find(canonical)
@@ -224,5 +315,6 @@ async def explain(reach: Reach, name: str, as_json: bool) -> int:
         return 0
     click.echo(f"{found.server}: {found.reason}")
     for one in found.loads:
-        click.echo(f"  {one.location.server}: {one.mailboxes} mailboxes, weight {one.weight:g}")
+        mailboxes_text = count(one.mailboxes, "mailbox", "mailboxes")
+        click.echo(f"  {one.location.server}: {mailboxes_text}, weight {one.weight:g}")
     return 0

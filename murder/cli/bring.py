@@ -8,7 +8,8 @@ from pathlib import Path
 import asyncclick as click
 
 from murder.cli.options import json_option, print_json
-from murder.cli.reaching import ask_password, octets, operator_options, seconds
+from murder.cli.reaching import ask_password, operator_options
+from murder.cli.screen import octets, seconds
 from murder.operate.bring import Brought, Import, source_of
 from murder.operate.reach import Reach
 
@@ -20,8 +21,13 @@ from murder.operate.reach import Reach
 @click.option(
     "--proxy", default="", metavar="ADMIN", help="Log in there as this administrator, for USER."
 )
-@click.option("--password-file", type=click.Path(exists=True, path_type=Path), default=None)
-@json_option()
+@click.option(
+    "--password-file",
+    type=click.Path(exists=True, path_type=Path),
+    default=None,
+    help="Holds the password there.",
+)
+@json_option("folders, messages, present, flags, octets")
 async def import_mail(
     reach: Reach, source: str, user: str, proxy: str, password_file: Path | None, as_json: bool
 ) -> int:
@@ -39,7 +45,9 @@ async def import_mail(
     def password(who: str) -> str:
         if password_file is not None:
             return password_file.read_text(encoding="utf-8").rstrip("\n")
-        return os.environ.get("MURDER_IMPORT_PASSWORD") or ask_password(who)
+        return os.environ.get("MURDER_IMPORT_PASSWORD") or ask_password(
+            who, "--password-file FILE or $MURDER_IMPORT_PASSWORD"
+        )
 
     began = time.monotonic()
     shown_at = 0.0

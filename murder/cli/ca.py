@@ -6,7 +6,7 @@ from typing import Final
 import asyncclick as click
 
 from murder.authority import CA_DAYS, NODE_DAYS, NODE_ROLES, init_authority, issue
-from murder.cli.options import PATH, Decorator, json_option, print_json
+from murder.cli.options import PATH, Decorator, Group, json_option, print_json
 
 DEFAULT_FOLDER: Final = Path("murder-ca")
 
@@ -23,7 +23,7 @@ def folder_option() -> Decorator:
     )
 
 
-@click.group()
+@click.group(cls=Group)
 def ca() -> None:
     """The cluster's own certificates: who may speak as a node of this murder, and in which role.
 
@@ -40,9 +40,13 @@ def ca() -> None:
 @ca.command()
 @folder_option()
 @click.option("--days", type=click.IntRange(1), default=CA_DAYS, show_default=True)
-@json_option()
+@json_option("certificate, key")
 def init(folder: Path, days: int, as_json: bool) -> int:
-    """Make the authority: ca.pem, for every node, and ca.key, which signs."""
+    """Make the authority: ca.pem, for every node, and ca.key, which signs.
+
+    \b
+    murder ca init
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = init_authority(folder, days=days)
     if as_json:
@@ -73,7 +77,7 @@ def init(folder: Path, days: int, as_json: bool) -> int:
     "--out", type=PATH, default=None, help="Where NAME.pem and NAME.key go; default: --dir."
 )
 @click.option("--days", type=click.IntRange(1), default=NODE_DAYS, show_default=True)
-@json_option()
+@json_option("certificate, key, expires")
 def issue_certificate(
     name: str,
     roles: tuple[str, ...],
@@ -86,6 +90,12 @@ def issue_certificate(
     """Sign a certificate for the node NAME (its full host name, as node.name has it).
 
     Again for the same NAME renews it: copy the files and send the node SIGHUP.
+
+    \b
+    murder ca issue be1.example.org --role backend
+    murder ca issue mx.example.org --role mupdate --role frontend
+    murder ca issue fe1.example.org --role frontend --address imap.example.org
+    murder ca issue anna-admin --role operator
     """
     made = issue(folder, name, roles, addresses=addresses, days=days, out=out)
     if as_json:

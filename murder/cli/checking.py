@@ -4,6 +4,7 @@ import asyncclick as click
 
 from murder.cli.options import json_option, print_json, print_table
 from murder.cli.reaching import backends_of, operator_options, yes_option
+from murder.cli.screen import count
 from murder.operate.lists import check as compare_lists
 from murder.operate.lists import fix as carry_out
 from murder.operate.nodes import ask_all, places
@@ -14,13 +15,18 @@ from murder.operate.reach import Reach
 @operator_options
 @click.option("--fix", is_flag=True, help="Put right what has one right answer; with --yes.")
 @yes_option("carry out the cures")
-@json_option()
+@json_option("mailboxes, differences (a list of name, what, server, cure), unreachable, frontends")
 async def check(reach: Reach, fix: bool, yes: bool, as_json: bool) -> int:
     """Compare the master's list with what each backend has, and with the frontends' own lists. Exit code 1 if they
     differ, 3 if one could not be asked.
 
     --fix lets the backends concerned compare again: what only a backend has is announced, what only the master has is
     forgotten. A mailbox at two places is never touched: look at both, then remove or rename one.
+
+    \b
+    murder ctl check
+    murder ctl check --fix            # shows the cures
+    murder ctl check --fix --yes
     """
     rows = await reach.rows()
     checked = await compare_lists(reach, rows, backends_of(reach, rows))
@@ -49,14 +55,14 @@ async def check(reach: Reach, fix: bool, yes: bool, as_json: bool) -> int:
                 [reach.shown(one.name), one.server, one.what, one.cure or "-"]
                 for one in checked.differences
             ],
+            hosts=("server",),
         )
         for server, problem in checked.unreachable.items():
             click.echo(f"murder: {server} cannot be asked: {problem}", err=True)
         for line in behind:
             click.echo(line)
-        click.echo(
-            f"{checked.mailboxes} mailboxes, {len(checked.differences)} differences", err=True
-        )
+        mailboxes_text = count(checked.mailboxes, "mailbox", "mailboxes")
+        click.echo(f"{mailboxes_text}, {count(len(checked.differences), 'difference')}", err=True)
     if fix:
         curable = [one for one in checked.differences if one.cure]
         if curable and not yes:
@@ -64,7 +70,10 @@ async def check(reach: Reach, fix: bool, yes: bool, as_json: bool) -> int:
             return 2
         for one in curable:
             await carry_out(reach, one)
-        click.echo(f"{len(curable)} handed to their backends", err=True)
+        if curable:
+            click.echo(
+                f"{count(len(curable), 'cure')} handed to the backends; look again", err=True
+            )
     if checked.unreachable:
         return 3
     return 1 if checked.differences or behind else 0

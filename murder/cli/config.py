@@ -6,7 +6,7 @@ from typing import Any
 
 import asyncclick as click
 
-from murder.cli.options import config_option, json_option, print_json, role_option
+from murder.cli.options import Group, config_option, json_option, print_json, role_option
 from murder.config import ROLES, Config, ConfigError, load_config
 from murder.config.load import SECTIONS
 from murder.config.write import format_config, format_example, plain, values_of
@@ -15,21 +15,30 @@ from murder.preflight import check_host, check_plugins, check_start, roles_wante
 from murder.server import ports_of
 
 
-@click.group()
+@click.group(cls=Group)
 def config() -> None:
-    """Check, show, or write an example configuration."""
+    """Check, show, or write an example configuration.
+
+    \b
+    murder config check
+    murder config example > murder.toml
+    """
 
 
 @config.command()
 @config_option()
 @role_option()
 @click.option("--running", is_flag=True, help="The node runs: do not try its ports.")
-@json_option()
+@json_option("ok (true or false), problems (a list of file, key, problem)")
 def check(config_file: Path, roles: tuple[str, ...], running: bool, as_json: bool) -> int:
     """Say what would keep this node from running; nothing is changed.
 
     Looks at the file, certificates, plugins, host names, ports and folders. One line for each thing wrong, and exit
     code 2; nothing wrong: 0. Without --role it checks node.roles, else every role that has something to listen on.
+
+    \b
+    murder config check
+    murder config check --config be1.toml --role backend --running
     """
     problems = []
     try:
@@ -59,9 +68,13 @@ def _roles_to_check(found: Config, roles: Sequence[str]) -> tuple[str, ...]:
 
 @config.command()
 @config_option()
-@json_option()
+@json_option("every section with its keys")
 def show(config_file: Path, as_json: bool) -> int:
-    """Print all that is in effect: defaults and what the file changes. Secrets are masked."""
+    """Print all that is in effect: defaults and what the file changes. Secrets are masked.
+
+    \b
+    murder config show | grep timeout
+    """
     found = load_config(config_file)
     settings = load_plugins(found).settings
     if not as_json:
@@ -76,6 +89,10 @@ def show(config_file: Path, as_json: bool) -> int:
 
 @config.command()
 def example() -> int:
-    """Print a murder.toml with every key, its default and what it means."""
+    """Print a murder.toml with every key, its default and what it means.
+
+    \b
+    murder config example > /etc/murder/murder.toml
+    """
     click.echo(format_example(bundled_settings()), nl=False)
     return 0

@@ -7,8 +7,18 @@ from typing import Final
 
 import asyncclick as click
 
-from murder.cli.options import json_option, print_json
-from murder.demo.plan import ADMIN, CLIENT_PORTS, HOST, PASSWORD, Node, Options, ca_file
+from murder.__main__ import archive_path
+from murder.cli.options import Group, json_option, print_json
+from murder.demo.plan import (
+    ADMIN,
+    CLIENT_PORTS,
+    HOST,
+    PASSWORD,
+    Node,
+    Options,
+    ca_file,
+    operator_file,
+)
 from murder.demo.process import VERBS
 from murder.demo.run import Demo, ask, run
 
@@ -17,7 +27,7 @@ DEFAULT_FOLDER: Final = Path("murder-demo")
 MESSAGE: Final = "Subject: hello\\r\\n\\r\\nIt works.\\r\\n"
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
 @click.pass_context
 @click.option(
     "--dir",
@@ -44,7 +54,7 @@ MESSAGE: Final = "Subject: hello\\r\\n\\r\\nIt works.\\r\\n"
     show_default=True,
     help="The first port: the master's. Each frontend and then each backend takes the next five.",
 )
-@json_option()
+@json_option("host, dir, ports and configurations of all nodes")
 @click.option(
     "--no-tls-required",
     is_flag=True,
@@ -68,9 +78,9 @@ async def demo(
     then for fe1, fe2 … and after them be1, be2 …, each: imap, imaps, pop3, pop3s, lmtp.
 
     \b
-    murder demo                                  # prints three lines to paste
-    murder demo --json --dir /tmp/m --users 200  # one line of JSON when all is ready
-    murder demo node kill be1 --dir /tmp/m       # what happens when a backend dies?
+    murder demo                                  # prints lines to paste
+    murder demo --json --dir /tmp/m --users 200  # one line of JSON when ready
+    murder demo node kill be1 --dir /tmp/m       # what if a backend dies?
     murder demo node start be1 --dir /tmp/m
     """
     if context.invoked_subcommand is not None:
@@ -100,11 +110,15 @@ def _check_ports(options: Options) -> None:
 @click.argument("verb", type=click.Choice(list(VERBS)))
 @click.argument("node")
 @click.option("--dir", "folder", type=FOLDER, default=DEFAULT_FOLDER, show_default=True)
-@json_option()
+@json_option("node, pid, running")
 async def act_on_node(verb: str, node: str, folder: Path, as_json: bool) -> int:
     """Stop, start, kill, freeze or thaw one NODE (mupdate, fe1, be1 …) of the demo that runs in --dir.
 
     Returns when it is done: after `start` the node serves, after `stop` and `kill` its processes are gone.
+
+    \b
+    murder demo node kill be1
+    murder demo node start be1 --dir /tmp/m
     """
     answer = await ask(folder, verb, node)
     if as_json:
@@ -133,7 +147,12 @@ def _show(running: Demo) -> None:
     )
     for line in paste_lines(options, running.nodes, with_curl=shutil.which("curl") is not None):
         click.echo(f"  {line}")
-    click.echo("\nCtrl-C stops everything; the mail stays for the next run.")
+    program = shlex.quote(archive_path() or "murder")
+    operator = shlex.quote(str(operator_file(options.folder)))
+    click.echo(
+        f"\nAnd look around:\n\n  export MURDER_CONFIG={operator}\n  {program} ctl status"
+        "\n\nCtrl-C stops everything; the mail stays for the next run."
+    )
 
 
 def paste_lines(options: Options, nodes: list[Node], *, with_curl: bool) -> list[str]:

@@ -2,6 +2,7 @@
 
 import asyncclick as click
 
+from murder.cli.options import json_option, say
 from murder.cli.reaching import operator_options, yes_option
 from murder.errors import Code, Refusal
 from murder.model.acl import OWNER_RIGHTS, Acl, format_acl, parse_rights
@@ -26,7 +27,10 @@ from murder.operate.reach import Reach
     metavar="WHO=RIGHTS",
     help="Who sees it; default: its owner, with all rights.",
 )
-async def enlist(reach: Reach, name: str, server: str, rights: tuple[str, ...]) -> int:
+@json_option("name, server")
+async def enlist(
+    reach: Reach, name: str, server: str, rights: tuple[str, ...], as_json: bool
+) -> int:
     """Put a mailbox into the list that a server has already and does not announce itself.
 
     Frontends then pass its user on to that server. For a user his INBOX is enough to log in, read and get mail; other
@@ -35,7 +39,7 @@ async def enlist(reach: Reach, name: str, server: str, rights: tuple[str, ...]) 
     \b
     murder ctl mailbox enlist user/anna --server old.example.org
     murder ctl mailbox enlist user/anna/Sent --server old.example.org
-    murder ctl mailbox enlist shared/news --server old.example.org --right anyone=lrs
+    murder ctl mailbox enlist shared/news --server old --right anyone=lrs
     """
     canonical, location = reach.name(name), parse_location(server.encode())
     found = await reach.master.find(canonical)
@@ -49,8 +53,8 @@ async def enlist(reach: Reach, name: str, server: str, rights: tuple[str, ...]) 
     if found is None:
         await reach.master.reserve(canonical, raw_location)
     await reach.master.activate(canonical, raw_location, format_acl(acl))
-    click.echo(f"{reach.shown(canonical)} is listed at {location.server}")
-    return 0
+    facts = {"name": reach.shown(canonical), "server": location.server}
+    return say(as_json, facts, f"{reach.shown(canonical)} is listed at {location.server}")
 
 
 def _acl(rights: tuple[str, ...], owner: str | None) -> Acl:
@@ -71,8 +75,13 @@ def _acl(rights: tuple[str, ...], owner: str | None) -> Acl:
 @operator_options
 @click.argument("name")
 @yes_option("take it out of the list; its mail stays where it is")
-async def unlist(reach: Reach, name: str, yes: bool) -> int:
-    """Take a mailbox out of the list without touching its mail. A backend of this murder would put it back."""
+@json_option("name, server")
+async def unlist(reach: Reach, name: str, yes: bool, as_json: bool) -> int:
+    """Take a mailbox out of the list without touching its mail. A backend of this murder would put it back.
+
+    \b
+    murder ctl mailbox unlist user/anna --yes
+    """
     entry = await reach.find(reach.name(name))
     if not yes:
         click.echo(
@@ -80,5 +89,5 @@ async def unlist(reach: Reach, name: str, yes: bool) -> int:
         )
         return 2
     await reach.master.delete(entry.name)
-    click.echo(f"{reach.shown(entry.name)} is forgotten")
-    return 0
+    facts = {"name": reach.shown(entry.name), "server": entry.server}
+    return say(as_json, facts, f"{reach.shown(entry.name)} is forgotten")

@@ -92,6 +92,8 @@ def completion(shell: str) -> None:
 
     \b
     murder completion bash > /etc/bash_completion.d/murder
+    murder completion zsh > /usr/local/share/zsh/site-functions/_murder
+    murder completion fish > ~/.config/fish/completions/murder.fish
     """
     from asyncclick.shell_completion import get_completion_class
 

@@ -4,19 +4,21 @@ import asyncclick as click
 
 from murder.cli.enlist import enlist, unlist
 from murder.cli.move import move_mailboxes
-from murder.cli.options import json_option, print_json, print_table
+from murder.cli.options import Group, json_option, print_json, print_table, say
 from murder.cli.placing import choosing, weights_of
-from murder.cli.reaching import backends_of, operator_options, yes_option
+from murder.cli.quotas import limits_of, quota_text
+from murder.cli.reaching import need_backend, operator_options, yes_option
+from murder.cli.screen import BAD, Painted, count, octets, plain
 from murder.errors import Code, Refusal
 from murder.model.acl import parse_acl
 from murder.model.entry import Location, MailboxEntry, parse_location
-from murder.model.name import MailboxName, is_deleted
+from murder.model.name import MailboxName, is_deleted, owner_of
 from murder.operate import mailboxes
 from murder.operate.moves import chosen
 from murder.operate.reach import Reach
 
 
-@click.group()
+@click.group(cls=Group)
 def mailbox() -> None:
     """Mailboxes, wherever they are: find, make, remove, rename, move; rights, quotas, annotations.
 
@@ -55,11 +57,18 @@ def _row(reach: Reach, entry: MailboxEntry) -> dict[str, object]:
 @click.argument("pattern", default="*")
 @click.option("--server", default=None, help="Only those of this backend.")
 @click.option("--deleted", is_flag=True, help="Those that wait for their removal (delayed delete).")
-@json_option()
+@json_option("a list of name, server, partition, state, acl")
 async def list_mailboxes(
     reach: Reach, pattern: str, server: str | None, deleted: bool, as_json: bool
 ) -> int:
-    """All mailboxes as the master knows them, with their backends."""
+    """All mailboxes as the master knows them, with their backends.
+
+    \b
+    murder ctl mailbox list
+    murder ctl mailbox list 'user/a*'
+    murder ctl mailbox list --server be1.example.org
+    murder ctl mailbox list --deleted
+    """
     rows = await reach.rows()
     if deleted:
         found = [row for row in rows if is_deleted(row.name)]
@@ -71,7 +80,17 @@ async def list_mailboxes(
     else:
         print_table(
             ("mailbox", "server", "partition"),
-            [[reach.shown(row.name), row.server, row.location.partition] for row in found],
+            [
+                [
+                    reach.shown(row.name),
+                    row.server if row.is_active else Painted(f"{row.server} (reserved)", BAD),
+                    row.location.partition,
+                ]
+                for row in found
+            ],
+            hosts=("server",),
+            spare=("partition",),
+            empty=f"No mailbox is called {pattern}" + (f" at {server}" if server else ""),
         )
     return 0
 
@@ -79,21 +98,30 @@ async def list_mailboxes(
 @mailbox.command()
 @operator_options
 @click.argument("name")
-async def find(reach: Reach, name: str) -> int:
-    """The backend of one mailbox."""
+@json_option("name, server, partition, state")
+async def find(reach: Reach, name: str, as_json: bool) -> int:
+    """The backend of one mailbox.
+
+    \b
+    murder ctl mailbox find user/anna
+    """
     entry = await reach.find(reach.name(name))
-    click.echo(
-        f"{entry.server}!{entry.location.partition}" + ("" if entry.is_active else " (reserved)")
-    )
-    return 0
+    facts = {key: value for key, value in _row(reach, entry).items() if key != "acl"}
+    text = f"{entry.server}!{entry.location.partition}" + ("" if entry.is_active else " (reserved)")
+    return say(as_json, facts, text)
 
 
 @mailbox.command()
 @operator_options
 @click.argument("name")
-@json_option()
+@json_option("name, server, partition, state, acl, counts, quota, annotations")
 async def show(reach: Reach, name: str, as_json: bool) -> int:
-    """Where it is, who may what, how much is in it, its quota and annotations."""
+    """Where it is, who may what, how much is in it, its quota and annotations.
+
+    \b
+    murder ctl mailbox show user/anna
+    murder ctl mailbox show shared/news --json | jq .acl
+    """
     shown = await mailboxes.show(reach, reach.name(name))
     if as_json:
         print_json(
@@ -105,33 +133,26 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
             }
         )
         return 0
-    click.echo(f"mailbox    {reach.shown(shown.entry.name)}")
+    place, counts = shown.entry.location, shown.counts
+    click.echo(f"mailbox     {plain(reach.shown(shown.entry.name))}")
     click.echo(
-        f"backend    {shown.entry.server}  partition {shown.entry.location.partition or '-'}"
+        f"backend     {place.server}" + (f", partition {place.partition}" * bool(place.partition))
     )
     if not shown.entry.is_active:
-        click.echo("state      reserved: being made or moved")
-    for who, rights in sorted(shown.acl.entries.items()):
-        click.echo(f"rights     {who}  {''.join(sorted(rights))}")
-    if shown.counts:
-        click.echo(
-            "counts     " + ", ".join(f"{key} {value}" for key, value in shown.counts.items())
-        )
+        click.echo("state       reserved: being made or moved")
+    if counts:
+        size = octets(counts.get("size", 0))
+        click.echo(f"mail        {count(counts.get('messages', 0), 'message')}, {size}")
+        click.echo(f"unseen      {counts.get('unseen', 0)}")
+        for key in ("uidnext", "uidvalidity", "highestmodseq"):
+            click.echo(f"{key:13} {counts.get(key, '-')}")
     for root, words in shown.quota.items():
-        click.echo(f"quota      {root}  {' '.join(words)}")
+        click.echo(f"quota       {quota_text(root, words)}")
+    for who, rights in sorted(shown.acl.entries.items()):
+        click.echo(f"rights      {who}  {''.join(sorted(rights))}")
     for key, value in sorted(shown.annotations.items()):
-        click.echo(f"annotation {key}  {value}")
+        click.echo(f"annotation  {key}  {plain(value)}")
     return 0
-
-
-def limits_of(texts: tuple[str, ...]) -> dict[str, int]:
-    limits = {}
-    for text in texts:
-        resource, _, limit = text.partition("=")
-        if not limit.isdecimal() or resource.upper() not in ("STORAGE", "MESSAGE", "MAILBOX"):
-            raise click.UsageError(f"{text}: expected STORAGE=KIB, MESSAGE=COUNT or MAILBOX=COUNT")
-        limits[resource.upper()] = int(limit)
-    return limits
 
 
 @mailbox.command()
@@ -144,45 +165,74 @@ def limits_of(texts: tuple[str, ...]) -> dict[str, int]:
     help="Where; default: the policy's choice.",
 )
 @click.option(
-    "--quota", "limits", multiple=True, metavar="RESOURCE=LIMIT", help="STORAGE counts KiB."
+    "--quota",
+    "limits",
+    multiple=True,
+    metavar="RESOURCE=LIMIT",
+    help="STORAGE=2G (or KiB without a letter), MESSAGE=100000, MAILBOX=50.",
 )
-async def create(reach: Reach, name: str, server: str, limits: tuple[str, ...]) -> int:
-    """Make a mailbox; a user by making his INBOX, user/NAME."""
+@json_option("name, server")
+async def create(
+    reach: Reach, name: str, server: str, limits: tuple[str, ...], as_json: bool
+) -> int:
+    """Make a mailbox; a user by making his INBOX, user/NAME. What is not below user/ is shared.
+
+    \b
+    murder ctl mailbox create shared/news
+    murder ctl mailbox create user/anna --quota STORAGE=2G
+    murder ctl mailbox create user/anna/Sent
+    murder ctl mailbox create shared/big --server 'be2.example.org!ssd'
+    """
     canonical = reach.name(name)
     location = await make(reach, canonical, server, limits)
-    click.echo(f"{reach.shown(canonical)} is at {location.server}")
-    return 0
+    shown = reach.shown(canonical)
+    kind = "" if owner_of(canonical) else ", a shared mailbox"
+    facts = {"name": shown, "server": location.server}
+    return say(as_json, facts, f"{shown} is at {location.server}{kind}")
 
 
 @mailbox.command()
 @operator_options
 @click.argument("name")
 @yes_option("remove them, with all mail")
-async def delete(reach: Reach, name: str, yes: bool) -> int:
-    """Remove a mailbox with all below it; where the backends delay it, `undelete` brings it back."""
-    return await remove(reach, reach.name(name), yes)
+@json_option("removed (a list of name, server); without --yes: plan, the same")
+async def delete(reach: Reach, name: str, yes: bool, as_json: bool) -> int:
+    """Remove a mailbox with all below it; where the backends delay it, `undelete` brings it back.
+
+    \b
+    murder ctl mailbox delete shared/news          # what would go
+    murder ctl mailbox delete shared/news --yes
+    """
+    return await remove(reach, reach.name(name), yes, as_json)
 
 
 @mailbox.command()
 @operator_options
 @click.argument("name")
-async def undelete(reach: Reach, name: str) -> int:
-    """Bring back what was last deleted under NAME, with all below it (of backends with `delete = "delayed"`)."""
-    back = await mailboxes.undelete(reach, await reach.rows(), reach.name(name))
-    for _, before in back:
-        click.echo(reach.shown(before))
-    return 0
+@json_option("restored, a list of names")
+async def undelete(reach: Reach, name: str, as_json: bool) -> int:
+    """Bring back what was last deleted under NAME, with all below it (of backends with `delete = "delayed"`).
+
+    \b
+    murder ctl mailbox list --deleted
+    murder ctl mailbox undelete shared/news
+    """
+    return await restore(reach, reach.name(name), as_json)
 
 
 @mailbox.command()
 @operator_options
 @click.argument("old")
 @click.argument("new")
-async def rename(reach: Reach, old: str, new: str) -> int:
-    """Rename a mailbox with all below it, on its backend. To another backend: `move`."""
+@json_option("old, new")
+async def rename(reach: Reach, old: str, new: str, as_json: bool) -> int:
+    """Rename a mailbox with all below it, on its backend. To another backend: `move`.
+
+    \b
+    murder ctl mailbox rename shared/news shared/herald
+    """
     await mailboxes.rename(reach, reach.name(old), reach.name(new))
-    click.echo(f"{old} is now {new}")
-    return 0
+    return say(as_json, {"old": old, "new": new}, f"{old} is now {new}")
 
 
 @mailbox.command()
@@ -190,20 +240,26 @@ async def rename(reach: Reach, old: str, new: str) -> int:
 @click.argument("name")
 @click.option("--to", "server", required=True, metavar="SERVER[!PARTITION]", help="Who has it.")
 @yes_option("say so to the master")
-async def force(reach: Reach, name: str, server: str, yes: bool) -> int:
+@json_option("name, server, before")
+async def force(reach: Reach, name: str, server: str, yes: bool, as_json: bool) -> int:
     """Tell the master that a mailbox is at another backend than it says. Moves no mail: for a backend that is lost,
-    or where two have it. What the other one has is put into quarantine when it next compares lists."""
+    or where two have it. What the other one has is put into quarantine when it next compares lists.
+
+    \b
+    murder ctl mailbox force user/anna --to be2.example.org --yes
+    """
     canonical, location = reach.name(name), parse_location(server.encode())
     entry = await reach.find(canonical)
     to = need_backend(reach, await reach.rows(), location.server)
+    facts = {"name": reach.shown(canonical), "server": to, "before": entry.server}
     if not yes:
-        click.echo(f"{reach.shown(canonical)}: from {entry.server} to {to}, without its mail")
+        text = f"{reach.shown(canonical)}: from {entry.server} to {to}, without its mail"
+        say(as_json, facts, text)
         click.echo("Say --yes to tell the master so.", err=True)
         return 2
     place = f"{to}!{location.partition or entry.location.partition}"
     await reach.master.force(canonical, place.encode(), entry.raw_acl)
-    click.echo(f"{reach.shown(canonical)} is at {to}, it was at {entry.server}")
-    return 0
+    return say(as_json, facts, f"{reach.shown(canonical)} is at {to}, it was at {entry.server}")
 
 
 @mailbox.command()
@@ -212,8 +268,14 @@ async def force(reach: Reach, name: str, server: str, yes: bool) -> int:
 @click.argument("identifier", required=False)
 @click.argument("rights", required=False)
 @click.option("--remove", is_flag=True, help="Remove the identifier.")
+@json_option("name, acl (who: rights)")
 async def acl(
-    reach: Reach, name: str, identifier: str | None, rights: str | None, remove: bool
+    reach: Reach,
+    name: str,
+    identifier: str | None,
+    rights: str | None,
+    remove: bool,
+    as_json: bool,
 ) -> int:
     """Show who may what; or give IDENTIFIER (a user, group:NAME, anyone, -NAME) RIGHTS: lrswipkxtea, +r, -x.
 
@@ -223,14 +285,21 @@ async def acl(
     murder ctl mailbox acl shared/news bert --remove
     """
     canonical = reach.name(name)
-    if identifier is None:
-        entry = await reach.find(canonical)
-        for who, letters in sorted(parse_acl(entry.raw_acl).entries.items()):
-            click.echo(f"{who}  {''.join(sorted(letters))}")
-        return 0
-    if not rights and not remove:
-        raise click.UsageError("name RIGHTS, or --remove")
-    await mailboxes.set_acl(reach, canonical, identifier, "" if remove else rights or "")
+    if identifier is not None:
+        if not rights and not remove:
+            raise click.UsageError("name RIGHTS, or --remove")
+        await mailboxes.set_acl(reach, canonical, identifier, "" if remove else rights or "")
+    entry = await reach.find(canonical)
+    facts = _row(reach, entry)
+    if as_json:
+        print_json({"name": facts["name"], "acl": facts["acl"]})
+    else:
+        rows = sorted(parse_acl(entry.raw_acl).entries.items())
+        print_table(
+            ("who", "rights"),
+            [[who, "".join(sorted(letters))] for who, letters in rows],
+            empty="Nobody has rights",
+        )
     return 0
 
 
@@ -239,15 +308,28 @@ async def acl(
 @click.argument("name")
 @click.argument("limits", nargs=-1)
 @click.option("--none", is_flag=True, help="No limits any more.")
-async def quota(reach: Reach, name: str, limits: tuple[str, ...], none: bool) -> int:
-    """Show the quota, or set all limits: STORAGE=KIB MESSAGE=COUNT MAILBOX=COUNT."""
+@json_option("name, quota (root: a list of resource, usage, limit, …; STORAGE in KiB)")
+async def quota(reach: Reach, name: str, limits: tuple[str, ...], none: bool, as_json: bool) -> int:
+    """Show the quota, or set all limits: STORAGE=SIZE MESSAGE=COUNT MAILBOX=COUNT. A size is in KiB, or has a letter:
+    500M, 2G. Limits that are not named are removed.
+
+    \b
+    murder ctl mailbox quota user/anna
+    murder ctl mailbox quota user/anna STORAGE=2G MESSAGE=100000
+    murder ctl mailbox quota user/anna --none
+    """
     canonical = reach.name(name)
     if limits or none:
         await mailboxes.set_quota(reach, canonical, limits_of(limits))
-        return 0
     shown = await mailboxes.show(reach, canonical)
+    if as_json:
+        quotas = {root: list(words) for root, words in shown.quota.items()}
+        print_json({"name": reach.shown(canonical), "quota": quotas})
+        return 0
     for root, words in shown.quota.items():
-        click.echo(f"{root}  {' '.join(words)}")
+        click.echo(quota_text(root, words))
+    if not shown.quota:
+        click.echo(f"{name} has no quota", err=True)
     return 0
 
 
@@ -257,49 +339,62 @@ async def quota(reach: Reach, name: str, limits: tuple[str, ...], none: bool) ->
 @click.argument("key", required=False)
 @click.argument("value", required=False)
 @click.option("--remove", is_flag=True, help="Remove KEY.")
+@json_option("name, annotations (key: value)")
 async def metadata(
-    reach: Reach, name: str, key: str | None, value: str | None, remove: bool
+    reach: Reach, name: str, key: str | None, value: str | None, remove: bool, as_json: bool
 ) -> int:
-    """Show the shared annotations, or set one: /shared/comment 'for all'."""
+    """Show the shared annotations, or set one: /shared/comment 'for all'.
+
+    \b
+    murder ctl mailbox metadata shared/news
+    murder ctl mailbox metadata shared/news /shared/comment 'for all'
+    murder ctl mailbox metadata shared/news /shared/comment --remove
+    """
     canonical = reach.name(name)
-    if key is None:
-        for found, text in sorted((await mailboxes.show(reach, canonical)).annotations.items()):
-            click.echo(f"{found}  {text}")
-        return 0
-    if value is None and not remove:
-        raise click.UsageError("name a VALUE, or --remove")
-    await mailboxes.set_annotation(reach, canonical, key, None if remove else value)
+    if key is not None:
+        if value is None and not remove:
+            raise click.UsageError("name a VALUE, or --remove")
+        await mailboxes.set_annotation(reach, canonical, key, None if remove else value)
+    found = (await mailboxes.show(reach, canonical)).annotations
+    if as_json:
+        print_json({"name": reach.shown(canonical), "annotations": dict(found)})
+    else:
+        print_table(
+            ("key", "value"), [[*one] for one in sorted(found.items())], empty="No annotations"
+        )
     return 0
 
 
 @mailbox.command()
 @operator_options
-@click.argument("user")
 @click.argument("name")
+@click.argument("user")
 @click.option("--off", is_flag=True, help="Unsubscribe.")
-async def subscribe(reach: Reach, user: str, name: str, off: bool) -> int:
-    """Subscribe USER to a mailbox."""
+@json_option("name, user, subscribed")
+async def subscribe(reach: Reach, name: str, user: str, off: bool, as_json: bool) -> int:
+    """Subscribe USER to the mailbox NAME, as his mail program would.
+
+    \b
+    murder ctl mailbox subscribe shared/news anna
+    murder ctl mailbox subscribe shared/news anna --off
+    """
     await mailboxes.subscribe(reach, user, reach.name(name), not off)
-    return 0
-
-
-def need_backend(reach: Reach, rows: list[MailboxEntry], server: str) -> str:
-    """The name of a backend. Raises Refusal with those that are known."""
-    known = backends_of(reach, rows)
-    if server in known:
-        return server
-    near = [one for one in known if one.split(".")[0] == server]
-    if len(near) == 1:
-        return near[0]
-    raise Refusal(Code.NONEXISTENT, f"No backend is called {server}; known are {', '.join(known)}")
+    facts = {"name": name, "user": user, "subscribed": not off}
+    return say(as_json, facts, f"{user} is {'no longer ' if off else ''}subscribed to {name}")
 
 
 async def make(reach: Reach, name: MailboxName, server: str, limits: tuple[str, ...]) -> Location:
     """Make a mailbox where it is wanted (`server!partition`), else where the policy says, with its quota. Raises Refusal,
     UpstreamFailure."""
     wanted, location = limits_of(limits), parse_location(server.encode())
-    if not location.server:
-        rows = await reach.rows()
+    rows = await reach.rows()
+    for row in rows:
+        if row.name == name:
+            state = "is at" if row.is_active else "is being made or moved at"
+            raise Refusal(Code.ALREADY_EXISTS, f"{reach.shown(name)} {state} {row.server} already")
+    if location.server:
+        location = Location(need_backend(reach, rows, location.server), location.partition)
+    else:
         with choosing(reach.config) as choose:
             found = mailboxes.explain_placement(name, rows, weights_of(reach, rows), choose)
         location = Location(found.server, location.partition)
@@ -309,17 +404,28 @@ async def make(reach: Reach, name: MailboxName, server: str, limits: tuple[str, 
     return location
 
 
-async def remove(reach: Reach, name: MailboxName, yes: bool) -> int:
+async def remove(reach: Reach, name: MailboxName, yes: bool, as_json: bool) -> int:
     """Show what goes, or remove it; the exit code. Raises Refusal, UpstreamFailure."""
     doomed = mailboxes.doomed(await reach.rows(), name)
+    if not doomed:
+        raise Refusal(Code.NONEXISTENT, f"The master knows no mailbox {reach.shown(name)}")
+    gone = [{"name": reach.shown(row.name), "server": row.server} for row in reversed(doomed)]
+    facts = {"removed": gone if yes else [], **({} if yes else {"plan": gone})}
     if not yes:
-        print_table(
-            ("mailbox", "server"), [[reach.shown(row.name), row.server] for row in reversed(doomed)]
-        )
-        click.echo(
-            f"{len(doomed)} mailboxes with all their mail. Say --yes to remove them.", err=True
-        )
+        if as_json:
+            print_json(facts)
+        else:
+            rows = [[one["name"], one["server"]] for one in gone]
+            print_table(("mailbox", "server"), rows, hosts=("server",))
+        what = count(len(doomed), "mailbox with all its mail", "mailboxes with all their mail")
+        click.echo(f"{what}. Say --yes to remove {'it' if len(doomed) == 1 else 'them'}.", err=True)
         return 2
     await mailboxes.delete(reach, doomed)
-    click.echo(f"{len(doomed)} removed")
-    return 0
+    return say(as_json, facts, f"{len(doomed)} removed")
+
+
+async def restore(reach: Reach, name: MailboxName, as_json: bool) -> int:
+    """Bring back what was last deleted; the exit code. Raises Refusal, UpstreamFailure."""
+    back = await mailboxes.undelete(reach, await reach.rows(), name)
+    names = [reach.shown(before) for _, before in back]
+    return say(as_json, {"restored": names}, "\n".join(names))

@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncclick as click
 
-from murder.cli.options import PATH, config_option, json_option, print_json, print_table
+from murder.cli.options import PATH, Group, config_option, json_option, print_json, print_table, say
 from murder.config import load_config
 from murder.errors import Code, Refusal
 from murder.mupdate.environment import sync_names
@@ -40,7 +40,8 @@ def _folder(config_file: Path, path: Path | None, role: str | None) -> Path:
         )
     raise Refusal(
         Code.NONEXISTENT,
-        f"{config.node.data} has no mailbox list yet; start the node, or name --role",
+        f"{config.node.data} has no mailbox list: it is on the hosts of the nodes (run this there), and made at "
+        "their first start; or name --role, to make one",
     )
 
 
@@ -50,7 +51,7 @@ def _existing(folder: Path) -> MailboxList:
     return MailboxList.open(folder, read_only=True)
 
 
-@click.group(name="list")
+@click.group(cls=Group, name="list")
 def mailbox_list() -> None:
     """The mailbox list's file: of a master, a frontend or a backend.
 
@@ -75,7 +76,12 @@ def _where(function: Callable[..., Any]) -> Callable[..., Any]:
 @mailbox_list.command()
 @_where
 def dump(config_file: Path, role: str | None, path: Path | None) -> None:
-    """Write all rows as JSON lines, in the list's order."""
+    """Write all rows as JSON lines, in the list's order.
+
+    \b
+    murder ctl list dump > list.jsonl
+    murder ctl list dump --path /backup/mailboxes
+    """
     mailboxes = _existing(_folder(config_file, path, role))
     for line in dump_rows(mailboxes):
         click.echo(line)
@@ -91,6 +97,7 @@ def dump(config_file: Path, role: str | None, path: Path | None) -> None:
 @click.option("--server", default="", help="Whose list it is, where a Cyrus dump names no server.")
 @click.option("--replace", is_flag=True, help="Remove the rows that are not in the file.")
 @click.option("--yes", is_flag=True, help="With --replace: yes, remove them.")
+@json_option("read, rows")
 def load(
     config_file: Path,
     role: str | None,
@@ -100,8 +107,16 @@ def load(
     server: str,
     replace: bool,
     yes: bool,
-) -> None:
-    """Read rows from a FILE (`-`: standard input): our JSON lines, or what Cyrus' `ctl_mboxlist -d` wrote."""
+    as_json: bool,
+) -> int:
+    """Read rows from a FILE (`-`: standard input): our JSON lines, or what Cyrus' `ctl_mboxlist -d` wrote.
+
+    \b
+    murder ctl list load list.jsonl
+    murder ctl list load --replace list.jsonl --yes
+    murder ctl list load --from /tmp/fe1/mailboxes     # a frontend's list
+    ctl_mboxlist -d | murder ctl list load -           # a Cyrus' list
+    """
     if (file is None) == (other is None):
         raise click.UsageError("name a FILE, or another list with --from")
     mailboxes = MailboxList.open(
@@ -119,8 +134,11 @@ def load(
     else:
         assert file is not None
         read = load_rows(mailboxes, read_rows(_lines(file), server), replace=replace)
-    click.echo(f"{read} rows read, {mailboxes.count()} in the list", err=True)
+    rows = mailboxes.count()
     mailboxes.close()
+    if not as_json:
+        click.echo(f"{read} rows read, {rows} in the list", err=True)
+    return say(as_json, {"read": read, "rows": rows}, "")
 
 
 def _lines(file: Path) -> Iterator[str]:
@@ -133,22 +151,37 @@ def _lines(file: Path) -> Iterator[str]:
 
 @mailbox_list.command()
 @_where
-def check(config_file: Path, role: str | None, path: Path | None) -> int:
-    """Compare rows, indexes, log and counts; exit code 1 if they differ."""
+@json_option("rows, faults (a list)")
+def check(config_file: Path, role: str | None, path: Path | None, as_json: bool) -> int:
+    """Compare rows, indexes, log and counts; exit code 1 if they differ.
+
+    \b
+    murder ctl list check
+    """
     mailboxes = _existing(_folder(config_file, path, role))
-    faults = 0
+    faults = []
     for fault in find_faults(mailboxes):
-        faults += 1
-        click.echo(fault)
-    click.echo(f"{mailboxes.count()} rows, {faults} faults", err=True)
+        faults.append(str(fault))
+        if not as_json:
+            click.echo(fault)
+    rows = mailboxes.count()
     mailboxes.close()
+    if as_json:
+        print_json({"rows": rows, "faults": faults})
+    else:
+        click.echo(f"{rows} rows, {len(faults)} faults", err=True)
     return 1 if faults else 0
 
 
 @mailbox_list.command()
 @_where
-def compact(config_file: Path, role: str | None, path: Path | None) -> None:
-    """Make the file as small as its content. The node must be stopped."""
+@json_option("before, after (octets)")
+def compact(config_file: Path, role: str | None, path: Path | None, as_json: bool) -> int:
+    """Make the file as small as its content. The node must be stopped.
+
+    \b
+    systemctl stop murder && murder ctl list compact && systemctl start murder
+    """
     folder = _folder(config_file, path, role)
     mailboxes = _existing(folder)
     before = mailboxes.used_bytes()
@@ -168,17 +201,24 @@ def compact(config_file: Path, role: str | None, path: Path | None) -> None:
         sync_names(folder)
     shutil.rmtree(draft)
     after = (folder / "data.mdb").stat().st_size
-    click.echo(f"{before} octets before, {after} now", err=True)
+    if not as_json:
+        click.echo(f"{before} octets before, {after} now", err=True)
+    return say(as_json, {"before": before, "after": after}, "")
 
 
 @mailbox_list.command()
 @_where
-@json_option()
+@json_option("a list of name, holder, claimant, peer, command, at")
 @click.option("--forget", is_flag=True, help="Forget them.")
 def conflicts(
     config_file: Path, role: str | None, path: Path | None, as_json: bool, forget: bool
 ) -> None:
-    """Who wanted a mailbox that is another server's."""
+    """Who wanted a mailbox that is another server's.
+
+    \b
+    murder ctl list conflicts
+    murder ctl list conflicts --forget
+    """
     folder = _folder(config_file, path, role)
     mailboxes = MailboxList.open(folder) if forget else _existing(folder)
     found = [

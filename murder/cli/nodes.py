@@ -1,135 +1,19 @@
-"""`murder ctl status`, `top`, `sessions`, `kick`, `trace`, `conflicts`, `reservations`: the murder as it runs."""
+"""`murder ctl sessions`, `kick`, `trace`, `conflicts`, `reservations`: the murder as it runs."""
 
 import asyncio
-import sys
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import asyncclick as click
 
-from murder.cli.options import json_option, print_json, print_table
-from murder.cli.reaching import operator_options, seconds, yes_option
-from murder.errors import Code, Refusal
-from murder.operate.nodes import NodeAnswers, NodeLine, ask_all, follow, lines_of, places
+from murder.cli.options import json_option, print_json, print_table, say
+from murder.cli.reaching import operator_options, yes_option
+from murder.cli.screen import count, plain, seconds
+from murder.cli.status import need_nodes
+from murder.operate.nodes import NodeAnswers, ask_all, follow
 from murder.operate.reach import Reach
-
-
-def need_nodes(reach: Reach) -> None:
-    """Raises Refusal where nobody can be asked."""
-    if not places(reach):
-        raise Refusal(
-            Code.CANNOT,
-            f"{reach.config.file}: [operator] nodes names no node, and none has run on this host",
-        )
-
-
-def _memory(kib: int) -> str:
-    return f"{kib / 1024:.0f} MiB"
-
-
-def _row(line: NodeLine, cpu: str) -> list[str]:
-    lag = "-" if line.lag_s is None else seconds(line.lag_s)
-    return [
-        line.node,
-        line.role,
-        line.version,
-        str(line.workers),
-        seconds(line.uptime_s),
-        str(line.connections),
-        str(line.mailboxes),
-        lag,
-        cpu,
-        _memory(line.memory_kib),
-    ]
-
-
-HEADS = ("node", "role", "version", "procs", "up", "conns", "mailboxes", "lag", "cpu", "memory")
-
-
-def screen(
-    told: Sequence[NodeAnswers], cpu: Mapping[tuple[str, str], str], now: float
-) -> list[str]:
-    """The whole murder, line by line."""
-    lines = lines_of(told, now)
-    rows = [list(HEADS), *(_row(one, cpu.get((one.node, one.role), "-")) for one in lines)]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(HEADS))]
-    shown = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    problems = [f"{one.node} ({one.role}): {text}" for one in lines for text in one.problems]
-    problems += [f"{node.place}: {node.problem}" for node in told if node.problem]
-    versions = {one.version for one in lines}
-    if len(versions) > 1:
-        problems.append(f"different versions run: {', '.join(sorted(versions))}")
-    shown.append("")
-    shown += [f"! {problem}" for problem in problems] or ["Everything is well."]
-    return shown
-
-
-@click.command()
-@operator_options
-@json_option()
-async def status(reach: Reach, as_json: bool) -> int:
-    """The whole murder on one screen: nodes, roles, versions, connections, lag, and what somebody should look at.
-
-    Asks the nodes of `[operator] nodes` and this host's own. Exit code 0: all is well, 1: something should be looked
-    at, 3: a node does not answer.
-    """
-    need_nodes(reach)
-    told = await ask_all(reach, {"do": "status"})
-    now = time.time()
-    if as_json:
-        print_json(
-            {
-                "nodes": [answer for node in told for answer in node.answers],
-                "unreachable": {node.place: node.problem for node in told if node.problem},
-                "problems": {
-                    f"{one.node}/{one.role}": list(one.problems)
-                    for one in lines_of(told, now)
-                    if one.problems
-                },
-            }
-        )
-    else:
-        for line in screen(told, {}, now):
-            click.echo(line)
-    if any(node.problem for node in told):
-        return 3
-    return 1 if any(one.problems for one in lines_of(told, now)) else 0
-
-
-@click.command()
-@operator_options
-@click.option(
-    "--every", type=click.FloatRange(0.2), default=1.0, show_default=True, help="Seconds."
-)
-@click.option("--count", type=int, default=0, help="Screens to show; 0: until Ctrl-C.")
-async def top(reach: Reach, every: float, count: int) -> int:
-    """As `status`, live: processor time of each node, connections coming and going."""
-    need_nodes(reach)
-    before: dict[tuple[str, str], tuple[float, float]] = {}
-    shown = 0
-    while True:
-        told = await ask_all(reach, {"do": "status"})
-        now, cpu = time.time(), {}
-        for one in lines_of(told, now):
-            key = (one.node, one.role)
-            if key in before:
-                spent, at = before[key]
-                cpu[key] = f"{100 * max(0.0, one.cpu_s - spent) / (now - at):.0f} %"
-            before[key] = (one.cpu_s, now)
-        lines = [time.strftime("%H:%M:%S"), *screen(told, cpu, now)]
-        if sys.stdout.isatty():
-            sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
-            sys.stdout.flush()
-        else:
-            click.echo("\n".join(lines))
-        shown += 1
-        if shown == count:
-            return 0
-        await asyncio.sleep(every)
 
 
 def _wanted(user: str, backend: str, address: str) -> dict[str, str]:
@@ -151,9 +35,15 @@ def filter_options(command: Any) -> Any:
 @click.command()
 @operator_options
 @filter_options
-@json_option()
+@json_option("a list of node, role, cid, user, protocol, address, proxy, mailbox, idle_s")
 async def sessions(reach: Reach, user: str, backend: str, address: str, as_json: bool) -> int:
-    """Who is connected where: user, protocol, address, selected mailbox, how long idle."""
+    """Who is connected where: user, protocol, address, selected mailbox, how long idle.
+
+    \b
+    murder ctl sessions
+    murder ctl sessions --user anna
+    murder ctl sessions --backend be1.example.org --json
+    """
     need_nodes(reach)
     told = await ask_all(reach, {"do": "sessions", **_wanted(user, backend, address)})
     found = [answer for node in told for answer in node.answers]
@@ -167,7 +57,7 @@ async def sessions(reach: Reach, user: str, backend: str, address: str, as_json:
                     str(one["node"]),
                     str(one["role"]),
                     str(one.get("protocol", "")),
-                    str(one.get("user", "")),
+                    str(one.get("user", "")) or "-",
                     str(one.get("address", "")),
                     str(one.get("proxy", "")),
                     str(one.get("mailbox", "")),
@@ -176,6 +66,10 @@ async def sessions(reach: Reach, user: str, backend: str, address: str, as_json:
                 ]
                 for one in found
             ],
+            right=("idle",),
+            hosts=("node", "via"),
+            spare=("role", "via"),
+            empty="Nobody is connected",
         )
     return _unreachable(told)
 
@@ -192,20 +86,31 @@ def _unreachable(told: Sequence[NodeAnswers]) -> int:
 @filter_options
 @click.option("--cid", default="", help="Only this connection (as `sessions` and the log name it).")
 @yes_option("end them")
-async def kick(reach: Reach, user: str, backend: str, address: str, cid: str, yes: bool) -> int:
-    """End sessions: clients are told BYE, and may come back."""
+@json_option("kicked, a number; without --yes: would_kick")
+async def kick(
+    reach: Reach, user: str, backend: str, address: str, cid: str, yes: bool, as_json: bool
+) -> int:
+    """End sessions: clients are told BYE, and may come back.
+
+    \b
+    murder ctl kick --user anna           # whom it would meet
+    murder ctl kick --user anna --yes
+    murder ctl kick --address 192.0.2.7 --yes
+    """
     need_nodes(reach)
     wanted = _wanted(user, backend, address) | ({"cid": cid} if cid else {})
     if not wanted:
         raise click.UsageError("whom? name --user, --backend, --address or --cid")
     if not yes:
         told = await ask_all(reach, {"do": "sessions", **wanted})
-        click.echo(
-            f"{sum(len(node.answers) for node in told)} sessions. Say --yes to end them.", err=True
-        )
+        number = sum(len(node.answers) for node in told)
+        if as_json:
+            print_json({"would_kick": number})
+        click.echo(f"{count(number, 'session')}. Say --yes to end them.", err=True)
         return 2
     told = await ask_all(reach, {"do": "kick", **wanted})
-    click.echo(f"{sum(int(answer['kicked']) for node in told for answer in node.answers)} ended")
+    number = sum(int(answer["kicked"]) for node in told for answer in node.answers)
+    say(as_json, {"kicked": number}, f"{count(number, 'session')} ended")
     return _unreachable(told)
 
 
@@ -215,14 +120,19 @@ async def kick(reach: Reach, user: str, backend: str, address: str, cid: str, ye
 @click.option(
     "--seconds", "limit_s", type=float, default=0, help="Stop after so many; 0: until Ctrl-C."
 )
-@json_option()
+@json_option("a line for each read and write: node, cid, who, at, octets")
 async def trace(reach: Reach, user: str, limit_s: float, as_json: bool) -> int:
     """What passes between USER's clients and the nodes, from now on. C: client, S: server. Begins behind the login;
-    what looks like a password is cut out. Mail is shown as it passes: tell nobody more than you must."""
-    need_nodes(reach)
+    what looks like a password is cut out. Mail is shown as it passes: tell nobody more than you must.
 
-    async for line in follow(reach, {"do": "trace", "user": user}, limit_s):
-        _show_traced(line, as_json)
+    \b
+    murder ctl trace anna
+    murder ctl trace anna --seconds 60 > anna.trace
+    """
+    need_nodes(reach)
+    with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C is how it ends
+        async for line in follow(reach, {"do": "trace", "user": user}, limit_s):
+            _show_traced(line, as_json)
     return 0
 
 
@@ -234,14 +144,25 @@ def _show_traced(line: Mapping[str, Any], as_json: bool) -> None:
     elif "octets" in line:
         at = time.strftime("%H:%M:%S", time.localtime(float(line["at"])))
         for part in str(line["octets"]).splitlines():
-            click.echo(f"{at} {line['node']} {line['cid']} {line['who']}: {part}")
+            click.echo(f"{at} {line['node']} {line['cid']} {line['who']}: {plain(part)}")
 
 
 @click.command()
 @operator_options
-@json_option()
-async def conflicts(reach: Reach, as_json: bool) -> int:
-    """Who wanted a mailbox that is another server's, as the master has counted them. Exit code 1 if there are any."""
+@click.option("--forget", is_flag=True, help="They have been looked at: forget them; with --yes.")
+@yes_option("forget them")
+@json_option("a list of node, name, holder, claimant, peer, command, at")
+async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int:
+    """Who wanted a mailbox that is another server's, as the master has counted them. Exit code 1 if there are any.
+
+    The holder has it, and keeps it: nothing has changed. If that is right (somebody tried to make a mailbox that
+    exists), forget it; if the claimant should have it, `murder ctl mailbox force NAME --to CLAIMANT`. With FORCE it was
+    decided so by an operator.
+
+    \b
+    murder ctl conflicts
+    murder ctl conflicts --forget --yes    # when each has been looked at
+    """
     need_nodes(reach)
     told = await ask_all(reach, {"do": "conflicts"})
     found = [answer for node in told for answer in node.answers]
@@ -249,18 +170,49 @@ async def conflicts(reach: Reach, as_json: bool) -> int:
         print_json(found)
     else:
         heads = ("name", "holder", "claimant", "peer", "command")
-        print_table(heads, [[str(one.get(head, "")) for head in heads] for one in found])
-    return _unreachable(told) or (1 if found else 0)
+        print_table(
+            ("when", *heads),
+            [[_when(one.get("at")), *(str(one.get(head, "")) for head in heads)] for one in found],
+            hosts=("holder", "claimant", "peer"),
+            spare=("peer", "when", "command"),
+            empty="No conflicts",
+        )
+    if found and forget and yes:
+        ended = await ask_all(reach, {"do": "conflicts", "forget": True})
+        click.echo("Forgotten.", err=True)
+        return _unreachable(ended)
+    if found and not as_json:
+        click.echo(
+            "Say --yes to forget them."
+            if forget
+            else "Right as it is? `murder ctl conflicts --forget --yes`. "
+            "Else: `murder ctl mailbox force NAME --to CLAIMANT`.",
+            err=True,
+        )
+    undecided = any(one.get("command") != "FORCE" for one in found)
+    return _unreachable(told) or (2 if found and forget else 1 if undecided else 0)
+
+
+def _when(at: object) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(float(str(at)))) if at else ""
 
 
 @click.command()
 @operator_options
-@json_option()
+@json_option("a list of name, server")
 async def reservations(reach: Reach, as_json: bool) -> int:
-    """Names that are reserved at the master: being made or moved now, or left so by a crash."""
+    """Names that are reserved at the master: being made or moved now, or left so by a crash.
+
+    \b
+    murder ctl reservations
+    """
     rows = [row for row in await reach.rows() if not row.is_active]
     if as_json:
         print_json([{"name": reach.shown(row.name), "server": row.server} for row in rows])
     else:
-        print_table(("mailbox", "server"), [[reach.shown(row.name), row.server] for row in rows])
+        print_table(
+            ("mailbox", "server"),
+            [[reach.shown(row.name), row.server] for row in rows],
+            empty="No names are reserved",
+        )
     return 0

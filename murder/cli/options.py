@@ -2,11 +2,13 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import asyncclick as click
+
+from murder.cli.screen import Table, columns
 
 DEFAULT_CONFIG: Final = Path("/etc/murder/murder.toml")
 PATH: Final = click.Path(path_type=Path)
@@ -22,8 +24,8 @@ def config_option() -> Decorator:
         "config_file",
         type=PATH,
         default=DEFAULT_CONFIG,
-        show_default=True,
-        help="The node's murder.toml.",
+        envvar="MURDER_CONFIG",
+        help=f"The node's murder.toml.  [default: $MURDER_CONFIG, else {DEFAULT_CONFIG}]",
     )
 
 
@@ -38,9 +40,11 @@ def role_option() -> Decorator:
     )
 
 
-def json_option() -> Decorator:
-    """`--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def json_option(keys: str) -> Decorator:
+    """`--json`; `keys` is what is printed, for --help: those stay."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help=f"Print JSON, for programs: {keys}."
+    )
 
 
 def print_json(value: object) -> None:
@@ -48,10 +52,48 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value))
 
 
-def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as their content; heads only on a terminal, so that `cut` and `awk` work."""
-    shown = [list(heads), *rows] if sys.stdout.isatty() else list(rows)
-    widths = [max((len(row[at]) for row in shown), default=0) for at in range(len(heads))]
-    for row in shown:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo(line.rstrip())
+def say(as_json: bool, facts: Mapping[str, object], text: str) -> int:
+    """What has been done, for a program or for people; exit code 0."""
+    if as_json:
+        print_json(facts)
+    elif text:
+        click.echo(text)
+    return 0
+
+
+def print_table(
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    empty: str = "",
+    right: Collection[str] = (),
+    hosts: Collection[str] = (),
+    spare: Sequence[str] = (),
+) -> None:
+    """A table (`screen.Table`), fitted to a terminal. In a pipe neither heads nor cuts, so that `cut` and `awk` work.
+    `empty` is said on standard error where there are no rows."""
+    if not rows:
+        if empty:
+            click.echo(empty, err=True)
+        return
+    table = Table(heads, rows, right=right, hosts=hosts, spare=spare)
+    for line in table.lines(columns()) if sys.stdout.isatty() else table.bare():
+        click.echo(line)
+
+
+class Group(click.Group):
+    """A group that lists its commands with whole sentences."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, first_sentence(one.help or "")) for name, one in commands if one]
+            )
+
+
+def first_sentence(text: str) -> str:
+    """Of a help text, on one line."""
+    paragraph = " ".join(text.strip().split("\n\n")[0].split())
+    head, dot, _ = paragraph.partition(". ")
+    return head + "." if dot else paragraph

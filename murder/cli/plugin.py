@@ -8,7 +8,15 @@ from typing import Any, Final
 import asyncclick as click
 
 from murder.api import MailboxStore
-from murder.cli.options import DEFAULT_CONFIG, PATH, json_option, print_json, print_table
+from murder.cli.options import (
+    DEFAULT_CONFIG,
+    PATH,
+    Group,
+    json_option,
+    print_json,
+    print_table,
+    say,
+)
 from murder.cli.template import format_plugin
 from murder.config import Config, ConfigError, NodeConfig, Problem, load_config
 from murder.config.sections import AuthConfig, BackendConfig, PluginsConfig
@@ -32,12 +40,12 @@ from murder.hooks import (
 DEFAULT_FOLDER: Final = Path(".")
 
 
-@click.group()
+@click.group(cls=Group)
 def plugin() -> None:
     """List plugins, start a new one, check one.
 
     \b
-    murder plugin new auth ldap          # writes auth_ldap.py, which says what to change
+    murder plugin new auth ldap          # writes auth_ldap.py, with comments
     murder plugin check auth_ldap.py     # holds it to its contract
     """
 
@@ -51,9 +59,13 @@ def plugin() -> None:
     default=None,
     help="Also the plugins of this murder.toml.",
 )
-@json_option()
+@json_option("a list of name, kinds, used, about, file")
 def list_plugins(config_file: Path | None, as_json: bool) -> int:
-    """All plugins that can be named, and what each does."""
+    """All plugins that can be named, and what each does.
+
+    \b
+    murder plugin list --config /etc/murder/murder.toml
+    """
     config = load_config(config_file) if config_file else None
     found = [*bundled_plugins(), *site_plugins(config.plugins.path if config else ())]
     rows = [_describe(one, config) for one in found]
@@ -90,8 +102,13 @@ def _describe(found: Found, config: Config | None) -> dict[str, str]:
 @click.option(
     "--dir", "folder", type=PATH, default=DEFAULT_FOLDER, show_default=True, help="Where it goes."
 )
-def new(kind: str, name: str, folder: Path) -> int:
-    """Write KIND_NAME.py: a plugin that works, with comments on what to change."""
+@json_option("file")
+def new(kind: str, name: str, folder: Path, as_json: bool) -> int:
+    """Write KIND_NAME.py: a plugin that works, with comments on what to change.
+
+    \b
+    murder plugin new auth ldap
+    """
     name = name.removeprefix(f"{kind}_")
     if not name.isidentifier():
         raise Refusal(Code.CANNOT, f"{name!r}: letters, digits and _ make a plugin's name")
@@ -101,8 +118,8 @@ def new(kind: str, name: str, folder: Path) -> int:
             written.write(format_plugin(kind, name))
     except FileExistsError:
         raise Refusal(Code.ALREADY_EXISTS, f"{file} exists; it was not touched") from None
-    click.echo(f"{file}: written; follow its comments, then `murder plugin check {file}`")
-    return 0
+    text = f"{file}: written; follow its comments, then `murder plugin check {file}`"
+    return say(as_json, {"file": str(file)}, text)
 
 
 @plugin.command()
@@ -115,12 +132,16 @@ def new(kind: str, name: str, folder: Path) -> int:
     default=None,
     help=f"Take its settings from this murder.toml ({DEFAULT_CONFIG} is not read by itself).",
 )
-@json_option()
+@json_option("ok (true or false), checks (a list of promise, problem)")
 async def check(file: Path, config_file: Path | None, as_json: bool) -> int:
     """Hold the plugin FILE to the contract of its kind; exit code 1 where it does not keep to it.
 
     FILE is a .py file, the folder of a package, or the name of a bundled plugin. Everything it
     makes goes into a new folder that is removed afterwards.
+
+    \b
+    murder plugin check auth_ldap.py
+    murder plugin check store_maildir
     """
     with tempfile.TemporaryDirectory(prefix="murder-check-") as folder:
         findings = await _check(_found(file), config_file, Path(folder))

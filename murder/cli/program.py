@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import asyncclick as click
 
+from murder.cli.options import json_option, say
+
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE = 0, 1, 2, 3
 
 # name -> (module and attribute, one line of help)
@@ -65,11 +67,16 @@ def murder() -> None:
 
 
 @click.command()
-def version() -> None:
-    """Print the version."""
+@json_option("version")
+def version(as_json: bool) -> int:
+    """Print the version.
+
+    \b
+    murder version
+    """
     from murder import __version__
 
-    click.echo(f"murder {__version__}")
+    return say(as_json, {"version": __version__}, f"murder {__version__}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,13 +17,13 @@ from murder.model.entry import MailboxEntry
 from murder.operate.reach import Reach, reaching
 
 
-def ask_password(user: str) -> str:
-    """From the terminal. Raises Refusal where there is none."""
+def ask_password(user: str, otherwise: str = "[operator] password_file, or a certificate") -> str:
+    """From the terminal. Raises Refusal where there is none, with what else there is."""
     if not sys.stdin.isatty():
-        raise Refusal(
-            Code.CANNOT,
-            f"no password for {user}: set [operator] password_file, or use a certificate",
+        text = (
+            f"the password of {user} is needed, and there is no terminal to ask at: use {otherwise}"
         )
+        raise Refusal(Code.CANNOT, text)
     return getpass.getpass(f"Password of {user}: ")
 
 
@@ -63,21 +63,12 @@ def backends_of(reach: Reach, rows: Collection[MailboxEntry]) -> list[str]:
     return sorted({row.server for row in rows if row.server} | set(reach.config.servers))
 
 
-def octets(number: float) -> str:
-    """A size for people."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024 or unit == "GiB":
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1024
-    raise AssertionError("not reached")
-
-
-def seconds(number: float) -> str:
-    """A duration for people."""
-    if number < 1:
-        return f"{1000 * number:.0f} ms"
-    if number < 60:
-        return f"{number:.1f} s"
-    minutes, rest = divmod(int(number), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+def need_backend(reach: Reach, rows: list[MailboxEntry], server: str) -> str:
+    """The name of a backend. Raises Refusal with those that are known."""
+    known = backends_of(reach, rows)
+    if server in known:
+        return server
+    near = [one for one in known if one.split(".")[0] == server]
+    if len(near) == 1:
+        return near[0]
+    raise Refusal(Code.NONEXISTENT, f"No backend is called {server}; known are {', '.join(known)}")

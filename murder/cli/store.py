@@ -6,13 +6,13 @@ from pathlib import Path
 import asyncclick as click
 
 from murder.api import CanCheck
-from murder.cli.options import config_option, json_option, print_json
+from murder.cli.options import Group, config_option, json_option, print_json
 from murder.config import load_config
 from murder.errors import Code, Refusal
 from murder.hooks import load_plugins
 
 
-@click.group()
+@click.group(cls=Group)
 def store() -> None:
     """The mail itself, as the store keeps it on this host.
 
@@ -24,18 +24,21 @@ def store() -> None:
 
 @store.command()
 @config_option()
-@json_option()
+@json_option("ok (true or false), found (a list)")
 async def check(config_file: Path, as_json: bool) -> int:
     """Look for missing files, orphan files, damaged rows, wrong counts; exit code 1 if there are any.
 
     The node may run. All octets that a mailbox names are looked for, none are read.
+
+    \b
+    murder ctl store check
     """
     return _tell(await _look(config_file, repair=False), "faults", as_json)
 
 
 @store.command()
 @config_option()
-@json_option()
+@json_option("ok (true or false), found (a list)")
 async def repair(config_file: Path, as_json: bool) -> int:
     """Mend what `check` finds, and say what was done.
 
@@ -43,12 +46,18 @@ async def repair(config_file: Path, as_json: bool) -> int:
     octets are gone is expunged. The node may run, unless a database has damaged pages: then it is
     rebuilt from what can be read, and the old one is kept beside it. Space that expunged mail has left
     in databases is given back where it is more than half of one.
+
+    \b
+    murder ctl store repair
     """
     return _tell(await _look(config_file, repair=True), "faults mended", as_json)
 
 
 async def _look(config_file: Path, repair: bool) -> Sequence[str]:
     config = load_config(config_file)
+    if not config.node.data.is_dir() or ("backend" not in config.node.roles and config.node.roles):
+        text = f"{config_file} is not of a backend, or it has never run here: run this on a backend's host"
+        raise Refusal(Code.CANNOT, text)
     plugin = config.backend.store
     made = load_plugins(config, ["backend"]).store()
     if not isinstance(made, CanCheck):

@@ -2,16 +2,18 @@
 
 import asyncclick as click
 
-from murder.cli.mailbox import make, remove
-from murder.cli.options import json_option, print_json, print_table
+from murder.cli.mailbox import make, remove, restore
+from murder.cli.options import Group, json_option, print_json, print_table, say
+from murder.cli.quotas import quota_text
 from murder.cli.reaching import operator_options, yes_option
+from murder.cli.screen import count, octets
 from murder.errors import Code, Refusal
 from murder.model.name import inbox_of, is_below, is_deleted, is_inbox, owner_of
 from murder.operate import mailboxes
 from murder.operate.reach import Reach
 
 
-@click.group()
+@click.group(cls=Group)
 def user() -> None:
     """Users: all of one's mailboxes at once. Passwords are the auth plugin's: `murder auth`.
 
@@ -24,9 +26,14 @@ def user() -> None:
 
 @user.command("list")
 @operator_options
-@json_option()
+@json_option("a list of user, server, mailboxes")
 async def list_users(reach: Reach, as_json: bool) -> int:
-    """Every user that has an INBOX, with its backend and how many mailboxes he has."""
+    """Every user that has an INBOX, with its backend and how many mailboxes he has.
+
+    \b
+    murder ctl user list
+    murder ctl user list | awk '$2 == "be1.example.org"'
+    """
     rows = [row for row in await reach.rows() if row.is_active and not is_deleted(row.name)]
     counts: dict[str, int] = {}
     for row in rows:
@@ -48,6 +55,9 @@ async def list_users(reach: Reach, as_json: bool) -> int:
         print_table(
             ("user", "server", "mailboxes"),
             [[str(one["user"]), str(one["server"]), str(one["mailboxes"])] for one in found],
+            right=("mailboxes",),
+            hosts=("server",),
+            empty="No user has mailboxes here: `murder ctl user create NAME`",
         )
     return 0
 
@@ -55,9 +65,13 @@ async def list_users(reach: Reach, as_json: bool) -> int:
 @user.command()
 @operator_options
 @click.argument("name")
-@json_option()
+@json_option("user, mailboxes (a list of name, server, messages, octets), quota")
 async def show(reach: Reach, name: str, as_json: bool) -> int:
-    """One user: his mailboxes, where each is, messages and octets, quota."""
+    """One user: his mailboxes, where each is, messages and octets, quota.
+
+    \b
+    murder ctl user show anna
+    """
     inbox = inbox_of(name)
     rows = [row for row in await reach.rows() if is_below(row.name, inbox) and row.is_active]
     if not rows:
@@ -77,11 +91,25 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
         print_json({"user": name, "mailboxes": facts, "quota": quota})
         return 0
     print_table(
-        ("mailbox", "server", "messages", "octets"),
-        [[str("-" if value is None else value) for value in one.values()] for one in facts],
+        ("mailbox", "server", "messages", "size"),
+        [
+            [
+                str(one["name"]),
+                str(one["server"]),
+                "-" if one["messages"] is None else str(one["messages"]),
+                "-" if one["octets"] is None else octets(float(str(one["octets"]))),
+            ]
+            for one in facts
+        ],
+        right=("messages", "size"),
+        hosts=("server",),
     )
     for root, words in quota.items():
-        click.echo(f"quota {root}  {' '.join(words)}")
+        click.echo(f"quota {quota_text(root, words)}")
+    total = sum(int(str(one["octets"] or 0)) for one in facts)
+    messages = sum(int(str(one["messages"] or 0)) for one in facts)
+    mailboxes_text = count(len(facts), "mailbox", "mailboxes")
+    click.echo(f"{mailboxes_text}, {count(messages, 'message')}, {octets(total)}", err=True)
     return 0
 
 
@@ -92,40 +120,80 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
     "--server", default="", metavar="SERVER[!PARTITION]", help="Default: the policy's choice."
 )
 @click.option(
-    "--quota", "limits", multiple=True, metavar="RESOURCE=LIMIT", help="STORAGE counts KiB."
+    "--quota",
+    "limits",
+    multiple=True,
+    metavar="RESOURCE=LIMIT",
+    help="STORAGE=2G (or KiB without a letter), MESSAGE=100000, MAILBOX=50.",
 )
 @click.option(
     "--folder", "folders", multiple=True, help="A folder to make; several times for several."
 )
+@json_option("user, server")
 async def create(
-    reach: Reach, name: str, server: str, limits: tuple[str, ...], folders: tuple[str, ...]
+    reach: Reach,
+    name: str,
+    server: str,
+    limits: tuple[str, ...],
+    folders: tuple[str, ...],
+    as_json: bool,
 ) -> int:
-    """Give a user his INBOX, by the placement policy, with a quota and folders."""
+    """Give a user his INBOX, by the placement policy, with a quota and folders.
+
+    \b
+    murder ctl user create anna
+    murder ctl user create anna --quota STORAGE=2G --folder Sent --folder Trash
+    murder ctl user create anna --server be2.example.org
+    """
     location = await make(reach, inbox_of(name), server, limits)
     for folder in folders:
         canonical = reach.namespace.internal(
             reach.namespace.personal_prefix + folder.encode(), name
         )
         await mailboxes.create(reach, canonical, location)
-    click.echo(f"{name} is at {location.server}")
-    return 0
+    return say(
+        as_json, {"user": name, "server": location.server}, f"{name} is at {location.server}"
+    )
 
 
 @user.command()
 @operator_options
 @click.argument("name")
 @yes_option("remove all his mail")
-async def delete(reach: Reach, name: str, yes: bool) -> int:
-    """Remove all of a user's mailboxes."""
-    return await remove(reach, inbox_of(name), yes)
+@json_option("removed (a list of name, server); without --yes: plan, the same")
+async def delete(reach: Reach, name: str, yes: bool, as_json: bool) -> int:
+    """Remove all of a user's mailboxes. His password is the auth plugin's: `murder auth remove`.
+
+    \b
+    murder ctl user delete anna          # what would go
+    murder ctl user delete anna --yes
+    """
+    return await remove(reach, inbox_of(name), yes, as_json)
+
+
+@user.command()
+@operator_options
+@click.argument("name")
+@json_option("restored, a list of names")
+async def undelete(reach: Reach, name: str, as_json: bool) -> int:
+    """Bring back all of a user's mailboxes that were last deleted (of backends with `delete = "delayed"`).
+
+    \b
+    murder ctl user undelete anna
+    """
+    return await restore(reach, inbox_of(name), as_json)
 
 
 @user.command()
 @operator_options
 @click.argument("old")
 @click.argument("new")
-async def rename(reach: Reach, old: str, new: str) -> int:
-    """Give a user another name: his mailboxes, rights and subscriptions."""
+@json_option("old, new")
+async def rename(reach: Reach, old: str, new: str, as_json: bool) -> int:
+    """Give a user another name: his mailboxes, rights and subscriptions. Log-ins are the auth plugin's: `murder auth`.
+
+    \b
+    murder ctl user rename anna anna.berg
+    """
     await mailboxes.rename(reach, inbox_of(old), inbox_of(new))
-    click.echo(f"{old} is now {new}")
-    return 0
+    return say(as_json, {"old": old, "new": new}, f"{old} is now {new}")

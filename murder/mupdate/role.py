@@ -92,7 +92,7 @@ class MupdateRole:
             return {}
         told: dict[str, object] = {
             "mailboxes": service.mailboxes.count(),
-            "conflicts": len(service.mailboxes.conflicts()),
+            "conflicts": sum(one["command"] != "FORCE" for one in self.conflicts()),
             "changes": service.counters.changes,
             "refused": service.counters.refused,
             "subscribers": len(service.hub.lag()),
@@ -103,14 +103,17 @@ class MupdateRole:
             told.update(self._replica.report())
         return told
 
-    def conflicts(self) -> list[dict[str, object]]:
-        """For `murder ctl conflicts`."""
+    def conflicts(self, forget: bool = False) -> list[dict[str, object]]:
+        """For `murder ctl conflicts`; `forget` removes what is told."""
         if self._service is None:
             return []
-        return [
+        found = [
             {"name": display(name), **json.loads(facts)}
             for name, facts in self._service.mailboxes.conflicts().items()
         ]
+        if forget:
+            self._service.mailboxes.write(lambda transaction: transaction.forget_conflicts())
+        return found
 
     def services(self) -> Mapping[str, Service]:
         assert self._service is not None, "start comes first"

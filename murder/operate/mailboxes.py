@@ -83,7 +83,9 @@ def _annotations(found: Sequence[bytes]) -> dict[str, str]:
             while not scanner.accept(b")"):
                 name = scanner.astring().decode("utf-8", "replace")
                 scanner.space()
-                values[name] = (scanner.nstring() or b"").decode("utf-8", "replace")
+                value = scanner.nstring()
+                if value is not None:  # NIL: there is none
+                    values[name] = value.decode("utf-8", "replace")
                 if scanner.peek() == b" ":
                     scanner.space()
         except BadSyntax:
@@ -142,10 +144,10 @@ async def create(reach: Reach, name: MailboxName, location: Location) -> None:
 
 
 def doomed(rows: Sequence[MailboxEntry], name: MailboxName) -> list[MailboxEntry]:
-    """What a deletion takes along, children first. Raises Refusal(NONEXISTENT)."""
+    """What a deletion takes along, children first; nothing if there is no such mailbox."""
     found = [row for row in rows if is_below(row.name, name)]
     if not any(row.name == name for row in found):
-        raise Refusal(Code.NONEXISTENT, "The master knows no such mailbox")
+        return []
     return sorted(found, key=lambda row: len(row.name), reverse=True)
 
 
@@ -203,7 +205,11 @@ async def subscribe(reach: Reach, user: str, name: MailboxName, subscribed: bool
             Code.NO_PERMISSION,
             "An administrator's password cannot act for a user: use a certificate",
         )
-    entry = await reach.find(inbox_of(user))
+    entry = await reach.master.find(inbox_of(user))
+    if entry is None:
+        raise Refusal(Code.NONEXISTENT, f"There is no user {user}: he has no INBOX")
+    if subscribed:
+        await reach.find(name)
     verb = b"SUBSCRIBE " if subscribed else b"UNSUBSCRIBE "
     await reach.ask(entry.server, verb + string(reach.namespace.external(name, user)), user=user)
 
@@ -220,7 +226,11 @@ async def undelete(
             resting.append((before[1], before[0], row))
     at_root = [at for at, before, _ in resting if before == name]
     if not at_root:
-        raise Refusal(Code.NONEXISTENT, f"Nothing that was called {reach.shown(name)} is kept")
+        raise Refusal(
+            Code.NONEXISTENT,
+            f"Nothing that was called {reach.shown(name)} is kept. `murder ctl mailbox list --deleted` shows what is; "
+            'backends keep deleted mailboxes with [backend] delete = "delayed"',
+        )
     last = max(at_root)
     back = sorted(
         ((before, row) for at, before, row in resting if at == last), key=lambda pair: pair[0]

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from murder.control import FOLDER, ask_local, control_folder, format_answer, sockets_in
 from murder.operate.reach import Reach
@@ -138,6 +138,16 @@ async def follow(reach: Reach, request: Answer, limit_s: float) -> AsyncIterator
 # --- what the answers mean
 
 
+class Problem(NamedTuple):
+    """What somebody should look at, and the mending step."""
+
+    what: str
+    cure: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.cure}"
+
+
 @dataclass(frozen=True, slots=True)
 class NodeLine:
     """One node and role, summed over its workers."""
@@ -153,7 +163,8 @@ class NodeLine:
     cpu_s: float
     memory_kib: int
     lag_s: float | None
-    problems: Sequence[str]
+    disk_used: float | None
+    problems: Sequence[Problem]
 
 
 def lines_of(told: Sequence[NodeAnswers], now: float) -> list[NodeLine]:
@@ -170,6 +181,7 @@ def lines_of(told: Sequence[NodeAnswers], now: float) -> list[NodeLine]:
 
 def _line_of(node: str, role: str, answers: Sequence[Answer], now: float) -> NodeLine:
     lags = [answer["lag_s"] for answer in answers if answer.get("lag_s") is not None]
+    size = int(answers[0].get("disk_size", 0))
     return NodeLine(
         node,
         role,
@@ -182,6 +194,7 @@ def _line_of(node: str, role: str, answers: Sequence[Answer], now: float) -> Nod
         sum(float(answer.get("cpu_s", 0)) for answer in answers),
         sum(int(answer.get("memory_kib", 0)) for answer in answers),
         max(lags) if lags else None,
+        1 - int(answers[0]["disk_free"]) / size if size else None,
         problems_of(answers, now),
     )
 
@@ -191,38 +204,68 @@ CLOCK_S: Final = 5.0  # nodes' clocks may differ by so much
 FREE_PART: Final = 0.05
 
 
-def problems_of(answers: Sequence[Answer], now: float) -> list[str]:
-    """What somebody should look at, a sentence each."""
-    found: dict[str, None] = {}
+def problems_of(answers: Sequence[Answer], now: float) -> list[Problem]:
+    """What somebody should look at."""
+    found: dict[Problem, None] = {}
     for answer in answers:
         found.update(dict.fromkeys(_problems(answer, now)))
     return list(found)
 
 
-def _problems(answer: Answer, now: float) -> list[str]:
+def certificate_problem(whose: str, until: float, now: float) -> Problem | None:
+    """A certificate that ends within a month, or has ended."""
+    days = (until - now) / DAY_S
+    cure = "`murder ca issue NAME --role ROLE` again, copy both files, `kill -HUP` the node"
+    if days < 0:
+        return Problem(f"{whose} ended {-days:.0f} days ago", cure)
+    return Problem(f"{whose} ends in {days:.0f} days", cure) if days < 30 else None
+
+
+def _problems(answer: Answer, now: float) -> list[Problem]:
     said = []
     until = answer.get("certificate_until")
-    if until is not None and until < now + 30 * DAY_S:
-        days = int((until - now) / DAY_S)
-        said.append(f"its certificate ends in {days} days: murder ca issue, copy, kill -HUP")
+    if until is not None and (ending := certificate_problem("its certificate", until, now)):
+        said.append(ending)
     if abs(float(answer.get("now", now)) - now) > CLOCK_S:
-        said.append(f"its clock differs by {float(answer['now']) - now:.0f} s: run NTP")
+        said.append(
+            Problem(
+                f"its clock differs from this host's by {float(answer['now']) - now:.0f} s",
+                "run NTP (chrony, systemd-timesyncd) on both",
+            )
+        )
     size = int(answer.get("disk_size", 0))
     if size and int(answer["disk_free"]) < FREE_PART * size:
-        said.append(f"its disk has {int(answer['disk_free']) >> 20} MiB left")
+        said.append(
+            Problem(
+                f"its disk has {int(answer['disk_free']) >> 20} MiB left",
+                "make room, or move users away (`murder ctl mailbox move`)",
+            )
+        )
     most = int(answer.get("descriptors_most", 0))
     if 0 < most < 1.25 * int(answer.get("descriptors", 0)):
-        said.append("it runs out of descriptors: raise LimitNOFILE")
-    if answer.get("conflicts"):
-        said.append(f"{answer['conflicts']} conflicts: murder ctl conflicts")
-    if answer.get("master") == "away":
-        said.append("it cannot reach the master")
-    if answer.get("synchronised") is False:
-        said.append("its list has never been complete")
-    elif answer.get("list") not in (None, "streaming"):
-        said.append(f"its list is {answer['list']}: {answer.get('list_problem')}")
+        said.append(Problem("it runs out of descriptors", "raise LimitNOFILE in its unit"))
+    if number := answer.get("conflicts"):
+        what = "1 mailbox was" if number == 1 else f"{number} mailboxes were"
+        said.append(Problem(f"{what} wanted by two backends", "`murder ctl conflicts`"))
+    said += _list_problems(answer)
     for server in answer.get("down", ()):
-        said.append(f"it cannot reach {server}")
-    if answer.get("moves_failed"):
-        said.append(f"{answer['moves_failed']} moves have failed: murder ctl move status")
+        said.append(
+            Problem(f"it cannot reach {server}", "start that backend; look at its log if it runs")
+        )
+    if number := answer.get("moves_failed"):
+        what = "a move has" if number == 1 else f"{number} moves have"
+        said.append(Problem(f"{what} failed", "`murder ctl move status`"))
     return said
+
+
+def _list_problems(answer: Answer) -> list[Problem]:
+    """Of the mailbox list and the way to the master."""
+    to_master = "start the master; look at its log and at the way there if it runs"
+    if answer.get("master") == "away":
+        return [Problem("it cannot reach the master", to_master)]
+    why = f" ({answer['list_problem']})" if answer.get("list_problem") else ""
+    if answer.get("synchronised") is False:
+        return [Problem(f"its list has never been complete{why}", to_master)]
+    if answer.get("list") not in (None, "streaming"):
+        return [Problem(f"its list is {answer['list']}{why}", to_master)]
+    return []

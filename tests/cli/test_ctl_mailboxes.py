@@ -39,8 +39,8 @@ class Ctl:
         assert "Traceback" not in said
         return said
 
-    def json(self, *words: str) -> Any:
-        return json.loads(self(*words, "--json").splitlines()[0])
+    def json(self, *words: str, code: int = 0) -> Any:
+        return json.loads(self(*words, "--json", code=code).splitlines()[0])
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,9 @@ def test_a_user_is_made_where_the_policy_says(ctl: Ctl, demo: Demo) -> None:
     said = ctl.json("placement", "explain", "user/zoe")
     ctl("mailbox", "create", "user/zoe", "--quota", "MESSAGE=10")
     assert place(ctl, "user/zoe") == said["server"]
-    ctl("mailbox", "subscribe", "user1", "user/user1")
+    ctl("mailbox", "subscribe", "user/user1", "user1")
+    assert "no user nobody" in ctl("mailbox", "subscribe", "user/user1", "nobody", code=1)
+    assert "user/nix" in ctl("mailbox", "subscribe", "user/nix", "user1", code=1)
     assert "1 removed" in ctl("mailbox", "delete", "user/zoe", "--yes")
 
 
@@ -92,13 +94,43 @@ def test_the_list_is_told_by_force_who_has_a_mailbox(ctl: Ctl) -> None:
     assert "1 removed" in ctl("mailbox", "delete", "shared/two", "--yes")
 
 
+def test_what_exists_is_refused_before_the_master_counts_a_conflict(ctl: Ctl) -> None:
+    assert "user/user1 is at be" in ctl("user", "create", "user1", code=1)
+    other = next(one for one in BACKENDS if one != place(ctl, "user/user1"))
+    assert "already" in ctl("mailbox", "create", "user/user1", "--server", other, code=1)
+    assert "user.user1" not in ctl("conflicts")
+
+
+def test_a_conflict_is_told_with_its_cure_and_forgotten(ctl: Ctl, demo: Demo) -> None:
+    other = next(one for one in BACKENDS if one != place(ctl, "user/user1"))
+    backend = next(one for one in demo.backends if one["name"] == other)
+    with demo.imap(backend, "admin") as client:
+        assert client.create("user/user1")[0] == "NO"
+    assert ctl.json("status", code=1)["problems"]
+    assert "--forget --yes" in ctl("conflicts", code=1)
+    assert "--yes" in ctl("conflicts", "--forget", code=2)
+    assert "Forgotten" in ctl("conflicts", "--forget", "--yes")
+    assert "No conflicts" in ctl("conflicts")
+    assert "Everything is well." in ctl("status")
+
+
+def test_quotas_are_written_and_read_with_units(ctl: Ctl) -> None:
+    assert "0 B of 2.0 GiB" in ctl("mailbox", "quota", "user/user1", "STORAGE=2G")
+    assert ctl.json("mailbox", "quota", "user/user1")["quota"] == {
+        "user/user1": ["STORAGE", "0", str(2 << 20)]
+    }
+    assert "STORAGE=2X" in ctl("mailbox", "quota", "user/user1", "STORAGE=2X", code=2)
+    assert "MESSAGE=2G" in ctl("mailbox", "quota", "user/user1", "MESSAGE=2G", code=2)
+    assert "has no quota" in ctl("mailbox", "quota", "user/user1", "--none")
+
+
 def test_a_move_shows_its_plan_moves_and_is_undone(ctl: Ctl, demo: Demo) -> None:
     with demo.imap(demo.frontend, "user1") as client:
         client.create("INBOX/Sub")
         client.append("INBOX/Sub", "", "", b"Subject: x\r\n\r\ny\r\n")
     source = place(ctl, "user/user1")
     target = next(one for one in BACKENDS if one != source)
-    assert "--yes" in ctl("mailbox", "move", "user1", "--to", target)
+    assert "--yes" in ctl("mailbox", "move", "user1", "--to", target.split(".")[0], code=2)
     assert place(ctl, "user/user1") == source
     moved = ctl.json("mailbox", "move", "user1", "--to", target, "--yes")
     assert (moved["moved"], moved["failed"]) == (1, {})

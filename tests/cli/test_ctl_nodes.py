@@ -108,7 +108,8 @@ def ctl_said(ctl: Ctl) -> str:
 def test_where_mail_goes_and_what_a_server_says(ctl: Ctl) -> None:
     assert "user/user1 at be" in ctl("lmtp", "route", "user1+Sub")
     assert "550" in ctl("lmtp", "route", "nobody", code=1)
-    assert ctl("conflicts") == "" and ctl("reservations") == ""
+    assert ctl("conflicts") == "No conflicts\n"
+    assert ctl("reservations") == "No names are reserved\n"
 
 
 def test_operators_on_other_hosts_ask_over_tls_with_their_certificate_only(tmp_path: Path) -> None:
