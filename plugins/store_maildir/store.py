@@ -262,7 +262,12 @@ class MaildirStore:
         if tree is None and not ((folder / INDEX).exists() or (folder / "cur").is_dir()):
             return ()
         tree = self._tree(name)
-        found = await asyncio.to_thread(_subfolders, tree)
+        try:
+            found = await asyncio.to_thread(_subfolders, tree)
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise disk_error(error, folder) from error
         if time.time_ns() - at > RACY_NS:
             tree.looked_at = at
         return found
