@@ -5,9 +5,8 @@ import mmap
 import secrets
 import sqlite3
 import time
-from array import array
-from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from murder.api import FlagChange, Incoming, NewMessage, Stored
@@ -45,11 +44,11 @@ from plugins.store_spool.schema import (
     to_message,
     to_seconds,
 )
+from plugins.store_spool.uids import all_uids, known_uids, write_down
 
-FEW: Final = 500  # rows are read rather than counted again
-MAX_COUNTS: Final = 40  # ranges counted; a mailbox with more gaps is read
-MANY: Final = 50_000  # messages whose UIDs are kept in memory for the next session
 IN_THREAD: Final = 5_000  # more rows than this are read in a thread: they take longer than 10 ms
+
+MANY: Final = 50_000  # messages whose UIDs are kept for the next session
 
 
 class SpoolMailbox:
@@ -136,68 +135,13 @@ class SpoolMailbox:
 
     async def uids(self) -> Sequence[Uid]:
         numbers = self._numbers()
-        if numbers[4] > MANY:
-            return await asyncio.to_thread(self._kept_uids, numbers[2])
-        if numbers[4] > IN_THREAD:
-            return await asyncio.to_thread(self._all_uids)
-        return self._all_uids()
-
-    def _kept_uids(self, modseq: int) -> Sequence[Uid]:
-        """As this process knows them, brought up to date: to read a million takes a second."""
-        kept = self.root.kept_uids.get(self.box_id)
-        uids = self._brought_up_to(*kept) if kept is not None else None
-        if uids is None:
-            uids = array("I", self._all_uids())
-        self.root.keep_uids(self.box_id, modseq, uids)
-        return array("I", uids)  # type: ignore[return-value] # Uid is int
-
-    def _brought_up_to(self, since: int, kept: "array[int]") -> "array[int] | None":
-        """With what came and went after `since`; None where that does not add up."""
-        if not kept:
-            return None
-        read = self.root.reader.execute
-        uids = array("I", kept)
-        new = read(
-            "SELECT uid FROM message WHERE mailbox=? AND uid>? ORDER BY uid",
-            (self.box_id, kept[-1]),
-        )
-        uids.extend(uid for (uid,) in new.fetchall())
-        gone = read(
-            "SELECT uid FROM expunged WHERE mailbox=? AND modseq>?", (self.box_id, since)
-        ).fetchall()
-        if len(gone) > FEW:
-            doomed = {uid for (uid,) in gone}
-            uids = array("I", (uid for uid in uids if uid not in doomed))
+        if numbers[4] <= MANY:
+            read = partial(all_uids, self.root.reader, self.box_id)
+            found = await asyncio.to_thread(read) if numbers[4] > IN_THREAD else read()
         else:
-            for (uid,) in gone:
-                at = bisect_left(uids, uid)
-                if at < len(uids) and uids[at] == uid:
-                    del uids[at]
-        return uids if len(uids) == self._numbers()[4] else None
-
-    def _all_uids(self) -> Sequence[Uid]:
-        """Counted rather than read, range by range, where a range has no gap: a tenth of the time."""
-        count = self.root.reader.execute
-        where = "FROM message WHERE mailbox=? AND uid BETWEEN ? AND ?"
-        low, high, total = count(
-            "SELECT min(uid), max(uid), count(*) FROM message WHERE mailbox=?", (self.box_id,)
-        ).fetchone()
-        found = array("I")
-        waiting = [(low, high, total)] if total else []
-        looks = MAX_COUNTS
-        while waiting:
-            low, high, total = waiting.pop()
-            if total == high - low + 1:
-                found.extend(range(low, high + 1))
-            elif total <= FEW or not looks:
-                rows = count(f"SELECT uid {where} ORDER BY uid", (self.box_id, low, high))
-                found.extend(uid for (uid,) in rows)
-            else:
-                looks -= 1
-                middle = (low + high) // 2
-                (left,) = count(f"SELECT count(*) {where}", (self.box_id, low, middle)).fetchone()
-                waiting.append((middle + 1, high, total - left))
-                waiting.append((low, middle, left))
+            found, draft = await asyncio.to_thread(known_uids, self.root, self.box_id, numbers[2])
+            if draft is not None:
+                self.root.hint(partial(write_down, self.box_id, draft))
         return found  # type: ignore[return-value] # Uid is int
 
     async def messages(self, uids: Sequence[Uid] | None = None) -> Sequence[Message]:

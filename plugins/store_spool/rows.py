@@ -142,7 +142,7 @@ NEW_BOX_ID: Final = (
 def remove_mailbox(db: sqlite3.Connection, box_id: int) -> None:
     """A mailbox with everything in it."""
     bodies = [body for (body,) in db.execute("SELECT body FROM message WHERE mailbox=?", (box_id,))]
-    for table in ("message", "expunged", "seen", "keyword"):
+    for table in ("message", "expunged", "seen", "keyword", "known_uids"):
         db.execute(f"DELETE FROM {table} WHERE mailbox=?", (box_id,))
     db.execute(
         "DELETE FROM meta WHERE key=(SELECT ? || mailbox_id FROM mailbox WHERE id=?)",

@@ -16,7 +16,7 @@ from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
 from murder.model.message import Message, ModSeq, Uid
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 FILE_MODE: Final = 0o600
 BUSY_MS: Final = 30_000  # a writer waits for another worker's commit; far above any
 READ_BUSY_MS: Final = (
@@ -81,11 +81,16 @@ CREATE TABLE keyword (
 CREATE TABLE subscription (name BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
 CREATE TABLE garbage (file TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 CREATE TABLE intent (id TEXT PRIMARY KEY, what TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE known_uids (
+    mailbox INTEGER PRIMARY KEY, modseq INTEGER NOT NULL, uids BLOB NOT NULL
+) STRICT;
 """
 
 # format → what makes the next one of it, in one transaction
 MIGRATIONS: Final = {
-    1: "CREATE INDEX body_file ON body (file) WHERE file IS NOT NULL"  # recovery looks for files
+    1: "CREATE INDEX body_file ON body (file) WHERE file IS NOT NULL",  # recovery looks for files
+    2: "CREATE TABLE known_uids "
+    "(mailbox INTEGER PRIMARY KEY, modseq INTEGER NOT NULL, uids BLOB NOT NULL) STRICT",
 }
 
 MESSAGE_COLUMNS: Final = (

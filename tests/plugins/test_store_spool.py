@@ -4,16 +4,20 @@ import asyncio
 import os
 import random
 import sqlite3
+from array import array
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from murder.api import CanCheck, Mailbox, NewMessage
 from murder.errors import Code, Refusal
 from murder.model.message import Uid
 from murder.model.name import MailboxName
 from plugins.store_spool.store import Settings, SpoolStore
+from plugins.store_spool.uids import pack, unpack
 
 INBOX, SENT = MailboxName(b"user.ana"), MailboxName(b"user.ana.Sent")
 SMALL, LARGE = 100, 5000
@@ -347,6 +351,54 @@ def test_uids_of_a_large_mailbox_are_those_of_the_disk(
     run(tmp_path, scene)
 
 
+def test_uids_of_a_large_mailbox_outlast_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that starts takes up what another has written down, if it is still true; and else what is on the disk."""
+    monkeypatch.setattr("plugins.store_spool.mailbox.MANY", 3)
+    monkeypatch.setattr("plugins.store_spool.uids.STALE", 4)
+    choose = random.Random(2)
+
+    async def look(store: SpoolStore) -> None:
+        inbox = await store.open(INBOX, "ana")
+        uids = list(await inbox.uids())
+        assert uids == [row.uid for row in await inbox.messages()]
+        for number in range(choose.randint(0, 4)):
+            await append(store, inbox, number, SMALL)
+        if choose.random() < 0.7:
+            await inbox.expunge(choose.sample(uids, choose.randint(1, 5)))
+        inbox.close()
+
+    run(tmp_path, fill)
+    stored = []
+    for number in range(40):
+        run(tmp_path, look)
+        db = sqlite3.connect(database(tmp_path))
+        stored.append(db.execute("SELECT uids FROM known_uids").fetchone()[0])
+        if number % 5 == 0:  # a damaged one, or one of other messages, costs time only
+            damaged = (b"R damaged", b"", pack(array("I", [1, 2, 70, 80])))[number // 5 % 3]
+            db.execute("UPDATE known_uids SET uids=?, modseq=?", (damaged, choose.choice((1, 99))))
+            db.commit()
+        if number % 7 == 0:  # removals that are remembered no longer
+            db.execute("DELETE FROM expunged")
+            db.commit()
+        db.close()
+    assert 3 < len(set(stored)) < 39
+
+    async def remove(store: SpoolStore) -> None:
+        await store.delete(INBOX)
+
+    run(tmp_path, remove)
+    db = sqlite3.connect(database(tmp_path))
+    assert db.execute("SELECT count(*) FROM known_uids").fetchone() == (0,)
+    db.close()
+
+
+@given(st.sets(st.integers(1, 2**32 - 1) | st.integers(1, 60), max_size=80))
+def test_uids_are_written_down_and_read(uids: set[int]) -> None:
+    assert list(unpack(pack(array("I", sorted(uids))))) == sorted(uids)
+
+
 FORMAT_1 = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE mailbox (
@@ -412,6 +464,6 @@ def test_an_older_file_is_migrated(tmp_path: Path) -> None:
     run(tmp_path, read)
     assert inspect(tmp_path) == []
     db = sqlite3.connect(file)
-    assert db.execute("PRAGMA user_version").fetchone() == (2,)
+    assert db.execute("PRAGMA user_version").fetchone() == (3,)
     assert db.execute("SELECT 1 FROM sqlite_schema WHERE name='body_file'").fetchone()
     db.close()
