@@ -2,16 +2,26 @@
 
 The map. Rooms, in the order they may import each other (tests/test_layers.py holds them to it):
 
-    model     nouns: names, entries, rights, flags, messages
-    wire      grammar: octets <-> nouns, for IMAP, POP3, LMTP and MUPDATE
-    mime      a message by octet offsets
-    api       all that a plugin sees: hookspecs and the Protocols of stores, auth, placement, referral
-    session   state: who may say what, when; sans-IO
-    net       sockets: listeners, TLS, connections, upstreams, relay
-    mupdate   the mailbox list, its master, replicas and client
-    frontend  the proxy role        backend   the server role (they know nothing of each other)
-    server    roles from a configuration; workers supervise processes
-    cli       the command line
+    errors     what crosses rooms when something fails: facts, never replies
+    model      nouns: names, entries, rights, flags, messages
+    wire       grammar: octets <-> nouns, for IMAP, POP3, LMTP and MUPDATE
+    mime       a message by octet offsets
+    api        all that a plugin sees: hookspecs and the Protocols of stores, auth, placement, referral
+    contract   what every plugin of a kind must keep to: `murder plugin check`
+    session    state: who may say what, when; sans-IO
+    log        the log, and every event it knows        authority  who is a node: the cluster's own CA
+    config     murder.toml as dataclasses               hooks      plugins, found and asked in order
+    net        sockets: listeners, TLS, connections, upstreams, relay
+    login      clients before and at login, and what frontend and backend tell them alike
+    mupdate    the mailbox list, its master, replicas and client
+    frontend   the proxy role        backend   the server role (they know nothing of each other)
+    control    what a running node tells an operator, and does for him
+    server     a role in a process; workers supervise processes, channel is what passes between them
+    preflight  what would keep a node from running, found before it runs
+    operate    what an operator does to a whole murder, over its own protocols
+    demo       a whole murder on one host
+    cli        the command line
+    archive    how the one file starts
 
 A command walks socket -> net.connection -> wire.fragment -> session -> role's table -> handler, and its
 answer straight back. Policy (stores, auth backends, placement, referrals) lives in plugins/, outside.

@@ -5,6 +5,7 @@ fails the test, so that a new one is placed on purpose.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,3 +132,11 @@ def test_protocol_code_waits_for_nothing(room: str) -> None:
                 node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith
             )
             assert not waits, f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)} is async"
+
+
+def test_the_map_shows_every_room() -> None:
+    text = (ROOT / "murder" / "__init__.py").read_text(encoding="utf-8")
+    shown = set(
+        re.findall(r"[a-z_]+", text.partition("The map.")[2].partition("A command walks")[0])
+    )
+    assert not MAY_IMPORT.keys() - {"murder", "__main__"} - shown - {"plugins"}

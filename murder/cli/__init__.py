@@ -1,4 +1,4 @@
-"""The command line: `murder serve`, `demo`, `config`, `ca`, `auth`, `plugin`."""
+"""The command line: `murder serve`, `demo`, `config`, `ca`, `auth`, `plugin`, and `ctl` for operators."""
 
 from murder.cli.program import main
 
