@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import asyncclick as click
 
@@ -12,6 +12,7 @@ from murder.cli.reaching import backends_of, need_backend, operator_options, yes
 from murder.cli.screen import BAD, DIM, GOOD, Painted, count, octets, plain, seconds
 from murder.errors import Code, Refusal
 from murder.model.entry import parse_location
+from murder.model.name import MailboxName
 from murder.operate.moves import (
     Planned,
     Record,
@@ -22,6 +23,7 @@ from murder.operate.moves import (
     plan,
     records,
 )
+from murder.operate.moves import verify as compare_ends
 from murder.operate.reach import Reach
 
 
@@ -117,10 +119,11 @@ async def move_mailboxes(
 
 @click.group(cls=Group)
 def move() -> None:
-    """Moves under way, and over: status, resume, abort, undo, forget.
+    """Moves under way, and over: status, verify, resume, abort, undo, forget.
 
     \b
     murder ctl move status
+    murder ctl move verify 3f1c…
     murder ctl move undo 3f1c…
     """
 
@@ -201,6 +204,80 @@ async def status(reach: Reach, move_id: str | None, everything: bool, as_json: b
     for server, problem in failures.items():
         click.echo(f"murder: {server} cannot be asked: {problem}", err=True)
     return 3 if failures else 0
+
+
+RESULTS = ("same", "changed", "different")  # the later ones outweigh the earlier
+
+
+@move.command()
+@operator_options
+@click.argument("move_id")
+@json_option(
+    "move, result, mailboxes (a list of mailbox, result, messages, octets, arrived, expunged, flags, told, more)"
+)
+async def verify(reach: Reach, move_id: str, as_json: bool) -> int:
+    """Compare both ends of a move completely, while it runs and as long as the old copy is kept.
+
+    Compared are mailboxes, UIDVALIDITY, counts, UIDs, flags, mod-sequences, dates, what was expunged, and all octets;
+    after the switch also rights, metadata, quota and subscriptions. The result is `same`; or `changed`: what differs
+    has happened at the new place since (while the move runs: at the old one, and follows); or `different`: something is
+    lost or damaged at one end, and the exit code is 1. Nothing is changed, nobody is kept waiting.
+
+    \b
+    murder ctl move verify 3f1c5e02ab47
+    murder ctl move verify 3f1c5e02ab47 --json | jq .result
+    """
+    record, _ = await find_record(reach, backends_of(reach, await reach.rows()), move_id)
+    if not record.is_out:
+        raise Refusal(
+            Code.CANNOT,
+            f"{record.facts['server']}, where the move {move_id} begins, does not tell of it",
+        )
+    found: list[dict[str, Any]] = []
+    try:
+        await compare_ends(reach, record.backend, move_id, found.append)
+    except Refusal as refusal:
+        if refusal.code is not Code.UNAVAILABLE:
+            raise
+        click.echo(f"murder: {refusal.text}", err=True)  # the other end cannot be reached
+        return 3
+    result = max((str(one["result"]) for one in found), key=RESULTS.index, default="same")
+    for one in found:
+        one["mailbox"] = reach.shown(MailboxName(str(one["mailbox"]).encode("latin-1")))
+    if as_json:
+        print_json({"move": move_id, "result": result, "mailboxes": found})
+    else:
+        _show_compared(found)
+        click.echo(f"{move_id}: {_SAID[result]}")
+    return 1 if result == "different" else 0
+
+
+_SAID: Final = {
+    "same": "the same at both ends",
+    "changed": "the same but for what has changed since",
+    "different": "DIFFERENT: see above before anything is removed",
+}
+_COLOURS: Final = {"same": GOOD, "different": BAD}
+
+
+def _show_compared(found: Sequence[dict[str, Any]]) -> None:
+    heads = ("mailbox", "result", "messages", "size", "new", "expunged", "flags changed")
+    rows = [
+        [
+            str(one["mailbox"]),
+            Painted(str(one["result"]), _COLOURS.get(str(one["result"]), "")),
+            str(one["messages"]),
+            octets(float(one["octets"])),
+            *(str(one[key] or "") for key in ("arrived", "expunged", "flags")),
+        ]
+        for one in found
+    ]
+    print_table(heads, rows, right=heads[2:], spare=("size",))
+    for one in found:
+        for text in one["told"]:
+            click.echo(f"{plain(one['mailbox'])}: {plain(text)}")
+        if one["more"]:
+            click.echo(f"{plain(one['mailbox'])}: and {one['more']} more like these")
 
 
 async def _act(reach: Reach, verb: str, move_id: str, as_json: bool) -> int:

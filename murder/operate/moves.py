@@ -205,6 +205,20 @@ async def act(reach: Reach, server: str, verb: str, move_id: str) -> Record:
     return found[0]
 
 
+async def verify(
+    reach: Reach, server: str, move_id: str, tell: Callable[[dict[str, Any]], None]
+) -> None:
+    """Let the source compare both ends; `tell` gets each mailbox as `backend.moves.compare.Compared.words` has it.
+    Raises Refusal, UpstreamFailure."""
+
+    def untagged(line: bytes) -> None:
+        if line.upper().startswith(b"* XFERS "):
+            tell(json.loads(Scanner(line, len(b"* XFERS ")).string()))
+
+    command = b"XFERS VERIFY %s" % string(move_id.encode())
+    await reach.ask(server, command, untagged=untagged)
+
+
 async def find_record(
     reach: Reach, servers: Collection[str], move_id: str
 ) -> tuple[Record, list[Record]]:

@@ -87,7 +87,7 @@ async def _count(dialogue: BackendImap, root: MailboxName) -> int:
     return total
 
 
-# xfers = "XFERS" SP ("LIST" / "SHOW" / "RESUME" / "ABORT" / "LETGO") [SP id]
+# xfers = "XFERS" SP ("LIST" / "SHOW" / "RESUME" / "ABORT" / "LETGO" / "VERIFY") [SP id]
 def run_xfers(dialogue: BackendImap, command: Command) -> Running:
     scanner = Scanner(command.octets, command.start)
     scanner.space()
@@ -103,6 +103,10 @@ def run_xfers(dialogue: BackendImap, command: Command) -> Running:
 
 async def _xfers(dialogue: BackendImap, command: Command, verb: bytes, move_id: str) -> None:
     mover = dialogue.backend.mover
+    if verb == b"VERIFY":  # a line for each mailbox, as soon as it is compared
+        async for found in mover.verify(move_id):
+            dialogue.send(untagged(b"XFERS " + string(json.dumps(found.words()).encode())))
+        return await dialogue.finish(command)
     match verb:
         case b"LIST":
             moves = list(mover.journal.moves())

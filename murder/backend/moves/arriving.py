@@ -17,6 +17,7 @@ from murder.backend.annotations import is_note_of
 from murder.backend.moves.batches import AHEAD, Taken, digest, read
 from murder.backend.moves.journal import ARRIVING, Journal, Move, Side, State, intent_of
 from murder.backend.moves.outgoing import freeze, sum_of
+from murder.backend.moves.verify import tell
 from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.entry import EntryState, Location, MailboxEntry
@@ -96,6 +97,8 @@ class Arriving:
                 return await self._abort(str(words["id"]))
             case "fate":
                 return self._fate(words)
+            case "compare":
+                return {"ok": True, **await tell(self._backend, self._journal, words)}
             case other:
                 raise Refusal(Code.CANNOT, f"{other} is unknown here")
 
@@ -285,7 +288,9 @@ async def commit(
         changes += [PutNote(key, text.encode("latin-1")) for key, text in words["notes"].items()]
         await backend.announcer.commit(changes)
         step("shown")
-        move = await journal.save(move, state=State.COMMITTED)
+        seqs = [found.seq for row in rows if (found := backend.mailboxes.list.find(row.name))]
+        shown_seq = max(seqs, default=0)
+        move = await journal.save(move, state=State.COMMITTED, shown_seq=shown_seq)
     await backend.announcer.announce(rows)
     step("announced")
     await backend.announcer.finish(intent, [])

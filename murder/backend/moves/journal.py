@@ -84,6 +84,9 @@ class Move:
     messages: int = 0
     octets: int = 0
     problem: str = ""
+    shown_seq: int = (
+        0  # target: of the list, when it showed them; what changed later has a higher one
+    )
     owes_abort: bool = False  # source: the target has not been told, and keeps what has come
 
     def holds(self, name: MailboxName) -> bool:
@@ -156,6 +159,25 @@ class Journal:
         """Where the target keeps what it was told to show."""
         return self.folder / f"in-{move.id}.prepared"
 
+    def handed(self, move: Move) -> dict[str, Any] | None:
+        """What the source told the target to show, while the old copy is kept."""
+        try:
+            told: dict[str, Any] = json.loads(self._handed_path(move).read_bytes())
+        except FileNotFoundError:
+            return None
+        return told
+
+    def _handed_path(self, move: Move) -> Path:
+        return self.folder / f"out-{move.id}.handed"
+
+    async def save_handed(self, move: Move, octets: bytes) -> None:
+        """Durable on return."""
+        await self._write(self._handed_path(move), octets)
+
+    def forget_handed(self, move: Move) -> None:
+        """Nothing is kept any more that could be compared."""
+        self._handed_path(move).unlink(missing_ok=True)
+
     async def save_prepared(self, move: Move, octets: bytes) -> None:
         """Durable on return."""
         await self._write(self.prepared_path(move), octets)
@@ -216,6 +238,7 @@ class Journal:
         ]
         for move in over[:-MAX_HISTORY]:
             self._path(move).unlink(missing_ok=True)
+            self.forget_handed(move)
 
     def keeps(self, name: MailboxName) -> Move | None:
         """The move for whose sake the store has a mailbox that the list does not show: it has left, or is arriving."""

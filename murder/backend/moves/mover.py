@@ -8,13 +8,14 @@ import contextlib
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from murder.api import CarriesMailboxes
 from murder.backend.intent import is_alive, this_process
 from murder.backend.moves import arriving
 from murder.backend.moves.arriving import Arriving
+from murder.backend.moves.compare import Compared
 from murder.backend.moves.from_cyrus import FromCyrus
 from murder.backend.moves.journal import (
     ABORTABLE,
@@ -29,6 +30,7 @@ from murder.backend.moves.journal import (
 from murder.backend.moves.loose import LooseEnds
 from murder.backend.moves.outgoing import Outgoing, Pace, Progress, thaw
 from murder.backend.moves.peer import Peer, open_peer
+from murder.backend.moves.verify import Verification
 from murder.backend.referral import Finder
 from murder.backend.shared import Backend
 from murder.errors import Code, Refusal, UpstreamFailure
@@ -271,6 +273,16 @@ class Mover:
             await self._ends.settle(move.server, [move])
         return self._known(move_id)
 
+    async def verify(self, move_id: str) -> AsyncIterator[Compared]:
+        """Compare both ends, mailbox by mailbox. Raises Refusal, UpstreamFailure."""
+        move = self._known(move_id)
+        peer = await self._open(move.server)
+        try:
+            async for found in Verification(self.backend, self.journal, move, peer).run():
+                yield found
+        finally:
+            peer.close()
+
     async def end_arriving(self, move: Move) -> Move:
         """Remove what has come, as an operator asks for: its source may never come back. While nothing is prepared here,
         the source has let go of nothing. Raises Refusal."""
@@ -347,6 +359,7 @@ class Mover:
                     await self.backend.store.delete(name)
             state = State.UNDONE if back else State.REMOVED
             move = await self.journal.save(move, state=state)
+            self.journal.forget_handed(move)
         self._log.info("move.let_go", move=move.id, mailbox=display(move.root), back=back)
         return move
 

@@ -24,12 +24,13 @@ from murder.backend.annotations import notes_with, removed_with
 from murder.backend.moves.batches import AHEAD, batches_of, digest, read
 from murder.backend.moves.journal import Journal, Move, State, intent_of
 from murder.backend.moves.peer import Peer
+from murder.backend.moves.verify import format_handed, subscriptions_of
 from murder.backend.shared import Backend
 from murder.errors import Code, Refusal
 from murder.model.carried import Portrait
 from murder.model.entry import MailboxEntry
 from murder.model.message import Message, ModSeq, Uid
-from murder.model.name import MailboxName, display, is_inbox, owner_of
+from murder.model.name import MailboxName, display, owner_of
 from murder.model.seqset import Ranges, holds
 from murder.mupdate.change import RemoveEntry
 from murder.wire.carry import format_message, format_portrait, parse_uid_ranges
@@ -284,22 +285,16 @@ class Outgoing:
     async def _prepare(self, rows: Sequence[MailboxEntry]) -> None:
         """All that is not in the store: rows, access lists, notes, subscriptions."""
         mailboxes = self._backend.mailboxes
-        subscriptions: list[str] = []
-        owner = owner_of(self.move.root)
-        if owner is not None and is_inbox(self.move.root):
-            found = await self._backend.store.subscriptions(owner)
-            subscriptions = sorted(name.decode("latin-1") for name in found)
+        subscriptions = await subscriptions_of(self._backend, self.move.root)
         notes = notes_with(mailboxes.list, [row.name for row in rows])
-        await self._peer.ask(
-            {
-                "do": "prepare",
-                "rows": [
-                    [row.name.decode("latin-1"), row.raw_acl.decode("latin-1")] for row in rows
-                ],
-                "notes": {key: octets.decode("latin-1") for key, octets in notes.items()},
-                "subscriptions": subscriptions,
-            }
-        )
+        words = {
+            "do": "prepare",
+            "rows": [[row.name.decode("latin-1"), row.raw_acl.decode("latin-1")] for row in rows],
+            "notes": {key: octets.decode("latin-1") for key, octets in notes.items()},
+            "subscriptions": subscriptions,
+        }
+        handed = self._journal.save_handed(self.move, format_handed(words))
+        await asyncio.gather(self._peer.ask(words), handed)  # the two disks are waited for together
 
     # --- only forward
 

@@ -1,0 +1,220 @@
+"""Two copies of a mailbox, one older than the other, compared message by message: same, changed since, or different.
+
+The older one has all that happened up to its highest mod-sequence (RFC 7162): whatever the newer one has otherwise must
+have happened later and say so. What does not is loss or damage, at either end. Rows come in ascending batches from both
+sides at once; beside them only UIDs are held.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final
+
+from murder.model.message import Message, Uid
+from murder.model.seqset import Ranges, holds
+
+MAX_TOLD: Final = 20  # findings of a mailbox told in words; the others are counted
+
+
+class Verdict(Enum):
+    """How two copies stand to each other; the later ones outweigh the earlier."""
+
+    SAME = "same"
+    CHANGED = "changed"
+    DIFFERENT = "different"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A message as one side has it: `digest` of its octets, "" where they cannot be read, and `problem` says why."""
+
+    message: Message
+    digest: str
+    problem: str = ""
+
+
+Fetch = Callable[[Uid], Awaitable[Sequence[Row]]]
+"""The next rows behind a UID; none at the end."""
+
+
+@dataclass(slots=True)
+class Compared:
+    """What was found of one mailbox. `flags` counts messages whose flags changed since."""
+
+    name: bytes
+    messages: int = 0
+    octets: int = 0
+    arrived: int = 0
+    expunged: int = 0
+    flags: int = 0
+    verdict: Verdict = Verdict.SAME
+    told: list[str] = field(default_factory=list)
+    more: int = 0
+
+    def note(self, verdict: Verdict, text: str = "") -> None:
+        if self.verdict is not Verdict.DIFFERENT and verdict is not Verdict.SAME:
+            self.verdict = verdict
+        if text and len(self.told) < MAX_TOLD:
+            self.told.append(text)
+        elif text:
+            self.more += 1
+
+    def words(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "mailbox": self.name.decode("latin-1"),
+            "result": self.verdict.value,
+            "messages": self.messages,
+            "octets": self.octets,
+            "arrived": self.arrived,
+            "expunged": self.expunged,
+            "flags": self.flags,
+            "told": self.told,
+            "more": self.more,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A mailbox's numbers, as `verify.facts_of` tells them. `gone` are the UIDs expunged after the mod-sequence that was
+    asked for, `gone_before` a digest of all earlier ones, `seen` a digest for each other reader."""
+
+    numbers: Mapping[str, int]
+    mailbox_id: str
+    gone: Ranges
+    gone_before: str
+    seen: Mapping[str, str]
+
+    @property
+    def modseq(self) -> int:
+        return self.numbers["highest_modseq"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Who the two are, for what is told."""
+
+    older: str
+    newer: str
+
+
+async def lockstep(older: Fetch, newer: Fetch) -> AsyncIterator[tuple[Uid, Row | None, Row | None]]:
+    """All UIDs that either has, ascending, with what each has of it."""
+    buffers: list[list[Row]] = [[], []]
+    last, ended = [Uid(0), Uid(0)], [False, False]
+
+    async def fill(side: int, fetch: Fetch) -> None:
+        if not buffers[side] and not ended[side]:
+            rows = list(await fetch(last[side]))
+            ended[side] = not rows
+            buffers[side] = rows[::-1]
+            if rows:
+                last[side] = rows[-1].message.uid
+
+    while True:
+        await asyncio.gather(fill(0, older), fill(1, newer))
+        heads = [buffer[-1].message.uid for buffer in buffers if buffer]
+        if not heads:
+            return
+        uid = min(heads)
+        ours, theirs = (
+            buffer.pop() if buffer and buffer[-1].message.uid == uid else None for buffer in buffers
+        )
+        yield uid, ours, theirs
+
+
+async def compare_rows(
+    found: Compared, sides: Sides, before: Facts, older: Fetch, newer: Fetch
+) -> tuple[list[Uid], tuple[int, int]]:
+    """Messages, into `found`; `before` is the older side's. The UIDs that only the older has, and how many each has."""
+    missing: list[Uid] = []
+    counts = [0, 0]
+    async for uid, ours, theirs in lockstep(older, newer):
+        counts[0] += ours is not None
+        counts[1] += theirs is not None
+        for row, side in ((ours, sides.older), (theirs, sides.newer)):
+            if row is not None and row.problem:
+                found.note(
+                    Verdict.DIFFERENT, f"message {uid} cannot be read at {side}: {row.problem}"
+                )
+        if theirs is not None and ours is not None:
+            _compare_row(found, sides, before.modseq, ours, theirs)
+        elif theirs is not None:
+            if uid < before.numbers["uid_next"]:
+                found.note(Verdict.DIFFERENT, f"message {uid} is missing at {sides.older}")
+            else:
+                found.arrived += 1
+                found.note(Verdict.CHANGED)
+        else:
+            missing.append(uid)
+    return missing, (counts[0], counts[1])
+
+
+def _compare_row(found: Compared, sides: Sides, modseq: int, ours: Row, theirs: Row) -> None:
+    found.messages += 1
+    found.octets += ours.message.size
+    old, new = ours.message, theirs.message
+    wrong = []
+    if ours.digest != theirs.digest and ours.digest and theirs.digest:
+        wrong.append("octets")
+    if old.size != new.size:
+        wrong.append("size")
+    if old.internal_date != new.internal_date or old.save_date != new.save_date:
+        wrong.append("dates")
+    if old.email_id != new.email_id:
+        wrong.append("id")
+    if old.modseq != new.modseq or _folded(old) != _folded(new):
+        if new.modseq > modseq and new.modseq > old.modseq:
+            found.flags += 1
+            found.note(Verdict.CHANGED)
+        else:
+            wrong += ["flags"] if _folded(old) != _folded(new) else ["mod-sequence"]
+    if wrong:
+        both = f"{sides.older} and {sides.newer}"
+        found.note(
+            Verdict.DIFFERENT, f"message {old.uid} differs between {both}: {', '.join(wrong)}"
+        )
+
+
+def _folded(message: Message) -> frozenset[str]:
+    return frozenset(flag.lower() for flag in message.flags)
+
+
+def compare_facts(
+    found: Compared, sides: Sides, older: Facts, newer: Facts, missing: Sequence[Uid]
+) -> None:
+    """Numbers, what was expunged, what other readers have seen; `newer` was asked after all rows."""
+    both = f"{sides.older} and {sides.newer}"
+    for uid in missing:
+        if holds(newer.gone, uid):
+            found.expunged += 1
+            found.note(Verdict.CHANGED)
+        else:
+            found.note(Verdict.DIFFERENT, f"message {uid} is missing at {sides.newer}")
+    if older.mailbox_id != newer.mailbox_id:
+        found.note(
+            Verdict.DIFFERENT, f"it is another mailbox at {sides.newer}: the MAILBOXID differs"
+        )
+    same = ["uid_validity"]
+    if older.modseq == newer.modseq:
+        same += ["messages", "unseen", "deleted", "octets", "uid_next"]
+    for key in same:
+        if older.numbers[key] != newer.numbers[key]:
+            told = f"{older.numbers[key]} and {newer.numbers[key]}"
+            word = key.upper().replace("_", "")
+            found.note(Verdict.DIFFERENT, f"{word} differs between {both}: {told}")
+    for key in ("uid_next", "highest_modseq"):
+        if newer.numbers[key] < older.numbers[key]:
+            word = key.upper().replace("_", "")
+            found.note(Verdict.DIFFERENT, f"{word} is lower at {sides.newer}")
+    if older.gone_before != newer.gone_before:
+        found.note(Verdict.DIFFERENT, f"what was expunged earlier differs between {both}")
+    if older.seen != newer.seen:
+        readers = sorted(
+            reader
+            for reader in older.seen.keys() | newer.seen.keys()
+            if older.seen.get(reader) != newer.seen.get(reader)
+        )
+        verdict = Verdict.DIFFERENT if older.modseq == newer.modseq else Verdict.CHANGED
+        found.note(verdict, f"what has been seen differs, of {', '.join(readers)}")
