@@ -1,52 +1,20 @@
-"""A connection taken over for lines and counted octets: for a protocol that cuts its stream itself.
-
-Reading stops while octets wait to be taken; writing waits for the peer. Every wait has the timeout given.
-"""
-
-import asyncio
-from typing import Final
+"""A connection taken over for lines and counted octets: for a protocol that cuts its stream itself."""
 
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection
+from murder.net.takeover import TakenOver
 
-HELD_OCTETS: Final = 4 * 1024 * 1024  # received and not yet taken: reading stops
 
-
-class OctetChannel:
-    """See the module. A `Receiver` once it is put in a connection's place. `server` names the peer in errors."""
+class OctetChannel(TakenOver):
+    """See the module."""
 
     def __init__(self, connection: Connection, server: str, timeout_s: float) -> None:
-        self._connection = connection
-        self._server = server
-        self._timeout_s = timeout_s
         self._held = bytearray()
-        self._waiter: asyncio.Future[None] | None = None
-        self._former = connection.receiver
-        connection.receiver = self
+        super().__init__(connection, server, timeout_s)
 
-    # --- Receiver
-
-    def begin(self) -> None:
-        pass
-
-    def received(self, data: bytes) -> None:
+    def _hold(self, data: bytes) -> int:
         self._held += data
-        self._wake()
-        if len(self._held) > HELD_OCTETS:
-            self._connection.pause_reading()
-
-    def writable(self) -> None:
-        pass
-
-    def lost(self, error: Exception | None) -> None:
-        self._wake()
-        self._former.lost(error)
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    # --- what comes
+        return len(self._held)
 
     async def line(self, most: int) -> bytes:
         """The next line without its end. Raises UpstreamFailure: LOST, TIMEOUT, PROTOCOL where it is longer."""
@@ -77,30 +45,9 @@ class OctetChannel:
             taken += await self.some(length - len(taken))
         return bytes(taken)
 
-    async def _more(self) -> None:
-        if self._connection.is_lost:
-            raise UpstreamFailure(UpstreamKind.LOST, self._server, "it closed the connection")
-        self._connection.resume_reading()
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._waiter
-        except TimeoutError:
-            raise UpstreamFailure(
-                UpstreamKind.TIMEOUT, self._server, f"nothing came for {self._timeout_s:g} s"
-            ) from None
-        finally:
-            self._waiter = None
-
-    # --- what goes
-
     async def send(self, octets: bytes) -> None:
         """Raises UpstreamFailure."""
-        self._connection.write(octets)
-        try:
-            await self._connection.drain(self._timeout_s)
-        except ConnectionError as error:
-            raise UpstreamFailure(UpstreamKind.LOST, self._server, str(error)) from error
+        await self._write(octets)
 
     def give_back(self) -> None:
         """The connection's former receiver goes on, with what came behind the last line."""
