@@ -12,6 +12,8 @@ US_ASCII: Final = "US-ASCII"
 UTF_8: Final = "UTF-8"
 OFFERED: Final = (US_ASCII, UTF_8)  # told in BADCHARSET; more are understood
 
+UNNAMED: Final = frozenset({"unknown-8bit", "x-unknown"})  # mail says so of text; nobody can ask so
+
 _MAX_NAME: Final = 40  # no registered name is longer; keeps the cache small
 _NOT_CHARSETS: Final = frozenset(
     {"idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined", "mbcs", "oem"}

@@ -5,6 +5,7 @@ from typing import Final
 from murder.backend.imap.dialogue import BackendImap
 from murder.login.imap import Running
 from murder.wire.imap.command import Command
+from murder.wire.imap.enable import parse_enable
 from murder.wire.imap.response import status_line, untagged
 from murder.wire.token import Scanner
 
@@ -23,12 +24,7 @@ def run_noop(dialogue: BackendImap, command: Command) -> Running:
 
 
 def run_enable(dialogue: BackendImap, command: Command) -> Running:
-    scanner = Scanner(command.octets, command.start)
-    asked: dict[bytes, None] = {}
-    while not scanner.at_end():
-        scanner.space()
-        asked[scanner.word()] = None
-    scanner.end()
+    asked = parse_enable(Scanner(command.octets, command.start))
     new = [word for word in asked if word in ENABLEABLE and word not in dialogue.enabled]
     dialogue.enabled.update(new)
     dialogue.send(untagged(b" ".join([b"ENABLED", *(SHOWN.get(word, word) for word in new)])))

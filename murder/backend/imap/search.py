@@ -28,6 +28,7 @@ from murder.backend.searching import (
 from murder.backend.updates import Happened, View
 from murder.errors import BadSyntax, Code, Refusal
 from murder.login.imap import Running
+from murder.model.charset import US_ASCII, UTF_8
 from murder.model.message import ModSeq, Uid
 from murder.model.search import (
     DEFAULT_RETURNS,
@@ -89,6 +90,8 @@ def _begin(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
     try:
         request = parse_search(Scanner(command.octets, command.start))
         check(dialogue, request, command.tag)
+        if dialogue.manner.utf8 and request.charset.upper() not in (US_ASCII, UTF_8):
+            raise BadSyntax("Text is in UTF-8 here, as you have enabled")  # RFC 6855 §3
     except Refusal:
         if ASKS_SAVE.match(
             command.octets, command.start

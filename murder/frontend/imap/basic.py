@@ -9,6 +9,7 @@ from murder.login.imap import Running
 from murder.model.name import inbox_of
 from murder.session.imap_server import State
 from murder.wire.imap.command import Command
+from murder.wire.imap.enable import parse_enable
 from murder.wire.imap.metadata import parse_getmetadata, parse_setmetadata
 from murder.wire.imap.response import status_line, untagged
 from murder.wire.token import Scanner
@@ -23,12 +24,7 @@ def run_noop(dialogue: FrontendImap, command: Command) -> Running:
 
 def run_enable(dialogue: FrontendImap, command: Command) -> Running:
     """Remembered, and told to each backend that is opened later."""
-    scanner = Scanner(command.octets, command.start)
-    asked: dict[bytes, None] = {}
-    while not scanner.at_end():
-        scanner.space()
-        asked[scanner.word()] = None
-    scanner.end()
+    asked = parse_enable(Scanner(command.octets, command.start))
     offered = {word.upper() for word in dialogue.capabilities().split()}
     new = [
         word
