@@ -10,7 +10,9 @@ import asyncclick as click
 from murder.cli.options import json_option, print_json
 from murder.cli.reaching import ask_password, operator_options
 from murder.cli.screen import octets, seconds
-from murder.operate.bring import Brought, Import, source_of
+from murder.errors import Code, Refusal
+from murder.model.name import inbox_of
+from murder.operate.bring import Brought, Import, source_of, trusting
 from murder.operate.reach import Reach
 
 
@@ -27,11 +29,27 @@ from murder.operate.reach import Reach
     default=None,
     help="Holds the password there.",
 )
+@click.option(
+    "--ca",
+    "authority",
+    type=click.Path(exists=True, path_type=Path),
+    default=None,
+    help="Trust certificates of this authority there, besides the system's and tls.ca.",
+)
+@click.option("--no-verify", is_flag=True, help="Trust any certificate there.")
 @json_option("folders, messages, present, flags, octets")
 async def import_mail(
-    reach: Reach, source: str, user: str, proxy: str, password_file: Path | None, as_json: bool
+    reach: Reach,
+    source: str,
+    user: str,
+    proxy: str,
+    password_file: Path | None,
+    authority: Path | None,
+    no_verify: bool,
+    as_json: bool,
 ) -> int:
-    """Bring a user's mail from SOURCE: imaps://USER@HOST, imap://USER@HOST (STARTTLS), or maildir:PATH.
+    """Bring a user's mail from SOURCE: imaps://USER@HOST, imap://USER@HOST (STARTTLS), maildir:PATH; or
+    imap+insecure://USER@HOST, without TLS.
 
     Folders, flags and dates come along. Run it again at any time: only what is new is brought, and flags set there are
     set here. The password is asked for, or read from --password-file or $MURDER_IMPORT_PASSWORD.
@@ -64,7 +82,11 @@ async def import_mail(
                 err=True,
             )
 
-    opened = source_of(source, password, proxy)
+    authorities = [path for path in (reach.config.tls.ca, authority) if path is not None]
+    if await reach.master.find(inbox_of(user)) is None:
+        text = f"{user} has no INBOX here: `murder ctl user create {user}` makes it"
+        raise Refusal(Code.NONEXISTENT, text)
+    opened = source_of(source, password, trusting(authorities, not no_verify), proxy)
     try:
         brought = await Import(reach, user, opened, tell).run()
     finally:

@@ -82,11 +82,19 @@ async def doctor(reach: Reach, as_json: bool) -> int:
     murder ctl doctor --json | jq '.findings[] | select(.state == "wrong")'
     """
     found = Findings(as_json)
-    _certificates(reach, found)
-    rows = await _master(reach, found)
-    for server in backends_of(reach, rows):
-        await _backend(reach, server, found)
-    await _nodes(reach, found)
+    ending = _certificates(reach, found)
+    if found.bad:
+        found.note(
+            "the nodes are not looked at: they would not let us in so",
+            "mend this, then run `murder ctl doctor` again",
+        )
+    else:
+        rows = await _master(reach, found)
+        for server in backends_of(reach, rows):
+            await _backend(reach, server, found)
+        await _nodes(reach, found)
+    for problem in ending:
+        found.wrong(*problem)
     _disk(reach, found)
     if as_json:
         print_json({"ok": not found.bad, "findings": found.all})
@@ -97,10 +105,11 @@ async def doctor(reach: Reach, as_json: bool) -> int:
     return 1 if found.bad else 0
 
 
-def _certificates(reach: Reach, found: Findings) -> None:
+def _certificates(reach: Reach, found: Findings) -> list[Problem]:
+    """Says what makes them useless; returns what will."""
     tls = reach.config.tls
-    now = time.time()
-    flawed = ""
+    now, flawed = time.time(), ""
+    ends: list[Problem] = []
     if tls.certificate and tls.key:
         for flaw in flaws_of(tls.certificate, tls.key, tls.ca, datetime.now(UTC)):
             what, _, cure = flaw.partition("; ")
@@ -115,9 +124,10 @@ def _certificates(reach: Reach, found: Findings) -> None:
             found.wrong(str(problem), ISSUE)
             continue
         if ending := certificate_problem(str(path), until, now):
-            found.wrong(*ending)
+            ends.append(ending)
         else:
             found.good(f"{path} is valid for {count(round((until - now) / DAY_S), 'day')}")
+    return ends
 
 
 async def _master(reach: Reach, found: Findings) -> list[MailboxEntry]:
@@ -158,13 +168,15 @@ async def _backend(reach: Reach, server: str, found: Findings) -> None:
     if not await _resolves(host, found):
         return
     config = reach.config.server(server)
+    closed: dict[str, list[str]] = {}
     for key in PORTS:
-        port = getattr(config, key)
-        if why := await _closed(host, port):
-            found.wrong(
-                f"{server}: {key} at {host}:{port}: {why}",
-                f"does it run (`systemctl status murder`)? is {key} in its [backend]? a firewall?",
-            )
+        if problem := await _closed(host, getattr(config, key)):
+            closed.setdefault(problem, []).append(f"{key} ({getattr(config, key)})")
+    for problem, ports in closed.items():
+        found.wrong(
+            f"{server}: {', '.join(ports)} at {host}: {problem}",
+            "does it run (`systemctl status murder`)? are they in its [backend]? a firewall?",
+        )
     answer = await look(reach, server)
     if answer.problem:
         failure = UpstreamFailure(answer.kind, server, answer.problem)
@@ -191,7 +203,8 @@ _CURES: Final = {
     "resolve": DNS,
     "connect": "is the node up? the port right? a firewall between?",
     "tls": "the certificate must be of the same authority (tls.ca) and carry the server's name, or set tls_name",
-    "auth": "`murder ca issue NAME --role operator` for [operator], or an administrator of that backend",
+    "auth": "`murder ca issue NAME --role operator` for [operator], or an administrator's name and password",
+    "lost": "its log tells more; does it know our certificate's authority (tls.ca)?",
     "timeout": "it is up and does not answer: its log, its disk, its load",
     "down": "it has just failed repeatedly: its log",
 }
@@ -212,10 +225,7 @@ async def _nodes(reach: Reach, found: Findings) -> None:
     now = time.time()
     for node in await ask_all(reach, {"do": "status"}):
         if node.problem:
-            found.wrong(
-                f"{node.place}: {node.problem}",
-                "does it run? is [node] control set there, and the port open?",
-            )
+            found.wrong(f"{node.place}: {node.problem}", node.cure)
             continue
         problems: list[Problem] = problems_of(node.answers, now)
         for problem in problems:

@@ -74,7 +74,9 @@ async def list_mailboxes(
         found = [row for row in rows if is_deleted(row.name)]
     else:
         found = chosen(reach, rows, pattern) if rows else []
-    found = [row for row in found if server in (None, row.server)]
+    if server is not None:
+        server = need_backend(reach, rows, server)
+        found = [row for row in found if row.server == server]
     if as_json:
         print_json([_row(reach, row) for row in found])
     else:
@@ -90,7 +92,9 @@ async def list_mailboxes(
             ],
             hosts=("server",),
             spare=("partition",),
-            empty=f"No mailbox is called {pattern}" + (f" at {server}" if server else ""),
+            empty="No deleted mailbox is kept"
+            if deleted
+            else f"No mailbox is called {pattern}" + (f" at {server}" if server else ""),
         )
     return 0
 

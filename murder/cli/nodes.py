@@ -46,7 +46,7 @@ async def sessions(reach: Reach, user: str, backend: str, address: str, as_json:
     """
     need_nodes(reach)
     told = await ask_all(reach, {"do": "sessions", **_wanted(user, backend, address)})
-    found = [answer for node in told for answer in node.answers]
+    found = [one for node in told for one in node.answers if one.get("protocol")]
     if as_json:
         print_json(found)
     else:

@@ -119,13 +119,13 @@ def explain(error: Exception) -> int:
     """Say on standard error what went wrong, a line for each thing; the exit code. Imports only what failed needs."""
     from murder.authority import AuthorityError
     from murder.config import ConfigError
-    from murder.errors import Refusal, UpstreamFailure
+    from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 
     match error:
         case ConfigError():
             code = EXIT_USAGE
-        case UpstreamFailure():
-            code = EXIT_UNREACHABLE
+        case UpstreamFailure(kind=kind):
+            code = EXIT_FAILED if kind is UpstreamKind.AUTH else EXIT_UNREACHABLE
         case AuthorityError() | Refusal() | OSError():
             code = EXIT_FAILED
         case _:

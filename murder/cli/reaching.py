@@ -71,4 +71,6 @@ def need_backend(reach: Reach, rows: list[MailboxEntry], server: str) -> str:
     near = [one for one in known if one.split(".")[0] == server]
     if len(near) == 1:
         return near[0]
-    raise Refusal(Code.NONEXISTENT, f"No backend is called {server}; known are {', '.join(known)}")
+    text = f"No backend is called {server}; known are {', '.join(known) or 'none'}"
+    hint = f'an empty one becomes known by a line [servers."{server}"] in {reach.config.file}'
+    raise Refusal(Code.NONEXISTENT, f"{text}\n{hint}")

@@ -34,7 +34,6 @@ HEADS: Final = (
 )  # fmt: skip
 NUMBERS: Final = ("up", "conns", "mailboxes", "lag", "cpu", "memory", "disk", "procs")
 SPARE: Final = ("up", "disk", "procs", "version")  # the last goes first on a narrow terminal
-AWAY: Final = "start it (`systemctl start murder`) and look at its log; or is the way there closed?"
 LAG_S: Final = 5.0
 FULL: Final = 0.9
 
@@ -53,7 +52,7 @@ def need_nodes(reach: Reach) -> None:
 
 def _wrong(told_by: Sequence[NodeAnswers], lines: Sequence[NodeLine]) -> list[tuple[str, Problem]]:
     """Whose problem, and which; those that do not answer first."""
-    found = [(node.place, Problem(node.problem, AWAY)) for node in told_by if node.problem]
+    found = [(node.place, Problem(node.problem, node.cure)) for node in told_by if node.problem]
     found += [(one.node, problem) for one in lines for problem in one.problems]
     versions = sorted({one.version for one in lines})
     if len(versions) > 1:

@@ -13,7 +13,7 @@ from typing import Final
 
 from murder.config import Config
 from murder.errors import BadSyntax, Refusal, UpstreamFailure, UpstreamKind
-from murder.net.connection import Connection, connect
+from murder.net.connection import Connection, connect, why
 from murder.net.tls import client_context
 from murder.session.mupdate_client import Event, MupdateClientSession, is_answer
 from murder.session.sasl import ScramClient, plain_response
@@ -259,7 +259,7 @@ def _as_failure(link: Link, error: BaseException) -> BaseException:
             seconds = f"{link.target.command_timeout_s:g} s"
             return link.failure(UpstreamKind.TIMEOUT, f"no answer in {seconds}")
         case ssl.SSLError():  # which is a ValueError, too, where a certificate is wrong
-            return link.failure(UpstreamKind.TLS, error.reason or str(error))
+            return link.failure(UpstreamKind.TLS, why(error))
         case BadSyntax() | ValueError():
             return link.failure(UpstreamKind.PROTOCOL, str(error))
         case Refusal():

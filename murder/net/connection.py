@@ -347,9 +347,15 @@ class Connection(asyncio.Protocol):
             self.certificate = read_certificate(tls.getpeercert())
 
 
-def _why(error: OSError) -> str:
-    """In the system's words; asyncio has its own, which say less."""
-    return os.strerror(error.errno) if error.errno else str(error)
+def why(error: OSError) -> str:
+    """In the system's or the TLS library's words; asyncio has its own, which say less."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {error.reason or error}"
+    if isinstance(error, socket.gaierror):
+        return error.strerror or str(error)
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
 
 
 async def connect(
@@ -368,6 +374,7 @@ async def connect(
     Raises UpstreamFailure: RESOLVE, CONNECT or TLS.
     """
     loop = asyncio.get_running_loop()
+    where = "" if server == f"{host}:{port}" else f"{host}:{port}: "
     try:
         async with asyncio.timeout(timeout_s):
             _, connection = await loop.create_connection(
@@ -385,9 +392,7 @@ async def connect(
     except socket.gaierror as error:
         raise UpstreamFailure(UpstreamKind.RESOLVE, server, f"{host}: {error.strerror}") from error
     except ssl.SSLError as error:
-        raise UpstreamFailure(UpstreamKind.TLS, server, f"{host}:{port}: {error.reason}") from error
+        raise UpstreamFailure(UpstreamKind.TLS, server, f"{where}{why(error)}") from error
     except OSError as error:
-        raise UpstreamFailure(
-            UpstreamKind.CONNECT, server, f"{host}:{port}: {_why(error)}"
-        ) from error
+        raise UpstreamFailure(UpstreamKind.CONNECT, server, f"{where}{why(error)}") from error
     return connection

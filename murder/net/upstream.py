@@ -17,7 +17,7 @@ from typing import Final, Literal
 from murder.config import Config
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.log import logger
-from murder.net.connection import Connection, Receiver, connect
+from murder.net.connection import Connection, Receiver, connect, why
 from murder.net.tls import client_context
 from murder.wire.haproxy import format_header
 
@@ -186,4 +186,4 @@ class Upstreams:
                 self.context(), server_side=False, server_hostname=address.tls_name
             )
         except OSError as error:
-            raise UpstreamFailure(UpstreamKind.TLS, address.server, str(error)) from error
+            raise UpstreamFailure(UpstreamKind.TLS, address.server, why(error)) from error

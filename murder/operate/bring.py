@@ -9,7 +9,8 @@ import hashlib
 import imaplib
 import mailbox
 import re
-from collections.abc import Callable, Iterator, Mapping
+import ssl
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import message_from_bytes
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
-from murder.errors import Code, Refusal
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.name import inbox_of
 from murder.operate.reach import Reach
 from murder.wire.imap.date import format_date_time
@@ -89,26 +90,41 @@ class ImapSource:
     """Another IMAP server, as one of its users."""
 
     def __init__(
-        self, host: str, port: int, user: str, password: str, *, tls: str, proxy: str = ""
+        self,
+        host: str,
+        port: int,
+        user: str,
+        password: str,
+        *,
+        tls: str,
+        context: ssl.SSLContext,
+        proxy: str = "",
     ) -> None:
         """`tls`: `implicit`, `starttls`, `none`. With `proxy`, the password is that of this administrator, who acts for
-        the user (SASL PLAIN). Raises Refusal."""
+        the user (SASL PLAIN). Raises Refusal, UpstreamFailure."""
+        where = f"{host}:{port}"
         try:
             if tls == "implicit":
-                self._client: imaplib.IMAP4 = imaplib.IMAP4_SSL(host, port, timeout=60)
+                self._client: imaplib.IMAP4 = imaplib.IMAP4_SSL(
+                    host, port, ssl_context=context, timeout=60
+                )
             else:
                 self._client = imaplib.IMAP4(host, port, timeout=60)
                 if tls == "starttls":
-                    self._client.starttls()
+                    self._client.starttls(context)
             if proxy:
                 secret = f"{user}\0{proxy}\0{password}".encode()
                 self._client.authenticate("PLAIN", lambda _: secret)
             else:
                 self._client.login(user, password)
         except imaplib.IMAP4.error as error:
-            raise Refusal(Code.AUTHENTICATION_FAILED, f"{host}: {error}") from error
+            raise Refusal(Code.AUTHENTICATION_FAILED, f"{where}: {_said(error)}") from error
+        except ssl.SSLCertVerificationError as error:
+            text = f"its certificate is not trusted: {error.verify_message} (--ca FILE, or --no-verify)"
+            raise UpstreamFailure(UpstreamKind.TLS, where, text) from error
         except OSError as error:
-            raise Refusal(Code.UNAVAILABLE, f"{host}:{port}: {error}") from error
+            kind = UpstreamKind.TLS if isinstance(error, ssl.SSLError) else UpstreamKind.CONNECT
+            raise UpstreamFailure(kind, where, error.strerror or str(error)) from error
         self._names: dict[tuple[str, ...], str] = {}
         self._selected: tuple[str, ...] | None = None
 
@@ -158,6 +174,26 @@ class ImapSource:
             self._client.logout()
         except (OSError, imaplib.IMAP4.error):
             pass
+
+
+def _said(error: imaplib.IMAP4.error) -> str:
+    """The server's words; imaplib shows its octets as Python does."""
+    words = error.args[0] if error.args else ""
+    return words.decode("utf-8", "replace") if isinstance(words, bytes) else str(words)
+
+
+def trusting(authorities: Sequence[Path], verify: bool) -> ssl.SSLContext:
+    """Whose certificates are taken: the system's authorities and these; anybody's without `verify`. Raises Refusal."""
+    context = ssl.create_default_context()
+    for file in authorities:
+        try:
+            context.load_verify_locations(file)
+        except OSError as error:
+            raise Refusal(Code.CANNOT, f"{file}: {error.strerror or error}") from error
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _moment(text: str) -> datetime:
@@ -326,8 +362,11 @@ class Import:
             self.brought.flags += 1
 
 
-def source_of(url: str, password: Callable[[str], str], proxy: str = "") -> Source:
-    """`maildir:PATH`, `imap://user@host[:port]` (STARTTLS), `imaps://…`, `imap+insecure://…`. Raises Refusal."""
+def source_of(
+    url: str, password: Callable[[str], str], context: ssl.SSLContext, proxy: str = ""
+) -> Source:
+    """`maildir:PATH`, `imap://user@host[:port]` (STARTTLS), `imaps://…`, `imap+insecure://…`. Raises Refusal,
+    UpstreamFailure."""
     if url.startswith("maildir:"):
         return MaildirSource(Path(url.removeprefix("maildir:")))
     parts: Any = urlsplit(url)
@@ -340,4 +379,12 @@ def source_of(url: str, password: Callable[[str], str], proxy: str = "") -> Sour
     user = unquote(parts.username)
     asked = f"{proxy or user} at {parts.hostname}"
     secret = unquote(parts.password) if parts.password else password(asked)
-    return ImapSource(parts.hostname, parts.port or port, user, secret, tls=tls, proxy=proxy)
+    return ImapSource(
+        parts.hostname,
+        parts.port or port,
+        user,
+        secret,
+        tls=tls,
+        context=context,
+        proxy=proxy,
+    )

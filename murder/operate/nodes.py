@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from murder.control import FOLDER, ask_local, control_folder, format_answer, sockets_in
+from murder.net.connection import why
 from murder.operate.reach import Reach
 
 TIMEOUT_S: Final = 10.0
@@ -26,6 +28,7 @@ class NodeAnswers:
     place: str
     answers: list[Answer] = field(default_factory=list)
     problem: str = ""
+    cure: str = ""
 
     @property
     def name(self) -> str:
@@ -54,25 +57,40 @@ async def ask_all(reach: Reach, request: Answer) -> list[NodeAnswers]:
                     if "done" not in answer:
                         told.answers.append(answer)
         except TimeoutError:
-            told.problem = f"no answer in {TIMEOUT_S:g} s"
+            told.problem, told.cure = f"no answer in {TIMEOUT_S:g} s", HANGS
         except (OSError, ValueError) as problem:
-            told.problem = _why(problem)
+            told.problem, told.cure = _problem_of(problem)
         if not is_there and not told.problem:
-            told.problem = "it does not run"
+            if place.startswith(("/", ".")):
+                told.problem, told.cure = "it does not run", START
+            else:
+                told.problem, told.cure = "it hung up on us", CERTIFICATE
         refused = [answer["no"] for answer in told.answers if "no" in answer]
         if refused:
-            told.answers, told.problem = [], str(refused[0])
+            told.answers, told.problem, told.cure = [], str(refused[0]), CERTIFICATE
         return told
 
     return list(await asyncio.gather(*(one(place) for place in places(reach))))
 
 
-def _why(problem: Exception) -> str:
+START: Final = "start it (`systemctl start murder`) and look at its log; does it run: is `control` set in its [node]?"
+HANGS: Final = "it is up and does not answer: its log, its load, its disk; or a firewall between"
+CERTIFICATE: Final = (
+    "`murder ca issue NAME --role operator` for [operator], at the authority of the nodes (tls.ca)"
+)
+NODE_TLS: Final = "its certificate must be of the authority in our tls.ca, in date, and carry that name: `murder ca issue`"
+DNS: Final = "put it into DNS or /etc/hosts"
+
+
+def _problem_of(problem: Exception) -> tuple[str, str]:
+    """What happened, and the mending step."""
+    if not isinstance(problem, OSError):
+        return str(problem), "is that port a murder's `control`?"
     if isinstance(problem, ssl.SSLCertVerificationError):
-        return f"TLS: {problem.verify_message}"
-    if isinstance(problem, ssl.SSLError):
-        return f"TLS: {problem.reason}"
-    return problem.strerror or str(problem) if isinstance(problem, OSError) else str(problem)
+        return why(problem), NODE_TLS
+    if isinstance(problem, ssl.SSLError | ConnectionResetError):
+        return why(problem), CERTIFICATE
+    return why(problem), DNS if isinstance(problem, socket.gaierror) else START
 
 
 async def ask(reach: Reach, place: str, request: Answer) -> AsyncIterator[Answer]:
@@ -116,7 +134,7 @@ async def follow(reach: Reach, request: Answer, limit_s: float) -> AsyncIterator
             async for answer in ask(reach, place, request):
                 await lines.put(answer)
         except (OSError, ValueError) as problem:
-            await lines.put({"node": place, "no": _why(problem)})
+            await lines.put({"node": place, "no": _problem_of(problem)[0]})
 
     loop = asyncio.get_running_loop()
     tasks = [asyncio.ensure_future(one(place)) for place in places(reach)]
@@ -260,7 +278,7 @@ def _problems(answer: Answer, now: float) -> list[Problem]:
 
 def _list_problems(answer: Answer) -> list[Problem]:
     """Of the mailbox list and the way to the master."""
-    to_master = "start the master; look at its log and at the way there if it runs"
+    to_master = "does the master run, and is [mupdate] master right there? its log says more"
     if answer.get("master") == "away":
         return [Problem("it cannot reach the master", to_master)]
     why = f" ({answer['list_problem']})" if answer.get("list_problem") else ""

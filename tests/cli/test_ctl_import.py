@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_ctl_mailboxes import Ctl
-from tests.demo import Demo, running_demo
+from tests.demo import Demo, free_port_base, running_demo
 
 DATE = '"02-Jan-2020 03:04:05 +0100"'
 
@@ -83,7 +83,24 @@ def test_what_cannot_be_imported_is_said(ctl: Ctl, demo: Demo, tmp_path: Path) -
     assert "is no Maildir" in ctl("import", f"maildir:{tmp_path}", "--user", "user1", code=1)
     assert "expected imaps://" in ctl("import", "ftp://x", "--user", "user1", code=1)
     wrong = f"imap+insecure://user1:wrong@127.0.0.1:{demo.frontend['imap']}"
-    assert "AUTHENTICATIONFAILED" in ctl("import", wrong, "--user", "user2", code=1)
+    assert ": [AUTHENTICATIONFAILED] " in ctl("import", wrong, "--user", "user2", code=1)
+    assert "murder ctl user create nobody" in ctl("import", wrong, "--user", "nobody", code=1)
+    away = f"imap://user1:x@127.0.0.1:{free_port_base(1)}"
+    assert "Connection refused" in ctl("import", away, "--user", "user2", code=3)
+
+
+def test_passwords_go_to_servers_whose_certificate_is_trusted_only(
+    ctl: Ctl, demo: Demo, tmp_path: Path
+) -> None:
+    """The source is another murder, of an authority that ours does not know."""
+    with running_demo("--users", "1", folder=tmp_path / "other") as other:
+        for scheme, port in (("imap", "imap"), ("imaps", "imaps")):
+            source = f"{scheme}://user1:secret@127.0.0.1:{other.frontend[port]}"
+            said = ctl("import", source, "--user", "user4", code=3)
+            assert "certificate is not trusted" in said and "--ca" in said
+            assert "0 messages" in ctl("import", source, "--user", "user4", "--no-verify")
+            ca = str(other.info["ca"])
+            assert "0 messages" in ctl("import", source, "--user", "user4", "--ca", ca)
 
 
 def test_a_user_is_made_and_removed(ctl: Ctl) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from murder.authority import init_authority, issue
 from tests.cli.test_ctl_mailboxes import Ctl
 from tests.demo import ROOT, Demo, free_port_base, murder_command, running_demo
 
@@ -158,3 +159,42 @@ def test_operators_on_other_hosts_ask_over_tls_with_their_certificate_only(tmp_p
     finally:
         serving.terminate()
         serving.wait(20)
+
+
+def test_a_doctor_says_first_that_our_own_certificate_is_of_no_use(
+    demo: Demo, tmp_path: Path
+) -> None:
+    ours = Path(demo.info["operator"]).parent
+    for file in ours.iterdir():
+        if file.is_file():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "other").mkdir()
+    init_authority(tmp_path / "other")
+    issue(tmp_path / "other", "operator", ["operator"], out=tmp_path)
+    done = subprocess.run(
+        [*murder_command(), "ctl", "doctor", "--json", "--config", str(tmp_path / "murder.toml")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    told = json.loads(done.stdout)
+    (wrong,) = [one for one in told["findings"] if one["state"] == "wrong"]
+    assert done.returncode == 1 and told["ok"] is False
+    assert "is not signed by" in wrong["what"] and "murder ca issue" in wrong["cure"]
+
+
+def test_a_wrong_password_is_refused_not_unreachable(demo: Demo, tmp_path: Path) -> None:
+    config = tmp_path / "murder.toml"
+    ours = Path(demo.info["operator"]).read_text()
+    lines = [one for one in ours.splitlines() if not one.startswith(("certificate", "key"))]
+    text = "\n".join(lines).replace("[operator]", '[operator]\nuser = "admin"\npassword = "wrong"')
+    config.write_text(text)
+    done = subprocess.run(
+        [*murder_command(), "ctl", "user", "list", "--config", str(config)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 1 and "Wrong user or password" in done.stderr

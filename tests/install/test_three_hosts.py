@@ -115,8 +115,6 @@ class Site:
         text = text.replace('data = "/var/lib/murder"', f'data = "{etc}/data"')
         text = text.replace('data = "/tmp"', f'data = "{etc}/data"')
         text = re.sub(r'"/etc/ssl/mail.example.org.(pem|key)"', rf'"{certificate}.\1"', text)
-        if host in ("mupdate", "be1", "fe1"):
-            text = text.replace("[node]\n", '[node]\ncontrol = ["*:3906"]\n', 1)
         (etc / "murder.toml").write_text(text)
         return etc / "murder.toml"
 
