@@ -361,6 +361,7 @@ class MemoryStore:
             ModSeq(box.highest_modseq),
             sorted(pair for pair in box.vanished if pair[0] > since),
             seen,
+            Uid(box.recent_from),
         )
 
     async def rows(
@@ -411,6 +412,7 @@ class MemoryStore:
                 if uid in box.kept:
                     box.kept[uid].seen_by.add(reader)
         box.uid_next = max(box.uid_next, portrait.uid_next)
+        box.recent_from = max(box.recent_from, portrait.recent_from)
         box.highest_modseq = portrait.highest_modseq
 
 

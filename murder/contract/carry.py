@@ -1,9 +1,10 @@
 """The power of mailboxes to move to another server: what `murder.api.carry` says, checked from outside."""
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta, timezone
 
 from murder.api.carry import CarriedMessage, CarriesMailboxes
-from murder.api.store import FlagChange, MailboxStore, NewMessage
+from murder.api.store import FlagChange, Mailbox, MailboxStore, NewMessage
 from murder.contract.check import expect, hold
 from murder.errors import Code, Refusal
 from murder.model.carried import digest_line
@@ -14,6 +15,8 @@ Make = Callable[[], Awaitable[MailboxStore]]
 
 HERE, THERE = MailboxName(b"user.anna"), MailboxName(b"user.bert")
 OCTETS = (b"Subject: small\r\n\r\nx\r\n", b"Subject: large\r\n\r\n" + b"y" * 200_000 + b"\r\n")
+ODD = b"Subject: odd\r\n\r\none\r\r\ntwo\r\nbare\nend"
+DATE = datetime(2011, 12, 13, 14, 15, 16, tzinfo=timezone(timedelta(hours=-3, minutes=-30)))
 
 
 async def carries_mailboxes(make: Make) -> None:
@@ -24,17 +27,16 @@ async def carries_mailboxes(make: Make) -> None:
         return
     made = await store.create(HERE, "default")
     inbox = await store.open(HERE, "anna")
-    for octets in OCTETS * 2:
-        incoming = store.incoming(len(octets))
-        incoming.write(octets)
-        await inbox.append([NewMessage(incoming, frozenset({"\\Seen", "$Word"}))])
-        incoming.close()
+    for octets in (*OCTETS, *OCTETS, ODD):
+        await _append(store, inbox, octets, frozenset({"\\Seen", "$Word"}))
     await inbox.expunge([Uid(2)])
+    await inbox.claim_recent()
+    await _append(store, inbox, OCTETS[0], frozenset())
     await _carry(store, ModSeq(0))
     await _same(store, made.mailbox_id)
     before = (await inbox.status()).highest_modseq
     await inbox.change_flags([Uid(1)], FlagChange.REPLACE, frozenset({"\\Flagged"}))
-    await inbox.expunge([Uid(3)])
+    await inbox.expunge([Uid(3), Uid(5), Uid(6)])
     await _carry(store, before)
     await _same(store, made.mailbox_id)
     await store.freeze(HERE, True)
@@ -49,6 +51,20 @@ async def carries_mailboxes(make: Make) -> None:
     await store.freeze(HERE, False)
     await inbox.change_flags([Uid(1)], FlagChange.ADD, frozenset({"\\Seen"}))
     inbox.close()
+    there = await store.open(THERE, "bert")
+    expect(await _append(store, there, ODD, frozenset()), Uid(7), "the UID that comes next")
+    hold(bytes(await there.octets(Uid(7))) == ODD, "what came later is not as it came")
+    there.close()
+
+
+async def _append(
+    store: MailboxStore, mailbox: Mailbox, octets: bytes, flags: frozenset[str]
+) -> Uid:
+    incoming = store.incoming(len(octets))
+    incoming.write(octets)
+    (uid,) = await mailbox.append([NewMessage(incoming, flags, DATE)])
+    incoming.close()
+    return uid
 
 
 async def _carry(store: MailboxStore, since: ModSeq) -> None:

@@ -6,8 +6,11 @@ has seen what; so no client has to synchronise anew (RFC 7162).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from murder.model.message import Message, ModSeq, Uid, UidValidity
+
+NOT_TOLD: Final = Uid(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class Portrait:
     highest_modseq: ModSeq
     expunged: Sequence[tuple[ModSeq, Uid]] = ()
     seen: Mapping[str, Sequence[Uid]] = field(default_factory=dict)
+    recent_from: Uid = NOT_TOLD  # the first message that no session has been told of; 0: not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,7 @@ def format_portrait(portrait: Portrait) -> dict[str, Any]:
         "uid_validity": portrait.identity.uid_validity,
         "uid_next": portrait.uid_next,
         "highest_modseq": portrait.highest_modseq,
+        "recent_from": portrait.recent_from,
         "expunged": [[modseq, format_uids(sorted(uids))] for modseq, uids in expunged.items()],
         "seen": {reader: format_uids(uids) for reader, uids in portrait.seen.items()},
     }
@@ -172,6 +173,7 @@ def parse_portrait(words: Words) -> Portrait:
                 for uid in parse_uids(uids)
             ],
             {str(reader): parse_uids(uids) for reader, uids in words["seen"].items()},
+            Uid(int(words.get("recent_from", 0))),
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise BadSyntax(f"that is no portrait of a mailbox: {error!r}") from None

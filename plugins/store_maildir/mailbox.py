@@ -162,18 +162,28 @@ class MaildirMailbox(SpoolMailbox):
         self, db: sqlite3.Connection, new: NewMessage, linked: list[tuple[SpoolIncoming, str]]
     ) -> int:
         folder = self.tree.folder_of(db, self.box_id)
-        octets = bytes(ours(new.incoming).octets())
-        stored, virtual = octets, None
-        if octets.count(b"\n") == octets.count(b"\r\n"):  # else it could not be made again
-            stored, virtual = octets.replace(b"\r\n", b"\n"), len(octets)
+        date = new.internal_date.timestamp() if new.internal_date else None
+        base = self.write_octets(folder, ours(new.incoming), date)
         bits = to_bits(new.flags) & ~(0 if self.is_own else SEEN_BIT)
         letters = self._letters(folder, bits, to_keywords(new.flags))
-        base = new_base(len(stored), virtual)
-        date = new.internal_date.timestamp() if new.internal_date else None
-        self._write_file(folder, base, stored, date)
         file = _place(self.box_id, base, letters)
         add_todo(db, f"{self.box_id}/tmp/{base}", file)
         return insert_body(db, None, file)
+
+    def write_octets(self, folder: bytes, incoming: SpoolIncoming, date: float | None) -> str:
+        """A message into `tmp`, with LF line ends where the same octets can be made of that again; its base name."""
+        octets = bytes(incoming.octets())
+        stored, virtual = octets.replace(b"\r\n", b"\n"), len(octets)
+        if to_crlf(stored) == octets:
+            base = new_base(len(stored), virtual)
+        else:
+            stored, base = octets, new_base(len(octets), None)
+        self._write_file(folder, base, stored, date)
+        return base
+
+    def letters_for(self, folder: bytes, flags: Collection[str]) -> str:
+        """All flags of a message that arrives as letters of its file's name."""
+        return self._letters(folder, to_bits(flags), to_keywords(flags))
 
     def _letters(self, folder: bytes, bits: int, keywords: Sequence[str]) -> str:
         known = read_keywords(folder) if keywords else []
@@ -200,21 +210,25 @@ class MaildirMailbox(SpoolMailbox):
     ) -> bool:
         if not super()._put_flags(db, box, asked, row, modseq):
             return False
+        self.rename_file(db, row[0])
+        return True
+
+    def rename_file(self, db: sqlite3.Connection, uid: int) -> None:
+        """As the row's flags are now."""
         bits, keywords, body, file = db.execute(
             "SELECT flags, keywords, body, file FROM message JOIN body ON body.id=message.body "
             "WHERE mailbox=? AND uid=?",
-            (box.id, row[0]),
+            (self.box_id, uid),
         ).fetchone()
-        folder = self.tree.folder_of(db, box.id)
+        folder = self.tree.folder_of(db, self.box_id)
         base, letters = split_name(file.split("/", 2)[2])
         known = read_keywords(folder)
         foreign = [one for one in letters if one not in "DFRST" and not _is_known(one, known)]
         now = self._letters(folder, bits, keywords.split())
-        new = f"{box.id}/cur/{join_name(base, [*foreign, *now])}"
+        new = f"{self.box_id}/cur/{join_name(base, [*foreign, *now])}"
         if new != file:
             add_todo(db, file, new)
             db.execute("UPDATE body SET file=? WHERE id=?", (new, body))
-        return True
 
     async def copy(self, uids: Sequence[Uid], target: AnyMailbox) -> Mapping[Uid, Uid]:
         await self.refresh()

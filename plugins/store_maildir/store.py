@@ -15,10 +15,18 @@ from pathlib import Path
 from typing import Final
 from weakref import WeakSet
 
-from murder.api import Incoming, MailboxStore, StoredMailbox, StoreListener, hookimpl
+from murder.api import (
+    CarriedMessage,
+    Incoming,
+    MailboxStore,
+    StoredMailbox,
+    StoreListener,
+    hookimpl,
+)
 from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
-from murder.model.message import UidValidity
+from murder.model.carried import CarriedIdentity, Held, Portrait
+from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import (
     MailboxName,
     display,
@@ -26,6 +34,7 @@ from murder.model.name import (
     owner_of,
     split_domain,
 )
+from plugins.store_maildir.carry import MaildirCarrier
 from plugins.store_maildir.files import (
     OF_INBOX,
     SUBSCRIPTIONS,
@@ -96,6 +105,7 @@ class MaildirStore:
         self._area: IncomingArea | None = None
         self._transfers: MaildirTransfers | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._carrier = MaildirCarrier(lambda name: _row(self._tree(name), name), self._tree)
 
     # --- life
 
@@ -360,6 +370,50 @@ class MaildirStore:
 
     def watch(self, listener: StoreListener) -> None:
         self._listeners.append(listener)
+
+    # --- murder.api.CarriesMailboxes
+
+    async def _look_at(self, name: MailboxName) -> None:
+        """What other software did is part of what leaves."""
+        mailbox = await self.open(name, "")
+        try:
+            await mailbox.refresh()
+        finally:
+            mailbox.close()
+
+    async def portrait(self, name: MailboxName, since: ModSeq) -> Portrait:
+        await self._look_at(name)
+        return self._carrier.portrait(name, since)
+
+    async def rows(
+        self, name: MailboxName, since: ModSeq, after: Uid, most: int
+    ) -> Sequence[Message]:
+        await self._look_at(name)
+        return self._carrier.rows(name, since, after, most)
+
+    async def freeze(self, name: MailboxName, frozen: bool) -> None:
+        await self._look_at(name)
+        await self._carrier.freeze(name, frozen)
+
+    async def is_frozen(self, name: MailboxName) -> bool:
+        await self._look_at(name)
+        return self._carrier.is_frozen(name)
+
+    async def hold(self, name: MailboxName, partition: str, identity: CarriedIdentity) -> Held:
+        _check_name(name)
+        await self._find(name)  # a folder that somebody else has made is another mailbox
+        return await self._carrier.hold(name, identity)
+
+    async def receive(self, name: MailboxName, messages: Sequence[CarriedMessage]) -> None:
+        mailbox = await self.open(name, "")
+        try:
+            await self._carrier.receive_into(mailbox, messages)
+        finally:
+            mailbox.close()
+
+    async def complete(self, name: MailboxName, portrait: Portrait) -> None:
+        await self._look_at(name)
+        await self._carrier.complete(name, portrait)
 
     # --- subscriptions: in the tree's file what is below the tree, in the index what is not
 

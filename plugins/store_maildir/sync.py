@@ -290,13 +290,22 @@ def publish(db: sqlite3.Connection, box_id: int, folder: bytes) -> None:
         if has_file and os.stat(folder + b"/" + UIDLIST).st_size < most:
             add_to_uidlist(folder, UidList(validity, uid_next), rows)
         else:
-            known = read_uidlist(folder) or UidList(validity, uid_next)
-            known.next = max(known.next, uid_next)
-            rows = _rows_after(db, box_id, 0)
-            write_uidlist(folder, known, rows)
+            return publish_all(db, box_id, folder)
     except OSError:
         return  # a hint for others; ours is the index, and the next change tells it again
     _note_uidlist(db, box_id, _signature(folder), rows[-1][0] if rows else told)
+
+
+def publish_all(db: sqlite3.Connection, box_id: int, folder: bytes) -> None:
+    """The list anew, with the UID that comes next."""
+    validity, uid_next = db.execute(
+        "SELECT uid_validity, uid_next FROM mailbox WHERE id=?", (box_id,)
+    ).fetchone()
+    known = read_uidlist(folder) or UidList(validity, uid_next)
+    known.next = max(known.next, uid_next)
+    rows = _rows_after(db, box_id, 0)
+    write_uidlist(folder, known, rows)
+    _note_uidlist(db, box_id, _signature(folder), rows[-1][0] if rows else 0)
 
 
 def _rows_after(db: sqlite3.Connection, box_id: int, last: int) -> list[tuple[int, str]]:

@@ -52,7 +52,8 @@ class Carrier:
         root, box_id, mailbox_id = self._find(name)
         read = root.reader.execute
         row = read(
-            "SELECT uid_validity, uid_next, highest_modseq FROM mailbox WHERE id=?", (box_id,)
+            "SELECT uid_validity, uid_next, highest_modseq, recent_from FROM mailbox WHERE id=?",
+            (box_id,),
         ).fetchone()
         if row is None:
             raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(name)}")
@@ -66,7 +67,7 @@ class Carrier:
         for reader, uid in rows.fetchall():
             seen.setdefault(reader, []).append(Uid(uid))
         identity = CarriedIdentity(mailbox_id, UidValidity(row[0]))
-        return Portrait(identity, Uid(row[1]), ModSeq(row[2]), expunged, seen)
+        return Portrait(identity, Uid(row[1]), ModSeq(row[2]), expunged, seen, Uid(row[3]))
 
     def rows(self, name: MailboxName, since: ModSeq, after: Uid, most: int) -> list[Message]:
         root, box_id, _ = self._find(name)
@@ -94,24 +95,28 @@ class Carrier:
     # --- arriving
 
     async def hold(self, name: MailboxName, identity: CarriedIdentity) -> Held:
-        def work(db: sqlite3.Connection) -> None:
-            row = db.execute(
-                "SELECT mailbox_id, uid_validity FROM mailbox WHERE name=?", (name,)
-            ).fetchone()
-            if row == (identity.mailbox_id, identity.uid_validity):
-                return
-            if row is not None:
-                raise Refusal(Code.ALREADY_EXISTS, f"Another {display(name)} is here already")
-            _make(db, name, identity)
-
         root = self._root_of(name)
-        await root.write(work)
+        await root.write(lambda db: self._make(db, root, name, identity))
         read = root.reader.execute
         box_id, modseq = read(
             "SELECT id, highest_modseq FROM mailbox WHERE name=?", (name,)
         ).fetchone()
         uids = read("SELECT uid FROM message WHERE mailbox=? ORDER BY uid", (box_id,)).fetchall()
         return Held(ModSeq(modseq), [Uid(uid) for (uid,) in uids])
+
+    def _make(
+        self, db: sqlite3.Connection, root: Root, name: MailboxName, identity: CarriedIdentity
+    ) -> bool:
+        """Whether it was not there. Raises Refusal(ALREADY_EXISTS)."""
+        row = db.execute(
+            "SELECT mailbox_id, uid_validity FROM mailbox WHERE name=?", (name,)
+        ).fetchone()
+        if row == (identity.mailbox_id, identity.uid_validity):
+            return False
+        if row is not None:
+            raise Refusal(Code.ALREADY_EXISTS, f"Another {display(name)} is here already")
+        make_box(db, name, identity)
+        return True
 
     async def receive(self, name: MailboxName, messages: Sequence[CarriedMessage]) -> None:
         root, box_id, _ = self._find(name)
@@ -134,7 +139,7 @@ class Carrier:
                 used.clear()
                 for carried in messages:
                     file = files.get(id(carried.incoming))
-                    if _put(db, box, carried, file):
+                    if put_message(db, box, carried, file):
                         used.add(file)
                 box.save(db)
 
@@ -149,20 +154,7 @@ class Carrier:
 
     async def complete(self, name: MailboxName, portrait: Portrait) -> None:
         root, box_id, _ = self._find(name)
-
-        def work(db: sqlite3.Connection) -> None:
-            box = load_box(db, box_id, even_frozen=True)
-            _expunge(db, box, portrait.expunged)
-            box.uid_next = max(box.uid_next, portrait.uid_next)
-            box.modseq = portrait.highest_modseq
-            box.save(db)
-            db.execute("DELETE FROM seen WHERE mailbox=?", (box_id,))
-            db.executemany(
-                "INSERT OR IGNORE INTO seen VALUES (?,?,?)",
-                [(box_id, reader, uid) for reader, uids in portrait.seen.items() for uid in uids],
-            )
-
-        await root.write(work)
+        await root.write(lambda db: take_portrait(db, box_id, portrait))
 
 
 def _give_up(
@@ -188,7 +180,7 @@ def _settle(root: Root, large: Sequence[SpoolIncoming], names: Sequence[str]) ->
         incoming.settled(root, file)
 
 
-def _make(db: sqlite3.Connection, name: MailboxName, identity: CarriedIdentity) -> None:
+def make_box(db: sqlite3.Connection, name: MailboxName, identity: CarriedIdentity) -> None:
     db.execute(
         f"INSERT INTO mailbox (id, name, mailbox_id, uid_validity, highest_modseq) VALUES ({NEW_BOX_ID},?,?,?,0)",
         (name, identity.mailbox_id, identity.uid_validity),
@@ -200,7 +192,9 @@ def _make(db: sqlite3.Connection, name: MailboxName, identity: CarriedIdentity) 
     )
 
 
-def _put(db: sqlite3.Connection, box: Box, carried: CarriedMessage, file: str | None) -> bool:
+def put_message(
+    db: sqlite3.Connection, box: Box, carried: CarriedMessage, file: str | None
+) -> bool:
     """Add a message, its octets in a file or not, or bring its row up to date; whether it was added."""
     message = carried.message
     bits = to_bits(message.flags)
@@ -245,7 +239,23 @@ def _put(db: sqlite3.Connection, box: Box, carried: CarriedMessage, file: str | 
     return True
 
 
-def _expunge(db: sqlite3.Connection, box: Box, expunged: Sequence[tuple[ModSeq, Uid]]) -> None:
+def take_portrait(db: sqlite3.Connection, box_id: int, portrait: Portrait) -> None:
+    """What was expunged, the numbers, what other readers have seen."""
+    box = load_box(db, box_id, even_frozen=True)
+    expunge_told(db, box, portrait.expunged)
+    box.uid_next = max(box.uid_next, portrait.uid_next)
+    box.modseq = portrait.highest_modseq
+    box.save(db)
+    recent = (portrait.recent_from, box_id)
+    db.execute("UPDATE mailbox SET recent_from=max(recent_from, ?) WHERE id=?", recent)
+    db.execute("DELETE FROM seen WHERE mailbox=?", (box_id,))
+    db.executemany(
+        "INSERT OR IGNORE INTO seen VALUES (?,?,?)",
+        [(box_id, reader, uid) for reader, uids in portrait.seen.items() for uid in uids],
+    )
+
+
+def expunge_told(db: sqlite3.Connection, box: Box, expunged: Sequence[tuple[ModSeq, Uid]]) -> None:
     """As at the source, with its own mod-sequences."""
     for start in range(0, len(expunged), AT_ONCE):
         some = expunged[start : start + AT_ONCE]

@@ -6,6 +6,9 @@
     arriving  the target's side
     from_cyrus, cyrus_peer, staged, told
               the target's side where the source is a Cyrus: its replication protocol
+    loose     what an end that was away has yet to be told, or to be asked
+    compare, verify
+              both copies, read side by side
     mover     all moves of a worker: begin, continue after a crash, abort, let go of what has left
 
 What stands at which point, and who owns the mailbox: `journal.State`.

@@ -62,6 +62,7 @@ class Pace:
 
 
 NEVER: Final = ModSeq(0)
+HIGHEST: Final = ModSeq(2**63 - 1)  # above all that a client can be told (RFC 7162 §3.1)
 
 
 @dataclass(slots=True)
@@ -144,11 +145,23 @@ class Outgoing:
                 "partition": self.move.partition,
             }
         )
+        for entry in self._rows():
+            await self._announce(entry.name)
         for _ in range(MAX_ROUNDS):
             brought = await self._round([entry.name for entry in self._rows()])
             self._step("round")
             if brought <= FEW:
                 return
+
+    async def _announce(self, name: MailboxName) -> None:
+        """What the target cannot have (a name, say) it refuses before any mail goes over."""
+        try:
+            portrait = await self._store.portrait(name, HIGHEST)
+        except Refusal as refusal:
+            if refusal.code is not Code.NONEXISTENT:  # deleted or renamed since
+                raise
+            return
+        self._known[name] = await self._hold(name, portrait)
 
     async def _round(self, names: Sequence[MailboxName]) -> int:
         """Every mailbox once; how many messages went over."""

@@ -1,0 +1,100 @@
+"""Mailboxes of a Maildir++ tree on their way to and from other servers (murder.api.CarriesMailboxes).
+
+UIDs, UIDVALIDITY, flags, keywords and dates stand where other software reads them. Mod-sequences, what was expunged, ids,
+zones of dates, what other readers have seen and keywords beyond the 26th arrive too, in the index. A name that no
+Maildir++ folder can have is refused when the mailbox is announced (`hold`), before any message goes over.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+
+from murder.api import CarriedMessage
+from murder.errors import Code, Refusal
+from murder.model.carried import CarriedIdentity, Portrait
+from murder.model.name import MailboxName
+from plugins.store_maildir.files import join_name, read_uidlist
+from plugins.store_maildir.mailbox import MaildirMailbox
+from plugins.store_maildir.sync import changing, publish_all
+from plugins.store_maildir.tree import Tree, add_todo
+from plugins.store_spool.carry import Carrier, put_message, take_portrait
+from plugins.store_spool.incoming import SpoolIncoming
+from plugins.store_spool.root import Root
+from plugins.store_spool.rows import Box, load_box
+
+Find = Callable[[MailboxName], tuple[Root, int, str] | None]
+
+
+class MaildirCarrier(Carrier):
+    """See the module. What leaves is the spool's way: its store looks at the folder first."""
+
+    def _make(
+        self, db: sqlite3.Connection, root: Root, name: MailboxName, identity: CarriedIdentity
+    ) -> bool:
+        assert isinstance(root, Tree)
+        is_new = super()._make(db, root, name, identity)
+        if is_new:
+            add_todo(db, "", root.path_of(name))
+        return is_new
+
+    async def receive_into(
+        self, mailbox: MaildirMailbox, messages: Sequence[CarriedMessage]
+    ) -> None:
+        """See murder.api.carry: files into `tmp`, durable with the commit, and to their places right behind it."""
+        tree, box_id = mailbox.tree, mailbox.box_id
+        come = [one.incoming for one in messages if isinstance(one.incoming, SpoolIncoming)]
+        for incoming in come:
+            incoming.pin()
+
+        def work(db: sqlite3.Connection) -> None:
+            with changing(db, tree, box_id) as folder:
+                box = load_box(db, box_id, even_frozen=True)
+                for carried in messages:
+                    _put(db, mailbox, box, folder, carried)
+                box.save(db)
+
+        def settle(_: BaseException | None) -> None:
+            for incoming in come:
+                incoming.unpin()
+
+        await tree.write(work, settle)
+
+    async def complete(self, name: MailboxName, portrait: Portrait) -> None:
+        root, box_id, _ = self._find(name)
+        assert isinstance(root, Tree)
+        tree = root
+
+        def work(db: sqlite3.Connection) -> None:
+            with changing(db, tree, box_id) as folder:
+                take_portrait(db, box_id, portrait)
+                listed = read_uidlist(folder)
+                if listed is None or listed.next < portrait.uid_next:
+                    publish_all(db, box_id, folder)  # others must not give a UID that was here
+
+        await tree.write(work)
+
+
+def _put(
+    db: sqlite3.Connection,
+    mailbox: MaildirMailbox,
+    box: Box,
+    folder: bytes,
+    carried: CarriedMessage,
+) -> None:
+    message, file = carried.message, None
+    old = db.execute(
+        "SELECT email_id FROM message WHERE mailbox=? AND uid=?", (box.id, message.uid)
+    ).fetchone()
+    if old is not None and old[0] != message.email_id:
+        raise Refusal(
+            Code.CANNOT,
+            f"Message {message.uid} is another one here: other software has put mail there since; "
+            "move that elsewhere",
+        )
+    if old is None and isinstance(carried.incoming, SpoolIncoming):
+        date = message.internal_date.timestamp()
+        base = mailbox.write_octets(folder, carried.incoming, date)
+        letters = mailbox.letters_for(folder, message.flags)
+        file = f"{box.id}/cur/{join_name(base, letters)}"
+        add_todo(db, f"{box.id}/tmp/{base}", file)
+    if not put_message(db, box, carried, file):
+        mailbox.rename_file(db, message.uid)
