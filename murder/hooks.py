@@ -336,6 +336,10 @@ class Plugins:
             raise Misuse(f"a plugin's relay_or_refer must answer a Conduct or None, not {answer!r}")
         return answer
 
+    def refers_logins(self) -> bool:
+        """Whether a client should know of login referrals before it logs in."""
+        return bool(self._hook.refers_logins(settings=None))
+
     def _make(self, hook: str, name: str, methods: Sequence[str]) -> Any:
         """Ask one plugin only."""
         others = [p for other, p in self._manager.list_name_plugin() if other != name]

@@ -84,6 +84,7 @@ def test_the_bundled_policies_place_and_refer(tmp_path: Path) -> None:
     assert plugins.relay_or_refer(question) is Conduct.RELAY
     able = ReferralQuestion("SELECT", parent, "a", False, referrals_on=True, peer="")
     assert plugins.relay_or_refer(able) is Conduct.REFER
+    assert not plugins.refers_logins()
 
 
 def test_a_site_may_never_refer(tmp_path: Path) -> None:

@@ -43,3 +43,8 @@ class HookSpecs:
     @hookspec(firstresult=True)
     def relay_or_refer(self, settings: object, question: ReferralQuestion) -> Conduct | None:
         """Relay a command, or refer the client; None to let the next plugin decide. Nobody decides: relay."""
+
+    @hookspec(firstresult=True)
+    def refers_logins(self, settings: object) -> bool | None:
+        """Whether `relay_or_refer` may refer somebody who logs in (command LOGIN): LOGIN-REFERRALS is announced then (RFC
+        2221). None to let the next plugin say; nobody says: no."""

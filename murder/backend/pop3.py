@@ -31,7 +31,9 @@ _LINE_END: Final = re.compile(rb"\n")
 class BackendPop3(Pop3Dialogue):
     """See the module."""
 
-    offers_utf8 = True
+    @property
+    def offers_utf8(self) -> bool:
+        return True
 
     def __init__(
         self, connection: Connection, service: ClientService, backend: Backend, locks: Path

@@ -23,6 +23,8 @@ CARRIED: Final = tuple(
     """.split()
 )
 BASE: Final = frozenset({b"ACL", b"MOVE", b"UIDPLUS", b"UNSELECT"})  # before any backend is known
+KNOWN_S: Final = 300.0  # then a login asks again
+ASK_AGAIN_S: Final = 30.0  # a backend that did not tell
 RIGHTS: Final = b"RIGHTS="
 APPENDLIMIT: Final = b"APPENDLIMIT="
 
@@ -82,6 +84,39 @@ class Capabilities:
             if word.startswith(APPENDLIMIT)
         )
         return min([self._append_limit, *(int(number) for number in named if number.isdigit())])
+
+
+class Maildrops:
+    """What the backends offer by POP3 (RFC 2449), as each said it last; one a worker."""
+
+    def __init__(self) -> None:
+        self._offered: dict[str, tuple[frozenset[bytes], float]] = {}  # and when
+        self._asked: dict[str, float] = {}
+
+    def learn(self, server: str, words: frozenset[bytes], now: float) -> None:
+        self._offered[server] = (words, now)
+
+    def forget(self, server: str) -> None:
+        self._offered.pop(server, None)
+
+    def is_known(self, server: str, now: float) -> bool:
+        """And not too long ago."""
+        return server in self._offered and now - self._offered[server][1] < KNOWN_S
+
+    def to_be_asked(self, servers: Collection[str], now: float) -> list[str]:
+        """Those that are not known; each is named once in a while."""
+        found = [
+            server
+            for server in servers
+            if server not in self._offered and self._asked.get(server, 0.0) <= now
+        ]
+        self._asked.update(dict.fromkeys(found, now + ASK_AGAIN_S))
+        return found
+
+    def all_offer(self, word: bytes, servers: Collection[str]) -> bool:
+        """Whether all of these do, as far as they have ever been heard of; and at least one has been."""
+        offered = [self._offered[server][0] for server in servers if server in self._offered]
+        return bool(offered) and all(word in words for words in offered)
 
 
 def _rights_of(words: frozenset[bytes]) -> frozenset[int]:

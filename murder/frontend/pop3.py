@@ -1,14 +1,19 @@
 """POP3 at a frontend: log the user in, find his INBOX, then relay octets both ways (RFC 1939).
 
+UTF8 (RFC 6856) comes before the login, so it is offered where all backends do, and said to the user's before he is let in.
 Nothing is read of what passes. A client that goes without QUIT takes the backend's connection with it, and so deletes
 nothing.
 """
 
+import asyncio
 import base64
+from collections.abc import Collection
+from contextlib import suppress
 from typing import Final
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.lines import LineUpstream, open_lines, sasl_response
+from murder.frontend.placement import servers
 from murder.frontend.shared import Frontend
 from murder.login.gate import Login
 from murder.login.imap import Running
@@ -19,6 +24,8 @@ from murder.net.dialogue import CLOSE_GRACE_S
 from murder.session.sasl import plain_response
 from murder.wire.pop3 import ok
 
+FIRST_LOOK_S: Final = 1.0  # what CAPA waits for backends that nobody has been at yet
+MAX_CAPABILITIES: Final = 100
 QUIET_S: Final = 1.0  # silence in a pipe after which it may be ended
 
 
@@ -32,6 +39,38 @@ class FrontendPop3(Pop3Dialogue):
         self._is_pipe = False
         frontend.sessions.add(self)
 
+    # --- what the backends offer
+
+    @property
+    def offers_utf8(self) -> bool:
+        return self.frontend.maildrops.all_offer(b"UTF8", servers(self.frontend))
+
+    def tell_capabilities(self) -> Running:
+        """Those of backends that nobody has been at yet are asked for first."""
+        maildrops = self.frontend.maildrops
+        unknown = maildrops.to_be_asked(servers(self.frontend), self.loop.time())
+        return self._look_first(unknown) if unknown else super().tell_capabilities()
+
+    async def _look_first(self, unknown: Collection[str]) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_S):
+                await asyncio.gather(*map(self._look_at, unknown))
+        super().tell_capabilities()
+
+    async def _look_at(self, server: str) -> None:
+        try:
+            upstream = await self._open(server)
+        except UpstreamFailure as failure:
+            self.log.warning("upstream.failed", backend=server, kind=failure.kind.value)
+            return
+        try:
+            await self._begin_upstream(upstream)
+            upstream.send(b"QUIT\r\n")
+        except UpstreamFailure as failure:
+            self.log.warning("upstream.failed", backend=server, kind=failure.kind.value)
+        finally:
+            upstream.close()
+
     # --- login
 
     async def open_maildrop(self, login: Login) -> bytes:
@@ -41,13 +80,7 @@ class FrontendPop3(Pop3Dialogue):
             entry = await self.frontend.locator.find(name)
         except Refusal as refusal:
             raise Refusal(Code.NONEXISTENT, "You have no mailbox here") from refusal
-        upstream = await open_lines(
-            self.frontend.upstreams,
-            entry.server,
-            "pop3",
-            self.frontend.config.upstream_timeout_s,
-            self.connection,
-        )
+        upstream = await self._open(entry.server)
         try:
             async with self.frontend.upstreams.entering(entry.server):
                 answer = await self._enter_upstream(upstream, login)
@@ -61,8 +94,13 @@ class FrontendPop3(Pop3Dialogue):
         self.loop.call_soon(self._become_pipe)
         return ok("Logged in")
 
-    async def _enter_upstream(self, upstream: LineUpstream, login: Login) -> bytes:
-        """Greeting, TLS, AUTH as the user; the last answer. Raises UpstreamFailure."""
+    async def _open(self, server: str) -> LineUpstream:
+        timeout_s = self.frontend.config.upstream_timeout_s
+        upstreams = self.frontend.upstreams
+        return await open_lines(upstreams, server, "pop3", timeout_s, self.connection)
+
+    async def _begin_upstream(self, upstream: LineUpstream) -> None:
+        """Greeting, TLS, and what it offers, where that is not known. Raises UpstreamFailure."""
         if not (await upstream.line()).startswith(b"+OK"):
             raise upstream.failure(UpstreamKind.PROTOCOL, "it greets with an error")
         address = upstream.address
@@ -71,6 +109,25 @@ class FrontendPop3(Pop3Dialogue):
             if not (await upstream.line()).startswith(b"+OK"):
                 raise upstream.failure(UpstreamKind.TLS, "it refuses STLS")
             await upstream.starttls(self.frontend.upstreams)
+        maildrops = self.frontend.maildrops
+        if maildrops.is_known(upstream.server, self.loop.time()):
+            return
+        upstream.send(b"CAPA\r\n")
+        words: list[bytes] = []
+        if (await upstream.line()).startswith(b"+OK"):
+            while (line := await upstream.line()) != b"." and len(words) < MAX_CAPABILITIES:
+                words.append(line.upper().partition(b" ")[0])
+        maildrops.learn(upstream.server, frozenset(words), self.loop.time())
+
+    async def _enter_upstream(self, upstream: LineUpstream, login: Login) -> bytes:
+        """All up to AUTH as the user; the last answer. Raises UpstreamFailure."""
+        await self._begin_upstream(upstream)
+        address = upstream.address
+        if self.utf8:
+            upstream.send(b"UTF8\r\n")
+            if not (await upstream.line()).startswith(b"+OK"):
+                self.frontend.maildrops.forget(upstream.server)
+                raise upstream.failure(UpstreamKind.PROTOCOL, "it refuses UTF8")
         user = login.user
         if login.detail:
             local, mark, domain = user.partition("@")

@@ -120,6 +120,7 @@ class FrontendRole:
             upstreams=Upstreams(config),
             pool=Pool(config.frontend.upstream_idle_s, config.frontend.max_upstreams_idle),
             capabilities=Capabilities(config.frontend.max_message_bytes),
+            refers_logins=self._plugins.refers_logins(),
         )
 
     def _make_services(self, frontend: Frontend) -> Mapping[str, Service]:

@@ -7,7 +7,7 @@ from typing import Protocol
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
 from murder.config import Config, FrontendConfig
-from murder.frontend.capabilities import Capabilities
+from murder.frontend.capabilities import Capabilities, Maildrops
 from murder.frontend.locate import Locator
 from murder.login.gate import Gate
 from murder.login.service import Session
@@ -27,6 +27,8 @@ class Policies(Protocol):
 
     def relay_or_refer(self, question: ReferralQuestion) -> Conduct: ...
 
+    def refers_logins(self) -> bool: ...
+
 
 @dataclass(slots=True)
 class Frontend:
@@ -43,5 +45,7 @@ class Frontend:
     upstreams: Upstreams
     pool: Pool
     capabilities: Capabilities
+    refers_logins: bool = False
+    maildrops: Maildrops = field(default_factory=Maildrops)
     looked_at: dict[str, float] = field(default_factory=dict)  # until when not to look again
     sessions: set[Session] = field(default_factory=set)

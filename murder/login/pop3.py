@@ -3,7 +3,7 @@
 Every error of the session becomes its reply in `Pop3Dialogue.failed`, with the response codes of RFC 2449 and RFC 3206.
 """
 
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from murder import __version__
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
@@ -32,7 +32,6 @@ class Pop3Dialogue(LineDialogue):
     """A POP3 connection up to its login."""
 
     PROTOCOL = "pop3"
-    offers_utf8: ClassVar[bool] = False
 
     def __init__(self, connection: Connection, service: ClientService) -> None:
         super().__init__(connection, service)
@@ -41,6 +40,11 @@ class Pop3Dialogue(LineDialogue):
         self._counted_as: str | None = None
 
     # --- what a role gives
+
+    @property
+    def offers_utf8(self) -> bool:
+        """Whether UTF8 (RFC 6856) works here."""
+        return False
 
     async def open_maildrop(self, login: Login) -> bytes:
         """Somebody has proven himself: open his maildrop; the reply. Raises Refusal, UpstreamFailure."""
@@ -102,8 +106,7 @@ class Pop3Dialogue(LineDialogue):
     def run(self, line: bytes) -> Running:
         keyword, arguments = parse_command(line)
         if keyword == b"CAPA":
-            self.send(listing("Capabilities", self._capabilities()))
-            return None
+            return self.tell_capabilities()
         if self.login is not None:
             running = self.transact(keyword, arguments)
             self.understood()
@@ -125,6 +128,10 @@ class Pop3Dialogue(LineDialogue):
             case _:
                 raise BadSyntax("no command of this server, or not before login")
         self.understood()
+        return None
+
+    def tell_capabilities(self) -> Running:
+        self.send(listing("Capabilities", self._capabilities()))
         return None
 
     def _capabilities(self) -> list[bytes]:

@@ -47,6 +47,9 @@ class Policy:
             return mailbox.parent.location
         return candidates[0].location if candidates else None
 
+    def refers_logins(self) -> bool:
+        return False
+
     def relay_or_refer(self, question: ReferralQuestion) -> Conduct:
         able = question.referrals_on and not question.is_admin
         return Conduct.REFER if able else Conduct.RELAY

@@ -47,6 +47,9 @@ class Parts:
     def choose_backend(self, mailbox: NewMailbox, candidates: object) -> Location | None:
         raise AssertionError(mailbox)
 
+    def refers_logins(self) -> bool:
+        return False
+
     def relay_or_refer(self, question: ReferralQuestion) -> Conduct:
         return Conduct.RELAY
 

@@ -172,8 +172,42 @@ def test_capabilities_are_what_all_backends_offer(tmp_path: Path) -> None:
         runner.run(asyncio.wait_for(scene(), 30))
 
 
+def test_a_session_hears_of_capabilities_that_have_changed(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with running_cluster(tmp_path) as cluster:
+            known = cluster.frontends[0].frontend.capabilities
+            player = Player(cluster.connect)
+            await player.play(
+                """
+C1= LOGIN ana secret
+C1: a1 SELECT INBOX
+S1: * FLAGS $_
+S1~ a1 OK $_
+""",
+                keep=True,
+            )
+            known.learn("be2.test", known.of("be2.test") - {b"QRESYNC"})
+            await player.play(
+                """
+C1: a2 SELECT INBOX
+S1: * CAPABILITY IMAP4rev1 ACL $_
+S1: * OK [CLOSED] $_
+S1~ a2 OK $_
+C1: a3 SELECT INBOX
+S1: * OK [CLOSED] $_
+S1~ a3 OK $_
+"""
+            )
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(scene(), 30))
+
+
 class Referring(Policy):
     """A site whose clients are to go to their backends themselves."""
+
+    def refers_logins(self) -> bool:
+        return True
 
     def relay_or_refer(self, question: ReferralQuestion) -> Conduct:
         if question.command == "LOGIN":
@@ -188,6 +222,9 @@ def test_referrals_are_well_formed(tmp_path: Path) -> None:
             port = cluster.backends["be1.test"].address[1]
             await Player(cluster.connect, {"port": str(port)}).play(
                 """
+C1: a0 CAPABILITY
+S1: * CAPABILITY $_ LOGIN-REFERRALS
+S1: a0 OK Completed
 C1: a1 LOGIN bob secret
 S1: a1 NO [REFERRAL imap://bob;AUTH=*@127.0.0.1:$_/] $_
 C1= LOGIN ana secret

@@ -169,3 +169,23 @@ def test_no_response_is_put_into_another() -> None:
         b"* 1 FETCH (BODY[] {8}\r\nhalfhalf)\r\n* STATUS a {1}\r\nx (MESSAGES 1)\r\n* OK ours\r\n"
         b"* STATUS b (MESSAGES 2)\r\n"
     )
+
+
+def test_children_on_other_backends_count(tmp_path: Path) -> None:
+    async def scene(cluster: Cluster) -> None:
+        await Player(cluster.connect).play(
+            r"""
+Cadmin= LOGIN admin secret
+Cadmin= CREATE user/ana/far be2.test
+Cadmin= CREATE user/ana/above/near be1.test
+C1= LOGIN ana secret
+C1: a1 NOTIFY SET (SUBTREE INBOX (MessageNew MessageExpunge MailboxName))
+S1: a1 OK Completed
+Cadmin= CREATE user/ana/above be2.test
+S1~ * LIST (\HasChildren) "/" INBOX/above
+Cadmin= CREATE user/ana/far/none be2.test
+S1~ * LIST (\HasNoChildren) "/" INBOX/far/none
+"""
+        )
+
+    run(scene, tmp_path)

@@ -5,6 +5,8 @@ import base64
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
+
 from murder.config.sections import NamespaceConfig
 from tests.frontend.server import Peer, Running, Speak, running_frontend
 
@@ -12,8 +14,15 @@ from tests.frontend.server import Peer, Running, Speak, running_frontend
 class Backend:
     """A scripted POP3 server; who logged in."""
 
-    def __init__(self, answer: bytes = b"+OK\r\n", greeting: bytes = b"+OK here\r\n") -> None:
+    def __init__(
+        self,
+        answer: bytes = b"+OK\r\n",
+        greeting: bytes = b"+OK here\r\n",
+        capa: bytes = b"-ERR\r\n",
+    ) -> None:
         self.answer = answer
+        self.capa = capa
+        self.heard: list[bytes] = []
         self.greeting = greeting
         self.users: list[bytes] = []
 
@@ -21,7 +30,10 @@ class Backend:
         writer.write(self.greeting)
         while line := await reader.readline():
             words = line.split()
-            if words[0] == b"AUTH":
+            self.heard.append(words[0])
+            if words[0] == b"CAPA":
+                writer.write(self.capa)
+            elif words[0] == b"AUTH":
                 self.users.append(base64.b64decode(words[2]).split(b"\0")[0])
                 writer.write(self.answer)
             else:
@@ -111,3 +123,43 @@ def test_a_backend_that_is_silent_or_strange_is_a_temporary_failure(tmp_path: Pa
         (Backend(greeting=b""), Backend(b""), Backend(greeting=b"HTTP/1.1 400\r\n"))
     ):
         with_backend(tmp_path / str(number), backend, work)
+
+
+UTF8 = b"+OK\r\nTOP\r\nUTF8 USER\r\n.\r\n"
+
+
+async def listing_of(peer: Peer) -> list[bytes]:
+    peer.send(b"CAPA\r\n")
+    lines = []
+    while (line := await peer.line()) != b".":
+        lines.append(line)
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("capa", "offered"), [((UTF8, UTF8), True), ((UTF8, b"-ERR\r\n"), False), ((b"",), False)]
+)
+def test_utf8_is_offered_where_all_backends_do(
+    tmp_path: Path, capa: tuple[bytes, ...], offered: bool
+) -> None:
+    backends = [Backend(capa=one) for one in capa]
+
+    async def run() -> None:
+        scripts: dict[str, tuple[str, Speak]] = {
+            f"be{number}": ("pop3", backend.speak) for number, backend in enumerate(backends)
+        }
+        users = {f"user{number}": name for number, name in enumerate(scripts)}
+        async with running_frontend(tmp_path, scripts, users) as running, asyncio.timeout(20):
+            peer = await Peer.at(running.ports["pop3"])
+            await peer.line()
+            assert (b"UTF8 USER" in await listing_of(peer)) is offered
+            peer.send(b"UTF8\r\n")
+            assert (await peer.line()).startswith(b"+OK" if offered else b"-ERR")
+            if offered:
+                peer.send(b"USER user0\r\nPASS secret\r\nSTAT\r\n")
+                await peer.line()
+                assert (await peer.line()).startswith(b"+OK")
+                assert await peer.line() == b"+OK relayed STAT"
+                assert backends[0].heard == [b"CAPA", b"QUIT", b"UTF8", b"AUTH", b"STAT"]
+
+    asyncio.run(run())

@@ -3,19 +3,27 @@
 Each upstream writes through its own `Gate`; while one of them is in the middle of a response, all others wait.
 """
 
+from collections.abc import Callable
 from typing import Final, cast
 
 from murder.net.connection import Connection
 from murder.net.relay import Client, ImapUpstream
 
+LIST: Final = b"* LIST ("
 MAX_WAITING_OCTETS: Final = 256 * 1024  # beyond it, no more is read from the backends that wait
+
+Correct = Callable[[ImapUpstream, bytes], bytes]
 
 
 class Arbiter:
     """Whose turn it is."""
 
-    def __init__(self, connection: Connection, session: Client) -> None:
+    def __init__(
+        self, connection: Connection, session: Client, correct: Correct | None = None
+    ) -> None:
+        """`correct` is shown what begins with a LIST response, and tells it as it should be."""
         self.session = session
+        self.correct = correct
         self.connection = connection
         self._speaker: ImapUpstream | None = None  # in the middle of a response
         self._waiting: dict[ImapUpstream | None, bytes] = {}
@@ -67,8 +75,13 @@ class Gate(Client):
         self._arbiter = arbiter
         self._upstream = upstream
         self.connection = cast(Connection, self)  # of which an upstream uses what stands here
+        self._is_inside = False  # a response
 
     def write(self, data: bytes) -> None:
+        correct = self._arbiter.correct
+        if correct is not None and not self._is_inside and data.startswith(LIST):
+            data = correct(self._upstream, data)
+        self._is_inside = self._upstream.is_inside
         self._arbiter.write(self._upstream, data)
 
     @property

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol
 
 from murder.errors import Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
-from murder.frontend.imap.arbiter import Arbiter
+from murder.frontend.imap.arbiter import Arbiter, Correct
 from murder.frontend.placement import servers
 from murder.frontend.shared import Frontend
 from murder.login.imap import ImapDialogue, Row, Running
@@ -26,7 +26,7 @@ from murder.net.relay import Client, ImapUpstream, Reply
 from murder.session.imap_client import non_synchronising
 from murder.session.imap_server import Event, Line, State, Wrong
 from murder.wire.imap.command import COMMAND, Command
-from murder.wire.imap.response import bye, status_for, status_line
+from murder.wire.imap.response import bye, status_for, status_line, untagged
 
 # What changes a session when it is enabled, as it is written
 ENABLEABLE: Final = {
@@ -78,6 +78,7 @@ class FrontendImap(ImapDialogue, Client):
         self.ask_again: Callable[[ImapUpstream], Awaitable[bytes]] | None = None  # NOTIFY
         self.is_watching = False
         self.idle: Waits | None = None
+        self._told: tuple[bytes, ...] = ()  # of what the backends offer
         self._late_done = (
             False  # a DONE may come behind the end of an IDLE that was not the client's
         )
@@ -145,7 +146,19 @@ class FrontendImap(ImapDialogue, Client):
             )
 
     def capabilities(self) -> bytes:
-        return b" ".join(self.frontend.capabilities.words())
+        self._told = self.frontend.capabilities.words()
+        return b" ".join(self._told)
+
+    def tell_changed_capabilities(self) -> None:
+        """Since they were told: a client may hear of them at any time (RFC 3501 §5.2), and does where it comes to a mailbox,
+        which may be on a backend that is new or has changed. Whatever is in flight has been answered."""
+        words = self.frontend.capabilities.words()
+        if words is not self._told and words != self._told:
+            self.send(untagged(b"CAPABILITY " + self.capability_words()))
+
+    def _login_words(self) -> list[bytes]:
+        words = super()._login_words()
+        return [*words, b"LOGIN-REFERRALS"] if self.frontend.refers_logins else words
 
     # --- upstreams
 
@@ -162,10 +175,10 @@ class FrontendImap(ImapDialogue, Client):
             await opened.ask(await self.ask_again(opened), untagged=self.send)
         return opened
 
-    def listen_to_all(self) -> None:
-        """Whatever a backend says unasked passes, whole responses at a time."""
+    def listen_to_all(self, correct: Correct | None = None) -> None:
+        """Whatever a backend says unasked passes, whole responses at a time; `correct` is for the first time."""
         if self.arbiter is None:
-            self.arbiter = Arbiter(self.connection, self)
+            self.arbiter = Arbiter(self.connection, self, correct)
         for upstream in self.upstreams.values():
             if upstream.client is self:
                 self.arbiter.let_through(upstream)

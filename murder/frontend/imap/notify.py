@@ -6,10 +6,12 @@ NOTIFICATIONOVERFLOW: the client must not believe that all is quiet there.
 
 import asyncio
 import re
+from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
-from murder.errors import UpstreamFailure
+from murder.errors import BadSyntax, Refusal, UpstreamFailure
+from murder.frontend.imap.arbiter import LIST
 from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.list import home_upstream, subscriptions
 from murder.frontend.imap.own import body_of, under_tag
@@ -19,6 +21,7 @@ from murder.model.name import inbox_of
 from murder.model.notify import NotifyRequest, Which
 from murder.net.relay import ImapUpstream
 from murder.wire.imap.command import Command
+from murder.wire.imap.list import parse_list_response
 from murder.wire.imap.notify import parse_notify
 from murder.wire.imap.response import status_for
 from murder.wire.token import Scanner, client_astring
@@ -26,6 +29,7 @@ from murder.wire.token import Scanner, client_astring
 MAX_LOOKED_AT: Final = 10_000  # mailboxes, to find the backends concerned
 _STATUS: Final = re.compile(rb"(?i)\A(NOTIFY SET) STATUS ")
 _SUBSCRIBED: Final = re.compile(rb"(?i)\(SUBSCRIBED (?=\(|NONE)")
+CHILDLESS: Final = b"\\HasNoChildren"
 NOTHING: Final = b"murder.none"  # no mailbox is called so
 SELECTED: Final = frozenset({Which.SELECTED, Which.SELECTED_DELAYED})
 
@@ -38,11 +42,11 @@ def run_notify(dialogue: FrontendImap, command: Command) -> Running:
 async def _notify(dialogue: FrontendImap, command: Command, request: NotifyRequest) -> None:
     body = body_of(command)
     missing = await _open(dialogue, _servers(dialogue, request))
-    dialogue.listen_to_all()
+    dialogue.listen_to_all(lambda upstream, octets: _with_children(dialogue, upstream, octets))
     first = True
     for upstream in _in_order(dialogue):
         octets = await _spelled_for(dialogue, upstream, body)
-        reply = await upstream.ask(octets, untagged=dialogue.send)
+        reply = await upstream.ask(octets, untagged=_telling(dialogue, upstream))
         if first and not reply.is_ok:
             dialogue.send(under_tag(command, reply))
             return
@@ -72,6 +76,37 @@ async def _open(dialogue: FrontendImap, servers: list[str]) -> list[str]:
         elif isinstance(outcome, BaseException):
             raise outcome
     return missing
+
+
+def _telling(dialogue: FrontendImap, upstream: ImapUpstream) -> Callable[[bytes], None]:
+    return lambda response: dialogue.send(_with_children(dialogue, upstream, response))
+
+
+def _with_children(dialogue: FrontendImap, upstream: ImapUpstream, octets: bytes) -> bytes:
+    """A backend knows of no children on others: LIST responses at the beginning of these octets as one server would say
+    them (RFC 3348)."""
+    told, rest = b"", octets
+    while rest.startswith(LIST):
+        line, end, rest = rest.partition(b"\r\n")
+        if CHILDLESS in line and not line.endswith(b"}"):
+            line = _with_children_elsewhere(dialogue, upstream.server, line)
+        told += line + end
+        if line.endswith(b"}"):  # a name in a literal
+            break
+    return told + rest
+
+
+def _with_children_elsewhere(dialogue: FrontendImap, server: str, line: bytes) -> bytes:
+    try:
+        name = dialogue.name_of(parse_list_response(Scanner(line + b"\r\n", 6)).name)
+    except (BadSyntax, Refusal):
+        return line
+    login = dialogue.user
+    identifiers = None if login.is_admin else identifiers_of(login.user, login.identity.groups)
+    rows = dialogue.frontend.mailboxes.shown_to(identifiers, (name + b".",))
+    if any(row.server != server for row in islice(rows, MAX_LOOKED_AT)):
+        return line.replace(CHILDLESS, b"\\HasChildren", 1)
+    return line
 
 
 def _in_order(dialogue: FrontendImap) -> list[ImapUpstream]:

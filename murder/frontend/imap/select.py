@@ -26,6 +26,7 @@ async def _select(dialogue: FrontendImap, command: Command, external: bytes) -> 
         await _leave(dialogue, None)
         raise
     await _leave(dialogue, upstream)
+    dialogue.tell_changed_capabilities()
     dialogue.select(upstream, MailboxName(entry.name))
     reply = await dialogue.relay_at(entry.server, command)
     if not reply.is_ok:
