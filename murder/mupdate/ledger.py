@@ -29,6 +29,9 @@ INLINE_PROPOSALS: Final = 64  # at most so many, and
 INLINE_COMMIT_S: Final = (
     0.002  # only while the disk is so fast, are committed without the thread (see `inline`)
 )
+MOST_LOOKS: Final = (
+    2  # turns of the loop that a commit waits for those who were there for the last one
+)
 MOST_PATIENCE_S: Final = 0.002  # with those who were there for the last commit
 MAX_BATCH: Final = 20_000  # proposals of one commit; about 0.3 s of the writer thread
 
@@ -58,6 +61,7 @@ class Ledger:
         self._inline = inline
         self._commit_s = 1.0  # how long commits take lately
         self._scheduled = False
+        self._looks = 0  # turns that the commit to come has waited
         self._timer: asyncio.TimerHandle | None = None
         self._callers = 1  # of the last commit, and those who came while it was made
         self._committing = False
@@ -124,9 +128,15 @@ class Ledger:
         return self._inline and self._commit_s < INLINE_COMMIT_S
 
     def _start(self) -> None:
-        """Give the writer thread what is waiting now: everything of this turn of the loop."""
-        self._scheduled = False
+        """Give the writer thread what is waiting now: everything of this turn of the loop, or of a few, where some are
+        missing who were there for the last commit: their next words may just be coming in."""
         self._timer = None
+        if len(self._queue) < self._callers and self._looks < MOST_LOOKS:
+            self._looks += 1
+            asyncio.get_running_loop().call_soon(self._start)
+            return
+        self._looks = 0
+        self._scheduled = False
         taken = 0
         count = 0
         for proposals, _ in self._queue:

@@ -101,3 +101,31 @@ def test_close_waits_for_what_was_proposed(tmp_path: Path) -> None:
         mailboxes.close()
 
     asyncio.run(scenario())
+
+
+def test_a_commit_waits_a_turn_for_those_of_the_last_one(tmp_path: Path) -> None:
+    """On a fast disk too: what they say next may just be coming in. Who is alone does not wait for anybody."""
+
+    async def scenario() -> None:
+        mailboxes = MailboxList.open(tmp_path)
+        heard: list[Committed] = []
+        ledger = Ledger(mailboxes, heard.append, inline=True)
+
+        def change(name: str) -> asyncio.Task[int]:
+            return asyncio.ensure_future(ledger.commit([PutEntry(entry(name))]))
+
+        for i in range(60):  # until commits are known to be fast, if they are
+            await asyncio.gather(change(f"a{i}"), change(f"b{i}"))
+        assert len(heard) == 60
+        first = change("c")
+        await asyncio.sleep(0)
+        assert ledger.waiting == 1
+        await asyncio.gather(first, change("d"))
+        assert len(heard) == 61
+        await change("e")
+        await change("f")
+        assert len(heard) == 63
+        await ledger.close()
+        mailboxes.close()
+
+    asyncio.run(scenario())
