@@ -1,6 +1,6 @@
 """Mailboxes move between backends (XFER): unharmed, undone, interrupted at every step, and in a storm of kills.
 
-MURDER_MOVE_STORM_S lengthens the storm (default 12 s).
+MURDER_MOVE_STORM_S lengthens the storm (default 12 s); MURDER_MOVE_STORM_SEED makes it another.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from typing import Any
 import pytest
 
 from tests.demo import ROOT, Demo, running_demo
-from tests.faults.test_kill import USERS, Load, check_lists_agree, check_mail
+from tests.faults.move_storm import Clients, home_of, kill_something, run_ctl
+from tests.faults.test_kill import USERS, check_lists_agree
 
 STORM_S = float(os.environ.get("MURDER_MOVE_STORM_S", "12"))
+STORM_SEED = int(os.environ.get("MURDER_MOVE_STORM_SEED", "7"))
 SOURCE_STEPS = (
     *("round", "stopped", "frozen", "verified", "handing", "deactivated", "let go"),
     *("committed", "done"),
@@ -250,38 +253,104 @@ def test_killed_at_any_step_a_move_is_finished_by_the_next_start(demo: Demo, ste
     check_lists_agree(demo)
 
 
-def test_moves_in_a_storm_of_kills_lose_and_double_nothing(demo: Demo) -> None:
-    """Users go to and fro under deliveries and appends, and a random process is killed every few seconds."""
-    load = Load(demo, "storm")
-    for thread in load.threads:
-        thread.start()
-    chance = random.Random(7)
-    end, kills, done = time.monotonic() + STORM_S, 0, 0
-    next_kill = time.monotonic() + 2
-    try:
-        while time.monotonic() < end:
-            with contextlib.suppress(OSError, imaplib.IMAP4.error, ValueError):
-                user = chance.randint(1, USERS)
-                source, target = pair(demo, user)
-                with demo.imap(source, "admin") as admin:
-                    admin.sock.settimeout(3)
-                    answer = admin._simple_command(
-                        "XFER", f"user/{demo.user(user)}", target["name"]
-                    )  # type: ignore[attr-defined] # no public way
-                    done += answer[0] == "OK"
-            if time.monotonic() > next_kill:
-                victim = chance.choice(("be1", "be2", "mupdate"))
-                demo.node("kill", victim)
-                demo.node("start", victim)
-                kills += 1
-                next_kill = time.monotonic() + chance.uniform(1.5, 4)
-    finally:
-        load.stopping.set()
-        for thread in load.threads:
-            thread.join(60)
-    settled(demo)
-    assert done and kills
-    check_mail(demo, load)
-    for user in range(1, USERS + 1):
-        assert len(homes(demo, user)) == 1
-    check_lists_agree(demo)
+TEAM = "shared/team"  # a hierarchy that moves as a whole
+
+
+class Storm:
+    """Moves of everything to and fro among three backends; ended, aborted, undone, forgotten as chance will have it."""
+
+    def __init__(self, demo: Demo, roots: list[str], chance: random.Random) -> None:
+        self._demo = demo
+        self._roots = roots
+        self._chance = chance
+        self.done: Counter[str] = Counter()
+
+    def once(self) -> None:
+        """One act; who is dead just now refuses it."""
+        act = self._chance.choices(
+            (self._move, self._move_and_abort, self._undo, self._abort_any, self._let_go),
+            (8, 3, 2, 1, 1),
+        )[0]
+        with contextlib.suppress(OSError, imaplib.IMAP4.error, ValueError):
+            act()
+
+    def _begin(self, admin: imaplib.IMAP4, root: str, source: dict[str, Any]) -> str:
+        target = self._chance.choice([one for one in self._demo.backends if one != source])
+        return str(admin._simple_command("XFER", root, target["name"])[0])  # type: ignore[attr-defined] # no public way
+
+    def _move(self, wait_s: float = 5) -> None:
+        root = self._chance.choice(self._roots)
+        source = home_of(self._demo, root)
+        if source is not None:
+            with self._demo.imap(source, "admin") as admin:
+                admin.sock.settimeout(wait_s)
+                self.done["moved"] += self._begin(admin, root, source) == "OK"
+
+    def _move_and_abort(self) -> None:
+        with contextlib.suppress(OSError, imaplib.IMAP4.error):
+            self._move(self._chance.uniform(0.01, 0.3))
+        self._abort_any()
+
+    def _acted_on(self, verb: str, *states: str) -> None:
+        backend = self._chance.choice(self._demo.backends)
+        found = [one for one in moves(self._demo, backend) if one["state"] in states]
+        for one in [one for one in found if one["side"] == "out"][-3:]:
+            with self._demo.imap(backend, "admin") as admin:
+                admin.sock.settimeout(5)
+                said = admin._simple_command("XFERS", verb, one["id"])[0]  # type: ignore[attr-defined] # no public way
+                self.done[f"{verb} {said}"] += 1
+
+    def _abort_any(self) -> None:
+        self._acted_on("ABORT", "copying", "stopped", "failed")
+
+    def _let_go(self) -> None:
+        self._acted_on("LETGO", "done")
+
+    def _undo(self) -> None:
+        backend = self._chance.choice(self._demo.backends)
+        found = [one for one in moves(self._demo, backend) if one["side"] == "out"]
+        found = [one for one in found if one["state"] == "done"]
+        if found:
+            code, _ = run_ctl(self._demo, "move", "undo", self._chance.choice(found)["id"])
+            self.done[f"undo {code}"] += 1
+
+
+def resume_failed(demo: Demo) -> None:
+    """What gave up in the storm goes on, as an operator would have it."""
+    for backend in demo.backends:
+        for one in moves(demo, backend):
+            if one["side"] == "out" and one["state"] == "failed":
+                moves(demo, backend, f"RESUME {one['id']}")
+
+
+def test_moves_in_a_storm_of_kills_lose_and_double_nothing() -> None:
+    """Users and a shared hierarchy go to and fro among three backends under appends, flags, expunges and deliveries; every
+    few seconds a random process is killed."""
+    options = ("--users", str(USERS), "--backends", "3", "--workers", "2", "--no-tls-required")
+    with running_demo(*options) as demo:
+        for words in (("mailbox", "create", TEAM), ("mailbox", "acl", TEAM, "anyone", "lrswipte")):
+            assert run_ctl(demo, *words)[0] == 0
+        for name in (f"{TEAM}/one", f"{TEAM}/two"):
+            assert run_ctl(demo, "mailbox", "create", name)[0] == 0
+        users = [demo.user(number) for number in range(1, USERS + 1)]
+        mailboxes = {f"{user}/INBOX": user for user in users}
+        mailboxes |= {TEAM: users[0], f"{TEAM}/one": users[1], f"{TEAM}/two": users[2]}
+        chance = random.Random(STORM_SEED)
+        storm = Storm(demo, [*(f"user/{user}" for user in users), TEAM], chance)
+        killed: Counter[str] = Counter()
+        end, next_kill = time.monotonic() + STORM_S, time.monotonic() + 2
+        with Clients(demo, mailboxes) as clients:
+            while time.monotonic() < end:
+                storm.once()
+                if time.monotonic() > next_kill:
+                    killed[kill_something(demo, chance)] += 1
+                    next_kill = time.monotonic() + chance.uniform(1.5, 4)
+        print(f"seed {STORM_SEED}: {dict(storm.done)}; killed {dict(killed)}")
+        settled(demo)
+        resume_failed(demo)
+        settled(demo)
+        assert storm.done["moved"] and killed
+        clients.check()
+        check_lists_agree(demo)
+        code, said = run_ctl(demo, "check")
+        assert code == 0, said
