@@ -282,6 +282,11 @@ class Announcer:
             try:
                 await self._ledger.submit(propose)
                 return
+            except asyncio.CancelledError:
+                if intent.operation in (Operation.HELD, Operation.MOVE):  # a lock, and nothing else
+                    # it may be on its way to the disk: what takes it back comes behind it
+                    self._ledger.propose([lambda one: _let_in(one, intent, [])], lambda _: None)
+                raise
             except Refusal as refusal:
                 too_late = asyncio.get_running_loop().time() > give_up_at
                 if refusal.code is not Code.IN_USE or too_late:
@@ -372,10 +377,7 @@ class Announcer:
 
     async def finish(self, intent: Intent, changes: Sequence[Change]) -> None:
         """Make these changes, and let others in again. May be done twice."""
-        octets = format_intent(intent)
-        held = self._ledger.mailboxes.intents()
-        trees = [tree for tree in intent.trees if held.get(tree) == octets]
-        await self._ledger.commit([*changes, *(RemoveIntent(tree) for tree in trees)])
+        await self._ledger.submit(lambda transaction: _let_in(transaction, intent, changes))
 
     async def commit(self, changes: Sequence[Change]) -> None:
         """Make these changes, under a lock that is held."""
@@ -478,3 +480,13 @@ def _news_of_rename(moves: Sequence[tuple[MailboxName, MailboxName]]) -> Iterato
         else:
             yield News(kind, new, old)
             kind = Kind.RENAMED_BELOW
+
+
+def _let_in(transaction: ListTransaction, intent: Intent, changes: Sequence[Change]) -> None:
+    """Make these changes, and remove what is still there of the intent."""
+    octets = format_intent(intent)
+    steps = [*changes]
+    steps += [RemoveIntent(tree) for tree in intent.trees if transaction.intent(tree) == octets]
+    transaction.check(steps)
+    for step in steps:
+        transaction.apply(step)

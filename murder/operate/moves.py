@@ -117,22 +117,31 @@ async def carry_out(
 ) -> None:
     """Move them, `parallel` at once; each ends as done or failed with its problem. Raises nothing of a move's."""
     places = asyncio.Semaphore(parallel)
+    idle: dict[str, list[Reach]] = {}  # connections that an earlier move has left, by source
 
     async def one(each: Planned) -> None:
         async with places:
             try:
-                await _carry_out(reach, each, tell)
+                await _carry_out(reach, each, tell, idle.setdefault(each.source, []))
                 each.state = "done"
             except (Refusal, UpstreamFailure) as problem:
                 each.state, each.problem = "failed", str(problem)
             tell(each)
 
-    async with asyncio.TaskGroup() as group:
-        for each in planned:
-            group.create_task(one(each))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for each in planned:
+                group.create_task(one(each))
+    finally:
+        for own in [own for left in idle.values() for own in left]:
+            await own.close()
 
 
-async def _carry_out(reach: Reach, each: Planned, tell: Callable[[Planned], None]) -> None:
+async def _carry_out(
+    reach: Reach, each: Planned, tell: Callable[[Planned], None], idle: list[Reach]
+) -> None:
+    """A connection is busy until its move is over; it is left for the next where all went well."""
+
     def progress(line: bytes) -> None:
         match = _PROGRESS.match(line)
         if match is not None:
@@ -144,27 +153,19 @@ async def _carry_out(reach: Reach, each: Planned, tell: Callable[[Planned], None
 
     place = each.target + (f"!{each.partition}" if each.partition else "")
     command = b"XFER %s %s" % (string(reach.external(each.root)), string(place.encode()))
-    async with _connection(reach, each.source) as own:
+    own = idle.pop() if idle else _own_connection(reach)
+    try:
         await own.ask(each.source, command, untagged=progress)
+    except BaseException:
+        await own.close()
+        raise
+    idle.append(own)
 
 
-def _connection(reach: Reach, server: str) -> "_Own":
-    return _Own(reach, server)
-
-
-class _Own:
-    """A connection for one move: it is busy until the move is over."""
-
-    def __init__(self, reach: Reach, server: str) -> None:
-        self._reach = Reach(reach.config, lambda _: reach.credential.password or "")
-        self._reach.credential = reach.credential
-        self._server = server
-
-    async def __aenter__(self) -> Reach:
-        return self._reach
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._reach.close()
+def _own_connection(reach: Reach) -> Reach:
+    own = Reach(reach.config, lambda _: reach.credential.password or "")
+    own.credential = reach.credential
+    return own
 
 
 # --- what the backends remember

@@ -9,7 +9,7 @@ import pytest
 
 from murder.api.store import MailboxStore, NewMessage
 from murder.backend.announce import Announcer
-from murder.backend.intent import Intent
+from murder.backend.intent import Intent, Operation
 from murder.backend.resync import Comparer, Comparison
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.acl import Acl, format_acl, parse_acl
@@ -326,5 +326,31 @@ def test_a_changed_acl_reaches_the_master(tmp_path: Path) -> None:
             found = await node.client.find(ANA)
             assert found is not None
             assert parse_acl(found.raw_acl).entries["bob"] == frozenset("lr")
+
+    run(scene())
+
+
+@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.parametrize("finishes", [True, False])
+def test_a_lock_whose_holder_was_cancelled_is_free_again(
+    tmp_path: Path, turns: int, finishes: bool
+) -> None:
+    """An abort cancels a move while its lock is on the way to the disk, and lets everybody in."""
+    first = Intent(Operation.MOVE, ((ANA, ANA),), "move:1")
+    second = Intent(Operation.MOVE, ((ANA, ANA),), "move:2")
+
+    async def scene() -> None:
+        async with murder(tmp_path) as (_, node):
+            holding = asyncio.create_task(node.announcer.hold(first))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            was_held = holding.done()
+            holding.cancel()
+            await asyncio.wait([holding])
+            if finishes or was_held:
+                await node.announcer.finish(first, [])
+            await node.announcer.hold(second)
+            await node.announcer.finish(second, [])
+            await node.check_agreement()
 
     run(scene())

@@ -216,16 +216,18 @@ class Journal:
         """All, the latest last."""
         found = []
         known, self._known = self._known, {}
-        for path in self.folder.glob("*.json") if self.folder.is_dir() else []:
+        for entry in os.scandir(self.folder) if self.folder.is_dir() else ():
+            if not entry.name.endswith(".json"):
+                continue
             try:
-                stat = path.stat()
+                stat = entry.stat()
                 written = (stat.st_ino, stat.st_mtime_ns)
-                was, move = known.get(path.name, (None, None))
+                was, move = known.get(entry.name, (None, None))
                 if move is None or was != written:
-                    move = self._read(path)
+                    move = self._read(self.folder / entry.name)
             except FileNotFoundError:
                 continue  # forgotten meanwhile
-            self._known[path.name] = (written, move)
+            self._known[entry.name] = (written, move)
             found.append(move)
         yield from sorted(found, key=lambda move: move.started_at)
 

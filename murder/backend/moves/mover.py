@@ -8,7 +8,7 @@ import contextlib
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final
 
 from murder.api import CarriesMailboxes
@@ -364,12 +364,7 @@ class Mover:
         return move
 
     def _is_coming_back(self, move: Move) -> bool:
-        return any(
-            other.side is Side.IN
-            and other.state in (State.COPYING, State.PREPARED, State.COMMITTED)
-            and (other.holds(move.root) or move.holds(other.root))
-            for other in self.journal.moves()
-        )
+        return _is_coming_back(move, _arriving(self.journal.moves()))
 
     async def _keep(self) -> None:
         while True:
@@ -379,8 +374,9 @@ class Mover:
             except (Refusal, OSError) as error:  # a file that cannot be read: somebody has to look
                 self._log.error("move.crashed", problem=str(error))
                 moves = []
+            coming = _arriving(moves)
             for move in moves:
-                await self._look_after(move)
+                await self._look_after(move, coming)
             self._ends.look_at(moves)
             await asyncio.sleep(LOOK_EVERY_S)
 
@@ -398,16 +394,16 @@ class Mover:
             await arriving.abort(self.backend, self.journal, ending)
             self._log.info("move.aborted", move=move.id, mailbox=display(move.root))
 
-    async def _look_after(self, move: Move) -> None:
+    async def _look_after(self, move: Move, coming: Sequence[Move]) -> None:
         """One that cannot go on now does not keep the others from it."""
         try:
-            await self._look_at(move)
+            await self._look_at(move, coming)
         except (UpstreamFailure, Refusal, OSError) as error:
             self._log.warning("move.interrupted", move=move.id, problem=str(error))
         except Exception as error:  # noqa: BLE001 - the end of a round of a task
             self._log.error("move.crashed", move=move.id, exc_info=error)
 
-    async def _look_at(self, move: Move) -> None:
+    async def _look_at(self, move: Move, coming: Sequence[Move]) -> None:
         if move.side is Side.IN:
             if move.state is State.COMMITTED:  # the master has not been told
                 await arriving.commit(self.backend, self.journal, move)
@@ -423,7 +419,18 @@ class Mover:
         is_old = time.time() > move.finished_at + self.backend.config.move_grace_s
         if move.state is State.FAILED and is_old:  # else the target would keep what came for ever
             await self.abort(move.id)
-        elif move.state is State.DONE and not self._is_coming_back(move):
+        elif move.state is State.DONE and not _is_coming_back(move, coming):
             is_back = self.backend.mailboxes.list.find(move.root) is not None
             if is_back or is_old:
                 await self.let_go(move)
+
+
+def _arriving(moves: Iterable[Move]) -> list[Move]:
+    """Those that come here now: few, of a history that may be long."""
+    states = (State.COPYING, State.PREPARED, State.COMMITTED)
+    return [move for move in moves if move.side is Side.IN and move.state in states]
+
+
+def _is_coming_back(move: Move, coming: Sequence[Move]) -> bool:
+    """Whether what this move took away is part of what comes."""
+    return any(other.holds(move.root) or move.holds(other.root) for other in coming)
