@@ -47,6 +47,10 @@ class Connects(Protocol):
 
     def reply_for(self, error: BaseException) -> bytes: ...
 
+    async def judged(self, server: str, path: bytes, reply: bytes) -> bytes:
+        """What to tell of a recipient for whom a backend has said so."""
+        ...
+
 
 class Spool:
     """Octets first in, first out; much of them in a file that has no name."""
@@ -113,6 +117,7 @@ class Conversation:
         self._timeout_s = timeout_s
         self._commands = b""  # all RCPT so far
         self._asked: list[asyncio.Future[bytes]] = []
+        self._paths: list[bytes] = []  # of those asked for
         self._answered = 0
         self._stage = Stage.ASKING
         self._news = asyncio.Event()
@@ -150,6 +155,7 @@ class Conversation:
         command = b"RCPT TO:<" + path + b">\r\n"
         self._commands += command
         self._asked.append(future)
+        self._paths.append(path)
         if self._upstream is not None:
             self._upstream.send(command)
         self._news.set()
@@ -237,7 +243,8 @@ class Conversation:
             while self._answered < len(self._asked):
                 lines = await self._replies(upstream)
                 worse = lines if mail[-1][:1] == b"2" else mail
-                self._asked[self._answered].set_result(_joined(worse))
+                at = self._answered
+                self._asked[at].set_result(await self._judged(self._paths[at], worse))
                 self._answered += 1
             if self._stage is not Stage.ASKING:
                 break
@@ -288,8 +295,21 @@ class Conversation:
                 self.progressed()
             else:
                 await self._wait_for_news()
-        for verdict in self.verdicts:
-            verdict.set_result(_joined(await self._replies(upstream)))
+        accepted = [
+            path
+            for path, future in zip(self._paths, self._asked, strict=True)
+            if future.result().startswith(b"2")
+        ]
+        for path, verdict in zip(accepted, self.verdicts, strict=True):
+            verdict.set_result(await self._judged(path, await self._replies(upstream)))
+
+    async def _judged(self, path: bytes, lines: list[bytes]) -> bytes:
+        reply = _joined(lines)
+        return (
+            reply
+            if lines[-1][:1] == b"2"
+            else await self._dialogue.judged(self.server, path, reply)
+        )
 
     async def _wait_for_news(self) -> None:
         await self._news.wait()

@@ -6,6 +6,7 @@ nobody else anything. 250 is never said that no backend has said.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
@@ -21,6 +22,7 @@ from murder.net.connection import Connection
 from murder.wire.lmtp import Envelope, format_xclient, parse_recipient
 
 UNKNOWN = "No such user here"
+UNKNOWN_THERE = re.compile(rb"550[- ](?:5\.1\.|(?!\d\.\d))")  # and nothing else is wrong with him
 
 
 class FrontendLmtp(LmtpDialogue):
@@ -43,6 +45,24 @@ class FrontendLmtp(LmtpDialogue):
         answer = conversation.recipient(given.path)
         self._asked.append((conversation, answer))
         return answer
+
+    async def judged(self, server: str, path: bytes, reply: bytes) -> bytes:
+        """A backend that knows a recipient no more may just have given him away: his mail must not go back for that."""
+        if not UNKNOWN_THERE.match(reply):
+            return reply
+        try:
+            await self.frontend.locator.catch_up()
+            entry = await self._find(path)
+        except Refusal:
+            return reply
+        except UpstreamFailure as failure:
+            return self.reply_for(failure)
+        if entry.server == server:
+            return reply
+        moved = UpstreamFailure(
+            UpstreamKind.MOVING, entry.server, "the mailbox has just moved there"
+        )
+        return self.reply_for(moved)
 
     def _converse_with(self, server: str) -> Conversation:
         assert self.envelope is not None

@@ -56,6 +56,7 @@ ENHANCED: Final = {  # RFC 3463 §3.5, of a server that failed us
     UpstreamKind.PROTOCOL: "4.5.0",
     UpstreamKind.LOST: "4.4.2",
     UpstreamKind.DOWN: "4.4.1",
+    UpstreamKind.MOVING: "4.2.1",
     UpstreamKind.UNSYNCHRONISED: "4.4.3",
 }
 

@@ -70,6 +70,7 @@ class Running:
     config: Config
     ports: Mapping[str, int]
     listeners: list[Listener]
+    mailboxes: MailboxList
 
 
 async def served(stack: AsyncExitStack, speak: Speak) -> int:
@@ -143,7 +144,7 @@ async def running_frontend(
             listeners.append(listener)
             ports[kind] = sock.getsockname()[1]
         try:
-            yield Running(role, config, ports, listeners)
+            yield Running(role, config, ports, listeners, mailboxes)
         finally:
             for listener in listeners:
                 listener.stop_accepting()

@@ -1,12 +1,15 @@
 """LMTP at a frontend, over real sockets: what each backend says reaches its own recipients, and only them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from murder.model.entry import EntryState, MailboxEntry
+from murder.model.name import inbox_of
+from murder.mupdate.change import PutEntry
 from tests.frontend.server import Peer, Running, Speak, running_frontend
 
 USERS = {"ana": "be1", "bob": "be2", "cid": "be1", "eve": "be3"}
@@ -66,7 +69,11 @@ class Backend:
 
 
 def with_backends(
-    folder: Path, work: Callable[..., Any], *backends: Backend, **frontend: Any
+    folder: Path,
+    work: Callable[..., Any],
+    *backends: Backend,
+    users: Mapping[str, str] = USERS,
+    **frontend: Any,
 ) -> None:
     """Run `work(running, client)` with a client that has said LHLO and MAIL."""
 
@@ -74,7 +81,7 @@ def with_backends(
         scripts: dict[str, tuple[str, Speak]] = {
             f"be{number}": ("lmtp", backend.speak) for number, backend in enumerate(backends, 1)
         }
-        async with running_frontend(folder, scripts, USERS, **frontend) as running:
+        async with running_frontend(folder, scripts, users, **frontend) as running:
             client = await Peer.at(running.ports["lmtp"])
             await client.reply()
             await client.ask(b"LHLO mta.test\r\n")
@@ -252,3 +259,27 @@ def test_a_message_that_the_client_gives_up_reaches_nobody(tmp_path: Path) -> No
 
     with_backends(tmp_path, work, first)
     assert first.texts == []
+
+
+def test_who_has_just_moved_is_waited_for_and_not_unknown(tmp_path: Path) -> None:
+    """His old backend knows him no more; his mail must not go back for that, before the text or behind it."""
+    unknown = b"550-Mailbox unknown.\r\n550 5.1.1 User unknown"
+    first = Backend(RCPT_ana=unknown, RCPT_eve=b"550 5.7.1 not to him", END=unknown)
+    second = Backend()
+
+    async def work(running: Running, client: Peer) -> None:
+        def put(user: str, state: EntryState, server: bytes) -> None:
+            entry = MailboxEntry(inbox_of(user), state, server + b"!default", b"")
+            running.mailboxes.commit([PutEntry(entry)])
+
+        assert await client.ask(b"RCPT TO:<ana@x>\r\n") == b"550 5.1.1 User unknown"
+        assert await client.ask(b"RCPT TO:<eve@x>\r\n") == b"550 5.7.1 not to him"
+        assert await client.ask(b"RCPT TO:<cid@x>\r\n") == b"250 2.0.0 RCPT"
+        put("cid", EntryState.RESERVED, b"be1")
+        assert (await client.ask(b"RCPT TO:<cid@x>\r\n")).startswith(b"451 4.2.1 ")
+        assert (await client.ask(b"DATA\r\n")).startswith(b"354")
+        put("cid", EntryState.ACTIVE, b"be2")
+        assert (await client.ask(b"Subject: x\r\n\r\nend\r\n.\r\n")).startswith(b"451 4.2.1 ")
+        assert not second.texts
+
+    with_backends(tmp_path, work, first, second, users={**USERS, "eve": "be1"})
