@@ -56,6 +56,8 @@ class Channel:
 
     def send(self, message: Message, body: object = None) -> None:
         """Send; to an end that has gone it is lost, which its reader notices."""
+        if self._writer.transport.is_closing():
+            return  # uvloop would raise
         octets = b"" if body is None else pickle.dumps(body)
         self._writer.write(HEAD.pack(message.value, len(octets)) + octets)
 

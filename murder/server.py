@@ -235,11 +235,7 @@ class RoleServer:
     async def start(self) -> None:
         """Start the role, then listen. Raises what the role raises; ConfigError for a service that is missing."""
         await self._role.start()
-        folder = control_folder(self._config)
-        services = {
-            **self._role.services(),
-            "control": lambda connection: RemoteControl(connection, folder),
-        }
+        services = self._services()
         tls = context_for(self._config, self._name) if self._bound else None
         for port, sock in self._bound:
             if port.service not in services:
@@ -251,6 +247,14 @@ class RoleServer:
             self._listeners.append(await self._listen(port, sock, services[port.service], tls))
         await self._control.start()
         self._log.info("role.started", worker=self._worker, listeners=len(self._listeners))
+
+    def _services(self) -> Mapping[str, Service]:
+        """What the role serves, and every role: `[node] control`."""
+        folder = control_folder(self._config)
+        return {
+            **self._role.services(),
+            "control": lambda connection: RemoteControl(connection, folder),
+        }
 
     async def _listen(
         self, port: Port, sock: socket.socket, service: Service, tls: ssl.SSLContext | None
@@ -265,7 +269,7 @@ class RoleServer:
         if worker in self._adopted or self._is_stopping:
             return
         adopted = self._adopted.setdefault(worker, [])
-        services, tls = self._role.services(), context_for(self._config, self._name)
+        services, tls = self._services(), context_for(self._config, self._name)
         for port, sock in bound:
             if port.service in services:
                 adopted.append(
@@ -308,7 +312,7 @@ class RoleServer:
         section = section_of(config, self._name)
         if section is not None and section.max_connections_per_address:
             self._from_address.publish()
-        services = self._role.services()
+        services = self._services()
         own = [
             (port, listener)
             for (port, _), listener in zip(self._bound, self._listeners, strict=True)

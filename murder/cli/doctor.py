@@ -225,7 +225,7 @@ async def _nodes(reach: Reach, found: Findings) -> None:
     now = time.time()
     for node in await ask_all(reach, {"do": "status"}):
         if node.problem:
-            found.wrong(f"{node.place}: {node.problem}", node.cure)
+            found.wrong(f"{node.name}: {node.problem}", node.cure)
             continue
         problems: list[Problem] = problems_of(node.answers, now)
         for problem in problems:

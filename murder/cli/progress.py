@@ -15,6 +15,7 @@ BAR: Final = 20
 NAME: Final = 30  # most cells of a name
 MOST_LINES: Final = 12
 DRAW_EVERY_S: Final = 0.1
+KNOWN_S: Final = 1.0
 OVER: Final = ("done", "failed")
 
 
@@ -73,7 +74,7 @@ class Screen:
         parts += [f"{failed} failed"] if failed else []
         parts += [octets(carried), f"{octets(carried / passed)}/s"]
         done = sum(1.0 if one.state in OVER else part_of(one) for one in self._planned)
-        if 0 < done < len(self._planned):
+        if 0 < done < len(self._planned) and passed >= KNOWN_S:
             parts.append(f"about {seconds(passed / done * (len(self._planned) - done))} left")
         elif done:
             parts.append(seconds(passed))
@@ -82,10 +83,10 @@ class Screen:
     def _line(self, one: Planned, names: int, width: int) -> str:
         part = part_of(one)
         passed = max(time.monotonic() - self._begun.get(one.root, self._began), 0.001)
-        left = f"{seconds(passed / part * (1 - part))} left" if 0.01 < part < 1 else ""
-        tail = (
-            f" {100 * part:3.0f} %  {octets(one.octets):>9}  {octets(one.octets / passed):>9}/s  "
-        )
+        is_known = passed >= KNOWN_S  # before, a rate would be made up
+        left = f"{seconds(passed / part * (1 - part))} left" if is_known and 0 < part < 1 else ""
+        rate = f"{octets(one.octets / passed)}/s" if is_known else ""
+        tail = f" {100 * part:3.0f} %  {octets(one.octets):>9}  {rate:>11}  "
         tail += left if one.state == "copying" and left else one.state
         name = cut(plain(self._reach.shown(one.root)), names).ljust(names)
         room = min(BAR, width - names - len(tail) - 1)

@@ -52,7 +52,7 @@ def need_nodes(reach: Reach) -> None:
 
 def _wrong(told_by: Sequence[NodeAnswers], lines: Sequence[NodeLine]) -> list[tuple[str, Problem]]:
     """Whose problem, and which; those that do not answer first."""
-    found = [(node.place, Problem(node.problem, node.cure)) for node in told_by if node.problem]
+    found = [(node.name, Problem(node.problem, node.cure)) for node in told_by if node.problem]
     found += [(one.node, problem) for one in lines for problem in one.problems]
     versions = sorted({one.version for one in lines})
     if len(versions) > 1:
@@ -111,7 +111,7 @@ def screen(
     rows = [_cells(one, cpu or {}) for one in lines]
     none: dict[str, str] = dict.fromkeys(HEADS, Painted("-", DIM))
     rows += [
-        {**none, "node": Painted(node.place, BAD), "role": Painted("away", BAD)}
+        {**none, "node": Painted(node.name, BAD), "role": Painted("away", BAD)}
         for node in told_by
         if node.problem
     ]

@@ -32,7 +32,12 @@ class NodeAnswers:
 
     @property
     def name(self) -> str:
-        return str(self.answers[0]["node"]) if self.answers else self.place
+        """What it calls itself; one of this host that does not answer, by the end of its folder."""
+        if self.answers:
+            return str(self.answers[0]["node"])
+        if self.place.startswith("/") and len(self.place) > 24:
+            return "…/" + "/".join(Path(self.place).parts[-2:])
+        return self.place
 
 
 def places(reach: Reach) -> list[str]:
@@ -73,7 +78,8 @@ async def ask_all(reach: Reach, request: Answer) -> list[NodeAnswers]:
     return list(await asyncio.gather(*(one(place) for place in places(reach))))
 
 
-START: Final = "start it (`systemctl start murder`) and look at its log; does it run: is `control` set in its [node]?"
+START: Final = "start it (`systemctl start murder`); its log says why it ended"
+CLOSED: Final = f"{START}. If it runs: set `control` in its [node], and open that port"
 HANGS: Final = "it is up and does not answer: its log, its load, its disk; or a firewall between"
 CERTIFICATE: Final = (
     "`murder ca issue NAME --role operator` for [operator], at the authority of the nodes (tls.ca)"
@@ -90,7 +96,7 @@ def _problem_of(problem: Exception) -> tuple[str, str]:
         return why(problem), NODE_TLS
     if isinstance(problem, ssl.SSLError | ConnectionResetError):
         return why(problem), CERTIFICATE
-    return why(problem), DNS if isinstance(problem, socket.gaierror) else START
+    return why(problem), DNS if isinstance(problem, socket.gaierror) else CLOSED
 
 
 async def ask(reach: Reach, place: str, request: Answer) -> AsyncIterator[Answer]:

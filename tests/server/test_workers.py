@@ -254,6 +254,22 @@ def test_sighup_takes_new_limits_and_says_what_needs_a_restart(
         assert '"key": "frontend.workers"' in node.log()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sighup_leaves_who_listens_for_operators_alive(tmp_path: Path, workers: int) -> None:
+    ca = tmp_path / "ca"
+    ca.mkdir()
+    init_authority(ca)
+    issue(ca, "fe1.example.org", ["frontend"], out=tmp_path)
+    more = '[tls]\nca = "ca/ca.pem"\ncertificate = "fe1.example.org.pem"\nkey = "fe1.example.org.key"\n'
+    control = f'control = ["127.0.0.1:{free_port()}"]'
+    with running(tmp_path, workers, more=more, settings=control) as node:
+        before = descendants(node.process.pid)
+        node.process.send_signal(signal.SIGHUP)
+        until(lambda: node.log().count('"role.reloaded"') >= workers, "the reload")
+        assert descendants(node.process.pid) == before
+        assert "Traceback" not in node.log()
+
+
 def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
     with running(tmp_path, workers=2, settings="worker_timeout_s = 0.5") as node:
         pid, _ = node.greeting()
