@@ -2,6 +2,7 @@
 of ours. Every protocol, and mail between the two."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -62,6 +63,7 @@ def test_a_whole_murder_behind_it(frontend: str) -> None:
     check_lists(one)
     check_between(one, "user/user2/both")
     check_between(two, "user/user1/both")
+    check_rivals(frontend, one, "user/user2/both")
     check_quota(frontend, one)
     for client in (one, two):
         client.logout()
@@ -144,6 +146,25 @@ def check_between(client: Imap, other: str) -> None:
     client.ask("UNSELECT")
     assert subjects(client, other) == [*before, "first"]
     assert subjects(client, "INBOX").count("first") == 1
+
+
+def check_rivals(frontend: str, one: Imap, other: str) -> None:
+    """Two sessions move the same messages to the other backend at the same instant: each is there once."""
+    before = subjects(one, other)
+    one.ask("CREATE INBOX/wanted")
+    names = [f"rival{number}" for number in range(12)]
+    for name in names:
+        ok(one.append("INBOX/wanted", "", "", message(name)))
+    rivals = [logged_in(frontend, "user1") for _ in range(2)]
+    for rival in rivals:
+        rival.ask("SELECT INBOX/wanted")
+    with ThreadPoolExecutor() as pool:
+        answers = list(pool.map(lambda rival: rival.attempt("UID MOVE 1:* " + other), rivals))
+    assert any(" OK " in answer for answer in answers), answers
+    assert sorted(subjects(one, other)) == sorted([*before, *names]), answers
+    assert subjects(one, "INBOX/wanted") == []
+    for rival in rivals:
+        rival.logout()
 
 
 def check_quota(frontend: str, one: Imap) -> None:

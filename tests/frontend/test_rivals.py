@@ -1,11 +1,14 @@
 """Several sessions, at two frontends, take the same messages elsewhere at the same instant: each is in one place then."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import uvloop
 
+from tests.backend.server import memory_store
 from tests.dialogue import Player
 from tests.frontend.cluster import Cluster, running_cluster
 from tests.frontend.test_list import Peer, logged_in
@@ -37,6 +40,18 @@ Sbe1: a4 OK [X-REMOVED $_ 2] Completed
 """
 
 
+@asynccontextmanager
+async def two_frontends(folder: Path, how: str) -> AsyncIterator[Cluster]:
+    """Before two backends, the first one as it is or (`claim`) without UID XREMOVE."""
+    suppressed = ("X-REMOVE",) if how == "claim" else ()
+    async with running_cluster(folder, {}, frontends=0) as cluster:
+        for name, user in (("be1.test", "ana"), ("be2.test", "bob")):
+            await cluster.add_backend(name, (user,), memory_store, suppress_capabilities=suppressed)
+        for _ in range(2):
+            await cluster.add_frontend()
+        yield cluster
+
+
 async def prepare(cluster: Cluster) -> Peer:
     ana = await logged_in(cluster.address, "ana")
     bob = await logged_in(cluster.address, "bob")
@@ -48,11 +63,11 @@ async def prepare(cluster: Cluster) -> Peer:
     return ana
 
 
-async def rivals(cluster: Cluster) -> list[Peer]:
-    """For each target two, at either frontend, with INBOX selected."""
+async def rivals(cluster: Cluster, count: int) -> list[Peer]:
+    """So many at either frontend, with INBOX selected."""
     found = []
     for frontend in cluster.frontends:
-        for _ in TARGETS:
+        for _ in range(count):
             peer = await logged_in(frontend.address, "ana")
             await peer.ok("SELECT INBOX")
             found.append(peer)
@@ -65,16 +80,20 @@ async def subjects(peer: Peer, mailbox: str) -> list[str]:
     return [line[9:].decode() for line in answer.splitlines() if line[:9] == b"Subject: "]
 
 
+@pytest.mark.parametrize("how", ["remove", "claim"])
 @pytest.mark.parametrize("by", ["UID MOVE", "REPLACE"])
-def test_each_message_is_taken_once(by: str, tmp_path: Path) -> None:
+def test_each_message_is_taken_once(by: str, how: str, tmp_path: Path) -> None:
+    # a MOVE within a backend knows nothing of a claim
+    targets = TARGETS if how == "remove" else TARGETS[:2]
+
     async def take(peer: Peer, number: int) -> bytes:
-        target = TARGETS[number % len(TARGETS)]
+        target = targets[number % len(targets)]
         if by == "UID MOVE":
             return await peer.ask(f"UID MOVE 1:* {target}")
         return await peer.ask(f"REPLACE 1 {target} {{14+}}\r\nSubject: 0\r\n\r\n")
 
     async def scene() -> None:
-        async with running_cluster(tmp_path, frontends=2) as cluster:
+        async with two_frontends(tmp_path, how) as cluster:
             ana = await prepare(cluster)
             expected = []
             for number in range(ROUNDS):
@@ -82,8 +101,9 @@ def test_each_message_is_taken_once(by: str, tmp_path: Path) -> None:
                 expected += names if by == "UID MOVE" else ["0"]
                 for name in names:
                     octets = f"Subject: {name}\r\n\r\n"
-                    await ana.ok(f"APPEND INBOX {{{len(octets)}+}}\r\n{octets}")
-                peers = await rivals(cluster)
+                    marks = "(\\Deleted) " if name.endswith("7") else ""
+                    await ana.ok(f"APPEND INBOX {marks}{{{len(octets)}+}}\r\n{octets}")
+                peers = await rivals(cluster, len(targets))
                 answers = await asyncio.gather(*(take(peer, at) for at, peer in enumerate(peers)))
                 assert any(b"t OK" in answer for answer in answers), answers
                 for peer in peers:

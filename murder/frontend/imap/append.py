@@ -7,6 +7,7 @@ RFC 3501 §6.3.11, RFC 3502, RFC 4469, RFC 8508.
 from collections.abc import AsyncIterator
 
 from murder.errors import Code, Misuse, Refusal
+from murder.frontend.imap.claim import CLAIMS, remove_claimed
 from murder.frontend.imap.copy import check_may_remove
 from murder.frontend.imap.crossing import Removal, Source, remove, remove_exactly, take_back
 from murder.frontend.imap.dialogue import FrontendImap, Selected
@@ -87,15 +88,18 @@ async def _replace_across(
         dialogue.send(under_tag(command, reply))
         return
     removal = Removal()
+    is_exact = bool(selected.upstream.capabilities & {REMOVES, CLAIMS})
     if REMOVES in selected.upstream.capabilities:
         await remove_exactly(dialogue, selected.upstream, doomed, removal)
-        if not removal.removed:
-            await _take_back(dialogue, entry.server, mailbox, reply)
-            dialogue.send(b"".join(removal.news))
-            gone = Refusal(Code.NONEXISTENT, "Another session has removed it meanwhile")
-            raise removal.refusal or gone
+    elif is_exact:
+        await remove_claimed(dialogue, selected, doomed, removal)
+    if is_exact and not removal.removed:
+        await _take_back(dialogue, entry.server, mailbox, reply)
+        dialogue.send(b"".join(removal.news))
+        gone = Refusal(Code.NONEXISTENT, "Another session has removed it meanwhile")
+        raise removal.refusal or gone
     dialogue.send(status_line(b"*", b"OK", "Replaced", reply.code) + b"".join(removal.news))
-    if REMOVES not in selected.upstream.capabilities:
+    if not is_exact:
         removal.code = await remove(dialogue, selected.upstream, doomed)
     dialogue.send_ok(command, code=removal.code)
 

@@ -7,6 +7,7 @@ has removed it at the source; the others take their copies back.
 """
 
 from murder.errors import Code, Refusal, UpstreamFailure
+from murder.frontend.imap.claim import CLAIMS, remove_claimed
 from murder.frontend.imap.crossing import Copied, Crossing, Removal, Source, remove, remove_exactly
 from murder.frontend.imap.dialogue import FrontendImap, Selected, run_selected
 from murder.frontend.imap.own import collect
@@ -84,12 +85,16 @@ async def _let_go(
     """Remove at the source what has been copied, the client being told as it happens (RFC 6851 §4.3: COPYUID comes before).
     Raises Refusal, UpstreamFailure: after the latter the messages may be in both mailboxes."""
     upstream, removal = selected.upstream, Removal()
-    if REMOVES in upstream.capabilities:
-        try:
+    is_exact = bool(upstream.capabilities & {REMOVES, CLAIMS})
+    try:
+        if REMOVES in upstream.capabilities:
             await remove_exactly(dialogue, upstream, copied.sources, removal)
-        except UpstreamFailure:
-            dialogue.send(b"".join(removal.news))
-            raise
+        elif is_exact:
+            await remove_claimed(dialogue, selected, copied.sources, removal)
+    except UpstreamFailure:
+        dialogue.send(b"".join(removal.news))
+        raise
+    if is_exact:
         copied = await crossing.keep(frozenset(removal.removed))
     else:
         copied = await crossing.without_vanished()
@@ -99,6 +104,6 @@ async def _let_go(
     if removal.refusal is not None:
         raise removal.refusal
     _need_some(copied)
-    if REMOVES not in upstream.capabilities:
+    if not is_exact:
         removal.code = await remove(dialogue, upstream, copied.sources)
     dialogue.send_ok(command, code=removal.code)
