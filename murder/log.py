@@ -68,6 +68,7 @@ EVENTS: Final = frozenset(
         "move.done",
         "move.failed",
         "move.interrupted",
+        "move.kept_changed",
         "move.let_go",
         "move.peer_away",
         "move.peer_gone",

@@ -324,6 +324,8 @@ async def abort(reach: Reach, move_id: str, as_json: bool) -> int:
 async def forget(reach: Reach, move_id: str, yes: bool, as_json: bool) -> int:
     """Remove what the old backend still keeps of a move that is over. It can then not be undone quickly.
 
+    So too what is kept longer because other software has put mail there since (`status` tells): fetch that first.
+
     Of a move that was given up: its target, which could not be reached, need not be told (it is no more).
 
     \b

@@ -6,13 +6,22 @@ from pathlib import Path
 
 import pytest
 
+from murder.api import MailboxStore, NewMessage
 from murder.backend.moves.arriving import abort
 from murder.backend.moves.journal import ARRIVING, Move, Side, State
+from murder.backend.moves.mover import Mover, _arriving
+from murder.backend.moves.verify import format_handed
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName, inbox_of
+from plugins.store_maildir.store import MaildirStore, Settings
 from tests.backend.server import config_in, running_backend, spool_store
 
 GONE = inbox_of("zoe")
+
+
+async def look_at(mover: Mover, move: Move) -> None:
+    """As its keeper does, every few seconds."""
+    await mover._look_at(move, _arriving(mover.journal.moves()))
 
 
 def test_what_is_on_its_way_back_is_not_let_go_of(tmp_path: Path) -> None:
@@ -31,7 +40,7 @@ def test_what_is_on_its_way_back_is_not_let_go_of(tmp_path: Path) -> None:
                 with pytest.raises(Refusal) as refused:
                     await mover.let_go(left)
                 assert refused.value.code is Code.IN_USE
-                await mover._look_at(left)  # its time is over, and it stays
+                await look_at(mover, left)  # its time is over, and it stays
                 assert GONE in await names(store)
             await mover.journal.save(back, state=State.ABORTED)
             assert (await mover.let_go(left)).state is State.REMOVED
@@ -72,9 +81,9 @@ def test_a_failed_move_that_nobody_resumes_is_given_up_and_its_target_is_owed_th
             mover = one.backend.mover
             await mover.stop()
             failed = Move("a1", Side.OUT, GONE, "be2.test", state=State.FAILED, names=(GONE,))
-            await mover._look_at(await mover.journal.save(failed, finished_at=time.time()))
+            await look_at(mover, await mover.journal.save(failed, finished_at=time.time()))
             assert mover._known("a1").state is State.FAILED, "its time is not over"
-            await mover._look_at(await mover.journal.save(failed, finished_at=1.0))
+            await look_at(mover, await mover.journal.save(failed, finished_at=1.0))
             ended = mover._known("a1")
             assert ended.state is State.ABORTED and ended.owes_abort
             mover.journal.forget_old()
@@ -98,5 +107,64 @@ def test_what_was_given_up_takes_nothing_more_in(tmp_path: Path) -> None:
             with pytest.raises(Refusal) as refused:
                 await abort(one.backend, journal, committed)
             assert "committed" in refused.value.text
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("kind", ["spool", "maildir"])
+def test_what_came_into_a_kept_copy_is_not_removed_unseen(tmp_path: Path, kind: str) -> None:
+    """Other software may go on delivering into a Maildir that has moved away."""
+
+    def store() -> MailboxStore:
+        return spool_store(tmp_path) if kind == "spool" else MaildirStore(Settings(), tmp_path)
+
+    async def scene() -> None:
+        config = config_in(tmp_path, move_grace_s=0.0)
+        async with running_backend(tmp_path, store, config=config) as one:
+            mover, kept = one.backend.mover, one.backend.store
+            await mover.stop()
+            await kept.create(GONE, "default")
+            box = await kept.open(GONE, "zoe")
+            incoming = kept.incoming()
+            incoming.write(b"Subject: x\r\n\r\nx\r\n")
+            await box.append([NewMessage(incoming)])
+            left_at = {GONE: int((await box.status()).highest_modseq)}
+            words = {"rows": [], "notes": {}, "subscriptions": []}
+            move = Move("a1", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
+            await mover.journal.save(move)
+            await mover.journal.save_handed(move, format_handed(words, left_at))
+            if kind == "maildir":
+                late = b"Subject: late\n\nx\n"
+                (tmp_path / "maildir/users/zoe/new/1700000000.M1P1.host").write_bytes(late)
+            else:
+                await box.append([NewMessage(incoming)])
+            incoming.close()
+            box.close()
+            for _ in range(2):
+                await look_at(mover, mover._known("a1"))
+                assert mover._known("a1").state is State.DONE
+                assert "has changed here since" in mover._known("a1").problem
+            assert (await mover.let_go(mover._known("a1"))).state is State.REMOVED
+            assert mover.journal.handed(move) is None
+
+    asyncio.run(scene())
+
+
+def test_what_is_as_it_left_is_removed_in_the_end(tmp_path: Path) -> None:
+    async def scene() -> None:
+        config = config_in(tmp_path, move_grace_s=0.0)
+        async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
+            mover, kept = one.backend.mover, one.backend.store
+            await mover.stop()
+            await kept.create(GONE, "default")
+            box = await kept.open(GONE, "zoe")
+            left_at = {GONE: int((await box.status()).highest_modseq)}
+            box.close()
+            words = {"rows": [], "notes": {}, "subscriptions": []}
+            move = Move("a1", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
+            await mover.journal.save(move)
+            await mover.journal.save_handed(move, format_handed(words, left_at))
+            await look_at(mover, move)
+            assert mover._known("a1").state is State.REMOVED
 
     asyncio.run(scene())

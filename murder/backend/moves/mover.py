@@ -30,7 +30,7 @@ from murder.backend.moves.journal import (
 from murder.backend.moves.loose import LooseEnds
 from murder.backend.moves.outgoing import Outgoing, Pace, Progress, thaw
 from murder.backend.moves.peer import Peer, open_peer
-from murder.backend.moves.verify import Verification
+from murder.backend.moves.verify import Verification, changed_since
 from murder.backend.referral import Finder
 from murder.backend.shared import Backend
 from murder.errors import Code, Refusal, UpstreamFailure
@@ -394,10 +394,10 @@ class Mover:
             await arriving.abort(self.backend, self.journal, ending)
             self._log.info("move.aborted", move=move.id, mailbox=display(move.root))
 
-    async def _look_after(self, move: Move, coming: Sequence[Move]) -> None:
+    async def _look_after(self, move: Move, coming: Sequence[Move] | None = None) -> None:
         """One that cannot go on now does not keep the others from it."""
         try:
-            await self._look_at(move, coming)
+            await self._look_at(move, _arriving(self.journal.moves()) if coming is None else coming)
         except (UpstreamFailure, Refusal, OSError) as error:
             self._log.warning("move.interrupted", move=move.id, problem=str(error))
         except Exception as error:  # noqa: BLE001 - the end of a round of a task
@@ -421,8 +421,20 @@ class Mover:
             await self.abort(move.id)
         elif move.state is State.DONE and not _is_coming_back(move, coming):
             is_back = self.backend.mailboxes.list.find(move.root) is not None
-            if is_back or is_old:
+            if is_back or (is_old and await self._is_as_it_left(move)):
                 await self.let_go(move)
+
+    async def _is_as_it_left(self, move: Move) -> bool:
+        """What has changed here since is nowhere else: then somebody has to look, and is told once."""
+        if move.problem:
+            return False
+        changed = await changed_since(self.backend, self.journal.handed(move) or {})
+        if changed is None:
+            return True
+        problem = f"{display(changed)} has changed here since it left: it is kept until `forget`"
+        await self.journal.save(move, problem=problem)
+        self._log.warning("move.kept_changed", move=move.id, mailbox=display(changed))
+        return False
 
 
 def _arriving(moves: Iterable[Move]) -> list[Move]:

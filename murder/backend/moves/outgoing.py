@@ -117,6 +117,7 @@ class Outgoing:
         self._pace = pace
         self._progress = progress
         self._step = step
+        self._left_at: dict[MailboxName, int] = {}  # mod-sequences at the stop
         self._known: dict[MailboxName, _Known] = {}  # what the target has of each mailbox
 
     async def _save(self, **changed: Any) -> None:
@@ -285,6 +286,7 @@ class Outgoing:
     async def _verify(self, names: Sequence[MailboxName]) -> None:
         for name in names:
             ours = await sum_of(self._backend, name)
+            self._left_at[name] = int(ours["highest_modseq"])
             theirs = await self._peer.ask({"do": "sum", "name": name.decode("latin-1")})
             theirs.pop("ok", None)
             if theirs != ours:
@@ -306,7 +308,7 @@ class Outgoing:
             "notes": {key: octets.decode("latin-1") for key, octets in notes.items()},
             "subscriptions": subscriptions,
         }
-        handed = self._journal.save_handed(self.move, format_handed(words))
+        handed = self._journal.save_handed(self.move, format_handed(words, self._left_at))
         await asyncio.gather(self._peer.ask(words), handed)  # the two disks are waited for together
 
     # --- only forward

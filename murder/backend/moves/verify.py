@@ -201,6 +201,22 @@ def _without_secrets(notes: Mapping[str, bytes]) -> dict[str, bytes]:
     }
 
 
+async def changed_since(backend: Backend, handed: Mapping[str, Any]) -> MailboxName | None:
+    """A mailbox that is kept, and is not as it left: other software has put mail into its files, say."""
+    for text, modseq in handed.get("left_at", {}).items():
+        try:
+            mailbox = await backend.store.open(_name(text), "")
+        except Refusal:
+            continue  # gone already
+        try:
+            status = await mailbox.status()
+        finally:
+            mailbox.close()
+        if status.highest_modseq != modseq:
+            return _name(text)
+    return None
+
+
 async def subscriptions_of(backend: Backend, root: MailboxName) -> list[str]:
     """They move with a user's INBOX."""
     owner = owner_of(root)
@@ -422,9 +438,10 @@ def _shown(acl: str) -> str:
     return " ".join(acl.split("\t")).strip() or "none"
 
 
-def format_handed(words: Words) -> bytes:
-    """What the source remembers of what it told the target to show."""
+def format_handed(words: Words, left_at: Mapping[MailboxName, int]) -> bytes:
+    """What the source remembers of what it told the target to show, and the mod-sequences of what it keeps."""
     notes = {key: str(text).encode("latin-1") for key, text in words["notes"].items()}
     told = {"rows": words["rows"], "subscriptions": words["subscriptions"]}
+    told["left_at"] = {_text(name): modseq for name, modseq in left_at.items()}
     told["notes"] = {key: _text(octets) for key, octets in _without_secrets(notes).items()}
     return json.dumps(told).encode()
