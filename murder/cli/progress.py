@@ -31,6 +31,7 @@ class Screen:
         self._drawn_at = 0.0
         self._began = time.monotonic()
         self._begun: dict[bytes, float] = {}
+        self._told: dict[bytes, str] = {}  # why each waits, as it was last said
 
     def tell(self, each: Planned) -> None:
         """One has gone on, or is over."""
@@ -41,6 +42,11 @@ class Screen:
         if not self._live:
             if each.state in OVER:
                 click.echo(self._ended(each), err=True)
+            elif each.problem and each.problem != self._told.get(each.root):
+                self._told[each.root] = each.problem
+                click.echo(
+                    f"{plain(self._reach.shown(each.root))}: waits: {each.problem}", err=True
+                )
         elif now - self._drawn_at >= DRAW_EVERY_S or each.state in OVER:
             self._drawn_at = now
             self._draw()
@@ -88,6 +94,8 @@ class Screen:
         rate = f"{octets(one.octets / passed)}/s" if is_known else ""
         tail = f" {100 * part:3.0f} %  {octets(one.octets):>9}  {rate:>11}  "
         tail += left if one.state == "copying" and left else one.state
+        if one.problem:
+            tail = f" waits: {one.problem}"
         name = cut(plain(self._reach.shown(one.root)), names).ljust(names)
         room = min(BAR, width - names - len(tail) - 1)
         if room < 4:

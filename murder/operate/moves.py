@@ -27,7 +27,7 @@ from murder.operate.reach import Reach, data_of
 from murder.wire.token import Scanner, string
 
 _PROGRESS: Final = re.compile(
-    rb"\* OK \[INPROGRESS \(\S+ (\d+) (\d+)\)\] (\w+) (\w+): (\d+) messages, (\d+) octets"
+    rb"\* OK \[INPROGRESS \(\S+ (\d+) (\d+)\)\] (\w+) (\w+): (\d+) messages, (\d+) octets(?:; (.*))?"
 )
 
 
@@ -148,6 +148,7 @@ async def _carry_out(
             each.total = int(match.group(2))
             each.state, each.move_id = match.group(3).decode(), match.group(4).decode()
             each.messages, each.octets = int(match.group(5)), int(match.group(6))
+            each.problem = (match.group(7) or b"").decode("utf-8", "replace").strip()
             if each.state != "done":
                 tell(each)
 

@@ -309,6 +309,7 @@ def main() -> None:
             furnish(peer, messages)
             small[peer.name] = move(peer, SMALL)
             large[peer.name] = move(peer, LARGE)
+            print(f"{peer.name}: {large[peer.name].rate:.1f} MB/s", flush=True)
         sys.exit(1 if show(small, large) else 0)
 
 

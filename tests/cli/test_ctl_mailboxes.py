@@ -177,3 +177,28 @@ def test_a_backend_that_is_down_is_named_with_exit_code_3(ctl: Ctl, demo: Demo) 
 
 def test_without_a_certificate_a_password_is_wanted(ctl: Ctl) -> None:
     assert "[operator] password_file" in ctl("mailbox", "list", "--as", "admin", code=1)
+
+
+def test_a_move_to_a_backend_that_is_down_says_why_it_waits_and_goes_on(
+    ctl: Ctl, demo: Demo
+) -> None:
+    source = place(ctl, "user/user9")
+    target = next(one for one in BACKENDS if one != source)
+    node = next(one["node"] for one in demo.backends if one["name"] == target)
+    demo.node("stop", node)
+    command = [*murder_command(), "ctl", "mailbox", "move", "user9", "--to", target, "--yes"]
+    with subprocess.Popen(
+        [*command, "--config", str(demo.info["operator"])],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+    ) as moving:
+        assert moving.stdout is not None
+        said = moving.stdout.readline()
+        assert "user/user9: waits: " in said and target in said
+        demo.node("start", node)
+        said = moving.stdout.read()
+        assert moving.wait(60) == 0 and "1 moved, 0 failed" in said
+    assert place(ctl, "user/user9") == target

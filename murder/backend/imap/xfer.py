@@ -61,6 +61,8 @@ async def move_away(
         told_at = now
         code = b"INPROGRESS (%s %d %d)" % (string(command.tag), min(move.messages, total), total)
         text = f"{move.state.value} {move.id}: {move.messages} messages, {move.octets} octets"
+        if move.problem:  # it is tried again
+            text += f"; {move.problem}"
         dialogue.send(status_line(b"*", b"OK", text, code))
 
     what = f"USER {owner_of(name)}" if is_inbox(name) else f"MAILBOX {display(name)}"

@@ -9,6 +9,7 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from murder.api import CarriesMailboxes
@@ -211,6 +212,7 @@ class Mover:
 
     async def _once(self, move: Move) -> Move:
         peer = await self._open(move.server)
+        move = replace(move, problem="")  # what it waited for is there
         try:
             pace = Pace(self.backend.config.move_bytes_per_s)
             outgoing = Outgoing(self.backend, self.journal, move, peer, pace, self._tell, self.step)
