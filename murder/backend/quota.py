@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
@@ -31,12 +32,38 @@ FILE_MODE: Final = 0o600
 WAIT_S: Final = 30.0
 PAUSE_S: Final = 0.002
 LIMITED: Final = (Resource.STORAGE, Resource.MESSAGE, Resource.MAILBOX)
+COUNTED_FOR_S: Final = 60.0  # a warning may rest on a count of so long ago; a refusal never does
+MAX_COUNTED: Final = 10_000
 FOR_MAIL: Final = (Resource.STORAGE, Resource.MESSAGE)  # a new message needs more of these
 
 
 def percent_of(usage: Usage) -> int:
     """How much of a limit is used, in whole percents; a limit of nothing is used up."""
     return usage.used * 100 // usage.limit if usage.limit else 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """What a quota root holds, and when it was counted."""
+
+    octets: int
+    messages: int
+    mailboxes: int
+    at: float
+
+    def usage(self, resource: Resource, limit: int) -> Usage:
+        match resource:
+            case Resource.STORAGE:
+                return Usage(resource, storage_units(self.octets), limit)
+            case Resource.MESSAGE:
+                return Usage(resource, self.messages, limit)
+            case Resource.MAILBOX:
+                return Usage(resource, self.mailboxes, limit)
+            case _:
+                return Usage(resource, 0, limit)
+
+    def plus(self, octets: int, messages: int) -> "_Counted":
+        return replace(self, octets=self.octets + octets, messages=self.messages + messages)
 
 
 class _Turns:
@@ -86,6 +113,7 @@ class Quotas:
         self._list = mailbox_list
         self._ledger = ledger
         self._store = store
+        self._counted: dict[MailboxName, _Counted] = {}
         self._turns = _Turns(mailbox_list.path.with_name(LOCKS_FILE))
 
     def limits_of(self, root: MailboxName) -> dict[Resource, int]:
@@ -109,23 +137,38 @@ class Quotas:
 
     async def usages(self, root: MailboxName) -> Sequence[Usage]:
         """Used and allowed of each limited resource."""
-        limits = self.limits_of(root)
-        used = dict.fromkeys(Resource, 0)
-        octets = 0
+        counted = await self._count(root)
+        return [counted.usage(*limit) for limit in self.limits_of(root).items()]
+
+    async def _count(self, root: MailboxName) -> _Counted:
+        octets = messages = mailboxes = 0
         async for status in self._statuses(root):
             octets += status.size
-            used[Resource.MESSAGE] += status.messages
-            used[Resource.MAILBOX] += 1
-        used[Resource.STORAGE] = storage_units(octets)
-        return [Usage(resource, used[resource], limit) for resource, limit in limits.items()]
+            messages += status.messages
+            mailboxes += 1
+        counted = _Counted(octets, messages, mailboxes, time.monotonic())
+        self._keep(root, counted)
+        return counted
 
-    async def fullest(self, name: MailboxName) -> Usage | None:
-        """What a mailbox's root has least left of for mail, as a share of its limit; None without a limit."""
+    def _keep(self, root: MailboxName, counted: _Counted) -> None:
+        self._counted[root] = counted
+        if len(self._counted) > MAX_COUNTED:
+            del self._counted[next(iter(self._counted))]
+
+    async def fullest(self, name: MailboxName, octets: int = 0, messages: int = 0) -> Usage | None:
+        """What a mailbox's root has least left of for mail, as a share of its limit; None without a limit. So much has
+        been added since it was last counted, which may be a minute ago: to count looks at every mailbox of the root."""
         root = self.root_of(name)
         if root is None:
             return None
-        usages = [usage for usage in await self.usages(root) if usage.resource in FOR_MAIL]
-        return max(usages, key=percent_of, default=None)
+        counted = self._counted.get(root)
+        if counted is None or time.monotonic() - counted.at > COUNTED_FOR_S:
+            counted = await self._count(root)
+        elif messages:
+            counted = counted.plus(octets, messages)
+            self._keep(root, counted)
+        limits = [limit for limit in self.limits_of(root).items() if limit[0] in FOR_MAIL]
+        return max((counted.usage(*limit) for limit in limits), key=percent_of, default=None)
 
     async def _statuses(self, root: MailboxName) -> AsyncIterator[MailboxStatus]:
         entry = self._list.find(root)

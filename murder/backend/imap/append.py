@@ -139,7 +139,7 @@ class _Append:
         async with quotas.room(mailbox.name, octets, len(self._messages)):
             self._dialogue.need_peer()
             uids = await mailbox.append(self._messages)
-        self._dialogue.send(await quota_warning(self._dialogue, mailbox.name))
+        self._dialogue.send(await quota_warning(self._dialogue, mailbox.name, octets, len(uids)))
         self._dialogue.has_added(mailbox.mailbox_id, uids)
         return format_appenduid((await mailbox.status()).uid_validity, uids)
 

@@ -52,12 +52,13 @@ async def _copy(
     target, found = await open_target(dialogue, dialogue.name_of(request.mailbox))
     source = dialogue.now.mailbox
     try:
-        async with _room(dialogue, source, uids, target, moving):
+        async with _room(dialogue, source, uids, target, moving) as octets:
             dialogue.need_peer()
             transfer = source.move if moving else source.copy
             copied = await transfer(uids, target) if uids else {}
         if copied:
-            dialogue.send(await quota_warning(dialogue, target.name))
+            added = len(copied) if octets else 0
+            dialogue.send(await quota_warning(dialogue, target.name, octets, added))
         dialogue.has_added(target.mailbox_id, list(copied.values()))
         if moving:
             dialogue.now.removed(copied)
@@ -76,18 +77,19 @@ async def _copy(
 @asynccontextmanager
 async def _room(
     dialogue: BackendImap, source: Mailbox, uids: Sequence[Uid], target: Mailbox, moving: bool
-) -> AsyncIterator[None]:
-    """Raises Refusal(OVER_QUOTA) where the target's quota root cannot take them; a move within one root can."""
+) -> AsyncIterator[int]:
+    """Raises Refusal(OVER_QUOTA) where the target's quota root cannot take them; a move within one root can. The octets
+    that they add to a root."""
     quotas = dialogue.backend.quotas
     root = quotas.root_of(target.name)
     if root is None or (moving and quotas.root_of(source.name) == root):
-        yield
+        yield 0
         return
     octets = 0
     for batch in batches(uids):
         octets += sum(message.size for message in await source.messages(batch))
     async with quotas.room(target.name, octets, len(uids)):
-        yield
+        yield octets
 
 
 async def _code(target: Mailbox, copied: Mapping[Uid, Uid]) -> bytes:

@@ -65,10 +65,13 @@ async def _set(dialogue: BackendImap, command: Command, request: SetQuotaRequest
     await dialogue.finish(command)
 
 
-async def quota_warning(dialogue: BackendImap, name: MailboxName) -> bytes:
-    """RFC 9208 §4.3.2: an untagged NO where little is left at the mailbox's root; else nothing."""
+async def quota_warning(
+    dialogue: BackendImap, name: MailboxName, octets: int = 0, messages: int = 0
+) -> bytes:
+    """RFC 9208 §4.3.2: an untagged NO where little is left at the mailbox's root, now that so much has been added; else
+    nothing."""
     quotas, percent = dialogue.backend.quotas, dialogue.backend.config.quota_warning_percent
-    usage = await quotas.fullest(name) if percent else None
+    usage = await quotas.fullest(name, octets, messages) if percent else None
     if usage is None or percent_of(usage) < percent:
         return b""
     text = f"{percent_of(usage)}% of the quota is used ({usage.resource.value} {usage.used} of {usage.limit})"
