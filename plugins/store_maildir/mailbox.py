@@ -1,5 +1,6 @@
 """One open mailbox of a Maildir++ tree: the spool's rows, octets in files, and a look at the folder before each read."""
 
+import asyncio
 import contextlib
 import mmap
 import os
@@ -34,6 +35,8 @@ from plugins.store_spool.schema import SEEN_BIT, connect, to_bits, to_keywords
 from plugins.store_spool.transfer import Linked, Transfers, insert_copies, message_rows, shown_bits
 
 COPY_AT_ONCE: Final = 1024 * 1024
+
+ATTEMPTS: Final = 5  # to open a file that is renamed whenever its flags change
 
 
 class MaildirMailbox(SpoolMailbox):
@@ -104,25 +107,23 @@ class MaildirMailbox(SpoolMailbox):
         return Changes(found.highest_modseq, found.changed, found.vanished, complete=False)
 
     async def octets(self, uid: Uid) -> memoryview:
-        row = self.root.reader.execute(
-            "SELECT mailbox.name, size, body.file FROM message JOIN body ON body.id=message.body "
-            "JOIN mailbox ON mailbox.id=message.mailbox WHERE message.mailbox=? AND uid=?",
-            (self.box_id, uid),
-        ).fetchone()
-        if row is None or row[2] is None:
+        for _ in range(ATTEMPTS):
+            row = self.root.reader.execute(
+                "SELECT mailbox.name, size, body.file FROM message JOIN body ON body.id=message.body "
+                "JOIN mailbox ON mailbox.id=message.mailbox WHERE message.mailbox=? AND uid=?",
+                (self.box_id, uid),
+            ).fetchone()
+            if row is None or row[2] is None:
+                raise Refusal(Code.EXPUNGE_ISSUED, f"Message {uid} is no longer there")
+            folder, size, file = self.tree.path_of(row[0]), row[1], row[2]
+            if self._converted is not None and self._converted[0] == file:
+                return self._converted[1]
+            octets = self._mapped(folder, file)
+            if octets is not None:
+                break
+            await asyncio.sleep(0)
+        else:
             raise Refusal(Code.EXPUNGE_ISSUED, f"Message {uid} is no longer there")
-        folder, size, file = self.tree.path_of(row[0]), row[1], row[2]
-        if self._converted is not None and self._converted[0] == file:
-            return self._converted[1]
-        path = self.tree.locate(folder, file)
-        try:
-            if path is None:
-                raise FileNotFoundError
-            octets = _map(path)
-        except FileNotFoundError:
-            raise Refusal(Code.EXPUNGE_ISSUED, f"Message {uid} is no longer there") from None
-        except OSError as error:
-            raise disk_error(error, self.tree.folder) from error
         if len(octets) == size:
             return octets
         converted = memoryview(to_crlf(bytes(octets)))
@@ -130,6 +131,16 @@ class MaildirMailbox(SpoolMailbox):
         if len(converted) != size:  # the name told it wrong
             self.root.hint(lambda db: _set_size(db, self.box_id, uid, len(converted)))
         return converted
+
+    def _mapped(self, folder: bytes, file: str) -> memoryview | None:
+        """The octets of a file; None where it is not found, or was renamed (its flags have changed) just then."""
+        path = self.tree.locate(folder, file)
+        try:
+            return None if path is None else _map(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise disk_error(error, self.tree.folder) from error
 
     async def claim_recent(self) -> Collection[Uid]:
         """Also takes new files from `new` to `cur`, as a reader of a maildir does."""

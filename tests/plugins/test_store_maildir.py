@@ -328,6 +328,31 @@ def test_folders_that_come_and_go_are_noticed(tmp_path: Path) -> None:
     run(tmp_path, scene)
 
 
+def test_a_message_whose_file_is_renamed_just_while_it_is_opened_is_there(tmp_path: Path) -> None:
+    tree = by_hand(tmp_path)
+
+    async def scene(store: MaildirStore) -> None:
+        inbox = await store.open(INBOX, "ana")
+        uid = await append(store, inbox, ONE)
+        real, renamed = inbox.tree.locate, 0
+
+        def locate(folder: bytes, file: str) -> bytes | None:
+            """Others change a flag when the path is known, and before it is opened."""
+            nonlocal renamed
+            path = real(folder, file)
+            if path is not None and renamed < 3:
+                renamed += 1
+                base = os.path.basename(path).partition(b":")[0].decode()
+                os.rename(path, tree / "cur" / f"{base}:2,{'FRS'[:renamed]}")
+            return path
+
+        inbox.tree.locate = locate  # type: ignore[method-assign]
+        assert bytes(await inbox.octets(uid)) == ONE
+        assert renamed == 3
+
+    run(tmp_path, scene)
+
+
 def test_a_lost_index_costs_no_uid_and_no_flag(tmp_path: Path) -> None:
     odd = b"Subject: odd\n\nbare line ends\r\n and others\n"
     kept: list[object] = []
