@@ -133,8 +133,17 @@ def test_an_administrator_places_mailboxes_and_each_is_known_at_once(
             assert admin.setacl(name, demo.user(number), "lrswipkxte")[0] == "OK"
         one = demo.imap(demo.backends[0], "admin").list('""', f"dept{number}*/sub")[1]
         assert one == [f'(\\HasNoChildren) "/" dept{number}-0/sub'.encode()]
-        typ, answer = admin.rename(f"dept{number}-0", f"dept{number}-1/sub/x")
-        assert (typ, answer[0][:8]) == ("NO", b"[CANNOT]"), answer
+        for old, new in (("0", "1/sub/x"), ("1/sub/x", "0")):  # below one of another backend
+            assert admin.rename(f"dept{number}-{old}", f"dept{number}-{new}")[0] == "OK"
+            assert admin.status(f"dept{number}-{new}/sub", "(MESSAGES)")[0] == "OK"
+        for position in range(len(names)):
+            shared = f"dept{number}-{position}/sub"
+            assert admin.setacl(shared, demo.user(number), "lrkxte")[0] == "OK"
+        with demo.imap(
+            demo.frontend, demo.user(number)
+        ) as user:  # who may only be told by the other
+            typ, answer = user.rename(f"dept{number}-0/sub", f"dept{number}-1/sub/y")
+            assert (typ, answer[0][:8]) == ("NO", b"[CANNOT]"), answer
         typ, answer = admin._simple_command("CREATE", f"dept{number}-9", "nowhere!default")
         assert (typ, answer[0][:8]) == ("NO", b"[CANNOT]"), answer
         for position in range(len(names)):
