@@ -7,7 +7,15 @@ from pathlib import Path
 import asyncclick as click
 
 from murder.api import ManagesUsers
-from murder.cli.options import Group, config_option, json_option, print_json, print_table, say
+from murder.cli.options import (
+    Group,
+    config_option,
+    json_option,
+    keep_owner,
+    print_json,
+    print_table,
+    say,
+)
 from murder.cli.reaching import yes_option
 from murder.config import load_config
 from murder.errors import Code, Refusal
@@ -31,6 +39,12 @@ def _backend(config_file: Path) -> ManagesUsers:
         text = f"the plugin {config.auth.plugin} does not keep users itself; use its own tools"
         raise Refusal(Code.CANNOT, text)
     return backend
+
+
+def _keep_owner(config_file: Path) -> None:
+    data = load_config(config_file).node.data
+    if data.is_dir():
+        keep_owner(data, data.iterdir())
 
 
 def _password(user: str) -> bytes:
@@ -58,6 +72,7 @@ async def add(user: str, config_file: Path, as_json: bool) -> int:
     if user in {known.user for known in await backend.users()}:
         raise Refusal(Code.ALREADY_EXISTS, f"{user} exists; `murder auth passwd {user}` changes it")
     await backend.set_passwords({user: _password(user)})
+    _keep_owner(config_file)
     return say(as_json, {"user": user}, f"{user}: made")
 
 
@@ -77,6 +92,7 @@ async def passwd(user: str, config_file: Path, as_json: bool) -> int:
             Code.NONEXISTENT, f"there is no user {user}; `murder auth add {user}` makes it"
         )
     await backend.set_passwords({user: _password(user)})
+    _keep_owner(config_file)
     return say(as_json, {"user": user}, f"{user}: changed")
 
 
@@ -97,6 +113,7 @@ async def remove(user: str, config_file: Path, yes: bool, as_json: bool) -> int:
         return 2
     if not await backend.remove(user):
         raise Refusal(Code.NONEXISTENT, f"there is no user {user}")
+    _keep_owner(config_file)
     return say(as_json, {"user": user}, f"{user}: removed")
 
 

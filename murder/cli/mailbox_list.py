@@ -10,7 +10,16 @@ from typing import Any
 
 import asyncclick as click
 
-from murder.cli.options import PATH, Group, config_option, json_option, print_json, print_table, say
+from murder.cli.options import (
+    PATH,
+    Group,
+    config_option,
+    json_option,
+    keep_owner,
+    print_json,
+    print_table,
+    say,
+)
 from murder.config import load_config
 from murder.errors import Code, Refusal
 from murder.mupdate.environment import sync_names
@@ -119,9 +128,8 @@ def load(
     """
     if (file is None) == (other is None):
         raise click.UsageError("name a FILE, or another list with --from")
-    mailboxes = MailboxList.open(
-        _folder(config_file, path, role or ("mupdate" if path is None else None))
-    )
+    folder = _folder(config_file, path, role or ("mupdate" if path is None else None))
+    mailboxes = MailboxList.open(folder)
     if replace and not yes and mailboxes.count():
         click.echo(
             f"This replaces the {mailboxes.count()} rows of {mailboxes.path}. Say --yes.", err=True
@@ -136,9 +144,15 @@ def load(
         read = load_rows(mailboxes, read_rows(_lines(file), server), replace=replace)
     rows = mailboxes.count()
     mailboxes.close()
+    _keep_owner(folder)
     if not as_json:
         click.echo(f"{read} rows read, {rows} in the list", err=True)
     return say(as_json, {"read": read, "rows": rows}, "")
+
+
+def _keep_owner(folder: Path) -> None:
+    """A role's list is at `data`/ROLE/mailboxes."""
+    keep_owner(folder.parent.parent, [folder.parent, folder, *folder.iterdir()])
 
 
 def _lines(file: Path) -> Iterator[str]:
@@ -200,6 +214,7 @@ def compact(config_file: Path, role: str | None, path: Path | None, as_json: boo
         (draft / "data.mdb").replace(folder / "data.mdb")
         sync_names(folder)
     shutil.rmtree(draft)
+    _keep_owner(folder)
     after = (folder / "data.mdb").stat().st_size
     if not as_json:
         click.echo(f"{before} octets before, {after} now", err=True)

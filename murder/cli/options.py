@@ -1,8 +1,9 @@
 """Options that several commands have, and how they print."""
 
 import json
+import os
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,6 +80,16 @@ def print_table(
     table = Table(heads, rows, right=right, hosts=hosts, spare=spare)
     for line in table.lines(columns()) if sys.stdout.isatty() else table.bare():
         click.echo(line)
+
+
+def keep_owner(data: Path, made: Iterable[Path]) -> None:
+    """What root has made in a node's folder belongs to whom the folder belongs to: else the node could not read it."""
+    if os.geteuid() != 0 or not data.is_dir():
+        return
+    owner = data.stat()
+    for path in made:
+        if path.exists() and path.lstat().st_uid == 0 != owner.st_uid:
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 class Group(click.Group):

@@ -1,6 +1,7 @@
 """The small commands: help, version, ca, auth, plugin; and what usage errors look like."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from murder import __version__
 from murder.cli import main
 from murder.cli.program import COMMANDS
+from tests.conftest import cannot_run
 
 ROOT = Path(__file__).parent.parent.parent
 Capture = pytest.CaptureFixture[str]
@@ -99,6 +101,22 @@ def test_users_are_kept_from_the_command_line(config: str, capsys: Capture) -> N
     assert main(["auth", "remove", "anna", "--config", config]) == 2
     assert main(["auth", "remove", "anna", "--config", config, "--yes"]) == 0
     assert main(["auth", "remove", "anna", "--config", config]) == 1
+
+
+def test_what_root_makes_belongs_to_the_owner_of_the_data(config: str, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        cannot_run("giving files away needs root")
+    data, nobody = tmp_path / "data", 65534
+    data.mkdir()
+    os.chown(data, nobody, nobody)
+    assert murder("auth", "add", "anna", "--config", config, typed="secret\n").returncode == 0
+    rows = tmp_path / "rows"
+    rows.write_text("")
+    load = ("ctl", "list", "load", str(rows), "--role", "mupdate", "--config", config)
+    assert murder(*load).returncode == 0
+    made = [path for path in data.rglob("*") if path.name != "lost"]
+    assert {"users", "data.mdb"} <= {path.name for path in made}
+    assert {path.stat().st_uid for path in made} == {nobody}
 
 
 @pytest.mark.parametrize("kind", ["auth", "store", "placement", "referral"])
