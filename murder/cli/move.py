@@ -64,7 +64,7 @@ async def run_plan(reach: Reach, planned: Sequence[Planned], parallel: int, as_j
         )
         if failed:
             click.echo(
-                "Those that failed are at their old place, unharmed. Again: the same command, or\n"
+                "Those that failed are unharmed, at their old place unless they go on. Again: the same command, or\n"
                 "`murder ctl move resume ID` (`murder ctl move status` has the ID).",
                 err=True,
             )

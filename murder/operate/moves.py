@@ -124,8 +124,12 @@ async def carry_out(
             try:
                 await _carry_out(reach, each, tell, idle.setdefault(each.source, []))
                 each.state = "done"
-            except (Refusal, UpstreamFailure) as problem:
+            except Refusal as problem:
                 each.state, each.problem = "failed", str(problem)
+            except UpstreamFailure as problem:
+                each.state, each.problem = "failed", str(problem)
+                if each.move_id:  # its source has died, and not the move
+                    each.problem += f"; the move {each.move_id} goes on by itself"
             tell(each)
 
     try:
