@@ -44,8 +44,14 @@ class Penalties:
 
     def delay_s(self, address: str) -> float:
         """What an attempt from there has to wait before it is looked at."""
+        if self._is_peaceful():
+            return 0.0
         count = self._failures(_key(address))
         return float(min(self.most_s, self.first_s * 2 ** min(count, 30))) if count else 0.0
+
+    def _is_peaceful(self) -> bool:
+        """Nobody has failed for long."""
+        return time.monotonic() - self._board.newest() > FORGIVEN_S
 
     def _failures(self, key: str) -> int:
         """How many count, of all workers."""
@@ -76,6 +82,8 @@ class Penalties:
             await asyncio.sleep(self.first_s)
 
     def succeeded(self, address: str) -> None:
+        if self._is_peaceful():
+            return
         key = _key(address)
         if self._failures(key):
             self._board.put(key, Row(0, 0.0, time.monotonic()))

@@ -17,7 +17,11 @@ RECORD: Final = struct.Struct("=QIIdd")  # key, count, unused, when, pardoned
 KEY: Final = struct.Struct("=Q")
 SLOTS: Final = 65536  # of a part: three times the connections that a worker takes by default
 PROBES: Final = 64  # slots that are looked at for a key
-PART_OCTETS: Final = SLOTS * RECORD.size
+STAMP: Final = struct.Struct(
+    "=d"
+)  # behind a part's slots, on a page of its own: the newest `when` in it
+STAMP_AT: Final = SLOTS * RECORD.size
+PART_OCTETS: Final = STAMP_AT + mmap.PAGESIZE
 BOARDS: Final = 3
 
 
@@ -51,6 +55,11 @@ class Board:
                 if row is not None:
                     yield row
 
+    def newest(self) -> float:
+        """When anything was put here last, by any worker: mostly so long ago that no key need be looked for."""
+        memory = self._memory
+        return max([float(STAMP.unpack_from(memory, part + STAMP_AT)[0]) for part in self._parts])
+
     def own(self, key: str) -> Row:
         return self._row(self._own, _digest(key)) or Row(0)
 
@@ -61,6 +70,8 @@ class Board:
         if found != digest:
             RECORD.pack_into(self._memory, at, found, 0, 0, 0.0, 0.0)
         RECORD.pack_into(self._memory, at, digest, row.count, 0, row.when, row.pardoned)
+        if row.when:
+            STAMP.pack_into(self._memory, self._own + STAMP_AT, row.when)
 
     def _row(self, part: int, digest: int) -> Row | None:
         for at in _places(part, digest):

@@ -77,3 +77,12 @@ def test_the_oldest_makes_room_where_all_is_full(monkeypatch: pytest.MonkeyPatch
         board.put(str(number), Row(1, float(number)))
     known = [number for number in range(1, PROBES + 11) if any(board.rows(str(number)))]
     assert known == list(range(11, PROBES + 11))
+
+
+def test_the_newest_of_all_workers_is_known() -> None:
+    one, two = (counts.failures(lambda row: not row.count) for counts in parts(2))
+    assert one.newest() == 0
+    two.put("192.0.2.1", Row(1, 7.5))
+    assert one.newest() == two.newest() == 7.5
+    one.put("192.0.2.1", Row(0, 0.0, 9.0))
+    assert one.newest() == 7.5
