@@ -18,8 +18,8 @@ from murder.model.message import Message, Uid
 from murder.net.frames import FrameChannel
 from murder.wire.carry import OCTETS
 
-BATCH_MESSAGES: Final = 500
-BATCH_OCTETS: Final = 6 * 1024 * 1024  # about so much is made durable at once
+BATCH_MESSAGES: Final = 250
+BATCH_OCTETS: Final = 4 * 1024 * 1024  # about so much is made durable at once
 AHEAD: Final = 3  # batches on their way before the first is answered for: one comes, two are stored
 IN_A_ROW: Final = 50  # messages read before others have their turn
 LARGE_OCTETS: Final = 1024 * 1024  # written piece by piece as it comes, in place of at once

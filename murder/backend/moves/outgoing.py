@@ -35,7 +35,7 @@ from murder.model.seqset import Ranges, holds
 from murder.mupdate.change import RemoveEntry
 from murder.wire.carry import format_message, format_portrait, parse_uid_ranges
 
-PAGE_MESSAGES: Final = 250  # rows read at once: others have their turn between
+PAGE_MESSAGES: Final = 125  # rows read at once: others have their turn between
 FEW: Final = 200  # a round that brought no more than this: what is left goes quickly
 MAX_ROUNDS: Final = 10  # a mailbox that changes faster than it is copied is stopped all the same
 
