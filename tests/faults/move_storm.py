@@ -139,15 +139,15 @@ class Clients:
         sign, flag = chance.choice("+-"), chance.choice((r"\Answered", "$Storm", r"\Flagged"))
         after = [one | {flag} if sign == "+" else one - {flag} for one in mail.flags]
         before, mail.flags = mail.flags, [*dict.fromkeys([*mail.flags, *after])]
-        said = client.uid("STORE", mail.uid, f"{sign}FLAGS.SILENT", f"({flag})")[0]
+        said = _stored(client, mail.uid, f"{sign}FLAGS", flag)
         if said == "OK":
             mail.flags = [*dict.fromkeys(after)]
-        elif said == "NO":
+        else:
             mail.flags = [*dict.fromkeys([*before, *after])]
 
     def _expunge(self, client: imaplib.IMAP4, mail: Mail) -> None:
         mail.going = True
-        if client.uid("STORE", mail.uid, "+FLAGS.SILENT", r"(\Deleted)")[0] == "OK":
+        if _stored(client, mail.uid, "+FLAGS", r"\Deleted") == "OK":
             mail.gone = client._simple_command("UID", "EXPUNGE", mail.uid)[0] == "OK"  # type: ignore[attr-defined] # no public way
 
     # --- what must be there
@@ -186,6 +186,14 @@ class Clients:
                 entry = (uid[1].decode(), digest, named)
                 found.setdefault(identifier[1].decode(), []).append(entry)
         return found
+
+
+def _stored(client: imaplib.IMAP4, uid: str, how: str, flag: str) -> str:
+    """OK where the message is told of with its new flags: a session that has not been told of a UID may be answered with a
+    mere OK for it (RFC 3501 §6.4.8)."""
+    said, rows = client.uid("STORE", uid, how, f"({flag})")
+    is_told = any(row and b"UID %s" % uid.encode() in row for row in rows if isinstance(row, bytes))
+    return "OK" if said == "OK" and is_told else "NO"
 
 
 def _faults(
