@@ -17,13 +17,14 @@
 #   be9.murder.test     127.0.0.13  a name for a backend of ours
 #
 # Environment: LAB_ROOT (default /tmp/murder-cyrus-lab), LAB_USERS (default 20), LAB_MUPDATE (another master for be/fe:
-# host or host:port), LAB_EXTRA (lines added to every imapd.conf).
+# host or host:port), LAB_EXTRA (lines added to every imapd.conf), LAB_PATIENCE (tenths of a second until a stop gets stronger).
 set -u
 HERE=$(cd "$(dirname "$0")" && pwd)
 LAB_ROOT=${LAB_ROOT:-/tmp/murder-cyrus-lab}
 LAB_USERS=${LAB_USERS:-20}
 LAB_MUPDATE=${LAB_MUPDATE:-mupdate.murder.test}
 LAB_EXTRA=${LAB_EXTRA:-}
+LAB_PATIENCE=${LAB_PATIENCE:-50}
 LAB_TMPFS=${LAB_TMPFS:-/dev/shm/murder-cyrus-lab}   # Debian keeps proc/ and lock/ on tmpfs (/run/cyrus) too
 DOMAIN=murder.test
 PKG=$LAB_ROOT/pkg                    # private extraction of the Debian packages
@@ -235,10 +236,12 @@ stop() {
     if running $n; then
       p=$(cat $LAB_ROOT/$n/master.pid)
       kill -${STOP_SIGNAL:-QUIT} $p 2>/dev/null   # QUIT: children finish their sessions; falls back to TERM
-      for i in $(seq 50); do kill -0 $p 2>/dev/null || break; sleep 0.1; done
+      for i in $(seq $LAB_PATIENCE); do kill -0 $p 2>/dev/null || break; sleep 0.1; done
       kill -0 $p 2>/dev/null && kill -TERM $p 2>/dev/null
-      for i in $(seq 50); do kill -0 $p 2>/dev/null || break; sleep 0.1; done
-      kill -0 $p 2>/dev/null && echo "$n: pid $p still there" || echo "$n stopped"
+      for i in $(seq $LAB_PATIENCE); do kill -0 $p 2>/dev/null || break; sleep 0.1; done
+      if kill -0 $p 2>/dev/null; then # a Cyrus master that is told to end while clients come may go round for ever
+        kill -STOP $p; pkill -KILL -P $p; kill -KILL $p; echo "$n killed"
+      else echo "$n stopped"; fi
     fi
   done
 }

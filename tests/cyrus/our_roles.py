@@ -6,7 +6,7 @@ import re
 import smtplib
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -35,6 +35,13 @@ workers = 1
 [plugins.auth_file]
 log2_cost = 8
 """
+CYRUS = """\
+[servers."{name}.murder.test"]
+auth = "plain"
+tls = "none"
+proxy_user = "murder"
+proxy_password = "secret"
+"""
 PROXY = """\
 upstream_auth = "plain"
 upstream_tls = "none"
@@ -48,12 +55,15 @@ Process = AbstractContextManager["subprocess.Popen[bytes]"]
 
 def our_backend(folder: Path, name: str, host: str, master: str, more: str = "") -> Process:
     """With more lines for its section. Started again where it has been before."""
-    more = 'proxies = ["murder"]\n' + more
+    servers = "".join(CYRUS.format(name=other) for other in ("be1", "be2") if other != name)
+    more = 'proxies = ["murder"]\n' + more + "\n" + servers
     return _running(folder, f"{name}.{DOMAIN}", "backend", host, master, more)
 
 
-def our_frontend(folder: Path, master: str, host: str = FRONTEND) -> Process:
-    return _running(folder, f"fe9.{DOMAIN}", "frontend", host, master, PROXY)
+def our_frontend(
+    folder: Path, master: str, host: str = FRONTEND, users: Sequence[str] = ("user1", "user2")
+) -> Process:
+    return _running(folder, f"fe9.{DOMAIN}", "frontend", host, master, PROXY, users)
 
 
 @contextmanager
@@ -77,7 +87,15 @@ def _process(folder: Path, role: str, host: str) -> Iterator["subprocess.Popen[b
         process.wait(30)
 
 
-def _running(folder: Path, name: str, role: str, host: str, master: str, more: str) -> Process:
+def _running(
+    folder: Path,
+    name: str,
+    role: str,
+    host: str,
+    master: str,
+    more: str,
+    users: Sequence[str] = (),
+) -> Process:
     (folder / "data").mkdir(parents=True, exist_ok=True)
     config_file = folder / "murder.toml"
     if config_file.exists():
@@ -85,8 +103,7 @@ def _running(folder: Path, name: str, role: str, host: str, master: str, more: s
     text = CONFIG.format(name=name, role=role, host=host, master=master, more=more)
     config_file.write_text(text)
     config_file.chmod(0o600)
-    users = ("murder", "cyrus", "user1", "user2") if role == "frontend" else ("murder", "cyrus")
-    for user in users:
+    for user in ("murder", "cyrus", *users):
         murder(folder, "auth", "add", user, said="secret\n")
     return _process(folder, role, host)
 

@@ -9,6 +9,7 @@
     loose     what an end that was away has yet to be told, or to be asked
     compare, verify
               both copies, read side by side
+    to_cyrus  a Cyrus in a target's place
     mover     all moves of a worker: begin, continue after a crash, abort, let go of what has left
 
 What stands at which point, and who owns the mailbox: `journal.State`.

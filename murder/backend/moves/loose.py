@@ -11,7 +11,7 @@ from typing import Final
 
 from murder.backend.moves import arriving
 from murder.backend.moves.journal import ARRIVING, CYRUS, Journal, Move, Side, State
-from murder.backend.moves.peer import Peer
+from murder.backend.moves.peer import Target
 from murder.backend.shared import Backend
 from murder.errors import Refusal, UpstreamFailure
 from murder.log import logger
@@ -29,7 +29,7 @@ class LooseEnds:
         self,
         backend: Backend,
         journal: Journal,
-        open_peer: Callable[[str], Awaitable[Peer]],
+        open_peer: Callable[[str], Awaitable[Target]],
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._backend = backend
@@ -88,6 +88,7 @@ class LooseEnds:
         try:
             for move in moves:
                 if move.side is Side.OUT:
+                    peer.names = move.names
                     await peer.ask({"do": "abort", "id": move.id})
                     self._step("told")
                     await self._journal.save(move, owes_abort=False)
@@ -97,7 +98,7 @@ class LooseEnds:
         finally:
             peer.close()
 
-    async def _ask(self, peer: Peer, move: Move) -> None:
+    async def _ask(self, peer: Target, move: Move) -> None:
         """End it here if its source says so, or has the mailboxes and knows of no such move."""
         root = move.root.decode("latin-1")
         fate = await peer.ask({"do": "fate", "id": move.id, "root": root})

@@ -30,7 +30,7 @@ from murder.backend.moves.journal import (
 )
 from murder.backend.moves.loose import LooseEnds
 from murder.backend.moves.outgoing import Outgoing, Pace, Progress, thaw
-from murder.backend.moves.peer import Peer, open_peer
+from murder.backend.moves.peer import Peer, Target, open_peer
 from murder.backend.moves.verify import Verification, changed_since
 from murder.backend.referral import Finder
 from murder.backend.shared import Backend
@@ -213,6 +213,8 @@ class Mover:
     async def _once(self, move: Move) -> Move:
         peer = await self._open(move.server)
         move = replace(move, problem="")  # what it waited for is there
+        peer.names = move.names
+        peer.acl_of = self._acl_of
         try:
             pace = Pace(self.backend.config.move_bytes_per_s)
             outgoing = Outgoing(self.backend, self.journal, move, peer, pace, self._tell, self.step)
@@ -237,7 +239,11 @@ class Mover:
         )
         return ended
 
-    async def _open(self, server: str) -> Peer:
+    def _acl_of(self, name: MailboxName) -> bytes:
+        entry = self.backend.mailboxes.find(name)
+        return entry.raw_acl if entry is not None else b""
+
+    async def _open(self, server: str) -> Target:
         return await open_peer(self._upstreams, server, self.backend.config.max_message_bytes)
 
     # --- what an operator asks for
@@ -280,6 +286,10 @@ class Mover:
         move = self._known(move_id)
         peer = await self._open(move.server)
         try:
+            if not isinstance(peer, Peer):
+                raise Refusal(
+                    Code.CANNOT, f"{move.server} is a Cyrus: it is compared as the move ends"
+                )
             async for found in Verification(self.backend, self.journal, move, peer).run():
                 yield found
         finally:

@@ -23,7 +23,7 @@ from murder.api.store import Mailbox
 from murder.backend.annotations import notes_with, removed_with
 from murder.backend.moves.batches import AHEAD, batches_of, digest, read
 from murder.backend.moves.journal import Journal, Move, State, intent_of
-from murder.backend.moves.peer import Peer
+from murder.backend.moves.peer import Target
 from murder.backend.moves.verify import format_handed, subscriptions_of
 from murder.backend.shared import Backend
 from murder.errors import Code, Refusal
@@ -99,7 +99,7 @@ class Outgoing:
         backend: Backend,
         journal: Journal,
         move: Move,
-        peer: Peer,
+        peer: Target,
         pace: Pace,
         progress: Progress = lambda _: None,
         step: Callable[[str], None] = lambda _: None,

@@ -1,10 +1,13 @@
 """The way from the source of a move to its target: an IMAP connection as this node, taken over for frames by XTAKE."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from murder.backend.moves.to_cyrus import CyrusTarget
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.model.name import MailboxName
 from murder.net.frames import FrameChannel
+from murder.net.octets import OctetChannel
 from murder.net.pool import open_imap
 from murder.net.relay import Client
 from murder.net.upstream import Upstreams
@@ -12,6 +15,7 @@ from murder.wire.carry import Words
 
 TIMEOUT_S: Final = 120.0  # the target reads and syncs a large batch before it answers
 CAPABILITY: Final = b"X-XFER"
+REPLICATION: Final = b"X-REPLICATION"  # a Cyrus, to whom may send mailboxes there
 
 
 class _Nobody(Client):
@@ -24,6 +28,8 @@ class Peer:
     def __init__(self, channel: FrameChannel, server: str) -> None:
         self.channel = channel
         self.server = server
+        self.names: Sequence[MailboxName] = ()  # of the move, for targets that do not keep them
+        self.acl_of: Callable[[MailboxName], bytes] = lambda _: b""  # likewise
 
     async def ask(self, words: Words) -> dict[str, Any]:
         """Raises Refusal where the target refuses, UpstreamFailure."""
@@ -50,8 +56,11 @@ def check_answer(told: Mapping[str, Any], server: str) -> None:
         raise Refusal(code, f"{server}: {told['no']}")
 
 
-async def open_peer(upstreams: Upstreams, server: str, max_message: int) -> Peer:
-    """Connect and enter. Raises Refusal where the target is no murder, UpstreamFailure."""
+Target = Peer | CyrusTarget
+
+
+async def open_peer(upstreams: Upstreams, server: str, max_message: int) -> Target:
+    """Connect and enter: as a backend of ours, or a Cyrus. Raises Refusal where the target is no murder, UpstreamFailure."""
     upstream = await open_imap(
         upstreams,
         server,
@@ -62,6 +71,9 @@ async def open_peer(upstreams: Upstreams, server: str, max_message: int) -> Peer
         timeout_s=TIMEOUT_S,
         max_message=max_message,
     )
+    if REPLICATION in upstream.capabilities and CAPABILITY not in upstream.capabilities:
+        channel = OctetChannel(upstream.connection, server, TIMEOUT_S)
+        return CyrusTarget(channel, server, upstream.connection.close)
     if CAPABILITY not in upstream.capabilities:
         upstream.close()
         raise Refusal(

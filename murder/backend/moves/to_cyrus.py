@@ -1,0 +1,345 @@
+"""A Cyrus backend as the target of a move: the way back. What `Outgoing` says is put into Cyrus' replication protocol.
+
+It stands in the place of a `Peer`: batches are kept until they are asked about, mailboxes are told of when they are
+complete. What Cyrus has confirmed it keeps; it shows nothing before MUPDATEPUSH.
+"""
+
+import hashlib
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from murder.backend.annotations import is_note_of
+from murder.backend.moves.batches import digest
+from murder.backend.moves.told import (
+    SAVE_DATE,
+    Told,
+    called,
+    flags_of,
+    mapping_of,
+    number_of,
+    text_of,
+    values_of,
+)
+from murder.errors import Code, Refusal
+from murder.model.message import Message
+from murder.model.name import MailboxName, display, is_inbox, owner_of
+from murder.model.seqset import compress
+from murder.net.octets import OctetChannel
+from murder.wire.carry import Words, parse_message, parse_portrait
+from murder.wire.dlist import MessageOctets, Value, announced_by, format_value, parse_values
+
+MAX_LINE: Final = 512 * 1024 * 1024
+DELETED: Final = "\\Deleted"
+SEEN: Final = "\\Seen"
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Rows on their way, with the octets of those that bring some."""
+
+    name: MailboxName
+    rows: list[tuple[Message, bool]]
+    octets: list[bytearray] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Box:
+    """A mailbox as far as it has been told of."""
+
+    told: dict[str, Any]
+    digests: dict[int, str] = field(default_factory=dict)
+    records: list[Told] = field(default_factory=list)  # to be told of
+    seen: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    since: int | None = None  # the mod-sequence up to which it has been told of
+
+
+class CyrusTarget:
+    """See the module. `names` are those of the move, as far as they are known."""
+
+    def __init__(self, channel: OctetChannel, server: str, close: Callable[[], None]) -> None:
+        self.server = server
+        self.close = close
+        self.names: Sequence[MailboxName] = ()
+        self.acl_of: Callable[[MailboxName], bytes] = lambda _: b""
+        self._wire = channel
+        self._count = 0
+        self._boxes: dict[MailboxName, _Box] = {}
+        self._batches: deque[_Batch] = deque()
+        self._partition = "default"
+
+    @property
+    def channel(self) -> "CyrusTarget":
+        """What takes batches."""
+        return self
+
+    # --- the wire
+
+    async def _say(self, command: bytes) -> list[bytes]:
+        """Raises Refusal where it says NO; the untagged lines."""
+        self._count += 1
+        tag = b"M%d" % self._count
+        await self._wire.send(tag + b" " + command + b"\r\n")
+        lines: list[bytes] = []
+        while True:
+            line = await self._wire.line(MAX_LINE)
+            while (announced := announced_by(line)) is not None:
+                literal = await self._wire.exactly(announced[1].length)
+                line = announced[0] + b'"' + literal.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+                line += b'"' + await self._wire.line(MAX_LINE)
+            if line.startswith(tag + b" "):
+                break
+            lines.append(line)
+        if not line.startswith(tag + b" OK"):
+            text = line.removeprefix(tag + b" ").decode("utf-8", "replace")
+            raise Refusal(Code.CANNOT, f"{self.server}: {text} (to {display(command[:60])})")
+        return lines
+
+    # --- batches
+
+    async def send(self, words: Words) -> None:
+        rows = [(parse_message(row[:-1]), bool(row[-1])) for row in words["rows"]]
+        self._batches.append(_Batch(MailboxName(str(words["name"]).encode("latin-1")), rows))
+
+    async def send_octets(self, octets: bytes | memoryview) -> None:
+        """Those of the next message of the last batch: all at once."""
+        self._batches[-1].octets.append(bytearray(octets))
+
+    async def answer(self) -> dict[str, Any]:
+        """The oldest batch goes over now; its digest, for Cyrus has compared each message's own."""
+        batch = self._batches.popleft()
+        box = self._boxes[batch.name]
+        pending = iter(batch.octets)
+        sent: list[tuple[Message, memoryview | None]] = []
+        files: list[bytes] = []
+        for message, has_octets in batch.rows:
+            octets = next(pending) if has_octets else None
+            if octets is not None:
+                guid = hashlib.sha1(octets, usedforsecurity=False).hexdigest()
+                box.digests[message.uid] = guid
+                files.append(
+                    format_value(MessageOctets(self._partition, guid, len(octets))) + octets
+                )
+            box.records.append(_record(message, box.digests[message.uid]))
+            sent.append((message, memoryview(octets) if octets is not None else None))
+        if files:
+            await self._say(b"SYNCAPPLY MESSAGE (" + b" ".join(files) + b")")
+        return {"digest": digest(sent)}
+
+    # --- questions
+
+    async def ask(self, words: Words) -> dict[str, Any]:
+        """Raises Refusal, UpstreamFailure."""
+        match words["do"]:
+            case "begin":
+                return await self._begin(words)
+            case "hold":
+                return self._hold(words)
+            case "complete":
+                return await self._complete(words)
+            case "sum":
+                return await self._sum(words)
+            case "prepare":
+                return await self._prepare(words)
+            case "commit":
+                return await self._push()
+            case "abort":
+                return await self._remove(self.names)
+            case other:
+                raise Refusal(Code.CANNOT, f"{other} cannot be asked of a Cyrus")
+
+    async def _begin(self, words: Words) -> dict[str, Any]:
+        root = MailboxName(str(words["root"]).encode("latin-1"))
+        owner = owner_of(root)
+        if owner is None or not is_inbox(root):
+            raise Refusal(Code.CANNOT, "Only users can go to a Cyrus backend")
+        self._partition = str(words["partition"]) or "default"
+        told = await self._say(b"SYNCGET USER " + format_value(owner))
+        present = [MailboxName(octets) for octets in map(_name_told, told) if octets]
+        await self._remove(
+            present
+        )  # what an earlier try has left: the master knows us as who has him
+        return {"ok": True}
+
+    def _hold(self, words: Words) -> dict[str, Any]:
+        name = MailboxName(str(words["name"]).encode("latin-1"))
+        self._boxes.setdefault(name, _Box({"MBOXNAME": bytes(name), "ACL": self.acl_of(name)}))
+        return {"modseq": 0, "uids": []}
+
+    async def _complete(self, words: Words) -> dict[str, Any]:
+        name = MailboxName(str(words["name"]).encode("latin-1"))
+        box, portrait = self._boxes[name], parse_portrait(words)
+        gone = [uid for _, uid in portrait.expunged if uid in box.digests]
+        box.told.update(
+            UNIQUEID=portrait.identity.mailbox_id.encode(),
+            UIDVALIDITY=int(portrait.identity.uid_validity),
+            LAST_UID=int(portrait.uid_next) - 1,
+            HIGHESTMODSEQ=int(portrait.highest_modseq),
+        )
+        box.seen = {reader: list(uids) for reader, uids in portrait.seen.items()}
+        box.records = [one for one in box.records if number_of_record(one) not in set(gone)]
+        await self._tell(box)
+        if gone:
+            uids: list[Value] = [b"%d" % uid for uid in gone]
+            told: Told = {"MBOXNAME": bytes(name), "UNIQUEID": box.told["UNIQUEID"], "UID": uids}
+            await self._say(b"SYNCAPPLY EXPUNGE " + format_value(told))
+            for uid in gone:
+                del box.digests[uid]
+        return {"ok": True}
+
+    async def _tell(self, box: _Box) -> None:
+        """All that is known of it, with the records that have not been told of."""
+        told = {
+            **dict.fromkeys(("SYNC_CRC", "SYNC_CRC_ANNOT", "RECENTUID", "RECENTTIME"), 0),
+            **dict.fromkeys(("LAST_APPENDDATE", "POP3_LAST_LOGIN", "POP3_SHOW_AFTER"), 0),
+            **box.told,
+            "PARTITION": self._partition,
+            "OPTIONS": "P",
+            "CREATEDMODSEQ": 1,
+            "FOLDERMODSEQ": box.told["HIGHESTMODSEQ"],
+        }
+        if box.since is not None:  # the records are those that have changed since
+            told.update(SINCE_MODSEQ=box.since, SINCE_CRC=0, SINCE_CRC_ANNOT=0)
+        told["RECORD"] = box.records
+        await self._say(b"SYNCAPPLY LOCAL_MAILBOX " + format_value(told))
+        box.records, box.since = [], box.told["HIGHESTMODSEQ"]
+
+    async def _sum(self, words: Words) -> dict[str, Any]:
+        """Of all that Cyrus says it has."""
+        name = str(words["name"]).encode("latin-1")
+        lines = await self._say(b"SYNCGET FULLMAILBOX " + format_value(name))
+        values = parse_values([lines[0].partition(b" MAILBOX ")[2]]) if lines else []
+        told = mapping_of(values[0] if values else None)
+        kept = [
+            (number_of(one, "UID"), flags_of(one), number_of(one, "SIZE"))
+            for one in map(mapping_of, values_of(told.get("RECORD")))
+            if "\\Expunged" not in flags_of(one)
+        ]
+        uids = sorted(uid for uid, _, _ in kept)
+        uid_digest = hashlib.sha256()
+        for start in range(0, len(uids), 10_000):
+            uid_digest.update(",".join(map(str, uids[start : start + 10_000])).encode() + b",")
+        return {
+            "messages": len(kept),
+            "unseen": sum(SEEN not in flags for _, flags, _ in kept),
+            "deleted": sum(DELETED in flags for _, flags, _ in kept),
+            "octets": sum(size for _, _, size in kept),
+            "uid_next": number_of(told, "LAST_UID") + 1,
+            "uid_validity": number_of(told, "UIDVALIDITY"),
+            "highest_modseq": number_of(told, "HIGHESTMODSEQ"),
+            "uids": uid_digest.hexdigest(),
+        }
+
+    async def _prepare(self, words: Words) -> dict[str, Any]:
+        names = [MailboxName(str(name).encode("latin-1")) for name, _ in words["rows"]]
+        await self._remove([name for name in self._boxes if name not in names])
+        for name, acl in words["rows"]:
+            box = self._boxes[MailboxName(name.encode("latin-1"))]
+            if box.told["ACL"] != acl.encode(
+                "latin-1"
+            ):  # Cyrus would tell the master, which knows us as who has it
+                raise Refusal(Code.IN_USE, f"The access list of {name} has just changed")
+            entries = _note(words, "a/", name)
+            if entries:
+                box.told["ANNOTATIONS"] = _annotations(entries)
+                await self._tell(box)
+        for name, _ in words["rows"]:
+            limits = _note(words, "q/", name)
+            if limits:
+                told = {"ROOT": name, "LIMIT": limits.get("STORAGE", -1), **limits, "MODSEQ": 1}
+                await self._say(b"SYNCAPPLY QUOTA " + format_value(told))
+            await self._tell_seen(self._boxes[MailboxName(name.encode("latin-1"))])
+        owner = owner_of(names[0]) or ""
+        for name in words["subscriptions"]:
+            told = {"USERID": owner, "MBOXNAME": name.encode("latin-1")}
+            await self._say(b"SYNCAPPLY SUB " + format_value(told))
+        self.names = names
+        return {"ok": True}
+
+    async def _tell_seen(self, box: _Box) -> None:
+        now = int(time.time())
+        for reader, uids in box.seen.items():
+            ranges = (f"{low}:{high}" if low != high else str(low) for low, high in compress(uids))
+            told = {
+                "USERID": reader,
+                "UNIQUEID": box.told["UNIQUEID"],
+                "LASTREAD": now,
+                "LASTUID": max(uids, default=0),
+                "LASTCHANGE": now,
+                "SEENUIDS": ",".join(ranges),
+            }
+            await self._say(b"SYNCAPPLY SEEN " + format_value(told))
+
+    async def _push(self) -> dict[str, Any]:
+        """Children first. May be said again."""
+        for name in sorted(self.names, key=len, reverse=True):
+            shown = sorted(called(name) - {bytes(name)}) or [bytes(name)]
+            try:
+                await self._push_as(shown[-1])  # with `/`
+            except Refusal:
+                await self._push_as(bytes(name))
+        await self._say(b"SYNCRESTART")
+        return {"ok": True}
+
+    async def _push_as(self, external: bytes) -> None:
+        await self._say(b"MUPDATEPUSH {%d+}\r\n%s" % (len(external), external))
+
+    async def _remove(self, names: Sequence[MailboxName]) -> dict[str, Any]:
+        for name in sorted(names, key=len, reverse=True):
+            await self._say(b"SYNCAPPLY LOCAL_UNMAILBOX " + format_value(bytes(name)))
+            self._boxes.pop(name, None)
+        return {"ok": True}
+
+
+def number_of_record(record: Told) -> int:
+    """Its UID."""
+    uid = record["UID"]
+    return int(uid) if isinstance(uid, int | bytes) else 0
+
+
+def _record(message: Message, guid: str) -> Told:
+    saved = int((message.save_date or message.internal_date).timestamp())
+    told: dict[str, Any] = {
+        "UID": int(message.uid),
+        "MODSEQ": int(message.modseq),
+        "LAST_UPDATED": int(time.time()),
+        "FLAGS": sorted(message.flags),
+        "INTERNALDATE": int(message.internal_date.timestamp()),
+        "SIZE": message.size,
+        "GUID": guid,
+        "ANNOTATIONS": [{"ENTRY": SAVE_DATE, "USERID": "", "MODSEQ": 0, "VALUE": str(saved)}],
+    }
+    return told
+
+
+def _name_told(line: bytes) -> bytes:
+    """The name in `* MAILBOX %(…)`."""
+    if not line.startswith(b"* MAILBOX "):
+        return b""
+    told = mapping_of(parse_values([line.removeprefix(b"* MAILBOX ")])[0])
+    return text_of(told, "MBOXNAME").encode("utf-8", "surrogateescape")
+
+
+def _note(words: Words, kind: str, name: str) -> dict[str, Any]:
+    """One of the notes beside a mailbox."""
+    octets = words["notes"].get(kind + name)
+    assert octets is None or is_note_of(kind + name, [MailboxName(name.encode("latin-1"))])
+    found: dict[str, Any] = json.loads(octets.encode("latin-1")) if octets else {}
+    return found
+
+
+def _annotations(entries: Mapping[str, Mapping[str, str]]) -> list[Any]:
+    """As Cyrus calls them."""
+    return [
+        {
+            "ENTRY": "/" + entry.split("/", 2)[2],
+            "USERID": reader,
+            "MODSEQ": 0,
+            "VALUE": value.encode("latin-1"),
+        }
+        for reader, found in entries.items()
+        for entry, value in found.items()
+    ]
