@@ -202,7 +202,7 @@ def test_what_is_broken_off_is_kept_until_somebody_knows(tmp_path: Path) -> None
             async with source_at(one) as source:
                 await send_all(source)
             move = await until(one, State.COPYING)
-            await one.backend.mover._look_at(move)
+            await one.backend.mover._look_at(move, [])
             assert arriving(one)[-1].state is State.COPYING
             async with source_at(one, "admin") as operator:
                 await operator.done(b"XFERS RESUME " + move.id.encode())
