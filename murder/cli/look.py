@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
 import asyncclick as click
@@ -12,6 +13,8 @@ from murder.cli.options import Group, json_option, say
 from murder.cli.reaching import operator_options
 from murder.errors import Code, Refusal
 from murder.model.name import inbox_of, owner_of
+from murder.mupdate.link import Target, open_link
+from murder.net.connection import Connection
 from murder.operate.reach import Reach
 
 TRY_S: Final = 5.0
@@ -79,33 +82,50 @@ async def raw(reach: Reach, protocol: str, host: str | None) -> int:
     printf 'LHLO me\\r\\nQUIT\\r\\n' | murder ctl raw lmtp be1.example.org
     """
     if protocol == "imap":
-        await _raw_imap(reach, host or "")
+        if not host:
+            raise click.UsageError("name a backend")
+        upstream = await reach.backend(host)
+        await _talk_on(upstream.connection, f"logged in at {host}; write tagged commands")
         return 0
     if protocol == "mupdate":
-        place = host or reach.target.name
-        default = 3905
-    else:
-        place, config = host or "", reach.config.server(host or "")
-        default = getattr(config, protocol)
-        place = reach.config.address_of(place)
-    name, _, port = place.rpartition(":") if ":" in place else (place, "", "")
-    if not name:
+        link = await open_link(_master_at(reach, host))
+        assert link.connection is not None
+        await _talk_on(link.connection, f"logged in at {link.target.name}; write tagged commands")
+        return 0
+    if not host:
         raise click.UsageError("name a HOST")
+    config = reach.config.server(host)
+    name, port = _split(reach.config.address_of(host), getattr(config, protocol))
     async with asyncio.timeout(TRY_S):
-        reader, writer = await asyncio.open_connection(name, int(port or default))
+        reader, writer = await asyncio.open_connection(name, port)
     await _pass_on(reader.read, writer.write)
     writer.close()
     return 0
 
 
-async def _raw_imap(reach: Reach, host: str) -> None:
-    if not host:
-        raise click.UsageError("name a backend")
-    upstream = await reach.backend(host)
+def _master_at(reach: Reach, host: str | None) -> Target:
+    """The configured master, or the operator's way in at another one."""
+    target = reach.target
+    if host:
+        name, port = _split(host, target.port)
+        target = replace(target, host=name, port=port)
+    return target
+
+
+def _split(place: str, port: int) -> tuple[str, int]:
+    """HOST or HOST:PORT."""
+    name, mark, given = place.rpartition(":")
+    if not mark or not given.isdigit():
+        return place, port
+    return name, int(given)
+
+
+async def _talk_on(connection: Connection, greeting: str) -> None:
+    """Take over a connection that is logged in."""
     got: asyncio.Queue[bytes] = asyncio.Queue()
 
     class Here:
-        """Takes what the backend says from now on."""
+        """Takes what the server says from now on."""
 
         def begin(self) -> None:
             pass
@@ -122,9 +142,9 @@ async def _raw_imap(reach: Reach, host: str) -> None:
     async def read(_: int) -> bytes:
         return await got.get()
 
-    upstream.connection.receiver = Here()
-    click.echo(f"logged in at {host}; write tagged commands", err=True)
-    await _pass_on(read, upstream.connection.write)
+    connection.receiver = Here()
+    click.echo(greeting, err=True)
+    await _pass_on(read, connection.write)
 
 
 async def _pass_on(read: Callable[[int], Awaitable[bytes]], write: Callable[[bytes], None]) -> None:

@@ -24,14 +24,14 @@ class Ctl:
     def __init__(self, demo: Demo) -> None:
         self._config = str(demo.info["operator"])
 
-    def __call__(self, *words: str, code: int = 0) -> str:
+    def __call__(self, *words: str, code: int = 0, given: str = "") -> str:
         done = subprocess.run(
             [*murder_command(), "ctl", *words, "--config", self._config],
             capture_output=True,
             text=True,
             check=False,
             cwd=ROOT,
-            stdin=subprocess.DEVNULL,
+            input=given,
             timeout=60,
         )
         said = done.stdout + done.stderr

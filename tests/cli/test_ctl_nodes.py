@@ -3,6 +3,7 @@
 import imaplib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -68,6 +69,18 @@ def test_sessions_are_found_by_user_traced_without_secrets_and_ended(ctl: Ctl, d
     with pytest.raises(imaplib.IMAP4.error):
         client.noop()
     assert "whom?" in ctl("kick", "--yes", code=2)
+
+
+def test_protocols_are_spoken_by_hand(ctl: Ctl, demo: Demo) -> None:
+    """Logged in where the protocol lets an operator; what a pipe gives is answered to its end."""
+    said = ctl("raw", "mupdate", given='a FIND "user.user1"\nb LOGOUT\n')
+    assert re.search(r'^a MAILBOX "user.user1" "be[12]\.', said, re.MULTILINE), said
+    server = str(demo.backends[0]["name"])
+    said = ctl("raw", "imap", server, given='a LIST "" "user/*"\nb LOGOUT\n')
+    assert "* LIST " in said and "b OK" in said
+    said = ctl("raw", "lmtp", server, given="LHLO me\nQUIT\n")
+    assert said.startswith("220 ") and "250" in said and "221" in said
+    assert "+OK" in ctl("raw", "pop3", server, given="QUIT\n")
 
 
 def test_a_node_that_is_down_is_named_with_its_cure(ctl: Ctl, demo: Demo) -> None:
