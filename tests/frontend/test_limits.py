@@ -8,8 +8,8 @@ from tests.frontend.server import Peer, Speak, running_frontend
 
 async def pop3(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(b"+OK here\r\n")
-    while await reader.readline():
-        writer.write(b"+OK\r\n")
+    while line := await reader.readline():
+        writer.write(b"+OK\r\n.\r\n" if line == b"CAPA\r\n" else b"+OK\r\n")
 
 
 def test_a_user_beyond_his_connections_is_told_and_let_go(tmp_path: Path) -> None:
