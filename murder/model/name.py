@@ -121,6 +121,13 @@ def before_deletion(name: MailboxName) -> tuple[MailboxName, int] | None:
     return MailboxName(domain + b"!" + inner if domain else inner), at
 
 
+def is_of_tree(name: MailboxName, root: MailboxName) -> bool:
+    """Whether a mailbox is `root` or below it; also one that rests since it was deleted from there."""
+    was = before_deletion(name)
+    inner = was[0] if was is not None else name
+    return inner == root or is_below(inner, root)
+
+
 def display(name: bytes) -> str:
     """For logs and people: never raises, loses nothing."""
     return name.decode("utf-8", "backslashreplace")

@@ -14,6 +14,7 @@ from typing import Any, Final
 from murder.errors import BadSyntax
 from murder.model.carried import CarriedIdentity, Portrait
 from murder.model.message import Message, ModSeq, Uid, UidValidity
+from murder.model.name import MailboxName
 from murder.model.seqset import Ranges, compress, expand, merge, size_of
 
 HEAD: Final = struct.Struct("!cI")
@@ -24,6 +25,16 @@ MAX_OCTETS: Final = 1024 * 1024  # one frame; a message may take many
 MAX_UIDS: Final = 50_000_000  # of one set: far above any mailbox
 
 Words = Mapping[str, Any]
+
+
+def format_name(name: bytes) -> str:
+    """A name (or other octets that people may read) as JSON has it: a character for each octet."""
+    return name.decode("latin-1")
+
+
+def parse_name(text: Any) -> MailboxName:
+    """The reverse. Raises ValueError."""
+    return MailboxName(str(text).encode("latin-1"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,21 @@ from murder.model.entry import EntryState, Location, MailboxEntry
 from murder.model.name import MailboxName, check_new_name, display, is_below, owner_of
 from murder.mupdate.change import Change, PutEntry, PutNote
 from murder.net.frames import FrameChannel
-from murder.wire.carry import Words, format_uids, parse_message, parse_portrait
+from murder.wire.carry import (
+    Words,
+    format_uids,
+    parse_message,
+    parse_name,
+    parse_portrait,
+)
+
+
+def taking(backend: Backend) -> CarriesMailboxes:
+    """Its store, which takes in what comes. Raises Refusal."""
+    store = backend.store
+    if not isinstance(store, CarriesMailboxes):
+        raise Refusal(Code.CANNOT, f"The store {backend.config.store} cannot take in mailboxes")
+    return store
 
 
 class Arriving:
@@ -38,11 +52,8 @@ class Arriving:
         server: str,
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
-        store = backend.store
-        if not isinstance(store, CarriesMailboxes):
-            raise Refusal(Code.CANNOT, f"The store {backend.config.store} cannot take in mailboxes")
         self._backend = backend
-        self._store: CarriesMailboxes = store
+        self._store = taking(backend)
         self._journal = journal
         self._channel = channel
         self._server = server
@@ -110,7 +121,7 @@ class Arriving:
 
     def _name(self, words: Words) -> MailboxName:
         """A name of the tree that moves: nothing else is touched."""
-        name = MailboxName(str(words["name"]).encode("latin-1"))
+        name = parse_name(words["name"])
         root = self._now.root
         if name != root and not is_below(name, root):
             raise Refusal(Code.CANNOT, f"{display(name)} is no part of {display(root)}")
@@ -119,7 +130,7 @@ class Arriving:
     # --- what comes
 
     async def _begin(self, words: Words) -> dict[str, Any]:
-        root = MailboxName(str(words["root"]).encode("latin-1"))
+        root = parse_name(words["root"])
         check_new_name(root)
         async with self._backend.announcer.locked(root):  # what is kept here is not let go of now
             if self._backend.mailboxes.find(root) is not None:
@@ -222,7 +233,7 @@ class Arriving:
 
     async def _prepare(self, words: Words) -> dict[str, Any]:
         move = self._now
-        names = tuple(MailboxName(str(row[0]).encode("latin-1")) for row in words["rows"])
+        names = tuple(parse_name(row[0]) for row in words["rows"])
         for name in names:
             if name not in move.names:
                 raise Refusal(Code.CANNOT, f"{display(name)} has not come")
@@ -255,7 +266,7 @@ class Arriving:
         """What became of a move from here to that server, which has not heard of it for long."""
         move = self._journal.find(Side.OUT, str(words["id"]))
         known = move is not None and move.server == self._server
-        root = self._backend.mailboxes.find(MailboxName(str(words["root"]).encode("latin-1")))
+        root = self._backend.mailboxes.find(parse_name(words["root"]))
         return {"state": move.state.value if move and known else "", "has": root is not None}
 
 
@@ -271,9 +282,7 @@ async def commit(
     words = json.loads(journal.prepared_path(move).read_bytes())
     place = bytes(Location(backend.server_name, move.partition))
     rows = [
-        MailboxEntry(
-            MailboxName(name.encode("latin-1")), EntryState.ACTIVE, place, acl.encode("latin-1")
-        )
+        MailboxEntry(parse_name(name), EntryState.ACTIVE, place, acl.encode("latin-1"))
         for name, acl in words["rows"]
     ]
     intent = intent_of(move)
@@ -283,7 +292,7 @@ async def commit(
         owner = owner_of(move.root)
         if owner is not None:
             for name in words["subscriptions"]:
-                await backend.store.subscribe(owner, MailboxName(name.encode("latin-1")), True)
+                await backend.store.subscribe(owner, parse_name(name), True)
         changes: list[Change] = [PutEntry(row) for row in rows]
         changes += [PutNote(key, text.encode("latin-1")) for key, text in words["notes"].items()]
         await backend.announcer.commit(changes)

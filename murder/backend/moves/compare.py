@@ -6,13 +6,17 @@ sides at once; beside them only UIDs are held.
 """
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
-from murder.model.message import Message, Uid
+from murder.model.message import MailboxStatus, Message, Uid
 from murder.model.seqset import Ranges, holds
+from murder.wire.carry import (
+    format_name,
+)
 
 MAX_TOLD: Final = 20  # findings of a mailbox told in words; the others are counted
 
@@ -63,7 +67,7 @@ class Compared:
     def words(self) -> dict[str, Any]:
         """As JSON has it."""
         return {
-            "mailbox": self.name.decode("latin-1"),
+            "mailbox": format_name(self.name),
             "result": self.verdict.value,
             "messages": self.messages,
             "octets": self.octets,
@@ -89,6 +93,27 @@ class Facts:
     @property
     def modseq(self) -> int:
         return self.numbers["highest_modseq"]
+
+
+def numbers_of(status: MailboxStatus) -> dict[str, int]:
+    """A mailbox's numbers, as both ends tell them."""
+    return {
+        "messages": status.messages,
+        "unseen": status.unseen,
+        "deleted": status.deleted,
+        "octets": status.size,
+        "uid_next": int(status.uid_next),
+        "uid_validity": int(status.uid_validity),
+        "highest_modseq": int(status.highest_modseq),
+    }
+
+
+def digest_of(uids: Sequence[int]) -> str:
+    """Of all UIDs of a mailbox, ascending."""
+    digest = hashlib.sha256()
+    for start in range(0, len(uids), 10_000):
+        digest.update(",".join(map(str, uids[start : start + 10_000])).encode() + b",")
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

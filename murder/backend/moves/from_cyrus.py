@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from murder.api import CarriedMessage, CarriesMailboxes
+from murder.api import CarriedMessage
 from murder.backend.annotations import note_with
-from murder.backend.moves.arriving import abort, commit
+from murder.backend.moves.arriving import abort, commit, taking
 from murder.backend.moves.journal import ARRIVING, CYRUS, Journal, Move, Side, State
 from murder.backend.moves.staged import Staged
 from murder.backend.moves.told import (
@@ -42,15 +42,14 @@ from murder.model.carried import Portrait
 from murder.model.message import ModSeq, Uid
 from murder.model.name import (
     MailboxName,
-    before_deletion,
     check_new_name,
     display,
     inbox_of,
-    is_below,
-    is_deleted,
+    is_of_tree,
     owner_of,
 )
 from murder.model.quota import Resource
+from murder.wire.carry import format_name
 from murder.wire.dlist import Value, format_value
 
 BATCH_OCTETS: Final = 8 * 1024 * 1024
@@ -73,11 +72,8 @@ class FromCyrus:
         process: str,
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
-        store = backend.store
-        if not isinstance(store, CarriesMailboxes):
-            raise Refusal(Code.CANNOT, f"The store {backend.config.store} cannot take in mailboxes")
         self._backend = backend
-        self._store: CarriesMailboxes = store
+        self._store = taking(backend)
         self._journal = journal
         self._server = server
         self._process = process
@@ -214,15 +210,8 @@ class FromCyrus:
         return self._move
 
     async def _begin(self, root: MailboxName) -> None:
-        if (
-            self._move is not None
-            and self._move.root == root
-            and self._move.state
-            in (
-                State.COPYING,
-                State.PREPARED,
-            )
-        ):
+        move = self._move
+        if move and move.root == root and move.state in (State.COPYING, State.PREPARED):
             return
         self._forget()
         check_new_name(root)
@@ -276,9 +265,7 @@ class FromCyrus:
         """A name of what moves: nothing else is touched."""
         name = name_in(told.get(key))
         root = self._now.root
-        rest = before_deletion(name) if is_deleted(name) else None
-        inner = rest[0] if rest else name
-        if inner != root and not is_below(inner, root):
+        if not is_of_tree(name, root):
             raise Refusal(Code.CANNOT, f"{display(name)} is no part of {display(root)}")
         return name
 
@@ -522,12 +509,12 @@ class FromCyrus:
         owner = owner_of(move.root) or ""
         words = {
             "rows": [
-                [name.decode("latin-1"), octets_of(box.told.get("ACL")).decode("latin-1")]
+                [format_name(name), octets_of(box.told.get("ACL")).decode("latin-1")]
                 for name, box in sorted(self._boxes.items())
             ],
             "notes": notes,
             "subscriptions": sorted(
-                name.decode("latin-1") for name in self._subscriptions.get(owner, ())
+                format_name(name) for name in self._subscriptions.get(owner, ())
             ),
         }
         await self._journal.save_prepared(move, json.dumps(words).encode())

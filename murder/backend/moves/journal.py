@@ -19,6 +19,7 @@ from typing import Any, Final
 from murder.backend.intent import Intent, Operation
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName, is_below
+from murder.wire.carry import format_name, parse_name
 
 FORMAT: Final = 2
 CYRUS: Final = "Cyrus' XFER"  # who has begun a move that a Cyrus backend sends here
@@ -100,8 +101,8 @@ def format_move(move: Move) -> bytes:
         format=FORMAT,
         side=move.side.value,
         state=move.state.value,
-        root=move.root.decode("latin-1"),
-        names=[name.decode("latin-1") for name in move.names],
+        root=format_name(move.root),
+        names=[format_name(name) for name in move.names],
     )
     return json.dumps(told, indent=1).encode()
 
@@ -114,8 +115,8 @@ def parse_move(octets: bytes) -> Move:
     told.update(
         side=Side(told["side"]),
         state=State(told["state"]),
-        root=MailboxName(told["root"].encode("latin-1")),
-        names=tuple(MailboxName(name.encode("latin-1")) for name in told["names"]),
+        root=parse_name(told["root"]),
+        names=tuple(parse_name(name) for name in told["names"]),
     )
     return Move(**told)
 

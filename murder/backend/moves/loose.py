@@ -16,6 +16,7 @@ from murder.backend.shared import Backend
 from murder.errors import Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.name import display
+from murder.wire.carry import format_name
 
 ASK_EVERY_S: Final = 30.0  # about a move that is not over; it may well be under way
 PAUSE_MIN_S: Final = 1.0  # of a server that cannot be reached; doubled up to:
@@ -100,7 +101,7 @@ class LooseEnds:
 
     async def _ask(self, peer: Target, move: Move) -> None:
         """End it here if its source says so, or has the mailboxes and knows of no such move."""
-        root = move.root.decode("latin-1")
+        root = format_name(move.root)
         fate = await peer.ask({"do": "fate", "id": move.id, "root": root})
         is_unknown = fate["state"] == "" and fate["has"]
         if fate["state"] == State.ABORTED.value or is_unknown:

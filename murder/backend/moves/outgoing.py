@@ -11,7 +11,6 @@ Each step may happen again after a crash.
 
 import asyncio
 import contextlib
-import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +21,7 @@ from murder.api import CarriesMailboxes
 from murder.api.store import Mailbox
 from murder.backend.annotations import notes_with, removed_with
 from murder.backend.moves.batches import AHEAD, batches_of, digest, read
+from murder.backend.moves.compare import digest_of, numbers_of
 from murder.backend.moves.journal import Journal, Move, State, intent_of
 from murder.backend.moves.peer import Target
 from murder.backend.moves.verify import format_handed, subscriptions_of
@@ -33,7 +33,12 @@ from murder.model.message import Message, ModSeq, Uid
 from murder.model.name import MailboxName, display, owner_of
 from murder.model.seqset import Ranges, holds
 from murder.mupdate.change import RemoveEntry
-from murder.wire.carry import format_message, format_portrait, parse_uid_ranges
+from murder.wire.carry import (
+    format_message,
+    format_name,
+    format_portrait,
+    parse_uid_ranges,
+)
 
 PAGE_MESSAGES: Final = 125  # rows read at once: others have their turn between
 FEW: Final = 200  # a round that brought no more than this: what is left goes quickly
@@ -141,7 +146,7 @@ class Outgoing:
             {
                 "do": "begin",
                 "id": self.move.id,
-                "root": self.move.root.decode("latin-1"),
+                "root": format_name(self.move.root),
                 "source": self._backend.server_name,
                 "partition": self.move.partition,
             }
@@ -191,14 +196,14 @@ class Outgoing:
             brought = await self._carry_messages(mailbox, name, known)
         finally:
             mailbox.close()
-        told_name = name.decode("latin-1")
+        told_name = format_name(name)
         await self._peer.ask({"do": "complete", "name": told_name, **format_portrait(portrait)})
         known.modseq = portrait.highest_modseq
         return brought
 
     async def _hold(self, name: MailboxName, portrait: Portrait) -> "_Known":
         """Let the target make the mailbox; what it has of it (of an earlier try, or from before it moved away)."""
-        words = {"do": "hold", "name": name.decode("latin-1"), **format_portrait(portrait)}
+        words = {"do": "hold", "name": format_name(name), **format_portrait(portrait)}
         words["expunged"], words["seen"] = [], {}
         held = await self._peer.ask(words)
         uids = parse_uid_ranges(held.get("uids"))
@@ -228,7 +233,7 @@ class Outgoing:
         carried = await read(mailbox, rows, lambda row: not known.has(row.uid))
         sum_of_all = asyncio.get_running_loop().run_in_executor(None, digest, carried)
         told = [[*format_message(row), octets is not None] for row, octets in carried]
-        await self._peer.channel.send({"do": "rows", "name": name.decode("latin-1"), "rows": told})
+        await self._peer.channel.send({"do": "rows", "name": format_name(name), "rows": told})
         messages, sent = 0, 0
         for _, octets in carried:
             if octets is not None:
@@ -287,7 +292,7 @@ class Outgoing:
         for name in names:
             ours = await sum_of(self._backend, name)
             self._left_at[name] = int(ours["highest_modseq"])
-            theirs = await self._peer.ask({"do": "sum", "name": name.decode("latin-1")})
+            theirs = await self._peer.ask({"do": "sum", "name": format_name(name)})
             theirs.pop("ok", None)
             if theirs != ours:
                 wrong = sorted(key for key in ours if ours[key] != theirs.get(key))
@@ -304,7 +309,7 @@ class Outgoing:
         notes = notes_with(mailboxes.list, [row.name for row in rows])
         words = {
             "do": "prepare",
-            "rows": [[row.name.decode("latin-1"), row.raw_acl.decode("latin-1")] for row in rows],
+            "rows": [[format_name(row.name), row.raw_acl.decode("latin-1")] for row in rows],
             "notes": {key: octets.decode("latin-1") for key, octets in notes.items()},
             "subscriptions": subscriptions,
         }
@@ -367,16 +372,7 @@ async def sum_of(backend: Backend, name: MailboxName) -> dict[str, Any]:
         uids = await mailbox.uids()
     finally:
         mailbox.close()
-    digest = hashlib.sha256()
-    for start in range(0, len(uids), 10_000):
-        digest.update(",".join(map(str, uids[start : start + 10_000])).encode() + b",")
     return {
-        "messages": status.messages,
-        "unseen": status.unseen,
-        "deleted": status.deleted,
-        "octets": status.size,
-        "uid_next": int(status.uid_next),
-        "uid_validity": int(status.uid_validity),
-        "highest_modseq": int(status.highest_modseq),
-        "uids": digest.hexdigest(),
+        **numbers_of(status),
+        "uids": digest_of(uids),
     }

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from murder.backend.annotations import is_note_of
 from murder.backend.moves.batches import digest
+from murder.backend.moves.compare import digest_of
 from murder.backend.moves.told import (
     SAVE_DATE,
     Told,
@@ -29,7 +30,12 @@ from murder.model.message import Message
 from murder.model.name import MailboxName, display, is_inbox, owner_of
 from murder.model.seqset import compress
 from murder.net.octets import OctetChannel
-from murder.wire.carry import Words, parse_message, parse_portrait
+from murder.wire.carry import (
+    Words,
+    parse_message,
+    parse_name,
+    parse_portrait,
+)
 from murder.wire.dlist import MessageOctets, Value, announced_by, format_value, parse_values
 
 MAX_LINE: Final = 512 * 1024 * 1024
@@ -102,7 +108,7 @@ class CyrusTarget:
 
     async def send(self, words: Words) -> None:
         rows = [(parse_message(row[:-1]), bool(row[-1])) for row in words["rows"]]
-        self._batches.append(_Batch(MailboxName(str(words["name"]).encode("latin-1")), rows))
+        self._batches.append(_Batch(parse_name(words["name"]), rows))
 
     async def send_octets(self, octets: bytes | memoryview) -> None:
         """Those of the next message of the last batch: all at once."""
@@ -152,7 +158,7 @@ class CyrusTarget:
                 raise Refusal(Code.CANNOT, f"{other} cannot be asked of a Cyrus")
 
     async def _begin(self, words: Words) -> dict[str, Any]:
-        root = MailboxName(str(words["root"]).encode("latin-1"))
+        root = parse_name(words["root"])
         owner = owner_of(root)
         if owner is None or not is_inbox(root):
             raise Refusal(Code.CANNOT, "Only users can go to a Cyrus backend")
@@ -165,12 +171,12 @@ class CyrusTarget:
         return {"ok": True}
 
     def _hold(self, words: Words) -> dict[str, Any]:
-        name = MailboxName(str(words["name"]).encode("latin-1"))
+        name = parse_name(words["name"])
         self._boxes.setdefault(name, _Box({"MBOXNAME": bytes(name), "ACL": self.acl_of(name)}))
         return {"modseq": 0, "uids": []}
 
     async def _complete(self, words: Words) -> dict[str, Any]:
-        name = MailboxName(str(words["name"]).encode("latin-1"))
+        name = parse_name(words["name"])
         box, portrait = self._boxes[name], parse_portrait(words)
         gone = [uid for _, uid in portrait.expunged if uid in box.digests]
         box.told.update(
@@ -219,9 +225,6 @@ class CyrusTarget:
             if "\\Expunged" not in flags_of(one)
         ]
         uids = sorted(uid for uid, _, _ in kept)
-        uid_digest = hashlib.sha256()
-        for start in range(0, len(uids), 10_000):
-            uid_digest.update(",".join(map(str, uids[start : start + 10_000])).encode() + b",")
         return {
             "messages": len(kept),
             "unseen": sum(SEEN not in flags for _, flags, _ in kept),
@@ -230,14 +233,14 @@ class CyrusTarget:
             "uid_next": number_of(told, "LAST_UID") + 1,
             "uid_validity": number_of(told, "UIDVALIDITY"),
             "highest_modseq": number_of(told, "HIGHESTMODSEQ"),
-            "uids": uid_digest.hexdigest(),
+            "uids": digest_of(uids),
         }
 
     async def _prepare(self, words: Words) -> dict[str, Any]:
-        names = [MailboxName(str(name).encode("latin-1")) for name, _ in words["rows"]]
+        names = [parse_name(name) for name, _ in words["rows"]]
         await self._remove([name for name in self._boxes if name not in names])
         for name, acl in words["rows"]:
-            box = self._boxes[MailboxName(name.encode("latin-1"))]
+            box = self._boxes[parse_name(name)]
             if box.told["ACL"] != acl.encode(
                 "latin-1"
             ):  # Cyrus would tell the master, which knows us as who has it
@@ -251,7 +254,7 @@ class CyrusTarget:
             if limits:
                 told = {"ROOT": name, "LIMIT": limits.get("STORAGE", -1), **limits, "MODSEQ": 1}
                 await self._say(b"SYNCAPPLY QUOTA " + format_value(told))
-            await self._tell_seen(self._boxes[MailboxName(name.encode("latin-1"))])
+            await self._tell_seen(self._boxes[parse_name(name)])
         owner = owner_of(names[0]) or ""
         for name in words["subscriptions"]:
             told = {"USERID": owner, "MBOXNAME": name.encode("latin-1")}
@@ -326,7 +329,7 @@ def _name_told(line: bytes) -> bytes:
 def _note(words: Words, kind: str, name: str) -> dict[str, Any]:
     """One of the notes beside a mailbox."""
     octets = words["notes"].get(kind + name)
-    assert octets is None or is_note_of(kind + name, [MailboxName(name.encode("latin-1"))])
+    assert octets is None or is_note_of(kind + name, [parse_name(name)])
     found: dict[str, Any] = json.loads(octets.encode("latin-1")) if octets else {}
     return found
 

@@ -22,6 +22,7 @@ from murder.backend.moves.compare import (
     Verdict,
     compare_facts,
     compare_rows,
+    numbers_of,
 )
 from murder.backend.moves.journal import Journal, Move, Side, State
 from murder.backend.moves.peer import Peer
@@ -30,15 +31,21 @@ from murder.errors import Code, Refusal
 from murder.model.message import ModSeq, Uid
 from murder.model.name import (
     MailboxName,
-    before_deletion,
     deleted_name,
     display,
-    is_below,
     is_inbox,
+    is_of_tree,
     owner_of,
 )
 from murder.model.seqset import compress
-from murder.wire.carry import Words, format_message, parse_message, parse_uid_ranges
+from murder.wire.carry import (
+    Words,
+    format_message,
+    format_name,
+    parse_message,
+    parse_name,
+    parse_uid_ranges,
+)
 
 ROWS: Final = 200  # of one answer
 HASHED_OCTETS: Final = 32 * 1024 * 1024  # of one answer, unless a single message has more
@@ -48,14 +55,6 @@ DURING: Final = frozenset({State.COPYING, State.STOPPED, State.FAILED})
 
 
 # --- what one end tells of its store
-
-
-def _text(name: bytes) -> str:
-    return name.decode("latin-1")
-
-
-def _name(text: Any) -> MailboxName:
-    return MailboxName(str(text).encode("latin-1"))
 
 
 async def facts_of(backend: Backend, name: MailboxName, upto: int) -> dict[str, Any]:
@@ -75,15 +74,7 @@ async def facts_of(backend: Backend, name: MailboxName, upto: int) -> dict[str, 
             before.update(b"%d %d\n" % (modseq, uid))
     gone = sorted(uid for modseq, uid in portrait.expunged if modseq > upto)
     return {
-        "numbers": {
-            "messages": status.messages,
-            "unseen": status.unseen,
-            "deleted": status.deleted,
-            "octets": status.size,
-            "uid_next": int(status.uid_next),
-            "uid_validity": int(status.uid_validity),
-            "highest_modseq": int(status.highest_modseq),
-        },
+        "numbers": numbers_of(status),
         "mailbox_id": portrait.identity.mailbox_id,
         "gone": [list(pair) for pair in compress(gone)],
         "gone_before": before.hexdigest(),
@@ -140,8 +131,7 @@ async def _tree(backend: Backend, root: MailboxName) -> list[dict[str, Any]]:
         rows.append(top)
     prefix = deleted_name(root, 0).removesuffix(b".0")
     for row in backend.mailboxes.list.walk(prefix=prefix):
-        was = before_deletion(row.name)
-        if was is not None and (was[0] == root or is_below(was[0], root)):
+        if is_of_tree(row.name, root):
             rows.append(row)
     told = []
     for row in rows:
@@ -150,7 +140,11 @@ async def _tree(backend: Backend, root: MailboxName) -> list[dict[str, Any]]:
         except Refusal:
             continue
         told.append(
-            {"name": _text(row.name), "id": mailbox.mailbox_id, "acl": _text(row.raw_acl)}
+            {
+                "name": format_name(row.name),
+                "id": mailbox.mailbox_id,
+                "acl": format_name(row.raw_acl),
+            }
             | {"seq": row.seq}
         )
         mailbox.close()
@@ -159,10 +153,8 @@ async def _tree(backend: Backend, root: MailboxName) -> list[dict[str, Any]]:
 
 async def tell(backend: Backend, journal: Journal, words: Words) -> dict[str, Any]:
     """Answer the other end. Raises Refusal, and as `parse_facts`."""
-    root, name = _name(words["root"]), _name(words["name"])
-    was = before_deletion(name)
-    belongs = was[0] if was is not None else name
-    if belongs != root and not is_below(belongs, root):
+    root, name = parse_name(words["root"]), parse_name(words["name"])
+    if not is_of_tree(name, root):
         raise Refusal(Code.CANNOT, f"{display(name)} is no part of {display(root)}")
     match words["what"]:
         case "tree":
@@ -173,7 +165,7 @@ async def tell(backend: Backend, journal: Journal, words: Words) -> dict[str, An
                 "notes": told_notes(backend, root),
                 "subscriptions": await subscriptions_of(backend, root),
                 "shown_seq": move.shown_seq if move is not None else 0,
-                "names": [_text(one) for one in move.names] if move is not None else [],
+                "names": [format_name(one) for one in move.names] if move is not None else [],
                 "left_to": left.server if left is not None and left.side is Side.OUT else "",
             }
         case "facts":
@@ -190,7 +182,7 @@ async def tell(backend: Backend, journal: Journal, words: Words) -> dict[str, An
 def told_notes(backend: Backend, root: MailboxName) -> dict[str, str]:
     names = [root, *(row.name for row in backend.mailboxes.below(root))]
     notes = notes_with(backend.mailboxes.list, names)
-    return {key: _text(octets) for key, octets in _without_secrets(notes).items()}
+    return {key: format_name(octets) for key, octets in _without_secrets(notes).items()}
 
 
 def _without_secrets(notes: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -205,7 +197,7 @@ async def changed_since(backend: Backend, handed: Mapping[str, Any]) -> MailboxN
     """A mailbox that is kept, and is not as it left: other software has put mail into its files, say."""
     for text, modseq in handed.get("left_at", {}).items():
         try:
-            mailbox = await backend.store.open(_name(text), "")
+            mailbox = await backend.store.open(parse_name(text), "")
         except Refusal:
             continue  # gone already
         try:
@@ -213,7 +205,7 @@ async def changed_since(backend: Backend, handed: Mapping[str, Any]) -> MailboxN
         finally:
             mailbox.close()
         if status.highest_modseq != modseq:
-            return _name(text)
+            return parse_name(text)
     return None
 
 
@@ -222,7 +214,7 @@ async def subscriptions_of(backend: Backend, root: MailboxName) -> list[str]:
     owner = owner_of(root)
     if owner is None or not is_inbox(root):
         return []
-    return sorted(_text(name) for name in await backend.store.subscriptions(owner))
+    return sorted(format_name(name) for name in await backend.store.subscriptions(owner))
 
 
 # --- the source, comparing
@@ -238,9 +230,14 @@ class _End:
     peer: Peer | None
 
     async def _ask(self, what: str, **more: Any) -> dict[str, Any]:
-        words = {"do": "compare", "what": what, "id": self.move.id, "root": _text(self.move.root)}
+        words = {
+            "do": "compare",
+            "what": what,
+            "id": self.move.id,
+            "root": format_name(self.move.root),
+        }
         assert self.peer is not None
-        return await self.peer.ask(words | {"name": _text(self.name), **more})
+        return await self.peer.ask(words | {"name": format_name(self.name), **more})
 
     async def tree(self) -> dict[str, Any]:
         return await self._ask("tree")
@@ -297,7 +294,7 @@ class Verification:
 
     async def _during(self, tree: Mapping[str, Any]) -> AsyncIterator[Compared]:
         mailboxes = self._backend.mailboxes
-        arrived = {_name(text) for text in tree["names"]}
+        arrived = {parse_name(text) for text in tree["names"]}
         root = mailboxes.find(self._move.root)
         for row in [*([root] if root is not None else []), *mailboxes.below(self._move.root)]:
             if row.name in arrived:
@@ -317,7 +314,7 @@ class Verification:
     async def _after(self, tree: Mapping[str, Any]) -> AsyncIterator[Compared]:
         there = {str(row["id"]): row for row in tree["tree"]}
         handed = self._journal.handed(self._move)
-        acls = {_name(name): str(acl) for name, acl in handed["rows"]} if handed else {}
+        acls = {parse_name(name): str(acl) for name, acl in handed["rows"]} if handed else {}
         matched: set[str] = set()
         for name in self._move.names:
             try:
@@ -339,7 +336,7 @@ class Verification:
                 yield found
                 continue
             matched.add(mailbox_id)
-            now = _name(row["name"])
+            now = parse_name(row["name"])
             found = await self._compare(
                 name, self._end(name, there=False), self._end(now, there=True)
             )
@@ -350,7 +347,9 @@ class Verification:
         whole = Compared(self._move.root)
         for mailbox_id, row in there.items():
             if mailbox_id not in matched:
-                whole.note(Verdict.CHANGED, f"{display(_name(row['name']))} has been made since")
+                whole.note(
+                    Verdict.CHANGED, f"{display(parse_name(row['name']))} has been made since"
+                )
         self._compare_whole(whole, handed, tree)
         if whole.verdict is not Verdict.SAME or whole.told:
             yield whole
@@ -442,6 +441,6 @@ def format_handed(words: Words, left_at: Mapping[MailboxName, int]) -> bytes:
     """What the source remembers of what it told the target to show, and the mod-sequences of what it keeps."""
     notes = {key: str(text).encode("latin-1") for key, text in words["notes"].items()}
     told = {"rows": words["rows"], "subscriptions": words["subscriptions"]}
-    told["left_at"] = {_text(name): modseq for name, modseq in left_at.items()}
-    told["notes"] = {key: _text(octets) for key, octets in _without_secrets(notes).items()}
+    told["left_at"] = {format_name(name): modseq for name, modseq in left_at.items()}
+    told["notes"] = {key: format_name(octets) for key, octets in _without_secrets(notes).items()}
     return json.dumps(told).encode()
