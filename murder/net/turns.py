@@ -1,0 +1,71 @@
+"""Fair turns: how long one piece of work may hold the event loop before the others have theirs.
+
+Work that can be long (over the messages of a mailbox, the rows of a list, the octets of a mail) is given a `Turn` and asks
+it between its steps; when the turn is over it rests, which lets every other connection go on, and has a new one. Work that
+cannot ask between its steps (a parser, a sort) is done `aside`, in the one thread there is for such work, and its input
+is bounded by its caller: a C function that holds the interpreter is not interrupted by a thread either.
+
+A test gives a `Turn` a clock of its own and counts how often the work rests.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, ParamSpec, TypeVar
+
+TURN_S: Final = 0.005  # of the event loop for one connection, then the others
+SWITCH_S: Final = (
+    0.001  # how long the thread aside may hold the interpreter while the loop waits for it
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Turn:
+    """See the module. `rests` counts for tests."""
+
+    __slots__ = ("_clock", "_ends", "_share_s", "rests")
+
+    def __init__(
+        self, share_s: float = TURN_S, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._share_s = share_s
+        self._clock = clock
+        self._ends = clock() + share_s
+        self.rests = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self._clock() >= self._ends
+
+    async def rest(self) -> None:
+        """Let all others have a turn, and begin a new one."""
+        self.rests += 1
+        await asyncio.sleep(0)
+        self._ends = self._clock() + self._share_s
+
+
+class _Aside:
+    """The thread for work that cannot pause, made when it is first wanted."""
+
+    def __init__(self) -> None:
+        self._threads: ThreadPoolExecutor | None = None
+
+    def threads(self) -> ThreadPoolExecutor:
+        if self._threads is None:
+            sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_S))
+            self._threads = ThreadPoolExecutor(1, thread_name_prefix="aside")
+        return self._threads
+
+
+_aside: Final = _Aside()
+
+
+async def aside(function: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> T:
+    """Run a function that needs a processor for some milliseconds or more, in a thread that all share, one at a time, so
+    that it takes no more than a share of the interpreter from the event loop."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_aside.threads(), lambda: function(*arguments, **named))

@@ -1,0 +1,42 @@
+"""A turn ends by its clock; what is done aside does not hold the loop."""
+
+import asyncio
+
+from murder.net.turns import TURN_S, Turn, aside
+
+
+def test_a_turn_is_over_when_its_share_is_used_and_new_after_a_rest() -> None:
+    now = [0.0]
+    turn = Turn(clock=lambda: now[0])
+    assert not turn.is_over
+    now[0] = TURN_S
+    assert turn.is_over
+    asyncio.run(turn.rest())
+    assert not turn.is_over
+    assert turn.rests == 1
+
+
+def test_others_run_while_work_rests() -> None:
+    seen: list[str] = []
+
+    async def scene() -> None:
+        other = asyncio.create_task(asyncio.to_thread(seen.append, "other"))
+        asyncio.get_running_loop().call_soon(seen.append, "callback")
+        await Turn().rest()
+        seen.append("work")
+        await other
+
+    asyncio.run(scene())
+    assert seen.index("callback") < seen.index("work")
+
+
+def test_what_is_done_aside_gives_its_result_and_its_error() -> None:
+    async def scene() -> None:
+        assert await aside(sorted, [2, 1], reverse=True) == [2, 1]
+        try:
+            await aside(int, "x")
+        except ValueError:
+            return
+        raise AssertionError("the error did not come through")
+
+    asyncio.run(scene())
