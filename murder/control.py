@@ -22,7 +22,7 @@ from murder.authority import AuthorityError, read_certificate
 from murder.config import Config
 from murder.errors import BadSyntax
 from murder.log import logger
-from murder.net.connection import Connection, Receiver
+from murder.net.connection import Connection, HalfCloses, Receiver
 from murder.net.listener import Listener
 
 FOLDER: Final = "control"
@@ -255,6 +255,9 @@ class _Tap:
 
     def writable(self) -> None:
         self.receiver.writable()
+
+    def input_ended(self) -> bool:
+        return isinstance(self.receiver, HalfCloses) and self.receiver.input_ended()
 
     def lost(self, error: Exception | None) -> None:
         self.tell("-", b"the connection has ended")

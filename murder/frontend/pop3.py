@@ -169,6 +169,21 @@ class FrontendPop3(Pop3Dialogue):
         else:
             super().received(data)
 
+    def input_ended(self) -> bool:
+        """The backend's answers still pass; TLS to it knows no half of a connection, so the pipe is watched."""
+        if not self._is_pipe:
+            return super().input_ended()
+        self._close_when_quiet()
+        return True
+
+    def _close_when_quiet(self) -> None:
+        if self.connection.is_lost or self.is_closing:
+            return
+        if self.is_quiet():
+            self.close()
+        else:
+            self.loop.call_later(QUIET_S, self._close_when_quiet)
+
     def may_proceed(self) -> bool:
         return self._upstream is None
 
@@ -187,8 +202,10 @@ class FrontendPop3(Pop3Dialogue):
             self._upstream.connection.pause_reading()
 
     def writable(self) -> None:
-        if self._upstream is not None:
+        if self._is_pipe and self._upstream is not None:
             self._upstream.connection.resume_reading()
+        else:
+            super().writable()
 
     def _upstream_gone(self) -> None:
         self.close()

@@ -9,7 +9,6 @@ import asyncio
 import binascii
 import socket
 import ssl
-import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -56,8 +55,6 @@ MAX_OUTSTANDING: Final = (
 MAX_BAD_COMMANDS: Final = 20  # in a row: then it is no MUPDATE client
 LEAST_IDLE_S: Final = 15 * 60.0  # RFC 3656 §2
 NEVER_S: Final = 10 * 365 * 86400.0
-INFLATE_OCTETS: Final = 64 * 1024  # inflated at a time, so that a bomb meets the session's limits
-HELD_OCTETS: Final = 256 * 1024
 
 Running = Coroutine[Any, Any, None] | None
 
@@ -123,9 +120,6 @@ class MupdateDialogue(Dialogue):
         self._outstanding = 0
         self._held: Command | None = None  # a read that waits for the writes before it
         self._subscriber: Subscriber | None = None
-        self._deflate: zlib._Compress | None = None
-        self._inflate: zlib._Decompress | None = None
-        self._compressed = b""  # received and not yet inflated
         self._bad_commands = 0
         self._failures = 0
         service.dialogues.add(self)
@@ -225,38 +219,12 @@ class MupdateDialogue(Dialogue):
 
     # Input and output
 
-    def received(self, data: bytes) -> None:
-        if self._inflate is not None:
-            self._compressed += data
-            self._feed_inflated()
-        else:
-            super().received(data)
-
     def _pump(self) -> None:
         super()._pump()
         self._submit()
 
-    def _feed_inflated(self) -> None:
-        """Inflate a little at a time, as the session takes it up."""
-        inflate = self._inflate
-        while inflate is not None and self._compressed and self.session.held < HELD_OCTETS:
-            try:
-                octets = inflate.decompress(self._compressed, INFLATE_OCTETS)
-            except zlib.error:
-                self.hopeless(BadSyntax("that is no deflate stream"))
-                return
-            self._compressed = inflate.unconsumed_tail
-            if inflate.eof:
-                self.hopeless(BadSyntax("the deflate stream has ended"))
-                return
-            super().received(octets)
-        if self._compressed:
-            self.connection.pause_reading()
-
     def send(self, data: bytes) -> None:
         """At once; while input is taken up, with what else is said to it."""
-        if self._deflate is not None:
-            data = self._deflate.compress(data) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
         if self._pumping:
             self.connection.gather(data, later=False)
         else:
@@ -265,6 +233,7 @@ class MupdateDialogue(Dialogue):
     def writable(self) -> None:
         if self._subscriber is not None:
             self._subscriber.writable()
+        super().writable()
 
     @property
     def is_full(self) -> bool:
@@ -418,8 +387,6 @@ class MupdateDialogue(Dialogue):
             self.resume()
         else:
             self.connection.resume_reading()
-        if self._inflate is not None:
-            self._feed_inflated()
 
     # Reads
 
@@ -546,7 +513,7 @@ class MupdateDialogue(Dialogue):
             raise Refusal(Code.CANNOT, "TLS is active already")
         if tls is None:
             raise BadSyntax("STARTTLS is not offered")  # RFC 3656 §4.10
-        if self._deflate is not None:
+        if self.connection.is_deflated:
             raise BadSyntax("STARTTLS must come before COMPRESS")
         self.session.take_rest()  # what was sent in the clear behind the command is no command
         self.send(format_status(command.tag, Kind.OK, "Begin TLS negotiation now"))
@@ -562,13 +529,13 @@ class MupdateDialogue(Dialogue):
     def _compress(self, command: Command) -> Running:
         if command.args[0].upper() != b"DEFLATE":
             raise Refusal(Code.CANNOT, "Unknown COMPRESS algorithm")
-        if self._deflate is not None:
+        if self.connection.is_deflated:
             raise Refusal(Code.CANNOT, "DEFLATE is active already")
         self.send(format_status(command.tag, Kind.OK, "DEFLATE active"))
-        self._deflate = zlib.compressobj(wbits=-15)
-        self._inflate = zlib.decompressobj(wbits=-15)
-        self._compressed = self.session.take_rest()
-        self.loop.call_soon(self._feed_inflated)
+        rest = self.session.take_rest()
+        self.connection.start_deflate()
+        if rest:
+            self.loop.call_soon(self.connection.inflate, rest)
         return None
 
 

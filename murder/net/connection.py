@@ -15,12 +15,12 @@ import ssl
 import struct
 import zlib
 from collections.abc import Callable
-from typing import Final, Protocol, cast
+from typing import Final, Protocol, cast, runtime_checkable
 
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.net.tls import PeerCertificate, read_certificate
 
-READ_OCTETS: Final = 256 * 1024  # one read, as uvloop does it; also of what is inflated
+INFLATE_OCTETS: Final = 64 * 1024  # inflated in one turn of the loop, whatever it would blow up to
 WRITE_HIGH_OCTETS: Final = (
     256 * 1024
 )  # above it the writer waits; a 10 MiB FETCH never has more in memory
@@ -56,6 +56,15 @@ class Receiver(Protocol):
         ...
 
 
+@runtime_checkable
+class HalfCloses(Protocol):
+    """A receiver that still answers after its peer has closed its half of the connection."""
+
+    def input_ended(self) -> bool:
+        """The peer sends no more. Whether the connection stays open; the receiver then closes it."""
+        ...
+
+
 class Connection(asyncio.Protocol):
     """See the module. `cid` names it in every log line and, over ID, in the backend's."""
 
@@ -68,7 +77,9 @@ class Connection(asyncio.Protocol):
         "_gathered",
         "_gathered_octets",
         "_handshake",
+        "_held_back",
         "_inflate",
+        "_inflates",
         "_lost",
         "_make_receiver",
         "_on_lost",
@@ -104,7 +115,11 @@ class Connection(asyncio.Protocol):
         self.writing_paused = False
         self._deflate: zlib._Compress | None = None
         self._inflate: zlib._Decompress | None = None
-        self._deflated = b""  # received, and not yet inflated
+        self._deflated = (
+            b""  # received, and not yet inflated; while there is some, nothing more is read
+        )
+        self._inflates = False  # the next turn is asked for
+        self._held_back = False  # the receiver has paused the reading
         self._gathered: list[bytes] = []
         self._gathered_octets = 0
 
@@ -127,7 +142,8 @@ class Connection(asyncio.Protocol):
             self.inflate(data)
 
     def eof_received(self) -> bool:
-        return False  # half-closed peers are treated as gone, as Cyrus and Dovecot do
+        """Under TLS there is no half of a connection (the loop closes it)."""
+        return isinstance(self.receiver, HalfCloses) and self.receiver.input_ended()
 
     def pause_writing(self) -> None:
         self.writing_paused = True
@@ -193,6 +209,11 @@ class Connection(asyncio.Protocol):
             return 0
         return self._gathered_octets + self.transport.get_write_buffer_size()
 
+    @property
+    def held_back_octets(self) -> int:
+        """Octets received and not yet inflated."""
+        return len(self._deflated)
+
     async def drain(self, timeout_s: float = STUCK_WRITE_S) -> None:
         """Wait until the write buffer is low again. Raises ConnectionResetError if the peer has gone or takes
         nothing for `timeout_s` (it is then cut off)."""
@@ -210,14 +231,16 @@ class Connection(asyncio.Protocol):
             raise ConnectionResetError("the peer takes no octets") from None
 
     def pause_reading(self) -> None:
+        self._held_back = True
         if not self._lost and self.transport.is_reading():
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if not self._lost and not self.transport.is_reading() and not self.transport.is_closing():
+        self._held_back = False
+        if self._deflated:
+            self._inflate_later()
+        elif not self._lost and not self.transport.is_reading() and not self.transport.is_closing():
             self.transport.resume_reading()
-            if self._deflated:
-                asyncio.get_running_loop().call_soon(self.inflate, b"")
 
     def start_deflate(self) -> None:
         """From here on octets are deflated, both ways (RFC 4978). What came behind the command goes to `inflate`."""
@@ -230,20 +253,37 @@ class Connection(asyncio.Protocol):
         return self._inflate is not None
 
     def inflate(self, data: bytes) -> None:
-        """Hand deflated octets to the receiver, no more at once than a read brings: who stops reading keeps what a few
-        octets would blow up to waiting. Octets that are no deflate end the connection."""
-        assert self._inflate is not None
+        """Take deflated octets. They go to the receiver a little in each turn of the loop, whatever they blow up to, and
+        while some are left nothing is read. Octets that are no deflate, or come behind its end, end the connection."""
         self._deflated += data
-        while self._deflated and not self._lost and self.transport.is_reading():
-            try:
-                octets = self._inflate.decompress(self._deflated, READ_OCTETS)
-            except zlib.error:
-                self.abort()
-                return
-            self._deflated = self._inflate.unconsumed_tail
-            if not octets:
-                return
+        if not self._inflates:
+            self._inflate_some()
+
+    def _inflate_later(self) -> None:
+        if not self._inflates and not self._lost:
+            self._inflates = True
+            asyncio.get_running_loop().call_soon(self._inflate_some)
+
+    def _inflate_some(self) -> None:
+        self._inflates = False
+        if self._lost or self._held_back or self._inflate is None:
+            return
+        try:
+            octets = self._inflate.decompress(self._deflated, INFLATE_OCTETS)
+        except zlib.error:
+            self.abort()
+            return
+        self._deflated = self._inflate.unconsumed_tail
+        if octets:
             self.receiver.received(octets)
+        if self._inflate.eof:
+            self.abort()
+        elif self._deflated or len(octets) == INFLATE_OCTETS:
+            self.transport.pause_reading()
+            if not self._held_back:
+                self._inflate_later()
+        elif not self._held_back:
+            self.resume_reading()
 
     def acknowledge_now(self) -> None:
         """Tell the peer's kernel that its octets have come. A peer with Nagle's algorithm (Python's imaplib, many a

@@ -1,19 +1,26 @@
 """The one loop for every protocol's server side: read -> session -> command -> handler -> write.
 
 No task while idle: octets come by callback, a command that needs to wait gets one task for as long as it runs, and
-commands run strictly in order. Input beyond what a session may hold stops the reading (back-pressure). Nothing here
-knows a protocol: a subclass gives the greeting, the handlers, and the one place where errors become replies.
+commands run strictly in order. Nothing here knows a protocol: a subclass gives the greeting, the handlers, and the one
+place where errors become replies.
+
+Turns are fair. Commands that came together are carried out for `TURN_S`, the rest after everybody else has had a turn.
+While the peer does not take its answers, no further command of its is begun; what it sends meanwhile is held up to
+`HELD_OCTETS`, and then not read. Handlers that answer much call `flush`, which waits for the peer and ends a turn.
 """
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 
 from murder.errors import BadSyntax
 from murder.net.connection import STUCK_WRITE_S, Connection
+from murder.net.turns import TURN_S
 
 HELD_OCTETS: Final = 256 * 1024  # input held for a busy session before reading stops
+HELD_BEFORE_LOGIN_OCTETS: Final = 16 * 1024  # the same of somebody we do not know
 CLOSE_GRACE_S: Final = 5.0
 
 
@@ -44,6 +51,9 @@ class Dialogue(ABC):
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._pumping = False
+        self._pump_is_due = False  # its turn is over, the next one is asked for
+        self._turn_ends = 0.0
+        self._input_ended = False  # the peer sends no more, and may still read
 
     # --- what a protocol and role give
 
@@ -87,20 +97,37 @@ class Dialogue(ABC):
             if not self._waiter.done():
                 self._waiter.set_result(None)
             return
-        if self._task is None:
+        if self._task is None and not self._pump_is_due:
             self._pump()
             if not (held := self.session.held):
                 return
-            if self._task is None:  # half a command
+            if not self._pump_is_due and self._may_take():  # half a command
                 self.connection.acknowledge_now()
+                return
         else:
             held = self.session.held
         # A message that is still coming in is bounded by its session; what nobody takes out now is bounded here.
-        if held > HELD_OCTETS and (self._task is not None or not self.may_proceed()):
+        if held > (HELD_OCTETS if self.activity_counts else HELD_BEFORE_LOGIN_OCTETS):
             self.connection.pause_reading()
 
     def writable(self) -> None:
-        """Handlers wait by `flush`; roles that write from callbacks override this."""
+        """The peer takes octets again: so its commands go on. Handlers wait by `flush`; roles that write from callbacks
+        add to this."""
+        self.resume()
+
+    def input_ended(self) -> bool:
+        """The peer has closed its half (`printf ... | nc`). What it asked for before is answered; then we close too."""
+        self._input_ended = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(ConnectionResetError("the client has gone"))
+        self.loop.call_soon(self.close_if_done)
+        return True
+
+    def close_if_done(self) -> None:
+        """After the end of the input: close when all of it has been answered."""
+        if self._input_ended and not self.is_closing and self.is_done():
+            self.is_closing = True
+            self.connection.close()
 
     def lost(self, error: Exception | None) -> None:
         self.is_closing = True
@@ -129,9 +156,18 @@ class Dialogue(ABC):
             raise ConnectionResetError("the peer has given up")
 
     async def flush(self) -> None:
-        """Wait while the client does not take what was sent. Raises ConnectionResetError if it never does."""
+        """Wait while the client does not take what was sent, and let others have a turn when this one is over. Raises
+        ConnectionResetError if the client never takes it."""
         if self.connection.writing_paused or self.connection.is_lost:
             await self.connection.drain(STUCK_WRITE_S)
+            self._turn_ends = time.perf_counter() + TURN_S
+        elif time.perf_counter() >= self._turn_ends:
+            await self.rest()
+
+    async def rest(self) -> None:
+        """The end of a turn: all others have theirs, then the handler goes on."""
+        await asyncio.sleep(0)
+        self._turn_ends = time.perf_counter() + TURN_S
 
     async def next_event(self, timeout_s: float | None = None) -> Any:
         """More input for the running command. Raises ConnectionResetError if the client has gone, TimeoutError."""
@@ -139,8 +175,10 @@ class Dialogue(ABC):
             event = self.session.next_event()
             if event is not None:
                 self._note_activity()
+                if time.perf_counter() >= self._turn_ends:
+                    await self.rest()
                 return event
-            if self.connection.is_lost:
+            if self.connection.is_lost or self._input_ended:
                 raise ConnectionResetError("the client has gone")
             self.connection.resume_reading()
             self._waiter = self.loop.create_future()
@@ -167,36 +205,65 @@ class Dialogue(ABC):
         """Whether this is a good moment to say BYE: no command runs and none is waiting."""
         return self._task is None and self.session.held == 0
 
+    def is_done(self) -> bool:
+        """Whether nothing that has come in still waits for its answer; half a command gets none."""
+        return self._task is None and not self._pump_is_due and self._may_take()
+
     # --- the loop
 
     def resume(self) -> None:
         """Take up the input again after a handler of a role held it back without a task."""
-        if self._task is None:
+        if self._task is None and not self._pump_is_due:
             self._pump()
 
     def may_proceed(self) -> bool:
         """A role that is in the middle of something without a task says False, and calls `resume` later."""
         return True
 
+    def _may_take(self) -> bool:
+        """Whether the next command may begin."""
+        return (
+            self._task is None
+            and not self.is_closing
+            and not self.connection.writing_paused
+            and self.may_proceed()
+        )
+
     def _pump(self) -> None:
         if self._pumping:
             return
         self._pumping = True
+        turn_ends = 0.0
         try:
-            while self._task is None and not self.is_closing and self.may_proceed():
+            while self._may_take():
                 try:
                     event = self.session.next_event()
                 except BadSyntax as error:
                     self.hopeless(error)
                     return
                 if event is None:
-                    self.connection.resume_reading()
+                    if self._input_ended:
+                        self.loop.call_soon(self.close_if_done)
+                    else:
+                        self.connection.resume_reading()
                     return
                 self._note_activity()
                 self._start(event)
+                now = time.perf_counter()
+                if not turn_ends:
+                    turn_ends = now + TURN_S
+                elif now >= turn_ends:
+                    self._pump_is_due = True
+                    self.loop.call_soon(self._pump_again)
+                    return
         finally:
             self._pumping = False
             self.connection.send_gathered()
+
+    def _pump_again(self) -> None:
+        self._pump_is_due = False
+        if not self.connection.is_lost:
+            self._pump()
 
     def _start(self, event: Any) -> None:
         try:
@@ -205,13 +272,17 @@ class Dialogue(ABC):
             self.failed(event, error)
             return
         if running is not None:
+            self._turn_ends = time.perf_counter() + TURN_S
             self._task = self.loop.create_task(self._run(event, running))
 
     async def _run(self, event: Any, running: Coroutine[Any, Any, None]) -> None:
         try:
             await running
         except ConnectionError:
-            self.connection.abort()
+            if self._input_ended:  # in the middle of a command; those before it have been answered
+                self.connection.close()
+            else:
+                self.connection.abort()
         except Exception as error:  # noqa: BLE001 - the end of a task
             if not self.connection.is_lost:
                 self.failed(event, error)

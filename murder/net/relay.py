@@ -7,6 +7,7 @@ connection, untouched. Own commands (`ask`) run only while nothing is in flight.
 import asyncio
 import itertools
 import secrets
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,12 +15,14 @@ from typing import Final
 
 from murder.errors import BadSyntax, UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection
+from murder.net.turns import TURN_S
 from murder.net.upstream import Address
 from murder.session.imap_client import ResponseCutter
 from murder.wire.fragment import Chunk, Fragmenter, Literal
 
 MAX_COLLECTED: Final = 4 * 1024 * 1024  # octets of untagged responses kept for one own command
 SMALL_OCTETS: Final = 16 * 1024  # a read that may not be the whole answer
+MAX_IN_FLIGHT: Final = 500  # commands of a client that a backend has not answered; more wait
 MAX_LINE: Final = 4 * 1024 * 1024  # a SEARCH answer of a large mailbox
 
 _numbers = itertools.count(1)
@@ -152,6 +155,11 @@ class ImapUpstream:
     @property
     def in_flight(self) -> int:
         return len(self._flight)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more commands should be relayed for now. `upstream_idle` tells of the end of it."""
+        return len(self._flight) >= MAX_IN_FLIGHT or self.connection.writing_paused
 
     def relay(self, tag: bytes, octets: bytes) -> None:
         """Send a client's command; its answers pass to the client. Raises UpstreamFailure if the backend has gone."""
@@ -297,9 +305,12 @@ class ImapUpstream:
             self.connection.abort()  # who waits for the answer hears of it
 
     def _collect(self, octets: bytes) -> None:
+        """Responses to an own command, for one turn; what is left waits, and nothing is read meanwhile."""
         own = self._own
         assert own is not None
-        own.fragmenter.feed(octets)
+        if octets:
+            own.fragmenter.feed(octets)
+        turn_ends = time.perf_counter() + TURN_S
         while (fragment := own.fragmenter.next()) is not None:
             match fragment:
                 case Literal():
@@ -315,6 +326,16 @@ class ImapUpstream:
                         if rest:
                             self._pass_on(rest)
                         return
+                    if time.perf_counter() >= turn_ends:
+                        self.connection.pause_reading()
+                        self.loop.call_soon(self._collect_again, own)
+                        return
+
+    def _collect_again(self, own: _Own) -> None:
+        if self._own is not own or self.is_lost:
+            return
+        self.connection.resume_reading()
+        self.received(b"")
 
     def _took(self, own: _Own, response: bytes) -> bool:
         """Whether this was the tagged line."""

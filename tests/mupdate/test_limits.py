@@ -30,7 +30,7 @@ class Deflated(Raw):
 def memory_of(server: Server) -> int:
     """Octets that the server holds for its peers."""
     return sum(
-        dialogue.session.held + len(dialogue._compressed) + dialogue.connection.pending()
+        dialogue.session.held + dialogue.connection.held_back_octets + dialogue.connection.pending()
         for dialogue in server.service.dialogues
     )
 

@@ -263,13 +263,18 @@ class FrontendImap(ImapDialogue, Client):
 
     def may_proceed(self) -> bool:
         selected = self.selected
-        return selected is None or not selected.upstream.connection.writing_paused
+        return selected is None or not selected.upstream.is_full
 
     def upstream_idle(self, upstream: ImapUpstream) -> None:
         if self._settled is not None and not self._settled.done():
             self._settled.set_result(None)
         if self.session.held:
             self.resume()
+        elif self._input_ended:
+            self.close_if_done()
+
+    def is_done(self) -> bool:
+        return super().is_done() and (self.idle is not None or not self.in_flight())
 
     def upstream_lost(self, upstream: ImapUpstream, tags: list[bytes], mid_response: bool) -> None:
         """The backend has gone: its commands get NO, its mailbox is closed; the session lives on."""
@@ -311,6 +316,7 @@ class FrontendImap(ImapDialogue, Client):
         """The client takes octets again."""
         for upstream in self.upstreams.values():
             upstream.client_writable()
+        super().writable()
 
     # --- the selected mailbox
 
@@ -351,7 +357,12 @@ class FrontendImap(ImapDialogue, Client):
             return 0
         assert self.selected is not None
         upstream = self.selected.upstream
-        if self.is_closing or upstream.is_lost or upstream.connection.writing_paused:
+        if (
+            self.is_closing
+            or upstream.is_lost
+            or upstream.is_full
+            or self.connection.writing_paused
+        ):
             return 0
         at, tags = 0, []
         while (match := COMMAND.match(data, at)) and match[2].upper() in self.PASSED:

@@ -1,0 +1,225 @@
+"""One peer gets a bounded share of the loop, and costs a bounded number of octets, whatever it sends and does not read."""
+
+import asyncio
+import itertools
+import socket
+import zlib
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvloop
+
+from murder.errors import BadSyntax
+from murder.net import dialogue as pump
+from murder.net.connection import INFLATE_OCTETS, WRITE_HIGH_OCTETS, Connection
+from murder.net.dialogue import HELD_OCTETS, Dialogue
+from murder.net.turns import TURN_S
+from murder.session.lines import Line, LineSession
+
+
+class Talk(Dialogue):
+    """Answers each line with `answer`; a line `wait` by a coroutine that answers 1,000 times."""
+
+    def __init__(self, connection: Connection, answer: bytes = b"ok\r\n") -> None:
+        super().__init__(connection, LineSession(1000), 60.0)
+        self.answer = answer
+        self.handled = 0
+        self.rests = 0
+        self.turns: list[int] = []  # how many commands had been handled whenever the loop was free
+
+    def greet(self) -> None:
+        pass
+
+    def handle(self, event: Any) -> Coroutine[Any, Any, None] | None:
+        self.handled += 1
+        if isinstance(event, Line) and event.octets == b"wait":
+            return self._wait()
+        self.send(self.answer)
+        return None
+
+    async def _wait(self) -> None:
+        for _ in range(1000):
+            self.send(self.answer)
+            await self.flush()
+
+    async def rest(self) -> None:
+        self.rests += 1
+        await super().rest()
+
+    def failed(self, event: Any, error: Exception) -> None:
+        raise error
+
+    def hopeless(self, error: BadSyntax) -> None:
+        raise error
+
+    def timed_out(self) -> None:
+        pass
+
+
+@asynccontextmanager
+async def talking(answer: bytes = b"ok\r\n") -> AsyncIterator[tuple[Talk, socket.socket]]:
+    """A dialogue and the other end of its connection."""
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    _, connection = await loop.connect_accepted_socket(
+        lambda: Connection(lambda it: Talk(it, answer)), ours
+    )
+    receiver = connection.receiver
+    assert isinstance(receiver, Talk)
+    try:
+        yield receiver, theirs
+    finally:
+        connection.abort()
+        theirs.close()
+
+
+async def until(said: Any) -> None:
+    async with asyncio.timeout(20):
+        while not said():  # noqa: ASYNC110 - each turn of the loop is looked at
+            await asyncio.sleep(0)
+
+
+class Ticking:
+    """A clock that goes on by a tenth of a turn whenever it is looked at."""
+
+    def __init__(self) -> None:
+        self._ticks = itertools.count()
+
+    def perf_counter(self) -> float:
+        return next(self._ticks) * TURN_S / 10
+
+
+def test_commands_that_come_together_are_handled_a_turn_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pump, "time", Ticking())
+
+    async def scene() -> None:
+        async with talking() as (talk, _):
+            talk.received(b"x\r\n" * 200)
+            seen = [talk.handled]
+            while talk.handled < 200:
+                await asyncio.sleep(0)
+                seen.append(talk.handled)
+            shares = [later - earlier for earlier, later in itertools.pairwise([0, *seen])]
+            assert max(shares) <= 12 and len(shares) >= 200 // 12
+
+    uvloop.run(scene())
+
+
+def test_what_comes_while_a_turn_is_waited_for_keeps_its_order_and_is_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pump, "time", Ticking())
+
+    async def scene() -> None:
+        async with talking(b"") as (talk, _):
+            talk.activity_counts = True
+            while talk.connection.transport.is_reading():
+                talk.received(b"x\r\n" * 10_000)
+            assert talk.session.held <= HELD_OCTETS + 30_000
+            await until(lambda: talk.connection.transport.is_reading())
+            assert talk.session.held == 0
+
+    uvloop.run(scene())
+
+
+def test_a_peer_that_reads_no_answers_gets_no_more_of_them() -> None:
+    async def scene() -> None:
+        async with talking(b"a" * 1000 + b"\r\n") as (talk, peer):
+            talk.activity_counts = True
+            loop = asyncio.get_running_loop()
+            wanted, sent = 20_000, 0
+            octets = b"x\r\n" * wanted
+            for _ in range(2000):  # as much as it takes, reading nothing
+                try:
+                    sent += peer.send(octets[sent:])
+                except BlockingIOError:
+                    pass
+                await asyncio.sleep(0)
+            assert talk.handled < 4000
+            assert talk.connection.pending() <= WRITE_HIGH_OCTETS + 128 * 1024
+            assert talk.session.held <= HELD_OCTETS + 256 * 1024
+            got = 0
+            while got < wanted * 1002:  # and now it reads: everything is answered
+                if sent < len(octets):
+                    try:
+                        sent += peer.send(octets[sent:])
+                    except BlockingIOError:
+                        pass
+                got += len(await loop.sock_recv(peer, 1 << 20))
+            assert talk.handled == wanted
+
+    uvloop.run(scene())
+
+
+def test_a_long_handler_rests_when_its_turn_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pump, "time", Ticking())
+
+    async def scene() -> None:
+        async with talking() as (talk, _):
+            talk.received(b"wait\r\n")
+            await until(lambda: not talk.is_busy)
+            assert 80 <= talk.rests <= 120  # 1,000 looks at a clock of ten to a turn
+
+    uvloop.run(scene())
+
+
+def test_little_is_held_for_somebody_unknown() -> None:
+    async def scene() -> None:
+        async with talking() as (talk, _):
+            talk.activity_counts = False
+            talk.received(b"wait\r\n")
+            talk.received(b"x\r\n" * 10_000)
+            assert not talk.connection.transport.is_reading()
+            await until(lambda: talk.handled == 10_001)
+            await until(lambda: talk.connection.transport.is_reading())
+
+    uvloop.run(scene())
+
+
+def test_deflated_octets_are_inflated_a_little_in_each_turn() -> None:
+    async def scene() -> None:
+        async with talking(b"") as (talk, _):
+            talk.connection.start_deflate()
+            bomb = zlib.compressobj(9, zlib.DEFLATED, -15)
+            octets = bomb.compress(b"x\r\n" * 1_000_000) + bomb.flush(zlib.Z_SYNC_FLUSH)
+            sizes = []
+            received = talk.received
+            talk.received = lambda data: (sizes.append(len(data)), received(data))[1]  # type: ignore[method-assign, assignment, func-returns-value]
+            talk.connection.inflate(octets)
+            assert sum(sizes) <= INFLATE_OCTETS  # in this turn
+            await until(lambda: sum(sizes) == 3_000_000)
+            assert max(sizes) <= INFLATE_OCTETS
+
+    uvloop.run(scene())
+
+
+def test_octets_behind_the_end_of_a_deflate_stream_end_the_connection() -> None:
+    async def scene() -> None:
+        async with talking() as (talk, _):
+            talk.connection.start_deflate()
+            stream = zlib.compressobj(9, zlib.DEFLATED, -15)
+            talk.connection.inflate(stream.compress(b"x\r\n") + stream.flush() + b"more")
+            await until(lambda: talk.connection.is_lost)
+            assert talk.handled == 1
+
+    uvloop.run(scene())
+
+
+def test_what_was_asked_before_the_end_of_the_input_is_answered() -> None:
+    async def scene() -> None:
+        async with talking() as (_, peer):
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(peer, b"x\r\nwait\r\nx\r\nhalf a comm")
+            peer.shutdown(socket.SHUT_WR)
+            said = b""
+            async with asyncio.timeout(20):
+                while more := await loop.sock_recv(peer, 65536):
+                    said += more
+            assert said == b"ok\r\n" * 1002
+
+    uvloop.run(scene())
