@@ -257,8 +257,15 @@ class MemoryMailbox:
         await self.expunge(list(copied))
         return copied
 
+    async def recent(self) -> Collection[Uid]:
+        return {uid for uid in self._box.kept if uid >= self._box.recent_from}
+
+    async def keywords(self) -> Collection[str]:
+        flags = {flag for kept in self._box.kept.values() for flag in kept.message.flags}
+        return {flag for flag in flags if not flag.startswith("\\")}
+
     async def claim_recent(self) -> Collection[Uid]:
-        recent = {uid for uid in self._box.kept if uid >= self._box.recent_from}
+        recent = await self.recent()
         self._box.recent_from = self._box.uid_next
         return recent
 

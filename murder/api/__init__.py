@@ -25,6 +25,8 @@ from murder.api.store import (
     StoredMailbox,
     StoreListener,
     TellsFlags,
+    TellsKeywords,
+    TellsRecent,
     TellsSummaries,
 )
 
@@ -53,6 +55,8 @@ __all__ = [
     "StoreListener",
     "StoredMailbox",
     "TellsFlags",
+    "TellsKeywords",
+    "TellsRecent",
     "TellsSummaries",
     "hookimpl",
 ]

@@ -231,6 +231,24 @@ class FindsByFlag(Protocol):
 
 
 @runtime_checkable
+class TellsRecent(Protocol):
+    """A power of a `Mailbox`: to tell what is `\\Recent` without claiming it (EXAMINE). Without it nothing is there."""
+
+    async def recent(self) -> Collection[Uid]:
+        """What `claim_recent` would return now; the next session is told the same."""
+        ...
+
+
+@runtime_checkable
+class TellsKeywords(Protocol):
+    """A power of a `Mailbox`: to tell its keywords without reading its messages (SELECT's FLAGS)."""
+
+    async def keywords(self) -> Collection[str]:
+        """As they are spelled here: all that messages have, and perhaps some that messages have had."""
+        ...
+
+
+@runtime_checkable
 class StepsModSeq(Protocol):
     """A power of a `Mailbox`: to count a change of what the store does not keep (its annotations, RFC 7162 §3.2)."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from murder.api.store import Mailbox
+from murder.api.store import Mailbox, TellsRecent
 from murder.backend.news import EVERYTHING as ALL_CHANGED
 from murder.backend.news import Kind, News, format_news, parse_news
 from murder.model.message import Changes, Flagged, MailboxStatus, Message, ModSeq, SeqNum, Uid
@@ -69,6 +69,7 @@ class View:
         "_added",
         "_arrived",
         "_changed",
+        "_claimed",
         "_gone",
         "_last_uid",
         "_lock",
@@ -91,7 +92,7 @@ class View:
         self.mailbox = mailbox
         self.read_only = read_only
         self.uids: array[int] = array("I")  # what the client knows of
-        self.recent: set[Uid] = set()
+        self.recent: set[Uid] = set()  # of what the client knows of: never more than it
         self.modseq = ModSeq(0)
         self.is_dirty = False
         self.interest = EVERYTHING
@@ -99,6 +100,9 @@ class View:
         self.on_happened: Callable[[Happened], None] | None = None
         self.on_renamed: Callable[[MailboxName, MailboxName], None] | None = None
         self._arrived: array[int] = array("I")  # what he has still to be told of
+        self._claimed: set[Uid] = (
+            set()
+        )  # recent for this session, of what he has still to be told of
         self._added: set[Uid] = set()  # put there by himself
         self._gone: set[Uid] = set()  # of what he knows
         self._mine: set[Uid] = set()  # removed by himself
@@ -111,9 +115,10 @@ class View:
     async def load(self) -> MailboxStatus:
         """Read the UIDs. What happens meanwhile is found by the first `poll`: the counts are taken first."""
         status = await self.mailbox.status()
-        if not self.read_only:
-            self.recent.update(await self.mailbox.claim_recent())
+        claimed = await self._claim()
         self.uids = array("I", await self.mailbox.uids())
+        self._note_claimed(claimed)
+        self._claimed.clear()  # they have gone since
         self.modseq = self._settled = status.highest_modseq
         self._last_uid = max(self.uids[-1] if self.uids else 0, int(status.uid_next) - 1)
         self.is_dirty = True
@@ -181,7 +186,22 @@ class View:
 
     def removed(self, uids: Iterable[Uid]) -> None:
         """The client has removed these."""
-        self._mine.update(uids)
+        self._mine.update(uid for uid in uids if self.seq_of(uid) is not None)
+
+    async def _claim(self) -> Collection[Uid]:
+        """What is `\\Recent` for this session; EXAMINE leaves it so for others (RFC 3501 §6.3.2)."""
+        if not self.read_only:
+            return await self.mailbox.claim_recent()
+        return await self.mailbox.recent() if isinstance(self.mailbox, TellsRecent) else ()
+
+    def _note_claimed(self, claimed: Iterable[Uid]) -> None:
+        """Messages that the client has still to be told of are counted when he is (RFC 3501 §7.3.2)."""
+        for uid in claimed:
+            (self._claimed if self.seq_of(uid) is None else self.recent).add(uid)
+
+    def recent_here(self) -> set[Uid]:
+        """The messages that are `\\Recent` for this session and not known to be gone, told or not."""
+        return (self.recent | self._claimed) - self._gone
 
     async def poll(self) -> None:
         """Ask the store what happened, and keep it until the client may be told."""
@@ -205,18 +225,20 @@ class View:
             self.modseq = max(self.modseq, changes.highest_modseq)
             if self.on_happened is not None and (arrived or changed or vanished):
                 self.on_happened(Happened(arrived, changed, vanished))
-            if arrived and not self.read_only:
-                self.recent.update(await self.mailbox.claim_recent())
+            if arrived:
+                self._note_claimed(await self._claim())
 
     async def _note_vanished(self, changes: Changes) -> list[Uid]:
         if changes.complete:
             vanished: Sequence[int] = changes.vanished
         else:
             present = set(await self.mailbox.uids())
-            vanished = [uid for uid in self.with_arrived() if uid not in present]
-        if self._arrived and vanished:
+            vanished = sorted({*self.with_arrived(), *self._claimed} - present)
+        if vanished and (self._arrived or self._claimed or self._added):
             gone = frozenset(vanished)
             self._arrived = array("I", (uid for uid in self._arrived if uid not in gone))
+            self._claimed -= gone
+            self._added -= gone
         for uid in vanished:
             if self.seq_of(uid) is not None:
                 self._gone.add(Uid(uid))
@@ -247,6 +269,11 @@ class View:
         )
 
     @property
+    def settled(self) -> ModSeq:
+        """The client has been told of all changes up to this mod-sequence."""
+        return self._settled
+
+    @property
     def delayed_from(self) -> ModSeq | None:
         """Where removals wait: all changes up to this mod-sequence have been told (RFC 7162 §3.2)."""
         return self._settled if self._gone else None
@@ -267,6 +294,8 @@ class View:
             arrived = [Uid(uid) for uid in self._arrived]
             foreign = [uid for uid in arrived if uid not in self._added]
             self.uids.extend(self._arrived)
+            self.recent |= self._claimed.intersection(arrived)
+            self._claimed.difference_update(arrived)
             self._arrived = array("I")
             self._added.clear()
         changed = [

@@ -4,7 +4,14 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
-from murder.api.store import FlagChange, Mailbox, MailboxStore, NewMessage
+from murder.api.store import (
+    FlagChange,
+    Mailbox,
+    MailboxStore,
+    NewMessage,
+    TellsKeywords,
+    TellsRecent,
+)
 from murder.contract.carry import carries_mailboxes
 from murder.contract.check import Check, expect, hold
 from murder.errors import Code, Refusal
@@ -136,6 +143,8 @@ async def keeps_flags_and_dates(make: Make) -> None:
     (second,) = await deliver(store, inbox, SMALL)
     one, other = await inbox.messages([first, second])
     expect(one.flags, flags, "flags")
+    if isinstance(inbox, TellsKeywords):
+        expect(sorted(await inbox.keywords()), ["$Forwarded", "keyword"], "the mailbox's keywords")
     expect(one.internal_date, DATE, "the internal date")
     expect(one.internal_date.utcoffset(), DATE.utcoffset(), "its zone")
     hold(abs(datetime.now(UTC) - other.internal_date) < timedelta(minutes=1), "no date is now")
@@ -253,6 +262,8 @@ async def claims_recent_once(make: Make) -> None:
     """A message is \\Recent for one session only."""
     store, (inbox,) = await opened(make, ANNA)
     uids = await deliver(store, inbox, SMALL, SMALL)
+    if isinstance(inbox, TellsRecent):
+        expect(sorted(await inbox.recent()), uids, "what the next session will be told")
     expect(sorted(await inbox.claim_recent()), uids, "the first session's")
     again = await store.open(ANNA, "anna")
     expect(sorted(await again.claim_recent()), [], "the second session's")

@@ -286,6 +286,22 @@ class SpoolMailbox:
             )
         )
 
+    async def keywords(self) -> Collection[str]:
+        """See murder.api.store.TellsKeywords."""
+        found = self.root.reader.execute(
+            "SELECT spelled FROM keyword WHERE mailbox=?", (self.box_id,)
+        )
+        return [spelling for (spelling,) in found.fetchall()]
+
+    async def recent(self) -> Collection[Uid]:
+        """See murder.api.store.TellsRecent."""
+        rows = self.root.reader.execute(
+            "SELECT uid FROM message WHERE mailbox=:id AND uid>="
+            "(SELECT recent_from FROM mailbox WHERE id=:id)",
+            {"id": self.box_id},
+        )
+        return frozenset(Uid(uid) for (uid,) in rows.fetchall())
+
     async def claim_recent(self) -> Collection[Uid]:
         _, uid_next, _, recent_from, *_ = self._numbers()
         if recent_from >= uid_next:
@@ -306,10 +322,7 @@ class SpoolMailbox:
         except Refusal as refusal:
             if refusal.code not in (Code.OVER_QUOTA, Code.UNAVAILABLE):
                 raise
-        rows = self.root.reader.execute(  # the disk takes nothing: reading goes on
-            "SELECT uid FROM message WHERE mailbox=? AND uid>=?", (self.box_id, recent_from)
-        )
-        return frozenset(Uid(uid) for (uid,) in rows.fetchall())
+        return await self.recent()  # the disk takes nothing: reading goes on
 
     # --- changing
 

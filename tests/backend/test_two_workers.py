@@ -10,7 +10,10 @@ from tests.backend.workers import two_workers
 from tests.dialogue import Player, Streams
 
 TRANSCRIPTS = Path(__file__).parent.parent / "transcripts" / "backend"
-SEVERAL = ("condstore", "context", "expunge", "idle", "notify", "notify-names", "others", "uidonly")
+SEVERAL = (
+    *("condstore", "condstore-enabling", "context", "expunge", "gone", "idle", "keywords"),
+    *("notify", "notify-names", "others", "recent", "uidonly"),
+)
 
 
 @pytest.mark.parametrize("name", SEVERAL)

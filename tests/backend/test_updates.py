@@ -1,6 +1,7 @@
 """A view alone: what it tells, and what it never tells."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import cast
 
 from murder.api.store import Mailbox, MailboxStore, NewMessage
 from murder.backend.updates import View
@@ -87,5 +88,92 @@ def test_what_the_client_did_himself_is_not_told_again() -> None:
         await mailbox.change_flags([Uid(3)], FlagChange.ADD, frozenset({"\\Seen"}))
         await view.poll()
         assert [seq for seq, _ in view.take(removals=True).changed] == [3]
+
+    play(scene)
+
+
+def test_recent_counts_only_what_the_client_knows_of() -> None:
+    """Others append and expunge while this session looks on: claimed, but never told, is not counted."""
+
+    async def scene(store: MailboxStore, mailbox: Mailbox, view: View) -> None:
+        for _ in range(50):
+            first = await add(store, mailbox)
+            await view.poll()
+            await mailbox.expunge([first])
+            second = await add(store, mailbox)
+            await view.poll()
+            updates = view.take(removals=True)
+            assert updates.exists is not None and updates.recent is not None
+            assert updates.recent <= updates.exists == len(view.uids)
+            await mailbox.expunge([second])
+            await view.poll()
+            view.take(removals=True)
+        assert view.recent == set(view.uids) == {1, 2, 3}
+        assert view.recent_here() == {1, 2, 3}
+
+    play(scene)
+
+
+class _Hurried:
+    """A mailbox in which others are quicker: something happens just before UIDs are claimed."""
+
+    def __init__(self, mailbox: Mailbox, before: Callable[[], Awaitable[None]]) -> None:
+        self._mailbox = mailbox
+        self._before = before
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._mailbox, name)
+
+    async def claim_recent(self) -> Collection[Uid]:
+        await self._before()
+        return await self._mailbox.claim_recent()
+
+
+def test_what_is_claimed_before_it_is_seen_is_counted_when_it_is_told() -> None:
+    async def scene(store: MailboxStore, mailbox: Mailbox, view: View) -> None:
+        late: list[Uid] = []
+
+        async def before() -> None:
+            late.append(await add(store, mailbox))
+
+        view.mailbox = cast(Mailbox, _Hurried(view.mailbox, before))
+        await add(store, mailbox)
+        await view.poll()
+        updates = view.take(removals=True)
+        assert (updates.exists, updates.recent) == (4, 4)
+        await mailbox.expunge(late)
+        await view.poll()
+        assert not view.take(removals=True)
+        assert view.recent_here() == view.recent == {1, 2, 3, 4}
+
+    play(scene)
+
+
+def test_what_goes_while_a_session_begins_is_not_recent_there() -> None:
+    async def scene(store: MailboxStore, mailbox: Mailbox, _: View) -> None:
+        fresh = await add(store, mailbox)
+
+        async def uids() -> Sequence[Uid]:
+            await mailbox.expunge([fresh])
+            return await mailbox.uids()
+
+        opened = await store.open(INBOX, "ana")
+        opened.uids = uids  # type: ignore[method-assign] # others are quicker
+        view = View(opened, read_only=False)
+        await view.load()
+        assert (view.exists, view.recent_here()) == (3, set())
+
+    play(scene)
+
+
+def test_removals_by_the_client_of_what_he_was_never_told_are_not_kept() -> None:
+    async def scene(store: MailboxStore, mailbox: Mailbox, view: View) -> None:
+        fresh = await add(store, mailbox)
+        await view.poll()
+        view.removed(await view.mailbox.expunge([fresh]))
+        await view.poll()
+        assert not view.take(removals=True)
+        assert not view.has_pending
+        assert not view._mine
 
     play(scene)

@@ -6,7 +6,7 @@ from murder.backend.imap.dialogue import BackendImap
 from murder.login.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.enable import parse_enable
-from murder.wire.imap.response import status_line, untagged
+from murder.wire.imap.response import untagged
 from murder.wire.token import Scanner
 
 ENABLEABLE: Final = frozenset(
@@ -37,17 +37,7 @@ def run_enable(dialogue: BackendImap, command: Command) -> Running:
     if b"UIDONLY" in new:
         dialogue.manner.uid_only = True
     if {b"CONDSTORE", b"QRESYNC"} & set(new):
-        return _enable_condstore(dialogue, command)
-    return dialogue.conclude(command)
-
-
-def _enable_condstore(dialogue: BackendImap, command: Command) -> Running:
-    """RFC 7162 §3.1.2.3: enabled in the middle of a selected mailbox, its mod-sequence is told."""
-    view = dialogue.view
-    if view is not None and not dialogue.manner.condstore:
-        code = b"HIGHESTMODSEQ %d" % max(1, view.modseq)
-        dialogue.send(status_line(b"*", b"OK", "The latest change", code))
-    dialogue.manner.condstore = True
+        dialogue.enable_condstore()
     return dialogue.conclude(command)
 
 

@@ -292,6 +292,16 @@ class BackendImap(ImapDialogue):
         if self.manner.uid_only:
             raise BadSyntax("UIDONLY is enabled: use UIDs", code=Code.UID_REQUIRED)
 
+    def enable_condstore(self) -> None:
+        """A command asks for mod-sequences: the first that does is told how far this client has been told of the
+        selected mailbox (RFC 7162 §3.1)."""
+        if self.manner.condstore:
+            return
+        self.manner.condstore = True
+        if self.view is not None:
+            code = b"HIGHESTMODSEQ %d" % max(1, self.view.settled)
+            self.send(status_line(b"*", b"OK", "The latest change", code))
+
     def need_writable(self) -> None:
         if self.now.read_only:
             raise Refusal(Code.READ_ONLY, "The mailbox is selected read-only")

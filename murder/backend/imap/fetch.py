@@ -115,7 +115,7 @@ class _Fetch:
         if dialogue.manner.condstore and Attribute.FLAGS in items:
             items.setdefault(Attribute.MODSEQ)
         if Attribute.MODSEQ in items:
-            dialogue.manner.condstore = True
+            dialogue.enable_condstore()
         self._items: tuple[FetchItem, ...] = tuple(items)
         self._makers = [FACTS[item] for item in items if item in FACTS]
         self._flags_only = (

@@ -6,6 +6,7 @@ before the FETCH that has it.
 
 from typing import Final
 
+from murder.api.store import Mailbox, TellsKeywords
 from murder.model.acl import Rights
 from murder.model.flag import (
     ANSWERED,
@@ -22,6 +23,9 @@ from murder.model.flag import (
 from murder.wire.imap.flag import format_flags
 from murder.wire.imap.response import status_line, untagged
 
+MOST_KEYWORDS: Final = (
+    1000  # of one mailbox are named at SELECT: some 20 kB, and more than any client shows
+)
 KEPT_FORMS: Final = 512  # different sets of flags in one mailbox; more are formatted anew
 
 
@@ -47,7 +51,7 @@ class FlagForms:
         if len(self._forms) >= KEPT_FORMS:
             self._forms.clear()
         new = {flag for flag in flags if is_keyword(flag)} - self.keywords
-        if new:
+        if new and len(self.keywords) < MOST_KEYWORDS:  # each announcement names them all
             self.keywords |= new
             self._fresh = True
         made = self._forms[flags] = format_flags(flags)
@@ -70,6 +74,13 @@ class FlagForms:
         return untagged(b"FLAGS " + format_flags([*SYSTEM_FLAGS, *keywords])) + status_line(
             b"*", b"OK", "Flags that you may keep", code
         )
+
+
+async def known_keywords(mailbox: Mailbox) -> set[str]:
+    """The keywords that FLAGS names at SELECT (RFC 3501 §7.2.6); such as come later are announced when they do."""
+    if not isinstance(mailbox, TellsKeywords):
+        return set()
+    return set(sorted(await mailbox.keywords())[:MOST_KEYWORDS])
 
 
 def permanent_flags(rights: Rights, read_only: bool) -> frozenset[str]:

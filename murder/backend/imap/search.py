@@ -111,7 +111,7 @@ def check(dialogue: BackendImap, request: SearchRequest, tag: bytes) -> None:
         dialogue.need_numbers()
     dialogue.need_rights("r")
     if uses_modseq(request.key):
-        dialogue.manner.condstore = True
+        dialogue.enable_condstore()
 
 
 async def _search(

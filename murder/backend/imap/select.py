@@ -4,6 +4,7 @@ from typing import Final
 
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.expunge import remove_deleted
+from murder.backend.imap.flags import known_keywords
 from murder.backend.imap.messages import BATCH, marked
 from murder.backend.imap.missed import known_up_to, tell_missed
 from murder.backend.imap.quota import quota_warning
@@ -51,12 +52,14 @@ async def _select(
     try:
         status = await view.load()
         unseen = await _first_unseen(dialogue, view, status)
+        keywords = await known_keywords(view.mailbox)
     except BaseException:
         mailbox.close()
         raise
     dialogue.enter_mailbox(view, found)
+    dialogue.forms.keywords |= keywords
     if request.condstore:
-        dialogue.manner.condstore = True
+        dialogue.manner.condstore = True  # HIGHESTMODSEQ is told in any case
     lines = [
         dialogue.forms.announcement(),
         *_counts(view, status, unseen, dialogue, request.mailbox),
@@ -85,10 +88,9 @@ def _check_qresync(dialogue: BackendImap, request: SelectRequest) -> None:
 def _counts(
     view: View, status: MailboxStatus, unseen: SeqNum | None, dialogue: BackendImap, asked: bytes
 ) -> list[bytes]:
-    recent = status.recent if view.read_only else len(view.recent)
     lines = [b"* %d EXISTS\r\n" % view.exists]
     if not dialogue.manner.imap4rev2:
-        lines.append(b"* %d RECENT\r\n" % recent)
+        lines.append(b"* %d RECENT\r\n" % len(view.recent))
     if unseen is not None:
         lines.append(b"* OK [UNSEEN %d] The first unseen message\r\n" % unseen)
     lines += [

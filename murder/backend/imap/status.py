@@ -1,6 +1,7 @@
 """STATUS (RFC 3501 §6.3.10 and its extensions)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from murder.api.store import Mailbox
 from murder.backend.imap.dialogue import BackendImap
@@ -34,16 +35,24 @@ async def _status(
         dialogue.send(await format_status_of(dialogue, shown, mailbox, items))
     finally:
         mailbox.close()
-    if StatusItem.HIGHESTMODSEQ in items:
-        dialogue.manner.condstore = True  # RFC 7162 §3.1.7
     await dialogue.finish(command)
 
 
 async def format_status_of(
     dialogue: BackendImap, shown: bytes, mailbox: Mailbox, items: Sequence[StatusItem]
 ) -> bytes:
-    """`* STATUS …` of an open mailbox; `shown` is what the client calls it."""
+    """`* STATUS …` of an open mailbox; `shown` is what the client calls it. What is recent for this session is so in
+    STATUS too."""
+    view = dialogue.view
+    is_selected = view is not None and view.mailbox.mailbox_id == mailbox.mailbox_id
+    held = view.recent_here() if view is not None and is_selected and not view.read_only else ()
     status = await mailbox.status()
+    if held and view is not None and StatusItem.RECENT in items:
+        await view.poll()  # some of them may have gone: RECENT is never more than MESSAGES
+        here = len(view.recent_here().intersection(held))
+        status = replace(status, recent=status.recent + here)
+    if StatusItem.HIGHESTMODSEQ in items:
+        dialogue.enable_condstore()  # RFC 7162 §3.1.7
     deleted_octets = 0
     if StatusItem.DELETED_STORAGE in items and status.deleted:
         for batch in batches(await marked(mailbox, DELETED, await mailbox.uids())):
@@ -59,13 +68,10 @@ def format_counts(
     items: Sequence[StatusItem],
     deleted_octets: int = 0,
 ) -> bytes:
-    """`* STATUS …` of counts that have been read. What is recent for this session is so in STATUS too."""
-    view = dialogue.view
-    is_selected = view is not None and view.mailbox.mailbox_id == mailbox_id
+    """`* STATUS …` of counts that have been read."""
     values: dict[StatusItem, StatusValue] = {
         StatusItem.MESSAGES: status.messages,
-        StatusItem.RECENT: status.recent
-        + (len(view.recent) if view is not None and is_selected else 0),
+        StatusItem.RECENT: status.recent,
         StatusItem.UIDNEXT: status.uid_next,
         StatusItem.UIDVALIDITY: status.uid_validity,
         StatusItem.UNSEEN: status.unseen,

@@ -35,7 +35,7 @@ def _begin(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
         raise Refusal(Code.NO_PERMISSION, "You may not change these flags in this mailbox")
     uids = uids_of(dialogue, request.sequence, by_uid)
     if request.unchanged_since is not None:
-        dialogue.manner.condstore = True
+        dialogue.enable_condstore()
     return _store(dialogue, command, request, uids, rights, by_uid)
 
 
