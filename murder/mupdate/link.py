@@ -6,6 +6,7 @@ the name under which it was called.
 
 import asyncio
 import ssl
+import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from murder.config import Config
 from murder.errors import BadSyntax, Refusal, UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection, connect, why
 from murder.net.tls import client_context
+from murder.net.turns import TURN_S
 from murder.session.mupdate_client import Event, MupdateClientSession, is_answer
 from murder.session.sasl import ScramClient, plain_response
 from murder.wire.mupdate import Banner, Kind, Response, Verb
@@ -74,6 +76,7 @@ class Link:
         self._on_lost: Callable[[UpstreamFailure], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
+        self._pump_is_due = False  # its turn is over, the next one is asked for
 
     def failure(self, kind: UpstreamKind, text: str) -> UpstreamFailure:
         return UpstreamFailure(kind, self.target.name, text)
@@ -86,7 +89,8 @@ class Link:
     def received(self, data: bytes) -> None:
         self.session.receive(data)
         if self._sink is not None:
-            self._pump()
+            if not self._pump_is_due:
+                self._pump()
         elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -94,6 +98,7 @@ class Link:
         pass
 
     def lost(self, error: Exception | None) -> None:
+        self._take_what_came()
         self.is_lost = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -119,21 +124,46 @@ class Link:
 
     def resume(self) -> None:
         self._paused = False
-        if self.connection is not None:
-            self.connection.resume_reading()
-        self._pump()
+        if not self._pump_is_due:
+            self._pump()
 
     def _pump(self) -> None:
+        """Events for one turn; while more wait for the next, nothing is read."""
         sink = self._sink
         assert sink is not None
+        turn_ends = time.perf_counter() + TURN_S
         try:
-            while not self._paused and (event := self.session.next_event()) is not None:
+            while not self._paused:
+                if (event := self.session.next_event()) is None:
+                    if self.connection is not None:
+                        self.connection.resume_reading()
+                    return
                 sink(event)
+                if time.perf_counter() >= turn_ends:
+                    self._pump_is_due = True
+                    asyncio.get_running_loop().call_soon(self._pump_again)
+                    if self.connection is not None:
+                        self.connection.pause_reading()
+                    return
         except BadSyntax as error:
             self.abort()
             if self._on_lost is not None:
                 on_lost, self._on_lost = self._on_lost, None
                 on_lost(self.failure(UpstreamKind.PROTOCOL, str(error)))
+
+    def _pump_again(self) -> None:
+        self._pump_is_due = False
+        if not self.is_lost:
+            self._pump()
+
+    def _take_what_came(self) -> None:
+        """What waits for its turn when the connection ends, at most one read, was said all the same: an OK counts."""
+        sink = self._sink if self._pump_is_due else None
+        try:
+            while sink is not None and (event := self.session.next_event()) is not None:
+                sink(event)
+        except BadSyntax:
+            pass  # the end of the connection cut it off
 
     def abort(self) -> None:
         if self.connection is not None:

@@ -36,6 +36,7 @@ class FrameChannel(TakenOver):
             except BadSyntax as error:
                 raise UpstreamFailure(UpstreamKind.PROTOCOL, self._server, str(error)) from error
             if frame is not None:
+                await self._taken()
                 return frame
             await self._more()
 

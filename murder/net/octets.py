@@ -28,6 +28,7 @@ class OctetChannel(TakenOver):
             await self._more()
         line = bytes(memoryview(self._held)[:end]).rstrip(b"\r")
         del self._held[: end + 1]
+        await self._taken()
         return line
 
     async def some(self, most: int) -> bytes:
@@ -36,6 +37,7 @@ class OctetChannel(TakenOver):
             await self._more()
         octets = bytes(memoryview(self._held)[:most])
         del self._held[: len(octets)]
+        await self._taken()
         return octets
 
     async def exactly(self, length: int) -> bytes:

@@ -1,14 +1,17 @@
 """A connection taken over from its dialogue, for a protocol that reads and writes in order, with its own coroutine.
 
-Reading stops while octets wait to be taken; writing waits for the peer. Every wait has the timeout given.
+Reading stops while octets wait to be taken; writing waits for the peer. Every wait has the timeout given. Who takes much
+that has come already has a turn of the loop, then the others have theirs.
 """
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from typing import Final
 
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection
+from murder.net.turns import TURN_S
 
 HELD_OCTETS: Final = 4 * 1024 * 1024  # received and not yet taken: reading stops
 
@@ -21,6 +24,7 @@ class TakenOver(ABC):
         self._server = server
         self._timeout_s = timeout_s
         self._waiter: asyncio.Future[None] | None = None
+        self._turn_ends = 0.0
         self._former = connection.receiver
         connection.receiver = self
 
@@ -51,6 +55,12 @@ class TakenOver(ABC):
             self._waiter.set_result(None)
 
     # --- what the protocols use
+
+    async def _taken(self) -> None:
+        """Something has been taken from what had come: the end of a turn, where this one is over."""
+        if time.perf_counter() >= self._turn_ends:
+            await asyncio.sleep(0)
+            self._turn_ends = time.perf_counter() + TURN_S
 
     async def _more(self) -> None:
         """Until more has come. Raises UpstreamFailure: LOST, TIMEOUT."""

@@ -13,10 +13,13 @@ import uvloop
 
 from murder.errors import BadSyntax
 from murder.net import dialogue as pump
+from murder.net import takeover
 from murder.net.connection import INFLATE_OCTETS, WRITE_HIGH_OCTETS, Connection
 from murder.net.dialogue import HELD_OCTETS, Dialogue
+from murder.net.frames import FrameChannel
 from murder.net.turns import TURN_S
 from murder.session.lines import Line, LineSession
+from murder.wire.carry import format_words
 
 
 class Talk(Dialogue):
@@ -221,5 +224,49 @@ def test_what_was_asked_before_the_end_of_the_input_is_answered() -> None:
                 while more := await loop.sock_recv(peer, 65536):
                     said += more
             assert said == b"ok\r\n" * 1002
+
+    uvloop.run(scene())
+
+
+class Frames:
+    """The receiver that a channel takes a connection over from."""
+
+    def begin(self) -> None:
+        pass
+
+    def received(self, data: bytes) -> None:
+        pass
+
+    def writable(self) -> None:
+        pass
+
+    def lost(self, error: Exception | None) -> None:
+        pass
+
+
+def test_frames_that_have_come_are_taken_a_turn_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(takeover, "time", Ticking())
+
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        _, connection = await loop.connect_accepted_socket(
+            lambda: Connection(lambda _: Frames()), ours
+        )
+        channel = FrameChannel(connection, "be2.test", 5.0)
+        channel.received(format_words({}) * 500)
+        turns = 0
+
+        def free() -> None:
+            nonlocal turns
+            turns += 1
+            loop.call_soon(free)
+
+        free()
+        for _ in range(500):
+            await channel.receive()
+        assert turns >= 500 // 12
+        connection.abort()
+        theirs.close()
 
     uvloop.run(scene())
