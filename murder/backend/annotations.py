@@ -6,24 +6,25 @@ a rename or delete carries them in its own commit. Knows no protocol.
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final, NewType
 
 from murder.backend.quota import quota_key
 from murder.backend.urlauth import url_key
 from murder.errors import Refusal
 from murder.model.annotation import SPECIAL_USE
-from murder.model.name import MailboxName
+from murder.model.name import MailboxName, inbox_of, owner_of
 from murder.mupdate.change import Change, PutNote
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.transaction import ListTransaction
+from murder.net.turns import Turn
 
 Scope = NewType("Scope", str)  # the user whose private entries they are; SHARED for everybody's
 Values = Mapping[str, bytes]
 
 SHARED: Final = Scope("")
 SERVER: Final = MailboxName(b"")
-MAX_VALUE_OCTETS: Final = 64 * 1024  # Cyrus' `annotation_max` is in this order
 MAX_NOTE_OCTETS: Final = 512 * 1024  # all entries of all users on one mailbox
 SPECIAL_USES: Final = {
     use.lower(): use
@@ -52,6 +53,16 @@ def _load(octets: bytes | None) -> dict[str, dict[str, str]]:
     return loaded
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much may be noted: of one value; of one user (or of all) on one mailbox; on all of one user's mailboxes."""
+
+    value_octets: int = 64 * 1024  # Cyrus' `annotation_max` is in this order
+    entries: int = 200
+    octets: int = 256 * 1024
+    octets_of_user: int = 16 * 1024 * 1024
+
+
 class Annotations:
     """See the module. `too_big` and `too_many` make the protocol's own refusals."""
 
@@ -61,7 +72,9 @@ class Annotations:
         ledger: Ledger,
         too_big: Callable[[int], Refusal],
         too_many: Callable[[], Refusal],
+        bounds: Bounds = Bounds(),
     ) -> None:
+        self.bounds = bounds
         self._list = mailbox_list
         self._ledger = ledger
         self._too_big = too_big
@@ -77,19 +90,41 @@ class Annotations:
     ) -> None:
         """Set entries; None removes one. All or none. Raises Refusal."""
         values = [value for each in changes.values() for value in each.values()]
-        if any(value is not None and len(value) > MAX_VALUE_OCTETS for value in values):
-            raise self._too_big(MAX_VALUE_OCTETS)
+        bounds = self.bounds
+        if any(value is not None and len(value) > bounds.value_octets for value in values):
+            raise self._too_big(bounds.value_octets)
 
         def propose(transaction: ListTransaction) -> None:
-            present = _load(transaction.note(_key(name)))
+            before = transaction.note(_key(name)) or b""
+            present = _load(before)
             for scope, entries in changes.items():
                 _apply(present, scope, entries)
             octets = json.dumps(present).encode() if present else b""
-            if len(octets) > MAX_NOTE_OCTETS:
-                raise self._too_many()
+            if len(octets) > len(before):  # what makes it smaller is always let through
+                is_full = any(self._is_full(present.get(scope, {})) for scope in changes)
+                if is_full or len(octets) > MAX_NOTE_OCTETS:
+                    raise self._too_many()
             transaction.apply(PutNote(_key(name), octets))
 
         await self._ledger.submit(propose)
+
+    def _is_full(self, entries: Mapping[str, str]) -> bool:
+        octets = sum(len(entry) + len(value) for entry, value in entries.items())
+        return len(entries) > self.bounds.entries or octets > self.bounds.octets
+
+    async def check_room(self, name: MailboxName, more: int) -> None:
+        """Raises the refusal of too many where so many octets more would be too much for the user whose mailbox it is."""
+        owner = owner_of(name)
+        if owner is None:
+            return
+        root, turn, octets = inbox_of(owner), Turn(), more
+        octets += len(self._list.note(_key(root)) or b"")
+        for row in self._list.below(root):
+            octets += len(self._list.note(_key(row.name)) or b"")
+            if octets > self.bounds.octets_of_user:
+                raise self._too_many()
+            if turn.is_over:
+                await turn.rest()
 
     def special_uses(self, name: MailboxName, user: str) -> tuple[str, ...]:
         """What the mailbox is to this user, as LIST attributes."""

@@ -214,20 +214,20 @@ class Announcer:
         await self._finish(intent, changes)
 
     async def set_acl(self, name: MailboxName, change: Callable[[Acl], Acl]) -> bytes:
-        """Change the access list; the new one. Raises Refusal, UpstreamFailure: then nothing has changed."""
+        """Change the access list; the new one. Raises Refusal (`change` may, too), UpstreamFailure: then nothing has
+        changed."""
         intent = Intent(Operation.SET_ACL, ((name, name),), self._process)
-        found: list[MailboxEntry] = []
+        found: list[tuple[MailboxEntry, bytes]] = []
 
         def begin(transaction: ListTransaction) -> list[Change]:
             entry = transaction.find(name)
             if entry is None or not entry.is_active:
                 raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(name)}")
-            found[:] = [entry]
+            found[:] = [(entry, format_acl(change(parse_acl(entry.raw_acl))))]
             return []
 
         async with self._operation(intent, begin):
-            entry = found[0]
-            raw_acl = format_acl(change(parse_acl(entry.raw_acl)))
+            entry, raw_acl = found[0]
             try:
                 await self._activate([(name, entry.raw_location, raw_acl)])
                 self.step("activated")

@@ -21,7 +21,7 @@ from murder.model.acl import (
     Rights,
     format_acl,
     identifiers_of,
-    parse_acl,
+    rights_granted,
 )
 from murder.model.entry import MailboxEntry
 from murder.model.name import (
@@ -33,7 +33,7 @@ from murder.model.name import (
 )
 from murder.mupdate.mboxlist import MailboxList
 
-SHARED_DEFAULT: Final = frozenset("lrs")  # Cyrus' `defaultacl: anyone lrs`
+SHARED_DEFAULT: Final = b"anyone\tlrs\t"  # Cyrus' `defaultacl: anyone lrs`
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,13 @@ class Mailboxes:
     """See the module. Reading the list takes microseconds and is done in the event loop."""
 
     def __init__(
-        self, mailbox_list: MailboxList, store: MailboxStore, namespace: Namespace
+        self,
+        mailbox_list: MailboxList,
+        store: MailboxStore,
+        namespace: Namespace,
+        shared_acl: bytes = SHARED_DEFAULT,
     ) -> None:
+        self._shared_acl = shared_acl
         self.list = mailbox_list
         self.store = store
         self.namespace = namespace
@@ -115,7 +120,7 @@ class Mailboxes:
         owner = owner_of(name)
         if owner is not None and name == inbox_of(owner):
             return True
-        return POST in parse_acl(entry.raw_acl).rights_for({sender, ANYONE})
+        return POST in rights_granted(entry.raw_acl, {sender, ANYONE})
 
     # --- listing
 
@@ -146,11 +151,11 @@ class Mailboxes:
         check_may_create(name, self.parent(name), login, self.namespace)
 
     def default_acl(self, name: MailboxName) -> bytes:
-        """A new mailbox's access list: its parent's; without one, the owner's, or all may read."""
+        """A new mailbox's access list: its parent's; without one, the owner's, or what the configuration says."""
         parent = self.parent(name)
         if parent is not None:
             return parent.raw_acl
         owner = owner_of(name)
         if owner is not None:
             return format_acl(Acl({owner: OWNER_RIGHTS}))
-        return format_acl(Acl({ANYONE: SHARED_DEFAULT}))
+        return self._shared_acl

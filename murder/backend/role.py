@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from murder.api.auth import AuthBackend
 from murder.api.store import MailboxStore, NoticesMailboxes
-from murder.backend.annotations import Annotations
+from murder.backend.annotations import Annotations, Bounds
 from murder.backend.announce import Announcer
 from murder.backend.bus import Bus
 from murder.backend.duplicates import Duplicates
@@ -30,12 +30,13 @@ from murder.backend.resync import Comparer
 from murder.backend.shared import Backend
 from murder.backend.updates import Tracker
 from murder.backend.urlauth import UrlKeys
-from murder.config import Config
+from murder.config import BackendConfig, Config
 from murder.errors import Code, Refusal
 from murder.log import logger
 from murder.login.crowd import Crowd
 from murder.login.gate import Gate, penalties_of
 from murder.login.service import ClientService, drain
+from murder.model.acl import format_acl, parse_default_acl
 from murder.model.entry import Location
 from murder.mupdate.client import MasterClient
 from murder.mupdate.following import list_path
@@ -62,6 +63,15 @@ class MakesParts(Protocol):
     def auth_backend(self) -> AuthBackend: ...
 
     def store(self) -> MailboxStore: ...
+
+
+def _bounds_of(config: BackendConfig) -> Bounds:
+    return Bounds(
+        config.max_metadata_value_bytes,
+        config.max_metadata_entries,
+        config.max_metadata_bytes,
+        config.max_metadata_bytes_per_user,
+    )
 
 
 class BackendRole:
@@ -113,14 +123,23 @@ class BackendRole:
             namespace=config.namespace.namespace(),
             gate=self._make_gate(),
             store=store,
-            mailboxes=Mailboxes(mailbox_list, store, config.namespace.namespace()),
+            mailboxes=Mailboxes(
+                mailbox_list,
+                store,
+                config.namespace.namespace(),
+                format_acl(parse_default_acl(config.backend.default_acl)),
+            ),
             announcer=announcer,
             tracker=tracker,
             annotations=Annotations(
-                mailbox_list, self._ledger, refuse_value_too_big, refuse_too_many
+                mailbox_list,
+                self._ledger,
+                refuse_value_too_big,
+                refuse_too_many,
+                _bounds_of(config.backend),
             ),
             quotas=Quotas(mailbox_list, self._ledger, store),
-            url_keys=UrlKeys(mailbox_list, self._ledger),
+            url_keys=UrlKeys(mailbox_list, self._ledger, config.backend.max_url_keys_per_mailbox),
             referrals=self._make_referrals(self._client),
             duplicates=self._make_duplicates(),
             domains=config.namespace.domains,

@@ -14,7 +14,7 @@ from murder.backend.referral import Referrals
 from murder.backend.updates import Tracker
 from murder.backend.urlauth import UrlKeys
 from murder.config import BackendConfig
-from murder.errors import Refusal, UpstreamFailure
+from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.login.gate import Gate, Login
 from murder.login.service import Session
@@ -51,6 +51,14 @@ class Backend:
         """Before a mailbox is looked for: what other software has made there meanwhile is there."""
         if self.noticer is not None:
             await self.noticer.look(name)
+
+    def check_partition(self, partition: str) -> None:
+        """Raises Refusal(CANNOT) for one that this server does not have; "" is its own."""
+        if partition not in ("", self.config.partition):
+            raise Refusal(
+                Code.CANNOT,
+                f"{self.server_name} has no partition {partition}; it has {self.config.partition}",
+            )
 
     async def ensure_inbox(self, login: Login) -> None:
         """Make the user's INBOX at his first login, where the configuration says so."""

@@ -11,6 +11,7 @@ import secrets
 from hashlib import blake2b
 from typing import Final
 
+from murder.errors import Code, Refusal
 from murder.model.name import MailboxName
 from murder.mupdate.change import PutNote
 from murder.mupdate.ledger import Ledger
@@ -34,7 +35,8 @@ def _user_key(user: str) -> str:
 class UrlKeys:
     """See the module."""
 
-    def __init__(self, mailbox_list: MailboxList, ledger: Ledger) -> None:
+    def __init__(self, mailbox_list: MailboxList, ledger: Ledger, max_users: int = 1000) -> None:
+        self._max_users = max_users
         self._list = mailbox_list
         self._ledger = ledger
 
@@ -62,6 +64,10 @@ class UrlKeys:
             octets = transaction.note(note)
             present: dict[str, str] = json.loads(octets) if octets else {}
             if not keep or user not in present:
+                if name is not None and user not in present and len(present) >= self._max_users:
+                    raise Refusal(
+                        Code.LIMIT, f"URLs of one mailbox may be made by {self._max_users} users"
+                    )
                 present[user] = fresh
                 transaction.apply(PutNote(note, json.dumps(present).encode()))
 

@@ -10,7 +10,7 @@ from murder.cli.quotas import limits_of, quota_text
 from murder.cli.reaching import need_backend, operator_options, yes_option
 from murder.cli.screen import BAD, Painted, count, octets, plain
 from murder.errors import Code, Refusal
-from murder.model.acl import parse_acl
+from murder.model.acl import format_rights, parse_acl
 from murder.model.entry import Location, MailboxEntry, parse_location
 from murder.model.name import MailboxName, is_deleted, owner_of
 from murder.operate import mailboxes
@@ -175,11 +175,12 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
     metavar="RESOURCE=LIMIT",
     help="STORAGE=2G (or KiB without a letter), MESSAGE=100000, MAILBOX=50.",
 )
-@json_option("name, server")
+@json_option("name, server, acl")
 async def create(
     reach: Reach, name: str, server: str, limits: tuple[str, ...], as_json: bool
 ) -> int:
-    """Make a mailbox; a user by making his INBOX, user/NAME. What is not below user/ is shared.
+    """Make a mailbox; a user by making his INBOX, user/NAME. What is not below user/ is shared: with the rights of
+    the mailbox above, else with those that `[backend] default_acl` of its server says; `mailbox acl` changes them.
 
     \b
     murder ctl mailbox create shared/news
@@ -190,9 +191,14 @@ async def create(
     canonical = reach.name(name)
     location = await make(reach, canonical, server, limits)
     shown = reach.shown(canonical)
+    acl = {
+        who: format_rights(rights)
+        for who, rights in parse_acl((await reach.find(canonical)).raw_acl).entries.items()
+    }
     kind = "" if owner_of(canonical) else ", a shared mailbox"
-    facts = {"name": shown, "server": location.server}
-    return say(as_json, facts, f"{shown} is at {location.server}{kind}")
+    facts = {"name": shown, "server": location.server, "acl": acl}
+    rights = ", ".join(f"{who} {letters}" for who, letters in acl.items()) or "nobody"
+    return say(as_json, facts, f"{shown} is at {location.server}{kind}; rights: {rights}")
 
 
 @mailbox.command()

@@ -30,6 +30,7 @@ from murder.config.sections import (
     TlsConfig,
 )
 from murder.config.value import Endpoint, Network, parse_endpoint, parse_network
+from murder.model.acl import parse_default_acl
 
 SECTIONS: Final[Mapping[str, type]] = {
     "node": NodeConfig,
@@ -247,6 +248,11 @@ class _Reader:
             for role in node.roles:
                 if role not in ROLES:
                     self.problem("node.roles", f"{role!r}: {unknown('role', role, ROLES)}")
+        if (backend := sections.get("backend")) is not None:
+            try:
+                parse_default_acl(backend.default_acl)
+            except ValueError as error:
+                self.problem("backend.default_acl", str(error))
         if tls is not None:
             for one, other in (("certificate", "key"), ("public_certificate", "public_key")):
                 if (getattr(tls, one) is None) != (getattr(tls, other) is None):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from murder.config.value import Endpoint, Network, option, parse_network, required
-from murder.model.name import Namespace
+from murder.model.name import MAX_DEPTH, Namespace
 
 TlsMode = Literal["starttls", "implicit", "none"]
 UpstreamAuth = Literal["external", "plain"]
@@ -292,6 +292,47 @@ class BackendConfig(ClientConfig):
     )
     deleted_keep_s: float = option(
         604800.0, "With `delayed`: how long deleted mailboxes are kept.", least=0
+    )
+    default_acl: str = option(
+        "anyone lrs",
+        "Who may do what in a new shared mailbox that has none above it: identifiers, each with its rights (RFC 4314); "
+        "Cyrus' `defaultacl`. A user's mailboxes begin as his own, all others with the rights of the one above.",
+    )
+    max_acl_identifiers: int = option(
+        1000,
+        "Users and groups in the access list of one mailbox; an administrator may set more.",
+        least=1,
+    )
+    max_mailboxes_per_user: int = option(
+        10000,
+        "Mailboxes below one user's INBOX, or below one shared mailbox at the top; an administrator may make more. "
+        "Those kept since they were deleted count apart, up to as many: what is deleted then goes at once.",
+        least=1,
+    )
+    max_mailbox_depth: int = option(
+        MAX_DEPTH, "Levels of a mailbox name that a user may make.", least=2
+    )
+    max_subscriptions_per_user: int = option(
+        10000, "Names that one user may be subscribed to.", least=1
+    )
+    max_metadata_entries: int = option(
+        200,
+        "Annotations that one user may have on one mailbox, or on the server; and as many that all share.",
+        least=1,
+    )
+    max_metadata_bytes: int = option(
+        256 * 1024,
+        "Octets that these may have together, names and values.",
+        least=1024,
+    )
+    max_metadata_value_bytes: int = option(64 * 1024, "Octets of one annotation.", least=256)
+    max_metadata_bytes_per_user: int = option(
+        16 * MIB,
+        "Octets of all annotations on one user's INBOX and the mailboxes below it.",
+        least=1024,
+    )
+    max_url_keys_per_mailbox: int = option(
+        1000, "Users who may have made URLs of one mailbox's messages (URLAUTH, RFC 4467).", least=1
     )
     moves_parallel: int = option(
         2, "Moves to other servers under way at once, each worker; more wait.", least=1

@@ -15,7 +15,7 @@ from murder.frontend.lines import LineUpstream, open_lines, sasl_response
 from murder.frontend.shared import Frontend
 from murder.login.lmtp import LmtpDialogue, folder_of, users_of
 from murder.login.service import ClientService
-from murder.model.acl import ANYONE, POST, parse_acl
+from murder.model.acl import ANYONE, POST, rights_granted
 from murder.model.entry import MailboxEntry
 from murder.model.name import inbox_of
 from murder.net.connection import Connection
@@ -86,7 +86,7 @@ class FrontendLmtp(LmtpDialogue):
         for user in users:
             folder = folder_of(recipient, user, frontend.namespace)
             found = frontend.locator.known(folder) if folder is not None else None
-            if found is not None and POST in parse_acl(found.raw_acl).rights_for({ANYONE}):
+            if found is not None and POST in rights_granted(found.raw_acl, {ANYONE}):
                 return found  # as its backend decides
         names = [inbox_of(user) for user in users]
         if not names:

@@ -15,14 +15,18 @@ from murder.model.acl import (
     Rights,
     expand_rights,
     identifiers_of,
-    parse_acl,
+    rights_granted,
 )
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, Namespace, display, inbox_of, is_below, owner_of
+from murder.model.remembered import Remembered
 
 ADMIN_RIGHTS: Final = frozenset({LOOKUP, CREATE_CHILD, DELETE_MAILBOX, ADMINISTER})
 NEW_RIGHTS: Final = frozenset("kxte")
 OLD_RIGHTS: Final = frozenset("cd")
+SHORT_ACL_OCTETS: Final = 200
+LONG_ACLS_OCTETS: Final = 8 * 1024 * 1024  # a hundred of the longest that a Cyrus passes
+RIGHTS_OCTETS: Final = 728  # a set of more than four letters
 MANAGED: Final = frozenset({LOOKUP, "r", "i", CREATE_CHILD, DELETE_MAILBOX, ADMINISTER})
 
 
@@ -36,11 +40,22 @@ def rights_in(entry: MailboxEntry, identity: Identity, is_admin: bool = False) -
     return rights
 
 
-@functools.lru_cache(maxsize=10_000)
 def _granted(raw_acl: bytes, identity: Identity) -> Rights:
-    """By the access list alone. It is asked before every command."""
-    acl = parse_acl(raw_acl)
-    return effective(acl.rights_for(identifiers_of(identity.user, identity.groups)))
+    """By the access list alone. It is asked before every command: most lists are short, and few differ."""
+    if len(raw_acl) <= SHORT_ACL_OCTETS:
+        return _granted_by_short(raw_acl, identity)
+    return _granted_by_long((raw_acl, identity))
+
+
+def _work_out(raw_acl: bytes, identity: Identity) -> Rights:
+    identifiers = identifiers_of(identity.user, identity.groups)
+    return effective(rights_granted(raw_acl, identifiers))
+
+
+_granted_by_short: Final = functools.lru_cache(maxsize=4096)(_work_out)  # 4 MiB at most
+_granted_by_long: Final = Remembered[tuple[bytes, Identity], Rights](
+    lambda both: _work_out(*both), lambda both, _: len(both[0]) + RIGHTS_OCTETS, LONG_ACLS_OCTETS
+)
 
 
 def effective(rights: Rights) -> Rights:

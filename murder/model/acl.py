@@ -25,6 +25,10 @@ GROUP_PREFIX: Final = "group:"
 MAX_ACL_OCTETS: Final = (
     256 * 1024
 )  # a real Cyrus passes 73 kB; bounded so that SETACL cannot grow for ever
+MAX_IDENTIFIER_OCTETS: Final = (
+    400  # `-group:` and `local@domain` of RFC 5321 §4.5.3.1 (64 and 255 octets) have 327
+)
+_SHORT: Final = 24  # letters: so many rights, and no more, are worth remembering
 
 Rights = frozenset[str]
 
@@ -76,7 +80,11 @@ def expand_rights(rights: Iterable[str]) -> Rights:
 
 def format_rights(rights: Iterable[str]) -> str:
     """In Cyrus' order, unknown (user-defined) ones behind."""
-    known = set(rights)
+    known = frozenset(rights)
+    return _format_short(known) if len(known) <= _SHORT else _format(known)
+
+
+def _format(known: Rights) -> str:
     return "".join(r for r in ALL_RIGHTS if r in known) + "".join(sorted(known - set(ALL_RIGHTS)))
 
 
@@ -91,12 +99,51 @@ def parse_rights(text: str) -> Rights:
     return frozenset(text)
 
 
-@functools.lru_cache(maxsize=10_000)
+_format_short: Final = functools.lru_cache(maxsize=512)(_format)
+_set_of: Final = functools.lru_cache(maxsize=512)(frozenset[str])  # few differ, in all lists
+
+
+def _rights_of(letters: str) -> Rights:
+    return _set_of(letters) if len(letters) <= _SHORT else frozenset(letters)
+
+
 def parse_acl(raw_acl: bytes) -> Acl:
-    """Read the text form. Lenient, because a real Cyrus wrote it: odd tails are dropped, never refused."""
+    """Read the text form. Lenient, because a real Cyrus wrote it: odd tails are dropped, never refused.
+
+    Not remembered: what is asked before every command is `rights_granted`."""
     fields = raw_acl.decode("utf-8", "surrogateescape").split("\t")
     pairs = zip(fields[0::2], fields[1::2], strict=False)
-    return Acl({identifier: frozenset(rights) for identifier, rights in pairs if identifier})
+    return Acl({identifier: _rights_of(rights) for identifier, rights in pairs if identifier})
+
+
+def rights_granted(raw_acl: bytes, identifiers: Iterable[str]) -> Rights:
+    """What `parse_acl(raw_acl).rights_for(identifiers)` says, at the cost of looking these up alone."""
+    fields = raw_acl.split(b"\t")
+    entries = dict(zip(fields[0::2], fields[1::2], strict=False))
+    entries.pop(b"", None)
+    granted: set[str] = set()
+    denied: set[str] = set()
+    for identifier in identifiers:
+        octets = identifier.encode("utf-8", "surrogateescape")
+        granted.update(entries.get(octets, b"").decode("utf-8", "surrogateescape"))
+        denied.update(entries.get(b"-" + octets, b"").decode("utf-8", "surrogateescape"))
+    return frozenset(granted - denied)
+
+
+def parse_default_acl(text: str) -> Acl:
+    """An access list as a person writes it, as Cyrus' `defaultacl`: `anyone lrs group:staff lrsip`. Raises ValueError."""
+    words = text.split()
+    if len(words) % 2:
+        raise ValueError(
+            f'expected identifiers, each with its rights, as "anyone lrs", not {text!r}'
+        )
+    acl = Acl()
+    for identifier, letters in zip(words[0::2], words[1::2], strict=True):
+        try:
+            acl = acl.changed(identifier, parse_rights(letters))
+        except Refusal as refusal:
+            raise ValueError(f"{refusal.text}, as in {text!r}") from None
+    return acl
 
 
 def format_acl(acl: Acl) -> bytes:

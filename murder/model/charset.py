@@ -38,12 +38,14 @@ _OTHER_NAMES: Final = {  # seen in mail, unknown to Python
 }
 
 
-@lru_cache(maxsize=512)
 def codec_of(charset: str) -> str | None:
     """The codec's name for `bytes.decode`, or None where the character set is not known."""
     name = charset.strip().strip("\"'").lower()
-    if not name or len(name) > _MAX_NAME:
-        return None
+    return _codec_of(name) if 0 < len(name) <= _MAX_NAME else None
+
+
+@lru_cache(maxsize=512)
+def _codec_of(name: str) -> str | None:
     name = _OTHER_NAMES.get(name, name)
     try:
         found = codecs.lookup(name)

@@ -8,6 +8,7 @@ byte by byte); `Location` and `model.acl` read them where their meaning is neede
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from typing import Final
 
 from murder.model.name import MailboxName
 
@@ -33,11 +34,22 @@ class Location:
         return str(self).encode("utf-8", "surrogateescape")
 
 
-@lru_cache(maxsize=256)  # a murder has so many servers and partitions, not more
 def parse_location(raw_location: bytes) -> Location:
     """Split at the first `!`, as Cyrus does; without one the partition is empty."""
+    if len(raw_location) > _SHORT:
+        return _split(raw_location)
+    return _split_short(raw_location)
+
+
+def _split(raw_location: bytes) -> Location:
     server, _, partition = raw_location.decode("utf-8", "surrogateescape").partition("!")
     return Location(server, partition)
+
+
+_SHORT: Final = (
+    500  # octets that a location of the list has at most; a client may write what it likes
+)
+_split_short: Final = lru_cache(maxsize=256)(_split)  # a murder has so many, not more
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,14 +133,19 @@ def display(name: bytes) -> str:
     return name.decode("utf-8", "backslashreplace")
 
 
-def check_new_name(name: MailboxName) -> None:
-    """Refuse a name that must not come into being; names that exist already are never judged."""
-    _, rest = split_domain(name)
-    parts = rest.split(b".")
+def check_name_size(name: MailboxName) -> None:
+    """Refuse what is too long to be any mailbox's name."""
     if len(name) > MAX_NAME_OCTETS:
         raise Refusal(
             Code.LIMIT, f"A mailbox name may have {MAX_NAME_OCTETS} octets, not {len(name)}"
         )
+
+
+def check_new_name(name: MailboxName) -> None:
+    """Refuse a name that must not come into being; names that exist already are never judged."""
+    check_name_size(name)
+    _, rest = split_domain(name)
+    parts = rest.split(b".")
     if len(parts) > MAX_DEPTH:
         raise Refusal(Code.LIMIT, f"A mailbox name may have {MAX_DEPTH} levels, not {len(parts)}")
     if not all(parts):

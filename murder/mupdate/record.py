@@ -114,10 +114,17 @@ def acl_of_row(row: bytes) -> bytes:
 _TO_KEY: Final = bytes.maketrans(b".", b"\x1f")
 
 
-@lru_cache(maxsize=4096)
 def digest(octets: bytes) -> bytes:
     """What stands for an identifier or a server in an index key."""
+    return _digest_of_short(octets) if len(octets) <= _SHORT else _digest(octets)
+
+
+def _digest(octets: bytes) -> bytes:
     return blake2b(octets, digest_size=DIGEST_OCTETS).digest()
+
+
+_SHORT: Final = 128  # an access list may have an identifier of its whole length
+_digest_of_short: Final = lru_cache(maxsize=4096)(_digest)
 
 
 def octets_of(identifier: str) -> bytes:
@@ -164,9 +171,9 @@ def _lookers(acl: bytes, owner: bytes) -> frozenset[bytes]:
 
 
 _COMMON_ACL_OCTETS: Final = 200
-_lookers_remembered: Final = lru_cache(maxsize=4096)(
+_lookers_remembered: Final = lru_cache(maxsize=1024)(
     _lookers
-)  # a user's mailboxes have one ACL mostly
+)  # a user's mailboxes have one ACL mostly; of 50 identifiers a list they are 6 MiB
 
 
 def takes_rights_away(row: bytes) -> bool:

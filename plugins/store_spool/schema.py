@@ -195,10 +195,19 @@ def to_keywords(flags: Iterable[str]) -> list[str]:
     return sorted(flag for flag in flags if flag not in BITS)
 
 
-@functools.lru_cache(maxsize=4096)
 def to_flags(bits: int, keywords: str) -> frozenset[str]:
+    if len(keywords) > SHORT_KEYWORDS:  # a message may have a thousand of them
+        return _to_flags(bits, keywords)
+    return _to_flags_remembered(bits, keywords)
+
+
+def _to_flags(bits: int, keywords: str) -> frozenset[str]:
     named = [flag for flag, bit in BITS.items() if bits & bit]
     return frozenset(named + keywords.split() if keywords else named)
+
+
+SHORT_KEYWORDS: Final = 100  # octets
+_to_flags_remembered: Final = functools.lru_cache(maxsize=4096)(_to_flags)
 
 
 def to_seconds(date: datetime) -> tuple[int, int]:

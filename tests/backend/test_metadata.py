@@ -5,9 +5,11 @@ from pathlib import Path
 
 import uvloop
 
-from murder.backend.annotations import MAX_NOTE_OCTETS, MAX_VALUE_OCTETS
+from murder.backend.annotations import Bounds
 from tests.backend.server import running_backend
 from tests.dialogue import Player, Streams
+
+MAX_VALUE_OCTETS = Bounds().value_octets
 
 
 def test_too_large_and_too_many_annotations_are_told_apart(tmp_path: Path) -> None:
@@ -35,7 +37,7 @@ def test_too_large_and_too_many_annotations_are_told_apart(tmp_path: Path) -> No
                 "S1: * METADATA INBOX (/private/comment NIL /private/big NIL)\nS1: b OK $_",
                 keep=True,
             )
-            fit = MAX_NOTE_OCTETS // (MAX_VALUE_OCTETS + 100)
+            fit = Bounds().octets // (MAX_VALUE_OCTETS + 100)
             for number in range(fit):
                 await put(f"c{number}", f"/private/vendor/n{number}", MAX_VALUE_OCTETS, "OK $_")
             await put("d", "/private/more", MAX_VALUE_OCTETS, "NO [METADATA TOOMANY] $_")

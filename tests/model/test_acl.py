@@ -1,18 +1,27 @@
 """Access lists: the text form that MUPDATE carries, and who may do what (RFC 4314)."""
 
+import tracemalloc
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from murder.api.auth import Identity
 from murder.errors import Refusal
+from murder.login.rights import rights_in
 from murder.model.acl import (
     Acl,
     expand_rights,
     format_acl,
     identifiers_of,
     parse_acl,
+    parse_default_acl,
     parse_rights,
+    rights_granted,
 )
+from murder.model.entry import EntryState, MailboxEntry
+from murder.model.name import MailboxName
 
 
 @pytest.mark.parametrize(
@@ -64,3 +73,38 @@ def test_a_letter_that_is_no_right_is_refused() -> None:
 
 def test_taking_all_rights_removes_the_identifier() -> None:
     assert Acl({"ana": frozenset("l")}).changed("ana", frozenset()) == Acl({})
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["ana", "-ana", "anyone", "-anyone", "group:staff", "lrs"]),
+        st.frozensets(st.sampled_from("lrswipkxtea")),
+    )
+)
+def test_what_is_granted_is_what_the_whole_list_says(entries: dict[str, frozenset[str]]) -> None:
+    raw = format_acl(Acl(entries))
+    identifiers = identifiers_of("ana", ["staff"])
+    assert rights_granted(raw, identifiers) == parse_acl(raw).rights_for(identifiers)
+
+
+def test_thousands_of_lists_leave_nothing_behind() -> None:
+    """Each of another user, with a thousand identifiers: 40 MB of lists, and more as they are read."""
+    entry = MailboxEntry(MailboxName(b"user.ana"), EntryState.ACTIVE, b"be1!default")
+    tracemalloc.start()
+    try:
+        for number in range(1000):
+            raw = b"".join(b"user%d.%d\tlrs\t" % (number, one) for one in range(1000))
+            rights_in(replace(entry, raw_acl=raw), Identity(f"user{number}.7"))
+            parse_acl(raw)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 16 * 1024 * 1024
+
+
+def test_a_default_list_is_written_as_cyrus_has_it() -> None:
+    assert format_acl(parse_default_acl("anyone lrs")) == b"anyone\tlrs\t"
+    assert format_acl(parse_default_acl("")) == b""
+    for bad in ("anyone", "anyone lrq", "anyone lrs staff"):
+        with pytest.raises(ValueError, match="anyone"):
+            parse_default_acl(bad)

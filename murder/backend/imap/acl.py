@@ -73,8 +73,13 @@ async def _change(
 ) -> None:
     dialogue.backend.mailboxes.require(name, dialogue.user, ADMINISTER)
 
+    most = dialogue.backend.config.max_acl_identifiers
+
     def bounded(acl: Acl) -> Acl:
         changed = change(acl)
+        is_longer = len(changed.entries) > max(len(acl.entries), most)
+        if is_longer and not dialogue.user.is_admin:
+            raise Refusal(Code.LIMIT, f"An access list may have {most} identifiers, and no more")
         if len(format_acl(changed)) > MAX_ACL_OCTETS:
             raise Refusal(Code.LIMIT, f"An access list may have {MAX_ACL_OCTETS} octets")
         return changed

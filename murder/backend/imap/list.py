@@ -6,6 +6,7 @@ from typing import Final
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.metadata import entries_of
 from murder.backend.imap.status import format_status_of
+from murder.backend.limits import check_room_for_subscription
 from murder.backend.news import Kind, News
 from murder.errors import Code, Refusal
 from murder.login.imap import Running
@@ -13,7 +14,7 @@ from murder.login.list import ListAnswer, read_list, tell_subscribed
 from murder.login.rights import with_old_rights
 from murder.model.acl import format_rights
 from murder.model.listing import ListRow
-from murder.model.name import MailboxName, inbox_of, owner_of
+from murder.model.name import MailboxName, check_name_size, inbox_of, owner_of
 from murder.wire.imap.acl import format_myrights
 from murder.wire.imap.command import Command
 from murder.wire.imap.list import ListRequest, Return
@@ -139,6 +140,9 @@ async def _subscribe(dialogue: BackendImap, command: Command, subscribed: bool) 
     """Whether it exists is not asked (RFC 3501 §6.3.6 leaves that open): it may live on another backend."""
     name = dialogue.name_of(parse_mailbox(Scanner(command.octets, command.start)))
     user = dialogue.user.user
+    if subscribed:
+        check_name_size(name)
+        await check_room_for_subscription(dialogue.backend, dialogue.user, name)
     await dialogue.backend.store.subscribe(user, name, subscribed)
     with dialogue.causing((Kind.SUBSCRIBED, name)):
         dialogue.backend.tracker.tell(News(Kind.SUBSCRIBED, name, user=user))

@@ -5,13 +5,15 @@ import time
 from murder.backend.annotations import SPECIAL_USES, note_of
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.xfer import move_away, need_admin
+from murder.backend.intent import tree_of
+from murder.backend.limits import check_depth, check_room_for_mailboxes, may_rest
 from murder.backend.news import Kind
 from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal
 from murder.login.imap import Running
 from murder.login.rights import Missing
 from murder.model.acl import DELETE_MAILBOX, Acl, Rights
-from murder.model.entry import parse_location
+from murder.model.entry import Location, parse_location
 from murder.model.name import (
     MailboxName,
     check_new_name,
@@ -51,6 +53,7 @@ async def _create(dialogue: BackendImap, command: Command, request: CreateReques
             raise Refusal(Code.ALREADY_EXISTS, "INBOX exists always")
         raise Refusal(Code.NO_PERMISSION, "An administrator makes your INBOX")
     backend.mailboxes.check_may_create(name, login)
+    await check_room_for_mailboxes(backend, login, [name])
     await backend.quotas.check_room(name, mailboxes=1)
     with dialogue.causing((Kind.CREATED, name)):
         stored = await backend.announcer.create(
@@ -90,11 +93,12 @@ def _partition(dialogue: BackendImap, raw_partition: bytes | None) -> str:
     login = dialogue.user
     if not login.is_admin and not login.proxy:
         raise Refusal(Code.NO_PERMISSION, "Only an administrator chooses the partition")
-    if b"!" not in raw_partition:
-        return raw_partition.decode("utf-8", "surrogateescape")
     location = parse_location(raw_partition)
+    if b"!" not in raw_partition:
+        location = Location(dialogue.backend.server_name, location.server)
     if location.server != dialogue.backend.server_name:
         raise Refusal(Code.CANNOT, f"This is not the server {location.server}")
+    dialogue.backend.check_partition(location.partition)
     return location.partition
 
 
@@ -124,7 +128,8 @@ async def _delete(dialogue: BackendImap, command: Command, name: MailboxName) ->
 
 async def remove(backend: Backend, doomed: list[MailboxName]) -> None:
     """At once, or by putting them to rest under DELETED until they expire. Raises Refusal, UpstreamFailure."""
-    if backend.config.delete == "delayed" and not any(is_deleted(name) for name in doomed):
+    delays = backend.config.delete == "delayed" and not any(is_deleted(name) for name in doomed)
+    if delays and await may_rest(backend, doomed):
         now = int(time.time())
         await backend.announcer.rename([(name, deleted_name(name, now)) for name in doomed])
     else:
@@ -169,6 +174,7 @@ async def _rename(dialogue: BackendImap, command: Command, request: RenameReques
         raise Refusal(Code.CANNOT, "A mailbox cannot be moved below itself")
     backend.mailboxes.check_may_create(new, login)
     if stays:
+        await check_room_for_mailboxes(backend, login, [new])
         await _move_inbox(dialogue, old, new)
     else:
         await _rename_tree(dialogue, old, new)
@@ -181,6 +187,11 @@ async def _rename_tree(dialogue: BackendImap, old: MailboxName, new: MailboxName
     moves = [(name, moved(name, old, new)) for name in (old, *below)]
     for _, target in moves:
         check_new_name(target)
+    into_another = tree_of(old) != tree_of(new)
+    for _, target in moves if not dialogue.user.is_admin else ():
+        check_depth(backend, target)
+    if into_another:
+        await check_room_for_mailboxes(backend, dialogue.user, [target for _, target in moves])
     with dialogue.causing((Kind.RENAMED, new)):
         await backend.announcer.rename(moves, _owner_change(old, new))
     if is_inbox(old):

@@ -85,6 +85,9 @@ async def _set(dialogue: BackendImap, command: Command, request: SetMetadataRequ
     use = request.values.get(SPECIAL_USE)
     if use is not None:
         changes[user][SPECIAL_USE] = _checked_use(dialogue, name, use)
+    more = sum(len(value or b"") for entries in changes.values() for value in entries.values())
+    if more and not dialogue.user.is_admin:
+        await dialogue.backend.annotations.check_room(name, more)
     await dialogue.backend.annotations.change(name, changes)
     await _count_change(dialogue, name)
     with dialogue.causing((Kind.ANNOTATED, name)):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from murder.model.acl import MAX_IDENTIFIER_OCTETS
 from murder.wire.token import Scanner, astring
 
 
@@ -67,6 +68,9 @@ def _parse_identifier(scanner: Scanner) -> str:
         identifier = octets.decode("utf-8")
     except UnicodeDecodeError:
         identifier = ""
+    if len(octets) > MAX_IDENTIFIER_OCTETS:
+        scanner.at = start
+        raise scanner.bad(f"an identifier of {MAX_IDENTIFIER_OCTETS} octets at most")
     if not identifier or any(ord(letter) < 0x20 or letter == "\x7f" for letter in identifier):
         scanner.at = start
         raise scanner.bad("an identifier in UTF-8 without control characters")
