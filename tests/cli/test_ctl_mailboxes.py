@@ -53,9 +53,9 @@ def place(ctl: Ctl, name: str) -> str:
 
 
 def test_mailboxes_are_made_shown_and_removed(ctl: Ctl) -> None:
-    assert "shared/news is at be" in ctl(
-        "mailbox", "create", "shared/news", "--quota", "STORAGE=1000"
-    )
+    made = ctl("mailbox", "create", "shared/news", "--quota", "STORAGE=1000")
+    assert "shared/news is at be" in made
+    assert "rights: anyone lrs" in made
     ctl("mailbox", "create", "shared/news/old")
     ctl("mailbox", "acl", "shared/news", "anyone", "lrsp")
     ctl("mailbox", "metadata", "shared/news", "/shared/comment", "for all")
