@@ -1,55 +1,174 @@
 """Undoing a part's transfer encoding and its character set (RFC 2045 §6). Never raises: what is damaged is read as well
-as it goes."""
+as it goes.
+
+All is done in pieces of bounded size, so that whoever reads a large part can pause between them: a C function that
+works on the whole of it would hold the interpreter for as long as the mail is large.
+"""
 
 import binascii
+import codecs
 import re
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from murder.model.charset import codec_of
 
-_NOT_BASE64: Final = re.compile(rb"[^A-Za-z0-9+/]+")
+PIECE_OCTETS: Final = 32 * 1024  # of the encoded body; a fraction of a millisecond each
+MAX_ENCODINGS: Final = 1000  # base64 encodings behind each other in one part
+
+_WHITE: Final = b"\r\n \t"
+_BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_NOT_BASE64: Final = re.compile(rb"[^A-Za-z0-9+/]++")
 _AS_IT_IS: Final = frozenset({b"7BIT", b"8BIT", b"BINARY", b""})
-_TRAILING_SPACE: Final = re.compile(rb"[ \t]+(?=\r?\n|\Z)")
+# the look-behind lets a run of blanks be tried once, from its begin
+_TRAILING_SPACE: Final = re.compile(rb"(?<![ \t])[ \t]++(?=\r?\n|\Z)")
 
 
 def decode_transfer(body: memoryview | bytes, encoding: bytes) -> memoryview | bytes | None:
     """The body without its encoding (name in upper case), or None where that is not known."""
     if encoding in _AS_IT_IS:
         return body
+    pieces = decoded_pieces(body, encoding)
+    return None if pieces is None else b"".join(pieces)
+
+
+def decoded_pieces(body: memoryview | bytes, encoding: bytes) -> Iterator[bytes] | None:
+    """As `decode_transfer`, piece by piece; each is one bounded step of work."""
+    if encoding in _AS_IT_IS:
+        return _slices(body)
     if encoding == b"BASE64":
-        return decode_base64(bytes(body))
+        return _base64_pieces(body)
     if encoding == b"QUOTED-PRINTABLE":
-        return binascii.a2b_qp(_TRAILING_SPACE.sub(b"", bytes(body)))
+        return _quoted_pieces(body)
     return None
 
 
+def _slices(body: memoryview | bytes) -> Iterator[bytes]:
+    for at in range(0, len(body), PIECE_OCTETS):
+        yield bytes(body[at : at + PIECE_OCTETS])
+
+
+def _quoted_pieces(body: memoryview | bytes) -> Iterator[bytes]:
+    """Pieces end with a line, or, where a line is longer than they, not within `=XX`."""
+    at = 0
+    while at < len(body):
+        piece = bytes(body[at : at + PIECE_OCTETS])
+        if at + len(piece) < len(body):
+            end = piece.rfind(b"\n") + 1 or len(piece)
+            if b"=" in piece[end - 2 : end] and not piece.endswith(b"\n", 0, end):
+                end = piece.rindex(b"=", 0, end)
+            piece = piece[:end]
+        at += len(piece)
+        yield binascii.a2b_qp(_TRAILING_SPACE.sub(b"", piece))
+
+
 def decode_base64(octets: bytes) -> bytes:
-    """Foreign octets are skipped; padding in the middle ends one run and begins the next, as concatenated encodings
-    have it; a rest that is no whole octet is dropped."""
-    compact = octets.translate(None, b"\r\n \t")
-    try:
-        return binascii.a2b_base64(compact, strict_mode=True)
-    except binascii.Error:
-        pass
-    pieces = []
-    for run in compact.split(b"="):
-        clean = _NOT_BASE64.sub(b"", run)
-        clean = clean[: len(clean) - (len(clean) % 4 == 1)]
-        pieces.append(binascii.a2b_base64(clean + b"=" * (-len(clean) % 4)))
-    return b"".join(pieces)
+    """Foreign octets are skipped; a rest that is no whole octet is dropped. Padding ends it, unless another whole
+    encoding follows: so several behind each other are read, and a mailing list's footer in plain text is not."""
+    return b"".join(_base64_pieces(octets))
+
+
+def _base64_pieces(body: memoryview | bytes) -> Iterator[bytes]:
+    left = b""  # fewer than four octets of a group that is not complete
+    ended = False  # padding has come
+    encodings = 0
+    for start in range(0, len(body), PIECE_OCTETS):
+        compact = bytes(body[start : start + PIECE_OCTETS]).translate(None, _WHITE)
+        is_end = start + PIECE_OCTETS >= len(body)
+        at = 0
+        while at < len(compact):
+            if ended and compact.startswith(b"=", at):
+                at += 1 if not compact.startswith(b"==", at) else _behind_padding(compact, at) - at
+                continue
+            end = compact.find(b"=", at)
+            run = compact[at : end if end >= 0 else len(compact)]
+            if ended and not _goes_on(run, end >= 0, is_end):
+                return
+            at += len(run)
+            if run.translate(None, _BASE64):
+                run = _NOT_BASE64.sub(b"", run)
+            run = left + run
+            whole = len(run) - len(run) % 4
+            decoded = binascii.a2b_base64(run[:whole]) if whole else b""
+            left, ended = run[whole:], False
+            if end >= 0:
+                decoded += _last_octets(left)
+                left, ended = b"", True
+                encodings += 1
+                if encodings >= MAX_ENCODINGS:
+                    yield decoded
+                    return
+            yield decoded
+    yield _last_octets(left)
+
+
+def _behind_padding(compact: bytes, at: int) -> int:
+    """Behind the `=` at this place, however many there are."""
+    rest = compact[at:]
+    return at + len(rest) - len(rest.lstrip(b"="))
+
+
+def _goes_on(run: bytes, is_padded: bool, is_end: bool) -> bool:
+    """Whether what follows padding is an encoding of its own: only its letters, and a whole number of groups if it
+    ends here without padding."""
+    if run.translate(None, _BASE64) or (len(run) % 4 == 1 and (is_padded or is_end)):
+        return False
+    return is_padded or not is_end or len(run) % 4 == 0
+
+
+def _last_octets(left: bytes) -> bytes:
+    """Of a group that is not complete: two letters are an octet, three are two."""
+    return binascii.a2b_base64(left + b"=" * (4 - len(left))) if len(left) > 1 else b""
 
 
 def decode_text(octets: memoryview | bytes, charset: str) -> str:
-    """Text of a character set. One that is not known, or a wrong one, is taken for UTF-8, and what is not even that for
-    Latin-1: so that something can still be found in it."""
+    """Text of a character set; what is damaged in it is replaced. Where none is told, or one that is not known, it is
+    taken for UTF-8, and for Latin-1 if it is mostly not that: so that something can still be found in it."""
     octets = bytes(octets)
     codec = codec_of(charset) if charset else None
-    if codec is None or codec in ("ascii", "utf-8"):
-        try:
-            return octets.decode("utf-8")
-        except UnicodeDecodeError:
-            return octets.decode("cp1252", "replace")
+    if codec is None or codec == "ascii":
+        return _decode_unlabelled(octets)
     try:
         return octets.decode(codec, "replace")
     except (UnicodeError, LookupError):
         return octets.decode("latin-1")
+
+
+def _decode_unlabelled(octets: bytes) -> str:
+    if octets.isascii():
+        return octets.decode("ascii")
+    return octets.decode(_unlabelled_codec(octets), "replace")
+
+
+def _unlabelled_codec(octets: bytes) -> str:
+    """UTF-8 if as many of its characters are whole as are damaged: hardly any Latin-1 text looks like that."""
+    text = octets.decode("utf-8", "replace")
+    damaged = text.count("\ufffd")
+    foreign = len(text) - len(text.encode("ascii", "ignore"))
+    return "utf-8" if foreign - damaged >= damaged else "cp1252"
+
+
+def text_pieces(pieces: Iterable[bytes], charset: str) -> Iterator[str]:
+    """As `decode_text`, piece by piece; characters that are cut by the pieces are put together. What has no label is
+    judged by the first piece with octets that are not ASCII."""
+    codec = codec_of(charset) if charset else None
+    decoder: codecs.IncrementalDecoder | None = None
+    if codec is not None and codec != "ascii":
+        decoder = codecs.getincrementaldecoder(codec)("replace")
+    for piece in pieces:
+        if decoder is None:
+            if piece.isascii():
+                yield piece.decode("ascii")
+                continue
+            decoder = codecs.getincrementaldecoder(_unlabelled_codec(piece))("replace")
+        yield _decode_some(decoder, piece)
+    if decoder is not None:
+        yield _decode_some(decoder, b"", final=True)
+
+
+def _decode_some(decoder: codecs.IncrementalDecoder, piece: bytes, *, final: bool = False) -> str:
+    try:
+        return decoder.decode(piece, final)
+    except (UnicodeError, LookupError):
+        decoder.reset()
+        return piece.decode("latin-1")

@@ -1,6 +1,7 @@
 """ENVELOPE values out of a header: RFC 5322 addresses with groups, comments and routes, by RFC 3501 §7.4.2's rules.
 
-Never raises, and is linear in the header's size. Text stays octets, encoded words are not decoded.
+Never raises, and is linear in the header's size; of very many addresses the first are told. Text stays octets, encoded
+words are not decoded.
 """
 
 import re
@@ -9,6 +10,10 @@ from typing import Final
 from murder.mime.field import end_of_comment, known_fields, unquote
 from murder.model.part import Address, Envelope
 
+MAX_ADDRESSES: Final = (
+    1000  # of one field; each is told in up to 3 of an envelope's lists, in some 50 octets
+)
+MAX_LIST_OCTETS: Final = 128 * 1024  # of an address field: for comments and names without an end
 MISSING_HOST: Final = b"unspecified-domain"  # as Cyrus: a NIL host would begin a group
 
 _TOKEN: Final = re.compile(
@@ -51,10 +56,12 @@ def _addresses(fields: dict[bytes, bytes], name: bytes) -> tuple[Address, ...]:
 
 
 def parse_addresses(value: bytes) -> tuple[Address, ...]:
-    """An unfolded address list. What is no address is told as well as it goes, with a host that says so."""
+    """An unfolded address list. What is no address is told as well as it goes, with a host that says so. What comes
+    behind `MAX_ADDRESSES` is left out; a group is closed all the same."""
     reader = _AddressReader()
+    value = value[:MAX_LIST_OCTETS]
     at = 0
-    while at < len(value):
+    while at < len(value) and not reader.is_full:
         match = _TOKEN.match(value, at)
         if match is None:
             at += 1
@@ -101,6 +108,10 @@ class _AddressReader:
         self._comment: bytes | None = None
         self._angle = False
         self._done = False  # behind `>`: nothing more belongs to this address
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._found) >= MAX_ADDRESSES
 
     def word(self, token: bytes) -> None:
         if not self._done:

@@ -1,6 +1,7 @@
 """Header fields by octets: where a header ends, its fields, and the grammar of structured ones (RFC 5322, RFC 2045).
 
-Never raises: mail is as it is. Everything is linear in the header's size.
+Never raises: mail is as it is. Everything is linear in the header's size, and what is looked at is bounded: mail can say
+that it has a header of any size.
 """
 
 import re
@@ -16,13 +17,17 @@ _FIELD: Final = re.compile(
     rb"^(?:([!-9;-~]++)[ \t]*+:)?([^\n]*+(?:\n[ \t][^\n]*+)*+)(?:\n|\Z)", re.MULTILINE
 )
 _COMMENT_INSIDE: Final = re.compile(rb"[^()\\]+")
+# Something matches everywhere, so that no octet is looked at from several starts.
 _PARAMETER: Final = re.compile(
-    rb'[ \t;]*([^ \t;=()"]+)[ \t]*(?:=[ \t]*("[^"\\]*+(?:\\.[^"\\]*+)*+"?|[^ \t;]*+))?', re.DOTALL
+    rb'[ \t;]++|([^ \t;=()"]++)[ \t]*+(?:=[ \t]*+("[^"\\]*+(?:\\.[^"\\]*+)*+"?|[^ \t;]*+))?+|.',
+    re.DOTALL,
 )
 _NO_COMMENT: Final = re.compile(rb'(?:[^("]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"?)++', re.DOTALL)
 _TOKEN: Final = re.compile(rb'[^ \t\x00-\x1f()<>@,;:\\"/\[\]?=]+')
 _ESCAPE: Final = re.compile(rb"\\(.)", re.DOTALL)
 
+MAX_HEADER_OCTETS: Final = 1024 * 1024  # of one header; Postfix takes 100 kB, Dovecot parses 10 MB
+MAX_VALUE_OCTETS: Final = 64 * 1024  # of a field with parameters or other tokens
 MAX_PARAMETERS: Final = 200
 
 
@@ -44,7 +49,8 @@ def known_fields(
     octets: bytes, start: int, end: int, wanted: Collection[bytes]
 ) -> dict[bytes, bytes]:
     """The fields of the wanted names (upper case), unfolded and trimmed; the first, if there are several, but for those
-    above."""
+    above. What lies behind `MAX_HEADER_OCTETS` is not looked at."""
+    end = min(end, start + MAX_HEADER_OCTETS)
     found: dict[bytes, bytes] = {}
     more: dict[bytes, list[bytes]] = {}
     for match in _FIELD.finditer(octets, start, end):
@@ -115,7 +121,7 @@ def unquote(value: bytes) -> bytes:
 def parse_media(value: bytes) -> tuple[tuple[bytes, bytes], Parameters] | None:
     """A Content-Type: type and subtype in upper case, and the parameters; None where it is none (RFC 2045 §5.2: the
     default then holds)."""
-    value = without_comments(value).strip()
+    value = without_comments(value[:MAX_VALUE_OCTETS]).strip()
     main, slash, rest = value.partition(b"/")
     main = main.strip()
     match = _TOKEN.match(rest.lstrip())
@@ -127,7 +133,7 @@ def parse_media(value: bytes) -> tuple[tuple[bytes, bytes], Parameters] | None:
 
 def parse_disposition(value: bytes) -> tuple[bytes, Parameters] | None:
     """A Content-Disposition (RFC 2183)."""
-    value = without_comments(value).strip()
+    value = without_comments(value[:MAX_VALUE_OCTETS]).strip()
     match = _TOKEN.match(value)
     if match is None:
         return None
@@ -138,10 +144,12 @@ def parse_parameters(value: bytes) -> Parameters:
     """`; name=value; name="value"`, leniently; names in upper case, the first of a name counts. What RFC 2231 §3 has in
     pieces (`name*0`, `name*1*`) is put together."""
     found: dict[bytes, bytes] = {}
-    for match in _PARAMETER.finditer(value):
+    for match in _PARAMETER.finditer(value[:MAX_VALUE_OCTETS]):
         name, raw = match.group(1), match.group(2)
-        if raw is not None and len(found) < MAX_PARAMETERS:
+        if raw is not None:
             found.setdefault(name.upper(), unquote(raw))
+            if len(found) >= MAX_PARAMETERS:
+                break
     if any(name.endswith((b"*0", b"*0*")) for name in found):
         found = _put_together(found)
     return tuple(found.items())
@@ -188,11 +196,11 @@ def parameter_value(parameters: Parameters, name: bytes) -> bytes | None:
 
 def parse_token(value: bytes) -> bytes:
     """The token, in upper case; b"" if it is none, or has more behind it (Content-Transfer-Encoding)."""
-    match = _TOKEN.fullmatch(without_comments(value).strip())
+    match = _TOKEN.fullmatch(without_comments(value[:MAX_VALUE_OCTETS]).strip())
     return match.group().upper() if match is not None else b""
 
 
 def parse_languages(value: bytes) -> tuple[bytes, ...]:
     """A Content-Language (RFC 3282): tags between commas."""
-    tags = (tag.strip() for tag in without_comments(value).split(b","))
+    tags = (tag.strip() for tag in without_comments(value[:MAX_VALUE_OCTETS]).split(b","))
     return tuple(tag for tag in tags if tag)[:MAX_PARAMETERS]

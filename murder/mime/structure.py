@@ -1,15 +1,17 @@
 """The parts of a message by octet offsets, in one pass: RFC 2045, RFC 2046, exact on hostile mail.
 
 Never raises. Time is linear in the size of the message whatever its nesting: every octet is searched once for
-boundaries and once for blank lines, however many boundaries are open. Limits: what lies deeper than `MAX_DEPTH` or
-behind `MAX_PARTS` parts is left whole.
+boundaries and once for blank lines, however many boundaries are open. Limits: what lies deeper than `MAX_DEPTH` is left
+whole, what comes behind `MAX_PARTS` parts is one last part, and of headers `MAX_HEADERS_OCTETS` in all are read.
 """
 
 import re
+from itertools import accumulate
 from typing import Final
 
 from murder.mime.envelope import envelope_of
 from murder.mime.field import (
+    MAX_HEADER_OCTETS,
     known_fields,
     parameter_value,
     parse_disposition,
@@ -20,7 +22,10 @@ from murder.mime.field import (
 from murder.model.part import RFC822, Parameters, Part
 
 MAX_DEPTH: Final = 100  # multiparts and messages within each other; Cyrus allows 100 too
-MAX_PARTS: Final = 50_000
+MAX_PARTS: Final = 10_000  # within the whole; as Dovecot
+MAX_BOUNDARY_OCTETS: Final = 1000  # RFC 2046 §5.1.1 has 70; lines are compared with every open one
+MAX_HEADERS_OCTETS: Final = 4 * 1024 * 1024  # of all parts together: 10,000 of 400 octets
+COUNTED_OCTETS: Final = 4096  # a block whose line ends are counted once
 
 _TEXT: Final = (b"TEXT", b"PLAIN")
 _TEXT_PARAMETERS: Final[Parameters] = ((b"CHARSET", b"us-ascii"),)
@@ -58,10 +63,50 @@ class _Delimiter:
         self.is_last = is_last
 
 
+class _LineCounter:
+    """Line ends of a message between two offsets. Messages within each other have their octets counted once for each that
+    is around them, so after some of that the sums of whole blocks are kept."""
+
+    __slots__ = ("_left", "_octets", "_sums")
+
+    def __init__(self, octets: bytes) -> None:
+        self._octets = octets
+        self._left = 2 * len(octets)  # octets that are looked at before there are sums
+        self._sums: list[int] = []  # of all blocks before each
+
+    def count(self, start: int, end: int) -> int:
+        octets = self._octets
+        if not self._sums and self._left >= end - start:
+            self._left -= end - start
+            return octets.count(b"\n", start, end)
+        if not self._sums:
+            each = (
+                octets.count(b"\n", at, at + COUNTED_OCTETS)
+                for at in range(0, len(octets), COUNTED_OCTETS)
+            )
+            self._sums = list(accumulate(each, initial=0))
+        first, last = -(-start // COUNTED_OCTETS), end // COUNTED_OCTETS
+        if first >= last:
+            return octets.count(b"\n", start, end)
+        edges = octets.count(b"\n", start, first * COUNTED_OCTETS)
+        edges += octets.count(b"\n", last * COUNTED_OCTETS, end)
+        return edges + self._sums[last] - self._sums[first]
+
+
 class _Parser:
     """One walk over a message. `_found` is the delimiter at which the last entity stopped, None at the end of all."""
 
-    __slots__ = ("_blank", "_boundaries", "_found", "_lengths", "_levels", "_octets", "_parts")
+    __slots__ = (
+        "_blank",
+        "_boundaries",
+        "_found",
+        "_lengths",
+        "_levels",
+        "_lines",
+        "_octets",
+        "_parts",
+        "_readable",
+    )
 
     def __init__(self, octets: bytes) -> None:
         self._octets = octets
@@ -70,7 +115,9 @@ class _Parser:
         self._lengths: list[int] = []  # of the open boundaries, ascending, each once
         self._found: _Delimiter | None = None
         self._blank = -1  # start of the last blank line found, so that none is searched for twice
-        self._parts = 0
+        self._lines = _LineCounter(octets)
+        self._parts = -1  # within the whole
+        self._readable = MAX_HEADERS_OCTETS  # octets of headers that will still be read
 
     def entity(
         self,
@@ -86,8 +133,10 @@ class _Parser:
         body_start = header_end
         if early is not None:
             body_start = max(start, early.text_end)
+        known_end = min(body_start, start + min(self._readable, MAX_HEADER_OCTETS))
+        self._readable -= known_end - start
         fields = known_fields(
-            self._octets, start, body_start, _MESSAGE_FIELDS if is_message else _CONTENT_FIELDS
+            self._octets, start, known_end, _MESSAGE_FIELDS if is_message else _CONTENT_FIELDS
         )
         media, parameters = _media_of(fields, default)
         children: tuple[Part, ...] = ()
@@ -130,7 +179,7 @@ class _Parser:
             start,
             body_start,
             body_end,
-            self._octets.count(b"\n", body_start, body_end) if counts_lines else 0,
+            self._lines.count(body_start, body_end) if counts_lines else 0,
             fields.get(b"CONTENT-ID"),
             fields.get(b"CONTENT-DESCRIPTION"),
             parse_token(fields.get(b"CONTENT-TRANSFER-ENCODING", b"")) or b"7BIT",
@@ -153,6 +202,8 @@ class _Parser:
         if not self._is_bounded(depth):
             if media == RFC822:
                 return (self.entity(body_start, depth + 1, is_message=True),)
+            if media[0] == b"MULTIPART" and len(boundary or b"") > MAX_BOUNDARY_OCTETS:
+                boundary = None
             if media[0] == b"MULTIPART" and boundary is not None:
                 default = RFC822 if media[1] == b"DIGEST" else _TEXT
                 return self._parts_of(boundary.rstrip(b" \t"), body_start, depth, default)
@@ -171,6 +222,12 @@ class _Parser:
         found = self._next_delimiter(body_start, len(self._octets))
         while found is not None and found.level == level and not found.is_last:
             if self._parts >= MAX_PARTS:
+                rest_start = found.next_start
+                while found is not None and found.level == level and not found.is_last:
+                    found = self._next_delimiter(found.next_start, len(self._octets))
+                parts.append(
+                    _rest(rest_start, len(self._octets) if found is None else found.text_end)
+                )
                 break
             parts.append(self.entity(found.next_start, depth + 1, default=default))
             found = self._found
@@ -245,6 +302,11 @@ def _nothing(at: int) -> Part:
     """The one empty part of a multipart in which there is none: Cyrus and Dovecot have it so, and a multipart without
     parts cannot be told (RFC 3501 §9 body-type-mpart)."""
     return Part(_TEXT, _TEXT_PARAMETERS, at, at, at, 0)
+
+
+def _rest(start: int, end: int) -> Part:
+    """What comes behind the last part that is looked into, with the delimiters in it, as one part."""
+    return Part(_OCTETS, (), start, start, max(start, end), 0, encoding=b"BINARY")
 
 
 def _media_of(

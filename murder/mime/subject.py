@@ -8,6 +8,9 @@ from murder.mime.header import decode_value
 from murder.mime.text import fold
 
 MAX_SUBJECT: Final = 2000  # characters that count; bounds the work on a subject made of prefixes
+MAX_SUBJECT_OCTETS: Final = (
+    32 * 1024
+)  # enough for these in any encoding: 12 octets each, and the marks between
 
 _SPACES: Final = re.compile(r"\s+")
 _BLOB: Final = r"\[[^\[\]]*+\]\s*+"
@@ -29,7 +32,7 @@ def base_subject(value: bytes | None) -> BaseSubject:
     """Of a raw Subject field's value."""
     if not value:
         return BaseSubject("", False)
-    text = _SPACES.sub(" ", decode_value(value)).strip()[:MAX_SUBJECT]
+    text = _SPACES.sub(" ", decode_value(value[:MAX_SUBJECT_OCTETS])).strip()[:MAX_SUBJECT]
     is_reply = False
     while True:
         text, cut = _without_trailers(text)

@@ -14,15 +14,35 @@ from murder.mime.header import decode_value
 from murder.model.part import Part
 
 MAX_TEXT_OCTETS: Final = 16 * 1024 * 1024  # of one part: more than any mail people have written
+MAX_MARKS: Final = (
+    30  # combining marks behind one letter that are put in order: UAX #15 §13 (Stream-Safe Text)
+)
+FOLD_CHARACTERS: Final = 256  # Putting marks in order takes time with the square of their number
 
 
 def fold(text: str) -> str:
     """The form in which texts are compared: two texts that differ only in case or in how accents are composed have the
-    same."""
+    same. Linear in the text: more than `MAX_MARKS` marks behind one letter may be left in the order they have."""
     if text.isascii():
         return text.lower()
-    decomposed = unicodedata.normalize("NFKD", text).casefold()
-    return unicodedata.normalize("NFKD", decomposed)
+    folded = []
+    at = 0
+    while at < len(text):
+        end = at + FOLD_CHARACTERS
+        if end < len(text):
+            end = cut_before_letter(text, end)
+        decomposed = unicodedata.normalize("NFKD", text[at:end]).casefold()
+        folded.append(unicodedata.normalize("NFKD", decomposed))
+        at = end
+    return "".join(folded)
+
+
+def cut_before_letter(text: str, end: int) -> int:
+    """Where a text can be cut at or shortly before `end` without taking marks off their letter."""
+    for at in range(end, end - MAX_MARKS, -1):
+        if at >= len(text) or not unicodedata.combining(text[at]):
+            return at
+    return end
 
 
 def sort_form(text: str) -> str:

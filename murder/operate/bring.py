@@ -36,7 +36,7 @@ MAILDIR_FLAGS: Final = {
 }
 _ROW: Final = re.compile(rb"UID (\d+)")
 _SIZE: Final = re.compile(rb"RFC822\.SIZE (\d+)")
-_FLAGS: Final = re.compile(rb"FLAGS \(([^)]*)\)")
+_FLAGS: Final = re.compile(rb"FLAGS \(([^()]*+)\)")
 _DATE: Final = re.compile(rb'INTERNALDATE "([^"]*)"')
 _LIST: Final = re.compile(rb'\(([^)]*)\) ("(?:[^"\\]|\\.)"|NIL) (.*)', re.DOTALL)
 

@@ -1,0 +1,180 @@
+"""Mail that wants to be expensive: what is looked at is bounded, and what is left out is left out in a well-formed way."""
+
+import base64
+import quopri
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from murder.mime import text
+from murder.mime.decode import (
+    MAX_ENCODINGS,
+    PIECE_OCTETS,
+    decode_base64,
+    decode_text,
+    decode_transfer,
+    decoded_pieces,
+    text_pieces,
+)
+from murder.mime.envelope import MAX_ADDRESSES, parse_addresses
+from murder.mime.field import MAX_PARAMETERS, parse_languages, parse_media, parse_parameters
+from murder.mime.section import octets_of
+from murder.mime.structure import MAX_BOUNDARY_OCTETS, MAX_PARTS, parse_structure
+from murder.mime.text import FOLD_CHARACTERS, MAX_MARKS, fold
+from murder.model.fetch import Section
+from murder.model.part import Address
+from murder.wire.imap.body import format_body_structure
+from murder.wire.imap.envelope import format_envelope
+
+
+def test_of_two_megabytes_of_addresses_the_first_are_told() -> None:
+    root = parse_structure(b"From: " + b"a," * 1_000_000 + b"b\r\n\r\nhi\r\n")
+    assert root.envelope is not None
+    assert len(root.envelope.from_) == MAX_ADDRESSES
+    assert len(format_envelope(root.envelope)) < 200 * MAX_ADDRESSES
+
+
+def test_a_group_that_is_too_large_is_closed() -> None:
+    found = parse_addresses(b"g: " + b"a@b, " * 5000 + b";")
+    assert MAX_ADDRESSES <= len(found) <= MAX_ADDRESSES + 1
+    assert found[-1] == Address(None, None, None, None)
+
+
+def test_parameters_and_languages_are_bounded() -> None:
+    assert parse_parameters(b";" * 100_000 + b"=") == ()
+    assert len(parse_parameters(b"".join(b";a%d=b" % n for n in range(9000)))) == MAX_PARAMETERS
+    assert len(parse_languages(b"a," * 1_000_000)) == MAX_PARAMETERS
+    assert parse_media(b"text/plain" + b";" * 100_000 + b"x=y") == ((b"TEXT", b"PLAIN"), ())
+
+
+def test_what_comes_behind_very_many_parts_is_one_last_part() -> None:
+    count = MAX_PARTS + 500
+    body = b"".join(b"--b\r\n\r\npart %d\r\n" % n for n in range(1, count + 1))
+    octets = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + body + b"--b--\r\nepilogue\r\n"
+    root = parse_structure(octets)
+    assert len(root.children) == MAX_PARTS + 1
+    last = octets_of(memoryview(octets), root, Section((MAX_PARTS + 1,)))
+    assert last is not None
+    assert bytes(last).startswith(b"\r\npart %d\r\n--b\r\n" % (MAX_PARTS + 1))
+    assert bytes(last).endswith(b"--b\r\n\r\npart %d" % count)
+    assert format_body_structure(root, extended=True).count(b'"OCTET-STREAM"') == 1
+
+
+def test_inner_multiparts_end_where_they_end_also_behind_very_many_parts() -> None:
+    inner = b"".join(b"--i\r\n\r\n%d\r\n" % n for n in range(MAX_PARTS + 5))
+    octets = (
+        b"Content-Type: multipart/mixed; boundary=o\r\n\r\n--o\r\nContent-Type: multipart/mixed; boundary=i\r\n\r\n"
+        + inner
+        + b"--i--\r\n--o\r\n\r\nlast\r\n--o--\r\n"
+    )
+    root = parse_structure(octets)
+    assert len(root.children) == 2
+    last = octets_of(memoryview(octets), root, Section((2,)))
+    assert last is not None and bytes(last) == b"\r\nlast"
+
+
+def test_line_ends_of_messages_within_each_other_are_exact() -> None:
+    octets = b"Content-Type: message/rfc822\r\n\r\n" * 30 + b"\r\n" + b"x\r\n" * 20_000
+    part = parse_structure(octets)
+    depth = 0
+    while part.children:
+        assert part.lines == octets.count(b"\n", part.body_start, part.body_end)
+        part, depth = part.children[0], depth + 1
+    assert depth == 30 and part.lines == 20_000
+
+
+def test_a_boundary_without_an_end_is_none() -> None:
+    name = b"q" * (MAX_BOUNDARY_OCTETS + 1)
+    octets = b'Content-Type: multipart/mixed; boundary="%s"\r\n\r\n--%s\r\n\r\nx\r\n' % (name, name)
+    assert [child.size for child in parse_structure(octets).children] == [0]
+
+
+@pytest.mark.parametrize(
+    ("body", "octets"),
+    [
+        (b"aGVsbG8=\r\n_______\r\nlist mailing list\r\nlist@example.org\r\n", b"hello"),
+        (b"aGVsbG8=\r\n\r\nfooter here\r\n", b"hello"),  # 10 letters: no whole encoding
+        (b"YQ==\r\nYg==\r\nYw==\r\n--\r\nx", b"abc"),
+        (b"YQ==\r\nYmNk\r\n", b"abcd"),
+        (b"YQ=========", b"a"),
+        (b"=" * 100_000, b""),
+        (b"YQ==" * 5000, b"a" * MAX_ENCODINGS),
+    ],
+)
+def test_base64_ends_at_its_padding(body: bytes, octets: bytes) -> None:
+    assert decode_base64(body) == octets
+
+
+@pytest.mark.parametrize("encoding", [b"BASE64", b"QUOTED-PRINTABLE", b"8BIT"])
+@pytest.mark.parametrize(
+    "body",
+    [b" " * 500_000 + b"x", b"=" * 500_000, b"=20" * 200_000, b"YQ==" * 100_000, b"\n" * 500_000],
+)
+def test_decoding_goes_in_small_pieces(body: bytes, encoding: bytes) -> None:
+    pieces = decoded_pieces(body, encoding)
+    assert pieces is not None
+    assert all(len(piece) <= PIECE_OCTETS for piece in pieces)
+
+
+@given(st.binary(min_size=0, max_size=60), st.integers(1, 4000))
+def test_pieces_are_the_whole(octets: bytes, times: int) -> None:
+    octets = octets * times
+    assert decode_transfer(base64.encodebytes(octets), b"BASE64") == octets
+    assert decode_transfer(base64.b64encode(octets), b"BASE64") == octets
+    assert decode_transfer(quopri.encodestring(octets), b"QUOTED-PRINTABLE") == octets
+    long_line = octets.replace(b"\n", b"").replace(b"\r", b"").rstrip(b" \t")
+    encoded = b"".join(b"=%02X" % octet for octet in long_line)
+    assert decode_transfer(encoded, b"QUOTED-PRINTABLE") == long_line
+
+
+@pytest.mark.parametrize(
+    ("octets", "charset", "expected"),
+    [
+        ("Grüße ".encode() * 3 + b"\xff", "", "Grüße " * 3 + "\ufffd"),
+        ("Grüße ".encode() + b"\xff", "utf-8", "Grüße \ufffd"),
+        (b"\xff", "utf-8", "\ufffd"),
+        ("ü".encode() + b"\xc3", "", "ü\ufffd"),  # cut within a character
+        (b"Gr\xfc\xdfe", "", "Grüße"),
+        (b"Gr\xfc\xdfe", "us-ascii", "Grüße"),
+        (b"Gr\xfc\xdfe", "iso-8859-1", "Grüße"),
+    ],
+)
+def test_one_bad_octet_spoils_only_itself(octets: bytes, charset: str, expected: str) -> None:
+    assert decode_text(octets, charset) == expected
+    assert "".join(text_pieces([octets], charset)) == expected
+    if charset not in ("", "us-ascii"):
+        pieces = [octets[at : at + 1] for at in range(len(octets))]
+        assert "".join(text_pieces(pieces, charset)) == expected
+
+
+def test_marks_are_put_in_order_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    longest = 0
+
+    class Recording:
+        combining = staticmethod(unicodedata.combining)
+
+        @staticmethod
+        def normalize(form: str, piece: str) -> str:
+            nonlocal longest
+            longest = max(longest, len(piece))
+            return unicodedata.normalize(form, piece)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(text, "unicodedata", Recording)
+    fold("a" + "\u0301\u0323" * 50_000)
+    assert longest <= 2 * FOLD_CHARACTERS
+
+
+MARKED = st.lists(
+    st.tuples(
+        st.sampled_from("aäßÅﬁ한Σ x"), st.text("\u0301\u0323\u0315", max_size=MAX_MARKS // 2)
+    ),
+    max_size=400,
+).map(lambda pairs: "".join(letter + marks for letter, marks in pairs))
+
+
+@given(MARKED)
+def test_folding_in_pieces_is_folding(value: str) -> None:
+    whole = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", value).casefold())
+    assert fold(value) == (whole if not value.isascii() else value.lower())
