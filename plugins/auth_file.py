@@ -2,8 +2,12 @@
 
 A line is `user:SCRYPT:SCRAM:group,group`. SCRYPT is `log2cost,r,p,salt,hash`, SCRAM (for SCRAM-SHA-256, RFC 7677) is
 `iterations,salt,storedkey,serverkey`; octets are base64. `murder auth` keeps the file; it is only ever replaced as a
-whole, and read again when it has changed. Hashes are counted in threads. A password that was right is remembered for a
-while, in memory, under a key that only this process has, so that a mail client's tenth connection costs nothing.
+whole, and read again when it has changed. Hashes are counted in threads, which let everything else go first. A password
+that was right is remembered for a while, in memory, under a key that only this process has, so that a mail client's tenth
+connection costs nothing.
+
+Who asks for SCRAM as a user that is not here gets a challenge too, always the same for a name. A first line
+`#decoys:KEY` keeps what those are made from; nodes that have a copy of the file make the same ones.
 """
 
 import asyncio
@@ -15,6 +19,7 @@ import hmac
 import logging
 import os
 import secrets
+import threading
 import time
 import unicodedata
 from collections import OrderedDict
@@ -39,6 +44,8 @@ MAX_USER_LENGTH: Final = 256
 FORBIDDEN_IN_USERS: Final = frozenset(':,/%*"\\\t\r\n\0 ')
 MAX_REMEMBERED: Final = 20_000
 MAX_PARSED: Final = 1000
+DECOYS: Final = "#decoys:"
+NICENESS: Final = 5  # of the threads that hash, against the one that serves
 FILE_MODE: Final = 0o600
 
 log = logging.getLogger("murder.plugins.auth_file")
@@ -174,6 +181,7 @@ class UserFile:
         self._settings = settings
         self._stamp: tuple[int, int, int] | None = None
         self._lines: dict[str, str] = {}
+        self._decoy_key = b""
         self._records: OrderedDict[str, Record] = OrderedDict()
         self._key = secrets.token_bytes(32)
         self._remembered: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
@@ -188,19 +196,35 @@ class UserFile:
             frozenset(),
         )
         # The hash takes a core and megabytes; more at once than cores would only make all of them later.
-        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="auth_file")
+        self._threads = ThreadPoolExecutor(
+            self.checks_at_once, thread_name_prefix="auth_file", initializer=_stand_back
+        )
+
+    @property
+    def checks_at_once(self) -> int:
+        """See ChecksFewAtOnce."""
+        return os.cpu_count() or 1
+
+    def recall(self, user: str, password: bytes) -> Identity | None:
+        """See RecallsPasswords."""
+        name = self._canonical(user)
+        self._refresh()
+        line = self._lines.get(name)
+        if line is None or not self._is_remembered(self._token(name, password), line):
+            return None
+        return self._identity(self._record(line))
 
     async def verify(self, user: str, password: bytes) -> Identity | None:
         """See AuthBackend. A name that does not exist costs what a wrong password costs."""
         name = self._canonical(user)
         self._refresh()
         line = self._lines.get(name)
-        token = hmac.digest(self._key, name.encode("utf-8", "replace") + b"\0" + password, "sha256")
+        token = self._token(name, password)
         if line is not None and self._is_remembered(token, line):
             return self._identity(self._record(line))
         if len(password) > MAX_PASSWORD_OCTETS:
             return None
-        record = self._nobody if line is None else self._record(line)
+        record = self._somebody() if line is None else self._record(line)
         loop = asyncio.get_running_loop()
         right = await loop.run_in_executor(self._threads, _is_right, record, password)
         if line is None or not right:
@@ -221,6 +245,24 @@ class UserFile:
         self._refresh()
         line = self._lines.get(self._canonical(user))
         return None if line is None else self._record(line).scram
+
+    def scram_decoy(self, user: str, mechanism: str) -> ScramSecret:
+        """See HasScramDecoys."""
+        self._refresh()
+        name = self._canonical(user).encode("utf-8", "surrogatepass")
+        like = self._somebody().scram
+        salt = hmac.digest(self._decoy_key, name, "sha256")[: len(like.salt) or SALT_OCTETS]
+        return ScramSecret(
+            salt,
+            like.iterations,
+            secrets.token_bytes(HASH_OCTETS),
+            secrets.token_bytes(HASH_OCTETS),
+        )
+
+    def _somebody(self) -> Record:
+        """Whose hash costs what a hash costs here: the first of the file."""
+        line = next(iter(self._lines.values()), None)
+        return self._nobody if line is None else self._record(line)
 
     async def users(self) -> Collection[Identity]:
         """See ManagesUsers."""
@@ -272,6 +314,9 @@ class UserFile:
                 self._records.popitem(last=False)
         return record
 
+    def _token(self, name: str, password: bytes) -> bytes:
+        return hmac.digest(self._key, name.encode("utf-8", "replace") + b"\0" + password, "sha256")
+
     def _identity(self, record: Record) -> Identity:
         return Identity(record.user, record.groups)
 
@@ -304,7 +349,7 @@ class UserFile:
             return
         self._stamp = stamp
         try:
-            self._lines = _read(self._file)
+            self._take(*_read(self._file))
         except FileNotFoundError:
             self._lines = {}
             if not may_be_missing:
@@ -312,6 +357,13 @@ class UserFile:
                 log.warning(text, self._file)
         except (OSError, ValueError) as error:
             log.warning("%s cannot be read, the users stay as they were: %s", self._file, error)
+
+    def _take(self, lines: dict[str, str], decoy_key: bytes) -> None:
+        """What is in the file. One without a key has one all the same, from its first user."""
+        self._lines = lines
+        first = next(iter(lines.values()), "")
+        made = hmac.digest(first.encode(), DECOYS.encode(), "sha256") if first else self._key
+        self._decoy_key = decoy_key or made
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -323,7 +375,7 @@ class UserFile:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             try:
-                self._lines = _read(self._file)
+                self._take(*_read(self._file))
             except FileNotFoundError:
                 self._lines = {}
             except ValueError as error:
@@ -338,6 +390,7 @@ class UserFile:
         try:
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
             with open(descriptor, "w", encoding="utf-8") as file:
+                file.write(DECOYS + _text(self._decoy_key or secrets.token_bytes(32)) + "\n")
                 file.writelines(line + "\n" for line in self._lines.values())
                 file.flush()
                 os.fsync(file.fileno())
@@ -362,17 +415,26 @@ def _keep_owner(old: Path, new: Path) -> None:
         os.chown(new, found.st_uid, found.st_gid)
 
 
-def _read(file: Path) -> dict[str, str]:
-    """All lines by user. Raises OSError, and ValueError for the first line that is none of ours."""
+def _stand_back() -> None:
+    """A thread that hashes leaves the processor to the one that serves (Linux: of this thread alone)."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+
+
+def _read(file: Path) -> tuple[dict[str, str], bytes]:
+    """All lines by user, and the key of decoys. Raises OSError, and ValueError for the first line that is none of ours."""
     lines: dict[str, str] = {}
+    decoy_key = b""
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        if line.startswith(DECOYS):
+            decoy_key = _octets(line.removeprefix(DECOYS).strip())
         if not line.strip() or line.startswith("#"):
             continue
         user, _, rest = line.partition(":")
         if not user or rest.count(":") != 2:
             raise ValueError(f"{file} line {number} is not `user:SCRYPT:SCRAM:groups`")
         lines[user] = line
-    return lines
+    return lines, decoy_key
 
 
 def _is_right(record: Record, password: bytes) -> bool:

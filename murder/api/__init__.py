@@ -2,9 +2,12 @@
 
 from murder.api.auth import (
     AuthBackend,
+    ChecksFewAtOnce,
+    HasScramDecoys,
     HasScramSecrets,
     Identity,
     ManagesUsers,
+    RecallsPasswords,
     ScramSecret,
 )
 from murder.api.carry import CarriedMessage, CarriesMailboxes
@@ -36,10 +39,12 @@ __all__ = [
     "CanCheck",
     "CarriedMessage",
     "CarriesMailboxes",
+    "ChecksFewAtOnce",
     "FindsByFlag",
     "NoticesMailboxes",
     "Conduct",
     "FlagChange",
+    "HasScramDecoys",
     "HasScramSecrets",
     "Identity",
     "Incoming",
@@ -48,6 +53,7 @@ __all__ = [
     "ManagesUsers",
     "NewMailbox",
     "NewMessage",
+    "RecallsPasswords",
     "ReferralQuestion",
     "ScramSecret",
     "StepsModSeq",

@@ -48,7 +48,38 @@ class HasScramSecrets(Protocol):
     """The optional power that makes SCRAM mechanisms appear."""
 
     async def scram_secret(self, user: str, mechanism: str) -> ScramSecret | None:
-        """`mechanism` is the SASL name, as `SCRAM-SHA-256`."""
+        """`mechanism` is the SASL name, as `SCRAM-SHA-256`. None for a user that is not known."""
+        ...
+
+
+@runtime_checkable
+class HasScramDecoys(Protocol):
+    """The optional power to make up secrets for users that are not known, so that a SCRAM exchange with one goes on, and
+    fails, as with a wrong password. Without it the core makes them up, the same at all times on one node."""
+
+    def scram_decoy(self, user: str, mechanism: str) -> ScramSecret:
+        """The same at every call, in every process and on every node that has the same users; with as much salt and as
+        many iterations as real ones."""
+        ...
+
+
+@runtime_checkable
+class RecallsPasswords(Protocol):
+    """The optional power to know a right password again without the work of `verify`."""
+
+    def recall(self, user: str, password: bytes) -> Identity | None:
+        """At once; None where `verify` must be asked."""
+        ...
+
+
+@runtime_checkable
+class ChecksFewAtOnce(Protocol):
+    """The optional power of a backend whose `verify` takes a processor. The core asks no more at a time, and lets one
+    address after the other have its turn."""
+
+    @property
+    def checks_at_once(self) -> int:
+        """How many, in this process."""
         ...
 
 

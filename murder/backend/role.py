@@ -34,7 +34,7 @@ from murder.config import BackendConfig, Config
 from murder.errors import Code, Refusal
 from murder.log import logger
 from murder.login.crowd import Crowd
-from murder.login.gate import Gate, penalties_of
+from murder.login.gate import Gate, decoy_key_of, penalties_of
 from murder.login.service import ClientService, drain
 from murder.model.acl import format_acl, parse_default_acl
 from murder.model.entry import Location
@@ -177,6 +177,7 @@ class BackendRole:
             domains=config.namespace.domains,
             crowd=Crowd(config.backend.max_connections_per_user, self._users),
             auth_timeout_s=config.auth.timeout_s,
+            decoy_key=decoy_key_of(config.tls.key),
         )
 
     def _make_duplicates(self) -> Duplicates | None:

@@ -371,17 +371,25 @@ class AuthConfig:
     plugin: str = option("auth_file", "The plugin that checks passwords.")
     failure_delay_s: float = option(
         2.0,
-        "A wrong password is answered this much later; the next attempt from its address waits twice as long, and so on.",
+        "A wrong password is answered this much later, the next one for the same user from the same address twice as "
+        "late, and so on; others do not wait. 0: never, and nothing is counted.",
         least=0,
     )
     max_failure_delay_s: float = option(
         15.0,
-        "The longest such wait. A right password, or a minute of peace, ends it.",
+        "The longest such wait. A right password of that user, or a minute of peace, ends it.",
+        least=0,
+    )
+    max_guesses_per_address: int = option(
+        30,
+        "Different wrong passwords from one address, over all its users, before attempts from there wait in line; one "
+        "more is free every 10 s (at 30). Users who have got in from there within a day are not held up. 0: no limit.",
         least=0,
     )
     trusted: tuple[Network, ...] = option(
         (),
-        "Networks that never wait so: a webmail, through which all users come from one address.",
+        "Networks that never wait so, and that `max_connections_per_address` does not bind: a webmail, through which all "
+        "users come from one address.",
         example='["192.0.2.10"]',
     )
     max_failures: int = option(5, "Wrong passwords after which the connection is closed.", least=1)

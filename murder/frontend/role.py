@@ -20,7 +20,7 @@ from murder.frontend.pop3 import FrontendPop3
 from murder.frontend.shared import Frontend, Policies
 from murder.log import logger
 from murder.login.crowd import Crowd
-from murder.login.gate import Gate, penalties_of
+from murder.login.gate import Gate, decoy_key_of, penalties_of
 from murder.login.service import ClientService, drain
 from murder.mupdate.following import ReplicaService, list_path, socket_path
 from murder.mupdate.mboxlist import MailboxList
@@ -102,6 +102,7 @@ class FrontendRole:
             domains=config.namespace.domains,
             crowd=Crowd(config.frontend.max_connections_per_user, self._users),
             auth_timeout_s=config.auth.timeout_s,
+            decoy_key=decoy_key_of(config.tls.key),
             keep_admin_password=True,
             proxy_roles=(),
         )

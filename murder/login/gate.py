@@ -6,15 +6,27 @@ taken without TLS unless the configuration allows it, and whoever comes through 
 """
 
 import asyncio
+import hmac
+import secrets
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from murder.api.auth import AuthBackend, HasScramSecrets, Identity
+from murder.api.auth import (
+    AuthBackend,
+    ChecksFewAtOnce,
+    HasScramDecoys,
+    HasScramSecrets,
+    Identity,
+    RecallsPasswords,
+    ScramSecret,
+)
 from murder.config.sections import AuthConfig
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.login.crowd import Crowd
-from murder.login.penalty import Penalties
+from murder.login.penalty import Attempt, Penalties, key_of
+from murder.login.turnstile import Turnstile
 from murder.net.connection import Connection
 from murder.net.tally import Counts
 from murder.session.sasl import (
@@ -36,6 +48,12 @@ PROXY_ROLES: Final = frozenset(
 OPERATOR_ROLE: Final = "operator"  # `murder ca issue NAME --role operator`: an administrator
 SCRAM: Final = "SCRAM-SHA-256"
 
+CHECKS_AT_ONCE: Final = 100  # of a backend that only waits for somebody else
+DECOY_ITERATIONS: Final = 10_000
+DECOY_SALT_OCTETS: Final = 16
+MAX_TURNS: Final = 8  # of an exchange; the longest takes three
+SHOWN_NAME: Final = 128  # characters of a name that nobody has
+
 T = TypeVar("T")
 Ask = Callable[[bytes], Awaitable[bytes]]
 
@@ -56,6 +74,20 @@ class Login:
     detail: str = ""
 
 
+class NotAdmitted(Refusal):
+    """Who was refused, as he wrote it, fit for a log."""
+
+    def __init__(self, refusal: Refusal, claimed: str) -> None:
+        super().__init__(refusal.code, refusal.text, refusal.detail)
+        self.user = as_given(claimed)
+
+
+def as_given(name: str) -> str:
+    """What somebody calls himself, for a log: no longer than a line, and with nothing that a terminal would obey."""
+    cut = name if len(name) <= SHOWN_NAME else name[:SHOWN_NAME] + "..."
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in cut)
+
+
 class Gate:
     """See the module."""
 
@@ -72,8 +104,13 @@ class Gate:
         keep_admin_password: bool = False,
         proxy_roles: Collection[str] = PROXY_ROLES,
         domains: bool = True,
+        decoy_key: bytes = b"",
     ) -> None:
         self.auth = auth
+        self._recaller = auth if isinstance(auth, RecallsPasswords) else None
+        at_once = auth.checks_at_once if isinstance(auth, ChecksFewAtOnce) else CHECKS_AT_ONCE
+        self._turnstile = Turnstile(at_once)
+        self._decoy_key = decoy_key or secrets.token_bytes(32)
         self._has_scram = isinstance(auth, HasScramSecrets)  # asking costs 10 us
         self.admins = frozenset(admins)
         self.proxies = frozenset(proxies)
@@ -88,7 +125,8 @@ class Gate:
     def following(self, before: "Gate") -> Self:
         """This gate, counting on where the one before it stopped (a reload), by its own settings."""
         penalties, crowd = before.penalties, before.crowd
-        penalties.configure(self.penalties.first_s, self.penalties.most_s, self.penalties.trusted)
+        now = self.penalties
+        penalties.configure(now.first_s, now.most_s, now.trusted, now.per_address)
         crowd.configure(self.crowd.most)
         self.penalties, self.crowd = penalties, crowd
         return self
@@ -139,7 +177,6 @@ class Gate:
             case ExternalCredentials():
                 return await self._admit_certificate(credentials, connection)
             case ProvenCredentials():
-                self.penalties.succeeded(connection.peer)
                 identity = await self._lookup(credentials.authcid)
                 return self._entitle(identity, credentials.authzid, None)
 
@@ -149,14 +186,39 @@ class Gate:
                 Code.PRIVACY_REQUIRED,
                 "A password is taken only under TLS: use STARTTLS first",
             )
-        peer = connection.peer
-        await self.penalties.before(peer)
-        identity = await self._in_time(self.auth.verify(credentials.authcid, credentials.password))
+        user, password = credentials.authcid, credentials.password
+        attempt = await self.attempt(user, password, connection)
+        try:
+            identity = self._recaller.recall(user, password) if self._recaller else None
+            if identity is None:
+                identity = await self._in_time(self._verify(user, password, connection.peer))
+        except BaseException:
+            attempt.void()
+            raise
         if identity is None:
-            await self.penalties.failed(peer)
+            await self.refuse_late(attempt, connection)
             raise Refusal(Code.AUTHENTICATION_FAILED, "Wrong user or password")
-        self.penalties.succeeded(peer)
+        attempt.right()
         return await self._speak_for(identity, credentials.authzid, credentials.password)
+
+    async def attempt(self, user: str, password: bytes | None, connection: Connection) -> Attempt:
+        """When it is this attempt's turn; see `Penalties.begin`."""
+        return await self.penalties.begin(
+            connection.peer, user, password, lambda: connection.is_lost
+        )
+
+    async def refuse_late(self, attempt: Attempt, connection: Connection) -> None:
+        """It was wrong: the reply may go out when this returns."""
+        delay_s = attempt.wrong()
+        if delay_s and not connection.is_lost:
+            await self.penalties.sleep(delay_s)
+
+    async def _verify(self, user: str, password: bytes, peer: str) -> Identity | None:
+        """In turns by address; who has got in from there before is asked for first."""
+        turnstile = self._turnstile
+        first = turnstile.is_full and self.penalties.is_familiar(peer, user)
+        async with turnstile.turn(key_of(peer), first=first):
+            return await self.auth.verify(user, password)
 
     async def _speak_for(self, identity: Identity, authzid: str, password: bytes | None) -> Login:
         login = self._entitle(identity, authzid, password)
@@ -226,20 +288,47 @@ class Gate:
             ) from None
 
     async def secret_for(self, wanted: SecretWanted) -> Secret:
-        """The user's SCRAM secret. Raises Refusal where there is none."""
-        auth = self.auth
+        """The user's SCRAM secret; for somebody who is not known one that nothing proves, so that his exchange ends as with
+        a wrong password."""
+        auth, (user, _) = self.auth, self.known_as(wanted.user)
         found = None
         if isinstance(auth, HasScramSecrets):
-            user, _ = self.known_as(wanted.user)
             found = await self._in_time(auth.scram_secret(user, wanted.mechanism))
         if found is None:
-            raise Refusal(Code.AUTHENTICATION_FAILED, "Wrong user or password")
+            make = auth.scram_decoy if isinstance(auth, HasScramDecoys) else self._decoy
+            found = make(user, wanted.mechanism)
         return Secret(found.salt, found.iterations, found.stored_key, found.server_key)
+
+    def _decoy(self, user: str, mechanism: str) -> ScramSecret:
+        return decoy_secret(self._decoy_key, user, DECOY_ITERATIONS, DECOY_SALT_OCTETS)
+
+
+def decoy_secret(key: bytes, user: str, iterations: int, salt_octets: int) -> ScramSecret:
+    """A SCRAM secret for a user that there is not: the same for the same key and name, and proven by no password."""
+    salt = hmac.digest(key, user.encode("utf-8", "surrogatepass"), "sha256")[:salt_octets]
+    return ScramSecret(salt, iterations, secrets.token_bytes(32), secrets.token_bytes(32))
+
+
+def decoy_key_of(key_file: Path | None) -> bytes:
+    """What decoys are made from where the plugin makes none: of the node's private key, so that all workers have the same
+    and a restart changes nothing. b"" without one."""
+    if key_file is None:
+        return b""
+    try:
+        return hmac.digest(key_file.read_bytes(), b"murder SCRAM decoys", "sha256")
+    except OSError:
+        return b""
 
 
 def penalties_of(config: AuthConfig, counts: Counts | None = None) -> Penalties:
     """As configured; `counts` are what all workers count on."""
-    return Penalties(config.failure_delay_s, config.max_failure_delay_s, config.trusted, counts)
+    return Penalties(
+        config.failure_delay_s,
+        config.max_failure_delay_s,
+        config.trusted,
+        counts,
+        config.max_guesses_per_address,
+    )
 
 
 async def run_sasl(
@@ -247,39 +336,69 @@ async def run_sasl(
 ) -> tuple[Login, bytes]:
     """One whole SASL exchange of a server. `ask` sends a challenge and awaits the answer, both without base64.
 
-    Returns the login and what the success reply carries along (SCRAM's last word; b"" else). Raises Refusal, BadSyntax.
+    Returns the login and what the success reply carries along (SCRAM's last word; b"" else). Raises NotAdmitted, BadSyntax,
+    UpstreamFailure.
     """
-    if mechanism not in gate.mechanisms(connection):
-        if mechanism in ("PLAIN", "LOGIN"):
-            raise Refusal(
-                Code.PRIVACY_REQUIRED,
-                "A password is taken only under TLS: use STARTTLS first",
-            )
-        raise Refusal(Code.CANNOT, f"{mechanism[:40]} is not offered here")
-    exchange = server_exchange(mechanism)
-    if isinstance(exchange, ScramServer):  # what it proves is a password as well
-        await gate.penalties.before(connection.peer)
-        try:
-            return await _run_exchange(gate, exchange, initial, ask, connection)
-        except Refusal as refusal:
-            if refusal.code is Code.AUTHENTICATION_FAILED:
-                await gate.penalties.failed(connection.peer)
-            raise
-    return await _run_exchange(gate, exchange, initial, ask, connection)
+    exchange: ServerExchange | None = None
+    try:
+        exchange = server_exchange(mechanism)
+        if mechanism not in gate.mechanisms(connection):
+            if initial:
+                exchange.step(initial)  # for the name in it
+            raise _not_offered(mechanism)
+        if isinstance(exchange, ScramServer):
+            return await _run_scram(gate, exchange, initial, ask, connection)
+        return await _run_exchange(gate, exchange, initial, ask, connection)
+    except Refusal as refusal:
+        certificate = connection.certificate
+        node = certificate.name if certificate is not None and mechanism == "EXTERNAL" else ""
+        raise NotAdmitted(refusal, (exchange.claimed if exchange else "") or node) from refusal
+
+
+def _not_offered(mechanism: str) -> Refusal:
+    if mechanism in ("PLAIN", "LOGIN"):
+        return Refusal(
+            Code.PRIVACY_REQUIRED, "A password is taken only under TLS: use STARTTLS first"
+        )
+    return Refusal(Code.CANNOT, f"{mechanism} is not offered here")
 
 
 async def _run_exchange(
     gate: Gate, exchange: ServerExchange, initial: bytes | None, ask: Ask, connection: Connection
 ) -> tuple[Login, bytes]:
     response = initial
-    for _ in range(8):  # the longest exchange takes three turns
+    for _ in range(MAX_TURNS):
         step = exchange.step(response)
-        if isinstance(step, SecretWanted):
-            assert isinstance(exchange, ScramServer)
-            step = exchange.supply(await gate.secret_for(step))
+        assert not isinstance(step, SecretWanted | ProvenCredentials)
         if isinstance(step, Challenge):
             response = await ask(step.octets)
             continue
-        login = await gate.admit(step, connection)
-        return login, step.final if isinstance(step, ProvenCredentials) else b""
+        return await gate.admit(step, connection), b""
     raise BadSyntax("this SASL exchange does not end")
+
+
+async def _run_scram(
+    gate: Gate, exchange: ScramServer, initial: bytes | None, ask: Ask, connection: Connection
+) -> tuple[Login, bytes]:
+    """What it proves is a password as well. Who breaks off behind the challenge has tried one, for all we know."""
+    step = exchange.step(initial if initial is not None else await ask(b""))
+    assert isinstance(step, SecretWanted)
+    user, _ = gate.known_as(step.user)
+    attempt = await gate.attempt(user, None, connection)
+    try:
+        secret = await gate.secret_for(step)
+    except BaseException:
+        attempt.void()
+        raise
+    try:
+        challenge = exchange.supply(secret)
+        proven = exchange.step(await ask(challenge.octets))
+    except (Refusal, BadSyntax, TimeoutError):
+        await gate.refuse_late(attempt, connection)
+        raise
+    except BaseException:
+        attempt.wrong()  # it has gone
+        raise
+    assert isinstance(proven, ProvenCredentials)
+    attempt.right()
+    return await gate.admit(proven, connection), proven.final

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 from murder import __version__
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
 from murder.log import Log, logger
-from murder.login.gate import Login, run_sasl
+from murder.login.gate import Login, NotAdmitted, as_given, run_sasl
 from murder.login.service import ClientService
 from murder.model.name import MailboxName, Namespace
 from murder.net.connection import Connection
@@ -470,7 +470,7 @@ async def _login(dialogue: ImapDialogue, command: Command, user: str, password: 
     try:
         login = await gate.admit(PlainCredentials(user, "", password, "LOGIN"), dialogue.connection)
     except Refusal as refusal:
-        _refuse_login(dialogue, command, user, refusal)
+        _refuse_login(dialogue, command, as_given(user), refusal)
         return
     await _enter(dialogue, command, login)
 
@@ -522,8 +522,8 @@ async def _authenticate(
         login, final = await run_sasl(
             dialogue.service.gate, mechanism, initial, ask, dialogue.connection
         )
-    except Refusal as refusal:
-        _refuse_login(dialogue, command, "", refusal)
+    except NotAdmitted as refusal:
+        _refuse_login(dialogue, command, refusal.user, refusal)
         return
     if final:
         await ask(final)

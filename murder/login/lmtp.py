@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from murder.config.value import contains
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
+from murder.login.gate import NotAdmitted
 from murder.login.imap import Running
 from murder.login.line import LineDialogue
 from murder.login.service import ClientService
@@ -282,9 +283,9 @@ class LmtpDialogue(LineDialogue):
             return
         try:
             login = await self.sasl(arguments)
-        except Refusal as refusal:
+        except NotAdmitted as refusal:
             self.send(self.reply_for(refusal))
-            if self.login_failed("", refusal.code.value):
+            if self.login_failed(refusal.user, refusal.code.value):
                 self.say_bye("Too many failed logins")
             return
         self.entered(login)

@@ -1,23 +1,167 @@
-"""What wrong passwords cost the address they come from: time, more with each, until a right one or a while of peace.
+"""What wrong passwords cost whoever sends them: time, by address *and* user, and few tries by address over all users.
 
-An address that has failed waits before its next attempt is looked at, so that hanging up early tells nothing. All workers
-count together.
+A password is looked at first and a wrong one answered late, so a right one waits for nobody else's mistakes. What keeps
+guesses rare is who is looked at at all:
+
+    one user, from one address    one attempt at a time, and none before the answer to the last wrong one is due. With the
+                                  defaults (2 s, doubling to 15 s) that is at 0, 2, 6, 14, 29, 44, 59 s: 7 in the first
+                                  minute, then 4 a minute (5,760 a day), however many connections ask at once. Who has not
+                                  failed yet may have `AT_ONCE` attempts under way, which a guesser has once a minute.
+    all users, from one address   each different wrong password weighs 1, and what weighs on an address runs off by half
+                                  in 3.5 min (`RUN_OFF_S`). At `per_address` (30) attempts wait in line: 30 guesses at
+                                  once, then 6 a minute (8,640 a day) over all users together.
+
+Not held up by that second rule is a user who has got in from this address within a day, until he fails. The same wrong
+password again (a telephone with an old one) is answered late, weighs nothing and tells nothing new; one every `first_s`
+is looked at. A right password pardons this user at this address, nobody else. A minute of peace does, too. Who hangs up
+has been counted already. All workers count together: wrong passwords on boards, attempts under way by giving each worker
+its share of what is allowed, at least one.
 """
 
 import asyncio
+import hmac
 import ipaddress
+import math
+import secrets
 import time
-from typing import Final
+import unicodedata
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
 
 from murder.config.value import Network, contains
+from murder.errors import Code, Refusal
 from murder.net.tally import Board, Counts, Row
 
 FORGIVEN_S: Final = 60.0  # after the last failure
+RUN_OFF_S: Final = 300.0  # what weighs on an address falls to 1/e of itself in it
+RUN_OFF_ENDS_S: Final = 8 * RUN_OFF_S  # 30 guesses are 0.01 then
+FAMILIAR_S: Final = 86400.0  # how long it is known that a user has got in from an address
+SAID_AGAIN_S: Final = 600.0  # and how often that is told to the other workers
+KNOWN_WRONG_S: Final = 86400.0
+AT_ONCE: Final = 4  # attempts of a user at an address who has not failed, over all workers: a mail client's connections
+PATIENCE_S: Final = 60.0  # in line; no longer than a login may take
+MAX_WAITING: Final = 200  # in one line; beyond it nobody would be reached before he loses patience
+MAX_KNOWN: Final = 20_000  # wrong passwords, and familiar users: about 150 octets each
+MAX_NAME: Final = 256  # characters that are looked at; no user has a longer one
 IPV6_PREFIX: Final = 64  # one customer's
+
+Clock = Callable[[], float]
+Sleep = Callable[[float], Awaitable[object]]
+K = TypeVar("K")
+
+
+@dataclass(slots=True, eq=False)
+class _Line:
+    """Who waits for the same, and how many are through and not back."""
+
+    under_way: int = 0
+    waiting: int = 0
+    head: asyncio.Lock = field(default_factory=asyncio.Lock)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class _Lines:
+    """First come, first served, by key; in this process."""
+
+    def __init__(self, sleep: Sleep) -> None:
+        self._sleep = sleep
+        self._lines: dict[str, _Line] = {}
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def is_waited_for(self, key: str, wait_s: Callable[[int], float]) -> bool:
+        """Whether somebody who comes now would have to wait."""
+        line = self._lines.get(key)
+        return wait_s(0) > 0 if line is None else line.waiting > 0 or wait_s(line.under_way) > 0
+
+    async def enter(self, key: str, wait_s: Callable[[int], float]) -> None:
+        """Wait until `wait_s(under way)` says 0; its `inf` is "until one leaves". Raises Refusal(UNAVAILABLE)."""
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = _Line()
+        if not line.waiting and not wait_s(line.under_way):
+            line.under_way += 1
+            return
+        if line.waiting >= MAX_WAITING:
+            raise _busy()
+        line.waiting += 1
+        try:
+            async with asyncio.timeout(PATIENCE_S), line.head:
+                while left_s := wait_s(line.under_way):
+                    line.left.clear()
+                    await (line.left.wait() if left_s == math.inf else self._sleep(left_s))
+                line.under_way += 1
+        except TimeoutError:
+            raise _busy() from None
+        finally:
+            line.waiting -= 1
+            self._drop(key, line)
+
+    def leave(self, key: str) -> None:
+        line = self._lines[key]
+        line.under_way -= 1
+        line.left.set()
+        self._drop(key, line)
+
+    def _drop(self, key: str, line: _Line) -> None:
+        if not line.under_way and not line.waiting:
+            del self._lines[key]
+
+
+def _busy() -> Refusal:
+    return Refusal(
+        Code.UNAVAILABLE, "Too many wrong passwords have come from your address, try again later"
+    )
+
+
+class Attempt:
+    """A password that is looked at now. One of `right`, `wrong`, `void` says how it went; the first one counts."""
+
+    __slots__ = ("_address", "_decided", "_known", "_lines", "_pair", "_penalties")
+
+    def __init__(self, penalties: "Penalties", address: str, pair: str) -> None:
+        self._penalties = penalties
+        self._address, self._pair = address, pair
+        self._lines: list[str] = []  # it stands in, to be left
+        self._known: bytes | None = None  # of the password, where there is one to be known again
+        self._decided = False
+
+    def right(self) -> None:
+        if self._leave() and self._pair:
+            self._penalties.pardon(self._pair, self._known)
+
+    def wrong(self) -> float:
+        """Counted from here on; how many seconds late it is to be answered."""
+        if not self._leave() or not self._pair:
+            return 0.0
+        return self._penalties.count(self._address, self._pair, self._known)
+
+    def void(self) -> None:
+        """Nobody has learned anything: what checks passwords is away."""
+        self._leave()
+
+    def _leave(self) -> bool:
+        if self._decided:
+            return False
+        self._decided = True
+        for key in self._lines:
+            self._penalties.lines.leave(key)
+        return True
+
+    async def stand(self, key: str, wait_s: Callable[[int], float]) -> None:
+        await self._penalties.lines.enter(key, wait_s)
+        self._lines.append(key)
+
+    def remember(self, known: bytes) -> None:
+        self._known = known
 
 
 class Penalties:
-    """See the module. The first failure costs `first_s`, each further one twice as much, up to `most_s`."""
+    """See the module. The first failure is answered `first_s` late, each further one twice as late, up to `most_s`; with
+    `first_s` 0 nothing costs anything."""
 
     def __init__(
         self,
@@ -25,75 +169,205 @@ class Penalties:
         most_s: float = 15.0,
         trusted: tuple[Network, ...] = (),
         counts: Counts | None = None,
+        per_address: int = 30,
+        *,
+        clock: Clock = time.monotonic,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._counts = counts
-        self._made: Board | None = None
-        self.configure(first_s, most_s, trusted)
+        # a part more than there are workers is made, see `workers`
+        self._share = max(1, counts.parts - 1) if counts is not None else 1
+        self._made: tuple[Board, Board] | None = None
+        self._clock, self.sleep = clock, sleep
+        self._key = secrets.token_bytes(32)
+        self._wrong: OrderedDict[bytes, float] = OrderedDict()
+        self._familiar: OrderedDict[str, float] = OrderedDict()  # when that was last told
+        self.lines = _Lines(sleep)
+        self.configure(first_s, most_s, trusted, per_address)
 
-    def configure(self, first_s: float, most_s: float, trusted: tuple[Network, ...]) -> None:
+    def configure(
+        self, first_s: float, most_s: float, trusted: tuple[Network, ...], per_address: int
+    ) -> None:
         self.first_s = first_s
         self.most_s = max(most_s, first_s)
         self.trusted = trusted
+        self.per_address = per_address
 
     @property
-    def _board(self) -> Board:
-        """Made when somebody comes."""
+    def _boards(self) -> tuple[Board, Board]:
+        """Of pairs and of addresses; made when somebody comes."""
         if self._made is None:
-            self._made = (self._counts or Counts.alone()).failures(_is_forgiven)
+            counts = self._counts or Counts.alone()
+            self._made = (
+                counts.failures(self._is_forgotten),
+                counts.guesses(lambda row: self._clock() - row.when > RUN_OFF_ENDS_S),
+            )
         return self._made
 
-    def delay_s(self, address: str) -> float:
-        """What an attempt from there has to wait before it is looked at."""
-        if self._is_peaceful():
+    # --- an attempt
+
+    async def begin(
+        self, address: str, user: str, password: bytes | None, is_gone: Callable[[], bool]
+    ) -> Attempt:
+        """Wait for this attempt's turn. Raises Refusal(UNAVAILABLE) where that would take too long, and ConnectionResetError
+        where the client has not waited. `password` is None where it does not pass here (SCRAM)."""
+        if not self.first_s or (self.trusted and contains(self.trusted, address)):
+            return Attempt(self, "", "")
+        place = key_of(address)
+        pair = f"{place}\0{_folded(user)}"
+        attempt = Attempt(self, place, pair)
+        try:
+            await self._queue(attempt, place, pair, password)
+            if is_gone():
+                raise ConnectionResetError("the client has not waited")
+        except BaseException:
+            attempt.void()
+            raise
+        return attempt
+
+    async def _queue(self, attempt: Attempt, place: str, pair: str, password: bytes | None) -> None:
+        if password is not None:
+            attempt.remember(known := self._digest(pair, password))
+            if self._is_known_wrong(known):
+                again = _again(pair)
+                await attempt.stand(again, lambda under_way: self._pair_wait_s(again, under_way))
+                return
+        await attempt.stand(pair, lambda under_way: self._pair_wait_s(pair, under_way))
+        if not self.per_address:
+            return
+
+        def wait_s(under_way: int) -> float:
+            return self._place_wait_s(place, under_way)
+
+        if self.lines.is_waited_for(place, wait_s) and self._is_familiar(pair):
+            return
+        await attempt.stand(place, wait_s)
+
+    def _pair_wait_s(self, pair: str, under_way: int) -> float:
+        count, last = self._standing(pair)
+        if not count:
+            return math.inf if under_way >= max(1, AT_ONCE // self._share) else 0.0
+        left_s = last + self.delay_s(count) - self._clock()
+        if left_s > 0:
+            return left_s
+        return math.inf if under_way else 0.0
+
+    def _place_wait_s(self, place: str, under_way: int) -> float:
+        weight = self._weight(place)
+        if under_way >= max(1, self.per_address // self._share):
+            return math.inf
+        if weight + under_way + 1 <= self.per_address + 1e-6:
             return 0.0
-        count = self._failures(_key(address))
-        return float(min(self.most_s, self.first_s * 2 ** min(count, 30))) if count else 0.0
+        if under_way:
+            return math.inf
+        most = max(self.per_address - 1, 0.5)
+        return RUN_OFF_S * math.log(weight / most) if weight > most else 0.0
 
-    def _is_peaceful(self) -> bool:
-        """Nobody has failed for long."""
-        return time.monotonic() - self._board.newest() > FORGIVEN_S
+    def delay_s(self, count: int) -> float:
+        """How late the last of so many failures is answered."""
+        return float(min(self.most_s, self.first_s * 2 ** min(count - 1, 30))) if count else 0.0
 
-    def _failures(self, key: str) -> int:
-        """How many count, of all workers."""
-        rows = list(self._board.rows(key))
+    # --- what has been counted
+
+    def failures(self, address: str, user: str) -> int:
+        """How many wrong passwords count against this user at this address, of all workers."""
+        return self._standing(f"{key_of(address)}\0{_folded(user)}")[0]
+
+    def _standing(self, pair: str) -> tuple[int, float]:
+        """How many count and when the last one came."""
+        board, now = self._boards[0], self._clock()
+        if now - board.newest() > FORGIVEN_S:
+            return 0, 0.0  # nobody has failed for long
+        rows = list(board.rows(pair))
         pardoned = max((row.pardoned for row in rows), default=0.0)
         counting = [row for row in rows if row.count and row.when >= pardoned]
         last = max((row.when for row in counting), default=0.0)
-        if time.monotonic() - last > FORGIVEN_S:
-            return 0
-        return sum(row.count for row in counting)
+        if now - last > FORGIVEN_S:
+            return 0, 0.0
+        return sum(row.count for row in counting), last
 
-    async def before(self, address: str) -> None:
-        """An attempt begins."""
-        delay_s = self.delay_s(address)
-        if delay_s and not contains(self.trusted, address):
-            await asyncio.sleep(delay_s)
+    def _weight(self, place: str) -> float:
+        board, now = self._boards[1], self._clock()
+        if now - board.newest() > RUN_OFF_ENDS_S:
+            return 0.0
+        return sum(_run_off(row, now) for row in board.rows(place))
 
-    async def failed(self, address: str) -> None:
-        """It was wrong: the reply may go out when this returns."""
-        if contains(self.trusted, address):
-            return
-        key, now = _key(address), time.monotonic()
-        first = not self._failures(key)
-        own = self._board.own(key)
-        row = Row(1, now, now) if first else Row(own.count + 1, now, own.pardoned)
-        self._board.put(key, row)
-        if first:
-            await asyncio.sleep(self.first_s)
+    def count(self, address: str, pair: str, known: bytes | None) -> float:
+        """A wrong password; how late it is to be answered."""
+        failures, guesses = self._boards
+        now = self._clock()
+        if known is not None and self._is_known_wrong(known):
+            failures.put(_again(pair), Row(1, now))
+            return self.first_s
+        count, _ = self._standing(pair)
+        own = failures.own(pair)
+        failures.put(pair, Row(own.count + 1 if count else 1, now, own.pardoned))
+        guesses.put(address, Row(0, now, level=_run_off(guesses.own(address), now) + 1))
+        self._familiar.pop(pair, None)
+        if known is not None:
+            _note(self._wrong, known, now)
+        return self.delay_s(count + 1)
 
-    def succeeded(self, address: str) -> None:
-        if self._is_peaceful():
-            return
-        key = _key(address)
-        if self._failures(key):
-            self._board.put(key, Row(0, 0.0, time.monotonic()))
+    def pardon(self, pair: str, known: bytes | None) -> None:
+        """A right password."""
+        now = self._clock()
+        if known is not None:
+            self._wrong.pop(known, None)
+        if self._standing(pair)[0] or now - self._familiar.get(pair, -math.inf) > SAID_AGAIN_S:
+            self._boards[0].put(pair, Row(0, 0.0, now))
+            _note(self._familiar, pair, now)
+
+    def is_familiar(self, address: str, user: str) -> bool:
+        """Whether this user has got in from there of late, and not failed since."""
+        return self._is_familiar(f"{key_of(address)}\0{_folded(user)}")
+
+    def _is_familiar(self, pair: str) -> bool:
+        now = self._clock()
+        if self._standing(pair)[0]:
+            return False
+        rows = list(self._boards[0].rows(pair))
+        pardoned = max((row.pardoned for row in rows), default=0.0)
+        failed = max((row.when for row in rows), default=0.0)
+        return pardoned > failed and now - pardoned < FAMILIAR_S
+
+    def _is_forgotten(self, row: Row) -> bool:
+        now = self._clock()
+        return now - row.when > FORGIVEN_S and now - row.pardoned > FAMILIAR_S
+
+    def _digest(self, pair: str, password: bytes) -> bytes:
+        return hmac.digest(
+            self._key, pair.encode("utf-8", "surrogatepass") + b"\0" + password, "sha256"
+        )
+
+    def _is_known_wrong(self, known: bytes) -> bool:
+        when = self._wrong.get(known)
+        return when is not None and self._clock() - when < KNOWN_WRONG_S
 
 
-def _is_forgiven(row: Row) -> bool:
-    return time.monotonic() - max(row.when, row.pardoned) > FORGIVEN_S
+def _again(pair: str) -> str:
+    """The line and row of wrong passwords that are known."""
+    return pair + "\0again"
 
 
-def _key(address: str) -> str:
+def _note(noted: OrderedDict[K, float], key: K, when: float) -> None:
+    noted[key] = when
+    noted.move_to_end(key)
+    if len(noted) > MAX_KNOWN:
+        noted.popitem(last=False)
+
+
+def _run_off(row: Row, now: float) -> float:
+    """What is left of a weight. Such parts may be summed: each falls at the same rate."""
+    return row.level * math.exp((row.when - now) / RUN_OFF_S)
+
+
+def _folded(user: str) -> str:
+    """One spelling for all that mean the same user."""
+    return unicodedata.normalize("NFKC", user[:MAX_NAME]).casefold()
+
+
+def key_of(address: str) -> str:
+    """What counts as one address."""
     if ":" not in address:
         return address
     try:
@@ -102,4 +376,6 @@ def _key(address: str) -> str:
         return address
     if found.version == 4:
         return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
     return str(ipaddress.ip_network((found, IPV6_PREFIX), strict=False))

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from murder import __version__
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
-from murder.login.gate import Login
+from murder.login.gate import Login, NotAdmitted, as_given
 from murder.login.imap import Running
 from murder.login.line import LineDialogue
 from murder.login.service import ClientService
@@ -168,7 +168,7 @@ class Pop3Dialogue(LineDialogue):
         try:
             login = await self.service.gate.admit(given, self.connection)
         except Refusal as refusal:
-            self._refuse(user, refusal)
+            self._refuse(as_given(user), refusal)
             return
         await self._enter(login)
 
@@ -179,8 +179,8 @@ class Pop3Dialogue(LineDialogue):
             return
         try:
             login = await self.sasl(arguments)
-        except Refusal as refusal:
-            self._refuse("", refusal)
+        except NotAdmitted as refusal:
+            self._refuse(refusal.user, refusal)
             return
         await self._enter(login)
 

@@ -18,7 +18,7 @@ from murder import __version__
 from murder.config import MupdateConfig
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
 from murder.log import Log, logger
-from murder.login.gate import Gate, Login, run_sasl
+from murder.login.gate import Gate, Login, NotAdmitted, run_sasl
 from murder.model.name import collation_key, display
 from murder.mupdate.ledger import Ledger, Proposal
 from murder.mupdate.mboxlist import BATCH, MailboxList
@@ -462,15 +462,18 @@ class MupdateDialogue(Dialogue):
 
     async def _authenticate(self, command: Command) -> None:
         mechanism = command.args[0].decode("ascii", "replace").upper()
+        user = ""
         try:
             initial = _decoded(command.args[1]) if len(command.args) > 1 else None
             login, final = await self._sasl(mechanism, initial)
+            user = login.user
             peer = peer_of(self.service.config, login, mechanism, self.connection.certificate)
             if final and await self._ask(final):
                 raise BadSyntax("nothing is left to be said")
         except Refusal as error:
             self._failures += 1
-            self.log.info("login.failed", mechanism=mechanism, problem=error.text)
+            user = error.user if isinstance(error, NotAdmitted) else user
+            self.log.info("login.failed", user=user, mechanism=mechanism, problem=error.text)
             if self._failures >= self.service.max_failures:
                 self.send(format_status(command.tag, Kind.NO, error.text))
                 self._bye("too many failed logins")
@@ -490,7 +493,7 @@ class MupdateDialogue(Dialogue):
 
     async def _sasl(self, mechanism: str, initial: bytes | None) -> tuple[Login, bytes]:
         if mechanism == "LOGIN":
-            raise Refusal(Code.CANNOT, "LOGIN is not offered here")
+            raise NotAdmitted(Refusal(Code.CANNOT, "LOGIN is not offered here"), "")
         return await run_sasl(self.service.gate, mechanism, initial, self._ask, self.connection)
 
     async def _ask(self, challenge: bytes) -> bytes:

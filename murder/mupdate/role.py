@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from murder.api.auth import AuthBackend
 from murder.config import Config
 from murder.log import logger
-from murder.login.gate import Gate, penalties_of
+from murder.login.gate import Gate, decoy_key_of, penalties_of
 from murder.login.service import drain
 from murder.model.name import display
 from murder.mupdate.following import ReplicaService, list_path
@@ -46,6 +46,7 @@ class MupdateRole:
             allow_plaintext=config.allow_plaintext,
             penalties=penalties_of(self._config.auth),
             auth_timeout_s=self._config.auth.timeout_s,
+            decoy_key=decoy_key_of(self._config.tls.key),
         )
 
     async def start(self) -> None:

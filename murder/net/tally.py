@@ -1,4 +1,4 @@
-"""What the workers of a role count together: connections by address and by user, wrong passwords by address.
+"""What the workers of a role count together: connections by address and by user, wrong passwords by user and by address.
 
 Each worker writes its own part of a piece of shared memory and reads all parts, so nobody waits for a lock, and what a
 worker counted is gone with it: its successor begins with its part empty. Knows no protocol.
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Self
 
-RECORD: Final = struct.Struct("=QIIdd")  # key, count, unused, when, pardoned
+RECORD: Final = struct.Struct("=QIfdd")  # key, count, level, when, pardoned
 KEY: Final = struct.Struct("=Q")
 SLOTS: Final = 65536  # of a part: three times the connections that a worker takes by default
 PROBES: Final = 64  # slots that are looked at for a key
@@ -22,7 +22,7 @@ STAMP: Final = struct.Struct(
 )  # behind a part's slots, on a page of its own: the newest `when` in it
 STAMP_AT: Final = SLOTS * RECORD.size
 PART_OCTETS: Final = STAMP_AT + mmap.PAGESIZE
-BOARDS: Final = 3
+BOARDS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Row:
     count: int
     when: float = 0.0
     pardoned: float = 0.0
+    level: float = 0.0  # of what runs off, as it was at `when`
 
 
 class Board:
@@ -68,16 +69,16 @@ class Board:
         digest = _digest(key)
         at, found = self._place(digest)
         if found != digest:
-            RECORD.pack_into(self._memory, at, found, 0, 0, 0.0, 0.0)
-        RECORD.pack_into(self._memory, at, digest, row.count, 0, row.when, row.pardoned)
+            RECORD.pack_into(self._memory, at, found, 0, 0.0, 0.0, 0.0)
+        RECORD.pack_into(self._memory, at, digest, row.count, row.level, row.when, row.pardoned)
         if row.when:
             STAMP.pack_into(self._memory, self._own + STAMP_AT, row.when)
 
     def _row(self, part: int, digest: int) -> Row | None:
         for at in _places(part, digest):
-            found, count, _, when, pardoned = RECORD.unpack_from(self._memory, at)
+            found, count, level, when, pardoned = RECORD.unpack_from(self._memory, at)
             if found == digest:
-                return Row(count, when, pardoned)
+                return Row(count, when, pardoned, level)
             if not found:
                 break
         return None
@@ -87,13 +88,14 @@ class Board:
         free: tuple[int, int] | None = None
         oldest: tuple[float, int, int] | None = None
         for at in _places(self._own, digest):
-            found, count, _, when, pardoned = RECORD.unpack_from(self._memory, at)
+            found, count, level, when, pardoned = RECORD.unpack_from(self._memory, at)
             if found in (digest, 0):
                 return (at, found) if found or free is None else free
-            if free is None and self._is_dead(Row(count, when, pardoned)):
+            if free is None and self._is_dead(Row(count, when, pardoned, level)):
                 free = (at, found)
-            if oldest is None or when < oldest[0]:
-                oldest = (when, at, found)
+            latest = max(when, pardoned)
+            if oldest is None or latest < oldest[0]:
+                oldest = (latest, at, found)
         assert oldest is not None
         return free or oldest[1:]
 
@@ -164,7 +166,7 @@ class Counts:
     """All boards of a role, as its worker `own` of `parts` has them."""
 
     def __init__(self, memory: mmap.mmap, parts: int, own: int) -> None:
-        self._memory, self._parts, self._own = memory, parts, own
+        self._memory, self.parts, self._own = memory, parts, own
 
     @classmethod
     def of(cls, number: int, own: int) -> Self:
@@ -184,8 +186,13 @@ class Counts:
         return self._board(1, lambda row: not row.count)
 
     def failures(self, is_dead: Callable[[Row], bool]) -> Board:
+        """Wrong passwords of a user from an address."""
         return self._board(2, is_dead)
 
+    def guesses(self, is_dead: Callable[[Row], bool]) -> Board:
+        """Wrong passwords from an address."""
+        return self._board(3, is_dead)
+
     def _board(self, number: int, is_dead: Callable[[Row], bool]) -> Board:
-        at = number * self._parts * PART_OCTETS
-        return Board(self._memory, at, self._parts, self._own, is_dead)
+        at = number * self.parts * PART_OCTETS
+        return Board(self._memory, at, self.parts, self._own, is_dead)

@@ -81,6 +81,10 @@ Step = Challenge | SecretWanted | Credentials
 
 
 class ServerExchange(Protocol):
+    """`claimed` is who the client says it is, as it wrote that, once it has: for the log."""
+
+    claimed: str
+
     def step(self, response: bytes | None) -> Step:
         """The client's next response (None: it gave no initial one). Raises BadSyntax, Refusal."""
         ...
@@ -97,41 +101,50 @@ def text(octets: bytes) -> str:
 class PlainServer:
     """`[authzid] NUL authcid NUL passwd`, RFC 4616 §2."""
 
+    claimed = ""
+
     def step(self, response: bytes | None) -> Step:
         if response is None:
             return Challenge(b"")
         parts = response.split(b"\0")
         if len(parts) != 3 or not parts[1]:
             raise BadSyntax("PLAIN takes authzid NUL authcid NUL password")
-        return PlainCredentials(text(parts[1]), text(parts[0]), parts[2])
+        self.claimed = text(parts[1])
+        return PlainCredentials(self.claimed, text(parts[0]), parts[2])
 
 
 class ExternalServer:
     """The authzid, possibly empty."""
+
+    claimed = ""
 
     def step(self, response: bytes | None) -> Step:
         if response is None:
             return Challenge(b"")
         if b"\0" in response:
             raise BadSyntax("EXTERNAL takes an authorization identity without NUL")
-        return ExternalCredentials(text(response))
+        self.claimed = text(response)
+        return ExternalCredentials(self.claimed)
 
 
 class LoginServer:
     """Two prompts; an initial response is the name (draft-murchison-sasl-login)."""
 
+    claimed = ""
+
     def __init__(self) -> None:
-        self._user: str | None = None
+        self._has_name = False
         self._asked = False
 
     def step(self, response: bytes | None) -> Step:
         if response is None and not self._asked:
             self._asked = True
             return Challenge(b"Username:")
-        if self._user is None:
-            self._user = text(response or b"")
+        if not self._has_name:
+            self._has_name = True
+            self.claimed = text(response or b"")
             return Challenge(b"Password:")
-        return PlainCredentials(self._user, "", response or b"", "LOGIN")
+        return PlainCredentials(self.claimed, "", response or b"", "LOGIN")
 
 
 class ScramServer:
@@ -145,7 +158,7 @@ class ScramServer:
         self._client_bare = b""
         self._nonce = b""
         self._server_first = b""
-        self._user = ""
+        self.claimed = ""
         self._authzid = ""
         self._secret: Secret | None = None
 
@@ -173,10 +186,10 @@ class ScramServer:
             raise BadSyntax("a SCRAM exchange begins with n,[a=authzid],n=user,r=nonce")
         self._header = flag + b"," + authzid + b","
         self._client_bare = bare
-        self._user = _unescaped(text(fields[0][2:]))
+        self.claimed = _unescaped(text(fields[0][2:]))
         self._authzid = _unescaped(text(authzid[2:]))
         self._nonce = fields[1][2:] + secrets.token_urlsafe(18).encode()
-        return SecretWanted(self._user, self.mechanism)
+        return SecretWanted(self.claimed, self.mechanism)
 
     def supply(self, secret: Secret) -> Challenge:
         """Go on with the user's secret."""
@@ -201,7 +214,7 @@ class ScramServer:
         if not mark or fields[:2] != expected or not is_proven:
             raise Refusal(Code.AUTHENTICATION_FAILED, "Authentication failed")
         final = b"v=" + base64.b64encode(hmac.digest(secret.server_key, signed, "sha256"))
-        return ProvenCredentials(self._user, self._authzid, final)
+        return ProvenCredentials(self.claimed, self._authzid, final)
 
 
 def _unescaped(saslname: str) -> str:
@@ -220,7 +233,7 @@ def server_exchange(mechanism: str) -> ServerExchange:
         case "SCRAM-SHA-256":
             return ScramServer()
         case _:
-            raise Refusal(Code.CANNOT, f"{mechanism} is not offered")
+            raise Refusal(Code.CANNOT, f"{mechanism[:40]} is not offered here")
 
 
 def plain_response(authzid: str, authcid: str, password: bytes) -> bytes:
