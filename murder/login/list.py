@@ -7,7 +7,7 @@ said here once, so that a frontend answers octet for octet as a backend that has
 import asyncio
 import heapq
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Final
 
@@ -62,14 +62,22 @@ def query_of(dialogue: ImapDialogue, request: ListRequest) -> ListQuery:
 
 
 def tell_subscribed(
-    dialogue: ImapDialogue, request: ListRequest, names: Iterable[MailboxName]
+    dialogue: ImapDialogue,
+    request: ListRequest,
+    names: Iterable[MailboxName],
+    is_there: Callable[[MailboxName], bool],
 ) -> None:
-    """LSUB of what the user has subscribed to, existing or not (RFC 3501 §6.3.9)."""
+    """LSUB of what the user has subscribed to, existing or not (RFC 3501 §6.3.9).
+
+    `is_there`: whether it is a mailbox that the user may see. What is not keeps its line, with `\\Noselect`: as LIST
+    (SUBSCRIBED) says \\NonExistent of it, which implies \\Noselect (RFC 5258 §3).
+    """
     rows = ListWalk(query_of(dialogue, request)).rows(sorted(set(names), key=collation_key))
     separator = dialogue.namespace.separator
     lines = []
     for row in rows:
-        attributes = () if row.chosen else ("\\Noselect",)
+        there = row.chosen and row.name is not None and is_there(row.name)
+        attributes = () if there else ("\\Noselect",)
         entry = ListEntry(attributes, separator, dialogue.shown(row.external))
         lines.append(format_list(entry, b"LSUB"))
     dialogue.send(b"".join(lines))

@@ -16,6 +16,7 @@ from murder.frontend.imap.list_all import ListAll, runs_of
 from murder.frontend.imap.own import collect
 from murder.login.imap import Running
 from murder.login.list import ListAnswer, read_list, tell_subscribed
+from murder.login.rights import rights_in
 from murder.model.acl import identifiers_of
 from murder.model.listing import ListRow, ListWalk
 from murder.model.name import MailboxName, inbox_of, name_of_key
@@ -256,8 +257,21 @@ async def _lsub(dialogue: FrontendImap, command: Command) -> None:
     request = read_list(dialogue, command, b"LSUB")
     if request is not None:
         home = await home_upstream(dialogue)
-        tell_subscribed(dialogue, request, await subscriptions(dialogue, home) if home else ())
+        names = await subscriptions(dialogue, home) if home else ()
+        tell_subscribed(dialogue, request, names, lambda name: _is_there(dialogue, name))
     dialogue.send_ok(command)
+
+
+def _is_there(dialogue: FrontendImap, name: MailboxName) -> bool:
+    """Whether it is a mailbox that the user sees in LIST, or one that is just being moved (its row has no ACL then).
+
+    A list that has never been complete says of nothing that it is not there.
+    """
+    mailboxes, login = dialogue.frontend.mailboxes, dialogue.user
+    entry = mailboxes.find(name)
+    if entry is None:
+        return not mailboxes.synchronised
+    return not entry.is_active or "l" in rights_in(entry, login.identity, login.is_admin)
 
 
 def run_subscribe(dialogue: FrontendImap, command: Command) -> Running:
