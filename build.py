@@ -6,6 +6,7 @@
     python3 build.py test [...]   make an environment, check format, lint and types, run every test;
                                   words after `test` go to pytest
     python3 build.py bench NAME   make it and run tests/bench/NAME.py, which measures beside peers
+    python3 build.py fuzz [...]   throw octets at every parser, for as long as told: `fuzz --help`
     python3 build.py lock         ask the package index for the newest versions that pyproject.toml
                                   allows, and write them with their hashes to .requirements.lock
     python3 build.py clean        remove .build/ and dist/
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str]) -> int:
         "demo": run_demo,
         "test": run_tests,
         "bench": run_bench,
+        "fuzz": run_fuzz,
         "lock": refresh_lock,
         "clean": clean,
     }
@@ -129,6 +131,20 @@ def run_bench(arguments: list[str]) -> int:
     build_archive([])
     script = ROOT / "tests" / "bench" / f"{arguments[0]}.py"
     return subprocess.call([make_environment(), script, *arguments[1:]], cwd=ROOT)
+
+
+def run_fuzz(arguments: list[str]) -> int:
+    """Fuzz with atheris where it has a wheel for this Python and machine, else with hypothesis."""
+    python = make_environment()
+    if subprocess.call([python, "-c", "import atheris"], stderr=subprocess.DEVNULL):
+        locked = BUILD / "fuzz-requirements.txt"
+        locked.write_text("".join(read_lock()["fuzz"].values()), encoding="utf-8")
+        words = ["install", "--require-hashes", "--no-deps", "--only-binary", ":all:", "-r"]
+        try:
+            pip([*words, locked], [python, "-m", "pip"])
+        except Problem as problem:
+            say(f"without atheris: {str(problem).strip().splitlines()[-1]}")
+    return subprocess.call([python, "-m", "tests.fuzz.run", *arguments], cwd=ROOT)
 
 
 def run_tests(arguments: list[str]) -> int:
@@ -231,7 +247,7 @@ def make_environment() -> str:
 
 
 def read_lock() -> dict[str, dict[str, str]]:
-    """Section (`runtime` or `test`) -> name==version -> its lines, hashes included. Raises Problem."""
+    """Section (`runtime`, `test` or `fuzz`) -> name==version -> its lines, hashes included. Raises Problem."""
     sections: dict[str, dict[str, str]] = {}
     section, pin = "", ""
     if not LOCK.exists():
@@ -256,6 +272,7 @@ def refresh_lock(_: list[str]) -> int:
     wanted = {
         "runtime": project["project"]["dependencies"],
         "test": project["dependency-groups"]["test"],
+        "fuzz": project["dependency-groups"]["fuzz"],
     }
     program = find_pip()
     own = next(
@@ -263,24 +280,29 @@ def refresh_lock(_: list[str]) -> int:
     )
     first = resolve(program, [*wanted["runtime"], *wanted["test"]], MINORS[0], own)
     runtime = {name_of(pin) for pin in resolve(program, wanted["runtime"], MINORS[0], own)}
-    pins = sorted(first)
+    fuzz = resolve(program, wanted["fuzz"], MINORS[0], own)
+    section_of = dict.fromkeys(fuzz, "fuzz")
+    section_of |= {pin: "runtime" if name_of(pin) in runtime else "test" for pin in first}
+    pins = sorted(section_of)
     cells = [(minor, target) for target in TARGETS for minor in MINORS]
     hashes: dict[str, set[str]] = {pin: set() for pin in pins}
 
     def collect(cell: tuple[str, str]) -> None:
         try:
-            for pin, values in resolve(program, pins, *cell, deep=False).items():
+            for pin, values in resolve(program, sorted(first), *cell, deep=False).items():
                 hashes[pin] |= values
+            for pin, values in resolve(program, sorted(fuzz), *cell, deep=False).items():
+                hashes[pin] |= values  # last, for it has wheels for few
         except Problem as problem:  # so this archive cannot be built there
             say(f"Python {cell[0]} on {cell[1]}: {str(problem).strip().splitlines()[-1]}")
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         list(pool.map(collect, cells))
     lines = ["# Exact versions and hashes. Made by `python3 build.py lock`; don't edit.\n"]
-    for section in ("runtime", "test"):
+    for section in ("runtime", "test", "fuzz"):
         lines.append(f"\n# section {section}\n")
         for pin in pins:
-            if (name_of(pin) in runtime) == (section == "runtime"):
+            if section_of[pin] == section:
                 parts = [pin, *(f"--hash=sha256:{value}" for value in sorted(hashes[pin]))]
                 lines.append(" \\\n    ".join(parts) + "\n")
     LOCK.write_text("".join(lines), encoding="utf-8")

@@ -125,7 +125,9 @@ def test_help_tells_all_targets() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "build.py", "--help"], capture_output=True, text=True, check=True
     )
-    assert all(f"build.py {name}" in done.stdout for name in ("demo", "test", "bench", "lock"))
+    assert all(
+        f"build.py {name}" in done.stdout for name in ("demo", "test", "bench", "fuzz", "lock")
+    )
 
 
 # Where it runs
