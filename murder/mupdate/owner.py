@@ -154,8 +154,9 @@ def _check_location(peer: Peer, location: Location) -> None:
 def _reserve(
     transaction: ListTransaction, peer: Peer, entry: MailboxEntry, location: Location
 ) -> Outcome:
-    """RFC 3656 §4.9. As with Cyrus, the same location reserves again what it has, reserved or active: a backend
-    that lost its mailbox, or a step done twice."""
+    """RFC 3656 §4.9. As with Cyrus, the same location may reserve again what it has, reserved or active: a backend
+    that lost its mailbox, or a step done twice. Unlike with Cyrus what is active there stays so: clients use it, and only
+    DEACTIVATE (a move) takes it out of service."""
     check_row(entry)
     _check_location(peer, location)
     found = transaction.find(entry.name)
@@ -164,6 +165,8 @@ def _reserve(
             return _conflict(transaction, peer, found, location.server, Verb.RESERVE)
         if found.is_active:
             return Refusal(Code.ALREADY_EXISTS, "mailbox already exists")
+    elif found is not None and found.is_active:
+        return "done"
     transaction.put(entry)
     return "done"
 

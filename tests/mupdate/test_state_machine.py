@@ -89,7 +89,8 @@ class Murder(RuleBasedStateMachine):
         before = self.model.get(name)
         if self.do(self.say(f'RESERVE "{name}" "{server}!p"')):
             assert before is None or before[1] == server
-            self.model[name] = (EntryState.RESERVED, server, "")
+            if before is None or before[0] is not EntryState.ACTIVE:  # which stays in service
+                self.model[name] = (EntryState.RESERVED, server, "")
         else:
             assert before is not None and before[1] != server
 
