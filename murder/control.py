@@ -54,7 +54,7 @@ class Reports(Protocol):
 
 @runtime_checkable
 class HasConflicts(Protocol):
-    """A master: who wanted whose mailboxes."""
+    """A master: who wanted whose mailboxes. A backend: what it has in quarantine."""
 
     def conflicts(self, forget: bool = False) -> Sequence[Mapping[str, object]]: ...
 

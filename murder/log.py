@@ -57,6 +57,7 @@ EVENTS: Final = frozenset(
         "mailbox.noticed",
         "message.duplicate",
         "mailbox.quarantined",
+        "mailbox.returned",
         "mailbox.taken",
         "mailbox.unreadable",
         "master.back",

@@ -1,7 +1,8 @@
 """Comparing this backend's list with the master's, both ways: at start, after every reconnect, and now and then.
 
 Missing there: activated. There and not here: deleted there, never where this list has not once been complete. Active
-at another server and here too: quarantined here and reported; no comparison ever deletes mail. RFC 3656 §1.
+at another server and here too: quarantined here and reported, until the master names this server again; no comparison
+ever deletes mail. RFC 3656 §1.
 """
 
 import asyncio
@@ -12,16 +13,18 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from murder.backend.announce import Announcer, Master
+from murder.backend.quarantine import Resting, find_resting, parse_resting, resting_name
 from murder.errors import Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.entry import MailboxEntry
-from murder.model.name import DELETED_ROOT, MailboxName, display, is_deleted, split_domain
+from murder.model.name import MailboxName, display, is_deleted
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.mboxlist import mark_synchronised
 
 PAUSE_AFTER: Final = 200  # rows compared before others get their turn
 LOOK_EVERY_S: Final = 0.5  # whether the master is still there
 COMPARE_EVERY_S: Final = 3600.0  # also where no connection was lost
+LOOKED_AT: Final = 50  # mailboxes in quarantine that the master is asked about at each ping
 
 
 class WholeMaster(Master, Protocol):
@@ -46,11 +49,13 @@ class Comparison:
     activated: list[MailboxName] = field(default_factory=list)
     removed: list[MailboxName] = field(default_factory=list)
     quarantined: list[MailboxName] = field(default_factory=list)
+    returned: list[MailboxName] = field(default_factory=list)  # from quarantine
     conflicts: list[MailboxName] = field(default_factory=list)
     refused: list[MailboxName] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return any((self.activated, self.removed, self.quarantined, self.conflicts, self.refused))
+        done = (self.activated, self.removed, self.quarantined, self.returned)
+        return any((*done, self.conflicts, self.refused))
 
 
 class Comparer:
@@ -66,6 +71,7 @@ class Comparer:
         self._master = master
         self._server = announcer.location.server
         self._log = logger(role="backend")
+        self._aside: dict[MailboxName, Resting] = {}  # by the names under which they rest
         self._owed: set[MailboxName] = set()
         self._paying: asyncio.Task[None] | None = None
         self.retry_s = 1.0
@@ -118,7 +124,10 @@ class Comparer:
         """Make the two lists agree. Raises UpstreamFailure; what was done until then is right."""
         done = Comparison()
         theirs = {entry.name: entry for entry in await self._master.list_server(self._server)}
+        self._aside.clear()
         for count, entry in enumerate(self._mailboxes.walk(), 1):
+            if (resting := parse_resting(entry)) is not None:
+                self._aside[entry.name] = resting
             known = theirs.pop(entry.name, None)
             if entry.is_active and not is_deleted(entry.name):
                 await self._check_ours(entry, known, done)
@@ -162,10 +171,10 @@ class Comparer:
         if not elsewhere.is_active:  # being made or moved there: look again later
             done.conflicts.append(entry.name)
             return
-        domain, rest = split_domain(entry.name)
-        inner = b"%s.quarantine.%x.%s" % (DELETED_ROOT, int(time.time()), rest)
-        resting = MailboxName(domain + b"!" + inner if domain else inner)
+        at = time.time()
+        resting = resting_name(entry.name, at)
         await self._quarantine.rename([(entry.name, resting)])
+        self._aside[resting] = Resting(entry.name, int(at), resting)
         done.quarantined.append(entry.name)
         self._log.error(
             "mailbox.quarantined",
@@ -183,6 +192,8 @@ class Comparer:
                 continue
             if self._mailboxes.find(row.name) is not None:
                 continue
+            if row.is_active and await self._bring_back(row.name, done):
+                continue
             if never_complete and row.is_active:
                 done.refused.append(row.name)
                 continue
@@ -194,6 +205,46 @@ class Comparer:
                 done.removed.append(row.name)
             except Refusal as refusal:
                 self._log.error("resync.refused", mailbox=display(row.name), problem=refusal.text)
+
+    async def _bring_back(self, name: MailboxName, done: Comparison) -> bool:
+        """The master names this server for a mailbox that is not here: it may rest in quarantine."""
+        resting = find_resting(self._mailboxes, name)
+        if resting is None:
+            return False
+        await self._quarantine.rename([(resting.kept_as, name)])
+        self._aside.pop(resting.kept_as, None)
+        done.returned.append(name)
+        self._log.warning(
+            "mailbox.returned", mailbox=display(name), kept_as=display(resting.kept_as)
+        )
+        present = self._mailboxes.find(name)
+        if present is not None:  # with the rights that it has here
+            await self._master.activate(name, present.raw_location, present.raw_acl)
+        return True
+
+    def quarantined(self) -> list[Resting]:
+        """For `murder ctl conflicts`: what rests here."""
+        still = {
+            kept_as: resting
+            for kept_as, resting in self._aside.items()
+            if self._mailboxes.find(kept_as) is not None
+        }
+        self._aside = still
+        return list(still.values())
+
+    def owe_quarantined(self, name: MailboxName) -> bool:
+        """Somebody asks for a mailbox that is not here. Whether it rests in quarantine: then the master is asked at once
+        whether it may come back."""
+        if find_resting(self._mailboxes, name) is None:
+            return False
+        self.owe([name])
+        return True
+
+    async def _look_after_quarantined(self) -> None:
+        """Whether the master names this server again for what rests here; a few of them at each look."""
+        names = sorted({resting.name for resting in self.quarantined()})
+        if names:
+            await self.compare_names(random.sample(names, min(len(names), LOOKED_AT)))
 
     def _report(self, done: Comparison) -> None:
         if done.refused:
@@ -210,6 +261,7 @@ class Comparer:
                 activated=len(done.activated),
                 removed=len(done.removed),
                 quarantined=len(done.quarantined),
+                returned=len(done.returned),
                 conflicts=len(done.conflicts),
             )
 
@@ -242,6 +294,8 @@ class Comparer:
                     await self.compare()
                     compared_at = now
                     compared()
+                else:
+                    await self._look_after_quarantined()
                 if is_down:
                     self._log.info("master.back")
                 pause, is_down = retry_min_s, False

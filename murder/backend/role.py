@@ -38,6 +38,7 @@ from murder.login.gate import Gate, decoy_key_of, penalties_of
 from murder.login.service import ClientService, drain
 from murder.model.acl import format_acl, parse_default_acl
 from murder.model.entry import Location
+from murder.model.name import display
 from murder.mupdate.client import MasterClient
 from murder.mupdate.following import list_path
 from murder.mupdate.ledger import Ledger
@@ -161,6 +162,9 @@ class BackendRole:
         self._services = self._make_services(self.backend)
         if self._client is not None:
             comparer = self._start_comparing(announcer, self._client)
+            self.backend.mailboxes.has_left = lambda name: (
+                mover.has_left(name) or comparer.owe_quarantined(name)
+            )
             comparer.owe(name for intent in settled for name in intent.names)
         mover.start()
         if self._worker == 0:
@@ -242,12 +246,30 @@ class BackendRole:
             "moves": len(moves),
             "moves_failed": sum(move.state is State.FAILED for move in moves),
         }
+        if self._keeper is not None and self._comparer is not None:
+            told["quarantined"] = len(self._comparer.quarantined())
         if (
             self._keeper is not None
         ):  # the others connect to the master only when they change something
             connected = self._client is not None and self._client.is_connected
             told["master"] = "connected" if connected else "away"
         return told
+
+    def conflicts(self, forget: bool = False) -> list[dict[str, object]]:
+        """For `murder ctl conflicts`: what another server has, and this one too. There is nothing to forget: it stays
+        until it comes back or is deleted."""
+        if self._keeper is None or self._comparer is None:
+            return []
+        return [
+            {
+                "name": display(resting.name),
+                "claimant": self._config.node.name,
+                "command": "QUARANTINED",
+                "at": resting.at,
+                "kept_as": display(resting.kept_as),
+            }
+            for resting in self._comparer.quarantined()
+        ]
 
     def services(self) -> Mapping[str, Service]:
         return self._services

@@ -66,7 +66,7 @@ class Backend:
         if not self.config.create_inbox or login.is_admin:
             return
         name = inbox_of(login.user)
-        if self.mailboxes.list.find(name) is not None:
+        if self.mailboxes.list.find(name) is not None or self.mailboxes.has_left(name):
             return
         try:
             await self.announcer.create(name, self.mailboxes.default_acl(name))

@@ -12,6 +12,7 @@ from murder.cli.options import json_option, print_json, print_table, say
 from murder.cli.reaching import operator_options, yes_option
 from murder.cli.screen import count, plain, seconds
 from murder.cli.status import need_nodes
+from murder.model.name import MailboxName
 from murder.operate.nodes import NodeAnswers, ask_all, follow
 from murder.operate.reach import Reach
 
@@ -151,7 +152,7 @@ def _show_traced(line: Mapping[str, Any], as_json: bool) -> None:
 @operator_options
 @click.option("--forget", is_flag=True, help="They have been looked at: forget them; with --yes.")
 @yes_option("forget them")
-@json_option("a list of node, name, holder, claimant, peer, command, at")
+@json_option("a list of node, name, holder, claimant, peer, command, at, kept_as")
 async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int:
     """Who wanted a mailbox that is another server's, as the master has counted them. Exit code 1 if there are any.
 
@@ -159,13 +160,18 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
     exists), forget it; if the claimant should have it, `murder ctl mailbox force NAME --to CLAIMANT`. With FORCE it was
     decided so by an operator.
 
+    QUARANTINED: the claimant has mail of a mailbox that is the holder's, and keeps it aside. It comes back by itself when
+    the master names the claimant (`murder ctl mailbox force`). Until then an administrator of mail reads it at the
+    claimant itself, not through a frontend, under the name that is shown below the table, when he has given himself the
+    rights: `murder ctl mailbox acl` does not know it, SETACL at that backend does (`murder ctl raw imap`).
+
     \b
     murder ctl conflicts
     murder ctl conflicts --forget --yes    # when each has been looked at
     """
     need_nodes(reach)
     told = await ask_all(reach, {"do": "conflicts"})
-    found = [answer for node in told for answer in node.answers]
+    found = [await _with_holder(reach, answer) for node in told for answer in node.answers]
     if as_json:
         print_json(found)
     else:
@@ -177,13 +183,17 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
             spare=("peer", "when", "command"),
             empty="No conflicts",
         )
+        for one in found:
+            if "kept_as" in one:
+                kept_as = reach.shown(MailboxName(str(one["kept_as"]).encode()))
+                click.echo(f"{one['name']} is kept at {one['claimant']} as {kept_as}")
     if found and forget and yes:
         ended = await ask_all(reach, {"do": "conflicts", "forget": True})
         click.echo("Forgotten.", err=True)
         return _unreachable(ended)
     if found and not as_json:
         click.echo(
-            "Say --yes to forget them."
+            "Say --yes to forget them. What is in quarantine stays."
             if forget
             else "Right as it is? `murder ctl conflicts --forget --yes`. "
             "Else: `murder ctl mailbox force NAME --to CLAIMANT`.",
@@ -191,6 +201,14 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
         )
     undecided = any(one.get("command") != "FORCE" for one in found)
     return _unreachable(told) or (2 if found and forget else 1 if undecided else 0)
+
+
+async def _with_holder(reach: Reach, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A backend does not know who has what it keeps aside; the master does."""
+    if answer.get("command") != "QUARANTINED":
+        return answer
+    entry = await reach.master.find(str(answer.get("name", "")).encode("utf-8", "surrogateescape"))
+    return {**answer, "holder": entry.server if entry is not None else ""}
 
 
 def _when(at: object) -> str:

@@ -271,6 +271,11 @@ def _problems(answer: Answer, now: float) -> list[Problem]:
     if number := answer.get("conflicts"):
         what = "1 mailbox was" if number == 1 else f"{number} mailboxes were"
         said.append(Problem(f"{what} wanted by two backends", "`murder ctl conflicts`"))
+    if number := answer.get("quarantined"):
+        what = "1 mailbox rests" if number == 1 else f"{number} mailboxes rest"
+        said.append(
+            Problem(f"{what} in quarantine: another server has it", "`murder ctl conflicts`")
+        )
     said += _list_problems(answer)
     for server in answer.get("down", ()):
         said.append(

@@ -10,10 +10,11 @@ import pytest
 from murder.api.store import MailboxStore, NewMessage
 from murder.backend.announce import Announcer
 from murder.backend.intent import Intent, Operation
+from murder.backend.quarantine import parse_resting, resting_name
 from murder.backend.resync import Comparer, Comparison
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.acl import Acl, format_acl, parse_acl
-from murder.model.entry import Location
+from murder.model.entry import EntryState, Location, MailboxEntry
 from murder.model.name import MailboxName, is_deleted
 from murder.mupdate.client import MasterClient
 from murder.mupdate.ledger import Ledger
@@ -317,6 +318,58 @@ def test_what_is_active_elsewhere_is_quarantined_not_deleted(tmp_path: Path) -> 
             assert not await node.comparer.compare()
 
     run(scene())
+
+
+def test_what_was_quarantined_comes_back_when_the_master_names_this_server(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with murder(tmp_path) as (_, node):
+            await node.client.delete(BELOW)
+            await node.client.activate(BELOW, b"be2.test!default", ACL)
+            await node.comparer.compare()
+            (resting,) = node.comparer.quarantined()
+            assert (resting.name, await node.mail_in(resting.kept_as)) == (BELOW, 1)
+            # while the other has it, whoever asks here changes nothing
+            assert node.comparer.owe_quarantined(BELOW)
+            assert not await node.comparer.compare_names([BELOW])
+            # named here again: back, with its mail and its rights, whatever the master was told
+            await node.client.delete(BELOW)
+            await node.client.activate(BELOW, b"be1.test!other", b"anyone\tl\t")
+            done = await node.comparer.compare()
+            assert done == Comparison(returned=[BELOW])
+            assert await node.mail_in(BELOW) == 1
+            assert not node.comparer.quarantined()
+            assert not node.comparer.owe_quarantined(BELOW)
+            await node.check_agreement()
+            assert not await node.comparer.compare()
+
+    run(scene())
+
+
+def test_the_last_that_was_put_aside_comes_back_and_the_others_stay(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with murder(tmp_path) as (_, node):
+            older = resting_name(BELOW, 0x1000)
+            await node.comparer._quarantine.create(older, ACL)
+            for server in (b"be2.test!default", b"be1.test!default"):
+                await node.client.delete(BELOW)
+                await node.client.activate(BELOW, server, ACL)
+                done = await node.comparer.compare_names([BELOW])
+            assert done == Comparison(returned=[BELOW])
+            assert await node.mail_in(BELOW) == 1
+            assert node.list.find(older) is not None
+
+    run(scene())
+
+
+def test_a_name_in_quarantine_is_read_as_it_is_written() -> None:
+    for name in (b"user.ana", b"x.org!user.ana.a^b", b"shared.quarantine.1f.a"):
+        entry = MailboxEntry(
+            resting_name(MailboxName(name), 0x6553F100), EntryState.ACTIVE, b"be1!a"
+        )
+        resting = parse_resting(entry)
+        assert resting is not None and (resting.name, resting.at) == (name, 0x6553F100)
+    for other in (b"user.ana", b"DELETED.user.ana.6553F100", b"DELETED.quarantine.zz.a"):
+        assert parse_resting(MailboxEntry(MailboxName(other), EntryState.ACTIVE, b"be1!a")) is None
 
 
 def test_a_changed_acl_reaches_the_master(tmp_path: Path) -> None:

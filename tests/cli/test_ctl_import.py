@@ -1,6 +1,7 @@
 """`murder ctl import` and `murder ctl user`: mail from an IMAP server and a Maildir, once and again."""
 
 import mailbox
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ def rows(demo: Demo, user: str, folder: str) -> list[bytes]:
         found = client.fetch("1:*", "(INTERNALDATE FLAGS BODY.PEEK[])")[1]
     shown = [b" ".join(row[:2]) for row in found if isinstance(row, tuple)]
     return sorted(
-        row.partition(b" ")[2].replace(b"\\Recent", b"").replace(b" )", b")") for row in shown
+        re.sub(rb"\\Recent ?", b"", row.partition(b" ")[2]).replace(b" )", b")") for row in shown
     )
 
 
