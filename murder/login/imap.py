@@ -343,10 +343,9 @@ class ImapDialogue(Dialogue):
             if not entered:
                 self.leave_crowd()
                 self.login = None
-                self.session.state = State.NOT_AUTHENTICATED
-        self.idle_timeout_s = self.service.limits.idle_timeout_s
-        self.activity_counts = True
+                self.session.logged_out()
         limits = self.service.limits
+        self.begin_time(limits.idle_timeout_s, activity_counts=True)
         self.session.literal_minus = limits.literal_minus and not login.proxy  # a proxy streams
         self._log = self.log.bind(user=login.user)
         self.log.info(
@@ -360,6 +359,18 @@ class ImapDialogue(Dialogue):
             f"Logged in as {login.user}",
             b"CAPABILITY " + self.capability_words(),
         )
+
+    def forget_login(self) -> None:
+        """As before the login, with TLS, compression and the peer's certificate kept (RFC 8437). A role forgets what is its
+        own first."""
+        self.leave_crowd()
+        self.enabled.clear()
+        self.client_id = {}
+        self.login = None
+        self._log = None
+        self.session.logged_out()
+        self.session.literal_minus = self.service.limits.literal_minus
+        self.begin_time(self.service.limits.login_timeout_s, activity_counts=False)
 
     def leave_crowd(self) -> None:
         """The user has one connection less (again)."""
@@ -513,7 +524,7 @@ async def _authenticate(
 ) -> None:
     async def ask(challenge: bytes) -> bytes:
         dialogue.send(continuation(base64.b64encode(challenge)))
-        line = await dialogue.next_line(dialogue.service.limits.login_timeout_s)
+        line = await dialogue.next_line(dialogue.time_left_s)
         if line == b"*":
             raise BadSyntax("AUTHENTICATE was cancelled")
         return decode_base64(line)

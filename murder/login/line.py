@@ -1,7 +1,7 @@
 """What POP3 and LMTP have in common before and at login: lines, TLS, SASL, limits, the log."""
 
 import base64
-from typing import Any
+from typing import Any, Final
 
 from murder.errors import BadSyntax, Misuse
 from murder.log import Log, logger
@@ -13,6 +13,7 @@ from murder.net.dialogue import Dialogue
 from murder.session.lines import Line, LineSession
 
 MAX_BAD_COMMANDS = 20  # in a row: then the peer speaks something else
+PRE_LOGIN_LINE_OCTETS: Final = 20 * 1024  # a SASL response of 12 KiB in base64, and a command
 
 
 class LineDialogue(Dialogue):
@@ -23,7 +24,11 @@ class LineDialogue(Dialogue):
 
     def __init__(self, connection: Connection, service: ClientService) -> None:
         limits = service.limits
-        super().__init__(connection, LineSession(limits.max_line_bytes), limits.login_timeout_s)
+        super().__init__(
+            connection,
+            LineSession(min(limits.max_line_bytes, PRE_LOGIN_LINE_OCTETS)),
+            limits.login_timeout_s,
+        )
         self.activity_counts = False  # until the login
         self.service = service
         self.login: Login | None = None
@@ -118,7 +123,7 @@ class LineDialogue(Dialogue):
 
         async def ask(challenge: bytes) -> bytes:
             self.send(self.challenge(base64.b64encode(challenge)))
-            event = await self.next_event(self.service.limits.login_timeout_s)
+            event = await self.next_event(self.time_left_s)
             if not isinstance(event, Line) or event.octets == b"*":
                 raise BadSyntax("AUTH was cancelled")
             return decode_base64(event.octets)
@@ -129,11 +134,16 @@ class LineDialogue(Dialogue):
             await ask(final)
         return login
 
+    def now_known(self) -> None:
+        """The peer is somebody we work for: from here on only silence ends it, and its lines may be long."""
+        limits = self.service.limits
+        self.session.max_line = limits.max_line_bytes
+        self.begin_time(limits.idle_timeout_s, activity_counts=True)
+
     def entered(self, login: Login) -> None:
         """Somebody has logged in."""
         self.login = login
-        self.activity_counts = True
-        self.idle_timeout_s = self.service.limits.idle_timeout_s
+        self.now_known()
         self._log = self.log.bind(user=login.user)
         self.log.info(
             "login.succeeded", proxy=login.proxy, admin=login.is_admin, tls=self.connection.is_tls

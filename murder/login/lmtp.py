@@ -95,8 +95,7 @@ class LmtpDialogue(LineDialogue):
             Awaitable[bytes]
         ] = []  # replies to RCPT, which others are on their way behind
         if self.may_deliver:
-            self.activity_counts = True
-            self.idle_timeout_s = service.limits.idle_timeout_s
+            self.now_known()
 
     # --- what a role gives
 
@@ -275,7 +274,12 @@ class LmtpDialogue(LineDialogue):
             return None
         self._reset()
         self.peer_name = b""  # RFC 3207 §4.2: forget what was said before
-        return self.switch_to_tls(reply(220, "2.0.0", "Begin TLS now"))
+        return self._start_tls()
+
+    async def _start_tls(self) -> None:
+        await self.switch_to_tls(reply(220, "2.0.0", "Begin TLS now"))
+        if self.may_deliver:  # its certificate is all that a node shows
+            self.now_known()
 
     async def _auth(self, arguments: bytes) -> None:
         if self.login is not None or self.envelope is not None:

@@ -481,8 +481,7 @@ class MupdateDialogue(Dialogue):
             raise
         self.peer = peer
         self.session.logged_in()
-        self.idle_timeout_s = self._idle_timeout_s()
-        self.activity_counts = True
+        self.begin_time(self._idle_timeout_s(), activity_counts=True)
         self.log = self.log.bind(user=login.user)
         self.log.info("login.succeeded", mechanism=mechanism, admin=peer.is_admin)
         self.send(format_status(command.tag, Kind.OK, "Authenticated"))
@@ -501,7 +500,7 @@ class MupdateDialogue(Dialogue):
         self.send(b64encode(challenge) + b"\r\n")
         self.session.expect_line()
         try:
-            event = await self.next_event(self.service.config.login_timeout_s)
+            event = await self.next_event(self.time_left_s)
         finally:
             self.session.expect_line(False)
         if not isinstance(event, Line):

@@ -22,6 +22,7 @@ from murder.net.turns import TURN_S
 HELD_OCTETS: Final = 256 * 1024  # input held for a busy session before reading stops
 HELD_BEFORE_LOGIN_OCTETS: Final = 16 * 1024  # the same of somebody we do not know
 CLOSE_GRACE_S: Final = 5.0
+OVERDUE_S: Final = 1.0  # how often it is looked whether a handler ends whose time to log in is over
 
 
 class Session(Protocol):
@@ -140,6 +141,19 @@ class Dialogue(ABC):
         # A running handler is not cancelled: what it began with the store or the master, it ends.
 
     # --- what handlers use
+
+    @property
+    def time_left_s(self) -> float:
+        """Of `idle_timeout_s`; before a login, of all the time that there is for it."""
+        return max(0.0, self.active_at + self.idle_timeout_s - self.loop.time())
+
+    def begin_time(self, timeout_s: float, *, activity_counts: bool) -> None:
+        """From now on this time-out: one to log in, or one of silence."""
+        self.idle_timeout_s, self.activity_counts = timeout_s, activity_counts
+        self.active_at = self.loop.time()
+        if self._timer is not None and not self.connection.is_lost:
+            self._timer.cancel()
+            self._timer = self.loop.call_later(timeout_s, self._check_idle)
 
     @property
     def is_busy(self) -> bool:
@@ -304,7 +318,7 @@ class Dialogue(ABC):
             return
         left = self.active_at + self.idle_timeout_s - self.loop.time()
         if self._task is not None:  # a running handler has its own timeouts
-            left = self.idle_timeout_s
+            left = self.idle_timeout_s if self.activity_counts else max(left, OVERDUE_S)
         if left > 0:
             self._timer = self.loop.call_later(left, self._check_idle)
         else:

@@ -67,7 +67,10 @@ COLLECT_OCTETS: Final = (
     8 * 1024
 )  # a literal up to this is always collected: mailbox names, small messages
 LITERAL_MINUS_OCTETS: Final = 4096  # RFC 7888 §5: the largest non-synchronising one there
-PRE_LOGIN_LITERAL_OCTETS: Final = 4096  # who has not proven himself gets little memory
+# Who has not proven himself gets little memory: a SASL response of 12 KiB in base64 with its command, a name and a password
+PRE_LOGIN_LITERAL_OCTETS: Final = 4096
+PRE_LOGIN_LINE_OCTETS: Final = 20 * 1024
+PRE_LOGIN_MESSAGE_OCTETS: Final = 32 * 1024
 MAX_SKIP_OCTETS: Final = (
     64 * 1024 * 1024
 )  # of a refused non-synchronising literal; beyond it the connection ends
@@ -79,7 +82,15 @@ class ImapServerSession:
     Raises BadSyntax only where the stream cannot go on (a line or message over its limit): say BYE and close.
     """
 
-    __slots__ = ("_fragmenter", "_line_mode", "_streaming", "literal_minus", "max_literal", "state")
+    __slots__ = (
+        "_fragmenter",
+        "_line_mode",
+        "_octets",
+        "_streaming",
+        "literal_minus",
+        "max_literal",
+        "state",
+    )
 
     def __init__(
         self,
@@ -90,21 +101,26 @@ class ImapServerSession:
         self.state = State.NOT_AUTHENTICATED
         self.literal_minus = False  # the client was told LITERAL- (RFC 7888 §5)
         self.max_literal = max_literal  # of a streamed message: APPENDLIMIT
-        self._fragmenter = Fragmenter(max_line, max_message, PRE_LOGIN_LITERAL_OCTETS)
+        self._octets = max_line, max_message  # of a line and of a command, after the login
+        self._fragmenter = Fragmenter()
         self._line_mode = False
         self._streaming = False
+        self.logged_out()
 
     def logged_in(self) -> None:
         """The client has proven himself: larger literals are collected without asking."""
         self.state = State.AUTHENTICATED
-        self._fragmenter.collect_octets = (
-            LITERAL_MINUS_OCTETS if self.literal_minus else COLLECT_OCTETS
-        )
+        fragmenter = self._fragmenter
+        fragmenter.max_line, fragmenter.max_message = self._octets
+        fragmenter.collect_octets = LITERAL_MINUS_OCTETS if self.literal_minus else COLLECT_OCTETS
 
     def logged_out(self) -> None:
         """As before the login (UNAUTHENTICATE, RFC 8437)."""
         self.state = State.NOT_AUTHENTICATED
-        self._fragmenter.collect_octets = PRE_LOGIN_LITERAL_OCTETS
+        fragmenter = self._fragmenter
+        fragmenter.max_line = min(self._octets[0], PRE_LOGIN_LINE_OCTETS)
+        fragmenter.max_message = min(self._octets[1], PRE_LOGIN_MESSAGE_OCTETS)
+        fragmenter.collect_octets = PRE_LOGIN_LITERAL_OCTETS
 
     def receive(self, data: bytes | memoryview) -> None:
         self._fragmenter.feed(data)

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from murder.net.dialogue import Dialogue
 from tests.frontend.server import Peer, Speak, running_frontend
 
 
@@ -47,6 +48,35 @@ def test_a_user_beyond_his_connections_is_told_and_let_go(tmp_path: Path) -> Non
             await fifth.line()
             fifth.send(b"a LOGIN ana secret\r\n")
             assert (await fifth.line()).startswith(b"a OK")
+
+    asyncio.run(run())
+
+
+def test_who_has_unauthenticated_is_a_stranger_again(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running_frontend(tmp_path, {}, {}, max_connections_per_user=1) as running:
+            first = await Peer.at(running.ports["imap"])
+            await first.line()
+            frontend = running.role.frontend
+            assert frontend is not None
+            (dialogue,) = frontend.sessions
+            assert isinstance(dialogue, Dialogue)
+            for _ in range(3):
+                first.send(b"a LOGIN ana secret\r\n")
+                assert (await first.line()).startswith(b"a OK")
+                assert dialogue.activity_counts
+                assert dialogue.time_left_s > running.config.frontend.login_timeout_s
+                first.send(b"b UNAUTHENTICATE\r\n")
+                assert (await first.line()).startswith(b"b OK")
+                assert not dialogue.activity_counts
+                assert dialogue.time_left_s <= running.config.frontend.login_timeout_s
+                assert dialogue._timer is not None
+                due_s = dialogue._timer.when() - asyncio.get_running_loop().time()
+                assert due_s <= running.config.frontend.login_timeout_s
+            second = await Peer.at(running.ports["imap"])
+            await second.line()
+            second.send(b"a LOGIN ana secret\r\n")
+            assert (await second.line()).startswith(b"a OK")
 
     asyncio.run(run())
 

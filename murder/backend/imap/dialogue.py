@@ -267,17 +267,10 @@ class BackendImap(ImapDialogue):
         self.arrival_items = ()
 
     def forget_login(self) -> None:
-        """As before the login, with TLS and the peer's certificate kept (RFC 8437)."""
         self.leave_mailbox()
         self.forget_notify()
         self.manner = Manner()
-        self.enabled.clear()
-        self.client_id = {}
-        self.login = None
-        self._log = None
-        self.leave_crowd()
-        self.session.logged_out()
-        self.idle_timeout_s = self.service.limits.login_timeout_s
+        super().forget_login()
 
     def need_rights(self, needed: str = "") -> Rights:
         """What the client may do in the selected mailbox, by its access list of now. Raises Refusal where a right is

@@ -402,17 +402,11 @@ class FrontendImap(ImapDialogue, Client):
         return super().is_quiet() and (self.idle is not None or not self.in_flight())
 
     def forget_login(self) -> None:
-        """As before the login, with TLS and compression kept (RFC 8437)."""
         self.deselect()
         self._let_go()
-        self.enabled.clear()
         self.arbiter = self.ask_again = None
         self.is_watching = self.referrals_on = False
-        self.client_id = {}
-        self.login = None
-        self._log = None
-        self.session.logged_out()
-        self.idle_timeout_s = self.service.limits.login_timeout_s
+        super().forget_login()
 
     def ended(self) -> None:
         self.frontend.sessions.discard(self)

@@ -1,0 +1,147 @@
+"""What somebody gets who has not logged in: so much time in all, and so much memory."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from murder.config import ClientConfig
+from murder.login.gate import Gate
+from murder.login.imap import ImapDialogue
+from murder.login.line import LineDialogue
+from murder.login.lmtp import LmtpDialogue
+from murder.login.penalty import Penalties
+from murder.login.pop3 import Pop3Dialogue
+from murder.login.service import ClientService
+from murder.model.name import Namespace
+from murder.net.connection import Connection
+from murder.net.dialogue import OVERDUE_S, Dialogue
+from murder.net.listener import Bounds, Listener
+from tests.login.test_imap import Client, OnePassword, Role
+
+LIMITS = ClientConfig(allow_plaintext=True, lmtp_trusted=())
+Make = Callable[[Connection, ClientService], Dialogue]
+
+
+@asynccontextmanager
+async def met(make: Make) -> AsyncIterator[tuple[Client, Dialogue]]:
+    """A client and the dialogue that it has come to; the greeting is read."""
+    gate = Gate(OnePassword(), allow_plaintext=True, penalties=Penalties(0, 0))
+    service = ClientService("backend", "be1.test", Namespace(), gate, LIMITS, None)
+    made: list[Dialogue] = []
+
+    def serve(connection: Connection) -> Dialogue:
+        made.append(make(connection, service))
+        return made[0]
+
+    sock = socket.create_server(("127.0.0.1", 0))
+    listener = Listener(sock, serve, Bounds())
+    await listener.start()
+    try:
+        client = Client(*await asyncio.open_connection(*sock.getsockname()))
+        await client.line()
+        yield client, made[0]
+    finally:
+        listener.stop_accepting()
+        listener.abort()
+
+
+ASKED = [
+    (Role, b"a AUTHENTICATE PLAIN\r\n", b"+ \r\n", b"*\r\n", b"a BAD", b"* BYE Autologout"),
+    (Pop3Dialogue, b"AUTH PLAIN\r\n", b"+ \r\n", b"*\r\n", b"-ERR", b"-ERR [SYS/TEMP] Autologout"),
+    (LmtpDialogue, b"AUTH PLAIN\r\n", b"334 \r\n", b"*\r\n", b"501", b"421"),
+]
+
+
+@pytest.mark.parametrize(("make", "begin", "asked", "cancel", "refused", "goodbye"), ASKED)
+def test_exchanges_that_are_begun_again_and_again_have_no_more_time(
+    make: Make, begin: bytes, asked: bytes, cancel: bytes, refused: bytes, goodbye: bytes
+) -> None:
+    async def scene() -> None:
+        async with met(make) as (client, dialogue):
+            assert await client.ask(begin) == asked
+            assert (await client.ask(cancel)).startswith(refused)
+            dialogue.active_at -= LIMITS.login_timeout_s  # as if so much time had passed
+            assert await client.ask(begin) == asked
+            assert (await client.line()).startswith(goodbye)
+            assert await client.line() == b""
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("make", [Role, Pop3Dialogue, LmtpDialogue])
+def test_while_a_handler_runs_the_time_to_log_in_is_looked_at(make: Make) -> None:
+    async def scene() -> None:
+        async with met(make) as (client, dialogue):
+            dialogue.active_at -= LIMITS.login_timeout_s
+            dialogue._task = asyncio.create_task(asyncio.sleep(0))
+            dialogue._check_idle()
+            assert dialogue._timer is not None
+            loop = asyncio.get_running_loop()
+            assert dialogue._timer.when() - loop.time() <= OVERDUE_S
+            dialogue._task = None
+            dialogue._timer.cancel()
+            dialogue._check_idle()
+            while await client.line():
+                pass
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [(Role, b"a LOGIN ana "), (Pop3Dialogue, b"USER "), (LmtpDialogue, b"LHLO ")],
+)
+def test_a_line_before_the_login_is_short(make: Make, line: bytes) -> None:
+    async def scene() -> None:
+        async with met(make) as (client, _):
+            client.send(line + b"x" * 30_000)
+            assert b"a line may have 20480 octets" in await client.line()
+
+    asyncio.run(scene())
+
+
+def test_after_the_login_it_may_be_long() -> None:
+    async def scene() -> None:
+        async with met(Role) as (client, dialogue):
+            assert isinstance(dialogue, ImapDialogue)
+            assert (await client.ask(b"a LOGIN ana secret\r\n")).startswith(b"a OK")
+            assert (await client.ask(b"b XX " + b"x" * 60_000 + b"\r\n")).startswith(b"b BAD")
+            dialogue.forget_login()
+            client.send(b"c XX " + b"x" * 60_000 + b"\r\n")
+            assert b"a line may have 20480 octets" in await client.line()
+
+    asyncio.run(scene())
+
+
+def test_literals_of_one_command_are_bounded_together() -> None:
+    async def scene() -> None:
+        async with met(Role) as (client, _):
+            client.send(b"a LOGIN " + b"{4096+}\r\n" + (b"x" * 4096 + b" {4096+}\r\n") * 20)
+            assert b"a command may have 32768 octets" in await client.line()
+
+    asyncio.run(scene())
+
+
+def test_a_node_that_shows_only_its_certificate_has_all_the_time_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene() -> None:
+        async with met(LmtpDialogue) as (_, dialogue):
+            assert isinstance(dialogue, LmtpDialogue)
+            assert not dialogue.activity_counts
+
+            async def switch_to_tls(agreed: bytes) -> None:
+                monkeypatch.setattr(dialogue.service.gate, "is_proxy", lambda connection: True)
+
+            monkeypatch.setattr(dialogue, "switch_to_tls", switch_to_tls)
+            monkeypatch.setattr(LineDialogue, "may_start_tls", True)
+            running = dialogue._starttls()
+            assert running is not None
+            await running
+            assert dialogue.activity_counts
+            assert dialogue.idle_timeout_s == LIMITS.idle_timeout_s
+
+    asyncio.run(scene())
