@@ -10,6 +10,7 @@ The map. Rooms, in the order they may import each other (tests/test_layers.py ho
     contract   what every plugin of a kind must keep to: `murder plugin check`
     session    state: who may say what, when; sans-IO
     log        the log, and every event it knows        authority  who is a node: the cluster's own CA
+    trust      whose certificates count, and which were taken back
     config     murder.toml as dataclasses               hooks      plugins, found and asked in order
     net        sockets: listeners, TLS, connections, upstreams, relay
     login      clients before and at login, and what frontend and backend tell them alike
@@ -17,6 +18,7 @@ The map. Rooms, in the order they may import each other (tests/test_layers.py ho
     frontend   the proxy role        backend   the server role (they know nothing of each other)
     control    what a running node tells an operator, and does for him
     server     a role in a process; workers supervise processes, channel is what passes between them
+    host       whom a node runs as, and who is told that it is there
     preflight  what would keep a node from running, found before it runs
     operate    what an operator does to a whole murder, over its own protocols
     demo       a whole murder on one host

@@ -2,18 +2,20 @@
 
 A node's certificate carries its name as a DNS name and each role as the URI `murder:role:ROLE`. Nodes prove
 themselves to each other with it (TLS both ways, SASL EXTERNAL). Keys are EC P-256, written durably, mode 0600.
-Knows no configuration and no sockets.
+What was signed is noted in `issued.jsonl` beside the authority. Knows no configuration and no sockets.
 """
 
 import contextlib
 import ipaddress
+import json
 import os
+import pwd
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -27,7 +29,9 @@ NODE_ROLES: Final = ("frontend", "backend", "mupdate", "operator")
 CA_CERTIFICATE: Final = "ca.pem"
 CA_KEY: Final = "ca.key"
 CA_DAYS: Final = 3650
+ISSUED: Final = "issued.jsonl"
 NODE_DAYS: Final = 730
+OPERATOR_DAYS: Final = 90  # a person's key lies on a laptop
 EXPIRES_SOON_DAYS: Final = 30
 BACKDATED: Final = timedelta(hours=1)  # clocks of nodes differ
 MAX_COMMON_NAME: Final = 64  # RFC 5280 appendix A, ub-common-name
@@ -83,24 +87,24 @@ def issue(
     roles: Iterable[str],
     *,
     addresses: Sequence[str] = (),
-    days: int = NODE_DAYS,
+    days: int | None = None,
     out: Path | None = None,
 ) -> Issued:
     """Sign a certificate for node `name`; `NAME.pem` and `NAME.key` go to `out` (default: the folder).
 
-    `addresses` are further host names and IP addresses it is reached by. An earlier certificate of the name is
-    replaced: this is also how one is renewed. Raises AuthorityError.
+    `addresses` are further host names and IP addresses it is reached by. `days` is 90 for who is an operator, else 730.
+    An earlier certificate of the name is replaced: this is also how one is renewed. Raises AuthorityError.
     """
     wanted = tuple(dict.fromkeys(roles))
+    if days is None:
+        days = OPERATOR_DAYS if "operator" in wanted else NODE_DAYS
     for role in wanted:
         if role not in NODE_ROLES:
             raise AuthorityError(f"{role!r} is no role; roles are {', '.join(NODE_ROLES)}")
     if not name or "/" in name or name.startswith("."):
         raise AuthorityError(f"{name!r} is no name for a node; use its full host name")
     authority = read_certificate(folder / CA_CERTIFICATE)
-    authority_key = read_key(folder / CA_KEY)
-    if not isinstance(authority_key, ec.EllipticCurvePrivateKey):
-        raise AuthorityError(f"{folder / CA_KEY} is no key of ours (EC expected)")
+    authority_key = signing_key(folder)
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = _node_certificate(
         authority, authority_key, key.public_key(), [name, *addresses], wanted, days
@@ -109,7 +113,15 @@ def issue(
     issued = Issued(target / f"{name}.pem", target / f"{name}.key", certificate.not_valid_after_utc)
     write_durably(issued.key, _key_octets(key), 0o600)
     write_durably(issued.certificate, _certificate_octets(certificate), 0o644)
+    _note_issued(folder, certificate)
     return issued
+
+
+def signing_key(folder: Path) -> ec.EllipticCurvePrivateKey:
+    key = read_key(folder / CA_KEY)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise AuthorityError(f"{folder / CA_KEY} is no key of ours (EC expected)")
+    return key
 
 
 def _node_certificate(
@@ -192,28 +204,77 @@ def _certificate_octets(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
+def serial_text(serial: int) -> str:
+    """As `openssl x509 -serial` prints it."""
+    text = f"{serial:X}"
+    return text if len(text) % 2 == 0 else f"0{text}"
+
+
+def parse_serial(text: str) -> int:
+    """A serial number in hexadecimal, with or without colons. Raises ValueError."""
+    return int(text.replace(":", "").strip(), 16)
+
+
+def _note_issued(folder: Path, certificate: x509.Certificate) -> None:
+    """One line more. Raises AuthorityError."""
+    row = {
+        "serial": serial_text(certificate.serial_number),
+        "name": names_of(certificate)[0],
+        "roles": sorted(roles_of(certificate)),
+        "until": certificate.not_valid_after_utc.isoformat(),
+    }
+    path = folder / ISSUED
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            os.write(descriptor, json.dumps(row).encode() + b"\n")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise AuthorityError(f"{path}: cannot be written: {error.strerror}") from None
+
+
 def read_certificate(path: Path) -> x509.Certificate:
     """The first certificate of a PEM file. Raises AuthorityError with what to do."""
+    return read_certificates(path)[0]
+
+
+def read_certificates(path: Path) -> list[x509.Certificate]:
+    """All certificates of a PEM file, at least one. Raises AuthorityError with what to do."""
     try:
-        return x509.load_pem_x509_certificates(path.read_bytes())[0]
-    except FileNotFoundError:
-        raise AuthorityError(f"{path}: no such file; make it with `murder ca`") from None
-    except OSError as error:
-        raise AuthorityError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, IndexError):
-        raise AuthorityError(f"{path}: holds no PEM certificate") from None
+        found = x509.load_pem_x509_certificates(octets_of(path, "; make it with `murder ca`"))
+    except ValueError:
+        found = []
+    if not found:
+        raise AuthorityError(f"{path}: holds no PEM certificate")
+    return found
 
 
 def read_key(path: Path) -> PrivateKeyTypes:
     """The private key of a PEM file. Raises AuthorityError with what to do."""
     try:
-        return serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except FileNotFoundError:
-        raise AuthorityError(f"{path}: no such file") from None
-    except OSError as error:
-        raise AuthorityError(f"{path}: cannot be read: {error.strerror}") from None
+        return serialization.load_pem_private_key(octets_of(path), password=None)
     except (ValueError, TypeError):
         raise AuthorityError(f"{path}: holds no PEM key without a passphrase") from None
+
+
+def octets_of(path: Path, cure: str = "") -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise AuthorityError(f"{path}: no such file{cure}") from None
+    except PermissionError:
+        text = f"{path}: cannot be read by user {_user_name()}; chown it to that user, chmod 600"
+        raise AuthorityError(text) from None
+    except OSError as error:
+        raise AuthorityError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _user_name() -> str:
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(os.geteuid()).pw_name
+    return str(os.geteuid())
 
 
 def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
@@ -239,28 +300,61 @@ def _subject_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName
         return None
 
 
+class Flaw(str):
+    """What is wrong, a sentence for an operator; `file` says with which: `certificate`, `key` or `ca`."""
+
+    __slots__ = ("file",)
+
+    file: str
+
+    def __new__(cls, file: str, text: str) -> Self:
+        made = super().__new__(cls, text)
+        made.file = file
+        return made
+
+
 def flaws_of(
     certificate_path: Path, key_path: Path, authority_path: Path | None, now: datetime
-) -> list[str]:
-    """What is wrong with a certificate and its key, each a sentence for an operator; empty: all is well."""
+) -> list[Flaw]:
+    """What is wrong with a certificate and its key; empty: all is well. One of the authorities has signed it."""
+    flaws: list[Flaw] = []
+    certificate = key = None
+    authorities: list[x509.Certificate] = []
     try:
         certificate = read_certificate(certificate_path)
-        key = read_key(key_path)
-        authority = read_certificate(authority_path) if authority_path else None
     except AuthorityError as error:
-        return [str(error)]
-    flaws = _date_flaws(certificate_path, certificate, now)
-    if authority is not None and authority_path is not None:
-        flaws += _date_flaws(authority_path, authority, now)
-        try:
-            certificate.verify_directly_issued_by(authority)
-        except (ValueError, TypeError, InvalidSignature):
-            flaws.append(f"{certificate_path}: is not signed by {authority_path}")
+        flaws.append(Flaw("certificate", str(error)))
+    try:
+        key = read_key(key_path)
+    except AuthorityError as error:
+        flaws.append(Flaw("key", str(error)))
+    try:
+        authorities = read_certificates(authority_path) if authority_path else []
+    except AuthorityError as error:
+        flaws.append(Flaw("ca", str(error)))
+    if certificate is None or key is None or flaws:
+        return flaws
+    flaws += [Flaw("certificate", text) for text in _date_flaws(certificate_path, certificate, now)]
+    if authority_path is not None:
+        dated = [_date_flaws(authority_path, authority, now) for authority in authorities]
+        if all(dated):
+            flaws += [Flaw("ca", text) for text in dated[0]]
+        if not any(has_signed(authority, certificate) for authority in authorities):
+            text = f"{certificate_path}: is not signed by {authority_path}"
+            flaws.append(Flaw("certificate", text))
     if key.public_key() != certificate.public_key():
-        flaws.append(f"{key_path}: is not the key of {certificate_path}")
+        flaws.append(Flaw("key", f"{key_path}: is not the key of {certificate_path}"))
     if key_path.stat().st_mode & 0o007:
-        flaws.append(f"{key_path}: can be read by everybody; chmod 600 it")
+        flaws.append(Flaw("key", f"{key_path}: can be read by everybody; chmod 600 it"))
     return flaws
+
+
+def has_signed(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _date_flaws(path: Path, certificate: x509.Certificate, now: datetime) -> list[str]:

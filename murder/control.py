@@ -132,7 +132,7 @@ class ControlServer:
             case "kick":
                 found = list(self._sessions(request))
                 for connection, _ in found:
-                    _kick(connection)
+                    end_session(connection, "An administrator has ended this session")
                 yield {"kicked": len(found)}
             case "conflicts":
                 if isinstance(self._subject, HasConflicts):
@@ -287,11 +287,11 @@ def _behind_tap(receiver: Receiver) -> Receiver:
     return receiver.receiver if isinstance(receiver, _Tap) else receiver
 
 
-def _kick(connection: Connection) -> None:
+def end_session(connection: Connection, text: str) -> None:
     """Say goodbye in the session's own words, or end the connection."""
     receiver = _behind_tap(connection.receiver)
     if isinstance(receiver, Described):
-        receiver.say_bye("An administrator has ended this session")
+        receiver.say_bye(text)
     else:
         connection.abort()
 

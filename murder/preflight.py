@@ -3,6 +3,7 @@
 `murder serve` looks at certificates and plugins here; `murder config check` at names, ports and folders too.
 """
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from murder.authority import AuthorityError, flaws_of, names_of, read_certificat
 from murder.config import Config, ConfigError, Problem
 from murder.hooks import Plugins, load_plugins
 from murder.server import bind, ports_of
+from murder.trust import read_trust
 
 
 def roles_wanted(config: Config, named: Sequence[str]) -> tuple[str, ...]:
@@ -75,12 +77,30 @@ def certificate_problems(config: Config, roles: Sequence[str]) -> Iterator[Probl
             yield Problem(config.file, port.dotted, text)
     else:
         flaws = flaws_of(tls.certificate, tls.key, tls.ca, now)
-        yield from (Problem(config.file, "tls.certificate", flaw) for flaw in flaws)
+        yield from (Problem(config.file, f"tls.{flaw.file}", str(flaw)) for flaw in flaws)
         if not flaws:
             yield from _identity_problems(config, tls.certificate, roles)
+    yield from _trust_problems(config)
     if tls.public_certificate is not None and tls.public_key is not None:
         for flaw in flaws_of(tls.public_certificate, tls.public_key, None, now):
-            yield Problem(config.file, "tls.public_certificate", flaw)
+            yield Problem(config.file, f"tls.public_{flaw.file}", str(flaw))
+
+
+def _trust_problems(config: Config) -> Iterator[Problem]:
+    """What was taken back: whether it can be read, and whether it is this node itself."""
+    tls = config.tls
+    if tls.crl is None and not tls.revoked:
+        return
+    key = "tls.crl" if tls.crl is not None else "tls.revoked"
+    try:
+        trust = read_trust(tls.ca, tls.crl, tls.revoked)
+    except AuthorityError as error:
+        yield Problem(config.file, key, str(error))
+        return
+    with contextlib.suppress(AuthorityError):
+        if tls.certificate is not None and trust.is_revoked(read_certificate(tls.certificate)):
+            text = f"{tls.certificate} was revoked ({key}); `murder ca issue {config.node.name}` makes another"
+            yield Problem(config.file, "tls.certificate", text)
 
 
 def _identity_problems(config: Config, path: Path, roles: Sequence[str]) -> Iterator[Problem]:

@@ -17,12 +17,14 @@ from typing import Final, Protocol, runtime_checkable
 
 from murder.config import ClientConfig, Config, ConfigError, Endpoint, Problem
 from murder.config.value import ANY_HOST
-from murder.control import ControlServer, RemoteControl, control_folder
+from murder.control import ControlServer, RemoteControl, control_folder, end_session
 from murder.hooks import Plugins
 from murder.log import logger
+from murder.net.connection import Connection
 from murder.net.listener import Bounds, Listener, Service
 from murder.net.tally import Counts, Tally
-from murder.net.tls import listening_context, reload_context
+from murder.net.tls import distrusted, listening_context, renew_contexts, trust_of
+from murder.trust import Trust
 
 ROLE_CLASSES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -53,6 +55,7 @@ REFUSALS: Final[Mapping[str, bytes]] = MappingProxyType(
     }
 )
 BACKLOG: Final = 4096  # the kernel cuts it to net.core.somaxconn
+DISTRUSTED: Final = "Your certificate is no longer accepted here"
 STOP_GRACE_S: Final = 2.0  # beyond the drain, before a role that does not end is left alone
 
 
@@ -301,25 +304,35 @@ class RoleServer:
             balancers=section.proxy_protocol_from,
         )
 
-    def reload(self, config: Config) -> None:
-        """Read the certificates again, and take a new configuration for connections from now on."""
-        context = context_for(self._config, self._name)
-        if context is not None:
-            reload_context(context, self._config.tls, public=self._name == "frontend")
+    async def reload(self, config: Config) -> None:
+        """Read the certificates again, and take a new configuration for connections from now on. Nodes and operators whose
+        certificate counts no longer are told, and their connections end. Raises OSError, and then nothing has changed."""
+        trust = trust_of(config.tls)
+        renew_contexts(config.tls)
         if isinstance(self._role, Reloads):
             self._role.reload(config)
         self._config = config
         section = section_of(config, self._name)
         if section is not None and section.max_connections_per_address:
             self._from_address.publish()
-        services = self._services()
+        services, tls = self._services(), context_for(config, self._name)
         own = [
             (port, listener)
             for (port, _), listener in zip(self._bound, self._listeners, strict=True)
         ]
         for port, listener in (*own, *chain.from_iterable(self._adopted.values())):
             listener.configure(services[port.service], self._bounds(port.service))
+            await listener.renew(self._context_of(port, tls))
+        self._end_distrusted(trust)
         self._log.info("role.reloaded", worker=self._worker)
+
+    def _end_distrusted(self, trust: Trust) -> None:
+        """Also those that this node has opened: to backends, to the master."""
+        for connection, why in distrusted(trust):
+            peer = connection.certificate
+            self._log.warning("tls.distrusted", name=peer.name if peer else "", problem=why)
+            if isinstance(connection, Connection):
+                end_session(connection, DISTRUSTED)
 
     async def stop(self) -> None:
         """Stop accepting, drain, cut off whoever is left. Bounded; never raises."""

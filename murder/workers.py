@@ -9,10 +9,7 @@ runs in this one process and loop.
 import asyncio
 import contextlib
 import gc
-import grp
 import os
-import pwd
-import resource
 import signal
 import socket
 import sys
@@ -27,6 +24,7 @@ from murder.channel import Assignment, Channel, Message
 from murder.config import Config, ConfigError, Problem, load_config
 from murder.config.reload import changed_keys, take_changes
 from murder.hooks import load_plugins
+from murder.host import Notifier, become, raise_file_limit
 from murder.log import logger
 from murder.net.tally import Counts, allocate
 from murder.preflight import certificate_problems
@@ -41,27 +39,10 @@ WATCH_S: Final = 1.0
 SILENT_S: Final = 2.0  # without an answer: others take over what comes to its sockets
 START_LIMIT_S: Final = 60.0
 KILL_GRACE_S: Final = 5.0  # beyond the drain, before SIGKILL
-OF_ROOT: Final = ("MURDER_CACHE", "CACHE_DIRECTORY", "XDG_CACHE_HOME")  # folders of the user before
 COLLECTOR_THRESHOLDS: Final = (20_000, 20, 20)
 SWITCH_INTERVAL_S: Final = 0.0005  # Python's own is ten times that
 
 log = logger()
-
-
-class Notifier:
-    """Tells systemd, or whoever set NOTIFY_SOCKET, how we are (sd_notify(3))."""
-
-    def __init__(self) -> None:
-        address = os.environ.get("NOTIFY_SOCKET", "")
-        self._address = "\0" + address[1:] if address.startswith("@") else address
-        usec = os.environ.get("WATCHDOG_USEC", "")
-        self.watchdog_s = int(usec) / 1_000_000 / 2 if usec.isdigit() else None
-
-    def tell(self, *states: str) -> None:
-        if not self._address:
-            return
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.sendto("\n".join(states).encode(), self._address)
 
 
 async def serve(
@@ -69,7 +50,7 @@ async def serve(
 ) -> int:
     """Run the roles until a signal ends them; returns the exit code. Raises ConfigError before anything serves."""
     load_plugins(config, roles)
-    _raise_file_limit()
+    raise_file_limit()
     bound = _bind_all(config, roles)
     dropped = become(config)
     flaws = list(
@@ -125,63 +106,18 @@ def _bind_all(config: Config, roles: Sequence[str]) -> dict[Port, list[socket.so
     return bound
 
 
-def become(config: Config) -> bool:
-    """Make the data folder and become `node.user`, if we are root; whether we did. Raises ConfigError.
-
-    The archive's cache of unpacked files is root's then, which that user cannot read: what is not imported yet must be
-    left to workers, which start anew as he and make their own.
-    """
-    os.umask(0o077)
-    data, name = config.node.data, config.node.user
-    try:
-        made = not data.exists()
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not name or os.geteuid() != 0 or pwd.getpwnam(name).pw_uid == 0:
-            return False
-        account = pwd.getpwnam(name)
-        if made:
-            os.chown(data, account.pw_uid, account.pw_gid)
-        os.initgroups(name, account.pw_gid)
-        os.setgid(_group_of(config, account.pw_gid))
-        os.setuid(account.pw_uid)
-        for variable in OF_ROOT:
-            os.environ.pop(variable, None)
-        os.environ["HOME"] = account.pw_dir
-        return True
-    except KeyError:
-        raise ConfigError([Problem(config.file, "node.user", f"no such user {name!r}")]) from None
-    except OSError as error:
-        text = f"{error.filename or data}: {error.strerror}"
-        raise ConfigError([Problem(config.file, "node.data", text)]) from None
-
-
-def _group_of(config: Config, default: int) -> int:
-    name = config.node.group
-    if not name:
-        return default
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise ConfigError([Problem(config.file, "node.group", f"no such group {name!r}")]) from None
-
-
-def _raise_file_limit() -> None:
-    """Every connection is a descriptor; take what the system allows without asking."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def _reread(config: Config, roles: Sequence[str]) -> Config | None:
     """The configuration as the file is now; None, and a line in the log, where it cannot be used."""
     try:
         fresh = load_config(config.file)
         load_plugins(fresh, roles)
+        fresh, waiting = take_changes(config, fresh)
+        if flaws := list(certificate_problems(fresh, roles)):
+            raise ConfigError(flaws)
     except ConfigError as error:
         for problem in error.problems:
             log.error("config.refused", key=problem.key, problem=problem.text)
         return None
-    fresh, waiting = take_changes(config, fresh)
     logs.set_up(fresh.log.level, fresh.log.format, node=fresh.node.name)
     for key in waiting:
         log.warning("config.needs_restart", key=key)
@@ -189,10 +125,10 @@ def _reread(config: Config, roles: Sequence[str]) -> Config | None:
     return fresh
 
 
-def _apply(server: RoleServer, config: Config) -> None:
+async def _apply(server: RoleServer, config: Config) -> None:
     """Hand a new configuration to a role; a certificate that cannot be read leaves the old in use."""
     try:
-        server.reload(config)
+        await server.reload(config)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         log.error("config.refused", key="tls", problem=str(error))
 
@@ -225,7 +161,8 @@ class _Here:
 
     async def run(self) -> int:
         plan, config = self._plan, self._plan.config
-        signals = _Signals(self._reload, on_hurry=lambda: os._exit(EXIT_FAILED))
+        asked = asyncio.Event()
+        signals = _Signals(asked.set, on_hurry=lambda: os._exit(EXIT_FAILED))
         plugins = load_plugins(config, plan.roles)
         try:
             for role in plan.roles:
@@ -235,7 +172,10 @@ class _Here:
             _tune_interpreter()
             self._notifier.tell("READY=1", f"MAINPID={os.getpid()}")
             log.info("server.ready", roles=plan.roles, workers=1)
-            await self._until(signals.ending)
+            async with asyncio.TaskGroup() as group:
+                reloading = group.create_task(self._reload_when_asked(asked))
+                await self._until(signals.ending)
+                reloading.cancel()
         finally:
             self._notifier.tell("STOPPING=1")
             async with asyncio.TaskGroup() as group:
@@ -251,12 +191,14 @@ class _Here:
                 await asyncio.wait_for(ending.wait(), self._notifier.watchdog_s)
             self._notifier.tell("WATCHDOG=1")
 
-    def _reload(self) -> None:
-        fresh = _reread(self._config, self._plan.roles)
-        if fresh is not None:
-            self._config = fresh
-            for server in self._servers:
-                _apply(server, fresh)
+    async def _reload_when_asked(self, asked: asyncio.Event) -> None:
+        while await asked.wait():
+            asked.clear()
+            fresh = _reread(self._config, self._plan.roles)
+            if fresh is not None:
+                self._config = fresh
+                for server in self._servers:
+                    await _apply(server, fresh)
 
 
 class _Slot:
@@ -582,7 +524,7 @@ async def _obey(
         message, body = received
         if message is Message.RELOAD and isinstance(body, Config):
             logs.set_up(body.log.level, body.log.format, node=body.node.name, pid=os.getpid())
-            _apply(server, body)
+            await _apply(server, body)
         elif message is Message.ADOPT and isinstance(body, int):
             await server.adopt(body, others[body])
         elif message is Message.GIVE_BACK and isinstance(body, int):

@@ -232,6 +232,10 @@ class BackendRole:
             return
         backend.gate = self._make_gate().following(backend.gate)
         backend.config = config.backend
+        backend.mover.upstreams.configure(config)
+        target = master_target(config)
+        if self._client is not None and target is not None:
+            self._client.target = target
         self._services = self._make_services(backend)
 
     def report(self) -> Mapping[str, object]:

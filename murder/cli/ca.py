@@ -1,12 +1,23 @@
 """`murder ca`: the cluster's own certificates."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 import asyncclick as click
 
-from murder.authority import CA_DAYS, NODE_DAYS, NODE_ROLES, init_authority, issue
-from murder.cli.options import PATH, Decorator, Group, json_option, print_json
+from murder.authority import (
+    CA_DAYS,
+    EXPIRES_SOON_DAYS,
+    NODE_DAYS,
+    NODE_ROLES,
+    OPERATOR_DAYS,
+    init_authority,
+    issue,
+    serial_text,
+)
+from murder.cli.options import PATH, Decorator, Group, json_option, print_json, print_table, say
+from murder.trust import Noted, list_issued, revoke
 
 DEFAULT_FOLDER: Final = Path("murder-ca")
 
@@ -32,6 +43,8 @@ def ca() -> None:
     murder ca issue fe1.example.org --role frontend
     murder ca issue be1.example.org --role backend
     murder ca issue mupdate.example.org --role mupdate
+    murder ca list
+    murder ca revoke anna-admin
 
     Copy ca.pem, NAME.pem and NAME.key to the node; ca.key stays.
     """
@@ -76,7 +89,12 @@ def init(folder: Path, days: int, as_json: bool) -> int:
 @click.option(
     "--out", type=PATH, default=None, help="Where NAME.pem and NAME.key go; default: --dir."
 )
-@click.option("--days", type=click.IntRange(1), default=NODE_DAYS, show_default=True)
+@click.option(
+    "--days",
+    type=click.IntRange(1),
+    default=None,
+    help=f"How long it counts.  [default: {NODE_DAYS}; of an operator {OPERATOR_DAYS}]",
+)
 @json_option("certificate, key, expires")
 def issue_certificate(
     name: str,
@@ -84,12 +102,12 @@ def issue_certificate(
     addresses: tuple[str, ...],
     folder: Path,
     out: Path | None,
-    days: int,
+    days: int | None,
     as_json: bool,
 ) -> int:
     """Sign a certificate for the node NAME (its full host name, as node.name has it).
 
-    Again for the same NAME renews it: copy the files and send the node SIGHUP.
+    Again for the same NAME renews it: copy the files, and `murder reload` there.
 
     \b
     murder ca issue be1.example.org --role backend
@@ -104,3 +122,75 @@ def issue_certificate(
     else:
         click.echo(f"{made.certificate}, {made.key} (until {made.expires.date()})")
     return 0
+
+
+@ca.command("list")
+@folder_option()
+@json_option("a list of serial, name, roles, until, state (valid, ending, expired or revoked)")
+def list_certificates(folder: Path, as_json: bool) -> int:
+    """Show what the authority has signed: serial number, name, roles, until when, and whether it counts.
+
+    \b
+    murder ca list
+    murder ca list --json | jq '.[] | select(.state == "ending")'
+    """
+    now = datetime.now(UTC)
+    rows = [
+        {
+            "serial": serial_text(one.serial),
+            "name": one.name,
+            "roles": list(one.roles),
+            "until": one.until.isoformat(),
+            "state": _state(one, now),
+        }
+        for one in list_issued(folder)
+    ]
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(
+            ("name", "roles", "until", "state", "serial"),
+            [
+                [
+                    str(row["name"]),
+                    ",".join(row["roles"]),
+                    str(row["until"])[:10],
+                    str(row["state"]),
+                    str(row["serial"]),
+                ]
+                for row in rows
+            ],
+            hosts=("name",),
+            empty="Nothing was issued",
+        )
+    return 0
+
+
+def _state(one: Noted, now: datetime) -> str:
+    if one.is_revoked:
+        return "revoked"
+    if one.until < now:
+        return "expired"
+    return "ending" if one.until < now + timedelta(days=EXPIRES_SOON_DAYS) else "valid"
+
+
+@ca.command("revoke")
+@click.argument("whom", metavar="NAME|SERIAL")
+@folder_option()
+@json_option("crl, revoked (a list of serial, name)")
+def revoke_certificate(whom: str, folder: Path, as_json: bool) -> int:
+    """Take certificates back: all of NAME that are in date, or the one with that SERIAL number. Writes crl.pem.
+
+    It counts where it arrives: copy crl.pem to every node, named there by `crl` in [tls], and `murder reload`. To give
+    the name another certificate, `issue` it after this.
+
+    \b
+    murder ca revoke anna-admin
+    murder ca revoke 5D2F0C66A1…
+    """
+    file, revoked = revoke(folder, whom, datetime.now(UTC))
+    shown = [{"serial": serial_text(one.serial), "name": one.name} for one in revoked]
+    names = ", ".join(f"{one['name']} {one['serial']}".strip() for one in shown)
+    text = f"revoked: {names}" if shown else "nothing of it was in date: no more to revoke"
+    how = f'{file} goes to every node ([tls] crl = "{file.name}"), then `murder reload` there'
+    return say(as_json, {"crl": str(file), "revoked": shown}, f"{text}\n{how}")

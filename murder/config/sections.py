@@ -83,6 +83,17 @@ class TlsConfig:
         example='"/etc/ssl/mail.example.org.key"',
         must_exist=True,
     )
+    crl: Path | None = option(
+        None,
+        "Certificates of nodes and operators that count no longer: a revocation list (PEM) of `murder ca revoke`.",
+        example='"crl.pem"',
+        must_exist=True,
+    )
+    revoked: tuple[str, ...] = option(
+        (),
+        "More of them, by serial number in hexadecimal (`murder ca list`).",
+        example='["3F0A…"]',
+    )
     minimum_version: Literal["1.2", "1.3"] = option("1.2", "The oldest TLS version spoken.")
 
 

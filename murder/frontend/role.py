@@ -144,6 +144,8 @@ class FrontendRole:
     def reload(self, config: Config) -> None:
         """For sessions from now on; those that are there keep what they began with."""
         self._config = config
+        if self._replica is not None:
+            self._replica.reload(config)
         frontend = self.frontend
         if frontend is None:
             return

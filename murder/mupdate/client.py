@@ -32,7 +32,7 @@ class MasterClient:
     """See the module. Belongs to one event loop. `target` comes from `link.master_target`."""
 
     def __init__(self, target: Target) -> None:
-        self._target = target
+        self.target = target
         self._link: Link | None = None
         self._connecting = asyncio.Lock()
         self._pending: dict[bytes, _Pending] = {}
@@ -45,7 +45,7 @@ class MasterClient:
         if answer.kind is Kind.NO:
             raise Refusal(Code.ALREADY_EXISTS, answer.text)
         if answer.kind is not Kind.OK:
-            raise Refusal(Code.UNAVAILABLE, f"{self._target.name} takes no changes: {answer.text}")
+            raise Refusal(Code.UNAVAILABLE, f"{self.target.name} takes no changes: {answer.text}")
 
     async def activate(self, name: bytes, raw_location: bytes, raw_acl: bytes) -> None:
         """Make the mailbox visible, or change its location or ACL. Raises Refusal(IN_USE) where it is active at
@@ -132,7 +132,7 @@ class MasterClient:
     def _check(self, answer: Response) -> None:
         if answer.kind is not Kind.OK:
             raise UpstreamFailure(
-                UpstreamKind.PROTOCOL, self._target.name, f"the master says NO: {answer.text}"
+                UpstreamKind.PROTOCOL, self.target.name, f"the master says NO: {answer.text}"
             )
 
     async def _command(self, verb: Verb, *args: bytes) -> tuple[Sequence[MailboxEntry], Response]:
@@ -169,21 +169,21 @@ class MasterClient:
         while True:
             seen = pending.progress
             try:
-                async with asyncio.timeout(self._target.command_timeout_s):
+                async with asyncio.timeout(self.target.command_timeout_s):
                     await asyncio.shield(pending.future)
                 return
             except TimeoutError:
                 if pending.progress == seen:
                     link.abort()
-                    seconds = f"{self._target.command_timeout_s:g} s"
+                    seconds = f"{self.target.command_timeout_s:g} s"
                     raise link.failure(UpstreamKind.TIMEOUT, f"no answer in {seconds}") from None
 
     async def _connect(self) -> Link:
         async with self._connecting:
             if self._closed:
-                raise UpstreamFailure(UpstreamKind.LOST, self._target.name, "shutting down")
+                raise UpstreamFailure(UpstreamKind.LOST, self.target.name, "shutting down")
             if self._link is None or self._link.is_lost:
-                link = await open_link(self._target)
+                link = await open_link(self.target)
                 self._link = link
                 self.connections += 1
                 link.take_over(self._event, lambda failure: self._lost(link, failure))

@@ -59,6 +59,13 @@ class ReplicaService:
         await self._server.start()
         self.replica.start()
 
+    def reload(self, config: Config) -> None:
+        """Certificates and authority, for the next connection to the master. Raises OSError."""
+        self._config = config
+        target = master_target(config)
+        if target is not None:
+            self.replica.target = target
+
     async def ping(self, timeout_s: float) -> None:
         """As `ping.PingClient.ping`, for who runs in this process."""
         await self.replica.ping(timeout_s)

@@ -15,7 +15,7 @@ from typing import Final
 from murder.config import Config
 from murder.errors import BadSyntax, Refusal, UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection, connect, why
-from murder.net.tls import client_context
+from murder.net.tls import calling_context
 from murder.net.turns import TURN_S
 from murder.session.mupdate_client import Event, MupdateClientSession, is_answer
 from murder.session.sasl import ScramClient, plain_response
@@ -49,7 +49,7 @@ def master_target(config: Config) -> Target | None:
         return None
     tls = None
     if mupdate.master_tls != "none":
-        tls = client_context(config.tls.ca, config.tls.certificate, config.tls.key)
+        tls = calling_context(config.tls)
         tls.check_hostname = False  # `_check_name` does, and knows the cluster's roles
     is_plain = mupdate.master_auth == "plain"
     return Target(

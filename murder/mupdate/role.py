@@ -85,6 +85,9 @@ class MupdateRole:
             service.config = config.mupdate
             service.gate = self._make_gate().following(service.gate)
             service.max_failures = config.auth.max_failures
+            service.tls = listening_context(config.tls, public=False)
+        if self._replica is not None:
+            self._replica.reload(config)
 
     def report(self) -> Mapping[str, object]:
         """For `murder ctl status`."""

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Final, Protocol, cast, runtime_checkable
 
 from murder.errors import UpstreamFailure, UpstreamKind
-from murder.net.tls import PeerCertificate, read_certificate
+from murder.net.tls import PeerCertificate, peer_of
 
 INFLATE_OCTETS: Final = 64 * 1024  # inflated in one turn of the loop, whatever it would blow up to
 WRITE_HIGH_OCTETS: Final = (
@@ -384,7 +384,7 @@ class Connection(asyncio.Protocol):
         tls = self.transport.get_extra_info("ssl_object")
         if tls is not None:
             self.is_tls = True
-            self.certificate = read_certificate(tls.getpeercert())
+            self.certificate = peer_of(tls, self)
 
 
 def why(error: OSError) -> str:

@@ -62,6 +62,22 @@ class Listener:
             ssl=None if self._balancers else self._tls,
             ssl_handshake_timeout=TLS_HANDSHAKE_S if self._tls and not self._balancers else None,
         )
+        if self._stopped:  # meanwhile
+            self._server.close()
+
+    async def renew(self, tls: ssl.SSLContext | None) -> None:
+        """Another context, for connections from now on; nobody who waits to be accepted is lost. Raises OSError."""
+        if self._tls is None or tls is None:
+            return
+        self._tls = tls
+        if self._balancers or self._server is None or self._stopped:
+            return  # behind a PROXY header each handshake takes what we have then
+        before, self._sock = (
+            self._server,
+            self._sock.dup(),
+        )  # a server keeps the context it began with
+        await self.start()
+        before.close()
 
     def _accept(self) -> Connection | Preamble:
         if self._balancers:

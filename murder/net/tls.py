@@ -2,17 +2,29 @@
 
 Between nodes both sides show a certificate of the cluster's authority: its DNS names say which node, its URI names
 `murder:role:…` what it may be. Clients of mail need no certificate; one that they show must verify all the same.
+What was taken back (`tls.crl`, `tls.revoked`) fails in the handshake, as an unknown authority's does. A reload makes new
+contexts, never changes old ones: OpenSSL can add authorities to a context and not take one out, and a session that is
+resumed (RFC 8446 §2.2) shows no certificate again, so tickets must end with the trust they were given under.
 """
 
-import functools
 import ssl
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
+from weakref import WeakSet
 
+from cryptography import x509
+
+from murder.authority import AuthorityError, serial_text
 from murder.config import TlsConfig
+from murder.log import logger
+from murder.trust import Trust, read_trust
 
 ROLE_URI: Final = "murder:role:"
+
+log = logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +33,7 @@ class PeerCertificate:
 
     names: tuple[str, ...]  # DNS names, lower case
     roles: frozenset[str]
+    octets: bytes = field(default=b"", repr=False, compare=False)  # DER
 
     @property
     def name(self) -> str:
@@ -28,13 +41,70 @@ class PeerCertificate:
         return self.names[0] if self.names else ""
 
 
-def server_context(
-    certificate: Path, key: Path, ca: Path | None, least_version: str = "1.2"
-) -> ssl.SSLContext:
-    """A context for listeners. With `ca`, clients may show a certificate, and nodes do. Raises OSError, ssl.SSLError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = _version(least_version)
+class HasPeer(Protocol):
+    """A connection whose other end has shown a certificate."""
+
+    certificate: PeerCertificate | None
+
+    def abort(self) -> None: ...
+
+
+class _Checked(ssl.SSLObject):
+    """A handshake fails also where the other end's certificate was taken back."""
+
+    def do_handshake(self) -> None:
+        super().do_handshake()
+        context = self.context
+        if isinstance(context, NodeContext) and context.trust.revoked:
+            _refuse_revoked(self, context.trust)
+
+
+class NodeContext(ssl.SSLContext):
+    """What a node believes of others, and who has shown it a certificate under that."""
+
+    trust: Trust
+    connections: "WeakSet[HasPeer]"
+
+
+_contexts: "WeakSet[NodeContext]" = WeakSet()  # of this process, while something uses them
+
+
+def _context(protocol: int, trust: Trust) -> NodeContext:
+    context = NodeContext(protocol)
+    context.trust = trust
+    context.connections = WeakSet()
+    context.sslobject_class = _Checked
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    _contexts.add(context)
+    return context
+
+
+def _refuse_revoked(tls: ssl.SSLObject, trust: Trust) -> None:
+    """Raise SSLCertVerificationError."""
+    shown = tls.getpeercert(binary_form=True)
+    if shown is None:
+        return
+    certificate = x509.load_der_x509_certificate(shown)
+    if trust.is_revoked(certificate):
+        serial = serial_text(certificate.serial_number)
+        verified = read_certificate(tls.getpeercert(), shown)
+        name = verified.name if verified is not None else ""
+        log.warning("tls.revoked", name=name, serial=serial)
+        error = ssl.SSLCertVerificationError(1, f"the certificate {serial} of {name} was revoked")
+        error.verify_message = f"it was revoked (serial number {serial})"
+        raise error
+
+
+def server_context(
+    certificate: Path,
+    key: Path,
+    ca: Path | None,
+    least_version: str = "1.2",
+    trust: Trust | None = None,
+) -> NodeContext:
+    """A context for listeners. With `ca`, clients may show a certificate, and nodes do. Raises OSError, ssl.SSLError."""
+    context = _context(ssl.PROTOCOL_TLS_SERVER, trust or Trust())
+    context.minimum_version = _version(least_version)
     context.load_cert_chain(certificate, key)
     if ca is not None:
         context.load_verify_locations(ca)
@@ -43,12 +113,15 @@ def server_context(
 
 
 def client_context(
-    ca: Path | None, certificate: Path | None, key: Path | None, verify: bool = True
-) -> ssl.SSLContext:
+    ca: Path | None,
+    certificate: Path | None,
+    key: Path | None,
+    verify: bool = True,
+    trust: Trust | None = None,
+) -> NodeContext:
     """A context for connections to other nodes. Without `ca`, the system's authorities count."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, trust or Trust())
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -61,26 +134,67 @@ def client_context(
     return context
 
 
-@functools.cache  # one context a process: STARTTLS and implicit TLS share it, a reload reaches both
-def listening_context(tls: TlsConfig, *, public: bool) -> ssl.SSLContext | None:
-    """The context of this node's listeners; None without certificates. `public`: the certificate for mail clients.
+def calling_context(tls: TlsConfig) -> NodeContext:
+    """A new context for connections to other nodes, with this node's certificate. Raises OSError, ssl.SSLError."""
+    return client_context(tls.ca, tls.certificate, tls.key, trust=trust_of(tls))
 
-    Raises OSError, ssl.SSLError.
+
+_listening: dict[tuple[TlsConfig, bool], NodeContext | None] = {}
+
+
+def listening_context(tls: TlsConfig, *, public: bool) -> NodeContext | None:
+    """The context of this node's listeners; None without certificates. `public`: the certificate for mail clients.
+    One a process until `renew_contexts`: STARTTLS and implicit TLS share it. Raises OSError, ssl.SSLError.
     """
+    if (tls, public) not in _listening:
+        _listening[tls, public] = _make_listening(tls, public=public)
+    return _listening[tls, public]
+
+
+def _make_listening(tls: TlsConfig, *, public: bool) -> NodeContext | None:
     certificate, key = _shown_by(tls, public=public)
     if certificate is None or key is None:
         return None
-    return server_context(certificate, key, tls.ca, tls.minimum_version)
+    return server_context(certificate, key, tls.ca, tls.minimum_version, trust_of(tls))
 
 
-def reload_context(context: ssl.SSLContext, tls: TlsConfig, *, public: bool) -> None:
-    """Read the files again; new connections use them. Raises OSError, ssl.SSLError, and then nothing changed."""
-    certificate, key = _shown_by(tls, public=public)
-    if certificate is not None and key is not None:
-        context.load_cert_chain(certificate, key)
-        context.minimum_version = _version(tls.minimum_version)
-        if tls.ca is not None:
-            context.load_verify_locations(tls.ca)
+def renew_contexts(tls: TlsConfig) -> None:
+    """Read the files again: `listening_context` gives new contexts from now on. Raises OSError, ssl.SSLError, and then
+    nothing has changed."""
+    fresh = {(tls, public): _make_listening(tls, public=public) for public in (False, True)}
+    _listening.clear()
+    _listening.update(fresh)
+
+
+def trust_of(tls: TlsConfig) -> Trust:
+    """Raises ssl.SSLError where a file cannot be read."""
+    try:
+        return read_trust(tls.ca, tls.crl, tls.revoked)
+    except AuthorityError as error:
+        raise ssl.SSLError(1, str(error)) from None
+
+
+def distrusted(fresh: Trust) -> Iterator[tuple[HasPeer, str]]:
+    """The connections of this process, to and from other nodes and operators, whose certificates were believed and are no
+    longer, and why."""
+    now = datetime.now(UTC)
+    for context in list(_contexts):
+        for connection in list(context.connections):
+            certificate = connection.certificate
+            if certificate is not None and certificate.octets:
+                if why := fresh.objection(certificate.octets, now, context.trust):
+                    yield connection, why
+
+
+def peer_of(tls: ssl.SSLObject, connection: HasPeer) -> PeerCertificate | None:
+    """Who the other end has shown it is, verified; None where it has shown nothing. Its context knows the connection."""
+    shown = tls.getpeercert()
+    if not shown:
+        return None
+    context = tls.context
+    if isinstance(context, NodeContext):
+        context.connections.add(connection)
+    return read_certificate(shown, tls.getpeercert(binary_form=True) or b"")
 
 
 def _shown_by(tls: TlsConfig, *, public: bool) -> tuple[Path | None, Path | None]:
@@ -93,11 +207,11 @@ def _version(text: str) -> ssl.TLSVersion:
     return {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}[text]
 
 
-def read_certificate(shown: dict[str, Any] | None) -> PeerCertificate | None:
+def read_certificate(shown: dict[str, Any] | None, octets: bytes = b"") -> PeerCertificate | None:
     """From `SSLObject.getpeercert()`: only verified certificates come out of it with content."""
     if not shown:
         return None
     names = [value.lower() for kind, value in shown.get("subjectAltName", ()) if kind == "DNS"]
     uris = [value for kind, value in shown.get("subjectAltName", ()) if kind == "URI"]
     roles = frozenset(uri.removeprefix(ROLE_URI) for uri in uris if uri.startswith(ROLE_URI))
-    return PeerCertificate(tuple(names), roles)
+    return PeerCertificate(tuple(names), roles, octets)

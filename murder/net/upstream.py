@@ -18,7 +18,7 @@ from murder.config import Config
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.net.connection import Connection, Receiver, connect, why
-from murder.net.tls import client_context
+from murder.net.tls import calling_context
 from murder.wire.haproxy import format_header
 
 Kind = Literal["imap", "pop3", "lmtp"]
@@ -92,8 +92,7 @@ class Upstreams:
     def context(self) -> ssl.SSLContext:
         """The client side of TLS, with this node's certificate. Raises OSError, ssl.SSLError."""
         if self._context is None:
-            tls = self._config.tls
-            self._context = client_context(tls.ca, tls.certificate, tls.key)
+            self._context = calling_context(self._config.tls)
         return self._context
 
     async def open_connection(

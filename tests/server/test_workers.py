@@ -10,11 +10,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from murder.authority import init_authority, issue
+from murder.authority import init_authority, issue, read_certificate, serial_text
+from murder.trust import revoke
 
 ROOT = Path(__file__).parent.parent.parent
 LIMIT_S = 20.0
@@ -314,3 +316,86 @@ def test_an_address_has_its_limit_over_all_workers(tmp_path: Path, workers: int)
 
         until(as_many_as_may, "twelve connections, to all workers, again and again")
         until(as_many_as_may, "twelve again, when those have left")
+
+
+def knock(port: int, ca: Path, name: Path) -> bytes:
+    """What a node hears that shows this certificate; b"" where it is not let in."""
+    context = ssl.create_default_context(cafile=str(ca))
+    context.check_hostname = False
+    context.load_cert_chain(f"{name}.pem", f"{name}.key")
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S) as plain,
+            context.wrap_socket(plain) as client,
+        ):
+            return client.recv(100)
+    except (ssl.SSLError, ConnectionResetError):
+        return b""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_reload_ends_whom_it_believes_no_longer(tmp_path: Path, workers: int) -> None:
+    first, second = tmp_path / "ca1", tmp_path / "ca2"
+    for ca in (first, second):
+        ca.mkdir()
+        init_authority(ca)
+        issue(ca, "be1.example.org", ["backend"], out=ca)
+    (tmp_path / "trust.pem").write_bytes((first / "ca.pem").read_bytes())
+    issue(first, "fe1.example.org", ["frontend"], out=tmp_path)
+    port = free_port()
+    more = (
+        f'imaps = ["127.0.0.1:{port}"]\n[tls]\nca = "trust.pem"\n'
+        'certificate = "fe1.example.org.pem"\nkey = "fe1.example.org.key"\n'
+    )
+    with running(tmp_path, workers, more=more) as node:
+        assert knock(port, first / "ca.pem", first / "be1.example.org")
+        context = ssl.create_default_context(cafile=str(first / "ca.pem"))
+        context.check_hostname = False
+        context.load_cert_chain(first / "be1.example.org.pem", first / "be1.example.org.key")
+        plain = socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
+        with context.wrap_socket(plain) as standing:
+            assert standing.recv(100)
+            (tmp_path / "trust.pem").write_bytes((second / "ca.pem").read_bytes())
+            issue(second, "fe1.example.org", ["frontend"], out=tmp_path)
+            node.process.send_signal(signal.SIGHUP)
+            try:
+                assert standing.recv(100) == b""  # who stood is put out
+            except OSError:
+                pass
+        processes = workers + (workers > 1)
+        until(lambda: node.log().count('"role.reloaded"') >= processes, "the reload")
+        assert '"tls.distrusted"' in node.log()
+        for _ in range(8):
+            assert knock(port, second / "ca.pem", first / "be1.example.org") == b""
+            assert knock(port, second / "ca.pem", second / "be1.example.org")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_was_taken_back_is_refused_after_a_reload(tmp_path: Path, workers: int) -> None:
+    ca = tmp_path / "ca"
+    ca.mkdir()
+    init_authority(ca)
+    issue(ca, "fe1.example.org", ["frontend"], out=tmp_path)
+    for name in ("lost", "denied", "good"):
+        issue(ca, name, ["operator"], out=tmp_path)
+    denied = serial_text(read_certificate(tmp_path / "denied.pem").serial_number)
+    port = free_port()
+    tls = (
+        '[tls]\nca = "ca/ca.pem"\ncertificate = "fe1.example.org.pem"\n'
+        'key = "fe1.example.org.key"\n'
+    )
+    more = f'imaps = ["127.0.0.1:{port}"]\n{tls}'
+    with running(tmp_path, workers, more=more) as node:
+        for name in ("lost", "denied", "good"):
+            assert knock(port, ca / "ca.pem", tmp_path / name)
+        revoke(ca, "lost", datetime.now(UTC))
+        file = tmp_path / "murder.toml"
+        file.write_text(file.read_text() + f'crl = "ca/crl.pem"\nrevoked = ["{denied}"]\n')
+        node.process.send_signal(signal.SIGHUP)
+        processes = workers + (workers > 1)
+        until(lambda: node.log().count('"role.reloaded"') >= processes, "the reload")
+        for _ in range(4):
+            assert knock(port, ca / "ca.pem", tmp_path / "lost") == b""
+            assert knock(port, ca / "ca.pem", tmp_path / "denied") == b""
+            assert knock(port, ca / "ca.pem", tmp_path / "good")
+        assert '"tls.revoked"' in node.log()

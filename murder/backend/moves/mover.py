@@ -54,7 +54,7 @@ class Mover:
     ) -> None:
         self.backend = backend
         self.journal = journal
-        self._upstreams = upstreams
+        self.upstreams = upstreams
         self._keeps_all = keeps_all
         self._process = this_process()
         self._running: dict[str, asyncio.Task[Move]] = {}
@@ -244,7 +244,7 @@ class Mover:
         return entry.raw_acl if entry is not None else b""
 
     async def _open(self, server: str) -> Target:
-        return await open_peer(self._upstreams, server, self.backend.config.max_message_bytes)
+        return await open_peer(self.upstreams, server, self.backend.config.max_message_bytes)
 
     # --- what an operator asks for
 

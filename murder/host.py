@@ -1,0 +1,76 @@
+"""What a node asks of the system: whom it runs as, how many files it may open, whom it tells that it is there."""
+
+import contextlib
+import grp
+import os
+import pwd
+import resource
+import socket
+from typing import Final
+
+from murder.config import Config, ConfigError, Problem
+
+OF_ROOT: Final = ("MURDER_CACHE", "CACHE_DIRECTORY", "XDG_CACHE_HOME")  # folders of the user before
+
+
+class Notifier:
+    """Tells systemd, or whoever set NOTIFY_SOCKET, how we are (sd_notify(3))."""
+
+    def __init__(self) -> None:
+        address = os.environ.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        usec = os.environ.get("WATCHDOG_USEC", "")
+        self.watchdog_s = int(usec) / 1_000_000 / 2 if usec.isdigit() else None
+
+    def tell(self, *states: str) -> None:
+        if not self._address:
+            return
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto("\n".join(states).encode(), self._address)
+
+
+def become(config: Config) -> bool:
+    """Make the data folder and become `node.user`, if we are root; whether we did. Raises ConfigError.
+
+    The archive's cache of unpacked files is root's then, which that user cannot read: what is not imported yet must be
+    left to workers, which start anew as he and make their own.
+    """
+    os.umask(0o077)
+    data, name = config.node.data, config.node.user
+    try:
+        made = not data.exists()
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not name or os.geteuid() != 0 or pwd.getpwnam(name).pw_uid == 0:
+            return False
+        account = pwd.getpwnam(name)
+        if made:
+            os.chown(data, account.pw_uid, account.pw_gid)
+        os.initgroups(name, account.pw_gid)
+        os.setgid(_group_of(config, account.pw_gid))
+        os.setuid(account.pw_uid)
+        for variable in OF_ROOT:
+            os.environ.pop(variable, None)
+        os.environ["HOME"] = account.pw_dir
+        return True
+    except KeyError:
+        raise ConfigError([Problem(config.file, "node.user", f"no such user {name!r}")]) from None
+    except OSError as error:
+        text = f"{error.filename or data}: {error.strerror}"
+        raise ConfigError([Problem(config.file, "node.data", text)]) from None
+
+
+def _group_of(config: Config, default: int) -> int:
+    name = config.node.group
+    if not name:
+        return default
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ConfigError([Problem(config.file, "node.group", f"no such group {name!r}")]) from None
+
+
+def raise_file_limit() -> None:
+    """Every connection is a descriptor; take what the system allows without asking."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
