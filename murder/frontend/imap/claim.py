@@ -44,7 +44,7 @@ async def remove_claimed(
 
     async with dialogue.spare_upstream(selected.server) as upstream:
         mailbox = client_astring(dialogue.external(selected.name))
-        reply = await upstream.ask(b"SELECT " + mailbox)
+        reply = await upstream.ask(b"SELECT " + mailbox + b" (CONDSTORE)")
         for at in range(0, len(uids), UIDS_OF_COMMAND):
             if not reply.is_ok:
                 break
@@ -52,8 +52,11 @@ async def remove_claimed(
             won = await claim.take(uids[at : at + UIDS_OF_COMMAND])
             if won:
                 reply = await upstream.ask(b"UID EXPUNGE " + format_ranges(compress(won)))
-                if reply.is_ok:
-                    removal.removed += won
+                if (
+                    reply.is_ok
+                ):  # what is still there had its mark taken off by another session: it is his
+                    left = await claim.look(won)
+                    removal.removed += [uid for uid in won if uid not in left]
                 if reply.is_ok and b"QRESYNC" in dialogue.enabled:
                     removal.code = reply.code if reply.code.startswith(b"HIGHESTMODSEQ ") else b""
             removal.refusal = claim.refusal
@@ -71,10 +74,10 @@ class _Claim:
 
     async def take(self, uids: Sequence[Uid]) -> list[Uid]:
         """Those that are ours now: marked, to be expunged."""
-        seen = await self._look(uids)
+        seen = await self.look(uids)
         marked = [uid for uid in seen if seen[uid].is_deleted]
         unmarked = await self._change(b"-FLAGS.SILENT", {uid: seen.pop(uid) for uid in marked})
-        seen.update(await self._look(unmarked))
+        seen.update(await self.look(unmarked))
         lost = {uid for uid in unmarked if uid in seen and seen[uid].is_deleted}
         won = await self._change(
             b"+FLAGS.SILENT", {uid: one for uid, one in seen.items() if uid not in lost}
@@ -89,7 +92,7 @@ class _Claim:
                 return done
             changed = await self._store(verb, seen)
             done += changed
-            others = await self._look([uid for uid in seen if uid not in changed])
+            others = await self.look([uid for uid in seen if uid not in changed])
             # what has the other mark now has been taken by somebody else; else it was some other flag
             seen = {
                 uid: one for uid, one in others.items() if one.is_deleted is seen[uid].is_deleted
@@ -126,7 +129,7 @@ class _Claim:
         except BadSyntax as error:
             raise self._upstream.failure(UpstreamKind.PROTOCOL, str(error)) from error
 
-    async def _look(self, uids: Collection[Uid]) -> dict[Uid, _Seen]:
+    async def look(self, uids: Collection[Uid]) -> dict[Uid, _Seen]:
         """How they are now; what is gone is missing."""
         found: dict[Uid, _Seen] = {}
 
