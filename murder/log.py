@@ -63,6 +63,7 @@ EVENTS: Final = frozenset(
         "master.back",
         "master.unreachable",
         "move.aborted",
+        "move.bad_request",
         "move.begun",
         "move.crashed",
         "move.differs",

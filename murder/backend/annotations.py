@@ -5,15 +5,16 @@ a rename or delete carries them in its own commit. Knows no protocol.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NewType
 
 from murder.backend.quota import quota_key
 from murder.backend.urlauth import url_key
-from murder.errors import Refusal
-from murder.model.annotation import SPECIAL_USE
+from murder.errors import Code, Refusal
+from murder.model.annotation import SPECIAL_USE, is_entry_name
 from murder.model.name import MailboxName, inbox_of, owner_of
+from murder.model.quota import Resource
 from murder.mupdate.change import Change, PutNote
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.mboxlist import MailboxList
@@ -129,7 +130,8 @@ class Annotations:
     def special_uses(self, name: MailboxName, user: str) -> tuple[str, ...]:
         """What the mailbox is to this user, as LIST attributes."""
         value = self.of(name, Scope(user)).get(SPECIAL_USE)
-        return tuple(value.decode("ascii", "replace").split()) if value else ()
+        words = value.decode("ascii", "replace").split() if value else ()
+        return tuple(word for word in words if word.lower() in SPECIAL_USES)
 
 
 def _apply(
@@ -169,9 +171,36 @@ def notes_with(mailbox_list: MailboxList, names: Iterable[MailboxName]) -> dict[
     return {key: octets for key in keys if (octets := mailbox_list.note(key))}
 
 
-def is_note_of(key: str, names: Collection[MailboxName]) -> bool:
-    """Whether such a key belongs to one of these mailboxes."""
-    return any(key == key_of(name) for name in names for key_of in NOTE_KEYS)
+def note_keys_of(names: Iterable[MailboxName]) -> frozenset[str]:
+    """All keys that notes of these mailboxes may have."""
+    return frozenset(key_of(name) for name in names for key_of in NOTE_KEYS)
+
+
+def check_note(key: str, octets: bytes) -> None:
+    """Whether a note of another server's is one: what is kept here is read by everybody later. Raises Refusal."""
+    try:
+        _check_note(key, octets)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise Refusal(Code.CANNOT, f"the note {key[:60]!r} cannot be read: {error}") from None
+
+
+def _check_note(key: str, octets: bytes) -> None:
+    if len(octets) > MAX_NOTE_OCTETS:
+        raise ValueError(f"it has {len(octets)} octets, it may have {MAX_NOTE_OCTETS}")
+    told = json.loads(octets)
+    for word, value in told.items():
+        match key[:2]:
+            case "a/":
+                bad = [entry for entry in value if not is_entry_name(entry)]
+                if bad:
+                    raise ValueError(f"{bad[0]!r} is no entry's name")
+                for text in value.values():
+                    text.encode("latin-1")
+            case "q/":
+                if Resource(word) is None or not 0 <= int(value) < 2**63:
+                    raise ValueError(f"{value!r} is no limit")
+            case _:
+                bytes.fromhex(value)
 
 
 def note_with(name: MailboxName, told: Mapping[str, Mapping[str, bytes]]) -> tuple[str, bytes]:

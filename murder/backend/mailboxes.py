@@ -29,6 +29,7 @@ from murder.model.name import (
     Namespace,
     ancestors_of,
     inbox_of,
+    is_deleted,
     owner_of,
 )
 from murder.mupdate.mboxlist import MailboxList
@@ -62,8 +63,8 @@ class Mailboxes:
         self.list = mailbox_list
         self.store = store
         self.namespace = namespace
-        # of what has just left for another server: who asks here has an old list
-        self.has_left: Callable[[MailboxName], bool] = lambda _: False
+        # of what has just left for another server, its row as it was: who asks here has an old list
+        self.left: Callable[[MailboxName], MailboxEntry | None] = lambda _: None
 
     def find(self, name: MailboxName) -> MailboxEntry | None:
         """The row of a mailbox that exists here (one that is just being made does not)."""
@@ -83,12 +84,14 @@ class Mailboxes:
             rights = self.rights(entry, login)
             if rights & MANAGED:
                 return Accessible(entry, rights)
-        self.check_has_not_left(name)
+        self.check_has_not_left(name, login)
         raise nonexistent(self.namespace, name, login.user)
 
-    def check_has_not_left(self, name: MailboxName) -> None:
-        """Raises Refusal(UNAVAILABLE) for what is at another server since lately: that it does not exist would be wrong."""
-        if self.find(name) is None and self.has_left(name):
+    def check_has_not_left(self, name: MailboxName, login: Login | None = None) -> None:
+        """Raises Refusal(UNAVAILABLE) for what is at another server since lately: that it does not exist would be wrong.
+        To a user who could not know of it here, it is."""
+        left = self.left(name) if self.find(name) is None else None
+        if left is not None and (login is None or self.rights(left, login) & MANAGED):
             text = "This mailbox has moved to another server: try again in a moment"
             raise Missing(name, text, Code.UNAVAILABLE)
 
@@ -115,7 +118,7 @@ class Mailboxes:
     def may_post(self, name: MailboxName, sender: str = ANONYMOUS) -> bool:
         """Whether mail may be delivered there: always into an INBOX, else with the right `p`."""
         entry = self.find(name)
-        if entry is None:
+        if entry is None or is_deleted(name):
             return False
         owner = owner_of(name)
         if owner is not None and name == inbox_of(owner):

@@ -17,7 +17,7 @@ from murder.login.lmtp import LmtpDialogue, folder_of, users_of
 from murder.login.service import ClientService
 from murder.model.acl import ANYONE, POST, rights_granted
 from murder.model.entry import MailboxEntry
-from murder.model.name import inbox_of
+from murder.model.name import inbox_of, is_deleted
 from murder.net.connection import Connection
 from murder.wire.lmtp import Envelope, format_xclient, parse_recipient
 
@@ -86,7 +86,9 @@ class FrontendLmtp(LmtpDialogue):
         for user in users:
             folder = folder_of(recipient, user, frontend.namespace)
             found = frontend.locator.known(folder) if folder is not None else None
-            if found is not None and POST in rights_granted(found.raw_acl, {ANYONE}):
+            if found is None or is_deleted(found.name):
+                continue
+            if POST in rights_granted(found.raw_acl, {ANYONE}):
                 return found  # as its backend decides
         names = [inbox_of(user) for user in users]
         if not names:

@@ -18,7 +18,16 @@ from murder.model.acl import (
     rights_granted,
 )
 from murder.model.entry import MailboxEntry
-from murder.model.name import MailboxName, Namespace, display, inbox_of, is_below, owner_of
+from murder.model.name import (
+    MailboxName,
+    Namespace,
+    display,
+    inbox_of,
+    is_below,
+    is_deleted,
+    owner_of,
+    parent_of,
+)
 from murder.model.remembered import Remembered
 
 ADMIN_RIGHTS: Final = frozenset({LOOKUP, CREATE_CHILD, DELETE_MAILBOX, ADMINISTER})
@@ -27,11 +36,15 @@ OLD_RIGHTS: Final = frozenset("cd")
 SHORT_ACL_OCTETS: Final = 200
 LONG_ACLS_OCTETS: Final = 8 * 1024 * 1024  # a hundred of the longest that a Cyrus passes
 RIGHTS_OCTETS: Final = 728  # a set of more than four letters
+NO_RIGHTS: Final[Rights] = frozenset()
 MANAGED: Final = frozenset({LOOKUP, "r", "i", CREATE_CHILD, DELETE_MAILBOX, ADMINISTER})
 
 
 def rights_in(entry: MailboxEntry, identity: Identity, is_admin: bool = False) -> Rights:
-    """What an identity may do in a mailbox."""
+    """What an identity may do in a mailbox. What rests since it was deleted is an administrator's only, whatever its
+    access list says: that is the list of the mailbox it was."""
+    if not is_admin and is_deleted(entry.name):
+        return NO_RIGHTS
     rights = _granted(entry.raw_acl, identity)
     if owner_of(entry.name) == identity.user:
         rights |= OWNER_ALWAYS
@@ -90,7 +103,7 @@ def check_may_create(
     name: MailboxName, parent: MailboxEntry | None, login: Login, namespace: Namespace
 ) -> None:
     """`parent` is the nearest mailbox above that exists: `k` in it; in one's own tree always; without a parent,
-    administrators only. Raises Refusal."""
+    administrators only. A parent that the user may not know of is refused as one that is not there. Raises Refusal."""
     if login.is_admin:
         return
     if parent is not None:
@@ -101,4 +114,6 @@ def check_may_create(
             raise nonexistent(namespace, name, login.user)
     elif is_below(name, inbox_of(login.user)) and name != inbox_of(login.user):
         return
+    elif parent_of(name) is not None:
+        raise nonexistent(namespace, name, login.user)
     raise Refusal(Code.NO_PERMISSION, "You may not create a mailbox there")

@@ -141,6 +141,19 @@ def check_name_size(name: MailboxName) -> None:
         )
 
 
+def check_existing_name(name: MailboxName) -> None:
+    """Refuse what can be no mailbox's name at any server, whatever made it; laxer than `check_new_name`."""
+    check_name_size(name)
+    parts = split_domain(name)[1].split(b".")
+    if not all(parts) or len(parts) > MAX_DEPTH:
+        raise Refusal(
+            Code.CANNOT, f"A mailbox name has 1 to {MAX_DEPTH} levels, and none of them is empty"
+        )
+    bad = [octet for octet in name if octet < 0x20 or octet in (0x7F, 0xFF)]
+    if bad or name.count(b"!") > 1 or name.startswith(b"!"):
+        raise Refusal(Code.CANNOT, f"A mailbox name must not contain {bytes(bad[:1] or b'!')!r}")
+
+
 def check_new_name(name: MailboxName) -> None:
     """Refuse a name that must not come into being; names that exist already are never judged."""
     check_name_size(name)

@@ -15,6 +15,10 @@ _ANNOUNCED: Final = re.compile(rb"(%?)\{([^{}\s]+(?: [^{}\s]+)*)\}$")
 _TOKEN: Final = re.compile(rb'\s*(?:(%?\()|(\))|"((?:[^"\\]|\\.)*)"|([^\s()"]+))', re.DOTALL)
 _ATOM: Final = re.compile(rb"[A-Za-z0-9.:_/@+-]+\Z")
 NIL: Final = b"NIL"
+MAX_DEPTH: Final = 20  # a Cyrus nests four deep
+MAX_OCTETS: Final = 2**32 - 1  # of a message, as in IMAP
+MAX_DIGITS: Final = 10
+_DIGEST: Final = re.compile(r"[0-9a-f]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +57,24 @@ def announced_by(line: bytes) -> tuple[bytes, Octets | MessageOctets] | None:
     words = match.group(2).split()
     try:
         if not match.group(1):
-            number = words[0].rstrip(b"+")
-            return line[: match.start()], Octets(int(number), not words[0].endswith(b"+"))
-        partition, digest, length = words
-        place = partition.decode("utf-8", "replace")
-        message = MessageOctets(place, digest.decode("ascii"), int(length))
+            (word,) = words
+            number = word.removesuffix(b"+")
+            return line[: match.start()], Octets(_size(number), not word.endswith(b"+"))
+        partition, raw_digest, length = words
+        place, digest = partition.decode("utf-8", "replace"), raw_digest.decode("ascii")
+        if not _DIGEST.fullmatch(digest):
+            raise ValueError("the digest is none")
+        message = MessageOctets(place, digest, _size(length))
     except (ValueError, UnicodeDecodeError) as error:
         raise BadSyntax(f"that announces no literal: {error}") from None
     return line[: match.start()], message
+
+
+def _size(word: bytes) -> int:
+    """Raises ValueError: what is no number would be read for ever, or not at all."""
+    if not word.isdigit() or len(word) > MAX_DIGITS or int(word) > MAX_OCTETS:
+        raise ValueError(f"a literal has 0 to {MAX_OCTETS} octets")
+    return int(word)
 
 
 def parse_values(parts: Iterable[bytes | Held | MessageOctets]) -> list[Value]:
@@ -93,6 +107,8 @@ def _parse_text(text: bytes, stack: list[tuple[list[Value], bool]]) -> None:
         elif quoted is not None:
             stack[-1][0].append(re.sub(rb"\\(.)", rb"\1", quoted, flags=re.DOTALL))
         elif opening:
+            if len(stack) > MAX_DEPTH:
+                raise BadSyntax(f"lists are nested more than {MAX_DEPTH} deep", position)
             stack.append(([], opening == b"%("))
         elif closing:
             if len(stack) == 1:

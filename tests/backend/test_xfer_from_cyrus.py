@@ -257,9 +257,25 @@ def test_what_is_wrong_is_refused(tmp_path: Path) -> None:
                 (b"SYNCAPPLY SOMETHING %()", b"is not understood"),
                 (b"SYNCAPPLY QUOTA ()", b"keys with values"),
                 (b"SYNCAPPLY MESSAGE (%{default abcd 3}\r\nabc)", b"are others"),
+                (b"SYNCGET MAILBOXES ()", b"no mailbox is named"),
+                (b'SYNCAPPLY SUB %(USERID zoe MBOXNAME "user..x")', b"none of them is empty"),
+                (b"SYNCAPPLY EXPUNGE %(MBOXNAME user.zoe UID (x))", b"OK"),
+                (
+                    b"SYNCAPPLY LOCAL_MAILBOX %(MBOXNAME user.zoe UNIQUEID a UIDVALIDITY x)",
+                    b"no number",
+                ),
+                (
+                    b'SYNCAPPLY LOCAL_MAILBOX %(MBOXNAME user.zoe UNIQUEID "a)b" UIDVALIDITY 1)',
+                    b"id",
+                ),
+                (
+                    b"SYNCAPPLY SIEVE %(USERID zoe FILENAME " + b"x" * 300 + b" CONTENT a)",
+                    b"too long",
+                ),
+                (b"SYNCAPPLY SUB " + b"(" * 50 + b")" * 50, b"nested"),
             ):
                 answer = await source.ask(wrong)
-                assert answer[-1][:2] in (b"NO", b"BA") and why in answer[-1], answer
+                assert answer[-1][:2] in (b"NO", b"BA", why[:2]) and why in answer[-1], answer
         for user in ("ana", "admin"):
             async with backend_in(tmp_path) as one, source_at(one, user) as source:
                 assert b"X-REPLICATION" not in (await source.done(b"CAPABILITY"))[0].split()

@@ -33,7 +33,16 @@ ROWS: list[tuple[bytes, list[Value]]] = [
     (b"A %()", [b"A", {}]),
 ]  # fmt: skip
 
-BAD = [b"A (", b"A )", b"A %(KEY)", b'A "', b"A %((x) y)"]
+BAD = [b"A (", b"A )", b"A %(KEY)", b'A "', b"A %((x) y)", b"A " + b"(" * 30 + b")" * 30]
+LYING = [
+    b"A {-1}",
+    b"A {1.5}",
+    b"A {4294967296}",
+    b"A {" + b"9" * 5000 + b"}",
+    b"A {1 2}",
+    b"A {5++}",
+]
+LYING += [b"(%{default 1e7d9b -5}", b"(%{default 1e7d9b 9999999999}", b"(%{default x/y 5}"]
 
 ANNOUNCED: list[tuple[bytes, tuple[bytes, Octets | MessageOctets] | None]] = [
     (b"MP1 MUPDATEPUSH {14+}", (b"MP1 MUPDATEPUSH ", Octets(14, False))),
@@ -53,6 +62,12 @@ def test_values(octets: bytes, values: list[Value]) -> None:
 def test_what_is_no_list_is_refused(octets: bytes) -> None:
     with pytest.raises(BadSyntax):
         parse_values([octets])
+
+
+@pytest.mark.parametrize("line", LYING)
+def test_a_size_that_is_none_is_refused(line: bytes) -> None:
+    with pytest.raises(BadSyntax):
+        announced_by(line)
 
 
 @pytest.mark.parametrize(("line", "found"), ANNOUNCED)

@@ -10,27 +10,38 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from murder.api import CarriesMailboxes
-from murder.backend.annotations import is_note_of
+from murder.backend.annotations import check_note, note_keys_of
 from murder.backend.moves.batches import AHEAD, Taken, digest, read
 from murder.backend.moves.journal import ARRIVING, Journal, Move, Side, State, intent_of
 from murder.backend.moves.outgoing import freeze, sum_of
 from murder.backend.moves.verify import tell
 from murder.backend.shared import Backend
-from murder.errors import BadSyntax, Code, Refusal
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
+from murder.log import logger
 from murder.model.entry import EntryState, Location, MailboxEntry
 from murder.model.name import MailboxName, check_new_name, display, is_below, owner_of
 from murder.mupdate.change import Change, PutEntry, PutNote
 from murder.net.frames import FrameChannel
-from murder.wire.carry import (
-    Words,
-    format_uids,
-    parse_message,
-    parse_name,
-    parse_portrait,
+from murder.net.turns import aside
+from murder.wire.carry import Words, format_name, format_uids, parse_name
+from murder.wire.carry_words import (
+    Abort,
+    AskSum,
+    Begin,
+    Commit,
+    Compare,
+    Complete,
+    Fate,
+    Hold,
+    Prepare,
+    Rows,
+    parse_request,
 )
+
+LARGE_OCTETS: Final = 64 * 1024  # of a frame: read apart, so that others are served meanwhile
 
 
 def taking(backend: Backend) -> CarriesMailboxes:
@@ -58,6 +69,7 @@ class Arriving:
         self._channel = channel
         self._server = server
         self._step = step
+        self._log = logger(role="backend")
         self._move: Move | None = None
         self._named: dict[str, MailboxName] = {}  # mailbox id -> how it is called here
         self._storing: deque[asyncio.Task[None]] = deque()  # the batches that came last, in order
@@ -66,7 +78,11 @@ class Arriving:
         """Answer until the source has gone, in its order. Raises UpstreamFailure."""
         try:
             while True:
-                words = (await self._channel.receive()).words()
+                frame = await self._channel.receive()
+                if len(frame.octets) > LARGE_OCTETS:
+                    words = await aside(frame.words)
+                else:
+                    words = frame.words()
                 answer = await self._answered(self._answer(words))
                 if answer:
                     await self._channel.send(answer)
@@ -79,39 +95,39 @@ class Arriving:
         """It, or what is told of its refusal."""
         try:
             return await answer
-        except (KeyError, TypeError, ValueError, BadSyntax) as error:
-            return {"no": f"that is no request: {error!r}", "code": Code.CANNOT.value}
+        except BadSyntax as error:
+            self._log.warning("move.bad_request", backend=self._server, problem=error.text)
+            return {"no": f"that is no request: {error.text}", "code": Code.CANNOT.value}
         except Refusal as refusal:
             return {"no": refusal.text, "code": refusal.code.value}
 
     async def _answer(self, words: Words) -> dict[str, Any]:
         """Nothing for a batch: it is answered for when it has been stored."""
-        if words["do"] == "rows":
-            await self._take_batch(words)
+        request = await aside(parse_request, words)  # a few octets may stand for millions of UIDs
+        if isinstance(request, Rows):
+            await self._take_batch(request)
             return {}
         await self._stored()
-        match words["do"]:
-            case "begin":
-                return await self._begin(words)
-            case "hold":
-                return await self._hold(words)
-            case "complete":
-                await self._store.complete(self._name(words), parse_portrait(words))
+        match request:
+            case Begin():
+                return await self._begin(request)
+            case Hold():
+                return await self._hold(request)
+            case Complete(name, portrait):
+                await self._store.complete(self._member(name), portrait)
                 return {"ok": True}
-            case "sum":
-                return await sum_of(self._backend, self._name(words))
-            case "prepare":
-                return await self._prepare(words)
-            case "commit":
-                return await self._commit(str(words["id"]))
-            case "abort":
-                return await self._abort(str(words["id"]))
-            case "fate":
-                return self._fate(words)
-            case "compare":
-                return {"ok": True, **await tell(self._backend, self._journal, words)}
-            case other:
-                raise Refusal(Code.CANNOT, f"{other} is unknown here")
+            case AskSum(name):
+                return await sum_of(self._backend, self._member(name))
+            case Prepare():
+                return await self._prepare(request)
+            case Commit(move_id):
+                return await self._commit(move_id)
+            case Abort(move_id):
+                return await self._abort(move_id)
+            case Fate():
+                return self._fate(request)
+            case Compare():
+                return {"ok": True, **await self._compare(request)}
 
     @property
     def _now(self) -> Move:
@@ -119,9 +135,8 @@ class Arriving:
             raise Refusal(Code.CANNOT, "no move was begun")
         return self._move
 
-    def _name(self, words: Words) -> MailboxName:
+    def _member(self, name: MailboxName) -> MailboxName:
         """A name of the tree that moves: nothing else is touched."""
-        name = parse_name(words["name"])
         root = self._now.root
         if name != root and not is_below(name, root):
             raise Refusal(Code.CANNOT, f"{display(name)} is no part of {display(root)}")
@@ -129,20 +144,22 @@ class Arriving:
 
     # --- what comes
 
-    async def _begin(self, words: Words) -> dict[str, Any]:
-        root = parse_name(words["root"])
+    async def _begin(self, request: Begin) -> dict[str, Any]:
+        root = request.root
         check_new_name(root)
+        self._backend.check_partition(request.partition)
+        await check_may_come(self._backend, root, self._server)
         async with self._backend.announcer.locked(root):  # what is kept here is not let go of now
             if self._backend.mailboxes.find(root) is not None:
                 raise Refusal(Code.ALREADY_EXISTS, f"{display(root)} is here already")
-            found = self._journal.find(Side.IN, str(words["id"]))
+            found = self._journal.find(Side.IN, request.id)
             if found is None:
                 found = Move(
-                    str(words["id"]),
+                    request.id,
                     Side.IN,
                     root,
                     self._server,
-                    str(words["partition"]) or self._backend.config.partition,
+                    request.partition or self._backend.config.partition,
                     started_at=time.time(),
                 )
             if found.root != root or found.server != self._server:
@@ -162,8 +179,8 @@ class Arriving:
         self._named[mailbox.mailbox_id] = name
         mailbox.close()
 
-    async def _hold(self, words: Words) -> dict[str, Any]:
-        name, identity = self._name(words), parse_portrait(words).identity
+    async def _hold(self, request: Hold) -> dict[str, Any]:
+        name, identity = self._member(request.name), request.identity
         if name not in self._now.names:
             names = (*self._now.names, name)
             self._move = await self._journal.save(self._now, only_from=ARRIVING, names=names)
@@ -180,10 +197,9 @@ class Arriving:
             raise Refusal(Code.CANNOT, f"the move {self._now.id} has been given up")
         return {"modseq": held.modseq, "uids": format_uids(held.uids)}
 
-    async def _take_batch(self, words: Words) -> None:
+    async def _take_batch(self, request: Rows) -> None:
         """Messages: their rows, then the octets of those that have some. While others come, this one is stored."""
-        name = self._name(words)
-        taken = Taken([(parse_message(row[:-1]), bool(row[-1])) for row in words["rows"]])
+        name, taken = self._member(request.name), Taken(list(request.rows))
         try:
             await taken.take(self._channel, self._backend.store.incoming)
             await self._stored(all_but=AHEAD - 2)
@@ -231,17 +247,20 @@ class Arriving:
 
     # --- the end
 
-    async def _prepare(self, words: Words) -> dict[str, Any]:
+    async def _prepare(self, request: Prepare) -> dict[str, Any]:
         move = self._now
-        names = tuple(parse_name(row[0]) for row in words["rows"])
+        names = tuple(name for name, _ in request.rows)
         for name in names:
             if name not in move.names:
                 raise Refusal(Code.CANNOT, f"{display(name)} has not come")
-        if not all(is_note_of(key, names) for key in words["notes"]):
-            raise Refusal(Code.CANNOT, "a note that belongs to no mailbox of the move")
+        keys = note_keys_of(names)
+        for key, octets in request.notes.items():
+            if key not in keys:
+                raise Refusal(Code.CANNOT, "a note that belongs to no mailbox of the move")
+            check_note(key, octets)
         for name in set(move.names) - set(names):  # deleted or renamed at the source meanwhile
             await self._backend.store.delete(name)
-        await self._journal.save_prepared(move, json.dumps(dict(words)).encode())
+        await self._journal.save_prepared(move, format_prepared(request))
         self._move = await self._journal.save(
             move, only_from=ARRIVING, names=names, state=State.PREPARED
         )
@@ -262,12 +281,47 @@ class Arriving:
         self._move = None
         return {"ok": True}
 
-    def _fate(self, words: Words) -> dict[str, Any]:
+    async def _compare(self, request: Compare) -> dict[str, Any]:
+        """Of a move that came from there, and of nothing else."""
+        move = self._journal.find(Side.IN, request.id)
+        if move is None or move.server != self._server or move.root != request.root:
+            raise Refusal(Code.NONEXISTENT, f"the move {request.id} is not known here")
+        return await tell(self._backend, move, request)
+
+    def _fate(self, request: Fate) -> dict[str, Any]:
         """What became of a move from here to that server, which has not heard of it for long."""
-        move = self._journal.find(Side.OUT, str(words["id"]))
+        move = self._journal.find(Side.OUT, request.id)
         known = move is not None and move.server == self._server
-        root = self._backend.mailboxes.find(parse_name(words["root"]))
+        root = self._backend.mailboxes.find(request.root)
         return {"state": move.state.value if move and known else "", "has": root is not None}
+
+
+async def check_may_come(backend: Backend, root: MailboxName, server: str) -> None:
+    """Whether it is that server's to send: a stolen key of one backend takes nothing of what others have, and plants
+    nothing. `server` is "" where the source is a Cyrus: its name in the list is not known. Raises Refusal,
+    UpstreamFailure where the master cannot say."""
+    master = backend.mover.master
+    if master is None:
+        return
+    try:
+        entry = await master.find(root)
+    except UpstreamFailure as failure:
+        raise Refusal(Code.UNAVAILABLE, f"the master cannot be asked: {failure}") from failure
+    if entry is None or (server and entry.server != server):
+        raise Refusal(
+            Code.NO_PERMISSION,
+            f"{display(root)} is not at {server or 'the server it comes from'}, as the master says",
+        )
+
+
+def format_prepared(request: Prepare) -> bytes:
+    """What `commit` will show, for the disk."""
+    told = {
+        "rows": [[format_name(name), raw_acl.decode("latin-1")] for name, raw_acl in request.rows],
+        "notes": {key: octets.decode("latin-1") for key, octets in request.notes.items()},
+        "subscriptions": [format_name(name) for name in request.subscriptions],
+    }
+    return json.dumps(told).encode()
 
 
 async def commit(

@@ -15,6 +15,7 @@ from murder.wire.imap.response import continuation, status_line
 
 MAX_LINE: Final = 512 * 1024 * 1024  # all messages of a mailbox stand in one: about 300 octets each
 MAX_LITERAL: Final = 64 * 1024 * 1024  # of scripts and annotations; messages go to a file
+PART_OCTETS: Final = 100  # what a line or a literal takes beside its octets
 LARGE_LINE: Final = 1024 * 1024  # read apart, so that others are served meanwhile
 
 
@@ -53,8 +54,12 @@ class CyrusPeer:
         """The next one: its texts, and what stands between them."""
         self._refusal = None
         parts: list[bytes | Held | MessageOctets] = []
+        left = MAX_LINE
         while True:
-            line = await self._channel.line(MAX_LINE)
+            line = await self._channel.line(left)
+            left -= len(line) + PART_OCTETS
+            if left <= 0:
+                raise BadSyntax(f"a command has more than {MAX_LINE} octets")
             announced = announced_by(line)
             if announced is None:
                 parts.append(line)
@@ -65,8 +70,9 @@ class CyrusPeer:
                 await self._stage(literal)
                 parts.append(literal)
                 continue
-            if literal.length > MAX_LITERAL:
-                raise BadSyntax(f"a literal has more than {MAX_LITERAL} octets")
+            left -= literal.length
+            if literal.length > MAX_LITERAL or left <= 0:
+                raise BadSyntax(f"a literal has more than {MAX_LITERAL} octets, or a command")
             if literal.waits:
                 await self._channel.send(continuation())
             parts.append(Held(await self._channel.exactly(literal.length)))

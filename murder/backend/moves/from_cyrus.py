@@ -6,6 +6,7 @@ durable, and a connection that breaks off removes nothing here: `Mover` looks at
 """
 
 import json
+import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -14,29 +15,33 @@ from pathlib import Path
 from typing import Any, Final
 
 from murder.api import CarriedMessage
-from murder.backend.annotations import note_with
-from murder.backend.moves.arriving import abort, commit, taking
+from murder.backend.annotations import check_note, note_with
+from murder.backend.moves.arriving import abort, check_may_come, commit, taking
 from murder.backend.moves.journal import ARRIVING, CYRUS, Journal, Move, Side, State
 from murder.backend.moves.staged import Staged
 from murder.backend.moves.told import (
+    EXPUNGED,
     Arrived,
     Told,
     called,
     entries_of,
     file_name,
+    guid_of,
     mapping_of,
     message_of,
     name_in,
     number_of,
     octets_of,
     text_of,
+    uid_in,
     uids_of,
+    user_in,
     values_of,
     word_of,
 )
 from murder.backend.quota import quota_key
 from murder.backend.shared import Backend
-from murder.errors import Code, Refusal, UpstreamFailure
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.carried import Portrait
 from murder.model.message import ModSeq, Uid
@@ -50,9 +55,12 @@ from murder.model.name import (
 )
 from murder.model.quota import Resource
 from murder.wire.carry import format_name
+from murder.wire.carry_words import MAX_SUBSCRIPTIONS, checked_acl, checked_portrait
 from murder.wire.dlist import Value, format_value
 
 BATCH_OCTETS: Final = 8 * 1024 * 1024
+MAX_SCRIPT_OCTETS: Final = 1024 * 1024  # Cyrus' `sieve_maxscriptsize` is 32 KiB
+MAX_SCRIPTS: Final = 1000
 RESOURCES: Final = {
     "STORAGE": Resource.STORAGE,
     "MESSAGE": Resource.MESSAGE,
@@ -131,6 +139,8 @@ class FromCyrus:
                 return told
             case "MAILBOXES":
                 names = [name_in(one) for one in values_of(value)]
+                if not names:
+                    raise BadSyntax("no mailbox is named")
                 await self._begin(names[0])
                 boxes = [self._boxes[name] for name in names if name in self._boxes]
                 return [b"* MAILBOX " + format_value(box.told) for box in boxes]
@@ -216,6 +226,7 @@ class FromCyrus:
         self._forget()
         check_new_name(root)
         backend = self._backend
+        await check_may_come(backend, root, "")
         async with backend.announcer.locked(root):
             if backend.mailboxes.find(root) is not None:
                 raise Refusal(Code.ALREADY_EXISTS, f"{display(root)} is here already")
@@ -283,10 +294,17 @@ class FromCyrus:
         box.annotations = {}
         for one in values_of(annotations):
             entry = mapping_of(one)
-            key = (text_of(entry, "ENTRY"), text_of(entry, "USERID", ""))
-            box.annotations[key] = octets_of(entry.get("VALUE"))
+            self._note(box, entry)
+        checked_acl(octets_of(told.get("ACL")))
         expunged = await self._records(box, records)
         await self._complete(box, expunged)
+
+    def _note(self, box: Arrived, entry: Told) -> None:
+        """An annotation, where all of the mailbox's fit into what is kept of one."""
+        box.annotations[text_of(entry, "ENTRY"), user_in(entry, "USERID")] = octets_of(
+            entry.get("VALUE")
+        )
+        check_note(*note_with(box.name, entries_of(box)))
 
     async def _hold(self, name: MailboxName, told: Told) -> Arrived:
         box = Arrived(name, told)
@@ -307,7 +325,7 @@ class FromCyrus:
             sorted(expunged),
             box.seen,
         )
-        await self._store.complete(box.name, portrait)
+        await self._store.complete(box.name, checked_portrait(portrait))
 
     async def _records(self, box: Arrived, records: Sequence[Told]) -> list[tuple[ModSeq, Uid]]:
         """Take in messages, in batches; what has been expunged is returned."""
@@ -315,8 +333,8 @@ class FromCyrus:
         batch: list[tuple[CarriedMessage, str]] = []
         held = 0
         for record in records:
-            message, digest = message_of(record), text_of(record, "GUID")
-            if "\\Expunged" in message.flags:
+            message, digest = message_of(record), guid_of(record)
+            if EXPUNGED in message.flags:
                 expunged.append((message.modseq, message.uid))
                 box.digests.pop(message.uid, None)
                 continue  # its octets stay staged: another mailbox may have them too
@@ -376,7 +394,7 @@ class FromCyrus:
         if box is None:
             return
         modseq = ModSeq(number_of(box.told, "HIGHESTMODSEQ"))
-        uids = [Uid(int(word_of(one))) for one in values_of(told.get("UID"))]
+        uids = [uid_in(one) for one in values_of(told.get("UID"))]
         for uid in uids:
             box.digests.pop(uid, None)
         await self._complete(box, [(modseq, uid) for uid in uids])
@@ -433,7 +451,10 @@ class FromCyrus:
 
     async def _sub(self, value: Value) -> None:
         told = mapping_of(value)
-        self._subscriptions.setdefault(self._owner(told), set()).add(name_in(told.get("MBOXNAME")))
+        names = self._subscriptions.setdefault(self._owner(told), set())
+        names.add(name_in(told.get("MBOXNAME")))
+        if len(names) > MAX_SUBSCRIPTIONS:
+            raise Refusal(Code.LIMIT, f"There are more than {MAX_SUBSCRIPTIONS} subscriptions")
 
     async def _unsub(self, value: Value) -> None:
         told = mapping_of(value)
@@ -449,7 +470,7 @@ class FromCyrus:
         """What a reader has seen of one mailbox. The owner's stands with the messages; of mailboxes that do not move
         with him nothing can be kept here."""
         told = mapping_of(value)
-        user = text_of(told, "USERID")
+        user = user_in(told, "USERID")
         for box in self._boxes.values():
             if text_of(box.told, "UNIQUEID") == text_of(told, "UNIQUEID"):
                 if owner_of(box.name) != user:
@@ -461,8 +482,7 @@ class FromCyrus:
         told = mapping_of(value)
         box = self._boxes.get(name_in(told.get("MBOXNAME")))
         if box is not None:
-            key = (text_of(told, "ENTRY"), text_of(told, "USERID", ""))
-            box.annotations[key] = octets_of(told.get("VALUE"))
+            self._note(box, told)
 
     async def _unannotation(self, value: Value) -> None:
         told = mapping_of(value)
@@ -478,8 +498,17 @@ class FromCyrus:
 
     async def _sieve(self, value: Value) -> None:
         told = mapping_of(value)
-        path = self._sieve_folder(told) / file_name(text_of(told, "FILENAME"))
-        path.write_bytes(octets_of(told.get("CONTENT")))
+        folder, script = self._sieve_folder(told), octets_of(told.get("CONTENT"))
+        path = folder / file_name(text_of(told, "FILENAME"))
+        if len(script) > MAX_SCRIPT_OCTETS or len(os.listdir(folder)) >= MAX_SCRIPTS:
+            raise Refusal(
+                Code.LIMIT,
+                f"{MAX_SCRIPTS} Sieve scripts of {MAX_SCRIPT_OCTETS} octets are kept of one user",
+            )
+        try:
+            path.write_bytes(script)
+        except OSError as error:
+            raise Refusal(Code.OVER_QUOTA, f"{path}: {error.strerror}") from error
 
     async def _unsieve(self, value: Value) -> None:
         told = mapping_of(value)
@@ -488,7 +517,7 @@ class FromCyrus:
 
     async def _activate_sieve(self, value: Value) -> None:
         told = mapping_of(value)
-        name = text_of(told, "FILENAME", "")
+        name = file_name(text_of(told, "FILENAME", ""))
         (self._sieve_folder(told) / "active").write_text(name + "\n", encoding="utf-8")
 
     # --- the end

@@ -20,6 +20,7 @@ from murder.backend.intent import Intent, Operation
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName, is_below
 from murder.wire.carry import format_name, parse_name
+from murder.wire.carry_words import is_move_id
 
 FORMAT: Final = 2
 CYRUS: Final = "Cyrus' XFER"  # who has begun a move that a Cyrus backend sends here
@@ -140,6 +141,7 @@ class Journal:
         ] = {}  # by file, as of its inode and time
 
     def _path(self, move: Move) -> Path:
+        _check_id(move.id)
         return self.folder / f"{move.side.value}-{move.id}.json"
 
     async def save(self, move: Move, *, only_from: Collection[State] = (), **changed: Any) -> Move:
@@ -158,6 +160,7 @@ class Journal:
 
     def prepared_path(self, move: Move) -> Path:
         """Where the target keeps what it was told to show."""
+        _check_id(move.id)
         return self.folder / f"in-{move.id}.prepared"
 
     def handed(self, move: Move) -> dict[str, Any] | None:
@@ -169,6 +172,7 @@ class Journal:
         return told
 
     def _handed_path(self, move: Move) -> Path:
+        _check_id(move.id)
         return self.folder / f"out-{move.id}.handed"
 
     async def save_handed(self, move: Move, octets: bytes) -> None:
@@ -200,7 +204,7 @@ class Journal:
                 raise
 
     def find(self, side: Side, move_id: str) -> Move | None:
-        if not move_id.isalnum():
+        if not is_move_id(move_id):
             return None
         path = self.folder / f"{side.value}-{move_id}.json"
         return self._read(path) if path.exists() else None
@@ -273,6 +277,12 @@ def _replace(path: Path, octets: bytes, check: Callable[[], None]) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _check_id(move_id: str) -> None:
+    """Names of files are made of letters and digits only, whoever has chosen the id."""
+    if not is_move_id(move_id):
+        raise Refusal(Code.CANNOT, f"{move_id[:40]!r} can be no move's id")
 
 
 def _keeps(move: Move) -> bool:

@@ -36,9 +36,11 @@ from murder.backend.referral import Finder
 from murder.backend.shared import Backend
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
+from murder.model.entry import EntryState, Location, MailboxEntry
 from murder.model.name import MailboxName, display, is_below
 from murder.net.frames import FrameChannel
 from murder.net.upstream import Upstreams
+from murder.wire.carry import parse_name
 
 RETRIES: Final = 100  # of a move that the source still owns; later steps are tried for ever
 RETRY_MIN_S: Final = 0.2
@@ -58,6 +60,7 @@ class Mover:
         self._keeps_all = keeps_all
         self._process = this_process()
         self._running: dict[str, asyncio.Task[Move]] = {}
+        self._left: tuple[str, dict[MailboxName, bytes]] = ("", {})  # of one move, access lists
         self._listeners: dict[str, list[Progress]] = {}
         self._places = asyncio.Semaphore(backend.config.moves_parallel)
         self._keeper: asyncio.Task[None] | None = None
@@ -339,10 +342,17 @@ class Mover:
         """Whether the store has it for a move's sake, and the list rightly does not show it."""
         return self.journal.keeps(name) is not None
 
-    def has_left(self, name: MailboxName) -> bool:
-        """Whether it has gone to another server, and is still kept here."""
+    def left(self, name: MailboxName) -> MailboxEntry | None:
+        """The row, as it was, of what has gone to another server and is still kept here."""
         move = self.journal.keeps(name)
-        return move is not None and move.side is Side.OUT
+        if move is None or move.side is not Side.OUT:
+            return None
+        if self._left[0] != move.id:  # one that is asked for again and again is read once
+            handed = self.journal.handed(move) or {"rows": []}
+            told = {parse_name(row[0]): str(row[1]).encode("latin-1") for row in handed["rows"]}
+            self._left = (move.id, told)
+        place = bytes(Location(move.server, move.partition))
+        return MailboxEntry(name, EntryState.ACTIVE, place, self._left[1].get(name, b""))
 
     async def make_room_for(self, name: MailboxName, mailbox_id: str) -> None:
         """Let go of what has moved away under this name, unless it is this mailbox that comes back."""

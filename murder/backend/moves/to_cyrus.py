@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from murder.backend.annotations import is_note_of
+from murder.backend.annotations import note_keys_of
 from murder.backend.moves.batches import digest
 from murder.backend.moves.compare import digest_of
 from murder.backend.moves.told import (
@@ -329,7 +329,7 @@ def _name_told(line: bytes) -> bytes:
 def _note(words: Words, kind: str, name: str) -> dict[str, Any]:
     """One of the notes beside a mailbox."""
     octets = words["notes"].get(kind + name)
-    assert octets is None or is_note_of(kind + name, [parse_name(name)])
+    assert octets is None or kind + name in note_keys_of([parse_name(name)])
     found: dict[str, Any] = json.loads(octets.encode("latin-1")) if octets else {}
     return found
 

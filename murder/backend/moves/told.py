@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import quote
@@ -13,10 +13,14 @@ from murder.model.carried import CarriedIdentity
 from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import MailboxName, split_domain
 from murder.model.seqset import holds, merge
+from murder.wire.carry_words import check_user, checked_identity, checked_message, checked_name
 from murder.wire.dlist import Value
 
 SAVE_DATE: Final = "/vendor/cmu/cyrus-imapd/savedate"
-_MAILBOX_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,255}\Z")
+_GUID: Final = re.compile(r"[0-9a-f]{40}")
+MAX_FILE_NAME: Final = 200  # octets; file systems take 255
+
+EXPUNGED: Final = "\\Expunged"  # what a Cyrus still keeps of a message that is gone
 
 Told = dict[str, Value]
 
@@ -33,10 +37,9 @@ class Arrived:
 
     @property
     def identity(self) -> CarriedIdentity:
-        mailbox_id = text_of(self.told, "UNIQUEID")
-        if not _MAILBOX_ID.match(mailbox_id):
-            raise Refusal(Code.CANNOT, f"{mailbox_id!r} can be no mailbox's id")
-        return CarriedIdentity(mailbox_id, UidValidity(number_of(self.told, "UIDVALIDITY")))
+        """Raises BadSyntax."""
+        uid_validity = UidValidity(number_of(self.told, "UIDVALIDITY"))
+        return checked_identity(CarriedIdentity(text_of(self.told, "UNIQUEID"), uid_validity))
 
 
 def octets_of(value: Value) -> bytes:
@@ -52,7 +55,16 @@ def word_of(value: Value) -> str:
 
 
 def name_in(value: Value) -> MailboxName:
-    return MailboxName(octets_of(value))
+    """Raises BadSyntax for what can be no mailbox's name."""
+    return checked_name(MailboxName(octets_of(value)))
+
+
+def user_in(told: Told, key: str) -> str:
+    """A user's name; "" for everybody. Raises BadSyntax."""
+    user = text_of(told, key, "")
+    if user:
+        check_user(user)
+    return user
 
 
 def values_of(value: Value) -> list[Value]:
@@ -78,10 +90,38 @@ def text_of(told: Told, key: str, absent: str | None = None) -> str:
 
 def number_of(told: Told, key: str) -> int:
     """A number of a mapping. Raises BadSyntax."""
+    return number_in(text_of(told, key), key)
+
+
+def number_in(text: str, what: str) -> int:
+    """Raises BadSyntax: a Cyrus counts in 64 bits."""
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > 19 or int(digits) >= 2**63:
+        raise BadSyntax(f"{what} is no number")
+    return int(text)
+
+
+def uid_in(value: Value) -> Uid:
+    """Raises BadSyntax."""
+    uid = number_in(word_of(value), "a UID")
+    if not 0 < uid < 2**32:
+        raise BadSyntax("a UID is out of range")
+    return Uid(uid)
+
+
+def guid_of(told: Told) -> str:
+    """The SHA-1 of a message. Raises BadSyntax."""
+    guid = text_of(told, "GUID")
+    if not _GUID.fullmatch(guid):
+        raise BadSyntax(f"{guid[:40]!r} is no SHA-1")
+    return guid
+
+
+def _date(seconds: int) -> datetime:
     try:
-        return int(text_of(told, key))
-    except ValueError:
-        raise BadSyntax(f"{key} is no number") from None
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        raise BadSyntax(f"{seconds} is no date") from None
 
 
 def message_of(record: Told) -> Message:
@@ -90,16 +130,18 @@ def message_of(record: Told) -> Message:
     for one in values_of(record.get("ANNOTATIONS")):
         entry = mapping_of(one)
         if text_of(entry, "ENTRY") == SAVE_DATE:
-            saved = datetime.fromtimestamp(int(word_of(entry.get("VALUE"))), UTC)
-    return Message(
+            saved = _date(number_in(word_of(entry.get("VALUE")), "a date"))
+    flags = flags_of(record)
+    message = Message(
         Uid(number_of(record, "UID")),
-        flags_of(record),
-        datetime.fromtimestamp(number_of(record, "INTERNALDATE"), UTC).astimezone(),
+        flags - {EXPUNGED},
+        _date(number_of(record, "INTERNALDATE")).astimezone(),
         number_of(record, "SIZE"),
         ModSeq(number_of(record, "MODSEQ")),
         saved,
-        "M" + text_of(record, "GUID")[:24],
+        "M" + guid_of(record)[:24],
     )
+    return replace(checked_message(message), flags=flags)
 
 
 def flags_of(record: Told) -> frozenset[str]:
@@ -112,10 +154,8 @@ def uids_of(text: str, among: Iterable[int]) -> list[Uid]:
     ranges = []
     for one in filter(None, text.split(",")):
         low, _, high = one.partition(":")
-        try:
-            ranges.append((int(low), 2**32 if high == "*" else int(high or low)))
-        except ValueError:
-            raise BadSyntax(f"{text!r} is no set of UIDs") from None
+        first = number_in(low, "a UID")
+        ranges.append((first, 2**32 if high == "*" else number_in(high or low, "a UID")))
     merged = merge(ranges)
     return [Uid(uid) for uid in sorted(among) if holds(merged, uid)]
 
@@ -138,5 +178,8 @@ def entries_of(box: Arrived) -> dict[str, dict[str, bytes]]:
 
 
 def file_name(word: str) -> str:
-    """As part of a path: nothing in it leads elsewhere."""
-    return quote(word, safe="@ +=,") if word not in ("", ".", "..") else "%2E"
+    """As part of a path: nothing in it leads elsewhere. Raises Refusal where no file can be called so."""
+    name = quote(word, safe="@ +=,", errors="surrogateescape")
+    if len(name) > MAX_FILE_NAME:
+        raise Refusal(Code.CANNOT, f"{word[:40]!r} is too long to be a file's name")
+    return name if name not in ("", ".", "..") else "%2E"

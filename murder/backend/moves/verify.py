@@ -46,6 +46,7 @@ from murder.wire.carry import (
     parse_name,
     parse_uid_ranges,
 )
+from murder.wire.carry_words import Compare
 
 ROWS: Final = 200  # of one answer
 HASHED_OCTETS: Final = 32 * 1024 * 1024  # of one answer, unless a single message has more
@@ -151,27 +152,26 @@ async def _tree(backend: Backend, root: MailboxName) -> list[dict[str, Any]]:
     return told
 
 
-async def tell(backend: Backend, journal: Journal, words: Words) -> dict[str, Any]:
-    """Answer the other end. Raises Refusal, and as `parse_facts`."""
-    root, name = parse_name(words["root"]), parse_name(words["name"])
+async def tell(backend: Backend, move: Move, request: Compare) -> dict[str, Any]:
+    """Answer the other end about a move that came from there. Raises Refusal."""
+    root, name = request.root, request.name
     if not is_of_tree(name, root):
         raise Refusal(Code.CANNOT, f"{display(name)} is no part of {display(root)}")
-    match words["what"]:
+    match request.what:
         case "tree":
-            move = journal.find(Side.IN, str(words["id"]))
-            left = journal.keeps(root)
+            left = backend.mover.journal.keeps(root)
             return {
                 "tree": await _tree(backend, root),
                 "notes": told_notes(backend, root),
                 "subscriptions": await subscriptions_of(backend, root),
-                "shown_seq": move.shown_seq if move is not None else 0,
-                "names": [format_name(one) for one in move.names] if move is not None else [],
+                "shown_seq": move.shown_seq,
+                "names": [format_name(one) for one in move.names],
                 "left_to": left.server if left is not None and left.side is Side.OUT else "",
             }
         case "facts":
-            return await facts_of(backend, name, int(words["upto"]))
+            return await facts_of(backend, name, request.number)
         case "rows":
-            rows = await rows_of(backend, name, Uid(int(words["after"])))
+            rows = await rows_of(backend, name, Uid(max(0, request.number)))
             return {
                 "rows": [[*format_message(row.message), row.digest, row.problem] for row in rows]
             }

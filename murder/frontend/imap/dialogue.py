@@ -16,7 +16,7 @@ from murder.frontend.imap.arbiter import Arbiter, Correct
 from murder.frontend.placement import servers
 from murder.frontend.shared import Frontend
 from murder.login.imap import ImapDialogue, Row, Running
-from murder.login.rights import nonexistent
+from murder.login.rights import MANAGED, nonexistent, rights_in
 from murder.login.service import ClientService
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, display
@@ -100,13 +100,30 @@ class FrontendImap(ImapDialogue, Client):
         return bool(self.enabled and self.enabled & IN_UTF8)
 
     async def find(self, name: MailboxName) -> MailboxEntry:
-        """Raises Refusal(NONEXISTENT), UpstreamFailure."""
+        """A mailbox that the user may know of. One of others is refused as one that is not there, and as late: who
+        asks is told neither that it exists nor where. Raises Refusal(NONEXISTENT), UpstreamFailure."""
+        locator = self.frontend.locator
         try:
-            return await self.frontend.locator.find(name)
+            entry = await locator.find(name)
+            if self.may_know_of(entry):
+                return entry
+            await locator.catch_up()  # as for a name that this host's list does not have
+            late = locator.known(name)
+            if late is not None and self.may_know_of(late):
+                return late
         except Refusal as refusal:
             if refusal.code is not Code.NONEXISTENT:
                 raise
-            raise nonexistent(self.namespace, name, self.user.user) from refusal
+        raise nonexistent(self.namespace, name, self.user.user)
+
+    def may(self, entry: MailboxEntry, needed: str) -> bool:
+        """Whether the user has all of these rights."""
+        login = self.user
+        return frozenset(needed) <= rights_in(entry, login.identity, login.is_admin)
+
+    def may_know_of(self, entry: MailboxEntry) -> bool:
+        login = self.user
+        return bool(rights_in(entry, login.identity, login.is_admin) & MANAGED)
 
     async def catch_up(self) -> None:
         """After a change: our list has it before the client hears of it. A master that is away only delays that."""

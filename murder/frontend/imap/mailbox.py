@@ -8,10 +8,21 @@ from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.dialogue import FrontendImap, Selected
 from murder.frontend.imap.own import ask, body_of, under_tag
 from murder.frontend.imap.refer import find_or_refer
-from murder.frontend.placement import home_for, parent_of_new, servers
+from murder.frontend.placement import home_for, nearest, parent_of_new, servers
 from murder.login.imap import Running
+from murder.login.rights import check_may_create
+from murder.model.acl import DELETE_MAILBOX
 from murder.model.entry import MailboxEntry, parse_location
-from murder.model.name import MailboxName, check_new_name, is_below, is_inbox, moved, owner_of
+from murder.model.name import (
+    MailboxName,
+    ancestors_of,
+    check_new_name,
+    inbox_of,
+    is_below,
+    is_inbox,
+    moved,
+    owner_of,
+)
 from murder.net.relay import Reply
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailbox import (
@@ -42,6 +53,7 @@ async def _create(dialogue: FrontendImap, command: Command, request: CreateReque
     check_new_name(name)
     server, partition = _place_given(dialogue, request.partition)
     if not server:
+        await _check_may_create(dialogue, name)
         known = dialogue.frontend.locator.known(name)
         if known:
             server = known.server
@@ -50,6 +62,20 @@ async def _create(dialogue: FrontendImap, command: Command, request: CreateReque
     elif server not in servers(dialogue.frontend):
         await _check_reachable(dialogue, server)
     await change_at(dialogue, server, _format_create(request, partition), command)
+
+
+async def _check_may_create(dialogue: FrontendImap, name: MailboxName) -> None:
+    """Before anything tells what is there, and where. Raises Refusal, UpstreamFailure."""
+    login, frontend = dialogue.user, dialogue.frontend
+    if login.is_admin or name == inbox_of(login.user):
+        return
+    parent = await parent_of_new(frontend, name)
+    try:
+        check_may_create(name, parent, login, dialogue.namespace)
+    except Refusal:
+        await frontend.locator.catch_up()
+        parent = nearest(frontend, ancestors_of(name))
+        check_may_create(name, parent, login, dialogue.namespace)
 
 
 async def _check_reachable(dialogue: FrontendImap, server: str) -> None:
@@ -140,6 +166,10 @@ async def _rename(dialogue: FrontendImap, command: Command, request: RenameReque
         await _move(dialogue, command, entry)
         return
     takes_tree = not is_inbox(old) or (dialogue.user.is_admin and is_inbox(new))
+    if not dialogue.may(entry, DELETE_MAILBOX):
+        await dialogue.relay_at(entry.server, command)  # it is refused there
+        return
+    await _check_may_create(dialogue, new)
     await _check_one_backend(dialogue, entry, new, takes_tree)
     reply = await change_at(dialogue, entry.server, body_of(command), command)
     selected = dialogue.selected
@@ -172,10 +202,13 @@ async def _check_one_backend(
 ) -> None:
     """Raises Refusal where mail would have to go to another backend, or a right be known that only another one knows."""
     if takes_tree and (elsewhere := _elsewhere_below(dialogue, entry)):
-        shown = dialogue.external(elsewhere[0].name).decode("utf-8", "backslashreplace")
+        known = next((row for row in elsewhere if dialogue.may_know_of(row)), None)
+        if known is None:
+            raise Refusal(Code.CANNOT, "What is below it is on several servers")
+        shown = dialogue.external(known.name).decode("utf-8", "backslashreplace")
         raise Refusal(
             Code.CANNOT,
-            f"{shown} is on {elsewhere[0].server}, not on {entry.server}; rename it first",
+            f"{shown} is on {known.server}, not on {entry.server}; rename it first",
         )
     if is_below(new, entry.name) or dialogue.user.is_admin or owner_of(new) == dialogue.user.user:
         return  # its backend needs no mailbox above to know that he may

@@ -60,4 +60,4 @@ def _root_of(dialogue: FrontendImap, response: bytes) -> MailboxName | None:
 
 def _servers_below(dialogue: FrontendImap, root: MailboxName) -> set[str]:
     rows = islice(dialogue.frontend.mailboxes.below(root), MAX_LOOKED_AT)
-    return {row.server for row in rows if row.is_active}
+    return {row.server for row in rows if row.is_active and dialogue.may_know_of(row)}

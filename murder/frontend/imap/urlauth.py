@@ -10,6 +10,7 @@ from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.own import ask, passing, under_tag
 from murder.frontend.placement import servers
 from murder.login.imap import Running
+from murder.model.name import MailboxName
 from murder.net.relay import Reply
 from murder.wire.imap.command import Command
 from murder.wire.imap.urlauth import (
@@ -26,16 +27,28 @@ from murder.wire.url import parse_url
 Asked = tuple[bytes, str]  # a URL and a mechanism
 
 
+async def _own_server_of(dialogue: FrontendImap, raw_url: bytes) -> str:
+    """Of a URL that the user makes. Raises BadSyntax, Refusal, UpstreamFailure."""
+    name = _name_in(dialogue, raw_url)
+    if (url := parse_url(raw_url)).server is None or url.server.user != dialogue.user.user:
+        raise BadSyntax("You make URLs in your own name only")
+    return (await dialogue.find(name)).server
+
+
 async def _server_of(dialogue: FrontendImap, raw_url: bytes) -> str:
-    """The backend of the mailbox as the URL's own user calls it. Raises BadSyntax, Refusal, UpstreamFailure."""
+    """Of a URL that somebody has made: its token gives the right. Raises BadSyntax, Refusal, UpstreamFailure."""
+    return (await dialogue.frontend.locator.find(_name_in(dialogue, raw_url))).server
+
+
+def _name_in(dialogue: FrontendImap, raw_url: bytes) -> MailboxName:
+    """The mailbox as the URL's own user calls it. Raises BadSyntax, Refusal."""
     url = parse_url(raw_url)
     if url.server is None or url.server.user is None or url.mailbox is None:
         raise BadSyntax("a URL with URLAUTH has a server, a user and a mailbox")
     frontend, host = dialogue.frontend, url.server.host.lower()
     if host not in {name.lower() for name in (frontend.server_name, *servers(frontend))}:
         raise BadSyntax(f"This is {frontend.server_name}, not {url.server.host}")
-    name = frontend.namespace.internal(url.mailbox, url.server.user)
-    return (await dialogue.find(name)).server
+    return frontend.namespace.internal(url.mailbox, url.server.user)
 
 
 # --- making URLs
@@ -47,7 +60,7 @@ def run_genurlauth(dialogue: FrontendImap, command: Command) -> Running:
 
 async def _generate(dialogue: FrontendImap, command: Command, asked: Sequence[Asked]) -> None:
     try:
-        homes = [await _server_of(dialogue, url) for url, _ in asked]
+        homes = [await _own_server_of(dialogue, url) for url, _ in asked]
     except Refusal as refusal:
         raise BadSyntax(refusal.text) from refusal
     if len(set(homes)) == 1:

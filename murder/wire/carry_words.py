@@ -1,0 +1,274 @@
+"""What the source of a move may ask its target, as values: every field is judged here before anything is done with it.
+
+The peer has shown a node's certificate; it may be a stolen one, or a node that is broken. Names of files, responses to
+clients and rows of the list are made of these fields.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from murder.errors import BadSyntax, Code, Refusal
+from murder.model.acl import MAX_ACL_OCTETS, MAX_IDENTIFIER_OCTETS
+from murder.model.carried import CarriedIdentity, Portrait
+from murder.model.flag import MAX_KEYWORD_OCTETS, RECENT, canonical
+from murder.model.message import Message
+from murder.model.name import MailboxName, check_existing_name, display
+from murder.wire.carry import Words, parse_message, parse_name, parse_portrait
+
+# RFC 8474 §7: objectid = 1*255(ALPHA / DIGIT / "_" / "-")
+_OBJECT_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
+_MOVE_ID: Final = re.compile(r"[A-Za-z0-9]{1,64}")  # a part of a file's name
+# RFC 9051 §9: an atom, and no `]`
+_KEYWORD: Final = re.compile(r'[^(){ %*"\\\]\x00-\x20\x7f-\U0010ffff]+')
+_ACL: Final = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
+MAX_PARTITION: Final = 255
+MAX_READERS: Final = 100_000  # of one mailbox, beside its owner
+MAX_SUBSCRIPTIONS: Final = 100_000
+UINT32: Final = 2**32 - 1
+INT63: Final = 2**63 - 1  # mod-sequences, RFC 7162 §3.1
+MAX_FLAGS: Final = 1000  # of one message; a client may set 128
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    id: str
+    root: MailboxName
+    partition: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    name: MailboxName
+    identity: CarriedIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A batch; whether the octets of each message follow."""
+
+    name: MailboxName
+    rows: Sequence[tuple[Message, bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    name: MailboxName
+    portrait: Portrait
+
+
+@dataclass(frozen=True, slots=True)
+class AskSum:
+    name: MailboxName
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Rows of the list, notes by key, subscriptions."""
+
+    rows: Sequence[tuple[MailboxName, bytes]]
+    notes: dict[str, bytes]
+    subscriptions: Sequence[MailboxName]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    id: str
+    root: MailboxName
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    id: str
+    root: MailboxName
+    name: MailboxName
+    what: str
+    number: int  # `upto` or `after`; -1 where there is none
+
+
+Request = Begin | Hold | Rows | Complete | AskSum | Prepare | Commit | Abort | Fate | Compare
+
+
+def parse_request(words: Words) -> Request:
+    """Raises BadSyntax, which says which field is wrong and how; Refusal for a word that this version does not know."""
+    try:
+        return _parse(words)
+    except KeyError as error:
+        raise BadSyntax(f"{error.args[0]} is missing") from None
+    except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise BadSyntax(f"that is no request: {str(error)[:100]}") from None
+
+
+def _parse(words: Words) -> Request:
+    match words["do"]:
+        case "begin":
+            partition = _text(words.get("partition", ""), "partition", MAX_PARTITION)
+            return Begin(parse_move_id(words["id"]), _name(words["root"]), partition)
+        case "hold":
+            return Hold(_name(words["name"]), checked_portrait(parse_portrait(words)).identity)
+        case "rows":
+            rows = [
+                (checked_message(parse_message(row[:-1])), bool(row[-1])) for row in words["rows"]
+            ]
+            return Rows(_name(words["name"]), rows)
+        case "complete":
+            return Complete(_name(words["name"]), checked_portrait(parse_portrait(words)))
+        case "sum":
+            return AskSum(_name(words["name"]))
+        case "prepare":
+            return Prepare(
+                [(_name(name), parse_acl_octets(acl)) for name, acl in words["rows"]],
+                {str(key): _octets(text, "a note") for key, text in words["notes"].items()},
+                parse_subscriptions(words["subscriptions"]),
+            )
+        case "commit":
+            return Commit(parse_move_id(words["id"]))
+        case "abort":
+            return Abort(parse_move_id(words["id"]))
+        case "fate":
+            return Fate(parse_move_id(words["id"]), _name(words["root"]))
+        case "compare":
+            return _compare(words)
+        case other:
+            raise Refusal(Code.CANNOT, f"{str(other)[:40]!r} is unknown here")
+
+
+def _compare(words: Words) -> Compare:
+    what = str(words["what"])
+    number = {"facts": words.get("upto"), "rows": words.get("after")}.get(what, -1)
+    return Compare(
+        parse_move_id(words["id"]),
+        _name(words["root"]),
+        _name(words["name"]),
+        what,
+        _number(number, "a number", -1, INT63),
+    )
+
+
+def parse_move_id(told: Any) -> str:
+    """Raises BadSyntax: it becomes part of a file's name."""
+    if not isinstance(told, str) or not _MOVE_ID.fullmatch(told):
+        raise BadSyntax("the id of a move is 1 to 64 letters and digits")
+    return told
+
+
+def is_move_id(text: str) -> bool:
+    return _MOVE_ID.fullmatch(text) is not None
+
+
+def parse_subscriptions(told: Any) -> list[MailboxName]:
+    if len(told) > MAX_SUBSCRIPTIONS:
+        raise BadSyntax(f"there are more than {MAX_SUBSCRIPTIONS} subscriptions")
+    return [_name(name) for name in told]
+
+
+def parse_acl_octets(told: Any) -> bytes:
+    """Of a row of the list. Raises BadSyntax."""
+    return checked_acl(_octets(told, "an access list"))
+
+
+def checked_acl(raw_acl: bytes) -> bytes:
+    """As it is; raises BadSyntax for what the list must not have."""
+    if len(raw_acl) > MAX_ACL_OCTETS:
+        raise BadSyntax(f"an access list has {len(raw_acl)} octets; it may have {MAX_ACL_OCTETS}")
+    if not _ACL.fullmatch(raw_acl):
+        raise BadSyntax("an access list has control characters")
+    return raw_acl
+
+
+def checked_name(name: MailboxName) -> MailboxName:
+    """As it is; raises BadSyntax for what can be no mailbox's name."""
+    try:
+        check_existing_name(name)
+    except Refusal as refusal:
+        raise BadSyntax(f"{display(name[:100])}: {refusal.text}") from None
+    return name
+
+
+def checked_identity(identity: CarriedIdentity) -> CarriedIdentity:
+    """As it is; raises BadSyntax. Clients are told both."""
+    if not _OBJECT_ID.fullmatch(identity.mailbox_id):
+        raise BadSyntax(f"{identity.mailbox_id[:40]!r} can be no mailbox's id")
+    _number(identity.uid_validity, "UIDVALIDITY", 1, UINT32)
+    return identity
+
+
+def checked_portrait(portrait: Portrait) -> Portrait:
+    """As it is; raises BadSyntax."""
+    checked_identity(portrait.identity)
+    _number(portrait.uid_next, "UIDNEXT", 1, UINT32 + 1)
+    _number(portrait.highest_modseq, "HIGHESTMODSEQ", 0, INT63)
+    _number(portrait.recent_from, "the first recent UID", 0, UINT32 + 1)
+    if any(not 0 <= modseq <= INT63 for modseq, _ in portrait.expunged):
+        raise BadSyntax("a mod-sequence is out of range")
+    if len(portrait.seen) > MAX_READERS:
+        raise BadSyntax(f"a mailbox has more than {MAX_READERS} readers")
+    for reader in portrait.seen:
+        check_user(reader)
+    return portrait
+
+
+def check_user(user: str) -> None:
+    """Raises BadSyntax for what can be nobody's name."""
+    octets = user.encode("utf-8", "surrogateescape")
+    if not 0 < len(octets) <= MAX_IDENTIFIER_OCTETS or any(
+        one < 0x20 or one == 0x7F for one in octets
+    ):
+        raise BadSyntax(f"{user[:40]!r} is no user's name")
+
+
+def checked_message(message: Message) -> Message:
+    """As it is; raises BadSyntax. Clients are told its flags and its id."""
+    _number(message.uid, "a UID", 1, UINT32)
+    _number(message.size, "a size", 0, UINT32)
+    _number(message.modseq, "a mod-sequence", 0, INT63)
+    if message.email_id and not _OBJECT_ID.fullmatch(message.email_id):
+        raise BadSyntax(f"{message.email_id[:40]!r} can be no message's id")
+    if len(message.flags) > MAX_FLAGS:
+        raise BadSyntax(f"a message has more than {MAX_FLAGS} flags")
+    for flag in message.flags:
+        check_flag(flag)
+    return message
+
+
+def check_flag(flag: str) -> None:
+    """Raises BadSyntax for what can be no message's flag."""
+    if flag.startswith("\\"):
+        is_good = canonical(flag) not in (None, RECENT)
+    else:
+        is_good = len(flag) <= MAX_KEYWORD_OCTETS and _KEYWORD.fullmatch(flag) is not None
+    if not is_good:
+        raise BadSyntax(f"{flag[:40]!r} is no flag")
+
+
+def _name(told: Any) -> MailboxName:
+    return checked_name(parse_name(told))
+
+
+def _octets(told: Any, what: str) -> bytes:
+    if not isinstance(told, str):
+        raise BadSyntax(f"{what} is no text")
+    return told.encode("latin-1")
+
+
+def _text(told: Any, what: str, most: int) -> str:
+    if not isinstance(told, str) or len(told) > most or not told.isprintable():
+        raise BadSyntax(f"{what} is no word of {most} characters at most")
+    return told
+
+
+def _number(told: Any, what: str, least: int, most: int) -> int:
+    if not isinstance(told, int) or isinstance(told, bool) or not least <= told <= most:
+        raise BadSyntax(f"{what} is no number from {least} to {most}")
+    return told

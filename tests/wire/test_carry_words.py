@@ -1,0 +1,141 @@
+"""What a source may ask its target: every field is judged before anything is done with it."""
+
+from typing import Any
+
+import pytest
+
+from murder.errors import BadSyntax, Refusal
+from murder.wire.carry import JSON, Frame
+from murder.wire.carry_words import Begin, Commit, Hold, Prepare, Rows, parse_request
+
+PORTRAIT: dict[str, Any] = {
+    "mailbox_id": "a1b2-_C",
+    "uid_validity": 7,
+    "uid_next": 3,
+    "highest_modseq": 9,
+    "expunged": [[9, [[1, 1]]]],
+    "seen": {"bob": [[2, 2]]},
+    "recent_from": 1,
+}
+HOLD = {"do": "hold", "name": "user.ana", **PORTRAIT}
+ROW = [1, ["\\Seen", "$Work"], 1700000000, 60, 0, 100, 5, "Mabc", True]
+PREPARE = {
+    "do": "prepare",
+    "rows": [["user.ana", "ana\tlrs\t"]],
+    "notes": {"a/user.ana": "{}"},
+    "subscriptions": ["user.ana.x"],
+}
+
+
+def test_what_is_right_becomes_a_value() -> None:
+    begin = parse_request({"do": "begin", "id": "a1B2", "root": "user.ana", "partition": ""})
+    assert begin == Begin("a1B2", b"user.ana", "")  # type: ignore[arg-type] # a name is octets
+    assert isinstance(parse_request(HOLD), Hold)
+    rows = parse_request({"do": "rows", "name": "user.ana", "rows": [ROW]})
+    assert isinstance(rows, Rows) and rows.rows[0][0].flags == {"\\Seen", "$Work"}
+    assert isinstance(parse_request(PREPARE), Prepare)
+    assert parse_request({"do": "commit", "id": "abc"}) == Commit("abc")
+
+
+@pytest.mark.parametrize(
+    "move_id",
+    ["/../escaped", "../x", "x/../y", "ok1\0", "", "a" * 65, "ä1", "a.b", 7, None, ["a"]],
+)
+def test_an_id_that_could_lead_elsewhere_is_refused(move_id: object) -> None:
+    for word in ("begin", "commit", "abort", "fate", "compare"):
+        with pytest.raises(BadSyntax, match="id of a move"):
+            parse_request({"do": word, "id": move_id, "root": "user.ana", "name": "x", "what": ""})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "user.ana\r\nx"),
+        ("name", "user..x"),
+        ("name", "x" * 491),
+        ("name", ".".join("x" * 101)),
+        ("name", "a!b!c"),
+        ("name", "user.\u1234"),
+        ("mailbox_id", "x) INJECTED (y"),
+        ("mailbox_id", ""),
+        ("mailbox_id", "x" * 256),
+        ("uid_validity", 0),
+        ("uid_validity", 2**32),
+        ("uid_next", 0),
+        ("uid_next", 2**40),
+        ("highest_modseq", 2**63),
+        ("highest_modseq", -1),
+        ("expunged", [[2**63, [[1, 1]]]]),
+        ("expunged", [[1, [[1, 2**32]]]]),
+        ("expunged", [[1, [[0, 1]]]]),
+        ("expunged", "x"),
+        ("seen", {"bob": [[1, 4_000_000_000]]}),
+        ("seen", {f"u{number}": [[1, 1_000_000]] for number in range(11)}),
+        ("seen", {"bob\r\n": [[1, 1]]}),
+        ("seen", {"x" * 401: [[1, 1]]}),
+        ("seen", [1]),
+        ("recent_from", -1),
+    ],
+)
+def test_a_portrait_that_lies_is_refused(field: str, value: object) -> None:
+    for word in ("hold", "complete"):
+        with pytest.raises(BadSyntax):
+            parse_request(HOLD | {"do": word, field: value})
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        (0, 0),
+        (0, 2**32),
+        (1, ["a b"]),
+        (1, ["x)\r\n* 1 EXPUNGE"]),
+        (1, ["\\Odd"]),
+        (1, ["\\Recent"]),
+        (1, ["x" * 256]),
+        (1, [""]),
+        (1, [f"k{number}" for number in range(1001)]),
+        (2, 2**70),
+        (5, -1),
+        (5, 2**32),
+        (6, 2**63),
+        (7, "a) X ("),
+    ],
+)
+def test_a_message_that_would_speak_to_clients_is_refused(at: int, value: object) -> None:
+    row = [*ROW]
+    row[at] = value  # type: ignore[call-overload] # as JSON may have it
+    with pytest.raises(BadSyntax):
+        parse_request({"do": "rows", "name": "user.ana", "rows": [row]})
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"rows": [["user.ana", "ana\tlrs\r\n"]]},
+        {"rows": [["user.ana", "x" * (256 * 1024 + 1)]]},
+        {"rows": [["user.ana\0", ""]]},
+        {"rows": [["user.ana"]]},
+        {"subscriptions": ["x" * 491]},
+        {"subscriptions": ["x"] * 100_001},
+        {"notes": []},
+        {"notes": {"a/user.ana": 7}},
+    ],
+)
+def test_rows_of_the_list_are_judged(more: dict[str, object]) -> None:
+    with pytest.raises(BadSyntax):
+        parse_request(PREPARE | more)
+
+
+def test_what_is_missing_or_unknown_is_named() -> None:
+    with pytest.raises(BadSyntax, match="root is missing"):
+        parse_request({"do": "begin", "id": "a"})
+    with pytest.raises(BadSyntax, match="do is missing"):
+        parse_request({})
+    with pytest.raises(Refusal, match="unknown"):
+        parse_request({"do": "x" * 1000})
+
+
+def test_nesting_without_end_is_no_json() -> None:
+    with pytest.raises(BadSyntax):
+        Frame(JSON, b"[" * 200_000).words()
