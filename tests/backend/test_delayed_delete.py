@@ -68,3 +68,45 @@ def test_what_was_deleted_expires_and_nothing_else_does(tmp_path: Path) -> None:
             assert stored == left
 
     asyncio.run(scene())
+
+
+AT_A_NAME = (
+    *(b"SELECT %s", b"EXAMINE %s", b"STATUS %s (MESSAGES)", b"GETACL %s", b"MYRIGHTS %s"),
+    *(b"LISTRIGHTS %s bob", b"SETACL %s bob lr", b"DELETEACL %s bob", b"GETQUOTAROOT %s"),
+    *(b"GETQUOTA %s", b"GETMETADATA %s /shared/comment", b'SETMETADATA %s (/shared/comment "x")'),
+    *(b"DELETE %s", b"RENAME %s INBOX/back", b"RENAME %s/x INBOX/back", b"CREATE %s/x"),
+    *(b"RENAME INBOX/other %s/x", b"COPY 1 %s", b"MOVE 1 %s", b"RESETKEY %s", b'LIST "" %s'),
+    *(b'LIST "" %s/*', b'LIST (SUBSCRIBED) "" %s RETURN (STATUS (MESSAGES))'),
+    b"APPEND %s {3+}\r\nabc",
+    b"NOTIFY SET STATUS (MAILBOXES %s (MessageNew MessageExpunge))",
+    b'GENURLAUTH "imap://ana@be1.test/%s;UID=1;URLAUTH=anonymous" INTERNAL',
+    b'APPEND INBOX CATENATE (URL "/%s/;UID=1")',
+)
+
+
+def test_what_rests_is_an_administrators_only(tmp_path: Path) -> None:
+    """To its former owner, and to who had rights in it, it is as if it were not there."""
+
+    async def scene() -> None:
+        config = config_in(tmp_path, delete="delayed")
+        async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
+            append = b"APPEND INBOX/sub {3+}\r\nabc"
+            made = (b"CREATE INBOX/sub", append, b"SETACL INBOX/sub bob lrswipkxtea")
+            await say(one, "ana", *made, b"CREATE INBOX/other", b"DELETE INBOX/sub")
+            (resting,) = filter(is_deleted, (row.name for row in one.backend.mailboxes.list.walk()))
+            assert not one.backend.mailboxes.may_post(resting, "bob")
+            there = one.backend.namespace.external(resting, "ana")
+            away = there[:-1] + (b"0" if there[-1:] != b"0" else b"1")
+            for user in ("ana", "bob"):
+                for command in AT_A_NAME:
+                    told = []
+                    for name in (there, away):
+                        said = await say(one, user, b"SELECT INBOX/other", command % name)
+                        answer = said.partition(b"A1 ")[2].replace(name, b"NAME")
+                        answer = answer.replace(name.rpartition(b"/")[2], b"TIME")
+                        told.append(answer)
+                    assert told[0] == told[1], (user, command)
+            said = await say(one, "admin", b"GETACL " + there, b"RENAME %s user/ana/sub" % there)
+            assert b"A0 OK" in said and b"A1 OK" in said, said
+
+    asyncio.run(scene())
