@@ -23,7 +23,7 @@ from murder.model.acl import (
     identifiers_of,
     rights_granted,
 )
-from murder.model.entry import MailboxEntry
+from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import (
     MailboxName,
     Namespace,
@@ -63,7 +63,9 @@ class Mailboxes:
         self.list = mailbox_list
         self.store = store
         self.namespace = namespace
-        # of what has just left for another server, its row as it was: who asks here has an old list
+        # of what has just left for another server: who asks here has an old list
+        self.has_left: Callable[[MailboxName], bool] = lambda _: False
+        # its row as it was, where that is known
         self.left: Callable[[MailboxName], MailboxEntry | None] = lambda _: None
 
     def find(self, name: MailboxName) -> MailboxEntry | None:
@@ -90,8 +92,10 @@ class Mailboxes:
     def check_has_not_left(self, name: MailboxName, login: Login | None = None) -> None:
         """Raises Refusal(UNAVAILABLE) for what is at another server since lately: that it does not exist would be wrong.
         To a user who could not know of it here, it is."""
-        left = self.left(name) if self.find(name) is None else None
-        if left is not None and (login is None or self.rights(left, login) & MANAGED):
+        if self.find(name) is not None or not self.has_left(name):
+            return
+        left = self.left(name) or MailboxEntry(name, EntryState.ACTIVE, b"")  # its owner's at least
+        if login is None or self.rights(left, login) & MANAGED:
             text = "This mailbox has moved to another server: try again in a moment"
             raise Missing(name, text, Code.UNAVAILABLE)
 

@@ -153,6 +153,7 @@ class BackendRole:
             keeps_all=self._worker == 0,
         )
         mover.master = self._client
+        self.backend.mailboxes.has_left = mover.has_left
         self.backend.mailboxes.left = mover.left
         if isinstance(store, NoticesMailboxes):
             self.backend.noticer = Noticer(store, self.backend.mailboxes, announcer, mover.is_kept)

@@ -342,6 +342,11 @@ class Mover:
         """Whether the store has it for a move's sake, and the list rightly does not show it."""
         return self.journal.keeps(name) is not None
 
+    def has_left(self, name: MailboxName) -> bool:
+        """Whether it has gone to another server, and is still kept here."""
+        move = self.journal.keeps(name)
+        return move is not None and move.side is Side.OUT
+
     def left(self, name: MailboxName) -> MailboxEntry | None:
         """The row, as it was, of what has gone to another server and is still kept here."""
         move = self.journal.keeps(name)
