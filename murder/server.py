@@ -42,6 +42,7 @@ LISTENERS: Final[Mapping[str, tuple[str, bool]]] = MappingProxyType(
         "pop3": ("pop3", False),
         "pop3s": ("pop3", True),
         "lmtp": ("lmtp", False),
+        "mupdate": ("mupdate", False),
         "control": ("control", True),
     }
 )
@@ -63,8 +64,8 @@ class Role(Protocol):
     """What `murder/<role>/role.py` offers.
 
     Made with `(config, plugins, worker)`. Worker 0 is the only one where a role runs in one process. In several,
-    worker 0 of a frontend is the process that follows the master and writes the host's list (no listeners), 1 … N
-    serve clients; a backend's are 0 … N-1, all serve, and 0 starts first, alone.
+    worker 0 of a frontend is the process that follows the master and writes the host's list (and tells it, where
+    `frontend.mupdate` is set), 1 … N serve clients; a backend's are 0 … N-1, all serve, and 0 starts first, alone.
     """
 
     async def start(self) -> None: ...
@@ -105,6 +106,11 @@ class Port:
     @property
     def implicit_tls(self) -> bool:
         return LISTENERS[self.key][1]
+
+    @property
+    def is_of_list(self) -> bool:
+        """Whether the process that writes the host's list serves it, not the role's other workers."""
+        return self.key == "mupdate"
 
     @property
     def dotted(self) -> str:
@@ -295,7 +301,7 @@ class RoleServer:
 
     def _bounds(self, service: str) -> Bounds:
         section = section_of(self._config, self._name)
-        if section is None:
+        if section is None or service == "mupdate":
             return Bounds(self._config.mupdate.max_connections, refusal=REFUSALS[service])
         return Bounds(
             section.max_connections,

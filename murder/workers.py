@@ -74,9 +74,14 @@ class _Plan:
     targets: Mapping[str, str]
     counts: Mapping[str, int]  # by role: the file that its workers count in
 
-    def ports(self, role: str, share: int = 0) -> list[tuple[Port, socket.socket]]:
-        """The sockets of a role; each port has one for each of its workers."""
-        return [(port, socks[share]) for port, socks in self.bound.items() if port.role == role]
+    def ports(self, role: str, share: int | None = 0) -> list[tuple[Port, socket.socket]]:
+        """The sockets of a role; each port has one for each of its workers. None: those of its follower of the master."""
+        alone = self.config.workers_of(role) == 1
+        return [
+            (port, socks[share or 0])
+            for port, socks in self.bound.items()
+            if port.role == role and (alone or port.is_of_list is (share is None))
+        ]
 
     def close(self) -> None:
         for sockets in self.bound.values():
@@ -95,7 +100,8 @@ def _bind_all(config: Config, roles: Sequence[str]) -> dict[Port, list[socket.so
             problems.append(Problem(config.file, key, f"the {role} role has nothing to listen on"))
         for port in ports:
             try:
-                bound[port] = bind(config, port, config.workers_of(role))
+                count = 1 if port.is_of_list else config.workers_of(role)
+                bound[port] = bind(config, port, count)
             except ConfigError as error:
                 problems.extend(error.problems)
     if problems:
@@ -209,7 +215,7 @@ class _Slot:
         self.is_follower = share is None
         self.config = plan.config
         self._target = plan.targets[role]
-        self.ports = [] if share is None else plan.ports(role, share)
+        self.ports = plan.ports(role, share)
         self._counts = plan.counts.get(role, -1)
         self.peers: list[_Slot] = []  # the role's other workers with sockets
         self.is_stood_in_for = False
@@ -224,7 +230,7 @@ class _Slot:
     async def start(self) -> int | None:
         """Start the process and wait until it serves; its exit code where it ends before."""
         ours, theirs = socket.socketpair()
-        others = [(peer.worker, _numbered(peer.ports)) for peer in self.peers] if self.ports else []
+        others = [(peer.worker, _numbered(peer.ports)) for peer in self.peers]
         numbers = [number for _, shares in others for _, number in shares]
         numbers += [sock.fileno() for _, sock in self.ports]
         numbers += [self._counts] if self._counts >= 0 else []
@@ -292,6 +298,10 @@ class _Slot:
         self._channel.close()
         return await self._process.wait()
 
+    def shares_with(self, other: "_Slot") -> bool:
+        """The clients of a role."""
+        return self.role == other.role and not (self.is_follower or other.is_follower)
+
     def ping(self, limit_s: float, again: bool = False) -> None:
         """Ask whether its loop turns; kill it if it has not answered for `limit_s` (0: leave it), counted `again`."""
         if self._channel is None or self._process is None or not self.ready.is_set():
@@ -319,7 +329,7 @@ class _Slot:
 
     def stand_in(self) -> None:
         """Let the others serve who comes to the sockets of a worker that does not, and no longer when it does again."""
-        if self.ports and self.serves is self.is_stood_in_for and not self._stopping.is_set():
+        if self.peers and self.serves is self.is_stood_in_for and not self._stopping.is_set():
             self.is_stood_in_for = not self.serves
             self.tell_peers(Message.ADOPT if self.is_stood_in_for else Message.GIVE_BACK)
 
@@ -358,14 +368,10 @@ class _Supervisor:
         self._notifier = Notifier()
         self._slots = [slot for role in plan.roles for slot in self._slots_of(role)]
         for slot in self._slots:
-            slot.peers = [
-                one
-                for one in self._slots
-                if one.role == slot.role and one is not slot and one.ports
-            ]
+            slot.peers = [one for one in self._slots if one is not slot and one.shares_with(slot)]
 
     def _slots_of(self, role: str) -> list[_Slot]:
-        """See `server.Role`: a frontend of several workers has one more, without listeners."""
+        """See `server.Role`: a frontend of several workers has one more, which no client comes to."""
         count = self._plan.config.workers_of(role)
         if role == "frontend" and count > 1:
             followers = [_Slot(self._plan, role, n + 1, n) for n in range(count)]

@@ -17,6 +17,7 @@ from murder.demo.plan import (
     Node,
     Options,
     ca_file,
+    last_port,
     operator_file,
 )
 from murder.demo.process import VERBS
@@ -101,7 +102,7 @@ async def demo(
 
 
 def _check_ports(options: Options) -> None:
-    last = options.port_base + (options.frontends + options.backends) * len(CLIENT_PORTS)
+    last = last_port(options)
     if last > 65535:
         raise click.UsageError(f"--port-base {options.port_base} leaves no room up to port {last}")
 

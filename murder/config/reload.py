@@ -25,7 +25,7 @@ RESTART_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
         ),
         *("max_connections", "max_stream_backlog_bytes", "max_list_bytes"),
     ),
-    "frontend": _PORTS,
+    "frontend": (*_PORTS, "mupdate"),
     "backend": (*_PORTS, "store", "partition"),
     "namespace": ("unix_hierarchy", "alternative", "domains"),
     "auth": ("plugin",),

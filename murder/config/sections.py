@@ -222,6 +222,13 @@ class ClientConfig:
 class FrontendConfig(ClientConfig):
     """A frontend: what clients talk to. It keeps no mail and passes all on to the backends."""
 
+    mupdate: tuple[Endpoint, ...] = option(
+        (),
+        "Where it tells its copy of the mailbox list to others, read-only (RFC 3656). Who may ask: the other "
+        "nodes, and mupdate.users and mupdate.admins.",
+        example='["*:3905"]',
+        default_port=3905,
+    )
     upstream_auth: UpstreamAuth = option(
         "external",
         "How this frontend logs in at backends: `external` is its certificate; `plain` is a proxy user "

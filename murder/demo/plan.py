@@ -40,7 +40,8 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node: `label` is its short name (be1), `ports` by the keys of CLIENT_PORTS, or `mupdate`."""
+    """One node: `label` is its short name (be1), `ports` by the keys of CLIENT_PORTS; `mupdate` at the master, and at
+    frontends for their copies of the list."""
 
     label: str
     role: str
@@ -61,7 +62,7 @@ class Node:
 
 
 def nodes_of(options: Options) -> list[Node]:
-    """The master, the frontends, the backends; ports counted up in this order."""
+    """The master, the frontends, the backends; ports counted up in this order, and then for the frontends' lists."""
     port = options.port_base
     nodes = [Node(MASTER, "mupdate", {"mupdate": port}, options.folder / MASTER)]
     wanted = [("fe", "frontend", options.frontends), ("be", "backend", options.backends)]
@@ -73,7 +74,17 @@ def nodes_of(options: Options) -> list[Node]:
                 ports[key] = port
             label = f"{prefix}{number}"
             nodes.append(Node(label, role, ports, options.folder / label))
+    for node in nodes:
+        if node.role == "frontend":
+            port += 1
+            node.ports["mupdate"] = port
     return nodes
+
+
+def last_port(options: Options) -> int:
+    """The highest that `nodes_of` gives."""
+    clients = (options.frontends + options.backends) * len(CLIENT_PORTS)
+    return options.port_base + clients + options.frontends
 
 
 def users_of(options: Options) -> Iterator[str]:
@@ -191,9 +202,12 @@ def format_node(options: Options, nodes: Sequence[Node], node: Node) -> str:
 
 def _format_mupdate(options: Options, node: Node, master: Node) -> str:
     endpoint = f"{HOST}:{master.ports['mupdate']}"
-    if node.role != "mupdate":
+    if node.role == "backend":
         return _table("mupdate", master=endpoint)
-    section: dict[str, object] = {"listen": [endpoint], "admins": [ADMIN]}
+    place: dict[str, object] = {"master": endpoint}
+    if node.role == "mupdate":
+        place = {"listen": [endpoint]}
+    section: dict[str, object] = {**place, "admins": [ADMIN]}
     if not options.tls_required:
         section["allow_plaintext"] = True
     return _table("mupdate", **section)

@@ -23,8 +23,10 @@ from murder.login.crowd import Crowd
 from murder.login.gate import Gate, decoy_key_of, penalties_of
 from murder.login.service import ClientService, drain
 from murder.mupdate.following import ReplicaService, list_path, socket_path
+from murder.mupdate.master import MupdateService
 from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.ping import PingClient
+from murder.mupdate.role import make_service, take_config
 from murder.net.listener import Service
 from murder.net.pool import Pool
 from murder.net.tally import Counts, Tally
@@ -53,6 +55,7 @@ class FrontendRole:
         self._replica: ReplicaService | None = None
         self._mailboxes: MailboxList | None = None
         self._services: Mapping[str, Service] = {}
+        self._list_service: MupdateService | None = None  # where this process writes the list
         self.frontend: Frontend | None = None
 
     def count_with(self, counts: Counts) -> None:
@@ -68,6 +71,9 @@ class FrontendRole:
             self._replica = ReplicaService(config, path)
             await self._replica.start()
             self._mailboxes = self._replica.mailboxes
+            self._list_service = make_service(
+                config, self._plugins, self._mailboxes, self._replica.hub
+            )
             if not is_alone:
                 return
         else:
@@ -146,6 +152,8 @@ class FrontendRole:
         self._config = config
         if self._replica is not None:
             self._replica.reload(config)
+        if self._list_service is not None:
+            take_config(self._list_service, config, self._plugins)
         frontend = self.frontend
         if frontend is None:
             return
@@ -169,7 +177,9 @@ class FrontendRole:
         return told
 
     def services(self) -> Mapping[str, Service]:
-        return self._services
+        if self._list_service is None:
+            return self._services
+        return {**self._services, "mupdate": self._list_service}
 
     async def stop(self) -> None:
         """Say BYE at quiet points; cut off who is still busy after the drain."""
@@ -177,6 +187,9 @@ class FrontendRole:
         if frontend is not None:
             await drain(frontend.sessions, self._config.node.drain_timeout_s)
             frontend.pool.close()
+        if self._list_service is not None:
+            await drain(self._list_service.dialogues, self._config.node.drain_timeout_s)
+            self._list_service = None
         if self._replica is not None:
             await self._replica.stop()
         elif self._mailboxes is not None:

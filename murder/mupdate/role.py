@@ -28,6 +28,48 @@ class MakesAuth(Protocol):
     def auth_backend(self) -> AuthBackend: ...
 
 
+def make_service(
+    config: Config,
+    plugins: MakesAuth,
+    mailboxes: MailboxList,
+    hub: Hub,
+    ledger: Ledger | None = None,
+) -> MupdateService:
+    """What tells a list over MUPDATE; without a ledger it is a replica's, read-only."""
+    mupdate = config.mupdate
+    return MupdateService(
+        server_name=config.node.name,
+        config=mupdate,
+        gate=_make_gate(config, plugins),
+        mailboxes=mailboxes,
+        hub=hub,
+        ledger=ledger,
+        tls=listening_context(config.tls, public=False),
+        master=f"mupdate://{mupdate.master.host}/" if mupdate.master else MASTER,
+        max_failures=config.auth.max_failures,
+    )
+
+
+def _make_gate(config: Config, plugins: MakesAuth) -> Gate:
+    """Who may ask for the list: nodes by their certificates, and those that the configuration names."""
+    return Gate(
+        plugins.auth_backend(),
+        admins=config.mupdate.admins,
+        allow_plaintext=config.mupdate.allow_plaintext,
+        penalties=penalties_of(config.auth),
+        auth_timeout_s=config.auth.timeout_s,
+        decoy_key=decoy_key_of(config.tls.key),
+    )
+
+
+def take_config(service: MupdateService, config: Config, plugins: MakesAuth) -> None:
+    """A changed configuration, for connections from now on."""
+    service.config = config.mupdate
+    service.gate = _make_gate(config, plugins).following(service.gate)
+    service.max_failures = config.auth.max_failures
+    service.tls = listening_context(config.tls, public=False)
+
+
 class MupdateRole:
     """Master or listening replica, in one process."""
 
@@ -38,21 +80,9 @@ class MupdateRole:
         self._replica: ReplicaService | None = None
         self._ledger: Ledger | None = None
 
-    def _make_gate(self) -> Gate:
-        config = self._config.mupdate
-        return Gate(
-            self._plugins.auth_backend(),
-            admins=config.admins,
-            allow_plaintext=config.allow_plaintext,
-            penalties=penalties_of(self._config.auth),
-            auth_timeout_s=self._config.auth.timeout_s,
-            decoy_key=decoy_key_of(self._config.tls.key),
-        )
-
     async def start(self) -> None:
         config = self._config.mupdate
         path = list_path(self._config, ROLE)
-        master = MASTER
         if config.master is None:
             mailboxes = MailboxList.open(path, map_bytes=config.max_list_bytes)
             hub = Hub(mailboxes, config.max_stream_backlog_bytes)
@@ -61,18 +91,7 @@ class MupdateRole:
             self._replica = ReplicaService(self._config, path)
             await self._replica.start()
             mailboxes, hub = self._replica.mailboxes, self._replica.hub
-            master = f"mupdate://{config.master.host}/"
-        self._service = MupdateService(
-            server_name=self._config.node.name,
-            config=config,
-            gate=self._make_gate(),
-            mailboxes=mailboxes,
-            hub=hub,
-            ledger=self._ledger,
-            tls=listening_context(self._config.tls, public=False),
-            master=master,
-            max_failures=self._config.auth.max_failures,
-        )
+        self._service = make_service(self._config, self._plugins, mailboxes, hub, self._ledger)
         logger(role="mupdate").info(
             "list.opened", path=str(path), mailboxes=mailboxes.count(), seq=mailboxes.last_seq()
         )
@@ -82,10 +101,7 @@ class MupdateRole:
         self._config = config
         service = self._service
         if service is not None:
-            service.config = config.mupdate
-            service.gate = self._make_gate().following(service.gate)
-            service.max_failures = config.auth.max_failures
-            service.tls = listening_context(config.tls, public=False)
+            take_config(service, config, self._plugins)
         if self._replica is not None:
             self._replica.reload(config)
 

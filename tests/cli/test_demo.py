@@ -208,3 +208,40 @@ def test_nodes_end_when_the_demo_is_killed(tmp_path: Path) -> None:
     while any(members(group) for group in groups):
         assert time.monotonic() < deadline, "nodes are left"
         time.sleep(0.05)
+
+
+def asked_of_list(endpoint: tuple[str, int], *commands: bytes) -> list[bytes]:
+    """What a MUPDATE server says to the administrator, from its banner to the last tagged answer."""
+    with socket.create_connection(endpoint, timeout=30) as sock:
+        stream = sock.makefile("rwb")
+        lines = []
+        for command in (b'A AUTHENTICATE "PLAIN" "AGFkbWluAHNlY3JldA=="', *commands):
+            stream.write(command + b"\r\n")
+            stream.flush()
+            while not (line := stream.readline()).startswith(command[:2]):
+                assert line, lines
+                lines.append(line)
+            lines.append(line)
+        return lines
+
+
+def test_a_frontend_tells_its_list_and_takes_no_change(demo: Demo) -> None:
+    place = demo.info["frontends"][0]
+    said = asked_of_list(
+        (place["host"], place["mupdate"]),
+        b"B LIST",
+        b'C FIND "user.user1"',
+        b'D RESERVE "user.stranger" "be1.murder.test!default"',
+    )
+    port = demo.info["mupdate"]["port"]
+    assert any(line.startswith(b'* OK MUPDATE "fe1.murder.test"') for line in said)
+    assert any(b"mupdate://127.0.0.1" in line for line in said), "whose copy it is"
+    listed = [line.split(b'"')[1] for line in said if line.startswith(b"B MAILBOX")]
+    assert [name for name in listed if name.startswith(b"user.user")] == [
+        b"user.user%d" % number for number in range(1, 5)
+    ]
+    assert any(line.startswith(b'C MAILBOX "user.user1"') for line in said)
+    assert said[-1].startswith(b"D BAD"), said[-1]
+    at_master = asked_of_list((place["host"], port), b'C FIND "user.stranger"')
+    assert at_master[-1].startswith(b"C OK")
+    assert len([line for line in at_master if line.startswith(b"C ")]) == 1

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from murder.cli.demo import paste_lines
 from murder.config import load_config
-from murder.demo.plan import Node, Options, describe, nodes_of, prepare
+from murder.demo.plan import Node, Options, describe, last_port, nodes_of, prepare
 from murder.preflight import check_start
 
 
@@ -14,7 +14,8 @@ def made(folder: Path) -> tuple[Options, list[Node]]:
 
 
 def test_ports_count_up_master_frontends_backends(tmp_path: Path) -> None:
-    nodes = nodes_of(Options(tmp_path, frontends=2, backends=1, port_base=20000))
+    options = Options(tmp_path, frontends=2, backends=1, port_base=20000)
+    nodes = nodes_of(options)
     assert [node.label for node in nodes] == ["mupdate", "fe1", "fe2", "be1"]
     assert nodes[0].ports == {"mupdate": 20000}
     assert nodes[1].ports == {
@@ -23,7 +24,9 @@ def test_ports_count_up_master_frontends_backends(tmp_path: Path) -> None:
         "pop3": 20003,
         "pop3s": 20004,
         "lmtp": 20005,
+        "mupdate": 20016,  # behind all others
     }
+    assert nodes[2].ports["mupdate"] == last_port(options) == 20017
     assert nodes[3].ports["lmtp"] == 20015
 
 
@@ -60,7 +63,8 @@ def test_the_json_line_keeps_its_contract(tmp_path: Path) -> None:
     assert isinstance(backends, list)
     assert list(mupdate) == ["name", "node", "host", "port", "pid"]
     keys = ["name", "node", "host", "imap", "imaps", "pop3", "pop3s", "lmtp", "pid"]
-    assert [list(one) for one in (*frontends, *backends)] == [keys] * 3
+    assert [list(one) for one in backends] == [keys] * 2
+    assert [list(one) for one in frontends] == [[*keys[:-1], "mupdate", "pid"]]
     assert [one["node"] for one in backends] == ["be1", "be2"]
 
 
