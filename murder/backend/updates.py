@@ -10,6 +10,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final, Protocol
 
 from murder.api.store import Mailbox, TellsRecent
@@ -17,7 +18,9 @@ from murder.backend.news import EVERYTHING as ALL_CHANGED
 from murder.backend.news import Kind, News, format_news, parse_news
 from murder.model.message import Changes, Flagged, MailboxStatus, Message, ModSeq, SeqNum, Uid
 from murder.model.name import MailboxName
+from murder.net.turns import Turn
 
+MOST_FLAGS: Final = 1000  # messages whose flags are told at once; the others come behind them
 FEW: Final = 64  # so many removals are cut out one by one; more rebuild the array
 
 
@@ -213,7 +216,10 @@ class View:
             vanished = await self._note_vanished(changes)
             arrived: list[Message] = []
             changed: list[Message] = []
-            for message in changes.changed:
+            turn = Turn()
+            for number, message in enumerate(changes.changed):
+                if not number & 255 and turn.is_over:
+                    await turn.rest()
                 if message.uid > self._last_uid:
                     self._arrived.append(message.uid)
                     self._last_uid = message.uid
@@ -298,14 +304,8 @@ class View:
             self._claimed.difference_update(arrived)
             self._arrived = array("I")
             self._added.clear()
-        changed = [
-            (seq, message)
-            for uid, message in self._changed.items()
-            if self.interest.flags and (seq := self.seq_of(uid)) is not None
-        ]
-        self._changed = {}
-        if not self._gone and not self._arrived:
-            self._settled = self.modseq
+        changed = self.take_flags()
+        self.settle()
         return Updates(
             expunged,
             vanished,
@@ -315,6 +315,29 @@ class View:
             arrived,
             foreign,
         )
+
+    def take_flags(self) -> list[tuple[SeqNum, Message]]:
+        """The flags that are to be told now, of at most `MOST_FLAGS` messages; what `has_more_flags` tells of comes next."""
+        if not self.interest.flags:
+            self._changed = {}
+            return []
+        taken = list(islice(self._changed.items(), MOST_FLAGS))
+        if len(taken) == len(self._changed):
+            self._changed = {}
+        else:
+            for uid, _ in taken:
+                del self._changed[uid]
+        return [(seq, message) for uid, message in taken if (seq := self.seq_of(uid)) is not None]
+
+    @property
+    def has_more_flags(self) -> bool:
+        """Whether `take` has left flags that may be told at the same moment."""
+        return bool(self._changed)
+
+    def settle(self) -> None:
+        """All flags have been told, too."""
+        if not self._gone and not self._arrived and not self._changed:
+            self._settled = self.modseq
 
     def _remove(self, gone: Sequence[Uid]) -> list[SeqNum]:
         """Cut out messages that the client knows; their numbers."""

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import cast
 
 from murder.api.store import Mailbox, MailboxStore, NewMessage
-from murder.backend.updates import View
+from murder.backend.updates import MOST_FLAGS, View
 from murder.model.flag import FlagChange
 from murder.model.message import Uid
 from murder.model.name import MailboxName
@@ -175,5 +175,29 @@ def test_removals_by_the_client_of_what_he_was_never_told_are_not_kept() -> None
         assert not view.take(removals=True)
         assert not view.has_pending
         assert not view._mine
+
+    play(scene)
+
+
+def test_the_flags_of_many_messages_are_told_a_part_at_a_time() -> None:
+    async def scene(store: MailboxStore, mailbox: Mailbox, view: View) -> None:
+        for _ in range(2 * MOST_FLAGS):
+            await add(store, mailbox)
+        await view.poll()
+        view.take(removals=True)
+        everything = [Uid(uid) for uid in view.uids]
+        await mailbox.change_flags(everything, FlagChange.ADD, frozenset({"\\Seen"}))
+        await view.poll()
+        before = view.settled
+        parts = [view.take(removals=True).changed]
+        assert (
+            view.settled == before
+        )  # a client that resynchronises must not count the rest as told
+        while view.has_more_flags:
+            parts.append(view.take_flags())
+        view.settle()
+        assert [len(part) for part in parts] == [MOST_FLAGS, MOST_FLAGS, 3]
+        assert [message.uid for part in parts for _, message in part] == everything
+        assert view.settled == view.modseq > before
 
     play(scene)

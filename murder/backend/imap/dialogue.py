@@ -17,7 +17,7 @@ from murder.backend.mailboxes import Accessible
 from murder.backend.news import Kind
 from murder.backend.referral import Referrals
 from murder.backend.shared import Backend
-from murder.backend.updates import EVERYTHING, View, Watcher
+from murder.backend.updates import EVERYTHING, Updates, View, Watcher
 from murder.errors import BadSyntax, Code, Misuse, Refusal
 from murder.login.gate import Login
 from murder.login.imap import ImapDialogue, Running
@@ -367,6 +367,13 @@ class BackendImap(ImapDialogue):
         octets = self.contexts.removals(view)
         updates = view.take(removals=removals)
         octets += format_updates(updates, self.forms, view.recent, self.manner)
+        while view.has_more_flags:
+            self.send(octets)
+            await self.flush()
+            octets = format_updates(
+                Updates(changed=view.take_flags()), self.forms, view.recent, self.manner
+            )
+        view.settle()
         news = await self.contexts.changes(view, updates.arrived)
         wanted = {
             uid: items
