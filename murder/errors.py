@@ -116,7 +116,6 @@ _REPLIES = {
     UpstreamKind.PROTOCOL: "it does not speak as it should",
     UpstreamKind.LOST: "the connection to it was lost",
     UpstreamKind.DOWN: "it is down",
-    UpstreamKind.MOVING: "the mailbox is just being made or moved",
     UpstreamKind.UNSYNCHRONISED: "the mailbox list is not complete yet",
     UpstreamKind.MOVING: "the mailbox is being moved",
 }

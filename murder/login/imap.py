@@ -74,6 +74,7 @@ class ImapDialogue(Dialogue):
         )
         session.literal_minus = limits.literal_minus
         super().__init__(connection, session, limits.login_timeout_s)
+        self.write_timeout_s = limits.write_timeout_s
         self.activity_counts = False
         self.service = service
         self.login: Login | None = None

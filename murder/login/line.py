@@ -29,6 +29,7 @@ class LineDialogue(Dialogue):
             LineSession(min(limits.max_line_bytes, PRE_LOGIN_LINE_OCTETS)),
             limits.login_timeout_s,
         )
+        self.write_timeout_s = limits.write_timeout_s
         self.activity_counts = False  # until the login
         self.service = service
         self.login: Login | None = None

@@ -42,19 +42,6 @@ class Held:
     uids: Sequence[Uid] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Sum:
-    """What must be the same on both sides in the end. `uids` is a digest of all UIDs, ascending."""
-
-    messages: int
-    unseen: int
-    deleted: int
-    octets: int
-    uid_next: int
-    highest_modseq: int
-    uids: str
-
-
 def digest_line(message: Message) -> bytes:
     """A message's row as both sides digest it: the same text for the same facts, whatever the store."""
     saved = int(message.save_date.timestamp()) if message.save_date else 0

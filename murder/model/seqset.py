@@ -129,11 +129,3 @@ def indexes_of_seqnums(sequence: SeqSet, exists: int) -> list[range]:
     if ranges and ranges[-1][1] > exists:
         raise BadSyntax(f"there is no message {ranges[-1][1]}: the mailbox has {exists}")
     return [range(low - 1, high) for low, high in ranges]
-
-
-def pick(uids: Sequence[Uid], indexes: Iterable[range]) -> list[Uid]:
-    """The UIDs at these index ranges."""
-    picked: list[Uid] = []
-    for span in indexes:
-        picked.extend(uids[span.start : span.stop])
-    return picked

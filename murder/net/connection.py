@@ -169,11 +169,6 @@ class Connection(asyncio.Protocol):
     def is_lost(self) -> bool:
         return self._lost
 
-    @property
-    def is_local(self) -> bool:
-        """Whether the peer is on this host."""
-        return self.peer in ("127.0.0.1", "::1", "") or self.peer.startswith("127.")
-
     def gather(self, data: bytes, *, later: bool = True) -> None:
         """Send with what else is gathered in this turn of the loop: one system call, one packet. Without `later` the
         caller calls `send_gathered` himself."""

@@ -44,6 +44,7 @@ class Dialogue(ABC):
         self.session = session
         self.idle_timeout_s = idle_timeout_s
         self.loop = asyncio.get_running_loop()
+        self.write_timeout_s = STUCK_WRITE_S
         self.active_at = self.loop.time()
         # False before a login: `idle_timeout_s` is all the time there is.
         self.activity_counts = True
@@ -173,7 +174,7 @@ class Dialogue(ABC):
         """Wait while the client does not take what was sent, and let others have a turn when this one is over. Raises
         ConnectionResetError if the client never takes it."""
         if self.connection.writing_paused or self.connection.is_lost:
-            await self.connection.drain(STUCK_WRITE_S)
+            await self.connection.drain(self.write_timeout_s)
             self._turn_ends = time.perf_counter() + TURN_S
         elif time.perf_counter() >= self._turn_ends:
             await self.rest()

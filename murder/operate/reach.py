@@ -3,16 +3,15 @@
 Addresses are those of `[servers]` and `[mupdate] master`, as on every node.
 """
 
-import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from murder.config import Config
-from murder.errors import Code, Refusal, UpstreamFailure
+from murder.errors import Code, Refusal
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, Namespace, display
 from murder.mupdate.client import MasterClient
@@ -192,21 +191,3 @@ async def reaching(config: Config, ask_password: Callable[[str], str]) -> AsyncI
         yield reach
     finally:
         await reach.close()
-
-
-async def gather_by_server(
-    servers: Mapping[str, Callable[[], Awaitable[None]]],
-) -> dict[str, UpstreamFailure]:
-    """Do something at several servers; who could not be reached, and why."""
-    failures: dict[str, UpstreamFailure] = {}
-
-    async def one(server: str, act: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await act()
-        except UpstreamFailure as failure:
-            failures[server] = failure
-
-    async with asyncio.TaskGroup() as group:
-        for server, act in servers.items():
-            group.create_task(one(server, act))
-    return failures

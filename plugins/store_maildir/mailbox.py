@@ -34,8 +34,6 @@ from plugins.store_spool.rows import Box, insert_body, load_box, remove_messages
 from plugins.store_spool.schema import SEEN_BIT, connect, to_bits, to_keywords
 from plugins.store_spool.transfer import Linked, Transfers, insert_copies, message_rows, shown_bits
 
-COPY_AT_ONCE: Final = 1024 * 1024
-
 ATTEMPTS: Final = 5  # to open a file that is renamed whenever its flags change
 
 

@@ -454,7 +454,11 @@ class MaildirStore:
 
             await tree.write(work)
             checked = Checked(tree.folder, self._data / "lost", lambda _: False, repair, INDEX)
-            found += await tree.write(lambda db, one=checked: list(check_mailboxes(db, one)))  # type: ignore[misc]
+
+            def look(db: sqlite3.Connection, checked: Checked = checked) -> list[str]:
+                return list(check_mailboxes(db, checked))
+
+            found += await tree.write(look)
         return list(dict.fromkeys(found))
 
 

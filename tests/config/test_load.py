@@ -1,11 +1,21 @@
 """murder.toml in, dataclasses out; whatever is wrong is one line that says what to do."""
 
+import ast
 import pickle
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
 
-from murder.config import Config, ConfigError, Endpoint, contains, load_config, parse_endpoint
+from murder.config import (
+    Config,
+    ConfigError,
+    Endpoint,
+    contains,
+    load_config,
+    parse_endpoint,
+    sections,
+)
 
 NODE = '[node]\nname = "be1.example.org"\ndata = "data"\n'
 
@@ -159,3 +169,18 @@ def test_what_is_no_endpoint_is_refused(text: str) -> None:
 @pytest.mark.parametrize("text", ["127.0.0.1:143", "[::1]:143", "*:143", "a.example.org:1"])
 def test_an_endpoint_reads_as_it_was_written(text: str) -> None:
     assert str(parse_endpoint(text)) == text
+
+
+def test_every_key_is_read_somewhere() -> None:
+    """A key that nothing reads promises what does not happen."""
+    root = Path(__file__).parent.parent.parent
+    read = {"imaps", "pop3", "pop3s"}  # ports: by the name of their protocol
+    for file in [*root.glob("murder/**/*.py"), *root.glob("plugins/**/*.py")]:
+        if file.parent.name != "config":
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    sectioned = [
+        one for one in vars(sections).values() if isinstance(one, type) and is_dataclass(one)
+    ]
+    keys = {f"{one.__name__}.{key.name}" for one in sectioned for key in fields(one)}
+    assert {key for key in keys if key.partition(".")[2] not in read} == set()

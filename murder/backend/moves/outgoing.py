@@ -365,7 +365,7 @@ async def thaw(backend: Backend, move: Move) -> None:
 
 
 async def sum_of(backend: Backend, name: MailboxName) -> dict[str, Any]:
-    """What both sides compare in the end (see `model.carried.Sum`)."""
+    """What must be the same on both sides in the end. `uids` is a digest of all UIDs, ascending."""
     mailbox = await backend.store.open(name, owner_of(name) or "")
     try:
         status = await mailbox.status()

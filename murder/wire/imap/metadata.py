@@ -155,11 +155,6 @@ def refuse_too_many() -> Refusal:
     return Refusal(Code.METADATA, "There are too many entries here", "TOOMANY")
 
 
-def refuse_private() -> Refusal:
-    """RFC 5464 §4.3: private entries cannot be kept here."""
-    return Refusal(Code.METADATA, "Private entries cannot be kept here", "NOPRIVATE")
-
-
 def format_long_entries(longest: int) -> bytes:
     """The inside of the brackets in the tagged OK where MAXSIZE left values out: the largest has `longest` octets."""
     return b"METADATA LONGENTRIES %d" % longest

@@ -33,10 +33,6 @@ def status_line(tag: bytes, word: bytes, text: str, code: bytes = b"") -> bytes:
     return b"%s %s %s\r\n" % (tag, word, clean(text))
 
 
-def tagged_ok(tag: bytes, text: str, code: bytes = b"") -> bytes:
-    return status_line(tag, b"OK", text, code)
-
-
 def untagged(content: bytes) -> bytes:
     """`* content CRLF`: data that is already formatted."""
     return b"* " + content + b"\r\n"
