@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,10 +56,14 @@ async def ask_all(reach: Reach, request: Answer) -> list[NodeAnswers]:
     async def one(place: str) -> NodeAnswers:
         told = NodeAnswers(place)
         is_there = False
+        asked = time.time()
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 async for answer in ask(reach, place, request):
                     is_there = True
+                    if "now" in answer:
+                        off_s = clock_off(float(answer["now"]), asked, time.time())
+                        answer = {**answer, "clock_off_s": round(off_s, 3)}
                     if "done" not in answer:
                         told.answers.append(answer)
         except TimeoutError:
@@ -76,6 +81,12 @@ async def ask_all(reach: Reach, request: Answer) -> list[NodeAnswers]:
         return told
 
     return list(await asyncio.gather(*(one(place) for place in places(reach))))
+
+
+def clock_off(told: float, asked: float, heard: float) -> float:
+    """By how much a clock is off at least that told this time between our asking and its answer: whoever else was asked
+    and waited for has no part in it."""
+    return told - max(asked, min(told, heard))
 
 
 START: Final = "start it (`systemctl start murder`); its log says why it ended"
@@ -250,10 +261,11 @@ def _problems(answer: Answer, now: float) -> list[Problem]:
     until = answer.get("certificate_until")
     if until is not None and (ending := certificate_problem("its certificate", until, now)):
         said.append(ending)
-    if abs(float(answer.get("now", now)) - now) > CLOCK_S:
+    off_s = float(answer.get("clock_off_s", 0))
+    if abs(off_s) > CLOCK_S:
         said.append(
             Problem(
-                f"its clock differs from this host's by {float(answer['now']) - now:.0f} s",
+                f"its clock differs from this host's by {off_s:.0f} s",
                 "run NTP (chrony, systemd-timesyncd) on both",
             )
         )
