@@ -32,6 +32,7 @@ CA_DAYS: Final = 3650
 ISSUED: Final = "issued.jsonl"
 NODE_DAYS: Final = 730
 OPERATOR_DAYS: Final = 90  # a person's key lies on a laptop
+EXPIRES_SOON_DAYS: Final = 30
 BACKDATED: Final = timedelta(hours=1)  # clocks of nodes differ
 MAX_COMMON_NAME: Final = 64  # RFC 5280 appendix A, ub-common-name
 
