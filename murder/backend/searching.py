@@ -1,17 +1,21 @@
 """Deciding whether a message fulfils search criteria: cheap facts first, its octets only where they decide.
 
 RFC 3501 §6.4.4 and the extensions that `model.search` names. Criteria are made into one function of a Candidate that
-answers True, False, or None for "only the content can tell". Knows no protocol and waits for nothing.
+answers True, False, or None for "only the content can tell". Sets of numbers that must all hold become one, and what is
+asked twice is asked once. Knows no protocol and waits for nothing.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from itertools import chain
 from typing import Final, Protocol, assert_never
 
+from murder.mime.text import Wanted, wanted_texts
 from murder.model.flag import RECENT, SYSTEM_FLAGS, has_flag
 from murder.model.message import Message, ModSeq, SeqNum, Uid
 from murder.model.search import (
+    AddressHas,
     All,
     And,
     BodyHas,
@@ -33,20 +37,32 @@ from murder.model.search import (
     ThreadIdIs,
     UidIn,
     YoungerThan,
+    walk,
 )
-from murder.model.seqset import Ranges, SeqSet, compress, holds
+from murder.model.seqset import (
+    Ranges,
+    SeqSet,
+    holds,
+    indexes_of_uids,
+    intersect,
+    merge,
+)
 
 
 class Content(Protocol):
-    """The searchable side of one message."""
+    """The searchable side of one message. None: it has not been looked at that far."""
 
-    def header_has(self, field: str, text: str) -> bool:
+    def header_has(self, name: str, text: str) -> bool | None:
         """Whether a field of this name (lower case) contains the text; with empty text: is there."""
         ...
 
-    def body_has(self, text: str) -> bool: ...
+    def addresses_have(self, name: str, text: str) -> bool | None:
+        """Whether an address of this field (lower case) of the envelope contains the text."""
+        ...
 
-    def text_has(self, text: str) -> bool:
+    def body_has(self, text: str) -> bool | None: ...
+
+    def text_has(self, text: str) -> bool | None:
         """Header or body contains the text."""
         ...
 
@@ -91,7 +107,7 @@ def compile_key(key: SearchKey, scene: Scene) -> Test:
         case All():
             return lambda _: True
         case And(keys):
-            return _all_of([compile_key(inner, scene) for inner in keys])
+            return _all_of(_compile_together(keys, scene))
         case Or(first, second):
             return _any_of(compile_key(first, scene), compile_key(second, scene))
         case Not(inner):
@@ -102,15 +118,46 @@ def compile_key(key: SearchKey, scene: Scene) -> Test:
             return _compile_plain(key, scene)
 
 
+def _compile_together(keys: Iterable[SearchKey], scene: Scene) -> list[Test]:
+    """Of criteria that must all hold: each once, all sets of numbers first and put together."""
+    within: dict[bool, list[Ranges]] = {}  # by whether they are UIDs
+    without: dict[bool, list[Ranges]] = {}
+    tests: list[Test] = []
+    for key in dict.fromkeys(_flattened(keys)):
+        inner = key.key if isinstance(key, Not) else key
+        if not isinstance(inner, SeqNumIn | UidIn) or inner.sequence.is_saved:
+            tests.append(compile_key(key, scene))
+            continue
+        by_uid = isinstance(inner, UidIn)
+        ranges = scene.uid_ranges(inner.sequence) if by_uid else scene.seq_ranges(inner.sequence)
+        (without if inner is not key else within).setdefault(by_uid, []).append(ranges)
+    sets = [_in_ranges(by_uid, intersect(each)) for by_uid, each in within.items()]
+    for by_uid, each in without.items():
+        sets.append(_negated(_in_ranges(by_uid, merge(chain.from_iterable(each)))))
+    return sets + tests
+
+
+def _flattened(keys: Iterable[SearchKey]) -> Iterator[SearchKey]:
+    """With the criteria of conjunctions within it (`1 (2 3)`) in their place."""
+    for key in keys:
+        if isinstance(key, And):
+            yield from _flattened(key.keys)
+        else:
+            yield key
+
+
+def _in_ranges(by_uid: bool, ranges: Ranges) -> Test:
+    if by_uid:
+        return _uid_in(ranges)
+    return lambda candidate: holds(ranges, candidate.seq)
+
+
 def _compile_plain(key: SearchKey, scene: Scene) -> Test:
     match key:
-        case SeqNumIn(sequence):
-            if sequence.is_saved:
-                return _uid_in(scene.saved)
-            ranges = scene.seq_ranges(sequence)
-            return lambda candidate: holds(ranges, candidate.seq)
-        case UidIn(sequence):
-            return _uid_in(scene.uid_ranges(sequence))
+        case SeqNumIn(sequence) if not sequence.is_saved:
+            return _in_ranges(False, scene.seq_ranges(sequence))
+        case SeqNumIn(sequence) | UidIn(sequence):
+            return _in_ranges(True, scene.uid_ranges(sequence))
         case HasFlag(flag):
             return _flagged(flag)
         case SizeIs(larger, octets):
@@ -130,7 +177,7 @@ def _compile_plain(key: SearchKey, scene: Scene) -> Test:
             return lambda candidate: candidate.message.save_date is not None
         case DateIs():
             return _dated(key)
-        case HeaderHas() | BodyHas() | TextHas():
+        case HeaderHas() | AddressHas() | BodyHas() | TextHas():
             return _containing(key)
         case All() | And() | Or() | Not() | Fuzzy():
             return compile_key(key, scene)
@@ -209,7 +256,7 @@ def _dated(key: DateIs) -> Test:
     return judge
 
 
-def _containing(key: HeaderHas | BodyHas | TextHas) -> Test:
+def _containing(key: HeaderHas | AddressHas | BodyHas | TextHas) -> Test:
     def judge(candidate: Candidate) -> Verdict:
         content = candidate.content
         if content is None:
@@ -217,12 +264,35 @@ def _containing(key: HeaderHas | BodyHas | TextHas) -> Test:
         match key:
             case HeaderHas(field, text):
                 return content.header_has(field, text)
+            case AddressHas(field, text):
+                return content.addresses_have(field, text)
             case BodyHas(text):
                 return content.body_has(text)
             case TextHas(text):
                 return content.text_has(text)
 
     return judge
+
+
+def texts_in(key: SearchKey) -> Wanted:
+    """All texts that the criteria look for."""
+    fields: list[tuple[str, str]] = []
+    addresses: list[tuple[str, str]] = []
+    bodies: list[str] = []
+    texts: list[str] = []
+    for inner in walk(key):
+        match inner:
+            case HeaderHas(field, text):
+                fields.append((field, text))
+            case AddressHas(field, text):
+                addresses.append((field, text))
+            case BodyHas(text):
+                bodies.append(text)
+            case TextHas(text):
+                texts.append(text)
+            case _:
+                pass
+    return wanted_texts(fields, addresses, bodies, texts)
 
 
 def needs_messages(key: SearchKey) -> bool:
@@ -278,8 +348,9 @@ def bounds(key: SearchKey, scene: Scene, uids: Sequence[int]) -> Sequence[int]:
             ranges = scene.seq_ranges(top.sequence)
             return [uid for low, high in ranges for uid in uids[low - 1 : high]]
         if isinstance(top, UidIn):
-            ranges = scene.uid_ranges(top.sequence)
-            return [uid for uid in uids if holds(ranges, uid)]
+            meant = SeqSet(scene.uid_ranges(top.sequence))
+            spans = indexes_of_uids(meant, uids)  # type: ignore[arg-type] # UIDs
+            return [uid for span in spans for uid in uids[span.start : span.stop]]
     return uids
 
 
@@ -288,10 +359,9 @@ def settled(key: SearchKey, uids: Sequence[int], saved: Ranges) -> SearchKey:
     to date (RFC 5267 §4.3)."""
     match key:
         case SeqNumIn(sequence) if not sequence.is_saved:
-            meant = [
-                uid for low, high in sequence.resolved(len(uids)) for uid in uids[low - 1 : high]
-            ]
-            return UidIn(SeqSet(compress(meant)))
+            # also UIDs between them, which no message will ever have
+            within = intersect([sequence.resolved(len(uids)), ((1, len(uids)),)])
+            return UidIn(SeqSet(tuple((uids[low - 1], uids[high - 1]) for low, high in within)))
         case SeqNumIn(sequence) | UidIn(sequence) if sequence.is_saved:
             return UidIn(SeqSet(saved))
         case And(keys):

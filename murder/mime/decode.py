@@ -19,14 +19,14 @@ MAX_ENCODINGS: Final = 1000  # base64 encodings behind each other in one part
 _WHITE: Final = b"\r\n \t"
 _BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _NOT_BASE64: Final = re.compile(rb"[^A-Za-z0-9+/]++")
-_AS_IT_IS: Final = frozenset({b"7BIT", b"8BIT", b"BINARY", b""})
+AS_IT_IS: Final = frozenset({b"7BIT", b"8BIT", b"BINARY", b""})
 # the look-behind lets a run of blanks be tried once, from its begin
 _TRAILING_SPACE: Final = re.compile(rb"(?<![ \t])[ \t]++(?=\r?\n|\Z)")
 
 
 def decode_transfer(body: memoryview | bytes, encoding: bytes) -> memoryview | bytes | None:
     """The body without its encoding (name in upper case), or None where that is not known."""
-    if encoding in _AS_IT_IS:
+    if encoding in AS_IT_IS:
         return body
     pieces = decoded_pieces(body, encoding)
     return None if pieces is None else b"".join(pieces)
@@ -34,7 +34,7 @@ def decode_transfer(body: memoryview | bytes, encoding: bytes) -> memoryview | b
 
 def decoded_pieces(body: memoryview | bytes, encoding: bytes) -> Iterator[bytes] | None:
     """As `decode_transfer`, piece by piece; each is one bounded step of work."""
-    if encoding in _AS_IT_IS:
+    if encoding in AS_IT_IS:
         return _slices(body)
     if encoding == b"BASE64":
         return _base64_pieces(body)

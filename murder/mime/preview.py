@@ -2,9 +2,10 @@
 
 import html
 import re
+from collections.abc import Iterator
 from typing import Final
 
-from murder.mime.text import part_text
+from murder.mime.text import part_pieces
 from murder.model.part import Part
 
 MAX_CHARACTERS: Final = 200  # RFC 8970 §3.1
@@ -22,12 +23,22 @@ def preview_of(octets: bytes | memoryview, root: Part) -> str:
     part = _first_text(root)
     if part is None:
         return ""
-    text = part_text(octets, part)[:MAX_LOOK_CHARACTERS]
+    text = _begin_of(part_pieces(octets, part))
     if part.media[1] == b"HTML":
         text = html.unescape(_TAG.sub(" ", _UNSEEN.sub(" ", text)))
     text = text.replace("\r\n", "\n")
     words = " ".join(_QUOTED_LINE.sub(" ", text).split()) or " ".join(text.split())
     return "".join(letter for letter in words[:MAX_CHARACTERS] if letter.isprintable())
+
+
+def _begin_of(pieces: Iterator[str]) -> str:
+    """As much of a part's text as is looked at; no more of it is decoded."""
+    text = ""
+    for piece in pieces:
+        text += piece
+        if len(text) >= MAX_LOOK_CHARACTERS:
+            break
+    return text[:MAX_LOOK_CHARACTERS]
 
 
 def _first_text(root: Part) -> Part | None:

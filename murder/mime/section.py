@@ -3,11 +3,18 @@
 Works on a parsed structure; never raises for any section but where a transfer encoding is not known.
 """
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final
+
 from murder.errors import Code, Refusal
-from murder.mime.decode import decode_transfer
+from murder.mime.decode import AS_IT_IS, decoded_pieces
 from murder.mime.field import fields_in
 from murder.model.fetch import Section, SectionText
 from murder.model.part import Part
+
+MAX_SELECTED_OCTETS: Final = 4 * 1024 * 1024  # of a header in which fields are looked for
 
 
 def find_part(root: Part, path: tuple[int, ...]) -> tuple[Part, bool] | None:
@@ -57,20 +64,61 @@ def octets_of(octets: memoryview, root: Part, section: Section) -> memoryview | 
             return select_fields(header, section.fields, wanted)
 
 
+class HeaderFields:
+    """The fields of one header by their names, so that much can be asked of a long one."""
+
+    __slots__ = ("_by_name", "_header", "_wholes")
+
+    def __init__(self, header: bytes) -> None:
+        self._header = header
+        self._wholes: list[bytes] = []
+        self._by_name: dict[bytes, list[int]] = {}  # places in `_wholes`
+
+    def read(self) -> Iterator[None]:
+        """To be walked through before anything is asked: each step is a field."""
+        for name, _, whole in fields_in(self._header, 0, len(self._header)):
+            self._by_name.setdefault(name, []).append(len(self._wholes))
+            self._wholes.append(whole)
+            yield
+
+    def select(self, names: tuple[bytes, ...], wanted: bool) -> bytes:
+        """The fields of these names (or, not wanted, all others) and a blank line, also where the header has none."""
+        chosen = {name.upper().rstrip(b" \t") for name in names}
+        places: Iterable[int] = sorted(
+            chain.from_iterable(self._by_name.get(name, ()) for name in chosen)
+        )
+        if not wanted:
+            left_out = set(places)
+            places = (at for at in range(len(self._wholes)) if at not in left_out)
+        pieces = [self._wholes[at] for at in places]
+        header = self._header
+        pieces.append(b"\n" if header.endswith(b"\n\n") or header == b"\n" else b"\r\n")
+        return b"".join(pieces)
+
+
 def select_fields(header: bytes, names: tuple[bytes, ...], wanted: bool) -> bytes:
-    """The fields of these names (or, not wanted, all others) and a blank line, also where the header has none."""
-    chosen = {name.upper().rstrip(b" \t") for name in names}
-    pieces = [
-        whole for name, _, whole in fields_in(header, 0, len(header)) if (name in chosen) == wanted
-    ]
-    pieces.append(b"\n" if header.endswith(b"\n\n") or header == b"\n" else b"\r\n")
-    return b"".join(pieces)
+    """As `HeaderFields`, of a short header."""
+    fields = HeaderFields(header)
+    for _ in fields.read():
+        pass
+    return fields.select(names, wanted)
 
 
-def decoded_octets(
-    octets: memoryview, root: Part, path: tuple[int, ...]
-) -> memoryview | bytes | None:
-    """BINARY[path]: the part with its transfer encoding undone; without numbers the whole message as it is.
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What BINARY asks for. `encoding` is empty where the body is as it is."""
+
+    body: memoryview
+    encoding: bytes
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body without its encoding; each is a bounded step of work."""
+        return decoded_pieces(self.body, self.encoding) or iter(())
+
+
+def encoded_part(octets: memoryview, root: Part, path: tuple[int, ...]) -> Encoded | None:
+    """BINARY[path]: the part, whose transfer encoding is to be undone; without numbers the whole message as it is. None:
+    there is no such part.
 
     Raises Refusal(UNKNOWN_CTE) where the encoding is not known (RFC 3516 §4.3).
     """
@@ -79,11 +127,20 @@ def decoded_octets(
         return None
     part, is_root = found
     if is_root:
-        return octets[part.header_start : part.body_end]
+        return Encoded(octets[part.header_start : part.body_end], b"")
     body = octets[part.body_start : part.body_end]
-    if part.children:
-        return body
-    decoded = decode_transfer(body, part.encoding)
-    if decoded is None:
+    if part.children or part.encoding in AS_IT_IS:
+        return Encoded(body, b"")
+    if decoded_pieces(body, part.encoding) is None:
         raise Refusal(Code.UNKNOWN_CTE, "The transfer encoding of this part is not known here")
-    return decoded
+    return Encoded(body, part.encoding)
+
+
+def decoded_octets(
+    octets: memoryview, root: Part, path: tuple[int, ...]
+) -> memoryview | bytes | None:
+    """BINARY[path], at once."""
+    found = encoded_part(octets, root, path)
+    if found is None or not found.encoding:
+        return None if found is None else found.body
+    return b"".join(found.pieces())

@@ -3,14 +3,23 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from murder.mime.header import decode_value, parse_date
 from murder.mime.subject import base_subject
 from murder.mime.text import sort_form
 from murder.model.message import Message
+from murder.model.ordering import in_order
 from murder.model.part import Address, Envelope
 from murder.model.search import SortKey, SortOrder
+
+MAX_CHARACTERS: Final = (
+    500  # of a text that are compared: what is kept of a mailbox's messages is bounded
+)
+MAX_OCTETS: Final = 8192  # of a field, which become these in any encoding
+
+Value = str | int | datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +31,18 @@ class Sortable:
     envelope: Envelope
 
 
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """What is compared of a message, one value for each order that is asked for: all that has to be kept of it."""
+
+    number: int
+    values: tuple[Value, ...]
+
+
+def keyed(one: Sortable, orders: Sequence[SortOrder]) -> Keyed:
+    return Keyed(one.number, tuple(_VALUES[order.key](one) for order in orders))
+
+
 def sent_date(message: Message, envelope: Envelope) -> datetime:
     """The Date field's moment; the internal date where it is missing or none (RFC 5256 §2.2)."""
     return parse_date(envelope.date) or message.internal_date
@@ -29,10 +50,19 @@ def sent_date(message: Message, envelope: Envelope) -> datetime:
 
 def in_sort_order(messages: Iterable[Sortable], orders: Sequence[SortOrder]) -> list[int]:
     """Their numbers, sorted by the first key, then the next …, then by number. REVERSE turns only its own key."""
-    found = sorted(messages, key=lambda one: one.number)
-    for order in reversed(orders):
-        found.sort(key=_VALUES[order.key], reverse=order.reverse)
+    return put_in_order([keyed(one, orders) for one in messages], orders)
+
+
+def put_in_order(messages: Sequence[Keyed], orders: Sequence[SortOrder]) -> list[int]:
+    """As `in_sort_order`, of messages whose values are known."""
+    found = in_order(messages, lambda one: one.number)
+    for at in reversed(range(len(orders))):
+        found = in_order(found, partial(_value, at), reverse=orders[at].reverse)
     return [one.number for one in found]
+
+
+def _value(at: int, one: Keyed) -> Any:
+    return one.values[at]
 
 
 def needs_envelope(orders: Iterable[SortOrder]) -> bool:
@@ -43,7 +73,7 @@ def needs_envelope(orders: Iterable[SortOrder]) -> bool:
 def _mailbox(addresses: tuple[Address, ...]) -> str:
     """The first address's mailbox; empty where there is none."""
     mailbox = addresses[0].mailbox if addresses else None
-    return sort_form(mailbox.decode("utf-8", "replace")) if mailbox else ""
+    return _cut(sort_form(mailbox[:MAX_OCTETS].decode("utf-8", "replace"))) if mailbox else ""
 
 
 def _display(addresses: tuple[Address, ...]) -> str:
@@ -52,18 +82,22 @@ def _display(addresses: tuple[Address, ...]) -> str:
         return ""
     first = addresses[0]
     if first.name:
-        return sort_form(decode_value(first.name))
+        return _cut(sort_form(decode_value(first.name[:MAX_OCTETS])))
     host = b"@" + first.host if first.host else b""
-    return sort_form(decode_value((first.mailbox or b"") + host))
+    return _cut(sort_form(decode_value(((first.mailbox or b"") + host)[:MAX_OCTETS])))
 
 
-_VALUES: Final[dict[SortKey, Callable[[Sortable], str | int | datetime]]] = {
+def _cut(text: str) -> str:
+    return text[:MAX_CHARACTERS]
+
+
+_VALUES: Final[dict[SortKey, Callable[[Sortable], Value]]] = {
     SortKey.ARRIVAL: lambda one: one.message.internal_date,
     SortKey.CC: lambda one: _mailbox(one.envelope.cc),
     SortKey.DATE: lambda one: sent_date(one.message, one.envelope),
     SortKey.FROM: lambda one: _mailbox(one.envelope.from_),
     SortKey.SIZE: lambda one: one.message.size,
-    SortKey.SUBJECT: lambda one: sort_form(base_subject(one.envelope.subject).text),
+    SortKey.SUBJECT: lambda one: _cut(sort_form(base_subject(one.envelope.subject).text)),
     SortKey.TO: lambda one: _mailbox(one.envelope.to),
     SortKey.DISPLAYFROM: lambda one: _display(one.envelope.from_),
     SortKey.DISPLAYTO: lambda one: _display(one.envelope.to),

@@ -2,16 +2,21 @@
 
 RFC 3501 §6.4.4; folding as i;unicode-casemap has it (RFC 5051), with Unicode's full case folding. Never raises. Text is
 found in text parts and in the headers of the message and of messages within it; not in other parts (as Cyrus).
+
+All texts of a search are looked for in one pass, in which a message is decoded and folded once and piece by piece: what
+that costs goes with the message and not with the number of keys, and no more than a few pieces are in memory.
 """
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
-from murder.mime.decode import decode_text, decode_transfer
-from murder.mime.field import fields_in, parameter_value
+from murder.mime.decode import decoded_pieces, text_pieces
+from murder.mime.envelope import MISSING_HOST
+from murder.mime.field import MAX_HEADER_OCTETS, MAX_VALUE_OCTETS, fields_in, parameter_value
 from murder.mime.header import decode_value
-from murder.model.part import Part
+from murder.model.part import Address, Envelope, Part
 
 MAX_TEXT_OCTETS: Final = 16 * 1024 * 1024  # of one part: more than any mail people have written
 MAX_MARKS: Final = (
@@ -50,71 +55,239 @@ def sort_form(text: str) -> str:
     return fold(text).upper()
 
 
-def field_values(octets: bytes | memoryview, part: Part, name: str) -> Iterator[str]:
-    """The folded values of each field of this name in a part's header."""
-    wanted = name.encode("ascii", "replace").upper()
-    header = bytes(octets[part.header_start : part.body_start])
-    for found, value, _ in fields_in(header, 0, len(header)):
-        if found == wanted:
-            yield _one_spaced(fold(decode_value(value)))
+def part_pieces(octets: bytes | memoryview, part: Part) -> Iterator[str]:
+    """The text of one part, decoded and not folded, piece by piece."""
+    end = min(part.body_end, part.body_start + MAX_TEXT_OCTETS)
+    body = memoryview(octets)[part.body_start : end]
+    decoded = decoded_pieces(body, part.encoding) or decoded_pieces(body, b"")
+    charset = (parameter_value(part.parameters, b"CHARSET") or b"").decode("ascii", "replace")
+    return text_pieces(decoded or (), charset)
 
 
-def header_text(octets: bytes | memoryview, part: Part) -> str:
-    """A part's whole header, one field a line, decoded and folded, any white space in it one space."""
-    header = bytes(octets[part.header_start : part.body_start])
-    lines = [
-        _one_spaced(decode_value(name + b":" + value if name else value))
-        for name, value, _ in fields_in(header, 0, len(header))
-    ]
-    return fold("\n".join(lines))
+def folded_pieces(texts: Iterable[str]) -> Iterator[str]:
+    """Pieces of one text folded; what they are together is the text's folded form."""
+    held = ""
+    for piece in texts:
+        text = held + piece
+        end = cut_before_letter(text, max(0, len(text) - 1)) if not text.isascii() else len(text)
+        held = text[end:]
+        yield fold(text[:end])
+    yield fold(held)
 
 
-def _one_spaced(text: str) -> str:
+def one_spaced(text: str) -> str:
     """Folding leaves white space that nobody sees or would search for; Cyrus and Dovecot disregard it too."""
     return " ".join(text.split())
 
 
-def body_texts(octets: bytes | memoryview, root: Part) -> Iterator[str]:
-    """The folded texts in a message's body, one after the other: text parts, and headers of embedded messages."""
-    waiting = [root]
-    while waiting:
-        part = waiting.pop()
-        if part.children:
-            if part.is_message:
-                yield header_text(octets, part.children[0])
-            waiting.extend(reversed(part.children))
-        elif part.media[0] == b"TEXT":
-            yield fold(part_text(octets, part))
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The texts that a search looks for, folded once: `fields` and `addresses` by the field's name in lower case, as
+    they were written and as they are compared."""
+
+    fields: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    addresses: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    bodies: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
-def part_text(octets: bytes | memoryview, part: Part) -> str:
-    """The text of one part, decoded and not folded."""
-    end = min(part.body_end, part.body_start + MAX_TEXT_OCTETS)
-    body = memoryview(octets)[part.body_start : end]
-    decoded = decode_transfer(body, part.encoding)
-    charset = (parameter_value(part.parameters, b"CHARSET") or b"").decode("ascii", "replace")
-    return decode_text(body if decoded is None else decoded, charset)
+def wanted_texts(
+    fields: Iterable[tuple[str, str]] = (),
+    addresses: Iterable[tuple[str, str]] = (),
+    bodies: Iterable[str] = (),
+    texts: Iterable[str] = (),
+) -> Wanted:
+    """Of names with texts, and texts, as the client has written them."""
+    by_field: dict[str, dict[str, str]] = {}
+    for name, text in fields:
+        by_field.setdefault(name.lower(), {})[text] = one_spaced(fold(text))
+    by_address: dict[str, dict[str, str]] = {}
+    for name, text in addresses:
+        by_address.setdefault(name.lower(), {})[text] = one_spaced(fold(text))
+    anywhere = {text: one_spaced(fold(text)) for text in texts}
+    return Wanted(
+        by_field, by_address, {text: fold(text) for text in (*bodies, *anywhere)}, anywhere
+    )
+
+
+class _Needles:
+    """Texts looked for in a haystack that comes in pieces."""
+
+    __slots__ = ("_missing", "_reach", "_tail", "found")
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._missing = set(texts)
+        self._reach = max(map(len, self._missing), default=0) - 1
+        self._tail = ""
+        self.found: set[str] = set()
+
+    @property
+    def is_done(self) -> bool:
+        return not self._missing
+
+    def look(self, piece: str, *, goes_on: bool = False) -> None:
+        """`goes_on`: the next piece is of the same text."""
+        window = self._tail + piece if self._tail else piece
+        found = [text for text in self._missing if text in window]
+        self.found.update(found)
+        self._missing.difference_update(found)
+        self._tail = window[-self._reach :] if goes_on and self._reach > 0 else ""
+
+
+class Looking:
+    """The texts of a search in one message. `in_header` and then `in_body` are to be walked through, each step a short
+    piece of work; None is answered to what is not known yet."""
+
+    __slots__ = (
+        "_addresses",
+        "_anywhere",
+        "_body",
+        "_fields",
+        "_is_body_known",
+        "_is_header_known",
+        "_octets",
+        "_root",
+        "_wanted",
+    )
+
+    def __init__(self, octets: bytes | memoryview, root: Part, wanted: Wanted) -> None:
+        self._octets = octets
+        self._root = root
+        self._wanted = wanted
+        self._fields = {name: _Needles(texts.values()) for name, texts in wanted.fields.items()}
+        self._addresses = {
+            name: _Needles(texts.values()) for name, texts in wanted.addresses.items()
+        }
+        self._anywhere = _Needles(wanted.texts.values())
+        self._body = _Needles(wanted.bodies.values())
+        self._is_header_known = self._is_body_known = False
+
+    def in_header(self) -> Iterator[None]:
+        """The message's own header."""
+        if self._fields or not self._anywhere.is_done:
+            for name, value in self._header_of(self._root):
+                needles = self._fields.get(name.decode("latin-1").lower())
+                if needles is not None:
+                    needles.look(one_spaced(fold(decode_value(value))))
+                if not self._anywhere.is_done:
+                    self._anywhere.look(_line(name, value))
+                yield
+        envelope = self._root.envelope or Envelope()
+        for field_name, needles in self._addresses.items():
+            for address in _ADDRESSES[field_name](envelope):
+                for form in _address_forms(address):
+                    needles.look(one_spaced(fold(form)))
+                yield
+        self._is_header_known = True
+
+    def in_body(self) -> Iterator[None]:
+        """Text parts, and the headers of embedded messages; for TEXT the headers of all parts."""
+        waiting = [self._root]
+        while waiting and not (self._body.is_done and self._anywhere.is_done):
+            part = waiting.pop()
+            is_message = part.envelope is not None
+            if part is not self._root and (is_message or not self._anywhere.is_done):
+                for name, value in self._header_of(part):
+                    line = _line(name, value)
+                    self._anywhere.look(line)
+                    if is_message:
+                        self._body.look(line)
+                    yield
+            if part.children:
+                waiting.extend(reversed(part.children))
+            elif part.media[0] == b"TEXT" and not self._body.is_done:
+                for piece in folded_pieces(part_pieces(self._octets, part)):
+                    self._body.look(piece, goes_on=True)
+                    yield
+                self._body.look("")
+            yield
+        self._is_body_known = True
+
+    def _header_of(self, part: Part) -> Iterator[tuple[bytes, bytes]]:
+        """Names in upper case and values of a part's header."""
+        end = min(part.body_start, part.header_start + MAX_HEADER_OCTETS)
+        header = bytes(self._octets[part.header_start : end])
+        for name, value, _ in fields_in(header, 0, len(header)):
+            yield name, value[:MAX_VALUE_OCTETS]
+
+    def header_has(self, name: str, text: str) -> bool | None:
+        if self._wanted.fields[name][text] in self._fields[name].found:
+            return True
+        return False if self._is_header_known else None
+
+    def addresses_have(self, name: str, text: str) -> bool | None:
+        if self._wanted.addresses[name][text] in self._addresses[name].found:
+            return True
+        return False if self._is_header_known else None
+
+    def body_has(self, text: str) -> bool | None:
+        form = self._wanted.bodies[text]
+        if not form or form in self._body.found:
+            return True
+        return False if self._is_body_known else None
+
+    def text_has(self, text: str) -> bool | None:
+        form = self._wanted.texts[text]
+        if not form or form in self._anywhere.found:
+            return True
+        return self.body_has(text)
+
+
+_ADDRESSES: Final = {
+    "from": lambda envelope: envelope.from_,
+    "to": lambda envelope: envelope.to,
+    "cc": lambda envelope: envelope.cc,
+    "bcc": lambda envelope: envelope.bcc,
+}
+
+
+def _line(name: bytes, value: bytes) -> str:
+    return one_spaced(fold(decode_value(name + b":" + value if name else value)))
+
+
+def _address_forms(address: Address) -> Iterator[str]:
+    """What can be found of an address: as people write it, with its name decoded. Of a group its name."""
+    name = decode_value(address.name) if address.name else ""
+    mailbox = decode_value(address.mailbox) if address.mailbox else ""
+    if address.host is None:
+        yield mailbox + ":" if mailbox else ""
+        return
+    host = decode_value(address.host)
+    route = decode_value(address.route) + ":" if address.route else ""
+    place = f"{route}{mailbox}@{host}" if address.host != MISSING_HOST else f"{route}{mailbox}"
+    yield f"{name} <{place}>" if name else place
+    if name and address.name and b'"' not in address.name:
+        yield f'"{name}" <{place}>'
+    if not name:
+        yield f"<{place}>"
+
+
+def _look_for(octets: bytes | memoryview, root: Part, wanted: Wanted) -> Looking:
+    looking = Looking(octets, root, wanted)
+    for _ in looking.in_header():
+        pass
+    for _ in looking.in_body():
+        pass
+    return looking
 
 
 def header_has(octets: bytes | memoryview, root: Part, name: str, text: str) -> bool:
     """SEARCH HEADER: a field of this name contains the text; with empty text, is there."""
-    wanted = _one_spaced(fold(text))
-    return any(wanted in value for value in field_values(octets, root, name))
+    looking = _look_for(octets, root, wanted_texts(fields=[(name, text)]))
+    return bool(looking.header_has(name.lower(), text))
+
+
+def addresses_have(octets: bytes | memoryview, root: Part, name: str, text: str) -> bool:
+    """SEARCH FROM, TO, CC, BCC: an address of the envelope contains the text, or its name as it is shown."""
+    looking = _look_for(octets, root, wanted_texts(addresses=[(name, text)]))
+    return bool(looking.addresses_have(name.lower(), text))
 
 
 def body_has(octets: bytes | memoryview, root: Part, text: str) -> bool:
     """SEARCH BODY. Empty text is in every message."""
-    wanted = fold(text)
-    return not wanted or any(wanted in found for found in body_texts(octets, root))
+    return bool(_look_for(octets, root, wanted_texts(bodies=[text])).body_has(text))
 
 
 def text_has(octets: bytes | memoryview, root: Part, text: str) -> bool:
     """SEARCH TEXT: a header, of the message or of any part, or the body contains it."""
-    wanted = _one_spaced(fold(text))
-    waiting = [root]
-    while waiting:
-        part = waiting.pop()
-        if wanted in header_text(octets, part):
-            return True
-        waiting.extend(part.children)
-    return body_has(octets, root, text)
+    return bool(_look_for(octets, root, wanted_texts(texts=[text])).text_has(text))

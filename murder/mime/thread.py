@@ -1,6 +1,8 @@
 """From an envelope to what THREAD needs (RFC 5256 §3, "REFERENCES")."""
 
 import re
+from dataclasses import replace
+from hashlib import blake2b
 from typing import Final
 
 from murder.mime.sort import sent_date
@@ -10,6 +12,15 @@ from murder.model.part import Envelope
 from murder.model.thread import Threadable
 
 MAX_REFERENCES: Final = 1000  # of one message; the newest count
+MAX_FIELD_OCTETS: Final = 128 * 1024  # of References; its end counts
+MANY_REFERENCES: Final = (
+    1_000_000  # of a mailbox's messages together, at 8 octets: then a few of each are enough
+)
+FEW_REFERENCES: Final = 10
+MAX_KEPT_IDS: Final = (
+    200_000  # then only those that are known already, and each message's last reference
+)
+MAX_KEPT_CHARACTERS: Final = 200  # of an id or a subject; longer ones are kept as a digest
 
 _MESSAGE_ID: Final = re.compile(rb"<([^<>\s]{1,998})>")
 
@@ -18,8 +29,15 @@ def message_ids(value: bytes | None) -> tuple[str, ...]:
     """The message ids in a field, in order, without brackets and without quotes around a local part."""
     if not value:
         return ()
-    found = _MESSAGE_ID.findall(value)[-MAX_REFERENCES:]
-    return tuple(one.replace(b'"', b"").decode("latin-1") for one in found)
+    found = _MESSAGE_ID.findall(value[-MAX_FIELD_OCTETS:])[-MAX_REFERENCES:]
+    return tuple(_short(one.replace(b'"', b"").decode("latin-1")) for one in found)
+
+
+def _short(text: str) -> str:
+    """What is only compared, in no more than `MAX_KEPT_CHARACTERS`."""
+    if len(text) <= MAX_KEPT_CHARACTERS:
+        return text
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=32).hexdigest()
 
 
 def threadable(number: int, message: Message, envelope: Envelope) -> Threadable:
@@ -36,3 +54,24 @@ def threadable(number: int, message: Message, envelope: Envelope) -> Threadable:
         own[0] if own else "",
         references,
     )
+
+
+class References:
+    """What is kept of the references of a mailbox's messages: each id once, and of very many the newest."""
+
+    __slots__ = ("_ids", "_kept")
+
+    def __init__(self) -> None:
+        self._ids: dict[str, str] = {}
+        self._kept = 0
+
+    def shared(self, one: Threadable) -> Threadable:
+        """The same message, with its references as they are kept."""
+        own = self._ids.setdefault(one.message_id, one.message_id)
+        references, ids = one.references, self._ids
+        if self._kept >= MANY_REFERENCES or len(ids) >= MAX_KEPT_IDS:
+            known = (each for each in references[-FEW_REFERENCES:-1] if each in ids)
+            references = (*known, *references[-1:])
+        shared = tuple([ids.setdefault(reference, reference) for reference in references])
+        self._kept += len(shared)
+        return replace(one, subject=_short(one.subject), message_id=own, references=shared)

@@ -108,10 +108,16 @@ class YoungerThan:
 
 @dataclass(frozen=True, slots=True)
 class HeaderHas:
-    """A field of this name (lower case) contains `text`; with empty text it only has to be there.
+    """A field of this name (lower case) contains `text`; with empty text it only has to be there. SUBJECT is this too."""
 
-    BCC, CC, FROM, SUBJECT and TO are this too.
-    """
+    field: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddressHas:
+    """BCC, CC, FROM, TO (`field`, in lower case): an address of the envelope, as it is written and shown, contains
+    `text`."""
 
     field: str
     text: str
@@ -160,6 +166,7 @@ SearchKey = (
     | SizeIs
     | YoungerThan
     | HeaderHas
+    | AddressHas
     | BodyHas
     | TextHas
     | ModSeqFrom
@@ -198,7 +205,7 @@ def has_numbers(key: SearchKey) -> bool:
 def needs_octets(key: SearchKey) -> bool:
     """Whether some criterion looks into the message itself."""
     return any(
-        isinstance(inner, HeaderHas | BodyHas | TextHas)
+        isinstance(inner, HeaderHas | AddressHas | BodyHas | TextHas)
         or (isinstance(inner, DateIs) and inner.of is DateOf.SENT)
         for inner in walk(key)
     )

@@ -7,12 +7,15 @@ mailbox is known. Cost goes with the number of ranges, not with the size of the 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from murder.errors import BadSyntax
 from murder.model.message import Uid
 
 STAR: Final = 0  # `*` in a range; no message has this number
+
+_MANY: Final = 2**64
 
 Ranges = tuple[tuple[int, int], ...]  # ascending, apart from each other, both ends included
 
@@ -58,6 +61,19 @@ def merge(ranges: Iterable[tuple[int, int]]) -> Ranges:
         else:
             merged.append((low, high))
     return tuple(merged)
+
+
+def intersect(sets: Iterable[Ranges]) -> Ranges:
+    """What is in all of the sets; all numbers if there is none. As the rest of the rests put together, so that many sets
+    cost what their ranges are together."""
+    return _rest(merge(chain.from_iterable(map(_rest, sets))))
+
+
+def _rest(ranges: Ranges) -> Ranges:
+    """All numbers that are not in these ranges."""
+    starts = (1, *(high + 1 for _, high in ranges))
+    ends = (*(low - 1 for low, _ in ranges), _MANY)
+    return tuple((low, high) for low, high in zip(starts, ends, strict=True) if low <= high)
 
 
 def compress(numbers: Iterable[int]) -> Ranges:

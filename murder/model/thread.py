@@ -3,10 +3,12 @@
 Threads may be as deep as a mailbox has messages, so nothing here recurses.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
+
+from murder.model.ordering import in_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +33,18 @@ class Thread:
     message: Threadable | None = None
     children: "list[Thread]" = field(default_factory=list)
     parent: "Thread | None" = None
+    above: "Thread | None" = None  # some place further up, or at the top, of the same thread
+    order: int = -1  # of the message among all; an empty place is before all of them
 
     @property
     def number(self) -> int | None:
         return None if self.message is None else self.message.number
 
 
-def by_ordered_subject(messages: Iterable[Threadable]) -> list[Thread]:
+def by_ordered_subject(messages: Sequence[Threadable]) -> list[Thread]:
     """Messages of one subject are a thread: the oldest, and all others as its children; threads by their oldest."""
     threads: dict[str, Thread] = {}
-    for message in sorted(messages, key=attrgetter("sent", "number")):
+    for message in in_order(messages, attrgetter("sent", "number")):
         root = threads.get(message.subject)
         if root is None:
             threads[message.subject] = Thread(message)
@@ -52,80 +56,77 @@ def by_ordered_subject(messages: Iterable[Threadable]) -> list[Thread]:
 def by_references(messages: Sequence[Threadable]) -> list[Thread]:
     """Messages below what they answer, then threads of one subject together."""
     roots = _prune(_link(messages))
-    roots.sort(key=_root_key)
-    roots = _merge_subjects(roots)
-    _sort_all(roots)
-    return roots
+    roots = _merge_subjects(in_order(roots, _root_key))
+    return _sort_all(roots)
 
 
 def _link(messages: Sequence[Threadable]) -> list[Thread]:
-    """Steps 1 and 2: every message id has its place; the places without a parent."""
+    """Steps 1 and 2: every message id has its place; the places without a parent.
+
+    A message's own last reference says where it belongs; what the references of others say holds where it has none, unless
+    it comes behind them. So all own words are taken first, and no link is ever cut again.
+    """
     places: dict[str, Thread] = {}
     nameless: list[Thread] = []
+    placed: list[Thread] = []
     for message in messages:
         place = places.get(message.message_id) if message.message_id else None
-        if place is None or place.message is not None:  # new, or a second one of that id
-            fresh = Thread(message)
-            if place is None and message.message_id:
-                places[message.message_id] = fresh
-            else:
-                nameless.append(fresh)
-            place = fresh
+        fresh = Thread(message, order=len(placed))
+        if place is not None or not message.message_id:  # a second one of that id
+            nameless.append(fresh)
         else:
-            place.message = message
+            places[message.message_id] = fresh
+        placed.append(fresh)
+    for place, message in zip(placed, messages, strict=True):
+        if message.references:
+            named = places.get(message.references[-1])
+            if named is None:
+                named = places[message.references[-1]] = Thread()
+            _adopt(named, place)
+    for order, message in enumerate(messages):
         above: Thread | None = None
         for reference in message.references:
             named = places.get(reference)
             if named is None:
                 named = places[reference] = Thread()
-            if above is not None and named.parent is None and _may_adopt(above, named):
+            if above is not None and named.parent is None and named.order <= order:
                 _adopt(above, named)
             above = named
-        if place.parent is not None:  # guessed from other messages; its own word counts more
-            place.parent.children.remove(place)
-            place.parent = None
-        if above is not None and _may_adopt(above, place):
-            _adopt(above, place)
     return [place for place in (*places.values(), *nameless) if place.parent is None]
 
 
-def _may_adopt(parent: Thread, child: Thread) -> bool:
-    """Whether no loop would come of it."""
-    if parent is child:
-        return False
-    if not child.children:
-        return True
-    above: Thread | None = parent
-    while above is not None:
-        if above is child:
-            return False
-        above = above.parent
-    return True
-
-
 def _adopt(parent: Thread, child: Thread) -> None:
+    """Put a place that has no parent below another, unless that made a loop. What is found on the way up is remembered, so
+    that long lines of descent are not climbed again and again."""
+    top = parent
+    while top.above is not None:
+        top = top.above
+    climbing: Thread | None = parent
+    while climbing is not None and climbing is not top:
+        climbing.above, climbing = top, climbing.above
+    if top is not child:
+        child.parent = child.above = parent
+        parent.children.append(child)
+
+
+def _put_below(parent: Thread, child: Thread) -> None:
     child.parent = parent
     parent.children.append(child)
 
 
 def _prune(roots: list[Thread]) -> list[Thread]:
     """Step 3: take out empty places, their children going up; a root with several children stays."""
-    order: list[Thread] = []
-    waiting = list(roots)
+    waiting = [(child, root) for root in roots for child in root.children]
+    for root in roots:
+        root.children = []
     while waiting:
-        thread = waiting.pop()
-        order.append(thread)
-        waiting.extend(thread.children)
-    for thread in reversed(order):  # children before their parents
-        kept: list[Thread] = []
-        for child in thread.children:
-            if child.message is not None:
-                kept.append(child)
-            else:
-                kept.extend(child.children)
-        for child in kept:
-            child.parent = thread
-        thread.children = kept
+        thread, above = waiting.pop()
+        children, thread.children = thread.children, []
+        if thread.message is not None:
+            thread.parent = above
+            above.children.append(thread)
+            above = thread
+        waiting.extend((child, above) for child in children)
     left: list[Thread] = []
     for root in roots:
         if root.message is None and len(root.children) < 2:
@@ -146,7 +147,7 @@ def _key(thread: Thread) -> tuple[datetime, int]:
 
 def _root_key(root: Thread) -> tuple[datetime, int]:
     if root.message is None:
-        root.children.sort(key=_key)
+        root.children = in_order(root.children, _key)
     return _key(root)
 
 
@@ -178,24 +179,24 @@ def _merge_subjects(roots: list[Thread]) -> list[Thread]:
         del merged[id(root)]
         if known.message is None:
             for child in [root] if root.message is not None else root.children:
-                _adopt(known, child)
+                _put_below(known, child)
         elif message.is_reply and not known.message.is_reply:
-            _adopt(known, root)
+            _put_below(known, root)
         else:
             both = Thread()
             del merged[id(known)]
             merged[id(both)] = both
-            _adopt(both, known)
-            _adopt(both, root)
+            _put_below(both, known)
+            _put_below(both, root)
             table[message.subject] = both
     return list(merged.values())
 
 
-def _sort_all(roots: list[Thread]) -> None:
+def _sort_all(roots: list[Thread]) -> list[Thread]:
     """Step 6: siblings at every level by sent date."""
     waiting = list(roots)
     while waiting:
         thread = waiting.pop()
-        thread.children.sort(key=_key)
+        thread.children = in_order(thread.children, _key)
         waiting.extend(thread.children)
-    roots.sort(key=_key)
+    return in_order(roots, _key)

@@ -1,12 +1,19 @@
 """Criteria against candidates: what the store's facts decide, and what needs the content."""
 
+import asyncio
 from datetime import UTC, date, datetime, timedelta
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murder.backend.searching import Candidate, Scene, bounds, compile_key, split_flags
+from murder.api.store import Mailbox
+from murder.backend import searching
+from murder.backend.imap.judging import Judge
+from murder.backend.searching import Candidate, Scene, bounds, compile_key, settled, split_flags
+from murder.backend.updates import View
+from murder.mime.decode import PIECE_OCTETS
 from murder.model.message import Message, ModSeq, SeqNum, Uid
 from murder.model.search import (
     All,
@@ -21,10 +28,13 @@ from murder.model.search import (
     SearchKey,
     SeqNumIn,
     SizeIs,
+    TextHas,
     UidIn,
     YoungerThan,
 )
-from murder.model.seqset import SeqSet
+from murder.model.seqset import SAVED, Ranges, SeqSet, holds
+from murder.net.turns import Turn
+from tests.steps import lines_run
 
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 SCENE = Scene(exists=10, largest_uid=100, saved=((20, 30),), now=NOW)
@@ -36,6 +46,9 @@ class Content:
     """Says yes to everything."""
 
     def header_has(self, field: str, text: str) -> bool:
+        return True
+
+    def addresses_have(self, field: str, text: str) -> bool:
         return True
 
     def body_has(self, text: str) -> bool:
@@ -127,3 +140,86 @@ def test_bounds_keep_every_match(key: SearchKey) -> None:
     if compile_key(key, SCENE)(candidate(Content())):
         uids = [5, 10, 25, *range(40, 47)]
         assert 25 in bounds(key, SCENE, uids)
+
+
+def test_sets_that_must_all_hold_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    def counting(ranges: Ranges, number: int) -> bool:
+        nonlocal asked
+        asked += 1
+        return holds(ranges, number)
+
+    monkeypatch.setattr(searching, "holds", counting)
+    numbers = [SeqNumIn(SeqSet(((n, n),))) for n in range(4, 3000)]
+    keys: list[SearchKey] = [*(Not(key) for key in numbers), *[SeqNumIn(SAVED)] * 9000]
+    keys += [UidIn(SeqSet(((1, 20 + n), (25, 0)))) for n in range(3000)]
+    assert compile_key(And(tuple(keys)), SCENE)(candidate()) is True
+    assert asked == 3
+
+
+SETS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=3).map(
+    lambda pairs: SeqSet(tuple(pairs))
+)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from([SeqNumIn, UidIn]), SETS), max_size=5))
+def test_sets_together_mean_what_each_means(
+    rows: list[tuple[bool, "type[SeqNumIn | UidIn]", SeqSet]],
+) -> None:
+    keys = [Not(kind(numbers)) if negated else kind(numbers) for negated, kind, numbers in rows]
+    one = candidate()
+    each = all(compile_key(key, SCENE)(one) for key in keys)
+    assert compile_key(And(tuple(keys)), SCENE)(one) is each
+
+
+def test_sequence_numbers_settle_as_ranges() -> None:
+    uids = range(10, 30_010, 3)
+    key = And(tuple(SeqNumIn(SeqSet(((1, 0),))) for _ in range(500)))
+    meant = UidIn(SeqSet(((10, uids[-1]),)))
+    assert settled(key, uids, ()) == And((meant,) * 500)
+    assert lines_run(settled, key, uids, ()) < 40_000
+    assert settled(SeqNumIn(SeqSet(((2, 3), (20_000, 20_001)))), uids, ()) == UidIn(
+        SeqSet(((13, 16),))
+    )
+
+
+class Silent:
+    """A mailbox of one message over and over."""
+
+    def __init__(self, octets: bytes) -> None:
+        self._octets = octets
+
+    async def octets(self, _: Uid) -> memoryview:
+        return memoryview(self._octets)
+
+    async def summary(self, _: Uid) -> bytes | None:
+        return None
+
+    async def keep_summary(self, uid: Uid, summary: bytes) -> None: ...
+
+
+class Ticking:
+    """A clock on which each look takes a millisecond."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def __call__(self) -> float:
+        self._now += 0.001
+        return self._now
+
+
+@pytest.mark.parametrize("size", [500_000, 1_000_000])
+def test_a_large_message_is_searched_in_fair_turns(size: int) -> None:
+    octets = b"Subject: x\r\n\r\n" + b"abcd efgh\r\n" * (size // 11)
+    view = View(cast("Mailbox", Silent(octets)), True)
+    view.uids.append(25)
+    turn = Turn(clock=Ticking())
+    keys = tuple(Not(TextHas(f"q{n}")) for n in range(100))
+    judge = Judge(view, And(keys), SCENE, turn)
+    assert asyncio.run(judge.fulfils(candidate().message))
+    steps = size // PIECE_OCTETS
+    assert (
+        steps // 6 <= turn.rests <= steps
+    )  # every fifth step, and no more of them than the message has pieces

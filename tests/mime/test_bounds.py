@@ -3,12 +3,15 @@
 import base64
 import quopri
 import unicodedata
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murder.mime import text
+from murder.mime import text, thread
 from murder.mime.decode import (
     MAX_ENCODINGS,
     PIECE_OCTETS,
@@ -22,11 +25,24 @@ from murder.mime.envelope import MAX_ADDRESSES, parse_addresses
 from murder.mime.field import MAX_PARAMETERS, parse_languages, parse_media, parse_parameters
 from murder.mime.section import octets_of
 from murder.mime.structure import MAX_BOUNDARY_OCTETS, MAX_PARTS, parse_structure
-from murder.mime.text import FOLD_CHARACTERS, MAX_MARKS, fold
+from murder.mime.text import (
+    FOLD_CHARACTERS,
+    MAX_MARKS,
+    Looking,
+    body_has,
+    fold,
+    wanted_texts,
+)
+from murder.mime.thread import References, message_ids
 from murder.model.fetch import Section
 from murder.model.part import Address
+from murder.model.thread import Thread, Threadable, by_ordered_subject, by_references
 from murder.wire.imap.body import format_body_structure
 from murder.wire.imap.envelope import format_envelope
+from murder.wire.imap.thread import format_thread
+from tests.steps import lines_run
+
+WHEN: Final = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def test_of_two_megabytes_of_addresses_the_first_are_told() -> None:
@@ -178,3 +194,115 @@ MARKED = st.lists(
 def test_folding_in_pieces_is_folding(value: str) -> None:
     whole = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", value).casefold())
     assert fold(value) == (whole if not value.isascii() else value.lower())
+
+
+def _thread_chain(count: int) -> list[Threadable]:
+    """Each answers the one before, and says that the first belongs below itself."""
+    return [
+        Threadable(n, WHEN, "", False, f"m{n}", ("m0", f"m{n - 1}", "m0", f"m{n - 1}") if n else ())
+        for n in range(count)
+    ]
+
+
+def _thread_absent(count: int) -> list[Threadable]:
+    """All answer the last of a long line of messages that are not here."""
+    line = tuple(f"a{n}" for n in range(count))
+    return [
+        Threadable(n, WHEN, "", False, f"m{n}", line[max(0, n - 3) : n + 1]) for n in range(count)
+    ] + [Threadable(count + n, WHEN, "", False, f"n{n}", line[-1:]) for n in range(count)]
+
+
+def _thread_reversed(count: int) -> list[Threadable]:
+    return _thread_chain(count)[::-1]
+
+
+def _thread_subjects(count: int) -> list[Threadable]:
+    return [Threadable(n, WHEN, "s", n % 2 == 0, f"m{n}", ()) for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    "shape", [_thread_chain, _thread_absent, _thread_reversed, _thread_subjects]
+)
+@pytest.mark.parametrize("algorithm", [by_references, by_ordered_subject])
+def test_threading_is_linear(
+    shape: Callable[[int], list[Threadable]], algorithm: Callable[[list[Threadable]], list[Thread]]
+) -> None:
+    def run(count: int) -> None:
+        format_thread(algorithm(shape(count)))
+
+    assert lines_run(run, 1000) < 2.6 * lines_run(run, 500)
+
+
+def test_references_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thread, "MAX_KEPT_IDS", 100)
+    references = References()
+    kept = 0
+    for n in range(1000):
+        ids = tuple(f"x{n}.{k}" for k in range(50))
+        kept += len(references.shared(Threadable(n, WHEN, "s", False, f"m{n}", ids)).references)
+    assert kept < 1300
+    assert message_ids(b"<" + b"a" * 900 + b">")[0] != message_ids(b"<" + b"b" * 900 + b">")[0]
+    assert len(message_ids(b"<" + b"a" * 900 + b">")[0]) < 100
+
+
+STRUCTURES: dict[str, Callable[[int], bytes]] = {
+    "deep": lambda n: b"".join(
+        b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (k, k) for k in range(n)
+    ),
+    "rfc822": lambda n: b"Content-Type: message/rfc822\r\n\r\n" * n,
+    "parts": lambda n: (
+        b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\nx\r\n" * n
+    ),
+    "header": lambda n: b"X-A: b\r\n" * n + b"\r\n",
+    "boundaries": lambda n: (
+        b"".join(
+            b"Content-Type: multipart/mixed; boundary=%b\r\n\r\n--%b\r\n" % (b"q" * k, b"q" * k)
+            for k in range(1, 60)
+        )
+        + b"\r\n"
+        + (b"--" + b"q" * 100 + b"\r\n") * n
+    ),
+    "languages": lambda n: b"Content-Language: " + b"a," * n + b"\r\n\r\n",
+    "addresses": lambda n: b"From: " + b"a," * n + b"\r\n\r\n",
+    "comments": lambda n: b"From: " + b"(" * n + b"\r\nContent-Type: (" + b"()" * n + b"\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("shape", STRUCTURES.values(), ids=STRUCTURES)
+def test_structures_cost_what_they_are_long(shape: Callable[[int], bytes]) -> None:
+    few, many = (lines_run(parse_structure, shape(times)) for times in (300, 600))
+    assert many < 2.3 * few
+
+
+def test_a_message_is_decoded_once_for_all_texts_that_are_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    octets = b"Subject: s\r\n\r\n" + b"lorem ipsum dolor\r\n" * 50_000
+    root = parse_structure(octets)
+    folded = 0
+
+    def counting(piece: str) -> str:
+        nonlocal folded
+        folded += len(piece)
+        return fold(piece)
+
+    wanted = wanted_texts(bodies=[f"q{n}" for n in range(25)], texts=[f"r{n}" for n in range(25)])
+    monkeypatch.setattr(text, "fold", counting)
+    looking = Looking(octets, root, wanted)
+    assert looking.text_has("r1") is None
+    list(looking.in_header())
+    assert looking.text_has("r1") is None
+    steps = len(list(looking.in_body()))
+    assert looking.text_has("r1") is False and looking.body_has("q1") is False
+    assert folded < 1.1 * len(octets)
+    assert steps >= len(octets) // PIECE_OCTETS
+
+
+@given(st.text("ab\u0301äß", min_size=1, max_size=5), st.integers(0, 3 * PIECE_OCTETS))
+def test_a_text_is_found_wherever_the_pieces_are_cut(wanted: str, before: int) -> None:
+    octets = (
+        b"Content-Type: text/plain; charset=utf-8\r\n\r\n" + b"c" * before + f"c{wanted}c".encode()
+    )
+    assert body_has(octets, parse_structure(octets), wanted) == (
+        fold(wanted) in fold(f"c{wanted}c")
+    )

@@ -4,30 +4,30 @@ Its structure is parsed once and kept with the store (`keep_summary`), with ENVE
 later FETCHes of these do not look at the message at all.
 """
 
-import asyncio
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
 
 from murder.api.store import Mailbox
 from murder.errors import Code, Refusal
-from murder.mime import text as searching
 from murder.mime.header import parse_date
 from murder.mime.preview import preview_of
-from murder.mime.section import decoded_octets, octets_of, select_fields
+from murder.mime.section import MAX_SELECTED_OCTETS, HeaderFields, encoded_part, octets_of
 from murder.mime.structure import parse_structure
 from murder.mime.summary import dump_structure, load_structure
-from murder.model.fetch import BodyItem, Form, SectionText
+from murder.mime.text import Looking, Wanted
+from murder.model.fetch import BodyItem, Form, Section, SectionText
 from murder.model.message import Message
 from murder.model.part import Envelope, Part
+from murder.net.turns import Turn, aside
 from murder.wire.imap.body import format_structure_piece
 from murder.wire.imap.envelope import format_envelope_piece
 
 LAZY_OCTETS: Final = 64 * 1024  # PREVIEW (LAZY) looks into messages up to this size
 SUMMARY_VERSION: Final = 2  # never 0x5b, with which the first version's summaries began
 SUMMARY_HEAD: Final = struct.Struct("!BII")
-THREAD_OCTETS: Final = 256 * 1024  # larger messages are parsed in a thread: some milliseconds
+ASIDE_OCTETS: Final = 16 * 1024  # of a message: more can be some thousand parts, and milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,29 @@ def unpack(summary: bytes) -> Kept | None:
     return Kept(summary[SUMMARY_HEAD.size : first], summary[first:second], summary[second:])
 
 
+def parse_and_format(octets: memoryview | bytes) -> tuple[Part, Kept]:
+    """The structure, and the pieces of answers; `structure` of them is empty where it is too large to be kept."""
+    parsed = parse_structure(octets)
+    return parsed, Kept(
+        format_envelope_piece(parsed.envelope or Envelope()),
+        format_structure_piece(parsed, True),
+        dump_structure(parsed) or b"",
+    )
+
+
 class Reader:
     """One message during one FETCH, SEARCH, SORT or THREAD."""
 
-    __slots__ = ("_kept", "_mailbox", "_message", "_octets", "_structure")
+    __slots__ = (
+        "_fields",
+        "_header_end",
+        "_kept",
+        "_mailbox",
+        "_message",
+        "_octets",
+        "_structure",
+        "_turn",
+    )
 
     def __init__(self, mailbox: Mailbox, message: Message, summary: bytes | None = None) -> None:
         """`summary`: what the store keeps of it, if that has been read already."""
@@ -67,6 +86,9 @@ class Reader:
         self._message = message
         self._octets: memoryview | None = None
         self._structure: Part | None = None
+        self._header_end: int | None = None
+        self._fields: dict[tuple[int, ...], HeaderFields] = {}  # of the headers that were asked for
+        self._turn = Turn()
         self._kept = unpack(summary) if summary is not None else None
 
     async def octets(self) -> memoryview:
@@ -79,9 +101,8 @@ class Reader:
         """The structure, from what was kept or from the octets. Raises Refusal(EXPUNGE_ISSUED)."""
         if self._structure is None:
             kept = await self._look()
-            self._structure = (load_structure(kept.structure) if kept else None) or (
-                await self._parse()
-            )
+            known = load_structure(kept.structure) if kept and kept.structure else None
+            self._structure = known or (await self._parse())[0]
         return self._structure
 
     async def _look(self) -> "Kept | None":
@@ -91,47 +112,81 @@ class Reader:
             self._kept = unpack(summary) if summary is not None else None
         return self._kept
 
-    async def _parse(self) -> Part:
+    async def _parse(self) -> tuple[Part, Kept]:
         octets = await self.octets()
-        if len(octets) >= THREAD_OCTETS:
-            parsed = await asyncio.to_thread(parse_structure, octets)
+        if len(octets) >= ASIDE_OCTETS:
+            parsed, kept = await aside(parse_and_format, octets)
         else:
-            parsed = parse_structure(octets)
-        structure = dump_structure(parsed)
-        if structure is not None:
-            summary = pack(
-                Kept(
-                    format_envelope_piece(parsed.envelope or Envelope()),
-                    format_structure_piece(parsed, True),
-                    structure,
-                )
-            )
-            await self._mailbox.keep_summary(self._message.uid, summary)
-        return parsed
+            parsed, kept = parse_and_format(octets)
+        self._structure, self._kept = parsed, kept
+        if kept.structure:
+            await self._mailbox.keep_summary(self._message.uid, pack(kept))
+        return parsed, kept
 
     async def section(self, item: BodyItem) -> memoryview | bytes | None:
         """The octets of a section, before `<partial>`; None where there is no such part. Raises Refusal."""
         octets = await self.octets()
+        if self._turn.is_over:
+            await self._turn.rest()
         section = item.section
         if item.form in (Form.BINARY, Form.BINARY_SIZE):
-            return decoded_octets(octets, await self.part(), section.part)
+            return await self._binary(octets, section.part)
+        if section.text in (SectionText.HEADER_FIELDS, SectionText.HEADER_FIELDS_NOT):
+            return await self._header_fields(octets, section)
         if section.part:
             return octets_of(octets, await self.part(), section)
         if section.text is SectionText.WHOLE:
             return octets
-        return _of_message(octets, item)
+        end = self._end_of_header(octets)
+        return octets[end:] if section.text is SectionText.TEXT else octets[:end]
+
+    async def _binary(self, octets: memoryview, path: tuple[int, ...]) -> memoryview | bytes | None:
+        """A part with its transfer encoding undone, piece by piece. Raises Refusal(UNKNOWN_CTE)."""
+        found = encoded_part(octets, await self.part(), path)
+        if found is None or not found.encoding:
+            return None if found is None else found.body
+        decoded = bytearray()
+        for piece in found.pieces():
+            decoded += piece
+            if self._turn.is_over:
+                await self._turn.rest()
+        return memoryview(decoded)
+
+    async def _header_fields(self, octets: memoryview, section: Section) -> bytes | None:
+        """The fields of some names, or all others, of a header that may be long and asked for often."""
+        if section.part:
+            header = octets_of(octets, await self.part(), replace(section, text=SectionText.HEADER))
+            if header is None:
+                return None
+        else:
+            header = octets[: self._end_of_header(octets)]
+        fields = self._fields.get(section.part)
+        if fields is None:
+            fields = self._fields[section.part] = HeaderFields(bytes(header[:MAX_SELECTED_OCTETS]))
+            for _ in fields.read():
+                if self._turn.is_over:
+                    await self._turn.rest()
+        return fields.select(section.fields, section.text is SectionText.HEADER_FIELDS)
+
+    def _end_of_header(self, octets: memoryview) -> int:
+        if self._header_end is None:
+            self._header_end = end_of_header(octets)
+        return self._header_end
 
     async def envelope(self) -> bytes:
         """The ENVELOPE piece of a FETCH answer."""
-        if self._structure is None and (kept := await self._look()) is not None:
-            return kept.envelope
-        return format_envelope_piece((await self.part()).envelope or Envelope())
+        kept = await self._look() or (await self._parse())[1]
+        return kept.envelope
 
     async def structure(self, extended: bool) -> bytes:
         """The BODY or BODYSTRUCTURE piece."""
-        if extended and self._structure is None and (kept := await self._look()) is not None:
+        if extended:
+            kept = await self._look() or (await self._parse())[1]
             return kept.body_structure
-        return format_structure_piece(await self.part(), extended)
+        part = await self.part()
+        if self._message.size < ASIDE_OCTETS:
+            return format_structure_piece(part, extended)
+        return await aside(format_structure_piece, part, extended)
 
     async def preview(self, lazy: bool) -> str | None:
         """The first words; None where they would cost something and the client is not willing to wait."""
@@ -143,19 +198,7 @@ class Reader:
         """Let the mapping go."""
         self._octets = None
         self._structure = None
-
-
-def _of_message(octets: memoryview, item: BodyItem) -> memoryview | bytes:
-    """HEADER, HEADER.FIELDS or TEXT of the whole message: no structure is needed for these."""
-    end = end_of_header(octets)
-    match item.section.text:
-        case SectionText.TEXT:
-            return octets[end:]
-        case SectionText.HEADER:
-            return octets[:end]
-        case _:
-            wanted = item.section.text is SectionText.HEADER_FIELDS
-            return select_fields(bytes(octets[:end]), item.section.fields, wanted)
+        self._fields.clear()
 
 
 HEADER_LOOK: Final = 16 * 1024  # nearly every header ends within; else more and more is looked at
@@ -178,35 +221,26 @@ def end_of_header(octets: memoryview) -> int:
         look *= 8
 
 
-class MessageContent:
-    """The searchable side of one message (`searching.Content`)."""
+class MessageContent(Looking):
+    """The searchable side of one message (`searching.Content`), with its Date."""
 
-    __slots__ = ("_octets", "_part")
+    __slots__ = ("_envelope",)
 
-    def __init__(self, octets: memoryview, part: Part) -> None:
-        self._octets = octets
-        self._part = part
-
-    def header_has(self, field: str, text: str) -> bool:
-        return searching.header_has(self._octets, self._part, field, text)
-
-    def body_has(self, text: str) -> bool:
-        return searching.body_has(self._octets, self._part, text)
-
-    def text_has(self, text: str) -> bool:
-        return searching.text_has(self._octets, self._part, text)
+    def __init__(self, octets: memoryview, part: Part, wanted: Wanted) -> None:
+        super().__init__(octets, part, wanted)
+        self._envelope = part.envelope
 
     def sent_on(self) -> date | None:
-        envelope = self._part.envelope
+        envelope = self._envelope
         moment = parse_date(envelope.date) if envelope is not None else None
         return None if moment is None else moment.date()
 
 
-async def read_content(mailbox: Mailbox, message: Message) -> MessageContent | None:
-    """The searchable side of a message; None where it has just been expunged."""
+async def read_content(mailbox: Mailbox, message: Message, wanted: Wanted) -> MessageContent | None:
+    """The searchable side of a message, of which nothing has been looked at; None where it has just been expunged."""
     reader = Reader(mailbox, message)
     try:
-        return MessageContent(await reader.octets(), await reader.part())
+        return MessageContent(await reader.octets(), await reader.part(), wanted)
     except Refusal as refusal:
         if refusal.code is Code.EXPUNGE_ISSUED:
             return None

@@ -4,7 +4,6 @@ A context is judged anew message by message, as these arrive or change: a mailbo
 session's view, and nothing of its connection.
 """
 
-import asyncio
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,19 +11,24 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from murder.backend.imap.content import read_content
-from murder.backend.imap.sortables import read_sortables
-from murder.backend.searching import Candidate, Scene, Test, compile_key
+from murder.backend.imap.judging import Judge
+from murder.backend.imap.sortables import read_keyed
+from murder.backend.searching import Scene
 from murder.backend.updates import Happened, View
-from murder.mime.sort import Sortable, in_sort_order
+from murder.mime.sort import Keyed, put_in_order
 from murder.model.fetch import FetchItem
 from murder.model.message import Message, Uid
 from murder.model.search import SearchKey, SortOrder
 from murder.model.seqset import compress
+from murder.net.turns import Turn, aside
 from murder.wire.imap.search import format_context_change
 
 MAX_CONTEXTS: Final = 16  # of one session; RFC 5267 §4.3.1 wants one at least
-MAX_SORTED: Final = 20_000  # results of a SORT that are kept, with their envelopes: some 20 MB
+MAX_FOUND: Final = 250_000  # results of a SEARCH that are kept: a megabyte
+MAX_SORTED: Final = (
+    20_000  # results of a SORT that are kept, with what is compared of them: some 5 MB
+)
+FEW: Final = 64  # so many are cut out or put in one by one; more rebuild the array
 
 Moves = Sequence[
     tuple[int, int]
@@ -49,7 +53,7 @@ class FoundResults:
 
     def __init__(self, uids: Iterable[int]) -> None:
         self._uids = array("I", uids)
-        self.too_many = False
+        self.too_many = len(self._uids) > MAX_FOUND
 
     def __contains__(self, uid: object) -> bool:
         if not isinstance(uid, int):
@@ -58,12 +62,20 @@ class FoundResults:
         return at < len(self._uids) and self._uids[at] == uid
 
     def remove(self, uids: Sequence[int]) -> Moves:
-        gone = frozenset(uids)
-        self._uids = array("I", (uid for uid in self._uids if uid not in gone))
+        if len(uids) > FEW:
+            gone = frozenset(uids)
+            self._uids = array("I", (uid for uid in self._uids if uid not in gone))
+        else:
+            for uid in uids:
+                del self._uids[bisect_left(self._uids, uid)]
         return [(0, uid) for uid in sorted(uids)]
 
     async def add(self, view: View, uids: Sequence[int]) -> Moves:
-        self._uids = array("I", sorted([*self._uids, *uids]))
+        if len(uids) > FEW:
+            self._uids = array("I", sorted([*self._uids, *uids]))
+        else:
+            for uid in uids:
+                self._uids.insert(bisect_left(self._uids, uid), uid)
         return [(0, uid) for uid in sorted(uids)]
 
 
@@ -71,30 +83,31 @@ class SortedResults:
     """Of SORT: in the order asked for, told with positions."""
 
     def __init__(
-        self, orders: Sequence[SortOrder], sortables: Iterable[Sortable], ordered: Iterable[int]
+        self, orders: Sequence[SortOrder], rows: Iterable[Keyed], ordered: Sequence[int]
     ) -> None:
         self._orders = orders
-        self._ordered = list(ordered)
-        self.too_many = len(self._ordered) > MAX_SORTED
-        self._sortables = {} if self.too_many else {one.number: one for one in sortables}
+        self.too_many = len(ordered) > MAX_SORTED
+        self._ordered = [] if self.too_many else list(ordered)
+        self._rows = {} if self.too_many else {one.number: one for one in rows}
 
     def __contains__(self, uid: object) -> bool:
-        return uid in self._sortables
+        return uid in self._rows
 
     def remove(self, uids: Sequence[int]) -> Moves:
         moves: list[tuple[int, int]] = []
         gone = frozenset(uids)
-        for uid in [uid for uid in self._ordered if uid in gone]:
-            at = self._ordered.index(uid)
-            del self._ordered[at], self._sortables[uid]
-            moves.append((at + 1, uid))
+        for at, uid in enumerate(self._ordered, 1):
+            if uid in gone:
+                del self._rows[uid]
+                moves.append((at - len(moves), uid))  # where it is when those before it have gone
+        self._ordered = [uid for uid in self._ordered if uid not in gone]
         return moves
 
     async def add(self, view: View, uids: Sequence[int]) -> Moves:
-        added = await read_sortables(view.mailbox, sorted(uids), self._orders)
-        self._sortables.update((one.number, one) for one in added)
-        rows = list(self._sortables.values())
-        self._ordered = await asyncio.to_thread(in_sort_order, rows, self._orders)
+        added = await read_keyed(view.mailbox, sorted(uids), self._orders)
+        self._rows.update((one.number, one) for one in added)
+        rows = list(self._rows.values())
+        self._ordered = await aside(put_in_order, rows, self._orders)
         new = {one.number for one in added}
         return [(at, uid) for at, uid in enumerate(self._ordered, 1) if uid in new]
 
@@ -180,8 +193,9 @@ class Contexts:
         if not messages:
             return news
         new = frozenset(arrived)
+        turn = Turn()
         for context in self._contexts.values():
-            matching = await _matching(view, context.key, messages)
+            matching = await _matching(view, context.key, messages, turn)
             left = [uid for uid in messages if uid in context.results and uid not in matching]
             came = sorted(uid for uid in matching if uid not in context.results)
             if left:
@@ -194,28 +208,13 @@ class Contexts:
         return news
 
 
-async def _matching(view: View, key: SearchKey, messages: Mapping[Uid, Message]) -> set[Uid]:
+async def _matching(
+    view: View, key: SearchKey, messages: Mapping[Uid, Message], turn: Turn
+) -> set[Uid]:
     """Those of the messages, known to the client, that fulfil the criteria."""
     scene = Scene(view.exists, view.uids[-1] if view.uids else 0, (), datetime.now(UTC))
-    test = compile_key(key, scene)
-    matching: set[Uid] = set()
-    for message in messages.values():
-        if view.seq_of(message.uid) is not None and await _fulfils(view, test, message):
-            matching.add(message.uid)
-    return matching
-
-
-async def _fulfils(view: View, test: Test, message: Message) -> bool:
-    seq = view.seq_of(message.uid)
-    assert seq is not None
-    is_recent = message.uid in view.recent
-    verdict = test(Candidate(seq, message, is_recent))
-    if verdict is None:
-        content = await read_content(view.mailbox, message)
-        if content is None:  # it has just been expunged
-            return False
-        verdict = test(Candidate(seq, message, is_recent, content))
-    return bool(verdict)
+    judge = Judge(view, key, scene, turn)
+    return {message.uid for message in messages.values() if await judge.fulfils(message)}
 
 
 def _runs(moves: Moves, added: bool) -> list[tuple[int, tuple[tuple[int, int], ...]]]:

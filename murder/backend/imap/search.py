@@ -1,22 +1,19 @@
 """SEARCH and UID SEARCH with all their RETURN options (RFC 3501 §6.4.4, RFC 4731, RFC 5182, RFC 9394)."""
 
-import asyncio
 import re
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence, Sized
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from murder.api.store import FindsByFlag
-from murder.backend.imap.content import read_content
 from murder.backend.imap.context import Context, FoundResults, Results
 from murder.backend.imap.dialogue import BackendImap
+from murder.backend.imap.judging import Judge
 from murder.backend.imap.messages import batches, marked, window
 from murder.backend.searching import (
-    Candidate,
     Scene,
-    Test,
     bare,
     bounds,
     compile_key,
@@ -39,6 +36,7 @@ from murder.model.search import (
     uses_modseq,
 )
 from murder.model.seqset import compress, compress_in_order
+from murder.net.turns import Turn, aside
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import status_line
 from murder.wire.imap.search import (
@@ -49,7 +47,11 @@ from murder.wire.imap.search import (
 )
 from murder.wire.token import Scanner, string
 
-CONTENT_PAUSE: Final = 20  # messages read before others get their turn
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ASIDE_OCTETS: Final = 16 * 1024  # of a command: parsing it is some milliseconds
+ASIDE_NUMBERS: Final = 10_000  # found: writing them is some milliseconds
 OFFERED: Final = frozenset(
     {
         ReturnOption.MIN,
@@ -87,8 +89,40 @@ def run_uid_search(dialogue: BackendImap, command: Command) -> Running:
 
 
 def _begin(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
+    if len(command.octets) > ASIDE_OCTETS:
+        return _begin_long(dialogue, command, by_uid)
+    return _begin_parsed(dialogue, command, by_uid, parse_search)
+
+
+async def _begin_long(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
+    parsed = await aside(outcome_of, parse_search, Scanner(command.octets, command.start))
+    await _begin_parsed(dialogue, command, by_uid, lambda _: parsed())
+
+
+def outcome_of(
+    parse: Callable[[Scanner], SearchRequest], scanner: Scanner
+) -> Callable[[], SearchRequest]:
+    """What gives the request, or raises what parsing it has raised."""
     try:
-        request = parse_search(Scanner(command.octets, command.start))
+        request = parse(scanner)
+    except (BadSyntax, Refusal) as error:
+        raised = error
+
+        def refuse() -> SearchRequest:
+            raise raised
+
+        return refuse
+    return lambda: request
+
+
+def _begin_parsed(
+    dialogue: BackendImap,
+    command: Command,
+    by_uid: bool,
+    parse: Callable[[Scanner], SearchRequest],
+) -> Coroutine[Any, Any, None]:
+    try:
+        request = parse(Scanner(command.octets, command.start))
         check(dialogue, request, command.tag)
         if dialogue.manner.utf8 and request.charset.upper() not in (US_ASCII, UTF_8):
             raise BadSyntax("Text is in UTF-8 here, as you have enabled")  # RFC 6855 §3
@@ -126,15 +160,15 @@ async def _search(
         raise
     view = dialogue.now
     modseq = await modseq_of(view, request, found, found.uids)
-    numbers = found.uids if by_uid else numbers_of(view, found.uids)
+    numbers = found.uids if by_uid else await numbers_of(view, found.uids)
     if request.returns is None and dialogue.manner.imap4rev2:  # RFC 9051 §6.4.4
         request = replace(request, returns=DEFAULT_RETURNS)
     if request.returns is None:
-        dialogue.send(format_search(numbers, modseq))
+        dialogue.send(await large(numbers, format_search, numbers, modseq))
     else:
-        save(dialogue, request, found.uids)
+        await save(dialogue, request, found.uids)
         if request.returns != {ReturnOption.SAVE}:
-            result = result_of(request, numbers, modseq)
+            result = await large(numbers, result_of, request, numbers, modseq)
             dialogue.send(format_esearch(command.tag, by_uid, result))
         follow(dialogue, command.tag, request, by_uid, FoundResults(found.uids))
     await dialogue.finish(command, removals=by_uid and not has_numbers(request.key))
@@ -187,9 +221,24 @@ async def modseq_of(
     return max((message.modseq for message in messages), default=found.modseq)
 
 
-def numbers_of(view: View, uids: Sequence[int]) -> Sequence[int]:
+async def numbers_of(view: View, uids: Sequence[int]) -> Sequence[int]:
     """The session's numbers of these messages."""
-    return [seq for uid in uids if (seq := view.seq_of(uid)) is not None]
+    if len(uids) == view.exists and uids == view.uids:
+        return range(1, view.exists + 1)
+    turn = Turn()
+    numbers = array("I")
+    for batch in batches(uids):  # type: ignore[arg-type] # UIDs
+        numbers.extend(seq for uid in batch if (seq := view.seq_of(uid)) is not None)
+        if turn.is_over:
+            await turn.rest()
+    return numbers
+
+
+async def large(many: Sized, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """What a function makes of so many things: aside, if they are really many."""
+    if len(many) > ASIDE_NUMBERS:
+        return await aside(function, *arguments, **named)
+    return function(*arguments, **named)
 
 
 async def find(dialogue: BackendImap, request: SearchRequest) -> Found:
@@ -212,45 +261,32 @@ async def find(dialogue: BackendImap, request: SearchRequest) -> Found:
     if is_bounds_only(key):
         found.uids = array("I", uids)
         return found
-    test = compile_key(key, scene)
+    turn = Turn()
     if not needs_messages(key):
+        test = compile_key(key, scene)
         for uid in uids:
             seq = view.seq_of(uid)
             if seq is not None and test(bare(uid, seq, view.recent)):
                 found.uids.append(uid)
+            if turn.is_over:
+                await turn.rest()
         return found
+    judge = Judge(view, key, scene, turn)
     for batch in batches(uids):  # type: ignore[arg-type] # UIDs
-        await _judge(view, batch, test, found)
+        for message in await view.mailbox.messages(batch):
+            if await judge.fulfils(message):
+                found.uids.append(message.uid)
+                found.modseq = max(found.modseq, message.modseq)
         await dialogue.flush()  # and the end, if the client has gone
-        await asyncio.sleep(0)
+        await turn.rest()
     return found
 
 
-async def _judge(view: View, batch: Sequence[Uid], test: Test, found: Found) -> None:
-    looked_into = 0
-    for message in await view.mailbox.messages(batch):
-        seq = view.seq_of(message.uid)
-        if seq is None:
-            continue
-        candidate = Candidate(seq, message, message.uid in view.recent)
-        verdict = test(candidate)
-        if verdict is None:
-            content = await read_content(view.mailbox, message)
-            if content is None:  # it has just been expunged
-                continue
-            verdict = test(Candidate(seq, message, candidate.is_recent, content))
-            looked_into += 1
-            if looked_into % CONTENT_PAUSE == 0:
-                await asyncio.sleep(0)
-        if verdict:
-            found.uids.append(message.uid)
-            found.modseq = max(found.modseq, message.modseq)
-
-
-def save(dialogue: BackendImap, request: SearchRequest, uids: Sequence[int]) -> None:
+async def save(dialogue: BackendImap, request: SearchRequest, uids: Sequence[int]) -> None:
     """Keep the result (in the order that MIN and MAX go by) for `$`, where RETURN (SAVE) asks for it."""
     if request.returns is not None and ReturnOption.SAVE in request.returns:
-        dialogue.saved = compress(sorted(set(_saved(request, uids))))
+        kept = _saved(request, uids)
+        dialogue.saved = await large(kept, lambda: compress(sorted(set(kept))))
 
 
 def _saved(request: SearchRequest, uids: Sequence[int]) -> Sequence[int]:

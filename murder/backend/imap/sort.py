@@ -1,29 +1,32 @@
 """SORT, THREAD and their UID forms (RFC 5256, RFC 5267 for RETURN, RFC 5957)."""
 
-import asyncio
 from collections.abc import Sequence
 
 from murder.backend.imap.context import SortedResults
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.search import (
+    ASIDE_OCTETS,
     check,
     find,
     follow,
+    large,
     modseq_of,
     numbers_of,
+    outcome_of,
     result_of,
     save,
 )
-from murder.backend.imap.sortables import read_envelopes, read_sortables
+from murder.backend.imap.sortables import each_envelope, read_keyed
 from murder.login.imap import Running
-from murder.mime.sort import in_sort_order
-from murder.mime.thread import threadable
+from murder.mime.sort import put_in_order
+from murder.mime.thread import References, threadable
 from murder.model.search import (
     SearchRequest,
     ThreadAlgorithm,
     has_numbers,
 )
 from murder.model.thread import Threadable, by_ordered_subject, by_references
+from murder.net.turns import aside
 from murder.wire.imap.command import Command
 from murder.wire.imap.search import format_esearch, format_search, parse_sort, parse_thread
 from murder.wire.imap.thread import format_thread
@@ -47,9 +50,18 @@ def run_uid_thread(dialogue: BackendImap, command: Command) -> Running:
 
 
 def _begin_sort(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
+    if len(command.octets) > ASIDE_OCTETS:
+        return _sort_long(dialogue, command, by_uid)
     request = parse_sort(Scanner(command.octets, command.start))
     check(dialogue, request, command.tag)
     return _sort(dialogue, command, request, by_uid)
+
+
+async def _sort_long(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
+    parsed = await aside(outcome_of, parse_sort, Scanner(command.octets, command.start))
+    request = parsed()
+    check(dialogue, request, command.tag)
+    await _sort(dialogue, command, request, by_uid)
 
 
 async def _sort(
@@ -57,26 +69,33 @@ async def _sort(
 ) -> None:
     found = await find(dialogue, request)
     view = dialogue.now
-    sortables = await read_sortables(view.mailbox, found.uids, request.sort)
-    ordered = await asyncio.to_thread(in_sort_order, sortables, request.sort)
+    rows = await read_keyed(view.mailbox, found.uids, request.sort)
+    ordered = await large(rows, put_in_order, rows, request.sort)
     modseq = await modseq_of(view, request, found, ordered) if ordered else None
-    numbers = ordered if by_uid else numbers_of(view, ordered)
+    numbers = ordered if by_uid else await numbers_of(view, ordered)
     if request.returns is None:
-        dialogue.send(format_search(numbers, modseq, b"SORT"))
+        dialogue.send(await large(numbers, format_search, numbers, modseq, b"SORT"))
     else:
-        save(dialogue, request, ordered)
-        result = result_of(request, numbers, modseq)
+        await save(dialogue, request, ordered)
+        result = await large(numbers, result_of, request, numbers, modseq)
         dialogue.send(format_esearch(command.tag, by_uid, result))
-        follow(
-            dialogue, command.tag, request, by_uid, SortedResults(request.sort, sortables, ordered)
-        )
+        follow(dialogue, command.tag, request, by_uid, SortedResults(request.sort, rows, ordered))
     await dialogue.finish(command, removals=by_uid and not has_numbers(request.key))
 
 
 def _begin_thread(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
+    if len(command.octets) > ASIDE_OCTETS:
+        return _thread_long(dialogue, command, by_uid)
     request = parse_thread(Scanner(command.octets, command.start))
     check(dialogue, request, command.tag)
     return _thread(dialogue, command, request, by_uid)
+
+
+async def _thread_long(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
+    parsed = await aside(outcome_of, parse_thread, Scanner(command.octets, command.start))
+    request = parsed()
+    check(dialogue, request, command.tag)
+    await _thread(dialogue, command, request, by_uid)
 
 
 async def _thread(
@@ -84,12 +103,13 @@ async def _thread(
 ) -> None:
     found = await find(dialogue, request)
     view = dialogue.now
+    references = References()
     messages = [
-        threadable(message.uid if by_uid else seq, message, envelope)
-        for message, envelope in await read_envelopes(view.mailbox, found.uids)
+        references.shared(threadable(message.uid if by_uid else seq, message, envelope))
+        async for message, envelope in each_envelope(view.mailbox, found.uids)
         if (seq := view.seq_of(message.uid)) is not None
     ]
-    dialogue.send(await asyncio.to_thread(_threaded, messages, request.thread))
+    dialogue.send(await large(messages, _threaded, messages, request.thread))
     await dialogue.finish(command, removals=by_uid and not has_numbers(request.key))
 
 

@@ -5,6 +5,7 @@ RFC 3501 §6.4.4 and §7.2.5 with RFC 4466 §2.6, 4731 (ESEARCH), 5032 (WITHIN),
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Final, NamedTuple
 
 from murder.errors import BadSyntax, Code, Refusal
@@ -14,6 +15,7 @@ from murder.model.flag import ANSWERED, DELETED, DRAFT, FLAGGED, RECENT, SEEN
 from murder.model.message import ModSeq
 from murder.model.search import (
     DEFAULT_RETURNS,
+    AddressHas,
     All,
     And,
     BodyHas,
@@ -51,7 +53,11 @@ from murder.wire.imap.seqset import format_ranges, parse_seqset
 from murder.wire.token import Scanner, string
 
 MAX_DEPTH: Final = 64  # of parentheses, NOT and OR; no client nests more than a few
-MAX_KEYS: Final = 10_000
+MAX_KEYS: Final = 10_000  # with sets of numbers, which cost no more than one of them
+MAX_OTHER_KEYS: Final = 1000  # each is asked of each message, a fraction of a microsecond
+MAX_TEXT_KEYS: Final = 200  # each is looked for in each message, about a millisecond a megabyte
+MAX_TEXT_OCTETS: Final = 8192  # of one search text
+NUMBERS_AT_ONCE: Final = 5000
 MAX_MODSEQ: Final = 2**63 - 1
 MAX_OCTETS: Final = 2**63 - 1  # number64 (RFC 9051 §9)
 
@@ -175,7 +181,7 @@ def _parse_sort_criteria(scanner: Scanner) -> tuple[SortOrder, ...]:
 class _KeyParser:
     """Search keys of one command: knows its character set, and how deep and how many keys there are."""
 
-    __slots__ = ("_charset", "_codec", "_depth", "_keys", "_scanner")
+    __slots__ = ("_charset", "_codec", "_depth", "_keys", "_others", "_scanner", "_texts")
 
     def __init__(self, scanner: Scanner, charset: str) -> None:
         """`charset` is empty where the client named none; 8-bit text is then taken for UTF-8, which RFC 9051 §6.4.4
@@ -192,6 +198,8 @@ class _KeyParser:
         self._charset = charset
         self._depth = 0
         self._keys = 0
+        self._others = 0  # of the keys, those that are no sets of numbers
+        self._texts = 0
 
     def parse_program(self) -> SearchKey:
         keys = [self._key()]
@@ -219,6 +227,9 @@ class _KeyParser:
             return SeqNumIn(parse_seqset(scanner))
         start = scanner.at
         word = scanner.word()
+        self._others += word not in _OF_NUMBERS
+        if self._others > MAX_OTHER_KEYS:
+            raise scanner.bad(f"at most {MAX_OTHER_KEYS} search keys other than sets of numbers")
         plain = _PLAIN_KEYS.get(word)
         if plain is not None:
             return plain
@@ -241,9 +252,16 @@ class _KeyParser:
     def _text(self) -> str:
         start = self._scanner.at
         octets = self._scanner.astring()
+        self._texts += 1
+        if self._texts > MAX_TEXT_KEYS:
+            raise BadSyntax(f"at most {MAX_TEXT_KEYS} texts can be searched for at once", start)
+        if len(octets) > MAX_TEXT_OCTETS:
+            raise BadSyntax(f"a search text has at most {MAX_TEXT_OCTETS} octets", start)
         try:
             return octets.decode(self._codec)
         except UnicodeError:
+            if self._codec == "utf-8":  # JavaMail sends Latin-1 where UTF8=ACCEPT is offered
+                return octets.decode("cp1252", "replace")
             raise BadSyntax(
                 f"the text is not in {self._charset or 'UTF-8'}; CHARSET names another", start
             ) from None
@@ -320,6 +338,9 @@ class _KeyParser:
     def header_key(self, field: str) -> SearchKey:
         return HeaderHas(field, self._text())
 
+    def address_key(self, field: str) -> SearchKey:
+        return AddressHas(field, self._text())
+
 
 _KeyRule = Callable[[_KeyParser], SearchKey]
 
@@ -331,6 +352,12 @@ def _date_rule(of: DateOf, relation: Relation) -> _KeyRule:
 def _header_rule(field: str) -> _KeyRule:
     return lambda parser: parser.header_key(field)
 
+
+def _address_rule(field: str) -> _KeyRule:
+    return lambda parser: parser.address_key(field)
+
+
+_OF_NUMBERS: Final = frozenset({b"NOT", b"OR", b"UID"})
 
 _PLAIN_KEYS: Final[Mapping[bytes, SearchKey]] = {
     b"ALL": All(),
@@ -351,11 +378,11 @@ _PLAIN_KEYS: Final[Mapping[bytes, SearchKey]] = {
 }
 
 _KEYS_WITH_ARGUMENTS: Final[Mapping[bytes, _KeyRule]] = {
-    b"BCC": _header_rule("bcc"),
-    b"CC": _header_rule("cc"),
-    b"FROM": _header_rule("from"),
+    b"BCC": _address_rule("bcc"),
+    b"CC": _address_rule("cc"),
+    b"FROM": _address_rule("from"),
     b"SUBJECT": _header_rule("subject"),
-    b"TO": _header_rule("to"),
+    b"TO": _address_rule("to"),
     b"HEADER": _KeyParser._header,
     b"BODY": _KeyParser._body,
     b"TEXT": _KeyParser._all_text,
@@ -388,7 +415,11 @@ def format_search(
     numbers: Iterable[int], modseq: ModSeq | None = None, word: bytes = b"SEARCH"
 ) -> bytes:
     """`* SEARCH 1 2 3 (MODSEQ n)CRLF`; `word` is SORT for that. MODSEQ only where something was found."""
-    text = " ".join(map(str, numbers)).encode("ascii")
+    every = iter(numbers)
+    texts = []  # of some thousand each: one `join` of a million would hold the interpreter
+    while some := " ".join(map(str, islice(every, NUMBERS_AT_ONCE))):
+        texts.append(some)
+    text = " ".join(texts).encode("ascii")
     if not text:
         return b"* %s\r\n" % word
     if modseq is not None:
