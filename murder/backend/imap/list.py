@@ -131,7 +131,9 @@ async def _lsub(dialogue: BackendImap, command: Command) -> None:
             if is_proxied:
                 return True
             entry = mailboxes.find(name)
-            return entry is not None and "l" in mailboxes.rights(entry, login)
+            if entry is None:  # who follows referrals finds it where it is, if it is
+                return command.name == b"RLSUB"
+            return "l" in mailboxes.rights(entry, login)
 
         names = await dialogue.backend.store.subscriptions(login.user)
         tell_subscribed(dialogue, request, names, is_there)
