@@ -314,7 +314,7 @@ def parse_request(line: bytes) -> Mapping[str, Any]:
     """A JSON object with `do`. Raises BadSyntax."""
     try:
         request = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadSyntax(f"that is no JSON: {error}") from None
     if not isinstance(request, dict):
         raise BadSyntax("a JSON object was expected")
@@ -376,15 +376,23 @@ class RemoteControl:
         self._task: asyncio.Task[None] | None = None
         self._log = logger(role="control", cid=connection.cid, peer=connection.peer)
 
-    def begin(self) -> None:
+    @property
+    def _is_operator(self) -> bool:
         certificate = self._connection.certificate
-        if certificate is None or OPERATOR_ROLE not in certificate.roles:
-            self._log.warning("control.refused", name=certificate.name if certificate else "")
-            self._connection.write(format_answer({"no": "an operator's certificate is needed"}))
-            self._connection.close()
+        return certificate is not None and OPERATOR_ROLE in certificate.roles
+
+    def begin(self) -> None:
+        if not self._is_operator:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        certificate = self._connection.certificate
+        self._log.warning("control.refused", name=certificate.name if certificate else "")
+        self._connection.write(format_answer({"no": "an operator's certificate is needed"}))
+        self._connection.close()
 
     def received(self, data: bytes) -> None:
-        if self._task is not None:
+        if self._task is not None or not self._is_operator:  # whatever came with the handshake
             return
         self._held += data
         line, found, _ = self._held.partition(b"\n")
@@ -401,6 +409,9 @@ class RemoteControl:
             self._task.cancel()
 
     async def _run(self, line: bytes) -> None:
+        if not self._is_operator:  # nothing is done for anybody else, whoever calls this
+            self._refuse()
+            return
         certificate = self._connection.certificate
         try:
             request = parse_request(line)

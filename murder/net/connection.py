@@ -425,7 +425,9 @@ async def connect(
             UpstreamKind.CONNECT, server, f"no answer in {timeout_s:g} s"
         ) from None
     except socket.gaierror as error:
-        raise UpstreamFailure(UpstreamKind.RESOLVE, server, f"{host}: {error.strerror}") from error
+        what = f"{where.partition(':')[0]}: " if where and host != server else ""
+        text = f"{what}its name has no address ({error.strerror})"
+        raise UpstreamFailure(UpstreamKind.RESOLVE, server, text) from error
     except ssl.SSLError as error:
         raise UpstreamFailure(UpstreamKind.TLS, server, f"{where}{why(error)}") from error
     except OSError as error:

@@ -34,7 +34,7 @@ from murder.backend.moves.peer import Peer, Target, open_peer
 from murder.backend.moves.verify import Verification, changed_since
 from murder.backend.referral import Finder
 from murder.backend.shared import Backend
-from murder.errors import Code, Refusal, UpstreamFailure
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.model.entry import EntryState, Location, MailboxEntry
 from murder.model.name import MailboxName, display, is_below
@@ -46,6 +46,10 @@ RETRIES: Final = 100  # of a move that the source still owns; later steps are tr
 RETRY_MIN_S: Final = 0.2
 RETRY_MAX_S: Final = 3.0
 LOOK_EVERY_S: Final = 2.0  # for moves that nobody drives, and what is to be let go of
+
+
+class _NotBegun(Refusal):
+    """The target has refused the move before anything was sent, or is nowhere."""
 
 
 class Mover:
@@ -164,7 +168,10 @@ class Mover:
             if progress in listeners:
                 listeners.remove(progress)
         if ended.state is not State.DONE:
-            raise Refusal(Code.UNAVAILABLE, ended.problem or f"The move is {ended.state.value}")
+            code = Code.UNAVAILABLE
+            if ended.state is State.ABORTED and ended.problem:  # it will be no better another time
+                code = Code.CANNOT
+            raise Refusal(code, ended.problem or f"The move is {ended.state.value}")
         return ended
 
     def _run(self, move: Move) -> asyncio.Task[Move]:
@@ -202,6 +209,8 @@ class Mover:
                 Code.IN_USE,
                 Code.UNAVAILABLE,
             )
+            if isinstance(problem, _NotBegun):
+                return await self._give_up(move, problem)
             if move.state is not State.HANDING and (lasting or tries > RETRIES):
                 self._log.error("move.failed", move=move.id, problem=str(problem))
                 return await self.journal.save(
@@ -213,8 +222,24 @@ class Mover:
             await asyncio.sleep(pause * random.uniform(0.7, 1.3))
             pause = min(2 * pause, RETRY_MAX_S)
 
+    async def _give_up(self, move: Move, problem: Refusal) -> Move:
+        """It has never begun: nothing is to be resumed, and nothing stands in the way of another."""
+        self._log.error("move.failed", move=move.id, problem=problem.text)
+        return await self.journal.save(
+            move, state=State.ABORTED, problem=problem.text, finished_at=time.time()
+        )
+
+    async def _open_for(self, move: Move) -> Target:
+        """Raises Refusal, UpstreamFailure; _NotBegun where there is no such server, and never was one for this move."""
+        try:
+            return await self._open(move.server)
+        except UpstreamFailure as failure:
+            if failure.kind is not UpstreamKind.RESOLVE or move.names:
+                raise
+            raise _NotBegun(Code.CANNOT, str(failure)) from failure
+
     async def _once(self, move: Move) -> Move:
-        peer = await self._open(move.server)
+        peer = await self._open_for(move)
         move = replace(move, problem="")  # what it waited for is there
         peer.names = move.names
         peer.acl_of = self._acl_of
@@ -228,6 +253,11 @@ class Mover:
                 await outgoing.thaw()
                 await outgoing.copy()
                 await outgoing.stop_and_hand_over()
+        except Refusal as refusal:
+            is_new = move.state is State.COPYING and not move.names and not outgoing.has_begun
+            if not is_new or refusal.code in (Code.IN_USE, Code.UNAVAILABLE):
+                raise
+            raise _NotBegun(refusal.code, refusal.text) from refusal
         finally:
             peer.close()
         ended = outgoing.move

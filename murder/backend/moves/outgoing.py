@@ -122,6 +122,7 @@ class Outgoing:
         self._pace = pace
         self._progress = progress
         self._step = step
+        self.has_begun = False  # the target has answered that it takes the tree
         self._left_at: dict[MailboxName, int] = {}  # mod-sequences at the stop
         self._known: dict[MailboxName, _Known] = {}  # what the target has of each mailbox
 
@@ -151,6 +152,7 @@ class Outgoing:
                 "partition": self.move.partition,
             }
         )
+        self.has_begun = True
         for entry in self._rows():
             await self._announce(entry.name)
         for _ in range(MAX_ROUNDS):

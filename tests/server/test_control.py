@@ -1,0 +1,76 @@
+"""Remote control: nothing is done for who shows no operator's certificate, whatever calls it in whatever order."""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from murder.control import RemoteControl, parse_request
+from murder.errors import BadSyntax
+
+
+@dataclass(frozen=True)
+class Certificate:
+    name: str
+    roles: frozenset[str]
+
+
+@dataclass
+class Stranger:
+    """A connection over TLS."""
+
+    certificate: Certificate | None
+    written: list[bytes] = field(default_factory=list)
+    closed: bool = False
+    cid: str = "1"
+    peer: str = "192.0.2.1"
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    async def drain(self, _: float) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("roles", [None, {"backend"}, {"frontend", "mupdate"}])
+def test_a_stranger_gets_nothing_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, roles: set[str] | None
+) -> None:
+    asked: list[object] = []
+
+    async def ask_local(_: Path, request: object) -> Any:
+        asked.append(request)
+        yield {"done": True}
+
+    monkeypatch.setattr("murder.control.ask_local", ask_local)
+
+    async def scene() -> None:
+        certificate = None if roles is None else Certificate("be1", frozenset(roles))
+        stranger: Any = Stranger(certificate)
+        control = RemoteControl(stranger, tmp_path)
+        control.received(b'{"do": "kick", "user": "x"}\n')  # it came before `begin`
+        assert control._task is None
+        await control._run(b'{"do": "kick", "user": "x"}')
+        control.begin()
+        assert asked == [] and stranger.closed
+        assert all(b"operator" in line for line in stranger.written)
+
+        operator: Any = Stranger(Certificate("op", frozenset({"operator"})))
+        control = RemoteControl(operator, tmp_path)
+        control.begin()
+        control.received(b'{"do": "status"}\n')
+        assert control._task is not None
+        await control._task
+        assert asked == [{"do": "status"}]
+
+    asyncio.run(scene())
+
+
+def test_nesting_without_end_is_no_request() -> None:
+    with pytest.raises(BadSyntax):
+        parse_request(b"[" * 60_000)
