@@ -17,7 +17,8 @@ The map. Rooms, in the order they may import each other (tests/test_layers.py ho
     mupdate    the mailbox list, its master, replicas and client
     frontend   the proxy role        backend   the server role (they know nothing of each other)
     control    what a running node tells an operator, and does for him
-    server     a role in a process; workers supervise processes, channel is what passes between them
+    server     a role in a process; workers supervise processes, slot is the place of one, channel what passes between them
+    node       a node as a whole, asked on its own host        stuck      where a loop stands that turns no more
     host       whom a node runs as, and who is told that it is there
     preflight  what would keep a node from running, found before it runs
     operate    what an operator does to a whole murder, over its own protocols

@@ -5,7 +5,20 @@ Whoever starts murder again (the demo, the supervisor's workers) asks `command()
 `version` is answered before the command line is imported, which takes longer than all the rest.
 """
 
+import os
 import sys
+
+FROM_HOME = """\
+import sys
+home, archive = sys.argv[1:3]
+sys.path[0] = home
+sys.argv[:3] = ["murder"]
+from murder import __main__ as entry
+from murder.archive import start
+start.hold(home)
+entry.archive = archive
+sys.exit(entry.main())
+"""
 
 archive = ""  # the absolute path of the .pyz that runs; empty when murder runs from a checkout
 
@@ -18,6 +31,16 @@ def archive_path() -> str | None:
 def command() -> list[str]:
     """The argv prefix that runs this program again; from a checkout its child must start in the same directory."""
     return [sys.executable, archive] if archive else [sys.executable, "-m", "murder"]
+
+
+def home() -> str:
+    """The folder that this process has its code from."""
+    return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def command_from(folder: str) -> list[str]:
+    """The argv prefix that runs the code that an archive was unpacked to, whatever stands in the archive's place now."""
+    return [sys.executable, "-c", FROM_HOME, folder, archive]
 
 
 def main() -> int:

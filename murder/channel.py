@@ -23,7 +23,8 @@ class Message(Enum):
     PING = b"?"
     ADOPT = b"O"  # a worker's number: serve its sockets too
     GIVE_BACK = b"B"  # no longer
-    READY = b"R"
+    READY = b"R"  # the folder that its code is in; empty where it is no archive's
+    RELOADED = b"l"  # why not; nothing: it was taken
     PONG = b"!"
     FAILED = b"F"
 
@@ -31,7 +32,7 @@ class Message(Enum):
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """What a worker is to do. `ports` has the number of each inherited socket, `others` those of the role's other workers;
-    `counts` is the file that all of them count in."""
+    `counts` is the file that all of them count in, `stack` the one to write to where it is, when it is asked."""
 
     config: Config
     role: str
@@ -40,6 +41,7 @@ class Assignment:
     target: str
     others: tuple[tuple[int, tuple[tuple[Port, int], ...]], ...] = ()
     counts: int = -1
+    stack: int = -1
 
 
 class Channel:

@@ -28,6 +28,9 @@ LEVELS: Final[Mapping[str, int]] = {
     "error": logging.ERROR,
 }
 
+# As sd-daemon(3) has them: how the journal, when it reads standard error, knows of levels (`journalctl -p err`).
+PRIORITIES: Final[Mapping[str, int]] = {"debug": 7, "info": 6, "warning": 4, "error": 3}
+
 # Every event this program can log: an operator's list for filters and alarms. tests/test_log.py compares it with
 # the code, both ways.
 EVENTS: Final = frozenset(
@@ -123,6 +126,7 @@ def set_up(level: str, form: str, **bound: object) -> None:
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
     as_text = form == "text" or (form == "auto" and is_terminal)
     threshold = LEVELS[level]
+    sink = _Sink({level: priority_of(level) for level in PRIORITIES})
     structlog.configure(
         processors=[
             _Constants(bound),
@@ -132,7 +136,7 @@ def set_up(level: str, form: str, **bound: object) -> None:
             *(_text_renderers(is_terminal) if as_text else _json_renderers()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=_sink,
+        logger_factory=lambda *_: sink,
         cache_logger_on_first_use=False,  # a reload may change the level
     )
     root = logging.getLogger()
@@ -195,20 +199,50 @@ def _octets_as_text(
     return event
 
 
-class _Sink:
-    """Where rendered lines go: one write each."""
+def is_journal() -> bool:
+    """Whether the journal reads standard error (systemd.exec(5), JOURNAL_STREAM), and not a file or a pipe of ours."""
+    named = os.environ.get("JOURNAL_STREAM", "")
+    try:
+        seen = os.fstat(STDERR)
+    except OSError:
+        return False
+    return named == f"{seen.st_dev}:{seen.st_ino}"
 
-    def msg(self, line: str) -> None:
+
+def priority_of(level: str) -> str:
+    """What a line of that level begins with: nothing, unless the journal reads it."""
+    return f"<{PRIORITIES[level]}>" if is_journal() else ""
+
+
+class _Sink:
+    """Where rendered lines go: one write each. `priorities` has what each level's lines begin with."""
+
+    def __init__(self, priorities: Mapping[str, str]) -> None:
+        self._priorities = priorities
+
+    def _write(self, level: str, line: str) -> None:
+        if priority := self._priorities[level]:
+            line = priority + line.replace("\n", f"\n{priority}")
         try:
             os.write(STDERR, line.encode("utf-8", "backslashreplace") + b"\n")
         except OSError:
             pass  # the log's reader has gone; mail goes on
 
-    log = debug = info = warn = warning = error = critical = exception = fatal = msg
+    def debug(self, line: str) -> None:
+        self._write("debug", line)
 
+    def info(self, line: str) -> None:
+        self._write("info", line)
 
-def _sink(*_args: object) -> _Sink:
-    return _Sink()
+    def warning(self, line: str) -> None:
+        self._write("warning", line)
+
+    def error(self, line: str) -> None:
+        self._write("error", line)
+
+    msg = log = info
+    warn = warning
+    critical = exception = fatal = error
 
 
 class _Bridge(logging.Handler):

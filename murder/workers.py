@@ -8,6 +8,7 @@ runs in this one process and loop.
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import os
 import signal
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from murder import log as logs
-from murder.__main__ import command
+from murder.__main__ import archive_path, home
 from murder.channel import Assignment, Channel, Message
 from murder.config import Config, ConfigError, Problem, load_config
 from murder.config.reload import changed_keys, take_changes
@@ -27,17 +28,15 @@ from murder.hooks import load_plugins
 from murder.host import Notifier, become, raise_file_limit
 from murder.log import logger
 from murder.net.tally import Counts, allocate
+from murder.node import Answer, NodeSocket
 from murder.preflight import certificate_problems
 from murder.server import ROLE_CLASSES, Port, RoleServer, bind, ports_of
+from murder.slot import STACK_SIGNAL, Plan, Slot
+from murder.stuck import LoopWatch
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
-RESTART_MIN_S: Final = 0.1
-RESTART_MAX_S: Final = 10.0
-RESTART_CALM_S: Final = 30.0  # a worker that lived so long starts again with the shortest pause
 WATCH_S: Final = 1.0
-SILENT_S: Final = 2.0  # without an answer: others take over what comes to its sockets
-START_LIMIT_S: Final = 60.0
 KILL_GRACE_S: Final = 5.0  # beyond the drain, before SIGKILL
 COLLECTOR_THRESHOLDS: Final = (20_000, 20, 20)
 SWITCH_INTERVAL_S: Final = 0.0005  # Python's own is ten times that
@@ -60,33 +59,10 @@ async def serve(
         raise ConfigError(flaws)
     many = [role for role in roles if config.workers_of(role) > 1]
     counts = {role: allocate(config.workers_of(role) + 1) for role in many}
-    plan = _Plan(config, tuple(roles), bound, targets, counts)
+    plan = Plan(config, tuple(roles), bound, targets, counts)
     if not dropped and all(config.workers_of(role) == 1 for role in roles):
         return await _Here(plan).run()
     return await _Supervisor(plan).run()
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    config: Config
-    roles: tuple[str, ...]
-    bound: Mapping[Port, Sequence[socket.socket]]
-    targets: Mapping[str, str]
-    counts: Mapping[str, int]  # by role: the file that its workers count in
-
-    def ports(self, role: str, share: int | None = 0) -> list[tuple[Port, socket.socket]]:
-        """The sockets of a role; each port has one for each of its workers. None: those of its follower of the master."""
-        alone = self.config.workers_of(role) == 1
-        return [
-            (port, socks[share or 0])
-            for port, socks in self.bound.items()
-            if port.role == role and (alone or port.is_of_list is (share is None))
-        ]
-
-    def close(self) -> None:
-        for sockets in self.bound.values():
-            for sock in sockets:
-                sock.close()
 
 
 def _bind_all(config: Config, roles: Sequence[str]) -> dict[Port, list[socket.socket]]:
@@ -112,8 +88,29 @@ def _bind_all(config: Config, roles: Sequence[str]) -> dict[Port, list[socket.so
     return bound
 
 
-def _reread(config: Config, roles: Sequence[str]) -> Config | None:
-    """The configuration as the file is now; None, and a line in the log, where it cannot be used."""
+@dataclass(frozen=True, slots=True)
+class _Reread:
+    """What became of a changed file: the configuration to take (None: it is refused), and what to tell of it."""
+
+    config: Config | None
+    changed: Sequence[str] = ()
+    waiting: Sequence[str] = ()
+    problems: Sequence[Problem] = ()
+
+    def answer(self, failed: Sequence[str]) -> Answer:
+        """For `murder reload`; `failed`: what the roles say who could not take it."""
+        rows = [
+            {"file": str(one.file), "key": one.key, "problem": one.text} for one in self.problems
+        ]
+        if self.config is not None:
+            rows += [
+                {"file": str(self.config.file), "key": "tls", "problem": text} for text in failed
+            ]
+        return {"changed": list(self.changed), "waiting": list(self.waiting), "problems": rows}
+
+
+def _reread(config: Config, roles: Sequence[str]) -> _Reread:
+    """The configuration as the file is now, with its certificates looked at; the log tells too."""
     try:
         fresh = load_config(config.file)
         load_plugins(fresh, roles)
@@ -123,20 +120,65 @@ def _reread(config: Config, roles: Sequence[str]) -> Config | None:
     except ConfigError as error:
         for problem in error.problems:
             log.error("config.refused", key=problem.key, problem=problem.text)
-        return None
+        return _Reread(None, problems=error.problems)
     logs.set_up(fresh.log.level, fresh.log.format, node=fresh.node.name)
     for key in waiting:
         log.warning("config.needs_restart", key=key)
-    log.info("config.reloaded", changed=changed_keys(config, fresh))
-    return fresh
+    changed = changed_keys(config, fresh)
+    log.info("config.reloaded", changed=changed)
+    return _Reread(fresh, changed, waiting)
 
 
-async def _apply(server: RoleServer, config: Config) -> None:
-    """Hand a new configuration to a role; a certificate that cannot be read leaves the old in use."""
+async def _apply(server: RoleServer, config: Config) -> str:
+    """Hand a new configuration to a role; why not: a certificate that cannot be read leaves the old in use."""
     try:
         await server.reload(config)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         log.error("config.refused", key="tls", problem=str(error))
+        return str(error)
+    return ""
+
+
+class _Asked:
+    """What `serve` does for who asks at the node's socket, or by SIGHUP: one reload after the other."""
+
+    def __init__(self, plan: Plan, take: Callable[[Config], Awaitable[list[str]]]) -> None:
+        self._plan = plan
+        self._take = take
+        self._config = plan.config
+        self._turn = asyncio.Lock()
+        self._hung_up = asyncio.Event()
+        self._socket = NodeSocket(plan.config, {"reload": self._reload, "ports": self._ports})
+
+    @property
+    def config(self) -> Config:
+        return self._config
+
+    def hang_up(self) -> None:
+        self._hung_up.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await self._socket.start()
+        try:
+            while await self._hung_up.wait():
+                self._hung_up.clear()
+                await self._reload()
+        finally:
+            self._socket.stop()
+
+    async def _reload(self) -> Answer:
+        async with self._turn:
+            reread = _reread(self._config, self._plan.roles)
+            failed: list[str] = []
+            if reread.config is not None:
+                self._config = reread.config
+                failed = [text for text in await self._take(reread.config) if text]
+            return reread.answer(failed)
+
+    async def _ports(self) -> Answer:
+        ports = [f"{port.dotted} {port.endpoint}" for port in self._plan.bound]
+        return {"pid": os.getpid(), "ports": ports}
 
 
 class _Signals:
@@ -159,17 +201,17 @@ class _Signals:
 class _Here:
     """All roles in this process and loop."""
 
-    def __init__(self, plan: _Plan) -> None:
+    def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._config = plan.config
         self._notifier = Notifier()
         self._servers: list[RoleServer] = []
 
     async def run(self) -> int:
         plan, config = self._plan, self._plan.config
-        asked = asyncio.Event()
-        signals = _Signals(asked.set, on_hurry=lambda: os._exit(EXIT_FAILED))
+        asked = _Asked(plan, self._take)
+        signals = _Signals(asked.hang_up, on_hurry=lambda: os._exit(EXIT_FAILED))
         plugins = load_plugins(config, plan.roles)
+        watch = LoopWatch()
         try:
             for role in plan.roles:
                 server = RoleServer(config, plugins, role, 0, plan.ports(role), plan.targets[role])
@@ -179,10 +221,11 @@ class _Here:
             self._notifier.tell("READY=1", f"MAINPID={os.getpid()}")
             log.info("server.ready", roles=plan.roles, workers=1)
             async with asyncio.TaskGroup() as group:
-                reloading = group.create_task(self._reload_when_asked(asked))
-                await self._until(signals.ending)
-                reloading.cancel()
+                answering = group.create_task(asked.run())
+                await self._until(signals.ending, watch, asked)
+                answering.cancel()
         finally:
+            watch.stop()
             self._notifier.tell("STOPPING=1")
             async with asyncio.TaskGroup() as group:
                 for server in self._servers:
@@ -190,179 +233,23 @@ class _Here:
         log.info("server.stopped")
         return EXIT_DONE
 
-    async def _until(self, ending: asyncio.Event) -> None:
-        """Wait, telling the watchdog that this loop turns."""
+    async def _until(self, ending: asyncio.Event, watch: LoopWatch, asked: _Asked) -> None:
+        """Wait, telling the watchdogs, systemd's and our own, that this loop turns."""
+        pause_s = min(self._notifier.watchdog_s or WATCH_S, WATCH_S)
         while not ending.is_set():
+            watch.turned(asked.config.node.worker_timeout_s)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ending.wait(), self._notifier.watchdog_s)
+                await asyncio.wait_for(ending.wait(), pause_s)
             self._notifier.tell("WATCHDOG=1")
 
-    async def _reload_when_asked(self, asked: asyncio.Event) -> None:
-        while await asked.wait():
-            asked.clear()
-            fresh = _reread(self._config, self._plan.roles)
-            if fresh is not None:
-                self._config = fresh
-                for server in self._servers:
-                    await _apply(server, fresh)
-
-
-class _Slot:
-    """One worker's place: its sockets, the process that fills it now, and its restarts."""
-
-    def __init__(self, plan: _Plan, role: str, worker: int, share: int | None) -> None:
-        self.role, self.worker = role, worker
-        self.is_follower = share is None
-        self.config = plan.config
-        self._target = plan.targets[role]
-        self.ports = plan.ports(role, share)
-        self._counts = plan.counts.get(role, -1)
-        self.peers: list[_Slot] = []  # the role's other workers with sockets
-        self.is_stood_in_for = False
-        self._process: asyncio.subprocess.Process | None = None
-        self._channel: Channel | None = None
-        self.ready = asyncio.Event()
-        self.answered = True
-        self._asked_at = 0.0
-        self._stopping = asyncio.Event()
-        self._log = logger(role=role, worker=worker)
-
-    async def start(self) -> int | None:
-        """Start the process and wait until it serves; its exit code where it ends before."""
-        ours, theirs = socket.socketpair()
-        others = [(peer.worker, _numbered(peer.ports)) for peer in self.peers]
-        numbers = [number for _, shares in others for _, number in shares]
-        numbers += [sock.fileno() for _, sock in self.ports]
-        numbers += [self._counts] if self._counts >= 0 else []
-        with theirs:
-            self._process = await asyncio.create_subprocess_exec(
-                *command(),
-                *("serve", "--worker", str(theirs.fileno()), "--role", self.role),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=[theirs.fileno(), *numbers],
-            )
-        self._channel = await Channel.of(ours)
-        assignment = Assignment(
-            self.config,
-            self.role,
-            self.worker,
-            _numbered(self.ports),
-            self._target,
-            tuple(others),
-            self._counts,
-        )
-        self._channel.send(Message.ASSIGN, assignment)
-        try:
-            async with asyncio.timeout(START_LIMIT_S):
-                received = await self._channel.receive()
-        except TimeoutError:
-            self._log.error("worker.stuck", elapsed_ms=int(START_LIMIT_S * 1000))
-            self._process.kill()
-            received = None
-        if received is None or received[0] is not Message.READY:
-            self._channel.close()
-            return await self._process.wait() or EXIT_FAILED
-        self.ready.set()
-        self.answered = True
-        for peer in self.peers:
-            if peer.is_stood_in_for:
-                self.send(Message.ADOPT, peer.worker)
-        self._log.info("worker.ready", pid=self._process.pid)
-        return None
-
-    async def keep(self) -> None:
-        """Stay with the process that `start` started; replace it, with growing pauses, until told to stop."""
-        pause_s = RESTART_MIN_S
-        code: int | None = None
-        while True:
-            began = time.monotonic()
-            if code is None:
-                code = await self._end_of_process()
-            self.ready.clear()
-            if self._stopping.is_set():
-                return
-            if time.monotonic() - began > RESTART_CALM_S:
-                pause_s = RESTART_MIN_S
-            self._log.error("worker.died", code=code, retry_after_s=pause_s)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause_s)
-                return
-            pause_s = min(pause_s * 2, RESTART_MAX_S)
-            code = await self.start()
-
-    async def _end_of_process(self) -> int:
-        assert self._process is not None and self._channel is not None
-        while (received := await self._channel.receive()) is not None:
-            if received[0] is Message.PONG:
-                self.answered = True
-        self._channel.close()
-        return await self._process.wait()
-
-    def shares_with(self, other: "_Slot") -> bool:
-        """The clients of a role."""
-        return self.role == other.role and not (self.is_follower or other.is_follower)
-
-    def ping(self, limit_s: float, again: bool = False) -> None:
-        """Ask whether its loop turns; kill it if it has not answered for `limit_s` (0: leave it), counted `again`."""
-        if self._channel is None or self._process is None or not self.ready.is_set():
-            return
-        now = time.monotonic()
-        if again:
-            self._asked_at = now
-        if self.answered:
-            self.answered = False
-            self._asked_at = now
-            self._channel.send(Message.PING)
-        elif limit_s and now - self._asked_at > limit_s:
-            self._log.error("worker.stuck", elapsed_ms=int(limit_s * 1000))
-            self._asked_at = now
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-
-    @property
-    def serves(self) -> bool:
-        """Whether its loop turned a moment ago."""
-        silent_s = time.monotonic() - self._asked_at
-        limit_s = self.config.node.worker_timeout_s
-        most_s = min(SILENT_S, limit_s / 2) if limit_s else SILENT_S
-        return self.ready.is_set() and (self.answered or silent_s < most_s)
-
-    def stand_in(self) -> None:
-        """Let the others serve who comes to the sockets of a worker that does not, and no longer when it does again."""
-        if self.peers and self.serves is self.is_stood_in_for and not self._stopping.is_set():
-            self.is_stood_in_for = not self.serves
-            self.tell_peers(Message.ADOPT if self.is_stood_in_for else Message.GIVE_BACK)
-
-    def tell_peers(self, message: Message) -> None:
-        for peer in self.peers:
-            peer.send(message, self.worker)
-
-    def send(self, message: Message, body: object = None) -> None:
-        if self._channel is not None:
-            self._channel.send(message, body)
-
-    def reload(self, config: Config) -> None:
-        self.config = config
-        self.send(Message.RELOAD, config)
-
-    def drain(self) -> None:
-        self._stopping.set()
-        self.send(Message.DRAIN)
-
-    def kill(self) -> None:
-        self._stopping.set()
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
-
-
-def _numbered(ports: Sequence[tuple[Port, socket.socket]]) -> tuple[tuple[Port, int], ...]:
-    return tuple((port, sock.fileno()) for port, sock in ports)
+    async def _take(self, config: Config) -> list[str]:
+        return [await _apply(server, config) for server in self._servers]
 
 
 class _Supervisor:
     """Workers in processes of their own."""
 
-    def __init__(self, plan: _Plan) -> None:
+    def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._config = plan.config
         self._notifier = Notifier()
@@ -370,16 +257,17 @@ class _Supervisor:
         for slot in self._slots:
             slot.peers = [one for one in self._slots if one is not slot and one.shares_with(slot)]
 
-    def _slots_of(self, role: str) -> list[_Slot]:
+    def _slots_of(self, role: str) -> list[Slot]:
         """See `server.Role`: a frontend of several workers has one more, which no client comes to."""
         count = self._plan.config.workers_of(role)
         if role == "frontend" and count > 1:
-            followers = [_Slot(self._plan, role, n + 1, n) for n in range(count)]
-            return [_Slot(self._plan, role, 0, None), *followers]
-        return [_Slot(self._plan, role, number, number) for number in range(count)]
+            followers = [Slot(self._plan, role, n + 1, n) for n in range(count)]
+            return [Slot(self._plan, role, 0, None), *followers]
+        return [Slot(self._plan, role, number, number) for number in range(count)]
 
     async def run(self) -> int:
-        signals = _Signals(self._reload, on_hurry=self._kill)
+        asked = _Asked(self._plan, self._take)
+        signals = _Signals(asked.hang_up, on_hurry=self._kill)
         code = await self._start(signals)
         if code is not None:
             self._kill()
@@ -388,9 +276,10 @@ class _Supervisor:
         log.info("server.ready", roles=self._plan.roles, workers=len(self._slots))
         async with asyncio.TaskGroup() as group:
             keepers = [group.create_task(slot.keep()) for slot in self._slots]
-            watcher = group.create_task(self._watch())
+            others = [group.create_task(self._watch()), group.create_task(asked.run())]
             await signals.ending.wait()
-            watcher.cancel()
+            for other in others:
+                other.cancel()
             await self._stop(keepers)
         log.info("server.stopped")
         return EXIT_DONE
@@ -430,8 +319,10 @@ class _Supervisor:
                 left_s = max(deadline - time.monotonic(), KILL_GRACE_S)
                 late |= (await asyncio.wait(ending, timeout=left_s))[1]
         if late:
-            log.warning("worker.stuck", count=len(late), elapsed_ms=int(limit_s * 1000))
-            self._kill()
+            slots = zip(self._slots, keepers, strict=True)
+            await asyncio.gather(
+                *(slot.kill_late(limit_s) for slot, keeper in slots if keeper in late)
+            )
 
     async def _watch(self) -> None:
         """Tell the watchdog that all workers' loops turn; silent as soon as one does not answer. One that does not for
@@ -450,12 +341,9 @@ class _Supervisor:
             due = time.monotonic() + pause_s
             await asyncio.sleep(pause_s)
 
-    def _reload(self) -> None:
-        fresh = _reread(self._config, self._plan.roles)
-        if fresh is not None:
-            self._config = fresh
-            for slot in self._slots:
-                slot.reload(fresh)
+    async def _take(self, config: Config) -> list[str]:
+        self._config = config
+        return list(await asyncio.gather(*(slot.reload(config) for slot in self._slots)))
 
     def _kill(self) -> None:
         for slot in self._slots:
@@ -471,6 +359,8 @@ async def work(number: int) -> int:
     assignment = received[1]
     config = assignment.config
     logs.set_up(config.log.level, config.log.format, node=config.node.name, pid=os.getpid())
+    if assignment.stack >= 0:
+        faulthandler.register(STACK_SIGNAL, file=assignment.stack, all_threads=True)
     os.umask(0o077)
     loop = asyncio.get_running_loop()
     for ignored in (signal.SIGINT, signal.SIGHUP):  # a terminal's Ctrl-C reaches the supervisor too
@@ -488,7 +378,7 @@ async def work(number: int) -> int:
         sys.stderr.write(f"{error}\n")
         return EXIT_USAGE
     _tune_interpreter()
-    channel.send(Message.READY)
+    channel.send(Message.READY, home() if archive_path() else "")
     async with asyncio.TaskGroup() as group:
         listening = group.create_task(_obey(channel, server, draining, others))
         await draining.wait()
@@ -530,7 +420,7 @@ async def _obey(
         message, body = received
         if message is Message.RELOAD and isinstance(body, Config):
             logs.set_up(body.log.level, body.log.format, node=body.node.name, pid=os.getpid())
-            await _apply(server, body)
+            channel.send(Message.RELOADED, await _apply(server, body))
         elif message is Message.ADOPT and isinstance(body, int):
             await server.adopt(body, others[body])
         elif message is Message.GIVE_BACK and isinstance(body, int):

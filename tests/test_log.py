@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -99,3 +100,38 @@ def test_text_is_readable_and_the_level_counts() -> None:
     assert "library.logged" in lines[0]
     assert "text=lost it" in lines[0].replace("'", "")
     assert not any("mailbox.made" in line for line in lines)
+
+
+JOURNALLED = """
+from murder.log import logger, set_up
+log = logger()
+for form in ("json", "text"):
+    set_up("debug", form)
+    for level in ("debug", "info", "warning", "error"):
+        getattr(log, level)("x.y")
+try:
+    raise ValueError("a bug")
+except ValueError:
+    log.exception("x.y")
+"""
+
+
+def test_the_journal_learns_each_lines_level(tmp_path: Path) -> None:
+    for is_journal in (True, False):
+        with (tmp_path / "log").open("w") as file:
+            seen = os.fstat(file.fileno())
+            stream = f"{seen.st_dev}:{seen.st_ino if is_journal else 1}"
+            subprocess.run(
+                [sys.executable, "-c", JOURNALLED],
+                stderr=file,
+                env=os.environ | {"JOURNAL_STREAM": stream},
+                cwd=ROOT,
+                check=True,
+            )
+        lines = (tmp_path / "log").read_text().splitlines()
+        if is_journal:
+            assert [line[:3] for line in lines[:8]] == ["<7>", "<6>", "<4>", "<3>"] * 2
+            assert len(lines) > 10
+            assert {line[:3] for line in lines[8:]} == {"<3>"}  # a traceback's lines too
+        else:
+            assert not any(line.startswith("<") for line in lines)

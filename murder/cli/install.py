@@ -8,7 +8,7 @@ import asyncclick as click
 from murder.__main__ import archive_path
 
 UNIT: Final = """\
-# /etc/systemd/system/murder.service, written by `murder system-unit {roles}`
+# /etc/systemd/system/murder.service, written by `murder system-unit{named}`
 [Unit]
 Description=murder ({roles})
 Documentation=https://datatracker.ietf.org/doc/html/rfc3656
@@ -19,12 +19,15 @@ Wants=network-online.target
 Type=notify
 NotifyAccess=all
 ExecStart={program} serve {flags}--config {config}
-ExecReload=/bin/kill -HUP $MAINPID
+# waits, and fails where the file or a certificate is refused
+ExecReload={program} reload --config {config}
 Restart=on-failure
 RestartSec=1
 WatchdogSec=30
 # longer than [node] drain_timeout_s: sessions end at a quiet point
 TimeoutStopSec=60
+# the first process ends its workers itself, a frontend's follower of the master last
+KillMode=mixed
 User={user}
 # ports below 1024 without root
 AmbientCapabilities=CAP_NET_BIND_SERVICE
@@ -75,6 +78,7 @@ def system_unit(roles: tuple[str, ...], config_file: str, user: str, program: st
     flags = "".join(f"--role {role} " for role in roles)
     click.echo(
         UNIT.format(
+            named="".join(f" {role}" for role in roles),
             roles=" ".join(roles) or "the roles of its murder.toml",
             program=shlex.quote(program or archive_path() or "/usr/local/bin/murder"),
             flags=flags,

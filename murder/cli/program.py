@@ -5,6 +5,7 @@
 
 import asyncio
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE = 0, 1, 2, 3
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
         "serve": ("murder.cli.serve:serve", "Run this node's roles: mupdate, frontend, backend."),
+        "reload": ("murder.cli.reload:reload", "Have the running node read its murder.toml again."),
         "demo": ("murder.cli.demo:demo", "A whole murder on this host, to try and to test."),
         "config": ("murder.cli.config:config", "Check, show, or write an example configuration."),
         "ca": ("murder.cli.ca:ca", "The cluster's own certificates."),
@@ -132,7 +134,17 @@ def explain(error: Exception) -> int:
             traceback.print_exception(error)
             click.echo("murder: this is a bug of murder; please report the lines above", err=True)
             return EXIT_FAILED
+    priority = _priority()
     for number, line in enumerate(str(error).splitlines()):
-        mark = "murder: " if number == 0 or code == EXIT_USAGE else "  "
+        mark = priority + "murder: " if number == 0 or code == EXIT_USAGE else priority + "  "
         click.echo(mark + line, err=True)
     return code
+
+
+def _priority() -> str:
+    """Under systemd `journalctl -p err` has what keeps a node from starting."""
+    if "JOURNAL_STREAM" not in os.environ:
+        return ""
+    from murder.log import priority_of
+
+    return priority_of("error")

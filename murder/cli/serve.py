@@ -20,10 +20,10 @@ from murder.workers import work
 async def serve(roles: tuple[str, ...], config_file: Path, worker: int | None) -> int:
     """Run this node's roles until SIGTERM or Ctrl-C.
 
-    Binds the ports, becomes node.user, starts the workers and restarts those that die. SIGHUP reads murder.toml and the
-    certificates again: limits, timeouts, admins, servers, the log level; the log names what has changed, and what needs
-    a restart (ports, workers, node, namespace, master, plugins). SIGTERM stops accepting, lets commands finish
-    (node.drain_timeout_s), and ends; a second one ends at once.
+    Binds the ports, becomes node.user, starts the workers and restarts those that die. `murder reload` (or SIGHUP) has
+    it read murder.toml and the certificates again: limits, timeouts, admins, servers, the log level; the log names what
+    has changed, and what needs a restart (ports, workers, node, namespace, master, plugins). SIGTERM stops accepting,
+    lets commands finish (node.drain_timeout_s), and ends; a second one ends at once.
 
     \b
     murder serve --role mupdate                      # the master

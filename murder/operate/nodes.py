@@ -250,7 +250,7 @@ def problems_of(answers: Sequence[Answer], now: float) -> list[Problem]:
 def certificate_problem(whose: str, until: float, now: float) -> Problem | None:
     """A certificate that ends within a month, or has ended."""
     days = (until - now) / DAY_S
-    cure = "`murder ca issue NAME --role ROLE` again, copy both files, `kill -HUP` the node"
+    cure = "`murder ca issue NAME --role ROLE` again, copy both files, `murder reload` there"
     if days < 0:
         return Problem(f"{whose} ended {-days:.0f} days ago", cure)
     return Problem(f"{whose} ends in {days:.0f} days", cure) if days < 30 else None

@@ -24,6 +24,8 @@ class Echo:
         octets = bytes(data)
         if octets == b"die\r\n":
             os._exit(9)
+        if octets == b"spin\r\n":
+            spin_for_ever()
         self.connection.write(octets)
 
     def writable(self) -> None:
@@ -31,6 +33,11 @@ class Echo:
 
     def lost(self, error: Exception | None) -> None:
         self.role.echoes.discard(self)
+
+
+def spin_for_ever() -> None:
+    while True:
+        pass
 
 
 class FakeRole:

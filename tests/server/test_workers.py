@@ -1,5 +1,6 @@
 """`serve` with real processes: workers share the ports, come back when they die, drain, and end with their supervisor."""
 
+import json
 import os
 import signal
 import socket
@@ -10,11 +11,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+import murder.authority
 from murder.authority import init_authority, issue, read_certificate, serial_text
 from murder.trust import revoke
 
@@ -279,6 +281,72 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
         until(lambda: pid not in descendants(node.process.pid), "its end")
         until(lambda: node.log().count('"worker.ready"') > 3, "its successor")
         assert {worker for _, worker in (node.greeting() for _ in range(50))} == {1, 2}
+
+
+def test_a_worker_that_is_killed_has_said_where_it_was(tmp_path: Path) -> None:
+    with running(tmp_path, workers=2, settings="worker_timeout_s = 0.5") as node:
+        with node.client() as client:
+            client.recv(100)
+            client.sendall(b"spin\r\n")
+            until(lambda: '"worker.died"' in node.log(), "its end")
+    told = next(line for line in node.log().splitlines() if '"worker.stuck"' in line)
+    assert "in spin_for_ever" in json.loads(told)["stack"]
+
+
+def test_a_node_in_one_process_says_where_it_is_stuck(tmp_path: Path) -> None:
+    with running(tmp_path, workers=1, settings="worker_timeout_s = 0.5") as node:
+        with node.client() as client:
+            client.recv(100)
+            client.sendall(b"spin\r\n")
+            until(lambda: '"worker.stuck"' in node.log(), "that it is told")
+        node.process.kill()
+    told = next(line for line in node.log().splitlines() if '"worker.stuck"' in line)
+    assert "in spin_for_ever" in json.loads(told)["stack"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_murder_reload_waits_for_the_answer_of_all(
+    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ca = tmp_path / "ca"
+    ca.mkdir()
+    init_authority(ca)
+    issue(ca, "fe1.example.org", ["frontend"], out=tmp_path)
+    more = '[tls]\nca = "ca/ca.pem"\ncertificate = "fe1.example.org.pem"\nkey = "fe1.example.org.key"\n'
+    file = tmp_path / "murder.toml"
+
+    def reload() -> tuple[int, str]:
+        """Exit code and all that was said."""
+        done = subprocess.run(
+            [sys.executable, "-m", "murder", "reload", "--config", str(file)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    with running(tmp_path, workers, more=more) as node:
+        good = file.read_text()
+        file.write_text(good.replace("[frontend]\n", "[frontend]\nmax_connections = 1\n"))
+        assert reload() == (0, "taken: frontend.max_connections\n")
+        assert node.log().count('"role.reloaded"') == workers + (workers > 1)
+        file.write_text(good.replace("[frontend]\n", "[frontend]\nmax_conections = 1\n"))
+        code, said = reload()
+        assert code == 2
+        assert "frontend.max_conections: unknown key; did you mean `max_connections`?" in said
+        file.write_text(good)
+        monkeypatch.setattr(murder.authority, "BACKDATED", timedelta(days=9))
+        late = issue(ca, "fe1.example.org", ["frontend"], out=tmp_path, days=-2)
+        assert late.expires < datetime.now(UTC)
+        code, said = reload()
+        assert code == 2
+        assert "tls.certificate" in said
+        assert "expired on" in said
+        assert node.log().count('"role.reloaded"') == workers + (workers > 1)
+    code, said = reload()
+    assert (code, "no node runs" in said) == (3, True)
 
 
 def test_clients_come_evenly_to_all_workers(tmp_path: Path) -> None:

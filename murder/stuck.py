@@ -1,0 +1,71 @@
+"""Where a loop stands that does not turn any more, for the log: of a node whose roles run in one process.
+
+(Workers are asked by their supervisor, which kills them then. Nobody kills this one, but systemd's watchdog.)
+"""
+
+import contextlib
+import faulthandler
+import os
+import sys
+import tempfile
+import threading
+import time
+from typing import Final
+
+from murder.log import logger
+
+LOOK_S: Final = 0.5
+LATER_S: Final = 2.0  # C code may keep all threads from running: then the interpreter itself writes to standard error
+MAX_STACK: Final = 16 * 1024  # octets in the log
+
+log = logger()
+
+
+class LoopWatch:
+    """A thread beside the loop. `turned` is called by the loop, every second or so."""
+
+    def __init__(self) -> None:
+        self._turned_at = time.monotonic()
+        self._limit_s = 0.0
+        self._is_told = False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="murder-watch", daemon=True)
+
+    def turned(self, limit_s: float) -> None:
+        """The loop turns. `limit_s`: the longest that it may not; 0: for ever."""
+        self._turned_at, self._limit_s, self._is_told = time.monotonic(), limit_s, False
+        with contextlib.suppress(ValueError, RuntimeError, OSError):  # no standard error
+            if limit_s:
+                faulthandler.dump_traceback_later(limit_s + LATER_S, file=sys.__stderr__ or 2)
+            else:
+                faulthandler.cancel_dump_traceback_later()
+        if not self._thread.is_alive() and not self._ended.is_set():
+            self._thread.start()
+
+    def stop(self) -> None:
+        self._ended.set()
+        faulthandler.cancel_dump_traceback_later()
+
+    def _run(self) -> None:
+        while not self._ended.wait(LOOK_S):
+            self.look(time.monotonic())
+
+    def look(self, now: float) -> None:
+        """Tell once where the loop is, if it has not turned for too long."""
+        silent_s = now - self._turned_at
+        if self._limit_s and silent_s > self._limit_s and not self._is_told:
+            self._is_told = True
+            faulthandler.cancel_dump_traceback_later()
+            log.error(
+                "worker.stuck",
+                pid=os.getpid(),
+                elapsed_ms=int(silent_s * 1000),
+                stack=stack_of_all(),
+            )
+
+
+def stack_of_all() -> str:
+    """Where each thread of this process is, innermost first."""
+    with tempfile.TemporaryFile(buffering=0) as file:
+        faulthandler.dump_traceback(file=file, all_threads=True)
+        return os.pread(file.fileno(), MAX_STACK, 0).decode("utf-8", "backslashreplace").rstrip()
