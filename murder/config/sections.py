@@ -210,7 +210,11 @@ class ClientConfig:
         "tells the client's address.",
         example='["192.0.2.1"]',
     )
-    max_line_bytes: int = option(65536, "Longest command line.", least=1024)
+    max_line_bytes: int = option(
+        1024 * 1024,
+        "Longest command line of an IMAP client that has logged in; POP3 and LMTP: 65536 at most.",
+        least=1024,
+    )
     max_literal_bytes: int = option(
         4 * MIB, "Longest literal outside a message, and all of a command together.", least=1024
     )

@@ -16,6 +16,7 @@ from murder.model.message import Uid
 STAR: Final = 0  # `*` in a range; no message has this number
 
 _MANY: Final = 2**64
+_MANY_RANGES: Final = 1000  # so many are looked for in another way
 
 Ranges = tuple[tuple[int, int], ...]  # ascending, apart from each other, both ends included
 
@@ -37,14 +38,14 @@ class SeqSet:
 
         RFC 3501: `559:*` contains the last message even where its number is below 559.
         """
-        ends = []
-        for first, last in self.ranges:
-            low, high = first or largest, last or largest
-            if low > high:
-                low, high = high, low
-            if high and not (largest == 0 and STAR in (first, last)):
-                ends.append((low, high))
-        return merge(ends)
+        if not largest:
+            return merge(_ordered(ends for ends in self.ranges if STAR not in ends))
+        known = ((first or largest, last or largest) for first, last in self.ranges)
+        return merge(_ordered(known))
+
+
+def _ordered(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    return [ends if ends[0] <= ends[1] else ends[::-1] for ends in ranges]
 
 
 SAVED: Final = SeqSet(is_saved=True)
@@ -53,13 +54,18 @@ EVERYTHING: Final = SeqSet(((1, STAR),))
 
 def merge(ranges: Iterable[tuple[int, int]]) -> Ranges:
     """Put ranges in order, and together where they touch."""
+    ordered = sorted(ranges)
+    if not ordered:
+        return ()
     merged: list[tuple[int, int]] = []
-    for low, high in sorted(ranges):
-        if merged and low <= merged[-1][1] + 1:
-            if high > merged[-1][1]:
-                merged[-1] = (merged[-1][0], high)
-        else:
-            merged.append((low, high))
+    begin, end = ordered[0]
+    for low, high in ordered:
+        if low > end + 1:
+            merged.append((begin, end))
+            begin, end = low, high
+        elif high > end:
+            end = high
+    merged.append((begin, end))
     return tuple(merged)
 
 
@@ -112,7 +118,7 @@ def expand(ranges: Iterable[tuple[int, int]]) -> Iterator[int]:
 
 def size_of(ranges: Ranges) -> int:
     """How many numbers the ranges hold."""
-    return sum(high - low + 1 for low, high in ranges)
+    return sum([high - low for low, high in ranges]) + len(ranges)
 
 
 def holds(ranges: Ranges, number: int) -> bool:
@@ -126,13 +132,27 @@ def indexes_of_uids(sequence: SeqSet, uids: Sequence[Uid]) -> list[range]:
 
     UIDs that do not exist are no error (RFC 3501 §6.4.8). Add 1 to an index for its sequence number.
     """
+    if not uids:
+        return []
+    if len(sequence.ranges) > _MANY_RANGES and STAR not in (
+        each := {low if low == high else STAR for low, high in sequence.ranges}
+    ):
+        return _indexes_of_each(each, uids)
     found = []
-    for low, high in sequence.resolved(uids[-1] if uids else 0):
-        begin = bisect_left(uids, low)
+    begin = 0
+    for low, high in sequence.resolved(uids[-1]):
+        begin = bisect_left(uids, low, begin)
         end = bisect_right(uids, high, begin)
         if begin < end:
             found.append(range(begin, end))
+            begin = end
     return found
+
+
+def _indexes_of_each(wanted: set[int], uids: Sequence[Uid]) -> list[range]:
+    """Of single UIDs, which are looked for in one walk over the mailbox."""
+    found = compress(at for at, uid in enumerate(uids) if uid in wanted)
+    return [range(first, last + 1) for first, last in found]
 
 
 def indexes_of_seqnums(sequence: SeqSet, exists: int) -> list[range]:

@@ -4,18 +4,16 @@
 frontend does with octets it only passes on. RFC 3501 §7, §2.2.2.
 """
 
-import re
 from typing import Final
 
 from murder.errors import BadSyntax
+from murder.wire.literal import announced_at_end
 
 MAX_HELD_OCTETS: Final = (
     64 * 1024
 )  # of a line without end; beyond it an untagged line is passed on in parts
-_LITERAL_END: Final = re.compile(rb"\{([0-9]{1,20})\}\r\n\Z")
 _WORTH_SKIPPING: Final = 256  # octets
 _TAIL: Final = 40  # octets of an unfinished line that could announce a literal
-_SYNCHRONISING: Final = re.compile(rb"\{([0-9]{1,10})(\+?)\}\r?\n")
 
 
 class ResponseCutter:
@@ -44,7 +42,8 @@ class ResponseCutter:
     def feed(self, data: bytes, tag: bytes) -> tuple[bytes, bytes | None, bytes]:
         """`(octets to pass on, the tagged line that ends them or None, octets to feed again)`. A BYE is left out.
 
-        `tag`: of the oldest command in flight, b"" if there is none. Raises BadSyntax for an endless line that is tagged.
+        `tag`: of the oldest command in flight, b"" if there is none. Raises BadSyntax for an endless line that is tagged, and
+        for a literal that the client may read otherwise.
         """
         if self._held:
             data = self._held + data
@@ -68,13 +67,15 @@ class ResponseCutter:
             if not self._inside and data[at : at + 5].upper() == b"* BYE":
                 self.bye = data[at:end]
                 return data[:at], None, data[end:]  # the backend leaves; the client does not
-            announced = None
+            self._literal, self._inside = 0, False
             if data[end - 3 : end - 2] == b"}":
-                announced = _LITERAL_END.search(data, max(at, end - 26), end)
-            self._literal = int(announced.group(1)) if announced else 0
-            self._inside = announced is not None
+                announced = announced_at_end(data, at, end)
+                if announced is not None and announced.synchronising:
+                    if announced.problem is not None:
+                        raise announced.problem
+                    self._literal, self._inside = announced.size, True
             at = end
-            plain = 0 if announced else plain + 1
+            plain = 0 if self._inside else plain + 1
             if plain > 1 and size - at > _WORTH_SKIPPING:
                 at, plain = _skip(data, at, tag), 0
         return data, None, b""
@@ -103,20 +104,21 @@ def _skip(data: bytes, at: int, tag: bytes) -> int:
 
 
 def non_synchronising(octets: bytes) -> bytes:
-    """A whole command with each `{n}` made `{n+}`, so that the server sends no continuation for it (RFC 7888)."""
+    """A whole command with each `{n}` made `{n+}`, so that the server sends no continuation for it (RFC 7888).
+    Raises BadSyntax for a literal that the server may read otherwise."""
     if b"}\r\n" not in octets and b"}\n" not in octets:
         return octets
-    parts, at = [], 0
-    while True:
-        end = octets.find(b"\n", at) + 1
-        line = octets[at:end] if end else octets[at:]
-        announced = _SYNCHRONISING.search(line, max(0, len(line) - 26))
-        if not end or announced is None or announced.end() != len(line):
-            parts.append(line)
-            if not end or end >= len(octets):
-                return b"".join(parts)
-            at = end
+    parts, at, copied = [], 0, 0
+    while end := octets.find(b"\n", at) + 1:
+        announced = announced_at_end(octets, at, end)
+        at = end
+        if announced is None:
             continue
-        literal = int(announced.group(1))
-        parts += [line[: announced.start()], b"{%d+}\r\n" % literal, octets[end : end + literal]]
-        at = end + literal
+        if announced.problem is not None:
+            raise announced.problem
+        at += announced.size
+        tilde = b"~" if announced.is_binary else b""
+        parts += [octets[copied : announced.begin], b"%s{%d+}\r\n" % (tilde, announced.size)]
+        copied = end
+    parts.append(octets[copied:])
+    return b"".join(parts)

@@ -12,9 +12,11 @@ from murder.errors import BadSyntax
 from murder.wire.fragment import (
     MAX_LINE_OCTETS,
     MAX_MESSAGE_OCTETS,
+    MAX_SKIP_OCTETS,
     Chunk,
     Fragmenter,
     Literal,
+    TooLong,
 )
 from murder.wire.imap.command import Command, parse_command, tag_of
 from murder.wire.imap.response import continuation
@@ -71,15 +73,14 @@ LITERAL_MINUS_OCTETS: Final = 4096  # RFC 7888 §5: the largest non-synchronisin
 PRE_LOGIN_LITERAL_OCTETS: Final = 4096
 PRE_LOGIN_LINE_OCTETS: Final = 20 * 1024
 PRE_LOGIN_MESSAGE_OCTETS: Final = 32 * 1024
-MAX_SKIP_OCTETS: Final = (
-    64 * 1024 * 1024
-)  # of a refused non-synchronising literal; beyond it the connection ends
+PRE_LOGIN_SKIP_OCTETS: Final = 1024 * 1024  # of a refused command
 
 
 class ImapServerSession:
     """Feed it with `receive`; ask `next_event` until it answers None ("need more").
 
-    Raises BadSyntax only where the stream cannot go on (a line or message over its limit): say BYE and close.
+    A line or message over its limit is Wrong, and thrown away as it comes. Raises BadSyntax only where the stream cannot go
+    on (more is to be thrown away than can be borne): say BYE and close.
     """
 
     __slots__ = (
@@ -102,16 +103,17 @@ class ImapServerSession:
         self.literal_minus = False  # the client was told LITERAL- (RFC 7888 §5)
         self.max_literal = max_literal  # of a streamed message: APPENDLIMIT
         self._octets = max_line, max_message  # of a line and of a command, after the login
-        self._fragmenter = Fragmenter()
+        self._fragmenter = Fragmenter(lenient=True)
         self._line_mode = False
         self._streaming = False
         self.logged_out()
 
     def logged_in(self) -> None:
-        """The client has proven himself: larger literals are collected without asking."""
+        """The client has proven himself: larger literals are collected without asking, long lines are taken."""
         self.state = State.AUTHENTICATED
         fragmenter = self._fragmenter
         fragmenter.max_line, fragmenter.max_message = self._octets
+        fragmenter.max_skip = MAX_SKIP_OCTETS
         fragmenter.collect_octets = LITERAL_MINUS_OCTETS if self.literal_minus else COLLECT_OCTETS
 
     def logged_out(self) -> None:
@@ -120,6 +122,7 @@ class ImapServerSession:
         fragmenter = self._fragmenter
         fragmenter.max_line = min(self._octets[0], PRE_LOGIN_LINE_OCTETS)
         fragmenter.max_message = min(self._octets[1], PRE_LOGIN_MESSAGE_OCTETS)
+        fragmenter.max_skip = PRE_LOGIN_SKIP_OCTETS
         fragmenter.collect_octets = PRE_LOGIN_LITERAL_OCTETS
 
     def receive(self, data: bytes | memoryview) -> None:
@@ -144,16 +147,22 @@ class ImapServerSession:
         self._line_mode = expected
 
     def next_event(self) -> Event:
-        fragment = self._fragmenter.next()
-        match fragment:
-            case bytes():
-                return self._message(fragment)
-            case None:
-                return None
-            case Chunk():
-                return fragment
-            case Literal():
-                return self._announced(fragment)
+        while True:
+            fragment = self._fragmenter.next()
+            match fragment:
+                case bytes():
+                    return self._message(fragment)
+                case None:
+                    return None
+                case Chunk():
+                    return fragment
+                case TooLong():
+                    self._streaming = False
+                    return Wrong(tag_of(fragment.head), fragment.error)
+                case Literal():
+                    event = self._announced(fragment)
+                    if event is not None:
+                        return event
 
     def _message(self, octets: bytes) -> Event:
         if self._line_mode:
@@ -167,27 +176,32 @@ class ImapServerSession:
             return Wrong(tag_of(octets), error)
 
     def _announced(self, literal: Literal) -> Event:
+        """None: it is collected, and nothing is owed for it."""
         if self._line_mode:
             self._fragmenter.refuse()
             return Wrong(b"*", BadSyntax("no literal is expected here"))
+        if literal.problem is not None:
+            tag = b"*" if self._streaming else tag_of(literal.head)
+            self._streaming = False
+            return self._refused(Wrong(tag, literal.problem))
         if self._streaming:
             return CommandRest(literal.head, literal)
         try:
             command = parse_command(literal.head, literal)
         except BadSyntax as error:
-            return self._refused(literal, Wrong(tag_of(literal.head), error))
+            return self._refused(Wrong(tag_of(literal.head), error))
         if self.literal_minus and not literal.synchronising and literal.size > LITERAL_MINUS_OCTETS:
             unasked = BadSyntax(f"literals above {LITERAL_MINUS_OCTETS} octets are sent as {{n}}")
-            return self._refused(literal, Wrong(command.tag, unasked))
+            return self._refused(Wrong(command.tag, unasked))
         small = literal.size <= self._fragmenter.collect_octets
         if command.name in STREAMED and not small and self.state is not State.NOT_AUTHENTICATED:
             self._streaming = True
             return command
         if len(literal.head) + literal.size > self._room:
             too_big = BadSyntax(f"a command may have {self._room} octets with its literals")
-            return self._refused(literal, Wrong(command.tag, too_big))
+            return self._refused(Wrong(command.tag, too_big))
         self._fragmenter.accept()
-        return Owed(continuation()) if literal.synchronising else self.next_event()
+        return Owed(continuation()) if literal.synchronising else None
 
     @property
     def _room(self) -> int:
@@ -195,10 +209,8 @@ class ImapServerSession:
             return 4 * PRE_LOGIN_LITERAL_OCTETS
         return self._fragmenter.max_message
 
-    def _refused(self, literal: Literal, wrong: Wrong) -> Wrong:
+    def _refused(self, wrong: Wrong) -> Wrong:
         self._fragmenter.refuse()
-        if not literal.synchronising and literal.size > MAX_SKIP_OCTETS:
-            raise wrong.error
         return wrong
 
     def accept_literal(self, literal: Literal) -> bytes:
@@ -211,5 +223,3 @@ class ImapServerSession:
         more than can be borne."""
         self._streaming = False
         self._fragmenter.refuse()
-        if not literal.synchronising and literal.size > MAX_SKIP_OCTETS:
-            raise BadSyntax(f"a refused literal of {literal.size} octets is not waited for")

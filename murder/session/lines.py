@@ -5,9 +5,12 @@ holds no more than its limit; text and octets are given out as they come.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from murder.errors import BadSyntax
 from murder.wire.dots import LineEnds, Unstuffer
+
+MAX_LINE_OCTETS: Final = 64 * 1024  # no command of POP3 or LMTP is longer, and a SASL response neither
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class LineSession:
     __slots__ = ("_buffer", "_ends", "_left", "_scanned", "_unstuffer", "max_line")
 
     def __init__(self, max_line: int) -> None:
-        self.max_line = max_line
+        self.max_line = min(max_line, MAX_LINE_OCTETS)
         self._buffer = bytearray()
         self._scanned = 0
         self._unstuffer: Unstuffer | None = None

@@ -163,18 +163,23 @@ class MupdateClientSession:
             rows = self._fragmenter.take_matches(self._row, _BATCH)
             if rows:
                 return Rows(self._row_tag, *map(list, zip(*rows, strict=True)))
-        fragment = self._fragmenter.next()
-        if fragment is None:
-            return None
-        if isinstance(fragment, Literal):
-            if fragment.size > MAX_MESSAGE_OCTETS:
-                raise BadSyntax(f"a literal of {fragment.size} octets")
-            self._fragmenter.accept()  # `{n}` from a server needs no go-ahead: Cyrus never waits for one
-            return self.next_event()
-        if not isinstance(fragment, bytes):
-            raise Misuse("literals are not streamed here")
-        if self.state is State.CONNECTED:
-            return self._banner_line(fragment)
+        while True:
+            fragment = self._fragmenter.next()
+            if fragment is None:
+                return None
+            if isinstance(fragment, Literal):
+                if fragment.size > MAX_MESSAGE_OCTETS:
+                    raise BadSyntax(f"a literal of {fragment.size} octets")
+                self._fragmenter.accept()  # `{n}` from a server needs no go-ahead: Cyrus never waits for one
+                continue
+            if not isinstance(fragment, bytes):
+                raise Misuse("literals are not streamed here")
+            if self.state is not State.CONNECTED:
+                break
+            self._banner, is_last = parse_banner_line(self._banner, fragment)
+            if is_last:
+                self.state = State.GREETED
+                return self._banner
         if self._line_mode and not self._is_status(fragment):
             return fragment.rstrip(b"\r\n")
         return parse_response(fragment)
@@ -199,13 +204,6 @@ class MupdateClientSession:
             return Rows(self._row_tag, pieces[1::6], pieces[3::6], pieces[5::6])
         self._try_block = False
         return None
-
-    def _banner_line(self, line: bytes) -> Event:
-        self._banner, is_last = parse_banner_line(self._banner, line)
-        if not is_last:
-            return self.next_event()
-        self.state = State.GREETED
-        return self._banner
 
     def _is_status(self, line: bytes) -> bool:
         """In line mode: whether this is the tagged answer and no challenge (base64 has no blanks)."""

@@ -9,7 +9,7 @@ from enum import Enum, auto
 from typing import Final
 
 from murder.errors import BadSyntax, Code, Refusal
-from murder.wire.fragment import Chunk, Fragmenter, Literal
+from murder.wire.fragment import Fragmenter, Literal
 from murder.wire.mupdate import (
     GO_AHEAD,
     PLAIN_COMMAND,
@@ -90,6 +90,7 @@ class MupdateServerSession:
         self._plain_octets = min(max_line, max_literal)  # within every limit
         self._line_mode = False
         self._fragmenter = Fragmenter(max_line, PRE_LOGIN_OCTETS, PRE_LOGIN_OCTETS // 4)
+        self._fragmenter.max_skip = MAX_SKIP_OCTETS
 
     def logged_in(self) -> None:
         """The peer has proven himself: he may send literals of full size."""
@@ -125,32 +126,35 @@ class MupdateServerSession:
             if plain is not None and command is not None:
                 fragmenter.skip(plain.end() - plain.start())
                 return command
-        fragment = fragmenter.next()
-        if type(fragment) is bytes:
-            if self._line_mode:
-                return Line(fragment.removesuffix(b"\n").removesuffix(b"\r"))
-            try:
-                return parse_command(fragment)
-            except BadSyntax as error:
-                return Wrong(tag_of(fragment), error)
-        if isinstance(fragment, Literal):
-            return self._announced(fragment)
-        assert not isinstance(
-            fragment, Chunk | bytes
-        )  # literals are collected or refused, never streamed
-        return None
+        while True:
+            fragment = fragmenter.next()
+            if type(fragment) is bytes:
+                return self._message(fragment)
+            if not isinstance(fragment, Literal):
+                assert fragment is None  # literals are collected or refused, never streamed
+                return None
+            event = self._announced(fragment)
+            if event is not None:
+                return event
+
+    def _message(self, octets: bytes) -> Event:
+        if self._line_mode:
+            return Line(octets.removesuffix(b"\n").removesuffix(b"\r"))
+        try:
+            return parse_command(octets)
+        except BadSyntax as error:
+            return Wrong(tag_of(octets), error)
 
     def _announced(self, literal: Literal) -> Event:
-        """A literal that the fragmenter does not just collect: synchronising, or larger than allowed."""
-        fits = literal.size <= self._fragmenter.collect_octets
+        """A literal that the fragmenter does not just collect: synchronising, or larger than allowed, or badly spelt. None:
+        nothing is owed for it."""
+        fits = literal.size <= self._fragmenter.collect_octets and literal.problem is None
         if fits and not self._line_mode and not literal.is_binary:
             self._fragmenter.accept()
-            return Owed(GO_AHEAD) if literal.synchronising else self.next_event()
+            return Owed(GO_AHEAD) if literal.synchronising else None
         self._fragmenter.refuse()
-        error = BadSyntax(f"A literal may have {self._fragmenter.collect_octets} octets here")
-        if not literal.synchronising and literal.size > MAX_SKIP_OCTETS:
-            raise error
-        return Wrong(tag_of(literal.head), error)
+        too_long = BadSyntax(f"A literal may have {self._fragmenter.collect_octets} octets here")
+        return Wrong(tag_of(literal.head), literal.problem or too_long)
 
     def check(self, command: Command) -> None:
         """Raise unless the command is allowed in this state; the texts are Cyrus'."""

@@ -1,6 +1,6 @@
 """Cuts a stream of octets into messages: a line with the literals it announces, up to the line that ends it.
 
-The one place where `{n}` and `{n+}` are understood for IMAP and MUPDATE, servers and clients (RFC 3501 §4.3, RFC 7888).
+For IMAP and MUPDATE, servers and clients (RFC 3501 §4.3, RFC 7888); `literal` says what announces one.
 It never waits, never re-reads what it has seen, and holds at most `max_line` + `max_message` octets. A message comes out as
 one `bytes` with its literals in place. What is to happen with a literal that is not simply collected (it is
 synchronising, or large) is asked of the caller, which answers with `accept`, `stream` or `refuse`.
@@ -11,16 +11,23 @@ from dataclasses import dataclass
 from typing import Final
 
 from murder.errors import BadSyntax, Misuse
+from murder.wire.literal import Announced, announced_at_end
 
 MAX_LINE_OCTETS: Final = (
-    64 * 1024
-)  # RFC 7162 §4 wants 8192 of servers; a SEARCH with a long UID set needs more
+    1024 * 1024
+)  # RFC 7162 §4 wants 8192 of servers; a UID set of 100,000 messages that are no ranges has 700,000
 MAX_MESSAGE_OCTETS: Final = 1024 * 1024  # a command with all its collected literals
 COLLECT_OCTETS: Final = (
     16 * 1024
 )  # non-synchronising literals up to this are collected without asking
-
-_ANNOUNCE: Final = re.compile(rb"(~?)\{([0-9]{1,20})(\+?)\}\r?\n\Z")
+MAX_SKIP_OCTETS: Final = (
+    64 * 1024 * 1024
+)  # of a message that is thrown away; beyond it the stream is given up
+MAX_ASKED: Final = (
+    1000  # literals of one message that are asked about, each with a copy of all before it
+)
+_HEAD_OCTETS: Final = 400  # of a message that is too long: its tag and name are in them
+_TAIL_OCTETS: Final = 64  # of its unfinished line: a literal that it announces is in them
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,15 @@ class Literal:
     size: int
     synchronising: bool
     is_binary: bool = False
+    problem: BadSyntax | None = None  # it is spelt as not everybody reads it: it can only be refused
+
+
+@dataclass(frozen=True, slots=True)
+class TooLong:
+    """A message beyond a limit, of which `head` is the beginning. All of it is thrown away as it comes."""
+
+    head: bytes
+    error: BadSyntax
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +57,23 @@ class Chunk:
     last: bool
 
 
-Fragment = bytes | Literal | Chunk | None
+Fragment = bytes | Literal | Chunk | TooLong | None
 
 
 class Fragmenter:
     """Octets in by `feed`, fragments out by `next`: whole messages (`bytes`), `Literal` to be decided, `Chunk`, or
-    None for "need more". Raises BadSyntax for a line or message beyond its limits; the stream is then lost."""
+    None for "need more". A line or message beyond its limits is BadSyntax, and the stream is then lost; where it is
+    `lenient` it is told as TooLong, and the stream goes on behind it."""
 
     __slots__ = (
         "_asked",
+        "_asked_before",
         "_at",
         "_begin",
         "_buffer",
         "_discard",
+        "_discarded",
+        "_lenient",
         "_literal_left",
         "_newline",
         "_pending",
@@ -63,6 +83,7 @@ class Fragmenter:
         "collect_octets",
         "max_line",
         "max_message",
+        "max_skip",
     )
 
     def __init__(
@@ -70,10 +91,13 @@ class Fragmenter:
         max_line: int = MAX_LINE_OCTETS,
         max_message: int = MAX_MESSAGE_OCTETS,
         collect_octets: int = COLLECT_OCTETS,
+        lenient: bool = False,
     ) -> None:
         self.max_line = max_line
         self.max_message = max_message
         self.collect_octets = collect_octets
+        self.max_skip = MAX_SKIP_OCTETS
+        self._lenient = lenient
         self._buffer = b""
         self._begin = 0  # where the present message begins in the buffer
         self._at = 0  # where its present line begins
@@ -84,7 +108,9 @@ class Fragmenter:
         self._pending_octets = 0
         self._newline = False  # whether one of these holds an LF
         self._discard = False  # the rest of this message is thrown away
+        self._discarded = 0  # how much of it was
         self._asked: Literal | None = None
+        self._asked_before = 0  # in this message
 
     def feed(self, data: bytes | memoryview) -> None:
         """Add octets. They are joined to what is held only when that can complete something, so that a message
@@ -200,19 +226,21 @@ class Fragmenter:
             if found is None or not isinstance(found, _Skipped):
                 return found
 
-    def _next_line(self) -> "bytes | Literal | _Skipped | None":
+    def _next_line(self) -> "bytes | Literal | TooLong | _Skipped | None":
         buffer = self._buffer
         end = buffer.find(b"\n", self._scan) + 1
         if not end:
             self._scan = max(self._scan, len(buffer))
-            if len(buffer) - self._at > self.max_line:
-                raise BadSyntax(f"a line may have {self.max_line} octets")
+            if self._discard:
+                self._forget(max(self._at, len(buffer) - _TAIL_OCTETS))
+            elif len(buffer) - self._at > self.max_line:
+                return self._too_long(f"a line may have {self.max_line} octets", self._at)
             return None
-        if end - self._at > self.max_line:
-            raise BadSyntax(f"a line may have {self.max_line} octets")
+        if end - self._at > self.max_line and not self._discard:
+            return self._too_long(f"a line may have {self.max_line} octets", self._at)
         announced = None
         if buffer[end - 2 : end - 1] == b"}" or buffer[end - 3 : end - 1] == b"}\r":
-            announced = _ANNOUNCE.search(buffer, max(self._at, end - 26), end)
+            announced = announced_at_end(buffer, self._at, end)
         if announced is None:
             return self._finish(end)
         return self._announce(announced, end)
@@ -225,26 +253,55 @@ class Fragmenter:
             return _SKIPPED
         return message
 
-    def _announce(self, announced: re.Match[bytes], end: int) -> "Literal | _Skipped | None":
-        size = int(announced.group(2))
-        synchronising = not announced.group(3)
+    def _too_long(self, text: str, line: int) -> TooLong:
+        """Throw the message away, from `line` on what is still to be cut."""
+        error = BadSyntax(text)
+        if not self._lenient:
+            raise error
+        told = TooLong(self._buffer[self._begin : self._begin + _HEAD_OCTETS], error)
+        self._discard = True
+        self._discarded = 0
+        self._begin = self._at = self._scan = line
+        return told
+
+    def _forget(self, at: int) -> None:
+        """Let go of the octets before `at` of a message that is thrown away. Raises BadSyntax where it does not end."""
+        self._discarded += at - self._begin
+        self._buffer = self._buffer[at:]
+        self._begin = self._at = 0
+        self._scan = max(0, self._scan - at)
+        self._count_discarded(0)
+
+    def _count_discarded(self, octets: int) -> None:
+        self._discarded += octets
+        if self._discarded > self.max_skip:
+            raise BadSyntax(f"no more than {self.max_skip} octets of a refused command are waited for")
+
+    def _announce(self, announced: Announced, end: int) -> "Literal | TooLong | _Skipped | None":
+        size = announced.size
         if self._discard:
-            if not synchronising:  # a synchronising one never comes: we do not ask for it
+            if not announced.synchronising:  # a synchronising one never comes: nobody asks for it
+                self._count_discarded(size)
                 self._begin = self._at = self._scan = end
                 self._literal_left = size
                 return _SKIPPED
             self._finish(end)
             return _SKIPPED
-        if not synchronising and size <= self.collect_octets:
+        collected = not announced.synchronising and size <= self.collect_octets
+        if collected and announced.is_spelt_right:
             if end - self._begin + size > self.max_message:
-                raise BadSyntax(f"a command may have {self.max_message} octets")
+                return self._too_long(f"a command may have {self.max_message} octets", self._at)
             self._at = self._scan = end + size
             return _SKIPPED
+        self._asked_before = self._asked_before + 1 if self._at != self._begin else 1
+        if self._asked_before > MAX_ASKED:
+            return self._too_long(f"a command may have {MAX_ASKED} literals", self._at)
         self._asked = Literal(
             self._buffer[self._begin : end],
             size,
-            synchronising,
-            bool(announced.group(1)),
+            announced.synchronising,
+            announced.is_binary,
+            announced.problem,
         )
         self._at = self._scan = end
         return self._asked
@@ -269,8 +326,11 @@ class Fragmenter:
         return asked
 
     def accept(self) -> None:
-        """Collect the announced literal into the message. Raises BadSyntax where that passes `max_message`."""
+        """Collect the announced literal into the message. Raises BadSyntax where that passes `max_message`, or for one that
+        not everybody reads alike."""
         asked = self._answered()
+        if asked.problem is not None:
+            raise asked.problem
         if len(asked.head) + asked.size > self.max_message:
             raise BadSyntax(f"a command may have {self.max_message} octets")
         self._at = self._scan = self._begin + len(asked.head) + asked.size
@@ -278,16 +338,21 @@ class Fragmenter:
     def stream(self) -> None:
         """Let go of the message so far; the literal comes as Chunks, then the rest as a message of its own."""
         asked = self._answered()
+        if asked.problem is not None:
+            raise asked.problem
         self._begin = self._at = self._scan = self._begin + len(asked.head)
         self._literal_left = asked.size
         self._stream_empty = not asked.size
 
     def refuse(self) -> None:
-        """Throw the message away: a synchronising literal will not come, any other is skipped with what follows."""
+        """Throw the message away: a synchronising literal will not come, any other is skipped with what follows. Raises
+        BadSyntax where that is more than `max_skip`."""
         asked = self._answered()
         self._begin = self._at = self._scan = self._begin + len(asked.head)
         if not asked.synchronising:
             self._discard = True
+            self._discarded = 0
+            self._count_discarded(asked.size)
             self._literal_left = asked.size
 
 

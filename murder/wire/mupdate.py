@@ -21,6 +21,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from murder.errors import BadSyntax
+from murder.wire.literal import SIZE
 
 MAX_TAG_OCTETS: Final = 14  # RFC 3656 §2.1: "less than 15"
 MAX_QUOTED_OCTETS: Final = (
@@ -126,7 +127,7 @@ _TAG: Final = re.compile(rb"(" + _ATOM + rb"+)(?: |(?=\r?\n))")
 _WORD: Final = re.compile(rb"([A-Za-z]+)(?= |\r?\n)")
 # string = quoted / literal, after the space before it; some clients send two
 _STRING: Final = re.compile(
-    rb' +(?:"((?:[^"\\\r\n\x00]|\\[^\r\n\x00])*)"|\{([0-9]{1,10})\+?\}\r?\n)'
+    rb' +(?:"((?:[^"\\\r\n\x00]|\\[^\r\n\x00])*+)"|\{(' + SIZE + rb")\+?\}\r?\n)"
 )
 _BARE: Final = re.compile(rb" +(" + _ATOM + rb"+)(?= |\r?\n)")
 _RESPONSE_TAG: Final = re.compile(rb"([^ \r\n]+) ")
@@ -164,7 +165,9 @@ def parse_command(octets: bytes) -> Command:
 
 
 # A command whose strings are without line ends, as nearly all are, in one step; the sizes are compared afterwards.
-_PLAIN_STRING: Final = rb'(?: \{([0-9]{1,10})\+\}\r\n([^\r\n{]*)| "([^"\\\r\n\x00]*)")'
+_PLAIN_STRING: Final = (
+    rb"(?: \{(" + SIZE + rb')\+\}\r\n([^\r\n{]*)| "([^"\\\r\n\x00]*)")'
+)
 PLAIN_COMMAND: Final = re.compile(
     rb"(%b{1,14}) ([A-Z]+)(?:%b(?:%b%b?)?)?\r\n" % (_ATOM, *[_PLAIN_STRING] * 3)
 )

@@ -8,6 +8,7 @@ import re
 from typing import Final
 
 from murder.errors import BadSyntax
+from murder.wire.literal import LITERAL
 
 # atom-char excludes specials, SP, CTL, 8-bit; RFC 3501 §9
 _ATOM: Final = re.compile(rb'[^(){ %*"\\\]\x00-\x20\x7f-\xff]+')
@@ -15,7 +16,6 @@ _ASTRING: Final = re.compile(rb'[^(){ %*"\\\x00-\x20\x7f-\xff]+')
 _LIST_MAILBOX: Final = re.compile(rb'[^(){ "\\\x00-\x20\x7f-\xff]+')
 _FLAG: Final = re.compile(rb'\\?[^(){ %*"\\\]\x00-\x20\x7f-\xff]+|\\\*')
 _QUOTED: Final = re.compile(rb'"((?:[^"\\\r\n\x00]|\\["\\])*)"')
-_LITERAL: Final = re.compile(rb"~?\{([0-9]{1,10})\+?\}\r?\n")
 _NUMBER: Final = re.compile(rb"[0-9]{1,20}")
 _ESCAPE: Final = re.compile(rb"\\(.)", re.DOTALL)
 _ATOM_ONLY: Final = re.compile(rb'[^(){ %*"\\\]\x00-\x20\x7f-\xff]+\Z')
@@ -131,11 +131,11 @@ class Scanner:
             self.at = match.end()
             inner = match.group(1)
             return _ESCAPE.sub(rb"\1", inner) if b"\\" in inner else inner
-        match = _LITERAL.match(octets, at)
+        match = LITERAL.match(octets, at)
         if match is None:
             raise self.bad("a string")
         begin = match.end()
-        self.at = begin + int(match.group(1))
+        self.at = begin + int(match.group(2))
         if self.at > len(octets):
             self.at = at
             raise self.bad("a whole literal")

@@ -73,6 +73,13 @@ TABLE: list[tuple[bytes, list[object]]] = [
         b"a X {30000+}\r\n" + b"y" * 30000 + b"\r\nb NOOP\r\n",
         [("wrong", b"a"), (b"b", b"NOOP")],
     ),
+    (b"a UID FETCH " + b"1," * 600 + b"1 UID\r\nb NOOP\r\n", [("wrong", b"a"), (b"b", b"NOOP")]),
+    (b"a X {05}\r\nb NOOP\r\n", [("wrong", b"a"), (b"b", b"NOOP")]),
+    (b"a X {05+}\r\nb\r\nc\r\nd NOOP\r\n", [("wrong", b"a"), (b"d", b"NOOP")]),
+    (
+        b"a APPEND x {9000+}\r\n" + b"y" * 9000 + b" {09+}\r\n123456789\r\nb NOOP\r\n",
+        [(b"a", b"APPEND", 9000), (b"y" * 9000, True), ("wrong", b"*"), (b"b", b"NOOP")],
+    ),
 ]
 
 
@@ -121,3 +128,34 @@ def test_with_literal_minus_only_small_literals_come_unasked() -> None:
     assert told(session.next_event()) == (b"c", b"NOOP")
     session.receive(b"d APPEND x {90000}\r\n")
     assert told(session.next_event()) == (b"d", b"APPEND", 90000)
+
+
+def test_a_line_of_a_megabyte_is_a_command_of_who_has_logged_in() -> None:
+    session = ImapServerSession()
+    command = b"a UID FETCH " + b"1," * 500_000 + b"1 UID\r\n"
+    session.receive(command)
+    assert told(session.next_event()) == ("wrong", b"a")
+    assert session.next_event() is None
+    session.logged_in()
+    session.receive(command + b"b NOOP\r\n")
+    assert told(session.next_event()) == (b"a", b"UID FETCH")
+    assert told(session.next_event()) == (b"b", b"NOOP")
+
+
+def test_a_command_of_very_many_literals_is_refused() -> None:
+    """Each is a question with all of the command before it: without a limit, that is quadratic."""
+    session = ImapServerSession()
+    session.logged_in()
+    session.receive(b"a SEARCH TEXT" + b" {1}\r\nx" * 1001 + b"\r\nb NOOP\r\n")
+    answers = []
+    while (event := session.next_event()) is not None:
+        answers.append(told(event))
+    assert answers[:1001] == ["+"] * 1000 + [("wrong", b"a")]
+
+
+def test_literals_that_are_collected_unasked_do_not_nest() -> None:
+    session = ImapServerSession(max_message=2**30)
+    session.logged_in()
+    session.literal_minus = False
+    session.receive(b"a SEARCH TEXT" + (b" {8193+}\r\n" + b"x" * 8193) * 990 + b"\r\n")
+    assert told(session.next_event()) == (b"a", b"SEARCH")

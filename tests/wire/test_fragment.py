@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murder.errors import BadSyntax
-from murder.wire.fragment import Chunk, Fragmenter, Literal
+from murder.wire.fragment import Chunk, Fragmenter, Literal, TooLong
 
 
 def cut(stream: bytes, sizes: list[int], decide: str = "accept") -> list[object]:
@@ -115,3 +115,40 @@ def test_many_small_literals_cannot_pass_the_message_limit() -> None:
     fragmenter.feed(b"a X" + b" {20+}\r\n01234567890123456789" * 6 + b"\r\n")
     with pytest.raises(BadSyntax):
         fragmenter.next()
+
+
+@given(st.lists(st.integers(1, 300)), st.sampled_from([b"", b" {5+}\r\na\r\nb c", b" {9}"]))
+def test_a_lenient_one_throws_too_long_a_message_away_and_goes_on(
+    sizes: list[int], tail: bytes
+) -> None:
+    stream = b"a NOOP\r\nb SEARCH " + b"1," * 300 + tail + b"\r\nc NOOP\r\n"
+    fragmenter, found, at = Fragmenter(max_line=100, lenient=True), [], 0
+    for size in [*sizes, len(stream)]:
+        fragmenter.feed(stream[at : at + size])
+        at += size
+        while (fragment := fragmenter.next()) is not None:
+            found.append(fragment)
+        assert fragmenter.held <= 100 + 2 * size
+    kinds = [type(fragment) for fragment in found]
+    assert kinds == [bytes, TooLong, bytes]
+    assert isinstance(found[1], TooLong) and found[1].head.startswith(b"b SEARCH 1,")
+    assert found[2] == b"c NOOP\r\n"
+    assert fragmenter.is_between
+
+
+def test_what_is_thrown_away_has_an_end() -> None:
+    fragmenter = Fragmenter(max_line=100, lenient=True)
+    fragmenter.max_skip = 1000
+    fragmenter.feed(b"a " + b"x" * 200)
+    assert isinstance(fragmenter.next(), TooLong)
+    with pytest.raises(BadSyntax):
+        for _ in range(100):
+            fragmenter.feed(b"x" * 100)
+            fragmenter.next()
+
+
+def test_many_small_literals_of_a_lenient_one_are_one_message_that_is_too_long() -> None:
+    fragmenter = Fragmenter(max_message=100, lenient=True)
+    fragmenter.feed(b"a X" + b" {20+}\r\n01234567890123456789" * 6 + b"\r\nb NOOP\r\n")
+    assert isinstance(fragmenter.next(), TooLong)
+    assert fragmenter.next() == b"b NOOP\r\n"

@@ -6,18 +6,15 @@ parsed in steps, and the caller takes the octets itself:
     parse_append_mailbox, then for each message parse_append_head, its literal, parse_append_end.
 """
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Final
 
 from murder.model.message import SeqNum, Uid
 from murder.wire.imap.date import parse_date_time
 from murder.wire.imap.flag import parse_flag_list
+from murder.wire.literal import LITERAL
 from murder.wire.token import Scanner
-
-_LITERAL: Final = re.compile(rb"(~?)\{([0-9]{1,20})\+?\}\r?\n")
 
 
 class AppendForm(Enum):
@@ -98,7 +95,7 @@ def parse_append_head(scanner: Scanner) -> AppendHead:
 
 def parse_literal_head(scanner: Scanner) -> LiteralHead:
     """`{n}`, `{n+}` or `~{n}` with its line end."""
-    match = _LITERAL.match(scanner.octets, scanner.at)
+    match = LITERAL.match(scanner.octets, scanner.at)
     if match is None:
         raise scanner.bad("a literal")
     scanner.at = match.end()

@@ -15,12 +15,12 @@ from murder.model.flag import RECENT
 from murder.model.message import ModSeq, Uid
 from murder.wire.imap.append import LiteralHead
 from murder.wire.imap.date import parse_date_time
+from murder.wire.literal import LITERAL
 from murder.wire.token import Scanner
 
 MAX_DEPTH: Final = 1000  # of parentheses in an item that we do not read
 
 _NAME: Final = re.compile(rb"[A-Za-z0-9.-]+(?:\[[^]]*\])?(?:<[0-9]+>)?")
-_LITERAL_AT_END: Final = re.compile(rb"(~?)\{([0-9]{1,20})\+?\}\r?\n\Z")
 _PLAIN: Final = re.compile(rb"[^ ()\"{\r\n]+")
 
 
@@ -64,8 +64,9 @@ def parse_fetched(scanner: Scanner, fetched: Fetched, begun: bool = False) -> Pe
         name = match.group().upper()
         scanner.at = match.end()
         scanner.space()
-        announced = _LITERAL_AT_END.match(scanner.octets, scanner.at)
-        if announced is not None and int(announced.group(2)):
+        announced = LITERAL.match(scanner.octets, scanner.at)
+        is_last = announced is not None and announced.end() == len(scanner.octets)
+        if announced is not None and is_last and int(announced.group(2)):
             literal = LiteralHead(int(announced.group(2)), bool(announced.group(1)))
             return PendingLiteral(name, literal)
         _parse_value(scanner, name, fetched)
