@@ -512,9 +512,9 @@ def run_authenticate(dialogue: ImapDialogue, command: Command) -> Running:
     scanner.space()
     mechanism = scanner.word().decode()
     initial = None
-    if scanner.peek() == b" ":
+    if not scanner.at_end():
         scanner.space()
-        given = scanner.rest()
+        given = scanner.rest().rstrip(b" ")
         initial = b"" if given == b"=" else decode_base64(given)
     scanner.end()
     return _authenticate(dialogue, command, mechanism, initial)

@@ -15,7 +15,9 @@ _ATOM: Final = re.compile(rb'[^(){ %*"\\\]\x00-\x20\x7f-\xff]+')
 _ASTRING: Final = re.compile(rb'[^(){ %*"\\\x00-\x20\x7f-\xff]+')
 _LIST_MAILBOX: Final = re.compile(rb'[^(){ "\\\x00-\x20\x7f-\xff]+')
 _FLAG: Final = re.compile(rb'\\?[^(){ %*"\\\]\x00-\x20\x7f-\xff]+|\\\*')
-_QUOTED: Final = re.compile(rb'"((?:[^"\\\r\n\x00]|\\["\\])*)"')
+_QUOTED: Final = re.compile(rb'"((?:[^"\\\r\n\x00]++|\\["\\])*+)"')
+_BLANKS: Final = re.compile(rb" *+")
+_BLANK_END: Final = re.compile(rb" *+(?:\r?\n|\Z)")
 _NUMBER: Final = re.compile(rb"[0-9]{1,20}")
 _ESCAPE: Final = re.compile(rb"\\(.)", re.DOTALL)
 _ATOM_ONLY: Final = re.compile(rb'[^(){ %*"\\\]\x00-\x20\x7f-\xff]+\Z')
@@ -27,7 +29,12 @@ MAX_QUOTED_OCTETS: Final = (
 
 
 class Scanner:
-    """A position in the octets of one message. Each method takes one token or raises BadSyntax with its offset."""
+    """A position in the octets of one message. Each method takes one token or raises BadSyntax with its offset.
+
+    One rule for blanks, in all commands: there may be more of them than the grammar has, also behind `(`, before `)` and at
+    the end of a line; and none is needed beside a parenthesis. Dovecot takes them so, and clients rely on that (aioimaplib
+    sends `ID ( "name" "x" )`).
+    """
 
     __slots__ = ("at", "octets")
 
@@ -55,8 +62,11 @@ class Scanner:
         return self.octets[self.at : self.at + size]
 
     def at_end(self) -> bool:
-        """Whether only the line end is left."""
-        return self.octets[self.at : self.at + 2] in (b"\r\n", b"\n", b"")
+        """Whether only the line end is left, maybe with blanks before it."""
+        following = self.octets[self.at : self.at + 2]
+        if following in (b"\r\n", b"\n", b""):
+            return True
+        return following[0] == 0x20 and _BLANK_END.match(self.octets, self.at) is not None
 
     def end(self) -> None:
         """Take the line end; raises if an argument is left over."""
@@ -65,11 +75,23 @@ class Scanner:
         self.at = len(self.octets)
 
     def accept(self, octets: bytes) -> bool:
-        """Take exactly these octets if they are next."""
-        if self.octets.startswith(octets, self.at):
-            self.at += len(octets)
-            return True
-        return False
+        """Take exactly these octets if they are next; of parentheses, the blanks on their inner side too."""
+        at = self._after_blanks() if octets == b")" else self.at
+        if not self.octets.startswith(octets, at):
+            return False
+        self.at = at + len(octets)
+        if octets == b"(":
+            self.at = self._after_blanks()
+        return True
+
+    def is_open_next(self) -> bool:
+        """Whether a parenthesis opens next, maybe behind blanks."""
+        return self.octets.startswith(b"(", self._after_blanks())
+
+    def _after_blanks(self) -> int:
+        match = _BLANKS.match(self.octets, self.at)
+        assert match is not None, "no blank is one, too"
+        return match.end()
 
     def expect(self, octets: bytes) -> None:
         if not self.accept(octets):
@@ -84,11 +106,12 @@ class Scanner:
         return True
 
     def space(self) -> None:
-        """One SP, as the grammar has it; further ones are forgiven, since several clients send them."""
-        if not self.octets.startswith(b" ", self.at):
+        """What separates two tokens."""
+        octets, at = self.octets, self.at
+        if octets.startswith(b" ", at):
+            self.at = self._after_blanks()
+        elif not octets.startswith(b"(", at) and octets[at - 1 : at] != b")":
             raise self.bad("a space")
-        while self.octets.startswith(b" ", self.at):
-            self.at += 1
 
     def open(self) -> None:
         self.expect(b"(")

@@ -29,6 +29,7 @@ MAX_PART_DEPTH: Final = 100  # as deep as `mime` looks
 MAX_ITEMS: Final = 1000
 MAX_MODSEQ: Final = 2**63 - 1
 
+_LAZY: Final = re.compile(rb" *+\( *+LAZY *+\)", re.IGNORECASE)
 _NAME: Final = re.compile(rb"[A-Za-z0-9.]+")
 _PART: Final = re.compile(rb"[1-9][0-9]{0,8}(?:\.[1-9][0-9]{0,8})*(?=[].])")
 _SECTION_TEXT: Final = re.compile(rb"[A-Za-z.]*")
@@ -141,10 +142,10 @@ def _parse_item(scanner: Scanner) -> FetchItem:
         return _OLD_NAMES[name]
     elif name == b"PREVIEW":
         scanner.at = match.end()
-        lazy = scanner.accept(b" (")
-        if lazy and not (scanner.accept_word(b"LAZY") and scanner.accept(b")")):
-            raise scanner.bad("LAZY")
-        return Preview(lazy)
+        lazy = _LAZY.match(scanner.octets, scanner.at)
+        if lazy is not None:
+            scanner.at = lazy.end()
+        return Preview(lazy is not None)
     raise scanner.bad("a FETCH item")
 
 

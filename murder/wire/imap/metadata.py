@@ -1,5 +1,6 @@
 """GETMETADATA, SETMETADATA and their answers (RFC 5464)."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -8,6 +9,7 @@ from murder.errors import Code, Refusal
 from murder.model.annotation import MAX_ENTRIES_OF_COMMAND, Depth, is_entry_name
 from murder.wire.token import Scanner, astring, literal, nstring
 
+_OPTIONS: Final = re.compile(rb"\( *+[A-Za-z]")
 _DEPTHS: Final = {depth.value.upper().encode(): depth for depth in Depth}
 
 
@@ -39,9 +41,7 @@ def parse_getmetadata(scanner: Scanner) -> GetMetadataRequest:
         scanner.space()
     mailbox = scanner.astring()
     scanner.space()
-    if (
-        scanner.peek() == b"(" and scanner.peek(2)[1:].isalpha()
-    ):  # entries begin with "/" or a string
+    if _OPTIONS.match(scanner.octets, scanner.at):  # entries begin with "/" or a string
         _parse_options(scanner, options)
         scanner.space()
     entries = _parse_entries(scanner)

@@ -97,7 +97,7 @@ def _parse_events(scanner: Scanner, events: set[Event]) -> tuple[FetchItem, ...]
             text = f"{word.decode('ascii')} is no event that is told here"
             raise Refusal(Code.BAD_EVENT, text, f"({known})")
         events.add(event)
-        if event is Event.MESSAGE_NEW and scanner.peek(2) == b" (":
+        if event is Event.MESSAGE_NEW and scanner.is_open_next():
             scanner.space()
             fetch = parse_item_list(scanner)
         if scanner.accept(b")"):

@@ -149,8 +149,8 @@ def _parse_returns(scanner: Scanner) -> _Returns:
             partial = parse_partial(scanner)
         elif option is ReturnOption.ALL and ReturnOption.PARTIAL in chosen:
             raise scanner.bad("PARTIAL without ALL")
-        elif option is ReturnOption.UPDATE and scanner.peek(2).lstrip().startswith(b"("):
-            scanner.accept(b" ")
+        elif option is ReturnOption.UPDATE and scanner.is_open_next():
+            scanner.space()
             update_items = parse_item_list(scanner)
         chosen.add(option)
         if scanner.peek() != b")":
