@@ -38,7 +38,9 @@ class Literal:
     size: int
     synchronising: bool
     is_binary: bool = False
-    problem: BadSyntax | None = None  # it is spelt as not everybody reads it: it can only be refused
+    problem: BadSyntax | None = (
+        None  # it is spelt as not everybody reads it: it can only be refused
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +277,9 @@ class Fragmenter:
     def _count_discarded(self, octets: int) -> None:
         self._discarded += octets
         if self._discarded > self.max_skip:
-            raise BadSyntax(f"no more than {self.max_skip} octets of a refused command are waited for")
+            raise BadSyntax(
+                f"no more than {self.max_skip} octets of a refused command are waited for"
+            )
 
     def _announce(self, announced: Announced, end: int) -> "Literal | TooLong | _Skipped | None":
         size = announced.size

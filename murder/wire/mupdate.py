@@ -165,9 +165,7 @@ def parse_command(octets: bytes) -> Command:
 
 
 # A command whose strings are without line ends, as nearly all are, in one step; the sizes are compared afterwards.
-_PLAIN_STRING: Final = (
-    rb"(?: \{(" + SIZE + rb')\+\}\r\n([^\r\n{]*)| "([^"\\\r\n\x00]*)")'
-)
+_PLAIN_STRING: Final = rb"(?: \{(" + SIZE + rb')\+\}\r\n([^\r\n{]*)| "([^"\\\r\n\x00]*)")'
 PLAIN_COMMAND: Final = re.compile(
     rb"(%b{1,14}) ([A-Z]+)(?:%b(?:%b%b?)?)?\r\n" % (_ATOM, *[_PLAIN_STRING] * 3)
 )
