@@ -42,7 +42,7 @@ class ResponseCutter:
     def feed(self, data: bytes, tag: bytes) -> tuple[bytes, bytes | None, bytes]:
         """`(octets to pass on, the tagged line that ends them or None, octets to feed again)`. A BYE is left out.
 
-        `tag`: of the oldest command in flight, b"" if there is none. Raises BadSyntax for an endless line that is tagged, and
+        `tag`: of the oldest command in flight, b"" if there is none. Raises BadSyntax for an endless line that is tagged and
         for a literal that the client may read otherwise.
         """
         if self._held:

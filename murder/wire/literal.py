@@ -1,4 +1,4 @@
-"""How a literal is announced, for everybody who cuts, reads or passes on octets that may hold one (RFC 3501 §4.3, RFC 7888, 3516).
+"""How a literal is announced, for all who cut, read or pass on octets that may hold one (RFC 3501 §4.3, RFC 7888, 3516).
 
 One grammar, because two servers that do not agree where a literal ends do not agree where a command ends: what follows would
 be a command to one of them and an argument to the other. So a size has one spelling, without leading zeros and with ten

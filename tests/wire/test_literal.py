@@ -1,4 +1,4 @@
-"""One grammar of literals: whoever cuts, reads or passes on the same octets finds the same literal in them, or none has any."""
+"""One grammar of literals: whoever cuts, reads or passes on the same octets finds the same literal in them, or none."""
 
 import pytest
 from hypothesis import given
