@@ -2,7 +2,7 @@
 
 Local: `[node] data`/control/ROLE-N.sock, for who may open it (mode 0600). Remote: `[node] control`, over TLS, for
 holders of an operator's certificate (`murder ca issue NAME --role operator`); it asks all local sockets. Requests:
-`status`, `sessions`, `kick`, `trace`, `conflicts`.
+`status`, `sessions`, `kick`, `trace`, `conflicts`, `place`.
 """
 
 import asyncio
@@ -57,6 +57,13 @@ class HasConflicts(Protocol):
     """A master: who wanted whose mailboxes. A backend: what it has in quarantine."""
 
     def conflicts(self, forget: bool = False) -> Sequence[Mapping[str, object]]: ...
+
+
+@runtime_checkable
+class Places(Protocol):
+    """A frontend: where it would put a new mailbox."""
+
+    async def place(self, request: Mapping[str, Any]) -> Mapping[str, object] | None: ...
 
 
 def control_folder(config: Config) -> Path:
@@ -138,6 +145,11 @@ class ControlServer:
                 if isinstance(self._subject, HasConflicts):
                     for conflict in self._subject.conflicts(bool(request.get("forget"))):
                         yield conflict
+            case "place":
+                if isinstance(self._subject, Places):
+                    placed = await self._subject.place(request)
+                    if placed is not None:
+                        yield placed
             case "trace":
                 async for answer in self._trace(request, reader):
                     yield answer

@@ -6,12 +6,12 @@ import asyncclick as click
 
 from murder.cli.move import parallel_option, run_plan, show_plan
 from murder.cli.options import Group, json_option, print_json, print_table, say
-from murder.cli.placing import choosing
+from murder.cli.placing import placing
 from murder.cli.reaching import backends_of, need_backend, operator_options, yes_option
 from murder.cli.screen import BAD, Painted, count, seconds
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.name import is_deleted, owner_of
-from murder.operate import backends, mailboxes
+from murder.operate import backends
 from murder.operate.moves import drain_plan, rebalance_plan
 from murder.operate.reach import Reach
 
@@ -225,8 +225,8 @@ async def drain(reach: Reach, name: str, parallel: int, yes: bool, as_json: bool
     server = need_backend(reach, rows, name)
     weights = await backends.weights(reach, backends_of(reach, rows))
     weights[server] = 0.0
-    with choosing(reach.config) as choose:
-        planned = drain_plan(rows, server, weights, choose)
+    with placing(reach) as decision:
+        planned = await drain_plan(rows, server, weights, decision.choose)
     if not yes:
         show_plan(reach, planned, as_json)
         click.echo(
@@ -266,8 +266,8 @@ async def rebalance(
         raise click.UsageError("--plan or --apply?")
     rows = await reach.rows()
     weights = await backends.weights(reach, backends_of(reach, rows))
-    with choosing(reach.config) as choose:
-        planned = rebalance_plan(rows, weights, choose)
+    with placing(reach) as decision:
+        planned = await rebalance_plan(rows, weights, decision.choose)
     if not planned and not as_json:
         click.echo("Nothing to move: every backend has about its share", err=True)
         return 0
@@ -290,7 +290,9 @@ def placement() -> None:
 @placement.command()
 @operator_options
 @click.argument("name")
-@json_option("server, reason, candidates (a list of server, mailboxes, weight)")
+@json_option(
+    "server, reason, by (the frontend asked), candidates (a list of server, mailboxes, weight)"
+)
 async def explain(reach: Reach, name: str, as_json: bool) -> int:
     """Where NAME would be made, and what the policy had to choose from.
 
@@ -304,16 +306,17 @@ async def explain(reach: Reach, name: str, as_json: bool) -> int:
     if present is not None:
         raise Refusal(Code.ALREADY_EXISTS, f"{name} exists, at {present.server}")
     weights = await backends.weights(reach, backends_of(reach, rows))
-    with choosing(reach.config) as choose:
-        found = mailboxes.explain_placement(canonical, rows, weights, choose)
+    with placing(reach) as decision:
+        found = await decision.home(canonical, rows, weights)
     if as_json:
         loads = [
             {"server": one.location.server, "mailboxes": one.mailboxes, "weight": one.weight}
             for one in found.loads
         ]
-        print_json({"server": found.server, "reason": found.reason, "candidates": loads})
+        facts = {"server": found.server, "reason": found.reason, "by": found.by}
+        print_json({**facts, "candidates": loads})
         return 0
-    click.echo(f"{found.server}: {found.reason}")
+    click.echo(f"{found.server}: {found.reason}" + (f" (says {found.by})" if found.by else ""))
     for one in found.loads:
         mailboxes_text = count(one.mailboxes, "mailbox", "mailboxes")
         click.echo(f"  {one.location.server}: {mailboxes_text}, weight {one.weight:g}")

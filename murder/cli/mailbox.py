@@ -5,15 +5,15 @@ import asyncclick as click
 from murder.cli.enlist import enlist, unlist
 from murder.cli.move import move_mailboxes
 from murder.cli.options import Group, json_option, print_json, print_table, say
-from murder.cli.placing import choosing, weights_of
+from murder.cli.placing import placing
 from murder.cli.quotas import limits_of, quota_text
-from murder.cli.reaching import need_backend, operator_options, yes_option
+from murder.cli.reaching import backends_of, need_backend, operator_options, yes_option
 from murder.cli.screen import BAD, Painted, count, octets, plain
 from murder.errors import Code, Refusal
 from murder.model.acl import format_rights, parse_acl
 from murder.model.entry import Location, MailboxEntry, parse_location
 from murder.model.name import MailboxName, is_deleted, owner_of
-from murder.operate import mailboxes
+from murder.operate import backends, mailboxes
 from murder.operate.moves import chosen
 from murder.operate.reach import Reach
 
@@ -405,8 +405,9 @@ async def make(reach: Reach, name: MailboxName, server: str, limits: tuple[str, 
     if location.server:
         location = Location(need_backend(reach, rows, location.server), location.partition)
     else:
-        with choosing(reach.config) as choose:
-            found = mailboxes.explain_placement(name, rows, weights_of(reach, rows), choose)
+        weights = await backends.weights(reach, backends_of(reach, rows))
+        with placing(reach) as decision:
+            found = await decision.home(name, rows, weights)
         location = Location(found.server, location.partition)
     await mailboxes.create(reach, name, location)
     if wanted:

@@ -1,23 +1,17 @@
-"""The placement policy as the commands ask it: the same plugins that the frontends load."""
+"""The placement decision as the commands ask for it: a frontend's, else that of the same plugins here."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from murder.cli.reaching import backends_of
-from murder.config import Config
+import asyncclick as click
+
 from murder.hooks import load_plugins
-from murder.model.entry import MailboxEntry
-from murder.operate.moves import Choose
+from murder.operate.placing import Placing
 from murder.operate.reach import Reach
 
 
 @contextmanager
-def choosing(config: Config) -> Iterator[Choose]:
-    """The hook, by `[plugins] use`. Raises ConfigError where a plugin cannot be loaded."""
-    plugins = load_plugins(config, ["frontend"])
-    yield plugins.choose_backend
-
-
-def weights_of(reach: Reach, rows: Collection[MailboxEntry]) -> dict[str, float]:
-    """Every backend with its `[servers] weight`."""
-    return {server: reach.config.server(server).weight for server in backends_of(reach, rows)}
+def placing(reach: Reach) -> Iterator[Placing]:
+    """Raises ConfigError where a plugin of `[plugins] use` cannot be loaded."""
+    plugins = load_plugins(reach.config, ["frontend"])
+    yield Placing(reach, plugins.choose_backend, lambda text: click.echo(text, err=True))

@@ -1,6 +1,7 @@
 """Which backend a new mailbox goes to: its parent's; where that leaves a choice, the hook's."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -22,6 +23,15 @@ MAX_KIN: Final = 10_000  # mailboxes looked at
 WEIGHT_WORD: Final = b"X-WEIGHT="
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a new mailbox goes, and why; `server` is "" where the policy names none."""
+
+    server: str
+    reason: str
+    loads: list[BackendLoad]
+
+
 def servers(frontend: Frontend) -> frozenset[str]:
     """Every backend that this host knows by its list or its configuration."""
     return frozenset({*frontend.mailboxes.count_by_server(), *frontend.whole_config.servers})
@@ -37,22 +47,48 @@ async def home_for(
         return parent.server
     if not login.is_admin and owner_of(name) != login.user:
         raise Refusal(Code.NO_PERMISSION, "You may not create a mailbox there")
-    if parent is None and (server := _among_its_kin(frontend, name, login)):
-        return server
-    new = NewMailbox(name, owner_of(name), login.user, parent)
     for _ in servers(frontend):
-        chosen = frontend.plugins.choose_backend(new, loads(frontend))
-        if chosen is None:
+        chosen = _decide(frontend, name, login.user, parent, loads(frontend)).server
+        if not chosen:
             break
-        if await _still_takes(frontend, chosen.server, ask):
-            return chosen.server
+        if await _still_takes(frontend, chosen, ask):
+            return chosen
     raise Refusal(
         Code.CANNOT,
         "No backend takes new mailboxes; name one: CREATE mailbox server!partition",
     )
 
 
-def _among_its_kin(frontend: Frontend, name: MailboxName, login: Login) -> str:
+async def place(
+    frontend: Frontend, name: MailboxName, weights: Mapping[str, float] | None = None
+) -> Placed:
+    """What `home_for` would decide for an administrator, asking no backend: by these weights, where they have just been
+    asked for (0: it does not answer). Raises Refusal, UpstreamFailure."""
+    parent = await parent_of_new(frontend, name)
+    return _decide(frontend, name, "", parent, loads(frontend, weights))
+
+
+def _decide(
+    frontend: Frontend,
+    name: MailboxName,
+    user: str,
+    parent: MailboxEntry | None,
+    offered: list[BackendLoad],
+) -> Placed:
+    """For an administrator, and for a user's own first mailbox. Raises Refusal."""
+    able = {load.location.server for load in offered if load.reachable}
+    if parent is None and (server := _among_its_kin(frontend, name, user)) and server in able:
+        return Placed(server, "what is beside it is there", offered)
+    new = NewMailbox(name, owner_of(name), user, parent)
+    chosen = frontend.plugins.choose_backend(new, offered)
+    if chosen is None:
+        return Placed("", "the placement policy names none", offered)
+    is_parents = parent is not None and parent.server == chosen.server
+    reason = "its parent is there" if is_parents else "the placement policy"
+    return Placed(chosen.server, reason, offered)
+
+
+def _among_its_kin(frontend: Frontend, name: MailboxName, user: str) -> str:
     """Where a level above that is no mailbox has all it holds; "" where no level holds anything. Raises Refusal where that
     is on several servers: then only the administrator knows."""
     for above in ancestors_of(name):
@@ -63,7 +99,7 @@ def _among_its_kin(frontend: Frontend, name: MailboxName, login: Login) -> str:
         if len(found) == 1:
             return found[0]
         if found:
-            shown = display(frontend.namespace.external(above, login.user))
+            shown = display(frontend.namespace.external(above, user))
             raise Refusal(
                 Code.CANNOT,
                 f"What is below {shown} is on several servers ({', '.join(found)}): name one, as in "
@@ -91,18 +127,22 @@ def weight_of(frontend: Frontend, server: str) -> float:
     return frontend.whole_config.server(server).weight
 
 
-def loads(frontend: Frontend) -> list[BackendLoad]:
-    """All backends that take new mailboxes, by name."""
-    counts = frontend.mailboxes.count_by_server()
+def loads(frontend: Frontend, weights: Mapping[str, float] | None = None) -> list[BackendLoad]:
+    """All backends that take new mailboxes, by name; `weights` goes before what this worker has heard."""
+    counts, asked = frontend.mailboxes.count_by_server(), weights or {}
+    known = {
+        server: asked[server] if server in asked else weight_of(frontend, server)
+        for server in sorted({*servers(frontend), *asked})
+    }
     return [
         BackendLoad(
             Location(server),
             counts.get(server, 0),
-            weight=weight_of(frontend, server),
-            reachable=frontend.upstreams.is_tried(server),
+            weight=weight,
+            reachable=server in asked or frontend.upstreams.is_well(server),
         )
-        for server in sorted(servers(frontend))
-        if weight_of(frontend, server) > 0
+        for server, weight in known.items()
+        if weight > 0
     ]
 
 

@@ -6,22 +6,25 @@ and ask it for the master's present.
 
 import asyncio
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from murder.api.auth import AuthBackend
+from murder.api.placement import BackendLoad, NewMailbox
 from murder.config import Config
-from murder.errors import Refusal
+from murder.errors import BadSyntax, Refusal, UpstreamFailure
 from murder.frontend.capabilities import Capabilities
 from murder.frontend.imap.table import serve_imap
 from murder.frontend.lmtp import FrontendLmtp
 from murder.frontend.locate import Locator, Ping
-from murder.frontend.placement import servers
+from murder.frontend.placement import place, servers
 from murder.frontend.pop3 import FrontendPop3
 from murder.frontend.shared import Frontend, Policies
 from murder.log import logger
 from murder.login.crowd import Crowd
 from murder.login.gate import Gate, decoy_key_of, penalties_of
 from murder.login.service import ClientService, drain
+from murder.model.entry import Location
+from murder.model.name import MailboxName, owner_of
 from murder.mupdate.following import ReplicaService, list_path, socket_path
 from murder.mupdate.master import MupdateService
 from murder.mupdate.mboxlist import MailboxList
@@ -172,9 +175,38 @@ class FrontendRole:
             told["down"] = sorted(
                 server
                 for server in servers(self.frontend)
-                if not self.frontend.upstreams.is_tried(server)
+                if not self.frontend.upstreams.is_well(server)
             )
         return told
+
+    async def place(self, request: Mapping[str, Any]) -> Mapping[str, object] | None:
+        """For an operator: where this frontend would put a new mailbox (`name`, canonical), by the `weights` that they have
+        just asked for; or what its policy says of the `candidates` (server, mailboxes, weight) that they name. Raises
+        BadSyntax."""
+        frontend = self.frontend
+        if frontend is None:
+            return None  # the process that writes the list places nothing
+        try:
+            name = MailboxName(str(request["name"]).encode("latin-1"))
+            weights = {
+                server: float(one) for server, one in dict(request.get("weights", ())).items()
+            }
+            offered = [
+                BackendLoad(Location(str(server)), int(count), weight=float(weight))
+                for server, count, weight in request.get("candidates", ())
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadSyntax(f"that names no mailbox to place: {error!r}") from None
+        if "candidates" in request:
+            new = NewMailbox(name, owner_of(name), "", None)
+            chosen = frontend.plugins.choose_backend(new, offered)
+            return {"server": chosen.server if chosen is not None else None}
+        try:
+            placed = await place(frontend, name, weights)
+        except (Refusal, UpstreamFailure) as problem:
+            return {"refused": str(problem)}
+        shown = [[one.location.server, one.mailboxes, one.weight] for one in placed.loads]
+        return {"server": placed.server or None, "reason": placed.reason, "candidates": shown}
 
     def services(self) -> Mapping[str, Service]:
         if self._list_service is None:

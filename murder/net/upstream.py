@@ -145,6 +145,13 @@ class Upstreams:
             raise
         self.worked(server)
 
+    def is_well(self, server: str) -> bool:
+        """Whether it is not left alone just now; unlike `is_tried` this is only a look."""
+        health, frontend = self._health.get(server), self._config.frontend
+        if health is None or health.failures < frontend.breaker_failures:
+            return True
+        return time.monotonic() >= health.tested_at
+
     def is_tried(self, server: str) -> bool:
         """Whether a connection may be opened now. Of a server that is left alone the one who is told yes is the test;
         until it has an end, others are told no."""

@@ -1,5 +1,6 @@
 """What an operator asks of a backend as a whole: does it answer, what does it run, how many new mailboxes may it get."""
 
+import asyncio
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -58,11 +59,12 @@ def _software(told: list[bytes]) -> str:
 
 async def weights(reach: Reach, servers: Iterable[str]) -> dict[str, float]:
     """Each backend's share of new mailboxes, as it says itself or as configured; 0 where it does not answer."""
-    found = {}
-    for server in servers:
-        answer = await look(reach, server)
-        found[server] = 0.0 if answer.problem else answer.weight
-    return found
+    asked = list(servers)
+    answers = await asyncio.gather(*(look(reach, server) for server in asked))
+    return {
+        server: 0.0 if answer.problem else answer.weight
+        for server, answer in zip(asked, answers, strict=True)
+    }
 
 
 async def set_weight(reach: Reach, server: str, weight: float | None) -> None:

@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from murder.api.placement import BackendLoad, NewMailbox
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.model.acl import Acl, parse_acl
 from murder.model.entry import Location, MailboxEntry
 from murder.model.name import (
     MailboxName,
-    ancestors_of,
     before_deletion,
     inbox_of,
     is_below,
@@ -18,7 +16,6 @@ from murder.model.name import (
     is_inbox,
     owner_of,
 )
-from murder.operate.moves import Choose
 from murder.operate.reach import Reach, data_of
 from murder.wire.token import Scanner, string
 
@@ -91,45 +88,6 @@ def _annotations(found: Sequence[bytes]) -> dict[str, str]:
         except BadSyntax:
             continue
     return values
-
-
-# --- placing a new one
-
-
-@dataclass(frozen=True, slots=True)
-class Explained:
-    """Where a new mailbox would go, and why."""
-
-    server: str
-    reason: str
-    loads: Sequence[BackendLoad] = ()
-
-
-def explain_placement(
-    name: MailboxName,
-    rows: Sequence[MailboxEntry],
-    weights: Mapping[str, float],
-    choose: Choose,
-) -> Explained:
-    """As a frontend would decide for an administrator. Raises Refusal where nobody takes it."""
-    by_name = {row.name: row for row in rows if row.is_active}
-    parent = next((by_name[above] for above in ancestors_of(name) if above in by_name), None)
-    loads = [
-        BackendLoad(
-            Location(server), sum(row.server == server for row in rows), weight=weights[server]
-        )
-        for server in sorted(weights)
-        if weights[server] > 0
-    ]
-    chosen = choose(NewMailbox(name, owner_of(name), "", parent), loads)
-    if chosen is None:
-        raise Refusal(
-            Code.CANNOT, "The placement policy names no backend; choose one with --server"
-        )
-    reason = "the placement policy"
-    if parent is not None and parent.server == chosen.server:
-        reason = "its parent is there"
-    return Explained(chosen.server, reason, loads)
 
 
 # --- changing

@@ -6,7 +6,7 @@ The sources do the work and go on without us (`backend.moves`); who begins a mov
 import asyncio
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -241,8 +241,8 @@ async def find_record(
 # --- many: drain and rebalance
 
 
-Choose = Callable[[NewMailbox, Sequence[BackendLoad]], Location | None]
-"""The placement policy: the plugins' hook."""
+Choose = Callable[[NewMailbox, Sequence[BackendLoad]], Awaitable[Location | None]]
+"""The placement policy, as `placing.Placing.choose` asks for it."""
 
 
 class _Loads:
@@ -255,14 +255,16 @@ class _Loads:
             if row.is_active and row.server in self.counts:
                 self.counts[row.server] += 1
 
-    def choose(self, choose: Choose, top: MailboxEntry, without: Collection[str]) -> str | None:
+    async def choose(
+        self, choose: Choose, top: MailboxEntry, without: Collection[str]
+    ) -> str | None:
         new = NewMailbox(top.name, owner_of(top.name), "", None)
         loads = [
             BackendLoad(Location(server), count, weight=self._weights[server])
             for server, count in sorted(self.counts.items())
             if server not in without and self._weights[server] > 0
         ]
-        chosen = choose(new, loads) if loads else None
+        chosen = await choose(new, loads) if loads else None
         return chosen.server if chosen is not None else None
 
     def moved(self, size: int, source: str, target: str) -> None:
@@ -271,7 +273,7 @@ class _Loads:
         self.counts[target] += size
 
 
-def drain_plan(
+async def drain_plan(
     rows: Sequence[MailboxEntry], server: str, weights: Mapping[str, float], choose: Choose
 ) -> list[Planned]:
     """All trees of a backend, each to where the policy would place it among the others. Raises Refusal."""
@@ -279,7 +281,7 @@ def drain_plan(
     loads = _Loads(rows, weights)
     made = []
     for top, size in _sized(here):
-        target = loads.choose(choose, top, {server})
+        target = await loads.choose(choose, top, {server})
         if target is None:
             raise Refusal(
                 Code.CANNOT, f"No other backend takes mailboxes (of {len(weights)} known)"
@@ -289,7 +291,7 @@ def drain_plan(
     return made
 
 
-def rebalance_plan(
+async def rebalance_plan(
     rows: Sequence[MailboxEntry], weights: Mapping[str, float], choose: Choose
 ) -> list[Planned]:
     """The users who leave backends that have more than their share, each to where the policy would place him, until
@@ -305,7 +307,7 @@ def rebalance_plan(
         source = top.server
         if source not in share or loads.counts[source] - share[source] < size:
             continue
-        target = loads.choose(choose, top, {source})
+        target = await loads.choose(choose, top, {source})
         if target is None or loads.counts[target] + size > share[target] + size / 2:
             continue
         loads.moved(size, source, target)
