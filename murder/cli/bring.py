@@ -12,8 +12,9 @@ from murder.cli.reaching import ask_password, operator_options
 from murder.cli.screen import octets, seconds
 from murder.errors import Code, Refusal
 from murder.model.name import inbox_of
-from murder.operate.bring import Brought, Import, source_of, trusting
+from murder.operate.bring import Brought, Import
 from murder.operate.reach import Reach
+from murder.operate.sources import source_of, trusting
 
 
 @click.command("import")
