@@ -137,7 +137,8 @@ class ControlServer:
                 for connection, shown in self._sessions(request):
                     yield {"cid": connection.cid, **shown}
             case "kick":
-                found = list(self._sessions(request))
+                is_meant = request.get("only", self._role) == self._role
+                found = list(self._sessions(request)) if is_meant else []
                 for connection, _ in found:
                     end_session(connection, "An administrator has ended this session")
                 yield {"kicked": len(found)}

@@ -7,7 +7,7 @@ from murder.cli.reaching import backends_of, operator_options, yes_option
 from murder.cli.screen import count
 from murder.operate.lists import check as compare_lists
 from murder.operate.lists import fix as carry_out
-from murder.operate.nodes import ask_all, places
+from murder.operate.nodes import ask_all, learn
 from murder.operate.reach import Reach
 
 
@@ -81,7 +81,7 @@ async def check(reach: Reach, fix: bool, yes: bool, as_json: bool) -> int:
 
 async def _frontends(reach: Reach, mailboxes: int) -> list[str]:
     """Frontends whose lists are not the master's now."""
-    if not places(reach):
+    if not await learn(reach):
         return []
     said = []
     for node in await ask_all(reach, {"do": "status"}):
@@ -90,10 +90,15 @@ async def _frontends(reach: Reach, mailboxes: int) -> list[str]:
                 continue
             if answer["list"] != "streaming" or answer.get("lag_entries"):
                 said.append(
-                    f"{node.name}: its list is {answer['list']}, {answer.get('lag_entries')} behind"
+                    f"{node.name}: its list is {answer['list']}{_behind(answer.get('lag_entries'))}"
                 )
             elif answer.get("mailboxes") not in (None, mailboxes):
                 said.append(
                     f"{node.name}: its list has {answer['mailboxes']} rows, the master's {mailboxes}"
                 )
     return said
+
+
+def _behind(entries: object) -> str:
+    """Not known before a list has met its master."""
+    return "" if entries is None else f", {count(int(str(entries)), 'change')} behind the master's"

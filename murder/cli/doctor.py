@@ -24,7 +24,7 @@ from murder.operate.nodes import (
     Problem,
     ask_all,
     certificate_problem,
-    places,
+    learn,
     problems_of,
 )
 from murder.operate.reach import Reach
@@ -216,10 +216,11 @@ def cure_of(failure: UpstreamFailure) -> str:
 
 
 async def _nodes(reach: Reach, found: Findings) -> None:
-    if not places(reach):
+    if not await learn(reach):
         found.note(
-            "no [operator] nodes: clocks, disks and lists of the nodes are not looked at",
-            'nodes = ["mupdate.example.org", …], and control = ["*:3906"] in the [node] of each',
+            "no node is known: clocks, disks and lists of the nodes are not looked at",
+            'control = ["*:3906"] in the [node] of each, and here an [operator] certificate and [mupdate] master; or '
+            '[operator] nodes = ["mupdate.example.org", …]',
         )
         return
     now = time.time()

@@ -45,7 +45,7 @@ async def sessions(reach: Reach, user: str, backend: str, address: str, as_json:
     murder ctl sessions --user anna
     murder ctl sessions --backend be1.example.org --json
     """
-    need_nodes(reach)
+    await need_nodes(reach)
     told = await ask_all(reach, {"do": "sessions", **_wanted(user, backend, address)})
     found = [one for node in told for one in node.answers if one.get("protocol")]
     if as_json:
@@ -98,7 +98,7 @@ async def kick(
     murder ctl kick --user anna --yes
     murder ctl kick --address 192.0.2.7 --yes
     """
-    need_nodes(reach)
+    await need_nodes(reach)
     wanted = _wanted(user, backend, address) | ({"cid": cid} if cid else {})
     if not wanted:
         raise click.UsageError("whom? name --user, --backend, --address or --cid")
@@ -109,8 +109,10 @@ async def kick(
             print_json({"would_kick": number})
         click.echo(f"{count(number, 'session')}. Say --yes to end them.", err=True)
         return 2
+    # clients first: one whose backend went before would be told of a lost connection in place of its BYE
+    first = await ask_all(reach, {"do": "kick", "only": "frontend", **wanted})
     told = await ask_all(reach, {"do": "kick", **wanted})
-    number = sum(int(answer["kicked"]) for node in told for answer in node.answers)
+    number = sum(int(answer["kicked"]) for node in (*first, *told) for answer in node.answers)
     say(as_json, {"kicked": number}, f"{count(number, 'session')} ended")
     return _unreachable(told)
 
@@ -130,7 +132,7 @@ async def trace(reach: Reach, user: str, limit_s: float, as_json: bool) -> int:
     murder ctl trace anna
     murder ctl trace anna --seconds 60 > anna.trace
     """
-    need_nodes(reach)
+    await need_nodes(reach)
     with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C is how it ends
         async for line in follow(reach, {"do": "trace", "user": user}, limit_s):
             _show_traced(line, as_json)
@@ -169,7 +171,7 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
     murder ctl conflicts
     murder ctl conflicts --forget --yes    # when each has been looked at
     """
-    need_nodes(reach)
+    await need_nodes(reach)
     told = await ask_all(reach, {"do": "conflicts"})
     found = [await _with_holder(reach, answer) for node in told for answer in node.answers]
     if as_json:

@@ -134,8 +134,9 @@ def explain(error: Exception) -> int:
             traceback.print_exception(error)
             click.echo("murder: this is a bug of murder; please report the lines above", err=True)
             return EXIT_FAILED
+    text = system_text(error) if isinstance(error, OSError) else str(error)
     priority = _priority()
-    for number, line in enumerate(str(error).splitlines()):
+    for number, line in enumerate(text.splitlines()):
         mark = priority + "murder: " if number == 0 or code == EXIT_USAGE else priority + "  "
         click.echo(mark + line, err=True)
     return code
@@ -148,3 +149,10 @@ def _priority() -> str:
     from murder.log import priority_of
 
     return priority_of("error")
+
+
+def system_text(error: OSError) -> str:
+    """What the system refused, without its number: `/etc/murder/node.key: Permission denied`."""
+    names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    what = error.strerror or str(error) or type(error).__name__
+    return f"{names}: {what}" if names else what

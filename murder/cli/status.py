@@ -26,7 +26,7 @@ from murder.cli.screen import (
     seconds,
 )
 from murder.errors import Code, Refusal
-from murder.operate.nodes import NodeAnswers, NodeLine, Problem, ask_all, lines_of, places
+from murder.operate.nodes import NodeAnswers, NodeLine, Problem, ask_all, learn, lines_of
 from murder.operate.reach import Reach
 
 HEADS: Final = (
@@ -40,13 +40,15 @@ FULL: Final = 0.9
 Cpu = Mapping[tuple[str, str], float]
 
 
-def need_nodes(reach: Reach) -> None:
+async def need_nodes(reach: Reach) -> None:
     """Raises Refusal where nobody can be asked."""
-    if not places(reach):
+    if not await learn(reach):
         raise Refusal(
             Code.CANNOT,
-            f"{reach.config.file}: [operator] nodes names no node, and none has run on this host\n"
-            'name them: nodes = ["mupdate.example.org", …], and set control = ["*:3906"] in the [node] of each',
+            f"{reach.config.file}: no node is known: none has run on this host, and [mupdate] master is missing or "
+            "there is no operator's certificate\n"
+            'set [mupdate] master and [operator] certificate here, and control = ["*:3906"] in the [node] of each node; '
+            'or name them: [operator] nodes = ["mupdate.example.org", …]',
         )
 
 
@@ -136,15 +138,15 @@ def screen(
 async def status(reach: Reach, as_json: bool) -> int:
     """The whole murder on one screen: what is wrong and its cure, then every node.
 
-    Asks the nodes of `[operator] nodes` and this host's own. conns: connections of clients and nodes; lag: how far a
-    frontend's list is behind the master's; disk: how full; procs: processes. Exit code 0: all is well, 1: something
-    should be looked at, 3: a node does not answer.
+    Asks the master, the servers of its list, and who follows it (or `[operator] nodes`), and this host's own node.
+    conns: connections of clients and nodes; lag: how far a frontend's list is behind the master's; disk: how full;
+    procs: processes. Exit code 0: all is well, 1: something should be looked at, 3: a node does not answer.
 
     \b
     murder ctl status
     murder ctl status --json | jq .problems
     """
-    need_nodes(reach)
+    await need_nodes(reach)
     told_by = await ask_all(reach, {"do": "status"})
     now = time.time()
     lines = lines_of(told_by, now)
@@ -198,7 +200,7 @@ async def top(reach: Reach, every: float, most: int) -> int:
     murder ctl top
     murder ctl top --every 5 --count 12 > a-minute.txt
     """
-    need_nodes(reach)
+    await need_nodes(reach)
     meter = _Meter()
     live = sys.stdout.isatty()
     if live:

@@ -1,5 +1,7 @@
 """`murder ctl user`: all of one user's mailboxes at once."""
 
+from collections.abc import Sequence
+
 import asyncclick as click
 
 from murder.cli.mailbox import make, remove, restore
@@ -8,7 +10,8 @@ from murder.cli.quotas import quota_text
 from murder.cli.reaching import operator_options, yes_option
 from murder.cli.screen import count, octets
 from murder.errors import Code, Refusal
-from murder.model.name import inbox_of, is_below, is_deleted, is_inbox, owner_of
+from murder.model.entry import MailboxEntry
+from murder.model.name import MailboxName, inbox_of, is_below, is_deleted, is_inbox, owner_of
 from murder.operate import mailboxes
 from murder.operate.reach import Reach
 
@@ -75,6 +78,7 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
     inbox = inbox_of(name)
     rows = [row for row in await reach.rows() if is_below(row.name, inbox) and row.is_active]
     if not rows:
+        reach.check_user(name)
         raise Refusal(Code.NONEXISTENT, f"No user {name} has mailboxes here")
     shown = [await mailboxes.show(reach, row.name) for row in rows]
     facts = [
@@ -138,19 +142,21 @@ async def create(
     folders: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Give a user his INBOX, by the placement policy, with a quota and folders.
+    """Give a user his INBOX, by the placement policy, with a quota and folders. These are subscribed, and Archive, Drafts,
+    Junk (or Spam), Sent and Trash are known as such to mail programs (RFC 6154); that needs an operator's certificate.
 
     \b
     murder ctl user create anna
     murder ctl user create anna --quota STORAGE=2G --folder Sent --folder Trash
     murder ctl user create anna --server be2.example.org
     """
+    reach.check_user(name)
+    wanted = mailboxes.folders_of(reach, name, folders)
     location = await make(reach, inbox_of(name), server, limits)
-    for folder in folders:
-        canonical = reach.namespace.internal(
-            reach.namespace.personal_prefix + folder.encode(), name
-        )
-        await mailboxes.create(reach, canonical, location)
+    for folder, use in wanted.items():
+        await mailboxes.create(reach, folder, location)
+        for missing in await mailboxes.dress(reach, folder, name, use):
+            click.echo(f"murder: {reach.shown(folder)}: {missing}", err=True)
     return say(
         as_json, {"user": name, "server": location.server}, f"{name} is at {location.server}"
     )
@@ -188,12 +194,41 @@ async def undelete(reach: Reach, name: str, as_json: bool) -> int:
 @operator_options
 @click.argument("old")
 @click.argument("new")
-@json_option("old, new")
-async def rename(reach: Reach, old: str, new: str, as_json: bool) -> int:
+@yes_option("rename them")
+@json_option("old, new; without --yes: plan (a list of name, new, server)")
+async def rename(reach: Reach, old: str, new: str, yes: bool, as_json: bool) -> int:
     """Give a user another name: his mailboxes, rights and subscriptions. Log-ins are the auth plugin's: `murder auth`.
 
     \b
-    murder ctl user rename anna anna.berg
+    murder ctl user rename anna anna.berg          # what would be renamed
+    murder ctl user rename anna anna.berg --yes
     """
+    reach.check_user(new)
+    rows = await reach.rows()
+    plan = mailboxes.renamed(rows, inbox_of(old), inbox_of(new))
+    if not plan:
+        raise Refusal(Code.NONEXISTENT, f"No user {old} has mailboxes here")
+    if taken := [row for row in rows if is_below(row.name, inbox_of(new))]:
+        where = taken[0].server
+        raise Refusal(Code.ALREADY_EXISTS, f"{new} has mailboxes already, at {where}")
+    if not yes:
+        return _show_renames(reach, plan, as_json)
     await mailboxes.rename(reach, inbox_of(old), inbox_of(new))
     return say(as_json, {"old": old, "new": new}, f"{old} is now {new}")
+
+
+def _show_renames(
+    reach: Reach, plan: Sequence[tuple[MailboxEntry, MailboxName]], as_json: bool
+) -> int:
+    shown = [
+        {"name": reach.shown(row.name), "new": reach.shown(name), "server": row.server}
+        for row, name in plan
+    ]
+    if as_json:
+        print_json({"plan": shown})
+    else:
+        heads = ("mailbox", "new", "server")
+        print_table(heads, [list(one.values()) for one in shown], hosts=("server",))
+    what = count(len(plan), "mailbox", "mailboxes")
+    click.echo(f"{what}. Say --yes to rename {'it' if len(plan) == 1 else 'them'}.", err=True)
+    return 2

@@ -66,7 +66,10 @@ def read_table(file: Path) -> Table:
     except FileNotFoundError:
         advice = "no such file; name it with --config, or start from `murder config example`"
         raise ConfigError([Problem(file, "", advice)]) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        text = f"cannot be read: {error.strerror or error}"
+        raise ConfigError([Problem(file, "", text)]) from None
+    except UnicodeDecodeError as error:
         raise ConfigError([Problem(file, "", f"cannot be read: {error}")]) from None
     try:
         return tomli.loads(text)
@@ -186,8 +189,10 @@ class _Reader:
             values[name] = path.read_text(encoding="utf-8").rstrip("\r\n")
         except _Unfit as error:
             self.problem(dotted, str(error))
-        except (OSError, UnicodeDecodeError) as error:
-            self.problem(dotted, f"the secret cannot be read: {error}")
+        except OSError as error:
+            self.problem(dotted, f"{path}: the secret cannot be read: {error.strerror or error}")
+        except UnicodeDecodeError as error:
+            self.problem(dotted, f"{path}: the secret cannot be read: {error}")
 
     def _path(self, value: object) -> Path:
         if not isinstance(value, str) or not value:

@@ -16,7 +16,7 @@ from murder.demo.plan import Options, describe, nodes_of, prepare
 from murder.demo.process import NodeProcess
 from murder.errors import Code, Refusal
 
-CONTROL_SOCKET: Final = "control.sock"
+CONTROL_SOCKET: Final = "control.sock"  # `operate.nodes` knows a demo by it
 STATE_FILE: Final = "demo.json"
 LOCK_FILE: Final = "lock"
 MAX_REQUEST_OCTETS: Final = 4096

@@ -118,10 +118,19 @@ class MupdateRole:
             "subscribers": len(service.hub.lag()),
             "behind": max(service.hub.lag(), default=0),
             "is_master": self._replica is None,
+            "servers": sorted(service.mailboxes.count_by_server()),
+            "followers": sorted(self._followers()),
         }
         if self._replica is not None:
             told.update(self._replica.report())
         return told
+
+    def _followers(self) -> set[str]:
+        """By their certificates, those who follow the list now: frontends, replicas, backends of a murder in which each
+        is a frontend too."""
+        dialogues = self._service.dialogues if self._service is not None else ()
+        shown = (dialogue.describe() for dialogue in dialogues)
+        return {str(one["user"]) for one in shown if one["state"] == "streaming" and one["user"]}
 
     def conflicts(self, forget: bool = False) -> list[dict[str, object]]:
         """For `murder ctl conflicts`; `forget` removes what is told."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
@@ -14,9 +15,11 @@ from murder.model.name import (
     is_below,
     is_deleted,
     is_inbox,
+    moved,
     owner_of,
 )
 from murder.operate.reach import Reach, data_of
+from murder.wire import mutf7
 from murder.wire.token import Scanner, string
 
 STATUS_ITEMS: Final = b"(MESSAGES UNSEEN SIZE UIDNEXT UIDVALIDITY HIGHESTMODSEQ)"
@@ -58,6 +61,8 @@ async def _counts(reach: Reach, entry: MailboxEntry) -> dict[str, int]:
     owner = owner_of(entry.name)
     if owner is None or reach.credential.password is not None:
         return {}
+    if "@" in owner and not reach.config.namespace.domains:
+        return {}  # nobody's: a backend would take the owner for the user without the domain
     name = string(reach.namespace.external(entry.name, owner))
     try:
         reply = await reach.ask(entry.server, b"STATUS %s %s" % (name, STATUS_ITEMS), user=owner)
@@ -95,10 +100,65 @@ def _annotations(found: Sequence[bytes]) -> dict[str, str]:
 
 async def create(reach: Reach, name: MailboxName, location: Location) -> None:
     """Raises Refusal, UpstreamFailure."""
+    if (owner := owner_of(name)) is not None:
+        reach.check_user(owner)
     command = b"CREATE " + string(reach.external(name))
     if location.partition:
         command += b" " + string(location.partition.encode())
     await reach.ask(location.server, command)
+
+
+# RFC 6154 §2, by the names that mail programs give such folders
+USES: Final = MappingProxyType(
+    {
+        **{use.lower(): f"\\{use}" for use in ("Archive", "Drafts", "Junk", "Sent", "Trash")},
+        "spam": "\\Junk",
+    }
+)
+
+
+def folders_of(reach: Reach, user: str, folders: Sequence[str]) -> dict[MailboxName, str]:
+    """A user's own folders by their names as he sees them, each with its special use ("": none), every use once. Raises
+    Refusal."""
+    found: dict[MailboxName, str] = {}
+    for folder in folders:
+        external = reach.namespace.personal_prefix + mutf7.encode(folder)
+        use = USES.get(folder.lower(), "")
+        found[reach.namespace.internal(external, user)] = "" if use in found.values() else use
+    return found
+
+
+async def dress(reach: Reach, name: MailboxName, user: str, use: str) -> list[str]:
+    """A new folder of a user's: subscribed, and with its special use. What could not be done, and why. Raises
+    UpstreamFailure."""
+    missing = []
+    server = (await reach.find(name)).server
+    external = string(reach.namespace.external(name, user))
+    wanted = {"not subscribed": b"SUBSCRIBE " + external}
+    if use:
+        value = string(use.encode())
+        wanted[f"not known as {use}"] = b"SETMETADATA %s (/private/specialuse %s)" % (
+            external,
+            value,
+        )
+    for what, command in wanted.items():
+        try:
+            if reach.credential.password is not None:
+                raise Refusal(Code.NO_PERMISSION, "that needs an operator's certificate")
+            await reach.ask(server, command, user=user)
+        except Refusal as refusal:
+            missing.append(f"{what}: {refusal.text}")
+    return missing
+
+
+def renamed(
+    rows: Sequence[MailboxEntry], old: MailboxName, new: MailboxName
+) -> list[tuple[MailboxEntry, MailboxName]]:
+    """What a rename takes along, each with its new name; nothing if there is no such mailbox."""
+    found = [row for row in rows if is_below(row.name, old)]
+    if not any(row.name == old for row in found):
+        return []
+    return [(row, moved(row.name, old, new)) for row in found]
 
 
 def doomed(rows: Sequence[MailboxEntry], name: MailboxName) -> list[MailboxEntry]:

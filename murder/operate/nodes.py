@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 import socket
 import ssl
 import time
@@ -18,6 +19,7 @@ TIMEOUT_S: Final = 10.0
 CONNECT_S: Final = 5.0
 FOLLOW_EVERY_S: Final = 0.05
 DEFAULT_PORT: Final = 3906
+DEMO_SOCKET: Final = "control.sock"  # in the folder of a demo, whose nodes are below it
 
 Answer = Mapping[str, Any]
 
@@ -42,45 +44,95 @@ class NodeAnswers:
 
 
 def places(reach: Reach) -> list[str]:
-    """`[operator] nodes`, and this host's own node where it has run."""
-    found = list(reach.config.operator.nodes)
+    """`[operator] nodes`, else those that `learn` has found; and this host's own node where it has run, or may have."""
+    found = list(reach.config.operator.nodes or reach.learned or ())
     own = control_folder(reach.config)
-    if sockets_in(own) and str(own.parent) not in found:
+    try:
+        has_own = bool(sockets_in(own))
+    except PermissionError:
+        has_own = not found  # asking it tells who may
+    if has_own and str(own.parent) not in found:
         found.append(str(own.parent))
     return found
 
 
+async def learn(reach: Reach) -> list[str]:
+    """Find the nodes that nobody has named: the master, the servers of its list, who follows it, `[servers]`; each at its
+    own name, or `[servers] address`, at the usual port. Returns `places`. Raises nothing of the master's."""
+    config = reach.config
+    if config.operator.nodes or reach.learned is not None or reach.credential.password is not None:
+        return places(reach)
+    own = control_folder(config).parent
+    if config.operator.certificate is None and places(reach):
+        return places(reach)  # a node's own file: other nodes tell its certificate nothing
+    names = set(config.servers)
+    masters: dict[str, None] = {}
+    if "mupdate" in config.node.roles:
+        masters[str(own)] = None
+    elif config.mupdate.master is not None:
+        masters[_at(config.mupdate.master.host)] = None
+    for place in masters:
+        told = await _ask_one(reach, place, {"do": "status"})
+        if told.problem and places(reach):
+            return places(reach)  # nodes without `control`: this host's own tells of itself
+        for answer in told.answers:
+            names.update(map(str, answer.get("servers", ())))
+            names.update(map(str, answer.get("followers", ())))
+    names.discard(config.node.name)
+    hosts = dict.fromkeys(_at(config.address_of(name)) for name in sorted(names))
+    reach.learned = [place for place in {**masters, **hosts} if place != str(own)]
+    return places(reach)
+
+
+def _at(host: str) -> str:
+    return f"[{host}]:{DEFAULT_PORT}" if ":" in host else f"{host}:{DEFAULT_PORT}"
+
+
 async def ask_all(reach: Reach, request: Answer) -> list[NodeAnswers]:
     """Ask every node at once; those that do not answer say why."""
+    asked = (_ask_one(reach, place, request) for place in await learn(reach))
+    return list(await asyncio.gather(*asked))
 
-    async def one(place: str) -> NodeAnswers:
-        told = NodeAnswers(place)
-        is_there = False
-        asked = time.time()
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                async for answer in ask(reach, place, request):
-                    is_there = True
-                    if "now" in answer:
-                        off_s = clock_off(float(answer["now"]), asked, time.time())
-                        answer = {**answer, "clock_off_s": round(off_s, 3)}
-                    if "done" not in answer:
-                        told.answers.append(answer)
-        except TimeoutError:
-            told.problem, told.cure = f"no answer in {TIMEOUT_S:g} s", HANGS
-        except (OSError, ValueError) as problem:
-            told.problem, told.cure = _problem_of(problem)
-        if not is_there and not told.problem:
-            if place.startswith(("/", ".")):
-                told.problem, told.cure = "it does not run", START
-            else:
-                told.problem, told.cure = "it hung up on us", CERTIFICATE
-        refused = [answer["no"] for answer in told.answers if "no" in answer]
-        if refused:
-            told.answers, told.problem, told.cure = [], str(refused[0]), CERTIFICATE
-        return told
 
-    return list(await asyncio.gather(*(one(place) for place in places(reach))))
+async def _ask_one(reach: Reach, place: str, request: Answer) -> NodeAnswers:
+    told = NodeAnswers(place)
+    is_there = False
+    asked = time.time()
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            async for answer in ask(reach, place, request):
+                is_there = True
+                if "now" in answer:
+                    off_s = clock_off(float(answer["now"]), asked, time.time())
+                    answer = {**answer, "clock_off_s": round(off_s, 3)}
+                if "done" not in answer:
+                    told.answers.append(answer)
+    except TimeoutError:
+        told.problem, told.cure = f"no answer in {TIMEOUT_S:g} s", _of_demo(place, "thaw") or HANGS
+    except (OSError, ValueError) as problem:
+        told.problem, told.cure = _problem_of(problem, place)
+    if not is_there and not told.problem:
+        if _is_local(place):
+            told.problem, told.cure = "it does not run", _of_demo(place, "start") or START
+        else:
+            told.problem, told.cure = "it hung up on us", CERTIFICATE
+    refused = [answer["no"] for answer in told.answers if "no" in answer]
+    if refused:
+        told.answers, told.problem, told.cure = [], str(refused[0]), CERTIFICATE
+    return told
+
+
+def _is_local(place: str) -> bool:
+    return place.startswith(("/", "."))
+
+
+def _of_demo(place: str, verb: str) -> str:
+    """What starts or thaws a node of a demo; empty for others'."""
+    label, folder = Path(place).parent.name, Path(place).parent.parent
+    if not _is_local(place) or not (folder / DEMO_SOCKET).exists():
+        return ""
+    where = shlex.quote(str(folder))
+    return f"`murder demo node {verb} {label} --dir {where}`; where the demo is over: `murder demo --dir {where}`"
 
 
 def clock_off(told: float, asked: float, heard: float) -> float:
@@ -96,11 +148,14 @@ CERTIFICATE: Final = (
     "`murder ca issue NAME --role operator` for [operator], at the authority of the nodes (tls.ca)"
 )
 NODE_TLS: Final = "its certificate must be of the authority in our tls.ca, in date, and carry that name: `murder ca issue`"
+OTHER_USER: Final = "run this as root, or as the node's user: `sudo -u murder murder ctl …`"
 DNS: Final = "put it into DNS or /etc/hosts"
 
 
-def _problem_of(problem: Exception) -> tuple[str, str]:
+def _problem_of(problem: Exception, place: str) -> tuple[str, str]:
     """What happened, and the mending step."""
+    if isinstance(problem, PermissionError) and _is_local(place):
+        return f"{place}: {why(problem)}", OTHER_USER
     if not isinstance(problem, OSError):
         return str(problem), "is that port a murder's `control`?"
     if isinstance(problem, ssl.SSLCertVerificationError):
@@ -112,7 +167,7 @@ def _problem_of(problem: Exception) -> tuple[str, str]:
 
 async def ask(reach: Reach, place: str, request: Answer) -> AsyncIterator[Answer]:
     """One node's answers as they come. Raises OSError, ValueError."""
-    if place.startswith(("/", ".")):
+    if _is_local(place):
         folder = Path(place)
         async for answer in ask_local(
             folder if folder.name == FOLDER else folder / FOLDER, request
@@ -151,10 +206,10 @@ async def follow(reach: Reach, request: Answer, limit_s: float) -> AsyncIterator
             async for answer in ask(reach, place, request):
                 await lines.put(answer)
         except (OSError, ValueError) as problem:
-            await lines.put({"node": place, "no": _problem_of(problem)[0]})
+            await lines.put({"node": place, "no": _problem_of(problem, place)[0]})
 
     loop = asyncio.get_running_loop()
-    tasks = [asyncio.ensure_future(one(place)) for place in places(reach)]
+    tasks = [asyncio.ensure_future(one(place)) for place in await learn(reach)]
     end = None
     try:
         while not (all(task.done() for task in tasks) and lines.empty()):

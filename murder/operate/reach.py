@@ -5,17 +5,18 @@ Addresses are those of `[servers]` and `[mupdate] master`, as on every node.
 
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from murder.config import Config
+from murder.config import Config, ConfigError, Endpoint, Problem
 from murder.errors import Code, Refusal
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, Namespace, display
 from murder.mupdate.client import MasterClient
 from murder.mupdate.link import Target, master_target
+from murder.net.connection import why
 from murder.net.pool import open_imap
 from murder.net.relay import Client, ImapUpstream, Reply
 from murder.net.upstream import Upstreams
@@ -41,6 +42,7 @@ class Reach:
     """One a command. Connections are opened on first use and kept until `close`."""
 
     def __init__(self, config: Config, ask_password: Callable[[str], str]) -> None:
+        check_files(config)
         operator = config.operator
         if operator.certificate is not None:
             tls = replace(config.tls, certificate=operator.certificate, key=operator.key)
@@ -53,6 +55,7 @@ class Reach:
             self.credential = Credential()  # a murder.toml of the operator's own: [tls] is he
         self.config = config
         self.namespace: Namespace = config.namespace.namespace()
+        self.learned: Sequence[str] | None = None  # nodes that nobody had to name (operate.nodes)
         self._upstreams = Upstreams(config)
         self._open: dict[tuple[str, str], ImapUpstream] = {}
         self._master: MasterClient | None = None
@@ -69,6 +72,9 @@ class Reach:
     def target(self) -> Target:
         """Raises Refusal where the configuration names no master."""
         target = master_target(self.config)
+        if target is None and "mupdate" in self.config.node.roles and self.config.mupdate.listen:
+            own = replace(self.config.mupdate, master=_reached(self.config.mupdate.listen[0]))
+            target = master_target(replace(self.config, mupdate=own))
         if target is None:
             raise Refusal(
                 Code.CANNOT,
@@ -105,6 +111,17 @@ class Reach:
         return self._upstreams.context()
 
     # --- names
+
+    def check_user(self, user: str) -> None:
+        """Raises Refusal for a name that nobody can log in by."""
+        local, mark, domain = user.partition("@")
+        if mark and not self.config.namespace.domains:
+            raise Refusal(
+                Code.CANNOT,
+                f"{user}: [namespace] domains is false in {self.config.file}: users are known without @{domain}, and "
+                f"nobody could use such a mailbox\nname {local}; or, where users are user@domain, set domains = true "
+                "here as on all nodes",
+            )
 
     def name(self, external: str) -> MailboxName:
         """A name as administrators write it: `user/anna/Sub`. Raises Refusal."""
@@ -168,6 +185,32 @@ def check(server: str, reply: Reply) -> None:
     except ValueError:
         code = Code.NONE
     raise Refusal(code, f"{server}: {reply.text}")
+
+
+def _reached(listen: Endpoint) -> Endpoint:
+    """Where a master on this host is reached that listens there."""
+    anywhere = {"": "localhost", "*": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}
+    return replace(listen, host=anywhere.get(listen.host, listen.host))
+
+
+def check_files(config: Config) -> None:
+    """The files that say who the operator is, and whom he trusts, can be read. Raises ConfigError with the key."""
+    problems = []
+    operator = config.operator
+    whose = {"tls.ca": config.tls.ca}
+    if operator.certificate is not None:
+        whose |= {"operator.certificate": operator.certificate, "operator.key": operator.key}
+    elif not operator.user:
+        whose |= {"tls.certificate": config.tls.certificate, "tls.key": config.tls.key}
+    for key, path in whose.items():
+        if path is None:
+            continue
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            problems.append(Problem(config.file, key, f"{path}: {why(error)}"))
+    if problems:
+        raise ConfigError(problems)
 
 
 _DATA: Final = re.compile(rb"^\* ([A-Za-z-]+) ", re.ASCII)

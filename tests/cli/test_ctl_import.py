@@ -105,9 +105,43 @@ def test_passwords_go_to_servers_whose_certificate_is_trusted_only(
 
 
 def test_a_user_is_made_and_removed(ctl: Ctl) -> None:
-    ctl("user", "create", "eve", "--quota", "STORAGE=100", "--folder", "Sent")
+    ctl(
+        *("user", "create", "eve", "--quota", "STORAGE=100"),
+        *("--folder", "Sent", "--folder", "Entwürfe"),
+    )
     assert "eve" in ctl("user", "list")
     assert ctl.json("user", "show", "eve")["quota"] == {"user/eve": ["STORAGE", "0", "100"]}
-    ctl("user", "rename", "eve", "eva")
+    assert "Entwürfe" in ctl("user", "show", "eve")
+    plan = ctl("user", "rename", "eve", "eva", code=2)
+    assert "user/eve/Sent" in plan and "user/eva/Sent" in plan and "--yes" in plan
+    assert "user1 has mailboxes already" in ctl("user", "rename", "eve", "user1", code=1)
+    assert "No user ewe" in ctl("user", "rename", "ewe", "eva", code=1)
+    ctl("user", "rename", "eve", "eva", "--yes")
     assert "--yes" in ctl("user", "delete", "eva", code=2)
-    assert "2 removed" in ctl("user", "delete", "eva", "--yes")
+    assert "3 removed" in ctl("user", "delete", "eva", "--yes")
+
+
+def test_a_name_by_which_nobody_can_log_in_gets_no_mailbox(ctl: Ctl) -> None:
+    for words in (
+        ("user", "create", "anna@example.org"),
+        ("mailbox", "create", "user/anna@example.org"),
+        ("user", "show", "user1@example.org"),
+        ("user", "rename", "user1", "anna@example.org", "--yes"),
+    ):
+        said = ctl(*words, code=1)
+        assert "domains is false" in said and "domains = true" in said
+    assert "example.org" not in ctl("mailbox", "list")
+
+
+def test_the_folders_of_a_new_user_are_as_mail_programs_want_them(ctl: Ctl, demo: Demo) -> None:
+    ctl("user", "delete", "user4", "--yes")
+    ctl("user", "create", "user4", "--folder", "Sent", "--folder", "Entwürfe", "--folder", "junk")
+    with demo.imap(demo.frontend, "user4") as client:
+        client._simple_command("LIST", "(SUBSCRIBED)", '""', "*", "RETURN (SPECIAL-USE)")
+        shown = client.untagged_responses.pop("LIST")
+    found = {line.rpartition(b" ")[2]: set(line[1 : line.index(b")")].split()) for line in shown}
+    assert {name: words - {b"\\HasNoChildren"} for name, words in found.items()} == {
+        b"INBOX/Entw&APw-rfe": {b"\\Subscribed"},
+        b"INBOX/junk": {b"\\Subscribed", b"\\Junk"},
+        b"INBOX/Sent": {b"\\Subscribed", b"\\Sent"},
+    }

@@ -71,6 +71,17 @@ def test_sessions_are_found_by_user_traced_without_secrets_and_ended(ctl: Ctl, d
     assert "whom?" in ctl("kick", "--yes", code=2)
 
 
+def test_who_is_ended_in_idle_hears_bye_and_nothing_else(ctl: Ctl, demo: Demo) -> None:
+    client = demo.imap(demo.frontend, "user3")
+    client.select("INBOX")
+    client.send(b"I IDLE\r\n")
+    assert client.readline().startswith(b"+")
+    ctl("kick", "--user", "user3", "--yes")
+    said = client.readline()
+    assert said.startswith(b"* BYE ") and said.endswith(b"administrator has ended this session\r\n")
+    assert client.readline() == b""
+
+
 def test_protocols_are_spoken_by_hand(ctl: Ctl, demo: Demo) -> None:
     """Logged in where the protocol lets an operator; what a pipe gives is answered to its end."""
     said = ctl("raw", "mupdate", given='a FIND "user.user1"\nb LOGOUT\n')
@@ -88,7 +99,9 @@ def test_a_node_that_is_down_is_named_with_its_cure(ctl: Ctl, demo: Demo) -> Non
     assert "0 differences" in ctl("check")
     demo.node("kill", "be2")
     try:
-        assert "be2" in ctl("status", code=3)
+        said = ctl("status", code=3)
+        assert "be2" in said and f"murder demo node start be2 --dir {demo.folder}" in said
+        assert "systemctl" not in said
         assert "be2.murder.test cannot be asked" in ctl("check", code=3)
         said = ctl("doctor", code=1)
         assert "WRONG be2.murder.test" in said and "->" in said

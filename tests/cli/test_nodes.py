@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from murder.config import load_config
+from murder import control
+from murder.cli.program import system_text
+from murder.config import ConfigError, load_config
 from murder.operate import nodes
-from murder.operate.nodes import Answer, ask_all, clock_off, problems_of
+from murder.operate.nodes import Answer, ask_all, clock_off, learn, problems_of
 from murder.operate.reach import Reach
 
 
@@ -41,3 +43,81 @@ def test_a_node_that_hangs_says_nothing_of_the_others_clocks(
     assert problems_of(told[1].answers, time.time() + 60) == []
     (problem,) = problems_of([{**told[1].answers[0], "clock_off_s": -7.4}], time.time())
     assert "differs from this host's by -7 s" in problem.what
+
+
+CERTIFICATE = """
+[node]
+name = "anna"
+data = "data"
+[operator]
+certificate = "anna.pem"
+key = "anna.key"
+[mupdate]
+master = "mupdate.example.org"
+[servers."be9.example.org"]
+address = "192.0.2.9"
+"""
+
+
+def test_nodes_are_learnt_from_the_master(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("anna.pem", "anna.key"):
+        (tmp_path / name).write_text("")
+    file = tmp_path / "murder.toml"
+    file.write_text(CERTIFICATE)
+    asked: list[str] = []
+
+    async def ask(_reach: Reach, place: str, _request: Answer) -> AsyncIterator[Answer]:
+        asked.append(place)
+        if place == "mupdate.example.org:3906":
+            servers, followers = ["be1.example.org"], ["fe1.example.org", "be1.example.org"]
+            yield {"role": "mupdate", "servers": servers, "followers": followers}
+
+    monkeypatch.setattr(nodes, "ask", ask)
+    reach = Reach(load_config(file), lambda user: "")
+    places = asyncio.run(learn(reach))
+    assert places == [
+        f"{host}:3906"
+        for host in ("mupdate.example.org", "be1.example.org", "192.0.2.9", "fe1.example.org")
+    ]
+    assert asyncio.run(learn(reach)) == places and len(asked) == 1
+
+
+def test_the_masters_own_host_needs_no_mupdate_master(tmp_path: Path) -> None:
+    file = tmp_path / "murder.toml"
+    file.write_text(
+        '[node]\nname = "m"\ndata = "data"\nroles = ["mupdate"]\n'
+        '[mupdate]\nlisten = ["*:4905"]\nmaster_tls = "none"\n'
+    )
+    assert Reach(load_config(file), lambda user: "").target.name == "localhost:4905"
+
+
+@pytest.mark.parametrize("key", ["certificate", "key"])
+def test_an_operators_file_that_is_away_is_named_by_its_key(tmp_path: Path, key: str) -> None:
+    names = {"certificate": "anna.pem", "key": "anna.key"}
+    for one, name in names.items():
+        if one != key:
+            (tmp_path / name).write_text("")
+    file = tmp_path / "murder.toml"
+    file.write_text(CERTIFICATE)
+    with pytest.raises(ConfigError) as caught:
+        Reach(load_config(file), lambda user: "")
+    (problem,) = caught.value.problems
+    assert problem.key == f"operator.{key}"
+    assert problem.text == f"{tmp_path / names[key]}: No such file or directory"
+
+
+def test_what_the_system_refuses_is_said_without_its_number() -> None:
+    assert system_text(PermissionError(13, "Permission denied", "/k")) == "/k: Permission denied"
+    assert system_text(OSError("odd")) == "odd"
+
+
+def test_a_node_of_this_host_that_may_not_be_asked_tells_who_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> list[Path]:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(nodes, "sockets_in", refuse)
+    monkeypatch.setattr(control, "sockets_in", refuse)
+    (told,) = asyncio.run(ask_all(reach(tmp_path), {"do": "status"}))
+    assert "Permission denied" in told.problem and "sudo -u murder" in told.cure
