@@ -14,11 +14,13 @@ from typing import Final, TypeVar, cast
 from murder.errors import Refusal
 from murder.mupdate.change import Change
 from murder.mupdate.mboxlist import Committed, MailboxList
+from murder.mupdate.owner import decide
+from murder.mupdate.proposal import Proposal
 from murder.mupdate.transaction import ListTransaction
 
 T = TypeVar("T")
 
-Proposal = Callable[[ListTransaction], object]
+Work = Callable[[ListTransaction], object]
 """Looks, decides, then changes. Raises Refusal before its first change, or not at all; or returns one, having
 written down why. May run more than once."""
 
@@ -56,7 +58,7 @@ class Ledger:
         self.on_commit = on_commit
         self.waiting = 0  # proposals not yet durable
         self._heard_seq = mailboxes.last_seq()
-        self._queue: list[tuple[Sequence[Proposal], Done]] = []
+        self._queue: list[tuple[Sequence[Work], Done]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._inline = inline
         self._commit_s = 1.0  # how long commits take lately
@@ -67,7 +69,7 @@ class Ledger:
         self._committing = False
         self._idle: asyncio.Future[None] | None = None
 
-    def propose(self, proposals: Sequence[Proposal], done: Done) -> None:
+    def propose(self, proposals: Sequence[Work], done: Done) -> None:
         """Queue proposals, to be decided in this order; `done` gets an outcome for each. Never blocks."""
         self._queue.append((proposals, done))
         self.waiting += len(proposals)
@@ -157,7 +159,7 @@ class Ledger:
 
         self._thread.submit(work)
 
-    def _timed(self, proposals: Sequence[Proposal]) -> tuple[Sequence[object], list[Committed]]:
+    def _timed(self, proposals: Sequence[Work]) -> tuple[Sequence[object], list[Committed]]:
         began = time.perf_counter()
         decided = self._decide(proposals)
         elapsed_s = time.perf_counter() - began
@@ -165,7 +167,7 @@ class Ledger:
             self._commit_s += (elapsed_s - self._commit_s) / 8
         return decided
 
-    def _decide(self, proposals: Sequence[Proposal]) -> tuple[Sequence[object], list[Committed]]:
+    def _decide(self, proposals: Sequence[Work]) -> tuple[Sequence[object], list[Committed]]:
         """In the writer thread. A proposal that fails unexpectedly fails alone: the others are done again."""
         try:
             outcomes, committed = self.mailboxes.write(
@@ -185,7 +187,7 @@ class Ledger:
 
     def _finish(
         self,
-        batch: Sequence[tuple[Sequence[Proposal], Done]],
+        batch: Sequence[tuple[Sequence[Work], Done]],
         outcomes: Sequence[object],
         commits: Sequence[Committed],
     ) -> None:
@@ -208,8 +210,22 @@ class Ledger:
             self._idle = None
 
 
-def _outcome(proposal: Proposal, transaction: ListTransaction) -> object:
+def _outcome(proposal: Work, transaction: ListTransaction) -> object:
     try:
         return proposal(transaction)
     except Refusal as refusal:
         return refusal
+
+
+def decided(proposal: Proposal) -> Work:
+    """A peer's proposal as work: decided by what the transaction shows, and carried out in it."""
+
+    def work(transaction: ListTransaction) -> object:
+        outcome, change, conflict = decide(transaction, proposal)
+        if change is not None:
+            transaction.apply(change)
+        if conflict is not None:
+            transaction.put_conflict(conflict.name, conflict.octets(time.time()))
+        return outcome
+
+    return work

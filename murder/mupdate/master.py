@@ -20,9 +20,10 @@ from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
 from murder.log import Log, logger
 from murder.login.gate import Gate, Login, NotAdmitted, run_sasl
 from murder.model.name import collation_key, display
-from murder.mupdate.ledger import Ledger, Proposal
+from murder.mupdate.ledger import Ledger, Work, decided
 from murder.mupdate.mboxlist import BATCH, MailboxList
-from murder.mupdate.owner import Peer, Taken, peer_of, proposal_of
+from murder.mupdate.owner import Taken, peer_of
+from murder.mupdate.proposal import Delete, Peer, proposal_of
 from murder.mupdate.record import location_of_row
 from murder.mupdate.stream import Hub, Subscriber, format_rows
 from murder.mupdate.transaction import ListTransaction
@@ -115,7 +116,7 @@ class MupdateDialogue(Dialogue):
         self.log: Log = logger(
             role="mupdate", protocol="mupdate", cid=connection.cid, peer=connection.peer
         )
-        self._batch: list[Proposal | _Refusing] = []
+        self._batch: list[Work | _Refusing] = []
         self._batch_tags: list[bytes] = []
         self._outstanding = 0
         self._held: Command | None = None  # a read that waits for the writes before it
@@ -309,8 +310,17 @@ class MupdateDialogue(Dialogue):
             refusal = Refusal(Code.NO_PERMISSION, f"{self.peer.name} may only read here")
             self._batch.append(_Refusing(refusal))
         else:
-            self._batch.append(proposal_of(command, self.peer))
+            self._batch.append(self._work_of(command, self.peer))
         self._batch_tags.append(command.tag)
+
+    def _work_of(self, command: Command, peer: Peer) -> Work | _Refusing:
+        try:
+            proposal = proposal_of(command, peer)
+        except Refusal as refusal:
+            return _Refusing(refusal)
+        if not isinstance(proposal, Delete):
+            self.peer = peer.claiming(proposal.server)
+        return decided(proposal)
 
     def _submit(self) -> None:
         """Hand all writes of this turn to the ledger; replies come from `_decided`."""
@@ -325,12 +335,12 @@ class MupdateDialogue(Dialogue):
             return
         self._outstanding += len(batch)
 
-        def decided(outcomes: Sequence[object]) -> None:
+        def durable(outcomes: Sequence[object]) -> None:
             self._outstanding -= len(outcomes)
             self._reply(tags, outcomes)
             self._go_on()
 
-        ledger.propose(batch, decided)
+        ledger.propose(batch, durable)
 
     def _reply(self, tags: Sequence[bytes], outcomes: Sequence[object]) -> None:
         lines = []

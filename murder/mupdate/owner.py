@@ -3,26 +3,24 @@
 RFC 3656 §7 lets every authenticated user change everything, and Cyrus lets the last writer win: mail was lost that way.
 Here a row that is active at one server is not taken, reserved or removed by another. Who a peer is comes from its
 certificate; where Cyrus backends share one account, from the location it names. An administrator may remove or
-deactivate anything; to take an active row he must say FORCE, so that nobody does it by mistake.
+deactivate anything; to take an active row they must say FORCE, so that nobody does it by mistake.
 
-Decisions are made inside the transaction that carries them out (`ledger.Proposal`).
+`decide` looks at one moment of the list and says what is to be done: it changes nothing, and knows nothing of how rows
+are kept. Who carries it out (`ledger.decided`) does so in the transaction that it has looked into.
 """
 
 import json
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, assert_never
 
 from murder.config import MupdateConfig
 from murder.errors import Code, Refusal
 from murder.login.gate import Login
-from murder.model.entry import EntryState, Location, MailboxEntry, parse_location
-from murder.model.name import MailboxName, collation_key, display
-from murder.mupdate.record import ACTIVE, FLAGS_AT, pack_row, server_of_row, unpack_entry
-from murder.mupdate.transaction import ListTransaction, check_octets, check_row
+from murder.model.entry import MailboxEntry
+from murder.model.name import MailboxName, display
+from murder.mupdate.change import PutEntry, RemoveEntry
+from murder.mupdate.proposal import Activate, Deactivate, Delete, Force, Peer, Proposal, Reserve
 from murder.net.tls import PeerCertificate
-from murder.wire.mupdate import Command, Verb
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,34 +36,10 @@ Outcome = str | Taken | Refusal
 """The text of the OK, or what was taken, or why not."""
 
 
-@dataclass(slots=True)
-class Peer:
-    """Who has logged in, and what he may do.
-
-    `servers` are the names his certificate proves; empty where an account is shared, then `claimed` gathers the
-    servers he has spoken for on this connection.
-    """
-
-    name: str
-    servers: frozenset[str] = frozenset()
-    may_write: bool = True
-    is_admin: bool = False
-    is_bound: bool = True  # by the owner rule; False: the last writer wins, as with Cyrus
-    claimed: set[str] = field(default_factory=set)
-
-    def speaks_for(self, server: str) -> bool:
-        """Whether he may change rows of that server."""
-        if self.is_admin or not self.is_bound:
-            return True
-        if self.servers:
-            return server.lower() in self.servers
-        return not self.claimed or server in self.claimed
-
-
 def peer_of(
     config: MupdateConfig, login: Login, mechanism: str, certificate: PeerCertificate | None
 ) -> Peer:
-    """What somebody who has proven himself may do here. Raises Refusal for a user who has no business here."""
+    """What somebody who has proven themselves may do here. Raises Refusal for a user who has no business here."""
     is_bound = config.ownership == "owner"
     if mechanism == "EXTERNAL" and certificate is not None:
         if login.user.lower() not in certificate.names:
@@ -93,141 +67,114 @@ class Conflict:
     claimant: str
     peer: str
     command: str
-    at: float
 
-    def __bytes__(self) -> bytes:
+    def octets(self, at: float) -> bytes:
+        """As it is kept: JSON, with the moment (Unix time)."""
         facts = {
             "holder": self.holder,
             "claimant": self.claimant,
             "peer": self.peer,
             "command": self.command,
-            "at": round(self.at, 3),
+            "at": round(at, 3),
         }
         return json.dumps(facts).encode()
 
 
-def proposal_of(command: Command, peer: Peer) -> Callable[[ListTransaction], Outcome]:
-    """What a RESERVE, ACTIVATE, FORCE, DEACTIVATE or DELETE of this peer does to the list."""
-    name = MailboxName(command.args[0])
-    if command.verb is Verb.DELETE:
-        return lambda transaction: _delete(transaction, peer, name)
-    raw_location = command.args[1]
-    if command.verb is Verb.ACTIVATE:
-        return partial(_activate, peer, name, raw_location, command.args[2])
-    location = parse_location(raw_location)
-    if command.verb is Verb.FORCE:
-        entry = MailboxEntry(name, EntryState.ACTIVE, raw_location, command.args[2])
-        return lambda transaction: _force(transaction, peer, entry, location)
-    entry = MailboxEntry(name, EntryState.RESERVED, raw_location)
-    if command.verb is Verb.RESERVE:
-        return lambda transaction: _reserve(transaction, peer, entry, location)
-    return lambda transaction: _deactivate(transaction, peer, entry, location)
+class View(Protocol):
+    """One moment of the list."""
+
+    def find(self, name: bytes) -> MailboxEntry | None: ...
 
 
-def _write_down(
-    transaction: ListTransaction, peer: Peer, found: MailboxEntry, claimant: str, verb: Verb
-) -> None:
-    conflict = Conflict(found.name, found.server, claimant, peer.name, verb.name, time.time())
-    transaction.put_conflict(found.name, bytes(conflict))
+class Decision(NamedTuple):
+    """What is to be told to the peer, what is to be done, and what is to be written down."""
+
+    outcome: Outcome
+    change: PutEntry | RemoveEntry | None = None
+    conflict: Conflict | None = None
 
 
-def _conflict(
-    transaction: ListTransaction, peer: Peer, found: MailboxEntry, claimant: str, verb: Verb
-) -> Refusal:
-    _write_down(transaction, peer, found, claimant, verb)
-    return Refusal(
+def decide(view: View, proposal: Proposal) -> Decision:
+    """What becomes of a proposal at this moment."""
+    if type(proposal) is Activate:  # the hot path
+        return _activate(view, proposal)
+    match proposal:
+        case Reserve():
+            return _reserve(view, proposal)
+        case Activate():
+            return _activate(view, proposal)
+        case Deactivate():
+            return _deactivate(view, proposal)
+        case Force():
+            return _force(view, proposal)
+        case Delete():
+            return _delete(view, proposal)
+        case _:
+            assert_never(proposal)
+
+
+def _conflict(peer: Peer, found: MailboxEntry, claimant: str, command: str) -> Decision:
+    refusal = Refusal(
         Code.IN_USE, f"{display(found.name)} is {found.state.value} at {found.server}", found.server
     )
+    conflict = Conflict(found.name, found.server, claimant, peer.name, command)
+    return Decision(refusal, conflict=conflict)
 
 
-def _check_location(peer: Peer, location: Location) -> None:
-    """A node that has shown a certificate names its own server only."""
-    if not location.server:
-        raise Refusal(Code.CANNOT, "a location begins with a server name")
-    if peer.is_bound and peer.servers and location.server.lower() not in peer.servers:
-        raise Refusal(
-            Code.NO_PERMISSION, f"{peer.name} may not speak for the server {location.server}"
-        )
-    peer.claimed.add(location.server)
-
-
-def _reserve(
-    transaction: ListTransaction, peer: Peer, entry: MailboxEntry, location: Location
-) -> Outcome:
-    """RFC 3656 §4.9. As with Cyrus, the same location may reserve again what it has, reserved or active: a backend
-    that lost its mailbox, or a step done twice. Unlike with Cyrus what is active there stays so: clients use it, and only
-    DEACTIVATE (a move) takes it out of service."""
-    check_row(entry)
-    _check_location(peer, location)
-    found = transaction.find(entry.name)
-    if found is not None and found.raw_location != entry.raw_location:
-        if found.server != location.server:
-            return _conflict(transaction, peer, found, location.server, Verb.RESERVE)
+def _reserve(view: View, proposal: Reserve) -> Decision:
+    """As with Cyrus, the same location may reserve again what it has, reserved or active: a backend that lost its
+    mailbox, or a step done twice. Unlike with Cyrus what is active there stays so: clients use it, and only DEACTIVATE
+    (a move) takes it out of service."""
+    wanted = proposal.wanted
+    found = view.find(wanted.name)
+    if found is not None and found.raw_location != wanted.raw_location:
+        if found.server != proposal.server:
+            return _conflict(proposal.peer, found, proposal.server, "RESERVE")
         if found.is_active:
-            return Refusal(Code.ALREADY_EXISTS, "mailbox already exists")
+            return Decision(Refusal(Code.ALREADY_EXISTS, "mailbox already exists"))
     elif found is not None and found.is_active:
-        return "done"
-    transaction.put(entry)
-    return "done"
+        return Decision("done")
+    return Decision("done", PutEntry(wanted))
 
 
-def _activate(
-    peer: Peer, name: MailboxName, raw_location: bytes, raw_acl: bytes, transaction: ListTransaction
-) -> Outcome:
-    """RFC 3656 §4.1: no reservation is needed. A move passes through RESERVED (DEACTIVATE at the source), so a
-    reserved row may become active at another server; an active one may not. The hot path: one look-up, one write."""
-    check_octets(name, raw_location, raw_acl)
-    location = parse_location(raw_location)
-    _check_location(peer, location)
-    key = collation_key(name)
-    old = transaction.row(key)
-    if old is not None and peer.is_bound and old[FLAGS_AT] & ACTIVE:
-        if server_of_row(old) != raw_location.partition(b"!")[0]:
-            return _conflict(
-                transaction, peer, unpack_entry(key, old), location.server, Verb.ACTIVATE
-            )
-    transaction.replace_row(key, old, pack_row(name, EntryState.ACTIVE, raw_location, raw_acl))
-    return "done"
+def _activate(view: View, proposal: Activate) -> Decision:
+    """No reservation is needed. A move passes through RESERVED (DEACTIVATE at the source), so a reserved row may become
+    active at another server; an active one may not."""
+    peer, wanted, server = proposal
+    found = view.find(wanted.name)
+    if found is not None and peer.is_bound and found.is_active and found.server != server:
+        return _conflict(peer, found, server, "ACTIVATE")
+    return Decision("done", PutEntry(wanted))
 
 
-def _force(
-    transaction: ListTransaction, peer: Peer, entry: MailboxEntry, location: Location
-) -> Outcome:
-    """Our extension: ACTIVATE, also where it is active at another server; for administrators, and written down."""
-    if not peer.is_admin:
-        return Refusal(Code.NO_PERMISSION, "FORCE is for administrators")
-    check_row(entry)
-    _check_location(peer, location)
-    found = transaction.find(entry.name)
-    transaction.put(entry)
-    if found is None or not found.is_active or found.server == location.server:
-        return "done"
-    _write_down(transaction, peer, found, location.server, Verb.FORCE)
-    return Taken(found.name, found.server, location.server)
+def _force(view: View, proposal: Force) -> Decision:
+    """Written down where it takes something from another server."""
+    peer, wanted, server = proposal
+    found = view.find(wanted.name)
+    if found is None or not found.is_active or found.server == server:
+        return Decision("done", PutEntry(wanted))
+    taken = Taken(found.name, found.server, server)
+    conflict = Conflict(found.name, found.server, server, peer.name, "FORCE")
+    return Decision(taken, PutEntry(wanted), conflict)
 
 
-def _deactivate(
-    transaction: ListTransaction, peer: Peer, entry: MailboxEntry, location: Location
-) -> Outcome:
-    """RFC 3656 §4.3: NO unless it is active."""
-    check_row(entry)
-    _check_location(peer, location)
-    found = transaction.find(entry.name)
+def _deactivate(view: View, proposal: Deactivate) -> Decision:
+    """NO unless it is active."""
+    peer, wanted, server = proposal
+    found = view.find(wanted.name)
     if found is None or not found.is_active:
-        return Refusal(Code.NONEXISTENT, "mailbox not currently active")
-    if found.server != location.server and not (peer.is_admin or not peer.is_bound):
-        return _conflict(transaction, peer, found, location.server, Verb.DEACTIVATE)
-    transaction.put(entry)
-    return "done"
+        return Decision(Refusal(Code.NONEXISTENT, "mailbox not currently active"))
+    if found.server != server and not (peer.is_admin or not peer.is_bound):
+        return _conflict(peer, found, server, "DEACTIVATE")
+    return Decision("done", PutEntry(wanted))
 
 
-def _delete(transaction: ListTransaction, peer: Peer, name: MailboxName) -> Outcome:
-    """RFC 3656 §4.4: "SHOULD give a NO response if the mailbox does not exist"."""
-    found = transaction.find(name)
+def _delete(view: View, proposal: Delete) -> Decision:
+    """ "SHOULD give a NO response if the mailbox does not exist"."""
+    peer, name = proposal
+    found = view.find(name)
     if found is None:
-        return Refusal(Code.NONEXISTENT, "mailbox does not exist")
+        return Decision(Refusal(Code.NONEXISTENT, "mailbox does not exist"))
     if not peer.speaks_for(found.server):
-        claimant = min(peer.servers or peer.claimed)
-        return _conflict(transaction, peer, found, claimant, Verb.DELETE)
-    transaction.remove(name)
-    return "done"
+        return _conflict(peer, found, min(peer.servers or peer.claimed), "DELETE")
+    return Decision("done", RemoveEntry(name))

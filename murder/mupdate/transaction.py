@@ -130,6 +130,10 @@ class ListTransaction:
         self._last = last_commit(transaction, tables)
         self._seq = self._last.seq
         self._server_counts: dict[bytes, int] = {}
+        self._looked: tuple[bytes, bytes | None] = (
+            b"",
+            None,
+        )  # the last row looked up: most often the next one put
         self.changes: list[RowChange] = []
 
     @property
@@ -142,6 +146,7 @@ class ListTransaction:
             return None
         key = collation_key(name)
         row = self._lmdb.get(key, db=self._entries)
+        self._looked = (key, row)
         return None if row is None else unpack_entry(key, row)
 
     def intent(self, intent_id: str) -> bytes | None:
@@ -175,8 +180,10 @@ class ListTransaction:
     def put(self, entry: MailboxEntry) -> None:
         """Add or replace a row; nothing where it is there already, octet for octet."""
         check_row(entry)
-        self.put_row(
-            collation_key(entry.name),
+        key, (looked, row) = collation_key(entry.name), self._looked
+        self.replace_row(
+            key,
+            row if looked == key else self.row(key),
             pack_row(entry.name, entry.state, entry.raw_location, entry.raw_acl),
         )
 
@@ -190,6 +197,7 @@ class ListTransaction:
 
     def replace_row(self, key: bytes, old: bytes | None, unnumbered: bytes) -> None:
         """`put_row` for who has just looked the row up (`row`)."""
+        self._looked = (b"", None)
         if old is not None:
             if old[SEQ_OCTETS:] == unnumbered:
                 return
@@ -257,6 +265,7 @@ class ListTransaction:
         return is_listable(name) and self.remove_key(collation_key(name))
 
     def remove_key(self, key: bytes) -> bool:
+        self._looked = (b"", None)
         old = self._lmdb.pop(key, db=self._entries)
         if old is None:
             return False
