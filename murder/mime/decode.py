@@ -13,7 +13,9 @@ from typing import Final
 
 from murder.model.charset import codec_of
 
-PIECE_OCTETS: Final = 32 * 1024  # of the encoded body; a fraction of a millisecond each
+PIECE_OCTETS: Final = (
+    16 * 1024
+)  # of the encoded body; with some hundred texts to look for a few milliseconds
 MAX_ENCODINGS: Final = 1000  # base64 encodings behind each other in one part
 
 _WHITE: Final = b"\r\n \t"

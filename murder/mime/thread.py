@@ -18,7 +18,7 @@ MANY_REFERENCES: Final = (
 )
 FEW_REFERENCES: Final = 10
 MAX_KEPT_IDS: Final = (
-    200_000  # then only those that are known already, and each message's last reference
+    50_000  # that only references name; then such as are known, and the last of each message
 )
 MAX_KEPT_CHARACTERS: Final = 200  # of an id or a subject; longer ones are kept as a digest
 
@@ -59,19 +59,22 @@ def threadable(number: int, message: Message, envelope: Envelope) -> Threadable:
 class References:
     """What is kept of the references of a mailbox's messages: each id once, and of very many the newest."""
 
-    __slots__ = ("_ids", "_kept")
+    __slots__ = ("_ids", "_kept", "_named")
 
     def __init__(self) -> None:
         self._ids: dict[str, str] = {}
         self._kept = 0
+        self._named = 0  # ids that were first seen in references
 
     def shared(self, one: Threadable) -> Threadable:
         """The same message, with its references as they are kept."""
         own = self._ids.setdefault(one.message_id, one.message_id)
         references, ids = one.references, self._ids
-        if self._kept >= MANY_REFERENCES or len(ids) >= MAX_KEPT_IDS:
+        if self._kept >= MANY_REFERENCES or self._named >= MAX_KEPT_IDS:
             known = (each for each in references[-FEW_REFERENCES:-1] if each in ids)
             references = (*known, *references[-1:])
+        before = len(ids)
         shared = tuple([ids.setdefault(reference, reference) for reference in references])
         self._kept += len(shared)
+        self._named += len(ids) - before
         return replace(one, subject=_short(one.subject), message_id=own, references=shared)

@@ -32,7 +32,7 @@ class Thread:
 
     message: Threadable | None = None
     children: "list[Thread]" = field(default_factory=list)
-    parent: "Thread | None" = None
+    parent: "Thread | None" = None  # while threads are being put together
     above: "Thread | None" = None  # some place further up, or at the top, of the same thread
     order: int = -1  # of the message among all; an empty place is before all of them
 
@@ -198,5 +198,6 @@ def _sort_all(roots: list[Thread]) -> list[Thread]:
     while waiting:
         thread = waiting.pop()
         thread.children = in_order(thread.children, _key)
+        thread.parent = thread.above = None  # so that no cycles are left for the collector
         waiting.extend(thread.children)
     return in_order(roots, _key)
