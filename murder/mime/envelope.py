@@ -15,6 +15,10 @@ MAX_ADDRESSES: Final = (
 )
 MAX_LIST_OCTETS: Final = 128 * 1024  # of an address field: for comments and names without an end
 MISSING_HOST: Final = b"unspecified-domain"  # as Cyrus: a NIL host would begin a group
+NO_ADDRESS: Final = (
+    b"MISSING_MAILBOX",
+    b"MISSING_DOMAIN",
+)  # `<>`, as Dovecot: an empty mailbox is none
 
 _TOKEN: Final = re.compile(
     rb'(?P<space>[ \t\r\n\x00]+)|(?P<quoted>"[^"\\]*+(?:\\.[^"\\]*+)*+"?)|(?P<domain>\[[^]\\]*+(?:\\.[^]\\]*+)*+\]?)'
@@ -88,6 +92,7 @@ class _AddressReader:
         "_comment",
         "_done",
         "_found",
+        "_gap",
         "_group",
         "_host",
         "_name",
@@ -107,17 +112,29 @@ class _AddressReader:
         self._route: bytes | None = None
         self._comment: bytes | None = None
         self._angle = False
-        self._done = False  # behind `>`: nothing more belongs to this address
+        self._done = False  # behind `>`, or a second word: nothing more belongs to this address
+        self._gap = False  # a space came behind the host
 
     @property
     def is_full(self) -> bool:
         return len(self._found) >= MAX_ADDRESSES
 
     def word(self, token: bytes) -> None:
-        if not self._done:
+        """A word behind the host that belongs to nothing ends the address, where a comma is missing: as Dovecot has it,
+        all up to the next comma is left out then."""
+        if self._done:
+            return
+        if self._host is None or self._angle:
             (self._words if self._host is None else self._host).append(token)
+        else:
+            is_dotted = token.startswith(b".") or not self._host or self._host[-1].endswith(b".")
+            self._done = self._gap and not is_dotted
+            if not self._done:
+                self._host.append(token)
+        self._gap = False
 
     def space(self) -> None:
+        self._gap = self._host is not None
         if self._host is None and not self._angle and self._words and self._words[-1] != b" ":
             self._words.append(b" ")
 
@@ -174,6 +191,8 @@ class _AddressReader:
         mailbox = b"".join(self._words).strip()
         if mailbox or self._host is not None or self._name is not None or self._done:
             host = b"".join(self._host or []) or MISSING_HOST
+            if not mailbox and self._host is None:
+                mailbox, host = NO_ADDRESS
             name = self._name if self._name is not None else self._comment
             self._found.append(Address(name or None, self._route, mailbox, host))
         self._reset()

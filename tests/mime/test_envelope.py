@@ -46,6 +46,13 @@ ADDRESSES: list[tuple[bytes, list[Address]]] = [
     (b"a@b <c@d>", [plain(b"c", b"d", b"a@b")]),
     (b",,a@b,,", [plain(b"a", b"b")]),
     (b"\xc3\xbc <a@b>", [plain(b"a", b"b", b"\xc3\xbc")]),
+    (b"a@b c@d e@f, g@h", [plain(b"a", b"b"), plain(b"g", b"h")]),
+    (b"a@b (x) c@d", [plain(b"a", b"b", b"x")]),
+    (b"a@b\tc", [plain(b"a", b"b")]),
+    (b"A <a@b> B <c@d>", [plain(b"a", b"b", b"A")]),
+    (b"<a@b> <c@d>", [plain(b"a", b"b")]),
+    (b'"X" <>', [plain(b"MISSING_MAILBOX", b"MISSING_DOMAIN", b"X")]),
+    (b"<> x, a@b", [plain(b"MISSING_MAILBOX", b"MISSING_DOMAIN"), plain(b"a", b"b")]),
     (b'"unfinished <a@b>', [plain(b"unfinished <a@b>", b"unspecified-domain")]),
 ]
 

@@ -235,6 +235,36 @@ def others() -> Iterator[tuple[str, bytes]]:
     yield "deep", crlf(_deep(40))
 
 
+def texts() -> Iterator[tuple[str, bytes]]:
+    """Bodies whose encoding or character set is damaged, and what mailing lists add to them."""
+    encoded = HEAD + "Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: "
+    base64 = encoded + "base64\n\n"
+    yield (
+        "base64-footer",
+        crlf(base64 + "aGVsbG8=\n_______\nlist mailing list\nlist@example.org\n"),
+    )
+    yield "base64-footer-without-padding", crlf(base64 + "aGVsbG8h\n-- \nlist\n")
+    yield "base64-twice", crlf(base64 + "YQ==\nYg==\n")
+    yield "base64-words", crlf(base64 + "aGVsbG8=\n\nfooter here\n")
+    yield "base64-short", crlf(base64 + "aGVsbG8\n")
+    yield "base64-equals", crlf(base64 + "aGVsbG8======\n")
+    yield (
+        "qp-blanks",
+        crlf(encoded + "quoted-printable\n\nhello   \nword =20\nsoft=   \nbreak\n"),
+    )
+    yield "qp-broken", crlf(encoded + "quoted-printable\n\nhello=zz =4 =\n")
+    for label, charset in (("utf-8", "; charset=utf-8"), ("unlabelled", "")):
+        yield (
+            f"{label}-bad-octet",
+            crlf(HEAD + f"Content-Type: text/plain{charset}\n\nGrüße aus Köln \udcff Ende\n"),
+        )
+        yield (
+            f"{label}-latin1",
+            crlf(HEAD + f"Content-Type: text/plain{charset}\n\nGr\udcfc\udcdfe\n"),
+        )
+    yield "subject-bad-octet", crlf("From: a@b.c\nSubject: Grüße aus Köln \udcff Ende\n\nb\n")
+
+
 def structures() -> Iterator[tuple[str, bytes]]:
     """All of them."""
     return chain(bodies(), boundaries(), messages(), fields(), others())
@@ -268,6 +298,8 @@ ADDRESSES = (
     "ä@b.c", "Ä Ö <a@b.c>", "A\n B\n\t<a@b.c>", "a@b.c;", "a@b.c;d@e.f", "a b@c.d", "A <a@b.c> trailing", "<a@b.c> <d@e.f>",
     "(only a comment)", '"unfinished <a@b.c>', "A <a@b.c", "a@b@c", "A, B <a@b.c>", "A.B. C <a@b.c>", '"A" "B" <a@b.c>',
     "nested (a (b) c) <a@b.c>", "a@b.c (one) (two)", "g: h: a@b.c;;", "\\a@b.c", "a@b.c>", "[x] <a@b.c>", "A@B <a@b.c>",
+    "a@b.c d@e.f", "a@b.c d@e.f, x@y.z", "a@b.c\td", "a@b.c (c) d@e.f", "A <a@b.c> B <d@e.f>", '"X" <>', '"X" <>, Y <d@e.f>',
+    "a(c)@b.c", "a@(c)b.c", "A (c) B <a@b.c>", "A <a@b.c> (comment) B <d@e.f>",
 )  # fmt: skip
 
 

@@ -122,6 +122,19 @@ def envelope(client: Client) -> Found:
             yield f"{name} {field}", value
 
 
+def texts(client: Client) -> Found:
+    numbers = fill(client, "INBOX/texts", corpus.texts())
+    names = {number: name for name, number in numbers.items()}
+    for name, number in numbers.items():
+        found = fetch(client, number, b"BINARY.PEEK[1]")
+        yield f"{name} decoded", found.get("BINARY[1]", found)
+    for query in questions.TEXTS:
+        octets = query.encode()
+        answer = client.command(b"SEARCH CHARSET UTF-8 TEXT {%d+}\r\n%s" % (len(octets), octets))
+        matching = numbers_of(answer)
+        yield query, [names[n] for n in matching] if isinstance(matching, list) else matching
+
+
 def search(client: Client) -> Found:
     fill(client, "INBOX/search", iter(()))
     for arguments, message in questions.searched():
@@ -286,6 +299,7 @@ GROUPS: Final[dict[str, Callable[[Client], Found]]] = {
     "line_ends": line_ends,
     "line_end_sections": line_end_sections,
     "envelope": envelope,
+    "texts": texts,
     "search": search,
     "sort": sort,
     "thread": thread,

@@ -406,6 +406,10 @@ SCRIPTED: tuple[bytes, ...] = (
 )
 
 # Where we stand alone and mean it: what a key contains, and why
+
+# what is looked for in `corpus.texts`
+TEXTS = ("hello", "mailing list", "footer", "softbreak", "köln", "grüße aus", "ende", "aus köln")
+
 OUR_WAY: dict[str, str] = {
     "ON 32-Jan-2024": "no day of any calendar",
     "GRÜSSE": "full case folding: ß is ss",
