@@ -171,7 +171,18 @@ async def _search(
             result = await large(numbers, result_of, request, numbers, modseq)
             dialogue.send(format_esearch(command.tag, by_uid, result))
         follow(dialogue, command.tag, request, by_uid, FoundResults(found.uids))
-    await dialogue.finish(command, removals=by_uid and not has_numbers(request.key))
+    await conclude(dialogue, command, request, by_uid)
+
+
+async def conclude(
+    dialogue: BackendImap, command: Command, request: SearchRequest, by_uid: bool
+) -> None:
+    """The end of SEARCH, SORT, THREAD. Where numbers must stay as they are, EXPUNGEISSUED tells that some are of messages
+    that others have removed, and that were left out (RFC 5530); with QRESYNC the mod-sequence tells it."""
+    removals = by_uid and not has_numbers(request.key)
+    stays = dialogue.now.gone and not removals and not dialogue.manner.qresync
+    code = b"EXPUNGEISSUED" if stays else b""
+    await dialogue.finish(command, code=code, removals=removals)
 
 
 def wants_updates(request: SearchRequest) -> bool:
@@ -242,7 +253,17 @@ async def large(many: Sized, function: Callable[P, T], *arguments: P.args, **nam
 
 
 async def find(dialogue: BackendImap, request: SearchRequest) -> Found:
-    """All messages of the view that fulfil the criteria."""
+    """All messages of the view that fulfil the criteria, without those that another session has removed: the client
+    still counts them, and there is nothing to be found."""
+    view = dialogue.now
+    await view.poll()
+    found = await _find(dialogue, request)
+    if view.gone:  # whatever the criteria, and whether they have looked at the messages or not
+        found.uids = array("I", (uid for uid in found.uids if uid not in view.gone))
+    return found
+
+
+async def _find(dialogue: BackendImap, request: SearchRequest) -> Found:
     view = dialogue.now
     scene = Scene(
         view.exists,

@@ -7,6 +7,7 @@ from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.search import (
     ASIDE_OCTETS,
     check,
+    conclude,
     find,
     follow,
     large,
@@ -23,7 +24,6 @@ from murder.mime.thread import References, threadable
 from murder.model.search import (
     SearchRequest,
     ThreadAlgorithm,
-    has_numbers,
 )
 from murder.model.thread import Threadable, by_ordered_subject, by_references
 from murder.net.turns import aside
@@ -80,7 +80,7 @@ async def _sort(
         result = await large(numbers, result_of, request, numbers, modseq)
         dialogue.send(format_esearch(command.tag, by_uid, result))
         follow(dialogue, command.tag, request, by_uid, SortedResults(request.sort, rows, ordered))
-    await dialogue.finish(command, removals=by_uid and not has_numbers(request.key))
+    await conclude(dialogue, command, request, by_uid)
 
 
 def _begin_thread(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
@@ -110,7 +110,7 @@ async def _thread(
         if (seq := view.seq_of(message.uid)) is not None
     ]
     dialogue.send(await large(messages, _threaded, messages, request.thread))
-    await dialogue.finish(command, removals=by_uid and not has_numbers(request.key))
+    await conclude(dialogue, command, request, by_uid)
 
 
 def _threaded(messages: Sequence[Threadable], algorithm: ThreadAlgorithm | None) -> bytes:
