@@ -61,6 +61,12 @@ class Row(NamedTuple):
 Table = Mapping[bytes, Row]
 
 
+# what cyradm looks for in the answer to its CAPABILITY, which it sends before login only
+ASKED_EARLY: Final = frozenset(
+    {b"CREATE-SPECIAL-USE", b"LIST-EXTENDED", b"METADATA", b"SPECIAL-USE"}
+)
+
+
 class ImapDialogue(Dialogue):
     """An IMAP connection. Roles give `TABLE`, `capabilities`, `entered`, `in_utf8`."""
 
@@ -299,8 +305,8 @@ class ImapDialogue(Dialogue):
 
     # --- capabilities
 
-    def capability_words(self) -> bytes:
-        """All that is true at this moment."""
+    def capability_words(self, *, asked: bool = False) -> bytes:
+        """All that is true at this moment; who asks before login is also told what he will need then (cyradm asks once)."""
         suppressed = _upper(self.service.limits.suppress_capabilities)
         if self.session.state is State.NOT_AUTHENTICATED:
             words = [
@@ -311,6 +317,8 @@ class ImapDialogue(Dialogue):
                 b"SASL-IR",
                 *self._login_words(),
             ]
+            if asked:
+                words += [word for word in self.capabilities().split() if word in ASKED_EARLY]
         else:
             words = self.capabilities().split()
         if self.session.literal_minus:
@@ -404,10 +412,15 @@ def _upper(words: tuple[str, ...]) -> frozenset[bytes]:
 def run_capability(dialogue: ImapDialogue, command: Command) -> Running:
     Scanner(command.octets, command.start).end()
     dialogue.send(
-        untagged(b"CAPABILITY " + dialogue.capability_words())
+        untagged(b"CAPABILITY " + dialogue.capability_words(asked=True))
         + status_line(command.tag, b"OK", "Completed")
     )
     return None
+
+
+def run_reconstruct(dialogue: ImapDialogue, command: Command) -> Running:
+    """Cyrus' command (cyradm has it), which mends one mailbox. Here whole stores are checked and mended, by operators."""
+    raise Refusal(Code.CANNOT, "Use `murder ctl store check` and `murder ctl store repair`")
 
 
 def run_logout(dialogue: ImapDialogue, command: Command) -> Running:
@@ -554,6 +567,7 @@ def decode_base64(octets: bytes) -> bytes:
 
 LOGIN_ROWS: Final[Table] = {
     b"CAPABILITY": Row(ANY, run_capability),
+    b"RECONSTRUCT": Row(AUTHENTICATED, run_reconstruct),
     b"LOGOUT": Row(ANY, run_logout),
     b"ID": Row(ANY, run_id),
     b"STARTTLS": Row(NOT_AUTHENTICATED, run_starttls),

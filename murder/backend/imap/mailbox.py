@@ -75,13 +75,13 @@ def new_name(dialogue: BackendImap, external: bytes) -> MailboxName:
 
 
 def _special_use(dialogue: BackendImap, name: MailboxName, request: CreateRequest) -> list[Change]:
-    """RFC 6154 §3: each use once a user, in his own tree, of those that are known. Raises Refusal."""
+    """RFC 6154 §3: of those that are known, in the user's own tree; an administrator's is the owner's. Raises Refusal."""
     if not request.special_use:
         return []
-    user = dialogue.user.user
+    user = owner_of(name) if dialogue.user.is_admin else dialogue.user.user
     asked = [use.decode("ascii", "replace") for use in request.special_use]
     unknown = [use for use in asked if use.lower() not in SPECIAL_USES]
-    if unknown or owner_of(name) != user:
+    if unknown or user is None or owner_of(name) != user:
         raise Refusal(Code.USE_ATTR, f"{(unknown or asked)[0]} is not kept there")
     return [note_of(name, user, " ".join(SPECIAL_USES[use.lower()] for use in asked))]
 
@@ -161,7 +161,13 @@ async def _rename(dialogue: BackendImap, command: Command, request: RenameReques
         await move_away(dialogue, command, old, location.server, location.partition)
         return
     if request.partition is not None:
-        raise Refusal(Code.CANNOT, "A mailbox cannot be moved to another partition by RENAME")
+        need_admin(dialogue)
+        present = backend.mailboxes.find(old)
+        if present is None or request.partition != present.location.partition.encode():
+            raise Refusal(Code.CANNOT, "A mailbox cannot be moved to another partition by RENAME")
+        if old == new:  # it is there
+            await dialogue.finish(command)
+            return
     try:
         backend.mailboxes.require(old, login, DELETE_MAILBOX)
     except Missing as missing:

@@ -6,6 +6,7 @@ from typing import Final
 from murder.api.store import StepsModSeq
 from murder.backend.annotations import SERVER, SHARED, SPECIAL_USES, Scope
 from murder.backend.imap.dialogue import BackendImap
+from murder.backend.imap.vendor import check_not_made, made_entries, wants_made
 from murder.backend.news import Kind, News
 from murder.errors import Code, Refusal
 from murder.login.imap import Running
@@ -15,6 +16,7 @@ from murder.wire.imap.command import Command
 from murder.wire.imap.metadata import (
     GetMetadataRequest,
     SetMetadataRequest,
+    asked_of,
     format_long_entries,
     format_metadata,
     parse_getmetadata,
@@ -28,7 +30,27 @@ SETTING_RIGHTS: Final = "w"  # for shared entries, with `l` (RFC 5464 §3.3)
 def run_getmetadata(dialogue: BackendImap, command: Command) -> Running:
     request = parse_getmetadata(Scanner(command.octets, command.start))
     name = _readable(dialogue, request.mailbox)
-    found, longest = _chosen(entries_of(dialogue, name), request)
+    if name != SERVER and wants_made(request):
+        return _get_with_made(dialogue, command, request, name)
+    return _tell(dialogue, command, request, entries_of(dialogue, name))
+
+
+async def _get_with_made(
+    dialogue: BackendImap, command: Command, request: GetMetadataRequest, name: MailboxName
+) -> None:
+    made = await made_entries(dialogue, name)
+    telling = _tell(dialogue, command, request, entries_of(dialogue, name) | made)
+    if telling is not None:
+        await telling
+
+
+def _tell(
+    dialogue: BackendImap,
+    command: Command,
+    request: GetMetadataRequest,
+    present: Mapping[str, bytes],
+) -> Running:
+    found, longest = _chosen(present, request)
     if found:
         dialogue.send(format_metadata(request.mailbox, found))
     code = format_long_entries(longest) if longest else b""
@@ -58,15 +80,16 @@ def _chosen(
     """What is told, and the size of the largest value that MAXSIZE left out (0: none)."""
     found: dict[str, bytes | None] = {}
     longest = 0
-    for asked in request.entries:
+    for name in request.entries:
+        asked, depth = asked_of(name, request.depth)
         for entry, value in sorted(present.items()):
-            if not is_within(entry, asked, request.depth):
+            if not is_within(entry, asked, depth) or (entry == asked != name):
                 continue
             if request.max_size is not None and len(value) > request.max_size:
                 longest = max(longest, len(value))
             else:
                 found[entry] = value
-        if asked not in present and request.depth is Depth.ZERO:
+        if asked not in present and depth is Depth.ZERO:
             found.setdefault(asked, None)
     return found, longest
 
@@ -82,9 +105,14 @@ async def _set(dialogue: BackendImap, command: Command, request: SetMetadataRequ
         scope = user if entry.startswith(PRIVATE) else SHARED
         changes.setdefault(scope, {})[entry] = value
     name = _writable(dialogue, request.mailbox, shared=SHARED in changes)
+    check_not_made(request.values)
     use = request.values.get(SPECIAL_USE)
     if use is not None:
-        changes[user][SPECIAL_USE] = _checked_use(dialogue, name, use)
+        checked = _checked_use(dialogue, name, use)
+        if dialogue.user.is_admin and (owner := owner_of(name)) is not None:
+            del changes[user][SPECIAL_USE]  # what an administrator sets is the owner's
+            user = Scope(owner)
+        changes.setdefault(user, {})[SPECIAL_USE] = checked
     more = sum(len(value or b"") for entries in changes.values() for value in entries.values())
     if more and not dialogue.user.is_admin:
         await dialogue.backend.annotations.check_room(name, more)
@@ -128,6 +156,8 @@ def _checked_use(dialogue: BackendImap, name: MailboxName, value: bytes) -> byte
     """Special uses in their one spelling; raises Refusal for others."""
     words = value.decode("ascii", "replace").split()
     known = [SPECIAL_USES[word.lower()] for word in words if word.lower() in SPECIAL_USES]
-    if len(known) != len(words) or owner_of(name) != dialogue.user.user:
+    is_his = owner_of(name) == dialogue.user.user
+    is_for_owner = dialogue.user.is_admin and owner_of(name) is not None
+    if len(known) != len(words) or not (is_his or is_for_owner):
         raise Refusal(Code.CANNOT, "This special use is not kept there")
     return " ".join(known).encode()

@@ -2,7 +2,7 @@
 
 import re
 from array import array
-from collections.abc import Callable, Coroutine, Sequence, Sized
+from collections.abc import Callable, Collection, Coroutine, Sequence, Sized
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, ParamSpec, TypeVar
@@ -259,8 +259,12 @@ async def find(dialogue: BackendImap, request: SearchRequest) -> Found:
     await view.poll()
     found = await _find(dialogue, request)
     if view.gone:  # whatever the criteria, and whether they have looked at the messages or not
-        found.uids = array("I", (uid for uid in found.uids if uid not in view.gone))
+        found.uids = await large(found.uids, _without, found.uids, frozenset(view.gone))
     return found
+
+
+def _without(uids: Sequence[int], gone: Collection[int]) -> "array[int]":
+    return array("I", (uid for uid in uids if uid not in gone))
 
 
 async def _find(dialogue: BackendImap, request: SearchRequest) -> Found:

@@ -3,8 +3,11 @@
 RFC 3501 §6.1.2, RFC 5161, RFC 2342, RFC 4314.
 """
 
+from murder.errors import Code, Refusal
 from murder.frontend.imap.dialogue import ENABLEABLE, FrontendImap, run_selected
+from murder.frontend.imap.own import ask, body_of, refusal_of
 from murder.frontend.imap.refer import find_or_refer
+from murder.frontend.placement import servers
 from murder.login.imap import Running
 from murder.model.name import inbox_of
 from murder.session.imap_server import State
@@ -71,7 +74,24 @@ def run_metadata(dialogue: FrontendImap, command: Command) -> Running:
     """GETMETADATA, SETMETADATA (RFC 5464): of a mailbox at its backend, of the server at that of the user's INBOX."""
     parse = parse_getmetadata if command.name == b"GETMETADATA" else parse_setmetadata
     mailbox = parse(Scanner(command.octets, command.start)).mailbox
+    if not mailbox and dialogue.user.is_admin and home_of(dialogue) is None:
+        return _metadata_of_servers(dialogue, command)
     return at_mailbox(dialogue, command, mailbox or b"INBOX")
+
+
+async def _metadata_of_servers(dialogue: FrontendImap, command: Command) -> None:
+    """An administrator who has no mail: what he sets is set at every backend, and one of them is asked."""
+    names = sorted(servers(dialogue.frontend))
+    if not names:
+        raise Refusal(
+            Code.UNAVAILABLE, "No backend is known that could tell annotations of a server"
+        )
+    if command.name == b"SETMETADATA":
+        for server in names[:-1]:
+            reply = await ask(dialogue, await dialogue.upstream(server), body_of(command))
+            if not reply.is_ok:
+                raise refusal_of(reply)
+    await dialogue.relay_at(names[-1], command)
 
 
 def home_of(dialogue: FrontendImap) -> str | None:

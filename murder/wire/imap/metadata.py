@@ -78,6 +78,16 @@ def _parse_options(scanner: Scanner, options: dict[bytes, int | Depth]) -> None:
         scanner.space()
 
 
+def asked_of(entry: str, depth: Depth) -> tuple[str, Depth]:
+    """An entry of GETMETADATA without its wildcard, and how far below it is looked: `/shared/*` is all below `/shared`,
+    `/shared/%` one level (not in the RFC: cyradm's `info` asks so, and Cyrus answers)."""
+    if entry.endswith("/*"):
+        return entry[:-2], Depth.INFINITY
+    if entry.endswith("/%"):
+        return entry[:-2], Depth.ONE
+    return entry, depth
+
+
 # entries = entry / "(" entry *(SP entry) ")"
 def _parse_entries(scanner: Scanner) -> tuple[str, ...]:
     if not scanner.accept(b"("):
@@ -96,7 +106,8 @@ def _parse_entry(scanner: Scanner, or_root: bool = False) -> str:
     """In lower case; with `or_root` also `/private` and `/shared`, below which everything can be asked for."""
     start = scanner.at
     entry = scanner.astring().decode("latin-1").lower()
-    if not is_entry_name(entry) and not (or_root and entry in ("/private", "/shared")):
+    asked = asked_of(entry, Depth.ZERO)[0] if or_root else entry
+    if not is_entry_name(asked) and not (or_root and asked in ("/private", "/shared")):
         scanner.at = start
         raise scanner.bad("an entry below /private or /shared")
     return entry
