@@ -265,13 +265,14 @@ def octets_of(path: Path, cure: str = "") -> bytes:
     except FileNotFoundError:
         raise AuthorityError(f"{path}: no such file{cure}") from None
     except PermissionError:
-        text = f"{path}: cannot be read by user {_user_name()}; chown it to that user, chmod 600"
+        text = f"{path}: cannot be read by user {user_name()}; chown it to that user, chmod 600"
         raise AuthorityError(text) from None
     except OSError as error:
         raise AuthorityError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _user_name() -> str:
+def user_name() -> str:
+    """Whom files are opened as."""
     with contextlib.suppress(KeyError):
         return pwd.getpwuid(os.geteuid()).pw_name
     return str(os.geteuid())

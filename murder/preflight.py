@@ -5,15 +5,23 @@
 
 import contextlib
 import os
+import pwd
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from murder.authority import AuthorityError, flaws_of, names_of, read_certificate, roles_of
-from murder.config import Config, ConfigError, Problem
+from murder.authority import (
+    AuthorityError,
+    flaws_of,
+    names_of,
+    read_certificate,
+    roles_of,
+    user_name,
+)
+from murder.config import Config, ConfigError, Endpoint, Problem
 from murder.hooks import Plugins, load_plugins
-from murder.server import bind, ports_of
+from murder.server import Port, bind, ports_of
 from murder.trust import read_trust
 
 
@@ -28,7 +36,11 @@ def roles_wanted(config: Config, named: Sequence[str]) -> tuple[str, ...]:
 
 def check_start(config: Config, roles: Sequence[str]) -> Plugins:
     """What `serve` needs to be right; the loaded plugins. Raises ConfigError with all that is not."""
-    problems = [*certificate_problems(config, roles), *_upstream_problems(config, roles)]
+    problems = [
+        *certificate_problems(config, roles),
+        *_upstream_problems(config, roles),
+        *_double_problems(config, roles),
+    ]
     try:
         plugins = load_plugins(config, roles)
     except ConfigError as error:
@@ -38,21 +50,81 @@ def check_start(config: Config, roles: Sequence[str]) -> Plugins:
     return plugins
 
 
-def check_host(config: Config, roles: Sequence[str], *, ports: bool = True) -> list[Problem]:
-    """What this host has to offer: names, ports (unless the node runs already), the data folder."""
-    problems = [*_name_problems(config, roles), *_data_problems(config)]
+def check_host(config: Config, roles: Sequence[str], own: Collection[str] = ()) -> list[Problem]:
+    """What this host has to offer: names, ports, the data folder. `own`: the endpoints that the node itself has bound."""
+    problems = [*_name_problems(config, roles), *data_problems(config)]
     for role in roles:
-        found = ports_of(config, role)
-        if not found:
+        found = ports_of(config, role, is_first=role == roles[0])
+        if not [port for port in found if port.key != "control"]:
             key = "mupdate.listen" if role == "mupdate" else f"{role}.imap"
             problems.append(Problem(config.file, key, f"the {role} role has nothing to listen on"))
-        for port in found if ports else ():
-            try:
-                for sock in bind(config, port, 1):
-                    sock.close()
-            except ConfigError as error:
-                problems.extend(error.problems)
+        for port in found:
+            if str(port.endpoint) not in own:
+                problems += _port_problems(config, port)
     return problems
+
+
+def _double_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem]:
+    """One port for two keys."""
+    seen: list[Port] = []
+    for role in roles:
+        for port in ports_of(config, role, is_first=role == roles[0]):
+            twin = next((one for one in seen if _collide(one.endpoint, port.endpoint)), None)
+            seen.append(port)
+            if twin is not None:
+                text = f"{port.endpoint} is {twin.dotted}'s already ({twin.endpoint}); choose another port"
+                yield Problem(config.file, port.dotted, text)
+
+
+def _collide(one: Endpoint, other: Endpoint) -> bool:
+    """Whether two listeners want the same port: of one address, or of all of its family."""
+    wild = {"0.0.0.0": False, "::": True}
+    if one.port != other.port or one.port == 0:
+        return False
+    if one.host == other.host:
+        return True
+    for this, that in ((one, other), (other, one)):
+        if this.host in wild and (":" in that.host) is wild[this.host]:
+            return True
+    return False
+
+
+def _port_problems(config: Config, port: Port) -> Sequence[Problem]:
+    try:
+        for sock in bind(config, port, 1):
+            sock.close()
+    except ConfigError as error:
+        return error.problems
+    return ()
+
+
+def node_account(config: Config) -> pwd.struct_passwd | None:
+    """Whom the node runs as, for root who looks: node.user, else the owner of its data folder. None: who looks."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        if config.node.user:
+            found = pwd.getpwnam(config.node.user)
+        else:
+            found = pwd.getpwuid(config.node.data.stat().st_uid)
+    except (KeyError, OSError):
+        return None  # `serve` says what is wrong with it
+    return found if found.pw_uid != 0 else None
+
+
+@contextlib.contextmanager
+def acting_as(account: pwd.struct_passwd) -> Iterator[None]:
+    """Files are opened as that user would, until the end. Only root can."""
+    groups, group = os.getgroups(), os.getegid()
+    os.initgroups(account.pw_name, account.pw_gid)
+    os.setegid(account.pw_gid)
+    os.seteuid(account.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
 
 
 def check_plugins(config: Config, plugins: Plugins, roles: Sequence[str]) -> list[Problem]:
@@ -160,16 +232,23 @@ def _name_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem]:
             yield Problem(config.file, key, text)
 
 
-def _data_problems(config: Config) -> Iterator[Problem]:
+def data_problems(config: Config) -> Iterator[Problem]:
+    """Whether the data folder can be used by who looks (the effective user)."""
     folder = config.node.data
     if folder.exists():
         if not folder.is_dir():
             yield Problem(config.file, "node.data", f"{folder} is no folder")
-        elif not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-            yield Problem(config.file, "node.data", f"{folder} cannot be written by this user")
+        elif not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+            yield Problem(
+                config.file,
+                "node.data",
+                f"{folder} cannot be written by user {user_name()}; chown it",
+            )
         return
     above = next(parent for parent in folder.absolute().parents if parent.exists())
-    if not os.access(above, os.W_OK | os.X_OK):
+    if not os.access(above, os.W_OK | os.X_OK, effective_ids=True):
         yield Problem(
-            config.file, "node.data", f"{folder} is missing and {above} cannot be written"
+            config.file,
+            "node.data",
+            f"{folder} is missing and {above} cannot be written by user {user_name()}",
         )

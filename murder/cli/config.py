@@ -7,11 +7,20 @@ from typing import Any
 import asyncclick as click
 
 from murder.cli.options import Group, config_option, json_option, print_json, role_option
-from murder.config import ROLES, Config, ConfigError, load_config
+from murder.config import ROLES, Config, ConfigError, Problem, load_config
 from murder.config.load import SECTIONS
 from murder.config.write import format_config, format_example, plain, values_of
 from murder.hooks import bundled_settings, load_plugins
-from murder.preflight import check_host, check_plugins, check_start, roles_wanted
+from murder.node import ask_node
+from murder.preflight import (
+    acting_as,
+    check_host,
+    check_plugins,
+    check_start,
+    data_problems,
+    node_account,
+    roles_wanted,
+)
 from murder.server import ports_of
 
 
@@ -28,27 +37,33 @@ def config() -> None:
 @config.command()
 @config_option()
 @role_option()
-@click.option("--running", is_flag=True, help="The node runs: do not try its ports.")
+@click.option("--running", is_flag=True, help="Do not try the ports.")
 @json_option("ok (true or false), problems (a list of file, key, problem)")
-def check(config_file: Path, roles: tuple[str, ...], running: bool, as_json: bool) -> int:
+async def check(config_file: Path, roles: tuple[str, ...], running: bool, as_json: bool) -> int:
     """Say what would keep this node from running; nothing is changed.
 
-    Looks at the file, certificates, plugins, host names, ports and folders. One line for each thing wrong, and exit
-    code 2; nothing wrong: 0. Without --role it checks node.roles, else every role that has something to listen on.
+    Looks at the file, certificates, plugins, host names, ports and folders; as root also with the eyes of the user that
+    the node runs as (node.user, else the owner of node.data). The ports of this very node, where it runs, are no problem.
+    One line for each thing wrong, and exit code 2; nothing wrong: 0. Without --role it checks node.roles, else every role
+    that has something to listen on.
 
     \b
     murder config check
-    murder config check --config be1.toml --role backend --running
+    murder config check --config be1.toml --role backend
     """
-    problems = []
+    problems: list[Problem] = []
     try:
         found = load_config(config_file)
         wanted = _roles_to_check(found, roles)
-        plugins = check_start(found, wanted)
-        problems += check_plugins(found, plugins, wanted)
-        problems += check_host(found, wanted, ports=not running)
+        problems += _file_problems(config_file, wanted)
+        problems += check_host(found, wanted, await _own_ports(found, wanted, running))
+        account = node_account(found)
+        if account is not None:
+            with acting_as(account):
+                problems += [*_file_problems(config_file, wanted), *data_problems(found)]
     except ConfigError as error:
         problems += error.problems
+    problems = list(dict.fromkeys(problems))
     if as_json:
         rows = [{"file": str(p.file), "key": p.key, "problem": p.text} for p in problems]
         print_json({"ok": not problems, "problems": rows})
@@ -58,6 +73,27 @@ def check(config_file: Path, roles: tuple[str, ...], running: bool, as_json: boo
         if not problems:
             click.echo(f"{config_file}: good, as {', '.join(wanted)} {found.node.name}")
     return 2 if problems else 0
+
+
+def _file_problems(file: Path, roles: Sequence[str]) -> list[Problem]:
+    """The file and those it names, for the user that looks."""
+    try:
+        found = load_config(file)
+        return check_plugins(found, check_start(found, roles), roles)
+    except ConfigError as error:
+        return list(error.problems)
+
+
+async def _own_ports(found: Config, roles: Sequence[str], skip: bool) -> set[str]:
+    """The endpoints that this node has bound, where it runs; all of them where they are not to be tried."""
+    if skip:
+        ports = [port for role in roles for port in ports_of(found, role, is_first=True)]
+        return {str(port.endpoint) for port in ports}
+    try:
+        answer = await ask_node(found.node.data, {"do": "ports"})
+    except (OSError, ValueError):  # another user's, or it does not answer: then the ports say so
+        return set()
+    return {str(one).partition(" ")[2] for one in (answer or {}).get("ports", ())}
 
 
 def _roles_to_check(found: Config, roles: Sequence[str]) -> tuple[str, ...]:

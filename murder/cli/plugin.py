@@ -134,7 +134,8 @@ def new(kind: str, name: str, folder: Path, as_json: bool) -> int:
 )
 @json_option("ok (true or false), checks (a list of promise, problem)")
 async def check(file: Path, config_file: Path | None, as_json: bool) -> int:
-    """Hold the plugin FILE to the contract of its kind; exit code 1 where it does not keep to it.
+    """Hold the plugin FILE to the contract of its kind; exit code 1 where it does not keep to it, 3 where the directory (or
+    whatever it asks) is away.
 
     FILE is a .py file, the folder of a package, or the name of a bundled plugin. Everything it
     makes goes into a new folder that is removed afterwards.

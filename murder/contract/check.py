@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from murder.errors import UpstreamFailure
+
 LIMIT_S: Final = 60.0
 
 Check = Callable[[Any], Awaitable[None]]
@@ -36,7 +38,8 @@ def hold(true: object, what: str) -> None:
 
 
 async def run_checks(checks: Sequence[Check], subject: Any) -> list[Finding]:
-    """Run each on the subject (what it is depends on the kind)."""
+    """Run each on the subject (what it is depends on the kind). Raises UpstreamFailure where what the plugin asks (a
+    directory, a database) is away: that says nothing of the plugin."""
     return [await _run(check, subject) for check in checks]
 
 
@@ -49,6 +52,8 @@ async def _run(check: Check, subject: Any) -> Finding:
         return Finding(promise, str(error))
     except TimeoutError:
         return Finding(promise, f"did not come to an end within {LIMIT_S:.0f} s")
+    except UpstreamFailure:
+        raise
     except Exception as error:  # noqa: BLE001 (a stranger's code is called)
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{frame.filename}:{frame.lineno}"

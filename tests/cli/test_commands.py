@@ -157,3 +157,25 @@ def test_the_list_names_kind_and_purpose(capsys: Capture) -> None:
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["auth_file"]["kinds"] == "auth"
     assert rows["placement_emptiest"]["about"].startswith("Placement: ")
+
+
+def test_a_directory_that_is_away_is_one_line(tmp_path: Path) -> None:
+    assert murder("plugin", "new", "auth", "far", "--dir", str(tmp_path)).returncode == 0
+    file = tmp_path / "auth_far.py"
+    text = file.read_text().replace(
+        "        if await asyncio.to_thread(",
+        "        await asyncio.sleep(0.01)\n"
+        '        raise UpstreamFailure(UpstreamKind.CONNECT, "ldap.example.org", "refused")\n'
+        "        if await asyncio.to_thread(",
+    )
+    file.write_text(
+        text.replace(
+            "from murder.api import",
+            "from murder.errors import UpstreamFailure, UpstreamKind\nfrom murder.api import",
+        )
+    )
+    done = murder("plugin", "check", str(file))
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert done.stderr.startswith("murder: ldap.example.org")
+    assert len(done.stderr.splitlines()) == 1

@@ -1,7 +1,10 @@
 """`murder config`: each thing wrong is one clear line with file and key, exit code 2, never a traceback."""
 
 import json
+import os
+import pwd
 import socket
+import tempfile
 from datetime import timedelta
 from pathlib import Path
 
@@ -164,3 +167,61 @@ def test_show_tells_what_is_in_effect_and_no_secret(folder: Path, capsys: Captur
     shown = json.loads(capsys.readouterr().out)
     assert shown["frontend"]["proxy_password"] == "***"
     assert shown["node"]["name"] == "fe1.example.org"
+
+
+def test_one_port_twice_is_found(folder: Path, capsys: Capture) -> None:
+    port = free_port()
+    frontend = f'[frontend]\nimap = ["127.0.0.1:{port}"]\nlmtp = ["127.0.0.1:{port}"]\n'
+    code, lines = check(folder, NODE + MASTER + TLS + frontend, capsys)
+    assert code == 2
+    assert lines == [
+        f"frontend.lmtp: 127.0.0.1:{port} is frontend.imap's already (127.0.0.1:{port}); "
+        "choose another port"
+    ]
+    wild = frontend.replace(f'lmtp = ["127.0.0.1:{port}"]', f'imaps = ["*:{port}"]')
+    lines = check(folder, NODE + MASTER + TLS + wild, capsys)[1]
+    assert lines[0].startswith(f"frontend.imaps: 0.0.0.0:{port} is frontend.imap's already")
+    node = NODE + f'control = ["127.0.0.1:{port}"]\n'
+    two = f'[frontend]\nimap = ["127.0.0.1:{port}"]\n'
+    lines = check(folder, node + MASTER + TLS + two, capsys)[1]
+    assert lines[0].startswith(f"node.control: 127.0.0.1:{port} is frontend.imap's already")
+    six = f'[frontend]\nimap = ["127.0.0.1:{port}"]\nlmtp = ["[::1]:{port}"]\n'
+    assert "already" not in "".join(check(folder, NODE + MASTER + TLS + six, capsys)[1])
+
+
+def test_root_looks_as_the_user_that_the_node_runs_as(capsys: Capture) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can")
+    nobody = pwd.getpwnam("nobody")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        ca = folder / "ca"
+        ca.mkdir()
+        init_authority(ca)
+        issue(ca, "fe1.example.org", ["frontend"], out=folder)
+        (folder / "data").mkdir()
+        os.chown(folder / "data", nobody.pw_uid, nobody.pw_gid)
+        key = folder / "fe1.example.org.key"
+        code, lines = check(folder, good(folder), capsys)
+        assert code == 2
+        assert lines == [
+            f"tls.key: {key}: cannot be read by user nobody; chown it to that user, chmod 600"
+        ]
+        os.chown(key, nobody.pw_uid, nobody.pw_gid)
+        assert check(folder, good(folder), capsys) == (0, [])
+        os.chown(folder / "data", 0, 0)
+        text = good(folder).replace("[node]\n", '[node]\nuser = "nobody"\n')
+        code, lines = check(folder, text, capsys)
+        assert code == 2
+        assert lines == [f"node.data: {folder}/data cannot be written by user nobody; chown it"]
+        assert os.geteuid() == 0
+
+
+def test_a_missing_key_file_is_told_by_its_key(folder: Path, capsys: Capture) -> None:
+    (folder / "fe1.example.org.key").unlink()
+    _, lines = check(folder, good(folder), capsys)
+    assert lines == [f"tls.key: {folder}/fe1.example.org.key: no such file"]
+    (folder / "ca" / "ca.pem").unlink()
+    _, lines = check(folder, good(folder), capsys)
+    assert lines[1].startswith(f"tls.ca: {folder}/ca/ca.pem: no such file")

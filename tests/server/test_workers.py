@@ -328,6 +328,15 @@ def test_murder_reload_waits_for_the_answer_of_all(
         return done.returncode, done.stdout + done.stderr
 
     with running(tmp_path, workers, more=more) as node:
+        checked = subprocess.run(
+            [sys.executable, "-m", "murder", "config", "check", "--config", str(file)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        assert "in use" not in checked.stderr  # by this very node
         good = file.read_text()
         file.write_text(good.replace("[frontend]\n", "[frontend]\nmax_connections = 1\n"))
         assert reload() == (0, "taken: frontend.max_connections\n")
