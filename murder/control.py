@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import resource
 import shutil
 import time
@@ -22,16 +21,15 @@ from murder.authority import AuthorityError, read_certificate
 from murder.config import Config
 from murder.errors import BadSyntax
 from murder.log import logger
-from murder.net.connection import Connection, HalfCloses, Receiver
+from murder.net.connection import Connection
 from murder.net.listener import Listener
+from murder.net.tap import Traces, behind_tap
 
 FOLDER: Final = "control"
 MAX_REQUEST: Final = 64 * 1024
 LOOK_EVERY_S: Final = 0.1  # a trace is told so often, and looks for new connections of its user
-MAX_SHOWN: Final = 2000  # octets of one read or write in a trace
 ANSWER_S: Final = 10.0
 OPERATOR_ROLE: Final = "operator"
-_SECRET: Final = re.compile(rb"(?i)(\b(?:LOGIN|AUTHENTICATE|AUTH|PASS)\b).*")
 
 Answer = Mapping[str, object]
 
@@ -89,6 +87,7 @@ class ControlServer:
         self._began = time.time()
         self._server: asyncio.AbstractServer | None = None
         self._log = logger(role=role)
+        self._traces = Traces()
         self._path = control_folder(config) / f"{role}-{worker}.sock"
 
     async def start(self) -> None:
@@ -200,7 +199,7 @@ class ControlServer:
         }
         for listener in self._listeners():
             for connection in list(listener.connections):
-                receiver = _behind_tap(connection.receiver)
+                receiver = behind_tap(connection.receiver)
                 shown: dict[str, object] = {"address": connection.peer, "tls": connection.is_tls}
                 if isinstance(receiver, Described):
                     shown.update(receiver.describe())
@@ -213,96 +212,31 @@ class ControlServer:
     async def _trace(
         self, request: Mapping[str, Any], reader: asyncio.StreamReader
     ) -> AsyncIterator[Answer]:
-        """What passes between a user's clients and this process, until the operator hangs up. It begins behind the
-        login, so it has no password; what looks like one is cut out all the same. Raises BadSyntax without a user."""
+        """What passes between a user's clients and this process, until the operator hangs up: of those who connect while
+        a trace is under way from their first octet, of others from now on. Raises BadSyntax without a user."""
         if not request.get("user"):
             raise BadSyntax("a trace needs a user")
-        lines: asyncio.Queue[Answer] = asyncio.Queue(10_000)
-        taps: list[_Tap] = []
+        lines = self._traces.begin(str(request["user"]))
         hung_up = asyncio.ensure_future(reader.read())
         try:
+            for listener in self._listeners():
+                listener.watch = self._traces.watch
             yield {"trace": request["user"]}
             while not hung_up.done():
-                for connection, _ in self._sessions(request):
-                    if not isinstance(connection.receiver, _Tap):
-                        taps.append(_Tap(connection, lines))
+                self._traces.look([connection for connection, _ in self._sessions(request)])
                 while not lines.empty():
                     yield lines.get_nowait()
                 await asyncio.wait([hung_up], timeout=LOOK_EVERY_S)
         finally:
             hung_up.cancel()
-            for tap in taps:
-                tap.remove()
-
-
-class _Tap:
-    """Stands between a connection and both its ends, and tells what passes."""
-
-    def __init__(self, connection: Connection, lines: "asyncio.Queue[Answer]") -> None:
-        self._connection = connection
-        self._lines = lines
-        self.receiver: Receiver = connection.receiver
-        self._transport = connection.transport
-        connection.receiver = self
-        connection.transport = cast(asyncio.Transport, _TappedTransport(self._transport, self.tell))
-
-    def remove(self) -> None:
-        if self._connection.receiver is self:
-            self._connection.receiver = self.receiver
-        if isinstance(self._connection.transport, _TappedTransport):
-            self._connection.transport = self._transport
-
-    def tell(self, who: str, data: bytes) -> None:
-        shown = _SECRET.sub(rb"\1 ***", data[:MAX_SHOWN]).decode("utf-8", "backslashreplace")
-        more = f" … {len(data) - MAX_SHOWN} more octets" if len(data) > MAX_SHOWN else ""
-        line = {"at": time.time(), "cid": self._connection.cid, "who": who, "octets": shown + more}
-        with contextlib.suppress(asyncio.QueueFull):
-            self._lines.put_nowait(line)
-
-    def begin(self) -> None:
-        self.receiver.begin()
-
-    def received(self, data: bytes) -> None:
-        self.tell("C", data)
-        self.receiver.received(data)
-
-    def writable(self) -> None:
-        self.receiver.writable()
-
-    def input_ended(self) -> bool:
-        return isinstance(self.receiver, HalfCloses) and self.receiver.input_ended()
-
-    def lost(self, error: Exception | None) -> None:
-        self.tell("-", b"the connection has ended")
-        self.receiver.lost(error)
-
-
-class _TappedTransport:
-    """A transport whose writes are told."""
-
-    def __init__(self, transport: asyncio.Transport, tell: Callable[[str, bytes], None]) -> None:
-        self._inner = transport
-        self._tell = tell
-
-    def write(self, data: bytes) -> None:
-        self._tell("S", bytes(data))
-        self._inner.write(data)
-
-    def writelines(self, pieces: Sequence[bytes]) -> None:
-        for piece in pieces:
-            self.write(piece)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-
-def _behind_tap(receiver: Receiver) -> Receiver:
-    return receiver.receiver if isinstance(receiver, _Tap) else receiver
+            if not self._traces.end(lines):
+                for listener in self._listeners():
+                    listener.watch = None
 
 
 def end_session(connection: Connection, text: str) -> None:
     """Say goodbye in the session's own words, or end the connection."""
-    receiver = _behind_tap(connection.receiver)
+    receiver = behind_tap(connection.receiver)
     if isinstance(receiver, Described):
         receiver.say_bye(text)
     else:

@@ -125,8 +125,9 @@ async def kick(
 )
 @json_option("a line for each read and write: node, cid, who, at, octets")
 async def trace(reach: Reach, user: str, limit_s: float, as_json: bool) -> int:
-    """What passes between USER's clients and the nodes, from now on. C: client, S: server. Begins behind the login;
-    what looks like a password is cut out. Mail is shown as it passes: tell nobody more than you must.
+    """What passes between USER's clients and the nodes. C: client, S: server. Who connects while it runs is shown from the
+    first octet, others from now on; what could be a password is left out. Mail is shown as it passes: tell nobody more
+    than you must.
 
     \b
     murder ctl trace anna

@@ -349,7 +349,7 @@ class Connection(asyncio.Protocol):
         self.pause_reading()  # the peer may begin at once, the task below runs a turn later
         handshake = asyncio.ensure_future(
             asyncio.get_running_loop().start_tls(
-                self.transport,
+                getattr(self.transport, "untapped", self.transport),  # where it is traced
                 self,
                 context,
                 server_side=server_side,

@@ -52,6 +52,9 @@ class Listener:
         self._from_address = from_address or Tally()
         self._balancers = bounds.balancers
         self._stopped = False
+        self.watch: Callable[[Connection, Receiver], Receiver] | None = (
+            None  # while somebody traces
+        )
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -100,7 +103,8 @@ class Listener:
         ):
             return _Refused(connection, bounds.refusal)
         self.connections.add(connection)
-        return self._service(connection)
+        receiver = self._service(connection)
+        return receiver if self.watch is None else self.watch(connection, receiver)
 
     def _forget(self, connection: Connection) -> None:
         if connection not in self.connections:

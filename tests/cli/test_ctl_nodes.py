@@ -1,9 +1,11 @@
 """`murder ctl status|sessions|kick|trace|check|doctor|conflicts`: a running murder looked into, here and over TLS."""
 
+import base64
 import imaplib
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -69,6 +71,40 @@ def test_sessions_are_found_by_user_traced_without_secrets_and_ended(ctl: Ctl, d
     with pytest.raises(imaplib.IMAP4.error):
         client.noop()
     assert "whom?" in ctl("kick", "--yes", code=2)
+
+
+def test_a_trace_shows_a_quick_session_from_its_first_octet_without_secrets(
+    ctl: Ctl, demo: Demo
+) -> None:
+    command = [*murder_command(), "ctl", "trace", "user4", "--json"]
+    with subprocess.Popen(
+        [*command, "--config", str(demo.info["operator"])],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as tracing:
+        assert tracing.stdout is not None
+        for _ in range(4):  # every node says that it has begun
+            assert "trace" in json.loads(tracing.stdout.readline())
+        demo.imap(demo.frontend, "user1").logout()  # another's
+        host, port = demo.frontend["host"], demo.frontend["imap"]
+        with socket.create_connection((host, port), 10) as sock, sock.makefile("rb") as stream:
+            sock.sendall(b"a CAPABILITY\r\nb AUTHENTICATE PLAIN\r\n")
+            while not stream.readline().startswith(b"+"):
+                pass
+            secret = base64.b64encode(b"\0user4\0" + demo.password.encode())
+            sock.sendall(secret + b"\r\nc NOOP\r\nd LOGOUT\r\n")
+            assert b"d OK" in stream.read()
+        said = ""
+        while "the connection has ended" not in said:
+            line = json.loads(tracing.stdout.readline())
+            if line["node"].startswith("fe1"):
+                said += f"{line['who']}: {line['octets']}\n"
+        tracing.send_signal(signal.SIGINT)
+        tracing.stdout.read()
+    assert said.startswith("S: * OK") and "C: a CAPABILITY\nb AUTHENTICATE ***\n" in said
+    assert "NOOP" in said or "C: ***\n***\n***" in said
+    assert secret.decode() not in said and demo.password not in said and "user1" not in said
 
 
 def test_who_is_ended_in_idle_hears_bye_and_nothing_else(ctl: Ctl, demo: Demo) -> None:
