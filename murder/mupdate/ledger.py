@@ -2,17 +2,19 @@
 
 This is what stands between the commands and the list: commit a batch, hear what was committed, follow. A proposal
 is decided *inside* the transaction, where it sees everything before it; so two proposals of one batch cannot both
-take one name. A consensus store can stand behind the same interface, the commands would not know.
+take one name. What orders and keeps the commits is an `engine`: LMDB alone, or a log that several masters share.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar, cast
 
-from murder.errors import Refusal
+from murder.errors import Refusal, UpstreamFailure
 from murder.mupdate.change import Change
+from murder.mupdate.engine import Embedded, Engine
 from murder.mupdate.mboxlist import Committed, MailboxList
 from murder.mupdate.owner import decide
 from murder.mupdate.proposal import Proposal
@@ -53,21 +55,48 @@ class Ledger:
         on_commit: Callable[[Committed], None] | None = None,
         *,
         inline: bool = False,
+        engine: Engine | None = None,
     ) -> None:
         self.mailboxes = mailboxes
+        self._engine = engine or Embedded(mailboxes)
         self.on_commit = on_commit
         self.waiting = 0  # proposals not yet durable
         self._heard_seq = mailboxes.last_seq()
         self._queue: list[tuple[Sequence[Work], Done]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
-        self._inline = inline
+        self._inline = inline and not self._engine.is_shared
         self._commit_s = 1.0  # how long commits take lately
         self._scheduled = False
         self._looks = 0  # turns that the commit to come has waited
         self._timer: asyncio.TimerHandle | None = None
         self._callers = 1  # of the last commit, and those who came while it was made
         self._committing = False
+        self._is_closed = False
         self._idle: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        if self._engine.is_shared:
+            self._loop = asyncio.get_running_loop()
+            self._engine.listen(self._others_have_committed)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other masters commit, too."""
+        return self._engine.is_shared
+
+    async def catch_up(self) -> None:
+        """Until all is here that has been acknowledged anywhere by now. Raises UpstreamFailure, Refusal."""
+        if self._engine.is_shared:
+            await self.submit(lambda _: None)
+
+    def _others_have_committed(self) -> None:
+        """Called from any thread."""
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._take_up)
+
+    def _take_up(self) -> None:
+        if not self._queue and not self._is_closed:
+            self.propose([_NOTHING], lambda _: None)
 
     def propose(self, proposals: Sequence[Work], done: Done) -> None:
         """Queue proposals, to be decided in this order; `done` gets an outcome for each. Never blocks."""
@@ -108,6 +137,7 @@ class Ledger:
         while self._queue or self._committing:
             self._idle = asyncio.get_running_loop().create_future()
             await self._idle
+        self._is_closed = True
         self._thread.shutdown()
 
     def _schedule(self) -> None:
@@ -170,15 +200,15 @@ class Ledger:
     def _decide(self, proposals: Sequence[Work]) -> tuple[Sequence[object], list[Committed]]:
         """In the writer thread. A proposal that fails unexpectedly fails alone: the others are done again."""
         try:
-            outcomes, committed = self.mailboxes.write(
+            outcomes, commits = self._engine.write(
                 lambda transaction: [_outcome(proposal, transaction) for proposal in proposals]
             )
-            return outcomes, [committed]
+            return outcomes, list(commits)
         except Exception as error:  # noqa: BLE001 - the end of a task: each caller is given the error
-            if len(proposals) == 1 or isinstance(error, Refusal):
+            if len(proposals) == 1 or isinstance(error, Refusal | UpstreamFailure):
                 return [error] * len(proposals), []
         found: list[object] = []
-        commits: list[Committed] = []
+        commits = []
         for proposal in proposals:
             outcome, committed_alone = self._decide([proposal])
             found += outcome
@@ -215,6 +245,13 @@ def _outcome(proposal: Work, transaction: ListTransaction) -> object:
         return proposal(transaction)
     except Refusal as refusal:
         return refusal
+
+
+def _nothing(_: ListTransaction) -> None:
+    """Work that only takes up what others have done."""
+
+
+_NOTHING: Final[Work] = _nothing
 
 
 def decided(proposal: Proposal) -> Work:

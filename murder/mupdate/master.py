@@ -382,6 +382,14 @@ class MupdateDialogue(Dialogue):
             case BadSyntax():
                 self._count_bad()
                 return format_status(tag, Kind.BAD, error.text)
+            case UpstreamFailure():
+                self.log.warning(
+                    "upstream.failed",
+                    backend=error.server,
+                    kind=error.kind.value,
+                    problem=error.text,
+                )
+                return format_status(tag, Kind.NO, "temporary failure, try again later")
             case _:
                 self.log.error("command.crashed", exc_info=error)
                 return format_status(tag, Kind.NO, "internal error; the log has it")
@@ -404,10 +412,20 @@ class MupdateDialogue(Dialogue):
         name = command.args[0]
         lines = b'%b OK "Search completed"\r\n' % command.tag
         row = self.service.mailboxes.row(name)
+        if row is None and self.service.ledger is not None and self.service.ledger.is_shared:
+            return self._find_at_present(self.service.ledger, command)
         if row is not None:
             lines = format_rows(command.tag, [(collation_key(name), row)]) + lines
         self.send(lines)
         return None
+
+    async def _find_at_present(self, ledger: Ledger, command: Command) -> None:
+        """Not here: another master may know of it already."""
+        await ledger.catch_up()
+        name = command.args[0]
+        row = self.service.mailboxes.row(name)
+        lines = format_rows(command.tag, [(collation_key(name), row)]) if row is not None else b""
+        self.send(lines + b'%b OK "Search completed"\r\n' % command.tag)
 
     async def _list(self, command: Command) -> None:
         """All rows, or those whose location begins with the argument."""
@@ -436,10 +454,20 @@ class MupdateDialogue(Dialogue):
 
     def _noop(self, command: Command) -> Running:
         ok = b'%b OK "Noop done"\r\n' % command.tag
+        if self.service.ledger is not None and self.service.ledger.is_shared:
+            return self._noop_at_present(self.service.ledger, ok)
         if self._subscriber is not None and not self._subscriber.is_current():
             return self._noop_when_current(self._subscriber, ok)
         self.send(ok)
         return None
+
+    async def _noop_at_present(self, ledger: Ledger, ok: bytes) -> None:
+        """Other masters commit, too: what they have acknowledged counts."""
+        await ledger.catch_up()
+        if self._subscriber is None:
+            self.send(ok)
+        else:
+            await self._noop_when_current(self._subscriber, ok)
 
     async def _noop_when_current(self, subscriber: Subscriber, ok: bytes) -> None:
         """RFC 3656 §4.8: the OK says that all pending updates have been sent."""

@@ -14,6 +14,7 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import Final, TypeVar
 
+from murder.errors import Code, Refusal
 from murder.model.entry import MailboxEntry
 from murder.model.name import collation_key, is_deleted, name_of_key
 from murder.mupdate import visibility
@@ -45,6 +46,7 @@ from murder.mupdate.transaction import (
     ROW,
     LastCommit,
     ListTransaction,
+    Position,
     RowChange,
     Tables,
     last_commit,
@@ -240,6 +242,26 @@ class MailboxList:
             lambda transaction: last_commit(transaction, self._tables).seq
         )
 
+    def position(self) -> Position:
+        """Where this list stands in its history."""
+        last = self._environment.read(lambda transaction: last_commit(transaction, self._tables))
+        return Position(last.seq, last.mark)
+
+    def adopt(self, epoch: str) -> None:
+        """Be a list of this history from the beginning, or go on being one. Raises Refusal where it is of another."""
+        if self.epoch == epoch:
+            return
+        if self.last_seq():
+            raise Refusal(
+                Code.CANNOT,
+                f"The list {self.path} has another history than the masters' log: move it away, and it is made anew",
+            )
+        meta = self._tables[b"meta"]
+        self._environment.write(
+            lambda transaction: transaction.put(b"epoch", epoch.encode(), db=meta)
+        )
+        self.epoch = epoch
+
     def mark(self) -> str:
         """Where this list's history stands, for `seq_of_mark`: `epoch:seq:commit`, no blanks."""
         return self._environment.read(self._mark)
@@ -379,14 +401,20 @@ class MailboxList:
 
         return self.write(work)[1].seq
 
-    def write(self, work: Callable[[ListTransaction], T]) -> tuple[T, Committed]:
+    def write(
+        self,
+        work: Callable[[ListTransaction], T],
+        order: Callable[[ListTransaction, LastCommit, T], None] | None = None,
+    ) -> tuple[T, Committed]:
         """Run `work` in a transaction that is durable on return. It may run more than once; if it raises,
-        nothing has happened."""
+        nothing has happened. `order` is asked last, when all is done but the commit; if it raises, likewise."""
 
         def run(transaction: WriteTransaction) -> tuple[T, Committed]:
             changing = ListTransaction(transaction, self._tables)
             outcome = work(changing)
             last = changing.finish()
+            if order is not None:
+                order(changing, last, outcome)
             return outcome, Committed(changing.changes, last.seq, self._mark_of(last))
 
         return self._environment.write(run)

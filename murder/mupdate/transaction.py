@@ -12,7 +12,7 @@ from operator import add
 from struct import Struct
 from typing import Final, NamedTuple, assert_never
 
-from murder.errors import Code, Refusal
+from murder.errors import Code, Misuse, Refusal
 from murder.model.acl import MAX_ACL_OCTETS
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, collation_key, display
@@ -61,6 +61,13 @@ class RowChange(NamedTuple):
     key: bytes
     row: bytes | None
     old_row: bytes | None
+
+
+class Position(NamedTuple):
+    """A place in a list's history: the number of the last change, and its commit's mark (b"": nothing yet)."""
+
+    seq: int
+    mark: bytes
 
 
 class LastCommit(NamedTuple):
@@ -129,6 +136,7 @@ class ListTransaction:
         self._index = tables[b"index"]
         self._last = last_commit(transaction, tables)
         self._seq = self._last.seq
+        self._mark = b""  # of the commit, where somebody else has given it
         self._server_counts: dict[bytes, int] = {}
         self._looked: tuple[bytes, bytes | None] = (
             b"",
@@ -139,6 +147,23 @@ class ListTransaction:
     @property
     def seq(self) -> int:
         return self._seq
+
+    @property
+    def began_at(self) -> Position:
+        """Where the list stood before this."""
+        return Position(self._last.seq, self._last.mark)
+
+    def follow(self, changes: Iterable[tuple[bytes, bytes | None]], position: Position) -> None:
+        """Do a commit that has its place in the history already: stored rows by key (None: removed), in order. Raises
+        Misuse where that leads elsewhere than it says."""
+        for key, row in changes:
+            if row is None:
+                self.remove_key(key)
+            else:
+                self.replace_row(key, self.row(key), row[SEQ_OCTETS:])
+        if self._seq != position.seq:
+            raise Misuse(f"the list stands at {self._seq}, its history at {position.seq}")
+        self._mark = position.mark
 
     def find(self, name: bytes) -> MailboxEntry | None:
         """The row as this transaction sees it, its own changes included."""
@@ -325,7 +350,7 @@ class ListTransaction:
             counts[server] = counts.get(server, 0) + delta
         if last.seq:  # the counts stand in the last commit only
             self._lmdb.put(NUMBER.pack(last.seq) + COMMIT, last.mark, db=self._log)
-        mark = os.urandom(MARK_OCTETS)
+        mark = self._mark or os.urandom(MARK_OCTETS)
         self._lmdb.put(
             NUMBER.pack(self._seq) + COMMIT,
             mark + _format_counts(counts),

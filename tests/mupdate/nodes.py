@@ -74,12 +74,17 @@ class Server:
         self.service: MupdateService
         self.listener: Listener
         self.mailboxes: MailboxList
+        self.ledger: Ledger | None = None
+
+    def open(self) -> None:
+        """The list, and who writes it."""
+        self.mailboxes = MailboxList.open(self.folder)
+        self.hub = Hub(self.mailboxes, self.config.max_stream_backlog_bytes)
+        self.ledger = Ledger(self.mailboxes, self.hub.committed, inline=True)
 
     async def start(self, replica_of: "Replica | None" = None) -> None:
         if replica_of is None:
-            self.mailboxes = MailboxList.open(self.folder)
-            self.hub = Hub(self.mailboxes, self.config.max_stream_backlog_bytes)
-            self.ledger: Ledger | None = Ledger(self.mailboxes, self.hub.committed, inline=True)
+            self.open()
         gate = Gate(
             self.auth,
             admins=self.config.admins,

@@ -1,4 +1,5 @@
-"""A master, three replicas (one of a replica) and a dictionary, through random commands, disconnects and restarts.
+"""A master, three replicas (one of a replica) and a dictionary, through random commands, disconnects and restarts; the same
+with three masters on one log.
 
 After quiescence all lists are equal, every acknowledged change is there, and nothing active was ever taken by another.
 """
@@ -18,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from murder.errors import UpstreamFailure
 from murder.model.entry import EntryState
 from tests.mupdate.nodes import Follower, Raw, Server
+from tests.mupdate.several import MemoryLog, Sharing
 
 NAMES = st.sampled_from(
     ["user.foo", "user.foo.bar", "user.foo-bar", "user.foo!x", "x.org!user.a", "a"]
@@ -52,11 +54,15 @@ class Murder(RuleBasedStateMachine):
         self.runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self.model: dict[str, Row] = {}
         self.history: dict[bytes, set[str]] = {}
-        self.master = Server(self.folder / "master")
+        self.masters = self.make_masters()
+        self.master = self.masters[0]
         self.backup: tuple[Path, dict[str, Row]] | None = None
         self.number = 0
         self.peer: Raw | None = None
         self.do(self.begin())
+
+    def make_masters(self) -> list[Server]:
+        return [Server(self.folder / "master")]
 
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
         async def bounded() -> Any:
@@ -66,7 +72,8 @@ class Murder(RuleBasedStateMachine):
         return self.runner.run(bounded())
 
     async def begin(self) -> None:
-        await self.master.start()
+        for master in self.masters:
+            await master.start()
         self.replicas = [Follower(self.folder / f"r{i}", self.master.target) for i in range(2)]
         for replica in self.replicas:
             await replica.follow()
@@ -164,6 +171,7 @@ class Murder(RuleBasedStateMachine):
         """Its disk as kill -9 leaves it, while commands are on their way: what was answered is there, the others are
         there in order, or not at all."""
         outcomes = self.do(self.crash_amid(burst, turns))
+        self.do(self.present())
         found, model = self.rows(self.master), dict(self.model)
         possible = []
         for number, (name, server, acl) in enumerate([("", "", ""), *burst]):
@@ -226,15 +234,25 @@ class Murder(RuleBasedStateMachine):
     @rule()
     def restore_the_master(self) -> None:
         assert self.backup is not None
-        folder, self.model = self.backup
+        folder, model = self.backup
         self.backup = None
         self.peer = None
         self.do(self.master.stop())
-        shutil.rmtree(self.folder / "master")
-        shutil.move(folder, self.folder / "master")
+        shutil.rmtree(self.master.folder)
+        shutil.move(folder, self.master.folder)
         self.do(self.master.start())
+        self.model = self.restored(model)
+
+    def restored(self, model: dict[str, Row]) -> dict[str, Row]:
+        """What the list is after its master has been put back to that."""
+        return model
 
     # What must hold
+
+    async def present(self) -> None:
+        """Where several masters share a log, what one has acknowledged comes to the others a moment later."""
+        assert self.master.ledger is not None
+        await self.master.ledger.catch_up()
 
     def rows(self, server: Server) -> dict[str, Row]:
         return {
@@ -244,6 +262,7 @@ class Murder(RuleBasedStateMachine):
 
     @invariant()
     def the_master_has_every_acknowledged_change_and_no_other(self) -> None:
+        self.do(self.present())
         assert self.rows(self.master) == self.model
 
     @rule()
@@ -279,7 +298,8 @@ class Murder(RuleBasedStateMachine):
         self.replicas[0].listener.stop_accepting()
         self.replicas[0].listener.abort()
         await self.replicas[0].unfollow()
-        await self.master.stop()
+        for master in self.masters:
+            await master.stop()
 
 
 TestMurder = Murder.TestCase
@@ -289,3 +309,38 @@ TestMurder.settings = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+
+
+class MurderOfSeveral(Murder):
+    """Three masters share a log, and any of them is asked. A master that is restored or crashes finds the rest there."""
+
+    def make_masters(self) -> list[Server]:
+        self.log = MemoryLog(lose=0)
+        return [Sharing(self.folder / f"master{i}", self.log) for i in range(3)]
+
+    @rule(which=st.integers(0, 2))
+    def go_to_another_master(self, which: int) -> None:
+        if self.peer is not None:
+            self.do(self.peer.close())
+            self.peer = None
+        self.master = self.masters[which]
+
+    def restored(self, model: dict[str, Row]) -> dict[str, Row]:
+        return self.model
+
+    @rule()
+    def all_masters_have_one_history(self) -> None:
+        async def present() -> None:
+            for master in self.masters:
+                assert master.ledger is not None
+                await master.ledger.catch_up()
+
+        self.do(present())
+        assert len({master.mailboxes.mark() for master in self.masters}) == 1
+        for master in self.masters:
+            assert self.rows(master) == self.model
+            assert master.mailboxes.count_by_server() == self.master.mailboxes.count_by_server()
+
+
+TestMurderOfSeveral = MurderOfSeveral.TestCase
+TestMurderOfSeveral.settings = TestMurder.settings

@@ -1,0 +1,109 @@
+"""Masters that share a log: one history, nobody's acknowledged change is lost, and no name is at two places."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from murder.errors import Refusal
+from murder.mupdate.mboxlist import MailboxList
+from tests.mupdate.nodes import Follower, Raw, run
+from tests.mupdate.several import MemoryLog, Sharing
+
+
+async def three(folder: Path, log: MemoryLog) -> list[Sharing]:
+    masters = [Sharing(folder / f"m{i}", log) for i in range(3)]
+    for master in masters:
+        await master.start()
+    return masters
+
+
+def test_what_one_master_acknowledged_another_knows_after_noop(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        masters = await three(tmp_path, MemoryLog())
+        peers = [await Raw.connect(master.port) for master in masters]
+        assert await peers[0].ask(b'a ACTIVATE "user.x" "be1!p" ""') == [b'a OK "done"']
+        assert (await peers[1].ask(b'b FIND "user.x"'))[0].startswith(b'b MAILBOX "user.x"')
+        assert (await peers[2].ask(b'c RESERVE "user.x" "be2!p"'))[-1].startswith(b"c NO")
+        for peer in peers:
+            await peer.ask(b"n NOOP")
+        assert len({master.mailboxes.mark() for master in masters}) == 1
+        for master in masters:
+            await master.stop()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("lose", [0, 30])
+def test_rivals_at_three_masters_are_put_in_one_order(tmp_path: Path, lose: int) -> None:
+    """Also where answers of the log are lost: whoever was told OK has it, and a NO was not done, or may be."""
+
+    async def scenario() -> None:
+        log = MemoryLog(lose=lose, seed=7)
+        masters = await three(tmp_path, log)
+        told: dict[bytes, list[bytes]] = {}
+
+        async def claim(number: int) -> None:
+            peer = await Raw.connect(masters[number].port)
+            for i in range(40):
+                name = b"user.n%d" % i
+                answer = (await peer.ask(b't ACTIVATE "%b" "be%d!p" ""' % (name, number)))[-1]
+                if answer.startswith(b"t OK"):
+                    told.setdefault(name, []).append(b"be%d!p" % number)
+            await peer.close()
+
+        await asyncio.gather(*(claim(number) for number in range(3)))
+        for master in masters:
+            assert master.ledger is not None
+            await master.ledger.catch_up()
+        assert len({master.mailboxes.mark() for master in masters}) == 1
+        assert all(len(holders) == 1 for holders in told.values())
+        for name, (holder,) in told.items():
+            for master in masters:
+                found = master.mailboxes.find(name)
+                assert found is not None and found.raw_location == holder
+        assert log.lost if lose else log.refused
+        for master in masters:
+            await master.stop()
+
+    run(scenario())
+
+
+def test_a_replica_goes_on_at_another_master_without_the_whole_list(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        masters = await three(tmp_path, MemoryLog())
+        peer = await Raw.connect(masters[0].port)
+        for i in range(50):
+            await peer.ask(b't ACTIVATE "user.a%d" "be1!p" ""' % i)
+        one = Follower(tmp_path / "r", masters[0].target)
+        await one.follow()
+        await one.replica.until_synchronised(10)
+        mark = one.mailboxes.mark()
+        await one.unfollow()
+        other = await Raw.connect(masters[1].port)
+        await other.ask(b't ACTIVATE "user.b" "be1!p" ""')
+        again = Follower(tmp_path / "r", masters[2].target)
+        await again.follow()
+        await again.replica.until_synchronised(10)
+        await again.replica.ping(10)
+        assert again.mailboxes.find(b"user.b") is not None
+        assert again.mailboxes.epoch == mark.partition(":")[0]
+        await again.unfollow()
+        for master in masters:
+            await master.stop()
+
+    run(scenario())
+
+
+def test_a_list_of_another_history_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        alone = Sharing(tmp_path / "m", MemoryLog())
+        alone.folder.mkdir()
+        own = MailboxList.open(alone.folder)
+        own.write(lambda transaction: transaction.put_row(b"x", b"\1\0\0"))
+        own.close()
+        with pytest.raises(Refusal, match="another history"):
+            alone.open()
+        alone.mailboxes.close()
+
+    run(scenario())
