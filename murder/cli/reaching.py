@@ -58,6 +58,11 @@ def yes_option(what: str) -> Callable[..., Any]:
     return click.option("--yes", is_flag=True, help=f"Do not only show the plan: {what}.")
 
 
+def keep_rights_option(what: str) -> Callable[..., Any]:
+    """`--keep-rights`."""
+    return click.option("--keep-rights", is_flag=True, help=f"Leave {what} as it is.")
+
+
 def backends_of(reach: Reach, rows: Collection[MailboxEntry]) -> list[str]:
     """Every backend of the murder, by the list and the configuration."""
     return sorted({row.server for row in rows if row.server} | set(reach.config.servers))

@@ -4,15 +4,16 @@ from collections.abc import Sequence
 
 import asyncclick as click
 
-from murder.cli.mailbox import make, remove, restore
+from murder.cli.mailbox import make, restore
 from murder.cli.options import Group, json_option, print_json, print_table, say
 from murder.cli.quotas import quota_text
-from murder.cli.reaching import operator_options, yes_option
+from murder.cli.reaching import keep_rights_option, operator_options, yes_option
 from murder.cli.screen import count, octets
 from murder.errors import Code, Refusal
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, inbox_of, is_below, is_deleted, is_inbox, owner_of
 from murder.operate import mailboxes
+from murder.operate.grants import Grant, grants_of, hand_on
 from murder.operate.reach import Reach
 
 
@@ -165,16 +166,42 @@ async def create(
 @user.command()
 @operator_options
 @click.argument("name")
-@yes_option("remove all his mail")
-@json_option("removed (a list of name, server); without --yes: plan, the same")
-async def delete(reach: Reach, name: str, yes: bool, as_json: bool) -> int:
-    """Remove all of a user's mailboxes. His password is the auth plugin's: `murder auth remove`.
+@keep_rights_option("what the user may do in other people's mailboxes")
+@yes_option("remove all their mail")
+@json_option(
+    "removed (a list of name, server), rights (what is taken away: a list of name, who, rights); without --yes: plan, as "
+    "removed"
+)
+async def delete(reach: Reach, name: str, keep_rights: bool, yes: bool, as_json: bool) -> int:
+    """Remove all of a user's mailboxes, and their name from the access lists of all others. The password is the auth
+    plugin's: `murder auth remove`. `user undelete` brings back the mail, not what others had given.
 
     \b
     murder ctl user delete anna          # what would go
     murder ctl user delete anna --yes
     """
-    return await remove(reach, inbox_of(name), yes, as_json)
+    rows = await reach.rows()
+    given = [] if keep_rights else grants_of(rows, name)
+    doomed = mailboxes.doomed(rows, inbox_of(name))
+    if not doomed and not given:
+        raise Refusal(Code.NONEXISTENT, f"No user {name} has mailboxes here")
+    gone = [{"name": reach.shown(row.name), "server": row.server} for row in reversed(doomed)]
+    if not yes:
+        if as_json:
+            print_json({"removed": [], "plan": gone, "rights": _shown(reach, given)})
+        else:
+            print_table(
+                ("mailbox", "server"), [list(one.values()) for one in gone], hosts=("server",)
+            )
+            _show_grants(reach, given, "taken away")
+        what = count(len(doomed), "mailbox with all its mail", "mailboxes with all their mail")
+        click.echo(f"{what}{_and_rights(given)}. Say --yes to remove them.", err=True)
+        return 2
+    await mailboxes.delete(reach, doomed)
+    problems = await hand_on(reach, given, None)
+    facts = {"removed": gone, "rights": _shown(reach, given)}
+    say(as_json, facts, f"{len(doomed)} removed{_and_rights(given)}")
+    return _tell_problems(problems)
 
 
 @user.command()
@@ -194,10 +221,17 @@ async def undelete(reach: Reach, name: str, as_json: bool) -> int:
 @operator_options
 @click.argument("old")
 @click.argument("new")
+@keep_rights_option("the old name in other people's access lists")
 @yes_option("rename them")
-@json_option("old, new; without --yes: plan (a list of name, new, server)")
-async def rename(reach: Reach, old: str, new: str, yes: bool, as_json: bool) -> int:
-    """Give a user another name: his mailboxes, rights and subscriptions. Log-ins are the auth plugin's: `murder auth`.
+@json_option(
+    "old, new, rights (what the new name gets: a list of name, who, rights); without --yes: plan (a list of name, new, "
+    "server), rights"
+)
+async def rename(
+    reach: Reach, old: str, new: str, keep_rights: bool, yes: bool, as_json: bool
+) -> int:
+    """Give a user another name: their mailboxes, subscriptions, and rights, also in other people's mailboxes. Log-ins are
+    the auth plugin's: `murder auth`.
 
     \b
     murder ctl user rename anna anna.berg          # what would be renamed
@@ -206,29 +240,67 @@ async def rename(reach: Reach, old: str, new: str, yes: bool, as_json: bool) -> 
     reach.check_user(new)
     rows = await reach.rows()
     plan = mailboxes.renamed(rows, inbox_of(old), inbox_of(new))
-    if not plan:
+    given = [] if keep_rights else grants_of(rows, old)
+    taken = [row for row in rows if is_below(row.name, inbox_of(new))]
+    if not plan and not (given and taken):  # else the rights are what an earlier try has left
         raise Refusal(Code.NONEXISTENT, f"No user {old} has mailboxes here")
-    if taken := [row for row in rows if is_below(row.name, inbox_of(new))]:
+    if plan and taken:
         where = taken[0].server
         raise Refusal(Code.ALREADY_EXISTS, f"{new} has mailboxes already, at {where}")
     if not yes:
-        return _show_renames(reach, plan, as_json)
-    await mailboxes.rename(reach, inbox_of(old), inbox_of(new))
-    return say(as_json, {"old": old, "new": new}, f"{old} is now {new}")
+        return _show_renames(reach, plan, given, as_json)
+    if plan:
+        await mailboxes.rename(reach, inbox_of(old), inbox_of(new))
+    problems = await hand_on(reach, given, new)
+    facts = {"old": old, "new": new, "rights": _shown(reach, given)}
+    say(as_json, facts, f"{old} is now {new}{_and_rights(given)}")
+    return _tell_problems(problems)
+
+
+def _shown(reach: Reach, given: Sequence[Grant]) -> list[dict[str, str]]:
+    return [
+        {"name": reach.shown(one.row.name), "who": one.identifier, "rights": one.rights}
+        for one in given
+    ]
+
+
+def _show_grants(reach: Reach, given: Sequence[Grant], fate: str) -> None:
+    if given:
+        click.echo()
+        heads = (f"rights that are {fate}", "who", "rights")
+        print_table(heads, [list(one.values()) for one in _shown(reach, given)])
+
+
+def _and_rights(given: Sequence[Grant]) -> str:
+    return f", and {count(len(given), 'access list entry', 'access list entries')}" if given else ""
+
+
+def _tell_problems(problems: Sequence[str]) -> int:
+    """The exit code."""
+    for problem in problems:
+        click.echo(f"murder: {problem}", err=True)
+    if problems:
+        click.echo("Run this again when that is mended: what is done stays done.", err=True)
+    return 1 if problems else 0
 
 
 def _show_renames(
-    reach: Reach, plan: Sequence[tuple[MailboxEntry, MailboxName]], as_json: bool
+    reach: Reach,
+    plan: Sequence[tuple[MailboxEntry, MailboxName]],
+    given: Sequence[Grant],
+    as_json: bool,
 ) -> int:
     shown = [
         {"name": reach.shown(row.name), "new": reach.shown(name), "server": row.server}
         for row, name in plan
     ]
     if as_json:
-        print_json({"plan": shown})
+        print_json({"plan": shown, "rights": _shown(reach, given)})
     else:
         heads = ("mailbox", "new", "server")
         print_table(heads, [list(one.values()) for one in shown], hosts=("server",))
-    what = count(len(plan), "mailbox", "mailboxes")
-    click.echo(f"{what}. Say --yes to rename {'it' if len(plan) == 1 else 'them'}.", err=True)
+        _show_grants(reach, given, "the new name's then")
+    what = count(len(plan), "mailbox", "mailboxes") + _and_rights(given)
+    several = len(plan) + len(given) > 1
+    click.echo(f"{what}. Say --yes to rename {'them' if several else 'it'}.", err=True)
     return 2
