@@ -12,10 +12,12 @@ guesses rare is who is looked at at all:
                                   once, then 6 a minute (8,640 a day) over all users together.
 
 Not held up by that second rule is a user who has got in from this address within a day, until he fails. The same wrong
-password again (a telephone with an old one) is answered late, weighs nothing and tells nothing new; one every `first_s`
-is looked at. A right password pardons this user at this address, nobody else. A minute of peace does, too. Who hangs up
-has been counted already. All workers count together: wrong passwords on boards, attempts under way by giving each worker
-its share of what is allowed, at least one.
+password again (a telephone with an old one) tells nothing new: it weighs nothing, and waits in a line of its own, by the
+first rule, where it holds up nobody with another password. A right password pardons this user at this address, nobody
+else. A minute of peace does, too. Who hangs up has been counted already.
+
+All workers count together: wrong passwords on boards, attempts under way by giving each worker its share of what is
+allowed, at least one.
 """
 
 import asyncio
@@ -120,24 +122,25 @@ def _busy() -> Refusal:
 class Attempt:
     """A password that is looked at now. One of `right`, `wrong`, `void` says how it went; the first one counts."""
 
-    __slots__ = ("_address", "_decided", "_known", "_lines", "_pair", "_penalties")
+    __slots__ = ("_address", "_decided", "_lines", "_pair", "_penalties", "is_again", "known")
 
     def __init__(self, penalties: "Penalties", address: str, pair: str) -> None:
         self._penalties = penalties
         self._address, self._pair = address, pair
         self._lines: list[str] = []  # it stands in, to be left
-        self._known: bytes | None = None  # of the password, where there is one to be known again
+        self.known: bytes | None = None  # of the password, where there is one to be known again
+        self.is_again = False
         self._decided = False
 
     def right(self) -> None:
         if self._leave() and self._pair:
-            self._penalties.pardon(self._pair, self._known)
+            self._penalties.pardon(self._pair, self.known)
 
     def wrong(self) -> float:
         """Counted from here on; how many seconds late it is to be answered."""
         if not self._leave() or not self._pair:
             return 0.0
-        return self._penalties.count(self._address, self._pair, self._known)
+        return self._penalties.count(self._address, self._pair, self.known, is_again=self.is_again)
 
     def void(self) -> None:
         """Nobody has learned anything: what checks passwords is away."""
@@ -147,16 +150,18 @@ class Attempt:
         if self._decided:
             return False
         self._decided = True
-        for key in self._lines:
-            self._penalties.lines.leave(key)
+        self.step_out()
         return True
 
     async def stand(self, key: str, wait_s: Callable[[int], float]) -> None:
         await self._penalties.lines.enter(key, wait_s)
         self._lines.append(key)
 
-    def remember(self, known: bytes) -> None:
-        self._known = known
+    def step_out(self) -> None:
+        """Of all lines."""
+        for key in self._lines:
+            self._penalties.lines.leave(key)
+        self._lines.clear()
 
 
 class Penalties:
@@ -226,13 +231,17 @@ class Penalties:
         return attempt
 
     async def _queue(self, attempt: Attempt, place: str, pair: str, password: bytes | None) -> None:
-        if password is not None:
-            attempt.remember(known := self._digest(pair, password))
-            if self._is_known_wrong(known):
-                again = _again(pair)
-                await attempt.stand(again, lambda under_way: self._pair_wait_s(again, under_way))
-                return
-        await attempt.stand(pair, lambda under_way: self._pair_wait_s(pair, under_way))
+        known = None if password is None else self._digest(pair, password)
+        attempt.known = known
+        most = max(1, AT_ONCE // self._share)
+        if not self._is_known_wrong(known):
+            await attempt.stand(pair, lambda under_way: self._pair_wait_s(pair, under_way, most))
+        if self._is_known_wrong(known):  # perhaps by now
+            again = _again(pair)
+            attempt.is_again = True
+            attempt.step_out()
+            await attempt.stand(again, lambda under_way: self._pair_wait_s(again, under_way, 1))
+            return
         if not self.per_address:
             return
 
@@ -243,10 +252,10 @@ class Penalties:
             return
         await attempt.stand(place, wait_s)
 
-    def _pair_wait_s(self, pair: str, under_way: int) -> float:
+    def _pair_wait_s(self, pair: str, under_way: int, most: int) -> float:
         count, last = self._standing(pair)
         if not count:
-            return math.inf if under_way >= max(1, AT_ONCE // self._share) else 0.0
+            return math.inf if under_way >= most else 0.0
         left_s = last + self.delay_s(count) - self._clock()
         if left_s > 0:
             return left_s
@@ -292,21 +301,26 @@ class Penalties:
             return 0.0
         return sum(_run_off(row, now) for row in board.rows(place))
 
-    def count(self, address: str, pair: str, known: bytes | None) -> float:
-        """A wrong password; how late it is to be answered."""
-        failures, guesses = self._boards
-        now = self._clock()
-        if known is not None and self._is_known_wrong(known):
-            failures.put(_again(pair), Row(1, now))
-            return self.first_s
-        count, _ = self._standing(pair)
-        own = failures.own(pair)
-        failures.put(pair, Row(own.count + 1 if count else 1, now, own.pardoned))
-        guesses.put(address, Row(0, now, level=_run_off(guesses.own(address), now) + 1))
+    def count(self, address: str, pair: str, known: bytes | None, *, is_again: bool) -> float:
+        """A wrong password; how late it is to be answered. One that is known to be wrong weighs nothing, whether it stood in
+        the line for such or was not known yet when it came."""
+        is_known = self._is_known_wrong(known)
         self._familiar.pop(pair, None)
+        if is_known:
+            return self._fail(_again(pair) if is_again else pair, grows=is_again)
+        guesses, now = self._boards[1], self._clock()
+        guesses.put(address, Row(0, now, level=_run_off(guesses.own(address), now) + 1))
         if known is not None:
             _note(self._wrong, known, now)
-        return self.delay_s(count + 1)
+        return self._fail(pair, grows=True)
+
+    def _fail(self, key: str, *, grows: bool) -> float:
+        board, now = self._boards[0], self._clock()
+        count, _ = self._standing(key)
+        own = board.own(key)
+        own_count = own.count if count and now - own.when <= FORGIVEN_S else 0
+        board.put(key, Row(max(1, own_count + grows), now, own.pardoned))
+        return self.delay_s(max(1, count + grows))
 
     def pardon(self, pair: str, known: bytes | None) -> None:
         """A right password."""
@@ -339,8 +353,8 @@ class Penalties:
             self._key, pair.encode("utf-8", "surrogatepass") + b"\0" + password, "sha256"
         )
 
-    def _is_known_wrong(self, known: bytes) -> bool:
-        when = self._wrong.get(known)
+    def _is_known_wrong(self, known: bytes | None) -> bool:
+        when = None if known is None else self._wrong.get(known)
         return when is not None and self._clock() - when < KNOWN_WRONG_S
 
 

@@ -126,6 +126,26 @@ def test_sixty_connections_at_once_guess_no_faster_than_one() -> None:
     play(scene)
 
 
+def test_three_passwords_from_sixty_connections_at_once_are_looked_at_as_rarely() -> None:
+    async def scene(time: Time) -> None:
+        guesser = Guesser(time, penalties_of(time))
+
+        async def three() -> None:
+            for number in range(3):
+                await guesser.guess(HERE, "ana", f"wrong{number}")
+
+        tasks = [asyncio.ensure_future(three()) for _ in range(60)]
+        await time.pass_until(time.now + 40)
+        assert (
+            len(guesser.looked) <= 4 + 2 * 7
+        )  # the first at once, then each of two lines by itself
+        for task in tasks:
+            task.cancel()
+        guesser.hang_up()
+
+    play(scene)
+
+
 def test_workers_count_together() -> None:
     async def scene(time: Time) -> None:
         memory = mmap.mmap(-1, BOARDS * 3 * PART_OCTETS)
@@ -243,7 +263,8 @@ def test_the_same_wrong_password_again_weighs_nothing() -> None:
         for _ in range(100):
             telephone.guess(HERE, "ana", "old")
             await time.pass_until(time.now + 5)
-        assert len(telephone.answered) == 100
+        assert len(telephone.answered) >= 25
+        telephone.hang_up()
         await owner.guess(HERE, "ana", "right")
         assert owner.looked == [500]
         assert penalties._weight(HERE) < 1
