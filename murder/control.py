@@ -329,7 +329,9 @@ class RemoteControl:
         return certificate is not None and OPERATOR_ROLE in certificate.roles
 
     def begin(self) -> None:
-        if not self._is_operator:
+        if self._is_operator:
+            self._connection.became_known()
+        else:
             self._refuse()
 
     def _refuse(self) -> None:

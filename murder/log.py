@@ -42,6 +42,8 @@ EVENTS: Final = frozenset(
         "config.needs_restart",
         "config.refused",
         "config.reloaded",
+        "connection.not_accepted",
+        "connection.refused",
         "connection.unintelligible",
         "control.asked",
         "control.refused",

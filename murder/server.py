@@ -21,8 +21,8 @@ from murder.control import ControlServer, RemoteControl, control_folder, end_ses
 from murder.hooks import Plugins
 from murder.log import logger
 from murder.net.connection import Connection
-from murder.net.listener import Bounds, Listener, Service
-from murder.net.tally import Counts, Tally
+from murder.net.listener import Bounds, Guests, Listener, Service
+from murder.net.tally import Counts
 from murder.net.tls import distrusted, listening_context, renew_contexts, trust_of
 from murder.trust import Trust
 
@@ -55,6 +55,7 @@ REFUSALS: Final[Mapping[str, bytes]] = MappingProxyType(
         "control": b'{"no": "too many connections"}\n',
     }
 )
+NO_CLIENTS: Final = frozenset({"mupdate", "control"})
 BACKLOG: Final = 4096  # the kernel cuts it to net.core.somaxconn
 DISTRUSTED: Final = "Your certificate is no longer accepted here"
 STOP_GRACE_S: Final = 2.0  # beyond the drain, before a role that does not end is left alone
@@ -235,7 +236,10 @@ class RoleServer:
         self._adopted: dict[int, list[tuple[Port, Listener]]] = {}  # by their worker
         self._left: list[Listener] = []  # given back, with connections
         self._is_stopping = False
-        self._from_address = Tally(counts.addresses() if counts is not None else None)
+        self._guests = Guests(
+            counts
+        )  # clients; whoever else comes does not take their room, nor they his
+        self._others: dict[str, Guests] = {}
         if counts is not None and isinstance(self._role, CountsTogether):
             self._role.count_with(counts)
         self._control = ControlServer(config, role, worker, self._role, lambda: self._listeners)
@@ -269,7 +273,10 @@ class RoleServer:
         self, port: Port, sock: socket.socket, service: Service, tls: ssl.SSLContext | None
     ) -> Listener:
         bounds, context = self._bounds(port.service), self._context_of(port, tls)
-        listener = Listener(sock, service, bounds, context, self._from_address)
+        guests = self._guests
+        if port.service in NO_CLIENTS:
+            guests = self._others.setdefault(port.service, Guests())
+        listener = Listener(sock, service, bounds, context, guests)
         await listener.start()
         return listener
 
@@ -302,12 +309,19 @@ class RoleServer:
     def _bounds(self, service: str) -> Bounds:
         section = section_of(self._config, self._name)
         if section is None or service == "mupdate":
-            return Bounds(self._config.mupdate.max_connections, refusal=REFUSALS[service])
+            mupdate = self._config.mupdate
+            return Bounds(
+                mupdate.max_connections,
+                refusal=REFUSALS[service],
+                max_strangers=mupdate.max_strangers_per_address,
+            )
         return Bounds(
             section.max_connections,
             section.max_connections_per_address,
             REFUSALS[service],
             balancers=section.proxy_protocol_from,
+            max_strangers=section.max_strangers_per_address,
+            trusted=self._config.auth.trusted,
         )
 
     async def reload(self, config: Config) -> None:
@@ -320,7 +334,7 @@ class RoleServer:
         self._config = config
         section = section_of(config, self._name)
         if section is not None and section.max_connections_per_address:
-            self._from_address.publish()
+            self._guests.publish()
         services, tls = self._services(), context_for(config, self._name)
         own = [
             (port, listener)
@@ -328,7 +342,7 @@ class RoleServer:
         ]
         for port, listener in (*own, *chain.from_iterable(self._adopted.values())):
             listener.configure(services[port.service], self._bounds(port.service))
-            await listener.renew(self._context_of(port, tls))
+            listener.renew(self._context_of(port, tls))
         self._end_distrusted(trust)
         self._log.info("role.reloaded", worker=self._worker)
 

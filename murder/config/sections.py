@@ -147,6 +147,11 @@ class MupdateConfig:
     )
     retry_max_s: float = option(15.0, "Longest such pause; pauses double, with jitter.", least=0.01)
     max_connections: int = option(2000, "Master: connections at once.", least=1)
+    max_strangers_per_address: int = option(
+        250,
+        "Master: of those from one address, so many who have not logged in; 0: no limit.",
+        least=0,
+    )
     max_line_bytes: int = option(8192, "Longest line a peer may send.", least=512)
     max_literal_bytes: int = option(
         256 * 1024, "Longest literal: an access list with thousands of names.", least=1024
@@ -197,12 +202,27 @@ class ClientConfig:
     write_timeout_s: float = option(
         120.0, "How long a client may leave an answer unread.", least=0.01
     )
-    max_connections: int = option(20000, "Connections at once, each worker.", least=1)
+    max_connections: int = option(
+        20000,
+        "Connections at once, over all ports and workers. Beyond it whoever has been there longest without a login goes, "
+        "else the newcomer is refused.",
+        least=1,
+    )
     max_connections_per_address: int = option(
-        0, "Connections at once from one address; 0: no limit.", least=0
+        2000,
+        "Connections at once from one address (of IPv6: one /64), for many users behind one NAT; `auth.trusted` has no "
+        "such limit. 0: no limit.",
+        least=0,
+    )
+    max_strangers_per_address: int = option(
+        250,
+        "Of those, so many who have not logged in, TLS handshakes too. Nodes of the murder are not bound. 0: no limit.",
+        least=0,
     )
     max_connections_per_user: int = option(
-        0, "Logins of one user at once, by IMAP and POP3; 0: no limit.", least=0
+        100,
+        "Logins of one user at once, by IMAP and POP3; who comes through a proxy is counted there. 0: no limit.",
+        least=0,
     )
     proxy_protocol_from: tuple[Network, ...] = option(
         (),
@@ -270,6 +290,17 @@ class FrontendConfig(ClientConfig):
 class BackendConfig(ClientConfig):
     """A backend: the server that keeps mail."""
 
+    max_connections_per_address: int = option(
+        0,
+        "Connections at once from one address; each frontend has thousands. 0: no limit.",
+        least=0,
+    )
+    max_strangers_per_address: int = option(
+        2000,
+        "Connections from one address that have not logged in, TLS handshakes too; none of this for an address from which "
+        "a node of the murder has logged in. 0: no limit.",
+        least=0,
+    )
     store: str = option("store_spool", "The plugin that keeps the messages.")
     partition: str = option("default", "The name of its place in locations (`server!partition`).")
     lmtp_over_quota: Literal["temporary", "permanent"] = option(

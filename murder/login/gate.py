@@ -25,10 +25,10 @@ from murder.api.auth import (
 from murder.config.sections import AuthConfig
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.login.crowd import Crowd
-from murder.login.penalty import Attempt, Penalties, key_of
+from murder.login.penalty import Attempt, Penalties
 from murder.login.turnstile import Turnstile
 from murder.net.connection import Connection
-from murder.net.tally import Counts
+from murder.net.tally import Counts, place_of
 from murder.session.sasl import (
     Challenge,
     Credentials,
@@ -217,7 +217,7 @@ class Gate:
         """In turns by address; who has got in from there before is asked for first."""
         turnstile = self._turnstile
         first = turnstile.is_full and self.penalties.is_familiar(peer, user)
-        async with turnstile.turn(key_of(peer), first=first):
+        async with turnstile.turn(place_of(peer), first=first):
             return await self.auth.verify(user, password)
 
     async def _speak_for(self, identity: Identity, authzid: str, password: bytes | None) -> Login:

@@ -340,8 +340,9 @@ class ImapDialogue(Dialogue):
     async def enter(self, command: Command, login: Login) -> None:
         """Let the client in and say so. Refuses, with everything as before, where the role does."""
         self.leave_crowd()
-        self.service.gate.crowd.enter(login.user)
-        self._counted_as = login.user
+        if not login.proxy:  # which counts its own
+            self.service.gate.crowd.enter(login.user)
+            self._counted_as = login.user
         self.login = login
         self.session.logged_in()
         entered = False
@@ -355,6 +356,7 @@ class ImapDialogue(Dialogue):
                 self.session.logged_out()
         limits = self.service.limits
         self.begin_time(limits.idle_timeout_s, activity_counts=True)
+        self.connection.became_known()
         self.session.literal_minus = limits.literal_minus and not login.proxy  # a proxy streams
         self._log = self.log.bind(user=login.user)
         self.log.info(

@@ -140,6 +140,7 @@ class LineDialogue(Dialogue):
         limits = self.service.limits
         self.session.max_line = limits.max_line_bytes
         self.begin_time(limits.idle_timeout_s, activity_counts=True)
+        self.connection.became_known()
 
     def entered(self, login: Login) -> None:
         """Somebody has logged in."""

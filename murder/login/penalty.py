@@ -22,7 +22,6 @@ allowed, at least one.
 
 import asyncio
 import hmac
-import ipaddress
 import math
 import secrets
 import time
@@ -34,7 +33,7 @@ from typing import Final, TypeVar
 
 from murder.config.value import Network, contains
 from murder.errors import Code, Refusal
-from murder.net.tally import Board, Counts, Row
+from murder.net.tally import Board, Counts, Row, place_of
 
 FORGIVEN_S: Final = 60.0  # after the last failure
 RUN_OFF_S: Final = 300.0  # what weighs on an address falls to 1/e of itself in it
@@ -47,7 +46,6 @@ PATIENCE_S: Final = 60.0  # in line; no longer than a login may take
 MAX_WAITING: Final = 200  # in one line; beyond it nobody would be reached before he loses patience
 MAX_KNOWN: Final = 20_000  # wrong passwords, and familiar users: about 150 octets each
 MAX_NAME: Final = 256  # characters that are looked at; no user has a longer one
-IPV6_PREFIX: Final = 64  # one customer's
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[object]]
@@ -180,8 +178,7 @@ class Penalties:
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._counts = counts
-        # a part more than there are workers is made, see `workers`
-        self._share = max(1, counts.parts - 1) if counts is not None else 1
+        self._share = counts.workers if counts is not None else 1
         self._made: tuple[Board, Board] | None = None
         self._clock, self.sleep = clock, sleep
         self._key = secrets.token_bytes(32)
@@ -218,7 +215,7 @@ class Penalties:
         where the client has not waited. `password` is None where it does not pass here (SCRAM)."""
         if not self.first_s or (self.trusted and contains(self.trusted, address)):
             return Attempt(self, "", "")
-        place = key_of(address)
+        place = place_of(address)
         pair = f"{place}\0{_folded(user)}"
         attempt = Attempt(self, place, pair)
         try:
@@ -280,7 +277,7 @@ class Penalties:
 
     def failures(self, address: str, user: str) -> int:
         """How many wrong passwords count against this user at this address, of all workers."""
-        return self._standing(f"{key_of(address)}\0{_folded(user)}")[0]
+        return self._standing(f"{place_of(address)}\0{_folded(user)}")[0]
 
     def _standing(self, pair: str) -> tuple[int, float]:
         """How many count and when the last one came."""
@@ -333,7 +330,7 @@ class Penalties:
 
     def is_familiar(self, address: str, user: str) -> bool:
         """Whether this user has got in from there of late, and not failed since."""
-        return self._is_familiar(f"{key_of(address)}\0{_folded(user)}")
+        return self._is_familiar(f"{place_of(address)}\0{_folded(user)}")
 
     def _is_familiar(self, pair: str) -> bool:
         now = self._clock()
@@ -378,18 +375,3 @@ def _run_off(row: Row, now: float) -> float:
 def _folded(user: str) -> str:
     """One spelling for all that mean the same user."""
     return unicodedata.normalize("NFKC", user[:MAX_NAME]).casefold()
-
-
-def key_of(address: str) -> str:
-    """What counts as one address."""
-    if ":" not in address:
-        return address
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if found.version == 4:
-        return address
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((found, IPV6_PREFIX), strict=False))

@@ -192,8 +192,10 @@ class Pop3Dialogue(LineDialogue):
 
     async def _enter(self, login: Login) -> None:
         crowd = self.service.gate.crowd
+        is_counted = not login.proxy  # which counts its own
         try:
-            crowd.enter(login.user)
+            if is_counted:
+                crowd.enter(login.user)
         except Refusal as refusal:
             self.log.info("login.failed", user=login.user, problem=refusal.code.value)
             self.send(err(refusal.text, "SYS/TEMP"))
@@ -204,9 +206,9 @@ class Pop3Dialogue(LineDialogue):
             answer = await self.open_maildrop(login)
             entered = answer.startswith(b"+") and not self.connection.is_lost
         finally:
-            if entered:
+            if entered and is_counted:
                 self._counted_as = login.user
-            else:
+            elif is_counted:
                 crowd.leave(login.user)
         if entered:
             self.entered(login)

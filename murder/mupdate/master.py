@@ -520,6 +520,7 @@ class MupdateDialogue(Dialogue):
         self.peer = peer
         self.session.logged_in()
         self.begin_time(self._idle_timeout_s(), activity_counts=True)
+        self.connection.became_known()
         self.log = self.log.bind(user=login.user)
         self.log.info("login.succeeded", mechanism=mechanism, admin=peer.is_admin)
         self.send(format_status(command.tag, Kind.OK, "Authenticated"))

@@ -27,6 +27,9 @@ WRITE_HIGH_OCTETS: Final = (
 WRITE_LOW_OCTETS: Final = 64 * 1024
 GATHER_OCTETS: Final = 64 * 1024  # of small writes, sent as one
 TLS_HANDSHAKE_S: Final = 15.0
+STRANGER_TLS_OCTETS: Final = (
+    16 * 1024
+)  # not yet decrypted, of who has not logged in and is not read (uvloop: 256 KiB)
 STUCK_WRITE_S: Final = 120.0  # a peer that takes nothing for so long is gone
 
 DEFLATE_WINDOW: Final = -13  # raw, 8 KiB of history: a tenth of zlib's default memory
@@ -86,6 +89,7 @@ class Connection(asyncio.Protocol):
         "certificate",
         "cid",
         "is_tls",
+        "on_known",
         "peer",
         "peer_port",
         "receiver",
@@ -111,6 +115,7 @@ class Connection(asyncio.Protocol):
         self.peer = ""
         self.peer_port = 0
         self.is_tls = False
+        self.on_known: Callable[[Connection], None] | None = None
         self.certificate: PeerCertificate | None = None
         self.writing_paused = False
         self._deflate: zlib._Compress | None = None
@@ -168,6 +173,23 @@ class Connection(asyncio.Protocol):
     @property
     def is_lost(self) -> bool:
         return self._lost
+
+    def became_known(self) -> None:
+        """Its peer has logged in, or is somebody who need not: it counts as a stranger's no longer."""
+        if self.on_known is not None:
+            on_known, self.on_known = self.on_known, None
+            on_known(self)
+            self._limit_tls(None)
+
+    def is_a_strangers(self, on_known: "Callable[[Connection], None]") -> None:
+        """Until `became_known`, which calls this."""
+        self.on_known = on_known
+        self._limit_tls(STRANGER_TLS_OCTETS)
+
+    def _limit_tls(self, octets: int | None) -> None:
+        limit = getattr(self.transport, "set_read_buffer_limits", None)
+        if self.is_tls and limit is not None and not self._lost:
+            limit(octets)
 
     def gather(self, data: bytes, *, later: bool = True) -> None:
         """Send with what else is gathered in this turn of the loop: one system call, one packet. Without `later` the
@@ -380,6 +402,8 @@ class Connection(asyncio.Protocol):
         if tls is not None:
             self.is_tls = True
             self.certificate = peer_of(tls, self)
+            if self.on_known is not None:
+                self._limit_tls(STRANGER_TLS_OCTETS)
 
 
 def why(error: OSError) -> str:

@@ -21,6 +21,9 @@ from murder.net.turns import TURN_S
 
 HELD_OCTETS: Final = 256 * 1024  # input held for a busy session before reading stops
 HELD_BEFORE_LOGIN_OCTETS: Final = 16 * 1024  # the same of somebody we do not know
+MOST_BEFORE_LOGIN_OCTETS: Final = (
+    64 * 1024
+)  # one read may bring more; who sends that ahead of his login goes
 CLOSE_GRACE_S: Final = 5.0
 OVERDUE_S: Final = 1.0  # how often it is looked whether a handler ends whose time to log in is over
 
@@ -34,6 +37,8 @@ class Session(Protocol):
 
     @property
     def held(self) -> int: ...
+
+    def take_rest(self) -> bytes: ...
 
 
 class Dialogue(ABC):
@@ -111,6 +116,9 @@ class Dialogue(ABC):
         # A message that is still coming in is bounded by its session; what nobody takes out now is bounded here.
         if held > (HELD_OCTETS if self.activity_counts else HELD_BEFORE_LOGIN_OCTETS):
             self.connection.pause_reading()
+            if held > MOST_BEFORE_LOGIN_OCTETS and not self.activity_counts:
+                self.session.take_rest()
+                self.hopeless(BadSyntax("too much was sent ahead of the login"))
 
     def writable(self) -> None:
         """The peer takes octets again: so its commands go on. Handlers wait by `flush`; roles that write from callbacks

@@ -1,38 +1,130 @@
 """Accepting connections on sockets that somebody else has bound; counting them; draining.
 
 The supervisor binds (low ports, one socket a worker); a worker listens here and hands each connection to its service.
+Plain listeners leave accepting to the loop; where something stands before the session (TLS, a balancer's header) a
+`Doorway` does it, and counts who comes before that costs anything.
 """
 
 import asyncio
 import socket
 import ssl
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final, Protocol
 
-from murder.config.value import Network
-from murder.net.connection import TLS_HANDSHAKE_S, Connection, Receiver
-from murder.net.haproxy import Preamble
-from murder.net.tally import Tally
+from murder.config.value import Network, contains
+from murder.log import logger
+from murder.net.connection import Connection, Receiver
+from murder.net.doorway import Arrival, Doorway
+from murder.net.tally import Counts, Tally, Total, place_of
 
-REFUSED_S = 5.0  # for who is refused to go
+REFUSED_S: Final = 5.0  # for who is refused to go
+SAID_S: Final = 10.0  # a limit that is reached is logged once in this time
+LOGIN_S: Final = 5.0  # who does not log in within it makes room for another where all is full
+MAX_NODES: Final = 1000  # addresses that nodes of the murder have come from
 
 Service = Callable[[Connection], Receiver]
+
+log = logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a listener allows. `refusal` is sent to whoever comes beyond `max_connections`, or as one more than
-    `max_per_address` (0: no limit) from one address."""
+    """What a listener allows: `max_connections` in all, `max_per_address` from one address (0: no limit), and of those
+    `max_strangers` who have not logged in. `refusal` is sent to whoever comes beyond."""
 
     max_connections: int = 10_000
     max_per_address: int = 0
     refusal: bytes = b""
     backlog: int = 1024
     balancers: tuple[Network, ...] = ()  # who must begin with a PROXY header
+    max_strangers: int = 0
+    trusted: tuple[Network, ...] = ()  # whom limits by address do not bind
+
+
+class Stranger(Protocol):
+    """Somebody who has not logged in."""
+
+    def abort(self) -> None: ...
+
+
+class Guests:
+    """Who is here, by address, over all listeners of a role in this process, and with `counts` in all its workers. Of
+    strangers each worker has its share."""
+
+    def __init__(self, counts: Counts | None = None) -> None:
+        self._from_address = Tally(counts.addresses() if counts is not None else None)
+        self._total = Total(counts)
+        self._workers = counts.workers if counts is not None else 1
+        self._strangers_from: Counter[str] = Counter()
+        self._nodes: dict[str, None] = {}
+        self._strangers: dict[
+            Stranger, tuple[str, float]
+        ] = {}  # place and time; the longest here first
+
+    def enter(self, who: Stranger, peer: str, bounds: Bounds) -> str:
+        """One more, a stranger as yet; or the key of the limit that forbids it."""
+        place = place_of(peer)
+        is_bound = not (bounds.trusted and contains(bounds.trusted, peer))
+        strangers = max(1, bounds.max_strangers // self._workers) if bounds.max_strangers else 0
+        if is_bound and strangers and self._strangers_from[place] >= strangers:
+            if place not in self._nodes:
+                return "max_strangers_per_address"
+        if not self._total.enter(bounds.max_connections) and not self._has_made_room(bounds):
+            return "max_connections"
+        if not self._from_address.enter(place, bounds.max_per_address if is_bound else 0):
+            self._total.leave()
+            return "max_connections_per_address"
+        self._strangers_from[place] += 1
+        self._strangers[who] = place, time.monotonic()
+        return ""
+
+    def _has_made_room(self, bounds: Bounds) -> bool:
+        """Where all is full, whoever has been here longest without a login goes."""
+        longest, (_, when) = next(iter(self._strangers.items()), (None, ("", 0.0)))
+        if longest is None or time.monotonic() - when < LOGIN_S:
+            return False
+        self._no_stranger(longest)
+        longest.abort()
+        return self._total.enter(bounds.max_connections + 1)  # he is counted until he has gone
+
+    def goes_on_as(self, who: Stranger, connection: Stranger) -> None:
+        """A stranger's connection stands."""
+        noted = self._strangers.pop(who, None)
+        if noted is not None:
+            self._strangers[connection] = noted
+
+    def known(self, who: Stranger, peer: str, *, is_node: bool) -> None:
+        """He has logged in. Where a node of the murder has, many come at once."""
+        self._no_stranger(who)
+        place = place_of(peer)
+        if is_node and place not in self._nodes:
+            if len(self._nodes) >= MAX_NODES:
+                del self._nodes[next(iter(self._nodes))]
+            self._nodes[place] = None
+
+    def leave(self, who: Stranger, peer: str) -> None:
+        self._no_stranger(who)
+        self._total.leave()
+        self._from_address.leave(place_of(peer))
+
+    def _no_stranger(self, who: Stranger) -> None:
+        place, _ = self._strangers.pop(who, ("", 0.0))
+        if place:
+            self._strangers_from[place] -= 1
+            if self._strangers_from[place] <= 0:
+                del self._strangers_from[place]
+
+    def publish(self) -> None:
+        """There is a limit by address (now)."""
+        self._from_address.publish()
 
 
 class Listener:
-    """One listening socket with its service; `tls` makes it implicit TLS."""
+    """One listening socket with its service; `tls` makes it implicit TLS. `guests` is shared with the worker's other
+    listeners."""
 
     def __init__(
         self,
@@ -40,90 +132,120 @@ class Listener:
         service: Service,
         bounds: Bounds,
         tls: ssl.SSLContext | None = None,
-        from_address: Tally | None = None,
+        guests: Guests | None = None,
     ) -> None:
         self._sock = sock
         self._service = service
         self._bounds = bounds
-        self._tls = tls
+        self.tls = tls
         self._server: asyncio.AbstractServer | None = None
+        self._doorway: Doorway | None = None
         self.connections: set[Connection] = set()
-        # shared with the worker's other listeners, and with those of other workers
-        self._from_address = from_address or Tally()
-        self._balancers = bounds.balancers
+        self._guests = guests or Guests()
+        self.balancers = bounds.balancers
         self._stopped = False
         self.watch: Callable[[Connection, Receiver], Receiver] | None = (
             None  # while somebody traces
         )
+        self._said_at = -SAID_S
+        self._unsaid = 0
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
+        if self.tls is not None or self.balancers:
+            self._doorway = Doorway(self._sock, self, self._bounds.backlog)
+            self._doorway.open()
+            return
         self._server = await loop.create_server(
-            self._accept,
+            lambda: Connection(self._come, self.forget),
             sock=self._sock,
             backlog=self._bounds.backlog,
-            ssl=None if self._balancers else self._tls,
-            ssl_handshake_timeout=TLS_HANDSHAKE_S if self._tls and not self._balancers else None,
         )
         if self._stopped:  # meanwhile
             self._server.close()
 
-    async def renew(self, tls: ssl.SSLContext | None) -> None:
-        """Another context, for connections from now on; nobody who waits to be accepted is lost. Raises OSError."""
-        if self._tls is None or tls is None:
-            return
-        self._tls = tls
-        if self._balancers or self._server is None or self._stopped:
-            return  # behind a PROXY header each handshake takes what we have then
-        before, self._sock = (
-            self._server,
-            self._sock.dup(),
-        )  # a server keeps the context it began with
-        await self.start()
-        before.close()
-
-    def _accept(self) -> Connection | Preamble:
-        if self._balancers:
-            return Preamble(self._balancers, self._tls, self._admit, self._forget)
-        return Connection(self._admit, self._forget)
+    def renew(self, tls: ssl.SSLContext | None) -> None:
+        """Another context, for handshakes from now on."""
+        if self.tls is not None and tls is not None:
+            self.tls = tls
 
     def configure(self, service: Service, bounds: Bounds) -> None:
         """For connections from now on. Whether there are balancers at all is decided at the start."""
         self._service, self._bounds = service, bounds
-        if self._balancers:
-            self._balancers = bounds.balancers or self._balancers
+        if self.balancers:
+            self.balancers = bounds.balancers or self.balancers
 
-    def _admit(self, connection: Connection) -> Receiver:
-        """The connection stands (TLS handshakes that fail never come here)."""
-        bounds, peer = self._bounds, connection.peer
-        if (
-            self._stopped  # it was accepted in the turn of the loop before
-            or len(self.connections) >= bounds.max_connections
-            or not self._from_address.enter(peer, bounds.max_per_address)
-        ):
-            return _Refused(connection, bounds.refusal)
+    def _come(self, connection: Connection) -> Receiver:
+        """A plain connection."""
+        if not self.meet(connection, connection.peer):
+            return self.refuse(connection)
+        return self._serve(connection)
+
+    # --- for the doorway
+
+    def meet(self, who: Stranger, peer: str) -> bool:
+        """Whether there is room for one more from there; he is counted then."""
+        if self._stopped:  # it was accepted in the turn of the loop before
+            return False
+        limit = self._guests.enter(who, peer, self._bounds)
+        if limit:
+            self._say_full(limit, peer)
+        return not limit
+
+    def turn_away(self, arrival: Arrival) -> None:
+        """He was met, and has not come to a session."""
+        self._guests.leave(arrival, arrival.peer)
+
+    def admit(self, connection: Connection, arrival: Arrival) -> Receiver:
+        """He was met, and the connection stands."""
+        self._guests.goes_on_as(arrival, connection)
+        return self._serve(connection)
+
+    def _serve(self, connection: Connection) -> Receiver:
         self.connections.add(connection)
+        connection.is_a_strangers(self._known)
         receiver = self._service(connection)
         return receiver if self.watch is None else self.watch(connection, receiver)
 
-    def _forget(self, connection: Connection) -> None:
-        if connection not in self.connections:
-            return
-        self.connections.discard(connection)
-        self._from_address.leave(connection.peer)
+    def refuse(self, connection: Connection) -> Receiver:
+        """He was not let in: says why, and closes."""
+        return _Refused(connection, self._bounds.refusal)
+
+    def forget(self, connection: Connection) -> None:
+        if connection in self.connections:
+            self.connections.discard(connection)
+            self._guests.leave(connection, connection.peer)
+
+    def _known(self, connection: Connection) -> None:
+        certificate = connection.certificate
+        is_node = certificate is not None and bool(certificate.roles)
+        self._guests.known(connection, connection.peer, is_node=is_node)
+
+    def _say_full(self, limit: str, peer: str) -> None:
+        """Once in a while: who is refused may come ten thousand times a second."""
+        now = asyncio.get_running_loop().time()
+        self._unsaid += 1
+        if now - self._said_at >= SAID_S:
+            log.warning("connection.refused", limit=limit, peer=peer, count=self._unsaid)
+            self._said_at, self._unsaid = now, 0
+
+    # --- the end
 
     def stop_accepting(self) -> None:
         self._stopped = True
-        if self._server is not None:
-            self._server.close()
+        self.let_go()
 
     def let_go(self) -> None:
         """Take no more from this socket; whoever came by it stays."""
         if self._server is not None:
             self._server.close()
+        if self._doorway is not None:
+            self._doorway.close()
 
     def abort(self) -> None:
         """Cut off whoever is still there."""
+        if self._doorway is not None:
+            self._doorway.abort()
         for connection in list(self.connections):
             connection.abort()
 

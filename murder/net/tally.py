@@ -4,7 +4,9 @@ Each worker writes its own part of a piece of shared memory and reads all parts,
 worker counted is gone with it: its successor begins with its part empty. Knows no protocol.
 """
 
+import functools
 import hashlib
+import ipaddress
 import mmap
 import os
 import struct
@@ -21,8 +23,11 @@ STAMP: Final = struct.Struct(
     "=d"
 )  # behind a part's slots, on a page of its own: the newest `when` in it
 STAMP_AT: Final = SLOTS * RECORD.size
+TOTAL: Final = struct.Struct("=Q")  # behind that: how many there are in all
+TOTAL_AT: Final = STAMP_AT + STAMP.size
 PART_OCTETS: Final = STAMP_AT + mmap.PAGESIZE
 BOARDS: Final = 4
+IPV6_PREFIX: Final = 64  # one customer's
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +105,29 @@ class Board:
         return free or oldest[1:]
 
 
+def place_of(address: str) -> str:
+    """What counts as one address: of IPv6 what one customer has."""
+    if ":" not in address:
+        return address
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if found.version == 4:
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((found, IPV6_PREFIX), strict=False))
+
+
 def _places(part: int, digest: int) -> Iterator[int]:
     for slot in range(digest, digest + PROBES):
         yield part + (slot % SLOTS) * RECORD.size
 
 
+@functools.lru_cache(
+    maxsize=4096
+)  # of 150 octets: a key is asked for when somebody comes and when he goes
 def _digest(key: str) -> int:
     octets = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int(KEY.unpack(octets)[0]) or 1
@@ -155,6 +178,41 @@ class Tally:
             self._board.put(key, Row(count))
 
 
+class Total:
+    """How many there are in all, in all workers; `counts` is None where there is one."""
+
+    def __init__(self, counts: "Counts | None" = None) -> None:
+        self._here = 0
+        self._memory: mmap.mmap | None = None
+        if counts is not None:
+            self._memory, parts, own = counts.totals()
+            self._places, self._own = parts, own
+            self._put()
+
+    def enter(self, most: int) -> bool:
+        """One more, unless there are `most` already. Said first and looked at then, as in `Tally`."""
+        self._here += 1
+        self._put()
+        if self._sum() <= most:
+            return True
+        self.leave()
+        return False
+
+    def leave(self) -> None:
+        self._here -= 1
+        self._put()
+
+    def _put(self) -> None:
+        if self._memory is not None:
+            TOTAL.pack_into(self._memory, self._own, self._here)
+
+    def _sum(self) -> int:
+        memory = self._memory
+        if memory is None:
+            return self._here
+        return sum([int(TOTAL.unpack_from(memory, place)[0]) for place in self._places])
+
+
 def allocate(parts: int) -> int:
     """The number of a file in memory for so many workers."""
     number = os.memfd_create("murder-counts")
@@ -178,6 +236,16 @@ class Counts:
     def alone(cls) -> Self:
         """For a role that is in one process."""
         return cls(mmap.mmap(-1, BOARDS * PART_OCTETS), 1, 0)
+
+    def totals(self) -> tuple[mmap.mmap, list[int], int]:
+        """Where each worker says how many it has; on the board of `addresses`, which is made first."""
+        places = [part * PART_OCTETS + TOTAL_AT for part in range(self.parts)]
+        return self._memory, places, places[self._own]
+
+    @property
+    def workers(self) -> int:
+        """How many there are; the parts are one more (`workers.serve`)."""
+        return max(1, self.parts - 1)
 
     def addresses(self) -> Board:
         return self._board(0, lambda row: not row.count)

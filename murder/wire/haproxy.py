@@ -68,7 +68,7 @@ def _parse_line(line: bytes) -> Origin:
         address = ipaddress.ip_address(words[2].decode("ascii", "replace"))
     except ValueError:
         raise BadSyntax("that PROXY line has no address") from None
-    if address.version != int(words[1][3:]) or int(words[4]) > 65535:
+    if b"%" in words[2] or address.version != int(words[1][3:]) or int(words[4]) > 65535:
         raise BadSyntax("that PROXY line does not fit together")
     return Origin(str(address), int(words[4]))
 

@@ -125,6 +125,35 @@ def test_literals_of_one_command_are_bounded_together() -> None:
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize(
+    ("make", "command", "goodbye"),
+    [
+        (Role, b"a LOGIN ana wrong\r\n", b"* BYE"),
+        (Pop3Dialogue, b"USER ana\r\nPASS wrong\r\n", b"-ERR too much"),
+    ],
+)
+def test_who_sends_much_ahead_of_his_login_goes(make: Make, command: bytes, goodbye: bytes) -> None:
+    async def scene() -> None:
+        async with met(make) as (client, dialogue):
+            asked, go_on = asyncio.Event(), asyncio.Event()
+
+            async def sleep(seconds: float) -> None:
+                asked.set()
+                await go_on.wait()
+
+            assert isinstance(dialogue, ImapDialogue | LineDialogue)
+            dialogue.service.gate.penalties = Penalties(sleep=sleep)
+            client.send(command)
+            await asked.wait()
+            dialogue.received(b"x" * 100_000)  # as one read may bring
+            while not (line := await client.line()).startswith(goodbye):
+                assert line.startswith(b"+OK")
+            assert dialogue.session.held == 0
+            go_on.set()
+
+    asyncio.run(scene())
+
+
 def test_a_node_that_shows_only_its_certificate_has_all_the_time_there_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

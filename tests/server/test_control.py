@@ -36,6 +36,9 @@ class Stranger:
     def close(self) -> None:
         self.closed = True
 
+    def became_known(self) -> None:
+        pass
+
 
 @pytest.mark.parametrize("roles", [None, {"backend"}, {"frontend", "mupdate"}])
 def test_a_stranger_gets_nothing_done(

@@ -19,6 +19,7 @@ GOOD = [
     (V2_TCP4[:15] + b"\x10" + V2_TCP4[16:] + b"\x04\x00\x01x", Origin("192.0.2.7", 12345)),  # TLV
 ]
 BAD = [
+    b"PROXY TCP6 fe80::1%\x1b[2J ::2 4000 143\r\n",
     b"a LOGIN x y\r\n",
     b"POST / HTTP/1.1\r\n",
     b"PROXY TCP4 192.0.2.7\r\n",
