@@ -43,6 +43,36 @@ def command_from(folder: str) -> list[str]:
     return [sys.executable, "-c", FROM_HOME, folder, archive]
 
 
+def is_replaced() -> bool:
+    """Whether another program stands where this one was started from: what starts now is not what runs here."""
+    if not archive:
+        return False
+    try:
+        seen = os.stat(archive)
+    except OSError:
+        return True
+    stamp = (seen.st_ino, seen.st_size, seen.st_mtime_ns)
+    if stamp not in _digests:
+        _digests.clear()
+        _digests[stamp] = _digest_of(archive)
+    return not os.path.basename(home()).startswith(_digests[stamp][:16] or "?")
+
+
+_digests: dict[tuple[int, int, int], str] = {}  # of the archive, as it was seen last
+
+
+def _digest_of(path: str) -> str:
+    """What build.py said of an archive; empty for what is none."""
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as file:
+            text = file.read("build.txt").decode()
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return ""
+    return dict(line.split(" ", 1) for line in text.splitlines() if " " in line).get("digest", "")
+
+
 def main() -> int:
     """Run the command line of this process; returns the exit code."""
     if sys.argv[1:] in (["version"], ["--version"], ["-V"]):

@@ -13,11 +13,13 @@ import resource
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol, cast, runtime_checkable
 
 from murder import __version__
-from murder.authority import AuthorityError, read_certificate
+from murder.__main__ import is_replaced
+from murder.authority import AuthorityError, flaws_of, read_certificate
 from murder.config import Config
 from murder.errors import BadSyntax
 from murder.log import logger
@@ -62,6 +64,13 @@ class Places(Protocol):
     """A frontend: where it would put a new mailbox."""
 
     async def place(self, request: Mapping[str, Any]) -> Mapping[str, object] | None: ...
+
+
+@runtime_checkable
+class Probes(Protocol):
+    """A role that looks at what it needs of others: `what`, `problem` (empty: it is well), `kind`, `took_ms`."""
+
+    def probe(self) -> AsyncIterator[Mapping[str, object]]: ...
 
 
 def control_folder(config: Config) -> Path:
@@ -150,6 +159,12 @@ class ControlServer:
                     placed = await self._subject.place(request)
                     if placed is not None:
                         yield placed
+            case "probe":
+                if isinstance(self._subject, Probes):
+                    async for seen in self._subject.probe():
+                        yield seen
+                for flaw in self._certificate_flaws():
+                    yield {"what": "its certificate", "problem": flaw, "kind": "certificate"}
             case "trace":
                 async for answer in self._trace(request, reader):
                     yield answer
@@ -174,6 +189,7 @@ class ControlServer:
             "descriptors_most": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             **self._disk(),
             **self._certificate(),
+            "replaced": is_replaced(),
         }
         if isinstance(self._subject, Reports):
             told.update(self._subject.report())
@@ -189,6 +205,16 @@ class ControlServer:
             with contextlib.suppress(AuthorityError):
                 expiries.append(read_certificate(cast(Path, path)).not_valid_after_utc)
         return {"certificate_until": min(expiries).timestamp()} if expiries else {}
+
+    def _certificate_flaws(self) -> list[str]:
+        """Of the files as they are now, which a restart or reload would read."""
+        tls, now = self._config.tls, datetime.now(UTC)
+        flaws: list[str] = []
+        if tls.certificate is not None and tls.key is not None:
+            flaws += flaws_of(tls.certificate, tls.key, tls.ca, now)
+        if tls.public_certificate is not None and tls.public_key is not None:
+            flaws += flaws_of(tls.public_certificate, tls.public_key, None, now)
+        return flaws
 
     # --- sessions
 

@@ -48,7 +48,7 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "mupdate": ROLE,
     "frontend": ROLE,
     "backend": ROLE | {"mime"},
-    "control": {"net", "config", "log", "authority"},
+    "control": {"net", "config", "log", "authority", "__main__"},
     "server": ROLE | {"frontend", "backend", "control", "trust"},
     "channel": {"config", "server"},
     "host": {"config"},

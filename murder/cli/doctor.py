@@ -74,8 +74,9 @@ class Findings:
 @operator_options
 @json_option("ok (true or false), findings (a list of state: ok, note or wrong; what; cure)")
 async def doctor(reach: Reach, as_json: bool) -> int:
-    """Look at everything a murder needs, from this host: names, ports, TLS, authentication both ways, clocks,
-    certificates, disks, the lists. Each finding has its mending step. Exit code 1 if something is wrong.
+    """Look at everything a murder needs, from this host and from each node's own seat (a frontend's way to each backend):
+    names, ports, TLS, authentication both ways, clocks, certificates, disks, the lists. Each finding has its mending
+    step. Exit code 1 if something is wrong.
 
     \b
     murder ctl doctor
@@ -233,6 +234,28 @@ async def _nodes(reach: Reach, found: Findings) -> None:
             found.wrong(f"{node.name}: {problem.what}", problem.cure)
         if not problems:
             found.good(f"{node.name} is well")
+    await _seats(reach, found)
+
+
+async def _seats(reach: Reach, found: Findings) -> None:
+    """What each node sees from where it stands: a frontend its list and the backends, each its certificates."""
+    for node in await ask_all(reach, {"do": "probe"}):
+        if node.problem:
+            if "is no request" in node.problem:
+                found.note(f"{node.name} is too old to look for itself", "update it")
+            continue  # `status` has said so
+        told = {(one.get("what"), one.get("problem")): one for one in node.answers}
+        for answer in told.values():  # each worker looks at the certificates
+            what, problem = str(answer.get("what", "")), str(answer.get("problem", ""))
+            if problem:
+                kind = str(answer.get("kind", ""))
+                cure = ISSUE if kind == "certificate" else _CURES.get(kind, "its log tells more")
+                about = "" if kind in _CURES else f"{what} "
+                found.wrong(f"seen from {node.name}: {about}{problem}", cure)
+            elif "took_ms" in answer:
+                found.good(f"{what} lets {node.name} in, in {answer['took_ms']} ms")
+            else:
+                found.good(f"{node.name}: {what} is well")
 
 
 def _disk(reach: Reach, found: Findings) -> None:

@@ -5,7 +5,7 @@ and ask it for the master's present.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, Protocol
 
 from murder.api.auth import AuthBackend
@@ -18,6 +18,7 @@ from murder.frontend.lmtp import FrontendLmtp
 from murder.frontend.locate import Locator, Ping
 from murder.frontend.placement import place, servers
 from murder.frontend.pop3 import FrontendPop3
+from murder.frontend.probe import Found, probe
 from murder.frontend.shared import Frontend, Policies
 from murder.log import logger
 from murder.login.crowd import Crowd
@@ -165,6 +166,12 @@ class FrontendRole:
         frontend.upstreams.configure(config)
         frontend.pool.configure(config.frontend.upstream_idle_s, config.frontend.max_upstreams_idle)
         self._services = self._make_services(frontend)
+
+    async def probe(self) -> AsyncIterator[Found]:
+        """For `murder ctl doctor`; one worker looks for all."""
+        if self.frontend is not None and self._worker <= 1:
+            async for found in probe(self.frontend):
+                yield found
 
     def report(self) -> Mapping[str, object]:
         """For `murder ctl status`."""

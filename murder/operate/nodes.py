@@ -316,6 +316,13 @@ def _problems(answer: Answer, now: float) -> list[Problem]:
     until = answer.get("certificate_until")
     if until is not None and (ending := certificate_problem("its certificate", until, now)):
         said.append(ending)
+    if answer.get("replaced"):
+        said.append(
+            Problem(
+                "its program file was replaced, and it runs what it was started with",
+                "`systemctl restart murder` there, when it suits",
+            )
+        )
     off_s = float(answer.get("clock_off_s", 0))
     if abs(off_s) > CLOCK_S:
         said.append(

@@ -131,7 +131,9 @@ def test_protocols_are_spoken_by_hand(ctl: Ctl, demo: Demo) -> None:
 
 
 def test_a_node_that_is_down_is_named_with_its_cure(ctl: Ctl, demo: Demo) -> None:
-    assert "Everything is well." in ctl("doctor")
+    said = ctl("doctor")
+    assert "Everything is well." in said
+    assert "be2.murder.test lets fe1.murder.test in" in said
     assert "0 differences" in ctl("check")
     demo.node("kill", "be2")
     try:
@@ -141,6 +143,8 @@ def test_a_node_that_is_down_is_named_with_its_cure(ctl: Ctl, demo: Demo) -> Non
         assert "be2.murder.test cannot be asked" in ctl("check", code=3)
         said = ctl("doctor", code=1)
         assert "WRONG be2.murder.test" in said and "->" in said
+        assert "WRONG seen from fe1.murder.test: be2.murder.test: " in said
+        assert "ok    be1.murder.test lets fe1.murder.test in" in said
     finally:
         demo.node("start", "be2")
 

@@ -1,0 +1,113 @@
+"""What a frontend finds when it looks for itself: its list, and the backends from where it stands.
+
+With connections of their own: what a session or the circuit breaker holds open says nothing here.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+from murder.errors import Refusal, UpstreamFailure
+from murder.frontend.placement import servers
+from murder.frontend.shared import Frontend
+from murder.net.connection import Connection, connect
+from murder.net.pool import open_imap
+from murder.net.relay import Client
+from murder.net.upstream import Upstreams
+
+BACKEND_S: Final = (
+    8.0  # all of one backend's ports; less than an operator waits for the node's answer
+)
+AT_ONCE: Final = 20  # backends
+MAX_ANSWER: Final = 1 << 20
+
+Found = Mapping[str, object]
+
+
+class _Nobody(Client):
+    """No client stands behind these connections."""
+
+
+class _Closing:
+    """A port that takes a connection is left again."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def begin(self) -> None:
+        pass
+
+    def received(self, data: bytes) -> None:
+        pass
+
+    def writable(self) -> None:
+        pass
+
+    def lost(self, error: Exception | None) -> None:
+        pass
+
+
+async def probe(frontend: Frontend) -> AsyncIterator[Found]:
+    """A value for each thing looked at: `what`, `problem` (empty: it is well), `kind` of an UpstreamFailure, `took_ms`."""
+    yield await _list(frontend)
+    upstreams = Upstreams(frontend.whole_config)
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def one(server: str) -> Found:
+        async with places:
+            return await _backend(frontend, upstreams, server)
+
+    tasks = [asyncio.ensure_future(one(server)) for server in sorted(servers(frontend))]
+    try:
+        for task in tasks:
+            yield await task
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _list(frontend: Frontend) -> Found:
+    what = "its list of mailboxes"
+    try:
+        async with asyncio.timeout(BACKEND_S):
+            await frontend.locator.catch_up()
+    except (UpstreamFailure, Refusal) as failure:
+        return {"what": what, "problem": f"cannot be compared with the master's: {failure}"}
+    except TimeoutError:
+        return {"what": what, "problem": f"the master gives no answer in {BACKEND_S:g} s"}
+    if not frontend.mailboxes.synchronised:
+        return {"what": what, "problem": "has never been complete"}
+    return {"what": what, "problem": ""}
+
+
+async def _backend(frontend: Frontend, upstreams: Upstreams, server: str) -> Found:
+    """Log in with IMAP as this node, then knock where mail goes."""
+    began = time.monotonic()
+    told: dict[str, object] = {"what": server, "problem": ""}
+    try:
+        async with asyncio.timeout(BACKEND_S):
+            upstream = await open_imap(
+                upstreams,
+                server,
+                _Nobody(),
+                user="",
+                password=None,
+                identity=[("name", "murder doctor")],
+                timeout_s=BACKEND_S,
+                max_message=MAX_ANSWER,
+            )
+            upstream.close()
+            told["took_ms"] = round(1000 * (time.monotonic() - began), 1)
+            address = upstreams.address(server, "lmtp")
+            knocked = await connect(
+                address.host, address.port, _Closing, server=f"{server} (lmtp)", timeout_s=BACKEND_S
+            )
+            knocked.close()
+    except UpstreamFailure as failure:
+        told |= {"problem": f"{failure.server}: {failure.text}", "kind": failure.kind.value}
+    except TimeoutError:
+        told |= {"problem": f"{server}: no answer in {BACKEND_S:g} s", "kind": "timeout"}
+    except OSError as error:  # its own certificate's files
+        told |= {"problem": f"{server}: {error}", "kind": "tls"}
+    return told
