@@ -120,8 +120,8 @@ class _AddressReader:
         return len(self._found) >= MAX_ADDRESSES
 
     def word(self, token: bytes) -> None:
-        """A word behind the host that belongs to nothing ends the address, where a comma is missing: as Dovecot has it,
-        all up to the next comma is left out then."""
+        """A word behind the host that belongs to nothing ends the address, where a comma is missing, as Dovecot has it; but
+        we go on behind the next comma, where Dovecot tells no more addresses."""
         if self._done:
             return
         if self._host is None or self._angle:

@@ -12,21 +12,23 @@ from typing import Final
 from murder.api.store import Mailbox
 from murder.errors import Code, Refusal
 from murder.mime.header import parse_date
+from murder.mime.nul import has_nul, without_nul
 from murder.mime.preview import preview_of
 from murder.mime.section import MAX_SELECTED_OCTETS, HeaderFields, encoded_part, octets_of
 from murder.mime.structure import parse_structure
 from murder.mime.summary import dump_structure, load_structure
 from murder.mime.text import Looking, Wanted
 from murder.model.fetch import BodyItem, Form, Section, SectionText
-from murder.model.message import Message
+from murder.model.message import Message, Uid
 from murder.model.part import Envelope, Part
 from murder.net.turns import Turn, aside
 from murder.wire.imap.body import format_structure_piece
 from murder.wire.imap.envelope import format_envelope_piece
 
 LAZY_OCTETS: Final = 64 * 1024  # PREVIEW (LAZY) looks into messages up to this size
-SUMMARY_VERSION: Final = 2  # never 0x5b, with which the first version's summaries began
+SUMMARY_VERSION: Final = 3  # never 0x5b, with which the first version's summaries began
 SUMMARY_HEAD: Final = struct.Struct("!BII")
+SMALL_OCTETS: Final = 64 * 1024  # looked through in some microseconds
 ASIDE_OCTETS: Final = 16 * 1024  # of a message: more can be some thousand parts, and milliseconds
 
 
@@ -56,6 +58,38 @@ def unpack(summary: bytes) -> Kept | None:
     return Kept(summary[SUMMARY_HEAD.size : first], summary[first:second], summary[second:])
 
 
+class _Clean:
+    """Messages that were found to have no NUL: they are looked through once, and not for each piece that is fetched."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: dict[tuple[str, Uid], None] = {}
+
+    def holds(self, mailbox_id: str, uid: Uid, octets: memoryview) -> bool:
+        if len(octets) < SMALL_OCTETS:
+            return not has_nul(octets)
+        if (mailbox_id, uid) in self._known:
+            return True
+        if has_nul(octets):
+            return False
+        if len(self._known) >= self._most:
+            del self._known[next(iter(self._known))]
+        self._known[mailbox_id, uid] = None
+        return True
+
+
+_clean: Final = _Clean(10_000)
+
+
+def may_have_nul(mailbox_id: str, uid: Uid, octets: memoryview) -> bool:
+    return not _clean.holds(mailbox_id, uid, octets)
+
+
+def _told(raw: memoryview) -> bytes:
+    octets = bytes(raw)
+    return without_nul(octets, parse_structure(octets))
+
+
 def parse_and_format(octets: memoryview | bytes) -> tuple[Part, Kept]:
     """The structure, and the pieces of answers; `structure` of them is empty where it is too large to be kept."""
     parsed = parse_structure(octets)
@@ -76,6 +110,7 @@ class Reader:
         "_mailbox",
         "_message",
         "_octets",
+        "_raw",
         "_structure",
         "_turn",
     )
@@ -85,6 +120,7 @@ class Reader:
         self._mailbox = mailbox
         self._message = message
         self._octets: memoryview | None = None
+        self._raw: memoryview | None = None  # as it is stored, where it has NUL
         self._structure: Part | None = None
         self._header_end: int | None = None
         self._fields: dict[tuple[int, ...], HeaderFields] = {}  # of the headers that were asked for
@@ -92,9 +128,14 @@ class Reader:
         self._kept = unpack(summary) if summary is not None else None
 
     async def octets(self) -> memoryview:
-        """The whole message. Raises Refusal(EXPUNGE_ISSUED)."""
+        """The whole message, as it can be told without NUL. Raises Refusal(EXPUNGE_ISSUED)."""
         if self._octets is None:
-            self._octets = await self._mailbox.octets(self._message.uid)
+            raw = await self._mailbox.octets(self._message.uid)
+            if not may_have_nul(self._mailbox.mailbox_id, self._message.uid, raw):
+                self._octets = raw
+            else:
+                self._raw = raw
+                self._octets = memoryview(await aside(_told, raw))
         return self._octets
 
     async def part(self) -> Part:
@@ -130,7 +171,11 @@ class Reader:
             await self._turn.rest()
         section = item.section
         if item.form in (Form.BINARY, Form.BINARY_SIZE):
-            return await self._binary(octets, section.part)
+            if self._raw is None:
+                return await self._binary(octets, await self.part(), section.part)
+            return await self._binary(
+                self._raw, await aside(parse_structure, self._raw), section.part
+            )
         if section.text in (SectionText.HEADER_FIELDS, SectionText.HEADER_FIELDS_NOT):
             return await self._header_fields(octets, section)
         if section.part:
@@ -140,9 +185,11 @@ class Reader:
         end = self._end_of_header(octets)
         return octets[end:] if section.text is SectionText.TEXT else octets[:end]
 
-    async def _binary(self, octets: memoryview, path: tuple[int, ...]) -> memoryview | bytes | None:
+    async def _binary(
+        self, octets: memoryview, root: Part, path: tuple[int, ...]
+    ) -> memoryview | bytes | None:
         """A part with its transfer encoding undone, piece by piece. Raises Refusal(UNKNOWN_CTE)."""
-        found = encoded_part(octets, await self.part(), path)
+        found = encoded_part(octets, root, path)
         if found is None or not found.encoding:
             return None if found is None else found.body
         decoded = bytearray()
@@ -196,7 +243,7 @@ class Reader:
 
     def close(self) -> None:
         """Let the mapping go."""
-        self._octets = None
+        self._octets = self._raw = None
         self._structure = None
         self._fields.clear()
 

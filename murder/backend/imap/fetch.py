@@ -5,6 +5,7 @@ a large mailbox nor a large message is held in memory.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Final
 
@@ -15,6 +16,7 @@ from murder.backend.imap.messages import batches, uids_of, window
 from murder.backend.imap.missed import tell_vanished
 from murder.errors import BadSyntax, Code, Refusal
 from murder.login.imap import Running
+from murder.mime.nul import has_nul
 from murder.model.fetch import Attribute, BodyItem, FetchItem, FetchRequest, Form, Preview
 from murder.model.flag import SEEN, FlagChange
 from murder.model.message import Flagged, Message, SeqNum, Uid
@@ -243,13 +245,15 @@ class _Fetch:
     # --- what only its octets tell
 
     async def _tell(self, reader: Reader, seq: SeqNum, message: Message, flags_too: bool) -> None:
-        facts = self._facts(message, flags_too)
         head = self._dialogue.manner.fetch_head(seq, message.uid)
-        self._put(self._dialogue.forms.fresh_words())
         begun = False
         try:
             if self._needs_message:  # before anything of the answer is sent: it may be gone
-                await reader.octets()
+                size = len(await reader.octets())
+                if size != message.size:
+                    message = replace(message, size=size)
+            facts = self._facts(message, flags_too)
+            self._put(self._dialogue.forms.fresh_words())
             for item in self._items:
                 piece = await self._octet_piece(reader, item)
                 if piece is None:
@@ -284,9 +288,8 @@ class _Fetch:
                 if octets is None or item.form is Form.BINARY_SIZE:
                     return format_body(item, octets), b""
                 octets = cut(octets, item.partial)
-                if item.form is Form.BINARY:
-                    return format_body(item, octets), b""
-                return format_body_head(item, len(octets)), octets
+                binary = item.form is Form.BINARY and has_nul(memoryview(octets))
+                return format_body_head(item, len(octets), has_nul=binary), octets
             case Attribute.ENVELOPE:
                 return await reader.envelope(), b""
             case Attribute.BODY | Attribute.BODYSTRUCTURE:

@@ -1,5 +1,6 @@
 """GENURLAUTH, RESETKEY, URLFETCH (RFC 4467, RFC 5524 URLAUTH=BINARY): URLs by which others may read one message."""
 
+from dataclasses import replace
 from typing import Final
 
 from murder.backend.imap.content import Reader
@@ -127,8 +128,9 @@ async def _answer(dialogue: BackendImap, request: UrlFetchRequest) -> bytes:
 async def _extended(reader: Reader, url: ImapUrl, request: UrlFetchRequest) -> bytes:
     """RFC 5524 §3: a part's structure, and its octets as they are or decoded."""
     item, octets, structure = None, None, None
+    found = None
     if UrlFetchItem.BODYPARTSTRUCTURE in request.items:
-        structure = await _structure(reader, url)
+        found = structure = await _structure(reader, url)
     if UrlFetchItem.BODY in request.items:
         item, octets = UrlFetchItem.BODY, await section_of(reader, url)
     elif UrlFetchItem.BINARY in request.items:
@@ -137,7 +139,16 @@ async def _extended(reader: Reader, url: ImapUrl, request: UrlFetchRequest) -> b
             octets = await section_of(reader, url, Form.BINARY)
         except Refusal:  # an encoding that is not known: NIL (§3.2)
             octets = None
+        if found is not None and octets is not None and not found.children:
+            structure = _decoded(found, octets)
     return format_urlfetch_extended(request.url, item, octets, structure)
+
+
+def _decoded(part: Part, octets: bytes) -> Part:
+    """The part as it is with its encoding undone: what is told with BINARY (RFC 5524 §3.2)."""
+    encoding = b"BINARY" if b"\x00" in octets else b"7BIT" if octets.isascii() else b"8BIT"
+    lines = octets.count(b"\n") if part.media[0] == b"TEXT" else part.lines
+    return replace(part, encoding=encoding, body_end=part.body_start + len(octets), lines=lines)
 
 
 async def _structure(reader: Reader, url: ImapUrl) -> Part | None:

@@ -234,9 +234,10 @@ def cut(octets: memoryview | bytes, partial: tuple[int, int] | None) -> memoryvi
     return octets[first : first + most]
 
 
-def format_body_head(item: BodyItem, size: int) -> bytes:
-    """`BODY[…] {size}CRLF`: the octets themselves follow (after `cut`); so large ones need no copy."""
-    tilde = b"~" if item.form is Form.BINARY else b""
+def format_body_head(item: BodyItem, size: int, *, has_nul: bool = False) -> bytes:
+    """`BODY[…] {size}CRLF`: the octets themselves follow (after `cut`); so large ones need no copy. Only BINARY may have
+    NUL in them (RFC 3516 §4.3)."""
+    tilde = b"~" if has_nul and item.form is Form.BINARY else b""
     return b"%s %s{%d}\r\n" % (item_name(item), tilde, size)
 
 

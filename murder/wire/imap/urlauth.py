@@ -120,7 +120,7 @@ def format_urlfetch_extended(
     if item in (UrlFetchItem.BODY, UrlFetchItem.BINARY) and item is not None:
         value = b"NIL"
         if octets is not None:
-            tilde = b"~" if item is UrlFetchItem.BINARY else b""
+            tilde = b"~" if item is UrlFetchItem.BINARY and b"\x00" in octets else b""
             value = tilde + literal(octets)
         pieces.append(b"(%s %s)" % (item.value.encode(), value))
     return b"* URLFETCH %s %s\r\n" % (astring(url), b" ".join(pieces) or b"NIL")

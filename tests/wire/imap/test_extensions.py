@@ -228,6 +228,8 @@ def test_urlauth_answers() -> None:
     part = parse_structure(b"\r\nabc")
     assert format_urlfetch_extended(b"u", UrlFetchItem.BINARY, b"abc", part) == (
         b'* URLFETCH u (BODYPARTSTRUCTURE ("TEXT" "PLAIN" ("CHARSET" "us-ascii") NIL NIL "7BIT" 3 0 '
-        b"NIL NIL NIL NIL)) (BINARY ~{3}\r\nabc)\r\n"
+        b"NIL NIL NIL NIL)) (BINARY {3}\r\nabc)\r\n"
     )
+    nul = format_urlfetch_extended(b"u", UrlFetchItem.BINARY, b"a\x00", None)
+    assert nul == b"* URLFETCH u (BINARY ~{2}\r\na\x00)\r\n"
     assert format_urlfetch_extended(b"u", UrlFetchItem.BODY) == b"* URLFETCH u (BODY NIL)\r\n"

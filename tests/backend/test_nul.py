@@ -1,0 +1,78 @@
+"""NUL in a message: base IMAP is told of an encoded part, in sizes, structure and octets alike; BINARY has it as it is."""
+
+import asyncio
+import base64
+import re
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from tests.backend.server import maildir_store, memory_store, running_backend, spool_store
+
+BODY = b"a\x00b\r\n" * 40
+MAIL = (
+    b"Subject: x\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
+    b"--b\r\nContent-Type: application/x-y\r\nContent-Transfer-Encoding: binary\r\nContent-ID: <i>\r\n\r\n"
+    + BODY
+    + b"\r\n--b\r\n\r\nplain\r\n--b--\r\n"
+)
+
+
+async def ask(folder: Path, make_store: object, commands: list[bytes]) -> list[bytes]:
+    """What each of the commands is answered, whole."""
+    answers = []
+    async with running_backend(folder, make_store) as running:  # type: ignore[arg-type]
+        reader, writer = await asyncio.open_connection(*running.address)
+        await reader.readline()
+        for command in [b"LOGIN ana secret", *commands]:
+            writer.write(b"t " + command + b"\r\n")
+            answer = b""
+            while not re.search(rb"(?:^|\n)t [A-Z]+[^\n]*\n\Z", answer):
+                answer += await asyncio.wait_for(reader.read(65536), 10)
+            answers.append(answer)
+        writer.close()
+    return answers[1:]
+
+
+def strings(answer: bytes) -> dict[bytes, bytes]:
+    """The literals of one FETCH answer by their names."""
+    found = {}
+    for match in re.finditer(rb"([A-Z][A-Z.]*\[[^]]*\](?:<\d+>)?) (~?)\{(\d+)\}\r\n", answer):
+        found[match.group(1) + match.group(2)] = answer[match.end() :][: int(match.group(3))]
+    return found
+
+
+@pytest.mark.parametrize("kind", ["memory", "spool", "maildir"])
+def test_a_part_with_nul(tmp_path: Path, kind: str) -> None:
+    make_store = {
+        "memory": memory_store,
+        "spool": lambda: spool_store(tmp_path),
+        "maildir": lambda: maildir_store(tmp_path),
+    }[kind]
+    commands = [
+        b"APPEND INBOX ~{%d+}\r\n%b" % (len(MAIL), MAIL),
+        b"SELECT INBOX",
+        b"FETCH 1 (RFC822.SIZE BODYSTRUCTURE BODY.PEEK[] BODY.PEEK[1] BODY.PEEK[1.MIME] RFC822.TEXT BODY.PEEK[1]<2.9>)",
+        b"FETCH 1 (BINARY.PEEK[1] BINARY.SIZE[1] BINARY.PEEK[2])",
+        b"FETCH 1 (BODYSTRUCTURE)",
+        b"SEARCH TEXT plain",
+    ]
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        answers = runner.run(asyncio.wait_for(ask(tmp_path, make_store, commands), 30))
+    assert b"OK [APPENDUID" in answers[0]
+    whole, binary, structure = answers[2:5]
+    assert b"\x00" not in whole
+    found = strings(whole)
+    encoded = found[b"BODY[1]"]
+    assert base64.b64decode(encoded) == BODY
+    assert found[b"BODY[1]<2>"] == encoded[2:11]
+    assert encoded in found[b"BODY[]"]
+    assert b"RFC822.SIZE %d " % len(found[b"BODY[]"]) in whole
+    told = b'"APPLICATION" "X-Y" NIL "<i>" NIL "base64" %d' % len(encoded)
+    assert told.lower() in whole.lower() and told.lower() in structure.lower()
+    assert found[b"BODY[1.MIME]"].count(b"Content-Transfer-Encoding: base64\r\n") == 1
+    assert b"binary" not in found[b"BODY[1.MIME]"]
+    assert strings(binary) == {b"BINARY[1]~": BODY, b"BINARY[2]": b"plain"}
+    assert b"BINARY.SIZE[1] %d" % len(BODY) in binary
+    assert answers[5].startswith(b"* SEARCH 1\r\n")
