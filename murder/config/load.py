@@ -232,6 +232,9 @@ class _Reader:
             return self._path(value)
         if hint is Endpoint:
             port = metadata.get("default_port")
+            if isinstance(value, list) and value and metadata.get("several"):
+                first, *others = (self._convert_plain(hint, one, metadata) for one in value)
+                return dataclasses.replace(first, others=tuple(others))
             return _parsed(lambda text: parse_endpoint(text, port), value)
         if hint is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)

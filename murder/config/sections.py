@@ -106,9 +106,10 @@ class MupdateConfig:
     )
     master: Endpoint | None = option(
         None,
-        "Frontends and backends: the master's host:port.",
+        "Frontends and backends: the master's host:port; a list where several masters share one list of mailboxes.",
         example='"mupdate.example.org:3905"',
         default_port=3905,
+        several=True,
     )
     master_auth: UpstreamAuth = option(
         "external",

@@ -13,10 +13,14 @@ ANY_HOST: Final = "*"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Endpoint:
-    """Where to listen, or whom to call: `host:port`, `[2001:db8::1]:port`; host `*` is every address."""
+    """Where to listen, or whom to call: `host:port`, `[2001:db8::1]:port`; host `*` is every address.
+
+    `others` are those to call where this one does not answer, for the keys that take several.
+    """
 
     host: str
     port: int
+    others: "tuple[Endpoint, ...]" = ()
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -72,12 +76,13 @@ def option(
     secret: bool = False,
     must_exist: bool = False,
     default_port: int | None = None,
+    several: bool = False,
 ) -> Any:  # as dataclasses.field: the annotation beside it is the type
     """Declare one configuration key.
 
     `doc` is its line in murder.toml.example and in error messages; `example` (TOML) stands there in place of
     the default. `least` bounds a number; a `secret` may also be given as `KEY_file`; a path that `must_exist` is
-    looked at when the file is checked.
+    looked at when the file is checked. An endpoint that may be `several` may be a list: the first that answers serves.
     """
     metadata = {
         "doc": doc,
@@ -86,6 +91,7 @@ def option(
         "secret": secret,
         "must_exist": must_exist,
         "default_port": default_port,
+        "several": several,
     }
     make: Callable[..., Any] = field
     return make(default=default, repr=not secret, metadata=metadata)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from murder.config.load import SECTIONS
 from murder.config.sections import Config, ServerConfig
+from murder.config.value import Endpoint
 
 MASK: Final = "***"
 WIDTH: Final = 98
@@ -88,6 +89,8 @@ def values_of(section: Any) -> dict[str, object]:
     for field in dataclasses.fields(section):
         if "doc" in field.metadata:
             value = getattr(section, field.name)
+            if isinstance(value, Endpoint) and value.others:
+                value = [dataclasses.replace(value, others=()), *value.others]
             values[field.name] = MASK if field.metadata.get("secret") and value else value
     return values
 

@@ -9,7 +9,7 @@ import ssl
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from murder.config import Config
@@ -36,6 +36,9 @@ class Target:
     password: str = field(default="", repr=False)
     connect_timeout_s: float = 5.0
     command_timeout_s: float = 30.0
+    others: tuple[
+        tuple[str, int], ...
+    ] = ()  # masters of the same list, asked where this one does not answer
 
     @property
     def name(self) -> str:
@@ -60,6 +63,7 @@ def master_target(config: Config) -> Target | None:
         mupdate.master_password if is_plain else "",
         mupdate.connect_timeout_s,
         mupdate.command_timeout_s,
+        tuple((other.host, other.port) for other in mupdate.master.others),
     )
 
 
@@ -265,7 +269,17 @@ class Link:
 
 
 async def open_link(target: Target) -> Link:
-    """Connect and log in, within the connect timeout and the command timeout. Raises UpstreamFailure."""
+    """Connect and log in, within the connect timeout and the command timeout, to the first of the masters that lets us in.
+    Raises UpstreamFailure: why the last one did not."""
+    for host, port in ((target.host, target.port), *target.others):
+        try:
+            return await _open_one(replace(target, host=host, port=port))
+        except UpstreamFailure as failure:
+            last = failure
+    raise last
+
+
+async def _open_one(target: Target) -> Link:
     link = Link(target)
     link.connection = await connect(
         target.host,

@@ -16,6 +16,7 @@ from murder.config import (
     parse_endpoint,
     sections,
 )
+from murder.config.write import format_value, values_of
 
 NODE = '[node]\nname = "be1.example.org"\ndata = "data"\n'
 
@@ -184,3 +185,11 @@ def test_every_key_is_read_somewhere() -> None:
     ]
     keys = {f"{one.__name__}.{key.name}" for one in sectioned for key in fields(one)}
     assert {key for key in keys if key.partition(".")[2] not in read} == set()
+
+
+def test_the_masters_of_one_list_may_be_several(tmp_path: Path) -> None:
+    mupdate = read(tmp_path, '[mupdate]\nmaster = ["m1.test", "m2.test:4000"]\n').mupdate
+    master = mupdate.master
+    assert master is not None
+    assert [str(one) for one in (master, *master.others)] == ["m1.test:3905", "m2.test:4000"]
+    assert format_value(values_of(mupdate)["master"]) == '["m1.test:3905", "m2.test:4000"]'

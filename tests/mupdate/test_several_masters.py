@@ -1,6 +1,7 @@
 """Masters that share a log: one history, nobody's acknowledged change is lost, and no name is at two places."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from murder.errors import Refusal, UpstreamFailure
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
+from murder.mupdate.client import MasterClient
 from murder.mupdate.engine import Ordered
 from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.transaction import ListTransaction
@@ -157,3 +159,20 @@ def test_an_answer_that_is_lost_is_looked_for(tmp_path: Path, lose: int) -> None
         assert one.find(name) is not None
     assert log.lost and len(log.records) == done == one.count()
     one.close()
+
+
+def test_where_one_master_does_not_answer_the_next_one_is_asked(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        masters = await three(tmp_path, MemoryLog())
+        targets = [master.target for master in masters]
+        target = replace(targets[0], others=tuple((one.host, one.port) for one in targets[1:]))
+        client = MasterClient(target)
+        await client.activate(b"user.a", b"be1!p", b"")
+        await masters[0].stop()
+        await masters[1].stop()
+        await client.activate(b"user.b", b"be1!p", b"")
+        assert masters[2].mailboxes.find(b"user.a") and masters[2].mailboxes.find(b"user.b")
+        await client.close()
+        await masters[2].stop()
+
+    run(scenario())
