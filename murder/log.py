@@ -95,6 +95,8 @@ EVENTS: Final = frozenset(
         "role.stuck",
         "server.ready",
         "server.stopped",
+        "store.epoch_unknown",
+        "store.restored",
         "store.unmatched",
         "subscriber.began",
         "subscriber.cut",

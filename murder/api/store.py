@@ -276,6 +276,24 @@ class TellsSummaries(Protocol):
 
 
 @runtime_checkable
+class KeepsEpoch(Protocol):
+    """A power of a `MailboxStore`: to be known as an older copy of itself, put back from a backup."""
+
+    async def epoch(self) -> int:
+        """The number that was last set; 0 at first. It is in a copy as it was when that was made. Raises Refusal."""
+        ...
+
+    async def set_epoch(self, number: int) -> None:
+        """Durable on return. Raises Refusal."""
+        ...
+
+    async def renew(self, number: int) -> None:
+        """This is an older copy: every mailbox has a UIDVALIDITY that was never told, before it is next looked at. The
+        number is set, too; once it is, repeating it changes nothing. Raises Refusal."""
+        ...
+
+
+@runtime_checkable
 class CanCheck(Protocol):
     """The power behind `murder ctl store check|repair`."""
 

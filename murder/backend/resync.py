@@ -8,7 +8,7 @@ ever deletes mail. RFC 3656 §1.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -279,6 +279,7 @@ class Comparer:
         retry_min_s: float,
         retry_max_s: float,
         compared: Callable[[], None] = lambda: None,
+        beat: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Compare at once, after each reconnect and every hour; for ever, or until cancelled."""
         compared_at = 0.0
@@ -288,6 +289,8 @@ class Comparer:
         while True:
             try:
                 await self._master.ping()
+                if beat is not None:
+                    await beat()
                 now = asyncio.get_running_loop().time()
                 if self._master.connections != connection or now - compared_at > COMPARE_EVERY_S:
                     connection = self._master.connections

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 
 from murder.api.auth import AuthBackend
-from murder.api.store import MailboxStore, NoticesMailboxes
+from murder.api.store import KeepsEpoch, MailboxStore, NoticesMailboxes
 from murder.backend.annotations import Annotations, Bounds
 from murder.backend.announce import Announcer
 from murder.backend.bus import Bus
 from murder.backend.duplicates import Duplicates
+from murder.backend.epoch import Epochs
 from murder.backend.expiry import keep_expiring
 from murder.backend.imap.table import serve_imap
 from murder.backend.lmtp import BackendLmtp
@@ -92,6 +93,7 @@ class BackendRole:
         self._expiring: asyncio.Task[None] | None = None
         self._matching: asyncio.Task[None] | None = None
         self._comparer: Comparer | None = None
+        self._epochs: Epochs | None = None
         self._services: Mapping[str, Service] = {}
         self.backend: Backend | None = None
 
@@ -111,10 +113,14 @@ class BackendRole:
         self._ledger = Ledger(mailbox_list)
         target = master_target(config)
         self._client = MasterClient(target) if target is not None else None
+        tracker = Tracker()
+        if self._client is not None and isinstance(store, KeepsEpoch):
+            name = config.node.name
+            self._epochs = Epochs(store, self._client, name, lambda: tracker.changes)
+            await self._epochs.start(is_first=self._worker == 0)
         location = Location(config.node.name, config.backend.partition)
         announcer = Announcer(self._ledger, store, self._client, location)
         settled = await announcer.repair()
-        tracker = Tracker()
         store.watch(tracker)
         announcer.tell = tracker.tell
         self._start_bus(tracker)
@@ -326,6 +332,7 @@ class BackendRole:
                 ping_interval_s=mupdate.ping_interval_s,
                 retry_min_s=mupdate.retry_min_s,
                 retry_max_s=mupdate.retry_max_s,
+                beat=self._epochs.beat if self._epochs is not None else None,
             )
         )
         return comparer

@@ -373,6 +373,7 @@ class Tracker:
         self._views: dict[str, set[View]] = {}
         self.watchers: set[Watcher] = set()
         self.tell_others: Callable[[str], None] | None = None  # the bus between workers
+        self.changes = 0  # how often something was heard
 
     def enter(self, view: View) -> None:
         self._views.setdefault(view.mailbox.mailbox_id, set()).add(view)
@@ -398,6 +399,7 @@ class Tracker:
 
     def heard(self, text: str) -> None:
         """Another worker has told something: the id of a mailbox that has changed, or news."""
+        self.changes += 1
         if text == ALL_CHANGED:
             for views in tuple(self._views.values()):
                 for view in tuple(views):

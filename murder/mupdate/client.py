@@ -105,6 +105,14 @@ class MasterClient:
         self._check(answer)
         return list(entries)
 
+    async def epoch(self, server: str, number: int) -> int | None:
+        """How far that server's store has come: the largest number that the master has been told, this one among them.
+        None where it keeps none (Cyrus). Raises UpstreamFailure."""
+        _, answer = await self._command(Verb.EPOCH, server.encode(), b"%d" % number)
+        if answer.kind is not Kind.OK or not answer.text.isdecimal():
+            return None
+        return int(answer.text)
+
     async def ping(self) -> None:
         """A round trip. Raises UpstreamFailure."""
         self._check((await self._command(Verb.NOOP))[1])

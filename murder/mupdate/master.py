@@ -20,6 +20,7 @@ from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
 from murder.log import Log, logger
 from murder.login.gate import Gate, Login, NotAdmitted, run_sasl
 from murder.model.name import collation_key, display
+from murder.mupdate.epochs import epoch_work
 from murder.mupdate.ledger import Ledger, Work, decided
 from murder.mupdate.mboxlist import BATCH, MailboxList
 from murder.mupdate.owner import Taken, peer_of
@@ -315,6 +316,8 @@ class MupdateDialogue(Dialogue):
 
     def _work_of(self, command: Command, peer: Peer) -> Work | _Refusing:
         try:
+            if command.verb is Verb.EPOCH:
+                return epoch_work(command, peer)
             proposal = proposal_of(command, peer)
         except Refusal as refusal:
             return _Refusing(refusal)

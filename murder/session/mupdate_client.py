@@ -51,6 +51,7 @@ _READS_AND_WRITES: Final = frozenset(
         Verb.DEACTIVATE,
         Verb.DELETE,
         Verb.FORCE,
+        Verb.EPOCH,
     }
 )
 ALLOWED: Final[Mapping[State, frozenset[Verb]]] = {

@@ -38,7 +38,12 @@ class State(Enum):
 
 
 READS: Final = frozenset({Verb.FIND, Verb.LIST, Verb.NOOP})
-WRITES: Final = frozenset({Verb.RESERVE, Verb.ACTIVATE, Verb.DEACTIVATE, Verb.DELETE, Verb.FORCE})
+WRITES: Final = frozenset(
+    {
+        *(Verb.RESERVE, Verb.ACTIVATE, Verb.DEACTIVATE),
+        *(Verb.DELETE, Verb.FORCE, Verb.EPOCH),
+    }
+)
 STREAMS: Final = frozenset({Verb.UPDATE, Verb.FOLLOW})
 
 ALLOWED: Final[Mapping[State, frozenset[Verb]]] = {

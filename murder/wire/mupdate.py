@@ -33,7 +33,7 @@ GO_AHEAD: Final = b"+ go ahead\r\n"  # §2.2
 
 
 class Verb(Enum):
-    """Commands: RFC 3656 §4, then what Cyrus adds, then what we add (`FOLLOW`, `FORCE`)."""
+    """Commands: RFC 3656 §4, then what Cyrus adds, then what we add (`FOLLOW`, `FORCE`, `EPOCH`)."""
 
     ACTIVATE = b"ACTIVATE"
     AUTHENTICATE = b"AUTHENTICATE"
@@ -49,6 +49,7 @@ class Verb(Enum):
     COMPRESS = b"COMPRESS"
     FOLLOW = b"FOLLOW"
     FORCE = b"FORCE"
+    EPOCH = b"EPOCH"
 
 
 class Arity(NamedTuple):
@@ -75,6 +76,9 @@ ARITY: Final = {
     Verb.COMPRESS: Arity(1, 1, atoms=True),
     Verb.FOLLOW: Arity(0, 1),  # our extension: the mark to go on from
     Verb.FORCE: Arity(3, 3),  # our extension: ACTIVATE whoever has it, for administrators
+    Verb.EPOCH: Arity(
+        2, 2
+    ),  # our extension: a server and how far its store has come; OK tells the largest so far
 }
 _VERBS: Final = {verb.value: verb for verb in Verb}
 

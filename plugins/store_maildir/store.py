@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 from weakref import WeakSet
@@ -42,9 +43,10 @@ from plugins.store_maildir.files import (
     write_subscriptions,
 )
 from plugins.store_maildir.mailbox import MaildirMailbox, MaildirTransfers
-from plugins.store_maildir.sync import discover, forget, is_wanted, synchronise
+from plugins.store_maildir.sync import discover, forget, is_wanted, renew_tree, synchronise
 from plugins.store_maildir.tree import INDEX, RACY_NS, Tree, add_todo, plan_rename
 from plugins.store_spool.check import Checked, check_mailboxes
+from plugins.store_spool.epoch import Epoch, is_renewed, read_epoch, write_epoch
 from plugins.store_spool.incoming import IncomingArea, SpoolIncoming, dead_areas
 from plugins.store_spool.root import make_folder
 from plugins.store_spool.rows import NEW_BOX_ID, next_uid_validity, remove_mailbox
@@ -106,6 +108,21 @@ class MaildirStore:
         self._transfers: MaildirTransfers | None = None
         self._looking: asyncio.Task[None] | None = None
         self._carrier = MaildirCarrier(lambda name: _row(self._tree(name), name), self._tree)
+
+    # --- KeepsEpoch
+
+    async def epoch(self) -> int:
+        return read_epoch(self._data).number
+
+    async def set_epoch(self, number: int) -> None:
+        renewed = read_epoch(self._data).renewed
+        await asyncio.to_thread(write_epoch, self._data, Epoch(number, renewed))
+
+    async def renew(self, number: int) -> None:
+        await asyncio.to_thread(write_epoch, self._data, Epoch(number, number))
+        for tree in list(self._open.values()):
+            with tree.in_use():
+                await tree.write(partial(renew_tree, tree=tree, renewed=number))
 
     # --- life
 
@@ -203,6 +220,9 @@ class MaildirStore:
         try:
             make_folder(folder)
             tree = Tree(folder, self._pool, top, key)
+            renewed = read_epoch(self._data).renewed
+            if renewed and not is_renewed(tree.reader, renewed):
+                tree.write_now(lambda db: renew_tree(db, tree, renewed))
         except (OSError, sqlite3.Error) as error:
             raise disk_error(error, folder) from error
         self._open[key] = tree

@@ -28,6 +28,7 @@ from plugins.store_maildir.files import (
     write_uidlist,
 )
 from plugins.store_maildir.tree import Tree, files_in, stamps
+from plugins.store_spool.epoch import renew_rows
 from plugins.store_spool.rows import (
     INSERT_MESSAGE,
     NEW_BOX_ID,
@@ -376,3 +377,22 @@ def is_wanted(name: str) -> bool:
         and ".." not in name
         and not name.endswith(".")
     )
+
+
+def renew_tree(db: sqlite3.Connection, tree: Tree, renewed: int) -> None:
+    """As `renew_rows`; what others read of UIDs is written anew, too."""
+    for box_id in renew_rows(db, renewed):
+        folder = tree.folder_of(db, box_id)
+        try:
+            stamps(folder)
+        except Refusal:
+            continue  # the folder has gone
+        validity, uid_next = db.execute(
+            "SELECT uid_validity, uid_next FROM mailbox WHERE id=?", (box_id,)
+        ).fetchone()
+        with uidlist_lock(folder):
+            known = read_uidlist(folder) or UidList(validity, uid_next)
+            known.validity, known.next = validity, max(known.next, uid_next)
+            rows = _rows_after(db, box_id, 0)
+            write_uidlist(folder, known, rows)
+            _note_uidlist(db, box_id, _signature(folder), rows[-1][0] if rows else 0)

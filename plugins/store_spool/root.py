@@ -103,6 +103,15 @@ class Root:
         self._submit(_Job(work, future, settle, durable), loop)
         return await asyncio.shield(future)  # a caller that is cancelled does not undo a commit
 
+    def write_now(self, work: Work[object]) -> None:
+        """In a durable transaction, waiting for it: of a root that nobody else uses yet. Raises Refusal."""
+        self._flushes = True
+        job = _Job(work, None)
+        self._writer.execute("PRAGMA synchronous=FULL")
+        self._commit([job])
+        if job.error is not None:
+            raise job.error
+
     def hint(self, work: Work[object]) -> None:
         """Do it with some later commit, or not at all."""
         if self._hints < MAX_HINTS:

@@ -41,6 +41,7 @@ from murder.model.name import (
     split_domain,
 )
 from plugins.store_spool.carry import Carrier
+from plugins.store_spool.epoch import Epoch, is_renewed, read_epoch, renew_rows, write_epoch
 from plugins.store_spool.incoming import IncomingArea, SpoolIncoming, dead_areas, witnesses
 from plugins.store_spool.inspection import inspect_root
 from plugins.store_spool.mailbox import SpoolMailbox
@@ -186,9 +187,31 @@ class SpoolStore:
         except OSError as error:
             raise disk_error(error, path) from error
         root = Root(path, self._pool)
+        self._renew(root)
         self._open[folder] = root
         self._close_unused()
         return root
+
+    def _renew(self, root: Root) -> None:
+        """A root of an older copy of the store, before anybody looks into it."""
+        renewed = read_epoch(self.folder).renewed
+        if renewed and not is_renewed(root.reader, renewed):
+            root.write_now(lambda db: renew_rows(db, renewed))
+
+    # --- KeepsEpoch
+
+    async def epoch(self) -> int:
+        return read_epoch(self.folder).number
+
+    async def set_epoch(self, number: int) -> None:
+        renewed = read_epoch(self.folder).renewed
+        await asyncio.to_thread(write_epoch, self.folder, Epoch(number, renewed))
+
+    async def renew(self, number: int) -> None:
+        await asyncio.to_thread(write_epoch, self.folder, Epoch(number, number))
+        for root in list(self._open.values()):
+            with root.in_use():
+                await root.write(lambda db: renew_rows(db, number))
 
     def _close_unused(self) -> None:
         if len(self._open) <= self._settings.max_open:

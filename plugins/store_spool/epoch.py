@@ -1,0 +1,76 @@
+"""How far a store has come, in the file `epoch` beside its roots: an older copy of it has a smaller number.
+
+`NUMBER RENEWED`: RENEWED is the number at which the store was last found to be an older copy. Each root keeps the one up
+to which its mailboxes have had new UIDVALIDITYs, and gets them when it is next opened.
+"""
+
+import os
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from murder.api.disk import disk_error
+from murder.errors import Code, Refusal
+from plugins.store_spool.root import sync_folder
+from plugins.store_spool.rows import next_uid_validity
+from plugins.store_spool.schema import FILE_MODE
+
+FILE: Final = "epoch"
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    number: int = 0
+    renewed: int = 0
+
+
+def read_epoch(folder: Path) -> Epoch:
+    """Raises Refusal where the file is no such file."""
+    path = folder / FILE
+    try:
+        words = path.read_text(encoding="ascii").split()
+        number, renewed = (int(word) for word in words)
+    except FileNotFoundError:
+        return Epoch()
+    except OSError as error:
+        raise disk_error(error, path) from error
+    except ValueError:
+        raise Refusal(Code.UNAVAILABLE, f"{path} holds no two numbers: remove it") from None
+    return Epoch(number, renewed)
+
+
+def write_epoch(folder: Path, epoch: Epoch) -> None:
+    """Durable, whole or not at all."""
+    path, draft = folder / FILE, folder / f"{FILE}.{os.getpid()}"
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(b"%d %d\n" % (epoch.number, epoch.renewed))
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
+        sync_folder(folder)
+    except OSError as error:
+        raise disk_error(error, path) from error
+
+
+def is_renewed(db: sqlite3.Connection, renewed: int) -> bool:
+    """Whether the root's mailboxes have had new UIDVALIDITYs for that number."""
+    row = db.execute("SELECT value FROM meta WHERE key='renewed'").fetchone()
+    return (row[0] if row else 0) >= renewed
+
+
+def renew_rows(db: sqlite3.Connection, renewed: int) -> list[int]:
+    """Give each mailbox a UIDVALIDITY that was never told before; their row numbers. Once for a number. In the caller's
+    transaction."""
+    if is_renewed(db, renewed):
+        return []
+    boxes = [box_id for (box_id,) in db.execute("SELECT id FROM mailbox").fetchall()]
+    now = int(time.time())
+    for box_id in boxes:
+        validity = next_uid_validity(db, now)
+        db.execute("UPDATE mailbox SET uid_validity=? WHERE id=?", (validity, box_id))
+    db.execute("INSERT OR REPLACE INTO meta VALUES ('renewed',?)", (renewed,))
+    return boxes
