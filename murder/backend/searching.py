@@ -5,6 +5,7 @@ answers True, False, or None for "only the content can tell". Sets of numbers th
 asked twice is asked once. Knows no protocol and waits for nothing.
 """
 
+from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -346,12 +347,29 @@ def bounds(key: SearchKey, scene: Scene, uids: Sequence[int]) -> Sequence[int]:
     for top in tops:
         if isinstance(top, SeqNumIn) and not top.sequence.is_saved:
             ranges = scene.seq_ranges(top.sequence)
-            return [uid for low, high in ranges for uid in uids[low - 1 : high]]
+            return _put_together(uids[low - 1 : high] for low, high in ranges)
         if isinstance(top, UidIn):
             meant = SeqSet(scene.uid_ranges(top.sequence))
             spans = indexes_of_uids(meant, uids)  # type: ignore[arg-type] # UIDs
-            return [uid for span in spans for uid in uids[span.start : span.stop]]
+            return _put_together(uids[span.start : span.stop] for span in spans)
     return uids
+
+
+def _put_together(slices: Iterable[Sequence[int]]) -> Sequence[int]:
+    found = array("I")
+    for one in slices:
+        found.extend(one)
+    return found
+
+
+def weight_of(key: SearchKey) -> int:
+    """What making the criteria ready costs: how many there are, with the ranges of their sets."""
+    weight = 0
+    for inner in walk(key):
+        weight += 1
+        if isinstance(inner, SeqNumIn | UidIn):
+            weight += len(inner.sequence.ranges)
+    return weight
 
 
 def settled(key: SearchKey, uids: Sequence[int], saved: Ranges) -> SearchKey:

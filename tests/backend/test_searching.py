@@ -187,6 +187,8 @@ def test_sequence_numbers_settle_as_ranges() -> None:
 class Silent:
     """A mailbox of one message over and over."""
 
+    mailbox_id = "silent"
+
     def __init__(self, octets: bytes) -> None:
         self._octets = octets
 

@@ -9,6 +9,7 @@ from murder.api.store import FindsByFlag, Mailbox
 from murder.backend.imap.dialogue import BackendImap
 from murder.model.message import Uid
 from murder.model.seqset import SeqSet, indexes_of_seqnums, indexes_of_uids
+from murder.net.turns import Turn
 
 Number = TypeVar("Number", bound=int)
 
@@ -45,11 +46,13 @@ async def marked(
 ) -> list[Uid]:
     """Those of these messages (ascending) that have a system flag, or lack it; by the store's own power, if it has it."""
     if isinstance(mailbox, FindsByFlag):
-        found = await mailbox.find_by_flag(flag, present=present, most=most)
-        known = set(among) if len(among) < len(found) else None
-        if known is not None:
-            return [uid for uid in found if uid in known]
-        return [uid for uid in found if _holds(among, uid)]
+        turn = Turn()
+        kept: list[Uid] = []
+        for batch in batches(await mailbox.find_by_flag(flag, present=present, most=most)):
+            kept += [uid for uid in batch if _holds(among, uid)]
+            if turn.is_over:
+                await turn.rest()
+        return kept
     chosen: list[Uid] = []
     for batch in batches(among):
         messages = await mailbox.messages(batch)

@@ -21,6 +21,7 @@ from murder.backend.searching import (
     needs_messages,
     settled,
     split_flags,
+    weight_of,
 )
 from murder.backend.updates import Happened, View
 from murder.errors import BadSyntax, Code, Refusal
@@ -29,6 +30,7 @@ from murder.model.charset import US_ASCII, UTF_8
 from murder.model.message import ModSeq, Uid
 from murder.model.search import (
     DEFAULT_RETURNS,
+    All,
     ReturnOption,
     SearchRequest,
     SearchResult,
@@ -51,6 +53,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 ASIDE_OCTETS: Final = 16 * 1024  # of a command: parsing it is some milliseconds
+ASIDE_WEIGHT: Final = 2000  # of criteria: making them ready is some milliseconds
+MAX_CONTEXT_WEIGHT: Final = 2000  # of a search that is kept up to date: made ready for each change
 ASIDE_NUMBERS: Final = 10_000  # found: writing them is some milliseconds
 OFFERED: Final = frozenset(
     {
@@ -197,9 +201,11 @@ def follow(
     if not wants_updates(request):
         return
     view = dialogue.now
-    key = settled(request.key, view.uids, dialogue.saved)
+    is_light = weight_of(request.key) <= MAX_CONTEXT_WEIGHT
+    key = settled(request.key, view.uids, dialogue.saved) if is_light else All()
+    is_light = is_light and weight_of(key) <= MAX_CONTEXT_WEIGHT  # `$` may be many ranges
     context = Context(tag, by_uid, key, results, request.update_items)
-    if dialogue.contexts.add(context):
+    if is_light and dialogue.contexts.add(context):
         view.on_happened = dialogue.contexts.note
         dialogue.contexts.note(Happened((), (), sorted(view.gone)))  # found, and gone already
     else:
@@ -245,11 +251,16 @@ async def numbers_of(view: View, uids: Sequence[int]) -> Sequence[int]:
     return numbers
 
 
-async def large(many: Sized, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """What a function makes of so many things: aside, if they are really many."""
-    if len(many) > ASIDE_NUMBERS:
+async def when(is_much: bool, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """What a function returns; aside, if that is much work."""
+    if is_much:
         return await aside(function, *arguments, **named)
     return function(*arguments, **named)
+
+
+async def large(many: Sized, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """What a function makes of so many things."""
+    return await when(len(many) > ASIDE_NUMBERS, function, *arguments, **named)
 
 
 async def find(dialogue: BackendImap, request: SearchRequest) -> Found:
@@ -275,8 +286,9 @@ async def _find(dialogue: BackendImap, request: SearchRequest) -> Found:
         dialogue.saved,
         datetime.now(UTC),
     )
-    uids = bounds(request.key, scene, view.uids)
     key = request.key
+    is_heavy = weight_of(key) > ASIDE_WEIGHT
+    uids = await when(is_heavy, bounds, key, scene, view.uids)
     flags, rest = split_flags(key)
     if flags and isinstance(view.mailbox, FindsByFlag):
         key = rest
@@ -288,7 +300,7 @@ async def _find(dialogue: BackendImap, request: SearchRequest) -> Found:
         return found
     turn = Turn()
     if not needs_messages(key):
-        test = compile_key(key, scene)
+        test = await when(is_heavy, compile_key, key, scene)
         for uid in uids:
             seq = view.seq_of(uid)
             if seq is not None and test(bare(uid, seq, view.recent)):
@@ -296,7 +308,7 @@ async def _find(dialogue: BackendImap, request: SearchRequest) -> Found:
             if turn.is_over:
                 await turn.rest()
         return found
-    judge = Judge(view, key, scene, turn)
+    judge = await when(is_heavy, Judge, view, key, scene, turn)
     for batch in batches(uids):  # type: ignore[arg-type] # UIDs
         for message in await view.mailbox.messages(batch):
             if await judge.fulfils(message):
