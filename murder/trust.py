@@ -13,6 +13,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from murder.authority import (
     BACKDATED,
@@ -100,6 +101,25 @@ def revoke(folder: Path, whom: str, now: datetime) -> tuple[Path, list[Noted]]:
     dates = dict(read_crl(path, [authority])) if path.exists() else {}
     for one in wanted:
         dates.setdefault(one.serial, now)
+    _write_list(path, authority, key, dates, now)
+    return path, wanted
+
+
+def init_list(folder: Path, now: datetime) -> Path:
+    """Make the authority's list, with nothing taken back, so that every node can name it from the first day. Raises
+    AuthorityError."""
+    path = folder / CRL
+    _write_list(path, read_certificate(folder / CA_CERTIFICATE), signing_key(folder), {}, now)
+    return path
+
+
+def _write_list(
+    path: Path,
+    authority: x509.Certificate,
+    key: ec.EllipticCurvePrivateKey,
+    dates: Mapping[int, datetime],
+    now: datetime,
+) -> None:
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(authority.subject)
@@ -111,7 +131,6 @@ def revoke(folder: Path, whom: str, now: datetime) -> tuple[Path, list[Noted]]:
         builder = builder.add_revoked_certificate(row.build())
     octets = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
     write_durably(path, octets, 0o644)
-    return path, wanted
 
 
 def _serial_of(whom: str, issued: Sequence[Noted]) -> int:

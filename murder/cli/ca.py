@@ -17,7 +17,7 @@ from murder.authority import (
     serial_text,
 )
 from murder.cli.options import PATH, Decorator, Group, json_option, print_json, print_table, say
-from murder.trust import Noted, list_issued, revoke
+from murder.trust import Noted, init_list, list_issued, revoke
 
 DEFAULT_FOLDER: Final = Path("murder-ca")
 
@@ -46,26 +46,27 @@ def ca() -> None:
     murder ca list
     murder ca revoke anna-admin
 
-    Copy ca.pem, NAME.pem and NAME.key to the node; ca.key stays.
+    Copy ca.pem, crl.pem, NAME.pem and NAME.key to the node; ca.key stays.
     """
 
 
 @ca.command()
 @folder_option()
 @click.option("--days", type=click.IntRange(1), default=CA_DAYS, show_default=True)
-@json_option("certificate, key")
+@json_option("certificate, key, crl")
 def init(folder: Path, days: int, as_json: bool) -> int:
-    """Make the authority: ca.pem, for every node, and ca.key, which signs.
+    """Make the authority: ca.pem and crl.pem (what was taken back: nothing yet), for every node, and ca.key, which signs.
 
     \b
     murder ca init
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = init_authority(folder, days=days)
+    crl = init_list(folder, datetime.now(UTC))
     if as_json:
-        print_json({"certificate": str(made.certificate), "key": str(made.key)})
+        print_json({"certificate": str(made.certificate), "key": str(made.key), "crl": str(crl)})
     else:
-        click.echo(f"{made.certificate} (to every node), {made.key} (stays here, secret)")
+        click.echo(f"{made.certificate}, {crl} (to every node), {made.key} (stays here, secret)")
     return 0
 
 
