@@ -27,6 +27,7 @@ from murder.model.name import (
     is_deleted,
     owner_of,
     parent_of,
+    split_domain,
 )
 from murder.model.remembered import Remembered
 
@@ -45,12 +46,22 @@ def rights_in(entry: MailboxEntry, identity: Identity, is_admin: bool = False) -
     access list says: that is the list of the mailbox it was."""
     if not is_admin and is_deleted(entry.name):
         return NO_RIGHTS
-    rights = _granted(entry.raw_acl, identity)
+    has_domain = b"!" in entry.name or "@" in identity.user
+    if has_domain and not _is_of_domain(entry.name, identity.user):
+        rights = effective(rights_granted(entry.raw_acl, (identity.user,)))
+    else:
+        rights = _granted(entry.raw_acl, identity)
     if owner_of(entry.name) == identity.user:
         rights |= OWNER_ALWAYS
     if is_admin:
         rights |= ADMIN_RIGHTS
     return rights
+
+
+def _is_of_domain(name: MailboxName, user: str) -> bool:
+    """Whether the user is one of those whom `anyone` and groups mean there: each domain is a world of its own, as with
+    Cyrus (`crossdomains: no`), and LIST tells nothing of others'. Whom a list names himself is let in all the same."""
+    return split_domain(name)[0] == user.partition("@")[2].encode("utf-8", "surrogateescape")
 
 
 def _granted(raw_acl: bytes, identity: Identity) -> Rights:
