@@ -46,7 +46,7 @@ def rights_in(entry: MailboxEntry, identity: Identity, is_admin: bool = False) -
     access list says: that is the list of the mailbox it was."""
     if not is_admin and is_deleted(entry.name):
         return NO_RIGHTS
-    has_domain = b"!" in entry.name or "@" in identity.user
+    has_domain = "@" in identity.user or entry.name.count(b"!") > 0
     if has_domain and not _is_of_domain(entry.name, identity.user):
         rights = effective(rights_granted(entry.raw_acl, (identity.user,)))
     else:

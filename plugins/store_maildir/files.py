@@ -6,13 +6,16 @@ and of Courier (`courierimapuiddb`, `courierimapsubscribed`).
 """
 
 import contextlib
+import errno
 import itertools
 import os
+import re
 import socket
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import BinaryIO, Final
 
 from murder.errors import Code, Refusal
 from plugins.store_spool.schema import BITS
@@ -36,11 +39,70 @@ OF_INBOX: Final = (
     KEYWORDS,
     COURIER_UIDS,
 )  # INBOX is the tree's top
+OPENED: Final = (b"cur", b"new", b"tmp")
+MAX_BESIDE: Final = 128 * 1024 * 1024  # octets of a UID list: a million messages have 100 MB
+# RFC 3501 §9, an atom: clients are told it
+_KEYWORD: Final = re.compile(r'[^(){ %*"\\\]\x00-\x20\x7f-\xff]{1,255}')
 LOCK_WAIT_S: Final = 10.0
 LOCK_STALE_S: Final = 60.0  # Dovecot holds it for milliseconds and takes such a lock over too
 LOCK_PAUSE_S: Final = 0.01
 FOLDER_MODE, FILE_MODE = 0o700, 0o600
 _counter: Final = itertools.count(1)
+
+
+# --- what others have put there
+
+
+def open_plain(path: bytes) -> BinaryIO:
+    """A file to read. Whoever owns the tree may have put a link to somebody else's file there, a pipe that nobody writes
+    to, a device: to us they are not there (FileNotFoundError). Raises OSError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV):
+            raise FileNotFoundError(errno.ENOENT, "it is no plain file", path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, "it is no plain file", path)
+    return os.fdopen(descriptor, "rb")
+
+
+def create_plain(path: bytes) -> int:
+    """The descriptor of a new, empty file, whatever stands there under its name: a link would lead the writing elsewhere.
+    Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, FILE_MODE)
+
+
+def read_plain(path: bytes) -> bytes:
+    """One of the small files beside the messages. Raises OSError; FileNotFoundError as `open_plain`."""
+    with open_plain(path) as file:
+        return file.read(MAX_BESIDE)
+
+
+def is_own_folder(path: bytes, top: bytes) -> bool:
+    """Whether it is a folder, and no link out of the tree to what belongs to somebody else than the tree does."""
+    try:
+        found = os.stat(path)
+        if not stat.S_ISDIR(found.st_mode):
+            return False
+        is_link = stat.S_ISLNK(os.lstat(path).st_mode)
+        return not is_link or found.st_uid == os.stat(top).st_uid
+    except OSError:
+        return False
+
+
+def is_own_maildir(path: bytes, top: bytes) -> bool:
+    """Whether a folder of the tree is a maildir, with all that is opened in it."""
+    if path != top and not is_own_folder(path, top):
+        return False
+    return all(
+        is_own_folder(path + b"/" + part, top)
+        for part in OPENED
+        if part == b"cur" or os.path.lexists(path + b"/" + part)
+    )
 
 
 # --- message names
@@ -98,14 +160,14 @@ def read_keywords(folder: bytes) -> list[str]:
     """`dovecot-keywords`: number, space, word."""
     words: list[str] = []
     try:
-        with open(folder + b"/" + KEYWORDS, encoding="latin-1") as file:
-            for line in file:
-                number, _, word = line.strip().partition(" ")
-                if number.isdecimal() and word and int(number) < 1000:
-                    words += [""] * (int(number) + 1 - len(words))
-                    words[int(number)] = word
+        lines = read_plain(folder + b"/" + KEYWORDS).decode("latin-1").splitlines()
     except FileNotFoundError:
-        pass
+        return words
+    for line in lines:
+        number, _, word = line.strip().partition(" ")
+        if number.isdecimal() and len(number) < 4 and _KEYWORD.fullmatch(word):
+            words += [""] * (int(number) + 1 - len(words))
+            words[int(number)] = word
     return words
 
 
@@ -143,8 +205,7 @@ def read_uidlist(folder: bytes) -> UidList | None:
     """Dovecot's, else Courier's; None where there is neither, or none that can be read."""
     for name in (UIDLIST, COURIER_UIDS):
         try:
-            with open(folder + b"/" + name, encoding="latin-1", newline="\n") as file:
-                found = _parse_uidlist(file.read())
+            found = _parse_uidlist(read_plain(folder + b"/" + name).decode("latin-1"))
         except FileNotFoundError:
             continue
         if found is not None:
@@ -182,7 +243,8 @@ def add_to_uidlist(folder: bytes, known: UidList, new: Iterable[tuple[int, str]]
     lines = "".join(f"{uid} :{base}\n" for uid, base in new)
     if not os.path.exists(path):
         write_uidlist(folder, known, sorted((uid, base) for base, uid in known.uids.items()))
-    with open(path, "ab") as file:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK  # no link, and no pipe
+    with os.fdopen(os.open(path, flags), "ab") as file:
         file.write(lines.encode("latin-1"))
 
 
@@ -198,7 +260,7 @@ def uidlist_lock(folder: bytes) -> Iterator[None]:
     """`dovecot-uidlist.lock`, as Dovecot takes it: `pid:host` in a file that is linked into place."""
     lock = folder + b"/" + UIDLIST + b".lock"
     draft = lock + b".%d" % os.getpid()
-    descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, FILE_MODE)
+    descriptor = create_plain(draft)
     try:
         os.write(descriptor, f"{os.getpid()}:{socket.gethostname()}".encode())
         _link_when_free(draft, lock)
@@ -233,7 +295,7 @@ def _link_when_free(draft: bytes, lock: bytes) -> None:
 def _is_stale(lock: bytes) -> bool:
     """Whether its process has died (or was an earlier one of our number), or it is older than any may be."""
     try:
-        with open(lock, "rb") as file:
+        with open_plain(lock) as file:
             pid, _, host = file.read(300).partition(b":")
         age = abs(time.time() - os.stat(lock).st_mtime)
     except FileNotFoundError:
@@ -257,8 +319,7 @@ def read_subscriptions(tree: bytes) -> tuple[set[bytes], bytes] | None:
     """Names below the tree (`Sub.Folder`; `INBOX` for itself), and the file they stand in."""
     for name, prefix in ((SUBSCRIPTIONS, b""), (COURIER_SUBSCRIPTIONS, b"INBOX.")):
         try:
-            with open(tree + b"/" + name, "rb") as file:
-                lines = file.read().split(b"\n")
+            lines = read_plain(tree + b"/" + name).split(b"\n")
         except FileNotFoundError:
             continue
         if lines[0].startswith(b"V\t2"):
@@ -293,7 +354,7 @@ def _unescaped(part: bytes) -> bytes:
 def replace_file(path: bytes, octets: bytes) -> None:
     """Whole or not at all, and durable."""
     draft = path + b".murder-%d" % os.getpid()
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+    descriptor = create_plain(draft)
     with os.fdopen(descriptor, "wb") as file:
         file.write(octets)
         file.flush()

@@ -20,6 +20,7 @@ from plugins.store_maildir.files import (
     join_name,
     letters_of,
     new_base,
+    open_plain,
     read_keywords,
     sizes_of,
     split_name,
@@ -263,7 +264,7 @@ class MaildirMailbox(SpoolMailbox):
             os.link(source, path)
             self.tree.file_is_coming(path, is_written=False)
         except OSError:  # another file system, or a limit of links
-            with open(source, "rb") as file:
+            with open_plain(source) as file:
                 self._write_file(folder, base, file.read(), os.fstat(file.fileno()).st_mtime)
         file_name = _place(self.box_id, base, letters)
         add_todo(db, f"{self.box_id}/tmp/{base}", file_name)
@@ -368,9 +369,14 @@ def _file_of(db: sqlite3.Connection, tree: Tree, source: MaildirMailbox, body: i
 
 
 def _map(path: bytes) -> memoryview:
-    with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
+    with open_plain(path) as file:
+        status = os.fstat(file.fileno())
+        if status.st_size == 0:
             return memoryview(b"")
+        if (
+            status.st_uid != os.geteuid()
+        ):  # cut short by its owner, a map of it would end this process
+            return memoryview(file.read())
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 

@@ -39,6 +39,7 @@ from plugins.store_maildir.carry import MaildirCarrier
 from plugins.store_maildir.files import (
     OF_INBOX,
     SUBSCRIPTIONS,
+    is_own_maildir,
     read_subscriptions,
     write_subscriptions,
 )
@@ -505,7 +506,8 @@ def _subfolders(tree: Tree) -> list[MailboxName]:
     """Mailboxes that stand in a tree."""
     names = [tree.name] if os.path.isdir(tree.top + b"/cur") else []
     for entry in sorted(os.listdir(tree.top)):
-        if is_wanted(entry.decode("latin-1")) and os.path.isdir(tree.top + b"/" + entry + b"/cur"):
+        is_name = is_wanted(entry.decode("latin-1"))
+        if is_name and is_own_maildir(tree.top + b"/" + entry, tree.top):
             names.append(MailboxName(tree.name + entry))
     return names
 

@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from murder.errors import Refusal
 from murder.model.message import MAX_UID, Uid
@@ -19,6 +20,7 @@ from plugins.store_maildir.files import (
     UidList,
     add_to_uidlist,
     flags_of,
+    open_plain,
     read_keywords,
     read_uidlist,
     sizes_of,
@@ -227,10 +229,11 @@ def _add(
     """A message that somebody else has put there."""
     place, name = found
     try:
-        stat = os.stat(_path(folder, place, name))
-        size = _virtual_size(_path(folder, place, name), base, stat.st_size)
-    except FileNotFoundError:
-        return  # gone again
+        with open_plain(_path(folder, place, name)) as file:
+            stat = os.fstat(file.fileno())
+            size = _virtual_size(file, base, stat.st_size)
+    except (FileNotFoundError, PermissionError):
+        return  # gone again, no plain file, or not for us
     uid = listed if listed is not None and _is_free(db, box.id, listed) else None
     if uid is None:
         uid = box.take_uid()
@@ -267,13 +270,12 @@ def _is_free(db: sqlite3.Connection, box_id: int, uid: int) -> bool:
     return taken is None and 0 < uid < MAX_UID
 
 
-def _virtual_size(path: bytes, base: str, size: int) -> int:
+def _virtual_size(file: BinaryIO, base: str, size: int) -> int:
     """RFC822.SIZE: from the name, else by reading."""
     told, virtual = sizes_of(base)
     if virtual is not None and told == size:
         return virtual
-    with open(path, "rb") as file:
-        return len(to_crlf(file.read()))
+    return len(to_crlf(file.read()))
 
 
 def publish(db: sqlite3.Connection, box_id: int, folder: bytes) -> None:

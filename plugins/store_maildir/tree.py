@@ -17,12 +17,19 @@ from typing import Final
 
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName
-from plugins.store_maildir.files import FILE_MODE, FOLDER_MODE, OF_INBOX, split_name, sync_path
+from plugins.store_maildir.files import (
+    FILE_MODE,
+    FOLDER_MODE,
+    OF_INBOX,
+    OPENED,
+    is_own_maildir,
+    split_name,
+    sync_path,
+)
 from plugins.store_spool.root import Root
 
 INDEX: Final = "murder-index.db"
 FORMAT: Final = 1  # of what stands here besides the spool's tables
-OPENED: Final = (b"new", b"cur", b"tmp")
 FEW_FILES: Final = 4
 SYNC_THREADS: Final = 16
 RACY_NS: Final = (
@@ -67,7 +74,7 @@ class Tree(Root):
 
     def is_maildir(self, name: MailboxName) -> bool:
         """Whether its folder is there."""
-        return os.path.isdir(self.path_of(name) + b"/cur")
+        return is_own_maildir(self.path_of(name), self.top)
 
     def folder_of(self, db: sqlite3.Connection, box_id: int) -> bytes:
         """As `path_of`. Raises Refusal(NONEXISTENT)."""
@@ -213,7 +220,8 @@ def _act(old: bytes | None, new: bytes | None, touched: set[bytes]) -> None:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(new + name, FOLDER_MODE)
             if os.path.basename(new).startswith(b"."):  # Maildir++: a folder, not a tree
-                os.close(os.open(new + b"/maildirfolder", os.O_CREAT | os.O_WRONLY, FILE_MODE))
+                flags = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW
+                os.close(os.open(new + b"/maildirfolder", flags, FILE_MODE))
             touched.update((new, os.path.dirname(new)))
         return
     touched.add(os.path.dirname(old))

@@ -428,3 +428,69 @@ def test_subscriptions_keep_the_form_of_their_file(tmp_path: Path) -> None:
     write_subscriptions(folder, {b"INBOX", b"A.B"}, b"subscriptions")
     assert (tmp_path / "subscriptions").read_bytes() == b"V\t2\n\nA\tB\nINBOX\n"
     assert read_subscriptions(folder) == ({b"INBOX", b"A.B"}, b"subscriptions")
+
+
+def test_a_hostile_tree_shows_nothing_of_others_and_holds_nobody_up(tmp_path: Path) -> None:
+    """Links, pipes and what cannot be read, in the place of messages, of folders and of the files beside them."""
+    tree, other = tmp_path / "mail/ana/Maildir", tmp_path / "mail/bob/Maildir"
+    for folder in (tree, other, tree / ".Sub.Folder", tree / ".Linked"):
+        for place in ("cur", "new", "tmp"):
+            (folder / place).mkdir(parents=True)
+    (tree / "cur" / "1.mine:2,S").write_bytes(ONE)
+    (other / "cur" / "2.secret:2,S").write_bytes(ONE.replace(b"hello", b"secret"))
+    os.symlink(other / "cur" / "2.secret:2,S", tree / "cur" / "2.secret:2,S")
+    os.symlink(other, tree / ".Stolen")
+    (tree / ".Linked" / "cur").rmdir()
+    os.symlink(other / "cur", tree / ".Linked" / "cur")
+    os.mkfifo(tree / "new" / "3.pipe")
+    (tree / "new" / "4.folder").mkdir()
+    os.mkfifo(tree / "dovecot-uidlist")
+    os.mkfifo(tree / "dovecot-keywords")
+    os.symlink(other / "cur" / "2.secret:2,S", tree / "subscriptions")
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"kept")
+    for name in ("dovecot-uidlist", "dovecot-uidlist.lock", "dovecot-keywords", "subscriptions"):
+        os.symlink(victim, tree / f"{name}.murder-{os.getpid()}")
+        os.symlink(victim, tree / f"{name}.{os.getpid()}")
+    if os.geteuid() == 0:  # else nothing here is somebody else's
+        for path in (other, *other.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+
+    async def scene(store: MaildirStore) -> None:
+        box = await store.open(INBOX, "ana")
+        (row,) = await box.messages()
+        assert bytes(await box.octets(row.uid)) == ONE
+        await append(store, box, ONE, frozenset({"$Work"}))
+        assert len(await box.messages()) == 2
+        box.close()
+        if os.geteuid() == 0:
+            shown = {mailbox.name for mailbox in await store.mailboxes()}
+            assert shown == {INBOX, SUB, MailboxName(b"user.bob")}
+            for name in (b"user.ana.Stolen", b"user.ana.Linked"):
+                with pytest.raises(Refusal):
+                    await store.open(MailboxName(name), "ana")
+        assert victim.read_bytes() == b"kept"
+
+    run(tmp_path, scene)
+
+
+def test_a_file_of_somebody_else_that_is_cut_short_ends_nothing(tmp_path: Path) -> None:
+    """A map of it would end the process when it is read."""
+    if os.geteuid() != 0:
+        cannot_run("only root can give a file away")
+    tree = tmp_path / "mail/ana/Maildir"
+    for place in ("cur", "new", "tmp"):
+        (tree / place).mkdir(parents=True)
+    file = tree / "cur" / f"1.mine,S={len(ONE)},W={len(ONE)}:2,S"
+    file.write_bytes(ONE)
+    os.chown(file, NOBODY, NOBODY)
+
+    async def scene(store: MaildirStore) -> None:
+        box = await store.open(INBOX, "ana")
+        (row,) = await box.messages()
+        octets = await box.octets(row.uid)
+        os.truncate(file, 0)
+        assert bytes(octets) == ONE
+        box.close()
+
+    run(tmp_path, scene)
