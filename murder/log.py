@@ -5,11 +5,12 @@ login: `user`. One line is one write to standard error, so lines of several work
 cannot be written never stops the mail.
 """
 
+import io
 import logging
 import os
 import sys
 from collections.abc import Mapping, MutableMapping
-from typing import Any, Final, cast
+from typing import Any, Final, TextIO, cast
 
 import structlog
 from structlog.typing import FilteringBoundLogger, Processor
@@ -178,11 +179,11 @@ class _Constants:
 
 def _text_renderers(colours: bool) -> list[Processor]:
     return [
-        _octets_as_text,
+        _harmless,
         structlog.dev.ConsoleRenderer(
             colors=colours,
             pad_event_to=24,
-            exception_formatter=structlog.dev.plain_traceback,  # the others show local variables
+            exception_formatter=_traceback,
         ),
     ]
 
@@ -194,13 +195,38 @@ def _json_renderers() -> list[Processor]:
     ]
 
 
-def _octets_as_text(
+class _Escaped:
+    """Text that is shown as Python writes it: what is no printable character stands as an escape."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return repr(self._text)
+
+
+def _harmless(
     _logger: object, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
+    """Octets become text; what a peer chose moves no cursor, sets no title, and turns no line around."""
     for name, value in event.items():
         if isinstance(value, bytes):
-            event[name] = readable(value)
+            value = event[name] = readable(value)
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = _Escaped(value)
     return event
+
+
+def _traceback(out: TextIO, exc_info: Any) -> None:
+    """Without local variables, and as harmless as the rest: indented, none of its lines looks like one of the log's."""
+    told = io.StringIO()
+    structlog.dev.plain_traceback(told, exc_info)
+    for line in told.getvalue().splitlines(keepends=True):
+        text = line.rstrip("\n")
+        out.write("  " + (text if text.isprintable() else repr(text)[1:-1]))
+        out.write(line[len(text) :])
 
 
 def is_journal() -> bool:

@@ -102,6 +102,30 @@ def test_text_is_readable_and_the_level_counts() -> None:
     assert not any("mailbox.made" in line for line in lines)
 
 
+HOSTILE = """
+from murder.log import logger, set_up
+evil = "\\x1b[31mred\\x1b]0;title\\x07\\x9b\\u202eback\\u2028\\r\\n2026 FAKE"
+log = logger(peer="\\x1b[2J")
+for form in ("json", "text"):
+    set_up("debug", form, node=evil)
+    log.info("x.y", user=evil, raw=evil.encode(), names=[evil], deep={"a": evil})
+    try:
+        raise ValueError(evil)
+    except ValueError:
+        log.exception("x.z")
+"""
+
+
+def test_what_a_peer_chose_does_nothing_to_who_reads_the_log() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HOSTILE], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    lines = done.stderr.split("\n")
+    assert all(line.isprintable() for line in lines), done.stderr
+    assert not any(line.startswith("2026 FAKE") for line in lines)
+    assert done.stderr.count("red") > 10
+
+
 JOURNALLED = """
 from murder.log import logger, set_up
 log = logger()

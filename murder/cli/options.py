@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import asyncclick as click
 
-from murder.cli.screen import Table, columns
+from murder.cli.screen import Table, columns, plain
 
 DEFAULT_CONFIG: Final = Path("/etc/murder/murder.toml")
 PATH: Final = click.Path(path_type=Path)
@@ -58,7 +58,7 @@ def say(as_json: bool, facts: Mapping[str, object], text: str) -> int:
     if as_json:
         print_json(facts)
     elif text:
-        click.echo(text)
+        click.echo("\n".join(map(plain, text.split("\n"))))
     return 0
 
 

@@ -120,6 +120,7 @@ async def _run(given: list[str]) -> int:
 def explain(error: Exception) -> int:
     """Say on standard error what went wrong, a line for each thing; the exit code. Imports only what failed needs."""
     from murder.authority import AuthorityError
+    from murder.cli.screen import plain
     from murder.config import ConfigError
     from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 
@@ -138,7 +139,7 @@ def explain(error: Exception) -> int:
     priority = _priority()
     for number, line in enumerate(text.splitlines()):
         mark = priority + "murder: " if number == 0 or code == EXIT_USAGE else priority + "  "
-        click.echo(mark + line, err=True)
+        click.echo(mark + plain(line), err=True)
     return code
 
 

@@ -6,6 +6,8 @@ a part written `^`, modified UTF-7, an optional `domain!` in front, INBOX of use
 and nowhere else. Names stay octets: a real Cyrus may put any octets into the list.
 """
 
+import binascii
+import re
 from dataclasses import dataclass
 from typing import Final, NewType
 
@@ -14,9 +16,17 @@ from murder.errors import Code, Refusal
 MailboxName = NewType("MailboxName", bytes)
 
 MAX_NAME_OCTETS: Final = 490  # Cyrus' MAX_MAILBOX_NAME; an LMDB key holds 511
+MAX_EXTERNAL_OCTETS: Final = 2 * MAX_NAME_OCTETS  # with the namespace's prefix and a domain
 MAX_DEPTH: Final = 100  # parts; far above any client, far below what a walk could not afford
 USER_ROOT: Final = b"user"
 DELETED_ROOT: Final = b"DELETED"  # Cyrus' delayed deletes: in the list, never shown to users
+
+# Line and paragraph separators, and the controls of direction (Unicode UAX 9 §2), also the marks; the byte order mark
+_HIDDEN: Final = frozenset(
+    {0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF}
+)
+_SHIFTS: Final = re.compile(rb"&([^&-]++-?)")  # but "&-", which is "&"
+_TWO_SHIFTS: Final = re.compile(rb"&[^&-]++-&[^&-]")
 
 _DOT_AS_FIRST: Final = bytes.maketrans(b".", b"\x1f")
 _FIRST_AS_DOT: Final = bytes.maketrans(b"\x1f", b".")
@@ -130,7 +140,19 @@ def is_of_tree(name: MailboxName, root: MailboxName) -> bool:
 
 def display(name: bytes) -> str:
     """For logs and people: never raises, loses nothing."""
-    return name.decode("utf-8", "backslashreplace")
+    return printable(name.decode("utf-8", "backslashreplace"))
+
+
+def printable(text: str) -> str:
+    """Text that a terminal only shows: what would be hidden, or would do something to it, is written as an escape."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(letter) if is_hidden(letter) else letter for letter in text)
+
+
+def _escaped(letter: str) -> str:
+    code = ord(letter)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def check_name_size(name: MailboxName) -> None:
@@ -166,8 +188,56 @@ def check_new_name(name: MailboxName) -> None:
     bad = [octet for octet in name if octet < 0x20 or octet > 0x7E or octet in b"%*!"]
     if bad and (bad != [0x21] or not name.partition(b"!")[2]):
         raise Refusal(Code.CANNOT, f"A mailbox name must not contain {bytes(bad[:1])!r}")
+    _check_characters(rest)
     if rest == USER_ROOT or parts[0] == DELETED_ROOT:
         raise Refusal(Code.CANNOT, f"{display(rest)} is reserved")
+
+
+def _check_characters(name: bytes) -> None:
+    """Refuse what modified UTF-7 (RFC 3501 §5.1.3) hides from who looks at octets: characters that are not shown, or change
+    what is shown beside them (RFC 6855 §3, RFC 5198 §2), and shifts that some read and others do not."""
+    for shifted in _SHIFTS.findall(name):
+        try:
+            text = _unshift(shifted)
+        except ValueError:
+            shown = display(b"&" + shifted)
+            raise Refusal(
+                Code.CANNOT, f"A mailbox name is modified UTF-7, which {shown} is not: & is &-"
+            ) from None
+        hidden = [letter for letter in text if is_hidden(letter)]
+        if hidden:
+            raise Refusal(
+                Code.CANNOT, f"A mailbox name must not contain the character U+{ord(hidden[0]):04X}"
+            )
+    if _TWO_SHIFTS.search(name):
+        raise Refusal(Code.CANNOT, "A mailbox name is modified UTF-7: two shifts in a row are one")
+
+
+def _unshift(shifted: bytes) -> str:
+    """What stands between `&` and `-`, the latter included. Raises ValueError unless it is the one form of some text."""
+    encoded, end = shifted[:-1], shifted[-1:]
+    if end != b"-":
+        raise ValueError("it has no end")
+    octets = binascii.a2b_base64(encoded.replace(b",", b"/") + b"=" * (-len(encoded) % 4))
+    text = octets.decode("utf-16-be")
+    again = binascii.b2a_base64(octets, newline=False).rstrip(b"=").replace(b"/", b",")
+    if again != encoded or any(" " <= letter <= "~" for letter in text):
+        raise ValueError("it has another form")
+    return text
+
+
+def is_hidden(letter: str) -> bool:
+    """Whether a character is not shown itself: controls, line ends, what turns the direction of writing, and what is no
+    character."""
+    code = ord(letter)
+    return (
+        code < 0x20
+        or 0x7F <= code < 0xA0
+        or code in _HIDDEN
+        or 0xD800 <= code < 0xE000
+        or code & 0xFFFE == 0xFFFE
+        or 0xFDD0 <= code < 0xFDF0
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +274,11 @@ class Namespace:
         Raises Refusal where no mailbox could have that name. One trailing separator is dropped
         (RFC 3501 §6.3.3: it only announces children).
         """
+        if len(external) > MAX_EXTERNAL_OCTETS:
+            raise Refusal(
+                Code.LIMIT,
+                f"A mailbox name may have {MAX_NAME_OCTETS} octets, not {len(external)}",
+            )
         separator = self.separator
         if separator != external[-1:]:
             stem = external
@@ -213,6 +288,8 @@ class Namespace:
             raise Refusal(Code.CANNOT, "A mailbox name must not have an empty level")
         if self.unix_hierarchy and b"^" in stem:
             raise Refusal(Code.CANNOT, "A mailbox name must not contain '^'")
+        if b"!" in stem:  # the canonical form has a domain before it
+            raise Refusal(Code.CANNOT, "A mailbox name must not contain '!'")
         explicit, domain = self._explicit_domain(stem, user)
         head, mark, tail = explicit.partition(separator)
         if head.upper() == b"INBOX" and (not self.alternative or not mark):

@@ -9,11 +9,15 @@ import re
 import unicodedata
 from typing import Final
 
-from murder.errors import BadSyntax
+from murder.errors import BadSyntax, Code, Refusal
+
+MAX_UTF8_OCTETS: Final = 2000  # a name has a quarter; as long as a pattern may be
 
 _DIRECT: Final = re.compile(r"[\x20-\x25\x27-\x7e]+")
+_PIECES: Final = re.compile(r"&|[\x20-\x25\x27-\x7e]++|[^\x20-\x7e]++")
 _TO_MODIFIED: Final = bytes.maketrans(b"/", b",")
 _TO_BASE64: Final = bytes.maketrans(b",/", b"/,")  # a "/" in the input becomes invalid on purpose
+_INDIRECT: Final = re.compile(rb"[^\x20-\x7e]")
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+,]+")
 
 
@@ -21,23 +25,13 @@ def encode(name: str) -> bytes:
     """Text as modified UTF-7. Raises BadSyntax for a lone surrogate, which no Unicode text has."""
     if _DIRECT.fullmatch(name):
         return name.encode("ascii")
-    pieces = []
-    at = 0
-    while at < len(name):
-        direct = _DIRECT.match(name, at)
-        if direct is not None:
-            pieces.append(direct.group().encode("ascii"))
-            at = direct.end()
-        elif name[at] == "&":
-            pieces.append(b"&-")
-            at += 1
-        else:
-            end = at
-            while end < len(name) and name[end] != "&" and not _DIRECT.match(name, end):
-                end += 1
-            pieces.append(b"&" + _shift(name[at:end]) + b"-")
-            at = end
-    return b"".join(pieces)
+    return b"".join(map(_piece, _PIECES.findall(name)))
+
+
+def _piece(text: str) -> bytes:
+    if text == "&":
+        return b"&-"
+    return text.encode("ascii") if _DIRECT.fullmatch(text) else b"&" + _shift(text) + b"-"
 
 
 def _shift(text: str) -> bytes:
@@ -77,9 +71,10 @@ def decode(octets: bytes) -> str:
 
 
 def _direct(octets: bytes, offset: int) -> str:
-    for at, octet in enumerate(octets):
-        if not 0x20 <= octet <= 0x7E:
-            raise BadSyntax("a mailbox name has an octet that must be encoded", offset + at)
+    indirect = _INDIRECT.search(octets)
+    if indirect is not None:
+        at = offset + indirect.start()
+        raise BadSyntax("a mailbox name has an octet that must be encoded", at)
     return octets.decode("ascii")
 
 
@@ -110,7 +105,13 @@ def decode_leniently(octets: bytes) -> str:
 
 
 def from_utf8(octets: bytes) -> bytes:
-    """A name (or pattern) in UTF-8 as modified UTF-7, composed as RFC 5198 wants it. Raises BadSyntax."""
+    """A name (or pattern) in UTF-8 as modified UTF-7, composed as RFC 5198 wants it. Raises BadSyntax, and Refusal(LIMIT) for
+    what is longer than any name: the length is looked at first, for composing costs the square of it."""
+    if len(octets) > MAX_UTF8_OCTETS:
+        raise Refusal(
+            Code.LIMIT,
+            f"A mailbox name or pattern may have {MAX_UTF8_OCTETS} octets, not {len(octets)}",
+        )
     try:
         return encode(unicodedata.normalize("NFC", octets.decode("utf-8")))
     except UnicodeDecodeError:

@@ -4,19 +4,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murder.errors import Refusal
+from murder.errors import BadSyntax, Code, Refusal
 from murder.model.name import (
     MailboxName,
     Namespace,
     ancestors_of,
     check_new_name,
     collation_key,
+    display,
     inbox_of,
+    is_hidden,
     is_inbox,
     name_of_key,
     owner_of,
     parent_of,
 )
+from murder.wire.mutf7 import encode
 
 N = MailboxName
 LAYOUTS = [Namespace(unix, alternative) for unix in (True, False) for alternative in (True, False)]
@@ -131,6 +134,59 @@ def test_family_relations() -> None:
 def test_names_that_must_not_come_into_being(name: bytes) -> None:
     with pytest.raises(Refusal):
         check_new_name(N(name))
+
+
+HIDING = [  # as a client may write them, by RFC 6855 §3 and RFC 5198
+    "\x00", "\n", "\r", "\t", "\x1b", "\x7f", "\x80", "\x85", "\x9b", "\u200e", "\u200f", "\u061c", "\u2028",
+    "\u2029", "\u202a", "\u202e", "\u2066", "\u2069", "\ufeff", "\ufffe", "\uffff", "\ufdd0", "\U0001ffff",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("letter", HIDING)
+def test_no_new_name_has_characters_that_are_not_shown(letter: str) -> None:
+    for name in (f"user.a.x{letter}y", f"user.a.{letter}", f"user.a.ü{letter}.z"):
+        with pytest.raises(Refusal) as caught:
+            check_new_name(N(encode(name)))
+        assert caught.value.code is Code.CANNOT
+        assert f"U+{ord(letter):04X}" in caught.value.text
+
+
+@pytest.mark.parametrize(
+    "name", [b"&AC8-", b"&2D0-", b"&AOQ", b"a&b", b"&AOR-", b"&A-", b"&==-", b"&AOQ-&AOQ-"]
+)
+def test_no_new_name_has_shifts_that_only_some_read(name: bytes) -> None:
+    with pytest.raises(Refusal) as caught:
+        check_new_name(N(b"user.a.x" + name))
+    assert caught.value.code is Code.CANNOT
+
+
+@given(st.text(min_size=1, max_size=60))
+def test_a_name_of_letters_that_are_shown_is_fine_whatever_they_are(text: str) -> None:
+    try:
+        name = N(b"user.a.x" + encode(text))
+    except BadSyntax:
+        return
+    odd = any(is_hidden(letter) or letter in "%*!" for letter in text)
+    if not odd and all(part for part in name.split(b".")):
+        check_new_name(name)
+
+
+def test_what_is_displayed_does_nothing_to_a_terminal() -> None:
+    assert display(b"a\x1b[31m\xe2\x80\xae\xff") == "a\\x1b[31m\\u202e\\xff"
+    assert display("ä日".encode()) == "ä日"
+
+
+def test_no_client_names_a_domain_as_the_list_does() -> None:
+    for external in (b"INBOX/a!b", b"x!user/ana", b"INBOX!x"):
+        with pytest.raises(Refusal):
+            Namespace().internal(external, "ana")
+
+
+def test_a_name_as_long_as_a_command_is_refused_by_its_length() -> None:
+    with pytest.raises(Refusal) as caught:
+        Namespace().internal(b"a" * 400_000, "ana")
+    assert caught.value.code is Code.LIMIT
+    assert len(caught.value.text) < 200
 
 
 def test_ordinary_new_names_are_fine() -> None:

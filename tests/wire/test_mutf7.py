@@ -1,10 +1,13 @@
 """Modified UTF-7: one form for one text."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murder.errors import BadSyntax
+from murder.errors import BadSyntax, Refusal
+from murder.wire import mutf7
 from murder.wire.mutf7 import decode, decode_leniently, encode
 
 SAME = [
@@ -73,3 +76,22 @@ def test_what_decodes_encodes_to_the_same(octets: bytes) -> None:
     except BadSyntax:
         return
     assert encode(text) == octets
+
+
+def test_a_name_of_any_length_is_refused_before_it_is_composed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Composing costs the square of a run of marks: 47 s for 400 kB."""
+    composed: list[int] = []
+    normalize = unicodedata.normalize
+
+    def count(form: str, text: str) -> str:
+        composed.append(len(text))
+        return normalize(form, text)
+
+    monkeypatch.setattr("murder.wire.mutf7.unicodedata.normalize", count)
+    with pytest.raises(Refusal):
+        mutf7.from_utf8(b"a" + "\u0301\u0323".encode() * 100_000)
+    assert composed == []
+    mutf7.from_utf8("a\u0301".encode())
+    assert composed == [2]

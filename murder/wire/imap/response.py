@@ -4,8 +4,12 @@ RFC 3501 §7.1, RFC 5530 (response codes). Text is ASCII and never holds CR or L
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
+
+MAX_TEXT_OCTETS: Final = 2000  # of what is said to people: it may name what the client has sent
+_PRINTABLE: Final = bytes(octet if 0x20 <= octet < 0x7F else 0x3F for octet in range(256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +26,8 @@ class Status:
 
 def clean(text: str) -> bytes:
     """As resp-text: ASCII, no line ends, never empty, and never beginning like a response code."""
-    octets = text.encode("ascii", "replace").translate(None, b"\r\n\x00").strip()
-    return octets.lstrip(b"[") or b"."
+    octets = text.encode("ascii", "replace").translate(_PRINTABLE, b"\r\n\x00").strip()
+    return octets.lstrip(b"[")[:MAX_TEXT_OCTETS] or b"."
 
 
 def status_line(tag: bytes, word: bytes, text: str, code: bytes = b"") -> bytes:
