@@ -4,7 +4,6 @@ What exists, what is subscribed to and what stands beside a name is a role's to 
 said here once, so that a frontend answers octet for octet as a backend that has everything.
 """
 
-import asyncio
 import heapq
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from murder.errors import BadSyntax
 from murder.login.imap import ImapDialogue, Running
 from murder.model.listing import INBOX, ListQuery, ListRow, ListWalk
 from murder.model.name import MailboxName, collation_key
+from murder.net.turns import Turn
 from murder.wire import mutf7
 from murder.wire.imap.command import Command
 from murder.wire.imap.list import (
@@ -30,7 +30,7 @@ from murder.wire.imap.list import (
 from murder.wire.imap.namespace import format_namespace
 from murder.wire.token import Scanner
 
-PAUSE_AFTER: Final = 500  # names walked before others get their turn
+ROWS: Final = 500  # of an answer that are held before the client must take some
 
 
 def run_namespace(dialogue: ImapDialogue, command: Command) -> Running:
@@ -61,7 +61,7 @@ def query_of(dialogue: ImapDialogue, request: ListRequest) -> ListQuery:
     return ListQuery(dialogue.namespace, dialogue.user.user, reference, patterns)
 
 
-def tell_subscribed(
+async def tell_subscribed(
     dialogue: ImapDialogue,
     request: ListRequest,
     names: Iterable[MailboxName],
@@ -72,14 +72,19 @@ def tell_subscribed(
     `is_there`: whether it is a mailbox that the user may see. What is not keeps its line, with `\\Noselect`: as LIST
     (SUBSCRIBED) says \\NonExistent of it, which implies \\Noselect (RFC 5258 §3).
     """
-    rows = ListWalk(query_of(dialogue, request)).rows(sorted(set(names), key=collation_key))
     separator = dialogue.namespace.separator
-    lines = []
-    for row in rows:
+    lines: list[bytes] = []
+    turn = Turn()
+    for row in ListWalk(query_of(dialogue, request)).rows(sorted(set(names), key=collation_key)):
         there = row.chosen and row.name is not None and is_there(row.name)
         attributes = () if there else ("\\Noselect",)
         entry = ListEntry(attributes, separator, dialogue.shown(row.external))
         lines.append(format_list(entry, b"LSUB"))
+        if turn.is_over or len(lines) >= ROWS:
+            dialogue.send(b"".join(lines))
+            lines.clear()
+            await dialogue.flush()
+            await turn.rest()
     dialogue.send(b"".join(lines))
 
 
@@ -136,12 +141,15 @@ class ListAnswer(ABC):
         await self.walk(ListWalk(self.query, levels=levels, own_levels=levels, recursive=recursive))
 
     async def walk(self, walk: ListWalk) -> None:
-        for count, name in enumerate(self._candidates(), 1):
+        turn = Turn()
+        for name in self._candidates():
             exists = name in self._visible if self.selects_subscribed else True
             self.add(walk.push(name, exists=exists, chosen=self._is_chosen(name)))
-            if count % PAUSE_AFTER == 0:
+            if len(self._rows) >= ROWS:
                 await self.send()
-                await asyncio.sleep(0)
+            if turn.is_over:
+                await self.send()
+                await turn.rest()
         self.add(walk.end())
         await self.send()
 

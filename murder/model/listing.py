@@ -12,7 +12,9 @@ from typing import Final
 from murder.errors import Code, Refusal
 from murder.model.listmatch import (
     MAX_PATTERN_OCTETS,
+    WILDCARDS,
     compile_pattern,
+    has_wildcards,
     literal_head,
     simplified,
 )
@@ -27,6 +29,9 @@ from murder.model.name import (
 )
 
 INBOX: Final = b"INBOX"
+MAX_WILDCARDS: Final = 10  # of a pattern, runs of them counted as one: a level each is deep enough
+MAX_WILDCARDS_OF_ALL: Final = 100
+MAX_WILD_OCTETS: Final = 8192  # of the patterns that have some: a name has 490
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class ListRow:
 class ListQuery:
     """Reference and patterns of one command, as one user in one namespace means them.
 
-    Raises Refusal(LIMIT) for a pattern that is too long. `prefixes`: a name that can match starts with one of
+    Raises Refusal(LIMIT) for patterns that are too long or too wild. `prefixes`: a name that can match starts with one of
     these (canonical form), in collation order and without overlap; look no further than there.
     """
 
@@ -60,12 +65,14 @@ class ListQuery:
         self.own = inbox_of(user)
         absolute = self._absolutes = [self._absolute(reference, one) for one in patterns]
         separator = namespace.separator
-        self._patterns = [compile_pattern(pattern, separator) for pattern in absolute]
-        self._level_patterns = [
-            compile_pattern(pattern, separator) for pattern in absolute if pattern.endswith(b"%")
-        ]
-        self._inbox_shown = any(
-            compile_pattern(pattern.upper(), separator).fullmatch(INBOX) for pattern in absolute
+        self._names = frozenset(pattern for pattern in absolute if not has_wildcards(pattern))
+        wild = list(dict.fromkeys(pattern for pattern in absolute if has_wildcards(pattern)))
+        _check_cost(wild)
+        compiled = {pattern: compile_pattern(pattern, separator) for pattern in wild}
+        self._patterns = list(compiled.values())
+        self._level_patterns = [compiled[pattern] for pattern in wild if pattern.endswith(b"%")]
+        self._inbox_shown = INBOX in {name.upper() for name in self._names} or any(
+            compile_pattern(pattern.upper(), separator).fullmatch(INBOX) for pattern in wild
         )
         self.prefixes = _without_overlap(
             prefix for pattern in absolute for prefix in self._prefixes_of(pattern)
@@ -91,7 +98,9 @@ class ListQuery:
         """Whether a pattern shows this name."""
         if external == INBOX:
             return self._inbox_shown
-        return any(pattern.fullmatch(external) for pattern in self._patterns)
+        return external in self._names or any(
+            pattern.fullmatch(external) for pattern in self._patterns
+        )
 
     def matches_level(self, external: bytes) -> bool:
         """Whether a pattern that ends with `%` shows this level although it is no mailbox."""
@@ -154,6 +163,20 @@ class ListQuery:
         elif namespace.alternative:
             levels.insert(0, (namespace.shared_prefix[:-1], None))
         return levels
+
+
+def _check_cost(patterns: Sequence[bytes]) -> None:
+    """What is looked at for each name, and compiled, goes with the wildcards and with the octets beside them."""
+    wildcards = [len(WILDCARDS.findall(pattern)) for pattern in patterns]
+    if max(wildcards, default=0) > MAX_WILDCARDS or sum(wildcards) > MAX_WILDCARDS_OF_ALL:
+        raise Refusal(
+            Code.LIMIT,
+            f"A pattern may have {MAX_WILDCARDS} wildcards, all of a command {MAX_WILDCARDS_OF_ALL}",
+        )
+    if sum(map(len, patterns)) > MAX_WILD_OCTETS:
+        raise Refusal(
+            Code.LIMIT, f"Patterns with wildcards may have {MAX_WILD_OCTETS} octets together"
+        )
 
 
 def _without_overlap(prefixes: Iterable[bytes]) -> tuple[bytes, ...]:

@@ -1,19 +1,24 @@
 """Matching a name against a LIST pattern: `%` stops at the separator, `*` does not (RFC 3501 §6.3.8).
 
-Knows octets of names only. Linear in the name for each `*`, whatever the pattern: each wildcard takes the first
-place where what follows it fits, and never reconsiders (a later fit gains nothing, as with any glob).
+Knows octets of names only. Each wildcard takes the first place where what follows it fits, and never reconsiders (a later
+fit gains nothing, as with any glob): linear in the name for each `*`, times a level's length where a `%` follows it.
 """
 
 import re
 from typing import Final
 
 MAX_PATTERN_OCTETS: Final = 2000  # far above any name; a compiled pattern costs memory
-_RUN: Final = re.compile(rb"[%*]*\*[%*]*|%+")
+WILDCARDS: Final = re.compile(rb"[%*]++")
+_RUN: Final = re.compile(rb"[%*]++")
 
 
 def simplified(pattern: bytes) -> bytes:
     """The same pattern with each run of wildcards as one: `*` if the run has one, else `%`."""
     return _RUN.sub(lambda run: b"*" if b"*" in run.group() else b"%", pattern)
+
+
+def has_wildcards(pattern: bytes) -> bool:
+    return b"%" in pattern or b"*" in pattern
 
 
 def literal_head(pattern: bytes) -> bytes:

@@ -105,8 +105,8 @@ def decode_leniently(octets: bytes) -> str:
 
 
 def from_utf8(octets: bytes) -> bytes:
-    """A name (or pattern) in UTF-8 as modified UTF-7, composed as RFC 5198 wants it. Raises BadSyntax, and Refusal(LIMIT) for
-    what is longer than any name: the length is looked at first, for composing costs the square of it."""
+    """A name (or pattern) in UTF-8 as modified UTF-7, composed as RFC 5198 wants it. Raises BadSyntax, or Refusal(LIMIT) for
+    what is longer than any name. The length is looked at first, for composing costs the square of it."""
     if len(octets) > MAX_UTF8_OCTETS:
         raise Refusal(
             Code.LIMIT,

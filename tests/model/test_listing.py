@@ -1,8 +1,12 @@
 """LIST as a computation: rows for a user, from names in collation order."""
 
+import re
+
 import pytest
 
+from murder.errors import Code, Refusal
 from murder.model.listing import ListQuery, ListWalk
+from murder.model.listmatch import compile_pattern
 from murder.model.name import MailboxName, Namespace, collation_key
 
 UNIX = Namespace()
@@ -110,3 +114,41 @@ def test_selection_without_recursion_shows_the_chosen_only() -> None:
         rows += walk.push(name, chosen=name == b"user.ana.work.2024")
     rows += walk.end()
     assert [row.external for row in rows] == [b"INBOX/work/2024"]
+
+
+@pytest.mark.parametrize(
+    "patterns",
+    [
+        [b"*a" * 11],
+        [b"a%" * 11],
+        [b"%d*x" % number for number in range(101)],
+        [b"a" * 400 + b"%d%%" % number for number in range(50)],
+        [b"x" * 2001],
+    ],
+)
+def test_patterns_that_cost_too_much_are_refused(patterns: list[bytes]) -> None:
+    with pytest.raises(Refusal) as caught:
+        ListQuery(UNIX, "ana", b"", patterns)
+    assert caught.value.code is Code.LIMIT
+
+
+def test_a_hundred_names_and_deep_patterns_are_no_cost() -> None:
+    ListQuery(UNIX, "ana", b"", [b"INBOX/%d" % number for number in range(100)])
+    ListQuery(UNIX, "ana", b"", [b"%/%/%/%/%/%/%/%/%/%", b"**%%*%"])
+    assert shown(UNIX, b"", b"news", b"user/zoe", b"inbox", b"new_") == [
+        "news+",
+        "INBOX+",
+        "user/zoe",
+    ]
+
+
+def test_a_pattern_that_comes_again_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[bytes] = []
+
+    def count(pattern: bytes, separator: bytes) -> "re.Pattern[bytes]":
+        made.append(pattern)
+        return compile_pattern(pattern, separator)
+
+    monkeypatch.setattr("murder.model.listing.compile_pattern", count)
+    ListQuery(UNIX, "ana", b"", [b"A%"] * 100)
+    assert len(made) <= 2

@@ -136,7 +136,7 @@ async def _lsub(dialogue: BackendImap, command: Command) -> None:
             return "l" in mailboxes.rights(entry, login)
 
         names = await dialogue.backend.store.subscriptions(login.user)
-        tell_subscribed(dialogue, request, names, is_there)
+        await tell_subscribed(dialogue, request, names, is_there)
     await dialogue.finish(command)
 
 

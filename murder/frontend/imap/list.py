@@ -258,7 +258,7 @@ async def _lsub(dialogue: FrontendImap, command: Command) -> None:
     if request is not None:
         home = await home_upstream(dialogue)
         names = await subscriptions(dialogue, home) if home else ()
-        tell_subscribed(dialogue, request, names, lambda name: _is_there(dialogue, name))
+        await tell_subscribed(dialogue, request, names, lambda name: _is_there(dialogue, name))
     dialogue.send_ok(command)
 
 
