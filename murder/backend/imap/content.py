@@ -104,6 +104,7 @@ class Reader:
     """One message during one FETCH, SEARCH, SORT or THREAD."""
 
     __slots__ = (
+        "_decoded",
         "_fields",
         "_header_end",
         "_kept",
@@ -124,6 +125,7 @@ class Reader:
         self._structure: Part | None = None
         self._header_end: int | None = None
         self._fields: dict[tuple[int, ...], HeaderFields] = {}  # of the headers that were asked for
+        self._decoded: tuple[tuple[int, ...], memoryview | bytes] | None = None  # the last part asked for
         self._turn = Turn()
         self._kept = unpack(summary) if summary is not None else None
 
@@ -171,6 +173,8 @@ class Reader:
             await self._turn.rest()
         section = item.section
         if item.form in (Form.BINARY, Form.BINARY_SIZE):
+            if self._decoded is not None and self._decoded[0] == section.part:
+                return self._decoded[1]  # many pieces of one part
             if self._raw is None:
                 return await self._binary(octets, await self.part(), section.part)
             return await self._binary(
@@ -190,14 +194,18 @@ class Reader:
     ) -> memoryview | bytes | None:
         """A part with its transfer encoding undone, piece by piece. Raises Refusal(UNKNOWN_CTE)."""
         found = encoded_part(octets, root, path)
-        if found is None or not found.encoding:
-            return None if found is None else found.body
+        if found is None:
+            return None
+        if not found.encoding:
+            self._decoded = path, found.body
+            return found.body
         decoded = bytearray()
         for piece in found.pieces():
             decoded += piece
             if self._turn.is_over:
                 await self._turn.rest()
-        return memoryview(decoded)
+        self._decoded = path, memoryview(decoded)
+        return self._decoded[1]
 
     async def _header_fields(self, octets: memoryview, section: Section) -> bytes | None:
         """The fields of some names, or all others, of a header that may be long and asked for often."""
@@ -245,6 +253,7 @@ class Reader:
         """Let the mapping go."""
         self._octets = self._raw = None
         self._structure = None
+        self._decoded = None
         self._fields.clear()
 
 

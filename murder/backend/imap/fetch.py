@@ -215,8 +215,7 @@ class _Fetch:
             if (seq := seq_of(message.uid)) is not None
         ]
         self._put(self._dialogue.forms.fresh_words())
-        for line in lines:
-            self._put(line)
+        self._put(b"".join(lines))
         if Attribute.FLAGS in self._items:
             self._view.told(messages)
 
@@ -266,6 +265,7 @@ class _Fetch:
                 begin, body = piece
                 self._put(begin)
                 await self._put_body(body)
+                await self._dialogue.flush()
         except Refusal as refusal:
             if refusal.code is not Code.EXPUNGE_ISSUED or begun:
                 raise

@@ -26,7 +26,10 @@ from murder.wire.imap.seqset import parse_seqset
 from murder.wire.token import Scanner, astring, literal, nstring
 
 MAX_PART_DEPTH: Final = 100  # as deep as `mime` looks
-MAX_ITEMS: Final = 1000
+MAX_ITEMS: Final = (
+    250  # of one command: header and body of each part of a message of a hundred parts
+)
+MAX_FIELDS: Final = 250  # of one section
 MAX_MODSEQ: Final = 2**63 - 1
 
 _LAZY: Final = re.compile(rb" *+\( *+LAZY *+\)", re.IGNORECASE)
@@ -203,6 +206,8 @@ def _parse_field_names(scanner: Scanner) -> tuple[bytes, ...]:
     while not scanner.accept(b")"):
         scanner.space()
         names.append(scanner.astring())
+        if len(names) > MAX_FIELDS:
+            raise scanner.bad(f"at most {MAX_FIELDS} header fields")
     return tuple(names)
 
 
