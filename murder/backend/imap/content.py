@@ -125,7 +125,9 @@ class Reader:
         self._structure: Part | None = None
         self._header_end: int | None = None
         self._fields: dict[tuple[int, ...], HeaderFields] = {}  # of the headers that were asked for
-        self._decoded: tuple[tuple[int, ...], memoryview | bytes] | None = None  # the last part asked for
+        self._decoded: tuple[tuple[int, ...], memoryview | bytes] | None = (
+            None  # the last part asked for
+        )
         self._turn = Turn()
         self._kept = unpack(summary) if summary is not None else None
 
