@@ -26,6 +26,7 @@ from murder.wire.pop3 import ok
 
 FIRST_LOOK_S: Final = 1.0  # what CAPA waits for backends that nobody has been at yet
 MAX_CAPABILITIES: Final = 100
+MAX_WORD: Final = 64  # octets of one
 QUIET_S: Final = 1.0  # silence in a pipe after which it may be ended
 
 
@@ -115,8 +116,10 @@ class FrontendPop3(Pop3Dialogue):
         upstream.send(b"CAPA\r\n")
         words: list[bytes] = []
         if (await upstream.line()).startswith(b"+OK"):
-            while (line := await upstream.line()) != b"." and len(words) < MAX_CAPABILITIES:
+            while (line := await upstream.line()) != b".":
                 words.append(line.upper().partition(b" ")[0])
+                if len(words) > MAX_CAPABILITIES or len(words[-1]) > MAX_WORD:
+                    raise upstream.failure(UpstreamKind.PROTOCOL, "it offers too much")
         maildrops.learn(upstream.server, frozenset(words), self.loop.time())
 
     async def _enter_upstream(self, upstream: LineUpstream, login: Login) -> bytes:

@@ -17,6 +17,7 @@ from murder.session.sasl import plain_response
 from murder.wire.token import string
 
 UNAUTHENTICATE: Final = b"UNAUTHENTICATE"
+MAX_CAPABILITIES: Final = 16 * 1024  # octets; ours are 1 KiB, and each list that differs is kept
 
 
 class Pool:
@@ -209,6 +210,8 @@ async def _log_in(
         found = await upstream.ask(b"CAPABILITY")
         lines = (line[2:] for line in found.untagged)
         words = next((line for line in lines if line.startswith(b"CAPABILITY ")), b"")
+    if len(words) > MAX_CAPABILITIES:
+        raise upstream.failure(UpstreamKind.PROTOCOL, f"capabilities of {len(words)} octets")
     upstream.capabilities = _capabilities(words)
 
 

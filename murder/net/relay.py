@@ -17,10 +17,15 @@ from murder.errors import BadSyntax, UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection
 from murder.net.turns import TURN_S
 from murder.net.upstream import Address
-from murder.session.imap_client import ResponseCutter
+from murder.session.imap_client import ResponseCutter, is_tagged
 from murder.wire.fragment import Chunk, Fragmenter, Literal
 
 MAX_COLLECTED: Final = 4 * 1024 * 1024  # octets of untagged responses kept for one own command
+RESPONSE_OCTETS: Final = 64  # that each costs beside its own: 4 MiB of empty ones would be 40
+MAX_GREETING: Final = 64 * 1024  # octets of a line of somebody who has not said who he is
+ANSWER_TIMES: Final = (
+    4  # a whole answer that is kept may take so many times the wait for octets of it
+)
 SMALL_OCTETS: Final = 16 * 1024  # a read that may not be the whole answer
 MAX_IN_FLIGHT: Final = 500  # commands of a client that a backend has not answered; more wait
 MAX_LINE: Final = 4 * 1024 * 1024  # a SEARCH answer of a large mailbox
@@ -74,7 +79,7 @@ class Client:
 class _Own:
     """An own command under way."""
 
-    __slots__ = ("collected", "fragmenter", "future", "size", "tag", "untagged")
+    __slots__ = ("began_at", "collected", "fragmenter", "future", "size", "tag", "untagged")
 
     def __init__(
         self, tag: bytes, untagged: Callable[[bytes], None] | None, max_message: int
@@ -84,7 +89,10 @@ class _Own:
         self.collected: list[bytes] = []
         self.size = 0
         self.future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self.fragmenter = Fragmenter(MAX_LINE, max_message + MAX_LINE, 0)
+        most = max_message if untagged is not None else MAX_COLLECTED
+        line = MAX_LINE if tag else MAX_GREETING
+        self.fragmenter = Fragmenter(line, most + line if tag else line, 0)
+        self.began_at = 0.0  # set with the first wait
 
 
 class ImapUpstream:
@@ -347,10 +355,12 @@ class ImapUpstream:
             if not own.future.done():
                 own.future.set_result(parse_reply(response))
             return True
+        if not response.startswith((b"* ", b"+", self._prefix)) and is_tagged(response):
+            raise BadSyntax("a tagged response to what nobody asked")
         if own.untagged is not None:
             own.untagged(response)
         else:
-            own.size += len(response)
+            own.size += len(response) + RESPONSE_OCTETS
             if own.size > MAX_COLLECTED:
                 raise BadSyntax(f"an answer of more than {MAX_COLLECTED} octets")
             own.collected.append(response)
@@ -367,7 +377,12 @@ class ImapUpstream:
         self._timer = None
         if self.is_lost or not (self._flight or self._own):
             return
-        left = self._active_at + self._timeout_s - self.loop.time()
+        now = self.loop.time()
+        left = self._active_at + self._timeout_s - now
+        own = self._own
+        if own is not None and own.untagged is None:  # a drop now and then is no answer
+            own.began_at = own.began_at or self._active_at
+            left = min(left, own.began_at + ANSWER_TIMES * self._timeout_s - now)
         if self._waits_for_client or self.has_no_hurry:
             left = self._timeout_s
         if left > 0:

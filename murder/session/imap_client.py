@@ -4,6 +4,7 @@
 frontend does with octets it only passes on. RFC 3501 §7, §2.2.2.
 """
 
+import re
 from typing import Final
 
 from murder.errors import BadSyntax
@@ -12,6 +13,9 @@ from murder.wire.literal import announced_at_end
 MAX_HELD_OCTETS: Final = (
     64 * 1024
 )  # of a line without end; beyond it an untagged line is passed on in parts
+_STAR, _PLUS = b"*+"
+_TAGGED: Final = re.compile(rb"(?i)[^ \r\n]++ ++(?:OK|NO|BAD)\b")
+_WORTH_A_LOOK: Final = re.compile(rb"\n(?:[^*]|\* [Bb])")
 _WORTH_SKIPPING: Final = 256  # octets
 _TAIL: Final = 40  # octets of an unfinished line that could announce a literal
 
@@ -42,8 +46,8 @@ class ResponseCutter:
     def feed(self, data: bytes, tag: bytes) -> tuple[bytes, bytes | None, bytes]:
         """`(octets to pass on, the tagged line that ends them or None, octets to feed again)`. A BYE is left out.
 
-        `tag`: of the oldest command in flight, b"" if there is none. Raises BadSyntax for an endless line that is tagged and
-        for a literal that the client may read otherwise.
+        `tag`: of the oldest command in flight, b"" if there is none. Raises BadSyntax for a line with another tag (a server
+        that is not the client's could answer for one that is), and for a literal that the client may read otherwise.
         """
         if self._held:
             data = self._held + data
@@ -67,6 +71,8 @@ class ResponseCutter:
             if not self._inside and data[at : at + 5].upper() == b"* BYE":
                 self.bye = data[at:end]
                 return data[:at], None, data[end:]  # the backend leaves; the client does not
+            if not self._inside and data[at] != _STAR and _is_smuggled(data, at, tag):
+                raise BadSyntax("a tagged response to what nobody asked")
             self._literal, self._inside = 0, False
             if data[end - 3 : end - 2] == b"}":
                 announced = announced_at_end(data, at, end)
@@ -77,7 +83,7 @@ class ResponseCutter:
             at = end
             plain = 0 if self._inside else plain + 1
             if plain > 1 and size - at > _WORTH_SKIPPING:
-                at, plain = _skip(data, at, tag), 0
+                at, plain = _skip(data, at), 0
         return data, None, b""
 
     def _hold(self, data: bytes, at: int) -> bytes:
@@ -91,16 +97,23 @@ class ResponseCutter:
         return data[:at]
 
 
-def _skip(data: bytes, at: int, tag: bytes) -> int:
-    """From the beginning of a line on: where the first line begins that may be the tagged one or a BYE, announce a
+def is_tagged(line: bytes) -> bool:
+    """Whether a line, whatever its tag, ends a command."""
+    return _TAGGED.match(line) is not None
+
+
+def _is_smuggled(data: bytes, at: int, tag: bytes) -> bool:
+    """Whether a line that is no untagged response would be the answer to something: what else is odd, the client sees."""
+    return _TAGGED.match(data, at) is not None or (data[at] == _PLUS and not tag)
+
+
+def _skip(data: bytes, at: int) -> int:
+    """From the beginning of a line on: where the first line begins that may be no untagged response or a BYE, announce a
     literal, or be unfinished. A FETCH of all flags has thousands of others."""
     announced = data.find(b"}\r\n", at)
     last = data.rfind(b"\n", at - 1, announced if announced >= 0 else len(data)) + 1
-    for beginning in (b"\n" + tag + b" ", b"\n* B", b"\n* b"):
-        found = data.find(beginning, at - 1, last)
-        if found >= 0:
-            last = found + 1
-    return last
+    found = _WORTH_A_LOOK.search(data, at - 1, last)
+    return found.start() + 1 if found is not None else last
 
 
 def non_synchronising(octets: bytes) -> bytes:

@@ -1,8 +1,10 @@
 """What passes through a frontend: the tagged line is found wherever it is, BYE is kept back, literals are only counted."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from murder.errors import BadSyntax
 from murder.session.imap_client import ResponseCutter
 
 STREAM = (
@@ -32,7 +34,7 @@ LINES = (
 
 
 @given(
-    st.lists(st.sampled_from([*LINES, b"* A1 \r\n", b"* BAD\r\n", b"A2 OK\r\n"]), max_size=60),
+    st.lists(st.sampled_from([*LINES, b"* A1 \r\n", b"* BAD\r\n", b"+ A2 OK\r\n"]), max_size=60),
     st.integers(1, 2000),
 )
 def test_many_plain_lines_hide_nothing_that_counts(lines: list[bytes], size: int) -> None:
@@ -53,3 +55,26 @@ def test_the_tagged_line_is_found_and_a_bye_kept_back_however_it_comes(sizes: li
 
 def test_a_bye_in_front_of_the_tagged_line_does_not_swallow_it() -> None:
     assert run([b"* BYE going\r\nA1 OK done\r\n"]) == (b"A1 OK done\r\n", [b"A1 OK done\r\n"])
+
+
+@given(
+    st.lists(st.sampled_from(LINES), max_size=60),
+    st.lists(st.sampled_from(LINES), max_size=60),
+    st.integers(1, 2000),
+    st.sampled_from([b"A2 OK\r\n", b"A2  no\r\n", b"*\r\nA2 BAD x\r\n", b"a1 OK\r\n"]),
+)
+def test_a_line_with_a_tag_that_nobody_waits_for_ends_the_connection(
+    before: list[bytes], behind: list[bytes], size: int, alien: bytes
+) -> None:
+    """The client may wait for that tag from another server."""
+    stream = b"".join([*before, alien, *behind]) + b"A1 OK done\r\n"
+    pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
+    with pytest.raises(BadSyntax, match="nobody asked"):
+        run(pieces)
+
+
+def test_unasked_comes_nothing_but_untagged_responses() -> None:
+    assert ResponseCutter().feed(b"* 1 EXISTS\r\n", b"") == (b"* 1 EXISTS\r\n", None, b"")
+    for octets in (b"A1 OK\r\n", b"+ go\r\n", b"* 1 EXISTS\r\n" * 90 + b"A1 OK\r\n* 1 EXISTS\r\n"):
+        with pytest.raises(BadSyntax):
+            ResponseCutter().feed(octets, b"")

@@ -5,7 +5,7 @@ from typing import Final
 
 from murder.errors import BadSyntax, Code, Refusal
 from murder.frontend.imap.dialogue import FrontendImap
-from murder.net.relay import MAX_COLLECTED, ImapUpstream, Reply
+from murder.net.relay import MAX_COLLECTED, RESPONSE_OCTETS, ImapUpstream, Reply
 from murder.session.imap_client import non_synchronising
 from murder.wire.imap.command import Command
 
@@ -49,7 +49,7 @@ async def collect(
         nonlocal octets_left
         if response[2:].split(b" ", 1)[0].upper() not in words:
             return False
-        octets_left -= len(response)
+        octets_left -= len(response) + RESPONSE_OCTETS
         if octets_left < 0:
             raise BadSyntax(f"an answer of more than {MAX_COLLECTED} octets")
         found.append(response)
