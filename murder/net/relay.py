@@ -64,6 +64,11 @@ class Client:
     connection: Connection
     origin: tuple[str, int] | None = None  # the client's address and port, where there is one
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it takes nothing more for now of what own commands bring it; `client_writable` tells of the end."""
+        return False
+
     def upstream_idle(self, upstream: "ImapUpstream") -> None:
         """No command is in flight any more, or its write buffer has drained."""
 
@@ -236,6 +241,8 @@ class ImapUpstream:
         if self._waits_for_client:
             self._waits_for_client = False
             self.connection.resume_reading()
+            if self._own is not None:
+                self.loop.call_soon(self._collect_again, self._own)
 
     # --- own commands
 
@@ -333,6 +340,10 @@ class ImapUpstream:
                             raise BadSyntax("octets behind the answer to STARTTLS")
                         if rest:
                             self._pass_on(rest)
+                        return
+                    if own.untagged is not None and self.client.is_full:
+                        self._waits_for_client = True
+                        self.connection.pause_reading()
                         return
                     if time.perf_counter() >= turn_ends:
                         self.connection.pause_reading()

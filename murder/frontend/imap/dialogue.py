@@ -85,6 +85,10 @@ class FrontendImap(ImapDialogue, Client):
         self._settled: asyncio.Future[None] | None = None
         frontend.sessions.add(self)
 
+    @property
+    def is_full(self) -> bool:
+        return self.connection.writing_paused
+
     def details(self) -> dict[str, object]:
         told: dict[str, object] = {"backends": sorted(self.upstreams)}
         if self.selected is not None:

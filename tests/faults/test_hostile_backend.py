@@ -1,0 +1,298 @@
+"""A backend that means ill, behind a frontend: it costs its own users their sessions, and nobody else anything."""
+
+import asyncio
+import tracemalloc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from murder.model.name import MailboxName
+from murder.mupdate.client import MasterClient
+from murder.mupdate.link import master_target
+from murder.net.connection import WRITE_HIGH_OCTETS
+from tests.frontend.cluster import Cluster, running_cluster
+
+MIB = 1024 * 1024
+WAIT_S = 1.0  # the frontend's, for an answer
+MANY_WORDS = b" ".join(b"X%d" % number for number in range(300_000))
+Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
+Script = Callable[[Reader, Writer], Awaitable[None]]
+CAPABILITIES = b"IMAP4rev1 LITERAL+ ACL UNSELECT IDLE"
+
+
+@asynccontextmanager
+async def hostile(folder: Path, script: Script) -> AsyncIterator[Cluster]:
+    """ana's mailbox is at an honest backend, eve's at one that follows the script."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: Reader, writer: Writer) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await script(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    limits = {"upstream_timeout_s": WAIT_S, "upstream_login_timeout_s": 2 * WAIT_S}
+    async with running_cluster(folder, {"be1.test": ("ana",)}, frontends=0, **limits) as cluster:
+        address = server.sockets[0].getsockname()
+        cluster.backends["bad.test"] = cast(Any, SimpleNamespace(address=address))
+        frontend = await cluster.add_frontend(**limits)
+        target = master_target(frontend.frontend.whole_config)
+        assert target is not None
+        master = MasterClient(target)
+        await master.reserve(MailboxName(b"user.eve"), b"bad.test!default")
+        await master.activate(
+            MailboxName(b"user.eve"), b"bad.test!default", b"eve\tlrswipkxtecda\t"
+        )
+        await master.close()
+        await frontend.frontend.locator.catch_up()
+        try:
+            yield cluster
+        finally:
+            for task in tasks:
+                task.cancel()
+            server.close()
+
+
+class Client:
+    """IMAP by hand."""
+
+    def __init__(self, reader: Reader, writer: Writer) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def login(cls, cluster: Cluster, user: str) -> "Client":
+        client = cls(*await asyncio.open_connection(*cluster.address, limit=8 * MIB))
+        await client.reader.readline()
+        said = await client.ask(f"LOGIN {user} secret")
+        assert said[-1].startswith(b"t OK"), said
+        return client
+
+    async def ask(self, command: str) -> list[bytes]:
+        self.writer.write(f"t {command}\r\n".encode())
+        lines = [await self.line()]
+        while lines[-1] and not lines[-1].startswith(b"t "):
+            lines.append(await self.line())
+        return lines
+
+    async def line(self) -> bytes:
+        return await asyncio.wait_for(self.reader.readline(), 20)
+
+
+async def enter(reader: Reader, writer: Writer, capabilities: bytes = CAPABILITIES) -> None:
+    """As a backend should, up to and with the login."""
+    writer.write(b"* OK [CAPABILITY %s] hello\r\n" % capabilities)
+    while line := await reader.readline():
+        tag, verb = line.split()[:2]
+        if verb == b"AUTHENTICATE":
+            writer.write(tag + b" OK [CAPABILITY %s] in\r\n" % capabilities)
+            return
+        writer.write(tag + b" OK\r\n")
+
+
+async def endless(writer: Writer, octets: bytes) -> None:
+    while True:
+        writer.write(octets)
+        await writer.drain()
+
+
+async def endless_greeting(_: Reader, writer: Writer) -> None:
+    writer.write(b"* OK ")
+    await endless(writer, b"x" * 65536)
+
+
+async def greeting_in_a_literal(_: Reader, writer: Writer) -> None:
+    writer.write(b"* OK {900000000}\r\n")
+    await endless(writer, b"x" * 65536)
+
+
+async def empty_lines_at_login(reader: Reader, writer: Writer) -> None:
+    writer.write(b"* OK hello\r\n")
+    await reader.readline()
+    await endless(writer, b"* X\r\n" * 10000)
+
+
+async def literals_at_login(reader: Reader, writer: Writer) -> None:
+    writer.write(b"* OK hello\r\n")
+    await reader.readline()
+    await endless(writer, b"* X {65536}\r\n" + b"y" * 65536 + b"\r\n")
+
+
+async def drops_at_login(_: Reader, writer: Writer) -> None:
+    writer.write(b"* OK ")
+    while True:
+        writer.write(b"x")
+        await writer.drain()
+        await asyncio.sleep(WAIT_S / 10)  # a peer's slowness is what is tried
+
+
+async def huge_capabilities(reader: Reader, writer: Writer) -> None:
+    await enter(reader, writer, b"IMAP4rev1 " + MANY_WORDS)
+    await reader.read()
+
+
+async def bye_at_once(_: Reader, writer: Writer) -> None:
+    writer.write(b"* BYE go away\r\n")
+
+
+async def another_tag_at_login(reader: Reader, writer: Writer) -> None:
+    writer.write(b"* OK hello\r\nt OK [CAPABILITY IMAP4rev1] in\r\n")
+    await reader.read()
+
+
+BEFORE_LOGIN = [
+    endless_greeting,
+    greeting_in_a_literal,
+    empty_lines_at_login,
+    literals_at_login,
+    drops_at_login,
+    huge_capabilities,
+    bye_at_once,
+    another_tag_at_login,
+]
+
+
+@pytest.mark.parametrize("script", BEFORE_LOGIN, ids=lambda script: script.__name__)
+def test_a_backend_that_lets_nobody_in_is_refused_in_little_memory(
+    tmp_path: Path, script: Script
+) -> None:
+    async def scene() -> None:
+        async with hostile(tmp_path, script) as cluster:
+            ana, eve = await Client.login(cluster, "ana"), await Client.login(cluster, "eve")
+            tracemalloc.start()
+            try:
+                asking = asyncio.ensure_future(eve.ask("SELECT INBOX"))
+                assert (await ana.ask("SELECT INBOX"))[-1].startswith(b"t OK")
+                said = await asking
+                _, most = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert said[-1].startswith(b"t NO [UNAVAILABLE]"), said
+            assert len(said) == 1
+            assert most < 32 * MIB
+            assert (await eve.ask("NOOP"))[-1].startswith(b"t OK")
+            assert (await ana.ask("FETCH 1:* FLAGS"))[-1].startswith(b"t ")
+
+    asyncio.run(scene())
+
+
+def selecting(then: Script) -> Script:
+    """Lets a user in and select INBOX, then follows the script, behind the first further command."""
+
+    async def script(reader: Reader, writer: Writer) -> None:
+        await enter(reader, writer)
+        while line := await reader.readline():
+            tag, verb = line.split()[:2]
+            if verb == b"SELECT":
+                writer.write(
+                    b"* 1 EXISTS\r\n* OK [UIDVALIDITY 1] x\r\n" + tag + b" OK [READ-WRITE] in\r\n"
+                )
+                break
+            writer.write(tag + b" OK\r\n")
+        await then(reader, writer)
+
+    return script
+
+
+async def smuggled_answer(reader: Reader, writer: Writer) -> None:
+    await reader.readline()
+    writer.write(
+        b"* 2 EXISTS\r\n" * 100 + b"t2 OK done by somebody else\r\n" + b"* 3 EXISTS\r\n" * 100
+    )
+    await reader.read()
+
+
+def test_an_answer_to_what_nobody_asked_ends_the_connection_and_never_reaches_the_client(
+    tmp_path: Path,
+) -> None:
+    async def scene() -> None:
+        async with hostile(tmp_path, selecting(smuggled_answer)) as cluster:
+            eve = await Client.login(cluster, "eve")
+            assert (await eve.ask("SELECT INBOX"))[-1].startswith(b"t OK")
+            said = await eve.ask("FETCH 1 FLAGS")
+            assert not any(line.startswith(b"t2 ") for line in said)
+            assert said[-1].startswith(b"t NO [UNAVAILABLE]"), said
+            assert (await eve.ask("NOOP"))[-1].startswith(b"t OK")
+
+    asyncio.run(scene())
+
+
+async def unasked_answer(reader: Reader, writer: Writer) -> None:
+    writer.write(b"* 2 EXISTS\r\nt2 OK unasked\r\n")
+    await reader.read()
+
+
+def test_unasked_a_backend_ends_no_command(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with hostile(tmp_path, selecting(unasked_answer)) as cluster:
+            eve = await Client.login(cluster, "eve")
+            assert (await eve.ask("SELECT INBOX"))[-1].startswith(b"t OK")
+            said = b""
+            while b"[CLOSED]" not in said:
+                line = await eve.line()
+                assert line.startswith(b"* "), line
+                said += line
+            assert (await eve.ask("NOOP"))[-1].startswith(b"t OK")
+
+    asyncio.run(scene())
+
+
+async def flood(reader: Reader, writer: Writer) -> None:
+    await reader.readline()
+    await endless(writer, b"* 1 FETCH (FLAGS ())\r\n" * 3000)
+
+
+async def endless_literal(reader: Reader, writer: Writer) -> None:
+    await reader.readline()
+    writer.write(b"* 1 FETCH (BODY[] {4000000000}\r\n")
+    await endless(writer, b"x" * 65536)
+
+
+async def endless_line(reader: Reader, writer: Writer) -> None:
+    await reader.readline()
+    writer.write(b"* SEARCH")
+    await endless(writer, b" 1" * 32768)
+
+
+@pytest.mark.parametrize("script", [flood, endless_literal, endless_line], ids=lambda s: s.__name__)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "UID FETCH 1:* FLAGS",
+        "STATUS INBOX (MESSAGES)",
+        "GETQUOTAROOT INBOX",
+        'LIST "" "*" RETURN (STATUS (MESSAGES))',
+    ],
+)
+def test_what_never_ends_is_read_no_faster_than_the_client_reads(
+    tmp_path: Path, script: Script, command: str
+) -> None:
+    async def scene() -> None:
+        async with hostile(tmp_path, selecting(script)) as cluster:
+            ana, eve = await Client.login(cluster, "ana"), await Client.login(cluster, "eve")
+            assert (await eve.ask("SELECT INBOX"))[-1].startswith(b"t OK")
+            eve.writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a TCP transport
+            eve.writer.write(f"t {command}\r\n".encode())
+            (own,) = (
+                session
+                for session in cluster.frontends[0].frontend.sessions
+                if cast(Any, session).describe().get("user") == "eve"
+            )
+            connection = cast(Any, own).connection
+            most = 0
+            for _ in range(300):
+                assert (await ana.ask("NOOP"))[-1].startswith(b"t OK")
+                most = max(most, connection.pending())
+            assert most < WRITE_HIGH_OCTETS + 2 * MIB
+            eve.writer.close()
+
+    asyncio.run(scene())
