@@ -1,12 +1,37 @@
 """One session at a time in a maildrop (RFC 1939 §4): a lock that all workers of a host respect and no crash leaves."""
 
+import asyncio
 import fcntl
 import hashlib
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Final
 
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName
+
+WAITS: Final = 40  # so often who comes looks again whether the session before him has ended: one that has lost its client
+WAIT_S: Final = (
+    0.1  # does within a turn of the loop; a client that connects anew meets it in its last moments
+)
+
+
+async def lock_maildrop(
+    folder: Path,
+    name: MailboxName,
+    is_gone: Callable[[], bool],
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> "MaildropLock":
+    """Wait a little for whoever has it. Raises Refusal(IN_USE), and ConnectionResetError where `is_gone` says so."""
+    for _ in range(WAITS):
+        try:
+            return MaildropLock(folder, name)
+        except Refusal:
+            await sleep(WAIT_S)
+        if is_gone():
+            raise ConnectionResetError("the client has gone")
+    return MaildropLock(folder, name)
 
 
 class MaildropLock:

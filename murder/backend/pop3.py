@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from murder.api.store import Mailbox
-from murder.backend.maildrop import MaildropLock
+from murder.backend.maildrop import MaildropLock, lock_maildrop
 from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal
 from murder.login.gate import Login
@@ -54,7 +54,7 @@ class BackendPop3(Pop3Dialogue):
         name = self.maildrop_of(login, self.backend.namespace)
         mailbox, found = await self.backend.mailboxes.open_for(name, login, "r")
         try:
-            self._lock = MaildropLock(self._locks, name)
+            self._lock = await lock_maildrop(self._locks, name, lambda: self.connection.is_lost)
             self._messages = await mailbox.messages()
             self._uid_validity = (await mailbox.status()).uid_validity
         except BaseException:
