@@ -266,6 +266,12 @@ class FrontendConfig(ClientConfig):
     )
     proxy_user: str = option("", "With `plain`: the proxy user.", example='"murder"')
     proxy_password: str = option("", "With `plain`: its password.", secret=True)
+    proxies: tuple[str, ...] = option(
+        (),
+        "Master users: who may log in for others with PLAIN (authorization identity, then his own name and password), with "
+        "the others' rights, never an administrator's. Each such login is logged with both names.",
+        example='["migration"]',
+    )
     connect_timeout_s: float = option(5.0, "Waiting for a connection to a backend.", least=0.01)
     upstream_timeout_s: float = option(
         60.0, "Waiting for a backend in the middle of an answer.", least=0.01

@@ -107,6 +107,7 @@ class FrontendRole:
         return Gate(
             self._plugins.auth_backend(),
             admins=config.frontend.admins,
+            proxies=config.frontend.proxies,
             allow_plaintext=config.frontend.allow_plaintext,
             penalties=penalties_of(config.auth, self._counts),
             domains=config.namespace.domains,

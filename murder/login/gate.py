@@ -191,7 +191,7 @@ class Gate:
         try:
             identity = self._recaller.recall(user, password) if self._recaller else None
             if identity is None:
-                identity = await self._in_time(self._verify(user, password, connection.peer))
+                identity = await self._in_time(self._verify(user, password, connection))
         except BaseException:
             attempt.void()
             raise
@@ -203,19 +203,19 @@ class Gate:
 
     async def attempt(self, user: str, password: bytes | None, connection: Connection) -> Attempt:
         """When it is this attempt's turn; see `Penalties.begin`."""
-        return await self.penalties.begin(
-            connection.peer, user, password, lambda: connection.is_lost
-        )
+        return await self.penalties.begin(connection, user, password)
 
     async def refuse_late(self, attempt: Attempt, connection: Connection) -> None:
         """It was wrong: the reply may go out when this returns."""
         delay_s = attempt.wrong()
         if delay_s and not connection.is_lost:
+            connection.hold_off()
             await self.penalties.sleep(delay_s)
 
-    async def _verify(self, user: str, password: bytes, peer: str) -> Identity | None:
+    async def _verify(self, user: str, password: bytes, connection: Connection) -> Identity | None:
         """In turns by address; who has got in from there before is asked for first."""
-        turnstile = self._turnstile
+        connection.hold_off()
+        turnstile, peer = self._turnstile, connection.peer
         first = turnstile.is_full and self.penalties.is_familiar(peer, user)
         async with turnstile.turn(place_of(peer), first=first):
             return await self.auth.verify(user, password)
@@ -224,8 +224,11 @@ class Gate:
         login = self._entitle(identity, authzid, password)
         if not login.proxy:
             return login
-        known = await self._in_time(self.auth.lookup(authzid))
-        return Login(authzid, known or Identity(authzid), proxy=login.proxy)
+        known = await self._in_time(self.auth.lookup(authzid)) or Identity(authzid)
+        if self.keep_admin_password and not self.admins.isdisjoint((authzid, known.user)):
+            text = f"{identity.user} may not act for an administrator"
+            raise Refusal(Code.AUTHORIZATION_FAILED, text)
+        return Login(known.user, known, proxy=login.proxy)
 
     def _entitle(self, identity: Identity, authzid: str, password: bytes | None) -> Login:
         if authzid and authzid != identity.user:

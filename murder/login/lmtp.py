@@ -120,7 +120,11 @@ class LmtpDialogue(LineDialogue):
             return True
         if service.gate.is_proxy(self.connection):
             return True
-        return login is not None and (login.is_admin or login.user in service.gate.proxies)
+        if login is None or login.proxy:
+            return False
+        # a Cyrus frontend's user at a backend; at a frontend they are master users, who are no mail servers
+        is_proxy = service.role == "backend" and login.user in service.gate.proxies
+        return login.is_admin or is_proxy
 
     def greet(self) -> None:
         self.send(reply(220, "", f"{self.service.server_name} LMTP murder ready"))

@@ -29,7 +29,7 @@ import unicodedata
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from murder.config.value import Network, contains
 from murder.errors import Code, Refusal
@@ -77,7 +77,9 @@ class _Lines:
         line = self._lines.get(key)
         return wait_s(0) > 0 if line is None else line.waiting > 0 or wait_s(line.under_way) > 0
 
-    async def enter(self, key: str, wait_s: Callable[[int], float]) -> None:
+    async def enter(
+        self, key: str, wait_s: Callable[[int], float], on_wait: Callable[[], None]
+    ) -> None:
         """Wait until `wait_s(under way)` says 0; its `inf` is "until one leaves". Raises Refusal(UNAVAILABLE)."""
         line = self._lines.get(key)
         if line is None:
@@ -88,6 +90,7 @@ class _Lines:
         if line.waiting >= MAX_WAITING:
             raise _busy()
         line.waiting += 1
+        on_wait()
         try:
             async with asyncio.timeout(PATIENCE_S), line.head:
                 while left_s := wait_s(line.under_way):
@@ -117,13 +120,37 @@ def _busy() -> Refusal:
     )
 
 
+class Peer(Protocol):
+    """Who waits: a connection."""
+
+    @property
+    def peer(self) -> str: ...
+
+    @property
+    def is_lost(self) -> bool: ...
+
+    def hold_off(self) -> None:
+        """Nothing is read of it while it waits."""
+        ...
+
+
 class Attempt:
     """A password that is looked at now. One of `right`, `wrong`, `void` says how it went; the first one counts."""
 
-    __slots__ = ("_address", "_decided", "_lines", "_pair", "_penalties", "is_again", "known")
+    __slots__ = (
+        "_address",
+        "_decided",
+        "_lines",
+        "_pair",
+        "_peer",
+        "_penalties",
+        "is_again",
+        "known",
+    )
 
-    def __init__(self, penalties: "Penalties", address: str, pair: str) -> None:
+    def __init__(self, penalties: "Penalties", peer: "Peer", address: str, pair: str) -> None:
         self._penalties = penalties
+        self._peer = peer
         self._address, self._pair = address, pair
         self._lines: list[str] = []  # it stands in, to be left
         self.known: bytes | None = None  # of the password, where there is one to be known again
@@ -152,7 +179,7 @@ class Attempt:
         return True
 
     async def stand(self, key: str, wait_s: Callable[[int], float]) -> None:
-        await self._penalties.lines.enter(key, wait_s)
+        await self._penalties.lines.enter(key, wait_s, self._peer.hold_off)
         self._lines.append(key)
 
     def step_out(self) -> None:
@@ -208,19 +235,17 @@ class Penalties:
 
     # --- an attempt
 
-    async def begin(
-        self, address: str, user: str, password: bytes | None, is_gone: Callable[[], bool]
-    ) -> Attempt:
+    async def begin(self, peer: Peer, user: str, password: bytes | None) -> Attempt:
         """Wait for this attempt's turn. Raises Refusal(UNAVAILABLE) where that would take too long, and ConnectionResetError
         where the client has not waited. `password` is None where it does not pass here (SCRAM)."""
-        if not self.first_s or (self.trusted and contains(self.trusted, address)):
-            return Attempt(self, "", "")
-        place = place_of(address)
+        if not self.first_s or (self.trusted and contains(self.trusted, peer.peer)):
+            return Attempt(self, peer, "", "")
+        place = place_of(peer.peer)
         pair = f"{place}\0{_folded(user)}"
-        attempt = Attempt(self, place, pair)
+        attempt = Attempt(self, peer, place, pair)
         try:
             await self._queue(attempt, place, pair, password)
-            if is_gone():
+            if peer.is_lost:
                 raise ConnectionResetError("the client has not waited")
         except BaseException:
             attempt.void()

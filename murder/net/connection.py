@@ -68,6 +68,27 @@ class HalfCloses(Protocol):
         ...
 
 
+class _Gone(asyncio.Transport):
+    """In place of the transport of a connection that is over."""
+
+    def is_closing(self) -> bool:
+        return True
+
+    def is_reading(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        pass
+
+    abort = close
+
+
+_GONE: Final = _Gone()
+
+
 class Connection(asyncio.Protocol):
     """See the module. `cid` names it in every log line and, over ID, in the backend's."""
 
@@ -83,6 +104,7 @@ class Connection(asyncio.Protocol):
         "_held_back",
         "_inflate",
         "_inflates",
+        "_is_held_off",
         "_lost",
         "_make_receiver",
         "_on_lost",
@@ -116,6 +138,7 @@ class Connection(asyncio.Protocol):
         self.peer_port = 0
         self.is_tls = False
         self.on_known: Callable[[Connection], None] | None = None
+        self._is_held_off = False
         self.certificate: PeerCertificate | None = None
         self.writing_paused = False
         self._deflate: zlib._Compress | None = None
@@ -167,6 +190,7 @@ class Connection(asyncio.Protocol):
         self.receiver.lost(exc)
         if self._on_lost is not None:
             self._on_lost(self)
+        self.transport = _GONE  # a handler may be busy for long yet, and what TLS has read goes with the transport
 
     # --- what receivers call
 
@@ -252,8 +276,19 @@ class Connection(asyncio.Protocol):
         if not self._lost and self.transport.is_reading():
             self.transport.pause_reading()
 
+    def hold_off(self) -> None:
+        """Read nothing more until `resume_reading`, TLS records neither: nobody waits for what comes, perhaps for long. That
+        the peer goes is not noticed meanwhile."""
+        if not self._is_held_off:
+            self._is_held_off = True
+            self.pause_reading()
+            self._limit_tls(0)  # the loop then reads none for TLS
+
     def resume_reading(self) -> None:
         self._held_back = False
+        if self._is_held_off:
+            self._is_held_off = False
+            self._limit_tls(None if self.on_known is None else STRANGER_TLS_OCTETS)
         if self._deflated:
             self._inflate_later()
         elif not self._lost and not self.transport.is_reading() and not self.transport.is_closing():

@@ -119,6 +119,7 @@ class Dialogue(ABC):
             if held > MOST_BEFORE_LOGIN_OCTETS and not self.activity_counts:
                 self.session.take_rest()
                 self.hopeless(BadSyntax("too much was sent ahead of the login"))
+                self.loop.call_soon(self.connection.abort)  # with what TLS holds of it
 
     def writable(self) -> None:
         """The peer takes octets again: so its commands go on. Handlers wait by `flush`; roles that write from callbacks

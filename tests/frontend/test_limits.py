@@ -1,6 +1,7 @@
 """Limits at a frontend: connections of one user over its protocols, and the PROXY header to a backend."""
 
 import asyncio
+import base64
 from pathlib import Path
 
 from murder.net.dialogue import Dialogue
@@ -77,6 +78,32 @@ def test_who_has_unauthenticated_is_a_stranger_again(tmp_path: Path) -> None:
             await second.line()
             second.send(b"a LOGIN ana secret\r\n")
             assert (await second.line()).startswith(b"a OK")
+
+    asyncio.run(run())
+
+
+def test_a_master_user_comes_to_the_mailbox_of_whom_he_acts_for(tmp_path: Path) -> None:
+    seen: list[bytes] = []
+
+    async def noting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"+OK here\r\n")
+        while line := await reader.readline():
+            seen.append(line)
+            writer.write(b"+OK\r\n.\r\n" if line == b"CAPA\r\n" else b"+OK\r\n")
+
+    async def run() -> None:
+        backends: dict[str, tuple[str, Speak]] = {"be1": ("pop3", noting)}
+        async with running_frontend(
+            tmp_path, backends, {"ana": "be1"}, proxies=("migration",)
+        ) as running:
+            peer = await Peer.at(running.ports["pop3"])
+            await peer.line()
+            for user, answer in ((b"eve", b"-ERR [AUTH]"), (b"migration", b"+OK")):
+                initial = base64.b64encode(b"ana\0" + user + b"\0secret")
+                peer.send(b"AUTH PLAIN " + initial + b"\r\n")
+                assert (await peer.line()).startswith(answer)
+            (asked,) = [line for line in seen if line.startswith(b"AUTH PLAIN ")]
+            assert base64.b64decode(asked.split()[2]) == b"ana\0murder\0secret"
 
     asyncio.run(run())
 

@@ -2,10 +2,14 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 
 from murder.config import ClientConfig
 from murder.login.gate import Gate
@@ -19,14 +23,19 @@ from murder.model.name import Namespace
 from murder.net.connection import Connection
 from murder.net.dialogue import OVERDUE_S, Dialogue
 from murder.net.listener import Bounds, Listener
-from tests.login.test_imap import Client, OnePassword, Role
+from murder.net.tls import client_context, server_context
+from tests.login.test_imap import Client, OnePassword, Role, certificates
+
+__all__ = ["certificates"]  # a fixture
 
 LIMITS = ClientConfig(allow_plaintext=True, lmtp_trusted=())
 Make = Callable[[Connection, ClientService], Dialogue]
 
 
 @asynccontextmanager
-async def met(make: Make) -> AsyncIterator[tuple[Client, Dialogue]]:
+async def met(
+    make: Make, *, tls: ssl.SSLContext | None = None, trust: Path | None = None
+) -> AsyncIterator[tuple[Client, Dialogue]]:
     """A client and the dialogue that it has come to; the greeting is read."""
     gate = Gate(OnePassword(), allow_plaintext=True, penalties=Penalties(0, 0))
     service = ClientService("backend", "be1.test", Namespace(), gate, LIMITS, None)
@@ -37,10 +46,13 @@ async def met(make: Make) -> AsyncIterator[tuple[Client, Dialogue]]:
         return made[0]
 
     sock = socket.create_server(("127.0.0.1", 0))
-    listener = Listener(sock, serve, Bounds())
+    listener = Listener(sock, serve, Bounds(), tls)
     await listener.start()
     try:
-        client = Client(*await asyncio.open_connection(*sock.getsockname()))
+        options: dict[str, Any] = {}
+        if trust is not None:
+            options = {"ssl": client_context(trust, None, None), "server_hostname": "be1.test"}
+        client = Client(*await asyncio.open_connection(*sock.getsockname(), **options))
         await client.line()
         yield client, made[0]
     finally:
@@ -152,6 +164,41 @@ def test_who_sends_much_ahead_of_his_login_goes(make: Make, command: bytes, good
             go_on.set()
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_of_who_waits_for_the_answer_to_a_wrong_password_nothing_is_read(
+    certificates: Path, loop_factory: object
+) -> None:
+    async def scene() -> None:
+        tls = server_context(
+            certificates / "be1.test.pem", certificates / "be1.test.key", certificates / "ca.pem"
+        )
+        async with met(Role, tls=tls, trust=certificates / "ca.pem") as (client, dialogue):
+            asked, go_on = asyncio.Event(), asyncio.Event()
+
+            async def sleep(seconds: float) -> None:
+                asked.set()
+                await go_on.wait()
+
+            assert isinstance(dialogue, ImapDialogue)
+            dialogue.service.gate.penalties = Penalties(sleep=sleep)
+            client.send(b"a LOGIN ana wrong\r\n")
+            await asked.wait()
+            client.send(b"b LOGIN ana secret\r\n")
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert dialogue.session.held == 0
+            transport = dialogue.connection.transport
+            assert transport.get_read_buffer_size() == 0  # type: ignore[attr-defined] # of TLS
+            go_on.set()
+            assert (await client.line()).startswith(b"a NO")
+            dialogue.service.gate.penalties = Penalties(0, 0)
+            assert (await client.line()).startswith(b"b OK")
+            assert (await client.ask(b"c NOOP\r\n")).startswith(b"c OK")
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:  # type: ignore[arg-type] # one of two
+        runner.run(scene())
 
 
 def test_a_node_that_shows_only_its_certificate_has_all_the_time_there_is(

@@ -24,6 +24,9 @@ class Peer:
     is_lost = False
     peer = ELSEWHERE
 
+    def hold_off(self) -> None:
+        pass
+
 
 async def no_sleep(seconds: float) -> None:
     await asyncio.sleep(0)
@@ -178,6 +181,37 @@ def test_a_refusal_names_who_was_meant(
         asyncio.run(run_sasl(gate, mechanism, initial, ask, Peer()))  # type: ignore[arg-type]
     assert refused.value.user == user
     assert refused.value.code is code
+
+
+@pytest.mark.parametrize(
+    ("initial", "user", "proxy"),
+    [
+        (b"bob\0ana\0secret", "bob", "ana"),
+        (b"Eve+x\0ana\0secret", "Eve", "ana"),
+        (b"ana\0ana\0secret", "ana", ""),
+        (b"boss\0ana\0secret", "", ""),
+        (b"BOSS\0ana\0secret", "", ""),
+        (b"bob\0boss\0secret", "", ""),
+    ],
+)
+def test_a_master_user_at_a_frontend_acts_for_users_and_never_for_an_administrator(
+    tmp_path: Path, initial: bytes, user: str, proxy: str
+) -> None:
+    users = UserFile(tmp_path / "users", QUICK)
+    asyncio.run(users.set_passwords({"ana": b"secret", "boss": b"secret"}))
+    gate = Gate(users, proxies=["ana"], admins=["boss"], keep_admin_password=True)
+
+    async def ask(challenge: bytes) -> bytes:
+        raise AssertionError
+
+    exchange = run_sasl(gate, "PLAIN", initial, ask, Peer())  # type: ignore[arg-type]
+    if not user:
+        with pytest.raises(NotAdmitted) as refused:
+            asyncio.run(exchange)
+        assert refused.value.code is Code.AUTHORIZATION_FAILED
+        return
+    login, _ = asyncio.run(exchange)
+    assert (login.user, login.proxy, login.is_admin, login.password) == (user, proxy, False, None)
 
 
 def test_names_in_a_log_are_short_and_plain() -> None:

@@ -8,6 +8,7 @@ import heapq
 import itertools
 import mmap
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import pytest
 
@@ -18,6 +19,18 @@ from murder.login.penalty import MAX_WAITING, RUN_OFF_S, Penalties
 from murder.net.tally import BOARDS, PART_OCTETS, Counts
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
+
+
+@dataclass
+class Peer:
+    """As much of a connection as penalties look at."""
+
+    peer: str
+    is_lost: bool = False
+    is_held_off: bool = False
+
+    def hold_off(self) -> None:
+        self.is_held_off = True
 
 
 class Time:
@@ -64,7 +77,7 @@ class Guesser:
         self, address: str, user: str, password: str, worker: int, held_s: float
     ) -> None:
         penalties = self.workers[worker % len(self.workers)]
-        attempt = await penalties.begin(address, user, password.encode(), lambda: False)
+        attempt = await penalties.begin(Peer(address), user, password.encode())
         self.looked.append(self.time.now - self.begun)
         if held_s:
             await self.time.sleep(held_s)
@@ -292,7 +305,7 @@ def test_whoever_comes_to_a_full_line_is_told() -> None:
             guesser.guess(HERE, "ana", f"wrong{number}")
         await time.settle()
         with pytest.raises(Refusal) as refused:
-            await penalties.begin(HERE, "ana", b"another", lambda: False)
+            await penalties.begin(Peer(HERE), "ana", b"another")
         assert refused.value.code is Code.UNAVAILABLE
         guesser.hang_up()
         await time.settle()
@@ -305,7 +318,7 @@ def test_who_has_hung_up_in_line_is_not_looked_at() -> None:
     async def scene(time: Time) -> None:
         penalties = penalties_of(time)
         with pytest.raises(ConnectionResetError):
-            await penalties.begin(HERE, "ana", b"wrong", lambda: True)
+            await penalties.begin(Peer(HERE, is_lost=True), "ana", b"wrong")
         assert len(penalties.lines) == 0
         assert penalties.failures(HERE, "ana") == 0
 
