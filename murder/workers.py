@@ -375,7 +375,8 @@ async def work(number: int) -> int:
         server = _server_of(assignment)
         await server.start()
     except ConfigError as error:
-        sys.stderr.write(f"{error}\n")
+        priority = logs.priority_of("error")
+        sys.stderr.write("".join(f"{priority}{line}\n" for line in str(error).splitlines()))
         return EXIT_USAGE
     _tune_interpreter()
     channel.send(Message.READY, home() if archive_path() else "")

@@ -55,14 +55,17 @@ class _Checked(ssl.SSLObject):
     def do_handshake(self) -> None:
         super().do_handshake()
         context = self.context
-        if isinstance(context, NodeContext) and context.trust.revoked:
-            _refuse_revoked(self, context.trust)
+        if isinstance(context, NodeContext) and (context.trust.revoked or context.successor):
+            _refuse_distrusted(self, context)
 
 
 class NodeContext(ssl.SSLContext):
     """What a node believes of others, and who has shown it a certificate under that."""
 
     trust: Trust
+    successor: (
+        Trust | None
+    )  # who came before a reload, and begins TLS behind it, is looked at by this too
     connections: "WeakSet[HasPeer]"
 
 
@@ -72,6 +75,7 @@ _contexts: "WeakSet[NodeContext]" = WeakSet()  # of this process, while somethin
 def _context(protocol: int, trust: Trust) -> NodeContext:
     context = NodeContext(protocol)
     context.trust = trust
+    context.successor = None
     context.connections = WeakSet()
     context.sslobject_class = _Checked
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
@@ -79,19 +83,19 @@ def _context(protocol: int, trust: Trust) -> NodeContext:
     return context
 
 
-def _refuse_revoked(tls: ssl.SSLObject, trust: Trust) -> None:
-    """Raise SSLCertVerificationError."""
+def _refuse_distrusted(tls: ssl.SSLObject, context: NodeContext) -> None:
+    """Raise SSLCertVerificationError for a certificate that was taken back."""
     shown = tls.getpeercert(binary_form=True)
     if shown is None:
         return
-    certificate = x509.load_der_x509_certificate(shown)
-    if trust.is_revoked(certificate):
-        serial = serial_text(certificate.serial_number)
+    trust = context.successor or context.trust
+    if why := trust.objection(shown, datetime.now(UTC), context.trust):
+        serial = serial_text(x509.load_der_x509_certificate(shown).serial_number)
         verified = read_certificate(tls.getpeercert(), shown)
         name = verified.name if verified is not None else ""
-        log.warning("tls.revoked", name=name, serial=serial)
-        error = ssl.SSLCertVerificationError(1, f"the certificate {serial} of {name} was revoked")
-        error.verify_message = f"it was revoked (serial number {serial})"
+        log.warning("tls.revoked", name=name, serial=serial, problem=why)
+        error = ssl.SSLCertVerificationError(1, f"the certificate {serial} of {name} is {why}")
+        error.verify_message = f"it is {why} (serial number {serial})"
         raise error
 
 
@@ -176,9 +180,11 @@ def trust_of(tls: TlsConfig) -> Trust:
 
 def distrusted(fresh: Trust) -> Iterator[tuple[HasPeer, str]]:
     """The connections of this process, to and from other nodes and operators, whose certificates were believed and are no
-    longer, and why."""
+    longer, and why. Handshakes that are under way, or still to come, by a context of before are judged by `fresh`."""
     now = datetime.now(UTC)
     for context in list(_contexts):
+        if context.trust != fresh:
+            context.successor = fresh
         for connection in list(context.connections):
             certificate = connection.certificate
             if certificate is not None and certificate.octets:

@@ -397,14 +397,15 @@ def test_an_address_has_its_limit_over_all_workers(tmp_path: Path, workers: int)
 
 def knock(port: int, ca: Path, name: Path) -> bytes:
     """What a node hears that shows this certificate; b"" where it is not let in."""
+    return shake(socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S), ca, name)
+
+
+def shake(plain: socket.socket, ca: Path, name: Path) -> bytes:
     context = ssl.create_default_context(cafile=str(ca))
     context.check_hostname = False
     context.load_cert_chain(f"{name}.pem", f"{name}.key")
     try:
-        with (
-            socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S) as plain,
-            context.wrap_socket(plain) as client,
-        ):
+        with plain, context.wrap_socket(plain) as client:
             return client.recv(100)
     except (ssl.SSLError, ConnectionResetError):
         return b""
@@ -465,12 +466,18 @@ def test_what_was_taken_back_is_refused_after_a_reload(tmp_path: Path, workers: 
     with running(tmp_path, workers, more=more) as node:
         for name in ("lost", "denied", "good"):
             assert knock(port, ca / "ca.pem", tmp_path / name)
+        early = [socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S) for _ in range(4)]
+        assert knock(port, ca / "ca.pem", tmp_path / "good")  # so those are accepted too
         revoke(ca, "lost", datetime.now(UTC))
         file = tmp_path / "murder.toml"
         file.write_text(file.read_text() + f'crl = "ca/crl.pem"\nrevoked = ["{denied}"]\n')
         node.process.send_signal(signal.SIGHUP)
         processes = workers + (workers > 1)
         until(lambda: node.log().count('"role.reloaded"') >= processes, "the reload")
+        first, *others = early  # TLS begins behind the reload
+        assert shake(first, ca / "ca.pem", tmp_path / "good")
+        for plain in others:
+            assert shake(plain, ca / "ca.pem", tmp_path / "lost") == b""
         for _ in range(4):
             assert knock(port, ca / "ca.pem", tmp_path / "lost") == b""
             assert knock(port, ca / "ca.pem", tmp_path / "denied") == b""
