@@ -7,9 +7,18 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from murder.api.auth import Identity
+from murder.backend.imap.filters import Filters
 from murder.backend.imap.notify import MAX_NEWS
 from murder.backend.news import EVERYTHING, Kind, News, format_news, parse_news
+from murder.errors import BadSyntax
+from murder.login.gate import Login
+from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
+from murder.model.notify import Event, EventGroup, Which
+from murder.net.turns import Turn
+from murder.wire.imap.notify import parse_notify
+from murder.wire.token import Scanner
 from tests.backend.server import Running, running_backend
 
 Ask = Callable[[str], Awaitable[list[str]]]
@@ -103,3 +112,46 @@ def test_a_client_that_has_gone_leaves_no_watcher(tmp_path: Path) -> None:
                 await asyncio.sleep(0.001)
 
     play(tmp_path, scene)
+
+
+def test_however_many_groups_name_a_subtree_the_list_is_read_once() -> None:
+    """100 groups about nested trees: the work grows with the mailboxes, not with mailboxes times names."""
+    roots = [b"user", b"user.ana", b"user.ana.a", b"user.ana.a.b", *(b"z%d" % n for n in range(46))]
+
+    def looked_at(mailboxes: int) -> tuple[int, int]:
+        rows = [
+            MailboxEntry(MailboxName(b"user.ana.a.m%d" % number), EntryState.ACTIVE, b"be1!default")
+            for number in range(mailboxes)
+        ]
+        asked: list[bytes] = []
+        given: list[MailboxEntry] = []
+
+        class Mailboxes:
+            def visible(self, _: object, prefixes: list[bytes]) -> list[MailboxEntry]:
+                asked.extend(prefixes)
+                found = [row for row in rows if row.name.startswith(prefixes[0])]
+                given.extend(found)
+                return found
+
+        groups = [
+            EventGroup(Which.SUBTREE, tuple(roots), frozenset({Event.MAILBOX_NAME}))
+            for _ in range(100)
+        ]
+        login = Login("ana", Identity("ana"))
+        filters = Filters(groups, login, Mailboxes(), MailboxName)  # type: ignore[arg-type] # so much of it
+        moments = iter(range(10**9))
+        turn = Turn(share_s=100, clock=lambda: float(next(moments)))
+        found = asyncio.run(filters.candidates(turn, 10_000))
+        assert len(found) == mailboxes
+        assert turn.rests >= mailboxes // 200
+        return len(asked), len(given)
+
+    assert looked_at(1000) == (47, 1000)
+    assert looked_at(2000) == (47, 2000)
+
+
+def test_too_many_names_are_bad() -> None:
+    names = b" ".join(b"m%d" % number for number in range(900))
+    group = b"(MAILBOXES (" + names + b") (MessageNew MessageExpunge))"
+    with pytest.raises(BadSyntax, match="in all groups"):
+        parse_notify(Scanner(b" SET " + b" ".join([group] * 6) + b"\r\n", 0))

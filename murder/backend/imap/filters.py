@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from murder.backend.mailboxes import Mailboxes
 from murder.errors import Refusal
 from murder.login.gate import Login
-from murder.model.name import MailboxName, inbox_of, is_below, owner_of
+from murder.model.name import MailboxName, inbox_of, owner_of
 from murder.model.notify import MESSAGE_EVENTS, Event, EventGroup, Which
+from murder.net.turns import Turn
 
 NOTHING: frozenset[Event] = frozenset()
 
@@ -68,31 +69,49 @@ class Filters:
             case Which.SUBSCRIBED:
                 return name in self.subscribed
             case Which.SUBTREE:
-                return any(is_below(name, root) for root in group.names)
+                return name in group.names or not group.names.isdisjoint(_above(name))
             case Which.MAILBOXES:
                 return name in group.names
             case Which.SELECTED | Which.SELECTED_DELAYED:
                 return False
 
-    def candidates(self) -> Sequence[MailboxName]:
-        """Existing mailboxes that the user may see and any group is about."""
-        names: set[MailboxName] = set()
-        for group in self._groups:
-            names.update(self._candidates_of(group))
-        return sorted(name for name in names if self.events(name))
+    async def candidates(self, turn: Turn, most: int) -> Sequence[MailboxName]:
+        """Existing mailboxes that the user may see and any group is about; one more than `most` where there are more.
+        Each part of the list is looked at once, whatever the groups say of it."""
+        found: set[MailboxName] = set()
+        for name in self._looked_at():
+            if turn.is_over:
+                await turn.rest()
+            if self.events(name):
+                found.add(name)
+                if len(found) > most:
+                    break
+        return sorted(found)
 
-    def _candidates_of(self, group: Group) -> Iterable[MailboxName]:
-        match group.which:
-            case Which.PERSONAL | Which.INBOXES:
-                prefixes = {inbox_of(self._login.user)}
-            case Which.SUBSCRIBED:
-                return self.subscribed
-            case Which.SUBTREE:
-                prefixes = set(group.names)
-            case _:
-                return group.names
-        visible = (self._mailboxes.visible(self._login, [prefix]) for prefix in prefixes if prefix)
-        return [entry.name for each in visible for entry in each]
+    def _looked_at(self) -> Iterator[MailboxName]:
+        """Names that a group may be about, some of them twice."""
+        prefixes: set[MailboxName] = set()
+        for group in self._groups:
+            match group.which:
+                case Which.PERSONAL | Which.INBOXES:
+                    prefixes.add(inbox_of(self._login.user))
+                case Which.SUBSCRIBED:
+                    yield from self.subscribed
+                case Which.SUBTREE:
+                    prefixes |= group.names
+                case _:
+                    yield from group.names
+        for prefix in prefixes:
+            if prefix and prefixes.isdisjoint(_above(prefix)):
+                yield from (row.name for row in self._mailboxes.visible(self._login, [prefix]))
+
+
+def _above(name: MailboxName) -> Iterator[MailboxName]:
+    """All that a subtree with this name in it may be called: also `user`, which is no mailbox."""
+    at = name.find(b".")
+    while at >= 0:
+        yield MailboxName(name[:at])
+        at = name.find(b".", at + 1)
 
 
 def _names(

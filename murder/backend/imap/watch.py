@@ -3,7 +3,6 @@
 RFC 5465 §5. STATUS for messages, LIST for names, rights and subscriptions, METADATA for annotations.
 """
 
-import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -20,11 +19,11 @@ from murder.model.message import MailboxStatus, Uid
 from murder.model.name import MailboxName, owner_of, parent_of
 from murder.model.notify import Event
 from murder.model.status import StatusItem
+from murder.net.turns import Turn
 from murder.wire.imap.list import ListEntry, format_list
 from murder.wire.imap.metadata import format_metadata_changed
 
 MAX_WATCHED: Final = 10_000  # mailboxes of one client; each costs some 400 octets
-PAUSE_AFTER: Final = 100
 COUNTS: Final = (StatusItem.MESSAGES, StatusItem.UIDNEXT, StatusItem.UIDVALIDITY)
 
 
@@ -66,19 +65,20 @@ class Watch:
         """Take in all mailboxes there are; what is told of them. Raises Refusal where they are too many."""
         if self._filters.uses_subscriptions:
             await self._read_subscriptions()
-        names = self._filters.candidates()
+        turn = Turn()
+        names = await self._filters.candidates(turn, MAX_WATCHED)
         if len(names) > MAX_WATCHED:
             text = f"At most {MAX_WATCHED} mailboxes can be watched"
             raise Refusal(Code.NOTIFICATION_OVERFLOW, text)
         lines: list[bytes] = []
-        for count, name in enumerate(names, 1):
+        for name in names:
             await self._take_in(name)
             if self._access.get(name) is Access.LISTED:
                 lines.append(self._without_access(name))
             if tell_status:
                 lines.append(self._first_status(name))
-            if count % PAUSE_AFTER == 0:
-                await asyncio.sleep(0)
+            if turn.is_over:
+                await turn.rest()
         return b"".join(lines)
 
     async def _read_subscriptions(self) -> None:

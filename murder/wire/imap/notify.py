@@ -17,6 +17,7 @@ from murder.wire.token import Scanner
 
 MAX_GROUPS: Final = 100
 MAX_MAILBOXES: Final = 1000
+MAX_NAMES: Final = 5000  # in all groups together
 
 SELECTED: Final = frozenset({Which.SELECTED, Which.SELECTED_DELAYED})
 
@@ -45,6 +46,8 @@ def parse_notify(scanner: Scanner) -> NotifyRequest:
         groups.append(_parse_group(scanner))
         if len(groups) > MAX_GROUPS:
             raise scanner.bad(f"at most {MAX_GROUPS} event groups")
+        if sum(len(group.mailboxes) for group in groups) > MAX_NAMES:
+            raise scanner.bad(f"at most {MAX_NAMES} mailboxes in all groups")
     scanner.end()
     if sum(group.which in SELECTED for group in groups) > 1:
         raise scanner.bad("SELECTED or SELECTED-DELAYED, once")
