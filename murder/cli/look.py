@@ -12,10 +12,13 @@ import asyncclick as click
 from murder.cli.options import Group, json_option, say
 from murder.cli.reaching import operator_options
 from murder.errors import Code, Refusal
-from murder.model.name import inbox_of, owner_of
+from murder.login.lmtp import folder_of, users_of
+from murder.model.acl import ANYONE, POST, rights_granted
+from murder.model.name import inbox_of
 from murder.mupdate.link import Target, open_link
 from murder.net.connection import Connection
 from murder.operate.reach import Reach
+from murder.wire.lmtp import parse_recipient
 
 TRY_S: Final = 5.0
 
@@ -34,37 +37,30 @@ def lmtp() -> None:
 @click.argument("address")
 @json_option("address, name, server")
 async def route(reach: Reach, address: str, as_json: bool) -> int:
-    """The mailbox and backend that ADDRESS is delivered to: user, user+folder, user@domain, +shared/folder.
+    """The mailbox and backend that ADDRESS is delivered to: user, user+folder, user@domain, +shared/folder. A folder
+    takes mail where its rights let anyone post (p), else the INBOX does.
 
     \b
     murder ctl lmtp route anna
     murder ctl lmtp route anna+lists@example.org
     murder ctl lmtp route +shared/news
     """
-    local, _, domain = address.rpartition("@") if "@" in address else (address, "", "")
-    user, _, folder = local.partition("+")
-    domains = reach.config.namespace.domains
-    names = []
-    if user:
-        owners = [f"{user}@{domain}", user] if domains and domain else [user]
-        for owner in owners:
-            inbox = inbox_of(owner)
-            if folder:
-                names.append(
-                    reach.namespace.internal(
-                        reach.namespace.personal_prefix + folder.encode(), owner
-                    )
-                )
-            names.append(inbox)
-    elif folder:
-        names.append(reach.name(folder))
-    for name in names:
-        entry = await reach.master.find(name)
-        if entry is not None and entry.is_active:
-            shown = reach.shown(name)
+    recipient = parse_recipient(address.encode("utf-8", "surrogateescape"))
+    users = users_of(recipient, domains=reach.config.namespace.domains)
+    for user in users or [""]:
+        folder = folder_of(recipient, user, reach.namespace)
+        for name in (folder, inbox_of(user) if user else None):
+            entry = await reach.master.find(name) if name is not None else None
+            if entry is None or not entry.is_active:
+                continue
+            if name == folder and POST not in rights_granted(entry.raw_acl, {ANYONE}):
+                if user:
+                    continue
+                text = f"{address}: nobody may post there: `murder ctl mailbox acl {reach.shown(entry.name)} anyone +p`"
+                raise Refusal(Code.NO_PERMISSION, text)
+            shown = reach.shown(entry.name)
             facts = {"address": address, "name": shown, "server": entry.server}
-            note = "" if owner_of(name) and not folder else ", if its rights let anyone post (p)"
-            return say(as_json, facts, f"{address} -> {shown} at {entry.server}{note}")
+            return say(as_json, facts, f"{address} -> {shown} at {entry.server}")
     raise Refusal(Code.NONEXISTENT, f"{address}: no such mailbox (550 5.1.1)")
 
 

@@ -174,6 +174,14 @@ def ctl_said(ctl: Ctl) -> str:
 
 def test_where_mail_goes_and_what_a_server_says(ctl: Ctl) -> None:
     assert "user/user1 at be" in ctl("lmtp", "route", "user1+Sub")
+    ctl("mailbox", "create", "user/user1/Lists")
+    assert "-> user/user1 at be" in ctl("lmtp", "route", "user1+Lists")
+    ctl("mailbox", "acl", "user/user1/Lists", "anyone", "p")
+    assert "-> user/user1/Lists at be" in ctl("lmtp", "route", '"user1+Lists"@example.org')
+    ctl("mailbox", "create", "shared/post")
+    assert "anyone +p" in ctl("lmtp", "route", "+shared/post", code=1)
+    ctl("mailbox", "acl", "shared/post", "anyone", "+p")
+    assert "-> shared/post at be" in ctl("lmtp", "route", "+shared/post")
     assert "550" in ctl("lmtp", "route", "nobody", code=1)
     assert ctl("conflicts") == "No conflicts\n"
     assert ctl("reservations") == "No names are reserved\n"

@@ -1,9 +1,11 @@
 """A backend that means ill, behind a frontend: it costs its own users their sessions, and nobody else anything."""
 
 import asyncio
+import socket
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,6 +16,7 @@ from murder.model.name import MailboxName
 from murder.mupdate.client import MasterClient
 from murder.mupdate.link import master_target
 from murder.net.connection import WRITE_HIGH_OCTETS
+from murder.net.listener import Bounds, Listener
 from tests.frontend.cluster import Cluster, running_cluster
 
 MIB = 1024 * 1024
@@ -296,3 +299,85 @@ def test_what_never_ends_is_read_no_faster_than_the_client_reads(
             eve.writer.close()
 
     asyncio.run(scene())
+
+
+async def endless_reply(_: Reader, writer: Writer) -> None:
+    await endless(writer, b"x" * 65536)
+
+
+async def reply_without_end(_: Reader, writer: Writer) -> None:
+    writer.write(b"220 hello\r\n")
+    await endless(writer, b"250-WORD\r\n" * 100)
+
+
+async def pop_capabilities(reader: Reader, writer: Writer) -> None:
+    writer.write(b"+OK hello\r\n")
+    await reader.readline()
+    writer.write(b"+OK\r\n")
+    await endless(writer, b"X" * 1000 + b"\r\n")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "script"),
+    [
+        ("lmtp", endless_reply),
+        ("lmtp", reply_without_end),
+        ("lmtp", bye_at_once),
+        ("pop3", endless_reply),
+        ("pop3", pop_capabilities),
+        ("pop3", reply_without_end),
+    ],
+)
+def test_a_backends_pop3_and_lmtp_cost_its_own_users_only(
+    tmp_path: Path, protocol: str, script: Script
+) -> None:
+    async def scene() -> None:
+        async with hostile(tmp_path, script) as cluster:
+            front = cluster.frontends[0]
+            config = front.frontend.whole_config
+            port = cast(Any, cluster.backends["bad.test"]).address[1]
+            bad = replace(config.servers["bad.test"], pop3=port, lmtp=port)
+            config = replace(config, servers={**config.servers, "bad.test": bad})
+            front.frontend.upstreams.configure(config)
+            sock = socket.create_server(("127.0.0.1", 0))
+            listener = Listener(sock, front.role.services()[protocol], Bounds())
+            await listener.start()
+            ana = await Client.login(cluster, "ana")
+            tracemalloc.start()
+            try:
+                client = Client(*await asyncio.open_connection(*sock.getsockname()))
+                await client.line()
+                said = await asyncio.wait_for(LINES[protocol](client), 30)
+                _, most = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert said.startswith((b"451 ", b"-ERR [SYS/TEMP]")), said
+            assert most < 16 * MIB
+            assert (await ana.ask("SELECT INBOX"))[-1].startswith(b"t OK")
+            listener.stop_accepting()
+            listener.abort()
+
+    asyncio.run(scene())
+
+
+async def deliver_to_eve(client: Client) -> bytes:
+    client.writer.write(b"LHLO me\r\n")
+    while (await client.line())[3:4] == b"-":
+        pass
+    client.writer.write(b"MAIL FROM:<>\r\n")
+    assert (await client.line()).startswith(b"250")
+    client.writer.write(b"RCPT TO:<eve>\r\n")
+    return await client.line()
+
+
+async def pop_as_eve(client: Client) -> bytes:
+    client.writer.write(b"USER eve\r\n")
+    assert (await client.line()).startswith(b"+OK")
+    client.writer.write(b"PASS secret\r\n")
+    return await client.line()
+
+
+LINES: dict[str, Callable[[Client], Awaitable[bytes]]] = {
+    "lmtp": deliver_to_eve,
+    "pop3": pop_as_eve,
+}
