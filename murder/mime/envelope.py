@@ -146,8 +146,8 @@ class _AddressReader:
         if self._done and token not in (b",", b";"):
             return
         match token:
-            case b"," if self._angle and self._route is None and self._is_route:
-                self._host = [*(self._host or []), b",@"]
+            case b"," if self._angle and self._host is not None and self._is_further_route:
+                self._host.append(b",@")
             case b"@" if self._host is None:
                 self._host = []
             case b"@":
@@ -172,6 +172,10 @@ class _AddressReader:
                     self._end_group()
             case _:
                 pass
+
+    @property
+    def _is_further_route(self) -> bool:
+        return self._route is None and self._is_route
 
     @property
     def _is_route(self) -> bool:

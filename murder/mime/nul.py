@@ -17,12 +17,13 @@ from murder.model.part import Part
 REPLACED: Final = bytes.maketrans(b"\x00", b"\x80")
 
 
-def has_nul(octets: memoryview) -> bool:
-    """Whether there is one; without a copy, where the octets are mapped or whole."""
+def has_nul(octets: memoryview, start: int = 0, end: int | None = None) -> bool:
+    """Whether there is one between these; without a copy, where the octets are mapped or whole."""
+    end = len(octets) if end is None else min(end, len(octets))
     whole = octets.obj
     if isinstance(whole, bytes | bytearray | mmap) and len(whole) == len(octets):
-        return whole.find(b"\x00") >= 0
-    return b"\x00" in bytes(octets)
+        return whole.find(b"\x00", start, end) >= 0
+    return b"\x00" in bytes(octets[start:end])
 
 
 def without_nul(octets: bytes, root: Part) -> bytes:

@@ -29,6 +29,7 @@ LAZY_OCTETS: Final = 64 * 1024  # PREVIEW (LAZY) looks into messages up to this 
 SUMMARY_VERSION: Final = 3  # never 0x5b, with which the first version's summaries began
 SUMMARY_HEAD: Final = struct.Struct("!BII")
 SMALL_OCTETS: Final = 64 * 1024  # looked through in some microseconds
+LOOK_OCTETS: Final = 1024 * 1024  # looked through before others may have their turn
 ASIDE_OCTETS: Final = 16 * 1024  # of a message: more can be some thousand parts, and milliseconds
 
 
@@ -59,30 +60,22 @@ def unpack(summary: bytes) -> Kept | None:
 
 
 class _Clean:
-    """Messages that were found to have no NUL: they are looked through once, and not for each piece that is fetched."""
+    """Large messages that were found to have no NUL: each is looked through once, and not for every piece of it."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._known: dict[tuple[str, Uid], None] = {}
 
-    def holds(self, mailbox_id: str, uid: Uid, octets: memoryview) -> bool:
-        if len(octets) < SMALL_OCTETS:
-            return not has_nul(octets)
-        if (mailbox_id, uid) in self._known:
-            return True
-        if has_nul(octets):
-            return False
+    def __contains__(self, message: tuple[str, Uid]) -> bool:
+        return message in self._known
+
+    def add(self, message: tuple[str, Uid]) -> None:
         if len(self._known) >= self._most:
             del self._known[next(iter(self._known))]
-        self._known[mailbox_id, uid] = None
-        return True
+        self._known[message] = None
 
 
 _clean: Final = _Clean(10_000)
-
-
-def may_have_nul(mailbox_id: str, uid: Uid, octets: memoryview) -> bool:
-    return not _clean.holds(mailbox_id, uid, octets)
 
 
 def _told(raw: memoryview) -> bytes:
@@ -135,12 +128,26 @@ class Reader:
         """The whole message, as it can be told without NUL. Raises Refusal(EXPUNGE_ISSUED)."""
         if self._octets is None:
             raw = await self._mailbox.octets(self._message.uid)
-            if not may_have_nul(self._mailbox.mailbox_id, self._message.uid, raw):
-                self._octets = raw
-            else:
+            if await self._has_nul(raw):
                 self._raw = raw
                 self._octets = memoryview(await aside(_told, raw))
+            else:
+                self._octets = raw
         return self._octets
+
+    async def _has_nul(self, raw: memoryview) -> bool:
+        if len(raw) < SMALL_OCTETS:
+            return has_nul(raw)
+        message = (self._mailbox.mailbox_id, self._message.uid)
+        if message in _clean:
+            return False
+        for at in range(0, len(raw), LOOK_OCTETS):  # it may come from the disk
+            if has_nul(raw, at, at + LOOK_OCTETS):
+                return True
+            if self._turn.is_over:
+                await self._turn.rest()
+        _clean.add(message)
+        return False
 
     async def part(self) -> Part:
         """The structure, from what was kept or from the octets. Raises Refusal(EXPUNGE_ISSUED)."""
