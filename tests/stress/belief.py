@@ -45,6 +45,7 @@ class Belief:
     with_modseq: bool = False
     highest: int = 0  # all up to here is known: for QRESYNC
     seen: int = 0  # the highest mod-sequence told by the command that runs
+    read_only: bool = False  # EXAMINE: what is recent stays so for the next
     code: int | None = None  # HIGHESTMODSEQ, told by the command that runs
     recent_of: dict[int, object] = field(default_factory=dict)  # of all sessions together
     me: object = field(default_factory=object)  # this session; selected anew, it is another
@@ -75,6 +76,10 @@ class Belief:
             exists = int(match[1])
             assert exists >= len(self.messages), f"{line}: only removals make it less"
             self.messages += [Told() for _ in range(exists - len(self.messages))]
+        elif match := re.match(r"\* (\d+) RECENT$", line):
+            assert int(match[1]) <= len(self.messages), f"{line}: there are {len(self.messages)}"
+        elif match := re.match(r"\* STATUS \S+ \(MESSAGES (\d+) RECENT (\d+)\)$", line):
+            assert int(match[2]) <= int(match[1]), line
         elif match := re.match(r"\* (\d+) EXPUNGE$", line):
             assert not self.vanishes, f"{line}: VANISHED is expected"
             assert removals, f"{line}: not during this command"
@@ -105,7 +110,7 @@ class Belief:
                 self._name(line, number - 1, int(uid[1]))
         if flags := FLAGS.search(items):
             told.flags = frozenset(flags[1].split()) - {"\\Recent"}
-            if "\\Recent" in flags[1] and told.uid is not None:
+            if "\\Recent" in flags[1] and told.uid is not None and not self.read_only:
                 first = self.recent_of.setdefault(told.uid, self.me)
                 assert first is self.me, f"{line}: recent in another session already"
             told.news += 1

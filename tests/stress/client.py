@@ -67,6 +67,7 @@ class Client:
         self._connect = connect
         self.kind = kind
         self.random = random.Random(seed)
+        self._examines = False
         self.belief = Belief(
             uid_only=kind == "uidonly",
             vanishes=kind in ("qresync", "uidonly"),
@@ -95,12 +96,14 @@ class Client:
 
     async def select(self, command: str, *, closed: bool = True) -> None:
         """`closed`: nothing is selected; else the server says where the old mailbox ends and the new one begins."""
+        self._examines = command.startswith("EXAMINE")
         if closed:
             self._forget()
         await self.ask(command)
 
     def _forget(self) -> None:
         self.belief.begin()
+        self.belief.read_only = self._examines
         self.keys.clear()
         self.vanished_earlier.clear()
 
@@ -236,7 +239,12 @@ class Client:
         if draw < 0.80:
             return self._append()
         return Ask(
-            self.random.choice([b"EXPUNGE", b"NOOP", b"CHECK", b"NOOP", self._uid_expunge()])
+            self.random.choice(
+                [
+                    *(b"EXPUNGE", b"NOOP", b"CHECK", b"NOOP", self._uid_expunge()),
+                    b"STATUS %s (MESSAGES RECENT)" % BOX.encode(),
+                ]
+            )
         )
 
     def _uid_expunge(self) -> bytes:

@@ -32,7 +32,8 @@ class Watcher(Client):
         for name in names:
             before = len(other.said)
             await other.ask(f"STATUS {name} ({ASKED})")
-            words = STATUS.match(other.said[before + 1].removeprefix("S: "))
+            found = [STATUS.match(line.removeprefix("S: ")) for line in other.said[before:]]
+            words = next((one for one in found if one is not None), None)
             assert words is not None, other.said[before:]
             pairs = words[2].split()
             truth = dict(zip(pairs[::2], map(int, pairs[1::2]), strict=True))
