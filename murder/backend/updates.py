@@ -197,10 +197,13 @@ class View:
             return await self.mailbox.claim_recent()
         return await self.mailbox.recent() if isinstance(self.mailbox, TellsRecent) else ()
 
-    def _note_claimed(self, claimed: Iterable[Uid]) -> None:
+    def _note_claimed(self, claimed: Collection[Uid]) -> None:
         """Messages that the client has still to be told of are counted when he is (RFC 3501 §7.3.2)."""
-        for uid in claimed:
-            (self._claimed if self.seq_of(uid) is None else self.recent).add(uid)
+        if not claimed:
+            return
+        known = set(self.uids[bisect_left(self.uids, min(claimed)) :]).intersection(claimed)
+        self.recent |= known  # type: ignore[arg-type] # UIDs
+        self._claimed.update(uid for uid in claimed if uid not in known)
 
     def recent_here(self) -> set[Uid]:
         """The messages that are `\\Recent` for this session and not known to be gone, told or not."""

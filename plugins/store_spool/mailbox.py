@@ -27,9 +27,11 @@ from plugins.store_spool.incoming import SpoolIncoming
 from plugins.store_spool.root import Root, T
 from plugins.store_spool.rows import (
     INSERT_MESSAGE,
+    MOST_KEYWORDS,
     Box,
     as_list,
     insert_body,
+    known_keywords,
     load_box,
     remove_messages,
     spelled,
@@ -289,18 +291,19 @@ class SpoolMailbox:
     async def keywords(self) -> Collection[str]:
         """See murder.api.store.TellsKeywords."""
         found = self.root.reader.execute(
-            "SELECT spelled FROM keyword WHERE mailbox=?", (self.box_id,)
+            "SELECT spelled FROM keyword WHERE mailbox=? LIMIT ?", (self.box_id, MOST_KEYWORDS)
         )
         return [spelling for (spelling,) in found.fetchall()]
 
     async def recent(self) -> Collection[Uid]:
         """See murder.api.store.TellsRecent."""
-        rows = self.root.reader.execute(
-            "SELECT uid FROM message WHERE mailbox=:id AND uid>="
-            "(SELECT recent_from FROM mailbox WHERE id=:id)",
-            {"id": self.box_id},
+        _, uid_next, _, recent_from, messages, *_ = self._numbers()
+        rows = await self._read(
+            min(messages, uid_next - recent_from),
+            "SELECT uid FROM message WHERE mailbox=? AND uid>=?",
+            (self.box_id, recent_from),
         )
-        return frozenset(Uid(uid) for (uid,) in rows.fetchall())
+        return frozenset(Uid(uid) for (uid,) in rows)
 
     async def claim_recent(self) -> Collection[Uid]:
         _, uid_next, _, recent_from, *_ = self._numbers()
@@ -370,7 +373,7 @@ class SpoolMailbox:
         saved = int(time.time())
         date, zone = to_seconds(new.internal_date) if new.internal_date else (saved, 0)
         bits, uid = self.own_bits(db, to_bits(new.flags), box.uid_next), box.take_uid()
-        keywords = spelled(db, self.box_id, to_keywords(new.flags))
+        keywords = spelled(db, self.box_id, to_keywords(new.flags), most=MOST_KEYWORDS)
         row = (bits, keywords, date, zone, saved, incoming.size, box.modseq)
         db.execute(
             INSERT_MESSAGE,
@@ -412,7 +415,12 @@ class SpoolMailbox:
             modified.clear()
             done.clear()
             box = load_box(db, self.box_id)
-            asked = Asked(change, to_bits(flags), spelled(db, box.id, to_keywords(flags)).split())
+            named = to_keywords(flags)
+            if change is FlagChange.REMOVE:
+                words = known_keywords(db, box.id, named)
+            else:
+                words = spelled(db, box.id, named, most=MOST_KEYWORDS).split()
+            asked = Asked(change, to_bits(flags), words)
             modseq = box.modseq + 1
             rows = db.execute(
                 "SELECT uid, flags, keywords, modseq FROM message WHERE mailbox=? "

@@ -16,6 +16,7 @@ from plugins.store_spool.schema import DELETED_BIT, SEEN_BIT
 FROZEN: Final = (
     "frozen/"  # in `meta`, with the mailbox's id: it is about to leave for another server
 )
+MOST_KEYWORDS: Final = 1000  # in one mailbox: FLAGS names them all, some 20 kB; Cyrus has 128
 INSERT_MESSAGE: Final = "INSERT INTO message VALUES (?,?,?,?,?,?,?,?,?,?,?)"
 
 
@@ -77,15 +78,53 @@ def load_box(db: sqlite3.Connection, box_id: int, *, even_frozen: bool = False) 
     return Box(*row[:7])
 
 
-def spelled(db: sqlite3.Connection, box_id: int, keywords: Iterable[str]) -> str:
-    """Keywords as they were first written in this mailbox."""
+def spelled(
+    db: sqlite3.Connection, box_id: int, keywords: Iterable[str], *, most: int | None = None
+) -> str:
+    """Keywords as they were first written in this mailbox. Raises Refusal(LIMIT) where one would be more than `most`."""
     words = []
     for keyword in keywords:
         key = (box_id, keyword.lower())
-        db.execute("INSERT OR IGNORE INTO keyword VALUES (?,?,?)", (*key, keyword))
+        added = db.execute("INSERT OR IGNORE INTO keyword VALUES (?,?,?)", (*key, keyword))
+        if added.rowcount and most is not None and _count_keywords(db, box_id, most) > most:
+            _forget_keywords(db, box_id, key[1])
+            if _count_keywords(db, box_id, most) > most:
+                raise Refusal(Code.LIMIT, f"This mailbox has {most} keywords: remove some first")
         found = db.execute("SELECT spelled FROM keyword WHERE mailbox=? AND folded=?", key)
         words.append(found.fetchone()[0])
     return " ".join(sorted(set(words)))
+
+
+def known_keywords(db: sqlite3.Connection, box_id: int, keywords: Iterable[str]) -> list[str]:
+    """Those of the keywords that this mailbox has, as they are spelled there."""
+    found = (
+        db.execute(
+            "SELECT spelled FROM keyword WHERE mailbox=? AND folded=?", (box_id, keyword.lower())
+        ).fetchone()
+        for keyword in keywords
+    )
+    return [row[0] for row in found if row is not None]
+
+
+def _count_keywords(db: sqlite3.Connection, box_id: int, most: int) -> int:
+    """Up to one more than `most`."""
+    among = "SELECT 1 FROM keyword WHERE mailbox=? LIMIT ?"
+    (count,) = db.execute(f"SELECT count(*) FROM ({among})", (box_id, most + 1)).fetchone()
+    return int(count)
+
+
+def _forget_keywords(db: sqlite3.Connection, box_id: int, fresh: str) -> None:
+    """Those that no message has any more, but for one that is just being given."""
+    used = {fresh}
+    for (words,) in db.execute(
+        "SELECT DISTINCT keywords FROM message WHERE mailbox=? AND keywords<>''", (box_id,)
+    ):
+        used.update(words.lower().split())
+    known = db.execute("SELECT folded FROM keyword WHERE mailbox=?", (box_id,)).fetchall()
+    db.executemany(
+        "DELETE FROM keyword WHERE mailbox=? AND folded=?",
+        [(box_id, folded) for (folded,) in known if folded not in used],
+    )
 
 
 def insert_body(db: sqlite3.Connection, octets: bytes | memoryview | None, file: str | None) -> int:

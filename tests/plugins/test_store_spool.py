@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murder.api import CanCheck, Mailbox, NewMessage
+from murder.api import CanCheck, FlagChange, Mailbox, NewMessage
 from murder.errors import Code, Refusal
 from murder.model.message import Uid
 from murder.model.name import MailboxName
+from plugins.store_spool.rows import MOST_KEYWORDS
 from plugins.store_spool.store import Settings, SpoolStore
 from plugins.store_spool.uids import pack, unpack
 
@@ -467,3 +468,23 @@ def test_an_older_file_is_migrated(tmp_path: Path) -> None:
     assert db.execute("PRAGMA user_version").fetchone() == (3,)
     assert db.execute("SELECT 1 FROM sqlite_schema WHERE name='body_file'").fetchone()
     db.close()
+
+
+def test_a_mailbox_has_a_bounded_number_of_keywords(tmp_path: Path) -> None:
+    """Those that no message has any more make room; a new one too many is refused, and nothing has changed."""
+
+    async def scene(store: SpoolStore) -> None:
+        await store.create(INBOX, "default")
+        mailbox = await store.open(INBOX, "ana")
+        uid = await append(store, mailbox, 1, SMALL)
+        words = [f"k{number}" for number in range(MOST_KEYWORDS)]
+        await mailbox.change_flags([uid], FlagChange.REPLACE, frozenset(words))
+        with pytest.raises(Refusal, match="1000 keywords"):
+            await mailbox.change_flags([uid], FlagChange.ADD, frozenset({"another"}))
+        assert (await mailbox.messages([uid]))[0].flags == frozenset(words)
+        await mailbox.change_flags([uid], FlagChange.REMOVE, frozenset({"k7", "unknown"}))
+        await mailbox.change_flags([uid], FlagChange.ADD, frozenset({"another"}))
+        found = await mailbox.keywords()
+        assert len(found) == MOST_KEYWORDS and "another" in found and "k7" not in found
+
+    run(tmp_path, scene)

@@ -1,5 +1,6 @@
 """GETMETADATA and SETMETADATA (RFC 5464), special uses among them (RFC 6154 §4)."""
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Final
 
@@ -80,11 +81,16 @@ def _chosen(
     """What is told, and the size of the largest value that MAXSIZE left out (0: none)."""
     found: dict[str, bytes | None] = {}
     longest = 0
+    ordered = sorted(present)
     for name in request.entries:
         asked, depth = asked_of(name, request.depth)
-        for entry, value in sorted(present.items()):
-            if not is_within(entry, asked, depth) or (entry == asked != name):
-                continue
+        near = [asked] if asked in present and asked == name else []
+        if depth is not Depth.ZERO:
+            below = asked + "/"
+            first, last = bisect_left(ordered, below), bisect_left(ordered, asked + "0")  # "/" + 1
+            near += [one for one in ordered[first:last] if is_within(one, asked, depth)]
+        for entry in near:
+            value = present[entry]
             if request.max_size is not None and len(value) > request.max_size:
                 longest = max(longest, len(value))
             else:
