@@ -24,6 +24,7 @@ from murder.net.connection import Connection
 from murder.net.listener import Bounds, Guests, Listener, Service
 from murder.net.tally import Counts
 from murder.net.tls import distrusted, listening_context, renew_contexts, trust_of
+from murder.net.turns import Turn
 from murder.trust import Trust
 
 ROLE_CLASSES: Final[Mapping[str, str]] = MappingProxyType(
@@ -343,12 +344,15 @@ class RoleServer:
         for port, listener in (*own, *chain.from_iterable(self._adopted.values())):
             listener.configure(services[port.service], self._bounds(port.service))
             listener.renew(self._context_of(port, tls))
-        self._end_distrusted(trust)
+        await self._end_distrusted(trust)
         self._log.info("role.reloaded", worker=self._worker)
 
-    def _end_distrusted(self, trust: Trust) -> None:
-        """Also those that this node has opened: to backends, to the master."""
-        for connection, why in distrusted(trust):
+    async def _end_distrusted(self, trust: Trust) -> None:
+        """Also those that this node has opened: to backends, to the master. They may be thousands; others have turns."""
+        turn = Turn()
+        for connection, why in list(distrusted(trust)):
+            if turn.is_over:
+                await turn.rest()
             peer = connection.certificate
             self._log.warning("tls.distrusted", name=peer.name if peer else "", problem=why)
             if isinstance(connection, Connection):

@@ -16,6 +16,7 @@ from murder.log import logger
 
 LOOK_S: Final = 0.5
 LATER_S: Final = 2.0  # C code may keep all threads from running: then the interpreter itself writes to standard error
+STOPPED_S: Final = 1.0  # so late, and no work done: nobody let this process run
 MAX_STACK: Final = 16 * 1024  # octets in the log
 
 log = logger()
@@ -28,6 +29,7 @@ class LoopWatch:
         self._turned_at = time.monotonic()
         self._limit_s = 0.0
         self._is_told = False
+        self._looked_at, self._worked_s = self._turned_at, time.process_time()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="murder-watch", daemon=True)
 
@@ -48,10 +50,15 @@ class LoopWatch:
 
     def _run(self) -> None:
         while not self._ended.wait(LOOK_S):
-            self.look(time.monotonic())
+            self.look(time.monotonic(), time.process_time())
 
-    def look(self, now: float) -> None:
-        """Tell once where the loop is, if it has not turned for too long."""
+    def look(self, now: float, worked_s: float) -> None:
+        """Tell once where the loop is, if it has not turned for too long. `worked_s`: the processor time that this process
+        has had; one that was stopped from outside has had none, and is not stuck."""
+        late_s, worked_s = now - self._looked_at - LOOK_S, worked_s - self._worked_s
+        self._looked_at, self._worked_s = now, self._worked_s + worked_s
+        if late_s > STOPPED_S and worked_s < late_s / 2:
+            self._turned_at = now
         silent_s = now - self._turned_at
         if self._limit_s and silent_s > self._limit_s and not self._is_told:
             self._is_told = True

@@ -185,11 +185,14 @@ def distrusted(fresh: Trust) -> Iterator[tuple[HasPeer, str]]:
     for context in list(_contexts):
         if context.trust != fresh:
             context.successor = fresh
+        judged: dict[bytes, str] = {}  # many connections, few certificates
         for connection in list(context.connections):
             certificate = connection.certificate
-            if certificate is not None and certificate.octets:
-                if why := fresh.objection(certificate.octets, now, context.trust):
-                    yield connection, why
+            octets = certificate.octets if certificate is not None else b""
+            if octets and octets not in judged:
+                judged[octets] = fresh.objection(octets, now, context.trust)
+            if why := judged.get(octets, ""):
+                yield connection, why
 
 
 def peer_of(tls: ssl.SSLObject, connection: HasPeer) -> PeerCertificate | None:

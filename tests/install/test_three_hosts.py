@@ -221,6 +221,9 @@ def test_the_unit_is_one_that_systemd_takes(archive: Path, tmp_path: Path) -> No
         check=True,
     ).stdout
     unit.write_text(said)
+    assert "written by `murder system-unit backend`\n" in said
+    assert "ExecReload=/bin/true reload --config /etc/murder/murder.toml\n" in said
+    assert "KillMode=mixed\n" in said
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(unit)],
         capture_output=True,
