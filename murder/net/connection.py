@@ -171,6 +171,8 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Under TLS there is no half of a connection (the loop closes it)."""
+        if self._finished:  # both have ended
+            return False
         return isinstance(self.receiver, HalfCloses) and self.receiver.input_ended()
 
     def pause_writing(self) -> None:

@@ -228,6 +228,18 @@ def test_what_was_asked_before_the_end_of_the_input_is_answered() -> None:
     uvloop.run(scene())
 
 
+def test_a_connection_that_both_have_ended_is_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pump, "CLOSE_GRACE_S", 60.0)
+
+    async def scene() -> None:
+        async with talking() as (talk, peer):
+            talk.close()
+            peer.close()
+            await until(lambda: talk.connection.is_lost)
+
+    uvloop.run(scene())
+
+
 class Frames:
     """The receiver that a channel takes a connection over from."""
 
