@@ -26,7 +26,7 @@ from murder.mupdate.ledger import Ledger
 from murder.mupdate.link import Link, Target, open_link
 from murder.mupdate.mboxlist import MailboxList, mark_synchronised
 from murder.mupdate.record import Block, is_listable, pack_plain_rows, pack_row
-from murder.mupdate.transaction import ListTransaction, check_row
+from murder.mupdate.transaction import ListTransaction, check_octets, check_row
 from murder.session.mupdate_client import Event, Rows, is_answer
 from murder.wire.mupdate import Kind, Response, Verb
 
@@ -310,8 +310,10 @@ class _Stream:
                 name, raw_location = response.args[:2]
                 self._row(EntryState.RESERVED, name, raw_location, b"")
             case Kind.DELETE:
-                self._changes.append(RemoveEntry(MailboxName(response.args[0])))
-                self._schedule()
+                name = response.args[0]
+                if is_listable(name):
+                    self._changes.append(RemoveEntry(MailboxName(name)))
+                    self._schedule()
             case Kind.POSITION:
                 self._position(response.args[0].decode("ascii", "replace"))
             case Kind.BYE:
@@ -563,13 +565,20 @@ class _Again(Exception):
     """This attempt is over; the replica makes another."""
 
 
+MAX_DIGITS: Final = 19  # of a change's number, which has 64 bits
+
+
 def _seq_of(mark: str) -> int:
     number = mark.split(":")[1] if mark.count(":") == 2 else ""
-    return int(number) if number.isdecimal() else 0
+    return int(number) if number.isdecimal() and len(number) <= MAX_DIGITS else 0
 
 
 def _packed(state: EntryState, name: bytes, raw_location: bytes, raw_acl: bytes) -> Block:
-    if not is_listable(name):
-        logger(role="replica").warning("replica.skipped", mailbox=display(name))
+    try:
+        check_octets(MailboxName(name), raw_location, raw_acl)
+    except Refusal as refusal:
+        logger(role="replica").warning(
+            "replica.skipped", mailbox=display(name), problem=refusal.text
+        )
         return Block([], [])
     return Block([collation_key(name)], [pack_row(name, state, raw_location, raw_acl)])

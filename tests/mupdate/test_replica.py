@@ -13,7 +13,7 @@ from murder.mupdate.client import MasterClient
 from murder.mupdate.link import Target
 from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.ping import PingClient, PingServer
-from murder.mupdate.replica import FOLLOWED, Phase
+from murder.mupdate.replica import FOLLOWED, Phase, _seq_of
 from tests.mupdate.nodes import Follower, Raw, Server, follower, master, run
 
 
@@ -262,3 +262,40 @@ def test_a_change_is_in_the_replica_within_milliseconds_unasked(tmp_path: Path) 
             await client.close()
 
     run(scenario())
+
+
+def test_a_master_that_means_ill_costs_its_own_rows_only(tmp_path: Path) -> None:
+    """Names and places that no list can hold, marks that are none: passed over, the rest is kept."""
+    long = b"x" * 70_000
+    odd = [
+        (b"", b"be1!p", b"a\tl\t"),
+        (b"user." + b"n" * 600, b"be1!p", b""),
+        (b"user.place", long, b"a\tl\t"),
+        (b"user.place", long, b""),
+    ]
+    good = [(b"user.foo", b"be1!p", b"a\tl\t"), (b"user.here", b"localhost!p", b"a\tl\t")]
+
+    async def scenario() -> None:
+        old = OldMaster()
+        old.rows = [*odd, *good]
+        target = Target("127.0.0.1", await old.start(), None, "murder", "secret", 2, 2)
+        async with follower(tmp_path, target) as one:
+            await one.replica.until_synchronised(10)
+            assert sorted(rows(one.mailboxes)) == sorted((*row, True) for row in good)
+            before = len(old.streams)
+            for name in (b'""', b"{600+}\r\n" + b"n" * 600, b'"user.foo"'):
+                old.streams[0].write(b"U1 DELETE " + name + b"\r\n")
+            await one.replica.ping(5)
+            assert one.mailboxes.find(b"user.foo") is None and len(old.streams) == before
+        old.server.close()
+
+    run(scenario())
+
+
+def test_a_number_that_is_none_is_nought() -> None:
+    assert [_seq_of(mark) for mark in ("e:7:c", "e:" + "9" * 5000 + ":c", "e:x:c", "7")] == [
+        7,
+        0,
+        0,
+        0,
+    ]
