@@ -127,6 +127,25 @@ class View:
         self.is_dirty = True
         return replace(status, uid_next=Uid(self._last_uid + 1))
 
+    async def take_up(self, uid_validity: int, modseq: ModSeq, exists: int, last_uid: Uid) -> bool:
+        """Go on with what a client knows that had this mailbox selected elsewhere: all changes up to `modseq`, `exists`
+        messages up to `last_uid`. Whether that fits what is here; the next `poll` finds what has happened since."""
+        status = await self.mailbox.status()
+        changes = await self.mailbox.changes(modseq)
+        if status.uid_validity != uid_validity or not changes.complete:
+            return False
+        here = await self.mailbox.uids()
+        known = {uid for uid in (*here, *changes.vanished) if uid <= last_uid}
+        self.uids = array("I", sorted(known))
+        self.modseq = self._settled = modseq
+        self._last_uid = last_uid
+        self.is_dirty = True
+        if len(self.uids) != exists:
+            return False
+        if not self.read_only:
+            self._note_claimed(await self._claim())
+        return True
+
     # --- numbers
 
     @property

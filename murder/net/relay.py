@@ -9,7 +9,7 @@ import itertools
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,6 +28,8 @@ ANSWER_TIMES: Final = (
 )
 SMALL_OCTETS: Final = 16 * 1024  # a read that may not be the whole answer
 MAX_IN_FLIGHT: Final = 500  # commands of a client that a backend has not answered; more wait
+KEPT_OCTETS: Final = 2048  # of one write, to be sent again: no more than 2 MiB a connection
+MAX_KEPT: Final = 2 * MAX_IN_FLIGHT  # such writes; those of commands in flight are among the last
 MAX_LINE: Final = 4 * 1024 * 1024  # a SEARCH answer of a large mailbox
 
 _numbers = itertools.count(1)
@@ -68,6 +70,10 @@ class Client:
     def is_full(self) -> bool:
         """Whether it takes nothing more for now of what own commands bring it; `client_writable` tells of the end."""
         return False
+
+    def send(self, data: bytes) -> None:
+        """To the client, together with what else is said in this turn."""
+        self.connection.write(data)
 
     def upstream_idle(self, upstream: "ImapUpstream") -> None:
         """No command is in flight any more, or its write buffer has drained."""
@@ -117,6 +123,7 @@ class ImapUpstream:
         self._max_message = max_message
         self._cutter = ResponseCutter()
         self._flight: deque[tuple[bytes, asyncio.Future[Reply] | None]] = deque()
+        self._sent: list[tuple[list[bytes], bytes]] = []  # what is in flight: tags, octets
         self._own: _Own | None = None
         self.loop = asyncio.get_running_loop()
         self._prefix = b"M" + secrets.token_hex(4).encode() + b"-"
@@ -178,7 +185,7 @@ class ImapUpstream:
         """Send a client's command; its answers pass to the client. Raises UpstreamFailure if the backend has gone."""
         self.relay_all([tag], octets)
 
-    def relay_all(self, tags: Iterable[bytes], octets: bytes) -> None:
+    def relay_all(self, tags: list[bytes], octets: bytes) -> None:
         """Likewise several commands, in one write."""
         if self.is_lost:
             raise self.failure(UpstreamKind.LOST, "it closed the connection")
@@ -186,6 +193,9 @@ class ImapUpstream:
             self._watch()
         for tag in tags:
             self._flight.append((tag, None))
+        self._sent.append((tags, octets if len(octets) <= KEPT_OCTETS else b""))
+        if len(self._sent) > MAX_KEPT:  # of a client that never waits for all its answers
+            del self._sent[: -len(self._flight)]
         self.connection.write(octets)
 
     def write(self, octets: bytes) -> None:
@@ -229,6 +239,7 @@ class ImapUpstream:
             if future is not None and not future.done():
                 future.set_result(parse_reply(line))
             if not flight:
+                self._sent.clear()
                 self.client.upstream_idle(self)
         if gathered:
             client.write(gathered)
@@ -422,6 +433,27 @@ class ImapUpstream:
         mid_response = self.is_inside and (bool(self._flight) or self.passes_unsolicited)
         self._flight.clear()
         self.client.upstream_lost(self, unanswered, mid_response)
+
+    def unanswered(self, tags: list[bytes]) -> list[tuple[bytes, bytes]] | None:
+        """Of a client's commands that were in flight, the last ones, which have these tags, as they were sent; None where
+        that cannot be told any more."""
+        found: list[tuple[bytes, bytes]] = []
+        for of_these, octets in self._sent:
+            whole = [octets] if len(of_these) == 1 else octets.splitlines(keepends=True)
+            if not octets or len(whole) != len(of_these):
+                found = []  # those before have been answered, or cannot be begun anew
+                continue
+            found += zip(of_these, whole, strict=True)
+        found = found[len(found) - len(tags) :]
+        return found if [tag for tag, _ in found] == tags else None
+
+    async def idle_again(self, tag: bytes, octets: bytes) -> None:
+        """A client's IDLE of which it has had the continuation: all else passes. Raises UpstreamFailure."""
+        self.write(octets)
+        await self.answer(b"+", self.client.send)
+        self._flight.append((tag, None))
+        self._sent.append(([tag], octets))
+        self.has_no_hurry = True
 
     @property
     def is_at_rest(self) -> bool:

@@ -150,6 +150,9 @@ class Contexts:
         self._changed: dict[Uid, Message] = {}
         self._vanished: set[Uid] = set()
 
+    def __bool__(self) -> bool:
+        return bool(self._contexts)
+
     def find(self, tag: bytes) -> Context | None:
         return self._contexts.get(tag)
 

@@ -31,6 +31,7 @@ from murder.model.seqset import Ranges, SeqSet
 from murder.net.connection import Connection
 from murder.session.imap_server import Event, Line, State
 from murder.wire.imap.command import Command
+from murder.wire.imap.moved import FIELD, SeenView
 from murder.wire.imap.response import bye, status_line
 
 NO_FORMS: Final = FlagForms(frozenset())
@@ -38,6 +39,16 @@ NO_FORMS: Final = FlagForms(frozenset())
 # RFC 9586 §3.2: not with UIDONLY, for their arguments or answers are sequence numbers
 NUMBERED: Final = frozenset(
     {b"FETCH", b"STORE", b"SEARCH", b"COPY", b"MOVE", b"SORT", b"THREAD", b"REPLACE"}
+)
+
+
+# What a frontend may begin anew where the selected mailbox has moved to
+INSIDE: Final = frozenset(
+    {
+        *(b"CHECK", b"CLOSE", b"COPY", b"EXPUNGE", b"FETCH", b"IDLE", b"MOVE", b"NOOP", b"SEARCH"),
+        *(b"SORT", b"STORE", b"THREAD", b"UID COPY", b"UID EXPUNGE", b"UID FETCH", b"UID MOVE"),
+        *(b"UID SEARCH", b"UID SORT", b"UID STORE", b"UID THREAD"),
+    }
 )
 
 
@@ -114,8 +125,11 @@ class BackendImap(ImapDialogue):
     def handle(self, event: Event) -> Running:
         if isinstance(event, Line) and self.on_line is not None:
             return self.on_line(event.octets)
-        if isinstance(event, Command) and event.name in NUMBERED:
-            self.need_numbers()
+        if isinstance(event, Command):
+            if self.view is not None and event.name in INSIDE and self._has_left(self.view):
+                return self._hand_over()
+            if event.name in NUMBERED:
+                self.need_numbers()
         if isinstance(event, Command) and self.login is not None and not self.login.proxy:
             if self.backend.referrals is not None:
                 return self._handle_or_refer(event, self.backend.referrals, self.login)
@@ -346,20 +360,63 @@ class BackendImap(ImapDialogue):
         view = self.view
         if view is None:
             return b""
+        is_there = True
         try:
             await view.poll()
-            name = self.selected.name if self.selected else view.mailbox.name  # after a RENAME
-            is_there = self.backend.mailboxes.find(name) is not None
         except Refusal as refusal:
             if refusal.code is not Code.NONEXISTENT:
                 raise
             is_there = False
-        if not is_there:
-            self.leave_mailbox()
-            self.send(bye("The selected mailbox has been deleted"))
-            self.close()
+        name = self._selected_name(view)
+        if is_there and self.backend.mailboxes.find(name) is not None:
+            return await self._tell(view, removals)
+        if not self.backend.mailboxes.has_left(name):
+            text = "The selected mailbox has been deleted"
+        elif not self._is_followed:
+            text = "The selected mailbox has moved to another server: log in again"
+        elif self.teller is None or not self.teller.listens:
+            view.is_dirty = True  # before the next command inside it
             return b""
-        return await self._tell(view, removals)
+        else:  # IDLE, NOTIFY
+            self.send(await self._tell(view, removals))
+            await self._hand_over()
+            return b""
+        self.leave_mailbox()
+        self.send(bye(text))
+        self.close()
+        return b""
+
+    def _selected_name(self, view: View) -> MailboxName:
+        """As it is called now: it may have been renamed."""
+        return self.selected.name if self.selected else view.mailbox.name
+
+    @property
+    def _is_followed(self) -> bool:
+        """Whether the client goes on by itself where the selected mailbox moves to."""
+        return FIELD in self.client_id
+
+    def _has_left(self, view: View) -> bool:
+        """The selected mailbox, and the client follows it."""
+        if not (view.is_dirty and self._is_followed):
+            return False
+        mailboxes, name = self.backend.mailboxes, self._selected_name(view)
+        return mailboxes.find(name) is None and mailboxes.has_left(name)
+
+    async def _hand_over(self) -> None:
+        """Leave; who follows the mailbox is told what the client knows of it, if that can be put into words. No command
+        runs, and none that has come is carried out any more."""
+        view = self.now
+        code = b"X-MOVED"
+        if self.notifier is None and not (self.saved or self.contexts):
+            status = await view.mailbox.status()
+            last = Uid(view.uids[-1] if view.uids else 0)
+            seen = SeenView(
+                status.uid_validity, view.settled, view.exists, last, self.manner.condstore
+            )
+            code += (b" IDLING " if self.on_line is not None else b" ") + bytes(seen)
+        self.leave_mailbox()
+        self.send(bye("The selected mailbox has moved", code))
+        self.close()
 
     async def _tell(self, view: View, removals: bool) -> bytes:
         """What has happened, and what that did to the searches that are kept up to date (RFC 5267 §4.3, RFC 5465 §7: a

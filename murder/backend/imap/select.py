@@ -8,14 +8,16 @@ from murder.backend.imap.flags import known_keywords
 from murder.backend.imap.messages import BATCH, marked
 from murder.backend.imap.missed import known_up_to, tell_missed
 from murder.backend.imap.quota import quota_warning
+from murder.backend.mailboxes import Accessible
 from murder.backend.updates import View
-from murder.errors import BadSyntax, Refusal
+from murder.errors import BadSyntax, Code, Refusal
 from murder.login.imap import Running
 from murder.model.acl import Rights
 from murder.model.flag import SEEN
 from murder.model.message import MailboxStatus, SeqNum
 from murder.wire.imap.command import Command
 from murder.wire.imap.list import ListEntry, format_list
+from murder.wire.imap.moved import FIELD, SeenView
 from murder.wire.imap.response import status_line
 from murder.wire.imap.select import SelectRequest, parse_select
 from murder.wire.token import Scanner
@@ -49,6 +51,9 @@ async def _select(
     is_examine = read_only
     read_only = read_only or not found.rights & CHANGING_RIGHTS
     view = View(mailbox, read_only)
+    if request.view is not None:
+        await _go_on(dialogue, command, view, found, request.view)
+        return
     try:
         status = await view.load()
         unseen = await _first_unseen(dialogue, view, status)
@@ -72,6 +77,27 @@ async def _select(
         floor = known_up_to(view, request.qresync.seq_match)
         await tell_missed(dialogue, request.qresync.modseq, ranges, floor)
     word = b"READ-ONLY" if is_examine or read_only else b"READ-WRITE"
+    dialogue.send(status_line(command.tag, b"OK", "Completed", word))
+
+
+async def _go_on(
+    dialogue: BackendImap, command: Command, view: View, found: Accessible, seen: SeenView
+) -> None:
+    """A frontend's session whose mailbox has moved here: what has happened since is told as to any session that had it
+    selected all the time. Raises Refusal where what the client knows cannot be made out."""
+    try:
+        if FIELD not in dialogue.client_id:
+            raise BadSyntax("X-VIEW is for servers of this murder")
+        if not await view.take_up(seen.uid_validity, seen.modseq, seen.exists, seen.last_uid):
+            raise Refusal(Code.CANNOT, "What the client knows of this mailbox is not known here")
+        keywords = await known_keywords(view.mailbox)
+    except BaseException:
+        view.mailbox.close()
+        raise
+    dialogue.enter_mailbox(view, found)
+    dialogue.forms.keywords |= keywords
+    dialogue.manner.condstore = dialogue.manner.condstore or seen.condstore
+    word = b"READ-ONLY" if view.read_only else b"READ-WRITE"
     dialogue.send(status_line(command.tag, b"OK", "Completed", word))
 
 

@@ -59,6 +59,10 @@ class Teller:
     def is_telling(self) -> bool:
         return self._task is not None
 
+    @property
+    def listens(self) -> bool:
+        return self.idling or self.between
+
     def attach(self, view: View | None) -> None:
         """Hear of this mailbox, if the client listens."""
         if view is not None:

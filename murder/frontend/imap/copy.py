@@ -37,7 +37,7 @@ async def _copy(dialogue: FrontendImap, command: Command, request: CopyRequest) 
     if selected is None:
         raise Refusal(Code.CLOSED, "The backend of the selected mailbox has gone")
     if entry.server == selected.server:
-        await dialogue.relay_at(entry.server, command)
+        await dialogue.relay_inside(command)
         return
     moving = command.name.endswith(b"MOVE")
     if moving:

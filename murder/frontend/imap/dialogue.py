@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol
 
-from murder.errors import Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
+from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.arbiter import Arbiter, Correct
 from murder.frontend.placement import servers
 from murder.frontend.shared import Frontend
@@ -26,6 +26,8 @@ from murder.net.relay import Client, ImapUpstream, Reply
 from murder.session.imap_client import non_synchronising
 from murder.session.imap_server import Event, Line, State, Wrong
 from murder.wire.imap.command import COMMAND, Command
+from murder.wire.imap.moved import FIELD as FOLLOWS_FIELD
+from murder.wire.imap.moved import view_in
 from murder.wire.imap.response import bye, status_for, status_line, untagged
 
 # What changes a session when it is enabled, as it is written
@@ -54,10 +56,22 @@ class Selected:
         return self.upstream.server
 
 
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A mailbox that was selected, what the client knows of it, and the commands (tag, octets) that nobody has begun."""
+
+    selected: Selected
+    view: bytes
+    sent: list[tuple[bytes, bytes]]
+    is_idling: bool  # the first of them is an IDLE that has had its continuation
+
+
 class Waits(Protocol):
     """An IDLE under way."""
 
     def done(self, line: bytes) -> None: ...
+
+    def moved(self, upstream: ImapUpstream) -> None: ...
 
     def over(self) -> None: ...
 
@@ -83,6 +97,8 @@ class FrontendImap(ImapDialogue, Client):
             False  # a DONE may come behind the end of an IDLE that was not the client's
         )
         self._settled: asyncio.Future[None] | None = None
+        self._moved: Moved | None = None  # its selected mailbox has, and a handler runs
+        self._following: asyncio.Task[None] | None = None
         frontend.sessions.add(self)
 
     @property
@@ -166,6 +182,10 @@ class FrontendImap(ImapDialogue, Client):
                 problem=failure.text,
             )
 
+    async def follow(self, moved: Moved) -> None:
+        """The selected mailbox has moved: go on with it there (`follow`)."""
+        raise NotImplementedError
+
     def capabilities(self) -> bytes:
         self._told = self.frontend.capabilities.words()
         return b" ".join(self._told)
@@ -217,6 +237,7 @@ class FrontendImap(ImapDialogue, Client):
             ("x-originating-ip", self.connection.peer),
             ("x-session-id", self.connection.cid),
             (HOPS_FIELD, str(self._hops_left())),
+            (FOLLOWS_FIELD, "1"),
         ]
         opened = await open_imap(
             self.frontend.upstreams,
@@ -271,24 +292,33 @@ class FrontendImap(ImapDialogue, Client):
 
     def in_flight(self) -> bool:
         selected = self.selected
-        return selected is not None and selected.upstream.in_flight > 0
+        is_asked = selected is not None and selected.upstream.in_flight > 0
+        return is_asked or self._following is not None
 
     async def settle(self) -> None:
         """Until all relayed commands have been answered."""
         while self.in_flight():
-            self._settled = self.loop.create_future()
-            try:
-                await self._settled
-            finally:
-                self._settled = None
+            await self._rest_until_settled()
+
+    async def _rest_until_settled(self) -> None:
+        self._settled = self.loop.create_future()
+        try:
+            await self._settled
+        finally:
+            self._settled = None
+
+    def _wake_settled(self) -> None:
+        if self._settled is not None and not self._settled.done():
+            self._settled.set_result(None)
 
     def may_proceed(self) -> bool:
+        if self._following is not None:
+            return False
         selected = self.selected
         return selected is None or not selected.upstream.is_full
 
     def upstream_idle(self, upstream: ImapUpstream) -> None:
-        if self._settled is not None and not self._settled.done():
-            self._settled.set_result(None)
+        self._wake_settled()
         if self.session.held:
             self.resume()
         elif self._input_ended:
@@ -306,18 +336,26 @@ class FrontendImap(ImapDialogue, Client):
         if mid_response:  # the client is in the middle of a literal: nothing can be said
             self.connection.abort()
             return
+        if self._may_follow(upstream, tags):
+            return
         if self.idle is not None and tags:
-            self.idle.over()
-            self._late_done = True
+            self.end_idle()
         failure = upstream.failure(UpstreamKind.LOST, "the connection was lost")
         lines = b""
         if self.selected is not None and self.selected.upstream is upstream:
-            if upstream.last_word and self._has_gone(self.selected.name):
-                self.send(upstream.last_word)  # as a server that has the mailbox itself
-                self.close()
-                return
-            self.log.warning("upstream.lost", backend=upstream.server)
-            lines = status_line(b"*", b"OK", "The backend of this mailbox has gone", b"CLOSED")
+            text = "The backend of this mailbox has gone"
+            if upstream.last_word:
+                place = self._place_of(self.selected.name)
+                if place is None:
+                    self.send(upstream.last_word)  # as a server that has the mailbox itself
+                    self.close()
+                    return
+                if place != upstream.server:
+                    text = "The mailbox has moved: select it again"
+                    failure = upstream.failure(UpstreamKind.MOVING, "the mailbox has moved")
+            if failure.kind is not UpstreamKind.MOVING:
+                self.log.warning("upstream.lost", backend=upstream.server)
+            lines = status_line(b"*", b"OK", text, b"CLOSED")
             self.deselect()
         if self.is_watching:
             self.is_watching, self.ask_again = False, None
@@ -326,12 +364,91 @@ class FrontendImap(ImapDialogue, Client):
         lines += b"".join(status_for(failure).line(tag) for tag in tags)
         if lines:
             self.send(lines)
-        if self._settled is not None and not self._settled.done():
-            self._settled.set_result(None)
+        self._wake_settled()
 
-    def _has_gone(self, name: MailboxName) -> bool:
-        """Whether the backend left because the mailbox has been deleted."""
-        return self.frontend.locator.known(name) is None
+    def _place_of(self, name: MailboxName) -> str | None:
+        """The server of a mailbox by the list, "" while it is on its way; None where it has been deleted."""
+        entry = self.frontend.mailboxes.find(name)
+        if entry is None:
+            return None
+        return entry.server if entry.is_active else ""
+
+    def end_idle(self) -> None:
+        """The client has not ended it, and will."""
+        if self.idle is not None:
+            self.idle.over()
+            self._late_done = True
+
+    # --- the selected mailbox moves
+
+    def _may_follow(self, upstream: ImapUpstream, tags: list[bytes]) -> bool:
+        """Whether the session goes on with its mailbox elsewhere, and with these commands."""
+        selected, (view, is_idling) = self.selected, view_in(upstream.last_word)
+        if selected is None or selected.upstream is not upstream or not view:
+            return False
+        sent = upstream.unanswered(tags)
+        if sent is None or self.arbiter is not None:
+            return False
+        self._moved = Moved(selected, view, sent, is_idling)
+        if self._task is None or self._settled is not None:
+            self._start_following()
+        return True  # else behind the handler that runs: it may be in the middle of something at the other backend
+
+    def _start_following(self) -> None:
+        self._following = self.loop.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        try:
+            await self._go_on()
+        except ConnectionError:
+            self.connection.abort()
+        except Exception as error:  # noqa: BLE001 - the end of a task
+            self.failed(None, error)
+            self.close()
+        finally:
+            self._following = None
+            self._wake_settled()
+        if self.connection.is_lost:
+            self._let_go()
+        else:
+            self.resume()
+
+    async def _go_on(self) -> None:
+        moved, self._moved = self._moved, None
+        if moved is not None:
+            await self.follow(moved)
+
+    def rested(self) -> None:
+        super().rested()
+        if self._moved is not None and self._following is None:
+            self._start_following()
+
+    async def relay_inside(self, command: Command) -> Reply:
+        """As `relay_at` for the selected mailbox; again where that has moved, and the command has not been begun."""
+        selected = self.selected
+        if selected is None:
+            raise Refusal(Code.CLOSED, "The selected mailbox has been closed")
+        try:
+            return await self.relay_at(selected.server, command)
+        except UpstreamFailure:
+            if self._moved is None:
+                raise
+        await self._go_on()
+        if self.selected is None:
+            raise Refusal(Code.UNAVAILABLE, "The mailbox has moved: select it again")
+        return await self.relay_at(self.selected.server, command)
+
+    async def carry_out(self, command: Command) -> None:
+        """A command that was sent to a backend that did not begin it, as if it had just come."""
+        try:
+            if command.name not in self.PASSED:
+                while self.selected is not None and self.selected.upstream.in_flight:
+                    await self._rest_until_settled()
+            running: Any = super().handle(command)
+            if running is not None:
+                await running
+        except (BadSyntax, Refusal, UpstreamFailure, Misuse) as error:
+            self.failed(command, error)
 
     def writable(self) -> None:
         """The client takes octets again."""
@@ -430,6 +547,8 @@ class FrontendImap(ImapDialogue, Client):
         super().forget_login()
 
     def ended(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
         self.frontend.sessions.discard(self)
         self._let_go()
         self.selected = None

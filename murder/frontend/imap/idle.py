@@ -6,6 +6,7 @@ No task exists meanwhile: the backend's news pass to the client as all its answe
 from murder.errors import BadSyntax
 from murder.frontend.imap.dialogue import FrontendImap
 from murder.login.imap import Running
+from murder.net.relay import ImapUpstream
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import continuation
 from murder.wire.token import Scanner
@@ -44,6 +45,10 @@ class Idle:
             self._dialogue.failed(self._command, BadSyntax("DONE ends IDLE"))
         else:
             self._dialogue.send_ok(self._command)
+
+    def moved(self, upstream: ImapUpstream) -> None:
+        """It goes on there."""
+        self._upstream = upstream
 
     def over(self) -> None:
         self._dialogue.session.expect_line(False)

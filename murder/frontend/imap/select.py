@@ -53,7 +53,6 @@ def run_close(dialogue: FrontendImap, command: Command) -> Running:
 
 
 async def _close(dialogue: FrontendImap, command: Command) -> None:
-    assert dialogue.selected is not None, "the table asks for it"
-    reply = await dialogue.relay_at(dialogue.selected.server, command)
+    reply = await dialogue.relay_inside(command)
     if reply.is_ok:
         dialogue.deselect()

@@ -11,6 +11,7 @@ from murder.frontend.imap import (
     append,
     basic,
     copy,
+    follow,
     idle,
     mailbox,
     notify,
@@ -20,7 +21,7 @@ from murder.frontend.imap import (
     urlauth,
 )
 from murder.frontend.imap import list as listing
-from murder.frontend.imap.dialogue import FrontendImap, run_selected
+from murder.frontend.imap.dialogue import FrontendImap, Moved, run_selected
 from murder.frontend.shared import Frontend
 from murder.login.compress import run_compress
 from murder.login.imap import ANY, AUTHENTICATED, LOGIN_ROWS, SELECTED, Row, Table
@@ -99,6 +100,9 @@ class _Imap(FrontendImap):
 
     def refer_login(self) -> None:
         refer.refer_login(self)
+
+    async def follow(self, moved: Moved) -> None:
+        await follow.follow(self, moved)
 
     PASSED = frozenset(name for name, row in TABLE.items() if row.run is run_selected) | {b"NOOP"}
 

@@ -5,6 +5,7 @@ from typing import Final
 
 from murder.model.message import ModSeq, UidValidity
 from murder.model.seqset import SeqSet
+from murder.wire.imap.moved import SeenView, parse_view
 from murder.wire.imap.seqset import parse_seqset
 from murder.wire.token import Scanner
 
@@ -27,6 +28,7 @@ class SelectRequest:
     mailbox: bytes  # as the client wrote it
     condstore: bool = False
     qresync: Qresync | None = None
+    view: SeenView | None = None  # go on with this, and tell nothing anew (`moved`)
 
 
 # select = "SELECT" SP mailbox [SP "(" select-param *(SP select-param) ")"]
@@ -37,6 +39,7 @@ def parse_select(scanner: Scanner) -> SelectRequest:
     mailbox = scanner.astring()
     condstore = False
     qresync: Qresync | None = None
+    view: SeenView | None = None
     if not scanner.at_end():
         scanner.space()
         scanner.open()
@@ -46,13 +49,18 @@ def parse_select(scanner: Scanner) -> SelectRequest:
             elif scanner.accept_word(b"QRESYNC"):
                 scanner.space()
                 qresync = _parse_qresync(scanner)
+            elif scanner.accept_word(b"X-VIEW"):
+                scanner.space()
+                scanner.open()
+                view = parse_view(scanner)
+                scanner.close()
             else:
                 raise scanner.bad("CONDSTORE or QRESYNC")
             if scanner.accept(b")"):
                 break
             scanner.space()
     scanner.end()
-    return SelectRequest(mailbox, condstore, qresync)
+    return SelectRequest(mailbox, condstore, qresync, view)
 
 
 def _parse_qresync(scanner: Scanner) -> Qresync:

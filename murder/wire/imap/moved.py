@@ -1,0 +1,58 @@
+"""What a client knows of its selected mailbox, as one server of this murder hands it to another when the mailbox moves.
+
+Not of any RFC: between our own nodes, and only where the peer has said by ID (`FIELD`) that it can go on from there.
+
+    * BYE [X-MOVED 1700000001 90 41 57 1] The selected mailbox has moved
+    * BYE [X-MOVED IDLING 1700000001 90 41 57 1] The selected mailbox has moved
+    m1 SELECT INBOX (X-VIEW (1700000001 90 41 57 1))
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from murder.model.message import ModSeq, Uid, UidValidity
+from murder.wire.token import Scanner
+
+FIELD: Final = "x-follows-moves"  # of ID: the client is a frontend that can go on elsewhere
+MAX_MODSEQ: Final = 2**63 - 1
+_MOVED: Final = re.compile(
+    rb"\* BYE \[X-MOVED (IDLING )?([0-9 ]{9,80})\]", re.ASCII | re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SeenView:
+    """The client has been told of all changes up to `modseq`, of `exists` messages, the last of which is `last_uid` (0:
+    none). `condstore`: mod-sequences are told."""
+
+    uid_validity: UidValidity
+    modseq: ModSeq
+    exists: int
+    last_uid: Uid
+    condstore: bool
+
+    def __bytes__(self) -> bytes:
+        numbers = (self.uid_validity, self.modseq, self.exists, self.last_uid, self.condstore)
+        return b" ".join(b"%d" % number for number in numbers)
+
+
+# x-view = uidvalidity SP mod-sequence-value SP exists SP (uniqueid / "0") SP ("0" / "1")
+def parse_view(scanner: Scanner) -> SeenView:
+    """Raises BadSyntax."""
+    uid_validity = UidValidity(scanner.number())
+    scanner.space()
+    modseq = ModSeq(scanner.number(MAX_MODSEQ))
+    scanner.space()
+    exists = scanner.number()
+    scanner.space()
+    last_uid = Uid(scanner.number())
+    scanner.space()
+    return SeenView(uid_validity, modseq, exists, last_uid, bool(scanner.number()))
+
+
+def view_in(bye: bytes) -> tuple[bytes, bool]:
+    """The view that a server's last word hands over, as `X-VIEW` takes it (b"" where it hands over none), and whether that
+    came in an IDLE which had its continuation."""
+    match = _MOVED.match(bye)
+    return (match[2], match[1] is not None) if match is not None else (b"", False)

@@ -1,0 +1,232 @@
+"""A mailbox moves while clients have it selected: through a frontend they hear the next mail, and nothing else."""
+
+import re
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.demo import Demo, message, running_demo
+from tests.faults.test_moves import pair, xfer
+
+USERS = 12
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Demo]:
+    with running_demo("--users", str(USERS), "--no-tls-required") as running:
+        yield running
+
+
+class Wire:
+    """A client that sees every line."""
+
+    def __init__(self, server: dict[str, Any], user: str, password: str) -> None:
+        self._socket = socket.create_connection((server["host"], server["imap"]), timeout=30)
+        self._stream = self._socket.makefile("rwb")
+        self._count = 0
+        assert self.line().startswith("* OK")
+        self.ok(f"LOGIN {user} {password}")
+
+    def line(self) -> str:
+        return str(self._stream.readline().decode().rstrip("\r\n"))
+
+    def send(self, *lines: str) -> None:
+        self._stream.write(b"".join(line.encode() + b"\r\n" for line in lines))
+        self._stream.flush()
+
+    def until(self, tag: str) -> list[str]:
+        """All lines up to the tagged one, itself included."""
+        found = []
+        while True:
+            found.append(self.line())
+            assert found[-1], found
+            if found[-1].startswith(tag + " "):
+                return found
+
+    def ask(self, command: str) -> list[str]:
+        """The untagged lines, and the tagged one without its tag."""
+        self._count += 1
+        self.send(f"w{self._count} {command}")
+        *lines, last = self.until(f"w{self._count}")
+        return [*lines, last.partition(" ")[2]]
+
+    def ok(self, command: str) -> list[str]:
+        lines = self.ask(command)
+        assert lines[-1].startswith("OK"), lines
+        return lines[:-1]
+
+    def close(self) -> None:
+        self._stream.close()
+        self._socket.close()
+
+
+def client(demo: Demo, user: int, server: dict[str, Any] | None = None) -> Wire:
+    return Wire(server or demo.frontend, demo.user(user), demo.password)
+
+
+def fill(demo: Demo, user: int, count: int) -> None:
+    wire = client(demo, user)
+    for number in range(count):
+        octets = message(f"m{number}").decode()
+        wire.send(f"a{number} APPEND INBOX {{{len(octets)}+}}\r\n{octets}")
+        wire.until(f"a{number}")
+    wire.close()
+
+
+def move(demo: Demo, user: int) -> None:
+    assert xfer(demo, user, *pair(demo, user))[0] == "OK"
+
+
+def deliver(demo: Demo, user: int) -> None:
+    assert demo.deliver(demo.frontend, demo.user(user), message("new")).startswith("250")
+
+
+def test_the_next_mail_is_seen_in_idle(demo: Demo) -> None:
+    fill(demo, 1, 2)
+    wire = client(demo, 1)
+    wire.ok("SELECT INBOX")
+    wire.send("i1 IDLE")
+    assert wire.line().startswith("+ ")
+    for exists in (3, 4):  # there and back again
+        move(demo, 1)
+        deliver(demo, 1)
+        assert wire.line() == f"* {exists} EXISTS"
+        assert re.fullmatch(r"\* \d+ RECENT", wire.line())
+    move(demo, 1)
+    other = client(demo, 1)
+    other.ok("SELECT INBOX")
+    other.ok("STORE 2 +FLAGS.SILENT (\\Flagged)")
+    assert re.fullmatch(r"\* 2 FETCH \(FLAGS \(.*\\Flagged.*\)\)", wire.line())
+    other.ok("STORE 1 +FLAGS.SILENT (\\Deleted)")
+    assert "\\Deleted" in wire.line()
+    other.ok("EXPUNGE")
+    assert wire.line() == "* 1 EXPUNGE"
+    wire.send("DONE")
+    assert wire.until("i1") == ["i1 OK Completed"]
+    assert wire.ok("FETCH 1 (UID)") == ["* 1 FETCH (UID 2)"]
+    wire.close()
+    other.close()
+
+
+def test_the_next_mail_is_seen_by_who_asks(demo: Demo) -> None:
+    fill(demo, 2, 2)
+    wire = client(demo, 2)
+    wire.ok("SELECT INBOX")
+    for exists in (3, 4):
+        move(demo, 2)
+        deliver(demo, 2)
+        lines = wire.ok("NOOP")
+        assert lines[0] == f"* {exists} EXISTS" and len(lines) == 2, lines
+    move(demo, 2)
+    assert wire.ok("NOOP") == []
+    assert wire.ok("FETCH 1:2 (UID)") == ["* 1 FETCH (UID 1)", "* 2 FETCH (UID 2)"]
+    wire.close()
+
+
+def test_numbers_stay_right_and_removals_are_told_when_they_may_be(demo: Demo) -> None:
+    fill(demo, 3, 4)
+    wire, resync = client(demo, 3), client(demo, 3)
+    resync.ok("ENABLE QRESYNC")
+    for one in (wire, resync):
+        one.ok("SELECT INBOX")
+    move(demo, 3)
+    other = client(demo, 3)
+    other.ok("SELECT INBOX")
+    other.ok("STORE 1 +FLAGS.SILENT (\\Deleted)")
+    other.ok("EXPUNGE")
+    assert wire.ok("FETCH 3 (UID)") == ["* 3 FETCH (UID 3)"]
+    assert wire.ok("UID STORE 4 +FLAGS.SILENT (\\Answered)")[-1:] == ["* 1 EXPUNGE"]
+    assert wire.ok("FETCH 3 (UID)") == ["* 3 FETCH (UID 4)"]
+    told = resync.ok("NOOP")
+    assert told[0] == "* VANISHED 1" and "UID 4" in told[1] and "MODSEQ" in told[1], told
+    for one in (wire, resync, other):
+        one.close()
+
+
+def test_what_is_on_its_way_is_done_once_at_the_new_place(demo: Demo) -> None:
+    fill(demo, 4, 3)
+    wire = client(demo, 4)
+    wire.ok("CREATE INBOX/Sub")
+    wire.ok("SELECT INBOX")
+    move(demo, 4)
+    wire.send(
+        "p1 STORE 1 +FLAGS (\\Deleted)",
+        "p2 FETCH 2 (UID)",
+        "p3 UID SEARCH DELETED",
+        "p4 COPY 2:3 INBOX/Sub",
+        "p5 NOOP",
+        "p6 STATUS INBOX/Sub (MESSAGES)",
+        "p7 CLOSE",
+        "p8 SELECT INBOX",
+    )
+    said = {tag: wire.until(tag) for tag in ("p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8")}
+    assert all(lines[-1].split()[1] == "OK" for lines in said.values()), said
+    assert said["p1"][0].startswith("* 1 FETCH (FLAGS")
+    assert said["p2"][0] == "* 2 FETCH (UID 2)"
+    assert said["p3"][0] == "* SEARCH 1"
+    assert said["p4"][-1].startswith("p4 OK [COPYUID")
+    assert "(MESSAGES 2)" in said["p6"][0]
+    assert "* 2 EXISTS" in said["p8"]
+    assert not [line for lines in said.values() for line in lines if "CLOSED" in line]
+    # CLOSE alone, and examined
+    wire.ok("STORE 1 +FLAGS.SILENT (\\Deleted)")
+    move(demo, 4)
+    wire.ok("CLOSE")
+    assert "* 1 EXISTS" in wire.ok("EXAMINE INBOX")
+    move(demo, 4)
+    assert wire.ask("STORE 1 +FLAGS (\\Deleted)")[-1].startswith("NO [READ-ONLY]")
+    wire.close()
+
+
+def test_a_done_that_crosses_the_move(demo: Demo) -> None:
+    fill(demo, 5, 1)
+    wire = client(demo, 5)
+    wire.ok("SELECT INBOX")
+    for number in range(4):
+        wire.send(f"i{number} IDLE")
+        assert wire.line().startswith("+ ")
+        with demo.imap(pair(demo, 5)[0], "admin") as admin:
+            _, target = pair(demo, 5)
+            tag = admin._new_tag()  # type: ignore[attr-defined] # no public way
+            admin.send(tag + f" XFER user/{demo.user(5)} {target['name']}\r\n".encode())
+            time.sleep(0.03 * number)  # whenever it comes, it is answered
+            wire.send("DONE", f"n{number} NOOP")
+            assert wire.until(f"i{number}")[-1].split()[1] == "OK"
+            assert wire.until(f"n{number}")[-1].split()[1] == "OK"
+            while not admin.readline().startswith(tag):
+                pass
+    wire.close()
+
+
+def test_who_is_at_the_backend_itself_is_told_so(demo: Demo) -> None:
+    source, _ = pair(demo, 6)
+    wire = client(demo, 6, source)
+    wire.ok("SELECT INBOX")
+    wire.send("i1 IDLE")
+    assert wire.line().startswith("+ ")
+    move(demo, 6)
+    said = wire.line()
+    assert said.startswith("* BYE") and "moved" in said and "deleted" not in said
+    wire.close()
+
+
+def test_a_search_result_that_cannot_go_along_closes_the_mailbox_alone(demo: Demo) -> None:
+    fill(demo, 7, 2)
+    wire = client(demo, 7)
+    wire.ok("SELECT INBOX")
+    wire.ok("SEARCH RETURN (SAVE) ALL")
+    move(demo, 7)
+    lines = wire.ask("FETCH $ (UID)")
+    assert "CLOSED" in lines[0] and "moved" in lines[0]
+    assert lines[-1].startswith("NO [UNAVAILABLE]")
+    assert "* 2 EXISTS" in wire.ok("SELECT INBOX")
+    wire.close()
+
+
+def test_nothing_of_it_is_a_warning(demo: Demo) -> None:
+    log = (demo.folder / "fe1" / "log").read_text()
+    assert "mailbox.followed" in log
+    assert not [line for line in log.splitlines() if "upstream.lost" in line or "[error" in line]
