@@ -12,17 +12,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from murder.mime.decode import decoded_pieces, text_pieces
+from murder.mime.decode import PIECE_OCTETS, decoded_pieces, text_pieces
 from murder.mime.envelope import MISSING_HOST
 from murder.mime.field import MAX_HEADER_OCTETS, MAX_VALUE_OCTETS, fields_in, parameter_value
 from murder.mime.header import decode_value
 from murder.model.part import Address, Envelope, Part
 
 MAX_TEXT_OCTETS: Final = 16 * 1024 * 1024  # of one part: more than any mail people have written
+FIELDS_AT_ONCE: Final = 50  # of a header, in one step of work
 MAX_MARKS: Final = (
     30  # combining marks behind one letter that are put in order: UAX #15 §13 (Stream-Safe Text)
 )
-FOLD_CHARACTERS: Final = 256  # Putting marks in order takes time with the square of their number
+FOLD_CHARACTERS: Final = 512  # Putting marks in order takes time with the square of their number
 
 
 def fold(text: str) -> str:
@@ -164,13 +165,17 @@ class Looking:
 
     def in_header(self) -> Iterator[None]:
         """The message's own header."""
-        if self._fields or not self._anywhere.is_done:
-            for name, value in self._header_of(self._root):
-                needles = self._fields.get(name.decode("latin-1").lower())
+        if self._fields:
+            by_name = {name.upper().encode(): one for name, one in self._fields.items()}
+            for at, (name, value, _) in enumerate(self._header_of(self._root)):
+                needles = by_name.get(name)
                 if needles is not None:
-                    needles.look(one_spaced(fold(decode_value(value))))
-                if not self._anywhere.is_done:
-                    self._anywhere.look(_line(name, value))
+                    needles.look(one_spaced(fold(decode_value(value[:MAX_VALUE_OCTETS]))))
+                if needles is not None or not at % FIELDS_AT_ONCE:
+                    yield
+        if not self._anywhere.is_done:
+            for lines in self._lines_of(self._root):
+                self._anywhere.look(lines)
                 yield
         envelope = self._root.envelope or Envelope()
         for field_name, needles in self._addresses.items():
@@ -187,11 +192,10 @@ class Looking:
             part = waiting.pop()
             is_message = part.envelope is not None
             if part is not self._root and (is_message or not self._anywhere.is_done):
-                for name, value in self._header_of(part):
-                    line = _line(name, value)
-                    self._anywhere.look(line)
+                for lines in self._lines_of(part):
+                    self._anywhere.look(lines)
                     if is_message:
-                        self._body.look(line)
+                        self._body.look(lines)
                     yield
             if part.children:
                 waiting.extend(reversed(part.children))
@@ -203,12 +207,27 @@ class Looking:
             yield
         self._is_body_known = True
 
-    def _header_of(self, part: Part) -> Iterator[tuple[bytes, bytes]]:
-        """Names in upper case and values of a part's header."""
+    def _header_of(self, part: Part) -> Iterator[tuple[bytes, bytes, bytes]]:
+        """The fields of a part's header."""
         end = min(part.body_start, part.header_start + MAX_HEADER_OCTETS)
         header = bytes(self._octets[part.header_start : end])
-        for name, value, _ in fields_in(header, 0, len(header)):
-            yield name, value[:MAX_VALUE_OCTETS]
+        return fields_in(header, 0, len(header))
+
+    def _lines_of(self, part: Part) -> Iterator[str]:
+        """A part's header as it is searched, some fields at once, one a line."""
+        some: list[str] = []
+        octets = 0
+        for name, value, whole in self._header_of(part):
+            field_octets = (
+                name + b":" + value[:MAX_VALUE_OCTETS] if name else whole[:MAX_VALUE_OCTETS]
+            )
+            some.append(decode_value(field_octets))
+            octets += len(field_octets)
+            if len(some) >= FIELDS_AT_ONCE or octets >= PIECE_OCTETS:
+                yield _folded_lines(some)
+                some, octets = [], 0
+        if some:
+            yield _folded_lines(some)
 
     def header_has(self, name: str, text: str) -> bool | None:
         if self._wanted.fields[name][text] in self._fields[name].found:
@@ -241,8 +260,8 @@ _ADDRESSES: Final = {
 }
 
 
-def _line(name: bytes, value: bytes) -> str:
-    return one_spaced(fold(decode_value(name + b":" + value if name else value)))
+def _folded_lines(lines: Iterable[str]) -> str:
+    return "\n".join([one_spaced(line) for line in fold("\n".join(lines)).split("\n")])
 
 
 def _address_forms(address: Address) -> Iterator[str]:
