@@ -60,13 +60,17 @@ class Code(Enum):
 
 
 class Refusal(Exception):
-    """Understood, and denied. `detail` is the response code's argument, if it takes one."""
+    """Understood, and denied. `detail` is the response code's argument, if it takes one. `names`: mailboxes that `text`
+    calls by their canonical names; who tells it to a client puts the client's names there."""
 
-    def __init__(self, code: Code, text: str, detail: str = "") -> None:
+    def __init__(
+        self, code: Code, text: str, detail: str = "", names: tuple[bytes, ...] = ()
+    ) -> None:
         super().__init__(text)
         self.code = code
         self.text = text
         self.detail = detail
+        self.names = names
 
 
 class UpstreamKind(Enum):

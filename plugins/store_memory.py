@@ -31,7 +31,13 @@ from murder.model.message import (
     Uid,
     UidValidity,
 )
-from murder.model.name import MailboxName, display, owner_of
+from murder.model.name import (
+    MailboxName,
+    display,
+    exists_already,
+    no_such_mailbox,
+    owner_of,
+)
 
 SEEN, DELETED = "\\Seen", "\\Deleted"
 
@@ -306,7 +312,7 @@ class MemoryStore:
         self, name: MailboxName, partition: str, mailbox_id: str = ""
     ) -> StoredMailbox:
         if name in self._boxes:
-            raise Refusal(Code.ALREADY_EXISTS, f"{display(name)} exists already")
+            raise exists_already(name)
         self._uid_validity += 1
         box = _Box(name, mailbox_id or _new_id(), UidValidity(self._uid_validity))
         self._boxes[name] = box
@@ -323,16 +329,16 @@ class MemoryStore:
         if box is None:
             if new in self._boxes:
                 return
-            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(old)}")
+            raise no_such_mailbox(old)
         if new in self._boxes:
-            raise Refusal(Code.ALREADY_EXISTS, f"{display(new)} exists already")
+            raise exists_already(new)
         box.name = new
         self._boxes[new] = self._boxes.pop(old)
 
     async def open(self, name: MailboxName, reader: str) -> MemoryMailbox:
         box = self._boxes.get(name)
         if box is None:
-            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(name)}")
+            raise no_such_mailbox(name)
         return MemoryMailbox(box, reader, self._tell)
 
     def incoming(self, expected_octets: int | None = None) -> MemoryIncoming:
@@ -353,7 +359,7 @@ class MemoryStore:
     def _box(self, name: MailboxName) -> _Box:
         box = self._boxes.get(name)
         if box is None:
-            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(name)}")
+            raise no_such_mailbox(name)
         return box
 
     async def portrait(self, name: MailboxName, since: ModSeq) -> Portrait:

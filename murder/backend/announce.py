@@ -29,7 +29,13 @@ from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.acl import Acl, format_acl, parse_acl
 from murder.model.entry import EntryState, Location, MailboxEntry
-from murder.model.name import MailboxName, display, is_deleted
+from murder.model.name import (
+    MailboxName,
+    display,
+    exists_already,
+    is_deleted,
+    no_such_mailbox,
+)
 from murder.mupdate.change import Change, PutEntry, PutIntent, RemoveEntry, RemoveIntent
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.transaction import ListTransaction
@@ -135,7 +141,7 @@ class Announcer:
             for name in names:
                 entry = transaction.find(name)
                 if entry is None or not entry.is_active:
-                    raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(name)}")
+                    raise no_such_mailbox(name)
             return []
 
         async with self._operation(intent, begin):
@@ -169,9 +175,9 @@ class Announcer:
             for old, new in moves:
                 entry = transaction.find(old)
                 if entry is None or not entry.is_active:
-                    raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(old)}")
+                    raise no_such_mailbox(old)
                 if transaction.find(new) is not None:
-                    raise Refusal(Code.ALREADY_EXISTS, f"{display(new)} exists already")
+                    raise exists_already(new)
                 raw_acl = format_acl(change_acl(parse_acl(entry.raw_acl)))
                 renamed.append(
                     (entry, MailboxEntry(new, EntryState.RESERVED, entry.raw_location, raw_acl))
@@ -222,7 +228,7 @@ class Announcer:
         def begin(transaction: ListTransaction) -> list[Change]:
             entry = transaction.find(name)
             if entry is None or not entry.is_active:
-                raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(name)}")
+                raise no_such_mailbox(name)
             found[:] = [(entry, format_acl(change(parse_acl(entry.raw_acl))))]
             return []
 

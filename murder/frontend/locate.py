@@ -5,9 +5,9 @@ Three answers, never mixed: here it is; there is none (for certain); cannot know
 
 from collections.abc import Awaitable, Callable
 
-from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.entry import MailboxEntry
-from murder.model.name import MailboxName, display
+from murder.model.name import MailboxName, display, no_such_mailbox
 from murder.mupdate.mboxlist import MailboxList
 
 Ping = Callable[[float], Awaitable[None]]
@@ -40,7 +40,7 @@ class Locator:
             )
         entry = self._mailboxes.find(name)
         if entry is None:
-            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(name)}")
+            raise no_such_mailbox(name)
         if not entry.is_active:
             raise UpstreamFailure(
                 UpstreamKind.MOVING, entry.server, f"{display(name)} is just being made or moved"

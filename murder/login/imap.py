@@ -7,8 +7,10 @@ command may do in which state stands in one table a role; rows of this file are 
 import base64
 import binascii
 import functools
+import re
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Final, NamedTuple
 
 from murder import __version__
@@ -16,7 +18,7 @@ from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
 from murder.log import Log, logger
 from murder.login.gate import Login, NotAdmitted, as_given, run_sasl
 from murder.login.service import ClientService
-from murder.model.name import MailboxName, Namespace
+from murder.model.name import MailboxName, Namespace, display
 from murder.net.connection import Connection
 from murder.net.dialogue import Dialogue
 from murder.session.imap_server import (
@@ -231,7 +233,18 @@ class ImapDialogue(Dialogue):
                 return
             case _:
                 self.log.error("command.crashed", command=name, exc_info=error)
-        self.send(status_for(error).line(tag))
+        self.send(self.status_for(error).line(tag))
+
+    def status_for(self, error: Exception) -> Status:
+        """The reply that an error deserves, with mailboxes as this client calls them."""
+        status = status_for(error)
+        if not isinstance(error, Refusal) or self.login is None:
+            return status
+        text = status.text
+        for name in sorted(error.names, key=len, reverse=True):
+            seen = display(self.external(MailboxName(name)))
+            text = re.sub(rf"(?<!\S){re.escape(display(name))}(?!\S)", lambda _: seen, text)  # noqa: B023
+        return replace(status, text=text)
 
     def hopeless(self, error: BadSyntax) -> None:
         self.log.info("connection.unintelligible", problem=str(error))

@@ -143,6 +143,14 @@ def display(name: bytes) -> str:
     return printable(name.decode("utf-8", "backslashreplace"))
 
 
+def no_such_mailbox(name: bytes) -> Refusal:
+    return Refusal(Code.NONEXISTENT, f"No such mailbox: {display(name)}", names=(name,))
+
+
+def exists_already(name: bytes) -> Refusal:
+    return Refusal(Code.ALREADY_EXISTS, f"{display(name)} exists already", names=(name,))
+
+
 def printable(text: str) -> str:
     """Text that a terminal only shows: what would be hidden, or would do something to it, is written as an escape."""
     if text.isascii() and text.isprintable():

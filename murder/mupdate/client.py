@@ -43,7 +43,7 @@ class MasterClient:
         """Take the name. Raises Refusal(ALREADY_EXISTS) where another has it, UpstreamFailure."""
         _, answer = await self._command(Verb.RESERVE, name, raw_location)
         if answer.kind is Kind.NO:
-            raise Refusal(Code.ALREADY_EXISTS, answer.text)
+            raise Refusal(Code.ALREADY_EXISTS, answer.text, names=(name,))
         if answer.kind is not Kind.OK:
             raise Refusal(Code.UNAVAILABLE, f"{self.target.name} takes no changes: {answer.text}")
 
@@ -52,7 +52,7 @@ class MasterClient:
         another server, UpstreamFailure."""
         _, answer = await self._command(Verb.ACTIVATE, name, raw_location, raw_acl)
         if answer.kind is not Kind.OK:
-            raise Refusal(Code.IN_USE, answer.text)
+            raise Refusal(Code.IN_USE, answer.text, names=(name,))
 
     async def force(self, name: bytes, raw_location: bytes, raw_acl: bytes) -> None:
         """As `activate`, whoever has it now: for administrators. At a Cyrus master every ACTIVATE is that. Raises
@@ -63,7 +63,7 @@ class MasterClient:
         verb = Verb.FORCE if link.banner.force else Verb.ACTIVATE
         _, answer = await self._command(verb, name, raw_location, raw_acl)
         if answer.kind is not Kind.OK:
-            raise Refusal(Code.CANNOT, answer.text)
+            raise Refusal(Code.CANNOT, answer.text, names=(name,))
 
     async def deactivate(self, name: bytes, raw_location: bytes) -> None:
         """Back to reserved. Done already is no error. Raises Refusal, UpstreamFailure."""
@@ -77,7 +77,7 @@ class MasterClient:
         if answer.kind is not Kind.OK:
             found = await self.find(name)
             if found is None or found.is_active or found.raw_location != raw_location:
-                raise Refusal(Code.CANNOT, answer.text)
+                raise Refusal(Code.CANNOT, answer.text, names=(name,))
 
     async def delete(self, name: bytes) -> None:
         """Remove the name. Gone already is no error. Raises Refusal, UpstreamFailure."""
@@ -85,7 +85,7 @@ class MasterClient:
             return
         _, answer = await self._command(Verb.DELETE, name)
         if answer.kind is not Kind.OK and await self.find(name) is not None:
-            raise Refusal(Code.IN_USE, answer.text)
+            raise Refusal(Code.IN_USE, answer.text, names=(name,))
 
     async def find(self, name: bytes) -> MailboxEntry | None:
         """The master's row of this name. Raises UpstreamFailure."""

@@ -31,7 +31,9 @@ from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import (
     MailboxName,
     display,
+    exists_already,
     inbox_of,
+    no_such_mailbox,
     owner_of,
     split_domain,
 )
@@ -309,12 +311,12 @@ class MaildirStore:
         identifier = mailbox_id or secrets.token_hex(10)
         _check_name(name)
         if await self._find(name) is not None:
-            raise Refusal(Code.ALREADY_EXISTS, f"{display(name)} exists already")
+            raise exists_already(name)
         tree = self._tree(name)
 
         def work(db: sqlite3.Connection) -> int:
             if db.execute("SELECT 1 FROM mailbox WHERE name=?", (name,)).fetchone():
-                raise Refusal(Code.ALREADY_EXISTS, f"{display(name)} exists already")
+                raise exists_already(name)
             validity = next_uid_validity(db, int(time.time()))
             db.execute(
                 f"INSERT INTO mailbox (id, name, mailbox_id, uid_validity) VALUES ({NEW_BOX_ID},?,?,?)",
@@ -348,9 +350,9 @@ class MaildirStore:
         if found is None:
             if there is not None:
                 return  # it has been done
-            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(old)}")
+            raise no_such_mailbox(old)
         if there is not None and there[2] != found[2]:
-            raise Refusal(Code.ALREADY_EXISTS, f"{display(new)} exists already")
+            raise exists_already(new)
         source, target = found[0], self._tree(new)
         if source is target:
             await source.write(lambda db: _rename(db, source, old, new))
@@ -375,7 +377,7 @@ class MaildirStore:
     async def open(self, name: MailboxName, reader: str) -> MaildirMailbox:
         found = await self._find(name)
         if found is None:
-            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(name)}")
+            raise no_such_mailbox(name)
         tree, box_id, mailbox_id = found
         assert self._transfers is not None
         is_own = owner_of(name) == reader

@@ -12,7 +12,7 @@ from murder.api.carry import CarriedMessage
 from murder.errors import Code, Refusal
 from murder.model.carried import CarriedIdentity, Held, Portrait
 from murder.model.message import Message, ModSeq, Uid, UidValidity
-from murder.model.name import MailboxName, display
+from murder.model.name import MailboxName, display, no_such_mailbox
 from plugins.store_spool.incoming import SpoolIncoming, link_many
 from plugins.store_spool.root import Root
 from plugins.store_spool.rows import (
@@ -43,7 +43,7 @@ class Carrier:
     def _find(self, name: MailboxName) -> tuple[Root, int, str]:
         found = self._find_in(name)
         if found is None:
-            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(name)}")
+            raise no_such_mailbox(name)
         return found
 
     # --- leaving
@@ -56,7 +56,7 @@ class Carrier:
             (box_id,),
         ).fetchone()
         if row is None:
-            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(name)}")
+            raise no_such_mailbox(name)
         gone = read(
             "SELECT modseq, uid FROM expunged WHERE mailbox=? AND modseq>? ORDER BY modseq, uid",
             (box_id, since),

@@ -34,9 +34,10 @@ from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import (
     MailboxName,
     before_deletion,
-    display,
+    exists_already,
     inbox_of,
     is_deleted,
+    no_such_mailbox,
     owner_of,
     split_domain,
 )
@@ -270,7 +271,7 @@ class SpoolStore:
 
         def work(db: sqlite3.Connection) -> int:
             if db.execute("SELECT 1 FROM mailbox WHERE name=?", (name,)).fetchone():
-                raise Refusal(Code.ALREADY_EXISTS, f"{display(name)} exists already")
+                raise exists_already(name)
             validity = next_uid_validity(db, int(time.time()))
             db.execute(
                 f"INSERT INTO mailbox (id, name, mailbox_id, uid_validity) VALUES ({NEW_BOX_ID},?,?,?)",
@@ -294,9 +295,9 @@ class SpoolStore:
         if found is None:
             if there is not None:
                 return  # it has been done
-            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(old)}")
+            raise no_such_mailbox(old)
         if there is not None and there[2] != found[2]:
-            raise Refusal(Code.ALREADY_EXISTS, f"{display(new)} exists already")
+            raise exists_already(new)
         source, target = found[0], self._root(new)
         if source is target:
             await source.write(lambda db: _rename(db, old, new))
@@ -312,7 +313,7 @@ class SpoolStore:
     async def open(self, name: MailboxName, reader: str) -> SpoolMailbox:
         found = self._find(name)
         if found is None:
-            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(name)}")
+            raise no_such_mailbox(name)
         root, box_id, mailbox_id = found
         assert self._transfers is not None
         is_own = owner_of(name) == reader

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from murder.errors import Code, Refusal
 from murder.model.message import Uid
-from murder.model.name import MailboxName, display
+from murder.model.name import MailboxName, exists_already, no_such_mailbox
 from plugins.store_spool.incoming import IncomingArea
 from plugins.store_spool.root import Root, make_folder, sync_folder
 from plugins.store_spool.rows import (
@@ -200,10 +199,10 @@ class Transfers:
                 f"SELECT id, {columns} FROM mailbox WHERE name=?", (old,)
             ).fetchone()
             if found is None:
-                raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(old)}")
+                raise no_such_mailbox(old)
             there, mailbox_id = found[0], str(found[1])
             if db.execute("SELECT 1 FROM mailbox WHERE name=?", (new,)).fetchone():
-                raise Refusal(Code.ALREADY_EXISTS, f"{display(new)} exists already")
+                raise exists_already(new)
             cursor = db.execute(
                 f"INSERT INTO mailbox (id, name, {columns}) VALUES ({NEW_BOX_ID},?,?,?,?,?,?,?,?,?,?)",
                 (new, *found[1:]),

@@ -37,7 +37,7 @@ from murder.backend.shared import Backend
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.model.entry import EntryState, Location, MailboxEntry
-from murder.model.name import MailboxName, display, is_below
+from murder.model.name import MailboxName, display, is_below, no_such_mailbox
 from murder.net.frames import FrameChannel
 from murder.net.upstream import Upstreams
 from murder.wire.carry import parse_name
@@ -103,7 +103,7 @@ class Mover:
         if server == backend.server_name:
             raise Refusal(Code.CANNOT, f"{display(root)} is at {server} already")
         if backend.mailboxes.find(root) is None:
-            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(root)}")
+            raise no_such_mailbox(root)
         if not isinstance(backend.store, CarriesMailboxes):
             raise Refusal(
                 Code.CANNOT, f"The store {backend.config.store} cannot let mailboxes move"

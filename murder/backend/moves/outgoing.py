@@ -30,7 +30,7 @@ from murder.errors import Code, Refusal
 from murder.model.carried import Portrait
 from murder.model.entry import MailboxEntry
 from murder.model.message import Message, ModSeq, Uid
-from murder.model.name import MailboxName, display, owner_of
+from murder.model.name import MailboxName, display, no_such_mailbox, owner_of
 from murder.model.seqset import Ranges, holds
 from murder.mupdate.change import RemoveEntry
 from murder.wire.carry import (
@@ -136,7 +136,7 @@ class Outgoing:
         mailboxes = self._backend.mailboxes
         root = mailboxes.find(self.move.root)
         if root is None:
-            raise Refusal(Code.NONEXISTENT, f"No such mailbox: {display(self.move.root)}")
+            raise no_such_mailbox(self.move.root)
         return [root, *mailboxes.below(self.move.root)]
 
     # --- while people work
