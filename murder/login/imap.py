@@ -51,6 +51,7 @@ ANY: Final = frozenset({State.NOT_AUTHENTICATED, State.AUTHENTICATED, State.SELE
 
 MAX_BAD_COMMANDS: Final = 20  # in a row: then it is no IMAP client
 MAX_ID_FIELDS: Final = 30  # RFC 2971 §3.3
+MAX_ID_OCTETS: Final = 1024  # of a value, RFC 2971 §3.3: of what is longer the rest is not kept
 
 
 class Row(NamedTuple):
@@ -463,12 +464,12 @@ def parse_id(scanner: Scanner) -> dict[str, str]:
         return fields
     scanner.open()
     while not scanner.accept(b")"):
-        name = scanner.string().decode("utf-8", "replace").lower()
+        name = scanner.string()[:MAX_ID_OCTETS].decode("utf-8", "replace").lower()
         scanner.space()
-        value = scanner.nstring()
+        value = (scanner.nstring() or b"")[:MAX_ID_OCTETS]
         if len(fields) >= MAX_ID_FIELDS:
             raise BadSyntax(f"ID takes {MAX_ID_FIELDS} fields")
-        fields[name] = (value or b"").decode("utf-8", "replace")
+        fields[name] = value.decode("utf-8", "replace")
         if scanner.peek() == b" ":
             scanner.space()
     scanner.end()

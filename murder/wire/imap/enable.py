@@ -1,6 +1,10 @@
 """ENABLE's arguments (RFC 5161)."""
 
+from typing import Final
+
 from murder.wire.token import Scanner
+
+MAX_WORDS: Final = 100
 
 
 # enable = "ENABLE" 1*(SP capability)
@@ -10,6 +14,8 @@ def parse_enable(scanner: Scanner) -> tuple[bytes, ...]:
     while True:
         scanner.space()
         asked[scanner.word()] = None
+        if len(asked) > MAX_WORDS:
+            raise scanner.bad(f"at most {MAX_WORDS} capabilities")
         if scanner.at_end():
             break
     scanner.end()

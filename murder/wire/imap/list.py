@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, TypeVar
 
+from murder.model.annotation import MAX_ENTRIES_OF_COMMAND
 from murder.model.listing import ListRow
 from murder.model.status import StatusItem
 from murder.wire.imap.status import parse_status_items
@@ -156,6 +157,8 @@ def _parse_entries(scanner: Scanner) -> tuple[bytes, ...]:
     while not scanner.accept(b")"):
         scanner.space()
         entries.append(scanner.astring())
+        if len(entries) > MAX_ENTRIES_OF_COMMAND:
+            raise scanner.bad(f"at most {MAX_ENTRIES_OF_COMMAND} entries")
     return tuple(entries)
 
 

@@ -10,6 +10,7 @@ from murder.wire.imap.body import format_body_structure
 from murder.wire.token import Scanner, astring, literal, nstring
 
 MAX_URLS: Final = 100
+MAX_MECHANISMS: Final = 10  # there is one
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ def parse_resetkey(scanner: Scanner) -> ResetKeyRequest:
         while not scanner.at_end():
             scanner.space()
             mechanisms.append(scanner.word().decode("ascii"))
+            if len(mechanisms) > MAX_MECHANISMS:
+                raise scanner.bad(f"at most {MAX_MECHANISMS} mechanisms")
     scanner.end()
     return ResetKeyRequest(mailbox, tuple(mechanisms))
 

@@ -1,0 +1,54 @@
+"""What a client can name in one command has an end."""
+
+from collections.abc import Callable
+
+import pytest
+
+from murder.errors import BadSyntax
+from murder.login.imap import MAX_ID_OCTETS, parse_id
+from murder.wire.imap.enable import parse_enable
+from murder.wire.imap.fetch import parse_fetch
+from murder.wire.imap.list import parse_list
+from murder.wire.imap.metadata import parse_getmetadata, parse_setmetadata
+from murder.wire.imap.notify import parse_notify
+from murder.wire.imap.status import parse_status
+from murder.wire.imap.urlauth import parse_genurlauth, parse_resetkey, parse_urlfetch
+from murder.wire.token import Scanner
+
+
+def many(form: bytes, count: int = 2000) -> bytes:
+    return b" ".join(form % number if b"%" in form else form for number in range(count))
+
+
+MANY: list[tuple[Callable[[Scanner], object], bytes]] = [
+    (parse_enable, b" " + many(b"X%d")),
+    (parse_fetch, b" 1 (" + many(b"BODY[]<%d.1>") + b")"),
+    (parse_fetch, b" 1 BODY[HEADER.FIELDS (" + many(b"X%d") + b")]"),
+    (parse_list, b' "" (' + many(b"x%d") + b")"),
+    (parse_list, b' "" x RETURN (METADATA (' + many(b"/shared/%d") + b"))"),
+    (parse_getmetadata, b' "" (' + many(b"/shared/%d") + b")"),
+    (parse_setmetadata, b' "" (' + many(b"/shared/%d NIL") + b")"),
+    (parse_notify, b" SET " + many(b"(SUBTREE x%d (MailboxName))")),
+    (parse_notify, b" SET (SUBTREE (" + many(b"x%d") + b") (MailboxName))"),
+    (parse_genurlauth, b" " + many(b"imap:///%d INTERNAL")),
+    (parse_urlfetch, b" " + many(b"imap:///%d")),
+    (parse_resetkey, b" x " + many(b"X%d")),
+    (parse_id, b" (" + many(b'"x%d" "y"') + b")"),
+]
+
+
+@pytest.mark.parametrize(("parse", "arguments"), MANY)
+def test_too_many_are_bad_syntax(parse: Callable[[Scanner], object], arguments: bytes) -> None:
+    with pytest.raises(BadSyntax):
+        parse(Scanner(arguments + b"\r\n"))
+
+
+def test_what_is_named_again_is_one() -> None:
+    request = parse_status(Scanner(b" x (" + many(b"MESSAGES", 50_000) + b")\r\n"))
+    assert len(request.items) == 1
+    assert len(parse_fetch(Scanner(b" 1 (" + many(b"FLAGS", 50_000) + b")\r\n")).items) == 1
+
+
+def test_of_a_long_value_of_id_the_beginning_is_kept() -> None:
+    fields = parse_id(Scanner(b' ("name" {5000}\r\n' + b"x" * 5000 + b")\r\n"))
+    assert fields == {"name": "x" * MAX_ID_OCTETS}
