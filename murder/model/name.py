@@ -194,11 +194,12 @@ def check_new_name(name: MailboxName) -> None:
     if not all(parts):
         raise Refusal(Code.CANNOT, "A mailbox name must not have an empty level")
     bad = [octet for octet in name if octet < 0x20 or octet > 0x7E or octet in b"%*!"]
-    if bad and (bad != [0x21] or not name.partition(b"!")[2]):
-        raise Refusal(Code.CANNOT, f"A mailbox name must not contain {bytes(bad[:1])!r}")
+    in_own_tree = name.partition(b"!")[0].startswith(USER_ROOT + b".")  # that is no domain
+    if bad and (bad != [0x21] or in_own_tree or not rest):
+        raise Refusal(Code.CANNOT, f"A mailbox name must not contain {chr(bad[0])!r}")
     _check_characters(rest)
     if rest == USER_ROOT or parts[0] == DELETED_ROOT:
-        raise Refusal(Code.CANNOT, f"{display(rest)} is reserved")
+        raise Refusal(Code.CANNOT, f"{display(rest)} is reserved", names=(rest,))
 
 
 def _check_characters(name: bytes) -> None:
@@ -296,8 +297,6 @@ class Namespace:
             raise Refusal(Code.CANNOT, "A mailbox name must not have an empty level")
         if self.unix_hierarchy and b"^" in stem:
             raise Refusal(Code.CANNOT, "A mailbox name must not contain '^'")
-        if b"!" in stem:  # the canonical form has a domain before it
-            raise Refusal(Code.CANNOT, "A mailbox name must not contain '!'")
         explicit, domain = self._explicit_domain(stem, user)
         head, mark, tail = explicit.partition(separator)
         if head.upper() == b"INBOX" and (not self.alternative or not mark):

@@ -176,10 +176,11 @@ def test_what_is_displayed_does_nothing_to_a_terminal() -> None:
     assert display("ä日".encode()) == "ä日"
 
 
-def test_no_client_names_a_domain_as_the_list_does() -> None:
-    for external in (b"INBOX/a!b", b"x!user/ana", b"INBOX!x"):
-        with pytest.raises(Refusal):
-            Namespace().internal(external, "ana")
+def test_no_new_name_makes_a_domain_of_a_tree() -> None:
+    for external in (b"INBOX/a!b", b"INBOX/x.org!user"):
+        with pytest.raises(Refusal) as caught:
+            check_new_name(Namespace().internal(external, "ana"))
+        assert caught.value.code is Code.CANNOT
 
 
 def test_a_name_as_long_as_a_command_is_refused_by_its_length() -> None:
