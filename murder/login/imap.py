@@ -243,8 +243,8 @@ class ImapDialogue(Dialogue):
             return status
         text = status.text
         for name in sorted(error.names, key=len, reverse=True):
-            seen = display(self.external(MailboxName(name)))
-            text = re.sub(rf"(?<!\S){re.escape(display(name))}(?!\S)", lambda _: seen, text)  # noqa: B023
+            seen = display(self.external(MailboxName(name))).replace("\\", r"\\")
+            text = re.sub(rf"(?<!\S){re.escape(display(name))}(?!\S)", seen, text)
         return replace(status, text=text)
 
     def hopeless(self, error: BadSyntax) -> None:
