@@ -44,6 +44,7 @@ async def differences(cluster: Cluster, before: str = "NOOP") -> list[tuple[str,
             told = []
             for name in pair:
                 said = await say(cluster, before, "SELECT INBOX/own", command.format(name, name))
+                assert "A2 " in said, said
                 told.append(said.partition("A2 ")[2].replace(name, "NAME"))
             if told[0] != told[1]:
                 found.append((command, *told))
