@@ -216,7 +216,7 @@ class ClientConfig:
         least=0,
     )
     max_strangers_per_address: int = option(
-        250,
+        1000,
         "Of those, so many who have not logged in, TLS handshakes too. Nodes of the murder are not bound. 0: no limit.",
         least=0,
     )

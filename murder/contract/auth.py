@@ -4,7 +4,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from murder.api.auth import AuthBackend, HasScramSecrets, Identity, ManagesUsers
+from murder.api.auth import (
+    AuthBackend,
+    ChecksFewAtOnce,
+    HasScramDecoys,
+    HasScramSecrets,
+    Identity,
+    ManagesUsers,
+    RecallsPasswords,
+)
 from murder.contract.check import Check, expect, hold
 
 Make = Callable[[], AuthBackend]
@@ -54,6 +62,40 @@ async def gives_scram_secrets_of_users_only(make: Make) -> None:
     expect(await backend.scram_secret(NOBODY, "NO-SUCH"), None, "an unknown mechanism's secret")
 
 
+async def makes_the_same_decoys_always(make: Make) -> None:
+    """Where it makes up SCRAM secrets for users that it does not know: the same in every process, another for each."""
+    one, other = make(), make()
+    if not isinstance(one, HasScramDecoys) or not isinstance(other, HasScramDecoys):
+        return
+    first, again = (each.scram_decoy(NOBODY, "SCRAM-SHA-256") for each in (one, other))
+    expect((again.salt, again.iterations), (first.salt, first.iterations), "a decoy elsewhere")
+    hold(first.salt != one.scram_decoy(NOBODY + "x", "SCRAM-SHA-256").salt, "all have one salt")
+
+
+async def recalls_right_passwords_only(make: Make) -> None:
+    """Where it recalls passwords: none that was wrong, and none of a user who is removed."""
+    backend = make()
+    if not isinstance(backend, RecallsPasswords):
+        return
+    await backend.verify(NOBODY, SECRET)
+    expect(backend.recall(NOBODY, SECRET), None, "recall of an unknown user")
+    if isinstance(backend, ManagesUsers):
+        await backend.set_passwords({SOMEBODY: SECRET})
+        identity = await backend.verify(SOMEBODY, SECRET)
+        hold(backend.recall(SOMEBODY, SECRET) in (None, identity), "it recalls somebody else")
+        await backend.verify(SOMEBODY, SECRET + b"x")
+        expect(backend.recall(SOMEBODY, SECRET + b"x"), None, "recall of a wrong password")
+        await backend.remove(SOMEBODY)
+        expect(backend.recall(SOMEBODY, SECRET), None, "recall after remove")
+
+
+async def checks_one_at_least(make: Make) -> None:
+    """Where it says how many passwords it checks at once: one or more."""
+    backend = make()
+    if isinstance(backend, ChecksFewAtOnce):
+        hold(backend.checks_at_once >= 1, f"checks_at_once is {backend.checks_at_once}")
+
+
 async def leaves_the_loop_turning(make: Make) -> None:
     """While it verifies, the event loop turns: slow hashes and networks do not block other sessions."""
     backend, loop = make(), asyncio.get_running_loop()
@@ -72,5 +114,8 @@ AUTH_CHECKS: Final[tuple[Check, ...]] = (
     survives_odd_names,
     lets_its_own_users_in,
     gives_scram_secrets_of_users_only,
+    makes_the_same_decoys_always,
+    recalls_right_passwords_only,
+    checks_one_at_least,
     leaves_the_loop_turning,
 )
