@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from murder.api.store import KeepsEpoch
-from murder.errors import UpstreamFailure
+from murder.errors import Refusal, UpstreamFailure
 from murder.log import logger
 
 START_WAIT_S: Final = (
     5.0  # for the master, at a start; what it knows is looked at later where it is away
 )
+STOP_WAIT_S: Final = 2.0  # likewise
 PAUSE_S: Final = 0.1
 PATIENCE: Final = 600  # pauses in which another worker renews
 
@@ -67,6 +68,14 @@ class Epochs:
         await self._store.set_epoch(number)
         await self._compare(number)
         self._seen = changes
+
+    async def stop(self) -> None:
+        """The last of it, where the master is there: what happened since the last ping would not be known else."""
+        try:
+            async with asyncio.timeout(STOP_WAIT_S):
+                await self.beat()
+        except (UpstreamFailure, Refusal, TimeoutError) as problem:
+            self._log.info("store.epoch_unknown", problem=str(problem) or "no answer")
 
     async def _compare(self, ours: int) -> None:
         theirs = await self._master.epoch(self._server, ours)

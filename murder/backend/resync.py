@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from murder.backend.announce import Announcer, Master
-from murder.backend.quarantine import Resting, find_resting, parse_resting, resting_name
+from murder.backend.quarantine import (
+    Resting,
+    RestingNames,
+    find_resting,
+    parse_resting,
+    resting_name,
+)
 from murder.errors import Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.entry import MailboxEntry
@@ -71,6 +77,7 @@ class Comparer:
         self._master = master
         self._server = announcer.location.server
         self._log = logger(role="backend")
+        self._resting_names = RestingNames(ledger.mailboxes)
         self._aside: dict[MailboxName, Resting] = {}  # by the names under which they rest
         self._owed: set[MailboxName] = set()
         self._paying: asyncio.Task[None] | None = None
@@ -235,7 +242,7 @@ class Comparer:
     def owe_quarantined(self, name: MailboxName) -> bool:
         """Somebody asks for a mailbox that is not here. Whether it rests in quarantine: then the master is asked at once
         whether it may come back."""
-        if find_resting(self._mailboxes, name) is None:
+        if name not in self._resting_names:
             return False
         self.owe([name])
         return True

@@ -346,6 +346,8 @@ class BackendRole:
             return
         await drain(backend.sessions, self._config.node.drain_timeout_s)
         await backend.mover.stop()
+        if self._epochs is not None and self._keeper is not None:
+            await self._epochs.stop()
         for task in (self._keeper, self._matching, self._expiring):
             if task is not None:
                 task.cancel()

@@ -1,7 +1,7 @@
 """CREATE, DELETE, RENAME, SETACL against a real master: killed at every step, refused, with the master away."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import pytest
 from murder.api.store import MailboxStore, NewMessage
 from murder.backend.announce import Announcer
 from murder.backend.intent import Intent, Operation
-from murder.backend.quarantine import parse_resting, resting_name
+from murder.backend.quarantine import RestingNames, parse_resting, resting_name
 from murder.backend.resync import Comparer, Comparison
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.acl import Acl, format_acl, parse_acl
@@ -357,6 +357,33 @@ def test_the_last_that_was_put_aside_comes_back_and_the_others_stay(tmp_path: Pa
             assert done == Comparison(returned=[BELOW])
             assert await node.mail_in(BELOW) == 1
             assert node.list.find(older) is not None
+
+    run(scene())
+
+
+def test_names_in_quarantine_are_read_once_for_each_state_of_the_list(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with murder(tmp_path) as (_, node):
+            for number in range(20):
+                await node.comparer._quarantine.create(
+                    resting_name(MailboxName(b"user.u%d" % number), 0x1000), ACL
+                )
+            walks: list[bytes] = []
+            walk = node.list.walk
+
+            def counted(prefix: bytes = b"", after: bytes | None = None) -> Iterator[MailboxEntry]:
+                walks.append(prefix)
+                return walk(prefix, after)
+
+            node.list.walk = counted  # type: ignore[method-assign] # to count
+            names = RestingNames(node.list)
+            asked = [MailboxName(b"user.u%d" % number) for number in range(40)]
+            assert [name in names for name in asked] == [True] * 20 + [False] * 20
+            assert len(walks) == 1
+            assert MailboxName(b"x.org!user.u1") not in names
+            await node.comparer._quarantine.delete([resting_name(asked[0], 0x1000)])
+            assert asked[0] not in names and asked[1] in names
+            assert len(walks) == 3
 
     run(scene())
 

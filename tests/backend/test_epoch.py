@@ -73,10 +73,12 @@ def test_a_restored_store_has_new_uid_validities(kind: str, tmp_path: Path) -> N
         assert await validities(store) == before
         await epochs.beat()  # nothing has changed: no step
         await change(store, epochs)
-        await change(store, epochs)
+        changes.count += 1
+        await epochs.stop()  # what has changed since the last ping
         await store.stop()
 
         # put back: all are others than before, once
+        assert await client.epoch("be1.test", 0) == 3
         shutil.rmtree(data)
         shutil.copytree(copy, data)
         store, epochs = await begin()
