@@ -20,6 +20,7 @@ from murder.model.part import Address, Envelope, Part
 
 MAX_TEXT_OCTETS: Final = 16 * 1024 * 1024  # of one part: more than any mail people have written
 FIELDS_AT_ONCE: Final = 50  # of a header, in one step of work
+TEXTS_AT_ONCE: Final = 10  # looked for in one step: each may be compared at every place
 MAX_MARKS: Final = (
     30  # combining marks behind one letter that are put in order: UAX #15 §13 (Stream-Safe Text)
 )
@@ -126,13 +127,21 @@ class _Needles:
     def is_done(self) -> bool:
         return not self._missing
 
-    def look(self, piece: str, *, goes_on: bool = False) -> None:
-        """`goes_on`: the next piece is of the same text."""
+    def look(self, piece: str, *, goes_on: bool = False) -> Iterator[None]:
+        """Each step looks for a few texts. `goes_on`: the next piece is of the same text."""
         window = self._tail + piece if self._tail else piece
-        found = [text for text in self._missing if text in window]
-        self.found.update(found)
-        self._missing.difference_update(found)
+        missing = list(self._missing)
+        for at in range(0, len(missing), TEXTS_AT_ONCE):
+            for text in missing[at : at + TEXTS_AT_ONCE]:
+                if text in window:
+                    self.found.add(text)
+                    self._missing.discard(text)
+            yield
         self._tail = window[-self._reach :] if goes_on and self._reach > 0 else ""
+
+    def end(self) -> None:
+        """What comes next is another text."""
+        self._tail = ""
 
 
 class Looking:
@@ -170,19 +179,18 @@ class Looking:
             for at, (name, value, _) in enumerate(self._header_of(self._root)):
                 needles = by_name.get(name)
                 if needles is not None:
-                    needles.look(one_spaced(fold(decode_value(value[:MAX_VALUE_OCTETS]))))
-                if needles is not None or not at % FIELDS_AT_ONCE:
+                    found = one_spaced(fold(decode_value(value[:MAX_VALUE_OCTETS])))
+                    yield from needles.look(found)
+                elif not at % FIELDS_AT_ONCE:
                     yield
         if not self._anywhere.is_done:
             for lines in self._lines_of(self._root):
-                self._anywhere.look(lines)
-                yield
+                yield from self._anywhere.look(lines)
         envelope = self._root.envelope or Envelope()
         for field_name, needles in self._addresses.items():
             for address in _ADDRESSES[field_name](envelope):
                 for form in _address_forms(address):
-                    needles.look(one_spaced(fold(form)))
-                yield
+                    yield from needles.look(one_spaced(fold(form)))
         self._is_header_known = True
 
     def in_body(self) -> Iterator[None]:
@@ -193,17 +201,16 @@ class Looking:
             is_message = part.envelope is not None
             if part is not self._root and (is_message or not self._anywhere.is_done):
                 for lines in self._lines_of(part):
-                    self._anywhere.look(lines)
+                    yield from self._anywhere.look(lines)
                     if is_message:
-                        self._body.look(lines)
-                    yield
+                        yield from self._body.look(lines)
             if part.children:
                 waiting.extend(reversed(part.children))
             elif part.media[0] == b"TEXT" and not self._body.is_done:
                 for piece in folded_pieces(part_pieces(self._octets, part)):
-                    self._body.look(piece, goes_on=True)
-                    yield
-                self._body.look("")
+                    yield from self._body.look(piece, goes_on=True)
+                    yield  # also where nothing is left to look for: a piece was decoded
+                self._body.end()
             yield
         self._is_body_known = True
 
