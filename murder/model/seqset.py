@@ -134,13 +134,15 @@ def indexes_of_uids(sequence: SeqSet, uids: Sequence[Uid]) -> list[range]:
     """
     if not uids:
         return []
-    if len(sequence.ranges) > _MANY_RANGES and STAR not in (
-        each := {low if low == high else STAR for low, high in sequence.ranges}
-    ):
-        return _indexes_of_each(each, uids)
+    if len(sequence.ranges) > _MANY_RANGES:
+        return _indexes_of_many(sequence, uids)
+    return _indexes_of_ranges(sequence.resolved(uids[-1]), uids)
+
+
+def _indexes_of_ranges(ranges: Ranges, uids: Sequence[Uid]) -> list[range]:
     found = []
     begin = 0
-    for low, high in sequence.resolved(uids[-1]):
+    for low, high in ranges:
         begin = bisect_left(uids, low, begin)
         end = bisect_right(uids, high, begin)
         if begin < end:
@@ -149,10 +151,16 @@ def indexes_of_uids(sequence: SeqSet, uids: Sequence[Uid]) -> list[range]:
     return found
 
 
-def _indexes_of_each(wanted: set[int], uids: Sequence[Uid]) -> list[range]:
-    """Of single UIDs, which are looked for in one walk over the mailbox."""
-    found = compress(at for at, uid in enumerate(uids) if uid in wanted)
-    return [range(first, last + 1) for first, last in found]
+def _indexes_of_many(sequence: SeqSet, uids: Sequence[Uid]) -> list[range]:
+    """Nearly all parts of a very long set are single UIDs: those are looked for in one walk over the mailbox."""
+    single = {low for low, high in sequence.ranges if low == high}
+    others = SeqSet(tuple([ends for ends in sequence.ranges if ends[0] != ends[1]]))
+    if STAR in single:
+        single.add(uids[-1])
+    found = [(at, at) for at, uid in enumerate(uids) if uid in single]
+    spans = _indexes_of_ranges(others.resolved(uids[-1]), uids)
+    found += [(span.start, span.stop - 1) for span in spans]
+    return [range(first, last + 1) for first, last in merge(found)]
 
 
 def indexes_of_seqnums(sequence: SeqSet, exists: int) -> list[range]:

@@ -102,3 +102,16 @@ def test_merged_ranges_hold_what_they_held(ranges: list[tuple[int, int]]) -> Non
     ordered = [(min(ends), max(ends)) for ends in ranges]
     expected = {number for low, high in ordered for number in range(low, high + 1)}
     assert list(expand(merge(ordered))) == sorted(expected)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=30),
+    st.sets(st.integers(1, 40), min_size=1),
+)
+def test_a_very_long_set_finds_what_a_short_one_does(
+    ranges: list[tuple[int, int]], present: set[int]
+) -> None:
+    uids = [Uid(uid) for uid in sorted(present)]
+    short = indexes_of_uids(SeqSet(tuple(ranges)), uids)
+    long = indexes_of_uids(SeqSet(tuple(ranges) * 1001), uids)
+    assert [at for span in long for at in span] == [at for span in short for at in span]

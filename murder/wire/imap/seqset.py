@@ -45,7 +45,12 @@ def _read(parts: Collection[bytes], octets: bytes, offset: int) -> tuple[tuple[i
             largest = max(numbers)
             ranges = tuple(zip(numbers, numbers, strict=True))
         else:
-            ranges = tuple(map(_range, parts))
+            ranges = tuple(
+                [
+                    ((number := int(part)), number) if part.isdigit() else _range(part)
+                    for part in parts
+                ]
+            )
             largest = max(map(max, ranges))
     except ValueError:
         raise _wrong(offset) from None
