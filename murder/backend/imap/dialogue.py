@@ -3,10 +3,12 @@
 The commands themselves are in the files beside this one, one family each; `table` says which is allowed when.
 """
 
+import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, Protocol
 
+from murder.api import CarriesMailboxes
 from murder.backend.annotations import SERVER, SHARED
 from murder.backend.imap.capability import CAPABILITIES
 from murder.backend.imap.context import Contexts
@@ -41,6 +43,9 @@ NUMBERED: Final = frozenset(
     {b"FETCH", b"STORE", b"SEARCH", b"COPY", b"MOVE", b"SORT", b"THREAD", b"REPLACE"}
 )
 
+
+LONGEST_STOP_S: Final = 20.0  # that a command waits for; a stop takes some hundredths of a second
+LOOK_AGAIN_S: Final = 0.02
 
 # What a frontend may begin anew where the selected mailbox has moved to
 INSIDE: Final = frozenset(
@@ -88,6 +93,9 @@ class BackendImap(ImapDialogue):
         self.interest = EVERYTHING
         self.arrival_items: Sequence[FetchItem] = ()  # what NOTIFY wants to know of new messages
         self.on_line: Callable[[bytes], Running] | None = None  # who waits for a raw line (IDLE)
+        self._held: Command | None = None  # a change that waits for the end of a move's stop
+        self._held_for: Exception | None = None
+        self._again: Command | None = None  # the one that has waited, and runs again
         backend.sessions.add(self)
 
     # --- what the base asks of a role
@@ -158,10 +166,6 @@ class BackendImap(ImapDialogue):
 
     def may_proceed(self) -> bool:
         return self.teller is None or not self.teller.is_telling
-
-    def rested(self) -> None:
-        if self.teller is not None:
-            self.teller.wake()
 
     def is_quiet(self) -> bool:
         return super().is_quiet() and self.may_proceed()
@@ -385,6 +389,49 @@ class BackendImap(ImapDialogue):
         self.send(bye(text))
         self.close()
         return b""
+
+    # --- while the selected mailbox is stopped for its move
+
+    def failed(self, event: Event, error: Exception) -> None:
+        """A change that a move's stop refuses waits for the end of the stop, if the client follows: nothing has been done,
+        and it shall not hear of the move."""
+        is_held = isinstance(error, Refusal) and error.code in (Code.IN_USE, Code.UNAVAILABLE)
+        if is_held and self._task is not None and self._is_followed and self.view is not None:
+            if isinstance(event, Command) and event.name in INSIDE and self._again is not event:
+                self._held, self._held_for = event, error
+                return
+        super().failed(event, error)
+
+    def rested(self) -> None:
+        event, self._held = self._held, None
+        self._again = event
+        if event is not None and self._task is None and not self.is_closing:
+            self._task = self.loop.create_task(self._run(event, self._after_stop(event)))
+            return
+        if self.teller is not None:
+            self.teller.wake()
+
+    async def _after_stop(self, command: Command) -> None:
+        """Again when the mailbox is not stopped any more; where it has left by then, whoever follows it does that there."""
+        view, error = self.now, self._held_for
+        give_up_at = self.loop.time() + LONGEST_STOP_S
+        is_stopped = False
+        while self.loop.time() < give_up_at and not self.connection.is_lost:
+            view.is_dirty = True
+            if self._has_left(view):
+                await self._hand_over()
+                return
+            store, name = self.backend.store, self._selected_name(view)
+            if not (isinstance(store, CarriesMailboxes) and await store.is_frozen(name)):
+                break
+            is_stopped = True
+            await asyncio.sleep(LOOK_AGAIN_S)
+        if not is_stopped or self.loop.time() >= give_up_at:
+            assert error is not None
+            raise error
+        running = ImapDialogue.handle(self, command)
+        if running is not None:
+            await running
 
     def _selected_name(self, view: View) -> MailboxName:
         """As it is called now: it may have been renamed."""

@@ -1,0 +1,126 @@
+"""What a backend says to a frontend that follows moves: nothing of a move's stop, then what the client knows; and how it
+takes such a client up."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import uvloop
+
+from murder.backend.moves.outgoing import freeze
+from murder.model.name import MailboxName
+from murder.mupdate.change import RemoveEntry
+from tests.backend.server import Running, running_backend
+from tests.dialogue import Player
+
+INBOX = MailboxName(b"user.ana")
+BEGIN = r"""
+C1= LOGIN ana secret
+C1= APPEND INBOX {...}
+C1> one
+C1= APPEND INBOX {...}
+C1> two
+C1= ID ("x-follows-moves" "1")
+C1: s1 SELECT INBOX
+S1~ * OK [UIDVALIDITY $validity] $_
+S1~ s1 OK [READ-WRITE] $_
+C2= LOGIN ana secret
+C2= SELECT INBOX
+"""
+
+
+def scene(folder: Path, play: Callable[[Running, Player], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with running_backend(folder, users=("ana",)) as running:
+
+            async def connect(_: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+                return await asyncio.open_connection(*running.address)
+
+            player = Player(connect)
+            await player.play(BEGIN, keep=True)
+            await play(running, player)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(run(), 30))
+
+
+async def let_go(running: Running) -> None:
+    """As the end of a move does at its source."""
+    backend = running.backend
+    mailbox = await backend.store.open(INBOX, "ana")
+    await backend.announcer.commit([RemoveEntry(INBOX)])
+    backend.mailboxes.has_left = lambda name: name == INBOX
+    backend.tracker.mailbox_changed(mailbox.mailbox_id)
+    mailbox.close()
+
+
+async def until_held(running: Running) -> None:
+    while not any(getattr(one, "_again", None) for one in running.backend.sessions):  # noqa: ASYNC110 - turns of the loop
+        await asyncio.sleep(0)
+
+
+def test_a_change_waits_for_the_end_of_a_stop(tmp_path: Path) -> None:
+    async def play(running: Running, player: Player) -> None:
+        await freeze(running.backend, [INBOX], True)
+        await player.play("C2: x1 STORE 1 +FLAGS (\\Seen)\nS2: x1 NO [INUSE] $_", keep=True)
+        await player.play("C1: a1 STORE 1 +FLAGS (\\Flagged)\nC1: a2 NOOP", keep=True)
+        await until_held(running)
+        await freeze(running.backend, [INBOX], False)
+        await player.play(
+            "S1: * 1 FETCH (FLAGS (\\Recent \\Flagged))\nS1: a1 OK $_\nS1: a2 OK $_", keep=True
+        )
+
+    scene(tmp_path, play)
+
+
+def test_what_waited_is_not_begun_where_the_mailbox_has_left(tmp_path: Path) -> None:
+    async def play(running: Running, player: Player) -> None:
+        await freeze(running.backend, [INBOX], True)
+        await player.play("C1: a1 STORE 1 +FLAGS (\\Flagged)\nC1: a2 NOOP", keep=True)
+        await until_held(running)
+        await let_go(running)
+        await player.play("S1: * BYE [X-MOVED $validity $_ 2 2 0] $_", keep=True)
+        # who does not follow hears what is true
+        await player.play("C2: x1 NOOP\nS2: * BYE The selected mailbox has moved $_", keep=True)
+
+    scene(tmp_path, play)
+
+
+def test_a_client_is_taken_up_with_what_it_knows(tmp_path: Path) -> None:
+    async def play(running: Running, player: Player) -> None:
+        await player.play(
+            r"""
+C1= UNSELECT
+C2= STORE 1 +FLAGS.SILENT (\Deleted)
+C2= EXPUNGE
+C2= APPEND INBOX {...}
+C2> three
+# up to mod-sequence 3 it has been told of two messages, the last of which was UID 2
+C1: v1 SELECT INBOX (X-VIEW ($validity 3 2 2 0))
+S1: v1 OK [READ-WRITE] Completed
+C1: v2 FETCH 2 (UID)
+S1: * 2 FETCH (UID 2)
+S1~ v2 OK $_
+C1: v3 NOOP
+S1: * 1 EXPUNGE
+S1: v3 OK $_
+C1: v4 FETCH 1:* (UID)
+S1: * 1 FETCH (UID 2)
+S1: * 2 FETCH (UID 3)
+S1: v4 OK $_
+C1= UNSELECT
+# what does not fit is refused, and nothing is selected
+C1: w1 SELECT INBOX (X-VIEW ($validity 3 7 2 0))
+S1: w1 NO [CANNOT] $_
+C1: w2 SELECT INBOX (X-VIEW (1 3 2 2 0))
+S1: w2 NO [CANNOT] $_
+C1: w3 FETCH 1 (UID)
+S1: w3 BAD $_
+# not for everybody
+C2: w4 SELECT INBOX (X-VIEW ($validity 3 2 2 0))
+S2~ w4 BAD $_
+""",
+            keep=True,
+        )
+
+    scene(tmp_path, play)
