@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 from murder.mime.text import part_pieces
@@ -10,6 +11,9 @@ from murder.model.part import Part
 
 MAX_CHARACTERS: Final = 200  # RFC 8970 §3.1
 MAX_LOOK_CHARACTERS: Final = 20_000  # of the part's text; what comes behind is no preview
+MAX_LOOK_PIECES: Final = (
+    64  # of it while it is decoded, a megabyte: there may be no characters in it
+)
 
 _UNSEEN: Final = re.compile(
     r"<(script|style|head|title)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)", re.I | re.S
@@ -34,7 +38,7 @@ def preview_of(octets: bytes | memoryview, root: Part) -> str:
 def _begin_of(pieces: Iterator[str]) -> str:
     """As much of a part's text as is looked at; no more of it is decoded."""
     text = ""
-    for piece in pieces:
+    for piece in islice(pieces, MAX_LOOK_PIECES):
         text += piece
         if len(text) >= MAX_LOOK_CHARACTERS:
             break

@@ -23,6 +23,7 @@ from murder.mime.decode import (
 )
 from murder.mime.envelope import MAX_ADDRESSES, parse_addresses
 from murder.mime.field import MAX_PARAMETERS, parse_languages, parse_media, parse_parameters
+from murder.mime.preview import preview_of
 from murder.mime.section import octets_of
 from murder.mime.structure import MAX_BOUNDARY_OCTETS, MAX_PARTS, parse_structure
 from murder.mime.text import (
@@ -306,3 +307,10 @@ def test_a_text_is_found_wherever_the_pieces_are_cut(wanted: str, before: int) -
     assert body_has(octets, parse_structure(octets), wanted) == (
         fold(wanted) in fold(f"c{wanted}c")
     )
+
+
+def test_a_preview_of_nothing_is_not_looked_for_to_the_end() -> None:
+    head = b"Content-Transfer-Encoding: base64\r\n\r\n"
+    few, many = (head + b"=" * size for size in (4_000_000, 16_000_000))
+    lines = [lines_run(preview_of, octets, parse_structure(octets)) for octets in (few, many)]
+    assert lines[1] < 1.1 * lines[0]
