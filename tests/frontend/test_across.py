@@ -25,6 +25,41 @@ C1> second
 C1= SELECT INBOX
 """
 SCENES = {
+    "modseqs by STATUS": r"""
+C2= APPEND INBOX/both {...}
+C2> Subject: one
+C1: a1 STATUS user/bob/both (HIGHESTMODSEQ)
+S1: * OK [HIGHESTMODSEQ $_] $_
+S1: * STATUS user/bob/both (HIGHESTMODSEQ $_)
+S1: a1 OK $_
+C1: a2 FETCH 1 FLAGS
+S1: * 1 FETCH (FLAGS (\Recent \Seen $$Junk) MODSEQ ($_))
+S1: a2 OK $_
+C1: a3 SELECT user/bob/both
+S1~ a3 OK $_
+C1: a4 FETCH 1 FLAGS
+S1: * 1 FETCH (FLAGS ($_) MODSEQ ($_))
+S1: a4 OK $_
+C1: a5 STATUS INBOX (HIGHESTMODSEQ)
+S1: * STATUS INBOX (HIGHESTMODSEQ $_)
+S1: a5 OK $_
+""",
+    "modseqs by SELECT": r"""
+C2= APPEND INBOX/both {...}
+C2> Subject: one
+C1: a1 SELECT INBOX (CONDSTORE)
+S1~ a1 OK $_
+C1: a2 SELECT user/bob/both
+S1~ a2 OK $_
+C1: a3 FETCH 1 FLAGS
+S1: * 1 FETCH (FLAGS ($_) MODSEQ ($_))
+S1: a3 OK $_
+C1: a4 EXAMINE INBOX
+S1~ a4 OK $_
+C1: a5 FETCH 1 FLAGS
+S1: * 1 FETCH (FLAGS (\Seen $$Junk) MODSEQ ($_))
+S1: a5 OK $_
+""",
     "quota": r"""
 Cadmin= LOGIN admin secret
 Cadmin= SETQUOTA user/ana (STORAGE 1000)

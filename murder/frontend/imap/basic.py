@@ -5,7 +5,7 @@ RFC 3501 §6.1.2, RFC 5161, RFC 2342, RFC 4314.
 
 from murder.errors import Code, Refusal
 from murder.frontend.imap.dialogue import ENABLEABLE, FrontendImap, run_selected
-from murder.frontend.imap.own import ask, body_of, refusal_of
+from murder.frontend.imap.own import ask, body_of, refusal_of, want_modseqs
 from murder.frontend.imap.refer import find_or_refer
 from murder.frontend.placement import servers
 from murder.login.imap import Running
@@ -62,6 +62,21 @@ def run_at_mailbox(dialogue: FrontendImap, command: Command) -> Running:
     scanner = Scanner(command.octets, command.start)
     scanner.space()
     return at_mailbox(dialogue, command, scanner.astring())
+
+
+def run_status(dialogue: FrontendImap, command: Command) -> Running:
+    scanner = Scanner(command.octets, command.start)
+    scanner.space()
+    external = scanner.astring()
+    if b"HIGHESTMODSEQ" not in command.octets[scanner.at :].upper():
+        return at_mailbox(dialogue, command, external)
+    return _status_with_modseq(dialogue, command, external)
+
+
+async def _status_with_modseq(dialogue: FrontendImap, command: Command, external: bytes) -> None:
+    entry = await find_or_refer(dialogue, dialogue.name_of(external), command)
+    await want_modseqs(dialogue, entry.server)
+    await dialogue.relay_at(entry.server, command)
 
 
 async def at_mailbox(dialogue: FrontendImap, command: Command, external: bytes) -> None:

@@ -89,6 +89,7 @@ class FrontendImap(ImapDialogue, Client):
         self.referrals_on = False
         self.upstreams: dict[str, ImapUpstream] = {}
         self.arbiter: Arbiter | None = None  # once several backends speak unasked
+        self.wants_modseqs = False  # SELECT (CONDSTORE), STATUS (HIGHESTMODSEQ)
         self.ask_again: Callable[[ImapUpstream], Awaitable[bytes]] | None = None  # NOTIFY
         self.is_watching = False
         self.idle: Waits | None = None
@@ -252,8 +253,9 @@ class FrontendImap(ImapDialogue, Client):
         )
         self.frontend.capabilities.learn(server, opened.capabilities)
         self.log.debug("upstream.connected", backend=server)
-        if self.enabled:
-            await opened.ask(b"ENABLE " + b" ".join(sorted(self.enabled)))
+        enabled = self.enabled | {b"CONDSTORE"} if self.wants_modseqs else self.enabled
+        if enabled:
+            await opened.ask(b"ENABLE " + b" ".join(sorted(enabled)))
         return opened
 
     @asynccontextmanager
@@ -543,7 +545,7 @@ class FrontendImap(ImapDialogue, Client):
         self.deselect()
         self._let_go()
         self.arbiter = self.ask_again = None
-        self.is_watching = self.referrals_on = False
+        self.is_watching = self.referrals_on = self.wants_modseqs = False
         super().forget_login()
 
     def ended(self) -> None:

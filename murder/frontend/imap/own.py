@@ -61,6 +61,16 @@ async def collect(
     return found
 
 
+async def want_modseqs(dialogue: FrontendImap, server: str) -> None:
+    """The client asks for mod-sequences at one backend: all others tell them from now on, too (RFC 7162 §3.1)."""
+    if dialogue.wants_modseqs or dialogue.enabled & {b"CONDSTORE", b"QRESYNC"}:
+        return
+    dialogue.wants_modseqs = True
+    for other, upstream in list(dialogue.upstreams.items()):
+        if other != server and not upstream.is_lost:
+            await ask(dialogue, upstream, b"ENABLE CONDSTORE", lambda line: b"ENABLED" in line[:10])
+
+
 def body_of(command: Command) -> bytes:
     """A command without its tag and line end, its literals not synchronising."""
     octets = non_synchronising(command.octets)

@@ -1,32 +1,34 @@
 """SELECT, EXAMINE, CLOSE, UNSELECT: which backend's mailbox the session is in (RFC 3501 §6.3.1, §6.4.2, RFC 3691)."""
 
 from murder.frontend.imap.dialogue import FrontendImap
-from murder.frontend.imap.own import ask
+from murder.frontend.imap.own import ask, want_modseqs
 from murder.frontend.imap.refer import find_or_refer
 from murder.login.imap import Running
 from murder.model.name import MailboxName
 from murder.net.relay import ImapUpstream
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import status_line
-from murder.wire.imap.select import parse_select
+from murder.wire.imap.select import SelectRequest, parse_select
 from murder.wire.token import Scanner
 
 
 def run_select(dialogue: FrontendImap, command: Command) -> Running:
     request = parse_select(Scanner(command.octets, command.start))
-    return _select(dialogue, command, request.mailbox)
+    return _select(dialogue, command, request)
 
 
-async def _select(dialogue: FrontendImap, command: Command, external: bytes) -> None:
+async def _select(dialogue: FrontendImap, command: Command, request: SelectRequest) -> None:
     """Whatever comes of it, the mailbox selected before is so no longer (RFC 3501 §6.3.1)."""
     try:
-        entry = await find_or_refer(dialogue, dialogue.name_of(external), command)
+        entry = await find_or_refer(dialogue, dialogue.name_of(request.mailbox), command)
         upstream = await dialogue.upstream(entry.server)
     except Exception:
         await _leave(dialogue, None)
         raise
     await _leave(dialogue, upstream)
     dialogue.tell_changed_capabilities()
+    if request.condstore:
+        await want_modseqs(dialogue, entry.server)
     dialogue.select(upstream, MailboxName(entry.name))
     reply = await dialogue.relay_at(entry.server, command)
     if not reply.is_ok:

@@ -57,7 +57,7 @@ TABLE: Final[Table] = MappingProxyType(
         b"APPEND": Row(AUTHENTICATED, append.run_append),
         b"SELECT": Row(AUTHENTICATED, select.run_select),
         b"EXAMINE": Row(AUTHENTICATED, select.run_select),
-        b"STATUS": Row(AUTHENTICATED, basic.run_at_mailbox),
+        b"STATUS": Row(AUTHENTICATED, basic.run_status),
         b"GETACL": Row(AUTHENTICATED, basic.run_at_mailbox),
         b"LISTRIGHTS": Row(AUTHENTICATED, basic.run_at_mailbox),
         b"MYRIGHTS": Row(AUTHENTICATED, basic.run_at_mailbox),
