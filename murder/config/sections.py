@@ -149,7 +149,7 @@ class MupdateConfig:
     retry_max_s: float = option(15.0, "Longest such pause; pauses double, with jitter.", least=0.01)
     max_connections: int = option(2000, "Master: connections at once.", least=1)
     max_strangers_per_address: int = option(
-        250,
+        1000,
         "Master: of those from one address, so many who have not logged in; 0: no limit.",
         least=0,
     )

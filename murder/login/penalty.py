@@ -43,7 +43,7 @@ SAID_AGAIN_S: Final = 600.0  # and how often that is told to the other workers
 KNOWN_WRONG_S: Final = 86400.0
 AT_ONCE: Final = 4  # attempts of a user at an address who has not failed, over all workers: a mail client's connections
 PATIENCE_S: Final = 60.0  # in line; no longer than a login may take
-MAX_WAITING: Final = 200  # in one line; beyond it nobody would be reached before he loses patience
+MAX_WAITING: Final = 1000  # in one line: as many strangers as one address may have, of whom nothing is read meanwhile
 MAX_KNOWN: Final = 20_000  # wrong passwords, and familiar users: about 150 octets each
 MAX_NAME: Final = 256  # characters that are looked at; no user has a longer one
 
