@@ -78,6 +78,7 @@ def _base64_pieces(body: memoryview | bytes) -> Iterator[bytes]:
         compact = bytes(body[start : start + PIECE_OCTETS]).translate(None, _WHITE)
         is_end = start + PIECE_OCTETS >= len(body)
         at = 0
+        yield b""  # a step, also where there is nothing to be decoded
         while at < len(compact):
             if ended and compact.startswith(b"=", at):
                 at += 1 if not compact.startswith(b"==", at) else _behind_padding(compact, at) - at
