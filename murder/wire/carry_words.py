@@ -28,6 +28,7 @@ MAX_READERS: Final = 100_000  # of one mailbox, beside its owner
 MAX_SUBSCRIPTIONS: Final = 100_000
 UINT32: Final = 2**32 - 1
 INT63: Final = 2**63 - 1  # mod-sequences, RFC 7162 §3.1
+MAX_ROWS: Final = 5000  # of one batch; our own have 250
 MAX_FLAGS: Final = 1000  # of one message; a client may set 128
 
 
@@ -118,6 +119,8 @@ def _parse(words: Words) -> Request:
         case "hold":
             return Hold(_name(words["name"]), checked_portrait(parse_portrait(words)).identity)
         case "rows":
+            if len(words["rows"]) > MAX_ROWS:
+                raise BadSyntax(f"a batch has more than {MAX_ROWS} rows")
             rows = [
                 (checked_message(parse_message(row[:-1])), bool(row[-1])) for row in words["rows"]
             ]

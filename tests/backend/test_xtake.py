@@ -2,17 +2,20 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from murder.backend.moves.arriving import Arriving
+from murder.backend.moves.batches import Taken
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.entry import EntryState, MailboxEntry
+from murder.model.message import Message, ModSeq, Uid
 from murder.model.name import MailboxName, inbox_of
 from murder.net.frames import FrameChannel
-from murder.wire.carry import Frame, FrameCutter, format_words
+from murder.wire.carry import OCTETS, Frame, FrameCutter, format_words
 from tests.backend.server import Running, running_backend, spool_store
 from tests.wire.test_carry_words import PORTRAIT, PREPARE
 
@@ -118,3 +121,31 @@ def test_a_whole_move_and_what_does_not_belong_to_it(tmp_path: Path) -> None:
     for text, part in zip(said, expected, strict=True):
         assert (part in text) if part else not text, (part, text)
     assert entry is not None and entry.raw_acl == b"zoe\tlrs\t"
+
+
+def test_a_batch_of_many_messages_does_not_stay_in_memory() -> None:
+    """What is beyond a few batches of our own goes to the disk as it comes."""
+    size = 1024 * 1024
+    written: list[int] = []
+
+    class Incoming:
+        def write(self, octets: bytes) -> None:
+            written.append(len(octets))
+
+        def close(self) -> None:
+            pass
+
+    class Octets:
+        async def receive(self) -> Frame:
+            return Frame(OCTETS, b"x" * size)
+
+    async def scene() -> None:
+        moment = datetime.fromtimestamp(0, UTC)
+        message = Message(Uid(1), frozenset(), moment, size, ModSeq(1), moment, "M1")
+        taken = Taken([(message, True)] * 40)
+        await taken.take(cast(FrameChannel, Octets()), lambda _: cast(Any, Incoming()))
+        assert sum(written) == 24 * size
+        await taken.write()
+        assert sum(written) == 40 * size
+
+    asyncio.run(scene())

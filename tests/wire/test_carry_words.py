@@ -109,6 +109,11 @@ def test_a_message_that_would_speak_to_clients_is_refused(at: int, value: object
         parse_request({"do": "rows", "name": "user.ana", "rows": [row]})
 
 
+def test_a_batch_has_an_end() -> None:
+    with pytest.raises(BadSyntax, match="rows"):
+        parse_request({"do": "rows", "name": "user.ana", "rows": [ROW] * 5001})
+
+
 @pytest.mark.parametrize(
     "more",
     [

@@ -22,6 +22,7 @@ BATCH_MESSAGES: Final = 250
 BATCH_OCTETS: Final = 4 * 1024 * 1024  # about so much is made durable at once
 AHEAD: Final = 3  # batches on their way before the first is answered for: one comes, two are stored
 IN_A_ROW: Final = 50  # messages read before others have their turn
+MAX_HELD: Final = 4 * BATCH_OCTETS  # of one batch in memory, whatever a source puts into it
 LARGE_OCTETS: Final = 1024 * 1024  # written piece by piece as it comes, in place of at once
 
 Octets = bytes | memoryview
@@ -78,6 +79,7 @@ class Taken:
     rows: list[tuple[Message, bool]]
     carried: list[CarriedMessage] = field(default_factory=list)
     _unwritten: list[tuple[Incoming, list[bytes]]] = field(default_factory=list)
+    _held: int = 0  # octets of these
 
     async def take(self, channel: FrameChannel, incoming: Callable[[int], Incoming]) -> None:
         """The octets that follow the rows. Raises Refusal, UpstreamFailure."""
@@ -90,12 +92,16 @@ class Taken:
     async def _take(self, channel: FrameChannel, size: int, incoming: Incoming) -> None:
         pieces: list[bytes] = []
         taken = 0
+        self._held += size if size <= LARGE_OCTETS else 0
+        goes_to_disk = size > LARGE_OCTETS or self._held > MAX_HELD
         while taken < size:
             frame = await channel.receive()
             if frame.kind != OCTETS:
                 raise Refusal(Code.CANNOT, "octets were expected")
             taken += len(frame.octets)
-            if size > LARGE_OCTETS:
+            if not frame.octets or taken > size:
+                raise Refusal(Code.CANNOT, f"a message of {size} octets has others")
+            if goes_to_disk:
                 await asyncio.to_thread(incoming.write, frame.octets)
             else:
                 pieces.append(frame.octets)
