@@ -226,6 +226,34 @@ def test_a_search_result_that_cannot_go_along_closes_the_mailbox_alone(demo: Dem
     wire.close()
 
 
+def test_the_words_between_nodes_are_not_for_clients(demo: Demo) -> None:
+    wire = client(demo, 8)
+    wire.ok('ID ("x-follows-moves" "1")')
+    assert wire.ask("SELECT INBOX (X-VIEW (1 1 0 0 0))")[-1].startswith("BAD")
+    wire.ok("SELECT INBOX")
+    move(demo, 8)
+    assert wire.ok("NOOP") == []
+    wire.close()
+
+
+def test_imaplib_and_a_client_that_leaves_meanwhile(demo: Demo) -> None:
+    fill(demo, 9, 2)
+    with demo.imap(demo.frontend, demo.user(9)) as one:
+        one.select("INBOX")
+        gone = client(demo, 9)
+        gone.ok("SELECT INBOX")
+        gone.send("i1 IDLE")
+        assert gone.line().startswith("+ ")
+        gone.close()
+        for exists in (3, 4):
+            move(demo, 9)
+            deliver(demo, 9)
+            assert one.noop()[0] == "OK"
+            assert one.response("EXISTS")[1][-1] == str(exists).encode()
+            assert one.fetch(str(exists), "(UID)")[1] == [f"{exists} (UID {exists})".encode()]
+        assert one.response("BYE")[1] == [None]
+
+
 def test_nothing_of_it_is_a_warning(demo: Demo) -> None:
     log = (demo.folder / "fe1" / "log").read_text()
     assert "mailbox.followed" in log

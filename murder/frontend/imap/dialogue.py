@@ -27,7 +27,7 @@ from murder.session.imap_client import non_synchronising
 from murder.session.imap_server import Event, Line, State, Wrong
 from murder.wire.imap.command import COMMAND, Command
 from murder.wire.imap.moved import FIELD as FOLLOWS_FIELD
-from murder.wire.imap.moved import view_in
+from murder.wire.imap.moved import MOVED, view_in
 from murder.wire.imap.response import bye, status_for, status_line, untagged
 
 # What changes a session when it is enabled, as it is written
@@ -348,11 +348,11 @@ class FrontendImap(ImapDialogue, Client):
             text = "The backend of this mailbox has gone"
             if upstream.last_word:
                 place = self._place_of(self.selected.name)
-                if place is None:
+                if place is None and MOVED not in upstream.last_word:
                     self.send(upstream.last_word)  # as a server that has the mailbox itself
                     self.close()
                     return
-                if place != upstream.server:
+                if place != upstream.server or MOVED in upstream.last_word:
                     text = "The mailbox has moved: select it again"
                     failure = upstream.failure(UpstreamKind.MOVING, "the mailbox has moved")
             if failure.kind is not UpstreamKind.MOVING:
@@ -549,8 +549,6 @@ class FrontendImap(ImapDialogue, Client):
         super().forget_login()
 
     def ended(self) -> None:
-        if self._following is not None:
-            self._following.cancel()
         self.frontend.sessions.discard(self)
         self._let_go()
         self.selected = None

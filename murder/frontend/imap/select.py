@@ -1,5 +1,6 @@
 """SELECT, EXAMINE, CLOSE, UNSELECT: which backend's mailbox the session is in (RFC 3501 §6.3.1, §6.4.2, RFC 3691)."""
 
+from murder.errors import BadSyntax
 from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.own import ask, want_modseqs
 from murder.frontend.imap.refer import find_or_refer
@@ -14,6 +15,8 @@ from murder.wire.token import Scanner
 
 def run_select(dialogue: FrontendImap, command: Command) -> Running:
     request = parse_select(Scanner(command.octets, command.start))
+    if request.view is not None:
+        raise BadSyntax("CONDSTORE or QRESYNC is expected")  # that is ours to say
     return _select(dialogue, command, request)
 
 

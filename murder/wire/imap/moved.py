@@ -15,6 +15,7 @@ from murder.model.message import ModSeq, Uid, UidValidity
 from murder.wire.token import Scanner
 
 FIELD: Final = "x-follows-moves"  # of ID: the client is a frontend that can go on elsewhere
+MOVED: Final = b"[X-MOVED"
 MAX_MODSEQ: Final = 2**63 - 1
 _MOVED: Final = re.compile(
     rb"\* BYE \[X-MOVED (IDLING )?([0-9 ]{9,80})\]", re.ASCII | re.IGNORECASE
