@@ -247,6 +247,8 @@ async def rename(
     if plan and taken:
         where = taken[0].server
         raise Refusal(Code.ALREADY_EXISTS, f"{new} has mailboxes already, at {where}")
+    if plan:
+        mailboxes.check_together(reach, rows, plan[0][0])
     if not yes:
         return _show_renames(reach, plan, given, as_json)
     if plan:

@@ -182,10 +182,26 @@ async def delete(reach: Reach, rows: Sequence[MailboxEntry]) -> None:
 
 
 async def rename(reach: Reach, old: MailboxName, new: MailboxName) -> None:
-    """With all below, at its backend. Raises Refusal, UpstreamFailure."""
+    """With all below, at its backend, which has to have all of it. Raises Refusal (nothing has changed then),
+    UpstreamFailure."""
     entry = await reach.find(old)
+    check_together(reach, await reach.rows(), entry)
     command = b"RENAME %s %s" % (string(reach.external(old)), string(reach.external(new)))
     await reach.ask(entry.server, command)
+
+
+def check_together(reach: Reach, rows: Sequence[MailboxEntry], root: MailboxEntry) -> None:
+    """Raises Refusal where something below is on another backend: a RENAME at one would leave that behind, under the old
+    name, where it would be whoever's comes to that name."""
+    elsewhere = [row for row in rows if is_below(row.name, root.name) and row.server != root.server]
+    if elsewhere:
+        first = elsewhere[0]
+        more = f" and {len(elsewhere) - 1} more" if len(elsewhere) > 1 else ""
+        raise Refusal(
+            Code.CANNOT,
+            f"{reach.shown(first.name)} is at {first.server}{more}, not at {root.server}: nothing is renamed. Bring them "
+            f"together before: `murder ctl mailbox move '{reach.shown(root.name)}' --to {root.server} --yes`",
+        )
 
 
 async def set_acl(reach: Reach, name: MailboxName, identifier: str, rights: str) -> None:

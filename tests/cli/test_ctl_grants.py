@@ -82,3 +82,19 @@ def test_rights_follow_a_new_name_and_go_with_the_user(ctl: Ctl, demo: Demo) -> 
 def home(ctl: Ctl, name: str) -> str:
     server: str = ctl.json("mailbox", "find", name)["server"]
     return server
+
+
+def test_what_lies_on_several_backends_is_renamed_as_a_whole_or_not_at_all(ctl: Ctl) -> None:
+    ctl("user", "create", "zoe", "--server", "be1")
+    ctl("mailbox", "create", "user/zoe/far", "--server", "be2")
+    for words in (("user", "rename", "zoe", "kim"), ("mailbox", "rename", "user/zoe", "user/kim")):
+        yes = ("--yes",) if words[0] == "user" else ()
+        said = ctl(*words, *yes, code=1)
+        assert "user/zoe/far is at be2.murder.test" in said and "nothing is renamed" in said
+    assert "user/zoe/far is at" in ctl("user", "rename", "zoe", "kim", code=1), "also in the plan"
+    assert home(ctl, "user/zoe") == "be1.murder.test"
+    said = ctl("mailbox", "move", "user/zoe", "--to", "be1.murder.test", "--yes")
+    assert home(ctl, "user/zoe/far") == "be1.murder.test", said
+    ctl("user", "rename", "zoe", "kim", "--yes")
+    assert home(ctl, "user/kim/far") == "be1.murder.test"
+    ctl("user", "delete", "kim", "--yes")
