@@ -10,8 +10,8 @@ import functools
 import re
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import replace
-from typing import Any, ClassVar, Final, NamedTuple
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, ClassVar, Final
 
 from murder import __version__
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
@@ -54,11 +54,20 @@ MAX_ID_FIELDS: Final = 30  # RFC 2971 §3.3
 MAX_ID_OCTETS: Final = 1024  # of a value, RFC 2971 §3.3: of what is longer the rest is not kept
 
 
-class Row(NamedTuple):
-    """One command: in which states it is allowed, and who carries it out (at once, or as a coroutine)."""
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One command: in which states it is allowed, who carries it out (at once, or as a coroutine), and what else is to be
+    known of it before that."""
 
     states: frozenset[State]
     run: Callable[[Any, Command], Running]
+    _: KW_ONLY
+    streams: bool = False  # its message comes as a stream: a large literal is not collected
+    numbered: bool = (
+        False  # its arguments or answers are sequence numbers: not with UIDONLY (RFC 9586 §3.2)
+    )
+    relayed: bool = False  # at a frontend: goes to the selected backend as it is
+    inside: bool = False  # of the selected mailbox: may be begun anew where that has moved to
 
 
 Table = Mapping[bytes, Row]
@@ -73,13 +82,23 @@ ASKED_EARLY: Final = frozenset(
 class ImapDialogue(Dialogue):
     """An IMAP connection. Roles give `TABLE`, `capabilities`, `entered`, `in_utf8`."""
 
-    TABLE: ClassVar[Table]
+    TABLE: ClassVar[Table] = {}
+    STREAMED: ClassVar[frozenset[bytes]] = frozenset()  # those of its rows, for the session
+    RELAYED: ClassVar[frozenset[bytes]] = frozenset()  # likewise, for the hot path
     session: ImapServerSession
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.STREAMED = frozenset(name for name, row in cls.TABLE.items() if row.streams)
+        cls.RELAYED = frozenset(name for name, row in cls.TABLE.items() if row.relayed)
 
     def __init__(self, connection: Connection, service: ClientService) -> None:
         limits = service.limits
         session = ImapServerSession(
-            limits.max_line_bytes, limits.max_literal_bytes, limits.max_message_bytes
+            limits.max_line_bytes,
+            limits.max_literal_bytes,
+            limits.max_message_bytes,
+            streamed=self.STREAMED,
         )
         session.literal_minus = limits.literal_minus
         super().__init__(connection, session, limits.login_timeout_s)

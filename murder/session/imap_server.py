@@ -63,8 +63,6 @@ class Wrong:
 
 Event = Command | CommandRest | Chunk | Line | Owed | Wrong | None
 
-# Commands whose message literals are streamed rather than collected
-STREAMED: Final = frozenset({b"APPEND", b"REPLACE", b"UID REPLACE", b"LOCALAPPEND"})
 COLLECT_OCTETS: Final = (
     8 * 1024
 )  # a literal up to this is always collected: mailbox names, small messages
@@ -87,6 +85,7 @@ class ImapServerSession:
         "_fragmenter",
         "_line_mode",
         "_octets",
+        "_streamed",
         "_streaming",
         "literal_minus",
         "max_literal",
@@ -98,7 +97,10 @@ class ImapServerSession:
         max_line: int = MAX_LINE_OCTETS,
         max_message: int = MAX_MESSAGE_OCTETS,
         max_literal: int = 2**32 - 1,
+        *,
+        streamed: frozenset[bytes] = frozenset(),
     ) -> None:
+        """`streamed`: the commands whose message literals are streamed rather than collected."""
         self.state = State.NOT_AUTHENTICATED
         self.literal_minus = False  # the client was told LITERAL- (RFC 7888 §5)
         self.max_literal = max_literal  # of a streamed message: APPENDLIMIT
@@ -106,6 +108,7 @@ class ImapServerSession:
         self._fragmenter = Fragmenter(lenient=True)
         self._line_mode = False
         self._streaming = False
+        self._streamed = streamed
         self.logged_out()
 
     def logged_in(self) -> None:
@@ -194,7 +197,11 @@ class ImapServerSession:
             unasked = BadSyntax(f"literals above {LITERAL_MINUS_OCTETS} octets are sent as {{n}}")
             return self._refused(Wrong(command.tag, unasked))
         small = literal.size <= self._fragmenter.collect_octets
-        if command.name in STREAMED and not small and self.state is not State.NOT_AUTHENTICATED:
+        if (
+            command.name in self._streamed
+            and not small
+            and self.state is not State.NOT_AUTHENTICATED
+        ):
             self._streaming = True
             return command
         if len(literal.head) + literal.size > self._room:

@@ -105,7 +105,7 @@ def arguments_of(command: Command) -> None:
 def imap_server(octets: bytes) -> None:
     """Commands before and after login, cut and parsed, with every literal let in."""
     for logged_in in (False, True):
-        session = ImapServerSession()
+        session = ImapServerSession(streamed=frozenset({b"APPEND", b"REPLACE"}))
         if logged_in:
             session.logged_in()
         for at in range(0, len(octets), 1 + len(octets) // 3):

@@ -16,6 +16,8 @@ from murder.session.imap_server import (
 from murder.wire.fragment import Chunk
 from murder.wire.imap.command import Command
 
+STREAMED = frozenset({b"APPEND", b"REPLACE", b"UID REPLACE"})
+
 
 def told(event: Event) -> object:
     """An event as a short value to compare."""
@@ -37,7 +39,7 @@ def told(event: Event) -> object:
 
 
 def run(stream: bytes, sizes: list[int], logged_in: bool = True) -> list[object]:
-    session = ImapServerSession(max_line=1000, max_message=20_000)
+    session = ImapServerSession(max_line=1000, max_message=20_000, streamed=STREAMED)
     if logged_in:
         session.logged_in()
     found: list[object] = []
@@ -96,14 +98,14 @@ def test_before_login_no_message_is_streamed() -> None:
 
 
 def test_a_literal_that_cannot_be_skipped_ends_the_stream() -> None:
-    session = ImapServerSession()
+    session = ImapServerSession(streamed=STREAMED)
     session.receive(b"a X {4000000000+}\r\n")
     with pytest.raises(BadSyntax):
         session.next_event()
 
 
 def test_in_line_mode_a_line_is_a_line() -> None:
-    session = ImapServerSession()
+    session = ImapServerSession(streamed=STREAMED)
     session.expect_line()
     session.receive(b"DONE\r\n")
     assert session.next_event() == Line(b"DONE")
@@ -118,7 +120,7 @@ def test_any_octets_give_events_or_bad_syntax(stream: bytes, sizes: list[int]) -
 
 
 def test_with_literal_minus_only_small_literals_come_unasked() -> None:
-    session = ImapServerSession()
+    session = ImapServerSession(streamed=STREAMED)
     session.literal_minus = True
     session.logged_in()
     session.receive(b"a APPEND x {4096+}\r\n" + b"y" * 4096 + b"\r\n")
@@ -131,7 +133,7 @@ def test_with_literal_minus_only_small_literals_come_unasked() -> None:
 
 
 def test_a_line_of_a_megabyte_is_a_command_of_who_has_logged_in() -> None:
-    session = ImapServerSession()
+    session = ImapServerSession(streamed=STREAMED)
     command = b"a UID FETCH " + b"1," * 500_000 + b"1 UID\r\n"
     session.receive(command)
     assert told(session.next_event()) == ("wrong", b"a")
@@ -144,7 +146,7 @@ def test_a_line_of_a_megabyte_is_a_command_of_who_has_logged_in() -> None:
 
 def test_a_command_of_very_many_literals_is_refused() -> None:
     """Each is a question with all of the command before it: without a limit, that is quadratic."""
-    session = ImapServerSession()
+    session = ImapServerSession(streamed=STREAMED)
     session.logged_in()
     session.receive(b"a SEARCH TEXT" + b" {1}\r\nx" * 1001 + b"\r\nb NOOP\r\n")
     answers = []
@@ -154,7 +156,7 @@ def test_a_command_of_very_many_literals_is_refused() -> None:
 
 
 def test_literals_that_are_collected_unasked_do_not_nest() -> None:
-    session = ImapServerSession(max_message=2**30)
+    session = ImapServerSession(max_message=2**30, streamed=STREAMED)
     session.logged_in()
     session.literal_minus = False
     session.receive(b"a SEARCH TEXT" + (b" {8193+}\r\n" + b"x" * 8193) * 990 + b"\r\n")

@@ -1,20 +1,11 @@
 """NOOP, CHECK, ENABLE, NAMESPACE (RFC 3501 §6.1.2 and §6.4.1, RFC 5161, RFC 2342)."""
 
-from typing import Final
-
 from murder.backend.imap.dialogue import BackendImap
 from murder.login.imap import Running
 from murder.wire.imap.command import Command
-from murder.wire.imap.enable import parse_enable
+from murder.wire.imap.enable import ENABLEABLE, parse_enable
 from murder.wire.imap.response import untagged
 from murder.wire.token import Scanner
-
-ENABLEABLE: Final = frozenset(
-    {b"CONDSTORE", b"IMAP4REV2", b"QRESYNC", b"UIDONLY", b"UTF8=ACCEPT"}
-)  # what changes a session when it is enabled
-
-
-SHOWN: Final = {b"IMAP4REV2": b"IMAP4rev2"}
 
 
 def run_noop(dialogue: BackendImap, command: Command) -> Running:
@@ -27,7 +18,7 @@ def run_enable(dialogue: BackendImap, command: Command) -> Running:
     asked = parse_enable(Scanner(command.octets, command.start))
     new = [word for word in asked if word in ENABLEABLE and word not in dialogue.enabled]
     dialogue.enabled.update(new)
-    dialogue.send(untagged(b" ".join([b"ENABLED", *(SHOWN.get(word, word) for word in new)])))
+    dialogue.send(untagged(b" ".join([b"ENABLED", *(ENABLEABLE[word] for word in new)])))
     if b"QRESYNC" in new:
         dialogue.manner.qresync = True
     if {b"IMAP4REV2", b"UTF8=ACCEPT"} & set(new):

@@ -38,23 +38,8 @@ from murder.wire.imap.response import bye, status_line
 
 NO_FORMS: Final = FlagForms(frozenset())
 
-# RFC 9586 §3.2: not with UIDONLY, for their arguments or answers are sequence numbers
-NUMBERED: Final = frozenset(
-    {b"FETCH", b"STORE", b"SEARCH", b"COPY", b"MOVE", b"SORT", b"THREAD", b"REPLACE"}
-)
-
-
 LONGEST_STOP_S: Final = 20.0  # that a command waits for; a stop takes some hundredths of a second
 LOOK_AGAIN_S: Final = 0.02
-
-# What a frontend may begin anew where the selected mailbox has moved to
-INSIDE: Final = frozenset(
-    {
-        *(b"CHECK", b"CLOSE", b"COPY", b"EXPUNGE", b"FETCH", b"IDLE", b"MOVE", b"NOOP", b"SEARCH"),
-        *(b"SORT", b"STORE", b"THREAD", b"UID COPY", b"UID EXPUNGE", b"UID FETCH", b"UID MOVE"),
-        *(b"UID SEARCH", b"UID SORT", b"UID STORE", b"UID THREAD"),
-    }
-)
 
 
 # Set by `murder ctl backend weight`: this server's share of new mailboxes, which frontends hear in CAPABILITY.
@@ -133,10 +118,11 @@ class BackendImap(ImapDialogue):
     def handle(self, event: Event) -> Running:
         if isinstance(event, Line) and self.on_line is not None:
             return self.on_line(event.octets)
-        if isinstance(event, Command):
-            if self.view is not None and event.name in INSIDE and self._has_left(self.view):
+        row = self.TABLE.get(event.name) if isinstance(event, Command) else None
+        if row is not None:
+            if row.inside and self.view is not None and self._has_left(self.view):
                 return self._hand_over()
-            if event.name in NUMBERED:
+            if row.numbered:
                 self.need_numbers()
         if isinstance(event, Command) and self.login is not None and not self.login.proxy:
             if self.backend.referrals is not None:

@@ -4,7 +4,7 @@ RFC 3501 §6.1.2, RFC 5161, RFC 2342, RFC 4314.
 """
 
 from murder.errors import Code, Refusal
-from murder.frontend.imap.dialogue import ENABLEABLE, FrontendImap, run_selected
+from murder.frontend.imap.dialogue import FrontendImap, run_selected
 from murder.frontend.imap.own import ask, body_of, refusal_of, want_modseqs
 from murder.frontend.imap.refer import find_or_refer
 from murder.frontend.placement import servers
@@ -12,7 +12,7 @@ from murder.login.imap import Running
 from murder.model.name import inbox_of
 from murder.session.imap_server import State
 from murder.wire.imap.command import Command
-from murder.wire.imap.enable import parse_enable
+from murder.wire.imap.enable import ENABLEABLE, parse_enable
 from murder.wire.imap.metadata import parse_getmetadata, parse_setmetadata
 from murder.wire.imap.response import status_line, untagged
 from murder.wire.token import Scanner

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, Final, Protocol
 
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.arbiter import Arbiter, Correct
@@ -30,11 +30,6 @@ from murder.wire.imap.moved import FIELD as FOLLOWS_FIELD
 from murder.wire.imap.moved import MOVED, view_in
 from murder.wire.imap.response import bye, status_for, status_line, untagged
 
-# What changes a session when it is enabled, as it is written
-ENABLEABLE: Final = {
-    word.upper(): word
-    for word in (b"CONDSTORE", b"IMAP4rev2", b"QRESYNC", b"UIDONLY", b"UTF8=ACCEPT")
-}
 IN_UTF8: Final = frozenset({b"IMAP4REV2", b"UTF8=ACCEPT"})
 FIRST_LOOK_S: Final = 1.0  # what a login waits for backends that nobody has been at yet
 LOOK_AGAIN_S: Final = 30.0
@@ -77,9 +72,7 @@ class Waits(Protocol):
 
 
 class FrontendImap(ImapDialogue, Client):
-    """See the module. `PASSED`: the commands that go to the selected backend as they are."""
-
-    PASSED: ClassVar[frozenset[bytes]]
+    """See the module."""
 
     def __init__(self, connection: Connection, service: ClientService, frontend: Frontend) -> None:
         super().__init__(connection, service)
@@ -443,7 +436,7 @@ class FrontendImap(ImapDialogue, Client):
     async def carry_out(self, command: Command) -> None:
         """A command that was sent to a backend that did not begin it, as if it had just come."""
         try:
-            if command.name not in self.PASSED:
+            if command.name not in self.RELAYED:
                 while self.selected is not None and self.selected.upstream.in_flight:
                     await self._rest_until_settled()
             running: Any = super().handle(command)
@@ -505,7 +498,7 @@ class FrontendImap(ImapDialogue, Client):
         ):
             return 0
         at, tags = 0, []
-        while (match := COMMAND.match(data, at)) and match[2].upper() in self.PASSED:
+        while (match := COMMAND.match(data, at)) and match[2].upper() in self.RELAYED:
             tags.append(match[1])
             at = data.find(b"\n", match.end()) + 1
         if tags:
@@ -523,7 +516,7 @@ class FrontendImap(ImapDialogue, Client):
             if isinstance(event, Wrong) and event.tag.upper() == b"DONE":
                 return None
         if isinstance(event, Command) and self.in_flight():
-            if event.name not in self.PASSED:
+            if event.name not in self.RELAYED:
                 return self._after(event, self.TABLE.get(event.name))
         return super().handle(event)
 

@@ -33,7 +33,7 @@ TABLE: Final[Table] = MappingProxyType(
     {
         **LOGIN_ROWS,
         # here
-        b"NOOP": Row(ANY, basic.run_noop),
+        b"NOOP": Row(ANY, basic.run_noop, relayed=True),
         b"ENABLE": Row(AUTHENTICATED, basic.run_enable),
         b"COMPRESS": Row(AUTHENTICATED, run_compress),
         b"NOTIFY": Row(AUTHENTICATED, notify.run_notify),
@@ -54,7 +54,7 @@ TABLE: Final[Table] = MappingProxyType(
         b"XFER": Row(AUTHENTICATED, mailbox.run_xfer),
         b"SETACL": Row(AUTHENTICATED, mailbox.run_change_acl),
         b"DELETEACL": Row(AUTHENTICATED, mailbox.run_change_acl),
-        b"APPEND": Row(AUTHENTICATED, append.run_append),
+        b"APPEND": Row(AUTHENTICATED, append.run_append, streams=True),
         b"SELECT": Row(AUTHENTICATED, select.run_select),
         b"EXAMINE": Row(AUTHENTICATED, select.run_select),
         b"STATUS": Row(AUTHENTICATED, basic.run_status),
@@ -71,8 +71,8 @@ TABLE: Final[Table] = MappingProxyType(
         b"RESETKEY": Row(AUTHENTICATED, urlauth.run_resetkey),
         b"URLFETCH": Row(AUTHENTICATED, urlauth.run_urlfetch),
         # at the selected backend and at the mailbox named
-        b"REPLACE": Row(SELECTED, append.run_replace),
-        b"UID REPLACE": Row(SELECTED, append.run_replace),
+        b"REPLACE": Row(SELECTED, append.run_replace, streams=True),
+        b"UID REPLACE": Row(SELECTED, append.run_replace, streams=True),
         b"COPY": Row(SELECTED, copy.run_copy),
         b"UID COPY": Row(SELECTED, copy.run_copy),
         b"MOVE": Row(SELECTED, copy.run_copy),
@@ -82,7 +82,7 @@ TABLE: Final[Table] = MappingProxyType(
         b"CLOSE": Row(SELECTED, select.run_close),
         b"UNSELECT": Row(SELECTED, select.run_close),
         **{
-            name: Row(SELECTED, run_selected)
+            name: Row(SELECTED, run_selected, relayed=True)
             for name in (
                 *(b"CHECK", b"EXPUNGE", b"UID EXPUNGE", b"FETCH", b"UID FETCH", b"STORE"),
                 *(b"UID STORE", b"SEARCH", b"UID SEARCH", b"SORT", b"UID SORT", b"THREAD"),
@@ -103,8 +103,6 @@ class _Imap(FrontendImap):
 
     async def follow(self, moved: Moved) -> None:
         await follow.follow(self, moved)
-
-    PASSED = frozenset(name for name, row in TABLE.items() if row.run is run_selected) | {b"NOOP"}
 
 
 def serve_imap(connection: Connection, service: ClientService, frontend: Frontend) -> FrontendImap:

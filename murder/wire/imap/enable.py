@@ -1,10 +1,17 @@
 """ENABLE's arguments (RFC 5161)."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from murder.wire.token import Scanner
 
 MAX_WORDS: Final = 100
+
+# What changes a session when it is enabled, as it is written
+ENABLEABLE: Final[Mapping[bytes, bytes]] = {
+    word.upper(): word
+    for word in (b"CONDSTORE", b"IMAP4rev2", b"QRESYNC", b"UIDONLY", b"UTF8=ACCEPT")
+}
 
 
 # enable = "ENABLE" 1*(SP capability)
