@@ -383,7 +383,9 @@ class BackendImap(ImapDialogue):
         and it shall not hear of the move."""
         is_held = isinstance(error, Refusal) and error.code in (Code.IN_USE, Code.UNAVAILABLE)
         if is_held and self._task is not None and self._is_followed and self.view is not None:
-            if isinstance(event, Command) and event.name in INSIDE and self._again is not event:
+            row = self.TABLE.get(event.name) if isinstance(event, Command) else None
+            if row is not None and row.inside and self._again is not event:
+                assert isinstance(event, Command)
                 self._held, self._held_for = event, error
                 return
         super().failed(event, error)
