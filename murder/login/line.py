@@ -6,11 +6,12 @@ from typing import Any, Final
 from murder.errors import BadSyntax, Misuse
 from murder.log import Log, logger
 from murder.login.gate import Login, run_sasl
-from murder.login.imap import Running, decode_base64
+from murder.login.imap import Running
 from murder.login.service import ClientService
 from murder.net.connection import Connection
 from murder.net.dialogue import Dialogue
 from murder.session.lines import Line, LineSession
+from murder.wire.base64line import decode_base64
 
 MAX_BAD_COMMANDS = 20  # in a row: then the peer speaks something else
 PRE_LOGIN_LINE_OCTETS: Final = 20 * 1024  # a SASL response of 12 KiB in base64, and a command

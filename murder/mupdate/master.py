@@ -39,7 +39,7 @@ from murder.session.mupdate_server import (
     State,
     Wrong,
 )
-from murder.session.sasl import MAX_RESPONSE_OCTETS
+from murder.wire.base64line import MAX_RESPONSE_OCTETS
 from murder.wire.mupdate import (
     MASTER,
     Banner,

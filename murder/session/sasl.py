@@ -16,10 +16,6 @@ import scramp  # type: ignore[import-untyped] # it ships no types
 
 from murder.errors import BadSyntax, Code, Refusal
 
-MAX_RESPONSE_OCTETS: Final = (
-    12 * 1024
-)  # a Kerberos ticket or OAuth token has some KiB; RFC 4954 §4 says 12288
-
 
 @dataclass(frozen=True, slots=True)
 class PlainCredentials:

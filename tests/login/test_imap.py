@@ -20,11 +20,11 @@ from murder.errors import Misuse
 from murder.login.gate import Gate
 from murder.login.imap import (
     AUTHENTICATED,
-    LOGIN_ROWS,
     ImapDialogue,
     Row,
     Running,
 )
+from murder.login.imap_commands import LOGIN_ROWS
 from murder.login.penalty import Penalties
 from murder.login.service import ClientService
 from murder.model.name import Namespace

@@ -28,7 +28,8 @@ from murder.backend.imap import list as listing
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.shared import Backend
 from murder.login.compress import run_compress
-from murder.login.imap import ANY, AUTHENTICATED, LOGIN_ROWS, SELECTED, Row, Table
+from murder.login.imap import ANY, AUTHENTICATED, SELECTED, Row, Table
+from murder.login.imap_commands import LOGIN_ROWS
 from murder.login.list import run_namespace
 from murder.login.service import ClientService
 from murder.model.fetch import FetchItem

@@ -24,7 +24,8 @@ from murder.frontend.imap import list as listing
 from murder.frontend.imap.dialogue import FrontendImap, Moved, run_selected
 from murder.frontend.shared import Frontend
 from murder.login.compress import run_compress
-from murder.login.imap import ANY, AUTHENTICATED, LOGIN_ROWS, SELECTED, Row, Table
+from murder.login.imap import ANY, AUTHENTICATED, SELECTED, Row, Table
+from murder.login.imap_commands import LOGIN_ROWS
 from murder.login.list import run_namespace
 from murder.login.service import ClientService
 from murder.net.connection import Connection

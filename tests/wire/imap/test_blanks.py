@@ -7,12 +7,12 @@ from functools import partial
 import pytest
 
 from murder.errors import BadSyntax
-from murder.login.imap import parse_id
 from murder.wire.imap.acl import parse_setacl
 from murder.wire.imap.append import parse_append_head
 from murder.wire.imap.copy import parse_copy, parse_uid_expunge
 from murder.wire.imap.enable import parse_enable
 from murder.wire.imap.fetch import parse_fetch
+from murder.wire.imap.id import parse_id
 from murder.wire.imap.list import parse_list
 from murder.wire.imap.mailbox import parse_create, parse_mailbox, parse_rename
 from murder.wire.imap.metadata import parse_getmetadata, parse_setmetadata

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from murder.errors import BadSyntax
-from murder.login.imap import MAX_ID_OCTETS, parse_id
 from murder.wire.imap.enable import parse_enable
 from murder.wire.imap.fetch import parse_fetch
+from murder.wire.imap.id import MAX_ID_OCTETS, parse_id
 from murder.wire.imap.list import parse_list
 from murder.wire.imap.metadata import parse_getmetadata, parse_setmetadata
 from murder.wire.imap.notify import parse_notify

@@ -1,0 +1,21 @@
+"""One line of base64: what SASL says in IMAP, POP3 and LMTP (RFC 4422 §4, RFC 4648)."""
+
+import base64
+import binascii
+from typing import Final
+
+from murder.errors import BadSyntax
+
+MAX_RESPONSE_OCTETS: Final = (
+    12 * 1024
+)  # a Kerberos ticket or OAuth token has some KiB; RFC 4954 §4 says 12288
+
+
+def decode_base64(octets: bytes) -> bytes:
+    """One base64 line. Raises BadSyntax."""
+    if len(octets) > MAX_RESPONSE_OCTETS:
+        raise BadSyntax(f"a SASL response may have {MAX_RESPONSE_OCTETS} octets")
+    try:
+        return base64.b64decode(octets, validate=True)
+    except binascii.Error as error:
+        raise BadSyntax(f"that is no base64: {error}") from None

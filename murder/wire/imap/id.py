@@ -1,0 +1,30 @@
+"""ID's arguments (RFC 2971)."""
+
+from typing import Final
+
+from murder.errors import BadSyntax
+from murder.wire.token import Scanner
+
+MAX_ID_FIELDS: Final = 30  # RFC 2971 §3.3
+MAX_ID_OCTETS: Final = 1024  # of a value, RFC 2971 §3.3: of what is longer the rest is not kept
+
+
+def parse_id(scanner: Scanner) -> dict[str, str]:
+    """`id = "ID" SP ("NIL" / "(" *(string SP nstring) ")")`; names in lower case."""
+    fields: dict[str, str] = {}
+    scanner.space()
+    if scanner.accept_word(b"NIL"):
+        scanner.end()
+        return fields
+    scanner.open()
+    while not scanner.accept(b")"):
+        name = scanner.string()[:MAX_ID_OCTETS].decode("utf-8", "replace").lower()
+        scanner.space()
+        value = (scanner.nstring() or b"")[:MAX_ID_OCTETS]
+        if len(fields) >= MAX_ID_FIELDS:
+            raise BadSyntax(f"ID takes {MAX_ID_FIELDS} fields")
+        fields[name] = value.decode("utf-8", "replace")
+        if scanner.peek() == b" ":
+            scanner.space()
+    scanner.end()
+    return fields
