@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from murder.authority import (
+from murder.pki.authority import (
     AuthorityError,
     flaws_of,
     init_authority,

@@ -15,22 +15,7 @@ ROOT = Path(__file__).parent.parent
 EVERYWHERE = {"errors", "murder"}  # murder itself is only the version and the map
 PURE = {"model", "wire", "session"}
 ROLE = PURE | {"net", "api", "config", "log", "login", "hooks", "mupdate"}
-TOP = ROLE | {
-    "authority",
-    "channel",
-    "control",
-    "host",
-    "node",
-    "slot",
-    "stuck",
-    "trust",
-    "frontend",
-    "backend",
-    "preflight",
-    "server",
-    "workers",
-    "__main__",
-}
+TOP = ROLE | {"control", "pki", "frontend", "backend", "process", "__main__"}
 MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "errors": set[str](),
     "model": set(),
@@ -38,25 +23,17 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "mime": {"model"},
     "api": {"model"},
     "log": set(),
-    "authority": set(),
-    "trust": {"authority"},
+    "pki": set(),
     "session": {"model", "wire"},
     "config": {"model", "api"},
     "hooks": {"model", "api", "config"},
-    "net": PURE | {"config", "log", "authority", "trust"},
+    "net": PURE | {"config", "log", "pki"},
     "login": PURE | {"net", "api", "config", "log"},
     "mupdate": ROLE,
     "frontend": ROLE,
     "backend": ROLE | {"mime"},
-    "control": {"net", "config", "log", "authority", "__main__"},
-    "server": ROLE | {"frontend", "backend", "control", "trust"},
-    "channel": {"config", "server"},
-    "host": {"config"},
-    "node": {"config", "control", "log"},
-    "slot": {"__main__", "channel", "config", "log", "server"},
-    "stuck": {"log"},
-    "preflight": TOP,
-    "workers": TOP,
+    "control": {"net", "config", "log", "pki", "__main__"},
+    "process": (ROLE - PURE - {"api", "login", "mupdate"}) | {"control", "pki", "__main__"},
     "archive": {"__main__"},
     "contract": {"model", "api"},
     "demo": TOP,
@@ -67,13 +44,18 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
 }
 MAY_USE = {  # third party -> the rooms that may know it
     "asyncclick": {"cli"},
-    "cryptography": {"authority", "trust", "plugins", "net", "preflight"},
+    "cryptography": {"pki", "plugins", "net", "process"},
     "lmdb": {"mupdate"},
     "pluggy": {"api", "hooks"},
     "scramp": {"session", "plugins"},
     "structlog": {"log"},
     "tomli": {"config", "plugins"},
-    "uvloop": {"net", "cli", "workers"},
+    "uvloop": {"net", "cli", "process"},
+}
+IN_ORDER = {  # room -> its modules, each importing only those before it
+    "pki": ("authority", "trust"),
+    "control": ("sockets", "node"),
+    "process": ("host", "stuck", "server", "preflight", "channel", "slot", "workers"),
 }
 NEVER_IN_PURE = {"asyncio", "socket", "ssl", "time", "logging", "select", "threading", "uvloop"}
 
@@ -114,6 +96,20 @@ def test_room_imports_downwards_only(room: str) -> None:
         rooms = {found for name in imported(path) if (found := room_of(name))}
         stray = rooms - MAY_IMPORT[room] - EVERYWHERE - {room}
         assert not stray, f"{path.relative_to(ROOT)} reaches up to {sorted(stray)}"
+
+
+@pytest.mark.parametrize("room", IN_ORDER)
+def test_modules_of_a_room_import_those_before_them_only(room: str) -> None:
+    order = IN_ORDER[room]
+    home = ROOT / "murder" / room
+    assert {path.stem for path in home.glob("*.py")} - {"__init__"} == set(order)
+    for place, module in enumerate(order):
+        inside = {
+            name.split(".")[2]
+            for name in imported(home / f"{module}.py")
+            if name.startswith(f"murder.{room}.")
+        }
+        assert inside <= set(order[:place]), f"{module} reaches up to {inside - set(order[:place])}"
 
 
 def test_every_room_has_its_row() -> None:

@@ -16,8 +16,7 @@ MAY_CATCH_ALL = {
     "frontend",
     "backend",
     "cli",
-    "server",
-    "workers",
+    "process",
     "hooks",
     "contract",
     "store_spool",  # its thread of writers

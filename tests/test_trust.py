@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from murder.authority import (
+from murder.pki.authority import (
     AuthorityError,
     flaws_of,
     init_authority,
@@ -14,7 +14,7 @@ from murder.authority import (
     read_certificate,
     serial_text,
 )
-from murder.trust import CRL, Trust, list_issued, read_trust, revoke
+from murder.pki.trust import CRL, Trust, list_issued, read_trust, revoke
 
 NOW = datetime.now(UTC)
 

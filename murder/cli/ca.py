@@ -6,7 +6,8 @@ from typing import Final
 
 import asyncclick as click
 
-from murder.authority import (
+from murder.cli.options import PATH, Decorator, Group, json_option, print_json, print_table, say
+from murder.pki.authority import (
     CA_DAYS,
     EXPIRES_SOON_DAYS,
     NODE_DAYS,
@@ -16,8 +17,7 @@ from murder.authority import (
     issue,
     serial_text,
 )
-from murder.cli.options import PATH, Decorator, Group, json_option, print_json, print_table, say
-from murder.trust import Noted, init_list, list_issued, revoke
+from murder.pki.trust import Noted, init_list, list_issued, revoke
 
 DEFAULT_FOLDER: Final = Path("murder-ca")
 

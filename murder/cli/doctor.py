@@ -11,7 +11,6 @@ from typing import Final
 
 import asyncclick as click
 
-from murder.authority import AuthorityError, flaws_of, read_certificate
 from murder.cli.options import json_option, print_json
 from murder.cli.reaching import backends_of, operator_options
 from murder.cli.screen import BAD, CAUTION, GOOD, columns, count, finding, octets, paint, plain
@@ -28,6 +27,7 @@ from murder.operate.nodes import (
     problems_of,
 )
 from murder.operate.reach import Reach
+from murder.pki.authority import AuthorityError, flaws_of, read_certificate
 
 PORTS: Final = ("imap", "lmtp", "pop3")
 TRY_S: Final = 5.0

@@ -119,10 +119,10 @@ async def _run(given: list[str]) -> int:
 
 def explain(error: Exception) -> int:
     """Say on standard error what went wrong, a line for each thing; the exit code. Imports only what failed needs."""
-    from murder.authority import AuthorityError
     from murder.cli.screen import plain
     from murder.config import ConfigError
     from murder.errors import Refusal, UpstreamFailure, UpstreamKind
+    from murder.pki.authority import AuthorityError
 
     match error:
         case ConfigError():

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from murder.authority import CA_CERTIFICATE, flaws_of, init_authority, issue, write_durably
 from murder.config.write import format_value
+from murder.pki.authority import CA_CERTIFICATE, flaws_of, init_authority, issue, write_durably
 
 DOMAIN: Final = "murder.test"  # RFC 6761 §6.2: never anybody's
 HOST: Final = "127.0.0.1"

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from murder.authority import write_durably
 from murder.demo.people import await_frontends, make_inboxes, make_passwords
 from murder.demo.plan import Options, describe, nodes_of, prepare
 from murder.demo.process import NodeProcess
 from murder.errors import Code, Refusal
+from murder.pki.authority import write_durably
 
 CONTROL_SOCKET: Final = "control.sock"  # `operate.nodes` knows a demo by it
 STATE_FILE: Final = "demo.json"

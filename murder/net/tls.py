@@ -17,10 +17,10 @@ from weakref import WeakSet
 
 from cryptography import x509
 
-from murder.authority import AuthorityError, serial_text
 from murder.config import TlsConfig
 from murder.log import logger
-from murder.trust import Trust, read_trust
+from murder.pki.authority import AuthorityError, serial_text
+from murder.pki.trust import Trust, read_trust
 
 ROLE_URI: Final = "murder:role:"
 

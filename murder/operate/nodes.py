@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from murder.control import FOLDER, ask_local, control_folder, format_answer, sockets_in
+from murder.control.sockets import FOLDER, ask_local, control_folder, format_answer, sockets_in
 from murder.net.connection import why
 from murder.operate.reach import Reach
 

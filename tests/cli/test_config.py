@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import murder.authority
-from murder.authority import init_authority, issue
+import murder.pki.authority
 from murder.cli import main
+from murder.pki.authority import init_authority, issue
 
 Capture = pytest.CaptureFixture[str]
 
@@ -101,7 +101,7 @@ def test_a_plugin_that_is_not_there(folder: Path, capsys: Capture) -> None:
 def test_a_certificate_that_has_expired(
     folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(murder.authority, "BACKDATED", timedelta(days=9))
+    monkeypatch.setattr(murder.pki.authority, "BACKDATED", timedelta(days=9))
     issue(folder / "ca", "fe1.example.org", ["frontend"], out=folder, days=-2)
     code, lines = check(folder, good(folder), capsys)
     assert code == 2

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from murder.authority import init_authority, issue
+from murder.pki.authority import init_authority, issue
 from tests.cli.test_ctl_mailboxes import Ctl
 from tests.demo import ROOT, Demo, free_port_base, murder_command, running_demo
 

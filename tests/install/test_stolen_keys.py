@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from murder.authority import init_authority, issue
-from murder.trust import init_list
+from murder.pki.authority import init_authority, issue
+from murder.pki.trust import init_list
 from tests.demo import ROOT
 from tests.server.test_workers import LIMIT_S, free_port, knock, until
 

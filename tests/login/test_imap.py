@@ -14,7 +14,6 @@ import pytest
 import uvloop
 
 from murder.api.auth import Identity
-from murder.authority import init_authority, issue
 from murder.config import ClientConfig
 from murder.errors import Misuse
 from murder.login.gate import Gate
@@ -30,6 +29,7 @@ from murder.login.service import ClientService
 from murder.model.name import Namespace
 from murder.net.listener import Bounds, Listener
 from murder.net.tls import client_context, server_context
+from murder.pki.authority import init_authority, issue
 from murder.wire.imap.command import Command
 
 

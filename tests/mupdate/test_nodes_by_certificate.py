@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from murder.authority import init_authority, issue
 from murder.config import TlsConfig
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from murder.mupdate.client import MasterClient
 from murder.mupdate.link import Target, open_link
 from murder.net.tls import client_context, listening_context
+from murder.pki.authority import init_authority, issue
 from tests.mupdate.nodes import Follower, Raw, ScramUsers, Server, follower, master, run
 
 

@@ -12,13 +12,13 @@ from dataclasses import replace
 import pytest
 import uvloop
 
-from murder.authority import init_authority, issue
 from murder.config.value import parse_network
 from murder.net import listener as listener_module
 from murder.net.connection import Connection, Receiver
 from murder.net.listener import Bounds, Guests, Listener
 from murder.net.tally import BOARDS, PART_OCTETS, Counts
 from murder.net.tls import server_context
+from murder.pki.authority import init_authority, issue
 from tests.server.test_limits import Greeting
 
 FULL = b"full"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from murder.authority import init_authority, issue
 from murder.config.value import parse_network
 from murder.net.connection import Connection, Receiver
 from murder.net.listener import Bounds, Listener
 from murder.net.tls import server_context
+from murder.pki.authority import init_authority, issue
 
 LINE = b"PROXY TCP4 192.0.2.7 127.0.0.1 4000 143\r\n"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from murder.authority import init_authority, issue
 from murder.net.tls import NodeContext, client_context, distrusted, server_context
-from murder.trust import CRL, Trust, read_trust, revoke
+from murder.pki.authority import init_authority, issue
+from murder.pki.trust import CRL, Trust, read_trust, revoke
 
 
 @pytest.fixture

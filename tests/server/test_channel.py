@@ -4,7 +4,7 @@ import socket
 
 import uvloop
 
-from murder.channel import Channel, Message
+from murder.process.channel import Channel, Message
 
 
 def test_what_is_sent_to_an_end_that_has_gone_is_lost() -> None:

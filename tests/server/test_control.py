@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from murder.control import RemoteControl, parse_request
+from murder.control.sockets import RemoteControl, parse_request
 from murder.errors import BadSyntax
 
 
@@ -50,7 +50,7 @@ def test_a_stranger_gets_nothing_done(
         asked.append(request)
         yield {"done": True}
 
-    monkeypatch.setattr("murder.control.ask_local", ask_local)
+    monkeypatch.setattr("murder.control.sockets.ask_local", ask_local)
 
     async def scene() -> None:
         certificate = None if roles is None else Certificate("be1", frozenset(roles))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from murder.control import FOLDER, ask_local
+from murder.control.sockets import FOLDER, ask_local
 from tests.server.test_workers import LIMIT_S, descendants, free_port, until
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from murder import log
-from murder.stuck import LOOK_S, LoopWatch
+from murder.process.stuck import LOOK_S, LoopWatch
 
 Capture = pytest.CaptureFixture[str]
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-import murder.authority
-from murder.authority import init_authority, issue, read_certificate, serial_text
-from murder.trust import revoke
+import murder.pki.authority
+from murder.pki.authority import init_authority, issue, read_certificate, serial_text
+from murder.pki.trust import revoke
 
 ROOT = Path(__file__).parent.parent.parent
 LIMIT_S = 20.0
@@ -29,7 +29,7 @@ import uvloop
 from murder import log
 from murder.cli.program import explain
 from murder.config import ConfigError, load_config
-from murder.workers import serve
+from murder.process.workers import serve
 
 config = load_config(Path(sys.argv[1]))
 log.set_up("info", "json", node=config.node.name)
@@ -346,7 +346,7 @@ def test_murder_reload_waits_for_the_answer_of_all(
         assert code == 2
         assert "frontend.max_conections: unknown key; did you mean `max_connections`?" in said
         file.write_text(good)
-        monkeypatch.setattr(murder.authority, "BACKDATED", timedelta(days=9))
+        monkeypatch.setattr(murder.pki.authority, "BACKDATED", timedelta(days=9))
         late = issue(ca, "fe1.example.org", ["frontend"], out=tmp_path, days=-2)
         assert late.expires < datetime.now(UTC)
         code, said = reload()

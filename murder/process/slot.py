@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import IO, Final
 
 from murder.__main__ import command, command_from
-from murder.channel import Assignment, Channel, Message
 from murder.config import Config
 from murder.log import logger
-from murder.server import Port
+from murder.process.channel import Assignment, Channel, Message
+from murder.process.server import Port
 
 EXIT_FAILED: Final = 1
 RESTART_MIN_S: Final = 0.1

@@ -19,13 +19,13 @@ from typing import Any, Final, Protocol, cast, runtime_checkable
 
 from murder import __version__
 from murder.__main__ import is_replaced
-from murder.authority import AuthorityError, flaws_of, read_certificate
 from murder.config import Config
 from murder.errors import BadSyntax
 from murder.log import logger
 from murder.net.connection import Connection
 from murder.net.listener import Listener
 from murder.net.tap import Traces, behind_tap
+from murder.pki.authority import AuthorityError, flaws_of, read_certificate
 
 FOLDER: Final = "control"
 MAX_REQUEST: Final = 64 * 1024

@@ -17,7 +17,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from murder.config import ClientConfig, Config, ConfigError, Endpoint, Problem
 from murder.config.value import ANY_HOST
-from murder.control import ControlServer, RemoteControl, control_folder, end_session
+from murder.control.sockets import ControlServer, RemoteControl, control_folder, end_session
 from murder.hooks import Plugins
 from murder.log import logger
 from murder.net.connection import Connection
@@ -25,7 +25,7 @@ from murder.net.listener import Bounds, Guests, Listener, Service
 from murder.net.tally import Counts
 from murder.net.tls import distrusted, listening_context, renew_contexts, trust_of
 from murder.net.turns import Turn
-from murder.trust import Trust
+from murder.pki.trust import Trust
 
 ROLE_CLASSES: Final[Mapping[str, str]] = MappingProxyType(
     {

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from murder.authority import (
+from murder.pki.authority import (
     BACKDATED,
     CA_CERTIFICATE,
     ISSUED,

@@ -21,18 +21,18 @@ from typing import Final
 
 from murder import log as logs
 from murder.__main__ import archive_path, home
-from murder.channel import Assignment, Channel, Message
 from murder.config import Config, ConfigError, Problem, load_config
 from murder.config.reload import changed_keys, take_changes
+from murder.control.node import Answer, NodeSocket
 from murder.hooks import load_plugins
-from murder.host import Notifier, become, raise_file_limit
 from murder.log import logger
 from murder.net.tally import Counts, allocate
-from murder.node import Answer, NodeSocket
-from murder.preflight import certificate_problems
-from murder.server import ROLE_CLASSES, Port, RoleServer, bind, ports_of
-from murder.slot import STACK_SIGNAL, Plan, Slot
-from murder.stuck import LoopWatch
+from murder.process.channel import Assignment, Channel, Message
+from murder.process.host import Notifier, become, raise_file_limit
+from murder.process.preflight import certificate_problems
+from murder.process.server import ROLE_CLASSES, Port, RoleServer, bind, ports_of
+from murder.process.slot import STACK_SIGNAL, Plan, Slot
+from murder.process.stuck import LoopWatch
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
@@ -258,7 +258,7 @@ class _Supervisor:
             slot.peers = [one for one in self._slots if one is not slot and one.shares_with(slot)]
 
     def _slots_of(self, role: str) -> list[Slot]:
-        """See `server.Role`: a frontend of several workers has one more, which no client comes to."""
+        """See `process.server.Role`: a frontend of several workers has one more, which no client comes to."""
         count = self._plan.config.workers_of(role)
         if role == "frontend" and count > 1:
             followers = [Slot(self._plan, role, n + 1, n) for n in range(count)]

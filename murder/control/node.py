@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from murder.config import Config
-from murder.control import FOLDER, MAX_REQUEST, format_answer, parse_request
+from murder.control.sockets import FOLDER, MAX_REQUEST, format_answer, parse_request
 from murder.errors import BadSyntax
 from murder.log import logger
 

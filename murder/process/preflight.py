@@ -11,7 +11,9 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from murder.authority import (
+from murder.config import Config, ConfigError, Endpoint, Problem
+from murder.hooks import Plugins, load_plugins
+from murder.pki.authority import (
     AuthorityError,
     flaws_of,
     names_of,
@@ -19,10 +21,8 @@ from murder.authority import (
     roles_of,
     user_name,
 )
-from murder.config import Config, ConfigError, Endpoint, Problem
-from murder.hooks import Plugins, load_plugins
-from murder.server import Port, bind, ports_of
-from murder.trust import read_trust
+from murder.pki.trust import read_trust
+from murder.process.server import Port, bind, ports_of
 
 
 def roles_wanted(config: Config, named: Sequence[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Final, Self
 
 from murder.config import Config
-from murder.server import Port
+from murder.process.server import Port
 
 HEAD: Final = struct.Struct("!cI")
 

@@ -1,0 +1,5 @@
+"""What a running node tells an operator, and does for them, over sockets in its data folder and `[node] control`.
+
+sockets    of each process: status, sessions, kick, trace, …
+node       of the node as a whole: reload, the ports that are its own
+"""

@@ -1,0 +1,1 @@
+"""Certificates: the cluster's own authority, and whose certificates count."""
