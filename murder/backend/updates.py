@@ -21,6 +21,7 @@ from murder.model.name import MailboxName
 from murder.net.turns import Turn
 
 MOST_FLAGS: Final = 1000  # messages whose flags are told at once; the others come behind them
+A_FEW: Final = 256  # changes that are taken up without looking at the clock
 FEW: Final = 64  # so many removals are cut out one by one; more rebuild the array
 
 
@@ -238,9 +239,9 @@ class View:
             vanished = await self._note_vanished(changes)
             arrived: list[Message] = []
             changed: list[Message] = []
-            turn = Turn()
+            turn = Turn() if len(changes.changed) > A_FEW else None
             for number, message in enumerate(changes.changed):
-                if not number & 255 and turn.is_over:
+                if turn is not None and not number & 255 and turn.is_over:
                     await turn.rest()
                 if message.uid > self._last_uid:
                     self._arrived.append(message.uid)

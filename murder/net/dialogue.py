@@ -259,7 +259,13 @@ class Dialogue(ABC):
         self._pumping = True
         turn_ends = 0.0
         try:
-            while self._may_take():
+            connection = self.connection
+            while (  # as `_may_take`, in one place less
+                self._task is None
+                and not self.is_closing
+                and not connection.writing_paused
+                and self.may_proceed()
+            ):
                 try:
                     event = self.session.next_event()
                 except BadSyntax as error:

@@ -267,7 +267,8 @@ async def find(dialogue: BackendImap, request: SearchRequest) -> Found:
     """All messages of the view that fulfil the criteria, without those that another session has removed: the client
     still counts them, and there is nothing to be found."""
     view = dialogue.now
-    await view.poll()
+    if view.is_dirty:
+        await view.poll()
     found = await _find(dialogue, request)
     if view.gone:  # whatever the criteria, and whether they have looked at the messages or not
         found.uids = await large(found.uids, _without, found.uids, frozenset(view.gone))
