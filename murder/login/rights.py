@@ -44,7 +44,7 @@ MANAGED: Final = frozenset({LOOKUP, "r", "i", CREATE_CHILD, DELETE_MAILBOX, ADMI
 def rights_in(entry: MailboxEntry, identity: Identity, is_admin: bool = False) -> Rights:
     """What an identity may do in a mailbox. What rests since it was deleted is an administrator's only, whatever its
     access list says: that is the list of the mailbox it was."""
-    if not is_admin and b"DELETED" in entry.name and is_deleted(entry.name):
+    if not is_admin and entry.name.find(b"DELETED") >= 0 and is_deleted(entry.name):
         return NO_RIGHTS
     has_domain = "@" in identity.user or entry.name.count(b"!") > 0
     if has_domain and not _is_of_domain(entry.name, identity.user):

@@ -459,13 +459,12 @@ class BackendImap(ImapDialogue):
         octets = self.contexts.removals(view)
         updates = view.take(removals=removals)
         octets += format_updates(updates, self.forms, view.recent, self.manner)
-        if view.has_more_flags:
-            while view.has_more_flags:
-                self.send(octets)
-                await self.flush()
-                octets = format_updates(
-                    Updates(changed=view.take_flags()), self.forms, view.recent, self.manner
-                )
+        while view.has_more_flags:
+            self.send(octets)
+            await self.flush()
+            octets = format_updates(
+                Updates(changed=view.take_flags()), self.forms, view.recent, self.manner
+            )
             view.settle()
         news = await self.contexts.changes(view, updates.arrived)
         wanted = {
