@@ -171,7 +171,9 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Under TLS there is no half of a connection (the loop closes it)."""
-        if self._finished:  # both have ended
+        if (
+            self._finished or self.is_tls
+        ):  # both have ended; or the loop ends it in any case, and says so in the log
             return False
         return isinstance(self.receiver, HalfCloses) and self.receiver.input_ended()
 
