@@ -6,7 +6,8 @@ that his server has rewritten would no longer be the message that was signed, no
 """
 
 import re
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -18,12 +19,14 @@ from murder.login.gate import Login
 from murder.login.imap import Running
 from murder.login.pop3 import Pop3Dialogue
 from murder.login.service import ClientService
-from murder.model.message import Message
+from murder.model.message import Uid
 from murder.net.connection import Connection
+from murder.net.turns import Turn
 from murder.wire.dots import Stuffer
-from murder.wire.pop3 import listing, ok, parse_numbers
+from murder.wire.pop3 import LISTED, ok, parse_numbers
 
 PIECE_OCTETS: Final = 64 * 1024  # of a message, written at once
+BATCH: Final = 1000  # messages told, or read, in one go; about a millisecond
 _HEADER_END: Final = re.compile(rb"\r?\n\r?\n")
 _LINE_END: Final = re.compile(rb"\n")
 
@@ -43,7 +46,7 @@ class BackendPop3(Pop3Dialogue):
         self._locks = locks
         self._lock: MaildropLock | None = None
         self._mailbox: Mailbox | None = None
-        self._messages: Sequence[Message] = ()
+        self._uids, self._sizes = array("I"), array("Q")  # of the messages, 12 octets each
         self._deleted: set[int] = set()  # message numbers, from 1
         self._uid_validity = 0
         self._may_delete = False
@@ -55,7 +58,7 @@ class BackendPop3(Pop3Dialogue):
         mailbox, found = await self.backend.mailboxes.open_for(name, login, "r")
         try:
             self._lock = await lock_maildrop(self._locks, name, lambda: self.connection.is_lost)
-            self._messages = await mailbox.messages()
+            await self._read(mailbox)
             self._uid_validity = (await mailbox.status()).uid_validity
         except BaseException:
             mailbox.close()
@@ -63,7 +66,17 @@ class BackendPop3(Pop3Dialogue):
             raise
         self._mailbox = mailbox
         self._may_delete = frozenset("te") <= found.rights
-        return ok(f"{len(self._messages)} messages")
+        return ok(f"{len(self._uids)} messages")
+
+    async def _read(self, mailbox: Mailbox) -> None:
+        uids = await mailbox.uids()
+        turn = Turn()
+        for start in range(0, len(uids), BATCH):
+            for message in await mailbox.messages(uids[start : start + BATCH]):
+                self._uids.append(message.uid)
+                self._sizes.append(message.size)
+            if turn.is_over:
+                await turn.rest()
 
     def is_quiet(self) -> bool:
         return super().is_quiet() and not self._deleted  # what is marked would come again
@@ -85,18 +98,18 @@ class BackendPop3(Pop3Dialogue):
     def transact(self, keyword: bytes, arguments: bytes) -> Running:
         match keyword:
             case b"STAT":
-                left = [message.size for _, message in self._left()]
-                self.send(ok(f"{len(left)} {sum(left)}"))
+                gone = sum([self._sizes[number - 1] for number in self._deleted])
+                self.send(ok(f"{self._count_left()} {sum(self._sizes) - gone}"))
             case b"LIST":
-                self._list(arguments)
+                return self._list(arguments)
             case b"UIDL":
-                self._uidl(arguments)
+                return self._uidl(arguments)
             case b"RETR":
                 (number,) = parse_numbers(arguments, 1, 1)
-                return self._retrieve(self._message(number), None)
+                return self._retrieve(self._at(number), None)
             case b"TOP":
                 number, lines = parse_numbers(arguments, 2, 2)
-                return self._retrieve(self._message(number), lines)
+                return self._retrieve(self._at(number), lines)
             case b"DELE":
                 self._dele(arguments)
             case b"NOOP":
@@ -110,48 +123,58 @@ class BackendPop3(Pop3Dialogue):
                 raise BadSyntax("no command of this server, or not after login")
         return None
 
-    def _left(self) -> list[tuple[int, Message]]:
-        numbered = enumerate(self._messages, 1)
-        return [(number, message) for number, message in numbered if number not in self._deleted]
+    def _count_left(self) -> int:
+        return len(self._uids) - len(self._deleted)
 
-    def _message(self, number: int) -> Message:
-        if not 1 <= number <= len(self._messages) or number in self._deleted:
+    def _at(self, number: int) -> int:
+        """Where this message stands."""
+        if not 1 <= number <= len(self._uids) or number in self._deleted:
             raise Refusal(Code.NONE, "No such message")
-        return self._messages[number - 1]
+        return number - 1
 
-    def _list(self, arguments: bytes) -> None:
+    def _list(self, arguments: bytes) -> Running:
         if given := parse_numbers(arguments, 0, 1):
-            self.send(ok(f"{given[0]} {self._message(given[0]).size}"))
-            return
-        left = self._left()
-        self.send(listing(f"{len(left)} messages", [b"%d %d" % (n, m.size) for n, m in left]))
+            self.send(ok(f"{given[0]} {self._sizes[self._at(given[0])]}"))
+            return None
+        return self._tell_all(f"{self._count_left()} messages", lambda at: b"%d" % self._sizes[at])
 
-    def _uidl(self, arguments: bytes) -> None:
+    def _uidl(self, arguments: bytes) -> Running:
         """`uidvalidity.uid`, as Cyrus: who moves here from it fetches nothing twice."""
         validity = self._uid_validity
         if given := parse_numbers(arguments, 0, 1):
-            self.send(ok(f"{given[0]} {validity}.{self._message(given[0]).uid}"))
-            return
-        lines = [b"%d %d.%d" % (number, validity, m.uid) for number, m in self._left()]
-        self.send(listing("", lines))
+            self.send(ok(f"{given[0]} {validity}.{self._uids[self._at(given[0])]}"))
+            return None
+        return self._tell_all("", lambda at: b"%d.%d" % (validity, self._uids[at]))
+
+    async def _tell_all(self, first: str, fact: Callable[[int], bytes]) -> None:
+        """A line for each message that is not deleted, some at a time: no more of them in memory than the client lags."""
+        self.send(ok(first))
+        for start in range(0, len(self._uids), BATCH):
+            places = range(start, min(start + BATCH, len(self._uids)))
+            lines = [
+                b"%d %b\r\n" % (at + 1, fact(at)) for at in places if at + 1 not in self._deleted
+            ]
+            self.send(b"".join(lines))
+            await self.flush()
+        self.send(LISTED)
 
     def _dele(self, arguments: bytes) -> None:
         (number,) = parse_numbers(arguments, 1, 1)
-        self._message(number)
+        self._at(number)
         if not self._may_delete:
             raise Refusal(Code.NO_PERMISSION, "You may not delete here")
         self._deleted.add(number)
         self.send(ok(f"Message {number} will be deleted"))
 
-    async def _retrieve(self, message: Message, lines: int | None) -> None:
+    async def _retrieve(self, at: int, lines: int | None) -> None:
         """The message, or its header and so many lines of its body; no more of it in memory than the client lags."""
         assert self._mailbox is not None
-        octets = await self._mailbox.octets(message.uid)
+        octets = await self._mailbox.octets(Uid(self._uids[at]))
         end = len(octets) if lines is None else _end_of_top(octets, lines)
         stuffer = Stuffer()
-        self.send(ok(f"{message.size} octets"))
-        for at in range(0, end, PIECE_OCTETS):
-            self.send(stuffer.feed(bytes(octets[at : min(at + PIECE_OCTETS, end)])))
+        self.send(ok(f"{self._sizes[at]} octets"))
+        for start in range(0, end, PIECE_OCTETS):
+            self.send(stuffer.feed(bytes(octets[start : min(start + PIECE_OCTETS, end)])))
             await self.flush()
         self.send(stuffer.end())
 
@@ -159,7 +182,7 @@ class BackendPop3(Pop3Dialogue):
         """The UPDATE state (RFC 1939 §6)."""
         assert self._mailbox is not None
         if self._deleted:
-            doomed = [self._messages[number - 1].uid for number in sorted(self._deleted)]
+            doomed = [Uid(self._uids[number - 1]) for number in sorted(self._deleted)]
             await self._mailbox.expunge(doomed)
             self._deleted.clear()
         self._release()

@@ -26,6 +26,7 @@ from murder.model.quota import Resource, Usage, storage_units
 from murder.mupdate.change import PutNote
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.mboxlist import MailboxList
+from murder.net.turns import Turn
 
 LOCKS_FILE: Final = "quota.lock"  # beside the list
 FILE_MODE: Final = 0o600
@@ -174,7 +175,10 @@ class Quotas:
         entry = self._list.find(root)
         names = [] if entry is None else [root]
         names += [row.name for row in self._list.below(root) if row.is_active]
+        turn = Turn()
         for name in names:
+            if turn.is_over:
+                await turn.rest()
             if name != root and self._list.note(quota_key(name)):
                 continue  # a root of its own
             try:

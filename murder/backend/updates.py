@@ -207,9 +207,15 @@ class View:
         """The client has put these messages there."""
         self._added.update(uids)
 
-    def removed(self, uids: Iterable[Uid]) -> None:
+    def removed(self, uids: Collection[Uid]) -> None:
         """The client has removed these."""
-        self._mine.update(uid for uid in uids if self.seq_of(uid) is not None)
+        self._mine.update(self._known_of(uids))
+
+    def _known_of(self, uids: Collection[Uid]) -> Collection[Uid]:
+        """Those that the client counts; many are looked for in one walk over what he knows."""
+        if len(uids) <= FEW:
+            return [uid for uid in uids if self.seq_of(uid) is not None]
+        return frozenset(uids).intersection(self.uids)
 
     async def _claim(self) -> Collection[Uid]:
         """What is `\\Recent` for this session; EXAMINE leaves it so for others (RFC 3501 §6.3.2)."""
@@ -268,10 +274,11 @@ class View:
             self._arrived = array("I", (uid for uid in self._arrived if uid not in gone))
             self._claimed -= gone
             self._added -= gone
-        for uid in vanished:
-            if self.seq_of(uid) is not None:
-                self._gone.add(Uid(uid))
-                self._changed.pop(Uid(uid), None)
+        known = self._known_of([Uid(uid) for uid in vanished])
+        self._gone.update(known)
+        if self._changed:
+            for uid in known:
+                self._changed.pop(uid, None)
         return [Uid(uid) for uid in vanished]
 
     def _note_flags(self, message: Message) -> None:
@@ -364,13 +371,14 @@ class View:
 
     def _remove(self, gone: Sequence[Uid]) -> list[SeqNum]:
         """Cut out messages that the client knows; their numbers."""
-        places = [bisect_left(self.uids, uid) for uid in gone]
-        if len(places) <= FEW:
+        if len(gone) <= FEW:
+            places = [bisect_left(self.uids, uid) for uid in gone]
             for at in reversed(places):
                 del self.uids[at]
         else:
             left_out = frozenset(gone)
-            self.uids = array("I", (uid for uid in self.uids if uid not in left_out))
+            places = [at for at, uid in enumerate(self.uids) if uid in left_out]
+            self.uids = array("I", [uid for uid in self.uids if uid not in left_out])
         self.recent.difference_update(gone)
         self._gone.difference_update(gone)
         self._mine.difference_update(gone)

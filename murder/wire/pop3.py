@@ -6,6 +6,7 @@ from murder.errors import BadSyntax
 from murder.wire.lmtp import clean
 
 OK: Final = b"+OK\r\n"
+LISTED: Final = b".\r\n"  # the end of a multi-line response
 MAX_NUMBER_DIGITS: Final = 10
 
 
@@ -36,4 +37,4 @@ def err(text: str, code: str = "") -> bytes:
 
 def listing(first: str, lines: list[bytes]) -> bytes:
     """A multi-line response."""
-    return b"".join((ok(first), *(line + b"\r\n" for line in lines), b".\r\n"))
+    return b"".join((ok(first), *(line + b"\r\n" for line in lines), LISTED))

@@ -5,7 +5,7 @@ import mmap
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from murder.api import FlagChange, Incoming, NewMessage, Stored
 from murder.api import Mailbox as AnyMailbox
 from murder.errors import Code, Refusal
 from murder.model.message import (
+    MAX_UID,
     Changes,
     Flagged,
     MailboxStatus,
@@ -49,6 +50,8 @@ from plugins.store_spool.schema import (
 from plugins.store_spool.uids import all_uids, known_uids, write_down
 
 IN_THREAD: Final = 5_000  # more rows than this are read in a thread: they take longer than 10 ms
+
+PAGE: Final = 500  # rows that are read in one turn of the loop, some 2 ms
 
 MANY: Final = 50_000  # messages whose UIDs are kept for the next session
 
@@ -231,20 +234,37 @@ class SpoolMailbox:
         modseq = numbers[2]
         if modseq <= since:
             return Changes(ModSeq(modseq), (), ())
-        # left to itself SQLite would read the whole mailbox, which it has in the order asked for
-        index = "INDEXED BY message_modseq" if since else ""
-        rows = await self._read(
-            0 if since else numbers[4],
-            f"SELECT {MESSAGE_COLUMNS} FROM message {index} WHERE mailbox=? AND modseq>? ORDER BY uid",
-            (self.box_id, since),
-        )
-        gone = self.root.reader.execute(
-            "SELECT uid FROM expunged WHERE mailbox=? AND modseq>? ORDER BY uid",
-            (self.box_id, since),
-        )
-        return Changes(
-            ModSeq(modseq), self._seen_by_reader(rows), [Uid(uid) for (uid,) in gone.fetchall()]
-        )
+        # left to itself SQLite would read the whole mailbox, which it has in the order of the UIDs
+        index = "message INDEXED BY message_modseq"
+        changed: dict[int, Message] = {}
+        async for page in self._pages(f"{MESSAGE_COLUMNS}, modseq, uid", index, since):
+            messages = self._seen_by_reader([row[:-2] for row in page])
+            changed |= {message.uid: message for message in messages}
+        gone = [
+            uid async for page in self._pages("modseq, uid", "expunged", since) for _, uid in page
+        ]
+        for uid in gone:
+            changed.pop(uid, None)  # it went while the pages were turned
+        in_order = [changed[uid] for uid in sorted(changed)]
+        return Changes(ModSeq(modseq), in_order, [Uid(uid) for uid in sorted(gone)])
+
+    async def _pages(
+        self, columns: str, table: str, since: ModSeq
+    ) -> AsyncIterator[list[tuple[Any, ...]]]:
+        """Rows after a mod-sequence in its order, `PAGE` at a time, with a turn for all others between. `columns` ends with
+        modseq and uid. What changes meanwhile moves to the end, so that nothing is passed over; some comes twice."""
+        at: tuple[int, int] = (since, MAX_UID)
+        while True:
+            page = self.root.reader.execute(
+                f"SELECT {columns} FROM {table} WHERE mailbox=? AND (modseq, uid)>(?,?) "
+                "ORDER BY modseq, uid LIMIT ?",
+                (self.box_id, *at, PAGE),
+            ).fetchall()
+            yield page
+            if len(page) < PAGE:
+                return
+            at = page[-1][-2:]
+            await asyncio.sleep(0)
 
     async def octets(self, uid: Uid) -> memoryview:
         row = self.root.reader.execute(

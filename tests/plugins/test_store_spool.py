@@ -5,8 +5,9 @@ import os
 import random
 import sqlite3
 from array import array
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from murder.api import CanCheck, FlagChange, Mailbox, NewMessage
 from murder.errors import Code, Refusal
 from murder.model.message import Uid
 from murder.model.name import MailboxName
+from plugins.store_spool import mailbox as spool
 from plugins.store_spool.rows import MOST_KEYWORDS
 from plugins.store_spool.store import Settings, SpoolStore
 from plugins.store_spool.uids import pack, unpack
@@ -486,5 +488,74 @@ def test_a_mailbox_has_a_bounded_number_of_keywords(tmp_path: Path) -> None:
         await mailbox.change_flags([uid], FlagChange.ADD, frozenset({"another"}))
         found = await mailbox.keywords()
         assert len(found) == MOST_KEYWORDS and "another" in found and "k7" not in found
+
+    run(tmp_path, scene)
+
+
+async def _count_turns(turns: list[int]) -> None:
+    while True:
+        turns.append(1)
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("count", [12, 24])
+def test_many_changes_are_read_a_page_at_a_time_with_turns_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr(spool, "PAGE", 4)
+
+    async def scene(store: SpoolStore) -> None:
+        await store.create(INBOX, "default")
+        box = await store.open(INBOX, "ana")
+        start = (await box.status()).highest_modseq
+        for number in range(count):
+            await append(store, box, number, SMALL)
+        await box.expunge([Uid(uid) for uid in range(1, count, 2)])
+        turns: list[int] = []
+        counting = asyncio.create_task(_count_turns(turns))
+        found = await box.changes(start)
+        counting.cancel()
+        assert [message.uid for message in found.changed] == list(range(2, count + 1, 2))
+        assert list(found.vanished) == list(range(1, count, 2))
+        assert count // 4 - 1 <= len(turns) <= count // 4 + 2
+
+    run(tmp_path, scene)
+
+
+def test_what_changes_while_pages_are_turned_is_neither_lost_nor_told_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "PAGE", 4)
+
+    async def scene(store: SpoolStore) -> None:
+        await store.create(INBOX, "default")
+        box = await store.open(INBOX, "ana")
+        start = (await box.status()).highest_modseq
+        for number in range(20):
+            await append(store, box, number, SMALL)
+        assert isinstance(box, spool.SpoolMailbox)
+        pages = box._pages
+        turned: list[object] = []
+
+        async def with_others(*asked: Any) -> AsyncIterator[list[tuple[Any, ...]]]:
+            async for page in pages(*asked):
+                yield page
+                if not turned:
+                    turned.append(page)
+                    flagged = frozenset({"\\Flagged"})
+                    await box.change_flags([Uid(1), Uid(20)], FlagChange.ADD, flagged)
+                    await box.expunge([Uid(2), Uid(19)])
+                    await append(store, box, 21, SMALL)
+
+        monkeypatch.setattr(box, "_pages", with_others)
+        first = await box.changes(start)
+        rest = await box.changes(first.highest_modseq)
+        told = [message.uid for message in first.changed]
+        assert told == sorted(set(told))
+        assert {*told, *(message.uid for message in rest.changed)} - set(rest.vanished) == {
+            *(Uid(uid) for uid in range(1, 22))
+        } - {2, 19}
+        # so that who takes new UIDs in ascending order misses none
+        assert set(range(1, max(told))) - set(told) <= {*first.vanished, *rest.vanished}
 
     run(tmp_path, scene)

@@ -1,6 +1,7 @@
 """What a client missed since a mod-sequence: VANISHED (EARLIER) and FETCH (RFC 7162 §3.2.5, §3.2.6)."""
 
 from murder.backend.imap.dialogue import BackendImap
+from murder.backend.imap.messages import BATCH, batches
 from murder.backend.imap.untagged import format_flag_updates
 from murder.backend.updates import View
 from murder.model.message import MAX_UID, Changes, ModSeq
@@ -15,16 +16,16 @@ async def tell_missed(
     view = dialogue.now
     changes = await view.mailbox.changes(since)
     await tell_vanished(dialogue, changes, among, floor=floor)
-    changed = [
-        (seq, message)
-        for message in changes.changed
-        if (among is None or holds(among, message.uid))
-        and (seq := view.seq_of(message.uid)) is not None
-    ]
-    dialogue.send(
-        format_flag_updates(changed, dialogue.forms, view.recent, dialogue.manner, with_uid=True)
-    )
-    await dialogue.flush()
+    forms, manner = dialogue.forms, dialogue.manner
+    for start in range(0, len(changes.changed), BATCH):
+        changed = [
+            (seq, message)
+            for message in changes.changed[start : start + BATCH]
+            if (among is None or holds(among, message.uid))
+            and (seq := view.seq_of(message.uid)) is not None
+        ]
+        dialogue.send(format_flag_updates(changed, forms, view.recent, manner, with_uid=True))
+        await dialogue.flush()
 
 
 async def tell_vanished(
@@ -38,11 +39,15 @@ async def tell_vanished(
     just while he selects the mailbox): they are told when he may stop that (RFC 7162 §3.2.10)."""
     view = dialogue.now
     if changes.complete:
-        gone = compress(
-            uid
-            for uid in changes.vanished
-            if (among is None or holds(among, uid)) and view.seq_of(uid) is None
-        )
+        uids: list[int] = []
+        for batch in batches(changes.vanished):
+            uids += [
+                uid
+                for uid in batch
+                if (among is None or holds(among, uid)) and view.seq_of(uid) is None
+            ]
+            await dialogue.flush()
+        gone = compress(uids)
     else:
         gone = missing_from(view, among)
     gone = tuple((max(low, floor + 1), high) for low, high in gone if high > floor)

@@ -1,0 +1,232 @@
+"""Work over many messages, mailboxes, recipients lets all others have their turns: counted, for some and twice as many."""
+
+import asyncio
+from array import array
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from murder.api.store import Mailbox, NewMessage
+from murder.backend import lmtp, pop3, quota
+from murder.backend.imap import missed
+from murder.backend.imap.flags import FlagForms
+from murder.backend.imap.messages import BATCH
+from murder.backend.imap.untagged import Manner
+from murder.backend.lmtp import BEGUN_AT_ONCE, DELIVERED, Addressee, Arrival
+from murder.backend.pop3 import BackendPop3
+from murder.backend.quota import Quotas
+from murder.backend.updates import FEW, View
+from murder.model.message import Message, SeqNum, Uid
+from murder.model.name import MailboxName
+from murder.net.turns import Turn
+from tests.backend.server import memory_store
+from tests.backend.test_updates import INBOX, add, play
+from tests.mupdate.nodes import run
+
+
+class Asking:
+    """What `tell_missed` wants of a dialogue."""
+
+    def __init__(self, view: View) -> None:
+        self.now, self.forms, self.manner = view, FlagForms(frozenset()), Manner(qresync=True)
+        self.sent: list[bytes] = []
+        self.flushed = 0
+
+    def send(self, octets: bytes) -> None:
+        self.sent.append(octets)
+
+    async def flush(self) -> None:
+        self.flushed += 1
+
+
+@pytest.mark.parametrize("batches", [2, 4])
+def test_what_a_client_has_missed_is_told_a_batch_at_a_time(batches: int) -> None:
+    async def scene() -> None:
+        store = memory_store()
+        await store.create(INBOX, "default")
+        mailbox = await store.open(INBOX, "ana")
+        start = (await mailbox.status()).highest_modseq
+        incoming = store.incoming()
+        incoming.write(b"mail")
+        uids = await mailbox.append([NewMessage(incoming)] * (2 * batches * BATCH))
+        await mailbox.expunge(uids[::2])
+        view = View(mailbox, read_only=False)
+        await view.load()
+        asking = Asking(view)
+        await missed.tell_missed(cast(Any, asking), start, None)
+        assert asking.flushed == 2 * batches  # for those that are gone, and those that are there
+        told = b"".join(asking.sent)
+        assert told.startswith(b"* VANISHED (EARLIER) 1,3,5,")
+        assert told.count(b" FETCH (UID ") == batches * BATCH
+
+    run(scene())
+
+
+def test_many_removals_are_cut_out_in_one_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(store: Any, mailbox: Mailbox, view: View) -> None:
+        for _ in range(2 * FEW):
+            await add(store, mailbox)
+        await view.poll()
+        view.take(removals=True)
+        looked_up: list[int] = []
+        real = View.seq_of
+
+        def counting(view: View, uid: int) -> SeqNum | None:
+            looked_up.append(uid)
+            return real(view, uid)
+
+        monkeypatch.setattr(View, "seq_of", counting)
+        gone = [Uid(uid) for uid in view.uids[1:-1]]
+        view.removed([*gone, Uid(10_000)])
+        await mailbox.expunge(gone)
+        await view.poll()
+        updates = view.take(removals=True)
+        assert not looked_up
+        assert list(updates.expunged) == [2] * len(gone)
+        assert list(updates.vanished) == gone
+        assert list(view.uids) == [1, 2 * FEW + 3]
+        assert not view._mine
+        assert not view.has_pending
+
+    play(scene)
+
+
+class Delivering:
+    """What an `Arrival` wants of its dialogue; no mailbox can be opened before all others have had a turn."""
+
+    def __init__(self) -> None:
+        self.backend = SimpleNamespace(
+            store=SimpleNamespace(incoming=self._incoming, open=self._open), duplicates=None
+        )
+        self.begun = 0
+        self.begun_before: list[int] = []
+
+    def _incoming(self) -> Any:
+        return SimpleNamespace(write=lambda _: None, size=1)
+
+    def trace(self) -> bytes:
+        return b""
+
+    @asynccontextmanager
+    async def room(self, name: MailboxName, octets: int) -> AsyncIterator[None]:
+        yield
+
+    async def _open(self, name: MailboxName, owner: str) -> Any:
+        self.begun += 1
+        await asyncio.sleep(0)
+
+        async def append(messages: Sequence[NewMessage]) -> None:
+            await asyncio.sleep(0)
+
+        return SimpleNamespace(append=append, close=lambda: None)
+
+
+@pytest.mark.parametrize("groups", [4, 8])
+def test_a_message_for_many_recipients_is_begun_for_some_at_a_time(groups: int) -> None:
+    async def scene() -> None:
+        dialogue = Delivering()
+        addressees = [Addressee(INBOX, b"ana")] * (groups * BEGUN_AT_ONCE)
+
+        async def others() -> None:
+            while True:
+                dialogue.begun_before.append(dialogue.begun)
+                await asyncio.sleep(0)
+
+        looking = asyncio.create_task(others())
+        arrival = Arrival(cast(lmtp.BackendLmtp, dialogue), addressees)
+        answers = b"".join([answer async for answer in arrival.finish()])
+        looking.cancel()
+        assert answers == DELIVERED * len(addressees)
+        seen = dialogue.begun_before
+        assert max(b - a for a, b in pairwise(seen)) <= BEGUN_AT_ONCE
+
+    run(scene())
+
+
+@pytest.mark.parametrize("count", [10, 20])
+def test_counting_what_a_quota_root_holds_rests(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene() -> None:
+        store = memory_store()
+        names = [MailboxName(b"user.ana.%d" % number) for number in range(count)]
+        for name in names:
+            await store.create(name, "default")
+        ticks = iter(range(1_000_000))
+        turn = Turn(share_s=2, clock=lambda: next(ticks))
+        monkeypatch.setattr(quota, "Turn", lambda: turn)
+        rows = [SimpleNamespace(name=name, is_active=True) for name in names]
+        quotas = object.__new__(Quotas)
+        quotas._list = cast(
+            Any,
+            SimpleNamespace(find=lambda _: None, below=lambda _: rows, note=lambda _: None),
+        )
+        quotas._store, quotas._counted = store, {}
+        assert (await quotas._count(INBOX)).mailboxes == count
+        assert count // 3 <= turn.rests <= count // 2
+
+    run(scene())
+
+
+class Drop(BackendPop3):
+    """A maildrop without a connection."""
+
+    def __init__(self) -> None:
+        self._uids, self._sizes, self._deleted, self._uid_validity = (
+            array("I"),
+            array("Q"),
+            set(),
+            7,
+        )
+        self.sent: list[bytes] = []
+        self.flushed = 0
+
+    def send(self, data: bytes) -> None:
+        self.sent.append(data)
+
+    async def flush(self) -> None:
+        self.flushed += 1
+
+
+@pytest.mark.parametrize("batches", [2, 4])
+def test_a_large_maildrop_is_read_and_told_a_batch_at_a_time(batches: int) -> None:
+    async def scene() -> None:
+        store = memory_store()
+        await store.create(INBOX, "default")
+        mailbox = await store.open(INBOX, "ana")
+        incoming = store.incoming()
+        incoming.write(b"mail")
+        count = batches * pop3.BATCH
+        await mailbox.append([NewMessage(incoming)] * count)
+        asked: list[int] = []
+        real = mailbox.messages
+
+        async def counting(uids: Sequence[Uid]) -> Sequence[Message]:
+            asked.append(len(uids))
+            return await real(uids)
+
+        mailbox.messages = counting  # type: ignore[method-assign, assignment]
+        drop = Drop()
+        await drop._read(mailbox)
+        assert asked == [pop3.BATCH] * batches
+        drop._deleted = {2}
+        for command, line in ((b"LIST", b"3 4"), (b"UIDL", b"3 7.3")):
+            drop.sent, drop.flushed = [], 0
+            telling = drop.transact(command, b"")
+            assert telling is not None
+            await telling
+            lines = b"".join(drop.sent).split(b"\r\n")
+            assert lines[1].startswith(b"1 ")
+            assert lines[2] == line
+            assert lines[-2:] == [b".", b""]
+            assert len(lines) == count + 2
+            assert drop.flushed == batches
+        drop.sent = []
+        drop.transact(b"STAT", b"")
+        assert drop.sent == [b"+OK %d %d\r\n" % (count - 1, 4 * (count - 1))]
+
+    run(scene())
