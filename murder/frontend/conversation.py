@@ -181,6 +181,8 @@ class Conversation:
         if self._takes_text and not self._spool.size and upstream is not None:
             if not upstream.connection.writing_paused:
                 upstream.connection.gather(stuffed)  # the end may come at once
+                if self.is_behind:
+                    self._news.set()  # somebody has to wait until it goes on
                 return
         try:
             self._spool.put(stuffed)
@@ -294,6 +296,8 @@ class Conversation:
                 await upstream.drain()
                 self.progressed()
             else:
+                await upstream.drain()  # of what went there directly
+                self.progressed()
                 await self._wait_for_news()
         accepted = [
             path
