@@ -135,7 +135,10 @@ def imap_client(octets: bytes) -> None:
             rest = left
     except BadSyntax:
         pass
-    non_synchronising(octets)
+    try:
+        non_synchronising(octets)
+    except BadSyntax:
+        pass
 
 
 def fragments(octets: bytes) -> None:
