@@ -3,7 +3,7 @@
 The map. Rooms, in the order they may import each other (tests/test_layers.py holds them to it):
 
     errors     what crosses rooms when something fails: facts, never replies
-    model      nouns: names, entries, rights, flags, messages
+    model      nouns: names, entries, rights, flags, messages; protocol is all that is listened on
     wire       grammar: octets <-> nouns, for IMAP, POP3, LMTP and MUPDATE
     mime       a message by octet offsets
     api        all that a plugin sees: hookspecs and the Protocols of stores, auth, placement, referral

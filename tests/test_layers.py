@@ -5,11 +5,15 @@ fails the test, so that a new one is placed on purpose.
 """
 
 import ast
+import importlib
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from murder.model.protocol import PROTOCOLS
 
 ROOT = Path(__file__).parent.parent
 EVERYWHERE = {"errors", "murder"}  # murder itself is only the version and the map
@@ -33,7 +37,7 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "frontend": ROLE,
     "backend": ROLE | {"mime"},
     "control": {"net", "config", "log", "pki", "__main__"},
-    "process": (ROLE - PURE - {"api", "login", "mupdate"}) | {"control", "pki", "__main__"},
+    "process": {"model", "net", "config", "log", "hooks", "control", "pki", "__main__"},
     "archive": {"__main__"},
     "contract": {"model", "api"},
     "demo": TOP,
@@ -110,6 +114,17 @@ def test_modules_of_a_room_import_those_before_them_only(room: str) -> None:
             if name.startswith(f"murder.{room}.")
         }
         assert inside <= set(order[:place]), f"{module} reaches up to {inside - set(order[:place])}"
+
+
+def test_services_stand_in_the_room_of_their_role() -> None:
+    """`model.protocol` names them in words, which the rule above does not see."""
+    for spec in PROTOCOLS:
+        assert spec.served_by.keys() <= {"frontend", "backend"}
+        for role, target in spec.served_by.items():
+            module, _, name = target.partition(":")
+            assert module.startswith(f"murder.{role}.")
+            service = getattr(importlib.import_module(module), name)
+            assert list(inspect.signature(service).parameters) == ["connection", "service", role]
 
 
 def test_every_room_has_its_row() -> None:

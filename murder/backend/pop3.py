@@ -8,7 +8,6 @@ that his server has rewritten would no longer be the message that was signed, no
 import re
 from array import array
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from murder.api.store import Mailbox
@@ -38,12 +37,9 @@ class BackendPop3(Pop3Dialogue):
     def offers_utf8(self) -> bool:
         return True
 
-    def __init__(
-        self, connection: Connection, service: ClientService, backend: Backend, locks: Path
-    ) -> None:
+    def __init__(self, connection: Connection, service: ClientService, backend: Backend) -> None:
         super().__init__(connection, service)
         self.backend = backend
-        self._locks = locks
         self._lock: MaildropLock | None = None
         self._mailbox: Mailbox | None = None
         self._uids, self._sizes = array("I"), array("Q")  # of the messages, 12 octets each
@@ -57,7 +53,9 @@ class BackendPop3(Pop3Dialogue):
         name = self.maildrop_of(login, self.backend.namespace)
         mailbox, found = await self.backend.mailboxes.open_for(name, login, "r")
         try:
-            self._lock = await lock_maildrop(self._locks, name, lambda: self.connection.is_lost)
+            self._lock = await lock_maildrop(
+                self.backend.maildrop_locks, name, lambda: self.connection.is_lost
+            )
             await self._read(mailbox)
             self._uid_validity = (await mailbox.status()).uid_validity
         except BaseException:

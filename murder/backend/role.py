@@ -17,14 +17,11 @@ from murder.backend.bus import Bus
 from murder.backend.duplicates import Duplicates
 from murder.backend.epoch import Epochs
 from murder.backend.expiry import keep_expiring
-from murder.backend.imap.table import serve_imap
-from murder.backend.lmtp import BackendLmtp
 from murder.backend.mailboxes import Mailboxes
 from murder.backend.match import AT_ONCE, Matcher
 from murder.backend.moves.journal import OPEN, Journal, State
 from murder.backend.moves.mover import Mover
 from murder.backend.notice import Noticer
-from murder.backend.pop3 import BackendPop3
 from murder.backend.quota import Quotas
 from murder.backend.referral import Referrals
 from murder.backend.resync import Comparer
@@ -36,10 +33,11 @@ from murder.errors import Code, Refusal
 from murder.log import logger
 from murder.login.crowd import Crowd
 from murder.login.gate import Gate, decoy_key_of, penalties_of
-from murder.login.service import ClientService, drain
+from murder.login.service import ClientService, drain, factories_of, services_of
 from murder.model.acl import format_acl, parse_default_acl
 from murder.model.entry import Location
 from murder.model.name import display
+from murder.model.protocol import IMAP, ProtocolSpec
 from murder.mupdate.client import MasterClient
 from murder.mupdate.following import list_path
 from murder.mupdate.ledger import Ledger
@@ -52,7 +50,7 @@ from murder.net.upstream import Upstreams
 from murder.wire.imap.metadata import refuse_too_many, refuse_value_too_big
 
 ROLE: Final = "backend"
-IMAP_PORT: Final = 143
+FACTORIES: Final = factories_of(ROLE)
 BUS_FOLDER: Final = "bus"
 DUPLICATES_FOLDER: Final = "duplicates"
 LOCKS_FOLDER: Final = "pop3"
@@ -94,7 +92,7 @@ class BackendRole:
         self._matching: asyncio.Task[None] | None = None
         self._comparer: Comparer | None = None
         self._epochs: Epochs | None = None
-        self._services: Mapping[str, Service] = {}
+        self._services: Mapping[ProtocolSpec, Service] = {}
         self.backend: Backend | None = None
 
     def count_with(self, counts: Counts) -> None:
@@ -146,6 +144,7 @@ class BackendRole:
                 _bounds_of(config.backend),
             ),
             quotas=Quotas(mailbox_list, self._ledger, store),
+            maildrop_locks=config.node.data / ROLE / LOCKS_FOLDER,
             url_keys=UrlKeys(mailbox_list, self._ledger, config.backend.max_url_keys_per_mailbox),
             referrals=self._make_referrals(self._client),
             duplicates=self._make_duplicates(),
@@ -208,12 +207,12 @@ class BackendRole:
             return None
 
         def server_of(server: str) -> tuple[str, int | None]:
-            port = config.server(server).imap
-            return config.address_of(server), None if port == IMAP_PORT else port
+            port = config.server(server).port(IMAP.keys[0])
+            return config.address_of(server), None if port == IMAP.keys[0].port else port
 
         return Referrals(master, config.node.name, config.namespace.namespace(), server_of)
 
-    def _make_services(self, backend: Backend) -> Mapping[str, Service]:
+    def _make_services(self, backend: Backend) -> Mapping[ProtocolSpec, Service]:
         config = self._config
         shared = ClientService(
             role=ROLE,
@@ -224,12 +223,7 @@ class BackendRole:
             tls=listening_context(config.tls, public=False),
             max_failures=config.auth.max_failures,
         )
-        locks = config.node.data / ROLE / LOCKS_FOLDER
-        return {
-            "imap": lambda connection: serve_imap(connection, shared, backend),
-            "lmtp": lambda connection: BackendLmtp(connection, shared, backend),
-            "pop3": lambda connection: BackendPop3(connection, shared, backend, locks),
-        }
+        return services_of(FACTORIES, shared, backend)
 
     def reload(self, config: Config) -> None:
         """For sessions from now on; those that are there keep what they began with."""
@@ -282,7 +276,7 @@ class BackendRole:
             for resting in self._comparer.quarantined()
         ]
 
-    def services(self) -> Mapping[str, Service]:
+    def services(self) -> Mapping[ProtocolSpec, Service]:
         return self._services
 
     # --- at start

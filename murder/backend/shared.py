@@ -1,6 +1,7 @@
 """What all sessions of one worker of a backend share, whatever their protocol."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from murder.api.store import MailboxStore
@@ -39,6 +40,7 @@ class Backend:
     annotations: Annotations
     quotas: Quotas
     url_keys: UrlKeys
+    maildrop_locks: Path
     mover: "Mover" = field(init=False)  # set by the role, for it knows the backend
     referrals: Referrals | None = None  # None without a master
     domains: bool = False  # users are `user@domain`

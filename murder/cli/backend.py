@@ -11,6 +11,7 @@ from murder.cli.reaching import backends_of, need_backend, operator_options, yes
 from murder.cli.screen import BAD, Painted, count, seconds
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.name import is_deleted, owner_of
+from murder.model.protocol import BACKEND, IMAP, LMTP, client_keys
 from murder.operate import backends
 from murder.operate.moves import drain_plan, rebalance_plan
 from murder.operate.reach import Reach
@@ -99,8 +100,8 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
     facts: dict[str, object] = {
         "name": server,
         "address": reach.config.address_of(server),
-        "imap": config.imap,
-        "lmtp": config.lmtp,
+        "imap": config.port(IMAP.keys[0]),
+        "lmtp": config.port(LMTP.keys[0]),
         "partitions": partitions,
         "weight": state.weight,
         "software": state.software,
@@ -111,7 +112,7 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
         print_json(facts)
         return 3 if state.problem else 0
     shares = [f"{partition} ({number})" for partition, number in sorted(partitions.items())]
-    ports = ", ".join(f"{key} {getattr(config, key)}" for key in ("imap", "imaps", "pop3", "lmtp"))
+    ports = ", ".join(f"{key.name} {config.port(key)}" for key in client_keys(BACKEND))
     shown = {
         "name": server,
         "address": f"{facts['address']} ({ports})",

@@ -11,7 +11,6 @@ from murder.__main__ import archive_path
 from murder.cli.options import Group, json_option, print_json
 from murder.demo.plan import (
     ADMIN,
-    CLIENT_PORTS,
     HOST,
     PASSWORD,
     Node,
@@ -22,6 +21,7 @@ from murder.demo.plan import (
 )
 from murder.demo.process import VERBS
 from murder.demo.run import Demo, ask, run
+from murder.model.protocol import client_keys
 
 FOLDER: Final = click.Path(file_okay=False, resolve_path=True, path_type=Path)
 DEFAULT_FOLDER: Final = Path("murder-demo")
@@ -136,10 +136,11 @@ def _show_json(running: Demo) -> None:
 def _show(running: Demo) -> None:
     """Where everything listens, and three lines to paste."""
     options = running.options
-    heads = f"{'':9}{'':24}" + "".join(f"{key:>7}" for key in CLIENT_PORTS) + f"{'mupdate':>9}"
+    keys = [key.name for key in client_keys()]
+    heads = f"{'':9}{'':24}" + "".join(f"{key:>7}" for key in keys) + f"{'mupdate':>9}"
     click.echo(f"A murder on {HOST}, in {options.folder}\n\n{heads}")
     for node in running.nodes:
-        ports = "".join(f"{node.ports.get(key, ''):>7}" for key in CLIENT_PORTS)
+        ports = "".join(f"{node.ports.get(key, ''):>7}" for key in keys)
         click.echo(f"{node.label:9}{node.name:24}{ports}{node.ports.get('mupdate', ''):>9}")
     plain = "" if options.tls_required else "; passwords also without TLS"
     click.echo(

@@ -16,6 +16,7 @@ from murder.cli.reaching import backends_of, operator_options
 from murder.cli.screen import BAD, CAUTION, GOOD, columns, count, finding, octets, paint, plain
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import MailboxEntry
+from murder.model.protocol import BACKEND, PROTOCOLS, PortKey
 from murder.operate.backends import look
 from murder.operate.nodes import (
     DAY_S,
@@ -29,7 +30,6 @@ from murder.operate.nodes import (
 from murder.operate.reach import Reach
 from murder.pki.authority import AuthorityError, flaws_of, read_certificate
 
-PORTS: Final = ("imap", "lmtp", "pop3")
 TRY_S: Final = 5.0
 ISSUE: Final = "`murder ca issue NAME --role ROLE` at the one authority (its ca.pem is on all nodes), copy the files"
 DNS: Final = "put it into DNS or /etc/hosts, or name `address` in [servers]"
@@ -164,15 +164,21 @@ async def _resolves(host: str, found: Findings) -> bool:
     return True
 
 
+def tried() -> list[PortKey]:
+    """The port of each protocol at a backend that is knocked at, by name."""
+    served = [spec.keys[0] for spec in PROTOCOLS if BACKEND in spec.served_by]
+    return sorted(served, key=lambda key: key.name)
+
+
 async def _backend(reach: Reach, server: str, found: Findings) -> None:
     host = reach.config.address_of(server)
     if not await _resolves(host, found):
         return
     config = reach.config.server(server)
     closed: dict[str, list[str]] = {}
-    for key in PORTS:
-        if problem := await _closed(host, getattr(config, key)):
-            closed.setdefault(problem, []).append(f"{key} ({getattr(config, key)})")
+    for key in tried():
+        if problem := await _closed(host, config.port(key)):
+            closed.setdefault(problem, []).append(f"{key.name} ({config.port(key)})")
     for problem, ports in closed.items():
         found.wrong(
             f"{server}: {', '.join(ports)} at {host}: {problem}",

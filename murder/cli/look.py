@@ -15,12 +15,14 @@ from murder.errors import Code, Refusal
 from murder.login.lmtp import folder_of, users_of
 from murder.model.acl import ANYONE, POST, rights_granted
 from murder.model.name import inbox_of
+from murder.model.protocol import IMAP, MUPDATE, PROTOCOLS, protocol_named
 from murder.mupdate.link import Target, open_link
 from murder.net.connection import Connection
 from murder.operate.reach import Reach
 from murder.wire.lmtp import parse_recipient
 
 TRY_S: Final = 5.0
+SPOKEN: Final = [spec.name for spec in (MUPDATE, *PROTOCOLS)]
 
 
 @click.group(cls=Group)
@@ -66,7 +68,7 @@ async def route(reach: Reach, address: str, as_json: bool) -> int:
 
 @click.command()
 @operator_options
-@click.argument("protocol", type=click.Choice(["mupdate", "imap", "pop3", "lmtp"]))
+@click.argument("protocol", type=click.Choice(SPOKEN))
 @click.argument("host", required=False)
 async def raw(reach: Reach, protocol: str, host: str | None) -> int:
     """Speak a protocol to a node yourself, logged in as the operator where the protocol lets him: lines of standard
@@ -77,13 +79,13 @@ async def raw(reach: Reach, protocol: str, host: str | None) -> int:
     murder ctl raw imap be1.example.org
     printf 'LHLO me\\r\\nQUIT\\r\\n' | murder ctl raw lmtp be1.example.org
     """
-    if protocol == "imap":
+    if protocol == IMAP.name:
         if not host:
             raise click.UsageError("name a backend")
         upstream = await reach.backend(host)
         await _talk_on(upstream.connection, f"logged in at {host}; write tagged commands")
         return 0
-    if protocol == "mupdate":
+    if protocol == MUPDATE.name:
         link = await open_link(_master_at(reach, host))
         assert link.connection is not None
         await _talk_on(link.connection, f"logged in at {link.target.name}; write tagged commands")
@@ -91,7 +93,9 @@ async def raw(reach: Reach, protocol: str, host: str | None) -> int:
     if not host:
         raise click.UsageError("name a HOST")
     config = reach.config.server(host)
-    name, port = _split(reach.config.address_of(host), getattr(config, protocol))
+    name, port = _split(
+        reach.config.address_of(host), config.port(protocol_named(protocol).keys[0])
+    )
     async with asyncio.timeout(TRY_S):
         reader, writer = await asyncio.open_connection(name, port)
     await _pass_on(reader.read, writer.write)

@@ -10,8 +10,9 @@ from dataclasses import fields, replace
 from typing import Any, Final
 
 from murder.config.sections import Config
+from murder.model.protocol import client_keys
 
-_PORTS: Final = ("imap", "imaps", "pop3", "pop3s", "lmtp", "workers")
+_PORTS: Final = (*(key.name for key in client_keys()), "workers")
 RESTART_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "node": ("name", "data", "roles", "user", "group", "control"),
     "mupdate": (

@@ -7,18 +7,39 @@ classes. Units end the names; a path that is relative counts from the file's own
 # ruff: noqa: RUF009 (`option` and `required` are dataclasses.field with a doc, not shared values)
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from murder.config.value import Endpoint, Network, option, parse_network, required
 from murder.model.name import MAX_DEPTH, Namespace
+from murder.model.protocol import PortKey, client_keys
 
 TlsMode = Literal["starttls", "implicit", "none"]
 UpstreamAuth = Literal["external", "plain"]
 
 MIB = 1024 * 1024
+
+T = TypeVar("T")
+
+
+def with_ports(
+    after: str, kind: object, make: Callable[[PortKey], Any]
+) -> Callable[[type[T]], type[T]]:
+    """Declare a key for each of `model.protocol.PROTOCOLS` in a section, of this type, behind the key `after` (else
+    before all). Below @dataclass, which makes fields of them like of the others."""
+
+    def declare(cls: type[T]) -> type[T]:
+        own = list(cls.__annotations__.items())
+        place = [name for name, _ in own].index(after) + 1 if after else 0
+        ports = [(key.name, kind) for key in client_keys()]
+        cls.__annotations__ = dict([*own[:place], *ports, *own[place:]])
+        for key in client_keys():
+            setattr(cls, key.name, make(key))
+        return cls
+
+    return declare
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,16 +187,10 @@ class MupdateConfig:
 
 
 @dataclass(frozen=True, slots=True)
+@with_ports("", tuple[Endpoint, ...], lambda key: option((), key.doc, example=key.example))
 class ClientConfig:
     """What frontend and backend have in common: the ports for clients, and their limits."""
 
-    imap: tuple[Endpoint, ...] = option((), "IMAP with STARTTLS.", example='["*:143"]')
-    imaps: tuple[Endpoint, ...] = option((), "IMAP over TLS.", example='["*:993"]')
-    pop3: tuple[Endpoint, ...] = option((), "POP3 with STLS.", example='["*:110"]')
-    pop3s: tuple[Endpoint, ...] = option((), "POP3 over TLS.", example='["*:995"]')
-    lmtp: tuple[Endpoint, ...] = option(
-        (), "Where mail comes in: LMTP.", example='["127.0.0.1:24"]'
-    )
     lmtp_trusted: tuple[Network, ...] = option(
         (parse_network("127.0.0.0/8"), parse_network("::1")),
         "Networks that may deliver without authentication.",
@@ -457,15 +472,11 @@ class AuthConfig:
 
 
 @dataclass(frozen=True, slots=True)
+@with_ports("address", int, lambda key: option(key.port, key.server_doc, least=1))
 class ServerConfig:
     """Where another server of the murder is reached, and how, where it differs from the rest."""
 
     address: str = option("", "Host name or address; empty: the server's name itself.")
-    imap: int = option(143, "Its IMAP port.", least=1)
-    imaps: int = option(993, "Its IMAP-over-TLS port.", least=1)
-    pop3: int = option(110, "Its POP3 port.", least=1)
-    pop3s: int = option(995, "Its POP3-over-TLS port.", least=1)
-    lmtp: int = option(24, "Its LMTP port.", least=1)
     tls: TlsMode | None = option(None, "In place of frontend.upstream_tls.", example='"starttls"')
     tls_name: str = option("", "The name its certificate must carry; empty: the server's name.")
     auth: UpstreamAuth | None = option(
@@ -474,6 +485,11 @@ class ServerConfig:
     proxy_user: str = option("", "In place of frontend.proxy_user.")
     proxy_password: str = option("", "In place of frontend.proxy_password.", secret=True)
     weight: float = option(1.0, "Its share of new mailboxes against the others; 0: none.", least=0)
+
+    def port(self, key: PortKey) -> int:
+        """Where it is called, by a key of `model.protocol`."""
+        port: int = getattr(self, key.name)
+        return port
 
 
 @dataclass(frozen=True, slots=True)

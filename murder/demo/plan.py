@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from murder.config.write import format_value
+from murder.model.protocol import client_keys
 from murder.pki.authority import CA_CERTIFICATE, flaws_of, init_authority, issue, write_durably
 
 DOMAIN: Final = "murder.test"  # RFC 6761 §6.2: never anybody's
@@ -19,7 +20,6 @@ ADMIN: Final = "admin"
 PARTITION: Final = "default"
 USER_FORMAT: Final = "user%d"
 NAMESPACE: Final = {"separator": "/", "personal": "INBOX/", "users": "user/", "shared": ""}
-CLIENT_PORTS: Final = ("imap", "imaps", "pop3", "pop3s", "lmtp")
 RENEW_BEFORE: Final = timedelta(days=30)
 OPERATOR: Final = "operator"
 MASTER: Final = "mupdate"
@@ -40,7 +40,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node: `label` is its short name (be1), `ports` by the keys of CLIENT_PORTS; `mupdate` at the master, and at
+    """One node: `label` is its short name (be1), `ports` by the keys of `model.protocol`; `mupdate` at the master, and at
     frontends for their copies of the list."""
 
     label: str
@@ -69,9 +69,9 @@ def nodes_of(options: Options) -> list[Node]:
     for prefix, role, count in wanted:
         for number in range(1, count + 1):
             ports = {}
-            for key in CLIENT_PORTS:
+            for key in client_keys(role):
                 port += 1
-                ports[key] = port
+                ports[key.name] = port
             label = f"{prefix}{number}"
             nodes.append(Node(label, role, ports, options.folder / label))
     for node in nodes:
@@ -83,8 +83,7 @@ def nodes_of(options: Options) -> list[Node]:
 
 def last_port(options: Options) -> int:
     """The highest that `nodes_of` gives."""
-    clients = (options.frontends + options.backends) * len(CLIENT_PORTS)
-    return options.port_base + clients + options.frontends
+    return max(port for node in nodes_of(options) for port in node.ports.values())
 
 
 def users_of(options: Options) -> Iterator[str]:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Final
 
 from murder.errors import UpstreamFailure, UpstreamKind
+from murder.model.protocol import ProtocolSpec
 from murder.net.connection import Connection
-from murder.net.upstream import Address, Kind, Upstreams
+from murder.net.upstream import Address, Upstreams
 from murder.session.sasl import plain_response
 
 MAX_HELD_OCTETS: Final = 256 * 1024  # of replies that nobody has asked for yet
@@ -117,12 +118,13 @@ class LineUpstream:
 
 
 async def open_lines(
-    upstreams: Upstreams, server: str, kind: Kind, timeout_s: float, client: Connection
+    upstreams: Upstreams, server: str, protocol: ProtocolSpec, timeout_s: float, client: Connection
 ) -> LineUpstream:
     """Connect for a client; the greeting is not read yet."""
-    address = upstreams.address(server, kind)
-    if kind == "lmtp" and address.tls == "implicit":
-        raise UpstreamFailure(UpstreamKind.TLS, server, "LMTP has no implicit TLS: set starttls")
+    address = upstreams.address(server, protocol)
+    if protocol.implicit_key is None and address.tls == "implicit":
+        text = f"{protocol.name.upper()} has no implicit TLS: set starttls"
+        raise UpstreamFailure(UpstreamKind.TLS, server, text)
     upstream = LineUpstream(address, timeout_s)
 
     def receiver(connection: Connection) -> LineUpstream:

@@ -18,6 +18,7 @@ from murder.login.service import ClientService
 from murder.model.acl import ANYONE, POST, rights_granted
 from murder.model.entry import MailboxEntry
 from murder.model.name import inbox_of, is_deleted
+from murder.model.protocol import LMTP
 from murder.net.connection import Connection
 from murder.wire.lmtp import Envelope, format_xclient, parse_recipient
 
@@ -117,7 +118,7 @@ class FrontendLmtp(LmtpDialogue):
         opened = await open_lines(
             frontend.upstreams,
             server,
-            "lmtp",
+            LMTP,
             frontend.config.upstream_timeout_s,
             self.connection,
         )

@@ -19,6 +19,7 @@ from murder.login.gate import Login
 from murder.login.imap import Running
 from murder.login.pop3 import Pop3Dialogue
 from murder.login.service import ClientService
+from murder.model.protocol import POP3
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
 from murder.session.sasl import plain_response
@@ -98,7 +99,7 @@ class FrontendPop3(Pop3Dialogue):
     async def _open(self, server: str) -> LineUpstream:
         timeout_s = self.frontend.config.upstream_timeout_s
         upstreams = self.frontend.upstreams
-        return await open_lines(upstreams, server, "pop3", timeout_s, self.connection)
+        return await open_lines(upstreams, server, POP3, timeout_s, self.connection)
 
     async def _begin_upstream(self, upstream: LineUpstream) -> None:
         """Greeting, TLS, and what it offers, where that is not known. Raises UpstreamFailure."""

@@ -11,6 +11,7 @@ from typing import Final
 from murder.errors import Refusal, UpstreamFailure
 from murder.frontend.placement import servers
 from murder.frontend.shared import Frontend
+from murder.model.protocol import LMTP
 from murder.net.connection import Connection, connect
 from murder.net.pool import open_imap
 from murder.net.relay import Client
@@ -99,7 +100,7 @@ async def _backend(frontend: Frontend, upstreams: Upstreams, server: str) -> Fou
             )
             upstream.close()
             told["took_ms"] = round(1000 * (time.monotonic() - began), 1)
-            address = upstreams.address(server, "lmtp")
+            address = upstreams.address(server, LMTP)
             knocked = await connect(
                 address.host, address.port, _Closing, server=f"{server} (lmtp)", timeout_s=BACKEND_S
             )

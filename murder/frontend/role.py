@@ -13,19 +13,17 @@ from murder.api.placement import BackendLoad, NewMailbox
 from murder.config import Config
 from murder.errors import BadSyntax, Refusal, UpstreamFailure
 from murder.frontend.capabilities import Capabilities
-from murder.frontend.imap.table import serve_imap
-from murder.frontend.lmtp import FrontendLmtp
 from murder.frontend.locate import Locator, Ping
 from murder.frontend.placement import place, servers
-from murder.frontend.pop3 import FrontendPop3
 from murder.frontend.probe import Found, probe
 from murder.frontend.shared import Frontend, Policies
 from murder.log import logger
 from murder.login.crowd import Crowd
 from murder.login.gate import Gate, decoy_key_of, penalties_of
-from murder.login.service import ClientService, drain
+from murder.login.service import ClientService, drain, factories_of, services_of
 from murder.model.entry import Location
 from murder.model.name import MailboxName, owner_of
+from murder.model.protocol import MUPDATE, ProtocolSpec
 from murder.mupdate.following import ReplicaService, list_path, socket_path
 from murder.mupdate.master import MupdateService
 from murder.mupdate.mboxlist import MailboxList
@@ -38,6 +36,7 @@ from murder.net.tls import listening_context
 from murder.net.upstream import Upstreams
 
 ROLE: Final = "frontend"
+FACTORIES: Final = factories_of(ROLE)
 LIST_WAIT_S: Final = 15.0  # for worker 0 to make the list at its very first start
 
 
@@ -58,7 +57,7 @@ class FrontendRole:
         self._users = Tally()
         self._replica: ReplicaService | None = None
         self._mailboxes: MailboxList | None = None
-        self._services: Mapping[str, Service] = {}
+        self._services: Mapping[ProtocolSpec, Service] = {}
         self._list_service: MupdateService | None = None  # where this process writes the list
         self.frontend: Frontend | None = None
 
@@ -135,7 +134,7 @@ class FrontendRole:
             refers_logins=self._plugins.refers_logins(),
         )
 
-    def _make_services(self, frontend: Frontend) -> Mapping[str, Service]:
+    def _make_services(self, frontend: Frontend) -> Mapping[ProtocolSpec, Service]:
         config = self._config
         shared = ClientService(
             role=ROLE,
@@ -146,11 +145,7 @@ class FrontendRole:
             tls=listening_context(config.tls, public=True),
             max_failures=config.auth.max_failures,
         )
-        return {
-            "imap": lambda connection: serve_imap(connection, shared, frontend),
-            "lmtp": lambda connection: FrontendLmtp(connection, shared, frontend),
-            "pop3": lambda connection: FrontendPop3(connection, shared, frontend),
-        }
+        return services_of(FACTORIES, shared, frontend)
 
     def reload(self, config: Config) -> None:
         """For sessions from now on; those that are there keep what they began with."""
@@ -216,10 +211,10 @@ class FrontendRole:
         shown = [[one.location.server, one.mailboxes, one.weight] for one in placed.loads]
         return {"server": placed.server or None, "reason": placed.reason, "candidates": shown}
 
-    def services(self) -> Mapping[str, Service]:
+    def services(self) -> Mapping[ProtocolSpec, Service]:
         if self._list_service is None:
             return self._services
-        return {**self._services, "mupdate": self._list_service}
+        return {**self._services, MUPDATE: self._list_service}
 
     async def stop(self) -> None:
         """Say BYE at quiet points; cut off who is still busy after the drain."""

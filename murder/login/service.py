@@ -1,15 +1,18 @@
 """What all client connections of a role share, and how they end with it."""
 
 import asyncio
+import importlib
 import ssl
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from murder.config import ClientConfig
 from murder.login.gate import Gate
 from murder.model.name import Namespace
-from murder.net.connection import Connection
+from murder.model.protocol import PROTOCOLS, ProtocolSpec
+from murder.net.connection import Connection, Receiver
+from murder.net.listener import Service
 
 QUIET_POLL_S: Final = 0.02
 
@@ -25,6 +28,31 @@ class ClientService:
     limits: ClientConfig
     tls: ssl.SSLContext | None
     max_failures: int = 5  # wrong passwords before the connection ends
+
+
+Factory = Callable[[Connection, ClientService, Any], Receiver]
+"""A role's service of a protocol: called with each connection, and the Frontend or Backend."""
+
+
+def factories_of(role: str) -> Mapping[ProtocolSpec, Factory]:
+    """Who serves each protocol at a role, imported now (a process may not be able to when it is nobody any more)."""
+    found = {}
+    for spec in PROTOCOLS:
+        if role in spec.served_by:
+            module, _, name = spec.served_by[role].partition(":")
+            found[spec] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def services_of(
+    factories: Mapping[ProtocolSpec, Factory], shared: ClientService, node: object
+) -> dict[ProtocolSpec, Service]:
+    """These factories for the listeners of a role; `node` is its Frontend or Backend."""
+
+    def service(factory: Factory) -> Service:
+        return lambda connection: factory(connection, shared, node)
+
+    return {spec: service(factory) for spec, factory in factories.items()}
 
 
 class Session(Protocol):

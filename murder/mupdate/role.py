@@ -10,6 +10,7 @@ from murder.log import logger
 from murder.login.gate import Gate, decoy_key_of, penalties_of
 from murder.login.service import drain
 from murder.model.name import display
+from murder.model.protocol import MUPDATE, ProtocolSpec
 from murder.mupdate.following import ReplicaService, list_path
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.master import MupdateService
@@ -144,9 +145,9 @@ class MupdateRole:
             self._service.mailboxes.write(lambda transaction: transaction.forget_conflicts())
         return found
 
-    def services(self) -> Mapping[str, Service]:
+    def services(self) -> Mapping[ProtocolSpec, Service]:
         assert self._service is not None, "start comes first"
-        return {"mupdate": self._service}
+        return {MUPDATE: self._service}
 
     async def stop(self) -> None:
         """Say BYE at quiet points, write what was promised, close the list."""

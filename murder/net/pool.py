@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from murder.errors import UpstreamFailure, UpstreamKind
+from murder.model.protocol import IMAP
 from murder.net.connection import Connection
 from murder.net.relay import Client, ImapUpstream, Reply
 from murder.net.upstream import Address, Upstreams
@@ -137,7 +138,7 @@ async def open_imap(
     """Connect, TLS, ID, log in for the user: EXTERNAL by this node's certificate, or PLAIN as the proxy user; with
     `password` as the user himself (an administrator). One that waits in the pool is connected already. Raises
     UpstreamFailure."""
-    address = upstreams.address(server, "imap")
+    address = upstreams.address(server, IMAP)
     while pool is not None and (waiting := pool.take(address)) is not None:
         waiting.serve(client, timeout_s, max_message)
         try:

@@ -12,18 +12,17 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 from murder.config import Config
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.log import logger
+from murder.model.protocol import ProtocolSpec
 from murder.net.connection import Connection, Receiver, connect, why
 from murder.net.tls import calling_context
 from murder.wire.haproxy import format_header
 
-Kind = Literal["imap", "pop3", "lmtp"]
 JITTER: Final = (0.75, 1.25)
-IMPLICIT_PORTS: Final = {"imap": "imaps", "pop3": "pop3s", "lmtp": "lmtp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class Upstreams:
         self._config = config
         self._context: ssl.SSLContext | None = None
         self._health: dict[str, _Health] = {}
-        self._addresses: dict[tuple[str, Kind], Address] = {}
+        self._addresses: dict[tuple[str, ProtocolSpec], Address] = {}
         self._log = logger()
 
     def configure(self, config: Config) -> None:
@@ -62,21 +61,20 @@ class Upstreams:
         self._context = None
         self._addresses.clear()
 
-    def address(self, server: str, kind: Kind) -> Address:
+    def address(self, server: str, protocol: ProtocolSpec) -> Address:
         """From `[servers."NAME"]` and `[frontend]`."""
-        known = self._addresses.get((server, kind))
+        known = self._addresses.get((server, protocol))
         if known is None:
-            known = self._addresses[server, kind] = self._find_address(server, kind)
+            known = self._addresses[server, protocol] = self._find_address(server, protocol)
         return known
 
-    def _find_address(self, server: str, kind: Kind) -> Address:
+    def _find_address(self, server: str, protocol: ProtocolSpec) -> Address:
         found, frontend = self._config.server(server), self._config.frontend
         tls = found.tls or frontend.upstream_tls
-        port = getattr(found, IMPLICIT_PORTS[kind] if tls == "implicit" else kind)
         return Address(
             server,
             found.address or server,
-            port,
+            found.port(protocol.key_for(tls)),
             tls,
             found.tls_name or server,
             found.auth or frontend.upstream_auth,

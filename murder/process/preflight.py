@@ -13,6 +13,7 @@ from pathlib import Path
 
 from murder.config import Config, ConfigError, Endpoint, Problem
 from murder.hooks import Plugins, load_plugins
+from murder.model.protocol import CONTROL, first_key
 from murder.pki.authority import (
     AuthorityError,
     flaws_of,
@@ -55,9 +56,9 @@ def check_host(config: Config, roles: Sequence[str], own: Collection[str] = ()) 
     problems = [*_name_problems(config, roles), *data_problems(config)]
     for role in roles:
         found = ports_of(config, role, is_first=role == roles[0])
-        if not [port for port in found if port.key != "control"]:
-            key = "mupdate.listen" if role == "mupdate" else f"{role}.imap"
-            problems.append(Problem(config.file, key, f"the {role} role has nothing to listen on"))
+        if not [port for port in found if port.protocol is not CONTROL]:
+            text = f"the {role} role has nothing to listen on"
+            problems.append(Problem(config.file, first_key(role), text))
         for port in found:
             if str(port.endpoint) not in own:
                 problems += _port_problems(config, port)

@@ -20,6 +20,7 @@ from murder.config.value import ANY_HOST
 from murder.control.sockets import ControlServer, RemoteControl, control_folder, end_session
 from murder.hooks import Plugins
 from murder.log import logger
+from murder.model.protocol import BY_KEY, CONTROL, MUPDATE, ProtocolSpec
 from murder.net.connection import Connection
 from murder.net.listener import Bounds, Guests, Listener, Service
 from murder.net.tally import Counts
@@ -34,29 +35,6 @@ ROLE_CLASSES: Final[Mapping[str, str]] = MappingProxyType(
         "backend": "murder.backend.role:BackendRole",
     }
 )
-# key of the configuration -> (service of the role, TLS from the first octet)
-LISTENERS: Final[Mapping[str, tuple[str, bool]]] = MappingProxyType(
-    {
-        "listen": ("mupdate", False),
-        "imap": ("imap", False),
-        "imaps": ("imap", True),
-        "pop3": ("pop3", False),
-        "pop3s": ("pop3", True),
-        "lmtp": ("lmtp", False),
-        "mupdate": ("mupdate", False),
-        "control": ("control", True),
-    }
-)
-REFUSALS: Final[Mapping[str, bytes]] = MappingProxyType(
-    {
-        "mupdate": b'* BYE "Too many connections, try again later"\r\n',
-        "imap": b"* BYE [UNAVAILABLE] Too many connections, try again later\r\n",
-        "pop3": b"-ERR [SYS/TEMP] Too many connections, try again later\r\n",
-        "lmtp": b"421 4.3.2 Too many connections, try again later\r\n",
-        "control": b'{"no": "too many connections"}\n',
-    }
-)
-NO_CLIENTS: Final = frozenset({"mupdate", "control"})
 BACKLOG: Final = 4096  # the kernel cuts it to net.core.somaxconn
 DISTRUSTED: Final = "Your certificate is no longer accepted here"
 STOP_GRACE_S: Final = 2.0  # beyond the drain, before a role that does not end is left alone
@@ -76,7 +54,7 @@ class Role(Protocol):
         """Drain: end sessions at quiet points, within `[node] drain_timeout_s`."""
         ...
 
-    def services(self) -> Mapping[str, Service]: ...
+    def services(self) -> Mapping[ProtocolSpec, Service]: ...
 
 
 @runtime_checkable
@@ -102,12 +80,12 @@ class Port:
     endpoint: Endpoint
 
     @property
-    def service(self) -> str:
-        return LISTENERS[self.key][0]
+    def protocol(self) -> ProtocolSpec:
+        return BY_KEY[self.key][0]
 
     @property
     def implicit_tls(self) -> bool:
-        return LISTENERS[self.key][1]
+        return BY_KEY[self.key][1].is_implicit
 
     @property
     def is_of_list(self) -> bool:
@@ -116,7 +94,7 @@ class Port:
 
     @property
     def dotted(self) -> str:
-        return "node.control" if self.key == "control" else f"{self.role}.{self.key}"
+        return f"{BY_KEY[self.key][1].section or self.role}.{self.key}"
 
 
 def section_of(config: Config, role: str) -> ClientConfig | None:
@@ -128,9 +106,9 @@ def ports_of(config: Config, role: str, *, is_first: bool = False) -> list[Port]
     """All that a role listens on, in the order of the keys; `*` becomes both address families. The first of a node's
     roles also answers operators."""
     section = section_of(config, role) or config.mupdate
-    wanted = [(key, configured) for key in LISTENERS for configured in getattr(section, key, ())]
+    wanted = [(key, configured) for key in BY_KEY for configured in getattr(section, key, ())]
     if is_first:
-        wanted += [("control", configured) for configured in config.node.control]
+        wanted += [(key.name, place) for key in CONTROL.keys for place in config.node.control]
     return [
         Port(role, key, endpoint)
         for key, configured in wanted
@@ -240,7 +218,7 @@ class RoleServer:
         self._guests = Guests(
             counts
         )  # clients; whoever else comes does not take their room, nor they his
-        self._others: dict[str, Guests] = {}
+        self._others: dict[ProtocolSpec, Guests] = {}
         if counts is not None and isinstance(self._role, CountsTogether):
             self._role.count_with(counts)
         self._control = ControlServer(config, role, worker, self._role, lambda: self._listeners)
@@ -252,31 +230,31 @@ class RoleServer:
         services = self._services()
         tls = context_for(self._config, self._name) if self._bound else None
         for port, sock in self._bound:
-            if port.service not in services:
-                text = f"the {self._name} role serves no {port.service}; remove the key"
+            if port.protocol not in services:
+                text = f"the {self._name} role serves no {port.protocol.name}; remove the key"
                 raise ConfigError([Problem(self._config.file, port.dotted, text)])
             if port.implicit_tls and tls is None:
                 text = "needs a certificate; set tls.certificate and tls.key"
                 raise ConfigError([Problem(self._config.file, port.dotted, text)])
-            self._listeners.append(await self._listen(port, sock, services[port.service], tls))
+            self._listeners.append(await self._listen(port, sock, services[port.protocol], tls))
         await self._control.start()
         self._log.info("role.started", worker=self._worker, listeners=len(self._listeners))
 
-    def _services(self) -> Mapping[str, Service]:
+    def _services(self) -> Mapping[ProtocolSpec, Service]:
         """What the role serves, and every role: `[node] control`."""
         folder = control_folder(self._config)
         return {
             **self._role.services(),
-            "control": lambda connection: RemoteControl(connection, folder),
+            CONTROL: lambda connection: RemoteControl(connection, folder),
         }
 
     async def _listen(
         self, port: Port, sock: socket.socket, service: Service, tls: ssl.SSLContext | None
     ) -> Listener:
-        bounds, context = self._bounds(port.service), self._context_of(port, tls)
+        bounds, context = self._bounds(port.protocol), self._context_of(port, tls)
         guests = self._guests
-        if port.service in NO_CLIENTS:
-            guests = self._others.setdefault(port.service, Guests())
+        if not port.protocol.has_clients:
+            guests = self._others.setdefault(port.protocol, Guests())
         listener = Listener(sock, service, bounds, context, guests)
         await listener.start()
         return listener
@@ -288,9 +266,9 @@ class RoleServer:
         adopted = self._adopted.setdefault(worker, [])
         services, tls = self._services(), context_for(self._config, self._name)
         for port, sock in bound:
-            if port.service in services:
+            if port.protocol in services:
                 adopted.append(
-                    (port, await self._listen(port, sock.dup(), services[port.service], tls))
+                    (port, await self._listen(port, sock.dup(), services[port.protocol], tls))
                 )
         self._log.warning("worker.stood_in_for", worker=self._worker, of=worker)
 
@@ -303,23 +281,23 @@ class RoleServer:
 
     def _context_of(self, port: Port, tls: ssl.SSLContext | None) -> ssl.SSLContext | None:
         """Operators are asked for their certificate, so they see the node's, not the public one."""
-        if port.key == "control":
+        if port.protocol is CONTROL:
             return listening_context(self._config.tls, public=False)
         return tls if port.implicit_tls else None
 
-    def _bounds(self, service: str) -> Bounds:
+    def _bounds(self, protocol: ProtocolSpec) -> Bounds:
         section = section_of(self._config, self._name)
-        if section is None or service == "mupdate":
+        if section is None or protocol is MUPDATE:
             mupdate = self._config.mupdate
             return Bounds(
                 mupdate.max_connections,
-                refusal=REFUSALS[service],
+                refusal=protocol.refusal,
                 max_strangers=mupdate.max_strangers_per_address,
             )
         return Bounds(
             section.max_connections,
             section.max_connections_per_address,
-            REFUSALS[service],
+            protocol.refusal,
             balancers=section.proxy_protocol_from,
             max_strangers=section.max_strangers_per_address,
             trusted=self._config.auth.trusted,
@@ -342,7 +320,7 @@ class RoleServer:
             for (port, _), listener in zip(self._bound, self._listeners, strict=True)
         ]
         for port, listener in (*own, *chain.from_iterable(self._adopted.values())):
-            listener.configure(services[port.service], self._bounds(port.service))
+            listener.configure(services[port.protocol], self._bounds(port.protocol))
             listener.renew(self._context_of(port, tls))
         await self._end_distrusted(trust)
         self._log.info("role.reloaded", worker=self._worker)

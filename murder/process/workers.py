@@ -26,6 +26,7 @@ from murder.config.reload import changed_keys, take_changes
 from murder.control.node import Answer, NodeSocket
 from murder.hooks import load_plugins
 from murder.log import logger
+from murder.model.protocol import first_key
 from murder.net.tally import Counts, allocate
 from murder.process.channel import Assignment, Channel, Message
 from murder.process.host import Notifier, become, raise_file_limit
@@ -72,8 +73,8 @@ def _bind_all(config: Config, roles: Sequence[str]) -> dict[Port, list[socket.so
     for role in roles:
         ports = ports_of(config, role, is_first=role == roles[0])
         if not ports:
-            key = "mupdate.listen" if role == "mupdate" else f"{role}.imap"
-            problems.append(Problem(config.file, key, f"the {role} role has nothing to listen on"))
+            text = f"the {role} role has nothing to listen on"
+            problems.append(Problem(config.file, first_key(role), text))
         for port in ports:
             try:
                 count = 1 if port.is_of_list else config.workers_of(role)

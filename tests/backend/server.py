@@ -16,6 +16,7 @@ from murder.config.sections import MupdateConfig, NamespaceConfig, NodeConfig
 from murder.config.value import parse_endpoint
 from murder.model.acl import OWNER_RIGHTS, Acl, format_acl
 from murder.model.name import inbox_of
+from murder.model.protocol import IMAP
 from murder.net.listener import Bounds, Listener
 from plugins import store_memory
 from plugins.store_maildir.store import MaildirStore
@@ -119,7 +120,7 @@ async def running_backend(
             acl = format_acl(Acl({user: OWNER_RIGHTS}))
             await backend.announcer.create(inbox_of(user), acl)
     sock = socket.create_server(("127.0.0.1", 0))
-    listener = Listener(sock, role.services()["imap"], Bounds())
+    listener = Listener(sock, role.services()[IMAP], Bounds())
     await listener.start()
     try:
         yield Running(role, backend, sock.getsockname(), listener)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from murder.model.protocol import protocol_named
 from murder.net.listener import Bounds, Listener
 from tests.backend.server import config_in, running_backend
 
@@ -25,7 +26,7 @@ async def ports(folder: Path, **backend: Any) -> AsyncIterator[tuple[int, int]]:
         found, listeners = [], []
         for kind in ("lmtp", "pop3"):
             sock = socket.create_server(("127.0.0.1", 0))
-            listener = Listener(sock, running.role.services()[kind], Bounds())
+            listener = Listener(sock, running.role.services()[protocol_named(kind)], Bounds())
             await listener.start()
             listeners.append(listener)
             found.append(sock.getsockname()[1])

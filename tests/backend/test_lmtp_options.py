@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import pytest
 
 from murder.backend.duplicates import Duplicates, key_of
+from murder.model.protocol import protocol_named
 from murder.net.listener import Bounds, Listener
 from tests.backend.server import Running, config_in, running_backend, spool_store
 from tests.backend.test_lmtp_and_pop3 import dialogue, pop
@@ -58,7 +59,7 @@ async def listening(running: Running) -> AsyncIterator[Ports]:
     listeners, found = [], []
     for kind in ("lmtp", "pop3"):
         sock = socket.create_server(("127.0.0.1", 0))
-        listener = Listener(sock, running.role.services()[kind], Bounds())
+        listener = Listener(sock, running.role.services()[protocol_named(kind)], Bounds())
         await listener.start()
         listeners.append(listener)
         found.append(sock.getsockname()[1])

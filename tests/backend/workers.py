@@ -15,6 +15,7 @@ import uvloop
 from murder.backend.role import BackendRole
 from murder.model.acl import OWNER_RIGHTS, Acl, format_acl
 from murder.model.name import inbox_of
+from murder.model.protocol import IMAP
 from murder.net.listener import Bounds, Listener
 from tests.backend.server import USERS, Parts, config_in, spool_store
 
@@ -35,7 +36,7 @@ async def serve(folder: Path, worker: int) -> None:
             acl = format_acl(Acl({user: OWNER_RIGHTS}))
             await backend.announcer.create(inbox_of(user), acl)
     sock = socket.create_server(("127.0.0.1", 0))
-    listener = Listener(sock, role.services()["imap"], Bounds())
+    listener = Listener(sock, role.services()[IMAP], Bounds())
     await listener.start()
     print(sock.getsockname()[1], flush=True)
     os.dup2(2, 1)  # nobody reads on: the log would fill the pipe, and then stop the worker

@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from murder.model.name import MailboxName
+from murder.model.protocol import protocol_named
 from murder.mupdate.client import MasterClient
 from murder.mupdate.link import master_target
 from murder.net.connection import WRITE_HIGH_OCTETS
@@ -340,7 +341,7 @@ def test_a_backends_pop3_and_lmtp_cost_its_own_users_only(
             config = replace(config, servers={**config.servers, "bad.test": bad})
             front.frontend.upstreams.configure(config)
             sock = socket.create_server(("127.0.0.1", 0))
-            listener = Listener(sock, front.role.services()[protocol], Bounds())
+            listener = Listener(sock, front.role.services()[protocol_named(protocol)], Bounds())
             await listener.start()
             ana = await Client.login(cluster, "ana")
             tracemalloc.start()

@@ -18,6 +18,7 @@ from murder.config.value import parse_endpoint
 from murder.frontend.role import FrontendRole
 from murder.frontend.shared import Frontend
 from murder.model.entry import Location
+from murder.model.protocol import IMAP
 from murder.net.listener import Bounds, Listener
 from tests.backend.server import OnePassword, Running, config_in, memory_store, running_backend
 from tests.dialogue import Streams
@@ -120,7 +121,7 @@ class Cluster:
         await role._replica.replica.until_synchronised(10)
         await frontend.locator.catch_up()
         sock = socket.create_server(("127.0.0.1", 0))
-        listener = Listener(sock, role.services()["imap"], Bounds())
+        listener = Listener(sock, role.services()[IMAP], Bounds())
         await listener.start()
 
         async def stop() -> None:

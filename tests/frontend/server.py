@@ -23,6 +23,7 @@ from murder.config.sections import (
 from murder.frontend.role import FrontendRole
 from murder.model.entry import EntryState, Location, MailboxEntry
 from murder.model.name import MailboxName, inbox_of
+from murder.model.protocol import protocol_named
 from murder.mupdate.change import PutEntry
 from murder.mupdate.mboxlist import MailboxList, mark_synchronised
 from murder.net.listener import Bounds, Listener
@@ -139,7 +140,7 @@ async def running_frontend(
         listeners, ports = [], {}
         for kind in KINDS:
             sock = socket.create_server(("127.0.0.1", 0))
-            listener = Listener(sock, role.services()[kind], bounds or Bounds())
+            listener = Listener(sock, role.services()[protocol_named(kind)], bounds or Bounds())
             await listener.start()
             listeners.append(listener)
             ports[kind] = sock.getsockname()[1]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from murder.config import Config, ConfigError, Problem
 from murder.hooks import Plugins
+from murder.model.protocol import IMAP, ProtocolSpec
 from murder.net.connection import Connection, Receiver
 from murder.net.listener import Service
 
@@ -57,8 +58,8 @@ class FakeRole:
             echo.connection.write(b"bye\r\n")
             echo.connection.close()
 
-    def services(self) -> Mapping[str, Service]:
-        return {"imap": self._serve}
+    def services(self) -> Mapping[ProtocolSpec, Service]:
+        return {IMAP: self._serve}
 
     def _serve(self, connection: Connection) -> Receiver:
         echo = Echo(connection, self)

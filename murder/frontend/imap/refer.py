@@ -7,11 +7,11 @@ from murder.errors import Code, Refusal
 from murder.frontend.imap.dialogue import FrontendImap
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, inbox_of
+from murder.model.protocol import IMAP
 from murder.model.url import ImapUrl, UrlServer
 from murder.wire.imap.command import Command
 from murder.wire.url import format_url
 
-IMAP_PORT: Final = 143
 ANY_MECHANISM: Final = "*"
 
 
@@ -51,10 +51,10 @@ def _refers(dialogue: FrontendImap, entry: MailboxEntry, command: str) -> bool:
 
 def _url(dialogue: FrontendImap, entry: MailboxEntry, mailbox: bytes | None) -> bytes:
     config = dialogue.frontend.whole_config
-    port = config.server(entry.server).imap
+    port = config.server(entry.server).port(IMAP.keys[0])
     server = UrlServer(
         config.address_of(entry.server),
-        None if port == IMAP_PORT else port,
+        None if port == IMAP.keys[0].port else port,
         dialogue.user.user,
         ANY_MECHANISM,
     )
