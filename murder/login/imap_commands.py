@@ -125,7 +125,7 @@ def run_authenticate(dialogue: ImapDialogue, command: Command) -> Running:
     initial = None
     if not scanner.at_end():
         scanner.space()
-        given = scanner.rest().rstrip(b" ")
+        given = scanner.rest().rstrip(b" \t")
         initial = b"" if given == b"=" else decode_base64(given)
     scanner.end()
     return _authenticate(dialogue, command, mechanism, initial)
@@ -137,7 +137,7 @@ async def _authenticate(
     async def ask(challenge: bytes) -> bytes:
         dialogue.send(continuation(base64.b64encode(challenge)))
         line = await dialogue.next_line(dialogue.time_left_s)
-        if line == b"*":
+        if line.rstrip(b" \t") == b"*":
             raise BadSyntax("AUTHENTICATE was cancelled")
         return decode_base64(line)
 

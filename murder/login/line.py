@@ -126,7 +126,7 @@ class LineDialogue(Dialogue):
         async def ask(challenge: bytes) -> bytes:
             self.send(self.challenge(base64.b64encode(challenge)))
             event = await self.next_event(self.time_left_s)
-            if not isinstance(event, Line) or event.octets == b"*":
+            if not isinstance(event, Line) or event.octets.rstrip(b" \t") == b"*":
                 raise BadSyntax("AUTH was cancelled")
             return decode_base64(event.octets)
 

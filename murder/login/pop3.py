@@ -151,13 +151,14 @@ class Pop3Dialogue(LineDialogue):
         return [word for word in words if word.partition(b" ")[0] not in suppressed]
 
     def _take_user(self, arguments: bytes) -> None:
-        if not arguments:
+        name = arguments.rstrip(b" \t")
+        if not name:
             raise BadSyntax("USER takes a name")
         if not self.service.gate.takes_passwords(self.connection):
             raise Refusal(
                 Code.PRIVACY_REQUIRED, "A password is taken only under TLS: use STLS first"
             )
-        self._user = arguments
+        self._user = name
         self.send(ok("Now the password"))
 
     async def _pass(self, arguments: bytes) -> None:

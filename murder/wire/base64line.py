@@ -12,7 +12,8 @@ MAX_RESPONSE_OCTETS: Final = (
 
 
 def decode_base64(octets: bytes) -> bytes:
-    """One base64 line. Raises BadSyntax."""
+    """One base64 line; blanks at its end mean nothing. Raises BadSyntax."""
+    octets = octets.rstrip(b" \t")
     if len(octets) > MAX_RESPONSE_OCTETS:
         raise BadSyntax(f"a SASL response may have {MAX_RESPONSE_OCTETS} octets")
     try:

@@ -88,6 +88,10 @@ class Scanner:
         """Whether a parenthesis opens next, maybe behind blanks."""
         return self.octets.startswith(b"(", self._after_blanks())
 
+    def blanks(self) -> None:
+        """As many as there are, also none."""
+        self.at = self._after_blanks()
+
     def _after_blanks(self) -> int:
         match = _BLANKS.match(self.octets, self.at)
         assert match is not None, "no blank is one, too"

@@ -112,7 +112,7 @@ def test_a_message_comes_out_as_it_went_in(tmp_path: Path, sent: bytes, kept: by
     def client(lmtp: int, pop3: int) -> bytes:
         text = b"Subject: x\r\n\r\n" + sent + b".\r\n"
         dialogue(lmtp, b"LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<ana>\r\nDATA\r\n" + text + b"QUIT\r\n")
-        sock = dialogue(pop3, b"USER ana\r\nPASS secret\r\nRETR 1\r\nQUIT\r\n")
+        sock = dialogue(pop3, b"USER ana \r\nPASS secret\r\nRETR 1\r\nQUIT\r\n")
         return sock.partition(b"Subject: x\r\n\r\n")[2].partition(b"\r\n.\r\n")[0]
 
     got = against(tmp_path, client) + b"\r\n"

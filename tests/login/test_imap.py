@@ -197,6 +197,20 @@ def test_what_is_not_allowed_gets_bad_and_the_session_lives_on() -> None:
     play(scene)
 
 
+def test_blanks_at_the_end_of_a_response_mean_nothing() -> None:
+    async def scene() -> None:
+        async with role(PLAIN) as connect:
+            client = await connect()
+            await client.line()
+            assert await client.ask(b"a AUTHENTICATE PLAIN \r\n") == b"+ \r\n"
+            assert (await client.ask(b"* \r\n")).endswith(b"AUTHENTICATE was cancelled\r\n")
+            assert await client.ask(b"b AUTHENTICATE PLAIN\r\n") == b"+ \r\n"
+            secret = base64.b64encode(b"\0ana\0secret")
+            assert (await client.ask(secret + b" \t\r\n")).startswith(b"b OK")
+
+    play(scene)
+
+
 def test_without_tls_no_password_is_taken(certificates: Path) -> None:
     async def scene() -> None:
         async with role(ClientConfig(), certificates) as connect:

@@ -35,7 +35,7 @@ class _Idle:
         dialogue.session.expect_line(False)
         dialogue.on_line = None
         dialogue.listen(idling=False)
-        if line.upper() != b"DONE":
+        if line.strip(b" \t").upper() != b"DONE":
             dialogue.failed(self._command, BadSyntax("DONE ends IDLE"))  # it has ended all the same
             return None
         return dialogue.conclude(self._command)

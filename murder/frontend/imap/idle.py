@@ -41,7 +41,7 @@ class Idle:
         if self._upstream is not None:
             self._upstream.has_no_hurry = False
             self._upstream.write(line + b"\r\n")
-        elif line.strip().upper() != b"DONE":
+        elif line.strip(b" \t").upper() != b"DONE":
             self._dialogue.failed(self._command, BadSyntax("DONE ends IDLE"))
         else:
             self._dialogue.send_ok(self._command)

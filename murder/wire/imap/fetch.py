@@ -195,6 +195,7 @@ def parse_section(scanner: Scanner) -> Section:
     if text in (SectionText.HEADER_FIELDS, SectionText.HEADER_FIELDS_NOT):
         scanner.space()
         fields = _parse_field_names(scanner)
+        scanner.blanks()
     scanner.expect(b"]")
     return Section(part, text, fields)
 

@@ -100,6 +100,11 @@ def test_blanks_change_nothing(parse: Callable[[Scanner], object], arguments: by
         assert read(parse, spelt) == meant, spelt
 
 
+def test_blanks_behind_the_fields_of_a_section() -> None:
+    meant = read(parse_fetch, b" 1 BODY[HEADER.FIELDS (From)]")
+    assert read(parse_fetch, b" 1 BODY[HEADER.FIELDS  ( From )  ]") == meant
+
+
 @pytest.mark.parametrize("arguments", [b"", b" ", b" x", b" (", b" ( ", b" )", b" x )"])
 def test_blanks_alone_are_no_arguments(arguments: bytes) -> None:
     for parse in (parse_id, parse_status, parse_fetch, parse_store, parse_select):
