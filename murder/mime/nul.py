@@ -2,7 +2,7 @@
 
 Each part that has one goes in base64, and says so; its octets are all there. What can have no encoding (headers, what is
 between parts, an encoding that is not known) has 0x80 in place of NUL, as Dovecot has it. Structure, sizes in it and
-octets are told of the result and agree; only RFC822.SIZE is the file's, as quota is, so that nobody reads a file for its size.
+octets are told of the result and agree; RFC822.SIZE alone is the file's, as quota is: nobody reads a file for its size.
 """
 
 import base64

@@ -18,6 +18,7 @@ from murder.model.name import (
     MailboxName,
     check_new_name,
     deleted_name,
+    exists_already,
     inbox_of,
     is_below,
     is_deleted,
@@ -175,6 +176,8 @@ async def _rename(dialogue: BackendImap, command: Command, request: RenameReques
         raise
     if new == inbox_of(login.user) and not login.is_admin:
         raise Refusal(Code.ALREADY_EXISTS, "INBOX exists always")
+    if old == new:
+        raise exists_already(new)
     stays = is_inbox(old) and not (login.is_admin and is_inbox(new))
     if is_below(new, old) and not stays:
         raise Refusal(Code.CANNOT, "A mailbox cannot be moved below itself")

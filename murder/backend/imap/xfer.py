@@ -65,11 +65,17 @@ async def move_away(
             text += f"; {move.problem}"
         dialogue.send(status_line(b"*", b"OK", text, code))
 
-    what = f"USER {owner_of(name)}" if is_inbox(name) else f"MAILBOX {display(name)}"
+    seen = display(dialogue.external(name))  # as Cyrus has it
+    what = f"USER {owner_of(name)}" if is_inbox(name) else f"MAILBOX {seen}"
     try:
         await dialogue.backend.mover.move(name, server, partition, dialogue.user.user, tell)
     except (Refusal, UpstreamFailure) as problem:
-        dialogue.send(status_line(b"*", b"NO", f"{what} ({problem})"))
+        told = (
+            str(problem)
+            if isinstance(problem, UpstreamFailure)
+            else dialogue.status_for(problem).text
+        )
+        dialogue.send(status_line(b"*", b"NO", f"{what} ({told})"))
         raise
     dialogue.send(status_line(b"*", b"OK", what))
     await dialogue.finish(command)

@@ -101,7 +101,9 @@ class Mover:
         """
         backend = self.backend
         if server == backend.server_name:
-            raise Refusal(Code.CANNOT, f"{display(root)} is at {server} already")
+            raise Refusal(Code.CANNOT, f"{display(root)} is at {server} already", names=(root,))
+        if not server:
+            raise Refusal(Code.CANNOT, "A move needs the name of a server")
         if backend.mailboxes.find(root) is None:
             raise no_such_mailbox(root)
         if not isinstance(backend.store, CarriesMailboxes):
@@ -171,7 +173,9 @@ class Mover:
             code = Code.UNAVAILABLE
             if ended.state is State.ABORTED and ended.problem:  # it will be no better another time
                 code = Code.CANNOT
-            raise Refusal(code, ended.problem or f"The move is {ended.state.value}")
+            text = ended.problem or f"The move is {ended.state.value}"
+            told = tuple(name for name in {ended.root, *ended.names} if display(name) in text)
+            raise Refusal(code, text, names=told)
         return ended
 
     def _run(self, move: Move) -> asyncio.Task[Move]:

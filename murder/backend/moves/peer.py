@@ -53,7 +53,8 @@ def check_answer(told: Mapping[str, Any], server: str) -> None:
             code = Code(told.get("code", ""))
         except ValueError:
             code = Code.NONE
-        raise Refusal(code, f"{server}: {told['no']}")
+        text = str(told["no"])
+        raise Refusal(code, text if text.startswith(f"{server} ") else f"{server}: {text}")
 
 
 Target = Peer | CyrusTarget
