@@ -296,6 +296,7 @@ class Plugins:
         self._manager = manager
         self.settings = {name: made for name, made in settings.items() if made is not None}
         self._hook: Any = manager.hook
+        self._started: dict[str, list[str]] = {}  # by role the plugins that were told of its start
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -340,10 +341,42 @@ class Plugins:
         """Whether a client should know of login referrals before it logs in."""
         return bool(self._hook.refers_logins(settings=None))
 
+    async def role_starts(self, role: str, worker: int) -> None:
+        """Tell every plugin. Raises ConfigError with the one that fails, and those before it are told of the end."""
+        for name in self.names:
+            try:
+                await self._tell(name, "role_starts", role, worker)
+            except Exception as error:
+                await self.role_stops(role, worker)
+                text = f"{name}: role_starts failed: {why(error)}"
+                raise ConfigError([Problem(self._config.file, "plugins.use", text)]) from error
+            self._started.setdefault(role, []).append(name)
+
+    async def role_stops(self, role: str, worker: int) -> list[tuple[str, Exception]]:
+        """Tell every plugin that was told of the start; those that failed, and how."""
+        failed = []
+        started = self._started.get(role, [])
+        while started:
+            name = started.pop()
+            try:
+                await self._tell(name, "role_stops", role, worker)
+            except Exception as error:  # noqa: BLE001 - the end of a plugin: others are told all the same
+                failed.append((name, error))
+        return failed
+
+    async def _tell(self, name: str, hook: str, role: str, worker: int) -> None:
+        for answer in self._caller_of(hook, name)(settings=None, role=role, worker=worker):
+            if inspect.isawaitable(answer):
+                await answer
+
+    def _caller_of(self, hook: str, name: str) -> Any:
+        """A hook of one plugin only."""
+        others = [p for other, p in self._manager.list_name_plugin() if other != name]
+        return self._manager.subset_hook_caller(hook, others)
+
     def _make(self, hook: str, name: str, methods: Sequence[str]) -> Any:
         """Ask one plugin only."""
-        others = [p for other, p in self._manager.list_name_plugin() if other != name]
-        caller = self._manager.subset_hook_caller(hook, others)
+        caller = self._caller_of(hook, name)
         key = MAKERS[hook]
         try:
             made = caller(settings=None, data_dir=self._config.node.data)

@@ -91,6 +91,7 @@ EVENTS: Final = frozenset(
         "referral.unknown",
         "resync.done",
         "resync.refused",
+        "plugin.failed",
         "role.failed",
         "role.reloaded",
         "role.started",

@@ -1,5 +1,6 @@
 """Plugins: found, loaded and asked in the operator's order; whatever is wrong with one is said at the start."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -199,3 +200,86 @@ def test_the_bundled_plugins_are_named_by_their_kind() -> None:
     names = {found.name for found in bundled_plugins()}
     assert {"auth_file", "placement_emptiest", "placement_with_parent", "referral_never"} <= names
     assert all(name.split("_")[0] in {"auth", "store", "placement", "referral"} for name in names)
+
+
+LIFE = """
+from murder.api import hookimpl
+
+def note(text):
+    with open("{file}", "a") as file:
+        file.write(text + chr(10))
+
+@hookimpl
+{asynchronous}def role_starts(role, worker):
+    {fault}
+    note(f"{name} starts {{role}} {{worker}}")
+
+@hookimpl
+def role_stops(role):
+    note(f"{name} stops {{role}}")
+    {end}
+"""
+
+
+def life(folder: Path, name: str, asynchronous: str = "", fault: str = "", end: str = "") -> str:
+    file = folder / "told"
+    return LIFE.format(file=file, name=name, asynchronous=asynchronous, fault=fault, end=end)
+
+
+def test_plugins_are_told_of_start_and_stop_in_order(tmp_path: Path) -> None:
+    plugins = loaded(
+        tmp_path,
+        use("life_a", "life_b"),
+        life_a=life(tmp_path, "a", "async "),
+        life_b=life(tmp_path, "b"),
+    )
+
+    async def scene() -> None:
+        await plugins.role_starts("frontend", 1)
+        assert await plugins.role_stops("backend", 1) == []  # not that one
+        assert await plugins.role_stops("frontend", 1) == []
+        assert await plugins.role_stops("frontend", 1) == []  # once
+
+    asyncio.run(scene())
+    told = (tmp_path / "told").read_text().splitlines()
+    assert told == [
+        "a starts frontend 1",
+        "b starts frontend 1",
+        "b stops frontend",
+        "a stops frontend",
+    ]
+
+
+def test_a_plugin_that_does_not_start_ends_the_start(tmp_path: Path) -> None:
+    plugins = loaded(
+        tmp_path,
+        use("life_a", "life_b", "life_c"),
+        life_a=life(tmp_path, "a"),
+        life_b=life(tmp_path, "b", fault="raise OSError('no way')"),
+        life_c=life(tmp_path, "c"),
+    )
+    with pytest.raises(ConfigError) as caught:
+        asyncio.run(plugins.role_starts("frontend", 0))
+    assert "plugins.use: life_b: role_starts failed: OSError: no way (line" in str(caught.value)
+    told = (tmp_path / "told").read_text().splitlines()
+    assert told == ["a starts frontend 0", "a stops frontend"]
+
+
+def test_a_plugin_that_fails_at_the_stop_keeps_no_other_from_it(tmp_path: Path) -> None:
+    plugins = loaded(
+        tmp_path,
+        use("life_a", "life_b"),
+        life_a=life(tmp_path, "a"),
+        life_b=life(tmp_path, "b", end="1 / 0"),
+    )
+
+    async def scene() -> None:
+        await plugins.role_starts("frontend", 0)
+        ((name, error),) = await plugins.role_stops("frontend", 0)
+        assert (name, type(error)) == ("life_b", ZeroDivisionError)
+
+    asyncio.run(scene())
+    assert (tmp_path / "told").read_text().splitlines()[-2:] == [
+        "b stops frontend",
+        "a stops frontend",
+    ]

@@ -2,10 +2,10 @@
 
 Hooks that *make* something return an object that fulfils a Protocol of `murder.api`; a role asks the one plugin
 that its configuration names. Hooks that *decide* are plain functions of values, without I/O; the first plugin of
-`[plugins] use` that does not answer None decides.
+`[plugins] use` that does not answer None decides. Hooks that are *told* something are called of every plugin.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
 import pluggy
@@ -48,3 +48,13 @@ class HookSpecs:
     def refers_logins(self, settings: object) -> bool | None:
         """Whether `relay_or_refer` may refer somebody who logs in (command LOGIN): LOGIN-REFERRALS is announced then (RFC
         2221). None to let the next plugin say; nobody says: no."""
+
+    @hookspec
+    def role_starts(self, settings: object, role: str, worker: int) -> Awaitable[None] | None:
+        """A role (`frontend`, `backend`, `mupdate`) is about to take connections in this process, one of its workers. May
+        be a coroutine function. What it raises ends the start."""
+
+    @hookspec
+    def role_stops(self, settings: object, role: str, worker: int) -> Awaitable[None] | None:
+        """It has ended: its connections are gone. Called of the plugins whose `role_starts` came through, the last first;
+        not where a process is killed. May be a coroutine function; they have two seconds together."""

@@ -207,6 +207,7 @@ class RoleServer:
         counts: Counts | None = None,
     ) -> None:
         self._config = config
+        self._plugins = plugins
         self._name = role
         self._worker = worker
         self._bound = bound
@@ -227,6 +228,7 @@ class RoleServer:
     async def start(self) -> None:
         """Start the role, then listen. Raises what the role raises; ConfigError for a service that is missing."""
         await self._role.start()
+        await self._plugins.role_starts(self._name, self._worker)
         services = self._services()
         tls = context_for(self._config, self._name) if self._bound else None
         for port, sock in self._bound:
@@ -354,4 +356,15 @@ class RoleServer:
         self._control.stop()
         for listener in (*self._listeners, *self._left):
             listener.abort()
+        await self._tell_plugins()
         self._log.info("role.stopped", worker=self._worker)
+
+    async def _tell_plugins(self) -> None:
+        try:
+            async with asyncio.timeout(STOP_GRACE_S):
+                for name, error in await self._plugins.role_stops(self._name, self._worker):
+                    self._log.error("plugin.failed", plugin=name, exc_info=error)
+        except TimeoutError:
+            self._log.warning(
+                "role.stuck", worker=self._worker, elapsed_ms=int(STOP_GRACE_S * 1000)
+            )
