@@ -96,6 +96,31 @@ def test_everything_is_caught_only_where_something_ends() -> None:
     assert not faults(SOURCES, swallowed)
 
 
+def test_a_session_changes_its_state_itself() -> None:
+    """`state` is a plain slot, for speed: what a property would forbid is forbidden here. In the sessions only `_go`, behind
+    its map of transitions, and the constructor assign it."""
+    sessions = {ROOT / "murder/session" / name for name in ("imap_server.py", "mupdate_server.py")}
+
+    def assigned(path: Path, _text: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
+        allowed = {
+            id(node)
+            for function in ast.walk(tree)
+            if isinstance(function, ast.FunctionDef) and function.name in ("__init__", "_go")
+            for node in ast.walk(function)
+        }
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Store):
+                continue
+            if node.attr != "state":
+                continue
+            whose = ast.unparse(node.value)
+            is_inside = path in sessions and id(node) not in allowed
+            if is_inside or whose.rpartition(".")[2] == "session":
+                yield node.lineno, f"{whose}.state is assigned"
+
+    assert not faults(SOURCES, assigned)
+
+
 def test_each_exemption_has_its_reason() -> None:
     def bare(_path: Path, text: str, _tree: ast.Module) -> Iterator[tuple[int, str]]:
         for number, line in enumerate(text.splitlines(), 1):

@@ -19,7 +19,6 @@ from murder.login.imap import (
     Running,
     Table,
 )
-from murder.session.imap_server import State
 from murder.session.sasl import PlainCredentials
 from murder.wire.base64line import decode_base64
 from murder.wire.imap.command import Command
@@ -44,7 +43,7 @@ def run_reconstruct(dialogue: ImapDialogue, command: Command) -> Running:
 
 def run_logout(dialogue: ImapDialogue, command: Command) -> Running:
     dialogue.send(bye("Logging out") + status_line(command.tag, b"OK", "Completed"))
-    dialogue.session.state = State.LOGOUT
+    dialogue.session.ended()
     dialogue.close()
     return None
 

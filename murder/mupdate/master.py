@@ -202,7 +202,7 @@ class MupdateDialogue(Dialogue):
         self._bye("idle for too long" if self.peer else "login took too long")
 
     def _bye(self, text: str, tag: bytes = b"*") -> None:
-        self.session.state = State.LOGOUT
+        self.session.ended()
         self.send(format_status(tag, Kind.BYE, text))
         self.close()
 
@@ -480,6 +480,7 @@ class MupdateDialogue(Dialogue):
         self.send(ok)
 
     async def _stream(self, command: Command) -> None:
+        self.session.check(command)  # BYE may have been said since the command came
         service = self.service
         ok = b'%b OK "streaming starts"\r\n' % command.tag
         if command.verb is Verb.FOLLOW:
@@ -495,7 +496,7 @@ class MupdateDialogue(Dialogue):
                 raise BadSyntax("Badly formed arguments")
             subscriber = Subscriber(service.hub, self, command.tag, hosts=command.args)
         self._subscriber = subscriber
-        self.session.state = State.STREAMING
+        self.session.streaming()
         self.log.info("subscriber.began", command=command.verb.name, resumed=seq is not None)
         await subscriber.run(seq, ok)
 
@@ -520,6 +521,8 @@ class MupdateDialogue(Dialogue):
                 self._bye("too many failed logins")
                 return
             raise
+        if self.session.state is State.LOGOUT:  # an operator has ended it meanwhile
+            return
         self.peer = peer
         self.session.logged_in()
         self.begin_time(self._idle_timeout_s(), activity_counts=True)

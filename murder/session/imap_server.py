@@ -4,11 +4,12 @@ Knows where the session stands and how the stream is cut; which command is allow
 Three doors: `receive`, `next_event`, and the literal's answers. It holds no more than its limits allow.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from murder.errors import BadSyntax
+from murder.errors import BadSyntax, Misuse
 from murder.wire.fragment import (
     MAX_LINE_OCTETS,
     MAX_MESSAGE_OCTETS,
@@ -29,6 +30,15 @@ class State(Enum):
     AUTHENTICATED = auto()
     SELECTED = auto()
     LOGOUT = auto()
+
+
+TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
+    State.NOT_AUTHENTICATED: frozenset({State.AUTHENTICATED, State.LOGOUT}),
+    State.AUTHENTICATED: frozenset({State.SELECTED, State.NOT_AUTHENTICATED, State.LOGOUT}),
+    # from one mailbox to the next; RFC 8437 §2: UNAUTHENTICATE is allowed here
+    State.SELECTED: frozenset(State),
+    State.LOGOUT: frozenset(),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +88,8 @@ class ImapServerSession:
     """Feed it with `receive`; ask `next_event` until it answers None ("need more").
 
     A line or message over its limit is Wrong, and thrown away as it comes. Raises BadSyntax only where the stream cannot go
-    on (more is to be thrown away than can be borne): say BYE and close.
+    on (more is to be thrown away than can be borne): say BYE and close. `state` is changed by the methods here and by nobody
+    else (a plain slot, because every command reads it); they raise Misuse for what is not in TRANSITIONS.
     """
 
     __slots__ = (
@@ -109,11 +120,11 @@ class ImapServerSession:
         self._line_mode = False
         self._streaming = False
         self._streamed = streamed
-        self.logged_out()
+        self._limit_stranger()
 
     def logged_in(self) -> None:
         """The client has proven himself: larger literals are collected without asking, long lines are taken."""
-        self.state = State.AUTHENTICATED
+        self._go(State.NOT_AUTHENTICATED, State.AUTHENTICATED)
         fragmenter = self._fragmenter
         fragmenter.max_line, fragmenter.max_message = self._octets
         fragmenter.max_skip = MAX_SKIP_OCTETS
@@ -121,7 +132,28 @@ class ImapServerSession:
 
     def logged_out(self) -> None:
         """As before the login (UNAUTHENTICATE, RFC 8437)."""
-        self.state = State.NOT_AUTHENTICATED
+        self._go(self.state, State.NOT_AUTHENTICATED)
+        self._limit_stranger()
+
+    def selected(self) -> None:
+        """A mailbox is open, or another than before."""
+        self._go(self.state, State.SELECTED)
+
+    def deselected(self) -> None:
+        """No mailbox is open any more."""
+        self._go(State.SELECTED, State.AUTHENTICATED)
+
+    def ended(self) -> None:
+        """The client has said LOGOUT: no command is allowed any more."""
+        self._go(self.state, State.LOGOUT)
+
+    def _go(self, origin: State, to: State) -> None:
+        """Raises Misuse unless the session stands at `origin` and may go on from there."""
+        if self.state is not origin or to not in TRANSITIONS[origin]:
+            raise Misuse(f"from {self.state.name} to {to.name}")
+        self.state = to
+
+    def _limit_stranger(self) -> None:
         fragmenter = self._fragmenter
         fragmenter.max_line = min(self._octets[0], PRE_LOGIN_LINE_OCTETS)
         fragmenter.max_message = min(self._octets[1], PRE_LOGIN_MESSAGE_OCTETS)

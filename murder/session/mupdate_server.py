@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from murder.errors import BadSyntax, Code, Refusal
+from murder.errors import BadSyntax, Code, Misuse, Refusal
 from murder.wire.fragment import Fragmenter, Literal
 from murder.wire.mupdate import (
     GO_AHEAD,
@@ -36,6 +36,14 @@ class State(Enum):
     STREAMING = auto()
     LOGOUT = auto()
 
+
+TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
+    State.GREETED: frozenset({State.AUTHENTICATED, State.LOGOUT}),
+    State.AUTHENTICATED: frozenset({State.STREAMING, State.LOGOUT}),
+    State.STREAMING: frozenset({State.LOGOUT}),
+    # BYE may be said at the end of a session that has ended already
+    State.LOGOUT: frozenset({State.LOGOUT}),
+}
 
 READS: Final = frozenset({Verb.FIND, Verb.LIST, Verb.NOOP})
 WRITES: Final = frozenset(
@@ -82,7 +90,8 @@ Event = Command | Line | Owed | Wrong | None
 class MupdateServerSession:
     """Feed it with `receive`; ask `next_event` until it answers None ("need more").
 
-    Raises BadSyntax only where the stream cannot go on: say BYE and close.
+    Raises BadSyntax only where the stream cannot go on: say BYE and close. `state` is changed by the methods here and by
+    nobody else (a plain slot, because every command reads it); they raise Misuse for what is not in TRANSITIONS.
     """
 
     __slots__ = ("_fragmenter", "_line_mode", "_literal_octets", "_plain_octets", "state")
@@ -99,11 +108,25 @@ class MupdateServerSession:
 
     def logged_in(self) -> None:
         """The peer has proven himself: he may send literals of full size."""
-        self.state = State.AUTHENTICATED
+        self._go(State.AUTHENTICATED)
         fragmenter = self._fragmenter
         fragmenter.collect_octets = self._literal_octets
         # a command has three strings at most, and one of them, the ACL, is long
         fragmenter.max_message = 2 * fragmenter.max_line + self._literal_octets
+
+    def streaming(self) -> None:
+        """UPDATE or FOLLOW has begun: it lasts until the session ends."""
+        self._go(State.STREAMING)
+
+    def ended(self) -> None:
+        """Somebody has said BYE: no command is allowed any more."""
+        self._go(State.LOGOUT)
+
+    def _go(self, to: State) -> None:
+        """Raises Misuse where that is no way to go from here."""
+        if to not in TRANSITIONS[self.state]:
+            raise Misuse(f"from {self.state.name} to {to.name}")
+        self.state = to
 
     def receive(self, data: bytes | memoryview) -> None:
         self._fragmenter.feed(data)

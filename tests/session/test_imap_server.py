@@ -4,13 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murder.errors import BadSyntax
+from murder.errors import BadSyntax, Misuse
 from murder.session.imap_server import (
     CommandRest,
     Event,
     ImapServerSession,
     Line,
     Owed,
+    State,
     Wrong,
 )
 from murder.wire.fragment import Chunk
@@ -161,3 +162,39 @@ def test_literals_that_are_collected_unasked_do_not_nest() -> None:
     session.literal_minus = False
     session.receive(b"a SEARCH TEXT" + (b" {8193+}\r\n" + b"x" * 8193) * 990 + b"\r\n")
     assert told(session.next_event()) == (b"a", b"SEARCH")
+
+
+STEPS = ("logged_in", "logged_out", "selected", "deselected", "ended")
+WAYS: dict[State, tuple[str, ...]] = {  # to each state
+    State.NOT_AUTHENTICATED: (),
+    State.AUTHENTICATED: ("logged_in",),
+    State.SELECTED: ("logged_in", "selected"),
+    State.LOGOUT: ("ended",),
+}
+ALLOWED_STEPS = {
+    (State.NOT_AUTHENTICATED, "logged_in"): State.AUTHENTICATED,
+    (State.NOT_AUTHENTICATED, "ended"): State.LOGOUT,
+    (State.AUTHENTICATED, "logged_out"): State.NOT_AUTHENTICATED,
+    (State.AUTHENTICATED, "selected"): State.SELECTED,
+    (State.AUTHENTICATED, "ended"): State.LOGOUT,
+    (State.SELECTED, "logged_out"): State.NOT_AUTHENTICATED,
+    (State.SELECTED, "selected"): State.SELECTED,
+    (State.SELECTED, "deselected"): State.AUTHENTICATED,
+    (State.SELECTED, "ended"): State.LOGOUT,
+}
+
+
+@pytest.mark.parametrize("origin", State)
+@pytest.mark.parametrize("step", STEPS)
+def test_what_is_no_transition_is_a_misuse_and_changes_nothing(origin: State, step: str) -> None:
+    session = ImapServerSession()
+    for way in WAYS[origin]:
+        getattr(session, way)()
+    assert session.state is origin
+    goes_to = ALLOWED_STEPS.get((origin, step))
+    if goes_to is None:
+        with pytest.raises(Misuse):
+            getattr(session, step)()
+    else:
+        getattr(session, step)()
+    assert session.state is (goes_to or origin)

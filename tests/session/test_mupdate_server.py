@@ -6,11 +6,12 @@ Whole commands that arrive at once take a short way, octets that trickle in the 
 from collections.abc import Iterable
 from itertools import pairwise
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from murder.errors import BadSyntax
-from murder.session.mupdate_server import Event, MupdateServerSession, Wrong
+from murder.errors import BadSyntax, Misuse
+from murder.session.mupdate_server import Event, MupdateServerSession, State, Wrong
 from murder.wire.mupdate import Command, Verb
 
 TEXT = st.sampled_from(
@@ -89,3 +90,32 @@ def test_commands_as_cyrus_sends_them() -> None:
         Command(b"X0", Verb.ACTIVATE, (b"user", b"be1", b"")),
         Command(b"X1", Verb.FIND, (b"a",)),
     ]
+
+
+WAYS: dict[State, tuple[str, ...]] = {  # to each state
+    State.GREETED: (),
+    State.AUTHENTICATED: ("logged_in",),
+    State.STREAMING: ("logged_in", "streaming"),
+    State.LOGOUT: ("ended",),
+}
+ALLOWED_STEPS = {
+    (State.GREETED, "logged_in"): State.AUTHENTICATED,
+    (State.AUTHENTICATED, "streaming"): State.STREAMING,
+    **{(state, "ended"): State.LOGOUT for state in State},
+}
+
+
+@pytest.mark.parametrize("origin", State)
+@pytest.mark.parametrize("step", ["logged_in", "streaming", "ended"])
+def test_what_is_no_transition_is_a_misuse_and_changes_nothing(origin: State, step: str) -> None:
+    session = MupdateServerSession()
+    for way in WAYS[origin]:
+        getattr(session, way)()
+    assert session.state is origin
+    goes_to = ALLOWED_STEPS.get((origin, step))
+    if goes_to is None:
+        with pytest.raises(Misuse):
+            getattr(session, step)()
+    else:
+        getattr(session, step)()
+    assert session.state is (goes_to or origin)

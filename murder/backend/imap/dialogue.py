@@ -228,7 +228,7 @@ class BackendImap(ImapDialogue):
         self.backend.tracker.enter(view)
         if self.teller is not None:
             self.teller.attach(view)
-        self.session.state = State.SELECTED
+        self.session.selected()
 
     def _follow(self, old: MailboxName, new: MailboxName) -> None:
         """A mailbox has been renamed; if it is the selected one, that stays selected."""
@@ -260,7 +260,7 @@ class BackendImap(ImapDialogue):
         self.backend.tracker.leave(view)
         view.mailbox.close()
         if self.session.state is State.SELECTED:
-            self.session.state = State.AUTHENTICATED
+            self.session.deselected()
 
     def forget_notify(self) -> None:
         """As if NOTIFY had never been used."""

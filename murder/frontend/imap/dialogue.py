@@ -326,7 +326,7 @@ class FrontendImap(ImapDialogue, Client):
         """The backend has gone: its commands get NO, its mailbox is closed; the session lives on."""
         if self.upstreams.get(upstream.server) is upstream:
             del self.upstreams[upstream.server]
-        if self.connection.is_lost:
+        if self.connection.is_lost or self.session.state is State.LOGOUT:
             return
         if mid_response:  # the client is in the middle of a literal: nothing can be said
             self.connection.abort()
@@ -458,14 +458,14 @@ class FrontendImap(ImapDialogue, Client):
             self.selected.upstream.passes_unsolicited = self.arbiter is not None
         self.selected = Selected(upstream, name, is_read_only)
         upstream.passes_unsolicited = True
-        self.session.state = State.SELECTED
+        self.session.selected()
 
     def deselect(self) -> None:
         if self.selected is not None:
             self.selected.upstream.passes_unsolicited = self.arbiter is not None
             self.selected = None
         if self.session.state is State.SELECTED:
-            self.session.state = State.AUTHENTICATED
+            self.session.deselected()
 
     # --- dispatch
 
