@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import asyncclick as click
 
@@ -12,7 +12,6 @@ from murder.cli.reaching import backends_of, need_backend, operator_options, yes
 from murder.cli.screen import BAD, DIM, GOOD, Painted, count, octets, plain, seconds
 from murder.errors import Code, Refusal
 from murder.model.entry import parse_location
-from murder.model.name import MailboxName
 from murder.operate.moves import (
     Planned,
     Record,
@@ -25,6 +24,7 @@ from murder.operate.moves import (
 )
 from murder.operate.moves import verify as compare_ends
 from murder.operate.reach import Reach
+from murder.wire.move_words import RESULTS, MoveCompared
 
 
 def show_plan(reach: Reach, planned: Sequence[Planned], as_json: bool) -> None:
@@ -129,19 +129,19 @@ def move() -> None:
 
 
 def _shown(reach: Reach, record: Record) -> list[str]:
-    facts = record.facts
-    took = float(facts["finished_at"]) - float(facts["started_at"])
+    facts = record.move
+    took = facts.finished_at - facts.started_at
     return [
         record.id,
         reach.shown(record.root),
         record.backend,
-        str(facts["server"]),
+        facts.server,
         Painted(record.state, _STATES.get(record.state, "")),
-        str(facts["messages"]),
-        octets(float(facts["octets"])),
+        str(facts.messages),
+        octets(facts.octets),
         seconds(took) if took > 0 else "",
-        seconds(float(facts["stop_s"])) if facts["stop_s"] else "",
-        Painted(str(facts["problem"]), BAD),
+        seconds(facts.stop_s) if facts.stop_s else "",
+        Painted(facts.problem, BAD),
     ]
 
 
@@ -175,7 +175,7 @@ async def status(reach: Reach, move_id: str | None, everything: bool, as_json: b
         )
     ]
     if as_json:
-        print_json([{"backend": one.backend, **one.facts} for one in shown])
+        print_json([{"backend": one.backend, **one.move.shown()} for one in shown])
     else:
         heads = (
             "id",
@@ -206,9 +206,6 @@ async def status(reach: Reach, move_id: str | None, everything: bool, as_json: b
     return 3 if failures else 0
 
 
-RESULTS = ("same", "changed", "different")  # the later ones outweigh the earlier
-
-
 @move.command()
 @operator_options
 @click.argument("move_id")
@@ -231,9 +228,9 @@ async def verify(reach: Reach, move_id: str, as_json: bool) -> int:
     if not record.is_out:
         raise Refusal(
             Code.CANNOT,
-            f"{record.facts['server']}, where the move {move_id} begins, does not tell of it",
+            f"{record.move.server}, where the move {move_id} begins, does not tell of it",
         )
-    found: list[dict[str, Any]] = []
+    found: list[MoveCompared] = []
     try:
         await compare_ends(reach, record.backend, move_id, found.append)
     except Refusal as refusal:
@@ -241,13 +238,12 @@ async def verify(reach: Reach, move_id: str, as_json: bool) -> int:
             raise
         click.echo(f"murder: {refusal.text}", err=True)  # the other end cannot be reached
         return 3
-    result = max((str(one["result"]) for one in found), key=RESULTS.index, default="same")
-    for one in found:
-        one["mailbox"] = reach.shown(MailboxName(str(one["mailbox"]).encode("latin-1")))
+    result = max((one.result for one in found), key=RESULTS.index, default="same")
     if as_json:
-        print_json({"move": move_id, "result": result, "mailboxes": found})
+        mailboxes = [{**one.shown(), "mailbox": reach.shown(one.mailbox)} for one in found]
+        print_json({"move": move_id, "result": result, "mailboxes": mailboxes})
     else:
-        _show_compared(found)
+        _show_compared(reach, found)
         click.echo(f"{move_id}: {_SAID[result]}")
     return 1 if result == "different" else 0
 
@@ -260,24 +256,25 @@ _SAID: Final = {
 _COLOURS: Final = {"same": GOOD, "different": BAD}
 
 
-def _show_compared(found: Sequence[dict[str, Any]]) -> None:
+def _show_compared(reach: Reach, found: Sequence[MoveCompared]) -> None:
     heads = ("mailbox", "result", "messages", "size", "new", "expunged", "flags changed")
     rows = [
         [
-            str(one["mailbox"]),
-            Painted(str(one["result"]), _COLOURS.get(str(one["result"]), "")),
-            str(one["messages"]),
-            octets(float(one["octets"])),
-            *(str(one[key] or "") for key in ("arrived", "expunged", "flags")),
+            reach.shown(one.mailbox),
+            Painted(one.result, _COLOURS.get(one.result, "")),
+            str(one.messages),
+            octets(one.octets),
+            *(str(number or "") for number in (one.arrived, one.expunged, one.flags)),
         ]
         for one in found
     ]
     print_table(heads, rows, right=heads[2:], spare=("size",))
     for one in found:
-        for text in one["told"]:
-            click.echo(f"{plain(one['mailbox'])}: {plain(text)}")
-        if one["more"]:
-            click.echo(f"{plain(one['mailbox'])}: and {one['more']} more like these")
+        shown = plain(reach.shown(one.mailbox))
+        for text in one.told:
+            click.echo(f"{shown}: {plain(text)}")
+        if one.more:
+            click.echo(f"{shown}: and {one.more} more like these")
 
 
 async def _act(reach: Reach, verb: str, move_id: str, as_json: bool) -> int:

@@ -4,14 +4,11 @@ The sources do the work and go on without us (`backend.moves`); who begins a mov
 """
 
 import asyncio
-import json
-import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
 
 from murder.api.placement import BackendLoad, NewMailbox
-from murder.errors import Code, Refusal, UpstreamFailure
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.model.entry import Location, MailboxEntry
 from murder.model.listmatch import compile_pattern
 from murder.model.name import (
@@ -23,12 +20,15 @@ from murder.model.name import (
     is_inbox,
     owner_of,
 )
-from murder.operate.reach import Reach, data_of
-from murder.wire.token import Scanner, string
-
-_PROGRESS: Final = re.compile(
-    rb"\* OK \[INPROGRESS \(\S+ (\d+) (\d+)\)\] (\w+) (\w+): (\d+) messages, (\d+) octets(?:; (.*))?"
+from murder.operate.reach import Reach
+from murder.wire.move_words import (
+    MoveCompared,
+    MoveRecord,
+    parse_compared,
+    parse_progress,
+    parse_record,
 )
+from murder.wire.token import string
 
 
 @dataclass(slots=True)
@@ -53,23 +53,23 @@ class Record:
     """What a backend remembers of a move."""
 
     backend: str
-    facts: dict[str, Any] = field(default_factory=dict)
+    move: MoveRecord
 
     @property
     def id(self) -> str:
-        return str(self.facts["id"])
+        return self.move.id
 
     @property
     def state(self) -> str:
-        return str(self.facts["state"])
+        return self.move.state
 
     @property
     def is_out(self) -> bool:
-        return bool(self.facts["side"] == "out")
+        return self.move.is_out
 
     @property
     def root(self) -> MailboxName:
-        return MailboxName(str(self.facts["root"]).encode("latin-1"))
+        return self.move.root
 
 
 def trees_of(entries: Iterable[MailboxEntry]) -> list[MailboxEntry]:
@@ -147,12 +147,10 @@ async def _carry_out(
     """A connection is busy until its move is over; it is left for the next where all went well."""
 
     def progress(line: bytes) -> None:
-        match = _PROGRESS.match(line)
-        if match is not None:
-            each.total = int(match.group(2))
-            each.state, each.move_id = match.group(3).decode(), match.group(4).decode()
-            each.messages, each.octets = int(match.group(5)), int(match.group(6))
-            each.problem = (match.group(7) or b"").decode("utf-8", "replace").strip()
+        told = parse_progress(line)
+        if told is not None:
+            each.total, each.state, each.move_id = told.total, told.state, told.id
+            each.messages, each.octets, each.problem = told.messages, told.octets, told.problem
             if each.state != "done":
                 tell(each)
 
@@ -190,16 +188,17 @@ async def records(reach: Reach, servers: Collection[str]) -> tuple[list[Record],
     async with asyncio.TaskGroup() as group:
         for server in servers:
             group.create_task(one(server))
-    found.sort(key=lambda record: float(record.facts["started_at"]))
+    found.sort(key=lambda record: record.move.started_at)
     return found, failures
 
 
 async def _records(reach: Reach, server: str, command: bytes) -> list[Record]:
     reply = await reach.ask(server, command)
-    return [
-        Record(server, json.loads(Scanner(octets, 0).string()))
-        for octets in data_of(reply, b"XFERS")
-    ]
+    try:
+        told = [parse_record(line) for line in reply.untagged]
+    except BadSyntax as error:
+        raise Refusal(Code.CANNOT, f"{server}: {error.text}") from None
+    return [Record(server, one) for one in told if one is not None]
 
 
 async def act(reach: Reach, server: str, verb: str, move_id: str) -> Record:
@@ -212,14 +211,14 @@ async def act(reach: Reach, server: str, verb: str, move_id: str) -> Record:
 
 
 async def verify(
-    reach: Reach, server: str, move_id: str, tell: Callable[[dict[str, Any]], None]
+    reach: Reach, server: str, move_id: str, tell: Callable[[MoveCompared], None]
 ) -> None:
-    """Let the source compare both ends; `tell` gets each mailbox as `backend.moves.compare.Compared.words` has it.
-    Raises Refusal, UpstreamFailure."""
+    """Let the source compare both ends; `tell` gets each mailbox as it is done. Raises Refusal, UpstreamFailure."""
 
     def untagged(line: bytes) -> None:
-        if line.upper().startswith(b"* XFERS "):
-            tell(json.loads(Scanner(line, len(b"* XFERS ")).string()))
+        found = parse_compared(line)
+        if found is not None:
+            tell(found)
 
     command = b"XFERS VERIFY %s" % string(move_id.encode())
     await reach.ask(server, command, untagged=untagged)

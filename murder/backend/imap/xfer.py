@@ -4,11 +4,9 @@
 `* OK [INPROGRESS (tag done total)]` (RFC 9585). Administrators only, and only those who came themselves.
 """
 
-import json
-
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.moves.cyrus_peer import CyrusPeer
-from murder.backend.moves.journal import Journal, Move, Side, State, format_move
+from murder.backend.moves.journal import Journal, Move, Side, State, record_of
 from murder.backend.moves.mover import Mover
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.login.imap import Running
@@ -17,8 +15,9 @@ from murder.model.name import MailboxName, display, is_inbox, owner_of
 from murder.net.frames import FrameChannel
 from murder.net.octets import OctetChannel
 from murder.wire.imap.command import Command
-from murder.wire.imap.response import status_line, untagged
-from murder.wire.token import Scanner, string
+from murder.wire.imap.response import status_line
+from murder.wire.move_words import MoveProgress, format_answer
+from murder.wire.token import Scanner
 
 TELL_EVERY_S = 0.5  # how often progress is told
 PEER_TIMEOUT_S = 3600.0  # a source that pauses (a limit on its octets) is not cut off
@@ -59,11 +58,8 @@ async def move_away(
         if now - told_at < TELL_EVERY_S and move.state is State.COPYING:
             return
         told_at = now
-        code = b"INPROGRESS (%s %d %d)" % (string(command.tag), min(move.messages, total), total)
-        text = f"{move.state.value} {move.id}: {move.messages} messages, {move.octets} octets"
-        if move.problem:  # it is tried again
-            text += f"; {move.problem}"
-        dialogue.send(status_line(b"*", b"OK", text, code))
+        facts = (move.state.value, move.id, move.messages, move.octets, move.problem)
+        dialogue.send(MoveProgress(command.tag, total, *facts).format())
 
     seen = display(dialogue.external(name))  # as Cyrus has it
     what = f"USER {owner_of(name)}" if is_inbox(name) else f"MAILBOX {seen}"
@@ -113,7 +109,7 @@ async def _xfers(dialogue: BackendImap, command: Command, verb: bytes, move_id: 
     mover = dialogue.backend.mover
     if verb == b"VERIFY":  # a line for each mailbox, as soon as it is compared
         async for found in mover.verify(move_id):
-            dialogue.send(untagged(b"XFERS " + string(json.dumps(found.words()).encode())))
+            dialogue.send(format_answer(found.shown()))
         return await dialogue.finish(command)
     match verb:
         case b"LIST":
@@ -129,7 +125,7 @@ async def _xfers(dialogue: BackendImap, command: Command, verb: bytes, move_id: 
         case _:
             raise Refusal(Code.CANNOT, f"XFERS {display(verb)} is unknown")
     for move in moves:
-        dialogue.send(untagged(b"XFERS " + string(_shown(move))))
+        dialogue.send(format_answer(record_of(move)))
     await dialogue.finish(command)
 
 
@@ -154,11 +150,6 @@ async def _let_go(journal: Journal, dialogue: BackendImap, move_id: str) -> Move
     if move is None or move.state is not State.DONE:
         raise Refusal(Code.CANNOT, f"No move {move_id} keeps anything here")
     return await dialogue.backend.mover.let_go(move)
-
-
-def _shown(move: Move) -> bytes:
-    """One line of JSON."""
-    return json.dumps(json.loads(format_move(move))).encode()
 
 
 # xcompare = "XCOMPARE" SP mailbox

@@ -10,13 +10,12 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
 from murder.model.message import MailboxStatus, Message, Uid
+from murder.model.name import MailboxName
 from murder.model.seqset import Ranges, holds
-from murder.wire.carry import (
-    format_name,
-)
+from murder.wire.move_words import MoveCompared
 
 MAX_TOLD: Final = 20  # findings of a mailbox told in words; the others are counted
 
@@ -64,19 +63,19 @@ class Compared:
         elif text:
             self.more += 1
 
-    def words(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {
-            "mailbox": format_name(self.name),
-            "result": self.verdict.value,
-            "messages": self.messages,
-            "octets": self.octets,
-            "arrived": self.arrived,
-            "expunged": self.expunged,
-            "flags": self.flags,
-            "told": self.told,
-            "more": self.more,
-        }
+    def shown(self) -> MoveCompared:
+        """As an operator is told."""
+        return MoveCompared(
+            MailboxName(self.name),
+            self.verdict.value,
+            messages=self.messages,
+            octets=self.octets,
+            arrived=self.arrived,
+            expunged=self.expunged,
+            flags=self.flags,
+            told=tuple(self.told),
+            more=self.more,
+        )
 
 
 @dataclass(frozen=True, slots=True)

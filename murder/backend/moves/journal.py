@@ -21,6 +21,7 @@ from murder.errors import Code, Refusal
 from murder.model.name import MailboxName, is_below
 from murder.wire.carry import format_name, parse_name
 from murder.wire.carry_words import is_move_id
+from murder.wire.move_words import MoveRecord
 
 FORMAT: Final = 2
 CYRUS: Final = "Cyrus' XFER"  # who has begun a move that a Cyrus backend sends here
@@ -106,6 +107,30 @@ def format_move(move: Move) -> bytes:
         names=[format_name(name) for name in move.names],
     )
     return json.dumps(told, indent=1).encode()
+
+
+def record_of(move: Move) -> MoveRecord:
+    """As an operator is told."""
+    return MoveRecord(
+        id=move.id,
+        side=move.side.value,
+        root=move.root,
+        server=move.server,
+        partition=move.partition,
+        state=move.state.value,
+        names=move.names,
+        process=move.process,
+        by=move.by,
+        started_at=move.started_at,
+        finished_at=move.finished_at,
+        stop_s=move.stop_s,
+        messages=move.messages,
+        octets=move.octets,
+        problem=move.problem,
+        shown_seq=move.shown_seq,
+        owes_abort=move.owes_abort,
+        format=FORMAT,
+    )
 
 
 def parse_move(octets: bytes) -> Move:

@@ -1,0 +1,88 @@
+"""A JSON object from another node, field by field: each is judged as it is read, what is not known here is passed over."""
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from murder.errors import BadSyntax
+from murder.model.name import MailboxName
+
+_NONE: Final = object()
+
+
+class Fields:
+    """Every method takes a field's name and raises BadSyntax, which names it: where it is missing (and has no default) or
+    not what was asked for."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self, told: Mapping[str, object]) -> None:
+        self._told = told
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._told
+
+    def _field(self, key: str, default: object) -> object:
+        value = self._told.get(key, default)
+        if value is _NONE:
+            raise BadSyntax(f"{key} is missing")
+        return value
+
+    def text(self, key: str, default: object = _NONE) -> str:
+        value = self._field(key, default)
+        if not isinstance(value, str):
+            raise BadSyntax(f"{key} is no text")
+        return value
+
+    def integer(self, key: str, default: object = _NONE) -> int:
+        value = self._field(key, default)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise BadSyntax(f"{key} is no whole number")
+        return value
+
+    def number(self, key: str, default: object = _NONE) -> float:
+        """As it was written: 0 stays 0, for who prints it."""
+        value = self._field(key, default)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise BadSyntax(f"{key} is no number")
+        return value
+
+    def flag(self, key: str, default: object = _NONE) -> bool:
+        value = self._field(key, default)
+        if not isinstance(value, bool):
+            raise BadSyntax(f"{key} is neither true nor false")
+        return value
+
+    def texts(self, key: str, default: object = _NONE) -> tuple[str, ...]:
+        values = self._field(key, default)
+        if not isinstance(values, list | tuple):
+            raise BadSyntax(f"{key} is no list")
+        for value in values:
+            if not isinstance(value, str):
+                raise BadSyntax(f"{key} has what is no text")
+        return tuple(values)
+
+    def name(self, key: str, default: object = _NONE) -> MailboxName:
+        """A mailbox's name, a character for each octet."""
+        return _name(key, self.text(key, default))
+
+    def names(self, key: str, default: object = _NONE) -> tuple[MailboxName, ...]:
+        return tuple(_name(key, text) for text in self.texts(key, default))
+
+
+def _name(key: str, text: str) -> MailboxName:
+    try:
+        return MailboxName(text.encode("latin-1"))
+    except UnicodeEncodeError:
+        raise BadSyntax(f"{key} is no mailbox's name") from None
+
+
+def parse_fields(octets: bytes) -> Fields:
+    """Of a JSON object. Raises BadSyntax."""
+    try:
+        told = json.loads(octets)
+    except (ValueError, RecursionError) as error:
+        raise BadSyntax(f"that is no JSON: {error}") from None
+    if not isinstance(told, dict):
+        raise BadSyntax("a JSON object was expected")
+    return Fields(told)

@@ -1,0 +1,189 @@
+"""What a backend tells of moves over IMAP, to whoever has asked for one: its progress during XFER, and the answers to XFERS.
+
+Values with parse and format. A newer backend may tell more than is known here: that is passed over.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from murder.errors import BadSyntax
+from murder.model.name import MailboxName
+from murder.wire.carry import format_name
+from murder.wire.imap.response import status_line, untagged
+from murder.wire.json_fields import Fields, parse_fields
+from murder.wire.token import Scanner, string
+
+RECORD_FORMAT: Final = 2
+# how two copies of a mailbox stand to each other: the later ones outweigh the earlier
+RESULTS: Final = ("same", "changed", "different")
+MAX_DIGITS: Final = 19  # 2^63 - 1
+_HEAD: Final = b"* OK [INPROGRESS ("
+_XFERS: Final = b"* XFERS "
+
+
+@dataclass(frozen=True, slots=True)
+class MoveProgress:
+    """How far a move is: `* OK [INPROGRESS (tag done total)] state id: N messages, N octets; problem` (RFC 9585).
+
+    `messages` and `octets` are those that went over the wire; `problem` says why it waits, "" where it does not.
+    """
+
+    tag: bytes
+    total: int
+    state: str
+    id: str
+    messages: int
+    octets: int
+    problem: str = ""
+
+    def format(self) -> bytes:
+        """The whole response."""
+        done = min(self.messages, self.total)
+        code = b"INPROGRESS (%s %d %d)" % (string(self.tag), done, self.total)
+        text = f"{self.state} {self.id}: {self.messages} messages, {self.octets} octets"
+        if self.problem:
+            text += f"; {self.problem}"
+        return status_line(b"*", b"OK", text, code)
+
+
+def parse_progress(response: bytes) -> MoveProgress | None:
+    """The reverse; None for any other response, also another server's INPROGRESS, whose text may be anything."""
+    if not response.startswith(_HEAD):
+        return None
+    try:
+        scanner = Scanner(response, len(_HEAD))
+        tag = scanner.astring()
+        scanner.space()
+        scanner.number()
+        scanner.space()
+        total = scanner.number()
+        scanner.expect(b")]")
+        scanner.space()
+    except BadSyntax:
+        return None
+    counts, _, problem = scanner.rest().decode("utf-8", "replace").partition("; ")
+    who, _, what = counts.partition(": ")
+    match [*who.split(" "), *what.split(" ")]:
+        case [state, move_id, messages, "messages,", octets, "octets"]:
+            if _is_number(messages) and _is_number(octets):
+                numbers = int(messages), int(octets)
+                return MoveProgress(tag, total, state, move_id, *numbers, problem.strip())
+    return None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS
+
+
+@dataclass(frozen=True, slots=True)
+class MoveRecord:
+    """What a backend remembers of a move, as its journal has it. `server` is the other end; times are Unix seconds, 0 where
+    not yet. `--json` has the same fields in this order."""
+
+    id: str
+    side: str  # out, in
+    root: MailboxName
+    server: str
+    partition: str = ""
+    state: str = ""
+    names: tuple[MailboxName, ...] = ()
+    process: str = ""
+    by: str = ""
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    stop_s: float = 0.0  # how long nobody could write
+    messages: int = 0
+    octets: int = 0
+    problem: str = ""
+    shown_seq: int = 0
+    owes_abort: bool = False
+    format: int = RECORD_FORMAT
+
+    @property
+    def is_out(self) -> bool:
+        return self.side == "out"
+
+    def shown(self) -> dict[str, object]:
+        """As JSON has it."""
+        names = [format_name(name) for name in self.names]
+        return {**asdict(self), "root": format_name(self.root), "names": names}
+
+
+@dataclass(frozen=True, slots=True)
+class MoveCompared:
+    """What `XFERS VERIFY` found of one mailbox. `result` is same, changed or different; `flags` counts messages whose flags
+    changed since; `told` are findings in words, `more` counts those left out."""
+
+    mailbox: MailboxName
+    result: str
+    messages: int = 0
+    octets: int = 0
+    arrived: int = 0
+    expunged: int = 0
+    flags: int = 0
+    told: tuple[str, ...] = ()
+    more: int = 0
+
+    def shown(self) -> dict[str, object]:
+        """As JSON has it."""
+        return {**asdict(self), "mailbox": format_name(self.mailbox), "told": list(self.told)}
+
+
+def format_answer(answer: MoveRecord | MoveCompared) -> bytes:
+    """`* XFERS` with one line of JSON."""
+    return untagged(_XFERS[2:] + string(json.dumps(answer.shown()).encode()))
+
+
+def parse_record(response: bytes) -> MoveRecord | None:
+    """A move as LIST, SHOW and the acts tell it; None for any other response. Raises BadSyntax."""
+    told = _fields_of(response)
+    if told is None:
+        return None
+    return MoveRecord(
+        id=told.text("id"),
+        side=told.text("side"),
+        root=told.name("root"),
+        server=told.text("server"),
+        partition=told.text("partition", ""),
+        state=told.text("state"),
+        names=told.names("names", ()),
+        process=told.text("process", ""),
+        by=told.text("by", ""),
+        started_at=told.number("started_at"),
+        finished_at=told.number("finished_at", 0.0),
+        stop_s=told.number("stop_s", 0.0),
+        messages=told.integer("messages", 0),
+        octets=told.integer("octets", 0),
+        problem=told.text("problem", ""),
+        shown_seq=told.integer("shown_seq", 0),
+        owes_abort=told.flag("owes_abort", False),
+        format=told.integer("format", RECORD_FORMAT),
+    )
+
+
+def parse_compared(response: bytes) -> MoveCompared | None:
+    """A mailbox as VERIFY tells it; None for any other response. Raises BadSyntax."""
+    told = _fields_of(response)
+    if told is None:
+        return None
+    result = told.text("result")
+    if result not in RESULTS:
+        raise BadSyntax(f"{result[:40]!r} is no result of a comparison")
+    return MoveCompared(
+        told.name("mailbox"),
+        result,
+        messages=told.integer("messages", 0),
+        octets=told.integer("octets", 0),
+        arrived=told.integer("arrived", 0),
+        expunged=told.integer("expunged", 0),
+        flags=told.integer("flags", 0),
+        told=told.texts("told", ()),
+        more=told.integer("more", 0),
+    )
+
+
+def _fields_of(response: bytes) -> Fields | None:
+    if response[: len(_XFERS)].upper() != _XFERS:
+        return None
+    return parse_fields(Scanner(response, len(_XFERS)).string())
