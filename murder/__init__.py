@@ -7,6 +7,7 @@ The map. Rooms, in the order they may import each other (tests/test_layers.py ho
     wire       grammar: octets <-> nouns, for IMAP, POP3, LMTP and MUPDATE
     mime       a message by octet offsets
     api        all that a plugin sees: hookspecs and the Protocols of stores, auth, placement, referral
+    kit        what a store may be built of: rows in SQLite, UIDs, messages on their way in, copies between mailboxes
     contract   what every plugin of a kind must keep to: `murder plugin check`
     session    state: who may say what, when; sans-IO
     log        the log, and every event it knows
@@ -24,7 +25,8 @@ The map. Rooms, in the order they may import each other (tests/test_layers.py ho
     archive    how the one file starts
 
 A command walks socket -> net.connection -> wire.fragment -> session -> role's table -> handler, and its
-answer straight back. Policy (stores, auth backends, placement, referrals) lives in plugins/, outside.
+answer straight back. Policy (stores, auth backends, placement, referrals) lives in plugins/, outside: a plugin may
+import errors, model, api and kit, and no other plugin.
 """
 
 __version__ = "0.1.0"

@@ -26,6 +26,7 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "wire": {"model"},
     "mime": {"model"},
     "api": {"model"},
+    "kit": {"model", "api"},
     "log": set(),
     "pki": set(),
     "session": {"model", "wire"},
@@ -44,7 +45,7 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "operate": ROLE | {"control"},
     "cli": TOP | {"contract", "demo", "operate"},
     "__main__": {"cli"},
-    "plugins": {"model", "api"},
+    "plugins": {"model", "api", "kit"},
 }
 MAY_USE = {  # third party -> the rooms that may know it
     "asyncclick": {"cli"},
@@ -57,6 +58,10 @@ MAY_USE = {  # third party -> the rooms that may know it
     "uvloop": {"net", "cli", "process"},
 }
 IN_ORDER = {  # room -> its modules, each importing only those before it
+    "kit": (
+        *("schema", "root", "rows", "uids", "epoch", "incoming"),
+        *("mailbox", "transfer", "carry", "check"),
+    ),
     "pki": ("authority", "trust"),
     "control": ("sockets", "node"),
     "process": ("host", "stuck", "server", "preflight", "channel", "slot", "workers"),
@@ -114,6 +119,16 @@ def test_modules_of_a_room_import_those_before_them_only(room: str) -> None:
             if name.startswith(f"murder.{room}.")
         }
         assert inside <= set(order[:place]), f"{module} reaches up to {inside - set(order[:place])}"
+
+
+def test_no_plugin_imports_another() -> None:
+    """What two of them need is in the kit, where a site's own plugins find it too."""
+    for path in (ROOT / "plugins").rglob("*.py"):
+        own = path.relative_to(ROOT / "plugins").parts[0].removesuffix(".py")
+        for name in imported(path):
+            parts = name.split(".")
+            if parts[0] == "plugins":
+                assert parts[1:2] == [own], f"{path.relative_to(ROOT)} imports {name}"
 
 
 def test_services_stand_in_the_room_of_their_role() -> None:

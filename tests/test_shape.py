@@ -19,7 +19,7 @@ MAY_CATCH_ALL = {
     "process",
     "hooks",
     "contract",
-    "store_spool",  # its thread of writers
+    "kit",  # its thread of writers
 }
 FORBIDDEN_WORDS = {"util", "utils", "helper", "helpers", "common", "manager", "misc"}
 

@@ -10,16 +10,16 @@ from collections.abc import Callable, Sequence
 
 from murder.api import CarriedMessage
 from murder.errors import Code, Refusal
+from murder.kit.carry import Carrier, put_message, take_portrait
+from murder.kit.incoming import FileIncoming
+from murder.kit.root import Root
+from murder.kit.rows import Box, load_box
 from murder.model.carried import CarriedIdentity, Portrait
 from murder.model.name import MailboxName
 from plugins.store_maildir.files import join_name, read_uidlist
 from plugins.store_maildir.mailbox import MaildirMailbox
 from plugins.store_maildir.sync import changing, publish_all
 from plugins.store_maildir.tree import Tree, add_todo
-from plugins.store_spool.carry import Carrier, put_message, take_portrait
-from plugins.store_spool.incoming import SpoolIncoming
-from plugins.store_spool.root import Root
-from plugins.store_spool.rows import Box, load_box
 
 Find = Callable[[MailboxName], tuple[Root, int, str] | None]
 
@@ -41,7 +41,7 @@ class MaildirCarrier(Carrier):
     ) -> None:
         """See murder.api.carry: files into `tmp`, durable with the commit, and to their places right behind it."""
         tree, box_id = mailbox.tree, mailbox.box_id
-        come = [one.incoming for one in messages if isinstance(one.incoming, SpoolIncoming)]
+        come = [one.incoming for one in messages if isinstance(one.incoming, FileIncoming)]
         for incoming in come:
             incoming.pin()
 
@@ -90,7 +90,7 @@ def _put(
             f"Message {message.uid} is another one here: other software has put mail there since; "
             "move that elsewhere",
         )
-    if old is None and isinstance(carried.incoming, SpoolIncoming):
+    if old is None and isinstance(carried.incoming, FileIncoming):
         date = message.internal_date.timestamp()
         base = mailbox.write_octets(folder, carried.incoming, date)
         letters = mailbox.letters_for(folder, message.flags)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
 from murder.errors import Code, Refusal
-from plugins.store_spool.schema import BITS
+from murder.kit.schema import BITS
 
 LETTERS: Final = {
     "D": "\\Draft",

@@ -12,6 +12,12 @@ from murder.api import Mailbox as AnyMailbox
 from murder.api import NewMessage
 from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
+from murder.kit.incoming import FileIncoming
+from murder.kit.mailbox import Asked, RowMailbox, ours
+from murder.kit.root import Root, T
+from murder.kit.rows import Box, insert_body, load_box, remove_messages
+from murder.kit.schema import SEEN_BIT, connect, to_bits, to_keywords
+from murder.kit.transfer import Linked, Transfers, insert_copies, message_rows, shown_bits
 from murder.model.message import Changes, MailboxStatus, Message, ModSeq, Uid
 from murder.model.name import MailboxName
 from plugins.store_maildir.files import (
@@ -28,17 +34,11 @@ from plugins.store_maildir.files import (
 )
 from plugins.store_maildir.sync import changing, synchronise
 from plugins.store_maildir.tree import Tree, add_todo, plan_rename
-from plugins.store_spool.incoming import SpoolIncoming
-from plugins.store_spool.mailbox import Asked, SpoolMailbox, ours
-from plugins.store_spool.root import Root, T
-from plugins.store_spool.rows import Box, insert_body, load_box, remove_messages
-from plugins.store_spool.schema import SEEN_BIT, connect, to_bits, to_keywords
-from plugins.store_spool.transfer import Linked, Transfers, insert_copies, message_rows, shown_bits
 
 ATTEMPTS: Final = 5  # to open a file that is renamed whenever its flags change
 
 
-class MaildirMailbox(SpoolMailbox):
+class MaildirMailbox(RowMailbox):
     """See murder.api.store.Mailbox."""
 
     _converted: tuple[str, memoryview] | None = None
@@ -169,7 +169,7 @@ class MaildirMailbox(SpoolMailbox):
         return await self.root.write(whole, settle)
 
     def _add_body(
-        self, db: sqlite3.Connection, new: NewMessage, linked: list[tuple[SpoolIncoming, str]]
+        self, db: sqlite3.Connection, new: NewMessage, linked: list[tuple[FileIncoming, str]]
     ) -> int:
         folder = self.tree.folder_of(db, self.box_id)
         date = new.internal_date.timestamp() if new.internal_date else None
@@ -180,7 +180,7 @@ class MaildirMailbox(SpoolMailbox):
         add_todo(db, f"{self.box_id}/tmp/{base}", file)
         return insert_body(db, None, file)
 
-    def write_octets(self, folder: bytes, incoming: SpoolIncoming, date: float | None) -> str:
+    def write_octets(self, folder: bytes, incoming: FileIncoming, date: float | None) -> str:
         """A message into `tmp`, with LF line ends where the same octets can be made of that again; its base name."""
         octets = bytes(incoming.octets())
         stored, virtual = octets.replace(b"\r\n", b"\n"), len(octets)
@@ -277,9 +277,9 @@ class MaildirTransfers(Transfers):
     def copy_within(
         self,
         db: sqlite3.Connection,
-        source: SpoolMailbox,
+        source: RowMailbox,
         uids: Sequence[Uid],
-        target: SpoolMailbox,
+        target: RowMailbox,
         remove: bool,
     ) -> dict[Uid, Uid]:
         assert isinstance(source, MaildirMailbox) and isinstance(target, MaildirMailbox)
@@ -309,9 +309,9 @@ class MaildirTransfers(Transfers):
     def copy_from(
         self,
         db: sqlite3.Connection,
-        source: SpoolMailbox,
+        source: RowMailbox,
         uids: Sequence[Uid],
-        target: SpoolMailbox,
+        target: RowMailbox,
         linked: Linked,
     ) -> dict[Uid, Uid]:
         assert isinstance(source, MaildirMailbox) and isinstance(target, MaildirMailbox)

@@ -26,6 +26,12 @@ from murder.api import (
 )
 from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
+from murder.kit.check import Checked, check_mailboxes
+from murder.kit.epoch import Epoch, is_renewed, read_epoch, write_epoch
+from murder.kit.incoming import FileIncoming, IncomingArea, dead_areas, remove_area
+from murder.kit.root import make_folder, root_of
+from murder.kit.rows import NEW_BOX_ID, next_uid_validity, remove_mailbox
+from murder.kit.transfer import INTENTS, finish_intent, intents_of
 from murder.model.carried import CarriedIdentity, Held, Portrait
 from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import (
@@ -48,13 +54,6 @@ from plugins.store_maildir.files import (
 from plugins.store_maildir.mailbox import MaildirMailbox, MaildirTransfers
 from plugins.store_maildir.sync import discover, forget, is_wanted, renew_tree, synchronise
 from plugins.store_maildir.tree import INDEX, RACY_NS, Tree, add_todo, plan_rename
-from plugins.store_spool.check import Checked, check_mailboxes
-from plugins.store_spool.epoch import Epoch, is_renewed, read_epoch, write_epoch
-from plugins.store_spool.incoming import IncomingArea, SpoolIncoming, dead_areas
-from plugins.store_spool.root import make_folder
-from plugins.store_spool.rows import NEW_BOX_ID, next_uid_validity, remove_mailbox
-from plugins.store_spool.store import remove_area, root_of
-from plugins.store_spool.transfer import INTENTS, finish_intent, intents_of
 
 STALE_TMP_S: Final = 36 * 3600.0  # maildir(5): what is older in `tmp` was never finished
 MAX_PART: Final = 250
@@ -389,7 +388,7 @@ class MaildirStore:
 
     def incoming(self, expected_octets: int | None = None) -> Incoming:
         assert self._area is not None
-        return SpoolIncoming(self._area, 256 * 1024)
+        return FileIncoming(self._area, 256 * 1024)
 
     def watch(self, listener: StoreListener) -> None:
         self._listeners.append(listener)

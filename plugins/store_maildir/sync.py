@@ -14,6 +14,17 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from murder.errors import Refusal
+from murder.kit.epoch import renew_rows
+from murder.kit.rows import (
+    INSERT_MESSAGE,
+    NEW_BOX_ID,
+    Box,
+    insert_body,
+    load_box,
+    next_uid_validity,
+    remove_messages,
+    spelled,
+)
 from murder.model.message import MAX_UID, Uid
 from plugins.store_maildir.files import (
     UIDLIST,
@@ -30,17 +41,6 @@ from plugins.store_maildir.files import (
     write_uidlist,
 )
 from plugins.store_maildir.tree import Tree, files_in, stamps
-from plugins.store_spool.epoch import renew_rows
-from plugins.store_spool.rows import (
-    INSERT_MESSAGE,
-    NEW_BOX_ID,
-    Box,
-    insert_body,
-    load_box,
-    next_uid_validity,
-    remove_messages,
-    spelled,
-)
 
 NO_FILE = "-"
 LINE_OCTETS = 80

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from murder.errors import Code, Refusal
+from murder.kit.root import Root
 from murder.model.name import MailboxName
 from plugins.store_maildir.files import (
     FILE_MODE,
@@ -26,7 +27,6 @@ from plugins.store_maildir.files import (
     split_name,
     sync_path,
 )
-from plugins.store_spool.root import Root
 
 INDEX: Final = "murder-index.db"
 FORMAT: Final = 1  # of what stands here besides the spool's tables

@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from murder.errors import Code, Refusal
-from plugins.store_spool.check import LOST, Checked, check_root
+from murder.kit.check import LOST, Checked, check_root
 from plugins.store_spool.salvage import salvage
 
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from plugins.store_spool.root import sync_folder
-from plugins.store_spool.rows import next_uid_validity
-from plugins.store_spool.schema import connect
+from murder.kit.root import sync_folder
+from murder.kit.rows import next_uid_validity
+from murder.kit.schema import connect
 
 MOST_PROBED: Final = 1_000_000  # keys tried one by one between two readable ends
 

@@ -29,26 +29,23 @@ from murder.api import (
 )
 from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
+from murder.kit.carry import Carrier
+from murder.kit.epoch import Epoch, is_renewed, read_epoch, renew_rows, write_epoch
+from murder.kit.incoming import FileIncoming, IncomingArea, dead_areas, remove_area, witnesses
+from murder.kit.mailbox import RowMailbox
+from murder.kit.root import Root, make_folder, root_of
+from murder.kit.rows import NEW_BOX_ID, next_uid_validity, remove_mailbox
+from murder.kit.transfer import INTENTS, Transfers, finish_intent, intents_of
 from murder.model.carried import CarriedIdentity, Held, Portrait
 from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import (
     MailboxName,
-    before_deletion,
     exists_already,
     inbox_of,
-    is_deleted,
     no_such_mailbox,
     owner_of,
-    split_domain,
 )
-from plugins.store_spool.carry import Carrier
-from plugins.store_spool.epoch import Epoch, is_renewed, read_epoch, renew_rows, write_epoch
-from plugins.store_spool.incoming import IncomingArea, SpoolIncoming, dead_areas, witnesses
 from plugins.store_spool.inspection import inspect_root
-from plugins.store_spool.mailbox import SpoolMailbox
-from plugins.store_spool.root import Root, make_folder
-from plugins.store_spool.rows import NEW_BOX_ID, next_uid_validity, remove_mailbox
-from plugins.store_spool.transfer import INTENTS, Transfers, finish_intent, intents_of
 
 MAX_FOLDER_NAME: Final = 120  # octets; longer roots are named by their hash
 
@@ -75,21 +72,6 @@ class Settings:
 @hookimpl
 def make_store(settings: Settings, data_dir: Path) -> MailboxStore:
     return SpoolStore(settings, settings.folder or data_dir / "spool")
-
-
-def root_of(name: MailboxName) -> bytes:
-    """The root a mailbox belongs to: its owner's INBOX, or the first part of a shared name. What was a user's before it
-    was deleted stays with him: deleting is then one row."""
-    if is_deleted(name):
-        before = before_deletion(name)
-        if before is not None and owner_of(before[0]) is not None:
-            name = before[0]
-    owner = owner_of(name)
-    if owner is not None:
-        return inbox_of(owner)
-    domain, rest = split_domain(name)
-    first = rest.split(b".", 1)[0]
-    return domain + b"!" + first if domain else first
 
 
 def folder_name(root: bytes) -> str:
@@ -310,20 +292,20 @@ class SpoolStore:
                 await self._transfers.move_mailbox(source, old, target, new)
         self._tell(found[2])
 
-    async def open(self, name: MailboxName, reader: str) -> SpoolMailbox:
+    async def open(self, name: MailboxName, reader: str) -> RowMailbox:
         found = self._find(name)
         if found is None:
             raise no_such_mailbox(name)
         root, box_id, mailbox_id = found
         assert self._transfers is not None
         is_own = owner_of(name) == reader
-        return SpoolMailbox(
+        return RowMailbox(
             root, box_id, name, mailbox_id, reader, is_own, self._tell, self._transfers
         )
 
     def incoming(self, expected_octets: int | None = None) -> Incoming:
         assert self._area is not None
-        return SpoolIncoming(self._area, self._settings.inline_bytes)
+        return FileIncoming(self._area, self._settings.inline_bytes)
 
     async def subscriptions(self, user: str) -> Collection[MailboxName]:
         if not self._exists(inbox_of(user)):
@@ -382,14 +364,3 @@ class SpoolStore:
 
 def _rename(db: sqlite3.Connection, old: MailboxName, new: MailboxName) -> Any:
     return db.execute("UPDATE mailbox SET name=? WHERE name=?", (new, old))
-
-
-def remove_area(area: Path) -> None:
-    for path in sorted(area.rglob("*"), reverse=True):
-        with contextlib.suppress(OSError):
-            if path.is_dir():
-                path.rmdir()
-            else:
-                path.unlink()
-    with contextlib.suppress(OSError):
-        area.rmdir()

@@ -25,12 +25,12 @@ from murder.api import (
     TellsSummaries,
 )
 from murder.errors import Code, Refusal
+from murder.kit.schema import FORMAT
 from murder.model.message import ModSeq, Uid
 from murder.model.name import MailboxName
 from plugins.store_maildir.store import MaildirStore
 from plugins.store_maildir.store import Settings as MaildirSettings
 from plugins.store_memory import MemoryStore
-from plugins.store_spool.schema import FORMAT
 from plugins.store_spool.store import Settings, SpoolStore
 
 INBOX = MailboxName(b"user.ana")

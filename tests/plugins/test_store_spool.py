@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from murder.api import CanCheck, FlagChange, Mailbox, NewMessage
 from murder.errors import Code, Refusal
+from murder.kit import mailbox as spool
+from murder.kit.rows import MOST_KEYWORDS
+from murder.kit.uids import pack, unpack
 from murder.model.message import Uid
 from murder.model.name import MailboxName
-from plugins.store_spool import mailbox as spool
-from plugins.store_spool.rows import MOST_KEYWORDS
 from plugins.store_spool.store import Settings, SpoolStore
-from plugins.store_spool.uids import pack, unpack
 
 INBOX, SENT = MailboxName(b"user.ana"), MailboxName(b"user.ana.Sent")
 SMALL, LARGE = 100, 5000
@@ -333,7 +333,7 @@ def test_uids_of_a_large_mailbox_are_those_of_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are kept in memory and brought up to date, whatever another process does."""
-    monkeypatch.setattr("plugins.store_spool.mailbox.MANY", 3)
+    monkeypatch.setattr("murder.kit.mailbox.MANY", 3)
     choose = random.Random(1)
 
     async def scene(store: SpoolStore) -> None:
@@ -358,8 +358,8 @@ def test_uids_of_a_large_mailbox_outlast_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store that starts takes up what another has written down, if it is still true; and else what is on the disk."""
-    monkeypatch.setattr("plugins.store_spool.mailbox.MANY", 3)
-    monkeypatch.setattr("plugins.store_spool.uids.STALE", 4)
+    monkeypatch.setattr("murder.kit.mailbox.MANY", 3)
+    monkeypatch.setattr("murder.kit.uids.STALE", 4)
     choose = random.Random(2)
 
     async def look(store: SpoolStore) -> None:
@@ -533,7 +533,7 @@ def test_what_changes_while_pages_are_turned_is_neither_lost_nor_told_twice(
         start = (await box.status()).highest_modseq
         for number in range(20):
             await append(store, box, number, SMALL)
-        assert isinstance(box, spool.SpoolMailbox)
+        assert isinstance(box, spool.RowMailbox)
         pages = box._pages
         turned: list[object] = []
 

@@ -18,13 +18,13 @@ from typing import BinaryIO, Final
 
 from murder.api.disk import disk_error
 from murder.errors import Misuse
-from plugins.store_spool.root import Root, make_folder, sync_folder
+from murder.kit.root import Root, make_folder, sync_folder
 
 FILE_MODE: Final = 0o600
 SYNCS_AT_ONCE: Final = 16  # more of them bring no more, measured on ext4
 
 
-class SpoolIncoming:
+class FileIncoming:
     """See murder.api.store.Incoming."""
 
     def __init__(self, area: "IncomingArea", inline_octets: int) -> None:
@@ -148,7 +148,7 @@ class SpoolIncoming:
         self._memory = bytearray()
 
 
-def link_many(incomings: Sequence[SpoolIncoming], root: Root) -> list[str]:
+def link_many(incomings: Sequence[FileIncoming], root: Root) -> list[str]:
     """Make many durable files of that root at once; their names there. A disk that is asked to sync many files at the
     same time writes its journal once for all of them; so does a folder that takes them all. Raises OSError: then none
     is there."""
@@ -160,7 +160,7 @@ def link_many(incomings: Sequence[SpoolIncoming], root: Root) -> list[str]:
         for incoming, name in zip(incomings, names, strict=True):
             incoming.link_as(root, name)
         with ThreadPoolExecutor(min(SYNCS_AT_ONCE, len(incomings)), "sync") as pool:
-            for _ in pool.map(SpoolIncoming.sync, incomings):
+            for _ in pool.map(FileIncoming.sync, incomings):
                 pass
         sync_folder(root.file_of(names[0]).parent)
     except OSError as error:
@@ -206,3 +206,14 @@ def witnesses(folder: Path) -> Iterator[tuple[str, list[str]]]:
     for root in folder.iterdir():
         if root.is_dir():
             yield root.name, [file.name for file in root.iterdir()]
+
+
+def remove_area(area: Path) -> None:
+    for path in sorted(area.rglob("*"), reverse=True):
+        with contextlib.suppress(OSError):
+            if path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink()
+    with contextlib.suppress(OSError):
+        area.rmdir()

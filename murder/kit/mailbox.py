@@ -7,11 +7,35 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from murder.api import FlagChange, Incoming, NewMessage, Stored
 from murder.api import Mailbox as AnyMailbox
 from murder.errors import Code, Refusal
+from murder.kit.incoming import FileIncoming
+from murder.kit.root import Root, T
+from murder.kit.rows import (
+    INSERT_MESSAGE,
+    MOST_KEYWORDS,
+    Box,
+    as_list,
+    insert_body,
+    known_keywords,
+    load_box,
+    remove_messages,
+    spelled,
+)
+from murder.kit.schema import (
+    DELETED_BIT,
+    MESSAGE_COLUMNS,
+    SEEN_BIT,
+    to_bits,
+    to_flags,
+    to_keywords,
+    to_message,
+    to_seconds,
+)
+from murder.kit.uids import all_uids, known_uids, write_down
 from murder.model.message import (
     MAX_UID,
     Changes,
@@ -23,31 +47,6 @@ from murder.model.message import (
     UidValidity,
 )
 from murder.model.name import MailboxName
-from plugins.store_spool import transfer
-from plugins.store_spool.incoming import SpoolIncoming
-from plugins.store_spool.root import Root, T
-from plugins.store_spool.rows import (
-    INSERT_MESSAGE,
-    MOST_KEYWORDS,
-    Box,
-    as_list,
-    insert_body,
-    known_keywords,
-    load_box,
-    remove_messages,
-    spelled,
-)
-from plugins.store_spool.schema import (
-    DELETED_BIT,
-    MESSAGE_COLUMNS,
-    SEEN_BIT,
-    to_bits,
-    to_flags,
-    to_keywords,
-    to_message,
-    to_seconds,
-)
-from plugins.store_spool.uids import all_uids, known_uids, write_down
 
 IN_THREAD: Final = 5_000  # more rows than this are read in a thread: they take longer than 10 ms
 
@@ -56,7 +55,17 @@ PAGE: Final = 500  # rows that are read in one turn of the loop, some 2 ms
 MANY: Final = 50_000  # messages whose UIDs are kept for the next session
 
 
-class SpoolMailbox:
+class Copying(Protocol):
+    """What copies between two mailboxes of one store: `murder.kit.transfer`."""
+
+    async def copy(
+        self, source: "RowMailbox", uids: Sequence[Uid], target: "RowMailbox", remove: bool
+    ) -> Mapping[Uid, Uid]:
+        """COPY or MOVE; source UID to new UID."""
+        ...
+
+
+class RowMailbox:
     """See murder.api.store.Mailbox."""
 
     def __init__(
@@ -68,7 +77,7 @@ class SpoolMailbox:
         reader: str,
         is_own: bool,
         tell: Callable[[str], None],
-        transfers: "transfer.Transfers",
+        transfers: "Copying",
     ) -> None:
         self.root = root
         self.box_id = box_id
@@ -359,7 +368,7 @@ class SpoolMailbox:
         return await self.root.write(work, settle, durable=durable)
 
     async def append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
-        linked: list[tuple[SpoolIncoming, str]] = []
+        linked: list[tuple[FileIncoming, str]] = []
 
         def work(db: sqlite3.Connection) -> list[Uid]:
             box = load_box(db, self.box_id)
@@ -386,7 +395,7 @@ class SpoolMailbox:
         db: sqlite3.Connection,
         box: Box,
         new: NewMessage,
-        linked: list[tuple[SpoolIncoming, str]],
+        linked: list[tuple[FileIncoming, str]],
     ) -> Uid:
         incoming = ours(new.incoming)
         body = self._add_body(db, new, linked)
@@ -403,7 +412,7 @@ class SpoolMailbox:
         return Uid(uid)
 
     def _add_body(
-        self, db: sqlite3.Connection, new: NewMessage, linked: list[tuple[SpoolIncoming, str]]
+        self, db: sqlite3.Connection, new: NewMessage, linked: list[tuple[FileIncoming, str]]
     ) -> int:
         """Store the octets: in the row, or in a file that the transaction names."""
         incoming = ours(new.incoming)
@@ -527,16 +536,16 @@ class SpoolMailbox:
         return gone
 
     async def copy(self, uids: Sequence[Uid], target: AnyMailbox) -> Mapping[Uid, Uid]:
-        assert isinstance(target, SpoolMailbox)
+        assert isinstance(target, RowMailbox)
         return await self._transfers.copy(self, uids, target, remove=False)
 
     async def move(self, uids: Sequence[Uid], target: AnyMailbox) -> Mapping[Uid, Uid]:
-        assert isinstance(target, SpoolMailbox)
+        assert isinstance(target, RowMailbox)
         return await self._transfers.copy(self, uids, target, remove=True)
 
 
-def ours(incoming: Incoming) -> SpoolIncoming:
-    assert isinstance(incoming, SpoolIncoming)
+def ours(incoming: Incoming) -> FileIncoming:
+    assert isinstance(incoming, FileIncoming)
     return incoming
 
 

@@ -10,8 +10,8 @@ from array import array
 from bisect import bisect_left
 from typing import Final, NamedTuple
 
+from murder.kit.root import Root
 from murder.model.seqset import compress
-from plugins.store_spool.root import Root
 
 FEW: Final = 500  # rows are read rather than counted again
 MAX_COUNTS: Final = 40  # ranges counted; a mailbox with more gaps is read

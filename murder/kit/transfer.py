@@ -13,13 +13,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from murder.model.message import Uid
-from murder.model.name import MailboxName, exists_already, no_such_mailbox
-from plugins.store_spool.incoming import IncomingArea
-from plugins.store_spool.root import Root, make_folder, sync_folder
-from plugins.store_spool.rows import (
+from murder.kit.incoming import IncomingArea
+from murder.kit.mailbox import RowMailbox
+from murder.kit.root import Root, make_folder, sync_folder
+from murder.kit.rows import (
     INSERT_MESSAGE,
     NEW_BOX_ID,
     as_list,
@@ -29,10 +28,9 @@ from plugins.store_spool.rows import (
     remove_messages,
     spelled,
 )
-from plugins.store_spool.schema import MESSAGE_COLUMNS, SEEN_BIT, connect
-
-if TYPE_CHECKING:
-    from plugins.store_spool.mailbox import SpoolMailbox
+from murder.kit.schema import MESSAGE_COLUMNS, SEEN_BIT, connect
+from murder.model.message import Uid
+from murder.model.name import MailboxName, exists_already, no_such_mailbox
 
 INTENTS: Final = "intents"  # file in a process's area: roots that may hold unfinished intents
 
@@ -77,7 +75,7 @@ class Transfers:
     # --- messages
 
     async def copy(
-        self, source: "SpoolMailbox", uids: Sequence[Uid], target: "SpoolMailbox", remove: bool
+        self, source: RowMailbox, uids: Sequence[Uid], target: RowMailbox, remove: bool
     ) -> Mapping[Uid, Uid]:
         """COPY or MOVE; source UID to new UID."""
         if source.root is target.root:
@@ -93,7 +91,7 @@ class Transfers:
         return copied
 
     async def _copy_across(
-        self, source: "SpoolMailbox", uids: Sequence[Uid], target: "SpoolMailbox", remove: bool
+        self, source: RowMailbox, uids: Sequence[Uid], target: RowMailbox, remove: bool
     ) -> dict[Uid, Uid]:
         linked = Linked(self._area, target.root)
         intent = secrets.token_hex(8)
@@ -127,9 +125,9 @@ class Transfers:
     def copy_within(
         self,
         db: sqlite3.Connection,
-        source: "SpoolMailbox",
+        source: RowMailbox,
         uids: Sequence[Uid],
-        target: "SpoolMailbox",
+        target: RowMailbox,
         remove: bool,
     ) -> dict[Uid, Uid]:
         """In one root; part of a transaction."""
@@ -138,10 +136,10 @@ class Transfers:
     def copy_from(
         self,
         db: sqlite3.Connection,
-        source: "SpoolMailbox",
+        source: RowMailbox,
         uids: Sequence[Uid],
-        target: "SpoolMailbox",
-        linked: "Linked",
+        target: RowMailbox,
+        linked: Linked,
     ) -> dict[Uid, Uid]:
         """From another root; part of the target's transaction."""
         return _copy_from(db, source, uids, target, linked)
@@ -287,7 +285,7 @@ def message_rows(db: sqlite3.Connection, box_id: int, uids: Sequence[Uid]) -> li
 
 
 def shown_bits(
-    db: sqlite3.Connection, source: "SpoolMailbox", rows: list[tuple[Any, ...]]
+    db: sqlite3.Connection, source: RowMailbox, rows: list[tuple[Any, ...]]
 ) -> dict[int, int]:
     """The flag bits of each message as the source's reader sees them."""
     if source.is_own:
@@ -301,9 +299,9 @@ def shown_bits(
 
 def _copy_within(
     db: sqlite3.Connection,
-    source: "SpoolMailbox",
+    source: RowMailbox,
     uids: Sequence[Uid],
-    target: "SpoolMailbox",
+    target: RowMailbox,
     remove: bool,
 ) -> dict[Uid, Uid]:
     """In one root the octets are shared."""
@@ -323,9 +321,9 @@ def _copy_within(
 
 def _copy_from(
     db: sqlite3.Connection,
-    source: "SpoolMailbox",
+    source: RowMailbox,
     uids: Sequence[Uid],
-    target: "SpoolMailbox",
+    target: RowMailbox,
     linked: Linked,
 ) -> dict[Uid, Uid]:
     """From another root: large octets are linked, small ones copied one at a time."""
@@ -353,7 +351,7 @@ def insert_copies(
     db: sqlite3.Connection,
     rows: list[tuple[Any, ...]],
     shown: dict[int, int],
-    target: "SpoolMailbox",
+    target: RowMailbox,
     bodies: list[int],
 ) -> dict[Uid, Uid]:
     box = load_box(db, target.box_id)

@@ -13,9 +13,9 @@ from typing import Final
 
 from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
-from plugins.store_spool.root import sync_folder
-from plugins.store_spool.rows import next_uid_validity
-from plugins.store_spool.schema import FILE_MODE
+from murder.kit.root import sync_folder
+from murder.kit.rows import next_uid_validity
+from murder.kit.schema import FILE_MODE
 
 FILE: Final = "epoch"
 

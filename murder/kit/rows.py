@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from murder.errors import Code, Refusal
+from murder.kit.schema import DELETED_BIT, SEEN_BIT
 from murder.model.message import MAX_UID, Uid
-from plugins.store_spool.schema import DELETED_BIT, SEEN_BIT
 
 FROZEN: Final = (
     "frozen/"  # in `meta`, with the mailbox's id: it is about to leave for another server

@@ -10,12 +10,9 @@ from typing import Final
 
 from murder.api.carry import CarriedMessage
 from murder.errors import Code, Refusal
-from murder.model.carried import CarriedIdentity, Held, Portrait
-from murder.model.message import Message, ModSeq, Uid, UidValidity
-from murder.model.name import MailboxName, display, no_such_mailbox
-from plugins.store_spool.incoming import SpoolIncoming, link_many
-from plugins.store_spool.root import Root
-from plugins.store_spool.rows import (
+from murder.kit.incoming import FileIncoming, link_many
+from murder.kit.root import Root
+from murder.kit.rows import (
     FROZEN,
     INSERT_MESSAGE,
     NEW_BOX_ID,
@@ -26,7 +23,10 @@ from plugins.store_spool.rows import (
     release_bodies,
     spelled,
 )
-from plugins.store_spool.schema import MESSAGE_COLUMNS, to_bits, to_keywords, to_message, to_seconds
+from murder.kit.schema import MESSAGE_COLUMNS, to_bits, to_keywords, to_message, to_seconds
+from murder.model.carried import CarriedIdentity, Held, Portrait
+from murder.model.message import Message, ModSeq, Uid, UidValidity
+from murder.model.name import MailboxName, display, no_such_mailbox
 
 Find = Callable[[MailboxName], tuple[Root, int, str] | None]
 
@@ -120,7 +120,7 @@ class Carrier:
 
     async def receive(self, name: MailboxName, messages: Sequence[CarriedMessage]) -> None:
         root, box_id, _ = self._find(name)
-        come = [one.incoming for one in messages if isinstance(one.incoming, SpoolIncoming)]
+        come = [one.incoming for one in messages if isinstance(one.incoming, FileIncoming)]
         for incoming in come:
             incoming.pin()
         large = [incoming for incoming in come if not incoming.is_inline]
@@ -160,8 +160,8 @@ class Carrier:
 def _give_up(
     root: Root,
     linking: "asyncio.Future[list[str]]",
-    large: Sequence[SpoolIncoming],
-    come: Sequence[SpoolIncoming],
+    large: Sequence[FileIncoming],
+    come: Sequence[FileIncoming],
 ) -> None:
     """Nobody waits for the files any more that were being linked."""
     if linking.exception() is None:
@@ -170,12 +170,12 @@ def _give_up(
     _let_go(come)
 
 
-def _let_go(come: Sequence[SpoolIncoming]) -> None:
+def _let_go(come: Sequence[FileIncoming]) -> None:
     for incoming in come:
         incoming.unpin()
 
 
-def _settle(root: Root, large: Sequence[SpoolIncoming], names: Sequence[str]) -> None:
+def _settle(root: Root, large: Sequence[FileIncoming], names: Sequence[str]) -> None:
     for incoming, file in zip(large, names, strict=True):
         incoming.settled(root, file)
 
@@ -216,7 +216,7 @@ def put_message(
     incoming = carried.incoming
     if incoming is None:
         raise Refusal(Code.CANNOT, f"The octets of message {message.uid} have not come")
-    assert isinstance(incoming, SpoolIncoming)
+    assert isinstance(incoming, FileIncoming)
     body = insert_body(db, incoming.octets() if file is None else None, file)
     db.execute(
         INSERT_MESSAGE,

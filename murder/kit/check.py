@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
+from murder.kit.root import make_folder, sync_folder
+from murder.kit.rows import load_box, next_uid_validity, remove_messages
+from murder.kit.schema import DELETED_BIT, FILE_MODE, SEEN_BIT, connect
 from murder.model.name import MailboxName, display
-from plugins.store_spool.root import make_folder, sync_folder
-from plugins.store_spool.rows import load_box, next_uid_validity, remove_messages
-from plugins.store_spool.schema import DELETED_BIT, FILE_MODE, SEEN_BIT, connect
 
 LOST: Final = "lost"
 FREE_PAGES: Final = 256  # 1 MiB: less is not worth the writing

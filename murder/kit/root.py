@@ -18,7 +18,15 @@ from typing import Any, Final, TypeVar
 
 from murder.api.disk import disk_error
 from murder.errors import Refusal
-from plugins.store_spool.schema import connect, open_reader
+from murder.kit.schema import connect, open_reader
+from murder.model.name import (
+    MailboxName,
+    before_deletion,
+    inbox_of,
+    is_deleted,
+    owner_of,
+    split_domain,
+)
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -221,3 +229,18 @@ def make_folder(folder: Path) -> None:
     make_folder(folder.parent)
     folder.mkdir(mode=0o700, exist_ok=True)
     sync_folder(folder.parent)
+
+
+def root_of(name: MailboxName) -> bytes:
+    """The root a mailbox belongs to: its owner's INBOX, or the first part of a shared name. What was a user's before it
+    was deleted stays with him: deleting is then one row."""
+    if is_deleted(name):
+        before = before_deletion(name)
+        if before is not None and owner_of(before[0]) is not None:
+            name = before[0]
+    owner = owner_of(name)
+    if owner is not None:
+        return inbox_of(owner)
+    domain, rest = split_domain(name)
+    first = rest.split(b".", 1)[0]
+    return domain + b"!" + first if domain else first
