@@ -53,7 +53,7 @@ MESSAGE: Final = "Subject: hello\\r\\n\\r\\nIt works.\\r\\n"
     type=click.IntRange(1, 65000),
     default=14300,
     show_default=True,
-    help="The first port: the master's. Each frontend and then each backend takes the next five.",
+    help="The first port: the master's. Each frontend and then each backend takes those that follow.",
 )
 @json_option("host, dir, ports and configurations of all nodes")
 @click.option(
@@ -76,7 +76,7 @@ async def demo(
 
     Users are user1 … userN and the administrator admin, all with the password "secret"; their INBOXes are spread over
     the backends. Everything listens on 127.0.0.1. Ports count up from --port-base in this order: the MUPDATE master;
-    then for fe1, fe2 … and after them be1, be2 …, each: imap, imaps, pop3, pop3s, lmtp.
+    then for fe1, fe2 … and after them be1, be2 …, each: PORT_KEYS.
 
     \b
     murder demo                                  # prints lines to paste
@@ -99,6 +99,9 @@ async def demo(
     show = _show_json if as_json else _show
     await run(options, show, lambda text: click.echo(f"demo: {text}", err=True))
     return 0
+
+
+demo.help = (demo.help or "").replace("PORT_KEYS", ", ".join(key.name for key in client_keys()))
 
 
 def _check_ports(options: Options) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from murder.config.value import Endpoint, Network, option, parse_network, required
 from murder.model.name import MAX_DEPTH, Namespace
-from murder.model.protocol import PortKey, client_keys
+from murder.model.protocol import CONTROL, MUPDATE, PortKey, client_keys
 
 TlsMode = Literal["starttls", "implicit", "none"]
 UpstreamAuth = Literal["external", "plain"]
@@ -63,7 +63,7 @@ class NodeConfig:
         "Where `murder ctl status`, `sessions` and their like are answered for operators on other hosts (TLS, an "
         "operator's certificate); on this host they need no port.",
         example='["*:3906"]',
-        default_port=3906,
+        default_port=CONTROL.keys[0].port,
     )
     worker_timeout_s: float = option(
         20.0,
@@ -123,13 +123,13 @@ class MupdateConfig:
     """The mailbox list: the master itself, and how the others reach it."""
 
     listen: tuple[Endpoint, ...] = option(
-        (), "Master: where it listens.", example='["*:3905"]', default_port=3905
+        (), "Master: where it listens.", example='["*:3905"]', default_port=MUPDATE.keys[0].port
     )
     master: Endpoint | None = option(
         None,
         "Frontends and backends: the master's host:port; a list where several masters share one list of mailboxes.",
         example='"mupdate.example.org:3905"',
-        default_port=3905,
+        default_port=MUPDATE.keys[0].port,
         several=True,
     )
     master_auth: UpstreamAuth = option(
@@ -267,7 +267,7 @@ class FrontendConfig(ClientConfig):
         "Where it tells its copy of the mailbox list to others, read-only (RFC 3656). Who may ask: the other "
         "nodes, and mupdate.users and mupdate.admins.",
         example='["*:3905"]',
-        default_port=3905,
+        default_port=MUPDATE.keys[0].port,
     )
     upstream_auth: UpstreamAuth = option(
         "external",

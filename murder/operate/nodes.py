@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from murder.control.sockets import FOLDER, ask_local, control_folder, format_answer, sockets_in
+from murder.model.protocol import CONTROL
 from murder.net.connection import why
 from murder.operate.reach import Reach
 
 TIMEOUT_S: Final = 10.0
 CONNECT_S: Final = 5.0
 FOLLOW_EVERY_S: Final = 0.05
-DEFAULT_PORT: Final = 3906
+DEFAULT_PORT: Final = CONTROL.keys[0].port
 DEMO_SOCKET: Final = "control.sock"  # in the folder of a demo, whose nodes are below it
 
 Answer = Mapping[str, Any]

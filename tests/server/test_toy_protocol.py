@@ -115,6 +115,9 @@ def test_a_demo_has_ports_for_it(copy: Path, tmp_path: Path) -> None:
     frontend, backend, last, listened, called = json.loads(said)
     assert list(frontend) == ["imap", "imaps", "pop3", "pop3s", "lmtp", "mupdate"]
     assert list(backend) == ["imap", "imaps", "pop3", "pop3s", "lmtp", "echo", "echos"]
+    assert "pop3s, lmtp, echo, echos." in " ".join(
+        run(copy, "-m", "murder", "demo", "--help").split()
+    )
     assert last == frontend["mupdate"] == 20000 + 5 + 7 + 1
     assert (listened, called) == (f"127.0.0.1:{backend['echo']}", backend["echos"])
 
