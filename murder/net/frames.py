@@ -1,10 +1,11 @@
 """A connection taken over for frames of JSON and octets, either side: what two backends speak while a mailbox moves."""
 
-from typing import Final
+from typing import Any, Final
 
 from murder.errors import BadSyntax, UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection
 from murder.net.takeover import TakenOver
+from murder.net.turns import aside
 from murder.wire.carry import (
     MAX_OCTETS,
     Frame,
@@ -15,6 +16,16 @@ from murder.wire.carry import (
 )
 
 PIECE_OCTETS: Final = 256 * 1024  # of a large message, written at once
+
+
+LARGE_OCTETS: Final = (
+    64 * 1024
+)  # of a frame of JSON: read apart, so that others are served meanwhile
+
+
+async def words_of(frame: Frame) -> dict[str, Any]:
+    """Its words; a large frame holds nobody up. Raises BadSyntax."""
+    return await aside(frame.words) if len(frame.octets) > LARGE_OCTETS else frame.words()
 
 
 class FrameChannel(TakenOver):

@@ -151,7 +151,12 @@ def parse_message(row: Any) -> Message:
             datetime.fromtimestamp(int(saved), UTC),
             str(email_id),
         )
-    except (ValueError, TypeError, OverflowError) as error:
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+        OSError,
+    ) as error:  # OSError: a year that no clock has
         raise BadSyntax(f"that is no row of a message: {error}") from None
 
 
@@ -189,5 +194,5 @@ def parse_portrait(words: Words) -> Portrait:
             {str(reader): parse_uids(uids) for reader, uids in words["seen"].items()},
             Uid(int(words.get("recent_from", 0))),
         )
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise BadSyntax(f"that is no portrait of a mailbox: {error!r}") from None

@@ -15,7 +15,7 @@ from murder.model.carried import CarriedIdentity, Portrait
 from murder.model.flag import MAX_KEYWORD_OCTETS, RECENT, canonical
 from murder.model.message import Message
 from murder.model.name import MailboxName, check_existing_name, display
-from murder.wire.carry import Words, parse_message, parse_name, parse_portrait
+from murder.wire.carry import Words, parse_message, parse_portrait
 
 # RFC 8474 §7: objectid = 1*255(ALPHA / DIGIT / "_" / "-")
 _OBJECT_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
@@ -171,6 +171,9 @@ def is_move_id(text: str) -> bool:
 
 
 def parse_subscriptions(told: Any) -> list[MailboxName]:
+    """Raises BadSyntax."""
+    if not isinstance(told, list):
+        raise BadSyntax("subscriptions are no list")
     if len(told) > MAX_SUBSCRIPTIONS:
         raise BadSyntax(f"there are more than {MAX_SUBSCRIPTIONS} subscriptions")
     return [_name(name) for name in told]
@@ -256,13 +259,16 @@ def check_flag(flag: str) -> None:
 
 
 def _name(told: Any) -> MailboxName:
-    return checked_name(parse_name(told))
+    return checked_name(MailboxName(_octets(told, "a name")))
 
 
 def _octets(told: Any, what: str) -> bytes:
     if not isinstance(told, str):
         raise BadSyntax(f"{what} is no text")
-    return told.encode("latin-1")
+    try:
+        return told.encode("latin-1")
+    except UnicodeEncodeError:
+        raise BadSyntax(f"{what} has characters that are no octets") from None
 
 
 def _text(told: Any, what: str, most: int) -> str:

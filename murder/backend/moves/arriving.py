@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from murder.api import CarriesMailboxes
 from murder.backend.annotations import check_note, note_keys_of
@@ -24,7 +24,7 @@ from murder.log import logger
 from murder.model.entry import EntryState, Location, MailboxEntry
 from murder.model.name import MailboxName, check_new_name, display, is_below, owner_of
 from murder.mupdate.change import Change, PutEntry, PutNote
-from murder.net.frames import FrameChannel
+from murder.net.frames import FrameChannel, words_of
 from murder.net.turns import aside
 from murder.wire.carry import Words, format_name, format_uids, parse_name
 from murder.wire.carry_words import (
@@ -40,8 +40,6 @@ from murder.wire.carry_words import (
     Rows,
     parse_request,
 )
-
-LARGE_OCTETS: Final = 64 * 1024  # of a frame: read apart, so that others are served meanwhile
 
 
 def taking(backend: Backend) -> CarriesMailboxes:
@@ -79,11 +77,7 @@ class Arriving:
         try:
             while True:
                 frame = await self._channel.receive()
-                if len(frame.octets) > LARGE_OCTETS:
-                    words = await aside(frame.words)
-                else:
-                    words = frame.words()
-                answer = await self._answered(self._answer(words))
+                answer = await self._answered(self._answer(await words_of(frame)))
                 if answer:
                     await self._channel.send(answer)
         finally:

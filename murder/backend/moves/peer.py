@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from murder.backend.moves.to_cyrus import CyrusTarget
-from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.name import MailboxName
-from murder.net.frames import FrameChannel
+from murder.net.frames import FrameChannel, words_of
 from murder.net.octets import OctetChannel
 from murder.net.pool import open_imap
 from murder.net.relay import Client
@@ -38,7 +38,10 @@ class Peer:
 
     async def answer(self) -> dict[str, Any]:
         """The answer to what was sent. Raises as `ask`."""
-        told = (await self.channel.receive()).words()
+        try:
+            told = await words_of(await self.channel.receive())
+        except BadSyntax as error:
+            raise UpstreamFailure(UpstreamKind.PROTOCOL, self.server, str(error)) from error
         check_answer(told, self.server)
         return told
 
