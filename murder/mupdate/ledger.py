@@ -38,6 +38,10 @@ MOST_LOOKS: Final = (
 )
 MOST_PATIENCE_S: Final = 0.002  # with those who were there for the last commit
 MAX_BATCH: Final = 20_000  # proposals of one commit; about 0.3 s of the writer thread
+# Of access lists in one commit. Each identifier in one is a row of the index, with the mailbox's name: some 500 octets for
+# five, at worst, and LMDB keeps the pages of its largest commit in memory for ever.
+MAX_BATCH_OCTETS: Final = 512 * 1024
+INLINE_OCTETS: Final = 16 * 1024  # as INLINE_PROPOSALS
 
 
 class Ledger:
@@ -62,7 +66,7 @@ class Ledger:
         self.on_commit = on_commit
         self.waiting = 0  # proposals not yet durable
         self._heard_seq = mailboxes.last_seq()
-        self._queue: list[tuple[Sequence[Work], Done]] = []
+        self._queue: list[tuple[Sequence[Work], Done, int]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._inline = inline and not self._engine.is_shared
         self._commit_s = 1.0  # how long commits take lately
@@ -98,9 +102,10 @@ class Ledger:
         if not self._queue and not self._is_closed:
             self.propose([_NOTHING], lambda _: None)
 
-    def propose(self, proposals: Sequence[Work], done: Done) -> None:
-        """Queue proposals, to be decided in this order; `done` gets an outcome for each. Never blocks."""
-        self._queue.append((proposals, done))
+    def propose(self, proposals: Sequence[Work], done: Done, octets: int = 0) -> None:
+        """Queue proposals, to be decided in this order; `done` gets an outcome for each. `octets`: how long their access
+        lists are together. Never blocks."""
+        self._queue.append((proposals, done, octets))
         self.waiting += len(proposals)
         if not self._committing:
             self._schedule()
@@ -170,17 +175,19 @@ class Ledger:
         self._looks = 0
         self._scheduled = False
         taken = 0
-        count = 0
-        for proposals, _ in self._queue:
-            if taken and count + len(proposals) > MAX_BATCH:
+        count = size = 0
+        for proposals, _, octets in self._queue:
+            too_many = count + len(proposals) > MAX_BATCH or size + octets > MAX_BATCH_OCTETS
+            if taken and too_many:
                 break
             taken += 1
             count += len(proposals)
+            size += octets
         batch, self._queue = self._queue[:taken], self._queue[taken:]
         self._committing = True
         loop = asyncio.get_running_loop()
-        flat = [proposal for proposals, _ in batch for proposal in proposals]
-        if count <= INLINE_PROPOSALS and self._is_fast():
+        flat = [proposal for proposals, _, _ in batch for proposal in proposals]
+        if count <= INLINE_PROPOSALS and size <= INLINE_OCTETS and self._is_fast():
             self._finish(batch, *self._timed(flat))
             return
 
@@ -217,7 +224,7 @@ class Ledger:
 
     def _finish(
         self,
-        batch: Sequence[tuple[Sequence[Work], Done]],
+        batch: Sequence[tuple[Sequence[Work], Done, int]],
         outcomes: Sequence[object],
         commits: Sequence[Committed],
     ) -> None:
@@ -232,7 +239,7 @@ class Ledger:
                     self._heard_seq = committed.seq
                     self.on_commit(committed)
         at = 0
-        for proposals, done in batch:
+        for proposals, done, _ in batch:
             done(outcomes[at : at + len(proposals)])
             at += len(proposals)
         if self._idle is not None and not self._queue and not self._committing:

@@ -21,7 +21,7 @@ from murder.log import Log, logger
 from murder.login.gate import Gate, Login, NotAdmitted, run_sasl
 from murder.model.name import collation_key, display
 from murder.mupdate.epochs import epoch_work
-from murder.mupdate.ledger import Ledger, Work, decided
+from murder.mupdate.ledger import MAX_BATCH_OCTETS, Ledger, Work, decided
 from murder.mupdate.mboxlist import BATCH, MailboxList
 from murder.mupdate.owner import Taken, peer_of
 from murder.mupdate.proposal import Delete, Peer, proposal_of
@@ -51,9 +51,7 @@ from murder.wire.mupdate import (
 )
 
 IMPLEMENTATION: Final = "murder"
-MAX_OUTSTANDING: Final = (
-    5000  # writes of one connection that wait for the disk, before its input waits
-)
+MAX_OUTSTANDING: Final = 5000  # writes of one connection that wait for the disk
 MAX_BAD_COMMANDS: Final = 20  # in a row: then it is no MUPDATE client
 LEAST_IDLE_S: Final = 15 * 60.0  # RFC 3656 §2
 NEVER_S: Final = 10 * 365 * 86400.0
@@ -119,6 +117,7 @@ class MupdateDialogue(Dialogue):
         )
         self._batch: list[Work | _Refusing] = []
         self._batch_tags: list[bytes] = []
+        self._batch_octets = 0  # of the access lists in it
         self._outstanding = 0
         self._held: Command | None = None  # a read that waits for the writes before it
         self._subscriber: Subscriber | None = None
@@ -250,7 +249,9 @@ class MupdateDialogue(Dialogue):
     # Dispatch
 
     def may_proceed(self) -> bool:
-        return self._held is None and self._outstanding + len(self._batch) < MAX_OUTSTANDING
+        waiting = self._outstanding + len(self._batch)
+        is_full = waiting >= MAX_OUTSTANDING or self._batch_octets >= MAX_BATCH_OCTETS
+        return self._held is None and not is_full
 
     def handle(self, event: Event) -> Running:
         if type(event) is Command:
@@ -323,6 +324,7 @@ class MupdateDialogue(Dialogue):
             return _Refusing(refusal)
         if not isinstance(proposal, Delete):
             self.peer = peer.claiming(proposal.server)
+            self._batch_octets += len(proposal.wanted.raw_acl)
         return decided(proposal)
 
     def _submit(self) -> None:
@@ -330,6 +332,7 @@ class MupdateDialogue(Dialogue):
         if not self._batch:
             return
         batch, tags = self._batch, self._batch_tags
+        octets, self._batch_octets = self._batch_octets, 0
         self._batch, self._batch_tags = [], []
         ledger = self.service.ledger
         if ledger is None:
@@ -343,7 +346,7 @@ class MupdateDialogue(Dialogue):
             self._reply(tags, outcomes)
             self._go_on()
 
-        ledger.propose(batch, durable)
+        ledger.propose(batch, durable, octets)
 
     def _reply(self, tags: Sequence[bytes], outcomes: Sequence[object]) -> None:
         lines = []

@@ -419,7 +419,8 @@ class _Stream:
         self._uncommitted += len(changes)
         if self._uncommitted > 2 * MAX_UNCOMMITTED:
             self._link.pause()
-        self._ledger.propose([apply], done)
+        lists = [change.entry.raw_acl for change in changes if isinstance(change, PutEntry)]
+        self._ledger.propose([apply], done, sum(map(len, lists)))
 
     # NOOP
 

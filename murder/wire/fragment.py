@@ -193,8 +193,7 @@ class Fragmenter:
         begin = self._begin
         if self._scan != begin or self._literal_left or self._stream_empty or self._discard:
             return None
-        matched = pattern.match(self._buffer, begin)
-        return matched if matched is not None and matched.end() - begin <= most else None
+        return pattern.match(self._buffer, begin, begin + most)
 
     def peek_lines(self, most: int) -> bytes:
         """At most `most` octets of whole lines that are next; b"" in the middle of a message. `skip` takes them."""

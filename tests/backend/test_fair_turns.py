@@ -12,7 +12,8 @@ import pytest
 
 from murder.api.store import Mailbox, NewMessage
 from murder.backend import lmtp, pop3, quota
-from murder.backend.imap import missed
+from murder.backend.imap import append, missed
+from murder.backend.imap import list as listing
 from murder.backend.imap.flags import FlagForms
 from murder.backend.imap.messages import BATCH
 from murder.backend.imap.untagged import Manner
@@ -23,6 +24,8 @@ from murder.backend.updates import FEW, View
 from murder.model.message import Message, SeqNum, Uid
 from murder.model.name import MailboxName
 from murder.net.turns import Turn
+from murder.wire.imap.list import Return
+from murder.wire.token import Scanner
 from tests.backend.server import memory_store
 from tests.backend.test_updates import INBOX, add, play
 from tests.mupdate.nodes import run
@@ -156,9 +159,7 @@ def test_counting_what_a_quota_root_holds_rests(
         names = [MailboxName(b"user.ana.%d" % number) for number in range(count)]
         for name in names:
             await store.create(name, "default")
-        ticks = iter(range(1_000_000))
-        turn = Turn(share_s=2, clock=lambda: next(ticks))
-        monkeypatch.setattr(quota, "Turn", lambda: turn)
+        turn = counted(monkeypatch, quota)
         rows = [SimpleNamespace(name=name, is_active=True) for name in names]
         quotas = object.__new__(Quotas)
         quotas._list = cast(
@@ -228,5 +229,59 @@ def test_a_large_maildrop_is_read_and_told_a_batch_at_a_time(batches: int) -> No
         drop.sent = []
         drop.transact(b"STAT", b"")
         assert drop.sent == [b"+OK %d %d\r\n" % (count - 1, 4 * (count - 1))]
+
+    run(scene())
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, module: Any) -> Turn:
+    """The turn that code of this module has; it is over at each third look."""
+    ticks = iter(range(1_000_000))
+    turn = Turn(share_s=2, clock=lambda: next(ticks))
+    monkeypatch.setattr(module, "Turn", lambda: turn)
+    return turn
+
+
+@pytest.mark.parametrize("count", [30, 60])
+def test_a_command_of_many_messages_or_parts_rests(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene() -> None:
+        turn = counted(monkeypatch, append)
+
+        async def check_room(*_: object) -> None:
+            pass
+
+        dialogue = SimpleNamespace(
+            service=SimpleNamespace(limits=SimpleNamespace(max_message_bytes=1000)),
+            backend=SimpleNamespace(quotas=SimpleNamespace(check_room=check_room)),
+        )
+        appending = append._Append(cast(Any, dialogue), Scanner(b""), None)
+        mailbox = cast(Mailbox, SimpleNamespace(name=INBOX))
+        for _ in range(count):
+            await appending._count(1, 1, mailbox)
+        assert count // 3 <= turn.rests <= count // 2
+
+    run(scene())
+
+
+@pytest.mark.parametrize("count", [30, 60])
+def test_what_is_told_beside_the_rows_of_a_list_rests(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Beside(listing._Answer):
+        def __init__(self) -> None:
+            self.request = cast(Any, SimpleNamespace(returns=frozenset({Return.STATUS})))
+            self._dialogue = cast(Any, SimpleNamespace(shown=lambda name: name))
+
+        async def _beside(self, external: bytes, name: MailboxName) -> list[bytes]:
+            return [external]
+
+    async def scene() -> None:
+        turn = counted(monkeypatch, listing)
+        names = [MailboxName(b"user.ana.%d" % number) for number in range(count)]
+        rows = [SimpleNamespace(exists=True, name=name, external=bytes(name)) for name in names]
+        told = await Beside().beside(cast(Any, rows))
+        assert told == {bytes(name): [bytes(name)] for name in names}
+        assert count // 3 <= turn.rests <= count // 2
 
     run(scene())

@@ -1,6 +1,7 @@
 """Group commit: outcomes in order, each caller his own, everything durable first."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from murder.errors import Code, Refusal
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
 from murder.mupdate.change import PutEntry, RemoveEntry
-from murder.mupdate.ledger import Ledger
+from murder.mupdate.ledger import INLINE_OCTETS, MAX_BATCH_OCTETS, Ledger
 from murder.mupdate.mboxlist import Committed, MailboxList
 from murder.mupdate.transaction import ListTransaction
 
@@ -125,6 +126,48 @@ def test_a_commit_waits_a_turn_for_those_of_the_last_one(tmp_path: Path) -> None
         await change("e")
         await change("f")
         assert len(heard) == 63
+        await ledger.close()
+        mailboxes.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_commit_takes_so_many_octets_of_access_lists(tmp_path: Path, parts: int) -> None:
+    async def scenario() -> None:
+        mailboxes = MailboxList.open(tmp_path)
+        heard: list[Committed] = []
+        ledger = Ledger(mailboxes, heard.append)
+        loop = asyncio.get_running_loop()
+        done = [loop.create_future() for _ in range(8 * parts)]
+        for number, future in enumerate(done):
+            ledger.propose(
+                [lambda transaction, number=number: transaction.put(entry(f"a{number}"))],  # type: ignore[misc]
+                future.set_result,
+                MAX_BATCH_OCTETS // 8,
+            )
+        await asyncio.gather(*done)
+        assert [len(one.changes) for one in heard] == [8] * parts
+        await ledger.close()
+        mailboxes.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("octets", [INLINE_OCTETS, INLINE_OCTETS + 1])
+def test_long_access_lists_are_not_committed_in_the_event_loop(tmp_path: Path, octets: int) -> None:
+    async def scenario() -> None:
+        mailboxes = MailboxList.open(tmp_path)
+        ledger = Ledger(mailboxes, inline=True)
+        ledger._commit_s = 0.0
+        threads: list[object] = []
+        done = asyncio.get_running_loop().create_future()
+        ledger.propose(
+            [lambda _: threads.append(threading.current_thread())], done.set_result, octets
+        )
+        await done
+        in_loop = octets <= INLINE_OCTETS
+        assert (threads == [threading.main_thread()]) is in_loop
         await ledger.close()
         mailboxes.close()
 

@@ -3,15 +3,18 @@
 Whole commands that arrive at once take a short way, octets that trickle in the long one: they may differ in nothing.
 """
 
+import re
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import cast
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from murder.errors import BadSyntax, Misuse
-from murder.session.mupdate_server import Event, MupdateServerSession, State, Wrong
+from murder.session.mupdate_server import PLAIN_OCTETS, Event, MupdateServerSession, State, Wrong
+from murder.wire.fragment import Fragmenter
 from murder.wire.mupdate import Command, Verb
 
 TEXT = st.sampled_from(
@@ -119,3 +122,19 @@ def test_what_is_no_transition_is_a_misuse_and_changes_nothing(origin: State, st
     else:
         getattr(session, step)()
     assert session.state is (goes_to or origin)
+
+
+def test_the_short_way_looks_at_so_many_octets_and_no_more() -> None:
+    looked_at: list[int] = []
+
+    class Counting:
+        def match(self, octets: bytes, begin: int, end: int) -> None:
+            looked_at.append(min(end, len(octets)) - begin)
+
+    fragmenter = Fragmenter(8192, 256 * 1024)
+    for size in (PLAIN_OCTETS // 2, 4 * PLAIN_OCTETS, 8 * PLAIN_OCTETS):
+        fragmenter.feed(b'a ACTIVATE "x" "be1!p" {%d+}\r\n' % size + b"x" * size)
+        assert fragmenter.match(cast(re.Pattern[bytes], Counting()), PLAIN_OCTETS) is None
+        fragmenter.take_rest()
+    assert looked_at[0] < PLAIN_OCTETS
+    assert looked_at[1:] == [PLAIN_OCTETS] * 2

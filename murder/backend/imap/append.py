@@ -20,6 +20,7 @@ from murder.login.imap import Running
 from murder.model.acl import Rights
 from murder.model.name import MailboxName
 from murder.model.seqset import SeqSet
+from murder.net.turns import Turn
 from murder.session.imap_server import CommandRest
 from murder.wire.fragment import Chunk, Literal
 from murder.wire.imap.append import (
@@ -103,6 +104,7 @@ class _Append:
         self._streaming = False  # chunks of an accepted literal are still to come
         self._messages: list[NewMessage] = []
         self._octets = 0
+        self._turn = Turn()  # there may be thousands of messages, or of parts
 
     @asynccontextmanager
     async def whole(self) -> AsyncIterator[None]:
@@ -156,7 +158,9 @@ class _Append:
         await self._count(head.literal.size, head.literal.size, mailbox)
 
     async def _count(self, more: int, size: int, mailbox: Mailbox) -> None:
-        """So many octets more, of a message that will have `size`. Raises Refusal."""
+        """So many octets more, of a message that will have `size`; others have their turn meanwhile. Raises Refusal."""
+        if self._turn.is_over:
+            await self._turn.rest()
         largest = self._dialogue.service.limits.max_message_bytes
         if size > largest:
             raise Refusal(Code.TOO_BIG, f"A message may have {largest} octets")

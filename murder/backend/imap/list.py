@@ -15,6 +15,7 @@ from murder.login.rights import with_old_rights
 from murder.model.acl import format_rights
 from murder.model.listing import ListRow
 from murder.model.name import MailboxName, check_name_size, inbox_of, owner_of
+from murder.net.turns import Turn
 from murder.wire.imap.acl import format_myrights
 from murder.wire.imap.command import Command
 from murder.wire.imap.list import ListRequest, Return
@@ -79,7 +80,10 @@ class _Answer(ListAnswer):
         if not self.request.returns & BESIDE:
             return {}
         told = {}
+        turn = Turn()
         for row in rows:
+            if turn.is_over:
+                await turn.rest()
             if row.exists and row.name is not None:
                 shown = self._dialogue.shown(row.external)
                 told[shown] = await self._beside(shown, row.name)
