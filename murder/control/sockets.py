@@ -122,14 +122,20 @@ class ControlServer:
         try:
             line = await asyncio.wait_for(reader.readline(), ANSWER_S)
             async for answer in self._answer(parse_request(line), reader):
-                writer.write(format_answer({**self._who, **answer}))
+                self._tell(writer, answer)
                 await writer.drain()
-            writer.write(format_answer({**self._who, "done": True}))
+            self._tell(writer, {"done": True})
         except (OSError, ValueError, TimeoutError, BadSyntax) as problem:
             with contextlib.suppress(OSError):
-                writer.write(format_answer({**self._who, "no": str(problem)}))
+                self._tell(writer, {"no": str(problem)})
         finally:
             writer.close()
+
+    def _tell(self, writer: asyncio.StreamWriter, answer: Answer) -> None:
+        """Raises ConnectionResetError where nobody listens any more: uvloop's write would raise what it raises for bugs."""
+        if writer.is_closing():
+            raise ConnectionResetError("who asked has gone")
+        writer.write(format_answer({**self._who, **answer}))
 
     @property
     def _who(self) -> Answer:

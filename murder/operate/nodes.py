@@ -80,8 +80,13 @@ async def learn(reach: Reach) -> list[str]:
             names.update(map(str, answer.get("servers", ())))
             names.update(map(str, answer.get("followers", ())))
     names.discard(config.node.name)
-    hosts = dict.fromkeys(_at(config.address_of(name)) for name in sorted(names))
+    hosts = {_at(config.address_of(name)): name for name in sorted(names)}
     reach.learned = [place for place in {**masters, **hosts} if place != str(own)]
+    reach.tls_names = {
+        place: config.server(name).tls_name or name
+        for place, name in hosts.items()
+        if place not in masters
+    }
     return places(reach)
 
 
@@ -176,10 +181,11 @@ async def ask(reach: Reach, place: str, request: Answer) -> AsyncIterator[Answer
             yield answer
         return
     host, port = _host_and_port(place)
+    name = reach.tls_names.get(place, host)
     context = reach.tls_context()
     async with asyncio.timeout(CONNECT_S):
         reader, writer = await asyncio.open_connection(
-            host, port, ssl=context, server_hostname=host, limit=1 << 20
+            host, port, ssl=context, server_hostname=name, limit=1 << 20
         )
     try:
         writer.write(format_answer(request))

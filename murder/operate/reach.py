@@ -56,6 +56,7 @@ class Reach:
         self.config = config
         self.namespace: Namespace = config.namespace.namespace()
         self.learned: Sequence[str] | None = None  # nodes that nobody had to name (operate.nodes)
+        self.tls_names: dict[str, str] = {}  # of those, what each certificate must carry, by place
         self._upstreams = Upstreams(config)
         self._open: dict[tuple[str, str], ImapUpstream] = {}
         self._master: MasterClient | None = None

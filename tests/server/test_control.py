@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from murder.control.sockets import RemoteControl, parse_request
+from murder.config.sections import Config, NodeConfig
+from murder.control.sockets import ControlServer, RemoteControl, parse_request
 from murder.errors import BadSyntax
 
 
@@ -70,6 +71,43 @@ def test_a_stranger_gets_nothing_done(
         assert control._task is not None
         await control._task
         assert asked == [{"do": "status"}]
+
+    asyncio.run(scene())
+
+
+@dataclass
+class Gone:
+    """A stream whose other end hung up after so many answers; uvloop raises no OSError when one writes on."""
+
+    left: int
+    written: int = 0
+
+    def is_closing(self) -> bool:
+        return self.written > self.left
+
+    def write(self, _: bytes) -> None:
+        if self.is_closing():
+            raise RuntimeError("unable to perform operation on <UnixTransport closed=True>")
+        self.written += 1
+
+    async def drain(self) -> None:
+        if self.is_closing():
+            raise ConnectionResetError("Connection lost")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_who_asks_may_hang_up_before_the_end(tmp_path: Path, left: int) -> None:
+    async def scene() -> None:
+        config = Config(tmp_path / "murder.toml", node=NodeConfig(name="n", data=tmp_path))
+        control = ControlServer(config, "backend", 0, object(), list)
+        reader = asyncio.StreamReader()
+        reader.feed_data(b'{"do": "status"}\n')
+        gone: Any = Gone(left)
+        await control._serve(reader, gone)
+        assert gone.written == left + 1
 
     asyncio.run(scene())
 
