@@ -66,7 +66,7 @@ async def _copy(
         code = await _code(target, copied)
     finally:
         target.close()
-    if not copied and uids:
+    if not copied and uids and not by_uid:  # RFC 3501 §6.4.8: a UID that is gone is no error
         raise Refusal(Code.EXPUNGE_ISSUED, "None of these messages exists any more")
     if moving and code:
         dialogue.send(status_line(b"*", b"OK", "Moved", code))
