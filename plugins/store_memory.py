@@ -57,13 +57,13 @@ class MemoryIncoming:
     def size(self) -> int:
         return len(self._octets)
 
-    def write(self, data: bytes | memoryview) -> None:
+    async def write(self, data: bytes | memoryview) -> None:
         self._octets += data
 
     def octets(self) -> memoryview:
         return memoryview(bytes(self._octets))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._octets = bytearray()
 
 
@@ -341,7 +341,7 @@ class MemoryStore:
             raise no_such_mailbox(name)
         return MemoryMailbox(box, reader, self._tell)
 
-    def incoming(self, expected_octets: int | None = None) -> MemoryIncoming:
+    def incoming(self) -> MemoryIncoming:
         return MemoryIncoming()
 
     async def subscriptions(self, user: str) -> Collection[MailboxName]:

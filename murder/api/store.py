@@ -48,21 +48,26 @@ class Incoming(Protocol):
     """The octets of one message on their way in: small ones in memory, larger in a file of the store's.
 
     One Incoming may be appended to several mailboxes (one stored copy for many recipients, where the store can).
-    The caller always ends it with `close`, appended or not.
+    The caller writes one piece after the other and always ends it with `close`, appended or not; a call that is cancelled
+    is followed by `close` and by nothing else. Pieces are as they come from the network, up to some 100 KiB, thousands to
+    a message: `write` had better wait for something now and then only, not in every call.
     """
 
     @property
     def size(self) -> int: ...
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Add octets. Raises Refusal(OVER_QUOTA) where the disk is full."""
+    async def write(self, data: bytes | memoryview) -> None:
+        """Add octets; `data` is the caller's again on return. Raises Refusal(OVER_QUOTA) where the disk is full."""
         ...
 
     def octets(self) -> memoryview:
         """All octets so far; valid until `close` (mapped, not read, where they are in a file)."""
         ...
 
-    def close(self) -> None: ...
+    async def close(self) -> None:
+        """Let go of what is held. Can be done twice, and while an `append` that was cancelled still goes on: that is
+        whole or absent."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +195,9 @@ class MailboxStore(Protocol):
         """Raises Refusal(NONEXISTENT)."""
         ...
 
-    def incoming(self, expected_octets: int | None = None) -> Incoming: ...
+    def incoming(self) -> Incoming:
+        """A message may come; nothing of it is there yet. What has to be opened for it is opened by its first `write`."""
+        ...
 
     async def subscriptions(self, user: str) -> Collection[MailboxName]:
         """All that the user subscribed to, existing or not."""

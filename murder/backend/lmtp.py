@@ -113,7 +113,13 @@ class BackendLmtp(LmtpDialogue):
         return super().reply_for(error)
 
     async def begin_delivery(self) -> "Arrival":
-        return Arrival(self, self.addressees)
+        arrival = Arrival(self, self.addressees)
+        try:
+            await arrival.write(self.trace())
+        except BaseException:
+            arrival.abandon()
+            raise
+        return arrival
 
     def forget(self) -> None:
         self.addressees = []
@@ -139,6 +145,11 @@ class BackendLmtp(LmtpDialogue):
         return b"".join(field + b"\r\n" for field in fields)
 
 
+_CLOSING: Final[set["asyncio.Task[None]"]] = (
+    set()
+)  # of abandoned messages; the loop alone would lose them
+
+
 class Arrival:
     """A message on its way into the store."""
 
@@ -150,7 +161,6 @@ class Arrival:
         self._error: Exception | None = None
         try:
             self._incoming = self._store.incoming()
-            self._incoming.write(dialogue.trace())
         except (Refusal, OSError) as error:
             self._error = error
 
@@ -158,14 +168,20 @@ class Arrival:
         if self._incoming is None or self._error is not None:
             return
         try:
-            self._incoming.write(octets)
+            await self._incoming.write(octets)
         except (Refusal, OSError) as error:
             self._error = error
 
     async def finish(self) -> AsyncIterator[bytes]:
+        answers = await self._answers()
+        if self._incoming is not None:
+            incoming, self._incoming = self._incoming, None
+            await incoming.close()
+        yield answers
+
+    async def _answers(self) -> bytes:
         if self._incoming is None or self._error is not None:
-            yield self._broken() * len(self._addressees)
-            return
+            return self._broken() * len(self._addressees)
         message = NewMessage(self._incoming)
         answers: list[asyncio.Task[bytes]] = []
         async with asyncio.TaskGroup() as copies:
@@ -173,7 +189,7 @@ class Arrival:
                 answers.append(copies.create_task(self._deliver(addressee.mailbox, message)))
                 if not number % BEGUN_AT_ONCE:
                     await asyncio.sleep(0)
-        yield b"".join(answer.result() for answer in answers)
+        return b"".join(answer.result() for answer in answers)
 
     async def _deliver(self, name: MailboxName, message: NewMessage) -> bytes:
         """One recipient's copy, and his reply."""
@@ -222,5 +238,13 @@ class Arrival:
 
     def abandon(self) -> None:
         if self._incoming is not None:
-            self._incoming.close()
+            closing = asyncio.get_running_loop().create_task(self._close(self._incoming))
+            _CLOSING.add(closing)
+            closing.add_done_callback(_CLOSING.discard)
             self._incoming = None
+
+    async def _close(self, incoming: Incoming) -> None:
+        try:
+            await incoming.close()
+        except (Refusal, OSError) as error:
+            self._dialogue.reply_for(error)  # into the log: nobody waits for it

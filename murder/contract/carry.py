@@ -60,10 +60,10 @@ async def carries_mailboxes(make: Make) -> None:
 async def _append(
     store: MailboxStore, mailbox: Mailbox, octets: bytes, flags: frozenset[str]
 ) -> Uid:
-    incoming = store.incoming(len(octets))
-    incoming.write(octets)
+    incoming = store.incoming()
+    await incoming.write(octets)
     (uid,) = await mailbox.append([NewMessage(incoming, flags, DATE)])
-    incoming.close()
+    await incoming.close()
     return uid
 
 
@@ -79,14 +79,14 @@ async def _carry(store: MailboxStore, since: ModSeq) -> None:
     for row in await store.rows(HERE, since, Uid(0), 100):
         incoming = None
         if row.uid not in held.uids:
-            incoming = store.incoming(row.size)
-            incoming.write(await mailbox.octets(row.uid))
+            incoming = store.incoming()
+            await incoming.write(await mailbox.octets(row.uid))
         carried.append(CarriedMessage(row, incoming))
     await store.receive(THERE, carried)
     await store.receive(THERE, carried)  # twice, as after a crash
     for one in carried:
         if one.incoming is not None:
-            one.incoming.close()
+            await one.incoming.close()
     await store.complete(THERE, portrait)
     await store.complete(THERE, portrait)
     mailbox.close()

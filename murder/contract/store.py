@@ -40,16 +40,16 @@ async def deliver(
     """Append messages in one call."""
     incomings = []
     for octets in messages:
-        incoming = store.incoming(len(octets))
+        incoming = store.incoming()
         for at in range(0, len(octets), 65536):
-            incoming.write(octets[at : at + 65536])
+            await incoming.write(octets[at : at + 65536])
         incomings.append(incoming)
     try:
         new = [NewMessage(incoming, flags, date) for incoming in incomings]
         return list(await mailbox.append(new))
     finally:
         for incoming in incomings:
-            incoming.close()
+            await incoming.close()
 
 
 async def opened(make: Make, *names: MailboxName) -> tuple[MailboxStore, list[Mailbox]]:

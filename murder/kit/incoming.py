@@ -48,7 +48,7 @@ class FileIncoming:
         """Whether it is small enough to stand in the database."""
         return self._file is None
 
-    def write(self, data: bytes | memoryview) -> None:
+    async def write(self, data: bytes | memoryview) -> None:
         self._size += len(data)
         if self._file is None:
             self._memory += data
@@ -133,7 +133,7 @@ class FileIncoming:
         if self._is_closed and not self._pins:
             self._release()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._is_closed = True
         if not self._pins:
             self._release()

@@ -386,7 +386,7 @@ class MaildirStore:
         self._boxes.add(box)
         return box
 
-    def incoming(self, expected_octets: int | None = None) -> Incoming:
+    def incoming(self) -> Incoming:
         assert self._area is not None
         return FileIncoming(self._area, 256 * 1024)
 

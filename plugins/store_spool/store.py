@@ -303,7 +303,7 @@ class SpoolStore:
             root, box_id, name, mailbox_id, reader, is_own, self._tell, self._transfers
         )
 
-    def incoming(self, expected_octets: int | None = None) -> Incoming:
+    def incoming(self) -> Incoming:
         assert self._area is not None
         return FileIncoming(self._area, self._settings.inline_bytes)
 

@@ -64,7 +64,7 @@ class Node:
             await self.announcer.create(name, ACL)
         mailbox = await self.store.open(BELOW, "ana")
         incoming = self.store.incoming()
-        incoming.write(b"hello")
+        await incoming.write(b"hello")
         await mailbox.append([NewMessage(incoming)])
         await self.comparer.compare()
 

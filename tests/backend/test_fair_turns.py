@@ -54,7 +54,7 @@ def test_what_a_client_has_missed_is_told_a_batch_at_a_time(batches: int) -> Non
         mailbox = await store.open(INBOX, "ana")
         start = (await mailbox.status()).highest_modseq
         incoming = store.incoming()
-        incoming.write(b"mail")
+        await incoming.write(b"mail")
         uids = await mailbox.append([NewMessage(incoming)] * (2 * batches * BATCH))
         await mailbox.expunge(uids[::2])
         view = View(mailbox, read_only=False)
@@ -109,7 +109,10 @@ class Delivering:
         self.begun_before: list[int] = []
 
     def _incoming(self) -> Any:
-        return SimpleNamespace(write=lambda _: None, size=1)
+        async def close() -> None:
+            pass
+
+        return SimpleNamespace(close=close, size=1)
 
     def trace(self) -> bytes:
         return b""
@@ -200,7 +203,7 @@ def test_a_large_maildrop_is_read_and_told_a_batch_at_a_time(batches: int) -> No
         await store.create(INBOX, "default")
         mailbox = await store.open(INBOX, "ana")
         incoming = store.incoming()
-        incoming.write(b"mail")
+        await incoming.write(b"mail")
         count = batches * pop3.BATCH
         await mailbox.append([NewMessage(incoming)] * count)
         asked: list[int] = []

@@ -126,7 +126,7 @@ def test_what_came_into_a_kept_copy_is_not_removed_unseen(tmp_path: Path, kind: 
             await kept.create(GONE, "default")
             box = await kept.open(GONE, "zoe")
             incoming = kept.incoming()
-            incoming.write(b"Subject: x\r\n\r\nx\r\n")
+            await incoming.write(b"Subject: x\r\n\r\nx\r\n")
             await box.append([NewMessage(incoming)])
             left_at = {GONE: int((await box.status()).highest_modseq)}
             words = {"rows": [], "notes": {}, "subscriptions": []}
@@ -138,7 +138,7 @@ def test_what_came_into_a_kept_copy_is_not_removed_unseen(tmp_path: Path, kind: 
                 (tmp_path / "maildir/users/zoe/new/1700000000.M1P1.host").write_bytes(late)
             else:
                 await box.append([NewMessage(incoming)])
-            incoming.close()
+            await incoming.close()
             box.close()
             for _ in range(2):
                 await look_at(mover, mover._known("a1"))

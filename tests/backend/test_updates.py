@@ -16,7 +16,7 @@ INBOX = MailboxName(b"user.ana")
 
 async def add(store: MailboxStore, mailbox: Mailbox) -> Uid:
     incoming = store.incoming()
-    incoming.write(b"mail")
+    await incoming.write(b"mail")
     return (await mailbox.append([NewMessage(incoming)]))[0]
 
 

@@ -129,10 +129,10 @@ def test_a_batch_of_many_messages_does_not_stay_in_memory() -> None:
     written: list[int] = []
 
     class Incoming:
-        def write(self, octets: bytes) -> None:
+        async def write(self, octets: bytes) -> None:
             written.append(len(octets))
 
-        def close(self) -> None:
+        async def close(self) -> None:
             pass
 
     class Octets:
@@ -143,7 +143,7 @@ def test_a_batch_of_many_messages_does_not_stay_in_memory() -> None:
         moment = datetime.fromtimestamp(0, UTC)
         message = Message(Uid(1), frozenset(), moment, size, ModSeq(1), moment, "M1")
         taken = Taken([(message, True)] * 40)
-        await taken.take(cast(FrameChannel, Octets()), lambda _: cast(Any, Incoming()))
+        await taken.take(cast(FrameChannel, Octets()), lambda: cast(Any, Incoming()))
         assert sum(written) == 24 * size
         await taken.write()
         assert sum(written) == 40 * size

@@ -31,9 +31,9 @@ async def fill(folder: Path) -> None:
     await store.create(MailboxName(b"user.ana"), "default")
     inbox = await store.open(MailboxName(b"user.ana"), "ana")
     incoming = store.incoming()
-    incoming.write(b"Subject: hello\r\n\r\nIt works.\r\n")
+    await incoming.write(b"Subject: hello\r\n\r\nIt works.\r\n")
     await inbox.append([NewMessage(incoming)])
-    incoming.close()
+    await incoming.close()
     await store.stop()
 
 

@@ -70,7 +70,7 @@ async def append(
     incomings = []
     for body in bodies:
         incoming = store.incoming()
-        incoming.write(body)
+        await incoming.write(body)
         incomings.append(incoming)
     box = await store.open(name, reader)
     try:
@@ -78,7 +78,7 @@ async def append(
     finally:
         box.close()
         for incoming in incomings:
-            incoming.close()
+            await incoming.close()
 
 
 async def told_of(box: Mailbox) -> dict[str, Any]:

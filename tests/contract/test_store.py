@@ -93,13 +93,13 @@ async def add(
     incoming = []
     for number in numbers:
         one = store.incoming()
-        one.write(octets_of(number, size))
+        await one.write(octets_of(number, size))
         incoming.append(one)
     try:
         return list(await mailbox.append([NewMessage(one, flags) for one in incoming]))
     finally:
         for one in incoming:
-            one.close()
+            await one.close()
 
 
 def test_messages_come_back_as_they_were_given(play: Callable[[Scene], None]) -> None:
@@ -109,12 +109,12 @@ def test_messages_come_back_as_they_were_given(play: Callable[[Scene], None]) ->
             async with opened(store, INBOX) as inbox:
                 one = store.incoming()
                 for start in range(0, size, 999):
-                    one.write(octets_of(1, size)[start : start + 999])
+                    await one.write(octets_of(1, size)[start : start + 999])
                 assert one.size == size
                 assert bytes(one.octets()) == octets_of(1, size)
                 flags = frozenset({"\\Flagged", "$Forwarded"})
                 (uid,) = await inbox.append([NewMessage(one, flags, date)])
-                one.close()
+                await one.close()
                 (row,) = await inbox.messages([uid])
                 assert (row.flags, row.size) == (flags, size)
                 assert row.internal_date == date

@@ -57,14 +57,14 @@ async def append(store: MailboxStore, box: Mailbox, choose: random.Random) -> No
     incomings = []
     for _ in range(choose.choice((1, 1, 1, 3))):
         incoming = store.incoming()
-        incoming.write(
+        await incoming.write(
             b"Subject: x\r\n\r\n" + choose.randbytes(choose.choice((40, 2000))).hex().encode()
         )
         incomings.append(incoming)
     flags = frozenset(choose.sample(FLAGS, choose.randint(0, 2)))
     await box.append([NewMessage(incoming, flags) for incoming in incomings])
     for incoming in incomings:
-        incoming.close()
+        await incoming.close()
 
 
 async def step(store: MailboxStore, boxes: list[Mailbox], choose: random.Random) -> None:

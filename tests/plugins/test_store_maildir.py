@@ -42,11 +42,11 @@ async def append(
     store: MaildirStore, box: Mailbox, octets: bytes, flags: frozenset[str] = frozenset()
 ) -> Uid:
     incoming = store.incoming()
-    incoming.write(octets)
+    await incoming.write(octets)
     try:
         return (await box.append([NewMessage(incoming, flags)]))[0]
     finally:
-        incoming.close()
+        await incoming.close()
 
 
 async def flags_in(box: Mailbox) -> dict[int, set[str]]:

@@ -34,8 +34,8 @@ async def carry(source: MailboxStore, target: MailboxStore) -> None:
     for row in await source.rows(INBOX, ModSeq(0), Uid(0), 100):
         incoming = None
         if row.uid not in held.uids:
-            incoming = target.incoming(row.size)
-            incoming.write(await mailbox.octets(row.uid))
+            incoming = target.incoming()
+            await incoming.write(await mailbox.octets(row.uid))
         await target.receive(INBOX, [CarriedMessage(row, incoming)])
     await target.complete(INBOX, portrait)
     theirs = await target.open(INBOX, "ana")

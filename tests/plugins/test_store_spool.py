@@ -44,11 +44,11 @@ def octets_of(number: int, size: int) -> bytes:
 
 async def append(store: SpoolStore, box: Mailbox, number: int, size: int) -> Uid:
     incoming = store.incoming()
-    incoming.write(octets_of(number, size))
+    await incoming.write(octets_of(number, size))
     try:
         return (await box.append([NewMessage(incoming)]))[0]
     finally:
-        incoming.close()
+        await incoming.close()
 
 
 async def fill(store: SpoolStore) -> None:
@@ -291,12 +291,12 @@ def test_an_append_whose_client_has_gone_is_whole_or_absent(tmp_path: Path, size
         inbox = await store.open(INBOX, "ana")
         for number in range(30):
             incoming = store.incoming()
-            incoming.write(octets_of(number, size))
+            await incoming.write(octets_of(number, size))
             task = asyncio.create_task(inbox.append([NewMessage(incoming)]))
             for _ in range(number % 4):
                 await asyncio.sleep(0)
             task.cancel()
-            incoming.close()
+            await incoming.close()
             await asyncio.wait([task])
         await append(store, inbox, 30, size)
         for row in await inbox.messages():
@@ -314,9 +314,9 @@ def test_expunged_octets_are_used_again_and_given_back(tmp_path: Path) -> None:
             await store.create(INBOX, "default")
         inbox = await store.open(INBOX, "ana")
         incoming = store.incoming()
-        incoming.write(b"Subject: 1\r\n\r\n" + b"x" * 20_000)
+        await incoming.write(b"Subject: 1\r\n\r\n" + b"x" * 20_000)
         await inbox.append([NewMessage(incoming)] * 200)
-        incoming.close()
+        await incoming.close()
         await inbox.expunge(await inbox.uids())
 
     run(tmp_path, fill_up)

@@ -17,13 +17,13 @@ COUNT = 12
 IDENTITY = CarriedIdentity("box1", UidValidity(7))
 
 
-def arriving(store: SpoolStore) -> tuple[list[CarriedMessage], list[Incoming]]:
+async def arriving(store: SpoolStore) -> tuple[list[CarriedMessage], list[Incoming]]:
     """Messages small and large by turns."""
     carried, incomings = [], []
     for number in range(1, COUNT + 1):
         octets = octets_of(number, SMALL if number % 2 else LARGE)
         incoming = store.incoming()
-        incoming.write(octets)
+        await incoming.write(octets)
         date = datetime(2026, 11, 1, tzinfo=UTC)
         row = Message(
             Uid(number),
@@ -54,18 +54,18 @@ def test_a_batch_whose_source_has_gone_is_whole_or_absent_and_comes_again(
 ) -> None:
     async def scene(store: SpoolStore) -> None:
         await store.hold(INBOX, "default", IDENTITY)
-        carried, incomings = arriving(store)
+        carried, incomings = await arriving(store)
         receiving = asyncio.create_task(store.receive(INBOX, carried))
         for _ in range(turns):
             await asyncio.sleep(0)
         receiving.cancel()
         await asyncio.wait([receiving])
         for incoming in incomings:
-            incoming.close()
-        carried, incomings = arriving(store)
+            await incoming.close()
+        carried, incomings = await arriving(store)
         await store.receive(INBOX, carried)
         for incoming in incomings:
-            incoming.close()
+            await incoming.close()
         await store.complete(INBOX, Portrait(IDENTITY, Uid(COUNT + 1), ModSeq(COUNT)))
         await check_whole(store)
 
@@ -77,14 +77,14 @@ def test_a_batch_whose_source_has_gone_is_whole_or_absent_and_comes_again(
 def test_a_batch_for_a_mailbox_that_has_gone_leaves_no_file(tmp_path: Path) -> None:
     async def scene(store: SpoolStore) -> None:
         await store.hold(INBOX, "default", IDENTITY)
-        carried, incomings = arriving(store)
+        carried, incomings = await arriving(store)
         receiving = asyncio.create_task(store.receive(INBOX, carried))
         await asyncio.sleep(0)
         await store.delete(INBOX)
         with pytest.raises(Refusal):
             await receiving
         for incoming in incomings:
-            incoming.close()
+            await incoming.close()
 
     run(tmp_path, scene)
     assert files(tmp_path) == []

@@ -116,7 +116,7 @@ class _Append:
             raise
         finally:
             for message in self._messages:
-                message.incoming.close()
+                await message.incoming.close()
 
     async def into(self, name: MailboxName) -> bytes:
         """Receive all messages and append them to a mailbox; the response code. Raises BadSyntax, Refusal."""
@@ -172,14 +172,14 @@ class _Append:
 
     async def _take(self, head: AppendHead, mailbox: Mailbox) -> Incoming:
         literal = head.literal
-        incoming = self._dialogue.backend.store.incoming(literal.size if literal else None)
+        incoming = self._dialogue.backend.store.incoming()
         try:
             if literal is not None:
                 await self._take_literal(incoming, literal)
             else:
                 await self._catenate(incoming, mailbox)
         except BaseException:
-            incoming.close()
+            await incoming.close()
             raise
         return incoming
 
@@ -188,7 +188,7 @@ class _Append:
         if announced is not None and self._scanner.at == len(self._scanner.octets):
             await self._stream(incoming, announced)
         else:
-            incoming.write(take_literal(self._scanner, literal))
+            await incoming.write(take_literal(self._scanner, literal))
 
     async def _catenate(self, incoming: Incoming, mailbox: Mailbox) -> None:
         """RFC 4469: a message of texts and of what URLs name."""
@@ -201,7 +201,7 @@ class _Append:
             else:
                 octets = await octets_of_url(self._dialogue, part)
                 await self._count(len(octets), incoming.size + len(octets), mailbox)
-                incoming.write(octets)
+                await incoming.write(octets)
 
     async def _stream(self, incoming: Incoming, literal: Literal) -> None:
         dialogue = self._dialogue
@@ -216,7 +216,7 @@ class _Append:
                 raise Misuse(f"a literal was expected, not {type(event).__name__}")
             if event.last:
                 self._streaming = False
-            incoming.write(event.data)
+            await incoming.write(event.data)
             if event.last:
                 break
         await self._go_on()

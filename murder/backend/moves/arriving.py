@@ -70,6 +70,7 @@ class Arriving:
         self._log = logger(role="backend")
         self._move: Move | None = None
         self._named: dict[str, MailboxName] = {}  # mailbox id -> how it is called here
+        self._taken: list[Taken] = []  # the batches that are not closed yet
         self._storing: deque[asyncio.Task[None]] = deque()  # the batches that came last, in order
 
     async def serve(self) -> None:
@@ -84,6 +85,8 @@ class Arriving:
             for storing in self._storing:
                 storing.cancel()
             await asyncio.gather(*self._storing, return_exceptions=True)
+            for taken in self._taken:  # whose task was cancelled before it began
+                await taken.close()
 
     async def _answered(self, answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
         """It, or what is told of its refusal."""
@@ -198,11 +201,11 @@ class Arriving:
             await taken.take(self._channel, self._backend.store.incoming)
             await self._stored(all_but=AHEAD - 2)
         except BaseException:
-            taken.close()
+            await taken.close()
             raise
         before = self._storing[-1] if self._storing else None
         storing = asyncio.create_task(self._store_and_answer(name, taken, before))
-        storing.add_done_callback(lambda _: taken.close())
+        self._taken.append(taken)
         self._storing.append(storing)
 
     async def _stored(self, all_but: int = 0) -> None:
@@ -213,8 +216,11 @@ class Arriving:
     async def _store_and_answer(
         self, name: MailboxName, taken: Taken, before: "asyncio.Task[None] | None"
     ) -> None:
-        answer = await self._answered(self._keep(name, taken))
-        await asyncio.to_thread(taken.close)
+        try:
+            answer = await self._answered(self._keep(name, taken))
+        finally:
+            await taken.close()
+            self._taken = [one for one in self._taken if one is not taken]
         if before is not None:
             await before
         await self._channel.send(answer)

@@ -16,6 +16,7 @@ from murder.errors import Code, Refusal
 from murder.model.carried import digest_line
 from murder.model.message import Message, Uid
 from murder.net.frames import FrameChannel
+from murder.net.turns import Turn
 from murder.wire.carry import OCTETS
 
 BATCH_MESSAGES: Final = 250
@@ -81,10 +82,10 @@ class Taken:
     _unwritten: list[tuple[Incoming, list[bytes]]] = field(default_factory=list)
     _held: int = 0  # octets of these
 
-    async def take(self, channel: FrameChannel, incoming: Callable[[int], Incoming]) -> None:
+    async def take(self, channel: FrameChannel, incoming: Callable[[], Incoming]) -> None:
         """The octets that follow the rows. Raises Refusal, UpstreamFailure."""
         for message, has_octets in self.rows:
-            one = incoming(message.size) if has_octets else None
+            one = incoming() if has_octets else None
             self.carried.append(CarriedMessage(message, one))
             if one is not None:
                 await self._take(channel, message.size, one)
@@ -102,7 +103,7 @@ class Taken:
             if not frame.octets or taken > size:
                 raise Refusal(Code.CANNOT, f"a message of {size} octets has others")
             if goes_to_disk:
-                await asyncio.to_thread(incoming.write, frame.octets)
+                await incoming.write(frame.octets)
             else:
                 pieces.append(frame.octets)
         if pieces:
@@ -110,20 +111,23 @@ class Taken:
 
     async def write(self) -> None:
         """What has been kept in memory so far. Raises Refusal."""
-        await asyncio.to_thread(self._write)
-
-    def _write(self) -> None:
+        turn = Turn()
         while self._unwritten:
             incoming, pieces = self._unwritten.pop()
             for piece in pieces:
-                incoming.write(piece)
+                await incoming.write(piece)
+                if turn.is_over:
+                    await turn.rest()
 
     @property
     def octets(self) -> int:
         return sum(message.size for message, has_octets in self.rows if has_octets)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Stored or not; may be done twice."""
+        turn = Turn()
         for one in self.carried:
             if one.incoming is not None:
-                one.incoming.close()
+                await one.incoming.close()
+                if turn.is_over:
+                    await turn.rest()

@@ -340,7 +340,7 @@ class FromCyrus:
                 continue  # its octets stay staged: another mailbox may have them too
             is_here = message.uid in box.digests
             octets = None if is_here else await self._octets(digest, box, message.uid)
-            batch.append((CarriedMessage(message, self._incoming(octets)), digest))
+            batch.append((CarriedMessage(message, await self._incoming(octets)), digest))
             held += len(octets or b"")
             if held >= BATCH_OCTETS:
                 await self._receive(box, batch)
@@ -348,11 +348,11 @@ class FromCyrus:
         await self._receive(box, batch)
         return expunged
 
-    def _incoming(self, octets: bytes | memoryview | None) -> Any:
+    async def _incoming(self, octets: bytes | memoryview | None) -> Any:
         if octets is None:
             return None
-        incoming = self._backend.store.incoming(len(octets))
-        incoming.write(octets)
+        incoming = self._backend.store.incoming()
+        await incoming.write(octets)
         return incoming
 
     async def _octets(self, digest: str, box: Arrived, uid: int) -> bytes | memoryview:
@@ -379,7 +379,7 @@ class FromCyrus:
         finally:
             for one, _ in batch:
                 if one.incoming is not None:
-                    one.incoming.close()
+                    await one.incoming.close()
         new = [one.message.size for one, _ in batch if one.incoming is not None]
         for one, digest in batch:
             box.digests[one.message.uid] = digest
