@@ -6,6 +6,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -65,8 +66,24 @@ class Copying(Protocol):
         ...
 
 
+class Bodies(Protocol):
+    """Where the octets of one mailbox's messages are, if not in its root, and what goes along with a change of its rows."""
+
+    def changing(self, db: sqlite3.Connection) -> AbstractContextManager[object]:
+        """Is around each change, in its transaction; such changes are durable when they return."""
+        ...
+
+    def add(self, db: sqlite3.Connection, new: NewMessage) -> int:
+        """Keep the octets; the new row of `body`."""
+        ...
+
+    def flags_changed(self, db: sqlite3.Connection, uid: int) -> None:
+        """The row has its new flags."""
+        ...
+
+
 class RowMailbox:
-    """See murder.api.store.Mailbox."""
+    """See murder.api.store.Mailbox. Without `bodies` the octets are in rows, and in files of the root."""
 
     def __init__(
         self,
@@ -78,7 +95,9 @@ class RowMailbox:
         is_own: bool,
         tell: Callable[[str], None],
         transfers: "Copying",
+        bodies: Bodies | None = None,
     ) -> None:
+        self.bodies = bodies
         self.root = root
         self.box_id = box_id
         self._name = name
@@ -365,7 +384,15 @@ class RowMailbox:
         *,
         durable: bool = True,
     ) -> T:
-        return await self.root.write(work, settle, durable=durable)
+        bodies = self.bodies
+        if bodies is None:
+            return await self.root.write(work, settle, durable=durable)
+
+        def whole(db: sqlite3.Connection) -> T:
+            with bodies.changing(db):
+                return work(db)
+
+        return await self.root.write(whole, settle)
 
     async def append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
         linked: list[tuple[FileIncoming, str]] = []
@@ -415,6 +442,8 @@ class RowMailbox:
         self, db: sqlite3.Connection, new: NewMessage, linked: list[tuple[FileIncoming, str]]
     ) -> int:
         """Store the octets: in the row, or in a file that the transaction names."""
+        if self.bodies is not None:
+            return self.bodies.add(db, new)
         incoming = ours(new.incoming)
         if incoming.is_inline:
             return insert_body(db, incoming.octets(), None)
@@ -511,6 +540,8 @@ class RowMailbox:
         )
         box.count_flags(bits, -1)
         box.count_flags(stored, 1)
+        if self.bodies is not None:
+            self.bodies.flags_changed(db, uid)
         return True
 
     async def step_modseq(self) -> None:

@@ -92,9 +92,9 @@ def _put(
         )
     if old is None and isinstance(carried.incoming, FileIncoming):
         date = message.internal_date.timestamp()
-        base = mailbox.write_octets(folder, carried.incoming, date)
-        letters = mailbox.letters_for(folder, message.flags)
+        base = mailbox.bodies.write_octets(folder, carried.incoming, date)
+        letters = mailbox.bodies.letters_for(folder, message.flags)
         file = f"{box.id}/cur/{join_name(base, letters)}"
         add_todo(db, f"{box.id}/tmp/{base}", file)
     if not put_message(db, box, carried, file):
-        mailbox.rename_file(db, message.uid)
+        mailbox.bodies.flags_changed(db, message.uid)

@@ -1,4 +1,4 @@
-"""One open mailbox of a Maildir++ tree: the spool's rows, octets in files, and a look at the folder before each read."""
+"""One open mailbox of a Maildir++ tree: rows of the kit, octets in files, and a look at the folder before each read."""
 
 import asyncio
 import contextlib
@@ -6,19 +6,20 @@ import mmap
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
+from murder.api import FlagChange, NewMessage, Stored
 from murder.api import Mailbox as AnyMailbox
-from murder.api import NewMessage
 from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
 from murder.kit.incoming import FileIncoming
-from murder.kit.mailbox import Asked, RowMailbox, ours
-from murder.kit.root import Root, T
-from murder.kit.rows import Box, insert_body, load_box, remove_messages
+from murder.kit.mailbox import RowMailbox, ours
+from murder.kit.root import Root
+from murder.kit.rows import insert_body, load_box, remove_messages
 from murder.kit.schema import SEEN_BIT, connect, to_bits, to_keywords
 from murder.kit.transfer import Linked, Transfers, insert_copies, message_rows, shown_bits
-from murder.model.message import Changes, MailboxStatus, Message, ModSeq, Uid
+from murder.model.message import Changes, Flagged, MailboxStatus, Message, ModSeq, Uid
 from murder.model.name import MailboxName
 from plugins.store_maildir.files import (
     FILE_MODE,
@@ -38,139 +39,20 @@ from plugins.store_maildir.tree import Tree, add_todo, plan_rename
 ATTEMPTS: Final = 5  # to open a file that is renamed whenever its flags change
 
 
-class MaildirMailbox(RowMailbox):
-    """See murder.api.store.Mailbox."""
+class MaildirBodies:
+    """The files of one mailbox; see murder.kit.mailbox.Bodies. All of it runs in the tree's writer."""
 
-    _converted: tuple[str, memoryview] | None = None
+    def __init__(self, tree: Tree, box_id: int, is_own: bool) -> None:
+        self.tree = tree
+        self.box_id = box_id
+        self.is_own = is_own
 
-    @property
-    def tree(self) -> Tree:
-        assert isinstance(self.root, Tree)
-        return self.root
+    def changing(self, db: sqlite3.Connection) -> AbstractContextManager[object]:
+        """Files are moved along."""
+        return changing(db, self.tree, self.box_id)
 
-    # --- reading
-
-    async def refresh(self) -> None:
-        """Notice what other software did. Where that cannot be written down (a full disk), reading goes on."""
-        if not self.tree.is_dirty(self.box_id):
-            return
-        try:
-            found = await self.root.write(self._look)
-        except Refusal as refusal:
-            if refusal.code is Code.NONEXISTENT:
-                raise
-            return
-        if found:
-            self.tell(self.mailbox_id)
-
-    def _look(self, db: sqlite3.Connection) -> bool:
-        before = db.total_changes
-        if self.box_id in self.tree.synchronised:
-            return False
-        (modseq,) = db.execute(
-            "SELECT highest_modseq FROM mailbox WHERE id=?", (self.box_id,)
-        ).fetchone() or (0,)
-        with changing(db, self.tree, self.box_id):
-            pass
-        (after,) = db.execute(
-            "SELECT highest_modseq FROM mailbox WHERE id=?", (self.box_id,)
-        ).fetchone()
-        return bool(after != modseq and db.total_changes != before)
-
-    async def status(self) -> MailboxStatus:
-        await self.refresh()
-        return await super().status()
-
-    async def uids(self) -> Sequence[Uid]:
-        await self.refresh()
-        return await super().uids()
-
-    async def messages(self, uids: Sequence[Uid] | None = None) -> Sequence[Message]:
-        await self.refresh()
-        return await super().messages(uids)
-
-    async def find_by_flag(
-        self, flag: str, *, present: bool = True, most: int | None = None
-    ) -> Sequence[Uid]:
-        await self.refresh()
-        return await super().find_by_flag(flag, present=present, most=most)
-
-    async def changes(self, since: ModSeq) -> Changes:
-        await self.refresh()
-        found = await super().changes(since)
-        (first,) = self.root.reader.execute(
-            "SELECT first_modseq FROM folder WHERE mailbox=?", (self.box_id,)
-        ).fetchone() or (0,)
-        if since >= first:
-            return found
-        return Changes(found.highest_modseq, found.changed, found.vanished, complete=False)
-
-    async def octets(self, uid: Uid) -> memoryview:
-        for _ in range(ATTEMPTS):
-            row = self.root.reader.execute(
-                "SELECT mailbox.name, size, body.file FROM message JOIN body ON body.id=message.body "
-                "JOIN mailbox ON mailbox.id=message.mailbox WHERE message.mailbox=? AND uid=?",
-                (self.box_id, uid),
-            ).fetchone()
-            if row is None or row[2] is None:
-                raise Refusal(Code.EXPUNGE_ISSUED, f"Message {uid} is no longer there")
-            folder, size, file = self.tree.path_of(row[0]), row[1], row[2]
-            if self._converted is not None and self._converted[0] == file:
-                return self._converted[1]
-            octets = self._mapped(folder, file)
-            if octets is not None:
-                break
-            await asyncio.sleep(0)
-        else:
-            raise Refusal(Code.EXPUNGE_ISSUED, f"Message {uid} is no longer there")
-        if len(octets) == size:
-            return octets
-        converted = memoryview(to_crlf(bytes(octets)))
-        self._converted = (file, converted)
-        if len(converted) != size:  # the name told it wrong
-            self.root.hint(lambda db: _set_size(db, self.box_id, uid, len(converted)))
-        return converted
-
-    def _mapped(self, folder: bytes, file: str) -> memoryview | None:
-        """The octets of a file; None where it is not found, or was renamed (its flags have changed) just then."""
-        path = self.tree.locate(folder, file)
-        try:
-            return None if path is None else _map(path)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise disk_error(error, self.tree.folder) from error
-
-    async def claim_recent(self) -> Collection[Uid]:
-        """Also takes new files from `new` to `cur`, as a reader of a maildir does."""
-        await self.refresh()
-        claimed = await super().claim_recent()
-        if claimed:
-            with contextlib.suppress(Refusal):  # of a disk that takes nothing
-                await self.root.write(lambda db: _take_new(db, self.box_id, min(claimed)))
-        return claimed
-
-    # --- changing
-
-    async def _write(
-        self,
-        work: Callable[[sqlite3.Connection], T],
-        settle: Callable[[BaseException | None], None] | None = None,
-        *,
-        durable: bool = True,
-    ) -> T:
-        """Always durable: files are moved along."""
-        del durable
-
-        def whole(db: sqlite3.Connection) -> T:
-            with changing(db, self.tree, self.box_id):
-                return work(db)
-
-        return await self.root.write(whole, settle)
-
-    def _add_body(
-        self, db: sqlite3.Connection, new: NewMessage, linked: list[tuple[FileIncoming, str]]
-    ) -> int:
+    def add(self, db: sqlite3.Connection, new: NewMessage) -> int:
+        """See murder.kit.mailbox.Bodies."""
         folder = self.tree.folder_of(db, self.box_id)
         date = new.internal_date.timestamp() if new.internal_date else None
         base = self.write_octets(folder, ours(new.incoming), date)
@@ -210,21 +92,8 @@ class MaildirMailbox(RowMailbox):
                 os.utime(file.fileno(), (date, date))
         self.tree.file_is_coming(path, is_written=True)
 
-    def _put_flags(
-        self,
-        db: sqlite3.Connection,
-        box: Box,
-        asked: Asked,
-        row: tuple[int, int, str],
-        modseq: int,
-    ) -> bool:
-        if not super()._put_flags(db, box, asked, row, modseq):
-            return False
-        self.rename_file(db, row[0])
-        return True
-
-    def rename_file(self, db: sqlite3.Connection, uid: int) -> None:
-        """As the row's flags are now."""
+    def flags_changed(self, db: sqlite3.Connection, uid: int) -> None:
+        """The file is called as the row's flags are now."""
         bits, keywords, body, file = db.execute(
             "SELECT flags, keywords, body, file FROM message JOIN body ON body.id=message.body "
             "WHERE mailbox=? AND uid=?",
@@ -239,14 +108,6 @@ class MaildirMailbox(RowMailbox):
         if new != file:
             add_todo(db, file, new)
             db.execute("UPDATE body SET file=? WHERE id=?", (new, body))
-
-    async def copy(self, uids: Sequence[Uid], target: AnyMailbox) -> Mapping[Uid, Uid]:
-        await self.refresh()
-        return await super().copy(uids, target)
-
-    async def move(self, uids: Sequence[Uid], target: AnyMailbox) -> Mapping[Uid, Uid]:
-        await self.refresh()
-        return await super().move(uids, target)
 
     def bring(
         self, db: sqlite3.Connection, source: bytes | None, row: tuple[Any, ...], bits: int
@@ -271,6 +132,196 @@ class MaildirMailbox(RowMailbox):
         return insert_body(db, None, file_name)
 
 
+class MaildirMailbox:
+    """See murder.api.store.Mailbox: rows of the kit, files of the tree, and a look at the folder before each read."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        box_id: int,
+        name: MailboxName,
+        mailbox_id: str,
+        reader: str,
+        is_own: bool,
+        tell: Callable[[str], None],
+        transfers: Transfers,
+    ) -> None:
+        self.tree = tree
+        self.box_id = box_id
+        self.tell = tell
+        self.bodies = MaildirBodies(tree, box_id, is_own)
+        self.rows = RowMailbox(
+            tree, box_id, name, mailbox_id, reader, is_own, tell, transfers, self.bodies
+        )
+        self._converted: tuple[str, memoryview] | None = None
+
+    @property
+    def name(self) -> MailboxName:
+        return self.rows.name
+
+    @property
+    def mailbox_id(self) -> str:
+        return self.rows.mailbox_id
+
+    def close(self) -> None:
+        self.rows.close()
+
+    # --- reading
+
+    async def refresh(self) -> None:
+        """Notice what other software did. Where that cannot be written down (a full disk), reading goes on."""
+        if not self.tree.is_dirty(self.box_id):
+            return
+        try:
+            found = await self.tree.write(self._look)
+        except Refusal as refusal:
+            if refusal.code is Code.NONEXISTENT:
+                raise
+            return
+        if found:
+            self.tell(self.mailbox_id)
+
+    def _look(self, db: sqlite3.Connection) -> bool:
+        before = db.total_changes
+        if self.box_id in self.tree.synchronised:
+            return False
+        (modseq,) = db.execute(
+            "SELECT highest_modseq FROM mailbox WHERE id=?", (self.box_id,)
+        ).fetchone() or (0,)
+        with changing(db, self.tree, self.box_id):
+            pass
+        (after,) = db.execute(
+            "SELECT highest_modseq FROM mailbox WHERE id=?", (self.box_id,)
+        ).fetchone()
+        return bool(after != modseq and db.total_changes != before)
+
+    async def status(self) -> MailboxStatus:
+        await self.refresh()
+        return await self.rows.status()
+
+    async def uids(self) -> Sequence[Uid]:
+        await self.refresh()
+        return await self.rows.uids()
+
+    async def messages(self, uids: Sequence[Uid] | None = None) -> Sequence[Message]:
+        await self.refresh()
+        return await self.rows.messages(uids)
+
+    async def find_by_flag(
+        self, flag: str, *, present: bool = True, most: int | None = None
+    ) -> Sequence[Uid]:
+        await self.refresh()
+        return await self.rows.find_by_flag(flag, present=present, most=most)
+
+    async def changes(self, since: ModSeq) -> Changes:
+        await self.refresh()
+        found = await self.rows.changes(since)
+        (first,) = self.tree.reader.execute(
+            "SELECT first_modseq FROM folder WHERE mailbox=?", (self.box_id,)
+        ).fetchone() or (0,)
+        if since >= first:
+            return found
+        return Changes(found.highest_modseq, found.changed, found.vanished, complete=False)
+
+    async def octets(self, uid: Uid) -> memoryview:
+        for _ in range(ATTEMPTS):
+            row = self.tree.reader.execute(
+                "SELECT mailbox.name, size, body.file FROM message JOIN body ON body.id=message.body "
+                "JOIN mailbox ON mailbox.id=message.mailbox WHERE message.mailbox=? AND uid=?",
+                (self.box_id, uid),
+            ).fetchone()
+            if row is None or row[2] is None:
+                raise Refusal(Code.EXPUNGE_ISSUED, f"Message {uid} is no longer there")
+            folder, size, file = self.tree.path_of(row[0]), row[1], row[2]
+            if self._converted is not None and self._converted[0] == file:
+                return self._converted[1]
+            octets = self._mapped(folder, file)
+            if octets is not None:
+                break
+            await asyncio.sleep(0)
+        else:
+            raise Refusal(Code.EXPUNGE_ISSUED, f"Message {uid} is no longer there")
+        if len(octets) == size:
+            return octets
+        converted = memoryview(to_crlf(bytes(octets)))
+        self._converted = (file, converted)
+        if len(converted) != size:  # the name told it wrong
+            self.tree.hint(lambda db: _set_size(db, self.box_id, uid, len(converted)))
+        return converted
+
+    def _mapped(self, folder: bytes, file: str) -> memoryview | None:
+        """The octets of a file; None where it is not found, or was renamed (its flags have changed) just then."""
+        path = self.tree.locate(folder, file)
+        try:
+            return None if path is None else _map(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise disk_error(error, self.tree.folder) from error
+
+    async def flagged(self, uids: Sequence[Uid]) -> Sequence[Flagged]:
+        """See murder.api.store.TellsFlags."""
+        return await self.rows.flagged(uids)
+
+    async def summary(self, uid: Uid) -> bytes | None:
+        return await self.rows.summary(uid)
+
+    async def summaries(self, uids: Sequence[Uid]) -> Mapping[Uid, bytes]:
+        """See murder.api.store.TellsSummaries."""
+        return await self.rows.summaries(uids)
+
+    async def keep_summary(self, uid: Uid, summary: bytes) -> None:
+        await self.rows.keep_summary(uid, summary)
+
+    async def keywords(self) -> Collection[str]:
+        """See murder.api.store.TellsKeywords."""
+        return await self.rows.keywords()
+
+    async def recent(self) -> Collection[Uid]:
+        """See murder.api.store.TellsRecent."""
+        return await self.rows.recent()
+
+    async def claim_recent(self) -> Collection[Uid]:
+        """Also takes new files from `new` to `cur`, as a reader of a maildir does."""
+        await self.refresh()
+        claimed = await self.rows.claim_recent()
+        if claimed:
+            with contextlib.suppress(Refusal):  # of a disk that takes nothing
+                await self.tree.write(lambda db: _take_new(db, self.box_id, min(claimed)))
+        return claimed
+
+    # --- changing
+
+    async def append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
+        return await self.rows.append(messages)
+
+    async def change_flags(
+        self,
+        uids: Sequence[Uid],
+        change: FlagChange,
+        flags: frozenset[str],
+        unchanged_since: ModSeq | None = None,
+    ) -> Stored:
+        return await self.rows.change_flags(uids, change, flags, unchanged_since)
+
+    async def expunge(self, uids: Sequence[Uid]) -> Sequence[Uid]:
+        return await self.rows.expunge(uids)
+
+    async def step_modseq(self) -> None:
+        """See murder.api.store.StepsModSeq."""
+        await self.rows.step_modseq()
+
+    async def copy(self, uids: Sequence[Uid], target: AnyMailbox) -> Mapping[Uid, Uid]:
+        assert isinstance(target, MaildirMailbox)
+        await self.refresh()
+        return await self.rows.copy(uids, target.rows)
+
+    async def move(self, uids: Sequence[Uid], target: AnyMailbox) -> Mapping[Uid, Uid]:
+        assert isinstance(target, MaildirMailbox)
+        await self.refresh()
+        return await self.rows.move(uids, target.rows)
+
+
 class MaildirTransfers(Transfers):
     """COPY and MOVE between folders: files are linked."""
 
@@ -282,8 +333,8 @@ class MaildirTransfers(Transfers):
         target: RowMailbox,
         remove: bool,
     ) -> dict[Uid, Uid]:
-        assert isinstance(source, MaildirMailbox) and isinstance(target, MaildirMailbox)
-        tree = target.tree
+        bodies = _bodies_of(target)
+        tree = bodies.tree
         if source.box_id != target.box_id:
             folder = tree.folder_of(db, source.box_id)
             if source.box_id not in tree.synchronised:
@@ -295,11 +346,11 @@ class MaildirTransfers(Transfers):
             if not rows:
                 return {}
             bits = shown_bits(db, source, rows)
-            bodies = [
-                target.bring(db, _file_of(db, tree, source, row[9]), row, bits[row[0]])
+            brought = [
+                bodies.bring(db, _file_of(db, tree, source, row[9]), row, bits[row[0]])
                 for row in rows
             ]
-            copied = insert_copies(db, rows, bits, target, bodies)
+            copied = insert_copies(db, rows, bits, target, brought)
         if remove:
             box = load_box(db, source.box_id)
             remove_messages(db, box, copied)
@@ -314,21 +365,21 @@ class MaildirTransfers(Transfers):
         target: RowMailbox,
         linked: Linked,
     ) -> dict[Uid, Uid]:
-        assert isinstance(source, MaildirMailbox) and isinstance(target, MaildirMailbox)
-        theirs = connect(source.tree.file, for_writing=False)
+        bodies, left = _bodies_of(target), _bodies_of(source).tree
+        theirs = connect(left.file, for_writing=False)
         try:
             theirs.execute("BEGIN")
             rows = message_rows(theirs, source.box_id, uids)
             bits = shown_bits(theirs, source, rows)
-            files = [_file_of(theirs, source.tree, source, row[9]) for row in rows]
+            files = [_file_of(theirs, left, source, row[9]) for row in rows]
         finally:
             theirs.close()
-        with changing(db, target.tree, target.box_id):
-            bodies = [
-                target.bring(db, file, row, bits[row[0]])
+        with changing(db, bodies.tree, target.box_id):
+            brought = [
+                bodies.bring(db, file, row, bits[row[0]])
                 for file, row in zip(files, rows, strict=True)
             ]
-            return insert_copies(db, rows, bits, target, bodies)
+            return insert_copies(db, rows, bits, target, brought)
 
     def _move_in(
         self,
@@ -358,7 +409,12 @@ class MaildirTransfers(Transfers):
         return insert_body(db, None, f"{here}/{file.partition('/')[2]}" if file else None)
 
 
-def _file_of(db: sqlite3.Connection, tree: Tree, source: MaildirMailbox, body: int) -> bytes | None:
+def _bodies_of(mailbox: RowMailbox) -> MaildirBodies:
+    assert isinstance(mailbox.bodies, MaildirBodies)
+    return mailbox.bodies
+
+
+def _file_of(db: sqlite3.Connection, tree: Tree, source: RowMailbox, body: int) -> bytes | None:
     (file,) = db.execute("SELECT file FROM body WHERE id=?", (body,)).fetchone()
     folder = tree.folder_of(db, source.box_id)
     found = tree.locate(folder, file) if file else None
