@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from murder.api import FlagChange, Incoming, NewMessage, Stored
 from murder.api import Mailbox as AnyMailbox
 from murder.errors import Code, Refusal
+from murder.kit.asked import Asked
 from murder.kit.incoming import FileIncoming
 from murder.kit.root import Root, T
 from murder.kit.rows import (
@@ -509,7 +510,7 @@ class RowMailbox:
         self,
         db: sqlite3.Connection,
         box: Box,
-        asked: "Asked",
+        asked: Asked,
         row: tuple[int, int, str],
         modseq: int,
     ) -> bool:
@@ -583,32 +584,3 @@ def ours(incoming: Incoming) -> FileIncoming:
 def _with_seen(bits: int, seen: bool) -> int:
     """The flags of a message as a reader who is not the owner sees them."""
     return bits | SEEN_BIT if seen else bits & ~SEEN_BIT
-
-
-class Asked:
-    """What a STORE asks for, applied to one message after the other."""
-
-    def __init__(self, change: FlagChange, bits: int, keywords: list[str]) -> None:
-        self._change = change
-        self._bits = bits
-        self._keywords = set(keywords)
-
-    def bits(self, before: int) -> int:
-        match self._change:
-            case FlagChange.ADD:
-                return before | self._bits
-            case FlagChange.REMOVE:
-                return before & ~self._bits
-            case FlagChange.REPLACE:
-                return self._bits
-
-    def keywords(self, before: str) -> str:
-        had = set(before.split())
-        match self._change:
-            case FlagChange.ADD:
-                after = had | self._keywords
-            case FlagChange.REMOVE:
-                after = had - self._keywords
-            case FlagChange.REPLACE:
-                after = self._keywords
-        return " ".join(sorted(after))
