@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 from murder.errors import BadSyntax
 from murder.net.connection import STUCK_WRITE_S, Connection
-from murder.net.turns import TURN_S
+from murder.net.turns import TURN_S, line_up
 
 HELD_OCTETS: Final = 256 * 1024  # input held for a busy session before reading stops
 HELD_BEFORE_LOGIN_OCTETS: Final = 16 * 1024  # the same of somebody we do not know
@@ -190,7 +190,7 @@ class Dialogue(ABC):
 
     async def rest(self) -> None:
         """The end of a turn: all others have theirs, then the handler goes on."""
-        await asyncio.sleep(0)
+        await line_up()
         self._turn_ends = time.perf_counter() + TURN_S
 
     async def next_event(self, timeout_s: float | None = None) -> Any:

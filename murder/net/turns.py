@@ -11,9 +11,11 @@ A test gives a `Turn` a clock of its own and counts how often the work rests.
 import asyncio
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 TURN_S: Final = 0.005  # of the event loop for one connection, then the others
 SWITCH_S: Final = (
@@ -44,8 +46,49 @@ class Turn:
     async def rest(self) -> None:
         """Let all others have a turn, and begin a new one."""
         self.rests += 1
-        await asyncio.sleep(0)
+        await line_up()
         self._ends = self._clock() + self._share_s
+
+
+class _Line:
+    """Who rests in one event loop, in order."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._is_moving = False
+
+    async def wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        self._waiting.append(turn)
+        if not self._is_moving:
+            self._is_moving = True
+            loop.call_soon(self._move)
+        await turn
+
+    def _move(self) -> None:
+        waiting = self._waiting
+        while waiting:
+            turn = waiting.popleft()
+            if not turn.done():  # who has been cancelled stands there no more
+                turn.set_result(None)
+                break
+        self._is_moving = bool(waiting)
+        if self._is_moving:
+            asyncio.get_running_loop().call_soon(self._move)
+
+
+_lines: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Line]] = WeakKeyDictionary()
+
+
+async def line_up() -> None:
+    """Wait in line with all work of this loop that rests. One goes on in each turn of the loop: so many long works together
+    hold it no longer than one of them does."""
+    loop = asyncio.get_running_loop()
+    line = _lines.get(loop)
+    if line is None:
+        line = _lines[loop] = _Line()
+    await line.wait()
 
 
 class _Aside:

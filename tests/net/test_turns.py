@@ -40,3 +40,29 @@ def test_what_is_done_aside_gives_its_result_and_its_error() -> None:
         raise AssertionError("the error did not come through")
 
     asyncio.run(scene())
+
+
+def test_of_many_that_rest_one_goes_on_in_each_turn_of_the_loop() -> None:
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        turn, went_on = 0, []
+
+        def count() -> None:
+            nonlocal turn
+            turn += 1
+            loop.call_soon(count)
+
+        async def work() -> None:
+            await Turn().rest()
+            went_on.append(turn)
+
+        count()
+        given_up = asyncio.create_task(work())
+        tasks = [asyncio.create_task(work()) for _ in range(50)]
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.wait(tasks)
+        assert len(went_on) == 50 and len(set(went_on)) == 50
+        assert went_on == sorted(went_on)
+
+    asyncio.run(scene())

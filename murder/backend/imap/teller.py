@@ -8,6 +8,7 @@ import asyncio
 from typing import Protocol
 
 from murder.backend.updates import View
+from murder.net.turns import line_up
 
 
 class Beside(Protocol):
@@ -89,6 +90,7 @@ class Teller:
     async def _tell(self) -> None:
         dialogue = self._dialogue
         try:
+            await line_up()  # one message may be news for a hundred sessions
             while self._has_news() and not dialogue.is_closing:
                 dialogue.send(await dialogue.updates(removals=self._may_remove))
                 if self.beside is not None:
