@@ -9,6 +9,7 @@ from murder.operate.lists import check as compare_lists
 from murder.operate.lists import fix as carry_out
 from murder.operate.nodes import ask_all, learn
 from murder.operate.reach import Reach
+from murder.wire.control_words import AskStatus
 
 
 @click.command()
@@ -84,7 +85,7 @@ async def _frontends(reach: Reach, mailboxes: int) -> list[str]:
     if not await learn(reach):
         return []
     said = []
-    for node in await ask_all(reach, {"do": "status"}):
+    for node in await ask_all(reach, AskStatus()):
         for answer in node.answers:
             if answer.get("role") != "frontend" or "list" not in answer:
                 continue

@@ -22,6 +22,7 @@ from murder.process.preflight import (
     roles_wanted,
 )
 from murder.process.server import ports_of
+from murder.wire.control_words import AskPorts
 
 
 @click.group(cls=Group)
@@ -90,7 +91,7 @@ async def _own_ports(found: Config, roles: Sequence[str], skip: bool) -> set[str
         ports = [port for role in roles for port in ports_of(found, role, is_first=True)]
         return {str(port.endpoint) for port in ports}
     try:
-        answer = await ask_node(found.node.data, {"do": "ports"})
+        answer = await ask_node(found.node.data, AskPorts())
     except (OSError, ValueError):  # another user's, or it does not answer: then the ports say so
         return set()
     return {str(one).partition(" ")[2] for one in (answer or {}).get("ports", ())}

@@ -29,6 +29,7 @@ from murder.operate.nodes import (
 )
 from murder.operate.reach import Reach
 from murder.pki.authority import AuthorityError, flaws_of, read_certificate
+from murder.wire.control_words import AskProbe, AskStatus
 
 TRY_S: Final = 5.0
 ISSUE: Final = "`murder ca issue NAME --role ROLE` at the one authority (its ca.pem is on all nodes), copy the files"
@@ -231,7 +232,7 @@ async def _nodes(reach: Reach, found: Findings) -> None:
         )
         return
     now = time.time()
-    for node in await ask_all(reach, {"do": "status"}):
+    for node in await ask_all(reach, AskStatus()):
         if node.problem:
             found.wrong(f"{node.name}: {node.problem}", node.cure)
             continue
@@ -245,7 +246,7 @@ async def _nodes(reach: Reach, found: Findings) -> None:
 
 async def _seats(reach: Reach, found: Findings) -> None:
     """What each node sees from where it stands: a frontend its list and the backends, each its certificates."""
-    for node in await ask_all(reach, {"do": "probe"}):
+    for node in await ask_all(reach, AskProbe()):
         if node.problem:
             if "is no request" in node.problem:
                 found.note(f"{node.name} is too old to look for itself", "update it")

@@ -15,11 +15,7 @@ from murder.cli.status import need_nodes
 from murder.model.name import MailboxName
 from murder.operate.nodes import NodeAnswers, ask_all, follow
 from murder.operate.reach import Reach
-
-
-def _wanted(user: str, backend: str, address: str) -> dict[str, str]:
-    given = {"user": user, "backend": backend, "address": address}
-    return {key: value for key, value in given.items() if value}
+from murder.wire.control_words import AskConflicts, AskSessions, AskTrace, Kick, Wanted
 
 
 def filter_options(command: Any) -> Any:
@@ -46,7 +42,7 @@ async def sessions(reach: Reach, user: str, backend: str, address: str, as_json:
     murder ctl sessions --backend be1.example.org --json
     """
     await need_nodes(reach)
-    told = await ask_all(reach, {"do": "sessions", **_wanted(user, backend, address)})
+    told = await ask_all(reach, AskSessions(Wanted(user, backend, address)))
     found = [one for node in told for one in node.answers if one.get("protocol")]
     if as_json:
         print_json(found)
@@ -99,19 +95,19 @@ async def kick(
     murder ctl kick --address 192.0.2.7 --yes
     """
     await need_nodes(reach)
-    wanted = _wanted(user, backend, address) | ({"cid": cid} if cid else {})
-    if not wanted:
+    wanted = Wanted(user, backend, address, cid)
+    if not wanted.given():
         raise click.UsageError("whom? name --user, --backend, --address or --cid")
     if not yes:
-        told = await ask_all(reach, {"do": "sessions", **wanted})
+        told = await ask_all(reach, AskSessions(wanted))
         number = sum(len(node.answers) for node in told)
         if as_json:
             print_json({"would_kick": number})
         click.echo(f"{count(number, 'session')}. Say --yes to end them.", err=True)
         return 2
     # clients first: one whose backend went before would be told of a lost connection in place of its BYE
-    first = await ask_all(reach, {"do": "kick", "only": "frontend", **wanted})
-    told = await ask_all(reach, {"do": "kick", **wanted})
+    first = await ask_all(reach, Kick(wanted, only="frontend"))
+    told = await ask_all(reach, Kick(wanted))
     number = sum(int(answer["kicked"]) for node in (*first, *told) for answer in node.answers)
     say(as_json, {"kicked": number}, f"{count(number, 'session')} ended")
     return _unreachable(told)
@@ -135,7 +131,7 @@ async def trace(reach: Reach, user: str, limit_s: float, as_json: bool) -> int:
     """
     await need_nodes(reach)
     with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C is how it ends
-        async for line in follow(reach, {"do": "trace", "user": user}, limit_s):
+        async for line in follow(reach, AskTrace(user), limit_s):
             _show_traced(line, as_json)
     return 0
 
@@ -173,7 +169,7 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
     murder ctl conflicts --forget --yes    # when each has been looked at
     """
     await need_nodes(reach)
-    told = await ask_all(reach, {"do": "conflicts"})
+    told = await ask_all(reach, AskConflicts())
     found = [await _with_holder(reach, answer) for node in told for answer in node.answers]
     if as_json:
         print_json(found)
@@ -191,7 +187,7 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
                 kept_as = reach.shown(MailboxName(str(one["kept_as"]).encode()))
                 click.echo(f"{one['name']} is kept at {one['claimant']} as {kept_as}")
     if found and forget and yes:
-        ended = await ask_all(reach, {"do": "conflicts", "forget": True})
+        ended = await ask_all(reach, AskConflicts(forget=True))
         click.echo("Forgotten.", err=True)
         return _unreachable(ended)
     if found and not as_json:

@@ -9,6 +9,7 @@ from murder.cli.options import config_option, json_option, print_json
 from murder.config import ConfigError, Problem
 from murder.config.load import read_table
 from murder.control.node import ask_node, socket_of
+from murder.wire.control_words import Reload
 
 EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE = 1, 2, 3
 
@@ -28,7 +29,7 @@ async def reload(config_file: Path, as_json: bool) -> int:
     """
     data = _data_of(config_file)
     try:
-        answer = await ask_node(data, {"do": "reload"})
+        answer = await ask_node(data, Reload())
     except PermissionError:
         click.echo(f"murder: {socket_of(data)}: run this as root or as the node's user", err=True)
         return EXIT_FAILED

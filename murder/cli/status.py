@@ -28,6 +28,7 @@ from murder.cli.screen import (
 from murder.errors import Code, Refusal
 from murder.operate.nodes import NodeAnswers, NodeLine, Problem, ask_all, learn, lines_of
 from murder.operate.reach import Reach
+from murder.wire.control_words import AskStatus
 
 HEADS: Final = (
     "node", "role", "up", "conns", "mailboxes", "lag", "cpu", "memory", "disk", "procs", "version",
@@ -147,7 +148,7 @@ async def status(reach: Reach, as_json: bool) -> int:
     murder ctl status --json | jq .problems
     """
     await need_nodes(reach)
-    told_by = await ask_all(reach, {"do": "status"})
+    told_by = await ask_all(reach, AskStatus())
     now = time.time()
     lines = lines_of(told_by, now)
     if as_json:
@@ -208,7 +209,7 @@ async def top(reach: Reach, every: float, most: int) -> int:
     shown = 0
     try:
         while True:
-            told_by = await ask_all(reach, {"do": "status"})
+            told_by = await ask_all(reach, AskStatus())
             now = time.time()
             cpu = meter.measure(lines_of(told_by, now), now)
             if live:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from murder.config import Config
-from murder.control.sockets import FOLDER, MAX_REQUEST, format_answer, parse_request
+from murder.control.sockets import FOLDER, MAX_REQUEST, format_answer
 from murder.errors import BadSyntax
 from murder.log import logger
+from murder.wire.control_words import Request, format_request, parse_control_request
 
 SOCKET: Final = "node"  # without `.sock`: it is none of those that `status` asks
 REQUEST_S: Final = 10.0
@@ -30,10 +31,10 @@ def socket_of(data: Path) -> Path:
 
 
 class NodeSocket:
-    """`answers` has the requests by their `do`."""
+    """`answers` has what it can be asked."""
 
     def __init__(
-        self, config: Config, answers: Mapping[str, Callable[[], Awaitable[Answer]]]
+        self, config: Config, answers: Mapping[type[Request], Callable[[], Awaitable[Answer]]]
     ) -> None:
         self._path = socket_of(config.node.data)
         self._answers = answers
@@ -58,10 +59,10 @@ class NodeSocket:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(REQUEST_S):
-                request = parse_request(await reader.readline())
-            answer = self._answers.get(str(request.get("do")))
+                request = parse_control_request(await reader.readline())
+            answer = self._answers.get(type(request))
             if answer is None:
-                raise BadSyntax(f"{request.get('do')!r} is no request")
+                raise BadSyntax(f"{request.word!r} is no request")
             writer.write(format_answer(await answer()))
         except (OSError, ValueError, TimeoutError, BadSyntax) as problem:
             writer.write(format_answer({"no": str(problem)}))
@@ -69,7 +70,7 @@ class NodeSocket:
             writer.close()
 
 
-async def ask_node(data: Path, request: Answer) -> Answer | None:
+async def ask_node(data: Path, request: Request) -> Answer | None:
     """The answer of the node with this data folder; None where none runs. Raises OSError, TimeoutError, and ValueError for
     what is no answer."""
     try:
@@ -78,7 +79,7 @@ async def ask_node(data: Path, request: Answer) -> Answer | None:
         return None
     try:
         async with asyncio.timeout(ANSWER_S):
-            writer.write(format_answer(request))
+            writer.write(format_request(request))
             line = await reader.readline()
     finally:
         writer.close()

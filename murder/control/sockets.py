@@ -26,6 +26,21 @@ from murder.net.connection import Connection
 from murder.net.listener import Listener
 from murder.net.tap import Traces, behind_tap
 from murder.pki.authority import AuthorityError, flaws_of, read_certificate
+from murder.wire.control_words import (
+    AskConflicts,
+    AskPlace,
+    AskProbe,
+    AskSessions,
+    AskStatus,
+    AskTrace,
+    Kick,
+    NotPlaced,
+    Placement,
+    Request,
+    Wanted,
+    format_request,
+    parse_control_request,
+)
 
 FOLDER: Final = "control"
 MAX_REQUEST: Final = 64 * 1024
@@ -63,7 +78,7 @@ class HasConflicts(Protocol):
 class Places(Protocol):
     """A frontend: where it would put a new mailbox."""
 
-    async def place(self, request: Mapping[str, Any]) -> Mapping[str, object] | None: ...
+    async def place(self, request: AskPlace) -> Placement | NotPlaced | None: ...
 
 
 @runtime_checkable
@@ -121,7 +136,7 @@ class ControlServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             line = await asyncio.wait_for(reader.readline(), ANSWER_S)
-            async for answer in self._answer(parse_request(line), reader):
+            async for answer in self._answer(parse_control_request(line), reader):
                 self._tell(writer, answer)
                 await writer.drain()
             self._tell(writer, {"done": True})
@@ -142,40 +157,40 @@ class ControlServer:
         return {"node": self._config.node.name, "role": self._role, "worker": self._worker}
 
     async def _answer(
-        self, request: Mapping[str, Any], reader: asyncio.StreamReader
+        self, request: Request, reader: asyncio.StreamReader
     ) -> AsyncIterator[Answer]:
-        match request.get("do"):
-            case "status":
+        match request:
+            case AskStatus():
                 yield self._status()
-            case "sessions":
-                for connection, shown in self._sessions(request):
+            case AskSessions(wanted):
+                for connection, shown in self._sessions(wanted):
                     yield {"cid": connection.cid, **shown}
-            case "kick":
-                is_meant = request.get("only", self._role) == self._role
-                found = list(self._sessions(request)) if is_meant else []
+            case Kick(wanted, only):
+                is_meant = only in ("", self._role)
+                found = list(self._sessions(wanted)) if is_meant else []
                 for connection, _ in found:
                     end_session(connection, "An administrator has ended this session")
                 yield {"kicked": len(found)}
-            case "conflicts":
+            case AskConflicts(forget):
                 if isinstance(self._subject, HasConflicts):
-                    for conflict in self._subject.conflicts(bool(request.get("forget"))):
+                    for conflict in self._subject.conflicts(forget):
                         yield conflict
-            case "place":
+            case AskPlace():
                 if isinstance(self._subject, Places):
                     placed = await self._subject.place(request)
                     if placed is not None:
-                        yield placed
-            case "probe":
+                        yield placed.shown()
+            case AskProbe():
                 if isinstance(self._subject, Probes):
                     async for seen in self._subject.probe():
                         yield seen
                 for flaw in self._certificate_flaws():
                     yield {"what": "its certificate", "problem": flaw, "kind": "certificate"}
-            case "trace":
-                async for answer in self._trace(request, reader):
+            case AskTrace(user):
+                async for answer in self._trace(user, reader):
                     yield answer
-            case other:
-                raise BadSyntax(f"{other!r} is no request")
+            case other:  # the node as a whole answers it
+                raise BadSyntax(f"{other.word!r} is no request")
 
     # --- status
 
@@ -224,38 +239,30 @@ class ControlServer:
 
     # --- sessions
 
-    def _sessions(self, request: Mapping[str, Any]) -> Iterator[tuple[Connection, Answer]]:
-        """Those that fit: `user`, `backend`, `address`, `cid`; all of those given."""
-        wanted = {
-            key: request[key] for key in ("user", "backend", "address", "cid") if request.get(key)
-        }
+    def _sessions(self, wanted: Wanted) -> Iterator[tuple[Connection, Answer]]:
         for listener in self._listeners():
             for connection in list(listener.connections):
                 receiver = behind_tap(connection.receiver)
                 shown: dict[str, object] = {"address": connection.peer, "tls": connection.is_tls}
                 if isinstance(receiver, Described):
                     shown.update(receiver.describe())
-                known = {**shown, "cid": connection.cid}
-                if all(known.get(key) == value for key, value in wanted.items()):
+                if wanted.fits({**shown, "cid": connection.cid}):
                     yield connection, shown
 
     # --- the wire of one user
 
-    async def _trace(
-        self, request: Mapping[str, Any], reader: asyncio.StreamReader
-    ) -> AsyncIterator[Answer]:
+    async def _trace(self, user: str, reader: asyncio.StreamReader) -> AsyncIterator[Answer]:
         """What passes between a user's clients and this process, until the operator hangs up: of those who connect while
-        a trace is under way from their first octet, of others from now on. Raises BadSyntax without a user."""
-        if not request.get("user"):
-            raise BadSyntax("a trace needs a user")
-        lines = self._traces.begin(str(request["user"]))
+        a trace is under way from their first octet, of others from now on."""
+        lines = self._traces.begin(user)
+        wanted = Wanted(user=user)
         hung_up = asyncio.ensure_future(reader.read())
         try:
             for listener in self._listeners():
                 listener.watch = self._traces.watch
-            yield {"trace": request["user"]}
+            yield {"trace": user}
             while not hung_up.done():
-                self._traces.look([connection for connection, _ in self._sessions(request)])
+                self._traces.look([connection for connection, _ in self._sessions(wanted)])
                 while not lines.empty():
                     yield lines.get_nowait()
                 await asyncio.wait([hung_up], timeout=LOOK_EVERY_S)
@@ -289,17 +296,6 @@ def _memory_kib() -> int:
 # --- the lines
 
 
-def parse_request(line: bytes) -> Mapping[str, Any]:
-    """A JSON object with `do`. Raises BadSyntax."""
-    try:
-        request = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise BadSyntax(f"that is no JSON: {error}") from None
-    if not isinstance(request, dict):
-        raise BadSyntax("a JSON object was expected")
-    return request
-
-
 def format_answer(answer: Answer) -> bytes:
     return json.dumps(answer, default=str).encode() + b"\n"
 
@@ -309,7 +305,7 @@ def sockets_in(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.sock")) if folder.is_dir() else []
 
 
-async def ask_local(folder: Path, request: Answer) -> AsyncIterator[Mapping[str, Any]]:
+async def ask_local(folder: Path, request: Request) -> AsyncIterator[Mapping[str, Any]]:
     """Ask every process of a node on this host; answers as they come, `done` behind the last of each process. One that
     is gone is passed over."""
     answers: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue(1000)
@@ -322,7 +318,7 @@ async def ask_local(folder: Path, request: Answer) -> AsyncIterator[Mapping[str,
             await answers.put(None)
             return
         try:
-            writer.write(format_answer(request))
+            writer.write(format_request(request))
             while line := await reader.readline():
                 await answers.put(json.loads(line))
         except (OSError, ValueError):
@@ -395,9 +391,9 @@ class RemoteControl:
             return
         certificate = self._connection.certificate
         try:
-            request = parse_request(line)
+            request = parse_control_request(line)
             self._log.info(
-                "control.asked", user=certificate.name if certificate else "", do=request.get("do")
+                "control.asked", user=certificate.name if certificate else "", do=request.word
             )
             async for answer in ask_local(self._folder, request):
                 self._connection.write(format_answer(answer))

@@ -6,12 +6,12 @@ and ask it for the master's present.
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from murder.api.auth import AuthBackend
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.config import Config
-from murder.errors import BadSyntax, Refusal, UpstreamFailure
+from murder.errors import Refusal, UpstreamFailure
 from murder.frontend.capabilities import Capabilities
 from murder.frontend.locate import Locator, Ping
 from murder.frontend.placement import place, servers
@@ -22,7 +22,7 @@ from murder.login.crowd import Crowd
 from murder.login.gate import Gate, decoy_key_of, penalties_of
 from murder.login.service import ClientService, drain, factories_of, services_of
 from murder.model.entry import Location
-from murder.model.name import MailboxName, owner_of
+from murder.model.name import owner_of
 from murder.model.protocol import MUPDATE, ProtocolSpec
 from murder.mupdate.following import ReplicaService, list_path, socket_path
 from murder.mupdate.master import MupdateService
@@ -34,6 +34,7 @@ from murder.net.pool import Pool
 from murder.net.tally import Counts, Tally
 from murder.net.tls import listening_context
 from murder.net.upstream import Upstreams
+from murder.wire.control_words import AskPlace, Candidate, NotPlaced, Placement
 
 ROLE: Final = "frontend"
 FACTORIES: Final = factories_of(ROLE)
@@ -182,34 +183,28 @@ class FrontendRole:
             )
         return told
 
-    async def place(self, request: Mapping[str, Any]) -> Mapping[str, object] | None:
-        """For an operator: where this frontend would put a new mailbox (`name`, canonical), by the `weights` that they have
-        just asked for; or what its policy says of the `candidates` (server, mailboxes, weight) that they name. Raises
-        BadSyntax."""
+    async def place(self, request: AskPlace) -> Placement | NotPlaced | None:
+        """For an operator: where this frontend would put a new mailbox, by the weights that they have just asked for; or
+        what its policy says of their candidates."""
         frontend = self.frontend
         if frontend is None:
             return None  # the process that writes the list places nothing
-        try:
-            name = MailboxName(str(request["name"]).encode("latin-1"))
-            weights = {
-                server: float(one) for server, one in dict(request.get("weights", ())).items()
-            }
+        if request.candidates is not None:
             offered = [
-                BackendLoad(Location(str(server)), int(count), weight=float(weight))
-                for server, count, weight in request.get("candidates", ())
+                BackendLoad(Location(one.server), one.mailboxes, weight=one.weight)
+                for one in request.candidates
             ]
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadSyntax(f"that names no mailbox to place: {error!r}") from None
-        if "candidates" in request:
-            new = NewMailbox(name, owner_of(name), "", None)
+            new = NewMailbox(request.name, owner_of(request.name), "", None)
             chosen = frontend.plugins.choose_backend(new, offered)
-            return {"server": chosen.server if chosen is not None else None}
+            return Placement(chosen.server if chosen is not None else None)
         try:
-            placed = await place(frontend, name, weights)
+            placed = await place(frontend, request.name, request.weights)
         except (Refusal, UpstreamFailure) as problem:
-            return {"refused": str(problem)}
-        shown = [[one.location.server, one.mailboxes, one.weight] for one in placed.loads]
-        return {"server": placed.server or None, "reason": placed.reason, "candidates": shown}
+            return NotPlaced(str(problem))
+        candidates = tuple(
+            Candidate(one.location.server, one.mailboxes, one.weight) for one in placed.loads
+        )
+        return Placement(placed.server or None, placed.reason, candidates)
 
     def services(self) -> Mapping[ProtocolSpec, Service]:
         if self._list_service is None:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from murder.control.sockets import FOLDER, ask_local, control_folder, format_answer, sockets_in
+from murder.control.sockets import FOLDER, ask_local, control_folder, sockets_in
 from murder.model.protocol import CONTROL
 from murder.net.connection import why
 from murder.operate.reach import Reach
+from murder.wire.control_words import AskStatus, Request, format_request
 
 TIMEOUT_S: Final = 10.0
 CONNECT_S: Final = 5.0
@@ -73,7 +74,7 @@ async def learn(reach: Reach) -> list[str]:
     elif config.mupdate.master is not None:
         masters[_at(config.mupdate.master.host)] = None
     for place in masters:
-        told = await _ask_one(reach, place, {"do": "status"})
+        told = await _ask_one(reach, place, AskStatus())
         if told.problem and places(reach):
             return places(reach)  # nodes without `control`: this host's own tells of itself
         for answer in told.answers:
@@ -94,13 +95,13 @@ def _at(host: str) -> str:
     return f"[{host}]:{DEFAULT_PORT}" if ":" in host else f"{host}:{DEFAULT_PORT}"
 
 
-async def ask_all(reach: Reach, request: Answer) -> list[NodeAnswers]:
+async def ask_all(reach: Reach, request: Request) -> list[NodeAnswers]:
     """Ask every node at once; those that do not answer say why."""
     asked = (_ask_one(reach, place, request) for place in await learn(reach))
     return list(await asyncio.gather(*asked))
 
 
-async def _ask_one(reach: Reach, place: str, request: Answer) -> NodeAnswers:
+async def _ask_one(reach: Reach, place: str, request: Request) -> NodeAnswers:
     told = NodeAnswers(place)
     is_there = False
     asked = time.time()
@@ -171,7 +172,7 @@ def _problem_of(problem: Exception, place: str) -> tuple[str, str]:
     return why(problem), DNS if isinstance(problem, socket.gaierror) else CLOSED
 
 
-async def ask(reach: Reach, place: str, request: Answer) -> AsyncIterator[Answer]:
+async def ask(reach: Reach, place: str, request: Request) -> AsyncIterator[Answer]:
     """One node's answers as they come. Raises OSError, ValueError."""
     if _is_local(place):
         folder = Path(place)
@@ -188,7 +189,7 @@ async def ask(reach: Reach, place: str, request: Answer) -> AsyncIterator[Answer
             host, port, ssl=context, server_hostname=name, limit=1 << 20
         )
     try:
-        writer.write(format_answer(request))
+        writer.write(format_request(request))
         while line := await reader.readline():
             yield json.loads(line)
     finally:
@@ -203,7 +204,7 @@ def _host_and_port(place: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-async def follow(reach: Reach, request: Answer, limit_s: float) -> AsyncIterator[Answer]:
+async def follow(reach: Reach, request: Request, limit_s: float) -> AsyncIterator[Answer]:
     """The answers of all nodes to a request that has no end (a trace), as they come: until `limit_s` after the first
     (0: for ever), or until all nodes have hung up."""
     lines: asyncio.Queue[Answer] = asyncio.Queue(1000)

@@ -7,7 +7,6 @@ decision. Only where no frontend can be asked do the plugins of the operator's o
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.errors import BadSyntax, Code, Refusal
@@ -15,6 +14,7 @@ from murder.model.entry import Location, MailboxEntry, parse_location
 from murder.model.name import MailboxName, ancestors_of, owner_of
 from murder.operate import nodes
 from murder.operate.reach import Reach
+from murder.wire.control_words import AskPlace, Candidate, NotPlaced, Placement, parse_placement
 
 Hook = Callable[[NewMailbox, Sequence[BackendLoad]], Location | None]
 
@@ -42,21 +42,23 @@ class Placing:
         self, name: MailboxName, rows: Sequence[MailboxEntry], weights: Mapping[str, float]
     ) -> Explained:
         """As a frontend decides for an administrator. Raises Refusal where nobody takes it."""
-        told = await self._ask({"name": name.decode("latin-1"), "weights": dict(weights)})
+        told = await self._ask(AskPlace(name, weights))
         if told is None:
             return self._here(name, rows, weights)
-        if told["server"] is None:
+        if told.server is None:
             raise _nobody()
-        loads = [_load(*one) for one in told["candidates"]]
-        return Explained(str(told["server"]), str(told["reason"]), loads, str(told["node"]))
+        loads = [_load(one.server, one.mailboxes, one.weight) for one in told.candidates]
+        return Explained(told.server, told.reason, loads, told.node)
 
     async def choose(self, new: NewMailbox, loads: Sequence[BackendLoad]) -> Location | None:
         """The policy alone, among these: for plans, in which what is on each changes as they grow. Raises Refusal."""
-        shown = [[one.location.server, one.mailboxes, one.weight] for one in loads]
-        told = await self._ask({"name": new.name.decode("latin-1"), "candidates": shown})
+        candidates = tuple(
+            Candidate(one.location.server, one.mailboxes, one.weight) for one in loads
+        )
+        told = await self._ask(AskPlace(new.name, {}, candidates))
         if told is None:
             return self._hook(new, loads)
-        return Location(str(told["server"])) if told["server"] is not None else None
+        return Location(told.server) if told.server is not None else None
 
     def _here(
         self, name: MailboxName, rows: Sequence[MailboxEntry], weights: Mapping[str, float]
@@ -81,7 +83,7 @@ class Placing:
 
     # --- a frontend
 
-    async def _ask(self, question: Mapping[str, object]) -> Mapping[str, Any] | None:
+    async def _ask(self, question: AskPlace) -> Placement | None:
         """Its answer: of the first that has one. None where no frontend can be asked. Raises Refusal."""
         places = nodes.places(self._reach) if self._place is None else [self._place]
         tasks = [asyncio.ensure_future(self._ask_one(place, question)) for place in places if place]
@@ -90,8 +92,8 @@ class Placing:
                 place, told = await answer
                 if told is not None:
                     self._place = place
-                    if "refused" in told:
-                        raise Refusal(Code.CANNOT, str(told["refused"]))
+                    if isinstance(told, NotPlaced):
+                        raise Refusal(Code.CANNOT, told.problem)
                     return told
         finally:
             for task in tasks:
@@ -105,13 +107,13 @@ class Placing:
         return None
 
     async def _ask_one(
-        self, place: str, question: Mapping[str, object]
-    ) -> tuple[str, Mapping[str, Any] | None]:
+        self, place: str, question: AskPlace
+    ) -> tuple[str, Placement | NotPlaced | None]:
         try:
             async with asyncio.timeout(nodes.TIMEOUT_S):
-                async for answer in nodes.ask(self._reach, place, {"do": "place", **question}):
-                    if "server" in answer or "refused" in answer:
-                        return place, answer
+                async for answer in nodes.ask(self._reach, place, question):
+                    if (told := parse_placement(answer)) is not None:
+                        return place, told
         except (OSError, ValueError, TimeoutError, BadSyntax):
             pass
         return place, None

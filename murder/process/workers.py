@@ -34,6 +34,7 @@ from murder.process.preflight import certificate_problems
 from murder.process.server import ROLE_CLASSES, Port, RoleServer, bind, ports_of
 from murder.process.slot import STACK_SIGNAL, Plan, Slot
 from murder.process.stuck import LoopWatch
+from murder.wire.control_words import AskPorts, Reload
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
@@ -149,7 +150,7 @@ class _Asked:
         self._config = plan.config
         self._turn = asyncio.Lock()
         self._hung_up = asyncio.Event()
-        self._socket = NodeSocket(plan.config, {"reload": self._reload, "ports": self._ports})
+        self._socket = NodeSocket(plan.config, {Reload: self._reload, AskPorts: self._ports})
 
     @property
     def config(self) -> Config:

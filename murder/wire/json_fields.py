@@ -8,6 +8,7 @@ from murder.errors import BadSyntax
 from murder.model.name import MailboxName
 
 _NONE: Final = object()
+MOST: Final = 2**63  # of a number: beyond it arithmetic with floats may overflow
 
 
 class Fields:
@@ -45,6 +46,8 @@ class Fields:
         value = self._field(key, default)
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise BadSyntax(f"{key} is no number")
+        if not -MOST <= value <= MOST:  # nor is NaN
+            raise BadSyntax(f"{key} is out of range")
         return value
 
     def flag(self, key: str, default: object = _NONE) -> bool:
@@ -61,6 +64,27 @@ class Fields:
             if not isinstance(value, str):
                 raise BadSyntax(f"{key} has what is no text")
         return tuple(values)
+
+    def word(self, key: str) -> object:
+        """As it is: for who compares it with what there is; None where it is missing."""
+        return self._told.get(key)
+
+    def numbers(self, key: str, default: object = _NONE) -> dict[str, float]:
+        """An object whose values are numbers."""
+        values = self._field(key, default)
+        if not isinstance(values, dict):
+            raise BadSyntax(f"{key} is no object")
+        return {name: Fields(values).number(name) for name in values}
+
+    def rows(self, key: str, size: int) -> list["Fields"]:
+        """A list of lists of that size; their fields are called "0", "1" and so on."""
+        rows = self._field(key, _NONE)
+        if not isinstance(rows, list | tuple):
+            raise BadSyntax(f"{key} is no list")
+        for row in rows:
+            if not isinstance(row, list | tuple) or len(row) != size:
+                raise BadSyntax(f"{key} has what is no list of {size}")
+        return [Fields({str(at): value for at, value in enumerate(row)}) for row in rows]
 
     def name(self, key: str, default: object = _NONE) -> MailboxName:
         """A mailbox's name, a character for each octet."""

@@ -13,6 +13,7 @@ from murder.control import sockets as control
 from murder.operate import nodes
 from murder.operate.nodes import Answer, ask_all, clock_off, learn, problems_of
 from murder.operate.reach import Reach
+from murder.wire.control_words import AskStatus, Request
 
 
 def reach(folder: Path, *places: str) -> Reach:
@@ -31,14 +32,16 @@ def test_a_clock_is_off_by_what_asking_and_waiting_cannot_explain(told: float, o
 def test_a_node_that_hangs_says_nothing_of_the_others_clocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def ask(_reach: Reach, place: str, _request: Answer) -> AsyncIterator[Answer]:
+    async def ask(_reach: Reach, place: str, _request: Request) -> AsyncIterator[Answer]:
         if place == "hangs.example.org":
             await asyncio.Event().wait()
         yield {"node": place, "role": "backend", "now": time.time()}
 
     monkeypatch.setattr(nodes, "ask", ask)
     monkeypatch.setattr(nodes, "TIMEOUT_S", 0.05)
-    told = asyncio.run(ask_all(reach(tmp_path, "hangs.example.org", "be1.example.org"), {}))
+    told = asyncio.run(
+        ask_all(reach(tmp_path, "hangs.example.org", "be1.example.org"), AskStatus())
+    )
     assert [bool(node.problem) for node in told] == [True, False]
     assert problems_of(told[1].answers, time.time() + 60) == []
     (problem,) = problems_of([{**told[1].answers[0], "clock_off_s": -7.4}], time.time())
@@ -66,7 +69,7 @@ def test_nodes_are_learnt_from_the_master(tmp_path: Path, monkeypatch: pytest.Mo
     file.write_text(CERTIFICATE)
     asked: list[str] = []
 
-    async def ask(_reach: Reach, place: str, _request: Answer) -> AsyncIterator[Answer]:
+    async def ask(_reach: Reach, place: str, _request: Request) -> AsyncIterator[Answer]:
         asked.append(place)
         if place == "mupdate.example.org:3906":
             servers, followers = ["be1.example.org"], ["fe1.example.org", "be1.example.org"]
@@ -123,5 +126,5 @@ def test_a_node_of_this_host_that_may_not_be_asked_tells_who_may(
 
     monkeypatch.setattr(nodes, "sockets_in", refuse)
     monkeypatch.setattr(control, "sockets_in", refuse)
-    (told,) = asyncio.run(ask_all(reach(tmp_path), {"do": "status"}))
+    (told,) = asyncio.run(ask_all(reach(tmp_path), AskStatus()))
     assert "Permission denied" in told.problem and "sudo -u murder" in told.cure

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from murder.config.sections import Config, NodeConfig
-from murder.control.sockets import ControlServer, RemoteControl, parse_request
+from murder.control.sockets import ControlServer, RemoteControl
 from murder.errors import BadSyntax
+from murder.wire.control_words import AskStatus, parse_control_request
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def test_a_stranger_gets_nothing_done(
         control.received(b'{"do": "status"}\n')
         assert control._task is not None
         await control._task
-        assert asked == [{"do": "status"}]
+        assert asked == [AskStatus()]
 
     asyncio.run(scene())
 
@@ -114,4 +115,4 @@ def test_who_asks_may_hang_up_before_the_end(tmp_path: Path, left: int) -> None:
 
 def test_nesting_without_end_is_no_request() -> None:
     with pytest.raises(BadSyntax):
-        parse_request(b"[" * 60_000)
+        parse_control_request(b"[" * 60_000)

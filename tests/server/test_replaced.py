@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from murder.control.sockets import FOLDER, ask_local
+from murder.wire.control_words import AskStatus
 from tests.server.test_workers import LIMIT_S, descendants, free_port, until
 
 
@@ -16,8 +17,7 @@ def told(data: Path) -> list[dict[str, object]]:
     """What the processes of the node say of themselves."""
 
     async def ask() -> list[dict[str, object]]:
-        request = {"do": "status"}
-        answers = [dict(one) async for one in ask_local(data / FOLDER, request)]
+        answers = [dict(one) async for one in ask_local(data / FOLDER, AskStatus())]
         return [one for one in answers if "replaced" in one]
 
     return asyncio.run(ask())

@@ -148,6 +148,9 @@ FROM_JSON: Final = {
     "parse_move_id": JSON,
     "parse_subscriptions": JSON,
     "parse_acl_octets": JSON,
+    "parse_placement": st.fixed_dictionaries(
+        {}, optional=dict.fromkeys(("server", "refused", "reason", "candidates", "node"), JSON)
+    ),
 }
 ELSEWHERE: Final = {"parse_name"}  # of carry: raises ValueError, as its docstring says
 

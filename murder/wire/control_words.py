@@ -1,0 +1,239 @@
+"""What an operator's command asks a node, over its control sockets, as values: one line of JSON with the request's word in
+`do`. And what a frontend answers to where a new mailbox would go.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from murder.errors import BadSyntax
+from murder.model.name import MailboxName
+from murder.wire.carry import format_name
+from murder.wire.json_fields import Fields, parse_fields
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which sessions are meant: those that all of the given fit; "" is not given."""
+
+    user: str = ""
+    backend: str = ""
+    address: str = ""
+    cid: str = ""
+
+    def given(self) -> dict[str, str]:
+        told = {
+            "user": self.user,
+            "backend": self.backend,
+            "address": self.address,
+            "cid": self.cid,
+        }
+        return {key: value for key, value in told.items() if value}
+
+    def fits(self, session: Mapping[str, object]) -> bool:
+        """Whether this one is meant, by what it says of itself."""
+        return all(session.get(key) == value for key, value in self.given().items())
+
+
+@dataclass(frozen=True, slots=True)
+class AskStatus:
+    word: ClassVar[str] = "status"
+
+
+@dataclass(frozen=True, slots=True)
+class AskSessions:
+    word: ClassVar[str] = "sessions"
+    wanted: Wanted = Wanted()
+
+
+@dataclass(frozen=True, slots=True)
+class Kick:
+    """End sessions, of one role only where that is named."""
+
+    word: ClassVar[str] = "kick"
+    wanted: Wanted = Wanted()
+    only: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AskConflicts:
+    word: ClassVar[str] = "conflicts"
+    forget: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A backend that may take a new mailbox; `weight` 0: it takes none."""
+
+    server: str
+    mailboxes: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class AskPlace:
+    """Where a new mailbox would go by these weights of the backends; or, where there are candidates (also none of them),
+    what the policy alone says of those."""
+
+    word: ClassVar[str] = "place"
+    name: MailboxName
+    weights: Mapping[str, float]
+    candidates: tuple[Candidate, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AskProbe:
+    """Look at what this node needs of others."""
+
+    word: ClassVar[str] = "probe"
+
+
+@dataclass(frozen=True, slots=True)
+class AskTrace:
+    """What passes between a user's clients and this node, until the operator hangs up."""
+
+    word: ClassVar[str] = "trace"
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskPorts:
+    """Of the node as a whole: what it has bound."""
+
+    word: ClassVar[str] = "ports"
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """To the node as a whole: read the configuration again."""
+
+    word: ClassVar[str] = "reload"
+
+
+Request = (
+    AskStatus
+    | AskSessions
+    | Kick
+    | AskConflicts
+    | AskPlace
+    | AskProbe
+    | AskTrace
+    | AskPorts
+    | Reload
+)
+
+
+def parse_control_request(line: bytes) -> Request:
+    """Raises BadSyntax, which says which field is wrong and how, or that the word is no request."""
+    told = parse_fields(line)
+    word = told.word("do")
+    match word:
+        case "status":
+            return AskStatus()
+        case "sessions":
+            return AskSessions(_wanted(told))
+        case "kick":
+            return Kick(_wanted(told), told.text("only", ""))
+        case "conflicts":
+            return AskConflicts(told.flag("forget", False))
+        case "place":
+            return _place(told)
+        case "probe":
+            return AskProbe()
+        case "trace":
+            if not (user := told.text("user", "")):
+                raise BadSyntax("a trace needs a user")
+            return AskTrace(user)
+        case "ports":
+            return AskPorts()
+        case "reload":
+            return Reload()
+    raise BadSyntax(f"{word!r} is no request")
+
+
+def _wanted(told: Fields) -> Wanted:
+    return Wanted(*(told.text(key, "") for key in ("user", "backend", "address", "cid")))
+
+
+def _place(told: Fields) -> AskPlace:
+    candidates = _candidates(told) if "candidates" in told else None
+    return AskPlace(told.name("name"), told.numbers("weights", {}), candidates)
+
+
+def _candidates(told: Fields) -> tuple[Candidate, ...]:
+    return tuple(
+        Candidate(row.text("0"), row.integer("1"), row.number("2"))
+        for row in told.rows("candidates", 3)
+    )
+
+
+def format_request(request: Request) -> bytes:
+    """As a line."""
+    told: dict[str, object] = {"do": request.word}
+    match request:
+        case AskSessions(wanted):
+            told.update(wanted.given())
+        case Kick(wanted, only):
+            told.update({"only": only} if only else {}, **wanted.given())
+        case AskConflicts(forget):
+            told.update({"forget": True} if forget else {})
+        case AskPlace(name, weights, candidates):
+            told["name"] = format_name(name)
+            if candidates is None:
+                told["weights"] = dict(weights)
+            else:
+                told["candidates"] = _shown(candidates)
+        case AskTrace(user):
+            told["user"] = user
+        case _:
+            pass
+    return json.dumps(told).encode() + b"\n"
+
+
+def _shown(candidates: tuple[Candidate, ...]) -> list[list[object]]:
+    return [[one.server, one.mailboxes, one.weight] for one in candidates]
+
+
+# --- the answer to AskPlace
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """`server`: None where the policy names none. Of a policy asked alone, `reason` and `candidates` are empty. `node`: the
+    frontend that says so, known only to who has asked it."""
+
+    server: str | None
+    reason: str = ""
+    candidates: tuple[Candidate, ...] = ()
+    node: str = ""
+
+    def shown(self) -> dict[str, object]:
+        """As JSON has it."""
+        if not self.reason:
+            return {"server": self.server}
+        candidates = _shown(self.candidates)
+        return {"server": self.server, "reason": self.reason, "candidates": candidates}
+
+
+@dataclass(frozen=True, slots=True)
+class NotPlaced:
+    """The mailbox can be made nowhere, and why."""
+
+    problem: str
+
+    def shown(self) -> dict[str, object]:
+        """As JSON has it."""
+        return {"refused": self.problem}
+
+
+def parse_placement(answer: Mapping[str, object]) -> Placement | NotPlaced | None:
+    """None for what answers something else. Raises BadSyntax."""
+    told = Fields(answer)
+    if "refused" in told:
+        return NotPlaced(told.text("refused"))
+    if "server" not in told:
+        return None
+    server = None if answer["server"] is None else told.text("server")
+    candidates = _candidates(told) if "candidates" in told else ()
+    return Placement(server, told.text("reason", ""), candidates, told.text("node", ""))
