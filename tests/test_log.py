@@ -14,6 +14,7 @@ from murder.log import EVENTS, MASK, mask_secrets
 ROOT = Path(__file__).parent.parent
 METHODS = {"debug", "info", "warning", "error", "exception"}
 LOGS = re.compile(r"(^|\.|_)log$")
+MEANING = re.compile(r"\S[ -~]{15,110}[.]")
 EVENT = re.compile(r"^[a-z0-9_]+\.[a-z0-9_]+$")
 
 
@@ -46,11 +47,18 @@ def test_the_list_of_events_and_the_code_agree() -> None:
     found = dict(logged())
     unlisted = {event: place for event, place in found.items() if event not in EVENTS}
     assert not unlisted, "add them to murder.log.EVENTS"
-    assert not EVENTS - found.keys(), "nothing logs these; take them out of murder.log.EVENTS"
+    assert not EVENTS.keys() - found.keys(), (
+        "nothing logs these; take them out of murder.log.EVENTS"
+    )
 
 
 def test_an_event_is_a_noun_and_what_happened() -> None:
     assert [event for event in EVENTS if not EVENT.match(event)] == []
+
+
+def test_each_event_says_in_one_sentence_or_two_what_it_means() -> None:
+    assert list(EVENTS) == sorted(EVENTS)
+    assert [event for event, meaning in EVENTS.items() if not MEANING.fullmatch(meaning)] == []
 
 
 def test_a_secret_is_masked_whoever_logs_it() -> None:
