@@ -311,7 +311,7 @@ class Announcer:
             await self._at_master(lambda master, name: master.delete(name), names)
         except (Refusal, UpstreamFailure) as error:
             self.owe(names)
-            self._log.warning("announce.undone_late", problem=str(error))
+            self._log.warning("announce.rollback_deferred", problem=str(error))
 
     async def _restore_at_master(self, names: Iterable[MailboxName]) -> None:
         """Tell the master again what stands in the list; if it is away, later."""
@@ -323,7 +323,7 @@ class Announcer:
             )
         except (Refusal, UpstreamFailure) as error:
             self.owe(names)
-            self._log.warning("announce.undone_late", problem=str(error))
+            self._log.warning("announce.rollback_deferred", problem=str(error))
 
     async def _reserve(self, names: Sequence[MailboxName], place: bytes) -> None:
         try:

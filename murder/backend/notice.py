@@ -75,6 +75,6 @@ class Noticer:
         await self._announcer.commit(
             [PutEntry(MailboxEntry(name, EntryState.ACTIVE, place, raw_acl))]
         )
-        self._log.info("mailbox.noticed", mailbox=display(name))
+        self._log.info("mailbox.discovered", mailbox=display(name))
         self._announcer.owe([name])
         self._announcer.tell(News(Kind.CREATED, name))

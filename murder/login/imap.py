@@ -258,7 +258,7 @@ class ImapDialogue(Dialogue):
         return replace(status, text=text)
 
     def hopeless(self, error: BadSyntax) -> None:
-        self.log.info("connection.unintelligible", problem=str(error))
+        self.log.info("connection.protocol_error", problem=str(error))
         self.send(bye(f"This is no IMAP: {error}"))
         self.close()
 

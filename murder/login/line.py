@@ -81,7 +81,7 @@ class LineDialogue(Dialogue):
         return self.run(event.octets)
 
     def hopeless(self, error: BadSyntax) -> None:
-        self.log.info("connection.unintelligible", problem=str(error))
+        self.log.info("connection.protocol_error", problem=str(error))
         self.say_wrong(str(error), closing=True)
         self.close()
 

@@ -194,7 +194,7 @@ class MupdateDialogue(Dialogue):
             self._bye("too many bad commands")
 
     def hopeless(self, error: BadSyntax) -> None:
-        self.log.info("connection.unintelligible", problem=str(error))
+        self.log.info("connection.protocol_error", problem=str(error))
         self._bye(error.text)
 
     def timed_out(self) -> None:

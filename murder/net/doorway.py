@@ -174,7 +174,7 @@ class Arrival:
         except (BlockingIOError, InterruptedError):
             return
         except BadSyntax as error:
-            log.info("connection.unintelligible", peer=self.peer, problem=str(error))
+            log.info("connection.protocol_error", peer=self.peer, problem=str(error))
             self._end()
             return
         except OSError:

@@ -174,14 +174,14 @@ class Upstreams:
             health.tested_at = time.monotonic() + pause_s
         if health.failures == frontend.breaker_failures:
             self._log.warning(
-                "upstream.left_alone", backend=failure.server, kind=failure.kind.value
+                "upstream.circuit_opened", backend=failure.server, kind=failure.kind.value
             )
 
     def worked(self, server: str) -> None:
         """A login there came about: the breaker closes."""
         health = self._health.pop(server, None)
         if health is not None and health.failures >= self._config.frontend.breaker_failures:
-            self._log.info("upstream.returned", backend=server)
+            self._log.info("upstream.circuit_closed", backend=server)
 
     async def starttls(self, connection: Connection, address: Address) -> None:
         """TLS on a connection whose peer has agreed. Raises UpstreamFailure(TLS)."""

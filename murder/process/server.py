@@ -272,7 +272,7 @@ class RoleServer:
                 adopted.append(
                     (port, await self._listen(port, sock.dup(), services[port.protocol], tls))
                 )
-        self._log.warning("worker.stood_in_for", worker=self._worker, of=worker)
+        self._log.warning("worker.failover_started", worker=self._worker, of=worker)
 
     def give_back(self, worker: int) -> None:
         """It serves again; who has come here stays here."""

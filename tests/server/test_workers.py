@@ -373,7 +373,7 @@ def test_nobody_waits_for_a_worker_that_is_frozen(tmp_path: Path) -> None:
         try:
             seen = {node.greeting()[1] for _ in range(30)}  # some of them came to its queue
             assert seen == {3 - worker}
-            assert '"worker.stood_in_for"' in node.log()
+            assert '"worker.failover_started"' in node.log()
         finally:
             os.kill(frozen, signal.SIGCONT)
         until(lambda: node.greeting()[0] == frozen, "that it serves again")

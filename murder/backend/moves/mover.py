@@ -421,7 +421,7 @@ class Mover:
             state = State.UNDONE if back else State.REMOVED
             move = await self.journal.save(move, state=state)
             self.journal.forget_handed(move)
-        self._log.info("move.let_go", move=move.id, mailbox=display(move.root), back=back)
+        self._log.info("move.forgotten", move=move.id, mailbox=display(move.root), back=back)
         return move
 
     def _is_coming_back(self, move: Move) -> bool:
@@ -494,7 +494,7 @@ class Mover:
             return True
         problem = f"{display(changed)} has changed here since it left: it is kept until `forget`"
         await self.journal.save(move, problem=problem)
-        self._log.warning("move.kept_changed", move=move.id, mailbox=display(changed))
+        self._log.warning("move.source_modified", move=move.id, mailbox=display(changed))
         return False
 
 
