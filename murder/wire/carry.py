@@ -51,7 +51,7 @@ class Frame:
         try:
             told = json.loads(self.octets)
         except (ValueError, RecursionError) as error:
-            raise BadSyntax(f"that is no JSON: {error}") from None
+            raise BadSyntax(f"not valid JSON: {error}") from None
         if not isinstance(told, dict):
             raise BadSyntax("a JSON object was expected")
         return told

@@ -106,7 +106,7 @@ def parse_fields(octets: bytes) -> Fields:
     try:
         told = json.loads(octets)
     except (ValueError, RecursionError) as error:
-        raise BadSyntax(f"that is no JSON: {error}") from None
+        raise BadSyntax(f"not valid JSON: {error}") from None
     if not isinstance(told, dict):
         raise BadSyntax("a JSON object was expected")
     return Fields(told)

@@ -69,7 +69,7 @@ def test_a_request_comes_back_and_is_on_the_wire_as_ever(
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        (b"", "that is no JSON"),
+        (b"", "not valid JSON"),
         (b"[]", "a JSON object was expected"),
         (b"{}", "None is no request"),
         (b'{"do": "fly"}', "'fly' is no request"),

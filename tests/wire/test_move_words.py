@@ -112,7 +112,7 @@ def test_what_a_newer_backend_adds_is_passed_over() -> None:
         (of(root="\u20ac"), "root is no mailbox's name"),
         (b"* XFERS {2}\r\n{}\r\n", "id is missing"),
         (b"* XFERS {2}\r\n[]\r\n", "a JSON object was expected"),
-        (b"* XFERS {1}\r\n{\r\n", "that is no JSON"),
+        (b"* XFERS {1}\r\n{\r\n", "not valid JSON"),
         (b"* XFERS {9}\r\n{}\r\n", "a whole literal"),
     ],
 )
