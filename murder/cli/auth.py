@@ -109,7 +109,7 @@ async def remove(user: str, config_file: Path, yes: bool, as_json: bool) -> int:
     """
     backend = _backend(config_file)
     if not yes and user in {known.user for known in await backend.users()}:
-        click.echo(f"{user} could log in no more. Say --yes.", err=True)
+        click.echo(f"{user} could log in no more. Re-run with --yes.", err=True)
         return 2
     if not await backend.remove(user):
         raise Refusal(Code.NONEXISTENT, f"there is no user {user}")

@@ -231,7 +231,8 @@ async def drain(reach: Reach, name: str, parallel: int, yes: bool, as_json: bool
     if not yes:
         show_plan(reach, planned, as_json)
         click.echo(
-            f"{count(len(planned), 'move')}, and no new mailboxes there. Say --yes.", err=True
+            f"{count(len(planned), 'move')}, and no new mailboxes there. Re-run with --yes.",
+            err=True,
         )
         return 2
     await backends.set_weight(reach, server, 0.0)
@@ -274,7 +275,7 @@ async def rebalance(
         return 0
     if not apply:
         show_plan(reach, planned, as_json)
-        click.echo(f"{count(len(planned), 'move')}. Say --apply to carry out.", err=True)
+        click.echo(f"{count(len(planned), 'move')}. Re-run with --apply to carry out.", err=True)
         return 0
     return await run_plan(reach, planned, parallel, as_json)
 

@@ -67,7 +67,7 @@ async def check(reach: Reach, fix: bool, yes: bool, as_json: bool) -> int:
     if fix:
         curable = [one for one in checked.differences if one.cure]
         if curable and not yes:
-            click.echo(f"{len(curable)} can be cured. Say --fix --yes.", err=True)
+            click.echo(f"{len(curable)} can be cured. Re-run with --fix --yes.", err=True)
             return 2
         for one in curable:
             await carry_out(reach, one)

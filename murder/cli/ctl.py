@@ -9,7 +9,7 @@ import asyncclick as click
 
 SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = MappingProxyType(
     {
-        "How is it?": {
+        "Health": {
             "status": ("status:status", "The whole murder on one screen."),
             "top": ("status:top", "The same, live."),
             "doctor": ("doctor:doctor", "What is wrong, and what to do about it."),
@@ -17,7 +17,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = MappingProxyType(
             "conflicts": ("nodes:conflicts", "Who wanted another server's mailbox."),
             "reservations": ("nodes:reservations", "Names being made or moved now."),
         },
-        "Who is there?": {
+        "Sessions": {
             "sessions": ("nodes:sessions", "Who is connected where."),
             "kick": ("nodes:kick", "End sessions."),
             "trace": ("nodes:trace", "What passes between a user's clients and the nodes."),

@@ -31,7 +31,7 @@ from murder.operate.reach import Reach
 async def enlist(
     reach: Reach, name: str, server: str, rights: tuple[str, ...], as_json: bool
 ) -> int:
-    """Put a mailbox into the list that a server has already and does not announce itself.
+    """Register a mailbox on a server that does not speak MUPDATE.
 
     Frontends then pass its user on to that server. For a user his INBOX is enough to log in, read and get mail; other
     mailboxes are shown if they are in the list.
@@ -85,7 +85,8 @@ async def unlist(reach: Reach, name: str, yes: bool, as_json: bool) -> int:
     entry = await reach.find(reach.name(name))
     if not yes:
         click.echo(
-            f"{reach.shown(entry.name)} at {entry.server}: say --yes to forget it.", err=True
+            f"{reach.shown(entry.name)} at {entry.server}. Re-run with --yes to forget it.",
+            err=True,
         )
         return 2
     await reach.master.delete(entry.name)

@@ -120,7 +120,7 @@ async def find(reach: Reach, name: str, as_json: bool) -> int:
 @click.argument("name")
 @json_option("name, server, partition, state, acl, counts, quota, annotations")
 async def show(reach: Reach, name: str, as_json: bool) -> int:
-    """Where it is, who may what, how much is in it, its quota and annotations.
+    """Where it is, its ACL, how much is in it, its quota and annotations.
 
     \b
     murder ctl mailbox show user/anna
@@ -265,7 +265,7 @@ async def force(reach: Reach, name: str, server: str, yes: bool, as_json: bool) 
     if not yes:
         text = f"{reach.shown(canonical)}: from {entry.server} to {to}, without its mail"
         say(as_json, facts, text)
-        click.echo("Say --yes to tell the master so.", err=True)
+        click.echo("Re-run with --yes to tell the master so.", err=True)
         return 2
     place = f"{to}!{location.partition or entry.location.partition}"
     await reach.master.force(canonical, place.encode(), entry.raw_acl)
@@ -287,7 +287,7 @@ async def acl(
     remove: bool,
     as_json: bool,
 ) -> int:
-    """Show who may what; or give IDENTIFIER (a user, group:NAME, anyone, -NAME) RIGHTS: lrswipkxtea, +r, -x.
+    """Show or change the ACL: IDENTIFIER (a user, group:NAME, anyone, -NAME) gets RIGHTS: lrswipkxtea, +r, -x.
 
     \b
     murder ctl mailbox acl shared/news
@@ -429,7 +429,9 @@ async def remove(reach: Reach, name: MailboxName, yes: bool, as_json: bool) -> i
             rows = [[one["name"], one["server"]] for one in gone]
             print_table(("mailbox", "server"), rows, hosts=("server",))
         what = count(len(doomed), "mailbox with all its mail", "mailboxes with all their mail")
-        click.echo(f"{what}. Say --yes to remove {'it' if len(doomed) == 1 else 'them'}.", err=True)
+        click.echo(
+            f"{what}. Re-run with --yes to remove {'it' if len(doomed) == 1 else 'them'}.", err=True
+        )
         return 2
     await mailboxes.delete(reach, doomed)
     return say(as_json, facts, f"{len(doomed)} removed")

@@ -132,7 +132,8 @@ def load(
     mailboxes = MailboxList.open(folder)
     if replace and not yes and mailboxes.count():
         click.echo(
-            f"This replaces the {mailboxes.count()} rows of {mailboxes.path}. Say --yes.", err=True
+            f"This replaces the {mailboxes.count()} rows of {mailboxes.path}. Re-run with --yes.",
+            err=True,
         )
         raise click.exceptions.Exit(2)
     if other is not None:

@@ -112,7 +112,7 @@ async def move_mailboxes(
         return 0
     if not yes and planned:
         show_plan(reach, planned, as_json)
-        click.echo(f"{count(len(planned), 'move')}. Say --yes to carry out.", err=True)
+        click.echo(f"{count(len(planned), 'move')}. Re-run with --yes to carry out.", err=True)
         return 2
     return await run_plan(reach, planned, parallel, as_json)
 
@@ -330,10 +330,10 @@ async def forget(reach: Reach, move_id: str, yes: bool, as_json: bool) -> int:
     """
     if not yes:
         record, _ = await find_record(reach, backends_of(reach, await reach.rows()), move_id)
-        text = f"This removes what {record.backend} still keeps of {reach.shown(record.root)}. Say --yes."
+        text = f"This removes what {record.backend} still keeps of {reach.shown(record.root)}. Re-run with --yes."
         click.echo(text, err=True)
         return 2
-    return await _act(reach, "LETGO", move_id, as_json)
+    return await _act(reach, "FORGET", move_id, as_json)
 
 
 @move.command()

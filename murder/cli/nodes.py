@@ -103,7 +103,7 @@ async def kick(
         number = sum(len(node.answers) for node in told)
         if as_json:
             print_json({"would_kick": number})
-        click.echo(f"{count(number, 'session')}. Say --yes to end them.", err=True)
+        click.echo(f"{count(number, 'session')}. Re-run with --yes to end them.", err=True)
         return 2
     # clients first: one whose backend went before would be told of a lost connection in place of its BYE
     first = await ask_all(reach, Kick(wanted, only="frontend"))
@@ -192,7 +192,7 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
         return _unreachable(ended)
     if found and not as_json:
         click.echo(
-            "Say --yes to forget them. What is in quarantine stays."
+            "Re-run with --yes to forget them. What is in quarantine stays."
             if forget
             else "Right as it is? `murder ctl conflicts --forget --yes`. "
             "Else: `murder ctl mailbox force NAME --to CLAIMANT`.",

@@ -195,7 +195,7 @@ async def delete(reach: Reach, name: str, keep_rights: bool, yes: bool, as_json:
             )
             _show_grants(reach, given, "taken away")
         what = count(len(doomed), "mailbox with all its mail", "mailboxes with all their mail")
-        click.echo(f"{what}{_and_rights(given)}. Say --yes to remove them.", err=True)
+        click.echo(f"{what}{_and_rights(given)}. Re-run with --yes to remove them.", err=True)
         return 2
     await mailboxes.delete(reach, doomed)
     problems = await hand_on(reach, given, None)
@@ -304,5 +304,5 @@ def _show_renames(
         _show_grants(reach, given, "the new name's then")
     what = count(len(plan), "mailbox", "mailboxes") + _and_rights(given)
     several = len(plan) + len(given) > 1
-    click.echo(f"{what}. Say --yes to rename {'them' if several else 'it'}.", err=True)
+    click.echo(f"{what}. Re-run with --yes to rename {'them' if several else 'it'}.", err=True)
     return 2

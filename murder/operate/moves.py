@@ -202,7 +202,7 @@ async def _records(reach: Reach, server: str, command: bytes) -> list[Record]:
 
 
 async def act(reach: Reach, server: str, verb: str, move_id: str) -> Record:
-    """RESUME, ABORT or LETGO at the source. Raises Refusal, UpstreamFailure."""
+    """RESUME, ABORT or FORGET at the source. Raises Refusal, UpstreamFailure."""
     command = b"XFERS %s %s" % (verb.encode(), string(move_id.encode()))
     found = await _records(reach, server, command)
     if not found:

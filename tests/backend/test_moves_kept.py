@@ -38,12 +38,12 @@ def test_what_is_on_its_way_back_is_not_let_go_of(tmp_path: Path) -> None:
             for state in (State.COPYING, State.PREPARED, State.COMMITTED):
                 await mover.journal.save(back, state=state)
                 with pytest.raises(Refusal) as refused:
-                    await mover.let_go(left)
+                    await mover.forget(left)
                 assert refused.value.code is Code.IN_USE
                 await look_at(mover, left)  # its time is over, and it stays
                 assert GONE in await names(store)
             await mover.journal.save(back, state=State.ABORTED)
-            assert (await mover.let_go(left)).state is State.REMOVED
+            assert (await mover.forget(left)).state is State.REMOVED
             assert GONE not in await names(store)
             assert not one.backend.mailboxes.list.intents()
 
@@ -144,7 +144,7 @@ def test_what_came_into_a_kept_copy_is_not_removed_unseen(tmp_path: Path, kind: 
                 await look_at(mover, mover._known("a1"))
                 assert mover._known("a1").state is State.DONE
                 assert "has changed here since" in mover._known("a1").problem
-            assert (await mover.let_go(mover._known("a1"))).state is State.REMOVED
+            assert (await mover.forget(mover._known("a1"))).state is State.REMOVED
             assert mover.journal.handed(move) is None
 
     asyncio.run(scene())

@@ -66,7 +66,7 @@ def test_sessions_are_found_by_user_traced_without_secrets_and_ended(ctl: Ctl, d
     watching.join()
     assert "C: " in traced[0] and "NOOP" in traced[0]
     assert "secret" not in traced[0] and "LOGIN ***" in traced[0]
-    assert "Say --yes" in ctl("kick", "--user", "user1", code=2)
+    assert "Re-run with --yes" in ctl("kick", "--user", "user1", code=2)
     ctl("kick", "--user", "user1", "--yes")
     with pytest.raises(imaplib.IMAP4.error):
         client.noop()

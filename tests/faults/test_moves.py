@@ -304,7 +304,7 @@ class Storm:
         self._acted_on("ABORT", "copying", "stopped", "failed")
 
     def _let_go(self) -> None:
-        self._acted_on("LETGO", "done")
+        self._acted_on("FORGET", "done")
 
     def _undo(self) -> None:
         backend = self._chance.choice(self._demo.backends)

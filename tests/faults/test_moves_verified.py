@@ -179,6 +179,6 @@ def test_there_is_nothing_to_compare_once_nothing_is_kept(demo: Demo) -> None:
     code, said = refused()
     assert code == 3 and target["name"] in said
     demo.node("start", target["node"])
-    moves(demo, source, f"LETGO {move_id}")
+    moves(demo, source, f"FORGET {move_id}")
     code, said = refused()
     assert code == 1 and "no two copies" in said

@@ -91,7 +91,8 @@ async def _count(dialogue: BackendImap, root: MailboxName) -> int:
     return total
 
 
-# xfers = "XFERS" SP ("LIST" / "SHOW" / "RESUME" / "ABORT" / "LETGO" / "VERIFY") [SP id]
+# xfers = "XFERS" SP ("LIST" / "SHOW" / "RESUME" / "ABORT" / "FORGET" / "VERIFY") [SP id]
+# "LETGO" is what older programs of operators say for FORGET.
 def run_xfers(dialogue: BackendImap, command: Command) -> Running:
     scanner = Scanner(command.octets, command.start)
     scanner.space()
@@ -120,8 +121,8 @@ async def _xfers(dialogue: BackendImap, command: Command, verb: bytes, move_id: 
             moves = [await _resume(mover, move_id)]
         case b"ABORT":
             moves = [await _abort(mover, move_id)]
-        case b"LETGO":
-            moves = [await _let_go(mover.journal, dialogue, move_id)]
+        case b"FORGET" | b"LETGO":
+            moves = [await _forget(mover.journal, dialogue, move_id)]
         case _:
             raise Refusal(Code.CANNOT, f"XFERS {display(verb)} is unknown")
     for move in moves:
@@ -143,13 +144,13 @@ async def _abort(mover: Mover, move_id: str) -> Move:
     return await mover.abort(move_id)
 
 
-async def _let_go(journal: Journal, dialogue: BackendImap, move_id: str) -> Move:
+async def _forget(journal: Journal, dialogue: BackendImap, move_id: str) -> Move:
     move = journal.find(Side.OUT, move_id)
     if move is not None and move.owes_abort:
         return await journal.save(move, owes_abort=False)
     if move is None or move.state is not State.DONE:
         raise Refusal(Code.CANNOT, f"No move {move_id} keeps anything here")
-    return await dialogue.backend.mover.let_go(move)
+    return await dialogue.backend.mover.forget(move)
 
 
 # xcompare = "XCOMPARE" SP mailbox

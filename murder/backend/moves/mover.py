@@ -406,7 +406,7 @@ class Mover:
                 if not is_same:
                     await self.backend.store.delete(name)
 
-    async def let_go(self, move: Move) -> Move:
+    async def forget(self, move: Move) -> Move:
         """Remove what has left; nothing that the list shows. Raises Refusal(IN_USE) while it is on its way back: what is
         kept is then part of what arrives."""
         async with self.backend.announcer.locked(
@@ -483,7 +483,7 @@ class Mover:
         elif move.state is State.DONE and not _is_coming_back(move, coming):
             is_back = self.backend.mailboxes.list.find(move.root) is not None
             if is_back or (is_old and await self._is_as_it_left(move)):
-                await self.let_go(move)
+                await self.forget(move)
 
     async def _is_as_it_left(self, move: Move) -> bool:
         """What has changed here since is nowhere else: then somebody has to look, and is told once."""
