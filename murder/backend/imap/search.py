@@ -55,6 +55,7 @@ T = TypeVar("T")
 ASIDE_OCTETS: Final = 16 * 1024  # of a command: parsing it is some milliseconds
 ASIDE_WEIGHT: Final = 2000  # of criteria: making them ready is some milliseconds
 MAX_CONTEXT_WEIGHT: Final = 2000  # of a search that is kept up to date: made ready for each change
+FEW_NUMBERS: Final = 500  # looked up in less than a turn
 ASIDE_NUMBERS: Final = 10_000  # found: writing them is some milliseconds
 OFFERED: Final = frozenset(
     {
@@ -168,7 +169,10 @@ async def _search(
     if request.returns is None and dialogue.manner.imap4rev2:  # RFC 9051 §6.4.4
         request = replace(request, returns=DEFAULT_RETURNS)
     if request.returns is None:
-        dialogue.send(await large(numbers, format_search, numbers, modseq))
+        if len(numbers) > ASIDE_NUMBERS:
+            dialogue.send(await aside(format_search, numbers, modseq))
+        else:
+            dialogue.send(format_search(numbers, modseq))
     else:
         await save(dialogue, request, found.uids)
         if request.returns != {ReturnOption.SAVE}:
@@ -242,6 +246,8 @@ async def numbers_of(view: View, uids: Sequence[int]) -> Sequence[int]:
     """The session's numbers of these messages."""
     if len(uids) == view.exists and uids == view.uids:
         return range(1, view.exists + 1)
+    if len(uids) <= FEW_NUMBERS:
+        return [seq for uid in uids if (seq := view.seq_of(uid)) is not None]
     turn = Turn()
     numbers = array("I")
     for batch in batches(uids):  # type: ignore[arg-type] # UIDs
@@ -289,7 +295,7 @@ async def _find(dialogue: BackendImap, request: SearchRequest) -> Found:
     )
     key = request.key
     is_heavy = weight_of(key) > ASIDE_WEIGHT
-    uids = await when(is_heavy, bounds, key, scene, view.uids)
+    uids = await aside(bounds, key, scene, view.uids) if is_heavy else bounds(key, scene, view.uids)
     flags, rest = split_flags(key)
     if flags and isinstance(view.mailbox, FindsByFlag):
         key = rest
