@@ -5,6 +5,8 @@
     for disk in story.cuts(random, number=100):
         disk.write_to(copy, random)           # the folder after a cut at this moment: open it, check it
         disk.sent                             # what the programs had said to their TCP peers until then, by peer
+    for disk in story.syncs():
+        disk.write_to(copy, Bare())           # each step of what is owed, and nothing but what is owed
 
 A disk owes what was fsynced and nothing else. Of everything else `write_to` takes what it likes: each write whole, torn at
 sectors, or not at all, in any order; sizes; and names (create, rename, unlink) up to some moment, unless their folder
@@ -19,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 MISSING: Final = "" if shutil.which("strace") else "strace is not installed"
 SECTOR: Final = 512
@@ -45,6 +47,16 @@ def _path(escaped: str) -> str:
     return _ESCAPED.sub(
         lambda match: _octets(match.group()).decode("utf-8", "surrogateescape"), escaped
     )
+
+
+class Bare(Random):
+    """Draws that leave a disk with what was fsynced alone."""
+
+    def randint(self, a: int, b: int) -> int:
+        return a
+
+    def choice(self, seq: Any) -> Any:
+        return seq[0]
 
 
 @dataclass(eq=False, slots=True)
@@ -88,7 +100,9 @@ class _File:
 
     def after_cut(self, random: Random) -> bytearray:
         found = bytearray(self.safe)
-        how = random.choice(("nothing", "everything", "some", "torn", "torn"))
+        how = random.choice(
+            ("nothing", "everything", "some", "torn", "torn")
+        )  # "nothing" first: `Bare`
         for offset, octets in self.pieces if how != "nothing" else ():
             if how != "everything" and random.random() < 0.5:
                 continue
@@ -222,11 +236,7 @@ class Story:
 
     def cuts(self, random: Random, number: int) -> Iterator[Disk]:
         """The disk at so many random moments and at the end, in order: one object, which moves on. Ask once."""
-        calls = list(self._calls())
-        moments = sorted(
-            [(call.begin, 0, call) for call in calls] + [(call.end, 1, call) for call in calls],
-            key=lambda one: one[:2],
-        )
+        moments = self._moments()
         touched = [i for i, (_, _, call) in enumerate(moments) if self._concerns_root(call)]
         chosen = iter(sorted(random.choices(touched, k=number)))
         cut = next(chosen, None)
@@ -236,6 +246,22 @@ class Story:
                 yield self._disk
                 cut = next(chosen, None)
         yield self._disk
+
+    def syncs(self) -> Iterator[Disk]:
+        """The disk after each call that has made something durable, in order: one object, which moves on. Ask once."""
+        for _, is_end, call in self._moments():
+            (self._end if is_end else self._begin)(call)
+            is_sync = call.name in ("fsync", "fdatasync") or call.piece is not None
+            if is_end and is_sync and self._concerns_root(call):
+                yield self._disk
+
+    def _moments(self) -> list[tuple[int, int, _Call]]:
+        """Line, begin (0) or end (1), and the call."""
+        calls = list(self._calls())
+        return sorted(
+            [(call.begin, 0, call) for call in calls] + [(call.end, 1, call) for call in calls],
+            key=lambda one: one[:2],
+        )
 
     def _concerns_root(self, call: _Call) -> bool:
         return any(path.startswith(f"{self.root}/") for _, path in call.descriptors())

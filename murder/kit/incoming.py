@@ -171,18 +171,36 @@ def link_many(incomings: Sequence[FileIncoming], root: Root) -> list[str]:
 
 
 class IncomingArea:
-    """This process's folder for incoming messages. Its lock says that the process lives."""
+    """This process's folder for incoming messages. Its lock says that the process lives.
+
+    Its name is durable before anything stands in it: the next start finishes by it what this process had begun."""
 
     def __init__(self, top: Path) -> None:
         make_folder(top)
-        self.folder = top / secrets.token_hex(8)
-        self.folder.mkdir(mode=0o700)
-        self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, FILE_MODE)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.folder, lock = _make_area(top)
+        while lock is None:
+            self.folder, lock = _make_area(top)
+        self._lock = lock
+        sync_folder(top)
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
+
+
+def _make_area(top: Path) -> tuple[Path, int | None]:
+    """A new folder, and its lock; None where a process that starts now has taken it for a dead one's and removed it."""
+    folder = top / secrets.token_hex(8)
+    folder.mkdir(mode=0o700)
+    try:
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, FILE_MODE)
+    except FileNotFoundError:
+        return folder, None
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if os.fstat(lock).st_nlink:
+        return folder, lock
+    os.close(lock)
+    return folder, None
 
 
 def dead_areas(top: Path) -> Iterator[Path]:

@@ -1,7 +1,8 @@
 """A store at work in a process of its own: `python -m tests.faults.storing KIND FOLDER PORT STEPS SEED STATES`.
 
 Several streams change mailboxes of their own, one step after the other. What each mailbox holds after each step goes
-into the file STATES; "done STREAM" is said on connections to PORT when the step has returned.
+into the file STATES; "done STREAM" is said on connections to PORT when the step has returned. `… KIND FOLDER move` and
+`… KIND FOLDER rename` take one step from root to root, and say nothing.
 """
 
 import asyncio
@@ -110,7 +111,37 @@ async def work(kind: str, folder: Path, port: int, steps: int, seed: int) -> lis
     )
 
 
+async def prepare(kind: str, folder: Path) -> State:
+    """Mailboxes of two roots, mail in the first; what they hold."""
+    store = make(kind, folder)
+    await store.start()
+    for name in STREAMS[1]:
+        await store.create(MailboxName(name), "default")
+    box = await store.open(MailboxName(STREAMS[1][0]), READER)
+    await append(store, box, random.Random(1))
+    await append(store, box, random.Random(3))
+    box.close()
+    state = await state_of(store, STREAMS[1])
+    await store.stop()
+    return state
+
+
+async def cross(kind: str, folder: Path, what: str) -> None:
+    """One step from root to root."""
+    store = make(kind, folder)
+    await store.start()
+    source, target = (MailboxName(name) for name in STREAMS[1])
+    if what == "rename":
+        await store.rename(source, MailboxName(target + b".come"))
+        return
+    box, other = await store.open(source, READER), await store.open(target, READER)
+    await box.move(await box.uids(), other)
+
+
 if __name__ == "__main__":
+    if len(sys.argv) == 4:
+        asyncio.run(cross(sys.argv[1], Path(sys.argv[2]), sys.argv[3]))
+        sys.exit()
     kind, folder, port, steps, seed, told = sys.argv[1:]
     found = asyncio.run(work(kind, Path(folder), int(port), int(steps), int(seed)))
     Path(told).write_text(json.dumps(found), encoding="utf-8")

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from murder.api import CanCheck
+from murder.model.name import MailboxName
 from tests.demo import ROOT
-from tests.faults.storing import STREAMS, State, make, state_of
-from tests.powercut import MISSING, Story
+from tests.faults.storing import READER, STREAMS, State, make, prepare, state_of
+from tests.powercut import MISSING, Bare, Story
 
 CUTS = int(os.environ.get("POWER_CUTS", "16"))
 STEPS = 40
@@ -91,3 +92,47 @@ def test_a_store_has_all_it_acknowledged(kind: str, tmp_path: Path) -> None:
         asyncio.run(look(number, answered))
     assert len(moments) > CUTS // 3
     assert answered == [STEPS] * len(STREAMS)
+
+
+@pytest.mark.parametrize("kind", ["spool", "maildir"])
+@pytest.mark.parametrize("what", ["move", "rename"])
+def test_what_crosses_roots_is_whole_after_a_cut_behind_any_sync(
+    kind: str, what: str, tmp_path: Path
+) -> None:
+    """Of what was not fsynced nothing is left, so what one step relies on has to be fsynced before the next."""
+    if MISSING and os.environ.get("CI") != "true":
+        pytest.skip(MISSING)
+    (tmp_path / "disk").mkdir()
+    mail = asyncio.run(prepare(kind, tmp_path / "disk"))[STREAMS[1][0].decode()]
+    story = Story(tmp_path / "disk")
+    command = [sys.executable, "-m", "tests.faults.storing", kind, str(tmp_path / "disk"), what]
+    subprocess.run(story.traced(command), check=True, cwd=ROOT, timeout=60)
+
+    async def look() -> list[int]:
+        """How much mail is in each mailbox after a start."""
+        store = make(kind, tmp_path / "copy")
+        await store.start()
+        try:
+            assert isinstance(store, CanCheck)
+            assert not await store.check(False)
+            names = {bytes(one.name): one.name for one in await store.mailboxes()}
+            held = {}
+            for name in names.values():
+                box = await store.open(MailboxName(name), READER)
+                held[bytes(name)] = [len(await box.octets(uid)) for uid in await box.uids()]
+                box.close()
+            return [
+                len(held.get(one, [])) for one in (STREAMS[1][0], b"shared.x", b"shared.x.come")
+            ]
+        finally:
+            await store.stop()
+
+    seen = []
+    for disk in story.syncs():
+        disk.write_to(tmp_path / "copy", Bare())
+        seen.append(asyncio.run(look()))
+    before, after = [len(mail), 0, 0], [0, 0, 0]
+    after[1 if what == "move" else 2] = len(mail)
+    assert seen[0] == before
+    assert seen == [before] * seen.count(before) + [after] * seen.count(after)
+    assert seen[-1] == after
