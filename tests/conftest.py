@@ -1,5 +1,7 @@
-"""What every folder of tests uses: the archive, built once, and the word for a test that cannot run here."""
+"""What every folder of tests uses: the archive, built once; the word for a test that cannot run here; tests that are
+coroutines."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -7,6 +9,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+from tests.kit import scene
 
 ROOT = Path(__file__).parent.parent
 IN_CI = os.environ.get("CI") == "true"
@@ -28,3 +32,16 @@ def cannot_run(reason: str) -> NoReturn:
     if IN_CI:
         pytest.fail(f"{reason}; in CI every test must run")
     pytest.skip(reason)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """A test that is a coroutine runs on the event loop of production; `@pytest.mark.limit_s(120)` gives it more time."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    marker = pyfuncitem.get_closest_marker("limit_s")
+    arguments = {
+        name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters
+    }
+    scene.run(pyfuncitem.obj(**arguments), marker.args[0] if marker else scene.LIMIT_S)
+    return True
