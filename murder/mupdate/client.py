@@ -105,6 +105,18 @@ class MasterClient:
         self._check(answer)
         return list(entries)
 
+    async def below(self, name: bytes) -> list[MailboxEntry] | None:
+        """The master's rows of a mailbox and of all below it, reserved ones too, in its order. None where it does not know
+        the command (Cyrus): its whole list is too long to be asked for that. Raises UpstreamFailure."""
+        link = self._link
+        if link is None or link.is_lost:
+            link = await self._connect()
+        if not link.banner.below:
+            return None
+        entries, answer = await self._command(Verb.BELOW, name)
+        self._check(answer)
+        return list(entries)
+
     async def epoch(self, server: str, number: int) -> int | None:
         """How far that server's store has come: the largest number that the master has been told, this one among them.
         None where it keeps none (Cyrus). Raises UpstreamFailure."""
@@ -159,7 +171,7 @@ class MasterClient:
         if link is None or link.is_lost:
             link = await self._connect()
         tag = link.send(verb, *args)
-        if verb is Verb.LIST:
+        if verb in (Verb.LIST, Verb.BELOW):
             link.session.expect_rows(tag)
         pending = _Pending(tag, asyncio.get_running_loop().create_future())
         self._pending[tag] = pending

@@ -22,10 +22,10 @@ from murder.login.gate import Gate, Login, NotAdmitted, run_sasl
 from murder.model.name import collation_key, display
 from murder.mupdate.epochs import epoch_work
 from murder.mupdate.ledger import MAX_BATCH_OCTETS, Ledger, Work, decided
-from murder.mupdate.mboxlist import BATCH, MailboxList
+from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.owner import Taken, peer_of
+from murder.mupdate.pages import pages
 from murder.mupdate.proposal import Delete, Peer, proposal_of
-from murder.mupdate.record import location_of_row
 from murder.mupdate.stream import Hub, Subscriber, format_rows
 from murder.mupdate.transaction import ListTransaction
 from murder.net.connection import Connection
@@ -162,6 +162,7 @@ class MupdateDialogue(Dialogue):
                     partial_update=True,
                     mark=service.mailboxes.mark(),
                     force=service.ledger is not None,
+                    below=True,
                 )
             )
         )
@@ -284,7 +285,7 @@ class MupdateDialogue(Dialogue):
                 return self._noop(command)
             case Verb.FIND:
                 return self._find(command)
-            case Verb.LIST:
+            case Verb.LIST | Verb.BELOW:
                 return self._list(command)
             case Verb.UPDATE | Verb.FOLLOW:
                 return self._stream(command)
@@ -434,27 +435,14 @@ class MupdateDialogue(Dialogue):
         self.send(lines + b'%b OK "Search completed"\r\n' % command.tag)
 
     async def _list(self, command: Command) -> None:
-        """All rows, or those whose location begins with the argument."""
-        wanted = command.args[0] if command.args else b""
-        server, mark, partition = wanted.partition(b"!")
-        mailboxes = self.service.mailboxes
-        last = b""
-        while True:
-            if mark and not partition:
-                rows, end = mailboxes.rows_at_server(server, last)
-            else:
-                rows = mailboxes.rows(last)
-                end = rows[-1][0] if len(rows) == BATCH else None
-                if wanted:
-                    rows = [
-                        (key, row) for key, row in rows if location_of_row(row).startswith(wanted)
-                    ]
+        """All rows, or those of a location; or those of a hierarchy, as of now at any master."""
+        ledger = self.service.ledger
+        if command.verb is Verb.BELOW and ledger is not None and ledger.is_shared:
+            await ledger.catch_up()
+        for rows in pages(self.service.mailboxes, command):
             if rows:
                 self.send(format_rows(command.tag, rows))
                 await self.flush()
-            if end is None:
-                break
-            last = end
             await asyncio.sleep(0)
         self.send(b'%b OK "list complete"\r\n' % command.tag)
 

@@ -33,7 +33,8 @@ GO_AHEAD: Final = b"+ go ahead\r\n"  # §2.2
 
 
 class Verb(Enum):
-    """Commands: RFC 3656 §4, then what Cyrus adds, then what we add (`FOLLOW`, `FORCE`, `EPOCH`)."""
+    """Commands: RFC 3656 §4, then what Cyrus adds, then what we add (`FOLLOW`, `FORCE`, `EPOCH`,
+    `BELOW`)."""
 
     ACTIVATE = b"ACTIVATE"
     AUTHENTICATE = b"AUTHENTICATE"
@@ -50,6 +51,7 @@ class Verb(Enum):
     FOLLOW = b"FOLLOW"
     FORCE = b"FORCE"
     EPOCH = b"EPOCH"
+    BELOW = b"BELOW"
 
 
 class Arity(NamedTuple):
@@ -79,6 +81,7 @@ ARITY: Final = {
     Verb.EPOCH: Arity(
         2, 2
     ),  # our extension: a server and how far its store has come; OK tells the largest so far
+    Verb.BELOW: Arity(1, 1),  # our extension: the rows of a mailbox and of all below it
 }
 _VERBS: Final = {verb.value: verb for verb in Verb}
 
@@ -311,7 +314,8 @@ _LEAST: Final = {Kind.MAILBOX: 3, Kind.RESERVE: 2, Kind.DELETE: 1, Kind.POSITION
 class Banner:
     """What a server says of itself on connection and after STARTTLS. `master` is `(master)` or a MUPDATE URL.
 
-    `mark` is the server's position where it knows FOLLOW, None elsewhere; `force`: it knows FORCE.
+    `mark` is the server's position where it knows FOLLOW, None elsewhere; `force`: it knows FORCE, `below`:
+    BELOW.
     """
 
     host: str = ""
@@ -324,6 +328,7 @@ class Banner:
     partial_update: bool = False
     mark: str | None = None
     force: bool = False
+    below: bool = False
 
     @property
     def is_master(self) -> bool:
@@ -344,6 +349,8 @@ def format_banner(banner: Banner) -> bytes:
         lines.append(b"* FOLLOW " + string(banner.mark.encode()))
     if banner.force:
         lines.append(b"* FORCE")
+    if banner.below:
+        lines.append(b"* BELOW")
     words = (banner.host, banner.implementation, banner.version, banner.master)
     lines.append(b"* OK MUPDATE " + b" ".join(string(word.encode()) for word in words))
     return b"\r\n".join(lines) + b"\r\n"
@@ -368,6 +375,8 @@ def parse_banner_line(banner: Banner, octets: bytes) -> tuple[Banner, bool]:
             return replace(banner, mark=(_words(rest) or [""])[0]), False
         case b"FORCE":
             return replace(banner, force=True), False
+        case b"BELOW":
+            return replace(banner, below=True), False
         case b"OK":
             words = _words(rest)
             if len(words) < 5 or words[0].upper() != "MUPDATE":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from murder.mupdate.client import MasterClient
 from tests.mupdate.nodes import Raw, Server, master, run
 
 BE1, BE2 = b'"be1.test!default"', b'"be2.test!default"'
@@ -398,6 +399,38 @@ def test_an_administrator_takes_an_active_mailbox_in_one_step(tmp_path: Path) ->
             assert len(told) == 2  # Cyrus' replicas see a MAILBOX as ever
             # who had it may not have it back
             assert (await node.ask(b'A ACTIVATE "a" %b ""' % BE1))[0].startswith(b"A NO")
+
+    run(scenario())
+
+
+def test_the_rows_of_a_hierarchy_are_told_by_below(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with master(tmp_path) as server:
+            raw = await Raw.connect(server.port)
+            assert b"* BELOW" in raw.banner
+            for name in (
+                b"a.b",
+                b"ab",
+                b"a-b",
+                b"a.b.c",
+                b"b",
+                *(b"a.%d" % at for at in range(1200)),
+            ):
+                await raw.ask(b'A ACTIVATE "%b" %b ""' % (name, BE1))
+            await raw.ask(b'R RESERVE "a.b.d" %b' % BE2)
+            client = MasterClient(server.target)
+            rows = await client.below(b"a.b")
+            assert rows is not None
+            assert [(row.name, row.server, row.is_active) for row in rows] == [
+                (b"a.b", "be1.test", True),
+                (b"a.b.c", "be1.test", True),
+                (b"a.b.d", "be2.test", False),
+            ]
+            rows = await client.below(b"a")  # which is no mailbox itself
+            assert rows is not None and len(rows) == 1200 + 3
+            assert await client.below(b"c") == []
+            assert (await raw.ask(b"B BELOW"))[0].startswith(b"B BAD")
+            await client.close()
 
     run(scenario())
 
