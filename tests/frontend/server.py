@@ -102,14 +102,19 @@ async def running_frontend(
     bounds: Bounds | None = None,
     auth: AuthConfig | None = None,
     namespace: NamespaceConfig | None = None,
+    parts: Parts | None = None,
+    ports: Mapping[str, int] | None = None,
     **frontend: Any,
 ) -> AsyncIterator[Running]:
-    """`backends`: name -> (imap, pop3 or lmtp; script). `users`: user -> the backend he is on."""
+    """`backends`: name -> (imap, pop3 or lmtp; script); `ports`: name -> where one runs already.
+    `users`: user -> the backend he is on."""
     async with AsyncExitStack() as stack:
         servers = {
             name: ServerConfig(address="127.0.0.1", **{kind: await served(stack, speak)})
             for name, (kind, speak) in backends.items()
         }
+        for name, port in (ports or {}).items():
+            servers[name] = ServerConfig(address="127.0.0.1", imap=port)
         section = FrontendConfig(
             upstream_auth="plain",
             upstream_tls="none",
@@ -135,17 +140,17 @@ async def running_frontend(
             for user, server in users.items()
         ]
         mailboxes.commit([*entries, mark_synchronised(1.0)])
-        role = FrontendRole(config, Parts(), 0)
+        role = FrontendRole(config, parts or Parts(), 0)
         role.serve_from(mailboxes, _present)
-        listeners, ports = [], {}
+        listeners, listening = [], {}
         for kind in KINDS:
             sock = socket.create_server(("127.0.0.1", 0))
             listener = Listener(sock, role.services()[protocol_named(kind)], bounds or Bounds())
             await listener.start()
             listeners.append(listener)
-            ports[kind] = sock.getsockname()[1]
+            listening[kind] = sock.getsockname()[1]
         try:
-            yield Running(role, config, ports, listeners, mailboxes)
+            yield Running(role, config, listening, listeners, mailboxes)
         finally:
             for listener in listeners:
                 listener.stop_accepting()

@@ -1,0 +1,244 @@
+"""What a command and a session cost a frontend: Python functions and calls, tasks, futures and timers, which no
+neighbour on the machine disturbs.
+
+Client and backend are threads with blocking sockets; the profile sees the frontend's thread only. What the event loop
+does itself is left out: in production that is not Python.
+"""
+
+import asyncio
+import contextlib
+import logging
+import re
+import socket
+import sys
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import pytest
+import structlog
+
+from murder.api.auth import Identity
+from murder.log import set_up
+from tests.frontend.server import Parts, running_frontend
+
+HERE: Final = str(Path(__file__).parent.parent)
+LOOP: Final = re.compile(
+    r"asyncio/(base_events|selector_events|unix_events|events|transports|futures|base_futures|runners|trsock)\.py"
+    r"|/(selectors|socket|threading)\.py|/concurrent/futures/"
+)
+USER: Final = "ana"
+TIMES: Final = 20
+COMMAND: Final = re.compile(rb"([^ ]+) ([A-Za-z]+)")
+NOOP: Final = b"n NOOP\r\n"
+MOST: Final = {"noop": 20, "session": 560}  # Python calls
+CAPABILITIES: Final = b"CAPABILITY IMAP4rev1 SASL-IR UNAUTHENTICATE UNSELECT"
+
+
+class CountingLoop(asyncio.SelectorEventLoop):
+    """Counts what is made of tasks, futures and timers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: Counter[str] = Counter()
+
+    def create_future(self) -> "asyncio.Future[Any]":
+        self.made["future"] += 1
+        return super().create_future()
+
+    def create_task(self, *given: Any, **named: Any) -> "asyncio.Task[Any]":
+        self.made["task"] += 1
+        return super().create_task(*given, **named)
+
+    def call_at(self, *given: Any, **named: Any) -> asyncio.TimerHandle:
+        self.made["timer"] += 1
+        return super().call_at(*given, **named)
+
+
+@dataclass
+class Count:
+    """Of the thread that made it."""
+
+    functions: Counter[str] = field(default_factory=Counter)
+    made: Counter[str] = field(default_factory=Counter)
+
+    def calls(self, times: int) -> float:
+        return sum(self.functions.values()) / times
+
+    def told(self, times: int) -> str:
+        return "\n".join(f"{n / times:6.1f} {name}" for name, n in self.functions.most_common())
+
+
+@pytest.fixture(autouse=True)
+def _log() -> Iterator[None]:
+    """As a node of a site has it."""
+    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
+    set_up("info", "json", node="fe1.test")
+    yield
+    structlog.reset_defaults()
+    logging.getLogger().handlers[:] = handlers
+    logging.getLogger().setLevel(level)
+
+
+@contextmanager
+def counting(loop: CountingLoop) -> Iterator[Count]:
+    count = Count()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            code = frame.f_code
+            if not (code.co_filename.startswith(HERE) or LOOP.search(code.co_filename)):
+                where = code.co_filename.rpartition("/murder/")[2]
+                count.functions[f"{where}:{code.co_firstlineno} {code.co_name}"] += 1
+
+    before = Counter(loop.made)
+    sys.setprofile(note)
+    try:
+        yield count
+    finally:
+        sys.setprofile(None)
+    count.made = loop.made - before
+
+
+class Remembering(Parts):
+    """Knows a password at once, as the user file does that has seen it before."""
+
+    def recall(self, user: str, password: bytes) -> Identity | None:
+        return Identity(user) if password == b"secret" else None
+
+    def auth_backend(self) -> "Remembering":
+        return self
+
+
+class Backend:
+    """A backend in a thread: says OK to everything."""
+
+    def __init__(self) -> None:
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listening.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        try:
+            while True:
+                sock, _ = self._listening.accept()
+                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+        except OSError:
+            pass
+
+    def _serve(self, sock: socket.socket) -> None:
+        sock.sendall(b"* OK [" + CAPABILITIES + b"] ready\r\n")
+        with contextlib.suppress(ConnectionError), sock, sock.makefile("rb") as lines:
+            for line in lines:
+                match = COMMAND.match(line)
+                assert match is not None
+                tag, name = match[1], match[2].upper()
+                more, code = b"", b""
+                if name == b"AUTHENTICATE":
+                    code = b"[" + CAPABILITIES + b"] "
+                elif name == b"SELECT":
+                    more = b"* FLAGS ()\r\n* 1 EXISTS\r\n* OK [UIDVALIDITY 1] .\r\n"
+                    code = b"[READ-WRITE] "
+                sock.sendall(more + tag + b" OK " + code + b"done\r\n")
+
+    def close(self) -> None:
+        self._listening.close()
+
+
+class Client:
+    """A mail client that waits for each answer."""
+
+    def __init__(self, port: int) -> None:
+        self._sock = socket.create_connection(("127.0.0.1", port), 10)
+        self._lines = self._sock.makefile("rb")
+        self._lines.readline()
+
+    def ask(self, octets: bytes) -> bytes:
+        self._sock.sendall(octets)
+        tag = octets.partition(b" ")[0]
+        while not (line := self._lines.readline()).startswith(tag):
+            assert line, octets
+        assert line.startswith(tag + b" OK"), line
+        return line
+
+    def open(self) -> "Client":
+        self.ask(b"a LOGIN ana secret\r\n")
+        self.ask(b"b SELECT INBOX\r\n")
+        return self
+
+    def leave(self) -> None:
+        self.ask(b"z LOGOUT\r\n")
+        assert not self._lines.read()
+        self.close()
+
+    def close(self) -> None:
+        self._lines.close()
+        self._sock.close()
+
+
+def sessions(port: int, times: int) -> None:
+    for _ in range(times):
+        Client(port).open().leave()
+
+
+def noops(client: Client, times: int) -> None:
+    for _ in range(times):
+        client.ask(NOOP)
+
+
+Scene = Callable[[CountingLoop, int], Awaitable[Count]]
+
+
+def counted(folder: Path, scene: Scene) -> Count:
+    """What this costs at a frontend that has seen the like before."""
+    backend = Backend()
+
+    async def run() -> Count:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, CountingLoop)
+        async with running_frontend(
+            folder, {}, {USER: "be1.test"}, parts=Remembering(), ports={"be1.test": backend.port}
+        ) as running:
+            port = running.ports["imap"]
+            for _ in range(3):
+                await loop.run_in_executor(None, sessions, port, 1)
+                await asyncio.sleep(0.05)
+            return await scene(loop, port)
+
+    try:
+        with asyncio.Runner(loop_factory=CountingLoop) as runner:
+            return runner.run(asyncio.wait_for(run(), 60))
+    finally:
+        backend.close()
+
+
+async def _noops(loop: CountingLoop, port: int) -> Count:
+    client = await loop.run_in_executor(None, lambda: Client(port).open())
+    await loop.run_in_executor(None, noops, client, 2)
+    with counting(loop) as count:
+        await loop.run_in_executor(None, noops, client, TIMES)
+    client.close()
+    return count
+
+
+async def _sessions(loop: CountingLoop, port: int) -> Count:
+    with counting(loop) as count:
+        await loop.run_in_executor(None, sessions, port, TIMES)
+    return count
+
+
+@pytest.mark.parametrize(("kind", "scene"), [("noop", _noops), ("session", _sessions)])
+def test_python_calls(kind: str, scene: Scene, tmp_path: Path) -> None:
+    count = counted(tmp_path, scene)
+    print(f"{kind}: {count.calls(TIMES)} calls, made {dict(count.made)}\n{count.told(TIMES)}")
+    assert count.calls(TIMES) <= MOST[kind], count.told(TIMES)
+
+
+def test_a_relayed_command_makes_no_task_no_future_and_no_timer(tmp_path: Path) -> None:
+    made = counted(tmp_path, _noops).made
+    assert made - Counter(future=2, task=0, timer=0) == Counter(), made  # this test's own
