@@ -92,11 +92,14 @@ class _Box:
     frozen: bool = False
     deleted: bool = False
 
-    def next_modseq(self) -> ModSeq:
+    def check_frozen(self) -> None:
         if self.frozen:
             raise Refusal(
                 Code.IN_USE, "This mailbox is moving to another server: try again in a moment"
             )
+
+    def next_modseq(self) -> ModSeq:
+        self.check_frozen()
         self.highest_modseq += 1
         return ModSeq(self.highest_modseq)
 
@@ -259,6 +262,7 @@ class MemoryMailbox:
         return dict(zip(sources, target._add(rows) if rows else [], strict=True))
 
     async def move(self, uids: Sequence[Uid], target: object) -> Mapping[Uid, Uid]:
+        self._box.check_frozen()
         copied = await self.copy(uids, target)
         await self.expunge(list(copied))
         return copied

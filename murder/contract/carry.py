@@ -14,6 +14,7 @@ from murder.model.name import MailboxName
 Make = Callable[[], Awaitable[MailboxStore]]
 
 HERE, THERE = MailboxName(b"user.anna"), MailboxName(b"user.bert")
+BESIDE, APART = MailboxName(b"user.anna.beside"), MailboxName(b"shared.apart")
 OCTETS = (b"Subject: small\r\n\r\nx\r\n", b"Subject: large\r\n\r\n" + b"y" * 200_000 + b"\r\n")
 ODD = b"Subject: odd\r\n\r\none\r\r\ntwo\r\nbare\nend"
 DATE = datetime(2011, 12, 13, 14, 15, 16, tzinfo=timezone(timedelta(hours=-3, minutes=-30)))
@@ -48,6 +49,7 @@ async def carries_mailboxes(make: Make) -> None:
         expect(refusal.code, Code.IN_USE, "a change of a frozen mailbox")
     else:
         hold(False, "a frozen mailbox was changed")
+    await _move_is_refused(store, inbox)
     await store.freeze(HERE, False)
     await inbox.change_flags([Uid(1)], FlagChange.ADD, frozenset({"\\Seen"}))
     inbox.close()
@@ -55,6 +57,23 @@ async def carries_mailboxes(make: Make) -> None:
     expect(await _append(store, there, ODD, frozenset()), Uid(7), "the UID that comes next")
     hold(bytes(await there.octets(Uid(7))) == ODD, "what came later is not as it came")
     there.close()
+
+
+async def _move_is_refused(store: MailboxStore, inbox: Mailbox) -> None:
+    """A MOVE out of a frozen mailbox, to the same user's and to another's."""
+    for name in (BESIDE, APART):
+        await store.create(name, "default")
+        other = await store.open(name, "anna")
+        try:
+            await inbox.move([Uid(1), Uid(4)], other)
+        except Refusal as refusal:
+            expect(refusal.code, Code.IN_USE, "a MOVE out of a frozen mailbox")
+        else:
+            hold(False, "a message was moved out of a frozen mailbox")
+        expect(list(await other.uids()), [], "what a refused MOVE has left in the target")
+        other.close()
+        await store.delete(name)
+    expect(list(await inbox.uids()), [Uid(1), Uid(4)], "what a refused MOVE has left behind")
 
 
 async def _append(

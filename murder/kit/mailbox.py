@@ -370,7 +370,7 @@ class RowMailbox:
             return [Uid(uid) for (uid,) in found]
 
         try:
-            return frozenset(await self._write(claim, durable=False))
+            return frozenset(await self.write(claim, durable=False))
         except Refusal as refusal:
             if refusal.code not in (Code.OVER_QUOTA, Code.UNAVAILABLE):
                 raise
@@ -378,13 +378,14 @@ class RowMailbox:
 
     # --- changing
 
-    async def _write(
+    async def write(
         self,
         work: Callable[[sqlite3.Connection], T],
         settle: Callable[[BaseException | None], None] | None = None,
         *,
         durable: bool = True,
     ) -> T:
+        """A change of this mailbox, as `Root.write`, with what its bodies need around it."""
         bodies = self.bodies
         if bodies is None:
             return await self.root.write(work, settle, durable=durable)
@@ -416,7 +417,7 @@ class RowMailbox:
         incomings = [ours(new.incoming) for new in messages]
         for incoming in incomings:
             incoming.pin()
-        return await self._write(work, settle)
+        return await self.write(work, settle)
 
     def _add(
         self,
@@ -501,7 +502,7 @@ class RowMailbox:
             ).fetchall()
             return box.modseq == modseq, self._seen_by_reader(rows, db)
 
-        changed, messages = await self._write(work)
+        changed, messages = await self.write(work)
         if changed:
             self.tell(self._mailbox_id)
         return Stored(messages, tuple(modified))
@@ -553,7 +554,7 @@ class RowMailbox:
             box.modseq += 1
             box.save(db)
 
-        await self._write(work)
+        await self.write(work)
 
     async def expunge(self, uids: Sequence[Uid]) -> Sequence[Uid]:
         def work(db: sqlite3.Connection) -> list[Uid]:
@@ -562,7 +563,7 @@ class RowMailbox:
             box.save(db)
             return gone
 
-        gone: list[Uid] = await self._write(work)
+        gone: list[Uid] = await self.write(work)
         if gone:
             self.tell(self._mailbox_id)
         return gone

@@ -2,7 +2,8 @@
 
 Within a root it is one transaction. Across roots the target commits first, together with an *intent* that names what is
 to go from the source; then the source lets go; then the intent is cleared. A crash in between leaves the intent, which
-the next start finishes: at no moment is a message in neither root, and in the end it is in one.
+the next start finishes: at no moment is a message in neither root, and in the end it is in one. A source that refuses
+to let go (it is about to leave for another server) makes the target give its copies back, together with the intent.
 """
 
 import json
@@ -10,11 +11,12 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from murder.errors import Code, Refusal
 from murder.kit.incoming import IncomingArea
 from murder.kit.mailbox import RowMailbox
 from murder.kit.root import Root, make_folder, sync_folder
@@ -103,6 +105,9 @@ class Transfers:
                     "root": source.root.key,
                     "mailbox": source.mailbox_id,
                     "uids": list(copied),
+                    "into": target.box_id,
+                    "copies": list(copied.values()),
+                    "by": self._area.folder.name,
                 }
                 db.execute("INSERT INTO intent VALUES (?,?)", (intent, json.dumps(what)))
             return copied
@@ -116,11 +121,23 @@ class Transfers:
             raise
         linked.settled()
         if remove and copied:
-            await source.expunge(list(copied))
-            await target.root.write(
-                lambda db: db.execute("DELETE FROM intent WHERE id=?", (intent,))
-            )
+            await self._let_go(source, target, copied, intent)
         return copied
+
+    async def _let_go(
+        self, source: RowMailbox, target: RowMailbox, copied: Mapping[Uid, Uid], intent: str
+    ) -> None:
+        """Of what the target has. A refusal by the source undoes that; a disk that fails may have done it all the same,
+        so that the intent stays for the next start."""
+        try:
+            await source.expunge(list(copied))
+        except Refusal as refusal:
+            if refusal.code is Code.IN_USE:
+                await target.write(lambda db: _give_back(db, target, copied.values(), intent))
+                target.tell(target.mailbox_id)
+            if refusal.code is not Code.NONEXISTENT:  # else it has let go of everything
+                raise
+        await target.root.write(lambda db: db.execute("DELETE FROM intent WHERE id=?", (intent,)))
 
     def copy_within(
         self,
@@ -228,7 +245,7 @@ class Transfers:
                 )
         finally:
             theirs.close()
-        what = {"root": source.key, "mailbox": mailbox_id}
+        what = {"root": source.key, "mailbox": mailbox_id, "by": self._area.folder.name}
         db.execute("INSERT INTO intent VALUES (?,?)", (intent, json.dumps(what)))
         return mailbox_id
 
@@ -245,17 +262,24 @@ class Transfers:
         return _bring_body(db, theirs, body, source, linked)
 
 
-def intents_of(root: Root) -> list[tuple[str, dict[str, Any]]]:
-    """What is unfinished in a root."""
+def intents_of(root: Root, area: str) -> list[tuple[str, dict[str, Any]]]:
+    """What the process of that area has left unfinished in a root (older formats do not say whose it is)."""
     rows = root.reader.execute("SELECT id, what FROM intent").fetchall()
-    return [(identifier, json.loads(what)) for identifier, what in rows]
+    found = [(identifier, json.loads(what)) for identifier, what in rows]
+    return [(identifier, what) for identifier, what in found if what.get("by", area) == area]
 
 
 async def finish_intent(target: Root, identifier: str, what: dict[str, Any], source: Root) -> None:
-    """Let the source go of what the target has. Can be done twice."""
+    """Let the source go of what the target has. Can be done twice. What has gone from the target since stays in the
+    source: where its disk failed, both were there for a while."""
+    uids = what.get("uids")
+    if uids is not None and "into" in what:
+        rows = message_rows(target.reader, what["into"], what["copies"])
+        kept = {row[0] for row in rows}
+        uids = [uid for uid, copy in zip(uids, what["copies"], strict=True) if copy in kept]
 
     def let_go(db: sqlite3.Connection) -> None:
-        if "uids" not in what:
+        if uids is None:
             _remove_by_id(db, what["mailbox"])
             return
         found = db.execute(
@@ -263,11 +287,21 @@ async def finish_intent(target: Root, identifier: str, what: dict[str, Any], sou
         ).fetchone()
         if found:
             box = load_box(db, found[0])
-            remove_messages(db, box, what["uids"])
+            remove_messages(db, box, uids)
             box.save(db)
 
     await source.write(let_go)
     await target.write(lambda db: db.execute("DELETE FROM intent WHERE id=?", (identifier,)))
+
+
+def _give_back(
+    db: sqlite3.Connection, target: RowMailbox, copies: Iterable[Uid], intent: str
+) -> None:
+    """As if they had never come, but for their UIDs."""
+    box = load_box(db, target.box_id, even_frozen=True)
+    remove_messages(db, box, copies)
+    box.save(db)
+    db.execute("DELETE FROM intent WHERE id=?", (intent,))
 
 
 def _remove_by_id(db: sqlite3.Connection, mailbox_id: str) -> None:

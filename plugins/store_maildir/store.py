@@ -142,7 +142,7 @@ class MaildirStore:
             try:
                 with contextlib.suppress(FileNotFoundError):
                     for key in dict.fromkeys((area / INTENTS).read_text().split("\n")):
-                        await self._finish_intents(key)
+                        await self._finish_intents(key, area.name)
             except Refusal:
                 continue  # has been logged; the folder stays for the next start
             remove_area(area)
@@ -160,11 +160,11 @@ class MaildirStore:
         if self._area is not None:
             self._area.close()
 
-    async def _finish_intents(self, key: str) -> None:
+    async def _finish_intents(self, key: str, area: str) -> None:
         if not key:
             return
         target = self._tree_of(key)
-        for identifier, what in intents_of(target):
+        for identifier, what in intents_of(target, area):
             with target.in_use():
                 await finish_intent(target, identifier, what, self._tree_of(what["root"]))
 

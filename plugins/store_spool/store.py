@@ -132,7 +132,7 @@ class SpoolStore:
             self._drop_unnamed(folder, names)
         with contextlib.suppress(FileNotFoundError):
             for folder in dict.fromkeys((area / INTENTS).read_text().split("\n")):
-                await self._finish_intents(folder)
+                await self._finish_intents(folder, area.name)
 
     def _drop_unnamed(self, folder: str, names: list[str]) -> None:
         root = self._root_in(folder)
@@ -141,11 +141,11 @@ class SpoolStore:
             if not known:
                 root.file_of(name).unlink(missing_ok=True)
 
-    async def _finish_intents(self, folder: str) -> None:
+    async def _finish_intents(self, folder: str, area: str) -> None:
         if not folder or not self._path_of(folder).is_dir():
             return
         target = self._root_in(folder)
-        for identifier, what in intents_of(target):
+        for identifier, what in intents_of(target, area):
             with target.in_use():
                 await finish_intent(target, identifier, what, self._root_in(what["root"]))
 
