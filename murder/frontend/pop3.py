@@ -165,6 +165,9 @@ class FrontendPop3(Pop3Dialogue):
         if waiting:
             self._to_backend(waiting)
         self.connection.resume_reading()
+        if self._input_ended:  # before there was a pipe
+            self.active_at = self.loop.time()
+            self._close_when_quiet()
 
     def received(self, data: bytes) -> None:
         if self._is_pipe:

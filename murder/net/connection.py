@@ -104,6 +104,7 @@ class Connection(asyncio.Protocol):
         "_held_back",
         "_inflate",
         "_inflates",
+        "_input_has_ended",
         "_is_held_off",
         "_lost",
         "_make_receiver",
@@ -133,6 +134,7 @@ class Connection(asyncio.Protocol):
         self._handshake: asyncio.Future[asyncio.Transport | None] | None = None
         self._lost = False
         self._finished = False
+        self._input_has_ended = False  # under TLS
         self.cid = f"{os.getpid():x}-{next(_numbers):x}"
         self.peer = ""
         self.peer_port = 0
@@ -170,12 +172,24 @@ class Connection(asyncio.Protocol):
             self.inflate(data)
 
     def eof_received(self) -> bool:
-        """Under TLS there is no half of a connection (the loop closes it)."""
+        """Under TLS: see `_tls_ended`. TCP that ends without its close_notify was cut off, and the loop closes it."""
         if (
             self._finished or self.is_tls
         ):  # both have ended; or the loop ends it in any case, and says so in the log
             return False
         return isinstance(self.receiver, HalfCloses) and self.receiver.input_ended()
+
+    def _tls_ended(self) -> None:
+        """The peer's close_notify has come, within the reading of what came before it. TCP is read no further: its end may
+        follow at once, and the loop would take that for the end of the connection."""
+        self._input_has_ended = True
+        self._limit_tls(0)
+        asyncio.get_running_loop().call_soon(self._end_input)
+
+    def _end_input(self) -> None:
+        is_open = isinstance(self.receiver, HalfCloses) and self.receiver.input_ended()
+        if not is_open:
+            self.close()
 
     def pause_writing(self) -> None:
         self.writing_paused = True
@@ -217,7 +231,7 @@ class Connection(asyncio.Protocol):
     def _limit_tls(self, octets: int | None) -> None:
         limit = getattr(self.transport, "set_read_buffer_limits", None)
         if self.is_tls and limit is not None and not self._lost:
-            limit(octets)
+            limit(0 if self._input_has_ended else octets)
 
     def gather(self, data: bytes, *, later: bool = True) -> None:
         """Send with what else is gathered in this turn of the loop: one system call, one packet. Without `later` the
@@ -441,6 +455,7 @@ class Connection(asyncio.Protocol):
         if tls is not None:
             self.is_tls = True
             self.certificate = peer_of(tls, self)
+            tls.on_close_notify = self._tls_ended
             if self.on_known is not None:
                 self._limit_tls(STRANGER_TLS_OCTETS)
 

@@ -8,7 +8,7 @@ resumed (RFC 8446 §2.2) shows no certificate again, so tickets must end with th
 """
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,14 +49,33 @@ class HasPeer(Protocol):
     def abort(self) -> None: ...
 
 
-class _Checked(ssl.SSLObject):
-    """A handshake fails also where the other end's certificate was taken back."""
+class HalfOpenTls(ssl.SSLObject):
+    """A handshake fails also where the other end's certificate was taken back; and the other end's close_notify closes its
+    half of the connection only (RFC 8446 §6.1), where `on_close_notify` is set: event loops close both at once."""
+
+    incoming: ssl.MemoryBIO
+    on_close_notify: Callable[[], None] | None = None
+    has_ended = False
 
     def do_handshake(self) -> None:
         super().do_handshake()
         context = self.context
         if isinstance(context, NodeContext) and (context.trust.revoked or context.successor):
             _refuse_distrusted(self, context)
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:
+        """As a loop calls it. At the end of the peer's half it is told that there is nothing to read yet. One octet that is
+        never decrypted makes the loop, whose limit is set to 0 then, read no more: it would take the end of TCP, which may
+        follow at once, for the end of both halves."""
+        tls = self._sslobj  # type: ignore[attr-defined] # `super().read` is the same, one call more for every read
+        octets = tls.read(len) if buffer is None else tls.read(len, buffer)
+        if not octets and self.on_close_notify is not None:
+            if not self.has_ended:
+                self.has_ended = True
+                self.incoming.write(b"\0")
+                self.on_close_notify()
+            raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "the peer sends no more")
+        return octets
 
 
 class NodeContext(ssl.SSLContext):
@@ -68,6 +87,14 @@ class NodeContext(ssl.SSLContext):
     )  # who came before a reload, and begins TLS behind it, is looked at by this too
     connections: "WeakSet[HasPeer]"
 
+    def wrap_bio(
+        self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *words: Any, **more: Any
+    ) -> HalfOpenTls:
+        tls = super().wrap_bio(incoming, outgoing, *words, **more)
+        assert isinstance(tls, HalfOpenTls)
+        tls.incoming = incoming
+        return tls
+
 
 _contexts: "WeakSet[NodeContext]" = WeakSet()  # of this process, while something uses them
 
@@ -77,7 +104,7 @@ def _context(protocol: int, trust: Trust) -> NodeContext:
     context.trust = trust
     context.successor = None
     context.connections = WeakSet()
-    context.sslobject_class = _Checked
+    context.sslobject_class = HalfOpenTls
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     _contexts.add(context)
     return context
