@@ -3,22 +3,23 @@
 The map. Rooms, in the order they may import each other (tests/test_layers.py holds them to it):
 
     errors     what crosses rooms when something fails: facts, never replies
-    model      nouns: names, entries, rights, flags, messages; protocol is all that is listened on
+    model      nouns: names, entries, rights, flags, messages, identities; protocol is all that is listened on
     wire       grammar: octets <-> nouns, for IMAP, POP3, LMTP and MUPDATE
     mime       a message by octet offsets
-    api        all that a plugin sees: hookspecs and the Protocols of stores, auth, placement, referral
+    api        all that a plugin sees: hookspecs and the Protocols of stores, auth, placement, referral;
+               api.contract is what every plugin of a kind must keep to: `murder plugin check`
     kit        what a store may be built of: rows in SQLite, UIDs, messages on their way in, copies between mailboxes
-    contract   what every plugin of a kind must keep to: `murder plugin check`
     session    state: who may say what, when; sans-IO
     log        the log, and every event it knows
     pki        certificates: the cluster's own CA says who is a node; which count, and which were taken back
     config     murder.toml as dataclasses               hooks      plugins, found and asked in order
     net        sockets: listeners, TLS, connections, upstreams, relay
-    login      clients before and at login, and what frontend and backend tell them alike
+    auth       who is let in: the gate, what wrong passwords cost, how many connections a user has
+    serve      what frontend and backend say to clients alike: the dialogues of IMAP, POP3 and LMTP
     mupdate    the mailbox list, its master, replicas and client
     frontend   the proxy role        backend   the server role (they know nothing of each other)
-    control    what a running node tells an operator, and does for them: each of its processes, and the node as a whole
-    process    a role in a process, the supervisor and its workers; what would keep a node from running
+    node       a node as it runs: the supervisor, its workers, a role in each (process);
+               what they tell an operator, and do for them (control)
     operate    what an operator does to a whole murder, over its own protocols
     demo       a whole murder on one host
     cli        the command line

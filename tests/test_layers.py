@@ -18,8 +18,8 @@ from murder.model.protocol import PROTOCOLS
 ROOT = Path(__file__).parent.parent
 EVERYWHERE = {"errors", "murder"}  # murder itself is only the version and the map
 PURE = {"model", "wire", "session"}
-ROLE = PURE | {"net", "api", "config", "log", "login", "hooks", "mupdate"}
-TOP = ROLE | {"control", "pki", "frontend", "backend", "process", "__main__"}
+ROLE = PURE | {"net", "api", "config", "log", "auth", "serve", "hooks", "mupdate"}
+TOP = ROLE | {"pki", "frontend", "backend", "node", "__main__"}
 MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "errors": set[str](),
     "model": set(),
@@ -33,29 +33,28 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "config": {"model", "api"},
     "hooks": {"model", "api", "config"},
     "net": PURE | {"config", "log", "pki"},
-    "login": PURE | {"net", "api", "config", "log"},
+    "auth": PURE | {"net", "api", "config"},
+    "serve": PURE | {"net", "api", "config", "log", "auth"},
     "mupdate": ROLE,
     "frontend": ROLE,
     "backend": ROLE | {"mime"},
-    "control": {"wire", "net", "config", "log", "pki", "__main__"},
-    "process": {"model", "wire", "net", "config", "log", "hooks", "control", "pki", "__main__"},
+    "node": {"model", "wire", "net", "config", "log", "hooks", "pki", "__main__"},
     "archive": {"__main__"},
-    "contract": {"model", "api"},
     "demo": TOP,
-    "operate": ROLE | {"control"},
-    "cli": TOP | {"contract", "demo", "operate"},
+    "operate": ROLE | {"node"},
+    "cli": TOP | {"demo", "operate"},
     "__main__": {"cli"},
     "plugins": {"model", "api", "kit"},
 }
 MAY_USE = {  # third party -> the rooms that may know it
     "asyncclick": {"cli"},
-    "cryptography": {"pki", "plugins", "net", "process"},
+    "cryptography": {"pki", "plugins", "net", "node"},
     "lmdb": {"mupdate"},
     "pluggy": {"api", "hooks"},
     "scramp": {"session", "plugins"},
     "structlog": {"log"},
     "tomli": {"config", "plugins"},
-    "uvloop": {"net", "cli", "process"},
+    "uvloop": {"net", "cli", "node"},
 }
 IN_ORDER = {  # room -> its modules, each importing only those before it
     "kit": (
@@ -63,8 +62,8 @@ IN_ORDER = {  # room -> its modules, each importing only those before it
         *("mailbox", "transfer", "carry", "check"),
     ),
     "pki": ("authority", "trust"),
-    "control": ("sockets", "node"),
-    "process": ("host", "stuck", "server", "preflight", "channel", "slot", "workers"),
+    "node.control": ("sockets", "node"),
+    "node.process": ("host", "stuck", "server", "preflight", "channel", "slot", "workers"),
 }
 NEVER_IN_PURE = {"asyncio", "socket", "ssl", "time", "logging", "select", "threading", "uvloop"}
 
@@ -110,11 +109,11 @@ def test_room_imports_downwards_only(room: str) -> None:
 @pytest.mark.parametrize("room", IN_ORDER)
 def test_modules_of_a_room_import_those_before_them_only(room: str) -> None:
     order = IN_ORDER[room]
-    home = ROOT / "murder" / room
+    home = ROOT / "murder" / room.replace(".", "/")
     assert {path.stem for path in home.glob("*.py")} - {"__init__"} == set(order)
     for place, module in enumerate(order):
         inside = {
-            name.split(".")[2]
+            name.removeprefix(f"murder.{room}.").split(".")[0]
             for name in imported(home / f"{module}.py")
             if name.startswith(f"murder.{room}.")
         }

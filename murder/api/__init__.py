@@ -5,7 +5,6 @@ from murder.api.auth import (
     ChecksFewAtOnce,
     HasScramDecoys,
     HasScramSecrets,
-    Identity,
     ManagesUsers,
     RecallsPasswords,
     ScramSecret,
@@ -33,6 +32,7 @@ from murder.api.store import (
     TellsRecent,
     TellsSummaries,
 )
+from murder.model.identity import Identity
 
 __all__ = [
     "AuthBackend",

@@ -5,16 +5,10 @@ decided by access lists and by the role's `admins`.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Somebody, proven. `user` is the canonical user id: what mailbox names are made from."""
-
-    user: str
-    groups: frozenset[str] = field(default_factory=frozenset)
+from murder.model.identity import Identity as Identity  # site plugins find it here
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,15 +14,15 @@ from email.utils import format_datetime
 from typing import Final
 
 from murder.api.store import Incoming, Mailbox, NewMessage
-from murder.backend.duplicates import key_of
-from murder.backend.imap.content import end_of_header
+from murder.backend.imap.mail.content import end_of_header
+from murder.backend.records.duplicates import key_of
 from murder.backend.shared import Backend
 from murder.errors import Code, Refusal
-from murder.login.lmtp import LmtpDialogue, folder_of, users_of
-from murder.login.service import ClientService
 from murder.mime.section import select_fields
 from murder.model.name import MailboxName, display, inbox_of, owner_of
 from murder.net.connection import Connection
+from murder.serve.lmtp import LmtpDialogue, folder_of, users_of
+from murder.serve.service import ClientService
 from murder.wire.lmtp import Envelope, clean, parse_recipient, reply
 
 UNKNOWN = "No such user here"

@@ -14,13 +14,13 @@ from murder.api.store import Mailbox
 from murder.backend.maildrop import MaildropLock, lock_maildrop
 from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal
-from murder.login.gate import Login
-from murder.login.imap import Running
-from murder.login.pop3 import Pop3Dialogue
-from murder.login.service import ClientService
+from murder.model.identity import Login
 from murder.model.message import Uid
 from murder.net.connection import Connection
 from murder.net.turns import Turn
+from murder.serve.imap import Running
+from murder.serve.pop3 import Pop3Dialogue
+from murder.serve.service import ClientService
 from murder.wire.dots import Stuffer
 from murder.wire.pop3 import LISTED, ok, parse_numbers
 

@@ -11,29 +11,28 @@ from typing import Final, Protocol
 
 from murder.api.auth import AuthBackend
 from murder.api.store import KeepsEpoch, MailboxStore, NoticesMailboxes
-from murder.backend.annotations import Annotations, Bounds
-from murder.backend.announce import Announcer
-from murder.backend.bus import Bus
-from murder.backend.duplicates import Duplicates
-from murder.backend.epoch import Epochs
-from murder.backend.expiry import keep_expiring
-from murder.backend.mailboxes import Mailboxes
-from murder.backend.match import AT_ONCE, Matcher
+from murder.auth.gate import Gate, decoy_key_of, penalties_of
+from murder.auth.limit import ConnectionLimit
+from murder.backend.changes.bus import Bus
+from murder.backend.changes.updates import Tracker
+from murder.backend.hierarchy.announce import Announcer
+from murder.backend.hierarchy.expiry import keep_expiring
+from murder.backend.hierarchy.mailboxes import Mailboxes
+from murder.backend.hierarchy.referral import Referrals
 from murder.backend.moves.journal import OPEN, Journal, State
 from murder.backend.moves.mover import Mover
-from murder.backend.notice import Noticer
-from murder.backend.quota import Quotas
-from murder.backend.referral import Referrals
-from murder.backend.resync import Comparer
+from murder.backend.reconcile.discovery import Noticer
+from murder.backend.reconcile.epoch import Epochs
+from murder.backend.reconcile.master import Comparer
+from murder.backend.reconcile.store import AT_ONCE, Matcher
+from murder.backend.records.annotations import Annotations, Bounds
+from murder.backend.records.duplicates import Duplicates
+from murder.backend.records.quota import Quotas
+from murder.backend.records.urlauth import UrlKeys
 from murder.backend.shared import Backend
-from murder.backend.updates import Tracker
-from murder.backend.urlauth import UrlKeys
 from murder.config import BackendConfig, Config
 from murder.errors import Code, Refusal
 from murder.log import logger
-from murder.login.crowd import Crowd
-from murder.login.gate import Gate, decoy_key_of, penalties_of
-from murder.login.service import ClientService, drain, factories_of, services_of
 from murder.model.acl import format_acl, parse_default_acl
 from murder.model.entry import Location
 from murder.model.name import display
@@ -44,9 +43,10 @@ from murder.mupdate.ledger import Ledger
 from murder.mupdate.link import master_target
 from murder.mupdate.mboxlist import MailboxList
 from murder.net.listener import Service
-from murder.net.tally import Counts, Tally
+from murder.net.shared_counter import Counts, SharedCounter
 from murder.net.tls import listening_context
 from murder.net.upstream import Upstreams
+from murder.serve.service import ClientService, drain, factories_of, services_of
 from murder.wire.imap.metadata import refuse_too_many, refuse_value_too_big
 
 ROLE: Final = "backend"
@@ -82,7 +82,7 @@ class BackendRole:
         self._plugins = plugins
         self._worker = worker
         self._counts: Counts | None = None
-        self._users = Tally()
+        self._users = SharedCounter()
         self._log = logger(role=ROLE)
         self._ledger: Ledger | None = None
         self._client: MasterClient | None = None
@@ -97,7 +97,7 @@ class BackendRole:
 
     def count_with(self, counts: Counts) -> None:
         """On these boards, together with the role's other workers."""
-        self._counts, self._users = counts, Tally(counts.users())
+        self._counts, self._users = counts, SharedCounter(counts.users())
 
     async def start(self) -> None:
         """Open store and list, mend, compare with the master in the background. Raises Refusal with a sentence."""
@@ -185,7 +185,7 @@ class BackendRole:
             allow_plaintext=config.backend.allow_plaintext,
             penalties=penalties_of(config.auth, self._counts),
             domains=config.namespace.domains,
-            crowd=Crowd(config.backend.max_connections_per_user, self._users),
+            connections=ConnectionLimit(config.backend.max_connections_per_user, self._users),
             auth_timeout_s=config.auth.timeout_s,
             decoy_key=decoy_key_of(config.tls.key),
         )

@@ -5,21 +5,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from murder.api.store import MailboxStore
-from murder.backend.annotations import Annotations
-from murder.backend.announce import Announcer
-from murder.backend.duplicates import Duplicates
-from murder.backend.mailboxes import Mailboxes
-from murder.backend.notice import Noticer
-from murder.backend.quota import Quotas
-from murder.backend.referral import Referrals
-from murder.backend.updates import Tracker
-from murder.backend.urlauth import UrlKeys
+from murder.auth.gate import Gate
+from murder.backend.changes.updates import Tracker
+from murder.backend.hierarchy.announce import Announcer
+from murder.backend.hierarchy.mailboxes import Mailboxes
+from murder.backend.hierarchy.referral import Referrals
+from murder.backend.reconcile.discovery import Noticer
+from murder.backend.records.annotations import Annotations
+from murder.backend.records.duplicates import Duplicates
+from murder.backend.records.quota import Quotas
+from murder.backend.records.urlauth import UrlKeys
 from murder.config import BackendConfig
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
-from murder.login.gate import Gate, Login
-from murder.login.service import Session
+from murder.model.identity import Login
 from murder.model.name import MailboxName, Namespace, display, inbox_of
+from murder.serve.service import Session
 
 if TYPE_CHECKING:
     from murder.backend.moves.mover import Mover

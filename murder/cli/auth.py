@@ -7,6 +7,7 @@ from pathlib import Path
 import asyncclick as click
 
 from murder.api import ManagesUsers
+from murder.cli.ctl.reaching import yes_option
 from murder.cli.options import (
     Group,
     config_option,
@@ -16,7 +17,6 @@ from murder.cli.options import (
     print_table,
     say,
 )
-from murder.cli.reaching import yes_option
 from murder.config import load_config
 from murder.errors import Code, Refusal
 from murder.hooks import load_plugins

@@ -10,9 +10,9 @@ from murder.cli.options import Group, config_option, json_option, print_json, ro
 from murder.config import ROLES, Config, ConfigError, Problem, load_config
 from murder.config.load import SECTIONS
 from murder.config.write import format_config, format_example, plain, values_of
-from murder.control.node import ask_node
 from murder.hooks import bundled_settings, load_plugins
-from murder.process.preflight import (
+from murder.node.control.node import ask_node
+from murder.node.process.preflight import (
     acting_as,
     check_host,
     check_plugins,
@@ -21,7 +21,7 @@ from murder.process.preflight import (
     node_account,
     roles_wanted,
 )
-from murder.process.server import ports_of
+from murder.node.process.server import ports_of
 from murder.wire.control_words import AskPorts
 
 

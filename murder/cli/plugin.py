@@ -8,6 +8,10 @@ from typing import Any, Final
 import asyncclick as click
 
 from murder.api import MailboxStore
+from murder.api.contract.auth import AUTH_CHECKS
+from murder.api.contract.check import Finding, run_checks
+from murder.api.contract.decide import PLACEMENT_CHECKS, REFERRAL_CHECKS
+from murder.api.contract.store import STORE_CHECKS
 from murder.cli.options import (
     DEFAULT_CONFIG,
     PATH,
@@ -20,10 +24,6 @@ from murder.cli.options import (
 from murder.cli.template import format_plugin
 from murder.config import Config, ConfigError, NodeConfig, Problem, load_config
 from murder.config.sections import AuthConfig, BackendConfig, PluginsConfig
-from murder.contract.auth import AUTH_CHECKS
-from murder.contract.check import Finding, run_checks
-from murder.contract.decide import PLACEMENT_CHECKS, REFERRAL_CHECKS
-from murder.contract.store import STORE_CHECKS
 from murder.errors import Code, Refusal
 from murder.hooks import (
     KINDS,

@@ -29,7 +29,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "auth": ("murder.cli.auth:auth", "Users and passwords of the auth plugin."),
         "plugin": ("murder.cli.plugin:plugin", "List plugins, start a new one, check one."),
         "log": ("murder.cli.log:log", "What the log's events mean."),
-        "ctl": ("murder.cli.ctl:ctl", "Look into a murder, and change it."),
+        "ctl": ("murder.cli.ctl.group:ctl", "Look into a murder, and change it."),
         "system-unit": ("murder.cli.install:system_unit", "Print a hardened systemd unit."),
         "completion": ("murder.cli.install:completion", "Print completion for a shell."),
         "version": ("murder.cli.program:version", "Print the version."),

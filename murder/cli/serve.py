@@ -8,9 +8,9 @@ import asyncclick as click
 from murder import log
 from murder.cli.options import config_option, role_option
 from murder.config import load_config
-from murder.process.preflight import check_start, roles_wanted
-from murder.process.workers import serve as run_roles
-from murder.process.workers import work
+from murder.node.process.preflight import check_start, roles_wanted
+from murder.node.process.workers import serve as run_roles
+from murder.node.process.workers import work
 
 
 @click.command()

@@ -10,16 +10,16 @@ import re
 from collections.abc import AsyncIterator, Sequence
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
-from murder.frontend.conversation import Conversation
 from murder.frontend.lines import LineUpstream, open_lines, sasl_response
+from murder.frontend.lmtp_transaction import LmtpTransaction
 from murder.frontend.shared import Frontend
-from murder.login.lmtp import LmtpDialogue, folder_of, users_of
-from murder.login.service import ClientService
 from murder.model.acl import ANYONE, POST, rights_granted
 from murder.model.entry import MailboxEntry
 from murder.model.name import inbox_of, is_deleted
 from murder.model.protocol import LMTP
 from murder.net.connection import Connection
+from murder.serve.lmtp import LmtpDialogue, folder_of, users_of
+from murder.serve.service import ClientService
 from murder.wire.lmtp import Envelope, format_xclient, parse_recipient
 
 UNKNOWN = "No such user here"
@@ -32,19 +32,19 @@ class FrontendLmtp(LmtpDialogue):
     def __init__(self, connection: Connection, service: ClientService, frontend: Frontend) -> None:
         super().__init__(connection, service)
         self.frontend = frontend
-        self.conversations: dict[str, Conversation] = {}  # of this transaction, by backend
+        self.transactions: dict[str, LmtpTransaction] = {}  # of this transaction, by backend
         self.upstreams: dict[str, LineUpstream] = {}
-        self._asked: list[tuple[Conversation, asyncio.Future[bytes]]] = []  # all RCPT, in order
-        self._last: dict[str, Conversation] = {}  # which may still be ending
+        self._asked: list[tuple[LmtpTransaction, asyncio.Future[bytes]]] = []  # all RCPT, in order
+        self._last: dict[str, LmtpTransaction] = {}  # which may still be ending
         self._offered: dict[str, frozenset[bytes]] = {}
         frontend.sessions.add(self)
 
     async def receive(self, given: Envelope) -> "asyncio.Future[bytes]":
         """Certainly unknown: 550. Not to be known now (UpstreamFailure): 451. Else his backend answers, in time."""
         entry = await self._find(given.path)
-        conversation = self.conversations.get(entry.server) or self._converse_with(entry.server)
-        answer = conversation.recipient(given.path)
-        self._asked.append((conversation, answer))
+        transaction = self.transactions.get(entry.server) or self._begin_with(entry.server)
+        answer = transaction.recipient(given.path)
+        self._asked.append((transaction, answer))
         return answer
 
     async def judged(self, server: str, path: bytes, reply: bytes) -> bytes:
@@ -65,10 +65,10 @@ class FrontendLmtp(LmtpDialogue):
         )
         return self.reply_for(moved)
 
-    def _converse_with(self, server: str) -> Conversation:
+    def _begin_with(self, server: str) -> LmtpTransaction:
         assert self.envelope is not None
         config = self.frontend.config
-        opened = Conversation(
+        opened = LmtpTransaction(
             self,
             server,
             self.envelope,
@@ -77,7 +77,7 @@ class FrontendLmtp(LmtpDialogue):
             folder=self.frontend.whole_config.node.data,
             former=self._last.get(server),
         )
-        self.conversations[server] = self._last[server] = opened
+        self.transactions[server] = self._last[server] = opened
         return opened
 
     async def _find(self, path: bytes) -> MailboxEntry:
@@ -107,7 +107,7 @@ class FrontendLmtp(LmtpDialogue):
         raise Refusal(Code.NONEXISTENT, UNKNOWN)
 
     async def begin_delivery(self) -> "Forwarding":
-        return Forwarding(list(self.conversations.values()), self._asked)
+        return Forwarding(list(self.transactions.values()), self._asked)
 
     async def upstream(self, server: str) -> LineUpstream:
         """The connection to a backend, ready for MAIL. Raises UpstreamFailure."""
@@ -189,9 +189,9 @@ class FrontendLmtp(LmtpDialogue):
             upstream.connection.reset()
 
     def forget(self) -> None:
-        for conversation in self.conversations.values():
-            conversation.let_go()
-        self.conversations = {}
+        for transaction in self.transactions.values():
+            transaction.let_go()
+        self.transactions = {}
         self._asked = []
 
     def ended(self) -> None:
@@ -207,39 +207,39 @@ class Forwarding:
 
     def __init__(
         self,
-        conversations: Sequence[Conversation],
-        asked: Sequence[tuple[Conversation, "asyncio.Future[bytes]"]],
+        transactions: Sequence[LmtpTransaction],
+        asked: Sequence[tuple[LmtpTransaction, "asyncio.Future[bytes]"]],
     ) -> None:
-        self._conversations = conversations
+        self._transactions = transactions
         self._progress = asyncio.Event()
         self._verdicts: list[asyncio.Future[bytes]] = []
-        for conversation in conversations:
-            conversation.progressed = self._progress.set
-            conversation.begin_text()
-        places = {conversation: iter(conversation.verdicts) for conversation in conversations}
-        for conversation, answer in asked:
+        for transaction in transactions:
+            transaction.progressed = self._progress.set
+            transaction.begin_text()
+        places = {transaction: iter(transaction.verdicts) for transaction in transactions}
+        for transaction, answer in asked:
             if answer.result().startswith(b"2"):
-                self._verdicts.append(next(places[conversation]))
+                self._verdicts.append(next(places[transaction]))
 
     async def write(self, octets: bytes) -> None:
         """As fast as the fastest backend takes it."""
-        for conversation in self._conversations:
-            conversation.write(octets)
+        for transaction in self._transactions:
+            transaction.write(octets)
         while self._all_behind():
             self._progress.clear()
             await self._progress.wait()
 
     def _all_behind(self) -> bool:
-        alive = [one for one in self._conversations if not one.is_done]
+        alive = [one for one in self._transactions if not one.is_done]
         return bool(alive) and all(one.is_behind for one in alive)
 
     async def finish(self) -> AsyncIterator[bytes]:
         """One reply for each, in order, as soon as it is known."""
-        for conversation in self._conversations:
-            conversation.end_text()
+        for transaction in self._transactions:
+            transaction.end_text()
         for verdict in self._verdicts:
             yield await verdict
 
     def abandon(self) -> None:
-        for conversation in self._conversations:
-            conversation.let_go()
+        for transaction in self._transactions:
+            transaction.let_go()

@@ -8,8 +8,8 @@ from typing import Final
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.errors import Code, Refusal
 from murder.frontend.shared import Frontend
-from murder.login.gate import Login
 from murder.model.entry import Location, MailboxEntry
+from murder.model.identity import Login
 from murder.model.name import (
     USER_ROOT,
     MailboxName,

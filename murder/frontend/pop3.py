@@ -15,13 +15,13 @@ from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.lines import LineUpstream, open_lines, sasl_response
 from murder.frontend.placement import servers
 from murder.frontend.shared import Frontend
-from murder.login.gate import Login
-from murder.login.imap import Running
-from murder.login.pop3 import Pop3Dialogue
-from murder.login.service import ClientService
+from murder.model.identity import Login
 from murder.model.protocol import POP3
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
+from murder.serve.imap import Running
+from murder.serve.pop3 import Pop3Dialogue
+from murder.serve.service import ClientService
 from murder.session.sasl import plain_response
 from murder.wire.pop3 import ok
 

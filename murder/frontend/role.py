@@ -10,6 +10,8 @@ from typing import Final, Protocol
 
 from murder.api.auth import AuthBackend
 from murder.api.placement import BackendLoad, NewMailbox
+from murder.auth.gate import Gate, decoy_key_of, penalties_of
+from murder.auth.limit import ConnectionLimit
 from murder.config import Config
 from murder.errors import Refusal, UpstreamFailure
 from murder.frontend.capabilities import Capabilities
@@ -18,9 +20,6 @@ from murder.frontend.placement import place, servers
 from murder.frontend.probe import Found, probe
 from murder.frontend.shared import Frontend, Policies
 from murder.log import logger
-from murder.login.crowd import Crowd
-from murder.login.gate import Gate, decoy_key_of, penalties_of
-from murder.login.service import ClientService, drain, factories_of, services_of
 from murder.model.entry import Location
 from murder.model.name import owner_of
 from murder.model.protocol import MUPDATE, ProtocolSpec
@@ -31,9 +30,10 @@ from murder.mupdate.ping import PingClient
 from murder.mupdate.role import make_service, take_config
 from murder.net.listener import Service
 from murder.net.pool import Pool
-from murder.net.tally import Counts, Tally
+from murder.net.shared_counter import Counts, SharedCounter
 from murder.net.tls import listening_context
 from murder.net.upstream import Upstreams
+from murder.serve.service import ClientService, drain, factories_of, services_of
 from murder.wire.control_words import AskPlace, Candidate, NotPlaced, Placement
 
 ROLE: Final = "frontend"
@@ -55,7 +55,7 @@ class FrontendRole:
         self._plugins = plugins
         self._worker = worker
         self._counts: Counts | None = None
-        self._users = Tally()
+        self._users = SharedCounter()
         self._replica: ReplicaService | None = None
         self._mailboxes: MailboxList | None = None
         self._services: Mapping[ProtocolSpec, Service] = {}
@@ -64,7 +64,7 @@ class FrontendRole:
 
     def count_with(self, counts: Counts) -> None:
         """On these boards, together with the role's other workers."""
-        self._counts, self._users = counts, Tally(counts.users())
+        self._counts, self._users = counts, SharedCounter(counts.users())
 
     async def start(self) -> None:
         """Raises Refusal with a sentence; does not wait for the master."""
@@ -111,7 +111,7 @@ class FrontendRole:
             allow_plaintext=config.frontend.allow_plaintext,
             penalties=penalties_of(config.auth, self._counts),
             domains=config.namespace.domains,
-            crowd=Crowd(config.frontend.max_connections_per_user, self._users),
+            connections=ConnectionLimit(config.frontend.max_connections_per_user, self._users),
             auth_timeout_s=config.auth.timeout_s,
             decoy_key=decoy_key_of(config.tls.key),
             keep_admin_password=True,

@@ -6,16 +6,16 @@ from typing import Protocol
 
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
+from murder.auth.gate import Gate
 from murder.config import Config, FrontendConfig
 from murder.frontend.capabilities import Capabilities, Maildrops
 from murder.frontend.locate import Locator
-from murder.login.gate import Gate
-from murder.login.service import Session
 from murder.model.entry import Location
 from murder.model.name import Namespace
 from murder.mupdate.mboxlist import MailboxList
 from murder.net.pool import Pool
 from murder.net.upstream import Upstreams
+from murder.serve.service import Session
 
 
 class Policies(Protocol):

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from murder import __version__
+from murder.auth.gate import Gate, NotAdmitted, run_sasl
 from murder.config import MupdateConfig
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
 from murder.log import Log, logger
-from murder.login.gate import Gate, Login, NotAdmitted, run_sasl
+from murder.model.identity import Login
 from murder.model.name import collation_key, display
 from murder.mupdate.epochs import epoch_work
 from murder.mupdate.ledger import MAX_BATCH_OCTETS, Ledger, Work, decided
@@ -40,15 +41,7 @@ from murder.session.mupdate_server import (
     Wrong,
 )
 from murder.wire.base64line import MAX_RESPONSE_OCTETS
-from murder.wire.mupdate import (
-    MASTER,
-    Banner,
-    Command,
-    Kind,
-    Verb,
-    format_banner,
-    format_status,
-)
+from murder.wire.mupdate import MASTER, Banner, Command, Kind, Verb, format_banner, format_status
 
 IMPLEMENTATION: Final = "murder"
 MAX_OUTSTANDING: Final = 5000  # writes of one connection that wait for the disk

@@ -15,8 +15,8 @@ from typing import NamedTuple, Protocol, assert_never
 
 from murder.config import MupdateConfig
 from murder.errors import Code, Refusal
-from murder.login.gate import Login
 from murder.model.entry import MailboxEntry
+from murder.model.identity import Login
 from murder.model.name import MailboxName, display
 from murder.mupdate.change import PutEntry, RemoveEntry
 from murder.mupdate.proposal import Activate, Deactivate, Delete, Force, Peer, Proposal, Reserve

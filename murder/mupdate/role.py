@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 
 from murder.api.auth import AuthBackend
+from murder.auth.gate import Gate, decoy_key_of, penalties_of
 from murder.config import Config
 from murder.log import logger
-from murder.login.gate import Gate, decoy_key_of, penalties_of
-from murder.login.service import drain
 from murder.model.name import display
 from murder.model.protocol import MUPDATE, ProtocolSpec
 from murder.mupdate.following import ReplicaService, list_path
@@ -18,6 +17,7 @@ from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.stream import Hub
 from murder.net.listener import Service
 from murder.net.tls import listening_context
+from murder.serve.service import drain
 from murder.wire.mupdate import MASTER
 
 ROLE: Final = "mupdate"

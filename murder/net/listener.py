@@ -18,7 +18,7 @@ from murder.config.value import Network, contains
 from murder.log import logger
 from murder.net.connection import Connection, Receiver
 from murder.net.doorway import Arrival, Doorway
-from murder.net.tally import Counts, Tally, Total, place_of
+from murder.net.shared_counter import Counts, SharedCounter, Total, place_of
 
 REFUSED_S: Final = 5.0  # for who is refused to go
 SAID_S: Final = 10.0  # a limit that is reached is logged once in this time
@@ -55,7 +55,7 @@ class Guests:
     strangers each worker has its share."""
 
     def __init__(self, counts: Counts | None = None) -> None:
-        self._from_address = Tally(counts.addresses() if counts is not None else None)
+        self._from_address = SharedCounter(counts.addresses() if counts is not None else None)
         self._total = Total(counts)
         self._workers = counts.workers if counts is not None else 1
         self._strangers_from: Counter[str] = Counter()

@@ -177,7 +177,7 @@ async def _greet(upstreams: Upstreams, upstream: ImapUpstream) -> None:
     address = upstream.address
     if address.tls == "starttls":
         upstream.awaits_tls = True
-        if not (await upstream.ask(b"STARTTLS")).is_ok:
+        if not (await upstream.execute(b"STARTTLS")).is_ok:
             raise upstream.failure(UpstreamKind.TLS, "it refuses STARTTLS")
         if upstream.is_lost:
             raise upstream.failure(
@@ -203,12 +203,12 @@ async def _log_in(
     else:
         secret = plain_response(user, address.proxy_user, address.proxy_password.encode())
         command = b"AUTHENTICATE PLAIN " + base64.b64encode(secret)
-    reply = await upstream.ask(command)
+    reply = await upstream.execute(command)
     if not reply.is_ok:
         raise upstream.failure(UpstreamKind.AUTH, f"it does not let us in: {reply.text}")
     words = reply.code
     if not words.startswith(b"CAPABILITY "):
-        found = await upstream.ask(b"CAPABILITY")
+        found = await upstream.execute(b"CAPABILITY")
         lines = (line[2:] for line in found.untagged)
         words = next((line for line in lines if line.startswith(b"CAPABILITY ")), b"")
     if len(words) > MAX_CAPABILITIES:

@@ -87,7 +87,7 @@ class Client:
         """The backend has gone with these commands of the client unanswered."""
 
 
-class _Own:
+class InternalCommand:
     """An own command under way."""
 
     __slots__ = ("began_at", "collected", "fragmenter", "future", "size", "tag", "untagged")
@@ -124,7 +124,7 @@ class ImapUpstream:
         self._cutter = ResponseCutter()
         self._flight: deque[tuple[bytes, asyncio.Future[Reply] | None]] = deque()
         self._sent: list[tuple[list[bytes], bytes]] = []  # what is in flight: tags, octets
-        self._own: _Own | None = None
+        self._own: InternalCommand | None = None
         self.loop = asyncio.get_running_loop()
         self._prefix = b"M" + secrets.token_hex(4).encode() + b"-"
         self._greeting: asyncio.Future[Reply] | None = None
@@ -257,7 +257,7 @@ class ImapUpstream:
 
     # --- own commands
 
-    async def ask(
+    async def execute(
         self, command: bytes, *, untagged: Callable[[bytes], None] | None = None
     ) -> Reply:
         """An own command, without tag and line end; nothing of its answer passes to the client.
@@ -275,7 +275,7 @@ class ImapUpstream:
         """After `write` of an own command: its end. Raises UpstreamFailure."""
         if self.is_lost:
             raise self.failure(UpstreamKind.LOST, "it closed the connection")
-        own = self._own = _Own(tag, untagged, self._max_message)
+        own = self._own = InternalCommand(tag, untagged, self._max_message)
         self._watch()
         try:
             return await own.future
@@ -301,7 +301,7 @@ class ImapUpstream:
         """
         if self.is_lost:
             raise self.failure(UpstreamKind.LOST, "it closed the connection")
-        own = self._own = _Own(tag, untagged, self._max_message)
+        own = self._own = InternalCommand(tag, untagged, self._max_message)
         self.has_no_hurry = True  # it answers when it has all
         self._watch()
         try:
@@ -361,13 +361,13 @@ class ImapUpstream:
                         self.loop.call_soon(self._collect_again, own)
                         return
 
-    def _collect_again(self, own: _Own) -> None:
+    def _collect_again(self, own: InternalCommand) -> None:
         if self._own is not own or self.is_lost:
             return
         self.connection.resume_reading()
         self.received(b"")
 
-    def _took(self, own: _Own, response: bytes) -> bool:
+    def _took(self, own: InternalCommand, response: bytes) -> bool:
         """Whether this was the tagged line."""
         if response.startswith(own.tag + b" "):
             if not own.future.done():
@@ -464,7 +464,7 @@ class ImapUpstream:
         """As `ask`, without a task that waits: `answered` is called with the reply, or None where there is none."""
         tag = self.next_tag()
         self.write(tag + b" " + command + b"\r\n")
-        own = self._own = _Own(tag, lambda _: None, self._max_message)
+        own = self._own = InternalCommand(tag, lambda _: None, self._max_message)
         self._watch()
 
         def done(future: "asyncio.Future[Reply]") -> None:
@@ -487,7 +487,7 @@ class ImapUpstream:
 
     def expect_greeting(self) -> None:
         """It comes unasked."""
-        self._own = _Own(b"", None, self._max_message)
+        self._own = InternalCommand(b"", None, self._max_message)
 
     async def greeted(self) -> Reply | None:
         """The greeting, where it has not been read yet. Raises UpstreamFailure."""

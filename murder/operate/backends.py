@@ -31,7 +31,7 @@ async def look(reach: Reach, server: str) -> Answer:
     try:
         upstream = await reach.backend(server)
         began = time.monotonic()
-        reply = await reach.ask(server, b"ID NIL")
+        reply = await reach.execute(server, b"ID NIL")
         took = time.monotonic() - began
         for word in upstream.capabilities:
             if word.startswith(WEIGHT_WORD):
@@ -70,7 +70,7 @@ async def weights(reach: Reach, servers: Iterable[str]) -> dict[str, float]:
 async def set_weight(reach: Reach, server: str, weight: float | None) -> None:
     """Kept by the backend itself, which tells every frontend; None: as configured. Raises Refusal, UpstreamFailure."""
     value = b"NIL" if weight is None else b'"%g"' % weight
-    await reach.ask(server, b'SETMETADATA "" (%s %s)' % (WEIGHT_ENTRY, value))
+    await reach.execute(server, b'SETMETADATA "" (%s %s)' % (WEIGHT_ENTRY, value))
     upstream = await reach.backend(server)
     kept = {word for word in upstream.capabilities if not word.startswith(WEIGHT_WORD)}
     if weight is not None:

@@ -59,7 +59,7 @@ class Import:
         return self.brought
 
     async def _ask(self, command: bytes, untagged: Callable[[bytes], None] | None = None) -> None:
-        await self._reach.ask(self._server, command, user=self._user, untagged=untagged)
+        await self._reach.execute(self._server, command, user=self._user, untagged=untagged)
 
     async def _folder(self, folder: tuple[str, ...]) -> None:
         name = self._name(folder)

@@ -35,7 +35,7 @@ class Checked:
 
 async def names_at(reach: Reach, server: str) -> set[MailboxName]:
     """All mailboxes that a backend itself has. Raises Refusal, UpstreamFailure."""
-    reply = await reach.ask(server, b'LIST "" "*"')
+    reply = await reach.execute(server, b'LIST "" "*"')
     found = set()
     for octets in data_of(reply, b"LIST"):
         entry = parse_list_response(Scanner(b" %s\r\n" % octets, 0))
@@ -86,4 +86,4 @@ def compare(
 
 async def fix(reach: Reach, difference: Difference) -> None:
     """Carry out its cure: the backend compares this name with the master again. Raises Refusal, UpstreamFailure."""
-    await reach.ask(difference.server, b"XCOMPARE " + string(reach.external(difference.name)))
+    await reach.execute(difference.server, b"XCOMPARE " + string(reach.external(difference.name)))

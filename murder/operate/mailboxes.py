@@ -42,14 +42,14 @@ async def show(reach: Reach, name: MailboxName) -> Shown:
     entry = await reach.find(name)
     server, external = entry.server, string(reach.external(name))
     quota: dict[str, list[str]] = {}
-    reply = await reach.ask(server, b"GETQUOTAROOT " + external)
+    reply = await reach.execute(server, b"GETQUOTAROOT " + external)
     for octets in data_of(reply, b"QUOTA"):
         scanner = Scanner(octets, 0)
         root = scanner.astring().decode("utf-8", "replace")
         quota[root] = scanner.rest().decode("ascii", "replace").strip(" ()").split()
     annotations: dict[str, str] = {}
     try:
-        reply = await reach.ask(server, b"GETMETADATA (DEPTH infinity) %s (/shared)" % external)
+        reply = await reach.execute(server, b"GETMETADATA (DEPTH infinity) %s (/shared)" % external)
         annotations = _annotations(data_of(reply, b"METADATA"))
     except Refusal:
         pass  # a backend without METADATA
@@ -65,7 +65,9 @@ async def _counts(reach: Reach, entry: MailboxEntry) -> dict[str, int]:
         return {}  # nobody's: a backend would take the owner for the user without the domain
     name = string(reach.namespace.external(entry.name, owner))
     try:
-        reply = await reach.ask(entry.server, b"STATUS %s %s" % (name, STATUS_ITEMS), user=owner)
+        reply = await reach.execute(
+            entry.server, b"STATUS %s %s" % (name, STATUS_ITEMS), user=owner
+        )
         words = data_of(reply, b"STATUS")[0].rpartition(b"(")[2].strip(b")").split()
         return {
             words[at].decode().lower(): int(words[at + 1]) for at in range(0, len(words) - 1, 2)
@@ -105,7 +107,7 @@ async def create(reach: Reach, name: MailboxName, location: Location) -> None:
     command = b"CREATE " + string(reach.external(name))
     if location.partition:
         command += b" " + string(location.partition.encode())
-    await reach.ask(location.server, command)
+    await reach.execute(location.server, command)
 
 
 # RFC 6154 §2, by the names that mail programs give such folders
@@ -145,7 +147,7 @@ async def dress(reach: Reach, name: MailboxName, user: str, use: str) -> list[st
         try:
             if reach.credential.password is not None:
                 raise Refusal(Code.NO_PERMISSION, "that needs an operator's certificate")
-            await reach.ask(server, command, user=user)
+            await reach.execute(server, command, user=user)
         except Refusal as refusal:
             missing.append(f"{what}: {refusal.text}")
     return missing
@@ -178,7 +180,7 @@ async def delete(reach: Reach, rows: Sequence[MailboxEntry]) -> None:
             for inbox, server in inboxes
         )
         if not goes_along:
-            await reach.ask(row.server, b"DELETE " + string(reach.external(row.name)))
+            await reach.execute(row.server, b"DELETE " + string(reach.external(row.name)))
 
 
 async def rename(reach: Reach, old: MailboxName, new: MailboxName) -> None:
@@ -187,7 +189,7 @@ async def rename(reach: Reach, old: MailboxName, new: MailboxName) -> None:
     entry = await reach.find(old)
     check_together(reach, await reach.rows(), entry)
     command = b"RENAME %s %s" % (string(reach.external(old)), string(reach.external(new)))
-    await reach.ask(entry.server, command)
+    await reach.execute(entry.server, command)
 
 
 def check_together(reach: Reach, rows: Sequence[MailboxEntry], root: MailboxEntry) -> None:
@@ -212,14 +214,14 @@ async def set_acl(reach: Reach, name: MailboxName, identifier: str, rights: str)
         command = b"SETACL %s %s %s" % (external, who, string(rights.encode()))
     else:
         command = b"DELETEACL %s %s" % (external, who)
-    await reach.ask(entry.server, command)
+    await reach.execute(entry.server, command)
 
 
 async def set_quota(reach: Reach, name: MailboxName, limits: Mapping[str, int]) -> None:
     """All limits of the root, by resource (RFC 9208); none: no root any more. Raises Refusal, UpstreamFailure."""
     entry = await reach.find(name)
     words = b" ".join(b"%s %d" % (resource.encode(), limit) for resource, limit in limits.items())
-    await reach.ask(entry.server, b"SETQUOTA %s (%s)" % (string(reach.external(name)), words))
+    await reach.execute(entry.server, b"SETQUOTA %s (%s)" % (string(reach.external(name)), words))
 
 
 async def set_annotation(reach: Reach, name: MailboxName, key: str, value: str | None) -> None:
@@ -227,7 +229,7 @@ async def set_annotation(reach: Reach, name: MailboxName, key: str, value: str |
     entry = await reach.find(name)
     shown = b"NIL" if value is None else string(value.encode())
     command = b"SETMETADATA %s (%s %s)"
-    await reach.ask(
+    await reach.execute(
         entry.server, command % (string(reach.external(name)), string(key.encode()), shown)
     )
 
@@ -245,7 +247,9 @@ async def subscribe(reach: Reach, user: str, name: MailboxName, subscribed: bool
     if subscribed:
         await reach.find(name)
     verb = b"SUBSCRIBE " if subscribed else b"UNSUBSCRIBE "
-    await reach.ask(entry.server, verb + string(reach.namespace.external(name, user)), user=user)
+    await reach.execute(
+        entry.server, verb + string(reach.namespace.external(name, user)), user=user
+    )
 
 
 async def undelete(
@@ -272,5 +276,5 @@ async def undelete(
     for name_before, row in back:
         command = b"RENAME %s %s"
         words = (string(reach.external(row.name)), string(reach.external(name_before)))
-        await reach.ask(row.server, command % words)
+        await reach.execute(row.server, command % words)
     return [(row.name, name_before) for name_before, row in back]

@@ -158,7 +158,7 @@ async def _carry_out(
     command = b"XFER %s %s" % (string(reach.external(each.root)), string(place.encode()))
     own = idle.pop() if idle else _own_connection(reach)
     try:
-        await own.ask(each.source, command, untagged=progress)
+        await own.execute(each.source, command, untagged=progress)
     except BaseException:
         await own.close()
         raise
@@ -193,7 +193,7 @@ async def records(reach: Reach, servers: Collection[str]) -> tuple[list[Record],
 
 
 async def _records(reach: Reach, server: str, command: bytes) -> list[Record]:
-    reply = await reach.ask(server, command)
+    reply = await reach.execute(server, command)
     try:
         told = [parse_record(line) for line in reply.untagged]
     except BadSyntax as error:
@@ -221,7 +221,7 @@ async def verify(
             tell(found)
 
     command = b"XFERS VERIFY %s" % string(move_id.encode())
-    await reach.ask(server, command, untagged=untagged)
+    await reach.execute(server, command, untagged=untagged)
 
 
 async def find_record(

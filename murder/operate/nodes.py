@@ -1,4 +1,4 @@
-"""The nodes of a murder as they tell of themselves: this host's by their sockets, others over TLS (`murder.control`)."""
+"""The nodes of a murder as they tell of themselves: this host's by their sockets, others over TLS (`node.control`)."""
 
 import asyncio
 import json
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from murder.control.sockets import FOLDER, ask_local, control_folder, sockets_in
 from murder.model.protocol import CONTROL
 from murder.net.connection import why
+from murder.node.control.sockets import FOLDER, ask_local, control_folder, sockets_in
 from murder.operate.reach import Reach
 from murder.wire.control_words import AskStatus, Request, format_request
 

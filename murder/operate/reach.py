@@ -160,7 +160,7 @@ class Reach:
         self._open[key] = opened
         return opened
 
-    async def ask(
+    async def execute(
         self,
         server: str,
         command: bytes,
@@ -171,7 +171,7 @@ class Reach:
         """One IMAP command at a backend. Raises Refusal where it says NO or BAD, UpstreamFailure."""
         upstream = await self.backend(server, user)
         upstream.has_no_hurry = untagged is not None  # a move takes its time, and tells
-        reply = await upstream.ask(command, untagged=untagged)
+        reply = await upstream.execute(command, untagged=untagged)
         check(server, reply)
         return reply
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from murder.api.store import MailboxStore, NewMessage
-from murder.backend.announce import Announcer
-from murder.backend.intent import Intent, Operation
-from murder.backend.quarantine import RestingNames, parse_resting, resting_name
-from murder.backend.resync import Comparer, Comparison
+from murder.backend.hierarchy.announce import Announcer
+from murder.backend.hierarchy.intent import Intent, Operation
+from murder.backend.reconcile.master import Comparer, Comparison
+from murder.backend.reconcile.quarantine import RestingNames, parse_resting, resting_name
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.acl import Acl, format_acl, parse_acl
 from murder.model.entry import EntryState, Location, MailboxEntry

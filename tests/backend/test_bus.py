@@ -3,8 +3,8 @@
 import asyncio
 from pathlib import Path
 
-from murder.backend.bus import Bus
-from murder.backend.news import EVERYTHING
+from murder.backend.changes.bus import Bus
+from murder.backend.changes.news import EVERYTHING
 from tests.mupdate.nodes import run
 
 

@@ -4,8 +4,8 @@ import asyncio
 import time
 from pathlib import Path
 
-from murder.backend.expiry import expire
-from murder.backend.imap.mailbox import remove
+from murder.backend.hierarchy.expiry import expire
+from murder.backend.imap.mailboxes.mailbox import remove
 from murder.model.name import MailboxName, before_deletion, deleted_name, is_deleted
 from tests.backend.server import Running, config_in, running_backend, spool_store
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from murder.api.store import KeepsEpoch, MailboxStore
-from murder.backend.epoch import Epochs
+from murder.backend.reconcile.epoch import Epochs
 from murder.model.message import UidValidity
 from murder.model.name import MailboxName
 from murder.mupdate.client import MasterClient

@@ -11,16 +11,18 @@ from typing import Any, cast
 import pytest
 
 from murder.api.store import Mailbox, NewMessage
-from murder.backend import lmtp, pop3, quota
-from murder.backend.imap import append, missed
-from murder.backend.imap import list as listing
+from murder.backend import lmtp, pop3
+from murder.backend.changes.updates import FEW, View
 from murder.backend.imap.flags import FlagForms
-from murder.backend.imap.messages import BATCH
+from murder.backend.imap.mail import append
+from murder.backend.imap.mail import qresync as missed
+from murder.backend.imap.mailboxes import list as listing
+from murder.backend.imap.message_sets import BATCH
 from murder.backend.imap.untagged import Manner
 from murder.backend.lmtp import BEGUN_AT_ONCE, DELIVERED, Addressee, Arrival
 from murder.backend.pop3 import BackendPop3
-from murder.backend.quota import Quotas
-from murder.backend.updates import FEW, View
+from murder.backend.records import quota
+from murder.backend.records.quota import Quotas
 from murder.model.message import Message, SeqNum, Uid
 from murder.model.name import MailboxName
 from murder.net.turns import Turn

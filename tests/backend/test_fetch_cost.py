@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from murder.backend.imap import content
 from murder.backend.imap.dialogue import BackendImap
+from murder.backend.imap.mail import content
 from tests.backend.server import config_in, running_backend
 
 MAIL = b"Content-Type: text/plain\r\nContent-Transfer-Encoding: base64\r\n\r\naGVsbG8gd29ybGQ=\r\n"

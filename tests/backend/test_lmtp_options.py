@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from murder.backend.duplicates import Duplicates, key_of
+from murder.backend.records.duplicates import Duplicates, key_of
 from murder.model.protocol import protocol_named
 from murder.net.listener import Bounds, Listener
 from tests.backend.server import Running, config_in, running_backend, spool_store

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import uvloop
 
-from murder.backend.annotations import Bounds
+from murder.backend.records.annotations import Bounds
 from tests.backend.server import running_backend
 from tests.dialogue import Player, Streams
 

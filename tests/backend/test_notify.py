@@ -8,12 +8,12 @@ import pytest
 import uvloop
 
 from murder.api.auth import Identity
-from murder.backend.imap.filters import Filters
-from murder.backend.imap.notify import MAX_NEWS
-from murder.backend.news import EVERYTHING, Kind, News, format_news, parse_news
+from murder.backend.changes.news import EVERYTHING, Kind, News, format_news, parse_news
+from murder.backend.imap.notify.filters import Filters
+from murder.backend.imap.notify.notify import MAX_NEWS
 from murder.errors import BadSyntax
-from murder.login.gate import Login
 from murder.model.entry import EntryState, MailboxEntry
+from murder.model.identity import Login
 from murder.model.name import MailboxName
 from murder.model.notify import Event, EventGroup, Which
 from murder.net.turns import Turn

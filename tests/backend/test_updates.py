@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import cast
 
 from murder.api.store import Mailbox, MailboxStore, NewMessage
-from murder.backend.updates import MOST_FLAGS, View
+from murder.backend.changes.updates import MOST_FLAGS, View
 from murder.model.flag import FlagChange
 from murder.model.message import Uid
 from murder.model.name import MailboxName
@@ -84,7 +84,7 @@ def test_many_removals_are_told_one_by_one_as_they_hold() -> None:
 def test_what_the_client_did_himself_is_not_told_again() -> None:
     async def scene(store: MailboxStore, mailbox: Mailbox, view: View) -> None:
         stored = await view.mailbox.change_flags([Uid(2)], FlagChange.ADD, frozenset({"\\Seen"}))
-        view.told(stored.messages)
+        view.mark_reported(stored.messages)
         await mailbox.change_flags([Uid(3)], FlagChange.ADD, frozenset({"\\Seen"}))
         await view.poll()
         assert [seq for seq, _ in view.take(removals=True).changed] == [3]

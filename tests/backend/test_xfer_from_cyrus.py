@@ -248,7 +248,7 @@ def test_what_is_wrong_is_refused(tmp_path: Path) -> None:
                 (b"SYNCAPPLY UNMAILBOX user.ana", b"Nothing was begun"),
                 (b"MUPDATEPUSH user/zoe", b"has not come"),
             ):
-                answer = await source.ask(wrong)
+                answer = await source.execute(wrong)
                 assert answer[-1].startswith(b"NO") and why in answer[-1], answer
             await source.done(b"SYNCGET USER zoe")
             for wrong, why in (
@@ -274,13 +274,13 @@ def test_what_is_wrong_is_refused(tmp_path: Path) -> None:
                 ),
                 (b"SYNCAPPLY SUB " + b"(" * 50 + b")" * 50, b"nested"),
             ):
-                answer = await source.ask(wrong)
+                answer = await source.execute(wrong)
                 assert answer[-1][:2] in (b"NO", b"BA", why[:2]) and why in answer[-1], answer
         for user in ("ana", "admin"):
             async with backend_in(tmp_path) as one, source_at(one, user) as source:
                 assert b"X-REPLICATION" not in (await source.done(b"CAPABILITY"))[0].split()
                 for command in (b"SYNCGET USER zoe", b"SYNCRESTART", b"MUPDATEPUSH user/zoe"):
-                    assert (await source.ask(command))[-1].startswith(b"NO [NOPERM]")
+                    assert (await source.execute(command))[-1].startswith(b"NO [NOPERM]")
 
     asyncio.run(scene())
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from murder.cli.demo import paste_lines
 from murder.config import load_config
 from murder.demo.plan import Node, Options, describe, last_port, nodes_of, prepare
-from murder.process.preflight import check_start
+from murder.node.process.preflight import check_start
 
 
 def made(folder: Path) -> tuple[Options, list[Node]]:

@@ -9,7 +9,7 @@ import pytest
 
 from murder.cli.program import system_text
 from murder.config import ConfigError, load_config
-from murder.control import sockets as control
+from murder.node.control import sockets as control
 from murder.operate import nodes
 from murder.operate.nodes import Answer, ask_all, clock_off, learn, problems_of
 from murder.operate.reach import Reach

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from murder.api import Mailbox, MailboxStore, NewMessage
-from murder.contract.check import Check
-from murder.contract.store import STORE_CHECKS
+from murder.api.contract.check import Check
+from murder.api.contract.store import STORE_CHECKS
 from murder.model.message import Uid
 from murder.model.name import MailboxName
 from plugins.store_memory import MemoryStore

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murder.frontend.imap.list_all import ListAll
+from murder.frontend.imap.mailboxes.list_all import ListAll
 from murder.model.listing import ListQuery, ListWalk
 from murder.model.name import MailboxName, Namespace, collation_key
 from murder.wire.imap.list import ListEntry, attributes_of, format_list

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from murder.api.auth import Identity
 from murder.errors import Refusal
-from murder.login.rights import rights_in
 from murder.model.acl import (
     Acl,
     expand_rights,
@@ -22,6 +21,7 @@ from murder.model.acl import (
 )
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
+from murder.model.rights import rights_in
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import scramp  # type: ignore[import-untyped] # it ships no types
 import uvloop
 
 from murder.api.auth import Identity, ScramSecret
+from murder.auth.gate import Gate
+from murder.auth.penalty import Penalties
 from murder.config import MupdateConfig
-from murder.login.gate import Gate
-from murder.login.penalty import Penalties
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.link import Target
 from murder.mupdate.master import MupdateService

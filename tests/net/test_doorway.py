@@ -16,10 +16,10 @@ from murder.config.value import parse_network
 from murder.net import listener as listener_module
 from murder.net.connection import Connection, Receiver
 from murder.net.listener import Bounds, Guests, Listener
-from murder.net.tally import BOARDS, PART_OCTETS, Counts
+from murder.net.shared_counter import PART_OCTETS, TABLES, Counts
 from murder.net.tls import server_context
 from murder.pki.authority import init_authority, issue
-from tests.server.test_limits import Greeting
+from tests.node.test_limits import Greeting
 
 FULL = b"full"
 LOCAL = parse_network("127.0.0.0/8")
@@ -155,7 +155,7 @@ def test_where_all_is_full_the_stranger_who_has_been_here_longest_goes(
 
 def test_the_limit_of_all_holds_over_workers() -> None:
     async def scene() -> None:
-        memory = mmap.mmap(-1, BOARDS * 3 * PART_OCTETS)
+        memory = mmap.mmap(-1, TABLES * 3 * PART_OCTETS)
         one, two = (Counts(memory, 3, own) for own in (0, 1))
         async with (
             place(Bounds(max_connections=3), counts=one) as here,

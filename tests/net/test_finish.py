@@ -34,7 +34,7 @@ def test_a_session_that_has_logged_out_is_over(tmp_path: Path, closes_first: boo
                 writer.close()
                 await asyncio.wait_for(ended.wait(), 4)  # a peer that stays is waited for longer
                 assert not one.listener.connections and not one.backend.sessions
-            assert not one.backend.gate.crowd._tally._of["ana"]
+            assert not one.backend.gate.connections._tally._of["ana"]
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(scene())

@@ -1,7 +1,7 @@
 """NOOP, CHECK, ENABLE, NAMESPACE (RFC 3501 §6.1.2 and §6.4.1, RFC 5161, RFC 2342)."""
 
 from murder.backend.imap.dialogue import BackendImap
-from murder.login.imap import Running
+from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.enable import ENABLEABLE, parse_enable
 from murder.wire.imap.response import untagged

@@ -9,28 +9,28 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final, Protocol
 
 from murder.api import CarriesMailboxes
-from murder.backend.annotations import SERVER, SHARED
+from murder.backend.changes.news import Kind
+from murder.backend.changes.updates import EVERYTHING, Updates, View, Watcher
+from murder.backend.hierarchy.mailboxes import Accessible
+from murder.backend.hierarchy.referral import Referrals
 from murder.backend.imap.capability import CAPABILITIES
-from murder.backend.imap.context import Contexts
 from murder.backend.imap.flags import FlagForms, permanent_flags
-from murder.backend.imap.teller import Beside, Teller
+from murder.backend.imap.notify.notifier import Beside, Notifier
+from murder.backend.imap.search.context import Contexts
 from murder.backend.imap.untagged import Manner, format_updates
-from murder.backend.mailboxes import Accessible
-from murder.backend.news import Kind
-from murder.backend.referral import Referrals
+from murder.backend.records.annotations import SERVER, SHARED
 from murder.backend.shared import Backend
-from murder.backend.updates import EVERYTHING, Updates, View, Watcher
 from murder.errors import BadSyntax, Code, Misuse, Refusal
-from murder.login.gate import Login
-from murder.login.imap import ImapDialogue, Running
-from murder.login.rights import Missing
-from murder.login.service import ClientService
 from murder.model.acl import Rights
 from murder.model.fetch import FetchItem
+from murder.model.identity import Login
 from murder.model.message import Uid
 from murder.model.name import MailboxName, display
+from murder.model.rights import Missing
 from murder.model.seqset import Ranges, SeqSet
 from murder.net.connection import Connection
+from murder.serve.imap import ImapDialogue, Running
+from murder.serve.service import ClientService
 from murder.session.imap_server import Event, Line, State
 from murder.wire.imap.command import Command
 from murder.wire.imap.moved import FIELD, SeenView
@@ -73,8 +73,8 @@ class BackendImap(ImapDialogue):
         self.forms = NO_FORMS
         self.contexts = Contexts()
         self.saved: Ranges = ()  # the result of SEARCH RETURN (SAVE), as UIDs
-        self.teller: Teller | None = None  # of a client that listens without a command
-        self.notifier: Notifying | None = None  # of one that has used NOTIFY
+        self.notifier: Notifier | None = None  # of a client that listens without a command
+        self.watcher: Notifying | None = None  # of one that has used NOTIFY
         self.interest = EVERYTHING
         self.arrival_items: Sequence[FetchItem] = ()  # what NOTIFY wants to know of new messages
         self.on_line: Callable[[bytes], Running] | None = None  # who waits for a raw line (IDLE)
@@ -151,41 +151,41 @@ class BackendImap(ImapDialogue):
     # --- telling without a command
 
     def may_proceed(self) -> bool:
-        return self.teller is None or not self.teller.is_telling
+        return self.notifier is None or not self.notifier.is_telling
 
     def is_quiet(self) -> bool:
         return super().is_quiet() and self.may_proceed()
 
     def listen(self, *, idling: bool) -> None:
         """IDLE has begun, or ended."""
-        if self.teller is None:
-            self.teller = Teller(self)
-        self.teller.idling = idling
-        self.teller.attach(self.view)
+        if self.notifier is None:
+            self.notifier = Notifier(self)
+        self.notifier.idling = idling
+        self.notifier.attach(self.view)
         if idling:
-            self.teller.wake()
+            self.notifier.wake()
 
     def notify(self, *, between: bool, removals: bool, beside: Beside | None) -> None:
         """NOTIFY has been asked for, or given up."""
-        if self.teller is None:
-            self.teller = Teller(self)
-        self.teller.between, self.teller.removals = between, removals
-        self.teller.beside = beside
-        self.teller.attach(self.view)
+        if self.notifier is None:
+            self.notifier = Notifier(self)
+        self.notifier.between, self.notifier.removals = between, removals
+        self.notifier.beside = beside
+        self.notifier.attach(self.view)
         if self.view is not None:
             self.view.interest = self.interest
 
     @contextmanager
     def causing(self, *events: tuple[Kind, MailboxName]) -> Iterator[None]:
         """What the client does himself he need not be told (RFC 5465 §5)."""
-        notifier = self.notifier
-        if notifier is not None:
-            notifier.own.update(events)
+        watcher = self.watcher
+        if watcher is not None:
+            watcher.own.update(events)
         try:
             yield
         finally:
-            if notifier is not None:
-                notifier.own.difference_update(events)
+            if watcher is not None:
+                watcher.own.difference_update(events)
 
     def failed_telling(self, error: Exception) -> None:
         if not self.connection.is_lost:
@@ -193,7 +193,7 @@ class BackendImap(ImapDialogue):
             self.close()
 
     def told_all(self) -> None:
-        """The teller rests."""
+        """The notifier rests."""
         if self.connection.is_lost:
             self.ended()
         else:
@@ -226,8 +226,8 @@ class BackendImap(ImapDialogue):
         view.interest = self.interest
         view.on_renamed = self._follow
         self.backend.tracker.enter(view)
-        if self.teller is not None:
-            self.teller.attach(view)
+        if self.notifier is not None:
+            self.notifier.attach(view)
         self.session.selected()
 
     def _follow(self, old: MailboxName, new: MailboxName) -> None:
@@ -264,9 +264,9 @@ class BackendImap(ImapDialogue):
 
     def forget_notify(self) -> None:
         """As if NOTIFY had never been used."""
-        if self.notifier is not None:
-            self.backend.tracker.watchers.discard(self.notifier)
-        self.notifier = self.teller = None
+        if self.watcher is not None:
+            self.backend.tracker.watchers.discard(self.watcher)
+        self.watcher = self.notifier = None
         self.interest = EVERYTHING
         self.arrival_items = ()
 
@@ -364,7 +364,7 @@ class BackendImap(ImapDialogue):
             text = "The selected mailbox has been deleted"
         elif not self._is_followed:
             text = "The selected mailbox has moved to another server: log in again"
-        elif self.teller is None or not self.teller.listens:
+        elif self.notifier is None or not self.notifier.listens:
             view.is_dirty = True  # before the next command inside it
             return b""
         else:  # IDLE, NOTIFY
@@ -396,8 +396,8 @@ class BackendImap(ImapDialogue):
         if event is not None and self._task is None and not self.is_closing:
             self._task = self.loop.create_task(self._run(event, self._after_stop(event)))
             return
-        if self.teller is not None:
-            self.teller.wake()
+        if self.notifier is not None:
+            self.notifier.wake()
 
     async def _after_stop(self, command: Command) -> None:
         """Again when the mailbox is not stopped any more; where it has left by then, whoever follows it does that there."""
@@ -442,7 +442,7 @@ class BackendImap(ImapDialogue):
         runs, and none that has come is carried out any more."""
         view = self.now
         code = b"X-MOVED"
-        if self.notifier is None and not (self.saved or self.contexts):
+        if self.watcher is None and not (self.saved or self.contexts):
             status = await view.mailbox.status()
             last = Uid(view.uids[-1] if view.uids else 0)
             seen = SeenView(
@@ -486,8 +486,8 @@ class BackendImap(ImapDialogue):
         """The client has put messages into a mailbox: he need not be told what they are."""
         if self.view is not None and self.view.mailbox.mailbox_id == mailbox_id:
             self.view.added(uids)
-        elif self.notifier is not None:
-            self.notifier.watch.expect(mailbox_id, uids)
+        elif self.watcher is not None:
+            self.watcher.watch.expect(mailbox_id, uids)
 
 
 Handler = Callable[[BackendImap, Command], Any]

@@ -2,7 +2,7 @@
 
 from murder.backend.imap.dialogue import BackendImap
 from murder.errors import BadSyntax
-from murder.login.imap import Running
+from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import continuation
 from murder.wire.token import Scanner

@@ -4,37 +4,22 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from murder.backend.imap import (
-    acl,
-    append,
-    basic,
-    copy,
-    expunge,
-    fetch,
-    idle,
-    mailbox,
-    metadata,
-    notify,
-    quota,
-    search,
-    select,
-    sort,
-    status,
-    store,
-    urlauth,
-    xfer,
-)
-from murder.backend.imap import list as listing
+from murder.backend.imap import basic, idle
 from murder.backend.imap.dialogue import BackendImap
+from murder.backend.imap.mail import append, copy, expunge, fetch, store, urlauth
+from murder.backend.imap.mailboxes import acl, mailbox, metadata, quota, select, status, xfer
+from murder.backend.imap.mailboxes import list as listing
+from murder.backend.imap.notify import notify
+from murder.backend.imap.search import search, sort
 from murder.backend.shared import Backend
-from murder.login.compress import run_compress
-from murder.login.imap import ANY, AUTHENTICATED, SELECTED, Row, Table
-from murder.login.imap_commands import LOGIN_ROWS
-from murder.login.list import run_namespace
-from murder.login.service import ClientService
 from murder.model.fetch import FetchItem
 from murder.model.message import Uid
 from murder.net.connection import Connection
+from murder.serve.compress import run_compress
+from murder.serve.imap import ANY, AUTHENTICATED, SELECTED, Row, Table
+from murder.serve.imap_commands import LOGIN_ROWS
+from murder.serve.list import run_namespace
+from murder.serve.service import ClientService
 
 TABLE: Final[Table] = MappingProxyType(
     {

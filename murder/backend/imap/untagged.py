@@ -6,8 +6,8 @@ RFC 3501 §7.3 and §7.4, RFC 7162 §3.2.10 (VANISHED) and §3.1 (MODSEQ), RFC 9
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from murder.backend.changes.updates import Updates
 from murder.backend.imap.flags import FlagForms
-from murder.backend.updates import Updates
 from murder.model.message import Message, SeqNum, Uid
 from murder.model.seqset import compress
 from murder.wire.imap.seqset import format_ranges

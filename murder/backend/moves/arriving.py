@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import Any
 
 from murder.api import CarriesMailboxes
-from murder.backend.annotations import check_note, note_keys_of
 from murder.backend.moves.batches import AHEAD, Taken, digest, read
 from murder.backend.moves.journal import ARRIVING, Journal, Move, Side, State, intent_of
 from murder.backend.moves.outgoing import freeze, sum_of
 from murder.backend.moves.verify import tell
+from murder.backend.records.annotations import check_note, note_keys_of
 from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import logger

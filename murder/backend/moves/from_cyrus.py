@@ -15,11 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from murder.api import CarriedMessage
-from murder.backend.annotations import check_note, note_with
 from murder.backend.moves.arriving import abort, check_may_come, commit, taking
-from murder.backend.moves.journal import ARRIVING, CYRUS, Journal, Move, Side, State
-from murder.backend.moves.staged import Staged
-from murder.backend.moves.told import (
+from murder.backend.moves.cyrus_values import (
     EXPUNGED,
     Arrived,
     Told,
@@ -39,7 +36,10 @@ from murder.backend.moves.told import (
     values_of,
     word_of,
 )
-from murder.backend.quota import quota_key
+from murder.backend.moves.journal import ARRIVING, CYRUS, Journal, Move, Side, State
+from murder.backend.moves.staged import Staged
+from murder.backend.records.annotations import check_note, note_with
+from murder.backend.records.quota import quota_key
 from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import logger

@@ -16,7 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
-from murder.backend.intent import Intent, Operation
+from murder.backend.hierarchy.intent import Intent, Operation
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName, is_below
 from murder.wire.carry import format_name, parse_name

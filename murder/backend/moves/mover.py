@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import Final
 
 from murder.api import CarriesMailboxes
-from murder.backend.intent import is_alive, this_process
+from murder.backend.hierarchy.intent import is_alive, this_process
+from murder.backend.hierarchy.referral import Finder
 from murder.backend.moves import arriving
 from murder.backend.moves.arriving import Arriving
 from murder.backend.moves.compare import Compared
@@ -32,7 +33,6 @@ from murder.backend.moves.loose import LooseEnds
 from murder.backend.moves.outgoing import Outgoing, Pace, Progress, thaw
 from murder.backend.moves.peer import Peer, Target, open_peer
 from murder.backend.moves.verify import Verification, changed_since
-from murder.backend.referral import Finder
 from murder.backend.shared import Backend
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger

@@ -19,12 +19,12 @@ from typing import Any, Final
 
 from murder.api import CarriesMailboxes
 from murder.api.store import Mailbox
-from murder.backend.annotations import notes_with, removed_with
 from murder.backend.moves.batches import AHEAD, batches_of, digest, read
 from murder.backend.moves.compare import digest_of, numbers_of
 from murder.backend.moves.journal import Journal, Move, State, intent_of
 from murder.backend.moves.peer import Target
 from murder.backend.moves.verify import format_handed, subscriptions_of
+from murder.backend.records.annotations import notes_with, removed_with
 from murder.backend.shared import Backend
 from murder.errors import Code, Refusal
 from murder.model.carried import Portrait

@@ -84,7 +84,7 @@ async def open_peer(upstreams: Upstreams, server: str, max_message: int) -> Targ
             Code.CANNOT,
             f"{server} takes no mailboxes from here: it does not say {CAPABILITY.decode()}",
         )
-    reply = await upstream.ask(b"XTAKE")
+    reply = await upstream.execute(b"XTAKE")
     if not reply.is_ok:
         upstream.close()
         raise Refusal(Code.NO_PERMISSION, f"{server} takes no mailboxes from here: {reply.text}")

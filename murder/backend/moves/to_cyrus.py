@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from murder.backend.annotations import note_keys_of
 from murder.backend.moves.batches import digest
 from murder.backend.moves.compare import digest_of
-from murder.backend.moves.told import (
+from murder.backend.moves.cyrus_values import (
     SAVE_DATE,
     Told,
     called,
@@ -25,6 +24,7 @@ from murder.backend.moves.told import (
     text_of,
     values_of,
 )
+from murder.backend.records.annotations import note_keys_of
 from murder.errors import Code, Refusal
 from murder.model.message import Message
 from murder.model.name import MailboxName, display, is_inbox, owner_of

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from murder.api import CarriesMailboxes
-from murder.backend.annotations import notes_with
 from murder.backend.moves.compare import (
     Compared,
     Facts,
@@ -26,6 +25,7 @@ from murder.backend.moves.compare import (
 )
 from murder.backend.moves.journal import Journal, Move, Side, State
 from murder.backend.moves.peer import Peer
+from murder.backend.records.annotations import notes_with
 from murder.backend.shared import Backend
 from murder.errors import Code, Refusal
 from murder.model.message import ModSeq, Uid

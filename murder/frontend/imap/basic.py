@@ -5,11 +5,11 @@ RFC 3501 §6.1.2, RFC 5161, RFC 2342, RFC 4314.
 
 from murder.errors import Code, Refusal
 from murder.frontend.imap.dialogue import FrontendImap, run_selected
-from murder.frontend.imap.own import ask, body_of, refusal_of, want_modseqs
+from murder.frontend.imap.internal import body_of, execute, refusal_of, want_modseqs
 from murder.frontend.imap.refer import find_or_refer
 from murder.frontend.placement import servers
-from murder.login.imap import Running
 from murder.model.name import inbox_of
+from murder.serve.imap import Running
 from murder.session.imap_server import State
 from murder.wire.imap.command import Command
 from murder.wire.imap.enable import ENABLEABLE, parse_enable
@@ -40,7 +40,7 @@ def run_enable(dialogue: FrontendImap, command: Command) -> Running:
 async def _enable(dialogue: FrontendImap, command: Command, new: list[bytes]) -> None:
     news: list[bytes] = []
     for upstream in list(dialogue.upstreams.values()):
-        reply = await upstream.ask(b"ENABLE " + b" ".join(new)) if new else None
+        reply = await upstream.execute(b"ENABLE " + b" ".join(new)) if new else None
         selected = dialogue.selected
         if reply is not None and selected is not None and selected.upstream is upstream:
             news += [line for line in reply.untagged if line[:10].upper() != b"* ENABLED "]
@@ -103,7 +103,7 @@ async def _metadata_of_servers(dialogue: FrontendImap, command: Command) -> None
         )
     if command.name == b"SETMETADATA":
         for server in names[:-1]:
-            reply = await ask(dialogue, await dialogue.upstream(server), body_of(command))
+            reply = await execute(dialogue, await dialogue.upstream(server), body_of(command))
             if not reply.is_ok:
                 raise refusal_of(reply)
     await dialogue.relay_at(names[-1], command)

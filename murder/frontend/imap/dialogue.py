@@ -15,14 +15,14 @@ from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, Ups
 from murder.frontend.imap.arbiter import Arbiter, Correct
 from murder.frontend.placement import servers
 from murder.frontend.shared import Frontend
-from murder.login.imap import ImapDialogue, Row, Running
-from murder.login.rights import MANAGED, nonexistent, rights_in
-from murder.login.service import ClientService
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, display
+from murder.model.rights import MANAGED, nonexistent, rights_in
 from murder.net.connection import Connection
 from murder.net.pool import open_imap
 from murder.net.relay import Client, ImapUpstream, Reply
+from murder.serve.imap import ImapDialogue, Row, Running
+from murder.serve.service import ClientService
 from murder.session.imap_client import non_synchronising
 from murder.session.imap_server import Event, Line, State, Wrong
 from murder.wire.imap.command import COMMAND, Command
@@ -207,7 +207,7 @@ class FrontendImap(ImapDialogue, Client):
         if self.arbiter is not None:
             self.listen_to_all()
         if self.ask_again is not None:
-            await opened.ask(await self.ask_again(opened), untagged=self.send)
+            await opened.execute(await self.ask_again(opened), untagged=self.send)
         return opened
 
     def listen_to_all(self, correct: Correct | None = None) -> None:
@@ -248,7 +248,7 @@ class FrontendImap(ImapDialogue, Client):
         self.log.debug("upstream.connected", backend=server)
         enabled = self.enabled | {b"CONDSTORE"} if self.wants_modseqs else self.enabled
         if enabled:
-            await opened.ask(b"ENABLE " + b" ".join(sorted(enabled)))
+            await opened.execute(b"ENABLE " + b" ".join(sorted(enabled)))
         return opened
 
     @asynccontextmanager

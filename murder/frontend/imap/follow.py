@@ -66,7 +66,7 @@ async def _take_up(dialogue: FrontendImap, selected: Selected, view: bytes) -> I
     upstream = await dialogue.upstream(server)
     verb = b"EXAMINE " if selected.is_read_only else b"SELECT "
     name = client_astring(dialogue.external(selected.name))
-    reply = await upstream.ask(verb + name + b" (X-VIEW (" + view + b"))")
+    reply = await upstream.execute(verb + name + b" (X-VIEW (" + view + b"))")
     if not reply.is_ok:
         raise Refusal(Code.CANNOT, f"{server}: {reply.text}")
     return upstream

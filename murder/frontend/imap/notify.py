@@ -13,13 +13,13 @@ from typing import Final
 from murder.errors import BadSyntax, Refusal, UpstreamFailure
 from murder.frontend.imap.arbiter import LIST
 from murder.frontend.imap.dialogue import FrontendImap
-from murder.frontend.imap.list import home_upstream, subscriptions
-from murder.frontend.imap.own import body_of, under_tag
-from murder.login.imap import Running
+from murder.frontend.imap.internal import body_of, under_tag
+from murder.frontend.imap.mailboxes.list import home_upstream, subscriptions
 from murder.model.acl import identifiers_of
 from murder.model.name import inbox_of
 from murder.model.notify import NotifyRequest, Which
 from murder.net.relay import ImapUpstream
+from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.list import parse_list_response
 from murder.wire.imap.notify import parse_notify
@@ -46,7 +46,7 @@ async def _notify(dialogue: FrontendImap, command: Command, request: NotifyReque
     first = True
     for upstream in _in_order(dialogue):
         octets = await _spelled_for(dialogue, upstream, body)
-        reply = await upstream.ask(octets, untagged=_telling(dialogue, upstream))
+        reply = await upstream.execute(octets, untagged=_telling(dialogue, upstream))
         if first and not reply.is_ok:
             dialogue.send(under_tag(command, reply))
             return

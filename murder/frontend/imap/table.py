@@ -7,28 +7,18 @@ handler of its own, which says where.
 from types import MappingProxyType
 from typing import Final
 
-from murder.frontend.imap import (
-    append,
-    basic,
-    copy,
-    follow,
-    idle,
-    mailbox,
-    notify,
-    quota,
-    refer,
-    select,
-    urlauth,
-)
-from murder.frontend.imap import list as listing
+from murder.frontend.imap import basic, follow, idle, notify, refer
 from murder.frontend.imap.dialogue import FrontendImap, Moved, run_selected
+from murder.frontend.imap.mail import append, copy, urlauth
+from murder.frontend.imap.mailboxes import list as listing
+from murder.frontend.imap.mailboxes import mailbox, quota, select
 from murder.frontend.shared import Frontend
-from murder.login.compress import run_compress
-from murder.login.imap import ANY, AUTHENTICATED, SELECTED, Row, Table
-from murder.login.imap_commands import LOGIN_ROWS
-from murder.login.list import run_namespace
-from murder.login.service import ClientService
 from murder.net.connection import Connection
+from murder.serve.compress import run_compress
+from murder.serve.imap import ANY, AUTHENTICATED, SELECTED, Row, Table
+from murder.serve.imap_commands import LOGIN_ROWS
+from murder.serve.list import run_namespace
+from murder.serve.service import ClientService
 
 TABLE: Final[Table] = MappingProxyType(
     {

@@ -1,0 +1,322 @@
+"""Mailbox stores: what `murder.api.store` says, checked from outside. Each check makes its own store, in an empty folder."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Final
+
+from murder.api.contract.carry import carries_mailboxes
+from murder.api.contract.check import Check, expect, hold
+from murder.api.store import (
+    FlagChange,
+    Mailbox,
+    MailboxStore,
+    NewMessage,
+    TellsKeywords,
+    TellsRecent,
+)
+from murder.errors import Code, Refusal
+from murder.model.message import ModSeq, Uid
+from murder.model.name import MailboxName
+
+Make = Callable[[], Awaitable[MailboxStore]]  # a started store on a new folder
+
+ANNA: Final = MailboxName(b"user.anna")
+SENT: Final = MailboxName(b"user.anna.Sent")
+OTHER: Final = MailboxName(b"user.anna.Other")
+DATE: Final = datetime(2024, 2, 29, 23, 59, 58, tzinfo=timezone(timedelta(hours=-5, minutes=-30)))
+SMALL: Final = b"Subject: hello\r\n\r\nIt works.\r\n"
+ODD: Final = b"Subject: \xff\x00 bare\n\r lines \r\r\n\n" + bytes(range(256)) * 7
+LARGE: Final = SMALL + b"0123456789abcde\n" * 100_000
+SEEN, FLAGGED, DELETED = "\\Seen", "\\Flagged", "\\Deleted"
+
+
+async def deliver(
+    store: MailboxStore,
+    mailbox: Mailbox,
+    *messages: bytes,
+    flags: frozenset[str] = frozenset(),
+    date: datetime | None = None,
+) -> list[Uid]:
+    """Append messages in one call."""
+    incomings = []
+    for octets in messages:
+        incoming = store.incoming()
+        for at in range(0, len(octets), 65536):
+            await incoming.write(octets[at : at + 65536])
+        incomings.append(incoming)
+    try:
+        new = [NewMessage(incoming, flags, date) for incoming in incomings]
+        return list(await mailbox.append(new))
+    finally:
+        for incoming in incomings:
+            await incoming.close()
+
+
+async def opened(make: Make, *names: MailboxName) -> tuple[MailboxStore, list[Mailbox]]:
+    """A new store with these mailboxes, open for their owner."""
+    store = await make()
+    for name in names:
+        await store.create(name, "default")
+    return store, [await store.open(name, "anna") for name in names]
+
+
+async def refused(work: Awaitable[object], code: Code, what: str) -> None:
+    """Raise Broken unless it is refused with this code."""
+    try:
+        await work
+    except Refusal as error:
+        expect(error.code, code, what)
+    else:
+        hold(False, f"{what}: expected Refusal({code.name}), but it was done")
+
+
+async def makes_and_lists(make: Make) -> None:
+    """What is created is listed, with an id and a UIDVALIDITY; it is not created twice."""
+    store, _ = await opened(make)
+    made = await store.create(ANNA, "default")
+    hold(made.mailbox_id and made.uid_validity > 0, f"create answered {made!r}")
+    await store.create(SENT, "default", "given-id")
+    known = {one.name: one for one in await store.mailboxes()}
+    expect(set(known), {ANNA, SENT}, "mailboxes()")
+    expect(known[ANNA], made, "what mailboxes() tells of it")
+    expect(known[SENT].mailbox_id, "given-id", "the id that was given")
+    await refused(store.create(ANNA, "default"), Code.ALREADY_EXISTS, "create of what exists")
+
+
+async def deletes_and_repeats_it(make: Make) -> None:
+    """Delete removes; deleting twice is no error; the name made again has a new UIDVALIDITY and no mail, and who has the
+    old one open is not in the new one."""
+    store, (inbox,) = await opened(make, ANNA)
+    await deliver(store, inbox, SMALL)
+    before = (await inbox.status()).uid_validity
+    await store.delete(ANNA)
+    await store.delete(ANNA)
+    expect(list(await store.mailboxes()), [], "mailboxes() after delete")
+    await refused(store.open(ANNA, "anna"), Code.NONEXISTENT, "open after delete")
+    again = await store.create(ANNA, "default")
+    hold(again.uid_validity != before, f"UIDVALIDITY {before} was used again")
+    anew = await store.open(ANNA, "anna")
+    expect((await anew.status()).messages, 0, "mail in a new mailbox")
+    await refused(inbox.status(), Code.NONEXISTENT, "status of what was deleted and made again")
+    await refused(inbox.changes(ModSeq(0)), Code.NONEXISTENT, "changes of it")
+    await deliver(store, anew, SMALL)
+    try:
+        found = list(await inbox.messages([Uid(1)]))
+    except Refusal as refusal:
+        expect(refusal.code, Code.NONEXISTENT, "messages of what was deleted")
+    else:
+        expect(found, [], "a new mailbox's mail in the one deleted before")
+    inbox.close()
+
+
+async def renames_and_repeats_it(make: Make) -> None:
+    """Rename keeps id, UIDs and mail, moves this one mailbox only, and may be repeated."""
+    store, (sent, below) = await opened(make, SENT, MailboxName(SENT + b".below"))
+    uids = await deliver(store, sent, SMALL, ODD)
+    was = sent.mailbox_id
+    await store.rename(SENT, OTHER)
+    await store.rename(SENT, OTHER)
+    names = {one.name for one in await store.mailboxes()}
+    expect(names, {OTHER, below.name}, "names after rename")
+    moved = await store.open(OTHER, "anna")
+    expect(moved.mailbox_id, was, "the id after rename")
+    expect(list(await moved.uids()), uids, "UIDs after rename")
+    expect(bytes(await moved.octets(uids[1])), ODD, "octets after rename")
+
+
+async def keeps_octets_exactly(make: Make) -> None:
+    """What comes out is what went in, octet by octet; small, odd, large and empty."""
+    store, (inbox,) = await opened(make, ANNA)
+    messages = [SMALL, ODD, LARGE, b""]
+    uids = await deliver(store, inbox, *messages)
+    for uid, octets in zip(uids, messages, strict=True):
+        hold(bytes(await inbox.octets(uid)) == octets, f"message of {len(octets)} octets differs")
+    rows = await inbox.messages(uids)
+    expect([row.size for row in rows], [len(octets) for octets in messages], "sizes")
+
+
+async def keeps_flags_and_dates(make: Make) -> None:
+    """Flags, keywords and the internal date stay as given; without a date it is now."""
+    store, (inbox,) = await opened(make, ANNA)
+    flags = frozenset({SEEN, "$Forwarded", "keyword"})
+    (first,) = await deliver(store, inbox, SMALL, flags=flags, date=DATE)
+    (second,) = await deliver(store, inbox, SMALL)
+    one, other = await inbox.messages([first, second])
+    expect(one.flags, flags, "flags")
+    if isinstance(inbox, TellsKeywords):
+        expect(sorted(await inbox.keywords()), ["$Forwarded", "keyword"], "the mailbox's keywords")
+    expect(one.internal_date, DATE, "the internal date")
+    expect(one.internal_date.utcoffset(), DATE.utcoffset(), "its zone")
+    hold(abs(datetime.now(UTC) - other.internal_date) < timedelta(minutes=1), "no date is now")
+
+
+async def counts_uids_up_for_ever(make: Make) -> None:
+    """UIDs ascend within and over appends, and an expunged one never comes back."""
+    store, (inbox,) = await opened(make, ANNA)
+    first = await deliver(store, inbox, SMALL, SMALL, SMALL)
+    expect(first, list(range(first[0], first[0] + 3)), "UIDs of one append")
+    expect(list(await inbox.expunge([first[2], Uid(9999)])), [first[2]], "what expunge removed")
+    (last,) = await deliver(store, inbox, SMALL)
+    hold(last > first[2], f"UID {last} after {first[2]} was expunged")
+    expect(list(await inbox.uids()), [*first[:2], last], "uids()")
+    await refused(inbox.octets(first[2]), Code.EXPUNGE_ISSUED, "octets of what is gone")
+    hold((await inbox.status()).uid_next > last, "UIDNEXT is not above the last UID")
+
+
+async def changes_flags(make: Make) -> None:
+    """STORE adds, removes, replaces; mod-sequences grow with real changes only."""
+    store, (inbox,) = await opened(make, ANNA)
+    uids = await deliver(store, inbox, SMALL, SMALL)
+    before = {row.uid: row.modseq for row in await inbox.messages()}
+    await inbox.change_flags(uids[:1], FlagChange.ADD, frozenset({SEEN, "work"}))
+    one, other = await inbox.messages()
+    expect(one.flags, {SEEN, "work"}, "after ADD")
+    hold(one.modseq > before[one.uid], "the mod-sequence did not grow")
+    expect(other.modseq, before[other.uid], "the other message's mod-sequence")
+    await inbox.change_flags(uids[:1], FlagChange.ADD, frozenset({SEEN}))
+    expect((await inbox.messages(uids[:1]))[0].modseq, one.modseq, "modseq, nothing changed")
+    await inbox.change_flags(uids[:1], FlagChange.REMOVE, frozenset({SEEN}))
+    expect((await inbox.messages(uids[:1]))[0].flags, {"work"}, "after REMOVE")
+    await inbox.change_flags(uids, FlagChange.REPLACE, frozenset({FLAGGED}))
+    expect([row.flags for row in await inbox.messages()], [{FLAGGED}] * 2, "after REPLACE")
+
+
+async def leaves_what_changed_since(make: Make) -> None:
+    """With UNCHANGEDSINCE, a message changed after it is left alone and told of."""
+    store, (inbox,) = await opened(make, ANNA)
+    uids = await deliver(store, inbox, SMALL, SMALL)
+    known = (await inbox.status()).highest_modseq
+    await inbox.change_flags(uids[:1], FlagChange.ADD, frozenset({SEEN}))
+    stored = await inbox.change_flags(uids, FlagChange.ADD, frozenset({DELETED}), known)
+    expect(list(stored.modified), uids[:1], "modified")
+    expect([row.uid for row in stored.messages], uids[1:], "messages stored")
+    expect((await inbox.messages(uids[:1]))[0].flags, {SEEN}, "the one that was left alone")
+
+
+async def tells_what_happened_since(make: Make) -> None:
+    """changes() tells new messages, new flags and what vanished; nothing where nothing happened."""
+    store, (inbox,) = await opened(make, ANNA)
+    uids = await deliver(store, inbox, SMALL, SMALL, SMALL)
+    start = (await inbox.status()).highest_modseq
+    nothing = await inbox.changes(start)
+    expect((list(nothing.changed), list(nothing.vanished)), ([], []), "when nothing happened")
+    await inbox.change_flags(uids[:1], FlagChange.ADD, frozenset({SEEN}))
+    await inbox.expunge(uids[1:2])
+    (new,) = await deliver(store, inbox, SMALL)
+    found = await inbox.changes(start)
+    hold(found.complete, "it no longer knows what happened a moment ago")
+    expect([row.uid for row in found.changed], [uids[0], new], "changed")
+    expect(list(found.vanished), [uids[1]], "vanished")
+    expect(found.highest_modseq, (await inbox.status()).highest_modseq, "highest_modseq")
+    hold(found.highest_modseq > start, "HIGHESTMODSEQ did not grow")
+    everything = await inbox.changes(ModSeq(0))
+    expect([row.uid for row in everything.changed], [uids[0], uids[2], new], "changes since ever")
+
+
+async def copies_and_moves(make: Make) -> None:
+    """COPY and MOVE keep octets, flags and dates and tell old and new UIDs; MOVE leaves nothing behind."""
+    store, (inbox, sent) = await opened(make, ANNA, SENT)
+    await deliver(store, sent, SMALL)
+    uids = await deliver(store, inbox, SMALL, ODD, flags=frozenset({FLAGGED, "work"}), date=DATE)
+    copied = await inbox.copy([*uids, Uid(9999)], sent)
+    expect(list(copied), uids, "source UIDs of COPY")
+    new = list(copied.values())
+    expect(new, sorted(new), "target UIDs of COPY, ascending")
+    expect(bytes(await sent.octets(new[1])), ODD, "octets of the copy")
+    row = (await sent.messages(new[:1]))[0]
+    expect((row.flags, row.internal_date), ({FLAGGED, "work"}, DATE), "flags and date of the copy")
+    moved = await inbox.move(uids[:1], sent)
+    expect(list(moved), uids[:1], "source UIDs of MOVE")
+    expect(list(await inbox.uids()), uids[1:], "what MOVE left")
+    expect(bytes(await sent.octets(moved[uids[0]])), SMALL, "octets of what was moved")
+    itself = await inbox.copy(uids[1:], inbox)
+    hold(itself[uids[1]] > uids[1], "a copy into the same mailbox is a new message")
+
+
+async def counts(make: Make) -> None:
+    """status() counts messages, unseen, deleted and octets."""
+    store, (inbox,) = await opened(make, ANNA)
+    uids = await deliver(store, inbox, SMALL, ODD, SMALL)
+    await inbox.change_flags(uids[:1], FlagChange.ADD, frozenset({SEEN}))
+    await inbox.change_flags(uids[1:2], FlagChange.ADD, frozenset({DELETED}))
+    status = await inbox.status()
+    expect(
+        (status.messages, status.unseen, status.deleted, status.size),
+        (3, 2, 1, 2 * len(SMALL) + len(ODD)),
+        "messages, unseen, deleted, size",
+    )
+
+
+async def keeps_each_readers_seen(make: Make) -> None:
+    """In a mailbox that is not his own, each reader has his own \\Seen; other flags are shared."""
+    store, (inbox,) = await opened(make, ANNA)
+    uids = await deliver(store, inbox, SMALL)
+    theirs = await store.open(ANNA, "bert")
+    await theirs.change_flags(uids, FlagChange.ADD, frozenset({SEEN, FLAGGED}))
+    expect((await theirs.messages())[0].flags, {SEEN, FLAGGED}, "what the reader sees")
+    fresh = await store.open(ANNA, "anna")
+    expect((await fresh.messages())[0].flags, {FLAGGED}, "what the owner sees")
+
+
+async def claims_recent_once(make: Make) -> None:
+    """A message is \\Recent for one session only."""
+    store, (inbox,) = await opened(make, ANNA)
+    uids = await deliver(store, inbox, SMALL, SMALL)
+    if isinstance(inbox, TellsRecent):
+        expect(sorted(await inbox.recent()), uids, "what the next session will be told")
+    expect(sorted(await inbox.claim_recent()), uids, "the first session's")
+    again = await store.open(ANNA, "anna")
+    expect(sorted(await again.claim_recent()), [], "the second session's")
+
+
+async def keeps_subscriptions(make: Make) -> None:
+    """Subscriptions are each user's own, and may name what does not exist."""
+    store, _ = await opened(make)
+    await store.subscribe("anna", SENT, True)
+    await store.subscribe("anna", SENT, True)
+    await store.subscribe("bert", ANNA, True)
+    expect(set(await store.subscriptions("anna")), {SENT}, "anna's")
+    await store.subscribe("anna", SENT, False)
+    await store.subscribe("anna", SENT, False)
+    expect(set(await store.subscriptions("anna")), set(), "anna's, taken back")
+    expect(set(await store.subscriptions("nobody")), set(), "a stranger's")
+
+
+async def tells_its_listener(make: Make) -> None:
+    """watch() hears of every change."""
+
+    class Ear:
+        def __init__(self) -> None:
+            self.heard: list[str] = []
+
+        def mailbox_changed(self, mailbox_id: str) -> None:
+            self.heard.append(mailbox_id)
+
+    store, (inbox,) = await opened(make, ANNA)
+    ear = Ear()
+    store.watch(ear)
+    uids = await deliver(store, inbox, SMALL)
+    hold(inbox.mailbox_id in ear.heard, "it did not tell of an append")
+    ear.heard.clear()
+    await inbox.expunge(uids)
+    hold(inbox.mailbox_id in ear.heard, "it did not tell of an expunge")
+
+
+STORE_CHECKS: Final[tuple[Check, ...]] = (
+    makes_and_lists,
+    deletes_and_repeats_it,
+    renames_and_repeats_it,
+    keeps_octets_exactly,
+    keeps_flags_and_dates,
+    counts_uids_up_for_ever,
+    changes_flags,
+    leaves_what_changed_since,
+    tells_what_happened_since,
+    copies_and_moves,
+    counts,
+    keeps_each_readers_seen,
+    claims_recent_once,
+    keeps_subscriptions,
+    tells_its_listener,
+    carries_mailboxes,
+)

@@ -1,0 +1,391 @@
+"""Who is let in, and as whom: credentials in, a `Login` out. One gate a role and process.
+
+Passwords go to the auth plugin; certificates speak for nodes. Two rules stand here and nowhere else: a password is not
+taken without TLS unless the configuration allows it, and whoever comes through a proxy never is an administrator
+(a stolen frontend must not be able to administer).
+"""
+
+import asyncio
+import hmac
+import secrets
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+from murder.api.auth import (
+    AuthBackend,
+    ChecksFewAtOnce,
+    HasScramDecoys,
+    HasScramSecrets,
+    RecallsPasswords,
+    ScramSecret,
+)
+from murder.auth.limit import ConnectionLimit
+from murder.auth.penalty import Attempt, Penalties
+from murder.auth.turnstile import Turnstile
+from murder.config.sections import AuthConfig
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.model.identity import Identity, Login
+from murder.net.connection import Connection
+from murder.net.shared_counter import Counts, place_of
+from murder.session.sasl import (
+    Challenge,
+    Credentials,
+    ExternalCredentials,
+    PlainCredentials,
+    ProvenCredentials,
+    ScramServer,
+    Secret,
+    SecretWanted,
+    ServerExchange,
+    server_exchange,
+)
+
+PROXY_ROLES: Final = frozenset(
+    {"frontend", "backend"}
+)  # backends speak for users in COPY and moves
+OPERATOR_ROLE: Final = "operator"  # `murder ca issue NAME --role operator`: an administrator
+SCRAM: Final = "SCRAM-SHA-256"
+
+CHECKS_AT_ONCE: Final = 100  # of a backend that only waits for somebody else
+DECOY_ITERATIONS: Final = 10_000
+DECOY_SALT_OCTETS: Final = 16
+MAX_TURNS: Final = 8  # of an exchange; the longest takes three
+SHOWN_NAME: Final = 128  # characters of a name that nobody has
+
+T = TypeVar("T")
+Ask = Callable[[bytes], Awaitable[bytes]]
+
+
+class NotAdmitted(Refusal):
+    """Who was refused, as he wrote it, fit for a log."""
+
+    def __init__(self, refusal: Refusal, claimed: str) -> None:
+        super().__init__(refusal.code, refusal.text, refusal.detail)
+        self.user = as_given(claimed)
+
+
+def as_given(name: str) -> str:
+    """What somebody calls himself, for a log: no longer than a line, and with nothing that a terminal would obey."""
+    cut = name if len(name) <= SHOWN_NAME else name[:SHOWN_NAME] + "..."
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in cut)
+
+
+class Gate:
+    """See the module."""
+
+    def __init__(
+        self,
+        auth: AuthBackend,
+        *,
+        admins: Collection[str] = (),
+        proxies: Collection[str] = (),
+        allow_plaintext: bool = False,
+        penalties: Penalties | None = None,
+        connections: ConnectionLimit | None = None,
+        auth_timeout_s: float = 15.0,
+        keep_admin_password: bool = False,
+        proxy_roles: Collection[str] = PROXY_ROLES,
+        domains: bool = True,
+        decoy_key: bytes = b"",
+    ) -> None:
+        self.auth = auth
+        self._recaller = auth if isinstance(auth, RecallsPasswords) else None
+        at_once = auth.checks_at_once if isinstance(auth, ChecksFewAtOnce) else CHECKS_AT_ONCE
+        self._turnstile = Turnstile(at_once)
+        self._decoy_key = decoy_key or secrets.token_bytes(32)
+        self._has_scram = isinstance(auth, HasScramSecrets)  # asking costs 10 us
+        self.admins = frozenset(admins)
+        self.proxies = frozenset(proxies)
+        self.allow_plaintext = allow_plaintext
+        self.penalties = penalties or Penalties()
+        self.connections = connections or ConnectionLimit()
+        self.auth_timeout_s = auth_timeout_s
+        self.keep_admin_password = keep_admin_password
+        self.proxy_roles = frozenset(proxy_roles)
+        self.domains = domains
+
+    def following(self, before: "Gate") -> Self:
+        """This gate, counting on where the one before it stopped (a reload), by its own settings."""
+        penalties, connections = before.penalties, before.connections
+        now = self.penalties
+        penalties.configure(now.first_s, now.most_s, now.trusted, now.per_address)
+        connections.configure(self.connections.most)
+        self.penalties, self.connections = penalties, connections
+        return self
+
+    def takes_passwords(self, connection: Connection) -> bool:
+        """Whether a password may be sent over this connection as it is now."""
+        return connection.is_tls or self.allow_plaintext
+
+    def mechanisms(self, connection: Connection) -> tuple[str, ...]:
+        """The SASL mechanisms that would work on this connection now."""
+        offered = []
+        if connection.certificate is not None:
+            offered.append("EXTERNAL")
+        if self._has_scram and not self.keep_admin_password:
+            offered.append(SCRAM)
+        if self.takes_passwords(connection):
+            offered += ["PLAIN", "LOGIN"]
+        return tuple(offered)
+
+    def is_proxy(self, connection: Connection) -> bool:
+        """Whether the peer has shown the certificate of a node that may speak for users."""
+        certificate = connection.certificate
+        return certificate is not None and bool(certificate.roles & self.proxy_roles)
+
+    async def admit(self, credentials: Credentials, connection: Connection) -> Login:
+        """Decide. Raises Refusal (with the delay for wrong passwords behind it) or UpstreamFailure."""
+        authcid, detail = self.known_as(getattr(credentials, "authcid", ""))
+        authzid, acting_detail = self.known_as(credentials.authzid)
+        if not isinstance(credentials, ExternalCredentials):
+            credentials = replace(credentials, authcid=authcid)
+        login = await self._admit(replace(credentials, authzid=authzid), connection)
+        detail = acting_detail if authzid else detail
+        return replace(login, detail=detail) if detail else login
+
+    def known_as(self, given: str) -> tuple[str, str]:
+        """Who is meant by what somebody calls himself, as for an address: `user[+detail][@domain]`. Without `[namespace]
+        domains` the domain says nothing."""
+        local, _, domain = given.partition("@")
+        user, _, detail = local.partition("+")
+        if not user:
+            return given, ""
+        return (f"{user}@{domain}" if domain and self.domains else user), detail
+
+    async def _admit(self, credentials: Credentials, connection: Connection) -> Login:
+        match credentials:
+            case PlainCredentials():
+                return await self._admit_password(credentials, connection)
+            case ExternalCredentials():
+                return await self._admit_certificate(credentials, connection)
+            case ProvenCredentials():
+                identity = await self._lookup(credentials.authcid)
+                return self._entitle(identity, credentials.authzid, None)
+
+    async def _admit_password(self, credentials: PlainCredentials, connection: Connection) -> Login:
+        if not self.takes_passwords(connection):
+            raise Refusal(
+                Code.PRIVACY_REQUIRED,
+                "A password is taken only under TLS: use STARTTLS first",
+            )
+        user, password = credentials.authcid, credentials.password
+        attempt = await self.attempt(user, password, connection)
+        try:
+            identity = self._recaller.recall(user, password) if self._recaller else None
+            if identity is None:
+                identity = await self._in_time(self._verify(user, password, connection))
+        except BaseException:
+            attempt.void()
+            raise
+        if identity is None:
+            await self.refuse_late(attempt, connection)
+            raise Refusal(Code.AUTHENTICATION_FAILED, "Wrong user or password")
+        attempt.right()
+        return await self._speak_for(identity, credentials.authzid, credentials.password)
+
+    async def attempt(self, user: str, password: bytes | None, connection: Connection) -> Attempt:
+        """When it is this attempt's turn; see `Penalties.begin`."""
+        return await self.penalties.begin(connection, user, password)
+
+    async def refuse_late(self, attempt: Attempt, connection: Connection) -> None:
+        """It was wrong: the reply may go out when this returns."""
+        delay_s = attempt.wrong()
+        if delay_s and not connection.is_lost:
+            connection.hold_off()
+            await self.penalties.sleep(delay_s)
+
+    async def _verify(self, user: str, password: bytes, connection: Connection) -> Identity | None:
+        """In turns by address; who has got in from there before is asked for first."""
+        connection.hold_off()
+        turnstile, peer = self._turnstile, connection.peer
+        first = turnstile.is_full and self.penalties.is_familiar(peer, user)
+        async with turnstile.turn(place_of(peer), first=first):
+            return await self.auth.verify(user, password)
+
+    async def _speak_for(self, identity: Identity, authzid: str, password: bytes | None) -> Login:
+        login = self._entitle(identity, authzid, password)
+        if not login.proxy:
+            return login
+        known = await self._in_time(self.auth.lookup(authzid)) or Identity(authzid)
+        if self.keep_admin_password and not self.admins.isdisjoint((authzid, known.user)):
+            text = f"{identity.user} may not act for an administrator"
+            raise Refusal(Code.AUTHORIZATION_FAILED, text)
+        return Login(known.user, known, proxy=login.proxy)
+
+    def _entitle(self, identity: Identity, authzid: str, password: bytes | None) -> Login:
+        if authzid and authzid != identity.user:
+            if identity.user not in self.proxies:
+                raise Refusal(
+                    Code.AUTHORIZATION_FAILED,
+                    f"{identity.user} may not act for another",
+                )
+            return Login(authzid, Identity(authzid), proxy=identity.user)
+        is_admin = identity.user in self.admins
+        kept = password if is_admin and self.keep_admin_password else None
+        return Login(identity.user, identity, is_admin, password=kept)
+
+    async def _admit_certificate(
+        self, credentials: ExternalCredentials, connection: Connection
+    ) -> Login:
+        certificate = connection.certificate
+        if certificate is None:
+            raise Refusal(
+                Code.AUTHENTICATION_FAILED,
+                "EXTERNAL needs a TLS certificate of this murder",
+            )
+        if OPERATOR_ROLE in certificate.roles and credentials.authzid in ("", certificate.name):
+            return self._admit_operator(certificate.name)
+        if not credentials.authzid:
+            return Login(certificate.name, Identity(certificate.name), proxy=certificate.name)
+        if not self.is_proxy(connection) and not self._takes_operator(certificate.roles):
+            raise Refusal(Code.AUTHORIZATION_FAILED, f"{certificate.name} may not act for users")
+        known = await self._in_time(self.auth.lookup(credentials.authzid))
+        user = credentials.authzid
+        return Login(user, known or Identity(user), proxy=certificate.name)
+
+    async def login_of(self, user: str) -> Login:
+        """Somebody as access lists know him, though he is not here: who gave a URL away (RFC 4467)."""
+        return Login(user, await self._lookup(user))
+
+    def _takes_operator(self, roles: Collection[str]) -> bool:
+        """Operators work at the backends: a frontend has no administrator's rights to give."""
+        return OPERATOR_ROLE in roles and not self.keep_admin_password
+
+    def _admit_operator(self, name: str) -> Login:
+        if self.keep_admin_password:
+            raise Refusal(
+                Code.AUTHORIZATION_FAILED, "An operator's certificate is taken by the backends only"
+            )
+        return Login(name, Identity(name), is_admin=True)
+
+    async def _lookup(self, user: str) -> Identity:
+        return await self._in_time(self.auth.lookup(user)) or Identity(user)
+
+    async def _in_time(self, answer: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self.auth_timeout_s):
+                return await answer
+        except TimeoutError:
+            raise UpstreamFailure(
+                UpstreamKind.TIMEOUT,
+                "authentication",
+                f"no answer in {self.auth_timeout_s:g} s",
+            ) from None
+
+    async def secret_for(self, wanted: SecretWanted) -> Secret:
+        """The user's SCRAM secret; for somebody who is not known one that nothing proves, so that his exchange ends as with
+        a wrong password."""
+        auth, (user, _) = self.auth, self.known_as(wanted.user)
+        found = None
+        if isinstance(auth, HasScramSecrets):
+            found = await self._in_time(auth.scram_secret(user, wanted.mechanism))
+        if found is None:
+            make = auth.scram_decoy if isinstance(auth, HasScramDecoys) else self._decoy
+            found = make(user, wanted.mechanism)
+        return Secret(found.salt, found.iterations, found.stored_key, found.server_key)
+
+    def _decoy(self, user: str, mechanism: str) -> ScramSecret:
+        return decoy_secret(self._decoy_key, user, DECOY_ITERATIONS, DECOY_SALT_OCTETS)
+
+
+def decoy_secret(key: bytes, user: str, iterations: int, salt_octets: int) -> ScramSecret:
+    """A SCRAM secret for a user that there is not: the same for the same key and name, and proven by no password."""
+    salt = hmac.digest(key, user.encode("utf-8", "surrogatepass"), "sha256")[:salt_octets]
+    return ScramSecret(salt, iterations, secrets.token_bytes(32), secrets.token_bytes(32))
+
+
+def decoy_key_of(key_file: Path | None) -> bytes:
+    """What decoys are made from where the plugin makes none: of the node's private key, so that all workers have the same
+    and a restart changes nothing. b"" without one."""
+    if key_file is None:
+        return b""
+    try:
+        return hmac.digest(key_file.read_bytes(), b"murder SCRAM decoys", "sha256")
+    except OSError:
+        return b""
+
+
+def penalties_of(config: AuthConfig, counts: Counts | None = None) -> Penalties:
+    """As configured; `counts` are what all workers count on."""
+    return Penalties(
+        config.failure_delay_s,
+        config.max_failure_delay_s,
+        config.trusted,
+        counts,
+        config.max_guesses_per_address,
+    )
+
+
+async def run_sasl(
+    gate: Gate, mechanism: str, initial: bytes | None, ask: Ask, connection: Connection
+) -> tuple[Login, bytes]:
+    """One whole SASL exchange of a server. `ask` sends a challenge and awaits the answer, both without base64.
+
+    Returns the login and what the success reply carries along (SCRAM's last word; b"" else). Raises NotAdmitted, BadSyntax,
+    UpstreamFailure.
+    """
+    exchange: ServerExchange | None = None
+    try:
+        exchange = server_exchange(mechanism)
+        if mechanism not in gate.mechanisms(connection):
+            if initial:
+                exchange.step(initial)  # for the name in it
+            raise _not_offered(mechanism)
+        if isinstance(exchange, ScramServer):
+            return await _run_scram(gate, exchange, initial, ask, connection)
+        return await _run_exchange(gate, exchange, initial, ask, connection)
+    except Refusal as refusal:
+        certificate = connection.certificate
+        node = certificate.name if certificate is not None and mechanism == "EXTERNAL" else ""
+        raise NotAdmitted(refusal, (exchange.claimed if exchange else "") or node) from refusal
+
+
+def _not_offered(mechanism: str) -> Refusal:
+    if mechanism in ("PLAIN", "LOGIN"):
+        return Refusal(
+            Code.PRIVACY_REQUIRED, "A password is taken only under TLS: use STARTTLS first"
+        )
+    return Refusal(Code.CANNOT, f"{mechanism} is not offered here")
+
+
+async def _run_exchange(
+    gate: Gate, exchange: ServerExchange, initial: bytes | None, ask: Ask, connection: Connection
+) -> tuple[Login, bytes]:
+    response = initial
+    for _ in range(MAX_TURNS):
+        step = exchange.step(response)
+        assert not isinstance(step, SecretWanted | ProvenCredentials)
+        if isinstance(step, Challenge):
+            response = await ask(step.octets)
+            continue
+        return await gate.admit(step, connection), b""
+    raise BadSyntax("this SASL exchange does not end")
+
+
+async def _run_scram(
+    gate: Gate, exchange: ScramServer, initial: bytes | None, ask: Ask, connection: Connection
+) -> tuple[Login, bytes]:
+    """What it proves is a password as well. Who breaks off behind the challenge has tried one, for all we know."""
+    step = exchange.step(initial if initial is not None else await ask(b""))
+    assert isinstance(step, SecretWanted)
+    user, _ = gate.known_as(step.user)
+    attempt = await gate.attempt(user, None, connection)
+    try:
+        secret = await gate.secret_for(step)
+    except BaseException:
+        attempt.void()
+        raise
+    try:
+        challenge = exchange.supply(secret)
+        proven = exchange.step(await ask(challenge.octets))
+    except (Refusal, BadSyntax, TimeoutError):
+        await gate.refuse_late(attempt, connection)
+        raise
+    except BaseException:
+        attempt.wrong()  # it has gone
+        raise
+    assert isinstance(proven, ProvenCredentials)
+    attempt.right()
+    return await gate.admit(proven, connection), proven.final

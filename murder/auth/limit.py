@@ -1,0 +1,27 @@
+"""How many connections a user has at once, of all protocols that he logs in with, in all workers."""
+
+from murder.errors import Code, Refusal
+from murder.net.shared_counter import SharedCounter
+
+
+class ConnectionLimit:
+    """See the module. `most` is the limit, 0 for none."""
+
+    def __init__(self, most: int = 0, tally: SharedCounter | None = None) -> None:
+        self.most = most
+        self._tally = tally or SharedCounter()
+
+    def configure(self, most: int) -> None:
+        self.most = most
+        if most:
+            self._tally.publish()
+
+    def enter(self, user: str) -> None:
+        """One more. Raises Refusal(LIMIT)."""
+        if not self._tally.enter(user, self.most):
+            raise Refusal(
+                Code.LIMIT, f"{user} has {self.most} connections, and may not have more here"
+            )
+
+    def leave(self, user: str) -> None:
+        self._tally.leave(user)

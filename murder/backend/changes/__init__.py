@@ -1,0 +1,1 @@
+"""What changes in mailboxes, and how each session, worker and watcher hears of it."""

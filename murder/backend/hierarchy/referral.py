@@ -1,0 +1,67 @@
+"""Mailboxes that are not here: where the master says that they are, for clients that talk to this backend themselves.
+
+RFC 2193: a tagged NO with a URL. Clients that come through a frontend get none: the frontend looks for itself.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from murder.errors import Code, Refusal, UpstreamFailure
+from murder.log import logger
+from murder.model.entry import MailboxEntry
+from murder.model.identity import Login
+from murder.model.name import MailboxName, Namespace
+from murder.model.rights import MANAGED, Missing, rights_in
+from murder.model.url import ImapUrl, UrlServer
+from murder.wire.url import format_url
+
+ANY_MECHANISM = "*"  # RFC 2193 §3: lest the client falls back to an anonymous login
+
+
+class Finder(Protocol):
+    """The master as this file needs it."""
+
+    async def find(self, name: bytes) -> MailboxEntry | None: ...
+
+
+class Referrals:
+    """See the module. `server_of` is the address of a server of the list, and its port where it is not the usual one."""
+
+    def __init__(
+        self,
+        master: Finder,
+        own_server: str,
+        namespace: Namespace,
+        server_of: Callable[[str], tuple[str, int | None]],
+    ) -> None:
+        self._master = master
+        self._own_server = own_server
+        self._namespace = namespace
+        self._server_of = server_of
+
+    async def instead(self, refusal: Refusal, login: Login) -> Refusal:
+        """The refusal to give in place of one: with a referral, where a mailbox that is missing here lives elsewhere; for
+        a RENAME with the pair of URLs of RFC 2193 §4.3."""
+        missing = refusal if isinstance(refusal, Missing) else refusal.__cause__
+        if not isinstance(missing, Missing) or refusal.code is Code.BAD_URL:
+            return refusal
+        try:
+            entry = await self._master.find(missing.name)
+        except (Refusal, UpstreamFailure) as error:
+            log = logger(role="backend")
+            log.info("referral.unknown", problem=str(error))
+            return refusal
+        if entry is None or not entry.is_active or entry.server == self._own_server:
+            return refusal
+        if not rights_in(entry, login.identity, login.is_admin) & MANAGED:
+            return refusal
+        names = [name for name in (missing.name, missing.new_name) if name is not None]
+        urls = b" ".join(self._url(entry, name, login.user) for name in names)
+        return Refusal(
+            Code.REFERRAL, f"The mailbox is on the server {entry.server}", urls.decode("ascii")
+        )
+
+    def _url(self, entry: MailboxEntry, name: MailboxName, user: str) -> bytes:
+        host, port = self._server_of(entry.server)
+        server = UrlServer(host, port, user, ANY_MECHANISM)
+        return format_url(ImapUrl(server, self._namespace.external(name, user)))

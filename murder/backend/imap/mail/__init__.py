@@ -1,0 +1,1 @@
+"""Commands on messages: FETCH, STORE, COPY, APPEND, EXPUNGE, URLs of messages."""

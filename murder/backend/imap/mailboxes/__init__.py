@@ -1,0 +1,1 @@
+"""Commands on mailboxes: SELECT, LIST, STATUS, CREATE to RENAME, rights, quotas, annotations."""

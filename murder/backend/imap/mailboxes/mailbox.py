@@ -1,0 +1,254 @@
+"""CREATE, DELETE, RENAME (RFC 3501 §6.3.3 to §6.3.5, RFC 4314 §4), announced to the master as they happen."""
+
+import time
+
+from murder.backend.changes.news import Kind
+from murder.backend.hierarchy.intent import tree_of
+from murder.backend.hierarchy.limits import check_depth, check_room_for_mailboxes, may_rest
+from murder.backend.imap.dialogue import BackendImap
+from murder.backend.imap.mailboxes.xfer import move_away, need_admin
+from murder.backend.records.annotations import SPECIAL_USES, note_of
+from murder.backend.shared import Backend
+from murder.errors import BadSyntax, Code, Refusal
+from murder.model.acl import DELETE_MAILBOX, Acl, Rights
+from murder.model.entry import Location, parse_location
+from murder.model.name import (
+    MailboxName,
+    check_new_name,
+    deleted_name,
+    exists_already,
+    inbox_of,
+    is_below,
+    is_deleted,
+    is_inbox,
+    moved,
+    owner_of,
+)
+from murder.model.rights import Missing
+from murder.mupdate.change import Change
+from murder.serve.imap import Running
+from murder.wire import mutf7
+from murder.wire.imap.command import Command
+from murder.wire.imap.mailbox import (
+    CreateRequest,
+    RenameRequest,
+    parse_create,
+    parse_mailbox,
+    parse_rename,
+)
+from murder.wire.token import Scanner
+
+
+def run_create(dialogue: BackendImap, command: Command) -> Running:
+    request = parse_create(Scanner(command.octets, command.start))
+    return _create(dialogue, command, request)
+
+
+async def _create(dialogue: BackendImap, command: Command, request: CreateRequest) -> None:
+    backend, login = dialogue.backend, dialogue.user
+    name = new_name(dialogue, request.mailbox)
+    beside = _special_use(dialogue, name, request)
+    partition = _partition(dialogue, request.partition)
+    if name == inbox_of(login.user) and not login.is_admin:
+        if backend.mailboxes.list.find(name) is not None:
+            raise Refusal(Code.ALREADY_EXISTS, "INBOX exists always")
+        raise Refusal(Code.NO_PERMISSION, "An administrator makes your INBOX")
+    backend.mailboxes.check_may_create(name, login)
+    await check_room_for_mailboxes(backend, login, [name])
+    await backend.quotas.check_room(name, mailboxes=1)
+    with dialogue.causing((Kind.CREATED, name)):
+        stored = await backend.announcer.create(
+            name, backend.mailboxes.default_acl(name), partition, beside=beside
+        )
+    await dialogue.finish(command, code=b"MAILBOXID (%s)" % stored.mailbox_id.encode())
+
+
+def new_name(dialogue: BackendImap, external: bytes) -> MailboxName:
+    """A name that is to come into being. Raises Refusal where none may be called so."""
+    if not dialogue.manner.utf8:
+        try:
+            mutf7.decode(external)
+        except BadSyntax as error:
+            raise Refusal(Code.CANNOT, f"That is no modified UTF-7: {error.text}") from None
+    name = dialogue.name_of(external)
+    check_new_name(name)
+    return name
+
+
+def _special_use(dialogue: BackendImap, name: MailboxName, request: CreateRequest) -> list[Change]:
+    """RFC 6154 §3: of those that are known, in the user's own tree; an administrator's is the owner's. Raises Refusal."""
+    if not request.special_use:
+        return []
+    user = owner_of(name) if dialogue.user.is_admin else dialogue.user.user
+    asked = [use.decode("ascii", "replace") for use in request.special_use]
+    unknown = [use for use in asked if use.lower() not in SPECIAL_USES]
+    if unknown or user is None or owner_of(name) != user:
+        raise Refusal(Code.USE_ATTR, f"{(unknown or asked)[0]} is not kept there")
+    return [note_of(name, user, " ".join(SPECIAL_USES[use.lower()] for use in asked))]
+
+
+def _partition(dialogue: BackendImap, raw_partition: bytes | None) -> str:
+    """Cyrus' second argument: `partition`, or `server!partition` where the server is this one."""
+    if raw_partition is None:
+        return ""
+    login = dialogue.user
+    if not login.is_admin and not login.proxy:
+        raise Refusal(Code.NO_PERMISSION, "Only an administrator chooses the partition")
+    location = parse_location(raw_partition)
+    if b"!" not in raw_partition:
+        location = Location(dialogue.backend.server_name, location.server)
+    if location.server != dialogue.backend.server_name:
+        raise Refusal(Code.CANNOT, f"This is not the server {location.server}")
+    dialogue.backend.check_partition(location.partition)
+    return location.partition
+
+
+def run_delete(dialogue: BackendImap, command: Command) -> Running:
+    name = dialogue.name_of(parse_mailbox(Scanner(command.octets, command.start)))
+    return _delete(dialogue, command, name)
+
+
+async def _delete(dialogue: BackendImap, command: Command, name: MailboxName) -> None:
+    mailboxes, login = dialogue.backend.mailboxes, dialogue.user
+    mailboxes.require(name, login, DELETE_MAILBOX)
+    doomed = [name]
+    if is_inbox(name):
+        if not login.is_admin or name == inbox_of(login.user):
+            raise Refusal(Code.CANNOT, "INBOX cannot be deleted")
+        doomed = [*(entry.name for entry in mailboxes.below(name)), name]
+        doomed.sort(key=len, reverse=True)
+    changed = [await _mailbox_id(dialogue, one) for one in doomed]
+    with dialogue.causing(*((Kind.DELETED, one) for one in doomed)):
+        await remove(dialogue.backend, doomed)
+    for mailbox_id in changed:
+        dialogue.backend.tracker.mailbox_changed(mailbox_id)
+    if dialogue.selected is not None and dialogue.selected.name in doomed:
+        dialogue.close_deleted()
+    await dialogue.finish(command)
+
+
+async def remove(backend: Backend, doomed: list[MailboxName]) -> None:
+    """At once, or by putting them to rest under DELETED until they expire. Raises Refusal, UpstreamFailure."""
+    delays = backend.config.delete == "delayed" and not any(is_deleted(name) for name in doomed)
+    if delays and await may_rest(backend, doomed):
+        now = int(time.time())
+        await backend.announcer.rename([(name, deleted_name(name, now)) for name in doomed])
+    else:
+        await backend.announcer.delete(doomed)
+
+
+async def _mailbox_id(dialogue: BackendImap, name: MailboxName) -> str:
+    """Under which its sessions know it; "" where the store has lost it."""
+    try:
+        mailbox = await dialogue.backend.store.open(name, dialogue.user.user)
+    except Refusal:
+        return ""
+    mailbox_id = mailbox.mailbox_id
+    mailbox.close()
+    return mailbox_id
+
+
+def run_rename(dialogue: BackendImap, command: Command) -> Running:
+    request = parse_rename(Scanner(command.octets, command.start))
+    return _rename(dialogue, command, request)
+
+
+async def _rename(dialogue: BackendImap, command: Command, request: RenameRequest) -> None:
+    backend, login = dialogue.backend, dialogue.user
+    old, new = dialogue.name_of(request.old), new_name(dialogue, request.new)
+    if request.partition is not None and old == new and b"!" in request.partition:
+        need_admin(dialogue)  # as with Cyrus: `RENAME x x server!partition` is XFER
+        location = parse_location(request.partition)
+        await move_away(dialogue, command, old, location.server, location.partition)
+        return
+    if request.partition is not None:
+        need_admin(dialogue)
+        present = backend.mailboxes.find(old)
+        if present is None or request.partition != present.location.partition.encode():
+            raise Refusal(Code.CANNOT, "A mailbox cannot be moved to another partition by RENAME")
+        if old == new:  # it is there
+            await dialogue.finish(command)
+            return
+    try:
+        backend.mailboxes.require(old, login, DELETE_MAILBOX)
+    except Missing as missing:
+        missing.new_name = new
+        raise
+    if new == inbox_of(login.user) and not login.is_admin:
+        raise Refusal(Code.ALREADY_EXISTS, "INBOX exists always")
+    if old == new:
+        raise exists_already(new)
+    stays = is_inbox(old) and not (login.is_admin and is_inbox(new))
+    if is_below(new, old) and not stays:
+        raise Refusal(Code.CANNOT, "A mailbox cannot be moved below itself")
+    backend.mailboxes.check_may_create(new, login)
+    if stays:
+        await check_room_for_mailboxes(backend, login, [new])
+        await _move_inbox(dialogue, old, new)
+    else:
+        await _rename_tree(dialogue, old, new)
+    await dialogue.finish(command)
+
+
+async def _rename_tree(dialogue: BackendImap, old: MailboxName, new: MailboxName) -> None:
+    backend = dialogue.backend
+    below = [entry.name for entry in backend.mailboxes.below(old)]
+    moves = [(name, moved(name, old, new)) for name in (old, *below)]
+    for _, target in moves:
+        check_new_name(target)
+    into_another = tree_of(old) != tree_of(new)
+    for _, target in moves if not dialogue.user.is_admin else ():
+        check_depth(backend, target)
+    if into_another:
+        await check_room_for_mailboxes(backend, dialogue.user, [target for _, target in moves])
+    with dialogue.causing((Kind.RENAMED, new)):
+        await backend.announcer.rename(moves, _owner_change(old, new))
+    if is_inbox(old):
+        await _move_subscriptions(dialogue, old, new)
+
+
+def _owner_change(old: MailboxName, new: MailboxName) -> "_ChangeOwner":
+    """Where a whole user is renamed, his name in the access lists too."""
+    if is_inbox(old) and is_inbox(new):
+        return _ChangeOwner(owner_of(old) or "", owner_of(new) or "")
+    return _ChangeOwner("", "")
+
+
+class _ChangeOwner:
+    """Gives one identifier's rights to another."""
+
+    def __init__(self, old: str, new: str) -> None:
+        self._old = old
+        self._new = new
+
+    def __call__(self, acl: Acl) -> Acl:
+        rights: Rights | None = acl.entries.get(self._old)
+        if self._old == self._new or rights is None:
+            return acl
+        return acl.changed(self._old, frozenset()).changed(self._new, rights)
+
+
+async def _move_subscriptions(dialogue: BackendImap, old: MailboxName, new: MailboxName) -> None:
+    before, after = owner_of(old) or "", owner_of(new) or ""
+    store = dialogue.backend.store
+    for name in await store.subscriptions(before):
+        renamed = moved(name, old, new) if is_below(name, old) else name
+        await store.subscribe(after, renamed, True)
+        await store.subscribe(before, name, False)
+
+
+async def _move_inbox(dialogue: BackendImap, old: MailboxName, new: MailboxName) -> None:
+    """RFC 3501 §6.3.5: the messages go to a new mailbox, INBOX stays, empty; what is below it stays too."""
+    backend = dialogue.backend
+
+    async def fill() -> None:
+        source = await backend.store.open(old, dialogue.user.user)
+        target = await backend.store.open(new, dialogue.user.user)
+        try:
+            await source.move(await source.uids(), target)
+        finally:
+            source.close()
+            target.close()
+
+    with dialogue.causing((Kind.CREATED, new)):
+        await backend.announcer.create(new, backend.mailboxes.default_acl(new), fill=fill)

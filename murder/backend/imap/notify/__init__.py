@@ -1,0 +1,1 @@
+"""Telling a client of changes when no command asks: IDLE and NOTIFY."""

@@ -1,0 +1,1 @@
+"""SEARCH, SORT, THREAD, and searches that are kept up to date."""

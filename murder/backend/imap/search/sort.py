@@ -1,0 +1,119 @@
+"""SORT, THREAD and their UID forms (RFC 5256, RFC 5267 for RETURN, RFC 5957)."""
+
+from collections.abc import Sequence
+
+from murder.backend.imap.dialogue import BackendImap
+from murder.backend.imap.search.context import SortedResults
+from murder.backend.imap.search.search import (
+    ASIDE_OCTETS,
+    check,
+    conclude,
+    find,
+    follow,
+    large,
+    modseq_of,
+    numbers_of,
+    outcome_of,
+    result_of,
+    save,
+)
+from murder.backend.imap.search.sortables import each_envelope, read_keyed
+from murder.mime.sort import put_in_order
+from murder.mime.thread import References, threadable
+from murder.model.search import (
+    SearchRequest,
+    ThreadAlgorithm,
+)
+from murder.model.thread import Threadable, by_ordered_subject, by_references
+from murder.net.turns import aside
+from murder.serve.imap import Running
+from murder.wire.imap.command import Command
+from murder.wire.imap.search import format_esearch, format_search, parse_sort, parse_thread
+from murder.wire.imap.thread import format_thread
+from murder.wire.token import Scanner
+
+
+def run_sort(dialogue: BackendImap, command: Command) -> Running:
+    return _begin_sort(dialogue, command, by_uid=False)
+
+
+def run_uid_sort(dialogue: BackendImap, command: Command) -> Running:
+    return _begin_sort(dialogue, command, by_uid=True)
+
+
+def run_thread(dialogue: BackendImap, command: Command) -> Running:
+    return _begin_thread(dialogue, command, by_uid=False)
+
+
+def run_uid_thread(dialogue: BackendImap, command: Command) -> Running:
+    return _begin_thread(dialogue, command, by_uid=True)
+
+
+def _begin_sort(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
+    if len(command.octets) > ASIDE_OCTETS:
+        return _sort_long(dialogue, command, by_uid)
+    request = parse_sort(Scanner(command.octets, command.start))
+    check(dialogue, request, command.tag)
+    return _sort(dialogue, command, request, by_uid)
+
+
+async def _sort_long(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
+    parsed = await aside(outcome_of, parse_sort, Scanner(command.octets, command.start))
+    request = parsed()
+    check(dialogue, request, command.tag)
+    await _sort(dialogue, command, request, by_uid)
+
+
+async def _sort(
+    dialogue: BackendImap, command: Command, request: SearchRequest, by_uid: bool
+) -> None:
+    found = await find(dialogue, request)
+    view = dialogue.now
+    rows = await read_keyed(view.mailbox, found.uids, request.sort)
+    ordered = await large(rows, put_in_order, rows, request.sort)
+    modseq = await modseq_of(view, request, found, ordered) if ordered else None
+    numbers = ordered if by_uid else await numbers_of(view, ordered)
+    if request.returns is None:
+        dialogue.send(await large(numbers, format_search, numbers, modseq, b"SORT"))
+    else:
+        await save(dialogue, request, ordered)
+        result = await large(numbers, result_of, request, numbers, modseq)
+        dialogue.send(format_esearch(command.tag, by_uid, result))
+        follow(dialogue, command.tag, request, by_uid, SortedResults(request.sort, rows, ordered))
+    await conclude(dialogue, command, request, by_uid)
+
+
+def _begin_thread(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
+    if len(command.octets) > ASIDE_OCTETS:
+        return _thread_long(dialogue, command, by_uid)
+    request = parse_thread(Scanner(command.octets, command.start))
+    check(dialogue, request, command.tag)
+    return _thread(dialogue, command, request, by_uid)
+
+
+async def _thread_long(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
+    parsed = await aside(outcome_of, parse_thread, Scanner(command.octets, command.start))
+    request = parsed()
+    check(dialogue, request, command.tag)
+    await _thread(dialogue, command, request, by_uid)
+
+
+async def _thread(
+    dialogue: BackendImap, command: Command, request: SearchRequest, by_uid: bool
+) -> None:
+    found = await find(dialogue, request)
+    view = dialogue.now
+    references = References()
+    messages = [
+        references.shared(threadable(message.uid if by_uid else seq, message, envelope))
+        async for message, envelope in each_envelope(view.mailbox, found.uids)
+        if (seq := view.seq_of(message.uid)) is not None
+    ]
+    dialogue.send(await large(messages, _threaded, messages, request.thread))
+    await conclude(dialogue, command, request, by_uid)
+
+
+def _threaded(messages: Sequence[Threadable], algorithm: ThreadAlgorithm | None) -> bytes:
+    if algorithm is ThreadAlgorithm.ORDEREDSUBJECT:
+        return format_thread(by_ordered_subject(messages))
+    return format_thread(by_references(messages))

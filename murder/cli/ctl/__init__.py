@@ -1,0 +1,1 @@
+"""`murder ctl`: what an operator does to a running murder."""

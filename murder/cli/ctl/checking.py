@@ -1,0 +1,105 @@
+"""`murder ctl check`: the mailbox list three ways, and how to put it right."""
+
+import asyncclick as click
+
+from murder.cli.ctl.reaching import backends_of, operator_options, yes_option
+from murder.cli.options import json_option, print_json, print_table
+from murder.cli.screen import count
+from murder.operate.lists import check as compare_lists
+from murder.operate.lists import fix as carry_out
+from murder.operate.nodes import ask_all, learn
+from murder.operate.reach import Reach
+from murder.wire.control_words import AskStatus
+
+
+@click.command()
+@operator_options
+@click.option("--fix", is_flag=True, help="Put right what has one right answer; with --yes.")
+@yes_option("carry out the cures")
+@json_option("mailboxes, differences (a list of name, what, server, cure), unreachable, frontends")
+async def check(reach: Reach, fix: bool, yes: bool, as_json: bool) -> int:
+    """Compare the master's list with what each backend has, and with the frontends' own lists. Exit code 1 if they
+    differ, 3 if one could not be asked.
+
+    --fix lets the backends concerned compare again: what only a backend has is announced, what only the master has is
+    forgotten. A mailbox at two places is never touched: look at both, then remove or rename one.
+
+    \b
+    murder ctl check
+    murder ctl check --fix            # shows the cures
+    murder ctl check --fix --yes
+    """
+    rows = await reach.rows()
+    checked = await compare_lists(reach, rows, backends_of(reach, rows))
+    behind = await _frontends(reach, len(rows))
+    if as_json:
+        print_json(
+            {
+                "mailboxes": checked.mailboxes,
+                "differences": [
+                    {
+                        "name": reach.shown(one.name),
+                        "what": one.what,
+                        "server": one.server,
+                        "cure": one.cure,
+                    }
+                    for one in checked.differences
+                ],
+                "unreachable": checked.unreachable,
+                "frontends": behind,
+            }
+        )
+    else:
+        print_table(
+            ("mailbox", "server", "what", "cure"),
+            [
+                [reach.shown(one.name), one.server, one.what, one.cure or "-"]
+                for one in checked.differences
+            ],
+            hosts=("server",),
+        )
+        for server, problem in checked.unreachable.items():
+            click.echo(f"murder: {server} cannot be asked: {problem}", err=True)
+        for line in behind:
+            click.echo(line)
+        mailboxes_text = count(checked.mailboxes, "mailbox", "mailboxes")
+        click.echo(f"{mailboxes_text}, {count(len(checked.differences), 'difference')}", err=True)
+    if fix:
+        curable = [one for one in checked.differences if one.cure]
+        if curable and not yes:
+            click.echo(f"{len(curable)} can be cured. Re-run with --fix --yes.", err=True)
+            return 2
+        for one in curable:
+            await carry_out(reach, one)
+        if curable:
+            click.echo(
+                f"{count(len(curable), 'cure')} handed to the backends; look again", err=True
+            )
+    if checked.unreachable:
+        return 3
+    return 1 if checked.differences or behind else 0
+
+
+async def _frontends(reach: Reach, mailboxes: int) -> list[str]:
+    """Frontends whose lists are not the master's now."""
+    if not await learn(reach):
+        return []
+    said = []
+    for node in await ask_all(reach, AskStatus()):
+        for answer in node.answers:
+            if answer.get("role") != "frontend" or "list" not in answer:
+                continue
+            if answer["list"] != "streaming" or answer.get("lag_entries"):
+                said.append(
+                    f"{node.name}: its list is {answer['list']}{_behind(answer.get('lag_entries'))}"
+                )
+            elif answer.get("mailboxes") not in (None, mailboxes):
+                said.append(
+                    f"{node.name}: its list has {answer['mailboxes']} rows, the master's {mailboxes}"
+                )
+    return said
+
+
+def _behind(entries: object) -> str:
+    """Not known before a list has met its master."""
+    return "" if entries is None else f", {count(int(str(entries)), 'change')} behind the master's"

@@ -1,0 +1,83 @@
+"""`murder ctl`: what an operator does to a murder."""
+
+import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import asyncclick as click
+
+SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = MappingProxyType(
+    {
+        "Health": {
+            "status": ("status:status", "The whole murder on one screen."),
+            "top": ("status:top", "The same, live."),
+            "doctor": ("doctor:doctor", "What is wrong, and what to do about it."),
+            "check": ("checking:check", "Do the lists of master, backends and frontends agree?"),
+            "conflicts": ("nodes:conflicts", "Who wanted another server's mailbox."),
+            "reservations": ("nodes:reservations", "Names being made or moved now."),
+        },
+        "Sessions": {
+            "sessions": ("nodes:sessions", "Who is connected where."),
+            "kick": ("nodes:kick", "End sessions."),
+            "trace": ("nodes:trace", "What passes between a user's clients and the nodes."),
+        },
+        "Users and mailboxes": {
+            "user": ("user:user", "All of one user's mailboxes: make, show, rename, delete."),
+            "mailbox": ("mailbox:mailbox", "Mailboxes: find, make, move, remove, rights, quotas."),
+            "import": ("bring:import_mail", "Mail from other servers and Maildirs."),
+            "lmtp": ("look:lmtp", "Where mail for an address goes."),
+        },
+        "Backends": {
+            "backend": ("backend:backend", "The servers that keep mail: look, test, weigh, drain."),
+            "move": ("move:move", "Moves under way, and over: status, resume, abort, undo."),
+            "rebalance": ("backend:rebalance", "Even out the backends."),
+            "placement": ("backend:placement", "Where a new mailbox would go, and why."),
+        },
+        "On a node's own host, and by hand": {
+            "list": ("mailbox_list:mailbox_list", "The mailbox list's file: dump, load, check."),
+            "store": ("store:store", "The mail itself: check, repair."),
+            "raw": ("look:raw", "Speak a protocol to a node yourself."),
+        },
+    }
+)
+COMMANDS: Final = MappingProxyType(
+    {name: place for section in SECTIONS.values() for name, (place, _) in section.items()}
+)
+
+
+class LazyControl(click.Group):
+    """Commands are imported when one is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        found: click.Command = getattr(importlib.import_module(f"murder.cli.ctl.{module}"), name)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, COMMANDS))
+        for title, section in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(name.ljust(width), text) for name, (_, text) in section.items()]
+                )
+
+
+@click.group(cls=LazyControl)
+def ctl() -> None:
+    """Look into a murder, and change it: as an operator, with a murder.toml that names the nodes (README, "Every day").
+
+    Nothing is removed or moved without its plan and --yes. Exit codes: 0 done, 1 refused, failed, or something is
+    wrong; 2 usage, or --yes is missing; 3 a server could not be reached.
+
+    \b
+    export MURDER_CONFIG=~/murder.toml
+    murder ctl status
+    murder ctl user create anna --quota STORAGE=2G
+    murder ctl mailbox move anna --to be2.example.org --yes
+    """

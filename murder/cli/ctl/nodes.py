@@ -1,0 +1,235 @@
+"""`murder ctl sessions`, `kick`, `trace`, `conflicts`, `reservations`: the murder as it runs."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import asyncclick as click
+
+from murder.cli.ctl.reaching import operator_options, yes_option
+from murder.cli.ctl.status import need_nodes
+from murder.cli.options import json_option, print_json, print_table, say
+from murder.cli.screen import count, plain, seconds
+from murder.model.name import MailboxName
+from murder.operate.nodes import NodeAnswers, ask_all, follow
+from murder.operate.reach import Reach
+from murder.wire.control_words import AskConflicts, AskSessions, AskTrace, Kick, Wanted
+
+
+def filter_options(command: Any) -> Any:
+    """`--user`, `--backend`, `--address`."""
+    for name, text in (
+        ("--address", "Only from this address."),
+        ("--backend", "Only with a mailbox of this backend selected."),
+        ("--user", "Only of this user."),
+    ):
+        command = click.option(name, default="", help=text)(command)
+    return command
+
+
+@click.command()
+@operator_options
+@filter_options
+@json_option("a list of node, role, cid, user, protocol, address, proxy, mailbox, idle_s")
+async def sessions(reach: Reach, user: str, backend: str, address: str, as_json: bool) -> int:
+    """Who is connected where: user, protocol, address, selected mailbox, how long idle.
+
+    \b
+    murder ctl sessions
+    murder ctl sessions --user anna
+    murder ctl sessions --backend be1.example.org --json
+    """
+    await need_nodes(reach)
+    told = await ask_all(reach, AskSessions(Wanted(user, backend, address)))
+    found = [one for node in told for one in node.answers if one.get("protocol")]
+    if as_json:
+        print_json(found)
+    else:
+        print_table(
+            ("node", "role", "protocol", "user", "address", "via", "mailbox", "idle", "cid"),
+            [
+                [
+                    str(one["node"]),
+                    str(one["role"]),
+                    str(one.get("protocol", "")),
+                    str(one.get("user", "")) or "-",
+                    str(one.get("address", "")),
+                    str(one.get("proxy", "")),
+                    str(one.get("mailbox", "")),
+                    seconds(float(one["idle_s"])) if "idle_s" in one else "",
+                    str(one["cid"]),
+                ]
+                for one in found
+            ],
+            right=("idle",),
+            hosts=("node", "via"),
+            spare=("role", "via"),
+            empty="Nobody is connected",
+        )
+    return _unreachable(told)
+
+
+def _unreachable(told: Sequence[NodeAnswers]) -> int:
+    for node in told:
+        if node.problem:
+            click.echo(f"murder: {node.place}: {node.problem}", err=True)
+    return 3 if any(node.problem for node in told) else 0
+
+
+@click.command()
+@operator_options
+@filter_options
+@click.option("--cid", default="", help="Only this connection (as `sessions` and the log name it).")
+@yes_option("end them")
+@json_option("kicked, a number; without --yes: would_kick")
+async def kick(
+    reach: Reach, user: str, backend: str, address: str, cid: str, yes: bool, as_json: bool
+) -> int:
+    """End sessions: clients are told BYE, and may come back.
+
+    \b
+    murder ctl kick --user anna           # whom it would meet
+    murder ctl kick --user anna --yes
+    murder ctl kick --address 192.0.2.7 --yes
+    """
+    await need_nodes(reach)
+    wanted = Wanted(user, backend, address, cid)
+    if not wanted.given():
+        raise click.UsageError("whom? name --user, --backend, --address or --cid")
+    if not yes:
+        told = await ask_all(reach, AskSessions(wanted))
+        number = sum(len(node.answers) for node in told)
+        if as_json:
+            print_json({"would_kick": number})
+        click.echo(f"{count(number, 'session')}. Re-run with --yes to end them.", err=True)
+        return 2
+    # clients first: one whose backend went before would be told of a lost connection in place of its BYE
+    first = await ask_all(reach, Kick(wanted, only="frontend"))
+    told = await ask_all(reach, Kick(wanted))
+    number = sum(int(answer["kicked"]) for node in (*first, *told) for answer in node.answers)
+    say(as_json, {"kicked": number}, f"{count(number, 'session')} ended")
+    return _unreachable(told)
+
+
+@click.command()
+@operator_options
+@click.argument("user")
+@click.option(
+    "--seconds", "limit_s", type=float, default=0, help="Stop after so many; 0: until Ctrl-C."
+)
+@json_option("a line for each read and write: node, cid, who, at, octets")
+async def trace(reach: Reach, user: str, limit_s: float, as_json: bool) -> int:
+    """What passes between USER's clients and the nodes. C: client, S: server. Who connects while it runs is shown from the
+    first octet, others from now on; what could be a password is left out. Mail is shown as it passes: tell nobody more
+    than you must.
+
+    \b
+    murder ctl trace anna
+    murder ctl trace anna --seconds 60 > anna.trace
+    """
+    await need_nodes(reach)
+    with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C is how it ends
+        async for line in follow(reach, AskTrace(user), limit_s):
+            _show_traced(line, as_json)
+    return 0
+
+
+def _show_traced(line: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(line)
+    elif "no" in line:
+        click.echo(f"murder: {line['node']}: {line['no']}", err=True)
+    elif "octets" in line:
+        at = time.strftime("%H:%M:%S", time.localtime(float(line["at"])))
+        for part in str(line["octets"]).splitlines():
+            click.echo(f"{at} {line['node']} {line['cid']} {line['who']}: {plain(part)}")
+
+
+@click.command()
+@operator_options
+@click.option("--forget", is_flag=True, help="They have been looked at: forget them; with --yes.")
+@yes_option("forget them")
+@json_option("a list of node, name, holder, claimant, peer, command, at, kept_as")
+async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int:
+    """Who wanted a mailbox that is another server's, as the master has counted them. Exit code 1 if there are any.
+
+    The holder has it, and keeps it: nothing has changed. If that is right (somebody tried to make a mailbox that
+    exists), forget it; if the claimant should have it, `murder ctl mailbox force NAME --to CLAIMANT`. With FORCE it was
+    decided so by an operator.
+
+    QUARANTINED: the claimant has mail of a mailbox that is the holder's, and keeps it aside. It comes back by itself when
+    the master names the claimant (`murder ctl mailbox force`). Until then an administrator of mail reads it at the
+    claimant itself, not through a frontend, under the name that is shown below the table, when he has given himself the
+    rights: `murder ctl mailbox acl` does not know it, SETACL at that backend does (`murder ctl raw imap`).
+
+    \b
+    murder ctl conflicts
+    murder ctl conflicts --forget --yes    # when each has been looked at
+    """
+    await need_nodes(reach)
+    told = await ask_all(reach, AskConflicts())
+    found = [await _with_holder(reach, answer) for node in told for answer in node.answers]
+    if as_json:
+        print_json(found)
+    else:
+        heads = ("name", "holder", "claimant", "peer", "command")
+        print_table(
+            ("when", *heads),
+            [[_when(one.get("at")), *(str(one.get(head, "")) for head in heads)] for one in found],
+            hosts=("holder", "claimant", "peer"),
+            spare=("peer", "when", "command"),
+            empty="No conflicts",
+        )
+        for one in found:
+            if "kept_as" in one:
+                kept_as = reach.shown(MailboxName(str(one["kept_as"]).encode()))
+                click.echo(f"{one['name']} is kept at {one['claimant']} as {kept_as}")
+    if found and forget and yes:
+        ended = await ask_all(reach, AskConflicts(forget=True))
+        click.echo("Forgotten.", err=True)
+        return _unreachable(ended)
+    if found and not as_json:
+        click.echo(
+            "Re-run with --yes to forget them. What is in quarantine stays."
+            if forget
+            else "Right as it is? `murder ctl conflicts --forget --yes`. "
+            "Else: `murder ctl mailbox force NAME --to CLAIMANT`.",
+            err=True,
+        )
+    undecided = any(one.get("command") != "FORCE" for one in found)
+    return _unreachable(told) or (2 if found and forget else 1 if undecided else 0)
+
+
+async def _with_holder(reach: Reach, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A backend does not know who has what it keeps aside; the master does."""
+    if answer.get("command") != "QUARANTINED":
+        return answer
+    entry = await reach.master.find(str(answer.get("name", "")).encode("utf-8", "surrogateescape"))
+    return {**answer, "holder": entry.server if entry is not None else ""}
+
+
+def _when(at: object) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(float(str(at)))) if at else ""
+
+
+@click.command()
+@operator_options
+@json_option("a list of name, server")
+async def reservations(reach: Reach, as_json: bool) -> int:
+    """Names that are reserved at the master: being made or moved now, or left so by a crash.
+
+    \b
+    murder ctl reservations
+    """
+    rows = [row for row in await reach.rows() if not row.is_active]
+    if as_json:
+        print_json([{"name": reach.shown(row.name), "server": row.server} for row in rows])
+    else:
+        print_table(
+            ("mailbox", "server"),
+            [[reach.shown(row.name), row.server] for row in rows],
+            empty="No names are reserved",
+        )
+    return 0

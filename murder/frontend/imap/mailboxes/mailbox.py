@@ -1,0 +1,232 @@
+"""CREATE, DELETE, RENAME, SETACL, DELETEACL: at the backend where the mailbox is or shall be; then our list catches up.
+
+The tagged OK is passed on only when this host's list has the change: the client's next command sees it (read your
+writes). RFC 3501 §6.3.3 to §6.3.5, RFC 4314 §3.
+"""
+
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.frontend.imap.dialogue import FrontendImap, Selected
+from murder.frontend.imap.internal import body_of, execute, under_tag
+from murder.frontend.imap.refer import find_or_refer
+from murder.frontend.placement import home_for, nearest, parent_of_new, servers
+from murder.model.acl import DELETE_MAILBOX
+from murder.model.entry import MailboxEntry, parse_location
+from murder.model.name import (
+    MailboxName,
+    ancestors_of,
+    check_new_name,
+    inbox_of,
+    is_below,
+    is_inbox,
+    moved,
+    owner_of,
+)
+from murder.model.rights import check_may_create
+from murder.net.relay import Reply
+from murder.serve.imap import Running
+from murder.wire.imap.command import Command
+from murder.wire.imap.mailbox import (
+    CreateRequest,
+    RenameRequest,
+    parse_create,
+    parse_mailbox,
+    parse_rename,
+)
+from murder.wire.token import Scanner, client_astring
+
+
+async def change_at(dialogue: FrontendImap, server: str, octets: bytes, command: Command) -> Reply:
+    """Send a change, without tag, as an own command; pass its tagged line on behind the catching-up."""
+    reply = await execute(dialogue, await dialogue.upstream(server), octets)
+    if reply.is_ok:
+        await dialogue.catch_up()
+    dialogue.send(under_tag(command, reply))
+    return reply
+
+
+def run_create(dialogue: FrontendImap, command: Command) -> Running:
+    return _create(dialogue, command, parse_create(Scanner(command.octets, command.start)))
+
+
+async def _create(dialogue: FrontendImap, command: Command, request: CreateRequest) -> None:
+    name = dialogue.name_of(request.mailbox)
+    check_new_name(name)
+    server, partition = _place_given(dialogue, request.partition)
+    if not server:
+        await _check_may_create(dialogue, name)
+        known = dialogue.frontend.locator.known(name)
+        if known:
+            server = known.server
+        else:
+            server = await home_for(dialogue.frontend, name, dialogue.user, dialogue.upstream)
+    elif server not in servers(dialogue.frontend):
+        await _check_reachable(dialogue, server)
+    await change_at(dialogue, server, _format_create(request, partition), command)
+
+
+async def _check_may_create(dialogue: FrontendImap, name: MailboxName) -> None:
+    """Before anything tells what is there, and where. Raises Refusal, UpstreamFailure."""
+    login, frontend = dialogue.user, dialogue.frontend
+    if login.is_admin or name == inbox_of(login.user):
+        return
+    parent = await parent_of_new(frontend, name)
+    try:
+        check_may_create(name, parent, login, dialogue.namespace)
+    except Refusal:
+        await frontend.locator.catch_up()
+        parent = nearest(frontend, ancestors_of(name))
+        check_may_create(name, parent, login, dialogue.namespace)
+
+
+async def _check_reachable(dialogue: FrontendImap, server: str) -> None:
+    """A backend that nobody has heard of yet may be a new one, or a slip. Raises Refusal, UpstreamFailure."""
+    try:
+        await dialogue.upstream(server)
+    except UpstreamFailure as failure:
+        if failure.kind is not UpstreamKind.RESOLVE:
+            raise
+        known = ", ".join(sorted(servers(dialogue.frontend)))
+        raise Refusal(
+            Code.CANNOT, f"There is no server {server}; this murder has {known}"
+        ) from failure
+
+
+def _place_given(dialogue: FrontendImap, given: bytes | None) -> tuple[str, str]:
+    """What an administrator wants, `server!partition`, `server` or `partition`: `(server, partition)`, "" for either that
+    he leaves to us. Raises Refusal."""
+    if given is None:
+        return "", ""
+    if not dialogue.user.is_admin:
+        raise Refusal(Code.NO_PERMISSION, "Only an administrator chooses server and partition")
+    location = parse_location(given)
+    if b"!" in given:
+        return location.server, location.partition
+    if location.server in servers(dialogue.frontend):
+        return location.server, ""
+    return "", location.server
+
+
+def _format_create(request: CreateRequest, partition: str) -> bytes:
+    octets = b"CREATE " + client_astring(request.mailbox)
+    where = client_astring(partition.encode("utf-8", "surrogateescape"))
+    if not request.special_use:
+        return octets + b" " + where if partition else octets
+    octets += b" (USE (" + b" ".join(request.special_use) + b")"
+    return octets + (b" PARTITION " + where if partition else b"") + b")"
+
+
+def run_delete(dialogue: FrontendImap, command: Command) -> Running:
+    return _delete(dialogue, command, parse_mailbox(Scanner(command.octets, command.start)))
+
+
+async def _delete(dialogue: FrontendImap, command: Command, external: bytes) -> None:
+    entry = await find_or_refer(dialogue, dialogue.name_of(external), command)
+    doomed_below = is_inbox(entry.name) and dialogue.user.is_admin
+    if doomed_below:
+        reply = await _delete_elsewhere(dialogue, entry)
+        if reply is not None:
+            dialogue.send(under_tag(command, reply))
+            return
+    reply = await change_at(dialogue, entry.server, body_of(command), command)
+    selected = dialogue.selected
+    if not reply.is_ok or selected is None:
+        return
+    if selected.name == entry.name or (doomed_below and is_below(selected.name, entry.name)):
+        dialogue.deselect()
+
+
+async def _delete_elsewhere(dialogue: FrontendImap, inbox: MailboxEntry) -> Reply | None:
+    """An administrator deletes a user: his mailboxes on other backends than his INBOX's go first. The reply of the first
+    that cannot be deleted."""
+    below = _elsewhere_below(dialogue, inbox)
+    for entry in sorted(below, key=lambda one: len(one.name), reverse=True):
+        upstream = await dialogue.upstream(entry.server)
+        external = client_astring(dialogue.external(entry.name))
+        reply = await execute(dialogue, upstream, b"DELETE " + external)
+        if not reply.is_ok:
+            return reply
+    return None
+
+
+def _elsewhere_below(dialogue: FrontendImap, above: MailboxEntry) -> list[MailboxEntry]:
+    """What is below a mailbox and on another backend."""
+    rows = dialogue.frontend.mailboxes.below(above.name)
+    return [row for row in rows if row.is_active and row.server != above.server]
+
+
+def run_rename(dialogue: FrontendImap, command: Command) -> Running:
+    return _rename(dialogue, command, parse_rename(Scanner(command.octets, command.start)))
+
+
+async def _rename(dialogue: FrontendImap, command: Command, request: RenameRequest) -> None:
+    old, new = dialogue.name_of(request.old), dialogue.name_of(request.new)
+    check_new_name(new)
+    entry = await find_or_refer(dialogue, old, command)
+    if request.partition is not None and b"!" in request.partition:
+        await _move(dialogue, command, entry)
+        return
+    takes_tree = not is_inbox(old) or (dialogue.user.is_admin and is_inbox(new))
+    if not dialogue.may(entry, DELETE_MAILBOX):
+        await dialogue.relay_at(entry.server, command)  # it is refused there
+        return
+    await _check_may_create(dialogue, new)
+    await _check_one_backend(dialogue, entry, new, takes_tree)
+    reply = await change_at(dialogue, entry.server, body_of(command), command)
+    selected = dialogue.selected
+    if reply.is_ok and takes_tree and selected is not None and is_below(selected.name, old):
+        name = moved(selected.name, old, new)
+        dialogue.selected = Selected(selected.upstream, name, selected.is_read_only)
+
+
+def run_xfer(dialogue: FrontendImap, command: Command) -> Running:
+    """Cyrus' XFER, for administrators: carried out by the backend that has the mailbox."""
+    scanner = Scanner(command.octets, command.start)
+    scanner.space()
+    name = dialogue.name_of(scanner.astring())
+    return _xfer(dialogue, command, name)
+
+
+async def _xfer(dialogue: FrontendImap, command: Command, name: MailboxName) -> None:
+    await _move(dialogue, command, await dialogue.find(name))
+
+
+async def _move(dialogue: FrontendImap, command: Command, entry: MailboxEntry) -> None:
+    """XFER, or RENAME with another server's location: an administrator's own rights go along. Raises Refusal."""
+    if not dialogue.user.is_admin:
+        raise Refusal(Code.NO_PERMISSION, "Only an administrator moves mailboxes to another server")
+    await change_at(dialogue, entry.server, body_of(command), command)
+
+
+async def _check_one_backend(
+    dialogue: FrontendImap, entry: MailboxEntry, new: MailboxName, takes_tree: bool
+) -> None:
+    """Raises Refusal where mail would have to go to another backend, or a right be known that only another one knows."""
+    if takes_tree and (elsewhere := _elsewhere_below(dialogue, entry)):
+        known = next((row for row in elsewhere if dialogue.may_know_of(row)), None)
+        if known is None:
+            raise Refusal(Code.CANNOT, "What is below it is on several servers")
+        shown = dialogue.external(known.name).decode("utf-8", "backslashreplace")
+        raise Refusal(
+            Code.CANNOT,
+            f"{shown} is on {known.server}, not on {entry.server}; rename it first",
+        )
+    if is_below(new, entry.name) or dialogue.user.is_admin or owner_of(new) == dialogue.user.user:
+        return  # its backend needs no mailbox above to know that he may
+    parent = await parent_of_new(dialogue.frontend, new)
+    if parent is not None and parent.server != entry.server:
+        raise Refusal(
+            Code.CANNOT,
+            f"{parent.server} has the mailbox above, {entry.server} this one: a RENAME cannot move "
+            "mail to another server",
+        )
+
+
+def run_change_acl(dialogue: FrontendImap, command: Command) -> Running:
+    scanner = Scanner(command.octets, command.start)
+    scanner.space()
+    return _change_acl(dialogue, command, scanner.astring())
+
+
+async def _change_acl(dialogue: FrontendImap, command: Command, external: bytes) -> None:
+    entry = await find_or_refer(dialogue, dialogue.name_of(external), command)
+    await change_at(dialogue, entry.server, body_of(command), command)

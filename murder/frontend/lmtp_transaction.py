@@ -1,0 +1,349 @@
+"""One LMTP transaction with one backend: MAIL, its recipients as they come, DATA, the text, a reply for each (RFC 2033).
+
+It runs beside the client's dialogue and beside those with other backends. Of a backend that is slow the text is kept
+here (in memory, then in a temporary file) while the others go on; it costs its own recipients a 451 if it stays so. What
+could be repeated is: a connection that was kept and turns out to be gone is opened again as long as no text went out.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import Callable
+from enum import Enum, auto
+from pathlib import Path
+from typing import Final, Protocol
+
+from murder.errors import UpstreamFailure, UpstreamKind
+from murder.frontend.lines import LineUpstream
+from murder.log import Log
+from murder.wire.dots import Stuffer
+from murder.wire.lmtp import Envelope
+
+HELD_OCTETS: Final = 256 * 1024  # of a text that may wait for a backend before it counts as behind
+MEMORY_OCTETS: Final = 1024 * 1024  # of it in memory; more goes to a file
+PIECE_OCTETS: Final = 256 * 1024
+OF_THE_CONNECTION: Final = {  # answers that are no answer for a recipient: passed on, they would bounce his mail
+    b"421": UpstreamKind.AUTH_TEMPORARY,  # it goes down
+    b"530": UpstreamKind.AUTH,  # it does not know us
+}
+
+
+class Connects(Protocol):
+    """What a transaction needs of its dialogue."""
+
+    @property
+    def log(self) -> Log: ...
+
+    async def upstream(self, server: str) -> LineUpstream:
+        """Ready for MAIL. Raises UpstreamFailure."""
+        ...
+
+    def takes(self, server: str, word: bytes) -> bool:
+        """Whether the backend offered that in its LHLO."""
+        ...
+
+    def drop(self, server: str) -> None:
+        """Its connection is in no state to be used again."""
+        ...
+
+    def reply_for(self, error: BaseException) -> bytes: ...
+
+    async def judged(self, server: str, path: bytes, reply: bytes) -> bytes:
+        """What to tell of a recipient for whom a backend has said so."""
+        ...
+
+
+class Spool:
+    """Octets first in, first out; much of them in a file that has no name."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file: tempfile.SpooledTemporaryFile[bytes] | None = None
+        self._taken = 0
+        self.size = 0
+
+    def put(self, octets: bytes) -> None:
+        """Raises OSError."""
+        if self._file is None:
+            self._file = tempfile.SpooledTemporaryFile(MEMORY_OCTETS, "w+b", dir=str(self._folder))
+        self._file.seek(self._taken + self.size)
+        self._file.write(octets)
+        self.size += len(octets)
+
+    def take(self) -> bytes:
+        """The next piece; b"" where there is none."""
+        if self._file is None or not self.size:
+            return b""
+        self._file.seek(self._taken)
+        piece = self._file.read(PIECE_OCTETS)
+        self._taken += len(piece)
+        self.size -= len(piece)
+        if not self.size:
+            self.close()
+        return piece
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file, self._taken, self.size = None, 0, 0
+
+
+class Stage(Enum):
+    ASKING = auto()  # recipients come
+    TEXT = auto()  # the message comes
+    WHOLE = auto()  # it has come
+    OVER = auto()  # nobody waits for an answer any more
+
+
+class LmtpTransaction:
+    """See the module. `former` is the one before it with the same backend, which may not be done yet."""
+
+    def __init__(
+        self,
+        dialogue: Connects,
+        server: str,
+        envelope: Envelope,
+        *,
+        answer_timeout_s: float,
+        timeout_s: float,
+        folder: Path,
+        former: "LmtpTransaction | None" = None,
+    ) -> None:
+        self.server = server
+        self.verdicts: list[asyncio.Future[bytes]] = []  # for the accepted, in their order
+        self.progressed: Callable[[], None] = lambda: None
+        self._dialogue = dialogue
+        self._mail = self._mail_command(envelope)
+        self._answer_timeout_s = answer_timeout_s
+        self._timeout_s = timeout_s
+        self._commands = b""  # all RCPT so far
+        self._asked: list[asyncio.Future[bytes]] = []
+        self._paths: list[bytes] = []  # of those asked for
+        self._answered = 0
+        self._stage = Stage.ASKING
+        self._news = asyncio.Event()
+        self._upstream: LineUpstream | None = None
+        self._takes_text = False
+        self._is_ended = False  # the backend has the whole text
+        self._stuffer = Stuffer()
+        self._spool = Spool(folder)
+        self._said: bytes | None = None  # what every recipient gets, after a failure
+        self._task = asyncio.create_task(self._run(former))
+
+    def _mail_command(self, envelope: Envelope) -> Callable[[], bytes]:
+        """Made only when the backend has said what it takes."""
+
+        def command() -> bytes:
+            words = [b"MAIL FROM:<" + envelope.path + b">"]
+            if b"SMTPUTF8" in envelope.parameters and self._dialogue.takes(
+                self.server, b"SMTPUTF8"
+            ):
+                words.append(b"SMTPUTF8")
+            if envelope.parameters.get(b"BODY", b"").upper() == b"8BITMIME":
+                words.append(b"BODY=8BITMIME")
+            return b" ".join(words) + b"\r\n"
+
+        return command
+
+    # --- what the dialogue says
+
+    def recipient(self, path: bytes) -> "asyncio.Future[bytes]":
+        """One more recipient: the backend's reply, when it comes."""
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        if self._said is not None:
+            future.set_result(self._said)
+            return future
+        command = b"RCPT TO:<" + path + b">\r\n"
+        self._commands += command
+        self._asked.append(future)
+        self._paths.append(path)
+        if self._upstream is not None:
+            self._upstream.send(command)
+        self._news.set()
+        return future
+
+    def begin_text(self) -> None:
+        """No more recipients; `verdicts` has one future for each accepted one from here on."""
+        loop = asyncio.get_running_loop()
+        self.verdicts = [loop.create_future() for _ in self._accepted()]
+        if self._said is not None:
+            for verdict in self.verdicts:
+                verdict.set_result(self._said)
+            return
+        self._stage = Stage.TEXT
+        self._news.set()
+
+    def write(self, octets: bytes) -> None:
+        """A piece of the message. Never waits, never raises."""
+        if self._said is not None or self._stage is not Stage.TEXT:
+            return
+        stuffed = self._stuffer.feed(octets)
+        upstream = self._upstream
+        if self._takes_text and not self._spool.size and upstream is not None:
+            if not upstream.connection.writing_paused:
+                upstream.connection.gather(stuffed)  # the end may come at once
+                if self.is_behind:
+                    self._news.set()  # somebody has to wait until it goes on
+                return
+        try:
+            self._spool.put(stuffed)
+        except OSError as error:
+            text = f"no room to keep the message while it is slow: {error.strerror}"
+            self._fail(UpstreamFailure(UpstreamKind.TIMEOUT, self.server, text))
+            self._task.cancel()
+        self._news.set()
+
+    def end_text(self) -> None:
+        if self._stage is Stage.TEXT:
+            self._stage = Stage.WHOLE
+            upstream = self._upstream if self._said is None else None
+            if self._takes_text and not self._spool.size and upstream is not None:
+                upstream.send(self._stuffer.end())  # behind what is gathered, in one write
+                self._is_ended = True
+            self._news.set()
+
+    @property
+    def is_done(self) -> bool:
+        return self._task.done() or self._said is not None
+
+    @property
+    def is_behind(self) -> bool:
+        upstream = self._upstream
+        return self._spool.size > HELD_OCTETS or (
+            self._takes_text and upstream is not None and upstream.connection.writing_paused
+        )
+
+    def let_go(self) -> None:
+        """The transaction is over, or will not come about. In the middle of a text only the end of the connection says
+        "not this one"."""
+        if self._stage is Stage.ASKING:
+            self._stage = Stage.OVER
+            self._news.set()
+        elif not self._task.done() and not all(verdict.done() for verdict in self.verdicts):
+            self._stage = Stage.OVER
+            self._task.cancel()
+            self._dialogue.drop(self.server)
+        self._spool.close()
+
+    # --- the transaction itself
+
+    async def _run(self, former: "LmtpTransaction | None") -> None:
+        try:
+            if former is not None and not former._task.done():
+                await asyncio.wait([former._task])
+            await self._converse()
+        except UpstreamFailure as failure:
+            self._fail(failure)
+        except Exception as error:  # noqa: BLE001 - the end of a task
+            self._fail(error)
+        finally:
+            self._spool.close()
+            self.progressed()
+
+    async def _converse(self) -> None:
+        upstream, mail = await self._begin()
+        while True:
+            while self._answered < len(self._asked):
+                lines = await self._replies(upstream)
+                worse = lines if mail[-1][:1] == b"2" else mail
+                at = self._answered
+                self._asked[at].set_result(await self._judged(self._paths[at], worse))
+                self._answered += 1
+            if self._stage is not Stage.ASKING:
+                break
+            await self._wait_for_news()
+        if self._stage is not Stage.OVER and self.verdicts:
+            upstream.send(b"DATA\r\n")
+            lines = await self._replies(upstream)
+            if lines[-1][:1] == b"3":
+                await self._pass_text(upstream)
+                return
+            for verdict in self.verdicts:
+                verdict.set_result(_joined(lines))
+            self._spool.close()
+        upstream.send(b"RSET\r\n")
+        await self._replies(upstream)
+
+    async def _begin(self) -> tuple[LineUpstream, list[bytes]]:
+        """Connection, MAIL, and what recipients there are; the answer to MAIL."""
+        try:
+            return await self._begin_on(await self._dialogue.upstream(self.server))
+        except UpstreamFailure as failure:
+            if not failure.kind.retry or self._upstream is None or not self._upstream.was_used:
+                raise
+        self._upstream = None
+        self._dialogue.drop(self.server)
+        return await self._begin_on(await self._dialogue.upstream(self.server))
+
+    async def _begin_on(self, upstream: LineUpstream) -> tuple[LineUpstream, list[bytes]]:
+        upstream.timeout_s = self._answer_timeout_s
+        upstream.send(self._mail() + self._commands)
+        self._upstream = upstream
+        answer = await self._replies(upstream)
+        upstream.was_used = True
+        return upstream, answer
+
+    async def _pass_text(self, upstream: LineUpstream) -> None:
+        """All of it as fast as this backend takes it; then one reply for each accepted recipient."""
+        upstream.timeout_s = self._timeout_s
+        self._takes_text = True
+        while not self._is_ended:
+            piece = self._spool.take()
+            if self._stage is Stage.WHOLE and not self._spool.size:
+                upstream.send(piece + self._stuffer.end())
+                self._is_ended = True
+            elif piece:
+                upstream.send(piece)
+                await upstream.drain()
+                self.progressed()
+            else:
+                await upstream.drain()  # of what went there directly
+                self.progressed()
+                await self._wait_for_news()
+        accepted = [
+            path
+            for path, future in zip(self._paths, self._asked, strict=True)
+            if future.result().startswith(b"2")
+        ]
+        for path, verdict in zip(accepted, self.verdicts, strict=True):
+            verdict.set_result(await self._judged(path, await self._replies(upstream)))
+
+    async def _judged(self, path: bytes, lines: list[bytes]) -> bytes:
+        reply = _joined(lines)
+        return (
+            reply
+            if lines[-1][:1] == b"2"
+            else await self._dialogue.judged(self.server, path, reply)
+        )
+
+    async def _wait_for_news(self) -> None:
+        await self._news.wait()
+        self._news.clear()
+
+    async def _replies(self, upstream: LineUpstream) -> list[bytes]:
+        lines = await upstream.replies()
+        kind = OF_THE_CONNECTION.get(lines[-1][:3])
+        if kind is not None:
+            raise upstream.failure(kind, lines[-1].decode("utf-8", "replace"))
+        return lines
+
+    def _accepted(self) -> list[asyncio.Future[bytes]]:
+        return [one for one in self._asked if one.done() and one.result().startswith(b"2")]
+
+    def _fail(self, error: Exception) -> None:
+        """Everybody here who has no answer yet gets this one."""
+        if self._said is not None:
+            return
+        self._dialogue.drop(self.server)
+        if self._stage is Stage.OVER:
+            self._said = b""
+            return
+        self._said = self._dialogue.reply_for(error)
+        for future in (*self._asked, *self.verdicts):
+            if not future.done():
+                future.set_result(self._said)
+        self._spool.close()
+        self.progressed()
+
+
+def _joined(lines: list[bytes]) -> bytes:
+    return b"".join(line + b"\r\n" for line in lines)

@@ -1,1 +1,0 @@
-"""What happens before and at login, the same for frontend and backend: greeting, TLS, SASL, who is let in."""

@@ -1,0 +1,266 @@
+"""What the workers of a role count together: connections by address and by user, wrong passwords by user and by address.
+
+Each worker writes its own part of a piece of shared memory and reads all parts, so nobody waits for a lock, and what a
+worker counted is gone with it: its successor begins with its part empty. Knows no protocol.
+"""
+
+import functools
+import hashlib
+import ipaddress
+import mmap
+import os
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, Self
+
+RECORD: Final = struct.Struct("=QIfdd")  # key, count, level, when, pardoned
+KEY: Final = struct.Struct("=Q")
+SLOTS: Final = 65536  # of a part: three times the connections that a worker takes by default
+PROBES: Final = 64  # slots that are looked at for a key
+STAMP: Final = struct.Struct(
+    "=d"
+)  # behind a part's slots, on a page of its own: the newest `when` in it
+STAMP_AT: Final = SLOTS * RECORD.size
+TOTAL: Final = struct.Struct("=Q")  # behind that: how many there are in all
+TOTAL_AT: Final = STAMP_AT + STAMP.size
+PART_OCTETS: Final = STAMP_AT + mmap.PAGESIZE
+TABLES: Final = 4
+IPV6_PREFIX: Final = 64  # one customer's
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one worker has on a key. The times are those of the monotonic clock, which all processes share."""
+
+    count: int
+    when: float = 0.0
+    pardoned: float = 0.0
+    level: float = 0.0  # of what runs off, as it was at `when`
+
+
+class SharedTable:
+    """One row a key and worker. A row that `is_dead` makes room for others."""
+
+    def __init__(
+        self, memory: mmap.mmap, at: int, parts: int, own: int, is_dead: Callable[[Row], bool]
+    ) -> None:
+        self._memory = memory
+        self._parts = [at + part * PART_OCTETS for part in range(parts)]
+        self._own = self._parts[own]
+        self._is_dead = is_dead
+        memory.madvise(mmap.MADV_REMOVE, self._own, PART_OCTETS)  # of whoever was here before
+
+    def rows(self, key: str, *, of_others: bool = False) -> Iterator[Row]:
+        """What all workers have on it."""
+        digest = _digest(key)
+        for part in self._parts:
+            if not (of_others and part == self._own):
+                row = self._row(part, digest)
+                if row is not None:
+                    yield row
+
+    def newest(self) -> float:
+        """When anything was put here last, by any worker: mostly so long ago that no key need be looked for."""
+        memory = self._memory
+        return max([float(STAMP.unpack_from(memory, part + STAMP_AT)[0]) for part in self._parts])
+
+    def own(self, key: str) -> Row:
+        return self._row(self._own, _digest(key)) or Row(0)
+
+    def put(self, key: str, row: Row) -> None:
+        """In place of this worker's own. Where all is full, the oldest of the rows nearby is forgotten."""
+        digest = _digest(key)
+        at, found = self._place(digest)
+        if found != digest:
+            RECORD.pack_into(self._memory, at, found, 0, 0.0, 0.0, 0.0)
+        RECORD.pack_into(self._memory, at, digest, row.count, row.level, row.when, row.pardoned)
+        if row.when:
+            STAMP.pack_into(self._memory, self._own + STAMP_AT, row.when)
+
+    def _row(self, part: int, digest: int) -> Row | None:
+        for at in _places(part, digest):
+            found, count, level, when, pardoned = RECORD.unpack_from(self._memory, at)
+            if found == digest:
+                return Row(count, when, pardoned, level)
+            if not found:
+                break
+        return None
+
+    def _place(self, digest: int) -> tuple[int, int]:
+        """Where its row stands or may stand, and whose that is now."""
+        free: tuple[int, int] | None = None
+        oldest: tuple[float, int, int] | None = None
+        for at in _places(self._own, digest):
+            found, count, level, when, pardoned = RECORD.unpack_from(self._memory, at)
+            if found in (digest, 0):
+                return (at, found) if found or free is None else free
+            if free is None and self._is_dead(Row(count, when, pardoned, level)):
+                free = (at, found)
+            latest = max(when, pardoned)
+            if oldest is None or latest < oldest[0]:
+                oldest = (latest, at, found)
+        assert oldest is not None
+        return free or oldest[1:]
+
+
+def place_of(address: str) -> str:
+    """What counts as one address: of IPv6 what one customer has."""
+    if ":" not in address:
+        return address
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if found.version == 4:
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((found, IPV6_PREFIX), strict=False))
+
+
+def _places(part: int, digest: int) -> Iterator[int]:
+    for slot in range(digest, digest + PROBES):
+        yield part + (slot % SLOTS) * RECORD.size
+
+
+@functools.lru_cache(
+    maxsize=4096
+)  # of 150 octets: a key is asked for when somebody comes and when he goes
+def _digest(key: str) -> int:
+    octets = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int(KEY.unpack(octets)[0]) or 1
+
+
+class SharedCounter:
+    """How many there are of each, in this worker and, on a board, in all. Without limits nothing is written there."""
+
+    def __init__(self, board: SharedTable | None = None) -> None:
+        self._of: Counter[str] = Counter()
+        self._table = board
+        self._is_public = False
+
+    def enter(self, key: str, most: int) -> bool:
+        """One more, unless there are `most` already (0: no limit)."""
+        own = self._of[key] + 1
+        if most and not self._has_room(key, own, most):
+            if not self._of[key]:
+                del self._of[key]
+            return False
+        self._of[key] = own
+        return True
+
+    def _has_room(self, key: str, own: int, most: int) -> bool:
+        """Said first and looked at then: of two workers at the same instant at most one finds the last place free."""
+        if self._table is None:
+            return own <= most
+        self.publish()
+        self._table.put(key, Row(own))
+        if own + sum(row.count for row in self._table.rows(key, of_others=True)) <= most:
+            return True
+        self._table.put(key, Row(own - 1))
+        return False
+
+    def leave(self, key: str) -> None:
+        self._of[key] -= 1
+        if self._is_public and self._table is not None:
+            self._table.put(key, Row(max(0, self._of[key])))
+        if self._of[key] <= 0:
+            del self._of[key]
+
+    def publish(self) -> None:
+        """There is a limit (now): the other workers must know what is here."""
+        if self._is_public or self._table is None:
+            return
+        self._is_public = True
+        for key, count in self._of.items():
+            self._table.put(key, Row(count))
+
+
+class Total:
+    """How many there are in all, in all workers; `counts` is None where there is one."""
+
+    def __init__(self, counts: "Counts | None" = None) -> None:
+        self._here = 0
+        self._memory: mmap.mmap | None = None
+        if counts is not None:
+            self._memory, parts, own = counts.totals()
+            self._places, self._own = parts, own
+            self._put()
+
+    def enter(self, most: int) -> bool:
+        """One more, unless there are `most` already. Said first and looked at then, as in `SharedCounter`."""
+        self._here += 1
+        self._put()
+        if self._sum() <= most:
+            return True
+        self.leave()
+        return False
+
+    def leave(self) -> None:
+        self._here -= 1
+        self._put()
+
+    def _put(self) -> None:
+        if self._memory is not None:
+            TOTAL.pack_into(self._memory, self._own, self._here)
+
+    def _sum(self) -> int:
+        memory = self._memory
+        if memory is None:
+            return self._here
+        return sum([int(TOTAL.unpack_from(memory, place)[0]) for place in self._places])
+
+
+def allocate(parts: int) -> int:
+    """The number of a file in memory for so many workers."""
+    number = os.memfd_create("murder-counts")
+    os.ftruncate(number, TABLES * parts * PART_OCTETS)
+    return number
+
+
+class Counts:
+    """All boards of a role, as its worker `own` of `parts` has them."""
+
+    def __init__(self, memory: mmap.mmap, parts: int, own: int) -> None:
+        self._memory, self.parts, self._own = memory, parts, own
+
+    @classmethod
+    def of(cls, number: int, own: int) -> Self:
+        """From what `allocate` gave."""
+        size = os.fstat(number).st_size
+        return cls(mmap.mmap(number, size), size // (TABLES * PART_OCTETS), own)
+
+    @classmethod
+    def alone(cls) -> Self:
+        """For a role that is in one process."""
+        return cls(mmap.mmap(-1, TABLES * PART_OCTETS), 1, 0)
+
+    def totals(self) -> tuple[mmap.mmap, list[int], int]:
+        """Where each worker says how many it has; on the board of `addresses`, which is made first."""
+        places = [part * PART_OCTETS + TOTAL_AT for part in range(self.parts)]
+        return self._memory, places, places[self._own]
+
+    @property
+    def workers(self) -> int:
+        """How many there are; the parts are one more (`workers.serve`)."""
+        return max(1, self.parts - 1)
+
+    def addresses(self) -> SharedTable:
+        return self._table(0, lambda row: not row.count)
+
+    def users(self) -> SharedTable:
+        return self._table(1, lambda row: not row.count)
+
+    def failures(self, is_dead: Callable[[Row], bool]) -> SharedTable:
+        """Wrong passwords of a user from an address."""
+        return self._table(2, is_dead)
+
+    def guesses(self, is_dead: Callable[[Row], bool]) -> SharedTable:
+        """Wrong passwords from an address."""
+        return self._table(3, is_dead)
+
+    def _table(self, number: int, is_dead: Callable[[Row], bool]) -> SharedTable:
+        at = number * self.parts * PART_OCTETS
+        return SharedTable(self._memory, at, self.parts, self._own, is_dead)

@@ -1,0 +1,89 @@
+"""A node as a whole, for who asks on its own host: `murder reload` waits for its answer here, `config check` learns which
+ports are its own.
+
+A socket in the folder of `control`, of the process that the others are children of; JSON lines, one request a connection.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from murder.config import Config
+from murder.errors import BadSyntax
+from murder.log import logger
+from murder.node.control.sockets import FOLDER, MAX_REQUEST, format_answer
+from murder.wire.control_words import Request, format_request, parse_control_request
+
+SOCKET: Final = "node"  # without `.sock`: it is none of those that `status` asks
+REQUEST_S: Final = 10.0
+ANSWER_S: Final = 60.0  # all workers take a new configuration meanwhile
+
+Answer = Mapping[str, Any]
+
+log = logger()
+
+
+def socket_of(data: Path) -> Path:
+    """Where the node with this data folder answers."""
+    return data / FOLDER / SOCKET
+
+
+class NodeSocket:
+    """`answers` has what it can be asked."""
+
+    def __init__(
+        self, config: Config, answers: Mapping[type[Request], Callable[[], Awaitable[Answer]]]
+    ) -> None:
+        self._path = socket_of(config.node.data)
+        self._answers = answers
+        self._server: asyncio.AbstractServer | None = None
+
+    async def start(self) -> None:
+        """A socket that cannot be made is told; the node does without."""
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._path.unlink(missing_ok=True)
+            self._server = await asyncio.start_unix_server(
+                self._serve, path=str(self._path), limit=MAX_REQUEST
+            )
+        except OSError as problem:
+            log.warning("control.unavailable", path=str(self._path), problem=str(problem))
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                request = parse_control_request(await reader.readline())
+            answer = self._answers.get(type(request))
+            if answer is None:
+                raise BadSyntax(f"{request.word!r} is no request")
+            writer.write(format_answer(await answer()))
+        except (OSError, ValueError, TimeoutError, BadSyntax) as problem:
+            writer.write(format_answer({"no": str(problem)}))
+        finally:
+            writer.close()
+
+
+async def ask_node(data: Path, request: Request) -> Answer | None:
+    """The answer of the node with this data folder; None where none runs. Raises OSError, TimeoutError, and ValueError for
+    what is no answer."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(str(socket_of(data)), limit=MAX_REQUEST)
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        return None
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            writer.write(format_request(request))
+            line = await reader.readline()
+    finally:
+        writer.close()
+    found = json.loads(line)
+    if not isinstance(found, dict):
+        raise ValueError("that is no answer of a node")
+    return found

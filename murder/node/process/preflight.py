@@ -1,0 +1,255 @@
+"""What would keep a node from running, found before it runs: each a line for an operator.
+
+`murder serve` looks at certificates and plugins here; `murder config check` at names, ports and folders too.
+"""
+
+import contextlib
+import os
+import pwd
+import socket
+from collections.abc import Collection, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from murder.config import Config, ConfigError, Endpoint, Problem
+from murder.hooks import Plugins, load_plugins
+from murder.model.protocol import CONTROL, first_key
+from murder.node.process.server import Port, bind, ports_of
+from murder.pki.authority import (
+    AuthorityError,
+    flaws_of,
+    names_of,
+    read_certificate,
+    roles_of,
+    user_name,
+)
+from murder.pki.trust import read_trust
+
+
+def roles_wanted(config: Config, named: Sequence[str]) -> tuple[str, ...]:
+    """The roles to run: those named, else the configuration's. Raises ConfigError where there is none."""
+    roles = tuple(dict.fromkeys(named or config.node.roles))
+    if not roles:
+        text = "no role; name one with --role mupdate|frontend|backend, or here"
+        raise ConfigError([Problem(config.file, "node.roles", text)])
+    return roles
+
+
+def check_start(config: Config, roles: Sequence[str]) -> Plugins:
+    """What `serve` needs to be right; the loaded plugins. Raises ConfigError with all that is not."""
+    problems = [
+        *certificate_problems(config, roles),
+        *_upstream_problems(config, roles),
+        *_double_problems(config, roles),
+    ]
+    try:
+        plugins = load_plugins(config, roles)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from None
+    if problems:
+        raise ConfigError(problems)
+    return plugins
+
+
+def check_host(config: Config, roles: Sequence[str], own: Collection[str] = ()) -> list[Problem]:
+    """What this host has to offer: names, ports, the data folder. `own`: the endpoints that the node itself has bound."""
+    problems = [*_name_problems(config, roles), *data_problems(config)]
+    for role in roles:
+        found = ports_of(config, role, is_first=role == roles[0])
+        if not [port for port in found if port.protocol is not CONTROL]:
+            text = f"the {role} role has nothing to listen on"
+            problems.append(Problem(config.file, first_key(role), text))
+        for port in found:
+            if str(port.endpoint) not in own:
+                problems += _port_problems(config, port)
+    return problems
+
+
+def _double_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem]:
+    """One port for two keys."""
+    seen: list[Port] = []
+    for role in roles:
+        for port in ports_of(config, role, is_first=role == roles[0]):
+            twin = next((one for one in seen if _collide(one.endpoint, port.endpoint)), None)
+            seen.append(port)
+            if twin is not None:
+                text = f"{port.endpoint} is {twin.dotted}'s already ({twin.endpoint}); choose another port"
+                yield Problem(config.file, port.dotted, text)
+
+
+def _collide(one: Endpoint, other: Endpoint) -> bool:
+    """Whether two listeners want the same port: of one address, or of all of its family."""
+    wild = {"0.0.0.0": False, "::": True}
+    if one.port != other.port or one.port == 0:
+        return False
+    if one.host == other.host:
+        return True
+    for this, that in ((one, other), (other, one)):
+        if this.host in wild and (":" in that.host) is wild[this.host]:
+            return True
+    return False
+
+
+def _port_problems(config: Config, port: Port) -> Sequence[Problem]:
+    try:
+        for sock in bind(config, port, 1):
+            sock.close()
+    except ConfigError as error:
+        return error.problems
+    return ()
+
+
+def node_account(config: Config) -> pwd.struct_passwd | None:
+    """Whom the node runs as, for root who looks: node.user, else the owner of its data folder. None: who looks."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        if config.node.user:
+            found = pwd.getpwnam(config.node.user)
+        else:
+            found = pwd.getpwuid(config.node.data.stat().st_uid)
+    except (KeyError, OSError):
+        return None  # `serve` says what is wrong with it
+    return found if found.pw_uid != 0 else None
+
+
+@contextlib.contextmanager
+def acting_as(account: pwd.struct_passwd) -> Iterator[None]:
+    """Files are opened as that user would, until the end. Only root can."""
+    groups, group = os.getgroups(), os.getegid()
+    os.initgroups(account.pw_name, account.pw_gid)
+    os.setegid(account.pw_gid)
+    os.seteuid(account.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
+
+
+def check_plugins(config: Config, plugins: Plugins, roles: Sequence[str]) -> list[Problem]:
+    """Whether the auth backend and the store can be made."""
+    makers = [plugins.auth_backend, *([plugins.store] if "backend" in roles else [])]
+    problems: list[Problem] = []
+    for make in makers:
+        try:
+            make()
+        except ConfigError as error:
+            problems.extend(error.problems)
+    return problems
+
+
+def certificate_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem]:
+    """What is wrong with this node's certificates, for the user that looks."""
+    tls, now = config.tls, datetime.now(UTC)
+    if tls.certificate is None or tls.key is None:
+        implicit = [port for role in roles for port in ports_of(config, role) if port.implicit_tls]
+        for port in implicit:
+            text = "needs a certificate; set tls.certificate and tls.key"
+            yield Problem(config.file, port.dotted, text)
+    else:
+        flaws = flaws_of(tls.certificate, tls.key, tls.ca, now)
+        yield from (Problem(config.file, f"tls.{flaw.file}", str(flaw)) for flaw in flaws)
+        if not flaws:
+            yield from _identity_problems(config, tls.certificate, roles)
+    yield from _trust_problems(config)
+    if tls.public_certificate is not None and tls.public_key is not None:
+        for flaw in flaws_of(tls.public_certificate, tls.public_key, None, now):
+            yield Problem(config.file, f"tls.public_{flaw.file}", str(flaw))
+
+
+def _trust_problems(config: Config) -> Iterator[Problem]:
+    """What was taken back: whether it can be read, and whether it is this node itself."""
+    tls = config.tls
+    if tls.crl is None and not tls.revoked:
+        return
+    key = "tls.crl" if tls.crl is not None else "tls.revoked"
+    try:
+        trust = read_trust(tls.ca, tls.crl, tls.revoked)
+    except AuthorityError as error:
+        yield Problem(config.file, key, str(error))
+        return
+    with contextlib.suppress(AuthorityError):
+        if tls.certificate is not None and trust.is_revoked(read_certificate(tls.certificate)):
+            text = f"{tls.certificate} was revoked ({key}); `murder ca issue {config.node.name}` makes another"
+            yield Problem(config.file, "tls.certificate", text)
+
+
+def _identity_problems(config: Config, path: Path, roles: Sequence[str]) -> Iterator[Problem]:
+    """The other nodes believe the certificate, not the configuration: the two must agree."""
+    try:
+        certificate = read_certificate(path)
+    except AuthorityError:
+        return
+    name = config.node.name
+    if name.lower() not in (known.lower() for known in names_of(certificate)):
+        text = f"{path} is not for {name} (node.name); `murder ca issue {name}` makes one that is"
+        yield Problem(config.file, "tls.certificate", text)
+    missing = [role for role in roles if role not in roles_of(certificate)]
+    if missing:
+        text = f"{path} is not for the role {', '.join(missing)}; issue one with --role"
+        yield Problem(config.file, "tls.certificate", text)
+
+
+def _upstream_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem]:
+    """Whom this node must reach, and by what right."""
+    mupdate, frontend, has_certificate = config.mupdate, config.frontend, config.tls.certificate
+    follows = [role for role in roles if role != "mupdate"]
+    if "frontend" in roles and mupdate.master is None:
+        yield Problem(
+            config.file, "mupdate.master", "missing: a frontend needs its master's host:port"
+        )
+    if follows and mupdate.master is not None:
+        if mupdate.master_auth == "external" and has_certificate is None:
+            text = "`external` needs tls.certificate, or use `plain` with master_user and _password"
+            yield Problem(config.file, "mupdate.master_auth", text)
+        if mupdate.master_auth == "plain" and not (mupdate.master_user and mupdate.master_password):
+            text = "`plain` needs mupdate.master_user and mupdate.master_password_file"
+            yield Problem(config.file, "mupdate.master_auth", text)
+    if "frontend" in roles:
+        if frontend.upstream_auth == "external" and has_certificate is None:
+            text = "`external` needs tls.certificate, or use `plain` with proxy_user and _password"
+            yield Problem(config.file, "frontend.upstream_auth", text)
+        if frontend.upstream_auth == "plain" and not (
+            frontend.proxy_user and frontend.proxy_password
+        ):
+            text = "`plain` needs frontend.proxy_user and frontend.proxy_password_file"
+            yield Problem(config.file, "frontend.upstream_auth", text)
+
+
+def _name_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem]:
+    wanted: list[tuple[str, str]] = []
+    if config.mupdate.master is not None and any(role != "mupdate" for role in roles):
+        wanted.append(("mupdate.master", config.mupdate.master.host))
+    if "frontend" in roles:
+        for name in config.servers:
+            wanted.append((f'servers."{name}".address', config.address_of(name)))
+    for key, host in wanted:
+        try:
+            socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            text = f"the name {host!r} has no address; look at its spelling, DNS and /etc/hosts"
+            yield Problem(config.file, key, text)
+
+
+def data_problems(config: Config) -> Iterator[Problem]:
+    """Whether the data folder can be used by who looks (the effective user)."""
+    folder = config.node.data
+    if folder.exists():
+        if not folder.is_dir():
+            yield Problem(config.file, "node.data", f"{folder} is no folder")
+        elif not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+            yield Problem(
+                config.file,
+                "node.data",
+                f"{folder} cannot be written by user {user_name()}; chown it",
+            )
+        return
+    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not os.access(above, os.W_OK | os.X_OK, effective_ids=True):
+        yield Problem(
+            config.file,
+            "node.data",
+            f"{folder} is missing and {above} cannot be written by user {user_name()}",
+        )

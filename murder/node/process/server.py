@@ -1,0 +1,370 @@
+"""A role in this process: its class, its listeners on sockets bound before, and its start, reload, drain and stop.
+
+`workers` decides how many processes run this. Knows no protocol: a role's services do.
+"""
+
+import asyncio
+import errno
+import importlib
+import os
+import socket
+import ssl
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from types import MappingProxyType
+from typing import Final, Protocol, runtime_checkable
+
+from murder.config import ClientConfig, Config, ConfigError, Endpoint, Problem
+from murder.config.value import ANY_HOST
+from murder.hooks import Plugins
+from murder.log import logger
+from murder.model.protocol import BY_KEY, CONTROL, MUPDATE, ProtocolSpec
+from murder.net.connection import Connection
+from murder.net.listener import Bounds, Guests, Listener, Service
+from murder.net.shared_counter import Counts
+from murder.net.tls import distrusted, listening_context, renew_contexts, trust_of
+from murder.net.turns import Turn
+from murder.node.control.sockets import ControlServer, RemoteControl, control_folder, end_session
+from murder.pki.trust import Trust
+
+ROLE_CLASSES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "mupdate": "murder.mupdate.role:MupdateRole",
+        "frontend": "murder.frontend.role:FrontendRole",
+        "backend": "murder.backend.role:BackendRole",
+    }
+)
+BACKLOG: Final = 4096  # the kernel cuts it to net.core.somaxconn
+DISTRUSTED: Final = "Your certificate is no longer accepted here"
+STOP_GRACE_S: Final = 2.0  # beyond the drain, before a role that does not end is left alone
+
+
+class Role(Protocol):
+    """What `murder/<role>/role.py` offers.
+
+    Made with `(config, plugins, worker)`. Worker 0 is the only one where a role runs in one process. In several,
+    worker 0 of a frontend is the process that follows the master and writes the host's list (and tells it, where
+    `frontend.mupdate` is set), 1 … N serve clients; a backend's are 0 … N-1, all serve, and 0 starts first, alone.
+    """
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        """Drain: end sessions at quiet points, within `[node] drain_timeout_s`."""
+        ...
+
+    def services(self) -> Mapping[ProtocolSpec, Service]: ...
+
+
+@runtime_checkable
+class Reloads(Protocol):
+    """The optional power of a role to take a new configuration while it runs."""
+
+    def reload(self, config: Config) -> None: ...
+
+
+@runtime_checkable
+class CountsTogether(Protocol):
+    """The optional power of a role to count what its limits are about over all its workers. Called before `start`."""
+
+    def count_with(self, counts: Counts) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One thing to listen on: `key` is its name in the role's section, as `imaps`."""
+
+    role: str
+    key: str
+    endpoint: Endpoint
+
+    @property
+    def protocol(self) -> ProtocolSpec:
+        return BY_KEY[self.key][0]
+
+    @property
+    def implicit_tls(self) -> bool:
+        return BY_KEY[self.key][1].is_implicit
+
+    @property
+    def is_of_list(self) -> bool:
+        """Whether the process that writes the host's list serves it, not the role's other workers."""
+        return self.key == "mupdate"
+
+    @property
+    def dotted(self) -> str:
+        return f"{BY_KEY[self.key][1].section or self.role}.{self.key}"
+
+
+def section_of(config: Config, role: str) -> ClientConfig | None:
+    """The role's own section, where it serves mail clients."""
+    return {"frontend": config.frontend, "backend": config.backend}.get(role)
+
+
+def ports_of(config: Config, role: str, *, is_first: bool = False) -> list[Port]:
+    """All that a role listens on, in the order of the keys; `*` becomes both address families. The first of a node's
+    roles also answers operators."""
+    section = section_of(config, role) or config.mupdate
+    wanted = [(key, configured) for key in BY_KEY for configured in getattr(section, key, ())]
+    if is_first:
+        wanted += [(key.name, place) for key in CONTROL.keys for place in config.node.control]
+    return [
+        Port(role, key, endpoint)
+        for key, configured in wanted
+        for endpoint in _families(configured)
+    ]
+
+
+def _families(endpoint: Endpoint) -> Iterable[Endpoint]:
+    if endpoint.host != ANY_HOST:
+        return (endpoint,)
+    both = (Endpoint("0.0.0.0", endpoint.port), Endpoint("::", endpoint.port))
+    return both if socket.has_ipv6 and os.path.exists("/proc/net/if_inet6") else both[:1]
+
+
+def bind(config: Config, port: Port, count: int) -> list[socket.socket]:
+    """Bind and listen, `count` sockets sharing the port. Raises ConfigError with what is in the way."""
+    sockets: list[socket.socket] = []
+    try:
+        family, address = _resolved(port.endpoint)
+        sockets.append(_bound(family, address, shared=False))
+        if count > 1:  # the first was a probe: a port that is shared would hide who else has it
+            sockets.pop().close()
+            sockets += [_bound(family, address, shared=True) for _ in range(count)]
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        problem = Problem(config.file, port.dotted, _why_not_bound(port.endpoint, error))
+        raise ConfigError([problem]) from None
+    return sockets
+
+
+def _resolved(endpoint: Endpoint) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    found = socket.getaddrinfo(
+        endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    family, _, _, _, address = found[0]
+    return family, (str(address[0]), int(address[1]))
+
+
+def _bound(
+    family: socket.AddressFamily, address: tuple[str, int], *, shared: bool
+) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _why_not_bound(endpoint: Endpoint, error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return f"cannot listen on {endpoint}: the name {endpoint.host!r} has no address"
+    advice = {
+        errno.EADDRINUSE: "the port is in use; stop the other program (`ss -ltnp` shows it) or "
+        "choose another port",
+        errno.EACCES: "not allowed; ports below 1024 need root (then set node.user) or "
+        "CAP_NET_BIND_SERVICE",
+        errno.EADDRNOTAVAIL: "this host has no such address",
+    }
+    why = advice.get(error.errno or 0, error.strerror or str(error))
+    return f"cannot listen on {endpoint}: {why}"
+
+
+def make_role(target: str, config: Config, plugins: Plugins, worker: int) -> Role:
+    """Import `module:Class` and make the role."""
+    module, _, name = target.partition(":")
+    role: Role = getattr(importlib.import_module(module), name)(config, plugins, worker)
+    return role
+
+
+def context_for(config: Config, role: str) -> ssl.SSLContext | None:
+    """The TLS context of a role's listeners; None without certificates. Frontends show the public certificate."""
+    return listening_context(config.tls, public=role == "frontend")
+
+
+class RoleServer:
+    """One role in one process."""
+
+    def __init__(
+        self,
+        config: Config,
+        plugins: Plugins,
+        role: str,
+        worker: int,
+        bound: Sequence[tuple[Port, socket.socket]],
+        target: str = "",
+        counts: Counts | None = None,
+    ) -> None:
+        self._config = config
+        self._plugins = plugins
+        self._name = role
+        self._worker = worker
+        self._bound = bound
+        self._role = make_role(target or ROLE_CLASSES[role], config, plugins, worker)
+        self._listeners: list[Listener] = []
+        self._adopted: dict[int, list[tuple[Port, Listener]]] = {}  # by their worker
+        self._left: list[Listener] = []  # given back, with connections
+        self._is_stopping = False
+        self._guests = Guests(
+            counts
+        )  # clients; whoever else comes does not take their room, nor they his
+        self._others: dict[ProtocolSpec, Guests] = {}
+        if counts is not None and isinstance(self._role, CountsTogether):
+            self._role.count_with(counts)
+        self._control = ControlServer(config, role, worker, self._role, lambda: self._listeners)
+        self._log = logger(role=role)
+
+    async def start(self) -> None:
+        """Start the role, then listen. Raises what the role raises; ConfigError for a service that is missing."""
+        await self._role.start()
+        await self._plugins.role_starts(self._name, self._worker)
+        services = self._services()
+        tls = context_for(self._config, self._name) if self._bound else None
+        for port, sock in self._bound:
+            if port.protocol not in services:
+                text = f"the {self._name} role serves no {port.protocol.name}; remove the key"
+                raise ConfigError([Problem(self._config.file, port.dotted, text)])
+            if port.implicit_tls and tls is None:
+                text = "needs a certificate; set tls.certificate and tls.key"
+                raise ConfigError([Problem(self._config.file, port.dotted, text)])
+            self._listeners.append(await self._listen(port, sock, services[port.protocol], tls))
+        await self._control.start()
+        self._log.info("role.started", worker=self._worker, listeners=len(self._listeners))
+
+    def _services(self) -> Mapping[ProtocolSpec, Service]:
+        """What the role serves, and every role: `[node] control`."""
+        folder = control_folder(self._config)
+        return {
+            **self._role.services(),
+            CONTROL: lambda connection: RemoteControl(connection, folder),
+        }
+
+    async def _listen(
+        self, port: Port, sock: socket.socket, service: Service, tls: ssl.SSLContext | None
+    ) -> Listener:
+        bounds, context = self._bounds(port.protocol), self._context_of(port, tls)
+        guests = self._guests
+        if not port.protocol.has_clients:
+            guests = self._others.setdefault(port.protocol, Guests())
+        listener = Listener(sock, service, bounds, context, guests)
+        await listener.start()
+        return listener
+
+    async def adopt(self, worker: int, bound: Iterable[tuple[Port, socket.socket]]) -> None:
+        """Serve also who waits on the sockets of another worker, which does not: the kernel goes on handing it clients."""
+        if worker in self._adopted or self._is_stopping:
+            return
+        adopted = self._adopted.setdefault(worker, [])
+        services, tls = self._services(), context_for(self._config, self._name)
+        for port, sock in bound:
+            if port.protocol in services:
+                adopted.append(
+                    (port, await self._listen(port, sock.dup(), services[port.protocol], tls))
+                )
+        self._log.warning("worker.failover_started", worker=self._worker, of=worker)
+
+    def give_back(self, worker: int) -> None:
+        """It serves again; who has come here stays here."""
+        for _port, listener in self._adopted.get(worker, ()):
+            listener.let_go()
+        self._left += [listener for _, listener in self._adopted.pop(worker, ())]
+        self._left = [listener for listener in self._left if listener.connections]
+
+    def _context_of(self, port: Port, tls: ssl.SSLContext | None) -> ssl.SSLContext | None:
+        """Operators are asked for their certificate, so they see the node's, not the public one."""
+        if port.protocol is CONTROL:
+            return listening_context(self._config.tls, public=False)
+        return tls if port.implicit_tls else None
+
+    def _bounds(self, protocol: ProtocolSpec) -> Bounds:
+        section = section_of(self._config, self._name)
+        if section is None or protocol is MUPDATE:
+            mupdate = self._config.mupdate
+            return Bounds(
+                mupdate.max_connections,
+                refusal=protocol.refusal,
+                max_strangers=mupdate.max_strangers_per_address,
+            )
+        return Bounds(
+            section.max_connections,
+            section.max_connections_per_address,
+            protocol.refusal,
+            balancers=section.proxy_protocol_from,
+            max_strangers=section.max_strangers_per_address,
+            trusted=self._config.auth.trusted,
+        )
+
+    async def reload(self, config: Config) -> None:
+        """Read the certificates again, and take a new configuration for connections from now on. Nodes and operators whose
+        certificate counts no longer are told, and their connections end. Raises OSError, and then nothing has changed."""
+        trust = trust_of(config.tls)
+        renew_contexts(config.tls)
+        if isinstance(self._role, Reloads):
+            self._role.reload(config)
+        self._config = config
+        section = section_of(config, self._name)
+        if section is not None and section.max_connections_per_address:
+            self._guests.publish()
+        services, tls = self._services(), context_for(config, self._name)
+        own = [
+            (port, listener)
+            for (port, _), listener in zip(self._bound, self._listeners, strict=True)
+        ]
+        for port, listener in (*own, *chain.from_iterable(self._adopted.values())):
+            listener.configure(services[port.protocol], self._bounds(port.protocol))
+            listener.renew(self._context_of(port, tls))
+        await self._end_distrusted(trust)
+        self._log.info("role.reloaded", worker=self._worker)
+
+    async def _end_distrusted(self, trust: Trust) -> None:
+        """Also those that this node has opened: to backends, to the master. They may be thousands; others have turns."""
+        turn = Turn()
+        for connection, why in list(distrusted(trust)):
+            if turn.is_over:
+                await turn.rest()
+            peer = connection.certificate
+            self._log.warning("tls.distrusted", name=peer.name if peer else "", problem=why)
+            if isinstance(connection, Connection):
+                end_session(connection, DISTRUSTED)
+
+    async def stop(self) -> None:
+        """Stop accepting, drain, cut off whoever is left. Bounded; never raises."""
+        self._is_stopping = True
+        for worker in list(self._adopted):
+            self.give_back(worker)
+        for listener in self._listeners:
+            listener.stop_accepting()
+        limit_s = self._config.node.drain_timeout_s + STOP_GRACE_S
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._role.stop()
+        except TimeoutError:
+            self._log.warning("role.stuck", worker=self._worker, elapsed_ms=int(limit_s * 1000))
+        except Exception:  # noqa: BLE001 (the end of a task: the rest must still be stopped)
+            self._log.exception("role.failed", worker=self._worker)
+        self._control.stop()
+        for listener in (*self._listeners, *self._left):
+            listener.abort()
+        await self._tell_plugins()
+        self._log.info("role.stopped", worker=self._worker)
+
+    async def _tell_plugins(self) -> None:
+        try:
+            async with asyncio.timeout(STOP_GRACE_S):
+                for name, error in await self._plugins.role_stops(self._name, self._worker):
+                    self._log.error("plugin.failed", plugin=name, exc_info=error)
+        except TimeoutError:
+            self._log.warning(
+                "role.stuck", worker=self._worker, elapsed_ms=int(STOP_GRACE_S * 1000)
+            )

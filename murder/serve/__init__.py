@@ -1,0 +1,1 @@
+"""What frontend and backend say to clients alike: the dialogues of IMAP, POP3 and LMTP, before login and after."""

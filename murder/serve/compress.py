@@ -1,0 +1,27 @@
+"""COMPRESS=DEFLATE (RFC 4978), the same at every role: it is between the client and whom it has connected to."""
+
+from murder.errors import BadSyntax
+from murder.serve.imap import ImapDialogue, Running
+from murder.wire.imap.command import Command
+from murder.wire.imap.response import status_line
+from murder.wire.token import Scanner
+
+
+def run_compress(dialogue: ImapDialogue, command: Command) -> Running:
+    """Everything behind the OK is deflated, both ways."""
+    scanner = Scanner(command.octets, command.start)
+    scanner.space()
+    if scanner.word() != b"DEFLATE":
+        raise BadSyntax("COMPRESS takes DEFLATE")
+    scanner.end()
+    connection = dialogue.connection
+    if connection.is_deflated:
+        text = "Compression is active already"
+        dialogue.send(status_line(command.tag, b"NO", text, b"COMPRESSIONACTIVE"))
+        return None
+    rest = dialogue.session.take_rest()
+    dialogue.send_ok(command, "DEFLATE active")
+    connection.start_deflate()
+    if rest:
+        dialogue.loop.call_soon(connection.inflate, rest)
+    return None

@@ -1,0 +1,432 @@
+"""IMAP before and at login, and the dispatch of everything after it; the base of both roles' IMAP dialogues.
+
+RFC 3501 §6.1 and §6.2. The commands themselves are in `imap_commands`. What a
+command may do in which state stands in one table a role; rows of this file are in `LOGIN_ROWS`.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, ClassVar, Final
+
+from murder import __version__
+from murder.errors import BadSyntax, Misuse, Refusal, UpstreamFailure
+from murder.log import Log, logger
+from murder.model.identity import Login
+from murder.model.name import MailboxName, Namespace, display
+from murder.net.connection import Connection
+from murder.net.dialogue import Dialogue
+from murder.serve.service import ClientService
+from murder.session.imap_server import (
+    Event,
+    ImapServerSession,
+    Line,
+    Owed,
+    State,
+    Wrong,
+)
+from murder.wire import mutf7
+from murder.wire.imap.command import Command
+from murder.wire.imap.response import (
+    Status,
+    bye,
+    status_for,
+    status_line,
+)
+
+Running = Coroutine[Any, Any, None] | None
+
+NOT_AUTHENTICATED: Final = frozenset({State.NOT_AUTHENTICATED})
+AUTHENTICATED: Final = frozenset({State.AUTHENTICATED, State.SELECTED})
+SELECTED: Final = frozenset({State.SELECTED})
+ANY: Final = frozenset({State.NOT_AUTHENTICATED, State.AUTHENTICATED, State.SELECTED})
+
+MAX_BAD_COMMANDS: Final = 20  # in a row: then it is no IMAP client
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One command: in which states it is allowed, who carries it out (at once, or as a coroutine), and what else is to be
+    known of it before that."""
+
+    states: frozenset[State]
+    run: Callable[[Any, Command], Running]
+    _: KW_ONLY
+    streams: bool = False  # its message comes as a stream: a large literal is not collected
+    numbered: bool = (
+        False  # its arguments or answers are sequence numbers: not with UIDONLY (RFC 9586 §3.2)
+    )
+    relayed: bool = False  # at a frontend: goes to the selected backend as it is
+    inside: bool = False  # of the selected mailbox: may be begun anew where that has moved to
+
+
+Table = Mapping[bytes, Row]
+
+
+# what cyradm looks for in the answer to its CAPABILITY, which it sends before login only
+ASKED_EARLY: Final = frozenset(
+    {b"CREATE-SPECIAL-USE", b"LIST-EXTENDED", b"METADATA", b"SPECIAL-USE"}
+)
+
+
+class ImapDialogue(Dialogue):
+    """An IMAP connection. Roles give `TABLE`, `capabilities`, `entered`, `in_utf8`."""
+
+    TABLE: ClassVar[Table] = {}
+    STREAMED: ClassVar[frozenset[bytes]] = frozenset()  # those of its rows, for the session
+    RELAYED: ClassVar[frozenset[bytes]] = frozenset()  # likewise, for the hot path
+    session: ImapServerSession
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.STREAMED = frozenset(name for name, row in cls.TABLE.items() if row.streams)
+        cls.RELAYED = frozenset(name for name, row in cls.TABLE.items() if row.relayed)
+
+    def __init__(self, connection: Connection, service: ClientService) -> None:
+        limits = service.limits
+        session = ImapServerSession(
+            limits.max_line_bytes,
+            limits.max_literal_bytes,
+            limits.max_message_bytes,
+            streamed=self.STREAMED,
+        )
+        session.literal_minus = limits.literal_minus
+        super().__init__(connection, session, limits.login_timeout_s)
+        self.write_timeout_s = limits.write_timeout_s
+        self.activity_counts = False
+        self.service = service
+        self.login: Login | None = None
+        self.client_id: dict[str, str] = {}
+        self.enabled: set[bytes] = set()
+        self._bad_commands = 0
+        self._failures = 0
+        self._counted_as: str | None = None
+        self._log: Log | None = None
+
+    # --- what a role gives
+
+    def capabilities(self) -> bytes:
+        """The capability words of this role after login, IMAP4rev1 first."""
+        raise NotImplementedError
+
+    async def entered(self) -> None:
+        """The client has logged in; the tagged OK follows. May raise to refuse him."""
+
+    @property
+    def in_utf8(self) -> bool:
+        """Whether this client reads and writes names in UTF-8 (RFC 6855, RFC 9051)."""
+        raise NotImplementedError
+
+    def closing_words(self) -> bytes:
+        """Untagged responses that a role owes before BYE."""
+        return b""
+
+    def describe(self) -> dict[str, object]:
+        """For `murder ctl sessions`."""
+        return {
+            "protocol": "imap",
+            "user": self.login.user if self.login else "",
+            "address": self.peer_address,
+            "proxy": self.login.proxy if self.login else "",
+            "state": self.session.state.value,
+            "idle_s": round(self.loop.time() - self.active_at, 1),
+            **self.details(),
+        }
+
+    def details(self) -> dict[str, object]:
+        """What a role adds: the selected mailbox, the backends."""
+        return {}
+
+    # --- names
+
+    @property
+    def user(self) -> Login:
+        """Who is logged in."""
+        if self.login is None:
+            raise Misuse("nobody is logged in")
+        return self.login
+
+    @property
+    def namespace(self) -> Namespace:
+        return self.service.namespace
+
+    def name_of(self, external: bytes) -> MailboxName:
+        """The canonical name of what the client calls so. Raises Refusal."""
+        if self.in_utf8:
+            external = mutf7.from_utf8(external)
+        return self.namespace.internal(external, self.user.user)
+
+    def external(self, name: MailboxName) -> bytes:
+        """As the client writes it."""
+        return self.shown(self.namespace.external(name, self.user.user))
+
+    def shown(self, external: bytes) -> bytes:
+        """An external name as this client reads it."""
+        return mutf7.to_utf8(external) if self.in_utf8 else external
+
+    # --- greeting, errors, the end
+
+    @property
+    def log(self) -> Log:
+        """Bound on first use: most connections never log more than their login."""
+        if self._log is None:
+            self._log = logger(
+                role=self.service.role,
+                protocol="imap",
+                cid=self.connection.cid,
+                peer=self.peer_address,
+                **({"session": self.client_id["x-session-id"]} if self.is_vouched else {}),
+            )
+        return self._log
+
+    @property
+    def is_vouched(self) -> bool:
+        """Whether the peer is a proxy of ours that told (by ID) on whose behalf it speaks."""
+        return "x-session-id" in self.client_id and self.service.gate.is_proxy(self.connection)
+
+    @property
+    def peer_address(self) -> str:
+        """The client's address: the one a proxy vouches for, else the peer's."""
+        if self.is_vouched:
+            return self.client_id.get("x-originating-ip", self.connection.peer)
+        return self.connection.peer
+
+    def greet(self) -> None:
+        text = f"{self.service.server_name} murder {__version__} server ready"
+        self.send(status_line(b"*", b"OK", text, b"CAPABILITY " + self.capability_words()))
+
+    def send_ok(self, command: Command, text: str = "Completed", code: bytes = b"") -> None:
+        self.send(status_line(command.tag, b"OK", text, code))
+
+    def conclude(self, command: Command, text: str = "Completed", code: bytes = b"") -> Running:
+        """The end of a command: what is to be told first is the role's to know."""
+        self.send_ok(command, text, code)
+        return None
+
+    def send_status(self, command: Command, status: Status) -> None:
+        self.send(status.line(command.tag))
+
+    def failed(self, event: Event, error: Exception) -> None:
+        """Whatever goes wrong, a literal that is still announced is not waited for."""
+        literal = getattr(event, "literal", None)
+        if isinstance(event, Command) and literal is not None:
+            try:
+                self.session.refuse_literal(literal)
+            except Misuse:
+                pass  # it was answered before
+            except BadSyntax as hopeless:
+                self._reply_to(event, error)
+                self.hopeless(hopeless)
+                return
+        self._reply_to(event, error)
+
+    def _reply_to(self, event: Event, error: Exception) -> None:
+        """The one place where an exception becomes an IMAP reply, and is logged."""
+        tag = event.tag if isinstance(event, Command | Wrong) else b"*"
+        name = event.name.decode() if isinstance(event, Command) else ""
+        match error:
+            case BadSyntax():
+                self.log.info("command.malformed", command=name, problem=str(error))
+                self._count_bad()
+            case Refusal():
+                pass
+            case UpstreamFailure():
+                self.log.warning(
+                    "upstream.failed",
+                    command=name,
+                    backend=error.server,
+                    kind=error.kind.value,
+                    problem=error.text,
+                )
+            case TimeoutError():
+                self.timed_out()
+                return
+            case _:
+                self.log.error("command.crashed", command=name, exc_info=error)
+        self.send(self.status_for(error).line(tag))
+
+    def status_for(self, error: Exception) -> Status:
+        """The reply that an error deserves, with mailboxes as this client calls them."""
+        status = status_for(error)
+        if not isinstance(error, Refusal) or self.login is None:
+            return status
+        text = status.text
+        for name in sorted(error.names, key=len, reverse=True):
+            seen = display(self.external(MailboxName(name))).replace("\\", r"\\")
+            text = re.sub(rf"(?<!\S){re.escape(display(name))}(?!\S)", seen, text)
+        return replace(status, text=text)
+
+    def hopeless(self, error: BadSyntax) -> None:
+        self.log.info("connection.protocol_error", problem=str(error))
+        self.send(bye(f"This is no IMAP: {error}"))
+        self.close()
+
+    def timed_out(self) -> None:
+        self.send(self.closing_words() + bye("Autologout; idle for too long"))
+        self.close()
+
+    def say_bye(self, text: str) -> None:
+        """The server goes down: the client is told at a quiet point."""
+        self.send(self.closing_words() + bye(text, b"UNAVAILABLE"))
+        self.close()
+
+    def _count_bad(self) -> None:
+        self._bad_commands += 1
+        if self._bad_commands >= MAX_BAD_COMMANDS:
+            self.send(bye("Too many bad commands"))
+            self.close()
+
+    # --- dispatch
+
+    def handle(self, event: Event) -> Running:
+        if isinstance(event, Command):
+            row = self.TABLE.get(event.name)
+            if row is not None and self.session.state in row.states:
+                self._bad_commands = 0
+                return row.run(self, event)
+            self._not_allowed(event, row)
+        elif isinstance(event, Owed):
+            self.send(event.octets)
+        elif isinstance(event, Wrong):
+            raise event.error
+        else:
+            raise Misuse(f"nobody waits for {type(event).__name__}")
+        return None
+
+    def _not_allowed(self, command: Command, row: Row | None) -> None:
+        if command.literal is not None:
+            self.session.refuse_literal(command.literal)
+        name = command.name.decode()
+        if row is None:
+            raise BadSyntax(f"{name} is no command of this server")
+        if self.session.state is State.NOT_AUTHENTICATED:
+            raise BadSyntax(f"{name} is allowed only after login")
+        if row.states == SELECTED:
+            raise BadSyntax(f"{name} is allowed only with a mailbox selected")
+        raise BadSyntax(f"{name} is not allowed after login")
+
+    async def next_event(self, timeout_s: float | None = None) -> Any:
+        """As in Dialogue; what the session owes is sent, a malformed message is raised."""
+        while True:
+            event = await super().next_event(timeout_s)
+            if isinstance(event, Owed):
+                self.send(event.octets)
+            elif isinstance(event, Wrong):
+                raise event.error
+            else:
+                return event
+
+    async def next_line(self, timeout_s: float | None = None) -> bytes:
+        """One raw line from the client (AUTHENTICATE's answer, DONE)."""
+        self.session.expect_line()
+        try:
+            event = await self.next_event(timeout_s)
+        finally:
+            self.session.expect_line(False)
+        assert isinstance(event, Line)
+        return event.octets
+
+    # --- capabilities
+
+    def capability_words(self, *, asked: bool = False) -> bytes:
+        """All that is true at this moment; who asks before login is also told what he will need then (cyradm asks once)."""
+        suppressed = _upper(self.service.limits.suppress_capabilities)
+        if self.session.state is State.NOT_AUTHENTICATED:
+            words = [
+                b"IMAP4rev1",
+                b"LITERAL+",
+                b"ID",
+                b"ENABLE",
+                b"SASL-IR",
+                *self._login_words(),
+            ]
+            if asked:
+                words += [word for word in self.capabilities().split() if word in ASKED_EARLY]
+        else:
+            words = self.capabilities().split()
+        if self.session.literal_minus:
+            words = [b"LITERAL-" if word == b"LITERAL+" else word for word in words]
+        if not suppressed:
+            return b" ".join(words)
+        return b" ".join(word for word in words if word.upper() not in suppressed)
+
+    def _login_words(self) -> list[bytes]:
+        words = [b"AUTH=" + name.encode() for name in self.service.gate.mechanisms(self.connection)]
+        if self.service.tls is not None and not self.connection.is_tls:
+            words.insert(0, b"STARTTLS")
+        if not self.service.gate.takes_passwords(self.connection):
+            words.append(b"LOGINDISABLED")
+        return words
+
+    # --- login
+
+    async def enter(self, command: Command, login: Login) -> None:
+        """Let the client in and say so. Refuses, with everything as before, where the role does."""
+        self.leave_crowd()
+        if not login.proxy:  # which counts its own
+            self.service.gate.connections.enter(login.user)
+            self._counted_as = login.user
+        self.login = login
+        self.session.logged_in()
+        entered = False
+        try:
+            await self.entered()
+            entered = True
+        finally:
+            if not entered:
+                self.leave_crowd()
+                self.login = None
+                self.session.logged_out()
+        limits = self.service.limits
+        self.begin_time(limits.idle_timeout_s, activity_counts=True)
+        self.connection.became_known()
+        self.session.literal_minus = limits.literal_minus and not login.proxy  # a proxy streams
+        self._log = self.log.bind(user=login.user)
+        self.log.info(
+            "login.succeeded",
+            proxy=login.proxy,
+            admin=login.is_admin,
+            tls=self.connection.is_tls,
+        )
+        self.send_ok(
+            command,
+            f"Logged in as {login.user}",
+            b"CAPABILITY " + self.capability_words(),
+        )
+
+    def forget_login(self) -> None:
+        """As before the login, with TLS, compression and the peer's certificate kept (RFC 8437). A role forgets what is its
+        own first."""
+        self.leave_crowd()
+        self.enabled.clear()
+        self.client_id = {}
+        self.login = None
+        self._log = None
+        self.session.logged_out()
+        self.session.literal_minus = self.service.limits.literal_minus
+        self.begin_time(self.service.limits.login_timeout_s, activity_counts=False)
+
+    def leave_crowd(self) -> None:
+        """The user has one connection less (again)."""
+        if self._counted_as is not None:
+            self.service.gate.connections.leave(self._counted_as)
+            self._counted_as = None
+
+    def lost(self, error: Exception | None) -> None:
+        self.leave_crowd()
+        super().lost(error)
+
+    def login_failed(self, user: str, error: Refusal) -> None:
+        """Count and log; after too many the connection ends behind the reply."""
+        self._failures += 1
+        self.log.info("login.failed", user=user, problem=error.code.value)
+
+    @property
+    def is_worn_out(self) -> bool:
+        return self._failures >= self.service.max_failures
+
+
+@functools.cache  # of what one configuration says
+def _upper(words: tuple[str, ...]) -> frozenset[bytes]:
+    return frozenset(word.upper().encode() for word in words)

@@ -1,0 +1,164 @@
+"""The IMAP commands before and at login, alike in both roles: CAPABILITY, ID, STARTTLS, LOGIN, AUTHENTICATE, LOGOUT.
+
+RFC 3501 §6.1 and §6.2, RFC 4959 (SASL-IR), RFC 2971 (ID). `LOGIN_ROWS` are their rows in each role's table.
+"""
+
+import base64
+import ssl
+from typing import Final
+
+from murder import __version__
+from murder.auth.gate import NotAdmitted, as_given, run_sasl
+from murder.errors import BadSyntax, Code, Refusal
+from murder.model.identity import Login
+from murder.serve.imap import (
+    ANY,
+    AUTHENTICATED,
+    NOT_AUTHENTICATED,
+    ImapDialogue,
+    Row,
+    Running,
+    Table,
+)
+from murder.session.sasl import PlainCredentials
+from murder.wire.base64line import decode_base64
+from murder.wire.imap.command import Command
+from murder.wire.imap.id import parse_id
+from murder.wire.imap.response import bye, continuation, status_for, status_line, untagged
+from murder.wire.token import Scanner, nstring
+
+
+def run_capability(dialogue: ImapDialogue, command: Command) -> Running:
+    Scanner(command.octets, command.start).end()
+    dialogue.send(
+        untagged(b"CAPABILITY " + dialogue.capability_words(asked=True))
+        + status_line(command.tag, b"OK", "Completed")
+    )
+    return None
+
+
+def run_reconstruct(dialogue: ImapDialogue, command: Command) -> Running:
+    """Cyrus' command (cyradm has it), which mends one mailbox. Here whole stores are checked and mended, by operators."""
+    raise Refusal(Code.CANNOT, "Use `murder ctl store check` and `murder ctl store repair`")
+
+
+def run_logout(dialogue: ImapDialogue, command: Command) -> Running:
+    dialogue.send(bye("Logging out") + status_line(command.tag, b"OK", "Completed"))
+    dialogue.session.ended()
+    dialogue.close()
+    return None
+
+
+def run_id(dialogue: ImapDialogue, command: Command) -> Running:
+    """RFC 2971. A proxy tells its client's address and session here (fields as Dovecot names them)."""
+    dialogue.client_id = parse_id(Scanner(command.octets, command.start))
+    fields = {"name": "murder", "version": __version__}
+    said = b" ".join(nstring(word.encode()) for pair in fields.items() for word in pair)
+    dialogue.send(untagged(b"ID (" + said + b")") + status_line(command.tag, b"OK", "Completed"))
+    return None
+
+
+def run_starttls(dialogue: ImapDialogue, command: Command) -> Running:
+    Scanner(command.octets, command.start).end()
+    if dialogue.service.tls is None:
+        raise Refusal(Code.CANNOT, "This server has no certificate")
+    if dialogue.connection.is_tls:
+        raise BadSyntax("TLS is active already")
+    return _starttls(dialogue, command, dialogue.service.tls)
+
+
+async def _starttls(dialogue: ImapDialogue, command: Command, context: ssl.SSLContext) -> None:
+    dialogue.session.take_rest()  # what came in plain text behind STARTTLS was injected (CVE-2011-0411)
+    dialogue.send_ok(command, "Begin TLS now")
+    try:
+        await dialogue.start_tls(context)
+    except OSError as error:
+        dialogue.log.info("tls.failed", problem=str(error))
+        raise ConnectionResetError("no TLS") from error
+    dialogue.client_id = {}  # RFC 3501 §6.2.1: forget what was said before
+
+
+def run_login(dialogue: ImapDialogue, command: Command) -> Running:
+    scanner = Scanner(command.octets, command.start)
+    scanner.space()
+    user = scanner.astring()
+    scanner.space()
+    password = scanner.astring()
+    scanner.end()
+    return _login(dialogue, command, user.decode("utf-8", "surrogateescape"), password)
+
+
+async def _login(dialogue: ImapDialogue, command: Command, user: str, password: bytes) -> None:
+    gate = dialogue.service.gate
+    try:
+        login = await gate.admit(PlainCredentials(user, "", password, "LOGIN"), dialogue.connection)
+    except Refusal as refusal:
+        _refuse_login(dialogue, command, as_given(user), refusal)
+        return
+    await _enter(dialogue, command, login)
+
+
+async def _enter(dialogue: ImapDialogue, command: Command, login: Login) -> None:
+    try:
+        await dialogue.enter(command, login)
+    except Refusal as refusal:
+        if refusal.code is not Code.LIMIT:
+            raise
+        dialogue.log.info("login.failed", user=login.user, problem=refusal.code.value)
+        dialogue.send_status(command, status_for(refusal))
+        dialogue.send(bye("Too many connections of one user", b"UNAVAILABLE"))
+        dialogue.close()
+
+
+def _refuse_login(dialogue: ImapDialogue, command: Command, user: str, refusal: Refusal) -> None:
+    dialogue.login_failed(user, refusal)
+    dialogue.send_status(command, status_for(refusal))
+    if dialogue.is_worn_out:
+        dialogue.send(bye("Too many failed logins"))
+        dialogue.close()
+
+
+def run_authenticate(dialogue: ImapDialogue, command: Command) -> Running:
+    scanner = Scanner(command.octets, command.start)
+    scanner.space()
+    mechanism = scanner.word().decode()
+    initial = None
+    if not scanner.at_end():
+        scanner.space()
+        given = scanner.rest().rstrip(b" \t")
+        initial = b"" if given == b"=" else decode_base64(given)
+    scanner.end()
+    return _authenticate(dialogue, command, mechanism, initial)
+
+
+async def _authenticate(
+    dialogue: ImapDialogue, command: Command, mechanism: str, initial: bytes | None
+) -> None:
+    async def ask(challenge: bytes) -> bytes:
+        dialogue.send(continuation(base64.b64encode(challenge)))
+        line = await dialogue.next_line(dialogue.time_left_s)
+        if line.rstrip(b" \t") == b"*":
+            raise BadSyntax("AUTHENTICATE was cancelled")
+        return decode_base64(line)
+
+    try:
+        login, final = await run_sasl(
+            dialogue.service.gate, mechanism, initial, ask, dialogue.connection
+        )
+    except NotAdmitted as refusal:
+        _refuse_login(dialogue, command, refusal.user, refusal)
+        return
+    if final:
+        await ask(final)
+    await _enter(dialogue, command, login)
+
+
+LOGIN_ROWS: Final[Table] = {
+    b"CAPABILITY": Row(ANY, run_capability),
+    b"RECONSTRUCT": Row(AUTHENTICATED, run_reconstruct),
+    b"LOGOUT": Row(ANY, run_logout),
+    b"ID": Row(ANY, run_id),
+    b"STARTTLS": Row(NOT_AUTHENTICATED, run_starttls),
+    b"LOGIN": Row(NOT_AUTHENTICATED, run_login),
+    b"AUTHENTICATE": Row(NOT_AUTHENTICATED, run_authenticate),
+}

@@ -1,0 +1,480 @@
+"""LMTP (RFC 2033) as far as frontend and backend share it: everything but where a recipient is and where a message goes.
+
+A role gives `receive` for each recipient, and a `Delivery` that takes the message and answers for each of them. With
+STARTTLS, AUTH, PIPELINING, SIZE, 8BITMIME, SMTPUTF8, CHUNKING and ENHANCEDSTATUSCODES.
+"""
+
+import contextlib
+import ipaddress
+import unicodedata
+from collections.abc import AsyncIterator, Awaitable, Collection
+from typing import Any, Final, Protocol
+
+from murder.auth.gate import NotAdmitted
+from murder.config.value import contains
+from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
+from murder.model.name import MailboxName, Namespace, inbox_of
+from murder.net.connection import Connection
+from murder.serve.imap import Running
+from murder.serve.line import LineDialogue
+from murder.serve.service import ClientService
+from murder.session.lines import Text
+from murder.wire import mutf7
+from murder.wire.lmtp import (
+    Envelope,
+    Recipient,
+    clean,
+    parse_bdat,
+    parse_envelope,
+    parse_xclient,
+    reply,
+)
+
+MAX_HOPS: Final = 5  # proxies one behind the other
+XCLIENT: Final = ("ADDR", "PORT", "HELO", "SESSION", "TTL")  # what we take of it
+SKIPPED_FACTOR: Final = 4  # of a message that is too large, so much more is read before we hang up
+MAIL_PARAMETERS: Final = frozenset({b"SIZE", b"BODY", b"SMTPUTF8", b"AUTH"})
+BODY_TYPES: Final = frozenset({b"7BIT", b"8BITMIME"})
+TOO_BIG: Final = (552, "5.3.4", "The message is larger than this server takes")
+STATUS: Final = {  # what a refusal of the store or the list is in LMTP
+    Code.OVER_QUOTA: (452, "4.2.2"),
+    Code.NONEXISTENT: (550, "5.1.1"),
+    Code.NO_PERMISSION: (550, "5.7.1"),
+    Code.TOO_BIG: (552, "5.3.4"),
+    Code.LIMIT: (452, "4.5.3"),
+    Code.CANNOT: (550, "5.1.1"),
+    Code.AUTHENTICATION_FAILED: (535, "5.7.8"),
+    Code.AUTHORIZATION_FAILED: (535, "5.7.8"),
+    Code.PRIVACY_REQUIRED: (538, "5.7.11"),
+}
+ENHANCED: Final = {  # RFC 3463 §3.5, of a server that failed us
+    UpstreamKind.RESOLVE: "4.4.4",
+    UpstreamKind.CONNECT: "4.4.1",
+    UpstreamKind.TLS: "4.7.0",
+    UpstreamKind.AUTH: "4.7.0",
+    UpstreamKind.AUTH_TEMPORARY: "4.3.2",
+    UpstreamKind.TIMEOUT: "4.4.2",
+    UpstreamKind.PROTOCOL: "4.5.0",
+    UpstreamKind.LOST: "4.4.2",
+    UpstreamKind.DOWN: "4.4.1",
+    UpstreamKind.MOVING: "4.2.1",
+    UpstreamKind.UNSYNCHRONISED: "4.4.3",
+}
+
+
+class Delivery(Protocol):
+    """One message on its way to its recipients. Nothing here raises for a server or a disk that fails: that is said by
+    `finish`, for each recipient in the order they were accepted."""
+
+    async def write(self, octets: bytes) -> None: ...
+
+    def finish(self) -> AsyncIterator[bytes]: ...
+
+    def abandon(self) -> None:
+        """The message will not be complete: nobody may get it. Also called, without effect, behind `finish`."""
+        ...
+
+
+class LmtpDialogue(LineDialogue):
+    """An LMTP connection."""
+
+    PROTOCOL = "lmtp"
+
+    def __init__(self, connection: Connection, service: ClientService) -> None:
+        super().__init__(connection, service)
+        self.peer_name = b""  # as given with LHLO; a proxy's client's, where the proxy told it
+        self.told_name = b""
+        self.envelope: Envelope | None = None
+        self.recipients = 0
+        self.delivery: Delivery | None = None  # between the chunks of BDAT
+        self.peer_address = connection.peer  # or what an MTA or proxy told with XCLIENT
+        self.peer_port = connection.peer_port
+        self.hops_left = MAX_HOPS
+        self._octets = 0
+        self._owed: list[
+            Awaitable[bytes]
+        ] = []  # replies to RCPT, which others are on their way behind
+        if self.may_deliver:
+            self.now_known()
+
+    # --- what a role gives
+
+    async def receive(self, given: Envelope) -> bytes | Awaitable[bytes]:
+        """A recipient: the reply, or who will have it. One that begins with 2 has accepted it. Raises Refusal,
+        UpstreamFailure."""
+        raise NotImplementedError
+
+    async def begin_delivery(self) -> Delivery:
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """The transaction is over."""
+
+    # --- greeting, errors, the end
+
+    @property
+    def may_deliver(self) -> bool:
+        """A trusted network, a node of the murder, or somebody entitled who has logged in."""
+        service, login = self.service, self.login
+        if contains(service.limits.lmtp_trusted, self.connection.peer):
+            return True
+        if service.gate.is_proxy(self.connection):
+            return True
+        if login is None or login.proxy:
+            return False
+        # a Cyrus frontend's user at a backend; at a frontend they are master users, who are no mail servers
+        is_proxy = service.role == "backend" and login.user in service.gate.proxies
+        return login.is_admin or is_proxy
+
+    def greet(self) -> None:
+        self.send(reply(220, "", f"{self.service.server_name} LMTP murder ready"))
+
+    def say_wrong(self, text: str, *, closing: bool) -> None:
+        self.send(reply(421, "4.7.0", text) if closing else reply(501, "5.5.2", text))
+
+    def challenge(self, octets: bytes) -> bytes:
+        return b"334 " + octets + b"\r\n"
+
+    def timed_out(self) -> None:
+        self.send(reply(421, "4.4.2", "Idle for too long"))
+        self.close()
+
+    def say_bye(self, text: str) -> None:
+        self.send(reply(421, "4.3.2", text))
+        self.close()
+
+    def is_quiet(self) -> bool:
+        return super().is_quiet() and self.delivery is None
+
+    def failed(self, event: Any, error: Exception) -> None:
+        match error:
+            case BadSyntax():
+                self.malformed(error)
+            case TimeoutError():
+                self.timed_out()
+            case _:
+                self.send(self.reply_for(error))
+
+    def reply_for(self, error: BaseException) -> bytes:
+        """The one place where an exception becomes an LMTP reply."""
+        match error:
+            case Refusal():
+                code, enhanced = STATUS.get(error.code, (451, "4.3.0"))
+                return reply(code, enhanced, error.text)
+            case UpstreamFailure():
+                self.log.warning(
+                    "upstream.failed",
+                    backend=error.server,
+                    kind=error.kind.value,
+                    problem=error.text,
+                )
+                text = f"{error.server}: {error.kind.reply}, try again later"
+                return reply(451, ENHANCED[error.kind], text)
+        self.log.error("command.crashed", exc_info=error)
+        return reply(451, "4.3.0", "Internal error, try again later")
+
+    def ended(self) -> None:
+        self._reset()
+
+    # --- commands
+
+    def run(self, line: bytes) -> Running:
+        verb, _, arguments = line.partition(b" ")
+        if self._owed and verb.upper() != b"RCPT":
+            return self._run_behind(line)
+        match verb.upper():
+            case b"LHLO":
+                return self._lhlo(arguments)
+            case b"MAIL":
+                return self._mail(arguments)
+            case b"RCPT":
+                return self._rcpt(arguments)
+            case b"DATA":
+                return self._data()
+            case b"BDAT":
+                return self._bdat(*parse_bdat(arguments))
+            case b"RSET":
+                self._reset()
+                self.send(reply(250, "2.0.0", "Ok"))
+            case b"NOOP":
+                self.send(reply(250, "2.0.0", "Ok"))
+            case b"QUIT":
+                self.send(reply(221, "2.0.0", "Goodbye"))
+                self.close()
+            case b"STARTTLS":
+                return self._starttls()
+            case b"AUTH":
+                return self._auth(arguments)
+            case b"XCLIENT":
+                self._xclient(arguments)
+            case b"VRFY" | b"EXPN":
+                self.send(reply(252, "2.5.0", "Send some mail, that will tell"))
+            case b"HELO" | b"EHLO":
+                self.send(reply(500, "5.5.1", "This is LMTP: say LHLO"))
+            case _:
+                raise BadSyntax(f"{clean(verb[:40].decode('ascii', 'replace'))} is no command")
+        self.understood()
+        return None
+
+    async def _run_behind(self, line: bytes) -> None:
+        """A command behind recipients whose replies are not there yet."""
+        await self._settle()
+        running = self.run(line)
+        if running is not None:
+            await running
+
+    def _lhlo(self, arguments: bytes) -> Running:
+        name = arguments.strip()
+        if not name:
+            raise BadSyntax("LHLO takes a name")
+        self._reset()
+        self.peer_name = self.told_name or name[:255]
+        words = ["PIPELINING", f"SIZE {self.service.limits.max_message_bytes}", "8BITMIME"]
+        words += ["SMTPUTF8", "CHUNKING", "ENHANCEDSTATUSCODES"]
+        if self.may_start_tls:
+            words.append("STARTTLS")
+        mechanisms = self.service.gate.mechanisms(self.connection)
+        if mechanisms and self.login is None:
+            words.append("AUTH " + " ".join(mechanisms))
+        if self.may_deliver:
+            words.append("XCLIENT " + " ".join(XCLIENT))
+        suppressed = {word.upper() for word in self.service.limits.suppress_capabilities}
+        kept = [word for word in words if word.partition(" ")[0] not in suppressed]
+        self.send(reply(250, "", self.service.server_name, *kept))
+        self.understood()
+        return None
+
+    def _xclient(self, arguments: bytes) -> None:
+        """Postfix's XCLIENT, from whom we take mail: whom he speaks for. It begins anew, with the greeting."""
+        if not self.may_deliver:
+            self.send(reply(550, "5.7.0", "Not from you"))
+            return
+        if self.envelope is not None:
+            self.send(reply(503, "5.5.1", "A transaction is open"))
+            return
+        told = parse_xclient(arguments)
+        with contextlib.suppress(ValueError):
+            address = told.get(b"ADDR", b"").decode("ascii", "replace")
+            self.peer_address = str(ipaddress.ip_address(address.removeprefix("IPV6:")))
+        for name, digits in ((b"PORT", 5), (b"TTL", 3)):
+            value = told.get(name, b"")
+            if value.isdigit() and len(value) <= digits:
+                if name == b"PORT":
+                    self.peer_port = int(value)
+                else:
+                    self.hops_left = min(int(value), MAX_HOPS)
+        self._log = self.log.bind(
+            peer=self.peer_address,
+            session=clean(told.get(b"SESSION", b"").decode("ascii", "replace")),
+        )
+        self._reset()
+        self.peer_name = b""
+        self.told_name = told.get(b"HELO", b"")[:255]
+        self.greet()
+
+    def _starttls(self) -> Running:
+        if not self.may_start_tls:
+            self.send(reply(502, "5.5.1", "No TLS here, or it is active already"))
+            return None
+        self._reset()
+        self.peer_name = b""  # RFC 3207 §4.2: forget what was said before
+        return self._start_tls()
+
+    async def _start_tls(self) -> None:
+        await self.switch_to_tls(reply(220, "2.0.0", "Begin TLS now"))
+        if self.may_deliver:  # its certificate is all that a node shows
+            self.now_known()
+
+    async def _auth(self, arguments: bytes) -> None:
+        if self.login is not None or self.envelope is not None:
+            self.send(reply(503, "5.5.1", "AUTH is not possible now"))
+            return
+        try:
+            login = await self.sasl(arguments)
+        except NotAdmitted as refusal:
+            self.send(self.reply_for(refusal))
+            if self.login_failed(refusal.user, refusal.code.value):
+                self.say_bye("Too many failed logins")
+            return
+        self.entered(login)
+        self.send(reply(235, "2.7.0", f"Logged in as {login.user}"))
+
+    def _mail(self, arguments: bytes) -> Running:
+        if not self.peer_name:
+            self.send(reply(503, "5.5.1", "Say LHLO first"))
+        elif not self.may_deliver:
+            self.send(reply(530, "5.7.0", "Authentication required"))
+        elif self.envelope is not None:
+            self.send(reply(503, "5.5.1", "A transaction is open already"))
+        else:
+            envelope = parse_envelope(arguments, b"FROM:")
+            if unknown := envelope.parameters.keys() - MAIL_PARAMETERS:
+                self.send(_unknown_parameter(unknown))
+                return None
+            if envelope.parameters.get(b"BODY", b"8BITMIME").upper() not in BODY_TYPES:
+                raise BadSyntax("BODY is 7BIT or 8BITMIME")
+            size = envelope.parameters.get(b"SIZE", b"0")
+            if not size.isdigit():
+                raise BadSyntax("SIZE takes a number")
+            if len(size) > 20 or int(size) > self.service.limits.max_message_bytes:
+                self.send(reply(*TOO_BIG))
+                return None
+            self.envelope = envelope
+            self.send(reply(250, "2.1.0", "Ok"))
+            self.understood()
+        return None
+
+    async def _rcpt(self, arguments: bytes) -> None:
+        """The reply goes out with those of the recipients that are pipelined behind it, so that they can be asked at
+        once; in order, and before anything else."""
+        try:
+            answer = await self._answer_for(arguments)
+        except BadSyntax:
+            await self._settle()
+            raise
+        except (Refusal, UpstreamFailure) as error:
+            answer = self.reply_for(error)
+        if isinstance(answer, bytes) and not self._owed:
+            self._say(answer)
+            return
+        self._owed.append(_known(answer) if isinstance(answer, bytes) else answer)
+        if not self.session.has_line:
+            await self._settle()
+
+    async def _answer_for(self, arguments: bytes) -> bytes | Awaitable[bytes]:
+        if self.envelope is None or self.delivery is not None:
+            return reply(503, "5.5.1", "Say MAIL first")
+        given = parse_envelope(arguments, b"TO:")
+        if given.parameters:
+            return _unknown_parameter(given.parameters.keys())
+        self.understood()
+        if self.recipients + len(self._owed) >= self.service.limits.max_recipients:
+            return reply(452, "4.5.3", "Too many recipients")
+        return await self.receive(given)
+
+    async def _settle(self) -> None:
+        """Send the replies to all recipients so far."""
+        owed, self._owed = self._owed, []
+        for answer in owed:
+            self._say(await answer)
+
+    def _say(self, answer: bytes) -> None:
+        if answer.startswith(b"2"):
+            self.recipients += 1
+        self.send(answer)
+
+    # --- the message
+
+    def _lacks_recipients(self) -> bool:
+        if self.envelope is None or not self.recipients:
+            self.send(reply(503, "5.5.1", "No valid recipients"))
+            return True
+        return False
+
+    async def _data(self) -> None:
+        if self._lacks_recipients():
+            return
+        if self.delivery is not None:
+            self.send(reply(503, "5.5.1", "BDAT goes on with BDAT"))
+            return
+        self.session.expect_text()
+        try:
+            self.delivery = await self.begin_delivery()
+            self.send(reply(354, "", "End with a line of one dot"))
+            await self._take(self.delivery)
+            await self._finish(self.delivery)
+        finally:
+            self._reset()
+
+    async def _bdat(self, size: int, last: bool) -> None:
+        """RFC 3030 §2: each chunk is answered; the last one for each recipient."""
+        self.session.expect_octets(size)
+        is_wanted = self.envelope is not None and self.recipients > 0
+        ended = last or not is_wanted
+        try:
+            if is_wanted and self.delivery is None:
+                self.delivery = await self.begin_delivery()
+            await self._take(self.delivery)
+            if self.delivery is None:
+                self.send(reply(503, "5.5.1", "No valid recipients"))
+            elif last:
+                await self._finish(self.delivery)
+            else:
+                self.send(reply(250, "2.0.0", f"{size} octets received"))
+        except BaseException:
+            ended = True
+            raise
+        finally:
+            if ended:
+                self._reset()
+
+    async def _take(self, delivery: Delivery | None) -> None:
+        """All octets of the text or the chunk; what is too large is read to its end, within reason."""
+        limit = self.service.limits.max_message_bytes
+        is_last = False
+        while not is_last:
+            event = await self.next_event(self.service.limits.command_timeout_s)
+            if not isinstance(event, Text):
+                raise Misuse("a line amid the text")
+            is_last = event.last
+            self._octets += len(event.octets)
+            if self._octets > limit * SKIPPED_FACTOR:
+                self.send(reply(*TOO_BIG))
+                self.close()
+                raise ConnectionResetError("far too large a message")
+            if delivery is not None and self._octets <= limit and event.octets:
+                await delivery.write(event.octets)
+
+    async def _finish(self, delivery: Delivery) -> None:
+        if self._octets > self.service.limits.max_message_bytes:
+            delivery.abandon()
+            self.send(reply(*TOO_BIG) * self.recipients)
+            return
+        self.need_peer()
+        async for answer in delivery.finish():
+            self.send(answer)
+
+    def _reset(self) -> None:
+        if self.delivery is not None:
+            self.delivery.abandon()
+        self.delivery = None
+        self.envelope = None
+        self.recipients = 0
+        self._octets = 0
+        self.forget()
+
+
+async def _known(answer: bytes) -> bytes:
+    return answer
+
+
+def _unknown_parameter(names: Collection[bytes]) -> bytes:
+    """RFC 5321 §4.1.1.11."""
+    shown = ", ".join(sorted(clean(name[:40].decode("utf-8", "replace")) for name in names))
+    return reply(555, "5.5.4", f"These parameters are not known here: {shown}")
+
+
+# --- who a recipient is
+
+
+def users_of(recipient: Recipient, *, domains: bool) -> list[str]:
+    """The user ids that an address may mean, the best first: as written, then in lower case. Empty for a shared
+    mailbox (`+folder@…`). Without `[namespace] domains` the domain says nothing."""
+    local = recipient.local.decode("utf-8", "surrogateescape")
+    if not local:
+        return []
+    tail = "@" + recipient.domain.decode("ascii", "replace") if domains and recipient.domain else ""
+    return list(dict.fromkeys((local + tail, local.lower() + tail)))
+
+
+def folder_of(recipient: Recipient, user: str, namespace: Namespace) -> MailboxName | None:
+    """The mailbox that the part behind `+` names, if it can name one; `user` is "" for a shared one."""
+    if not recipient.detail:
+        return None
+    try:
+        text = unicodedata.normalize("NFC", recipient.detail.decode("utf-8"))
+        prefix = namespace.personal_prefix if user else namespace.shared_prefix
+        name = namespace.internal(prefix + mutf7.encode(text), user)
+    except (Refusal, UnicodeDecodeError):
+        return None
+    return None if user and not name.startswith(inbox_of(user)) else name

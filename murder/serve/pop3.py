@@ -1,0 +1,240 @@
+"""POP3 before and at login, shared by frontend and backend (RFC 1939 §4, RFC 2449, RFC 2595, RFC 5034).
+
+Every error of the session becomes its reply in `Pop3Dialogue.failed`, with the response codes of RFC 2449 and RFC 3206.
+"""
+
+from typing import Any, Final
+
+from murder import __version__
+from murder.auth.gate import NotAdmitted, as_given
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
+from murder.model.identity import Login
+from murder.model.name import MailboxName, Namespace, inbox_of
+from murder.net.connection import Connection
+from murder.serve.imap import Running
+from murder.serve.line import LineDialogue
+from murder.serve.service import ClientService
+from murder.session.sasl import PlainCredentials
+from murder.wire import mutf7
+from murder.wire.pop3 import err, listing, ok, parse_command
+
+CODES: Final = {  # a refusal's code in POP3
+    Code.AUTHENTICATION_FAILED: "AUTH",
+    Code.AUTHORIZATION_FAILED: "AUTH",
+    Code.IN_USE: "IN-USE",
+    Code.OVER_QUOTA: "SYS/TEMP",
+    Code.UNAVAILABLE: "SYS/TEMP",
+    Code.NO_PERMISSION: "SYS/PERM",
+    Code.NONEXISTENT: "SYS/PERM",
+}
+
+
+class Pop3Dialogue(LineDialogue):
+    """A POP3 connection up to its login."""
+
+    PROTOCOL = "pop3"
+
+    def __init__(self, connection: Connection, service: ClientService) -> None:
+        super().__init__(connection, service)
+        self._user: bytes | None = None  # as given with USER
+        self.utf8 = False  # as the client has asked (RFC 6856)
+        self._counted_as: str | None = None
+
+    # --- what a role gives
+
+    @property
+    def offers_utf8(self) -> bool:
+        """Whether UTF8 (RFC 6856) works here."""
+        return False
+
+    async def open_maildrop(self, login: Login) -> bytes:
+        """Somebody has proven himself: open his maildrop; the reply. Raises Refusal, UpstreamFailure."""
+        raise NotImplementedError
+
+    def maildrop_of(self, login: Login, namespace: Namespace) -> MailboxName:
+        """The user's INBOX, or with `user+Folder` that mailbox of his (as Cyrus' popsubfolders). Raises Refusal."""
+        if not login.detail:
+            return inbox_of(login.user)
+        prefix = namespace.personal_prefix + mutf7.encode(login.detail)
+        return namespace.internal(prefix, login.user)
+
+    def transact(self, keyword: bytes, arguments: bytes) -> Running:
+        """A command of the TRANSACTION state."""
+        raise NotImplementedError
+
+    # --- greeting, errors, the end
+
+    def greet(self) -> None:
+        self.send(ok(f"{self.service.server_name} murder {__version__} POP3 ready"))
+
+    def say_wrong(self, text: str, *, closing: bool) -> None:
+        self.send(err(text))
+
+    def challenge(self, octets: bytes) -> bytes:
+        return b"+ " + octets + b"\r\n"
+
+    def timed_out(self) -> None:
+        """RFC 1939 §3: without a word of the UPDATE state, and nothing is deleted."""
+        self.send(err("Autologout; idle for too long", "SYS/TEMP"))
+        self.close()
+
+    def say_bye(self, text: str) -> None:
+        self.send(err(text, "SYS/TEMP"))
+        self.close()
+
+    def failed(self, event: Any, error: Exception) -> None:
+        match error:
+            case BadSyntax():
+                self.malformed(error)
+            case Refusal():
+                self.send(err(error.text, CODES.get(error.code, "")))
+            case UpstreamFailure():
+                self.log.warning(
+                    "upstream.failed",
+                    backend=error.server,
+                    kind=error.kind.value,
+                    problem=error.text,
+                )
+                self.send(err("Your mailbox cannot be reached now, try again later", "SYS/TEMP"))
+            case TimeoutError():
+                self.timed_out()
+            case _:
+                self.log.error("command.crashed", exc_info=error)
+                self.send(err("Internal error, try again later", "SYS/TEMP"))
+
+    # --- commands
+
+    def run(self, line: bytes) -> Running:
+        keyword, arguments = parse_command(line)
+        if keyword == b"CAPA":
+            return self.tell_capabilities()
+        if self.login is not None:
+            running = self.transact(keyword, arguments)
+            self.understood()
+            return running
+        match keyword:
+            case b"QUIT":
+                self.send(ok("Goodbye"))
+                self.close()
+            case b"USER":
+                self._take_user(arguments)
+            case b"PASS":
+                return self._pass(arguments)
+            case b"AUTH":
+                return self._auth(arguments)
+            case b"STLS":
+                return self._stls()
+            case b"UTF8" if self.offers_utf8:
+                self._begin_utf8(arguments)
+            case _:
+                raise BadSyntax("no command of this server, or not before login")
+        self.understood()
+        return None
+
+    def tell_capabilities(self) -> Running:
+        self.send(listing("Capabilities", self._capabilities()))
+        return None
+
+    def _capabilities(self) -> list[bytes]:
+        words = [b"TOP", b"UIDL", b"PIPELINING", b"RESP-CODES", b"AUTH-RESP-CODE"]
+        gate = self.service.gate
+        if gate.takes_passwords(self.connection):
+            words.append(b"USER")
+        mechanisms = gate.mechanisms(self.connection)
+        if mechanisms:
+            words.append(b"SASL " + " ".join(mechanisms).encode())
+        if self.login is None and self.may_start_tls:
+            words.append(b"STLS")
+        if self.offers_utf8:
+            words.append(b"UTF8 USER" if b"USER" in words else b"UTF8")
+        words.append(b"IMPLEMENTATION murder-" + __version__.encode())
+        suppressed = {word.upper().encode() for word in self.service.limits.suppress_capabilities}
+        return [word for word in words if word.partition(b" ")[0] not in suppressed]
+
+    def _take_user(self, arguments: bytes) -> None:
+        name = arguments.rstrip(b" \t")
+        if not name:
+            raise BadSyntax("USER takes a name")
+        if not self.service.gate.takes_passwords(self.connection):
+            raise Refusal(
+                Code.PRIVACY_REQUIRED, "A password is taken only under TLS: use STLS first"
+            )
+        self._user = name
+        self.send(ok("Now the password"))
+
+    async def _pass(self, arguments: bytes) -> None:
+        if self._user is None:
+            raise BadSyntax("USER comes before PASS")
+        user, self._user = self._user.decode("utf-8", "surrogateescape"), None
+        given = PlainCredentials(user, "", arguments, "USER")
+        try:
+            login = await self.service.gate.admit(given, self.connection)
+        except Refusal as refusal:
+            self._refuse(as_given(user), refusal)
+            return
+        await self._enter(login)
+
+    async def _auth(self, arguments: bytes) -> None:
+        if not arguments:  # RFC 1734's listing, which some clients still ask for
+            names = self.service.gate.mechanisms(self.connection)
+            self.send(listing("Mechanisms", [name.encode() for name in names]))
+            return
+        try:
+            login = await self.sasl(arguments)
+        except NotAdmitted as refusal:
+            self._refuse(refusal.user, refusal)
+            return
+        await self._enter(login)
+
+    def _refuse(self, user: str, refusal: Refusal) -> None:
+        is_worn_out = self.login_failed(user, refusal.code.value)
+        self.send(err(refusal.text, CODES.get(refusal.code, "")))
+        if is_worn_out:
+            self.close()
+
+    async def _enter(self, login: Login) -> None:
+        connections = self.service.gate.connections
+        is_counted = not login.proxy  # which counts its own
+        try:
+            if is_counted:
+                connections.enter(login.user)
+        except Refusal as refusal:
+            self.log.info("login.failed", user=login.user, problem=refusal.code.value)
+            self.send(err(refusal.text, "SYS/TEMP"))
+            self.close()
+            return
+        entered = False
+        try:
+            answer = await self.open_maildrop(login)
+            entered = answer.startswith(b"+") and not self.connection.is_lost
+        finally:
+            if entered and is_counted:
+                self._counted_as = login.user
+            elif is_counted:
+                connections.leave(login.user)
+        if entered:
+            self.entered(login)
+        self.send(answer)
+
+    def lost(self, error: Exception | None) -> None:
+        if self._counted_as is not None:
+            self.service.gate.connections.leave(self._counted_as)
+            self._counted_as = None
+        super().lost(error)
+
+    def _begin_utf8(self, arguments: bytes) -> None:
+        """RFC 6856 §2. It changes nothing of what we send: see `murder.backend.pop3`."""
+        if arguments:
+            raise BadSyntax("UTF8 takes no arguments")
+        if self.utf8:
+            raise Refusal(Code.CANNOT, "UTF8 is enabled already")
+        self.utf8 = True
+        self.send(ok("UTF8 enabled"))
+
+    def _stls(self) -> Running:
+        if not self.may_start_tls:
+            raise Refusal(Code.CANNOT, "No TLS here, or it is active already")
+        if self.utf8:
+            raise Refusal(Code.CANNOT, "STLS comes before UTF8")  # RFC 6856 §2.1
+        self._user = None
+        return self.switch_to_tls(ok("Begin TLS now"))

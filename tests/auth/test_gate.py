@@ -1,0 +1,220 @@
+"""One gate for every mechanism: who exists is told to nobody, what is tried is counted, what is logged is safe to read."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from murder.api.auth import Identity, ScramSecret
+from murder.auth.gate import Gate, NotAdmitted, as_given, decoy_key_of, run_sasl
+from murder.auth.penalty import Penalties
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
+from murder.session.sasl import PlainCredentials, ScramClient
+from plugins.auth_file import Settings, UserFile
+
+QUICK = Settings(log2_cost=4, scram_iterations=4096)
+ELSEWHERE = "192.0.2.1"
+
+
+class Peer:
+    """As much of a connection as a gate looks at."""
+
+    certificate = None
+    is_tls = True
+    is_lost = False
+    peer = ELSEWHERE
+
+    def hold_off(self) -> None:
+        pass
+
+
+async def no_sleep(seconds: float) -> None:
+    await asyncio.sleep(0)
+
+
+def gate_of(folder: Path) -> Gate:
+    users = UserFile(folder / "users", QUICK)
+    asyncio.run(users.set_passwords({"ana": b"secret"}))
+    return Gate(users, penalties=Penalties(sleep=no_sleep), proxies=["ops"])
+
+
+async def scram(gate: Gate, user: str, password: str, *, gives_up: bool = False) -> bytes:
+    """The challenge; raises what the exchange ends in."""
+    client, challenges = ScramClient(user, password), []
+
+    async def ask(challenge: bytes) -> bytes:
+        challenges.append(challenge)
+        if gives_up:
+            raise BadSyntax("cancelled")
+        return client.answer(challenge)
+
+    try:
+        await run_sasl(gate, "SCRAM-SHA-256", client.first(), ask, Peer())  # type: ignore[arg-type]
+    except (Refusal, BadSyntax):
+        pass
+    return challenges[0]
+
+
+def told(challenge: bytes) -> list[bytes]:
+    return challenge.split(b",")[1:]
+
+
+def test_scram_goes_on_with_somebody_who_is_not_known(tmp_path: Path) -> None:
+    gate = gate_of(tmp_path)
+
+    async def scene() -> None:
+        known = told(await scram(gate, "ana", "wrong"))
+        unknown = told(await scram(gate, "nosuch", "wrong"))
+        assert [field[:2] for field in unknown] == [field[:2] for field in known] == [b"s=", b"i="]
+        assert len(unknown[0]) == len(known[0])
+        assert unknown[1] == known[1]
+        assert unknown == told(await scram(gate, "NoSuch", "other"))
+        assert unknown != told(await scram(gate, "nobody", "other"))
+        await gate.admit(PlainCredentials("ana", "", b"secret"), Peer())  # type: ignore[arg-type]
+
+    asyncio.run(scene())
+
+
+def test_decoys_outlive_a_restart_and_a_change_of_users(tmp_path: Path) -> None:
+    gate_of(tmp_path)
+    first = UserFile(tmp_path / "users", QUICK)
+    decoy = first.scram_decoy("nosuch", "SCRAM-SHA-256")
+    asyncio.run(first.set_passwords({"ana": b"changed", "aaa": b"new"}))
+    second = UserFile(tmp_path / "users", QUICK)
+    again = second.scram_decoy("nosuch", "SCRAM-SHA-256")
+    assert (again.salt, again.iterations) == (decoy.salt, decoy.iterations)
+    assert again.stored_key != decoy.stored_key
+
+
+def test_a_file_without_a_key_for_decoys_has_one_all_the_same(tmp_path: Path) -> None:
+    gate_of(tmp_path)
+    lines = (tmp_path / "users").read_text().splitlines(keepends=True)
+    (tmp_path / "users").write_text("".join(line for line in lines if line[0] != "#"))
+    salts = {
+        UserFile(tmp_path / "users", QUICK).scram_decoy("nosuch", "SCRAM-SHA-256").salt
+        for _ in range(2)
+    }
+    assert len(salts) == 1
+
+
+class NoDecoys:
+    """A plugin that has SCRAM secrets and knows nothing of decoys."""
+
+    async def verify(self, user: str, password: bytes) -> Identity | None:
+        return None
+
+    async def lookup(self, user: str) -> Identity | None:
+        return None
+
+    async def scram_secret(self, user: str, mechanism: str) -> ScramSecret | None:
+        return None
+
+
+def test_for_a_plugin_without_decoys_the_node_makes_them(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"private")
+    challenges = []
+    for _ in range(2):
+        gate = Gate(
+            NoDecoys(),
+            penalties=Penalties(sleep=no_sleep),
+            decoy_key=decoy_key_of(tmp_path / "key"),
+        )
+        challenges.append(told(asyncio.run(scram(gate, "nosuch", "wrong"))))
+    assert challenges[0] == challenges[1]
+
+
+@pytest.mark.parametrize("user", ["ana", "nosuch"])
+def test_an_exchange_that_is_given_up_counts_as_a_wrong_password(tmp_path: Path, user: str) -> None:
+    gate = gate_of(tmp_path)
+    asyncio.run(scram(gate, user, "x", gives_up=True))
+    assert gate.penalties.failures(ELSEWHERE, user) == 1
+
+
+def test_a_backend_that_is_away_counts_against_nobody() -> None:
+    class Away(NoDecoys):
+        async def verify(self, user: str, password: bytes) -> Identity | None:
+            raise RuntimeError
+
+    gate = Gate(Away(), penalties=Penalties(sleep=no_sleep))
+    with pytest.raises(RuntimeError):
+        asyncio.run(gate.admit(PlainCredentials("ana", "", b"x"), Peer()))  # type: ignore[arg-type]
+    assert gate.penalties.failures(ELSEWHERE, "ana") == 0
+
+
+def test_a_password_that_is_remembered_waits_for_no_hash(tmp_path: Path) -> None:
+    gate = gate_of(tmp_path)
+
+    async def scene() -> None:
+        credentials = PlainCredentials("ana", "", b"secret")
+        await gate.admit(credentials, Peer())  # type: ignore[arg-type]
+        gate._turnstile._free = 0  # all threads hash for others
+        login = await gate.admit(credentials, Peer())  # type: ignore[arg-type]
+        assert login.user == "ana"
+        gate.auth_timeout_s = 0.001
+        with pytest.raises(UpstreamFailure):
+            await gate.admit(PlainCredentials("ana", "", b"else"), Peer())  # type: ignore[arg-type]
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "initial", "user", "code"),
+    [
+        ("PLAIN", b"\0ana\0wrong", "ana", Code.AUTHENTICATION_FAILED),
+        ("PLAIN", b"bob\0ana\0secret", "ana", Code.AUTHORIZATION_FAILED),
+        ("PLAIN", b"\0\x1b[2Jx\0wrong", "\\x1b[2Jx", Code.AUTHENTICATION_FAILED),
+        ("PLAIN", b"\0" + b"x" * 300 + b"\0y", "x" * 128 + "...", Code.AUTHENTICATION_FAILED),
+        ("LOGIN", b"ana", "ana", Code.AUTHENTICATION_FAILED),
+        ("EXTERNAL", b"ana", "ana", Code.CANNOT),
+        ("GSSAPI", b"", "", Code.CANNOT),
+    ],
+)
+def test_a_refusal_names_who_was_meant(
+    tmp_path: Path, mechanism: str, initial: bytes, user: str, code: Code
+) -> None:
+    gate = gate_of(tmp_path)
+
+    async def ask(challenge: bytes) -> bytes:
+        return b"wrong"
+
+    with pytest.raises(NotAdmitted) as refused:
+        asyncio.run(run_sasl(gate, mechanism, initial, ask, Peer()))  # type: ignore[arg-type]
+    assert refused.value.user == user
+    assert refused.value.code is code
+
+
+@pytest.mark.parametrize(
+    ("initial", "user", "proxy"),
+    [
+        (b"bob\0ana\0secret", "bob", "ana"),
+        (b"Eve+x\0ana\0secret", "Eve", "ana"),
+        (b"ana\0ana\0secret", "ana", ""),
+        (b"boss\0ana\0secret", "", ""),
+        (b"BOSS\0ana\0secret", "", ""),
+        (b"bob\0boss\0secret", "", ""),
+    ],
+)
+def test_a_master_user_at_a_frontend_acts_for_users_and_never_for_an_administrator(
+    tmp_path: Path, initial: bytes, user: str, proxy: str
+) -> None:
+    users = UserFile(tmp_path / "users", QUICK)
+    asyncio.run(users.set_passwords({"ana": b"secret", "boss": b"secret"}))
+    gate = Gate(users, proxies=["ana"], admins=["boss"], keep_admin_password=True)
+
+    async def ask(challenge: bytes) -> bytes:
+        raise AssertionError
+
+    exchange = run_sasl(gate, "PLAIN", initial, ask, Peer())  # type: ignore[arg-type]
+    if not user:
+        with pytest.raises(NotAdmitted) as refused:
+            asyncio.run(exchange)
+        assert refused.value.code is Code.AUTHORIZATION_FAILED
+        return
+    login, _ = asyncio.run(exchange)
+    assert (login.user, login.proxy, login.is_admin, login.password) == (user, proxy, False, None)
+
+
+def test_names_in_a_log_are_short_and_plain() -> None:
+    assert as_given("jürgen") == "jürgen"
+    assert as_given("a\r\nb\u202e\udcff") == "a\\r\\nb\\u202e\\udcff"
+    assert len(as_given("\0" * 10_000)) < 600

@@ -1,0 +1,118 @@
+"""Remote control: nothing is done for who shows no operator's certificate, whatever calls it in whatever order."""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from murder.config.sections import Config, NodeConfig
+from murder.errors import BadSyntax
+from murder.node.control.sockets import ControlServer, RemoteControl
+from murder.wire.control_words import AskStatus, parse_control_request
+
+
+@dataclass(frozen=True)
+class Certificate:
+    name: str
+    roles: frozenset[str]
+
+
+@dataclass
+class Stranger:
+    """A connection over TLS."""
+
+    certificate: Certificate | None
+    written: list[bytes] = field(default_factory=list)
+    closed: bool = False
+    cid: str = "1"
+    peer: str = "192.0.2.1"
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    async def drain(self, _: float) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+    def became_known(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("roles", [None, {"backend"}, {"frontend", "mupdate"}])
+def test_a_stranger_gets_nothing_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, roles: set[str] | None
+) -> None:
+    asked: list[object] = []
+
+    async def ask_local(_: Path, request: object) -> Any:
+        asked.append(request)
+        yield {"done": True}
+
+    monkeypatch.setattr("murder.node.control.sockets.ask_local", ask_local)
+
+    async def scene() -> None:
+        certificate = None if roles is None else Certificate("be1", frozenset(roles))
+        stranger: Any = Stranger(certificate)
+        control = RemoteControl(stranger, tmp_path)
+        control.received(b'{"do": "kick", "user": "x"}\n')  # it came before `begin`
+        assert control._task is None
+        await control._run(b'{"do": "kick", "user": "x"}')
+        control.begin()
+        assert asked == [] and stranger.closed
+        assert all(b"operator" in line for line in stranger.written)
+
+        operator: Any = Stranger(Certificate("op", frozenset({"operator"})))
+        control = RemoteControl(operator, tmp_path)
+        control.begin()
+        control.received(b'{"do": "status"}\n')
+        assert control._task is not None
+        await control._task
+        assert asked == [AskStatus()]
+
+    asyncio.run(scene())
+
+
+@dataclass
+class Gone:
+    """A stream whose other end hung up after so many answers; uvloop raises no OSError when one writes on."""
+
+    left: int
+    written: int = 0
+
+    def is_closing(self) -> bool:
+        return self.written > self.left
+
+    def write(self, _: bytes) -> None:
+        if self.is_closing():
+            raise RuntimeError("unable to perform operation on <UnixTransport closed=True>")
+        self.written += 1
+
+    async def drain(self) -> None:
+        if self.is_closing():
+            raise ConnectionResetError("Connection lost")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_who_asks_may_hang_up_before_the_end(tmp_path: Path, left: int) -> None:
+    async def scene() -> None:
+        config = Config(tmp_path / "murder.toml", node=NodeConfig(name="n", data=tmp_path))
+        control = ControlServer(config, "backend", 0, object(), list)
+        reader = asyncio.StreamReader()
+        reader.feed_data(b'{"do": "status"}\n')
+        gone: Any = Gone(left)
+        await control._serve(reader, gone)
+        assert gone.written == left + 1
+
+    asyncio.run(scene())
+
+
+def test_nesting_without_end_is_no_request() -> None:
+    with pytest.raises(BadSyntax):
+        parse_control_request(b"[" * 60_000)

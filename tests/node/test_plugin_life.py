@@ -1,0 +1,56 @@
+"""A plugin that is told when the role of a process starts and stops."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.node.test_toy_protocol import ROOT, await_line, free_ports, serving
+
+PLUGIN = """
+from pathlib import Path
+from murder.api import hookimpl
+
+def note(text):
+    with (Path(__file__).parent / "told").open("a") as file:
+        file.write(text + chr(10))
+
+@hookimpl
+async def role_starts(role, worker):
+    note(f"{role} {worker} starts")
+
+@hookimpl
+def role_stops(role, worker):
+    note(f"{role} {worker} stops")
+    raise OSError("too late")
+"""
+CONFIG = """\
+[node]
+name = "be1.example.org"
+data = "data"
+[backend]
+workers = {workers}
+imap = ["127.0.0.1:{port}"]
+[plugins]
+path = ["site"]
+use = ["life"]
+[plugins.auth_file]
+file = "users"
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_plugin_is_told_in_every_process(tmp_path: Path, workers: int) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "life.py").write_text(PLUGIN)
+    (tmp_path / "users").touch(mode=0o600)
+    file = tmp_path / "murder.toml"
+    file.write_text(CONFIG.format(workers=workers, port=free_ports(1)[0]))
+    told = site / "told"
+    with serving(ROOT, file) as process:
+        await_line(process, "server.ready")
+        started = [f"backend {worker} starts" for worker in range(workers)]
+        assert sorted(told.read_text().splitlines()) == started
+    ended = [f"backend {worker} stops" for worker in range(workers)]
+    assert sorted(told.read_text().splitlines()) == sorted([*started, *ended])
+    assert process.returncode == 0

@@ -1,0 +1,191 @@
+"""A protocol is one value: one file with a service and one entry in `model.protocol`, in a copy of murder, and everything
+knows it."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LIMIT_S = 60
+LAST = "PROTOCOLS: Final[tuple[ProtocolSpec, ...]] = (IMAP, POP3, LMTP"
+ENTRY = """, ProtocolSpec(
+    "echo",
+    (
+        PortKey("echo", 7, "Echo (RFC 862).", "Its echo port.", '["*:7"]'),
+        PortKey("echos", 1007, "Echo over TLS.", "Its echo-over-TLS port.", is_implicit=True),
+    ),
+    b"no room\\r\\n",
+    {BACKEND: "murder.backend.toy_echo:Echo"},
+)"""
+CONFIG = """\
+[node]
+name = "be1.example.org"
+data = "data"
+[backend]
+workers = 1
+imap = ["127.0.0.1:{imap}"]
+echo = ["127.0.0.1:{echo}"]
+max_connections_per_address = {room}
+[plugins.auth_file]
+file = "users"
+"""
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout of murder with the toy."""
+    home = tmp_path_factory.mktemp("copy")
+    for folder in ("murder", "plugins"):
+        shutil.copytree(ROOT / folder, home / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(Path(__file__).with_name("toy_echo.py"), home / "murder" / "backend")
+    table = home / "murder" / "model" / "protocol.py"
+    text = table.read_text()
+    assert text.count(LAST) == 1
+    table.write_text(text.replace(LAST, LAST + ENTRY))
+    return home
+
+
+def run(copy: Path, *arguments: str) -> str:
+    """What a program in the copy says."""
+    ran = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def free_ports(count: int) -> list[int]:
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(sock.getsockname()[1]) for sock in held]
+    for sock in held:
+        sock.close()
+    return ports
+
+
+def write_config(folder: Path, imap: int, echo: int, room: int = 0) -> Path:
+    file = folder / "murder.toml"
+    file.write_text(CONFIG.format(imap=imap, echo=echo, room=room))
+    (folder / "users").touch(mode=0o600)
+    return file
+
+
+def test_it_has_its_keys_in_the_configuration(copy: Path, tmp_path: Path) -> None:
+    example = run(copy, "-m", "murder", "config", "example")
+    keys = '# Echo (RFC 862).\n#echo = ["*:7"]\n# Echo over TLS.\n#echos = []\n'
+    assert example.count(keys) == 2  # [frontend] and [backend]
+    assert "# Its echo port.\n#echo = 7\n# Its echo-over-TLS port.\n#echos = 1007\n" in example
+    file = write_config(tmp_path, 10143, 10007)
+    shown = run(copy, "-m", "murder", "config", "show", "--config", str(file))
+    assert 'echo = ["127.0.0.1:10007"]' in shown
+    ours = (ROOT / "murder.toml.example").read_text()
+    assert [line for line in example.splitlines() if "cho" not in line] == [
+        line for line in ours.splitlines() if "cho" not in line
+    ]
+
+
+def test_a_demo_has_ports_for_it(copy: Path, tmp_path: Path) -> None:
+    said = run(
+        copy,
+        "-c",
+        "import json, pathlib, sys\n"
+        "from murder.config import load_config\n"
+        "from murder.demo.plan import Options, last_port, nodes_of, prepare\n"
+        "options = Options(pathlib.Path(sys.argv[1]), backends=1, port_base=20000)\n"
+        "nodes = nodes_of(options)\n"
+        "prepare(options, nodes)\n"
+        "config = load_config(nodes[-1].config_file)\n"
+        "print(json.dumps([nodes[1].ports, nodes[2].ports, last_port(options),\n"
+        "    str(config.backend.echo[0]), config.server(nodes[2].name).echos]))\n",
+        str(tmp_path),
+    )
+    frontend, backend, last, listened, called = json.loads(said)
+    assert list(frontend) == ["imap", "imaps", "pop3", "pop3s", "lmtp", "mupdate"]
+    assert list(backend) == ["imap", "imaps", "pop3", "pop3s", "lmtp", "echo", "echos"]
+    assert "pop3s, lmtp, echo, echos." in " ".join(
+        run(copy, "-m", "murder", "demo", "--help").split()
+    )
+    assert last == frontend["mupdate"] == 20000 + 5 + 7 + 1
+    assert (listened, called) == (f"127.0.0.1:{backend['echo']}", backend["echos"])
+
+
+def test_operators_and_frontends_reach_it(copy: Path) -> None:
+    said = run(
+        copy,
+        "-c",
+        "import json\n"
+        "from pathlib import Path\n"
+        "from murder.cli.ctl.doctor import tried\n"
+        "from murder.cli.ctl.look import SPOKEN\n"
+        "from murder.config.load import config_from\n"
+        "from murder.model.protocol import protocol_named\n"
+        "from murder.net.upstream import Upstreams\n"
+        "node = {'name': 'fe1', 'data': '/nowhere'}\n"
+        "servers = {'be1': {'echo': 77}, 'be2': {'tls': 'implicit'}}\n"
+        "upstreams = Upstreams(config_from({'node': node, 'servers': servers}, Path('x')))\n"
+        "echo = protocol_named('echo')\n"
+        "print(json.dumps([[key.name for key in tried()], SPOKEN,\n"
+        "    [upstreams.address(server, echo).port for server in ('be1', 'be2')]]))\n",
+    )
+    knocked, raw, ports = json.loads(said)
+    assert knocked == ["echo", "imap", "lmtp", "pop3"]
+    assert raw == ["mupdate", "imap", "pop3", "lmtp", "echo"]
+    assert ports == [77, 1007]
+
+
+@contextmanager
+def serving(copy: Path, file: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A backend of the copy, once it is there."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "murder", "serve", "--role", "backend", "--config", str(file)],
+        cwd=copy,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        await_line(process, "role.started")
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=LIMIT_S)
+
+
+def await_line(process: "subprocess.Popen[str]", *words: str) -> None:
+    """Read its log up to a line with these words."""
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if all(word in line for word in words):
+            return
+    raise AssertionError("".join(said))
+
+
+def test_a_server_speaks_it_and_reloads(copy: Path, tmp_path: Path) -> None:
+    imap, echo, other = free_ports(3)
+    file = write_config(tmp_path, imap, echo, room=1)
+    with serving(copy, file) as process:
+        with socket.create_connection(("127.0.0.1", echo), timeout=LIMIT_S) as client:
+            assert client.recv(100) == b"echo at be1.example.org\r\n"
+            client.sendall(b"hallo\r\n")
+            assert client.recv(100) == b"hallo\r\n"
+            with socket.create_connection(("127.0.0.1", echo), timeout=LIMIT_S) as second:
+                assert second.recv(100) == b"no room\r\n"
+        write_config(tmp_path, imap, other)
+        process.send_signal(signal.SIGHUP)
+        await_line(process, "config.needs_restart", "backend.echo")
+        await_line(process, "config.reloaded")
