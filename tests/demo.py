@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,29 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from tests.kit.peer import BlockingPeer
+from tests.kit.ports import free_port_base as free_port_base
+from tests.kit.ports import ports_held
+from tests.kit.process import ROOT, murder_command
+from tests.kit.waiting import until
+
 IS_CI = os.environ.get("CI") == "true"
 READY_S = 60
-
-
-def murder_command() -> list[str]:
-    """How to run murder: the archive, where the fixture of that name has been asked for, else the checkout."""
-    archive = os.environ.get("MURDER_ARCHIVE")
-    return [sys.executable, archive] if archive else [sys.executable, "-m", "murder"]
-
-
-def free_port_base(count: int = 80) -> int:
-    """The first of `count` neighbouring ports that are free now, away from the default."""
-    for base in range(15000 + (os.getpid() * 97) % 9000, 32000, count):
-        try:
-            for port in range(base, base + count):
-                with socket.socket() as probe:
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return base
-    raise AssertionError("no free ports")
 
 
 @dataclass
@@ -83,6 +67,16 @@ class Demo:
         client = imaplib.IMAP4(server["host"], server["imap"], timeout=30)
         client.login(user, password or self.password)
         return client
+
+    def peer(
+        self, server: dict[str, Any], kind: str = "imap", user: str = "", limit_s: float = 30
+    ) -> BlockingPeer:
+        """A peer by hand that has been greeted, and is logged in as the user if there is one (IMAP)."""
+        peer = BlockingPeer(server["host"], server[kind], limit_s)
+        peer.reply()
+        if user:
+            peer.ok(f"LOGIN {user} {self.password}")
+        return peer
 
     def node(self, action: str, name: str) -> None:
         """`murder demo node ACTION NAME`."""
@@ -136,18 +130,10 @@ def deliver(host: str, port: int, user: str, octets: bytes, timeout_s: float = 3
 def running_demo(*options: str, folder: Path | None = None, keep: bool = False) -> Iterator[Demo]:
     """Start a demo and wait until it is ready; stop it and check that it ended well."""
     where = folder or Path(tempfile.mkdtemp(prefix="murder-test-"))
-    with (where.parent / f"{where.name}.log").open("w") as log:
+    with ports_held(80) as base, (where.parent / f"{where.name}.log").open("w") as log:
+        command = [*murder_command(), "demo", "--json", "--dir", str(where)]
         process = subprocess.Popen(
-            [
-                *murder_command(),
-                "demo",
-                "--json",
-                "--dir",
-                str(where),
-                "--port-base",
-                str(free_port_base()),
-                *options,
-            ],
+            [*command, "--port-base", str(base), *options],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -201,7 +187,4 @@ def reconfigure(demo: Demo, node: str, old: str, new: str) -> None:
     taken = log.read_text().count("role.reloaded")
     file.write_text(text.replace(old, new))
     os.kill(int(pid), signal.SIGHUP)
-    end = time.monotonic() + READY_S
-    while log.read_text().count("role.reloaded") == taken:
-        assert time.monotonic() < end, f"{node} does not reload"
-        time.sleep(0.05)
+    until(lambda: log.read_text().count("role.reloaded") > taken, f"{node} reloads", READY_S)

@@ -110,10 +110,9 @@ def main() -> None:
         memory = []
         for size in SIZES:
             with Alone(folder, workers=1) as server:
-                assert server.process is not None
                 for command, ms in measure(server, size).items():
                     table.setdefault(command, []).append(ms)
-                memory.append(resident_mib(server.process.pid))
+                memory.append(resident_mib(server.node.pid))
                 server.stop()
         print(f"{'ms':18}" + "".join(f"{size:>12,}" for size in SIZES))
         for command, times in table.items():

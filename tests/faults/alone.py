@@ -2,17 +2,18 @@
 
 import contextlib
 import imaplib
-import os
-import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.demo import ROOT, deliver, free_port_base
+from tests.demo import deliver
+from tests.kit.ports import free_ports
+from tests.kit.process import ROOT, Program
+from tests.kit.toml import write_config
+from tests.kit.waiting import until
 
 READY_S = 60
 ANYONE = """
@@ -31,6 +32,12 @@ def make_auth_backend(settings, data_dir):
 """
 
 
+PLUGIN: Mapping[str, dict[str, object]] = {
+    "auth": {"plugin": "auth_anyone"},
+    "plugins": {"path": ["site"]},
+}
+
+
 class Alone:
     """One backend in a folder of its own. Everybody's password is `secret`; INBOXes come with the first login."""
 
@@ -40,76 +47,95 @@ class Alone:
         store: str = "store_spool",
         workers: int = 2,
         settings: str = "",
-        prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         data: Path | None = None,
         command_timeout_s: float = 60.0,
         with_master: bool = False,
     ) -> None:
         self.folder = folder
-        self.prefix = prefix
-        self.environment = {**os.environ, **(environment or {})}
         self.data = data or folder / "data"
-        self.imap_port = free_port_base(4)
-        self.lmtp_port = self.imap_port + 1
-        self.master_port = self.imap_port + 2 if with_master else 0
-        self.master: subprocess.Popen[bytes] | None = None
-        if with_master:
-            at = f"127.0.0.1:{self.master_port}"
-            settings += (
-                f'[mupdate]\nmaster = "{at}"\nmaster_tls = "none"\nmaster_auth = "plain"\n'
-                'master_user = "admin"\nmaster_password = "secret"\nretry_max_s = 0.5\n'
-            )
-            (folder / "master.toml").write_text(
-                f'[node]\nname = "master.test"\ndata = "{folder}/master"\nroles = ["mupdate"]\n'
-                f'[mupdate]\nlisten = ["{at}"]\nallow_plaintext = true\nadmins = ["admin"]\n'
-                '[auth]\nplugin = "auth_anyone"\n[plugins]\npath = ["site"]\n',
-                encoding="utf-8",
-            )
+        self.imap_port, self.lmtp_port, master_port = free_ports(3)
+        self.master_port = master_port if with_master else 0
         self.config = folder / "murder.toml"
         self.log = folder / "log"
-        self.process: subprocess.Popen[bytes] | None = None
         (folder / "site").mkdir(parents=True, exist_ok=True)
         (folder / "site" / "auth_anyone.py").write_text(ANYONE, encoding="utf-8")
-        self.config.write_text(
-            f'[node]\nname = "be1.test"\ndata = "{self.data}"\nroles = ["backend"]\ndrain_timeout_s = 1.0\n'
-            f'[backend]\nimap = ["127.0.0.1:{self.imap_port}"]\nlmtp = ["127.0.0.1:{self.lmtp_port}"]\n'
-            f'imaps = []\npop3 = []\npop3s = []\nworkers = {workers}\nstore = "{store}"\n'
-            f'allow_plaintext = true\ncreate_inbox = true\nadmins = ["admin"]\n'
-            f"command_timeout_s = {command_timeout_s}\n"
-            '[auth]\nplugin = "auth_anyone"\n[plugins]\npath = ["site"]\n'
-            "[namespace]\nalternative = true\n"
-            f'[log]\nformat = "text"\n{settings}',
-            encoding="utf-8",
-        )
+        write_config(self.config, self._sections(store, workers, command_timeout_s), settings)
+        if with_master:
+            write_config(folder / "master.toml", self._sections_of_master())
+        command = [sys.executable, "-m", "murder", "serve", "--config"]
+        self.node = Program([*command, self.config], self.log, environment=environment)
+        self.master = Program([*command, folder / "master.toml"], self.log, environment=environment)
 
-    def _serve(self, config: Path) -> subprocess.Popen[bytes]:
-        with self.log.open("ab") as log:
-            return subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", "murder", "serve", "--config", str(config)],
-                stdout=log,
-                stderr=log,
-                cwd=ROOT,
-                env=self.environment,
-                start_new_session=True,
-            )
+    def _sections(
+        self, store: str, workers: int, command_timeout_s: float
+    ) -> dict[str, dict[str, object]]:
+        following: dict[str, object] = {
+            "master": f"127.0.0.1:{self.master_port}",
+            "master_tls": "none",
+            "master_auth": "plain",
+            "master_user": "admin",
+            "master_password": "secret",
+            "retry_max_s": 0.5,
+        }
+        return {
+            "node": {
+                "name": "be1.test",
+                "data": self.data,
+                "roles": ["backend"],
+                "drain_timeout_s": 1.0,
+            },
+            "backend": {
+                "imap": [f"127.0.0.1:{self.imap_port}"],
+                "lmtp": [f"127.0.0.1:{self.lmtp_port}"],
+                "imaps": [],
+                "pop3": [],
+                "pop3s": [],
+                "workers": workers,
+                "store": store,
+                "allow_plaintext": True,
+                "create_inbox": True,
+                "admins": ["admin"],
+                "command_timeout_s": command_timeout_s,
+            },
+            **PLUGIN,
+            "namespace": {"alternative": True},
+            "log": {"format": "text"},
+            **({"mupdate": following} if self.master_port else {}),
+        }
+
+    def _sections_of_master(self) -> dict[str, dict[str, object]]:
+        return {
+            "node": {
+                "name": "master.test",
+                "data": self.folder / "master",
+                "roles": ["mupdate"],
+            },
+            "mupdate": {
+                "listen": [f"127.0.0.1:{self.master_port}"],
+                "allow_plaintext": True,
+                "admins": ["admin"],
+            },
+            **PLUGIN,
+        }
 
     def start(self) -> None:
         """Returns when it serves (its master: soon)."""
-        if self.master_port and self.master is None:
-            self.master = self._serve(self.folder / "master.toml")
-        self.process = self._serve(self.config)
-        end = time.monotonic() + READY_S
-        while True:
-            with contextlib.suppress(OSError):
-                with socket.create_connection(("127.0.0.1", self.imap_port), 5) as sock:
-                    if sock.recv(4) == b"* OK":
-                        return
-            assert self.process.poll() is None and time.monotonic() < end, self.said()
-            time.sleep(0.05)  # nothing outside tells when it serves
+        if self.master_port and not self.master.lives:
+            self.master.start()
+        self.node.start()
+        until(self._greets, self.said, READY_S)
+
+    def _greets(self) -> bool:
+        with contextlib.suppress(OSError):
+            with socket.create_connection(("127.0.0.1", self.imap_port), 5) as sock:
+                if sock.recv(4) == b"* OK":
+                    return True
+        assert self.node.lives, self.said()
+        return False
 
     def said(self) -> str:
-        return self.log.read_text(encoding="utf-8", errors="replace")[-4000:]
+        return self.node.tail()
 
     def __enter__(self) -> "Alone":
         self.start()
@@ -117,37 +143,23 @@ class Alone:
 
     def __exit__(self, *_: object) -> None:
         """Whatever has happened: nothing is left running."""
-        if self.process is not None and self.process.poll() is None:
-            self.kill()
+        self.kill()
         self.kill_master()
 
     def kill(self) -> None:
         """Supervisor and workers, at once."""
-        assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(30)
+        self.node.kill()
 
     def kill_master(self) -> None:
         """`start` starts another."""
-        if self.master is not None:
-            os.killpg(self.master.pid, signal.SIGKILL)
-            self.master.wait(30)
-            self.master = None
+        self.master.kill()
 
     def stop(self) -> int:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(30)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+        return self.node.stop()
 
     def worker(self) -> int:
         """The process id of one worker."""
-        assert self.process is not None
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return int(children.split()[0])
+        return self.node.children()[0]
 
     def imap(self, user: str) -> imaplib.IMAP4:
         client = imaplib.IMAP4("127.0.0.1", self.imap_port, timeout=30)

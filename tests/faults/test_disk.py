@@ -21,6 +21,7 @@ import pytest
 from tests.conftest import cannot_run
 from tests.faults.alone import Alone, Refused, answered
 from tests.faults.oracle import octets_of, seen_world
+from tests.kit.waiting import until
 
 STORES = ("store_spool", "store_maildir")
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
@@ -99,9 +100,7 @@ def ended_well(server: Alone, workers: list[int]) -> None:
 
 def children(server: Alone) -> list[int]:
     """The processes that serve: with one worker it is the supervisor itself."""
-    assert server.process is not None
-    told = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
-    return [int(pid) for pid in told.split()] or [server.process.pid]
+    return server.node.children() or [server.node.pid]
 
 
 # --- full
@@ -180,10 +179,11 @@ class Injected:
 
     def __enter__(self) -> None:
         self.process = subprocess.Popen(self.command)
-        end = time.monotonic() + 20
-        while not all("TracerPid:\t0" not in status_of(pid) for pid in self.traced):
-            assert self.process.poll() is None and time.monotonic() < end
-            time.sleep(0.01)  # nothing tells when it has attached
+        until(self._has_attached, "strace has attached")
+
+    def _has_attached(self) -> bool:
+        assert self.process.poll() is None
+        return all("TracerPid:\t0" not in status_of(pid) for pid in self.traced)
 
     def __exit__(self, *_: object) -> None:
         self.process.send_signal(signal.SIGINT)

@@ -2,15 +2,15 @@
 does nothing that was refused meanwhile."""
 
 import re
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.demo import Demo, reconfigure, running_demo
+from tests.kit.peer import BlockingPeer
+from tests.kit.waiting import until
 
 TIMEOUTS = """[frontend]
 connect_timeout_s = 1.0
@@ -34,51 +34,14 @@ def others(demo: Demo) -> tuple[int, int]:
     return 1, next(number for number in range(2, 7) if demo.home(number) != demo.home(1))
 
 
-class Peer:
-    """A client by hand; every answer is bounded."""
-
-    def __init__(self, demo: Demo, kind: str) -> None:
-        where = (demo.frontend["host"], demo.frontend[kind])
-        self.sock = socket.create_connection(where, timeout=BOUND_S)
-        self.stream: Any = self.sock.makefile("rwb", 0)
-
-    def line(self) -> str:
-        line = str(self.stream.readline().decode())
-        assert line.endswith("\r\n"), "the connection was closed"
-        return line.removesuffix("\r\n")
-
-    def send(self, text: str) -> None:
-        self.stream.write(text.encode())
-
-    def ask(self, command: str) -> list[str]:
-        """IMAP: all that is answered, the tagged line last."""
-        self.send(f"t {command}\r\n")
-        lines = [self.line()]
-        while not lines[-1].startswith("t "):
-            lines.append(self.line())
-        return lines
-
-    def reply(self) -> str:
-        """LMTP: the last line of a reply."""
-        while (line := self.line())[3:4] == "-":
-            pass
-        return line
+def imap(demo: Demo, user: int) -> BlockingPeer:
+    return demo.peer(demo.frontend, user=demo.user(user), limit_s=BOUND_S)
 
 
-def imap(demo: Demo, user: int) -> Peer:
-    peer = Peer(demo, "imap")
-    peer.line()
-    assert peer.ask(f"LOGIN {demo.user(user)} {demo.password}")[-1].startswith("t OK")
-    return peer
-
-
-def until_back(demo: Demo, user: int) -> Peer:
+def until_back(demo: Demo, user: int) -> BlockingPeer:
     """A client whose INBOX is there again."""
     peer = imap(demo, user)
-    end = time.monotonic() + 30
-    while not (said := peer.ask("SELECT INBOX"))[-1].startswith("t OK"):
-        assert time.monotonic() < end, said
-        time.sleep(0.1)
+    peer.until_ok("SELECT INBOX")
     return peer
 
 
@@ -91,34 +54,30 @@ def test_a_selected_session_is_closed_politely_and_lives_on(
         assert sharer.setacl("INBOX/both", demo.user(mine), "lrs")[0] == "OK"
     shared = f"user/{demo.user(other)}/both"
     client, bystander = imap(demo, mine), imap(demo, other)
-    assert client.ask("SELECT INBOX")[-1].startswith("t OK")
+    assert client.command("SELECT INBOX")[-1].startswith("t OK")
     demo.node("freeze", demo.home(mine)["node"])
     try:
         client.send("a NOOP\r\nb UID SEARCH ALL\r\n")
         began = time.monotonic()
-        assert bystander.ask("SELECT INBOX")[-1].startswith("t OK")
+        assert bystander.command("SELECT INBOX")[-1].startswith("t OK")
         assert time.monotonic() - began < 2
         said = [client.line() for _ in range(3)]
         assert said[0].startswith("* OK [CLOSED]")
         assert [line[:18] for line in said[1:]] == ["a NO [UNAVAILABLE]", "b NO [UNAVAILABLE]"]
-        assert client.ask("STATUS INBOX (MESSAGES)")[-1].startswith("t NO [UNAVAILABLE]")
-        listed = client.ask('LIST "" *')
+        assert client.command("STATUS INBOX (MESSAGES)")[-1].startswith("t NO [UNAVAILABLE]")
+        listed = client.command('LIST "" *')
         assert any(line.endswith(" INBOX") for line in listed) and listed[-1].startswith("t OK")
-        assert client.ask(f"SELECT {shared}")[-1].startswith("t OK")
-        assert client.ask('LSUB "" *')[-1].startswith("t NO [UNAVAILABLE]")
-        assert imap(demo, mine).ask("SELECT INBOX")[-1].startswith("t NO [UNAVAILABLE]")
-        pop = Peer(demo, "pop3")
-        pop.line()
+        assert client.command(f"SELECT {shared}")[-1].startswith("t OK")
+        assert client.command('LSUB "" *')[-1].startswith("t NO [UNAVAILABLE]")
+        assert imap(demo, mine).command("SELECT INBOX")[-1].startswith("t NO [UNAVAILABLE]")
+        pop = demo.peer(demo.frontend, "pop3", limit_s=BOUND_S)
         pop.send(f"USER {demo.user(mine)}\r\nPASS {demo.password}\r\n")
         pop.line()
         assert pop.line().startswith("-ERR [SYS/TEMP]")
     finally:
         demo.node("thaw", demo.home(mine)["node"])
     until_back(demo, mine)
-    end = time.monotonic() + 20
-    while not client.ask("SELECT INBOX")[-1].startswith("t OK"):
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    client.until_ok("SELECT INBOX")
 
 
 def test_an_append_that_was_refused_is_not_made_when_the_backend_wakes(
@@ -130,22 +89,21 @@ def test_an_append_that_was_refused_is_not_made_when_the_backend_wakes(
     client.send(f"t APPEND INBOX {{{len(text)}}}\r\n")
     assert client.line().startswith("+ ")
     client.send(text[:50])
-    assert imap(demo, mine).ask("SELECT INBOX")[-1].startswith("t OK")
+    assert imap(demo, mine).command("SELECT INBOX")[-1].startswith("t OK")
     demo.node("freeze", demo.home(mine)["node"])
     try:
         client.send(text[50:] + "\r\n")
         assert client.line().startswith("t NO [UNAVAILABLE]")
     finally:
         demo.node("thaw", demo.home(mine)["node"])
-    assert until_back(demo, mine).ask("UID SEARCH SUBJECT refused")[0] == "* SEARCH"
+    assert until_back(demo, mine).command("UID SEARCH SUBJECT refused")[0] == "* SEARCH"
 
 
 def test_what_was_refused_for_a_sleeper_is_not_delivered_when_it_wakes(
     demo: Demo, others: tuple[int, int]
 ) -> None:
     mine, other = others
-    client = Peer(demo, "lmtp")
-    client.reply()
+    client = demo.peer(demo.frontend, "lmtp", limit_s=BOUND_S)
     client.send("LHLO mta.test\r\n")
     client.reply()
     text = "Subject: once\r\n\r\n" + "Hello.\r\n" * 10
@@ -160,7 +118,7 @@ def test_what_was_refused_for_a_sleeper_is_not_delivered_when_it_wakes(
     until_at_backend = imap(
         demo, mine
     )  # a round trip to the same backend: the first half has gone there
-    assert until_at_backend.ask("SELECT INBOX")[-1].startswith("t OK")
+    assert until_at_backend.command("SELECT INBOX")[-1].startswith("t OK")
     demo.node("freeze", demo.home(mine)["node"])
     try:
         client.send(".\r\n")
@@ -169,10 +127,11 @@ def test_what_was_refused_for_a_sleeper_is_not_delivered_when_it_wakes(
     finally:
         demo.node("thaw", demo.home(mine)["node"])
     until_back(demo, mine)
-    end = time.monotonic() + 30
-    while not demo.deliver(demo.frontend, demo.user(mine), text.encode()).startswith("250"):
-        assert time.monotonic() < end
-        time.sleep(0.2)
+    until(
+        lambda: demo.deliver(demo.frontend, demo.user(mine), text.encode()).startswith("250"),
+        "mail is taken again",
+        every_s=0.2,
+    )
     for user in (mine, other):
-        found = until_back(demo, user).ask("UID SEARCH SUBJECT once")
+        found = until_back(demo, user).command("UID SEARCH SUBJECT once")
         assert re.match(r"\* SEARCH [0-9]+$", found[0]), found

@@ -4,6 +4,7 @@ After each the mail is what was acknowledged, and of what was under way the whol
 `KILL_SECONDS` makes the loop longer than CI's (for each store).
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ import pytest
 from tests.faults.alone import Alone
 from tests.faults.oracle import INBOX, User
 from tests.faults.test_kill import names_at
+from tests.kit.waiting import pause, until
 
 SECONDS = float(os.environ.get("KILL_SECONDS", "6"))
 USERS = 4
@@ -39,14 +41,15 @@ def test_the_master_agrees_after_each_kill(tmp_path: Path) -> None:
 
 
 def wait_for_master(server: Alone) -> None:
-    end = time.monotonic() + 30
-    while True:
-        try:
+    """Until it serves; nothing outside tells."""
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError):
             names_at(server.master_port)
-            return
-        except OSError:
-            assert time.monotonic() < end
-            time.sleep(0.05)  # nothing outside tells when it serves
+            return True
+        return False
+
+    until(answers, "the master answers")
 
 
 def check_master(server: Alone, users: list[User]) -> None:
@@ -57,10 +60,14 @@ def check_master(server: Alone, users: list[User]) -> None:
         for name in user.world
     }
     wait_for_master(server)
-    end = time.monotonic() + 30
-    while (theirs := set(names_at(server.master_port))) != ours:
-        assert time.monotonic() < end, f"only ours: {ours - theirs}; only theirs: {theirs - ours}"
-        time.sleep(0.1)  # nothing outside tells when they have been compared
+
+    def differences() -> tuple[set[str], set[str]]:
+        theirs = set(names_at(server.master_port))
+        return ours - theirs, theirs - ours
+
+    until(
+        lambda: differences() == (set(), set()), lambda: f"only ours, only theirs: {differences()}"
+    )
 
 
 def play(server: Alone, store: str, seed: int) -> None:
@@ -75,10 +82,10 @@ def play(server: Alone, store: str, seed: int) -> None:
     while kills < 2 or time.monotonic() < end:
         for user in users:
             user.start()
-        time.sleep(choose.uniform(0.3, 2.0))  # when it dies is the test's chance
+        pause(choose.uniform(0.3, 2.0), "when it dies is the test's chance")
         if choose.random() < 0.3:  # one worker only: the supervisor makes another
             os.kill(server.worker(), signal.SIGKILL)
-            time.sleep(choose.uniform(0.1, 0.5))
+            pause(choose.uniform(0.1, 0.5), "and when the rest does")
         if choose.random() < 0.5:
             server.kill_master()
         server.kill()

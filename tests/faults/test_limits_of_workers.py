@@ -4,10 +4,10 @@ import contextlib
 import imaplib
 import os
 import signal
-import time
 from pathlib import Path
 
 from tests.faults.alone import Alone
+from tests.kit.waiting import until
 
 MOST = 5
 TRIES = 12
@@ -47,14 +47,16 @@ def test_a_user_has_his_limit_over_all_workers(tmp_path: Path) -> None:
         assert len(clients) == MOST, node.said()
         os.kill(node.worker(), signal.SIGKILL)
         survivors = [client for client in clients if is_alive(client)]
-        deadline = time.monotonic() + LIMIT_S
-        while len(survivors) < MOST:
-            assert time.monotonic() < deadline, node.said()
+
+        def another() -> bool:
             with contextlib.suppress(OSError, imaplib.IMAP4.abort):
-                survivors += [client for client in [attempt(node)] if client is not None]
+                survivors.extend(client for client in [attempt(node)] if client is not None)
+            return len(survivors) == MOST
+
+        until(another, node.said, LIMIT_S)
         assert all(is_alive(client) for client in survivors)
         assert attempts(node) == []
         survivors.pop().logout()
-        while (client := attempt(node)) is None:
-            assert time.monotonic() < deadline, node.said()
+        client = until(lambda: attempt(node), node.said, LIMIT_S)
+        assert client is not None
         client.shutdown()

@@ -1,8 +1,6 @@
 """A mailbox moves while clients have it selected: through a frontend they hear the next mail, and nothing else."""
 
 import re
-import socket
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +8,8 @@ import pytest
 
 from tests.demo import Demo, message, running_demo
 from tests.faults.test_moves import pair, xfer
+from tests.kit.peer import BlockingPeer
+from tests.kit.waiting import pause
 
 USERS = 12
 
@@ -20,59 +20,16 @@ def demo() -> Iterator[Demo]:
         yield running
 
 
-class Wire:
-    """A client that sees every line."""
-
-    def __init__(self, server: dict[str, Any], user: str, password: str) -> None:
-        self._socket = socket.create_connection((server["host"], server["imap"]), timeout=30)
-        self._stream = self._socket.makefile("rwb")
-        self._count = 0
-        assert self.line().startswith("* OK")
-        self.ok(f"LOGIN {user} {password}")
-
-    def line(self) -> str:
-        return str(self._stream.readline().decode().rstrip("\r\n"))
-
-    def send(self, *lines: str) -> None:
-        self._stream.write(b"".join(line.encode() + b"\r\n" for line in lines))
-        self._stream.flush()
-
-    def until(self, tag: str) -> list[str]:
-        """All lines up to the tagged one, itself included."""
-        found = []
-        while True:
-            found.append(self.line())
-            assert found[-1], found
-            if found[-1].startswith(tag + " "):
-                return found
-
-    def ask(self, command: str) -> list[str]:
-        """The untagged lines, and the tagged one without its tag."""
-        self._count += 1
-        self.send(f"w{self._count} {command}")
-        *lines, last = self.until(f"w{self._count}")
-        return [*lines, last.partition(" ")[2]]
-
-    def ok(self, command: str) -> list[str]:
-        lines = self.ask(command)
-        assert lines[-1].startswith("OK"), lines
-        return lines[:-1]
-
-    def close(self) -> None:
-        self._stream.close()
-        self._socket.close()
-
-
-def client(demo: Demo, user: int, server: dict[str, Any] | None = None) -> Wire:
-    return Wire(server or demo.frontend, demo.user(user), demo.password)
+def client(demo: Demo, user: int, server: dict[str, Any] | None = None) -> BlockingPeer:
+    return demo.peer(server or demo.frontend, user=demo.user(user))
 
 
 def fill(demo: Demo, user: int, count: int) -> None:
     wire = client(demo, user)
     for number in range(count):
         octets = message(f"m{number}").decode()
-        wire.send(f"a{number} APPEND INBOX {{{len(octets)}+}}\r\n{octets}")
-        wire.until(f"a{number}")
+        wire.send(f"a{number} APPEND INBOX {{{len(octets)}+}}\r\n{octets}\r\n")
+        wire.until(f"a{number} ")
     wire.close()
 
 
@@ -88,7 +45,7 @@ def test_the_next_mail_is_seen_in_idle(demo: Demo) -> None:
     fill(demo, 1, 2)
     wire = client(demo, 1)
     wire.ok("SELECT INBOX")
-    wire.send("i1 IDLE")
+    wire.send("i1 IDLE\r\n")
     assert wire.line().startswith("+ ")
     for exists in (3, 4):  # there and back again
         move(demo, 1)
@@ -104,8 +61,8 @@ def test_the_next_mail_is_seen_in_idle(demo: Demo) -> None:
     assert "\\Deleted" in wire.line()
     other.ok("EXPUNGE")
     assert wire.line() == "* 1 EXPUNGE"
-    wire.send("DONE")
-    assert wire.until("i1") == ["i1 OK Completed"]
+    wire.send("DONE\r\n")
+    assert wire.until("i1 ") == ["i1 OK Completed"]
     assert wire.ok("FETCH 1 (UID)") == ["* 1 FETCH (UID 2)"]
     wire.close()
     other.close()
@@ -152,7 +109,7 @@ def test_what_is_on_its_way_is_done_once_at_the_new_place(demo: Demo) -> None:
     wire.ok("CREATE INBOX/Sub")
     wire.ok("SELECT INBOX")
     move(demo, 4)
-    wire.send(
+    lines = [
         "p1 STORE 1 +FLAGS (\\Deleted)",
         "p2 FETCH 2 (UID)",
         "p3 UID SEARCH DELETED",
@@ -161,8 +118,9 @@ def test_what_is_on_its_way_is_done_once_at_the_new_place(demo: Demo) -> None:
         "p6 STATUS INBOX/Sub (MESSAGES)",
         "p7 CLOSE",
         "p8 SELECT INBOX",
-    )
-    said = {tag: wire.until(tag) for tag in ("p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8")}
+    ]
+    wire.send("".join(line + "\r\n" for line in lines))
+    said = {tag: wire.until(tag + " ") for tag in ("p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8")}
     assert all(lines[-1].split()[1] == "OK" for lines in said.values()), said
     assert said["p1"][0].startswith("* 1 FETCH (FLAGS")
     assert said["p2"][0] == "* 2 FETCH (UID 2)"
@@ -177,7 +135,7 @@ def test_what_is_on_its_way_is_done_once_at_the_new_place(demo: Demo) -> None:
     wire.ok("CLOSE")
     assert "* 1 EXISTS" in wire.ok("EXAMINE INBOX")
     move(demo, 4)
-    assert wire.ask("STORE 1 +FLAGS (\\Deleted)")[-1].startswith("NO [READ-ONLY]")
+    assert wire.command("STORE 1 +FLAGS (\\Deleted)")[-1].startswith("t NO [READ-ONLY]")
     wire.close()
 
 
@@ -186,16 +144,16 @@ def test_a_done_that_crosses_the_move(demo: Demo) -> None:
     wire = client(demo, 5)
     wire.ok("SELECT INBOX")
     for number in range(4):
-        wire.send(f"i{number} IDLE")
+        wire.send(f"i{number} IDLE\r\n")
         assert wire.line().startswith("+ ")
         with demo.imap(pair(demo, 5)[0], "admin") as admin:
             _, target = pair(demo, 5)
             tag = admin._new_tag()  # type: ignore[attr-defined] # no public way
             admin.send(tag + f" XFER user/{demo.user(5)} {target['name']}\r\n".encode())
-            time.sleep(0.03 * number)  # whenever it comes, it is answered
-            wire.send("DONE", f"n{number} NOOP")
-            assert wire.until(f"i{number}")[-1].split()[1] == "OK"
-            assert wire.until(f"n{number}")[-1].split()[1] == "OK"
+            pause(0.03 * number, "whenever DONE comes during the move, it is answered")
+            wire.send(f"DONE\r\nn{number} NOOP\r\n")
+            assert wire.until(f"i{number} ")[-1].split()[1] == "OK"
+            assert wire.until(f"n{number} ")[-1].split()[1] == "OK"
             while not admin.readline().startswith(tag):
                 pass
     wire.close()
@@ -205,7 +163,7 @@ def test_who_is_at_the_backend_itself_is_told_so(demo: Demo) -> None:
     source, _ = pair(demo, 6)
     wire = client(demo, 6, source)
     wire.ok("SELECT INBOX")
-    wire.send("i1 IDLE")
+    wire.send("i1 IDLE\r\n")
     assert wire.line().startswith("+ ")
     move(demo, 6)
     said = wire.line()
@@ -219,9 +177,9 @@ def test_a_search_result_that_cannot_go_along_closes_the_mailbox_alone(demo: Dem
     wire.ok("SELECT INBOX")
     wire.ok("SEARCH RETURN (SAVE) ALL")
     move(demo, 7)
-    lines = wire.ask("FETCH $ (UID)")
+    lines = wire.command("FETCH $ (UID)")
     assert "CLOSED" in lines[0] and "moved" in lines[0]
-    assert lines[-1].startswith("NO [UNAVAILABLE]")
+    assert lines[-1].startswith("t NO [UNAVAILABLE]")
     assert "* 2 EXISTS" in wire.ok("SELECT INBOX")
     wire.close()
 
@@ -229,7 +187,7 @@ def test_a_search_result_that_cannot_go_along_closes_the_mailbox_alone(demo: Dem
 def test_the_words_between_nodes_are_not_for_clients(demo: Demo) -> None:
     wire = client(demo, 8)
     wire.ok('ID ("x-follows-moves" "1")')
-    assert wire.ask("SELECT INBOX (X-VIEW (1 1 0 0 0))")[-1].startswith("BAD")
+    assert wire.command("SELECT INBOX (X-VIEW (1 1 0 0 0))")[-1].startswith("t BAD")
     wire.ok("SELECT INBOX")
     move(demo, 8)
     assert wire.ok("NOOP") == []
@@ -242,7 +200,7 @@ def test_imaplib_and_a_client_that_leaves_meanwhile(demo: Demo) -> None:
         one.select("INBOX")
         gone = client(demo, 9)
         gone.ok("SELECT INBOX")
-        gone.send("i1 IDLE")
+        gone.send("i1 IDLE\r\n")
         assert gone.line().startswith("+ ")
         gone.close()
         for exists in (3, 4):

@@ -13,6 +13,8 @@ import zlib
 from dataclasses import dataclass, field
 from typing import Final, Self
 
+from tests.kit.waiting import until
+
 LIMIT_S: Final = 20.0
 STREAM_OCTETS: Final = 1 << 26  # the longest line that is read
 _LITERAL: Final = re.compile(rb"\{(\d+)\+?\}\Z")
@@ -120,10 +122,10 @@ class Peer:
         return await self.ask(b"t " + (words.encode() if isinstance(words, str) else words))
 
     async def ok(self, words: bytes | str) -> list[bytes]:
-        """The same, of one that must succeed."""
+        """Of one that must succeed: the messages before its status."""
         found = await self.command(words)
         assert found[-1].startswith(b"t OK"), (words, found)
-        return found
+        return found[:-1]
 
     async def reply(self) -> bytes:
         """The last line of an LMTP reply."""
@@ -153,7 +155,7 @@ class BlockingPeer:
         return line.decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r")
 
     def octets(self, count: int) -> bytes:
-        found = self.stream.read(count)
+        found: bytes = self.stream.read(count)
         assert len(found) == count, "the connection was closed"
         return found
 
@@ -181,10 +183,21 @@ class BlockingPeer:
         return self.ask("t " + words)
 
     def ok(self, words: str) -> list[str]:
-        """The same, of one that must succeed."""
+        """Of one that must succeed: the messages before its status."""
         found = self.command(words)
         assert found[-1].startswith("t OK"), (words, found)
-        return found
+        return found[:-1]
+
+    def until_ok(self, words: str) -> list[str]:
+        """The same, said again until it succeeds."""
+        said: list[list[str]] = []
+
+        def succeeds() -> bool:
+            said[:] = [self.command(words)]
+            return said[0][-1].startswith("t OK")
+
+        until(succeeds, lambda: f"{words}: {said}", every_s=0.1)
+        return said[0][:-1]
 
     def reply(self) -> str:
         """The last line of an LMTP reply."""

@@ -59,6 +59,7 @@ class Program:
         self.environment = {**os.environ, **(environment or {})}
         self.cwd = cwd
         self.process: subprocess.Popen[bytes] | None = None
+        self._may_remain = False  # something of its group
 
     def start(self) -> Self:
         """Returns at once; `until_open` or `until_said` wait."""
@@ -73,6 +74,7 @@ class Program:
                 env=self.environment,
                 start_new_session=True,
             )
+        self._may_remain = True
         return self
 
     def __enter__(self) -> Self:
@@ -146,15 +148,16 @@ class Program:
 
     def kill(self) -> None:
         """It and all that it started, at once."""
-        if self.process is not None:
+        if self.process is not None and self._may_remain:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(END_S)
+            self._may_remain = False
 
 
 def serving(config: Path, *options: str, log: Path | None = None) -> Program:
     """`murder serve` with this configuration; its log is `log` beside it if not told otherwise."""
-    command = [*murder_command(), "serve", *options, "--config", config]
+    command = [*murder_command(), "serve", *options, "--config", str(config)]
     return Program(command, log or config.parent / "log")
 
 
