@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from murder.log import EVENTS, MASK, mask_secrets
 
 ROOT = Path(__file__).parent.parent
@@ -132,6 +134,27 @@ def test_what_a_peer_chose_does_nothing_to_who_reads_the_log() -> None:
     assert all(line.isprintable() for line in lines), done.stderr
     assert not any(line.startswith("2026 FAKE") for line in lines)
     assert done.stderr.count("red") > 10
+
+
+PLAIN = """
+from murder.log import logger, plain_log, set_up
+facts = {{"role": "frontend", "user": "\\udcffana\\x1b\\u00e9", "admin": False, "raw": b"\\xff", "n": 1}}
+set_up("{level}", "{form}", node="be1", worker=2)
+plain_log.info("x.y", facts)
+logger(**facts).info("x.y")
+"""
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+@pytest.mark.parametrize("level", ["debug", "info", "warning"])
+def test_the_plain_log_says_what_the_other_one_says(level: str, form: str) -> None:
+    code = PLAIN.format(level=level, form=form)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    lines = [re.sub(r"20[-0-9]+[T ][0-9:.]+", "now", line) for line in done.stderr.splitlines()]
+    assert len(lines) == (0 if level == "warning" else 2)
+    assert len(set(lines)) <= 1
 
 
 JOURNALLED = """
