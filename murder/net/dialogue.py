@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 
 from murder.errors import BadSyntax
 from murder.net.connection import STUCK_WRITE_S, Connection
+from murder.net.sweep import NOWHERE, sweep_of
 from murder.net.turns import TURN_S, line_up
 
 HELD_OCTETS: Final = 256 * 1024  # input held for a busy session before reading stops
@@ -56,7 +57,8 @@ class Dialogue(ABC):
         self.is_closing = False
         self._task: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self.sweep_slot = NOWHERE
+        self._ends_at = 0.0  # once it is closing: when it is cut off
         self._pumping = False
         self._pump_is_due = False  # its turn is over, the next one is asked for
         self._turn_ends = 0.0
@@ -93,7 +95,7 @@ class Dialogue(ABC):
     # --- Receiver
 
     def begin(self) -> None:
-        self._timer = self.loop.call_later(self.idle_timeout_s, self._check_idle)
+        sweep_of(self.loop).watch(self, self.active_at + self.idle_timeout_s)
         self.greet()
 
     def received(self, data: bytes) -> None:
@@ -142,8 +144,7 @@ class Dialogue(ABC):
 
     def lost(self, error: Exception | None) -> None:
         self.is_closing = True
-        if self._timer is not None:
-            self._timer.cancel()
+        sweep_of(self.loop).forget(self)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(ConnectionResetError("the client has gone"))
         if self._task is None:
@@ -161,9 +162,8 @@ class Dialogue(ABC):
         """From now on this time-out: one to log in, or one of silence."""
         self.idle_timeout_s, self.activity_counts = timeout_s, activity_counts
         self.active_at = self.loop.time()
-        if self._timer is not None and not self.connection.is_lost:
-            self._timer.cancel()
-            self._timer = self.loop.call_later(timeout_s, self._check_idle)
+        if self.sweep_slot:
+            sweep_of(self.loop).watch_sooner(self, self.active_at + timeout_s)
 
     @property
     def is_busy(self) -> bool:
@@ -223,7 +223,9 @@ class Dialogue(ABC):
         if not self.is_closing:
             self.is_closing = True
             self.connection.finish()
-            self.loop.call_later(CLOSE_GRACE_S, self.connection.abort)
+            if not self.connection.is_lost:
+                self._ends_at = self.loop.time() + CLOSE_GRACE_S
+                sweep_of(self.loop).watch(self, self._ends_at)
 
     def is_quiet(self) -> bool:
         """Whether this is a good moment to say BYE: no command runs and none is waiting."""
@@ -329,13 +331,19 @@ class Dialogue(ABC):
         if self.activity_counts:
             self.active_at = self.loop.time()
 
-    def _check_idle(self) -> None:
+    def look(self, now: float) -> float | None:
+        """For the sweep: is the client's time over?"""
         if self.connection.is_lost:
-            return
-        left = self.active_at + self.idle_timeout_s - self.loop.time()
+            return None
+        if self._ends_at:
+            if now < self._ends_at:
+                return self._ends_at
+            self.connection.abort()
+            return None
+        left = self.active_at + self.idle_timeout_s - now
         if self._task is not None:  # a running handler has its own timeouts
             left = self.idle_timeout_s if self.activity_counts else max(left, OVERDUE_S)
         if left > 0:
-            self._timer = self.loop.call_later(left, self._check_idle)
-        else:
-            self.timed_out()
+            return now + left
+        self.timed_out()
+        return None

@@ -27,7 +27,7 @@ class Pool:
     def __init__(self, idle_s: float, most: int) -> None:
         self._idle_s = idle_s
         self._most = most
-        self._waiting: dict[Address, list[_Silent]] = {}
+        self._waiting: dict[Address, list[ImapUpstream]] = {}
 
     def configure(self, idle_s: float, most: int) -> None:
         """New limits, for connections that are given from now on."""
@@ -39,7 +39,11 @@ class Pool:
     def take(self, address: Address) -> ImapUpstream | None:
         """The one that waits there since the shortest time."""
         waiting = self._waiting.get(address)
-        return waiting[-1].taken() if waiting else None
+        if not waiting:
+            return None
+        upstream = waiting[-1]
+        self.forget(upstream)
+        return upstream
 
     def give(self, upstream: ImapUpstream) -> None:
         """Its user has gone: keep the connection if that can be, close it else."""
@@ -53,27 +57,29 @@ class Pool:
 
         def answered(reply: Reply | None) -> None:
             if reply is None or not reply.is_ok or not upstream.is_at_rest:
-                upstream.is_lost = True
-                upstream.connection.abort()
+                upstream.abandon()
             else:
-                silent = _Silent(self, upstream, self._idle_s)
-                self._waiting.setdefault(upstream.address, []).append(silent)
+                self._keep(upstream)
 
         upstream.ask_behind(UNAUTHENTICATE, answered)
 
-    def forget(self, silent: "_Silent") -> None:
-        address = silent.upstream.address
-        waiting = self._waiting.get(address, [])
-        if silent in waiting:
-            waiting.remove(silent)
+    def _keep(self, upstream: ImapUpstream) -> None:
+        upstream.wait(self, self._idle_s)
+        self._waiting.setdefault(upstream.address, []).append(upstream)
+
+    def forget(self, upstream: ImapUpstream) -> None:
+        """It does not wait any more."""
+        upstream.keeper = None
+        waiting = self._waiting[upstream.address]
+        waiting.remove(upstream)
         if not waiting:
-            self._waiting.pop(address, None)
+            del self._waiting[upstream.address]
 
     def close(self) -> None:
         """All of them."""
         for waiting in list(self._waiting.values()):
-            for silent in list(waiting):
-                silent.close()
+            for upstream in list(waiting):
+                upstream.close()
 
 
 class _Nobody(Client):
@@ -81,46 +87,6 @@ class _Nobody(Client):
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-
-
-class _Silent:
-    """The receiver of a connection that waits."""
-
-    def __init__(self, pool: Pool, upstream: ImapUpstream, idle_s: float) -> None:
-        self._pool = pool
-        self.upstream = upstream
-        self._timer = upstream.loop.call_later(idle_s, self.close)
-        upstream.connection.receiver = self
-
-    def taken(self) -> ImapUpstream:
-        self._leave()
-        return self.upstream
-
-    def close(self) -> None:
-        self._leave()
-        self.upstream.close()
-
-    def _leave(self) -> None:
-        self._timer.cancel()
-        self._pool.forget(self)
-
-    # --- Receiver
-
-    def begin(self) -> None:
-        pass
-
-    def received(self, data: bytes) -> None:
-        """A BYE most likely; octets of somebody's at worst."""
-        self._leave()
-        self.upstream.is_lost = True
-        self.upstream.connection.abort()
-
-    def writable(self) -> None:
-        pass
-
-    def lost(self, error: Exception | None) -> None:
-        self._leave()
-        self.upstream.is_lost = True
 
 
 async def open_imap(
@@ -145,8 +111,7 @@ async def open_imap(
             async with upstreams.entering(server):
                 await _log_in(waiting, user, password, identity)
         except BaseException as error:
-            waiting.is_lost = True
-            waiting.connection.abort()
+            waiting.abandon()
             if isinstance(error, UpstreamFailure) and error.kind is UpstreamKind.LOST:
                 continue  # it closed the connection just now
             raise
@@ -164,8 +129,7 @@ async def open_imap(
             await _greet(upstreams, upstream)
             await _log_in(upstream, user, password, identity)
     except BaseException:
-        upstream.is_lost = True
-        upstream.connection.abort()
+        upstream.abandon()
         raise
     return upstream
 

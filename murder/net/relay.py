@@ -11,10 +11,11 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from murder.errors import BadSyntax, UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection
+from murder.net.sweep import NOWHERE, sweep_of
 from murder.net.turns import TURN_S
 from murder.net.upstream import Address
 from murder.session.imap_client import ResponseCutter, is_tagged
@@ -106,6 +107,14 @@ class InternalCommand:
         self.began_at = 0.0  # set with the first wait
 
 
+class Keeper(Protocol):
+    """Where connections wait for their next user: a pool."""
+
+    def forget(self, upstream: "ImapUpstream") -> None:
+        """It does not wait any more."""
+        ...
+
+
 class ImapUpstream:
     """See the module. Made by `pool.open_imap`."""
 
@@ -128,8 +137,10 @@ class ImapUpstream:
         self.loop = asyncio.get_running_loop()
         self._prefix = b"M" + secrets.token_hex(4).encode() + b"-"
         self._greeting: asyncio.Future[Reply] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self.sweep_slot = NOWHERE
         self._active_at = 0.0
+        self.keeper: Keeper | None = None  # while it waits for its next user
+        self._kept_until = 0.0
         self._waits_for_client = False
         self.awaits_tls = False  # what comes now in plain text was injected (CVE-2011-0411)
         self.has_no_hurry = False  # IDLE: silence is no failure
@@ -144,6 +155,9 @@ class ImapUpstream:
         try:
             if self._own is not None:
                 self._collect(data)
+            elif self.keeper is not None:
+                self.abandon()  # a BYE most likely; octets of somebody's at worst
+                return
             elif not self.awaits_tls:
                 self._pass_on(data)
             else:
@@ -391,15 +405,23 @@ class ImapUpstream:
     # --- timeouts and the end
 
     def _watch(self) -> None:
+        """An answer is waited for from now on."""
         self._active_at = self.loop.time()
-        if self._timer is None:
-            self._timer = self.loop.call_later(self._timeout_s, self._check)
+        if not self.sweep_slot:
+            sweep_of(self.loop).watch(self, self._active_at + self._timeout_s)
 
-    def _check(self) -> None:
-        self._timer = None
-        if self.is_lost or not (self._flight or self._own):
-            return
-        now = self.loop.time()
+    def look(self, now: float) -> float | None:
+        """For the sweep: is an answer overdue? A connection of which nothing is asked is looked at as often as one that is
+        asked just then would have to be: so asking touches no timer."""
+        if self.is_lost:
+            return None
+        if self.keeper is not None:
+            if now < self._kept_until:
+                return min(self._kept_until, now + self._timeout_s)
+            self.close()
+            return None
+        if not (self._flight or self._own):
+            return now + self._timeout_s
         left = self._active_at + self._timeout_s - now
         own = self._own
         if own is not None and own.untagged is None:  # a drop now and then is no answer
@@ -408,10 +430,10 @@ class ImapUpstream:
         if self._waits_for_client or self.has_no_hurry:
             left = self._timeout_s
         if left > 0:
-            self._timer = self.loop.call_later(left, self._check)
-            return
+            return now + left
         self._end(UpstreamKind.TIMEOUT, f"no answer in {self._timeout_s:g} s")
         self.connection.reset()  # should it only sleep: what it was asked has been refused
+        return None
 
     def failure(self, kind: UpstreamKind, text: str) -> UpstreamFailure:
         return UpstreamFailure(kind, self.server, text)
@@ -419,9 +441,7 @@ class ImapUpstream:
     def _end(self, kind: UpstreamKind, text: str) -> None:
         if self.is_lost:
             return
-        self.is_lost = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._leave()
         if self._own is not None and not self._own.future.done():
             self._own.future.set_exception(self.failure(kind, text))
         unanswered = []
@@ -476,9 +496,7 @@ class ImapUpstream:
     def serve(self, client: Client, timeout_s: float, max_message: int) -> None:
         """From now on for this client, with nothing of the one before, and with the limits of now."""
         self._timeout_s, self._max_message = timeout_s, max_message
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        sweep_of(self.loop).watch_sooner(self, self.loop.time() + timeout_s)
         self.client = client
         self.passes_unsolicited = self.has_no_hurry = self._waits_for_client = False
         self._cutter = ResponseCutter()
@@ -499,11 +517,27 @@ class ImapUpstream:
         self._own = None
         return greeting
 
+    def wait(self, keeper: Keeper, idle_s: float) -> None:
+        """For the next user, so long. It must be silent: see `received`."""
+        self.keeper = keeper
+        self._kept_until = self.loop.time() + idle_s
+        sweep_of(self.loop).watch_sooner(self, self._kept_until)
+
+    def _leave(self) -> None:
+        self.is_lost = True
+        sweep_of(self.loop).forget(self)
+        if self.keeper is not None:
+            self.keeper.forget(self)
+
+    def abandon(self) -> None:
+        """It is in no state to be used."""
+        if not self.is_lost:
+            self._leave()
+        self.connection.abort()
+
     def close(self) -> None:
         """Say goodbye without waiting."""
         if not self.is_lost:
-            self.is_lost = True
-            if self._timer is not None:
-                self._timer.cancel()
+            self._leave()
             self.connection.write(self.next_tag() + b" LOGOUT\r\n")
             self.connection.close()

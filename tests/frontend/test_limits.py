@@ -5,6 +5,7 @@ import base64
 from pathlib import Path
 
 from murder.net.dialogue import Dialogue
+from murder.net.sweep import SLOT_S
 from tests.frontend.server import Peer, Speak, running_frontend
 
 
@@ -71,9 +72,9 @@ def test_who_has_unauthenticated_is_a_stranger_again(tmp_path: Path) -> None:
                 assert (await first.line()).startswith(b"b OK")
                 assert not dialogue.activity_counts
                 assert dialogue.time_left_s <= running.config.frontend.login_timeout_s
-                assert dialogue._timer is not None
-                due_s = dialogue._timer.when() - asyncio.get_running_loop().time()
-                assert due_s <= running.config.frontend.login_timeout_s
+                assert dialogue.sweep_slot
+                due_s = dialogue.sweep_slot * SLOT_S - asyncio.get_running_loop().time()
+                assert due_s <= running.config.frontend.login_timeout_s + SLOT_S
             second = await Peer.at(running.ports["imap"])
             await second.line()
             second.send(b"a LOGIN ana secret\r\n")

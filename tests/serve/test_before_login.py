@@ -89,13 +89,12 @@ def test_while_a_handler_runs_the_time_to_log_in_is_looked_at(make: Make) -> Non
         async with met(make) as (client, dialogue):
             dialogue.active_at -= LIMITS.login_timeout_s
             dialogue._task = asyncio.create_task(asyncio.sleep(0))
-            dialogue._check_idle()
-            assert dialogue._timer is not None
-            loop = asyncio.get_running_loop()
-            assert dialogue._timer.when() - loop.time() <= OVERDUE_S
+            now = asyncio.get_running_loop().time()
+            again = dialogue.look(now)
+            assert again is not None
+            assert again - now <= OVERDUE_S
             dialogue._task = None
-            dialogue._timer.cancel()
-            dialogue._check_idle()
+            assert dialogue.look(now) is None
             while await client.line():
                 pass
 
