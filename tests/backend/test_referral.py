@@ -57,11 +57,29 @@ C1= SUBSCRIBE INBOX/moved
 C1: c2 RLSUB "" *
 S1: * LSUB () "/" INBOX/moved
 S1: c2 OK Completed
+# of what is nowhere, and what he may not know of, they say as others do; others say so of what is elsewhere, too
+C1= SUBSCRIBE INBOX/gone
+C1= SUBSCRIBE shared/secret
+C1: c3 RLSUB "" *
+S1: * LSUB (\Noselect) "/" shared/secret
+S1: * LSUB (\Noselect) "/" INBOX/gone
+S1: * LSUB () "/" INBOX/moved
+S1: c3 OK Completed
+C1: c4 LSUB "" *
+S1: * LSUB (\Noselect) "/" shared/secret
+S1: * LSUB (\Noselect) "/" INBOX/gone
+S1: * LSUB (\Noselect) "/" INBOX/moved
+S1: c4 OK Completed
 """
 AWAY = r"""
 C1= LOGIN ana secret
 C1: a1 SELECT INBOX/moved
 S1: a1 NO [NONEXISTENT] $_
+C1: a2 RLSUB "" *
+S1: * LSUB () "/" shared/secret
+S1: * LSUB () "/" INBOX/gone
+S1: * LSUB () "/" INBOX/moved
+S1: a2 OK Completed
 """
 
 

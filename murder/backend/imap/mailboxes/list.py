@@ -1,6 +1,6 @@
 """LIST and LSUB at a backend, SUBSCRIBE, UNSUBSCRIBE (RFC 3501 §6.3.6 to §6.3.9, RFC 5819, RFC 8440, RFC 9590)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Final
 
 from murder.backend.changes.news import Kind, News
@@ -128,18 +128,22 @@ async def _lsub(dialogue: BackendImap, command: Command) -> None:
     request = read_list(dialogue, command, b"LSUB")
     if request is not None:
         mailboxes, login = dialogue.backend.mailboxes, dialogue.user
+        names = await dialogue.backend.store.subscriptions(login.user)
         # an administrator comes through a frontend as himself, but it has told whose session that is
         is_proxied = bool(login.proxy) or "x-session-id" in dialogue.client_id
+        away: Container[MailboxName] = ()  # who follows referrals finds it where it is
+        referrals = dialogue.backend.referrals
+        if command.name == b"RLSUB" and not is_proxied and referrals is not None:
+            not_here = [name for name in names if mailboxes.find(name) is None]
+            missing = await referrals.are_missing(not_here, login)
+            away = frozenset(not_here) - missing
 
         def is_there(name: MailboxName) -> bool:
-            if is_proxied:
-                return True
             entry = mailboxes.find(name)
-            if entry is None:  # who follows referrals finds it where it is, if it is
-                return command.name == b"RLSUB"
+            if is_proxied or entry is None:
+                return is_proxied or name in away
             return "l" in mailboxes.rights(entry, login)
 
-        names = await dialogue.backend.store.subscriptions(login.user)
         await tell_subscribed(dialogue, request, names, is_there)
     await dialogue.finish(command)
 
