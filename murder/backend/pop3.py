@@ -12,6 +12,7 @@ from typing import Final
 
 from murder.api.store import Mailbox
 from murder.backend.maildrop import MaildropLock, lock_maildrop
+from murder.backend.records.last_pop import note_login
 from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.identity import Login
@@ -64,6 +65,7 @@ class BackendPop3(Pop3Dialogue):
             raise
         self._mailbox = mailbox
         self._may_delete = frozenset("te") <= found.rights
+        await note_login(self.backend.annotations, name)
         return ok(f"{len(self._uids)} messages")
 
     async def _read(self, mailbox: Mailbox) -> None:

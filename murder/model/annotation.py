@@ -7,6 +7,7 @@ PRIVATE: Final = "/private/"
 SHARED: Final = "/shared/"
 COMMENT: Final = "/shared/comment"
 PRIVATE_COMMENT: Final = "/private/comment"
+LASTPOP: Final = "/shared/vendor/cmu/cyrus-imapd/lastpop"
 SPECIAL_USE: Final = "/private/specialuse"  # RFC 6154 §4
 
 MAX_ENTRY_OCTETS: Final = 1024

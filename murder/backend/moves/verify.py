@@ -25,9 +25,10 @@ from murder.backend.moves.compare import (
 )
 from murder.backend.moves.journal import Journal, Move, Side, State
 from murder.backend.moves.peer import Peer
-from murder.backend.records.annotations import notes_with
+from murder.backend.records.annotations import notes_with, without_entry
 from murder.backend.shared import Backend
 from murder.errors import Code, Refusal
+from murder.model.annotation import LASTPOP
 from murder.model.message import ModSeq, Uid
 from murder.model.name import (
     MailboxName,
@@ -186,11 +187,16 @@ def told_notes(backend: Backend, root: MailboxName) -> dict[str, str]:
 
 
 def _without_secrets(notes: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The keys of URLs (RFC 4467) are compared by their digests."""
-    return {
-        key: hashlib.sha256(octets).hexdigest().encode() if key.startswith("u/") else octets
-        for key, octets in notes.items()
-    }
+    """The keys of URLs (RFC 4467) are compared by their digests; when POP3 came last is not compared."""
+    told = {}
+    for key, octets in notes.items():
+        if key.startswith("u/"):
+            octets = hashlib.sha256(octets).hexdigest().encode()
+        elif key.startswith("a/") and LASTPOP.encode() in octets:
+            octets = without_entry(octets, LASTPOP)
+        if octets:
+            told[key] = octets
+    return told
 
 
 async def changed_since(backend: Backend, handed: Mapping[str, Any]) -> MailboxName | None:

@@ -213,6 +213,13 @@ def note_with(name: MailboxName, told: Mapping[str, Mapping[str, bytes]]) -> tup
     return _key(name), json.dumps(shown).encode() if shown else b""
 
 
+def without_entry(note: bytes, entry: str) -> bytes:
+    """A mailbox's note without one shared entry; empty where there is no other."""
+    present = _load(note)
+    _apply(present, SHARED, {entry: None})
+    return json.dumps(present).encode() if present else b""
+
+
 def note_of(name: MailboxName, user: str, special_use: str) -> Change:
     """The step that gives a new mailbox its special use (RFC 6154 §3)."""
     told = {user: {SPECIAL_USE: special_use}}

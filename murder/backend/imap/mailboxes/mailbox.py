@@ -153,6 +153,17 @@ def run_rename(dialogue: BackendImap, command: Command) -> Running:
     return _rename(dialogue, command, request)
 
 
+def _check_stays(backend: Backend, where: bytes) -> None:
+    """Raises Refusal where Cyrus' third argument, `partition` or `server!partition`, is not where all of this server is."""
+    server, mark, partition = where.decode("utf-8", "replace").rpartition("!")
+    if mark and server != backend.server_name:
+        text = (
+            "A mailbox moves to another server under its own name: rename it before or afterwards"
+        )
+        raise Refusal(Code.CANNOT, text)
+    backend.check_partition(partition)
+
+
 async def _rename(dialogue: BackendImap, command: Command, request: RenameRequest) -> None:
     backend, login = dialogue.backend, dialogue.user
     old, new = dialogue.name_of(request.old), new_name(dialogue, request.new)
@@ -163,12 +174,11 @@ async def _rename(dialogue: BackendImap, command: Command, request: RenameReques
         return
     if request.partition is not None:
         need_admin(dialogue)
-        present = backend.mailboxes.find(old)
-        if present is None or request.partition != present.location.partition.encode():
-            raise Refusal(Code.CANNOT, "A mailbox cannot be moved to another partition by RENAME")
-        if old == new:  # it is there
-            await dialogue.finish(command)
-            return
+        if backend.mailboxes.find(old) is not None:
+            _check_stays(backend, request.partition)
+            if old == new:  # it is there
+                await dialogue.finish(command)
+                return
     try:
         backend.mailboxes.require(old, login, DELETE_MAILBOX)
     except Missing as missing:

@@ -1,6 +1,7 @@
 """What Cyrus tells of a mailbox below `/shared/vendor/cmu/cyrus-imapd/`, as cyradm's `info` and its users expect it.
 
 Read only, and made when it is asked for: by its name, by a name above it from `/shared/vendor` on, or by a wildcard.
+`lastpop` alone is noted, by POP3, and told like what has been set.
 """
 
 from collections.abc import Iterable
@@ -8,7 +9,7 @@ from typing import Final
 
 from murder.backend.imap.dialogue import BackendImap
 from murder.errors import Code, Refusal
-from murder.model.annotation import is_within
+from murder.model.annotation import LASTPOP, is_within
 from murder.model.message import Uid
 from murder.model.name import MailboxName
 from murder.wire.imap.date import format_date_time
@@ -17,7 +18,7 @@ from murder.wire.imap.metadata import GetMetadataRequest, asked_of
 VENDOR: Final = "/shared/vendor"
 CYRUS: Final = f"{VENDOR}/cmu/cyrus-imapd/"
 MADE: Final = tuple(
-    CYRUS + word for word in ("lastpop", "lastupdate", "partition", "server", "size", "uniqueid")
+    CYRUS + word for word in ("lastupdate", "partition", "server", "size", "uniqueid")
 )
 
 
@@ -32,7 +33,7 @@ def wants_made(request: GetMetadataRequest) -> bool:
 
 
 async def made_entries(dialogue: BackendImap, name: MailboxName) -> dict[str, bytes]:
-    """All of them that this mailbox has; `lastpop` none, for there is no record of POP3 logins. Raises Refusal."""
+    """All of them that this mailbox has, and that are not noted. Raises Refusal."""
     backend = dialogue.backend
     entry = backend.mailboxes.find(name)
     if entry is None:
@@ -58,5 +59,5 @@ async def made_entries(dialogue: BackendImap, name: MailboxName) -> dict[str, by
 def check_not_made(entries: Iterable[str]) -> None:
     """Raises Refusal where SETMETADATA names one of them."""
     for entry in entries:
-        if entry in MADE:
+        if entry in MADE or entry == LASTPOP:
             raise Refusal(Code.CANNOT, f"{entry} cannot be set")
