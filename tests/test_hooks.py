@@ -226,7 +226,7 @@ def life(folder: Path, name: str, asynchronous: str = "", fault: str = "", end: 
     return LIFE.format(file=file, name=name, asynchronous=asynchronous, fault=fault, end=end)
 
 
-def test_plugins_are_told_of_start_and_stop_in_order(tmp_path: Path) -> None:
+async def test_plugins_are_told_of_start_and_stop_in_order(tmp_path: Path) -> None:
     plugins = loaded(
         tmp_path,
         use("life_a", "life_b"),
@@ -234,13 +234,10 @@ def test_plugins_are_told_of_start_and_stop_in_order(tmp_path: Path) -> None:
         life_b=life(tmp_path, "b"),
     )
 
-    async def scene() -> None:
-        await plugins.role_starts("frontend", 1)
-        assert await plugins.role_stops("backend", 1) == []  # not that one
-        assert await plugins.role_stops("frontend", 1) == []
-        assert await plugins.role_stops("frontend", 1) == []  # once
-
-    asyncio.run(scene())
+    await plugins.role_starts("frontend", 1)
+    assert await plugins.role_stops("backend", 1) == []  # not that one
+    assert await plugins.role_stops("frontend", 1) == []
+    assert await plugins.role_stops("frontend", 1) == []  # once
     told = (tmp_path / "told").read_text().splitlines()
     assert told == [
         "a starts frontend 1",
@@ -265,7 +262,7 @@ def test_a_plugin_that_does_not_start_ends_the_start(tmp_path: Path) -> None:
     assert told == ["a starts frontend 0", "a stops frontend"]
 
 
-def test_a_plugin_that_fails_at_the_stop_keeps_no_other_from_it(tmp_path: Path) -> None:
+async def test_a_plugin_that_fails_at_the_stop_keeps_no_other_from_it(tmp_path: Path) -> None:
     plugins = loaded(
         tmp_path,
         use("life_a", "life_b"),
@@ -273,12 +270,9 @@ def test_a_plugin_that_fails_at_the_stop_keeps_no_other_from_it(tmp_path: Path) 
         life_b=life(tmp_path, "b", end="1 / 0"),
     )
 
-    async def scene() -> None:
-        await plugins.role_starts("frontend", 0)
-        ((name, error),) = await plugins.role_stops("frontend", 0)
-        assert (name, type(error)) == ("life_b", ZeroDivisionError)
-
-    asyncio.run(scene())
+    await plugins.role_starts("frontend", 0)
+    ((name, error),) = await plugins.role_stops("frontend", 0)
+    assert (name, type(error)) == ("life_b", ZeroDivisionError)
     assert (tmp_path / "told").read_text().splitlines()[-2:] == [
         "b stops frontend",
         "a stops frontend",

@@ -7,7 +7,6 @@ import asyncio
 import heapq
 import itertools
 import mmap
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
@@ -101,255 +100,213 @@ class Guesser:
             task.cancel()
 
 
-def play(scene: Callable[[Time], Awaitable[None]]) -> None:
-    async def run() -> None:
-        await scene(Time())
-
-    asyncio.run(run())
-
-
 def penalties_of(time: Time, **options: object) -> Penalties:
     return Penalties(clock=time, sleep=time.sleep, **options)  # type: ignore[arg-type] # as given
 
 
-def test_wrong_passwords_of_one_user_are_answered_later_and_later() -> None:
-    async def scene(time: Time) -> None:
-        guesser = Guesser(time, penalties_of(time))
-        for number in range(5):
-            task = guesser.guess(HERE, "ana", f"wrong{number}")
-            await time.pass_until(time.now + 15)
-            assert task.done()
-        waits = [b - a for a, b in zip(guesser.looked, guesser.answered, strict=True)]
-        assert waits == [2, 4, 8, 15, 15]
-
-    play(scene)
+async def test_wrong_passwords_of_one_user_are_answered_later_and_later() -> None:
+    time = Time()
+    guesser = Guesser(time, penalties_of(time))
+    for number in range(5):
+        task = guesser.guess(HERE, "ana", f"wrong{number}")
+        await time.pass_until(time.now + 15)
+        assert task.done()
+    waits = [b - a for a, b in zip(guesser.looked, guesser.answered, strict=True)]
+    assert waits == [2, 4, 8, 15, 15]
 
 
-def test_sixty_connections_at_once_guess_no_faster_than_one() -> None:
-    async def scene(time: Time) -> None:
-        guesser = Guesser(time, penalties_of(time))
-        for number in range(60):
-            guesser.guess(HERE, ("ana", "Ana", "ANA")[number % 3], f"wrong{number}")
-        await time.pass_until(time.now + 59)
-        guesser.hang_up()
-        # four at once as nobody had failed, then one every 15 s
-        assert guesser.looked == [0, 0, 0, 0, 15, 30, 45]
-        assert len(guesser.answered) <= 7
-
-    play(scene)
+async def test_sixty_connections_at_once_guess_no_faster_than_one() -> None:
+    time = Time()
+    guesser = Guesser(time, penalties_of(time))
+    for number in range(60):
+        guesser.guess(HERE, ("ana", "Ana", "ANA")[number % 3], f"wrong{number}")
+    await time.pass_until(time.now + 59)
+    guesser.hang_up()
+    # four at once as nobody had failed, then one every 15 s
+    assert guesser.looked == [0, 0, 0, 0, 15, 30, 45]
+    assert len(guesser.answered) <= 7
 
 
-def test_three_passwords_from_sixty_connections_at_once_are_looked_at_as_rarely() -> None:
-    async def scene(time: Time) -> None:
-        guesser = Guesser(time, penalties_of(time))
+async def test_three_passwords_from_sixty_connections_at_once_are_looked_at_as_rarely() -> None:
+    time = Time()
+    guesser = Guesser(time, penalties_of(time))
 
-        async def three() -> None:
-            for number in range(3):
-                await guesser.guess(HERE, "ana", f"wrong{number}")
+    async def three() -> None:
+        for number in range(3):
+            await guesser.guess(HERE, "ana", f"wrong{number}")
 
-        tasks = [asyncio.ensure_future(three()) for _ in range(60)]
-        await time.pass_until(time.now + 40)
-        assert (
-            len(guesser.looked) <= 4 + 2 * 7
-        )  # the first at once, then each of two lines by itself
-        for task in tasks:
-            task.cancel()
-        guesser.hang_up()
-
-    play(scene)
+    tasks = [asyncio.ensure_future(three()) for _ in range(60)]
+    await time.pass_until(time.now + 40)
+    assert len(guesser.looked) <= 4 + 2 * 7  # the first at once, then each of two lines by itself
+    for task in tasks:
+        task.cancel()
+    guesser.hang_up()
 
 
-def test_workers_count_together() -> None:
-    async def scene(time: Time) -> None:
-        memory = mmap.mmap(-1, TABLES * 3 * PART_OCTETS)
-        workers = [penalties_of(time, counts=Counts(memory, 3, own)) for own in (0, 1)]
-        guesser = Guesser(time, *workers)
-        for number in range(40):
-            guesser.guess(HERE, "ana", f"wrong{number}", worker=number)
-        await time.pass_until(time.now + 59)
-        assert len(guesser.looked) <= 4 + 3 * 2  # of two at the same instant each may look at one
-        assert workers[0].failures(HERE, "ana") == workers[1].failures(HERE, "ana")
-        guesser.hang_up()
+async def test_workers_count_together() -> None:
+    time = Time()
+    memory = mmap.mmap(-1, TABLES * 3 * PART_OCTETS)
+    workers = [penalties_of(time, counts=Counts(memory, 3, own)) for own in (0, 1)]
+    guesser = Guesser(time, *workers)
+    for number in range(40):
+        guesser.guess(HERE, "ana", f"wrong{number}", worker=number)
+    await time.pass_until(time.now + 59)
+    assert len(guesser.looked) <= 4 + 3 * 2  # of two at the same instant each may look at one
+    assert workers[0].failures(HERE, "ana") == workers[1].failures(HERE, "ana")
+    guesser.hang_up()
+    await time.settle()
+    time.now += 15
+    workers[1].pardon(f"{HERE}\0ana", None)
+    assert workers[0].failures(HERE, "ana") == 0
+    assert workers[0].is_familiar(HERE, "ana")
+
+
+async def test_the_right_password_of_another_user_or_from_elsewhere_does_not_wait() -> None:
+    time = Time()
+    penalties = penalties_of(time)
+    guesser = Guesser(time, penalties)
+    for number in range(20):
+        guesser.guess(HERE, "ana", f"wrong{number}")
+    await time.settle()
+    others = Guesser(time, penalties)
+    others.guess(HERE, "bob", "right")
+    others.guess(THERE, "ana", "right")
+    await time.settle()
+    assert others.answered == [0, 0]
+    guesser.hang_up()
+
+
+async def test_a_right_password_of_ones_own_pardons_nobody_else() -> None:
+    time = Time()
+    penalties = penalties_of(time)
+    guesser = Guesser(time, penalties)
+    for number in range(4):
+        guesser.guess(HERE, "ana", f"wrong{number}")
+        await time.pass_until(time.now + 15)
+        guesser.guess(HERE, "eve", "right")
         await time.settle()
-        time.now += 15
-        workers[1].pardon(f"{HERE}\0ana", None)
-        assert workers[0].failures(HERE, "ana") == 0
-        assert workers[0].is_familiar(HERE, "ana")
-
-    play(scene)
+    assert penalties.failures(HERE, "ana") == 4
+    await guesser.guess(HERE, "ana", "right")
+    assert penalties.failures(HERE, "ana") == 0
 
 
-def test_the_right_password_of_another_user_or_from_elsewhere_does_not_wait() -> None:
-    async def scene(time: Time) -> None:
-        penalties = penalties_of(time)
-        guesser = Guesser(time, penalties)
-        for number in range(20):
-            guesser.guess(HERE, "ana", f"wrong{number}")
-        await time.settle()
-        others = Guesser(time, penalties)
-        others.guess(HERE, "bob", "right")
-        others.guess(THERE, "ana", "right")
-        await time.settle()
-        assert others.answered == [0, 0]
-        guesser.hang_up()
-
-    play(scene)
+async def test_a_minute_of_peace_pardons() -> None:
+    time = Time()
+    penalties = penalties_of(time)
+    Guesser(time, penalties).guess(HERE, "ana", "wrong")
+    await time.settle()
+    assert penalties.failures(HERE, "ana") == 1
+    await time.pass_until(time.now + 61)
+    assert penalties.failures(HERE, "ana") == 0
 
 
-def test_a_right_password_of_ones_own_pardons_nobody_else() -> None:
-    async def scene(time: Time) -> None:
-        penalties = penalties_of(time)
-        guesser = Guesser(time, penalties)
-        for number in range(4):
-            guesser.guess(HERE, "ana", f"wrong{number}")
-            await time.pass_until(time.now + 15)
-            guesser.guess(HERE, "eve", "right")
-            await time.settle()
-        assert penalties.failures(HERE, "ana") == 4
-        await guesser.guess(HERE, "ana", "right")
-        assert penalties.failures(HERE, "ana") == 0
-
-    play(scene)
-
-
-def test_a_minute_of_peace_pardons() -> None:
-    async def scene(time: Time) -> None:
-        penalties = penalties_of(time)
-        Guesser(time, penalties).guess(HERE, "ana", "wrong")
-        await time.settle()
-        assert penalties.failures(HERE, "ana") == 1
-        await time.pass_until(time.now + 61)
-        assert penalties.failures(HERE, "ana") == 0
-
-    play(scene)
-
-
-def test_one_password_tried_on_many_users_is_rare() -> None:
-    async def scene(time: Time) -> None:
-        guesser = Guesser(time, penalties_of(time))
-        begun, tried = time.now, 0
-        for second in range(3600):
-            while len([task for task in guesser.tasks if not task.done()]) < 100:
-                guesser.guess(HERE, f"user{tried}", "Winter2026")
-                tried += 1
-            await time.pass_until(begun + second)
-        guesser.hang_up()
-        in_the_hour = len(guesser.looked)
-        assert 30 + 3600 / RUN_OFF_S * 30 * 0.9 < in_the_hour < 30 + 3600 / RUN_OFF_S * 30 * 1.1
-        assert len([when for when in guesser.looked if when < 1]) == 30
-
-    def at_most_a_few_turns(time: Time) -> Awaitable[None]:
-        time.settle = few  # type: ignore[method-assign] # fifty would take a minute here
-        return scene(time)
-
+async def test_one_password_tried_on_many_users_is_rare() -> None:
     async def few() -> None:
         for _ in range(6):
             await asyncio.sleep(0)
 
-    play(at_most_a_few_turns)
+    time = Time()
+    time.settle = few  # type: ignore[method-assign] # fifty would take a minute here
+    guesser = Guesser(time, penalties_of(time))
+    begun, tried = time.now, 0
+    for second in range(3600):
+        while len([task for task in guesser.tasks if not task.done()]) < 100:
+            guesser.guess(HERE, f"user{tried}", "Winter2026")
+            tried += 1
+        await time.pass_until(begun + second)
+    guesser.hang_up()
+    in_the_hour = len(guesser.looked)
+    assert 30 + 3600 / RUN_OFF_S * 30 * 0.9 < in_the_hour < 30 + 3600 / RUN_OFF_S * 30 * 1.1
+    assert len([when for when in guesser.looked if when < 1]) == 30
 
 
-def test_while_an_address_guesses_who_has_got_in_from_there_does_not_wait() -> None:
-    async def scene(time: Time) -> None:
-        penalties = penalties_of(time)
-        guesser, known = Guesser(time, penalties), Guesser(time, penalties)
-        await known.guess(HERE, "bob", "right")
-        for number in range(80):
-            guesser.guess(HERE, f"user{number}", "Winter2026")
-        await time.settle()
-        assert len(guesser.looked) == 30
-        await known.guess(HERE, "bob", "right")
-        known.guess(HERE, "bob", "wrong")
-        await time.settle()
-        assert len(known.looked) == 3
-        assert not penalties.is_familiar(HERE, "bob")
-        guesser.hang_up()
-        known.hang_up()
-
-    play(scene)
+async def test_while_an_address_guesses_who_has_got_in_from_there_does_not_wait() -> None:
+    time = Time()
+    penalties = penalties_of(time)
+    guesser, known = Guesser(time, penalties), Guesser(time, penalties)
+    await known.guess(HERE, "bob", "right")
+    for number in range(80):
+        guesser.guess(HERE, f"user{number}", "Winter2026")
+    await time.settle()
+    assert len(guesser.looked) == 30
+    await known.guess(HERE, "bob", "right")
+    known.guess(HERE, "bob", "wrong")
+    await time.settle()
+    assert len(known.looked) == 3
+    assert not penalties.is_familiar(HERE, "bob")
+    guesser.hang_up()
+    known.hang_up()
 
 
-def test_the_same_wrong_password_again_weighs_nothing() -> None:
-    async def scene(time: Time) -> None:
-        penalties = penalties_of(time)
-        telephone, owner = Guesser(time, penalties), Guesser(time, penalties)
-        for _ in range(100):
-            telephone.guess(HERE, "ana", "old")
-            await time.pass_until(time.now + 5)
-        assert len(telephone.answered) >= 25
-        telephone.hang_up()
-        await owner.guess(HERE, "ana", "right")
-        assert owner.looked == [500]
-        assert penalties._weight(HERE) < 1
-
-    play(scene)
-
-
-def test_what_is_under_way_counts_before_its_answer() -> None:
-    async def scene(time: Time) -> None:
-        guesser = Guesser(time, penalties_of(time))
-        for number in range(100):
-            guesser.guess(HERE, f"user{number}", "Winter2026", held_s=10)
+async def test_the_same_wrong_password_again_weighs_nothing() -> None:
+    time = Time()
+    penalties = penalties_of(time)
+    telephone, owner = Guesser(time, penalties), Guesser(time, penalties)
+    for _ in range(100):
+        telephone.guess(HERE, "ana", "old")
         await time.pass_until(time.now + 5)
-        assert len(guesser.looked) == 30
-        guesser.hang_up()
-
-    play(scene)
-
-
-def test_whoever_comes_to_a_full_line_is_told() -> None:
-    async def scene(time: Time) -> None:
-        penalties = penalties_of(time)
-        guesser = Guesser(time, penalties)
-        for number in range(MAX_WAITING + 4):
-            guesser.guess(HERE, "ana", f"wrong{number}")
-        await time.settle()
-        with pytest.raises(Refusal) as refused:
-            await penalties.begin(Peer(HERE), "ana", b"another")
-        assert refused.value.code is Code.UNAVAILABLE
-        guesser.hang_up()
-        await time.settle()
-        assert len(penalties.lines) == 0
-
-    play(scene)
+    assert len(telephone.answered) >= 25
+    telephone.hang_up()
+    await owner.guess(HERE, "ana", "right")
+    assert owner.looked == [500]
+    assert penalties._weight(HERE) < 1
 
 
-def test_who_has_hung_up_in_line_is_not_looked_at() -> None:
-    async def scene(time: Time) -> None:
-        penalties = penalties_of(time)
-        with pytest.raises(ConnectionResetError):
-            await penalties.begin(Peer(HERE, is_lost=True), "ana", b"wrong")
-        assert len(penalties.lines) == 0
-        assert penalties.failures(HERE, "ana") == 0
-
-    play(scene)
-
-
-def test_a_trusted_network_never_waits_and_is_not_counted() -> None:
-    async def scene(time: Time) -> None:
-        penalties = penalties_of(time, trusted=(parse_network("192.0.2.0/24"),))
-        guesser = Guesser(time, penalties)
-        for number in range(100):
-            guesser.guess("192.0.2.9", "ana", f"wrong{number}")
-        await time.settle()
-        assert guesser.answered == [0] * 100
-        assert penalties.failures("192.0.2.9", "ana") == 0
-
-    play(scene)
+async def test_what_is_under_way_counts_before_its_answer() -> None:
+    time = Time()
+    guesser = Guesser(time, penalties_of(time))
+    for number in range(100):
+        guesser.guess(HERE, f"user{number}", "Winter2026", held_s=10)
+    await time.pass_until(time.now + 5)
+    assert len(guesser.looked) == 30
+    guesser.hang_up()
 
 
-def test_one_customers_ipv6_addresses_are_one() -> None:
-    async def scene(time: Time) -> None:
-        penalties = penalties_of(time)
-        Guesser(time, penalties).guess("2001:db8::1", "ana", "wrong")
-        Guesser(time, penalties).guess("::ffff:192.0.2.7", "ana", "wrong")
-        await time.settle()
-        assert penalties.failures("2001:db8::ffff", "ana") == 1
-        assert penalties.failures("2001:db8:0:1::1", "ana") == 0
-        assert penalties.failures("192.0.2.7", "ana") == 1
-        assert penalties.failures("::ffff:192.0.2.8", "ana") == 0
+async def test_whoever_comes_to_a_full_line_is_told() -> None:
+    time = Time()
+    penalties = penalties_of(time)
+    guesser = Guesser(time, penalties)
+    for number in range(MAX_WAITING + 4):
+        guesser.guess(HERE, "ana", f"wrong{number}")
+    await time.settle()
+    with pytest.raises(Refusal) as refused:
+        await penalties.begin(Peer(HERE), "ana", b"another")
+    assert refused.value.code is Code.UNAVAILABLE
+    guesser.hang_up()
+    await time.settle()
+    assert len(penalties.lines) == 0
 
-    play(scene)
+
+async def test_who_has_hung_up_in_line_is_not_looked_at() -> None:
+    time = Time()
+    penalties = penalties_of(time)
+    with pytest.raises(ConnectionResetError):
+        await penalties.begin(Peer(HERE, is_lost=True), "ana", b"wrong")
+    assert len(penalties.lines) == 0
+    assert penalties.failures(HERE, "ana") == 0
+
+
+async def test_a_trusted_network_never_waits_and_is_not_counted() -> None:
+    time = Time()
+    penalties = penalties_of(time, trusted=(parse_network("192.0.2.0/24"),))
+    guesser = Guesser(time, penalties)
+    for number in range(100):
+        guesser.guess("192.0.2.9", "ana", f"wrong{number}")
+    await time.settle()
+    assert guesser.answered == [0] * 100
+    assert penalties.failures("192.0.2.9", "ana") == 0
+
+
+async def test_one_customers_ipv6_addresses_are_one() -> None:
+    time = Time()
+    penalties = penalties_of(time)
+    Guesser(time, penalties).guess("2001:db8::1", "ana", "wrong")
+    Guesser(time, penalties).guess("::ffff:192.0.2.7", "ana", "wrong")
+    await time.settle()
+    assert penalties.failures("2001:db8::ffff", "ana") == 1
+    assert penalties.failures("2001:db8:0:1::1", "ana") == 0
+    assert penalties.failures("192.0.2.7", "ana") == 1
+    assert penalties.failures("::ffff:192.0.2.8", "ana") == 0
 
 
 def test_a_user_may_have_so_many_connections() -> None:

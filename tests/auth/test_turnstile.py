@@ -35,29 +35,26 @@ def test_one_address_with_many_attempts_delays_another_by_one_turn() -> None:
     assert [number for number, key in enumerate(seen) if key == "b"][1] <= 9
 
 
-def test_who_gives_up_keeps_no_turn() -> None:
-    async def scene() -> None:
-        turnstile, go = Turnstile(1), asyncio.Event()
+async def test_who_gives_up_keeps_no_turn() -> None:
+    turnstile, go = Turnstile(1), asyncio.Event()
 
-        async def hold(key: str) -> None:
-            async with turnstile.turn(key):
-                await go.wait()
+    async def hold(key: str) -> None:
+        async with turnstile.turn(key):
+            await go.wait()
 
-        tasks = [asyncio.create_task(hold(key)) for key in "abc"]
-        await settle()
-        tasks[1].cancel()
-        await settle()
-        go.set()
-        await settle()
-        assert tasks[2].done()
-        assert not turnstile.is_full
-        last = [asyncio.create_task(hold(key)) for key in "de"]
-        go.clear()
-        await settle()
-        go.set()
-        await asyncio.sleep(0)
-        last[1].cancel()  # perhaps in the very moment of its turn
-        await settle()
-        assert not turnstile.is_full
-
-    asyncio.run(scene())
+    tasks = [asyncio.create_task(hold(key)) for key in "abc"]
+    await settle()
+    tasks[1].cancel()
+    await settle()
+    go.set()
+    await settle()
+    assert tasks[2].done()
+    assert not turnstile.is_full
+    last = [asyncio.create_task(hold(key)) for key in "de"]
+    go.clear()
+    await settle()
+    go.set()
+    await asyncio.sleep(0)
+    last[1].cancel()  # perhaps in the very moment of its turn
+    await settle()
+    assert not turnstile.is_full

@@ -186,206 +186,175 @@ def test_a_kill_at_any_step_is_mended_at_the_next_start(
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("step", ["begin", "intended", "reserved", "stored", "moved"])
-def test_a_master_that_goes_away_leaves_everything_as_it_was(
+async def test_a_master_that_goes_away_leaves_everything_as_it_was(
     operation: str, step: str, tmp_path: Path
 ) -> None:
-    async def scene() -> None:
-        async with murder(tmp_path) as (master, node):
-            before = [(entry.name, entry.raw_acl) for entry in node.list.walk()]
-            stopped = False
-            lost = asyncio.Event()
+    async with murder(tmp_path) as (master, node):
+        before = [(entry.name, entry.raw_acl) for entry in node.list.walk()]
+        stopped = False
+        lost = asyncio.Event()
 
-            def leave(at: str) -> None:
-                nonlocal stopped
-                if at == step and not stopped:
-                    stopped = True
-                    master.listener.stop_accepting()
-                    master.listener.abort()
-                    lost.set()
+        def leave(at: str) -> None:
+            nonlocal stopped
+            if at == step and not stopped:
+                stopped = True
+                master.listener.stop_accepting()
+                master.listener.abort()
+                lost.set()
 
-            node.announcer.step = leave
-            if step == "begin":
-                leave("begin")
-            try:
-                await OPERATIONS[operation](node)
-            except (UpstreamFailure, Refusal):
-                assert stopped
-                assert [(entry.name, entry.raw_acl) for entry in node.list.walk()] == before
-            node.announcer.step = lambda _: None
-            if stopped:
-                await master.stop()
-                await master.start()
-            await node.comparer.compare()
-            await node.check_agreement()
-            if node.list.find(BELOW) is not None:
-                split_off = operation == "split" and node.list.find(OTHER) is not None
-                assert await node.mail_in(OTHER if split_off else BELOW) == 1
-
-    run(scene())
+        node.announcer.step = leave
+        if step == "begin":
+            leave("begin")
+        try:
+            await OPERATIONS[operation](node)
+        except (UpstreamFailure, Refusal):
+            assert stopped
+            assert [(entry.name, entry.raw_acl) for entry in node.list.walk()] == before
+        node.announcer.step = lambda _: None
+        if stopped:
+            await master.stop()
+            await master.start()
+        await node.comparer.compare()
+        await node.check_agreement()
+        if node.list.find(BELOW) is not None:
+            split_off = operation == "split" and node.list.find(OTHER) is not None
+            assert await node.mail_in(OTHER if split_off else BELOW) == 1
 
 
-def test_a_name_that_another_backend_has_is_refused(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with murder(tmp_path) as (master, node):
-            other = Node(tmp_path / "be2", memory_store(), master, "be2.test")
-            with pytest.raises(Refusal) as refused:
-                await other.announcer.create(ANA, ACL)
-            assert refused.value.code is Code.ALREADY_EXISTS
-            assert other.list.count() == 0
-            assert not await other.store.mailboxes()
-            await other.check_agreement()
-            await node.check_agreement()
-            await other.close()
-
-    run(scene())
+async def test_a_name_that_another_backend_has_is_refused(tmp_path: Path) -> None:
+    async with murder(tmp_path) as (master, node):
+        other = Node(tmp_path / "be2", memory_store(), master, "be2.test")
+        with pytest.raises(Refusal) as refused:
+            await other.announcer.create(ANA, ACL)
+        assert refused.value.code is Code.ALREADY_EXISTS
+        assert other.list.count() == 0
+        assert not await other.store.mailboxes()
+        await other.check_agreement()
+        await node.check_agreement()
+        await other.close()
 
 
-def test_operations_in_one_tree_wait_for_each_other(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with murder(tmp_path) as (_, node):
-            names = [MailboxName(b"user.ana.n%d" % number) for number in range(20)]
-            await asyncio.gather(*(node.announcer.create(name, ACL) for name in names))
-            await asyncio.gather(
-                node.announcer.rename([(CHILD, MOVED), (BELOW, MOVED_BELOW)]),
-                node.announcer.delete(names[:10]),
-                node.announcer.set_acl(ANA, lambda acl: acl.changed("bob", frozenset("l"))),
+async def test_operations_in_one_tree_wait_for_each_other(tmp_path: Path) -> None:
+    async with murder(tmp_path) as (_, node):
+        names = [MailboxName(b"user.ana.n%d" % number) for number in range(20)]
+        await asyncio.gather(*(node.announcer.create(name, ACL) for name in names))
+        await asyncio.gather(
+            node.announcer.rename([(CHILD, MOVED), (BELOW, MOVED_BELOW)]),
+            node.announcer.delete(names[:10]),
+            node.announcer.set_acl(ANA, lambda acl: acl.changed("bob", frozenset("l"))),
+        )
+        await node.check_agreement()
+        assert node.list.count() == 13
+
+
+async def test_one_name_is_made_once(tmp_path: Path) -> None:
+    async with murder(tmp_path) as (_, node):
+        outcomes = await asyncio.gather(
+            *(node.announcer.create(OTHER, ACL) for _ in range(5)), return_exceptions=True
+        )
+        refused = [outcome for outcome in outcomes if isinstance(outcome, Refusal)]
+        assert len(refused) == 4
+        await node.check_agreement()
+
+
+async def test_what_the_master_misses_is_activated(tmp_path: Path) -> None:
+    async with murder(tmp_path) as (_, node):
+        await node.client.delete(CHILD)
+        done = await node.comparer.compare()
+        assert done == Comparison(activated=[CHILD])
+        await node.check_agreement()
+
+
+async def test_what_only_the_master_has_is_deleted_there(tmp_path: Path) -> None:
+    async with murder(tmp_path) as (_, node):
+        await node.client.activate(OTHER, b"be1.test!default", ACL)
+        done = await node.comparer.compare()
+        assert done == Comparison(removed=[OTHER])
+        await node.check_agreement()
+
+
+async def test_a_new_list_never_empties_the_master(tmp_path: Path) -> None:
+    async with murder(tmp_path) as (master, node):
+        empty = Node(tmp_path / "be1-again", memory_store(), master, "be1.test")
+        done = await empty.comparer.compare()
+        assert sorted(done.refused) == [ANA, CHILD, BELOW]
+        await node.check_agreement()
+        await empty.close()
+
+
+async def test_what_is_active_elsewhere_is_quarantined_not_deleted(tmp_path: Path) -> None:
+    async with murder(tmp_path) as (_, node):
+        await node.client.delete(BELOW)
+        await node.client.activate(BELOW, b"be2.test!default", ACL)
+        done = await node.comparer.compare()
+        assert done.quarantined == [BELOW]
+        assert node.list.find(BELOW) is None
+        kept = [entry.name for entry in node.list.walk() if is_deleted(entry.name)]
+        assert len(kept) == 1
+        assert await node.mail_in(kept[0]) == 1
+        assert (await node.client.find(BELOW)).server == "be2.test"  # type: ignore[union-attr]
+        assert not await node.comparer.compare()
+
+
+async def test_what_was_quarantined_comes_back_when_the_master_names_this_server(
+    tmp_path: Path,
+) -> None:
+    async with murder(tmp_path) as (_, node):
+        await node.client.delete(BELOW)
+        await node.client.activate(BELOW, b"be2.test!default", ACL)
+        await node.comparer.compare()
+        (resting,) = node.comparer.quarantined()
+        assert (resting.name, await node.mail_in(resting.kept_as)) == (BELOW, 1)
+        # while the other has it, whoever asks here changes nothing
+        assert node.comparer.owe_quarantined(BELOW)
+        assert not await node.comparer.compare_names([BELOW])
+        # named here again: back, with its mail and its rights, whatever the master was told
+        await node.client.delete(BELOW)
+        await node.client.activate(BELOW, b"be1.test!other", b"anyone\tl\t")
+        done = await node.comparer.compare()
+        assert done == Comparison(returned=[BELOW])
+        assert await node.mail_in(BELOW) == 1
+        assert not node.comparer.quarantined()
+        assert not node.comparer.owe_quarantined(BELOW)
+        await node.check_agreement()
+        assert not await node.comparer.compare()
+
+
+async def test_the_last_that_was_put_aside_comes_back_and_the_others_stay(tmp_path: Path) -> None:
+    async with murder(tmp_path) as (_, node):
+        older = resting_name(BELOW, 0x1000)
+        await node.comparer._quarantine.create(older, ACL)
+        for server in (b"be2.test!default", b"be1.test!default"):
+            await node.client.delete(BELOW)
+            await node.client.activate(BELOW, server, ACL)
+            done = await node.comparer.compare_names([BELOW])
+        assert done == Comparison(returned=[BELOW])
+        assert await node.mail_in(BELOW) == 1
+        assert node.list.find(older) is not None
+
+
+async def test_names_in_quarantine_are_read_once_for_each_state_of_the_list(tmp_path: Path) -> None:
+    async with murder(tmp_path) as (_, node):
+        for number in range(20):
+            await node.comparer._quarantine.create(
+                resting_name(MailboxName(b"user.u%d" % number), 0x1000), ACL
             )
-            await node.check_agreement()
-            assert node.list.count() == 13
+        walks: list[bytes] = []
+        walk = node.list.walk
 
-    run(scene())
+        def counted(prefix: bytes = b"", after: bytes | None = None) -> Iterator[MailboxEntry]:
+            walks.append(prefix)
+            return walk(prefix, after)
 
-
-def test_one_name_is_made_once(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with murder(tmp_path) as (_, node):
-            outcomes = await asyncio.gather(
-                *(node.announcer.create(OTHER, ACL) for _ in range(5)), return_exceptions=True
-            )
-            refused = [outcome for outcome in outcomes if isinstance(outcome, Refusal)]
-            assert len(refused) == 4
-            await node.check_agreement()
-
-    run(scene())
-
-
-def test_what_the_master_misses_is_activated(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with murder(tmp_path) as (_, node):
-            await node.client.delete(CHILD)
-            done = await node.comparer.compare()
-            assert done == Comparison(activated=[CHILD])
-            await node.check_agreement()
-
-    run(scene())
-
-
-def test_what_only_the_master_has_is_deleted_there(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with murder(tmp_path) as (_, node):
-            await node.client.activate(OTHER, b"be1.test!default", ACL)
-            done = await node.comparer.compare()
-            assert done == Comparison(removed=[OTHER])
-            await node.check_agreement()
-
-    run(scene())
-
-
-def test_a_new_list_never_empties_the_master(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with murder(tmp_path) as (master, node):
-            empty = Node(tmp_path / "be1-again", memory_store(), master, "be1.test")
-            done = await empty.comparer.compare()
-            assert sorted(done.refused) == [ANA, CHILD, BELOW]
-            await node.check_agreement()
-            await empty.close()
-
-    run(scene())
-
-
-def test_what_is_active_elsewhere_is_quarantined_not_deleted(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with murder(tmp_path) as (_, node):
-            await node.client.delete(BELOW)
-            await node.client.activate(BELOW, b"be2.test!default", ACL)
-            done = await node.comparer.compare()
-            assert done.quarantined == [BELOW]
-            assert node.list.find(BELOW) is None
-            kept = [entry.name for entry in node.list.walk() if is_deleted(entry.name)]
-            assert len(kept) == 1
-            assert await node.mail_in(kept[0]) == 1
-            assert (await node.client.find(BELOW)).server == "be2.test"  # type: ignore[union-attr]
-            assert not await node.comparer.compare()
-
-    run(scene())
-
-
-def test_what_was_quarantined_comes_back_when_the_master_names_this_server(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with murder(tmp_path) as (_, node):
-            await node.client.delete(BELOW)
-            await node.client.activate(BELOW, b"be2.test!default", ACL)
-            await node.comparer.compare()
-            (resting,) = node.comparer.quarantined()
-            assert (resting.name, await node.mail_in(resting.kept_as)) == (BELOW, 1)
-            # while the other has it, whoever asks here changes nothing
-            assert node.comparer.owe_quarantined(BELOW)
-            assert not await node.comparer.compare_names([BELOW])
-            # named here again: back, with its mail and its rights, whatever the master was told
-            await node.client.delete(BELOW)
-            await node.client.activate(BELOW, b"be1.test!other", b"anyone\tl\t")
-            done = await node.comparer.compare()
-            assert done == Comparison(returned=[BELOW])
-            assert await node.mail_in(BELOW) == 1
-            assert not node.comparer.quarantined()
-            assert not node.comparer.owe_quarantined(BELOW)
-            await node.check_agreement()
-            assert not await node.comparer.compare()
-
-    run(scene())
-
-
-def test_the_last_that_was_put_aside_comes_back_and_the_others_stay(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with murder(tmp_path) as (_, node):
-            older = resting_name(BELOW, 0x1000)
-            await node.comparer._quarantine.create(older, ACL)
-            for server in (b"be2.test!default", b"be1.test!default"):
-                await node.client.delete(BELOW)
-                await node.client.activate(BELOW, server, ACL)
-                done = await node.comparer.compare_names([BELOW])
-            assert done == Comparison(returned=[BELOW])
-            assert await node.mail_in(BELOW) == 1
-            assert node.list.find(older) is not None
-
-    run(scene())
-
-
-def test_names_in_quarantine_are_read_once_for_each_state_of_the_list(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with murder(tmp_path) as (_, node):
-            for number in range(20):
-                await node.comparer._quarantine.create(
-                    resting_name(MailboxName(b"user.u%d" % number), 0x1000), ACL
-                )
-            walks: list[bytes] = []
-            walk = node.list.walk
-
-            def counted(prefix: bytes = b"", after: bytes | None = None) -> Iterator[MailboxEntry]:
-                walks.append(prefix)
-                return walk(prefix, after)
-
-            node.list.walk = counted  # type: ignore[method-assign] # to count
-            names = RestingNames(node.list)
-            asked = [MailboxName(b"user.u%d" % number) for number in range(40)]
-            assert [name in names for name in asked] == [True] * 20 + [False] * 20
-            assert len(walks) == 1
-            assert MailboxName(b"x.org!user.u1") not in names
-            await node.comparer._quarantine.delete([resting_name(asked[0], 0x1000)])
-            assert asked[0] not in names and asked[1] in names
-            assert len(walks) == 3
-
-    run(scene())
+        node.list.walk = counted  # type: ignore[method-assign] # to count
+        names = RestingNames(node.list)
+        asked = [MailboxName(b"user.u%d" % number) for number in range(40)]
+        assert [name in names for name in asked] == [True] * 20 + [False] * 20
+        assert len(walks) == 1
+        assert MailboxName(b"x.org!user.u1") not in names
+        await node.comparer._quarantine.delete([resting_name(asked[0], 0x1000)])
+        assert asked[0] not in names and asked[1] in names
+        assert len(walks) == 3
 
 
 def test_a_name_in_quarantine_is_read_as_it_is_written() -> None:
@@ -399,38 +368,32 @@ def test_a_name_in_quarantine_is_read_as_it_is_written() -> None:
         assert parse_resting(MailboxEntry(MailboxName(other), EntryState.ACTIVE, b"be1!a")) is None
 
 
-def test_a_changed_acl_reaches_the_master(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with murder(tmp_path) as (_, node):
-            await set_acl(node)
-            found = await node.client.find(ANA)
-            assert found is not None
-            assert parse_acl(found.raw_acl).entries["bob"] == frozenset("lr")
-
-    run(scene())
+async def test_a_changed_acl_reaches_the_master(tmp_path: Path) -> None:
+    async with murder(tmp_path) as (_, node):
+        await set_acl(node)
+        found = await node.client.find(ANA)
+        assert found is not None
+        assert parse_acl(found.raw_acl).entries["bob"] == frozenset("lr")
 
 
 @pytest.mark.parametrize("turns", range(8))
 @pytest.mark.parametrize("finishes", [True, False])
-def test_a_lock_whose_holder_was_cancelled_is_free_again(
+async def test_a_lock_whose_holder_was_cancelled_is_free_again(
     tmp_path: Path, turns: int, finishes: bool
 ) -> None:
     """An abort cancels a move while its lock is on the way to the disk, and lets everybody in."""
     first = Intent(Operation.MOVE, ((ANA, ANA),), "move:1")
     second = Intent(Operation.MOVE, ((ANA, ANA),), "move:2")
 
-    async def scene() -> None:
-        async with murder(tmp_path) as (_, node):
-            holding = asyncio.create_task(node.announcer.hold(first))
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            was_held = holding.done()
-            holding.cancel()
-            await asyncio.wait([holding])
-            if finishes or was_held:
-                await node.announcer.finish(first, [])
-            await node.announcer.hold(second)
-            await node.announcer.finish(second, [])
-            await node.check_agreement()
-
-    run(scene())
+    async with murder(tmp_path) as (_, node):
+        holding = asyncio.create_task(node.announcer.hold(first))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        was_held = holding.done()
+        holding.cancel()
+        await asyncio.wait([holding])
+        if finishes or was_held:
+            await node.announcer.finish(first, [])
+        await node.announcer.hold(second)
+        await node.announcer.finish(second, [])
+        await node.check_agreement()

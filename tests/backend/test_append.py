@@ -1,12 +1,12 @@
 """APPEND of what is streamed: large literals taken, refused before and in the middle, the stream always behind them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from tests.backend.server import config_in, memory_store, running_backend, spool_store
 
@@ -29,26 +29,22 @@ class Client:
         return line
 
 
-def play(
-    folder: Path, scene: Callable[[Client], Awaitable[None]], store: str = "memory", **backend: Any
-) -> None:
-    async def whole() -> None:
-        make = memory_store if store == "memory" else lambda: spool_store(folder)
-        config = config_in(folder, **backend)
-        async with running_backend(folder, make, config=config) as running:
-            client = Client(*await asyncio.open_connection(*running.address))
-            await client.line()
-            assert (await client.ask(b"l LOGIN ana secret\r\n")).startswith(b"l OK")
-            await scene(client)
-            assert await client.ask(b"z NOOP\r\n") == b"z OK Completed"
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(whole(), 30))
+@asynccontextmanager
+async def logged_in(folder: Path, store: str = "memory", **backend: Any) -> AsyncIterator[Client]:
+    """A client of ana's, which goes on working to the end."""
+    make = memory_store if store == "memory" else lambda: spool_store(folder)
+    config = config_in(folder, **backend)
+    async with running_backend(folder, make, config=config) as running:
+        client = Client(*await asyncio.open_connection(*running.address))
+        await client.line()
+        assert (await client.ask(b"l LOGIN ana secret\r\n")).startswith(b"l OK")
+        yield client
+        assert await client.ask(b"z NOOP\r\n") == b"z OK Completed"
 
 
 @pytest.mark.parametrize("store", ["memory", "spool"])
-def test_a_large_message_comes_back_octet_for_octet(store: str, tmp_path: Path) -> None:
-    async def scene(client: Client) -> None:
+async def test_a_large_message_comes_back_octet_for_octet(store: str, tmp_path: Path) -> None:
+    async with logged_in(tmp_path, store) as client:
         client.writer.write(b"a APPEND INBOX (\\Seen) {%d}\r\n" % len(LARGE))
         assert (await client.line()).startswith(b"+ ")
         client.writer.write(LARGE + b"\r\n")
@@ -60,11 +56,9 @@ def test_a_large_message_comes_back_octet_for_octet(store: str, tmp_path: Path) 
         assert await client.line() == b")"
         assert (await client.line()).startswith(b"c OK")
 
-    play(tmp_path, scene, store)
 
-
-def test_a_refused_large_message_is_passed_over(tmp_path: Path) -> None:
-    async def scene(client: Client) -> None:
+async def test_a_refused_large_message_is_passed_over(tmp_path: Path) -> None:
+    async with logged_in(tmp_path) as client:
         size = len(LARGE)
         synchronising = await client.ask(b"a APPEND INBOX/none {%d}\r\n" % size)
         assert synchronising.startswith(b"a NO [TRYCREATE]")
@@ -82,21 +76,17 @@ def test_a_refused_large_message_is_passed_over(tmp_path: Path) -> None:
             b"g BAD [CLIENTBUG] there is no message 1: the mailbox has 0"
         )
 
-    play(tmp_path, scene)
 
-
-def test_a_message_beyond_the_limit_is_refused(tmp_path: Path) -> None:
-    async def scene(client: Client) -> None:
+async def test_a_message_beyond_the_limit_is_refused(tmp_path: Path) -> None:
+    async with logged_in(tmp_path, max_message_bytes=100_000) as client:
         size = len(LARGE)
         assert (await client.ask(b"a APPEND INBOX {%d}\r\n" % size)).startswith(b"a NO [TOOBIG]")
         sent = await client.ask(b"b APPEND INBOX {%d+}\r\n%s\r\n" % (size, LARGE))
         assert sent.startswith(b"b NO [TOOBIG]")
 
-    play(tmp_path, scene, max_message_bytes=100_000)
 
-
-def test_a_message_beyond_the_quota_is_refused_before_it_is_sent(tmp_path: Path) -> None:
-    async def scene(client: Client) -> None:
+async def test_a_message_beyond_the_quota_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    async with logged_in(tmp_path) as client:
         admin = Client(
             *await asyncio.open_connection(*client.writer.get_extra_info("peername")[:2])
         )
@@ -107,14 +97,10 @@ def test_a_message_beyond_the_quota_is_refused_before_it_is_sent(tmp_path: Path)
         assert refused.startswith(b"a NO [OVERQUOTA]")
         admin.writer.close()
 
-    play(tmp_path, scene)
 
-
-def test_several_messages_of_one_append_large_and_small(tmp_path: Path) -> None:
-    async def scene(client: Client) -> None:
+async def test_several_messages_of_one_append_large_and_small(tmp_path: Path) -> None:
+    async with logged_in(tmp_path) as client:
         size = len(LARGE)
         octets = b"a APPEND INBOX {%d+}\r\n%s {3+}\r\none (\\Seen) {%d+}\r\n%s {3+}\r\ntwo\r\n"
         answer = await client.ask(octets % (size, LARGE, size, LARGE))
         assert answer.startswith(b"a OK [APPENDUID") and answer.endswith(b" 1:4] Completed")
-
-    play(tmp_path, scene)

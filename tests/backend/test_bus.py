@@ -5,7 +5,6 @@ from pathlib import Path
 
 from murder.backend.changes.bus import Bus
 from murder.backend.changes.news import EVERYTHING
-from tests.mupdate.nodes import run
 
 
 async def heard_soon(heard: list[str], count: int) -> None:
@@ -14,91 +13,78 @@ async def heard_soon(heard: list[str], count: int) -> None:
             await asyncio.sleep(0.001)
 
 
-def test_every_other_worker_hears(tmp_path: Path) -> None:
-    async def scene() -> None:
-        heard: list[list[str]] = [[], [], []]
-        buses = [Bus(tmp_path / "bus", number, heard[number].append) for number in range(3)]
-        for bus in buses:
-            bus.start()
-        buses[0].tell("mailbox-1")
-        await heard_soon(heard[1], 1)
-        await heard_soon(heard[2], 1)
-        assert heard == [[], ["mailbox-1"], ["mailbox-1"]]
-        for bus in buses:
-            bus.stop()
-
-    run(scene())
+async def test_every_other_worker_hears(tmp_path: Path) -> None:
+    heard: list[list[str]] = [[], [], []]
+    buses = [Bus(tmp_path / "bus", number, heard[number].append) for number in range(3)]
+    for bus in buses:
+        bus.start()
+    buses[0].tell("mailbox-1")
+    await heard_soon(heard[1], 1)
+    await heard_soon(heard[2], 1)
+    assert heard == [[], ["mailbox-1"], ["mailbox-1"]]
+    for bus in buses:
+        bus.stop()
 
 
-def test_a_worker_that_died_is_passed_over_and_its_successor_hears(tmp_path: Path) -> None:
-    async def scene() -> None:
-        first: list[str] = []
-        second: list[str] = []
-        living = Bus(tmp_path, 0, lambda _: None)
-        living.start()
-        dead = Bus(tmp_path, 1, first.append)
-        dead.start()
-        assert dead._socket is not None
-        asyncio.get_running_loop().remove_reader(dead._socket.fileno())
-        dead._socket.close()  # as kill -9 leaves it: the name stays
-        living.tell("lost")
-        successor = Bus(tmp_path, 1, second.append)
-        successor.start()
-        living.tell("told")
-        await heard_soon(second, 1)
-        assert (first, second) == ([], ["told"])
-        living.stop()
-        successor.stop()
-
-    run(scene())
+async def test_a_worker_that_died_is_passed_over_and_its_successor_hears(tmp_path: Path) -> None:
+    first: list[str] = []
+    second: list[str] = []
+    living = Bus(tmp_path, 0, lambda _: None)
+    living.start()
+    dead = Bus(tmp_path, 1, first.append)
+    dead.start()
+    assert dead._socket is not None
+    asyncio.get_running_loop().remove_reader(dead._socket.fileno())
+    dead._socket.close()  # as kill -9 leaves it: the name stays
+    living.tell("lost")
+    successor = Bus(tmp_path, 1, second.append)
+    successor.start()
+    living.tell("told")
+    await heard_soon(second, 1)
+    assert (first, second) == ([], ["told"])
+    living.stop()
+    successor.stop()
 
 
-def test_a_folder_with_a_long_name_is_no_matter(tmp_path: Path) -> None:
-    async def scene() -> None:
-        heard: list[str] = []
-        folder = tmp_path / ("long" * 40)
-        buses = [Bus(folder, number, heard.append) for number in range(2)]
-        for bus in buses:
-            bus.start()
-        buses[1].tell("told")
-        await heard_soon(heard, 1)
-        for bus in buses:
-            bus.stop()
-
-    run(scene())
+async def test_a_folder_with_a_long_name_is_no_matter(tmp_path: Path) -> None:
+    heard: list[str] = []
+    folder = tmp_path / ("long" * 40)
+    buses = [Bus(folder, number, heard.append) for number in range(2)]
+    for bus in buses:
+        bus.start()
+    buses[1].tell("told")
+    await heard_soon(heard, 1)
+    for bus in buses:
+        bus.stop()
 
 
-def test_a_worker_that_is_busy_hears_all_of_it_in_the_end(tmp_path: Path) -> None:
-    async def scene() -> None:
-        heard: list[str] = []
-        buses = [Bus(tmp_path, 0, lambda _: None), Bus(tmp_path, 1, heard.append)]
-        for bus in buses:
-            bus.start()
-        told = [f"mailbox-{number}" for number in range(5000)]  # more than its socket takes
-        for text in told:
-            buses[0].tell(text)
-            buses[0].tell("mailbox-0")
-        await heard_soon(heard, len(told))
-        assert [text for text in heard if text != "mailbox-0"] == told[1:]
-        for bus in buses:
-            bus.stop()
-
-    run(scene())
+async def test_a_worker_that_is_busy_hears_all_of_it_in_the_end(tmp_path: Path) -> None:
+    heard: list[str] = []
+    buses = [Bus(tmp_path, 0, lambda _: None), Bus(tmp_path, 1, heard.append)]
+    for bus in buses:
+        bus.start()
+    told = [f"mailbox-{number}" for number in range(5000)]  # more than its socket takes
+    for text in told:
+        buses[0].tell(text)
+        buses[0].tell("mailbox-0")
+    await heard_soon(heard, len(told))
+    assert [text for text in heard if text != "mailbox-0"] == told[1:]
+    for bus in buses:
+        bus.stop()
 
 
-def test_a_worker_that_is_busy_for_long_hears_that_everything_has_changed(tmp_path: Path) -> None:
-    async def scene() -> None:
-        heard: list[str] = []
-        buses = [Bus(tmp_path, 0, lambda _: None), Bus(tmp_path, 1, heard.append)]
-        for bus in buses:
-            bus.start()
-        for number in range(40_000):
-            buses[0].tell(f"mailbox-{number}")
-        async with asyncio.timeout(10):
-            while "mailbox-39999" not in heard:  # noqa: ASYNC110 - datagrams come when they come
-                await asyncio.sleep(0.001)
-        assert EVERYTHING in heard
-        for bus in buses:
-            bus.stop()
-
-    run(scene())
+async def test_a_worker_that_is_busy_for_long_hears_that_everything_has_changed(
+    tmp_path: Path,
+) -> None:
+    heard: list[str] = []
+    buses = [Bus(tmp_path, 0, lambda _: None), Bus(tmp_path, 1, heard.append)]
+    for bus in buses:
+        bus.start()
+    for number in range(40_000):
+        buses[0].tell(f"mailbox-{number}")
+    async with asyncio.timeout(10):
+        while "mailbox-39999" not in heard:  # noqa: ASYNC110 - datagrams come when they come
+            await asyncio.sleep(0.001)
+    assert EVERYTHING in heard
+    for bus in buses:
+        bus.stop()

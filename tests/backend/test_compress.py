@@ -4,8 +4,6 @@ import asyncio
 import zlib
 from pathlib import Path
 
-import uvloop
-
 from tests.backend.server import running_backend
 
 
@@ -38,42 +36,32 @@ async def logged_in(address: tuple[str, int]) -> Deflated:
     return Deflated(reader, writer)
 
 
-def test_a_deflated_dialogue(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with running_backend(tmp_path) as running:
-            client = await logged_in(running.address)
-            large = b"abc" * 2_000_000
-            # what comes in one packet with the command is deflated already
-            client.writer.write(b"b COMPRESS DEFLATE\r\n" + client.pack(b"c NOOP\r\n"))
-            assert await client.reader.readline() == b"b OK DEFLATE active\r\n"
-            assert await client.until(b"\r\n") == b"c OK Completed"
-            client.writer.write(client.pack(b"d COMPRESS DEFLATE\r\n"))
-            assert (await client.until(b"\r\n")).startswith(b"d NO [COMPRESSIONACTIVE]")
-            client.writer.write(
-                client.pack(b"e APPEND INBOX {%d+}\r\n%s\r\n" % (len(large), large))
-            )
-            assert (await client.until(b"\r\n")).startswith(b"e OK [APPENDUID")
-            client.writer.write(client.pack(b"f SELECT INBOX\r\ng FETCH 1 BODY.PEEK[]\r\n"))
-            await client.until(b"BODY[] {%d}\r\n" % len(large))
-            assert await client.until(b")\r\ng OK Completed\r\n") == large
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(scene(), 30))
+async def test_a_deflated_dialogue(tmp_path: Path) -> None:
+    async with running_backend(tmp_path) as running:
+        client = await logged_in(running.address)
+        large = b"abc" * 2_000_000
+        # what comes in one packet with the command is deflated already
+        client.writer.write(b"b COMPRESS DEFLATE\r\n" + client.pack(b"c NOOP\r\n"))
+        assert await client.reader.readline() == b"b OK DEFLATE active\r\n"
+        assert await client.until(b"\r\n") == b"c OK Completed"
+        client.writer.write(client.pack(b"d COMPRESS DEFLATE\r\n"))
+        assert (await client.until(b"\r\n")).startswith(b"d NO [COMPRESSIONACTIVE]")
+        client.writer.write(client.pack(b"e APPEND INBOX {%d+}\r\n%s\r\n" % (len(large), large)))
+        assert (await client.until(b"\r\n")).startswith(b"e OK [APPENDUID")
+        client.writer.write(client.pack(b"f SELECT INBOX\r\ng FETCH 1 BODY.PEEK[]\r\n"))
+        await client.until(b"BODY[] {%d}\r\n" % len(large))
+        assert await client.until(b")\r\ng OK Completed\r\n") == large
 
 
-def test_octets_that_are_no_deflate_end_the_connection(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with running_backend(tmp_path) as running:
-            client = await logged_in(running.address)
-            client.writer.write(b"b COMPRESS DEFLATE\r\n")
-            await client.reader.readline()
-            client.writer.write(b"c NOOP in plain text, which is no deflate\r\n" * 10)
-            try:
-                rest = await asyncio.wait_for(client.reader.read(), 10)
-            except ConnectionResetError:
-                rest = b""
-            assert b"OK" not in rest
-            assert (await logged_in(running.address)) is not None
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(scene(), 30))
+async def test_octets_that_are_no_deflate_end_the_connection(tmp_path: Path) -> None:
+    async with running_backend(tmp_path) as running:
+        client = await logged_in(running.address)
+        client.writer.write(b"b COMPRESS DEFLATE\r\n")
+        await client.reader.readline()
+        client.writer.write(b"c NOOP in plain text, which is no deflate\r\n" * 10)
+        try:
+            rest = await asyncio.wait_for(client.reader.read(), 10)
+        except ConnectionResetError:
+            rest = b""
+        assert b"OK" not in rest
+        assert (await logged_in(running.address)) is not None

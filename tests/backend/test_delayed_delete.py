@@ -33,41 +33,35 @@ def test_names_tell_what_was_deleted_and_when() -> None:
     assert before_deletion(MailboxName(b"DELETED.quarantine.6553F100.user.ana")) is None
 
 
-def test_deleted_mailboxes_rest_and_come_back_whole(tmp_path: Path) -> None:
-    async def scene() -> None:
-        config = config_in(tmp_path, delete="delayed")
-        async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
-            append = b"APPEND INBOX/sub (\\Flagged) {21+}\r\nSubject: kept\r\n\r\nx\r\n"
-            said = await say(one, "ana", b"CREATE INBOX/sub", append, b"DELETE INBOX/sub")
-            assert said.count(b"OK") >= 4, said
-            assert b"sub" not in await say(one, "ana", b'LIST "" *')
-            (resting,) = filter(is_deleted, (row.name for row in one.backend.mailboxes.list.walk()))
-            name = one.backend.namespace.external(resting, "admin")
-            assert name.startswith(b"DELETED/user/ana/sub/")
-            said = await say(one, "admin", b"RENAME %s user/ana/sub" % name)
-            assert b"A0 OK" in said, said
-            said = await say(one, "ana", b"SELECT INBOX/sub", b"FETCH 1 (FLAGS BODY[])")
-            assert b"Subject: kept" in said and b"\\Flagged" in said
-
-    asyncio.run(scene())
+async def test_deleted_mailboxes_rest_and_come_back_whole(tmp_path: Path) -> None:
+    config = config_in(tmp_path, delete="delayed")
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
+        append = b"APPEND INBOX/sub (\\Flagged) {21+}\r\nSubject: kept\r\n\r\nx\r\n"
+        said = await say(one, "ana", b"CREATE INBOX/sub", append, b"DELETE INBOX/sub")
+        assert said.count(b"OK") >= 4, said
+        assert b"sub" not in await say(one, "ana", b'LIST "" *')
+        (resting,) = filter(is_deleted, (row.name for row in one.backend.mailboxes.list.walk()))
+        name = one.backend.namespace.external(resting, "admin")
+        assert name.startswith(b"DELETED/user/ana/sub/")
+        said = await say(one, "admin", b"RENAME %s user/ana/sub" % name)
+        assert b"A0 OK" in said, said
+        said = await say(one, "ana", b"SELECT INBOX/sub", b"FETCH 1 (FLAGS BODY[])")
+        assert b"Subject: kept" in said and b"\\Flagged" in said
 
 
-def test_what_was_deleted_expires_and_nothing_else_does(tmp_path: Path) -> None:
-    async def scene() -> None:
-        config = config_in(tmp_path, delete="delayed", deleted_keep_s=3600.0)
-        async with running_backend(tmp_path, config=config) as one:
-            backend = one.backend
-            for name in (SUB, DEEP):
-                await backend.announcer.create(name, b"ana\tlrswipkxtea\t")
-            await remove(backend, [DEEP, SUB])
-            assert await expire(backend, time.time()) == 0
-            assert await expire(backend, time.time() + 4000) == 2
-            left = [entry.name for entry in backend.mailboxes.list.walk()]
-            assert left == [b"user.ana", b"user.bob"]
-            stored = sorted(box.name for box in await backend.store.mailboxes())
-            assert stored == left
-
-    asyncio.run(scene())
+async def test_what_was_deleted_expires_and_nothing_else_does(tmp_path: Path) -> None:
+    config = config_in(tmp_path, delete="delayed", deleted_keep_s=3600.0)
+    async with running_backend(tmp_path, config=config) as one:
+        backend = one.backend
+        for name in (SUB, DEEP):
+            await backend.announcer.create(name, b"ana\tlrswipkxtea\t")
+        await remove(backend, [DEEP, SUB])
+        assert await expire(backend, time.time()) == 0
+        assert await expire(backend, time.time() + 4000) == 2
+        left = [entry.name for entry in backend.mailboxes.list.walk()]
+        assert left == [b"user.ana", b"user.bob"]
+        stored = sorted(box.name for box in await backend.store.mailboxes())
+        assert stored == left
 
 
 AT_A_NAME = (
@@ -84,29 +78,26 @@ AT_A_NAME = (
 )
 
 
-def test_what_rests_is_an_administrators_only(tmp_path: Path) -> None:
+async def test_what_rests_is_an_administrators_only(tmp_path: Path) -> None:
     """To its former owner, and to who had rights in it, it is as if it were not there."""
 
-    async def scene() -> None:
-        config = config_in(tmp_path, delete="delayed")
-        async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
-            append = b"APPEND INBOX/sub {3+}\r\nabc"
-            made = (b"CREATE INBOX/sub", append, b"SETACL INBOX/sub bob lrswipkxtea")
-            await say(one, "ana", *made, b"CREATE INBOX/other", b"DELETE INBOX/sub")
-            (resting,) = filter(is_deleted, (row.name for row in one.backend.mailboxes.list.walk()))
-            assert not one.backend.mailboxes.may_post(resting, "bob")
-            there = one.backend.namespace.external(resting, "ana")
-            away = there[:-1] + (b"0" if there[-1:] != b"0" else b"1")
-            for user in ("ana", "bob"):
-                for command in AT_A_NAME:
-                    told = []
-                    for name in (there, away):
-                        said = await say(one, user, b"SELECT INBOX/other", command % name)
-                        answer = said.partition(b"A1 ")[2].replace(name, b"NAME")
-                        answer = answer.replace(name.rpartition(b"/")[2], b"TIME")
-                        told.append(answer)
-                    assert told[0] == told[1], (user, command)
-            said = await say(one, "admin", b"GETACL " + there, b"RENAME %s user/ana/sub" % there)
-            assert b"A0 OK" in said and b"A1 OK" in said, said
-
-    asyncio.run(scene())
+    config = config_in(tmp_path, delete="delayed")
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
+        append = b"APPEND INBOX/sub {3+}\r\nabc"
+        made = (b"CREATE INBOX/sub", append, b"SETACL INBOX/sub bob lrswipkxtea")
+        await say(one, "ana", *made, b"CREATE INBOX/other", b"DELETE INBOX/sub")
+        (resting,) = filter(is_deleted, (row.name for row in one.backend.mailboxes.list.walk()))
+        assert not one.backend.mailboxes.may_post(resting, "bob")
+        there = one.backend.namespace.external(resting, "ana")
+        away = there[:-1] + (b"0" if there[-1:] != b"0" else b"1")
+        for user in ("ana", "bob"):
+            for command in AT_A_NAME:
+                told = []
+                for name in (there, away):
+                    said = await say(one, user, b"SELECT INBOX/other", command % name)
+                    answer = said.partition(b"A1 ")[2].replace(name, b"NAME")
+                    answer = answer.replace(name.rpartition(b"/")[2], b"TIME")
+                    told.append(answer)
+                assert told[0] == told[1], (user, command)
+        said = await say(one, "admin", b"GETACL " + there, b"RENAME %s user/ana/sub" % there)
+        assert b"A0 OK" in said and b"A1 OK" in said, said

@@ -42,20 +42,19 @@ def make(folder: Path) -> None:
         (folder / name).mkdir(parents=True)
 
 
-def test_a_folder_made_by_others_is_in_the_next_list(tmp_path: Path) -> None:
+async def test_a_folder_made_by_others_is_in_the_next_list(tmp_path: Path) -> None:
     users = tmp_path / USERS
 
-    async def scene() -> None:
-        async with running_backend(tmp_path, lambda: maildir_store(tmp_path)) as running:
-            tree = users / "ana"
-            play = playing(running)
-            await play(
-                'Ca= LOGIN ana secret\nCa= CREATE INBOX/ours\nCa: a1 LIST (SUBSCRIBED) "" *\nSa: a1 OK $_'
-            )
-            make(tree / ".theirs.deep")
-            (tree / ".theirs.deep/new/1.x.host").write_bytes(b"Subject: x\n\nfrom others\n")
-            await play(
-                """
+    async with running_backend(tmp_path, lambda: maildir_store(tmp_path)) as running:
+        tree = users / "ana"
+        play = playing(running)
+        await play(
+            'Ca= LOGIN ana secret\nCa= CREATE INBOX/ours\nCa: a1 LIST (SUBSCRIBED) "" *\nSa: a1 OK $_'
+        )
+        make(tree / ".theirs.deep")
+        (tree / ".theirs.deep/new/1.x.host").write_bytes(b"Subject: x\n\nfrom others\n")
+        await play(
+            """
                 Ca: a2 LIST "" INBOX/*
                 Sa: * LIST (\\HasNoChildren) "/" INBOX/ours
                 Sa: * LIST (\\Noselect \\HasChildren) "/" INBOX/theirs
@@ -65,59 +64,51 @@ def test_a_folder_made_by_others_is_in_the_next_list(tmp_path: Path) -> None:
                 Sa: * MYRIGHTS INBOX/theirs/deep lrswipkxtecdan
                 Sa: a3 OK $_
                 """.replace(" " * 16, "")
-            )
-            # and by name, without a LIST
-            for number, asked in enumerate(("STATUS INBOX/n0 (MESSAGES)", "SELECT INBOX/n1")):
-                make(tree / f".n{number}")
-                await play(f"Ca: b{number} {asked}\nSa~ b{number} OK $_")
-            make(tree / ".n2")
-            await play("Ca= APPEND INBOX/n2 {...}\nCa> one")
-            # what is on its way in is none yet, and what we delete does not come back
-            (tree / ".half" / "tmp").mkdir(parents=True)
-            await play(
-                "Ca= DELETE INBOX/ours\nCa= DELETE INBOX/n1\n"
-                'Ca: c1 LIST "" INBOX/%\nSa: * LIST $_ INBOX/n0\nSa: * LIST $_ INBOX/n2\n'
-                "Sa: * LIST $_ INBOX/theirs\nSa: c1 OK $_"
-            )
-            for name in ("new", "cur"):
-                (tree / ".half" / name).mkdir()
-            os.utime(tree)
-            await play('Ca: c2 LIST "" INBOX/half\nSa: * LIST $_ INBOX/half\nSa: c2 OK $_')
-
-    run(scene())
+        )
+        # and by name, without a LIST
+        for number, asked in enumerate(("STATUS INBOX/n0 (MESSAGES)", "SELECT INBOX/n1")):
+            make(tree / f".n{number}")
+            await play(f"Ca: b{number} {asked}\nSa~ b{number} OK $_")
+        make(tree / ".n2")
+        await play("Ca= APPEND INBOX/n2 {...}\nCa> one")
+        # what is on its way in is none yet, and what we delete does not come back
+        (tree / ".half" / "tmp").mkdir(parents=True)
+        await play(
+            "Ca= DELETE INBOX/ours\nCa= DELETE INBOX/n1\n"
+            'Ca: c1 LIST "" INBOX/%\nSa: * LIST $_ INBOX/n0\nSa: * LIST $_ INBOX/n2\n'
+            "Sa: * LIST $_ INBOX/theirs\nSa: c1 OK $_"
+        )
+        for name in ("new", "cur"):
+            (tree / ".half" / name).mkdir()
+        os.utime(tree)
+        await play('Ca: c2 LIST "" INBOX/half\nSa: * LIST $_ INBOX/half\nSa: c2 OK $_')
 
 
-def test_a_maildir_made_by_others_is_its_users_inbox_when_he_logs_in(tmp_path: Path) -> None:
+async def test_a_maildir_made_by_others_is_its_users_inbox_when_he_logs_in(tmp_path: Path) -> None:
     users = tmp_path / USERS
 
-    async def scene() -> None:
-        async with running_backend(tmp_path, lambda: maildir_store(tmp_path)) as running:
-            make(users / "eve")
-            await playing(running)(
-                'Ce= LOGIN eve secret\nCe: a1 LIST "" *\nSe: * LIST $_ INBOX\nSe: a1 OK $_\n'
-                "Ce: a2 SELECT INBOX\nSe~ a2 OK [READ-WRITE] $_"
-            )
-
-    run(scene())
+    async with running_backend(tmp_path, lambda: maildir_store(tmp_path)) as running:
+        make(users / "eve")
+        await playing(running)(
+            'Ce= LOGIN eve secret\nCe: a1 LIST "" *\nSe: * LIST $_ INBOX\nSe: a1 OK $_\n'
+            "Ce: a2 SELECT INBOX\nSe~ a2 OK [READ-WRITE] $_"
+        )
 
 
-def test_a_folder_made_with_dovecot_is_in_the_next_list(tmp_path: Path) -> None:
+async def test_a_folder_made_with_dovecot_is_in_the_next_list(tmp_path: Path) -> None:
     dovecot = Dovecot(tmp_path)
     settings = Settings(users=f"{tmp_path}/mail/%u/Maildir")
 
-    async def scene() -> None:
-        async with running_backend(
-            tmp_path, lambda: MaildirStore(settings, tmp_path / "store"), users=("ana",)
-        ) as running:
-            play = playing(running)
-            await play('Ca= LOGIN ana secret\nCa: a1 LIST "" *\nSa: * LIST $_ INBOX\nSa: a1 OK $_')
-            await asyncio.to_thread(
-                dovecot.say, "CREATE made/there", ("APPEND made/there", b"Subject: x\r\n\r\nx\r\n")
-            )
-            await play('Ca: a2 LIST "" INBOX/made/*\nSa: * LIST $_ INBOX/made/there\nSa: a2 OK $_')
-            await play(
-                "Ca: a3 STATUS INBOX/made/there (MESSAGES)\nSa: * STATUS $_ (MESSAGES 1)\nSa: a3 OK $_"
-            )
-            assert running.backend.mailboxes.find(MailboxName(b"user.ana.made.there")) is not None
-
-    run(scene())
+    async with running_backend(
+        tmp_path, lambda: MaildirStore(settings, tmp_path / "store"), users=("ana",)
+    ) as running:
+        play = playing(running)
+        await play('Ca= LOGIN ana secret\nCa: a1 LIST "" *\nSa: * LIST $_ INBOX\nSa: a1 OK $_')
+        await asyncio.to_thread(
+            dovecot.say, "CREATE made/there", ("APPEND made/there", b"Subject: x\r\n\r\nx\r\n")
+        )
+        await play('Ca: a2 LIST "" INBOX/made/*\nSa: * LIST $_ INBOX/made/there\nSa: a2 OK $_')
+        await play(
+            "Ca: a3 STATUS INBOX/made/there (MESSAGES)\nSa: * STATUS $_ (MESSAGES 1)\nSa: a3 OK $_"
+        )
+        assert running.backend.mailboxes.find(MailboxName(b"user.ana.made.there")) is not None

@@ -29,8 +29,7 @@ from murder.net.turns import Turn
 from murder.wire.imap.list import Return
 from murder.wire.token import Scanner
 from tests.backend.server import memory_store
-from tests.backend.test_updates import INBOX, add, play
-from tests.mupdate.nodes import run
+from tests.backend.test_updates import INBOX, add, looking
 
 
 class Asking:
@@ -49,30 +48,27 @@ class Asking:
 
 
 @pytest.mark.parametrize("batches", [2, 4])
-def test_what_a_client_has_missed_is_told_a_batch_at_a_time(batches: int) -> None:
-    async def scene() -> None:
-        store = memory_store()
-        await store.create(INBOX, "default")
-        mailbox = await store.open(INBOX, "ana")
-        start = (await mailbox.status()).highest_modseq
-        incoming = store.incoming()
-        await incoming.write(b"mail")
-        uids = await mailbox.append([NewMessage(incoming)] * (2 * batches * BATCH))
-        await mailbox.expunge(uids[::2])
-        view = View(mailbox, read_only=False)
-        await view.load()
-        asking = Asking(view)
-        await missed.tell_missed(cast(Any, asking), start, None)
-        assert asking.flushed == 2 * batches  # for those that are gone, and those that are there
-        told = b"".join(asking.sent)
-        assert told.startswith(b"* VANISHED (EARLIER) 1,3,5,")
-        assert told.count(b" FETCH (UID ") == batches * BATCH
-
-    run(scene())
+async def test_what_a_client_has_missed_is_told_a_batch_at_a_time(batches: int) -> None:
+    store = memory_store()
+    await store.create(INBOX, "default")
+    mailbox = await store.open(INBOX, "ana")
+    start = (await mailbox.status()).highest_modseq
+    incoming = store.incoming()
+    await incoming.write(b"mail")
+    uids = await mailbox.append([NewMessage(incoming)] * (2 * batches * BATCH))
+    await mailbox.expunge(uids[::2])
+    view = View(mailbox, read_only=False)
+    await view.load()
+    asking = Asking(view)
+    await missed.tell_missed(cast(Any, asking), start, None)
+    assert asking.flushed == 2 * batches  # for those that are gone, and those that are there
+    told = b"".join(asking.sent)
+    assert told.startswith(b"* VANISHED (EARLIER) 1,3,5,")
+    assert told.count(b" FETCH (UID ") == batches * BATCH
 
 
-def test_many_removals_are_cut_out_in_one_walk(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scene(store: Any, mailbox: Mailbox, view: View) -> None:
+async def test_many_removals_are_cut_out_in_one_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with looking() as (store, mailbox, view):
         for _ in range(2 * FEW):
             await add(store, mailbox)
         await view.poll()
@@ -96,8 +92,6 @@ def test_many_removals_are_cut_out_in_one_walk(monkeypatch: pytest.MonkeyPatch) 
         assert list(view.uids) == [1, 2 * FEW + 3]
         assert not view._mine
         assert not view.has_pending
-
-    play(scene)
 
 
 class Delivering:
@@ -134,48 +128,42 @@ class Delivering:
 
 
 @pytest.mark.parametrize("groups", [4, 8])
-def test_a_message_for_many_recipients_is_begun_for_some_at_a_time(groups: int) -> None:
-    async def scene() -> None:
-        dialogue = Delivering()
-        addressees = [Addressee(INBOX, b"ana")] * (groups * BEGUN_AT_ONCE)
+async def test_a_message_for_many_recipients_is_begun_for_some_at_a_time(groups: int) -> None:
+    dialogue = Delivering()
+    addressees = [Addressee(INBOX, b"ana")] * (groups * BEGUN_AT_ONCE)
 
-        async def others() -> None:
-            while True:
-                dialogue.begun_before.append(dialogue.begun)
-                await asyncio.sleep(0)
+    async def others() -> None:
+        while True:
+            dialogue.begun_before.append(dialogue.begun)
+            await asyncio.sleep(0)
 
-        looking = asyncio.create_task(others())
-        arrival = Arrival(cast(lmtp.BackendLmtp, dialogue), addressees)
-        answers = b"".join([answer async for answer in arrival.finish()])
-        looking.cancel()
-        assert answers == DELIVERED * len(addressees)
-        seen = dialogue.begun_before
-        assert max(b - a for a, b in pairwise(seen)) <= BEGUN_AT_ONCE
-
-    run(scene())
+    looking = asyncio.create_task(others())
+    arrival = Arrival(cast(lmtp.BackendLmtp, dialogue), addressees)
+    answers = b"".join([answer async for answer in arrival.finish()])
+    looking.cancel()
+    assert answers == DELIVERED * len(addressees)
+    seen = dialogue.begun_before
+    assert max(b - a for a, b in pairwise(seen)) <= BEGUN_AT_ONCE
 
 
 @pytest.mark.parametrize("count", [10, 20])
-def test_counting_what_a_quota_root_holds_rests(
+async def test_counting_what_a_quota_root_holds_rests(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scene() -> None:
-        store = memory_store()
-        names = [MailboxName(b"user.ana.%d" % number) for number in range(count)]
-        for name in names:
-            await store.create(name, "default")
-        turn = counted(monkeypatch, quota)
-        rows = [SimpleNamespace(name=name, is_active=True) for name in names]
-        quotas = object.__new__(Quotas)
-        quotas._list = cast(
-            Any,
-            SimpleNamespace(find=lambda _: None, below=lambda _: rows, note=lambda _: None),
-        )
-        quotas._store, quotas._counted = store, {}
-        assert (await quotas._count(INBOX)).mailboxes == count
-        assert count // 3 <= turn.rests <= count // 2
-
-    run(scene())
+    store = memory_store()
+    names = [MailboxName(b"user.ana.%d" % number) for number in range(count)]
+    for name in names:
+        await store.create(name, "default")
+    turn = counted(monkeypatch, quota)
+    rows = [SimpleNamespace(name=name, is_active=True) for name in names]
+    quotas = object.__new__(Quotas)
+    quotas._list = cast(
+        Any,
+        SimpleNamespace(find=lambda _: None, below=lambda _: rows, note=lambda _: None),
+    )
+    quotas._store, quotas._counted = store, {}
+    assert (await quotas._count(INBOX)).mailboxes == count
+    assert count // 3 <= turn.rests <= count // 2
 
 
 class Drop(BackendPop3):
@@ -199,43 +187,40 @@ class Drop(BackendPop3):
 
 
 @pytest.mark.parametrize("batches", [2, 4])
-def test_a_large_maildrop_is_read_and_told_a_batch_at_a_time(batches: int) -> None:
-    async def scene() -> None:
-        store = memory_store()
-        await store.create(INBOX, "default")
-        mailbox = await store.open(INBOX, "ana")
-        incoming = store.incoming()
-        await incoming.write(b"mail")
-        count = batches * pop3.BATCH
-        await mailbox.append([NewMessage(incoming)] * count)
-        asked: list[int] = []
-        real = mailbox.messages
+async def test_a_large_maildrop_is_read_and_told_a_batch_at_a_time(batches: int) -> None:
+    store = memory_store()
+    await store.create(INBOX, "default")
+    mailbox = await store.open(INBOX, "ana")
+    incoming = store.incoming()
+    await incoming.write(b"mail")
+    count = batches * pop3.BATCH
+    await mailbox.append([NewMessage(incoming)] * count)
+    asked: list[int] = []
+    real = mailbox.messages
 
-        async def counting(uids: Sequence[Uid]) -> Sequence[Message]:
-            asked.append(len(uids))
-            return await real(uids)
+    async def counting(uids: Sequence[Uid]) -> Sequence[Message]:
+        asked.append(len(uids))
+        return await real(uids)
 
-        mailbox.messages = counting  # type: ignore[method-assign, assignment]
-        drop = Drop()
-        await drop._read(mailbox)
-        assert asked == [pop3.BATCH] * batches
-        drop._deleted = {2}
-        for command, line in ((b"LIST", b"3 4"), (b"UIDL", b"3 7.3")):
-            drop.sent, drop.flushed = [], 0
-            telling = drop.transact(command, b"")
-            assert telling is not None
-            await telling
-            lines = b"".join(drop.sent).split(b"\r\n")
-            assert lines[1].startswith(b"1 ")
-            assert lines[2] == line
-            assert lines[-2:] == [b".", b""]
-            assert len(lines) == count + 2
-            assert drop.flushed == batches
-        drop.sent = []
-        drop.transact(b"STAT", b"")
-        assert drop.sent == [b"+OK %d %d\r\n" % (count - 1, 4 * (count - 1))]
-
-    run(scene())
+    mailbox.messages = counting  # type: ignore[method-assign, assignment]
+    drop = Drop()
+    await drop._read(mailbox)
+    assert asked == [pop3.BATCH] * batches
+    drop._deleted = {2}
+    for command, line in ((b"LIST", b"3 4"), (b"UIDL", b"3 7.3")):
+        drop.sent, drop.flushed = [], 0
+        telling = drop.transact(command, b"")
+        assert telling is not None
+        await telling
+        lines = b"".join(drop.sent).split(b"\r\n")
+        assert lines[1].startswith(b"1 ")
+        assert lines[2] == line
+        assert lines[-2:] == [b".", b""]
+        assert len(lines) == count + 2
+        assert drop.flushed == batches
+    drop.sent = []
+    drop.transact(b"STAT", b"")
+    assert drop.sent == [b"+OK %d %d\r\n" % (count - 1, 4 * (count - 1))]
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, module: Any) -> Turn:
@@ -247,30 +232,27 @@ def counted(monkeypatch: pytest.MonkeyPatch, module: Any) -> Turn:
 
 
 @pytest.mark.parametrize("count", [30, 60])
-def test_a_command_of_many_messages_or_parts_rests(
+async def test_a_command_of_many_messages_or_parts_rests(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scene() -> None:
-        turn = counted(monkeypatch, append)
+    turn = counted(monkeypatch, append)
 
-        async def check_room(*_: object) -> None:
-            pass
+    async def check_room(*_: object) -> None:
+        pass
 
-        dialogue = SimpleNamespace(
-            service=SimpleNamespace(limits=SimpleNamespace(max_message_bytes=1000)),
-            backend=SimpleNamespace(quotas=SimpleNamespace(check_room=check_room)),
-        )
-        appending = append._Append(cast(Any, dialogue), Scanner(b""), None)
-        mailbox = cast(Mailbox, SimpleNamespace(name=INBOX))
-        for _ in range(count):
-            await appending._count(1, 1, mailbox)
-        assert count // 3 <= turn.rests <= count // 2
-
-    run(scene())
+    dialogue = SimpleNamespace(
+        service=SimpleNamespace(limits=SimpleNamespace(max_message_bytes=1000)),
+        backend=SimpleNamespace(quotas=SimpleNamespace(check_room=check_room)),
+    )
+    appending = append._Append(cast(Any, dialogue), Scanner(b""), None)
+    mailbox = cast(Mailbox, SimpleNamespace(name=INBOX))
+    for _ in range(count):
+        await appending._count(1, 1, mailbox)
+    assert count // 3 <= turn.rests <= count // 2
 
 
 @pytest.mark.parametrize("count", [30, 60])
-def test_what_is_told_beside_the_rows_of_a_list_rests(
+async def test_what_is_told_beside_the_rows_of_a_list_rests(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Beside(listing._Answer):
@@ -281,12 +263,9 @@ def test_what_is_told_beside_the_rows_of_a_list_rests(
         async def _beside(self, external: bytes, name: MailboxName) -> list[bytes]:
             return [external]
 
-    async def scene() -> None:
-        turn = counted(monkeypatch, listing)
-        names = [MailboxName(b"user.ana.%d" % number) for number in range(count)]
-        rows = [SimpleNamespace(exists=True, name=name, external=bytes(name)) for name in names]
-        told = await Beside().beside(cast(Any, rows))
-        assert told == {bytes(name): [bytes(name)] for name in names}
-        assert count // 3 <= turn.rests <= count // 2
-
-    run(scene())
+    turn = counted(monkeypatch, listing)
+    names = [MailboxName(b"user.ana.%d" % number) for number in range(count)]
+    rows = [SimpleNamespace(exists=True, name=name, external=bytes(name)) for name in names]
+    told = await Beside().beside(cast(Any, rows))
+    assert told == {bytes(name): [bytes(name)] for name in names}
+    assert count // 3 <= turn.rests <= count // 2

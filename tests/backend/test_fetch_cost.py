@@ -4,7 +4,6 @@ import asyncio
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.mail import content
@@ -13,7 +12,7 @@ from tests.backend.server import config_in, running_backend
 MAIL = b"Content-Type: text/plain\r\nContent-Transfer-Encoding: base64\r\n\r\naGVsbG8gd29ybGQ=\r\n"
 
 
-def test_many_pieces_of_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_pieces_of_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[tuple[int, ...]] = []
     flushed: list[None] = []
     find, flush = content.encoded_part, BackendImap.flush
@@ -30,28 +29,24 @@ def test_many_pieces_of_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(BackendImap, "flush", count_flushes)
     items = " ".join(f"BINARY.PEEK[1]<{at}.1>" for at in range(100))
 
-    async def scene() -> None:
-        async with running_backend(tmp_path, config=config_in(tmp_path)) as running:
-            reader, writer = await asyncio.open_connection(*running.address)
-            await reader.readline()
-            commands = (
-                b"a LOGIN ana secret\r\n"
-                b"b APPEND INBOX {%d+}\r\n%s\r\nc SELECT INBOX\r\n"
-                % (len(MAIL), MAIL)
-                + b"d FETCH 1 (%s)\r\n" % items.encode()
-                + b"e FETCH 1 (%s)\r\n" % b" ".join(b"BODY[]<%d.1>" % at for at in range(251))
-                + b"f FETCH 1 BODY[HEADER.FIELDS (%s)]\r\n"
-                % b" ".join(b"a%d" % at for at in range(251))
-                + b"g LOGOUT\r\n"
-            )
-            writer.write(commands)
-            lines = (await reader.read()).split(b"\r\n")
-            writer.close()
-            assert any(line.startswith(b"d OK") for line in lines), lines[-8:]
-            assert any(line.startswith(b"e BAD") for line in lines), lines[-8:]
-            assert any(line.startswith(b"f BAD") for line in lines), lines[-8:]
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(scene(), 30))
+    async with running_backend(tmp_path, config=config_in(tmp_path)) as running:
+        reader, writer = await asyncio.open_connection(*running.address)
+        await reader.readline()
+        commands = (
+            b"a LOGIN ana secret\r\n"
+            b"b APPEND INBOX {%d+}\r\n%s\r\nc SELECT INBOX\r\n"
+            % (len(MAIL), MAIL)
+            + b"d FETCH 1 (%s)\r\n" % items.encode()
+            + b"e FETCH 1 (%s)\r\n" % b" ".join(b"BODY[]<%d.1>" % at for at in range(251))
+            + b"f FETCH 1 BODY[HEADER.FIELDS (%s)]\r\n"
+            % b" ".join(b"a%d" % at for at in range(251))
+            + b"g LOGOUT\r\n"
+        )
+        writer.write(commands)
+        lines = (await reader.read()).split(b"\r\n")
+        writer.close()
+        assert any(line.startswith(b"d OK") for line in lines), lines[-8:]
+        assert any(line.startswith(b"e BAD") for line in lines), lines[-8:]
+        assert any(line.startswith(b"f BAD") for line in lines), lines[-8:]
     assert decoded == [(1,)]
     assert len(flushed) >= 100

@@ -226,54 +226,50 @@ with open(sys.argv[1], "r+") as file:
 """
 
 
-def test_workers_take_turns_for_one_message(tmp_path: Path) -> None:
-    async def scene() -> None:
-        duplicates, sign = Duplicates(tmp_path, 3600), tmp_path / "sign"
-        other = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", HOLDER, str(tmp_path / "lock"), str(sign)),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        assert other.stdout is not None and other.stdin is not None
-        assert await other.stdout.readline() == b"held\n"
+async def test_workers_take_turns_for_one_message(tmp_path: Path) -> None:
+    duplicates, sign = Duplicates(tmp_path, 3600), tmp_path / "sign"
+    other = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", HOLDER, str(tmp_path / "lock"), str(sign)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert other.stdout is not None and other.stdin is not None
+    assert await other.stdout.readline() == b"held\n"
 
-        async def deliver() -> None:
-            async with duplicates.alone(key_of("box", b"<1@x>")):
-                assert sign.exists()
+    async def deliver() -> None:
+        async with duplicates.alone(key_of("box", b"<1@x>")):
+            assert sign.exists()
 
-        async with asyncio.TaskGroup() as group:
-            group.create_task(deliver())
-            assert not await duplicates.has(b"")  # a turn of the loop and more
-            other.stdin.write(b"\n")
-        await other.wait()
-        duplicates.close()
-
-    asyncio.run(asyncio.wait_for(scene(), 20))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(deliver())
+        assert not await duplicates.has(b"")  # a turn of the loop and more
+        other.stdin.write(b"\n")
+    await other.wait()
+    duplicates.close()
 
 
-def test_one_worker_delivers_a_message_once_at_a_time_and_entries_expire(tmp_path: Path) -> None:
+async def test_one_worker_delivers_a_message_once_at_a_time_and_entries_expire(
+    tmp_path: Path,
+) -> None:
     key = key_of("box", b"<1@x>")
 
-    async def scene() -> None:
-        first, brief = Duplicates(tmp_path, 3600), Duplicates(tmp_path, 0.000_001)
-        order = []
+    first, brief = Duplicates(tmp_path, 3600), Duplicates(tmp_path, 0.000_001)
+    order = []
 
-        async def deliver(name: str) -> None:
-            async with first.alone(key):
-                known = await first.has(key)
-                order.append((name, known))
-                await first.note(key)
+    async def deliver(name: str) -> None:
+        async with first.alone(key):
+            known = await first.has(key)
+            order.append((name, known))
+            await first.note(key)
 
-        await asyncio.gather(deliver("a"), deliver("b"))
-        assert order == [("a", False), ("b", True)]
-        assert not await first.has(key_of("other", b"<1@x>"))
-        assert not await brief.has(key)  # the time is over
-        await brief.note(key_of("box", b"<2@x>"))
-        assert not await first.has(key)  # and it has been removed
-        first.close()
-        brief.close()
-
-    asyncio.run(asyncio.wait_for(scene(), 20))
+    await asyncio.gather(deliver("a"), deliver("b"))
+    assert order == [("a", False), ("b", True)]
+    assert not await first.has(key_of("other", b"<1@x>"))
+    assert not await brief.has(key)  # the time is over
+    await brief.note(key_of("box", b"<2@x>"))
+    assert not await first.has(key)  # and it has been removed
+    first.close()
+    brief.close()
 
 
 # --- POP3

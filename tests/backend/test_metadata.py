@@ -3,8 +3,6 @@
 import asyncio
 from pathlib import Path
 
-import uvloop
-
 from murder.backend.records.annotations import Bounds
 from tests.backend.server import running_backend
 from tests.dialogue import Player, Streams
@@ -12,43 +10,39 @@ from tests.dialogue import Player, Streams
 MAX_VALUE_OCTETS = Bounds().value_octets
 
 
-def test_too_large_and_too_many_annotations_are_told_apart(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with running_backend(tmp_path) as running:
+async def test_too_large_and_too_many_annotations_are_told_apart(tmp_path: Path) -> None:
+    async with running_backend(tmp_path) as running:
 
-            async def connect(_: str) -> Streams:
-                return await asyncio.open_connection(*running.address, limit=2**20)
+        async def connect(_: str) -> Streams:
+            return await asyncio.open_connection(*running.address, limit=2**20)
 
-            player = Player(connect)
+        player = Player(connect)
 
-            async def put(tag: str, entry: str, octets: int, answer: str, also: str = "") -> None:
-                value = "x" * octets
-                await player.play(
-                    f"C1: {tag} SETMETADATA INBOX ({also}{entry} {{{octets}+}}\nC1: {value})\n"
-                    f"S1: {tag} {answer}",
-                    keep=True,
-                )
-
-            await player.play("C1= LOGIN ana secret", keep=True)
-            refused = f"NO [METADATA MAXSIZE {MAX_VALUE_OCTETS}] $_"
-            await put("a", "/private/big", MAX_VALUE_OCTETS + 1, refused, '/private/comment "x" ')
+        async def put(tag: str, entry: str, octets: int, answer: str, also: str = "") -> None:
+            value = "x" * octets
             await player.play(
-                "C1: b GETMETADATA INBOX (/private/comment /private/big)\n"
-                "S1: * METADATA INBOX (/private/comment NIL /private/big NIL)\nS1: b OK $_",
+                f"C1: {tag} SETMETADATA INBOX ({also}{entry} {{{octets}+}}\nC1: {value})\n"
+                f"S1: {tag} {answer}",
                 keep=True,
             )
-            fit = Bounds().octets // (MAX_VALUE_OCTETS + 100)
-            for number in range(fit):
-                await put(f"c{number}", f"/private/vendor/n{number}", MAX_VALUE_OCTETS, "OK $_")
-            await put("d", "/private/more", MAX_VALUE_OCTETS, "NO [METADATA TOOMANY] $_")
-            await player.play(
-                "C1: e SETMETADATA INBOX (/private/vendor/n0 NIL)\nS1: e OK $_", keep=True
-            )
-            await put("f", "/private/more", MAX_VALUE_OCTETS, "OK $_")
-            await player.play(
-                "C1: g GETMETADATA (MAXSIZE 1024 DEPTH infinity) INBOX /private\n"
-                f"S1: g OK [METADATA LONGENTRIES {MAX_VALUE_OCTETS}] $_"
-            )
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(scene())
+        await player.play("C1= LOGIN ana secret", keep=True)
+        refused = f"NO [METADATA MAXSIZE {MAX_VALUE_OCTETS}] $_"
+        await put("a", "/private/big", MAX_VALUE_OCTETS + 1, refused, '/private/comment "x" ')
+        await player.play(
+            "C1: b GETMETADATA INBOX (/private/comment /private/big)\n"
+            "S1: * METADATA INBOX (/private/comment NIL /private/big NIL)\nS1: b OK $_",
+            keep=True,
+        )
+        fit = Bounds().octets // (MAX_VALUE_OCTETS + 100)
+        for number in range(fit):
+            await put(f"c{number}", f"/private/vendor/n{number}", MAX_VALUE_OCTETS, "OK $_")
+        await put("d", "/private/more", MAX_VALUE_OCTETS, "NO [METADATA TOOMANY] $_")
+        await player.play(
+            "C1: e SETMETADATA INBOX (/private/vendor/n0 NIL)\nS1: e OK $_", keep=True
+        )
+        await put("f", "/private/more", MAX_VALUE_OCTETS, "OK $_")
+        await player.play(
+            "C1: g GETMETADATA (MAXSIZE 1024 DEPTH infinity) INBOX /private\n"
+            f"S1: g OK [METADATA LONGENTRIES {MAX_VALUE_OCTETS}] $_"
+        )

@@ -1,6 +1,5 @@
 """A move that its target does not take, or whose target is nowhere, has never been: said at once, and in nobody's way."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -32,43 +31,37 @@ class Refusing:
 
 
 @pytest.mark.parametrize("why", ["resolve", "partition"])
-def test_what_never_began_is_refused_at_once(tmp_path: Path, why: str) -> None:
+async def test_what_never_began_is_refused_at_once(tmp_path: Path, why: str) -> None:
     asked: list[str] = []
 
-    async def scene() -> None:
-        async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
-            mover = one.backend.mover
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+        mover = one.backend.mover
 
-            async def open_peer(server: str) -> Any:
-                if why == "partition":
-                    return Refusing(asked)
-                asked.append(server)
-                raise UpstreamFailure(UpstreamKind.RESOLVE, server, "its name has no address")
+        async def open_peer(server: str) -> Any:
+            if why == "partition":
+                return Refusing(asked)
+            asked.append(server)
+            raise UpstreamFailure(UpstreamKind.RESOLVE, server, "its name has no address")
 
-            mover._open = open_peer  # type: ignore[method-assign] # no network here
-            for server in ("be2.test", "be3.test"):  # the first does not stand in the second's way
-                with pytest.raises(Refusal) as refused:
-                    await mover.move(inbox_of("ana"), server, "nosuch", "admin", lambda _: None)
-                assert refused.value.code is Code.CANNOT
-                assert refused.value.text.count("be2.test") <= 1
-            assert [move.state for move in mover.journal.moves()] == [State.ABORTED] * 2
-            assert asked == (["begin"] * 2 if why == "partition" else ["be2.test", "be3.test"])
-            assert not any(move.owes_abort for move in mover.journal.moves())
-            await one.backend.announcer.set_acl(inbox_of("ana"), lambda acl: acl)
-
-    asyncio.run(scene())
+        mover._open = open_peer  # type: ignore[method-assign] # no network here
+        for server in ("be2.test", "be3.test"):  # the first does not stand in the second's way
+            with pytest.raises(Refusal) as refused:
+                await mover.move(inbox_of("ana"), server, "nosuch", "admin", lambda _: None)
+            assert refused.value.code is Code.CANNOT
+            assert refused.value.text.count("be2.test") <= 1
+        assert [move.state for move in mover.journal.moves()] == [State.ABORTED] * 2
+        assert asked == (["begin"] * 2 if why == "partition" else ["be2.test", "be3.test"])
+        assert not any(move.owes_abort for move in mover.journal.moves())
+        await one.backend.announcer.set_acl(inbox_of("ana"), lambda acl: acl)
 
 
-def test_a_name_without_an_address_is_said_once() -> None:
-    async def scene() -> None:
-        with pytest.raises(UpstreamFailure) as failed:
-            await connect(
-                "nowhere.invalid",
-                143,
-                lambda _: None,  # type: ignore[arg-type, return-value] # never called
-                server="nowhere.invalid",
-            )
-        assert failed.value.kind is UpstreamKind.RESOLVE
-        assert str(failed.value).count("nowhere.invalid") == 1
-
-    asyncio.run(scene())
+async def test_a_name_without_an_address_is_said_once() -> None:
+    with pytest.raises(UpstreamFailure) as failed:
+        await connect(
+            "nowhere.invalid",
+            143,
+            lambda _: None,  # type: ignore[arg-type, return-value] # never called
+            server="nowhere.invalid",
+        )
+    assert failed.value.kind is UpstreamKind.RESOLVE
+    assert str(failed.value).count("nowhere.invalid") == 1

@@ -2,10 +2,9 @@
 takes such a client up."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-
-import uvloop
 
 from murder.backend.moves.outgoing import freeze
 from murder.model.name import MailboxName
@@ -29,19 +28,16 @@ C2= SELECT INBOX
 """
 
 
-def scene(folder: Path, play: Callable[[Running, Player], Awaitable[None]]) -> None:
-    async def run() -> None:
-        async with running_backend(folder, users=("ana",)) as running:
+@asynccontextmanager
+async def playing(folder: Path) -> AsyncIterator[tuple[Running, Player]]:
+    async with running_backend(folder, users=("ana",)) as running:
 
-            async def connect(_: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-                return await asyncio.open_connection(*running.address)
+        async def connect(_: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            return await asyncio.open_connection(*running.address)
 
-            player = Player(connect)
-            await player.play(BEGIN, keep=True)
-            await play(running, player)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(run(), 30))
+        player = Player(connect)
+        await player.play(BEGIN, keep=True)
+        yield running, player
 
 
 async def let_go(running: Running) -> None:
@@ -59,8 +55,8 @@ async def until_held(running: Running) -> None:
         await asyncio.sleep(0)
 
 
-def test_a_change_waits_for_the_end_of_a_stop(tmp_path: Path) -> None:
-    async def play(running: Running, player: Player) -> None:
+async def test_a_change_waits_for_the_end_of_a_stop(tmp_path: Path) -> None:
+    async with playing(tmp_path) as (running, player):
         await freeze(running.backend, [INBOX], True)
         await player.play("C2: x1 STORE 1 +FLAGS (\\Seen)\nS2: x1 NO [INUSE] $_", keep=True)
         await player.play("C1: a1 STORE 1 +FLAGS (\\Flagged)\nC1: a2 NOOP", keep=True)
@@ -70,11 +66,9 @@ def test_a_change_waits_for_the_end_of_a_stop(tmp_path: Path) -> None:
             "S1: * 1 FETCH (FLAGS (\\Recent \\Flagged))\nS1: a1 OK $_\nS1: a2 OK $_", keep=True
         )
 
-    scene(tmp_path, play)
 
-
-def test_what_waited_is_not_begun_where_the_mailbox_has_left(tmp_path: Path) -> None:
-    async def play(running: Running, player: Player) -> None:
+async def test_what_waited_is_not_begun_where_the_mailbox_has_left(tmp_path: Path) -> None:
+    async with playing(tmp_path) as (running, player):
         await freeze(running.backend, [INBOX], True)
         await player.play("C1: a1 STORE 1 +FLAGS (\\Flagged)\nC1: a2 NOOP", keep=True)
         await until_held(running)
@@ -83,11 +77,9 @@ def test_what_waited_is_not_begun_where_the_mailbox_has_left(tmp_path: Path) -> 
         # who does not follow hears what is true
         await player.play("C2: x1 NOOP\nS2: * BYE The selected mailbox has moved $_", keep=True)
 
-    scene(tmp_path, play)
 
-
-def test_a_client_is_taken_up_with_what_it_knows(tmp_path: Path) -> None:
-    async def play(running: Running, player: Player) -> None:
+async def test_a_client_is_taken_up_with_what_it_knows(tmp_path: Path) -> None:
+    async with playing(tmp_path) as (_, player):
         await player.play(
             r"""
 C1= UNSELECT
@@ -122,5 +114,3 @@ S2~ w4 BAD $_
 """,
             keep=True,
         )
-
-    scene(tmp_path, play)

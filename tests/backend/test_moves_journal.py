@@ -10,54 +10,42 @@ from murder.model.name import inbox_of
 MOVE = Move("a1", Side.OUT, inbox_of("zoe"), "be2.test")
 
 
-def test_states_are_written_in_the_order_asked_for(tmp_path: Path) -> None:
-    async def scene() -> None:
-        journal = Journal(tmp_path / "moves")
-        await asyncio.gather(*(journal.save(MOVE, messages=number) for number in range(50)))
-        found = Journal(tmp_path / "moves").find(Side.OUT, "a1")
-        assert found is not None and found.messages == 49
-
-    asyncio.run(scene())
+async def test_states_are_written_in_the_order_asked_for(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "moves")
+    await asyncio.gather(*(journal.save(MOVE, messages=number) for number in range(50)))
+    found = Journal(tmp_path / "moves").find(Side.OUT, "a1")
+    assert found is not None and found.messages == 49
 
 
-def test_who_is_cancelled_while_it_writes_leaves_nothing_on_its_way(tmp_path: Path) -> None:
-    async def scene() -> None:
-        journal = Journal(tmp_path / "moves")
-        await journal.save(MOVE)
-        for turns in range(20):
-            saving = asyncio.ensure_future(journal.save(MOVE, state=State.HANDING))
-            for _ in range(turns % 4):
-                await asyncio.sleep(0)
-            saving.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await saving
-            found = journal.find(Side.OUT, "a1")
-            await asyncio.sleep(0.01)
-            assert journal.find(Side.OUT, "a1") == found, "it was written after all"
-            await journal.save(MOVE)
-
-    asyncio.run(scene())
-
-
-def test_people_work_on_while_the_disk_is_waited_for(tmp_path: Path) -> None:
-    async def scene() -> None:
-        journal = Journal(tmp_path / "moves")
-        saving = asyncio.ensure_future(journal.save(MOVE))
-        turns = 0
-        while not saving.done():
-            turns += 1
+async def test_who_is_cancelled_while_it_writes_leaves_nothing_on_its_way(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "moves")
+    await journal.save(MOVE)
+    for turns in range(20):
+        saving = asyncio.ensure_future(journal.save(MOVE, state=State.HANDING))
+        for _ in range(turns % 4):
             await asyncio.sleep(0)
-        assert turns > 2, "the loop stood still"
+        saving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await saving
+        found = journal.find(Side.OUT, "a1")
+        await asyncio.sleep(0.01)
+        assert journal.find(Side.OUT, "a1") == found, "it was written after all"
+        await journal.save(MOVE)
 
-    asyncio.run(scene())
+
+async def test_people_work_on_while_the_disk_is_waited_for(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "moves")
+    saving = asyncio.ensure_future(journal.save(MOVE))
+    turns = 0
+    while not saving.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns > 2, "the loop stood still"
 
 
-def test_moves_read_once_are_seen_again_when_they_change(tmp_path: Path) -> None:
-    async def scene() -> None:
-        ours, theirs = Journal(tmp_path / "moves"), Journal(tmp_path / "moves")
-        await ours.save(MOVE)
-        assert [move.state for move in ours.moves()] == [State.COPYING]
-        await theirs.save(MOVE, state=State.ABORTED, owes_abort=True)
-        assert [(move.state, move.owes_abort) for move in ours.moves()] == [(State.ABORTED, True)]
-
-    asyncio.run(scene())
+async def test_moves_read_once_are_seen_again_when_they_change(tmp_path: Path) -> None:
+    ours, theirs = Journal(tmp_path / "moves"), Journal(tmp_path / "moves")
+    await ours.save(MOVE)
+    assert [move.state for move in ours.moves()] == [State.COPYING]
+    await theirs.save(MOVE, state=State.ABORTED, owes_abort=True)
+    assert [(move.state, move.owes_abort) for move in ours.moves()] == [(State.ABORTED, True)]

@@ -53,118 +53,103 @@ def test_what_is_on_its_way_back_is_not_let_go_of(tmp_path: Path) -> None:
     asyncio.run(scene())
 
 
-def test_one_move_that_cannot_go_on_keeps_no_other_from_it(tmp_path: Path) -> None:
-    async def scene() -> None:
-        config = config_in(tmp_path, move_grace_s=0.0)
-        async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
-            mover = one.backend.mover
-            await mover.stop()
-            stuck = Move("a1", Side.IN, inbox_of("yan"), "be2.test", state=State.COMMITTED)
-            await mover.journal.save(stuck, started_at=1.0)  # and nothing is prepared
-            await one.backend.store.create(GONE, "default")
-            over = Move("b2", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
-            await mover.journal.save(over, started_at=2.0)
-            for move in list(mover.journal.moves()):
-                await mover._look_after(move)
-            found = mover.journal.find(Side.OUT, "b2")
-            assert found is not None and found.state is State.REMOVED
-
-    asyncio.run(scene())
+async def test_one_move_that_cannot_go_on_keeps_no_other_from_it(tmp_path: Path) -> None:
+    config = config_in(tmp_path, move_grace_s=0.0)
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
+        mover = one.backend.mover
+        await mover.stop()
+        stuck = Move("a1", Side.IN, inbox_of("yan"), "be2.test", state=State.COMMITTED)
+        await mover.journal.save(stuck, started_at=1.0)  # and nothing is prepared
+        await one.backend.store.create(GONE, "default")
+        over = Move("b2", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
+        await mover.journal.save(over, started_at=2.0)
+        for move in list(mover.journal.moves()):
+            await mover._look_after(move)
+        found = mover.journal.find(Side.OUT, "b2")
+        assert found is not None and found.state is State.REMOVED
 
 
-def test_a_failed_move_that_nobody_resumes_is_given_up_and_its_target_is_owed_that(
+async def test_a_failed_move_that_nobody_resumes_is_given_up_and_its_target_is_owed_that(
     tmp_path: Path,
 ) -> None:
-    async def scene() -> None:
-        config = config_in(tmp_path, move_grace_s=3600.0)
-        async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
-            mover = one.backend.mover
-            await mover.stop()
-            failed = Move("a1", Side.OUT, GONE, "be2.test", state=State.FAILED, names=(GONE,))
-            await look_at(mover, await mover.journal.save(failed, finished_at=time.time()))
-            assert mover._known("a1").state is State.FAILED, "its time is not over"
-            await look_at(mover, await mover.journal.save(failed, finished_at=1.0))
-            ended = mover._known("a1")
-            assert ended.state is State.ABORTED and ended.owes_abort
-            mover.journal.forget_old()
-            assert mover._known("a1") == ended
-
-    asyncio.run(scene())
+    config = config_in(tmp_path, move_grace_s=3600.0)
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
+        mover = one.backend.mover
+        await mover.stop()
+        failed = Move("a1", Side.OUT, GONE, "be2.test", state=State.FAILED, names=(GONE,))
+        await look_at(mover, await mover.journal.save(failed, finished_at=time.time()))
+        assert mover._known("a1").state is State.FAILED, "its time is not over"
+        await look_at(mover, await mover.journal.save(failed, finished_at=1.0))
+        ended = mover._known("a1")
+        assert ended.state is State.ABORTED and ended.owes_abort
+        mover.journal.forget_old()
+        assert mover._known("a1") == ended
 
 
-def test_what_was_given_up_takes_nothing_more_in(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
-            journal = one.backend.mover.journal
-            move = await journal.save(Move("a1", Side.IN, GONE, "be2.test", names=(GONE,)))
-            await one.backend.store.create(GONE, "default")
-            await abort(one.backend, journal, move)
-            found = await one.backend.store.mailboxes()
-            assert GONE not in {box.name for box in found}
-            with pytest.raises(Refusal):  # a source that has not heard of it
-                await journal.save(move, only_from=ARRIVING, state=State.PREPARED)
-            committed = await journal.save(move, state=State.COMMITTED)
-            with pytest.raises(Refusal) as refused:
-                await abort(one.backend, journal, committed)
-            assert "committed" in refused.value.text
-
-    asyncio.run(scene())
+async def test_what_was_given_up_takes_nothing_more_in(tmp_path: Path) -> None:
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
+        journal = one.backend.mover.journal
+        move = await journal.save(Move("a1", Side.IN, GONE, "be2.test", names=(GONE,)))
+        await one.backend.store.create(GONE, "default")
+        await abort(one.backend, journal, move)
+        found = await one.backend.store.mailboxes()
+        assert GONE not in {box.name for box in found}
+        with pytest.raises(Refusal):  # a source that has not heard of it
+            await journal.save(move, only_from=ARRIVING, state=State.PREPARED)
+        committed = await journal.save(move, state=State.COMMITTED)
+        with pytest.raises(Refusal) as refused:
+            await abort(one.backend, journal, committed)
+        assert "committed" in refused.value.text
 
 
 @pytest.mark.parametrize("kind", ["spool", "maildir"])
-def test_what_came_into_a_kept_copy_is_not_removed_unseen(tmp_path: Path, kind: str) -> None:
+async def test_what_came_into_a_kept_copy_is_not_removed_unseen(tmp_path: Path, kind: str) -> None:
     """Other software may go on delivering into a Maildir that has moved away."""
 
     def store() -> MailboxStore:
         return spool_store(tmp_path) if kind == "spool" else MaildirStore(Settings(), tmp_path)
 
-    async def scene() -> None:
-        config = config_in(tmp_path, move_grace_s=0.0)
-        async with running_backend(tmp_path, store, config=config) as one:
-            mover, kept = one.backend.mover, one.backend.store
-            await mover.stop()
-            await kept.create(GONE, "default")
-            box = await kept.open(GONE, "zoe")
-            incoming = kept.incoming()
-            await incoming.write(b"Subject: x\r\n\r\nx\r\n")
+    config = config_in(tmp_path, move_grace_s=0.0)
+    async with running_backend(tmp_path, store, config=config) as one:
+        mover, kept = one.backend.mover, one.backend.store
+        await mover.stop()
+        await kept.create(GONE, "default")
+        box = await kept.open(GONE, "zoe")
+        incoming = kept.incoming()
+        await incoming.write(b"Subject: x\r\n\r\nx\r\n")
+        await box.append([NewMessage(incoming)])
+        left_at = {GONE: int((await box.status()).highest_modseq)}
+        words = {"rows": [], "notes": {}, "subscriptions": []}
+        move = Move("a1", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
+        await mover.journal.save(move)
+        await mover.journal.save_handed(move, format_handed(words, left_at))
+        if kind == "maildir":
+            late = b"Subject: late\n\nx\n"
+            (tmp_path / "maildir/users/zoe/new/1700000000.M1P1.host").write_bytes(late)
+        else:
             await box.append([NewMessage(incoming)])
-            left_at = {GONE: int((await box.status()).highest_modseq)}
-            words = {"rows": [], "notes": {}, "subscriptions": []}
-            move = Move("a1", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
-            await mover.journal.save(move)
-            await mover.journal.save_handed(move, format_handed(words, left_at))
-            if kind == "maildir":
-                late = b"Subject: late\n\nx\n"
-                (tmp_path / "maildir/users/zoe/new/1700000000.M1P1.host").write_bytes(late)
-            else:
-                await box.append([NewMessage(incoming)])
-            await incoming.close()
-            box.close()
-            for _ in range(2):
-                await look_at(mover, mover._known("a1"))
-                assert mover._known("a1").state is State.DONE
-                assert "has changed here since" in mover._known("a1").problem
-            assert (await mover.forget(mover._known("a1"))).state is State.REMOVED
-            assert mover.journal.handed(move) is None
-
-    asyncio.run(scene())
+        await incoming.close()
+        box.close()
+        for _ in range(2):
+            await look_at(mover, mover._known("a1"))
+            assert mover._known("a1").state is State.DONE
+            assert "has changed here since" in mover._known("a1").problem
+        assert (await mover.forget(mover._known("a1"))).state is State.REMOVED
+        assert mover.journal.handed(move) is None
 
 
-def test_what_is_as_it_left_is_removed_in_the_end(tmp_path: Path) -> None:
-    async def scene() -> None:
-        config = config_in(tmp_path, move_grace_s=0.0)
-        async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
-            mover, kept = one.backend.mover, one.backend.store
-            await mover.stop()
-            await kept.create(GONE, "default")
-            box = await kept.open(GONE, "zoe")
-            left_at = {GONE: int((await box.status()).highest_modseq)}
-            box.close()
-            words = {"rows": [], "notes": {}, "subscriptions": []}
-            move = Move("a1", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
-            await mover.journal.save(move)
-            await mover.journal.save_handed(move, format_handed(words, left_at))
-            await look_at(mover, move)
-            assert mover._known("a1").state is State.REMOVED
-
-    asyncio.run(scene())
+async def test_what_is_as_it_left_is_removed_in_the_end(tmp_path: Path) -> None:
+    config = config_in(tmp_path, move_grace_s=0.0)
+    async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
+        mover, kept = one.backend.mover, one.backend.store
+        await mover.stop()
+        await kept.create(GONE, "default")
+        box = await kept.open(GONE, "zoe")
+        left_at = {GONE: int((await box.status()).highest_modseq)}
+        box.close()
+        words = {"rows": [], "notes": {}, "subscriptions": []}
+        move = Move("a1", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
+        await mover.journal.save(move)
+        await mover.journal.save_handed(move, format_handed(words, left_at))
+        await look_at(mover, move)
+        assert mover._known("a1").state is State.REMOVED

@@ -1,11 +1,11 @@
 """NOTIFY where a transcript cannot go: too much at once, a client that does not read, news as text."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from murder.api.auth import Identity
 from murder.backend.changes.news import EVERYTHING, Kind, News, format_news, parse_news
@@ -46,34 +46,29 @@ async def read_line(reader: asyncio.StreamReader) -> str:
     return line.decode().removesuffix("\r\n")
 
 
-def play(
+@asynccontextmanager
+async def playing(
     folder: Path,
-    scene: Callable[[Running, asyncio.StreamReader, asyncio.StreamWriter, Ask], Awaitable[None]],
-) -> None:
-    async def whole() -> None:
-        async with running_backend(folder) as running:
-            reader, writer = await asyncio.open_connection(*running.address)
+) -> AsyncIterator[tuple[Running, asyncio.StreamReader, asyncio.StreamWriter, Ask]]:
+    """A client of ana's at a backend, and how it asks."""
+    async with running_backend(folder) as running:
+        reader, writer = await asyncio.open_connection(*running.address)
 
-            async def ask(command: str) -> list[str]:
-                writer.write(f"t {command}\r\n".encode())
-                lines = [await read_line(reader)]
-                while not lines[-1].startswith("t "):
-                    lines.append(await read_line(reader))
-                return lines
+        async def ask(command: str) -> list[str]:
+            writer.write(f"t {command}\r\n".encode())
+            lines = [await read_line(reader)]
+            while not lines[-1].startswith("t "):
+                lines.append(await read_line(reader))
+            return lines
 
-            await read_line(reader)
-            await ask("LOGIN ana secret")
-            await scene(running, reader, writer, ask)
-            writer.close()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(whole(), 30))
+        await read_line(reader)
+        await ask("LOGIN ana secret")
+        yield running, reader, writer, ask
+        writer.close()
 
 
-def test_too_much_to_tell_ends_it(tmp_path: Path) -> None:
-    async def scene(
-        running: Running, reader: asyncio.StreamReader, _: asyncio.StreamWriter, ask: Ask
-    ) -> None:
+async def test_too_much_to_tell_ends_it(tmp_path: Path) -> None:
+    async with playing(tmp_path) as (running, reader, _, ask):
         await ask("NOTIFY SET (personal (MailboxName MessageNew MessageExpunge))")
         running.backend.tracker.heard(EVERYTHING)
         assert (await read_line(reader)).startswith("* OK [NOTIFICATIONOVERFLOW] ")
@@ -84,25 +79,17 @@ def test_too_much_to_tell_ends_it(tmp_path: Path) -> None:
         running.backend.tracker.tell(News(Kind.CREATED, MailboxName(b"user.ana")))
         assert await read_line(reader) == '* LIST (\\HasNoChildren) "/" INBOX'
 
-    play(tmp_path, scene)
 
-
-def test_who_does_not_read_is_told_that_it_was_too_much(tmp_path: Path) -> None:
-    async def scene(
-        running: Running, reader: asyncio.StreamReader, _: asyncio.StreamWriter, ask: Ask
-    ) -> None:
+async def test_who_does_not_read_is_told_that_it_was_too_much(tmp_path: Path) -> None:
+    async with playing(tmp_path) as (running, reader, _, ask):
         await ask("NOTIFY SET (mailboxes INBOX (MailboxName))")
         for _ in range(MAX_NEWS + 1):  # in one turn of the loop: as if the client did not read
             running.backend.tracker.tell(News(Kind.CREATED, MailboxName(b"user.ana")))
         assert (await read_line(reader)).startswith("* OK [NOTIFICATIONOVERFLOW] ")
 
-    play(tmp_path, scene)
 
-
-def test_a_client_that_has_gone_leaves_no_watcher(tmp_path: Path) -> None:
-    async def scene(
-        running: Running, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ask: Ask
-    ) -> None:
+async def test_a_client_that_has_gone_leaves_no_watcher(tmp_path: Path) -> None:
+    async with playing(tmp_path) as (running, reader, writer, ask):
         await ask("NOTIFY SET (personal (MessageNew MessageExpunge))")
         assert len(running.backend.tracker.watchers) == 1
         writer.write(b"t LOGOUT\r\n")
@@ -110,8 +97,6 @@ def test_a_client_that_has_gone_leaves_no_watcher(tmp_path: Path) -> None:
         async with asyncio.timeout(10):
             while running.backend.tracker.watchers:  # noqa: ASYNC110 - the server's side ends when it ends
                 await asyncio.sleep(0.001)
-
-    play(tmp_path, scene)
 
 
 def test_however_many_groups_name_a_subtree_the_list_is_read_once() -> None:

@@ -8,7 +8,7 @@ from murder.model.entry import Location
 from murder.mupdate.client import MasterClient
 from tests.backend.server import config_in, running_backend
 from tests.dialogue import Player, Streams
-from tests.mupdate.nodes import Server, run
+from tests.mupdate.nodes import Server
 
 ACL = b"ana\tlrswipkxtecda\t"
 ELSEWHERE = {
@@ -83,23 +83,20 @@ S1: a2 OK Completed
 """
 
 
-def test_a_mailbox_that_is_elsewhere_is_referred_to(tmp_path: Path) -> None:
-    async def scene() -> None:
-        master = Server(tmp_path / "master")
-        await master.start()
-        other = MasterClient(master.target)
-        for name, acl in ELSEWHERE.items():
-            await other.activate(name, bytes(Location("be2.test", "default")), acl)
-        await other.close()
-        config = config_in(tmp_path, master=f"127.0.0.1:{master.port}")
-        config = replace(config, mupdate=replace(config.mupdate, master_user="murder"))
-        async with running_backend(tmp_path, config=config) as running:
+async def test_a_mailbox_that_is_elsewhere_is_referred_to(tmp_path: Path) -> None:
+    master = Server(tmp_path / "master")
+    await master.start()
+    other = MasterClient(master.target)
+    for name, acl in ELSEWHERE.items():
+        await other.activate(name, bytes(Location("be2.test", "default")), acl)
+    await other.close()
+    config = config_in(tmp_path, master=f"127.0.0.1:{master.port}")
+    config = replace(config, mupdate=replace(config.mupdate, master_user="murder"))
+    async with running_backend(tmp_path, config=config) as running:
 
-            async def connect(_: str) -> Streams:
-                return await asyncio.open_connection(*running.address)
+        async def connect(_: str) -> Streams:
+            return await asyncio.open_connection(*running.address)
 
-            await Player(connect).play(TRANSCRIPT)
-            await master.stop()
-            await Player(connect).play(AWAY)
-
-    run(scene())
+        await Player(connect).play(TRANSCRIPT)
+        await master.stop()
+        await Player(connect).play(AWAY)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from murder.api.store import Mailbox
 from murder.model.flag import FlagChange
@@ -74,19 +73,17 @@ class MeddlingStore(MemoryStore):
 
 
 @pytest.mark.parametrize("known", [" 1:3", ""])
-def test_what_goes_during_a_select_is_told_once_it_is_selected(tmp_path: Path, known: str) -> None:
+async def test_what_goes_during_a_select_is_told_once_it_is_selected(
+    tmp_path: Path, known: str
+) -> None:
     store = MeddlingStore()
 
-    async def scene() -> None:
-        async with running_backend(tmp_path, lambda: store) as running:
+    async with running_backend(tmp_path, lambda: store) as running:
 
-            async def connect(_: str) -> Streams:
-                return await asyncio.open_connection(*running.address)
+        async def connect(_: str) -> Streams:
+            return await asyncio.open_connection(*running.address)
 
-            player = Player(connect)
-            await player.play(SCENE, keep=True)
-            store.doomed = [1]
-            await player.play(RACE.replace(" 1:3", known))
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(scene())
+        player = Player(connect)
+        await player.play(SCENE, keep=True)
+        store.doomed = [1]
+        await player.play(RACE.replace(" 1:3", known))

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from murder.api.store import MailboxStore
 from murder.config.sections import NamespaceConfig
@@ -38,20 +37,16 @@ FILES = [file for folder in NAMESPACES for file in sorted((TRANSCRIPTS / folder)
 
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
-def test_a_backend_says_what_the_transcript_says(file: Path, store: str, tmp_path: Path) -> None:
+async def test_a_backend_says_what_the_transcript_says(
+    file: Path, store: str, tmp_path: Path
+) -> None:
     text = file.read_text(encoding="utf-8")
     users = USERS_OF.get(file.parent.name, USERS)
 
-    async def scene() -> None:
-        config = config_in(tmp_path, namespace=NAMESPACES[file.parent.name])
-        async with running_backend(
-            tmp_path, lambda: STORES[store](tmp_path), users, config
-        ) as running:
+    config = config_in(tmp_path, namespace=NAMESPACES[file.parent.name])
+    async with running_backend(tmp_path, lambda: STORES[store](tmp_path), users, config) as running:
 
-            async def connect(_: str) -> Streams:
-                return await asyncio.open_connection(*running.address)
+        async def connect(_: str) -> Streams:
+            return await asyncio.open_connection(*running.address)
 
-            await Player(connect).play(text)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(scene(), 30))
+        await Player(connect).play(text)

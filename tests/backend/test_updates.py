@@ -1,6 +1,7 @@
 """A view alone: what it tells, and what it never tells."""
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from typing import cast
 
 from murder.api.store import Mailbox, MailboxStore, NewMessage
@@ -9,7 +10,6 @@ from murder.model.flag import FlagChange
 from murder.model.message import Uid
 from murder.model.name import MailboxName
 from tests.backend.server import memory_store
-from tests.mupdate.nodes import run
 
 INBOX = MailboxName(b"user.ana")
 
@@ -20,22 +20,21 @@ async def add(store: MailboxStore, mailbox: Mailbox) -> Uid:
     return (await mailbox.append([NewMessage(incoming)]))[0]
 
 
-def play(scene: Callable[[MailboxStore, Mailbox, View], Awaitable[None]]) -> None:
-    async def whole() -> None:
-        store = memory_store()
-        await store.create(INBOX, "default")
-        mailbox = await store.open(INBOX, "ana")
-        for _ in range(3):
-            await add(store, mailbox)
-        view = View(await store.open(INBOX, "ana"), read_only=False)
-        await view.load()
-        await scene(store, mailbox, view)
+@asynccontextmanager
+async def looking() -> AsyncIterator[tuple[MailboxStore, Mailbox, View]]:
+    """A store with three messages in INBOX, the mailbox, and another's view of it."""
+    store = memory_store()
+    await store.create(INBOX, "default")
+    mailbox = await store.open(INBOX, "ana")
+    for _ in range(3):
+        await add(store, mailbox)
+    view = View(await store.open(INBOX, "ana"), read_only=False)
+    await view.load()
+    yield store, mailbox, view
 
-    run(whole())
 
-
-def test_a_message_that_comes_and_goes_unseen_is_never_told() -> None:
-    async def scene(store: MailboxStore, mailbox: Mailbox, view: View) -> None:
+async def test_a_message_that_comes_and_goes_unseen_is_never_told() -> None:
+    async with looking() as (store, mailbox, view):
         fresh = await add(store, mailbox)
         await view.poll()
         await mailbox.expunge([fresh, Uid(1)])
@@ -46,11 +45,9 @@ def test_a_message_that_comes_and_goes_unseen_is_never_told() -> None:
         assert updates.exists is None
         assert list(view.uids) == [2, 3]
 
-    play(scene)
 
-
-def test_numbers_stay_while_removals_must_not_be_told() -> None:
-    async def scene(store: MailboxStore, mailbox: Mailbox, view: View) -> None:
+async def test_numbers_stay_while_removals_must_not_be_told() -> None:
+    async with looking() as (store, mailbox, view):
         await mailbox.expunge([Uid(1)])
         await add(store, mailbox)
         await view.poll()
@@ -63,11 +60,9 @@ def test_numbers_stay_while_removals_must_not_be_told() -> None:
         assert updates.exists is None
         assert view.seq_of(2) == 1
 
-    play(scene)
 
-
-def test_many_removals_are_told_one_by_one_as_they_hold() -> None:
-    async def scene(store: MailboxStore, mailbox: Mailbox, view: View) -> None:
+async def test_many_removals_are_told_one_by_one_as_they_hold() -> None:
+    async with looking() as (store, mailbox, view):
         for _ in range(200):
             await add(store, mailbox)
         await view.poll()
@@ -78,24 +73,20 @@ def test_many_removals_are_told_one_by_one_as_they_hold() -> None:
         assert list(updates.expunged) == list(range(1, 101))
         assert list(view.uids) == [*range(2, 201, 2), 201, 202, 203]
 
-    play(scene)
 
-
-def test_what_the_client_did_himself_is_not_told_again() -> None:
-    async def scene(store: MailboxStore, mailbox: Mailbox, view: View) -> None:
+async def test_what_the_client_did_himself_is_not_told_again() -> None:
+    async with looking() as (_, mailbox, view):
         stored = await view.mailbox.change_flags([Uid(2)], FlagChange.ADD, frozenset({"\\Seen"}))
         view.mark_reported(stored.messages)
         await mailbox.change_flags([Uid(3)], FlagChange.ADD, frozenset({"\\Seen"}))
         await view.poll()
         assert [seq for seq, _ in view.take(removals=True).changed] == [3]
 
-    play(scene)
 
-
-def test_recent_counts_only_what_the_client_knows_of() -> None:
+async def test_recent_counts_only_what_the_client_knows_of() -> None:
     """Others append and expunge while this session looks on: claimed, but never told, is not counted."""
 
-    async def scene(store: MailboxStore, mailbox: Mailbox, view: View) -> None:
+    async with looking() as (store, mailbox, view):
         for _ in range(50):
             first = await add(store, mailbox)
             await view.poll()
@@ -110,8 +101,6 @@ def test_recent_counts_only_what_the_client_knows_of() -> None:
             view.take(removals=True)
         assert view.recent == set(view.uids) == {1, 2, 3}
         assert view.recent_here() == {1, 2, 3}
-
-    play(scene)
 
 
 class _Hurried:
@@ -129,8 +118,8 @@ class _Hurried:
         return await self._mailbox.claim_recent()
 
 
-def test_what_is_claimed_before_it_is_seen_is_counted_when_it_is_told() -> None:
-    async def scene(store: MailboxStore, mailbox: Mailbox, view: View) -> None:
+async def test_what_is_claimed_before_it_is_seen_is_counted_when_it_is_told() -> None:
+    async with looking() as (store, mailbox, view):
         late: list[Uid] = []
 
         async def before() -> None:
@@ -146,11 +135,9 @@ def test_what_is_claimed_before_it_is_seen_is_counted_when_it_is_told() -> None:
         assert not view.take(removals=True)
         assert view.recent_here() == view.recent == {1, 2, 3, 4}
 
-    play(scene)
 
-
-def test_what_goes_while_a_session_begins_is_not_recent_there() -> None:
-    async def scene(store: MailboxStore, mailbox: Mailbox, _: View) -> None:
+async def test_what_goes_while_a_session_begins_is_not_recent_there() -> None:
+    async with looking() as (store, mailbox, _):
         fresh = await add(store, mailbox)
 
         async def uids() -> Sequence[Uid]:
@@ -163,11 +150,9 @@ def test_what_goes_while_a_session_begins_is_not_recent_there() -> None:
         await view.load()
         assert (view.exists, view.recent_here()) == (3, set())
 
-    play(scene)
 
-
-def test_removals_by_the_client_of_what_he_was_never_told_are_not_kept() -> None:
-    async def scene(store: MailboxStore, mailbox: Mailbox, view: View) -> None:
+async def test_removals_by_the_client_of_what_he_was_never_told_are_not_kept() -> None:
+    async with looking() as (store, mailbox, view):
         fresh = await add(store, mailbox)
         await view.poll()
         view.removed(await view.mailbox.expunge([fresh]))
@@ -176,11 +161,9 @@ def test_removals_by_the_client_of_what_he_was_never_told_are_not_kept() -> None
         assert not view.has_pending
         assert not view._mine
 
-    play(scene)
 
-
-def test_the_flags_of_many_messages_are_told_a_part_at_a_time() -> None:
-    async def scene(store: MailboxStore, mailbox: Mailbox, view: View) -> None:
+async def test_the_flags_of_many_messages_are_told_a_part_at_a_time() -> None:
+    async with looking() as (store, mailbox, view):
         for _ in range(2 * MOST_FLAGS):
             await add(store, mailbox)
         await view.poll()
@@ -199,5 +182,3 @@ def test_the_flags_of_many_messages_are_told_a_part_at_a_time() -> None:
         assert [len(part) for part in parts] == [MOST_FLAGS, MOST_FLAGS, 3]
         assert [message.uid for part in parts for _, message in part] == everything
         assert view.settled == view.modseq > before
-
-    play(scene)

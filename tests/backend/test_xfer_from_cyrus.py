@@ -139,164 +139,146 @@ async def shown(one: Running, name: bytes) -> list[tuple[int, list[str], int, by
     return rows
 
 
-def test_a_user_arrives_as_he_was(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with backend_in(tmp_path) as one, source_at(one) as source:
-            assert b"X-REPLICATION" in (await source.done(b"CAPABILITY"))[0].split()
-            await send_all(source)
-            # the second round: what has changed, and what is asked for before
-            told = b" ".join(await source.done(b"SYNCGET USER zoe"))
-            for fact in (
-                b"HIGHESTMODSEQ 9",
-                b"MBOXNAME user.zoe.sub",
-                b"LSUB (user.zoe.sub)",
-                b"SYNC_CRC 1",
-            ):
-                assert fact in told  # fmt: skip
-            known = guid(ONE).encode()
-            assert await source.done(b"SYNCAPPLY RESERVE %%(GUID (%s abcd))" % known) == [
-                b"* MISSING (abcd)"
-            ]
-            rows = [record(3, ONE, b"", 10), record(7, TWO, rb"\Expunged", 11)]
-            await source.send_mailbox(b"user.zoe", rows, 11)
-            assert await source.done(b"SYNCGET ANNOTATION user.zoe") == []
-            await source.done(
-                b'SYNCAPPLY ANNOTATION %(MBOXNAME user.zoe ENTRY /comment USERID "" VALUE "all")'
-            )
-            list_ = one.backend.mailboxes.list
-            assert list_.find(ROOT) is None  # until it is pushed
-            await source.push(b"DELETED/user/zoe/old/6B0441B6", b"user/zoe/sub", b"user/zoe")
-            assert await source.done(b"SYNCRESTART") == []
-            assert [row.name for row in (*list_.below(ROOT), list_.find(ROOT)) if row] == [
-                b"user.zoe.sub",
-                ROOT,
-            ]
-            assert list_.find(MailboxName(b"DELETED.user.zoe.old.6B0441B6")) is not None
-            assert await shown(one, b"user.zoe") == [(3, [], 10, ONE)]
-            assert await shown(one, b"user.zoe.sub") == [(2, ["\\Flagged"], 5, TWO)]
-            mailbox = await one.backend.store.open(ROOT, "zoe")
-            status = await mailbox.status()
-            assert (status.uid_next, status.uid_validity, status.highest_modseq) == (8, 77, 11)
-            (row,) = await mailbox.messages([Uid(3)])
-            assert row.email_id == "M" + guid(ONE)[:24]
-            assert row.save_date is not None and row.save_date.timestamp() == 1700000005
-            changes = await mailbox.changes(row.modseq)
-            assert list(changes.vanished) == [7]
-            mailbox.close()
-            assert one.backend.quotas.limits_of(ROOT)
-            assert await one.backend.store.subscriptions("zoe") == {b"user.zoe.sub"}
-            assert one.backend.annotations.of(ROOT, "")["/shared/comment"] == b"all"  # type: ignore[arg-type] # SHARED
-            scripts = tmp_path / "backend/sieve/zoe"
-            assert (scripts / "my.script").read_bytes() == b"keep;"
-            assert (await until(one, State.DONE, has_gone=False)).messages == 3
-            await source.done(b"NOOP")  # IMAP goes on behind SYNCRESTART
-
-    asyncio.run(scene())
+async def test_a_user_arrives_as_he_was(tmp_path: Path) -> None:
+    async with backend_in(tmp_path) as one, source_at(one) as source:
+        assert b"X-REPLICATION" in (await source.done(b"CAPABILITY"))[0].split()
+        await send_all(source)
+        # the second round: what has changed, and what is asked for before
+        told = b" ".join(await source.done(b"SYNCGET USER zoe"))
+        for fact in (
+            b"HIGHESTMODSEQ 9",
+            b"MBOXNAME user.zoe.sub",
+            b"LSUB (user.zoe.sub)",
+            b"SYNC_CRC 1",
+        ):
+            assert fact in told  # fmt: skip
+        known = guid(ONE).encode()
+        assert await source.done(b"SYNCAPPLY RESERVE %%(GUID (%s abcd))" % known) == [
+            b"* MISSING (abcd)"
+        ]
+        rows = [record(3, ONE, b"", 10), record(7, TWO, rb"\Expunged", 11)]
+        await source.send_mailbox(b"user.zoe", rows, 11)
+        assert await source.done(b"SYNCGET ANNOTATION user.zoe") == []
+        await source.done(
+            b'SYNCAPPLY ANNOTATION %(MBOXNAME user.zoe ENTRY /comment USERID "" VALUE "all")'
+        )
+        list_ = one.backend.mailboxes.list
+        assert list_.find(ROOT) is None  # until it is pushed
+        await source.push(b"DELETED/user/zoe/old/6B0441B6", b"user/zoe/sub", b"user/zoe")
+        assert await source.done(b"SYNCRESTART") == []
+        assert [row.name for row in (*list_.below(ROOT), list_.find(ROOT)) if row] == [
+            b"user.zoe.sub",
+            ROOT,
+        ]
+        assert list_.find(MailboxName(b"DELETED.user.zoe.old.6B0441B6")) is not None
+        assert await shown(one, b"user.zoe") == [(3, [], 10, ONE)]
+        assert await shown(one, b"user.zoe.sub") == [(2, ["\\Flagged"], 5, TWO)]
+        mailbox = await one.backend.store.open(ROOT, "zoe")
+        status = await mailbox.status()
+        assert (status.uid_next, status.uid_validity, status.highest_modseq) == (8, 77, 11)
+        (row,) = await mailbox.messages([Uid(3)])
+        assert row.email_id == "M" + guid(ONE)[:24]
+        assert row.save_date is not None and row.save_date.timestamp() == 1700000005
+        changes = await mailbox.changes(row.modseq)
+        assert list(changes.vanished) == [7]
+        mailbox.close()
+        assert one.backend.quotas.limits_of(ROOT)
+        assert await one.backend.store.subscriptions("zoe") == {b"user.zoe.sub"}
+        assert one.backend.annotations.of(ROOT, "")["/shared/comment"] == b"all"  # type: ignore[arg-type] # SHARED
+        scripts = tmp_path / "backend/sieve/zoe"
+        assert (scripts / "my.script").read_bytes() == b"keep;"
+        assert (await until(one, State.DONE, has_gone=False)).messages == 3
+        await source.done(b"NOOP")  # IMAP goes on behind SYNCRESTART
 
 
-def test_what_is_broken_off_is_kept_until_somebody_knows(tmp_path: Path) -> None:
+async def test_what_is_broken_off_is_kept_until_somebody_knows(tmp_path: Path) -> None:
     """The source removes what it has sent before it says so: without a word of the master nothing goes here."""
 
-    async def scene() -> None:
-        async with backend_in(tmp_path) as one:
-            async with source_at(one) as source:
-                await send_all(source)
-            move = await until(one, State.COPYING)
-            await one.backend.mover._look_at(move, [])
-            assert arriving(one)[-1].state is State.COPYING
-            async with source_at(one, "admin") as operator:
-                await operator.done(b"XFERS RESUME " + move.id.encode())
-            assert len(await shown(one, b"user.zoe")) == 2
-            assert one.backend.mailboxes.find(ROOT) is not None
-
-    asyncio.run(scene())
+    async with backend_in(tmp_path) as one:
+        async with source_at(one) as source:
+            await send_all(source)
+        move = await until(one, State.COPYING)
+        await one.backend.mover._look_at(move, [])
+        assert arriving(one)[-1].state is State.COPYING
+        async with source_at(one, "admin") as operator:
+            await operator.done(b"XFERS RESUME " + move.id.encode())
+        assert len(await shown(one, b"user.zoe")) == 2
+        assert one.backend.mailboxes.find(ROOT) is not None
 
 
-def test_a_new_try_begins_anew(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with backend_in(tmp_path) as one:
-            async with source_at(one) as source:
-                await send_all(source)
-                await source.done(b"SYNCRESTART")  # it has given up
-                await send_all(source)
-                await source.push(b"user/zoe")
-            states = [move.state for move in arriving(one)]
-            assert states == [State.ABORTED, State.DONE]
-            assert [row[0] for row in await shown(one, b"user.zoe")] == [3, 7]
-
-    asyncio.run(scene())
+async def test_a_new_try_begins_anew(tmp_path: Path) -> None:
+    async with backend_in(tmp_path) as one:
+        async with source_at(one) as source:
+            await send_all(source)
+            await source.done(b"SYNCRESTART")  # it has given up
+            await send_all(source)
+            await source.push(b"user/zoe")
+        states = [move.state for move in arriving(one)]
+        assert states == [State.ABORTED, State.DONE]
+        assert [row[0] for row in await shown(one, b"user.zoe")] == [3, 7]
 
 
-def test_the_push_may_come_over_another_connection(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with backend_in(tmp_path) as one:
-            async with source_at(one) as source:
-                await send_all(source)
-            await until(one, State.COPYING)
-            async with source_at(one) as source:
-                await source.push(b"user/zoe/sub", b"user/zoe")
-            assert len(await shown(one, b"user.zoe")) == 2
-
-    asyncio.run(scene())
+async def test_the_push_may_come_over_another_connection(tmp_path: Path) -> None:
+    async with backend_in(tmp_path) as one:
+        async with source_at(one) as source:
+            await send_all(source)
+        await until(one, State.COPYING)
+        async with source_at(one) as source:
+            await source.push(b"user/zoe/sub", b"user/zoe")
+        assert len(await shown(one, b"user.zoe")) == 2
 
 
-def test_what_is_wrong_is_refused(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with backend_in(tmp_path) as one, source_at(one) as source:
-            for wrong, why in (
-                (b"SYNCGET USER ana", b"is here already"),
-                (b"SYNCAPPLY UNMAILBOX user.ana", b"Nothing was begun"),
-                (b"MUPDATEPUSH user/zoe", b"has not come"),
-            ):
-                answer = await source.execute(wrong)
-                assert answer[-1].startswith(b"NO") and why in answer[-1], answer
-            await source.done(b"SYNCGET USER zoe")
-            for wrong, why in (
-                (b"SYNCAPPLY UNMAILBOX user.ana", b"is no part of"),
-                (b"SYNCAPPLY SUB %(USERID ana MBOXNAME user.ana)", b"is not who moves"),
-                (b"SYNCAPPLY SOMETHING %()", b"is not understood"),
-                (b"SYNCAPPLY QUOTA ()", b"keys with values"),
-                (b"SYNCAPPLY MESSAGE (%{default abcd 3}\r\nabc)", b"are others"),
-                (b"SYNCGET MAILBOXES ()", b"no mailbox is named"),
-                (b'SYNCAPPLY SUB %(USERID zoe MBOXNAME "user..x")', b"none of them is empty"),
-                (b"SYNCAPPLY EXPUNGE %(MBOXNAME user.zoe UID (x))", b"OK"),
-                (
-                    b"SYNCAPPLY LOCAL_MAILBOX %(MBOXNAME user.zoe UNIQUEID a UIDVALIDITY x)",
-                    b"no number",
-                ),
-                (
-                    b'SYNCAPPLY LOCAL_MAILBOX %(MBOXNAME user.zoe UNIQUEID "a)b" UIDVALIDITY 1)',
-                    b"id",
-                ),
-                (
-                    b"SYNCAPPLY SIEVE %(USERID zoe FILENAME " + b"x" * 300 + b" CONTENT a)",
-                    b"too long",
-                ),
-                (b"SYNCAPPLY SUB " + b"(" * 50 + b")" * 50, b"nested"),
-            ):
-                answer = await source.execute(wrong)
-                assert answer[-1][:2] in (b"NO", b"BA", why[:2]) and why in answer[-1], answer
-        for user in ("ana", "admin"):
-            async with backend_in(tmp_path) as one, source_at(one, user) as source:
-                assert b"X-REPLICATION" not in (await source.done(b"CAPABILITY"))[0].split()
-                for command in (b"SYNCGET USER zoe", b"SYNCRESTART", b"MUPDATEPUSH user/zoe"):
-                    assert (await source.execute(command))[-1].startswith(b"NO [NOPERM]")
-
-    asyncio.run(scene())
+async def test_what_is_wrong_is_refused(tmp_path: Path) -> None:
+    async with backend_in(tmp_path) as one, source_at(one) as source:
+        for wrong, why in (
+            (b"SYNCGET USER ana", b"is here already"),
+            (b"SYNCAPPLY UNMAILBOX user.ana", b"Nothing was begun"),
+            (b"MUPDATEPUSH user/zoe", b"has not come"),
+        ):
+            answer = await source.ask(wrong)
+            assert answer[-1].startswith(b"NO") and why in answer[-1], answer
+        await source.done(b"SYNCGET USER zoe")
+        for wrong, why in (
+            (b"SYNCAPPLY UNMAILBOX user.ana", b"is no part of"),
+            (b"SYNCAPPLY SUB %(USERID ana MBOXNAME user.ana)", b"is not who moves"),
+            (b"SYNCAPPLY SOMETHING %()", b"is not understood"),
+            (b"SYNCAPPLY QUOTA ()", b"keys with values"),
+            (b"SYNCAPPLY MESSAGE (%{default abcd 3}\r\nabc)", b"are others"),
+            (b"SYNCGET MAILBOXES ()", b"no mailbox is named"),
+            (b'SYNCAPPLY SUB %(USERID zoe MBOXNAME "user..x")', b"none of them is empty"),
+            (b"SYNCAPPLY EXPUNGE %(MBOXNAME user.zoe UID (x))", b"OK"),
+            (
+                b"SYNCAPPLY LOCAL_MAILBOX %(MBOXNAME user.zoe UNIQUEID a UIDVALIDITY x)",
+                b"no number",
+            ),
+            (
+                b'SYNCAPPLY LOCAL_MAILBOX %(MBOXNAME user.zoe UNIQUEID "a)b" UIDVALIDITY 1)',
+                b"id",
+            ),
+            (
+                b"SYNCAPPLY SIEVE %(USERID zoe FILENAME " + b"x" * 300 + b" CONTENT a)",
+                b"too long",
+            ),
+            (b"SYNCAPPLY SUB " + b"(" * 50 + b")" * 50, b"nested"),
+        ):
+            answer = await source.ask(wrong)
+            assert answer[-1][:2] in (b"NO", b"BA", why[:2]) and why in answer[-1], answer
+    for user in ("ana", "admin"):
+        async with backend_in(tmp_path) as one, source_at(one, user) as source:
+            assert b"X-REPLICATION" not in (await source.done(b"CAPABILITY"))[0].split()
+            for command in (b"SYNCGET USER zoe", b"SYNCRESTART", b"MUPDATEPUSH user/zoe"):
+                assert (await source.ask(command))[-1].startswith(b"NO [NOPERM]")
 
 
-def test_what_is_written_down_can_be_read(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with backend_in(tmp_path) as one:
-            async with source_at(one) as source:
-                await send_all(source)
-            move = await until(one, State.COPYING)
-            words = json.loads(one.backend.mover.journal.prepared_path(move).read_bytes())
-            assert [name for name, _ in words["rows"]] == [
-                "DELETED.user.zoe.old.6B0441B6",
-                "user.zoe",
-                "user.zoe.sub",
-            ]
-            assert words["subscriptions"] == ["user.zoe.sub"]
-
-    asyncio.run(scene())
+async def test_what_is_written_down_can_be_read(tmp_path: Path) -> None:
+    async with backend_in(tmp_path) as one:
+        async with source_at(one) as source:
+            await send_all(source)
+        move = await until(one, State.COPYING)
+        words = json.loads(one.backend.mover.journal.prepared_path(move).read_bytes())
+        assert [name for name, _ in words["rows"]] == [
+            "DELETED.user.zoe.old.6B0441B6",
+            "user.zoe",
+            "user.zoe.sub",
+        ]
+        assert words["subscriptions"] == ["user.zoe.sub"]

@@ -123,7 +123,7 @@ def test_a_whole_move_and_what_does_not_belong_to_it(tmp_path: Path) -> None:
     assert entry is not None and entry.raw_acl == b"zoe\tlrs\t"
 
 
-def test_a_batch_of_many_messages_does_not_stay_in_memory() -> None:
+async def test_a_batch_of_many_messages_does_not_stay_in_memory() -> None:
     """What is beyond a few batches of our own goes to the disk as it comes."""
     size = 1024 * 1024
     written: list[int] = []
@@ -139,13 +139,10 @@ def test_a_batch_of_many_messages_does_not_stay_in_memory() -> None:
         async def receive(self) -> Frame:
             return Frame(OCTETS, b"x" * size)
 
-    async def scene() -> None:
-        moment = datetime.fromtimestamp(0, UTC)
-        message = Message(Uid(1), frozenset(), moment, size, ModSeq(1), moment, "M1")
-        taken = Taken([(message, True)] * 40)
-        await taken.take(cast(FrameChannel, Octets()), lambda: cast(Any, Incoming()))
-        assert sum(written) == 24 * size
-        await taken.write()
-        assert sum(written) == 40 * size
-
-    asyncio.run(scene())
+    moment = datetime.fromtimestamp(0, UTC)
+    message = Message(Uid(1), frozenset(), moment, size, ModSeq(1), moment, "M1")
+    taken = Taken([(message, True)] * 40)
+    await taken.take(cast(FrameChannel, Octets()), lambda: cast(Any, Incoming()))
+    assert sum(written) == 24 * size
+    await taken.write()
+    assert sum(written) == 40 * size

@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -38,8 +38,6 @@ SUB = MailboxName(b"user.ana.sub")
 OTHER = MailboxName(b"user.bob")
 SHARED = MailboxName(b"shared.x")
 
-Scene = Callable[[MailboxStore], Awaitable[None]]
-
 
 def make(kind: str, folder: Path) -> MailboxStore:
     if kind == "maildir":
@@ -47,24 +45,25 @@ def make(kind: str, folder: Path) -> MailboxStore:
     return MemoryStore() if kind == "memory" else SpoolStore(Settings(inline_bytes=1000), folder)
 
 
+Fresh = Callable[[], AbstractAsyncContextManager[MailboxStore]]
+
+
 @pytest.fixture(params=["memory", "spool", "maildir"])
-def play(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scene], None]:
-    """Runs a scene on a fresh store of each kind."""
+def fresh(request: pytest.FixtureRequest, tmp_path: Path) -> Fresh:
+    """A fresh store of each kind with some mailboxes."""
 
-    def run(scene: Scene) -> None:
-        async def whole() -> None:
-            store = make(request.param, tmp_path)
-            await store.start()
-            try:
-                for name in (INBOX, SUB, OTHER, SHARED):
-                    await store.create(name, "default")
-                await scene(store)
-            finally:
-                await store.stop()
+    @asynccontextmanager
+    async def started() -> AsyncIterator[MailboxStore]:
+        store = make(request.param, tmp_path)
+        await store.start()
+        try:
+            for name in (INBOX, SUB, OTHER, SHARED):
+                await store.create(name, "default")
+            yield store
+        finally:
+            await store.stop()
 
-        asyncio.run(asyncio.wait_for(whole(), 60))
-
-    return run
+    return started
 
 
 @asynccontextmanager
@@ -102,8 +101,8 @@ async def add(
             await one.close()
 
 
-def test_messages_come_back_as_they_were_given(play: Callable[[Scene], None]) -> None:
-    async def scene(store: MailboxStore) -> None:
+async def test_messages_come_back_as_they_were_given(fresh: Fresh) -> None:
+    async with fresh() as store:
         date = datetime(2020, 5, 17, 10, 0, tzinfo=timezone(timedelta(hours=2)))
         for size in (100, 5000, 300_000):
             async with opened(store, INBOX) as inbox:
@@ -124,11 +123,9 @@ def test_messages_come_back_as_they_were_given(play: Callable[[Scene], None]) ->
                 )
                 assert bytes(await inbox.octets(uid)) == octets_of(1, size)
 
-    play(scene)
 
-
-def test_uids_and_modseqs_only_grow_and_status_counts(play: Callable[[Scene], None]) -> None:
-    async def scene(store: MailboxStore) -> None:
+async def test_uids_and_modseqs_only_grow_and_status_counts(fresh: Fresh) -> None:
+    async with fresh() as store:
         async with opened(store, INBOX) as inbox:
             before = await inbox.status()
             uids = await add(store, inbox, 1, 2, 3)
@@ -148,11 +145,9 @@ def test_uids_and_modseqs_only_grow_and_status_counts(play: Callable[[Scene], No
                 await inbox.octets(uids[0])
             assert caught.value.code is Code.EXPUNGE_ISSUED
 
-    play(scene)
 
-
-def test_changes_tell_what_is_new_and_what_has_gone(play: Callable[[Scene], None]) -> None:
-    async def scene(store: MailboxStore) -> None:
+async def test_changes_tell_what_is_new_and_what_has_gone(fresh: Fresh) -> None:
+    async with fresh() as store:
         async with opened(store, INBOX) as inbox:
             uids = await add(store, inbox, 1, 2, 3, 4)
             since = (await inbox.status()).highest_modseq
@@ -165,11 +160,9 @@ def test_changes_tell_what_is_new_and_what_has_gone(play: Callable[[Scene], None
             assert list(told.vanished) == uids[2:3]
             assert told.highest_modseq == (await inbox.status()).highest_modseq
 
-    play(scene)
 
-
-def test_flags_change_as_asked_and_only_when_they_change(play: Callable[[Scene], None]) -> None:
-    async def scene(store: MailboxStore) -> None:
+async def test_flags_change_as_asked_and_only_when_they_change(fresh: Fresh) -> None:
+    async with fresh() as store:
         async with opened(store, INBOX) as inbox:
             (uid,) = await add(store, inbox, 1, flags=frozenset({"\\Seen", "Work"}))
             before = (await inbox.messages([uid]))[0].modseq
@@ -189,26 +182,21 @@ def test_flags_change_as_asked_and_only_when_they_change(play: Callable[[Scene],
             )
             assert (list(late.messages), list(late.modified)) == ([], [uid])
 
-    play(scene)
+
+async def test_a_change_elsewhere_counts_and_changes_no_message(fresh: Fresh) -> None:
+    async with fresh() as store, opened(store, INBOX) as inbox:
+        if not isinstance(inbox, StepsModSeq):
+            return
+        await add(store, inbox, 1)
+        before = (await inbox.status()).highest_modseq
+        await inbox.step_modseq()
+        assert (await inbox.status()).highest_modseq > before
+        changes = await inbox.changes(before)
+        assert (list(changes.changed), list(changes.vanished)) == ([], [])
 
 
-def test_a_change_elsewhere_counts_and_changes_no_message(play: Callable[[Scene], None]) -> None:
-    async def scene(store: MailboxStore) -> None:
-        async with opened(store, INBOX) as inbox:
-            if not isinstance(inbox, StepsModSeq):
-                return
-            await add(store, inbox, 1)
-            before = (await inbox.status()).highest_modseq
-            await inbox.step_modseq()
-            assert (await inbox.status()).highest_modseq > before
-            changes = await inbox.changes(before)
-            assert (list(changes.changed), list(changes.vanished)) == ([], [])
-
-    play(scene)
-
-
-def test_a_change_tells_what_it_did_and_not_what_came_after(play: Callable[[Scene], None]) -> None:
-    async def scene(store: MailboxStore) -> None:
+async def test_a_change_tells_what_it_did_and_not_what_came_after(fresh: Fresh) -> None:
+    async with fresh() as store:
         async with opened(store, INBOX) as inbox, opened(store, INBOX) as again:
             (uid,) = await add(store, inbox, 1)
             words = [f"word{number}" for number in range(20)]
@@ -221,13 +209,11 @@ def test_a_change_tells_what_it_did_and_not_what_came_after(play: Callable[[Scen
             told = sorted((one.messages[0] for one in stored), key=lambda one: one.modseq)
             assert [len(message.flags) for message in told] == list(range(1, 21))
 
-    play(scene)
 
-
-def test_each_reader_has_his_own_seen_in_a_mailbox_that_is_not_his(
-    play: Callable[[Scene], None],
+async def test_each_reader_has_his_own_seen_in_a_mailbox_that_is_not_his(
+    fresh: Fresh,
 ) -> None:
-    async def scene(store: MailboxStore) -> None:
+    async with fresh() as store:
         async with opened(store, SHARED, "ana") as hers, opened(store, SHARED, "bob") as his:
             (uid,) = await add(store, hers, 1)
             seen = frozenset({"\\Seen", "\\Flagged"})
@@ -238,15 +224,13 @@ def test_each_reader_has_his_own_seen_in_a_mailbox_that_is_not_his(
             await hers.change_flags([uid], FlagChange.REMOVE, frozenset({"\\Seen"}))
             assert (await hers.status()).unseen == 1
 
-    play(scene)
-
 
 @pytest.mark.parametrize("target", [SUB, OTHER, SHARED])
 @pytest.mark.parametrize("size", [100, 5000])
-def test_copy_and_move_keep_all_but_the_uid(
-    play: Callable[[Scene], None], target: MailboxName, size: int
+async def test_copy_and_move_keep_all_but_the_uid(
+    fresh: Fresh, target: MailboxName, size: int
 ) -> None:
-    async def scene(store: MailboxStore) -> None:
+    async with fresh() as store:
         async with opened(store, INBOX) as source, opened(store, target) as goal:
             flags = frozenset({"\\Answered", "Kept"})
             uids = await add(store, source, 1, 2, 3, flags=flags, size=size)
@@ -262,13 +246,11 @@ def test_copy_and_move_keep_all_but_the_uid(
             await source.expunge(uids)
             assert bytes(await goal.octets(copied[uids[0]])) == octets_of(1, size)
 
-    play(scene)
 
-
-def test_mailboxes_are_made_renamed_and_deleted_twice_without_harm(
-    play: Callable[[Scene], None],
+async def test_mailboxes_are_made_renamed_and_deleted_twice_without_harm(
+    fresh: Fresh,
 ) -> None:
-    async def scene(store: MailboxStore) -> None:
+    async with fresh() as store:
         with pytest.raises(Refusal):
             await store.create(INBOX, "default")
         async with opened(store, SUB) as sub:
@@ -292,46 +274,38 @@ def test_mailboxes_are_made_renamed_and_deleted_twice_without_harm(
         with pytest.raises(Refusal):
             await store.rename(SUB, INBOX)
 
-    play(scene)
 
-
-def test_recent_is_for_one_session_only(play: Callable[[Scene], None]) -> None:
-    async def scene(store: MailboxStore) -> None:
+async def test_recent_is_for_one_session_only(fresh: Fresh) -> None:
+    async with fresh() as store:
         async with opened(store, INBOX) as inbox:
             uids = await add(store, inbox, 1, 2)
             assert set(await inbox.claim_recent()) == set(uids)
             assert set(await inbox.claim_recent()) == set()
             assert (await inbox.status()).recent == 0
 
-    play(scene)
 
-
-def test_subscriptions_stay_whether_or_not_the_mailbox_does(play: Callable[[Scene], None]) -> None:
-    async def scene(store: MailboxStore) -> None:
+async def test_subscriptions_stay_whether_or_not_the_mailbox_does(fresh: Fresh) -> None:
+    async with fresh() as store:
         for name in (SUB, MailboxName(b"no.such")):
             await store.subscribe("ana", name, True)
         await store.subscribe("ana", SUB, False)
         assert set(await store.subscriptions("ana")) == {b"no.such"}
         assert set(await store.subscriptions("nobody")) == set()
 
-    play(scene)
 
-
-def test_many_appends_at_once_are_all_there_in_order(play: Callable[[Scene], None]) -> None:
-    async def scene(store: MailboxStore) -> None:
+async def test_many_appends_at_once_are_all_there_in_order(fresh: Fresh) -> None:
+    async with fresh() as store:
         async with opened(store, INBOX) as inbox:
             given = await asyncio.gather(*(add(store, inbox, n, n + 1000) for n in range(100)))
             uids = list(await inbox.uids())
             assert sorted(uid for pair in given for uid in pair) == uids
             assert all(pair[1] == pair[0] + 1 for pair in given)
 
-    play(scene)
 
-
-def test_many_messages_are_told_as_each_is(play: Callable[[Scene], None]) -> None:
+async def test_many_messages_are_told_as_each_is(fresh: Fresh) -> None:
     """The powers TellsFlags and TellsSummaries, where a store has them."""
 
-    async def scene(store: MailboxStore) -> None:
+    async with fresh() as store:
         for name, reader in ((INBOX, "ana"), (SHARED, "ana")):
             async with opened(store, name, reader) as mailbox:
                 uids = await add(store, mailbox, *range(8))
@@ -353,11 +327,9 @@ def test_many_messages_are_told_as_each_is(play: Callable[[Scene], None]) -> Non
                 flagged = await mailbox.flagged(await mailbox.uids())
                 assert not any("\\Seen" in one.flags for one in flagged)
 
-    play(scene)
 
-
-def test_messages_are_found_by_a_flag(play: Callable[[Scene], None]) -> None:
-    async def scene(store: MailboxStore) -> None:
+async def test_messages_are_found_by_a_flag(fresh: Fresh) -> None:
+    async with fresh() as store:
         for name, reader in ((INBOX, "ana"), (SHARED, "ana")):
             async with opened(store, name, reader) as mailbox:
                 assert isinstance(mailbox, FindsByFlag)
@@ -372,11 +344,9 @@ def test_messages_are_found_by_a_flag(play: Callable[[Scene], None]) -> None:
             assert isinstance(mailbox, FindsByFlag)
             assert not await mailbox.find_by_flag("\\Seen")
 
-    play(scene)
 
-
-def test_uids_are_all_there_whatever_the_gaps(play: Callable[[Scene], None]) -> None:
-    async def scene(store: MailboxStore) -> None:
+async def test_uids_are_all_there_whatever_the_gaps(fresh: Fresh) -> None:
+    async with fresh() as store:
         async with opened(store, INBOX) as mailbox:
             uids = await add(store, mailbox, *range(1500))
             assert list(await mailbox.uids()) == uids
@@ -387,11 +357,9 @@ def test_uids_are_all_there_whatever_the_gaps(play: Callable[[Scene], None]) -> 
             await mailbox.expunge(uids)
             assert not list(await mailbox.uids())
 
-    play(scene)
 
-
-def test_listeners_are_told(play: Callable[[Scene], None]) -> None:
-    async def scene(store: MailboxStore) -> None:
+async def test_listeners_are_told(fresh: Fresh) -> None:
+    async with fresh() as store:
         told: list[str] = []
 
         class Ear:
@@ -403,26 +371,22 @@ def test_listeners_are_told(play: Callable[[Scene], None]) -> None:
             await add(store, inbox, 1)
             assert told == [inbox.mailbox_id]
 
-    play(scene)
-
 
 # --- only on disk
 
 
-def on_disk(folder: Path, scene: Scene) -> None:
-    async def whole() -> None:
-        store = SpoolStore(Settings(inline_bytes=1000), folder)
-        await store.start()
-        try:
-            await scene(store)
-        finally:
-            await store.stop()
-
-    asyncio.run(asyncio.wait_for(whole(), 60))
+@asynccontextmanager
+async def on_disk(folder: Path) -> AsyncIterator[SpoolStore]:
+    store = SpoolStore(Settings(inline_bytes=1000), folder)
+    await store.start()
+    try:
+        yield store
+    finally:
+        await store.stop()
 
 
-def test_everything_is_there_after_a_restart_and_nothing_is_left_over(tmp_path: Path) -> None:
-    async def first(store: MailboxStore) -> None:
+async def test_everything_is_there_after_a_restart_and_nothing_is_left_over(tmp_path: Path) -> None:
+    async with on_disk(tmp_path) as store:
         await store.create(INBOX, "default")
         await store.create(OTHER, "default")
         async with opened(store, INBOX) as inbox, opened(store, OTHER) as other:
@@ -430,16 +394,12 @@ def test_everything_is_there_after_a_restart_and_nothing_is_left_over(tmp_path: 
             await inbox.copy(uids, other)
             await inbox.expunge(uids[:2])
             await inbox.keep_summary(uids[2], b"kept")
-
-    async def second(store: MailboxStore) -> None:
+    async with on_disk(tmp_path) as store:
         async with opened(store, INBOX) as inbox, opened(store, OTHER) as other:
             (uid,) = await inbox.uids()
             assert bytes(await inbox.octets(uid)) == octets_of(3, 5000)
             for number, copy in enumerate(await other.uids(), 1):
                 assert bytes(await other.octets(copy)) == octets_of(number, 5000)
-
-    on_disk(tmp_path, first)
-    on_disk(tmp_path, second)
     files = [path for path in (tmp_path / "roots").rglob("*") if path.parent.parent.name == "files"]
     assert len(files) == 4
     assert len({path.stat().st_ino for path in files}) == 3
@@ -447,22 +407,18 @@ def test_everything_is_there_after_a_restart_and_nothing_is_left_over(tmp_path: 
     assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "roots").rglob("*.db"))
 
 
-def test_a_newer_format_is_refused_with_a_sentence(tmp_path: Path) -> None:
+async def test_a_newer_format_is_refused_with_a_sentence(tmp_path: Path) -> None:
     import sqlite3
 
-    async def make_one(store: MailboxStore) -> None:
+    async with on_disk(tmp_path) as store:
         await store.create(INBOX, "default")
-
-    on_disk(tmp_path, make_one)
     (file,) = (tmp_path / "roots").rglob("mail.db")
     with sqlite3.connect(file) as db:
         db.execute(f"PRAGMA user_version={FORMAT + 1}")
 
-    async def look(store: MailboxStore) -> None:
+    async with on_disk(tmp_path) as store:
         with pytest.raises(Refusal, match="has format"):
             await store.open(INBOX, "ana")
-
-    on_disk(tmp_path, look)
 
 
 CHILD = """
@@ -504,7 +460,7 @@ CHILD = """
 
 
 @pytest.mark.parametrize("attempt", range(4))
-def test_kill_9_loses_and_doubles_nothing(tmp_path: Path, attempt: int) -> None:
+async def test_kill_9_loses_and_doubles_nothing(tmp_path: Path, attempt: int) -> None:
     root = str(Path(__file__).parent.parent.parent)
     code = textwrap.dedent(CHILD).format(root=root, folder=str(tmp_path))
     child = subprocess.Popen(
@@ -545,6 +501,7 @@ def test_kill_9_loses_and_doubles_nothing(tmp_path: Path, attempt: int) -> None:
             since = await inbox.changes(ModSeq(0))
             assert len(since.changed) == len(here)
 
-    on_disk(tmp_path, check)
-    on_disk(tmp_path, check)
+    for _ in range(2):
+        async with on_disk(tmp_path) as store:
+            await check(store)
     assert list((tmp_path / "incoming").iterdir()) == []

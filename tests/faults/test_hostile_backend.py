@@ -166,27 +166,24 @@ BEFORE_LOGIN = [
 
 
 @pytest.mark.parametrize("script", BEFORE_LOGIN, ids=lambda script: script.__name__)
-def test_a_backend_that_lets_nobody_in_is_refused_in_little_memory(
+async def test_a_backend_that_lets_nobody_in_is_refused_in_little_memory(
     tmp_path: Path, script: Script
 ) -> None:
-    async def scene() -> None:
-        async with hostile(tmp_path, script) as cluster:
-            ana, eve = await Client.login(cluster, "ana"), await Client.login(cluster, "eve")
-            tracemalloc.start()
-            try:
-                asking = asyncio.ensure_future(eve.ask("SELECT INBOX"))
-                assert (await ana.ask("SELECT INBOX"))[-1].startswith(b"t OK")
-                said = await asking
-                _, most = tracemalloc.get_traced_memory()
-            finally:
-                tracemalloc.stop()
-            assert said[-1].startswith(b"t NO [UNAVAILABLE]"), said
-            assert len(said) == 1
-            assert most < 32 * MIB
-            assert (await eve.ask("NOOP"))[-1].startswith(b"t OK")
-            assert (await ana.ask("FETCH 1:* FLAGS"))[-1].startswith(b"t ")
-
-    asyncio.run(scene())
+    async with hostile(tmp_path, script) as cluster:
+        ana, eve = await Client.login(cluster, "ana"), await Client.login(cluster, "eve")
+        tracemalloc.start()
+        try:
+            asking = asyncio.ensure_future(eve.ask("SELECT INBOX"))
+            assert (await ana.ask("SELECT INBOX"))[-1].startswith(b"t OK")
+            said = await asking
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert said[-1].startswith(b"t NO [UNAVAILABLE]"), said
+        assert len(said) == 1
+        assert most < 32 * MIB
+        assert (await eve.ask("NOOP"))[-1].startswith(b"t OK")
+        assert (await ana.ask("FETCH 1:* FLAGS"))[-1].startswith(b"t ")
 
 
 def selecting(then: Script) -> Script:
@@ -215,19 +212,16 @@ async def smuggled_answer(reader: Reader, writer: Writer) -> None:
     await reader.read()
 
 
-def test_an_answer_to_what_nobody_asked_ends_the_connection_and_never_reaches_the_client(
+async def test_an_answer_to_what_nobody_asked_ends_the_connection_and_never_reaches_the_client(
     tmp_path: Path,
 ) -> None:
-    async def scene() -> None:
-        async with hostile(tmp_path, selecting(smuggled_answer)) as cluster:
-            eve = await Client.login(cluster, "eve")
-            assert (await eve.ask("SELECT INBOX"))[-1].startswith(b"t OK")
-            said = await eve.ask("FETCH 1 FLAGS")
-            assert not any(line.startswith(b"t2 ") for line in said)
-            assert said[-1].startswith(b"t NO [UNAVAILABLE]"), said
-            assert (await eve.ask("NOOP"))[-1].startswith(b"t OK")
-
-    asyncio.run(scene())
+    async with hostile(tmp_path, selecting(smuggled_answer)) as cluster:
+        eve = await Client.login(cluster, "eve")
+        assert (await eve.ask("SELECT INBOX"))[-1].startswith(b"t OK")
+        said = await eve.ask("FETCH 1 FLAGS")
+        assert not any(line.startswith(b"t2 ") for line in said)
+        assert said[-1].startswith(b"t NO [UNAVAILABLE]"), said
+        assert (await eve.ask("NOOP"))[-1].startswith(b"t OK")
 
 
 async def unasked_answer(reader: Reader, writer: Writer) -> None:
@@ -235,19 +229,16 @@ async def unasked_answer(reader: Reader, writer: Writer) -> None:
     await reader.read()
 
 
-def test_unasked_a_backend_ends_no_command(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with hostile(tmp_path, selecting(unasked_answer)) as cluster:
-            eve = await Client.login(cluster, "eve")
-            assert (await eve.ask("SELECT INBOX"))[-1].startswith(b"t OK")
-            said = b""
-            while b"[CLOSED]" not in said:
-                line = await eve.line()
-                assert line.startswith(b"* "), line
-                said += line
-            assert (await eve.ask("NOOP"))[-1].startswith(b"t OK")
-
-    asyncio.run(scene())
+async def test_unasked_a_backend_ends_no_command(tmp_path: Path) -> None:
+    async with hostile(tmp_path, selecting(unasked_answer)) as cluster:
+        eve = await Client.login(cluster, "eve")
+        assert (await eve.ask("SELECT INBOX"))[-1].startswith(b"t OK")
+        said = b""
+        while b"[CLOSED]" not in said:
+            line = await eve.line()
+            assert line.startswith(b"* "), line
+            said += line
+        assert (await eve.ask("NOOP"))[-1].startswith(b"t OK")
 
 
 async def flood(reader: Reader, writer: Writer) -> None:
@@ -277,29 +268,26 @@ async def endless_line(reader: Reader, writer: Writer) -> None:
         'LIST "" "*" RETURN (STATUS (MESSAGES))',
     ],
 )
-def test_what_never_ends_is_read_no_faster_than_the_client_reads(
+async def test_what_never_ends_is_read_no_faster_than_the_client_reads(
     tmp_path: Path, script: Script, command: str
 ) -> None:
-    async def scene() -> None:
-        async with hostile(tmp_path, selecting(script)) as cluster:
-            ana, eve = await Client.login(cluster, "ana"), await Client.login(cluster, "eve")
-            assert (await eve.ask("SELECT INBOX"))[-1].startswith(b"t OK")
-            eve.writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a TCP transport
-            eve.writer.write(f"t {command}\r\n".encode())
-            (own,) = (
-                session
-                for session in cluster.frontends[0].frontend.sessions
-                if cast(Any, session).describe().get("user") == "eve"
-            )
-            connection = cast(Any, own).connection
-            most = 0
-            for _ in range(300):
-                assert (await ana.ask("NOOP"))[-1].startswith(b"t OK")
-                most = max(most, connection.pending())
-            assert most < WRITE_HIGH_OCTETS + 2 * MIB
-            eve.writer.close()
-
-    asyncio.run(scene())
+    async with hostile(tmp_path, selecting(script)) as cluster:
+        ana, eve = await Client.login(cluster, "ana"), await Client.login(cluster, "eve")
+        assert (await eve.ask("SELECT INBOX"))[-1].startswith(b"t OK")
+        eve.writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a TCP transport
+        eve.writer.write(f"t {command}\r\n".encode())
+        (own,) = (
+            session
+            for session in cluster.frontends[0].frontend.sessions
+            if cast(Any, session).describe().get("user") == "eve"
+        )
+        connection = cast(Any, own).connection
+        most = 0
+        for _ in range(300):
+            assert (await ana.ask("NOOP"))[-1].startswith(b"t OK")
+            most = max(most, connection.pending())
+        assert most < WRITE_HIGH_OCTETS + 2 * MIB
+        eve.writer.close()
 
 
 async def endless_reply(_: Reader, writer: Writer) -> None:
@@ -329,36 +317,33 @@ async def pop_capabilities(reader: Reader, writer: Writer) -> None:
         ("pop3", reply_without_end),
     ],
 )
-def test_a_backends_pop3_and_lmtp_cost_its_own_users_only(
+async def test_a_backends_pop3_and_lmtp_cost_its_own_users_only(
     tmp_path: Path, protocol: str, script: Script
 ) -> None:
-    async def scene() -> None:
-        async with hostile(tmp_path, script) as cluster:
-            front = cluster.frontends[0]
-            config = front.frontend.whole_config
-            port = cast(Any, cluster.backends["bad.test"]).address[1]
-            bad = replace(config.servers["bad.test"], pop3=port, lmtp=port)
-            config = replace(config, servers={**config.servers, "bad.test": bad})
-            front.frontend.upstreams.configure(config)
-            sock = socket.create_server(("127.0.0.1", 0))
-            listener = Listener(sock, front.role.services()[protocol_named(protocol)], Bounds())
-            await listener.start()
-            ana = await Client.login(cluster, "ana")
-            tracemalloc.start()
-            try:
-                client = Client(*await asyncio.open_connection(*sock.getsockname()))
-                await client.line()
-                said = await asyncio.wait_for(LINES[protocol](client), 30)
-                _, most = tracemalloc.get_traced_memory()
-            finally:
-                tracemalloc.stop()
-            assert said.startswith((b"451 ", b"-ERR [SYS/TEMP]")), said
-            assert most < 16 * MIB
-            assert (await ana.ask("SELECT INBOX"))[-1].startswith(b"t OK")
-            listener.stop_accepting()
-            listener.abort()
-
-    asyncio.run(scene())
+    async with hostile(tmp_path, script) as cluster:
+        front = cluster.frontends[0]
+        config = front.frontend.whole_config
+        port = cast(Any, cluster.backends["bad.test"]).address[1]
+        bad = replace(config.servers["bad.test"], pop3=port, lmtp=port)
+        config = replace(config, servers={**config.servers, "bad.test": bad})
+        front.frontend.upstreams.configure(config)
+        sock = socket.create_server(("127.0.0.1", 0))
+        listener = Listener(sock, front.role.services()[protocol_named(protocol)], Bounds())
+        await listener.start()
+        ana = await Client.login(cluster, "ana")
+        tracemalloc.start()
+        try:
+            client = Client(*await asyncio.open_connection(*sock.getsockname()))
+            await client.line()
+            said = await asyncio.wait_for(LINES[protocol](client), 30)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert said.startswith((b"451 ", b"-ERR [SYS/TEMP]")), said
+        assert most < 16 * MIB
+        assert (await ana.ask("SELECT INBOX"))[-1].startswith(b"t OK")
+        listener.stop_accepting()
+        listener.abort()
 
 
 async def deliver_to_eve(client: Client) -> bytes:

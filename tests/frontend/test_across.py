@@ -1,10 +1,8 @@
 """Messages from one backend to another, by REPLACE, CATENATE, COPY and MOVE: what is told, and what is there then."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from tests.dialogue import Player
 from tests.frontend.cluster import running_cluster
@@ -194,10 +192,6 @@ S1: a4 NO [NONEXISTENT] $_
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_across_backends(scene: str, tmp_path: Path) -> None:
-    async def whole() -> None:
-        async with running_cluster(tmp_path, frontends=2) as cluster:
-            await Player(cluster.connect).play(BEGIN + SCENES[scene])
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(whole(), 30))
+async def test_across_backends(scene: str, tmp_path: Path) -> None:
+    async with running_cluster(tmp_path, frontends=2) as cluster:
+        await Player(cluster.connect).play(BEGIN + SCENES[scene])

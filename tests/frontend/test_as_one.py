@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-import uvloop
 
 from tests.frontend.cluster import running_cluster
 
@@ -352,23 +351,19 @@ async def said(address: tuple[str, int], *scenes: str) -> list[bytes]:
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_two_backends_are_as_one(scene: str, tmp_path: Path) -> None:
-    async def whole() -> None:
-        one = {"be1.test": ("ana", "bob")}
-        async with (
-            running_cluster(tmp_path / "one", one) as alone,
-            running_cluster(tmp_path / "two") as murder,
+async def test_two_backends_are_as_one(scene: str, tmp_path: Path) -> None:
+    one = {"be1.test": ("ana", "bob")}
+    async with (
+        running_cluster(tmp_path / "one", one) as alone,
+        running_cluster(tmp_path / "two") as murder,
+    ):
+        heard = []
+        for address, places in (
+            (alone.backends["be1.test"].address, {"far": "", "near": ""}),
+            (murder.address, {"far": " be2.test", "near": " be1.test"}),
         ):
-            heard = []
-            for address, places in (
-                (alone.backends["be1.test"].address, {"far": "", "near": ""}),
-                (murder.address, {"far": " be2.test", "near": " be1.test"}),
-            ):
-                for preparation in (ADMIN.format(**places), BOB, ANA):
-                    answers = await said(address, preparation)
-                    assert not any(b" NO " in line or b" BAD " in line for line in answers), answers
-                heard.append(await said(address, "LOGIN ana secret", SCENES[scene]))
-            assert heard[1] == heard[0]
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(whole(), 60))
+            for preparation in (ADMIN.format(**places), BOB, ANA):
+                answers = await said(address, preparation)
+                assert not any(b" NO " in line or b" BAD " in line for line in answers), answers
+            heard.append(await said(address, "LOGIN ana secret", SCENES[scene]))
+        assert heard[1] == heard[0]

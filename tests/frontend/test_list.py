@@ -5,7 +5,6 @@ import itertools
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from murder.config.sections import NamespaceConfig
 from murder.model.name import Namespace
@@ -183,8 +182,9 @@ def same(one: bytes, two: bytes) -> bool:
     return one == two or (last == b"t BAD " and two.splitlines()[-1][:6] == last)
 
 
+@pytest.mark.limit_s(120)
 @pytest.mark.parametrize("form", NAMESPACES)
-def test_a_frontend_lists_as_one_backend_would(form: str, tmp_path: Path) -> None:
+async def test_a_frontend_lists_as_one_backend_would(form: str, tmp_path: Path) -> None:
     config = NAMESPACES[form]
     namespace = config.namespace()
 
@@ -208,17 +208,13 @@ def test_a_frontend_lists_as_one_backend_would(form: str, tmp_path: Path) -> Non
                         f"{user} {enabled} {command}\n{expected.decode()}\nbut the frontend says\n{got.decode()}"
                     )
 
-    async def scene() -> None:
-        everything = {"be1.test": ("ana", "bob")}
-        homes = {"be1.test": ("ana",), "be2.test": ("bob",)}
-        async with (
-            running_cluster(tmp_path / "one", everything, namespace=config) as single,
-            running_cluster(tmp_path / "two", homes, namespace=config) as murder,
-        ):
-            direct = single.backends["be1.test"].address
-            await fill(direct, namespace, "")
-            await fill(murder.address, namespace, "be2.test")
-            await compare(direct, murder)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(scene(), 120))
+    everything = {"be1.test": ("ana", "bob")}
+    homes = {"be1.test": ("ana",), "be2.test": ("bob",)}
+    async with (
+        running_cluster(tmp_path / "one", everything, namespace=config) as single,
+        running_cluster(tmp_path / "two", homes, namespace=config) as murder,
+    ):
+        direct = single.backends["be1.test"].address
+        await fill(direct, namespace, "")
+        await fill(murder.address, namespace, "be2.test")
+        await compare(direct, murder)

@@ -1,7 +1,8 @@
 """LMTP at a frontend, over real sockets: what each backend says reaches its own recipients, and only them."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,38 +69,32 @@ class Backend:
         writer.write(said + b"\r\n")
 
 
-def with_backends(
-    folder: Path,
-    work: Callable[..., Any],
-    *backends: Backend,
-    users: Mapping[str, str] = USERS,
-    **frontend: Any,
+@asynccontextmanager
+async def with_backends(
+    folder: Path, *backends: Backend, users: Mapping[str, str] = USERS, **frontend: Any
+) -> AsyncIterator[tuple[Running, Peer]]:
+    """A frontend, and a client that has said LHLO and MAIL."""
+    scripts: dict[str, tuple[str, Speak]] = {
+        f"be{number}": ("lmtp", backend.speak) for number, backend in enumerate(backends, 1)
+    }
+    async with running_frontend(folder, scripts, users, **frontend) as running:
+        client = await Peer.at(running.ports["lmtp"])
+        await client.reply()
+        await client.ask(b"LHLO mta.test\r\n")
+        assert (await client.ask(b"MAIL FROM:<a@example.org>\r\n")).startswith(b"250")
+        yield running, client
+        client.writer.close()
+        for backend in backends:
+            backend.released.set()
+
+
+async def test_a_backends_answer_to_rcpt_and_to_the_text_is_passed_on_as_it_is(
+    tmp_path: Path,
 ) -> None:
-    """Run `work(running, client)` with a client that has said LHLO and MAIL."""
-
-    async def run() -> None:
-        scripts: dict[str, tuple[str, Speak]] = {
-            f"be{number}": ("lmtp", backend.speak) for number, backend in enumerate(backends, 1)
-        }
-        async with running_frontend(folder, scripts, users, **frontend) as running:
-            client = await Peer.at(running.ports["lmtp"])
-            await client.reply()
-            await client.ask(b"LHLO mta.test\r\n")
-            assert (await client.ask(b"MAIL FROM:<a@example.org>\r\n")).startswith(b"250")
-            async with asyncio.timeout(20):
-                await work(running, client)
-            client.writer.close()
-            for backend in backends:
-                backend.released.set()
-
-    asyncio.run(run())
-
-
-def test_a_backends_answer_to_rcpt_and_to_the_text_is_passed_on_as_it_is(tmp_path: Path) -> None:
     first = Backend(RCPT_cid=b"452-4.2.2 full\r\n452 4.2.2 quite")
     second = Backend(END=b"554 5.6.0 not this")
 
-    async def work(_running: Running, client: Peer) -> None:
+    async with with_backends(tmp_path, first, second) as (_, client):
         assert await client.ask(b"RCPT TO:<ana@x>\r\n") == b"250 2.0.0 RCPT"
         client.send(b"RCPT TO:<cid@x>\r\n")
         assert await client.line() == b"452-4.2.2 full"
@@ -112,13 +107,11 @@ def test_a_backends_answer_to_rcpt_and_to_the_text_is_passed_on_as_it_is(tmp_pat
         assert await client.line() == b"554 5.6.0 not this"
         assert first.texts == second.texts == [b"Subject: x\r\n\r\n..dotted\r\nend\r\n.\r\n"]
 
-    with_backends(tmp_path, work, first, second)
 
-
-def test_pipelined_recipients_are_asked_at_once_and_answered_in_order(tmp_path: Path) -> None:
+async def test_pipelined_recipients_are_asked_at_once_and_answered_in_order(tmp_path: Path) -> None:
     first, second = Backend(RCPT=b"wait"), Backend()
 
-    async def work(_running: Running, client: Peer) -> None:
+    async with with_backends(tmp_path, first, second) as (_, client):
         client.send(
             b"RCPT TO:<ana>\r\nRCPT TO:<nobody>\r\nRCPT TO:<cid>\r\nRCPT TO:<bob>\r\nDATA\r\n"
         )
@@ -129,13 +122,11 @@ def test_pipelined_recipients_are_asked_at_once_and_answered_in_order(tmp_path: 
         said = [await client.line() for _ in range(5)]
         assert [line[:3] for line in said] == [b"250", b"550", b"250", b"250", b"354"]
 
-    with_backends(tmp_path, work, first, second)
 
-
-def test_a_backend_that_does_not_answer_costs_its_own_recipients_only(tmp_path: Path) -> None:
+async def test_a_backend_that_does_not_answer_costs_its_own_recipients_only(tmp_path: Path) -> None:
     first, second = Backend(RCPT=b"wait"), Backend()
 
-    async def work(_running: Running, client: Peer) -> None:
+    async with with_backends(tmp_path, first, second, upstream_login_timeout_s=0.3) as (_, client):
         client.send(
             b"RCPT TO:<ana>\r\nRCPT TO:<bob>\r\nRCPT TO:<cid>\r\nDATA\r\n" + TEXT + b".\r\n"
         )
@@ -148,42 +139,40 @@ def test_a_backend_that_does_not_answer_costs_its_own_recipients_only(tmp_path: 
             b"250 2.1.5",
         ]
 
-    with_backends(tmp_path, work, first, second, upstream_login_timeout_s=0.3)
 
-
-def test_who_is_delivered_is_told_so_while_another_backend_still_works(tmp_path: Path) -> None:
+async def test_who_is_delivered_is_told_so_while_another_backend_still_works(
+    tmp_path: Path,
+) -> None:
     first, second = Backend(), Backend(END=b"wait")
 
-    async def work(_running: Running, client: Peer) -> None:
+    async with with_backends(tmp_path, first, second) as (_, client):
         client.send(b"RCPT TO:<ana>\r\nRCPT TO:<bob>\r\nDATA\r\n" + TEXT + b".\r\n")
         said = [await client.line() for _ in range(4)]
         assert said[3] == b"250 2.1.5 kept"
         second.released.set()
         assert await client.line() == b"250 2.1.5 late"
 
-    with_backends(tmp_path, work, first, second)
 
-
-def test_a_large_text_reaches_one_backend_while_the_other_takes_nothing(tmp_path: Path) -> None:
+async def test_a_large_text_reaches_one_backend_while_the_other_takes_nothing(
+    tmp_path: Path,
+) -> None:
     first, second = Backend(), Backend(DATA=b"wait")
     line = b"0123456789abcdef" * 4 + b"\r\n"
 
-    async def work(_running: Running, client: Peer) -> None:
+    async with with_backends(tmp_path, first, second) as (_, client):
         client.send(b"RCPT TO:<ana>\r\nRCPT TO:<bob>\r\nDATA\r\n" + line * 100_000 + b".\r\n")
         said = [await client.line() for _ in range(4)]
         assert said[3] == b"250 2.1.5 kept"
         second.released.set()
         assert await client.line() == b"250 2.1.5 kept"
-
-    with_backends(tmp_path, work, first, second)
     assert len(first.texts[0]) == 100_000 * len(line) + 3
     assert first.texts == second.texts
 
 
-def test_a_kept_connection_that_has_gone_is_opened_again(tmp_path: Path) -> None:
+async def test_a_kept_connection_that_has_gone_is_opened_again(tmp_path: Path) -> None:
     first = Backend()
 
-    async def work(_running: Running, client: Peer) -> None:
+    async with with_backends(tmp_path, first) as (_, client):
         first.replies["RSET"] = b"close"
         assert await client.ask(b"RCPT TO:<ana>\r\n") == b"250 2.0.0 RCPT"
         assert (await client.ask(b"RSET\r\n")).startswith(b"250")
@@ -192,82 +181,75 @@ def test_a_kept_connection_that_has_gone_is_opened_again(tmp_path: Path) -> None
         assert [line[:3] for line in said] == [b"250", b"250", b"354", b"250"]
         assert first.connections == 2
 
-    with_backends(tmp_path, work, first)
-
 
 @pytest.mark.parametrize("reply", [b"421 4.3.2 going down", b"530 5.7.0 who are you", b"close"])
-def test_what_is_about_the_connection_is_no_answer_for_a_recipient(
+async def test_what_is_about_the_connection_is_no_answer_for_a_recipient(
     tmp_path: Path, reply: bytes
 ) -> None:
     first = Backend(RCPT=reply)
 
-    async def work(_running: Running, client: Peer) -> None:
+    async with with_backends(tmp_path, first) as (_, client):
         assert (await client.ask(b"RCPT TO:<ana>\r\n")).startswith(b"451 4.")
         assert (await client.ask(b"DATA\r\n")).startswith(b"503 ")
 
-    with_backends(tmp_path, work, first)
 
-
-def test_a_backend_that_wants_to_know_is_told_who_the_client_is(tmp_path: Path) -> None:
+async def test_a_backend_that_wants_to_know_is_told_who_the_client_is(tmp_path: Path) -> None:
     first = Backend(b"XCLIENT ADDR PORT HELO TTL NAME", b"SMTPUTF8")
 
-    async def work(_running: Running, client: Peer) -> None:
+    async with with_backends(tmp_path, first) as (_, client):
         assert await client.ask(b"RCPT TO:<ana>\r\n") == b"250 2.0.0 RCPT"
         port = client.writer.get_extra_info("sockname")[1]
         assert b"XCLIENT ADDR=127.0.0.1 PORT=%d HELO=mta.test TTL=4" % port in first.told
 
-    with_backends(tmp_path, work, first)
+
+async def test_a_circle_of_proxies_comes_to_an_end(tmp_path: Path) -> None:
+    port = 0
+
+    async def itself(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+
+        async def copy(one: asyncio.StreamReader, other: asyncio.StreamWriter) -> None:
+            while octets := await one.read(65536):
+                other.write(octets)
+            other.close()
+
+        await asyncio.gather(copy(reader, back), copy(there, writer))
+
+    backends: dict[str, tuple[str, Speak]] = {"be1": ("lmtp", itself)}
+    async with running_frontend(tmp_path, backends, {"ana": "be1"}) as running:
+        port = running.ports["lmtp"]
+        client = await Peer.at(port)
+        await client.reply()
+        await client.ask(b"LHLO mta\r\n")
+        await client.ask(b"MAIL FROM:<>\r\n")
+        assert (await client.ask(b"RCPT TO:<ana>\r\n")).startswith(b"451 4.5.0")
+        client.writer.close()
 
 
-def test_a_circle_of_proxies_comes_to_an_end(tmp_path: Path) -> None:
-    async def run() -> None:
-        port = 0
-
-        async def itself(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            there, back = await asyncio.open_connection("127.0.0.1", port)
-
-            async def copy(one: asyncio.StreamReader, other: asyncio.StreamWriter) -> None:
-                while octets := await one.read(65536):
-                    other.write(octets)
-                other.close()
-
-            await asyncio.gather(copy(reader, back), copy(there, writer))
-
-        backends: dict[str, tuple[str, Speak]] = {"be1": ("lmtp", itself)}
-        async with running_frontend(tmp_path, backends, {"ana": "be1"}) as running:
-            port = running.ports["lmtp"]
-            client = await Peer.at(port)
-            await client.reply()
-            await client.ask(b"LHLO mta\r\n")
-            await client.ask(b"MAIL FROM:<>\r\n")
-            assert (await client.ask(b"RCPT TO:<ana>\r\n")).startswith(b"451 4.5.0")
-            client.writer.close()
-
-    asyncio.run(run())
-
-
-def test_a_message_that_the_client_gives_up_reaches_nobody(tmp_path: Path) -> None:
+async def test_a_message_that_the_client_gives_up_reaches_nobody(tmp_path: Path) -> None:
     first = Backend()
 
-    async def work(_running: Running, client: Peer) -> None:
+    async with with_backends(tmp_path, first) as (_running, client):
         client.send(b"RCPT TO:<ana>\r\nDATA\r\nSubject: half\r\n")
         for _ in range(2):
             await client.line()
         client.writer.transport.abort()
         client = await Peer.at(_running.ports["lmtp"])
         await client.reply()
-
-    with_backends(tmp_path, work, first)
     assert first.texts == []
 
 
-def test_who_has_just_moved_is_waited_for_and_not_unknown(tmp_path: Path) -> None:
+async def test_who_has_just_moved_is_waited_for_and_not_unknown(tmp_path: Path) -> None:
     """His old backend knows him no more; his mail must not go back for that, before the text or behind it."""
     unknown = b"550-Mailbox unknown.\r\n550 5.1.1 User unknown"
     first = Backend(RCPT_ana=unknown, RCPT_eve=b"550 5.7.1 not to him", END=unknown)
     second = Backend()
 
-    async def work(running: Running, client: Peer) -> None:
+    async with with_backends(tmp_path, first, second, users={**USERS, "eve": "be1"}) as (
+        running,
+        client,
+    ):
+
         def put(user: str, state: EntryState, server: bytes) -> None:
             entry = MailboxEntry(inbox_of(user), state, server + b"!default", b"")
             running.mailboxes.commit([PutEntry(entry)])
@@ -281,5 +263,3 @@ def test_who_has_just_moved_is_waited_for_and_not_unknown(tmp_path: Path) -> Non
         put("cid", EntryState.ACTIVE, b"be2")
         assert (await client.ask(b"Subject: x\r\n\r\nend\r\n.\r\n")).startswith(b"451 4.2.1 ")
         assert not second.texts
-
-    with_backends(tmp_path, work, first, second, users={**USERS, "eve": "be1"})

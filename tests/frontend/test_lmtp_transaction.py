@@ -8,7 +8,6 @@ from typing import cast
 from murder.frontend.lmtp import Forwarding
 from murder.frontend.lmtp_transaction import Connects, LmtpTransaction
 from murder.wire.lmtp import Envelope
-from tests.mupdate.nodes import run
 
 PIECES = 5
 
@@ -45,32 +44,29 @@ class Slow:
         return [b"354 go on" if self.taken.endswith(b"DATA\r\n") else b"250 Ok"]
 
 
-def test_a_text_goes_on_when_the_backend_takes_again_what_went_there_directly(
+async def test_a_text_goes_on_when_the_backend_takes_again_what_went_there_directly(
     tmp_path: Path,
 ) -> None:
-    async def scene() -> None:
-        slow = Slow()
+    slow = Slow()
 
-        async def upstream(server: str) -> Slow:
-            return slow
+    async def upstream(server: str) -> Slow:
+        return slow
 
-        transaction = LmtpTransaction(
-            cast(Connects, SimpleNamespace(upstream=upstream, takes=lambda *_: False)),
-            "be1",
-            Envelope(b"a@b", {}),
-            answer_timeout_s=1,
-            timeout_s=1,
-            folder=tmp_path,
-        )
-        answer = transaction.recipient(b"ana")
-        await answer
-        forwarding = Forwarding([transaction], [(transaction, answer)])
-        for _ in range(PIECES):
-            await asyncio.sleep(0)
-        assert transaction._takes_text
-        for _ in range(PIECES):
-            await forwarding.write(b"x\r\n")
-        assert [reply async for reply in forwarding.finish()] == [b"250 Ok\r\n"]
-        assert slow.taken.endswith(b"DATA\r\n" + b"x\r\n" * PIECES + b".\r\n")
-
-    run(scene())
+    transaction = LmtpTransaction(
+        cast(Connects, SimpleNamespace(upstream=upstream, takes=lambda *_: False)),
+        "be1",
+        Envelope(b"a@b", {}),
+        answer_timeout_s=1,
+        timeout_s=1,
+        folder=tmp_path,
+    )
+    answer = transaction.recipient(b"ana")
+    await answer
+    forwarding = Forwarding([transaction], [(transaction, answer)])
+    for _ in range(PIECES):
+        await asyncio.sleep(0)
+    assert transaction._takes_text
+    for _ in range(PIECES):
+        await forwarding.write(b"x\r\n")
+    assert [reply async for reply in forwarding.finish()] == [b"250 Ok\r\n"]
+    assert slow.taken.endswith(b"DATA\r\n" + b"x\r\n" * PIECES + b".\r\n")

@@ -4,8 +4,6 @@ import asyncio
 import base64
 from pathlib import Path
 
-import uvloop
-
 from murder.api.referral import Conduct, ReferralQuestion
 from murder.model.name import MailboxName
 from tests.backend.server import memory_store
@@ -30,14 +28,13 @@ def stop(cluster: Cluster, name: str) -> None:
         session.connection.abort()
 
 
-def test_a_list_goes_on_without_a_backend(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with running_cluster(tmp_path) as cluster:
-            player = Player(cluster.connect)
-            await player.play(BEGIN, keep=True)
-            stop(cluster, "be2.test")
-            await player.play(
-                r"""
+async def test_a_list_goes_on_without_a_backend(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        player = Player(cluster.connect)
+        await player.play(BEGIN, keep=True)
+        stop(cluster, "be2.test")
+        await player.play(
+            r"""
 C1: a1 LIST "" * RETURN (STATUS (MESSAGES))
 S1: * NO [UNAVAILABLE] $_
 S1: * LIST (\HasChildren) "/" INBOX
@@ -55,11 +52,11 @@ S1: * NO [UNAVAILABLE] $_
 S1: a4 OK Completed, but nothing is heard of be2.test
 C1= NOTIFY NONE
 """,
-                keep=True,
-            )
-            stop(cluster, "be1.test")
-            await player.play(
-                r"""
+            keep=True,
+        )
+        stop(cluster, "be1.test")
+        await player.play(
+            r"""
 S1: * OK [CLOSED] $_
 C1: b1 LSUB "" *
 S1: b1 NO [UNAVAILABLE] $_
@@ -71,10 +68,7 @@ S1: b2 OK Completed, without what these servers would have told: be1.test ($_)
 C1: b3 LIST (SUBSCRIBED) "" *
 S1: b3 NO [UNAVAILABLE] $_
 """
-            )
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(scene(), 30))
+        )
 
 
 UNTRUE = r"""
@@ -127,68 +121,59 @@ TOLD_TO_MASTER = (
 )
 
 
-def test_the_list_says_what_is_not_so(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with running_cluster(tmp_path) as cluster:
-            master = Player(lambda _: asyncio.open_connection("127.0.0.1", cluster.master.port))
-            told = "".join(
-                f'Cm: a{at} ACTIVATE "{name}" "{place}" "{acl}"\nSm: a{at} OK $_\n'
-                for at, (name, place, acl) in enumerate(TOLD_TO_MASTER)
-            )
-            response = base64.b64encode(b"\0admin\0secret").decode()
-            login = f'Cm: a AUTHENTICATE "PLAIN" "{response}"\nSm~ a OK $_\n'
-            await master.play(login + told)
-            store = cluster.backends["be1.test"].backend.store
-            await store.create(MailboxName(b"user.ana.hidden"), "default")
-            await cluster.frontends[0].frontend.locator.catch_up()
-            await Player(cluster.connect).play(UNTRUE)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(scene(), 30))
+async def test_the_list_says_what_is_not_so(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        master = Player(lambda _: asyncio.open_connection("127.0.0.1", cluster.master.port))
+        told = "".join(
+            f'Cm: a{at} ACTIVATE "{name}" "{place}" "{acl}"\nSm: a{at} OK $_\n'
+            for at, (name, place, acl) in enumerate(TOLD_TO_MASTER)
+        )
+        response = base64.b64encode(b"\0admin\0secret").decode()
+        login = f'Cm: a AUTHENTICATE "PLAIN" "{response}"\nSm~ a OK $_\n'
+        await master.play(login + told)
+        store = cluster.backends["be1.test"].backend.store
+        await store.create(MailboxName(b"user.ana.hidden"), "default")
+        await cluster.frontends[0].frontend.locator.catch_up()
+        await Player(cluster.connect).play(UNTRUE)
 
 
-def test_capabilities_are_what_all_backends_offer(tmp_path: Path) -> None:
-    async def scene() -> None:
-        homes = {"be1.test": ("ana",)}
-        async with running_cluster(tmp_path, homes, frontends=0) as cluster:
-            await cluster.add_backend(
-                "be2.test",
-                ("bob",),
-                memory_store,
-                suppress_capabilities=("QRESYNC",),
-                max_message_bytes=5000,
-            )
-            await cluster.add_frontend()
-            await Player(cluster.connect).play(
-                "C1= LOGIN ana secret\nC1: a ENABLE QRESYNC CONDSTORE\nS1: * ENABLED CONDSTORE\nS1: a OK $_"
-            )
-            known = cluster.frontends[0].frontend.capabilities
-            assert {b"CONDSTORE", b"APPENDLIMIT=5000", b"RIGHTS=kxten"} <= set(known.words())
-            assert b"QRESYNC" not in known.words() and b"X-XFER" not in known.words()
-            known.unknown_of(["be1.test"])  # the other is a server no longer
-            assert b"QRESYNC" in known.words()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(scene(), 30))
+async def test_capabilities_are_what_all_backends_offer(tmp_path: Path) -> None:
+    homes = {"be1.test": ("ana",)}
+    async with running_cluster(tmp_path, homes, frontends=0) as cluster:
+        await cluster.add_backend(
+            "be2.test",
+            ("bob",),
+            memory_store,
+            suppress_capabilities=("QRESYNC",),
+            max_message_bytes=5000,
+        )
+        await cluster.add_frontend()
+        await Player(cluster.connect).play(
+            "C1= LOGIN ana secret\nC1: a ENABLE QRESYNC CONDSTORE\nS1: * ENABLED CONDSTORE\nS1: a OK $_"
+        )
+        known = cluster.frontends[0].frontend.capabilities
+        assert {b"CONDSTORE", b"APPENDLIMIT=5000", b"RIGHTS=kxten"} <= set(known.words())
+        assert b"QRESYNC" not in known.words() and b"X-XFER" not in known.words()
+        known.unknown_of(["be1.test"])  # the other is a server no longer
+        assert b"QRESYNC" in known.words()
 
 
-def test_a_session_hears_of_capabilities_that_have_changed(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with running_cluster(tmp_path) as cluster:
-            known = cluster.frontends[0].frontend.capabilities
-            player = Player(cluster.connect)
-            await player.play(
-                """
+async def test_a_session_hears_of_capabilities_that_have_changed(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        known = cluster.frontends[0].frontend.capabilities
+        player = Player(cluster.connect)
+        await player.play(
+            """
 C1= LOGIN ana secret
 C1: a1 SELECT INBOX
 S1: * FLAGS $_
 S1~ a1 OK $_
 """,
-                keep=True,
-            )
-            known.learn("be2.test", known.of("be2.test") - {b"QRESYNC"})
-            await player.play(
-                """
+            keep=True,
+        )
+        known.learn("be2.test", known.of("be2.test") - {b"QRESYNC"})
+        await player.play(
+            """
 C1: a2 SELECT INBOX
 S1: * CAPABILITY IMAP4rev1 ACL $_
 S1: * OK [CLOSED] $_
@@ -197,10 +182,7 @@ C1: a3 SELECT INBOX
 S1: * OK [CLOSED] $_
 S1~ a3 OK $_
 """
-            )
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(scene(), 30))
+        )
 
 
 class Referring(Policy):
@@ -215,13 +197,12 @@ class Referring(Policy):
         return super().relay_or_refer(question)
 
 
-def test_referrals_are_well_formed(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with running_cluster(tmp_path, frontends=0) as cluster:
-            await cluster.add_frontend(Referring())
-            port = cluster.backends["be1.test"].address[1]
-            await Player(cluster.connect, {"port": str(port)}).play(
-                """
+async def test_referrals_are_well_formed(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path, frontends=0) as cluster:
+        await cluster.add_frontend(Referring())
+        port = cluster.backends["be1.test"].address[1]
+        await Player(cluster.connect, {"port": str(port)}).play(
+            """
 C1: a0 CAPABILITY
 S1: * CAPABILITY $_ LOGIN-REFERRALS
 S1: a0 OK Completed
@@ -233,7 +214,4 @@ C1= RLIST "" *
 C1: a2 SELECT "INBOX/a b&APw-"
 S1: a2 NO [REFERRAL imap://ana;AUTH=*@127.0.0.1:$port/INBOX/a%20b%C3%BC] $_
 """
-            )
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(scene(), 30))
+        )

@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-import uvloop
+import pytest
 
 from murder.model.name import inbox_of
 from tests.frontend.cluster import Cluster, running_cluster
@@ -51,24 +51,21 @@ async def differences(cluster: Cluster, before: str = "NOOP") -> list[tuple[str,
     return found
 
 
-def test_what_is_not_yours_is_not_there(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with running_cluster(tmp_path) as cluster:
-            reader, writer = await cluster.connect("bob")
-            writer.write(b"a LOGIN bob secret\r\nb CREATE INBOX/secret\r\nc LOGOUT\r\n")
-            assert b"b OK" in await reader.read()
-            writer.close()
-            await say(cluster, "CREATE INBOX/own", "APPEND INBOX/own {3+}\r\nabc")
-            assert await differences(cluster) == []
-            assert await differences(cluster, 'RLIST "" ""') == []
-            for name in ("be1.test", "be2.test"):
-                home = cluster.backends[name]
-                if home.backend.mailboxes.list.find(inbox_of("bob")) is None:
-                    continue
-                home.listener.stop_accepting()
-                for session in list(home.backend.sessions):
-                    session.connection.abort()
-            assert await differences(cluster) == []
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(scene(), 120))
+@pytest.mark.limit_s(120)
+async def test_what_is_not_yours_is_not_there(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        reader, writer = await cluster.connect("bob")
+        writer.write(b"a LOGIN bob secret\r\nb CREATE INBOX/secret\r\nc LOGOUT\r\n")
+        assert b"b OK" in await reader.read()
+        writer.close()
+        await say(cluster, "CREATE INBOX/own", "APPEND INBOX/own {3+}\r\nabc")
+        assert await differences(cluster) == []
+        assert await differences(cluster, 'RLIST "" ""') == []
+        for name in ("be1.test", "be2.test"):
+            home = cluster.backends[name]
+            if home.backend.mailboxes.list.find(inbox_of("bob")) is None:
+                continue
+            home.listener.stop_accepting()
+            for session in list(home.backend.sessions):
+                session.connection.abort()
+        assert await differences(cluster) == []

@@ -1,17 +1,13 @@
 """NOTIFY and IDLE of mailboxes on several backends, through one client connection (RFC 5465, RFC 2177)."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
-
-import uvloop
 
 from murder.frontend.imap.arbiter import Arbiter
 from murder.net.connection import Connection
 from murder.net.relay import Client, ImapUpstream
 from tests.dialogue import Player
-from tests.frontend.cluster import Cluster, running_cluster
+from tests.frontend.cluster import running_cluster
 
 SHARED = """
 C1= LOGIN ana secret
@@ -21,17 +17,8 @@ C2= SETACL INBOX/both ana lrswipkxte
 """
 
 
-def run(scene: Callable[[Cluster], Awaitable[None]], folder: Path) -> None:
-    async def whole() -> None:
-        async with running_cluster(folder) as cluster:
-            await scene(cluster)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(whole(), 30))
-
-
-def test_mailboxes_of_both_backends_are_told_of_during_one_idle(tmp_path: Path) -> None:
-    async def scene(cluster: Cluster) -> None:
+async def test_mailboxes_of_both_backends_are_told_of_during_one_idle(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
         await Player(cluster.connect).play(
             SHARED
             + """
@@ -85,11 +72,9 @@ S1: a4 OK Completed
 """.replace("{selected}", "(SELECTED (MessageNew (UID BODY.PEEK[]) MessageExpunge))")
         )
 
-    run(scene, tmp_path)
 
-
-def test_what_is_subscribed_to_on_another_backend_is_watched_there(tmp_path: Path) -> None:
-    async def scene(cluster: Cluster) -> None:
+async def test_what_is_subscribed_to_on_another_backend_is_watched_there(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
         await Player(cluster.connect).play(
             SHARED
             + """
@@ -103,11 +88,9 @@ S1: * STATUS user/bob/both (MESSAGES 1 UIDNEXT 2 UIDVALIDITY $_)
 """
         )
 
-    run(scene, tmp_path)
 
-
-def test_a_lost_backend_is_told_of(tmp_path: Path) -> None:
-    async def scene(cluster: Cluster) -> None:
+async def test_a_lost_backend_is_told_of(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
         player = Player(cluster.connect)
         await player.play(
             SHARED
@@ -127,8 +110,6 @@ S1: a1 OK Completed
 C1= NOTIFY SET (SUBTREE (INBOX user) (MessageNew MessageExpunge))
 """
         )
-
-    run(scene, tmp_path)
 
 
 class _Written:
@@ -171,8 +152,8 @@ def test_no_response_is_put_into_another() -> None:
     )
 
 
-def test_children_on_other_backends_count(tmp_path: Path) -> None:
-    async def scene(cluster: Cluster) -> None:
+async def test_children_on_other_backends_count(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
         await Player(cluster.connect).play(
             r"""
 Cadmin= LOGIN admin secret
@@ -187,5 +168,3 @@ Cadmin= CREATE user/ana/far/none be2.test
 S1~ * LIST (\HasNoChildren) "/" INBOX/far/none
 """
         )
-
-    run(scene, tmp_path)

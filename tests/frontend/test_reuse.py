@@ -1,11 +1,11 @@
 """A backend's connection serves one user after the other (RFC 8437), and nothing of the one before comes to the next."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
-import uvloop
 
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.untagged import Manner
@@ -54,13 +54,9 @@ KINDS = {
 }
 
 
-def run(scene: Callable[[Cluster], Awaitable[None]], folder: Path, **settings: object) -> None:
-    async def whole() -> None:
-        async with running_cluster(folder, {"be1.test": ("ana", "bob")}, **settings) as cluster:
-            await scene(cluster)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(whole(), 30))
+def one_backend(folder: Path, **settings: Any) -> AbstractAsyncContextManager[Cluster]:
+    """With both users."""
+    return running_cluster(folder, {"be1.test": ("ana", "bob")}, **settings)
 
 
 async def given_back(cluster: Cluster) -> None:
@@ -77,11 +73,11 @@ def session_at(cluster: Cluster) -> BackendImap:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_of_one_user_comes_to_the_next(kind: str, tmp_path: Path) -> None:
+async def test_nothing_of_one_user_comes_to_the_next(kind: str, tmp_path: Path) -> None:
     does, sees = KINDS[kind]
     letter = "APPEND INBOX {...}\n{}> Subject: hello\n{}>\n{}> hello"
 
-    async def scene(cluster: Cluster) -> None:
+    async with one_backend(tmp_path) as cluster:
         for number, user in enumerate(("ana", "bob"), 1):
             first = Player(cluster.connect)
             said = letter.replace("{}", f"C{number}")
@@ -100,36 +96,28 @@ def test_nothing_of_one_user_comes_to_the_next(kind: str, tmp_path: Path) -> Non
         await given_back(cluster)
         assert session_at(cluster) is used
 
-    run(scene, tmp_path)
 
-
-def test_a_connection_that_the_backend_has_closed_is_not_used(tmp_path: Path) -> None:
-    async def scene(cluster: Cluster) -> None:
+async def test_a_connection_that_the_backend_has_closed_is_not_used(tmp_path: Path) -> None:
+    async with one_backend(tmp_path) as cluster:
         await Player(cluster.connect).play("C1= LOGIN ana secret\nC1= SELECT INBOX")
         await given_back(cluster)
         session_at(cluster).say_bye("Going down")
         await Player(cluster.connect).play("C2= LOGIN bob secret\nC2= SELECT INBOX")
         await given_back(cluster)
 
-    run(scene, tmp_path)
 
-
-def test_an_administrators_connection_is_nobody_elses(tmp_path: Path) -> None:
-    async def scene(cluster: Cluster) -> None:
+async def test_an_administrators_connection_is_nobody_elses(tmp_path: Path) -> None:
+    async with one_backend(tmp_path) as cluster:
         sessions = cluster.backends["be1.test"].backend.sessions
         await Player(cluster.connect).play("C1= LOGIN admin secret\nC1= GETACL user/ana")
         while sessions:  # noqa: ASYNC110 - it ends in the next turns of the loop
             await asyncio.sleep(0)
         assert not len(cluster.frontends[0].frontend.pool)
 
-    run(scene, tmp_path)
 
-
-def test_no_more_wait_than_the_configuration_allows(tmp_path: Path) -> None:
-    async def scene(cluster: Cluster) -> None:
+async def test_no_more_wait_than_the_configuration_allows(tmp_path: Path) -> None:
+    async with one_backend(tmp_path, max_upstreams_idle=0) as cluster:
         sessions = cluster.backends["be1.test"].backend.sessions
         await Player(cluster.connect).play("C1= LOGIN ana secret\nC1= SELECT INBOX")
         while sessions:  # noqa: ASYNC110 - it ends in the next turns of the loop
             await asyncio.sleep(0)
-
-    run(scene, tmp_path, max_upstreams_idle=0)

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from tests.backend.server import memory_store
 from tests.dialogue import Player
@@ -82,7 +81,7 @@ async def subjects(peer: Peer, mailbox: str) -> list[str]:
 
 @pytest.mark.parametrize("how", ["remove", "claim"])
 @pytest.mark.parametrize("by", ["UID MOVE", "REPLACE"])
-def test_each_message_is_taken_once(by: str, how: str, tmp_path: Path) -> None:
+async def test_each_message_is_taken_once(by: str, how: str, tmp_path: Path) -> None:
     # a MOVE within a backend knows nothing of a claim
     targets = TARGETS if how == "remove" else TARGETS[:2]
 
@@ -92,34 +91,26 @@ def test_each_message_is_taken_once(by: str, how: str, tmp_path: Path) -> None:
             return await peer.ask(f"UID MOVE 1:* {target}")
         return await peer.ask(f"REPLACE 1 {target} {{14+}}\r\nSubject: 0\r\n\r\n")
 
-    async def scene() -> None:
-        async with two_frontends(tmp_path, how) as cluster:
-            ana = await prepare(cluster)
-            expected = []
-            for number in range(ROUNDS):
-                names = [f"{number}-{at}" for at in range(MESSAGES if by == "UID MOVE" else 1)]
-                expected += names if by == "UID MOVE" else ["0"]
-                for name in names:
-                    octets = f"Subject: {name}\r\n\r\n"
-                    marks = "(\\Deleted) " if name.endswith("7") else ""
-                    await ana.ok(f"APPEND INBOX {marks}{{{len(octets)}+}}\r\n{octets}")
-                peers = await rivals(cluster, len(targets))
-                answers = await asyncio.gather(*(take(peer, at) for at, peer in enumerate(peers)))
-                assert any(b"t OK" in answer for answer in answers), answers
-                for peer in peers:
-                    await peer.ok("LOGOUT")
-            found = [name for target in TARGETS for name in await subjects(ana, target)]
-            assert sorted(found) == sorted(expected)
-            assert await subjects(ana, "INBOX") == []
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(scene(), 60))
+    async with two_frontends(tmp_path, how) as cluster:
+        ana = await prepare(cluster)
+        expected = []
+        for number in range(ROUNDS):
+            names = [f"{number}-{at}" for at in range(MESSAGES if by == "UID MOVE" else 1)]
+            expected += names if by == "UID MOVE" else ["0"]
+            for name in names:
+                octets = f"Subject: {name}\r\n\r\n"
+                marks = "(\\Deleted) " if name.endswith("7") else ""
+                await ana.ok(f"APPEND INBOX {marks}{{{len(octets)}+}}\r\n{octets}")
+            peers = await rivals(cluster, len(targets))
+            answers = await asyncio.gather(*(take(peer, at) for at, peer in enumerate(peers)))
+            assert any(b"t OK" in answer for answer in answers), answers
+            for peer in peers:
+                await peer.ok("LOGOUT")
+        found = [name for target in TARGETS for name in await subjects(ana, target)]
+        assert sorted(found) == sorted(expected)
+        assert await subjects(ana, "INBOX") == []
 
 
-def test_xremove_says_what_it_has_removed(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with running_cluster(tmp_path) as cluster:
-            await Player(cluster.connect).play(XREMOVE)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(scene(), 30))
+async def test_xremove_says_what_it_has_removed(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        await Player(cluster.connect).play(XREMOVE)

@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from pathlib import Path
 
-import uvloop
+import pytest
 
 from tests.frontend.cluster import running_cluster
 from tests.frontend.test_list import Peer, logged_in
@@ -126,35 +126,31 @@ async def found(peer: Peer) -> Counter[str]:
     return there
 
 
-def test_nothing_is_lost_or_doubled_between_two_backends(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with running_cluster(tmp_path) as cluster:
-            bob, ana = (
-                await logged_in(cluster.address, "bob"),
-                await logged_in(cluster.address, "ana"),
-            )
-            for number in range(5):
-                await ana.ok(f"CREATE {OWN[number]}")
-                await bob.ok(f"CREATE INBOX/m{number}")
-                await bob.ok(f"SETACL INBOX/m{number} ana lrswipkxte")
-            put: Counter[str] = Counter()
-            workers = [
-                Worker(await logged_in(cluster.address, "ana"), seed, put)
-                for seed in range(SESSIONS)
-            ]
+@pytest.mark.limit_s(120)
+async def test_nothing_is_lost_or_doubled_between_two_backends(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        bob, ana = (
+            await logged_in(cluster.address, "bob"),
+            await logged_in(cluster.address, "ana"),
+        )
+        for number in range(5):
+            await ana.ok(f"CREATE {OWN[number]}")
+            await bob.ok(f"CREATE INBOX/m{number}")
+            await bob.ok(f"SETACL INBOX/m{number} ana lrswipkxte")
+        put: Counter[str] = Counter()
+        workers = [
+            Worker(await logged_in(cluster.address, "ana"), seed, put) for seed in range(SESSIONS)
+        ]
 
-            async def work(worker: Worker) -> None:
-                for _ in range(STEPS):
-                    await worker.step()
+        async def work(worker: Worker) -> None:
+            for _ in range(STEPS):
+                await worker.step()
 
-            async with asyncio.TaskGroup() as group:
-                for worker in workers:
-                    group.create_task(work(worker))
-            there = await found(ana)
-            lost = {name: n for name, n in put.items() if there[name] < n}
-            assert not lost, lost
-            doubled = {name: n for name, n in there.items() if n > put[name]}
-            assert not doubled, doubled
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(scene(), 120))
+        async with asyncio.TaskGroup() as group:
+            for worker in workers:
+                group.create_task(work(worker))
+        there = await found(ana)
+        lost = {name: n for name, n in put.items() if there[name] < n}
+        assert not lost, lost
+        doubled = {name: n for name, n in there.items() if n > put[name]}
+        assert not doubled, doubled

@@ -1,9 +1,6 @@
 """Subscriptions of what has been deleted, or may not be seen any more: named, but not as if it were there."""
 
-import asyncio
 from pathlib import Path
-
-import uvloop
 
 from tests.dialogue import Player
 from tests.frontend.cluster import running_cluster
@@ -57,10 +54,6 @@ Sbe1: a1 OK Completed
 """
 
 
-def test_what_is_gone_is_told_as_gone(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with running_cluster(tmp_path) as cluster:
-            await Player(cluster.connect).play(SCENE + DIRECT)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(scene(), 30))
+async def test_what_is_gone_is_told_as_gone(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        await Player(cluster.connect).play(SCENE + DIRECT)

@@ -16,7 +16,7 @@ from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.record import Block, pack_plain_rows, pack_row
 from murder.mupdate.replica import UNINDEXED
 from murder.mupdate.transfer import check
-from tests.mupdate.nodes import follower, master, run
+from tests.mupdate.nodes import follower, master
 from tests.mupdate.test_replica import fill, in_step
 
 Row = tuple[bytes, bool, bytes, bytes]
@@ -116,25 +116,20 @@ def test_rows_packed_at_once_are_the_rows_packed_alone(name: bytes, acl: bytes) 
     assert list(zip(*block, strict=True)) == alone
 
 
-def test_a_first_synchronisation_cut_off_before_its_index_is_mended(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with master(tmp_path / "m") as server:
-            await fill(server, 3000)
-            half = [
-                (one.name, one.is_active, one.raw_location, one.raw_acl)
-                for one in server.mailboxes.walk()
-            ][:1500]
-            mailboxes = MailboxList.open(tmp_path / "r")
-            lines = IndexLines()
-            mailboxes.write(
-                lambda transaction: Difference(lines).apply(transaction, block_of(half))
-            )
-            mailboxes.commit([PutNote(UNINDEXED, b"%d" % lines.rows)])
-            assert list(check(mailboxes)) != []
-            mailboxes.close()
-            async with follower(tmp_path / "r", server.target) as one:
-                await in_step(one, server)
-                assert list(check(one.mailboxes)) == []
-                assert not one.mailboxes.note(UNINDEXED)
-
-    run(scenario())
+async def test_a_first_synchronisation_cut_off_before_its_index_is_mended(tmp_path: Path) -> None:
+    async with master(tmp_path / "m") as server:
+        await fill(server, 3000)
+        half = [
+            (one.name, one.is_active, one.raw_location, one.raw_acl)
+            for one in server.mailboxes.walk()
+        ][:1500]
+        mailboxes = MailboxList.open(tmp_path / "r")
+        lines = IndexLines()
+        mailboxes.write(lambda transaction: Difference(lines).apply(transaction, block_of(half)))
+        mailboxes.commit([PutNote(UNINDEXED, b"%d" % lines.rows)])
+        assert list(check(mailboxes)) != []
+        mailboxes.close()
+        async with follower(tmp_path / "r", server.target) as one:
+            await in_step(one, server)
+            assert list(check(one.mailboxes)) == []
+            assert not one.mailboxes.note(UNINDEXED)

@@ -4,7 +4,7 @@ import asyncio
 import zlib
 from pathlib import Path
 
-from tests.mupdate.nodes import Raw, Server, master, run
+from tests.mupdate.nodes import Raw, Server, master
 
 
 class Deflated(Raw):
@@ -35,135 +35,112 @@ def memory_of(server: Server) -> int:
     )
 
 
-def test_compress_both_ways_with_pipelined_commands(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with master(tmp_path) as server:
-            raw = await Raw.connect(server.port)
-            assert (await raw.ask(b'C COMPRESS "DEFLATE"')) == [b'C OK "DEFLATE active"']
-            peer = Deflated(raw.reader, raw.writer)
-            peer.begin()
-            peer.send(b"".join(b't ACTIVATE "a%d" "be1!" ""\r\n' % i for i in range(3000)))
-            for _ in range(3000):
-                assert await peer.message() == b't OK "done"'
-            peer.send(b'D COMPRESS "DEFLATE"\r\nL LIST\r\n')
-            assert (await peer.message()).startswith(b"D NO")
-            listed = [await peer.message() for _ in range(3001)]
-            assert listed[-1].startswith(b"L OK") and len(set(listed)) == 3001
-            await peer.close()
-
-    run(scenario())
+async def test_compress_both_ways_with_pipelined_commands(tmp_path: Path) -> None:
+    async with master(tmp_path) as server:
+        raw = await Raw.connect(server.port)
+        assert (await raw.ask(b'C COMPRESS "DEFLATE"')) == [b'C OK "DEFLATE active"']
+        peer = Deflated(raw.reader, raw.writer)
+        peer.begin()
+        peer.send(b"".join(b't ACTIVATE "a%d" "be1!" ""\r\n' % i for i in range(3000)))
+        for _ in range(3000):
+            assert await peer.message() == b't OK "done"'
+        peer.send(b'D COMPRESS "DEFLATE"\r\nL LIST\r\n')
+        assert (await peer.message()).startswith(b"D NO")
+        listed = [await peer.message() for _ in range(3001)]
+        assert listed[-1].startswith(b"L OK") and len(set(listed)) == 3001
+        await peer.close()
 
 
-def test_a_deflate_bomb_meets_the_limits_of_the_session(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with master(tmp_path) as server:
-            raw = await Raw.connect(server.port)
-            await raw.ask(b'C COMPRESS "DEFLATE"')
-            peer = Deflated(raw.reader, raw.writer)
-            peer.begin()
-            peer.send(b"x" * 200_000_000)
-            assert (await peer.message()).startswith(b"* BYE")
-            assert memory_of(server) < 1 << 20
-            assert (await (await Raw.connect(server.port)).ask(b"N NOOP"))[0] == b'N OK "Noop done"'
-
-    run(scenario())
+async def test_a_deflate_bomb_meets_the_limits_of_the_session(tmp_path: Path) -> None:
+    async with master(tmp_path) as server:
+        raw = await Raw.connect(server.port)
+        await raw.ask(b'C COMPRESS "DEFLATE"')
+        peer = Deflated(raw.reader, raw.writer)
+        peer.begin()
+        peer.send(b"x" * 200_000_000)
+        assert (await peer.message()).startswith(b"* BYE")
+        assert memory_of(server) < 1 << 20
+        assert (await (await Raw.connect(server.port)).ask(b"N NOOP"))[0] == b'N OK "Noop done"'
 
 
-def test_endless_input_is_ended(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with master(tmp_path) as server:
-            for user in (None, "murder"):
-                for flood in (b"x" * 100_000, b"a FIND {99999999999+}\r\n", b"\r\n" * 5000):
-                    raw = await Raw.connect(server.port, user)
-                    raw.send(flood)
-                    try:
-                        said = await raw.reader.read()
-                        assert b"* BYE" in said
-                    except ConnectionResetError:
-                        pass  # what it had not read when it closed: TCP says so, louder than BYE
-            raw = await Raw.connect(server.port, None)  # a large literal is skipped, not kept
-            raw.send(b"a FIND {3000000+}\r\n" + b"x" * 3_000_000 + b"\r\nb LOGOUT\r\n")
-            assert (await raw.message()).startswith(b"a BAD")
-            assert (await raw.message()).startswith(b"b BYE")
-
-    run(scenario())
+async def test_endless_input_is_ended(tmp_path: Path) -> None:
+    async with master(tmp_path) as server:
+        for user in (None, "murder"):
+            for flood in (b"x" * 100_000, b"a FIND {99999999999+}\r\n", b"\r\n" * 5000):
+                raw = await Raw.connect(server.port, user)
+                raw.send(flood)
+                try:
+                    said = await raw.reader.read()
+                    assert b"* BYE" in said
+                except ConnectionResetError:
+                    pass  # what it had not read when it closed: TCP says so, louder than BYE
+        raw = await Raw.connect(server.port, None)  # a large literal is skipped, not kept
+        raw.send(b"a FIND {3000000+}\r\n" + b"x" * 3_000_000 + b"\r\nb LOGOUT\r\n")
+        assert (await raw.message()).startswith(b"a BAD")
+        assert (await raw.message()).startswith(b"b BYE")
 
 
-def test_a_subscriber_that_does_not_read_is_dropped_and_the_others_never_notice(
+async def test_a_subscriber_that_does_not_read_is_dropped_and_the_others_never_notice(
     tmp_path: Path,
 ) -> None:
-    async def scenario() -> None:
-        async with master(tmp_path, max_stream_backlog_bytes=256 * 1024) as server:
-            stuck, good, writer = [await Raw.connect(server.port) for _ in range(3)]
-            for peer in (stuck, good):
-                assert (await peer.ask(b"U UPDATE"))[-1].startswith(b"U OK")
-            stuck.writer.transport.pause_reading()
-            acl = b"a" * 10_000
-            most = 0
-            for i in range(1500):
-                answer = await writer.ask(
-                    b't ACTIVATE "m%d" "be1!" {%d+}\r\n%b' % (i, len(acl), acl)
-                )
-                assert answer == [b't OK "done"']
-                assert (await good.message()).startswith(b"U MAILBOX")
-                most = max(most, memory_of(server))
-                if len(server.hub.subscribers) == 1:
-                    break
-            assert len(server.hub.subscribers) == 1
-            assert most < 2 << 20
-            assert (await good.ask(b"N NOOP")) == [b'N OK "Noop done"']
-
-    run(scenario())
+    async with master(tmp_path, max_stream_backlog_bytes=256 * 1024) as server:
+        stuck, good, writer = [await Raw.connect(server.port) for _ in range(3)]
+        for peer in (stuck, good):
+            assert (await peer.ask(b"U UPDATE"))[-1].startswith(b"U OK")
+        stuck.writer.transport.pause_reading()
+        acl = b"a" * 10_000
+        most = 0
+        for i in range(1500):
+            answer = await writer.ask(b't ACTIVATE "m%d" "be1!" {%d+}\r\n%b' % (i, len(acl), acl))
+            assert answer == [b't OK "done"']
+            assert (await good.message()).startswith(b"U MAILBOX")
+            most = max(most, memory_of(server))
+            if len(server.hub.subscribers) == 1:
+                break
+        assert len(server.hub.subscribers) == 1
+        assert most < 2 << 20
+        assert (await good.ask(b"N NOOP")) == [b'N OK "Noop done"']
 
 
-def test_a_subscriber_that_pauses_catches_up_with_every_row_as_it_is(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with master(tmp_path) as server:
-            slow, writer = [await Raw.connect(server.port) for _ in range(2)]
-            await slow.ask(b"U UPDATE")
-            slow.writer.transport.pause_reading()
-            acl = b"a" * 10_000
-            for i in range(1200):
-                name = b"m%d" % (i % 400)
-                line = b't ACTIVATE "%b" "be1!" {%d+}\r\n%d%b' % (name, len(acl) + 4, 1000 + i, acl)
-                await writer.ask(line)
-            await writer.ask(b't DELETE "m7"')
-            slow.writer.transport.resume_reading()
-            rows: dict[bytes, bytes] = {}
-            for line in (await slow.ask(b"N NOOP"))[:-1]:
-                words = line.split(b" ", 2)
-                name = line.split(b"\r\n")[1].split(b" ")[0] if words[2].startswith(b"{") else b""
-                if words[1] == b"DELETE":
-                    rows.pop(name, None)
-                else:
-                    rows[name] = line.split(b"\r\n")[-1][:4]
-            wanted = {b"m%d" % i: b"%d" % (1800 + i) for i in range(400) if i != 7}
-            assert rows == wanted
-
-    run(scenario())
+async def test_a_subscriber_that_pauses_catches_up_with_every_row_as_it_is(tmp_path: Path) -> None:
+    async with master(tmp_path) as server:
+        slow, writer = [await Raw.connect(server.port) for _ in range(2)]
+        await slow.ask(b"U UPDATE")
+        slow.writer.transport.pause_reading()
+        acl = b"a" * 10_000
+        for i in range(1200):
+            name = b"m%d" % (i % 400)
+            line = b't ACTIVATE "%b" "be1!" {%d+}\r\n%d%b' % (name, len(acl) + 4, 1000 + i, acl)
+            await writer.ask(line)
+        await writer.ask(b't DELETE "m7"')
+        slow.writer.transport.resume_reading()
+        rows: dict[bytes, bytes] = {}
+        for line in (await slow.ask(b"N NOOP"))[:-1]:
+            words = line.split(b" ", 2)
+            name = line.split(b"\r\n")[1].split(b" ")[0] if words[2].startswith(b"{") else b""
+            if words[1] == b"DELETE":
+                rows.pop(name, None)
+            else:
+                rows[name] = line.split(b"\r\n")[-1][:4]
+        wanted = {b"m%d" % i: b"%d" % (1800 + i) for i in range(400) if i != 7}
+        assert rows == wanted
 
 
-def test_who_does_not_log_in_is_cut_off(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with master(tmp_path, login_timeout_s=0.1) as server:
-            raw = await Raw.connect(server.port, None)
-            assert (await raw.message()).startswith(b"* BYE")
-            raw = await Raw.connect(server.port)
-            await asyncio.sleep(0.3)
-            assert (await raw.ask(b"N NOOP")) == [b'N OK "Noop done"']
-
-    run(scenario())
+async def test_who_does_not_log_in_is_cut_off(tmp_path: Path) -> None:
+    async with master(tmp_path, login_timeout_s=0.1) as server:
+        raw = await Raw.connect(server.port, None)
+        assert (await raw.message()).startswith(b"* BYE")
+        raw = await Raw.connect(server.port)
+        await asyncio.sleep(0.3)
+        assert (await raw.ask(b"N NOOP")) == [b'N OK "Noop done"']
 
 
-def test_nobody_is_idle_too_long_before_a_quarter_of_an_hour(tmp_path: Path) -> None:
+async def test_nobody_is_idle_too_long_before_a_quarter_of_an_hour(tmp_path: Path) -> None:
     """RFC 3656 §2; 0 is for ever."""
 
-    async def scenario() -> None:
-        for configured, least, most in ((0.1, 900, 900), (3600.0, 3600, 3600), (0.0, 10**8, 10**9)):
-            async with master(tmp_path / str(configured), idle_timeout_s=configured) as server:
-                raw = await Raw.connect(server.port)
-                (dialogue,) = server.service.dialogues
-                assert least <= dialogue.idle_timeout_s <= most
-                await raw.close()
-
-    run(scenario())
+    for configured, least, most in ((0.1, 900, 900), (3600.0, 3600, 3600), (0.0, 10**8, 10**9)):
+        async with master(tmp_path / str(configured), idle_timeout_s=configured) as server:
+            raw = await Raw.connect(server.port)
+            (dialogue,) = server.service.dialogues
+            assert least <= dialogue.idle_timeout_s <= most
+            await raw.close()

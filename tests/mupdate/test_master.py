@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from murder.mupdate.client import MasterClient
-from tests.mupdate.nodes import Raw, Server, master, run
+from tests.mupdate.nodes import Raw, Server, master
 
 BE1, BE2 = b'"be1.test!default"', b'"be2.test!default"'
 
@@ -311,167 +311,140 @@ TRANSCRIPTS = {
 
 
 @pytest.mark.parametrize("title", TRANSCRIPTS)
-def test_transcript(title: str, tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with master(tmp_path) as server:
-            await play(server, TRANSCRIPTS[title])
-
-    run(scenario())
+async def test_transcript(title: str, tmp_path: Path) -> None:
+    async with master(tmp_path) as server:
+        await play(server, TRANSCRIPTS[title])
 
 
-def test_the_banner_tells_what_is_true_now_and_ends_as_cyrus_expects(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with master(tmp_path) as server:
-            raw = await Raw.connect(server.port, None)
-            assert raw.banner[0] == b'* AUTH "PLAIN"'
-            assert raw.banner[1:3] == [b'* COMPRESS "DEFLATE"', b"* PARTIAL-UPDATE"]
-            assert raw.banner[-1].startswith(b'* OK MUPDATE "master.test" "murder" "')
-            assert raw.banner[-1].endswith(b' "(master)"')
-        async with master(tmp_path / "strict", allow_plaintext=False) as server:
-            raw = await Raw.connect(server.port, None)
-            assert raw.banner[0] == b"* AUTH"
-            answer = await raw.ask(b'A AUTHENTICATE "PLAIN" "AG11cmRlcgBzZWNyZXQ="')
-            assert answer[0].startswith(b"A NO ")
-
-    run(scenario())
+async def test_the_banner_tells_what_is_true_now_and_ends_as_cyrus_expects(tmp_path: Path) -> None:
+    async with master(tmp_path) as server:
+        raw = await Raw.connect(server.port, None)
+        assert raw.banner[0] == b'* AUTH "PLAIN"'
+        assert raw.banner[1:3] == [b'* COMPRESS "DEFLATE"', b"* PARTIAL-UPDATE"]
+        assert raw.banner[-1].startswith(b'* OK MUPDATE "master.test" "murder" "')
+        assert raw.banner[-1].endswith(b' "(master)"')
+    async with master(tmp_path / "strict", allow_plaintext=False) as server:
+        raw = await Raw.connect(server.port, None)
+        assert raw.banner[0] == b"* AUTH"
+        answer = await raw.ask(b'A AUTHENTICATE "PLAIN" "AG11cmRlcgBzZWNyZXQ="')
+        assert answer[0].startswith(b"A NO ")
 
 
-def test_login_is_needed_and_only_for_who_is_named(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with master(tmp_path) as server:
-            raw = await Raw.connect(server.port, None)
-            assert (await raw.ask(b'F FIND "a"'))[0].startswith(b"F NO")
-            assert (await raw.ask(b'A AUTHENTICATE "LOGIN"'))[0].startswith(b"A NO")
-            assert (await raw.ask(b'A AUTHENTICATE "GSSAPI"'))[0].startswith(b"A NO")
-            wrong = await raw.ask(b'B AUTHENTICATE "PLAIN" "AG11cmRlcgB3cm9uZw=="')
-            assert wrong[0].startswith(b"B NO")
-            stranger = await raw.ask(b'S AUTHENTICATE "PLAIN" "AHN0cmFuZ2VyAHNlY3JldA=="')
-            assert stranger[0].startswith(b"S NO")
-            raw.send(b'C AUTHENTICATE "plain"\r\n')
-            assert await raw.message() == b""  # the empty challenge is an empty line
-            raw.send(b"*\r\n")
-            assert (await raw.message()).startswith(b"C BAD")
-            raw.send(b"D AUTHENTICATE PLAIN\r\n")
-            assert await raw.message() == b""
-            raw.send(b"AG11cmRlcgBzZWNyZXQ=\r\n")
-            assert await raw.message() == b'D OK "Authenticated"'
-
-    run(scenario())
+async def test_login_is_needed_and_only_for_who_is_named(tmp_path: Path) -> None:
+    async with master(tmp_path) as server:
+        raw = await Raw.connect(server.port, None)
+        assert (await raw.ask(b'F FIND "a"'))[0].startswith(b"F NO")
+        assert (await raw.ask(b'A AUTHENTICATE "LOGIN"'))[0].startswith(b"A NO")
+        assert (await raw.ask(b'A AUTHENTICATE "GSSAPI"'))[0].startswith(b"A NO")
+        wrong = await raw.ask(b'B AUTHENTICATE "PLAIN" "AG11cmRlcgB3cm9uZw=="')
+        assert wrong[0].startswith(b"B NO")
+        stranger = await raw.ask(b'S AUTHENTICATE "PLAIN" "AHN0cmFuZ2VyAHNlY3JldA=="')
+        assert stranger[0].startswith(b"S NO")
+        raw.send(b'C AUTHENTICATE "plain"\r\n')
+        assert await raw.message() == b""  # the empty challenge is an empty line
+        raw.send(b"*\r\n")
+        assert (await raw.message()).startswith(b"C BAD")
+        raw.send(b"D AUTHENTICATE PLAIN\r\n")
+        assert await raw.message() == b""
+        raw.send(b"AG11cmRlcgBzZWNyZXQ=\r\n")
+        assert await raw.message() == b'D OK "Authenticated"'
 
 
-def test_an_administrator_forces_in_two_steps(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with master(tmp_path) as server:
-            node, admin = await Raw.connect(server.port), await Raw.connect(server.port, "admin")
-            await node.ask(b'A ACTIVATE "a" %b ""' % BE1)
-            assert (await admin.ask(b'A ACTIVATE "a" %b ""' % BE2))[0].startswith(b"A NO")
-            assert (await admin.ask(b'D DEACTIVATE "a" %b' % BE2))[0].startswith(b"D OK")
-            assert (await admin.ask(b'A ACTIVATE "a" %b ""' % BE2))[0].startswith(b"A OK")
-            await node.ask(b'L LIST "be1.test!"')
-            assert (await admin.ask(b'D DELETE "a"'))[0].startswith(b"D OK")
-            assert list(server.mailboxes.conflicts()) == [b"a"]
-            assert server.service.counters.conflicts == 1
-
-    run(scenario())
+async def test_an_administrator_forces_in_two_steps(tmp_path: Path) -> None:
+    async with master(tmp_path) as server:
+        node, admin = await Raw.connect(server.port), await Raw.connect(server.port, "admin")
+        await node.ask(b'A ACTIVATE "a" %b ""' % BE1)
+        assert (await admin.ask(b'A ACTIVATE "a" %b ""' % BE2))[0].startswith(b"A NO")
+        assert (await admin.ask(b'D DEACTIVATE "a" %b' % BE2))[0].startswith(b"D OK")
+        assert (await admin.ask(b'A ACTIVATE "a" %b ""' % BE2))[0].startswith(b"A OK")
+        await node.ask(b'L LIST "be1.test!"')
+        assert (await admin.ask(b'D DELETE "a"'))[0].startswith(b"D OK")
+        assert list(server.mailboxes.conflicts()) == [b"a"]
+        assert server.service.counters.conflicts == 1
 
 
-def test_an_administrator_takes_an_active_mailbox_in_one_step(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with master(tmp_path) as server:
-            node, admin = await Raw.connect(server.port), await Raw.connect(server.port, "admin")
-            assert b"* FORCE" in node.banner
-            stream = await Raw.connect(server.port)
-            await stream.ask(b"U UPDATE")
-            await node.ask(b'A ACTIVATE "a" %b "ana\tlr\t"' % BE1)
-            refused = await node.ask(b'F FORCE "a" %b ""' % BE2)
-            assert refused == [b'F NO "FORCE is for administrators"']
-            assert (await admin.ask(b'F FORCE "a" %b' % BE2))[0].startswith(b"F BAD")
-            assert (await admin.ask(b'F FORCE "a" %b "bert\tlr\t"' % BE2)) == [b'F OK "done"']
-            assert (await admin.ask(b'F FORCE "new" %b ""' % BE2)) == [b'F OK "done"']
-            assert server.service.counters.taken == 1
-            facts = json.loads(server.mailboxes.conflicts()[b"a"])
-            assert (facts["command"], facts["holder"], facts["claimant"], facts["peer"]) == (
-                *("FORCE", "be1.test", "be2.test"),
-                "admin",
-            )
-            assert server.mailboxes.count_by_server() == {"be2.test": 2}
-            told = [line for line in await stream.ask(b"N NOOP") if b"be2.test" in line]
-            assert len(told) == 2  # Cyrus' replicas see a MAILBOX as ever
-            # who had it may not have it back
-            assert (await node.ask(b'A ACTIVATE "a" %b ""' % BE1))[0].startswith(b"A NO")
-
-    run(scenario())
+async def test_an_administrator_takes_an_active_mailbox_in_one_step(tmp_path: Path) -> None:
+    async with master(tmp_path) as server:
+        node, admin = await Raw.connect(server.port), await Raw.connect(server.port, "admin")
+        assert b"* FORCE" in node.banner
+        stream = await Raw.connect(server.port)
+        await stream.ask(b"U UPDATE")
+        await node.ask(b'A ACTIVATE "a" %b "ana\tlr\t"' % BE1)
+        refused = await node.ask(b'F FORCE "a" %b ""' % BE2)
+        assert refused == [b'F NO "FORCE is for administrators"']
+        assert (await admin.ask(b'F FORCE "a" %b' % BE2))[0].startswith(b"F BAD")
+        assert (await admin.ask(b'F FORCE "a" %b "bert\tlr\t"' % BE2)) == [b'F OK "done"']
+        assert (await admin.ask(b'F FORCE "new" %b ""' % BE2)) == [b'F OK "done"']
+        assert server.service.counters.taken == 1
+        facts = json.loads(server.mailboxes.conflicts()[b"a"])
+        assert (facts["command"], facts["holder"], facts["claimant"], facts["peer"]) == (
+            *("FORCE", "be1.test", "be2.test"),
+            "admin",
+        )
+        assert server.mailboxes.count_by_server() == {"be2.test": 2}
+        told = [line for line in await stream.ask(b"N NOOP") if b"be2.test" in line]
+        assert len(told) == 2  # Cyrus' replicas see a MAILBOX as ever
+        # who had it may not have it back
+        assert (await node.ask(b'A ACTIVATE "a" %b ""' % BE1))[0].startswith(b"A NO")
 
 
-def test_the_rows_of_a_hierarchy_are_told_by_below(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with master(tmp_path) as server:
-            raw = await Raw.connect(server.port)
-            assert b"* BELOW" in raw.banner
-            for name in (
-                b"a.b",
-                b"ab",
-                b"a-b",
-                b"a.b.c",
-                b"b",
-                *(b"a.%d" % at for at in range(1200)),
-            ):
-                await raw.ask(b'A ACTIVATE "%b" %b ""' % (name, BE1))
-            await raw.ask(b'R RESERVE "a.b.d" %b' % BE2)
-            client = MasterClient(server.target)
-            rows = await client.below(b"a.b")
-            assert rows is not None
-            assert [(row.name, row.server, row.is_active) for row in rows] == [
-                (b"a.b", "be1.test", True),
-                (b"a.b.c", "be1.test", True),
-                (b"a.b.d", "be2.test", False),
-            ]
-            rows = await client.below(b"a")  # which is no mailbox itself
-            assert rows is not None and len(rows) == 1200 + 3
-            assert await client.below(b"c") == []
-            assert (await raw.ask(b"B BELOW"))[0].startswith(b"B BAD")
-            await client.close()
-
-    run(scenario())
+async def test_the_rows_of_a_hierarchy_are_told_by_below(tmp_path: Path) -> None:
+    async with master(tmp_path) as server:
+        raw = await Raw.connect(server.port)
+        assert b"* BELOW" in raw.banner
+        for name in (
+            b"a.b",
+            b"ab",
+            b"a-b",
+            b"a.b.c",
+            b"b",
+            *(b"a.%d" % at for at in range(1200)),
+        ):
+            await raw.ask(b'A ACTIVATE "%b" %b ""' % (name, BE1))
+        await raw.ask(b'R RESERVE "a.b.d" %b' % BE2)
+        client = MasterClient(server.target)
+        rows = await client.below(b"a.b")
+        assert rows is not None
+        assert [(row.name, row.server, row.is_active) for row in rows] == [
+            (b"a.b", "be1.test", True),
+            (b"a.b.c", "be1.test", True),
+            (b"a.b.d", "be2.test", False),
+        ]
+        rows = await client.below(b"a")  # which is no mailbox itself
+        assert rows is not None and len(rows) == 1200 + 3
+        assert await client.below(b"c") == []
+        assert (await raw.ask(b"B BELOW"))[0].startswith(b"B BAD")
+        await client.close()
 
 
-def test_last_writer_wins_where_it_is_configured(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with master(tmp_path, ownership="last-writer") as server:
-            raw = await Raw.connect(server.port)
-            await raw.ask(b'A ACTIVATE "a" %b ""' % BE1)
-            assert (await raw.ask(b'B ACTIVATE "a" %b ""' % BE2))[0].startswith(b"B OK")
-            assert (await raw.ask(b'R RESERVE "a" %b' % BE1))[0].startswith(b"R NO")
-
-    run(scenario())
+async def test_last_writer_wins_where_it_is_configured(tmp_path: Path) -> None:
+    async with master(tmp_path, ownership="last-writer") as server:
+        raw = await Raw.connect(server.port)
+        await raw.ask(b'A ACTIVATE "a" %b ""' % BE1)
+        assert (await raw.ask(b'B ACTIVATE "a" %b ""' % BE2))[0].startswith(b"B OK")
+        assert (await raw.ask(b'R RESERVE "a" %b' % BE1))[0].startswith(b"R NO")
 
 
-def test_of_two_hundred_races_for_a_name_each_has_one_winner(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with master(tmp_path) as server:
-            peers = [await Raw.connect(server.port) for _ in range(2)]
+async def test_of_two_hundred_races_for_a_name_each_has_one_winner(tmp_path: Path) -> None:
+    async with master(tmp_path) as server:
+        peers = [await Raw.connect(server.port) for _ in range(2)]
 
-            async def race(peer: Raw, location: bytes) -> list[bool]:
-                for i in range(200):
-                    peer.send(b'r%d RESERVE "x%d" %b\r\n' % (i, i, location))
-                return [b" OK " in await peer.message() for i in range(200)]
+        async def race(peer: Raw, location: bytes) -> list[bool]:
+            for i in range(200):
+                peer.send(b'r%d RESERVE "x%d" %b\r\n' % (i, i, location))
+            return [b" OK " in await peer.message() for i in range(200)]
 
-            first, second = await asyncio.gather(race(peers[0], BE1), race(peers[1], BE2))
-            assert all(a != b for a, b in zip(first, second, strict=True))
-
-    run(scenario())
+        first, second = await asyncio.gather(race(peers[0], BE1), race(peers[1], BE2))
+        assert all(a != b for a, b in zip(first, second, strict=True))
 
 
-def test_a_long_pipeline_is_answered_in_order_with_few_commits(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with master(tmp_path) as server:
-            raw = await Raw.connect(server.port)
-            lines = [
-                b't%d ACTIVATE "user.u%d" %b "anyone\tlrs\t"\r\n' % (i, i, BE1) for i in range(9000)
-            ]
-            raw.send(b"".join(lines))
-            for i in range(9000):
-                assert await raw.message() == b't%d OK "done"' % i
-            assert server.mailboxes.count() == 9000
-
-    run(scenario())
+async def test_a_long_pipeline_is_answered_in_order_with_few_commits(tmp_path: Path) -> None:
+    async with master(tmp_path) as server:
+        raw = await Raw.connect(server.port)
+        lines = [
+            b't%d ACTIVATE "user.u%d" %b "anyone\tlrs\t"\r\n' % (i, i, BE1) for i in range(9000)
+        ]
+        raw.send(b"".join(lines))
+        for i in range(9000):
+            assert await raw.message() == b't%d OK "done"' % i
+        assert server.mailboxes.count() == 9000

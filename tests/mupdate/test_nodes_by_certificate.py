@@ -15,7 +15,7 @@ from murder.mupdate.client import MasterClient
 from murder.mupdate.link import Target, open_link
 from murder.net.tls import client_context, listening_context
 from murder.pki.authority import init_authority, issue
-from tests.mupdate.nodes import Follower, Raw, ScramUsers, Server, follower, master, run
+from tests.mupdate.nodes import Follower, Raw, ScramUsers, Server, follower, master
 
 
 class Cluster:
@@ -53,61 +53,55 @@ async def master_of(cluster: Cluster, folder: Path) -> AsyncIterator[Server]:
         await server.stop()
 
 
-def test_a_backend_changes_its_own_rows_and_no_others(tmp_path: Path) -> None:
+async def test_a_backend_changes_its_own_rows_and_no_others(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path / "ca")
     cluster.issue("be1.test", "backend")
     cluster.issue("be2.test", "backend")
     cluster.issue("ops.test", "operator")
 
-    async def scenario() -> None:
-        async with master_of(cluster, tmp_path / "m") as server:
-            one = MasterClient(cluster.target(server, "be1.test"))
-            two = MasterClient(cluster.target(server, "be2.test"))
-            ops = MasterClient(cluster.target(server, "ops.test"))
-            await one.reserve(b"user.a", b"be1.test!p")
-            await one.activate(b"user.a", b"be1.test!p", b"a\tl\t")
-            for attempt in (
-                two.activate(b"user.b", b"be1.test!p", b""),
-                two.activate(b"user.a", b"be2.test!p", b""),
-                two.reserve(b"user.a", b"be2.test!p"),
-                two.deactivate(b"user.a", b"be1.test!p"),
-                two.delete(b"user.a"),
-            ):
-                with pytest.raises(Refusal):
-                    await attempt
-            assert [e.name for e in await two.list_server("be1.test")] == [b"user.a"]
-            assert await two.list_server("be2.test") == []
-            await one.deactivate(b"user.a", b"be1.test!p")
-            await one.deactivate(b"user.a", b"be1.test!p")  # done already
-            await two.activate(b"user.a", b"be2.test!p", b"a\tl\t")
-            await one.delete(b"never")
-            await ops.delete(b"user.a")
-            assert await one.find(b"user.a") is None
-            for client in (one, two, ops):
-                await client.close()
-
-    run(scenario())
+    async with master_of(cluster, tmp_path / "m") as server:
+        one = MasterClient(cluster.target(server, "be1.test"))
+        two = MasterClient(cluster.target(server, "be2.test"))
+        ops = MasterClient(cluster.target(server, "ops.test"))
+        await one.reserve(b"user.a", b"be1.test!p")
+        await one.activate(b"user.a", b"be1.test!p", b"a\tl\t")
+        for attempt in (
+            two.activate(b"user.b", b"be1.test!p", b""),
+            two.activate(b"user.a", b"be2.test!p", b""),
+            two.reserve(b"user.a", b"be2.test!p"),
+            two.deactivate(b"user.a", b"be1.test!p"),
+            two.delete(b"user.a"),
+        ):
+            with pytest.raises(Refusal):
+                await attempt
+        assert [e.name for e in await two.list_server("be1.test")] == [b"user.a"]
+        assert await two.list_server("be2.test") == []
+        await one.deactivate(b"user.a", b"be1.test!p")
+        await one.deactivate(b"user.a", b"be1.test!p")  # done already
+        await two.activate(b"user.a", b"be2.test!p", b"a\tl\t")
+        await one.delete(b"never")
+        await ops.delete(b"user.a")
+        assert await one.find(b"user.a") is None
+        for client in (one, two, ops):
+            await client.close()
 
 
-def test_a_frontend_reads_and_follows_and_may_not_write(tmp_path: Path) -> None:
+async def test_a_frontend_reads_and_follows_and_may_not_write(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path / "ca")
     cluster.issue("fe1.test", "frontend")
 
-    async def scenario() -> None:
-        async with master_of(cluster, tmp_path / "m") as server:
-            target = cluster.target(server, "fe1.test")
-            client = MasterClient(target)
-            with pytest.raises(Refusal):
-                await client.activate(b"user.b", b"fe1.test!p", b"")
-            await client.close()
-            one: Follower
-            async with follower(tmp_path / "r", target) as one:
-                await one.replica.until_synchronised(10)
-
-    run(scenario())
+    async with master_of(cluster, tmp_path / "m") as server:
+        target = cluster.target(server, "fe1.test")
+        client = MasterClient(target)
+        with pytest.raises(Refusal):
+            await client.activate(b"user.b", b"fe1.test!p", b"")
+        await client.close()
+        one: Follower
+        async with follower(tmp_path / "r", target) as one:
+            await one.replica.until_synchronised(10)
 
 
-def test_the_banner_is_honest_before_and_under_tls(tmp_path: Path) -> None:
+async def test_the_banner_is_honest_before_and_under_tls(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path / "ca")
     cluster.issue("be1.test", "backend")
 
@@ -122,18 +116,15 @@ def test_the_banner_is_honest_before_and_under_tls(tmp_path: Path) -> None:
         await raw.close()
         return lines
 
-    async def scenario() -> None:
-        async with master_of(cluster, tmp_path / "m") as server:
-            with_certificate = await banner_of(server, client_context(*cluster.files("be1.test")))
-            assert with_certificate[0] == b'* AUTH "EXTERNAL" "PLAIN"'
-            assert b"* STARTTLS" not in with_certificate
-            without = await banner_of(server, client_context(cluster.files("x")[0], None, None))
-            assert without[0] == b'* AUTH "PLAIN"'
-
-    run(scenario())
+    async with master_of(cluster, tmp_path / "m") as server:
+        with_certificate = await banner_of(server, client_context(*cluster.files("be1.test")))
+        assert with_certificate[0] == b'* AUTH "EXTERNAL" "PLAIN"'
+        assert b"* STARTTLS" not in with_certificate
+        without = await banner_of(server, client_context(cluster.files("x")[0], None, None))
+        assert without[0] == b'* AUTH "PLAIN"'
 
 
-def test_the_wrong_master_is_not_spoken_to(tmp_path: Path) -> None:
+async def test_the_wrong_master_is_not_spoken_to(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path / "ca")
     cluster.issue("be1.test", "backend")
     stranger = Cluster(tmp_path / "other")
@@ -143,74 +134,62 @@ def test_the_wrong_master_is_not_spoken_to(tmp_path: Path) -> None:
             (await open_link(target)).abort()
         return caught.value.kind
 
-    async def scenario() -> None:
-        async with master_of(cluster, tmp_path / "m") as server:
-            good = cluster.target(server, "be1.test")
-            foreign = client_context(*stranger.files("master.test"))
-            foreign.check_hostname = False
-            assert await kind_of(replace(good, tls=foreign)) is UpstreamKind.TLS
-            assert await kind_of(replace(good, port=1)) is UpstreamKind.CONNECT
-            assert await kind_of(replace(good, user="murder", password="x")) is UpstreamKind.AUTH
-            cluster.issue("be9.test", "backend")  # a backend's certificate is not a master's
-            ca, certificate, key = cluster.files("be9.test")
-            server.service.tls = listening_context(
-                TlsConfig(ca=ca, certificate=certificate, key=key), public=False
-            )
-            assert await kind_of(good) is UpstreamKind.TLS
-            server.service.tls = None
-            assert await kind_of(good) is UpstreamKind.TLS
-
-    run(scenario())
+    async with master_of(cluster, tmp_path / "m") as server:
+        good = cluster.target(server, "be1.test")
+        foreign = client_context(*stranger.files("master.test"))
+        foreign.check_hostname = False
+        assert await kind_of(replace(good, tls=foreign)) is UpstreamKind.TLS
+        assert await kind_of(replace(good, port=1)) is UpstreamKind.CONNECT
+        assert await kind_of(replace(good, user="murder", password="x")) is UpstreamKind.AUTH
+        cluster.issue("be9.test", "backend")  # a backend's certificate is not a master's
+        ca, certificate, key = cluster.files("be9.test")
+        server.service.tls = listening_context(
+            TlsConfig(ca=ca, certificate=certificate, key=key), public=False
+        )
+        assert await kind_of(good) is UpstreamKind.TLS
+        server.service.tls = None
+        assert await kind_of(good) is UpstreamKind.TLS
 
 
-def test_a_silent_master_is_given_up_in_time(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        silent = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
-        port = silent.sockets[0].getsockname()[1]
-        target = Target("127.0.0.1", port, None, "a", "b", 1.0, 0.1)
+async def test_a_silent_master_is_given_up_in_time(tmp_path: Path) -> None:
+    silent = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    target = Target("127.0.0.1", port, None, "a", "b", 1.0, 0.1)
+    with pytest.raises(UpstreamFailure) as caught:
+        await open_link(target)
+    assert caught.value.kind is UpstreamKind.TIMEOUT
+    silent.close()
+
+
+async def test_scram_logs_in_without_showing_the_password(tmp_path: Path) -> None:
+    async with master(tmp_path, auth=ScramUsers()) as server:
+        raw = await Raw.connect(server.port, None)
+        assert raw.banner[0] == b'* AUTH "SCRAM-SHA-256" "PLAIN"'
+        client = MasterClient(server.target)  # without TLS it takes SCRAM by itself
+        await client.activate(b"a", b"be1!p", b"")
+        await client.close()
         with pytest.raises(UpstreamFailure) as caught:
-            await open_link(target)
-        assert caught.value.kind is UpstreamKind.TIMEOUT
-        silent.close()
-
-    run(scenario())
+            await open_link(replace(server.target, password="wrong"))
+        assert caught.value.kind is UpstreamKind.AUTH
 
 
-def test_scram_logs_in_without_showing_the_password(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with master(tmp_path, auth=ScramUsers()) as server:
-            raw = await Raw.connect(server.port, None)
-            assert raw.banner[0] == b'* AUTH "SCRAM-SHA-256" "PLAIN"'
-            client = MasterClient(server.target)  # without TLS it takes SCRAM by itself
-            await client.activate(b"a", b"be1!p", b"")
-            await client.close()
-            with pytest.raises(UpstreamFailure) as caught:
-                await open_link(replace(server.target, password="wrong"))
-            assert caught.value.kind is UpstreamKind.AUTH
-
-    run(scenario())
-
-
-def test_a_peer_that_goes_away_in_the_middle_of_the_handshake_leaves_nothing(
+async def test_a_peer_that_goes_away_in_the_middle_of_the_handshake_leaves_nothing(
     tmp_path: Path,
 ) -> None:
     cluster = Cluster(tmp_path / "ca")
 
-    async def scenario() -> None:
-        async with master_of(cluster, tmp_path / "m") as server:
-            for going in ("close", "abort", "stop"):
-                raw = await Raw.connect(server.port, None)
-                assert (await raw.ask(b"S STARTTLS"))[0].startswith(b"S OK")
-                raw.send(b"\x16\x03\x01\x02\x00\x01\x00")  # a ClientHello begins
-                if going == "close":
-                    await raw.close()
-                elif going == "abort":
-                    raw.writer.transport.abort()
-                else:
-                    await asyncio.sleep(0.01)
-                    server.listener.abort()
-                async with asyncio.timeout(2):
-                    while server.service.dialogues:  # noqa: ASYNC110 - it ends by itself
-                        await asyncio.sleep(0)
-
-    run(scenario())
+    async with master_of(cluster, tmp_path / "m") as server:
+        for going in ("close", "abort", "stop"):
+            raw = await Raw.connect(server.port, None)
+            assert (await raw.ask(b"S STARTTLS"))[0].startswith(b"S OK")
+            raw.send(b"\x16\x03\x01\x02\x00\x01\x00")  # a ClientHello begins
+            if going == "close":
+                await raw.close()
+            elif going == "abort":
+                raw.writer.transport.abort()
+            else:
+                await asyncio.sleep(0.01)
+                server.listener.abort()
+            async with asyncio.timeout(2):
+                while server.service.dialogues:  # noqa: ASYNC110 - it ends by itself
+                    await asyncio.sleep(0)

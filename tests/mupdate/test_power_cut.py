@@ -18,7 +18,7 @@ from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.replica import FOLLOWED
 from murder.mupdate.transfer import check
 from tests.mupdate.alone import Alone
-from tests.mupdate.nodes import Raw, Server, follower, run
+from tests.mupdate.nodes import Raw, Server, follower
 from tests.powercut import MISSING, Disk, Story
 
 CUTS = int(os.environ.get("POWER_CUTS", "120"))
@@ -101,15 +101,12 @@ def still_works(mailboxes: MailboxList) -> None:
     assert mailboxes.find(b"after") is not None and list(check(mailboxes)) == []
 
 
-def test_a_master_has_all_it_acknowledged(tmp_path: Path) -> None:
+async def test_a_master_has_all_it_acknowledged(tmp_path: Path) -> None:
     story = recorded(tmp_path / "disk")
     master = Alone(tmp_path / "disk" / "data" / "list", wrap=story.traced)
     talkers = [Talker(number) for number in range(PEERS)]
 
-    async def talk() -> None:
-        await asyncio.gather(*(one.talk(master.port, BURSTS) for one in talkers))
-
-    run(talk())
+    await asyncio.gather(*(one.talk(master.port, BURSTS) for one in talkers))
     master.end()
     choose = random.Random(SEED)
     moments = set()
@@ -125,46 +122,41 @@ def test_a_master_has_all_it_acknowledged(tmp_path: Path) -> None:
     assert len(moments) > 10 and answered == [len(one.steps) for one in talkers]
 
 
-def test_a_replica_follows_on_from_what_its_disk_kept(tmp_path: Path) -> None:
+async def test_a_replica_follows_on_from_what_its_disk_kept(tmp_path: Path) -> None:
     story = recorded(tmp_path / "disk")
 
-    async def scenario() -> None:
-        server = Server(tmp_path / "master")
-        await server.start()
-        talkers = [Talker(number) for number in range(PEERS)]
-        await talkers[0].talk(server.port, BURSTS)  # the whole list, then the stream
-        loop = asyncio.get_running_loop()
-        replica = await loop.run_in_executor(
-            None, lambda: Alone(tmp_path / "disk" / "list", server.port, story.traced)
-        )
-        for talker in talkers[1:]:
-            await talker.talk(server.port, BURSTS)
-        await loop.run_in_executor(None, replica.end)
-        choose = random.Random(SEED)
-        followed = 0
-        for at, disk in enumerate(story.cuts(choose, CUTS)):
-            copy = tmp_path / "copy" / "list"
-            disk.write_to(copy.parent, choose)
-            mailboxes = MailboxList.open(copy)
-            assert list(check(mailboxes)) == []
-            mark = mailboxes.note(FOLLOWED)
-            if mailboxes.synchronised:  # then it serves: what it has is what the master had
-                assert mark and server.mailboxes.seq_of_mark(mark.decode()) is not None
-                for talker in talkers:
-                    assert numbers(mailboxes, talker.number) in talker.states(0)
-                assert numbers(mailboxes, 0) == talkers[0].states(0)[-1]
-            mailboxes.close()
-            if at % (CUTS // FOLLOWED_ON) == 0:
-                followed += 1
-                async with follower(copy, server.target) as one:
-                    await one.replica.until_synchronised(10)
-                    await one.replica.ping(10)
-                    assert list(one.mailboxes.walk()) and [
-                        (row.name, row.raw_location, row.raw_acl) for row in one.mailboxes.walk()
-                    ] == [
-                        (row.name, row.raw_location, row.raw_acl) for row in server.mailboxes.walk()
-                    ]
-        assert followed >= FOLLOWED_ON
-        await server.stop()
-
-    run(scenario())
+    server = Server(tmp_path / "master")
+    await server.start()
+    talkers = [Talker(number) for number in range(PEERS)]
+    await talkers[0].talk(server.port, BURSTS)  # the whole list, then the stream
+    loop = asyncio.get_running_loop()
+    replica = await loop.run_in_executor(
+        None, lambda: Alone(tmp_path / "disk" / "list", server.port, story.traced)
+    )
+    for talker in talkers[1:]:
+        await talker.talk(server.port, BURSTS)
+    await loop.run_in_executor(None, replica.end)
+    choose = random.Random(SEED)
+    followed = 0
+    for at, disk in enumerate(story.cuts(choose, CUTS)):
+        copy = tmp_path / "copy" / "list"
+        disk.write_to(copy.parent, choose)
+        mailboxes = MailboxList.open(copy)
+        assert list(check(mailboxes)) == []
+        mark = mailboxes.note(FOLLOWED)
+        if mailboxes.synchronised:  # then it serves: what it has is what the master had
+            assert mark and server.mailboxes.seq_of_mark(mark.decode()) is not None
+            for talker in talkers:
+                assert numbers(mailboxes, talker.number) in talker.states(0)
+            assert numbers(mailboxes, 0) == talkers[0].states(0)[-1]
+        mailboxes.close()
+        if at % (CUTS // FOLLOWED_ON) == 0:
+            followed += 1
+            async with follower(copy, server.target) as one:
+                await one.replica.until_synchronised(10)
+                await one.replica.ping(10)
+                assert list(one.mailboxes.walk()) and [
+                    (row.name, row.raw_location, row.raw_acl) for row in one.mailboxes.walk()
+                ] == [(row.name, row.raw_location, row.raw_acl) for row in server.mailboxes.walk()]
+    assert followed >= FOLLOWED_ON
+    await server.stop()

@@ -13,7 +13,7 @@ from murder.mupdate.client import MasterClient
 from murder.mupdate.engine import Ordered
 from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.transaction import ListTransaction
-from tests.mupdate.nodes import Follower, Raw, run
+from tests.mupdate.nodes import Follower, Raw
 from tests.mupdate.several import MemoryLog, Sharing
 
 
@@ -28,95 +28,83 @@ async def three(folder: Path, log: MemoryLog) -> list[Sharing]:
     return masters
 
 
-def test_what_one_master_acknowledged_another_knows_after_noop(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        masters = await three(tmp_path, MemoryLog())
-        peers = [await Raw.connect(master.port) for master in masters]
-        assert await peers[0].ask(b'a ACTIVATE "user.x" "be1!p" ""') == [b'a OK "done"']
-        assert (await peers[1].ask(b'b FIND "user.x"'))[0].startswith(b'b MAILBOX "user.x"')
-        assert (await peers[2].ask(b'c RESERVE "user.x" "be2!p"'))[-1].startswith(b"c NO")
-        for peer in peers:
-            await peer.ask(b"n NOOP")
-        assert len({master.mailboxes.mark() for master in masters}) == 1
-        for master in masters:
-            await master.stop()
-
-    run(scenario())
+async def test_what_one_master_acknowledged_another_knows_after_noop(tmp_path: Path) -> None:
+    masters = await three(tmp_path, MemoryLog())
+    peers = [await Raw.connect(master.port) for master in masters]
+    assert await peers[0].ask(b'a ACTIVATE "user.x" "be1!p" ""') == [b'a OK "done"']
+    assert (await peers[1].ask(b'b FIND "user.x"'))[0].startswith(b'b MAILBOX "user.x"')
+    assert (await peers[2].ask(b'c RESERVE "user.x" "be2!p"'))[-1].startswith(b"c NO")
+    for peer in peers:
+        await peer.ask(b"n NOOP")
+    assert len({master.mailboxes.mark() for master in masters}) == 1
+    for master in masters:
+        await master.stop()
 
 
 @pytest.mark.parametrize("lose", [0, 30])
-def test_rivals_at_three_masters_are_put_in_one_order(tmp_path: Path, lose: int) -> None:
+async def test_rivals_at_three_masters_are_put_in_one_order(tmp_path: Path, lose: int) -> None:
     """Also where answers of the log are lost: whoever was told OK has it, and a NO was not done, or may be."""
 
-    async def scenario() -> None:
-        log = MemoryLog(lose=lose, seed=7)
-        masters = await three(tmp_path, log)
-        told: dict[bytes, list[bytes]] = {}
+    log = MemoryLog(lose=lose, seed=7)
+    masters = await three(tmp_path, log)
+    told: dict[bytes, list[bytes]] = {}
 
-        async def claim(number: int) -> None:
-            peer = await Raw.connect(masters[number].port)
-            for i in range(40):
-                name = b"user.n%d" % i
-                answer = (await peer.ask(b't ACTIVATE "%b" "be%d!p" ""' % (name, number)))[-1]
-                if answer.startswith(b"t OK"):
-                    told.setdefault(name, []).append(b"be%d!p" % number)
-            await peer.close()
+    async def claim(number: int) -> None:
+        peer = await Raw.connect(masters[number].port)
+        for i in range(40):
+            name = b"user.n%d" % i
+            answer = (await peer.ask(b't ACTIVATE "%b" "be%d!p" ""' % (name, number)))[-1]
+            if answer.startswith(b"t OK"):
+                told.setdefault(name, []).append(b"be%d!p" % number)
+        await peer.close()
 
-        await asyncio.gather(*(claim(number) for number in range(3)))
+    await asyncio.gather(*(claim(number) for number in range(3)))
+    for master in masters:
+        assert master.ledger is not None
+        await master.ledger.catch_up()
+    assert len({master.mailboxes.mark() for master in masters}) == 1
+    assert all(len(holders) == 1 for holders in told.values())
+    for name, (holder,) in told.items():
         for master in masters:
-            assert master.ledger is not None
-            await master.ledger.catch_up()
-        assert len({master.mailboxes.mark() for master in masters}) == 1
-        assert all(len(holders) == 1 for holders in told.values())
-        for name, (holder,) in told.items():
-            for master in masters:
-                found = master.mailboxes.find(name)
-                assert found is not None and found.raw_location == holder
-        assert log.lost or not lose
-        for master in masters:
-            await master.stop()
-
-    run(scenario())
+            found = master.mailboxes.find(name)
+            assert found is not None and found.raw_location == holder
+    assert log.lost or not lose
+    for master in masters:
+        await master.stop()
 
 
-def test_a_replica_goes_on_at_another_master_without_the_whole_list(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        masters = await three(tmp_path, MemoryLog())
-        peer = await Raw.connect(masters[0].port)
-        for i in range(50):
-            await peer.ask(b't ACTIVATE "user.a%d" "be1!p" ""' % i)
-        one = Follower(tmp_path / "r", masters[0].target)
-        await one.follow()
-        await one.replica.until_synchronised(10)
-        mark = one.mailboxes.mark()
-        await one.unfollow()
-        other = await Raw.connect(masters[1].port)
-        await other.ask(b't ACTIVATE "user.b" "be1!p" ""')
-        again = Follower(tmp_path / "r", masters[2].target)
-        await again.follow()
-        await again.replica.until_synchronised(10)
-        await again.replica.ping(10)
-        assert again.mailboxes.find(b"user.b") is not None
-        assert again.mailboxes.epoch == mark.partition(":")[0]
-        await again.unfollow()
-        for master in masters:
-            await master.stop()
-
-    run(scenario())
+async def test_a_replica_goes_on_at_another_master_without_the_whole_list(tmp_path: Path) -> None:
+    masters = await three(tmp_path, MemoryLog())
+    peer = await Raw.connect(masters[0].port)
+    for i in range(50):
+        await peer.ask(b't ACTIVATE "user.a%d" "be1!p" ""' % i)
+    one = Follower(tmp_path / "r", masters[0].target)
+    await one.follow()
+    await one.replica.until_synchronised(10)
+    mark = one.mailboxes.mark()
+    await one.unfollow()
+    other = await Raw.connect(masters[1].port)
+    await other.ask(b't ACTIVATE "user.b" "be1!p" ""')
+    again = Follower(tmp_path / "r", masters[2].target)
+    await again.follow()
+    await again.replica.until_synchronised(10)
+    await again.replica.ping(10)
+    assert again.mailboxes.find(b"user.b") is not None
+    assert again.mailboxes.epoch == mark.partition(":")[0]
+    await again.unfollow()
+    for master in masters:
+        await master.stop()
 
 
-def test_a_list_of_another_history_is_not_taken_for_this_one(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        alone = Sharing(tmp_path / "m", MemoryLog())
-        alone.folder.mkdir()
-        own = MailboxList.open(alone.folder)
-        own.write(lambda transaction: transaction.put_row(b"x", b"\1\0\0"))
-        own.close()
-        with pytest.raises(Refusal, match="another history"):
-            alone.open()
-        alone.mailboxes.close()
-
-    run(scenario())
+async def test_a_list_of_another_history_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    alone = Sharing(tmp_path / "m", MemoryLog())
+    alone.folder.mkdir()
+    own = MailboxList.open(alone.folder)
+    own.write(lambda transaction: transaction.put_row(b"x", b"\1\0\0"))
+    own.close()
+    with pytest.raises(Refusal, match="another history"):
+        alone.open()
+    alone.mailboxes.close()
 
 
 def test_who_is_overtaken_decides_again(tmp_path: Path) -> None:
@@ -161,18 +149,15 @@ def test_an_answer_that_is_lost_is_looked_for(tmp_path: Path, lose: int) -> None
     one.close()
 
 
-def test_where_one_master_does_not_answer_the_next_one_is_asked(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        masters = await three(tmp_path, MemoryLog())
-        targets = [master.target for master in masters]
-        target = replace(targets[0], others=tuple((one.host, one.port) for one in targets[1:]))
-        client = MasterClient(target)
-        await client.activate(b"user.a", b"be1!p", b"")
-        await masters[0].stop()
-        await masters[1].stop()
-        await client.activate(b"user.b", b"be1!p", b"")
-        assert masters[2].mailboxes.find(b"user.a") and masters[2].mailboxes.find(b"user.b")
-        await client.close()
-        await masters[2].stop()
-
-    run(scenario())
+async def test_where_one_master_does_not_answer_the_next_one_is_asked(tmp_path: Path) -> None:
+    masters = await three(tmp_path, MemoryLog())
+    targets = [master.target for master in masters]
+    target = replace(targets[0], others=tuple((one.host, one.port) for one in targets[1:]))
+    client = MasterClient(target)
+    await client.activate(b"user.a", b"be1!p", b"")
+    await masters[0].stop()
+    await masters[1].stop()
+    await client.activate(b"user.b", b"be1!p", b"")
+    assert masters[2].mailboxes.find(b"user.a") and masters[2].mailboxes.find(b"user.b")
+    await client.close()
+    await masters[2].stop()

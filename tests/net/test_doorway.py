@@ -99,76 +99,64 @@ def contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, 
     return server, ssl.create_default_context(cafile=str(folder / "ca.pem"))
 
 
-def test_of_strangers_an_address_has_fewer() -> None:
-    async def scene() -> None:
-        async with place(Bounds(max_strangers=2)) as here:
-            first, second = await here.come(), await here.come()
-            assert await first.said() == await second.said() == b"hello"
-            assert await (await here.come()).said() == FULL
-            assert await (await here.come("127.0.0.2")).said() == b"hello"
-            first.writer.write(b"x")
-            assert await first.said() == b"in"
-            assert await (await here.come()).said() == b"hello"
-            second.writer.close()
-            await here.until_strangers(2)
-            assert await (await here.come()).said() == b"hello"
-
-    asyncio.run(scene())
+async def test_of_strangers_an_address_has_fewer() -> None:
+    async with place(Bounds(max_strangers=2)) as here:
+        first, second = await here.come(), await here.come()
+        assert await first.said() == await second.said() == b"hello"
+        assert await (await here.come()).said() == FULL
+        assert await (await here.come("127.0.0.2")).said() == b"hello"
+        first.writer.write(b"x")
+        assert await first.said() == b"in"
+        assert await (await here.come()).said() == b"hello"
+        second.writer.close()
+        await here.until_strangers(2)
+        assert await (await here.come()).said() == b"hello"
 
 
-def test_limits_by_address_do_not_bind_trusted_networks() -> None:
-    async def scene() -> None:
-        bounds = Bounds(max_per_address=1, max_strangers=1, trusted=(LOCAL,))
-        async with place(bounds) as here:
-            assert [await (await here.come()).said() for _ in range(3)] == [b"hello"] * 3
-
-    asyncio.run(scene())
+async def test_limits_by_address_do_not_bind_trusted_networks() -> None:
+    bounds = Bounds(max_per_address=1, max_strangers=1, trusted=(LOCAL,))
+    async with place(bounds) as here:
+        assert [await (await here.come()).said() for _ in range(3)] == [b"hello"] * 3
 
 
-def test_where_all_is_full_the_stranger_who_has_been_here_longest_goes(
+async def test_where_all_is_full_the_stranger_who_has_been_here_longest_goes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(listener_module, "LOGIN_S", 0.0)
 
-    async def scene() -> None:
-        async with place(Bounds(max_connections=3)) as here:
-            guests = [await here.come() for _ in range(3)]
-            for guest in guests:
-                assert await guest.said() == b"hello"
-            guests[0].writer.write(b"x")
-            assert await guests[0].said() == b"in"
-            newcomer = await here.come()
-            assert await newcomer.said() == b"hello"
-            assert await guests[1].said() == b""
-            for guest in (guests[2], newcomer):
-                guest.writer.write(b"x")
-                assert await guest.said() == b"in"
-            assert await (await here.come()).said() == FULL  # nobody is a stranger
-            guests[0].writer.close()
-            async with asyncio.timeout(10):
-                while len(here.listener.connections) > 2:  # noqa: ASYNC110 (nothing else tells)
-                    await asyncio.sleep(0)
-            assert await (await here.come()).said() == b"hello"
-
-    asyncio.run(scene())
+    async with place(Bounds(max_connections=3)) as here:
+        guests = [await here.come() for _ in range(3)]
+        for guest in guests:
+            assert await guest.said() == b"hello"
+        guests[0].writer.write(b"x")
+        assert await guests[0].said() == b"in"
+        newcomer = await here.come()
+        assert await newcomer.said() == b"hello"
+        assert await guests[1].said() == b""
+        for guest in (guests[2], newcomer):
+            guest.writer.write(b"x")
+            assert await guest.said() == b"in"
+        assert await (await here.come()).said() == FULL  # nobody is a stranger
+        guests[0].writer.close()
+        async with asyncio.timeout(10):
+            while len(here.listener.connections) > 2:  # noqa: ASYNC110 (nothing else tells)
+                await asyncio.sleep(0)
+        assert await (await here.come()).said() == b"hello"
 
 
-def test_the_limit_of_all_holds_over_workers() -> None:
-    async def scene() -> None:
-        memory = mmap.mmap(-1, TABLES * 3 * PART_OCTETS)
-        one, two = (Counts(memory, 3, own) for own in (0, 1))
-        async with (
-            place(Bounds(max_connections=3), counts=one) as here,
-            place(Bounds(max_connections=3), counts=two) as there,
-        ):
-            guests = [await here.come(), await there.come(), await there.come()]
-            assert [await guest.said() for guest in guests] == [b"hello"] * 3
-            assert await (await here.come()).said() == FULL
-            guests[1].writer.close()
-            await there.until_strangers(1)
-            assert await (await here.come()).said() == b"hello"
-
-    asyncio.run(scene())
+async def test_the_limit_of_all_holds_over_workers() -> None:
+    memory = mmap.mmap(-1, TABLES * 3 * PART_OCTETS)
+    one, two = (Counts(memory, 3, own) for own in (0, 1))
+    async with (
+        place(Bounds(max_connections=3), counts=one) as here,
+        place(Bounds(max_connections=3), counts=two) as there,
+    ):
+        guests = [await here.come(), await there.come(), await there.come()]
+        assert [await guest.said() for guest in guests] == [b"hello"] * 3
+        assert await (await here.come()).said() == FULL
+        guests[1].writer.close()
+        await there.until_strangers(1)
+        assert await (await here.come()).said() == b"hello"
 
 
 @pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
@@ -226,14 +214,11 @@ def test_a_header_that_is_none_or_half_leaves_nothing(header: bytes) -> None:
     asyncio.run(scene())
 
 
-def test_who_comes_through_a_balancer_is_counted_by_his_own_address() -> None:
-    async def scene() -> None:
-        async with place(Bounds(max_per_address=1, balancers=(LOCAL,))) as here:
-            said = []
-            for last in (7, 7, 8):
-                visitor = await here.come()
-                visitor.writer.write(b"PROXY TCP4 192.0.2.%d 127.0.0.1 4000 143\r\n" % last)
-                said.append(await visitor.said())
-            assert said == [b"hello", FULL, b"hello"]
-
-    asyncio.run(scene())
+async def test_who_comes_through_a_balancer_is_counted_by_his_own_address() -> None:
+    async with place(Bounds(max_per_address=1, balancers=(LOCAL,))) as here:
+        said = []
+        for last in (7, 7, 8):
+            visitor = await here.come()
+            visitor.writer.write(b"PROXY TCP4 192.0.2.%d 127.0.0.1 4000 143\r\n" % last)
+            said.append(await visitor.said())
+        assert said == [b"hello", FULL, b"hello"]

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import uvloop
 
 from murder.errors import BadSyntax
 from murder.net import dialogue as pump
@@ -95,149 +94,124 @@ class Ticking:
         return next(self._ticks) * TURN_S / 10
 
 
-def test_commands_that_come_together_are_handled_a_turn_at_a_time(
+async def test_commands_that_come_together_are_handled_a_turn_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pump, "time", Ticking())
 
-    async def scene() -> None:
-        async with talking() as (talk, _):
-            talk.received(b"x\r\n" * 200)
-            seen = [talk.handled]
-            while talk.handled < 200:
-                await asyncio.sleep(0)
-                seen.append(talk.handled)
-            shares = [later - earlier for earlier, later in itertools.pairwise([0, *seen])]
-            assert max(shares) <= 12 and len(shares) >= 200 // 12
-
-    uvloop.run(scene())
+    async with talking() as (talk, _):
+        talk.received(b"x\r\n" * 200)
+        seen = [talk.handled]
+        while talk.handled < 200:
+            await asyncio.sleep(0)
+            seen.append(talk.handled)
+        shares = [later - earlier for earlier, later in itertools.pairwise([0, *seen])]
+        assert max(shares) <= 12 and len(shares) >= 200 // 12
 
 
-def test_what_comes_while_a_turn_is_waited_for_keeps_its_order_and_is_bounded(
+async def test_what_comes_while_a_turn_is_waited_for_keeps_its_order_and_is_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pump, "time", Ticking())
 
-    async def scene() -> None:
-        async with talking(b"") as (talk, _):
-            talk.activity_counts = True
-            while talk.connection.transport.is_reading():
-                talk.received(b"x\r\n" * 10_000)
-            assert talk.session.held <= HELD_OCTETS + 30_000
-            await until(lambda: talk.connection.transport.is_reading())
-            assert talk.session.held == 0
-
-    uvloop.run(scene())
+    async with talking(b"") as (talk, _):
+        talk.activity_counts = True
+        while talk.connection.transport.is_reading():
+            talk.received(b"x\r\n" * 10_000)
+        assert talk.session.held <= HELD_OCTETS + 30_000
+        await until(lambda: talk.connection.transport.is_reading())
+        assert talk.session.held == 0
 
 
-def test_a_peer_that_reads_no_answers_gets_no_more_of_them() -> None:
-    async def scene() -> None:
-        async with talking(b"a" * 1000 + b"\r\n") as (talk, peer):
-            talk.activity_counts = True
-            loop = asyncio.get_running_loop()
-            wanted, sent = 20_000, 0
-            octets = b"x\r\n" * wanted
-            for _ in range(2000):  # as much as it takes, reading nothing
+async def test_a_peer_that_reads_no_answers_gets_no_more_of_them() -> None:
+    async with talking(b"a" * 1000 + b"\r\n") as (talk, peer):
+        talk.activity_counts = True
+        loop = asyncio.get_running_loop()
+        wanted, sent = 20_000, 0
+        octets = b"x\r\n" * wanted
+        for _ in range(2000):  # as much as it takes, reading nothing
+            try:
+                sent += peer.send(octets[sent:])
+            except BlockingIOError:
+                pass
+            await asyncio.sleep(0)
+        assert talk.handled < 4000
+        assert talk.connection.pending() <= WRITE_HIGH_OCTETS + 128 * 1024
+        assert talk.session.held <= HELD_OCTETS + 256 * 1024
+        got = 0
+        while got < wanted * 1002:  # and now it reads: everything is answered
+            if sent < len(octets):
                 try:
                     sent += peer.send(octets[sent:])
                 except BlockingIOError:
                     pass
-                await asyncio.sleep(0)
-            assert talk.handled < 4000
-            assert talk.connection.pending() <= WRITE_HIGH_OCTETS + 128 * 1024
-            assert talk.session.held <= HELD_OCTETS + 256 * 1024
-            got = 0
-            while got < wanted * 1002:  # and now it reads: everything is answered
-                if sent < len(octets):
-                    try:
-                        sent += peer.send(octets[sent:])
-                    except BlockingIOError:
-                        pass
-                got += len(await loop.sock_recv(peer, 1 << 20))
-            assert talk.handled == wanted
-
-    uvloop.run(scene())
+            got += len(await loop.sock_recv(peer, 1 << 20))
+        assert talk.handled == wanted
 
 
-def test_a_long_handler_rests_when_its_turn_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_handler_rests_when_its_turn_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pump, "time", Ticking())
 
-    async def scene() -> None:
-        async with talking() as (talk, _):
-            talk.received(b"wait\r\n")
-            await until(lambda: not talk.is_busy)
-            assert 80 <= talk.rests <= 120  # 1,000 looks at a clock of ten to a turn
-
-    uvloop.run(scene())
+    async with talking() as (talk, _):
+        talk.received(b"wait\r\n")
+        await until(lambda: not talk.is_busy)
+        assert 80 <= talk.rests <= 120  # 1,000 looks at a clock of ten to a turn
 
 
-def test_little_is_held_for_somebody_unknown() -> None:
-    async def scene() -> None:
-        async with talking() as (talk, _):
-            talk.activity_counts = False
-            talk.received(b"wait\r\n")
-            talk.received(b"x\r\n" * 10_000)
-            assert not talk.connection.transport.is_reading()
-            await until(lambda: talk.handled == 10_001)
-            await until(lambda: talk.connection.transport.is_reading())
-
-    uvloop.run(scene())
+async def test_little_is_held_for_somebody_unknown() -> None:
+    async with talking() as (talk, _):
+        talk.activity_counts = False
+        talk.received(b"wait\r\n")
+        talk.received(b"x\r\n" * 10_000)
+        assert not talk.connection.transport.is_reading()
+        await until(lambda: talk.handled == 10_001)
+        await until(lambda: talk.connection.transport.is_reading())
 
 
-def test_deflated_octets_are_inflated_a_little_in_each_turn() -> None:
-    async def scene() -> None:
-        async with talking(b"") as (talk, _):
-            talk.connection.start_deflate()
-            bomb = zlib.compressobj(9, zlib.DEFLATED, -15)
-            octets = bomb.compress(b"x\r\n" * 1_000_000) + bomb.flush(zlib.Z_SYNC_FLUSH)
-            sizes = []
-            received = talk.received
-            talk.received = lambda data: (sizes.append(len(data)), received(data))[1]  # type: ignore[method-assign, assignment, func-returns-value]
-            talk.connection.inflate(octets)
-            assert sum(sizes) <= INFLATE_OCTETS  # in this turn
-            await until(lambda: sum(sizes) == 3_000_000)
-            assert max(sizes) <= INFLATE_OCTETS
-
-    uvloop.run(scene())
+async def test_deflated_octets_are_inflated_a_little_in_each_turn() -> None:
+    async with talking(b"") as (talk, _):
+        talk.connection.start_deflate()
+        bomb = zlib.compressobj(9, zlib.DEFLATED, -15)
+        octets = bomb.compress(b"x\r\n" * 1_000_000) + bomb.flush(zlib.Z_SYNC_FLUSH)
+        sizes = []
+        received = talk.received
+        talk.received = lambda data: (sizes.append(len(data)), received(data))[1]  # type: ignore[method-assign, assignment, func-returns-value]
+        talk.connection.inflate(octets)
+        assert sum(sizes) <= INFLATE_OCTETS  # in this turn
+        await until(lambda: sum(sizes) == 3_000_000)
+        assert max(sizes) <= INFLATE_OCTETS
 
 
-def test_octets_behind_the_end_of_a_deflate_stream_end_the_connection() -> None:
-    async def scene() -> None:
-        async with talking() as (talk, _):
-            talk.connection.start_deflate()
-            stream = zlib.compressobj(9, zlib.DEFLATED, -15)
-            talk.connection.inflate(stream.compress(b"x\r\n") + stream.flush() + b"more")
-            await until(lambda: talk.connection.is_lost)
-            assert talk.handled == 1
-
-    uvloop.run(scene())
+async def test_octets_behind_the_end_of_a_deflate_stream_end_the_connection() -> None:
+    async with talking() as (talk, _):
+        talk.connection.start_deflate()
+        stream = zlib.compressobj(9, zlib.DEFLATED, -15)
+        talk.connection.inflate(stream.compress(b"x\r\n") + stream.flush() + b"more")
+        await until(lambda: talk.connection.is_lost)
+        assert talk.handled == 1
 
 
-def test_what_was_asked_before_the_end_of_the_input_is_answered() -> None:
-    async def scene() -> None:
-        async with talking() as (_, peer):
-            loop = asyncio.get_running_loop()
-            await loop.sock_sendall(peer, b"x\r\nwait\r\nx\r\nhalf a comm")
-            peer.shutdown(socket.SHUT_WR)
-            said = b""
-            async with asyncio.timeout(20):
-                while more := await loop.sock_recv(peer, 65536):
-                    said += more
-            assert said == b"ok\r\n" * 1002
-
-    uvloop.run(scene())
+async def test_what_was_asked_before_the_end_of_the_input_is_answered() -> None:
+    async with talking() as (_, peer):
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(peer, b"x\r\nwait\r\nx\r\nhalf a comm")
+        peer.shutdown(socket.SHUT_WR)
+        said = b""
+        async with asyncio.timeout(20):
+            while more := await loop.sock_recv(peer, 65536):
+                said += more
+        assert said == b"ok\r\n" * 1002
 
 
-def test_a_connection_that_both_have_ended_is_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_that_both_have_ended_is_over_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(pump, "CLOSE_GRACE_S", 60.0)
 
-    async def scene() -> None:
-        async with talking() as (talk, peer):
-            talk.close()
-            peer.close()
-            await until(lambda: talk.connection.is_lost)
-
-    uvloop.run(scene())
+    async with talking() as (talk, peer):
+        talk.close()
+        peer.close()
+        await until(lambda: talk.connection.is_lost)
 
 
 class Frames:
@@ -256,29 +230,26 @@ class Frames:
         pass
 
 
-def test_frames_that_have_come_are_taken_a_turn_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_frames_that_have_come_are_taken_a_turn_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(takeover, "time", Ticking())
 
-    async def scene() -> None:
-        loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        _, connection = await loop.connect_accepted_socket(
-            lambda: Connection(lambda _: Frames()), ours
-        )
-        channel = FrameChannel(connection, "be2.test", 5.0)
-        channel.received(format_words({}) * 500)
-        turns = 0
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    _, connection = await loop.connect_accepted_socket(lambda: Connection(lambda _: Frames()), ours)
+    channel = FrameChannel(connection, "be2.test", 5.0)
+    channel.received(format_words({}) * 500)
+    turns = 0
 
-        def free() -> None:
-            nonlocal turns
-            turns += 1
-            loop.call_soon(free)
+    def free() -> None:
+        nonlocal turns
+        turns += 1
+        loop.call_soon(free)
 
-        free()
-        for _ in range(500):
-            await channel.receive()
-        assert turns >= 500 // 12
-        connection.abort()
-        theirs.close()
-
-    uvloop.run(scene())
+    free()
+    for _ in range(500):
+        await channel.receive()
+    assert turns >= 500 // 12
+    connection.abort()
+    theirs.close()

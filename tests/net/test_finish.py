@@ -4,37 +4,32 @@ import asyncio
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from tests.backend.server import running_backend
 
 
 @pytest.mark.parametrize("closes_first", [False, True])
-def test_a_session_that_has_logged_out_is_over(tmp_path: Path, closes_first: bool) -> None:
-    async def scene() -> None:
-        async with running_backend(tmp_path) as one:
-            ended = asyncio.Event()
-            for _ in range(3):
-                ended.clear()
-                reader, writer = await asyncio.open_connection(*one.address)
-                await reader.readline()
-                (connection,) = one.listener.connections
-                before = connection._on_lost
+async def test_a_session_that_has_logged_out_is_over(tmp_path: Path, closes_first: bool) -> None:
+    async with running_backend(tmp_path) as one:
+        ended = asyncio.Event()
+        for _ in range(3):
+            ended.clear()
+            reader, writer = await asyncio.open_connection(*one.address)
+            await reader.readline()
+            (connection,) = one.listener.connections
+            before = connection._on_lost
 
-                def lost(which: object, before: object = before) -> None:
-                    before(which)  # type: ignore[operator] # the listener's
-                    ended.set()
+            def lost(which: object, before: object = before) -> None:
+                before(which)  # type: ignore[operator] # the listener's
+                ended.set()
 
-                connection._on_lost = lost
-                writer.write(b"a LOGIN ana secret\r\nb LOGOUT\r\n")
-                if closes_first:
-                    writer.write_eof()
-                said = await reader.read()
-                assert b"\r\nb OK" in said, said
-                writer.close()
-                await asyncio.wait_for(ended.wait(), 4)  # a peer that stays is waited for longer
-                assert not one.listener.connections and not one.backend.sessions
-            assert not one.backend.gate.connections._tally._of["ana"]
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(scene())
+            connection._on_lost = lost
+            writer.write(b"a LOGIN ana secret\r\nb LOGOUT\r\n")
+            if closes_first:
+                writer.write_eof()
+            said = await reader.read()
+            assert b"\r\nb OK" in said, said
+            writer.close()
+            await asyncio.wait_for(ended.wait(), 4)  # a peer that stays is waited for longer
+            assert not one.listener.connections and not one.backend.sessions
+        assert not one.backend.gate.connections._tally._of["ana"]

@@ -6,7 +6,6 @@ import ssl
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from murder.model import protocol as protocols
 from murder.net.listener import Bounds, Listener, Service
@@ -94,25 +93,21 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
 
 
 @pytest.mark.parametrize("ends_tcp", [False, True])
-def test_what_was_asked_before_a_close_notify_is_answered(
+async def test_what_was_asked_before_a_close_notify_is_answered(
     tmp_path: Path, tls: ssl.SSLContext, ends_tcp: bool
 ) -> None:
-    async def scene() -> None:
-        async with running_backend(tmp_path) as running:
-            for protocol, octets, wanted in (
-                (protocols.IMAP, IMAP, (b"b OK", b"c OK", b"d OK", b"* SEARCH 1\r\ne OK", b"+ ")),
-                (protocols.POP3, POP3, (b"+OK 1 12\r\n", b"+OK\r\n")),
-                (protocols.LMTP, LMTP, (b"250 2.1.5", b"\r\n354 ", b"\r\n250 2.0.0")),
-            ):
-                service = running.role.services()[protocol]
-                said = await ask(service, tls, octets, ends_tcp=ends_tcp)
-                at = 0
-                for one in wanted:
-                    at = said.find(one, at) + len(one)
-                    assert at >= len(one), (protocol, one, said)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(scene())
+    async with running_backend(tmp_path) as running:
+        for protocol, octets, wanted in (
+            (protocols.IMAP, IMAP, (b"b OK", b"c OK", b"d OK", b"* SEARCH 1\r\ne OK", b"+ ")),
+            (protocols.POP3, POP3, (b"+OK 1 12\r\n", b"+OK\r\n")),
+            (protocols.LMTP, LMTP, (b"250 2.1.5", b"\r\n354 ", b"\r\n250 2.0.0")),
+        ):
+            service = running.role.services()[protocol]
+            said = await ask(service, tls, octets, ends_tcp=ends_tcp)
+            at = 0
+            for one in wanted:
+                at = said.find(one, at) + len(one)
+                assert at >= len(one), (protocol, one, said)
 
 
 @pytest.mark.parametrize("ends_tcp", [False, True])

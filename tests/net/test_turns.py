@@ -16,17 +16,14 @@ def test_a_turn_is_over_when_its_share_is_used_and_new_after_a_rest() -> None:
     assert turn.rests == 1
 
 
-def test_others_run_while_work_rests() -> None:
+async def test_others_run_while_work_rests() -> None:
     seen: list[str] = []
 
-    async def scene() -> None:
-        other = asyncio.create_task(asyncio.to_thread(seen.append, "other"))
-        asyncio.get_running_loop().call_soon(seen.append, "callback")
-        await Turn().rest()
-        seen.append("work")
-        await other
-
-    asyncio.run(scene())
+    other = asyncio.create_task(asyncio.to_thread(seen.append, "other"))
+    asyncio.get_running_loop().call_soon(seen.append, "callback")
+    await Turn().rest()
+    seen.append("work")
+    await other
     assert seen.index("callback") < seen.index("work")
 
 
@@ -42,27 +39,24 @@ def test_what_is_done_aside_gives_its_result_and_its_error() -> None:
     asyncio.run(scene())
 
 
-def test_of_many_that_rest_one_goes_on_in_each_turn_of_the_loop() -> None:
-    async def scene() -> None:
-        loop = asyncio.get_running_loop()
-        turn, went_on = 0, []
+async def test_of_many_that_rest_one_goes_on_in_each_turn_of_the_loop() -> None:
+    loop = asyncio.get_running_loop()
+    turn, went_on = 0, []
 
-        def count() -> None:
-            nonlocal turn
-            turn += 1
-            loop.call_soon(count)
+    def count() -> None:
+        nonlocal turn
+        turn += 1
+        loop.call_soon(count)
 
-        async def work() -> None:
-            await Turn().rest()
-            went_on.append(turn)
+    async def work() -> None:
+        await Turn().rest()
+        went_on.append(turn)
 
-        count()
-        given_up = asyncio.create_task(work())
-        tasks = [asyncio.create_task(work()) for _ in range(50)]
-        await asyncio.sleep(0)
-        given_up.cancel()
-        await asyncio.wait(tasks)
-        assert len(went_on) == 50 and len(set(went_on)) == 50
-        assert went_on == sorted(went_on)
-
-    asyncio.run(scene())
+    count()
+    given_up = asyncio.create_task(work())
+    tasks = [asyncio.create_task(work()) for _ in range(50)]
+    await asyncio.sleep(0)
+    given_up.cancel()
+    await asyncio.wait(tasks)
+    assert len(went_on) == 50 and len(set(went_on)) == 50
+    assert went_on == sorted(went_on)

@@ -43,7 +43,7 @@ class Stranger:
 
 
 @pytest.mark.parametrize("roles", [None, {"backend"}, {"frontend", "mupdate"}])
-def test_a_stranger_gets_nothing_done(
+async def test_a_stranger_gets_nothing_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, roles: set[str] | None
 ) -> None:
     asked: list[object] = []
@@ -54,26 +54,23 @@ def test_a_stranger_gets_nothing_done(
 
     monkeypatch.setattr("murder.node.control.sockets.ask_local", ask_local)
 
-    async def scene() -> None:
-        certificate = None if roles is None else Certificate("be1", frozenset(roles))
-        stranger: Any = Stranger(certificate)
-        control = RemoteControl(stranger, tmp_path)
-        control.received(b'{"do": "kick", "user": "x"}\n')  # it came before `begin`
-        assert control._task is None
-        await control._run(b'{"do": "kick", "user": "x"}')
-        control.begin()
-        assert asked == [] and stranger.closed
-        assert all(b"operator" in line for line in stranger.written)
+    certificate = None if roles is None else Certificate("be1", frozenset(roles))
+    stranger: Any = Stranger(certificate)
+    control = RemoteControl(stranger, tmp_path)
+    control.received(b'{"do": "kick", "user": "x"}\n')  # it came before `begin`
+    assert control._task is None
+    await control._run(b'{"do": "kick", "user": "x"}')
+    control.begin()
+    assert asked == [] and stranger.closed
+    assert all(b"operator" in line for line in stranger.written)
 
-        operator: Any = Stranger(Certificate("op", frozenset({"operator"})))
-        control = RemoteControl(operator, tmp_path)
-        control.begin()
-        control.received(b'{"do": "status"}\n')
-        assert control._task is not None
-        await control._task
-        assert asked == [AskStatus()]
-
-    asyncio.run(scene())
+    operator: Any = Stranger(Certificate("op", frozenset({"operator"})))
+    control = RemoteControl(operator, tmp_path)
+    control.begin()
+    control.received(b'{"do": "status"}\n')
+    assert control._task is not None
+    await control._task
+    assert asked == [AskStatus()]
 
 
 @dataclass
@@ -100,17 +97,14 @@ class Gone:
 
 
 @pytest.mark.parametrize("left", [0, 1])
-def test_who_asks_may_hang_up_before_the_end(tmp_path: Path, left: int) -> None:
-    async def scene() -> None:
-        config = Config(tmp_path / "murder.toml", node=NodeConfig(name="n", data=tmp_path))
-        control = ControlServer(config, "backend", 0, object(), list)
-        reader = asyncio.StreamReader()
-        reader.feed_data(b'{"do": "status"}\n')
-        gone: Any = Gone(left)
-        await control._serve(reader, gone)
-        assert gone.written == left + 1
-
-    asyncio.run(scene())
+async def test_who_asks_may_hang_up_before_the_end(tmp_path: Path, left: int) -> None:
+    config = Config(tmp_path / "murder.toml", node=NodeConfig(name="n", data=tmp_path))
+    control = ControlServer(config, "backend", 0, object(), list)
+    reader = asyncio.StreamReader()
+    reader.feed_data(b'{"do": "status"}\n')
+    gone: Any = Gone(left)
+    await control._serve(reader, gone)
+    assert gone.written == left + 1
 
 
 def test_nesting_without_end_is_no_request() -> None:

@@ -5,7 +5,8 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -23,19 +24,16 @@ NOBODY = 65534
 INBOX = MailboxName(b"user.ana")
 SUB = MailboxName(b"user.ana.Sub.Folder")
 ONE = b"From: a@b.example\r\nSubject: one\r\n\r\nhello\r\n"
-Scene = Callable[[MaildirStore], Awaitable[None]]
 
 
-def run(folder: Path, scene: Scene) -> None:
-    async def whole() -> None:
-        store = MaildirStore(Settings(users="mail/%u/Maildir", shared="mail/+%n"), folder)
-        await store.start()
-        try:
-            await scene(store)
-        finally:
-            await store.stop()
-
-    asyncio.run(asyncio.wait_for(whole(), 60))
+@asynccontextmanager
+async def stored(folder: Path) -> AsyncIterator[MaildirStore]:
+    store = MaildirStore(Settings(users="mail/%u/Maildir", shared="mail/+%n"), folder)
+    await store.start()
+    try:
+        yield store
+    finally:
+        await store.stop()
 
 
 async def append(
@@ -146,12 +144,12 @@ def numbers_in(said: str, mailbox: str) -> tuple[int, int]:
     return int(found.group(2)), int(found.group(1))
 
 
-def test_a_tree_of_dovecot_is_taken_over_and_given_back(tmp_path: Path) -> None:
+async def test_a_tree_of_dovecot_is_taken_over_and_given_back(tmp_path: Path) -> None:
     dovecot = Dovecot(tmp_path)
     said = filled_by(dovecot)
     new = b"Subject: ours\r\n\r\n" + b"text\r\n" * 100
 
-    async def ours(store: MaildirStore) -> None:
+    async with stored(tmp_path) as store:
         names = {one.name for one in await store.mailboxes()}
         assert names == {INBOX, SUB, MailboxName(b"user.ana.&AOQ-b")}
         assert set(await store.subscriptions("ana")) == {INBOX, SUB}
@@ -174,8 +172,6 @@ def test_a_tree_of_dovecot_is_taken_over_and_given_back(tmp_path: Path) -> None:
         await store.subscribe("ana", MailboxName(b"user.ana.Ours"), True)
         await store.subscribe("ana", SUB, False)
         await store.rename(MailboxName(b"user.ana.&AOQ-b"), MailboxName(b"user.ana.Neu"))
-
-    run(tmp_path, ours)
     again = dovecot.say(
         "STATUS INBOX (UIDVALIDITY UIDNEXT)",
         'LIST "" *',
@@ -198,11 +194,11 @@ def test_a_tree_of_dovecot_is_taken_over_and_given_back(tmp_path: Path) -> None:
     assert "FETCH (UID 2 " in again and ONE.decode() in again
 
 
-def test_what_dovecot_does_meanwhile_is_noticed(tmp_path: Path) -> None:
+async def test_what_dovecot_does_meanwhile_is_noticed(tmp_path: Path) -> None:
     dovecot = Dovecot(tmp_path)
     filled_by(dovecot)
 
-    async def scene(store: MaildirStore) -> None:
+    async with stored(tmp_path) as store:
         heard: list[str] = []
 
         class Ear:
@@ -234,8 +230,6 @@ def test_what_dovecot_does_meanwhile_is_noticed(tmp_path: Path) -> None:
             status = await inbox.status()
             assert status.messages == len(await inbox.uids()) == len(fetched(said))
 
-    run(tmp_path, scene)
-
 
 def by_hand(folder: Path) -> Path:
     tree = folder / "mail" / "ana" / "Maildir"
@@ -244,7 +238,7 @@ def by_hand(folder: Path) -> Path:
     return tree
 
 
-def test_a_tree_of_courier_is_taken_over(tmp_path: Path) -> None:
+async def test_a_tree_of_courier_is_taken_over(tmp_path: Path) -> None:
     tree = by_hand(tmp_path)
     (tree / "cur" / "100.M1P1.host,S=9:2,S").write_bytes(b"A: b\n\nc\nd")
     (tree / "cur" / "90.M1P1.host:2,RT").write_bytes(b"A: b\n\n2\n")
@@ -254,7 +248,7 @@ def test_a_tree_of_courier_is_taken_over(tmp_path: Path) -> None:
     for name in ("cur", "new", "tmp"):
         (tree / ".Sub.Folder" / name).mkdir(parents=True)
 
-    async def scene(store: MaildirStore) -> None:
+    async with stored(tmp_path) as store:
         assert {one.name for one in await store.mailboxes()} == {INBOX, SUB}
         assert set(await store.subscriptions("ana")) == {INBOX, SUB}
         await store.subscribe("ana", SUB, False)
@@ -265,15 +259,13 @@ def test_a_tree_of_courier_is_taken_over(tmp_path: Path) -> None:
         assert bytes(await inbox.octets(Uid(11))) == b"A: b\r\n\r\nc\r\nd"
         assert bytes(await inbox.octets(Uid(12))) == b"A: b\r\n\r\nnew\r\n"
         assert status.size == sum(row.size for row in await inbox.messages()) == 12 + 11 + 13
-
-    run(tmp_path, scene)
     assert (tree / "courierimapsubscribed").read_text() == "INBOX\n"
 
 
-def test_files_that_come_go_and_are_renamed_are_noticed(tmp_path: Path) -> None:
+async def test_files_that_come_go_and_are_renamed_are_noticed(tmp_path: Path) -> None:
     tree = by_hand(tmp_path)
 
-    async def scene(store: MaildirStore) -> None:
+    async with stored(tmp_path) as store:
         inbox = await store.open(INBOX, "ana")
         assert (await inbox.status()).messages == 0
         (tree / "new" / "1.a").write_bytes(ONE)
@@ -298,13 +290,11 @@ def test_files_that_come_go_and_are_renamed_are_noticed(tmp_path: Path) -> None:
         while len(await inbox.uids()) < 2:
             assert time.time() < before + 10
 
-    run(tmp_path, scene)
 
-
-def test_folders_that_come_and_go_are_noticed(tmp_path: Path) -> None:
+async def test_folders_that_come_and_go_are_noticed(tmp_path: Path) -> None:
     tree = by_hand(tmp_path)
 
-    async def scene(store: MaildirStore) -> None:
+    async with stored(tmp_path) as store:
         assert [one.name for one in await store.mailboxes()] == [INBOX]
         with pytest.raises(Refusal):
             await store.open(SUB, "ana")
@@ -325,13 +315,13 @@ def test_folders_that_come_and_go_are_noticed(tmp_path: Path) -> None:
         again = await store.create(SUB, "default")
         assert again.uid_validity > validity
 
-    run(tmp_path, scene)
 
-
-def test_a_message_whose_file_is_renamed_just_while_it_is_opened_is_there(tmp_path: Path) -> None:
+async def test_a_message_whose_file_is_renamed_just_while_it_is_opened_is_there(
+    tmp_path: Path,
+) -> None:
     tree = by_hand(tmp_path)
 
-    async def scene(store: MaildirStore) -> None:
+    async with stored(tmp_path) as store:
         inbox = await store.open(INBOX, "ana")
         uid = await append(store, inbox, ONE)
         real, renamed = inbox.tree.locate, 0
@@ -350,14 +340,12 @@ def test_a_message_whose_file_is_renamed_just_while_it_is_opened_is_there(tmp_pa
         assert bytes(await inbox.octets(uid)) == ONE
         assert renamed == 3
 
-    run(tmp_path, scene)
 
-
-def test_a_lost_index_costs_no_uid_and_no_flag(tmp_path: Path) -> None:
+async def test_a_lost_index_costs_no_uid_and_no_flag(tmp_path: Path) -> None:
     odd = b"Subject: odd\n\nbare line ends\r\n and others\n"
     kept: list[object] = []
 
-    async def first(store: MaildirStore) -> None:
+    async with stored(tmp_path) as store:
         await store.create(INBOX, "default")
         inbox = await store.open(INBOX, "ana")
         for number in range(5):
@@ -365,35 +353,29 @@ def test_a_lost_index_costs_no_uid_and_no_flag(tmp_path: Path) -> None:
         await inbox.expunge([Uid(2), Uid(5)])
         assert bytes(await inbox.octets(await append(store, inbox, odd))) == odd
         kept.extend([await flags_in(inbox), (await inbox.status()).uid_validity])
-
-    async def second(store: MaildirStore) -> None:
+    for file in (tmp_path / "mail/ana/Maildir").glob("murder-index.db*"):
+        file.unlink()
+    async with stored(tmp_path) as store:
         inbox = await store.open(INBOX, "ana")
         assert [await flags_in(inbox), (await inbox.status()).uid_validity] == kept
         assert (await inbox.status()).uid_next == 7
 
-    run(tmp_path, first)
-    for file in (tmp_path / "mail/ana/Maildir").glob("murder-index.db*"):
-        file.unlink()
-    run(tmp_path, second)
 
-
-def test_a_newer_index_is_refused_with_a_sentence(tmp_path: Path) -> None:
+async def test_a_newer_index_is_refused_with_a_sentence(tmp_path: Path) -> None:
     import sqlite3
 
     by_hand(tmp_path)
-
-    async def look(store: MaildirStore) -> None:
+    async with stored(tmp_path) as store:
         await store.open(INBOX, "ana")
-
-    run(tmp_path, look)
     with sqlite3.connect(tmp_path / "mail/ana/Maildir/murder-index.db") as db:
         db.execute("UPDATE meta SET value=99 WHERE key='maildir'")
     db.close()
     with pytest.raises(Refusal, match="has maildir format 99"):
-        run(tmp_path, look)
+        async with stored(tmp_path) as store:
+            await store.open(INBOX, "ana")
 
 
-def test_where_users_are_is_a_template_that_is_read_both_ways(tmp_path: Path) -> None:
+async def test_where_users_are_is_a_template_that_is_read_both_ways(tmp_path: Path) -> None:
     ana = MailboxName(b"example.org!user.ana^b")
 
     async def both(settings: Settings) -> None:
@@ -407,18 +389,16 @@ def test_where_users_are_is_a_template_that_is_read_both_ways(tmp_path: Path) ->
             await store.stop()
 
     for _ in range(2):
-        asyncio.run(both(Settings(users="v/%d/%n/Maildir")))
+        await both(Settings(users="v/%d/%n/Maildir"))
     assert (tmp_path / "v/example.org/ana.b/Maildir/cur").is_dir()
 
 
 @pytest.mark.parametrize("name", [b"user./etc", b"user.^^", b"user.ana.a/b"])
-def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: bytes) -> None:
-    async def scene(store: MaildirStore) -> None:
+async def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: bytes) -> None:
+    async with stored(tmp_path) as store:
         with pytest.raises(Refusal) as refused:
             await store.create(MailboxName(name), "default")
         assert refused.value.code is Code.CANNOT
-
-    run(tmp_path, scene)
 
 
 def test_subscriptions_keep_the_form_of_their_file(tmp_path: Path) -> None:
@@ -430,7 +410,7 @@ def test_subscriptions_keep_the_form_of_their_file(tmp_path: Path) -> None:
     assert read_subscriptions(folder) == ({b"INBOX", b"A.B"}, b"subscriptions")
 
 
-def test_a_hostile_tree_shows_nothing_of_others_and_holds_nobody_up(tmp_path: Path) -> None:
+async def test_a_hostile_tree_shows_nothing_of_others_and_holds_nobody_up(tmp_path: Path) -> None:
     """Links, pipes and what cannot be read, in the place of messages, of folders and of the files beside them."""
     tree, other = tmp_path / "mail/ana/Maildir", tmp_path / "mail/bob/Maildir"
     for folder in (tree, other, tree / ".Sub.Folder", tree / ".Linked"):
@@ -456,7 +436,7 @@ def test_a_hostile_tree_shows_nothing_of_others_and_holds_nobody_up(tmp_path: Pa
         for path in (other, *other.rglob("*")):
             os.chown(path, NOBODY, NOBODY)
 
-    async def scene(store: MaildirStore) -> None:
+    async with stored(tmp_path) as store:
         box = await store.open(INBOX, "ana")
         (row,) = await box.messages()
         assert bytes(await box.octets(row.uid)) == ONE
@@ -471,10 +451,8 @@ def test_a_hostile_tree_shows_nothing_of_others_and_holds_nobody_up(tmp_path: Pa
                     await store.open(MailboxName(name), "ana")
         assert victim.read_bytes() == b"kept"
 
-    run(tmp_path, scene)
 
-
-def test_a_file_of_somebody_else_that_is_cut_short_ends_nothing(tmp_path: Path) -> None:
+async def test_a_file_of_somebody_else_that_is_cut_short_ends_nothing(tmp_path: Path) -> None:
     """A map of it would end the process when it is read."""
     if os.geteuid() != 0:
         cannot_run("only root can give a file away")
@@ -485,12 +463,10 @@ def test_a_file_of_somebody_else_that_is_cut_short_ends_nothing(tmp_path: Path) 
     file.write_bytes(ONE)
     os.chown(file, NOBODY, NOBODY)
 
-    async def scene(store: MaildirStore) -> None:
+    async with stored(tmp_path) as store:
         box = await store.open(INBOX, "ana")
         (row,) = await box.messages()
         octets = await box.octets(row.uid)
         os.truncate(file, 0)
         assert bytes(octets) == ONE
         box.close()
-
-    run(tmp_path, scene)

@@ -9,7 +9,6 @@ from murder.api import CarriedMessage, CarriesMailboxes, MailboxStore
 from murder.errors import Code, Refusal
 from murder.model.carried import digest_line
 from murder.model.message import ModSeq, Uid
-from plugins.store_maildir.store import MaildirStore
 from plugins.store_memory import MemoryStore
 from tests.plugins.test_store_maildir import (
     INBOX,
@@ -21,7 +20,7 @@ from tests.plugins.test_store_maildir import (
     filled_by,
     flags_in,
     numbers_in,
-    run,
+    stored,
 )
 
 
@@ -48,10 +47,10 @@ async def carry(source: MailboxStore, target: MailboxStore) -> None:
     theirs.close()
 
 
-def test_what_arrives_dovecot_reads_with_its_uids_flags_and_dates(tmp_path: Path) -> None:
+async def test_what_arrives_dovecot_reads_with_its_uids_flags_and_dates(tmp_path: Path) -> None:
     dovecot = Dovecot(tmp_path)
 
-    async def scene(store: MaildirStore) -> None:
+    async with stored(tmp_path) as store:
         source = MemoryStore()
         await source.create(INBOX, "default")
         inbox = await source.open(INBOX, "ana")
@@ -61,8 +60,6 @@ def test_what_arrives_dovecot_reads_with_its_uids_flags_and_dates(tmp_path: Path
         await inbox.expunge([Uid(2), Uid(6)])
         await carry(source, store)
         inbox.close()
-
-    run(tmp_path, scene)
     said = dovecot.say(
         "STATUS INBOX (UIDNEXT UIDVALIDITY)",
         "EXAMINE INBOX",
@@ -75,10 +72,10 @@ def test_what_arrives_dovecot_reads_with_its_uids_flags_and_dates(tmp_path: Path
     assert re.search(r"\[APPENDUID \d+ 7\]", said)
 
 
-def test_what_dovecot_made_leaves_with_its_uids_flags_and_dates(tmp_path: Path) -> None:
+async def test_what_dovecot_made_leaves_with_its_uids_flags_and_dates(tmp_path: Path) -> None:
     said = filled_by(Dovecot(tmp_path))
 
-    async def scene(store: MaildirStore) -> None:
+    async with stored(tmp_path) as store:
         target = MemoryStore()
         await carry(store, target)
         inbox = await target.open(INBOX, "ana")
@@ -89,13 +86,11 @@ def test_what_dovecot_made_leaves_with_its_uids_flags_and_dates(tmp_path: Path) 
         assert two.internal_date.isoformat() == "2020-02-01T03:04:05+00:00"
         inbox.close()
 
-    run(tmp_path, scene)
 
-
-def test_mail_that_others_put_into_a_kept_copy_is_not_written_over(tmp_path: Path) -> None:
+async def test_mail_that_others_put_into_a_kept_copy_is_not_written_over(tmp_path: Path) -> None:
     """It has the UID that the mailbox gave to another message at its new place: it cannot come back as it is."""
 
-    async def scene(store: MaildirStore) -> None:
+    async with stored(tmp_path) as store:
         await store.create(INBOX, "default")
         inbox = await store.open(INBOX, "ana")
         await append(store, inbox, ONE)
@@ -116,11 +111,11 @@ def test_mail_that_others_put_into_a_kept_copy_is_not_written_over(tmp_path: Pat
         inbox.close()
         there.close()
 
-    run(tmp_path, scene)
 
-
-def test_a_folder_that_somebody_else_has_made_is_not_taken_for_what_arrives(tmp_path: Path) -> None:
-    async def scene(store: MaildirStore) -> None:
+async def test_a_folder_that_somebody_else_has_made_is_not_taken_for_what_arrives(
+    tmp_path: Path,
+) -> None:
+    async with stored(tmp_path) as store:
         for part in ("cur", "new", "tmp"):
             (tmp_path / "mail/ana/Maildir/.Sub.Folder" / part).mkdir(parents=True)
         source = MemoryStore()
@@ -129,5 +124,3 @@ def test_a_folder_that_somebody_else_has_made_is_not_taken_for_what_arrives(tmp_
         with pytest.raises(Refusal) as refused:
             await store.hold(SUB, "default", portrait.identity)
         assert refused.value.code is Code.ALREADY_EXISTS
-
-    run(tmp_path, scene)

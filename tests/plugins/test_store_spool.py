@@ -5,7 +5,8 @@ import os
 import random
 import sqlite3
 from array import array
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,20 @@ from murder.kit.uids import pack, unpack
 from murder.model.message import Uid
 from murder.model.name import MailboxName
 from plugins.store_spool.store import Settings, SpoolStore
+from tests.kit import scene
 
 INBOX, SENT = MailboxName(b"user.ana"), MailboxName(b"user.ana.Sent")
 SMALL, LARGE = 100, 5000
 
 
-def run(folder: Path, scene: Callable[[SpoolStore], Awaitable[None]]) -> None:
-    async def whole() -> None:
-        store = SpoolStore(Settings(inline_bytes=1000), folder)
-        await store.start()
-        try:
-            await scene(store)
-        finally:
-            await store.stop()
-
-    asyncio.run(asyncio.wait_for(whole(), 60))
+@asynccontextmanager
+async def stored(folder: Path) -> AsyncIterator[SpoolStore]:
+    store = SpoolStore(Settings(inline_bytes=1000), folder)
+    await store.start()
+    try:
+        yield store
+    finally:
+        await store.stop()
 
 
 def octets_of(number: int, size: int) -> bytes:
@@ -70,24 +70,23 @@ def files(folder: Path) -> list[Path]:
     return list((folder / "roots").glob("*/*/files/*/*"))
 
 
-def inspect(folder: Path, repair: bool = False) -> list[str]:
-    found: list[str] = []
-
-    async def scene(store: SpoolStore) -> None:
+async def inspect(folder: Path, repair: bool = False) -> list[str]:
+    async with stored(folder) as store:
         assert isinstance(store, CanCheck)
-        found.extend(await store.check(repair))
-
-    run(folder, scene)
-    return found
+        return list(await store.check(repair))
 
 
-def whole_mail(folder: Path) -> list[tuple[bytes, int]]:
+def inspect_elsewhere(folder: Path, repair: bool = False) -> list[str]:
+    """For a thread: on a loop of its own."""
+    return scene.run(inspect(folder, repair))
+
+
+async def whole_mail(folder: Path) -> list[tuple[bytes, int]]:
     """Every message (mailbox, UID), read to its last octet, which must be as it was given."""
-    found = []
-
-    async def scene(store: SpoolStore) -> None:
-        for stored in await store.mailboxes():
-            box = await store.open(stored.name, "ana")
+    found: list[tuple[bytes, int]] = []
+    async with stored(folder) as store:
+        for mailbox in await store.mailboxes():
+            box = await store.open(mailbox.name, "ana")
             rows = await box.messages()
             status = await box.status()
             assert (status.messages, status.size) == (len(rows), sum(row.size for row in rows))
@@ -96,10 +95,13 @@ def whole_mail(folder: Path) -> list[tuple[bytes, int]]:
                 assert len(octets) == row.size
                 number = int(octets.split(b"\r\n")[0].split()[1])
                 assert octets == octets_of(number, row.size)
-                found.append((stored.name, int(row.uid)))
-
-    run(folder, scene)
+                found.append((mailbox.name, int(row.uid)))
     return found
+
+
+async def fill_new(folder: Path) -> None:
+    async with stored(folder) as store:
+        await fill(store)
 
 
 Damage = Callable[[Path], None]
@@ -155,77 +157,75 @@ FAULTS: dict[str, tuple[Damage, str, int]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_found_mended_and_then_gone(fault: str, tmp_path: Path) -> None:
+async def test_a_fault_is_found_mended_and_then_gone(fault: str, tmp_path: Path) -> None:
     damage, told, lost = FAULTS[fault]
-    run(tmp_path, fill)
-    assert inspect(tmp_path) == []
-    before = len(whole_mail(tmp_path))
+    await fill_new(tmp_path)
+    assert await inspect(tmp_path) == []
+    before = len(await whole_mail(tmp_path))
     damage(tmp_path)
-    found = inspect(tmp_path)
+    found = await inspect(tmp_path)
     assert found
-    assert inspect(tmp_path) == found, "a check changes nothing"
-    mended = inspect(tmp_path, repair=True)
+    assert await inspect(tmp_path) == found, "a check changes nothing"
+    mended = await inspect(tmp_path, repair=True)
     assert any(told in sentence for sentence in mended), mended
     assert len(mended) >= len(found)
-    assert inspect(tmp_path) == []
-    assert len(whole_mail(tmp_path)) == before + lost
+    assert await inspect(tmp_path) == []
+    assert len(await whole_mail(tmp_path)) == before + lost
 
 
-def test_octets_that_no_mailbox_has_are_kept(tmp_path: Path) -> None:
-    run(tmp_path, fill)
+async def test_octets_that_no_mailbox_has_are_kept(tmp_path: Path) -> None:
+    await fill_new(tmp_path)
     execute("DELETE FROM message")(tmp_path)
-    inspect(tmp_path, repair=True)
+    await inspect(tmp_path, repair=True)
     kept = {path.read_bytes() for path in (tmp_path / "lost").rglob("*.eml")}
     assert kept == {octets_of(n, SMALL if n % 2 else LARGE) for n in range(40) if n != 5}
-    assert inspect(tmp_path) == []
+    assert await inspect(tmp_path) == []
 
 
 PAGE = 4096
 
 
 @pytest.mark.parametrize("attempt", range(12))
-def test_a_damaged_page_costs_what_was_on_it_and_nothing_else(tmp_path: Path, attempt: int) -> None:
-    run(tmp_path, fill)
+async def test_a_damaged_page_costs_what_was_on_it_and_nothing_else(
+    tmp_path: Path, attempt: int
+) -> None:
+    await fill_new(tmp_path)
     file = database(tmp_path)
     pages = file.stat().st_size // PAGE
     octets = bytearray(file.read_bytes())
     page = attempt * pages // 12
     octets[page * PAGE : (page + 1) * PAGE] = random.Random(attempt).randbytes(PAGE)
     file.write_bytes(octets)
-    assert inspect(tmp_path)
-    mended = inspect(tmp_path, repair=True)
+    assert await inspect(tmp_path)
+    mended = await inspect(tmp_path, repair=True)
     assert any("is kept as" in sentence for sentence in mended), mended
     assert list(file.parent.glob("mail.db.damaged-*"))
-    assert inspect(tmp_path) == []
-    whole_mail(tmp_path)
+    assert await inspect(tmp_path) == []
+    await whole_mail(tmp_path)
     large = {octets_of(n, LARGE) for n in range(0, 40, 2)}
     there = {path.read_bytes() for path in [*files(tmp_path), *(tmp_path / "lost").rglob("*.eml")]}
     assert large <= there
 
 
-def test_a_damaged_database_stops_its_own_user_only(tmp_path: Path) -> None:
+async def test_a_damaged_database_stops_its_own_user_only(tmp_path: Path) -> None:
     other = MailboxName(b"user.bob")
 
-    async def two(store: SpoolStore) -> None:
+    async with stored(tmp_path) as store:
         await fill(store)
         await store.create(other, "default")
-
-    run(tmp_path, two)
     for file in (tmp_path / "roots").rglob("mail.db"):
         if file.parent.name == "user.ana":
             file.write_bytes(os.urandom(file.stat().st_size))
 
-    async def use(store: SpoolStore) -> None:
-        assert [stored.name for stored in await store.mailboxes()] == [other]
+    async with stored(tmp_path) as store:
+        assert [one.name for one in await store.mailboxes()] == [other]
         with pytest.raises(Refusal, match="damaged"):
             await store.open(INBOX, "ana")
         await append(store, await store.open(other, "bob"), 1, SMALL)
 
-    run(tmp_path, use)
 
-
-def test_a_page_damaged_under_way_is_a_refusal(tmp_path: Path) -> None:
-    async def scene(store: SpoolStore) -> None:
+async def test_a_page_damaged_under_way_is_a_refusal(tmp_path: Path) -> None:
+    async with stored(tmp_path) as store:
         await fill(store)
         inbox = await store.open(INBOX, "ana")
         for root in store._open.values():
@@ -239,31 +239,28 @@ def test_a_page_damaged_under_way_is_a_refusal(tmp_path: Path) -> None:
             await inbox.messages()
         assert refused.value.code is Code.UNAVAILABLE
 
-    run(tmp_path, scene)
 
-
-def test_a_repair_of_pages_waits_until_the_node_is_stopped(tmp_path: Path) -> None:
-    run(tmp_path, fill)
+async def test_a_repair_of_pages_waits_until_the_node_is_stopped(tmp_path: Path) -> None:
+    async with stored(tmp_path) as store:
+        await fill(store)
     database(tmp_path).write_bytes(os.urandom(9 * PAGE))
 
-    async def node(store: SpoolStore) -> None:
+    async with stored(tmp_path):
         with pytest.raises(Refusal, match="stop the node"):
-            await asyncio.to_thread(inspect, tmp_path, True)
-
-    run(tmp_path, node)
+            await asyncio.to_thread(inspect_elsewhere, tmp_path, True)
 
 
-def test_a_check_beside_work_finds_nothing(tmp_path: Path) -> None:
+async def test_a_check_beside_work_finds_nothing(tmp_path: Path) -> None:
     """Deliveries, expunges and moves go on: what is under way is no fault."""
 
-    async def scene(store: SpoolStore) -> None:
+    async with stored(tmp_path) as store:
         await fill(store)
         inbox, sent = await store.open(INBOX, "ana"), await store.open(SENT, "ana")
         done = asyncio.Event()
 
         async def check() -> list[str]:
-            found = [*await asyncio.to_thread(inspect, tmp_path)]
-            found += await asyncio.to_thread(inspect, tmp_path)
+            found = [*await asyncio.to_thread(inspect_elsewhere, tmp_path)]
+            found += await asyncio.to_thread(inspect_elsewhere, tmp_path)
             done.set()
             return found
 
@@ -279,14 +276,14 @@ def test_a_check_beside_work_finds_nothing(tmp_path: Path) -> None:
         found, _ = await asyncio.gather(check(), work())
         assert found == []
 
-    run(tmp_path, scene)
-
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
-def test_an_append_whose_client_has_gone_is_whole_or_absent(tmp_path: Path, size: int) -> None:
+async def test_an_append_whose_client_has_gone_is_whole_or_absent(
+    tmp_path: Path, size: int
+) -> None:
     """The task is cancelled and the octets are let go while the writer has them."""
 
-    async def scene(store: SpoolStore) -> None:
+    async with stored(tmp_path) as store:
         await store.create(INBOX, "default")
         inbox = await store.open(INBOX, "ana")
         for number in range(30):
@@ -301,13 +298,11 @@ def test_an_append_whose_client_has_gone_is_whole_or_absent(tmp_path: Path, size
         await append(store, inbox, 30, size)
         for row in await inbox.messages():
             assert len(await inbox.octets(row.uid)) == row.size == size
-
-    run(tmp_path, scene)
-    assert inspect(tmp_path) == []
-    whole_mail(tmp_path)
+    assert await inspect(tmp_path) == []
+    await whole_mail(tmp_path)
 
 
-def test_expunged_octets_are_used_again_and_given_back(tmp_path: Path) -> None:
+async def test_expunged_octets_are_used_again_and_given_back(tmp_path: Path) -> None:
     async def fill_up(store: SpoolStore) -> None:
         store._settings = Settings()  # all of it in the database
         if not await store.mailboxes():
@@ -319,24 +314,26 @@ def test_expunged_octets_are_used_again_and_given_back(tmp_path: Path) -> None:
         await incoming.close()
         await inbox.expunge(await inbox.uids())
 
-    run(tmp_path, fill_up)
+    async with stored(tmp_path) as store:
+        await fill_up(store)
     once = database(tmp_path).stat().st_size
     assert once > 3_000_000
-    run(tmp_path, fill_up)
+    async with stored(tmp_path) as store:
+        await fill_up(store)
     assert database(tmp_path).stat().st_size < once * 1.2
-    assert inspect(tmp_path, repair=True) == []
+    assert await inspect(tmp_path, repair=True) == []
     assert database(tmp_path).stat().st_size < 300_000
-    assert inspect(tmp_path) == []
+    assert await inspect(tmp_path) == []
 
 
-def test_uids_of_a_large_mailbox_are_those_of_the_disk(
+async def test_uids_of_a_large_mailbox_are_those_of_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are kept in memory and brought up to date, whatever another process does."""
     monkeypatch.setattr("murder.kit.mailbox.MANY", 3)
     choose = random.Random(1)
 
-    async def scene(store: SpoolStore) -> None:
+    async with stored(tmp_path) as store:
         await fill(store)
         other = SpoolStore(Settings(inline_bytes=1000), tmp_path)
         await other.start()
@@ -351,10 +348,8 @@ def test_uids_of_a_large_mailbox_are_those_of_the_disk(
                 await box.expunge(choose.sample(uids, choose.randint(1, 3)))
         await other.stop()
 
-    run(tmp_path, scene)
 
-
-def test_uids_of_a_large_mailbox_outlast_the_process(
+async def test_uids_of_a_large_mailbox_outlast_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store that starts takes up what another has written down, if it is still true; and else what is on the disk."""
@@ -372,12 +367,13 @@ def test_uids_of_a_large_mailbox_outlast_the_process(
             await inbox.expunge(choose.sample(uids, choose.randint(1, 5)))
         inbox.close()
 
-    run(tmp_path, fill)
-    stored = []
+    await fill_new(tmp_path)
+    remembered = []
     for number in range(40):
-        run(tmp_path, look)
+        async with stored(tmp_path) as store:
+            await look(store)
         db = sqlite3.connect(database(tmp_path))
-        stored.append(db.execute("SELECT uids FROM known_uids").fetchone()[0])
+        remembered.append(db.execute("SELECT uids FROM known_uids").fetchone()[0])
         if number % 5 == 0:  # a damaged one, or one of other messages, costs time only
             damaged = (b"R damaged", b"", pack(array("I", [1, 2, 70, 80])))[number // 5 % 3]
             db.execute("UPDATE known_uids SET uids=?, modseq=?", (damaged, choose.choice((1, 99))))
@@ -386,12 +382,10 @@ def test_uids_of_a_large_mailbox_outlast_the_process(
             db.execute("DELETE FROM expunged")
             db.commit()
         db.close()
-    assert 3 < len(set(stored)) < 39
+    assert 3 < len(set(remembered)) < 39
 
-    async def remove(store: SpoolStore) -> None:
+    async with stored(tmp_path) as store:
         await store.delete(INBOX)
-
-    run(tmp_path, remove)
     db = sqlite3.connect(database(tmp_path))
     assert db.execute("SELECT count(*) FROM known_uids").fetchone() == (0,)
     db.close()
@@ -445,11 +439,9 @@ PRAGMA user_version=1;
 """
 
 
-def test_an_older_file_is_migrated(tmp_path: Path) -> None:
-    async def make_folder(store: SpoolStore) -> None:
+async def test_an_older_file_is_migrated(tmp_path: Path) -> None:
+    async with stored(tmp_path) as store:
         await store.create(INBOX, "default")
-
-    run(tmp_path, make_folder)
     file = database(tmp_path)
     for beside in file.parent.glob("mail.db*"):
         beside.unlink()
@@ -457,25 +449,23 @@ def test_an_older_file_is_migrated(tmp_path: Path) -> None:
     db.executescript(FORMAT_1)
     db.close()
 
-    async def read(store: SpoolStore) -> None:
+    async with stored(tmp_path) as store:
         inbox = await store.open(INBOX, "ana")
         (row,) = await inbox.messages()
         assert (row.uid, row.flags, row.size) == (5, {"\\Seen", "\\Flagged", "word"}, 20)
         assert bytes(await inbox.octets(Uid(5))) == b"Subject: 1 it works."
         assert await append(store, inbox, 2, LARGE) == 6
-
-    run(tmp_path, read)
-    assert inspect(tmp_path) == []
+    assert await inspect(tmp_path) == []
     db = sqlite3.connect(file)
     assert db.execute("PRAGMA user_version").fetchone() == (3,)
     assert db.execute("SELECT 1 FROM sqlite_schema WHERE name='body_file'").fetchone()
     db.close()
 
 
-def test_a_mailbox_has_a_bounded_number_of_keywords(tmp_path: Path) -> None:
+async def test_a_mailbox_has_a_bounded_number_of_keywords(tmp_path: Path) -> None:
     """Those that no message has any more make room; a new one too many is refused, and nothing has changed."""
 
-    async def scene(store: SpoolStore) -> None:
+    async with stored(tmp_path) as store:
         await store.create(INBOX, "default")
         mailbox = await store.open(INBOX, "ana")
         uid = await append(store, mailbox, 1, SMALL)
@@ -489,8 +479,6 @@ def test_a_mailbox_has_a_bounded_number_of_keywords(tmp_path: Path) -> None:
         found = await mailbox.keywords()
         assert len(found) == MOST_KEYWORDS and "another" in found and "k7" not in found
 
-    run(tmp_path, scene)
-
 
 async def _count_turns(turns: list[int]) -> None:
     while True:
@@ -499,12 +487,12 @@ async def _count_turns(turns: list[int]) -> None:
 
 
 @pytest.mark.parametrize("count", [12, 24])
-def test_many_changes_are_read_a_page_at_a_time_with_turns_for_others(
+async def test_many_changes_are_read_a_page_at_a_time_with_turns_for_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     monkeypatch.setattr(spool, "PAGE", 4)
 
-    async def scene(store: SpoolStore) -> None:
+    async with stored(tmp_path) as store:
         await store.create(INBOX, "default")
         box = await store.open(INBOX, "ana")
         start = (await box.status()).highest_modseq
@@ -519,15 +507,13 @@ def test_many_changes_are_read_a_page_at_a_time_with_turns_for_others(
         assert list(found.vanished) == list(range(1, count, 2))
         assert count // 4 - 1 <= len(turns) <= count // 4 + 2
 
-    run(tmp_path, scene)
 
-
-def test_what_changes_while_pages_are_turned_is_neither_lost_nor_told_twice(
+async def test_what_changes_while_pages_are_turned_is_neither_lost_nor_told_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spool, "PAGE", 4)
 
-    async def scene(store: SpoolStore) -> None:
+    async with stored(tmp_path) as store:
         await store.create(INBOX, "default")
         box = await store.open(INBOX, "ana")
         start = (await box.status()).highest_modseq
@@ -557,5 +543,3 @@ def test_what_changes_while_pages_are_turned_is_neither_lost_nor_told_twice(
         } - {2, 19}
         # so that who takes new UIDs in ascending order misses none
         assert set(range(1, max(told))) - set(told) <= {*first.vanished, *rest.vanished}
-
-    run(tmp_path, scene)

@@ -11,7 +11,7 @@ from murder.errors import Refusal
 from murder.model.carried import CarriedIdentity, Portrait
 from murder.model.message import Message, ModSeq, Uid, UidValidity
 from plugins.store_spool.store import SpoolStore
-from tests.plugins.test_store_spool import INBOX, LARGE, SMALL, files, inspect, octets_of, run
+from tests.plugins.test_store_spool import INBOX, LARGE, SMALL, files, inspect, octets_of, stored
 
 COUNT = 12
 IDENTITY = CarriedIdentity("box1", UidValidity(7))
@@ -49,10 +49,10 @@ async def check_whole(store: SpoolStore) -> None:
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8])
-def test_a_batch_whose_source_has_gone_is_whole_or_absent_and_comes_again(
+async def test_a_batch_whose_source_has_gone_is_whole_or_absent_and_comes_again(
     tmp_path: Path, turns: int
 ) -> None:
-    async def scene(store: SpoolStore) -> None:
+    async with stored(tmp_path) as store:
         await store.hold(INBOX, "default", IDENTITY)
         carried, incomings = await arriving(store)
         receiving = asyncio.create_task(store.receive(INBOX, carried))
@@ -68,14 +68,12 @@ def test_a_batch_whose_source_has_gone_is_whole_or_absent_and_comes_again(
             await incoming.close()
         await store.complete(INBOX, Portrait(IDENTITY, Uid(COUNT + 1), ModSeq(COUNT)))
         await check_whole(store)
-
-    run(tmp_path, scene)
     assert len(files(tmp_path)) == COUNT // 2
-    assert inspect(tmp_path) == []
+    assert await inspect(tmp_path) == []
 
 
-def test_a_batch_for_a_mailbox_that_has_gone_leaves_no_file(tmp_path: Path) -> None:
-    async def scene(store: SpoolStore) -> None:
+async def test_a_batch_for_a_mailbox_that_has_gone_leaves_no_file(tmp_path: Path) -> None:
+    async with stored(tmp_path) as store:
         await store.hold(INBOX, "default", IDENTITY)
         carried, incomings = await arriving(store)
         receiving = asyncio.create_task(store.receive(INBOX, carried))
@@ -85,7 +83,5 @@ def test_a_batch_for_a_mailbox_that_has_gone_leaves_no_file(tmp_path: Path) -> N
             await receiving
         for incoming in incomings:
             await incoming.close()
-
-    run(tmp_path, scene)
     assert files(tmp_path) == []
-    assert inspect(tmp_path) == []
+    assert await inspect(tmp_path) == []

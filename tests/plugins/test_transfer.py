@@ -1,6 +1,5 @@
 """What crosses roots where something goes wrong in between: both stores that keep rows in SQLite."""
 
-import asyncio
 import fcntl
 import os
 from collections.abc import Sequence
@@ -57,35 +56,32 @@ async def crash(store: MailboxStore, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("kind", ["spool", "maildir"])
-def test_a_move_that_a_disk_stops_is_finished_by_the_next_start_for_what_the_target_still_has(
+async def test_a_move_that_a_disk_stops_is_finished_by_the_next_start_for_what_the_target_still_has(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fails(box: RowMailbox, uids: Sequence[Uid]) -> Sequence[Uid]:
         raise Refusal(Code.UNAVAILABLE, "The disk fails")
 
-    async def scene() -> None:
-        store = await started(kind, tmp_path)
-        await filled(store)
-        source, target = await store.open(SOURCE, "bob"), await store.open(TARGET, "bob")
-        with monkeypatch.context() as broken:
-            broken.setattr(RowMailbox, "expunge", fails)
-            with pytest.raises(Refusal):
-                await source.move([Uid(1), Uid(2)], target)
-        assert await uids(store, SOURCE) == await uids(store, TARGET) == [1, 2]
-        await target.expunge([Uid(2)])  # somebody has seen both, and removes one
-        beside = await started(kind, tmp_path)  # a worker that starts meanwhile leaves it alone
-        await beside.stop()
-        assert await uids(store, SOURCE) == [1, 2]
-        await crash(store, monkeypatch)
-        store = await started(kind, tmp_path)
-        assert (await uids(store, SOURCE), await uids(store, TARGET)) == ([2], [1])
-        await store.stop()
-
-    asyncio.run(asyncio.wait_for(scene(), 60))
+    store = await started(kind, tmp_path)
+    await filled(store)
+    source, target = await store.open(SOURCE, "bob"), await store.open(TARGET, "bob")
+    with monkeypatch.context() as broken:
+        broken.setattr(RowMailbox, "expunge", fails)
+        with pytest.raises(Refusal):
+            await source.move([Uid(1), Uid(2)], target)
+    assert await uids(store, SOURCE) == await uids(store, TARGET) == [1, 2]
+    await target.expunge([Uid(2)])  # somebody has seen both, and removes one
+    beside = await started(kind, tmp_path)  # a worker that starts meanwhile leaves it alone
+    await beside.stop()
+    assert await uids(store, SOURCE) == [1, 2]
+    await crash(store, monkeypatch)
+    store = await started(kind, tmp_path)
+    assert (await uids(store, SOURCE), await uids(store, TARGET)) == ([2], [1])
+    await store.stop()
 
 
 @pytest.mark.parametrize("kind", ["spool", "maildir"])
-def test_a_folder_taken_for_a_dead_process_s_while_it_is_made_is_made_again(
+async def test_a_folder_taken_for_a_dead_process_s_while_it_is_made_is_made_again(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flock, removed = fcntl.flock, []
@@ -98,11 +94,8 @@ def test_a_folder_taken_for_a_dead_process_s_while_it_is_made_is_made_again(
             removed.append(lock.parent)
         flock(descriptor, how)
 
-    async def scene() -> None:
-        monkeypatch.setattr("fcntl.flock", slow)
-        store = await started(kind, tmp_path)
-        await filled(store)
-        await store.stop()
-
-    asyncio.run(asyncio.wait_for(scene(), 60))
+    monkeypatch.setattr("fcntl.flock", slow)
+    store = await started(kind, tmp_path)
+    await filled(store)
+    await store.stop()
     assert removed

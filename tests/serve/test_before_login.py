@@ -68,72 +68,57 @@ ASKED = [
 
 
 @pytest.mark.parametrize(("make", "begin", "asked", "cancel", "refused", "goodbye"), ASKED)
-def test_exchanges_that_are_begun_again_and_again_have_no_more_time(
+async def test_exchanges_that_are_begun_again_and_again_have_no_more_time(
     make: Make, begin: bytes, asked: bytes, cancel: bytes, refused: bytes, goodbye: bytes
 ) -> None:
-    async def scene() -> None:
-        async with met(make) as (client, dialogue):
-            assert await client.ask(begin) == asked
-            assert (await client.ask(cancel)).startswith(refused)
-            dialogue.active_at -= LIMITS.login_timeout_s  # as if so much time had passed
-            assert await client.ask(begin) == asked
-            assert (await client.line()).startswith(goodbye)
-            assert await client.line() == b""
-
-    asyncio.run(scene())
+    async with met(make) as (client, dialogue):
+        assert await client.ask(begin) == asked
+        assert (await client.ask(cancel)).startswith(refused)
+        dialogue.active_at -= LIMITS.login_timeout_s  # as if so much time had passed
+        assert await client.ask(begin) == asked
+        assert (await client.line()).startswith(goodbye)
+        assert await client.line() == b""
 
 
 @pytest.mark.parametrize("make", [Role, Pop3Dialogue, LmtpDialogue])
-def test_while_a_handler_runs_the_time_to_log_in_is_looked_at(make: Make) -> None:
-    async def scene() -> None:
-        async with met(make) as (client, dialogue):
-            dialogue.active_at -= LIMITS.login_timeout_s
-            dialogue._task = asyncio.create_task(asyncio.sleep(0))
-            now = asyncio.get_running_loop().time()
-            again = dialogue.look(now)
-            assert again is not None
-            assert again - now <= OVERDUE_S
-            dialogue._task = None
-            assert dialogue.look(now) is None
-            while await client.line():
-                pass
-
-    asyncio.run(scene())
+async def test_while_a_handler_runs_the_time_to_log_in_is_looked_at(make: Make) -> None:
+    async with met(make) as (client, dialogue):
+        dialogue.active_at -= LIMITS.login_timeout_s
+        dialogue._task = asyncio.create_task(asyncio.sleep(0))
+        now = asyncio.get_running_loop().time()
+        again = dialogue.look(now)
+        assert again is not None
+        assert again - now <= OVERDUE_S
+        dialogue._task = None
+        assert dialogue.look(now) is None
+        while await client.line():
+            pass
 
 
 @pytest.mark.parametrize(
     ("make", "line"),
     [(Role, b"a LOGIN ana "), (Pop3Dialogue, b"USER "), (LmtpDialogue, b"LHLO ")],
 )
-def test_a_line_before_the_login_is_short(make: Make, line: bytes) -> None:
-    async def scene() -> None:
-        async with met(make) as (client, _):
-            client.send(line + b"x" * 30_000)
-            assert b"a line may have 20480 octets" in await client.line()
-
-    asyncio.run(scene())
+async def test_a_line_before_the_login_is_short(make: Make, line: bytes) -> None:
+    async with met(make) as (client, _):
+        client.send(line + b"x" * 30_000)
+        assert b"a line may have 20480 octets" in await client.line()
 
 
-def test_after_the_login_it_may_be_long() -> None:
-    async def scene() -> None:
-        async with met(Role) as (client, dialogue):
-            assert isinstance(dialogue, ImapDialogue)
-            assert (await client.ask(b"a LOGIN ana secret\r\n")).startswith(b"a OK")
-            assert (await client.ask(b"b XX " + b"x" * 60_000 + b"\r\n")).startswith(b"b BAD")
-            dialogue.forget_login()
-            client.send(b"c XX " + b"x" * 60_000 + b"\r\n")
-            assert b"a line may have 20480 octets" in await client.line()
-
-    asyncio.run(scene())
+async def test_after_the_login_it_may_be_long() -> None:
+    async with met(Role) as (client, dialogue):
+        assert isinstance(dialogue, ImapDialogue)
+        assert (await client.ask(b"a LOGIN ana secret\r\n")).startswith(b"a OK")
+        assert (await client.ask(b"b XX " + b"x" * 60_000 + b"\r\n")).startswith(b"b BAD")
+        dialogue.forget_login()
+        client.send(b"c XX " + b"x" * 60_000 + b"\r\n")
+        assert b"a line may have 20480 octets" in await client.line()
 
 
-def test_literals_of_one_command_are_bounded_together() -> None:
-    async def scene() -> None:
-        async with met(Role) as (client, _):
-            client.send(b"a LOGIN " + b"{4096+}\r\n" + (b"x" * 4096 + b" {4096+}\r\n") * 20)
-            assert b"a command may have 32768 octets" in await client.line()
-
-    asyncio.run(scene())
+async def test_literals_of_one_command_are_bounded_together() -> None:
+    async with met(Role) as (client, _):
+        client.send(b"a LOGIN " + b"{4096+}\r\n" + (b"x" * 4096 + b" {4096+}\r\n") * 20)
+        assert b"a command may have 32768 octets" in await client.line()
 
 
 @pytest.mark.parametrize(
@@ -143,26 +128,25 @@ def test_literals_of_one_command_are_bounded_together() -> None:
         (Pop3Dialogue, b"USER ana\r\nPASS wrong\r\n", b"-ERR too much"),
     ],
 )
-def test_who_sends_much_ahead_of_his_login_goes(make: Make, command: bytes, goodbye: bytes) -> None:
-    async def scene() -> None:
-        async with met(make) as (client, dialogue):
-            asked, go_on = asyncio.Event(), asyncio.Event()
+async def test_who_sends_much_ahead_of_his_login_goes(
+    make: Make, command: bytes, goodbye: bytes
+) -> None:
+    async with met(make) as (client, dialogue):
+        asked, go_on = asyncio.Event(), asyncio.Event()
 
-            async def sleep(seconds: float) -> None:
-                asked.set()
-                await go_on.wait()
+        async def sleep(seconds: float) -> None:
+            asked.set()
+            await go_on.wait()
 
-            assert isinstance(dialogue, ImapDialogue | LineDialogue)
-            dialogue.service.gate.penalties = Penalties(sleep=sleep)
-            client.send(command)
-            await asked.wait()
-            dialogue.received(b"x" * 100_000)  # as one read may bring
-            while not (line := await client.line()).startswith(goodbye):
-                assert line.startswith(b"+OK")
-            assert dialogue.session.held == 0
-            go_on.set()
-
-    asyncio.run(scene())
+        assert isinstance(dialogue, ImapDialogue | LineDialogue)
+        dialogue.service.gate.penalties = Penalties(sleep=sleep)
+        client.send(command)
+        await asked.wait()
+        dialogue.received(b"x" * 100_000)  # as one read may bring
+        while not (line := await client.line()).startswith(goodbye):
+            assert line.startswith(b"+OK")
+        assert dialogue.session.held == 0
+        go_on.set()
 
 
 @pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
@@ -200,23 +184,20 @@ def test_of_who_waits_for_the_answer_to_a_wrong_password_nothing_is_read(
         runner.run(scene())
 
 
-def test_a_node_that_shows_only_its_certificate_has_all_the_time_there_is(
+async def test_a_node_that_shows_only_its_certificate_has_all_the_time_there_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def scene() -> None:
-        async with met(LmtpDialogue) as (_, dialogue):
-            assert isinstance(dialogue, LmtpDialogue)
-            assert not dialogue.activity_counts
+    async with met(LmtpDialogue) as (_, dialogue):
+        assert isinstance(dialogue, LmtpDialogue)
+        assert not dialogue.activity_counts
 
-            async def switch_to_tls(agreed: bytes) -> None:
-                monkeypatch.setattr(dialogue.service.gate, "is_proxy", lambda connection: True)
+        async def switch_to_tls(agreed: bytes) -> None:
+            monkeypatch.setattr(dialogue.service.gate, "is_proxy", lambda connection: True)
 
-            monkeypatch.setattr(dialogue, "switch_to_tls", switch_to_tls)
-            monkeypatch.setattr(LineDialogue, "may_start_tls", True)
-            running = dialogue._starttls()
-            assert running is not None
-            await running
-            assert dialogue.activity_counts
-            assert dialogue.idle_timeout_s == LIMITS.idle_timeout_s
-
-    asyncio.run(scene())
+        monkeypatch.setattr(dialogue, "switch_to_tls", switch_to_tls)
+        monkeypatch.setattr(LineDialogue, "may_start_tls", True)
+        running = dialogue._starttls()
+        assert running is not None
+        await running
+        assert dialogue.activity_counts
+        assert dialogue.idle_timeout_s == LIMITS.idle_timeout_s

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
-import uvloop
 
 from murder.api.auth import Identity
 from murder.auth.gate import Gate
@@ -148,228 +147,184 @@ async def role(
 PLAIN = ClientConfig(allow_plaintext=True)
 
 
-def play(scene: Callable[[], Awaitable[None]]) -> None:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(scene(), 30))  # type: ignore[arg-type] # a coroutine
+async def test_login_and_pipelined_commands_are_answered_in_order() -> None:
+    async with role(PLAIN) as connect:
+        client = await connect()
+        assert (await client.line()).startswith(b"* OK [CAPABILITY IMAP4rev1 LITERAL+")
+        client.send(
+            b"a LOGIN ana {6+}\r\nsecret\r\nb SLOW\r\nc NOOP\r\nd CAPABILITY\r\ne LOGOUT\r\n"
+        )
+        assert (await client.line()).startswith(b"a OK [CAPABILITY IMAP4rev1 X-TEST] Logged in")
+        assert await client.line() == b"b OK slow\r\n"
+        assert await client.line() == b"c OK Completed\r\n"
+        assert await client.line() == b"* CAPABILITY IMAP4rev1 X-TEST\r\n"
+        assert await client.line() == b"d OK Completed\r\n"
+        assert (await client.line()).startswith(b"* BYE")
+        assert (await client.line()).startswith(b"e OK")
+        assert await client.line() == b""
 
 
-def test_login_and_pipelined_commands_are_answered_in_order() -> None:
-    async def scene() -> None:
-        async with role(PLAIN) as connect:
-            client = await connect()
-            assert (await client.line()).startswith(b"* OK [CAPABILITY IMAP4rev1 LITERAL+")
-            client.send(
-                b"a LOGIN ana {6+}\r\nsecret\r\nb SLOW\r\nc NOOP\r\nd CAPABILITY\r\ne LOGOUT\r\n"
-            )
-            assert (await client.line()).startswith(b"a OK [CAPABILITY IMAP4rev1 X-TEST] Logged in")
-            assert await client.line() == b"b OK slow\r\n"
-            assert await client.line() == b"c OK Completed\r\n"
-            assert await client.line() == b"* CAPABILITY IMAP4rev1 X-TEST\r\n"
-            assert await client.line() == b"d OK Completed\r\n"
-            assert (await client.line()).startswith(b"* BYE")
-            assert (await client.line()).startswith(b"e OK")
-            assert await client.line() == b""
-
-    play(scene)
-
-
-def test_what_is_not_allowed_gets_bad_and_the_session_lives_on() -> None:
-    async def scene() -> None:
-        async with role(PLAIN) as connect:
-            client = await connect()
-            await client.line()
-            assert (await client.ask(b"a NOOP\r\n")).startswith(
-                b"a BAD [CLIENTBUG] NOOP is allowed only"
-            )
-            assert (await client.ask(b"b LOGIN ana wrong\r\n")).startswith(
-                b"b NO [AUTHENTICATIONFAILED]"
-            )
-            assert (await client.ask(b"c XYZZY\r\n")).startswith(
-                b"c BAD [CLIENTBUG] XYZZY is no command"
-            )
-            assert (await client.ask(b"\x00\xff\r\n")).startswith(b"* BAD")
-            assert (await client.ask(b"d LOGIN ana secret\r\n")).startswith(b"d OK")
-            answer = await client.ask(b"e CRASH\r\n")
-            assert answer == b"e NO [SERVERBUG] Internal error; the log has it\r\n"
-            assert (await client.ask(b"f LOGIN ana secret\r\n")).startswith(b"f BAD")
-            assert (await client.ask(b"g NOOP\r\n")).startswith(b"g OK")
-
-    play(scene)
+async def test_what_is_not_allowed_gets_bad_and_the_session_lives_on() -> None:
+    async with role(PLAIN) as connect:
+        client = await connect()
+        await client.line()
+        assert (await client.ask(b"a NOOP\r\n")).startswith(
+            b"a BAD [CLIENTBUG] NOOP is allowed only"
+        )
+        assert (await client.ask(b"b LOGIN ana wrong\r\n")).startswith(
+            b"b NO [AUTHENTICATIONFAILED]"
+        )
+        assert (await client.ask(b"c XYZZY\r\n")).startswith(
+            b"c BAD [CLIENTBUG] XYZZY is no command"
+        )
+        assert (await client.ask(b"\x00\xff\r\n")).startswith(b"* BAD")
+        assert (await client.ask(b"d LOGIN ana secret\r\n")).startswith(b"d OK")
+        answer = await client.ask(b"e CRASH\r\n")
+        assert answer == b"e NO [SERVERBUG] Internal error; the log has it\r\n"
+        assert (await client.ask(b"f LOGIN ana secret\r\n")).startswith(b"f BAD")
+        assert (await client.ask(b"g NOOP\r\n")).startswith(b"g OK")
 
 
-def test_blanks_at_the_end_of_a_response_mean_nothing() -> None:
-    async def scene() -> None:
-        async with role(PLAIN) as connect:
-            client = await connect()
-            await client.line()
-            assert await client.ask(b"a AUTHENTICATE PLAIN \r\n") == b"+ \r\n"
-            assert (await client.ask(b"* \r\n")).endswith(b"AUTHENTICATE was cancelled\r\n")
-            assert await client.ask(b"b AUTHENTICATE PLAIN\r\n") == b"+ \r\n"
-            secret = base64.b64encode(b"\0ana\0secret")
-            assert (await client.ask(secret + b" \t\r\n")).startswith(b"b OK")
-
-    play(scene)
+async def test_blanks_at_the_end_of_a_response_mean_nothing() -> None:
+    async with role(PLAIN) as connect:
+        client = await connect()
+        await client.line()
+        assert await client.ask(b"a AUTHENTICATE PLAIN \r\n") == b"+ \r\n"
+        assert (await client.ask(b"* \r\n")).endswith(b"AUTHENTICATE was cancelled\r\n")
+        assert await client.ask(b"b AUTHENTICATE PLAIN\r\n") == b"+ \r\n"
+        secret = base64.b64encode(b"\0ana\0secret")
+        assert (await client.ask(secret + b" \t\r\n")).startswith(b"b OK")
 
 
-def test_without_tls_no_password_is_taken(certificates: Path) -> None:
-    async def scene() -> None:
-        async with role(ClientConfig(), certificates) as connect:
-            client = await connect()
-            greeting = await client.line()
-            assert b" LOGINDISABLED" in greeting
-            assert b" STARTTLS" in greeting
-            assert b"AUTH=" not in greeting
-            assert (await client.ask(b"a LOGIN ana secret\r\n")).startswith(
-                b"a NO [PRIVACYREQUIRED]"
-            )
-            ir = base64.b64encode(b"\0ana\0secret")
-            answer = await client.ask(b"b AUTHENTICATE PLAIN " + ir + b"\r\n")
-            assert answer.startswith(b"b NO [PRIVACYREQUIRED]")
-
-    play(scene)
+async def test_without_tls_no_password_is_taken(certificates: Path) -> None:
+    async with role(ClientConfig(), certificates) as connect:
+        client = await connect()
+        greeting = await client.line()
+        assert b" LOGINDISABLED" in greeting
+        assert b" STARTTLS" in greeting
+        assert b"AUTH=" not in greeting
+        assert (await client.ask(b"a LOGIN ana secret\r\n")).startswith(b"a NO [PRIVACYREQUIRED]")
+        ir = base64.b64encode(b"\0ana\0secret")
+        answer = await client.ask(b"b AUTHENTICATE PLAIN " + ir + b"\r\n")
+        assert answer.startswith(b"b NO [PRIVACYREQUIRED]")
 
 
-def test_starttls_forgets_what_was_injected_behind_it(certificates: Path) -> None:
-    async def scene() -> None:
-        async with role(ClientConfig(), certificates) as connect:
-            client = await connect()
-            await client.line()
-            client.send(b"a STARTTLS\r\nb LOGIN eve secret\r\n")
-            assert (await client.line()).startswith(b"a OK")
-            trust = client_context(certificates / "ca.pem", None, None)
-            await client.writer.start_tls(trust, server_hostname="be1.test")
-            assert b"AUTH=PLAIN" in await client.ask(b"c CAPABILITY\r\n")
-            assert (await client.line()).startswith(b"c OK")
-            client.send(b"d AUTHENTICATE PLAIN\r\n")
-            assert await client.line() == b"+ \r\n"
-            answer = await client.ask(base64.b64encode(b"\0ana\0secret") + b"\r\n")
-            assert answer.startswith(b"d OK")
-
-    play(scene)
+async def test_starttls_forgets_what_was_injected_behind_it(certificates: Path) -> None:
+    async with role(ClientConfig(), certificates) as connect:
+        client = await connect()
+        await client.line()
+        client.send(b"a STARTTLS\r\nb LOGIN eve secret\r\n")
+        assert (await client.line()).startswith(b"a OK")
+        trust = client_context(certificates / "ca.pem", None, None)
+        await client.writer.start_tls(trust, server_hostname="be1.test")
+        assert b"AUTH=PLAIN" in await client.ask(b"c CAPABILITY\r\n")
+        assert (await client.line()).startswith(b"c OK")
+        client.send(b"d AUTHENTICATE PLAIN\r\n")
+        assert await client.line() == b"+ \r\n"
+        answer = await client.ask(base64.b64encode(b"\0ana\0secret") + b"\r\n")
+        assert answer.startswith(b"d OK")
 
 
-def test_a_frontends_certificate_speaks_for_a_user_but_never_for_an_admin(
+async def test_a_frontends_certificate_speaks_for_a_user_but_never_for_an_admin(
     certificates: Path,
 ) -> None:
-    async def scene() -> None:
-        async with role(ClientConfig(), certificates) as connect:
-            client = await connect()
-            await client.line()
-            assert (await client.ask(b"a STARTTLS\r\n")).startswith(b"a OK")
-            node = client_context(
-                certificates / "ca.pem",
-                certificates / "fe1.test.pem",
-                certificates / "fe1.test.key",
-            )
-            await client.writer.start_tls(node, server_hostname="be1.test")
-            admin = base64.b64encode(b"admin")
-            answer = await client.ask(b"b AUTHENTICATE EXTERNAL " + admin + b"\r\n")
-            assert answer.startswith(b"b OK")
-            assert await client.ask(b"c WHOAMI\r\n") == b"c OK admin False\r\n"
-
-    play(scene)
+    async with role(ClientConfig(), certificates) as connect:
+        client = await connect()
+        await client.line()
+        assert (await client.ask(b"a STARTTLS\r\n")).startswith(b"a OK")
+        node = client_context(
+            certificates / "ca.pem",
+            certificates / "fe1.test.pem",
+            certificates / "fe1.test.key",
+        )
+        await client.writer.start_tls(node, server_hostname="be1.test")
+        admin = base64.b64encode(b"admin")
+        answer = await client.ask(b"b AUTHENTICATE EXTERNAL " + admin + b"\r\n")
+        assert answer.startswith(b"b OK")
+        assert await client.ask(b"c WHOAMI\r\n") == b"c OK admin False\r\n"
 
 
-def test_a_certificate_of_another_authority_is_no_login(certificates: Path, tmp_path: Path) -> None:
+async def test_a_certificate_of_another_authority_is_no_login(
+    certificates: Path, tmp_path: Path
+) -> None:
     init_authority(tmp_path)
     issue(tmp_path, "fe1.test", ["frontend"])
 
-    async def scene() -> None:
-        async with role(ClientConfig(), certificates) as connect:
-            client = await connect()
-            await client.line()
-            await client.ask(b"a STARTTLS\r\n")
-            stranger = client_context(
-                certificates / "ca.pem",
-                tmp_path / "fe1.test.pem",
-                tmp_path / "fe1.test.key",
-            )
-            with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
-                await client.writer.start_tls(stranger, server_hostname="be1.test")
-                if await client.ask(b"b CAPABILITY\r\n") == b"":
-                    raise ConnectionResetError
-
-    play(scene)
+    async with role(ClientConfig(), certificates) as connect:
+        client = await connect()
+        await client.line()
+        await client.ask(b"a STARTTLS\r\n")
+        stranger = client_context(
+            certificates / "ca.pem",
+            tmp_path / "fe1.test.pem",
+            tmp_path / "fe1.test.key",
+        )
+        with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
+            await client.writer.start_tls(stranger, server_hostname="be1.test")
+            if await client.ask(b"b CAPABILITY\r\n") == b"":
+                raise ConnectionResetError
 
 
-def test_a_proxy_user_speaks_for_others_with_plain() -> None:
-    async def scene() -> None:
-        async with role(PLAIN) as connect:
-            client = await connect()
-            await client.line()
-            ir = base64.b64encode(b"admin\0murder\0secret")
-            assert (await client.ask(b"a AUTHENTICATE PLAIN " + ir + b"\r\n")).startswith(b"a OK")
-            other = await connect()
-            await other.line()
-            ir = base64.b64encode(b"bob\0ana\0secret")
-            answer = await other.ask(b"a AUTHENTICATE PLAIN " + ir + b"\r\n")
-            assert answer.startswith(b"a NO [AUTHORIZATIONFAILED]")
-
-    play(scene)
+async def test_a_proxy_user_speaks_for_others_with_plain() -> None:
+    async with role(PLAIN) as connect:
+        client = await connect()
+        await client.line()
+        ir = base64.b64encode(b"admin\0murder\0secret")
+        assert (await client.ask(b"a AUTHENTICATE PLAIN " + ir + b"\r\n")).startswith(b"a OK")
+        other = await connect()
+        await other.line()
+        ir = base64.b64encode(b"bob\0ana\0secret")
+        answer = await other.ask(b"a AUTHENTICATE PLAIN " + ir + b"\r\n")
+        assert answer.startswith(b"a NO [AUTHORIZATIONFAILED]")
 
 
-def test_who_never_logs_in_is_sent_away() -> None:
-    async def scene() -> None:
-        async with role(ClientConfig(login_timeout_s=0.05)) as connect:
-            client = await connect()
-            await client.line()
-            client.send(b"a CAPA")  # half a command is no sign of life
-            assert (await client.line()).startswith(b"* BYE Autologout")
-            assert await client.line() == b""
-
-    play(scene)
+async def test_who_never_logs_in_is_sent_away() -> None:
+    async with role(ClientConfig(login_timeout_s=0.05)) as connect:
+        client = await connect()
+        await client.line()
+        client.send(b"a CAPA")  # half a command is no sign of life
+        assert (await client.line()).startswith(b"* BYE Autologout")
+        assert await client.line() == b""
 
 
-def test_an_endless_line_ends_the_connection_with_words() -> None:
-    async def scene() -> None:
-        async with role(PLAIN) as connect:
-            client = await connect()
-            await client.line()
-            client.send(b"a LOGIN " + b"x" * 10_000_000)
-            assert (await client.line()).startswith(b"a BAD [CLIENTBUG] a line may have")
-            assert (await client.line()).startswith(b"* BYE This is no IMAP: no more than")
-
-    play(scene)
+async def test_an_endless_line_ends_the_connection_with_words() -> None:
+    async with role(PLAIN) as connect:
+        client = await connect()
+        await client.line()
+        client.send(b"a LOGIN " + b"x" * 10_000_000)
+        assert (await client.line()).startswith(b"a BAD [CLIENTBUG] a line may have")
+        assert (await client.line()).startswith(b"* BYE This is no IMAP: no more than")
 
 
-def test_a_command_larger_than_what_is_held_for_a_busy_session_comes_through() -> None:
-    async def scene() -> None:
-        async with role(PLAIN) as connect:
-            client = await connect()
-            await client.line()
-            await client.ask(b"a LOGIN ana secret\r\n")
-            client.send(b"b SLOW\r\nc NOOP {1000000+}\r\n" + b"x" * 1_000_000 + b"\r\nd NOOP\r\n")
-            assert await client.line() == b"b OK slow\r\n"
-            assert (await client.line()).startswith(b"c OK")
-            assert (await client.line()).startswith(b"d OK")
-
-    play(scene)
+async def test_a_command_larger_than_what_is_held_for_a_busy_session_comes_through() -> None:
+    async with role(PLAIN) as connect:
+        client = await connect()
+        await client.line()
+        await client.ask(b"a LOGIN ana secret\r\n")
+        client.send(b"b SLOW\r\nc NOOP {1000000+}\r\n" + b"x" * 1_000_000 + b"\r\nd NOOP\r\n")
+        assert await client.line() == b"b OK slow\r\n"
+        assert (await client.line()).startswith(b"c OK")
+        assert (await client.line()).startswith(b"d OK")
 
 
-def test_beyond_the_limit_a_connection_is_refused_with_words() -> None:
-    async def scene() -> None:
-        async with role(PLAIN, bounds=Bounds(1, refusal=b"* BYE Too many\r\n")) as connect:
-            first = await connect()
-            await first.line()
-            second = await connect()
-            assert await second.line() == b"* BYE Too many\r\n"
-            assert await second.line() == b""
-            assert (await first.ask(b"a LOGIN ana secret\r\n")).startswith(b"a OK")
-
-    play(scene)
+async def test_beyond_the_limit_a_connection_is_refused_with_words() -> None:
+    async with role(PLAIN, bounds=Bounds(1, refusal=b"* BYE Too many\r\n")) as connect:
+        first = await connect()
+        await first.line()
+        second = await connect()
+        assert await second.line() == b"* BYE Too many\r\n"
+        assert await second.line() == b""
+        assert (await first.ask(b"a LOGIN ana secret\r\n")).startswith(b"a OK")
 
 
-def test_commands_that_log_nobody_in_do_not_prolong_the_time_to_log_in() -> None:
-    async def scene() -> None:
-        async with role(ClientConfig(login_timeout_s=0.3)) as connect:
-            client = await connect()
-            await client.line()
-            begun = asyncio.get_running_loop().time()
-            answer = b"* OK"
-            with contextlib.suppress(ConnectionError):
-                while answer and not answer.startswith(b"* BYE"):
-                    await asyncio.sleep(0.02)  # a slow writer's pace
-                    answer = await client.ask(b"a ID NIL\r\n")
-            assert asyncio.get_running_loop().time() - begun < 2
-
-    play(scene)
+async def test_commands_that_log_nobody_in_do_not_prolong_the_time_to_log_in() -> None:
+    async with role(ClientConfig(login_timeout_s=0.3)) as connect:
+        client = await connect()
+        await client.line()
+        begun = asyncio.get_running_loop().time()
+        answer = b"* OK"
+        with contextlib.suppress(ConnectionError):
+            while answer and not answer.startswith(b"* BYE"):
+                await asyncio.sleep(0.02)  # a slow writer's pace
+                answer = await client.ask(b"a ID NIL\r\n")
+        assert asyncio.get_running_loop().time() - begun < 2

@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from murder.api.store import MailboxStore
 from tests.backend.server import maildir_store, memory_store, running_backend, spool_store
@@ -129,19 +128,15 @@ async def empty(connect: Connect) -> None:
 
 
 @pytest.mark.parametrize("where", [*STORES, "workers"])
-def test_no_session_is_ever_told_what_does_not_hold(where: str, tmp_path: Path) -> None:
+async def test_no_session_is_ever_told_what_does_not_hold(where: str, tmp_path: Path) -> None:
     serving = workers if where == "workers" else one_worker
 
-    async def scene() -> None:
-        until = time.monotonic() + SECONDS
-        seed = SEED
-        async with serving(tmp_path, where) as connect:
-            await prepare(connect)
+    until = time.monotonic() + SECONDS
+    seed = SEED
+    async with serving(tmp_path, where) as connect:
+        await prepare(connect)
+        await stress(connect, seed)
+        while time.monotonic() < until:
+            seed += 1
+            await empty(connect)
             await stress(connect, seed)
-            while time.monotonic() < until:
-                seed += 1
-                await empty(connect)
-                await stress(connect, seed)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(scene())
