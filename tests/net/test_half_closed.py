@@ -12,7 +12,6 @@ from murder.net.listener import Bounds, Listener, Service
 from murder.net.tls import server_context
 from murder.pki.authority import init_authority, issue
 from tests.backend.server import running_backend
-from tests.frontend.server import Running
 from tests.frontend.test_pop3 import Backend, with_backend
 
 IMAP = (
@@ -111,12 +110,10 @@ async def test_what_was_asked_before_a_close_notify_is_answered(
 
 
 @pytest.mark.parametrize("ends_tcp", [False, True])
-def test_pop3_that_ends_before_there_is_a_pipe_is_answered_and_lets_the_maildrop_go(
+async def test_pop3_that_ends_before_there_is_a_pipe_is_answered_and_lets_the_maildrop_go(
     tmp_path: Path, tls: ssl.SSLContext, ends_tcp: bool
 ) -> None:
-    async def work(running: Running) -> None:
+    async with with_backend(tmp_path, Backend()) as running:
         service = running.role.services()[protocols.POP3]
         said = await ask(service, tls, POP3, ends_tcp=ends_tcp)
         assert said.endswith(b"+OK relayed STAT\r\n+OK relayed NOOP\r\n"), said
-
-    with_backend(tmp_path, Backend(), work)
