@@ -89,6 +89,10 @@ class _Gone(asyncio.Transport):
 _GONE: Final = _Gone()
 
 
+def _unheard(_: bytes) -> None:
+    """Before there is a receiver."""
+
+
 class Connection(asyncio.Protocol):
     """See the module. `cid` names it in every log line and, over ID, in the backend's."""
 
@@ -98,7 +102,6 @@ class Connection(asyncio.Protocol):
         "_deflated",
         "_drained",
         "_finished",
-        "_gathered",
         "_gathered_octets",
         "_handshake",
         "_held_back",
@@ -109,18 +112,21 @@ class Connection(asyncio.Protocol):
         "_lost",
         "_make_receiver",
         "_on_lost",
+        "_receiver",
         "certificate",
         "cid",
+        "data_received",
+        "gathered",
+        "is_plain",
         "is_tls",
         "on_known",
         "peer",
         "peer_port",
-        "receiver",
         "transport",
         "writing_paused",
     )
 
-    receiver: Receiver
+    data_received: Callable[[bytes], None]  # type: ignore[assignment]  # see `_hand_over`
     transport: asyncio.Transport
 
     def __init__(
@@ -130,10 +136,12 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self._make_receiver = make_receiver
         self._on_lost = on_lost
+        self.data_received = _unheard
         self._drained: asyncio.Future[None] | None = None
         self._handshake: asyncio.Future[asyncio.Transport | None] | None = None
         self._lost = False
         self._finished = False
+        self.is_plain = True  # what is written goes to the transport as it is; see `write`
         self._input_has_ended = False  # under TLS
         self.cid = f"{os.getpid():x}-{next(_numbers):x}"
         self.peer = ""
@@ -150,7 +158,7 @@ class Connection(asyncio.Protocol):
         )
         self._inflates = False  # the next turn is asked for
         self._held_back = False  # the receiver has paused the reading
-        self._gathered: list[bytes] = []
+        self.gathered: list[bytes] = []
         self._gathered_octets = 0
 
     # --- what the loop calls
@@ -162,14 +170,25 @@ class Connection(asyncio.Protocol):
         if isinstance(peer, tuple):
             self.peer, self.peer_port = peer[0], peer[1]
         self._note_tls()  # TCP_NODELAY is set: loops do that themselves
-        self.receiver = self._make_receiver(self)
-        self.receiver.begin()
+        self._receiver = self._make_receiver(self)
+        self._hand_over()
+        self._receiver.begin()
 
-    def data_received(self, data: bytes) -> None:
-        if self._inflate is None:
-            self.receiver.received(data)
-        else:
-            self.inflate(data)
+    @property
+    def receiver(self) -> Receiver:
+        return self._receiver
+
+    @receiver.setter
+    def receiver(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """What comes goes to the receiver with no step between: a loop keeps the method that it finds when the protocol is
+        set."""
+        self.data_received = self._receiver.received if self._inflate is None else self.inflate
+        if not self._lost:
+            self.transport.set_protocol(self)
 
     def eof_received(self) -> bool:
         """Under TLS: see `_tls_ended`. TCP that ends without its close_notify was cut off, and the loop closes it."""
@@ -177,7 +196,7 @@ class Connection(asyncio.Protocol):
             self._finished or self.is_tls
         ):  # both have ended; or the loop ends it in any case, and says so in the log
             return False
-        return isinstance(self.receiver, HalfCloses) and self.receiver.input_ended()
+        return isinstance(self._receiver, HalfCloses) and self._receiver.input_ended()
 
     def _tls_ended(self) -> None:
         """The peer's close_notify has come, within the reading of what came before it. TCP is read no further: its end may
@@ -187,7 +206,7 @@ class Connection(asyncio.Protocol):
         asyncio.get_running_loop().call_soon(self._end_input)
 
     def _end_input(self) -> None:
-        is_open = isinstance(self.receiver, HalfCloses) and self.receiver.input_ended()
+        is_open = isinstance(self._receiver, HalfCloses) and self._receiver.input_ended()
         if not is_open:
             self.close()
 
@@ -198,14 +217,15 @@ class Connection(asyncio.Protocol):
         self.writing_paused = False
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
-        self.receiver.writable()
+        self._receiver.writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
+        self.is_plain = False
         if self._drained is not None and not self._drained.done():
             self._drained.set_exception(ConnectionResetError("the peer has gone"))
             self._drained.exception()  # somebody may have stopped waiting
-        self.receiver.lost(exc)
+        self._receiver.lost(exc)
         if self._on_lost is not None:
             self._on_lost(self)
         self.transport = _GONE  # a handler may be busy for long yet, and what TLS has read goes with the transport
@@ -238,25 +258,26 @@ class Connection(asyncio.Protocol):
         caller calls `send_gathered` himself."""
         if self._lost:
             return
-        if later and not self._gathered:
+        if later and not self.gathered:
             asyncio.get_running_loop().call_soon(self.send_gathered)
-        self._gathered.append(data)
+        self.gathered.append(data)
         self._gathered_octets += len(data)
         if self._gathered_octets >= GATHER_OCTETS:
             self.send_gathered()
 
     def send_gathered(self) -> None:
-        if self._gathered:
-            data = self._gathered[0] if len(self._gathered) == 1 else b"".join(self._gathered)
-            self._gathered.clear()
+        if self.gathered:
+            data = self.gathered[0] if len(self.gathered) == 1 else b"".join(self.gathered)
+            self.gathered.clear()
             self._gathered_octets = 0
             self.write(data)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send at once, behind what is gathered. No error where the peer has gone already."""
+        """Send at once, behind what is gathered. No error where the peer has gone already. Where the connection
+        `is_plain`, and has nothing `gathered`, the hot path writes to the transport itself."""
         if self._lost or self._finished:
             return
-        if self._gathered:
+        if self.gathered:
             self.send_gathered()
         if self._deflate is not None:
             data = self._deflate.compress(data) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
@@ -317,6 +338,8 @@ class Connection(asyncio.Protocol):
         self.send_gathered()
         self._deflate = zlib.compressobj(6, zlib.DEFLATED, DEFLATE_WINDOW, DEFLATE_MEMORY)
         self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        self.is_plain = False
+        self._hand_over()
 
     @property
     def is_deflated(self) -> bool:
@@ -345,7 +368,7 @@ class Connection(asyncio.Protocol):
             return
         self._deflated = self._inflate.unconsumed_tail
         if octets:
-            self.receiver.received(octets)
+            self._receiver.received(octets)
         if self._inflate.eof:
             self.abort()
         elif self._deflated or len(octets) == INFLATE_OCTETS:
@@ -379,6 +402,7 @@ class Connection(asyncio.Protocol):
             return
         self.send_gathered()
         self._finished = True
+        self.is_plain = False
         try:
             self.transport.write_eof()
         except (OSError, RuntimeError):

@@ -66,6 +66,9 @@ class Client:
 
     connection: Connection
     origin: tuple[str, int] | None = None  # the client's address and port, where there is one
+    is_flowing = (
+        False  # its commands are relayed as they come: it need not hear that all are answered
+    )
 
     @property
     def is_full(self) -> bool:
@@ -131,7 +134,7 @@ class ImapUpstream:
         self._timeout_s = timeout_s
         self._max_message = max_message
         self._cutter = ResponseCutter()
-        self._flight: deque[tuple[bytes, asyncio.Future[Reply] | None]] = deque()
+        self.flight: deque[tuple[bytes, asyncio.Future[Reply] | None]] = deque()
         self._sent: list[tuple[list[bytes], bytes]] = []  # what is in flight: tags, octets
         self._own: InternalCommand | None = None
         self.loop = asyncio.get_running_loop()
@@ -151,6 +154,30 @@ class ImapUpstream:
         pass
 
     def received(self, data: bytes) -> None:
+        """The hot path is first: one tagged line and no more, all that there is in flight."""
+        flight, cutter = self.flight, self._cutter
+        if len(flight) == 1 and self._own is None and flight[0][1] is None:
+            tag = flight[0][0]
+            if (
+                data.startswith(tag)
+                and data[len(tag) : len(tag) + 1] == b" "
+                and data.find(b"\r\n") + 2 == len(data)
+                and not (cutter.held or cutter.inside or cutter.literal)
+            ):
+                flight.clear()
+                self._sent.clear()
+                client = self.client
+                connection = client.connection
+                if connection.is_plain and not connection.gathered:
+                    connection.transport.write(data)
+                else:
+                    connection.write(data)
+                if not client.is_flowing:
+                    client.upstream_idle(self)
+                if connection.writing_paused:
+                    self._waits_for_client = True
+                    self.connection.pause_reading()
+                return
         self._active_at = self.loop.time()
         try:
             if self._own is not None:
@@ -162,7 +189,7 @@ class ImapUpstream:
                 self._pass_on(data)
             else:
                 raise BadSyntax("octets behind the answer to STARTTLS")
-            if (self._own is not None or self._flight) and len(data) < SMALL_OCTETS:
+            if (self._own is not None or self.flight) and len(data) < SMALL_OCTETS:
                 self.connection.acknowledge_now()  # else Cyrus' next answer waits 40 ms (Nagle)
         except BadSyntax as error:
             self._end(UpstreamKind.PROTOCOL, str(error))
@@ -188,29 +215,37 @@ class ImapUpstream:
 
     @property
     def in_flight(self) -> int:
-        return len(self._flight)
+        return len(self.flight)
 
     @property
     def is_full(self) -> bool:
         """Whether no more commands should be relayed for now. `upstream_idle` tells of the end of it."""
-        return len(self._flight) >= MAX_IN_FLIGHT or self.connection.writing_paused
+        return len(self.flight) >= MAX_IN_FLIGHT or self.connection.writing_paused
 
     def relay(self, tag: bytes, octets: bytes) -> None:
         """Send a client's command; its answers pass to the client. Raises UpstreamFailure if the backend has gone."""
         self.relay_all([tag], octets)
 
-    def relay_all(self, tags: list[bytes], octets: bytes) -> None:
-        """Likewise several commands, in one write."""
+    def relay_all(self, tags: list[bytes], octets: bytes) -> float:
+        """Likewise several commands, in one write. The time of the loop."""
         if self.is_lost:
             raise self.failure(UpstreamKind.LOST, "it closed the connection")
-        if not self._flight:
-            self._watch()
+        now = self.loop.time()
+        if not self.flight:  # as `_watch`
+            self._active_at = now
+            if not self.sweep_slot:
+                self._watch()
         for tag in tags:
-            self._flight.append((tag, None))
+            self.flight.append((tag, None))
         self._sent.append((tags, octets if len(octets) <= KEPT_OCTETS else b""))
         if len(self._sent) > MAX_KEPT:  # of a client that never waits for all its answers
-            del self._sent[: -len(self._flight)]
-        self.connection.write(octets)
+            del self._sent[: -len(self.flight)]
+        connection = self.connection
+        if connection.is_plain and not connection.gathered:
+            connection.transport.write(octets)
+        else:
+            connection.write(octets)
+        return now
 
     def write(self, octets: bytes) -> None:
         self.connection.write(octets)
@@ -228,13 +263,13 @@ class ImapUpstream:
         if self.is_lost:
             raise self.failure(UpstreamKind.LOST, "it closed the connection")
         future: asyncio.Future[Reply] = self.loop.create_future()
-        if not self._flight:
+        if not self.flight:
             self._watch()
-        self._flight.append((tag, future))
+        self.flight.append((tag, future))
         return await future
 
     def _pass_on(self, octets: bytes) -> None:
-        client, flight = self.client.connection, self._flight
+        client, flight = self.client.connection, self.flight
         gathered = b""
         while octets:
             tag = flight[0][0] if flight else b""
@@ -420,7 +455,7 @@ class ImapUpstream:
                 return min(self._kept_until, now + self._timeout_s)
             self.close()
             return None
-        if not (self._flight or self._own):
+        if not (self.flight or self._own):
             return now + self._timeout_s
         left = self._active_at + self._timeout_s - now
         own = self._own
@@ -445,13 +480,13 @@ class ImapUpstream:
         if self._own is not None and not self._own.future.done():
             self._own.future.set_exception(self.failure(kind, text))
         unanswered = []
-        for tag, future in self._flight:
+        for tag, future in self.flight:
             if future is None:
                 unanswered.append(tag)
             elif not future.done():
                 future.set_exception(self.failure(kind, text))
-        mid_response = self.is_inside and (bool(self._flight) or self.passes_unsolicited)
-        self._flight.clear()
+        mid_response = self.is_inside and (bool(self.flight) or self.passes_unsolicited)
+        self.flight.clear()
         self.client.upstream_lost(self, unanswered, mid_response)
 
     def unanswered(self, tags: list[bytes]) -> list[tuple[bytes, bytes]] | None:
@@ -471,14 +506,14 @@ class ImapUpstream:
         """A client's IDLE of which it has had the continuation: all else passes. Raises UpstreamFailure."""
         self.write(octets)
         await self.answer(b"+", self.client.send)
-        self._flight.append((tag, None))
+        self.flight.append((tag, None))
         self._sent.append(([tag], octets))
         self.has_no_hurry = True
 
     @property
     def is_at_rest(self) -> bool:
         """Whether nothing is under way, and nothing is half said."""
-        return not (self.is_lost or self._flight or self._own) and self._cutter.is_between
+        return not (self.is_lost or self.flight or self._own) and self._cutter.is_between
 
     def ask_behind(self, command: bytes, answered: Callable[[Reply | None], None]) -> None:
         """As `ask`, without a task that waits: `answered` is called with the reply, or None where there is none."""

@@ -23,25 +23,25 @@ _TAIL: Final = 40  # octets of an unfinished line that could announce a literal
 class ResponseCutter:
     """Octets in by `feed`; out come octets to pass on, up to and with a tagged line each time."""
 
-    __slots__ = ("_held", "_inside", "_literal", "bye")
+    __slots__ = ("bye", "held", "inside", "literal")
 
     def __init__(self) -> None:
-        self._held = b""  # an unfinished line
-        self._inside = (
+        self.held = b""  # an unfinished line
+        self.inside = (
             False  # the next line continues a response (behind a literal, or a long line's rest)
         )
-        self._literal = 0  # octets of a literal still to come
+        self.literal = 0  # octets of a literal still to come
         self.bye = b""  # the server's last word
 
     @property
     def is_between(self) -> bool:
         """Whether all responses so far are whole."""
-        return not (self._held or self._inside or self._literal)
+        return not (self.held or self.inside or self.literal)
 
     @property
     def is_inside(self) -> bool:
         """Whether what was given out ends in the middle of a response."""
-        return self._inside or bool(self._literal)
+        return self.inside or bool(self.literal)
 
     def feed(self, data: bytes, tag: bytes) -> tuple[bytes, bytes | None, bytes]:
         """`(octets to pass on, the tagged line that ends them or None, octets to feed again)`. A BYE is left out.
@@ -49,39 +49,39 @@ class ResponseCutter:
         `tag`: of the oldest command in flight, b"" if there is none. Raises BadSyntax for a line with another tag (a server
         that is not the client's could answer for one that is), and for a literal that the client may read otherwise.
         """
-        if self._held:
-            data = self._held + data
-            self._held = b""
-        elif not self._literal and not self._inside and tag and data.startswith(tag):
+        if self.held:
+            data = self.held + data
+            self.held = b""
+        elif not self.literal and not self.inside and tag and data.startswith(tag):
             end = data.find(b"\r\n") + 2  # the common case: one tagged line and no more
             if end == len(data) and data[len(tag) : len(tag) + 1] == b" ":
                 return data, data, b""
         at, size, plain = 0, len(data), 0
         while at < size:
-            if self._literal:
-                step = min(self._literal, size - at)
-                self._literal -= step
+            if self.literal:
+                step = min(self.literal, size - at)
+                self.literal -= step
                 at += step
                 continue
             end = data.find(b"\n", at) + 1
             if not end:
                 return self._hold(data, at), None, b""
-            if not self._inside and tag and data.startswith(tag + b" ", at):
+            if not self.inside and tag and data.startswith(tag + b" ", at):
                 return data[:end], data[at:end], data[end:]
-            if not self._inside and data[at : at + 5].upper() == b"* BYE":
+            if not self.inside and data[at : at + 5].upper() == b"* BYE":
                 self.bye = data[at:end]
                 return data[:at], None, data[end:]  # the backend leaves; the client does not
-            if not self._inside and data[at] != _STAR and _is_smuggled(data, at, tag):
+            if not self.inside and data[at] != _STAR and _is_smuggled(data, at, tag):
                 raise BadSyntax("a tagged response to what nobody asked")
-            self._literal, self._inside = 0, False
+            self.literal, self.inside = 0, False
             if data[end - 3 : end - 2] == b"}":
                 announced = announced_at_end(data, at, end)
                 if announced is not None and announced.synchronising:
                     if announced.problem is not None:
                         raise announced.problem
-                    self._literal, self._inside = announced.size, True
+                    self.literal, self.inside = announced.size, True
             at = end
-            plain = 0 if self._inside else plain + 1
+            plain = 0 if self.inside else plain + 1
             if plain > 1 and size - at > _WORTH_SKIPPING:
                 at, plain = _skip(data, at), 0
         return data, None, b""
@@ -89,11 +89,11 @@ class ResponseCutter:
     def _hold(self, data: bytes, at: int) -> bytes:
         """Keep the unfinished line; of one that is too long pass on all but its tail."""
         if len(data) - at > MAX_HELD_OCTETS:
-            if not self._inside and not data.startswith(b"* ", at):
+            if not self.inside and not data.startswith(b"* ", at):
                 raise BadSyntax("an endless line that is no untagged response")
-            self._inside = True
+            self.inside = True
             at = len(data) - _TAIL
-        self._held = data[at:]
+        self.held = data[at:]
         return data[:at]
 
 

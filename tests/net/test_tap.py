@@ -15,6 +15,8 @@ class Transport:
     def write(self, data: bytes) -> None:
         self.written += data
 
+    def set_protocol(self, protocol: object) -> None: ...
+
 
 class Session:
     """The receiver of a connection; `user` once it has logged in."""

@@ -11,13 +11,15 @@ class Silent(Client):
     """Takes whatever comes."""
 
     def __init__(self) -> None:
-        self.connection = cast(Any, SimpleNamespace(write=lambda _: None, writing_paused=False))
+        self.connection = cast(
+            Any, SimpleNamespace(is_plain=False, write=lambda _: None, writing_paused=False)
+        )
 
 
 def made() -> ImapUpstream:
     upstream = ImapUpstream(cast(Any, SimpleNamespace(server="be.test")), Silent(), 60, 1000)
     upstream.connection = cast(
-        Any, SimpleNamespace(write=lambda _: None, acknowledge_now=lambda: None)
+        Any, SimpleNamespace(is_plain=False, write=lambda _: None, acknowledge_now=lambda: None)
     )
     return upstream
 

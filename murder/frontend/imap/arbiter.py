@@ -76,6 +76,7 @@ class Gate(Client):
         self._upstream = upstream
         self.connection = cast(Connection, self)  # of which an upstream uses what stands here
         self._is_inside = False  # a response
+        self.is_plain = False  # as a connection that is written to by `write` only
 
     def write(self, data: bytes) -> None:
         correct = self._arbiter.correct

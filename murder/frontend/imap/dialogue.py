@@ -20,7 +20,7 @@ from murder.model.name import MailboxName, display
 from murder.model.rights import MANAGED, nonexistent, rights_in
 from murder.net.connection import Connection
 from murder.net.pool import open_imap
-from murder.net.relay import Client, ImapUpstream, Reply
+from murder.net.relay import MAX_IN_FLIGHT, Client, ImapUpstream, Reply
 from murder.serve.imap import ImapDialogue, Row, Running
 from murder.serve.service import ClientService
 from murder.session.imap_client import non_synchronising
@@ -296,6 +296,7 @@ class FrontendImap(ImapDialogue, Client):
             await self._rest_until_settled()
 
     async def _rest_until_settled(self) -> None:
+        self.is_flowing = False
         self._settled = self.loop.create_future()
         try:
             await self._settled
@@ -470,42 +471,56 @@ class FrontendImap(ImapDialogue, Client):
     # --- dispatch
 
     def received(self, data: bytes) -> None:
-        """Whole commands for the selected backend need no session to be cut; all else does."""
+        """The hot path: whole commands for the selected backend go there as they came, up to the first that is not so
+        simple; that and what follows it is cut by the session. One function, as every call here is one a command."""
+        selected = self.selected
         if (
-            self.selected is not None
+            selected is not None
             and self._task is None
-            and self._waiter is None
-            and self.idle is None
+            and (self.is_flowing or self._begins_to_flow())
+            and data[-1:] == b"\n"
+            and len(data) <= EXPRESS_OCTETS
+            and not (b"}" in data and (b"}\r\n" in data or b"}\n" in data))
         ):
-            passed = self._pass_on(data) if self.session.is_between else 0
-            if passed == len(data):
-                return
-            if passed:
-                data = data[passed:]
+            upstream = selected.upstream
+            if not (
+                self.is_closing
+                or upstream.is_lost
+                or upstream.connection.writing_paused
+                or len(upstream.flight) >= MAX_IN_FLIGHT
+                or self.connection.writing_paused
+            ):
+                at, size, tags = 0, len(data), []
+                while (
+                    at < size
+                    and (match := COMMAND.match(data, at))
+                    and match[2].upper() in self.RELAYED
+                ):
+                    tags.append(match[1])
+                    at = data.find(b"\n", match.end()) + 1
+                if tags:
+                    self._bad_commands = 0
+                    self.active_at = upstream.relay_all(tags, data if at == size else data[:at])
+                    if at == size:
+                        return
+                    data = data[at:]
+        self.is_flowing = False
         super().received(data)
 
-    def _pass_on(self, data: bytes) -> int:
-        """The hot path: commands as they came, up to the first that is not so simple. How many octets those had."""
-        if data[-1:] != b"\n" or len(data) > EXPRESS_OCTETS or b"}\r\n" in data or b"}\n" in data:
-            return 0
-        assert self.selected is not None
-        upstream = self.selected.upstream
-        if (
-            self.is_closing
-            or upstream.is_lost
-            or upstream.is_full
-            or self.connection.writing_paused
-        ):
-            return 0
-        at, tags = 0, []
-        while (match := COMMAND.match(data, at)) and match[2].upper() in self.RELAYED:
-            tags.append(match[1])
-            at = data.find(b"\n", match.end()) + 1
-        if tags:
-            self._bad_commands = 0
-            self._note_activity()
-            upstream.relay_all(tags, data if at == len(data) else data[:at])
-        return at
+    def _begins_to_flow(self) -> bool:
+        self.is_flowing = (
+            self._waiter is None
+            and self.idle is None
+            and self._settled is None
+            and self._following is None
+            and not self._input_ended
+            and self.session.is_between
+        )
+        return self.is_flowing
+
+    def input_ended(self) -> bool:
+        self.is_flowing = False
+        return super().input_ended()
 
     def handle(self, event: Event) -> Running:
         if self.idle is not None and isinstance(event, Line):
