@@ -18,7 +18,7 @@ IN_CI = os.environ.get("CI") == "true"
 
 @pytest.fixture(scope="session")
 def archive() -> Path:
-    """dist/murder.pyz, made from the sources as they are now; from then on tests/demo.py runs it."""
+    """dist/murder.pyz, made from the sources as they are now; from then on tests/kit/demo.py runs it."""
     done = subprocess.run(
         [sys.executable, ROOT / "build.py"], capture_output=True, text=True, check=False, cwd=ROOT
     )

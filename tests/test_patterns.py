@@ -1,7 +1,7 @@
 """Every regular expression of the code takes a number of steps that is linear in what it looks at, whatever that is.
 
 The octets come from a peer or from mail, so a pattern that is quadratic stops a node (60 kB of `;` in a Content-Type did).
-The matcher of `tests.steps` counts; a pattern that `search`, `finditer`, `sub` or `split` use is tried from every place.
+The matcher of `tests.kit.steps` counts; a pattern that `search`, `finditer`, `sub` or `split` use is tried from every place.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.steps import Counted, TooManySteps, interesting, literal_head
+from tests.kit.steps import Counted, TooManySteps, interesting, literal_head
 
 ROOT = Path(__file__).parent.parent
 DEFINED = re.compile(r"^([A-Za-z_]+)(?:: Final)? = re\.compile\(", re.MULTILINE)

@@ -41,7 +41,7 @@ from murder.model.search import (
 )
 from murder.model.seqset import SAVED, Ranges, SeqSet, holds
 from murder.net.turns import Turn
-from tests.steps import lines_run
+from tests.kit.steps import lines_run
 
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 SCENE = Scene(exists=10, largest_uid=100, saved=((20, 30),), now=NOW)

@@ -10,7 +10,7 @@ import uvloop
 from murder.model.name import MailboxName
 from plugins.store_maildir.store import MaildirStore, Settings
 from tests.backend.server import Running, maildir_store, running_backend
-from tests.dialogue import Player, Streams
+from tests.kit.dialogue import Player, Streams
 from tests.plugins.test_store_maildir import Dovecot
 
 USERS = "maildir/maildir/users"  # below a test's folder, by default

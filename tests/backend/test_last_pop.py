@@ -12,7 +12,7 @@ from murder.model import protocol as protocols
 from murder.model.name import inbox_of
 from murder.net.listener import Bounds, Listener
 from tests.backend.server import running_backend
-from tests.dialogue import Player, Streams
+from tests.kit.dialogue import Player, Streams
 
 INBOX = inbox_of("ana")
 ASKED = "GETMETADATA INBOX /shared/vendor/cmu/cyrus-imapd/lastpop"

@@ -8,7 +8,7 @@ from typing import Any
 import uvloop
 
 from tests.backend.server import config_in, running_backend
-from tests.dialogue import Player, Streams
+from tests.kit.dialogue import Player, Streams
 
 
 def play(folder: Path, text: str, **limits: Any) -> None:

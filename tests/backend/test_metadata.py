@@ -5,7 +5,7 @@ from pathlib import Path
 
 from murder.backend.records.annotations import Bounds
 from tests.backend.server import running_backend
-from tests.dialogue import Player, Streams
+from tests.kit.dialogue import Player, Streams
 
 MAX_VALUE_OCTETS = Bounds().value_octets
 

@@ -10,7 +10,7 @@ from murder.backend.moves.outgoing import freeze
 from murder.model.name import MailboxName
 from murder.mupdate.change import RemoveEntry
 from tests.backend.server import Running, running_backend
-from tests.dialogue import Player
+from tests.kit.dialogue import Player
 
 INBOX = MailboxName(b"user.ana")
 BEGIN = r"""

@@ -7,7 +7,7 @@ from pathlib import Path
 from murder.model.entry import Location
 from murder.mupdate.client import MasterClient
 from tests.backend.server import config_in, running_backend
-from tests.dialogue import Player, Streams
+from tests.kit.dialogue import Player, Streams
 from tests.mupdate.nodes import Server
 
 ACL = b"ana\tlrswipkxtecda\t"

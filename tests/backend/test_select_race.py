@@ -12,7 +12,7 @@ from murder.model.message import Changes, ModSeq
 from murder.model.name import MailboxName
 from plugins.store_memory import MemoryStore
 from tests.backend.server import running_backend
-from tests.dialogue import Player, Streams
+from tests.kit.dialogue import Player, Streams
 
 SCENE = """
 Ca= LOGIN ana secret

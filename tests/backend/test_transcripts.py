@@ -16,7 +16,7 @@ from tests.backend.server import (
     running_backend,
     spool_store,
 )
-from tests.dialogue import Player, Streams
+from tests.kit.dialogue import Player, Streams
 
 TRANSCRIPTS = Path(__file__).parent.parent / "transcripts"
 STORES: dict[str, Callable[[Path], MailboxStore]] = {

@@ -7,7 +7,7 @@ import pytest
 import uvloop
 
 from tests.backend.workers import two_workers
-from tests.dialogue import Player, Streams
+from tests.kit.dialogue import Player, Streams
 
 TRANSCRIPTS = Path(__file__).parent.parent / "transcripts" / "backend"
 SEVERAL = (

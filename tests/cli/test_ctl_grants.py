@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cli.test_ctl_mailboxes import Ctl
-from tests.demo import Demo, running_demo
+from tests.kit.demo import Demo, running_demo
 
 
 @pytest.fixture(scope="module")

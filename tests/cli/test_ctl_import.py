@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_ctl_mailboxes import Ctl
-from tests.demo import Demo, free_port_base, running_demo
+from tests.kit.demo import Demo, running_demo
+from tests.kit.ports import free_port_base
 
 DATE = '"02-Jan-2020 03:04:05 +0100"'
 

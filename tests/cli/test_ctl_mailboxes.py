@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.demo import ROOT, Demo, murder_command, running_demo
+from tests.kit.demo import Demo, running_demo
+from tests.kit.process import ROOT, murder_command
 
 BACKENDS = ("be1.murder.test", "be2.murder.test", "be3.murder.test")
 

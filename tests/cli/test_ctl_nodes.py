@@ -18,7 +18,9 @@ import pytest
 
 from murder.pki.authority import init_authority, issue
 from tests.cli.test_ctl_mailboxes import Ctl
-from tests.demo import ROOT, Demo, free_port_base, murder_command, running_demo
+from tests.kit.demo import Demo, running_demo
+from tests.kit.ports import free_port_base
+from tests.kit.process import ROOT, murder_command
 
 
 @pytest.fixture(scope="module")

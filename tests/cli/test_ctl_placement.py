@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_ctl_mailboxes import Ctl, place
-from tests.demo import Demo, running_demo
+from tests.kit.demo import Demo, running_demo
 
 # a policy that the frontends have and the operator's own configuration has not
 LAST = """

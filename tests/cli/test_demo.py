@@ -15,7 +15,9 @@ import pytest
 
 from murder.cli.demo import paste_lines
 from murder.demo.plan import Options, nodes_of
-from tests.demo import ROOT, Demo, free_port_base, message, murder_command, running_demo
+from tests.kit.demo import Demo, message, running_demo
+from tests.kit.ports import free_port_base
+from tests.kit.process import ROOT, murder_command
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ import pytest
 
 from murder.cli.program import murder
 from tests.conftest import cannot_run
-from tests.demo import ROOT, wanted
+from tests.kit.demo import wanted
+from tests.kit.process import ROOT
 
 WITHOUT_JSON = {
     "murder serve",  # runs

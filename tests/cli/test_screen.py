@@ -18,7 +18,7 @@ from murder.cli.screen import (
     seconds,
     width_of,
 )
-from tests.demo import ROOT
+from tests.kit.process import ROOT
 
 ROWS = [
     ["user/anna", "be1.example.org", "5", "x"],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo import Demo, running_demo
+from tests.kit.demo import Demo, running_demo
 
 USERS = 60
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.demo import Demo, message
+from tests.kit.demo import Demo, message
 
 DATE = '"01-Jan-2020 10:00:00 +0100"'
 

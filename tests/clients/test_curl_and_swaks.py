@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo import Demo, message, wanted
+from tests.kit.demo import Demo, message, wanted
 
 pytestmark = pytest.mark.skipif(bool(wanted("curl", "swaks")), reason=wanted("curl", "swaks"))
 

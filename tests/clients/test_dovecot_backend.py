@@ -13,15 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo import (
-    Demo,
-    free_port_base,
-    message,
-    murder_command,
-    reconfigure,
-    running_demo,
-    wanted,
-)
+from tests.kit.demo import Demo, message, reconfigure, running_demo, wanted
+from tests.kit.ports import free_port_base
+from tests.kit.process import murder_command
 
 NAME = "dove.murder.test"
 CONFIG = """\

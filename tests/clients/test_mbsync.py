@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo import Demo, message, wanted
+from tests.kit.demo import Demo, message, wanted
 
 pytestmark = pytest.mark.skipif(bool(wanted("mbsync")), reason=wanted("mbsync"))
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.demo import Demo
+from tests.kit.demo import Demo
 
 COMMANDS = [
     b"NOOP",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo import Demo, message, wanted
+from tests.kit.demo import Demo, message, wanted
 
 
 def tmux(socket_name: str, *words: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cyrus.conftest import IS_CI, ROOT
-from tests.demo import Demo, running_demo
+from tests.kit.demo import Demo, running_demo
 
 PACKAGES = ROOT / "pkg"
 START = "shift @ARGV if $ARGV[0] eq '--'; Cyrus::IMAP::Shell::shell()"

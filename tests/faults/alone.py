@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.demo import deliver
+from tests.kit.demo import deliver
 from tests.kit.ports import free_ports
 from tests.kit.process import ROOT, Program
 from tests.kit.toml import write_config

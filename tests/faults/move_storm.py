@@ -20,7 +20,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-from tests.demo import ROOT, Demo, murder_command
+from tests.kit.demo import Demo
+from tests.kit.process import ROOT, murder_command
 from tests.load.processes import tree
 
 KEEP: Final = 30  # messages of a client above which it expunges

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo import Demo, running_demo
+from tests.kit.demo import Demo, running_demo
 from tests.load.imap_cpu import processes, pss_kib
 
 MEMORY_KIB = 200 * 1024  # growth of a node's whole process tree under any of these

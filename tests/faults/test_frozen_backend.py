@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo import Demo, reconfigure, running_demo
+from tests.kit.demo import Demo, reconfigure, running_demo
 from tests.kit.peer import BlockingPeer
 from tests.kit.waiting import until
 

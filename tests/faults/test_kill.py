@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo import Demo, running_demo
+from tests.kit.demo import Demo, running_demo
 
 USERS = 6
 BEFORE, AFTER = 40, 20  # acknowledged messages before the kill and after the restart

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo import Demo, running_demo
+from tests.kit.demo import Demo, running_demo
 
 
 @pytest.fixture(scope="module")

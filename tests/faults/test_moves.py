@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
-from tests.demo import ROOT, Demo, running_demo
 from tests.faults.move_storm import Clients, home_of, kill_something, run_ctl
 from tests.faults.test_kill import USERS, check_lists_agree
+from tests.kit.demo import Demo, running_demo
+from tests.kit.process import ROOT
 
 STORM_S = float(os.environ.get("MURDER_MOVE_STORM_S", "12"))
 STORM_SEED = int(os.environ.get("MURDER_MOVE_STORM_SEED", "7"))

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.demo import Demo, running_demo
 from tests.faults.test_kill import check_lists_agree
 from tests.faults.test_moves import dying, furnish, homes, moves, now, pair, xfer
+from tests.kit.demo import Demo, running_demo
 
 MANY = 30  # messages, so that something has come when a node dies
 

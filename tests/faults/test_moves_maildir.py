@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.demo import Demo, running_demo
 from tests.faults.test_kill import check_lists_agree
 from tests.faults.test_moves import dying, facts, furnish, homes, moves, now, pair, settled, xfer
 from tests.faults.test_moves_verified import verified
+from tests.kit.demo import Demo, running_demo
 
 KEYWORDS = " ".join(f"$K{number}" for number in range(30))  # more than Maildir++ has letters for
 ODD = b"Subject: odd\r\n\r\none\r\r\ntwo\r\nbare\nend"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.demo import Demo, message, running_demo
 from tests.faults.test_moves import pair, xfer
+from tests.kit.demo import Demo, message, running_demo
 from tests.kit.peer import BlockingPeer
 from tests.kit.waiting import pause
 

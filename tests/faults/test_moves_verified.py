@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.demo import ROOT, Demo, murder_command, reconfigure, running_demo
 from tests.faults.test_moves import furnish, moves, pair, settled, xfer
 from tests.faults.test_moves_given_up import begin
+from tests.kit.demo import Demo, reconfigure, running_demo
+from tests.kit.process import ROOT, murder_command
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """A power cut under a store: all that was acknowledged is there, and of the rest the whole or nothing.
 
-The disk drops, tears and reorders what was not fsynced (tests/powercut.py). `POWER_CUTS` makes it cut more often.
+The disk drops, tears and reorders what was not fsynced (tests/kit/powercut.py). `POWER_CUTS` makes it cut more often.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ import pytest
 
 from murder.api import CanCheck
 from murder.model.name import MailboxName
-from tests.demo import ROOT
 from tests.faults.storing import READER, STREAMS, State, make, prepare, state_of
-from tests.powercut import MISSING, Bare, Story
+from tests.kit.powercut import MISSING, Bare, Story
+from tests.kit.process import ROOT
 
 CUTS = int(os.environ.get("POWER_CUTS", "16"))
 STEPS = 40

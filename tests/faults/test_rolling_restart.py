@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo import Demo, running_demo
+from tests.kit.demo import Demo, running_demo
 
 CLIENTS = 8
 ROUNDS = 2

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from tests.demo import Demo, reconfigure, running_demo
+from tests.kit.demo import Demo, reconfigure, running_demo
 
 STORM_S = float(os.environ.get("MURDER_STORM_S", "25"))
 SEED = int(os.environ.get("MURDER_STORM_SEED", time.time_ns() % 10**6))

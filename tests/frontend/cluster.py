@@ -21,7 +21,7 @@ from murder.model.entry import Location
 from murder.model.protocol import IMAP
 from murder.net.listener import Bounds, Listener
 from tests.backend.server import OnePassword, Running, config_in, memory_store, running_backend
-from tests.dialogue import Streams
+from tests.kit.dialogue import Streams
 from tests.mupdate.nodes import Server, Users, master
 
 PROXY = "murder"

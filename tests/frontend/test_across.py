@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.dialogue import Player
 from tests.frontend.cluster import running_cluster
+from tests.kit.dialogue import Player
 
 BEGIN = r"""
 C2= LOGIN bob secret

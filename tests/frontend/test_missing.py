@@ -7,8 +7,8 @@ from pathlib import Path
 from murder.api.referral import Conduct, ReferralQuestion
 from murder.model.name import MailboxName
 from tests.backend.server import memory_store
-from tests.dialogue import Player
 from tests.frontend.cluster import Cluster, Policy, running_cluster
+from tests.kit.dialogue import Player
 
 BEGIN = r"""
 C2= LOGIN bob secret

@@ -6,8 +6,8 @@ from typing import Any, cast
 from murder.frontend.imap.arbiter import Arbiter
 from murder.net.connection import Connection
 from murder.net.relay import Client, ImapUpstream
-from tests.dialogue import Player
 from tests.frontend.cluster import running_cluster
+from tests.kit.dialogue import Player
 
 SHARED = """
 C1= LOGIN ana secret

@@ -9,8 +9,8 @@ import pytest
 
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.untagged import Manner
-from tests.dialogue import Player
 from tests.frontend.cluster import Cluster, running_cluster
+from tests.kit.dialogue import Player
 
 # What the first user does, and what the second one must see
 KINDS = {

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.backend.server import memory_store
-from tests.dialogue import Player
 from tests.frontend.cluster import Cluster, running_cluster
 from tests.frontend.test_list import Peer, logged_in
+from tests.kit.dialogue import Player
 
 MESSAGES = 20
 ROUNDS = 4

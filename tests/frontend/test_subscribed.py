@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.dialogue import Player
 from tests.frontend.cluster import running_cluster
+from tests.kit.dialogue import Player
 
 SCENE = r"""
 C2= LOGIN bob secret

@@ -6,8 +6,8 @@ import pytest
 
 from tests.backend.server import USERS
 from tests.backend.test_transcripts import FILES, NAMESPACES, USERS_OF
-from tests.dialogue import Player
 from tests.frontend.cluster import running_cluster
+from tests.kit.dialogue import Player
 
 
 @pytest.mark.parametrize("backends", [1, 2])

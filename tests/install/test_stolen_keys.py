@@ -13,7 +13,7 @@ import pytest
 
 from murder.pki.authority import init_authority, issue
 from murder.pki.trust import init_list
-from tests.demo import ROOT
+from tests.kit.process import ROOT
 from tests.node.test_workers import LIMIT_S, free_port, knock, until
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

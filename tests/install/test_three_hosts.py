@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import cannot_run
-from tests.demo import ROOT, wanted
+from tests.kit.demo import wanted
+from tests.kit.process import ROOT
 
 HOSTS = {"mupdate": "10.87.0.1", "be1": "10.87.0.2", "fe1": "10.87.0.3", "desk": "10.87.0.4"}
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ from tests.kit.waiting import until
 
 LIMIT_S: Final = 20.0
 STREAM_OCTETS: Final = 1 << 26  # the longest line that is read
+_STATUS: Final = (b"OK", b"NO", b"BAD", b"BYE")
 _LITERAL: Final = re.compile(rb"\{(\d+)\+?\}\Z")
 
 
@@ -27,9 +28,10 @@ def literal_behind(line: bytes) -> int | None:
 
 
 def ends_command(message: bytes, tag: bytes) -> bool:
-    """Whether nothing more comes for the command with this tag: its status, or `* BYE`."""
-    words = message.split(b" ", 2)
-    return words[:2] == [b"*", b"BYE"] or (words[0] == tag and words[1:2] != [])
+    """Whether nothing more comes for the command with this tag: its status, or `* BYE`. The data of MUPDATE have its tag."""
+    first, _, rest = message.partition(b" ")
+    word = rest.partition(b" ")[0].rstrip(b"\r\n").upper()
+    return (first == tag and word in _STATUS) or (first == b"*" and word == b"BYE")
 
 
 @dataclass(slots=True)
@@ -176,7 +178,11 @@ class BlockingPeer:
     def ask(self, command: str) -> list[str]:
         """A command with its tag in front (CRLF is added); the messages up to its status."""
         self.send(command + "\r\n")
-        return self.until(command.partition(" ")[0] + " ", "* BYE")
+        tag = command.partition(" ")[0].encode()
+        found = [self.message()]
+        while not ends_command(found[-1].encode("utf-8", "surrogateescape"), tag):
+            found.append(self.message())
+        return found
 
     def command(self, words: str) -> list[str]:
         """The same with the tag `t`."""

@@ -95,6 +95,8 @@ async def scripted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     while line := await reader.readline():
         tag = line.split()[0]
         writer.write(b"* 1 FETCH (BODY[] {7}\r\na\r\nb {1} UID {2+}\r\n12 X)\r\n")
+        if tag == b"m":
+            writer.write(b'm MAILBOX "a" {3+}\r\nb!c "OK"\r\n')
         writer.write(b"250-one\r\n250 two\r\n" if tag == b"lmtp" else tag + b" OK done\r\n")
         if b"COMPRESS" in line:
             deflate = Deflate()
@@ -113,6 +115,8 @@ async def test_a_peer_reads_lines_and_messages() -> None:
         fetched = b"* 1 FETCH (BODY[] {7}\r\na\r\nb {1} UID {2+}\r\n12 X)"
         assert await peer.ask(b"a FETCH") == [fetched, b"a OK done"]
         assert await peer.ok("NOOP") == [fetched]
+        row = b'm MAILBOX "a" {3+}\r\nb!c "OK"'
+        assert await peer.ask(b"m LIST") == [fetched, row, b"m OK done"]
         peer.send(b"lmtp\r\n")
         assert await peer.message() == fetched
         assert await peer.reply() == b"250 two"

@@ -41,7 +41,7 @@ from murder.model.thread import Thread, Threadable, by_ordered_subject, by_refer
 from murder.wire.imap.body import format_body_structure
 from murder.wire.imap.envelope import format_envelope
 from murder.wire.imap.thread import format_thread
-from tests.steps import lines_run
+from tests.kit.steps import lines_run
 
 WHEN: Final = datetime(2024, 1, 1, tzinfo=UTC)
 

@@ -17,9 +17,9 @@ from murder.mupdate.change import PutEntry
 from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.replica import FOLLOWED
 from murder.mupdate.transfer import check
+from tests.kit.powercut import MISSING, Disk, Story
 from tests.mupdate.alone import Alone
 from tests.mupdate.nodes import Raw, Server, follower
-from tests.powercut import MISSING, Disk, Story
 
 CUTS = int(os.environ.get("POWER_CUTS", "120"))
 FOLLOWED_ON = 12  # copies of a replica that go on following

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from tests.powercut import MISSING, Story
+from tests.kit.powercut import MISSING, Story
 
 CUTS = 60
 SAYS = """
