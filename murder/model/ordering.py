@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -9,11 +10,25 @@ T = TypeVar("T")
 RUN: Final = 10_000  # sorted at once: some milliseconds
 
 
-def in_order(items: Sequence[T], key: Callable[[T], Any], *, reverse: bool = False) -> list[T]:
+def in_order(
+    items: Sequence[T], key: Callable[[T], Any] | None = None, *, reverse: bool = False
+) -> list[T]:
     """As `sorted`, stable; runs of the items are sorted and then merged one by one."""
-    runs = [
-        sorted(items[at : at + RUN], key=key, reverse=reverse) for at in range(0, len(items), RUN)
+    runs: list[list[T]] = [
+        sorted(items[at : at + RUN], key=key, reverse=reverse)  # type: ignore[type-var, arg-type] # as `sorted` has it
+        for at in range(0, len(items), RUN)
     ]
     if len(runs) < 2:
         return runs[0] if runs else []
-    return list(heapq.merge(*runs, key=key, reverse=reverse))
+    if all(_follows(one, other, key, reverse) for one, other in pairwise(runs)):
+        return [item for run in runs for item in run]
+    return list(heapq.merge(*runs, key=key, reverse=reverse))  # type: ignore[type-var, arg-type]
+
+
+def _follows(
+    one: Sequence[T], other: Sequence[T], key: Callable[[T], Any] | None, reverse: bool
+) -> bool:
+    """Whether all of `other` comes behind all of `one`: so it is with what has been in order before."""
+    last: Any = key(one[-1]) if key else one[-1]
+    first: Any = key(other[0]) if key else other[0]
+    return bool(last >= first if reverse else last <= first)

@@ -1,7 +1,7 @@
 """Sequence sets on the wire (RFC 3501 §9, RFC 5182 `$`)."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 from murder.errors import BadSyntax
@@ -13,28 +13,46 @@ from murder.wire.token import Scanner
 # seq-range = seq-number ":" seq-number; seq-number = nz-number / "*"
 _CHARACTERS: Final = re.compile(rb"[0-9*:,]+")
 _NUMBER_OCTETS: Final = 10  # digits of the largest number
+_PIECE_OCTETS: Final = 16 * 1024  # read at once: about a millisecond
 
 
 def parse_seqset(scanner: Scanner) -> SeqSet:
-    """A sequence set or `$`. Raises BadSyntax; numbers are 1 … 2**32 - 1. What is named again is left out: it costs nothing
-    more."""
+    """A sequence set or `$`. Raises BadSyntax; numbers are 1 … 2**32 - 1. What is named again is left out, and costs next to
+    nothing. A long one is read piece by piece, so that a thread that does it can be interrupted."""
     if scanner.accept(b"$"):
         return SAVED
     match = _CHARACTERS.match(scanner.octets, scanner.at)
     if match is None:
         raise scanner.bad("a sequence set")
-    ranges = _read(dict.fromkeys(match.group().split(b",")), match.group(), scanner.at)
+    ranges: list[tuple[int, int]] = []
+    for piece in _pieces(match.group()):
+        ranges += _read(dict.fromkeys(piece.split(b",")), piece, scanner.at)
     scanner.at = match.end()
-    return SeqSet(ranges)
+    return SeqSet(tuple(ranges))
+
+
+def _pieces(octets: bytes) -> Iterator[bytes]:
+    """A long set in pieces between its commas."""
+    at = 0
+    while len(octets) - at > _PIECE_OCTETS:
+        end = octets.find(b",", at + _PIECE_OCTETS)
+        if end < 0:
+            break
+        yield octets[at:end]
+        at = end + 1
+    yield octets[at:]
 
 
 def read_ranges(octets: bytes, offset: int = 0) -> tuple[tuple[int, int], ...]:
     """The ranges of a sequence set without `$`, as written."""
-    return _read(octets.split(b","), octets, offset)
+    ranges: list[tuple[int, int]] = []
+    for piece in _pieces(octets):
+        ranges += _read(piece.split(b","), piece, offset)
+    return tuple(ranges)
 
 
-def _read(parts: Collection[bytes], octets: bytes, offset: int) -> tuple[tuple[int, int], ...]:
-    """A set may have a hundred thousand parts, so what can be looked at for all of them at once is."""
+def _read(parts: Collection[bytes], octets: bytes, offset: int) -> Sequence[tuple[int, int]]:
+    """A set may have a hundred thousand parts, so what can be looked at for many of them at once is."""
     if octets.startswith(b"0") or b",0" in octets or b":0" in octets:
         raise _wrong(offset)  # it would be read as a number, but is none
     if max(map(len, parts)) > 2 * _NUMBER_OCTETS + 1 or not _CHARACTERS.fullmatch(octets):
@@ -43,14 +61,12 @@ def _read(parts: Collection[bytes], octets: bytes, offset: int) -> tuple[tuple[i
         if b":" not in octets and b"*" not in octets:
             numbers = list(map(int, parts))
             largest = max(numbers)
-            ranges = tuple(zip(numbers, numbers, strict=True))
+            ranges = list(zip(numbers, numbers, strict=True))
         else:
-            ranges = tuple(
-                [
-                    ((number := int(part)), number) if part.isdigit() else _range(part)
-                    for part in parts
-                ]
-            )
+            ranges = [
+                ((number := int(part)), number) if part.isdigit() else _range(part)
+                for part in parts
+            ]
             largest = max(map(max, ranges))
     except ValueError:
         raise _wrong(offset) from None
