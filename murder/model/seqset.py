@@ -12,7 +12,7 @@ from typing import Final
 
 from murder.errors import BadSyntax
 from murder.model.message import Uid
-from murder.model.ordering import in_order
+from murder.model.ordering import RUN, in_order
 
 STAR: Final = 0  # `*` in a range; no message has this number
 
@@ -55,7 +55,11 @@ EVERYTHING: Final = SeqSet(((1, STAR),))
 
 def merge(ranges: Iterable[tuple[int, int]]) -> Ranges:
     """Put ranges in order, and together where they touch. A thread that does this for many can be interrupted."""
-    ordered = in_order([*ranges])
+    ordered = list(ranges)
+    if len(ordered) > RUN:
+        ordered = in_order(ordered)
+    else:
+        ordered.sort()
     if not ordered:
         return ()
     merged: list[tuple[int, int]] = []

@@ -112,3 +112,12 @@ async def aside(function: Callable[P, T], /, *arguments: P.args, **named: P.kwar
     that it takes no more than a share of the interpreter from the event loop."""
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_aside.threads(), lambda: function(*arguments, **named))
+
+
+async def aside_if(
+    is_much: bool, function: Callable[P, T], /, *arguments: P.args, **named: P.kwargs
+) -> T:
+    """What a function returns; aside, if that is much work."""
+    if is_much:
+        return await aside(function, *arguments, **named)
+    return function(*arguments, **named)

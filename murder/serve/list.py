@@ -14,6 +14,7 @@ from murder.errors import BadSyntax
 from murder.model.listing import INBOX, ListQuery, ListRow, ListWalk
 from murder.model.name import MailboxName, collation_key
 from murder.net.turns import Turn
+from murder.serve.arguments import arguments
 from murder.serve.imap import ImapDialogue, Running
 from murder.wire import mutf7
 from murder.wire.imap.command import Command
@@ -41,9 +42,9 @@ def run_namespace(dialogue: ImapDialogue, command: Command) -> Running:
     return dialogue.conclude(command)
 
 
-def read_list(dialogue: ImapDialogue, command: Command, word: bytes) -> ListRequest | None:
+async def read_list(dialogue: ImapDialogue, command: Command, word: bytes) -> ListRequest | None:
     """What is asked. None where that is the separator alone, which is told. Raises BadSyntax."""
-    request = parse_list(Scanner(command.octets, command.start))
+    request = await arguments(command, parse_list)
     if request.extended and word != b"LIST":
         raise BadSyntax(f"{word.decode()} takes a reference and a pattern")
     if request.asks_separator:

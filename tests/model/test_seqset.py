@@ -1,12 +1,15 @@
 """Sequence sets: what they mean in a mailbox, and their shortest form."""
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from murder.errors import BadSyntax
+from murder.model import ordering
 from murder.model.message import Uid
 from murder.model.seqset import (
     EVERYTHING,
@@ -115,3 +118,24 @@ def test_a_very_long_set_finds_what_a_short_one_does(
     short = indexes_of_uids(SeqSet(tuple(ranges)), uids)
     long = indexes_of_uids(SeqSet(tuple(ranges) * 1001), uids)
     assert [at for span in long for at in span] == [at for span in short for at in span]
+
+
+@pytest.mark.parametrize("count", [30_000, 60_000])
+def test_no_more_than_a_run_is_sorted_at_once(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []
+
+    def noting(items: Sequence[Any], **named: Any) -> list[Any]:
+        lengths.append(len(items))
+        return sorted(items, **named)
+
+    monkeypatch.setattr(ordering, "sorted", noting, raising=False)
+    backwards = [(at, at) for at in range(2 * count, 0, -2)]
+    assert merge(backwards) == tuple(reversed(backwards))
+    assert lengths == [ordering.RUN] * (count // ordering.RUN)
+
+
+def test_what_is_in_order_is_not_compared_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ordering.heapq, "merge", None)
+    ranges = [(at, at) for at in range(1, 60_000, 2)]
+    assert merge(ranges) == tuple(ranges)
+    assert ordering.in_order(range(30_000, 0, -1), reverse=True) == list(range(30_000, 0, -1))

@@ -8,30 +8,39 @@ from typing import Final, TypeVar
 from murder.api.store import FindsByFlag, Mailbox
 from murder.backend.imap.dialogue import BackendImap
 from murder.model.message import Uid
-from murder.model.seqset import SeqSet, indexes_of_seqnums, indexes_of_uids
-from murder.net.turns import Turn
+from murder.model.seqset import Ranges, SeqSet, indexes_of_seqnums, indexes_of_uids
+from murder.net.turns import Turn, aside_if
 
 Number = TypeVar("Number", bound=int)
 
 BATCH: Final = 1000  # messages looked at in one go; about a millisecond
+ASIDE_RANGES: Final = 1000  # of a set: to look for them is a millisecond or two
 
 
-def spans(dialogue: BackendImap, sequence: SeqSet, by_uid: bool) -> list[range]:
-    """Index ranges into the view's UIDs. Raises BadSyntax for a sequence number that no message has."""
-    view = dialogue.now
+async def uids_of(dialogue: BackendImap, sequence: SeqSet, by_uid: bool) -> Sequence[Uid]:
+    """The UIDs meant, ascending; UIDs that do not exist are left out. Raises BadSyntax for a sequence number that no message
+    has."""
+    known = dialogue.now.uids
     if sequence.is_saved:
         sequence = dialogue.saved_result()
         by_uid = True
-    if by_uid:
-        return indexes_of_uids(sequence, view.uids)  # type: ignore[arg-type] # an array of them
-    return indexes_of_seqnums(sequence, view.exists)
+    is_much = len(sequence.ranges) > ASIDE_RANGES
+    return await aside_if(is_much, _uids_of, sequence, by_uid, known)
 
 
-def uids_of(dialogue: BackendImap, sequence: SeqSet, by_uid: bool) -> Sequence[Uid]:
-    """The UIDs meant, ascending; UIDs that do not exist are left out."""
-    known = dialogue.now.uids
+async def ranges_of(sequence: SeqSet, largest: int) -> Ranges:
+    """As `SeqSet.resolved`."""
+    return await aside_if(len(sequence.ranges) > ASIDE_RANGES, sequence.resolved, largest)
+
+
+def _uids_of(sequence: SeqSet, by_uid: bool, known: "array[int]") -> Sequence[Uid]:
+    spans = (
+        indexes_of_uids(sequence, known)  # type: ignore[arg-type] # an array of them
+        if by_uid
+        else indexes_of_seqnums(sequence, len(known))
+    )
     found = array("I")
-    for span in spans(dialogue, sequence, by_uid):
+    for span in spans:
         found.extend(known[span.start : span.stop])
     return found  # type: ignore[return-value] # an array of them
 

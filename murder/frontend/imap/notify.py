@@ -19,6 +19,7 @@ from murder.model.acl import identifiers_of
 from murder.model.name import inbox_of
 from murder.model.notify import NotifyRequest, Which
 from murder.net.relay import ImapUpstream
+from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.list import parse_list_response
@@ -35,11 +36,11 @@ SELECTED: Final = frozenset({Which.SELECTED, Which.SELECTED_DELAYED})
 
 
 def run_notify(dialogue: FrontendImap, command: Command) -> Running:
-    request = parse_notify(Scanner(command.octets, command.start))
-    return _notify(dialogue, command, request)
+    return _notify(dialogue, command)
 
 
-async def _notify(dialogue: FrontendImap, command: Command, request: NotifyRequest) -> None:
+async def _notify(dialogue: FrontendImap, command: Command) -> None:
+    request = await arguments(command, parse_notify)
     body = body_of(command)
     missing = await _open(dialogue, _servers(dialogue, request))
     dialogue.listen_to_all(lambda upstream, octets: _with_children(dialogue, upstream, octets))

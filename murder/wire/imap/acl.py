@@ -3,9 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from murder.model.acl import MAX_IDENTIFIER_OCTETS
 from murder.wire.token import Scanner, astring
+
+MAX_RIGHTS_OCTETS: Final = 100  # there are 24
 
 
 class RightsChange(Enum):
@@ -39,7 +42,12 @@ def parse_setacl(scanner: Scanner) -> SetAclRequest:
     scanner.space()
     identifier = _parse_identifier(scanner)
     scanner.space()
-    rights = scanner.astring().decode("utf-8", "replace")
+    start = scanner.at
+    octets = scanner.astring()
+    if len(octets) > MAX_RIGHTS_OCTETS:
+        scanner.at = start
+        raise scanner.bad(f"rights of {MAX_RIGHTS_OCTETS} letters at most")
+    rights = octets.decode("utf-8", "replace")
     scanner.end()
     change = RightsChange.REPLACE
     if rights.startswith(("+", "-")):

@@ -1,6 +1,7 @@
 """Flags on the wire (RFC 3501 §9 `flag`, `flag-list`)."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from murder.model.flag import (
     MAX_KEYWORD_OCTETS,
@@ -11,6 +12,8 @@ from murder.model.flag import (
     in_order,
 )
 from murder.wire.token import Scanner
+
+MAX_WORDS: Final = 1000  # of one list, with those that are named again: about a millisecond
 
 
 # flag = "\Answered" / "\Flagged" / "\Deleted" / "\Seen" / "\Draft" / flag-keyword / flag-extension
@@ -47,8 +50,12 @@ def parse_flags(scanner: Scanner) -> frozenset[str]:
         _take_list(scanner, flags)
     else:
         _take(scanner, flags)
+        words = 1
         while not scanner.at_end():
             scanner.space()
+            words += 1
+            if words > MAX_WORDS:
+                raise scanner.bad(f"at most {MAX_WORDS} flags")
             _take(scanner, flags)
     if RECENT.lower() in flags:
         scanner.at = start
@@ -57,7 +64,11 @@ def parse_flags(scanner: Scanner) -> frozenset[str]:
 
 
 def _take_list(scanner: Scanner, flags: dict[str, str]) -> None:
+    words = 0
     while not scanner.accept(b")"):
+        words += 1
+        if words > MAX_WORDS:
+            raise scanner.bad(f"at most {MAX_WORDS} flags")
         _take(scanner, flags)
         if not scanner.peek().startswith(b")"):
             scanner.space()

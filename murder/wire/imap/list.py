@@ -14,6 +14,7 @@ from murder.wire.imap.status import parse_status_items
 from murder.wire.token import Scanner, astring, quoted, string
 
 MAX_PATTERNS: Final = 100
+MAX_OPTIONS: Final = 100  # to select by, or to return; there are six
 
 _Word = TypeVar("_Word", bound=Enum)
 
@@ -104,7 +105,11 @@ def _parse_selection(scanner: Scanner) -> frozenset[Selection]:
     start = scanner.at
     scanner.open()
     chosen: set[Selection] = set()
+    words = 0
     while not scanner.accept(b")"):
+        words += 1
+        if words > MAX_OPTIONS:
+            raise scanner.bad(f"at most {MAX_OPTIONS} options")
         chosen.add(_parse_word(scanner, Selection, "SUBSCRIBED, REMOTE, RECURSIVEMATCH"))
         if scanner.peek() != b")":
             scanner.space()
@@ -138,7 +143,11 @@ class _Returns:
 
     def parse(self, scanner: Scanner) -> None:
         scanner.open()
+        words = 0
         while not scanner.accept(b")"):
+            words += 1
+            if words > MAX_OPTIONS:
+                raise scanner.bad(f"at most {MAX_OPTIONS} options")
             option = _parse_word(scanner, Return, "a LIST return option")
             self.options.add(option)
             if option is Return.STATUS:

@@ -17,6 +17,7 @@ from murder.wire.token import Scanner
 
 MAX_GROUPS: Final = 100
 MAX_MAILBOXES: Final = 1000
+MAX_EVENTS: Final = 100  # of a group; there are nine
 MAX_NAMES: Final = 5000  # in all groups together
 
 SELECTED: Final = frozenset({Which.SELECTED, Which.SELECTED_DELAYED})
@@ -92,7 +93,7 @@ def _parse_mailboxes(scanner: Scanner) -> tuple[bytes, ...]:
 def _parse_events(scanner: Scanner, events: set[Event]) -> tuple[FetchItem, ...]:
     scanner.open()
     fetch: tuple[FetchItem, ...] = ()
-    while True:
+    for _ in range(MAX_EVENTS):
         word = scanner.word()
         event = _EVENTS.get(word)
         if event not in SUPPORTED:
@@ -106,6 +107,7 @@ def _parse_events(scanner: Scanner, events: set[Event]) -> tuple[FetchItem, ...]
         if scanner.accept(b")"):
             return fetch
         scanner.space()
+    raise scanner.bad(f"at most {MAX_EVENTS} events")
 
 
 def _check(

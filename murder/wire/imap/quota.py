@@ -9,6 +9,7 @@ from murder.model.quota import Resource, Usage
 from murder.wire.token import Scanner, astring
 
 MAX_LIMIT: Final = 2**63 - 1  # number64
+MAX_RESOURCES: Final = 100  # there are four
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,11 @@ def parse_setquota(scanner: Scanner) -> SetQuotaRequest:
     scanner.open()
     limits: dict[Resource, int] = {}
     unknown = b""
+    words = 0
     while not scanner.accept(b")"):
+        words += 1
+        if words > MAX_RESOURCES:
+            raise scanner.bad(f"at most {MAX_RESOURCES} resources")
         word = scanner.word()
         scanner.space()
         limit = scanner.number(MAX_LIMIT)

@@ -5,13 +5,17 @@ from collections.abc import Callable
 import pytest
 
 from murder.errors import BadSyntax
+from murder.wire.imap.acl import parse_setacl
+from murder.wire.imap.append import parse_append_head
 from murder.wire.imap.enable import parse_enable
 from murder.wire.imap.fetch import parse_fetch
 from murder.wire.imap.id import MAX_ID_OCTETS, parse_id
 from murder.wire.imap.list import parse_list
 from murder.wire.imap.metadata import parse_getmetadata, parse_setmetadata
 from murder.wire.imap.notify import parse_notify
+from murder.wire.imap.quota import parse_setquota
 from murder.wire.imap.status import parse_status
+from murder.wire.imap.store import parse_store
 from murder.wire.imap.urlauth import parse_genurlauth, parse_resetkey, parse_urlfetch
 from murder.wire.token import Scanner
 
@@ -34,6 +38,15 @@ MANY: list[tuple[Callable[[Scanner], object], bytes]] = [
     (parse_urlfetch, b" " + many(b"imap:///%d")),
     (parse_resetkey, b" x " + many(b"X%d")),
     (parse_id, b" (" + many(b'"x%d" "y"') + b")"),
+    (parse_store, b" 1 FLAGS (" + many(b"x%d") + b")"),
+    (parse_store, b" 1 FLAGS (" + many(b"x") + b")"),
+    (parse_store, b" 1 FLAGS " + many(b"x")),
+    (parse_append_head, b" (" + many(b"x") + b") {1}\r\n"),
+    (parse_notify, b" SET (PERSONAL (" + many(b"MessageNew") + b" MessageExpunge))"),
+    (parse_setquota, b" x (" + many(b"STORAGE %d") + b")"),
+    (parse_list, b" (" + many(b"SUBSCRIBED") + b') "" x'),
+    (parse_list, b' "" x RETURN (' + many(b"CHILDREN") + b")"),
+    (parse_setacl, b" x y " + b"lrs" * 100),
 ]
 
 

@@ -78,7 +78,7 @@ async def _replace(dialogue: BackendImap, command: Command, by_uid: bool) -> Non
         number, mailbox = parse_replace_target(scanner)
         dialogue.need_writable()
         dialogue.need_rights("te")
-        doomed = uids_of(dialogue, SeqSet(((number, number),)), by_uid)
+        doomed = await uids_of(dialogue, SeqSet(((number, number),)), by_uid)
         if not doomed or not await dialogue.now.mailbox.messages(doomed):
             raise Refusal(Code.NONEXISTENT, "The message to be replaced does not exist")
         code = await appending.into(dialogue.name_of(mailbox))

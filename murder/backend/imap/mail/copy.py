@@ -14,41 +14,35 @@ from murder.model.acl import Rights
 from murder.model.flag import FlagChange
 from murder.model.message import Uid
 from murder.model.name import MailboxName
+from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
-from murder.wire.imap.copy import CopyRequest, format_copyuid, parse_copy
+from murder.wire.imap.copy import format_copyuid, parse_copy
 from murder.wire.imap.response import status_line
-from murder.wire.token import Scanner
 
 
 def run_copy(dialogue: BackendImap, command: Command) -> Running:
-    return _begin(dialogue, command, by_uid=False, moving=False)
+    return _copy(dialogue, command, by_uid=False, moving=False)
 
 
 def run_uid_copy(dialogue: BackendImap, command: Command) -> Running:
-    return _begin(dialogue, command, by_uid=True, moving=False)
+    return _copy(dialogue, command, by_uid=True, moving=False)
 
 
 def run_move(dialogue: BackendImap, command: Command) -> Running:
-    return _begin(dialogue, command, by_uid=False, moving=True)
+    return _copy(dialogue, command, by_uid=False, moving=True)
 
 
 def run_uid_move(dialogue: BackendImap, command: Command) -> Running:
-    return _begin(dialogue, command, by_uid=True, moving=True)
+    return _copy(dialogue, command, by_uid=True, moving=True)
 
 
-def _begin(dialogue: BackendImap, command: Command, by_uid: bool, moving: bool) -> Running:
-    request = parse_copy(Scanner(command.octets, command.start))
+async def _copy(dialogue: BackendImap, command: Command, by_uid: bool, moving: bool) -> None:
+    request = await arguments(command, parse_copy)
     if moving:
         dialogue.need_writable()
     dialogue.need_rights("rte" if moving else "r")
-    return _copy(dialogue, command, request, by_uid, moving)
-
-
-async def _copy(
-    dialogue: BackendImap, command: Command, request: CopyRequest, by_uid: bool, moving: bool
-) -> None:
-    uids = uids_of(dialogue, request.sequence, by_uid)
+    uids = await uids_of(dialogue, request.sequence, by_uid)
     target, found = await open_target(dialogue, dialogue.name_of(request.mailbox))
     source = dialogue.now.mailbox
     try:

@@ -7,6 +7,7 @@ from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.message_sets import marked, uids_of
 from murder.model.flag import DELETED
 from murder.model.message import Uid
+from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.copy import format_removed, parse_uid_expunge
@@ -20,20 +21,25 @@ def run_expunge(dialogue: BackendImap, command: Command) -> Running:
 
 
 def run_uid_expunge(dialogue: BackendImap, command: Command) -> Running:
-    sequence = parse_uid_expunge(Scanner(command.octets, command.start))
+    return _uid_expunge(dialogue, command)
+
+
+async def _uid_expunge(dialogue: BackendImap, command: Command) -> None:
+    sequence = await arguments(command, parse_uid_expunge)
     _check(dialogue)
-    return _expunge(dialogue, command, uids_of(dialogue, sequence, by_uid=True))
+    await _expunge(dialogue, command, await uids_of(dialogue, sequence, by_uid=True))
 
 
 def run_uid_xremove(dialogue: BackendImap, command: Command) -> Running:
     """Remove these whatever their flags, and say which ones this command has removed (wire.imap.copy)."""
-    sequence = parse_uid_expunge(Scanner(command.octets, command.start))
+    return _xremove(dialogue, command)
+
+
+async def _xremove(dialogue: BackendImap, command: Command) -> None:
+    sequence = await arguments(command, parse_uid_expunge)
     dialogue.need_writable()
     dialogue.need_rights("te")
-    return _xremove(dialogue, command, uids_of(dialogue, sequence, by_uid=True))
-
-
-async def _xremove(dialogue: BackendImap, command: Command, uids: Sequence[Uid]) -> None:
+    uids = await uids_of(dialogue, sequence, by_uid=True)
     view = dialogue.now
     removed = await view.mailbox.expunge(uids) if uids else ()
     view.removed(removed)

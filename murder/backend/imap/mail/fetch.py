@@ -13,13 +13,14 @@ from murder.api.store import TellsFlags, TellsSummaries
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.mail.content import Reader
 from murder.backend.imap.mail.qresync import tell_vanished
-from murder.backend.imap.message_sets import batches, uids_of, window
+from murder.backend.imap.message_sets import batches, ranges_of, uids_of, window
 from murder.errors import BadSyntax, Code, Refusal
 from murder.mime.nul import has_nul
 from murder.model.fetch import Attribute, BodyItem, FetchItem, FetchRequest, Form, Preview
 from murder.model.flag import SEEN, FlagChange
 from murder.model.message import Flagged, Message, SeqNum, Uid
 from murder.model.seqset import EVERYTHING
+from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.date import format_date_time
@@ -32,7 +33,6 @@ from murder.wire.imap.fetch import (
     format_save_date_piece,
     parse_fetch,
 )
-from murder.wire.token import Scanner
 
 BODY_BATCH: Final = 50  # messages whose octets are read between two looks at their flags
 SLICE: Final = 128 * 1024  # octets of a body sent before the client must take some
@@ -61,22 +61,24 @@ FROM_STRUCTURE: Final = frozenset({Attribute.ENVELOPE, Attribute.BODY, Attribute
 
 
 def run_fetch(dialogue: BackendImap, command: Command) -> Running:
-    return _begin(dialogue, command, by_uid=False)
+    return _fetch(dialogue, command, by_uid=False)
 
 
 def run_uid_fetch(dialogue: BackendImap, command: Command) -> Running:
-    return _begin(dialogue, command, by_uid=True)
+    return _fetch(dialogue, command, by_uid=True)
 
 
-def _begin(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
-    scanner = Scanner(command.octets, command.start)
-    request = parse_fetch(scanner, by_uid, implies_uid=not dialogue.manner.uid_only)
+async def _fetch(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
+    implies_uid = not dialogue.manner.uid_only
+    request = await arguments(
+        command, lambda scanner: parse_fetch(scanner, by_uid, implies_uid=implies_uid)
+    )
     rights = dialogue.need_rights("r")
     if request.vanished and not dialogue.manner.qresync:
         raise BadSyntax("VANISHED needs QRESYNC to be enabled")
-    uids = uids_of(dialogue, request.sequence, by_uid)
+    uids = await uids_of(dialogue, request.sequence, by_uid)
     marks = request.sets_seen and "s" in rights and not dialogue.now.read_only
-    return _Fetch(dialogue, request, marks).run(command, uids, by_uid)
+    await _Fetch(dialogue, request, marks).run(command, uids, by_uid)
 
 
 async def tell_items(dialogue: BackendImap, wanted: Mapping[Uid, Sequence[FetchItem]]) -> None:
@@ -135,7 +137,7 @@ class _Fetch:
             uids = window(uids, request.partial)
         if request.vanished and request.changed_since is not None:
             view = self._view
-            ranges = request.sequence.resolved(view.uids[-1] if view.uids else 0)
+            ranges = await ranges_of(request.sequence, view.uids[-1] if view.uids else 0)
             changes = await view.mailbox.changes(request.changed_since)
             await tell_vanished(self._dialogue, changes, ranges)
         await self.tell(uids)

@@ -6,6 +6,7 @@ from murder.backend.imap.message_sets import BATCH, batches
 from murder.backend.imap.untagged import format_flag_updates
 from murder.model.message import MAX_UID, Changes, ModSeq
 from murder.model.seqset import Ranges, SeqSet, compress, expand, holds, merge
+from murder.net.turns import aside_if
 from murder.wire.imap.seqset import format_ranges
 
 
@@ -47,19 +48,29 @@ async def tell_vanished(
                 if (among is None or holds(among, uid)) and view.seq_of(uid) is None
             ]
             await dialogue.flush()
-        gone = compress(uids)
+        gone = await aside_if(len(uids) > BATCH, compress, uids)
     else:
-        gone = missing_from(view, among)
-    gone = tuple((max(low, floor + 1), high) for low, high in gone if high > floor)
-    if gone:
-        dialogue.send(b"* VANISHED (EARLIER) %s\r\n" % format_ranges(gone))
+        gone = await aside_if(view.exists > BATCH, missing_from, view, among)
+    octets = await aside_if(len(gone) > BATCH, _format_vanished, gone, floor)
+    if octets:
+        dialogue.send(octets)
 
 
-def known_up_to(view: View, seq_match: tuple[SeqSet, SeqSet] | None) -> int:
+def _format_vanished(gone: Ranges, floor: int) -> bytes:
+    told = tuple((max(low, floor + 1), high) for low, high in gone if high > floor)
+    return b"* VANISHED (EARLIER) %s\r\n" % format_ranges(told) if told else b""
+
+
+async def known_up_to(view: View, seq_match: tuple[SeqSet, SeqSet] | None) -> int:
     """The UID up to which the client knows all removals: the last of the pairs of number and UID that he remembers to
     hold, before one that does not (RFC 7162 §3.2.5.2)."""
     if seq_match is None:
         return 0
+    is_much = max(view.exists, *(len(one.ranges) for one in seq_match)) > BATCH
+    return await aside_if(is_much, _known_up_to, view, seq_match)
+
+
+def _known_up_to(view: View, seq_match: tuple[SeqSet, SeqSet]) -> int:
     floor = 0
     numbers, uids = (expand(one.resolved(MAX_UID)) for one in seq_match)
     for number, uid in zip(numbers, uids, strict=False):

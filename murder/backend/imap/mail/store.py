@@ -12,41 +12,30 @@ from murder.model.acl import Rights
 from murder.model.flag import FlagChange
 from murder.model.message import Message, ModSeq, SeqNum, Uid
 from murder.model.seqset import compress
+from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.seqset import format_ranges
 from murder.wire.imap.store import StoreRequest, parse_store
-from murder.wire.token import Scanner
 
 
 def run_store(dialogue: BackendImap, command: Command) -> Running:
-    return _begin(dialogue, command, by_uid=False)
+    return _store(dialogue, command, by_uid=False)
 
 
 def run_uid_store(dialogue: BackendImap, command: Command) -> Running:
-    return _begin(dialogue, command, by_uid=True)
+    return _store(dialogue, command, by_uid=True)
 
 
-def _begin(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
-    request = parse_store(Scanner(command.octets, command.start))
+async def _store(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
+    request = await arguments(command, parse_store)
     dialogue.need_writable()
     rights = dialogue.need_rights()
     if not rights & frozenset("stw") or (request.flags and not changeable(request.flags, rights)):
         raise Refusal(Code.NO_PERMISSION, "You may not change these flags in this mailbox")
-    uids = uids_of(dialogue, request.sequence, by_uid)
+    uids = await uids_of(dialogue, request.sequence, by_uid)
     if request.unchanged_since is not None:
         dialogue.enable_condstore()
-    return _store(dialogue, command, request, uids, rights, by_uid)
-
-
-async def _store(
-    dialogue: BackendImap,
-    command: Command,
-    request: StoreRequest,
-    uids: Sequence[Uid],
-    rights: Rights,
-    by_uid: bool,
-) -> None:
     view = dialogue.now
     modified: list[Uid] = []
     missed = 0

@@ -45,7 +45,7 @@ def run_xlist(dialogue: BackendImap, command: Command) -> Running:
 
 
 async def _list(dialogue: BackendImap, command: Command, word: bytes) -> None:
-    request = read_list(dialogue, command, word)
+    request = await read_list(dialogue, command, word)
     if request is not None:
         await _Answer(dialogue, request, word).tell()
     await dialogue.finish(command)
@@ -125,7 +125,7 @@ def run_lsub(dialogue: BackendImap, command: Command) -> Running:
 
 async def _lsub(dialogue: BackendImap, command: Command) -> None:
     """Subscriptions are of mailboxes here or elsewhere in the murder: a proxy is told all alike and knows which exist."""
-    request = read_list(dialogue, command, b"LSUB")
+    request = await read_list(dialogue, command, b"LSUB")
     if request is not None:
         mailboxes, login = dialogue.backend.mailboxes, dialogue.user
         names = await dialogue.backend.store.subscriptions(login.user)

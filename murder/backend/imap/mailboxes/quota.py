@@ -4,11 +4,11 @@ from murder.backend.imap.dialogue import BackendImap
 from murder.backend.records.quota import LIMITED, percent_of
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName, inbox_of, is_below
+from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailbox import parse_mailbox
 from murder.wire.imap.quota import (
-    SetQuotaRequest,
     format_quota,
     format_quotaroot,
     parse_setquota,
@@ -46,11 +46,11 @@ async def _tell(dialogue: BackendImap, command: Command, roots: list[MailboxName
 
 
 def run_setquota(dialogue: BackendImap, command: Command) -> Running:
-    request = parse_setquota(Scanner(command.octets, command.start))
-    return _set(dialogue, command, request)
+    return _set(dialogue, command)
 
 
-async def _set(dialogue: BackendImap, command: Command, request: SetQuotaRequest) -> None:
+async def _set(dialogue: BackendImap, command: Command) -> None:
+    request = await arguments(command, parse_setquota)
     if not dialogue.user.is_admin:
         raise Refusal(Code.NO_PERMISSION, "Only an administrator sets limits")
     root = dialogue.name_of(request.root)

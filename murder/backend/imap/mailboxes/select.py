@@ -9,11 +9,12 @@ from murder.backend.imap.flags import known_keywords
 from murder.backend.imap.mail.expunge import remove_deleted
 from murder.backend.imap.mail.qresync import known_up_to, tell_missed
 from murder.backend.imap.mailboxes.quota import quota_warning
-from murder.backend.imap.message_sets import BATCH, marked
+from murder.backend.imap.message_sets import BATCH, marked, ranges_of
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.acl import Rights
 from murder.model.flag import SEEN
 from murder.model.message import MailboxStatus, SeqNum
+from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.list import ListEntry, format_list
@@ -29,18 +30,15 @@ UNSEEN_LOOK: Final = (
 
 
 def run_select(dialogue: BackendImap, command: Command) -> Running:
-    request = parse_select(Scanner(command.octets, command.start))
-    return _select(dialogue, command, request, read_only=False)
+    return _select(dialogue, command, read_only=False)
 
 
 def run_examine(dialogue: BackendImap, command: Command) -> Running:
-    request = parse_select(Scanner(command.octets, command.start))
-    return _select(dialogue, command, request, read_only=True)
+    return _select(dialogue, command, read_only=True)
 
 
-async def _select(
-    dialogue: BackendImap, command: Command, request: SelectRequest, read_only: bool
-) -> None:
+async def _select(dialogue: BackendImap, command: Command, read_only: bool) -> None:
+    request = await arguments(command, parse_select)
     if dialogue.view is not None:  # also where this SELECT fails: RFC 3501 §6.3.1
         dialogue.leave_mailbox()
         dialogue.send(status_line(b"*", b"OK", "The previous mailbox is closed", b"CLOSED"))
@@ -73,8 +71,8 @@ async def _select(
     dialogue.send(b"".join(lines))
     if request.qresync is not None and request.qresync.uid_validity == status.uid_validity:
         known = request.qresync.known_uids
-        ranges = known.resolved(int(status.uid_next) - 1) if known is not None else None
-        floor = known_up_to(view, request.qresync.seq_match)
+        ranges = await ranges_of(known, int(status.uid_next) - 1) if known is not None else None
+        floor = await known_up_to(view, request.qresync.seq_match)
         await tell_missed(dialogue, request.qresync.modseq, ranges, floor)
     word = b"READ-ONLY" if is_examine or read_only else b"READ-WRITE"
     dialogue.send(status_line(command.tag, b"OK", "Completed", word))

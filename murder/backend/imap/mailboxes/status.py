@@ -8,31 +8,24 @@ from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.message_sets import batches, marked
 from murder.model.flag import DELETED
 from murder.model.message import MailboxStatus
-from murder.model.name import MailboxName
 from murder.model.status import StatusItem
+from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.status import StatusValue, format_status, parse_status
-from murder.wire.token import Scanner
 
 
 def run_status(dialogue: BackendImap, command: Command) -> Running:
-    request = parse_status(Scanner(command.octets, command.start))
+    return _status(dialogue, command)
+
+
+async def _status(dialogue: BackendImap, command: Command) -> None:
+    request = await arguments(command, parse_status)
     name = dialogue.name_of(request.mailbox)
-    return _status(dialogue, command, request.mailbox, name, request.items)
-
-
-async def _status(
-    dialogue: BackendImap,
-    command: Command,
-    shown: bytes,
-    name: MailboxName,
-    items: Sequence[StatusItem],
-) -> None:
     await dialogue.backend.notice(name)
     mailbox, _ = await dialogue.backend.mailboxes.open_for(name, dialogue.user, "r")
     try:
-        dialogue.send(await format_status_of(dialogue, shown, mailbox, items))
+        dialogue.send(await format_status_of(dialogue, request.mailbox, mailbox, request.items))
     finally:
         mailbox.close()
     await dialogue.finish(command)

@@ -10,23 +10,23 @@ from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.notify.filters import Filters
 from murder.backend.imap.notify.watch import Watch
 from murder.model.name import MailboxName
-from murder.model.notify import Event, EventGroup, NotifyRequest, Which
+from murder.model.notify import Event, EventGroup, Which
+from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.notify import SELECTED, parse_notify
 from murder.wire.imap.response import status_line
-from murder.wire.token import Scanner
 
 MAX_NEWS: Final = 1000  # events that wait for a client who does not read
 UNINTERESTED: Final = Interest(arrivals=False, removals=False, flags=False)
 
 
 def run_notify(dialogue: BackendImap, command: Command) -> Running:
-    request = parse_notify(Scanner(command.octets, command.start))
-    return _notify(dialogue, command, request)
+    return _notify(dialogue, command)
 
 
-async def _notify(dialogue: BackendImap, command: Command, request: NotifyRequest) -> None:
+async def _notify(dialogue: BackendImap, command: Command) -> None:
+    request = await arguments(command, parse_notify)
     if not request.groups:
         stop_notifying(dialogue)
         await dialogue.finish(command)

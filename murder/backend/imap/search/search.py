@@ -2,10 +2,10 @@
 
 import re
 from array import array
-from collections.abc import Callable, Collection, Coroutine, Sequence, Sized
+from collections.abc import Callable, Collection, Sequence, Sized
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from murder.api.store import FindsByFlag
 from murder.backend.changes.updates import Happened, View
@@ -37,7 +37,8 @@ from murder.model.search import (
     uses_modseq,
 )
 from murder.model.seqset import compress, compress_in_order
-from murder.net.turns import Turn, aside
+from murder.net.turns import Turn, aside_if
+from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import status_line
@@ -52,7 +53,6 @@ from murder.wire.token import Scanner, string
 P = ParamSpec("P")
 T = TypeVar("T")
 
-ASIDE_OCTETS: Final = 16 * 1024  # of a command: parsing it is some milliseconds
 ASIDE_WEIGHT: Final = 2000  # of criteria: making them ready is some milliseconds
 MAX_CONTEXT_WEIGHT: Final = 2000  # of a search that is kept up to date: made ready for each change
 FEW_NUMBERS: Final = 500  # looked up in less than a turn
@@ -86,48 +86,16 @@ class Found:
 
 
 def run_search(dialogue: BackendImap, command: Command) -> Running:
-    return _begin(dialogue, command, by_uid=False)
+    return _search(dialogue, command, by_uid=False)
 
 
 def run_uid_search(dialogue: BackendImap, command: Command) -> Running:
-    return _begin(dialogue, command, by_uid=True)
+    return _search(dialogue, command, by_uid=True)
 
 
-def _begin(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
-    if len(command.octets) > ASIDE_OCTETS:
-        return _begin_long(dialogue, command, by_uid)
-    return _begin_parsed(dialogue, command, by_uid, parse_search)
-
-
-async def _begin_long(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
-    parsed = await aside(outcome_of, parse_search, Scanner(command.octets, command.start))
-    await _begin_parsed(dialogue, command, by_uid, lambda _: parsed())
-
-
-def outcome_of(
-    parse: Callable[[Scanner], SearchRequest], scanner: Scanner
-) -> Callable[[], SearchRequest]:
-    """What gives the request, or raises what parsing it has raised."""
+async def _search(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
     try:
-        request = parse(scanner)
-    except (BadSyntax, Refusal) as error:
-        raised = error
-
-        def refuse() -> SearchRequest:
-            raise raised
-
-        return refuse
-    return lambda: request
-
-
-def _begin_parsed(
-    dialogue: BackendImap,
-    command: Command,
-    by_uid: bool,
-    parse: Callable[[Scanner], SearchRequest],
-) -> Coroutine[Any, Any, None]:
-    try:
-        request = parse(Scanner(command.octets, command.start))
+        request = await arguments(command, parse_search)
         check(dialogue, request, command.tag)
         if dialogue.manner.utf8 and request.charset.upper() not in (US_ASCII, UTF_8):
             raise BadSyntax("Text is in UTF-8 here, as you have enabled")  # RFC 6855 §3
@@ -137,7 +105,7 @@ def _begin_parsed(
         ):  # RFC 5182 §2.1: a NO empties it, a BAD does not
             dialogue.saved = ()
         raise
-    return _search(dialogue, command, request, by_uid)
+    await _answer(dialogue, command, request, by_uid)
 
 
 def check(dialogue: BackendImap, request: SearchRequest, tag: bytes) -> None:
@@ -153,7 +121,7 @@ def check(dialogue: BackendImap, request: SearchRequest, tag: bytes) -> None:
         dialogue.enable_condstore()
 
 
-async def _search(
+async def _answer(
     dialogue: BackendImap, command: Command, request: SearchRequest, by_uid: bool
 ) -> None:
     wants_save = request.returns is not None and ReturnOption.SAVE in request.returns
@@ -169,10 +137,7 @@ async def _search(
     if request.returns is None and dialogue.manner.imap4rev2:  # RFC 9051 §6.4.4
         request = replace(request, returns=DEFAULT_RETURNS)
     if request.returns is None:
-        if len(numbers) > ASIDE_NUMBERS:
-            dialogue.send(await aside(format_search, numbers, modseq))
-        else:
-            dialogue.send(format_search(numbers, modseq))
+        dialogue.send(await large(numbers, format_search, numbers, modseq))
     else:
         await save(dialogue, request, found.uids)
         if request.returns != {ReturnOption.SAVE}:
@@ -257,16 +222,9 @@ async def numbers_of(view: View, uids: Sequence[int]) -> Sequence[int]:
     return numbers
 
 
-async def when(is_much: bool, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """What a function returns; aside, if that is much work."""
-    if is_much:
-        return await aside(function, *arguments, **named)
-    return function(*arguments, **named)
-
-
 async def large(many: Sized, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
     """What a function makes of so many things."""
-    return await when(len(many) > ASIDE_NUMBERS, function, *arguments, **named)
+    return await aside_if(len(many) > ASIDE_NUMBERS, function, *arguments, **named)
 
 
 async def find(dialogue: BackendImap, request: SearchRequest) -> Found:
@@ -295,7 +253,7 @@ async def _find(dialogue: BackendImap, request: SearchRequest) -> Found:
     )
     key = request.key
     is_heavy = weight_of(key) > ASIDE_WEIGHT
-    uids = await aside(bounds, key, scene, view.uids) if is_heavy else bounds(key, scene, view.uids)
+    uids = await aside_if(is_heavy, bounds, key, scene, view.uids)
     flags, rest = split_flags(key)
     if flags and isinstance(view.mailbox, FindsByFlag):
         key = rest
@@ -307,7 +265,7 @@ async def _find(dialogue: BackendImap, request: SearchRequest) -> Found:
         return found
     turn = Turn()
     if not needs_messages(key):
-        test = await when(is_heavy, compile_key, key, scene)
+        test = await aside_if(is_heavy, compile_key, key, scene)
         for uid in uids:
             seq = view.seq_of(uid)
             if seq is not None and test(bare(uid, seq, view.recent)):
@@ -315,7 +273,7 @@ async def _find(dialogue: BackendImap, request: SearchRequest) -> Found:
             if turn.is_over:
                 await turn.rest()
         return found
-    judge = await when(is_heavy, Judge, view, key, scene, turn)
+    judge = await aside_if(is_heavy, Judge, view, key, scene, turn)
     for batch in batches(uids):  # type: ignore[arg-type] # UIDs
         for message in await view.mailbox.messages(batch):
             if await judge.fulfils(message):

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.search.context import SortedResults
 from murder.backend.imap.search.search import (
-    ASIDE_OCTETS,
     check,
     conclude,
     find,
@@ -13,7 +12,6 @@ from murder.backend.imap.search.search import (
     large,
     modseq_of,
     numbers_of,
-    outcome_of,
     result_of,
     save,
 )
@@ -21,52 +19,35 @@ from murder.backend.imap.search.sortables import each_envelope, read_keyed
 from murder.mime.sort import put_in_order
 from murder.mime.thread import References, threadable
 from murder.model.search import (
-    SearchRequest,
     ThreadAlgorithm,
 )
 from murder.model.thread import Threadable, by_ordered_subject, by_references
-from murder.net.turns import aside
+from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.search import format_esearch, format_search, parse_sort, parse_thread
 from murder.wire.imap.thread import format_thread
-from murder.wire.token import Scanner
 
 
 def run_sort(dialogue: BackendImap, command: Command) -> Running:
-    return _begin_sort(dialogue, command, by_uid=False)
+    return _sort(dialogue, command, by_uid=False)
 
 
 def run_uid_sort(dialogue: BackendImap, command: Command) -> Running:
-    return _begin_sort(dialogue, command, by_uid=True)
+    return _sort(dialogue, command, by_uid=True)
 
 
 def run_thread(dialogue: BackendImap, command: Command) -> Running:
-    return _begin_thread(dialogue, command, by_uid=False)
+    return _thread(dialogue, command, by_uid=False)
 
 
 def run_uid_thread(dialogue: BackendImap, command: Command) -> Running:
-    return _begin_thread(dialogue, command, by_uid=True)
+    return _thread(dialogue, command, by_uid=True)
 
 
-def _begin_sort(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
-    if len(command.octets) > ASIDE_OCTETS:
-        return _sort_long(dialogue, command, by_uid)
-    request = parse_sort(Scanner(command.octets, command.start))
+async def _sort(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
+    request = await arguments(command, parse_sort)
     check(dialogue, request, command.tag)
-    return _sort(dialogue, command, request, by_uid)
-
-
-async def _sort_long(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
-    parsed = await aside(outcome_of, parse_sort, Scanner(command.octets, command.start))
-    request = parsed()
-    check(dialogue, request, command.tag)
-    await _sort(dialogue, command, request, by_uid)
-
-
-async def _sort(
-    dialogue: BackendImap, command: Command, request: SearchRequest, by_uid: bool
-) -> None:
     found = await find(dialogue, request)
     view = dialogue.now
     rows = await read_keyed(view.mailbox, found.uids, request.sort)
@@ -83,24 +64,9 @@ async def _sort(
     await conclude(dialogue, command, request, by_uid)
 
 
-def _begin_thread(dialogue: BackendImap, command: Command, by_uid: bool) -> Running:
-    if len(command.octets) > ASIDE_OCTETS:
-        return _thread_long(dialogue, command, by_uid)
-    request = parse_thread(Scanner(command.octets, command.start))
+async def _thread(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
+    request = await arguments(command, parse_thread)
     check(dialogue, request, command.tag)
-    return _thread(dialogue, command, request, by_uid)
-
-
-async def _thread_long(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
-    parsed = await aside(outcome_of, parse_thread, Scanner(command.octets, command.start))
-    request = parsed()
-    check(dialogue, request, command.tag)
-    await _thread(dialogue, command, request, by_uid)
-
-
-async def _thread(
-    dialogue: BackendImap, command: Command, request: SearchRequest, by_uid: bool
-) -> None:
     found = await find(dialogue, request)
     view = dialogue.now
     references = References()

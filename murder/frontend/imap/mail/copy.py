@@ -20,6 +20,8 @@ from murder.frontend.imap.mail.crossing import (
 )
 from murder.frontend.imap.mail.target import find_target
 from murder.model.acl import expand_rights
+from murder.net.turns import aside_if
+from murder.serve.arguments import LONG_OCTETS, arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.copy import REMOVES, CopyRequest, parse_copy
@@ -30,7 +32,18 @@ from murder.wire.token import Scanner, client_astring
 
 def run_copy(dialogue: FrontendImap, command: Command) -> Running:
     """COPY, UID COPY, MOVE, UID MOVE."""
-    request = parse_copy(Scanner(command.octets, command.start))
+    if len(command.octets) > LONG_OCTETS:
+        return _begin_long(dialogue, command)
+    return _begin(dialogue, command, parse_copy(Scanner(command.octets, command.start)))
+
+
+async def _begin_long(dialogue: FrontendImap, command: Command) -> None:
+    running = _begin(dialogue, command, await arguments(command, parse_copy))
+    if running is not None:
+        await running
+
+
+def _begin(dialogue: FrontendImap, command: Command, request: CopyRequest) -> Running:
     selected = dialogue.selected
     known = dialogue.frontend.locator.known(dialogue.name_of(request.mailbox))
     if known is not None and selected is not None and known.server == selected.server:
@@ -51,7 +64,9 @@ async def _copy(dialogue: FrontendImap, command: Command, request: CopyRequest) 
         await check_may_remove(dialogue, selected)
     source = Source(dialogue, selected.upstream)
     verb = b"UID FETCH" if command.name.startswith(b"UID ") else b"FETCH"
-    messages = await source.messages(verb + b" " + format_seqset(request.sequence))
+    is_long = len(command.octets) > LONG_OCTETS
+    chosen = await aside_if(is_long, format_seqset, request.sequence)
+    messages = await source.messages(verb + b" " + chosen)
     if not messages:
         dialogue.send_ok(command)
         return

@@ -55,7 +55,7 @@ def run_xlist(dialogue: FrontendImap, command: Command) -> Running:
 
 
 async def _list(dialogue: FrontendImap, command: Command, word: bytes) -> None:
-    request = read_list(dialogue, command, word)
+    request = await read_list(dialogue, command, word)
     if request is None:
         dialogue.send_ok(command)
         return
@@ -254,7 +254,7 @@ def run_lsub(dialogue: FrontendImap, command: Command) -> Running:
 
 async def _lsub(dialogue: FrontendImap, command: Command) -> None:
     """Subscriptions are with the user's INBOX, of mailboxes that exist or not (RFC 3501 §6.3.6)."""
-    request = read_list(dialogue, command, b"LSUB")
+    request = await read_list(dialogue, command, b"LSUB")
     if request is not None:
         home = await home_upstream(dialogue)
         names = await subscriptions(dialogue, home) if home else ()

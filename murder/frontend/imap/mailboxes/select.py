@@ -6,22 +6,23 @@ from murder.frontend.imap.internal import execute, want_modseqs
 from murder.frontend.imap.refer import find_or_refer
 from murder.model.name import MailboxName
 from murder.net.relay import ImapUpstream
+from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import status_line
-from murder.wire.imap.select import SelectRequest, parse_select
+from murder.wire.imap.select import parse_select
 from murder.wire.token import Scanner
 
 
 def run_select(dialogue: FrontendImap, command: Command) -> Running:
-    request = parse_select(Scanner(command.octets, command.start))
+    """Whatever comes of it, the mailbox selected before is so no longer (RFC 3501 §6.3.1)."""
+    return _select(dialogue, command)
+
+
+async def _select(dialogue: FrontendImap, command: Command) -> None:
+    request = await arguments(command, parse_select)
     if request.view is not None:
         raise BadSyntax("CONDSTORE or QRESYNC is expected")  # that is ours to say
-    return _select(dialogue, command, request)
-
-
-async def _select(dialogue: FrontendImap, command: Command, request: SelectRequest) -> None:
-    """Whatever comes of it, the mailbox selected before is so no longer (RFC 3501 §6.3.1)."""
     try:
         entry = await find_or_refer(dialogue, dialogue.name_of(request.mailbox), command)
         upstream = await dialogue.upstream(entry.server)
