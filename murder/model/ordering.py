@@ -15,14 +15,14 @@ def in_order(
 ) -> list[T]:
     """As `sorted`, stable; runs of the items are sorted and then merged one by one."""
     if len(items) <= RUN:
-        return sorted(items, key=key, reverse=reverse)  # type: ignore[type-var, arg-type]
+        return sorted(items, key=key, reverse=reverse)  # type: ignore[type-var, arg-type] # as `sorted` has it
     runs: list[list[T]] = [
-        sorted(items[at : at + RUN], key=key, reverse=reverse)  # type: ignore[type-var, arg-type]
+        sorted(items[at : at + RUN], key=key, reverse=reverse)  # type: ignore[type-var, arg-type] # as `sorted` has it
         for at in range(0, len(items), RUN)
     ]
     if all(_follows(one, other, key, reverse) for one, other in pairwise(runs)):
         return [item for run in runs for item in run]
-    return list(heapq.merge(*runs, key=key, reverse=reverse))  # type: ignore[arg-type]
+    return list(heapq.merge(*runs, key=key, reverse=reverse))  # type: ignore[arg-type] # as `sorted` has it
 
 
 def _follows(
