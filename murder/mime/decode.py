@@ -18,10 +18,17 @@ PIECE_OCTETS: Final = (
 )  # of the encoded body; with some hundred texts to look for a few milliseconds
 MAX_ENCODINGS: Final = 1000  # base64 encodings behind each other in one part
 
-_WHITE: Final = b"\r\n \t"
+_LINE_ENDS: Final = b"\r\n"
 _BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _NOT_BASE64: Final = re.compile(rb"[^A-Za-z0-9+/]++")
+UNLABELLED: Final = (
+    None,
+    "ascii",
+)  # no character set, one that says it is unknown, or one that the octets may break
 AS_IT_IS: Final = frozenset({b"7BIT", b"8BIT", b"BINARY", b""})
+_DAMAGED: Final = re.compile(
+    "\ufffd++"
+)  # one place: a sequence of three octets is replaced by one, two or three
 # the look-behind lets a run of blanks be tried once, from its begin
 _TRAILING_SPACE: Final = re.compile(rb"(?<![ \t])[ \t]++(?=\r?\n|\Z)")
 
@@ -75,7 +82,7 @@ def _base64_pieces(body: memoryview | bytes) -> Iterator[bytes]:
     ended = False  # padding has come
     encodings = 0
     for start in range(0, len(body), PIECE_OCTETS):
-        compact = bytes(body[start : start + PIECE_OCTETS]).translate(None, _WHITE)
+        compact = bytes(body[start : start + PIECE_OCTETS]).translate(None, _LINE_ENDS)
         is_end = start + PIECE_OCTETS >= len(body)
         at = 0
         yield b""  # a step, also where there is nothing to be decoded
@@ -112,8 +119,9 @@ def _behind_padding(compact: bytes, at: int) -> int:
 
 
 def _goes_on(run: bytes, is_padded: bool, is_end: bool) -> bool:
-    """Whether what follows padding is an encoding of its own: only its letters, and a whole number of groups if it
-    ends here without padding."""
+    """Whether what follows padding is an encoding of its own: only its letters, no blank between them, and a whole number
+    of groups if it ends here without padding."""
+    run = run.strip(b" \t")
     if run.translate(None, _BASE64) or (len(run) % 4 == 1 and (is_padded or is_end)):
         return False
     return is_padded or not is_end or len(run) % 4 == 0
@@ -129,7 +137,7 @@ def decode_text(octets: memoryview | bytes, charset: str) -> str:
     taken for UTF-8, and for Latin-1 if it is mostly not that: so that something can still be found in it."""
     octets = bytes(octets)
     codec = codec_of(charset) if charset else None
-    if codec is None or codec == "ascii":
+    if codec in UNLABELLED:
         return _decode_unlabelled(octets)
     try:
         return octets.decode(codec, "replace")
@@ -144,11 +152,10 @@ def _decode_unlabelled(octets: bytes) -> str:
 
 
 def _unlabelled_codec(octets: bytes) -> str:
-    """UTF-8 if as many of its characters are whole as are damaged: hardly any Latin-1 text looks like that."""
+    """UTF-8 if there are as many whole characters in it as damaged places: hardly any Latin-1 text looks like that."""
     text = octets.decode("utf-8", "replace")
-    damaged = text.count("\ufffd")
-    foreign = len(text) - len(text.encode("ascii", "ignore"))
-    return "utf-8" if foreign - damaged >= damaged else "cp1252"
+    whole = len(text) - len(text.encode("ascii", "ignore")) - text.count("\ufffd")
+    return "utf-8" if whole >= len(_DAMAGED.findall(text)) else "cp1252"
 
 
 def text_pieces(pieces: Iterable[bytes], charset: str) -> Iterator[str]:
@@ -156,7 +163,7 @@ def text_pieces(pieces: Iterable[bytes], charset: str) -> Iterator[str]:
     judged by the first piece with octets that are not ASCII."""
     codec = codec_of(charset) if charset else None
     decoder: codecs.IncrementalDecoder | None = None
-    if codec is not None and codec != "ascii":
+    if codec not in UNLABELLED:
         decoder = codecs.getincrementaldecoder(codec)("replace")
     for piece in pieces:
         if decoder is None:

@@ -7,7 +7,7 @@ words are not decoded.
 import re
 from typing import Final
 
-from murder.mime.field import end_of_comment, known_fields, unquote
+from murder.mime.field import ESCAPE, end_of_comment, known_fields, unquote
 from murder.model.part import Address, Envelope
 
 MAX_ADDRESSES: Final = (
@@ -139,7 +139,7 @@ class _AddressReader:
             self._words.append(b" ")
 
     def comment(self, text: bytes) -> None:
-        self._comment = text.strip()
+        self._comment = ESCAPE.sub(rb"\1", text.strip())
         self.space()
 
     def special(self, token: bytes) -> None:

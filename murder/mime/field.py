@@ -24,7 +24,7 @@ _PARAMETER: Final = re.compile(
 )
 _NO_COMMENT: Final = re.compile(rb'(?:[^("]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"?)++', re.DOTALL)
 _TOKEN: Final = re.compile(rb'[^ \t\x00-\x1f()<>@,;:\\"/\[\]?=]+')
-_ESCAPE: Final = re.compile(rb"\\(.)", re.DOTALL)
+ESCAPE: Final = re.compile(rb"\\(.)", re.DOTALL)
 
 MAX_HEADER_OCTETS: Final = 1024 * 1024  # of one header; Postfix takes 100 kB, Dovecot parses 10 MB
 MAX_VALUE_OCTETS: Final = 64 * 1024  # of a field with parameters or other tokens
@@ -115,7 +115,7 @@ def unquote(value: bytes) -> bytes:
     if not value.startswith(b'"'):
         return value
     inside = value[1:-1] if len(value) > 1 and value.endswith(b'"') else value[1:]
-    return _ESCAPE.sub(rb"\1", inside) if b"\\" in inside else inside
+    return ESCAPE.sub(rb"\1", inside) if b"\\" in inside else inside
 
 
 def parse_media(value: bytes) -> tuple[tuple[bytes, bytes], Parameters] | None:

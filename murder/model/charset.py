@@ -12,8 +12,6 @@ US_ASCII: Final = "US-ASCII"
 UTF_8: Final = "UTF-8"
 OFFERED: Final = (US_ASCII, UTF_8)  # told in BADCHARSET; more are understood
 
-UNNAMED: Final = frozenset({"unknown-8bit", "x-unknown"})  # mail says so of text; nobody can ask so
-
 _MAX_NAME: Final = 40  # no registered name is longer; keeps the cache small
 _NOT_CHARSETS: Final = frozenset(
     {"idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined", "mbcs", "oem"}
@@ -30,8 +28,6 @@ _OTHER_NAMES: Final = {  # seen in mail, unknown to Python
     "iso-8859-8-e": "iso-8859-8",
     "iso-8859-1": "cp1252",  # as every client and the WHATWG read it
     "x-mac-roman": "mac-roman",
-    "unknown-8bit": "latin-1",
-    "x-unknown": "latin-1",
     "utf8mb4": "utf-8",
     "cp-850": "cp850",
     "ansi_x3.4-1968": "ascii",

@@ -64,7 +64,8 @@ def _link(messages: Sequence[Threadable]) -> list[Thread]:
     """Steps 1 and 2: every message id has its place; the places without a parent.
 
     A message's own last reference says where it belongs; what the references of others say holds where it has none, unless
-    it comes behind them. So all own words are taken first, and no link is ever cut again.
+    it comes behind them. So all own words are taken first, and no link is ever cut again. One that names itself last says
+    that it belongs nowhere.
     """
     places: dict[str, Thread] = {}
     nameless: list[Thread] = []
@@ -90,7 +91,8 @@ def _link(messages: Sequence[Threadable]) -> list[Thread]:
             if named is None:
                 named = places[reference] = Thread()
             if above is not None and named.parent is None and named.order <= order:
-                _adopt(above, named)
+                if named is not placed[order]:
+                    _adopt(above, named)
             above = named
     return [place for place in (*places.values(), *nameless) if place.parent is None]
 

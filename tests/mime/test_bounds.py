@@ -113,6 +113,11 @@ def test_a_boundary_without_an_end_is_none() -> None:
     [
         (b"aGVsbG8=\r\n_______\r\nlist mailing list\r\nlist@example.org\r\n", b"hello"),
         (b"aGVsbG8=\r\n\r\nfooter here\r\n", b"hello"),  # 10 letters: no whole encoding
+        (b"aGVsbG8=\r\nThis is the list\r\n", b"hello"),  # 16 letters less three blanks
+        (b"aGVsbG8=\r\nsee the\r\nlist\r\n", b"hello"),
+        (b"YQ==\r\n Yg== \r\n\tYw==\t\r\n", b"abc"),
+        (b"YQ= =\r\n", b"a"),
+        (b"YW Jj\r\nZ GVm", b"abcdef"),
         (b"YQ==\r\nYg==\r\nYw==\r\n--\r\nx", b"abc"),
         (b"YQ==\r\nYmNk\r\n", b"abcd"),
         (b"YQ=========", b"a"),

@@ -30,6 +30,7 @@ ADDRESSES: list[tuple[bytes, list[Address]]] = [
     (b"John Q. Public <a.b@c.d>", [plain(b"a.b", b"c.d", b"John Q. Public")]),
     (b"a@b (Foo Bar)", [plain(b"a", b"b", b"Foo Bar")]),
     (b"(a (nested) one) a@b", [plain(b"a", b"b", b"a (nested) one")]),
+    (b"a@b (x\\) y)", [plain(b"a", b"b", b"x) y")]),
     (b'"a b"@c', [plain(b"a b", b"c")]),
     (b"a@[1.2.3.4]", [plain(b"a", b"[1.2.3.4]")]),
     (b"<a@b>", [plain(b"a", b"b")]),

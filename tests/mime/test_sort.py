@@ -146,6 +146,9 @@ THREADS: list[tuple[list[Threadable], bytes]] = [
     # a loop
     ([mail(1, "a", "b"), mail(2, "b", "a")], b"* THREAD (2 1)\r\n"),
     ([mail(1, "a", "a")], b"* THREAD (1)\r\n"),
+    # one that names itself last belongs nowhere; a later one may say where
+    ([mail(1, "a"), mail(2, "b", "a b")], b"* THREAD (1)(2)\r\n"),
+    ([mail(1, "a"), mail(2, "b", "a b"), mail(3, "c", "a b")], b"* THREAD (1 2 3)\r\n"),
     # the same id twice
     ([mail(1, "a"), mail(2, "a"), mail(3, "b", "a")], b"* THREAD (1 3)(2)\r\n"),
     # by subject: a reply goes below, equals go side by side

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murder.errors import Code, Refusal
-from murder.mime.decode import decode_base64, decode_text, decode_transfer
+from murder.mime.decode import decode_base64, decode_text, decode_transfer, text_pieces
 from murder.mime.header import decode_value, parse_date
 from murder.mime.section import decoded_octets
 from murder.mime.structure import parse_structure
@@ -74,6 +74,26 @@ def test_no_octets_raise(octets: bytes) -> None:
     parse_date(octets)
     for charset in ("utf-7", "utf-16", "iso-2022-jp", "hz", "gb2312", "x"):
         decode_text(octets, charset)
+
+
+TEXTS = [
+    # one damaged place among whole characters: also a surrogate, or an overlong form, of three octets
+    ("Grüße aus Köln".encode() + b" \xff", "Grüße aus Köln \ufffd"),
+    ("Grüße".encode() + b" \xed\xa0\x80", "Grüße \ufffd\ufffd\ufffd"),
+    ("ü".encode() + b" \xe0\x80\xaf", "ü \ufffd\ufffd\ufffd"),
+    ("Grüße".encode("latin-1"), "Grüße"),
+    ("ÄÖÜ äöü ß".encode("latin-1"), "ÄÖÜ äöü ß"),
+    ("café – naïve".encode("cp1252"), "café – naïve"),
+]
+
+
+@pytest.mark.parametrize("charset", ["", "x-unknown", "unknown-8bit", "us-ascii", "x-nobodys"])
+@pytest.mark.parametrize(("octets", "text"), TEXTS)
+def test_text_without_a_character_set_is_utf_8_or_latin_1(
+    octets: bytes, text: str, charset: str
+) -> None:
+    assert decode_text(octets, charset) == text
+    assert "".join(text_pieces([octets], charset)) == text
 
 
 DATES = [

@@ -1,5 +1,7 @@
 """Messages as they should not be, and some as they should: each a trap for whoever cuts MIME or reads headers."""
 
+# ruff: noqa: E501 - they are data
+
 from collections.abc import Iterator
 from itertools import chain
 
@@ -262,6 +264,39 @@ def texts() -> Iterator[tuple[str, bytes]]:
             f"{label}-latin1",
             crlf(HEAD + f"Content-Type: text/plain{charset}\n\nGr\udcfc\udcdfe\n"),
         )
+    yield "base64-words-of-letters", crlf(base64 + "aGVsbG8=\nThis is the list\nlist\n")
+    yield "base64-footer-address", crlf(base64 + "aGVsbG8=\nhttps://list.example.org/?a=b\n")
+    yield "base64-blanks", crlf(base64 + "aGVs bG8=\n")
+    yield "base64-first-foreign", crlf(base64 + "\n\naGVsbG8=\n")
+    yield "base64-no-line-end", crlf(base64 + "aGVsbG8=")
+    yield "base64-longer-lines", crlf(base64 + "aGVs" * 300 + "\n")
+    yield "base64-whole-twice", crlf(base64 + "aGVs\n\nbG8h\n")
+    yield "qp-soft-at-end", crlf(encoded + "quoted-printable\n\nhello=\n")
+    yield "qp-lower-case", crlf(encoded + "quoted-printable\n\nk=c3=b6ln\n")
+    yield "qp-8-bit", crlf(encoded + "quoted-printable\n\nköln =C3=B6\n")
+    yield "qp-line-ends", crlf(encoded + "quoted-printable\n\nhello=0D=0Amailing list\n")
+    yield "encoding-comment", crlf(encoded + "base64 (really)\n\naGVsbG8=\n")
+    yield "encoding-upper", crlf(encoded + "BASE64\n\naGVsbG8=\n")
+    yield "encoding-unknown", crlf(encoded + "x-uuencode\n\nstrange\n")
+    for label, charset in (
+        *(("x-unknown", "; charset=x-unknown"), ("ascii", "; charset=us-ascii")),
+        *(("utf8", "; charset=UTF8"), ("quoted", '; charset="utf-8"'), ("none", "")),
+    ):
+        type_ = f"Content-Type: text/plain{charset}\n\n"
+        yield f"{label}-utf-8", crlf(HEAD + type_ + "Grüße aus Köln\n")
+        yield f"{label}-one-bad", crlf(HEAD + type_ + "Grüße aus Köln \udcff Ende\n")
+        yield f"{label}-surrogate", crlf(HEAD + type_ + "Grüße aus Köln \udced\udca0\udc80 Ende\n")
+        yield f"{label}-cut", crlf(HEAD + type_ + "Grüße aus Köln, Ende \udce2\udc82")
+    for name, subject in (
+        ("good", "Grüße aus Köln, Ende"),
+        ("word", "=?utf-8?q?Gr=C3=BC=C3=9Fe_aus_K=C3=B6ln?="),
+        ("word-bad", "=?utf-8?q?Gr=C3=BC=C3=9Fe_aus_K=C3=B6ln_=FF?= Ende"),
+        ("words", "=?utf-8?q?Gr=C3=BC=C3=9Fe?= =?utf-8?q?_aus_K=C3=B6ln?="),
+        ("latin1-word", "=?iso-8859-1?q?Gr=FC=DFe_aus_K=F6ln?="),
+        ("word-open", "=?utf-8?q?Gr=C3=BC=C3=9Fe"),
+        ("word-padding", "=?utf-8?b?R3LDvMOfZSBhdXMgS8O2bG4?="),
+    ):
+        yield f"subject-{name}", crlf(f"From: a@b.c\nSubject: {subject}\n\nb\n")
     yield "subject-bad-octet", crlf("From: a@b.c\nSubject: Grüße aus Köln \udcff Ende\n\nb\n")
 
 
@@ -300,7 +335,20 @@ ADDRESSES = (
     "nested (a (b) c) <a@b.c>", "a@b.c (one) (two)", "g: h: a@b.c;;", "\\a@b.c", "a@b.c>", "[x] <a@b.c>", "A@B <a@b.c>",
     "a@b.c d@e.f", "a@b.c d@e.f, x@y.z", "a@b.c\td", "a@b.c (c) d@e.f", "A <a@b.c> B <d@e.f>", '"X" <>', '"X" <>, Y <d@e.f>',
     "a(c)@b.c", "a@(c)b.c", "A (c) B <a@b.c>", "A <a@b.c> (comment) B <d@e.f>",
+    "A <a@b.c>, , B <d@e.f>", "A <a@b.c>;", ",a@b.c", "a@b.c,\n d@e.f,\n\tg@h.i", "g1: a@b.c; g2: d@e.f;", '"g, x": a@b.c;', "g: a@b.c",
+    "g: ;, a@b.c", "g: a@b.c, , d@e.f;", "A B C", "A B, C D", "'a' <a@b.c>", "<a@b.c>,<d@e.f>", "<<a@b.c>>", "A =?utf-8?q?=C3=A4?= B <a@b.c>",
+    '"=?utf-8?q?=C3=A4?=" <a@b.c>', "=?utf-8?q?A?=<a@b.c>", "a@b.c (=?utf-8?q?=C3=A4?=)", "a+tag@b.c", "a%x@b.c", "a!b!c", "a@[IPv6:::1]", '""@b.c',
+    "a@b.c.", "a.@b.c", ".a@b.c", "a@b_c", "<@x:a@b.c>, <@y:d@e.f>", "A<a@b.c>", '"A"<a@b.c>', "A <a@b.c >", "A < a@b.c>", "A <a\n @b.c>", "a\n @b.c",
+    "mailto:a@b.c", "undisclosed recipients", "a@b.c <d@e.f>", "(a) b (c) <d@e.f> (g)", '"a b" c <d@e.f>', "a@b.c; d@e.f; g@h.i", "X <>, <>", "g: <>;",
+    '"" <a@b.c>', '"" <>', "X < >", "X <a(c)@b.c>", "a@b.c (x\\) y)", "A <a@b.c> <d@e.f>, <x@y.z>", "a@b.c ,d@e.f", "A@B.C", "ä@bücher.ch", "a@xn--bcher-kva.ch",
 )  # fmt: skip
+
+
+def addressed(field: str) -> Iterator[tuple[str, bytes]]:
+    """A message for each shape of addresses, in this field."""
+    for number, address in enumerate(ADDRESSES):
+        sender = "" if field == "From" else "From: x@sender.z\n"
+        yield f"{number} {address!r}", crlf(f"{sender}{field}: {address}\nSubject: {number}\n\nb\n")
 
 
 def headers() -> Iterator[tuple[str, bytes]]:

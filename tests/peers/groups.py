@@ -122,6 +122,24 @@ def envelope(client: Client) -> Found:
             yield f"{name} {field}", value
 
 
+def people(client: Client) -> Found:
+    """SEARCH TO, FROM, CC and BCC in addresses of every shape: in the envelope's, and in the names as people read them."""
+    for field in ("To", "From", "Cc", "Bcc"):
+        shapes = corpus.addressed(field)
+        numbers = fill(client, f"INBOX/people{field}", shapes)
+        names = {number: name for name, number in numbers.items()}
+        for text in questions.PEOPLE:
+            octets = text.encode()
+            query = b"SEARCH CHARSET UTF-8 %s {%d+}\r\n%s" % (
+                field.upper().encode(),
+                len(octets),
+                octets,
+            )
+            found = numbers_of(client.command(query))
+            for number in numbers.values() if isinstance(found, list) else ():
+                yield f"{field} {text!r} in {names[number]}", number in found
+
+
 def texts(client: Client) -> Found:
     numbers = fill(client, "INBOX/texts", corpus.texts())
     names = {number: name for name, number in numbers.items()}
@@ -299,6 +317,7 @@ GROUPS: Final[dict[str, Callable[[Client], Found]]] = {
     "line_ends": line_ends,
     "line_end_sections": line_end_sections,
     "envelope": envelope,
+    "people": people,
     "texts": texts,
     "search": search,
     "sort": sort,

@@ -405,11 +405,29 @@ SCRIPTED: tuple[bytes, ...] = (
     crlf("From: g@h\nSubject: fourth\n\n"),
 )
 
-# Where we stand alone and mean it: what a key contains, and why
-
+# whom `corpus.addressed` is searched for
+PEOPLE = (
+    *(
+        "a@b.c",
+        "b.c",
+        "d@e.f",
+        "<a@b.c>",
+        "A B",
+        "A B <a@b.c>",
+        "group",
+        "relay",
+        "Comment",
+        "ä",
+        "bücher",
+        "a b",
+        "x@y.z",
+    ),
+    *("a@b.c, d@e.f", "q q", "local", "h.i", "trailing", "unfinished", "A. B"),
+)
 # what is looked for in `corpus.texts`
 TEXTS = ("hello", "mailing list", "footer", "softbreak", "köln", "grüße aus", "ende", "aus köln")
 
+# Where we stand alone and mean it: what a key contains, and why
 OUR_WAY: dict[str, str] = {
     "ON 32-Jan-2024": "no day of any calendar",
     "GRÜSSE": "full case folding: ß is ss",
@@ -424,4 +442,6 @@ OUR_WAY: dict[str, str] = {
     "INBOX/nosuch": "with the response code of RFC 5530",
     'CREATE "INBOX/*"': "no new names with wildcards",
     "REVERSE REVERSE": "no grammar has it",
+    '"unfinished <a@b.c>': "what can be found in it is found",
+    "'<a@b.c>' in 99": "an address before angles is the name of the one in them",
 }

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from murder.errors import BadSyntax, Code, Refusal
-from murder.model.charset import OFFERED, UNNAMED, US_ASCII, UTF_8, codec_of
+from murder.model.charset import OFFERED, US_ASCII, UTF_8, codec_of
 from murder.model.fetch import FetchItem
 from murder.model.flag import ANSWERED, DELETED, DRAFT, FLAGGED, RECENT, SEEN
 from murder.model.message import ModSeq
@@ -187,7 +187,7 @@ class _KeyParser:
         """`charset` is empty where the client named none; 8-bit text is then taken for UTF-8, which RFC 9051 §6.4.4
         makes the rule."""
         self._scanner = scanner
-        codec = None if charset.lower() in UNNAMED else codec_of(charset or UTF_8)
+        codec = codec_of(charset or UTF_8)
         if codec is None:
             raise Refusal(
                 Code.BAD_CHARSET,
