@@ -56,6 +56,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "login.failed": "A login was refused.",
     "login.succeeded": "A user, node or operator logged in.",
     "mailbox.adopted": "A mailbox was in the store and not in the list; it was added to the list.",
+    "mailbox.beyond_limit": "A node wants more rows, octets or identifiers in the list than it may have; refused.",
     "mailbox.conflict": "Two nodes want one mailbox name; the later one was refused (`murder ctl conflicts`).",
     "mailbox.discovered": "A mailbox that another program made in the store was found and announced.",
     "mailbox.expired": "A mailbox deleted with delay was removed, its time being over.",

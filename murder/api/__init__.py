@@ -13,16 +13,6 @@ from murder.api.carry import CarriedMessage, CarriesMailboxes
 from murder.api.hookspecs import hookimpl
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
-from murder.api.sasl import (
-    Challenge,
-    Claim,
-    Client,
-    Exchange,
-    Mechanism,
-    PlainCredentials,
-    ProvenCredentials,
-)
-from murder.api.sasl import Step as SaslStep
 from murder.api.store import (
     CanCheck,
     FindsByFlag,
@@ -50,15 +40,7 @@ __all__ = [
     "CanCheck",
     "CarriedMessage",
     "CarriesMailboxes",
-    "Challenge",
     "ChecksFewAtOnce",
-    "Claim",
-    "Client",
-    "Exchange",
-    "Mechanism",
-    "PlainCredentials",
-    "ProvenCredentials",
-    "SaslStep",
     "FindsByFlag",
     "NoticesMailboxes",
     "Conduct",

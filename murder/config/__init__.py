@@ -5,6 +5,7 @@ Knows no roles and no sockets.
 """
 
 from murder.config.load import ROLES, load_config
+from murder.config.mupdate import MupdateConfig
 from murder.config.problem import ConfigError, Problem
 from murder.config.sections import (
     AuthConfig,
@@ -13,16 +14,21 @@ from murder.config.sections import (
     Config,
     FrontendConfig,
     LogConfig,
-    MupdateConfig,
     NamespaceConfig,
     NodeConfig,
     PluginsConfig,
     ServerConfig,
     TlsConfig,
     TlsMode,
-    UpstreamAuth,
 )
-from murder.config.value import Endpoint, Network, contains, parse_endpoint, parse_network
+from murder.config.value import (
+    Endpoint,
+    Network,
+    UpstreamAuth,
+    contains,
+    parse_endpoint,
+    parse_network,
+)
 
 __all__ = [
     "ROLES",

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 import tomli
 
+from murder.config.mupdate import MupdateConfig
 from murder.config.problem import ConfigError, Problem
 from murder.config.sections import (
     AuthConfig,
@@ -21,7 +22,6 @@ from murder.config.sections import (
     Config,
     FrontendConfig,
     LogConfig,
-    MupdateConfig,
     NamespaceConfig,
     NodeConfig,
     OperatorConfig,

@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 Network = IPv4Network | IPv6Network
+UpstreamAuth = Literal["external", "plain"]
+
+MIB: Final = 1024 * 1024
 
 MAX_PORT: Final = 65535
 ANY_HOST: Final = "*"

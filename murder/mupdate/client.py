@@ -6,6 +6,7 @@ once more: each may happen twice without harm.
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import EntryState, MailboxEntry
@@ -43,7 +44,7 @@ class MasterClient:
         """Take the name. Raises Refusal(ALREADY_EXISTS) where another has it, UpstreamFailure."""
         _, answer = await self._command(Verb.RESERVE, name, raw_location)
         if answer.kind is Kind.NO:
-            raise Refusal(Code.ALREADY_EXISTS, answer.text, names=(name,))
+            raise _refusal(Code.ALREADY_EXISTS, answer, name)
         if answer.kind is not Kind.OK:
             raise Refusal(Code.UNAVAILABLE, f"{self.target.name} takes no changes: {answer.text}")
 
@@ -52,7 +53,7 @@ class MasterClient:
         another server, UpstreamFailure."""
         _, answer = await self._command(Verb.ACTIVATE, name, raw_location, raw_acl)
         if answer.kind is not Kind.OK:
-            raise Refusal(Code.IN_USE, answer.text, names=(name,))
+            raise _refusal(Code.IN_USE, answer, name)
 
     async def force(self, name: bytes, raw_location: bytes, raw_acl: bytes) -> None:
         """As `activate`, whoever has it now: for administrators. At a Cyrus master every ACTIVATE is that. Raises
@@ -250,3 +251,13 @@ class MasterClient:
             if not one.future.done():
                 one.future.set_exception(failure)
                 one.future.exception()  # whoever waited may have been cancelled
+
+
+_LIMIT: Final = f"[{Code.LIMIT.value}] "
+
+
+def _refusal(code: Code, answer: Response, name: bytes) -> Refusal:
+    """What a NO means for this command; our master says where a limit is why."""
+    if answer.text.startswith(_LIMIT):
+        return Refusal(Code.LIMIT, answer.text.removeprefix(_LIMIT), names=(name,))
+    return Refusal(code, answer.text, names=(name,))

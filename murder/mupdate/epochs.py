@@ -13,6 +13,7 @@ from murder.wire.mupdate import Command
 
 MAX_SERVER_OCTETS: Final = 255  # a host name
 MAX_DIGITS: Final = 18
+MAX_NOTES: Final = 10_000  # servers that ever were; whoever shares an account may name any
 
 
 def epoch_work(command: Command, peer: Peer) -> Callable[[ListTransaction], str]:
@@ -28,7 +29,12 @@ def epoch_work(command: Command, peer: Peer) -> Callable[[ListTransaction], str]
     key, number = f"epoch/{server}", int(digits)
 
     def work(transaction: ListTransaction) -> str:
-        known = int(transaction.note(key) or 0)
+        noted = transaction.note(key)
+        if noted is None and transaction.notes() >= MAX_NOTES:
+            raise Refusal(
+                Code.LIMIT, f"The list keeps the numbers of {MAX_NOTES} servers, and no more"
+            )
+        known = int(noted or 0)
         if number > known:
             transaction.apply(PutNote(key, digits))
         return str(max(known, number))

@@ -13,12 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar, cast
 
 from murder.errors import Refusal, UpstreamFailure
-from murder.mupdate.change import Change
+from murder.mupdate.bounds import Bounds
+from murder.mupdate.change import Change, PutEntry
 from murder.mupdate.engine import Embedded, Engine
 from murder.mupdate.mboxlist import Committed, MailboxList
 from murder.mupdate.owner import decide
 from murder.mupdate.proposal import Proposal
 from murder.mupdate.transaction import ListTransaction
+from murder.mupdate.waiting import ROW_COST, Batch, Waiting
 
 T = TypeVar("T")
 
@@ -37,11 +39,7 @@ MOST_LOOKS: Final = (
     2  # turns of the loop that a commit waits for those who were there for the last one
 )
 MOST_PATIENCE_S: Final = 0.002  # with those who were there for the last commit
-MAX_BATCH: Final = 20_000  # proposals of one commit; about 0.3 s of the writer thread
-# Of access lists in one commit. Each identifier in one is a row of the index, with the mailbox's name: some 500 octets for
-# five, at worst, and LMDB keeps the pages of its largest commit in memory for ever.
-MAX_BATCH_OCTETS: Final = 512 * 1024
-INLINE_OCTETS: Final = 16 * 1024  # as INLINE_PROPOSALS
+INLINE_COST: Final = 512  # as INLINE_PROPOSALS: two milliseconds of work
 
 
 class Ledger:
@@ -66,7 +64,7 @@ class Ledger:
         self.on_commit = on_commit
         self.waiting = 0  # proposals not yet durable
         self._heard_seq = mailboxes.last_seq()
-        self._queue: list[tuple[Sequence[Work], Done, int]] = []
+        self._queue: Waiting[Work] = Waiting()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._inline = inline and not self._engine.is_shared
         self._commit_s = 1.0  # how long commits take lately
@@ -102,10 +100,17 @@ class Ledger:
         if not self._queue and not self._is_closed:
             self.propose([_NOTHING], lambda _: None)
 
-    def propose(self, proposals: Sequence[Work], done: Done, octets: int = 0) -> None:
-        """Queue proposals, to be decided in this order; `done` gets an outcome for each. `octets`: how long their access
-        lists are together. Never blocks."""
-        self._queue.append((proposals, done, octets))
+    def propose(
+        self,
+        proposals: Sequence[Work],
+        done: Done,
+        cost: int = ROW_COST,
+        peer: str = "",
+        caller: object = None,
+    ) -> None:
+        """Queue proposals, to be decided in this order, and behind those of the same caller; `done` gets an outcome for
+        each. `cost`: of all together (`waiting.cost_of`); `peer`: for whom, each has its turn. Never blocks."""
+        self._queue.add(Batch(proposals, done, cost, peer, caller))
         self.waiting += len(proposals)
         if not self._committing:
             self._schedule()
@@ -174,25 +179,17 @@ class Ledger:
             return
         self._looks = 0
         self._scheduled = False
-        taken = 0
-        count = size = 0
-        for proposals, _, octets in self._queue:
-            too_many = count + len(proposals) > MAX_BATCH or size + octets > MAX_BATCH_OCTETS
-            if taken and too_many:
-                break
-            taken += 1
-            count += len(proposals)
-            size += octets
-        batch, self._queue = self._queue[:taken], self._queue[taken:]
+        batches = self._queue.take()
         self._committing = True
         loop = asyncio.get_running_loop()
-        flat = [proposal for proposals, _, _ in batch for proposal in proposals]
-        if count <= INLINE_PROPOSALS and size <= INLINE_OCTETS and self._is_fast():
-            self._finish(batch, *self._timed(flat))
+        flat = [proposal for batch in batches for proposal in batch.works]
+        cost = sum(batch.cost for batch in batches)
+        if len(flat) <= INLINE_PROPOSALS and cost <= INLINE_COST and self._is_fast():
+            self._finish(batches, *self._timed(flat))
             return
 
         def work() -> None:
-            loop.call_soon_threadsafe(self._finish, batch, *self._timed(flat))
+            loop.call_soon_threadsafe(self._finish, batches, *self._timed(flat))
 
         self._thread.submit(work)
 
@@ -224,13 +221,13 @@ class Ledger:
 
     def _finish(
         self,
-        batch: Sequence[tuple[Sequence[Work], Done, int]],
+        batches: Sequence[Batch[Work]],
         outcomes: Sequence[object],
         commits: Sequence[Committed],
     ) -> None:
         self._committing = False
         self.waiting -= len(outcomes)
-        self._callers = len(batch) + len(self._queue)
+        self._callers = len(batches) + len(self._queue)
         if self._queue:  # whoever else has something ready joins in
             self._schedule()
         if self.on_commit is not None:
@@ -239,9 +236,9 @@ class Ledger:
                     self._heard_seq = committed.seq
                     self.on_commit(committed)
         at = 0
-        for proposals, done, _ in batch:
-            done(outcomes[at : at + len(proposals)])
-            at += len(proposals)
+        for batch in batches:
+            batch.done(outcomes[at : at + len(batch.works)])
+            at += len(batch.works)
         if self._idle is not None and not self._queue and not self._committing:
             self._idle.set_result(None)
             self._idle = None
@@ -261,11 +258,13 @@ def _nothing(_: ListTransaction) -> None:
 _NOTHING: Final[Work] = _nothing
 
 
-def decided(proposal: Proposal) -> Work:
+def decided(proposal: Proposal, bounds: Bounds) -> Work:
     """A peer's proposal as work: decided by what the transaction shows, and carried out in it."""
 
     def work(transaction: ListTransaction) -> object:
         outcome, change, conflict = decide(transaction, proposal)
+        if isinstance(change, PutEntry) and not proposal.peer.is_admin:
+            bounds.check_room(transaction, change.entry)
         if change is not None:
             transaction.apply(change)
         if conflict is not None:

@@ -10,7 +10,7 @@ import binascii
 import socket
 import ssl
 from base64 import b64decode, b64encode
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,15 +20,15 @@ from murder.config import MupdateConfig
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
 from murder.log import Log, logger
 from murder.model.identity import Login
-from murder.model.name import collation_key, display
-from murder.mupdate.epochs import epoch_work
-from murder.mupdate.ledger import MAX_BATCH_OCTETS, Ledger, Work, decided
+from murder.model.name import collation_key
+from murder.mupdate.bounds import bounds_of
+from murder.mupdate.ledger import Ledger
 from murder.mupdate.mboxlist import MailboxList
-from murder.mupdate.owner import Taken, peer_of
+from murder.mupdate.owner import peer_of
 from murder.mupdate.pages import pages
-from murder.mupdate.proposal import Delete, Peer, proposal_of
+from murder.mupdate.proposal import Peer
 from murder.mupdate.stream import Hub, Subscriber, format_rows
-from murder.mupdate.transaction import ListTransaction
+from murder.mupdate.writes import Counters, Writes
 from murder.net.connection import Connection
 from murder.net.dialogue import Dialogue
 from murder.session.mupdate_server import (
@@ -43,25 +43,15 @@ from murder.session.mupdate_server import (
 from murder.wire.base64line import MAX_RESPONSE_OCTETS
 from murder.wire.mupdate import MASTER, Banner, Command, Kind, Verb, format_banner, format_status
 
-PROTOCOL: Final = "mupdate"
 IMPLEMENTATION: Final = "murder"
-MAX_OUTSTANDING: Final = 5000  # writes of one connection that wait for the disk
 MAX_BAD_COMMANDS: Final = 20  # in a row: then it is no MUPDATE client
 LEAST_IDLE_S: Final = 15 * 60.0  # RFC 3656 §2
+HELD_OCTETS: Final = (
+    64 * 1024
+)  # as `net.dialogue`: a node has many connections that wait for one disk
 NEVER_S: Final = 10 * 365 * 86400.0
 
 Running = Coroutine[Any, Any, None] | None
-
-
-@dataclass(slots=True)
-class Counters:
-    """What an operator counts."""
-
-    connections: int = 0
-    changes: int = 0
-    refused: int = 0
-    conflicts: int = 0
-    taken: int = 0  # active rows that an administrator took from their server
 
 
 @dataclass(slots=True)
@@ -84,20 +74,11 @@ class MupdateService:
         return MupdateDialogue(connection, self)
 
 
-@dataclass(frozen=True, slots=True)
-class _Refusing:
-    """A proposal that is refused already, in its place among the others."""
-
-    error: Exception
-
-    def __call__(self, transaction: ListTransaction) -> object:
-        return self.error
-
-
 class MupdateDialogue(Dialogue):
     """One connection to a MUPDATE server."""
 
     session: MupdateServerSession
+    held_octets = HELD_OCTETS
 
     def __init__(self, connection: Connection, service: MupdateService) -> None:
         config = service.config
@@ -109,10 +90,7 @@ class MupdateDialogue(Dialogue):
         self.log: Log = logger(
             role="mupdate", protocol="mupdate", cid=connection.cid, peer=connection.peer
         )
-        self._batch: list[Work | _Refusing] = []
-        self._batch_tags: list[bytes] = []
-        self._batch_octets = 0  # of the access lists in it
-        self._outstanding = 0
+        self._writes = Writes(self, service.ledger, bounds_of(config), service.counters)
         self._held: Command | None = None  # a read that waits for the writes before it
         self._subscriber: Subscriber | None = None
         self._bad_commands = 0
@@ -142,7 +120,7 @@ class MupdateDialogue(Dialogue):
 
     def greet(self) -> None:
         service = self.service
-        offered = service.gate.mechanisms(self.connection, PROTOCOL)
+        offered = service.gate.mechanisms(self.connection)
         self.send(
             format_banner(
                 Banner(
@@ -150,7 +128,7 @@ class MupdateDialogue(Dialogue):
                     implementation=IMPLEMENTATION,
                     version=__version__,
                     master=service.master,
-                    mechanisms=offered,
+                    mechanisms=tuple(name for name in offered if name != "LOGIN"),
                     starttls=service.tls is not None and not self.connection.is_tls,
                     compress=True,
                     partial_update=True,
@@ -169,7 +147,7 @@ class MupdateDialogue(Dialogue):
             case BadSyntax():
                 self.log.info("command.malformed", command=verb, problem=str(error))
                 self.send(format_status(tag, Kind.BAD, error.text))
-                self._count_bad()
+                self.count_bad()
             case Refusal():
                 self.send(format_status(tag, Kind.NO, error.text))
             case UpstreamFailure():
@@ -183,7 +161,8 @@ class MupdateDialogue(Dialogue):
                 self.log.error("command.crashed", command=verb, exc_info=error)
                 self.send(format_status(tag, Kind.NO, "internal error; the log has it"))
 
-    def _count_bad(self) -> None:
+    def count_bad(self) -> None:
+        """One more command that is none."""
         self._bad_commands += 1
         if self._bad_commands >= MAX_BAD_COMMANDS:
             self._bye("too many bad commands")
@@ -211,13 +190,13 @@ class MupdateDialogue(Dialogue):
             self.service.hub.remove(self._subscriber)
 
     def is_quiet(self) -> bool:
-        return super().is_quiet() and not self._outstanding
+        return super().is_quiet() and self._writes.is_answered
 
     # Input and output
 
     def _pump(self) -> None:
         super()._pump()
-        self._submit()
+        self._writes.submit()
 
     def send(self, data: bytes) -> None:
         """At once; while input is taken up, with what else is said to it."""
@@ -244,23 +223,22 @@ class MupdateDialogue(Dialogue):
     # Dispatch
 
     def may_proceed(self) -> bool:
-        waiting = self._outstanding + len(self._batch)
-        is_full = waiting >= MAX_OUTSTANDING or self._batch_octets >= MAX_BATCH_OCTETS
-        return self._held is None and not is_full
+        return self._held is None and not self._writes.is_full
 
     def handle(self, event: Event) -> Running:
         if type(event) is Command:
             if event.verb in WRITES and self.session.state is State.AUTHENTICATED:
-                self._write(event)
+                assert self.peer is not None
+                self._bad_commands = 0
+                self._writes.add(event, self.peer)
                 return None
-            if self._outstanding or self._batch:
+            if not self._writes.is_idle:
                 self._held = event
                 return None
             return self._run_command(event)
-        if self._outstanding or self._batch:
+        if not self._writes.is_idle:
             if isinstance(event, Wrong):
-                self._batch.append(_Refusing(event.error))
-                self._batch_tags.append(event.tag)
+                self._writes.refuse(event.tag, event.error)
                 return None
             assert isinstance(event, Owed)
         if isinstance(event, Owed):
@@ -297,107 +275,15 @@ class MupdateDialogue(Dialogue):
 
     # Writes
 
-    def _write(self, command: Command) -> None:
-        assert self.peer is not None
-        self._bad_commands = 0
-        if self.service.ledger is None:
-            refusal: Exception = BadSyntax("read-only session")
-            self._batch.append(_Refusing(refusal))
-        elif not self.peer.may_write:
-            refusal = Refusal(Code.NO_PERMISSION, f"{self.peer.name} may only read here")
-            self._batch.append(_Refusing(refusal))
-        else:
-            self._batch.append(self._work_of(command, self.peer))
-        self._batch_tags.append(command.tag)
-
-    def _work_of(self, command: Command, peer: Peer) -> Work | _Refusing:
-        try:
-            if command.verb is Verb.EPOCH:
-                return epoch_work(command, peer)
-            proposal = proposal_of(command, peer)
-        except Refusal as refusal:
-            return _Refusing(refusal)
-        if not isinstance(proposal, Delete):
-            self.peer = peer.claiming(proposal.server)
-            self._batch_octets += len(proposal.wanted.raw_acl)
-        return decided(proposal)
-
-    def _submit(self) -> None:
-        """Hand all writes of this turn to the ledger; replies come from `_decided`."""
-        if not self._batch:
-            return
-        batch, tags = self._batch, self._batch_tags
-        octets, self._batch_octets = self._batch_octets, 0
-        self._batch, self._batch_tags = [], []
-        ledger = self.service.ledger
-        if ledger is None:
-            self._reply(tags, [one.error for one in batch if isinstance(one, _Refusing)])
-            self._go_on()
-            return
-        self._outstanding += len(batch)
-
-        def durable(outcomes: Sequence[object]) -> None:
-            self._outstanding -= len(outcomes)
-            self._reply(tags, outcomes)
-            self._go_on()
-
-        ledger.propose(batch, durable, octets)
-
-    def _reply(self, tags: Sequence[bytes], outcomes: Sequence[object]) -> None:
-        lines = []
-        for tag, outcome in zip(tags, outcomes, strict=True):
-            if type(outcome) is str:
-                lines.append(b'%b OK "%b"\r\n' % (tag, outcome.encode()))
-            elif type(outcome) is Taken:
-                lines.append(b'%b OK "done"\r\n' % tag)
-                self._tell_of(outcome)
-            else:
-                assert isinstance(outcome, Exception)
-                lines.append(self._refusal_line(tag, outcome))
-        counters = self.service.counters
-        counters.changes += len(lines)
+    def tell(self, lines: bytes) -> None:
+        """For `writes.Writer`."""
         self.active_at = self.loop.time()
         if not self.connection.is_lost:
-            self.send(b"".join(lines))
+            self.send(lines)
 
-    def _tell_of(self, taken: Taken) -> None:
-        self.service.counters.taken += 1
-        self.log.warning(
-            "mailbox.taken",
-            mailbox=display(taken.name),
-            backend=taken.taker,
-            holder=taken.holder,
-            node=self.peer.name if self.peer else "",
-        )
-
-    def _refusal_line(self, tag: bytes, error: Exception) -> bytes:
-        counters = self.service.counters
-        match error:
-            case Refusal(code=code):
-                counters.refused += 1
-                if code is Code.IN_USE:
-                    counters.conflicts += 1
-                    peer = self.peer.name if self.peer else ""
-                    self.log.warning("mailbox.conflict", node=peer, problem=error.text)
-                return format_status(tag, Kind.NO, error.text)
-            case BadSyntax():
-                self._count_bad()
-                return format_status(tag, Kind.BAD, error.text)
-            case UpstreamFailure():
-                self.log.warning(
-                    "upstream.failed",
-                    backend=error.server,
-                    kind=error.kind.value,
-                    problem=error.text,
-                )
-                return format_status(tag, Kind.NO, "temporary failure, try again later")
-            case _:
-                self.log.error("command.crashed", exc_info=error)
-                return format_status(tag, Kind.NO, "internal error; the log has it")
-
-    def _go_on(self) -> None:
-        """After a batch: the read that waited, then what has come in meanwhile."""
-        if self._outstanding or self.connection.is_lost or self.is_closing:
+    def written(self) -> None:
+        """For `writes.Writer`: the read that waited, then what has come in meanwhile."""
+        if not self._writes.is_answered or self.connection.is_lost or self.is_closing:
             return
         if self._held is not None:
             command, self._held = self._held, None
@@ -497,6 +383,7 @@ class MupdateDialogue(Dialogue):
             peer = peer_of(self.service.config, login, mechanism, self.connection.certificate)
             if final and await self._ask(final):
                 raise BadSyntax("nothing is left to be said")
+            self._check_connections(peer)
         except Refusal as error:
             self._failures += 1
             user = error.user if isinstance(error, NotAdmitted) else user
@@ -516,20 +403,28 @@ class MupdateDialogue(Dialogue):
         self.log.info("login.succeeded", mechanism=mechanism, admin=peer.is_admin)
         self.send(format_status(command.tag, Kind.OK, "Authenticated"))
 
+    def _check_connections(self, peer: Peer) -> None:
+        """Raises Refusal where the node has as many as it may have: a key that was stolen does not take all there are."""
+        most = self.service.config.max_connections_per_node
+        if not most or not peer.servers:
+            return
+        present = sum(
+            1 for one in self.service.dialogues if one.peer and one.peer.name == peer.name
+        )
+        if present >= most:
+            raise Refusal(
+                Code.LIMIT,
+                f"{peer.name} has {present} connections here, and may have no more (mupdate.max_connections_per_node)",
+            )
+
     def _idle_timeout_s(self) -> float:
         configured = self.service.config.idle_timeout_s
         return max(configured, LEAST_IDLE_S) if configured else NEVER_S
 
     async def _sasl(self, mechanism: str, initial: bytes | None) -> tuple[Login, bytes]:
-        return await run_sasl(
-            self.service.gate,
-            mechanism,
-            initial,
-            self._ask,
-            self.connection,
-            PROTOCOL,
-            self.service.server_name,
-        )
+        if mechanism == "LOGIN":
+            raise NotAdmitted(Refusal(Code.CANNOT, "LOGIN is not offered here"), "")
+        return await run_sasl(self.service.gate, mechanism, initial, self._ask, self.connection)
 
     async def _ask(self, challenge: bytes) -> bytes:
         """RFC 3656 §4.2: base64 and CRLF, no string. `*` cancels."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from murder.errors import Code, Refusal
 from murder.model.entry import MailboxEntry
@@ -27,6 +27,7 @@ from murder.mupdate.environment import (
     WriteTransaction,
     open_environment,
 )
+from murder.mupdate.holding import Holding
 from murder.mupdate.indexing import SERVER
 from murder.mupdate.record import (
     ACTIVE,
@@ -55,8 +56,19 @@ from murder.mupdate.transaction import (
 T = TypeVar("T")
 
 FIRST_BATCH: Final = 64  # rows: most walks end here
-BATCH: Final = 1000  # rows of a long walk per read transaction, about a millisecond
+BATCH: Final = 1000  # rows of a long walk per read transaction, about a millisecond,
+PAGE_OCTETS: Final = 256 * 1024  # or about so many octets of rows: access lists may be long
+_LOOK_ROWS: Final = (
+    8  # read between two looks at how much they are; a few longest ones are a megabyte
+)
 _SYNCHRONISED: Final = "synchronised"
+
+
+class Page(NamedTuple):
+    """Some stored rows by collation key, in order, and the key to go on from (None: that is all)."""
+
+    rows: list[tuple[bytes, bytes]]
+    last: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,27 +135,24 @@ class MailboxList:
             self._environment.get(collation_key(name), self._entries) if is_listable(name) else None
         )
 
-    def rows(
-        self, after: bytes = b"", prefix: bytes = b"", limit: int = BATCH
-    ) -> list[tuple[bytes, bytes]]:
-        """At most `limit` stored rows (`record`) whose collation keys start with `prefix` and are above `after`."""
+    def rows(self, after: bytes = b"", prefix: bytes = b"", limit: int = BATCH) -> Page:
+        """At most `limit` stored rows (`record`) whose collation keys start with `prefix` and are above `after`; fewer
+        where they are long."""
         start = max(after + b"\0" if after else b"", prefix)
         return self._environment.read(
-            lambda transaction: _scan(transaction, self._entries, start, prefix, limit)
+            lambda transaction: _page(transaction, self._entries, start, prefix, limit)
         )
 
     def walk(self, prefix: bytes = b"", after: bytes | None = None) -> Iterator[MailboxEntry]:
         """All rows whose names start with `prefix` and come behind the name `after`, in collation order."""
         key_prefix = collation_key(prefix)
-        last = b"" if after is None else collation_key(after)
+        last: bytes | None = b"" if after is None else collation_key(after)
         limit = FIRST_BATCH
-        while True:
-            batch = self.rows(last, key_prefix, limit)
-            for key, row in batch:
+        while last is not None:
+            rows, last = self.rows(last, key_prefix, limit)
+            for key, row in rows:
                 yield unpack_entry(key, row)
-            if len(batch) < limit:
-                return
-            last, limit = batch[-1][0], BATCH
+            limit = BATCH
 
     def below(self, name: bytes) -> Iterator[MailboxEntry]:
         """All descendants of a mailbox, not the mailbox itself."""
@@ -179,9 +188,9 @@ class MailboxList:
     def shown_keys(self, after: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
         """As `shown_to` an administrator, of at most `limit` rows behind the collation key `after`: their collation keys,
         and the key to go on from (None: that is all)."""
-        rows = self.rows(after, b"", limit)
+        rows, last = self.rows(after, b"", limit)
         keys = [key for key, row in rows if row[FLAGS_AT] & ACTIVE and not is_deleted_key(key)]
-        return keys, rows[-1][0] if len(rows) == limit else None
+        return keys, last
 
     def at_server(self, server: str) -> Iterator[MailboxEntry]:
         """All rows, active and reserved, whose location names this server, in collation order."""
@@ -191,27 +200,24 @@ class MailboxList:
             for key, row in rows:
                 yield unpack_entry(key, row)
 
-    def rows_at_server(
-        self, server: bytes, after: bytes = b""
-    ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
-        """Stored rows of a server behind the collation key `after`, and the key to go on from (None: that is all)."""
-        keys = self._index_keys(SERVER + digest(server), after)
-        rows = [(key, row) for key, row in self._rows_of(keys) if server_of_row(row) == server]
-        return rows, keys[-1] if len(keys) == BATCH else None
+    def rows_at_server(self, server: bytes, after: bytes = b"") -> Page:
+        """Stored rows of a server behind the collation key `after`, as `rows`."""
+        prefix = SERVER + digest(server)
+        start = prefix + (after + b"\0" if after else b"")
 
-    def _index_keys(self, key_prefix: bytes, last: bytes) -> list[bytes]:
-        start = key_prefix + (last + b"\0" if last else b"")
-        found = self._environment.read(
-            lambda transaction: _scan(transaction, self._tables[b"index"], start, key_prefix, BATCH)
-        )
-        return [key[len(key_prefix) :] for key, _ in found]
-
-    def _rows_of(self, keys: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
-        entries = self._entries
-
-        def look_up(transaction: Snapshot) -> list[tuple[bytes, bytes]]:
-            found = ((key, transaction.get(key, db=entries)) for key in keys)
-            return [(key, row) for key, row in found if row is not None]
+        def look_up(transaction: Snapshot) -> Page:
+            lines = _scan(transaction, self._tables[b"index"], start, prefix, BATCH)
+            rows: list[tuple[bytes, bytes]] = []
+            octets = 0
+            for line, _ in lines:
+                key = line[len(prefix) :]
+                row = transaction.get(key, db=self._entries)
+                if row is not None and server_of_row(row) == server:
+                    rows.append((key, row))
+                    octets += len(row)
+                    if octets >= PAGE_OCTETS:
+                        return Page(rows, key)
+            return Page(rows, lines[-1][0][len(prefix) :] if len(lines) == BATCH else None)
 
         return self._environment.read(look_up)
 
@@ -225,10 +231,14 @@ class MailboxList:
 
     def count_by_server(self) -> Mapping[str, int]:
         """Rows of each server that has any."""
-        counts = self._environment.read(
-            lambda transaction: last_commit(transaction, self._tables).counts
+        return {server: held.mailboxes for server, held in self.held_by_server().items()}
+
+    def held_by_server(self) -> Mapping[str, Holding]:
+        """What each server has that has any."""
+        holdings = self._environment.read(
+            lambda transaction: last_commit(transaction, self._tables).holdings
         )
-        return {server.decode("utf-8", "surrogateescape"): n for server, n in counts.items()}
+        return {server.decode("utf-8", "surrogateescape"): one for server, one in holdings.items()}
 
     def used_bytes(self) -> int:
         """Octets of the file in use."""
@@ -303,22 +313,23 @@ class MailboxList:
     def rows_changed_after(
         self, seq: int, limit: int = BATCH
     ) -> list[tuple[int, bytes, bytes | None]]:
-        """At most `limit` of the rows changed after `seq`, as `(seq, collation key, row or None if removed)`.
-
-        Each row once, at its last change; a name removed and made again shows up as both, in that order.
+        """At most `limit` of the rows changed after `seq`, as `(seq, collation key, row or None if removed)`; fewer where
+        they are long. Each row once, at its last change; a name removed and made again shows up as both, in that order.
         """
 
         return self._environment.read(
-            lambda transaction: self._changed_after(transaction, seq, limit)
+            lambda transaction: self._changed_after(transaction, seq, limit)[0]
         )
 
     def _changed_after(
         self, transaction: Snapshot, seq: int, limit: int
-    ) -> list[tuple[int, bytes, bytes | None]]:
+    ) -> tuple[list[tuple[int, bytes, bytes | None]], bool]:
+        """They, and whether that is all."""
         cursor = transaction.cursor(db=self._tables[b"log"])
         found: list[tuple[int, bytes, bytes | None]] = []
+        octets = 0
         if not cursor.set_range(NUMBER.pack(seq + 1)):
-            return found
+            return found, True
         entries = self._entries
         for line, key in cursor.iternext():
             kind = line[SEQ_OCTETS:]
@@ -326,9 +337,10 @@ class MailboxList:
                 continue
             row = transaction.get(key, db=entries) if kind == ROW else None
             found.append((NUMBER.unpack_from(line)[0], key, row))
-            if len(found) == limit:
-                break
-        return found
+            octets += 0 if row is None else len(row)
+            if len(found) == limit or octets >= PAGE_OCTETS:
+                return found, False
+        return found, True
 
     def follow(self, seq: int, limit: int = BATCH) -> Following:
         """What to send to somebody who stands at `seq`, read at one moment."""
@@ -336,8 +348,8 @@ class MailboxList:
         def collect(transaction: Snapshot) -> Following:
             floor = transaction.get(b"floor", db=self._tables[b"meta"])
             lost = floor is not None and seq < NUMBER.unpack(floor)[0]
-            changes = self._changed_after(transaction, seq, limit)
-            if len(changes) == limit:
+            changes, is_all = self._changed_after(transaction, seq, limit)
+            if not is_all:
                 return Following(changes, changes[-1][0], None, lost)
             last = last_commit(transaction, self._tables)
             return Following(changes, last.seq, self._mark_of(last), lost)
@@ -444,3 +456,23 @@ def _scan(
     if prefix:
         return list(takewhile(lambda pair: pair[0].startswith(prefix), found))
     return list(found)
+
+
+def _page(transaction: Snapshot, table: Table, start: bytes, prefix: bytes, limit: int) -> Page:
+    """As `_scan`, of no more than about `PAGE_OCTETS`."""
+    cursor = transaction.cursor(db=table)
+    rows: list[tuple[bytes, bytes]] = []
+    if not cursor.set_range(start):
+        return Page(rows, None)
+    pairs = cursor.iternext()
+    octets = 0
+    while octets < PAGE_OCTETS and len(rows) < limit:
+        some = list(islice(pairs, min(_LOOK_ROWS, limit - len(rows))))
+        if prefix and some and not some[-1][0].startswith(prefix):
+            rows += takewhile(lambda pair: pair[0].startswith(prefix), some)
+            return Page(rows, None)
+        rows += some
+        if len(some) < _LOOK_ROWS and len(rows) < limit:
+            return Page(rows, None)
+        octets += sum([len(row) for _, row in some])
+    return Page(rows, rows[-1][0] if rows else None)

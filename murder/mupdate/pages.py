@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 
 from murder.model.name import collation_key
-from murder.mupdate.mboxlist import BATCH, MailboxList
+from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.record import location_of_row
 from murder.wire.mupdate import Command, Verb
 
-Page = Sequence[tuple[bytes, bytes]]
+Rows = Sequence[tuple[bytes, bytes]]
 
 
-def pages(mailboxes: MailboxList, command: Command) -> Iterator[Page]:
+def pages(mailboxes: MailboxList, command: Command) -> Iterator[Rows]:
     """Rows as they are stored, with their keys, in the list's order; a page costs about a millisecond, and may be empty."""
     wanted = command.args[0] if command.args else b""
     if command.verb is Verb.BELOW:
@@ -18,21 +18,19 @@ def pages(mailboxes: MailboxList, command: Command) -> Iterator[Page]:
     return _located(mailboxes, wanted)
 
 
-def _below(mailboxes: MailboxList, name: bytes) -> Iterator[Page]:
+def _below(mailboxes: MailboxList, name: bytes) -> Iterator[Rows]:
     """A mailbox, and what is below it."""
     row = mailboxes.row(name)
     if row is not None:
         yield [(collation_key(name), row)]
-    prefix, last = collation_key(name + b"."), b""
-    while True:
-        rows = mailboxes.rows(last, prefix)
+    prefix = collation_key(name + b".")
+    last: bytes | None = b""
+    while last is not None:
+        rows, last = mailboxes.rows(last, prefix)
         yield rows
-        if len(rows) < BATCH:
-            return
-        last = rows[-1][0]
 
 
-def _located(mailboxes: MailboxList, wanted: bytes) -> Iterator[Page]:
+def _located(mailboxes: MailboxList, wanted: bytes) -> Iterator[Rows]:
     """All rows, or those whose location begins so."""
     server, mark, partition = wanted.partition(b"!")
     last: bytes | None = b""
@@ -41,6 +39,5 @@ def _located(mailboxes: MailboxList, wanted: bytes) -> Iterator[Page]:
             rows, last = mailboxes.rows_at_server(server, last)
             yield rows
             continue
-        rows = mailboxes.rows(last)
-        last = rows[-1][0] if len(rows) == BATCH else None
+        rows, last = mailboxes.rows(last)
         yield [pair for pair in rows if location_of_row(pair[1]).startswith(wanted)]

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from murder.errors import Code, Refusal
 from murder.model.entry import EntryState, MailboxEntry, parse_location
 from murder.model.name import MailboxName
+from murder.mupdate.bounds import Bounds
 from murder.mupdate.transaction import check_octets
 from murder.wire.mupdate import Command, Verb
 
@@ -94,9 +95,9 @@ _KINDS: Final[Mapping[Verb, Callable[[Peer, MailboxEntry, str], Proposal]]] = {
 }
 
 
-def proposal_of(command: Command, peer: Peer) -> Proposal:
+def proposal_of(command: Command, peer: Peer, bounds: Bounds) -> Proposal:
     """From a RESERVE, ACTIVATE, FORCE, DEACTIVATE or DELETE. Raises Refusal for a row that no list can hold, or a
-    location that this peer may not name."""
+    location or an access list that this peer may not name."""
     name = MailboxName(command.args[0])
     verb = command.verb
     if verb is Verb.DELETE:
@@ -107,6 +108,8 @@ def proposal_of(command: Command, peer: Peer) -> Proposal:
     is_active = verb is Verb.ACTIVATE or verb is Verb.FORCE
     raw_acl = command.args[2] if is_active else b""
     check_octets(name, raw_location, raw_acl)
+    if not peer.is_admin:
+        bounds.check_acl(raw_acl)
     server = parse_location(raw_location).server
     if not server:
         raise Refusal(Code.CANNOT, "a location begins with a server name")

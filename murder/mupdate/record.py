@@ -170,6 +170,39 @@ def _lookers(acl: bytes, owner: bytes) -> frozenset[bytes]:
     return frozenset(found)
 
 
+def may_look_up(key: bytes, row: bytes, known: frozenset[bytes]) -> bool:
+    """Whether somebody known by all these identifiers may, as `lookers` says; of a long access list no more is read than
+    it takes to find them."""
+    owner, acl = owner_octets(key), acl_of_row(row)
+    if not row[FLAGS_AT] & ACTIVE:
+        return False
+    if len(acl) <= _COMMON_ACL_OCTETS or len(known) > _FEW:
+        found = lookers(key, row)
+        return not known.isdisjoint(found) and (
+            owner in known or not any(b"-" + one in found for one in known)
+        )
+    if owner and owner in known:
+        return True
+    if not any(_LOOKUP_RIGHT in rights_of(acl, one) for one in known):
+        return False
+    return not any(_LOOKUP_RIGHT in rights_of(acl, b"-" + one) for one in known)
+
+
+def rights_of(acl: bytes, identifier: bytes) -> bytes:
+    """What stands behind an identifier in an access list, b"" where it is not there."""
+    at = len(acl)
+    for _ in range(_MISSES):
+        at = acl.rfind(identifier + b"\t", 0, at)
+        if at < 0:
+            return b""
+        if (not at or acl[at - 1] == 9) and not acl.count(b"\t", 0, at) % 2:
+            return acl[at + len(identifier) + 1 :].partition(b"\t")[0]
+    fields = acl.split(b"\t")  # names within names, or as rights: then all of it
+    return dict(zip(fields[0::2], fields[1::2], strict=False)).get(identifier, b"")
+
+
+_FEW: Final = 8  # identifiers of one user, groups included, that are looked for one by one
+_MISSES: Final = 4
 _COMMON_ACL_OCTETS: Final = 200
 _lookers_remembered: Final = lru_cache(maxsize=1024)(
     _lookers

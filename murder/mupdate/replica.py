@@ -27,6 +27,7 @@ from murder.mupdate.link import Link, Target, open_link
 from murder.mupdate.mboxlist import MailboxList, mark_synchronised
 from murder.mupdate.record import Block, is_listable, pack_plain_rows, pack_row
 from murder.mupdate.transaction import ListTransaction, check_octets, check_row
+from murder.mupdate.waiting import ROW_COST, cost_of
 from murder.session.mupdate_client import Event, Rows, is_answer
 from murder.wire.mupdate import Kind, Response, Verb
 
@@ -420,7 +421,7 @@ class _Stream:
         if self._uncommitted > 2 * MAX_UNCOMMITTED:
             self._link.pause()
         lists = [change.entry.raw_acl for change in changes if isinstance(change, PutEntry)]
-        self._ledger.propose([apply], done, sum(map(len, lists)))
+        self._ledger.propose([apply], done, ROW_COST + sum(map(cost_of, lists)))
 
     # NOOP
 

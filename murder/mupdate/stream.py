@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final, Protocol
 
 from murder.model.name import name_of_key
-from murder.mupdate.mboxlist import BATCH, Committed, MailboxList
+from murder.mupdate.mboxlist import Committed, MailboxList
 from murder.mupdate.record import (
     ACTIVE,
     HEAD,
@@ -160,13 +160,10 @@ class Subscriber:
 
     async def _dump(self, *, resend: bool) -> bool:
         """Send all rows, or again those that a Cyrus replica may lose; whether there are such."""
-        last = b""
+        last: bytes | None = b""
         found = False
-        while True:
-            rows = self._hub.mailboxes.rows(last)
-            if rows:
-                last = rows[-1][0]
-            more = len(rows) == BATCH
+        while last is not None:
+            rows, last = self._hub.mailboxes.rows(last)
             if self._hosts:
                 rows = [(key, row) for key, row in rows if server_of_row(row) in self._hosts]
             if resend:
@@ -176,9 +173,8 @@ class Subscriber:
             if rows:
                 self._outlet.send(format_rows(self._tag, rows, literals=self._literals))
                 await self._outlet.flush()
-            if not more:
-                return found
             await asyncio.sleep(0)  # other connections have their turn after each batch
+        return found
 
     async def _catch_up(self) -> None:
         """Send what changed since `seq`. Every row once, as it is now."""

@@ -1,15 +1,14 @@
 """Changing a mailbox list: rows, log and index kept in step inside one LMDB write transaction.
 
 A row's change takes the next sequence number. The log has, under `number kind`: `+` collation key, one line for each row, at
-its last change; `-` collation key, a tombstone for a row removed; `c` random mark and rows by server, at the end of each
-commit. So "what changed after n" is a walk, and the log is bounded by the list, whatever happens to it.
+its last change; `-` collation key, a tombstone for a row removed; `c` random mark and what each server holds, at the end of
+each commit. So "what changed after n" is a walk, and the log is bounded by the list, whatever happens to it.
 """
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice, repeat
 from operator import add
-from struct import Struct
 from typing import Final, NamedTuple, assert_never
 
 from murder.errors import Code, Misuse, Refusal
@@ -25,6 +24,14 @@ from murder.mupdate.change import (
     RemoveIntent,
 )
 from murder.mupdate.environment import Snapshot, Table, WriteTransaction
+from murder.mupdate.holding import (
+    NONE,
+    Holding,
+    format_holdings,
+    parse_holdings,
+    weight,
+    weight_of_rows,
+)
 from murder.mupdate.indexing import LOOKER, NOTHING, SERVER, IndexLines
 from murder.mupdate.record import (
     ACTIVE,
@@ -48,7 +55,6 @@ PRUNE_EVERY: Final = 2048  # once in so many changes
 ROW, GONE, COMMIT = b"+", b"-", b"c"
 MARK_OCTETS: Final = 8
 KEEP_CONFLICTS: Final = 10_000  # names; an operator has to look long before
-COUNT: Final = Struct(">QH")
 SCAN_ROWS: Final = 1000
 
 Tables = Mapping[bytes, Table]
@@ -71,11 +77,11 @@ class Position(NamedTuple):
 
 
 class LastCommit(NamedTuple):
-    """The end of the log: the number of the last change, its commit's mark, and how many rows each server has."""
+    """The end of the log: the number of the last change, its commit's mark, and what each server has."""
 
     seq: int
     mark: bytes
-    counts: Mapping[bytes, int]
+    holdings: Mapping[bytes, Holding]
 
 
 def last_commit(transaction: Snapshot, tables: Tables) -> LastCommit:
@@ -85,23 +91,7 @@ def last_commit(transaction: Snapshot, tables: Tables) -> LastCommit:
         return LastCommit(0, b"", {})
     value = cursor.value()
     return LastCommit(
-        NUMBER.unpack_from(cursor.key())[0], value[:MARK_OCTETS], _parse_counts(value, MARK_OCTETS)
-    )
-
-
-def _parse_counts(octets: bytes, at: int) -> dict[bytes, int]:
-    """`count (8) length (2) server`, repeated."""
-    counts = {}
-    while at < len(octets):
-        count, length = COUNT.unpack_from(octets, at)
-        at += COUNT.size + length
-        counts[octets[at - length : at]] = count
-    return counts
-
-
-def _format_counts(counts: Mapping[bytes, int]) -> bytes:
-    return b"".join(
-        COUNT.pack(count, len(server)) + server for server, count in counts.items() if count > 0
+        NUMBER.unpack_from(cursor.key())[0], value[:MARK_OCTETS], parse_holdings(value, MARK_OCTETS)
     )
 
 
@@ -137,7 +127,7 @@ class ListTransaction:
         self._last = last_commit(transaction, tables)
         self._seq = self._last.seq
         self._mark = b""  # of the commit, where somebody else has given it
-        self._server_counts: dict[bytes, int] = {}
+        self._more: dict[bytes, Holding] = {}  # than before this, by server
         self._looked: tuple[bytes, bytes | None] = (
             b"",
             None,
@@ -165,6 +155,15 @@ class ListTransaction:
             raise Misuse(f"the list stands at {self._seq}, its history at {position.seq}")
         self._mark = position.mark
 
+    def held_by(self, server: bytes) -> Holding:
+        """What a server has now, with what this has changed."""
+        held, more = self._last.holdings.get(server, NONE), self._more.get(server)
+        return held if more is None else held.plus(*more)
+
+    def servers(self) -> int:
+        """How many had mailboxes before this, and those that have been changed in it."""
+        return len(self._last.holdings.keys() | self._more.keys())
+
     def find(self, name: bytes) -> MailboxEntry | None:
         """The row as this transaction sees it, its own changes included."""
         if not is_listable(name):
@@ -179,6 +178,10 @@ class ListTransaction:
 
     def note(self, key: str) -> bytes | None:
         return self._lmdb.get(key.encode(), db=self._tables[b"notes"])
+
+    def notes(self) -> int:
+        """How many there are."""
+        return self._lmdb.stat(self._tables[b"notes"])["entries"]
 
     def apply(self, change: Change) -> None:
         """Do one step. Raises Refusal(CANNOT) for a row that the list cannot hold."""
@@ -245,8 +248,9 @@ class ListTransaction:
         self._append(b"entries", zip(keys, map(add, numbers, rows), strict=True))
         self._append(b"log", zip(map(add, numbers, repeat(ROW)), keys, strict=False))
         collected = IndexLines() if lines is None else lines
+        octets = weight_of_rows(keys, rows)
         for server, count in collected.add(block).items():
-            self._server_counts[server] = self._server_counts.get(server, 0) + count
+            self._count(server, count, octets * count // len(keys))
         if lines is None:
             self.write_lines(collected)
 
@@ -305,14 +309,18 @@ class ListTransaction:
     def _move_server(self, key: bytes, old: bytes | None, new: bytes | None) -> None:
         old_server = None if old is None else server_of_row(old)
         new_server = None if new is None else server_of_row(new)
-        if old_server == new_server:
+        if old is not None and new is not None and old_server == new_server:
+            self._count(server_of_row(new), 0, weight(key, new) - weight(key, old))
             return
-        if old_server is not None:
+        if old is not None and old_server is not None:
             self._lmdb.delete(SERVER + digest(old_server) + key, db=self._index)
-            self._server_counts[old_server] = self._server_counts.get(old_server, 0) - 1
-        if new_server is not None:
+            self._count(old_server, -1, -weight(key, old))
+        if new is not None and new_server is not None:
             self._lmdb.put(SERVER + digest(new_server) + key, NOTHING, db=self._index)
-            self._server_counts[new_server] = self._server_counts.get(new_server, 0) + 1
+            self._count(new_server, 1, weight(key, new))
+
+    def _count(self, server: bytes, mailboxes: int, octets: int) -> None:
+        self._more[server] = self._more.get(server, NONE).plus(mailboxes, octets)
 
     def _move_lookers(self, key: bytes, old: bytes | None, new: bytes | None) -> None:
         if old is not None and new is not None and old[FLAGS_AT] & ACTIVE == new[FLAGS_AT] & ACTIVE:
@@ -345,21 +353,19 @@ class ListTransaction:
         last = self._last
         if self._seq == last.seq:
             return last
-        counts = dict(last.counts)
-        for server, delta in self._server_counts.items():
-            counts[server] = counts.get(server, 0) + delta
+        holdings = {**last.holdings, **{server: self.held_by(server) for server in self._more}}
         if last.seq:  # the counts stand in the last commit only
             self._lmdb.put(NUMBER.pack(last.seq) + COMMIT, last.mark, db=self._log)
         mark = self._mark or os.urandom(MARK_OCTETS)
         self._lmdb.put(
             NUMBER.pack(self._seq) + COMMIT,
-            mark + _format_counts(counts),
+            mark + format_holdings(holdings),
             db=self._log,
             append=True,
         )
         if self._seq // PRUNE_EVERY != last.seq // PRUNE_EVERY:
             self._prune()
-        return LastCommit(self._seq, mark, counts)
+        return LastCommit(self._seq, mark, holdings)
 
     def _prune(self) -> None:
         """Forget old tombstones and commits; lines of rows stay. A part of them: what is left comes next time."""

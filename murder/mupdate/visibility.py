@@ -5,6 +5,7 @@ and a listing merges the few ranges that concern somebody. Rights that are taken
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from heapq import merge
 from itertools import groupby, islice, takewhile
 from typing import Final
@@ -15,8 +16,7 @@ from murder.mupdate.indexing import LOOKER
 from murder.mupdate.record import (
     digest,
     is_deleted_key,
-    lookers,
-    owner_octets,
+    may_look_up,
     takes_rights_away,
     unpack_entry,
 )
@@ -25,6 +25,7 @@ FIRST_BATCH: Final = (
     200  # index lines of one identifier: nearly every user's whole list, in one transaction
 )
 BATCH: Final = 1000
+PAGE_OCTETS: Final = 256 * 1024  # of rows at once
 
 
 def visible(
@@ -39,21 +40,23 @@ def visible(
             return False
         if from_snapshot and not takes_rights_away(row):
             return True  # the index says so, and it is of the same moment
-        found = lookers(key, row)
-        if known.isdisjoint(found):
-            return False
-        denied = any(b"-" + identifier in found for identifier in identifiers)
-        return not denied or owner_octets(key) in known
+        return may_look_up(key, row, known)
 
     def look_up(
         transaction: Snapshot, keys: Sequence[bytes], from_snapshot: bool
-    ) -> list[MailboxEntry]:
+    ) -> tuple[list[MailboxEntry], int]:
+        """Rows, and of how many keys: long ones are some only."""
         found = []
-        for key in keys:
+        octets = 0
+        for at, key in enumerate(keys, 1):
             row = transaction.get(key, db=entries)
-            if row is not None and is_shown(key, row, from_snapshot):
-                found.append(unpack_entry(key, row))
-        return found
+            if row is not None:
+                octets += len(row)
+                if is_shown(key, row, from_snapshot):
+                    found.append(unpack_entry(key, row))
+                if octets >= PAGE_OCTETS:
+                    return found, at
+        return found, len(keys)
 
     def small(transaction: Snapshot) -> list[MailboxEntry] | None:
         keys: set[bytes] = set()
@@ -62,7 +65,8 @@ def visible(
             if len(found) == FIRST_BATCH:
                 return None
             keys.update(found)
-        return look_up(transaction, sorted(keys), True)
+        entries_found, seen = look_up(transaction, sorted(keys), True)
+        return entries_found if seen == len(keys) else None
 
     whole = environment.read(small)
     if whole is not None:
@@ -71,7 +75,10 @@ def visible(
     ranges = [_range(environment, identifier, key_prefix) for identifier in identifiers]
     merged = (key for key, _ in groupby(merge(*ranges)))
     while keys := list(islice(merged, BATCH)):
-        yield from environment.read(lambda transaction: look_up(transaction, keys, False))
+        while keys:
+            rows, seen = environment.read(partial(look_up, keys=keys, from_snapshot=False))
+            yield from rows
+            keys = keys[seen:]
 
 
 def _range(environment: Environment, identifier: bytes, key_prefix: bytes) -> Iterator[bytes]:

@@ -45,6 +45,8 @@ class Session(Protocol):
 class Dialogue(ABC):
     """A server's side of one connection."""
 
+    held_octets = HELD_OCTETS
+
     def __init__(self, connection: Connection, session: Session, idle_timeout_s: float) -> None:
         self.connection = connection
         self.session = session
@@ -116,7 +118,7 @@ class Dialogue(ABC):
         else:
             held = self.session.held
         # A message that is still coming in is bounded by its session; what nobody takes out now is bounded here.
-        if held > (HELD_OCTETS if self.activity_counts else HELD_BEFORE_LOGIN_OCTETS):
+        if held > (self.held_octets if self.activity_counts else HELD_BEFORE_LOGIN_OCTETS):
             self.connection.pause_reading()
             if held > MOST_BEFORE_LOGIN_OCTETS and not self.activity_counts:
                 self.session.take_rest()

@@ -10,9 +10,10 @@ from murder.errors import Code, Refusal
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
 from murder.mupdate.change import PutEntry, RemoveEntry
-from murder.mupdate.ledger import INLINE_OCTETS, MAX_BATCH_OCTETS, Ledger
+from murder.mupdate.ledger import INLINE_COST, Ledger
 from murder.mupdate.mboxlist import Committed, MailboxList
 from murder.mupdate.transaction import ListTransaction
+from murder.mupdate.waiting import MAX_COMMIT_COST
 
 
 def entry(name: str) -> MailboxEntry:
@@ -118,7 +119,7 @@ async def test_a_commit_waits_a_turn_for_those_of_the_last_one(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("parts", [2, 4])
-async def test_a_commit_takes_so_many_octets_of_access_lists(tmp_path: Path, parts: int) -> None:
+async def test_a_commit_touches_so_many_pages(tmp_path: Path, parts: int) -> None:
     mailboxes = MailboxList.open(tmp_path)
     heard: list[Committed] = []
     ledger = Ledger(mailboxes, heard.append)
@@ -128,7 +129,7 @@ async def test_a_commit_takes_so_many_octets_of_access_lists(tmp_path: Path, par
         ledger.propose(
             [lambda transaction, number=number: transaction.put(entry(f"a{number}"))],  # type: ignore[misc]
             future.set_result,
-            MAX_BATCH_OCTETS // 8,
+            MAX_COMMIT_COST // 8,
         )
     await asyncio.gather(*done)
     assert [len(one.changes) for one in heard] == [8] * parts
@@ -136,18 +137,18 @@ async def test_a_commit_takes_so_many_octets_of_access_lists(tmp_path: Path, par
     mailboxes.close()
 
 
-@pytest.mark.parametrize("octets", [INLINE_OCTETS, INLINE_OCTETS + 1])
+@pytest.mark.parametrize("cost", [INLINE_COST, INLINE_COST + 1])
 async def test_long_access_lists_are_not_committed_in_the_event_loop(
-    tmp_path: Path, octets: int
+    tmp_path: Path, cost: int
 ) -> None:
     mailboxes = MailboxList.open(tmp_path)
     ledger = Ledger(mailboxes, inline=True)
     ledger._commit_s = 0.0
     threads: list[object] = []
     done = asyncio.get_running_loop().create_future()
-    ledger.propose([lambda _: threads.append(threading.current_thread())], done.set_result, octets)
+    ledger.propose([lambda _: threads.append(threading.current_thread())], done.set_result, cost)
     await done
-    in_loop = octets <= INLINE_OCTETS
+    in_loop = cost <= INLINE_COST
     assert (threads == [threading.main_thread()]) is in_loop
     await ledger.close()
     mailboxes.close()

@@ -193,3 +193,23 @@ async def test_a_peer_that_goes_away_in_the_middle_of_the_handshake_leaves_nothi
             async with asyncio.timeout(2):
                 while server.service.dialogues:  # noqa: ASYNC110 - it ends by itself
                     await asyncio.sleep(0)
+
+
+async def test_a_node_has_so_many_connections_and_others_their_own(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path / "ca")
+    for name in ("be1.test", "be2.test"):
+        cluster.issue(name, "backend")
+
+    async with master_of(cluster, tmp_path / "m") as server:
+        server.service.config = replace(server.service.config, max_connections_per_node=2)
+        mine = [await open_link(cluster.target(server, "be1.test")) for _ in range(2)]
+        with pytest.raises(UpstreamFailure) as refused:
+            await open_link(cluster.target(server, "be1.test"))
+        assert "max_connections_per_node" in refused.value.text
+        await (other := MasterClient(cluster.target(server, "be2.test"))).ping()
+        mine[0].abort()
+        while len([one for one in server.service.dialogues if one.peer]) > 2:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        (await open_link(cluster.target(server, "be1.test"))).abort()
+        mine[1].abort()
+        await other.close()

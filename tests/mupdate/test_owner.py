@@ -4,15 +4,18 @@ from collections.abc import Mapping
 
 import pytest
 
+from murder.config import MupdateConfig
 from murder.errors import Code, Refusal
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
+from murder.mupdate.bounds import bounds_of
 from murder.mupdate.change import PutEntry, RemoveEntry
 from murder.mupdate.owner import Decision, Taken, decide
 from murder.mupdate.proposal import Delete, Peer, proposal_of
 from murder.wire.mupdate import Command, parse_command
 
 NAME = MailboxName(b"user.ana")
+BOUNDS = bounds_of(MupdateConfig())
 SHARED = Peer("murder")
 BE1 = Peer("be1.test", frozenset({"be1.test"}))
 ADMIN = Peer("root", is_admin=True)
@@ -46,7 +49,7 @@ def said(line: str) -> Command:
 
 
 def decided(view: Moment, peer: Peer, line: str) -> Decision:
-    return decide(view, proposal_of(said(line), peer))
+    return decide(view, proposal_of(said(line), peer, BOUNDS))
 
 
 RESERVE = 't RESERVE "user.ana" "be1.test!p"'
@@ -119,7 +122,7 @@ def test_a_conflict_names_who_holds_and_who_claims() -> None:
 )
 def test_what_a_peer_may_not_even_propose(peer: Peer, line: str, code: Code) -> None:
     with pytest.raises(Refusal) as refused:
-        proposal_of(said(line), peer)
+        proposal_of(said(line), peer, BOUNDS)
     assert refused.value.code is code
 
 
@@ -127,4 +130,4 @@ def test_who_has_spoken_for_a_server_speaks_for_no_other() -> None:
     peer = SHARED.claiming("be1.test")
     assert peer.claiming("be1.test") is peer
     assert not peer.speaks_for("be2.test") and SHARED.speaks_for("be2.test")
-    assert proposal_of(said(DELETE), peer) == Delete(peer, NAME)
+    assert proposal_of(said(DELETE), peer, BOUNDS) == Delete(peer, NAME)

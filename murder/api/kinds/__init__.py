@@ -1,1 +1,0 @@
-"""The kinds of plugins, each a value: `table.KINDS` has them all."""
