@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Final, Protocol, cast, runtime_checkable
 
 from murder.errors import UpstreamFailure, UpstreamKind
+from murder.net.handshakes import HANDSHAKES
 from murder.net.tls import PeerCertificate, peer_of
 
 INFLATE_OCTETS: Final = 64 * 1024  # inflated in one turn of the loop, whatever it would blow up to
@@ -446,6 +447,21 @@ class Connection(asyncio.Protocol):
         Raises OSError (which ssl.SSLError is); the connection is closed then."""
         self.send_gathered()
         self.pause_reading()  # the peer may begin at once, the task below runs a turn later
+        if not server_side:
+            await self._shake_hands(context, server_side, server_hostname)
+            return
+        try:
+            async with HANDSHAKES.one(self.peer):
+                if self._lost:
+                    raise ConnectionResetError("the peer has gone before the TLS handshake")
+                await self._shake_hands(context, server_side, server_hostname)
+        except TimeoutError:
+            self.abort()
+            raise
+
+    async def _shake_hands(
+        self, context: ssl.SSLContext, server_side: bool, server_hostname: str | None
+    ) -> None:
         handshake = asyncio.ensure_future(
             asyncio.get_running_loop().start_tls(
                 getattr(self.transport, "untapped", self.transport),  # where it is traced

@@ -18,6 +18,7 @@ from murder.config.value import Network, contains
 from murder.errors import BadSyntax
 from murder.log import logger
 from murder.net.connection import TLS_HANDSHAKE_S, Connection, Receiver
+from murder.net.handshakes import HANDSHAKES
 from murder.wire.haproxy import octets_wanted, parse_header
 
 HEADER_S: Final = 5.0  # for the header to come
@@ -202,22 +203,39 @@ class Arrival:
 
     def _go_in(self) -> None:
         self._wait_no_more()
+        if self._door.host.tls is not None and self._has_gone():
+            self._end()  # without a handshake that would only find it out
+            return
         self._task = self._loop.create_task(self._stand())
 
     async def _stand(self) -> None:
         """Put transport and TLS under a connection."""
         tls = self._door.host.tls
+        is_ours = True
         try:
-            await self._loop.connect_accepted_socket(
-                lambda: Connection(self._make_receiver, self._door.host.forget),
-                self._sock,
-                ssl=tls,
-                ssl_handshake_timeout=TLS_HANDSHAKE_S if tls is not None else None,
-            )
+            async with HANDSHAKES.one(self.peer) if tls is not None else contextlib.nullcontext():
+                is_ours = False
+                await self._loop.connect_accepted_socket(
+                    lambda: Connection(self._make_receiver, self._door.host.forget),
+                    self._sock,
+                    ssl=tls,
+                    ssl_handshake_timeout=TLS_HANDSHAKE_S if tls is not None else None,
+                )
+        except TimeoutError:
+            log.info("tls.failed", peer=self.peer, problem="too many handshakes from there at once")
         except OSError as error:
             log.info("tls.failed", peer=self.peer, problem=str(error))
         finally:
-            self._end(is_socket_ours=False)
+            self._end(is_socket_ours=is_ours)
+
+    def _has_gone(self) -> bool:
+        """What was readable is the end."""
+        try:
+            return not self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def _make_receiver(self, connection: Connection) -> Receiver:
         connection.peer, connection.peer_port = self.peer, self._port
