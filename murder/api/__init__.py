@@ -15,6 +15,7 @@ from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
 from murder.api.store import (
     CanCheck,
+    CountsSubscriptions,
     FindsByFlag,
     FlagChange,
     Incoming,
@@ -41,6 +42,7 @@ __all__ = [
     "CarriedMessage",
     "CarriesMailboxes",
     "ChecksFewAtOnce",
+    "CountsSubscriptions",
     "FindsByFlag",
     "NoticesMailboxes",
     "Conduct",

@@ -238,6 +238,17 @@ class FindsByFlag(Protocol):
 
 
 @runtime_checkable
+class CountsSubscriptions(Protocol):
+    """A `MailboxStore` that need not read all subscriptions of a user to say whether there is room for one more."""
+
+    async def count_subscriptions(self, user: str, most: int) -> int:
+        """How many there are, counted up to `most`."""
+        ...
+
+    async def is_subscribed(self, user: str, name: MailboxName) -> bool: ...
+
+
+@runtime_checkable
 class TellsRecent(Protocol):
     """A power of a `Mailbox`: to tell what is `\\Recent` without claiming it (EXAMINE). Without it nothing is there."""
 

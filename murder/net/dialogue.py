@@ -304,6 +304,7 @@ class Dialogue(ABC):
             running = self.handle(event)
         except Exception as error:  # noqa: BLE001 - the end of a command that ran at once
             self.failed(event, error)
+            _forget_frames(error)
             return
         if running is not None:
             self._turn_ends = time.perf_counter() + TURN_S
@@ -320,6 +321,7 @@ class Dialogue(ABC):
         except Exception as error:  # noqa: BLE001 - the end of a task
             if not self.connection.is_lost:
                 self.failed(event, error)
+            _forget_frames(error)
         finally:
             self._task = None
             self._note_activity()
@@ -349,3 +351,12 @@ class Dialogue(ABC):
             return now + left
         self.timed_out()
         return None
+
+
+def _forget_frames(error: BaseException) -> None:
+    """An error that somebody has in a variable is in a ring with the frame of that: until the collector finds it, it would
+    keep all that its command has read and found, at each refusal as much again."""
+    following: BaseException | None = error
+    while following is not None and following.__traceback__ is not None:
+        following.__traceback__ = None
+        following = following.__cause__ or following.__context__

@@ -313,6 +313,20 @@ class SpoolStore:
         rows = self._root(inbox_of(user)).reader.execute("SELECT name FROM subscription")
         return {MailboxName(bytes(name)) for (name,) in rows.fetchall()}
 
+    async def count_subscriptions(self, user: str, most: int) -> int:
+        """See murder.api.store.CountsSubscriptions."""
+        if not self._exists(inbox_of(user)):
+            return 0
+        sql = "SELECT count(*) FROM (SELECT 1 FROM subscription LIMIT ?)"
+        row = self._root(inbox_of(user)).reader.execute(sql, (most,)).fetchone()
+        return int(row[0])
+
+    async def is_subscribed(self, user: str, name: MailboxName) -> bool:
+        if not self._exists(inbox_of(user)):
+            return False
+        reader = self._root(inbox_of(user)).reader
+        return bool(reader.execute("SELECT 1 FROM subscription WHERE name=?", (name,)).fetchone())
+
     async def subscribe(self, user: str, name: MailboxName, subscribed: bool) -> None:
         sql = "DELETE FROM subscription WHERE name=?"
         if subscribed:

@@ -7,6 +7,7 @@ from typing import Final
 from murder.api.contract.carry import carries_mailboxes
 from murder.api.contract.check import Check, expect, hold
 from murder.api.store import (
+    CountsSubscriptions,
     FlagChange,
     Mailbox,
     MailboxStore,
@@ -276,6 +277,14 @@ async def keeps_subscriptions(make: Make) -> None:
     await store.subscribe("anna", SENT, True)
     await store.subscribe("bert", ANNA, True)
     expect(set(await store.subscriptions("anna")), {SENT}, "anna's")
+    if isinstance(store, CountsSubscriptions):
+        counts = [await store.count_subscriptions(user, 10) for user in ("anna", "nobody")]
+        expect(counts, [1, 0], "how many are anna's and a stranger's")
+        await store.subscribe("anna", ANNA, True)
+        expect(await store.count_subscriptions("anna", 1), 1, "how many, counted up to one")
+        found = [await store.is_subscribed("anna", name) for name in (ANNA, MailboxName(b"x"))]
+        expect(found, [True, False], "whether anna's")
+        await store.subscribe("anna", ANNA, False)
     await store.subscribe("anna", SENT, False)
     await store.subscribe("anna", SENT, False)
     expect(set(await store.subscriptions("anna")), set(), "anna's, taken back")

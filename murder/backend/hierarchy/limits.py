@@ -5,6 +5,7 @@ Administrators are exempt, and what moves here from another server. Knows no pro
 
 from collections.abc import Iterable
 
+from murder.api.store import CountsSubscriptions, MailboxStore
 from murder.backend.hierarchy.intent import tree_of
 from murder.backend.shared import Backend
 from murder.errors import Code, Refusal
@@ -65,6 +66,14 @@ async def _count_below(backend: Backend, root: MailboxName, most: int) -> int:
 async def check_room_for_subscription(backend: Backend, login: Login, name: MailboxName) -> None:
     """Raises Refusal(LIMIT)."""
     most = backend.config.max_subscriptions_per_user
-    present = await backend.store.subscriptions(login.user)
-    if len(present) >= most and name not in present:
+    if await _is_full(backend.store, login.user, name, most):
         raise Refusal(Code.LIMIT, f"One user may be subscribed to {most} mailboxes, and no more")
+
+
+async def _is_full(store: MailboxStore, user: str, name: MailboxName, most: int) -> bool:
+    if isinstance(store, CountsSubscriptions):
+        if await store.count_subscriptions(user, most) < most:
+            return False
+        return not await store.is_subscribed(user, name)
+    present = await store.subscriptions(user)
+    return len(present) >= most and name not in present

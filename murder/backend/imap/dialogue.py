@@ -146,7 +146,10 @@ class BackendImap(ImapDialogue):
             await self._refer(referrals, login, refusal)
 
     async def _refer(self, referrals: Referrals, login: Login, refusal: Refusal) -> None:
-        raise await referrals.instead(refusal, login) from refusal
+        instead = await referrals.instead(refusal, login)
+        if instead is refusal:
+            raise refusal  # not from itself: that would be a ring
+        raise instead from refusal
 
     # --- telling without a command
 

@@ -1,0 +1,72 @@
+"""What a command has read is let go at its end, also where it is refused: not when the collector comes by."""
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from murder.backend.imap.dialogue import BackendImap
+from murder.errors import Code, Refusal
+from murder.wire.imap.command import Command
+from tests.backend.server import running_backend
+from tests.kit.dialogue import Player, Streams
+
+
+class Large:
+    """Something that a command has made."""
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("chained", [True, False])
+def test_a_refused_command_leaves_nothing_behind(
+    at_once: bool, chained: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[Large]] = []
+
+    def refuse() -> None:
+        large = Large()
+        made.append(weakref.ref(large))
+        refusal = Refusal(Code.CANNOT, "no")  # in a ring with this frame
+        if chained:
+            try:
+                raise refusal
+            except Refusal as error:
+                raise Refusal(Code.CANNOT, "no, because of that") from error
+        raise refusal
+
+    async def later() -> None:
+        await asyncio.sleep(0)
+        refuse()
+
+    def handle(self: BackendImap, event: Any) -> Coroutine[Any, Any, None] | None:
+        if isinstance(event, Command) and event.name == b"CHECK":
+            if not at_once:
+                return later()
+            refuse()
+        return real(self, event)
+
+    real = BackendImap.handle
+    monkeypatch.setattr(BackendImap, "handle", handle)
+
+    async def scene() -> None:
+        async with running_backend(tmp_path) as running:
+
+            async def connect(_: str) -> Streams:
+                return await asyncio.open_connection(*running.address)
+
+            gc.disable()
+            try:
+                await Player(connect).play(
+                    "C= LOGIN ana secret\nC= SELECT INBOX\nC: a CHECK\nS: a NO [CANNOT] no$_\nC= NOOP\n"
+                )
+                assert [one() for one in made] == [None]
+            finally:
+                gc.enable()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scene())
