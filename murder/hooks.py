@@ -16,15 +16,21 @@ import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import Any, Final
 
 import pluggy
 
 from murder.api.auth import AuthBackend
-from murder.api.hookspecs import PROJECT, HookSpecs
+from murder.api.hookspecs import PROJECT
+from murder.api.kinds.auth import AUTH
+from murder.api.kinds.kind import Kind
+from murder.api.kinds.sasl import SASL
+from murder.api.kinds.store import STORE
+from murder.api.kinds.table import KINDS
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
+from murder.api.sasl import BUILT_IN, Mechanism
 from murder.api.store import MailboxStore
 from murder.config import ROLES, Config, ConfigError, Problem
 from murder.config.load import settings_from, unknown
@@ -33,15 +39,6 @@ from murder.model.entry import Location
 
 BUNDLED_PACKAGE: Final = "plugins"
 SITE_PREFIX: Final = "murder_site_plugin_"
-KINDS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "auth": "make_auth_backend",
-        "store": "make_store",
-        "placement": "choose_backend",
-        "referral": "relay_or_refer",
-    }
-)
-MAKERS: Final = {"make_auth_backend": "auth.plugin", "make_store": "backend.store"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,21 +112,36 @@ def why(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
 
 
-def load_plugins(config: Config, roles: Collection[str] = ROLES) -> "Plugins":
+def load_plugins(
+    config: Config, roles: Collection[str] = ROLES, kinds: Sequence[Kind] = KINDS
+) -> "Plugins":
     """Load what the configuration names and the roles need. Raises ConfigError."""
-    return _Loader(config).load(roles)
+    return _Loader(config, kinds).load(roles)
+
+
+def named_for(config: Config, kind: Kind) -> str:
+    """The plugin that the kind's key of murder.toml names."""
+    section, _, key = kind.key.partition(".")
+    return str(getattr(getattr(config, section), key))
+
+
+def kinds_of(module: ModuleType) -> list[Kind]:
+    """Of which kinds a plugin is."""
+    hooks = hooks_of(module)
+    return [kind for kind in KINDS if kind.hook in hooks]
 
 
 class _Loader:
     """Gathers what is wrong while it loads."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, kinds: Sequence[Kind]) -> None:
+        self.config, self.kinds = config, kinds
         self.problems: list[Problem] = []
         self.manager = pluggy.PluginManager(PROJECT)
-        self.manager.add_hookspecs(HookSpecs)
+        for specs in dict.fromkeys(kind.specs for kind in kinds):
+            self.manager.add_hookspecs(specs)
         self.settings: dict[str, object] = {}
-        self.claims: dict[str, list[str]] = {maker: [] for maker in MAKERS}
+        self.claims: dict[str, list[str]] = {kind.hook: [] for kind in kinds if kind.key}
 
     def problem(self, key: str, text: str) -> None:
         self.problems.append(Problem(self.config.file, key, text))
@@ -171,9 +183,11 @@ class _Loader:
         for twice in sorted({name for name in use if use.count(name) > 1}):
             self.problem("plugins.use", f"names {twice!r} twice; one is enough")
             wanted = list(dict.fromkeys(wanted))
-        makers = [(self.config.auth.plugin, "auth.plugin")]
-        if "backend" in roles:
-            makers.append((self.config.backend.store, "backend.store"))
+        makers = [
+            (named_for(self.config, kind), kind.key)
+            for kind in self.kinds
+            if kind.key and (not kind.role or kind.role in roles)
+        ]
         return [pair for pair in makers if pair[0] not in use] + wanted
 
     def _register(self, found: Found, key: str) -> None:
@@ -184,7 +198,7 @@ class _Loader:
             return
         functions = hooks_of(module)
         if not functions:
-            hooks = ", ".join(KINDS.values())
+            hooks = ", ".join(kind.hook for kind in self.kinds)
             self.problem(
                 key,
                 f"{found.shown} has no hook; mark one of {hooks} with @hookimpl from murder.api",
@@ -225,28 +239,30 @@ class _Loader:
 
     def _check_claims(self, roles: Collection[str]) -> None:
         """One plugin makes the auth backend, one the store: the ones that are named for it."""
-        named = {
-            "make_auth_backend": self.config.auth.plugin,
-            "make_store": self.config.backend.store,
-        }
-        for maker, key in MAKERS.items():
-            chosen, claimants = named[maker], self.claims[maker]
+        for kind in self.kinds:
+            if not kind.key:
+                continue
+            chosen, claimants = named_for(self.config, kind), self.claims[kind.hook]
             others = [name for name in claimants if name != chosen]
             if others:
-                text = (
-                    f"{chosen} and {', '.join(others)} ([plugins] use) claim the same job ({maker})"
-                )
-                self.problem(key, f"{text}; take one out")
-            needed = maker != "make_store" or "backend" in roles
+                text = f"{chosen} and {', '.join(others)} ([plugins] use) claim the same job ({kind.hook})"
+                self.problem(kind.key, f"{text}; take one out")
+            needed = not kind.role or kind.role in roles
             if needed and chosen in self.settings and chosen not in claimants:
-                self.problem(key, f"plugin {chosen} has no hook {maker}; name another")
+                text = f"plugin {chosen} has no hook {kind.hook}; name another"
+                self.problem(kind.key, text)
 
     def _check_pending(self) -> None:
         """A hook that no specification knows: misspelt."""
         try:
             self.manager.check_pending()
         except pluggy.PluginValidationError:
-            specs = [name for name in vars(HookSpecs) if not name.startswith("_")]
+            specs = [
+                name
+                for found in {kind.specs for kind in self.kinds}
+                for name in vars(found)
+                if not name.startswith("_")
+            ]
             for plugin, name in ((p, n) for p in self.manager.get_plugins() for n in vars(p)):
                 if name not in specs:
                     owner = self.manager.get_name(plugin)
@@ -305,17 +321,26 @@ class Plugins:
 
     def auth_backend(self) -> AuthBackend:
         """A new authentication backend of the plugin that `[auth] plugin` names. Raises ConfigError."""
-        made: AuthBackend = self._make(
-            "make_auth_backend", self._config.auth.plugin, ("verify", "lookup")
-        )
+        made: AuthBackend = self.make(AUTH)
         return made
 
     def store(self) -> MailboxStore:
         """A new store of the plugin that `[backend] store` names. Raises ConfigError."""
-        made: MailboxStore = self._make(
-            "make_store", self._config.backend.store, ("start", "open", "create")
-        )
+        made: MailboxStore = self.make(STORE)
         return made
+
+    def mechanisms(self) -> list[Mechanism]:
+        """The SASL mechanisms of all plugins, in the operator's order. Raises ConfigError."""
+        found: dict[str, Mechanism] = {}
+        for name, rows in self.make_all(SASL):
+            for row in rows:
+                if not isinstance(row, Mechanism):
+                    raise self._problem(SASL, f"{name}: {row!r} is no murder.api.Mechanism")
+                if row.name in found or row.name in BUILT_IN:
+                    text = f"{name}: there is a mechanism {row.name} already; take one out"
+                    raise self._problem(SASL, text)
+                found[row.name] = row
+        return list(found.values())
 
     def choose_backend(
         self, mailbox: NewMailbox, candidates: Sequence[BackendLoad]
@@ -374,21 +399,34 @@ class Plugins:
         others = [p for other, p in self._manager.list_name_plugin() if other != name]
         return self._manager.subset_hook_caller(hook, others)
 
-    def _make(self, hook: str, name: str, methods: Sequence[str]) -> Any:
-        """Ask one plugin only."""
-        caller = self._caller_of(hook, name)
-        key = MAKERS[hook]
+    def make(self, kind: Kind, name: str = "") -> Any:
+        """Ask one plugin only: the one of that name, else the one that the kind's key names. Raises ConfigError."""
+        name = name or named_for(self._config, kind)
         try:
+            caller = self._caller_of(kind.hook, name)
             made = caller(settings=None, data_dir=self._config.node.data)
         except ConfigError:
             raise
         except (Refusal, OSError) as error:
-            raise ConfigError([Problem(self._config.file, key, f"{name}: {error}")]) from error
+            raise self._problem(kind, f"{name}: {error}") from error
         except Exception as error:
-            text = f"{name}: {hook} failed: {why(error)}"
-            raise ConfigError([Problem(self._config.file, key, text)]) from error
-        missing = [method for method in methods if not callable(getattr(made, method, None))]
+            raise self._problem(kind, f"{name}: {kind.hook} failed: {why(error)}") from error
+        if isinstance(made, list) and not kind.key:  # pluggy's, of one plugin
+            (made,) = made or ((),)
+        missing = [method for method in kind.methods if not callable(getattr(made, method, None))]
         if missing:
-            text = f"{name}: what {hook} returned has no {', '.join(missing)}"
-            raise ConfigError([Problem(self._config.file, key, text)])
+            text = f"{name}: what {kind.hook} returned has no {', '.join(missing)}"
+            raise self._problem(kind, text)
         return made
+
+    def make_all(self, kind: Kind) -> list[tuple[str, Any]]:
+        """What each plugin of a kind makes, with its name, in the operator's order. Raises ConfigError."""
+        makers = {one.plugin_name for one in getattr(self._hook, kind.hook).get_hookimpls()}
+        return [(name, self.make(kind, name)) for name in self.names if name in makers]
+
+    def asked(self, kind: Kind) -> Callable[..., object]:
+        """The hook of a kind that decides; it takes its arguments by name."""
+        return functools.partial(getattr(self._hook, kind.hook), settings=None)
+
+    def _problem(self, kind: Kind, text: str) -> ConfigError:
+        return ConfigError([Problem(self._config.file, kind.key or "plugins.use", text)])

@@ -13,6 +13,16 @@ from murder.api.carry import CarriedMessage, CarriesMailboxes
 from murder.api.hookspecs import hookimpl
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
+from murder.api.sasl import (
+    Challenge,
+    Claim,
+    Client,
+    Exchange,
+    Mechanism,
+    PlainCredentials,
+    ProvenCredentials,
+)
+from murder.api.sasl import Step as SaslStep
 from murder.api.store import (
     CanCheck,
     CountsSubscriptions,
@@ -41,8 +51,16 @@ __all__ = [
     "CanCheck",
     "CarriedMessage",
     "CarriesMailboxes",
+    "Challenge",
     "ChecksFewAtOnce",
+    "Claim",
     "CountsSubscriptions",
+    "Client",
+    "Exchange",
+    "Mechanism",
+    "PlainCredentials",
+    "ProvenCredentials",
+    "SaslStep",
     "FindsByFlag",
     "NoticesMailboxes",
     "Conduct",

@@ -1,8 +1,9 @@
 """Every hook a plugin may implement: the whole plugin interface of murder on one page.
 
-Hooks that *make* something return an object that fulfils a Protocol of `murder.api`; a role asks the one plugin
-that its configuration names. Hooks that *decide* are plain functions of values, without I/O; the first plugin of
-`[plugins] use` that does not answer None decides. Hooks that are *told* something are called of every plugin.
+Hooks that *make* something return an object that fulfils a Protocol of `murder.api`, or several; of an auth backend and a
+store a role asks the one plugin that its configuration names, of all else every plugin of `[plugins] use`. Hooks that
+*decide* are plain functions of values, without I/O; the first plugin of `[plugins] use` that does not answer None decides.
+Hooks that are *told* something are called of every plugin. Which hook makes a plugin of which kind: `murder.api.kinds`.
 """
 
 from collections.abc import Awaitable, Sequence
@@ -13,6 +14,7 @@ import pluggy
 from murder.api.auth import AuthBackend
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
+from murder.api.sasl import Mechanism
 from murder.api.store import MailboxStore
 from murder.model.entry import Location
 
@@ -33,6 +35,11 @@ class HookSpecs:
     @hookspec(firstresult=True)
     def make_store(self, settings: object, data_dir: Path) -> MailboxStore | None:
         """Make the mailbox store of a backend; each worker process makes its own."""
+
+    @hookspec
+    def make_mechanisms(self, settings: object, data_dir: Path) -> Sequence[Mechanism] | None:
+        """SASL mechanisms that are offered besides murder's own, wherever somebody logs in. Names that are taken stop
+        the start."""
 
     @hookspec(firstresult=True)
     def choose_backend(

@@ -8,7 +8,7 @@ taken without TLS unless the configuration allows it, and whoever comes through 
 import asyncio
 import hmac
 import secrets
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self, TypeVar
@@ -21,32 +21,30 @@ from murder.api.auth import (
     RecallsPasswords,
     ScramSecret,
 )
+from murder.api.sasl import Client, Exchange, Mechanism
 from murder.auth.limit import ConnectionLimit
+from murder.auth.mechanisms import EXTERNAL, LOGIN, PLAIN, MechanismTable, scram
 from murder.auth.penalty import Attempt, Penalties
 from murder.auth.turnstile import Turnstile
 from murder.config.sections import AuthConfig
-from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.identity import Identity, Login
-from murder.net.connection import Connection
-from murder.net.shared_counter import Counts, place_of
-from murder.session.sasl import (
+from murder.model.sasl import (
     Challenge,
+    Claim,
     Credentials,
     ExternalCredentials,
     PlainCredentials,
     ProvenCredentials,
-    ScramServer,
-    Secret,
-    SecretWanted,
-    ServerExchange,
-    server_exchange,
 )
+from murder.net.connection import Connection
+from murder.net.shared_counter import Counts, place_of
+from murder.session.sasl import Secret, SecretWanted
 
 PROXY_ROLES: Final = frozenset(
     {"frontend", "backend"}
 )  # backends speak for users in COPY and moves
 OPERATOR_ROLE: Final = "operator"  # `murder ca issue NAME --role operator`: an administrator
-SCRAM: Final = "SCRAM-SHA-256"
 
 CHECKS_AT_ONCE: Final = 100  # of a backend that only waits for somebody else
 DECOY_ITERATIONS: Final = 10_000
@@ -89,13 +87,13 @@ class Gate:
         proxy_roles: Collection[str] = PROXY_ROLES,
         domains: bool = True,
         decoy_key: bytes = b"",
+        mechanisms: Sequence[Mechanism] = (),
     ) -> None:
         self.auth = auth
         self._recaller = auth if isinstance(auth, RecallsPasswords) else None
         at_once = auth.checks_at_once if isinstance(auth, ChecksFewAtOnce) else CHECKS_AT_ONCE
         self._turnstile = Turnstile(at_once)
         self._decoy_key = decoy_key or secrets.token_bytes(32)
-        self._has_scram = isinstance(auth, HasScramSecrets)  # asking costs 10 us
         self.admins = frozenset(admins)
         self.proxies = frozenset(proxies)
         self.allow_plaintext = allow_plaintext
@@ -105,6 +103,9 @@ class Gate:
         self.keep_admin_password = keep_admin_password
         self.proxy_roles = frozenset(proxy_roles)
         self.domains = domains
+        has_scram = isinstance(auth, HasScramSecrets) and not keep_admin_password
+        own = [EXTERNAL, *([scram(self.secret_for)] if has_scram else ()), PLAIN, LOGIN]
+        self._table = MechanismTable([*own, *mechanisms])
 
     def following(self, before: "Gate") -> Self:
         """This gate, counting on where the one before it stopped (a reload), by its own settings."""
@@ -119,16 +120,20 @@ class Gate:
         """Whether a password may be sent over this connection as it is now."""
         return connection.is_tls or self.allow_plaintext
 
-    def mechanisms(self, connection: Connection) -> tuple[str, ...]:
-        """The SASL mechanisms that would work on this connection now."""
-        offered = []
-        if connection.certificate is not None:
-            offered.append("EXTERNAL")
-        if self._has_scram and not self.keep_admin_password:
-            offered.append(SCRAM)
-        if self.takes_passwords(connection):
-            offered += ["PLAIN", "LOGIN"]
-        return tuple(offered)
+    def mechanisms(self, connection: Connection, protocol: str) -> tuple[str, ...]:
+        """The SASL mechanisms that would work on this connection now, the best first."""
+        return self._table.offered(
+            protocol,
+            secure=connection.is_tls or self.allow_plaintext,
+            certified=connection.certificate is not None,
+        )
+
+    def mechanism(self, name: str, protocol: str) -> Mechanism:
+        """The one of that name. Raises Refusal where this protocol has none."""
+        row = self._table.find(name, protocol)
+        if row is None:
+            raise Refusal(Code.CANNOT, f"{name[:40]} is not offered here")
+        return row
 
     def is_proxy(self, connection: Connection) -> bool:
         """Whether the peer has shown the certificate of a node that may speak for users."""
@@ -161,7 +166,7 @@ class Gate:
             case ExternalCredentials():
                 return await self._admit_certificate(credentials, connection)
             case ProvenCredentials():
-                identity = await self._lookup(credentials.authcid)
+                identity = credentials.identity or await self._lookup(credentials.authcid)
                 return self._entitle(identity, credentials.authzid, None)
 
     async def _admit_password(self, credentials: PlainCredentials, connection: Connection) -> Login:
@@ -175,7 +180,7 @@ class Gate:
         try:
             identity = self._recaller.recall(user, password) if self._recaller else None
             if identity is None:
-                identity = await self._in_time(self._verify(user, password, connection))
+                identity = await self.in_time(self._verify(user, password, connection))
         except BaseException:
             attempt.void()
             raise
@@ -188,6 +193,10 @@ class Gate:
     async def attempt(self, user: str, password: bytes | None, connection: Connection) -> Attempt:
         """When it is this attempt's turn; see `Penalties.begin`."""
         return await self.penalties.begin(connection, user, password)
+
+    async def attempt_of(self, claimed: str, connection: Connection) -> Attempt:
+        """The same for an exchange in which no password passes."""
+        return await self.attempt(self.known_as(claimed)[0], None, connection)
 
     async def refuse_late(self, attempt: Attempt, connection: Connection) -> None:
         """It was wrong: the reply may go out when this returns."""
@@ -208,7 +217,7 @@ class Gate:
         login = self._entitle(identity, authzid, password)
         if not login.proxy:
             return login
-        known = await self._in_time(self.auth.lookup(authzid)) or Identity(authzid)
+        known = await self.in_time(self.auth.lookup(authzid)) or Identity(authzid)
         if self.keep_admin_password and not self.admins.isdisjoint((authzid, known.user)):
             text = f"{identity.user} may not act for an administrator"
             raise Refusal(Code.AUTHORIZATION_FAILED, text)
@@ -223,6 +232,8 @@ class Gate:
                 )
             return Login(authzid, Identity(authzid), proxy=identity.user)
         is_admin = identity.user in self.admins
+        if is_admin and self.keep_admin_password and password is None:
+            is_admin = False  # the backends would not believe it
         kept = password if is_admin and self.keep_admin_password else None
         return Login(identity.user, identity, is_admin, password=kept)
 
@@ -241,7 +252,7 @@ class Gate:
             return Login(certificate.name, Identity(certificate.name), proxy=certificate.name)
         if not self.is_proxy(connection) and not self._takes_operator(certificate.roles):
             raise Refusal(Code.AUTHORIZATION_FAILED, f"{certificate.name} may not act for users")
-        known = await self._in_time(self.auth.lookup(credentials.authzid))
+        known = await self.in_time(self.auth.lookup(credentials.authzid))
         user = credentials.authzid
         return Login(user, known or Identity(user), proxy=certificate.name)
 
@@ -261,9 +272,10 @@ class Gate:
         return Login(name, Identity(name), is_admin=True)
 
     async def _lookup(self, user: str) -> Identity:
-        return await self._in_time(self.auth.lookup(user)) or Identity(user)
+        return await self.in_time(self.auth.lookup(user)) or Identity(user)
 
-    async def _in_time(self, answer: Awaitable[T]) -> T:
+    async def in_time(self, answer: Awaitable[T]) -> T:
+        """What somebody else says, who has `auth_timeout_s` for it. Raises UpstreamFailure."""
         try:
             async with asyncio.timeout(self.auth_timeout_s):
                 return await answer
@@ -280,7 +292,7 @@ class Gate:
         auth, (user, _) = self.auth, self.known_as(wanted.user)
         found = None
         if isinstance(auth, HasScramSecrets):
-            found = await self._in_time(auth.scram_secret(user, wanted.mechanism))
+            found = await self.in_time(auth.scram_secret(user, wanted.mechanism))
         if found is None:
             make = auth.scram_decoy if isinstance(auth, HasScramDecoys) else self._decoy
             found = make(user, wanted.mechanism)
@@ -319,73 +331,106 @@ def penalties_of(config: AuthConfig, counts: Counts | None = None) -> Penalties:
 
 
 async def run_sasl(
-    gate: Gate, mechanism: str, initial: bytes | None, ask: Ask, connection: Connection
+    gate: Gate,
+    mechanism: str,
+    initial: bytes | None,
+    ask: Ask,
+    connection: Connection,
+    protocol: str,
+    server_name: str = "",
 ) -> tuple[Login, bytes]:
     """One whole SASL exchange of a server. `ask` sends a challenge and awaits the answer, both without base64.
 
     Returns the login and what the success reply carries along (SCRAM's last word; b"" else). Raises NotAdmitted, BadSyntax,
     UpstreamFailure.
     """
-    exchange: ServerExchange | None = None
+    exchange: Exchange | None = None
+    certificate = connection.certificate
+    node = certificate.name if certificate is not None else ""
     try:
-        exchange = server_exchange(mechanism)
-        if mechanism not in gate.mechanisms(connection):
+        row = gate.mechanism(mechanism, protocol)
+        client = Client(
+            protocol, server_name, connection.peer, connection.is_tls, node, connection.cid
+        )
+        exchange = row.start(client, gate.auth)
+        if mechanism not in gate.mechanisms(connection, protocol):
             if initial:
                 exchange.step(initial)  # for the name in it
-            raise _not_offered(mechanism)
-        if isinstance(exchange, ScramServer):
-            return await _run_scram(gate, exchange, initial, ask, connection)
-        return await _run_exchange(gate, exchange, initial, ask, connection)
+            raise _not_offered(row)
+        credentials = await _run(gate, exchange, initial, ask, connection)
+        final = credentials.final if isinstance(credentials, ProvenCredentials) else b""
+        return await gate.admit(credentials, connection), final
     except Refusal as refusal:
-        certificate = connection.certificate
-        node = certificate.name if certificate is not None and mechanism == "EXTERNAL" else ""
-        raise NotAdmitted(refusal, (exchange.claimed if exchange else "") or node) from refusal
+        claimed = exchange.claimed if exchange is not None else ""
+        speaker = node if mechanism == EXTERNAL.name else ""
+        raise NotAdmitted(refusal, claimed or speaker) from refusal
 
 
-def _not_offered(mechanism: str) -> Refusal:
-    if mechanism in ("PLAIN", "LOGIN"):
+def _not_offered(row: Mechanism) -> Refusal:
+    if row.needs_tls:
         return Refusal(
             Code.PRIVACY_REQUIRED, "A password is taken only under TLS: use STARTTLS first"
         )
-    return Refusal(Code.CANNOT, f"{mechanism} is not offered here")
+    return Refusal(Code.CANNOT, f"{row.name} is not offered here")
 
 
-async def _run_exchange(
-    gate: Gate, exchange: ServerExchange, initial: bytes | None, ask: Ask, connection: Connection
-) -> tuple[Login, bytes]:
+async def _run(
+    gate: Gate, exchange: Exchange, initial: bytes | None, ask: Ask, connection: Connection
+) -> Credentials:
+    """All steps up to credentials. What is proven in the exchange is a password as well: who breaks off behind his claim has
+    tried one, for all we know; and who is refused without a claim, too."""
+    attempt: Attempt | None = None
     response = initial
     for _ in range(MAX_TURNS):
-        step = exchange.step(response)
-        assert not isinstance(step, SecretWanted | ProvenCredentials)
-        if isinstance(step, Challenge):
+        try:
+            step = exchange.step(response)
+        except (Refusal, BadSyntax) as error:
+            if attempt is None and isinstance(error, Refusal):
+                attempt = await gate.attempt_of(exchange.claimed, connection)
+            await _failed(gate, attempt, connection)
+            raise
+        except BaseException:
+            if attempt is not None:
+                attempt.wrong()
+            raise
+        if isinstance(step, Claim):
+            attempt = attempt or await gate.attempt_of(step.user, connection)
+            step = await _judged(gate, step, attempt, connection)
+        if not isinstance(step, Challenge):
+            if attempt is not None:
+                attempt.right()
+            return step
+        try:
             response = await ask(step.octets)
-            continue
-        return await gate.admit(step, connection), b""
+        except (Refusal, BadSyntax, TimeoutError):
+            await _failed(gate, attempt, connection)
+            raise
+        except BaseException:
+            if attempt is not None:
+                attempt.wrong()  # it has gone
+            raise
+    await _failed(gate, attempt, connection)
     raise BadSyntax("this SASL exchange does not end")
 
 
-async def _run_scram(
-    gate: Gate, exchange: ScramServer, initial: bytes | None, ask: Ask, connection: Connection
-) -> tuple[Login, bytes]:
-    """What it proves is a password as well. Who breaks off behind the challenge has tried one, for all we know."""
-    step = exchange.step(initial if initial is not None else await ask(b""))
-    assert isinstance(step, SecretWanted)
-    user, _ = gate.known_as(step.user)
-    attempt = await gate.attempt(user, None, connection)
+async def _judged(
+    gate: Gate, claim: Claim, attempt: Attempt, connection: Connection
+) -> Challenge | Credentials:
+    """What comes of a claim."""
     try:
-        secret = await gate.secret_for(step)
-    except BaseException:
-        attempt.void()
-        raise
-    try:
-        challenge = exchange.supply(secret)
-        proven = exchange.step(await ask(challenge.octets))
-    except (Refusal, BadSyntax, TimeoutError):
+        step = await gate.in_time(claim.proceed())
+    except Refusal:
         await gate.refuse_late(attempt, connection)
         raise
     except BaseException:
-        attempt.wrong()  # it has gone
+        attempt.void()
         raise
-    assert isinstance(proven, ProvenCredentials)
-    attempt.right()
-    return await gate.admit(proven, connection), proven.final
+    if isinstance(step, Claim):
+        attempt.void()
+        raise Misuse("a claim is followed by a challenge or by credentials")
+    return step
+
+
+async def _failed(gate: Gate, attempt: Attempt | None, connection: Connection) -> None:
+    if attempt is not None:
+        await gate.refuse_late(attempt, connection)

@@ -6,10 +6,11 @@ left, and keeps this server's list and the master's the same.
 
 import asyncio
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from murder.api.auth import AuthBackend
+from murder.api.sasl import Mechanism
 from murder.api.store import KeepsEpoch, MailboxStore, NoticesMailboxes
 from murder.auth.gate import Gate, decoy_key_of, penalties_of
 from murder.auth.limit import ConnectionLimit
@@ -61,6 +62,8 @@ class MakesParts(Protocol):
     """What this role needs of the plugins."""
 
     def auth_backend(self) -> AuthBackend: ...
+
+    def mechanisms(self) -> Sequence[Mechanism]: ...
 
     def store(self) -> MailboxStore: ...
 
@@ -188,6 +191,7 @@ class BackendRole:
             connections=ConnectionLimit(config.backend.max_connections_per_user, self._users),
             auth_timeout_s=config.auth.timeout_s,
             decoy_key=decoy_key_of(config.tls.key),
+            mechanisms=self._plugins.mechanisms(),
         )
 
     def _make_duplicates(self) -> Duplicates | None:

@@ -1,17 +1,16 @@
 """`murder plugin`: list, new, check."""
 
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import asyncclick as click
 
-from murder.api import MailboxStore
-from murder.api.contract.auth import AUTH_CHECKS
 from murder.api.contract.check import Finding, run_checks
-from murder.api.contract.decide import PLACEMENT_CHECKS, REFERRAL_CHECKS
-from murder.api.contract.store import STORE_CHECKS
+from murder.api.kinds.kind import Kind
+from murder.api.kinds.table import BY_NAME, KINDS
 from murder.cli.options import (
     DEFAULT_CONFIG,
     PATH,
@@ -23,16 +22,15 @@ from murder.cli.options import (
 )
 from murder.cli.template import format_plugin
 from murder.config import Config, ConfigError, NodeConfig, Problem, load_config
-from murder.config.sections import AuthConfig, BackendConfig, PluginsConfig
+from murder.config.sections import PluginsConfig
 from murder.errors import Code, Refusal
 from murder.hooks import (
-    KINDS,
     Found,
-    Plugins,
     bundled_plugins,
-    hooks_of,
+    kinds_of,
     load_module,
     load_plugins,
+    named_for,
     site_plugins,
     why,
 )
@@ -83,10 +81,10 @@ def _describe(found: Found, config: Config | None) -> dict[str, str]:
     except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's code is called)
         kinds, about = "", f"does not load: {why(error)}"
     else:
-        hooks = hooks_of(module)
-        kinds = ",".join(kind for kind, hook in KINDS.items() if hook in hooks)
+        kinds = ",".join(kind.name for kind in kinds_of(module))
         about = (module.__doc__ or "").strip().partition("\n")[0]
-    named = (config.auth.plugin, config.backend.store, *config.plugins.use) if config else ()
+    named = [named_for(config, kind) for kind in KINDS if kind.key] if config else []
+    named += config.plugins.use if config else ()
     return {
         "name": found.name,
         "kinds": kinds,
@@ -97,7 +95,7 @@ def _describe(found: Found, config: Config | None) -> dict[str, str]:
 
 
 @plugin.command()
-@click.argument("kind", type=click.Choice(list(KINDS)))
+@click.argument("kind", type=click.Choice(list(BY_NAME)))
 @click.argument("name")
 @click.option(
     "--dir", "folder", type=PATH, default=DEFAULT_FOLDER, show_default=True, help="Where it goes."
@@ -115,7 +113,7 @@ def new(kind: str, name: str, folder: Path, as_json: bool) -> int:
     file = folder / f"{kind}_{name}.py"
     try:
         with file.open("x", encoding="utf-8") as written:
-            written.write(format_plugin(kind, name))
+            written.write(format_plugin(BY_NAME[kind], name))
     except FileExistsError:
         raise Refusal(Code.ALREADY_EXISTS, f"{file} exists; it was not touched") from None
     text = f"{file}: written; follow its comments, then `murder plugin check {file}`"
@@ -175,44 +173,62 @@ def _found(file: Path) -> Found:
 async def _check(found: Found, config_file: Path | None, folder: Path) -> list[Finding]:
     """Load it as `serve` would, then ask for each kind that it is."""
     try:
-        hooks = hooks_of(load_module(found))
+        kinds = kinds_of(load_module(found))
     except (Exception, SystemExit) as error:
         text = f"does not load: {why(error)}"
         raise ConfigError([Problem(found.file or Path(), "", text)]) from error
-    if not hooks:
-        text = f"has no hook; mark one of {', '.join(KINDS.values())} with @hookimpl"
+    if not kinds:
+        hooks = ", ".join(kind.hook for kind in KINDS)
+        text = f"has no hook; mark one of {hooks} with @hookimpl"
         raise ConfigError([Problem(found.file or Path(), "", text)])
-    config = _config_for(found, hooks, load_config(config_file) if config_file else None, folder)
-    plugins = load_plugins(config, ["backend"] if KINDS["store"] in hooks else ["frontend"])
+    config = _config_for(found, kinds, load_config(config_file) if config_file else None, folder)
     findings = []
-    if KINDS["auth"] in hooks:
-        findings += await run_checks(AUTH_CHECKS, plugins.auth_backend)
-    if KINDS["store"] in hooks:
-        findings += await run_checks(STORE_CHECKS, _maker_of_stores(config, folder))
-    if KINDS["placement"] in hooks:
-        findings += await run_checks(PLACEMENT_CHECKS, plugins.choose_backend)
-    if KINDS["referral"] in hooks:
-        findings += await run_checks(REFERRAL_CHECKS, plugins.relay_or_refer)
+    for kind in kinds:
+        findings += await run_checks(kind.checks, _subject(kind, found, config, folder))
     return findings
 
 
-def _config_for(
-    found: Found, hooks: dict[str, Callable[..., Any]], given: Config | None, folder: Path
-) -> Config:
+def _subject(kind: Kind, found: Found, config: Config, folder: Path) -> object:
+    """What the checks of a kind are given: see `Kind`."""
+    roles = [kind.role or "frontend"]
+    if not kind.makes:
+        return load_plugins(config, roles).asked(kind)
+    if not kind.starts:
+        plugins = load_plugins(config, roles)
+        return lambda: plugins.make(kind, found.name)
+    count = 0
+
+    async def make() -> Any:
+        nonlocal count
+        count += 1
+        data = folder / f"{kind.name}-{count}"
+        data.mkdir()
+        node = replace(config.node, data=data)
+        made = load_plugins(replace(config, node=node), roles).make(kind, found.name)
+        await made.start()
+        return made
+
+    return make
+
+
+def _config_for(found: Found, kinds: Sequence[Kind], given: Config | None, folder: Path) -> Config:
     """A configuration in which this plugin has every job that it can do, alone in its folder."""
-    decides = [kind for kind in ("placement", "referral") if KINDS[kind] in hooks]
     settings = dict(given.plugins.settings) if given else {}
-    return Config(
+    config = Config(
         file=given.file if given else found.file or Path(found.name),
         node=NodeConfig(name="check.example.org", data=folder),
-        auth=AuthConfig(plugin=found.name) if KINDS["auth"] in hooks else AuthConfig(),
-        backend=BackendConfig(store=found.name) if KINDS["store"] in hooks else BackendConfig(),
         plugins=PluginsConfig(
             path=(_alone(found.file, folder),) if found.file else (),
-            use=(found.name,) if decides else (),
+            use=(found.name,) if any(not kind.key for kind in kinds) else (),
             settings={found.name: settings.get(found.name, {})},
         ),
     )
+    for kind in kinds:
+        if kind.key:
+            section, _, key = kind.key.partition(".")
+            named = replace(getattr(config, section), **{key: found.name})
+            config = replace(config, **{section: named})
+    return config
 
 
 def _alone(file: Path, folder: Path) -> Path:
@@ -222,32 +238,3 @@ def _alone(file: Path, folder: Path) -> Path:
     target = file.parent if file.name == "__init__.py" else file
     (site / target.name).symlink_to(target)
     return site
-
-
-def _maker_of_stores(config: Config, folder: Path) -> Callable[[], Awaitable[MailboxStore]]:
-    """Each check gets a store on a new folder."""
-    count = 0
-
-    async def make() -> MailboxStore:
-        nonlocal count
-        count += 1
-        data = folder / f"store-{count}"
-        data.mkdir()
-        store = plugins_at(config, data).store()
-        await store.start()
-        return store
-
-    return make
-
-
-def plugins_at(config: Config, data: Path) -> Plugins:
-    """The same plugins with another data folder."""
-    node = NodeConfig(name=config.node.name, data=data)
-    moved = Config(
-        file=config.file,
-        node=node,
-        auth=config.auth,
-        backend=config.backend,
-        plugins=config.plugins,
-    )
-    return load_plugins(moved, ["backend"])

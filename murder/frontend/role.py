@@ -5,11 +5,12 @@ and ask it for the master's present.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from murder.api.auth import AuthBackend
 from murder.api.placement import BackendLoad, NewMailbox
+from murder.api.sasl import Mechanism
 from murder.auth.gate import Gate, decoy_key_of, penalties_of
 from murder.auth.limit import ConnectionLimit
 from murder.config import Config
@@ -45,6 +46,8 @@ class MakesParts(Policies, Protocol):
     """What this role needs of the plugins."""
 
     def auth_backend(self) -> AuthBackend: ...
+
+    def mechanisms(self) -> Sequence[Mechanism]: ...
 
 
 class FrontendRole:
@@ -114,6 +117,7 @@ class FrontendRole:
             connections=ConnectionLimit(config.frontend.max_connections_per_user, self._users),
             auth_timeout_s=config.auth.timeout_s,
             decoy_key=decoy_key_of(config.tls.key),
+            mechanisms=self._plugins.mechanisms(),
             keep_admin_password=True,
             proxy_roles=(),
         )

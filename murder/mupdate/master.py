@@ -43,6 +43,7 @@ from murder.session.mupdate_server import (
 from murder.wire.base64line import MAX_RESPONSE_OCTETS
 from murder.wire.mupdate import MASTER, Banner, Command, Kind, Verb, format_banner, format_status
 
+PROTOCOL: Final = "mupdate"
 IMPLEMENTATION: Final = "murder"
 MAX_BAD_COMMANDS: Final = 20  # in a row: then it is no MUPDATE client
 LEAST_IDLE_S: Final = 15 * 60.0  # RFC 3656 §2
@@ -120,7 +121,7 @@ class MupdateDialogue(Dialogue):
 
     def greet(self) -> None:
         service = self.service
-        offered = service.gate.mechanisms(self.connection)
+        offered = service.gate.mechanisms(self.connection, PROTOCOL)
         self.send(
             format_banner(
                 Banner(
@@ -128,7 +129,7 @@ class MupdateDialogue(Dialogue):
                     implementation=IMPLEMENTATION,
                     version=__version__,
                     master=service.master,
-                    mechanisms=tuple(name for name in offered if name != "LOGIN"),
+                    mechanisms=offered,
                     starttls=service.tls is not None and not self.connection.is_tls,
                     compress=True,
                     partial_update=True,
@@ -422,9 +423,15 @@ class MupdateDialogue(Dialogue):
         return max(configured, LEAST_IDLE_S) if configured else NEVER_S
 
     async def _sasl(self, mechanism: str, initial: bytes | None) -> tuple[Login, bytes]:
-        if mechanism == "LOGIN":
-            raise NotAdmitted(Refusal(Code.CANNOT, "LOGIN is not offered here"), "")
-        return await run_sasl(self.service.gate, mechanism, initial, self._ask, self.connection)
+        return await run_sasl(
+            self.service.gate,
+            mechanism,
+            initial,
+            self._ask,
+            self.connection,
+            PROTOCOL,
+            self.service.server_name,
+        )
 
     async def _ask(self, challenge: bytes) -> bytes:
         """RFC 3656 §4.2: base64 and CRLF, no string. `*` cancels."""

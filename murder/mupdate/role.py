@@ -1,10 +1,11 @@
 """The MUPDATE role: the master, or (where `mupdate.master` is set) a replica that serves others."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from murder.api.auth import AuthBackend
+from murder.api.sasl import Mechanism
 from murder.auth.gate import Gate, decoy_key_of, penalties_of
 from murder.config import Config
 from murder.log import logger
@@ -27,6 +28,8 @@ class MakesAuth(Protocol):
     """What this role needs of the plugins."""
 
     def auth_backend(self) -> AuthBackend: ...
+
+    def mechanisms(self) -> Sequence[Mechanism]: ...
 
 
 def make_service(
@@ -60,6 +63,7 @@ def _make_gate(config: Config, plugins: MakesAuth) -> Gate:
         penalties=penalties_of(config.auth),
         auth_timeout_s=config.auth.timeout_s,
         decoy_key=decoy_key_of(config.tls.key),
+        mechanisms=plugins.mechanisms(),
     )
 
 

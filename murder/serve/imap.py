@@ -76,6 +76,7 @@ class ImapDialogue(Dialogue):
     TABLE: ClassVar[Table] = {}
     STREAMED: ClassVar[frozenset[bytes]] = frozenset()  # those of its rows, for the session
     RELAYED: ClassVar[frozenset[bytes]] = frozenset()  # likewise, for the hot path
+    PROTOCOL: Final = "imap"
     session: ImapServerSession
 
     def __init_subclass__(cls) -> None:
@@ -352,10 +353,13 @@ class ImapDialogue(Dialogue):
         return b" ".join(word for word in words if word.upper() not in suppressed)
 
     def _login_words(self) -> list[bytes]:
-        words = [b"AUTH=" + name.encode() for name in self.service.gate.mechanisms(self.connection)]
+        gate = self.service.gate
+        words = [
+            b"AUTH=" + name.encode() for name in gate.mechanisms(self.connection, self.PROTOCOL)
+        ]
         if self.service.tls is not None and not self.connection.is_tls:
             words.insert(0, b"STARTTLS")
-        if not self.service.gate.takes_passwords(self.connection):
+        if not gate.takes_passwords(self.connection):
             words.append(b"LOGINDISABLED")
         return words
 

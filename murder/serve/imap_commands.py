@@ -11,6 +11,7 @@ from murder import __version__
 from murder.auth.gate import NotAdmitted, as_given, run_sasl
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.identity import Login
+from murder.model.sasl import PlainCredentials
 from murder.serve.imap import (
     ANY,
     AUTHENTICATED,
@@ -20,7 +21,6 @@ from murder.serve.imap import (
     Running,
     Table,
 )
-from murder.session.sasl import PlainCredentials
 from murder.wire.base64line import decode_base64
 from murder.wire.imap.command import Command
 from murder.wire.imap.id import parse_id
@@ -143,7 +143,13 @@ async def _authenticate(
 
     try:
         login, final = await run_sasl(
-            dialogue.service.gate, mechanism, initial, ask, dialogue.connection
+            dialogue.service.gate,
+            mechanism,
+            initial,
+            ask,
+            dialogue.connection,
+            dialogue.PROTOCOL,
+            dialogue.service.server_name,
         )
     except NotAdmitted as refusal:
         _refuse_login(dialogue, command, refusal.user, refusal)

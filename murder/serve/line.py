@@ -132,7 +132,15 @@ class LineDialogue(Dialogue):
             return decode_base64(event.octets)
 
         mechanism = words[0].decode("ascii", "replace").upper()
-        login, final = await run_sasl(self.service.gate, mechanism, initial, ask, self.connection)
+        login, final = await run_sasl(
+            self.service.gate,
+            mechanism,
+            initial,
+            ask,
+            self.connection,
+            self.PROTOCOL,
+            self.service.server_name,
+        )
         if final:
             await ask(final)
         return login

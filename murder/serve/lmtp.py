@@ -233,7 +233,7 @@ class LmtpDialogue(LineDialogue):
         words += ["SMTPUTF8", "CHUNKING", "ENHANCEDSTATUSCODES"]
         if self.may_start_tls:
             words.append("STARTTLS")
-        mechanisms = self.service.gate.mechanisms(self.connection)
+        mechanisms = self.service.gate.mechanisms(self.connection, self.PROTOCOL)
         if mechanisms and self.login is None:
             words.append("AUTH " + " ".join(mechanisms))
         if self.may_deliver:

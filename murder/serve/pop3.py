@@ -10,11 +10,11 @@ from murder.auth.gate import NotAdmitted, as_given
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.model.identity import Login
 from murder.model.name import MailboxName, Namespace, inbox_of
+from murder.model.sasl import PlainCredentials
 from murder.net.connection import Connection
 from murder.serve.imap import Running
 from murder.serve.line import LineDialogue
 from murder.serve.service import ClientService
-from murder.session.sasl import PlainCredentials
 from murder.wire import mutf7
 from murder.wire.pop3 import err, listing, ok, parse_command
 
@@ -140,7 +140,7 @@ class Pop3Dialogue(LineDialogue):
         gate = self.service.gate
         if gate.takes_passwords(self.connection):
             words.append(b"USER")
-        mechanisms = gate.mechanisms(self.connection)
+        mechanisms = gate.mechanisms(self.connection, self.PROTOCOL)
         if mechanisms:
             words.append(b"SASL " + " ".join(mechanisms).encode())
         if self.login is None and self.may_start_tls:
@@ -176,7 +176,7 @@ class Pop3Dialogue(LineDialogue):
 
     async def _auth(self, arguments: bytes) -> None:
         if not arguments:  # RFC 1734's listing, which some clients still ask for
-            names = self.service.gate.mechanisms(self.connection)
+            names = self.service.gate.mechanisms(self.connection, self.PROTOCOL)
             self.send(listing("Mechanisms", [name.encode() for name in names]))
             return
         try:

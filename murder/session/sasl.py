@@ -2,57 +2,26 @@
 
 PLAIN (RFC 4616), EXTERNAL (RFC 4422 appendix A), LOGIN (for clients that know nothing else) and SCRAM-SHA-256 (RFC 5802,
 RFC 7677; the client's side by scramp). A server's exchange ends in credentials *as claimed or proven*; whether they are
-good is decided by `login.gate`, which may wait. Base64 and framing belong to the protocols.
+good is decided by `auth.gate`, which may wait; `auth.mechanisms` has the table of them. Base64 and framing belong to the
+protocols.
 """
 
 import base64
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Final
 
 import scramp  # type: ignore[import-untyped] # it ships no types
 
 from murder.errors import BadSyntax, Code, Refusal
-
-
-@dataclass(frozen=True, slots=True)
-class PlainCredentials:
-    """A password to be checked. `authzid` is "" where the user speaks for himself."""
-
-    authcid: str
-    authzid: str
-    password: bytes = field(repr=False)
-    mechanism: str = "PLAIN"
-
-
-@dataclass(frozen=True, slots=True)
-class ExternalCredentials:
-    """Whoever the TLS certificate says, on behalf of `authzid` ("" : of itself)."""
-
-    authzid: str
-    mechanism: str = "EXTERNAL"
-
-
-@dataclass(frozen=True, slots=True)
-class ProvenCredentials:
-    """A user who has proven himself in the exchange (SCRAM). `final` is still to be sent to him."""
-
-    authcid: str
-    authzid: str
-    final: bytes
-    mechanism: str = "SCRAM-SHA-256"
-
-
-Credentials = PlainCredentials | ExternalCredentials | ProvenCredentials
-
-
-@dataclass(frozen=True, slots=True)
-class Challenge:
-    """Send this and come back with the answer."""
-
-    octets: bytes
+from murder.model.sasl import (
+    Challenge,
+    ExternalCredentials,
+    PlainCredentials,
+    ProvenCredentials,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +42,6 @@ class Secret:
     server_key: bytes
 
 
-Step = Challenge | SecretWanted | Credentials
-
-
-class ServerExchange(Protocol):
-    """`claimed` is who the client says it is, as it wrote that, once it has: for the log."""
-
-    claimed: str
-
-    def step(self, response: bytes | None) -> Step:
-        """The client's next response (None: it gave no initial one). Raises BadSyntax, Refusal."""
-        ...
-
-
 def text(octets: bytes) -> str:
     """Names travel in UTF-8 (RFC 4616 §2)."""
     try:
@@ -99,7 +55,7 @@ class PlainServer:
 
     claimed = ""
 
-    def step(self, response: bytes | None) -> Step:
+    def step(self, response: bytes | None) -> Challenge | PlainCredentials:
         if response is None:
             return Challenge(b"")
         parts = response.split(b"\0")
@@ -114,7 +70,7 @@ class ExternalServer:
 
     claimed = ""
 
-    def step(self, response: bytes | None) -> Step:
+    def step(self, response: bytes | None) -> Challenge | ExternalCredentials:
         if response is None:
             return Challenge(b"")
         if b"\0" in response:
@@ -132,7 +88,7 @@ class LoginServer:
         self._has_name = False
         self._asked = False
 
-    def step(self, response: bytes | None) -> Step:
+    def step(self, response: bytes | None) -> Challenge | PlainCredentials:
         if response is None and not self._asked:
             self._asked = True
             return Challenge(b"Username:")
@@ -158,7 +114,7 @@ class ScramServer:
         self._authzid = ""
         self._secret: Secret | None = None
 
-    def step(self, response: bytes | None) -> Step:
+    def step(self, response: bytes | None) -> Challenge | SecretWanted | ProvenCredentials:
         if response is None:
             return Challenge(b"")
         if self._secret is None:
@@ -215,21 +171,6 @@ class ScramServer:
 
 def _unescaped(saslname: str) -> str:
     return saslname.replace("=2C", ",").replace("=3D", "=")
-
-
-def server_exchange(mechanism: str) -> ServerExchange:
-    """Begin an exchange; the caller has checked that it offers this mechanism."""
-    match mechanism:
-        case "PLAIN":
-            return PlainServer()
-        case "EXTERNAL":
-            return ExternalServer()
-        case "LOGIN":
-            return LoginServer()
-        case "SCRAM-SHA-256":
-            return ScramServer()
-        case _:
-            raise Refusal(Code.CANNOT, f"{mechanism[:40]} is not offered here")
 
 
 def plain_response(authzid: str, authcid: str, password: bytes) -> bytes:

@@ -9,7 +9,8 @@ from murder.api.auth import Identity, ScramSecret
 from murder.auth.gate import Gate, NotAdmitted, as_given, decoy_key_of, run_sasl
 from murder.auth.penalty import Penalties
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
-from murder.session.sasl import PlainCredentials, ScramClient
+from murder.model.sasl import PlainCredentials
+from murder.session.sasl import ScramClient
 from plugins.auth_file import Settings, UserFile
 
 QUICK = Settings(log2_cost=4, scram_iterations=4096)
@@ -23,6 +24,7 @@ class Peer:
     is_tls = True
     is_lost = False
     peer = ELSEWHERE
+    cid = "1-1"
 
     def hold_off(self) -> None:
         pass
@@ -49,7 +51,7 @@ async def scram(gate: Gate, user: str, password: str, *, gives_up: bool = False)
         return client.answer(challenge)
 
     try:
-        await run_sasl(gate, "SCRAM-SHA-256", client.first(), ask, Peer())  # type: ignore[arg-type]
+        await run_sasl(gate, "SCRAM-SHA-256", client.first(), ask, Peer(), "imap")  # type: ignore[arg-type]
     except (Refusal, BadSyntax):
         pass
     return challenges[0]
@@ -178,7 +180,7 @@ def test_a_refusal_names_who_was_meant(
         return b"wrong"
 
     with pytest.raises(NotAdmitted) as refused:
-        asyncio.run(run_sasl(gate, mechanism, initial, ask, Peer()))  # type: ignore[arg-type]
+        asyncio.run(run_sasl(gate, mechanism, initial, ask, Peer(), "imap"))  # type: ignore[arg-type]
     assert refused.value.user == user
     assert refused.value.code is code
 
@@ -204,7 +206,7 @@ def test_a_master_user_at_a_frontend_acts_for_users_and_never_for_an_administrat
     async def ask(challenge: bytes) -> bytes:
         raise AssertionError
 
-    exchange = run_sasl(gate, "PLAIN", initial, ask, Peer())  # type: ignore[arg-type]
+    exchange = run_sasl(gate, "PLAIN", initial, ask, Peer(), "imap")  # type: ignore[arg-type]
     if not user:
         with pytest.raises(NotAdmitted) as refused:
             asyncio.run(exchange)

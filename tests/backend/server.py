@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from murder.api.auth import AuthBackend, Identity
+from murder.api.sasl import Mechanism
 from murder.api.store import MailboxStore
 from murder.backend.role import BackendRole
 from murder.backend.shared import Backend
@@ -41,6 +42,9 @@ class Parts:
 
     def __init__(self, make_store: Callable[[], MailboxStore]) -> None:
         self._make_store = make_store
+
+    def mechanisms(self) -> Sequence[Mechanism]:
+        return ()
 
     def auth_backend(self) -> AuthBackend:
         return OnePassword()

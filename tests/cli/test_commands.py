@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from murder import __version__
+from murder.api.kinds.table import BY_NAME
 from murder.cli import main
 from murder.cli.program import COMMANDS
 from tests.conftest import cannot_run
@@ -119,7 +120,7 @@ def test_what_root_makes_belongs_to_the_owner_of_the_data(config: str, tmp_path:
     assert {path.stat().st_uid for path in made} == {nobody}
 
 
-@pytest.mark.parametrize("kind", ["auth", "store", "placement", "referral"])
+@pytest.mark.parametrize("kind", list(BY_NAME))
 def test_a_new_plugin_keeps_its_contract_as_it_is(
     tmp_path: Path, capsys: Capture, kind: str
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from murder.api.auth import AuthBackend, Identity
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
+from murder.api.sasl import Mechanism
 from murder.api.store import MailboxStore
 from murder.config import Config, FrontendConfig
 from murder.config.sections import MupdateConfig, NamespaceConfig, NodeConfig, ServerConfig
@@ -37,6 +38,9 @@ class Anybody(Users):
 
 class Policy:
     """The plugins of a frontend: mail where the parent is, else on the first backend; no referrals but by RLIST."""
+
+    def mechanisms(self) -> Sequence[Mechanism]:
+        return ()
 
     def auth_backend(self) -> AuthBackend:
         return OnePassword()

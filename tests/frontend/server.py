@@ -3,7 +3,7 @@ that are scripts."""
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from murder.api.auth import AuthBackend, Identity
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
+from murder.api.sasl import Mechanism
 from murder.config import Config, FrontendConfig
 from murder.config.sections import (
     AuthConfig,
@@ -41,6 +42,9 @@ class Parts:
 
     async def lookup(self, user: str) -> Identity | None:
         return Identity(user)
+
+    def mechanisms(self) -> Sequence[Mechanism]:
+        return ()
 
     def auth_backend(self) -> AuthBackend:
         return self

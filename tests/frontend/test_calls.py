@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ import pytest
 import structlog
 
 from murder.api.auth import Identity
+from murder.api.sasl import Mechanism
 from murder.log import set_up
 from tests.frontend.server import Parts, running_frontend
 
@@ -110,6 +111,9 @@ class Remembering(Parts):
 
     def recall(self, user: str, password: bytes) -> Identity | None:
         return Identity(user) if password == b"secret" else None
+
+    def mechanisms(self) -> Sequence[Mechanism]:
+        return ()
 
     def auth_backend(self) -> "Remembering":
         return self

@@ -21,12 +21,20 @@ from murder.mime.thread import message_ids
 from murder.model.acl import format_acl, parse_acl
 from murder.model.listmatch import compile_pattern
 from murder.model.name import Namespace, check_new_name, collation_key, display, name_of_key
+from murder.model.sasl import Challenge
 from murder.session.imap_client import ResponseCutter, non_synchronising
 from murder.session.imap_server import CommandRest, ImapServerSession
 from murder.session.lines import LineSession
 from murder.session.mupdate_client import MupdateClientSession
 from murder.session.mupdate_server import MupdateServerSession
-from murder.session.sasl import Challenge, Secret, SecretWanted, server_exchange
+from murder.session.sasl import (
+    ExternalServer,
+    LoginServer,
+    PlainServer,
+    ScramServer,
+    Secret,
+    SecretWanted,
+)
 from murder.wire import dlist, mutf7
 from murder.wire.carry import FrameCutter, parse_message, parse_portrait, parse_uids
 from murder.wire.fragment import Chunk, Fragmenter, Literal
@@ -207,9 +215,9 @@ def mupdate(octets: bytes) -> None:
 
 def sasl(octets: bytes) -> None:
     """Each mechanism's exchange, its responses between line ends."""
-    for name in ("PLAIN", "LOGIN", "EXTERNAL", "SCRAM-SHA-256", "NONE"):
+    for begin in (PlainServer, LoginServer, ExternalServer, ScramServer):
         try:
-            exchange: Any = server_exchange(name)
+            exchange: Any = begin()
             for response in octets.split(b"\n")[:5]:
                 step = exchange.step(response)
                 if isinstance(step, SecretWanted):

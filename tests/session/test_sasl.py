@@ -8,16 +8,20 @@ import pytest
 import scramp  # type: ignore[import-untyped] # it ships no types
 
 from murder.errors import BadSyntax, Refusal
-from murder.session.sasl import (
+from murder.model.sasl import (
     Challenge,
     ExternalCredentials,
     PlainCredentials,
     ProvenCredentials,
+)
+from murder.session.sasl import (
+    ExternalServer,
+    LoginServer,
+    PlainServer,
     ScramClient,
     ScramServer,
     Secret,
     SecretWanted,
-    server_exchange,
 )
 
 
@@ -29,27 +33,25 @@ def secret_of(password: str) -> Secret:
 
 
 def test_plain_takes_authzid_authcid_and_password() -> None:
-    assert server_exchange("PLAIN").step(None) == Challenge(b"")
-    found = server_exchange("PLAIN").step("a\0ü\0p:w".encode())
+    assert PlainServer().step(None) == Challenge(b"")
+    found = PlainServer().step("a\0ü\0p:w".encode())
     assert found == PlainCredentials("ü", "a", b"p:w")
 
 
 @pytest.mark.parametrize("response", [b"", b"a", b"a\0b", b"a\0\0c", b"a\0b\0c\0d", b"\0\xff\0c"])
 def test_plain_refuses_what_is_none(response: bytes) -> None:
     with pytest.raises(BadSyntax):
-        server_exchange("PLAIN").step(response)
+        PlainServer().step(response)
 
 
 def test_external_and_login() -> None:
-    assert server_exchange("EXTERNAL").step(b"") == ExternalCredentials("")
+    assert ExternalServer().step(b"") == ExternalCredentials("")
     with pytest.raises(BadSyntax):
-        server_exchange("EXTERNAL").step(b"a\0b")
-    login = server_exchange("LOGIN")
+        ExternalServer().step(b"a\0b")
+    login = LoginServer()
     assert login.step(None) == Challenge(b"Username:")
     assert login.step(b"ana") == Challenge(b"Password:")
     assert login.step(b"pw") == PlainCredentials("ana", "", b"pw", "LOGIN")
-    with pytest.raises(Refusal):
-        server_exchange("GSSAPI")
 
 
 def test_scram_the_example_of_rfc_7677(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""The kinds of plugins, each a value: `table.KINDS` has them all."""
