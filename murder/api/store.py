@@ -239,7 +239,7 @@ class FindsByFlag(Protocol):
 
 @runtime_checkable
 class CountsSubscriptions(Protocol):
-    """A `MailboxStore` that need not read all subscriptions of a user to say whether there is room for one more."""
+    """A power of a `MailboxStore`: to say how many subscriptions a user has without reading them all (SUBSCRIBE)."""
 
     async def count_subscriptions(self, user: str, most: int) -> int:
         """How many there are, counted up to `most`."""

@@ -34,6 +34,8 @@ from murder.backend.shared import Backend
 from murder.config import BackendConfig, Config
 from murder.errors import Code, Refusal
 from murder.log import logger
+from murder.mime.bounds import Bounds as ParsedBounds
+from murder.mime.bounds import set_bounds
 from murder.model.acl import format_acl, parse_default_acl
 from murder.model.entry import Location
 from murder.model.name import display
@@ -66,6 +68,15 @@ class MakesParts(Protocol):
     def mechanisms(self) -> Sequence[Mechanism]: ...
 
     def store(self) -> MailboxStore: ...
+
+
+def _parsed(config: BackendConfig) -> ParsedBounds:
+    return ParsedBounds(
+        config.max_parsed_addresses,
+        config.max_parsed_parts,
+        config.max_parsed_levels,
+        config.max_parsed_header_bytes,
+    )
 
 
 def _bounds_of(config: BackendConfig) -> Bounds:
@@ -105,6 +116,7 @@ class BackendRole:
     async def start(self) -> None:
         """Open store and list, mend, compare with the master in the background. Raises Refusal with a sentence."""
         config = self._config
+        set_bounds(_parsed(config.backend))
         store = self._plugins.store()
         await store.start()
         mailbox_list = MailboxList.open(
@@ -237,6 +249,7 @@ class BackendRole:
             return
         backend.gate = self._make_gate().following(backend.gate)
         backend.config = config.backend
+        set_bounds(_parsed(config.backend))
         backend.mover.upstreams.configure(config)
         target = master_target(config)
         if self._client is not None and target is not None:

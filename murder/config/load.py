@@ -175,6 +175,9 @@ class _Reader:
         least = field.metadata.get("least")
         if least is not None and made is not None and made < least:
             self.problem(dotted, f"must be at least {least}, not {made}")
+        most = field.metadata.get("most")
+        if most is not None and made is not None and made > most:
+            self.problem(dotted, f"must be at most {most}, not {made}")
             return
         values[field.name] = made
 

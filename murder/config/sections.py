@@ -22,6 +22,7 @@ from murder.config.value import (
     parse_network,
     required,
 )
+from murder.model.listing import MAX_WILDCARDS
 from murder.model.name import MAX_DEPTH, Namespace
 from murder.model.protocol import CONTROL, MUPDATE, PortKey, client_keys
 
@@ -193,6 +194,11 @@ class ClientConfig:
         4 * MIB, "Longest literal outside a message, and all of a command together.", least=1024
     )
     max_message_bytes: int = option(64 * MIB, "Largest message.", least=1024)
+    max_list_wildcards: int = option(
+        MAX_WILDCARDS,
+        "Wildcards of one pattern of LIST, runs counted as one; all patterns of a command: ten times as many.",
+        least=1,
+    )
     max_recipients: int = option(1000, "LMTP: recipients of one message.", least=1)
 
 
@@ -342,6 +348,32 @@ class BackendConfig(ClientConfig):
     max_metadata_bytes_per_user: int = option(
         16 * MIB,
         "Octets of all annotations on one user's INBOX and the mailboxes below it.",
+        least=1024,
+    )
+    max_search_keys: int = option(
+        1000,
+        "Keys of one SEARCH, SORT or THREAD, without sets of numbers (with them ten times as many); a fifth may be texts.",
+        least=5,
+    )
+    max_parsed_addresses: int = option(
+        1000,
+        "Addresses of one field of a mail that clients are told (ENVELOPE); those behind are left out.",
+        least=1,
+    )
+    max_parsed_parts: int = option(
+        10_000,
+        "Parts of a mail that clients are told (BODYSTRUCTURE); what comes behind is one last part.",
+        least=1,
+    )
+    max_parsed_levels: int = option(
+        100,
+        "Levels of parts within each other, up to 100; what lies deeper is told as one part.",
+        least=1,
+        most=100,  # as deep as FETCH names parts
+    )
+    max_parsed_header_bytes: int = option(
+        MIB,
+        "Octets that are read of one header of a mail, and four times as many of all its parts' together.",
         least=1024,
     )
     max_url_keys_per_mailbox: int = option(

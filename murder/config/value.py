@@ -76,6 +76,7 @@ def option(
     *,
     example: str = "",
     least: float | None = None,
+    most: float | None = None,
     secret: bool = False,
     must_exist: bool = False,
     default_port: int | None = None,
@@ -84,13 +85,14 @@ def option(
     """Declare one configuration key.
 
     `doc` is its line in murder.toml.example and in error messages; `example` (TOML) stands there in place of
-    the default. `least` bounds a number; a `secret` may also be given as `KEY_file`; a path that `must_exist` is
+    the default. `least` and `most` bound a number; a `secret` may also be given as `KEY_file`; a path that `must_exist` is
     looked at when the file is checked. An endpoint that may be `several` may be a list: the first that answers serves.
     """
     metadata = {
         "doc": doc,
         "example": example,
         "least": least,
+        "most": most,
         "secret": secret,
         "must_exist": must_exist,
         "default_port": default_port,

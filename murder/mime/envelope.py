@@ -7,12 +7,10 @@ words are not decoded.
 import re
 from typing import Final
 
+from murder.mime.bounds import bounds
 from murder.mime.field import ESCAPE, end_of_comment, known_fields, unquote
 from murder.model.part import Address, Envelope
 
-MAX_ADDRESSES: Final = (
-    1000  # of one field; each is told in up to 3 of an envelope's lists, in some 50 octets
-)
 MAX_LIST_OCTETS: Final = 128 * 1024  # of an address field: for comments and names without an end
 MISSING_HOST: Final = b"unspecified-domain"  # as Cyrus: a NIL host would begin a group
 NO_ADDRESS: Final = (
@@ -61,7 +59,7 @@ def _addresses(fields: dict[bytes, bytes], name: bytes) -> tuple[Address, ...]:
 
 def parse_addresses(value: bytes) -> tuple[Address, ...]:
     """An unfolded address list. What is no address is told as well as it goes, with a host that says so. What comes
-    behind `MAX_ADDRESSES` is left out; a group is closed all the same."""
+    behind `Bounds.addresses` is left out; a group is closed all the same."""
     reader = _AddressReader()
     value = value[:MAX_LIST_OCTETS]
     at = 0
@@ -95,6 +93,7 @@ class _AddressReader:
         "_gap",
         "_group",
         "_host",
+        "_most",
         "_name",
         "_route",
         "_words",
@@ -109,6 +108,7 @@ class _AddressReader:
         self._words: list[bytes] = []
         self._host: list[bytes] | None = None
         self._name: bytes | None = None
+        self._most = bounds().addresses
         self._route: bytes | None = None
         self._comment: bytes | None = None
         self._angle = False
@@ -117,7 +117,7 @@ class _AddressReader:
 
     @property
     def is_full(self) -> bool:
-        return len(self._found) >= MAX_ADDRESSES
+        return len(self._found) >= self._most
 
     def word(self, token: bytes) -> None:
         """A word behind the host that belongs to nothing ends the address, where a comma is missing, as Dovecot has it; but

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from murder.mime.bounds import bounds
 from murder.model.part import Parameters
 
 # One field with its continuation lines; a line without a colon is a field without a name.
@@ -26,7 +27,6 @@ _NO_COMMENT: Final = re.compile(rb'(?:[^("]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"?)++', 
 _TOKEN: Final = re.compile(rb'[^ \t\x00-\x1f()<>@,;:\\"/\[\]?=]+')
 ESCAPE: Final = re.compile(rb"\\(.)", re.DOTALL)
 
-MAX_HEADER_OCTETS: Final = 1024 * 1024  # of one header; Postfix takes 100 kB, Dovecot parses 10 MB
 MAX_VALUE_OCTETS: Final = 64 * 1024  # of a field with parameters or other tokens
 MAX_PARAMETERS: Final = 200
 
@@ -49,8 +49,8 @@ def known_fields(
     octets: bytes, start: int, end: int, wanted: Collection[bytes]
 ) -> dict[bytes, bytes]:
     """The fields of the wanted names (upper case), unfolded and trimmed; the first, if there are several, but for those
-    above. What lies behind `MAX_HEADER_OCTETS` is not looked at."""
-    end = min(end, start + MAX_HEADER_OCTETS)
+    above. What lies behind `Bounds.header_octets` is not looked at."""
+    end = min(end, start + bounds().header_octets)
     found: dict[bytes, bytes] = {}
     more: dict[bytes, list[bytes]] = {}
     for match in _FIELD.finditer(octets, start, end):

@@ -1,17 +1,17 @@
 """The parts of a message by octet offsets, in one pass: RFC 2045, RFC 2046, exact on hostile mail.
 
 Never raises. Time is linear in the size of the message whatever its nesting: every octet is searched once for
-boundaries and once for blank lines, however many boundaries are open. Limits: what lies deeper than `MAX_DEPTH` is left
-whole, what comes behind `MAX_PARTS` parts is one last part, and of headers `MAX_HEADERS_OCTETS` in all are read.
+boundaries and once for blank lines, however many boundaries are open. Limits (`mime.bounds`): what lies deeper is left
+whole, what comes behind so many parts is one last part, and of headers so many octets in all are read.
 """
 
 import re
 from itertools import accumulate
 from typing import Final
 
+from murder.mime.bounds import HEADERS, bounds
 from murder.mime.envelope import envelope_of
 from murder.mime.field import (
-    MAX_HEADER_OCTETS,
     known_fields,
     parameter_value,
     parse_disposition,
@@ -21,10 +21,7 @@ from murder.mime.field import (
 )
 from murder.model.part import RFC822, Parameters, Part
 
-MAX_DEPTH: Final = 100  # multiparts and messages within each other; Cyrus allows 100 too
-MAX_PARTS: Final = 10_000  # within the whole; as Dovecot
 MAX_BOUNDARY_OCTETS: Final = 1000  # RFC 2046 §5.1.1 has 70; lines are compared with every open one
-MAX_HEADERS_OCTETS: Final = 4 * 1024 * 1024  # of all parts together: 10,000 of 400 octets
 COUNTED_OCTETS: Final = 4096  # a block whose line ends are counted once
 
 _TEXT: Final = (b"TEXT", b"PLAIN")
@@ -99,6 +96,7 @@ class _Parser:
     __slots__ = (
         "_blank",
         "_boundaries",
+        "_bounds",
         "_found",
         "_lengths",
         "_levels",
@@ -117,7 +115,10 @@ class _Parser:
         self._blank = -1  # start of the last blank line found, so that none is searched for twice
         self._lines = _LineCounter(octets)
         self._parts = -1  # within the whole
-        self._readable = MAX_HEADERS_OCTETS  # octets of headers that will still be read
+        self._bounds = bounds()
+        self._readable = (
+            HEADERS * self._bounds.header_octets
+        )  # octets of headers that will still be read
 
     def entity(
         self,
@@ -133,7 +134,7 @@ class _Parser:
         body_start = header_end
         if early is not None:
             body_start = max(start, early.text_end)
-        known_end = min(body_start, start + min(self._readable, MAX_HEADER_OCTETS))
+        known_end = min(body_start, start + min(self._readable, self._bounds.header_octets))
         self._readable -= known_end - start
         fields = known_fields(
             self._octets, start, known_end, _MESSAGE_FIELDS if is_message else _CONTENT_FIELDS
@@ -193,7 +194,7 @@ class _Parser:
 
     def _is_bounded(self, depth: int) -> bool:
         """Whether nothing further is looked into."""
-        return depth >= MAX_DEPTH or self._parts >= MAX_PARTS
+        return depth >= self._bounds.levels or self._parts >= self._bounds.parts
 
     def _children(
         self, media: tuple[bytes, bytes], boundary: bytes | None, body_start: int, depth: int
@@ -221,7 +222,7 @@ class _Parser:
         parts: list[Part] = []
         found = self._next_delimiter(body_start, len(self._octets))
         while found is not None and found.level == level and not found.is_last:
-            if self._parts >= MAX_PARTS:
+            if self._parts >= self._bounds.parts:
                 rest_start = found.next_start
                 while found is not None and found.level == level and not found.is_last:
                     found = self._next_delimiter(found.next_start, len(self._octets))

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from murder.mime.bounds import bounds
 from murder.mime.decode import PIECE_OCTETS, decoded_pieces, text_pieces
 from murder.mime.envelope import MISSING_HOST
-from murder.mime.field import MAX_HEADER_OCTETS, MAX_VALUE_OCTETS, fields_in, parameter_value
+from murder.mime.field import MAX_VALUE_OCTETS, fields_in, parameter_value
 from murder.mime.header import decode_value
 from murder.model.part import Address, Envelope, Part
 
@@ -216,7 +217,7 @@ class Looking:
 
     def _header_of(self, part: Part) -> Iterator[tuple[bytes, bytes, bytes]]:
         """The fields of a part's header."""
-        end = min(part.body_start, part.header_start + MAX_HEADER_OCTETS)
+        end = min(part.body_start, part.header_start + bounds().header_octets)
         header = bytes(self._octets[part.header_start : end])
         return fields_in(header, 0, len(header))
 

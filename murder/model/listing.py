@@ -30,7 +30,7 @@ from murder.model.name import (
 
 INBOX: Final = b"INBOX"
 MAX_WILDCARDS: Final = 10  # of a pattern, runs of them counted as one: a level each is deep enough
-MAX_WILDCARDS_OF_ALL: Final = 100
+MAX_WILD_PATTERNS: Final = 10  # so many times that in all patterns of a command
 MAX_WILD_OCTETS: Final = 8192  # of the patterns that have some: a name has 490
 
 
@@ -58,7 +58,12 @@ class ListQuery:
     """
 
     def __init__(
-        self, namespace: Namespace, user: str, reference: bytes, patterns: Sequence[bytes]
+        self,
+        namespace: Namespace,
+        user: str,
+        reference: bytes,
+        patterns: Sequence[bytes],
+        most_wildcards: int = MAX_WILDCARDS,
     ) -> None:
         self.namespace = namespace
         self.user = user
@@ -67,7 +72,7 @@ class ListQuery:
         separator = namespace.separator
         self._names = frozenset(pattern for pattern in absolute if not has_wildcards(pattern))
         wild = list(dict.fromkeys(pattern for pattern in absolute if has_wildcards(pattern)))
-        _check_cost(wild)
+        _check_cost(wild, most_wildcards)
         compiled = {pattern: compile_pattern(pattern, separator) for pattern in wild}
         self._patterns = list(compiled.values())
         self._level_patterns = [compiled[pattern] for pattern in wild if pattern.endswith(b"%")]
@@ -165,13 +170,13 @@ class ListQuery:
         return levels
 
 
-def _check_cost(patterns: Sequence[bytes]) -> None:
+def _check_cost(patterns: Sequence[bytes], most: int) -> None:
     """What is looked at for each name, and compiled, goes with the wildcards and with the octets beside them."""
     wildcards = [len(WILDCARDS.findall(pattern)) for pattern in patterns]
-    if max(wildcards, default=0) > MAX_WILDCARDS or sum(wildcards) > MAX_WILDCARDS_OF_ALL:
+    if max(wildcards, default=0) > most or sum(wildcards) > MAX_WILD_PATTERNS * most:
         raise Refusal(
             Code.LIMIT,
-            f"A pattern may have {MAX_WILDCARDS} wildcards, all of a command {MAX_WILDCARDS_OF_ALL}",
+            f"A pattern may have {most} wildcards, all of a command {MAX_WILD_PATTERNS * most}",
         )
     if sum(map(len, patterns)) > MAX_WILD_OCTETS:
         raise Refusal(

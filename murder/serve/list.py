@@ -59,7 +59,8 @@ def query_of(dialogue: ImapDialogue, request: ListRequest) -> ListQuery:
     reference, patterns = request.reference, request.patterns
     if dialogue.in_utf8:
         reference, patterns = mutf7.from_utf8(reference), tuple(map(mutf7.from_utf8, patterns))
-    return ListQuery(dialogue.namespace, dialogue.user.user, reference, patterns)
+    most = dialogue.service.limits.max_list_wildcards
+    return ListQuery(dialogue.namespace, dialogue.user.user, reference, patterns, most)
 
 
 async def tell_subscribed(

@@ -120,6 +120,30 @@ S1: a2 NO [LIMIT] A mailbox name may have 490 octets$_
     )
 
 
+def test_keys_of_a_search_and_wildcards_of_a_pattern(tmp_path: Path) -> None:
+    play(
+        tmp_path,
+        """
+C1= LOGIN ana secret
+C1= SELECT INBOX
+C1: a1 SEARCH SEEN UNSEEN SEEN UNSEEN TEXT x UID 1 UID 2 UID 3
+S1: * SEARCH
+S1: a1 OK $_
+C1: a2 SEARCH SEEN UNSEEN SEEN UNSEEN SEEN UNSEEN
+S1: a2 BAD [CLIENTBUG] expected at most 5 search keys$_
+C1: a3 SORT (ARRIVAL) UTF-8 TEXT x TEXT y
+S1: a3 BAD [CLIENTBUG] at most 1 texts$_
+C1: a4 LIST "" INB%%X%
+S1: * LIST $_ INBOX
+S1: a4 OK $_
+C1: a5 LIST "" I%N%X%
+S1: a5 NO [LIMIT] A pattern may have 2 wildcards, all of a command 20$_
+""",
+        max_search_keys=5,
+        max_list_wildcards=2,
+    )
+
+
 def test_annotations(tmp_path: Path) -> None:
     play(
         tmp_path,

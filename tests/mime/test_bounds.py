@@ -3,7 +3,7 @@
 import base64
 import quopri
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Final
 
@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from murder.config import BackendConfig
 from murder.mime import text, thread
+from murder.mime.bounds import MAX_ADDRESSES, MAX_PARTS, Bounds, set_bounds
 from murder.mime.decode import (
     MAX_ENCODINGS,
     PIECE_OCTETS,
@@ -21,11 +23,11 @@ from murder.mime.decode import (
     decoded_pieces,
     text_pieces,
 )
-from murder.mime.envelope import MAX_ADDRESSES, parse_addresses
+from murder.mime.envelope import parse_addresses
 from murder.mime.field import MAX_PARAMETERS, parse_languages, parse_media, parse_parameters
 from murder.mime.preview import preview_of
 from murder.mime.section import octets_of
-from murder.mime.structure import MAX_BOUNDARY_OCTETS, MAX_PARTS, parse_structure
+from murder.mime.structure import MAX_BOUNDARY_OCTETS, parse_structure
 from murder.mime.text import (
     FOLD_CHARACTERS,
     MAX_MARKS,
@@ -51,6 +53,39 @@ def test_of_two_megabytes_of_addresses_the_first_are_told() -> None:
     assert root.envelope is not None
     assert len(root.envelope.from_) == MAX_ADDRESSES
     assert len(format_envelope(root.envelope)) < 200 * MAX_ADDRESSES
+
+
+@pytest.fixture
+def few() -> Iterator[None]:
+    set_bounds(Bounds(addresses=2, parts=2, levels=2, header_octets=60))
+    yield
+    set_bounds(Bounds())
+
+
+def test_a_site_may_bound_what_is_told(few: None) -> None:
+    assert len(parse_addresses(b"a@x, b@x, c@x")) == 2
+    head = b"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
+    assert parse_structure(b"Subject: %b\r\n" % (b"s" * 60) + head).media == (
+        b"TEXT",
+        b"PLAIN",
+    )  # behind 60 octets
+    head = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
+    assert len(parse_structure(head + b"--b\r\n\r\nx\r\n" * 9 + b"--b--\r\n").children) == 3
+    nested = parse_structure(b"Content-Type: message/rfc822\r\n\r\n" * 9 + b"x\r\n")
+    depth = 0
+    while nested.children:
+        nested, depth = nested.children[0], depth + 1
+    assert depth == 2
+
+
+def test_the_defaults_are_those_of_the_configuration() -> None:
+    config = BackendConfig()
+    assert Bounds() == Bounds(
+        config.max_parsed_addresses,
+        config.max_parsed_parts,
+        config.max_parsed_levels,
+        config.max_parsed_header_bytes,
+    )
 
 
 def test_a_group_that_is_too_large_is_closed() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from murder.mime import envelope, field
+from murder.mime.bounds import Bounds
 from murder.mime.decode import decode_base64, decode_transfer
 from murder.mime.envelope import parse_addresses
 from murder.mime.field import parse_media, parse_parameters
@@ -59,7 +60,7 @@ def is_far_from_linear(parse: Callable[[bytes], object], piece: bytes, size: int
 @pytest.mark.parametrize("name", PARSERS)
 def test_four_times_the_octets(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(envelope, "MAX_LIST_OCTETS", 10**9)
-    monkeypatch.setattr(envelope, "MAX_ADDRESSES", 10**9)
+    monkeypatch.setattr(envelope, "bounds", lambda: Bounds(addresses=10**9))
     monkeypatch.setattr(field, "MAX_VALUE_OCTETS", 10**9)
     parse, tokens = PARSERS[name]
     assert [piece for piece in pieces(tokens) if is_far_from_linear(parse, piece)] == []

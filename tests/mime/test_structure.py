@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from murder.mime.bounds import MAX_DEPTH
 from murder.mime.section import find_part, octets_of
-from murder.mime.structure import MAX_DEPTH, parse_structure
+from murder.mime.structure import parse_structure
 from murder.mime.summary import dump_structure, load_structure
 from murder.model.fetch import Section, SectionText
 from murder.model.part import Part

@@ -53,9 +53,11 @@ from murder.wire.imap.seqset import format_ranges, parse_seqset
 from murder.wire.token import Scanner, string
 
 MAX_DEPTH: Final = 64  # of parentheses, NOT and OR; no client nests more than a few
-MAX_KEYS: Final = 10_000  # with sets of numbers, which cost no more than one of them
-MAX_OTHER_KEYS: Final = 1000  # each is asked of each message, a fraction of a microsecond
-MAX_TEXT_KEYS: Final = 200  # each is looked for in each message, about a millisecond a megabyte
+MAX_KEYS: Final = 1000  # each is asked of each message, a fraction of a microsecond
+WITH_SETS: Final = (
+    10  # so many times that with sets of numbers, which cost no more than one of them
+)
+TEXTS: Final = 5  # a fifth of them may be texts: each is looked for in each message, about a millisecond a megabyte
 MAX_TEXT_OCTETS: Final = 8192  # of one search text
 NUMBERS_AT_ONCE: Final = 5000
 MAX_MODSEQ: Final = 2**63 - 1
@@ -64,7 +66,7 @@ MAX_OCTETS: Final = 2**63 - 1  # number64 (RFC 9051 §9)
 
 # search = "SEARCH" [SP search-return-opts] SP search-program
 # search-program = ["CHARSET" SP charset SP] search-key *(SP search-key)
-def parse_search(scanner: Scanner) -> SearchRequest:
+def parse_search(scanner: Scanner, most: int = MAX_KEYS) -> SearchRequest:
     """All arguments, from the SP behind the name to the line end. Raises Refusal(BAD_CHARSET) for a character set that
     is not known."""
     scanner.space()
@@ -74,7 +76,7 @@ def parse_search(scanner: Scanner) -> SearchRequest:
         scanner.space()
         charset = scanner.astring().decode("ascii", "replace")
         scanner.space()
-    key = _KeyParser(scanner, charset).parse_program()
+    key = _KeyParser(scanner, charset, most).parse_program()
     return SearchRequest(
         key,
         charset or US_ASCII,
@@ -85,14 +87,14 @@ def parse_search(scanner: Scanner) -> SearchRequest:
 
 
 # sort = "SORT" [SP search-return-opts] SP sort-criteria SP charset SP search-key *(SP search-key)
-def parse_sort(scanner: Scanner) -> SearchRequest:
+def parse_sort(scanner: Scanner, most: int = MAX_KEYS) -> SearchRequest:
     scanner.space()
     returns = _parse_returns(scanner)
     orders = _parse_sort_criteria(scanner)
     scanner.space()
     charset = scanner.astring().decode("ascii", "replace")
     scanner.space()
-    key = _KeyParser(scanner, charset).parse_program()
+    key = _KeyParser(scanner, charset, most).parse_program()
     return SearchRequest(
         key,
         charset,
@@ -104,7 +106,7 @@ def parse_sort(scanner: Scanner) -> SearchRequest:
 
 
 # thread = "THREAD" SP thread-alg SP charset SP search-key *(SP search-key)
-def parse_thread(scanner: Scanner) -> SearchRequest:
+def parse_thread(scanner: Scanner, most: int = MAX_KEYS) -> SearchRequest:
     scanner.space()
     start = scanner.at
     word = scanner.word().decode("ascii")
@@ -114,7 +116,7 @@ def parse_thread(scanner: Scanner) -> SearchRequest:
     scanner.space()
     charset = scanner.astring().decode("ascii", "replace")
     scanner.space()
-    key = _KeyParser(scanner, charset).parse_program()
+    key = _KeyParser(scanner, charset, most).parse_program()
     return SearchRequest(key, charset, thread=ThreadAlgorithm[word])
 
 
@@ -181,11 +183,11 @@ def _parse_sort_criteria(scanner: Scanner) -> tuple[SortOrder, ...]:
 class _KeyParser:
     """Search keys of one command: knows its character set, and how deep and how many keys there are."""
 
-    __slots__ = ("_charset", "_codec", "_depth", "_keys", "_others", "_scanner", "_texts")
+    __slots__ = ("_charset", "_codec", "_depth", "_keys", "_most", "_others", "_scanner", "_texts")
 
-    def __init__(self, scanner: Scanner, charset: str) -> None:
-        """`charset` is empty where the client named none; 8-bit text is then taken for UTF-8, which RFC 9051 §6.4.4
-        makes the rule."""
+    def __init__(self, scanner: Scanner, charset: str, most: int) -> None:
+        """`most` keys other than sets of numbers. `charset` is empty where the client named none; 8-bit text is then taken
+        for UTF-8, which RFC 9051 §6.4.4 makes the rule."""
         self._scanner = scanner
         codec = codec_of(charset or UTF_8)
         if codec is None:
@@ -197,6 +199,7 @@ class _KeyParser:
         self._codec = codec
         self._charset = charset
         self._depth = 0
+        self._most = most
         self._keys = 0
         self._others = 0  # of the keys, those that are no sets of numbers
         self._texts = 0
@@ -212,8 +215,9 @@ class _KeyParser:
     def _key(self) -> SearchKey:
         self._depth += 1
         self._keys += 1
-        if self._depth > MAX_DEPTH or self._keys > MAX_KEYS:
-            raise self._scanner.bad(f"at most {MAX_KEYS} search keys, nested {MAX_DEPTH} deep")
+        if self._depth > MAX_DEPTH or self._keys > WITH_SETS * self._most:
+            most = WITH_SETS * self._most
+            raise self._scanner.bad(f"at most {most} search keys, nested {MAX_DEPTH} deep")
         key = self._key_inside()
         self._depth -= 1
         return key
@@ -228,8 +232,8 @@ class _KeyParser:
         start = scanner.at
         word = scanner.word()
         self._others += word not in _OF_NUMBERS
-        if self._others > MAX_OTHER_KEYS:
-            raise scanner.bad(f"at most {MAX_OTHER_KEYS} search keys other than sets of numbers")
+        if self._others > self._most:
+            raise scanner.bad(f"at most {self._most} search keys other than sets of numbers")
         plain = _PLAIN_KEYS.get(word)
         if plain is not None:
             return plain
@@ -253,8 +257,9 @@ class _KeyParser:
         start = self._scanner.at
         octets = self._scanner.astring()
         self._texts += 1
-        if self._texts > MAX_TEXT_KEYS:
-            raise BadSyntax(f"at most {MAX_TEXT_KEYS} texts can be searched for at once", start)
+        if self._texts > self._most // TEXTS:
+            most = self._most // TEXTS
+            raise BadSyntax(f"at most {most} texts can be searched for at once", start)
         if len(octets) > MAX_TEXT_OCTETS:
             raise BadSyntax(f"a search text has at most {MAX_TEXT_OCTETS} octets", start)
         try:

@@ -70,9 +70,7 @@ def run_uid_fetch(dialogue: BackendImap, command: Command) -> Running:
 
 async def _fetch(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
     implies_uid = not dialogue.manner.uid_only
-    request = await arguments(
-        command, lambda scanner: parse_fetch(scanner, by_uid, implies_uid=implies_uid)
-    )
+    request = await arguments(command, parse_fetch, by_uid, implies_uid=implies_uid)
     rights = dialogue.need_rights("r")
     if request.vanished and not dialogue.manner.qresync:
         raise BadSyntax("VANISHED needs QRESYNC to be enabled")

@@ -95,7 +95,7 @@ def run_uid_search(dialogue: BackendImap, command: Command) -> Running:
 
 async def _search(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
     try:
-        request = await arguments(command, parse_search)
+        request = await arguments(command, parse_search, dialogue.backend.config.max_search_keys)
         check(dialogue, request, command.tag)
         if dialogue.manner.utf8 and request.charset.upper() not in (US_ASCII, UTF_8):
             raise BadSyntax("Text is in UTF-8 here, as you have enabled")  # RFC 6855 §3

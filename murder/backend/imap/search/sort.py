@@ -46,7 +46,7 @@ def run_uid_thread(dialogue: BackendImap, command: Command) -> Running:
 
 
 async def _sort(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
-    request = await arguments(command, parse_sort)
+    request = await arguments(command, parse_sort, dialogue.backend.config.max_search_keys)
     check(dialogue, request, command.tag)
     found = await find(dialogue, request)
     view = dialogue.now
@@ -65,7 +65,7 @@ async def _sort(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
 
 
 async def _thread(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
-    request = await arguments(command, parse_thread)
+    request = await arguments(command, parse_thread, dialogue.backend.config.max_search_keys)
     check(dialogue, request, command.tag)
     found = await find(dialogue, request)
     view = dialogue.now
