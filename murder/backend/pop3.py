@@ -8,18 +8,19 @@ that his server has rewritten would no longer be the message that was signed, no
 import re
 from array import array
 from collections.abc import Callable
-from typing import Final
+from typing import ClassVar, Final
 
 from murder.api.store import Mailbox
 from murder.backend.maildrop import MaildropLock, lock_maildrop
 from murder.backend.records.last_pop import note_login
 from murder.backend.shared import Backend
-from murder.errors import BadSyntax, Code, Refusal
+from murder.errors import Code, Refusal
 from murder.model.identity import Login
 from murder.model.message import Uid
 from murder.net.connection import Connection
 from murder.net.turns import Turn
 from murder.serve.imap import Running
+from murder.serve.line import ANY, LOGGED_IN, Row, Table
 from murder.serve.pop3 import Pop3Dialogue
 from murder.serve.service import ClientService
 from murder.wire.dots import Stuffer
@@ -95,33 +96,24 @@ class BackendPop3(Pop3Dialogue):
 
     # --- commands
 
-    def transact(self, keyword: bytes, arguments: bytes) -> Running:
-        match keyword:
-            case b"STAT":
-                gone = sum([self._sizes[number - 1] for number in self._deleted])
-                self.send(ok(f"{self._count_left()} {sum(self._sizes) - gone}"))
-            case b"LIST":
-                return self._list(arguments)
-            case b"UIDL":
-                return self._uidl(arguments)
-            case b"RETR":
-                (number,) = parse_numbers(arguments, 1, 1)
-                return self._retrieve(self._at(number), None)
-            case b"TOP":
-                number, lines = parse_numbers(arguments, 2, 2)
-                return self._retrieve(self._at(number), lines)
-            case b"DELE":
-                self._dele(arguments)
-            case b"NOOP":
-                self.send(ok())
-            case b"RSET":
-                self._deleted.clear()
-                self.send(ok())
-            case b"QUIT":
-                return self._quit()
-            case _:
-                raise BadSyntax("no command of this server, or not after login")
-        return None
+    def _stat(self, arguments: bytes) -> None:
+        gone = sum([self._sizes[number - 1] for number in self._deleted])
+        self.send(ok(f"{self._count_left()} {sum(self._sizes) - gone}"))
+
+    def _retr(self, arguments: bytes) -> Running:
+        (number,) = parse_numbers(arguments, 1, 1)
+        return self._retrieve(self._at(number), None)
+
+    def _top(self, arguments: bytes) -> Running:
+        number, lines = parse_numbers(arguments, 2, 2)
+        return self._retrieve(self._at(number), lines)
+
+    def _noop(self, arguments: bytes) -> None:
+        self.send(ok())
+
+    def _rset(self, arguments: bytes) -> None:
+        self._deleted.clear()
+        self.send(ok())
 
     def _count_left(self) -> int:
         return len(self._uids) - len(self._deleted)
@@ -157,6 +149,7 @@ class BackendPop3(Pop3Dialogue):
             self.send(b"".join(lines))
             await self.flush()
         self.send(LISTED)
+        self.understood()
 
     def _dele(self, arguments: bytes) -> None:
         (number,) = parse_numbers(arguments, 1, 1)
@@ -177,8 +170,12 @@ class BackendPop3(Pop3Dialogue):
             self.send(stuffer.feed(bytes(octets[start : min(start + PIECE_OCTETS, end)])))
             await self.flush()
         self.send(stuffer.end())
+        self.understood()
 
-    async def _quit(self) -> None:
+    def _quit(self, arguments: bytes) -> Running:
+        return self._leave(arguments) if self.login is None else self._update()
+
+    async def _update(self) -> None:
         """The UPDATE state (RFC 1939 §6)."""
         assert self._mailbox is not None
         if self._deleted:
@@ -188,6 +185,19 @@ class BackendPop3(Pop3Dialogue):
         self._release()
         self.send(ok("Goodbye"))
         self.close()
+
+    TABLE: ClassVar[Table] = {
+        **Pop3Dialogue.TABLE,
+        b"STAT": Row(LOGGED_IN, _stat),
+        b"LIST": Row(LOGGED_IN, _list),
+        b"UIDL": Row(LOGGED_IN, _uidl),
+        b"RETR": Row(LOGGED_IN, _retr),
+        b"TOP": Row(LOGGED_IN, _top),
+        b"DELE": Row(LOGGED_IN, _dele),
+        b"NOOP": Row(LOGGED_IN, _noop),
+        b"RSET": Row(LOGGED_IN, _rset),
+        b"QUIT": Row(ANY, _quit),
+    }
 
 
 def _end_of_top(octets: memoryview, lines: int) -> int:

@@ -20,6 +20,7 @@ from murder.model.protocol import POP3
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
 from murder.serve.imap import Running
+from murder.serve.line import Row
 from murder.serve.pop3 import Pop3Dialogue
 from murder.serve.service import ClientService
 from murder.session.sasl import plain_response
@@ -217,7 +218,9 @@ class FrontendPop3(Pop3Dialogue):
     def _upstream_gone(self) -> None:
         self.close()
 
-    def transact(self, keyword: bytes, arguments: bytes) -> Running:
+    def not_allowed(self, keyword: bytes, row: Row | None) -> Running:
+        if self.login is None:
+            return super().not_allowed(keyword, row)
         raise UpstreamFailure(UpstreamKind.LOST, self.service.server_name, "the backend has gone")
 
     def is_quiet(self) -> bool:

@@ -15,11 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from murder import __version__
-from murder.auth.gate import Gate, NotAdmitted, run_sasl
+from murder.auth.gate import Gate, NotAdmitted
 from murder.config import MupdateConfig
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
-from murder.log import Log, logger
-from murder.model.identity import Login
 from murder.model.name import collation_key
 from murder.mupdate.bounds import bounds_of
 from murder.mupdate.ledger import Ledger
@@ -30,7 +28,7 @@ from murder.mupdate.proposal import Peer
 from murder.mupdate.stream import Hub, Subscriber, format_rows
 from murder.mupdate.writes import Counters, Writes
 from murder.net.connection import Connection
-from murder.net.dialogue import Dialogue
+from murder.serve.client import ClientDialogue
 from murder.session.mupdate_server import (
     WRITES,
     Event,
@@ -45,7 +43,6 @@ from murder.wire.mupdate import MASTER, Banner, Command, Kind, Verb, format_bann
 
 PROTOCOL: Final = "mupdate"
 IMPLEMENTATION: Final = "murder"
-MAX_BAD_COMMANDS: Final = 20  # in a row: then it is no MUPDATE client
 LEAST_IDLE_S: Final = 15 * 60.0  # RFC 3656 §2
 HELD_OCTETS: Final = (
     64 * 1024
@@ -70,14 +67,22 @@ class MupdateService:
     max_failures: int = 5
     counters: Counters = field(default_factory=Counters)
     dialogues: "set[MupdateDialogue]" = field(default_factory=set)
+    role: str = PROTOCOL
+
+    @property
+    def login_timeout_s(self) -> float:
+        """All the time there is for a login."""
+        return self.config.login_timeout_s
 
     def __call__(self, connection: Connection) -> "MupdateDialogue":
         return MupdateDialogue(connection, self)
 
 
-class MupdateDialogue(Dialogue):
+class MupdateDialogue(ClientDialogue):
     """One connection to a MUPDATE server."""
 
+    PROTOCOL = PROTOCOL
+    service: MupdateService
     session: MupdateServerSession
     held_octets = HELD_OCTETS
 
@@ -88,26 +93,17 @@ class MupdateDialogue(Dialogue):
         self.activity_counts = False
         self.service = service
         self.peer: Peer | None = None
-        self.log: Log = logger(
-            role="mupdate", protocol="mupdate", cid=connection.cid, peer=connection.peer
-        )
         self._writes = Writes(self, service.ledger, bounds_of(config), service.counters)
         self._held: Command | None = None  # a read that waits for the writes before it
         self._subscriber: Subscriber | None = None
-        self._bad_commands = 0
-        self._failures = 0
         service.dialogues.add(self)
         service.counters.connections += 1
 
     def describe(self) -> dict[str, object]:
-        """For `murder ctl sessions`."""
-        return {
-            "protocol": "mupdate",
-            "user": self.peer.name if self.peer else "",
-            "address": self.connection.peer,
-            "state": "streaming" if self._subscriber is not None else "",
-            "idle_s": round(self.loop.time() - self.active_at, 1),
-        }
+        return {**super().describe(), "user": self.peer.name if self.peer else ""}
+
+    def standing(self) -> dict[str, object]:
+        return {"state": "streaming" if self._subscriber is not None else ""}
 
     # The banner, errors, the end
 
@@ -144,32 +140,26 @@ class MupdateDialogue(Dialogue):
         """The one place where an exception becomes a MUPDATE reply, and is logged."""
         tag = event.tag if isinstance(event, Command | Wrong) else b"*"
         verb = event.verb.name if isinstance(event, Command) else ""
+        self.note_failure(error, command=verb)
         match error:
             case BadSyntax():
-                self.log.info("command.malformed", command=verb, problem=str(error))
                 self.send(format_status(tag, Kind.BAD, error.text))
-                self.count_bad()
+                self.was_malformed()
             case Refusal():
                 self.send(format_status(tag, Kind.NO, error.text))
             case UpstreamFailure():
-                self.log.warning(
-                    "upstream.failed", command=verb, backend=error.server, kind=error.kind.value
-                )
                 self.send(format_status(tag, Kind.NO, "temporary failure, try again later"))
             case TimeoutError():
                 self.timed_out()
             case _:
-                self.log.error("command.crashed", command=verb, exc_info=error)
                 self.send(format_status(tag, Kind.NO, "internal error; the log has it"))
 
-    def count_bad(self) -> None:
+    def was_malformed(self) -> None:
         """One more command that is none."""
-        self._bad_commands += 1
-        if self._bad_commands >= MAX_BAD_COMMANDS:
+        if self.count_bad():
             self._bye("too many bad commands")
 
-    def hopeless(self, error: BadSyntax) -> None:
-        self.log.info("connection.protocol_error", problem=str(error))
+    def say_hopeless(self, error: BadSyntax) -> None:
         self._bye(error.text)
 
     def timed_out(self) -> None:
@@ -230,7 +220,7 @@ class MupdateDialogue(Dialogue):
         if type(event) is Command:
             if event.verb in WRITES and self.session.state is State.AUTHENTICATED:
                 assert self.peer is not None
-                self._bad_commands = 0
+                self.bad_commands = 0
                 self._writes.add(event, self.peer)
                 return None
             if not self._writes.is_idle:
@@ -252,7 +242,7 @@ class MupdateDialogue(Dialogue):
 
     def _run_command(self, command: Command) -> Running:
         self.session.check(command)
-        self._bad_commands = 0
+        self.bad_commands = 0
         match command.verb:
             case Verb.NOOP:
                 return self._noop(command)
@@ -379,17 +369,12 @@ class MupdateDialogue(Dialogue):
         user = ""
         try:
             initial = _decoded(command.args[1]) if len(command.args) > 1 else None
-            login, final = await self._sasl(mechanism, initial)
+            login = await self.sasl(mechanism, initial)
             user = login.user
             peer = peer_of(self.service.config, login, mechanism, self.connection.certificate)
-            if final and await self._ask(final):
-                raise BadSyntax("nothing is left to be said")
-            self._check_connections(peer)
         except Refusal as error:
-            self._failures += 1
             user = error.user if isinstance(error, NotAdmitted) else user
-            self.log.info("login.failed", user=user, mechanism=mechanism, problem=error.text)
-            if self._failures >= self.service.max_failures:
+            if self.login_failed(user, error.text, mechanism=mechanism):
                 self.send(format_status(command.tag, Kind.NO, error.text))
                 self._bye("too many failed logins")
                 return
@@ -398,10 +383,7 @@ class MupdateDialogue(Dialogue):
             return
         self.peer = peer
         self.session.logged_in()
-        self.begin_time(self._idle_timeout_s(), activity_counts=True)
-        self.connection.became_known()
-        self.log = self.log.bind(user=login.user)
-        self.log.info("login.succeeded", mechanism=mechanism, admin=peer.is_admin)
+        self.entered_as(login, self._idle_timeout_s(), mechanism=mechanism, admin=peer.is_admin)
         self.send(format_status(command.tag, Kind.OK, "Authenticated"))
 
     def _check_connections(self, peer: Peer) -> None:
@@ -422,18 +404,7 @@ class MupdateDialogue(Dialogue):
         configured = self.service.config.idle_timeout_s
         return max(configured, LEAST_IDLE_S) if configured else NEVER_S
 
-    async def _sasl(self, mechanism: str, initial: bytes | None) -> tuple[Login, bytes]:
-        return await run_sasl(
-            self.service.gate,
-            mechanism,
-            initial,
-            self._ask,
-            self.connection,
-            PROTOCOL,
-            self.service.server_name,
-        )
-
-    async def _ask(self, challenge: bytes) -> bytes:
+    async def ask(self, challenge: bytes) -> bytes:
         """RFC 3656 §4.2: base64 and CRLF, no string. `*` cancels."""
         self.send(b64encode(challenge) + b"\r\n")
         self.session.expect_line()
@@ -448,21 +419,13 @@ class MupdateDialogue(Dialogue):
         return _decoded(event.octets)
 
     async def _starttls(self, command: Command) -> None:
-        tls = self.service.tls
         if self.connection.is_tls:
             raise Refusal(Code.CANNOT, "TLS is active already")
-        if tls is None:
+        if self.service.tls is None:
             raise BadSyntax("STARTTLS is not offered")  # RFC 3656 §4.10
         if self.connection.is_deflated:
             raise BadSyntax("STARTTLS must come before COMPRESS")
-        self.session.take_rest()  # what was sent in the clear behind the command is no command
-        self.send(format_status(command.tag, Kind.OK, "Begin TLS negotiation now"))
-        try:
-            await self.start_tls(tls)
-        except OSError as error:
-            self.log.info("tls.failed", problem=str(error))
-            self.connection.abort()
-            return
+        await self.switch_to_tls(format_status(command.tag, Kind.OK, "Begin TLS negotiation now"))
         self.session.take_rest()
         self.greet()
 
@@ -471,11 +434,7 @@ class MupdateDialogue(Dialogue):
             raise Refusal(Code.CANNOT, "Unknown COMPRESS algorithm")
         if self.connection.is_deflated:
             raise Refusal(Code.CANNOT, "DEFLATE is active already")
-        self.send(format_status(command.tag, Kind.OK, "DEFLATE active"))
-        rest = self.session.take_rest()
-        self.connection.start_deflate()
-        if rest:
-            self.loop.call_soon(self.connection.inflate, rest)
+        self.deflate(format_status(command.tag, Kind.OK, "DEFLATE active"))
         return None
 
 

@@ -38,13 +38,17 @@ class Writer(Protocol):
     """What is needed of the connection."""
 
     peer: Peer | None
-    log: Log
+
+    @property
+    def log(self) -> Log: ...
 
     def tell(self, lines: bytes) -> None:
         """Replies, in order; nothing where it is lost."""
         ...
 
-    def count_bad(self) -> None: ...
+    def was_malformed(self) -> None:
+        """A command among them was none."""
+        ...
 
     def written(self) -> None:
         """A batch has been answered."""
@@ -201,7 +205,7 @@ class Writes:
                     return format_status(tag, Kind.NO, f"[{code.value}] {error.text}")
                 return format_status(tag, Kind.NO, error.text)
             case BadSyntax():
-                self._writer.count_bad()
+                self._writer.was_malformed()
                 return format_status(tag, Kind.BAD, error.text)
             case UpstreamFailure():
                 log.warning(

@@ -14,14 +14,9 @@ def run_compress(dialogue: ImapDialogue, command: Command) -> Running:
     if scanner.word() != b"DEFLATE":
         raise BadSyntax("COMPRESS takes DEFLATE")
     scanner.end()
-    connection = dialogue.connection
-    if connection.is_deflated:
+    if dialogue.connection.is_deflated:
         text = "Compression is active already"
         dialogue.send(status_line(command.tag, b"NO", text, b"COMPRESSIONACTIVE"))
         return None
-    rest = dialogue.session.take_rest()
-    dialogue.send_ok(command, "DEFLATE active")
-    connection.start_deflate()
-    if rest:
-        dialogue.loop.call_soon(connection.inflate, rest)
+    dialogue.deflate(status_line(command.tag, b"OK", "DEFLATE active"))
     return None

@@ -4,6 +4,7 @@ RFC 3501 §6.1 and §6.2. The commands themselves are in `imap_commands`. What a
 command may do in which state stands in one table a role; rows of this file are in `LOGIN_ROWS`.
 """
 
+import base64
 import functools
 import re
 from collections.abc import Callable, Coroutine, Mapping
@@ -11,12 +12,11 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Final
 
 from murder import __version__
-from murder.errors import BadSyntax, Misuse, Refusal, UpstreamFailure
-from murder.log import Log, logger
+from murder.errors import BadSyntax, Misuse, Refusal
 from murder.model.identity import Login
 from murder.model.name import MailboxName, Namespace, display
 from murder.net.connection import Connection
-from murder.net.dialogue import Dialogue
+from murder.serve.client import ClientDialogue
 from murder.serve.service import ClientService
 from murder.session.imap_server import (
     Event,
@@ -27,10 +27,12 @@ from murder.session.imap_server import (
     Wrong,
 )
 from murder.wire import mutf7
+from murder.wire.base64line import decode_base64
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import (
     Status,
     bye,
+    continuation,
     status_for,
     status_line,
 )
@@ -41,8 +43,6 @@ NOT_AUTHENTICATED: Final = frozenset({State.NOT_AUTHENTICATED})
 AUTHENTICATED: Final = frozenset({State.AUTHENTICATED, State.SELECTED})
 SELECTED: Final = frozenset({State.SELECTED})
 ANY: Final = frozenset({State.NOT_AUTHENTICATED, State.AUTHENTICATED, State.SELECTED})
-
-MAX_BAD_COMMANDS: Final = 20  # in a row: then it is no IMAP client
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +70,14 @@ ASKED_EARLY: Final = frozenset(
 )
 
 
-class ImapDialogue(Dialogue):
+class ImapDialogue(ClientDialogue):
     """An IMAP connection. Roles give `TABLE`, `capabilities`, `entered`, `in_utf8`."""
 
     TABLE: ClassVar[Table] = {}
     STREAMED: ClassVar[frozenset[bytes]] = frozenset()  # those of its rows, for the session
     RELAYED: ClassVar[frozenset[bytes]] = frozenset()  # likewise, for the hot path
-    PROTOCOL: Final = "imap"
+    PROTOCOL = "imap"
+    service: ClientService
     session: ImapServerSession
 
     def __init_subclass__(cls) -> None:
@@ -97,13 +98,8 @@ class ImapDialogue(Dialogue):
         self.write_timeout_s = limits.write_timeout_s
         self.activity_counts = False
         self.service = service
-        self.login: Login | None = None
         self.client_id: dict[str, str] = {}
         self.enabled: set[bytes] = set()
-        self._bad_commands = 0
-        self._failures = 0
-        self._counted_as: str | None = None
-        self._log: Log | None = None
 
     # --- what a role gives
 
@@ -124,20 +120,10 @@ class ImapDialogue(Dialogue):
         return b""
 
     def describe(self) -> dict[str, object]:
-        """For `murder ctl sessions`."""
-        return {
-            "protocol": "imap",
-            "user": self.login.user if self.login else "",
-            "address": self.peer_address,
-            "proxy": self.login.proxy if self.login else "",
-            "state": self.session.state.value,
-            "idle_s": round(self.loop.time() - self.active_at, 1),
-            **self.details(),
-        }
+        return {**super().describe(), "address": self.peer_address}
 
-    def details(self) -> dict[str, object]:
-        """What a role adds: the selected mailbox, the backends."""
-        return {}
+    def standing(self) -> dict[str, object]:
+        return {"state": self.session.state.value}
 
     # --- names
 
@@ -168,18 +154,11 @@ class ImapDialogue(Dialogue):
 
     # --- greeting, errors, the end
 
-    @property
-    def log(self) -> Log:
-        """Bound on first use: most connections never log more than their login."""
-        if self._log is None:
-            self._log = logger(
-                role=self.service.role,
-                protocol="imap",
-                cid=self.connection.cid,
-                peer=self.peer_address,
-                **({"session": self.client_id["x-session-id"]} if self.is_vouched else {}),
-            )
-        return self._log
+    def log_facts(self) -> dict[str, object]:
+        facts = super().log_facts()
+        if self.client_id and self.is_vouched:
+            facts |= {"peer": self.peer_address, "session": self.client_id["x-session-id"]}
+        return facts
 
     @property
     def is_vouched(self) -> bool:
@@ -226,25 +205,13 @@ class ImapDialogue(Dialogue):
         """The one place where an exception becomes an IMAP reply, and is logged."""
         tag = event.tag if isinstance(event, Command | Wrong) else b"*"
         name = event.name.decode() if isinstance(event, Command) else ""
-        match error:
-            case BadSyntax():
-                self.log.info("command.malformed", command=name, problem=str(error))
-                self._count_bad()
-            case Refusal():
-                pass
-            case UpstreamFailure():
-                self.log.warning(
-                    "upstream.failed",
-                    command=name,
-                    backend=error.server,
-                    kind=error.kind.value,
-                    problem=error.text,
-                )
-            case TimeoutError():
-                self.timed_out()
-                return
-            case _:
-                self.log.error("command.crashed", command=name, exc_info=error)
+        if isinstance(error, TimeoutError):
+            self.timed_out()
+            return
+        self.note_failure(error, command=name)
+        if isinstance(error, BadSyntax) and self.count_bad():
+            self.send(bye("Too many bad commands"))
+            self.close()
         self.send(self.status_for(error).line(tag))
 
     def status_for(self, error: Exception) -> Status:
@@ -258,8 +225,7 @@ class ImapDialogue(Dialogue):
             text = re.sub(rf"(?<!\S){re.escape(display(name))}(?!\S)", seen, text)
         return replace(status, text=text)
 
-    def hopeless(self, error: BadSyntax) -> None:
-        self.log.info("connection.protocol_error", problem=str(error))
+    def say_hopeless(self, error: BadSyntax) -> None:
         self.send(bye(f"This is no IMAP: {error}"))
         self.close()
 
@@ -272,19 +238,13 @@ class ImapDialogue(Dialogue):
         self.send(self.closing_words() + bye(text, b"UNAVAILABLE"))
         self.close()
 
-    def _count_bad(self) -> None:
-        self._bad_commands += 1
-        if self._bad_commands >= MAX_BAD_COMMANDS:
-            self.send(bye("Too many bad commands"))
-            self.close()
-
     # --- dispatch
 
     def handle(self, event: Event) -> Running:
         if isinstance(event, Command):
             row = self.TABLE.get(event.name)
             if row is not None and self.session.state in row.states:
-                self._bad_commands = 0
+                self.bad_commands = 0
                 return row.run(self, event)
             self._not_allowed(event, row)
         elif isinstance(event, Owed):
@@ -367,10 +327,7 @@ class ImapDialogue(Dialogue):
 
     async def enter(self, command: Command, login: Login) -> None:
         """Let the client in and say so. Refuses, with everything as before, where the role does."""
-        self.leave_crowd()
-        if not login.proxy:  # which counts its own
-            self.service.gate.connections.enter(login.user)
-            self._counted_as = login.user
+        self.count_in(login)
         self.login = login
         self.session.logged_in()
         entered = False
@@ -383,12 +340,10 @@ class ImapDialogue(Dialogue):
                 self.login = None
                 self.session.logged_out()
         limits = self.service.limits
-        self.begin_time(limits.idle_timeout_s, activity_counts=True)
-        self.connection.became_known()
         self.session.literal_minus = limits.literal_minus and not login.proxy  # a proxy streams
-        self._log = self.log.bind(user=login.user)
-        self.log.info(
-            "login.succeeded",
+        self.entered_as(
+            login,
+            limits.idle_timeout_s,
             proxy=login.proxy,
             admin=login.is_admin,
             tls=self.connection.is_tls,
@@ -400,35 +355,19 @@ class ImapDialogue(Dialogue):
         )
 
     def forget_login(self) -> None:
-        """As before the login, with TLS, compression and the peer's certificate kept (RFC 8437). A role forgets what is its
-        own first."""
-        self.leave_crowd()
+        """A role forgets what is its own first."""
         self.enabled.clear()
         self.client_id = {}
-        self.login = None
-        self._log = None
         self.session.logged_out()
         self.session.literal_minus = self.service.limits.literal_minus
-        self.begin_time(self.service.limits.login_timeout_s, activity_counts=False)
+        super().forget_login()
 
-    def leave_crowd(self) -> None:
-        """The user has one connection less (again)."""
-        if self._counted_as is not None:
-            self.service.gate.connections.leave(self._counted_as)
-            self._counted_as = None
-
-    def lost(self, error: Exception | None) -> None:
-        self.leave_crowd()
-        super().lost(error)
-
-    def login_failed(self, user: str, error: Refusal) -> None:
-        """Count and log; after too many the connection ends behind the reply."""
-        self._failures += 1
-        self.log.info("login.failed", user=user, problem=error.code.value)
-
-    @property
-    def is_worn_out(self) -> bool:
-        return self._failures >= self.service.max_failures
+    async def ask(self, challenge: bytes) -> bytes:
+        self.send(continuation(base64.b64encode(challenge)))
+        line = await self.next_line(self.time_left_s)
+        if line.rstrip(b" \t") == b"*":
+            raise BadSyntax("AUTHENTICATE was cancelled")
+        return decode_base64(line)
 
 
 @functools.cache  # of what one configuration says

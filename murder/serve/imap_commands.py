@@ -3,12 +3,10 @@
 RFC 3501 §6.1 and §6.2, RFC 4959 (SASL-IR), RFC 2971 (ID). `LOGIN_ROWS` are their rows in each role's table.
 """
 
-import base64
-import ssl
 from typing import Final
 
 from murder import __version__
-from murder.auth.gate import NotAdmitted, as_given, run_sasl
+from murder.auth.gate import NotAdmitted, as_given
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.identity import Login
 from murder.model.sasl import PlainCredentials
@@ -24,7 +22,7 @@ from murder.serve.imap import (
 from murder.wire.base64line import decode_base64
 from murder.wire.imap.command import Command
 from murder.wire.imap.id import parse_id
-from murder.wire.imap.response import bye, continuation, status_for, status_line, untagged
+from murder.wire.imap.response import bye, status_for, status_line, untagged
 from murder.wire.token import Scanner, nstring
 
 
@@ -64,17 +62,11 @@ def run_starttls(dialogue: ImapDialogue, command: Command) -> Running:
         raise Refusal(Code.CANNOT, "This server has no certificate")
     if dialogue.connection.is_tls:
         raise BadSyntax("TLS is active already")
-    return _starttls(dialogue, command, dialogue.service.tls)
+    return _starttls(dialogue, command)
 
 
-async def _starttls(dialogue: ImapDialogue, command: Command, context: ssl.SSLContext) -> None:
-    dialogue.session.take_rest()  # what came in plain text behind STARTTLS was injected (CVE-2011-0411)
-    dialogue.send_ok(command, "Begin TLS now")
-    try:
-        await dialogue.start_tls(context)
-    except OSError as error:
-        dialogue.log.info("tls.failed", problem=str(error))
-        raise ConnectionResetError("no TLS") from error
+async def _starttls(dialogue: ImapDialogue, command: Command) -> None:
+    await dialogue.switch_to_tls(status_line(command.tag, b"OK", "Begin TLS now"))
     dialogue.client_id = {}  # RFC 3501 §6.2.1: forget what was said before
 
 
@@ -111,9 +103,9 @@ async def _enter(dialogue: ImapDialogue, command: Command, login: Login) -> None
 
 
 def _refuse_login(dialogue: ImapDialogue, command: Command, user: str, refusal: Refusal) -> None:
-    dialogue.login_failed(user, refusal)
+    is_worn_out = dialogue.login_failed(user, refusal.code.value)
     dialogue.send_status(command, status_for(refusal))
-    if dialogue.is_worn_out:
+    if is_worn_out:
         dialogue.send(bye("Too many failed logins"))
         dialogue.close()
 
@@ -134,28 +126,11 @@ def run_authenticate(dialogue: ImapDialogue, command: Command) -> Running:
 async def _authenticate(
     dialogue: ImapDialogue, command: Command, mechanism: str, initial: bytes | None
 ) -> None:
-    async def ask(challenge: bytes) -> bytes:
-        dialogue.send(continuation(base64.b64encode(challenge)))
-        line = await dialogue.next_line(dialogue.time_left_s)
-        if line.rstrip(b" \t") == b"*":
-            raise BadSyntax("AUTHENTICATE was cancelled")
-        return decode_base64(line)
-
     try:
-        login, final = await run_sasl(
-            dialogue.service.gate,
-            mechanism,
-            initial,
-            ask,
-            dialogue.connection,
-            dialogue.PROTOCOL,
-            dialogue.service.server_name,
-        )
+        login = await dialogue.sasl(mechanism, initial)
     except NotAdmitted as refusal:
         _refuse_login(dialogue, command, refusal.user, refusal)
         return
-    if final:
-        await ask(final)
     await _enter(dialogue, command, login)
 
 

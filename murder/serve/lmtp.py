@@ -8,7 +8,7 @@ import contextlib
 import ipaddress
 import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Collection
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from murder.auth.gate import NotAdmitted
 from murder.config.value import contains
@@ -16,7 +16,7 @@ from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, Ups
 from murder.model.name import MailboxName, Namespace, inbox_of
 from murder.net.connection import Connection
 from murder.serve.imap import Running
-from murder.serve.line import LineDialogue
+from murder.serve.line import ANY, LineDialogue, Row, Table
 from murder.serve.service import ClientService
 from murder.session.lines import Text
 from murder.wire import mutf7
@@ -90,6 +90,7 @@ class LmtpDialogue(LineDialogue):
         self.peer_address = connection.peer  # or what an MTA or proxy told with XCLIENT
         self.peer_port = connection.peer_port
         self.hops_left = MAX_HOPS
+        self._session_told = ""
         self._octets = 0
         self._owed: list[
             Awaitable[bytes]
@@ -125,6 +126,13 @@ class LmtpDialogue(LineDialogue):
         # a Cyrus frontend's user at a backend; at a frontend they are master users, who are no mail servers
         is_proxy = service.role == "backend" and login.user in service.gate.proxies
         return login.is_admin or is_proxy
+
+    def log_facts(self) -> dict[str, object]:
+        facts = super().log_facts()
+        facts["peer"] = self.peer_address
+        if self._session_told:
+            facts["session"] = self._session_told
+        return facts
 
     def greet(self) -> None:
         self.send(reply(220, "", f"{self.service.server_name} LMTP murder ready"))
@@ -162,15 +170,10 @@ class LmtpDialogue(LineDialogue):
                 code, enhanced = STATUS.get(error.code, (451, "4.3.0"))
                 return reply(code, enhanced, error.text)
             case UpstreamFailure():
-                self.log.warning(
-                    "upstream.failed",
-                    backend=error.server,
-                    kind=error.kind.value,
-                    problem=error.text,
-                )
+                self.note_failure(error)
                 text = f"{error.server}: {error.kind.reply}, try again later"
                 return reply(451, ENHANCED[error.kind], text)
-        self.log.error("command.crashed", exc_info=error)
+        self.note_failure(error)
         return reply(451, "4.3.0", "Internal error, try again later")
 
     def ended(self) -> None:
@@ -179,42 +182,31 @@ class LmtpDialogue(LineDialogue):
     # --- commands
 
     def run(self, line: bytes) -> Running:
-        verb, _, arguments = line.partition(b" ")
-        if self._owed and verb.upper() != b"RCPT":
-            return self._run_behind(line)
-        match verb.upper():
-            case b"LHLO":
-                return self._lhlo(arguments)
-            case b"MAIL":
-                return self._mail(arguments)
-            case b"RCPT":
-                return self._rcpt(arguments)
-            case b"DATA":
-                return self._data()
-            case b"BDAT":
-                return self._bdat(*parse_bdat(arguments))
-            case b"RSET":
-                self._reset()
-                self.send(reply(250, "2.0.0", "Ok"))
-            case b"NOOP":
-                self.send(reply(250, "2.0.0", "Ok"))
-            case b"QUIT":
-                self.send(reply(221, "2.0.0", "Goodbye"))
-                self.close()
-            case b"STARTTLS":
-                return self._starttls()
-            case b"AUTH":
-                return self._auth(arguments)
-            case b"XCLIENT":
-                self._xclient(arguments)
-            case b"VRFY" | b"EXPN":
-                self.send(reply(252, "2.5.0", "Send some mail, that will tell"))
-            case b"HELO" | b"EHLO":
-                self.send(reply(500, "5.5.1", "This is LMTP: say LHLO"))
-            case _:
-                raise BadSyntax(f"{clean(verb[:40].decode('ascii', 'replace'))} is no command")
-        self.understood()
-        return None
+        if self._owed:
+            row = self.TABLE.get(self.cut(line)[0])
+            if row is None or not row.pipelined:
+                return self._run_behind(line)
+        return super().run(line)
+
+    def not_allowed(self, keyword: bytes, row: Row | None) -> Running:
+        raise BadSyntax(f"{clean(keyword[:40].decode('ascii', 'replace'))} is no command")
+
+    def _rset(self, arguments: bytes) -> None:
+        self._reset()
+        self.send(reply(250, "2.0.0", "Ok"))
+
+    def _noop(self, arguments: bytes) -> None:
+        self.send(reply(250, "2.0.0", "Ok"))
+
+    def _quit(self, arguments: bytes) -> None:
+        self.send(reply(221, "2.0.0", "Goodbye"))
+        self.close()
+
+    def _vrfy(self, arguments: bytes) -> None:
+        self.send(reply(252, "2.5.0", "Send some mail, that will tell"))
+
+    def _helo(self, arguments: bytes) -> None:
+        self.send(reply(500, "5.5.1", "This is LMTP: say LHLO"))
 
     async def _run_behind(self, line: bytes) -> None:
         """A command behind recipients whose replies are not there yet."""
@@ -241,7 +233,6 @@ class LmtpDialogue(LineDialogue):
         suppressed = {word.upper() for word in self.service.limits.suppress_capabilities}
         kept = [word for word in words if word.partition(" ")[0] not in suppressed]
         self.send(reply(250, "", self.service.server_name, *kept))
-        self.understood()
         return None
 
     def _xclient(self, arguments: bytes) -> None:
@@ -263,16 +254,14 @@ class LmtpDialogue(LineDialogue):
                     self.peer_port = int(value)
                 else:
                     self.hops_left = min(int(value), MAX_HOPS)
-        self._log = self.log.bind(
-            peer=self.peer_address,
-            session=clean(told.get(b"SESSION", b"").decode("ascii", "replace")),
-        )
+        self._session_told = clean(told.get(b"SESSION", b"").decode("ascii", "replace"))
+        self._log = None
         self._reset()
         self.peer_name = b""
         self.told_name = told.get(b"HELO", b"")[:255]
         self.greet()
 
-    def _starttls(self) -> Running:
+    def _starttls(self, arguments: bytes) -> Running:
         if not self.may_start_tls:
             self.send(reply(502, "5.5.1", "No TLS here, or it is active already"))
             return None
@@ -290,7 +279,7 @@ class LmtpDialogue(LineDialogue):
             self.send(reply(503, "5.5.1", "AUTH is not possible now"))
             return
         try:
-            login = await self.sasl(arguments)
+            login = await self.authenticate(arguments)
         except NotAdmitted as refusal:
             self.send(self.reply_for(refusal))
             if self.login_failed(refusal.user, refusal.code.value):
@@ -321,7 +310,6 @@ class LmtpDialogue(LineDialogue):
                 return None
             self.envelope = envelope
             self.send(reply(250, "2.1.0", "Ok"))
-            self.understood()
         return None
 
     async def _rcpt(self, arguments: bytes) -> None:
@@ -371,7 +359,7 @@ class LmtpDialogue(LineDialogue):
             return True
         return False
 
-    async def _data(self) -> None:
+    async def _data(self, arguments: bytes) -> None:
         if self._lacks_recipients():
             return
         if self.delivery is not None:
@@ -433,6 +421,7 @@ class LmtpDialogue(LineDialogue):
         self.need_peer()
         async for answer in delivery.finish():
             self.send(answer)
+        self.understood()
 
     def _reset(self) -> None:
         if self.delivery is not None:
@@ -442,6 +431,22 @@ class LmtpDialogue(LineDialogue):
         self.recipients = 0
         self._octets = 0
         self.forget()
+
+    TABLE: ClassVar[Table] = {
+        b"LHLO": Row(ANY, _lhlo),
+        b"MAIL": Row(ANY, _mail),
+        b"RCPT": Row(ANY, _rcpt, pipelined=True),
+        b"DATA": Row(ANY, _data),
+        b"BDAT": Row(ANY, lambda dialogue, given: dialogue._bdat(*parse_bdat(given))),
+        b"RSET": Row(ANY, _rset),
+        b"NOOP": Row(ANY, _noop),
+        b"QUIT": Row(ANY, _quit),
+        b"STARTTLS": Row(ANY, _starttls),
+        b"AUTH": Row(ANY, _auth),
+        b"XCLIENT": Row(ANY, _xclient),
+        **dict.fromkeys((b"VRFY", b"EXPN"), Row(ANY, _vrfy)),
+        **dict.fromkeys((b"HELO", b"EHLO"), Row(ANY, _helo)),
+    }
 
 
 async def _known(answer: bytes) -> bytes:

@@ -3,7 +3,7 @@
 Every error of the session becomes its reply in `Pop3Dialogue.failed`, with the response codes of RFC 2449 and RFC 3206.
 """
 
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from murder import __version__
 from murder.auth.gate import NotAdmitted, as_given
@@ -13,7 +13,7 @@ from murder.model.name import MailboxName, Namespace, inbox_of
 from murder.model.sasl import PlainCredentials
 from murder.net.connection import Connection
 from murder.serve.imap import Running
-from murder.serve.line import LineDialogue
+from murder.serve.line import ANY, STRANGER, LineDialogue, Row, Table
 from murder.serve.service import ClientService
 from murder.wire import mutf7
 from murder.wire.pop3 import err, listing, ok, parse_command
@@ -38,7 +38,6 @@ class Pop3Dialogue(LineDialogue):
         super().__init__(connection, service)
         self._user: bytes | None = None  # as given with USER
         self.utf8 = False  # as the client has asked (RFC 6856)
-        self._counted_as: str | None = None
 
     # --- what a role gives
 
@@ -57,10 +56,6 @@ class Pop3Dialogue(LineDialogue):
             return inbox_of(login.user)
         prefix = namespace.personal_prefix + mutf7.encode(login.detail)
         return namespace.internal(prefix, login.user)
-
-    def transact(self, keyword: bytes, arguments: bytes) -> Running:
-        """A command of the TRANSACTION state."""
-        raise NotImplementedError
 
     # --- greeting, errors, the end
 
@@ -89,46 +84,26 @@ class Pop3Dialogue(LineDialogue):
             case Refusal():
                 self.send(err(error.text, CODES.get(error.code, "")))
             case UpstreamFailure():
-                self.log.warning(
-                    "upstream.failed",
-                    backend=error.server,
-                    kind=error.kind.value,
-                    problem=error.text,
-                )
+                self.note_failure(error)
                 self.send(err("Your mailbox cannot be reached now, try again later", "SYS/TEMP"))
             case TimeoutError():
                 self.timed_out()
             case _:
-                self.log.error("command.crashed", exc_info=error)
+                self.note_failure(error)
                 self.send(err("Internal error, try again later", "SYS/TEMP"))
 
     # --- commands
 
-    def run(self, line: bytes) -> Running:
-        keyword, arguments = parse_command(line)
-        if keyword == b"CAPA":
-            return self.tell_capabilities()
-        if self.login is not None:
-            running = self.transact(keyword, arguments)
-            self.understood()
-            return running
-        match keyword:
-            case b"QUIT":
-                self.send(ok("Goodbye"))
-                self.close()
-            case b"USER":
-                self._take_user(arguments)
-            case b"PASS":
-                return self._pass(arguments)
-            case b"AUTH":
-                return self._auth(arguments)
-            case b"STLS":
-                return self._stls()
-            case b"UTF8" if self.offers_utf8:
-                self._begin_utf8(arguments)
-            case _:
-                raise BadSyntax("no command of this server, or not before login")
-        self.understood()
+    def cut(self, line: bytes) -> tuple[bytes, bytes]:
+        return parse_command(line)
+
+    def not_allowed(self, keyword: bytes, row: Row | None) -> Running:
+        when = "before" if self.login is None else "after"
+        raise BadSyntax(f"no command of this server, or not {when} login")
+
+    def _leave(self, arguments: bytes) -> Running:
+        self.send(ok("Goodbye"))
+        self.close()
         return None
 
     def tell_capabilities(self) -> Running:
@@ -180,7 +155,7 @@ class Pop3Dialogue(LineDialogue):
             self.send(listing("Mechanisms", [name.encode() for name in names]))
             return
         try:
-            login = await self.sasl(arguments)
+            login = await self.authenticate(arguments)
         except NotAdmitted as refusal:
             self._refuse(refusal.user, refusal)
             return
@@ -193,11 +168,8 @@ class Pop3Dialogue(LineDialogue):
             self.close()
 
     async def _enter(self, login: Login) -> None:
-        connections = self.service.gate.connections
-        is_counted = not login.proxy  # which counts its own
         try:
-            if is_counted:
-                connections.enter(login.user)
+            self.count_in(login)
         except Refusal as refusal:
             self.log.info("login.failed", user=login.user, problem=refusal.code.value)
             self.send(err(refusal.text, "SYS/TEMP"))
@@ -208,19 +180,12 @@ class Pop3Dialogue(LineDialogue):
             answer = await self.open_maildrop(login)
             entered = answer.startswith(b"+") and not self.connection.is_lost
         finally:
-            if entered and is_counted:
-                self._counted_as = login.user
-            elif is_counted:
-                connections.leave(login.user)
+            if not entered:
+                self.leave_crowd()
         if entered:
             self.entered(login)
+            self.understood()
         self.send(answer)
-
-    def lost(self, error: Exception | None) -> None:
-        if self._counted_as is not None:
-            self.service.gate.connections.leave(self._counted_as)
-            self._counted_as = None
-        super().lost(error)
 
     def _begin_utf8(self, arguments: bytes) -> None:
         """RFC 6856 §2. It changes nothing of what we send: see `murder.backend.pop3`."""
@@ -231,10 +196,20 @@ class Pop3Dialogue(LineDialogue):
         self.utf8 = True
         self.send(ok("UTF8 enabled"))
 
-    def _stls(self) -> Running:
+    def _stls(self, arguments: bytes) -> Running:
         if not self.may_start_tls:
             raise Refusal(Code.CANNOT, "No TLS here, or it is active already")
         if self.utf8:
             raise Refusal(Code.CANNOT, "STLS comes before UTF8")  # RFC 6856 §2.1
         self._user = None
         return self.switch_to_tls(ok("Begin TLS now"))
+
+    TABLE: ClassVar[Table] = {
+        b"CAPA": Row(ANY, lambda dialogue, arguments: dialogue.tell_capabilities()),
+        b"QUIT": Row(STRANGER, _leave),
+        b"USER": Row(STRANGER, _take_user),
+        b"PASS": Row(STRANGER, _pass),
+        b"AUTH": Row(STRANGER, _auth),
+        b"STLS": Row(STRANGER, _stls),
+        b"UTF8": Row(STRANGER, _begin_utf8, offered=lambda dialogue: dialogue.offers_utf8),
+    }

@@ -29,6 +29,11 @@ class ClientService:
     tls: ssl.SSLContext | None
     max_failures: int = 5  # wrong passwords before the connection ends
 
+    @property
+    def login_timeout_s(self) -> float:
+        """All the time there is for a login."""
+        return self.limits.login_timeout_s
+
 
 Factory = Callable[[Connection, ClientService, Any], Receiver]
 """A role's service of a protocol: called with each connection, and the Frontend or Backend."""

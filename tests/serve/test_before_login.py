@@ -196,7 +196,7 @@ async def test_a_node_that_shows_only_its_certificate_has_all_the_time_there_is(
 
         monkeypatch.setattr(dialogue, "switch_to_tls", switch_to_tls)
         monkeypatch.setattr(LineDialogue, "may_start_tls", True)
-        running = dialogue._starttls()
+        running = dialogue._starttls(b"")
         assert running is not None
         await running
         assert dialogue.activity_counts

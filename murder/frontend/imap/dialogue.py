@@ -499,7 +499,7 @@ class FrontendImap(ImapDialogue, Client):
                     tags.append(match[1])
                     at = data.find(b"\n", match.end()) + 1
                 if tags:
-                    self._bad_commands = 0
+                    self.bad_commands = 0
                     self.active_at = upstream.relay_all(tags, data if at == size else data[:at])
                     if at == size:
                         return

@@ -1,0 +1,211 @@
+"""What a client's connection is, whatever it speaks: who is in, how often that failed, what is counted, TLS, compression,
+the log. Below IMAP, the protocols of lines, and MUPDATE; a protocol gives the words, and the one place where errors become
+them.
+"""
+
+import ssl
+from typing import ClassVar, Final, Protocol
+
+from murder.auth.gate import Gate, run_sasl
+from murder.errors import BadSyntax, Refusal, UpstreamFailure
+from murder.log import Log, logger, plain_log
+from murder.model.identity import Login
+from murder.net.dialogue import Dialogue
+
+MAX_BAD_COMMANDS: Final = 20  # in a row: then the peer speaks something else
+
+
+class Serving(Protocol):
+    """What all connections of one service share, as far as this is about it."""
+
+    @property
+    def role(self) -> str: ...
+
+    @property
+    def server_name(self) -> str: ...
+
+    @property
+    def gate(self) -> Gate: ...
+
+    @property
+    def tls(self) -> ssl.SSLContext | None: ...
+
+    @property
+    def login_timeout_s(self) -> float: ...
+
+    @property
+    def max_failures(self) -> int: ...
+
+
+class ClientDialogue(Dialogue):
+    """See the module. The attributes begin as they stand here: no connection pays for a constructor."""
+
+    PROTOCOL: ClassVar[str]
+    service: Serving
+    login: Login | None = None
+    bad_commands = 0  # in a row
+    _failures = 0
+    _counted_as: str | None = None
+    _log: Log | None = None
+
+    # --- what a protocol gives
+
+    async def ask(self, challenge: bytes) -> bytes:
+        """Send a SASL challenge and await the answer, within the time for a login; both without base64. Raises BadSyntax
+        where the client breaks off."""
+        raise NotImplementedError
+
+    def say_hopeless(self, error: BadSyntax) -> None:
+        """Say that the stream cannot be cut any more, and close."""
+        raise NotImplementedError
+
+    def standing(self) -> dict[str, object]:
+        """What `describe` tells of the session itself."""
+        return {}
+
+    def details(self) -> dict[str, object]:
+        """What a role adds to it."""
+        return {}
+
+    # --- the log
+
+    @property
+    def log(self) -> Log:
+        """Bound on first use: most connections never log more than their login."""
+        if self._log is None:
+            self._log = logger(**self.log_facts())
+        return self._log
+
+    def log_facts(self) -> dict[str, object]:
+        """What stands in each line of this connection."""
+        facts: dict[str, object] = {
+            "role": self.service.role,
+            "protocol": self.PROTOCOL,
+            "cid": self.connection.cid,
+            "peer": self.connection.peer,
+        }
+        if self.login is not None:
+            facts["user"] = self.login.user
+        return facts
+
+    def describe(self) -> dict[str, object]:
+        """For `murder ctl sessions`."""
+        return {
+            "protocol": self.PROTOCOL,
+            "user": self.login.user if self.login else "",
+            "address": self.connection.peer,
+            "proxy": self.login.proxy if self.login else "",
+            **self.standing(),
+            "idle_s": round(self.loop.time() - self.active_at, 1),
+            **self.details(),
+        }
+
+    # --- what goes wrong
+
+    def hopeless(self, error: BadSyntax) -> None:
+        self.log.info("connection.protocol_error", problem=str(error))
+        self.say_hopeless(error)
+
+    def note_failure(self, error: BaseException, **facts: object) -> None:
+        """Into the log, as its kind deserves; what is refused, and what was not in time, tells itself."""
+        match error:
+            case BadSyntax():
+                self.log.info("command.malformed", **facts, problem=str(error))
+            case UpstreamFailure():
+                self.log.warning(
+                    "upstream.failed",
+                    **facts,
+                    backend=error.server,
+                    kind=error.kind.value,
+                    problem=error.text,
+                )
+            case Refusal() | TimeoutError():
+                pass
+            case _:
+                self.log.error("command.crashed", **facts, exc_info=error)
+
+    def count_bad(self) -> bool:
+        """One more bad command in a row; whether that is one too many."""
+        self.bad_commands += 1
+        return self.bad_commands >= MAX_BAD_COMMANDS
+
+    # --- TLS and compression
+
+    @property
+    def may_start_tls(self) -> bool:
+        return self.service.tls is not None and not self.connection.is_tls
+
+    async def switch_to_tls(self, agreed: bytes) -> None:
+        """Send the agreement and put TLS under the connection."""
+        assert self.service.tls is not None
+        self.session.take_rest()  # what came in plain text behind it was injected (CVE-2011-0411)
+        self.send(agreed)
+        try:
+            await self.start_tls(self.service.tls)
+        except OSError as error:
+            self.log.info("tls.failed", problem=str(error))
+            raise ConnectionResetError("no TLS") from error
+
+    def deflate(self, agreed: bytes) -> None:
+        """Send the agreement; everything behind it is deflated, both ways (RFC 4978)."""
+        rest = self.session.take_rest()
+        self.send(agreed)
+        self.connection.start_deflate()
+        if rest:
+            self.loop.call_soon(self.connection.inflate, rest)
+
+    # --- the login
+
+    async def sasl(self, mechanism: str, initial: bytes | None) -> Login:
+        """One whole exchange. Raises NotAdmitted, BadSyntax, UpstreamFailure."""
+        service = self.service
+        login, final = await run_sasl(
+            service.gate,
+            mechanism,
+            initial,
+            self.ask,
+            self.connection,
+            self.PROTOCOL,
+            service.server_name,
+        )
+        if final:
+            await self.ask(final)
+        return login
+
+    def count_in(self, login: Login) -> None:
+        """One more connection of theirs. Raises Refusal(LIMIT)."""
+        self.leave_crowd()
+        if not login.proxy:  # which counts its own
+            self.service.gate.connections.enter(login.user)
+            self._counted_as = login.user
+
+    def leave_crowd(self) -> None:
+        """The user has one connection less (again)."""
+        if self._counted_as is not None:
+            self.service.gate.connections.leave(self._counted_as)
+            self._counted_as = None
+
+    def entered_as(self, login: Login, idle_timeout_s: float, **facts: object) -> None:
+        """Somebody is in: from here on only silence ends it; said in the log."""
+        self.login = login
+        self._log = None
+        self.begin_time(idle_timeout_s, activity_counts=True)
+        self.connection.became_known()
+        plain_log.info("login.succeeded", {**self.log_facts(), **facts})
+
+    def login_failed(self, user: str, problem: str, **facts: object) -> bool:
+        """Count and log; whether it was once too often, and the connection ends behind the reply."""
+        self._failures += 1
+        self.log.info("login.failed", user=user, **facts, problem=problem)
+        return self._failures >= self.service.max_failures
+
+    def forget_login(self) -> None:
+        """As before the login, with TLS, compression and the peer's certificate kept (RFC 8437)."""
+        self.leave_crowd()
+        self.login = None
+        self._log = None
+        self.begin_time(self.service.login_timeout_s, activity_counts=False)
+
+    def lost(self, error: Exception | None) -> None:
+        self.leave_crowd()
+        super().lost(error)

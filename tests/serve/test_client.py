@@ -1,0 +1,181 @@
+"""What is the same for every client, whatever it speaks: who failed is in the log, who has gone is not counted, who sends
+nothing but nonsense goes, and nothing of that is left behind a login that is given back."""
+
+import asyncio
+import base64
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from murder.auth.gate import Gate
+from murder.auth.limit import ConnectionLimit
+from murder.auth.penalty import Penalties
+from murder.config import ClientConfig, MupdateConfig
+from murder.errors import Code, Refusal
+from murder.log import set_up
+from murder.model.identity import Identity, Login
+from murder.model.name import Namespace
+from murder.mupdate.ledger import Ledger
+from murder.mupdate.master import MupdateDialogue, MupdateService
+from murder.mupdate.mboxlist import MailboxList
+from murder.mupdate.stream import Hub
+from murder.net.connection import Connection
+from murder.net.listener import Bounds, Listener
+from murder.serve.client import MAX_BAD_COMMANDS, ClientDialogue
+from murder.serve.lmtp import LmtpDialogue
+from murder.serve.pop3 import Pop3Dialogue
+from murder.serve.service import ClientService
+from murder.wire.pop3 import ok
+from tests.kit.peer import Peer
+from tests.serve.test_imap import OnePassword, Role
+
+LIMITS = ClientConfig(allow_plaintext=True, lmtp_trusted=())
+KINDS: dict[str, type[ClientDialogue]] = {
+    "imap": Role,
+    "pop3": Pop3Dialogue,
+    "lmtp": LmtpDialogue,
+    "mupdate": MupdateDialogue,
+}
+BEGIN = {
+    "imap": b"a AUTHENTICATE PLAIN\r\n",
+    "pop3": b"AUTH PLAIN\r\n",
+    "lmtp": b"AUTH PLAIN\r\n",
+    "mupdate": b'a AUTHENTICATE "PLAIN"\r\n',
+}
+GOOD = {"imap": b"a CAPABILITY", "pop3": b"CAPA", "lmtp": b"NOOP", "mupdate": b'a STARTTLS "x"'}
+RESPONSE = base64.b64encode(b"\0anna\0wrong") + b"\r\n"
+
+
+class Maildrop(Pop3Dialogue):
+    """One that opens, or not."""
+
+    async def open_maildrop(self, login: Login) -> bytes:
+        if login.user == "full":
+            raise Refusal(Code.UNAVAILABLE, "Not now")
+        return ok("here you are")
+
+
+def dialogue_of(kind: str, connection: Connection, gate: Gate, folder: Path) -> ClientDialogue:
+    if kind == "mupdate":
+        mailboxes = MailboxList.open(folder / "list")
+        hub = Hub(mailboxes, 2**20)
+        config = MupdateConfig(allow_plaintext=True, users=("anna",))
+        ledger = Ledger(mailboxes, hub.committed, inline=True)
+        return MupdateDialogue(
+            connection, MupdateService("mupdate.test", config, gate, mailboxes, hub, ledger)
+        )
+    service = ClientService("backend", "be1.test", Namespace(), gate, LIMITS, None)
+    make: Callable[..., ClientDialogue] = Maildrop if kind == "pop3" else KINDS[kind]
+    return make(connection, service)
+
+
+@asynccontextmanager
+async def met(kind: str, folder: Path, most: int = 2) -> AsyncIterator[tuple[Peer, ClientDialogue]]:
+    """A client and the dialogue it has come to, behind its greeting."""
+    gate = Gate(
+        OnePassword(),
+        allow_plaintext=True,
+        penalties=Penalties(0, 0),
+        connections=ConnectionLimit(most),
+    )
+    made: list[ClientDialogue] = []
+
+    def serve(connection: Connection) -> ClientDialogue:
+        made.append(dialogue_of(kind, connection, gate, folder))
+        return made[0]
+
+    sock = socket.create_server(("127.0.0.1", 0))
+    listener = Listener(sock, serve, Bounds())
+    await listener.start()
+    peer = await Peer.at(sock.getsockname()[1])
+    try:
+        if kind == "mupdate":
+            await peer.until(b"* OK")
+        else:
+            await peer.line()
+        yield peer, made[0]
+    finally:
+        await peer.close()
+        listener.stop_accepting()
+        listener.abort()
+        await asyncio.sleep(0)
+
+
+def logged(capfd: pytest.CaptureFixture[str], event: str) -> dict[str, Any]:
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    (found,) = [line for line in lines if line["event"] == event]
+    return dict(found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_who_failed_to_log_in_by_sasl_is_in_the_log(
+    kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    set_up("info", "json")
+    async with met(kind, tmp_path) as (peer, _):
+        peer.send(BEGIN[kind])
+        assert (await peer.line())[:4] in (b"+ ", b"334 ", b"")
+        peer.send(RESPONSE)
+        await peer.line()
+    line = logged(capfd, "login.failed")
+    assert (line["user"], line["protocol"]) == ("anna", kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_who_sends_nothing_but_nonsense_goes(kind: str, tmp_path: Path) -> None:
+    async with met(kind, tmp_path) as (peer, dialogue):
+        for number in range(MAX_BAD_COMMANDS):
+            assert dialogue.bad_commands == number
+            assert not dialogue.is_closing
+            peer.send(b"a XYZZY\r\n")
+            await peer.line()
+        assert dialogue.is_closing
+
+
+@pytest.mark.parametrize("kind", ["imap", "pop3", "lmtp"])
+async def test_a_command_that_is_one_ends_the_row(kind: str, tmp_path: Path) -> None:
+    async with met(kind, tmp_path) as (peer, dialogue):
+        peer.send(b"a XYZZY\r\na XYZZY\r\n" + GOOD[kind] + b"\r\n")
+        await peer.line()
+        await peer.line()
+        await peer.line()
+        assert dialogue.bad_commands == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_login_that_is_given_back_leaves_nothing(kind: str, tmp_path: Path) -> None:
+    async with met(kind, tmp_path, most=1) as (_, dialogue):
+        login = Login("anna", Identity("anna"))
+        dialogue.count_in(login)
+        dialogue.count_in(login)  # again: it is one connection
+        dialogue.entered_as(login, 1800.0)
+        assert dialogue.log_facts()["user"] == "anna"
+        if kind != "imap":  # whose session is to have been logged in
+            dialogue.forget_login()
+            assert "user" not in dialogue.log_facts()
+            assert not dialogue.activity_counts
+            assert dialogue.time_left_s <= dialogue.service.login_timeout_s
+            dialogue.service.gate.connections.enter("anna")  # there is room
+            dialogue.service.gate.connections.leave("anna")
+
+
+@pytest.mark.parametrize("user", ["full", "anna"])
+async def test_a_maildrop_that_does_not_open_is_not_counted(user: str, tmp_path: Path) -> None:
+    async with met("pop3", tmp_path, most=1) as (peer, dialogue):
+        peer.send(b"USER %b\r\nPASS secret\r\n" % user.encode())
+        await peer.line()
+        answer = await peer.line()
+        connections = dialogue.service.gate.connections
+        if user == "full":
+            assert answer.startswith(b"-ERR")
+            connections.enter(user)
+            connections.leave(user)
+        else:
+            assert answer.startswith(b"+OK")
+            with pytest.raises(Refusal):
+                connections.enter(user)
