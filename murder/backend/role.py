@@ -30,6 +30,7 @@ from murder.backend.records.annotations import Annotations, Bounds
 from murder.backend.records.duplicates import Duplicates
 from murder.backend.records.quota import Quotas
 from murder.backend.records.urlauth import UrlKeys
+from murder.backend.renames.keeper import Renames
 from murder.backend.shared import Backend
 from murder.config import BackendConfig, Config
 from murder.errors import Code, Refusal
@@ -173,6 +174,7 @@ class BackendRole:
             keeps_all=self._worker == 0,
         )
         mover.master = self._client
+        self.backend.renames = Renames(self.backend, mover.upstreams, keeps_all=self._worker == 0)
         self.backend.mailboxes.has_left = mover.has_left
         self.backend.mailboxes.left = mover.left
         if isinstance(store, NoticesMailboxes):
@@ -188,6 +190,7 @@ class BackendRole:
             )
             comparer.owe(name for intent in settled for name in intent.names)
         mover.start()
+        self.backend.renames.start(self._client)
         if self._worker == 0:
             self._expiring = asyncio.create_task(keep_expiring(self.backend))
 
@@ -278,11 +281,11 @@ class BackendRole:
         return told
 
     def conflicts(self, forget: bool = False) -> list[dict[str, object]]:
-        """For `murder ctl conflicts`: what another server has, and this one too. There is nothing to forget: it stays
-        until it comes back or is deleted."""
-        if self._keeper is None or self._comparer is None:
+        """For `murder ctl conflicts`: what another server has, and this one too, and RENAMEs that wait for another server.
+        There is nothing to forget: each stays until it is over."""
+        if self._keeper is None or self._comparer is None or self.backend is None:
             return []
-        return [
+        return self.backend.renames.in_doubt() + [
             {
                 "name": display(resting.name),
                 "claimant": self._config.node.name,
@@ -357,6 +360,7 @@ class BackendRole:
             return
         await drain(backend.sessions, self._config.node.drain_timeout_s)
         await backend.mover.stop()
+        await backend.renames.stop()
         if self._epochs is not None and self._keeper is not None:
             await self._epochs.stop()
         for task in (self._keeper, self._matching, self._expiring):

@@ -24,6 +24,7 @@ from murder.serve.service import Session
 
 if TYPE_CHECKING:
     from murder.backend.moves.mover import Mover
+    from murder.backend.renames.keeper import Renames
 
 
 @dataclass(slots=True)
@@ -43,6 +44,7 @@ class Backend:
     url_keys: UrlKeys
     maildrop_locks: Path
     mover: "Mover" = field(init=False)  # set by the role, for it knows the backend
+    renames: "Renames" = field(init=False)  # likewise
     referrals: Referrals | None = None  # None without a master
     domains: bool = False  # users are `user@domain`
     master_url: str = ""  # for the capability MUPDATE=, empty without a master

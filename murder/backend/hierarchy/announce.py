@@ -8,8 +8,9 @@ left out. RFC 3656 §4; DESIGN: "Announce".
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
@@ -18,6 +19,7 @@ from murder.backend.changes.news import Kind, News
 from murder.backend.hierarchy.intent import (
     Intent,
     Operation,
+    Stage,
     format_intent,
     is_alive,
     parse_intent,
@@ -25,6 +27,7 @@ from murder.backend.hierarchy.intent import (
     tree_of,
 )
 from murder.backend.records.annotations import moved_with, removed_with
+from murder.backend.renames.rows import Moves, Renamed, news_of_rename
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.acl import Acl, format_acl, parse_acl
@@ -32,13 +35,12 @@ from murder.model.entry import EntryState, Location, MailboxEntry
 from murder.model.name import (
     MailboxName,
     display,
-    exists_already,
-    is_deleted,
     no_such_mailbox,
 )
 from murder.mupdate.change import Change, PutEntry, PutIntent, RemoveEntry, RemoveIntent
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.transaction import ListTransaction
+from murder.net.turns import Turn
 
 LOCK_WAIT_S: Final = 20.0  # another operation in the same tree, in another worker
 LOCK_PAUSE_S: Final = 0.05
@@ -76,7 +78,7 @@ class Announcer:
         self._store = store
         self._master = master
         self.location = location
-        self._process = process or this_process()
+        self.process = process or this_process()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._log = logger(role="backend")
         self.step: Callable[[str], None] = lambda _: None
@@ -112,7 +114,7 @@ class Announcer:
 
         mailbox_id = mailbox_id or secrets.token_hex(8)
         operation = Operation.CREATE if fill is None else Operation.SPLIT
-        intent = Intent(operation, ((name, name),), self._process, mailbox_id)
+        intent = Intent(operation, ((name, name),), self.process, mailbox_id)
         async with self._operation(intent, begin):
             try:
                 await self._reserve([name], bytes(place))
@@ -135,7 +137,7 @@ class Announcer:
 
     async def delete(self, names: Sequence[MailboxName]) -> None:
         """Remove mailboxes, children first. Raises Refusal, UpstreamFailure: then none of them is gone."""
-        intent = Intent(Operation.DELETE, tuple((name, name) for name in names), self._process)
+        intent = Intent(Operation.DELETE, tuple((name, name) for name in names), self.process)
 
         def begin(transaction: ListTransaction) -> list[Change]:
             for name in names:
@@ -163,45 +165,26 @@ class Announcer:
 
     async def rename(
         self,
-        moves: Sequence[tuple[MailboxName, MailboxName]],
+        moves: Moves,
         change_acl: Callable[[Acl], Acl] = lambda acl: acl,
     ) -> None:
         """Rename mailboxes (old, new), all or none. Raises Refusal, UpstreamFailure."""
-        intent = Intent(Operation.RENAME, tuple(moves), self._process)
-        renamed: list[tuple[MailboxEntry, MailboxEntry]] = []
-
-        def begin(transaction: ListTransaction) -> list[Change]:
-            renamed.clear()
-            for old, new in moves:
-                entry = transaction.find(old)
-                if entry is None or not entry.is_active:
-                    raise no_such_mailbox(old)
-                if transaction.find(new) is not None:
-                    raise exists_already(new)
-                raw_acl = format_acl(change_acl(parse_acl(entry.raw_acl)))
-                renamed.append(
-                    (entry, MailboxEntry(new, EntryState.RESERVED, entry.raw_location, raw_acl))
-                )
-            return [PutEntry(entry) for _, entry in renamed]
-
-        async with self._operation(intent, begin):
+        intent = Intent(Operation.RENAME, tuple(moves), self.process)
+        renamed = Renamed(moves, change_acl)
+        async with self._operation(intent, renamed.begin):
             try:
-                await self._rename_steps(intent, renamed)
+                await self._rename_steps(intent, renamed.rows)
             except Exception:
                 await self._undo(intent, at_master=[new for _, new in moves])
                 await self._restore_at_master([old for old, _ in moves])
                 raise
-        for news in _news_of_rename(moves):
+        for news in news_of_rename(moves):
             self.tell(news)
 
     async def _rename_steps(
         self, intent: Intent, renamed: Sequence[tuple[MailboxEntry, MailboxEntry]]
     ) -> None:
-        by_place: dict[bytes, list[MailboxName]] = {}
-        for _, entry in renamed:
-            by_place.setdefault(entry.raw_location, []).append(entry.name)
-        for place, names in by_place.items():
-            await self._reserve(names, place)
+        await self._reserve_rows([entry for _, entry in renamed])
         self.step("reserved")
         for old, new in renamed:
             await self._store.rename(old.name, new.name)
@@ -222,7 +205,7 @@ class Announcer:
     async def set_acl(self, name: MailboxName, change: Callable[[Acl], Acl]) -> bytes:
         """Change the access list; the new one. Raises Refusal (`change` may, too), UpstreamFailure: then nothing has
         changed."""
-        intent = Intent(Operation.SET_ACL, ((name, name),), self._process)
+        intent = Intent(Operation.SET_ACL, ((name, name),), self.process)
         found: list[tuple[MailboxEntry, bytes]] = []
 
         def begin(transaction: ListTransaction) -> list[Change]:
@@ -271,6 +254,7 @@ class Announcer:
         intent: Intent,
         trees: Sequence[str],
         begin: Callable[[ListTransaction], list[Change]],
+        wait_s: float = LOCK_WAIT_S,
     ) -> None:
         octets = format_intent(intent)
 
@@ -283,7 +267,7 @@ class Announcer:
             for change in changes:
                 transaction.apply(change)
 
-        give_up_at = asyncio.get_running_loop().time() + LOCK_WAIT_S
+        give_up_at = asyncio.get_running_loop().time() + wait_s
         while True:
             try:
                 await self._ledger.submit(propose)
@@ -324,6 +308,13 @@ class Announcer:
         except (Refusal, UpstreamFailure) as error:
             self.owe(names)
             self._log.warning("announce.rollback_deferred", problem=str(error))
+
+    async def _reserve_rows(self, rows: Iterable[MailboxEntry]) -> None:
+        by_place: dict[bytes, list[MailboxName]] = {}
+        for entry in rows:
+            by_place.setdefault(entry.raw_location, []).append(entry.name)
+        for place, names in by_place.items():
+            await self._reserve(names, place)
 
     async def _reserve(self, names: Sequence[MailboxName], place: bytes) -> None:
         try:
@@ -366,7 +357,7 @@ class Announcer:
     @asynccontextmanager
     async def locked(self, root: MailboxName) -> AsyncIterator[None]:
         """Keep everybody else out of a tree for a moment, in every worker; a crash gives it free. Raises Refusal(IN_USE)."""
-        intent = Intent(Operation.HELD, ((root, root),), self._process)
+        intent = Intent(Operation.HELD, ((root, root),), self.process)
         async with self._operation(intent, lambda _: []):
             try:
                 yield
@@ -399,6 +390,96 @@ class Announcer:
         """Tell the master that these are here. Raises Refusal, UpstreamFailure."""
         await self._activate([(row.name, row.raw_location, row.raw_acl) for row in rows])
 
+    # --- RENAMEs of what lies on several backends (`backend.renames`)
+
+    async def prepare_rename(
+        self, intent: Intent, change_acl: Callable[[Acl], Acl], wait_s: float = LOCK_WAIT_S
+    ) -> None:
+        """Keep everybody else out of its trees, over a crash too, and take the new names: `carry_out` or `withdraw` ends
+        it. Raises Refusal, UpstreamFailure: then nothing has changed."""
+        renamed = Renamed(intent.moves, change_acl)
+        await self._write_intent(intent, intent.trees, renamed.begin, wait_s)
+        self.step("intended")
+        try:
+            for _, new in intent.moves:
+                await self.make_room_for(new, "")
+            await self._reserve_rows([entry for _, entry in renamed.rows])
+            self.step("reserved")
+        except Exception:
+            await self.withdraw_rename(intent)
+            raise
+
+    async def advance(self, intent: Intent, stage: Stage, beside: Sequence[Change] = ()) -> Intent:
+        """This process takes it on, and writes down how far it has come, with these changes. Raises Refusal(IN_USE) where
+        somebody else has."""
+        further = replace(intent, stage=stage, process=self.process)
+        before, after = format_intent(intent), format_intent(further)
+
+        def propose(transaction: ListTransaction) -> None:
+            if any(transaction.intent(tree) != before for tree in intent.trees):
+                raise Refusal(Code.IN_USE, "Another worker is ending this RENAME")
+            for change in (*beside, *(PutIntent(tree, after) for tree in intent.trees)):
+                transaction.apply(change)
+
+        await self._ledger.submit(propose)
+        return further
+
+    async def carry_out(self, intent: Intent, *, tells_master: bool = True) -> None:
+        """What was prepared, and is decided: store, list, master, which is told later where it is away. May be done twice,
+        and again after a crash. Raises what the store raises: then it has to be done again."""
+        mailboxes, turn = self._ledger.mailboxes, Turn()
+        changes: list[Change] = []
+        for old, new in intent.moves:
+            row = mailboxes.find(new)
+            if row is None or row.is_active:  # that was done before a crash
+                continue
+            await self._store.rename(old, new)
+            self.step("moved")
+            active = MailboxEntry(new, EntryState.ACTIVE, row.raw_location, row.raw_acl)
+            changes += [RemoveEntry(old), PutEntry(active)]
+            changes += moved_with(mailboxes, [(old, new)])
+            if turn.is_over:
+                await turn.rest()
+        if changes:
+            await self._ledger.commit(changes)
+            self.step("listed")
+        if not tells_master:
+            self.owe(intent.names)
+        else:
+            await self._tell_of_rename(intent)
+        self.step("announced")
+        await self.finish(intent, [])
+        self.step("finished")
+        for news in news_of_rename(intent.moves):
+            self.tell(news)
+
+    async def _tell_of_rename(self, intent: Intent) -> None:
+        rows = [self._ledger.mailboxes.find(new) for _, new in intent.moves]
+        try:
+            old_names = [old for old, _ in intent.moves]
+            await self._at_master(lambda master, name: master.delete(name), old_names)
+            self.step("unannounced")
+            await self.announce([row for row in rows if row is not None])
+        except (Refusal, UpstreamFailure) as error:
+            self.owe(intent.names)
+            self._log.warning("announce.rollback_deferred", problem=str(error))
+
+    async def withdraw_rename(self, intent: Intent) -> None:
+        """What was prepared is not to be: as if it had never begun. May be done twice."""
+        taken = self._taken_names(intent)
+        try:
+            await self._at_master(lambda master, name: master.delete(name), taken)
+        except (Refusal, UpstreamFailure) as error:
+            self.owe(taken)
+            self._log.warning("announce.rollback_deferred", problem=str(error))
+        self.step("given back")
+        await self.finish(intent, [RemoveEntry(name) for name in taken])
+
+    def _taken_names(self, intent: Intent) -> list[MailboxName]:
+        """The new names of a rename that are nobody's mailbox yet."""
+        find = self._ledger.mailboxes.find
+        return [new for _, new in intent.moves if (row := find(new)) and not row.is_active]
+
     # --- after a crash
 
     async def repair(self, is_alive: Callable[[str], bool] = is_alive) -> list[Intent]:
@@ -407,7 +488,7 @@ class Announcer:
         settled = [
             intent
             for intent in dict.fromkeys(found)
-            if intent.operation is not Operation.MOVE and not is_alive(intent.process)
+            if not is_alive(intent.process) and not _waits_for_others(intent)
         ]
         for intent in settled:
             await self.settle(intent)
@@ -438,7 +519,12 @@ class Announcer:
             case Operation.SPLIT:
                 for _, name in intent.moves:
                     changes.append(await self._settle_split(name, intent.mailbox_id))
-            case Operation.SET_ACL | Operation.HELD | Operation.MOVE:
+            case Operation.JOINT | Operation.PART:
+                if intent.stage is Stage.COMMIT:
+                    return await self.carry_out(intent, tells_master=False)
+                taken = self._taken_names(intent)
+                changes += [RemoveEntry(name) for name in taken]
+            case Operation.SET_ACL | Operation.HELD | Operation.MOVE | Operation.OWED:
                 pass
         await self._finish(intent, changes)
 
@@ -474,18 +560,10 @@ class Announcer:
         return tree_of(name) in self._ledger.mailboxes.intents()
 
 
-def _news_of_rename(moves: Sequence[tuple[MailboxName, MailboxName]]) -> Iterator[News]:
-    """To clients a mailbox that is put to rest under DELETED is deleted, one that comes back is new."""
-    kind = Kind.RENAMED
-    for old, new in moves:
-        if is_deleted(new):
-            if not is_deleted(old):
-                yield News(Kind.DELETED, old)
-        elif is_deleted(old):
-            yield News(Kind.CREATED, new)
-        else:
-            yield News(kind, new, old)
-            kind = Kind.RENAMED_BELOW
+def _waits_for_others(intent: Intent) -> bool:
+    """Whether who keeps the moves, or the RENAMEs over several backends, ends it; no start after a crash does."""
+    is_in_doubt = intent.operation is Operation.PART and intent.stage is Stage.PREPARED
+    return is_in_doubt or intent.operation in (Operation.MOVE, Operation.OWED)
 
 
 def _let_in(transaction: ListTransaction, intent: Intent, changes: Sequence[Change]) -> None:

@@ -7,7 +7,7 @@ keeps two operations, in any two workers, out of one tree.
 import json
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -28,19 +28,36 @@ class Operation(Enum):
     SPLIT = "split"  # a mailbox made and given another's mail: undone before the mail has gone over, else finished
     HELD = "held"  # forgotten: it was a lock only
     MOVE = "move"  # left alone: the journal of moves tells, and whoever keeps it goes on
+    JOINT = "joint"  # a RENAME with parts at other backends, the root's: undone until it is decided, then finished
+    PART = "part"  # a part of another's: left alone, and asked about, until that one has decided
+    OWED = (
+        "owed"  # no lock: what was decided, until every part has been told (`renames.coordinator`)
+    )
+
+
+class Stage(Enum):
+    """How far a RENAME over several backends has come here."""
+
+    PREPARED = "prepared"  # the new names are taken; nothing has its new name yet
+    COMMIT = "commit"  # decided: it can only go on
+    ABORT = "abort"  # decided: the names are given back
 
 
 @dataclass(frozen=True, slots=True)
 class Intent:
     """One operation. `moves` are (old, new) for a rename and (name, name) else; `process` does it (`this_process`).
 
-    `mailbox_id` is that of a mailbox to be made: nothing else is ever removed by undoing a create.
+    `mailbox_id` is that of a mailbox to be made: nothing else is ever removed by undoing a create. Of a RENAME over several
+    backends, `rename_id` is the same everywhere; `peers` are the servers of the parts, or for a part that of the root.
     """
 
     operation: Operation
     moves: tuple[tuple[MailboxName, MailboxName], ...]
     process: str = ""
     mailbox_id: str = ""
+    rename_id: str = ""
+    peers: tuple[str, ...] = ()
+    stage: Stage = Stage.PREPARED
 
     @property
     def names(self) -> frozenset[MailboxName]:
@@ -64,13 +81,19 @@ def tree_of(name: MailboxName) -> str:
 def format_intent(intent: Intent) -> bytes:
     """As JSON: an operator may have to read it."""
     moves = [[name.decode("latin-1") for name in move] for move in intent.moves]
-    told = {
+    told: dict[str, object] = {
         "format": FORMAT,
         "operation": intent.operation.value,
         "moves": moves,
         "process": intent.process,
         "mailbox_id": intent.mailbox_id,
     }
+    if intent.rename_id:
+        told |= {
+            "rename_id": intent.rename_id,
+            "peers": intent.peers,
+            "stage": intent.stage.value,
+        }
     return json.dumps(told).encode()
 
 
@@ -81,7 +104,16 @@ def parse_intent(octets: bytes) -> Intent:
         (MailboxName(old.encode("latin-1")), MailboxName(new.encode("latin-1")))
         for old, new in told["moves"]
     )
-    return Intent(Operation(told["operation"]), moves, told["process"], told["mailbox_id"])
+    intent = Intent(Operation(told["operation"]), moves, told["process"], told["mailbox_id"])
+    if "rename_id" not in told:
+        return intent
+    stage = Stage(told["stage"])
+    return replace(intent, rename_id=told["rename_id"], peers=tuple(told["peers"]), stage=stage)
+
+
+def owed_key(rename_id: str) -> str:
+    """Under which an OWED is kept: no tree is called so, for no part of a mailbox's name is empty."""
+    return f".{rename_id}"
 
 
 def this_process() -> str:

@@ -19,8 +19,12 @@ async def check_room_for_mailboxes(
 ) -> None:
     """Whether so many more may be made in the trees that they are in: a user's, or one below a shared top level. Raises
     Refusal(LIMIT)."""
-    if login.is_admin:
-        return
+    if not login.is_admin:
+        await check_room_for(backend, names)
+
+
+async def check_room_for(backend: Backend, names: Iterable[MailboxName]) -> None:
+    """As `check_room_for_mailboxes`, for who is no administrator."""
     limit, wanted = backend.config.max_mailboxes_per_user, dict[str, int]()
     for name in names:
         check_depth(backend, name)

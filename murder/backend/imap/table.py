@@ -7,7 +7,7 @@ from typing import Final
 from murder.backend.imap import basic, idle
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.mail import append, copy, expunge, fetch, store, urlauth
-from murder.backend.imap.mailboxes import acl, mailbox, metadata, quota, select, status, xfer
+from murder.backend.imap.mailboxes import acl, joint, mailbox, metadata, quota, select, status, xfer
 from murder.backend.imap.mailboxes import list as listing
 from murder.backend.imap.notify import notify
 from murder.backend.imap.search import search, sort
@@ -61,6 +61,9 @@ TABLE: Final[Table] = MappingProxyType(
         b"GETACL": Row(AUTHENTICATED, acl.run_getacl),
         b"LISTRIGHTS": Row(AUTHENTICATED, acl.run_listrights),
         b"MYRIGHTS": Row(AUTHENTICATED, acl.run_myrights),
+        b"XRENAME": Row(AUTHENTICATED, mailbox.run_xrename),
+        b"XPART": Row(AUTHENTICATED, joint.run_xpart),
+        b"XSETTLE": Row(AUTHENTICATED, joint.run_xsettle),
         b"XFER": Row(AUTHENTICATED, xfer.run_xfer),
         b"XFERS": Row(AUTHENTICATED, xfer.run_xfers),
         b"XCOMPARE": Row(AUTHENTICATED, xfer.run_xcompare),

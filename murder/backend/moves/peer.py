@@ -9,7 +9,7 @@ from murder.model.name import MailboxName
 from murder.net.frames import FrameChannel, words_of
 from murder.net.octets import OctetChannel
 from murder.net.pool import open_imap
-from murder.net.relay import Client
+from murder.net.relay import Client, ImapUpstream
 from murder.net.upstream import Upstreams
 from murder.wire.carry import Words
 
@@ -63,18 +63,25 @@ def check_answer(told: Mapping[str, Any], server: str) -> None:
 Target = Peer | CyrusTarget
 
 
-async def open_peer(upstreams: Upstreams, server: str, max_message: int) -> Target:
-    """Connect and enter: as a backend of ours, or a Cyrus. Raises Refusal where the target is no murder, UpstreamFailure."""
-    upstream = await open_imap(
+async def open_node(
+    upstreams: Upstreams, server: str, timeout_s: float, max_message: int
+) -> ImapUpstream:
+    """Connect to another backend, and log in as this node. Raises UpstreamFailure."""
+    return await open_imap(
         upstreams,
         server,
         _Nobody(),
         user="",
         password=None,
         identity=[("name", "murder")],
-        timeout_s=TIMEOUT_S,
+        timeout_s=timeout_s,
         max_message=max_message,
     )
+
+
+async def open_peer(upstreams: Upstreams, server: str, max_message: int) -> Target:
+    """Connect and enter: as a backend of ours, or a Cyrus. Raises Refusal where the target is no murder, UpstreamFailure."""
+    upstream = await open_node(upstreams, server, TIMEOUT_S, max_message)
     if REPLICATION in upstream.capabilities and CAPABILITY not in upstream.capabilities:
         channel = OctetChannel(upstream.connection, server, TIMEOUT_S)
         return CyrusTarget(channel, server, upstream.connection.close)

@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass, field
 
-from murder.wire.token import Scanner
+from murder.wire.token import Scanner, client_astring
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class RenameRequest:
     old: bytes
     new: bytes
     partition: bytes | None = None  # Cyrus' third argument
+    servers: tuple[str, ...] = ()  # of XRENAME: who has something below the old name
 
 
 # delete = "DELETE" SP mailbox; subscribe, unsubscribe, getacl, myrights … likewise
@@ -81,3 +82,27 @@ def parse_rename(scanner: Scanner) -> RenameRequest:
         partition = scanner.astring()
     scanner.end()
     return RenameRequest(old, new, partition)
+
+
+# xrename = "XRENAME" SP mailbox SP mailbox SP "(" astring *(SP astring) ")" ; ours
+def parse_joint_rename(scanner: Scanner) -> RenameRequest:
+    """Of a hierarchy that lies on several servers, the others of which it names. Raises BadSyntax."""
+    scanner.space()
+    old = scanner.astring()
+    scanner.space()
+    new = scanner.astring()
+    scanner.space()
+    scanner.expect(b"(")
+    servers = [scanner.astring()]
+    while not scanner.accept(b")"):
+        scanner.space()
+        servers.append(scanner.astring())
+    scanner.end()
+    return RenameRequest(old, new, None, tuple(one.decode("utf-8", "replace") for one in servers))
+
+
+def format_joint_rename(request: RenameRequest) -> bytes:
+    """The command, without a tag and CRLF."""
+    names = client_astring(request.old) + b" " + client_astring(request.new)
+    servers = b" ".join(client_astring(server.encode()) for server in request.servers)
+    return b"XRENAME %b (%b)" % (names, servers)

@@ -1,6 +1,7 @@
 """CREATE, DELETE, RENAME (RFC 3501 §6.3.3 to §6.3.5, RFC 4314 §4), announced to the master as they happen."""
 
 import time
+from collections.abc import Sequence
 
 from murder.backend.changes.news import Kind
 from murder.backend.hierarchy.intent import tree_of
@@ -8,9 +9,11 @@ from murder.backend.hierarchy.limits import check_depth, check_room_for_mailboxe
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.mailboxes.xfer import move_away, need_admin
 from murder.backend.records.annotations import SPECIAL_USES, note_of
+from murder.backend.renames.coordinator import Wish, moves_below
+from murder.backend.renames.rows import change_of_owner
 from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal
-from murder.model.acl import DELETE_MAILBOX, Acl, Rights
+from murder.model.acl import DELETE_MAILBOX
 from murder.model.entry import Location, parse_location
 from murder.model.name import (
     MailboxName,
@@ -33,6 +36,7 @@ from murder.wire.imap.mailbox import (
     CreateRequest,
     RenameRequest,
     parse_create,
+    parse_joint_rename,
     parse_mailbox,
     parse_rename,
 )
@@ -164,6 +168,14 @@ def _check_stays(backend: Backend, where: bytes) -> None:
     backend.check_partition(partition)
 
 
+def run_xrename(dialogue: BackendImap, command: Command) -> Running:
+    """Of a frontend, or an operator's program, that knows of parts on other servers: they are spoken to as this node."""
+    request = parse_joint_rename(Scanner(command.octets, command.start))
+    if not dialogue.user.is_admin and not dialogue.user.proxy:
+        raise Refusal(Code.NO_PERMISSION, "Only a frontend or an administrator names servers")
+    return _rename(dialogue, command, request)
+
+
 async def _rename(dialogue: BackendImap, command: Command, request: RenameRequest) -> None:
     backend, login = dialogue.backend, dialogue.user
     old, new = dialogue.name_of(request.old), new_name(dialogue, request.new)
@@ -195,47 +207,37 @@ async def _rename(dialogue: BackendImap, command: Command, request: RenameReques
     if stays:
         await check_room_for_mailboxes(backend, login, [new])
         await _move_inbox(dialogue, old, new)
-    else:
-        await _rename_tree(dialogue, old, new)
-    await dialogue.finish(command)
+        await dialogue.finish(command)
+        return
+    late = await _rename_tree(dialogue, old, new, request.servers)
+    told = f"Completed; what is at {', '.join(late)} follows as soon as it can" if late else ""
+    await dialogue.finish(command, told or "Completed")
 
 
-async def _rename_tree(dialogue: BackendImap, old: MailboxName, new: MailboxName) -> None:
-    backend = dialogue.backend
-    below = [entry.name for entry in backend.mailboxes.below(old)]
-    moves = [(name, moved(name, old, new)) for name in (old, *below)]
+async def _rename_tree(
+    dialogue: BackendImap, old: MailboxName, new: MailboxName, named: Sequence[str]
+) -> Sequence[str]:
+    """The servers whose part is decided, and not done yet. Raises Refusal, UpstreamFailure: then nothing has changed."""
+    backend, login = dialogue.backend, dialogue.user
+    moves = moves_below(backend, old, new)
     for _, target in moves:
         check_new_name(target)
     into_another = tree_of(old) != tree_of(new)
-    for _, target in moves if not dialogue.user.is_admin else ():
+    for _, target in moves if not login.is_admin else ():
         check_depth(backend, target)
     if into_another:
-        await check_room_for_mailboxes(backend, dialogue.user, [target for _, target in moves])
+        await check_room_for_mailboxes(backend, login, [target for _, target in moves])
+    servers = await backend.renames.coordinator.servers_below(old, named)
+    late: Sequence[str] = ()
     with dialogue.causing((Kind.RENAMED, new)):
-        await backend.announcer.rename(moves, _owner_change(old, new))
+        if servers:
+            wish = Wish(old, new, moves, servers, login.user, login.is_admin)
+            late = await backend.renames.coordinator.rename(wish)
+        else:
+            await backend.announcer.rename(moves, change_of_owner(old, new))
     if is_inbox(old):
         await _move_subscriptions(dialogue, old, new)
-
-
-def _owner_change(old: MailboxName, new: MailboxName) -> "_ChangeOwner":
-    """Where a whole user is renamed, his name in the access lists too."""
-    if is_inbox(old) and is_inbox(new):
-        return _ChangeOwner(owner_of(old) or "", owner_of(new) or "")
-    return _ChangeOwner("", "")
-
-
-class _ChangeOwner:
-    """Gives one identifier's rights to another."""
-
-    def __init__(self, old: str, new: str) -> None:
-        self._old = old
-        self._new = new
-
-    def __call__(self, acl: Acl) -> Acl:
-        rights: Rights | None = acl.entries.get(self._old)
-        if self._old == self._new or rights is None:
-            return acl
-        return acl.changed(self._old, frozenset()).changed(self._new, rights)
+    return late
 
 
 async def _move_subscriptions(dialogue: BackendImap, old: MailboxName, new: MailboxName) -> None:

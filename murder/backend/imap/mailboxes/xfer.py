@@ -23,10 +23,10 @@ TELL_EVERY_S = 0.5  # how often progress is told
 PEER_TIMEOUT_S = 3600.0  # a source that pauses (a limit on its octets) is not cut off
 
 
-def need_admin(dialogue: BackendImap) -> None:
+def need_admin(dialogue: BackendImap, does: str = "moves mailboxes between servers") -> None:
     """Raises Refusal(NO_PERMISSION)."""
     if not dialogue.user.is_admin:
-        raise Refusal(Code.NO_PERMISSION, "Only an administrator moves mailboxes between servers")
+        raise Refusal(Code.NO_PERMISSION, f"Only an administrator {does}")
 
 
 # xfer = "XFER" SP mailbox SP server [SP partition]; server may be `server!partition`

@@ -1,0 +1,173 @@
+"""What backends say to each other while a hierarchy that lies on several of them is renamed, as values: frames of JSON,
+behind the command XPART. The server of the root asks for `prepare`, `commit` and `abort`; a part asks for the `fate`.
+
+The peer has shown a node's certificate; it may be a stolen one, or a node that is broken: every field is judged here.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, assert_never
+
+from murder.errors import BadSyntax, Code, Refusal
+from murder.model.name import MailboxName
+from murder.wire.carry import format_name
+from murder.wire.carry_words import check_user, checked_name
+from murder.wire.json_fields import Fields, parse_fields
+
+MAX_OCTETS: Final = 64 * 1024  # of one frame: two names at most, and a sentence
+_ID: Final = re.compile(r"[A-Za-z0-9]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Write down that what is there below `old` will be below `new`. `user` wants it; an administrator has no limits."""
+
+    id: str
+    old: MailboxName
+    new: MailboxName
+    user: str
+    is_admin: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """It is decided."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """It will not be."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskFate:
+    """What has become of it?"""
+
+    id: str
+
+
+Request = Prepare | Commit | Abort | AskFate
+
+
+class Fate(Enum):
+    """What the server of the root says of a RENAME."""
+
+    COMMIT = "commit"
+    ABORT = (
+        "abort"  # also where it knows of none: what it has not written down has not been decided
+    )
+    OPEN = "open"  # it is under way
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What was asked for is done, and durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The answer to AskFate."""
+
+    fate: Fate
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """It was not done. `names` are the mailboxes that the text tells of, as Refusal has them."""
+
+    code: Code
+    text: str
+    names: tuple[MailboxName, ...] = ()
+
+
+Answer = Done | Told | Refused
+
+
+def parse_request(octets: bytes) -> Request:
+    """Raises BadSyntax, which says which field is wrong and how; Refusal for a word that this version does not know."""
+    told = _fields_of(octets)
+    match told.word("do"):
+        case "prepare":
+            user = told.text("user")
+            check_user(user)
+            old, new = checked_name(told.name("old")), checked_name(told.name("new"))
+            return Prepare(_id_of(told), old, new, user, told.flag("is_admin"))
+        case "commit":
+            return Commit(_id_of(told))
+        case "abort":
+            return Abort(_id_of(told))
+        case "fate":
+            return AskFate(_id_of(told))
+        case other:
+            raise Refusal(Code.CANNOT, f"{str(other)[:40]!r} is unknown here")
+
+
+def format_request(request: Request) -> dict[str, object]:
+    """As the words of a frame."""
+    match request:
+        case Prepare(rename_id, old, new, user, is_admin):
+            names = {"old": format_name(old), "new": format_name(new)}
+            return {"do": "prepare", "id": rename_id, **names, "user": user, "is_admin": is_admin}
+        case Commit(rename_id):
+            return {"do": "commit", "id": rename_id}
+        case Abort(rename_id):
+            return {"do": "abort", "id": rename_id}
+        case AskFate(rename_id):
+            return {"do": "fate", "id": rename_id}
+        case _:
+            assert_never(request)
+
+
+def _fields_of(octets: bytes) -> Fields:
+    if len(octets) > MAX_OCTETS:
+        raise BadSyntax(f"a frame of {len(octets)} octets; it may have {MAX_OCTETS}")
+    return parse_fields(octets)
+
+
+def is_rename_id(text: str) -> bool:
+    return _ID.fullmatch(text) is not None
+
+
+def _id_of(told: Fields) -> str:
+    text = told.text("id")
+    if not is_rename_id(text):
+        raise BadSyntax("the id of a RENAME is 1 to 64 letters and digits")
+    return text
+
+
+def parse_answer(octets: bytes) -> Answer:
+    """Raises BadSyntax."""
+    told = _fields_of(octets)
+    if "no" in told:
+        try:
+            code = Code(told.text("code", ""))
+        except ValueError:
+            code = Code.NONE
+        return Refused(code, told.text("no"), told.names("names", ()))
+    if "fate" in told:
+        try:
+            return Told(Fate(told.text("fate")))
+        except ValueError:
+            raise BadSyntax("fate is none of commit, abort and open") from None
+    if told.flag("ok"):
+        return Done()
+    raise BadSyntax("ok is false")
+
+
+def format_answer(answer: Answer) -> dict[str, object]:
+    """As the words of a frame."""
+    match answer:
+        case Done():
+            return {"ok": True}
+        case Told(fate):
+            return {"fate": fate.value}
+        case Refused(code, text, names):
+            shown = [format_name(name) for name in names]
+            return {"no": text, "code": code.value, "names": shown}
+        case _:
+            assert_never(answer)
