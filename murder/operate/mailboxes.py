@@ -20,6 +20,8 @@ from murder.model.name import (
 )
 from murder.operate.reach import Reach, data_of
 from murder.wire import mutf7
+from murder.wire.imap.mailbox import RenameRequest, format_joint_rename
+from murder.wire.rename_words import CAPABILITY
 from murder.wire.token import Scanner, string
 
 STATUS_ITEMS: Final = b"(MESSAGES UNSEEN SIZE UIDNEXT UIDVALIDITY HIGHESTMODSEQ)"
@@ -183,27 +185,33 @@ async def delete(reach: Reach, rows: Sequence[MailboxEntry]) -> None:
             await reach.execute(row.server, b"DELETE " + string(reach.external(row.name)))
 
 
-async def rename(reach: Reach, old: MailboxName, new: MailboxName) -> None:
-    """With all below, at its backend, which has to have all of it. Raises Refusal (nothing has changed then),
-    UpstreamFailure."""
+async def rename(reach: Reach, old: MailboxName, new: MailboxName) -> str:
+    """With all below, at its backend, which does it together with those that have a part. What the backend says. Raises
+    Refusal (nothing has changed then), UpstreamFailure."""
     entry = await reach.find(old)
-    check_together(reach, await reach.rows(), entry)
-    command = b"RENAME %s %s" % (string(reach.external(old)), string(reach.external(new)))
-    await reach.execute(entry.server, command)
+    servers = await check_together(reach, await reach.rows(), entry)
+    request = RenameRequest(reach.external(old), reach.external(new), servers=servers)
+    command = b"RENAME %s %s" % (string(request.old), string(request.new))
+    if servers:
+        command = format_joint_rename(request)
+    return (await reach.execute(entry.server, command)).text
 
 
-def check_together(reach: Reach, rows: Sequence[MailboxEntry], root: MailboxEntry) -> None:
-    """Raises Refusal where something below is on another backend: a RENAME at one would leave that behind, under the old
-    name, where it would be whoever's comes to that name."""
+async def check_together(
+    reach: Reach, rows: Sequence[MailboxEntry], root: MailboxEntry
+) -> tuple[str, ...]:
+    """The other backends that have something below it. Raises Refusal where the root's cannot rename what they have (a
+    Cyrus): it would be left behind under the old name, where it would be whoever's comes to that name; UpstreamFailure."""
     elsewhere = [row for row in rows if is_below(row.name, root.name) and row.server != root.server]
-    if elsewhere:
-        first = elsewhere[0]
-        more = f" and {len(elsewhere) - 1} more" if len(elsewhere) > 1 else ""
-        raise Refusal(
-            Code.CANNOT,
-            f"{reach.shown(first.name)} is at {first.server}{more}, not at {root.server}: nothing is renamed. Bring them "
-            f"together before: `murder ctl mailbox move '{reach.shown(root.name)}' --to {root.server} --yes`",
-        )
+    if not elsewhere or CAPABILITY in (await reach.backend(root.server)).capabilities:
+        return tuple(sorted({row.server for row in elsewhere}))
+    first = elsewhere[0]
+    more = f" and {len(elsewhere) - 1} more" if len(elsewhere) > 1 else ""
+    raise Refusal(
+        Code.CANNOT,
+        f"{reach.shown(first.name)} is at {first.server}{more}, not at {root.server}: nothing is renamed. Bring them "
+        f"together before: `murder ctl mailbox move '{reach.shown(root.name)}' --to {root.server} --yes`",
+    )
 
 
 async def set_acl(reach: Reach, name: MailboxName, identifier: str, rights: str) -> None:

@@ -15,6 +15,7 @@ from murder.wire.carry import format_name
 from murder.wire.carry_words import check_user, checked_name
 from murder.wire.json_fields import Fields, parse_fields
 
+CAPABILITY: Final = b"X-RENAME"  # of a backend that does all this, and XRENAME
 MAX_OCTETS: Final = 64 * 1024  # of one frame: two names at most, and a sentence
 _ID: Final = re.compile(r"[A-Za-z0-9]{1,64}")
 

@@ -8,6 +8,7 @@ from murder.net.frames import FrameChannel
 from murder.net.upstream import Upstreams
 from murder.wire.carry import JSON
 from murder.wire.rename_words import (
+    CAPABILITY,
     Answer,
     AskFate,
     Done,
@@ -21,7 +22,6 @@ from murder.wire.rename_words import (
 
 TIMEOUT_S: Final = 30.0  # the other one waits for who is in its trees, and for the master
 MAX_REPLY: Final = 64 * 1024
-CAPABILITY: Final = b"X-RENAME"
 
 
 class Peer:

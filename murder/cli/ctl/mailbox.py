@@ -236,12 +236,14 @@ async def undelete(reach: Reach, name: str, as_json: bool) -> int:
 @click.argument("new")
 @json_option("old, new")
 async def rename(reach: Reach, old: str, new: str, as_json: bool) -> int:
-    """Rename a mailbox with all below it, on its backend. To another backend: `move`.
+    """Rename a mailbox with all below it; each stays on its backend. What lies on several backends is renamed by all of
+    them or by none: where one is away, nothing changes, and it is named. To another backend: `move`.
 
     \b
     murder ctl mailbox rename shared/news shared/herald
     """
-    await mailboxes.rename(reach, reach.name(old), reach.name(new))
+    said = await mailboxes.rename(reach, reach.name(old), reach.name(new))
+    tell_late(said)
     return say(as_json, {"old": old, "new": new}, f"{old} is now {new}")
 
 
@@ -413,6 +415,12 @@ async def make(reach: Reach, name: MailboxName, server: str, limits: tuple[str, 
     if wanted:
         await mailboxes.set_quota(reach, name, wanted)
     return location
+
+
+def tell_late(said: str) -> None:
+    """Of a RENAME that is decided and not done everywhere: what its backend has said."""
+    if " follows " in said:
+        click.echo(f"{said}: `murder ctl conflicts` shows when it is not over", err=True)
 
 
 async def remove(reach: Reach, name: MailboxName, yes: bool, as_json: bool) -> int:

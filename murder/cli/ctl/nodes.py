@@ -151,7 +151,7 @@ def _show_traced(line: Mapping[str, Any], as_json: bool) -> None:
 @operator_options
 @click.option("--forget", is_flag=True, help="They have been looked at: forget them; with --yes.")
 @yes_option("forget them")
-@json_option("a list of node, name, holder, claimant, peer, command, at, kept_as")
+@json_option("a list of node, name, holder, claimant, peer, command, at, kept_as, target, rename")
 async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int:
     """Who wanted a mailbox that is another server's, as the master has counted them. Exit code 1 if there are any.
 
@@ -164,8 +164,15 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
     claimant itself, not through a frontend, under the name that is shown below the table, when he has given himself the
     rights: `murder ctl mailbox acl` does not know it, SETACL at that backend does (`murder ctl raw imap`).
 
+    RENAME: the claimant has prepared its part of a RENAME over several backends, and the holder, where the root is, does not
+    say what became of it: start the holder. Until then nobody can make, rename or delete mailboxes in that tree at the
+    claimant; mail is read and delivered. Where the holder is lost for ever, look under which names the others have theirs,
+    and end it at the claimant by hand, with the id that is shown below the table. RENAMED: it is decided, and the claimant
+    has not done its part: start the claimant; it does so by itself.
+
     \b
     murder ctl conflicts
+    printf '1 XSETTLE 0f3a5b7c9d1e COMMIT\\r\\n' | murder ctl raw imap be2.example.org    # or ABORT: the old names
     murder ctl conflicts --forget --yes    # when each has been looked at
     """
     await need_nodes(reach)
@@ -186,13 +193,16 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
             if "kept_as" in one:
                 kept_as = reach.shown(MailboxName(str(one["kept_as"]).encode()))
                 click.echo(f"{one['name']} is kept at {one['claimant']} as {kept_as}")
+            if "rename" in one:
+                target = reach.shown(MailboxName(str(one["target"]).encode()))
+                click.echo(f"{one['name']} to {target} is the RENAME {one['rename']}")
     if found and forget and yes:
         ended = await ask_all(reach, AskConflicts(forget=True))
         click.echo("Forgotten.", err=True)
         return _unreachable(ended)
     if found and not as_json:
         click.echo(
-            "Re-run with --yes to forget them. What is in quarantine stays."
+            "Re-run with --yes to forget them. What is in quarantine, or in doubt, stays."
             if forget
             else "Right as it is? `murder ctl conflicts --forget --yes`. "
             "Else: `murder ctl mailbox force NAME --to CLAIMANT`.",

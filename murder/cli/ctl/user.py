@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import asyncclick as click
 
-from murder.cli.ctl.mailbox import make, restore
+from murder.cli.ctl.mailbox import make, restore, tell_late
 from murder.cli.ctl.quotas import quota_text
 from murder.cli.ctl.reaching import keep_rights_option, operator_options, yes_option
 from murder.cli.options import Group, json_option, print_json, print_table, say
@@ -248,11 +248,11 @@ async def rename(
         where = taken[0].server
         raise Refusal(Code.ALREADY_EXISTS, f"{new} has mailboxes already, at {where}")
     if plan:
-        mailboxes.check_together(reach, rows, plan[0][0])
+        await mailboxes.check_together(reach, rows, plan[0][0])
     if not yes:
         return _show_renames(reach, plan, given, as_json)
     if plan:
-        await mailboxes.rename(reach, inbox_of(old), inbox_of(new))
+        tell_late(await mailboxes.rename(reach, inbox_of(old), inbox_of(new)))
     problems = await hand_on(reach, given, new)
     facts = {"old": old, "new": new, "rights": _shown(reach, given)}
     say(as_json, facts, f"{old} is now {new}{_and_rights(given)}")

@@ -4,6 +4,9 @@ The tagged OK is passed on only when this host's list has the change: the client
 writes). RFC 3501 §6.3.3 to §6.3.5, RFC 4314 §3.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.dialogue import FrontendImap, Selected
 from murder.frontend.imap.internal import body_of, execute, under_tag
@@ -28,10 +31,12 @@ from murder.wire.imap.command import Command
 from murder.wire.imap.mailbox import (
     CreateRequest,
     RenameRequest,
+    format_joint_rename,
     parse_create,
     parse_mailbox,
     parse_rename,
 )
+from murder.wire.rename_words import CAPABILITY
 from murder.wire.token import Scanner, client_astring
 
 
@@ -170,8 +175,10 @@ async def _rename(dialogue: FrontendImap, command: Command, request: RenameReque
         await dialogue.relay_at(entry.server, command)  # it is refused there
         return
     await _check_may_create(dialogue, new)
-    await _check_one_backend(dialogue, entry, new, takes_tree)
-    reply = await change_at(dialogue, entry.server, body_of(command), command)
+    await _check_parent_is_there(dialogue, entry, new)
+    elsewhere = _elsewhere_below(dialogue, entry) if takes_tree else []
+    octets = await _joint(dialogue, entry, request, elsewhere) if elsewhere else body_of(command)
+    reply = await change_at(dialogue, entry.server, octets, command)
     selected = dialogue.selected
     if reply.is_ok and takes_tree and selected is not None and is_below(selected.name, old):
         name = moved(selected.name, old, new)
@@ -197,19 +204,31 @@ async def _move(dialogue: FrontendImap, command: Command, entry: MailboxEntry) -
     await change_at(dialogue, entry.server, body_of(command), command)
 
 
-async def _check_one_backend(
-    dialogue: FrontendImap, entry: MailboxEntry, new: MailboxName, takes_tree: bool
+async def _joint(
+    dialogue: FrontendImap,
+    root: MailboxEntry,
+    request: RenameRequest,
+    elsewhere: Sequence[MailboxEntry],
+) -> bytes:
+    """The command for what is on several backends: the root's does it with the others, all or nothing. Raises Refusal where
+    it cannot (a Cyrus), UpstreamFailure."""
+    upstream = await dialogue.upstream(root.server)
+    if CAPABILITY in upstream.capabilities and request.partition is None:
+        servers = sorted({row.server for row in elsewhere})
+        return format_joint_rename(replace(request, servers=tuple(servers)))
+    known = next((row for row in elsewhere if dialogue.may_know_of(row)), None)
+    if known is None:
+        raise Refusal(Code.CANNOT, "What is below it is on several servers")
+    shown = dialogue.external(known.name).decode("utf-8", "backslashreplace")
+    raise Refusal(
+        Code.CANNOT, f"{shown} is on {known.server}, not on {root.server}; rename it first"
+    )
+
+
+async def _check_parent_is_there(
+    dialogue: FrontendImap, entry: MailboxEntry, new: MailboxName
 ) -> None:
     """Raises Refusal where mail would have to go to another backend, or a right be known that only another one knows."""
-    if takes_tree and (elsewhere := _elsewhere_below(dialogue, entry)):
-        known = next((row for row in elsewhere if dialogue.may_know_of(row)), None)
-        if known is None:
-            raise Refusal(Code.CANNOT, "What is below it is on several servers")
-        shown = dialogue.external(known.name).decode("utf-8", "backslashreplace")
-        raise Refusal(
-            Code.CANNOT,
-            f"{shown} is on {known.server}, not on {entry.server}; rename it first",
-        )
     if is_below(new, entry.name) or dialogue.user.is_admin or owner_of(new) == dialogue.user.user:
         return  # its backend needs no mailbox above to know that he may
     parent = await parent_of_new(dialogue.frontend, new)
