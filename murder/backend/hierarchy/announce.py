@@ -442,6 +442,8 @@ class Announcer:
                 await turn.rest()
         if changes:
             await self._ledger.commit(changes)
+            for news in news_of_rename(intent.moves):
+                self.tell(news)
             self.step("listed")
         if not tells_master:
             self.owe(intent.names)
@@ -450,8 +452,6 @@ class Announcer:
         self.step("announced")
         await self.finish(intent, [])
         self.step("finished")
-        for news in news_of_rename(intent.moves):
-            self.tell(news)
 
     async def _tell_of_rename(self, intent: Intent) -> None:
         rows = [self._ledger.mailboxes.find(new) for _, new in intent.moves]

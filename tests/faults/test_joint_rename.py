@@ -1,0 +1,286 @@
+"""RENAME of hierarchies that lie on three backends, through a frontend: whole, refused, and with processes dying at each
+step of it."""
+
+import contextlib
+import imaplib
+import json
+import re
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+
+from tests.demo import Demo, running_demo
+from tests.faults.move_storm import run_ctl
+from tests.faults.test_kill import check_lists_agree, names_at_master
+from tests.faults.test_moves import dying
+
+OLD, NEW = "dept", "unit"
+HOMES: Final = {"": "be1", "/a": "be2", "/a/far": "be3", "/b": "be1", "/c": "be2"}
+ROOT_STEPS: Final = (
+    *("root prepared", "prepare answered", "parts prepared", "decided"),
+    *("moved", "listed", "unannounced", "announced", "commit answered", "all told"),
+)
+PART_STEPS: Final = (
+    *("intended", "reserved", "part prepared", "part commit", "moved", "listed"),
+    *("unannounced", "announced", "finished"),
+)
+for word in ("XSETTLE", "XPART", "XRENAME", "SETMETADATA", "GETMETADATA"):
+    imaplib.Commands[word] = ("AUTH",)  # type: ignore[attr-defined] # imaplib's own list of commands
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Demo]:
+    """be1 and be3 on the spool, be2, where no user is, on Maildir++."""
+    with running_demo("--users", "6", "--backends", "3", "--no-tls-required") as running:
+        far = backend(running, "be2")
+        with running.imap(far, "admin") as admin:
+            for line in admin.list()[1]:
+                if isinstance(line, bytes):
+                    name = line.decode().rsplit(" ", 1)[1]
+                    assert admin.setacl(name, "admin", "lrswipkxtea")[0] == "OK"
+                    assert admin.delete(name)[0] == "OK"
+        running.node("stop", "be2")
+        file = running.folder / "be2" / "murder.toml"
+        file.write_text(file.read_text().replace("[backend]", '[backend]\nstore = "store_maildir"'))
+        running.node("start", "be2")
+        yield running
+
+
+def backend(demo: Demo, node: str) -> dict[str, Any]:
+    return next(one for one in demo.backends if one["node"] == node)
+
+
+def facts(demo: Demo, root: str) -> dict[str, tuple[object, ...]]:
+    """What a client may remember of each mailbox of the hierarchy."""
+    found: dict[str, tuple[object, ...]] = {}
+    with demo.imap(demo.frontend, "admin") as admin:
+        for line in admin.list('""', f'"{root}*"')[1]:
+            if not isinstance(line, bytes):
+                continue
+            name = line.decode().rsplit(" ", 1)[1].strip('"')
+            words = "(MESSAGES UIDNEXT UIDVALIDITY UNSEEN MAILBOXID)"
+            status = admin.status(name, words)[1][0].decode().partition("(")[2]
+            acl = admin.getacl(name)[1][0].decode().replace(name, "", 1)
+            quota = str(admin.getquotaroot(name)[1][1:]).replace(name, "")
+            note = str(admin._simple_command("GETMETADATA", name, "/shared/comment"))  # type: ignore[attr-defined] # no public way
+            comment = str(admin.untagged_responses.pop("METADATA", "")).replace(name, "")
+            found[name.removeprefix(root)] = (status, acl, quota, note, comment)
+    return found
+
+
+def furnish(demo: Demo) -> dict[str, tuple[object, ...]]:
+    """The hierarchy under its old name, with mail, rights, a quota and a comment; made once."""
+    with demo.imap(demo.frontend, "admin") as admin:
+        if admin.status(OLD, "(MESSAGES)")[0] != "OK":
+            for below, node in HOMES.items():
+                name = OLD + below
+                assert admin._simple_command("CREATE", name, backend(demo, node)["name"])[0] == "OK"  # type: ignore[attr-defined] # no public way
+                admin.setacl(name, "admin", "lrswipkxtea")
+                admin.setacl(name, demo.user(1), "lrswipte")
+                admin.setacl(name, demo.user(2), "lr")
+                admin.append(name, r"(\Flagged)", "", f"Subject: {name}\r\n\r\nx\r\n".encode())
+            admin.setquota(f"{OLD}/a", "(STORAGE 5000)")
+            admin._simple_command("SETMETADATA", f"{OLD}/a/far", '(/shared/comment "far")')  # type: ignore[attr-defined] # no public way
+    return facts(demo, OLD)
+
+
+def rename(demo: Demo, old: str, new: str, at: dict[str, Any] | None = None) -> tuple[str, bytes]:
+    with demo.imap(at or demo.frontend, "admin") as admin:
+        kind, data = admin.rename(old, new)
+        return kind, data[0]
+
+
+def names(demo: Demo) -> dict[str, str]:
+    found = names_at_master(demo)
+    return {name: server for name, server in found.items() if name.split(".")[0] in (OLD, NEW)}
+
+
+def settled(demo: Demo) -> str:
+    """Until all of it has one name again, everywhere: which."""
+    end = time.monotonic() + 40
+    while True:
+        roots = {name.split(".")[0] for name in names(demo)}
+        if len(roots) == 1 and len(names(demo)) == len(HOMES):
+            told = json.loads(run_ctl(demo, "reservations", "--json")[1])
+            if told == []:
+                with contextlib.suppress(AssertionError, OSError, imaplib.IMAP4.error):
+                    check_lists_agree(demo)
+                    return roots.pop()
+        assert time.monotonic() < end, (names(demo), run_ctl(demo, "conflicts"))
+        time.sleep(0.2)  # whoever was away asks every few seconds; nobody tells
+
+
+def back(demo: Demo, root: str) -> None:
+    if root == NEW:
+        assert rename(demo, NEW, OLD)[0] == "OK"
+        assert settled(demo) == OLD
+
+
+def test_a_hierarchy_keeps_all_that_it_has(demo: Demo) -> None:
+    before = furnish(demo)
+    assert len(before) == len(HOMES)
+    assert rename(demo, OLD, NEW) == ("OK", b"Completed")
+    assert facts(demo, NEW) == before and facts(demo, OLD) == {}
+    assert settled(demo) == NEW
+    # straight at the backend that has the root, which asks the master who else has a part
+    assert rename(demo, NEW, OLD, backend(demo, "be1"))[0] == "OK"
+    assert settled(demo) == OLD
+    assert facts(demo, OLD) == before
+    code, said = run_ctl(demo, "mailbox", "rename", OLD, NEW)
+    assert code == 0, said
+    assert settled(demo) == NEW
+    back(demo, NEW)
+
+
+def test_who_has_a_part_selected_stays_in_it(demo: Demo) -> None:
+    furnish(demo)
+    with demo.imap(demo.frontend, demo.user(1)) as watcher:
+        watcher.select(f"{OLD}/a/far")
+        for old, new in ((f"{OLD}/a", f"{OLD}/z"), (f"{OLD}/z", f"{OLD}/a")):
+            assert rename(demo, old, new)[0] == "OK"
+            assert watcher.noop()[0] == "OK"
+            assert watcher.uid("FETCH", "1:*", "(FLAGS)")[1] != [None]
+            assert watcher.status(f"{new}/far", "(MESSAGES)")[0] == "OK"
+
+
+def test_where_a_backend_is_away_it_is_named_and_nothing_has_changed(demo: Demo) -> None:
+    before = furnish(demo)
+    name = backend(demo, "be3")["name"]
+    demo.node("stop", "be3")
+    try:
+        for kind, said in (rename(demo, OLD, NEW), rename(demo, OLD, NEW, backend(demo, "be1"))):
+            assert kind == "NO" and b"UNAVAILABLE" in said and name.encode() in said
+        code, said_too = run_ctl(demo, "mailbox", "rename", OLD, NEW)
+        assert code != 0 and name in said_too
+        assert set(names(demo)) == {(OLD + below).replace("/", ".") for below in HOMES}
+    finally:
+        demo.node("start", "be3")
+    assert settled(demo) == OLD
+    assert facts(demo, OLD) == before
+
+
+def test_a_name_that_one_of_them_has_refuses_all(demo: Demo) -> None:
+    furnish(demo)
+    with demo.imap(demo.frontend, "admin") as admin:
+        for node in ("be2", "be3"):  # of the part itself, and of another server
+            where = backend(demo, node)["name"]
+            assert admin._simple_command("CREATE", f"{NEW}/c", where)[0] == "OK"  # type: ignore[attr-defined] # no public way
+            kind, said = rename(demo, OLD, NEW)
+            assert kind == "NO" and b"ALREADYEXISTS" in said, said
+            admin.setacl(f"{NEW}/c", "admin", "lrswipkxtea")
+            assert admin.delete(f"{NEW}/c")[0] == "OK"
+    assert settled(demo) == OLD
+
+
+def test_who_lacks_the_right_is_refused_and_names_no_server(demo: Demo) -> None:
+    furnish(demo)
+    with demo.imap(demo.frontend, demo.user(2)) as client:
+        kind, data = client.rename(OLD, f"user/{demo.user(2)}/mine")
+        assert kind == "NO" and b"NOPERM" in data[0]
+    with demo.imap(backend(demo, "be1"), demo.user(2)) as client:
+        for words in (("XRENAME", OLD, NEW, "(elsewhere)"), ("XPART",), ("XSETTLE", "a1", "ABORT")):
+            kind, data = client._simple_command(*words)  # type: ignore[attr-defined] # no public way
+            assert kind == "NO" and b"NOPERM" in data[0]
+
+
+def test_a_user_is_renamed_wherever_the_mailboxes_are(demo: Demo) -> None:
+    number = next(one for one in range(1, 7) if f"user.{demo.user(one)}" in names_at_master(demo))
+    user = demo.user(number)
+    home = demo.home(number)
+    others = [one["name"] for one in demo.backends if one is not home]
+    with demo.imap(demo.frontend, "admin") as admin:
+        for number, server in enumerate(others):
+            assert admin._simple_command("CREATE", f"user/{user}/far{number}", server)[0] == "OK"  # type: ignore[attr-defined] # no public way
+    with demo.imap(demo.frontend, user) as client:
+        client.subscribe("INBOX/far0")
+        client.append("INBOX/far1", "", "", b"Subject: far\r\n\r\nx\r\n")
+    code, plan = run_ctl(demo, "user", "rename", user, "renamed")
+    assert code == 2 and "3 mailboxes" in plan and all(other in plan for other in others)
+    code, said = run_ctl(demo, "user", "rename", user, "renamed", "--yes")
+    assert code == 0, said
+    found = {name: server for name, server in names_at_master(demo).items() if "renamed" in name}
+    assert found == {
+        "user.renamed": home["name"],
+        "user.renamed.far0": others[0],
+        "user.renamed.far1": others[1],
+    }
+    assert not any(name.startswith(f"user.{user}") for name in names_at_master(demo))
+    with demo.imap(demo.frontend, "admin") as admin:
+        for name in ("user/renamed", "user/renamed/far0", "user/renamed/far1"):
+            acl = admin.getacl(name)[1][0]
+            assert b"renamed lrswipkxte" in acl and user.encode() not in acl.replace(
+                name.encode(), b""
+            )
+    assert run_ctl(demo, "user", "rename", "renamed", user, "--yes")[0] == 0
+    with demo.imap(demo.frontend, user) as client:
+        assert re.search(rb"INBOX/far0", client.lsub()[1][0])
+        assert client.select("INBOX/far1")[1] == [b"1"]
+    check_lists_agree(demo)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        *ROOT_STEPS,
+        *(f"be2 {one}" for one in PART_STEPS),
+        *(f"be3 {one}" for one in PART_STEPS[2:6]),
+    ],
+)
+def test_killed_at_any_step_all_of_it_or_nothing_is_renamed(demo: Demo, step: str) -> None:
+    before = furnish(demo)
+    node, _, at = step.rpartition(" ") if step.startswith("be") else ("be1", "", step)
+    if step.startswith("be"):
+        node, _, at = step.partition(" ")
+    said = b""
+    kind = ""
+    with dying(demo, backend(demo, node), at) as process:
+        with contextlib.suppress(OSError, imaplib.IMAP4.error):
+            kind, said = rename(demo, OLD, NEW)
+        assert process.wait(20) == 9, f"it did not come to {at}"
+    root = settled(demo)
+    if kind == "OK":
+        assert root == NEW
+    elif kind == "NO" and node != "be1":
+        assert root == OLD and backend(demo, node)["name"].encode() in said
+    assert facts(demo, root) == before
+    back(demo, root)
+    _, told = run_ctl(demo, "conflicts", "--json")
+    assert not [one for one in json.loads(told) if one["command"].startswith("RENAME")], told
+
+
+@pytest.mark.parametrize("at", ["root prepared", "parts prepared", "decided", "moved"])
+def test_the_master_may_die_meanwhile(demo: Demo, at: str) -> None:
+    """With the root: of a master that dies alone, tests/backend/test_joint_rename.py."""
+    before = furnish(demo)
+    with dying(demo, backend(demo, "be1"), at) as process:
+        with contextlib.suppress(OSError, imaplib.IMAP4.error):
+            rename(demo, OLD, NEW)
+        assert process.wait(20) == 9
+        demo.node("kill", "mupdate")
+    demo.node("start", "mupdate")
+    root = settled(demo)
+    assert facts(demo, root) == before
+    back(demo, root)
+
+
+def test_what_is_in_doubt_is_shown_and_ended_by_hand(demo: Demo) -> None:
+    furnish(demo)
+    be2 = backend(demo, "be2")
+    with dying(demo, backend(demo, "be1"), "parts prepared") as process:
+        with contextlib.suppress(OSError, imaplib.IMAP4.error):
+            rename(demo, OLD, NEW)
+        assert process.wait(20) == 9
+        end = time.monotonic() + 30
+        while True:
+            _, told = run_ctl(demo, "conflicts")
+            if "is the RENAME" in told and be2["name"] in told:
+                break
+            assert time.monotonic() < end, told
+            time.sleep(0.2)  # what is young may well be under way, and is not shown
+        ids = set(re.findall(r"is the RENAME (\w+)", told))
+        assert len(ids) == 1
+        with demo.imap(be2, "admin") as admin:
+            assert admin._simple_command("XSETTLE", ids.pop(), "ABORT")[0] == "OK"  # type: ignore[attr-defined] # no public way
+    assert settled(demo) == OLD
