@@ -87,14 +87,18 @@ def home(ctl: Ctl, name: str) -> str:
 def test_what_lies_on_several_backends_is_renamed_as_a_whole_or_not_at_all(ctl: Ctl) -> None:
     ctl("user", "create", "zoe", "--server", "be1")
     ctl("mailbox", "create", "user/zoe/far", "--server", "be2")
-    for words in (("user", "rename", "zoe", "kim"), ("mailbox", "rename", "user/zoe", "user/kim")):
-        yes = ("--yes",) if words[0] == "user" else ()
-        said = ctl(*words, *yes, code=1)
-        assert "user/zoe/far is at be2.murder.test" in said and "nothing is renamed" in said
-    assert "user/zoe/far is at" in ctl("user", "rename", "zoe", "kim", code=1), "also in the plan"
+    plan = ctl("user", "rename", "zoe", "kim", code=2)
+    assert "be1.murder.test" in plan and "be2.murder.test" in plan
+    # a name that the other backend has refuses all of it
+    ctl("mailbox", "create", "user/ken/far", "--server", "be2")
+    said = ctl("mailbox", "rename", "user/zoe", "user/ken", code=1)
+    assert "be2.murder.test" in said and "exists already" in said
     assert home(ctl, "user/zoe") == "be1.murder.test"
-    said = ctl("mailbox", "move", "user/zoe", "--to", "be1.murder.test", "--yes")
-    assert home(ctl, "user/zoe/far") == "be1.murder.test", said
+    ctl("mailbox", "delete", "user/ken/far", "--yes")
     ctl("user", "rename", "zoe", "kim", "--yes")
-    assert home(ctl, "user/kim/far") == "be1.murder.test"
+    assert home(ctl, "user/kim") == "be1.murder.test"
+    assert home(ctl, "user/kim/far") == "be2.murder.test"
+    ctl("mailbox", "rename", "user/kim", "user/zoe")
+    assert home(ctl, "user/zoe/far") == "be2.murder.test"
+    ctl("mailbox", "rename", "user/zoe", "user/kim")
     ctl("user", "delete", "kim", "--yes")

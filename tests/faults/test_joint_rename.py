@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
-
 from tests.demo import Demo, running_demo
+
 from tests.faults.move_storm import run_ctl
 from tests.faults.test_kill import check_lists_agree, names_at_master
 from tests.faults.test_moves import dying

@@ -167,12 +167,12 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
     RENAME: the claimant has prepared its part of a RENAME over several backends, and the holder, where the root is, does not
     say what became of it: start the holder. Until then nobody can make, rename or delete mailboxes in that tree at the
     claimant; mail is read and delivered. Where the holder is lost for ever, look under which names the others have theirs,
-    and end it at the claimant by hand, with the id that is shown below the table. RENAMED: it is decided, and the claimant
-    has not done its part: start the claimant; it does so by itself.
+    and end it at the claimant by hand, with the ID that is shown below the table; ABORT keeps the old names. RENAMED: it is
+    decided, and the claimant has not done its part: start the claimant; it does so by itself.
 
     \b
     murder ctl conflicts
-    printf '1 XSETTLE 0f3a5b7c9d1e COMMIT\\r\\n' | murder ctl raw imap be2.example.org    # or ABORT: the old names
+    printf '1 XSETTLE ID COMMIT\\r\\n' | murder ctl raw imap be2.example.org
     murder ctl conflicts --forget --yes    # when each has been looked at
     """
     await need_nodes(reach)
