@@ -15,16 +15,22 @@ from murder.mupdate.link import Link, Target, open_link
 from murder.session.mupdate_client import Event, Rows, is_answer
 from murder.wire.mupdate import Kind, Response, Verb
 
+MAX_LIST_ROWS: Final = 10_000_000  # of a LIST: several times the largest murder known
+MAX_LIST_OCTETS: Final = 1 << 30  # and of that; a million rows have 120 MiB
+MAX_ROWS: Final = 16  # of any other answer: a FIND has one
+
 
 class _Pending:
     """One command in flight: what has come for it, and whether something came lately."""
 
-    __slots__ = ("answer", "entries", "future", "progress", "tag")
+    __slots__ = ("answer", "entries", "future", "octets_left", "progress", "rows_left", "tag")
 
-    def __init__(self, tag: bytes, future: "asyncio.Future[None]") -> None:
+    def __init__(self, tag: bytes, future: "asyncio.Future[None]", is_list: bool) -> None:
         self.tag = tag
         self.future = future
         self.entries: list[MailboxEntry] = []
+        self.rows_left = MAX_LIST_ROWS if is_list else MAX_ROWS
+        self.octets_left = MAX_LIST_OCTETS
         self.answer: Response | None = None
         self.progress = 0
 
@@ -172,9 +178,10 @@ class MasterClient:
         if link is None or link.is_lost:
             link = await self._connect()
         tag = link.send(verb, *args)
-        if verb in (Verb.LIST, Verb.BELOW):
+        is_list = verb in (Verb.LIST, Verb.BELOW)
+        pending = _Pending(tag, asyncio.get_running_loop().create_future(), is_list)
+        if is_list:
             link.session.expect_rows(tag)
-        pending = _Pending(tag, asyncio.get_running_loop().create_future())
         self._pending[tag] = pending
         try:
             await self._wait(link, pending)
@@ -214,11 +221,14 @@ class MasterClient:
         if isinstance(event, Rows):
             pending = self._pending.get(event.tag)
             if pending is not None:
-                pending.progress += 1
-                pending.entries += [
-                    MailboxEntry(MailboxName(row[0]), EntryState.ACTIVE, row[1], row[2])
-                    for row in event
-                ]
+                octets = sum(
+                    sum(map(len, one)) for one in (event.names, event.locations, event.acls)
+                )
+                if self._may_have(pending, len(event.names), octets):
+                    pending.entries += [
+                        MailboxEntry(MailboxName(row[0]), EntryState.ACTIVE, row[1], row[2])
+                        for row in event
+                    ]
             return
         if not isinstance(event, Response):
             return
@@ -227,7 +237,9 @@ class MasterClient:
             if event.kind is Kind.BYE and self._link is not None:
                 self._link.abort()
             return
-        pending.progress += 1
+        if event.kind in (Kind.MAILBOX, Kind.RESERVE):
+            if not self._may_have(pending, 1, sum(map(len, event.args))):
+                return
         if event.kind is Kind.MAILBOX:
             name, raw_location, raw_acl = event.args[:3]
             pending.entries.append(
@@ -242,6 +254,23 @@ class MasterClient:
             pending.answer = event
             if not pending.future.done():
                 pending.future.set_result(None)
+
+    def _may_have(self, pending: _Pending, rows: int, octets: int) -> bool:
+        """Whether so much more may come for it; else the connection ends. A master that never ends is broken, or none."""
+        pending.progress += 1
+        pending.rows_left -= rows
+        pending.octets_left -= octets
+        if pending.rows_left >= 0 and pending.octets_left >= 0:
+            return True
+        link = self._link
+        pending.entries = []
+        if link is not None and not pending.future.done():
+            what = "rows" if pending.rows_left < 0 else "octets"
+            text = f"its answer has more {what} than any list; the connection was closed"
+            pending.future.set_exception(link.failure(UpstreamKind.PROTOCOL, text))
+            pending.future.exception()
+            link.abort()
+        return False
 
     def _lost(self, link: Link, failure: UpstreamFailure) -> None:
         if self._link is link:

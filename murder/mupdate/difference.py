@@ -13,7 +13,8 @@ from murder.mupdate.indexing import IndexLines
 from murder.mupdate.record import SEQ_OCTETS, Block
 from murder.mupdate.transaction import ListTransaction
 
-MAX_UNINDEXED: Final = 1_000_000  # rows; about 100 MiB
+MAX_UNINDEXED: Final = 1_000_000  # rows; about 100 MiB,
+MAX_UNINDEXED_OCTETS: Final = 128 * 1024 * 1024  # or so many, where many identifiers may see them
 
 
 def ascends(keys: Sequence[bytes]) -> bool:
@@ -80,7 +81,10 @@ class Difference:
 
     def _append(self, transaction: ListTransaction, block: Block) -> None:
         transaction.append_rows(block, self.lines)
-        if self.lines is not None and self.lines.rows > MAX_UNINDEXED:
+        lines = self.lines
+        if lines is not None and (
+            lines.rows > MAX_UNINDEXED or lines.octets > MAX_UNINDEXED_OCTETS
+        ):
             self._write_lines(transaction)
 
     def finish(self, transaction: ListTransaction) -> None:

@@ -54,7 +54,7 @@ class ReplicaService:
         self.hub = Hub(self.mailboxes, mupdate.max_stream_backlog_bytes)
         self._ledger = Ledger(self.mailboxes, self.hub.committed)
         timing = Timing(mupdate.ping_interval_s, mupdate.retry_min_s, mupdate.retry_max_s)
-        self.replica = Replica(target, self._ledger, timing)
+        self.replica = Replica(target, self._ledger, timing, mupdate.max_list_bytes)
         self._server = PingServer(self.replica, socket_path(self._path), mupdate.command_timeout_s)
         await self._server.start()
         self.replica.start()

@@ -15,7 +15,10 @@ LOOKER, SERVER = b"L", b"S"
 USER_KEY: Final = b"user\x1f"
 NOTHING: Final = b""
 ROW_HEAD_OCTETS: Final = HEAD_OCTETS - SEQ_OCTETS  # of an unnumbered row
-
+COMMON_ROW_OCTETS: Final = 600  # what is worked out for longer rows is not remembered
+MOST_KNOWN: Final = 20_000
+_LINE_OCTETS: Final = 8  # a reference: the key itself is in the block, and shared
+_HEAD_OCTETS: Final = 200  # an identifier's list, and what stands in front of its lines
 
 Places = Sequence[Callable[[bytes], None]]
 
@@ -25,6 +28,7 @@ class IndexLines:
 
     def __init__(self) -> None:
         self.rows = 0
+        self.octets = 0  # of memory, about, that they take
         self._keys: dict[bytes, list[bytes]] = {}
         self._servers: dict[bytes, list[bytes]] = {}
         self._shared: dict[bytes, Places] = {}
@@ -33,6 +37,7 @@ class IndexLines:
         """New rows, in order; how many there are of each server."""
         before = {server: len(keys) for server, keys in self._servers.items()}
         owned = b"\0"  # what the present owner's keys begin with
+        octets = 0
         known: dict[bytes, Places] = {}  # of his rows, which differ by name only, or of shared ones
         for key, row in zip(block.keys, block.rows, strict=True):
             if not key.startswith(owned):
@@ -46,10 +51,14 @@ class IndexLines:
                     known = {}
             places = known.get(row)
             if places is None:
-                places = known[row] = self._places(key, row, known)
+                places = self._places(key, row, known)
+                if len(row) <= COMMON_ROW_OCTETS and len(known) < MOST_KNOWN:
+                    known[row] = places
+            octets += len(places) * _LINE_OCTETS
             for append in places:
                 append(key)
         self.rows += len(block.keys)
+        self.octets += octets
         return {server: len(keys) - before.get(server, 0) for server, keys in self._servers.items()}
 
     def _places(self, key: bytes, row: bytes, known: dict[bytes, Places]) -> Places:
@@ -59,15 +68,24 @@ class IndexLines:
         rights = b"\xff" + row[:1] + row[middle:]  # no row begins so
         lookers_of = known.get(rights)
         if lookers_of is None:
-            lookers_of = known[rights] = [
-                self._keys.setdefault(LOOKER + digest(one), []).append
+            lookers_of = [
+                self._keys_of(LOOKER + digest(one)).append
                 for one in lookers(key, bytes(SEQ_OCTETS) + row)
                 if not one.startswith(b"-")
             ]
+            if len(row) <= COMMON_ROW_OCTETS and len(known) < MOST_KNOWN:
+                known[rights] = lookers_of
         keys = self._servers.get(server)
         if keys is None:
-            keys = self._servers[server] = self._keys[SERVER + digest(server)] = []
+            keys = self._servers[server] = self._keys_of(SERVER + digest(server))
         return [keys.append, *lookers_of]
+
+    def _keys_of(self, head: bytes) -> list[bytes]:
+        keys = self._keys.get(head)
+        if keys is None:
+            keys = self._keys[head] = []
+            self.octets += _HEAD_OCTETS
+        return keys
 
     def write(self, transaction: WriteTransaction, index: Table) -> None:
         """Put them all, and forget them."""
@@ -80,7 +98,7 @@ class IndexLines:
         cursor.put(*first)
         cursor.putmulti(lines, append=append)
         self._keys, self._servers, self._shared = {}, {}, {}
-        self.rows = 0
+        self.rows = self.octets = 0
 
     def _lines(self) -> Iterator[tuple[bytes, bytes]]:
         return chain.from_iterable(

@@ -6,42 +6,36 @@ own numbers and marks are its own, so replicas may follow replicas.
 """
 
 import asyncio
-import queue
 import random
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeVar
 
-from murder.errors import Refusal, UpstreamFailure, UpstreamKind
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName, collation_key, display
 from murder.mupdate.change import Change, PutEntry, PutNote, RemoveEntry
-from murder.mupdate.difference import Difference
-from murder.mupdate.indexing import IndexLines
+from murder.mupdate.dump import FOLLOWED, Again, Dump
+from murder.mupdate.environment import MAP_BYTES
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.link import Link, Target, open_link
 from murder.mupdate.mboxlist import MailboxList, mark_synchronised
 from murder.mupdate.record import Block, is_listable, pack_plain_rows, pack_row
 from murder.mupdate.transaction import ListTransaction, check_octets, check_row
-from murder.mupdate.waiting import ROW_COST, cost_of
+from murder.mupdate.waiting import MAX_COMMIT_COST, ROW_COST, cost_of
 from murder.session.mupdate_client import Event, Rows, is_answer
 from murder.wire.mupdate import Kind, Response, Verb
 
 T = TypeVar("T")
 
-FOLLOWED: Final = "followed"  # note: the master's mark up to which this list has followed
-UNINDEXED: Final = (
-    "unindexed"  # note: so many rows of a first synchronisation are not yet in the index
-)
-FIRST_SYNC_ROWS: Final = 100_000  # rows of one commit while the list has never been complete
 MAX_UNCOMMITTED: Final = (
     20_000  # changes of the stream that wait for the disk; the master waits beyond twice that
 )
-QUEUE_BATCHES: Final = 64  # batches between connection and writer thread; the master waits beyond
+MAX_UNCOMMITTED_OCTETS: Final = 16 * 1024 * 1024  # of their access lists, likewise
+MOST_SKIPPED_TOLD: Final = 50  # of one connection, in the log
 PINGS_IN_FLIGHT: Final = 8  # NOOPs at once; who asks beyond shares the next one
 
 
@@ -78,12 +72,20 @@ class ReplicaStatus:
 class Replica:
     """Follows one master into one list, of which this process must be the only writer."""
 
-    def __init__(self, target: Target, ledger: Ledger, timing: Timing | None = None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        ledger: Ledger,
+        timing: Timing | None = None,
+        max_list_octets: int = MAP_BYTES,
+    ) -> None:
+        """`max_list_octets`: a master whose list needs more is not followed."""
         self.target = target
         self.mailboxes: MailboxList = ledger.mailboxes
         self.phase = Phase.DISCONNECTED
         self._ledger = ledger
         self._timing = timing or Timing()
+        self._most_octets = max_list_octets
         self._log = logger(role="replica", master=target.name)
         self._problem = "not yet connected"
         self._current_at: float | None = None
@@ -175,7 +177,7 @@ class Replica:
 
     async def _follow(self) -> None:
         link = await open_link(self.target)
-        stream = _Stream(link, self._ledger)
+        stream = _Stream(link, self._ledger, self._most_octets)
         self._stream = stream
         self._problem = ""
         self._set_phase(Phase.SYNCHRONISING)
@@ -214,20 +216,23 @@ class Replica:
 class _Stream:
     """One connection's UPDATE or FOLLOW, and what it does to the list."""
 
-    def __init__(self, link: Link, ledger: Ledger) -> None:
+    def __init__(self, link: Link, ledger: Ledger, most_octets: int) -> None:
         self._link = link
+        self._most_octets = most_octets
         self._ledger = ledger
         self._mailboxes = ledger.mailboxes
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = loop.create_future()
         self._begun: asyncio.Future[str] = loop.create_future()
         self._tag = b""
-        self._dump: _Dump | None = None  # while the whole list comes
-        self._writer: _Dump | None = None  # its thread, which may outlast that
+        self._dump: Dump | None = None  # while the whole list comes
+        self._writer: Dump | None = None  # its thread, which may outlast that
         self._changes: list[Change] = []
         self._mark: str | None = None
         self._flush_scheduled = False
         self._uncommitted = 0
+        self._uncommitted_octets = 0
+        self._skipped = 0
         self._noops: dict[bytes, asyncio.Future[None]] = {}
         self._next_noop: asyncio.Future[None] | None = None
         self._resuming_from: int | None = None
@@ -251,7 +256,9 @@ class _Stream:
         self._tag = self._link.send(verb, *args)
         self._link.session.streaming(self._tag)
         if not args:
-            self._dump = self._writer = _Dump(self._mailboxes, self._link, self._dump_failed)
+            self._dump = self._writer = Dump(
+                self._mailboxes, self._link, self._dump_failed, self._most_octets
+            )
 
     def entries_behind(self) -> int | None:
         """While resuming: how many changes the master had made beyond ours when it greeted us."""
@@ -280,7 +287,7 @@ class _Stream:
         self._fail(failure)
 
     def _dump_failed(self, error: Exception) -> None:
-        if isinstance(error, Refusal | _Again):
+        if isinstance(error, Refusal | Again):
             failure = self._link.failure(UpstreamKind.LOST, str(error))
         else:
             logger(role="replica").error("replica.crashed", exc_info=error)
@@ -328,7 +335,13 @@ class _Stream:
 
     def _row(self, state: EntryState, name: bytes, raw_location: bytes, raw_acl: bytes) -> None:
         if self._dump is not None:
-            self._dump.add(_packed(state, name, raw_location, raw_acl))
+            try:
+                check_octets(MailboxName(name), raw_location, raw_acl)
+            except Refusal as refusal:
+                self._skip(name, refusal)
+                return
+            row = pack_row(name, state, raw_location, raw_acl)
+            self._dump.add(Block([collation_key(name)], [row]))
         else:
             self._put(state, name, raw_location, raw_acl)
 
@@ -336,13 +349,19 @@ class _Stream:
         entry = MailboxEntry(MailboxName(name), state, raw_location, raw_acl)
         try:
             check_row(entry)
-        except Refusal as refusal:  # what our list cannot hold, a real Cyrus may
-            logger(role="replica").warning(
-                "replica.skipped", mailbox=display(name), problem=refusal.text
-            )
+        except Refusal as refusal:
+            self._skip(name, refusal)
             return
         self._changes.append(PutEntry(entry))
         self._schedule()
+
+    def _skip(self, name: bytes, refusal: Refusal) -> None:
+        """What our list cannot hold, a real Cyrus may. Who has many such rows is told of some."""
+        self._skipped += 1
+        if self._skipped <= MOST_SKIPPED_TOLD:
+            logger(role="replica").warning(
+                "replica.skipped", mailbox=display(name), problem=refusal.text
+            )
 
     def _position(self, mark: str) -> None:
         if mark:
@@ -403,24 +422,43 @@ class _Stream:
         if self._mark is not None:
             changes.append(PutNote(FOLLOWED, self._mark.encode()))
             self._mark = None
+        if self._mailboxes.used_bytes() > self._most_octets:
+            text = "The list has become longer than mupdate.max_list_bytes allows"
+            self._dump_failed(Refusal(Code.LIMIT, text))
+            return
+        *parts, last = _parts_of(changes)
+        for part in parts:
+            self._commit_part(part, None)
+        self._commit_part(last, then)
 
+    def _commit_part(self, changes: Sequence[Change], then: Callable[[], None] | None) -> None:
         def apply(transaction: ListTransaction) -> None:
             for change in changes:
                 transaction.apply(change)
 
         def done(outcomes: Sequence[object]) -> None:
             self._uncommitted -= len(changes)
+            self._uncommitted_octets -= octets
             if isinstance(outcomes[0], Exception):
                 self._dump_failed(outcomes[0])
             elif then is not None:
                 then()
-            if self._uncommitted < MAX_UNCOMMITTED and not self.ended.done():
+            is_low = (
+                self._uncommitted < MAX_UNCOMMITTED
+                and self._uncommitted_octets < MAX_UNCOMMITTED_OCTETS
+            )
+            if is_low and not self.ended.done():
                 self._link.resume()
 
-        self._uncommitted += len(changes)
-        if self._uncommitted > 2 * MAX_UNCOMMITTED:
-            self._link.pause()
         lists = [change.entry.raw_acl for change in changes if isinstance(change, PutEntry)]
+        octets = sum(map(len, lists))
+        self._uncommitted += len(changes)
+        self._uncommitted_octets += octets
+        if (
+            self._uncommitted > 2 * MAX_UNCOMMITTED
+            or self._uncommitted_octets > 2 * MAX_UNCOMMITTED_OCTETS
+        ):
+            self._link.pause()
         self._ledger.propose([apply], done, ROW_COST + sum(map(cost_of, lists)))
 
     # NOOP
@@ -457,114 +495,17 @@ class _Stream:
             done()
 
 
-class _Dump:
-    """The writer thread's side of a whole list. Before the list has ever been complete, it commits as it goes (nobody
-    is served from it yet); afterwards all is one transaction, and the old list serves until it ends."""
-
-    def __init__(
-        self, mailboxes: MailboxList, link: Link, on_failure: Callable[[Exception], None]
-    ) -> None:
-        self._mailboxes = mailboxes
-        self._link = link
-        self._on_failure = on_failure
-        self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[Block | None] = queue.SimpleQueue()
-        self._finished: Callable[[], None] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dump")
-        self._cancelled = False
-        self._ran = False
-        self._pending = Block([], [])
-        self._job = self._thread.submit(self._work)
-
-    def add(self, block: Block) -> None:
-        self._pending.keys.extend(block.keys)
-        self._pending.rows.extend(block.rows)
-        if len(self._pending.keys) >= 1000:
-            self._queue.put(self._pending)
-            self._pending = Block([], [])
-            if self._queue.qsize() > QUEUE_BATCHES:
-                self._link.pause()
-
-    def finish(self, then: Callable[[], None]) -> None:
-        self._finished = then
-        self._queue.put(self._pending)
-        self._queue.put(None)
-
-    async def cancel(self) -> None:
-        """Give up what is not finished; returns when the thread has ended (its transaction must not outlive the list)."""
-        self._cancelled = True
-        self._queue.put(None)
-        await asyncio.wait([asyncio.wrap_future(self._job)])
-
-    def _work(self) -> None:
-        """In the thread."""
-        try:
-            if self._mailboxes.synchronised:
-                self._mailboxes.write(
-                    lambda transaction: self._once(lambda: self._all_at_once(transaction))
-                )
-            else:
-                difference, more = Difference(IndexLines()), True
-                while more:
-                    more, _ = self._mailboxes.write(
-                        lambda transaction: self._once(
-                            lambda: self._some(transaction, difference, FIRST_SYNC_ROWS)
-                        )
-                    )
-                    self._ran = False
-        except Exception as error:  # noqa: BLE001 - the end of a task: the stream is told
-            self._tell(self._on_failure, error)
-            return
-        finally:
-            self._thread.shutdown(wait=False)
-        if not self._cancelled and self._finished is not None:
-            self._tell(self._finished)
-
-    def _tell(self, callback: Callable[..., None], *args: object) -> None:
-        if not self._cancelled:
-            self._loop.call_soon_threadsafe(callback, *args)
-
-    def _all_at_once(self, transaction: ListTransaction) -> None:
-        difference = Difference()
-        while self._some(transaction, difference, FIRST_SYNC_ROWS):
-            pass
-
-    def _once(self, work: Callable[[], T]) -> T:
-        """A transaction that ran into the end of the map is run again: with rows that are used up."""
-        if self._ran:
-            raise _Again("the list's file had to grow; the whole list is asked for again")
-        self._ran = True
-        return work()
-
-    def _some(self, transaction: ListTransaction, difference: Difference, rows: int) -> bool:
-        """Apply up to about so many rows; False after the last."""
-        stop = difference.rows + rows
-        transaction.apply(PutNote(FOLLOWED, b""))  # until the dump is whole, no mark is ours
-        if difference.lines is not None and not difference.rows and transaction.note(UNINDEXED):
-            transaction.index_again()
-            transaction.apply(PutNote(UNINDEXED, b""))
-        while difference.rows < stop:
-            batch = self._queue.get()
-            if self._cancelled:
-                raise _Again("the connection was lost")
-            if batch is None:
-                difference.finish(transaction)
-                transaction.apply(PutNote(UNINDEXED, b""))
-                return False
-            difference.apply(transaction, batch)
-            if self._queue.qsize() == QUEUE_BATCHES // 2:
-                self._loop.call_soon_threadsafe(self._go_on)
-        if difference.lines is not None:
-            transaction.apply(PutNote(UNINDEXED, b"%d" % difference.lines.rows))
-        return True
-
-    def _go_on(self) -> None:
-        if not self._link.is_lost and self._finished is None:
-            self._link.resume()
-
-
-class _Again(Exception):
-    """This attempt is over; the replica makes another."""
+def _parts_of(changes: Sequence[Change]) -> list[Sequence[Change]]:
+    """In order, each what one commit may cost, or one change; at least one part."""
+    parts: list[Sequence[Change]] = []
+    begin = cost = 0
+    for at, change in enumerate(changes):
+        more = cost_of(change.entry.raw_acl) if isinstance(change, PutEntry) else ROW_COST
+        if at > begin and cost + more > MAX_COMMIT_COST:
+            parts.append(changes[begin:at])
+            begin, cost = at, 0
+        cost += more
+    return [*parts, changes[begin:]]
 
 
 MAX_DIGITS: Final = 19  # of a change's number, which has 64 bits
@@ -573,14 +514,3 @@ MAX_DIGITS: Final = 19  # of a change's number, which has 64 bits
 def _seq_of(mark: str) -> int:
     number = mark.split(":")[1] if mark.count(":") == 2 else ""
     return int(number) if number.isdecimal() and len(number) <= MAX_DIGITS else 0
-
-
-def _packed(state: EntryState, name: bytes, raw_location: bytes, raw_acl: bytes) -> Block:
-    try:
-        check_octets(MailboxName(name), raw_location, raw_acl)
-    except Refusal as refusal:
-        logger(role="replica").warning(
-            "replica.skipped", mailbox=display(name), problem=refusal.text
-        )
-        return Block([], [])
-    return Block([collation_key(name)], [pack_row(name, state, raw_location, raw_acl)])

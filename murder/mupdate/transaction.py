@@ -52,6 +52,8 @@ from murder.mupdate.record import (
 KEEP_CHANGES: Final = 500_000  # tombstones and commits older than so many changes are forgotten,
 PRUNE_CHANGES: Final = 8192  # at most so many changes' at once: some milliseconds,
 PRUNE_EVERY: Final = 2048  # once in so many changes
+# Of one access list, each a line of the index: the longest that a real Cyrus passes has 73 kB. 80 MiB of pages, at worst.
+MAX_IDENTIFIERS: Final = 20_000
 ROW, GONE, COMMIT = b"+", b"-", b"c"
 MARK_OCTETS: Final = 8
 KEEP_CONFLICTS: Final = 10_000  # names; an operator has to look long before
@@ -113,6 +115,8 @@ def check_octets(name: MailboxName, raw_location: bytes, raw_acl: bytes) -> None
         raise Refusal(
             Code.LIMIT, f"An access list may have {MAX_ACL_OCTETS} octets, not {len(raw_acl)}"
         )
+    if len(raw_acl) > 4 * MAX_IDENTIFIERS and raw_acl.count(b"\t") > 2 * MAX_IDENTIFIERS:
+        raise Refusal(Code.LIMIT, f"An access list may have {MAX_IDENTIFIERS} identifiers")
 
 
 class ListTransaction:

@@ -14,8 +14,8 @@ import pytest
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
 from murder.mupdate.change import PutEntry
+from murder.mupdate.dump import FOLLOWED
 from murder.mupdate.mboxlist import MailboxList
-from murder.mupdate.replica import FOLLOWED
 from murder.mupdate.transfer import check
 from tests.kit.powercut import MISSING, Disk, Story
 from tests.mupdate.alone import Alone

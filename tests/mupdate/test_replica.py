@@ -10,10 +10,11 @@ import pytest
 
 from murder.errors import UpstreamFailure
 from murder.mupdate.client import MasterClient
+from murder.mupdate.dump import FOLLOWED
 from murder.mupdate.link import Target
 from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.ping import PingClient, PingServer
-from murder.mupdate.replica import FOLLOWED, Phase, _seq_of
+from murder.mupdate.replica import Phase, _seq_of
 from tests.mupdate.nodes import Follower, Raw, Server, follower, master
 
 

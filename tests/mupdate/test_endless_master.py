@@ -1,0 +1,198 @@
+"""A master that never ends its answers, tells too long rows, or far too much: who asks it says so, and holds little."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from murder.errors import UpstreamFailure, UpstreamKind
+from murder.model.entry import EntryState, MailboxEntry
+from murder.model.name import MailboxName
+from murder.mupdate import client as client_module
+from murder.mupdate import difference as difference_module
+from murder.mupdate import dump as dump_module
+from murder.mupdate.change import Change, PutEntry, PutNote
+from murder.mupdate.client import MasterClient
+from murder.mupdate.difference import Difference
+from murder.mupdate.indexing import IndexLines
+from murder.mupdate.ledger import Ledger
+from murder.mupdate.link import Target
+from murder.mupdate.mboxlist import MailboxList
+from murder.mupdate.record import Block, pack_row
+from murder.mupdate.replica import Replica, Timing, _parts_of
+from murder.mupdate.waiting import MAX_COMMIT_COST, cost_of
+
+QUOTED = b'%b MAILBOX "user.u%d" "be1!p" "a\tl\t"\r\n'
+LITERAL = b'%b MAILBOX {9+}\r\nm%08d "be1!p" "a\tl\t"\r\n'
+
+
+class EndlessMaster:
+    """Answers these verbs with rows and no end."""
+
+    def __init__(self, row: bytes, *verbs: bytes) -> None:
+        self.row = row
+        self.verbs = verbs
+        self.told = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'* AUTH PLAIN\r\n* OK MUPDATE "endless" "other" "0" "(master)"\r\n')
+        try:
+            while line := await reader.readline():
+                tag, verb, *_ = line.split()
+                while verb in self.verbs:
+                    writer.write(self.row % (tag, self.told))
+                    self.told += 1
+                    await writer.drain()
+                writer.write(b"%b OK done\r\n" % tag)
+        except ConnectionError:
+            pass
+        writer.close()
+
+
+@asynccontextmanager
+async def endless(row: bytes, *verbs: bytes) -> AsyncIterator[tuple[EndlessMaster, Target]]:
+    master = EndlessMaster(row, *verbs)
+    server = await asyncio.start_server(master.serve, "127.0.0.1", 0)
+    port = int(server.sockets[0].getsockname()[1])
+    try:
+        yield master, Target("127.0.0.1", port, None, "murder", "secret", 5, 5)
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("row", [QUOTED, LITERAL])
+@pytest.mark.parametrize("bound", ["MAX_LIST_ROWS", "MAX_LIST_OCTETS"])
+async def test_an_endless_list_ends(
+    row: bytes, bound: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, bound, 5000)
+    async with endless(row, b"LIST") as (_, target):
+        client = MasterClient(target)
+        for ask in (client.list_all, lambda: client.list_server("be1")):
+            with pytest.raises(UpstreamFailure) as failed:
+                await ask()
+            assert failed.value.kind is UpstreamKind.PROTOCOL and "more" in failed.value.text
+        await client.ping()  # it is asked again, by a new connection
+        await client.close()
+
+
+@pytest.mark.parametrize("row", [QUOTED, LITERAL])
+async def test_an_endless_answer_to_find_ends(row: bytes) -> None:
+    async with endless(row, b"FIND") as (_, target):
+        client = MasterClient(target)
+        with pytest.raises(UpstreamFailure) as failed:
+            await client.find(b"user.ana")
+        assert "more rows" in failed.value.text
+        await client.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("row", [QUOTED, LITERAL])
+async def test_a_replica_takes_no_list_without_end(row: bytes, tmp_path: Path) -> None:
+    """Neither at first nor when it has one, which goes on serving."""
+    mailboxes = MailboxList.open(tmp_path)
+    async with endless(row, b"UPDATE") as (_, target):
+        for known in (False, True):
+            if known:
+                mailboxes.commit([PutNote("synchronised", b"1")])
+            ledger = Ledger(mailboxes)
+            before = mailboxes.count()
+            replica = Replica(target, ledger, Timing(5, 60, 60), 1 << 20)
+            replica.start()
+            await until(lambda: "max_list_bytes" in replica.status().problem)  # noqa: B023
+            assert mailboxes.count() == before if known else mailboxes.count() < 20_000
+            await replica.stop()
+            await ledger.close()
+    mailboxes.close()
+
+
+def entry(number: int, raw_acl: bytes) -> MailboxEntry:
+    return MailboxEntry(MailboxName(b"m%06d" % number), EntryState.ACTIVE, b"be1!p", raw_acl)
+
+
+def acl(identifiers: int) -> bytes:
+    return b"".join(b"u%05d\tl\t" % number for number in range(identifiers))
+
+
+def test_what_a_stream_brings_is_committed_in_parts_that_touch_so_many_pages() -> None:
+    long = acl(MAX_COMMIT_COST // 2)
+    changes: list[Change] = [PutEntry(entry(number, long)) for number in range(7)]
+    changes += [PutEntry(entry(number, b"")) for number in range(10)] + [PutNote("at", b"1")]
+    parts = _parts_of(changes)
+    assert [change for part in parts for change in part] == changes
+    assert len(parts) == 7
+    assert all(
+        len(part) == 1
+        or sum(cost_of(one.entry.raw_acl) for one in part if isinstance(one, PutEntry))
+        <= MAX_COMMIT_COST
+        for part in parts
+    )
+    assert _parts_of([]) == [[]]
+
+
+def test_of_a_list_with_many_identifiers_few_lines_wait_for_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each row has names of its own: what is collected of them is written before it fills the memory."""
+    monkeypatch.setattr(difference_module, "MAX_UNINDEXED_OCTETS", 1 << 20)
+    written: list[int] = []
+
+    class Lines(IndexLines):
+        def write(self, *arguments: object) -> None:
+            written.append(self.octets)
+            super().write(*arguments)  # type: ignore[arg-type]
+
+    mailboxes = MailboxList.open(tmp_path)
+    difference = Difference(Lines())
+    blocks = []
+    for number in range(40):
+        raw_acl = b"".join(b"n%d_%d\tl\t" % (number, one) for one in range(1000))
+        row = pack_row(b"m%06d" % number, EntryState.ACTIVE, b"be1!p", raw_acl)
+        blocks.append(Block([b"m%06d" % number], [row]))
+    for block in blocks:
+        mailboxes.write(lambda transaction: difference.apply(transaction, block))  # noqa: B023
+    mailboxes.write(difference.finish)
+    assert len(written) >= 2 and max(written) < 2 << 20
+    assert sum(1 for _ in mailboxes.visible(["n7_999"])) == 1
+    mailboxes.close()
+
+
+async def test_long_rows_of_a_dump_wait_in_small_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+
+    class Link:
+        is_lost = False
+
+        def pause(self) -> None: ...
+        def resume(self) -> None: ...
+
+    mailboxes = MailboxList.open(tmp_path)
+    dump = dump_module.Dump(mailboxes, Link(), lambda error: None, 1 << 40)  # type: ignore[arg-type]
+    queue = dump._queue
+
+    class Recording:
+        def put(self, block: Block) -> None:
+            batches.append(len(block.rows))
+
+        def qsize(self) -> int:
+            return 0
+
+    monkeypatch.setattr(dump, "_queue", Recording())
+    raw_acl = acl(10_000)
+    for number in range(12):
+        row = pack_row(b"m%06d" % number, EntryState.ACTIVE, b"be1!p", raw_acl)
+        dump.add(Block([b"m%06d" % number], [row]))
+    assert batches == [3, 3, 3, 3]
+    monkeypatch.undo()
+    assert dump._queue is queue
+    await dump.cancel()
+    mailboxes.close()
