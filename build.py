@@ -153,7 +153,7 @@ def run_tests(arguments: list[str]) -> int:
     checks = {
         "format": ["ruff", "format", "--check", "."],
         "lint": ["ruff", "check", "."],
-        "types": ["mypy", "--strict", "murder", "plugins", "build.py"],
+        "types": ["mypy", "--strict", "murder", "plugins", "tests", "build.py"],
     }
     failed = []
     for name, words in checks.items():

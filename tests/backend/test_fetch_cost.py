@@ -7,6 +7,7 @@ import pytest
 
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.mail import content
+from murder.mime.section import encoded_part
 from tests.backend.server import config_in, running_backend
 
 MAIL = b"Content-Type: text/plain\r\nContent-Transfer-Encoding: base64\r\n\r\naGVsbG8gd29ybGQ=\r\n"
@@ -15,7 +16,7 @@ MAIL = b"Content-Type: text/plain\r\nContent-Transfer-Encoding: base64\r\n\r\naG
 async def test_many_pieces_of_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[tuple[int, ...]] = []
     flushed: list[None] = []
-    find, flush = content.encoded_part, BackendImap.flush
+    find, flush = encoded_part, BackendImap.flush
 
     def count_parts(octets: memoryview, part: object, path: tuple[int, ...]) -> object:
         decoded.append(path)

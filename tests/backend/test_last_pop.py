@@ -23,7 +23,7 @@ def test_a_login_is_noted_once_an_hour(tmp_path: Path) -> None:
     async def scene() -> None:
         async with running_backend(tmp_path) as running:
             annotations = running.backend.annotations
-            told = []
+            told: list[bytes] = []
             for day, hour, minute in ((9, 10, 5), (9, 10, 59), (9, 11, 0), (10, 11, 0)):
                 now = datetime(2026, 11, day, hour, minute, tzinfo=UTC)
                 await note_login(annotations, INBOX, now)

@@ -119,7 +119,7 @@ async def test_what_came_into_a_kept_copy_is_not_removed_unseen(tmp_path: Path, 
         await incoming.write(b"Subject: x\r\n\r\nx\r\n")
         await box.append([NewMessage(incoming)])
         left_at = {GONE: int((await box.status()).highest_modseq)}
-        words = {"rows": [], "notes": {}, "subscriptions": []}
+        words: dict[str, object] = {"rows": [], "notes": {}, "subscriptions": []}
         move = Move("a1", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
         await mover.journal.save(move)
         await mover.journal.save_handed(move, format_handed(words, left_at))
@@ -147,7 +147,7 @@ async def test_what_is_as_it_left_is_removed_in_the_end(tmp_path: Path) -> None:
         box = await kept.open(GONE, "zoe")
         left_at = {GONE: int((await box.status()).highest_modseq)}
         box.close()
-        words = {"rows": [], "notes": {}, "subscriptions": []}
+        words: dict[str, object] = {"rows": [], "notes": {}, "subscriptions": []}
         move = Move("a1", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
         await mover.journal.save(move)
         await mover.journal.save_handed(move, format_handed(words, left_at))

@@ -10,7 +10,9 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from murder.model.name import MailboxName
 from plugins.store_spool.store import Settings, SpoolStore
@@ -37,7 +39,7 @@ def fill(folder: Path, size: int) -> None:
     db.execute("BEGIN")
     octets = 0
 
-    def rows(table: str) -> object:
+    def rows(table: str) -> Iterator[tuple[object, ...]]:
         nonlocal octets
         for number in range(1, size + 1):
             body = BODY % number
@@ -65,7 +67,7 @@ def fill(folder: Path, size: int) -> None:
 
 def measure(server: Alone, size: int) -> dict[str, float]:
     """Milliseconds, the median of some rounds, each in a new session."""
-    commands = {
+    commands: dict[str, tuple[Any, ...]] = {
         "STATUS": ("status", "INBOX", "(MESSAGES UNSEEN UIDNEXT SIZE HIGHESTMODSEQ)"),
         "SELECT": ("select", "INBOX"),
         "NOOP": ("noop",),

@@ -155,6 +155,7 @@ def _xfer(peer: Peer, user: str, told: Told) -> None:
 def show(small: dict[str, Told], large: dict[str, Told]) -> int:
     """The table, and how many aims are missed."""
     names = list(large)
+    missed = 0
 
     def row(title: str, figures: list[str], verdict: str = "") -> None:
         print(f"{title:46}" + "".join(f"{figure:>18}" for figure in figures) + f"  {verdict}")
@@ -167,7 +168,6 @@ def show(small: dict[str, Told], large: dict[str, Told]) -> int:
     def pair(figures: tuple[float, float]) -> str:
         return f"{figures[0]:.0f} / {figures[1]:.0f}"
 
-    missed = 0
     ours = large["ours"]
     assert ours.worker is not None
     row("", names)

@@ -32,8 +32,8 @@ from murder.mupdate.link import Target  # noqa: E402
 from murder.mupdate.mboxlist import MailboxList  # noqa: E402
 from murder.mupdate.replica import Replica  # noqa: E402
 from murder.mupdate.transfer import load  # noqa: E402
-from tests.cyrus import our_nodes  # noqa: E402
 from tests.cyrus.our_nodes import our_node  # noqa: E402
+from tests.kit.waiting import pause, until  # noqa: E402
 from tests.load.mupdate import activate, connect  # noqa: E402
 from tests.load.our_murder import ARCHIVE, python  # noqa: E402
 
@@ -41,6 +41,7 @@ LAB = PROJECT / "tests" / "cyrus" / "lab.sh"
 LOAD = PROJECT / "tests" / "load" / "mupdate.py"
 CYRUS = ("127.0.0.10", 3905)
 CYRUS_REPLICA = "127.0.0.20"
+COMMAND = [python(), str(ARCHIVE)]
 OURS = ("127.0.0.1", 13905)
 OUR_REPLICA = ("127.0.0.1", 13906)
 ROOT = Path(os.environ.get("LAB_ROOT", "/tmp/murder-cyrus-lab"))
@@ -178,7 +179,7 @@ def most_memory(address: tuple[str, int], subscribers: int) -> float:
     most = 0.0
     while any(one.poll() is None for one in running):
         most = max(most, memory_mib(listening(address)))
-        time.sleep(0.1)
+        pause(0.1, "between two looks")
     return most
 
 
@@ -214,10 +215,9 @@ def at_scale(folder: Path, cyrus: "Cyrus | None") -> None:
     tell("first synchronisation of an empty replica", first, theirs[True], "s", "3 × faster")
     tell("restart of a replica on the same list", restart, theirs[False], "s", "< 1 s")
     tell("resume after 1,000 changes", resume, theirs[False], "s", "< 0.3 s")
-    with our_node(folder / "follower", "replica.test", *OUR_REPLICA, master=OURS):
+    with our_node(folder / "follower", "replica.test", *OUR_REPLICA, OURS, COMMAND):
         path = folder / "follower" / "data" / "mupdate" / "mailboxes"
-        while not MailboxList.open(path, read_only=True).synchronised:
-            time.sleep(0.1)
+        until(lambda: MailboxList.open(path, read_only=True).synchronised, "in step", every_s=0.1)
         seen = [uvloop.run(visible(path, (40 + turn) * 10**7, 200)) for turn in turns]
     late = [generate(CYRUS, ["latency", "--number", "3"], 10**7)["median_ms"]] if cyrus else []
     tell("change at the master → found in a replica", seen, late, "ms", "< 3 ms")
@@ -309,7 +309,6 @@ def main() -> None:
     parser.add_argument("--only", choices=("table", "large"), help="One half of it.")
     parser.add_argument("--turns", type=int, default=3)
     given = parser.parse_args()
-    our_nodes.MURDER[:] = [python(), str(ARCHIVE)]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         servers = {"ours": OURS}
@@ -318,7 +317,7 @@ def main() -> None:
         else:
             print("no Cyrus lab here: only ours is measured")
         if given.only != "large":
-            with our_node(folder / "small", "mupdate.murder.test", *OURS):
+            with our_node(folder / "small", "mupdate.murder.test", *OURS, command=COMMAND):
                 words = ["activate", "--number", str(given.cyrus_entries), "--pipeline", "500"]
                 for address in servers.values():
                     generate(address, words, 0)
@@ -326,7 +325,7 @@ def main() -> None:
         if given.only != "table":
             fill(folder / "large" / "data" / "mupdate" / "mailboxes", given.entries)
             cyrus = Cyrus(given.entries) if "cyrus" in servers else None
-            with our_node(folder / "large", "mupdate.murder.test", *OURS):
+            with our_node(folder / "large", "mupdate.murder.test", *OURS, command=COMMAND):
                 at_scale(folder, cyrus)
 
 

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -139,7 +140,7 @@ def test_the_folders_of_a_new_user_are_as_mail_programs_want_them(ctl: Ctl, demo
     ctl("user", "create", "user4", "--folder", "Sent", "--folder", "Entwürfe", "--folder", "junk")
     with demo.imap(demo.frontend, "user4") as client:
         client._simple_command("LIST", "(SUBSCRIBED)", '""', "*", "RETURN (SPECIAL-USE)")
-        shown = client.untagged_responses.pop("LIST")
+        shown: list[Any] = client.untagged_responses.pop("LIST")
     found = {line.rpartition(b" ")[2]: set(line[1 : line.index(b")")].split()) for line in shown}
     assert {name: words - {b"\\HasNoChildren"} for name, words in found.items()} == {
         b"INBOX/Entw&APw-rfe": {b"\\Subscribed"},

@@ -216,7 +216,7 @@ def asked_of_list(endpoint: tuple[str, int], *commands: bytes) -> list[bytes]:
     """What a MUPDATE server says to the administrator, from its banner to the last tagged answer."""
     with socket.create_connection(endpoint, timeout=30) as sock:
         stream = sock.makefile("rwb")
-        lines = []
+        lines: list[bytes] = []
         for command in (b'A AUTHENTICATE "PLAIN" "AGFkbWluAHNlY3JldA=="', *commands):
             stream.write(command + b"\r\n")
             stream.flush()

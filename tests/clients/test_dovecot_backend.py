@@ -144,15 +144,15 @@ def test_its_user_works_through_the_frontend(demo: Demo) -> None:
         assert client.noop()[0] == "OK"
         assert client.search(None, "SUBJECT", "appended")[1] == [b"2"]
         fetched = client.fetch("1", "(BODY.PEEK[HEADER.FIELDS (SUBJECT)])")[1]
-        assert fetched[0][1] == b"Subject: delivered\r\n\r\n"
+        assert isinstance(fetched[0], tuple) and fetched[0][1] == b"Subject: delivered\r\n\r\n"
         assert client.store("1", "+FLAGS", r"(\Deleted)")[0] == "OK"
         assert client.expunge()[1] == [b"1"]
         assert client.status("INBOX", "(MESSAGES)")[1] == [b"INBOX (MESSAGES 1)"]
-    client = poplib.POP3(demo.frontend["host"], demo.frontend["pop3"], timeout=30)
-    client.user("dora")
-    client.pass_(demo.password)
-    assert client.stat()[0] == 1
-    client.quit()
+    maildrop = poplib.POP3(demo.frontend["host"], demo.frontend["pop3"], timeout=30)
+    maildrop.user("dora")
+    maildrop.pass_(demo.password)
+    assert maildrop.stat()[0] == 1
+    maildrop.quit()
 
 
 def test_the_other_backends_users_are_where_they_were(demo: Demo) -> None:

@@ -18,6 +18,7 @@ from murder.config import (
 )
 from murder.config.write import format_value, values_of
 from murder.model.protocol import client_keys
+from tests.kit.sections import key_of
 
 NODE = '[node]\nname = "be1.example.org"\ndata = "data"\n'
 
@@ -54,7 +55,7 @@ anything = {may = ["stand", "here"]}
 """,
     )
     assert config.mupdate.master == Endpoint("mupdate.example.org", 3905)
-    assert config.frontend.imap == (Endpoint("*", 143), Endpoint("::1", 144))
+    assert key_of(config.frontend, "imap") == (Endpoint("*", 143), Endpoint("::1", 144))
     assert config.frontend.idle_timeout_s == 1800.0
     assert contains(config.frontend.lmtp_trusted, "::ffff:192.0.2.7")
     assert not contains(config.frontend.lmtp_trusted, "192.0.3.7")

@@ -3,10 +3,11 @@
 from dataclasses import fields, replace
 from pathlib import Path
 
-from murder.config import Config, FrontendConfig
+from murder.config import Config
 from murder.config.reload import RESTART_KEYS, changed_keys, take_changes
-from murder.config.sections import NodeConfig, ServerConfig
+from murder.config.sections import NodeConfig
 from murder.config.value import parse_endpoint, parse_network
+from tests.kit.sections import frontend_section, server_section
 
 OLD = Config(Path("murder.toml"), NodeConfig("fe1.test", Path("/data")))
 
@@ -15,7 +16,7 @@ def test_limits_admins_and_servers_are_taken() -> None:
     fresh = replace(
         OLD,
         frontend=replace(OLD.frontend, max_connections=7, admins=("ana",)),
-        servers={"be1": ServerConfig(imap=144)},
+        servers={"be1": server_section(imap=144)},
     )
     assert take_changes(OLD, fresh) == (fresh, [])
     assert changed_keys(OLD, fresh) == ["frontend.admins", "frontend.max_connections", "servers"]
@@ -25,7 +26,7 @@ def test_what_is_bound_or_opened_waits_for_a_restart() -> None:
     fresh = replace(
         OLD,
         node=NodeConfig("other.test", Path("/data"), drain_timeout_s=1),
-        frontend=FrontendConfig(
+        frontend=frontend_section(
             imap=(parse_endpoint("*:143"),),
             workers=9,
             idle_timeout_s=99,

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -312,7 +312,13 @@ async def test_many_messages_are_told_as_each_is(fresh: Fresh) -> None:
                 await mailbox.change_flags(uids[1:3], FlagChange.ADD, frozenset({"\\Seen", "$Odd"}))
                 await mailbox.keep_summary(uids[4], b"kept")
                 await mailbox.expunge(uids[5:6])
-                several = ([], uids, uids[2:4], [uids[1], uids[7], uids[3]], [*uids, Uid(99)])
+                several: tuple[Sequence[Uid], ...] = (
+                    [],
+                    uids,
+                    uids[2:4],
+                    [uids[1], uids[7], uids[3]],
+                    [*uids, Uid(99)],
+                )
                 for some in several:
                     told = await mailbox.messages(some)
                     if isinstance(mailbox, TellsFlags):

@@ -1,138 +1,90 @@
-"""Our own MUPDATE nodes beside the Cyrus lab, as processes of `murder serve`, and a raw MUPDATE peer to ask both kinds."""
+"""Our own nodes beside the Cyrus lab, as processes of `murder serve`, and the rows that any MUPDATE server has."""
 
-import socket
-import subprocess
-import sys
-import time
+import re
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Final
 
-READY_S = 20.0
-PROJECT = Path(__file__).parent.parent.parent
+from tests.kit.peer import BlockingPeer
+from tests.kit.process import Program, murder_command, run_murder
+from tests.kit.toml import Sections, write_config
 
-MURDER = [sys.executable, "-m", "murder"]
-
-CONFIG = """\
-[node]
-name = "{name}"
-data = "data"
-[mupdate]
-listen = ["{host}:{port}"]
-users = ["murder"]
-admins = ["cyrus"]
-allow_plaintext = true
-{more}
-"""
-FOLLOWING = """\
-master = "{host}:{port}"
-master_auth = "plain"
-master_user = "murder"
-master_password = "secret"
-master_tls = "none"
-"""
+_STRING: Final = re.compile(rb'"([^"]*)"|\{(\d+)\+?\}\r\n')
 
 
-def murder(folder: Path, *words: str, said: str = "") -> None:
-    """Run a `murder` command with the folder's configuration."""
-    command = [*MURDER, *words, "--config", str(folder / "murder.toml")]
-    subprocess.run(command, input=said, text=True, check=True, cwd=PROJECT, timeout=60)
+def following(master: str, port: int = 3905) -> Mapping[str, object]:
+    """The keys of [mupdate] at a node of this master."""
+    return {
+        "master": f"{master}:{port}",
+        "master_auth": "plain",
+        "master_user": "murder",
+        "master_password": "secret",
+        "master_tls": "none",
+    }
 
 
 @contextmanager
 def our_node(
-    folder: Path, name: str, host: str, port: int, master: tuple[str, int] | None = None
+    folder: Path,
+    name: str,
+    host: str,
+    port: int,
+    master: tuple[str, int] | None = None,
+    command: Sequence[str] = (),
 ) -> Iterator[Path]:
     """A master of ours, or (with `master`) a replica that listens. The log is in `log`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    more = FOLLOWING.format(host=master[0], port=master[1]) if master else ""
-    config = CONFIG.format(name=name, host=host, port=port, more=more)
-    config_file = folder / "murder.toml"
-    if not config_file.exists():
-        config_file.write_text(config)
-        config_file.chmod(0o600)
-        (folder / "data").mkdir(exist_ok=True)
-        for user in ("murder", "cyrus"):
-            murder(folder, "auth", "add", user, said="secret\n")
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(
-            [*MURDER, "serve", "--role", "mupdate", "--config", str(config_file)],
-            stderr=log,
-            stdout=log,
-            cwd=PROJECT,
-        )
-    try:
-        wait_for_port(host, port)
+    listening = {
+        "listen": [f"{host}:{port}"],
+        "users": ["murder"],
+        "admins": ["cyrus"],
+        "allow_plaintext": True,
+    }
+    sections = {"mupdate": {**listening, **(following(*master) if master else {})}}
+    with serving(folder, name, "mupdate", sections, command=command) as node:
+        node.until_open(host, port)
         yield folder
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
-def wait_for_port(host: str, port: int) -> None:
-    deadline = time.monotonic() + READY_S
-    while True:
-        try:
-            socket.create_connection((host, port), 1).close()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-        else:
-            return
-
-
-class Peer:
-    """A raw MUPDATE client, logged in as the murder's account."""
-
-    def __init__(self, host: str, port: int = 3905) -> None:
-        self._socket = socket.create_connection((host, port), 10)
-        self._file: BinaryIO = self._socket.makefile("rb")
-        while not self._message()[0].startswith(b"* OK"):
-            pass
-        self.ask('AUTHENTICATE "PLAIN" "' + b64encode(b"\0murder\0secret").decode() + '"')
-
-    def _message(self) -> tuple[bytes, ...]:
-        """The line with its strings taken out: `(keywords, string, …)`."""
-        keywords, strings = b"", []
-        while True:
-            line = self._file.readline()
-            assert line, "the server has closed"
-            pieces = line.rstrip(b"\r\n").split(b'"')
-            keywords += b" ".join(pieces[::2])
-            strings += pieces[1::2]
-            if not line.endswith(b"}\r\n"):
-                return (keywords, *strings)
-            size = int(line[line.rindex(b"{") + 1 : -3].rstrip(b"+"))
-            keywords = keywords[: keywords.rindex(b"{")]
-            strings.append(self._file.read(size))
-
-    def ask(self, command: str) -> list[tuple[bytes, ...]]:
-        """The data of a command, `(keyword, string, …)` each; an answer that is not OK fails."""
-        self._socket.sendall(b"T " + command.encode() + b"\r\n")
-        found: list[tuple[bytes, ...]] = []
-        while True:
-            keywords, *strings = self._message()
-            words = keywords.split()
-            if words and words[0] in (b"T", b"*") and words[1] in (b"OK", b"NO", b"BAD", b"BYE"):
-                assert words[1] == b"OK", (command, keywords, strings)
-                return found
-            found.append((words[1], *strings))
-
-    def rows(self) -> list[tuple[bytes, ...]]:
-        """The whole list, in the server's order."""
-        return self.ask("LIST")
-
-    def close(self) -> None:
-        self._file.close()
-        self._socket.close()
+@contextmanager
+def serving(
+    folder: Path,
+    name: str,
+    role: str,
+    sections: Sections,
+    users: Sequence[str] = (),
+    command: Sequence[str] = (),
+) -> Iterator[Program]:
+    """`murder serve` in a folder, once it is configured and `murder`, `cyrus` and the users have their password. Started
+    again where it has been before, it is as it was."""
+    config = folder / "murder.toml"
+    if not config.exists():
+        node = {"name": name, "data": "data"}
+        write_config(config, {"node": node, **sections, "plugins.auth_file": {"log2_cost": 8}})
+        (folder / "data").mkdir(exist_ok=True)
+        for user in ("murder", "cyrus", *users):
+            run_murder("auth", "add", user, "--config", config, said="secret\n")
+    words = [*(command or murder_command()), "serve", "--role", role, "--config", str(config)]
+    with Program(words, folder / "log") as program:
+        yield program
 
 
 def rows_at(host: str, port: int = 3905) -> list[tuple[bytes, ...]]:
-    peer = Peer(host, port)
-    try:
-        return peer.rows()
-    finally:
-        peer.close()
+    """The whole list in the server's order, each row as (keyword, string, …)."""
+    with BlockingPeer(host, port, 10) as peer:
+        peer.until("* OK")
+        response = b64encode(b"\0murder\0secret").decode()
+        peer.ok(f'AUTHENTICATE "PLAIN" "{response}"')
+        return [_parsed(message) for message in peer.ok("LIST")]
+
+
+def _parsed(message: str) -> tuple[bytes, ...]:
+    """Of a tagged line of data: its keyword, and its strings, quoted or literal."""
+    octets = message.encode("utf-8", "surrogateescape")
+    found, at = [octets.split(b" ")[1]], 0
+    while (match := _STRING.search(octets, at)) is not None:
+        end = match.end() + int(match[2] or 0)
+        found.append(match[1] if match[2] is None else octets[match.end() : end])
+        at = end
+    return tuple(found)

@@ -4,111 +4,63 @@ import imaplib
 import poplib
 import re
 import smtplib
-import subprocess
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from tests.cyrus.our_nodes import MURDER, PROJECT, murder, wait_for_port
+from tests.cyrus.our_nodes import following, serving
+from tests.kit.process import Program
 
 FRONTEND = "127.0.0.21"  # of ours, beside the lab's
 DOMAIN = "murder.test"
-CONFIG = """\
-[node]
-name = "{name}"
-data = "data"
-[mupdate]
-master = "{master}:3905"
-master_auth = "plain"
-master_user = "murder"
-master_password = "secret"
-master_tls = "none"
-[{role}]
-imap = ["{host}:143"]
-pop3 = ["{host}:110"]
-lmtp = ["{host}:24"]
-admins = ["cyrus"]
-allow_plaintext = true
-workers = 1
-{more}
-[plugins.auth_file]
-log2_cost = 8
-"""
-CYRUS = """\
-[servers."{name}.murder.test"]
-auth = "plain"
-tls = "none"
-proxy_user = "murder"
-proxy_password = "secret"
-"""
-PROXY = """\
-upstream_auth = "plain"
-upstream_tls = "none"
-proxy_user = "murder"
-proxy_password = "secret"
-"""
-
-
-Process = AbstractContextManager["subprocess.Popen[bytes]"]
-
-
-def our_backend(folder: Path, name: str, host: str, master: str, more: str = "") -> Process:
-    """With more lines for its section. Started again where it has been before."""
-    servers = "".join(CYRUS.format(name=other) for other in ("be1", "be2") if other != name)
-    more = 'proxies = ["murder"]\n' + more + "\n" + servers
-    return _running(folder, f"{name}.{DOMAIN}", "backend", host, master, more)
-
-
-def our_frontend(
-    folder: Path, master: str, host: str = FRONTEND, users: Sequence[str] = ("user1", "user2")
-) -> Process:
-    return _running(folder, f"fe9.{DOMAIN}", "frontend", host, master, PROXY, users)
+T = TypeVar("T")
+NOTHING: Mapping[str, object] = {}
+PROXY = {
+    "upstream_auth": "plain",
+    "upstream_tls": "none",
+    "proxy_user": "murder",
+    "proxy_password": "secret",
+}
+CYRUS = {"auth": "plain", "tls": "none", "proxy_user": "murder", "proxy_password": "secret"}
 
 
 @contextmanager
-def _process(folder: Path, role: str, host: str) -> Iterator["subprocess.Popen[bytes]"]:
-    config_file = folder / "murder.toml"
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(
-            [*MURDER, "serve", "--role", role, "--config", str(config_file)],
-            stderr=log,
-            stdout=log,
-            cwd=PROJECT,
-        )
-    try:
-        wait_for_port(host, 143)
-        while role == "frontend" and "replica.synchronised" not in (folder / "log").read_text():
-            assert process.poll() is None
-            time.sleep(0.05)
-        yield process
-    finally:
-        process.terminate()
-        process.wait(30)
+def our_backend(
+    folder: Path, name: str, host: str, master: str, more: Mapping[str, object] = NOTHING
+) -> Iterator[Program]:
+    """With more keys for its section. Started again where it has been before."""
+    sections = {
+        "mupdate": following(master),
+        "backend": {**clients_at(host), "proxies": ["murder"], **more},
+        **{f'servers."{other}.{DOMAIN}"': CYRUS for other in ("be1", "be2") if other != name},
+    }
+    with serving(folder, f"{name}.{DOMAIN}", "backend", sections) as program:
+        yield program.until_open(host, 143)
 
 
-def _running(
-    folder: Path,
-    name: str,
-    role: str,
-    host: str,
-    master: str,
-    more: str,
-    users: Sequence[str] = (),
-) -> Process:
-    (folder / "data").mkdir(parents=True, exist_ok=True)
-    config_file = folder / "murder.toml"
-    if config_file.exists():
-        return _process(folder, role, host)
-    text = CONFIG.format(name=name, role=role, host=host, master=master, more=more)
-    config_file.write_text(text)
-    config_file.chmod(0o600)
-    for user in ("murder", "cyrus", *users):
-        murder(folder, "auth", "add", user, said="secret\n")
-    return _process(folder, role, host)
+@contextmanager
+def our_frontend(
+    folder: Path, master: str, host: str = FRONTEND, users: Sequence[str] = ("user1", "user2")
+) -> Iterator[Program]:
+    sections = {"mupdate": following(master), "frontend": {**clients_at(host), **PROXY}}
+    with serving(folder, f"fe9.{DOMAIN}", "frontend", sections, users) as program:
+        yield program.until_open(host, 143).until_said("replica.synchronised")
 
 
-def ok(answer: tuple[str, list[object]]) -> list[object]:
+def clients_at(host: str) -> dict[str, object]:
+    """What a node that serves clients has in its section."""
+    return {
+        "imap": [f"{host}:143"],
+        "pop3": [f"{host}:110"],
+        "lmtp": [f"{host}:24"],
+        "admins": ["cyrus"],
+        "allow_plaintext": True,
+        "workers": 1,
+    }
+
+
+def ok(answer: tuple[str, T]) -> T:
     status, said = answer
     assert status == "OK", said
     return said
@@ -124,9 +76,9 @@ class Imap(imaplib.IMAP4):
         return text
 
     def attempt(self, command: str, literal: bytes | None = None) -> str:
-        tag = self._new_tag()  # type: ignore[attr-defined]
+        tag = self._new_tag()
         self.send(tag + b" " + command.encode() + b"\r\n")
-        lines = []
+        lines: list[str] = []
         while not lines or not lines[-1].startswith(tag.decode() + " "):
             line = self.readline()
             assert line, (command, lines)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tests.cyrus.our_roles import Imap, logged_in, message
+from tests.kit.waiting import until
 
 RETRY_S = 0.2
 GIVE_UP_S = 60.0
@@ -65,11 +66,8 @@ class People:
 
     def wait_for_some(self, most: int = 30) -> None:
         """Until so much more has been acknowledged: the murder works."""
-        begin = self._count()
-        end = time.monotonic() + GIVE_UP_S
-        while self._count() < begin + most:
-            assert time.monotonic() < end, self.told.waits
-            time.sleep(0.05)
+        enough = self._count() + most
+        until(lambda: self._count() >= enough, self.told.waits, GIVE_UP_S)
 
     def _count(self) -> int:
         told = self.told

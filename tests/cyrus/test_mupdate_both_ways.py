@@ -5,12 +5,13 @@ way, restarts of backends (`ctl_mboxlist -m`) and of the frontend.
 """
 
 import imaplib
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.cyrus.conftest import Lab
-from tests.cyrus.our_nodes import our_node, rows_at, wait_for_port
+from tests.cyrus.our_nodes import our_node, rows_at
+from tests.kit.process import until_open
+from tests.kit.waiting import until
 
 imaplib.Commands.setdefault("XFER", ("AUTH",))
 SETTLE_S = 60.0  # a Cyrus replica calls again after 20 to 30 s
@@ -38,13 +39,7 @@ def delete(client: imaplib.IMAP4, name: str) -> None:
 
 def settled(what: Callable[[], object], wanted: Callable[[], object]) -> None:
     """Wait until both are the same; the difference is in the failure."""
-    deadline = time.monotonic() + SETTLE_S
-    while True:
-        found, expected = what(), wanted()
-        if found == expected:
-            return
-        assert time.monotonic() < deadline, (found, expected)
-        time.sleep(0.5)
+    until(lambda: what() == wanted(), lambda: (what(), wanted()), SETTLE_S, every_s=0.5)
 
 
 def mailboxes_on(host: str) -> set[bytes]:
@@ -116,7 +111,7 @@ def test_cyrus_backends_and_frontend_live_a_day_under_our_master(
     lab = cyrus_parts
     with our_node(tmp_path, "mupdate.murder.test", *lab.master):
         lab.run("start", "be1", "be2", "fe1")
-        wait_for_port(lab.frontend, 3905)
+        until_open(lab.frontend, 3905)
         a_day(lab, lab.master, [(lab.frontend, 3905)])
     with our_node(tmp_path, "mupdate.murder.test", *lab.master):  # and after a restart of ours
         check(lab, lab.master, [(lab.frontend, 3905)])

@@ -8,15 +8,16 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from tests.cyrus.conftest import ROOT, Lab
-from tests.cyrus.our_nodes import MURDER, PROJECT, our_node, rows_at
+from tests.cyrus.our_nodes import our_node, rows_at
 from tests.cyrus.our_roles import FRONTEND, logged_in, message, ok, our_backend, our_frontend
 from tests.cyrus.people import People, check
+from tests.kit import process
 
 OUR_MASTER = "127.0.0.14"
 TARGET = "127.0.0.13"
 USERS = int(os.environ.get("MURDER_WALK_USERS", "8"))
-TAKES = 'takes_xfer_from = ["murder"]'
-README = (PROJECT / "README.md").read_text(encoding="utf-8")
+TAKES = {"takes_xfer_from": ["murder"]}
+README = (process.ROOT / "README.md").read_text(encoding="utf-8")
 CHAPTER = README.partition("### Replacing a Cyrus Murder")[2].partition("\n## ")[0]
 
 
@@ -25,7 +26,7 @@ def line_with(word: str) -> str:
     blocks = re.findall(r"^ *```\w*\n(.*?)^ *```$", CHAPTER, re.DOTALL | re.MULTILINE)
     found = [line.strip() for block in blocks for line in block.splitlines() if word in line]
     assert found, f"README has no line with {word}"
-    return found[0]
+    return str(found[0])
 
 
 def dumped(instance: str) -> str:
@@ -171,10 +172,5 @@ def new_master(lab: Lab, folder: Path) -> AbstractContextManager[Path]:
     words = line_with("ctl list load").split()
     assert words[:2] == ["murder", "ctl"]
     command = [str(file) if word == "mailboxes.txt" else word for word in words[1:]]
-    subprocess.run(
-        [*MURDER, *command, "--config", str(place / "murder.toml")],
-        check=True,
-        cwd=PROJECT,
-        timeout=60,
-    )
+    process.run_murder(*command, "--config", place / "murder.toml")
     return our_node(place, "mupdate9.murder.test", OUR_MASTER, 3905)

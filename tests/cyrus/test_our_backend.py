@@ -1,7 +1,5 @@
 """A backend of ours in a real Cyrus murder: a Cyrus frontend proxies to it, and copies between it and a Cyrus backend."""
 
-import imaplib
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,62 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.cyrus.conftest import Lab
-from tests.cyrus.our_nodes import MURDER, PROJECT, murder, our_node, rows_at, wait_for_port
+from tests.cyrus.our_nodes import our_node, rows_at
+from tests.cyrus.our_roles import logged_in, ok, our_backend
 
-CONFIG = """\
-[node]
-name = "be2.murder.test"
-data = "data"
-[mupdate]
-master = "{master}:3905"
-master_auth = "plain"
-master_user = "murder"
-master_password = "secret"
-master_tls = "none"
-[backend]
-imap = ["{host}:143"]
-admins = ["cyrus"]
-proxies = ["murder"]
-allow_plaintext = true
-workers = 1
-"""
 MESSAGE = b"Subject: hello\r\nFrom: ana@example.org\r\n\r\nHello\r\n"
-
-
-@contextmanager
-def our_backend(folder: Path, host: str, master: str) -> Iterator[None]:
-    """A backend called be2, at the address where the lab's frontend looks for it."""
-    (folder / "data").mkdir(parents=True)
-    config_file = folder / "murder.toml"
-    config_file.write_text(CONFIG.format(host=host, master=master))
-    config_file.chmod(0o600)
-    for user in ("murder", "cyrus"):
-        murder(folder, "auth", "add", user, said="secret\n")
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(
-            [*MURDER, "serve", "--role", "backend", "--config", str(config_file)],
-            stderr=log,
-            stdout=log,
-            cwd=PROJECT,
-        )
-    try:
-        wait_for_port(host, 143)
-        yield
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def logged_in(host: str, user: str) -> imaplib.IMAP4:
-    client = imaplib.IMAP4(host, timeout=30)
-    client.login(user, "secret")
-    return client
-
-
-def ok(answer: tuple[str, list[object]]) -> list[object]:
-    status, said = answer
-    assert status == "OK", said
-    return said
 
 
 @contextmanager
@@ -86,7 +32,7 @@ def test_a_cyrus_frontend_works_on_a_backend_of_ours(
     lab = cyrus_parts
     with (
         master_of(lab, whose, tmp_path / "master") as master,
-        our_backend(tmp_path / "be2", lab.backends[1], master),
+        our_backend(tmp_path / "be2", "be2", lab.backends[1], master),
     ):
         lab.run("start", "be1", "fe1")
         for backend, user in zip(lab.backends, ("user1", "user2"), strict=True):
@@ -107,7 +53,7 @@ def test_a_cyrus_frontend_works_on_a_backend_of_ours(
         assert any(b'"INBOX/sub"' in line or b" INBOX/sub" in line for line in ok(client.list()))  # type: ignore[operator]
         ok(client.setacl("INBOX/sub", "user1", "lrs"))
         ok(client.subscribe("INBOX/sub"))
-        assert any(b"INBOX/sub" in line for line in ok(client.lsub()))  # type: ignore[operator]
+        assert any(b"INBOX/sub" in line for line in ok(client.lsub()))
         ok(client.rename("INBOX/sub", "INBOX/renamed"))
         names = [row[1] for row in rows_at(master) if row[2].startswith(b"be2.murder.test!")]
         assert names == [b"user.user2", b"user.user2.renamed"]

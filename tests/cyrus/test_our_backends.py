@@ -1,13 +1,13 @@
 """Two backends of ours behind a real Cyrus frontend: it proxies IMAP and POP3 to them, copies between them, and its LMTP
 proxy delivers to them."""
 
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
 from tests.cyrus.conftest import Lab
 from tests.cyrus.our_nodes import rows_at
 from tests.cyrus.our_roles import deliver, logged_in, message, ok, our_backend, popped, subjects
+from tests.kit.waiting import until
 
 
 def test_a_cyrus_frontend_before_two_backends_of_ours(cyrus_parts: Lab, tmp_path: Path) -> None:
@@ -21,10 +21,7 @@ def test_a_cyrus_frontend_before_two_backends_of_ours(cyrus_parts: Lab, tmp_path
             ok(admin.create(f"user/{user}"))
             admin.logout()
         lab.run("start", "fe1")
-        end = time.monotonic() + 30
-        while len(rows_at(lab.frontend)) < 2:
-            assert time.monotonic() < end, "the Cyrus frontend gets no list"
-            time.sleep(0.1)
+        until(lambda: len(rows_at(lab.frontend)) >= 2, "the Cyrus frontend gets a list")
         said = deliver(lab.frontend, "mail", "user1", "user2", "nobody", as_murder=True)
         assert [said[user][0] for user in ("user1", "user2", "nobody")] == [250, 250, 550], said
         for user in ("user1", "user2"):

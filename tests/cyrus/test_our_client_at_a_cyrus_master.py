@@ -1,13 +1,13 @@
 """Our backend's client at a Cyrus master: its mailboxes appear in a Cyrus frontend's LIST, and the master survives it."""
 
-import asyncio
 import imaplib
-import time
 
 from murder.mupdate.client import MasterClient
 from murder.mupdate.link import Target
 from tests.cyrus.conftest import Lab
 from tests.cyrus.our_nodes import rows_at
+from tests.kit import scene
+from tests.kit.waiting import until
 
 LOCATION = b"ours.murder.test!default"
 ACL = b"ana\tlrswipkxtecdan\tuser1\tlrs\t"
@@ -42,10 +42,7 @@ def test_our_mailboxes_come_and_go_in_a_cyrus_murder(cyrus: Lab) -> None:
             await client.delete(name)
         await client.close()
 
-    asyncio.run(come())
-    deadline = time.monotonic() + 15
-    while len(names_seen_by(cyrus.frontend, "user1", "user/ana*")) < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-    asyncio.run(go())
+    scene.run(come())
+    until(lambda: len(names_seen_by(cyrus.frontend, "user1", "user/ana*")) >= 3, every_s=0.5)
+    scene.run(go())
     assert len(rows_at(*cyrus.master)) == 20  # it lives, with the INBOXes of the lab's users

@@ -149,7 +149,7 @@ class Clients:
     def _expunge(self, client: imaplib.IMAP4, mail: Mail) -> None:
         mail.going = True
         if _stored(client, mail.uid, "+FLAGS", r"\Deleted") == "OK":
-            mail.gone = client._simple_command("UID", "EXPUNGE", mail.uid)[0] == "OK"  # type: ignore[attr-defined] # no public way
+            mail.gone = client._simple_command("UID", "EXPUNGE", mail.uid)[0] == "OK"
 
     # --- what must be there
 
@@ -157,7 +157,7 @@ class Clients:
         """Every acknowledged message is there once, whole, with its UID and flags; nothing else is there twice."""
         assert not self.wrong
         assert sum(mail.acknowledged for mail in self.mail.values()) > len(self.mailboxes)
-        faults = []
+        faults: list[str] = []
         for mailbox, user in self.mailboxes.items():
             found = self._stored(mailbox, user)
             for identifier, mail in self.mail.items():
@@ -233,7 +233,7 @@ def kill_something(demo: Demo, chance: random.Random) -> str:
             return f"a process of {victim}"
     demo.node("kill", victim)
     demo.node("start", victim)
-    return victim
+    return str(victim)
 
 
 def processes(demo: Demo, node: str) -> list[int]:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import pytest
 
@@ -23,7 +23,8 @@ from tests.frontend.cluster import Cluster, running_cluster
 MIB = 1024 * 1024
 WAIT_S = 1.0  # the frontend's, for an answer
 MANY_WORDS = b" ".join(b"X%d" % number for number in range(300_000))
-Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
+Reader: TypeAlias = asyncio.StreamReader
+Writer: TypeAlias = asyncio.StreamWriter
 Script = Callable[[Reader, Writer], Awaitable[None]]
 CAPABILITIES = b"IMAP4rev1 LITERAL+ ACL UNSELECT IDLE"
 
@@ -45,7 +46,7 @@ async def hostile(folder: Path, script: Script) -> AsyncIterator[Cluster]:
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    limits = {"upstream_timeout_s": WAIT_S, "upstream_login_timeout_s": 2 * WAIT_S}
+    limits: dict[str, Any] = {"upstream_timeout_s": WAIT_S, "upstream_login_timeout_s": 2 * WAIT_S}
     async with running_cluster(folder, {"be1.test": ("ana",)}, frontends=0, **limits) as cluster:
         address = server.sockets[0].getsockname()
         cluster.backends["bad.test"] = cast(Any, SimpleNamespace(address=address))
@@ -324,7 +325,8 @@ async def test_a_backends_pop3_and_lmtp_cost_its_own_users_only(
         front = cluster.frontends[0]
         config = front.frontend.whole_config
         port = cast(Any, cluster.backends["bad.test"]).address[1]
-        bad = replace(config.servers["bad.test"], pop3=port, lmtp=port)
+        ports: dict[str, Any] = {"pop3": port, "lmtp": port}
+        bad = replace(config.servers["bad.test"], **ports)
         config = replace(config, servers={**config.servers, "bad.test": bad})
         front.frontend.upstreams.configure(config)
         sock = socket.create_server(("127.0.0.1", 0))

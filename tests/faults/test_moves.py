@@ -32,7 +32,7 @@ SOURCE_STEPS = (
 )
 TARGET_STEPS = ("received", "prepared", "shown", "announced")
 for word in ("XFER", "XFERS"):
-    imaplib.Commands[word] = ("AUTH",)  # type: ignore[attr-defined] # imaplib's own list of commands
+    imaplib.Commands[word] = ("AUTH",)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,7 @@ def facts(client: imaplib.IMAP4) -> dict[str, Facts]:
     """All that a client may remember of a user's mailboxes."""
     found: dict[str, Facts] = {}
     for line in client.list()[1]:
+        assert isinstance(line, bytes)
         name = line.decode().rsplit(" ", 1)[1]
         words = "(MESSAGES UIDNEXT UIDVALIDITY HIGHESTMODSEQ UNSEEN MAILBOXID)"
         status = client.status(name, words)[1][0].decode().partition("(")[2]
@@ -118,13 +119,14 @@ def pair(demo: Demo, user: int) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def xfer(demo: Demo, user: int, source: dict[str, Any], target: dict[str, Any]) -> tuple[str, Any]:
     with demo.imap(source, "admin") as admin:
-        return admin._simple_command("XFER", f"user/{demo.user(user)}", target["name"])  # type: ignore[attr-defined] # no public way
+        status, said = admin._simple_command("XFER", f"user/{demo.user(user)}", target["name"])
+        return str(status), said
 
 
 def moves(demo: Demo, backend: dict[str, Any], verb: str = "LIST") -> list[dict[str, Any]]:
     """XFERS, read."""
     with demo.imap(backend, "admin") as admin:
-        admin._simple_command("XFERS", verb)  # type: ignore[attr-defined] # no public way
+        admin._simple_command("XFERS", verb)
         told = admin.untagged_responses.get("XFERS", [])
     found = []
     for octets in told:
@@ -169,8 +171,8 @@ def test_who_is_no_administrator_moves_nothing(demo: Demo) -> None:
     source, target = pair(demo, 2)
     with demo.imap(source, demo.user(2)) as client:
         for words in (("XFER", "INBOX", target["name"]), ("XFERS", "LIST"), ("XTAKE",)):
-            imaplib.Commands["XTAKE"] = ("AUTH",)  # type: ignore[attr-defined] # imaplib's own list
-            answer = client._simple_command(*words)  # type: ignore[attr-defined] # no public way
+            imaplib.Commands["XTAKE"] = ("AUTH",)
+            answer = client._simple_command(*words)
             assert answer[0] == "NO" and b"NOPERM" in answer[1][0]
 
 
@@ -179,9 +181,9 @@ def test_a_move_to_nowhere_says_so_and_changes_nothing(demo: Demo) -> None:
     source, target = pair(demo, 2)
     with demo.imap(source, "admin") as admin:
         mailbox = f"user/{demo.user(2)}"
-        answer = admin._simple_command("XFER", mailbox, source["name"])  # type: ignore[attr-defined] # no public way
+        answer = admin._simple_command("XFER", mailbox, source["name"])
         assert answer[0] == "NO" and b"already" in answer[1][0]
-        answer = admin._simple_command("XFER", "user/nobody", target["name"])  # type: ignore[attr-defined] # no public way
+        answer = admin._simple_command("XFER", "user/nobody", target["name"])
         assert answer[0] == "NO" and b"NONEXISTENT" in answer[1][0]
     assert now(demo, 2) == before
 
@@ -195,10 +197,10 @@ def test_an_administrator_moves_a_user_through_a_frontend(
     mailbox = f"user/{demo.user(4)}"
     filled = [words[0], *(mailbox for _ in words[1:-1]), words[-1].format(target["name"])]
     with demo.imap(demo.frontend, demo.user(4)) as client:
-        answer = client._simple_command(*(filled if words[0] == "XFER" else ["XFER", "INBOX", "x"]))  # type: ignore[attr-defined] # no public way
+        answer = client._simple_command(*(filled if words[0] == "XFER" else ["XFER", "INBOX", "x"]))
         assert answer[0] == "NO" and b"NOPERM" in answer[1][0]
     with demo.imap(demo.frontend, "admin") as admin:
-        assert admin._simple_command(*filled)[0] == "OK"  # type: ignore[attr-defined] # no public way
+        assert admin._simple_command(*filled)[0] == "OK"
     assert homes(demo, 4) == [target["node"]]
     assert now(demo, 4) == before
 
@@ -244,7 +246,7 @@ def test_killed_at_any_step_a_move_is_finished_by_the_next_start(demo: Demo, ste
         try:
             with demo.imap(source, "admin") as admin:
                 admin.sock.settimeout(2)
-                admin._simple_command("XFER", f"user/{demo.user(3)}", target["name"])  # type: ignore[attr-defined] # no public way
+                admin._simple_command("XFER", f"user/{demo.user(3)}", target["name"])
         except (OSError, imaplib.IMAP4.error):
             pass  # the source is dead, or waits for the target
         assert process.wait(20) == 9, f"it did not come to {step}"
@@ -277,7 +279,7 @@ class Storm:
 
     def _begin(self, admin: imaplib.IMAP4, root: str, source: dict[str, Any]) -> str:
         target = self._chance.choice([one for one in self._demo.backends if one != source])
-        return str(admin._simple_command("XFER", root, target["name"])[0])  # type: ignore[attr-defined] # no public way
+        return str(admin._simple_command("XFER", root, target["name"])[0])
 
     def _move(self, wait_s: float = 5) -> None:
         root = self._chance.choice(self._roots)
@@ -298,7 +300,7 @@ class Storm:
         for one in [one for one in found if one["side"] == "out"][-3:]:
             with self._demo.imap(backend, "admin") as admin:
                 admin.sock.settimeout(5)
-                said = admin._simple_command("XFERS", verb, one["id"])[0]  # type: ignore[attr-defined] # no public way
+                said = admin._simple_command("XFERS", verb, one["id"])[0]
                 self.done[f"{verb} {said}"] += 1
 
     def _abort_any(self) -> None:

@@ -96,7 +96,7 @@ def test_killed_on_the_way_to_or_from_a_maildir_it_is_finished(demo: Demo, step:
         with contextlib.suppress(OSError, imaplib.IMAP4.error):
             with demo.imap(source, "admin") as admin:
                 admin.sock.settimeout(2)
-                admin._simple_command("XFER", f"user/{demo.user(2)}", target["name"])  # type: ignore[attr-defined] # no public way
+                admin._simple_command("XFER", f"user/{demo.user(2)}", target["name"])
         assert process.wait(20) == 9, f"it did not come to {step}"
     settled(demo)
     assert homes(demo, 2) == [target["node"]]

@@ -148,7 +148,7 @@ def test_a_done_that_crosses_the_move(demo: Demo) -> None:
         assert wire.line().startswith("+ ")
         with demo.imap(pair(demo, 5)[0], "admin") as admin:
             _, target = pair(demo, 5)
-            tag = admin._new_tag()  # type: ignore[attr-defined] # no public way
+            tag = admin._new_tag()
             admin.send(tag + f" XFER user/{demo.user(5)} {target['name']}\r\n".encode())
             pause(0.03 * number, "whenever DONE comes during the move, it is answered")
             wire.send(f"DONE\r\nn{number} NOOP\r\n")

@@ -57,11 +57,8 @@ def moved(demo: Demo, user: int) -> tuple[str, dict[str, Any], dict[str, Any]]:
 
 def spool(demo: Demo, backend: dict[str, Any], user: int) -> Path:
     """The folder of a user's mail at a backend."""
-    return next(
-        file.parent
-        for file in (demo.folder / backend["node"]).rglob("mail.db")
-        if file.parent.name == f"user.{demo.user(user)}"
-    )
+    files = (demo.folder / str(backend["node"])).rglob("mail.db")
+    return next(file.parent for file in files if file.parent.name == f"user.{demo.user(user)}")
 
 
 def alter(demo: Demo, backend: dict[str, Any], user: int, *statements: str) -> None:

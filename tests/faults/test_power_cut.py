@@ -30,7 +30,7 @@ def worked(kind: str, folder: Path, story: Story) -> tuple[str, list[list[State]
     """Let a process work on the disk; where it says what is done, and each stream's states."""
     told = folder / "states"
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        accepted = []
+        accepted: list[socket.socket] = []
 
         def accept() -> None:
             accepted.extend(listener.accept()[0] for _ in STREAMS)

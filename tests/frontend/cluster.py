@@ -14,7 +14,7 @@ from murder.api.referral import Conduct, ReferralQuestion
 from murder.api.sasl import Mechanism
 from murder.api.store import MailboxStore
 from murder.config import Config, FrontendConfig
-from murder.config.sections import MupdateConfig, NamespaceConfig, NodeConfig, ServerConfig
+from murder.config.sections import MupdateConfig, NamespaceConfig, NodeConfig
 from murder.config.value import parse_endpoint
 from murder.frontend.role import FrontendRole
 from murder.frontend.shared import Frontend
@@ -23,6 +23,7 @@ from murder.model.protocol import IMAP
 from murder.net.listener import Bounds, Listener
 from tests.backend.server import OnePassword, Running, config_in, memory_store, running_backend
 from tests.kit.dialogue import Streams
+from tests.kit.sections import server_section
 from tests.mupdate.nodes import Server, Users, master
 
 PROXY = "murder"
@@ -165,7 +166,7 @@ class Cluster:
             frontend=replace(section, **settings),
             namespace=self.namespace,
             servers={
-                name: ServerConfig(address="127.0.0.1", imap=backend.address[1])
+                name: server_section(address="127.0.0.1", imap=backend.address[1])
                 for name, backend in self.backends.items()
             },
         )

@@ -19,7 +19,6 @@ from murder.config.sections import (
     MupdateConfig,
     NamespaceConfig,
     NodeConfig,
-    ServerConfig,
 )
 from murder.frontend.role import FrontendRole
 from murder.model.entry import EntryState, Location, MailboxEntry
@@ -28,6 +27,7 @@ from murder.model.protocol import protocol_named
 from murder.mupdate.change import PutEntry
 from murder.mupdate.mboxlist import MailboxList, mark_synchronised
 from murder.net.listener import Bounds, Listener
+from tests.kit.sections import server_section
 
 Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 RIGHTS = b"anyone\tlrsp\t"
@@ -114,11 +114,11 @@ async def running_frontend(
     `users`: user -> the backend he is on."""
     async with AsyncExitStack() as stack:
         servers = {
-            name: ServerConfig(address="127.0.0.1", **{kind: await served(stack, speak)})
+            name: server_section(address="127.0.0.1", **{kind: await served(stack, speak)})
             for name, (kind, speak) in backends.items()
         }
         for name, port in (ports or {}).items():
-            servers[name] = ServerConfig(address="127.0.0.1", imap=port)
+            servers[name] = server_section(address="127.0.0.1", imap=port)
         section = FrontendConfig(
             upstream_auth="plain",
             upstream_tls="none",

@@ -38,7 +38,7 @@ async def say(cluster: Cluster, *commands: str) -> str:
 
 
 async def differences(cluster: Cluster, before: str = "NOOP") -> list[tuple[str, str, str]]:
-    found = []
+    found: list[tuple[str, str, str]] = []
     for pair in PAIRS:
         for command in COMMANDS:
             told = []
@@ -47,7 +47,7 @@ async def differences(cluster: Cluster, before: str = "NOOP") -> list[tuple[str,
                 assert "A2 " in said, said
                 told.append(said.partition("A2 ")[2].replace(name, "NAME"))
             if told[0] != told[1]:
-                found.append((command, *told))
+                found.append((command, told[0], told[1]))
     return found
 
 

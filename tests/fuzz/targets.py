@@ -172,6 +172,15 @@ def cut(octets: bytes, size: int) -> list[object]:
     return found
 
 
+ARGUMENTS: Final[Sequence[Callable[[bytes], object]]] = (
+    lambda octets: parse_numbers(octets, 1, 2),
+    lambda octets: parse_lmtp_envelope(octets, b"FROM"),
+    parse_bdat,
+    parse_xclient,
+    parse_recipient,
+)
+
+
 def lines(octets: bytes) -> None:
     """POP3 and LMTP."""
     session = LineSession(1000)
@@ -180,16 +189,9 @@ def lines(octets: bytes) -> None:
         while (event := session.next_event()) is not None:
             line = getattr(event, "octets", b"")
             keyword, arguments = parse_pop3(line)
-            attempts: Sequence[Callable[[], object]] = (
-                lambda a=arguments: parse_numbers(a, 1, 2),
-                lambda a=arguments: parse_lmtp_envelope(a, b"FROM"),
-                lambda a=arguments: parse_bdat(a),
-                lambda a=arguments: parse_xclient(a),
-                lambda a=arguments: parse_recipient(a),
-            )
-            for attempt in attempts:
+            for attempt in ARGUMENTS:
                 try:
-                    attempt()
+                    attempt(arguments)
                 except OURS:
                     pass
             if keyword == b"DATA":
@@ -206,9 +208,8 @@ def mupdate(octets: bytes) -> None:
         session.receive(octets)
         try:
             while (event := session.next_event()) is not None:
-                verb = getattr(event, "verb", None)
-                if verb is not None:
-                    format_command(b"t", verb, *event.args)
+                if isinstance(event, Command):
+                    format_command(b"t", event.verb, *event.args)
         except BadSyntax:
             pass
 

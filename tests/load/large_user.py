@@ -166,7 +166,7 @@ class Worker(threading.Thread):
 
     def __init__(self, host: str, user: str, password: str) -> None:
         super().__init__()
-        self._open = lambda: Imap(host, user, password, 60)
+        self._where = (host, user, password)
         self.stopping = threading.Event()
         self.appended: dict[int, tuple[str, frozenset[str]]] = {}  # uid -> digest, flags
         self.unsure: set[str] = set()  # digests of appends that nobody answered
@@ -195,7 +195,7 @@ class Worker(threading.Thread):
 
     def _work(self, number: int, octets: bytes) -> None:
         if self._client is None:
-            self._client = self._open()
+            self._client = Imap(*self._where, timeout_s=60)
             self._client.ask("SELECT INBOX")
         began = time.perf_counter()
         told = self._client.ask(b"APPEND INBOX (\\Seen) {%d+}\r\n%s" % (len(octets), octets))

@@ -23,7 +23,7 @@ def test_it_works_out_once_and_forgets_the_oldest() -> None:
 
 def test_what_many_choose_never_holds_more_than_allowed() -> None:
     most = 100_000
-    remembered = Remembered(lambda key: key, lambda key, _: len(key), most)
+    remembered = Remembered[bytes, bytes](lambda key: key, lambda key, _: len(key), most)
     for number in range(1000):
         remembered(b"%05d" % number * 200)
         held = {**remembered._young, **remembered._old}
@@ -31,6 +31,6 @@ def test_what_many_choose_never_holds_more_than_allowed() -> None:
 
 
 def test_what_is_larger_than_the_whole_memory_is_not_kept() -> None:
-    remembered = Remembered(lambda key: key, lambda key, _: len(key), 1000)
+    remembered = Remembered[bytes, bytes](lambda key: key, lambda key, _: len(key), 1000)
     remembered(b"x" * 2000)
     assert remembered.octets == 0

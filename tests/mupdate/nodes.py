@@ -6,7 +6,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import scramp  # type: ignore[import-untyped] # it ships no types
 import uvloop
@@ -185,6 +185,11 @@ class Raw:
         return raw
 
     banner: list[bytes]
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Which can be told to read no more."""
+        return cast(asyncio.Transport, self.writer.transport)
 
     def send(self, octets: bytes) -> None:
         self.writer.write(octets)

@@ -1,6 +1,7 @@
 """A whole list against ours: whatever was there, in whatever order it comes, ours is theirs afterwards, indexes and all."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ AGAIN: list[Row] = [
 ]
 
 
-def block_of(rows: list[Row]) -> Block:
+def block_of(rows: Sequence[Row]) -> Block:
     packed = [
         (
             collation_key(name),

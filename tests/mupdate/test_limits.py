@@ -87,7 +87,7 @@ async def test_a_subscriber_that_does_not_read_is_dropped_and_the_others_never_n
         stuck, good, writer = [await Raw.connect(server.port) for _ in range(3)]
         for peer in (stuck, good):
             assert (await peer.ask(b"U UPDATE"))[-1].startswith(b"U OK")
-        stuck.writer.transport.pause_reading()
+        stuck.transport.pause_reading()
         acl = b"a" * 10_000
         most = 0
         for i in range(1500):
@@ -106,14 +106,14 @@ async def test_a_subscriber_that_pauses_catches_up_with_every_row_as_it_is(tmp_p
     async with master(tmp_path) as server:
         slow, writer = [await Raw.connect(server.port) for _ in range(2)]
         await slow.ask(b"U UPDATE")
-        slow.writer.transport.pause_reading()
+        slow.transport.pause_reading()
         acl = b"a" * 10_000
         for i in range(1200):
             name = b"m%d" % (i % 400)
             line = b't ACTIVATE "%b" "be1!" {%d+}\r\n%d%b' % (name, len(acl) + 4, 1000 + i, acl)
             await writer.ask(line)
         await writer.ask(b't DELETE "m7"')
-        slow.writer.transport.resume_reading()
+        slow.transport.resume_reading()
         rows: dict[bytes, bytes] = {}
         for line in (await slow.ask(b"N NOOP"))[:-1]:
             words = line.split(b" ", 2)

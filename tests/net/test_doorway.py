@@ -28,7 +28,7 @@ LOCAL = parse_network("127.0.0.0/8")
 class Known(Greeting):
     """Lets everybody in who says something."""
 
-    def received(self, data: memoryview) -> None:
+    def received(self, data: bytes) -> None:
         self._connection.became_known()
         self._connection.write(b"in")
 

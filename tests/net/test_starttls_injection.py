@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from murder.config import Config, FrontendConfig, NodeConfig, ServerConfig
+from murder.config import Config, FrontendConfig, NodeConfig
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection
 from murder.net.pool import open_imap
 from murder.net.relay import Client, ImapUpstream
 from murder.net.upstream import Upstreams
+from tests.kit.sections import server_section
 
 
 class Nobody(Client):
@@ -37,7 +38,7 @@ async def test_octets_behind_the_answer_to_starttls_end_the_connection(tmp_path:
         tmp_path / "murder.toml",
         NodeConfig("fe1.test", tmp_path),
         frontend=FrontendConfig(),
-        servers={"be1.test": ServerConfig(address="127.0.0.1", imap=port)},
+        servers={"be1.test": server_section(address="127.0.0.1", imap=port)},
     )
     with pytest.raises(UpstreamFailure) as caught:
         await open_imap(

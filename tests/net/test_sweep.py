@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from murder.net import sweep as sweeping
 from murder.net.sweep import NOWHERE, SLOT_S, Sweep, sweep_of
+from murder.net.turns import TURN_S
 
 
 class Loop:
@@ -120,7 +120,7 @@ def test_a_turn_that_is_over_leaves_the_rest_for_the_next(monkeypatch: pytest.Mo
     for one in ones:
         sweep.watch(one, one.due)
     clock = iter(range(1000))
-    monkeypatch.setattr(sweeping.time, "perf_counter", lambda: next(clock) * sweeping.TURN_S / 3)
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock) * TURN_S / 3)
     (when, look) = loop.timers.pop()
     loop.now = when
     turns = 0

@@ -84,7 +84,8 @@ def test_a_session_is_told_from_its_first_octet_without_its_password(login: list
     assert "sesame" not in "".join(said) and "***" in "".join(said)
     assert one.session.got == b"".join(login) + b"b NOOP\r\n"
     assert not traces.end(lines)
-    assert one.connection.receiver is one.session and one.connection.transport is one.transport
+    assert one.connection.receiver is one.session
+    assert cast(object, one.connection.transport) is one.transport
 
 
 def test_of_others_nothing_is_told_nor_kept() -> None:

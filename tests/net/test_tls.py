@@ -38,7 +38,9 @@ def shake(server: NodeContext, client: NodeContext, name: str) -> None:
     assert not waiting
 
 
-def contexts(folder: Path, trust: Trust, caller: str, called: str) -> tuple[NodeContext, ...]:
+def contexts(
+    folder: Path, trust: Trust, caller: str, called: str
+) -> tuple[NodeContext, NodeContext]:
     ca = folder / "ca.pem"
     return (
         server_context(folder / f"{called}.pem", folder / f"{called}.key", ca, trust=trust),

@@ -21,7 +21,7 @@ class Echo:
         tls = "tls" if self.connection.is_tls else "plain"
         self.connection.write(f"{os.getpid()} {self.role.worker} {tls}\r\n".encode())
 
-    def received(self, data: memoryview) -> None:
+    def received(self, data: bytes) -> None:
         octets = bytes(data)
         if octets == b"die\r\n":
             os._exit(9)

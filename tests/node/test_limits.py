@@ -20,7 +20,7 @@ class Greeting:
     def begin(self) -> None:
         self._connection.write(b"hello")
 
-    def received(self, data: memoryview) -> None:
+    def received(self, data: bytes) -> None:
         pass
 
     def writable(self) -> None:

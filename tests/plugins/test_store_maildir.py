@@ -276,7 +276,9 @@ async def test_files_that_come_go_and_are_renamed_are_noticed(tmp_path: Path) ->
         (tree / "new" / "1.a").rename(tree / "cur" / "1.a:2,S")
         (tree / "cur" / "2.b:2,F").unlink()
         changes = await inbox.changes(since)
-        assert [(row.uid, row.flags) for row in changes.changed] == [(1, {"\\Seen"})]
+        assert [(row.uid, row.flags) for row in changes.changed] == [
+            (Uid(1), frozenset({"\\Seen"}))
+        ]
         assert list(changes.vanished) == [2]
         since = changes.highest_modseq
         (tree / "cur" / "1.a:2,S").rename(tree / "cur" / "1.a:2,SPz")  # letters nobody explained
@@ -446,9 +448,9 @@ async def test_a_hostile_tree_shows_nothing_of_others_and_holds_nobody_up(tmp_pa
         if os.geteuid() == 0:
             shown = {mailbox.name for mailbox in await store.mailboxes()}
             assert shown == {INBOX, SUB, MailboxName(b"user.bob")}
-            for name in (b"user.ana.Stolen", b"user.ana.Linked"):
+            for hidden in (b"user.ana.Stolen", b"user.ana.Linked"):
                 with pytest.raises(Refusal):
-                    await store.open(MailboxName(name), "ana")
+                    await store.open(MailboxName(hidden), "ana")
         assert victim.read_bytes() == b"kept"
 
 

@@ -452,7 +452,11 @@ async def test_an_older_file_is_migrated(tmp_path: Path) -> None:
     async with stored(tmp_path) as store:
         inbox = await store.open(INBOX, "ana")
         (row,) = await inbox.messages()
-        assert (row.uid, row.flags, row.size) == (5, {"\\Seen", "\\Flagged", "word"}, 20)
+        assert (row.uid, row.flags, row.size) == (
+            Uid(5),
+            frozenset({"\\Seen", "\\Flagged", "word"}),
+            20,
+        )
         assert bytes(await inbox.octets(Uid(5))) == b"Subject: 1 it works."
         assert await append(store, inbox, 2, LARGE) == 6
     assert await inspect(tmp_path) == []

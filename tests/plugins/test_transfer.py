@@ -84,7 +84,8 @@ async def test_a_move_that_a_disk_stops_is_finished_by_the_next_start_for_what_t
 async def test_a_folder_taken_for_a_dead_process_s_while_it_is_made_is_made_again(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flock, removed = fcntl.flock, []
+    flock = fcntl.flock
+    removed: list[Path] = []
 
     def slow(descriptor: int, how: int) -> None:
         if not removed:

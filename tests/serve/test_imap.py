@@ -68,7 +68,7 @@ def run_crash(dialogue: ImapDialogue, command: Command) -> Running:
 
 class Role(ImapDialogue):
     TABLE = MappingProxyType(
-        LOGIN_ROWS
+        dict(LOGIN_ROWS)
         | {
             b"NOOP": Row(AUTHENTICATED, run_noop),
             b"WHOAMI": Row(AUTHENTICATED, run_whoami),

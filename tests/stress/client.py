@@ -7,7 +7,7 @@ them, for then nobody knows what they mean (RFC 3501 §5.5).
 import asyncio
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -63,7 +63,7 @@ class Change:
 class Client:
     """One session; see the module."""
 
-    def __init__(self, connect: Callable[[], "asyncio.Future[Streams]"], kind: str, seed: int):
+    def __init__(self, connect: Callable[[], Awaitable[Streams]], kind: str, seed: int):
         self._connect = connect
         self.kind = kind
         self.random = random.Random(seed)
@@ -212,7 +212,7 @@ class Client:
         assert not gone & present, f"{gone & present} are told gone, and there"
         await self.ask("UID FETCH 1:* (UID)")
         for told in self.belief.messages:
-            old = known.get(told.uid)
+            old = known.get(told.uid or 0)
             if old is not None and told.flags is None:
                 told.flags, told.modseq = old.flags, old.modseq
         found = {told.uid for told in self.belief.messages}

@@ -103,8 +103,8 @@ def test_a_portrait_that_lies_is_refused(field: str, value: object) -> None:
     ],
 )
 def test_a_message_that_would_speak_to_clients_is_refused(at: int, value: object) -> None:
-    row = [*ROW]
-    row[at] = value  # type: ignore[call-overload] # as JSON may have it
+    row: list[object] = [*ROW]
+    row[at] = value
     with pytest.raises(BadSyntax):
         parse_request({"do": "rows", "name": "user.ana", "rows": [row]})
 
