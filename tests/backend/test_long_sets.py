@@ -54,7 +54,7 @@ ASKED = [
 
 @pytest.mark.parametrize("numbers", [SINGLES, RANGES], ids=["singles", "ranges"])
 @pytest.mark.parametrize(("command", "parser", "looks_up"), ASKED)
-def test_what_is_long_is_done_aside(
+async def test_what_is_long_is_done_aside(
     command: str,
     parser: str,
     looks_up: bool,
@@ -79,15 +79,11 @@ def test_what_is_long_is_done_aside(
         .replace("{items}", " ".join(["FLAGS"] * 3000))
     )
 
-    async def scene() -> None:
-        async with running_backend(tmp_path, MemoryStore) as running:
+    async with running_backend(tmp_path, MemoryStore) as running:
 
-            async def connect(_: str) -> Streams:
-                return await asyncio.open_connection(*running.address)
+        async def connect(_: str) -> Streams:
+            return await asyncio.open_connection(*running.address)
 
-            await Player(connect).play(START + f"Ca= {octets}\nCa= NOOP\n")
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(scene())
+        await Player(connect).play(START + f"Ca= {octets}\nCa= NOOP\n")
     assert done[parser] == 1
     assert done["_uids_of"] == looks_up

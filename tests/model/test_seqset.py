@@ -135,7 +135,7 @@ def test_no_more_than_a_run_is_sorted_at_once(count: int, monkeypatch: pytest.Mo
 
 
 def test_what_is_in_order_is_not_compared_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ordering.heapq, "merge", None)
+    monkeypatch.setattr("heapq.merge", None)
     ranges = [(at, at) for at in range(1, 60_000, 2)]
     assert merge(ranges) == tuple(ranges)
     assert ordering.in_order(range(30_000, 0, -1), reverse=True) == list(range(30_000, 0, -1))
