@@ -12,8 +12,8 @@ from murder.api.sasl import Mechanism
 from murder.api.store import MailboxStore
 from murder.backend.role import BackendRole
 from murder.backend.shared import Backend
-from murder.config import BackendConfig, Config
-from murder.config.sections import MupdateConfig, NamespaceConfig, NodeConfig
+from murder.config import BackendConfig, Config, MupdateConfig
+from murder.config.sections import NamespaceConfig, NodeConfig
 from murder.config.value import parse_endpoint
 from murder.model.acl import OWNER_RIGHTS, Acl, format_acl
 from murder.model.name import inbox_of

@@ -13,8 +13,8 @@ from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
 from murder.api.sasl import Mechanism
 from murder.api.store import MailboxStore
-from murder.config import Config, FrontendConfig
-from murder.config.sections import MupdateConfig, NamespaceConfig, NodeConfig
+from murder.config import Config, FrontendConfig, MupdateConfig
+from murder.config.sections import NamespaceConfig, NodeConfig
 from murder.config.value import parse_endpoint
 from murder.frontend.role import FrontendRole
 from murder.frontend.shared import Frontend

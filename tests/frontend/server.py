@@ -13,10 +13,9 @@ from murder.api.auth import AuthBackend, Identity
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
 from murder.api.sasl import Mechanism
-from murder.config import Config, FrontendConfig
+from murder.config import Config, FrontendConfig, MupdateConfig
 from murder.config.sections import (
     AuthConfig,
-    MupdateConfig,
     NamespaceConfig,
     NodeConfig,
 )

@@ -1,6 +1,8 @@
 """What one server's key may put into the master's list, and that long rows are told a few at a time."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,12 +145,14 @@ MOST = PAGE_OCTETS + 8 * 33_000  # what is looked at together may be beyond it
 
 def test_long_rows_come_a_few_at_a_time(long_rows: MailboxList) -> None:
     """A LIST or a stream of a thousand access lists of 128 KiB is never whole in memory."""
-    for page_of in (
+    ways: tuple[Callable[[bytes], tuple[Sequence[tuple[bytes, bytes]], bytes | None]], ...] = (
         lambda last: long_rows.rows(last),
         lambda last: long_rows.rows(last, b"m"),
         lambda last: long_rows.rows_at_server(b"be1", last),
-    ):
-        names, last = [], b""
+    )
+    for page_of in ways:
+        names: list[bytes] = []
+        last: bytes | None = b""
         while last is not None:
             rows, last = page_of(last)
             assert sum(len(one) for _, one in rows) <= MOST
@@ -218,9 +222,9 @@ def test_rights_in_a_list_of_traps_are_looked_for_a_few_times_only() -> None:
     class Counting(bytes):
         searches = 0
 
-        def rfind(self, *arguments: object) -> int:  # type: ignore[override]
+        def rfind(self, *arguments: Any) -> int:
             Counting.searches += 1
-            return bytes.rfind(self, *arguments)  # type: ignore[arg-type]
+            return bytes.rfind(self, *arguments)
 
     assert rights_of(Counting(trap), b"u") == b"" and Counting.searches <= 4
     assert rights_of(trap, b"a") == b"u"

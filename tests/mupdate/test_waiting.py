@@ -91,6 +91,6 @@ def test_all_come_each_caller_in_order_and_no_commit_is_too_large(
     while len(waiting):
         take()
     assert sorted(int(one.works[0]) for one in taken) == list(range(len(given_)))
-    for peer, caller in {(one.peer, one.caller) for one in taken}:
-        mine = [int(one.works[0]) for one in taken if (one.peer, one.caller) == (peer, caller)]
+    for who in {(one.peer, one.caller) for one in taken}:
+        mine = [int(one.works[0]) for one in taken if (one.peer, one.caller) == who]
         assert mine == sorted(mine)

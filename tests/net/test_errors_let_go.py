@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from murder.backend.imap.dialogue import BackendImap
 from murder.errors import Code, Refusal
@@ -23,7 +22,7 @@ class Large:
 
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("chained", [True, False])
-def test_a_refused_command_leaves_nothing_behind(
+async def test_a_refused_command_leaves_nothing_behind(
     at_once: bool, chained: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[weakref.ref[Large]] = []
@@ -53,20 +52,16 @@ def test_a_refused_command_leaves_nothing_behind(
     real = BackendImap.handle
     monkeypatch.setattr(BackendImap, "handle", handle)
 
-    async def scene() -> None:
-        async with running_backend(tmp_path) as running:
+    async with running_backend(tmp_path) as running:
 
-            async def connect(_: str) -> Streams:
-                return await asyncio.open_connection(*running.address)
+        async def connect(_: str) -> Streams:
+            return await asyncio.open_connection(*running.address)
 
-            gc.disable()
-            try:
-                await Player(connect).play(
-                    "C= LOGIN ana secret\nC= SELECT INBOX\nC: a CHECK\nS: a NO [CANNOT] no$_\nC= NOOP\n"
-                )
-                assert [one() for one in made] == [None]
-            finally:
-                gc.enable()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(scene())
+        gc.disable()
+        try:
+            await Player(connect).play(
+                "C= LOGIN ana secret\nC= SELECT INBOX\nC: a CHECK\nS: a NO [CANNOT] no$_\nC= NOOP\n"
+            )
+            assert [one() for one in made] == [None]
+        finally:
+            gc.enable()
