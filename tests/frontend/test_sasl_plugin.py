@@ -5,6 +5,7 @@ import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -12,6 +13,7 @@ from murder.api.sasl import BUILT_IN, Mechanism
 from murder.auth.gate import Gate
 from murder.auth.penalty import Penalties
 from murder.config import AuthConfig, ConfigError, load_config
+from murder.frontend.imap.dialogue import FrontendImap
 from murder.hooks import Plugins, load_plugins
 from tests.frontend.server import Parts, Running, running_frontend
 from tests.kit.peer import Peer
@@ -88,10 +90,11 @@ async def test_who_keeps_to_it_is_in(tmp_path: Path) -> None:
         await imap.line()
         imap.send(in_base64("arim") + b"\r\n")
         assert (await imap.line()).startswith(b"c OK")
-        (session,) = running.role.frontend.sessions if running.role.frontend else ()
-        login = session.login
+        assert running.role.frontend is not None
+        (session,) = running.role.frontend.sessions
+        login = cast(FrontendImap, session).login
         assert login is not None
-        assert (login.user, login.identity.groups) == ("mira", {"imap"})
+        assert (login.user, login.identity.groups) == ("mira", frozenset({"imap"}))
 
 
 async def test_what_breaks_off_behind_its_claim_counts_as_a_guess(tmp_path: Path) -> None:
