@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from murder.backend.imap import message_sets
 from murder.net import turns
