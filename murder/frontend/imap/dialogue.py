@@ -421,18 +421,22 @@ class FrontendImap(ImapDialogue, Client):
 
     async def relay_inside(self, command: Command) -> Reply:
         """As `relay_at` for the selected mailbox; again where that has moved, and the command has not been begun."""
+        return await self.inside(lambda selected: self.relay_at(selected.server, command))
+
+    async def inside(self, ask: Callable[[Selected], Awaitable[Reply]]) -> Reply:
+        """Ask for something in the selected mailbox; again where that has moved, and nothing has been begun."""
         selected = self.selected
         if selected is None:
             raise Refusal(Code.CLOSED, "The selected mailbox has been closed")
         try:
-            return await self.relay_at(selected.server, command)
+            return await ask(selected)
         except UpstreamFailure:
             if self._moved is None:
                 raise
         await self._go_on()
         if self.selected is None:
             raise Refusal(Code.UNAVAILABLE, "The mailbox has moved: select it again")
-        return await self.relay_at(self.selected.server, command)
+        return await ask(self.selected)
 
     async def carry_out(self, command: Command) -> None:
         """A command that was sent to a backend that did not begin it, as if it had just come."""

@@ -31,6 +31,22 @@ def passing(
     return untagged
 
 
+def all_passing(dialogue: FrontendImap) -> Callable[[bytes], None]:
+    """For `untagged` of a client's own command: whatever the backend says, a warning of quota too."""
+
+    def untagged(response: bytes) -> None:
+        if not response.startswith(b"* BYE"):
+            dialogue.send(response)
+
+    return untagged
+
+
+async def as_it_came(dialogue: FrontendImap, upstream: ImapUpstream, command: Command) -> Reply:
+    """A client's command under its own tag, the tagged answer held back. Raises UpstreamFailure."""
+    upstream.write(non_synchronising(command.octets))
+    return await upstream.answer(command.tag, all_passing(dialogue))
+
+
 async def execute(
     dialogue: FrontendImap, upstream: ImapUpstream, octets: bytes, take: Taker | None = None
 ) -> Reply:

@@ -4,7 +4,7 @@ Large messages stream from the connection into the store's `Incoming`; nothing o
 refused, the stream is left behind the command.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -12,11 +12,13 @@ from murder.api.store import Incoming, Mailbox, NewMessage
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.flags import changeable
 from murder.backend.imap.mail.copy import open_target
+from murder.backend.imap.mail.stop import after_stop
 from murder.backend.imap.mail.urls import octets_of_url
 from murder.backend.imap.mailboxes.quota import quota_warning
 from murder.backend.imap.message_sets import uids_of
 from murder.errors import BadSyntax, Code, Misuse, Refusal
 from murder.model.acl import Rights
+from murder.model.message import Uid
 from murder.model.name import MailboxName
 from murder.model.seqset import SeqSet
 from murder.net.turns import Turn
@@ -138,9 +140,13 @@ class _Append:
                 break
         octets = sum(message.incoming.size for message in self._messages)
         quotas = self._dialogue.backend.quotas
-        async with quotas.room(mailbox.name, octets, len(self._messages)):
-            self._dialogue.need_peer()
-            uids = await mailbox.append(self._messages)
+
+        async def store() -> Sequence[Uid]:
+            async with quotas.room(mailbox.name, octets, len(self._messages)):
+                self._dialogue.need_peer()
+                return await mailbox.append(self._messages)
+
+        uids = await after_stop(self._dialogue, mailbox.name, store)
         self._dialogue.send(await quota_warning(self._dialogue, mailbox.name, octets, len(uids)))
         self._dialogue.has_added(mailbox.mailbox_id, uids)
         return format_appenduid((await mailbox.status()).uid_validity, uids)

@@ -7,6 +7,7 @@ from murder.api.store import Mailbox
 from murder.backend.hierarchy.mailboxes import Accessible
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.flags import changeable
+from murder.backend.imap.mail.stop import after_stop
 from murder.backend.imap.mailboxes.quota import quota_warning
 from murder.backend.imap.message_sets import batches, uids_of
 from murder.errors import Code, Refusal
@@ -45,11 +46,15 @@ async def _copy(dialogue: BackendImap, command: Command, by_uid: bool, moving: b
     uids = await uids_of(dialogue, request.sequence, by_uid)
     target, found = await open_target(dialogue, dialogue.name_of(request.mailbox))
     source = dialogue.now.mailbox
-    try:
+
+    async def transfer() -> tuple[Mapping[Uid, Uid], int]:
         async with _room(dialogue, source, uids, target, moving) as octets:
             dialogue.need_peer()
-            transfer = source.move if moving else source.copy
-            copied = await transfer(uids, target) if uids else {}
+            copy = source.move if moving else source.copy
+            return (await copy(uids, target) if uids else {}), octets
+
+    try:
+        copied, octets = await after_stop(dialogue, target.name, transfer)
         if copied:
             added = len(copied) if octets else 0
             dialogue.send(await quota_warning(dialogue, target.name, octets, added))

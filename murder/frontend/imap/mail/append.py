@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator
 
 from murder.errors import Code, Misuse, Refusal
 from murder.frontend.imap.dialogue import FrontendImap, Selected
-from murder.frontend.imap.internal import passing, under_tag
+from murder.frontend.imap.internal import all_passing, as_it_came, refusal_of, under_tag
 from murder.frontend.imap.mail.catenate import WORD, Texts
 from murder.frontend.imap.mail.claim import CLAIMS, remove_claimed
 from murder.frontend.imap.mail.copy import check_may_remove
 from murder.frontend.imap.mail.crossing import Removal, Source, remove, remove_exactly, take_back
-from murder.frontend.imap.mail.target import find_target
+from murder.frontend.imap.mail.target import Patience, find_target, has_moved
+from murder.model.entry import MailboxEntry
 from murder.net.relay import ImapUpstream, Reply
 from murder.serve.imap import Running
 from murder.session.imap_client import non_synchronising
@@ -33,15 +34,34 @@ def run_append(dialogue: FrontendImap, command: Command) -> Running:
 
 
 async def _append(dialogue: FrontendImap, command: Command, mailbox: bytes, rest_at: int) -> None:
-    entry = await find_target(dialogue, mailbox, command)
+    patience = Patience(dialogue)
+    entry = await find_target(dialogue, mailbox, command, patience)
     if command.literal is None and WORD not in command.octets.upper():
-        await dialogue.relay_at(entry.server, command)
+        await _append_whole(dialogue, command, mailbox, entry, patience)
         return
     upstream = await dialogue.upstream(entry.server)
     incoming = _Incoming(dialogue, command, upstream)
     head = command.octets[len(command.tag) : rest_at]
     reply = await incoming.to_target(head, rest_at)
     dialogue.send(under_tag(command, reply))
+
+
+async def _append_whole(
+    dialogue: FrontendImap,
+    command: Command,
+    mailbox: bytes,
+    entry: MailboxEntry,
+    patience: Patience,
+) -> None:
+    """All of it has come in, and so it can be sent again."""
+    while True:
+        upstream = await dialogue.upstream(entry.server)
+        reply = await as_it_came(dialogue, upstream, command)
+        code = refusal_of(reply).code if reply.code else Code.NONE
+        if not await has_moved(dialogue, mailbox, entry.server, code, patience):
+            dialogue.send(reply.octets)
+            return
+        entry = await find_target(dialogue, mailbox, command, patience)
 
 
 def run_replace(dialogue: FrontendImap, command: Command) -> Running:
@@ -80,7 +100,7 @@ async def _replace_across(
     doomed = [message.uid for message in await source.messages(verb % number)]
     if not doomed:
         raise Refusal(Code.NONEXISTENT, "The message to be replaced does not exist")
-    entry = await find_target(dialogue, mailbox, command)
+    entry = await find_target(dialogue, mailbox, command, Patience(dialogue))
     upstream = await dialogue.upstream(entry.server)
     incoming = _Incoming(dialogue, command, upstream)
     reply = await incoming.to_target(b" APPEND " + client_astring(mailbox), rest_at)
@@ -135,7 +155,7 @@ class _Incoming:
         reply = await self._upstream.stream(
             tag,
             self._pieces(tag + non_synchronising(head), rest_at),
-            untagged=passing(self._dialogue, self._upstream),
+            untagged=all_passing(self._dialogue),
         )
         if reply.code[:7].upper() == b"BADURL ":
             texts, url = self._texts, reply.code[7:]

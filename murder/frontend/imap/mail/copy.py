@@ -8,7 +8,7 @@ has removed it at the source; the others take their copies back.
 
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.frontend.imap.dialogue import FrontendImap, Selected, run_selected
-from murder.frontend.imap.internal import collect
+from murder.frontend.imap.internal import as_it_came, collect, refusal_of
 from murder.frontend.imap.mail.claim import CLAIMS, remove_claimed
 from murder.frontend.imap.mail.crossing import (
     Copied,
@@ -18,8 +18,9 @@ from murder.frontend.imap.mail.crossing import (
     remove,
     remove_exactly,
 )
-from murder.frontend.imap.mail.target import find_target
+from murder.frontend.imap.mail.target import Patience, find_target, has_moved
 from murder.model.acl import expand_rights
+from murder.model.name import MailboxName, owner_of
 from murder.net.turns import aside_if
 from murder.serve.arguments import LONG_OCTETS, arguments
 from murder.serve.imap import Running
@@ -47,12 +48,26 @@ def _begin(dialogue: FrontendImap, command: Command, request: CopyRequest) -> Ru
     selected = dialogue.selected
     known = dialogue.frontend.locator.known(dialogue.name_of(request.mailbox))
     if known is not None and selected is not None and known.server == selected.server:
-        return run_selected(dialogue, command)
+        if owner_of(MailboxName(known.name)) == owner_of(selected.name) is not None:
+            return run_selected(dialogue, command)  # where one of them moves, both do
+        return _copy_inside(dialogue, command, request)
     return _copy(dialogue, command, request)
 
 
+async def _copy_inside(dialogue: FrontendImap, command: Command, request: CopyRequest) -> None:
+    """The target may be on its way to another backend, and the selected mailbox not."""
+    reply = await dialogue.inside(lambda selected: as_it_came(dialogue, selected.upstream, command))
+    server = dialogue.selected.server if dialogue.selected is not None else ""
+    code = refusal_of(reply).code if reply.code else Code.NONE
+    if await has_moved(dialogue, request.mailbox, server, code, Patience(dialogue)):
+        await _copy(dialogue, command, request)
+    else:
+        dialogue.send(reply.octets)
+
+
 async def _copy(dialogue: FrontendImap, command: Command, request: CopyRequest) -> None:
-    entry = await find_target(dialogue, request.mailbox, command)
+    patience = Patience(dialogue)
+    entry = await find_target(dialogue, request.mailbox, command, patience)
     selected = dialogue.selected
     if selected is None:
         raise Refusal(Code.CLOSED, "The backend of the selected mailbox has gone")
@@ -70,8 +85,18 @@ async def _copy(dialogue: FrontendImap, command: Command, request: CopyRequest) 
     if not messages:
         dialogue.send_ok(command)
         return
-    crossing = Crossing(dialogue, source, entry.server, request.mailbox)
-    copied = await crossing.copy(messages)
+    while True:
+        crossing = Crossing(dialogue, source, entry.server, request.mailbox)
+        try:
+            copied = await crossing.copy(messages)
+            break
+        except Refusal as refusal:  # and nothing of it is there
+            if not await has_moved(dialogue, request.mailbox, entry.server, refusal.code, patience):
+                raise
+        entry = await find_target(dialogue, request.mailbox, command, patience)
+        if entry.server == selected.server:
+            await dialogue.relay_inside(command)
+            return
     if moving:
         await _let_go(dialogue, command, selected, crossing, copied)
         return
