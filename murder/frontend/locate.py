@@ -47,6 +47,16 @@ class Locator:
             )
         return entry
 
+    async def find_by_token(self, name: MailboxName) -> MailboxEntry:
+        """For who has no right but a URL's token: what is just being made or moved is none (RFC 4467 §7: nobody learns
+        why). Raises Refusal(NONEXISTENT), UpstreamFailure."""
+        try:
+            return await self.find(name)
+        except UpstreamFailure as failure:
+            if failure.kind is not UpstreamKind.MOVING:
+                raise
+        raise no_such_mailbox(name)
+
     async def catch_up(self) -> None:
         """Until the host's list has all that the master has confirmed. Raises UpstreamFailure."""
         await self._ping(self._timeout_s)

@@ -1,11 +1,14 @@
 """What exists and is not yours looks like what does not exist, whatever is asked, also where its backend is away."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from murder.model.name import inbox_of
+from murder.model.entry import EntryState, MailboxEntry
+from murder.model.name import MailboxName, inbox_of
+from murder.mupdate.mboxlist import PutEntry
 from tests.frontend.cluster import Cluster, running_cluster
 
 COMMANDS = (
@@ -37,10 +40,15 @@ async def say(cluster: Cluster, *commands: str) -> str:
     return said.decode("latin-1")
 
 
-async def differences(cluster: Cluster, before: str = "NOOP") -> list[tuple[str, str, str]]:
+async def differences(
+    cluster: Cluster,
+    before: str = "NOOP",
+    pairs: Sequence[tuple[str, str]] = PAIRS,
+    commands: Sequence[str] = COMMANDS,
+) -> list[tuple[str, str, str]]:
     found: list[tuple[str, str, str]] = []
-    for pair in PAIRS:
-        for command in COMMANDS:
+    for pair in pairs:
+        for command in commands:
             told = []
             for name in pair:
                 said = await say(cluster, before, "SELECT INBOX/own", command.format(name, name))
@@ -69,3 +77,40 @@ async def test_what_is_not_yours_is_not_there(tmp_path: Path) -> None:
             for session in list(home.backend.sessions):
                 session.connection.abort()
         assert await differences(cluster) == []
+
+
+MAKING = (("user/bob/reserved", "user/bob/nosuch"), ("shared/reserved", "shared/nosuch"))
+OF_A_TOKEN = (
+    "URLFETCH imap://bob@fe.test/INBOX/{};UID=1;URLAUTH=anonymous:internal:" + "91" * 16,
+    'APPEND INBOX CATENATE (URL "imap://bob@fe.test/{};UID=1;URLAUTH=anonymous:internal:'
+    + "91" * 16
+    + '")',
+)
+
+
+@pytest.mark.limit_s(120)
+async def test_what_is_being_made_is_not_there_but_for_who_will_see_it(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        await say(cluster, "CREATE INBOX/own", "APPEND INBOX/own {3+}\r\nabc")
+        names = [b"user.bob.reserved", b"shared.reserved", b"user.ana.reserved"]
+        for frontend in cluster.frontends:
+            frontend.frontend.mailboxes.commit(
+                [
+                    PutEntry(
+                        MailboxEntry(MailboxName(name), EntryState.RESERVED, b"be1.test!default")
+                    )
+                    for name in names
+                ]
+            )
+
+        assert await differences(cluster, pairs=MAKING, commands=[*COMMANDS, *OF_A_TOKEN]) == []
+        for pair in MAKING:
+            told = [
+                (await say(cluster, f"SUBSCRIBE {name}", f'LSUB "" {name}')).replace(name, "NAME")
+                for name in pair
+            ]
+            assert (
+                told[0].partition("A1 ")[0].partition("A0 ")[2]
+                == (told[1].partition("A1 ")[0].partition("A0 ")[2])
+            )
+        assert "NO [UNAVAILABLE]" in await say(cluster, "SELECT INBOX/reserved")

@@ -13,10 +13,10 @@ from typing import Any, Final, Protocol
 
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.arbiter import Arbiter, Correct
-from murder.frontend.placement import servers
+from murder.frontend.placement import nearest, servers
 from murder.frontend.shared import Frontend
-from murder.model.entry import MailboxEntry
-from murder.model.name import MailboxName, display
+from murder.model.entry import EntryState, MailboxEntry
+from murder.model.name import MailboxName, ancestors_of, display
 from murder.model.rights import MANAGED, nonexistent, rights_in
 from murder.net.connection import Connection
 from murder.net.pool import open_imap
@@ -128,12 +128,22 @@ class FrontendImap(ImapDialogue, Client):
         except Refusal as refusal:
             if refusal.code is not Code.NONEXISTENT:
                 raise
+        except UpstreamFailure as failure:
+            if failure.kind is not UpstreamKind.MOVING or self.may_know_of_new(name):
+                raise
         raise nonexistent(self.namespace, name, self.user.user)
 
     def may(self, entry: MailboxEntry, needed: str) -> bool:
         """Whether the user has all of these rights."""
         login = self.user
         return frozenset(needed) <= rights_in(entry, login.identity, login.is_admin)
+
+    def may_know_of_new(self, name: MailboxName) -> bool:
+        """Whether the user may know of a mailbox that is just being made or moved: its row has no access list, so by the one
+        that it begins with, which is that of the mailbox above."""
+        above = nearest(self.frontend, ancestors_of(name))
+        raw_acl = above.raw_acl if above is not None else b""
+        return self.may_know_of(MailboxEntry(name, EntryState.ACTIVE, b"", raw_acl))
 
     def may_know_of(self, entry: MailboxEntry) -> bool:
         login = self.user

@@ -172,7 +172,7 @@ async def _fetch_by_url(
     """What URLFETCH gives for it. Raises Refusal, UpstreamFailure."""
     assert url.server is not None and url.mailbox is not None, "who asks has looked"
     name = dialogue.namespace.internal(url.mailbox, url.server.user or "")
-    entry = await dialogue.frontend.locator.find(name)  # its token gives the right
+    entry = await dialogue.frontend.locator.find_by_token(name)  # its token gives the right
     upstream = await dialogue.upstream(entry.server)
     found: list[bytes | None] = []
 

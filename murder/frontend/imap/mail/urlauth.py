@@ -37,7 +37,7 @@ async def _own_server_of(dialogue: FrontendImap, raw_url: bytes) -> str:
 
 async def _server_of(dialogue: FrontendImap, raw_url: bytes) -> str:
     """Of a URL that somebody has made: its token gives the right. Raises BadSyntax, Refusal, UpstreamFailure."""
-    return (await dialogue.frontend.locator.find(_name_in(dialogue, raw_url))).server
+    return (await dialogue.frontend.locator.find_by_token(_name_in(dialogue, raw_url))).server
 
 
 def _name_in(dialogue: FrontendImap, raw_url: bytes) -> MailboxName:

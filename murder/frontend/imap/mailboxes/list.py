@@ -263,7 +263,8 @@ async def _lsub(dialogue: FrontendImap, command: Command) -> None:
 
 
 def _is_there(dialogue: FrontendImap, name: MailboxName) -> bool:
-    """Whether it is a mailbox that the user sees in LIST, or one that is just being moved (its row has no ACL then).
+    """Whether it is a mailbox that the user sees in LIST, or one that is just being moved (its row has no ACL then), and
+    that he may know of.
 
     A list that has never been complete says of nothing that it is not there.
     """
@@ -271,7 +272,9 @@ def _is_there(dialogue: FrontendImap, name: MailboxName) -> bool:
     entry = mailboxes.find(name)
     if entry is None:
         return not mailboxes.synchronised
-    return not entry.is_active or "l" in rights_in(entry, login.identity, login.is_admin)
+    if not entry.is_active:
+        return dialogue.may_know_of_new(name)
+    return "l" in rights_in(entry, login.identity, login.is_admin)
 
 
 def run_subscribe(dialogue: FrontendImap, command: Command) -> Running:
