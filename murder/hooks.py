@@ -22,8 +22,10 @@ from typing import Any, Final
 import pluggy
 
 from murder.api.auth import AuthBackend
+from murder.api.delivery import DeliveryFilter
 from murder.api.hookspecs import PROJECT
 from murder.api.kinds.auth import AUTH
+from murder.api.kinds.delivery import DELIVERY
 from murder.api.kinds.kind import Kind
 from murder.api.kinds.sasl import SASL
 from murder.api.kinds.store import STORE
@@ -328,6 +330,10 @@ class Plugins:
         """A new store of the plugin that `[backend] store` names. Raises ConfigError."""
         made: MailboxStore = self.make(STORE)
         return made
+
+    def delivery_filters(self) -> list[tuple[str, DeliveryFilter]]:
+        """The filters of all plugins with the plugins' names, in the operator's order. Raises ConfigError."""
+        return self.make_all(DELIVERY)
 
     def mechanisms(self) -> list[Mechanism]:
         """The SASL mechanisms of all plugins, in the operator's order. Raises ConfigError."""

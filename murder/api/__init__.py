@@ -10,6 +10,16 @@ from murder.api.auth import (
     ScramSecret,
 )
 from murder.api.carry import CarriedMessage, CarriesMailboxes
+from murder.api.delivery import Action as DeliveryAction
+from murder.api.delivery import (
+    Arriving,
+    DeliveryFilter,
+    Discard,
+    FileInto,
+    Keep,
+    Redirect,
+    Reject,
+)
 from murder.api.hookspecs import hookimpl
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
@@ -51,7 +61,15 @@ __all__ = [
     "CanCheck",
     "CarriedMessage",
     "CarriesMailboxes",
+    "Arriving",
     "Challenge",
+    "DeliveryAction",
+    "DeliveryFilter",
+    "Discard",
+    "FileInto",
+    "Keep",
+    "Redirect",
+    "Reject",
     "ChecksFewAtOnce",
     "Claim",
     "CountsSubscriptions",

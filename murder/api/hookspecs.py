@@ -12,6 +12,7 @@ from pathlib import Path
 import pluggy
 
 from murder.api.auth import AuthBackend
+from murder.api.delivery import DeliveryFilter
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
 from murder.api.sasl import Mechanism
@@ -40,6 +41,10 @@ class HookSpecs:
     def make_mechanisms(self, settings: object, data_dir: Path) -> Sequence[Mechanism] | None:
         """SASL mechanisms that are offered besides murder's own, wherever somebody logs in. Names that are taken stop
         the start."""
+
+    @hookspec
+    def make_delivery_filter(self, settings: object, data_dir: Path) -> DeliveryFilter | None:
+        """What a backend asks about each message that comes by LMTP, for each recipient, before it is stored."""
 
     @hookspec(firstresult=True)
     def choose_backend(

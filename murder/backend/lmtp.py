@@ -8,12 +8,14 @@ is told of the others.
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Final
 
+from murder.api.delivery import Arriving
 from murder.api.store import Incoming, Mailbox, NewMessage
+from murder.backend.filtering import Rejected, Target, targets_of
 from murder.backend.imap.mail.content import end_of_header
 from murder.backend.records.duplicates import key_of
 from murder.backend.shared import Backend
@@ -28,6 +30,7 @@ from murder.wire.lmtp import Envelope, clean, parse_recipient, reply
 UNKNOWN = "No such user here"
 MAX_MESSAGE_ID_OCTETS = 1000
 DELIVERED = reply(250, "2.1.5", "Ok")
+MAX_REJECT_LINES: Final = 20  # of a filter's text
 BEGUN_AT_ONCE: Final = 16  # copies, some 0.1 ms each; then all others have a turn
 
 
@@ -186,20 +189,23 @@ class Arrival:
         answers: list[asyncio.Task[bytes]] = []
         async with asyncio.TaskGroup() as copies:
             for number, addressee in enumerate(self._addressees, 1):
-                answers.append(copies.create_task(self._deliver(addressee.mailbox, message)))
+                answers.append(copies.create_task(self._deliver(addressee, message)))
                 if not number % BEGUN_AT_ONCE:
                     await asyncio.sleep(0)
         return b"".join(answer.result() for answer in answers)
 
-    async def _deliver(self, name: MailboxName, message: NewMessage) -> bytes:
-        """One recipient's copy, and his reply."""
+    async def _deliver(self, addressee: Addressee, message: NewMessage) -> bytes:
+        """One recipient's copy, or what a filter makes of it; and his reply."""
         try:
-            async with self._dialogue.room(name, message.incoming.size):
-                mailbox = await self._store.open(name, owner_of(name) or "")
-                try:
-                    await self._keep(mailbox, message)
-                finally:
-                    mailbox.close()
+            if not self._dialogue.backend.filters:
+                await self._store_in(addressee.mailbox, message)
+                return DELIVERED
+            for target in await self._targets(addressee, message.incoming):
+                await self._store_in(target.mailbox, replace(message, flags=target.flags))
+        except Rejected as refusal:
+            return reply(
+                550, "5.7.1", *refusal.text.splitlines()[:MAX_REJECT_LINES] or ["Rejected"]
+            )
         except Refusal as refusal:
             if refusal.code is Code.NONEXISTENT:  # it was there at RCPT: moved or renamed since
                 return reply(451, "4.2.0", "The mailbox has just gone, try again later")
@@ -207,6 +213,29 @@ class Arrival:
         except Exception as error:  # noqa: BLE001 - one recipient's trouble is not the others'
             return self._dialogue.reply_for(error)
         return DELIVERED
+
+    async def _targets(self, addressee: Addressee, incoming: Incoming) -> list[Target]:
+        dialogue = self._dialogue
+        envelope = dialogue.envelope
+        assert envelope is not None
+        arriving = Arriving(
+            envelope.path,
+            addressee.address,
+            addressee.mailbox,
+            owner_of(addressee.mailbox),
+            incoming.octets(),
+            dialogue.connection.cid,
+            dialogue.peer_address,
+        )
+        return await targets_of(dialogue.backend, arriving, dialogue.log)
+
+    async def _store_in(self, name: MailboxName, message: NewMessage) -> None:
+        async with self._dialogue.room(name, message.incoming.size):
+            mailbox = await self._store.open(name, owner_of(name) or "")
+            try:
+                await self._keep(mailbox, message)
+            finally:
+                mailbox.close()
 
     async def _keep(self, mailbox: Mailbox, message: NewMessage) -> None:
         """Into the mailbox, if it is not there already."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from murder.api.auth import AuthBackend
+from murder.api.delivery import DeliveryFilter
 from murder.api.sasl import Mechanism
 from murder.api.store import KeepsEpoch, MailboxStore, NoticesMailboxes
 from murder.auth.gate import Gate, decoy_key_of, penalties_of
@@ -67,6 +68,8 @@ class MakesParts(Protocol):
     def auth_backend(self) -> AuthBackend: ...
 
     def mechanisms(self) -> Sequence[Mechanism]: ...
+
+    def delivery_filters(self) -> Sequence[tuple[str, DeliveryFilter]]: ...
 
     def store(self) -> MailboxStore: ...
 
@@ -164,6 +167,7 @@ class BackendRole:
             url_keys=UrlKeys(mailbox_list, self._ledger, config.backend.max_url_keys_per_mailbox),
             referrals=self._make_referrals(self._client),
             duplicates=self._make_duplicates(),
+            filters=self._plugins.delivery_filters(),
             domains=config.namespace.domains,
             master_url=f"mupdate://{config.mupdate.master.host}/" if config.mupdate.master else "",
         )

@@ -1,9 +1,11 @@
 """What all sessions of one worker of a backend share, whatever their protocol."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from murder.api.delivery import DeliveryFilter
 from murder.api.store import MailboxStore
 from murder.auth.gate import Gate
 from murder.backend.changes.updates import Tracker
@@ -50,6 +52,7 @@ class Backend:
     master_url: str = ""  # for the capability MUPDATE=, empty without a master
     noticer: Noticer | None = None  # None where nobody else makes mailboxes in the store
     duplicates: Duplicates | None = None  # None where all that comes is kept
+    filters: Sequence[tuple[str, DeliveryFilter]] = ()  # of plugins, for what arrives
     sessions: set[Session] = field(default_factory=set)  # all protocols': drained at the end
 
     async def notice(self, name: MailboxName) -> None:

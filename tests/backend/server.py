@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from murder.api.auth import AuthBackend, Identity
+from murder.api.delivery import DeliveryFilter
 from murder.api.sasl import Mechanism
 from murder.api.store import MailboxStore
 from murder.backend.role import BackendRole
@@ -44,6 +45,9 @@ class Parts:
         self._make_store = make_store
 
     def mechanisms(self) -> Sequence[Mechanism]:
+        return ()
+
+    def delivery_filters(self) -> Sequence[tuple[str, DeliveryFilter]]:
         return ()
 
     def auth_backend(self) -> AuthBackend:
@@ -113,9 +117,10 @@ async def running_backend(
     make_store: Callable[[], MailboxStore] = memory_store,
     users: Sequence[str] = USERS,
     config: Config | None = None,
+    parts: Parts | None = None,
 ) -> AsyncIterator[Running]:
     """A backend with an INBOX for each of the users."""
-    role = BackendRole(config or config_in(folder), Parts(make_store), 0)
+    role = BackendRole(config or config_in(folder), parts or Parts(make_store), 0)
     await role.start()
     backend = role.backend
     assert backend is not None
