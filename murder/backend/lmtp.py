@@ -18,7 +18,7 @@ from murder.api.store import Incoming, Mailbox, NewMessage
 from murder.backend.filtering import Rejected, Target, targets_of
 from murder.backend.imap.mail.content import end_of_header
 from murder.backend.records.duplicates import key_of
-from murder.backend.shared import Backend
+from murder.backend.worker import BackendWorker
 from murder.errors import Code, Refusal
 from murder.mime.section import select_fields
 from murder.model.name import MailboxName, display, inbox_of, owner_of
@@ -55,11 +55,13 @@ def full_if_so(refusal: Refusal) -> Refusal:
 class BackendLmtp(LmtpDialogue):
     """See the module."""
 
-    def __init__(self, connection: Connection, service: ClientService, backend: Backend) -> None:
+    def __init__(
+        self, connection: Connection, service: ClientService, backend: BackendWorker
+    ) -> None:
         super().__init__(connection, service)
-        self.backend = backend
+        self.backend = backend.shared
         self.addressees: list[Addressee] = []
-        backend.sessions.add(self)
+        self.backend.sessions.add(self)
 
     async def receive(self, given: Envelope) -> bytes:
         for user in users_of(parse_recipient(given.path), domains=self.backend.domains):

@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 from murder.api.store import Mailbox
 from murder.backend.maildrop import MaildropLock, lock_maildrop
 from murder.backend.records.last_pop import note_login
-from murder.backend.shared import Backend
+from murder.backend.worker import BackendWorker
 from murder.errors import Code, Refusal
 from murder.model.identity import Login
 from murder.model.message import Uid
@@ -39,16 +39,18 @@ class BackendPop3(Pop3Dialogue):
     def offers_utf8(self) -> bool:
         return True
 
-    def __init__(self, connection: Connection, service: ClientService, backend: Backend) -> None:
+    def __init__(
+        self, connection: Connection, service: ClientService, backend: BackendWorker
+    ) -> None:
         super().__init__(connection, service)
-        self.backend = backend
+        self.backend = backend.shared
         self._lock: MaildropLock | None = None
         self._mailbox: Mailbox | None = None
         self._uids, self._sizes = array("I"), array("Q")  # of the messages, 12 octets each
         self._deleted: set[int] = set()  # message numbers, from 1
         self._uid_validity = 0
         self._may_delete = False
-        backend.sessions.add(self)
+        self.backend.sessions.add(self)
 
     async def open_maildrop(self, login: Login) -> bytes:
         await self.backend.ensure_inbox(login)

@@ -6,21 +6,19 @@ left, and keeps this server's list and the master's the same.
 
 import asyncio
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Protocol
 
-from murder.api.auth import AuthBackend
 from murder.api.delivery import DeliveryFilter
-from murder.api.sasl import Mechanism
 from murder.api.store import KeepsEpoch, MailboxStore, NoticesMailboxes
-from murder.auth.gate import Gate, decoy_key_of, penalties_of
-from murder.auth.limit import ConnectionLimit
 from murder.backend.changes.bus import Bus
+from murder.backend.changes.events import Events
 from murder.backend.changes.updates import Tracker
 from murder.backend.hierarchy.announce import Announcer
 from murder.backend.hierarchy.expiry import keep_expiring
 from murder.backend.hierarchy.mailboxes import Mailboxes
 from murder.backend.hierarchy.referral import Referrals
+from murder.backend.moves.departed import Departed
 from murder.backend.moves.journal import OPEN, Journal, State
 from murder.backend.moves.mover import Mover
 from murder.backend.reconcile.discovery import Noticer
@@ -33,6 +31,7 @@ from murder.backend.records.quota import Quotas
 from murder.backend.records.urlauth import UrlKeys
 from murder.backend.renames.keeper import Renames
 from murder.backend.shared import Backend
+from murder.backend.worker import BackendWorker
 from murder.config import BackendConfig, Config
 from murder.errors import Code, Refusal
 from murder.log import logger
@@ -41,33 +40,26 @@ from murder.mime.bounds import set_bounds
 from murder.model.acl import format_acl, parse_default_acl
 from murder.model.entry import Location
 from murder.model.name import display
-from murder.model.protocol import IMAP, ProtocolSpec
+from murder.model.protocol import IMAP
 from murder.mupdate.client import MasterClient
 from murder.mupdate.following import list_path
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.link import master_target
 from murder.mupdate.mboxlist import MailboxList
-from murder.net.listener import Service
-from murder.net.shared_counter import Counts, SharedCounter
-from murder.net.tls import listening_context
 from murder.net.upstream import Upstreams
-from murder.serve.service import ClientService, drain, factories_of, services_of
+from murder.serve.role import ClientRole, MakesAuth
+from murder.serve.service import drain, factories_of
 from murder.wire.imap.metadata import refuse_too_many, refuse_value_too_big
 
 ROLE: Final = "backend"
-FACTORIES: Final = factories_of(ROLE)
 BUS_FOLDER: Final = "bus"
 DUPLICATES_FOLDER: Final = "duplicates"
 LOCKS_FOLDER: Final = "pop3"
 MOVES_FOLDER: Final = "moves"
 
 
-class MakesParts(Protocol):
+class MakesParts(MakesAuth, Protocol):
     """What this role needs of the plugins."""
-
-    def auth_backend(self) -> AuthBackend: ...
-
-    def mechanisms(self) -> Sequence[Mechanism]: ...
 
     def delivery_filters(self) -> Sequence[tuple[str, DeliveryFilter]]: ...
 
@@ -92,15 +84,16 @@ def _bounds_of(config: BackendConfig) -> Bounds:
     )
 
 
-class BackendRole:
+class BackendRole(ClientRole):
     """See the module."""
 
+    NAME = ROLE
+    FACTORIES = factories_of(ROLE)
+    IS_PUBLIC = False
+
     def __init__(self, config: Config, plugins: MakesParts, worker: int) -> None:
-        self._config = config
+        super().__init__(config, plugins, worker)
         self._plugins = plugins
-        self._worker = worker
-        self._counts: Counts | None = None
-        self._users = SharedCounter()
         self._log = logger(role=ROLE)
         self._ledger: Ledger | None = None
         self._client: MasterClient | None = None
@@ -110,12 +103,9 @@ class BackendRole:
         self._matching: asyncio.Task[None] | None = None
         self._comparer: Comparer | None = None
         self._epochs: Epochs | None = None
-        self._services: Mapping[ProtocolSpec, Service] = {}
         self.backend: Backend | None = None
-
-    def count_with(self, counts: Counts) -> None:
-        """On these boards, together with the role's other workers."""
-        self._counts, self._users = counts, SharedCounter(counts.users())
+        self.mover: Mover | None = None
+        self.renames: Renames | None = None
 
     async def start(self) -> None:
         """Open store and list, mend, compare with the master in the background. Raises Refusal with a sentence."""
@@ -130,31 +120,47 @@ class BackendRole:
         self._ledger = Ledger(mailbox_list)
         target = master_target(config)
         self._client = MasterClient(target) if target is not None else None
-        tracker = Tracker()
+        events = Events()
+        tracker = Tracker(events)
         if self._client is not None and isinstance(store, KeepsEpoch):
             name = config.node.name
             self._epochs = Epochs(store, self._client, name, lambda: tracker.changes)
             await self._epochs.start(is_first=self._worker == 0)
+        journal = Journal(config.node.data / ROLE / MOVES_FOLDER)
+        departed = Departed(journal, store)
         location = Location(config.node.name, config.backend.partition)
-        announcer = Announcer(self._ledger, store, self._client, location)
+        announcer = Announcer(
+            self._ledger, store, self._client, location, events, departed.make_room_for
+        )
         settled = await announcer.repair()
         store.watch(tracker)
-        announcer.tell = tracker.tell
-        self._start_bus(tracker)
+        self._start_bus(tracker, events)
+        comparer = self._comparer = self._make_comparer(store, announcer, events)
+        mailboxes = Mailboxes(
+            mailbox_list,
+            store,
+            config.namespace.namespace(),
+            format_acl(parse_default_acl(config.backend.default_acl)),
+            lambda name: (
+                departed.has_left(name) or (comparer is not None and comparer.owe_quarantined(name))
+            ),
+            departed.row,
+        )
+        noticer = None
+        if isinstance(store, NoticesMailboxes):
+            noticer = Noticer(store, mailboxes, announcer, events, departed.is_kept)
         self.backend = Backend(
             config=config.backend,
             server_name=config.node.name,
             namespace=config.namespace.namespace(),
             gate=self._make_gate(),
             store=store,
-            mailboxes=Mailboxes(
-                mailbox_list,
-                store,
-                config.namespace.namespace(),
-                format_acl(parse_default_acl(config.backend.default_acl)),
-            ),
+            mailboxes=mailboxes,
             announcer=announcer,
             tracker=tracker,
+            events=events,
+            journal=journal,
+            master=self._client,
             annotations=Annotations(
                 mailbox_list,
                 self._ledger,
@@ -166,52 +172,26 @@ class BackendRole:
             maildrop_locks=config.node.data / ROLE / LOCKS_FOLDER,
             url_keys=UrlKeys(mailbox_list, self._ledger, config.backend.max_url_keys_per_mailbox),
             referrals=self._make_referrals(self._client),
+            noticer=noticer,
             duplicates=self._make_duplicates(),
             filters=self._plugins.delivery_filters(),
             domains=config.namespace.domains,
             master_url=f"mupdate://{config.mupdate.master.host}/" if config.mupdate.master else "",
         )
-        mover = self.backend.mover = Mover(
-            self.backend,
-            Journal(config.node.data / ROLE / MOVES_FOLDER),
-            Upstreams(config),
-            keeps_all=self._worker == 0,
-        )
-        mover.master = self._client
-        self.backend.renames = Renames(self.backend, mover.upstreams, keeps_all=self._worker == 0)
-        self.backend.mailboxes.has_left = mover.has_left
-        self.backend.mailboxes.left = mover.left
-        if isinstance(store, NoticesMailboxes):
-            self.backend.noticer = Noticer(store, self.backend.mailboxes, announcer, mover.is_kept)
+        upstreams = Upstreams(config)
+        self.mover = Mover(self.backend, upstreams, keeps_all=self._worker == 0)
+        self.renames = Renames(self.backend, upstreams, self._client, keeps_all=self._worker == 0)
         if self._worker == 0:
-            matcher = Matcher(self.backend.mailboxes, self._ledger, announcer, mover.is_kept)
+            matcher = Matcher(mailboxes, self._ledger, announcer, departed.is_kept)
             await self._match(matcher, mailbox_list)
-        self._services = self._make_services(self.backend)
-        if self._client is not None:
-            comparer = self._start_comparing(announcer, self._client)
-            self.backend.mailboxes.has_left = lambda name: (
-                mover.has_left(name) or comparer.owe_quarantined(name)
-            )
+        self._serve(BackendWorker(self.backend, self.mover, self.renames), self.backend.gate)
+        if comparer is not None:
+            self._start_comparing(comparer)
             comparer.owe(name for intent in settled for name in intent.names)
-        mover.start()
-        self.backend.renames.start(self._client)
+        self.mover.start()
+        self.renames.start()
         if self._worker == 0:
             self._expiring = asyncio.create_task(keep_expiring(self.backend))
-
-    def _make_gate(self) -> Gate:
-        config = self._config
-        return Gate(
-            self._plugins.auth_backend(),
-            admins=config.backend.admins,
-            proxies=config.backend.proxies,
-            allow_plaintext=config.backend.allow_plaintext,
-            penalties=penalties_of(config.auth, self._counts),
-            domains=config.namespace.domains,
-            connections=ConnectionLimit(config.backend.max_connections_per_user, self._users),
-            auth_timeout_s=config.auth.timeout_s,
-            decoy_key=decoy_key_of(config.tls.key),
-            mechanisms=self._plugins.mechanisms(),
-        )
 
     def _make_duplicates(self) -> Duplicates | None:
         keep_s = self._config.backend.suppress_duplicates_s
@@ -235,40 +215,30 @@ class BackendRole:
 
         return Referrals(master, config.node.name, config.namespace.namespace(), server_of)
 
-    def _make_services(self, backend: Backend) -> Mapping[ProtocolSpec, Service]:
-        config = self._config
-        shared = ClientService(
-            role=ROLE,
-            server_name=config.node.name,
-            namespace=backend.namespace,
-            gate=backend.gate,
-            limits=config.backend,
-            tls=listening_context(config.tls, public=False),
-            max_failures=config.auth.max_failures,
-        )
-        return services_of(FACTORIES, shared, backend)
+    def _proxies(self) -> Collection[str]:
+        return self._config.backend.proxies
 
     def reload(self, config: Config) -> None:
         """For sessions from now on; those that are there keep what they began with."""
         self._config = config
-        backend = self.backend
-        if backend is None:
+        backend, mover, renames = self.backend, self.mover, self.renames
+        if backend is None or mover is None or renames is None:
             return
         backend.gate = self._make_gate().following(backend.gate)
         backend.config = config.backend
         set_bounds(_parsed(config.backend))
-        backend.mover.upstreams.configure(config)
+        mover.upstreams.configure(config)
         target = master_target(config)
         if self._client is not None and target is not None:
             self._client.target = target
-        self._services = self._make_services(backend)
+        self._serve(BackendWorker(backend, mover, renames), backend.gate)
 
     def report(self) -> Mapping[str, object]:
         """For `murder ctl status`."""
         backend = self.backend
         if backend is None:
             return {}
-        moves = [move for move in backend.mover.journal.moves() if move.state in OPEN]
+        moves = [move for move in backend.journal.moves() if move.state in OPEN]
         told: dict[str, object] = {
             "mailboxes": backend.mailboxes.list.count(),
             "sessions": len(backend.sessions),
@@ -287,9 +257,9 @@ class BackendRole:
     def conflicts(self, forget: bool = False) -> list[dict[str, object]]:
         """For `murder ctl conflicts`: what another server has, and this one too, and RENAMEs that wait for another server.
         There is nothing to forget: each stays until it is over."""
-        if self._keeper is None or self._comparer is None or self.backend is None:
+        if self._keeper is None or self._comparer is None or self.renames is None:
             return []
-        return self.backend.renames.in_doubt() + [
+        return self.renames.in_doubt() + [
             {
                 "name": display(resting.name),
                 "claimant": self._config.node.name,
@@ -299,9 +269,6 @@ class BackendRole:
             }
             for resting in self._comparer.quarantined()
         ]
-
-    def services(self) -> Mapping[ProtocolSpec, Service]:
-        return self._services
 
     # --- at start
 
@@ -328,22 +295,26 @@ class BackendRole:
         except Exception as error:  # noqa: BLE001 - the end of a task
             self._log.error("store.unmatched", exc_info=error)
 
-    def _start_bus(self, tracker: Tracker) -> None:
+    def _start_bus(self, tracker: Tracker, events: Events) -> None:
         if self._config.workers_of(ROLE) <= 1:
             return
         folder = self._config.node.data / ROLE / BUS_FOLDER
-        self._bus = Bus(folder, self._worker, tracker.heard)
+        self._bus = Bus(folder, self._worker, tracker.heard, events)
         self._bus.start()
-        tracker.tell_others = self._bus.tell
 
-    def _start_comparing(self, announcer: Announcer, client: MasterClient) -> Comparer:
+    def _make_comparer(
+        self, store: MailboxStore, announcer: Announcer, events: Events
+    ) -> Comparer | None:
         """Every worker sees to what it has undone itself; worker 0 to the whole list."""
-        assert self._ledger is not None and self.backend is not None
-        silent = Announcer(self._ledger, self.backend.store, None, announcer.location)
-        comparer = self._comparer = Comparer(self._ledger, announcer, silent, client)
-        announcer.owe = comparer.owe
+        if self._client is None:
+            return None
+        assert self._ledger is not None
+        silent = Announcer(self._ledger, store, None, announcer.location, Events())
+        return Comparer(self._ledger, announcer, silent, self._client, events)
+
+    def _start_comparing(self, comparer: Comparer) -> None:
         if self._worker != 0:
-            return comparer
+            return
         mupdate = self._config.mupdate
         self._keeper = asyncio.create_task(
             comparer.keep(
@@ -353,18 +324,17 @@ class BackendRole:
                 beat=self._epochs.beat if self._epochs is not None else None,
             )
         )
-        return comparer
 
     # --- at the end
 
     async def stop(self) -> None:
         """Say BYE at quiet points; cut off who is still busy after the drain; close store and list."""
-        backend = self.backend
-        if backend is None:
+        backend, mover, renames = self.backend, self.mover, self.renames
+        if backend is None or mover is None or renames is None:
             return
         await drain(backend.sessions, self._config.node.drain_timeout_s)
-        await backend.mover.stop()
-        await backend.renames.stop()
+        await mover.stop()
+        await renames.stop()
         if self._epochs is not None and self._keeper is not None:
             await self._epochs.stop()
         for task in (self._keeper, self._matching, self._expiring):
@@ -383,4 +353,4 @@ class BackendRole:
             await self._ledger.close()
             self._ledger.mailboxes.close()
         await backend.store.stop()
-        self.backend = None
+        self.backend = self.mover = self.renames = None

@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from murder.api.delivery import DeliveryFilter
 from murder.api.store import MailboxStore
 from murder.auth.gate import Gate
+from murder.backend.changes.events import Events
 from murder.backend.changes.updates import Tracker
 from murder.backend.hierarchy.announce import Announcer
 from murder.backend.hierarchy.mailboxes import Mailboxes
-from murder.backend.hierarchy.referral import Referrals
+from murder.backend.hierarchy.referral import Finder, Referrals
+from murder.backend.moves.journal import Journal
 from murder.backend.reconcile.discovery import Noticer
 from murder.backend.records.annotations import Annotations
 from murder.backend.records.duplicates import Duplicates
@@ -23,10 +24,6 @@ from murder.log import logger
 from murder.model.identity import Login
 from murder.model.name import MailboxName, Namespace, display, inbox_of
 from murder.serve.service import Session
-
-if TYPE_CHECKING:
-    from murder.backend.moves.mover import Mover
-    from murder.backend.renames.keeper import Renames
 
 
 @dataclass(slots=True)
@@ -45,8 +42,9 @@ class Backend:
     quotas: Quotas
     url_keys: UrlKeys
     maildrop_locks: Path
-    mover: "Mover" = field(init=False)  # set by the role, for it knows the backend
-    renames: "Renames" = field(init=False)  # likewise
+    events: Events
+    journal: Journal  # of moves
+    master: Finder | None = None  # of the mailbox list; None for a backend alone
     referrals: Referrals | None = None  # None without a master
     domains: bool = False  # users are `user@domain`
     master_url: str = ""  # for the capability MUPDATE=, empty without a master

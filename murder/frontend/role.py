@@ -5,14 +5,10 @@ and ask it for the master's present.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Final, Protocol
 
-from murder.api.auth import AuthBackend
 from murder.api.placement import BackendLoad, NewMailbox
-from murder.api.sasl import Mechanism
-from murder.auth.gate import Gate, decoy_key_of, penalties_of
-from murder.auth.limit import ConnectionLimit
 from murder.config import Config
 from murder.errors import Refusal, UpstreamFailure
 from murder.frontend.capabilities import Capabilities
@@ -31,43 +27,35 @@ from murder.mupdate.ping import PingClient
 from murder.mupdate.role import make_service, take_config
 from murder.net.listener import Service
 from murder.net.pool import Pool
-from murder.net.shared_counter import Counts, SharedCounter
-from murder.net.tls import listening_context
 from murder.net.upstream import Upstreams
-from murder.serve.service import ClientService, drain, factories_of, services_of
+from murder.serve.role import ClientRole, MakesAuth
+from murder.serve.service import drain, factories_of
 from murder.wire.control_words import AskPlace, Candidate, NotPlaced, Placement
 
 ROLE: Final = "frontend"
-FACTORIES: Final = factories_of(ROLE)
 LIST_WAIT_S: Final = 15.0  # for worker 0 to make the list at its very first start
 
 
-class MakesParts(Policies, Protocol):
+class MakesParts(Policies, MakesAuth, Protocol):
     """What this role needs of the plugins."""
 
-    def auth_backend(self) -> AuthBackend: ...
 
-    def mechanisms(self) -> Sequence[Mechanism]: ...
-
-
-class FrontendRole:
+class FrontendRole(ClientRole):
     """See the module."""
 
+    NAME = ROLE
+    FACTORIES = factories_of(ROLE)
+    IS_PUBLIC = True
+    CARRIES_ADMINS = True
+    PROXY_ROLES = ()
+
     def __init__(self, config: Config, plugins: MakesParts, worker: int) -> None:
-        self._config = config
+        super().__init__(config, plugins, worker)
         self._plugins = plugins
-        self._worker = worker
-        self._counts: Counts | None = None
-        self._users = SharedCounter()
         self._replica: ReplicaService | None = None
         self._mailboxes: MailboxList | None = None
-        self._services: Mapping[ProtocolSpec, Service] = {}
         self._list_service: MupdateService | None = None  # where this process writes the list
         self.frontend: Frontend | None = None
-
-    def count_with(self, counts: Counts) -> None:
-        """On these boards, together with the role's other workers."""
-        self._counts, self._users = counts, SharedCounter(counts.users())
 
     async def start(self) -> None:
         """Raises Refusal with a sentence; does not wait for the master."""
@@ -91,7 +79,7 @@ class FrontendRole:
     def serve_from(self, mailboxes: MailboxList, ping: Ping) -> None:
         """Make the services, over this list and this way to the master's present."""
         self.frontend = self._make_frontend(mailboxes, ping)
-        self._services = self._make_services(self.frontend)
+        self._serve(self.frontend, self.frontend.gate)
 
     async def _open_list(self) -> MailboxList:
         """The list that worker 0 writes; at the very first start it may not be there yet."""
@@ -104,23 +92,6 @@ class FrontendRole:
                 if loop.time() > give_up_at:
                     raise
             await asyncio.sleep(0.05)
-
-    def _make_gate(self) -> Gate:
-        config = self._config
-        return Gate(
-            self._plugins.auth_backend(),
-            admins=config.frontend.admins,
-            proxies=config.frontend.proxies,
-            allow_plaintext=config.frontend.allow_plaintext,
-            penalties=penalties_of(config.auth, self._counts),
-            domains=config.namespace.domains,
-            connections=ConnectionLimit(config.frontend.max_connections_per_user, self._users),
-            auth_timeout_s=config.auth.timeout_s,
-            decoy_key=decoy_key_of(config.tls.key),
-            mechanisms=self._plugins.mechanisms(),
-            keep_admin_password=True,
-            proxy_roles=(),
-        )
 
     def _make_frontend(self, mailboxes: MailboxList, ping: Ping) -> Frontend:
         config = self._config
@@ -139,18 +110,8 @@ class FrontendRole:
             refers_logins=self._plugins.refers_logins(),
         )
 
-    def _make_services(self, frontend: Frontend) -> Mapping[ProtocolSpec, Service]:
-        config = self._config
-        shared = ClientService(
-            role=ROLE,
-            server_name=config.node.name,
-            namespace=frontend.namespace,
-            gate=frontend.gate,
-            limits=config.frontend,
-            tls=listening_context(config.tls, public=True),
-            max_failures=config.auth.max_failures,
-        )
-        return services_of(FACTORIES, shared, frontend)
+    def _proxies(self) -> Collection[str]:
+        return self._config.frontend.proxies
 
     def reload(self, config: Config) -> None:
         """For sessions from now on; those that are there keep what they began with."""
@@ -166,7 +127,7 @@ class FrontendRole:
         frontend.whole_config, frontend.config = config, config.frontend
         frontend.upstreams.configure(config)
         frontend.pool.configure(config.frontend.upstream_idle_s, config.frontend.max_upstreams_idle)
-        self._services = self._make_services(frontend)
+        self._serve(frontend, frontend.gate)
 
     async def probe(self) -> AsyncIterator[Found]:
         """For `murder ctl doctor`; one worker looks for all."""
@@ -211,9 +172,8 @@ class FrontendRole:
         return Placement(placed.server or None, placed.reason, candidates)
 
     def services(self) -> Mapping[ProtocolSpec, Service]:
-        if self._list_service is None:
-            return self._services
-        return {**self._services, MUPDATE: self._list_service}
+        own = super().services()
+        return own if self._list_service is None else {**own, MUPDATE: self._list_service}
 
     async def stop(self) -> None:
         """Say BYE at quiet points; cut off who is still busy after the drain."""

@@ -1,12 +1,10 @@
 """The MUPDATE role: the master, or (where `mupdate.master` is set) a replica that serves others."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Mapping
+from typing import Final
 
-from murder.api.auth import AuthBackend
-from murder.api.sasl import Mechanism
-from murder.auth.gate import Gate, decoy_key_of, penalties_of
+from murder.auth.gate import Gate
 from murder.config import Config
 from murder.log import logger
 from murder.model.name import display
@@ -18,18 +16,11 @@ from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.stream import Hub
 from murder.net.listener import Service
 from murder.net.tls import listening_context
+from murder.serve.role import MakesAuth, gate_of
 from murder.serve.service import drain
 from murder.wire.mupdate import MASTER
 
 ROLE: Final = "mupdate"
-
-
-class MakesAuth(Protocol):
-    """What this role needs of the plugins."""
-
-    def auth_backend(self) -> AuthBackend: ...
-
-    def mechanisms(self) -> Sequence[Mechanism]: ...
 
 
 def make_service(
@@ -56,15 +47,7 @@ def make_service(
 
 def _make_gate(config: Config, plugins: MakesAuth) -> Gate:
     """Who may ask for the list: nodes by their certificates, and those that the configuration names."""
-    return Gate(
-        plugins.auth_backend(),
-        admins=config.mupdate.admins,
-        allow_plaintext=config.mupdate.allow_plaintext,
-        penalties=penalties_of(config.auth),
-        auth_timeout_s=config.auth.timeout_s,
-        decoy_key=decoy_key_of(config.tls.key),
-        mechanisms=plugins.mechanisms(),
-    )
+    return gate_of(config, config.mupdate, plugins)
 
 
 def take_config(service: MupdateService, config: Config, plugins: MakesAuth) -> None:

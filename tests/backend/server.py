@@ -11,6 +11,7 @@ from murder.api.auth import AuthBackend, Identity
 from murder.api.delivery import DeliveryFilter
 from murder.api.sasl import Mechanism
 from murder.api.store import MailboxStore
+from murder.backend.moves.mover import Mover
 from murder.backend.role import BackendRole
 from murder.backend.shared import Backend
 from murder.config import BackendConfig, Config, MupdateConfig
@@ -97,6 +98,11 @@ class Running:
     backend: Backend
     address: tuple[str, int]
     listener: Listener
+
+    @property
+    def mover(self) -> Mover:
+        assert self.role.mover is not None
+        return self.role.mover
 
 
 def memory_store() -> MailboxStore:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from murder.api.store import MailboxStore, NewMessage
+from murder.backend.changes.events import Events
 from murder.backend.hierarchy.announce import Announcer
 from murder.backend.hierarchy.intent import Intent, Operation
 from murder.backend.reconcile.master import Comparer, Comparison
@@ -43,9 +44,12 @@ class Node:
         self.ledger = Ledger(self.list)
         self.client = MasterClient(master.target)
         location = Location(name, "default")
-        self.announcer = Announcer(self.ledger, store, self.client, location, process="dead")
-        silent = Announcer(self.ledger, store, None, location, process="dead")
-        self.comparer = Comparer(self.ledger, self.announcer, silent, self.client)
+        events = Events()
+        self.announcer = Announcer(
+            self.ledger, store, self.client, location, events, process="dead"
+        )
+        silent = Announcer(self.ledger, store, None, location, Events(), process="dead")
+        self.comparer = Comparer(self.ledger, self.announcer, silent, self.client, events)
         self.settled: list[Intent] = []
 
     async def close(self) -> None:

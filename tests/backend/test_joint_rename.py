@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 import pytest
 
 from murder.api.store import MailboxStore, NewMessage
+from murder.backend.changes.events import Events
 from murder.backend.hierarchy.announce import Announcer
 from murder.backend.hierarchy.intent import Stage
 from murder.backend.hierarchy.mailboxes import Mailboxes
@@ -69,8 +70,11 @@ class Node:
         self.ledger = Ledger(self.list)
         self.client = MasterClient(self.master.target)
         location = Location(self.name, "default")
-        self.announcer = Announcer(self.ledger, self.store, self.client, location, process="dead")
-        self.comparer = Comparer(self.ledger, self.announcer, self.announcer, self.client)
+        events = Events()
+        self.announcer = Announcer(
+            self.ledger, self.store, self.client, location, events, process="dead"
+        )
+        self.comparer = Comparer(self.ledger, self.announcer, self.announcer, self.client, events)
         self.backend = cast(
             Backend,
             SimpleNamespace(
@@ -86,7 +90,6 @@ class Node:
     def renew(self) -> None:
         """As one that has not looked yet."""
         self.renames = Near(self)
-        self.renames.coordinator.master = self.client
         for one in (self.announcer, self.renames.coordinator, self.renames.parts):
             one.step = self._step
 
@@ -138,7 +141,7 @@ class Near(Renames):
     """Its peers are in this process; what they say goes by octets all the same."""
 
     def __init__(self, node: Node) -> None:
-        super().__init__(node.backend, cast(Any, None), keeps_all=False)
+        super().__init__(node.backend, cast(Any, None), node.client, keeps_all=False)
         self._node = node
 
     async def _open(self, server: str) -> Peer:

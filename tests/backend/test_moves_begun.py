@@ -35,7 +35,7 @@ async def test_what_never_began_is_refused_at_once(tmp_path: Path, why: str) -> 
     asked: list[str] = []
 
     async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
-        mover = one.backend.mover
+        mover = one.mover
 
         async def open_peer(server: str) -> Any:
             if why == "partition":

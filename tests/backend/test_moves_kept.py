@@ -28,7 +28,7 @@ def test_what_is_on_its_way_back_is_not_let_go_of(tmp_path: Path) -> None:
     async def scene() -> None:
         config = config_in(tmp_path, move_grace_s=0.0)
         async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
-            mover, store = one.backend.mover, one.backend.store
+            mover, store = one.mover, one.backend.store
             await mover.stop()  # nobody else looks
             await store.create(GONE, "default")
             left = await mover.journal.save(
@@ -56,7 +56,7 @@ def test_what_is_on_its_way_back_is_not_let_go_of(tmp_path: Path) -> None:
 async def test_one_move_that_cannot_go_on_keeps_no_other_from_it(tmp_path: Path) -> None:
     config = config_in(tmp_path, move_grace_s=0.0)
     async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
-        mover = one.backend.mover
+        mover = one.mover
         await mover.stop()
         stuck = Move("a1", Side.IN, inbox_of("yan"), "be2.test", state=State.COMMITTED)
         await mover.journal.save(stuck, started_at=1.0)  # and nothing is prepared
@@ -74,7 +74,7 @@ async def test_a_failed_move_that_nobody_resumes_is_given_up_and_its_target_is_o
 ) -> None:
     config = config_in(tmp_path, move_grace_s=3600.0)
     async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
-        mover = one.backend.mover
+        mover = one.mover
         await mover.stop()
         failed = Move("a1", Side.OUT, GONE, "be2.test", state=State.FAILED, names=(GONE,))
         await look_at(mover, await mover.journal.save(failed, finished_at=time.time()))
@@ -88,7 +88,7 @@ async def test_a_failed_move_that_nobody_resumes_is_given_up_and_its_target_is_o
 
 async def test_what_was_given_up_takes_nothing_more_in(tmp_path: Path) -> None:
     async with running_backend(tmp_path, lambda: spool_store(tmp_path)) as one:
-        journal = one.backend.mover.journal
+        journal = one.mover.journal
         move = await journal.save(Move("a1", Side.IN, GONE, "be2.test", names=(GONE,)))
         await one.backend.store.create(GONE, "default")
         await abort(one.backend, journal, move)
@@ -111,7 +111,7 @@ async def test_what_came_into_a_kept_copy_is_not_removed_unseen(tmp_path: Path, 
 
     config = config_in(tmp_path, move_grace_s=0.0)
     async with running_backend(tmp_path, store, config=config) as one:
-        mover, kept = one.backend.mover, one.backend.store
+        mover, kept = one.mover, one.backend.store
         await mover.stop()
         await kept.create(GONE, "default")
         box = await kept.open(GONE, "zoe")
@@ -141,7 +141,7 @@ async def test_what_came_into_a_kept_copy_is_not_removed_unseen(tmp_path: Path, 
 async def test_what_is_as_it_left_is_removed_in_the_end(tmp_path: Path) -> None:
     config = config_in(tmp_path, move_grace_s=0.0)
     async with running_backend(tmp_path, lambda: spool_store(tmp_path), config=config) as one:
-        mover, kept = one.backend.mover, one.backend.store
+        mover, kept = one.mover, one.backend.store
         await mover.stop()
         await kept.create(GONE, "default")
         box = await kept.open(GONE, "zoe")

@@ -72,11 +72,11 @@ async def test_too_much_to_tell_ends_it(tmp_path: Path) -> None:
         await ask("NOTIFY SET (personal (MailboxName MessageNew MessageExpunge))")
         running.backend.tracker.heard(EVERYTHING)
         assert (await read_line(reader)).startswith("* OK [NOTIFICATIONOVERFLOW] ")
-        running.backend.tracker.tell(News(Kind.CREATED, MailboxName(b"user.ana")))
+        running.backend.events.publish(News(Kind.CREATED, MailboxName(b"user.ana")))
         assert await ask("NOOP") == ["t OK Completed"]
         assert not running.backend.tracker.watchers
         await ask("NOTIFY SET (personal (MailboxName))")
-        running.backend.tracker.tell(News(Kind.CREATED, MailboxName(b"user.ana")))
+        running.backend.events.publish(News(Kind.CREATED, MailboxName(b"user.ana")))
         assert await read_line(reader) == '* LIST (\\HasNoChildren) "/" INBOX'
 
 
@@ -84,7 +84,7 @@ async def test_who_does_not_read_is_told_that_it_was_too_much(tmp_path: Path) ->
     async with playing(tmp_path) as (running, reader, _, ask):
         await ask("NOTIFY SET (mailboxes INBOX (MailboxName))")
         for _ in range(MAX_NEWS + 1):  # in one turn of the loop: as if the client did not read
-            running.backend.tracker.tell(News(Kind.CREATED, MailboxName(b"user.ana")))
+            running.backend.events.publish(News(Kind.CREATED, MailboxName(b"user.ana")))
         assert (await read_line(reader)).startswith("* OK [NOTIFICATIONOVERFLOW] ")
 
 

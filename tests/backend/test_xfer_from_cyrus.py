@@ -97,7 +97,7 @@ async def backend_in(folder: Path) -> AsyncIterator[Running]:
 
 
 def arriving(one: Running) -> list[Move]:
-    return [move for move in one.backend.mover.journal.moves() if move.side is Side.IN]
+    return [move for move in one.mover.journal.moves() if move.side is Side.IN]
 
 
 async def until(one: Running, state: State, *, has_gone: bool = True) -> Move:
@@ -198,7 +198,7 @@ async def test_what_is_broken_off_is_kept_until_somebody_knows(tmp_path: Path) -
         async with source_at(one) as source:
             await send_all(source)
         move = await until(one, State.COPYING)
-        await one.backend.mover._look_at(move, [])
+        await one.mover._look_at(move, [])
         assert arriving(one)[-1].state is State.COPYING
         async with source_at(one, "admin") as operator:
             await operator.done(b"XFERS RESUME " + move.id.encode())
@@ -275,7 +275,7 @@ async def test_what_is_written_down_can_be_read(tmp_path: Path) -> None:
         async with source_at(one) as source:
             await send_all(source)
         move = await until(one, State.COPYING)
-        words = json.loads(one.backend.mover.journal.prepared_path(move).read_bytes())
+        words = json.loads(one.mover.journal.prepared_path(move).read_bytes())
         assert [name for name, _ in words["rows"]] == [
             "DELETED.user.zoe.old.6B0441B6",
             "user.zoe",

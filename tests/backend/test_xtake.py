@@ -57,10 +57,10 @@ def taking(folder: Path, asked: list[dict[str, Any]], look: Callable[[Running], 
 
     async def scene() -> Any:
         async with running_backend(folder, lambda: spool_store(folder)) as one:
-            one.backend.mover.master = Master()
+            one.backend.master = Master()
             source = Source(*asked)
             channel = cast(FrameChannel, source)
-            taken = Arriving(one.backend, one.backend.mover.journal, channel, "be2.test")
+            taken = Arriving(one.backend, one.mover.journal, channel, "be2.test")
             with pytest.raises(UpstreamFailure):
                 await taken.serve()
             return source.answers, look(one)
@@ -74,7 +74,7 @@ def begin(root: str, move_id: str = "a1", **more: Any) -> dict[str, Any]:
 
 def test_only_what_the_master_says_is_at_the_source_may_come(tmp_path: Path) -> None:
     asked = [begin(f"user.{user}") for user in ("carl", "nobody", "ana", "ana.planted")]
-    answers, moves = taking(tmp_path, asked, lambda one: list(one.backend.mover.journal.moves()))
+    answers, moves = taking(tmp_path, asked, lambda one: list(one.mover.journal.moves()))
     assert [answer["code"] for answer in answers] == ["NOPERM"] * 4
     assert moves == []
 

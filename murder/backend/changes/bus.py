@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-from murder.backend.changes.news import EVERYTHING
+from murder.backend.changes.events import Events, MailboxChanged
+from murder.backend.changes.news import EVERYTHING, News, format_news
 
 MAX_DATAGRAM: Final = (
     32 * 1024
@@ -26,7 +27,9 @@ SOCKET_BUFFER: Final = 1024 * 1024
 class Bus:
     """One worker's end. `heard` is called with each datagram from another worker."""
 
-    def __init__(self, folder: Path, worker: int, heard: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, worker: int, heard: Callable[[str], None], events: Events | None = None
+    ) -> None:
         self._folder = folder
         self._own = f"worker-{worker}.sock"
         self._heard = heard
@@ -36,6 +39,9 @@ class Bus:
         self._peers_at = -1
         self._owed: dict[str, dict[str, None]] = {}
         self._retry: asyncio.TimerHandle | None = None
+        if events is not None:  # what happens in this worker is told to the others
+            events.subscribe(MailboxChanged, lambda event: self.tell(event.mailbox_id))
+            events.subscribe(News, lambda news: self.tell(format_news(news)))
 
     def start(self) -> None:
         """Bind this worker's socket; one left by a process that died is replaced."""

@@ -14,8 +14,9 @@ from itertools import islice
 from typing import Final, Protocol
 
 from murder.api.store import Mailbox, TellsRecent
+from murder.backend.changes.events import Events, MailboxChanged
 from murder.backend.changes.news import EVERYTHING as ALL_CHANGED
-from murder.backend.changes.news import Kind, News, format_news, parse_news
+from murder.backend.changes.news import Kind, News, parse_news
 from murder.model.message import Changes, Flagged, MailboxStatus, Message, ModSeq, SeqNum, Uid
 from murder.model.name import MailboxName
 from murder.net.turns import Turn
@@ -400,10 +401,11 @@ class Watcher(Protocol):
 class Tracker:
     """Who watches which mailbox in this process; hears of changes from the store and from other workers."""
 
-    def __init__(self) -> None:
+    def __init__(self, events: Events) -> None:
         self._views: dict[str, set[View]] = {}
         self.watchers: set[Watcher] = set()
-        self.tell_others: Callable[[str], None] | None = None  # the bus between workers
+        self._events = events
+        events.subscribe(News, self._spread)
         self.changes = 0  # how often something was heard
 
     def enter(self, view: View) -> None:
@@ -419,14 +421,7 @@ class Tracker:
     def mailbox_changed(self, mailbox_id: str) -> None:
         """StoreListener: something was changed through this process's store."""
         self.heard(mailbox_id)
-        if self.tell_others is not None:
-            self.tell_others(mailbox_id)
-
-    def tell(self, news: News) -> None:
-        """Something has been done in this process that is no change of messages."""
-        self._spread(news)
-        if self.tell_others is not None:
-            self.tell_others(format_news(news))
+        self._events.publish(MailboxChanged(mailbox_id))
 
     def heard(self, text: str) -> None:
         """Another worker has told something: the id of a mailbox that has changed, or news."""

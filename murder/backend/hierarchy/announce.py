@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
 from murder.api.store import MailboxStore, StoredMailbox
+from murder.backend.changes.events import Events, MasterMayDiffer
 from murder.backend.changes.news import Kind, News
 from murder.backend.hierarchy.intent import (
     Intent,
@@ -72,6 +73,8 @@ class Announcer:
         store: MailboxStore,
         master: Master | None,
         location: Location,
+        events: Events,
+        make_room_for: Callable[[MailboxName, str], Awaitable[None]] = _nothing_to_do,
         process: str = "",
     ) -> None:
         self._ledger = ledger
@@ -82,11 +85,9 @@ class Announcer:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._log = logger(role="backend")
         self.step: Callable[[str], None] = lambda _: None
-        # told of names that the master may have wrong: whoever compares sees to them as soon as it can be reached
-        self.owe: Callable[[Iterable[MailboxName]], None] = lambda _: None
-        self.tell: Callable[[News], None] = lambda _: None  # told of what has been done
+        self._events = events  # what has been done, and names that the master may have wrong
         # lets go of what the store still has under a name, of a mailbox that moved away
-        self.make_room_for: Callable[[MailboxName, str], Awaitable[None]] = _nothing_to_do
+        self.make_room_for = make_room_for
 
     # --- the operations
 
@@ -132,7 +133,7 @@ class Announcer:
             except Exception:
                 await self._undo(intent, at_master=[name])
                 raise
-        self.tell(News(Kind.CREATED, name))
+        self._events.publish(News(Kind.CREATED, name))
         return stored
 
     async def delete(self, names: Sequence[MailboxName]) -> None:
@@ -161,7 +162,7 @@ class Announcer:
             removed += removed_with(self._ledger.mailboxes, names)
             await self._finish(intent, removed)
         for name in names:
-            self.tell(News(Kind.DELETED, name))
+            self._events.publish(News(Kind.DELETED, name))
 
     async def rename(
         self,
@@ -179,7 +180,7 @@ class Announcer:
                 await self._restore_at_master([old for old, _ in moves])
                 raise
         for news in news_of_rename(moves):
-            self.tell(news)
+            self._events.publish(news)
 
     async def _rename_steps(
         self, intent: Intent, renamed: Sequence[tuple[MailboxEntry, MailboxEntry]]
@@ -226,7 +227,7 @@ class Announcer:
                 await self._restore_at_master([name])
                 await self._finish(intent, [])
                 raise
-        self.tell(News(Kind.ACL, name))
+        self._events.publish(News(Kind.ACL, name))
         return raw_acl
 
     # --- the parts
@@ -294,7 +295,7 @@ class Announcer:
         try:
             await self._at_master(lambda master, name: master.delete(name), names)
         except (Refusal, UpstreamFailure) as error:
-            self.owe(names)
+            self._events.publish(MasterMayDiffer(tuple(names)))
             self._log.warning("announce.rollback_deferred", problem=str(error))
 
     async def _restore_at_master(self, names: Iterable[MailboxName]) -> None:
@@ -306,7 +307,7 @@ class Announcer:
                 [(row.name, row.raw_location, row.raw_acl) for row in rows if row.is_active]
             )
         except (Refusal, UpstreamFailure) as error:
-            self.owe(names)
+            self._events.publish(MasterMayDiffer(tuple(names)))
             self._log.warning("announce.rollback_deferred", problem=str(error))
 
     async def _reserve_rows(self, rows: Iterable[MailboxEntry]) -> None:
@@ -443,10 +444,10 @@ class Announcer:
         if changes:
             await self._ledger.commit(changes)
             for news in news_of_rename(intent.moves):
-                self.tell(news)
+                self._events.publish(news)
             self.step("listed")
         if not tells_master:
-            self.owe(intent.names)
+            self._events.publish(MasterMayDiffer(tuple(intent.names)))
         else:
             await self._tell_of_rename(intent)
         self.step("announced")
@@ -461,7 +462,7 @@ class Announcer:
             self.step("unannounced")
             await self.announce([row for row in rows if row is not None])
         except (Refusal, UpstreamFailure) as error:
-            self.owe(intent.names)
+            self._events.publish(MasterMayDiffer(tuple(intent.names)))
             self._log.warning("announce.rollback_deferred", problem=str(error))
 
     async def withdraw_rename(self, intent: Intent) -> None:
@@ -470,7 +471,7 @@ class Announcer:
         try:
             await self._at_master(lambda master, name: master.delete(name), taken)
         except (Refusal, UpstreamFailure) as error:
-            self.owe(taken)
+            self._events.publish(MasterMayDiffer(tuple(taken)))
             self._log.warning("announce.rollback_deferred", problem=str(error))
         self.step("given back")
         await self.finish(intent, [RemoveEntry(name) for name in taken])

@@ -58,15 +58,17 @@ class Mailboxes:
         store: MailboxStore,
         namespace: Namespace,
         shared_acl: bytes = SHARED_DEFAULT,
+        has_left: Callable[[MailboxName], bool] = lambda _: False,
+        row_of_left: Callable[[MailboxName], MailboxEntry | None] = lambda _: None,
     ) -> None:
         self._shared_acl = shared_acl
         self.list = mailbox_list
         self.store = store
         self.namespace = namespace
-        # of what has just left for another server: who asks here has an old list
-        self.has_left: Callable[[MailboxName], bool] = lambda _: False
-        # its row as it was, where that is known
-        self.left: Callable[[MailboxName], MailboxEntry | None] = lambda _: None
+        self.has_left = (
+            has_left  # of what has just left for another server: who asks here has an old list
+        )
+        self._row_of_left = row_of_left  # as it was, where that is known
 
     def find(self, name: MailboxName) -> MailboxEntry | None:
         """The row of a mailbox that exists here (one that is just being made does not)."""
@@ -94,7 +96,9 @@ class Mailboxes:
         To a user who could not know of it here, it is."""
         if self.find(name) is not None or not self.has_left(name):
             return
-        left = self.left(name) or MailboxEntry(name, EntryState.ACTIVE, b"")  # its owner's at least
+        left = self._row_of_left(name) or MailboxEntry(
+            name, EntryState.ACTIVE, b""
+        )  # its owner's at least
         if login is None or self.rights(left, login) & MANAGED:
             text = "This mailbox has moved to another server: try again in a moment"
             raise Missing(name, text, Code.UNAVAILABLE)

@@ -19,7 +19,7 @@ from murder.backend.imap.notify.notifier import Beside, Notifier
 from murder.backend.imap.search.context import Contexts
 from murder.backend.imap.untagged import Manner, format_updates
 from murder.backend.records.annotations import SERVER, SHARED
-from murder.backend.shared import Backend
+from murder.backend.worker import BackendWorker
 from murder.errors import BadSyntax, Code, Misuse, Refusal
 from murder.model.acl import Rights
 from murder.model.fetch import FetchItem
@@ -64,9 +64,12 @@ class Notifying(Watcher, Protocol):
 class BackendImap(ImapDialogue):
     """See the module. `view` is the selected mailbox, None without one."""
 
-    def __init__(self, connection: Connection, service: ClientService, backend: Backend) -> None:
+    def __init__(
+        self, connection: Connection, service: ClientService, backend: BackendWorker
+    ) -> None:
         super().__init__(connection, service)
-        self.backend = backend
+        self.backend = backend.shared
+        self.mover, self.renames = backend.mover, backend.renames
         self.view: View | None = None
         self.selected: Accessible | None = None
         self.manner = Manner()
@@ -81,7 +84,7 @@ class BackendImap(ImapDialogue):
         self._held: Command | None = None  # a change that waits for the end of a move's stop
         self._held_for: Exception | None = None
         self._again: Command | None = None  # the one that has waited, and runs again
-        backend.sessions.add(self)
+        self.backend.sessions.add(self)
 
     # --- what the base asks of a role
 

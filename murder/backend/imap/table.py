@@ -11,7 +11,7 @@ from murder.backend.imap.mailboxes import acl, joint, mailbox, metadata, quota, 
 from murder.backend.imap.mailboxes import list as listing
 from murder.backend.imap.notify import notify
 from murder.backend.imap.search import search, sort
-from murder.backend.shared import Backend
+from murder.backend.worker import BackendWorker
 from murder.model.fetch import FetchItem
 from murder.model.message import Uid
 from murder.net.connection import Connection
@@ -106,6 +106,8 @@ class _Imap(BackendImap):
         await fetch.tell_items(self, wanted)
 
 
-def serve_imap(connection: Connection, service: ClientService, backend: Backend) -> BackendImap:
+def serve_imap(
+    connection: Connection, service: ClientService, backend: BackendWorker
+) -> BackendImap:
     """The service of the `imap` listeners."""
     return _Imap(connection, service, backend)

@@ -300,7 +300,7 @@ async def check_may_come(backend: Backend, root: MailboxName, server: str) -> No
     """Whether it is that server's to send: a stolen key of one backend takes nothing of what others have, and plants
     nothing. `server` is "" where the source is a Cyrus: its name in the list is not known. Raises Refusal,
     UpstreamFailure where the master cannot say."""
-    master = backend.mover.master
+    master = backend.master
     if master is None:
         return
     try:

@@ -14,7 +14,6 @@ from typing import Final
 
 from murder.api import CarriesMailboxes
 from murder.backend.hierarchy.intent import is_alive, this_process
-from murder.backend.hierarchy.referral import Finder
 from murder.backend.moves import arriving
 from murder.backend.moves.arriving import Arriving
 from murder.backend.moves.compare import Compared
@@ -24,7 +23,6 @@ from murder.backend.moves.journal import (
     ARRIVING,
     CYRUS,
     RUNNING,
-    Journal,
     Move,
     Side,
     State,
@@ -36,11 +34,9 @@ from murder.backend.moves.verify import Verification, changed_since
 from murder.backend.shared import Backend
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger
-from murder.model.entry import EntryState, Location, MailboxEntry
 from murder.model.name import MailboxName, display, is_below, no_such_mailbox
 from murder.net.frames import FrameChannel
 from murder.net.upstream import Upstreams
-from murder.wire.carry import parse_name
 
 RETRIES: Final = 100  # of a move that the source still owns; later steps are tried for ever
 RETRY_MIN_S: Final = 0.2
@@ -55,16 +51,13 @@ class _NotBegun(Refusal):
 class Mover:
     """See the module. `step` is called at every step of every move (tests stop there)."""
 
-    def __init__(
-        self, backend: Backend, journal: Journal, upstreams: Upstreams, *, keeps_all: bool
-    ) -> None:
+    def __init__(self, backend: Backend, upstreams: Upstreams, *, keeps_all: bool) -> None:
         self.backend = backend
-        self.journal = journal
+        self.journal = journal = backend.journal
         self.upstreams = upstreams
         self._keeps_all = keeps_all
         self._process = this_process()
         self._running: dict[str, asyncio.Task[Move]] = {}
-        self._left: tuple[str, dict[MailboxName, bytes]] = ("", {})  # of one move, access lists
         self._listeners: dict[str, list[Progress]] = {}
         self._places = asyncio.Semaphore(backend.config.moves_parallel)
         self._keeper: asyncio.Task[None] | None = None
@@ -73,8 +66,6 @@ class Mover:
         self._deciding = asyncio.Lock()
         self._log = logger(role="backend")
         self.step: Callable[[str], None] = lambda _: None
-        self.master: Finder | None = None  # set by the role, where there is one
-        backend.announcer.make_room_for = self.make_room_for
 
     def start(self) -> None:
         """Go on with what was begun; behind the start."""
@@ -372,40 +363,6 @@ class Mover:
 
     # --- what the store still has
 
-    def is_kept(self, name: MailboxName) -> bool:
-        """Whether the store has it for a move's sake, and the list rightly does not show it."""
-        return self.journal.keeps(name) is not None
-
-    def has_left(self, name: MailboxName) -> bool:
-        """Whether it has gone to another server, and is still kept here."""
-        move = self.journal.keeps(name)
-        return move is not None and move.side is Side.OUT
-
-    def left(self, name: MailboxName) -> MailboxEntry | None:
-        """The row, as it was, of what has gone to another server and is still kept here."""
-        move = self.journal.keeps(name)
-        if move is None or move.side is not Side.OUT:
-            return None
-        if self._left[0] != move.id:  # one that is asked for again and again is read once
-            handed = self.journal.handed(move) or {"rows": []}
-            told = {parse_name(row[0]): str(row[1]).encode("latin-1") for row in handed["rows"]}
-            self._left = (move.id, told)
-        place = bytes(Location(move.server, move.partition))
-        return MailboxEntry(name, EntryState.ACTIVE, place, self._left[1].get(name, b""))
-
-    async def make_room_for(self, name: MailboxName, mailbox_id: str) -> None:
-        """Let go of what has moved away under this name, unless it is this mailbox that comes back."""
-        for move in list(self.journal.moves()):
-            if move.side is Side.OUT and move.state is State.DONE and name in move.names:
-                try:
-                    mailbox = await self.backend.store.open(name, "")
-                except Refusal:
-                    continue
-                is_same = mailbox.mailbox_id == mailbox_id
-                mailbox.close()
-                if not is_same:
-                    await self.backend.store.delete(name)
-
     async def forget(self, move: Move) -> Move:
         """Remove what has left; nothing that the list shows. Raises Refusal(IN_USE) while it is on its way back: what is
         kept is then part of what arrives."""
@@ -447,9 +404,9 @@ class Mover:
         if move.state is State.PREPARED:
             await arriving.commit(self.backend, self.journal, move)
             return
-        if move.state is not State.COPYING or self.master is None:
+        if move.state is not State.COPYING or self.backend.master is None:
             return
-        entry = await self.master.find(move.root)
+        entry = await self.backend.master.find(move.root)
         if entry is not None and entry.is_active and entry.server != self.backend.server_name:
             ending = await self.journal.save(move, only_from={State.COPYING}, state=State.ENDING)
             await arriving.abort(self.backend, self.journal, ending)

@@ -160,7 +160,7 @@ async def tell(backend: Backend, move: Move, request: Compare) -> dict[str, Any]
         raise Refusal(Code.CANNOT, f"{display(name)} is no part of {display(root)}")
     match request.what:
         case "tree":
-            left = backend.mover.journal.keeps(root)
+            left = backend.journal.keeps(root)
             return {
                 "tree": await _tree(backend, root),
                 "notes": told_notes(backend, root),

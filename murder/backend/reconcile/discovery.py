@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from murder.api.store import NoticesMailboxes
+from murder.backend.changes.events import Events, MasterMayDiffer
 from murder.backend.changes.news import Kind, News
 from murder.backend.hierarchy.announce import Announcer
 from murder.backend.hierarchy.intent import tree_of
@@ -29,11 +30,13 @@ class Noticer:
         store: NoticesMailboxes,
         mailboxes: Mailboxes,
         announcer: Announcer,
+        events: Events,
         is_kept: Callable[[MailboxName], bool],
     ) -> None:
         self._store = store
         self._mailboxes = mailboxes
         self._announcer = announcer
+        self._events = events
         self._is_kept = is_kept
         self._waiting: set[MailboxName] = set()
         self._log = logger(role="backend")
@@ -76,5 +79,5 @@ class Noticer:
             [PutEntry(MailboxEntry(name, EntryState.ACTIVE, place, raw_acl))]
         )
         self._log.info("mailbox.discovered", mailbox=display(name))
-        self._announcer.owe([name])
-        self._announcer.tell(News(Kind.CREATED, name))
+        self._events.publish(MasterMayDiffer((name,)))
+        self._events.publish(News(Kind.CREATED, name))

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from murder.backend.changes.events import Events, MasterMayDiffer
 from murder.backend.hierarchy.announce import Announcer, Master
 from murder.backend.reconcile.quarantine import (
     Resting,
@@ -68,7 +69,12 @@ class Comparer:
     """See the module. One a backend (worker 0)."""
 
     def __init__(
-        self, ledger: Ledger, announcer: Announcer, quarantine: Announcer, master: WholeMaster
+        self,
+        ledger: Ledger,
+        announcer: Announcer,
+        quarantine: Announcer,
+        master: WholeMaster,
+        events: Events,
     ) -> None:
         self._ledger = ledger
         self._mailboxes = ledger.mailboxes
@@ -82,6 +88,7 @@ class Comparer:
         self._owed: set[MailboxName] = set()
         self._paying: asyncio.Task[None] | None = None
         self.retry_s = 1.0
+        events.subscribe(MasterMayDiffer, lambda event: self.owe(event.names))
 
     def owe(self, names: Iterable[MailboxName]) -> None:
         """The master may have these names wrong (an operation was undone): compare them, as soon as it is there."""

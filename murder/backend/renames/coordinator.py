@@ -75,14 +75,14 @@ def changed_meanwhile(old: MailboxName) -> Refusal:
 class Coordinator:
     """See the module. `step` is called between steps (tests stop there)."""
 
-    def __init__(self, backend: Backend, open_peer: OpenPeer) -> None:
+    def __init__(self, backend: Backend, open_peer: OpenPeer, master: Master | None) -> None:
         self._backend = backend
         self._announcer = backend.announcer
         self._open_peer = open_peer
         self._log = logger(role="backend")
         self._tasks: set[asyncio.Task[tuple[str, ...]]] = set()
         self.running: set[str] = set()  # their ids
-        self.master: Master | None = None
+        self.master = master
         self.step: Callable[[str], None] = lambda _: None
 
     async def stop(self) -> None:

@@ -32,7 +32,9 @@ PAUSE_MAX_S: Final = 30.0
 class Renames:
     """See the module: what a worker has to do with them."""
 
-    def __init__(self, backend: Backend, upstreams: Upstreams, *, keeps_all: bool) -> None:
+    def __init__(
+        self, backend: Backend, upstreams: Upstreams, master: Master | None, *, keeps_all: bool
+    ) -> None:
         process = backend.announcer.process
         self._backend = backend
         self._upstreams = upstreams
@@ -44,13 +46,12 @@ class Renames:
         self._next_at: dict[str, float] = {}  # by server
         self._pause_s: dict[str, float] = {}
         self._log = logger(role="backend")
-        self.coordinator = Coordinator(backend, self._open)
+        self.coordinator = Coordinator(backend, self._open, master)
         self.parts = Parts(backend, self.coordinator)
 
-    def start(self, master: Master | None) -> None:
+    def start(self) -> None:
         """Go on with what was begun; behind the start."""
-        self.coordinator.master = master
-        if self._keeps_all and master is not None:
+        if self._keeps_all and self.coordinator.master is not None:
             self._keeper = asyncio.get_running_loop().create_task(self._keep())
 
     async def stop(self) -> None:

@@ -30,7 +30,7 @@ async def _serve(dialogue: BackendImap, command: Command, server: str) -> None:
     dialogue.send_ok(command, "Frames now")
     channel = FrameChannel(dialogue.connection, server, PEER_TIMEOUT_S)
     try:
-        await dialogue.backend.renames.parts.serve(channel, server)
+        await dialogue.renames.parts.serve(channel, server)
     except UpstreamFailure as failure:
         dialogue.log.info("rename.peer_gone", backend=server, problem=str(failure))
     finally:
@@ -56,5 +56,5 @@ def run_xsettle(dialogue: BackendImap, command: Command) -> Running:
 
 
 async def _settle(dialogue: BackendImap, command: Command, rename_id: str, stage: Stage) -> None:
-    await dialogue.backend.renames.decide_by_hand(rename_id, stage)
+    await dialogue.renames.decide_by_hand(rename_id, stage)
     await dialogue.finish(command)

@@ -165,5 +165,5 @@ async def _subscribe(dialogue: BackendImap, command: Command, subscribed: bool) 
         await check_room_for_subscription(dialogue.backend, dialogue.user, name)
     await dialogue.backend.store.subscribe(user, name, subscribed)
     with dialogue.causing((Kind.SUBSCRIBED, name)):
-        dialogue.backend.tracker.tell(News(Kind.SUBSCRIBED, name, user=user))
+        dialogue.backend.events.publish(News(Kind.SUBSCRIBED, name, user=user))
     await dialogue.finish(command)

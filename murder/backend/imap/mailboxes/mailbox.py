@@ -227,12 +227,12 @@ async def _rename_tree(
         check_depth(backend, target)
     if into_another:
         await check_room_for_mailboxes(backend, login, [target for _, target in moves])
-    servers = await backend.renames.coordinator.servers_below(old, named)
+    servers = await dialogue.renames.coordinator.servers_below(old, named)
     late: Sequence[str] = ()
     with dialogue.causing((Kind.RENAMED, new)):
         if servers:
             wish = Wish(old, new, moves, servers, login.user, login.is_admin)
-            late = await backend.renames.coordinator.rename(wish)
+            late = await dialogue.renames.coordinator.rename(wish)
         else:
             await backend.announcer.rename(moves, change_of_owner(old, new))
     if is_inbox(old):

@@ -126,7 +126,7 @@ async def _set(dialogue: BackendImap, command: Command, request: SetMetadataRequ
     await _count_change(dialogue, name)
     with dialogue.causing((Kind.ANNOTATED, name)):
         for scope, entries in changes.items():
-            dialogue.backend.tracker.tell(
+            dialogue.backend.events.publish(
                 News(Kind.ANNOTATED, name, user=scope, entries=tuple(entries))
             )
     await dialogue.finish(command)

@@ -4,6 +4,7 @@
 `* OK [INPROGRESS (tag done total)]` (RFC 9585). Administrators only, and only those who came themselves.
 """
 
+from murder.backend.changes.events import MasterMayDiffer
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.moves.cyrus_peer import CyrusPeer
 from murder.backend.moves.journal import Journal, Move, Side, State, record_of
@@ -64,7 +65,7 @@ async def move_away(
     seen = display(dialogue.external(name))  # as Cyrus has it
     what = f"USER {owner_of(name)}" if is_inbox(name) else f"MAILBOX {seen}"
     try:
-        await dialogue.backend.mover.move(name, server, partition, dialogue.user.user, tell)
+        await dialogue.mover.move(name, server, partition, dialogue.user.user, tell)
     except (Refusal, UpstreamFailure) as problem:
         told = (
             str(problem)
@@ -107,7 +108,7 @@ def run_xfers(dialogue: BackendImap, command: Command) -> Running:
 
 
 async def _xfers(dialogue: BackendImap, command: Command, verb: bytes, move_id: str) -> None:
-    mover = dialogue.backend.mover
+    mover = dialogue.mover
     if verb == b"VERIFY":  # a line for each mailbox, as soon as it is compared
         async for found in mover.verify(move_id):
             dialogue.send(format_answer(found.shown()))
@@ -150,7 +151,7 @@ async def _forget(journal: Journal, dialogue: BackendImap, move_id: str) -> Move
         return await journal.save(move, owes_abort=False)
     if move is None or move.state is not State.DONE:
         raise Refusal(Code.CANNOT, f"No move {move_id} keeps anything here")
-    return await dialogue.backend.mover.forget(move)
+    return await dialogue.mover.forget(move)
 
 
 # xcompare = "XCOMPARE" SP mailbox
@@ -161,7 +162,7 @@ def run_xcompare(dialogue: BackendImap, command: Command) -> Running:
     name = dialogue.name_of(scanner.astring())
     scanner.end()
     need_admin(dialogue)
-    dialogue.backend.announcer.owe([name])
+    dialogue.backend.events.publish(MasterMayDiffer((name,)))
     return dialogue.conclude(command)
 
 
@@ -180,7 +181,7 @@ async def _take(dialogue: BackendImap, command: Command, server: str) -> None:
     dialogue.send_ok(command, "Frames now")
     channel = FrameChannel(dialogue.connection, server, PEER_TIMEOUT_S)
     try:
-        await dialogue.backend.mover.take(channel, server)
+        await dialogue.mover.take(channel, server)
     except (UpstreamFailure, Refusal, BadSyntax) as failure:
         dialogue.log.info("move.peer_gone", backend=server, problem=str(failure))
     finally:
@@ -209,7 +210,7 @@ async def _sync(dialogue: BackendImap, command: Command) -> None:
     rest = dialogue.session.take_rest()
     connection = dialogue.connection
     channel = OctetChannel(connection, connection.peer, PEER_TIMEOUT_S)
-    arriving = dialogue.backend.mover.take_from_cyrus(connection.peer)
+    arriving = dialogue.mover.take_from_cyrus(connection.peer)
     try:
         await CyrusPeer(channel, arriving).serve(command.octets.rstrip(b"\r\n"), rest)
     except (UpstreamFailure, BadSyntax) as failure:
@@ -232,5 +233,5 @@ def run_mupdatepush(dialogue: BackendImap, command: Command) -> Running:
 
 
 async def _push(dialogue: BackendImap, command: Command, external: bytes) -> None:
-    await dialogue.backend.mover.take_from_cyrus(dialogue.connection.peer).push(external)
+    await dialogue.mover.take_from_cyrus(dialogue.connection.peer).push(external)
     await dialogue.finish(command)

@@ -1,0 +1,125 @@
+"""What the roles have in common that let clients in: the gate and the services, as they are made and made again."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import ClassVar, Protocol
+
+from murder.api.auth import AuthBackend
+from murder.api.sasl import Mechanism
+from murder.auth.gate import PROXY_ROLES, Gate, decoy_key_of, penalties_of
+from murder.auth.limit import ConnectionLimit
+from murder.config import ClientConfig, Config
+from murder.model.protocol import ProtocolSpec
+from murder.net.listener import Service
+from murder.net.shared_counter import Counts, SharedCounter
+from murder.net.tls import listening_context
+from murder.serve.service import ClientService, Factory, services_of
+
+
+class MakesAuth(Protocol):
+    """What these roles need of the plugins, at least."""
+
+    def auth_backend(self) -> AuthBackend: ...
+
+    def mechanisms(self) -> Sequence[Mechanism]: ...
+
+
+class LetsIn(Protocol):
+    """A role's section of the configuration, as the gate reads it."""
+
+    @property
+    def admins(self) -> Collection[str]: ...
+
+    @property
+    def allow_plaintext(self) -> bool: ...
+
+
+def gate_of(
+    config: Config,
+    section: LetsIn,
+    plugins: MakesAuth,
+    *,
+    counts: Counts | None = None,
+    connections: ConnectionLimit | None = None,
+    proxies: Collection[str] = (),
+    domains: bool = True,
+    keep_admin_password: bool = False,
+    proxy_roles: Collection[str] = PROXY_ROLES,
+) -> Gate:
+    """The gate of a role by its configuration; `counts` is what its workers count together."""
+    return Gate(
+        plugins.auth_backend(),
+        mechanisms=plugins.mechanisms(),
+        admins=section.admins,
+        proxies=proxies,
+        allow_plaintext=section.allow_plaintext,
+        penalties=penalties_of(config.auth, counts),
+        connections=connections,
+        auth_timeout_s=config.auth.timeout_s,
+        domains=domains,
+        decoy_key=decoy_key_of(config.tls.key),
+        keep_admin_password=keep_admin_password,
+        proxy_roles=proxy_roles,
+    )
+
+
+class ClientRole:
+    """The base of a role that serves clients, in one worker process."""
+
+    NAME: ClassVar[str]
+    FACTORIES: ClassVar[Mapping[ProtocolSpec, Factory]]
+    IS_PUBLIC: ClassVar[bool]  # shows clients the certificate that the public knows
+    CARRIES_ADMINS: ClassVar[bool] = False  # an administrator's password goes on to the next server
+    PROXY_ROLES: ClassVar[Collection[str]] = PROXY_ROLES  # whose nodes may speak for users
+
+    def __init__(self, config: Config, plugins: MakesAuth, worker: int) -> None:
+        self._config = config
+        self._auth = plugins
+        self._worker = worker
+        self._counts: Counts | None = None
+        self._users = SharedCounter()
+        self._services: Mapping[ProtocolSpec, Service] = {}
+
+    def count_with(self, counts: Counts) -> None:
+        """In this shared memory, together with the role's other workers."""
+        self._counts, self._users = counts, SharedCounter(counts.users())
+
+    def services(self) -> Mapping[ProtocolSpec, Service]:
+        """Who serves the listeners, from now on."""
+        return self._services
+
+    def _proxies(self) -> Collection[str]:
+        """Who may speak for users, by the role's section."""
+        raise NotImplementedError
+
+    @property
+    def _section(self) -> ClientConfig:
+        section: ClientConfig = getattr(self._config, self.NAME)
+        return section
+
+    def _make_gate(self) -> Gate:
+        section = self._section
+        return gate_of(
+            self._config,
+            section,
+            self._auth,
+            counts=self._counts,
+            connections=ConnectionLimit(section.max_connections_per_user, self._users),
+            proxies=self._proxies(),
+            domains=self._config.namespace.domains,
+            keep_admin_password=self.CARRIES_ADMINS,
+            proxy_roles=self.PROXY_ROLES,
+        )
+
+    def _serve(self, node: object, gate: Gate) -> None:
+        """Make the services; `node` is what their sessions share."""
+        config = self._config
+        shared = ClientService(
+            role=self.NAME,
+            server_name=config.node.name,
+            namespace=config.namespace.namespace(),
+            gate=gate,
+            limits=self._section,
+            tls=listening_context(config.tls, public=self.IS_PUBLIC),
+            max_failures=config.auth.max_failures,
+        )
+        self._services = services_of(self.FACTORIES, shared, node)
