@@ -84,6 +84,11 @@ def _bounds_of(config: BackendConfig) -> Bounds:
     )
 
 
+def _make_annotations(config: BackendConfig, ledger: Ledger) -> Annotations:
+    refuse = refuse_value_too_big, refuse_too_many
+    return Annotations(ledger.mailboxes, ledger, *refuse, _bounds_of(config))
+
+
 class BackendRole(ClientRole):
     """See the module."""
 
@@ -161,13 +166,7 @@ class BackendRole(ClientRole):
             events=events,
             journal=journal,
             master=self._client,
-            annotations=Annotations(
-                mailbox_list,
-                self._ledger,
-                refuse_value_too_big,
-                refuse_too_many,
-                _bounds_of(config.backend),
-            ),
+            annotations=_make_annotations(config.backend, self._ledger),
             quotas=Quotas(mailbox_list, self._ledger, store),
             maildrop_locks=config.node.data / ROLE / LOCKS_FOLDER,
             url_keys=UrlKeys(mailbox_list, self._ledger, config.backend.max_url_keys_per_mailbox),

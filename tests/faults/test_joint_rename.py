@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
-from tests.demo import Demo, running_demo
 
 from tests.faults.move_storm import run_ctl
 from tests.faults.test_kill import check_lists_agree, names_at_master
 from tests.faults.test_moves import dying
+from tests.kit.demo import Demo, running_demo
 
 OLD, NEW = "dept", "unit"
 HOMES: Final = {"": "be1", "/a": "be2", "/a/far": "be3", "/b": "be1", "/c": "be2"}
@@ -22,7 +22,7 @@ HOMES: Final = {"": "be1", "/a": "be2", "/a/far": "be3", "/b": "be1", "/c": "be2
 ROOT_STEPS: Final = ("root prepared", "parts prepared", "decided", "listed", "commit answered")
 PART_STEPS: Final = ("reserved", "part prepared", "part commit", "listed")
 for word in ("XSETTLE", "XPART", "XRENAME", "SETMETADATA", "GETMETADATA"):
-    imaplib.Commands[word] = ("AUTH",)  # type: ignore[attr-defined] # imaplib's own list of commands
+    imaplib.Commands[word] = ("AUTH",)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def facts(demo: Demo, root: str) -> dict[str, tuple[object, ...]]:
             status = admin.status(name, words)[1][0].decode().partition("(")[2]
             acl = admin.getacl(name)[1][0].decode().replace(name, "", 1)
             quota = str(admin.getquotaroot(name)[1][1:]).replace(name, "")
-            note = str(admin._simple_command("GETMETADATA", name, "/shared/comment"))  # type: ignore[attr-defined] # no public way
+            note = str(admin._simple_command("GETMETADATA", name, "/shared/comment"))
             comment = str(admin.untagged_responses.pop("METADATA", "")).replace(name, "")
             found[name.removeprefix(root)] = (status, acl, quota, note, comment)
     return found
@@ -71,13 +71,13 @@ def furnish(demo: Demo) -> dict[str, tuple[object, ...]]:
         if admin.status(OLD, "(MESSAGES)")[0] != "OK":
             for below, node in HOMES.items():
                 name = OLD + below
-                assert admin._simple_command("CREATE", name, backend(demo, node)["name"])[0] == "OK"  # type: ignore[attr-defined] # no public way
+                assert admin._simple_command("CREATE", name, backend(demo, node)["name"])[0] == "OK"
                 admin.setacl(name, "admin", "lrswipkxtea")
                 admin.setacl(name, demo.user(1), "lrswipte")
                 admin.setacl(name, demo.user(2), "lr")
                 admin.append(name, r"(\Flagged)", "", f"Subject: {name}\r\n\r\nx\r\n".encode())
             admin.setquota(f"{OLD}/a", "(STORAGE 5000)")
-            admin._simple_command("SETMETADATA", f"{OLD}/a/far", '(/shared/comment "far")')  # type: ignore[attr-defined] # no public way
+            admin._simple_command("SETMETADATA", f"{OLD}/a/far", '(/shared/comment "far")')
     return facts(demo, OLD)
 
 
@@ -161,7 +161,7 @@ def test_a_name_that_one_of_them_has_refuses_all(demo: Demo) -> None:
     with demo.imap(demo.frontend, "admin") as admin:
         for node in ("be2", "be3"):  # of the part itself, and of another server
             where = backend(demo, node)["name"]
-            assert admin._simple_command("CREATE", f"{NEW}/c", where)[0] == "OK"  # type: ignore[attr-defined] # no public way
+            assert admin._simple_command("CREATE", f"{NEW}/c", where)[0] == "OK"
             kind, said = rename(demo, OLD, NEW)
             assert kind == "NO" and b"ALREADYEXISTS" in said, said
             admin.setacl(f"{NEW}/c", "admin", "lrswipkxtea")
@@ -176,7 +176,7 @@ def test_who_lacks_the_right_is_refused_and_names_no_server(demo: Demo) -> None:
         assert kind == "NO" and b"NOPERM" in data[0]
     with demo.imap(backend(demo, "be1"), demo.user(2)) as client:
         for words in (("XRENAME", OLD, NEW, "(elsewhere)"), ("XPART",), ("XSETTLE", "a1", "ABORT")):
-            kind, data = client._simple_command(*words)  # type: ignore[attr-defined] # no public way
+            kind, data = client._simple_command(*words)
             assert kind == "NO" and b"NOPERM" in data[0]
 
 
@@ -187,7 +187,7 @@ def test_a_user_is_renamed_wherever_the_mailboxes_are(demo: Demo) -> None:
     others = [one["name"] for one in demo.backends if one is not home]
     with demo.imap(demo.frontend, "admin") as admin:
         for number, server in enumerate(others):
-            assert admin._simple_command("CREATE", f"user/{user}/far{number}", server)[0] == "OK"  # type: ignore[attr-defined] # no public way
+            assert admin._simple_command("CREATE", f"user/{user}/far{number}", server)[0] == "OK"
     with demo.imap(demo.frontend, user) as client:
         client.subscribe("INBOX/far0")
         client.append("INBOX/far1", "", "", b"Subject: far\r\n\r\nx\r\n")
@@ -274,5 +274,5 @@ def test_what_is_in_doubt_is_shown_and_ended_by_hand(demo: Demo) -> None:
         ids = set(re.findall(r"is the RENAME (\w+)", told))
         assert len(ids) == 1
         with demo.imap(be2, "admin") as admin:
-            assert admin._simple_command("XSETTLE", ids.pop(), "ABORT")[0] == "OK"  # type: ignore[attr-defined] # no public way
+            assert admin._simple_command("XSETTLE", ids.pop(), "ABORT")[0] == "OK"
     assert settled(demo) == OLD

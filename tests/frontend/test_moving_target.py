@@ -47,7 +47,7 @@ class Move:
 
     async def leave(self) -> None:
         await self.old.announcer.commit([RemoveEntry(BOX)])
-        self.old.mailboxes.has_left = lambda name: name == BOX  # type: ignore[method-assign]
+        self.old.mailboxes.has_left = lambda name: name == BOX
 
     async def arrive(self) -> None:
         await self.new.store.create(BOX, "default", "box2")
