@@ -209,7 +209,7 @@ async def test_a_large_maildrop_is_read_and_told_a_batch_at_a_time(batches: int)
     drop._deleted = {2}
     for command, line in ((b"LIST", b"3 4"), (b"UIDL", b"3 7.3")):
         drop.sent, drop.flushed = [], 0
-        telling = drop.transact(command, b"")
+        telling = drop.TABLE[command].run(drop, b"")
         assert telling is not None
         await telling
         lines = b"".join(drop.sent).split(b"\r\n")
@@ -219,7 +219,7 @@ async def test_a_large_maildrop_is_read_and_told_a_batch_at_a_time(batches: int)
         assert len(lines) == count + 2
         assert drop.flushed == batches
     drop.sent = []
-    drop.transact(b"STAT", b"")
+    drop.TABLE[b"STAT"].run(drop, b"")
     assert drop.sent == [b"+OK %d %d\r\n" % (count - 1, 4 * (count - 1))]
 
 

@@ -70,9 +70,9 @@ async def test_an_endless_list_ends(
     monkeypatch.setattr(client_module, bound, 5000)
     async with endless(row, b"LIST") as (_, target):
         client = MasterClient(target)
-        for ask in (client.list_all, lambda: client.list_server("be1")):
+        for asked in (client.list_all(), client.list_server("be1")):
             with pytest.raises(UpstreamFailure) as failed:
-                await ask()
+                await asked
             assert failed.value.kind is UpstreamKind.PROTOCOL and "more" in failed.value.text
         await client.ping()  # it is asked again, by a new connection
         await client.close()
