@@ -23,9 +23,11 @@ import pluggy
 
 from murder.api.auth import AuthBackend
 from murder.api.delivery import DeliveryFilter
+from murder.api.events import Event, EventListener
 from murder.api.hookspecs import PROJECT
 from murder.api.kinds.auth import AUTH
 from murder.api.kinds.delivery import DELIVERY
+from murder.api.kinds.events import EVENTS
 from murder.api.kinds.kind import Kind
 from murder.api.kinds.sasl import SASL
 from murder.api.kinds.store import STORE
@@ -334,6 +336,14 @@ class Plugins:
     def delivery_filters(self) -> list[tuple[str, DeliveryFilter]]:
         """The filters of all plugins with the plugins' names, in the operator's order. Raises ConfigError."""
         return self.make_all(DELIVERY)
+
+    def event_listeners(self) -> list[tuple[str, Callable[[str, str, Mapping[str, object]], None]]]:
+        """Whom to tell what happens, with the plugins' names: for `log.listen`. Raises ConfigError."""
+
+        def teller(listener: EventListener) -> Callable[[str, str, Mapping[str, object]], None]:
+            return lambda name, level, facts: listener.happened(Event(name, level, facts))
+
+        return [(name, teller(listener)) for name, listener in self.make_all(EVENTS)]
 
     def mechanisms(self) -> list[Mechanism]:
         """The SASL mechanisms of all plugins, in the operator's order. Raises ConfigError."""

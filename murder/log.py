@@ -10,8 +10,10 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+import threading
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Final, TextIO, cast
 
 import structlog
@@ -166,6 +168,57 @@ class PlainLog:
 
 plain_log: Final = PlainLog()
 
+Listener = Callable[[str, str, Mapping[str, object]], None]
+"""Who is told what happens: the event, its level, its facts."""
+
+
+class _Told:
+    """Tells listeners before the line is written; and ends what the log itself does not show. What a listener logs is told
+    to nobody, and one that raises is let go."""
+
+    def __init__(self) -> None:
+        self.listeners: list[tuple[str, Listener]] = []
+        self.threshold = logging.INFO
+        self._telling = threading.local()
+
+    def __call__(
+        self, _logger: object, _method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        level = LEVELS[event["level"]]
+        if level >= logging.INFO and not getattr(self._telling, "now", False):
+            self._telling.now = True
+            try:
+                self._tell(event)
+            finally:
+                self._telling.now = False
+        if level < self.threshold:
+            raise structlog.DropEvent
+        return event
+
+    def _tell(self, event: Mapping[str, Any]) -> None:
+        facts = MappingProxyType({key: event[key] for key in event.keys() - _NO_FACTS})
+        for pair in tuple(self.listeners):
+            name, listener = pair
+            try:
+                listener(event["event"], event["level"], facts)
+            except Exception as error:  # noqa: BLE001 - the end of a listener
+                self.listeners = [one for one in self.listeners if one is not pair]
+                logger().error("plugin.failed", plugin=name, hook="happened", exc_info=error)
+
+
+_NO_FACTS: Final = frozenset({"event", "level", "timestamp"})
+_told: Final = _Told()
+_set_up_as: list[tuple[str, str, Mapping[str, object]]] = []  # the last one
+
+
+def listen(listeners: Sequence[tuple[str, Listener]]) -> None:
+    """From now on these are told of every event of this process from `info` on, also of those that the log does not show;
+    each with the name of its plugin. Nobody: and nothing is any slower for it."""
+    _told.listeners = list(listeners)
+    if _set_up_as:
+        level, form, bound = _set_up_as[-1]
+        set_up(level, form, **bound)
+
 
 def set_up(level: str, form: str, **bound: object) -> None:
     """Configure this process's log, with `[log] level` and `[log] format`. May be called again.
@@ -175,6 +228,9 @@ def set_up(level: str, form: str, **bound: object) -> None:
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
     as_text = form == "text" or (form == "auto" and is_terminal)
     threshold = LEVELS[level]
+    _set_up_as[:] = [(level, form, bound)]
+    listeners, heard = _told.listeners, min(threshold, logging.INFO)
+    _told.threshold = threshold
     sink = _Sink({level: priority_of(level) for level in PRIORITIES})
     structlog.configure(
         processors=[
@@ -182,15 +238,16 @@ def set_up(level: str, form: str, **bound: object) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=not as_text),
             mask_secrets,
+            *((_told,) if listeners else ()),
             *(_text_renderers(is_terminal) if as_text else _json_renderers()),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        wrapper_class=structlog.make_filtering_bound_logger(heard if listeners else threshold),
         logger_factory=lambda *_: sink,
         cache_logger_on_first_use=False,  # a reload may change the level
     )
     plain_log.threshold, plain_log.constants = threshold, dict(bound)
     plain_log.priority = priority_of("info")
-    plain_log.encode = None if as_text else json.JSONEncoder(default=readable).encode
+    plain_log.encode = None if as_text or listeners else json.JSONEncoder(default=readable).encode
     root = logging.getLogger()
     root.handlers[:] = [_Bridge()]
     root.setLevel(max(threshold, logging.WARNING))

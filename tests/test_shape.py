@@ -18,6 +18,7 @@ MAY_CATCH_ALL = {
     "cli",
     "node",
     "hooks",
+    "log",  # listeners are plugins
     "api/contract",
     "kit",  # its thread of writers
 }

@@ -20,6 +20,7 @@ from murder.api.delivery import (
     Redirect,
     Reject,
 )
+from murder.api.events import Event, EventListener
 from murder.api.hookspecs import hookimpl
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
@@ -74,6 +75,8 @@ __all__ = [
     "Claim",
     "CountsSubscriptions",
     "Client",
+    "Event",
+    "EventListener",
     "Exchange",
     "Mechanism",
     "PlainCredentials",

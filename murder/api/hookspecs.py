@@ -13,6 +13,7 @@ import pluggy
 
 from murder.api.auth import AuthBackend
 from murder.api.delivery import DeliveryFilter
+from murder.api.events import EventListener
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
 from murder.api.sasl import Mechanism
@@ -45,6 +46,10 @@ class HookSpecs:
     @hookspec
     def make_delivery_filter(self, settings: object, data_dir: Path) -> DeliveryFilter | None:
         """What a backend asks about each message that comes by LMTP, for each recipient, before it is stored."""
+
+    @hookspec
+    def make_event_listener(self, settings: object, data_dir: Path) -> EventListener | None:
+        """Who is told of all that happens, in each process of the node."""
 
     @hookspec(firstresult=True)
     def choose_backend(

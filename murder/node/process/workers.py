@@ -50,7 +50,7 @@ async def serve(
     config: Config, roles: Sequence[str], targets: Mapping[str, str] = ROLE_CLASSES
 ) -> int:
     """Run the roles until a signal ends them; returns the exit code. Raises ConfigError before anything serves."""
-    load_plugins(config, roles)
+    plugins = load_plugins(config, roles)
     raise_file_limit()
     bound = _bind_all(config, roles)
     dropped = become(config)
@@ -64,6 +64,7 @@ async def serve(
     plan = Plan(config, tuple(roles), bound, targets, counts)
     if not dropped and all(config.workers_of(role) == 1 for role in roles):
         return await _Here(plan).run()
+    logs.listen(plugins.event_listeners())
     return await _Supervisor(plan).run()
 
 
@@ -213,6 +214,7 @@ class _Here:
         asked = _Asked(plan, self._take)
         signals = _Signals(asked.hang_up, on_hurry=lambda: os._exit(EXIT_FAILED))
         plugins = load_plugins(config, plan.roles)
+        logs.listen(plugins.event_listeners())
         watch = LoopWatch()
         try:
             for role in plan.roles:
@@ -404,6 +406,7 @@ def _server_of(assignment: Assignment) -> RoleServer:
     config, role = assignment.config, assignment.role
     bound = [(port, socket.socket(fileno=number)) for port, number in assignment.ports]
     plugins = load_plugins(config, [role])
+    logs.listen(plugins.event_listeners())
     counts = Counts.of(assignment.counts, assignment.worker) if assignment.counts >= 0 else None
     return RoleServer(config, plugins, role, assignment.worker, bound, assignment.target, counts)
 
