@@ -55,13 +55,7 @@ async def marked(
 ) -> list[Uid]:
     """Those of these messages (ascending) that have a system flag, or lack it; by the store's own power, if it has it."""
     if isinstance(mailbox, FindsByFlag):
-        turn = Turn()
-        kept: list[Uid] = []
-        for batch in batches(await mailbox.find_by_flag(flag, present=present, most=most)):
-            kept += [uid for uid in batch if _holds(among, uid)]
-            if turn.is_over:
-                await turn.rest()
-        return kept
+        return await found_by_flag(mailbox, flag, among, present=present, most=most)
     chosen: list[Uid] = []
     for batch in batches(among):
         messages = await mailbox.messages(batch)
@@ -71,9 +65,24 @@ async def marked(
     return chosen
 
 
-def _holds(uids: Sequence[Uid], uid: Uid) -> bool:
-    at = bisect_left(uids, uid)
-    return at < len(uids) and uids[at] == uid
+async def found_by_flag(
+    mailbox: FindsByFlag,
+    flag: str,
+    among: Sequence[Uid],
+    *,
+    present: bool = True,
+    most: int | None = None,
+) -> list[Uid]:
+    """As `marked`, of a store with that power."""
+    turn, size = Turn(), len(among)
+    kept: list[Uid] = []
+    for batch in batches(await mailbox.find_by_flag(flag, present=present, most=most)):
+        kept += [
+            uid for uid in batch if (at := bisect_left(among, uid)) < size and among[at] == uid
+        ]
+        if turn.is_over:
+            await turn.rest()
+    return kept
 
 
 def batches(uids: Sequence[Uid], size: int = BATCH) -> Iterator[Sequence[Uid]]:

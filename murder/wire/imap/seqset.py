@@ -24,8 +24,17 @@ def parse_seqset(scanner: Scanner) -> SeqSet:
     match = _CHARACTERS.match(scanner.octets, scanner.at)
     if match is None:
         raise scanner.bad("a sequence set")
+    octets = match.group()
+    if octets.isdigit() and len(octets) < _NUMBER_OCTETS and octets[0] != 0x30:  # one message
+        scanner.at = match.end()
+        number = int(octets)
+        return SeqSet(((number, number),))
+    if len(octets) <= _PIECE_OCTETS:
+        whole = tuple(_read(dict.fromkeys(octets.split(b",")), octets, scanner.at))
+        scanner.at = match.end()
+        return SeqSet(whole)
     ranges: list[tuple[int, int]] = []
-    for piece in _pieces(match.group()):
+    for piece in _pieces(octets):
         ranges += _read(dict.fromkeys(piece.split(b",")), piece, scanner.at)
     scanner.at = match.end()
     return SeqSet(tuple(ranges))

@@ -2,6 +2,7 @@
 
 import re
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence, Sized
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from typing import Final, ParamSpec, TypeVar
 from murder.api.store import FindsByFlag
 from murder.backend.changes.updates import Happened, View
 from murder.backend.imap.dialogue import BackendImap
-from murder.backend.imap.message_sets import batches, marked, window
+from murder.backend.imap.message_sets import batches, found_by_flag, window
 from murder.backend.imap.search.context import Context, FoundResults, Results
 from murder.backend.imap.search.criteria import (
     Scene,
@@ -212,7 +213,10 @@ async def numbers_of(view: View, uids: Sequence[int]) -> Sequence[int]:
     if len(uids) == view.exists and uids == view.uids:
         return range(1, view.exists + 1)
     if len(uids) <= FEW_NUMBERS:
-        return [seq for uid in uids if (seq := view.seq_of(uid)) is not None]
+        known, exists = view.uids, view.exists  # as `seq_of` does, without a call for each
+        return [
+            at + 1 for uid in uids if (at := bisect_left(known, uid)) < exists and known[at] == uid
+        ]
     turn = Turn()
     numbers = array("I")
     for batch in batches(uids):  # type: ignore[arg-type] # UIDs
@@ -255,10 +259,11 @@ async def _find(dialogue: BackendImap, request: SearchRequest) -> Found:
     is_heavy = weight_of(key) > ASIDE_WEIGHT
     uids = await aside_if(is_heavy, bounds, key, scene, view.uids)
     flags, rest = split_flags(key)
-    if flags and isinstance(view.mailbox, FindsByFlag):
+    mailbox = view.mailbox
+    if flags and isinstance(mailbox, FindsByFlag):
         key = rest
         for flag, present in flags:
-            uids = await marked(view.mailbox, flag, uids, present=present)  # type: ignore[arg-type] # UIDs
+            uids = await found_by_flag(mailbox, flag, uids, present=present)  # type: ignore[arg-type] # UIDs
     found = Found()
     if is_bounds_only(key):
         found.uids = array("I", uids)
