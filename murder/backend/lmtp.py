@@ -23,6 +23,7 @@ from murder.errors import Code, Refusal
 from murder.mime.section import select_fields
 from murder.model.name import MailboxName, display, inbox_of, owner_of
 from murder.net.connection import Connection
+from murder.net.turns import line_up
 from murder.serve.lmtp import LmtpDialogue, folder_of, users_of
 from murder.serve.service import ClientService
 from murder.wire.lmtp import Envelope, clean, parse_recipient, reply
@@ -193,7 +194,7 @@ class Arrival:
             for number, addressee in enumerate(self._addressees, 1):
                 answers.append(copies.create_task(self._deliver(addressee, message)))
                 if not number % BEGUN_AT_ONCE:
-                    await asyncio.sleep(0)
+                    await line_up()
         return b"".join(answer.result() for answer in answers)
 
     async def _deliver(self, addressee: Addressee, message: NewMessage) -> bytes:

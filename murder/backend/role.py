@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from murder.api.delivery import DeliveryFilter
 from murder.api.store import KeepsEpoch, MailboxStore, NoticesMailboxes
+from murder.api.turns import set_rest
 from murder.backend.changes.bus import Bus
 from murder.backend.changes.events import Events
 from murder.backend.changes.updates import Tracker
@@ -46,6 +47,7 @@ from murder.mupdate.following import list_path
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.link import master_target
 from murder.mupdate.mboxlist import MailboxList
+from murder.net.turns import line_up
 from murder.net.upstream import Upstreams
 from murder.serve.role import ClientRole, MakesAuth
 from murder.serve.service import drain, factories_of
@@ -116,6 +118,7 @@ class BackendRole(ClientRole):
         """Open store and list, mend, compare with the master in the background. Raises Refusal with a sentence."""
         config = self._config
         set_bounds(_parsed(config.backend))
+        set_rest(line_up)
         store = self._plugins.store()
         await store.start()
         mailbox_list = MailboxList.open(

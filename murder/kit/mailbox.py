@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from murder.api import FlagChange, Incoming, NewMessage, Stored
 from murder.api import Mailbox as AnyMailbox
+from murder.api.turns import rest
 from murder.errors import Code, Refusal
 from murder.kit.asked import Asked
 from murder.kit.incoming import FileIncoming
@@ -293,7 +294,7 @@ class RowMailbox:
             if len(page) < PAGE:
                 return
             at = page[-1][-2:]
-            await asyncio.sleep(0)
+            await rest()
 
     async def octets(self, uid: Uid) -> memoryview:
         row = self.root.reader.execute(

@@ -5,7 +5,6 @@ are shared by all connections (`ledger`), and replies of a batch are one write, 
 reads waits for the writes before it on its own connection.
 """
 
-import asyncio
 import binascii
 import socket
 import ssl
@@ -314,7 +313,7 @@ class MupdateDialogue(ClientDialogue):
             if rows:
                 self.send(format_rows(command.tag, rows))
                 await self.flush()
-            await asyncio.sleep(0)
+            await self.rest()
         self.send(b'%b OK "list complete"\r\n' % command.tag)
 
     def _noop(self, command: Command) -> Running:
@@ -338,7 +337,7 @@ class MupdateDialogue(ClientDialogue):
         """RFC 3656 §4.8: the OK says that all pending updates have been sent."""
         while not subscriber.is_current():
             await self.flush()
-            await asyncio.sleep(0)
+            await self.rest()
         self.send(ok)
 
     async def _stream(self, command: Command) -> None:

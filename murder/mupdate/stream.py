@@ -18,6 +18,7 @@ from murder.mupdate.record import (
     QUOTABLE,
     server_of_row,
 )
+from murder.net.turns import line_up
 from murder.wire.mupdate import format_delete, format_mailbox, format_position, format_reserve
 
 STUCK_S: Final = 120.0  # a subscriber that takes nothing for so long is gone
@@ -173,7 +174,7 @@ class Subscriber:
             if rows:
                 self._outlet.send(format_rows(self._tag, rows, literals=self._literals))
                 await self._outlet.flush()
-            await asyncio.sleep(0)  # other connections have their turn after each batch
+            await line_up()  # other connections have their turn after each batch
         return found
 
     async def _catch_up(self) -> None:
@@ -182,7 +183,7 @@ class Subscriber:
             if self._send_changes():
                 return
             await self._outlet.flush()
-            await asyncio.sleep(0)
+            await line_up()
 
     def _send_changes(self) -> bool:
         """One batch from the journal; whether that was all."""

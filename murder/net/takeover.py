@@ -11,7 +11,7 @@ from typing import Final
 
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection
-from murder.net.turns import TURN_S
+from murder.net.turns import TURN_S, line_up
 
 HELD_OCTETS: Final = 4 * 1024 * 1024  # received and not yet taken: reading stops
 
@@ -59,7 +59,7 @@ class TakenOver(ABC):
     async def _taken(self) -> None:
         """Something has been taken from what had come: the end of a turn, where this one is over."""
         if time.perf_counter() >= self._turn_ends:
-            await asyncio.sleep(0)
+            await line_up()
             self._turn_ends = time.perf_counter() + TURN_S
 
     async def _more(self) -> None:

@@ -1,6 +1,5 @@
 """One open mailbox of a Maildir++ tree: rows of the kit, octets in files, and a look at the folder before each read."""
 
-import asyncio
 import contextlib
 import mmap
 import os
@@ -12,6 +11,7 @@ from typing import Any, Final
 from murder.api import FlagChange, NewMessage, Stored
 from murder.api import Mailbox as AnyMailbox
 from murder.api.disk import disk_error
+from murder.api.turns import rest
 from murder.errors import Code, Refusal
 from murder.kit.incoming import FileIncoming
 from murder.kit.mailbox import RowMailbox, ours
@@ -238,7 +238,7 @@ class MaildirMailbox:
             octets = self._mapped(folder, file)
             if octets is not None:
                 break
-            await asyncio.sleep(0)
+            await rest()
         else:
             raise Refusal(Code.EXPUNGE_ISSUED, f"Message {uid} is no longer there")
         if len(octets) == size:

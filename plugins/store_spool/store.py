@@ -28,6 +28,7 @@ from murder.api import (
     hookimpl,
 )
 from murder.api.disk import disk_error
+from murder.api.turns import rest
 from murder.errors import Code, Refusal
 from murder.kit.carry import Carrier
 from murder.kit.epoch import Epoch, is_renewed, read_epoch, renew_rows, write_epoch
@@ -243,7 +244,7 @@ class SpoolStore:
                 StoredMailbox(MailboxName(bytes(name)), identifier, UidValidity(validity))
                 for name, identifier, validity in rows.fetchall()
             ]
-            await asyncio.sleep(0)
+            await rest()
         return found
 
     async def create(

@@ -1,8 +1,11 @@
 """A turn ends by its clock; what is done aside does not hold the loop."""
 
 import asyncio
+from itertools import pairwise
+from pathlib import Path
 
-from murder.net.turns import TURN_S, Turn, aside
+from murder.api.turns import _sleep, rest, set_rest
+from murder.net.turns import TURN_S, Turn, aside, line_up
 
 
 def test_a_turn_is_over_when_its_share_is_used_and_new_after_a_rest() -> None:
@@ -60,3 +63,32 @@ async def test_of_many_that_rest_one_goes_on_in_each_turn_of_the_loop() -> None:
     await asyncio.wait(tasks)
     assert len(went_on) == 50 and len(set(went_on)) == 50
     assert went_on == sorted(went_on)
+
+
+def test_who_makes_a_pause_stands_in_line() -> None:
+    """N tasks that only sleep for a turn between their pieces do N pieces in each turn of the loop."""
+    root = Path(__file__).parents[2]
+    sources = [*(root / "murder").rglob("*.py"), *(root / "plugins").rglob("*.py")]
+    bare = [path.name for path in sources if "asyncio.sleep(0)" in path.read_text("utf-8")]
+    assert bare == ["turns.py"]  # of the api, until a role has set its line
+
+
+async def test_a_store_rests_in_the_line_of_the_server() -> None:
+    done: list[int] = []
+
+    async def work(number: int) -> None:
+        await rest()
+        done.append(number)
+
+    set_rest(line_up)
+    try:
+        tasks = [asyncio.create_task(work(number)) for number in range(3)]
+        counts = []
+        for _ in range(8):
+            counts.append(len(done))
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+    finally:
+        set_rest(_sleep)
+    assert counts[-1] == 3
+    assert all(after - before <= 1 for before, after in pairwise(counts))

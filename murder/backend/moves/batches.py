@@ -4,7 +4,6 @@ While the target makes one batch durable the next are on their way. What takes l
 that the clients of both backends notice little; no more than `AHEAD` batches are in memory, whatever moves.
 """
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from murder.errors import Code, Refusal
 from murder.model.carried import digest_line
 from murder.model.message import Message, Uid
 from murder.net.frames import FrameChannel
-from murder.net.turns import Turn
+from murder.net.turns import Turn, line_up
 from murder.wire.carry import OCTETS
 
 BATCH_MESSAGES: Final = 250
@@ -54,7 +53,7 @@ async def read(
     found: list[tuple[Message, memoryview | None]] = []
     for at, row in enumerate(rows):
         if at % IN_A_ROW == 0:
-            await asyncio.sleep(0)
+            await line_up()
         try:
             found.append((row, await mailbox.octets(row.uid) if wants(row) else None))
         except Refusal as refusal:

@@ -27,6 +27,7 @@ from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, display, is_deleted
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.mboxlist import mark_synchronised
+from murder.net.turns import line_up
 
 PAUSE_AFTER: Final = 200  # rows compared before others get their turn
 LOOK_EVERY_S: Final = 0.5  # whether the master is still there
@@ -146,7 +147,7 @@ class Comparer:
             if entry.is_active and not is_deleted(entry.name):
                 await self._check_ours(entry, known, done)
             if count % PAUSE_AFTER == 0:
-                await asyncio.sleep(0)
+                await line_up()
         await self._remove_foreign(list(theirs.values()), done)
         if not done.refused and not done.conflicts:
             await self._ledger.commit([mark_synchronised()])

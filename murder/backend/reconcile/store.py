@@ -4,7 +4,6 @@ Nothing is ever removed. A mailbox that only the store has is adopted into the l
 anew, empty; both are reported. What crashes leave is not settled here (`announce.repair` does that).
 """
 
-import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -19,6 +18,7 @@ from murder.model.name import MailboxName, display
 from murder.mupdate.change import PutEntry
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.transaction import ListTransaction
+from murder.net.turns import line_up
 
 AT_ONCE: Final = 2000  # so many mailboxes are compared before serving; more of them while serving
 PAUSE_AFTER: Final = 100
@@ -51,7 +51,7 @@ class Matcher:
             elif entry.is_active:
                 await self._make(entry)
             if count % PAUSE_AFTER == 0:
-                await asyncio.sleep(0)
+                await line_up()
         for name in sorted(stored):
             await self._adopt(name)
 

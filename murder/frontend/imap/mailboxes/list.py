@@ -189,7 +189,7 @@ class _Answer(ListAnswer):
                 for key in keys:
                     self.add(walk.push(name_of_key(key)))
             await dialogue.flush()
-            await asyncio.sleep(0)
+            await dialogue.rest()
         dialogue.send(listing.lines((), following=b""))
         self.add(walk.end())
         await self.send()
