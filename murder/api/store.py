@@ -312,6 +312,16 @@ class KeepsEpoch(Protocol):
 
 
 @runtime_checkable
+class RenewsMailboxes(Protocol):
+    """A power of a `MailboxStore`: to take up what was put back from a backup, of one user or one shared tree."""
+
+    async def renew_below(self, name: MailboxName) -> int:
+        """The mailbox and what is below it (the store may take more with them: all that is kept in one place) are older
+        copies: each has a UIDVALIDITY and an id that were never told. How many have. Raises Refusal."""
+        ...
+
+
+@runtime_checkable
 class CanCheck(Protocol):
     """The power behind `murder ctl store check|repair`."""
 

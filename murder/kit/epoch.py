@@ -5,6 +5,7 @@ to which its mailboxes have had new UIDVALIDITYs, and gets them when it is next 
 """
 
 import os
+import secrets
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Final
 from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
 from murder.kit.root import sync_folder
-from murder.kit.rows import next_uid_validity
+from murder.kit.rows import FROZEN, WAS, next_uid_validity
 from murder.kit.schema import FILE_MODE
 
 FILE: Final = "epoch"
@@ -63,14 +64,25 @@ def is_renewed(db: sqlite3.Connection, renewed: int) -> bool:
 
 
 def renew_rows(db: sqlite3.Connection, renewed: int) -> list[int]:
-    """Give each mailbox a UIDVALIDITY that was never told before; their row numbers. Once for a number. In the caller's
-    transaction."""
+    """As `renew_boxes`, once for a number."""
     if is_renewed(db, renewed):
         return []
-    boxes = [box_id for (box_id,) in db.execute("SELECT id FROM mailbox").fetchall()]
-    now = int(time.time())
-    for box_id in boxes:
-        validity = next_uid_validity(db, now)
-        db.execute("UPDATE mailbox SET uid_validity=? WHERE id=?", (validity, box_id))
+    boxes = renew_boxes(db)
     db.execute("INSERT OR REPLACE INTO meta VALUES ('renewed',?)", (renewed,))
     return boxes
+
+
+def renew_boxes(db: sqlite3.Connection) -> list[int]:
+    """Give each mailbox a UIDVALIDITY that was never told before, and with it another id (RFC 8474 §4: one id is never
+    two mailboxes); their row numbers. In the caller's transaction."""
+    boxes = db.execute("SELECT id, mailbox_id FROM mailbox").fetchall()
+    now = int(time.time())
+    for box_id, old in boxes:
+        fresh, validity = secrets.token_hex(10), next_uid_validity(db, now)
+        db.execute(
+            "UPDATE mailbox SET uid_validity=?, mailbox_id=? WHERE id=?", (validity, fresh, box_id)
+        )
+        db.execute("UPDATE meta SET key=? WHERE key=?", (FROZEN + fresh, FROZEN + old))
+        # what a crash has left unfinished in another root names it so
+        db.execute("INSERT OR REPLACE INTO meta VALUES (?,?)", (WAS + old, box_id))
+    return [box_id for box_id, _ in boxes]

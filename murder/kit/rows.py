@@ -13,6 +13,7 @@ from murder.errors import Code, Refusal
 from murder.kit.schema import DELETED_BIT, SEEN_BIT
 from murder.model.message import MAX_UID, Uid
 
+WAS: Final = "was:"  # with a mailbox's former id: its row number
 FROZEN: Final = (
     "frozen/"  # in `meta`, with the mailbox's id: it is about to leave for another server
 )
@@ -176,6 +177,15 @@ NEW_BOX_ID: Final = (
     "(SELECT 1 + max(coalesce(max(id), 0), "
     "coalesce((SELECT value FROM meta WHERE key='last_mailbox'), 0)) FROM mailbox)"
 )
+
+
+def box_of(db: sqlite3.Connection, mailbox_id: str) -> int | None:
+    """The row number of the mailbox that has this id, or had it before its root was found to be an older copy."""
+    found = db.execute(
+        "SELECT id FROM mailbox WHERE mailbox_id=? OR id=(SELECT value FROM meta WHERE key=? || ?)",
+        (mailbox_id, WAS, mailbox_id),
+    ).fetchone()
+    return found[0] if found else None
 
 
 def remove_mailbox(db: sqlite3.Connection, box_id: int) -> None:

@@ -24,6 +24,7 @@ from murder.kit.rows import (
     INSERT_MESSAGE,
     NEW_BOX_ID,
     as_list,
+    box_of,
     insert_body,
     load_box,
     remove_mailbox,
@@ -282,11 +283,9 @@ async def finish_intent(target: Root, identifier: str, what: dict[str, Any], sou
         if uids is None:
             _remove_by_id(db, what["mailbox"])
             return
-        found = db.execute(
-            "SELECT id FROM mailbox WHERE mailbox_id=?", (what["mailbox"],)
-        ).fetchone()
-        if found:
-            box = load_box(db, found[0])
+        box_id = box_of(db, what["mailbox"])
+        if box_id is not None:
+            box = load_box(db, box_id)
             remove_messages(db, box, uids)
             box.save(db)
 
@@ -305,9 +304,9 @@ def _give_back(
 
 
 def _remove_by_id(db: sqlite3.Connection, mailbox_id: str) -> None:
-    found = db.execute("SELECT id FROM mailbox WHERE mailbox_id=?", (mailbox_id,)).fetchone()
-    if found:
-        remove_mailbox(db, found[0])
+    box_id = box_of(db, mailbox_id)
+    if box_id is not None:
+        remove_mailbox(db, box_id)
 
 
 def message_rows(db: sqlite3.Connection, box_id: int, uids: Sequence[Uid]) -> list[tuple[Any, ...]]:

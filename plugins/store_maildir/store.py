@@ -52,7 +52,14 @@ from plugins.store_maildir.files import (
     write_subscriptions,
 )
 from plugins.store_maildir.mailbox import MaildirMailbox, MaildirTransfers
-from plugins.store_maildir.sync import discover, forget, is_wanted, renew_tree, synchronise
+from plugins.store_maildir.sync import (
+    discover,
+    forget,
+    is_wanted,
+    renew_tree,
+    renew_whole,
+    synchronise,
+)
 from plugins.store_maildir.tree import INDEX, RACY_NS, Tree, add_todo, plan_rename
 
 STALE_TMP_S: Final = 36 * 3600.0  # maildir(5): what is older in `tmp` was never finished
@@ -125,6 +132,14 @@ class MaildirStore:
         for tree in list(self._open.values()):
             with tree.in_use():
                 await tree.write(partial(renew_tree, tree=tree, renewed=number))
+
+    async def renew_below(self, name: MailboxName) -> int:
+        """See murder.api.store.RenewsMailboxes."""
+        if not self._folder_of(MailboxName(root_of(name))).is_dir():
+            raise no_such_mailbox(name)
+        tree = self._tree(name)
+        with tree.in_use():
+            return await tree.write(partial(renew_whole, tree=tree))
 
     # --- life
 

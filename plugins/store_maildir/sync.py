@@ -9,12 +9,12 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from murder.errors import Refusal
-from murder.kit.epoch import renew_rows
+from murder.kit.epoch import renew_boxes, renew_rows
 from murder.kit.rows import (
     INSERT_MESSAGE,
     NEW_BOX_ID,
@@ -383,7 +383,18 @@ def is_wanted(name: str) -> bool:
 
 def renew_tree(db: sqlite3.Connection, tree: Tree, renewed: int) -> None:
     """As `renew_rows`; what others read of UIDs is written anew, too."""
-    for box_id in renew_rows(db, renewed):
+    _write_uidlists(db, tree, renew_rows(db, renewed))
+
+
+def renew_whole(db: sqlite3.Connection, tree: Tree) -> int:
+    """As `renew_boxes`, likewise; how many."""
+    boxes = renew_boxes(db)
+    _write_uidlists(db, tree, boxes)
+    return len(boxes)
+
+
+def _write_uidlists(db: sqlite3.Connection, tree: Tree, boxes: Iterable[int]) -> None:
+    for box_id in boxes:
         folder = tree.folder_of(db, box_id)
         try:
             stamps(folder)

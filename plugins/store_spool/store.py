@@ -31,7 +31,14 @@ from murder.api.disk import disk_error
 from murder.api.turns import rest
 from murder.errors import Code, Refusal
 from murder.kit.carry import Carrier
-from murder.kit.epoch import Epoch, is_renewed, read_epoch, renew_rows, write_epoch
+from murder.kit.epoch import (
+    Epoch,
+    is_renewed,
+    read_epoch,
+    renew_boxes,
+    renew_rows,
+    write_epoch,
+)
 from murder.kit.incoming import FileIncoming, IncomingArea, dead_areas, remove_area, witnesses
 from murder.kit.mailbox import RowMailbox
 from murder.kit.root import Root, make_folder, root_of
@@ -196,6 +203,14 @@ class SpoolStore:
         for root in list(self._open.values()):
             with root.in_use():
                 await root.write(lambda db: renew_rows(db, number))
+
+    async def renew_below(self, name: MailboxName) -> int:
+        """See murder.api.store.RenewsMailboxes."""
+        if not self._exists(name):
+            raise no_such_mailbox(name)
+        root = self._root(name)
+        with root.in_use():
+            return len(await root.write(renew_boxes))
 
     def _close_unused(self) -> None:
         if len(self._open) <= self._settings.max_open:

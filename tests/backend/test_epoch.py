@@ -1,13 +1,19 @@
 """A store that was put back from an older copy notices it, by what the master knows, before anybody opens a mailbox."""
 
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from murder.api.store import KeepsEpoch, MailboxStore
+from murder.api import CarriesMailboxes
+from murder.api.store import KeepsEpoch, MailboxStore, RenewsMailboxes
 from murder.backend.reconcile.epoch import Epochs
+from murder.errors import Refusal
+from murder.kit.epoch import renew_boxes
+from murder.kit.rows import box_of, remove_mailbox
+from murder.kit.schema import TABLES
 from murder.model.message import UidValidity
 from murder.model.name import MailboxName
 from murder.mupdate.client import MasterClient
@@ -115,3 +121,50 @@ async def test_the_master_keeps_the_largest_number_of_each_server(tmp_path: Path
     assert not await client.list_all()
     await client.close()
     await master.stop()
+
+
+@pytest.mark.parametrize("kind", STORES)
+async def test_who_is_renewed_has_another_id_and_what_was_unfinished_finds_it(
+    kind: str, tmp_path: Path
+) -> None:
+    """RFC 8474 §4: a MAILBOXID is never that of a mailbox with another UIDVALIDITY."""
+    store = STORES[kind](tmp_path)
+    await store.start()
+    assert isinstance(store, RenewsMailboxes) and isinstance(store, CarriesMailboxes)
+    for name in NAMES:
+        await store.create(name, "default")
+    await store.freeze(NAMES[1], True)
+
+    async def ids() -> dict[MailboxName, tuple[str, UidValidity]]:
+        found: dict[MailboxName, tuple[str, UidValidity]] = {}
+        for name in NAMES:
+            mailbox = await store.open(name, "ana")
+            found[name] = mailbox.mailbox_id, (await mailbox.status()).uid_validity
+            mailbox.close()
+        return found
+
+    before = await ids()
+    assert await store.renew_below(NAMES[0]) == 2
+    after = await ids()
+    for name in NAMES[:2]:
+        assert after[name][0] != before[name][0] and after[name][1] > before[name][1]
+    assert after[NAMES[2]] == before[NAMES[2]]
+    assert await store.is_frozen(NAMES[1]) and not await store.is_frozen(NAMES[0])
+    with pytest.raises(Refusal):
+        await store.renew_below(MailboxName(b"user.nobody"))
+    await store.stop()
+
+
+def test_a_former_id_finds_its_mailbox() -> None:
+    db = sqlite3.connect(":memory:")
+    db.executescript(TABLES)
+    for number, name in enumerate("ab", start=1):
+        db.execute(
+            "INSERT INTO mailbox (id, name, mailbox_id, uid_validity) VALUES (?,?,?,1)",
+            (number, name.encode(), name),
+        )
+    renew_boxes(db)
+    renew_boxes(db)
+    assert (box_of(db, "a"), box_of(db, "b"), box_of(db, "c")) == (1, 2, None)
+    remove_mailbox(db, 1)
+    assert box_of(db, "a") is None

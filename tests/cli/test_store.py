@@ -52,3 +52,28 @@ def test_store_check_and_repair(tmp_path: Path) -> None:
     assert mended.returncode == 0, mended.stderr
     assert json.loads(mended.stdout)["found"]
     assert murder("ctl", "store", "check", "--config", str(config)).returncode == 0
+
+
+def test_a_folder_that_was_put_back_is_renewed(tmp_path: Path) -> None:
+    asyncio.run(fill(tmp_path / "spool"))
+    config = tmp_path / "murder.toml"
+    config.write_text(CONFIG.format(data=tmp_path), encoding="utf-8")
+
+    async def told() -> tuple[str, int, int]:
+        store = SpoolStore(Settings(), tmp_path / "spool")
+        await store.start()
+        inbox = await store.open(MailboxName(b"user.ana"), "ana")
+        status = await inbox.status()
+        found = inbox.mailbox_id, status.uid_validity, status.messages
+        inbox.close()
+        await store.stop()
+        return found
+
+    before = asyncio.run(told())
+    done = murder("ctl", "store", "renew", "user/ana", "--config", str(config), "--json")
+    assert json.loads(done.stdout) == {"renewed": 1}, done.stderr
+    after = asyncio.run(told())
+    assert after[0] != before[0] and after[1] > before[1] and after[2] == 1
+    missing = murder("ctl", "store", "renew", "user/nobody", "--config", str(config))
+    assert missing.returncode == 1 and "user/nobody" in missing.stderr.replace(".", "/")
+    assert not list((tmp_path / "spool" / "roots").glob("*/*nobody*"))
