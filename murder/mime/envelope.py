@@ -139,6 +139,12 @@ class _AddressReader:
             self._words.append(b" ")
 
     def comment(self, text: bytes) -> None:
+        """Behind an address without a name it is the name; before one, and behind `>`, it is not, as Cyrus and Dovecot
+        have it."""
+        is_leading = self._host is None and not self._words
+        if self._done or (is_leading and not self._angle):
+            self.space()
+            return
         self._comment = ESCAPE.sub(rb"\1", text.strip())
         self.space()
 

@@ -340,7 +340,7 @@ ADDRESSES = (
     '"=?utf-8?q?=C3=A4?=" <a@b.c>', "=?utf-8?q?A?=<a@b.c>", "a@b.c (=?utf-8?q?=C3=A4?=)", "a+tag@b.c", "a%x@b.c", "a!b!c", "a@[IPv6:::1]", '""@b.c',
     "a@b.c.", "a.@b.c", ".a@b.c", "a@b_c", "<@x:a@b.c>, <@y:d@e.f>", "A<a@b.c>", '"A"<a@b.c>', "A <a@b.c >", "A < a@b.c>", "A <a\n @b.c>", "a\n @b.c",
     "mailto:a@b.c", "undisclosed recipients", "a@b.c <d@e.f>", "(a) b (c) <d@e.f> (g)", '"a b" c <d@e.f>', "a@b.c; d@e.f; g@h.i", "X <>, <>", "g: <>;",
-    '"" <a@b.c>', '"" <>', "X < >", "X <a(c)@b.c>", "a@b.c (x\\) y)", "A <a@b.c> <d@e.f>, <x@y.z>", "a@b.c ,d@e.f", "A@B.C", "ä@bücher.ch", "a@xn--bcher-kva.ch",
+    '"" <a@b.c>', '"" <>', "X < >", "X <a(c)@b.c>", "a@b.c (x\\) y)", "A <a@b.c> <d@e.f>, <x@y.z>", "a@b.c ,d@e.f", "A@B.C", "(X) a@b.c", "<a@b.c> (x), d@e.f", "(X) <a@b.c>", "(X) Y <a@b.c>", "<a@b.c> (x)", "ä@bücher.ch", "a@xn--bcher-kva.ch",
 )  # fmt: skip
 
 
