@@ -13,18 +13,13 @@ import pytest
 import murder.pki.authority
 from murder.cli import main
 from murder.pki.authority import init_authority, issue
+from tests.kit.ports import free_port
 
 Capture = pytest.CaptureFixture[str]
 
 NODE = '[node]\nname = "fe1.example.org"\ndata = "data"\nroles = ["frontend"]\n'
 TLS = '[tls]\nca = "ca/ca.pem"\ncertificate = "fe1.example.org.pem"\nkey = "fe1.example.org.key"\n'
 MASTER = '[mupdate]\nmaster = "127.0.0.1"\n'
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

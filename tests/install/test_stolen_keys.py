@@ -13,8 +13,9 @@ import pytest
 
 from murder.pki.authority import init_authority, issue
 from murder.pki.trust import init_list
-from tests.kit.process import ROOT
-from tests.node.test_workers import LIMIT_S, free_port, knock, until
+from tests.kit.ports import free_port
+from tests.kit.process import ROOT, Program, serving
+from tests.node.test_workers import LIMIT_S, knock
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CHAPTER = README.partition("\n## A key was stolen")[2].partition("\n## ")[0]
@@ -45,7 +46,7 @@ class Site:
         self.folder = folder
         self.ca = folder / "desk" / "murder-ca"
         self.ports = {"be1": free_port(), "fe1": free_port()}
-        self.nodes: list[subprocess.Popen[bytes]] = []
+        self.nodes: list[Program] = []
         self.ca.mkdir(parents=True)
         init_authority(self.ca)
         init_list(self.ca, datetime.now(UTC))
@@ -66,13 +67,8 @@ class Site:
             f'[mupdate]\nmaster = "127.0.0.1:1"\n'
             f'[{role}]\nworkers = 2\nimaps = ["127.0.0.1:{self.ports[host]}"]\n'
         )
-        node = subprocess.Popen(
-            [sys.executable, "-m", "murder", "serve", "--config", home / "murder.toml"],
-            stderr=(home / "log").open("ab"),
-            cwd=ROOT,
-        )
-        self.nodes.append(node)
-        until(lambda: '"server.ready"' in self.log(host), f"the start of {host}")
+        self.nodes.append(serving(home / "murder.toml").start())
+        self.nodes[-1].until_said('"server.ready"')
 
     def log(self, host: str) -> str:
         return (self.folder / host / "log").read_text()
@@ -113,12 +109,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         yield site
     finally:
         for node in site.nodes:
-            node.terminate()
-        for node in site.nodes:
-            try:
-                node.wait(LIMIT_S)
-            except subprocess.TimeoutExpired:
-                node.kill()
+            node.stop()
 
 
 def test_a_stolen_key_of_a_node_and_of_an_operator_and_of_the_authority(site: Site) -> None:

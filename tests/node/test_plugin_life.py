@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.test_toy_protocol import ROOT, await_line, free_ports, serving
+from tests.kit.ports import free_port
+from tests.kit.process import serving
 
 PLUGIN = """
 from pathlib import Path
@@ -45,12 +46,12 @@ def test_a_plugin_is_told_in_every_process(tmp_path: Path, workers: int) -> None
     (site / "life.py").write_text(PLUGIN)
     (tmp_path / "users").touch(mode=0o600)
     file = tmp_path / "murder.toml"
-    file.write_text(CONFIG.format(workers=workers, port=free_ports(1)[0]))
+    file.write_text(CONFIG.format(workers=workers, port=free_port()))
     told = site / "told"
-    with serving(ROOT, file) as process:
-        await_line(process, "server.ready")
+    with serving(file, "--role", "backend") as node:
+        node.until_said("server.ready")
         started = [f"backend {worker} starts" for worker in range(workers)]
         assert sorted(told.read_text().splitlines()) == started
     ended = [f"backend {worker} stops" for worker in range(workers)]
     assert sorted(told.read_text().splitlines()) == sorted([*started, *ended])
-    assert process.returncode == 0
+    assert node.process is not None and node.process.returncode == 0

@@ -1,16 +1,17 @@
 """Another archive in the place of one that runs: the node goes on as one version, and says that it waits for a restart."""
 
-import asyncio
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 from murder.node.control.sockets import FOLDER, ask_local
 from murder.wire.control_words import AskStatus
-from tests.node.test_workers import LIMIT_S, descendants, free_port, until
+from tests.kit import scene
+from tests.kit.ports import free_port
+from tests.kit.process import Program, descendants
+from tests.kit.waiting import until
 
 
 def told(data: Path) -> list[dict[str, object]]:
@@ -20,7 +21,7 @@ def told(data: Path) -> list[dict[str, object]]:
         answers = [dict(one) async for one in ask_local(data / FOLDER, AskStatus())]
         return [one for one in answers if "replaced" in one]
 
-    return asyncio.run(ask())
+    return scene.run(ask())
 
 
 def test_restarted_workers_run_what_the_first_ran(archive: Path, tmp_path: Path) -> None:
@@ -35,13 +36,9 @@ def test_restarted_workers_run_what_the_first_ran(archive: Path, tmp_path: Path)
         'proxy_user = "p"\nproxy_password = "p"\n'
     )
     log = tmp_path / "log"
-    node = subprocess.Popen(
-        [sys.executable, program, "serve", "--config", file],
-        stderr=log.open("ab"),
-        env=os.environ | {"MURDER_CACHE": str(tmp_path / "cache")},
-    )
-    try:
-        until(lambda: '"server.ready"' in log.read_text(), "the start")
+    command = [sys.executable, str(program), "serve", "--config", str(file)]
+    with Program(command, log, environment={"MURDER_CACHE": str(tmp_path / "cache")}) as node:
+        node.until_said('"server.ready"')
         assert [one["replaced"] for one in told(tmp_path / "data")] == [False] * 3
         (tmp_path / "other").write_bytes(b"another version")
         (tmp_path / "other").replace(program)
@@ -51,7 +48,4 @@ def test_restarted_workers_run_what_the_first_ran(archive: Path, tmp_path: Path)
         until(lambda: log.read_text().count('"worker.ready"') == 4, "its successor")
         assert victim not in descendants(node.pid)
         assert [one["replaced"] for one in told(tmp_path / "data")] == [True] * 3
-    finally:
-        node.terminate()
-        node.wait(LIMIT_S)
     assert "Traceback" not in log.read_text()

@@ -2,19 +2,18 @@
 knows it."""
 
 import json
-import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.kit.ports import free_ports
+from tests.kit.process import ROOT, Program
+
 LIMIT_S = 60
 LAST = "PROTOCOLS: Final[tuple[ProtocolSpec, ...]] = (IMAP, POP3, LMTP"
 ENTRY = """, ProtocolSpec(
@@ -66,14 +65,6 @@ def run(copy: Path, *arguments: str) -> str:
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(sock.getsockname()[1]) for sock in held]
-    for sock in held:
-        sock.close()
-    return ports
 
 
 def write_config(folder: Path, imap: int, echo: int, room: int = 0) -> Path:
@@ -146,39 +137,17 @@ def test_operators_and_frontends_reach_it(copy: Path) -> None:
     assert ports == [77, 1007]
 
 
-@contextmanager
-def serving(copy: Path, file: Path) -> Iterator["subprocess.Popen[str]"]:
-    """A backend of the copy, once it is there."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "murder", "serve", "--role", "backend", "--config", str(file)],
-        cwd=copy,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    try:
-        await_line(process, "role.started")
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=LIMIT_S)
-
-
-def await_line(process: "subprocess.Popen[str]", *words: str) -> None:
-    """Read its log up to a line with these words."""
-    assert process.stderr is not None
-    said = []
-    for line in process.stderr:
-        said.append(line)
-        if all(word in line for word in words):
-            return
-    raise AssertionError("".join(said))
+def serving(copy: Path, file: Path) -> Program:
+    """A backend of the copy."""
+    command = [sys.executable, "-m", "murder", "serve", "--role", "backend", "--config", str(file)]
+    return Program(command, file.parent / "log", cwd=copy)
 
 
 def test_a_server_speaks_it_and_reloads(copy: Path, tmp_path: Path) -> None:
     imap, echo, other = free_ports(3)
     file = write_config(tmp_path, imap, echo, room=1)
-    with serving(copy, file) as process:
+    with serving(copy, file) as node:
+        node.until_said("role.started")
         with socket.create_connection(("127.0.0.1", echo), timeout=LIMIT_S) as client:
             assert client.recv(100) == b"echo at be1.example.org\r\n"
             client.sendall(b"hallo\r\n")
@@ -186,6 +155,7 @@ def test_a_server_speaks_it_and_reloads(copy: Path, tmp_path: Path) -> None:
             with socket.create_connection(("127.0.0.1", echo), timeout=LIMIT_S) as second:
                 assert second.recv(100) == b"no room\r\n"
         write_config(tmp_path, imap, other)
-        process.send_signal(signal.SIGHUP)
-        await_line(process, "config.needs_restart", "backend.echo")
-        await_line(process, "config.reloaded")
+        node.signal(signal.SIGHUP)
+        node.until_said("config.reloaded")
+        waiting = [one for one in node.said().splitlines() if "config.needs_restart" in one]
+        assert any("backend.echo" in line for line in waiting)

@@ -7,9 +7,8 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +18,9 @@ import pytest
 import murder.pki.authority
 from murder.pki.authority import init_authority, issue, read_certificate, serial_text
 from murder.pki.trust import revoke
+from tests.kit.ports import free_port
+from tests.kit.process import Program, descendants
+from tests.kit.waiting import until
 
 ROOT = Path(__file__).parent.parent.parent
 LIMIT_S = 20.0
@@ -41,34 +43,6 @@ with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = explain(error)
 sys.exit(code)
 """
-
-
-def until(true: Callable[[], bool], what: str) -> None:
-    """Wait for something that another process does."""
-    deadline = time.monotonic() + LIMIT_S
-    while not true():
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def descendants(pid: int) -> list[int]:
-    """Children of a process, and theirs."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError):
-            continue
-        if parent == pid:
-            child = int(stat.parent.name)
-            found += [child, *descendants(child)]
-    return found
 
 
 class Node:
@@ -94,11 +68,11 @@ class Node:
         address = f"murder-test-{os.getpid()}-{self.port}"
         self.ready.bind("\0" + address)
         path = f"{ROOT}{os.pathsep}{Path(__file__).parent}"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(file)],
-            env={**os.environ, "PYTHONPATH": path, "NOTIFY_SOCKET": "@" + address},
-            stderr=(folder / "log").open("ab"),
-        )
+        environment = {"PYTHONPATH": path, "NOTIFY_SOCKET": "@" + address}
+        command = [sys.executable, "-c", PROGRAM, str(file)]
+        self.program = Program(command, folder / "log", environment=environment).start()
+        assert self.program.process is not None
+        self.process = self.program.process
 
     def client(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT_S)
@@ -114,7 +88,7 @@ class Node:
             pass
 
     def log(self) -> str:
-        return (self.folder / "log").read_text()
+        return self.program.said()
 
 
 @contextmanager
@@ -124,12 +98,7 @@ def running(folder: Path, workers: int, more: str = "", settings: str = "") -> I
         node.until_ready()
         yield node
     finally:
-        if node.process.poll() is None:
-            node.process.send_signal(signal.SIGTERM)
-        try:
-            node.process.wait(LIMIT_S)
-        finally:
-            node.process.kill()
+        node.program.stop(LIMIT_S)
 
 
 def test_one_worker_is_the_process_itself(tmp_path: Path) -> None:
