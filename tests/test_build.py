@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, cannot_run
+from tests.kit.waiting import until
 
 NOBODY = 65534
 LIMIT_S = 60
@@ -283,9 +284,8 @@ def test_a_first_start_that_was_killed_does_no_harm(archive: Path, tmp_path: Pat
         [sys.executable, archive, "version"],
         env={"PATH": os.environ["PATH"], "MURDER_CACHE": str(tmp_path)},
     )
-    end = time.monotonic() + LIMIT_S
-    while not list(tmp_path.glob("murder/.unpacking-*/murder")) and time.monotonic() < end:
-        time.sleep(0.001)  # another process writes; nothing tells when
+    unpacking = "murder/.unpacking-*/murder"
+    until(lambda: list(tmp_path.glob(unpacking)), "it unpacks", LIMIT_S, every_s=0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert list(tmp_path.glob("murder/.unpacking-*"))

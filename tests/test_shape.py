@@ -123,6 +123,32 @@ def test_a_session_changes_its_state_itself() -> None:
     assert not faults(SOURCES, assigned)
 
 
+def test_tests_wait_for_events_and_say_why_where_time_passes() -> None:
+    """`asyncio.sleep(0)` is a turn of the loop. All else is in tests/kit/waiting.py: `until`, `pause` with its reason."""
+
+    def sleeps(path: Path, _text: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or path == ROOT / "tests/kit/waiting.py":
+                continue
+            if ast.unparse(node.func) in ("time.sleep", "asyncio.sleep", "sleep"):
+                if [ast.unparse(argument) for argument in node.args] != ["0"]:
+                    yield node.lineno, "sleeps; see tests/kit/waiting.py"
+
+    assert not faults(TESTS, sleeps)
+
+
+def test_ports_are_reserved() -> None:
+    """A port that was free a moment ago is somebody's by now: tests/kit/ports.py holds them."""
+
+    def probes(path: Path, _text: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("free_port"):
+                if path != ROOT / "tests/kit/ports.py":
+                    yield node.lineno, "finds free ports; see tests/kit/ports.py"
+
+    assert not faults(TESTS, probes)
+
+
 def test_each_exemption_has_its_reason() -> None:
     def bare(_path: Path, text: str, _tree: ast.Module) -> Iterator[tuple[int, str]]:
         for number, line in enumerate(text.splitlines(), 1):

@@ -263,7 +263,9 @@ def test_all_of_it_is_renamed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("victim", HOMES)
-def test_a_kill_at_any_step_leaves_all_or_nothing(tmp_path: Path, victim: str, store: str) -> None:
+async def test_a_kill_at_any_step_leaves_all_or_nothing(
+    tmp_path: Path, victim: str, store: str
+) -> None:
     async def play(step: int) -> str:
         async with three(tmp_path / str(step), store) as (_, nodes):
             seen: list[str] = []
@@ -291,19 +293,16 @@ def test_a_kill_at_any_step_leaves_all_or_nothing(tmp_path: Path, victim: str, s
             is_new = await check(nodes, outcome)
             return f"{seen[-1]} {'new' if is_new else 'old'}"
 
-    async def loop() -> None:
-        outcomes = []
-        for step in range(MOST_STEPS):
-            outcome = await play(step)
-            if not outcome:
-                break
-            outcomes.append(outcome)
-        else:
-            raise AssertionError("it has more steps")
-        assert {one.rpartition(" ")[2] for one in outcomes} == {"old", "new"}
-        assert len(outcomes) > 8, outcomes
-
-    run(loop())
+    outcomes = []
+    for step in range(MOST_STEPS):
+        outcome = await play(step)
+        if not outcome:
+            break
+        outcomes.append(outcome)
+    else:
+        raise AssertionError("it has more steps")
+    assert {one.rpartition(" ")[2] for one in outcomes} == {"old", "new"}
+    assert len(outcomes) > 8, outcomes
 
 
 @pytest.mark.parametrize("watched", HOMES)
@@ -488,7 +487,7 @@ def test_only_a_root_s_own_server_asks_for_it(tmp_path: Path) -> None:
     scene(play)
 
 
-def test_what_is_in_doubt_is_shown_and_can_be_ended_by_hand(tmp_path: Path) -> None:
+async def test_what_is_in_doubt_is_shown_and_can_be_ended_by_hand(tmp_path: Path) -> None:
     async def play(stage: Stage) -> None:
         async with three(tmp_path / stage.value) as (_, nodes):
 
@@ -510,11 +509,8 @@ def test_what_is_in_doubt_is_shown_and_can_be_ended_by_hand(tmp_path: Path) -> N
             assert (MailboxName(b"user.bea.b") in far.names()) == (stage is Stage.COMMIT)
             assert far.renames.in_doubt() == [] and not far.list.intents()
 
-    async def both() -> None:
-        await play(Stage.COMMIT)
-        await play(Stage.ABORT)
-
-    run(both())
+    await play(Stage.COMMIT)
+    await play(Stage.ABORT)
 
 
 def test_a_part_that_cannot_be_told_is_shown_at_the_root_s_until_it_is_done(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from murder.model.name import MailboxName
 from murder.mupdate.change import RemoveEntry
 from tests.backend.server import Running, running_backend
 from tests.kit.dialogue import Player
+from tests.kit.waiting import until_soon
 
 INBOX = MailboxName(b"user.ana")
 BEGIN = r"""
@@ -51,8 +52,7 @@ async def let_go(running: Running) -> None:
 
 
 async def until_held(running: Running) -> None:
-    while not any(getattr(one, "_again", None) for one in running.backend.sessions):  # noqa: ASYNC110 - turns of the loop
-        await asyncio.sleep(0)
+    await until_soon(lambda: any(getattr(one, "_again", None) for one in running.backend.sessions))
 
 
 async def test_a_change_waits_for_the_end_of_a_stop(tmp_path: Path) -> None:

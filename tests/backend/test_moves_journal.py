@@ -6,6 +6,7 @@ from pathlib import Path
 
 from murder.backend.moves.journal import Journal, Move, Side, State
 from murder.model.name import inbox_of
+from tests.kit.waiting import pause_here
 
 MOVE = Move("a1", Side.OUT, inbox_of("zoe"), "be2.test")
 
@@ -28,7 +29,7 @@ async def test_who_is_cancelled_while_it_writes_leaves_nothing_on_its_way(tmp_pa
         with contextlib.suppress(asyncio.CancelledError):
             await saving
         found = journal.find(Side.OUT, "a1")
-        await asyncio.sleep(0.01)
+        await pause_here(0.01, "for a thread that should not be there to write it after all")
         assert journal.find(Side.OUT, "a1") == found, "it was written after all"
         await journal.save(MOVE)
 

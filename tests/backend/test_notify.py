@@ -20,6 +20,7 @@ from murder.net.turns import Turn
 from murder.wire.imap.notify import parse_notify
 from murder.wire.token import Scanner
 from tests.backend.server import Running, running_backend
+from tests.kit.waiting import until_soon
 
 Ask = Callable[[str], Awaitable[list[str]]]
 NAME = MailboxName(b"user.ana.caf\xe9")
@@ -94,9 +95,7 @@ async def test_a_client_that_has_gone_leaves_no_watcher(tmp_path: Path) -> None:
         assert len(running.backend.tracker.watchers) == 1
         writer.write(b"t LOGOUT\r\n")
         assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"* BYE")
-        async with asyncio.timeout(10):
-            while running.backend.tracker.watchers:  # noqa: ASYNC110 - the server's side ends when it ends
-                await asyncio.sleep(0.001)
+        await until_soon(lambda: not running.backend.tracker.watchers)
 
 
 def test_however_many_groups_name_a_subtree_the_list_is_read_once() -> None:

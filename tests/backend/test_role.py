@@ -14,6 +14,7 @@ from murder.errors import Refusal
 from murder.model.name import MailboxName
 from tests.backend.server import OnePassword, Parts, config_in, memory_store, running_backend
 from tests.backend.test_append import Client
+from tests.kit.waiting import until_soon
 from tests.mupdate.nodes import Server
 
 
@@ -69,9 +70,7 @@ async def test_a_lost_row_comes_back_after_a_reconnect(tmp_path: Path) -> None:
         await master.stop()
         master.folder = tmp_path / "another-master"  # it has lost everything
         await master.start()
-        async with asyncio.timeout(20):
-            while master.mailboxes.count() < 2:  # noqa: ASYNC110 - another node's doing
-                await asyncio.sleep(0.02)
+        await until_soon(lambda: master.mailboxes.count() >= 2, every_s=0.02)
         assert master.mailboxes.find(b"user.ana") is not None
     await master.stop()
 

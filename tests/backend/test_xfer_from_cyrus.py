@@ -11,6 +11,7 @@ from murder.backend.moves.journal import Move, Side, State
 from murder.model.message import Uid
 from murder.model.name import MailboxName
 from tests.backend.server import Running, config_in, running_backend, spool_store
+from tests.kit.waiting import until_soon
 
 ROOT = MailboxName(b"user.zoe")
 ONE, TWO = b"Subject: one\r\n\r\nOne\r\n", b"Subject: two\r\n\r\nTwo\r\n"
@@ -102,12 +103,14 @@ def arriving(one: Running) -> list[Move]:
 
 async def until(one: Running, state: State, *, has_gone: bool = True) -> Move:
     """The last move once it is so, and its source's connection is known to be over."""
-    async with asyncio.timeout(20):
-        while True:
-            move = arriving(one)[-1]
-            if move.state is state and (not has_gone or not move.process):
-                return move
-            await asyncio.sleep(0.02)
+
+    def there() -> Move | None:
+        move = arriving(one)[-1]
+        return move if move.state is state and (not has_gone or not move.process) else None
+
+    move = await until_soon(there, f"the move is {state}", every_s=0.02)
+    assert move is not None
+    return move
 
 
 async def send_all(source: Source) -> None:

@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.kit.waiting import pause
+
 PROJECT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(PROJECT))
 
 from tests.load import dovecot, imap, lmtp, mix  # noqa: E402 - the path comes first
 from tests.load.imap import Server  # noqa: E402
-from tests.load.our_murder import CLIENTS, FOLLOWING, MASTER_SECTION, UPSTREAM, Murder  # noqa: E402
+from tests.load.our_murder import Murder, clients_at, following, listening_at, upstream  # noqa: E402
 from tests.load.processes import cpu_s, pss_kib  # noqa: E402
 
 LAB: Final = PROJECT / "tests" / "cyrus" / "lab.sh"
@@ -122,14 +124,14 @@ def noop_us(peer: Peer, amount: Amount) -> float:
 def idle_kib(peer: Peer, amount: Amount) -> float:
     """Of each session more, once warm."""
     sockets = [imap.open_session(peer.idlers, number) for number in range(16)]
-    time.sleep(0.5)
+    pause(0.5, "the machine comes to rest")
     before = pss_kib([peer.process])
     sockets += [imap.open_session(peer.idlers, number) for number in range(amount.idle)]
-    time.sleep(0.5)
+    pause(0.5, "the machine comes to rest")
     used_kib = pss_kib([peer.process]) - before
     for sock in sockets:
         sock.close()
-    time.sleep(0.5)
+    pause(0.5, "the machine comes to rest")
     return used_kib / amount.idle
 
 
@@ -234,13 +236,16 @@ def ours(folder: Path, frontend: bool) -> Iterator[Peer]:
     murder = Murder(folder, USERS)
     murder.prepare()
     name = "be1.murder.test"
-    following = FOLLOWING.format(host=OUR_MASTER, port=3905)
-    master = MASTER_SECTION.format(host=OUR_MASTER, port=3905)
-    backend = CLIENTS.format(role="backend", host=OURS, workers=0)
-    backend = f'{following}{backend}proxies = ["murder"]\ncreate_inbox = true\n'
-    proxy = CLIENTS.format(role="frontend", host=OUR_FRONTEND, workers=0)
-    proxy = f"{following}{proxy}{UPSTREAM.format(tls='none', auth='plain')}"
-    proxy += f'[servers."{name}"]\naddress = "{OURS}"\n'
+    master = {"mupdate": listening_at(OUR_MASTER, 3905)}
+    backend = {
+        "mupdate": following(OUR_MASTER, 3905),
+        "backend": {**clients_at(OURS, 0), "proxies": ["murder"], "create_inbox": True},
+    }
+    proxy = {
+        "mupdate": following(OUR_MASTER, 3905),
+        "frontend": {**clients_at(OUR_FRONTEND, 0), **upstream("none", "plain")},
+        f'servers."{name}"': {"address": OURS},
+    }
     with ExitStack() as stack:
         node = murder.write("mupdate.murder.test", "mupdate", master)
         stack.enter_context(murder.serving(node, OUR_MASTER, 3905))

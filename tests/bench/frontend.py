@@ -20,6 +20,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.kit.waiting import pause
+
 PROJECT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(PROJECT))
 
@@ -340,7 +342,7 @@ def measure(kind: str, given: argparse.Namespace) -> None:
         stack.enter_context(cyrus_backends() if kind == "cyrus" else our_backends(murder))
         fill(BACKEND[0])
         found = start_proxies(stack, folder, murder, given)
-        time.sleep(1)
+        pause(1, "the machine comes to rest")
         if chosen("KiB PSS per idle session", given.rows):
             memory([proxy for proxy in found if proxy.name != "ours, two"], amount)
         costs(found, amount, given.rows)

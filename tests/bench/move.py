@@ -15,17 +15,19 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from tests.kit.waiting import pause
+
 PROJECT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(PROJECT))
 
 from tests.load.large_user import Bystander, Imap, Refused, Worker, faults, fill, look  # noqa: E402 - path
-from tests.load.our_murder import CLIENTS, FOLLOWING, MASTER_SECTION, UPSTREAM, Murder  # noqa: E402
+from tests.load.our_murder import Murder, clients_at, following, listening_at, upstream  # noqa: E402
 from tests.load.processes import cpu_s, pss_kib  # noqa: E402
 
 LAB: Final = PROJECT / "tests" / "cyrus" / "lab.sh"
@@ -102,10 +104,10 @@ def move(peer: Peer, user: str) -> Told:
     with contextlib.closing(Imap(peer.hosts[0], user, PASSWORD)) as client:
         before = look(client)
     told.messages, told.octets = before.messages, before.octets
-    told.calm = _watched(peer, lambda: time.sleep(3))
+    told.calm = _watched(peer, lambda: pause(3, "nothing moves: what there is to compare with"))
     worker = told.worker = Worker(peer.frontend, user, PASSWORD)
     worker.start()
-    time.sleep(1)
+    pause(1, "work goes on before and behind the move")
     memory = Memory(peer.processes)
     memory.start()
     used = [cpu_s([one]) for one in peer.processes]
@@ -114,7 +116,7 @@ def move(peer: Peer, user: str) -> Told:
     memory.stopping.set()
     memory.join()
     told.before, told.at_most = memory.before, memory.at_most
-    time.sleep(1)
+    pause(1, "work goes on before and behind the move")
     worker.stopping.set()
     worker.join()
     with contextlib.closing(Imap(peer.hosts[1], user, PASSWORD)) as client:
@@ -226,22 +228,21 @@ def ours(folder: Path, workers: int) -> Iterator[Peer]:
     """A master, two backends and a frontend."""
     murder = Murder(folder, USERS)
     murder.prepare()
-    places = "".join(
-        f'[servers."{name}"]\naddress = "{host}"\n' for name, host in zip(NAMES, OURS, strict=True)
-    )
-    following = FOLLOWING.format(host=OUR_MASTER, port=3905)
+    everywhere: dict[str, Mapping[str, object]] = {
+        "mupdate": following(OUR_MASTER, 3905),
+        **{f'servers."{name}"': {"address": host} for name, host in zip(NAMES, OURS, strict=True)},
+    }
     with ExitStack() as stack:
-        master = MASTER_SECTION.format(host=OUR_MASTER, port=3905)
+        master = {"mupdate": listening_at(OUR_MASTER, 3905)}
         node = murder.write("mupdate.murder.test", "mupdate", master)
         stack.enter_context(murder.serving(node, OUR_MASTER, 3905))
         processes = []
         for name, host in zip(NAMES, OURS, strict=True):
-            more = following + CLIENTS.format(role="backend", host=host, workers=workers)
-            node = murder.write(name, "backend", more + 'proxies = ["murder"]\n' + places)
+            backend = {**clients_at(host, workers), "proxies": ["murder"]}
+            node = murder.write(name, "backend", {**everywhere, "backend": backend})
             processes.append(stack.enter_context(murder.serving(node, host, 143)))
-        more = following + CLIENTS.format(role="frontend", host=OUR_FRONTEND, workers=1)
-        more += UPSTREAM.format(tls="none", auth="plain") + places
-        node = murder.write("fe.murder.test", "frontend", more)
+        frontend = {**clients_at(OUR_FRONTEND, 1), **upstream("none", "plain")}
+        node = murder.write("fe.murder.test", "frontend", {**everywhere, "frontend": frontend})
         stack.enter_context(murder.serving(node, OUR_FRONTEND, 143))
         yield Peer("ours", OURS, OUR_FRONTEND, (processes[0], processes[1]))
 

@@ -22,6 +22,8 @@ from pathlib import Path
 
 import uvloop
 
+from tests.kit.waiting import pause_here
+
 PROJECT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(PROJECT))
 
@@ -150,8 +152,8 @@ async def visible(folder: Path, first: int, number: int) -> float:
         began = time.perf_counter()
         answer = asyncio.ensure_future(peer.ask(activate(i)))
         name = b"user.load%06d.box%d" % (i // 10, i % 10)
-        while mailboxes.row(name) is None:  # noqa: ASYNC110 - another process wrote it
-            await asyncio.sleep(0.0002)
+        while mailboxes.row(name) is None:
+            await pause_here(0.0002, "between two looks")
         waits.append(time.perf_counter() - began)
         await answer
     mailboxes.close()
@@ -266,7 +268,7 @@ class Cyrus:
                     if greeted.recv(4096):
                         return time.perf_counter() - began
             except OSError:
-                time.sleep(0.05)
+                pause(0.05, "between two looks")
 
 
 def lab(*words: str) -> None:

@@ -3,12 +3,10 @@
 import base64
 import imaplib
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +18,8 @@ from murder.pki.authority import init_authority, issue
 from tests.cli.test_ctl_mailboxes import Ctl
 from tests.kit.demo import Demo, running_demo
 from tests.kit.ports import free_port_base
-from tests.kit.process import ROOT, murder_command
+from tests.kit.process import ROOT, murder_command, serving
+from tests.kit.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -161,10 +160,7 @@ def test_a_mailbox_the_master_has_lost_is_announced_again(ctl: Ctl, demo: Demo) 
         assert stream.readline().startswith(b"A OK") and stream.readline().startswith(b"D OK")
     assert "the master does not know it" in ctl("check", code=1)
     ctl("check", "--fix", "--yes", code=1)
-    end = time.monotonic() + 20
-    while "0 differences" not in ctl_said(ctl):
-        assert time.monotonic() < end
-        time.sleep(0.1)  # the backend compares behind its answer
+    until(lambda: "0 differences" in ctl_said(ctl), "the backend compares behind its answer")
 
 
 def ctl_said(ctl: Ctl) -> str:
@@ -204,17 +200,8 @@ def test_operators_on_other_hosts_ask_over_tls_with_their_certificate_only(tmp_p
         '[tls]\nca = "ca/ca.pem"\ncertificate = "ca/localhost.pem"\nkey = "ca/localhost.key"\n'
         f'[mupdate]\nlisten = ["127.0.0.1:{base + 1}"]\n'
     )
-    serving = subprocess.Popen(
-        [sys.executable, "-m", "murder", "serve", "--role", "mupdate", "--config", str(node)],
-        cwd=ROOT,
-        stderr=subprocess.DEVNULL,
-        env=os.environ,
-    )
-    try:
-        end = time.monotonic() + 20
-        while socket.socket().connect_ex(("127.0.0.1", base)):
-            assert time.monotonic() < end
-            time.sleep(0.05)  # it has nobody to tell
+    with serving(node, "--role", "mupdate", log=tmp_path / "log") as master:
+        master.until_open("127.0.0.1", base)
         for who, code in (("op", 0), ("fe", 3)):
             config = tmp_path / f"{who}.toml"
             config.write_text(
@@ -232,9 +219,6 @@ def test_operators_on_other_hosts_ask_over_tls_with_their_certificate_only(tmp_p
             assert done.returncode == code, done.stdout + done.stderr
             wanted = "Everything is well." if code == 0 else "operator's certificate is needed"
             assert wanted in done.stdout
-    finally:
-        serving.terminate()
-        serving.wait(20)
 
 
 def test_a_doctor_says_first_that_our_own_certificate_is_of_no_use(

@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from murder.demo.plan import Options, nodes_of
 from tests.kit.demo import Demo, message, running_demo
 from tests.kit.ports import free_port_base
 from tests.kit.process import ROOT, murder_command
+from tests.kit.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -205,11 +205,8 @@ def test_nodes_end_when_the_demo_is_killed(tmp_path: Path) -> None:
         info = json.loads(process.stdout.readline())
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 30
     groups = [node["pid"] for node in (info["mupdate"], *info["frontends"], *info["backends"])]
-    while any(members(group) for group in groups):
-        assert time.monotonic() < deadline, "nodes are left"
-        time.sleep(0.05)
+    until(lambda: not any(members(group) for group in groups), "no nodes are left")
 
 
 def asked_of_list(endpoint: tuple[str, int], *commands: bytes) -> list[bytes]:

@@ -4,12 +4,13 @@ import imaplib
 import poplib
 import ssl
 import subprocess
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.kit.demo import Demo, message, wanted
+from tests.kit.waiting import until
 
 
 def tmux(socket_name: str, *words: str) -> str:
@@ -22,14 +23,16 @@ def tmux(socket_name: str, *words: str) -> str:
 
 def screen_with(socket_name: str, text: str, within_s: float = 20) -> str:
     """The terminal's contents once `text` is on it."""
-    end = time.monotonic() + within_s
-    shown = ""
-    while time.monotonic() < end:
-        shown = tmux(socket_name, "capture-pane", "-p")
-        if text in shown:
-            return shown
-        time.sleep(0.1)  # a person's eye; the terminal has no event to wait for
-    raise AssertionError(f"{text!r} did not appear on:\n{shown}")
+
+    def shown() -> str:
+        return tmux(socket_name, "capture-pane", "-p")
+
+    def shown_with_it() -> str:
+        on_it = shown()
+        return on_it if text in on_it else ""
+
+    # a person's eye; the terminal has no event to wait for
+    return until(shown_with_it, lambda: f"{text!r} appears on:\n{shown()}", within_s, 0.1)
 
 
 @pytest.mark.skipif(bool(wanted("neomutt", "tmux")), reason=wanted("neomutt", "tmux"))
@@ -56,14 +59,13 @@ def test_neomutt_shows_reads_flags_and_deletes(
         screen_with(name, "letter 2")
         tmux(name, "send-keys", "F", "2", "Enter", "d", "q")
         client = demo.imap(server, user)
-        end = time.monotonic() + 20
-        while time.monotonic() < end:
+
+        def left() -> list[Any]:
             client.select("INBOX", readonly=True)
-            found = client.fetch("1:*", "(FLAGS BODY.PEEK[HEADER.FIELDS (SUBJECT)])")[1]
-            if len([part for part in found if isinstance(part, tuple)]) == 1:
-                break
-            time.sleep(0.1)
-        shown = repr(found)
+            found: list[Any] = client.fetch("1:*", "(FLAGS BODY.PEEK[HEADER.FIELDS (SUBJECT)])")[1]
+            return found if len([part for part in found if isinstance(part, tuple)]) == 1 else []
+
+        shown = repr(until(left, "one is left", every_s=0.1))
         assert "letter 1" in shown and "\\\\Seen" in shown and "letter 2" not in shown
         client.logout()
     finally:
@@ -93,12 +95,12 @@ def test_neomutt_resynchronises_what_it_has_cached(
         try:
             shown = screen_with(name, at)
             tmux(name, "send-keys", "q")
-            end = time.monotonic() + 20
             command = ["tmux", "-L", name, "has-session"]
-            while time.monotonic() < end:  # until it has written its cache and ended
-                if subprocess.run(command, check=False, capture_output=True).returncode:
-                    break
-                time.sleep(0.1)
+            until(
+                lambda: subprocess.run(command, check=False, capture_output=True).returncode,
+                "it has written its cache and ended",
+                every_s=0.1,
+            )
             return shown
         finally:
             subprocess.run(["tmux", "-L", name, "kill-server"], check=False, capture_output=True)

@@ -13,7 +13,6 @@ import re
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
@@ -22,6 +21,7 @@ from typing import Any, Final
 
 from tests.kit.demo import Demo
 from tests.kit.process import ROOT, murder_command
+from tests.kit.waiting import pause, until
 from tests.load.processes import tree
 
 KEEP: Final = 30  # messages of a client above which it expunges
@@ -91,7 +91,7 @@ class Clients:
             mail.acknowledged = said.startswith("250")
             if said.startswith("5"):
                 self.wrong.append(f"delivery to {user}: {said}")
-            time.sleep(0.05)  # a queue's pause: the storm is in the moves and the kills
+            pause(0.05, "a queue's: the storm is in the moves and the kills")
 
     def _work(self, mailbox: str, user: str) -> None:
         chance = random.Random(mailbox)
@@ -104,12 +104,12 @@ class Clients:
                     if client.select(self._place(mailbox))[0] != "OK":
                         client.logout()
                         client = None
-                        time.sleep(0.1)
+                        pause(0.1, "a client's, before it tries again")
                         continue
                 self._once(client, mailbox, mine, chance)
             except (OSError, imaplib.IMAP4.error):
                 client = None
-            time.sleep(0.02)
+            pause(0.02, "a client's")
         with contextlib.suppress(OSError, imaplib.IMAP4.error):
             if client is not None:
                 client.logout()
@@ -169,10 +169,9 @@ class Clients:
     def _stored(self, mailbox: str, user: str) -> dict[str, list[tuple[str, str, frozenset[str]]]]:
         found: dict[str, list[tuple[str, str, frozenset[str]]]] = {}
         with self.demo.imap(self.demo.frontend, user) as client:
-            end = time.monotonic() + WAIT_S
-            while (answer := client.select(self._place(mailbox), readonly=True))[0] != "OK":
-                assert time.monotonic() < end, answer
-                time.sleep(0.1)  # a frontend tries a backend that was down every few seconds
+            place = self._place(mailbox)
+            # a frontend tries a backend that was down every few seconds
+            until(lambda: client.select(place, readonly=True)[0] == "OK", place, WAIT_S, 0.1)
             for part in client.uid("FETCH", "1:*", "(FLAGS BODY.PEEK[])")[1]:
                 if not isinstance(part, tuple):
                     continue

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.demo import Demo, running_demo
+from tests.kit.waiting import pause
 from tests.load.imap_cpu import processes, pss_kib
 
 MEMORY_KIB = 200 * 1024  # growth of a node's whole process tree under any of these
@@ -74,7 +75,7 @@ def attack(host: str, port: int, pieces: list[bytes]) -> None:
                 try:
                     view = view[sock.send(view) :]
                 except BlockingIOError:
-                    time.sleep(0.002)  # the peer has stopped reading: as it should
+                    pause(0.002, "the peer has stopped reading, as it should")
                     if not drained(sock):
                         return
                 except OSError:

@@ -19,6 +19,7 @@ from murder.mupdate.link import master_target
 from murder.net.connection import WRITE_HIGH_OCTETS
 from murder.net.listener import Bounds, Listener
 from tests.frontend.cluster import Cluster, running_cluster
+from tests.kit.waiting import pause_here
 
 MIB = 1024 * 1024
 WAIT_S = 1.0  # the frontend's, for an answer
@@ -137,7 +138,7 @@ async def drops_at_login(_: Reader, writer: Writer) -> None:
     while True:
         writer.write(b"x")
         await writer.drain()
-        await asyncio.sleep(WAIT_S / 10)  # a peer's slowness is what is tried
+        await pause_here(WAIT_S / 10, "a peer's slowness is what is tried")
 
 
 async def huge_capabilities(reader: Reader, writer: Writer) -> None:

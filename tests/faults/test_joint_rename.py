@@ -5,7 +5,6 @@ import contextlib
 import imaplib
 import json
 import re
-import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from tests.faults.move_storm import run_ctl
 from tests.faults.test_kill import check_lists_agree, names_at_master
 from tests.faults.test_moves import dying
 from tests.kit.demo import Demo, running_demo
+from tests.kit.waiting import until
 
 OLD, NEW = "dept", "unit"
 HOMES: Final = {"": "be1", "/a": "be2", "/a/far": "be3", "/b": "be1", "/c": "be2"}
@@ -94,8 +94,8 @@ def names(demo: Demo) -> dict[str, str]:
 
 def settled(demo: Demo) -> str:
     """Until all of it has one name again, everywhere: which."""
-    end = time.monotonic() + 40
-    while True:
+
+    def is_one() -> str:
         roots = {name.split(".")[0] for name in names(demo)}
         if len(roots) == 1 and len(names(demo)) == len(HOMES):
             told = json.loads(run_ctl(demo, "reservations", "--json")[1])
@@ -103,8 +103,10 @@ def settled(demo: Demo) -> str:
                 with contextlib.suppress(AssertionError, OSError, imaplib.IMAP4.error):
                     check_lists_agree(demo)
                     return roots.pop()
-        assert time.monotonic() < end, (names(demo), run_ctl(demo, "conflicts"))
-        time.sleep(0.2)  # whoever was away asks every few seconds; nobody tells
+        return ""
+
+    # whoever was away asks every few seconds; nobody tells
+    return until(is_one, lambda: (names(demo), run_ctl(demo, "conflicts")), every_s=0.2)
 
 
 def back(demo: Demo, root: str) -> None:
@@ -264,13 +266,12 @@ def test_what_is_in_doubt_is_shown_and_ended_by_hand(demo: Demo) -> None:
         with contextlib.suppress(OSError, imaplib.IMAP4.error):
             rename(demo, OLD, NEW)
         assert process.wait(20) == 9
-        end = time.monotonic() + 30
-        while True:
+
+        def shown() -> str:
             _, told = run_ctl(demo, "conflicts")
-            if "is the RENAME" in told and be2["name"] in told:
-                break
-            assert time.monotonic() < end, told
-            time.sleep(0.2)  # what is young may well be under way, and is not shown
+            return told if "is the RENAME" in told and be2["name"] in told else ""
+
+        told = until(shown, "what is young may well be under way, and is not shown", every_s=0.2)
         ids = set(re.findall(r"is the RENAME (\w+)", told))
         assert len(ids) == 1
         with demo.imap(be2, "admin") as admin:

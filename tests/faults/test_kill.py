@@ -6,7 +6,6 @@ import imaplib
 import re
 import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from itertools import count
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.demo import Demo, running_demo
+from tests.kit.waiting import pause, until
 
 USERS = 6
 BEFORE, AFTER = 40, 20  # acknowledged messages before the kill and after the restart
@@ -72,7 +72,7 @@ class Load:
             else:
                 if said.startswith("5"):
                     self.bounced.append(said)
-                time.sleep(0.02)  # a queue's pause before it tries the next
+                pause(0.02, "a queue's, before it tries the next")
 
     def append(self, user: int) -> None:
         client: imaplib.IMAP4 | None = None
@@ -85,7 +85,7 @@ class Load:
                     self.note(identifier, user, octets, True)
             except (OSError, imaplib.IMAP4.error):
                 client = None
-                time.sleep(0.02)
+                pause(0.02, "a client's, before it connects again")
         if client is not None:
             try:
                 client.logout()
@@ -104,10 +104,8 @@ def stored(demo: Demo, user: int) -> dict[str, list[tuple[str, bool]]]:
     """Every message of a user's INBOX by its X-Id: digest of its body, and whether it is flagged."""
     found: dict[str, list[tuple[str, bool]]] = {}
     with demo.imap(demo.frontend, demo.user(user)) as client:
-        end = time.monotonic() + 20
-        while (answer := client.select("INBOX", readonly=True))[0] != "OK":
-            assert time.monotonic() < end, answer
-            time.sleep(0.1)  # a frontend tries a backend that was down every few seconds
+        # a frontend tries a backend that was down every few seconds
+        until(lambda: client.select("INBOX", readonly=True)[0] == "OK", "INBOX is there")
         for part in client.fetch("1:*", "(FLAGS BODY.PEEK[])")[1]:
             if isinstance(part, tuple):
                 head, _, body = part[1].partition(b"\r\n\r\n")
@@ -159,10 +157,11 @@ def check_lists_agree(demo: Demo) -> None:
         assert name in by_server[server], f"{name} is not at {server}"
     counted = Counter(name for names in by_server.values() for name in names)
     assert counted == Counter(master.keys())
-    end = time.monotonic() + 20
-    while (seen := names_seen(demo, demo.frontend)) != set(master) and time.monotonic() < end:
-        time.sleep(0.1)  # the replica catches up; nothing outside tells when
-    assert seen == set(master)
+    until(  # the replica catches up; nothing outside tells when
+        lambda: names_seen(demo, demo.frontend) == set(master),
+        lambda: set(master) ^ names_seen(demo, demo.frontend),
+        every_s=0.1,
+    )
 
 
 def check_mail(demo: Demo, load: Load) -> None:
@@ -185,7 +184,7 @@ def test_nothing_acknowledged_is_lost_doubled_or_damaged(demo: Demo, victim: str
     try:
         load.wait_for(BEFORE)
         demo.node("kill", victim)
-        time.sleep(0.3)  # the others go on without it
+        pause(0.3, "the others go on without it")
         demo.node("start", victim)
         load.wait_for(AFTER)
     finally:

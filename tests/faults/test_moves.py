@@ -22,7 +22,8 @@ import pytest
 from tests.faults.move_storm import Clients, home_of, kill_something, run_ctl
 from tests.faults.test_kill import USERS, check_lists_agree
 from tests.kit.demo import Demo, running_demo
-from tests.kit.process import ROOT
+from tests.kit.process import ROOT, Program
+from tests.kit.waiting import until
 
 STORM_S = float(os.environ.get("MURDER_MOVE_STORM_S", "12"))
 STORM_SEED = int(os.environ.get("MURDER_MOVE_STORM_SEED", "7"))
@@ -90,14 +91,15 @@ def furnish(demo: Demo, user: int) -> dict[str, Facts]:
 
 def now(demo: Demo, user: int) -> dict[str, Facts]:
     """As a client sees it through the frontend; waits while the mailbox is on its way."""
-    end = time.monotonic() + 30
-    while True:
+
+    def seen() -> dict[str, Facts] | None:
         try:
             with demo.imap(demo.frontend, demo.user(user)) as client:
                 return facts(client)
         except (imaplib.IMAP4.error, OSError, AttributeError):
-            assert time.monotonic() < end
-            time.sleep(0.1)  # the frontend looks for a backend that was down
+            return None  # the frontend looks for a backend that was down
+
+    return until(seen, f"user {user} is there", every_s=0.1) or {}
 
 
 def homes(demo: Demo, user: int) -> list[str]:
@@ -139,14 +141,16 @@ def moves(demo: Demo, backend: dict[str, Any], verb: str = "LIST") -> list[dict[
 
 def settled(demo: Demo) -> None:
     """Until no move is under way."""
-    end = time.monotonic() + 60
-    while True:
+    under_way = {"copying", "stopped", "handing", "prepared", "committed"}
+
+    def has_settled() -> bool:
         with contextlib.suppress(OSError, imaplib.IMAP4.error):
             states = [one["state"] for backend in demo.backends for one in moves(demo, backend)]
-            if not {"copying", "stopped", "handing", "prepared", "committed"} & set(states):
-                return
-        assert time.monotonic() < end, [moves(demo, backend) for backend in demo.backends]
-        time.sleep(0.1)  # somebody goes on with it every few seconds; nobody tells
+            return not under_way & set(states)
+        return False
+
+    # somebody goes on with it every few seconds; nobody tells
+    until(has_settled, lambda: [moves(demo, backend) for backend in demo.backends], 60, 0.1)
 
 
 def test_a_user_moves_and_comes_back_unharmed(demo: Demo) -> None:
@@ -211,26 +215,25 @@ def dying(demo: Demo, backend: dict[str, Any], step: str) -> Iterator[subprocess
     demo.node("stop", backend["node"])
     config = demo.folder / backend["node"] / "murder.toml"
     script = Path(__file__).parent / "dying_node.py"
-    with (demo.folder / "dying.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, script, step, "serve", "--role", "backend", "--config", config],
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=log,
-            stderr=log,
-        )
+    command = [sys.executable, str(script), step, "serve", "--role", "backend", "--config"]
+    program = Program(
+        [*command, config], demo.folder / "dying.log", environment={"PYTHONPATH": str(ROOT)}
+    )
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError, imaplib.IMAP4.error):
+            demo.imap(backend, "admin").logout()
+            return True
+        assert program.lives, program.tail()
+        return False
+
     try:
-        end = time.monotonic() + 20
-        while True:
-            with contextlib.suppress(OSError, imaplib.IMAP4.error):
-                demo.imap(backend, "admin").logout()
-                break
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.05)  # it has no way to tell this test
-        yield process
+        program.start()
+        until(answers, "it serves")
+        assert program.process is not None
+        yield program.process
     finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
+        program.kill()
         demo.node("start", backend["node"])
 
 

@@ -4,8 +4,7 @@ import contextlib
 import imaplib
 import json
 import sqlite3
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from tests.faults.test_kill import check_lists_agree
 from tests.faults.test_moves import dying, furnish, homes, moves, now, pair, xfer
 from tests.kit.demo import Demo, running_demo
+from tests.kit.waiting import until
 
 MANY = 30  # messages, so that something has come when a node dies
 
@@ -30,13 +30,6 @@ def record(demo: Demo, backend: dict[str, Any], side: str, move_id: str) -> dict
             if one["side"] == side and one["id"] == move_id:
                 return one
     return {}
-
-
-def until(is_so: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 40
-    while not is_so():
-        assert time.monotonic() < end, what
-        time.sleep(0.1)  # it is done behind everything; nobody tells
 
 
 def stored(demo: Demo, backend: dict[str, Any], user: int) -> list[bytes]:

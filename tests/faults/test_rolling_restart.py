@@ -4,13 +4,13 @@ hears BYE before the end."""
 import imaplib
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.kit.demo import Demo, running_demo
+from tests.kit.waiting import pause
 
 CLIENTS = 8
 ROUNDS = 2
@@ -97,7 +97,7 @@ def test_a_rolling_restart_loses_no_accepted_command(demo: Demo) -> None:
     clients = [Client(demo, user, stopping) for user in range(1, CLIENTS + 1)]
     try:
         for node in ("fe1", "fe2") * ROUNDS:
-            time.sleep(1)  # of load on both
+            pause(1, "of load on both")
             demo.node("stop", node)
             demo.node("start", node)
     finally:

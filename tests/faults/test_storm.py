@@ -7,6 +7,7 @@ for another's name, and all that is his is made of his.
 MURDER_STORM_S is how long it goes on (default 25 s); MURDER_STORM_SEED repeats one.
 """
 
+import contextlib
 import os
 import random
 import re
@@ -24,6 +25,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from tests.kit.demo import Demo, reconfigure, running_demo
+from tests.kit.waiting import pause, until
 
 STORM_S = float(os.environ.get("MURDER_STORM_S", "25"))
 SEED = int(os.environ.get("MURDER_STORM_SEED", time.time_ns() % 10**6))
@@ -346,16 +348,16 @@ def strike(demo: Demo, dice: random.Random, nodes: list[str]) -> str:
         node = dice.choice(nodes)
         verb = kind.split()[0]
         demo.node(verb, node)
-        time.sleep(dice.choice((0.3, 1.5, 6.0)))
+        pause(dice.choice((0.3, 1.5, 6.0)), "as long as the fault lasts")
         demo.node("start" if verb == "kill" else "thaw", node)
         return f"{kind} {node}"
     worker = dice.choice(children(int(demo.frontend["pid"])))
     if kind == "kill worker":
         os.kill(worker, signal.SIGKILL)
-        time.sleep(0.5)
+        pause(0.5, "without that worker")
     else:
         os.kill(worker, signal.SIGSTOP)
-        time.sleep(dice.choice((0.5, 4.0)))
+        pause(dice.choice((0.5, 4.0)), "as long as it is frozen")
         os.kill(worker, signal.SIGCONT)
     return f"{kind} {worker}"
 
@@ -379,20 +381,21 @@ def load(storm: Storm) -> Iterator[None]:
 
 def subjects(demo: Demo, user: int, mailbox: str) -> Counter[str]:
     """What is there, when all is calm again."""
-    end = time.monotonic() + 40
-    while True:
-        try:
+    found: Counter[str] = Counter()
+
+    def is_back() -> bool:
+        with contextlib.suppress(OSError, EOFError):
             with demo.imap(demo.frontend, f"user{user}") as client:
                 if client.select(mailbox, readonly=True)[0] == "OK":
-                    parts: list[Any] = client.fetch("1:*", "(BODY.PEEK[HEADER.FIELDS (SUBJECT)])")[
-                        1
-                    ]
+                    item = "(BODY.PEEK[HEADER.FIELDS (SUBJECT)])"
+                    parts: list[Any] = client.fetch("1:*", item)[1]
                     text = b"".join(part[1] for part in parts if isinstance(part, tuple))
-                    return Counter(one.decode() for one in re.findall(rb"Subject: (m[0-9]+)", text))
-        except (OSError, EOFError):
-            pass
-        assert time.monotonic() < end, f"user{user}'s {mailbox} does not come back"
-        time.sleep(0.2)
+                    found.update(one.decode() for one in re.findall(rb"Subject: (m[0-9]+)", text))
+                    return True
+        return False
+
+    until(is_back, f"user{user}'s {mailbox} comes back", every_s=0.2)
+    return found
 
 
 def prepare(demo: Demo) -> None:
@@ -422,7 +425,7 @@ def test_nothing_wrong_is_said_and_nothing_lost_in_a_storm(demo: Demo) -> None:
     with load(storm):
         while time.monotonic() < end and not storm.wrong:
             faults.append(strike(demo, dice, ["be1", "be2", "mupdate"]))
-            time.sleep(0.5)
+            pause(0.5, "between two faults")
     told = f"seed {SEED}; {faults}; {dict(storm.done)}"
     print(told)
     assert not storm.wrong, "\n".join([told, *storm.wrong[:20]])

@@ -27,6 +27,7 @@ from murder.api.auth import Identity
 from murder.api.sasl import Mechanism
 from murder.log import set_up
 from tests.frontend.server import Parts, running_frontend
+from tests.kit.waiting import pause_here
 
 HERE: Final = str(Path(__file__).parent.parent)
 LOOP: Final = re.compile(
@@ -213,7 +214,7 @@ def counted(folder: Path, scene: Scene) -> Count:
             port = running.ports["imap"]
             for _ in range(3):
                 await loop.run_in_executor(None, sessions, port, 1)
-                await asyncio.sleep(0.05)
+                await pause_here(0.05, "what the session leaves behind it is done")
             return await scene(loop, port)
 
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from murder.net.dialogue import Dialogue
 from murder.net.sweep import SLOT_S
 from tests.frontend.server import Peer, Speak, running_frontend
+from tests.kit.waiting import until_soon
 
 
 async def pop3(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -43,8 +44,7 @@ async def test_a_user_beyond_his_connections_is_told_and_let_go(tmp_path: Path) 
         assert (await fourth.line()).startswith(b"a NO [LIMIT]")
         assert (await fourth.line()).startswith(b"* BYE")
         peers[0].writer.close()
-        while len(running.listeners[1].connections) > 1:  # noqa: ASYNC110 (nothing else tells)
-            await asyncio.sleep(0)
+        await until_soon(lambda: len(running.listeners[1].connections) <= 1)
         fifth = await Peer.at(imap)
         await fifth.line()
         fifth.send(b"a LOGIN ana secret\r\n")

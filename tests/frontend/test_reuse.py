@@ -1,6 +1,5 @@
 """A backend's connection serves one user after the other (RFC 8437), and nothing of the one before comes to the next."""
 
-import asyncio
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.untagged import Manner
 from tests.frontend.cluster import Cluster, running_cluster
 from tests.kit.dialogue import Player
+from tests.kit.waiting import until_soon
 
 # What the first user does, and what the second one must see
 KINDS = {
@@ -61,8 +61,7 @@ def one_backend(folder: Path, **settings: Any) -> AbstractAsyncContextManager[Cl
 
 async def given_back(cluster: Cluster) -> None:
     """Until the frontend has a connection that waits."""
-    while not len(cluster.frontends[0].frontend.pool):  # noqa: ASYNC110 - it comes in the next turns of the loop
-        await asyncio.sleep(0)
+    await until_soon(lambda: len(cluster.frontends[0].frontend.pool))
 
 
 def session_at(cluster: Cluster) -> BackendImap:
@@ -110,8 +109,7 @@ async def test_an_administrators_connection_is_nobody_elses(tmp_path: Path) -> N
     async with one_backend(tmp_path) as cluster:
         sessions = cluster.backends["be1.test"].backend.sessions
         await Player(cluster.connect).play("C1= LOGIN admin secret\nC1= GETACL user/ana")
-        while sessions:  # noqa: ASYNC110 - it ends in the next turns of the loop
-            await asyncio.sleep(0)
+        await until_soon(lambda: not sessions)
         assert not len(cluster.frontends[0].frontend.pool)
 
 
@@ -119,5 +117,4 @@ async def test_no_more_wait_than_the_configuration_allows(tmp_path: Path) -> Non
     async with one_backend(tmp_path, max_upstreams_idle=0) as cluster:
         sessions = cluster.backends["be1.test"].backend.sessions
         await Player(cluster.connect).play("C1= LOGIN ana secret\nC1= SELECT INBOX")
-        while sessions:  # noqa: ASYNC110 - it ends in the next turns of the loop
-            await asyncio.sleep(0)
+        await until_soon(lambda: not sessions)

@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pytest
 from tests.conftest import cannot_run
 from tests.kit.demo import wanted
 from tests.kit.process import ROOT
+from tests.kit.waiting import until
 
 HOSTS = {"mupdate": "10.87.0.1", "be1": "10.87.0.2", "fe1": "10.87.0.3", "desk": "10.87.0.4"}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -198,17 +198,19 @@ def test_readme_leads_from_nothing_to_mail_on_three_hosts(site: Site) -> None:
 
 
 def everything_is_well(site: Site, config: str) -> None:
-    end = time.monotonic() + 30
-    while True:
+    def said() -> str:
         try:
-            said = site.murder("desk", "ctl", "status", "--config", config)
+            return site.murder("desk", "ctl", "status", "--config", config)
         except AssertionError as error:
-            said = str(error)
-        if "Everything is well." in said:
-            return
-        logs = [path.read_text()[-1000:] for path in site.folder.glob("*.log")]
-        assert time.monotonic() < end, "\n".join([said, *logs])
-        time.sleep(0.2)  # three programs start; the unit tells systemd, nobody tells us
+            return str(error)
+
+    def report() -> str:
+        return "\n".join(
+            [said(), *(path.read_text()[-1000:] for path in site.folder.glob("*.log"))]
+        )
+
+    # three programs start; the unit tells systemd, nobody tells us
+    until(lambda: "Everything is well." in said(), report, every_s=0.2)
 
 
 def test_the_unit_is_one_that_systemd_takes(archive: Path, tmp_path: Path) -> None:

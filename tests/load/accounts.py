@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.load.ports import wait_for_port
+from tests.kit.process import until_open
 
 
 @contextmanager
@@ -15,7 +15,7 @@ def answering(host: str, port: int, backend: tuple[str, int]) -> Iterator[None]:
     )
     process.start()
     try:
-        wait_for_port(host, port)
+        until_open(host, port)
         yield
     finally:
         process.kill()

@@ -3,14 +3,12 @@
 import os
 import pwd
 import shutil
-import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.load.ports import wait_for_port
+from tests.kit.process import Program
 
 USER: Final = "nobody"  # owns the mail
 
@@ -90,18 +88,6 @@ def dovecot(folder: Path, host: str, users: int) -> Iterator[int]:
             cores=os.cpu_count() or 1,
         )
     )
-    with (folder / "said").open("ab") as said:
-        process = subprocess.Popen(
-            ["dovecot", "-F", "-c", str(config)], stdout=said, stderr=said, stdin=subprocess.DEVNULL
-        )
-    try:
-        wait_for_port(host, 143)
-        wait_for_port(host, 24)
-        yield process.pid
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    with Program(["dovecot", "-F", "-c", config], folder / "said") as program:
+        program.until_open(host, 143).until_open(host, 24)
+        yield program.pid

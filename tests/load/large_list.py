@@ -16,6 +16,7 @@ from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName
 from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.transfer import load
+from tests.kit.waiting import pause
 from tests.load.imap import Server, connect, last_line
 from tests.load.our_murder import BACKENDS
 
@@ -67,7 +68,7 @@ def until_listed(server: Server, expected: int, timeout_s: float = 120) -> float
             pass
         if time.perf_counter() - began > timeout_s:
             return float("inf")
-        time.sleep(0.02)
+        pause(0.02, "between two looks")
 
 
 def log_in(sock: socket.socket, server: Server, user: str) -> None:

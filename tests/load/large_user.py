@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from tests.kit.waiting import pause
+
 FOLDERS: Final = ("INBOX", "INBOX/Sent", "INBOX/Archive", "INBOX/Archive/2025", "INBOX/Lists")
 SIZES: Final = (  # octets, of so many in 200: 21.5 KB on average, as mail goes
     *((2_000, 70), (4_000, 50), (9_000, 38), (30_000, 27), (120_000, 10), (200_000, 3)),
@@ -191,7 +193,7 @@ class Worker(threading.Thread):
                     self._client = None
                     self.unsure.add(hashlib.sha256(octets).hexdigest())
                 self._unable_since = self._unable_since or began
-                time.sleep(0.005)
+                pause(0.005, "a client's, before it tries again")
 
     def _work(self, number: int, octets: bytes) -> None:
         if self._client is None:
@@ -245,7 +247,7 @@ class Bystander(threading.Thread):
                     began = time.perf_counter()
                     client.ask(command)
                     self.taken_s.append(time.perf_counter() - began)
-                time.sleep(0.002)
+                pause(0.002, "a client's, before it tries again")
 
     def end(self) -> tuple[float, float]:
         """The slowest and the 99th in 100, in milliseconds."""

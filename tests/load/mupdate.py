@@ -23,6 +23,8 @@ from typing import Any, cast
 
 import uvloop
 
+from tests.kit.waiting import pause_here
+
 
 class Peer(asyncio.Protocol):
     """A client that counts answers; it reads no more of the stream than it must."""
@@ -201,7 +203,7 @@ async def stall(given: argparse.Namespace) -> dict[str, Any]:
     waits = []
     while process.returncode is None:
         waits.append(await timed(other))
-        await asyncio.sleep(0.0005)
+        await pause_here(0.0005, "between two looks")
     assert process.stdout is not None
     dump = json.loads(await process.stdout.read())
     return {"longest_ms": 1000 * max(waits), "idle_ms": 1000 * max(idle), "rows": dump["rows"]}

@@ -7,14 +7,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from plugins.auth_file import Settings, format_record, make_record
-from tests.load.ports import wait_for_port
+from tests.kit.process import Program
+from tests.kit.toml import Sections, write_config
 
 PROJECT: Final = Path(__file__).parent.parent.parent
 ARCHIVE: Final = PROJECT / "dist" / "murder.pyz"
@@ -25,52 +26,7 @@ FRONTEND: Final = "127.0.0.30"
 PASSWORD: Final = "secret"
 SYSTEM_PYTHON: Final = "/usr/bin/python3"
 
-NODE: Final = """\
-[node]
-name = "{name}"
-data = "data"
-roles = ["{role}"]
-drain_timeout_s = 1.0
-[tls]
-ca = "{authority}/ca.pem"
-certificate = "{name}.pem"
-key = "{name}.key"
-[plugins.auth_file]
-file = "{users}"
-log2_cost = 1
-scram_iterations = 4096
-"""
-MASTER_SECTION: Final = """\
-[mupdate]
-listen = ["{host}:{port}"]
-users = ["murder"]
-admins = ["cyrus"]
-allow_plaintext = true
-"""
-FOLLOWING: Final = """\
-[mupdate]
-master = "{host}:{port}"
-master_auth = "plain"
-master_user = "murder"
-master_password = "secret"
-master_tls = "none"
-"""
-CLIENTS: Final = """\
-[{role}]
-imap = ["{host}:143"]
-imaps = ["{host}:993"]
-lmtp = ["{host}:24"]
-workers = {workers}
-admins = ["cyrus"]
-allow_plaintext = true
-lmtp_trusted = ["127.0.0.0/8"]
-"""
-UPSTREAM: Final = """\
-upstream_tls = "{tls}"
-upstream_auth = "{auth}"
-proxy_user = "murder"
-proxy_password = "secret"
-"""
+AUTH: Final = {"log2_cost": 1, "scram_iterations": 4096}
 
 
 def python() -> str:
@@ -121,31 +77,26 @@ class Murder:
             stdout=subprocess.DEVNULL,
         )
 
-    def write(self, name: str, role: str, more: str) -> Path:
+    def write(self, name: str, role: str, sections: Sections) -> Path:
         """A node's configuration; its folder."""
-        node = self.folder / name
-        text = NODE.format(name=name, role=role, authority=self.folder / "ca", users=self.user_file)
-        file = node / "murder.toml"
-        file.write_text(text + more)
-        file.chmod(0o600)
-        return node
+        folder = self.folder / name
+        node = {"name": name, "data": "data", "roles": [role], "drain_timeout_s": 1.0}
+        tls = {
+            "ca": self.folder / "ca" / "ca.pem",
+            "certificate": f"{name}.pem",
+            "key": f"{name}.key",
+        }
+        auth = {"file": self.user_file, **AUTH}
+        whole = {"node": node, "tls": tls, "plugins.auth_file": auth, **sections}
+        write_config(folder / "murder.toml", whole)
+        return folder
 
     @contextmanager
     def serving(self, node: Path, host: str, port: int, timeout_s: float = 60) -> Iterator[int]:
         """Start a node; its process. It is up when somebody accepts at the port."""
-        with (node / "log").open("ab") as log:
-            process = subprocess.Popen(
-                [*self.command, "serve", "--config", str(node / "murder.toml")],
-                stdout=log,
-                stderr=log,
-                cwd=PROJECT,
-            )
-        try:
-            wait_for_port(host, port, timeout_s)
-            yield process.pid
-        finally:
-            process.terminate()
-            process.wait(30)
+        command = [*self.command, "serve", "--config", str(node / "murder.toml")]
+        with Program(command, node / "log") as program:
+            yield program.until_open(host, port, timeout_s).pid
 
     @property
     def master_folder(self) -> Path:
@@ -153,8 +104,8 @@ class Murder:
 
     @contextmanager
     def master(self) -> Iterator[int]:
-        more = MASTER_SECTION.format(host=MASTER[0], port=MASTER[1])
-        with self.serving(self.write(f"mupdate.{DOMAIN}", "mupdate", more), *MASTER) as process:
+        node = self.write(f"mupdate.{DOMAIN}", "mupdate", {"mupdate": listening_at(*MASTER)})
+        with self.serving(node, *MASTER) as process:
             yield process
 
     @contextmanager
@@ -163,10 +114,11 @@ class Murder:
         with ExitStack() as stack:
             processes = []
             for name, host in BACKENDS.items():
-                more = FOLLOWING.format(host=MASTER[0], port=MASTER[1])
-                more += CLIENTS.format(role="backend", host=host, workers=workers)
-                more += 'proxies = ["murder"]\ncreate_inbox = false\n'
-                node = self.write(name, "backend", more)
+                own = {"proxies": ["murder"], "create_inbox": False}
+                section = {**clients_at(host, workers), **own}
+                node = self.write(
+                    name, "backend", {"mupdate": following(*MASTER), "backend": section}
+                )
                 processes.append(stack.enter_context(self.serving(node, host, 143)))
             yield processes
 
@@ -179,10 +131,54 @@ class Murder:
         if not keep_list:
             shutil.rmtree(self.folder / name / "data", ignore_errors=True)
             (self.folder / name / "data").mkdir()
-        more = FOLLOWING.format(host=MASTER[0], port=MASTER[1])
-        more += CLIENTS.format(role="frontend", host=FRONTEND, workers=workers)
-        more += UPSTREAM.format(tls=tls, auth=auth)
-        for server, host in BACKENDS.items():
-            more += f'[servers."{server}"]\naddress = "{host}"\n'
-        with self.serving(self.write(name, "frontend", more), FRONTEND, 143) as process:
+        sections: dict[str, Mapping[str, object]] = {
+            "mupdate": following(*MASTER),
+            "frontend": {**clients_at(FRONTEND, workers), **upstream(tls, auth)},
+            **{f'servers."{server}"': {"address": host} for server, host in BACKENDS.items()},
+        }
+        with self.serving(self.write(name, "frontend", sections), FRONTEND, 143) as process:
             yield process
+
+
+def listening_at(host: str, port: int) -> Mapping[str, object]:
+    """[mupdate] of a master."""
+    return {
+        "listen": [f"{host}:{port}"],
+        "users": ["murder"],
+        "admins": ["cyrus"],
+        "allow_plaintext": True,
+    }
+
+
+def following(host: str, port: int) -> Mapping[str, object]:
+    """[mupdate] of a node of this master."""
+    return {
+        "master": f"{host}:{port}",
+        "master_auth": "plain",
+        "master_user": "murder",
+        "master_password": "secret",
+        "master_tls": "none",
+    }
+
+
+def upstream(tls: str, auth: str) -> Mapping[str, object]:
+    """How a frontend logs in."""
+    return {
+        "upstream_tls": tls,
+        "upstream_auth": auth,
+        "proxy_user": "murder",
+        "proxy_password": "secret",
+    }
+
+
+def clients_at(host: str, workers: int) -> Mapping[str, object]:
+    """What a node that serves clients has in its section."""
+    return {
+        "imap": [f"{host}:143"],
+        "imaps": [f"{host}:993"],
+        "lmtp": [f"{host}:24"],
+        "workers": workers,
+        "admins": ["cyrus"],
+        "allow_plaintext": True,
+        "lmtp_trusted": ["127.0.0.0/8"],
+    }

@@ -7,16 +7,15 @@ programs change to users of their own.
 import os
 import pwd
 import shutil
-import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.kit.process import Program
+from tests.kit.waiting import pause
 from tests.load.accounts import answering
-from tests.load.ports import wait_for_port
 
 HOST: Final = "127.0.0.1"
 NGINX_PORT: Final = 14431  # with TLS: one more, likewise for the others
@@ -146,18 +145,8 @@ def perdition(
 @contextmanager
 def running(command: list[str], folder: Path, port: int) -> Iterator[int]:
     """A server in the foreground, until it listens; ended with what it started."""
-    with (folder / "said").open("ab") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said, stdin=subprocess.DEVNULL)
-    try:
-        wait_for_port(HOST, port)
-        yield process.pid
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    with Program(command, folder / "said") as program:
+        yield program.until_open(HOST, port).pid
 
 
 Start = Callable[[Path, tuple[str, int], Path, Path], AbstractContextManager[int]]
@@ -199,4 +188,4 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
 
 def settle(seconds: float = 0.5) -> None:
     """Let servers end what clients have left behind."""
-    time.sleep(seconds)
+    pause(seconds, "servers finish behind their answers what their processor time counts")

@@ -23,6 +23,7 @@ from murder.mupdate.replica import Replica, Timing
 from murder.mupdate.stream import Hub
 from murder.net.listener import Bounds, Listener
 from murder.wire.mupdate import MASTER
+from tests.kit.waiting import until_soon
 
 T = TypeVar("T")
 USERS: Mapping[str, bytes] = {"murder": b"secret", "admin": b"secret", "stranger": b"secret"}
@@ -114,8 +115,7 @@ class Server:
         self.listener.stop_accepting()
         self.listener.abort()
         self.hub.close()
-        while self.service.dialogues:  # noqa: ASYNC110 - they end in the next turns of the loop
-            await asyncio.sleep(0)
+        await until_soon(lambda: not self.service.dialogues)
         if self.ledger is not None:
             await self.ledger.close()
         self.mailboxes.close()

@@ -14,6 +14,7 @@ import pytest
 
 from murder.mupdate.change import PutEntry
 from murder.mupdate.mboxlist import MailboxList
+from tests.kit.waiting import pause_here
 from tests.mupdate.nodes import Raw, Server, run
 
 ROUNDS = 4
@@ -117,7 +118,7 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path, how: str) -> None:
         tasks = [
             asyncio.ensure_future(load(server.port, peer, first, told)) for peer in range(PEERS)
         ]
-        await asyncio.sleep(random.uniform(0.05, 0.4))  # the moment of the accident
+        await pause_here(random.uniform(0.05, 0.4), "the moment of the accident is any")
         if how == "copied":
             server.signal(signal.SIGSTOP)
             copy = tmp_path / f"copy{round_number}"

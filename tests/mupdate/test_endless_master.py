@@ -1,7 +1,7 @@
 """A master that never ends its answers, tells too long rows, or far too much: who asks it says so, and holds little."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.record import Block, pack_row
 from murder.mupdate.replica import Replica, Timing, _parts_of
 from murder.mupdate.waiting import MAX_COMMIT_COST, cost_of
+from tests.kit.waiting import until_soon
 
 QUOTED = b'%b MAILBOX "user.u%d" "be1!p" "a\tl\t"\r\n'
 LITERAL = b'%b MAILBOX {9+}\r\nm%08d "be1!p" "a\tl\t"\r\n'
@@ -88,12 +89,6 @@ async def test_an_endless_answer_to_find_ends(row: bytes) -> None:
         await client.close()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.01)
-
-
 @pytest.mark.parametrize("row", [QUOTED, LITERAL])
 async def test_a_replica_takes_no_list_without_end(row: bytes, tmp_path: Path) -> None:
     """Neither at first nor when it has one, which goes on serving."""
@@ -106,7 +101,7 @@ async def test_a_replica_takes_no_list_without_end(row: bytes, tmp_path: Path) -
             before = mailboxes.count()
             replica = Replica(target, ledger, Timing(5, 60, 60), 1 << 20)
             replica.start()
-            await until(lambda: "max_list_bytes" in replica.status().problem)  # noqa: B023
+            await until_soon(lambda: "max_list_bytes" in replica.status().problem)  # noqa: B023
             assert mailboxes.count() == before if known else mailboxes.count() < 20_000
             await replica.stop()
             await ledger.close()

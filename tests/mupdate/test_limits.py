@@ -1,9 +1,9 @@
 """What a peer may cost: compression and its bombs, endless input, subscribers that do not read, idle ones."""
 
-import asyncio
 import zlib
 from pathlib import Path
 
+from tests.kit.waiting import pause_here
 from tests.mupdate.nodes import Raw, Server, master
 
 
@@ -131,7 +131,7 @@ async def test_who_does_not_log_in_is_cut_off(tmp_path: Path) -> None:
         raw = await Raw.connect(server.port, None)
         assert (await raw.message()).startswith(b"* BYE")
         raw = await Raw.connect(server.port)
-        await asyncio.sleep(0.3)
+        await pause_here(0.3, "longer than the login timeout, which is over for it")
         assert (await raw.ask(b"N NOOP")) == [b'N OK "Noop done"']
 
 

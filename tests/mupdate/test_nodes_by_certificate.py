@@ -15,6 +15,7 @@ from murder.mupdate.client import MasterClient
 from murder.mupdate.link import Target, open_link
 from murder.net.tls import client_context, listening_context
 from murder.pki.authority import init_authority, issue
+from tests.kit.waiting import pause_here, until_soon
 from tests.mupdate.nodes import Follower, Raw, ScramUsers, Server, follower, master
 
 
@@ -188,11 +189,9 @@ async def test_a_peer_that_goes_away_in_the_middle_of_the_handshake_leaves_nothi
             elif going == "abort":
                 raw.writer.transport.abort()
             else:
-                await asyncio.sleep(0.01)
+                await pause_here(0.01, "in the middle of the handshake, of which nobody tells")
                 server.listener.abort()
-            async with asyncio.timeout(2):
-                while server.service.dialogues:  # noqa: ASYNC110 - it ends by itself
-                    await asyncio.sleep(0)
+            await until_soon(lambda: not server.service.dialogues)
 
 
 async def test_a_node_has_so_many_connections_and_others_their_own(tmp_path: Path) -> None:
@@ -208,8 +207,7 @@ async def test_a_node_has_so_many_connections_and_others_their_own(tmp_path: Pat
         assert "max_connections_per_node" in refused.value.text
         await (other := MasterClient(cluster.target(server, "be2.test"))).ping()
         mine[0].abort()
-        while len([one for one in server.service.dialogues if one.peer]) > 2:  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        await until_soon(lambda: len([one for one in server.service.dialogues if one.peer]) <= 2)
         (await open_link(cluster.target(server, "be1.test"))).abort()
         mine[1].abort()
         await other.close()

@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from murder.mupdate.link import Target
 from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.ping import PingClient, PingServer
 from murder.mupdate.replica import Phase, _seq_of
+from tests.kit.waiting import until_soon
 from tests.mupdate.nodes import Follower, Raw, Server, follower, master
 
 
@@ -29,12 +29,6 @@ async def fill(server: Server, count: int, start: int = 0) -> None:
     for _ in range(count):
         assert await raw.message() == b't OK "done"'
     await raw.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Turns of the loop until it holds; `run` bounds them."""
-    while not condition():  # noqa: ASYNC110 - what happens in another thread tells nobody
-        await asyncio.sleep(0)
 
 
 async def in_step(one: Follower, server: Server) -> None:
@@ -73,7 +67,7 @@ async def test_after_an_outage_the_replica_resumes_and_serves_the_old_list_meanw
     async with follower(tmp_path / "r", server.target) as one:
         await in_step(one, server)
         await server.stop()
-        await until(lambda: one.replica.phase is Phase.DISCONNECTED)
+        await until_soon(lambda: one.replica.phase is Phase.DISCONNECTED)
         assert one.mailboxes.find(b"user.u000001") is not None
         with pytest.raises(UpstreamFailure):
             await one.replica.ping(1)
@@ -129,7 +123,7 @@ async def test_replicas_follow_replicas_and_say_where_the_master_is(tmp_path: Pa
             await in_step(second, server)
         first.listener.stop_accepting()
         first.listener.abort()
-        await asyncio.sleep(0.01)
+        await until_soon(lambda: not first.service.dialogues)
 
 
 class OldMaster:
@@ -192,7 +186,7 @@ async def test_a_master_without_our_extension_is_followed_in_whatever_order(
         old.rows = [r for r in old.rows if r[0] != b"user.n0007"] + [(b"zz", b"be1!p", b"q")]
         before = one.mailboxes.last_seq()
         old.streams[0].close()
-        await until(lambda: one.replica.phase is not Phase.STREAMING)
+        await until_soon(lambda: one.replica.phase is not Phase.STREAMING)
         await one.replica.until_synchronised(10)
         assert sorted(rows(one.mailboxes)) == sorted((*r, r[2] != b"") for r in old.rows)
         if order == "cyrus":
@@ -238,7 +232,7 @@ async def test_a_change_is_in_the_replica_within_milliseconds_unasked(tmp_path: 
         for i in range(30):
             await client.activate(b"a%d" % i, b"be1!", b"")
             began = time.perf_counter()
-            await until(lambda: one.mailboxes.find(b"a%d" % i) is not None)  # noqa: B023
+            await until_soon(lambda: one.mailboxes.find(b"a%d" % i) is not None)  # noqa: B023
             took.append(time.perf_counter() - began)
         assert sorted(took)[15] < 0.1
         await client.close()

@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from murder.errors import UpstreamFailure
 from murder.model.entry import EntryState
+from tests.kit.waiting import until_soon
 from tests.mupdate.nodes import Follower, Raw, Server
 from tests.mupdate.several import MemoryLog, Sharing
 
@@ -204,9 +205,10 @@ class Murder(RuleBasedStateMachine):
 
     async def crash(self, server: Server) -> None:
         """Stop it, and put back its files as they are now, with nothing written in between."""
-        assert server.ledger is not None
-        while server.ledger._committing:  # noqa: ASYNC110 - the copy is made file by file: not amid a commit
-            await asyncio.sleep(0)
+        ledger = server.ledger
+        assert ledger is not None
+        # the copy is made file by file: not amid a commit
+        await until_soon(lambda: not ledger._committing)
         copy = self.folder / "crashed"
         shutil.copytree(server.folder, copy)
         if isinstance(server, Follower):

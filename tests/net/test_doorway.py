@@ -19,6 +19,7 @@ from murder.net.listener import Bounds, Guests, Listener
 from murder.net.shared_counter import PART_OCTETS, TABLES, Counts
 from murder.net.tls import server_context
 from murder.pki.authority import init_authority, issue
+from tests.kit.waiting import until_soon
 from tests.node.test_limits import Greeting
 
 FULL = b"full"
@@ -67,8 +68,7 @@ class Place:
 
     async def until_strangers(self, number: int) -> None:
         async with asyncio.timeout(10):
-            while len(self.guests._strangers) != number:  # noqa: ASYNC110 (nothing else tells)
-                await asyncio.sleep(0)
+            await until_soon(lambda: len(self.guests._strangers) == number)
 
 
 @asynccontextmanager
@@ -139,8 +139,7 @@ async def test_where_all_is_full_the_stranger_who_has_been_here_longest_goes(
         assert await (await here.come()).said() == FULL  # nobody is a stranger
         guests[0].writer.close()
         async with asyncio.timeout(10):
-            while len(here.listener.connections) > 2:  # noqa: ASYNC110 (nothing else tells)
-                await asyncio.sleep(0)
+            await until_soon(lambda: len(here.listener.connections) <= 2)
         assert await (await here.come()).said() == b"hello"
 
 

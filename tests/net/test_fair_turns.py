@@ -19,6 +19,7 @@ from murder.net.frames import FrameChannel
 from murder.net.turns import TURN_S
 from murder.session.lines import Line, LineSession
 from murder.wire.carry import format_words
+from tests.kit.waiting import turns, until_soon
 
 
 class Talk(Dialogue):
@@ -78,12 +79,6 @@ async def talking(answer: bytes = b"ok\r\n") -> AsyncIterator[tuple[Talk, socket
         theirs.close()
 
 
-async def until(said: Any) -> None:
-    async with asyncio.timeout(20):
-        while not said():  # noqa: ASYNC110 - each turn of the loop is looked at
-            await asyncio.sleep(0)
-
-
 class Ticking:
     """A clock that goes on by a tenth of a turn whenever it is looked at."""
 
@@ -103,7 +98,7 @@ async def test_commands_that_come_together_are_handled_a_turn_at_a_time(
         talk.received(b"x\r\n" * 200)
         seen = [talk.handled]
         while talk.handled < 200:
-            await asyncio.sleep(0)
+            await turns()
             seen.append(talk.handled)
         shares = [later - earlier for earlier, later in itertools.pairwise([0, *seen])]
         assert max(shares) <= 12 and len(shares) >= 200 // 12
@@ -119,7 +114,7 @@ async def test_what_comes_while_a_turn_is_waited_for_keeps_its_order_and_is_boun
         while talk.connection.transport.is_reading():
             talk.received(b"x\r\n" * 10_000)
         assert talk.session.held <= HELD_OCTETS + 30_000
-        await until(lambda: talk.connection.transport.is_reading())
+        await until_soon(lambda: talk.connection.transport.is_reading())
         assert talk.session.held == 0
 
 
@@ -154,7 +149,7 @@ async def test_a_long_handler_rests_when_its_turn_is_over(monkeypatch: pytest.Mo
 
     async with talking() as (talk, _):
         talk.received(b"wait\r\n")
-        await until(lambda: not talk.is_busy)
+        await until_soon(lambda: not talk.is_busy)
         assert 80 <= talk.rests <= 120  # 1,000 looks at a clock of ten to a turn
 
 
@@ -164,8 +159,8 @@ async def test_little_is_held_for_somebody_unknown() -> None:
         talk.received(b"wait\r\n")
         talk.received(b"x\r\n" * 10_000)
         assert not talk.connection.transport.is_reading()
-        await until(lambda: talk.handled == 10_001)
-        await until(lambda: talk.connection.transport.is_reading())
+        await until_soon(lambda: talk.handled == 10_001)
+        await until_soon(lambda: talk.connection.transport.is_reading())
 
 
 async def test_deflated_octets_are_inflated_a_little_in_each_turn() -> None:
@@ -178,7 +173,7 @@ async def test_deflated_octets_are_inflated_a_little_in_each_turn() -> None:
         talk.received = lambda data: (sizes.append(len(data)), received(data))[1]  # type: ignore[method-assign, func-returns-value]
         talk.connection.inflate(octets)
         assert sum(sizes) <= INFLATE_OCTETS  # in this turn
-        await until(lambda: sum(sizes) == 3_000_000)
+        await until_soon(lambda: sum(sizes) == 3_000_000)
         assert max(sizes) <= INFLATE_OCTETS
 
 
@@ -187,7 +182,7 @@ async def test_octets_behind_the_end_of_a_deflate_stream_end_the_connection() ->
         talk.connection.start_deflate()
         stream = zlib.compressobj(9, zlib.DEFLATED, -15)
         talk.connection.inflate(stream.compress(b"x\r\n") + stream.flush() + b"more")
-        await until(lambda: talk.connection.is_lost)
+        await until_soon(lambda: talk.connection.is_lost)
         assert talk.handled == 1
 
 
@@ -211,7 +206,7 @@ async def test_a_connection_that_both_have_ended_is_over_at_once(
     async with talking() as (talk, peer):
         talk.close()
         peer.close()
-        await until(lambda: talk.connection.is_lost)
+        await until_soon(lambda: talk.connection.is_lost)
 
 
 class Frames:

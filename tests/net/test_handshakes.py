@@ -8,6 +8,7 @@ import pytest
 from murder.net import handshakes
 from murder.net.handshakes import HANDSHAKES, Handshakes
 from murder.net.listener import Bounds
+from tests.kit.waiting import until_soon
 from tests.net.test_doorway import Place, contexts, place
 
 __all__ = ["contexts"]  # a fixture
@@ -67,8 +68,9 @@ async def until_arrived(here: Place, number: int) -> None:
     doorway = here.listener._doorway
     assert doorway is not None
     async with asyncio.timeout(10):
-        while sum(arrival._task is not None for arrival in doorway.arrivals) != number:  # noqa: ASYNC110 (nothing else tells)
-            await asyncio.sleep(0)
+        await until_soon(
+            lambda: sum(arrival._task is not None for arrival in doorway.arrivals) == number
+        )
 
 
 async def test_half_a_handshake_lets_no_more_than_that_begin(

@@ -7,6 +7,7 @@ import pytest
 
 from murder.net.connection import Connection, Receiver
 from murder.net.listener import Bounds, Listener
+from tests.kit.waiting import until_soon
 
 LIMIT_S = 10.0
 
@@ -51,8 +52,7 @@ async def visit(bounds: Bounds, sources: list[str]) -> tuple[list[bytes], bytes]
     for _, writer in visits:
         writer.close()
     async with asyncio.timeout(LIMIT_S):
-        while listener.connections:  # noqa: ASYNC110 (nothing else tells)
-            await asyncio.sleep(0)
+        await until_soon(lambda: not listener.connections)
     again, writer = await greeting(port, sources[0])
     writer.close()
     listener.stop_accepting()

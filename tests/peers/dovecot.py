@@ -2,11 +2,11 @@
 
 import pwd
 import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.kit.process import Program
 
 CONFIG = """
 base_dir = {folder}/run
@@ -59,24 +59,6 @@ def running_dovecot(folder: Path, port: int) -> Iterator[tuple[str, int]]:
     for above in (folder, *folder.parents):
         if above.stat().st_mode & 0o005 != 0o005 and above != Path("/"):
             above.chmod(above.stat().st_mode | 0o011)
-    process = subprocess.Popen([program, "-F", "-c", str(config)])
-    try:
-        _await_port(port, process)
+    with Program([program, "-F", "-c", config], folder / "said") as running:
+        running.until_open("127.0.0.1", port)
         yield "127.0.0.1", port
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _await_port(port: int, process: "subprocess.Popen[bytes]") -> None:
-    import socket
-
-    for _ in range(100):
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            if process.poll() is not None:
-                raise RuntimeError(f"dovecot ended with {process.returncode}") from None
-            time.sleep(0.1)
-    raise RuntimeError("dovecot does not listen")

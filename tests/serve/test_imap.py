@@ -30,6 +30,7 @@ from murder.serve.imap import (
 from murder.serve.imap_commands import LOGIN_ROWS
 from murder.serve.service import ClientService
 from murder.wire.imap.command import Command
+from tests.kit.waiting import pause_here
 
 
 class OnePassword:
@@ -325,6 +326,6 @@ async def test_commands_that_log_nobody_in_do_not_prolong_the_time_to_log_in() -
         answer = b"* OK"
         with contextlib.suppress(ConnectionError):
             while answer and not answer.startswith(b"* BYE"):
-                await asyncio.sleep(0.02)  # a slow writer's pace
+                await pause_here(0.02, "a slow writer's pace")
                 answer = await client.ask(b"a ID NIL\r\n")
         assert asyncio.get_running_loop().time() - begun < 2

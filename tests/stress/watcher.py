@@ -3,6 +3,7 @@
 import asyncio
 import re
 
+from tests.kit.waiting import pause_here
 from tests.stress.client import Client
 
 STATUS = re.compile(r'\* STATUS "?([^" ]+)"? \((.*)\)$')
@@ -40,4 +41,4 @@ class Watcher(Client):
             async with asyncio.timeout(LIMIT_S):
                 while self.told.get(name) != truth:
                     await self.ask("NOOP")
-                    await asyncio.sleep(0.001)
+                    await pause_here(0.001, "the other worker's news may be on their way")
