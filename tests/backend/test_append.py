@@ -1,6 +1,5 @@
 """APPEND of what is streamed: large literals taken, refused before and in the middle, the stream always behind them."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,50 +8,35 @@ from typing import Any
 import pytest
 
 from tests.backend.server import config_in, memory_store, running_backend, spool_store
+from tests.kit.peer import Peer
 
 LARGE = b"Subject: large\r\n\r\n" + b"0123456789abcdef" * 20_000 + b"\r\n"
 
 
-class Client:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-
-    async def line(self) -> bytes:
-        return (await asyncio.wait_for(self.reader.readline(), 10)).rstrip(b"\r\n")
-
-    async def ask(self, octets: bytes) -> bytes:
-        """Send; the tagged answer."""
-        self.writer.write(octets)
-        tag = octets.split(b" ", 1)[0]
-        while not (line := await self.line()).startswith(tag + b" "):
-            assert line, "the server has closed"
-        return line
-
-
 @asynccontextmanager
-async def logged_in(folder: Path, store: str = "memory", **backend: Any) -> AsyncIterator[Client]:
+async def logged_in(folder: Path, store: str = "memory", **backend: Any) -> AsyncIterator[Peer]:
     """A client of ana's, which goes on working to the end."""
     make = memory_store if store == "memory" else lambda: spool_store(folder)
     config = config_in(folder, **backend)
     async with running_backend(folder, make, config=config) as running:
-        client = Client(*await asyncio.open_connection(*running.address))
+        client = await Peer.at(*running.address)
         await client.line()
-        assert (await client.ask(b"l LOGIN ana secret\r\n")).startswith(b"l OK")
+        assert (await client.tagged(b"l LOGIN ana secret\r\n")).startswith(b"l OK")
         yield client
-        assert await client.ask(b"z NOOP\r\n") == b"z OK Completed"
+        assert await client.tagged(b"z NOOP\r\n") == b"z OK Completed"
 
 
 @pytest.mark.parametrize("store", ["memory", "spool"])
 async def test_a_large_message_comes_back_octet_for_octet(store: str, tmp_path: Path) -> None:
     async with logged_in(tmp_path, store) as client:
-        client.writer.write(b"a APPEND INBOX (\\Seen) {%d}\r\n" % len(LARGE))
+        client.send(b"a APPEND INBOX (\\Seen) {%d}\r\n" % len(LARGE))
         assert (await client.line()).startswith(b"+ ")
-        client.writer.write(LARGE + b"\r\n")
+        client.send(LARGE + b"\r\n")
         assert (await client.line()).startswith(b"a OK [APPENDUID")
-        assert (await client.ask(b"b SELECT INBOX\r\n")).startswith(b"b OK")
-        client.writer.write(b"c FETCH 1 BODY.PEEK[]\r\n")
+        assert (await client.tagged(b"b SELECT INBOX\r\n")).startswith(b"b OK")
+        client.send(b"c FETCH 1 BODY.PEEK[]\r\n")
         assert await client.line() == b"* 1 FETCH (BODY[] {%d}" % len(LARGE)
-        assert await client.reader.readexactly(len(LARGE)) == LARGE
+        assert await client.octets(len(LARGE)) == LARGE
         assert await client.line() == b")"
         assert (await client.line()).startswith(b"c OK")
 
@@ -60,19 +44,19 @@ async def test_a_large_message_comes_back_octet_for_octet(store: str, tmp_path: 
 async def test_a_refused_large_message_is_passed_over(tmp_path: Path) -> None:
     async with logged_in(tmp_path) as client:
         size = len(LARGE)
-        synchronising = await client.ask(b"a APPEND INBOX/none {%d}\r\n" % size)
+        synchronising = await client.tagged(b"a APPEND INBOX/none {%d}\r\n" % size)
         assert synchronising.startswith(b"a NO [TRYCREATE]")
-        sent_anyway = await client.ask(b"b APPEND INBOX/none {%d+}\r\n%s\r\n" % (size, LARGE))
+        sent_anyway = await client.tagged(b"b APPEND INBOX/none {%d+}\r\n%s\r\n" % (size, LARGE))
         assert sent_anyway.startswith(b"b NO [TRYCREATE]")
-        malformed = await client.ask(b"c APPEND INBOX (\\What) {%d+}\r\n%s\r\n" % (size, LARGE))
+        malformed = await client.tagged(b"c APPEND INBOX (\\What) {%d+}\r\n%s\r\n" % (size, LARGE))
         assert malformed.startswith(b"c BAD")
-        behind = await client.ask(b"d APPEND INBOX {%d+}\r\n%s oops\r\n" % (size, LARGE))
+        behind = await client.tagged(b"d APPEND INBOX {%d+}\r\n%s oops\r\n" % (size, LARGE))
         assert behind.startswith(b"d BAD")
         second = b"e APPEND INBOX {%d+}\r\n%s (\\What) {%d+}\r\n%s\r\n" % (size, LARGE, size, LARGE)
-        assert (await client.ask(second)).startswith(b"e BAD")
-        too_early = await client.ask(b"f SELECT INBOX\r\n")
+        assert (await client.tagged(second)).startswith(b"e BAD")
+        too_early = await client.tagged(b"f SELECT INBOX\r\n")
         assert too_early.startswith(b"f OK")
-        assert await client.ask(b"g FETCH 1 UID\r\n") == (
+        assert await client.tagged(b"g FETCH 1 UID\r\n") == (
             b"g BAD [CLIENTBUG] there is no message 1: the mailbox has 0"
         )
 
@@ -80,20 +64,18 @@ async def test_a_refused_large_message_is_passed_over(tmp_path: Path) -> None:
 async def test_a_message_beyond_the_limit_is_refused(tmp_path: Path) -> None:
     async with logged_in(tmp_path, max_message_bytes=100_000) as client:
         size = len(LARGE)
-        assert (await client.ask(b"a APPEND INBOX {%d}\r\n" % size)).startswith(b"a NO [TOOBIG]")
-        sent = await client.ask(b"b APPEND INBOX {%d+}\r\n%s\r\n" % (size, LARGE))
+        assert (await client.tagged(b"a APPEND INBOX {%d}\r\n" % size)).startswith(b"a NO [TOOBIG]")
+        sent = await client.tagged(b"b APPEND INBOX {%d+}\r\n%s\r\n" % (size, LARGE))
         assert sent.startswith(b"b NO [TOOBIG]")
 
 
 async def test_a_message_beyond_the_quota_is_refused_before_it_is_sent(tmp_path: Path) -> None:
     async with logged_in(tmp_path) as client:
-        admin = Client(
-            *await asyncio.open_connection(*client.writer.get_extra_info("peername")[:2])
-        )
+        admin = await Peer.at(*client.writer.get_extra_info("peername")[:2])
         await admin.line()
-        await admin.ask(b"a LOGIN admin secret\r\n")
-        assert (await admin.ask(b"b SETQUOTA user/ana (STORAGE 100)\r\n")).startswith(b"b OK")
-        refused = await client.ask(b"a APPEND INBOX {%d}\r\n" % len(LARGE))
+        await admin.tagged(b"a LOGIN admin secret\r\n")
+        assert (await admin.tagged(b"b SETQUOTA user/ana (STORAGE 100)\r\n")).startswith(b"b OK")
+        refused = await client.tagged(b"a APPEND INBOX {%d}\r\n" % len(LARGE))
         assert refused.startswith(b"a NO [OVERQUOTA]")
         admin.writer.close()
 
@@ -102,5 +84,5 @@ async def test_several_messages_of_one_append_large_and_small(tmp_path: Path) ->
     async with logged_in(tmp_path) as client:
         size = len(LARGE)
         octets = b"a APPEND INBOX {%d+}\r\n%s {3+}\r\none (\\Seen) {%d+}\r\n%s {3+}\r\ntwo\r\n"
-        answer = await client.ask(octets % (size, LARGE, size, LARGE))
+        answer = await client.tagged(octets % (size, LARGE, size, LARGE))
         assert answer.startswith(b"a OK [APPENDUID") and answer.endswith(b" 1:4] Completed")

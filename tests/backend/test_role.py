@@ -1,6 +1,5 @@
 """The backend role beside a real master: the master away and back, a changed name, INBOX at first login, draining."""
 
-import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,15 @@ from murder.config import Config
 from murder.errors import Refusal
 from murder.model.name import MailboxName
 from tests.backend.server import OnePassword, Parts, config_in, memory_store, running_backend
-from tests.backend.test_append import Client
+from tests.kit.peer import Peer
 from tests.kit.waiting import until_soon
 from tests.mupdate.nodes import Server
 
 
-async def logged_in(address: tuple[str, int], user: str = "ana") -> Client:
-    client = Client(*await asyncio.open_connection(*address))
+async def logged_in(address: tuple[str, int], user: str = "ana") -> Peer:
+    client = await Peer.at(*address)
     await client.line()
-    assert (await client.ask(b"l LOGIN %s secret\r\n" % user.encode())).startswith(b"l OK")
+    assert (await client.tagged(b"l LOGIN %s secret\r\n" % user.encode())).startswith(b"l OK")
     return client
 
 
@@ -45,18 +44,18 @@ async def test_without_the_master_reading_goes_on_and_changes_wait(tmp_path: Pat
     config = with_master(tmp_path, master)
     async with running_backend(tmp_path, memory_store, config=config) as running:
         client = await logged_in(running.address)
-        assert (await client.ask(b"a CREATE INBOX/a\r\n")).startswith(b"a OK")
+        assert (await client.tagged(b"a CREATE INBOX/a\r\n")).startswith(b"a OK")
         await master.stop()
-        assert (await client.ask(b"b CREATE INBOX/b\r\n")).startswith(b"b NO [UNAVAILABLE]")
-        assert (await client.ask(b"c DELETE INBOX/a\r\n")).startswith(b"c NO [UNAVAILABLE]")
-        refused = await client.ask(b"d SETACL INBOX/a bob lr\r\n")
+        assert (await client.tagged(b"b CREATE INBOX/b\r\n")).startswith(b"b NO [UNAVAILABLE]")
+        assert (await client.tagged(b"c DELETE INBOX/a\r\n")).startswith(b"c NO [UNAVAILABLE]")
+        refused = await client.tagged(b"d SETACL INBOX/a bob lr\r\n")
         assert refused.startswith(b"d NO [UNAVAILABLE]")
-        assert (await client.ask(b"e RENAME INBOX/a INBOX/c\r\n")).startswith(b"e NO")
-        assert (await client.ask(b"f SELECT INBOX/a\r\n")).startswith(b"f OK")
-        assert (await client.ask(b"g APPEND INBOX/a {3+}\r\none\r\n")).startswith(b"g OK")
-        assert (await client.ask(b"h FETCH 1 FLAGS\r\n")).startswith(b"h OK")
+        assert (await client.tagged(b"e RENAME INBOX/a INBOX/c\r\n")).startswith(b"e NO")
+        assert (await client.tagged(b"f SELECT INBOX/a\r\n")).startswith(b"f OK")
+        assert (await client.tagged(b"g APPEND INBOX/a {3+}\r\none\r\n")).startswith(b"g OK")
+        assert (await client.tagged(b"h FETCH 1 FLAGS\r\n")).startswith(b"h OK")
         await master.start()
-        assert (await client.ask(b"i CREATE INBOX/b\r\n")).startswith(b"i OK")
+        assert (await client.tagged(b"i CREATE INBOX/b\r\n")).startswith(b"i OK")
         rows = {entry.name for entry in master.mailboxes.walk() if entry.is_active}
         assert rows == {b"user.ana", b"user.bob", b"user.ana.a", b"user.ana.b"}
         client.writer.close()
@@ -91,7 +90,7 @@ async def test_an_inbox_is_made_at_the_first_login_where_that_is_configured(
     config = config_in(tmp_path, create_inbox=wanted)
     async with running_backend(tmp_path, users=(), config=config) as running:
         client = await logged_in(running.address, "zoe")
-        answer = await client.ask(b"a SELECT INBOX\r\n")
+        answer = await client.tagged(b"a SELECT INBOX\r\n")
         assert answer.startswith(b"a OK" if wanted else b"a NO [NONEXISTENT]")
         client.writer.close()
 
@@ -116,7 +115,7 @@ async def test_a_stop_tells_idle_clients_and_waits_for_nobody(tmp_path: Path) ->
     async with running_backend(tmp_path) as running:
         client = await logged_in(running.address)
         idle = await logged_in(running.address)
-        await idle.ask(b"a SELECT INBOX\r\n")
+        await idle.tagged(b"a SELECT INBOX\r\n")
         idle.writer.write(b"b IDLE\r\n")
         assert await idle.line() == b"+ idling"
     assert (await client.line()).startswith(b"* BYE [UNAVAILABLE]")

@@ -19,6 +19,7 @@ from murder.mupdate.link import master_target
 from murder.net.connection import WRITE_HIGH_OCTETS
 from murder.net.listener import Bounds, Listener
 from tests.frontend.cluster import Cluster, running_cluster
+from tests.kit.peer import Peer
 from tests.kit.waiting import pause_here
 
 MIB = 1024 * 1024
@@ -69,29 +70,11 @@ async def hostile(folder: Path, script: Script) -> AsyncIterator[Cluster]:
             server.close()
 
 
-class Client:
-    """IMAP by hand."""
-
-    def __init__(self, reader: Reader, writer: Writer) -> None:
-        self.reader, self.writer = reader, writer
-
-    @classmethod
-    async def login(cls, cluster: Cluster, user: str) -> "Client":
-        client = cls(*await asyncio.open_connection(*cluster.address, limit=8 * MIB))
-        await client.reader.readline()
-        said = await client.ask(f"LOGIN {user} secret")
-        assert said[-1].startswith(b"t OK"), said
-        return client
-
-    async def ask(self, command: str) -> list[bytes]:
-        self.writer.write(f"t {command}\r\n".encode())
-        lines = [await self.line()]
-        while lines[-1] and not lines[-1].startswith(b"t "):
-            lines.append(await self.line())
-        return lines
-
-    async def line(self) -> bytes:
-        return await asyncio.wait_for(self.reader.readline(), 20)
+async def logged_in(cluster: Cluster, user: str) -> Peer:
+    client = await Peer.at(*cluster.address)
+    await client.line()
+    await client.ok(f"LOGIN {user} secret")
+    return client
 
 
 async def enter(reader: Reader, writer: Writer, capabilities: bytes = CAPABILITIES) -> None:
@@ -172,11 +155,11 @@ async def test_a_backend_that_lets_nobody_in_is_refused_in_little_memory(
     tmp_path: Path, script: Script
 ) -> None:
     async with hostile(tmp_path, script) as cluster:
-        ana, eve = await Client.login(cluster, "ana"), await Client.login(cluster, "eve")
+        ana, eve = await logged_in(cluster, "ana"), await logged_in(cluster, "eve")
         tracemalloc.start()
         try:
-            asking = asyncio.ensure_future(eve.ask("SELECT INBOX"))
-            assert (await ana.ask("SELECT INBOX"))[-1].startswith(b"t OK")
+            asking = asyncio.ensure_future(eve.command("SELECT INBOX"))
+            assert (await ana.command("SELECT INBOX"))[-1].startswith(b"t OK")
             said = await asking
             _, most = tracemalloc.get_traced_memory()
         finally:
@@ -184,8 +167,8 @@ async def test_a_backend_that_lets_nobody_in_is_refused_in_little_memory(
         assert said[-1].startswith(b"t NO [UNAVAILABLE]"), said
         assert len(said) == 1
         assert most < 32 * MIB
-        assert (await eve.ask("NOOP"))[-1].startswith(b"t OK")
-        assert (await ana.ask("FETCH 1:* FLAGS"))[-1].startswith(b"t ")
+        assert (await eve.command("NOOP"))[-1].startswith(b"t OK")
+        assert (await ana.command("FETCH 1:* FLAGS"))[-1].startswith(b"t ")
 
 
 def selecting(then: Script) -> Script:
@@ -218,12 +201,12 @@ async def test_an_answer_to_what_nobody_asked_ends_the_connection_and_never_reac
     tmp_path: Path,
 ) -> None:
     async with hostile(tmp_path, selecting(smuggled_answer)) as cluster:
-        eve = await Client.login(cluster, "eve")
-        assert (await eve.ask("SELECT INBOX"))[-1].startswith(b"t OK")
-        said = await eve.ask("FETCH 1 FLAGS")
+        eve = await logged_in(cluster, "eve")
+        assert (await eve.command("SELECT INBOX"))[-1].startswith(b"t OK")
+        said = await eve.command("FETCH 1 FLAGS")
         assert not any(line.startswith(b"t2 ") for line in said)
         assert said[-1].startswith(b"t NO [UNAVAILABLE]"), said
-        assert (await eve.ask("NOOP"))[-1].startswith(b"t OK")
+        assert (await eve.command("NOOP"))[-1].startswith(b"t OK")
 
 
 async def unasked_answer(reader: Reader, writer: Writer) -> None:
@@ -233,14 +216,14 @@ async def unasked_answer(reader: Reader, writer: Writer) -> None:
 
 async def test_unasked_a_backend_ends_no_command(tmp_path: Path) -> None:
     async with hostile(tmp_path, selecting(unasked_answer)) as cluster:
-        eve = await Client.login(cluster, "eve")
-        assert (await eve.ask("SELECT INBOX"))[-1].startswith(b"t OK")
+        eve = await logged_in(cluster, "eve")
+        assert (await eve.command("SELECT INBOX"))[-1].startswith(b"t OK")
         said = b""
         while b"[CLOSED]" not in said:
             line = await eve.line()
             assert line.startswith(b"* "), line
             said += line
-        assert (await eve.ask("NOOP"))[-1].startswith(b"t OK")
+        assert (await eve.command("NOOP"))[-1].startswith(b"t OK")
 
 
 async def flood(reader: Reader, writer: Writer) -> None:
@@ -274,8 +257,8 @@ async def test_what_never_ends_is_read_no_faster_than_the_client_reads(
     tmp_path: Path, script: Script, command: str
 ) -> None:
     async with hostile(tmp_path, selecting(script)) as cluster:
-        ana, eve = await Client.login(cluster, "ana"), await Client.login(cluster, "eve")
-        assert (await eve.ask("SELECT INBOX"))[-1].startswith(b"t OK")
+        ana, eve = await logged_in(cluster, "ana"), await logged_in(cluster, "eve")
+        assert (await eve.command("SELECT INBOX"))[-1].startswith(b"t OK")
         eve.writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a TCP transport
         eve.writer.write(f"t {command}\r\n".encode())
         (own,) = (
@@ -286,7 +269,7 @@ async def test_what_never_ends_is_read_no_faster_than_the_client_reads(
         connection = cast(Any, own).connection
         most = 0
         for _ in range(300):
-            assert (await ana.ask("NOOP"))[-1].startswith(b"t OK")
+            assert (await ana.command("NOOP"))[-1].startswith(b"t OK")
             most = max(most, connection.pending())
         assert most < WRITE_HIGH_OCTETS + 2 * MIB
         eve.writer.close()
@@ -333,10 +316,10 @@ async def test_a_backends_pop3_and_lmtp_cost_its_own_users_only(
         sock = socket.create_server(("127.0.0.1", 0))
         listener = Listener(sock, front.role.services()[protocol_named(protocol)], Bounds())
         await listener.start()
-        ana = await Client.login(cluster, "ana")
+        ana = await logged_in(cluster, "ana")
         tracemalloc.start()
         try:
-            client = Client(*await asyncio.open_connection(*sock.getsockname()))
+            client = await Peer.at(*sock.getsockname())
             await client.line()
             said = await asyncio.wait_for(LINES[protocol](client), 30)
             _, most = tracemalloc.get_traced_memory()
@@ -344,29 +327,28 @@ async def test_a_backends_pop3_and_lmtp_cost_its_own_users_only(
             tracemalloc.stop()
         assert said.startswith((b"451 ", b"-ERR [SYS/TEMP]")), said
         assert most < 16 * MIB
-        assert (await ana.ask("SELECT INBOX"))[-1].startswith(b"t OK")
+        assert (await ana.command("SELECT INBOX"))[-1].startswith(b"t OK")
         listener.stop_accepting()
         listener.abort()
 
 
-async def deliver_to_eve(client: Client) -> bytes:
-    client.writer.write(b"LHLO me\r\n")
-    while (await client.line())[3:4] == b"-":
-        pass
-    client.writer.write(b"MAIL FROM:<>\r\n")
+async def deliver_to_eve(client: Peer) -> bytes:
+    client.send(b"LHLO me\r\n")
+    await client.reply()
+    client.send(b"MAIL FROM:<>\r\n")
     assert (await client.line()).startswith(b"250")
-    client.writer.write(b"RCPT TO:<eve>\r\n")
+    client.send(b"RCPT TO:<eve>\r\n")
     return await client.line()
 
 
-async def pop_as_eve(client: Client) -> bytes:
-    client.writer.write(b"USER eve\r\n")
+async def pop_as_eve(client: Peer) -> bytes:
+    client.send(b"USER eve\r\n")
     assert (await client.line()).startswith(b"+OK")
-    client.writer.write(b"PASS secret\r\n")
+    client.send(b"PASS secret\r\n")
     return await client.line()
 
 
-LINES: dict[str, Callable[[Client], Awaitable[bytes]]] = {
+LINES: dict[str, Callable[[Peer], Awaitable[bytes]]] = {
     "lmtp": deliver_to_eve,
     "pop3": pop_as_eve,
 }

@@ -164,32 +164,3 @@ async def running_frontend(
 
 async def _present(timeout_s: float) -> None:
     """The list is always as new as the master's."""
-
-
-@dataclass(slots=True)
-class Peer:
-    """A client by hand."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    @classmethod
-    async def at(cls, port: int) -> "Peer":
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
-
-    async def line(self) -> bytes:
-        async with asyncio.timeout(20):
-            return (await self.reader.readline()).rstrip(b"\r\n")
-
-    async def reply(self) -> bytes:
-        """The last line of an SMTP-like reply."""
-        while (line := await self.line())[3:4] == b"-":
-            pass
-        return line
-
-    async def ask(self, octets: bytes) -> bytes:
-        self.send(octets)
-        return await self.reply()
-
-    def send(self, octets: bytes) -> None:
-        self.writer.write(octets)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from murder.net.dialogue import Dialogue
 from murder.net.sweep import SLOT_S
-from tests.frontend.server import Peer, Speak, running_frontend
+from tests.frontend.server import Speak, running_frontend
+from tests.kit.peer import Peer
 from tests.kit.waiting import until_soon
 
 

@@ -11,7 +11,8 @@ import pytest
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import inbox_of
 from murder.mupdate.change import PutEntry
-from tests.frontend.server import Peer, Running, Speak, running_frontend
+from tests.frontend.server import Running, Speak, running_frontend
+from tests.kit.peer import Peer
 
 USERS = {"ana": "be1", "bob": "be2", "cid": "be1", "eve": "be3"}
 TEXT = b"Subject: x\r\n\r\n.dotted\r\nend\r\n"
@@ -80,8 +81,8 @@ async def with_backends(
     async with running_frontend(folder, scripts, users, **frontend) as running:
         client = await Peer.at(running.ports["lmtp"])
         await client.reply()
-        await client.ask(b"LHLO mta.test\r\n")
-        assert (await client.ask(b"MAIL FROM:<a@example.org>\r\n")).startswith(b"250")
+        await client.replied(b"LHLO mta.test\r\n")
+        assert (await client.replied(b"MAIL FROM:<a@example.org>\r\n")).startswith(b"250")
         yield running, client
         client.writer.close()
         for backend in backends:
@@ -95,13 +96,13 @@ async def test_a_backends_answer_to_rcpt_and_to_the_text_is_passed_on_as_it_is(
     second = Backend(END=b"554 5.6.0 not this")
 
     async with with_backends(tmp_path, first, second) as (_, client):
-        assert await client.ask(b"RCPT TO:<ana@x>\r\n") == b"250 2.0.0 RCPT"
+        assert await client.replied(b"RCPT TO:<ana@x>\r\n") == b"250 2.0.0 RCPT"
         client.send(b"RCPT TO:<cid@x>\r\n")
         assert await client.line() == b"452-4.2.2 full"
         assert await client.line() == b"452 4.2.2 quite"
-        assert await client.ask(b"RCPT TO:<bob@x>\r\n") == b"250 2.0.0 RCPT"
-        assert (await client.ask(b"RCPT TO:<nobody@x>\r\n")).startswith(b"550 5.1.1 ")
-        assert (await client.ask(b"DATA\r\n")).startswith(b"354")
+        assert await client.replied(b"RCPT TO:<bob@x>\r\n") == b"250 2.0.0 RCPT"
+        assert (await client.replied(b"RCPT TO:<nobody@x>\r\n")).startswith(b"550 5.1.1 ")
+        assert (await client.replied(b"DATA\r\n")).startswith(b"354")
         client.send(b"Subject: x\r\n\r\n..dotted\r\nend\r\n.\r\n")
         assert await client.line() == b"250 2.1.5 kept"
         assert await client.line() == b"554 5.6.0 not this"
@@ -174,8 +175,8 @@ async def test_a_kept_connection_that_has_gone_is_opened_again(tmp_path: Path) -
 
     async with with_backends(tmp_path, first) as (_, client):
         first.replies["RSET"] = b"close"
-        assert await client.ask(b"RCPT TO:<ana>\r\n") == b"250 2.0.0 RCPT"
-        assert (await client.ask(b"RSET\r\n")).startswith(b"250")
+        assert await client.replied(b"RCPT TO:<ana>\r\n") == b"250 2.0.0 RCPT"
+        assert (await client.replied(b"RSET\r\n")).startswith(b"250")
         client.send(b"MAIL FROM:<>\r\nRCPT TO:<ana>\r\nDATA\r\n" + TEXT + b".\r\n")
         said = [await client.line() for _ in range(4)]
         assert [line[:3] for line in said] == [b"250", b"250", b"354", b"250"]
@@ -189,15 +190,15 @@ async def test_what_is_about_the_connection_is_no_answer_for_a_recipient(
     first = Backend(RCPT=reply)
 
     async with with_backends(tmp_path, first) as (_, client):
-        assert (await client.ask(b"RCPT TO:<ana>\r\n")).startswith(b"451 4.")
-        assert (await client.ask(b"DATA\r\n")).startswith(b"503 ")
+        assert (await client.replied(b"RCPT TO:<ana>\r\n")).startswith(b"451 4.")
+        assert (await client.replied(b"DATA\r\n")).startswith(b"503 ")
 
 
 async def test_a_backend_that_wants_to_know_is_told_who_the_client_is(tmp_path: Path) -> None:
     first = Backend(b"XCLIENT ADDR PORT HELO TTL NAME", b"SMTPUTF8")
 
     async with with_backends(tmp_path, first) as (_, client):
-        assert await client.ask(b"RCPT TO:<ana>\r\n") == b"250 2.0.0 RCPT"
+        assert await client.replied(b"RCPT TO:<ana>\r\n") == b"250 2.0.0 RCPT"
         port = client.writer.get_extra_info("sockname")[1]
         assert b"XCLIENT ADDR=127.0.0.1 PORT=%d HELO=mta.test TTL=4" % port in first.told
 
@@ -220,9 +221,9 @@ async def test_a_circle_of_proxies_comes_to_an_end(tmp_path: Path) -> None:
         port = running.ports["lmtp"]
         client = await Peer.at(port)
         await client.reply()
-        await client.ask(b"LHLO mta\r\n")
-        await client.ask(b"MAIL FROM:<>\r\n")
-        assert (await client.ask(b"RCPT TO:<ana>\r\n")).startswith(b"451 4.5.0")
+        await client.replied(b"LHLO mta\r\n")
+        await client.replied(b"MAIL FROM:<>\r\n")
+        assert (await client.replied(b"RCPT TO:<ana>\r\n")).startswith(b"451 4.5.0")
         client.writer.close()
 
 
@@ -254,12 +255,12 @@ async def test_who_has_just_moved_is_waited_for_and_not_unknown(tmp_path: Path) 
             entry = MailboxEntry(inbox_of(user), state, server + b"!default", b"")
             running.mailboxes.commit([PutEntry(entry)])
 
-        assert await client.ask(b"RCPT TO:<ana@x>\r\n") == b"550 5.1.1 User unknown"
-        assert await client.ask(b"RCPT TO:<eve@x>\r\n") == b"550 5.7.1 not to him"
-        assert await client.ask(b"RCPT TO:<cid@x>\r\n") == b"250 2.0.0 RCPT"
+        assert await client.replied(b"RCPT TO:<ana@x>\r\n") == b"550 5.1.1 User unknown"
+        assert await client.replied(b"RCPT TO:<eve@x>\r\n") == b"550 5.7.1 not to him"
+        assert await client.replied(b"RCPT TO:<cid@x>\r\n") == b"250 2.0.0 RCPT"
         put("cid", EntryState.RESERVED, b"be1")
-        assert (await client.ask(b"RCPT TO:<cid@x>\r\n")).startswith(b"451 4.2.1 ")
-        assert (await client.ask(b"DATA\r\n")).startswith(b"354")
+        assert (await client.replied(b"RCPT TO:<cid@x>\r\n")).startswith(b"451 4.2.1 ")
+        assert (await client.replied(b"DATA\r\n")).startswith(b"354")
         put("cid", EntryState.ACTIVE, b"be2")
-        assert (await client.ask(b"Subject: x\r\n\r\nend\r\n.\r\n")).startswith(b"451 4.2.1 ")
+        assert (await client.replied(b"Subject: x\r\n\r\nend\r\n.\r\n")).startswith(b"451 4.2.1 ")
         assert not second.texts

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from murder.config.sections import NamespaceConfig
-from tests.frontend.server import Peer, Running, Speak, running_frontend
+from tests.frontend.server import Running, Speak, running_frontend
+from tests.kit.peer import Peer
 
 
 class Backend:

@@ -11,7 +11,7 @@ import socket
 import ssl
 import zlib
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final, Self, cast
 
 from tests.kit.waiting import until
 
@@ -134,6 +134,22 @@ class Peer:
         while (line := await self.line())[3:4] == b"-":
             pass
         return line
+
+    async def replied(self, octets: bytes) -> bytes:
+        """Send LMTP as it is; the last line of the reply."""
+        self.send(octets)
+        return await self.reply()
+
+    async def tagged(self, octets: bytes) -> bytes:
+        """Send IMAP as it is, literals and more commands and all; the status of the first command. What else comes, of
+        this and of those, is passed over up to there."""
+        self.send(octets)
+        return (await self.until(octets.partition(b" ")[0] + b" "))[-1]
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Which can be told to read no more."""
+        return cast(asyncio.Transport, self.writer.transport)
 
     async def close(self) -> None:
         self.writer.close()

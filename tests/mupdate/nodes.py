@@ -6,7 +6,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 import scramp  # type: ignore[import-untyped] # it ships no types
 import uvloop
@@ -23,6 +23,7 @@ from murder.mupdate.replica import Replica, Timing
 from murder.mupdate.stream import Hub
 from murder.net.listener import Bounds, Listener
 from murder.wire.mupdate import MASTER
+from tests.kit.peer import Peer
 from tests.kit.waiting import until_soon
 
 T = TypeVar("T")
@@ -167,67 +168,17 @@ async def follower(folder: Path, target: Target) -> AsyncIterator[Follower]:
         await one.unfollow()
 
 
-class Raw:
-    """A peer that writes octets and reads lines with their literals."""
+class Raw(Peer):
+    """A peer that has had the banner."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
+    banner: list[bytes]
 
     @classmethod
-    async def connect(cls, port: int, user: str | None = "murder") -> "Raw":
-        raw = cls(*await asyncio.open_connection("127.0.0.1", port))
+    async def connect(cls, port: int, user: str | None = "murder") -> Self:
+        raw = await cls.at(port)
         raw.banner = await raw.until(b"* OK")
         if user is not None:
             response = b64encode(b"\0%b\0secret" % user.encode())
             answer = await raw.ask(b'A AUTHENTICATE "PLAIN" "%b"' % response)
             assert answer == [b'A OK "Authenticated"'], answer
         return raw
-
-    banner: list[bytes]
-
-    @property
-    def transport(self) -> asyncio.Transport:
-        """Which can be told to read no more."""
-        return cast(asyncio.Transport, self.writer.transport)
-
-    def send(self, octets: bytes) -> None:
-        self.writer.write(octets)
-
-    async def message(self) -> bytes:
-        """One message with its literals in place, without the line end; b"" at the end of the connection."""
-        whole = b""
-        while True:
-            line = await self.reader.readline()
-            whole += line
-            if not line.endswith(b"}\r\n"):
-                return whole.removesuffix(b"\r\n")
-            size = int(line[line.rindex(b"{") + 1 : -3].rstrip(b"+"))
-            whole += await self.reader.readexactly(size)
-
-    async def until(self, prefix: bytes) -> list[bytes]:
-        """Messages up to the one that begins so."""
-        found = [await self.message()]
-        while not found[-1].startswith(prefix):
-            assert found[-1] or not self.reader.at_eof(), found
-            found.append(await self.message())
-        return found
-
-    async def ask(self, line: bytes) -> list[bytes]:
-        """Send a command (CRLF is added); the messages up to its tagged status."""
-        self.send(line + b"\r\n")
-        tag = line.split(b" ")[0]
-        found: list[bytes] = []
-        while True:
-            found.append(await self.message())
-            words = found[-1].split(b" ")
-            if (
-                words[0] in (tag, b"*")
-                and words[1:2]
-                and words[1] in (b"OK", b"NO", b"BAD", b"BYE")
-            ):
-                return found
-            assert found[-1] or not self.reader.at_eof(), found
-
-    async def close(self) -> None:
-        self.writer.close()

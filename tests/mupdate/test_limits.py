@@ -1,30 +1,10 @@
 """What a peer may cost: compression and its bombs, endless input, subscribers that do not read, idle ones."""
 
-import zlib
 from pathlib import Path
 
+from tests.kit.peer import Deflate
 from tests.kit.waiting import pause_here
 from tests.mupdate.nodes import Raw, Server, master
-
-
-class Deflated(Raw):
-    """After COMPRESS DEFLATE."""
-
-    def begin(self) -> None:
-        self._in, self._out = zlib.decompressobj(-15), zlib.compressobj(wbits=-15)
-        self._plain = b""
-
-    def send(self, octets: bytes) -> None:
-        self.writer.write(self._out.compress(octets) + self._out.flush(zlib.Z_SYNC_FLUSH))
-
-    async def message(self) -> bytes:
-        while b"\r\n" not in self._plain:
-            data = await self.reader.read(65536)
-            if not data:
-                return b""
-            self._plain += self._in.decompress(data)
-        line, _, self._plain = self._plain.partition(b"\r\n")
-        return line
 
 
 def memory_of(server: Server) -> int:
@@ -37,10 +17,9 @@ def memory_of(server: Server) -> int:
 
 async def test_compress_both_ways_with_pipelined_commands(tmp_path: Path) -> None:
     async with master(tmp_path) as server:
-        raw = await Raw.connect(server.port)
-        assert (await raw.ask(b'C COMPRESS "DEFLATE"')) == [b'C OK "DEFLATE active"']
-        peer = Deflated(raw.reader, raw.writer)
-        peer.begin()
+        peer = await Raw.connect(server.port)
+        assert (await peer.ask(b'C COMPRESS "DEFLATE"')) == [b'C OK "DEFLATE active"']
+        peer.deflate = Deflate()
         peer.send(b"".join(b't ACTIVATE "a%d" "be1!" ""\r\n' % i for i in range(3000)))
         for _ in range(3000):
             assert await peer.message() == b't OK "done"'
@@ -53,10 +32,9 @@ async def test_compress_both_ways_with_pipelined_commands(tmp_path: Path) -> Non
 
 async def test_a_deflate_bomb_meets_the_limits_of_the_session(tmp_path: Path) -> None:
     async with master(tmp_path) as server:
-        raw = await Raw.connect(server.port)
-        await raw.ask(b'C COMPRESS "DEFLATE"')
-        peer = Deflated(raw.reader, raw.writer)
-        peer.begin()
+        peer = await Raw.connect(server.port)
+        await peer.ask(b'C COMPRESS "DEFLATE"')
+        peer.deflate = Deflate()
         peer.send(b"x" * 200_000_000)
         assert (await peer.message()).startswith(b"* BYE")
         assert memory_of(server) < 1 << 20
