@@ -371,6 +371,7 @@ class MupdateDialogue(ClientDialogue):
             login = await self.sasl(mechanism, initial)
             user = login.user
             peer = peer_of(self.service.config, login, mechanism, self.connection.certificate)
+            self._check_connections(peer)
         except Refusal as error:
             user = error.user if isinstance(error, NotAdmitted) else user
             if self.login_failed(user, error.text, mechanism=mechanism):
