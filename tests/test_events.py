@@ -9,8 +9,9 @@ import structlog
 
 from murder import log as logs
 from murder.log import listen, logger, plain_log, set_up
+from tests.kit.ports import free_port
+from tests.kit.process import serving
 from tests.node.test_plugin_life import CONFIG
-from tests.node.test_toy_protocol import ROOT, await_line, free_ports, serving
 
 Heard = list[tuple[str, str, Mapping[str, object]]]
 PLUGIN = """
@@ -125,9 +126,9 @@ def test_a_plugin_hears_every_process(tmp_path: Path, workers: int) -> None:
     (site / "life.py").write_text(PLUGIN)
     (tmp_path / "users").touch(mode=0o600)
     file = tmp_path / "murder.toml"
-    file.write_text(CONFIG.format(workers=workers, port=free_ports(1)[0]))
-    with serving(ROOT, file) as process:
-        await_line(process, "server.ready")
+    file.write_text(CONFIG.format(workers=workers, port=free_port()))
+    with serving(file, "--role", "backend") as node:
+        node.until_said("server.ready")
     told = (site / "told").read_text().splitlines()
     assert {f"role.started {worker}" for worker in range(workers)} <= set(told)
     assert {"server.ready ", "server.stopped "} <= set(told)

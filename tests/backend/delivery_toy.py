@@ -47,7 +47,7 @@ class BySubject:
             assert message.mailbox == b"user.ana"
             return [Keep(frozenset({"known"}))]
         if word == b"slow":
-            await asyncio.sleep(3600)
+            await asyncio.Event().wait()  # for ever
         if word in RAISES:
             raise RAISES[word]()
         return ANSWERS.get(word)  # type: ignore[return-value] # some are wrong on purpose

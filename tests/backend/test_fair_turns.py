@@ -99,7 +99,9 @@ class Delivering:
 
     def __init__(self) -> None:
         self.backend = SimpleNamespace(
-            store=SimpleNamespace(incoming=self._incoming, open=self._open), duplicates=None
+            store=SimpleNamespace(incoming=self._incoming, open=self._open),
+            duplicates=None,
+            filters=(),
         )
         self.begun = 0
         self.begun_before: list[int] = []

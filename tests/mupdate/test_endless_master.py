@@ -1,7 +1,7 @@
 """A master that never ends its answers, tells too long rows, or far too much: who asks it says so, and holds little."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
