@@ -27,6 +27,8 @@ from murder.kit.schema import MESSAGE_COLUMNS, to_bits, to_keywords, to_message,
 from murder.model.carried import CarriedIdentity, Held, Portrait
 from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import MailboxName, display, no_such_mailbox
+from murder.model.seqset import compress
+from murder.model.uidset import UidSet
 
 Find = Callable[[MailboxName], tuple[Root, int, str] | None]
 
@@ -240,7 +242,7 @@ def put_message(
 
 
 def take_portrait(db: sqlite3.Connection, box_id: int, portrait: Portrait) -> None:
-    """What was expunged, the numbers, what other readers have seen."""
+    """What was expunged, the numbers, what other readers have seen: of messages that are here."""
     box = load_box(db, box_id, even_frozen=True)
     expunge_told(db, box, portrait.expunged)
     box.uid_next = max(box.uid_next, portrait.uid_next)
@@ -250,8 +252,12 @@ def take_portrait(db: sqlite3.Connection, box_id: int, portrait: Portrait) -> No
     db.execute("UPDATE mailbox SET recent_from=max(recent_from, ?) WHERE id=?", recent)
     db.execute("DELETE FROM seen WHERE mailbox=?", (box_id,))
     db.executemany(
-        "INSERT OR IGNORE INTO seen VALUES (?,?,?)",
-        [(box_id, reader, uid) for reader, uids in portrait.seen.items() for uid in uids],
+        "INSERT OR IGNORE INTO seen SELECT ?, ?, uid FROM message WHERE mailbox=? AND uid BETWEEN ? AND ?",
+        (
+            (box_id, reader, box_id, low, high)
+            for reader, uids in portrait.seen.items()
+            for low, high in (uids.ranges if isinstance(uids, UidSet) else compress(uids))
+        ),
     )
 
 

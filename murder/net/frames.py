@@ -7,6 +7,7 @@ from murder.net.connection import Connection
 from murder.net.takeover import TakenOver
 from murder.net.turns import aside
 from murder.wire.carry import (
+    IN_PIECES,
     MAX_OCTETS,
     Frame,
     FrameCutter,
@@ -18,21 +19,19 @@ from murder.wire.carry import (
 PIECE_OCTETS: Final = 256 * 1024  # of a large message, written at once
 
 
-LARGE_OCTETS: Final = (
-    64 * 1024
-)  # of a frame of JSON: read apart, so that others are served meanwhile
-
-
 async def words_of(frame: Frame) -> dict[str, Any]:
     """Its words; a large frame holds nobody up. Raises BadSyntax."""
-    return await aside(frame.words) if len(frame.octets) > LARGE_OCTETS else frame.words()
+    return await aside(frame.words) if len(frame.octets) > IN_PIECES else frame.words()
 
 
 class FrameChannel(TakenOver):
     """See the module."""
 
-    def __init__(self, connection: Connection, server: str, timeout_s: float) -> None:
-        self._cutter = FrameCutter()
+    def __init__(
+        self, connection: Connection, server: str, timeout_s: float, *, of_answers: bool = False
+    ) -> None:
+        """`of_answers`: it is we who ask."""
+        self._cutter = FrameCutter(of_answers=of_answers)
         super().__init__(connection, server, timeout_s)
 
     def _hold(self, data: bytes) -> int:

@@ -9,20 +9,32 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import islice
 from typing import Any, Final
 
 from murder.errors import BadSyntax
 from murder.model.carried import CarriedIdentity, Portrait
 from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import MailboxName
-from murder.model.seqset import Ranges, compress, expand, merge, size_of
+from murder.model.seqset import Ranges, compress, merge
+from murder.model.uidset import Tombstones, UidSet
+from murder.wire.pieces import Pairs, loads_in_pieces
 
 HEAD: Final = struct.Struct("!cI")
 JSON, OCTETS = b"J", b"O"
-MAX_JSON: Final = 64 * 1024 * 1024  # the tombstones of a mailbox of a million messages
+MAX_JSON: Final = 4 * 1024 * 1024  # a batch of messages with all the keywords that they may have
+MAX_LARGE_JSON: Final = (
+    32 * 1024 * 1024
+)  # the tombstones of a mailbox of a million messages, one by one
+LARGE: Final = (b'{"do":"complete"', b'{"do":"prepare"')  # of requests, these alone may be so long
+_HEAD_OF_LARGE: Final = max(map(len, LARGE))
 MAX_OCTETS: Final = 1024 * 1024  # one frame; a message may take many
+IN_PIECES: Final = 64 * 1024  # octets of JSON above which it is read in pieces
 
-MAX_UIDS: Final = 10_000_000  # a mailbox of a million messages that nine readers have seen: 400 MiB
+MAX_UIDS: Final = (
+    10_000_000  # a mailbox of a million messages that nine readers have seen; kept as ranges
+)
+MAX_TOMBSTONES: Final = 2_000_000  # of one mailbox; each is a row of the store
 
 Words = Mapping[str, Any]
 
@@ -49,7 +61,8 @@ class Frame:
         if self.kind != JSON:
             raise BadSyntax("a JSON frame was expected, octets came")
         try:
-            told = json.loads(self.octets)
+            is_long = len(self.octets) > IN_PIECES
+            told = loads_in_pieces(self.octets) if is_long else json.loads(self.octets)
         except (ValueError, RecursionError) as error:
             raise BadSyntax(f"not valid JSON: {error}") from None
         if not isinstance(told, dict):
@@ -58,10 +71,11 @@ class Frame:
 
 
 class FrameCutter:
-    """Cuts a stream into frames."""
+    """Cuts a stream into frames; `of_answers`: what the other end of a move sends back, whose kind it does not tell."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, of_answers: bool = False) -> None:
         self._held = bytearray()
+        self._of_answers = of_answers
 
     @property
     def held(self) -> int:
@@ -75,14 +89,26 @@ class FrameCutter:
         if len(self._held) < HEAD.size:
             return None
         kind, length = HEAD.unpack_from(self._held)
-        if kind not in (JSON, OCTETS) or length > (MAX_JSON if kind == JSON else MAX_OCTETS):
+        if kind not in (JSON, OCTETS):
             raise BadSyntax("that is no frame")
         end = HEAD.size + length
+        if length > MAX_OCTETS and (most := self._most(kind)) < length:
+            raise BadSyntax(f"a frame of {length} octets; one of this kind may have {most}")
         if len(self._held) < end:
             return None
         octets = bytes(memoryview(self._held)[HEAD.size : end])
         del self._held[:end]
         return Frame(kind, octets)
+
+    def _most(self, kind: bytes) -> int:
+        """Octets of the frame that begins what is held, as far as it can be told by now."""
+        if kind != JSON:
+            return MAX_OCTETS
+        begins = bytes(self._held[HEAD.size : HEAD.size + _HEAD_OF_LARGE])
+        is_large = self._of_answers or any(
+            begins.startswith(large) or large.startswith(begins) for large in LARGE
+        )
+        return MAX_LARGE_JSON if is_large else MAX_JSON
 
 
 def format_words(words: Words) -> bytes:
@@ -106,18 +132,33 @@ def format_uids(uids: Sequence[Uid]) -> list[list[int]]:
 
 def parse_uid_ranges(told: Any) -> Ranges:
     """The reverse of `format_uids`, as ranges. Raises BadSyntax."""
-    try:
-        ranges = tuple((int(low), int(high)) for low, high in told)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise BadSyntax(f"that is no set of UIDs: {error}") from None
-    if size_of(ranges) > MAX_UIDS or any(not 0 < low <= high < 2**32 for low, high in ranges):
+    return merge(_checked_ranges(told))
+
+
+def _checked_ranges(told: Any) -> Sequence[tuple[int, int]]:
+    """As they were told. Raises BadSyntax."""
+    if isinstance(told, Pairs):
+        ranges: Sequence[tuple[int, int]] = told
+    else:
+        try:
+            ranges = tuple((int(low), int(high)) for low, high in told)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise BadSyntax(f"that is no set of UIDs: {error}") from None
+    if any(not 0 < low <= high < 2**32 for low, high in ranges):
         raise BadSyntax("that is no set of UIDs")
-    return merge(ranges)
+    if sum(high - low + 1 for low, high in ranges) > MAX_UIDS:
+        raise BadSyntax(f"a set of more than {MAX_UIDS} UIDs")
+    return ranges
 
 
-def parse_uids(told: Any) -> list[Uid]:
+def parse_uids(told: Any) -> UidSet:
     """The reverse of `format_uids`. Raises BadSyntax."""
-    return [Uid(uid) for uid in expand(parse_uid_ranges(told))]
+    ranges = _checked_ranges(told)
+    highs = (high for _, high in ranges)
+    lows = islice((low for low, _ in ranges), 1, None)
+    if any(low <= high + 1 for high, low in zip(highs, lows, strict=False)):
+        ranges = merge(ranges)  # ours are in order
+    return UidSet(ranges)
 
 
 def format_message(message: Message) -> list[Any]:
@@ -179,20 +220,23 @@ def format_portrait(portrait: Portrait) -> dict[str, Any]:
 def parse_portrait(words: Words) -> Portrait:
     """The reverse of `format_portrait`. Raises BadSyntax; what follows from it is for `wire.carry_words` to judge."""
     try:
-        sets = [*words["seen"].values(), *(uids for _, uids in words["expunged"])]
-        if sum(size_of(parse_uid_ranges(uids)) for uids in sets) > MAX_UIDS:
+        seen = {str(reader): parse_uids(uids) for reader, uids in words["seen"].items()}
+        if sum(map(len, seen.values())) > MAX_UIDS:
             raise BadSyntax(f"a mailbox has more than {MAX_UIDS} UIDs that are told")
         return Portrait(
             CarriedIdentity(str(words["mailbox_id"]), UidValidity(int(words["uid_validity"]))),
             Uid(int(words["uid_next"])),
             ModSeq(int(words["highest_modseq"])),
-            [
-                (ModSeq(int(modseq)), uid)
-                for modseq, uids in words["expunged"]
-                for uid in parse_uids(uids)
-            ],
-            {str(reader): parse_uids(uids) for reader, uids in words["seen"].items()},
+            _parse_tombstones(words["expunged"]),
+            seen,
             Uid(int(words.get("recent_from", 0))),
         )
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise BadSyntax(f"that is no portrait of a mailbox: {error!r}") from None
+
+
+def _parse_tombstones(told: Any) -> Tombstones:
+    sets = [(int(modseq), parse_uids(uids)) for modseq, uids in told]
+    if sum(len(uids) for _, uids in sets) > MAX_TOMBSTONES:
+        raise BadSyntax(f"a mailbox has more than {MAX_TOMBSTONES} tombstones that are told")
+    return Tombstones((modseq, uid) for modseq, uids in sets for uid in uids)

@@ -83,8 +83,8 @@ async def open_peer(upstreams: Upstreams, server: str, max_message: int) -> Targ
     """Connect and enter: as a backend of ours, or a Cyrus. Raises Refusal where the target is no murder, UpstreamFailure."""
     upstream = await open_node(upstreams, server, TIMEOUT_S, max_message)
     if REPLICATION in upstream.capabilities and CAPABILITY not in upstream.capabilities:
-        channel = OctetChannel(upstream.connection, server, TIMEOUT_S)
-        return CyrusTarget(channel, server, upstream.connection.close)
+        octets = OctetChannel(upstream.connection, server, TIMEOUT_S)
+        return CyrusTarget(octets, server, upstream.connection.close)
     if CAPABILITY not in upstream.capabilities:
         upstream.close()
         raise Refusal(
@@ -97,4 +97,5 @@ async def open_peer(upstreams: Upstreams, server: str, max_message: int) -> Targ
         raise Refusal(Code.NO_PERMISSION, f"{server} takes no mailboxes from here: {reply.text}")
     if upstream.is_lost:
         raise UpstreamFailure(UpstreamKind.LOST, server, "it closed the connection")
-    return Peer(FrameChannel(upstream.connection, server, TIMEOUT_S), server)
+    channel = FrameChannel(upstream.connection, server, TIMEOUT_S, of_answers=True)
+    return Peer(channel, server)
