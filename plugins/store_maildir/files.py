@@ -7,6 +7,7 @@ and of Courier (`courierimapuiddb`, `courierimapsubscribed`).
 
 import contextlib
 import errno
+import io
 import itertools
 import os
 import re
@@ -41,6 +42,8 @@ OF_INBOX: Final = (
 )  # INBOX is the tree's top
 OPENED: Final = (b"cur", b"new", b"tmp")
 MAX_BESIDE: Final = 128 * 1024 * 1024  # octets of a UID list: a million messages have 100 MB
+MAX_UIDLIST_LINES: Final = 1_500_000
+MAX_HEADER_WORDS: Final = 100
 # RFC 3501 §9, an atom: clients are told it
 _KEYWORD: Final = re.compile(r'[^(){ %*"\\\]\x00-\x20\x7f-\xff]{1,255}')
 LOCK_WAIT_S: Final = 10.0
@@ -78,8 +81,16 @@ def create_plain(path: bytes) -> int:
 
 def read_plain(path: bytes) -> bytes:
     """One of the small files beside the messages. Raises OSError; FileNotFoundError as `open_plain`."""
-    with open_plain(path) as file:
-        return file.read(MAX_BESIDE)
+    with open_plain(path) as file:  # `read` makes room for all that it may read
+        return file.read(min(os.fstat(file.fileno()).st_size + 1, MAX_BESIDE))
+
+
+def names_in(folder: bytes) -> Iterator[bytes]:
+    """All names in a folder, which may be hundreds of thousands: `os.listdir` keeps every other thread waiting until it
+    has them all. Raises OSError."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            yield entry.name
 
 
 def is_own_folder(path: bytes, top: bytes) -> bool:
@@ -205,7 +216,7 @@ def read_uidlist(folder: bytes) -> UidList | None:
     """Dovecot's, else Courier's; None where there is neither, or none that can be read."""
     for name in (UIDLIST, COURIER_UIDS):
         try:
-            found = _parse_uidlist(read_plain(folder + b"/" + name).decode("latin-1"))
+            found = _parse_uidlist(read_plain(folder + b"/" + name))
         except FileNotFoundError:
             continue
         if found is not None:
@@ -213,28 +224,34 @@ def read_uidlist(folder: bytes) -> UidList | None:
     return None
 
 
-def _parse_uidlist(text: str) -> UidList | None:
-    header, *lines = text.split("\n")
-    words = header.split(" ")
+def _parse_uidlist(octets: bytes) -> UidList | None:
+    """A line at a time: as text and in one list it would take ten times its size."""
+    lines = io.BytesIO(octets)
+    words = lines.readline().decode("latin-1").removesuffix("\n").split(" ", MAX_HEADER_WORDS)
     found: UidList | None = None
     if words[0] == "3":
         told = {word[0]: word[1:] for word in words[1:] if word}
-        if told.get("V", "").isdecimal():
+        if _is_number(told.get("V", "")) and _is_number(told.get("N", "1") or "1"):
             found = UidList(int(told["V"]), int(told.get("N", "1") or 1))
             found.extra = [word for word in words[1:] if word and word[0] not in "VN"]
-    elif words[0] == "1" and len(words) >= 3 and words[1].isdecimal() and words[2].isdecimal():
+    elif words[0] == "1" and len(words) >= 3 and _is_number(words[1]) and _is_number(words[2]):
         found = UidList(int(words[1]), int(words[2]))
     if found is None:
         return None
-    for line in lines:
-        number, _, rest = line.partition(" ")
+    for line in itertools.islice(lines, MAX_UIDLIST_LINES):
+        number, _, rest = line.decode("latin-1").removesuffix("\n").partition(" ")
         name = rest.partition(":")[2] if words[0] == "3" else rest
         base = split_name(name)[0]
-        if number.isdecimal() and base:
+        if _is_number(number) and base:
             found.uids[base] = int(number)
             found.next = max(found.next, int(number) + 1)
             found.lines += 1
     return found
+
+
+def _is_number(text: str) -> bool:
+    """Of 32 bits, about: what no list of ours or Dovecot's has is no number."""
+    return text.isdecimal() and len(text) <= 10
 
 
 def add_to_uidlist(folder: bytes, known: UidList, new: Iterable[tuple[int, str]]) -> None:
@@ -365,7 +382,7 @@ def replace_file(path: bytes, octets: bytes) -> None:
 
 def sync_path(path: bytes) -> None:
     """Make a file's octets, or the names in a folder, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # no pipe that was put there holds us
     try:
         os.fsync(descriptor)
     finally:

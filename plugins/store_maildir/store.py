@@ -43,11 +43,13 @@ from murder.model.name import (
     owner_of,
     split_domain,
 )
+from murder.model.ordering import in_order
 from plugins.store_maildir.carry import MaildirCarrier
 from plugins.store_maildir.files import (
     OF_INBOX,
     SUBSCRIPTIONS,
     is_own_maildir,
+    names_in,
     read_subscriptions,
     write_subscriptions,
 )
@@ -521,7 +523,7 @@ def _row(tree: Tree, name: MailboxName) -> tuple[Tree, int, str] | None:
 def _subfolders(tree: Tree) -> list[MailboxName]:
     """Mailboxes that stand in a tree."""
     names = [tree.name] if os.path.isdir(tree.top + b"/cur") else []
-    for entry in sorted(os.listdir(tree.top)):
+    for entry in in_order(list(names_in(tree.top))):
         is_name = is_wanted(entry.decode("latin-1"))
         if is_name and is_own_maildir(tree.top + b"/" + entry, tree.top):
             names.append(MailboxName(tree.name + entry))
@@ -534,7 +536,7 @@ def _folders(tree: Tree) -> list[MailboxName]:
     for name in names:
         tmp = tree.path_of(name) + b"/tmp/"
         with contextlib.suppress(OSError):
-            for entry in os.listdir(tmp):
+            for entry in names_in(tmp):
                 if time.time() - os.stat(tmp + entry).st_ctime > STALE_TMP_S:
                     os.unlink(tmp + entry)
     return names

@@ -26,6 +26,7 @@ from murder.kit.rows import (
     spelled,
 )
 from murder.model.message import MAX_UID, Uid
+from murder.model.ordering import in_order
 from plugins.store_maildir.files import (
     UIDLIST,
     UidList,
@@ -102,7 +103,7 @@ def synchronise(db: sqlite3.Connection, tree: Tree, box_id: int, folder: bytes) 
         if listed is None:
             listed = read_uidlist(folder)
         uids = listed.uids if listed is not None else {}
-        for base in sorted(new, key=lambda one: (uids.get(one, MAX_UID), one)):
+        for base in in_order(new, key=lambda one: (uids.get(one, MAX_UID), one)):
             _add(db, box, folder, base, present[base], uids.get(base), words, modseq)
         box.modseq, found = modseq, True
     box.save(db)

@@ -24,6 +24,7 @@ from plugins.store_maildir.files import (
     OF_INBOX,
     OPENED,
     is_own_maildir,
+    names_in,
     split_name,
     sync_path,
 )
@@ -92,7 +93,7 @@ class Tree(Root):
         base = split_name(name)[0].encode("latin-1")
         for place in OPENED:
             try:
-                for found in os.listdir(folder + b"/" + place):
+                for found in names_in(folder + b"/" + place):
                     if found.partition(b":")[0] == base:
                         return folder + b"/" + place + b"/" + found
             except FileNotFoundError:
@@ -220,8 +221,9 @@ def _act(old: bytes | None, new: bytes | None, touched: set[bytes]) -> None:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(new + name, FOLDER_MODE)
             if os.path.basename(new).startswith(b"."):  # Maildir++: a folder, not a tree
-                flags = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW
-                os.close(os.open(new + b"/maildirfolder", flags, FILE_MODE))
+                flags = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+                with contextlib.suppress(OSError):  # something else stands there: it is a mark only
+                    os.close(os.open(new + b"/maildirfolder", flags, FILE_MODE))
             touched.update((new, os.path.dirname(new)))
         return
     touched.add(os.path.dirname(old))
@@ -272,7 +274,7 @@ def stamps(folder: bytes) -> tuple[int, int]:
 def files_in(folder: bytes) -> Iterator[tuple[str, str]]:
     """`(cur or new, name)` of all messages."""
     for place in ("new", "cur"):
-        for name in os.listdir(folder + b"/" + place.encode()):
+        for name in names_in(folder + b"/" + place.encode()):
             if not name.startswith(b"."):
                 yield place, name.decode("latin-1")
 

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import time
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from murder.api import FlagChange, Mailbox, NewMessage
 from murder.errors import Code, Refusal
 from murder.model.message import ModSeq, Uid
 from murder.model.name import MailboxName
-from plugins.store_maildir.files import read_subscriptions, write_subscriptions
+from plugins.store_maildir.files import read_subscriptions, read_uidlist, write_subscriptions
 from plugins.store_maildir.store import MaildirStore, Settings
 from tests.conftest import cannot_run
 
@@ -472,3 +473,68 @@ async def test_a_file_of_somebody_else_that_is_cut_short_ends_nothing(tmp_path: 
         os.truncate(file, 0)
         assert bytes(octets) == ONE
         box.close()
+
+
+def maildir(folder: Path) -> Path:
+    for part in ("cur", "new", "tmp"):
+        (folder / part).mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize("place", ["cur", "new"])
+async def test_what_is_no_message_in_a_folder_is_passed_over_and_nobody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Pipes, links, folders, devices; and names are taken one by one: `os.listdir` holds all threads until its end."""
+    tree = maildir(tmp_path / "mail/ana/Maildir")
+    folder = tree / place
+    os.mkfifo(folder / "1.pipe.h")
+    (folder / "2.link.h").symlink_to("/etc/passwd")
+    (folder / "3.zero.h").symlink_to("/dev/zero")
+    (folder / "4.folder.h").mkdir()
+    (folder / "5.good.h").write_bytes(ONE)
+    os.mkfifo(tree / "dovecot-uidlist")
+    os.mkfifo(tree / "dovecot-keywords")
+    (tree / "subscriptions").symlink_to("/etc/passwd")
+
+    def never(path: object) -> list[bytes]:
+        raise AssertionError(f"{path!r} is listed in one step")
+
+    async with stored(tmp_path) as store:
+        monkeypatch.setattr(os, "listdir", never)
+        box = await store.open(INBOX, "ana")
+        (row,) = await box.messages()
+        assert bytes(await box.octets(row.uid)) == ONE
+        box.close()
+        monkeypatch.undo()
+
+
+async def test_a_folder_that_somebody_has_half_made_with_a_pipe_in_it_holds_nobody(
+    tmp_path: Path,
+) -> None:
+    tree = maildir(tmp_path / "mail/ana/Maildir")
+    (tree / ".Sub.Folder").mkdir()
+    os.mkfifo(tree / ".Sub.Folder" / "maildirfolder")
+    async with stored(tmp_path) as store:
+        (await store.open(INBOX, "ana")).close()
+        async with asyncio.timeout(10):
+            await store.create(SUB, "", "m1")
+            box = await store.open(SUB, "ana")
+        assert await append(store, box, ONE) == 1
+        box.close()
+
+
+def test_a_uid_list_is_read_line_by_line_and_wild_numbers_are_none(tmp_path: Path) -> None:
+    lines = b"".join(b"%d :%d.M1P1.host\n" % (one, one) for one in range(1, 20_000))
+    wild = b"%b :wild.h\n-1 :minus.h\n\n%b\n" % (b"9" * 5000, b"x" * 100_000)
+    (tmp_path / "dovecot-uidlist").write_bytes(b"3 V7 N3 Gabc\n" + lines + wild)
+    tracemalloc.start()
+    found = read_uidlist(tmp_path.as_posix().encode())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found is not None and (found.validity, found.next, found.guid) == (7, 20_000, "abc")
+    assert len(found.uids) == found.lines == 19_999 and found.uids["7.M1P1.host"] == 7
+    assert peak < 12 * len(lines)
+    for header in (b"3 V%b N1" % (b"9" * 5000), b"1 %b 2" % (b"9" * 5000), b"3 " + b"V" * 100_000):
+        (tmp_path / "dovecot-uidlist").write_bytes(header + b"\n1 :a.h\n")
+        assert read_uidlist(tmp_path.as_posix().encode()) is None
