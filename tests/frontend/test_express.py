@@ -71,7 +71,7 @@ class Selected:
     """A session with a mailbox selected, between a client and a backend that are transports."""
 
     def __init__(self) -> None:
-        gate = SimpleNamespace(mechanisms=lambda _: (), takes_passwords=lambda _: True)
+        gate = SimpleNamespace(mechanisms=lambda *_: (), takes_passwords=lambda *_: True)
         service: Any = SimpleNamespace(
             limits=FrontendConfig(), role="frontend", server_name="fe", gate=gate, tls=None
         )
