@@ -1,247 +1,38 @@
 """RENAME of a hierarchy on three backends: killed at every step of each, refused, crossing; all of it or nothing."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import pytest
 
-from murder.api.store import MailboxStore, NewMessage
-from murder.backend.changes.events import Events
-from murder.backend.hierarchy.announce import Announcer
-from murder.backend.hierarchy.intent import Stage
-from murder.backend.hierarchy.mailboxes import Mailboxes
-from murder.backend.reconcile.master import Comparer
+from murder.backend.hierarchy.intent import Stage, this_process
 from murder.backend.renames import part
 from murder.backend.renames.coordinator import Wish, moves_below
-from murder.backend.renames.keeper import Renames
 from murder.backend.renames.peer import Peer
-from murder.backend.shared import Backend
 from murder.config import BackendConfig
-from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
-from murder.model.acl import Acl, format_acl, parse_acl
-from murder.model.entry import Location
-from murder.model.name import MailboxName, Namespace, moved
-from murder.mupdate.change import PutNote
-from murder.mupdate.client import MasterClient
-from murder.mupdate.ledger import Ledger
-from murder.mupdate.mboxlist import MailboxList
+from murder.errors import Code, Refusal, UpstreamFailure
+from murder.model.name import MailboxName, moved
 from murder.net.frames import FrameChannel
-from murder.wire.carry import JSON, Frame
-from murder.wire.rename_words import Prepare, format_answer
-from tests.backend.server import maildir_store, memory_store, spool_store
-from tests.mupdate.nodes import Server, run
-
-OLD, NEW = MailboxName(b"user.ana"), MailboxName(b"user.bea")
-HOMES: Final = {
-    "be1.test": (b"user.ana", b"user.ana.a"),
-    "be2.test": (b"user.ana.b", b"user.ana.b.c"),
-    "be3.test": (b"user.ana.a.d",),
-}
-ALL: Final = [MailboxName(name) for names in HOMES.values() for name in names]
-ACL: Final = format_acl(Acl({"ana": frozenset("lrswipkxtea"), "carl": frozenset("lr")}))
-MOST_STEPS: Final = 40
-
-
-class KilledError(BaseException):
-    """The process dies here."""
-
-
-@dataclass
-class Node:
-    """A backend without its listeners. `reborn` is the same disk in a new process."""
-
-    name: str
-    folder: Path
-    store: MailboxStore
-    master: Server
-    others: dict[str, "Node"]
-    is_dead: bool = False
-    on_step: Callable[[str], None] = lambda _: None
-    list: MailboxList = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.list = MailboxList.open(self.folder / "list")
-        self.ledger = Ledger(self.list)
-        self.client = MasterClient(self.master.target)
-        location = Location(self.name, "default")
-        events = Events()
-        self.announcer = Announcer(
-            self.ledger, self.store, self.client, location, events, process="dead"
-        )
-        self.comparer = Comparer(self.ledger, self.announcer, self.announcer, self.client, events)
-        self.backend = cast(
-            Backend,
-            SimpleNamespace(
-                announcer=self.announcer,
-                mailboxes=Mailboxes(self.list, self.store, Namespace()),
-                server_name=self.name,
-                config=BackendConfig(max_mailboxes_per_user=20),
-            ),
-        )
-        self.renew()
-        self.others[self.name] = self
-
-    def renew(self) -> None:
-        """As one that has not looked yet."""
-        self.renames = Near(self)
-        for one in (self.announcer, self.renames.coordinator, self.renames.parts):
-            one.step = self._step
-
-    def _step(self, step: str) -> None:
-        if self.is_dead:
-            raise KilledError
-        try:
-            self.on_step(step)
-        except KilledError:
-            self.is_dead = True
-            raise
-
-    async def close(self) -> None:
-        await self.renames.stop()
-        await self.comparer.close()
-        await self.client.close()
-        await self.ledger.close()
-        self.list.close()
-
-    async def reborn(self) -> "Node":
-        await self.close()
-        node = Node(self.name, self.folder, self.store, self.master, self.others)
-        settled = await node.announcer.repair(lambda process: process != "dead")
-        node.comparer.owe(name for one in settled for name in one.names)
-        return node
-
-    async def fill(self) -> None:
-        for name in map(MailboxName, HOMES[self.name]):
-            await self.announcer.create(name, ACL)
-            await self.ledger.commit([PutNote(f"quota:{name.decode()}", b"")])
-            mailbox = await self.store.open(name, "ana")
-            incoming = self.store.incoming()
-            await incoming.write(b"Subject: %b\r\n\r\nx\r\n" % name)
-            await mailbox.append([NewMessage(incoming)])
-            mailbox.close()
-        await self.comparer.compare()
-
-    async def rename(self, old: MailboxName = OLD, new: MailboxName = NEW) -> tuple[str, ...]:
-        coordinator = self.renames.coordinator
-        servers = await coordinator.servers_below(old)
-        moves = moves_below(self.backend, old, new)
-        return await coordinator.rename(Wish(old, new, moves, servers, "ana"))
-
-    def names(self) -> set[MailboxName]:
-        return {entry.name for entry in self.list.walk()}
-
-
-class Near(Renames):
-    """Its peers are in this process; what they say goes by octets all the same."""
-
-    def __init__(self, node: Node) -> None:
-        super().__init__(node.backend, cast(Any, None), node.client, keeps_all=False)
-        self._node = node
-
-    async def _open(self, server: str) -> Peer:
-        if self._node.others[server].is_dead:
-            raise UpstreamFailure(UpstreamKind.CONNECT, server, "nobody listens")
-        channel = cast(FrameChannel, Wire(self._node.others, self._node.name, server))
-        return Peer(channel, server)
-
-
-@dataclass
-class Wire:
-    others: dict[str, Node]
-    asker: str
-    server: str
-    answer: bytes = b""
-
-    async def send(self, words: dict[str, object]) -> None:
-        frame = Frame(JSON, json.dumps(words).encode())
-        node = self.others[self.server]
-        try:
-            answer = await node.renames.parts._answered(frame, self.asker)
-            node._step("answering")
-        except KilledError:
-            raise UpstreamFailure(UpstreamKind.LOST, self.server, "it has died") from None
-        self.answer = json.dumps(format_answer(answer)).encode()
-
-    async def receive(self) -> Frame:
-        return Frame(JSON, self.answer)
-
-    def close(self) -> None:
-        pass
-
-
-Nodes = dict[str, Node]
-STORES: Final[dict[str, Callable[[Path], MailboxStore]]] = {
-    "memory": lambda _: memory_store(),
-    "spool": spool_store,
-    "maildir": maildir_store,
-}
-
-
-@asynccontextmanager
-async def three(
-    folder: Path, store: str = "memory", only_names: Sequence[str] = tuple(HOMES)
-) -> AsyncIterator[tuple[Server, Nodes]]:
-    folder.mkdir(exist_ok=True)
-    master = Server(folder / "master")
-    await master.start()
-    nodes: Nodes = {}
-    try:
-        for name in only_names:
-            home = folder / name
-            home.mkdir()
-            made = STORES[store](home)
-            await made.start()
-            await Node(name, home, made, master, nodes).fill()
-        yield master, nodes
-    finally:
-        for node in list(nodes.values()):
-            await node.close()
-            await node.store.stop()
-        await master.stop()
-
-
-async def settle(nodes: Nodes) -> None:
-    """As if every node had just looked, until nothing is open; then all compare their lists."""
-    for _ in range(10):
-        for node in nodes.values():
-            node.renew()
-            await node.renames.look()
-        if not any(node.list.intents() for node in nodes.values()):
-            break
-    for node in nodes.values():
-        await node.comparer.compare()
-    assert not any(node.list.intents() for node in nodes.values())
-
-
-async def check(nodes: Nodes, wanted: bool | None) -> bool:
-    """Everything has the new name, or the old one, at list, store and master. Returns which."""
-    is_new = NEW in nodes["be1.test"].names()
-    assert wanted in (None, is_new)
-    for server, node in nodes.items():
-        there = {MailboxName(name) for name in HOMES[server]}
-        if is_new:
-            there = {moved(name, OLD, NEW) for name in there}
-        assert node.names() == there, server
-        assert {one.name for one in await node.store.mailboxes()} == there, server
-        rows = {row.name: row for row in await node.client.list_server(server)}
-        assert set(rows) == there, server
-        owner, former = ("bea", "ana") if is_new else ("ana", "bea")
-        for name in there:
-            found, row = node.list.find(name), rows[name]
-            assert found is not None and found.is_active and row.is_active
-            assert (found.raw_acl, found.raw_location) == (row.raw_acl, row.raw_location)
-            acl = parse_acl(row.raw_acl).entries
-            assert owner in acl and former not in acl and "carl" in acl
-            mailbox = await node.store.open(name, "ana")
-            assert (await mailbox.status()).messages == 1
-            mailbox.close()
-    return is_new
+from murder.wire.rename_words import Prepare
+from tests.backend.joint import (
+    ACL,
+    ALL,
+    HOMES,
+    LIVING,
+    MOST_STEPS,
+    NEW,
+    OLD,
+    STORES,
+    KilledError,
+    Wire,
+    check,
+    settle,
+    three,
+    worker,
+)
+from tests.mupdate.nodes import run
 
 
 def scene(play: Callable[[], Any]) -> None:
@@ -526,10 +317,89 @@ def test_a_part_that_cannot_be_told_is_shown_at_the_root_s_until_it_is_done(tmp_
             root = nodes["be1.test"]
             await root.renames.look()
             told = {(one["claimant"], one["command"]) for one in root.renames.in_doubt()}
-            assert told == {("be2.test", "RENAMED"), ("be3.test", "RENAMED")}
+            assert told == {("be3.test", "RENAMED")}  # the other one has done its part
             await nodes["be3.test"].reborn()
             await settle(nodes)
             assert root.renames.in_doubt() == []
             await check(nodes, True)
 
     scene(play)
+
+
+@pytest.mark.parametrize("step", ["parts prepared", "decided"])
+async def test_each_worker_ends_what_it_began_and_the_first_one_what_a_dead_one_left(
+    tmp_path: Path, step: str
+) -> None:
+    """A store that fails at the end of a RENAME, in a worker that lives on; then that worker has died."""
+
+    class FailedError(Exception):
+        pass
+
+    async def play(second: str) -> None:
+        async with three(tmp_path / second) as (_, nodes):
+            root = nodes["be1.test"]
+            began = worker(root, LIVING if second == "living" else "dead", keeps_all=False)
+            first = worker(root, this_process(), keeps_all=True)
+
+            def fail(at: str) -> None:
+                if at in (step, "given back"):
+                    raise FailedError
+
+            began.coordinator.step = began._backend.announcer.step = fail
+            moves = moves_below(root.backend, OLD, NEW)
+            others = ("be2.test", "be3.test")
+            with pytest.raises(FailedError):
+                await began.coordinator.rename(Wish(OLD, NEW, moves, others, "ana"))
+            began.coordinator.step = began._backend.announcer.step = lambda _: None
+            assert root.list.intents()
+            if second == "living":
+                await first.look()
+                assert root.list.intents(), "it is another's"
+                await began.look()
+            else:
+                await first.look()
+            assert not [one for one in root.list.intents().values() if b'"joint"' in one]
+            await first.look() if second == "dead" else await began.look()
+            assert not root.list.intents()
+            await settle(nodes)
+            await check(nodes, step == "decided")
+
+    await play("living")
+    await play("dead")
+
+
+async def test_a_server_that_came_back_is_not_waited_for_as_long_the_next_time(
+    tmp_path: Path,
+) -> None:
+    async with three(tmp_path) as (_, nodes):
+        root = nodes["be1.test"]
+        now = 1000.0
+        keeper = root.renames
+        keeper.clock = lambda: now
+        dies = True
+
+        def die(at: str) -> None:
+            if at == "decided":
+                nodes["be3.test"].is_dead = dies
+
+        for old, new in ((OLD, NEW), (NEW, OLD)):
+            root.on_step = die
+            assert await root.rename(old, new) == ("be3.test",)
+            for _ in range(8):  # each time it is left alone longer
+                now += 30.0
+                await keeper.look()
+            (shown,) = keeper.in_doubt()
+            assert shown["claimant"] == "be3.test"
+            far = await nodes["be3.test"].reborn()
+            await far.renames.look()
+            now += 30.0
+            await keeper.look()
+            assert keeper.in_doubt() == [] and not root.list.intents()
+            await far.comparer.compare()
+        assert await root.rename() == ("be3.test",)
+        now += 6.0
+        await keeper.look()
+        await nodes["be3.test"].reborn()
+        now += 2.0
+        await keeper.look()
+        assert not root.list.intents()

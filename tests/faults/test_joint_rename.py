@@ -92,14 +92,20 @@ def names(demo: Demo) -> dict[str, str]:
     return {name: server for name, server in found.items() if name.split(".")[0] in (OLD, NEW)}
 
 
+def in_doubt(demo: Demo) -> list[dict[str, Any]]:
+    """RENAMEs that wait for another server, as an operator sees them."""
+    told = json.loads(run_ctl(demo, "conflicts", "--json")[1])
+    return [one for one in told if one["command"].startswith("RENAME")]
+
+
 def settled(demo: Demo) -> str:
-    """Until all of it has one name again, everywhere: which."""
+    """Until all of it has one name again, everywhere, and nobody waits for another any more: which."""
 
     def is_one() -> str:
         roots = {name.split(".")[0] for name in names(demo)}
         if len(roots) == 1 and len(names(demo)) == len(HOMES):
             told = json.loads(run_ctl(demo, "reservations", "--json")[1])
-            if told == []:
+            if told == [] and not in_doubt(demo):
                 with contextlib.suppress(AssertionError, OSError, imaplib.IMAP4.error):
                     check_lists_agree(demo)
                     return roots.pop()
@@ -240,8 +246,6 @@ def test_killed_at_any_step_all_of_it_or_nothing_is_renamed(demo: Demo, step: st
         assert root == OLD and backend(demo, node)["name"].encode() in said
     assert facts(demo, root) == before
     back(demo, root)
-    _, told = run_ctl(demo, "conflicts", "--json")
-    assert not [one for one in json.loads(told) if one["command"].startswith("RENAME")], told
 
 
 @pytest.mark.parametrize("at", ["parts prepared", "decided"])

@@ -521,13 +521,22 @@ class Announcer:
                 for _, name in intent.moves:
                     changes.append(await self._settle_split(name, intent.mailbox_id))
             case Operation.JOINT | Operation.PART:
-                if intent.stage is Stage.COMMIT:
-                    return await self.carry_out(intent, tells_master=False)
-                taken = self._taken_names(intent)
-                changes += [RemoveEntry(name) for name in taken]
+                return await self._settle_joint(intent)
             case Operation.SET_ACL | Operation.HELD | Operation.MOVE | Operation.OWED:
                 pass
         await self._finish(intent, changes)
+
+    async def _settle_joint(self, intent: Intent) -> None:
+        """Unless another worker takes it on at this moment."""
+        is_decided = intent.stage is Stage.COMMIT
+        try:
+            intent = await self.advance(intent, Stage.COMMIT if is_decided else Stage.ABORT)
+        except Refusal:
+            return
+        if is_decided:
+            await self.carry_out(intent, tells_master=False)
+        else:
+            await self.finish(intent, [RemoveEntry(name) for name in self._taken_names(intent)])
 
     async def _settle_split(self, name: MailboxName, mailbox_id: str) -> Change:
         """Mail that has gone over stays there, with its row; a mailbox that has none was never filled."""

@@ -228,24 +228,31 @@ class Coordinator:
         return late
 
     async def tell_parts(self, decided: Intent) -> tuple[str, ...]:
-        """That it is decided; those that have not done theirs. When all have, nothing is owed any more."""
+        """That it is decided; those that have not done theirs: only they are owed it from now on."""
         outcomes = await self._ask_all(decided.peers, Commit(decided.rename_id), COMMIT_WAIT_S)
         late = {server: problem for server, problem in outcomes.items() if problem is not None}
         for server, problem in late.items():
             self._log.warning(
                 "rename.in_doubt", rename=decided.rename_id, backend=server, problem=str(problem)
             )
+        key = owed_key(decided.rename_id)
         if not late:
-            await self._announcer.commit([RemoveIntent(owed_key(decided.rename_id))])
+            await self._announcer.commit([RemoveIntent(key)])
             self.step("all told")
+        elif len(late) < len(decided.peers):
+            owed = replace(decided, operation=Operation.OWED, peers=tuple(late))
+            await self._announcer.commit([PutIntent(key, format_intent(owed))])
         return tuple(late)
 
     async def resume(self, intent: Intent) -> None:
-        """One that its process has left: undone, or finished. Raises what the store raises."""
+        """One that its process has left: undone, or finished. Raises what the store raises, Refusal(IN_USE) where somebody
+        else is at it."""
         if intent.stage is Stage.COMMIT:
             await self._announcer.carry_out(await self._announcer.advance(intent, Stage.COMMIT))
         else:
-            await self._announcer.withdraw_rename(intent)
+            await self._announcer.withdraw_rename(
+                await self._announcer.advance(intent, Stage.ABORT)
+            )
 
     def fate(self, rename_id: str, server: str) -> Fate:
         """For a part of it at that server."""
@@ -255,6 +262,6 @@ class Coordinator:
                 continue
             if intent.stage is Stage.COMMIT and intent.operation is not Operation.PART:
                 return Fate.COMMIT
-            if intent.operation is Operation.JOINT:
+            if intent.operation is Operation.JOINT and intent.stage is Stage.PREPARED:
                 return Fate.OPEN
         return Fate.ABORT

@@ -1,9 +1,9 @@
-"""RENAMEs over several backends that are not over: worker 0 ends what dead processes left, tells the parts of what was
-decided, and asks about those parts whose root's server has not been heard of."""
+"""RENAMEs over several backends that are not over: each worker ends those that it began, or has taken on; worker 0 those
+of dead processes, too. They tell the parts of what was decided, and ask about parts whose root's server is not heard."""
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from murder.backend.hierarchy.intent import (
@@ -43,15 +43,16 @@ class Renames:
         self._keeper: asyncio.Task[None] | None = None
         self._seen_at: dict[str, float] = {}  # by id; what was there at the first look is old
         self._is_first_look = True
-        self._next_at: dict[str, float] = {}  # by server
+        self._next_at: dict[str, float] = {}  # by server, or id: by what is waited for
         self._pause_s: dict[str, float] = {}
         self._log = logger(role="backend")
         self.coordinator = Coordinator(backend, self._open, master)
         self.parts = Parts(backend, self.coordinator)
+        self.clock: Callable[[], float] = time.time
 
     def start(self) -> None:
         """Go on with what was begun; behind the start."""
-        if self._keeps_all and self.coordinator.master is not None:
+        if self.coordinator.master is not None:
             self._keeper = asyncio.get_running_loop().create_task(self._keep())
 
     async def stop(self) -> None:
@@ -78,35 +79,42 @@ class Renames:
 
     async def look(self) -> None:
         """Do what can be done now."""
-        now, open_ones = time.time(), self._open_ones()
+        now, open_ones = self.clock(), self._open_ones()
         ids = {intent.rename_id for intent in open_ones}
         self._seen_at = {one: at for one, at in self._seen_at.items() if one in ids}
         for rename_id in ids:
-            self._seen_at.setdefault(rename_id, 0.0 if self._is_first_look else now)
+            self._seen_at.setdefault(rename_id, now - 2 * QUIET_S if self._is_first_look else now)
         self._is_first_look = False
+        waited_for = {one for intent in open_ones for one in _waits_for(intent)}
+        self._heard_of(set(self._pause_s) - waited_for)
         await asyncio.gather(*(self._look_after(one) for one in open_ones if self._is_due(one)))
 
     def _is_due(self, intent: Intent) -> bool:
-        if intent.rename_id in self.coordinator.running:
+        if not self._is_mine(intent) or intent.rename_id in self.coordinator.running:
             return False
-        now = time.time()
-        is_left = intent.process != self._process and not is_alive(intent.process)
-        if intent.operation is Operation.JOINT:
-            return is_left or intent.process == self._process
-        if intent.operation is Operation.PART and intent.stage is not Stage.PREPARED:
-            return is_left or now > self._seen_at[intent.rename_id] + QUIET_S
-        is_quiet = now > self._seen_at[intent.rename_id] + QUIET_S
-        return is_quiet and any(now >= self._next_at.get(one, 0.0) for one in intent.peers)
+        if self.parts.is_ending(intent):
+            return False
+        now = self.clock()
+        if intent.operation is Operation.PART and intent.stage is Stage.PREPARED:
+            if now <= self._seen_at[intent.rename_id] + QUIET_S:
+                return False  # its root's server may well be at it
+        return any(now >= self._next_at.get(one, 0.0) for one in _waits_for(intent))
+
+    def _is_mine(self, intent: Intent) -> bool:
+        """Whether this worker ends it: who lives ends its own."""
+        if intent.process == self._process:
+            return True
+        return self._keeps_all and not is_alive(intent.process)
 
     async def _look_after(self, intent: Intent) -> None:
         """One that cannot go on now does not keep the others from it."""
         try:
             await self._look_at(intent)
         except (UpstreamFailure, Refusal) as problem:
-            self._put_off(intent.peers)
+            self._put_off(_waits_for(intent))
             self._log.warning("rename.in_doubt", **_facts(intent), problem=str(problem))
         except Exception as error:  # noqa: BLE001 - the end of a round of a task
-            self._put_off(intent.peers)
+            self._put_off(_waits_for(intent))
             self._log.error("rename.crashed", rename=intent.rename_id, exc_info=error)
 
     async def _look_at(self, intent: Intent) -> None:
@@ -116,6 +124,7 @@ class Renames:
                 self._log.warning("rename.resumed", **_facts(intent), outcome=_outcome(intent))
             case Operation.OWED:
                 late = await self.coordinator.tell_parts(intent)
+                self._heard_of(set(intent.peers) - set(late))
                 self._put_off(late)
                 if not late:
                     self._log.info("rename.done", **_facts(intent))
@@ -133,20 +142,25 @@ class Renames:
             fate = await peer.fate(intent.rename_id)
         finally:
             peer.close()
-        self._pause_s.pop(server, None)
+        self._heard_of([server])
         if fate is not Fate.OPEN:
             await self.parts.end(intent, Stage(fate.value))
 
-    def _put_off(self, servers: Iterable[str]) -> None:
+    def _heard_of(self, servers: Iterable[str]) -> None:
         for server in servers:
-            pause = min(2 * self._pause_s.get(server, PAUSE_MIN_S / 2), PAUSE_MAX_S)
-            self._pause_s[server], self._next_at[server] = pause, time.time() + pause
+            self._next_at.pop(server, None)
+            self._pause_s.pop(server, None)
+
+    def _put_off(self, waited_for: Iterable[str]) -> None:
+        for one in waited_for:
+            pause = min(2 * self._pause_s.get(one, PAUSE_MIN_S / 2), PAUSE_MAX_S)
+            self._pause_s[one], self._next_at[one] = pause, self.clock() + pause
 
     # --- what operators see and do
 
     def in_doubt(self) -> list[dict[str, object]]:
         """For `murder ctl conflicts`: those that wait for another server, and not only since now."""
-        now, own = time.time(), self._backend.server_name
+        now, own = self.clock(), self._backend.server_name
         found: list[dict[str, object]] = []
         for intent in self._open_ones():
             seen_at = self._seen_at.get(intent.rename_id, now)
@@ -173,6 +187,13 @@ class Renames:
             raise Refusal(Code.NONEXISTENT, f"No RENAME {rename_id} is in doubt here")
         await self.parts.end(intent, stage)
         self._log.warning("rename.decided", **_facts(intent), outcome=stage.value)
+
+
+def _waits_for(intent: Intent) -> tuple[str, ...]:
+    """Servers, where another must be heard; else only what is here can hinder it."""
+    is_prepared = intent.operation is Operation.PART and intent.stage is Stage.PREPARED
+    is_over_here = intent.operation is Operation.OWED
+    return intent.peers if is_prepared or is_over_here else (intent.rename_id,)
 
 
 def _facts(intent: Intent) -> dict[str, str]:

@@ -139,6 +139,10 @@ class Parts:
 
     # --- the second half
 
+    def is_ending(self, intent: Intent) -> bool:
+        """Whether this worker is at it."""
+        return intent.operation is Operation.PART and intent.rename_id in self._ending
+
     def find(self, rename_id: str) -> Intent | None:
         """A part that is prepared here, and not ended."""
         for octets in self._backend.mailboxes.list.intents().values():
