@@ -123,10 +123,14 @@ def load_plugins(
     return _Loader(config, kinds).load(roles)
 
 
-def named_for(config: Config, kind: Kind) -> str:
-    """The plugin that the kind's key of murder.toml names."""
-    section, _, key = kind.key.partition(".")
-    return str(getattr(getattr(config, section), key))
+def named_for(config: Config, kind: Kind) -> tuple[tuple[str, ...], str]:
+    """The plugins that the kind's keys of murder.toml name, and the key that does."""
+    for dotted in filter(None, (kind.several, kind.key)):
+        section, _, key = dotted.partition(".")
+        found = getattr(getattr(config, section), key)
+        if found:
+            return ((found,) if isinstance(found, str) else tuple(found)), dotted
+    return (), kind.key
 
 
 def kinds_of(module: ModuleType) -> list[Kind]:
@@ -187,11 +191,13 @@ class _Loader:
         for twice in sorted({name for name in use if use.count(name) > 1}):
             self.problem("plugins.use", f"names {twice!r} twice; one is enough")
             wanted = list(dict.fromkeys(wanted))
-        makers = [
-            (named_for(self.config, kind), kind.key)
-            for kind in self.kinds
-            if kind.key and (not kind.role or kind.role in roles)
-        ]
+        makers: list[tuple[str, str]] = []
+        for kind in self.kinds:
+            if kind.key and (not kind.role or kind.role in roles):
+                names, key = named_for(self.config, kind)
+                makers += [(name, key) for name in dict.fromkeys(names)]
+                for twice in sorted({name for name in names if names.count(name) > 1}):
+                    self.problem(key, f"names {twice!r} twice; one is enough")
         return [pair for pair in makers if pair[0] not in use] + wanted
 
     def _register(self, found: Found, key: str) -> None:
@@ -242,19 +248,22 @@ class _Loader:
         return None
 
     def _check_claims(self, roles: Collection[str]) -> None:
-        """One plugin makes the auth backend, one the store: the ones that are named for it."""
+        """The plugins that make auth backends, and the one that makes the store, are those that are named for it."""
         for kind in self.kinds:
             if not kind.key:
                 continue
-            chosen, claimants = named_for(self.config, kind), self.claims[kind.hook]
-            others = [name for name in claimants if name != chosen]
+            chosen, key = named_for(self.config, kind)
+            claimants = self.claims[kind.hook]
+            others = [name for name in claimants if name not in chosen]
             if others:
-                text = f"{chosen} and {', '.join(others)} ([plugins] use) claim the same job ({kind.hook})"
-                self.problem(kind.key, f"{text}; take one out")
+                text = f"{', '.join(chosen)} and {', '.join(others)} ([plugins] use) claim the same job ({kind.hook})"
+                cure = f"; take one out, or name both in {kind.several}" if kind.several else ""
+                self.problem(key, text + (cure or "; take one out"))
             needed = not kind.role or kind.role in roles
-            if needed and chosen in self.settings and chosen not in claimants:
-                text = f"plugin {chosen} has no hook {kind.hook}; name another"
-                self.problem(kind.key, text)
+            for name in chosen:
+                if needed and name in self.settings and name not in claimants:
+                    text = f"plugin {name} has no hook {kind.hook}; name another"
+                    self.problem(key, text)
 
     def _check_pending(self) -> None:
         """A hook that no specification knows: misspelt."""
@@ -323,10 +332,9 @@ class Plugins:
         """The loaded plugins in the order in which they are asked."""
         return tuple(reversed([name for name, _ in self._manager.list_name_plugin()]))
 
-    def auth_backend(self) -> AuthBackend:
-        """A new authentication backend of the plugin that `[auth] plugin` names. Raises ConfigError."""
-        made: AuthBackend = self.make(AUTH)
-        return made
+    def auth_backends(self) -> list[tuple[str, AuthBackend]]:
+        """New authentication backends of the plugins that `[auth]` names, with their names, in order. Raises ConfigError."""
+        return [(name, self.make(AUTH, name)) for name in named_for(self._config, AUTH)[0]]
 
     def store(self) -> MailboxStore:
         """A new store of the plugin that `[backend] store` names. Raises ConfigError."""
@@ -417,7 +425,7 @@ class Plugins:
 
     def make(self, kind: Kind, name: str = "") -> Any:
         """Ask one plugin only: the one of that name, else the one that the kind's key names. Raises ConfigError."""
-        name = name or named_for(self._config, kind)
+        name = name or named_for(self._config, kind)[0][0]
         try:
             caller = self._caller_of(kind.hook, name)
             made = caller(settings=None, data_dir=self._config.node.data)

@@ -116,7 +116,7 @@ def choose_backend(settings, mailbox):
 
 def test_a_sites_auth_backend_is_made(tmp_path: Path) -> None:
     plugins = loaded(tmp_path, '[auth]\nplugin = "auth_all"', auth_all=AUTH)
-    assert type(plugins.auth_backend()).__name__ == "Everybody"
+    assert [type(one).__name__ for _, one in plugins.auth_backends()] == ["Everybody"]
 
 
 def test_a_name_that_no_plugin_has_is_told_with_the_nearest(tmp_path: Path) -> None:
@@ -188,12 +188,12 @@ def test_what_a_maker_raises_or_forgets_is_told(tmp_path: Path) -> None:
     raising = AUTH.replace("return Everybody()", "raise OSError('no disk')")
     config = configured(tmp_path, '[auth]\nplugin = "auth_all"', auth_all=raising)
     with pytest.raises(ConfigError, match=r"auth\.plugin: auth_all: no disk"):
-        load_plugins(config, ["frontend"]).auth_backend()
+        load_plugins(config, ["frontend"]).auth_backends()
     config = configured(
         tmp_path, '[auth]\nplugin = "auth_all"', auth_all=AUTH.replace("verify", "check")
     )
     with pytest.raises(ConfigError, match="has no verify"):
-        load_plugins(config, ["frontend"]).auth_backend()
+        load_plugins(config, ["frontend"]).auth_backends()
 
 
 def test_the_bundled_plugins_are_named_by_their_kind() -> None:

@@ -1,11 +1,14 @@
 """What an authentication backend is: credentials in, an identity out.
 
 A plugin of this kind is made by the hook `make_auth_backend`. It decides *who* somebody is; what he may do is
-decided by access lists and by the role's `admins`.
+decided by access lists and by the role's `admins`. `verify` and `lookup` are all that one must have; what else one can is
+a Protocol of its own, that is looked for. Where `[auth] plugins` names several they are asked in order, and the first that
+knows the user decides.
 """
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol, runtime_checkable
 
 from murder.model.identity import Identity as Identity  # site plugins find it here
@@ -21,6 +24,45 @@ class ScramSecret:
     server_key: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class LoginAttempt:
+    """How somebody tries to get in. `protocol` is `imap`, `pop3`, `lmtp`, `mupdate`, or a plugin's own; `server_name` this
+    node; `address` and `port` the peer's, `local_address` and `local_port` where it came in; `certificate` the name of the
+    murder's node or operator that has shown one, else ""; `tls_certificate` the certificate itself, DER, b"" for none;
+    `session` is the log's `cid`; `mechanism` as in SASL, or `LOGIN`, `USER` for the commands of IMAP and POP3; `number`
+    counts the attempts of this connection, from 1."""
+
+    protocol: str
+    server_name: str
+    address: str
+    is_tls: bool
+    certificate: str = ""
+    session: str = ""
+    mechanism: str = ""
+    number: int = 1
+    port: int = 0
+    local_address: str = ""
+    local_port: int = 0
+    tls_certificate: bytes = field(default=b"", repr=False)
+
+
+class Denied(Enum):
+    """Why somebody is not let in. That nobody can be asked now is neither: `UpstreamFailure`."""
+
+    WRONG = "wrong"
+    """The user is known here, and this is not the password: nobody else is asked."""
+    UNKNOWN = "unknown"
+    """There is no such user here, or it cannot be told: the next plugin is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with something that a plugin depends on, and the cure: two sentences for an operator."""
+
+    what: str
+    cure: str
+
+
 class AuthBackend(Protocol):
     """Checks passwords. Must not block the event loop: slow hashes belong in a thread."""
 
@@ -34,6 +76,71 @@ class AuthBackend(Protocol):
 
     async def lookup(self, user: str) -> Identity | None:
         """The identity of a user that a trusted proxy, or a certificate, vouches for; None if unknown."""
+        ...
+
+
+@runtime_checkable
+class ChecksAttempts(Protocol):
+    """The optional power to tell a wrong password from an unknown user, and to know how the client has come. `verify` is not
+    called then."""
+
+    @property
+    def depends_on(self) -> Collection[str]:
+        """Fields of LoginAttempt on which an answer depends, as `protocol`, `address`: a password that was right is
+        remembered for attempts alike in these only."""
+        ...
+
+    async def check(self, attempt: LoginAttempt, user: str, password: bytes) -> Identity | Denied:
+        """Decide. Raises Refusal for who has the right password and may not come in all the same (it is told to the client,
+        and is no wrong password), UpstreamFailure where the answer cannot be had now."""
+        ...
+
+
+@runtime_checkable
+class ChecksTokens(Protocol):
+    """The optional power that makes OAUTHBEARER (RFC 7628) and XOAUTH2 appear, in every protocol."""
+
+    @property
+    def openid_configuration(self) -> str:
+        """The URL that a client is told whose token is not taken; "" for none."""
+        ...
+
+    @property
+    def scope(self) -> str:
+        """The scope that such a client should ask for; "" for none."""
+        ...
+
+    async def check_token(self, attempt: LoginAttempt, user: str, token: str) -> Identity | Denied:
+        """Whose token it is. `user` is who the client says it is, "" where it does not say. Raises Refusal and
+        UpstreamFailure as `ChecksAttempts.check`."""
+        ...
+
+
+@runtime_checkable
+class KnowsCertificates(Protocol):
+    """The optional power to say which user a TLS certificate is of (SASL EXTERNAL). It was verified already."""
+
+    async def user_of_certificate(self, attempt: LoginAttempt) -> Identity | None:
+        """None where it is of no user of this plugin."""
+        ...
+
+
+@runtime_checkable
+class FindsPeople(Protocol):
+    """The optional power to say whose an address of mail is."""
+
+    async def user_of_address(self, address: str) -> str | None:
+        """The canonical user id for `local@domain` as it came by LMTP; None where it is nobody's here. Raises
+        UpstreamFailure."""
+        ...
+
+
+@runtime_checkable
+class Diagnoses(Protocol):
+    """The optional power behind `murder auth test` and `murder ctl doctor`: to look whether what it depends on works."""
+
+    async def diagnose(self) -> Sequence[Fault]:
+        """What is wrong now; nothing, where all is well. Raises nothing."""
         ...
 
 
@@ -93,4 +200,21 @@ class ManagesUsers(Protocol):
 
     async def remove(self, user: str) -> bool:
         """Forget a user, durably; False if there was none."""
+        ...
+
+
+@runtime_checkable
+class ManagesGroups(Protocol):
+    """The optional power behind `murder auth group` and `murder auth disable|enable`."""
+
+    async def set_groups(self, user: str, groups: Collection[str]) -> None:
+        """These and no others, durably. Raises Refusal for a user that there is not, or a name that cannot be."""
+        ...
+
+    async def set_disabled(self, user: str, disabled: bool) -> None:
+        """Whether the user may not log in, durably; mail goes on arriving. Raises Refusal for a user that there is not."""
+        ...
+
+    async def disabled_users(self) -> Collection[str]:
+        """Who may not log in."""
         ...

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from murder.api.auth import AuthBackend
+from murder.api.auth import AuthBackend, LoginAttempt
 from murder.errors import Misuse
 from murder.model.sasl import Challenge as Challenge  # site plugins find them here
 from murder.model.sasl import Claim as Claim
@@ -20,22 +20,12 @@ from murder.model.sasl import ProvenCredentials as ProvenCredentials
 from murder.model.sasl import Step as Step
 
 BUILT_IN: Final = frozenset({"EXTERNAL", "LOGIN", "PLAIN", "SCRAM-SHA-256"})
-"""The names of murder's own."""
+"""The names of murder's own that no plugin brings in their place."""
 NAME: Final = re.compile(r"[A-Z0-9_-]{1,20}")  # RFC 4422 §3.1
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
-    """Who is at the other end of the connection, and where it came in. `protocol` is `imap`, `pop3`, `lmtp`, `mupdate`, or a
-    plugin's own; `certificate` the name of the murder's node or operator that has shown one, else ""; `session` is the
-    log's `cid`."""
-
-    protocol: str
-    server_name: str
-    address: str
-    is_tls: bool
-    certificate: str = ""
-    session: str = ""
+Client = LoginAttempt
+"""Who is at the other end of the connection, and where it came in."""
 
 
 class Exchange(Protocol):

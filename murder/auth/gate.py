@@ -13,19 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from murder.api.auth import (
-    AuthBackend,
-    ChecksFewAtOnce,
-    HasScramDecoys,
-    HasScramSecrets,
-    RecallsPasswords,
-    ScramSecret,
-)
-from murder.api.sasl import Client, Exchange, Mechanism
+from murder.api.auth import AuthBackend, LoginAttempt, ScramSecret
+from murder.api.sasl import Exchange, Mechanism
+from murder.auth.chain import Chain
 from murder.auth.limit import ConnectionLimit
 from murder.auth.mechanisms import EXTERNAL, LOGIN, PLAIN, MechanismTable, scram
 from murder.auth.penalty import Attempt, Penalties
-from murder.auth.turnstile import Turnstile
+from murder.auth.remembered import Decision
+from murder.auth.tokens import token_mechanisms
 from murder.config.sections import AuthConfig
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.identity import Identity, Login
@@ -38,7 +33,7 @@ from murder.model.sasl import (
     ProvenCredentials,
 )
 from murder.net.connection import Connection
-from murder.net.shared_counter import Counts, place_of
+from murder.net.shared_counter import Counts
 from murder.session.sasl import Secret, SecretWanted
 
 PROXY_ROLES: Final = frozenset(
@@ -46,7 +41,6 @@ PROXY_ROLES: Final = frozenset(
 )  # backends speak for users in COPY and moves
 OPERATOR_ROLE: Final = "operator"  # `murder ca issue NAME --role operator`: an administrator
 
-CHECKS_AT_ONCE: Final = 100  # of a backend that only waits for somebody else
 DECOY_ITERATIONS: Final = 10_000
 DECOY_SALT_OCTETS: Final = 16
 MAX_TURNS: Final = 8  # of an exchange; the longest takes three
@@ -75,7 +69,7 @@ class Gate:
 
     def __init__(
         self,
-        auth: AuthBackend,
+        auth: AuthBackend | Chain,
         *,
         admins: Collection[str] = (),
         proxies: Collection[str] = (),
@@ -88,11 +82,10 @@ class Gate:
         domains: bool = True,
         decoy_key: bytes = b"",
         mechanisms: Sequence[Mechanism] = (),
+        server_name: str = "",
     ) -> None:
-        self.auth = auth
-        self._recaller = auth if isinstance(auth, RecallsPasswords) else None
-        at_once = auth.checks_at_once if isinstance(auth, ChecksFewAtOnce) else CHECKS_AT_ONCE
-        self._turnstile = Turnstile(at_once)
+        self.auth = auth if isinstance(auth, Chain) else Chain([("auth", auth)])
+        self.server_name = server_name
         self._decoy_key = decoy_key or secrets.token_bytes(32)
         self.admins = frozenset(admins)
         self.proxies = frozenset(proxies)
@@ -103,9 +96,11 @@ class Gate:
         self.keep_admin_password = keep_admin_password
         self.proxy_roles = frozenset(proxy_roles)
         self.domains = domains
-        has_scram = isinstance(auth, HasScramSecrets) and not keep_admin_password
+        has_scram = self.auth.has_scram and not keep_admin_password
         own = [EXTERNAL, *([scram(self.secret_for)] if has_scram else ()), PLAIN, LOGIN]
-        self._table = MechanismTable([*own, *mechanisms])
+        brought = {row.name for row in mechanisms}
+        tokens = [row for row in token_mechanisms(self.auth) if row.name not in brought]
+        self._table = MechanismTable([*own, *tokens, *mechanisms])
 
     def following(self, before: "Gate") -> Self:
         """This gate, counting on where the one before it stopped (a reload), by its own settings."""
@@ -140,13 +135,40 @@ class Gate:
         certificate = connection.certificate
         return certificate is not None and bool(certificate.roles & self.proxy_roles)
 
-    async def admit(self, credentials: Credentials, connection: Connection) -> Login:
-        """Decide. Raises Refusal (with the delay for wrong passwords behind it) or UpstreamFailure."""
+    def attempt_at(self, connection: Connection, protocol: str, mechanism: str) -> LoginAttempt:
+        """One more attempt of this connection, as plugins are told of it."""
+        connection.attempts += 1
+        certificate = connection.certificate
+        local = connection.local_address
+        return LoginAttempt(
+            protocol,
+            self.server_name,
+            connection.peer,
+            connection.is_tls,
+            certificate.name if certificate is not None else "",
+            connection.cid,
+            mechanism,
+            connection.attempts,
+            connection.peer_port,
+            *local,
+            certificate.octets if certificate is not None else b"",
+        )
+
+    async def admit(
+        self,
+        credentials: Credentials,
+        connection: Connection,
+        protocol: str = "",
+        how: LoginAttempt | None = None,
+    ) -> Login:
+        """Decide. `how` is the attempt where there is one already. Raises Refusal (with the delay for wrong passwords behind
+        it) or UpstreamFailure."""
+        how = how or self.attempt_at(connection, protocol, credentials.mechanism)
         authcid, detail = self.known_as(getattr(credentials, "authcid", ""))
         authzid, acting_detail = self.known_as(credentials.authzid)
         if not isinstance(credentials, ExternalCredentials):
             credentials = replace(credentials, authcid=authcid)
-        login = await self._admit(replace(credentials, authzid=authzid), connection)
+        login = await self._admit(replace(credentials, authzid=authzid), connection, how)
         detail = acting_detail if authzid else detail
         return replace(login, detail=detail) if detail else login
 
@@ -159,17 +181,21 @@ class Gate:
             return given, ""
         return (f"{user}@{domain}" if domain and self.domains else user), detail
 
-    async def _admit(self, credentials: Credentials, connection: Connection) -> Login:
+    async def _admit(
+        self, credentials: Credentials, connection: Connection, how: LoginAttempt
+    ) -> Login:
         match credentials:
             case PlainCredentials():
-                return await self._admit_password(credentials, connection)
+                return await self._admit_password(credentials, connection, how)
             case ExternalCredentials():
                 return await self._admit_certificate(credentials, connection)
             case ProvenCredentials():
                 identity = credentials.identity or await self._lookup(credentials.authcid)
                 return self._entitle(identity, credentials.authzid, None)
 
-    async def _admit_password(self, credentials: PlainCredentials, connection: Connection) -> Login:
+    async def _admit_password(
+        self, credentials: PlainCredentials, connection: Connection, how: LoginAttempt
+    ) -> Login:
         if not self.takes_passwords(connection):
             raise Refusal(
                 Code.PRIVACY_REQUIRED,
@@ -178,17 +204,17 @@ class Gate:
         user, password = credentials.authcid, credentials.password
         attempt = await self.attempt(user, password, connection)
         try:
-            identity = self._recaller.recall(user, password) if self._recaller else None
-            if identity is None:
-                identity = await self.in_time(self._verify(user, password, connection))
+            decision = self.auth.recall(how, user, password)
+            if decision is None:
+                decision = await self.in_time(self._decide(how, user, password, connection))
         except BaseException:
             attempt.void()
             raise
-        if identity is None:
+        if decision is None:
             await self.refuse_late(attempt, connection)
             raise Refusal(Code.AUTHENTICATION_FAILED, "Wrong user or password")
         attempt.right()
-        return await self._speak_for(identity, credentials.authzid, credentials.password)
+        return await self._speak_for(decision.identity, credentials.authzid, credentials.password)
 
     async def attempt(self, user: str, password: bytes | None, connection: Connection) -> Attempt:
         """When it is this attempt's turn; see `Penalties.begin`."""
@@ -205,13 +231,16 @@ class Gate:
             connection.hold_off()
             await self.penalties.sleep(delay_s)
 
-    async def _verify(self, user: str, password: bytes, connection: Connection) -> Identity | None:
+    async def _decide(
+        self, how: LoginAttempt, user: str, password: bytes, connection: Connection
+    ) -> Decision | None:
         """In turns by address; who has got in from there before is asked for first."""
         connection.hold_off()
-        turnstile, peer = self._turnstile, connection.peer
-        first = turnstile.is_full and self.penalties.is_familiar(peer, user)
-        async with turnstile.turn(place_of(peer), first=first):
-            return await self.auth.verify(user, password)
+
+        def is_familiar() -> bool:
+            return self.penalties.is_familiar(connection.peer, user)
+
+        return await self.auth.decide(how, user, password, is_familiar)
 
     async def _speak_for(self, identity: Identity, authzid: str, password: bytes | None) -> Login:
         login = self._entitle(identity, authzid, password)
@@ -289,16 +318,13 @@ class Gate:
     async def secret_for(self, wanted: SecretWanted) -> Secret:
         """The user's SCRAM secret; for somebody who is not known one that nothing proves, so that his exchange ends as with
         a wrong password."""
-        auth, (user, _) = self.auth, self.known_as(wanted.user)
-        found = None
-        if isinstance(auth, HasScramSecrets):
-            found = await self.in_time(auth.scram_secret(user, wanted.mechanism))
+        user, _ = self.known_as(wanted.user)
+        found = await self.in_time(self.auth.scram_secret(user, wanted.mechanism))
         if found is None:
-            make = auth.scram_decoy if isinstance(auth, HasScramDecoys) else self._decoy
-            found = make(user, wanted.mechanism)
+            found = self.auth.scram_decoy(user, wanted.mechanism) or self._decoy(user)
         return Secret(found.salt, found.iterations, found.stored_key, found.server_key)
 
-    def _decoy(self, user: str, mechanism: str) -> ScramSecret:
+    def _decoy(self, user: str) -> ScramSecret:
         return decoy_secret(self._decoy_key, user, DECOY_ITERATIONS, DECOY_SALT_OCTETS)
 
 
@@ -337,7 +363,6 @@ async def run_sasl(
     ask: Ask,
     connection: Connection,
     protocol: str,
-    server_name: str = "",
 ) -> tuple[Login, bytes]:
     """One whole SASL exchange of a server. `ask` sends a challenge and awaits the answer, both without base64.
 
@@ -349,17 +374,15 @@ async def run_sasl(
     node = certificate.name if certificate is not None else ""
     try:
         row = gate.mechanism(mechanism, protocol)
-        client = Client(
-            protocol, server_name, connection.peer, connection.is_tls, node, connection.cid
-        )
-        exchange = row.start(client, gate.auth)
+        how = gate.attempt_at(connection, protocol, mechanism)
+        exchange = row.start(how, gate.auth)
         if mechanism not in gate.mechanisms(connection, protocol):
             if initial:
                 exchange.step(initial)  # for the name in it
             raise _not_offered(row)
         credentials = await _run(gate, exchange, initial, ask, connection)
         final = credentials.final if isinstance(credentials, ProvenCredentials) else b""
-        return await gate.admit(credentials, connection), final
+        return await gate.admit(credentials, connection, protocol, how), final
     except Refusal as refusal:
         claimed = exchange.claimed if exchange is not None else ""
         speaker = node if mechanism == EXTERNAL.name else ""

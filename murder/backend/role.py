@@ -6,7 +6,7 @@ left, and keeps this server's list and the master's the same.
 
 import asyncio
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 from murder.api.delivery import DeliveryFilter
@@ -49,7 +49,7 @@ from murder.mupdate.link import master_target
 from murder.mupdate.mboxlist import MailboxList
 from murder.net.turns import line_up
 from murder.net.upstream import Upstreams
-from murder.serve.role import ClientRole, MakesAuth
+from murder.serve.role import ClientRole, MakesAuth, probe_auth
 from murder.serve.service import drain, factories_of
 from murder.wire.imap.metadata import refuse_too_many, refuse_value_too_big
 
@@ -234,6 +234,12 @@ class BackendRole(ClientRole):
         if self._client is not None and target is not None:
             self._client.target = target
         self._serve(BackendWorker(backend, mover, renames), backend.gate)
+
+    async def probe(self) -> AsyncIterator[Mapping[str, object]]:
+        """For `murder ctl doctor`; one worker looks for all."""
+        if self.backend is not None and self._worker <= 1:
+            async for found in probe_auth(self.backend.gate.auth):
+                yield found
 
     def report(self) -> Mapping[str, object]:
         """For `murder ctl status`."""

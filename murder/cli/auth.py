@@ -1,4 +1,6 @@
-"""`murder auth`: users and passwords, where the auth plugin keeps them (the power ManagesUsers: auth_file has it)."""
+"""`murder auth`: users and passwords, where an auth plugin keeps them (the power ManagesUsers: auth_file has it), and what
+all auth plugins say to somebody.
+"""
 
 import getpass
 import sys
@@ -7,6 +9,9 @@ from pathlib import Path
 import asyncclick as click
 
 from murder.api import ManagesUsers
+from murder.auth.remembered import flush as flush_passwords
+from murder.auth.remembered import flushed_file
+from murder.cli.auth_trial import try_login
 from murder.cli.ctl.reaching import yes_option
 from murder.cli.options import (
     Group,
@@ -24,27 +29,35 @@ from murder.hooks import load_plugins
 
 @click.group(cls=Group)
 def auth() -> None:
-    """Users and passwords of the auth plugin.
+    """Who may log in: users and passwords where a plugin of [auth] keeps them, and what all plugins say.
 
     \b
+    murder auth test anna                      # which plugin decides
     murder auth add anna                       # asks for the password
     echo "$PASSWORD" | murder auth add anna    # reads it
     """
 
 
+auth.add_command(try_login)
+
+
 def _backend(config_file: Path) -> ManagesUsers:
+    """The first plugin of `[auth]` that keeps users. Raises Refusal."""
     config = load_config(config_file)
-    backend = load_plugins(config, ()).auth_backend()
-    if not isinstance(backend, ManagesUsers):
-        text = f"the plugin {config.auth.plugin} does not keep users itself; use its own tools"
+    plugins = load_plugins(config, ()).auth_backends()
+    found = next((backend for _, backend in plugins if isinstance(backend, ManagesUsers)), None)
+    if found is None:
+        names = ", ".join(name for name, _ in plugins)
+        text = f"of {names} none keeps users itself; use the tools of what they ask"
         raise Refusal(Code.CANNOT, text)
-    return backend
+    return found
 
 
-def _keep_owner(config_file: Path) -> None:
+def _taken(config_file: Path) -> None:
+    """It has changed: nobody gets in by what was right before, and the node's user owns its files."""
     data = load_config(config_file).node.data
-    if data.is_dir():
-        keep_owner(data, data.iterdir())
+    flush_passwords(data)
+    keep_owner(data, data.iterdir())
 
 
 def _password(user: str) -> bytes:
@@ -72,7 +85,7 @@ async def add(user: str, config_file: Path, as_json: bool) -> int:
     if user in {known.user for known in await backend.users()}:
         raise Refusal(Code.ALREADY_EXISTS, f"{user} exists; `murder auth passwd {user}` changes it")
     await backend.set_passwords({user: _password(user)})
-    _keep_owner(config_file)
+    _taken(config_file)
     return say(as_json, {"user": user}, f"{user}: made")
 
 
@@ -92,7 +105,7 @@ async def passwd(user: str, config_file: Path, as_json: bool) -> int:
             Code.NONEXISTENT, f"there is no user {user}; `murder auth add {user}` makes it"
         )
     await backend.set_passwords({user: _password(user)})
-    _keep_owner(config_file)
+    _taken(config_file)
     return say(as_json, {"user": user}, f"{user}: changed")
 
 
@@ -113,7 +126,7 @@ async def remove(user: str, config_file: Path, yes: bool, as_json: bool) -> int:
         return 2
     if not await backend.remove(user):
         raise Refusal(Code.NONEXISTENT, f"there is no user {user}")
-    _keep_owner(config_file)
+    _taken(config_file)
     return say(as_json, {"user": user}, f"{user}: removed")
 
 
@@ -132,3 +145,22 @@ async def list_users(config_file: Path, as_json: bool) -> int:
     else:
         print_table(("user", "groups"), [(who.user, ",".join(sorted(who.groups))) for who in known])
     return 0
+
+
+@auth.command()
+@config_option()
+@json_option("flushed (the data folder)")
+async def flush(config_file: Path, as_json: bool) -> int:
+    """Have the node of this murder.toml ask the plugins again for every password, from now on: somebody was locked out in
+    the directory, or has a new password there. Sessions that are there stay: `murder ctl kick`.
+
+    \b
+    murder auth flush
+    """
+    data = load_config(config_file).node.data
+    try:
+        flush_passwords(data)
+    except OSError as problem:
+        raise Refusal(Code.CANNOT, f"{problem}; run it as root or as the node's user") from None
+    keep_owner(data, [flushed_file(data)])
+    return say(as_json, {"flushed": str(data)}, "every password is asked for again from now on")

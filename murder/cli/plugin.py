@@ -83,8 +83,10 @@ def _describe(found: Found, config: Config | None) -> dict[str, str]:
     else:
         kinds = ",".join(kind.name for kind in kinds_of(module))
         about = (module.__doc__ or "").strip().partition("\n")[0]
-    named = [named_for(config, kind) for kind in KINDS if kind.key] if config else []
-    named += config.plugins.use if config else ()
+    named = list(config.plugins.use) if config else []
+    for kind in KINDS:
+        if config and kind.key:
+            named += named_for(config, kind)[0]
     return {
         "name": found.name,
         "kinds": kinds,

@@ -26,7 +26,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "demo": ("murder.cli.demo:demo", "A whole murder on this host, to try and to test."),
         "config": ("murder.cli.config:config", "Check, show, or write an example configuration."),
         "ca": ("murder.cli.ca:ca", "The cluster's own certificates."),
-        "auth": ("murder.cli.auth:auth", "Users and passwords of the auth plugin."),
+        "auth": ("murder.cli.auth:auth", "Users, passwords, and what the auth plugins say."),
         "plugin": ("murder.cli.plugin:plugin", "List plugins, start a new one, check one."),
         "log": ("murder.cli.log:log", "What the log's events mean."),
         "ctl": ("murder.cli.ctl.group:ctl", "Look into a murder, and change it."),

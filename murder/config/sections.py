@@ -414,6 +414,17 @@ class AuthConfig:
     """Who users are."""
 
     plugin: str = option("auth_file", "The plugin that checks passwords.")
+    plugins: tuple[str, ...] = option(
+        (),
+        "Several, in place of `plugin`: asked first to last, and the first that knows the user decides. One that cannot be "
+        'asked now ends it with "try again later", so put those that are always there first.',
+        example='["auth_file", "auth_ldap"]',
+    )
+    remember_s: float = option(
+        60.0,
+        "How long a right password is known again without asking a plugin. `murder auth flush` ends it at once. 0: never.",
+        least=0,
+    )
     failure_delay_s: float = option(
         2.0,
         "A wrong password is answered this much later, the next one for the same user from the same address twice as "

@@ -91,7 +91,7 @@ class Client:
 async def make_passwords(options: Options, node: Node) -> None:
     """Give every user, and the administrator, the demo's password; those that exist are left alone."""
     config = load_config(node.config_file)
-    backend = load_plugins(config, ()).auth_backend()
+    _, backend = load_plugins(config, ()).auth_backends()[0]
     assert isinstance(backend, ManagesUsers)
     known = {identity.user for identity in await backend.users()}
     missing = [user for user in (ADMIN, *users_of(options)) if user not in known]

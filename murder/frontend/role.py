@@ -28,7 +28,7 @@ from murder.mupdate.role import make_service, take_config
 from murder.net.listener import Service
 from murder.net.pool import Pool
 from murder.net.upstream import Upstreams
-from murder.serve.role import ClientRole, MakesAuth
+from murder.serve.role import ClientRole, MakesAuth, probe_auth
 from murder.serve.service import drain, factories_of
 from murder.wire.control_words import AskPlace, Candidate, NotPlaced, Placement
 
@@ -132,6 +132,8 @@ class FrontendRole(ClientRole):
     async def probe(self) -> AsyncIterator[Found]:
         """For `murder ctl doctor`; one worker looks for all."""
         if self.frontend is not None and self._worker <= 1:
+            async for found in probe_auth(self.frontend.gate.auth):
+                yield found
             async for found in probe(self.frontend):
                 yield found
 

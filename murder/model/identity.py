@@ -1,14 +1,29 @@
 """Who somebody is, proven, and as whom they are in."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+NO_FIELDS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Somebody, proven. `user` is the canonical user id: what mailbox names are made from."""
+    """Somebody, proven. `user` is the canonical user id: what mailbox names are made from.
+
+    `addresses` are theirs for mail, the main one first; `name` is for people to read. `host` is the server where they are at
+    home, "" where that is not known. `fields` are for whoever asks: a plugin's own facts by name. What proves them ends at
+    `expires_at` (seconds since 1970), None: it does not.
+    """
 
     user: str
     groups: frozenset[str] = field(default_factory=frozenset)
+    addresses: tuple[str, ...] = ()
+    name: str = ""
+    host: str = ""
+    fields: Mapping[str, str] = field(default_factory=lambda: NO_FIELDS, hash=False)
+    expires_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

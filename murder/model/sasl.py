@@ -34,6 +34,14 @@ class PlainCredentials:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenClaim:
+    """A bearer token to be checked, and who the client says it is: "" where it does not say."""
+
+    user: str
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ExternalCredentials:
     """Whoever the TLS certificate says, on behalf of `authzid` ("" : of itself)."""
 

@@ -114,6 +114,7 @@ class Connection(asyncio.Protocol):
         "_make_receiver",
         "_on_lost",
         "_receiver",
+        "attempts",
         "certificate",
         "cid",
         "data_received",
@@ -148,6 +149,7 @@ class Connection(asyncio.Protocol):
         self.peer = ""
         self.peer_port = 0
         self.is_tls = False
+        self.attempts = 0  # to log in, so far
         self.on_known: Callable[[Connection], None] | None = None
         self._is_held_off = False
         self.certificate: PeerCertificate | None = None
@@ -236,6 +238,12 @@ class Connection(asyncio.Protocol):
     @property
     def is_lost(self) -> bool:
         return self._lost
+
+    @property
+    def local_address(self) -> tuple[str, int]:
+        """Where it came in; empty and 0 where that is no address."""
+        local = self.transport.get_extra_info("sockname")
+        return (local[0], local[1]) if isinstance(local, tuple) else ("", 0)
 
     def became_known(self) -> None:
         """Its peer has logged in, or is somebody who need not: it counts as a stranger's no longer."""

@@ -166,7 +166,6 @@ class ClientDialogue(Dialogue):
             self.ask,
             self.connection,
             self.PROTOCOL,
-            service.server_name,
         )
         if final:
             await self.ask(final)

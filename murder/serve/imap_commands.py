@@ -83,7 +83,8 @@ def run_login(dialogue: ImapDialogue, command: Command) -> Running:
 async def _login(dialogue: ImapDialogue, command: Command, user: str, password: bytes) -> None:
     gate = dialogue.service.gate
     try:
-        login = await gate.admit(PlainCredentials(user, "", password, "LOGIN"), dialogue.connection)
+        given = PlainCredentials(user, "", password, "LOGIN")
+        login = await gate.admit(given, dialogue.connection, dialogue.PROTOCOL)
     except Refusal as refusal:
         _refuse_login(dialogue, command, as_given(user), refusal)
         return

@@ -143,7 +143,7 @@ class Pop3Dialogue(LineDialogue):
         user, self._user = self._user.decode("utf-8", "surrogateescape"), None
         given = PlainCredentials(user, "", arguments, "USER")
         try:
-            login = await self.service.gate.admit(given, self.connection)
+            login = await self.service.gate.admit(given, self.connection, self.PROTOCOL)
         except Refusal as refusal:
             self._refuse(as_given(user), refusal)
             return

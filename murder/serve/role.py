@@ -1,12 +1,14 @@
 """What the roles have in common that let clients in: the gate and the services, as they are made and made again."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import ClassVar, Protocol
 
-from murder.api.auth import AuthBackend
+from murder.api.auth import AuthBackend, Diagnoses
 from murder.api.sasl import Mechanism
+from murder.auth.chain import Chain
 from murder.auth.gate import PROXY_ROLES, Gate, decoy_key_of, penalties_of
 from murder.auth.limit import ConnectionLimit
+from murder.auth.remembered import flushed_file
 from murder.config import ClientConfig, Config
 from murder.model.protocol import ProtocolSpec
 from murder.net.listener import Service
@@ -18,7 +20,7 @@ from murder.serve.service import ClientService, Factory, services_of
 class MakesAuth(Protocol):
     """What these roles need of the plugins, at least."""
 
-    def auth_backend(self) -> AuthBackend: ...
+    def auth_backends(self) -> Sequence[tuple[str, AuthBackend]]: ...
 
     def mechanisms(self) -> Sequence[Mechanism]: ...
 
@@ -31,6 +33,27 @@ class LetsIn(Protocol):
 
     @property
     def allow_plaintext(self) -> bool: ...
+
+
+def chain_of(config: Config, plugins: MakesAuth) -> Chain:
+    """The auth plugins that a configuration names, as one."""
+    return Chain(
+        plugins.auth_backends(),
+        remember_s=config.auth.remember_s,
+        flushed=flushed_file(config.node.data),
+    )
+
+
+async def probe_auth(chain: Chain) -> AsyncIterator[Mapping[str, object]]:
+    """For `murder ctl doctor`: whether each auth plugin can do its work from here."""
+    found = await chain.faults()
+    for link in chain.links:
+        wrong = [fault for name, fault in found if name == link.name]
+        what = f"the plugin {link.name}"
+        for fault in wrong:
+            yield {"what": what, "problem": fault.what, "cure": fault.cure}
+        if not wrong and isinstance(link.backend, Diagnoses):
+            yield {"what": what}
 
 
 def gate_of(
@@ -47,7 +70,8 @@ def gate_of(
 ) -> Gate:
     """The gate of a role by its configuration; `counts` is what its workers count together."""
     return Gate(
-        plugins.auth_backend(),
+        chain_of(config, plugins),
+        server_name=config.node.name,
         mechanisms=plugins.mechanisms(),
         admins=section.admins,
         proxies=proxies,

@@ -138,8 +138,8 @@ class ScramServer:
             raise BadSyntax("a SCRAM exchange begins with n,[a=authzid],n=user,r=nonce")
         self._header = flag + b"," + authzid + b","
         self._client_bare = bare
-        self.claimed = _unescaped(text(fields[0][2:]))
-        self._authzid = _unescaped(text(authzid[2:]))
+        self.claimed = unescaped(text(fields[0][2:]))
+        self._authzid = unescaped(text(authzid[2:]))
         self._nonce = fields[1][2:] + secrets.token_urlsafe(18).encode()
         return SecretWanted(self.claimed, self.mechanism)
 
@@ -169,7 +169,8 @@ class ScramServer:
         return ProvenCredentials(self.claimed, self._authzid, final)
 
 
-def _unescaped(saslname: str) -> str:
+def unescaped(saslname: str) -> str:
+    """A SASL name without its =2C and =3D (RFC 5801 §4)."""
     return saslname.replace("=2C", ",").replace("=3D", "=")
 
 

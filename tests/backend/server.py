@@ -51,8 +51,8 @@ class Parts:
     def delivery_filters(self) -> Sequence[tuple[str, DeliveryFilter]]:
         return ()
 
-    def auth_backend(self) -> AuthBackend:
-        return OnePassword()
+    def auth_backends(self) -> Sequence[tuple[str, AuthBackend]]:
+        return [("one", OnePassword())]
 
     def store(self) -> MailboxStore:
         return self._make_store()

@@ -43,8 +43,8 @@ class Policy:
     def mechanisms(self) -> Sequence[Mechanism]:
         return ()
 
-    def auth_backend(self) -> AuthBackend:
-        return OnePassword()
+    def auth_backends(self) -> Sequence[tuple[str, AuthBackend]]:
+        return [("one", OnePassword())]
 
     def choose_backend(
         self, mailbox: NewMailbox, candidates: Sequence[BackendLoad]

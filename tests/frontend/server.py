@@ -45,8 +45,8 @@ class Parts:
     def mechanisms(self) -> Sequence[Mechanism]:
         return ()
 
-    def auth_backend(self) -> AuthBackend:
-        return self
+    def auth_backends(self) -> Sequence[tuple[str, AuthBackend]]:
+        return [("all", self)]
 
     def choose_backend(self, mailbox: NewMailbox, candidates: object) -> Location | None:
         raise AssertionError(mailbox)

@@ -6,9 +6,13 @@ from typing import Final
 
 from murder.api.auth import (
     AuthBackend,
+    ChecksAttempts,
     ChecksFewAtOnce,
+    Denied,
+    Diagnoses,
     HasScramDecoys,
     HasScramSecrets,
+    LoginAttempt,
     ManagesUsers,
     RecallsPasswords,
 )
@@ -89,6 +93,36 @@ async def recalls_right_passwords_only(make: Make) -> None:
         expect(backend.recall(SOMEBODY, SECRET), None, "recall after remove")
 
 
+async def denies_in_words(make: Make) -> None:
+    """Where it checks attempts: a user that it does not know is `Denied`, whatever the password, and nothing is let in with
+    an empty one."""
+    backend = make()
+    if not isinstance(backend, ChecksAttempts):
+        return
+    attempt = LoginAttempt("imap", "check.example.org", "192.0.2.1", is_tls=True)
+    hold(
+        all(name in LoginAttempt.__dataclass_fields__ for name in backend.depends_on),
+        "depends_on names what is no field of LoginAttempt",
+    )
+    for password in (b"", SECRET):
+        answer = await backend.check(attempt, NOBODY, password)
+        hold(isinstance(answer, Denied), f"check of {password!r} answered {answer!r}")
+    if isinstance(backend, ManagesUsers):
+        await backend.set_passwords({SOMEBODY: SECRET})
+        expect(await backend.check(attempt, SOMEBODY, b"wrong"), Denied.WRONG, "a wrong password")
+        expect(await backend.check(attempt, SOMEBODY, b""), Denied.WRONG, "no password")
+        answer = await backend.check(attempt, SOMEBODY, SECRET)
+        hold(isinstance(answer, Identity), f"the right password answered {answer!r}")
+
+
+async def finds_all_well(make: Make) -> None:
+    """Where it looks whether what it depends on works: it does."""
+    backend = make()
+    if isinstance(backend, Diagnoses):
+        found = await backend.diagnose()
+        hold(not found, "; ".join(f"{one.what} -> {one.cure}" for one in found))
+
+
 async def checks_one_at_least(make: Make) -> None:
     """Where it says how many passwords it checks at once: one or more."""
     backend = make()
@@ -110,12 +144,14 @@ async def leaves_the_loop_turning(make: Make) -> None:
 
 
 AUTH_CHECKS: Final[tuple[Check, ...]] = (
+    finds_all_well,
     keeps_strangers_out,
     survives_odd_names,
     lets_its_own_users_in,
     gives_scram_secrets_of_users_only,
     makes_the_same_decoys_always,
     recalls_right_passwords_only,
+    denies_in_words,
     checks_one_at_least,
     leaves_the_loop_turning,
 )

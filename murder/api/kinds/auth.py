@@ -61,6 +61,7 @@ AUTH: Final = Kind(
     AUTH_CHECKS,
     TEMPLATE,
     key="auth.plugin",
+    several="auth.plugins",
     makes=True,
     methods=("verify", "lookup"),
 )

@@ -16,8 +16,8 @@ class Kind:
     what `murder plugin new` writes, and `template` the rest behind the head: `@MODULE@`, `@NAME@` and `@CLASS@` stand for
     the plugin's names. `based_on`: a bundled file in place of a template.
 
-    `key`: the dotted key of murder.toml that names the one plugin of this kind; empty: `plugins.use` has any number. `role`:
-    the one in which the key counts; empty: all.
+    `key`: the dotted key of murder.toml that names the one plugin of this kind; empty: `plugins.use` has any number.
+    `several`: the key that names more than one in its place, in order. `role`: the one in which the keys count; empty: all.
 
     `makes`: the hook is called with `settings` and `data_dir` and returns an object that has `methods`; `checks` are
     given a function that makes one (in a folder of its own each time and started, where it `starts`). Else the hook decides,
@@ -31,6 +31,7 @@ class Kind:
     template: str = ""
     based_on: str = ""
     key: str = ""
+    several: str = ""
     role: str = ""
     makes: bool = False
     methods: tuple[str, ...] = ()

@@ -257,6 +257,7 @@ async def _seats(reach: Reach, found: Findings) -> None:
             if problem:
                 kind = str(answer.get("kind", ""))
                 cure = ISSUE if kind == "certificate" else _CURES.get(kind, "its log tells more")
+                cure = str(answer.get("cure", "")) or cure
                 about = "" if kind in _CURES else f"{what} "
                 found.wrong(f"seen from {node.name}: {about}{problem}", cure)
             elif "took_ms" in answer:

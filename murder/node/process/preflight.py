@@ -7,7 +7,7 @@ import contextlib
 import os
 import pwd
 import socket
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -130,7 +130,8 @@ def acting_as(account: pwd.struct_passwd) -> Iterator[None]:
 
 def check_plugins(config: Config, plugins: Plugins, roles: Sequence[str]) -> list[Problem]:
     """Whether the auth backend and the store can be made."""
-    makers = [plugins.auth_backend, *([plugins.store] if "backend" in roles else [])]
+    makers: list[Callable[[], object]] = [plugins.auth_backends]
+    makers += [plugins.store] if "backend" in roles else []
     problems: list[Problem] = []
     for make in makers:
         try:

@@ -1,0 +1,253 @@
+"""The auth plugins of a node, one behind the other: the first that knows the user decides.
+
+Three answers of a plugin go three ways: a wrong password of a user that it knows ends it, an unknown user is the next one's,
+and a plugin that cannot be asked now ends it with "try again later": nobody gets in by a later plugin because an earlier one
+is away. A plugin that says no more than yes or no (`verify`) is asked by `lookup` whether it knows the user.
+
+Each has its own turnstile, so that a slow one holds up nobody who has been let in by another.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from murder.api.auth import (
+    AuthBackend,
+    ChecksAttempts,
+    ChecksFewAtOnce,
+    ChecksTokens,
+    Denied,
+    Diagnoses,
+    Fault,
+    FindsPeople,
+    HasScramDecoys,
+    HasScramSecrets,
+    KnowsCertificates,
+    LoginAttempt,
+    RecallsPasswords,
+    ScramSecret,
+)
+from murder.auth.remembered import Decision, Remembered
+from murder.auth.turnstile import Turnstile
+from murder.model.identity import Identity
+from murder.net.shared_counter import place_of
+
+CHECKS_AT_ONCE: Final = 100  # of a plugin that only waits for somebody else
+REMEMBER_S: Final = 60.0
+
+
+def _not_first() -> bool:
+    return False
+
+
+class Link:
+    """One plugin of the chain."""
+
+    def __init__(self, name: str, backend: AuthBackend) -> None:
+        self.name, self.backend = name, backend
+        self.recaller = backend if isinstance(backend, RecallsPasswords) else None
+        self.checker = backend if isinstance(backend, ChecksAttempts) else None
+        few = backend.checks_at_once if isinstance(backend, ChecksFewAtOnce) else CHECKS_AT_ONCE
+        self.turnstile = Turnstile(few)
+
+    async def check(
+        self,
+        attempt: LoginAttempt,
+        user: str,
+        password: bytes,
+        is_familiar: Callable[[], bool] = _not_first,
+    ) -> Identity | Denied:
+        """What this plugin says. Who comes when many wait has his turn by address; `is_familiar`: before the others."""
+        if self.recaller is not None:
+            identity = self.recaller.recall(user, password)
+            if identity is not None:
+                return identity
+        turnstile = self.turnstile
+        first = turnstile.is_full and is_familiar()
+        async with turnstile.turn(place_of(attempt.address), first=first):
+            if self.checker is not None:
+                return await self.checker.check(attempt, user, password)
+            found = await self.backend.verify(user, password)
+            if found is not None:
+                return found
+        return Denied.UNKNOWN
+
+    async def knows(self, user: str) -> bool:
+        """Whether a plugin that has said no to the password knows the user all the same."""
+        return self.checker is None and await self.backend.lookup(user) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one plugin has said, for `murder auth test`."""
+
+    plugin: str
+    said: str
+    took_s: float
+    identity: Identity | None = None
+
+
+class Chain:
+    """See the module. Fulfils AuthBackend, for mechanisms of plugins."""
+
+    def __init__(
+        self,
+        plugins: Sequence[tuple[str, AuthBackend]],
+        *,
+        remember_s: float = REMEMBER_S,
+        flushed: Path | None = None,
+    ) -> None:
+        self.links = [Link(name, backend) for name, backend in plugins]
+        depends_on = {
+            name
+            for link in self.links
+            if link.checker is not None
+            for name in link.checker.depends_on
+        }
+        self._remembered = Remembered(remember_s, depends_on, flushed)
+
+    def recall(self, attempt: LoginAttempt, user: str, password: bytes) -> Decision | None:
+        """What is known already, at once; None where the plugins must be asked."""
+        first = self.links[0] if self.links else None
+        if first is not None and first.recaller is not None:
+            identity = first.recaller.recall(user, password)
+            if identity is not None:
+                return Decision(identity, first.name)
+            if len(self.links) == 1:
+                return None
+        return self._remembered.find(attempt, user, password)
+
+    async def decide(
+        self,
+        attempt: LoginAttempt,
+        user: str,
+        password: bytes,
+        is_familiar: Callable[[], bool] = _not_first,
+    ) -> Decision | None:
+        """Ask; None where it is a wrong password, or nobody's. Raises what the plugins raise."""
+        asked = self._remembered.generation
+        for link in self.links:
+            answer = await link.check(attempt, user, password, is_familiar)
+            if isinstance(answer, Identity):
+                decision = Decision(answer, link.name)
+                if link.recaller is None:
+                    self._remembered.keep(attempt, user, password, decision, asked)
+                return decision
+            if answer is Denied.WRONG:
+                return None
+            if link is not self.links[-1] and await link.knows(user):
+                return None
+        return None
+
+    async def try_out(self, attempt: LoginAttempt, user: str, password: bytes) -> list[Answer]:
+        """As `decide`, with what each plugin says on the way; nothing is remembered."""
+        answers: list[Answer] = []
+        for link in self.links:
+            began = time.monotonic()
+            answer = await link.check(attempt, user, password)
+            is_known = answer is Denied.UNKNOWN and await link.knows(user)
+            took_s = time.monotonic() - began
+            if isinstance(answer, Identity):
+                answers.append(Answer(link.name, "right", took_s, answer))
+                break
+            said = Denied.WRONG if is_known else answer
+            answers.append(Answer(link.name, said.value, took_s))
+            if said is Denied.WRONG:
+                break
+        return answers
+
+    async def find(self, user: str) -> Decision | None:
+        """Who knows this user, and as whom."""
+        for link in self.links:
+            identity = await link.backend.lookup(user)
+            if identity is not None:
+                return Decision(identity, link.name)
+        return None
+
+    async def verify(self, user: str, password: bytes) -> Identity | None:
+        """See AuthBackend."""
+        decision = await self.decide(LoginAttempt("", "", "", False), user, password)
+        return None if decision is None else decision.identity
+
+    async def lookup(self, user: str) -> Identity | None:
+        """See AuthBackend."""
+        decision = await self.find(user)
+        return None if decision is None else decision.identity
+
+    async def faults(self) -> list[tuple[str, Fault]]:
+        """What each plugin finds wrong with what it depends on, with its name."""
+        found: list[tuple[str, Fault]] = []
+        for link in self.links:
+            if isinstance(link.backend, Diagnoses):
+                found += [(link.name, fault) for fault in await link.backend.diagnose()]
+        return found
+
+    # --- other ways than passwords
+
+    @property
+    def has_scram(self) -> bool:
+        """A client takes SCRAM before it says who it is, so all plugins must have secrets for it, or none is asked."""
+        return bool(self.links) and all(
+            isinstance(link.backend, HasScramSecrets) for link in self.links
+        )
+
+    async def scram_secret(self, user: str, mechanism: str) -> ScramSecret | None:
+        """Of the first plugin that knows the user."""
+        for link in self.links:
+            if isinstance(link.backend, HasScramSecrets):
+                found = await link.backend.scram_secret(user, mechanism)
+                if found is not None:
+                    return found
+                if link is not self.links[-1] and await link.backend.lookup(user) is not None:
+                    return None
+        return None
+
+    def scram_decoy(self, user: str, mechanism: str) -> ScramSecret | None:
+        """As the first plugin that makes them does; None where none does."""
+        for link in self.links:
+            if isinstance(link.backend, HasScramDecoys):
+                return link.backend.scram_decoy(user, mechanism)
+        return None
+
+    @property
+    def token_checkers(self) -> "list[tuple[Link, ChecksTokens]]":
+        """Those that take tokens."""
+        return [
+            (link, link.backend) for link in self.links if isinstance(link.backend, ChecksTokens)
+        ]
+
+    async def token_identity(self, attempt: LoginAttempt, user: str, token: str) -> Identity | None:
+        """Whose token it is, by the first plugin that knows; None where it is nobody's."""
+        for link, checker in self.token_checkers:
+            async with link.turnstile.turn(place_of(attempt.address)):
+                answer = await checker.check_token(attempt, user, token)
+            if isinstance(answer, Identity):
+                return answer
+            if answer is Denied.WRONG:
+                return None
+        return None
+
+    async def certificate_identity(self, attempt: LoginAttempt) -> Identity | None:
+        """Whose certificate it is, by the first plugin that knows."""
+        for link in self.links:
+            if isinstance(link.backend, KnowsCertificates):
+                identity = await link.backend.user_of_certificate(attempt)
+                if identity is not None:
+                    return identity
+        return None
+
+    @property
+    def finds_people(self) -> bool:
+        """Whether a plugin knows addresses."""
+        return any(isinstance(link.backend, FindsPeople) for link in self.links)
+
+    async def user_of_address(self, address: str) -> str | None:
+        """Whose address it is, by the first plugin that knows."""
+        for link in self.links:
+            if isinstance(link.backend, FindsPeople):
+                user = await link.backend.user_of_address(address)
+                if user is not None:
+                    return user
+        return None
