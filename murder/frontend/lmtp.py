@@ -15,7 +15,7 @@ from murder.frontend.lmtp_transaction import LmtpTransaction
 from murder.frontend.shared import Frontend
 from murder.model.acl import ANYONE, POST, rights_granted
 from murder.model.entry import MailboxEntry
-from murder.model.name import inbox_of, is_deleted
+from murder.model.name import inbox_of, is_deleted, is_non_imap
 from murder.model.protocol import LMTP
 from murder.net.connection import Connection
 from murder.serve.lmtp import LmtpDialogue, folder_of, users_of
@@ -87,7 +87,7 @@ class FrontendLmtp(LmtpDialogue):
         for user in users:
             folder = folder_of(recipient, user, frontend.namespace)
             found = frontend.locator.known(folder) if folder is not None else None
-            if found is None or is_deleted(found.name):
+            if found is None or is_deleted(found.name) or is_non_imap(found.name):
                 continue
             if POST in rights_granted(found.raw_acl, {ANYONE}):
                 return found  # as its backend decides

@@ -28,6 +28,9 @@ _HIDDEN: Final = frozenset(
 _SHIFTS: Final = re.compile(rb"&([^&-]++-?)")  # but "&-", which is "&"
 _TWO_SHIFTS: Final = re.compile(rb"&[^&-]++-&[^&-]")
 
+# Any part but a user's own name; also in a collation key
+_NON_IMAP: Final = re.compile(rb"(?:\A\xff?|!)#|(?<!\Auser)(?<!!user)[.\x1f]#")
+
 _DOT_AS_FIRST: Final = bytes.maketrans(b".", b"\x1f")
 _FIRST_AS_DOT: Final = bytes.maketrans(b"\x1f", b".")
 _UNIX_TO_INTERNAL: Final = bytes.maketrans(b"/.", b".^")
@@ -109,6 +112,12 @@ def is_inbox(name: MailboxName) -> bool:
 def is_deleted(name: MailboxName) -> bool:
     """Whether this is the resting place of a delayed delete."""
     return is_below(split_domain(name)[1], DELETED_ROOT)
+
+
+def is_non_imap(name: bytes) -> bool:
+    """Whether the mailbox holds no mail: a part of its name begins with `#` (Cyrus' `#sieve`, `#calendars`, ...). Mail
+    clients are never told of such a mailbox, and nothing is delivered there; administrators have it like any other."""
+    return b"#" in name and _NON_IMAP.search(name) is not None
 
 
 def deleted_name(name: MailboxName, at: int) -> MailboxName:

@@ -24,6 +24,7 @@ from murder.model.name import (
     inbox_of,
     is_below,
     is_deleted,
+    is_non_imap,
     owner_of,
     parent_of,
     split_domain,
@@ -42,8 +43,8 @@ MANAGED: Final = frozenset({LOOKUP, "r", "i", CREATE_CHILD, DELETE_MAILBOX, ADMI
 
 def rights_in(entry: MailboxEntry, identity: Identity, is_admin: bool = False) -> Rights:
     """What an identity may do in a mailbox. What rests since it was deleted is an administrator's only, whatever its
-    access list says: that is the list of the mailbox it was."""
-    if not is_admin and entry.name.find(b"DELETED") >= 0 and is_deleted(entry.name):
+    access list says: that is the list of the mailbox it was. So is what holds no mail."""
+    if not is_admin and _is_for_administrators(entry.name):
         return NO_RIGHTS
     has_domain = "@" in identity.user or entry.name.count(b"!") > 0
     if has_domain and not _is_of_domain(entry.name, identity.user):
@@ -55,6 +56,10 @@ def rights_in(entry: MailboxEntry, identity: Identity, is_admin: bool = False) -
     if is_admin:
         rights |= ADMIN_RIGHTS
     return rights
+
+
+def _is_for_administrators(name: MailboxName) -> bool:
+    return (b"DELETED" in name and is_deleted(name)) or (b"#" in name and is_non_imap(name))
 
 
 def _is_of_domain(name: MailboxName, user: str) -> bool:
@@ -116,6 +121,8 @@ def check_may_create(
     administrators only. A parent that the user may not know of is refused as one that is not there. Raises Refusal."""
     if login.is_admin:
         return
+    if is_non_imap(name):
+        raise Refusal(Code.NO_PERMISSION, "A mailbox for mail has no name that begins with #")
     if parent is not None:
         rights = rights_in(parent, login.identity)
         if CREATE_CHILD in rights:

@@ -164,7 +164,7 @@ class MailboxList:
         """Active rows that somebody known by all these identifiers may look up (right `l`), in collation order.
 
         Costs what he can see, not what there is. Negative rights count; an owner always sees his own. Names
-        below `DELETED` are left out unless `deleted`.
+        below `DELETED`, and mailboxes that hold no mail, are left out unless `deleted`.
         """
         return visibility.visible(
             self._environment,

@@ -10,7 +10,14 @@ from typing import Any, Final
 
 from murder.errors import BadSyntax
 from murder.model.entry import EntryState, MailboxEntry
-from murder.model.name import MailboxName, collation_key, display, owner_of
+from murder.model.name import (
+    MailboxName,
+    collation_key,
+    display,
+    is_deleted,
+    is_non_imap,
+    owner_of,
+)
 from murder.mupdate.change import PutEntry
 from murder.mupdate.difference import Difference
 from murder.mupdate.mboxlist import MailboxList, mark_synchronised
@@ -174,7 +181,7 @@ def _check_lookers(mailboxes: MailboxList) -> Iterator[str]:
     """Whether everybody who may look a mailbox up finds it."""
     expected: dict[str, int] = {}
     for entry in mailboxes.walk():
-        if entry.is_active and not entry.name.startswith(b"DELETED."):
+        if entry.is_active and not (is_deleted(entry.name) or is_non_imap(entry.name)):
             for who in seen_by(entry):
                 expected[who] = expected.get(who, 0) + 1
     for who, rows in expected.items():

@@ -11,6 +11,7 @@ from itertools import groupby, islice, takewhile
 from typing import Final
 
 from murder.model.entry import MailboxEntry
+from murder.model.name import is_non_imap
 from murder.mupdate.environment import Environment, Snapshot
 from murder.mupdate.indexing import LOOKER
 from murder.mupdate.record import (
@@ -36,7 +37,7 @@ def visible(
     known = frozenset(identifiers)
 
     def is_shown(key: bytes, row: bytes, from_snapshot: bool) -> bool:
-        if not deleted and is_deleted_key(key):
+        if not deleted and (is_deleted_key(key) or is_non_imap(key)):
             return False
         if from_snapshot and not takes_rights_away(row):
             return True  # the index says so, and it is of the same moment

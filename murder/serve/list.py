@@ -12,7 +12,7 @@ from typing import Final
 
 from murder.errors import BadSyntax
 from murder.model.listing import INBOX, ListQuery, ListRow, ListWalk
-from murder.model.name import MailboxName, collation_key
+from murder.model.name import MailboxName, collation_key, is_non_imap
 from murder.net.turns import Turn
 from murder.serve.arguments import arguments
 from murder.serve.imap import ImapDialogue, Running
@@ -77,7 +77,8 @@ async def tell_subscribed(
     separator = dialogue.namespace.separator
     lines: list[bytes] = []
     turn = Turn()
-    for row in ListWalk(query_of(dialogue, request)).rows(sorted(set(names), key=collation_key)):
+    told = {name for name in names if dialogue.user.is_admin or not is_non_imap(name)}
+    for row in ListWalk(query_of(dialogue, request)).rows(sorted(told, key=collation_key)):
         there = row.chosen and row.name is not None and is_there(row.name)
         attributes = () if there else ("\\Noselect",)
         entry = ListEntry(attributes, separator, dialogue.shown(row.external))
@@ -159,7 +160,11 @@ class ListAnswer(ABC):
         """Names that may be told, in collation order: what the user sees, and with SUBSCRIBED what he subscribed to."""
         if not self.selects_subscribed:
             return self.visible()
-        wanted = [name for name in self.subscribed if name.startswith(self.query.prefixes)]
+        wanted = [
+            name
+            for name in self.subscribed
+            if name.startswith(self.query.prefixes) and not is_non_imap(name)
+        ]
         merged = heapq.merge(
             self._remember(self.visible()), sorted(wanted, key=collation_key), key=collation_key
         )

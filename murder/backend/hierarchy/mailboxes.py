@@ -29,6 +29,7 @@ from murder.model.name import (
     ancestors_of,
     inbox_of,
     is_deleted,
+    is_non_imap,
     owner_of,
 )
 from murder.model.rights import MANAGED, Missing, check_may_create, nonexistent, rights_in
@@ -126,7 +127,7 @@ class Mailboxes:
     def may_post(self, name: MailboxName, sender: str = ANONYMOUS) -> bool:
         """Whether mail may be delivered there: always into an INBOX, else with the right `p`."""
         entry = self.find(name)
-        if entry is None or is_deleted(name):
+        if entry is None or is_deleted(name) or is_non_imap(name):
             return False
         owner = owner_of(name)
         if owner is not None and name == inbox_of(owner):
