@@ -31,6 +31,8 @@ from murder.backend.records.duplicates import Duplicates
 from murder.backend.records.quota import Quotas
 from murder.backend.records.urlauth import UrlKeys
 from murder.backend.renames.keeper import Renames
+from murder.backend.scripts.kept import Limits as ScriptLimits
+from murder.backend.scripts.kept import Scripts
 from murder.backend.shared import Backend
 from murder.backend.worker import BackendWorker
 from murder.config import BackendConfig, Config
@@ -58,6 +60,8 @@ BUS_FOLDER: Final = "bus"
 DUPLICATES_FOLDER: Final = "duplicates"
 LOCKS_FOLDER: Final = "pop3"
 MOVES_FOLDER: Final = "moves"
+SIEVE_FOLDER: Final = "sieve"
+SCRIPT_LOCKS_FOLDER: Final = "scripts"
 
 
 class MakesParts(MakesAuth, Protocol):
@@ -86,6 +90,10 @@ def _bounds_of(config: BackendConfig) -> Bounds:
     )
 
 
+def _script_limits(config: BackendConfig) -> ScriptLimits:
+    return ScriptLimits(config.max_scripts_per_user, config.max_script_bytes)
+
+
 def _make_annotations(config: BackendConfig, ledger: Ledger) -> Annotations:
     refuse = refuse_value_too_big, refuse_too_many
     return Annotations(ledger.mailboxes, ledger, *refuse, _bounds_of(config))
@@ -107,6 +115,7 @@ class BackendRole(ClientRole):
         self._bus: Bus | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._expiring: asyncio.Task[None] | None = None
+        self._taking_in: asyncio.Task[None] | None = None  # scripts that came as files
         self._matching: asyncio.Task[None] | None = None
         self._comparer: Comparer | None = None
         self._epochs: Epochs | None = None
@@ -144,19 +153,11 @@ class BackendRole(ClientRole):
         store.watch(tracker)
         self._start_bus(tracker, events)
         comparer = self._comparer = self._make_comparer(store, announcer, events)
-        mailboxes = Mailboxes(
-            mailbox_list,
-            store,
-            config.namespace.namespace(),
-            format_acl(parse_default_acl(config.backend.default_acl)),
-            lambda name: (
-                departed.has_left(name) or (comparer is not None and comparer.owe_quarantined(name))
-            ),
-            departed.row,
-        )
+        mailboxes = self._make_mailboxes(mailbox_list, store, departed)
         noticer = None
         if isinstance(store, NoticesMailboxes):
             noticer = Noticer(store, mailboxes, announcer, events, departed.is_kept)
+        quotas = Quotas(mailbox_list, self._ledger, store)
         self.backend = Backend(
             config=config.backend,
             server_name=config.node.name,
@@ -170,7 +171,8 @@ class BackendRole(ClientRole):
             journal=journal,
             master=self._client,
             annotations=_make_annotations(config.backend, self._ledger),
-            quotas=Quotas(mailbox_list, self._ledger, store),
+            quotas=quotas,
+            scripts=self._make_scripts(store, mailboxes, announcer, quotas),
             maildrop_locks=config.node.data / ROLE / LOCKS_FOLDER,
             url_keys=UrlKeys(mailbox_list, self._ledger, config.backend.max_url_keys_per_mailbox),
             referrals=self._make_referrals(self._client),
@@ -194,6 +196,30 @@ class BackendRole(ClientRole):
         self.renames.start()
         if self._worker == 0:
             self._expiring = asyncio.create_task(keep_expiring(self.backend))
+            self._taking_in = asyncio.create_task(self.backend.scripts.take_in_all())
+
+    def _make_mailboxes(
+        self, mailbox_list: MailboxList, store: MailboxStore, departed: Departed
+    ) -> Mailboxes:
+        config, comparer = self._config, self._comparer
+        return Mailboxes(
+            mailbox_list,
+            store,
+            config.namespace.namespace(),
+            format_acl(parse_default_acl(config.backend.default_acl)),
+            lambda name: (
+                departed.has_left(name) or (comparer is not None and comparer.owe_quarantined(name))
+            ),
+            departed.row,
+        )
+
+    def _make_scripts(
+        self, store: MailboxStore, mailboxes: Mailboxes, announcer: Announcer, quotas: Quotas
+    ) -> Scripts:
+        node, folder = self._config.node, self._config.node.data / ROLE
+        left, locks = folder / SIEVE_FOLDER, folder / SCRIPT_LOCKS_FOLDER
+        limits = _script_limits(self._config.backend)
+        return Scripts(store, mailboxes, announcer, quotas, node.name, left, locks, limits)
 
     def _make_duplicates(self) -> Duplicates | None:
         keep_s = self._config.backend.suppress_duplicates_s
@@ -228,6 +254,7 @@ class BackendRole(ClientRole):
             return
         backend.gate = self._make_gate().following(backend.gate)
         backend.config = config.backend
+        backend.scripts.limits = _script_limits(config.backend)
         set_bounds(_parsed(config.backend))
         mover.upstreams.configure(config)
         target = master_target(config)
@@ -345,7 +372,7 @@ class BackendRole(ClientRole):
         await renames.stop()
         if self._epochs is not None and self._keeper is not None:
             await self._epochs.stop()
-        for task in (self._keeper, self._matching, self._expiring):
+        for task in (self._keeper, self._matching, self._expiring, self._taking_in):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])

@@ -18,6 +18,7 @@ from murder.backend.records.annotations import Annotations
 from murder.backend.records.duplicates import Duplicates
 from murder.backend.records.quota import Quotas
 from murder.backend.records.urlauth import UrlKeys
+from murder.backend.scripts.kept import Scripts
 from murder.config import BackendConfig
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
@@ -44,6 +45,7 @@ class Backend:
     maildrop_locks: Path
     events: Events
     journal: Journal  # of moves
+    scripts: Scripts
     master: Finder | None = None  # of the mailbox list; None for a backend alone
     referrals: Referrals | None = None  # None without a master
     domains: bool = False  # users are `user@domain`

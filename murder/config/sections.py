@@ -376,6 +376,12 @@ class BackendConfig(ClientConfig):
         "Octets that are read of one header of a mail, and four times as many of all its parts' together.",
         least=1024,
     )
+    max_scripts_per_user: int = option(
+        100, "Sieve scripts that one user may have; Cyrus' `sieve_maxscripts`.", least=1
+    )
+    max_script_bytes: int = option(
+        256 * 1024, "Octets of one Sieve script; Cyrus' `sieve_maxscriptsize`.", least=1024
+    )
     max_url_keys_per_mailbox: int = option(
         1000, "Users who may have made URLs of one mailbox's messages (URLAUTH, RFC 4467).", least=1
     )

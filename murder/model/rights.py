@@ -59,7 +59,9 @@ def rights_in(entry: MailboxEntry, identity: Identity, is_admin: bool = False) -
 
 
 def _is_for_administrators(name: MailboxName) -> bool:
-    return (b"DELETED" in name and is_deleted(name)) or (b"#" in name and is_non_imap(name))
+    return (name.find(b"DELETED") >= 0 and is_deleted(name)) or (
+        name.find(b"#") >= 0 and is_non_imap(name)
+    )
 
 
 def _is_of_domain(name: MailboxName, user: str) -> bool:

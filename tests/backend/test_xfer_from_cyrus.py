@@ -114,7 +114,9 @@ async def until(one: Running, state: State, *, has_gone: bool = True) -> Move:
 
 
 async def send_all(source: Source) -> None:
-    assert await source.done(b"SYNCAPPLY CAPABILITIES (SIEVE-MAILBOX)") == []
+    assert await source.done(b"SYNCAPPLY CAPABILITIES (SIEVE-MAILBOX)") == [
+        b"* ENABLED (SIEVE-MAILBOX)"
+    ]
     assert await source.done(b"SYNCGET USER zoe") == []
     await source.send_messages(ONE, TWO)
     kept = [
@@ -130,6 +132,7 @@ async def send_all(source: Source) -> None:
     await source.done(
         b"SYNCAPPLY SIEVE %(USERID zoe FILENAME my.script LAST_UPDATE 1 CONTENT {5+}\r\nkeep;)"
     )
+    await source.done(b"SYNCAPPLY ACTIVATE_SIEVE %(USERID zoe FILENAME my.bc)")
 
 
 async def shown(one: Running, name: bytes) -> list[tuple[int, list[str], int, bytes]]:
@@ -170,6 +173,7 @@ async def test_a_user_arrives_as_he_was(tmp_path: Path) -> None:
         await source.push(b"DELETED/user/zoe/old/6B0441B6", b"user/zoe/sub", b"user/zoe")
         assert await source.done(b"SYNCRESTART") == []
         assert [row.name for row in (*list_.below(ROOT), list_.find(ROOT)) if row] == [
+            b"user.zoe.#sieve",  # of the scripts that came as files
             b"user.zoe.sub",
             ROOT,
         ]
@@ -188,8 +192,8 @@ async def test_a_user_arrives_as_he_was(tmp_path: Path) -> None:
         assert one.backend.quotas.limits_of(ROOT)
         assert await one.backend.store.subscriptions("zoe") == {b"user.zoe.sub"}
         assert one.backend.annotations.of(ROOT, "")["/shared/comment"] == b"all"  # type: ignore[arg-type] # SHARED
-        scripts = tmp_path / "backend/sieve/zoe"
-        assert (scripts / "my.script").read_bytes() == b"keep;"
+        assert await one.backend.scripts.active("zoe") == ("my", b"keep;")
+        assert not (tmp_path / "backend/sieve/zoe").exists()
         assert (await until(one, State.DONE, has_gone=False)).messages == 3
         await source.done(b"NOOP")  # IMAP goes on behind SYNCRESTART
 

@@ -11,8 +11,8 @@
 #   lab.sh up          setup, start, populate
 #
 #   mupdate.murder.test 127.0.0.10  MUPDATE master :3905 (and an admin imapd :143)
-#   be1.murder.test     127.0.0.11  backend  imap 143, pop3 110, lmtp 24
-#   be2.murder.test     127.0.0.12  backend  imap 143, pop3 110, lmtp 24
+#   be1.murder.test     127.0.0.11  backend  imap 143, pop3 110, lmtp 24, sieve 4190
+#   be2.murder.test     127.0.0.12  backend  imap 143, pop3 110, lmtp 24, sieve 4190
 #   fe1.murder.test     127.0.0.20  frontend imap 143, pop3 110, lmtp 24, mupdate slave :3905
 #   be9.murder.test     127.0.0.13  a name for a backend of ours
 #
@@ -167,6 +167,7 @@ SERVICES {
   pop3 cmd="$BIN/pop3d -C $d/imapd.conf" listen="$i:110" prefork=1
   lmtp cmd="$BIN/lmtpd -C $d/imapd.conf" listen="$i:24" prefork=1
   lmtpunix cmd="$BIN/lmtpd -C $d/imapd.conf" listen="$d/conf/socket/lmtp" prefork=0
+  sieve cmd="$BIN/timsieved -C $d/imapd.conf" listen="$i:4190" prefork=0
 }
 EVENTS {
   checkpoint cmd="$BIN/ctl_cyrusdb -C $d/imapd.conf -c" period=30
@@ -183,6 +184,7 @@ SERVICES {
   imap cmd="$BIN/imapd -C $d/imapd.conf" listen="127.0.0.20:143" prefork=5
   pop3 cmd="$BIN/pop3d -C $d/imapd.conf" listen="127.0.0.20:110" prefork=1
   lmtp cmd="$BIN/lmtpd -C $d/imapd.conf" listen="127.0.0.20:24" prefork=1
+  sieve cmd="$BIN/timsieved -C $d/imapd.conf" listen="127.0.0.20:4190" prefork=0
 }
 EVENTS {
   checkpoint cmd="$BIN/ctl_cyrusdb -C $d/imapd.conf -c" period=30

@@ -6,11 +6,13 @@ from pathlib import Path
 from tests.cyrus.conftest import Lab
 from tests.cyrus.our_nodes import our_node, rows_at
 from tests.cyrus.our_roles import Imap, logged_in, message, ok, our_backend
+from tests.kit.managesieve import ManageSieve
 
 TARGET = "127.0.0.13"
 TAKES = {"takes_xfer_from": ["murder"]}
 ITEMS = "(UID FLAGS INTERNALDATE SAVEDATE MODSEQ RFC822.SIZE EMAILID BODY.PEEK[])"
 COUNTS = "(MESSAGES UIDNEXT UIDVALIDITY HIGHESTMODSEQ UNSEEN)"
+SCRIPTS = {"work": b'require ["fileinto"];\r\nfileinto "INBOX/sub";\r\n', "a b": b"discard;\n"}
 BOXES = ("INBOX", "INBOX/sub", '"INBOX/s p.x"')
 
 
@@ -91,6 +93,11 @@ def test_a_user_goes_from_cyrus_to_us_as_he_was(cyrus_parts: Lab, tmp_path: Path
         make_user(lab)
         client = logged_in(lab.backends[0], "user1")
         fill(client)
+        with ManageSieve(lab.backends[0]) as sieve:
+            assert sieve.login("user1").is_ok
+            for name, script in SCRIPTS.items():
+                sieve.ask(f'PUTSCRIPT "{name}"', script)
+            sieve.ask('SETACTIVE "work"')
         admin = logged_in(lab.backends[0], "cyrus")
         admin.ask("SETQUOTA user/user1 (STORAGE 50000)")
         client.ask("ENABLE QRESYNC")
@@ -98,7 +105,7 @@ def test_a_user_goes_from_cyrus_to_us_as_he_was(cyrus_parts: Lab, tmp_path: Path
         client.logout()
         assert "* OK USER user1" in admin.ask("XFER user/user1 be9.murder.test")
         rows = [row for row in rows_at(lab.master[0]) if b"user1" in row[1].split(b".")]
-        assert len(rows) == 4 and all(row[2] == b"be9.murder.test!default" for row in rows), rows
+        assert len(rows) == 5 and all(row[2] == b"be9.murder.test!default" for row in rows), rows
         direct = Imap(TARGET, timeout=30)
         direct.authenticate("PLAIN", lambda _: b"user1\0murder\0secret")
         direct.ask("ENABLE QRESYNC")
@@ -119,6 +126,12 @@ def test_a_user_goes_from_cyrus_to_us_as_he_was(cyrus_parts: Lab, tmp_path: Path
         assert "* OK USER user1" in ours.ask("XFER user/user1 be1.murder.test")
         rows = [row for row in rows_at(lab.master[0]) if b"user.user1" in row[1]]
         assert all(b"be1.murder.test!" in row[2] for row in rows if row[1][:4] == b"user"), rows
+        with ManageSieve(lab.backends[0]) as sieve:  # as it was
+            assert sieve.login("user1").is_ok
+            assert sieve.scripts() == {"a b": False, "work": True}
+            for name, script in SCRIPTS.items():
+                assert script.decode() in sieve.ask(f'GETSCRIPT "{name}"')
+            sieve.ask('PUTSCRIPT "more"', b"keep;")
         client = logged_in(lab.backends[0], "user1")
         client.ask("ENABLE QRESYNC")
         for was, is_now in zip(before, as_seen(client), strict=True):

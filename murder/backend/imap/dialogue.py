@@ -94,7 +94,8 @@ class BackendImap(ImapDialogue):
         if self.backend.master_url:
             words += b" MUPDATE=" + self.backend.master_url.encode()
         if self.takes_from_cyrus:
-            words += b" X-REPLICATION"  # Cyrus' word for its replication protocol, by which its XFER works
+            # Cyrus' words for its replication protocol, by which its XFER works, and for scripts as messages in it
+            words += b" X-REPLICATION X-SIEVE-MAILBOX"
         weight = self.backend.annotations.of(SERVER, SHARED).get(WEIGHT)
         if weight:
             words += b" X-WEIGHT=" + weight

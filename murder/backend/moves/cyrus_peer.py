@@ -17,6 +17,8 @@ MAX_LINE: Final = 512 * 1024 * 1024  # all messages of a mailbox stand in one: a
 MAX_LITERAL: Final = 64 * 1024 * 1024  # of scripts and annotations; messages go to a file
 PART_OCTETS: Final = 100  # what a line or a literal takes beside its octets
 LARGE_LINE: Final = 1024 * 1024  # read apart, so that others are served meanwhile
+SIEVE_MAILBOX: Final = b"SIEVE-MAILBOX"
+ENABLED: Final = b"* ENABLED (SIEVE-MAILBOX)"
 
 
 class CyrusPeer:
@@ -92,8 +94,9 @@ class CyrusPeer:
                 return []
             case b"SYNCRESTART", []:
                 return []
-            case b"SYNCAPPLY", [bytes(b"CAPABILITIES"), *_]:
-                return []  # none of what it offers to send otherwise
+            case b"SYNCAPPLY", [bytes(b"CAPABILITIES"), list() as offered]:
+                # scripts come as the mailbox that they are in, not as files
+                return [ENABLED] if SIEVE_MAILBOX in offered else []
             case b"SYNCAPPLY", [bytes() as what, value]:
                 return await self._arriving.apply(what.decode("ascii", "replace").upper(), value)
             case b"SYNCGET", [bytes() as what, value]:

@@ -5,9 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
-from urllib.parse import quote
 
-from murder.errors import BadSyntax, Code, Refusal
+from murder.errors import BadSyntax
 from murder.model.annotation import is_entry_name
 from murder.model.carried import CarriedIdentity
 from murder.model.message import Message, ModSeq, Uid, UidValidity
@@ -18,7 +17,6 @@ from murder.wire.dlist import Value
 
 SAVE_DATE: Final = "/vendor/cmu/cyrus-imapd/savedate"
 _GUID: Final = re.compile(r"[0-9a-f]{40}")
-MAX_FILE_NAME: Final = 200  # octets; file systems take 255
 
 EXPUNGED: Final = "\\Expunged"  # what a Cyrus still keeps of a message that is gone
 
@@ -175,11 +173,3 @@ def entries_of(box: Arrived) -> dict[str, dict[str, bytes]]:
         if octets and is_entry_name(name.lower()):
             told.setdefault(user, {})[name.lower()] = octets
     return told
-
-
-def file_name(word: str) -> str:
-    """As part of a path: nothing in it leads elsewhere. Raises Refusal where no file can be called so."""
-    name = quote(word, safe="@ +=,", errors="surrogateescape")
-    if len(name) > MAX_FILE_NAME:
-        raise Refusal(Code.CANNOT, f"{word[:40]!r} is too long to be a file's name")
-    return name if name not in ("", ".", "..") else "%2E"

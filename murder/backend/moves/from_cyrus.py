@@ -5,13 +5,13 @@ last differences, **removes them there**, and only then tells us to show them (M
 durable, and a connection that breaks off removes nothing here: `Mover` looks at the master for who has them.
 """
 
+import asyncio
 import json
 import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 from murder.api import CarriedMessage
@@ -22,7 +22,6 @@ from murder.backend.moves.cyrus_values import (
     Told,
     called,
     entries_of,
-    file_name,
     guid_of,
     mapping_of,
     message_of,
@@ -40,6 +39,7 @@ from murder.backend.moves.journal import ARRIVING, CYRUS, Journal, Move, Side, S
 from murder.backend.moves.staged import Staged
 from murder.backend.records.annotations import check_note, note_with
 from murder.backend.records.quota import quota_key
+from murder.backend.scripts.kept import ACTIVE_FILE, file_of
 from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import logger
@@ -180,6 +180,8 @@ class FromCyrus:
             self._log.warning("move.interrupted", move=move.id, problem=str(problem))
         found = self._journal.find(Side.IN, move.id)
         self._move = move = found or move
+        if (owner := owner_of(move.root)) is not None:
+            await self._backend.scripts.take_in(owner)
         self._log.info(
             "move.taken", move=move.id, mailbox=display(move.root), messages=move.messages
         )
@@ -490,35 +492,32 @@ class FromCyrus:
         if box is not None:
             box.annotations.pop((text_of(told, "ENTRY"), text_of(told, "USERID", "")), None)
 
-    def _sieve_folder(self, told: Told) -> Path:
-        """Scripts are not run here; they are kept beside, for nobody else has them afterwards."""
-        folder = self._journal.folder.parent / "sieve" / file_name(self._owner(told))
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return folder
-
     async def _sieve(self, value: Value) -> None:
+        """A script of a Cyrus that keeps them as files: it lies beside until the user is here, and is a message then."""
         told = mapping_of(value)
-        folder, script = self._sieve_folder(told), octets_of(told.get("CONTENT"))
-        path = folder / file_name(text_of(told, "FILENAME"))
-        if len(script) > MAX_SCRIPT_OCTETS or len(os.listdir(folder)) >= MAX_SCRIPTS:
+        user, script = self._owner(told), octets_of(told.get("CONTENT"))
+        folder = self._backend.scripts.folder_of(user)
+        count = len(os.listdir(folder)) if folder.is_dir() else 0
+        if len(script) > MAX_SCRIPT_OCTETS or count >= MAX_SCRIPTS:
             raise Refusal(
                 Code.LIMIT,
                 f"{MAX_SCRIPTS} Sieve scripts of {MAX_SCRIPT_OCTETS} octets are kept of one user",
             )
-        try:
-            path.write_bytes(script)
-        except OSError as error:
-            raise Refusal(Code.OVER_QUOTA, f"{path}: {error.strerror}") from error
+        await asyncio.to_thread(
+            self._backend.scripts.leave, user, text_of(told, "FILENAME"), script
+        )
 
     async def _unsieve(self, value: Value) -> None:
         told = mapping_of(value)
-        path = self._sieve_folder(told) / file_name(text_of(told, "FILENAME"))
-        path.unlink(missing_ok=True)
+        folder = self._backend.scripts.folder_of(self._owner(told))
+        (folder / file_of(text_of(told, "FILENAME"))).unlink(missing_ok=True)
 
     async def _activate_sieve(self, value: Value) -> None:
         told = mapping_of(value)
-        name = file_name(text_of(told, "FILENAME", ""))
-        (self._sieve_folder(told) / "active").write_text(name + "\n", encoding="utf-8")
+        name = file_of(text_of(told, "FILENAME", "")) + "\n"
+        await asyncio.to_thread(
+            self._backend.scripts.leave, self._owner(told), ACTIVE_FILE, name.encode()
+        )
 
     # --- the end
 

@@ -6,9 +6,11 @@ complete. What Cyrus has confirmed it keeps; it shows nothing before MUPDATEPUSH
 
 import hashlib
 import json
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -41,6 +43,8 @@ from murder.wire.dlist import MessageOctets, Value, announced_by, format_value, 
 MAX_LINE: Final = 512 * 1024 * 1024
 DELETED: Final = "\\Deleted"
 SEEN: Final = "\\Seen"
+TYPES: Final = {b"#sieve": "f", b"#calendars": "c", b"#addressbooks": "a", b"#drive": "b"}
+_NON_IMAP: Final = re.compile(rb"[.](#[a-z]+)(?=[.]|\Z)")
 
 
 @dataclass(slots=True)
@@ -163,6 +167,10 @@ class CyrusTarget:
         if owner is None or not is_inbox(root):
             raise Refusal(Code.CANNOT, "Only users can go to a Cyrus backend")
         self._partition = str(words["partition"]) or "default"
+        with suppress(
+            Refusal
+        ):  # one before 3.5 knows no mailboxes of scripts, and takes them for mail
+            await self._say(b"SYNCAPPLY CAPABILITIES (SIEVE-MAILBOX)")
         told = await self._say(b"SYNCGET USER " + format_value(owner))
         present = [MailboxName(octets) for octets in map(_name_told, told) if octets]
         await self._remove(
@@ -203,6 +211,7 @@ class CyrusTarget:
             **dict.fromkeys(("LAST_APPENDDATE", "POP3_LAST_LOGIN", "POP3_SHOW_AFTER"), 0),
             **box.told,
             "PARTITION": self._partition,
+            **_type_of(box.told["MBOXNAME"]),
             "OPTIONS": "P",
             "CREATEDMODSEQ": 1,
             "FOLDERMODSEQ": box.told["HIGHESTMODSEQ"],
@@ -295,6 +304,13 @@ class CyrusTarget:
             await self._say(b"SYNCAPPLY LOCAL_UNMAILBOX " + format_value(bytes(name)))
             self._boxes.pop(name, None)
         return {"ok": True}
+
+
+def _type_of(name: bytes) -> dict[str, str]:
+    """What Cyrus takes the mailbox for, where it is not mail."""
+    found = _NON_IMAP.search(name)
+    kind = TYPES.get(found[1]) if found is not None else None
+    return {"MBOXTYPE": kind} if kind is not None else {}
 
 
 def number_of_record(record: Told) -> int:
