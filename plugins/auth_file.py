@@ -1,10 +1,10 @@
 """Authentication: users and hashed passwords in one text file.
 
-A line is `user:SCRYPT:SCRAM:group,group`. SCRYPT is `log2cost,r,p,salt,hash`, SCRAM (for SCRAM-SHA-256, RFC 7677) is
-`iterations,salt,storedkey,serverkey`; octets are base64. `murder auth` keeps the file; it is only ever replaced as a
-whole, and read again when it has changed. Hashes are counted in threads, which let everything else go first. A password
-that was right is remembered for a while, in memory, under a key that only this process has, so that a mail client's tenth
-connection costs nothing.
+A line is `user:SCRYPT:SCRAM:group,group`; a `!` before SCRYPT says that the account is disabled. SCRYPT is
+`log2cost,r,p,salt,hash`, SCRAM (for SCRAM-SHA-256, RFC 7677) is `iterations,salt,storedkey,serverkey`; octets are base64.
+`murder auth` keeps the file; it is only ever replaced as a whole, and read again when it has changed. Hashes are counted in
+threads, which let everything else go first. A password that was right is remembered for a while, in memory, under a key that
+only this process has, so that a mail client's tenth connection costs nothing.
 
 Who asks for SCRAM as a user that is not here gets a challenge too, always the same for a name. A first line
 `#decoys:KEY` keeps what those are made from; nodes that have a copy of the file make the same ones.
@@ -23,16 +23,16 @@ import threading
 import time
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from murder.api import Identity, ScramSecret, hookimpl
+from murder.api import Denied, Identity, LoginAttempt, ScramSecret, hookimpl
 from murder.errors import Code, Refusal
 
 SCRAM_MECHANISM: Final = "SCRAM-SHA-256"
@@ -45,6 +45,8 @@ FORBIDDEN_IN_USERS: Final = frozenset(':,/%*"\\\t\r\n\0 ')
 MAX_REMEMBERED: Final = 20_000
 MAX_PARSED: Final = 1000
 DECOYS: Final = "#decoys:"
+DISABLED: Final = "!"
+MAX_GROUPS: Final = 200
 NICENESS: Final = 5  # of the threads that hash, against the one that serves
 FILE_MODE: Final = 0o600
 
@@ -74,6 +76,24 @@ class Settings:
         default=True, metadata={"doc": "User names are taken in lower case, as Cyrus does."}
     )
 
+    least_length: int = field(
+        default=1, metadata={"doc": "Characters that a new password has at least.", "least": 1}
+    )
+    least_kinds: int = field(
+        default=1,
+        metadata={
+            "doc": "Of small letters, capitals, digits and other signs a new password has so many kinds at least.",
+            "least": 1,
+            "most": 4,
+        },
+    )
+    refused: Path | None = field(
+        default=None,
+        metadata={
+            "doc": "A file with passwords that nobody may choose, one a line, as the lists of those that leaked."
+        },
+    )
+
     def __post_init__(self) -> None:
         if not 1 <= self.log2_cost <= 20:
             raise ValueError("log2_cost must be between 1 and 20")
@@ -99,12 +119,13 @@ class Record:
     hashed: bytes
     scram: ScramSecret
     groups: frozenset[str]
+    is_disabled: bool = False
 
 
 def parse_record(line: str) -> Record:
     """Read one line. Raises ValueError."""
     user, scrypt, scram, groups = line.split(":")
-    cost, block_size, lanes, salt, hashed = scrypt.split(",")
+    cost, block_size, lanes, salt, hashed = scrypt.removeprefix(DISABLED).split(",")
     iterations, scram_salt, stored_key, server_key = scram.split(",")
     return Record(
         user,
@@ -115,6 +136,7 @@ def parse_record(line: str) -> Record:
         _octets(hashed),
         ScramSecret(_octets(scram_salt), int(iterations), _octets(stored_key), _octets(server_key)),
         frozenset(filter(None, groups.split(","))),
+        scrypt.startswith(DISABLED),
     )
 
 
@@ -135,11 +157,16 @@ def format_record(record: Record) -> str:
         _text(secret.server_key),
     )
     groups = ",".join(sorted(record.groups))
-    return ":".join((record.user, ",".join(scrypt), ",".join(scram), groups))
+    mark = DISABLED if record.is_disabled else ""
+    return ":".join((record.user, mark + ",".join(scrypt), ",".join(scram), groups))
 
 
 def make_record(
-    user: str, password: bytes, settings: Settings, groups: frozenset[str] = frozenset()
+    user: str,
+    password: bytes,
+    settings: Settings,
+    groups: frozenset[str] = frozenset(),
+    is_disabled: bool = False,
 ) -> Record:
     """Hash a password; takes the time that `log2_cost` sets."""
     salt, scram_salt = secrets.token_bytes(SALT_OCTETS), secrets.token_bytes(SALT_OCTETS)
@@ -151,7 +178,9 @@ def make_record(
     server_key = hmac.digest(salted, b"Server Key", "sha256")
     stored_key = hashlib.sha256(client_key).digest()
     scram = ScramSecret(scram_salt, settings.scram_iterations, stored_key, server_key)
-    return Record(user, settings.log2_cost, BLOCK_SIZE, LANES, salt, hashed, scram, groups)
+    return Record(
+        user, settings.log2_cost, BLOCK_SIZE, LANES, salt, hashed, scram, groups, is_disabled
+    )
 
 
 def _scrypt(salt: bytes, log2_cost: int, block_size: int, lanes: int) -> Scrypt:
@@ -174,7 +203,8 @@ def _text(octets: bytes) -> str:
 
 
 class UserFile:
-    """The file, in memory; one object a process. Fulfils AuthBackend, HasScramSecrets, ManagesUsers."""
+    """The file, in memory; one object a process. Fulfils AuthBackend, ChecksAttempts, HasScramSecrets,
+    ManagesUsers, ManagesGroups."""
 
     def __init__(self, file: Path, settings: Settings) -> None:
         self._file = file
@@ -214,37 +244,61 @@ class UserFile:
             return None
         return self._identity(self._record(line))
 
+    @property
+    def depends_on(self) -> Collection[str]:
+        """See ChecksAttempts."""
+        return ()
+
+    async def check(self, attempt: LoginAttempt, user: str, password: bytes) -> Identity | Denied:
+        """See ChecksAttempts. Who is not here is told at once: `verify` costs a hash where nobody else knows them either."""
+        self._refresh()
+        name = self._canonical(user)
+        line = self._lines.get(name)
+        if line is None:
+            return Denied.UNKNOWN
+        record = self._record(line)
+        if not await self._is_right(name, line, record, password):
+            return Denied.WRONG
+        if record.is_disabled:
+            raise Refusal(Code.CONTACT_ADMIN, "This account is disabled; ask your administrator")
+        return self._identity(record)
+
     async def verify(self, user: str, password: bytes) -> Identity | None:
         """See AuthBackend. A name that does not exist costs what a wrong password costs."""
         name = self._canonical(user)
         self._refresh()
         line = self._lines.get(name)
+        record = self._somebody() if line is None else self._record(line)
+        right = await self._is_right(name, line, record, password)
+        return self._identity(record) if right and not record.is_disabled else None
+
+    async def _is_right(self, name: str, line: str | None, record: Record, password: bytes) -> bool:
         token = self._token(name, password)
         if line is not None and self._is_remembered(token, line):
-            return self._identity(self._record(line))
+            return True
         if len(password) > MAX_PASSWORD_OCTETS:
-            return None
-        record = self._somebody() if line is None else self._record(line)
+            return False
         loop = asyncio.get_running_loop()
         right = await loop.run_in_executor(self._threads, _is_right, record, password)
         if line is None or not right:
-            return None
-        self._remember(token, line)
-        return self._identity(record)
+            return False
+        if not record.is_disabled:
+            self._remember(token, line)
+        return True
 
     async def lookup(self, user: str) -> Identity | None:
         """See AuthBackend."""
         self._refresh()
-        line = self._lines.get(self._canonical(user))
-        return None if line is None else self._identity(self._record(line))
+        record = self._enabled(user)
+        return None if record is None else self._identity(record)
 
     async def scram_secret(self, user: str, mechanism: str) -> ScramSecret | None:
         """See HasScramSecrets."""
         if mechanism.removesuffix("-PLUS") != SCRAM_MECHANISM:
             return None
         self._refresh()
-        line = self._lines.get(self._canonical(user))
-        return None if line is None else self._record(line).scram
+        record = self._enabled(user)
+        return None if record is None else record.scram
 
     def scram_decoy(self, user: str, mechanism: str) -> ScramSecret:
         """See HasScramDecoys."""
@@ -275,19 +329,53 @@ class UserFile:
         for user, password in wanted.items():
             _check_user(user)
             _check_password(password)
+            await asyncio.to_thread(_check_rules, user, password, self._settings)
         self._refresh(may_be_missing=True)
         loop = asyncio.get_running_loop()
-        groups = {user: self._groups(user) for user in wanted}
         made = await asyncio.gather(
             *(
-                loop.run_in_executor(
-                    self._threads, make_record, user, password, self._settings, groups[user]
-                )
+                loop.run_in_executor(self._threads, make_record, user, password, self._settings)
                 for user, password in wanted.items()
             )
         )
         with self._locked():
-            self._lines.update({record.user: format_record(record) for record in made})
+            for record in made:
+                self._put(record.user, record)
+            self._write()
+
+    def _put(self, user: str, record: Record) -> None:
+        """A new password leaves groups, and whether the account is disabled, as they are in the file now."""
+        line = self._lines.get(user)
+        if line is not None:
+            old = parse_record(line)
+            record = replace(record, groups=old.groups, is_disabled=old.is_disabled)
+        self._lines[user] = format_record(record)
+
+    async def set_groups(self, user: str, groups: Collection[str]) -> None:
+        """See ManagesGroups."""
+        if len(groups) > MAX_GROUPS:
+            raise Refusal(Code.CANNOT, f"A user is in {MAX_GROUPS} groups at most")
+        for group in groups:
+            _check_user(group, "group")
+        self._change(user, lambda record: replace(record, groups=frozenset(groups)))
+
+    async def set_disabled(self, user: str, disabled: bool) -> None:
+        """See ManagesGroups."""
+        self._change(user, lambda record: replace(record, is_disabled=disabled))
+
+    async def disabled_users(self) -> Collection[str]:
+        """See ManagesGroups."""
+        self._refresh(may_be_missing=True)
+        records = (self._record(line) for line in self._lines.values())
+        return [record.user for record in records if record.is_disabled]
+
+    def _change(self, user: str, changed: Callable[[Record], Record]) -> None:
+        name = self._canonical(user)
+        with self._locked():
+            line = self._lines.get(name)
+            if line is None:
+                raise Refusal(Code.NONEXISTENT, f"there is no user {user}")
+            self._lines[name] = format_record(changed(parse_record(line)))
             self._write()
 
     async def remove(self, user: str) -> bool:
@@ -301,9 +389,11 @@ class UserFile:
     def _canonical(self, user: str) -> str:
         return user.lower() if self._settings.lower_case else user
 
-    def _groups(self, user: str) -> frozenset[str]:
-        line = self._lines.get(user)
-        return frozenset() if line is None else self._record(line).groups
+    def _enabled(self, user: str) -> Record | None:
+        """Who may log in."""
+        line = self._lines.get(self._canonical(user))
+        record = None if line is None else self._record(line)
+        return None if record is None or record.is_disabled else record
 
     def _record(self, line: str) -> Record:
         """What a line says; those of late are kept, as base64 takes as long as all else at a login."""
@@ -447,14 +537,44 @@ def _is_right(record: Record, password: bytes) -> bool:
     return True
 
 
-def _check_user(user: str) -> None:
+def _check_user(user: str, what: str = "user") -> None:
     bad = next((c for c in user if c in FORBIDDEN_IN_USERS or not c.isprintable()), None)
     if not user or user.startswith("#") or len(user) > MAX_USER_LENGTH:
         raise Refusal(
-            Code.CANNOT, f"A user name has 1 to {MAX_USER_LENGTH} characters, and no # first"
+            Code.CANNOT, f"A {what} name has 1 to {MAX_USER_LENGTH} characters, and no # first"
         )
     if bad is not None:
-        raise Refusal(Code.CANNOT, f"A user name must not contain {bad!r}")
+        raise Refusal(Code.CANNOT, f"A {what} name must not contain {bad!r}")
+
+
+def _check_rules(user: str, password: bytes, settings: Settings) -> None:
+    """What this site asks of a password; may read a long file. Raises Refusal."""
+    text = password.decode("utf-8", "replace")
+    if len(text) < settings.least_length:
+        raise Refusal(
+            Code.CANNOT, f"A password has {settings.least_length} characters at least here"
+        )
+    tests = (str.islower, str.isupper, str.isdigit)
+    kinds = [any(test(one) for one in text) for test in tests]
+    kinds.append(any(not any(test(one) for test in tests) for one in text))
+    if sum(kinds) < settings.least_kinds:
+        raise Refusal(
+            Code.CANNOT,
+            f"A password has {settings.least_kinds} kinds at least here of small letters, capitals, digits, other signs",
+        )
+    if settings.least_length > 1 and text.casefold() == user.casefold():
+        raise Refusal(Code.CANNOT, "A password must not be the user's name")
+    if settings.refused is not None and _stands_in(settings.refused, password):
+        raise Refusal(Code.CANNOT, "This password is known to those who guess; take another")
+
+
+def _stands_in(file: Path, password: bytes) -> bool:
+    try:
+        with file.open("rb") as lines:
+            return any(line.rstrip(b"\r\n") == password for line in lines)
+    except OSError as error:
+        text = f"{file} (plugins.auth_file.refused): {error.strerror or error}"
+        raise Refusal(Code.CANNOT, text) from error
 
 
 def _check_password(password: bytes) -> None:

@@ -81,8 +81,8 @@ class AuthBackend(Protocol):
 
 @runtime_checkable
 class ChecksAttempts(Protocol):
-    """The optional power to tell a wrong password from an unknown user, and to know how the client has come. `verify` is not
-    called then."""
+    """The optional power to tell a wrong password from an unknown user, and to know how the client has come. `verify` is
+    called then only of one that `ChecksFewAtOnce`, for users whom nobody knows, so that they cost what others cost."""
 
     @property
     def depends_on(self) -> Collection[str]:

@@ -139,7 +139,16 @@ class Chain:
                 return None
             if link is not self.links[-1] and await link.knows(user):
                 return None
+        await self._take_time(attempt, user, password)
         return None
+
+    async def _take_time(self, attempt: LoginAttempt, user: str, password: bytes) -> None:
+        """Nobody knows the user: that takes as long as a wrong password of who is known by a plugin that hashes."""
+        for link in self.links:
+            if isinstance(link.backend, ChecksFewAtOnce) and link.checker is not None:
+                async with link.turnstile.turn(place_of(attempt.address)):
+                    await link.backend.verify(user, password)
+                return
 
     async def try_out(self, attempt: LoginAttempt, user: str, password: bytes) -> list[Answer]:
         """As `decide`, with what each plugin says on the way; nothing is remembered."""

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import asyncclick as click
 
-from murder.api import ManagesUsers
+from murder.api import ManagesGroups
 from murder.auth.remembered import flush as flush_passwords
 from murder.auth.remembered import flushed_file
+from murder.cli.auth_file import taken, users_backend
+from murder.cli.auth_groups import disable, enable, group
 from murder.cli.auth_trial import try_login
 from murder.cli.ctl.reaching import yes_option
 from murder.cli.options import (
@@ -24,7 +26,6 @@ from murder.cli.options import (
 )
 from murder.config import load_config
 from murder.errors import Code, Refusal
-from murder.hooks import load_plugins
 
 
 @click.group(cls=Group)
@@ -38,26 +39,8 @@ def auth() -> None:
     """
 
 
-auth.add_command(try_login)
-
-
-def _backend(config_file: Path) -> ManagesUsers:
-    """The first plugin of `[auth]` that keeps users. Raises Refusal."""
-    config = load_config(config_file)
-    plugins = load_plugins(config, ()).auth_backends()
-    found = next((backend for _, backend in plugins if isinstance(backend, ManagesUsers)), None)
-    if found is None:
-        names = ", ".join(name for name, _ in plugins)
-        text = f"of {names} none keeps users itself; use the tools of what they ask"
-        raise Refusal(Code.CANNOT, text)
-    return found
-
-
-def _taken(config_file: Path) -> None:
-    """It has changed: nobody gets in by what was right before, and the node's user owns its files."""
-    data = load_config(config_file).node.data
-    flush_passwords(data)
-    keep_owner(data, data.iterdir())
+for command in (try_login, group, disable, enable):
+    auth.add_command(command)
 
 
 def _password(user: str) -> bytes:
@@ -81,11 +64,11 @@ async def add(user: str, config_file: Path, as_json: bool) -> int:
     murder auth add anna
     echo "$PASSWORD" | murder auth add anna
     """
-    backend = _backend(config_file)
+    backend = users_backend(config_file)
     if user in {known.user for known in await backend.users()}:
         raise Refusal(Code.ALREADY_EXISTS, f"{user} exists; `murder auth passwd {user}` changes it")
     await backend.set_passwords({user: _password(user)})
-    _taken(config_file)
+    taken(config_file)
     return say(as_json, {"user": user}, f"{user}: made")
 
 
@@ -99,13 +82,13 @@ async def passwd(user: str, config_file: Path, as_json: bool) -> int:
     \b
     murder auth passwd anna
     """
-    backend = _backend(config_file)
+    backend = users_backend(config_file)
     if user not in {known.user for known in await backend.users()}:
         raise Refusal(
             Code.NONEXISTENT, f"there is no user {user}; `murder auth add {user}` makes it"
         )
     await backend.set_passwords({user: _password(user)})
-    _taken(config_file)
+    taken(config_file)
     return say(as_json, {"user": user}, f"{user}: changed")
 
 
@@ -120,30 +103,46 @@ async def remove(user: str, config_file: Path, yes: bool, as_json: bool) -> int:
     \b
     murder auth remove anna --yes
     """
-    backend = _backend(config_file)
+    backend = users_backend(config_file)
     if not yes and user in {known.user for known in await backend.users()}:
         click.echo(f"{user} could log in no more. Re-run with --yes.", err=True)
         return 2
     if not await backend.remove(user):
         raise Refusal(Code.NONEXISTENT, f"there is no user {user}")
-    _taken(config_file)
+    taken(config_file)
     return say(as_json, {"user": user}, f"{user}: removed")
 
 
 @auth.command("list")
 @config_option()
-@json_option("a list of user, groups")
+@json_option("a list of user, groups, disabled (true or false)")
 async def list_users(config_file: Path, as_json: bool) -> int:
     """Everybody the plugin knows.
 
     \b
     murder auth list
     """
-    known = sorted(await _backend(config_file).users(), key=lambda identity: identity.user)
+    backend = users_backend(config_file)
+    known = sorted(await backend.users(), key=lambda identity: identity.user)
+    manages = isinstance(backend, ManagesGroups)
+    disabled = set(await backend.disabled_users()) if isinstance(backend, ManagesGroups) else set()
     if as_json:
-        print_json([{"user": who.user, "groups": sorted(who.groups)} for who in known])
-    else:
-        print_table(("user", "groups"), [(who.user, ",".join(sorted(who.groups))) for who in known])
+        print_json(
+            [
+                {"user": who.user, "groups": sorted(who.groups), "disabled": who.user in disabled}
+                for who in known
+            ]
+        )
+        return 0
+    rows = [
+        (
+            who.user,
+            ",".join(sorted(who.groups)),
+            *(("disabled" if who.user in disabled else "",) if manages else ()),
+        )
+        for who in known
+    ]
+    print_table(("user", "groups", *(("state",) if manages else ())), rows)
     return 0
 
 

@@ -98,7 +98,9 @@ def test_users_are_kept_from_the_command_line(config: str, capsys: Capture) -> N
     assert murder("auth", "passwd", "bert", "--config", config, typed="new\n").returncode == 1
     assert murder("auth", "add", "bert", "--config", config, typed="\n").returncode == 1
     assert main(["auth", "list", "--config", config, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == [{"user": "anna", "groups": []}]
+    assert json.loads(capsys.readouterr().out) == [
+        {"user": "anna", "groups": [], "disabled": False}
+    ]
     assert main(["auth", "remove", "anna", "--config", config]) == 2
     assert main(["auth", "remove", "anna", "--config", config, "--yes"]) == 0
     assert main(["auth", "remove", "anna", "--config", config]) == 1

@@ -1,0 +1,64 @@
+"""`murder auth`, as an operator types it."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from murder.cli.program import main
+from tests.cli.test_commands import config, murder
+
+Capture = pytest.CaptureFixture[str]
+__all__ = ["config"]
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+
+def test_groups_from_the_command_line(config: str, capsys: Capture) -> None:
+    for user in ("anna", "ben"):
+        assert murder("auth", "add", user, "-c", config, typed="secret\n").returncode == 0
+    assert main(["auth", "group", "add", "staff", "anna", "ben", "-c", config]) == 0
+    assert "group:staff: anna, ben added" in capsys.readouterr().out
+    assert main(["auth", "group", "add", "staff", "carl", "-c", config]) == 1
+    assert "there is no user carl; nothing was changed" in capsys.readouterr().err
+    assert main(["auth", "group", "remove", "staff", "ben", "-c", config]) == 0
+    capsys.readouterr()
+    assert main(["auth", "group", "list", "-c", config, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"group": "staff", "users": ["anna"]}]
+
+
+def test_a_trial_says_who_decides(
+    config: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert murder("auth", "add", "anna", "-c", config, typed="secret\n").returncode == 0
+    typed(monkeypatch, "secret\n")
+    assert main(["auth", "test", "anna", "-c", config, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["decided"] == "auth_file"
+    assert told["answers"][0]["said"] == "right"
+    assert told["identity"]["user"] == "anna"
+    typed(monkeypatch, "wrong\n")
+    assert main(["auth", "test", "anna", "-c", config]) == 1
+    said = capsys.readouterr().out
+    assert "auth_file: knows the user; this is not the password" in said
+    assert "secret" not in said
+    typed(monkeypatch, "wrong\n")
+    assert main(["auth", "test", "nobody", "-c", config]) == 1
+    assert "no plugin knows them" in capsys.readouterr().out
+    assert main(["auth", "disable", "anna", "-c", config]) == 0
+    typed(monkeypatch, "secret\n")
+    assert main(["auth", "test", "anna", "-c", config]) == 1
+    assert "disabled" in capsys.readouterr().err
+    assert main(["auth", "test", "anna", "--lookup", "-c", config]) == 1
+
+
+def test_a_flush_leaves_its_mark_in_the_data_folder(config: str, tmp_path: Path) -> None:
+    mark = tmp_path / "data" / "auth.flushed"
+    assert main(["auth", "flush", "-c", config]) == 0
+    first = mark.stat().st_mtime_ns
+    assert main(["auth", "flush", "-c", config]) == 0
+    assert mark.stat().st_mtime_ns > first
