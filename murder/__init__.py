@@ -15,7 +15,7 @@ The map. Rooms, in the order they may import each other (tests/test_layers.py ho
     config     murder.toml as dataclasses               hooks      plugins, found and asked in order
     net        sockets: listeners, TLS, connections, upstreams, relay
     auth       who is let in: the gate, what wrong passwords cost, how many connections a user has
-    serve      what frontend and backend say to clients alike: the dialogues of IMAP, POP3 and LMTP
+    serve      what frontend and backend say to clients alike: the dialogues of IMAP, POP3, LMTP and plugins
     mupdate    the mailbox list, its master, replicas and client
     frontend   the proxy role        backend   the server role (they know nothing of each other)
     node       a node as it runs: the supervisor, its workers, a role in each (process);

@@ -30,11 +30,13 @@ from murder.api.kinds.delivery import DELIVERY
 from murder.api.kinds.events import EVENTS
 from murder.api.kinds.kind import Kind
 from murder.api.kinds.sasl import SASL
+from murder.api.kinds.service import SERVICE
 from murder.api.kinds.store import STORE
 from murder.api.kinds.table import KINDS
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
 from murder.api.sasl import BUILT_IN, Mechanism
+from murder.api.service import Service
 from murder.api.store import MailboxStore
 from murder.config import ROLES, Config, ConfigError, Problem
 from murder.config.load import settings_from, unknown
@@ -325,6 +327,7 @@ class Plugins:
         self._manager = manager
         self.settings = {name: made for name, made in settings.items() if made is not None}
         self._hook: Any = manager.hook
+        self._services: list[Service] | None = None
         self._started: dict[str, list[str]] = {}  # by role the plugins that were told of its start
 
     @property
@@ -365,6 +368,27 @@ class Plugins:
                     raise self._problem(SASL, text)
                 found[row.name] = row
         return list(found.values())
+
+    def services(self, role: str = "") -> list[Service]:
+        """The protocols of all plugins, or of those that a role may listen on, in the operator's order. Made once. Raises
+        ConfigError."""
+        if self._services is None:
+            self._services = self._make_services()
+        return [one for one in self._services if not role or role in one.roles]
+
+    def _make_services(self) -> list[Service]:
+        found: list[Service] = []
+        taken: dict[str, str] = {}
+        for plugin, service in self.make_all(SERVICE):
+            if not isinstance(service, Service):
+                raise self._problem(SERVICE, f"{plugin}: {service!r} is no murder.api.Service")
+            spec = service.protocol
+            for name in {spec.name, *(key.name for key in spec.keys)}:
+                if taken.setdefault(name, plugin) != plugin:
+                    text = f"{plugin} and {taken[name]} both bring {name}; take one out"
+                    raise self._problem(SERVICE, text)
+            found.append(service)
+        return found
 
     def choose_backend(
         self, mailbox: NewMailbox, candidates: Sequence[BackendLoad]

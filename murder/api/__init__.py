@@ -43,6 +43,7 @@ from murder.api.sasl import (
     ProvenCredentials,
 )
 from murder.api.sasl import Step as SaslStep
+from murder.api.service import BackendStream, PortKey, ProtocolSpec, Service, ServiceClient
 from murder.api.store import (
     CanCheck,
     CountsSubscriptions,
@@ -68,6 +69,11 @@ from murder.model.identity import Identity
 
 __all__ = [
     "AuthBackend",
+    "BackendStream",
+    "PortKey",
+    "ProtocolSpec",
+    "Service",
+    "ServiceClient",
     "BackendLoad",
     "CanCheck",
     "CarriedMessage",

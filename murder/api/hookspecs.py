@@ -17,6 +17,7 @@ from murder.api.events import EventListener
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
 from murder.api.sasl import Mechanism
+from murder.api.service import Service
 from murder.api.store import MailboxStore
 from murder.model.entry import Location
 
@@ -50,6 +51,11 @@ class HookSpecs:
     @hookspec
     def make_event_listener(self, settings: object, data_dir: Path) -> EventListener | None:
         """Who is told of all that happens, in each process of the node."""
+
+    @hookspec
+    def make_service(self, settings: object, data_dir: Path) -> Service | None:
+        """A protocol that is listened on besides murder's own, where the configuration says so. Names that are taken stop
+        the start."""
 
     @hookspec(firstresult=True)
     def choose_backend(

@@ -22,6 +22,7 @@ from murder.backend.hierarchy.referral import Referrals
 from murder.backend.moves.departed import Departed
 from murder.backend.moves.journal import OPEN, Journal, State
 from murder.backend.moves.mover import Mover
+from murder.backend.plugged import BackendReach
 from murder.backend.reconcile.discovery import Noticer
 from murder.backend.reconcile.epoch import Epochs
 from murder.backend.reconcile.master import Comparer
@@ -188,7 +189,8 @@ class BackendRole(ClientRole):
         if self._worker == 0:
             matcher = Matcher(mailboxes, self._ledger, announcer, departed.is_kept)
             await self._match(matcher, mailbox_list)
-        self._serve(BackendWorker(self.backend, self.mover, self.renames), self.backend.gate)
+        worker = BackendWorker(self.backend, self.mover, self.renames)
+        self._serve(worker, self.backend.gate, BackendReach(self.backend))
         if comparer is not None:
             self._start_comparing(comparer)
             comparer.owe(name for intent in settled for name in intent.names)
@@ -260,7 +262,7 @@ class BackendRole(ClientRole):
         target = master_target(config)
         if self._client is not None and target is not None:
             self._client.target = target
-        self._serve(BackendWorker(backend, mover, renames), backend.gate)
+        self._serve(BackendWorker(backend, mover, renames), backend.gate, BackendReach(backend))
 
     async def probe(self) -> AsyncIterator[Mapping[str, object]]:
         """For `murder ctl doctor`; one worker looks for all."""

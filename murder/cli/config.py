@@ -6,6 +6,7 @@ from typing import Any
 
 import asyncclick as click
 
+from murder.api.service import Service
 from murder.cli.options import Group, config_option, json_option, print_json, role_option
 from murder.config import ROLES, Config, ConfigError, Problem, load_config
 from murder.config.load import SECTIONS
@@ -55,9 +56,11 @@ async def check(config_file: Path, roles: tuple[str, ...], running: bool, as_jso
     problems: list[Problem] = []
     try:
         found = load_config(config_file)
-        wanted = _roles_to_check(found, roles)
+        plugged = _plugged(found)
+        wanted = _roles_to_check(found, roles, plugged)
         problems += _file_problems(config_file, wanted)
-        problems += check_host(found, wanted, await _own_ports(found, wanted, running))
+        own = await _own_ports(found, wanted, running, plugged)
+        problems += check_host(found, wanted, own, plugged)
         account = node_account(found)
         if account is not None:
             with acting_as(account):
@@ -85,10 +88,20 @@ def _file_problems(file: Path, roles: Sequence[str]) -> list[Problem]:
         return list(error.problems)
 
 
-async def _own_ports(found: Config, roles: Sequence[str], skip: bool) -> set[str]:
+def _plugged(found: Config) -> Sequence[Service]:
+    """The protocols of plugins; none where that goes wrong, which the check of the file says."""
+    try:
+        return load_plugins(found, ()).services()
+    except ConfigError:
+        return ()
+
+
+async def _own_ports(
+    found: Config, roles: Sequence[str], skip: bool, plugged: Sequence[Service]
+) -> set[str]:
     """The endpoints that this node has bound, where it runs; all of them where they are not to be tried."""
     if skip:
-        ports = [port for role in roles for port in ports_of(found, role, is_first=True)]
+        ports = [port for role in roles for port in ports_of(found, role, plugged, is_first=True)]
         return {str(port.endpoint) for port in ports}
     try:
         answer = await ask_node(found.node.data, AskPorts())
@@ -97,10 +110,12 @@ async def _own_ports(found: Config, roles: Sequence[str], skip: bool) -> set[str
     return {str(one).partition(" ")[2] for one in (answer or {}).get("ports", ())}
 
 
-def _roles_to_check(found: Config, roles: Sequence[str]) -> tuple[str, ...]:
+def _roles_to_check(
+    found: Config, roles: Sequence[str], plugged: Sequence[Service]
+) -> tuple[str, ...]:
     if roles or found.node.roles:
         return roles_wanted(found, roles)
-    return roles_wanted(found, [role for role in ROLES if ports_of(found, role)])
+    return roles_wanted(found, [role for role in ROLES if ports_of(found, role, plugged)])
 
 
 @config.command()

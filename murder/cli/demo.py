@@ -18,6 +18,7 @@ from murder.demo.plan import (
     ca_file,
     last_port,
     operator_file,
+    with_plugins,
 )
 from murder.demo.process import VERBS
 from murder.demo.run import Demo, ask, run
@@ -61,6 +62,13 @@ MESSAGE: Final = "Subject: hello\\r\\n\\r\\nIt works.\\r\\n"
     is_flag=True,
     help="Take passwords without TLS on the plain IMAP, POP3 and MUPDATE ports.",
 )
+@click.option(
+    "--plugin",
+    "plugins",
+    type=click.Path(exists=True, resolve_path=True, path_type=Path),
+    multiple=True,
+    help="A plugin of yours for all nodes: a file or the folder of a package. What it listens on gets ports, too.",
+)
 async def demo(
     context: click.Context,
     folder: Path,
@@ -71,6 +79,7 @@ async def demo(
     port_base: int,
     as_json: bool,
     no_tls_required: bool,
+    plugins: tuple[Path, ...],
 ) -> int:
     """A whole murder on this host: master, frontends and backends as processes of their own, until Ctrl-C.
 
@@ -94,7 +103,9 @@ async def demo(
         workers=workers,
         port_base=port_base,
         tls_required=not no_tls_required,
+        plugins=plugins,
     )
+    options = with_plugins(options)
     _check_ports(options)
     show = _show_json if as_json else _show
     await run(options, show, lambda text: click.echo(f"demo: {text}", err=True))
@@ -139,11 +150,12 @@ def _show_json(running: Demo) -> None:
 def _show(running: Demo) -> None:
     """Where everything listens, and three lines to paste."""
     options = running.options
-    keys = [key.name for key in client_keys()]
-    heads = f"{'':9}{'':24}" + "".join(f"{key:>7}" for key in keys) + f"{'mupdate':>9}"
+    plugged = [key.name for one in options.services for key in one.protocol.keys]
+    keys = [*(key.name for key in client_keys()), *plugged]
+    heads = f"{'':9}{'':24}" + "".join(f"{key:>{width(key)}}" for key in keys) + f"{'mupdate':>9}"
     click.echo(f"A murder on {HOST}, in {options.folder}\n\n{heads}")
     for node in running.nodes:
-        ports = "".join(f"{node.ports.get(key, ''):>7}" for key in keys)
+        ports = "".join(f"{node.ports.get(key, ''):>{width(key)}}" for key in keys)
         click.echo(f"{node.label:9}{node.name:24}{ports}{node.ports.get('mupdate', ''):>9}")
     plain = "" if options.tls_required else "; passwords also without TLS"
     click.echo(
@@ -158,6 +170,11 @@ def _show(running: Demo) -> None:
         f"\nAnd look around:\n\n  export MURDER_CONFIG={operator}\n  {program} ctl status"
         "\n\nCtrl-C stops everything; the mail stays for the next run."
     )
+
+
+def width(key: str) -> int:
+    """Of its column."""
+    return max(7, len(key) + 1)
 
 
 def paste_lines(options: Options, nodes: list[Node], *, with_curl: bool) -> list[str]:

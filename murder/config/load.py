@@ -212,6 +212,11 @@ class _Reader:
                 raise _Unfit(f"expected a list in square brackets, not {_shown(value)}")
             inner = typing.get_args(hint)[0]
             return tuple(self._convert(inner, item, metadata) for item in value)
+        if metadata.get("by_name") and origin is Mapping:
+            if not isinstance(value, dict):
+                raise _Unfit(f"expected a table, not {_shown(value)}")
+            inner, alone = typing.get_args(hint)[1], {**metadata, "by_name": False}
+            return {name: self._convert(inner, item, alone) for name, item in value.items()}
         if origin is Literal:
             allowed = typing.get_args(hint)
             if value not in allowed:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from murder.config.sections import Config
 from murder.model.protocol import client_keys
 
-_PORTS: Final = (*(key.name for key in client_keys()), "workers")
+_PORTS: Final = (*(key.name for key in client_keys()), "services", "workers")
 RESTART_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "node": ("name", "data", "roles", "user", "group", "control"),
     "mupdate": (

@@ -130,6 +130,12 @@ class TlsConfig:
 class ClientConfig:
     """What frontend and backend have in common: the ports for clients, and their limits."""
 
+    services: Mapping[str, tuple[Endpoint, ...]] = option(
+        {},
+        "Ports of protocols that plugins bring, by the plugins' keys (`murder plugin list` has them).",
+        example='{sieve = ["*:4190"]}',
+        by_name=True,
+    )
     lmtp_trusted: tuple[Network, ...] = option(
         (parse_network("127.0.0.0/8"), parse_network("::1")),
         "Networks that may deliver without authentication.",
@@ -471,12 +477,18 @@ class ServerConfig:
     )
     proxy_user: str = option("", "In place of frontend.proxy_user.")
     proxy_password: str = option("", "In place of frontend.proxy_password.", secret=True)
+    services: Mapping[str, int] = option(
+        {},
+        "Its ports for protocols that plugins bring, by the plugins' keys.",
+        example="{sieve = 4190}",
+        by_name=True,
+    )
     weight: float = option(1.0, "Its share of new mailboxes against the others; 0: none.", least=0)
 
     def port(self, key: PortKey) -> int:
         """Where it is called, by a key of `model.protocol`."""
-        port: int = getattr(self, key.name)
-        return port
+        own: int = getattr(self, key.name, key.port)
+        return self.services.get(key.name, own)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,12 +81,14 @@ def option(
     must_exist: bool = False,
     default_port: int | None = None,
     several: bool = False,
+    by_name: bool = False,
 ) -> Any:  # as dataclasses.field: the annotation beside it is the type
     """Declare one configuration key.
 
     `doc` is its line in murder.toml.example and in error messages; `example` (TOML) stands there in place of
     the default. `least` and `most` bound a number; a `secret` may also be given as `KEY_file`; a path that `must_exist` is
     looked at when the file is checked. An endpoint that may be `several` may be a list: the first that answers serves.
+    `by_name`: a table of such values, whose names are known elsewhere.
     """
     metadata = {
         "doc": doc,
@@ -97,8 +99,11 @@ def option(
         "must_exist": must_exist,
         "default_port": default_port,
         "several": several,
+        "by_name": by_name,
     }
     make: Callable[..., Any] = field
+    if by_name:
+        return make(default_factory=dict, metadata=metadata)
     return make(default=default, repr=not secret, metadata=metadata)
 
 

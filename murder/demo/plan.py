@@ -3,14 +3,18 @@
 Everything lives in one folder: `ca/`, `users`, and one folder a node with `murder.toml`, `data/` and `log`.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
+from murder.api.service import Service
+from murder.config import Config, NodeConfig, PluginsConfig
 from murder.config.write import format_value
-from murder.model.protocol import client_keys
+from murder.hooks import load_plugins
+from murder.model.protocol import BY_KEY, client_keys
 from murder.pki.authority import CA_CERTIFICATE, flaws_of, init_authority, issue, write_durably
 
 DOMAIN: Final = "murder.test"  # RFC 6761 §6.2: never anybody's
@@ -24,6 +28,8 @@ RENEW_BEFORE: Final = timedelta(days=30)
 OPERATOR: Final = "operator"
 MASTER: Final = "mupdate"
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -36,6 +42,8 @@ class Options:
     workers: int = 1
     port_base: int = 14300
     tls_required: bool = True
+    plugins: tuple[Path, ...] = ()  # files or folders of a site's own
+    services: tuple[Service, ...] = ()  # what these listen on
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,8 @@ def nodes_of(options: Options) -> list[Node]:
     for prefix, role, count in wanted:
         for number in range(1, count + 1):
             ports = {}
-            for key in client_keys(role):
+            plugged = [one.protocol for one in options.services if role in one.roles]
+            for key in chain(client_keys(role), *(spec.keys for spec in plugged)):
                 port += 1
                 ports[key.name] = port
             label = f"{prefix}{number}"
@@ -84,6 +93,29 @@ def nodes_of(options: Options) -> list[Node]:
 def last_port(options: Options) -> int:
     """The highest that `nodes_of` gives."""
     return max(port for node in nodes_of(options) for port in node.ports.values())
+
+
+def plugins_folder(folder: Path) -> Path:
+    """The site's own plugins, each alone."""
+    return folder / "plugins"
+
+
+def with_plugins(options: Options) -> Options:
+    """The same with what its plugins listen on. Raises ConfigError."""
+    if not options.plugins:
+        return options
+    home = plugins_folder(options.folder)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in options.plugins:
+        link = home / path.name
+        link.unlink(missing_ok=True)
+        link.symlink_to(path.absolute())
+    config = Config(
+        file=options.folder,
+        node=NodeConfig(name=DOMAIN, data=options.folder),
+        plugins=PluginsConfig(path=(home,), use=tuple(path.stem for path in options.plugins)),
+    )
+    return replace(options, services=tuple(load_plugins(config, ()).services()))
 
 
 def users_of(options: Options) -> Iterator[str]:
@@ -154,10 +186,17 @@ def operator_file(folder: Path) -> Path:
 
 def _servers(nodes: Sequence[Node]) -> list[str]:
     return [
-        _table(f'servers."{node.name}"', address=HOST, **node.ports)
+        _table(f'servers."{node.name}"', address=HOST, **_by_key(node.ports))
         for node in nodes
         if node.role == "backend"
     ]
+
+
+def _by_key(ports: Mapping[str, T]) -> dict[str, object]:
+    """As keys of a section: those of plugins' protocols are in its `services`."""
+    own = {key: value for key, value in ports.items() if key in BY_KEY}
+    plugged = {key: value for key, value in ports.items() if key not in BY_KEY}
+    return {**own, **({"services": plugged} if plugged else {})}
 
 
 def format_node(options: Options, nodes: Sequence[Node], node: Node) -> str:
@@ -182,7 +221,7 @@ def format_node(options: Options, nodes: Sequence[Node], node: Node) -> str:
     ]
     if node.role != "mupdate":
         listeners = {key: [f"{HOST}:{port}"] for key, port in node.ports.items()}
-        section: dict[str, object] = {"workers": options.workers, "admins": [ADMIN], **listeners}
+        section = {"workers": options.workers, "admins": [ADMIN], **_by_key(listeners)}
         if not options.tls_required:
             section["allow_plaintext"] = True
         if node.role == "backend":
@@ -190,6 +229,10 @@ def format_node(options: Options, nodes: Sequence[Node], node: Node) -> str:
         blocks.append(_table(node.role, **section))
     blocks.append(_table("namespace", unix_hierarchy=True, alternative=False))
     blocks += _servers(nodes)
+    if options.plugins:
+        use = [*(path.stem for path in options.plugins), *PluginsConfig().use]
+        folder = str(plugins_folder(options.folder).absolute())
+        blocks.append(_table("plugins", path=[folder], use=use))
     users_file = str((options.folder / "users").absolute())
     blocks += [
         "# A real murder leaves log2_cost at its default: this is quick to log in to, and to guess.",

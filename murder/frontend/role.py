@@ -14,6 +14,7 @@ from murder.errors import Refusal, UpstreamFailure
 from murder.frontend.capabilities import Capabilities
 from murder.frontend.locate import Locator, Ping
 from murder.frontend.placement import place, servers
+from murder.frontend.plugged import FrontendReach
 from murder.frontend.probe import Found, probe
 from murder.frontend.shared import Frontend, Policies
 from murder.log import logger
@@ -79,7 +80,7 @@ class FrontendRole(ClientRole):
     def serve_from(self, mailboxes: MailboxList, ping: Ping) -> None:
         """Make the services, over this list and this way to the master's present."""
         self.frontend = self._make_frontend(mailboxes, ping)
-        self._serve(self.frontend, self.frontend.gate)
+        self._serve(self.frontend, self.frontend.gate, FrontendReach(self.frontend))
 
     async def _open_list(self) -> MailboxList:
         """The list that worker 0 writes; at the very first start it may not be there yet."""
@@ -127,7 +128,7 @@ class FrontendRole(ClientRole):
         frontend.whole_config, frontend.config = config, config.frontend
         frontend.upstreams.configure(config)
         frontend.pool.configure(config.frontend.upstream_idle_s, config.frontend.max_upstreams_idle)
-        self._serve(frontend, frontend.gate)
+        self._serve(frontend, frontend.gate, FrontendReach(frontend))
 
     async def probe(self) -> AsyncIterator[Found]:
         """For `murder ctl doctor`; one worker looks for all."""

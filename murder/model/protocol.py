@@ -1,6 +1,7 @@
 """A protocol that is listened on: one value, of which everything else about its ports is made.
 
-To add one, write its ProtocolSpec and the services that `served_by` names, and put it into PROTOCOLS. From there it has its
+To add one, write its ProtocolSpec and the services that `served_by` names, and put it into PROTOCOLS (a plugin brings its
+own: `murder.api.service`). From there it has its
 keys in murder.toml (and in murder.toml.example), its listeners, its answer when there is no room, its ports in
 `murder demo`, its place in `murder ctl doctor`, `raw` and `backend show`, and `net.upstream` knows where it is at a backend.
 """
@@ -19,7 +20,8 @@ class PortKey:
     """One key that names ports of a protocol: where a role listens, and in `[servers."NAME"]` where it is called.
 
     `doc` and `server_doc` are its lines in murder.toml.example, `example` (TOML) stands there as its value. `section` is
-    the section where it is, if not the role's own.
+    the section where it is, if not the role's own. `default`, of a plugin's only: where it is listened on if the
+    configuration does not say.
     """
 
     name: str
@@ -29,6 +31,7 @@ class PortKey:
     example: str = ""
     is_implicit: bool = False  # TLS from the first octet
     section: str = ""
+    default: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

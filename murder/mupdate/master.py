@@ -80,7 +80,7 @@ class MupdateService:
 class MupdateDialogue(ClientDialogue):
     """One connection to a MUPDATE server."""
 
-    PROTOCOL = PROTOCOL
+    protocol = PROTOCOL
     service: MupdateService
     session: MupdateServerSession
     held_octets = HELD_OCTETS

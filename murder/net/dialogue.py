@@ -216,7 +216,7 @@ class Dialogue(ABC):
             finally:
                 self._waiter = None
 
-    async def start_tls(self, context: Any) -> None:
+    async def begin_tls(self, context: Any) -> None:
         """Put TLS under the connection, its answer to the command having been sent."""
         await self.connection.start_tls(context, server_side=True)
 

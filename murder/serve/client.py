@@ -4,7 +4,7 @@ them.
 """
 
 import ssl
-from typing import ClassVar, Final, Protocol
+from typing import Final, Protocol
 
 from murder.auth.gate import Gate, run_sasl
 from murder.errors import BadSyntax, Refusal, UpstreamFailure
@@ -40,7 +40,7 @@ class Serving(Protocol):
 class ClientDialogue(Dialogue):
     """See the module. The attributes begin as they stand here: no connection pays for a constructor."""
 
-    PROTOCOL: ClassVar[str]
+    protocol: str
     service: Serving
     login: Login | None = None
     bad_commands = 0  # in a row
@@ -80,7 +80,7 @@ class ClientDialogue(Dialogue):
         """What stands in each line of this connection."""
         facts: dict[str, object] = {
             "role": self.service.role,
-            "protocol": self.PROTOCOL,
+            "protocol": self.protocol,
             "cid": self.connection.cid,
             "peer": self.connection.peer,
         }
@@ -91,7 +91,7 @@ class ClientDialogue(Dialogue):
     def describe(self) -> dict[str, object]:
         """For `murder ctl sessions`."""
         return {
-            "protocol": self.PROTOCOL,
+            "protocol": self.protocol,
             "user": self.login.user if self.login else "",
             "address": self.connection.peer,
             "proxy": self.login.proxy if self.login else "",
@@ -141,7 +141,7 @@ class ClientDialogue(Dialogue):
         self.session.take_rest()  # what came in plain text behind it was injected (CVE-2011-0411)
         self.send(agreed)
         try:
-            await self.start_tls(self.service.tls)
+            await self.begin_tls(self.service.tls)
         except OSError as error:
             self.log.info("tls.failed", problem=str(error))
             raise ConnectionResetError("no TLS") from error
@@ -165,7 +165,7 @@ class ClientDialogue(Dialogue):
             initial,
             self.ask,
             self.connection,
-            self.PROTOCOL,
+            self.protocol,
         )
         if final:
             await self.ask(final)

@@ -76,7 +76,7 @@ class ImapDialogue(ClientDialogue):
     TABLE: ClassVar[Table] = {}
     STREAMED: ClassVar[frozenset[bytes]] = frozenset()  # those of its rows, for the session
     RELAYED: ClassVar[frozenset[bytes]] = frozenset()  # likewise, for the hot path
-    PROTOCOL = "imap"
+    protocol = "imap"
     service: ClientService
     session: ImapServerSession
 
@@ -315,7 +315,7 @@ class ImapDialogue(ClientDialogue):
     def _login_words(self) -> list[bytes]:
         gate = self.service.gate
         words = [
-            b"AUTH=" + name.encode() for name in gate.mechanisms(self.connection, self.PROTOCOL)
+            b"AUTH=" + name.encode() for name in gate.mechanisms(self.connection, self.protocol)
         ]
         if self.service.tls is not None and not self.connection.is_tls:
             words.insert(0, b"STARTTLS")

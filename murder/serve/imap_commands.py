@@ -84,7 +84,7 @@ async def _login(dialogue: ImapDialogue, command: Command, user: str, password: 
     gate = dialogue.service.gate
     try:
         given = PlainCredentials(user, "", password, "LOGIN")
-        login = await gate.admit(given, dialogue.connection, dialogue.PROTOCOL)
+        login = await gate.admit(given, dialogue.connection, dialogue.protocol)
     except Refusal as refusal:
         _refuse_login(dialogue, command, as_given(user), refusal)
         return

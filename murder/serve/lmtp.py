@@ -78,7 +78,7 @@ class Delivery(Protocol):
 class LmtpDialogue(LineDialogue):
     """An LMTP connection."""
 
-    PROTOCOL = "lmtp"
+    protocol = "lmtp"
 
     def __init__(self, connection: Connection, service: ClientService) -> None:
         super().__init__(connection, service)
@@ -225,7 +225,7 @@ class LmtpDialogue(LineDialogue):
         words += ["SMTPUTF8", "CHUNKING", "ENHANCEDSTATUSCODES"]
         if self.may_start_tls:
             words.append("STARTTLS")
-        mechanisms = self.service.gate.mechanisms(self.connection, self.PROTOCOL)
+        mechanisms = self.service.gate.mechanisms(self.connection, self.protocol)
         if mechanisms and self.login is None:
             words.append("AUTH " + " ".join(mechanisms))
         if self.may_deliver:

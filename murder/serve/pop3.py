@@ -32,7 +32,7 @@ CODES: Final = {  # a refusal's code in POP3
 class Pop3Dialogue(LineDialogue):
     """A POP3 connection up to its login."""
 
-    PROTOCOL = "pop3"
+    protocol = "pop3"
 
     def __init__(self, connection: Connection, service: ClientService) -> None:
         super().__init__(connection, service)
@@ -115,7 +115,7 @@ class Pop3Dialogue(LineDialogue):
         gate = self.service.gate
         if gate.takes_passwords(self.connection):
             words.append(b"USER")
-        mechanisms = gate.mechanisms(self.connection, self.PROTOCOL)
+        mechanisms = gate.mechanisms(self.connection, self.protocol)
         if mechanisms:
             words.append(b"SASL " + " ".join(mechanisms).encode())
         if self.login is None and self.may_start_tls:
@@ -143,7 +143,7 @@ class Pop3Dialogue(LineDialogue):
         user, self._user = self._user.decode("utf-8", "surrogateescape"), None
         given = PlainCredentials(user, "", arguments, "USER")
         try:
-            login = await self.service.gate.admit(given, self.connection, self.PROTOCOL)
+            login = await self.service.gate.admit(given, self.connection, self.protocol)
         except Refusal as refusal:
             self._refuse(as_given(user), refusal)
             return
@@ -151,7 +151,7 @@ class Pop3Dialogue(LineDialogue):
 
     async def _auth(self, arguments: bytes) -> None:
         if not arguments:  # RFC 1734's listing, which some clients still ask for
-            names = self.service.gate.mechanisms(self.connection, self.PROTOCOL)
+            names = self.service.gate.mechanisms(self.connection, self.protocol)
             self.send(listing("Mechanisms", [name.encode() for name in names]))
             return
         try:

@@ -5,6 +5,7 @@ from typing import ClassVar, Protocol
 
 from murder.api.auth import AuthBackend, Diagnoses
 from murder.api.sasl import Mechanism
+from murder.api.service import Service as PluggedService
 from murder.auth.chain import Chain
 from murder.auth.gate import PROXY_ROLES, Gate, decoy_key_of, penalties_of
 from murder.auth.limit import ConnectionLimit
@@ -14,6 +15,7 @@ from murder.model.protocol import ProtocolSpec
 from murder.net.listener import Service
 from murder.net.shared_counter import Counts, SharedCounter
 from murder.net.tls import listening_context
+from murder.serve.plugged import Reach, service_of
 from murder.serve.service import ClientService, Factory, services_of
 
 
@@ -23,6 +25,8 @@ class MakesAuth(Protocol):
     def auth_backends(self) -> Sequence[tuple[str, AuthBackend]]: ...
 
     def mechanisms(self) -> Sequence[Mechanism]: ...
+
+    def services(self, role: str) -> Sequence[PluggedService]: ...
 
 
 class LetsIn(Protocol):
@@ -134,8 +138,8 @@ class ClientRole:
             proxy_roles=self.PROXY_ROLES,
         )
 
-    def _serve(self, node: object, gate: Gate) -> None:
-        """Make the services; `node` is what their sessions share."""
+    def _serve(self, node: object, gate: Gate, reach: Reach) -> None:
+        """Make the services; `node` is what their sessions share, `reach` what those of plugins get of it."""
         config = self._config
         shared = ClientService(
             role=self.NAME,
@@ -146,4 +150,8 @@ class ClientRole:
             tls=listening_context(config.tls, public=self.IS_PUBLIC),
             max_failures=config.auth.max_failures,
         )
-        self._services = services_of(self.FACTORIES, shared, node)
+        plugged = self._auth.services(self.NAME)
+        self._services = {
+            **services_of(self.FACTORIES, shared, node),
+            **{one.protocol: service_of(one, shared, reach) for one in plugged},
+        }

@@ -10,6 +10,7 @@ from typing import Any
 from murder.api.auth import AuthBackend, Identity
 from murder.api.delivery import DeliveryFilter
 from murder.api.sasl import Mechanism
+from murder.api.service import Service
 from murder.api.store import MailboxStore
 from murder.backend.moves.mover import Mover
 from murder.backend.role import BackendRole
@@ -44,6 +45,9 @@ class Parts:
 
     def __init__(self, make_store: Callable[[], MailboxStore]) -> None:
         self._make_store = make_store
+
+    def services(self, role: str) -> Sequence[Service]:
+        return ()
 
     def mechanisms(self) -> Sequence[Mechanism]:
         return ()

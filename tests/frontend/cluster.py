@@ -12,6 +12,7 @@ from murder.api.auth import AuthBackend, Identity
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
 from murder.api.sasl import Mechanism
+from murder.api.service import Service
 from murder.api.store import MailboxStore
 from murder.config import Config, FrontendConfig, MupdateConfig
 from murder.config.sections import NamespaceConfig, NodeConfig
@@ -39,6 +40,9 @@ class Anybody(Users):
 
 class Policy:
     """The plugins of a frontend: mail where the parent is, else on the first backend; no referrals but by RLIST."""
+
+    def services(self, role: str) -> Sequence[Service]:
+        return ()
 
     def mechanisms(self) -> Sequence[Mechanism]:
         return ()

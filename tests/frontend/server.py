@@ -13,6 +13,7 @@ from murder.api.auth import AuthBackend, Identity
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
 from murder.api.sasl import Mechanism
+from murder.api.service import Service
 from murder.config import Config, FrontendConfig, MupdateConfig
 from murder.config.sections import (
     AuthConfig,
@@ -41,6 +42,9 @@ class Parts:
 
     async def lookup(self, user: str) -> Identity | None:
         return Identity(user)
+
+    def services(self, role: str) -> Sequence[Service]:
+        return ()
 
     def mechanisms(self) -> Sequence[Mechanism]:
         return ()

@@ -25,6 +25,7 @@ import structlog
 
 from murder.api.auth import Identity
 from murder.api.sasl import Mechanism
+from murder.api.service import Service
 from murder.log import set_up
 from tests.frontend.server import Parts, running_frontend
 from tests.kit.waiting import pause_here
@@ -114,6 +115,9 @@ class Remembering(Parts):
 
     def recall(self, user: str, password: bytes) -> Identity | None:
         return Identity(user) if password == b"secret" else None
+
+    def services(self, role: str) -> Sequence[Service]:
+        return ()
 
     def mechanisms(self) -> Sequence[Mechanism]:
         return ()

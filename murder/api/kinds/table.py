@@ -11,7 +11,11 @@ from murder.api.kinds.kind import Kind
 from murder.api.kinds.placement import PLACEMENT
 from murder.api.kinds.referral import REFERRAL
 from murder.api.kinds.sasl import SASL
+from murder.api.kinds.service import SERVICE
 from murder.api.kinds.store import STORE
 
-KINDS: Final[tuple[Kind, ...]] = (AUTH, STORE, PLACEMENT, REFERRAL, SASL, DELIVERY, EVENTS)
+KINDS: Final[tuple[Kind, ...]] = (
+    *(AUTH, STORE, PLACEMENT, REFERRAL, SASL, DELIVERY, EVENTS),
+    SERVICE,
+)
 BY_NAME: Final[Mapping[str, Kind]] = MappingProxyType({kind.name: kind for kind in KINDS})

@@ -112,7 +112,8 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
         print_json(facts)
         return 3 if state.problem else 0
     shares = [f"{partition} ({number})" for partition, number in sorted(partitions.items())]
-    ports = ", ".join(f"{key.name} {config.port(key)}" for key in client_keys(BACKEND))
+    listened = {key.name: config.port(key) for key in client_keys(BACKEND)}
+    ports = ", ".join(f"{key} {port}" for key, port in {**listened, **config.services}.items())
     shown = {
         "name": server,
         "address": f"{facts['address']} ({ports})",

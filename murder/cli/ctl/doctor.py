@@ -177,12 +177,13 @@ async def _backend(reach: Reach, server: str, found: Findings) -> None:
         return
     config = reach.config.server(server)
     closed: dict[str, list[str]] = {}
-    for key in tried():
-        if problem := await _closed(host, config.port(key)):
-            closed.setdefault(problem, []).append(f"{key.name} ({config.port(key)})")
-    for problem, ports in closed.items():
+    ports = {key.name: config.port(key) for key in tried()} | dict(config.services)
+    for name, port in ports.items():
+        if problem := await _closed(host, port):
+            closed.setdefault(problem, []).append(f"{name} ({port})")
+    for problem, where in closed.items():
         found.wrong(
-            f"{server}: {', '.join(ports)} at {host}: {problem}",
+            f"{server}: {', '.join(where)} at {host}: {problem}",
             "does it run (`systemctl status murder`)? are they in its [backend]? a firewall?",
         )
     answer = await look(reach, server)

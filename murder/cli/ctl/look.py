@@ -11,6 +11,8 @@ import asyncclick as click
 
 from murder.cli.ctl.reaching import operator_options
 from murder.cli.options import Group, json_option, say
+from murder.config import ServerConfig
+from murder.config.load import unknown
 from murder.errors import Code, Refusal
 from murder.model.acl import ANYONE, POST, rights_granted
 from murder.model.name import inbox_of
@@ -68,11 +70,12 @@ async def route(reach: Reach, address: str, as_json: bool) -> int:
 
 @click.command()
 @operator_options
-@click.argument("protocol", type=click.Choice(SPOKEN))
+@click.argument("protocol", metavar=f"{'|'.join(SPOKEN)}|KEY")
 @click.argument("host", required=False)
 async def raw(reach: Reach, protocol: str, host: str | None) -> int:
     """Speak a protocol to a node yourself, logged in as the operator where the protocol lets him: lines of standard
-    input go there, what comes is printed. HOST: a backend's name, or HOST:PORT; mupdate: the master.
+    input go there, what comes is printed. HOST: a backend's name, or HOST:PORT; mupdate: the master. KEY: a plugin's
+    protocol, as in `[servers."NAME"] services`.
 
     \b
     murder ctl raw mupdate
@@ -92,15 +95,25 @@ async def raw(reach: Reach, protocol: str, host: str | None) -> int:
         return 0
     if not host:
         raise click.UsageError("name a HOST")
-    config = reach.config.server(host)
     name, port = _split(
-        reach.config.address_of(host), config.port(protocol_named(protocol).keys[0])
+        reach.config.address_of(host), _port_at(reach.config.server(host), protocol)
     )
     async with asyncio.timeout(TRY_S):
         reader, writer = await asyncio.open_connection(name, port)
     await _pass_on(reader.read, writer.write)
     writer.close()
     return 0
+
+
+def _port_at(server: ServerConfig, protocol: str) -> int:
+    """Raises UsageError for a protocol that nobody speaks there."""
+    if protocol in server.services:
+        return server.services[protocol]
+    if protocol not in SPOKEN:
+        raise click.UsageError(
+            f"{protocol!r}: {unknown('protocol', protocol, [*SPOKEN, *server.services])}"
+        )
+    return server.port(protocol_named(protocol).keys[0])
 
 
 def _master_at(reach: Reach, host: str | None) -> Target:

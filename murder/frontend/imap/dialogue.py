@@ -13,11 +13,12 @@ from typing import Any, Final, Protocol
 
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.arbiter import Arbiter, Correct
-from murder.frontend.placement import nearest, servers
+from murder.frontend.placement import servers
 from murder.frontend.shared import Frontend
-from murder.model.entry import EntryState, MailboxEntry
-from murder.model.name import MailboxName, ancestors_of, display
-from murder.model.rights import MANAGED, nonexistent, rights_in
+from murder.frontend.visible import find, may_know_of, may_know_of_new
+from murder.model.entry import MailboxEntry
+from murder.model.name import MailboxName, display
+from murder.model.rights import rights_in
 from murder.net.connection import Connection
 from murder.net.pool import open_imap
 from murder.net.relay import MAX_IN_FLIGHT, Client, ImapUpstream, Reply
@@ -116,22 +117,7 @@ class FrontendImap(ImapDialogue, Client):
     async def find(self, name: MailboxName) -> MailboxEntry:
         """A mailbox that the user may know of. One of others is refused as one that is not there, and as late: who
         asks is told neither that it exists nor where. Raises Refusal(NONEXISTENT), UpstreamFailure."""
-        locator = self.frontend.locator
-        try:
-            entry = await locator.find(name)
-            if self.may_know_of(entry):
-                return entry
-            await locator.catch_up()  # as for a name that this host's list does not have
-            late = locator.known(name)
-            if late is not None and self.may_know_of(late):
-                return late
-        except Refusal as refusal:
-            if refusal.code is not Code.NONEXISTENT:
-                raise
-        except UpstreamFailure as failure:
-            if failure.kind is not UpstreamKind.MOVING or self.may_know_of_new(name):
-                raise
-        raise nonexistent(self.namespace, name, self.user.user)
+        return await find(self.frontend, name, self.user)
 
     def may(self, entry: MailboxEntry, needed: str) -> bool:
         """Whether the user has all of these rights."""
@@ -139,15 +125,12 @@ class FrontendImap(ImapDialogue, Client):
         return frozenset(needed) <= rights_in(entry, login.identity, login.is_admin)
 
     def may_know_of_new(self, name: MailboxName) -> bool:
-        """Whether the user may know of a mailbox that is just being made or moved: its row has no access list, so by the one
-        that it begins with, which is that of the mailbox above."""
-        above = nearest(self.frontend, ancestors_of(name))
-        raw_acl = above.raw_acl if above is not None else b""
-        return self.may_know_of(MailboxEntry(name, EntryState.ACTIVE, b"", raw_acl))
+        """Whether the user may know of a mailbox that is just being made or moved."""
+        return may_know_of_new(self.frontend, name, self.user)
 
     def may_know_of(self, entry: MailboxEntry) -> bool:
-        login = self.user
-        return bool(rights_in(entry, login.identity, login.is_admin) & MANAGED)
+        """Whether the user may know that it exists."""
+        return may_know_of(entry, self.user)
 
     async def catch_up(self) -> None:
         """After a change: our list has it before the client hears of it. A master that is away only delays that."""

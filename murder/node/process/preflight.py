@@ -7,14 +7,16 @@ import contextlib
 import os
 import pwd
 import socket
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from murder.config import Config, ConfigError, Endpoint, Problem
+from murder.api.service import Service
+from murder.config import ROLES, Config, ConfigError, Endpoint, Problem
+from murder.config.load import unknown
 from murder.hooks import Plugins, load_plugins
 from murder.model.protocol import CONTROL, first_key
-from murder.node.process.server import Port, bind, ports_of
+from murder.node.process.server import Port, bind, ports_of, section_of
 from murder.pki.authority import (
     AuthorityError,
     flaws_of,
@@ -37,26 +39,56 @@ def roles_wanted(config: Config, named: Sequence[str]) -> tuple[str, ...]:
 
 def check_start(config: Config, roles: Sequence[str]) -> Plugins:
     """What `serve` needs to be right; the loaded plugins. Raises ConfigError with all that is not."""
-    problems = [
-        *certificate_problems(config, roles),
-        *_upstream_problems(config, roles),
-        *_double_problems(config, roles),
-    ]
+    problems = [*_upstream_problems(config, roles)]
+    plugged: Sequence[Service] = ()
     try:
         plugins = load_plugins(config, roles)
+        plugged = plugins.services()
     except ConfigError as error:
-        raise ConfigError([*problems, *error.problems]) from None
+        problems += error.problems
+    problems += [
+        *certificate_problems(config, roles, plugged),
+        *_double_problems(config, roles, plugged),
+    ]
+    if not problems:
+        problems += service_problems(config, plugged)
     if problems:
         raise ConfigError(problems)
     return plugins
 
 
-def check_host(config: Config, roles: Sequence[str], own: Collection[str] = ()) -> list[Problem]:
-    """What this host has to offer: names, ports, the data folder. `own`: the endpoints that the node itself has bound."""
+def service_problems(config: Config, plugged: Sequence[Service]) -> Iterator[Problem]:
+    """Keys of protocols that no plugin brings."""
+    tables: list[tuple[str, Iterable[str], Iterable[Service]]] = [
+        (role, section.services, [one for one in plugged if role in one.roles])
+        for role in ROLES
+        if (section := section_of(config, role)) is not None
+    ]
+    tables += [(f'servers."{name}"', one.services, plugged) for name, one in config.servers.items()]
+    for prefix, table, services in tables:
+        known = [key.name for one in services for key in one.protocol.keys]
+        for name in table:
+            if name not in known:
+                text = (
+                    unknown("protocol", name, known)
+                    if known
+                    else "no plugin in [plugins] use brings it"
+                )
+                yield Problem(config.file, f"{prefix}.services.{name}", text)
+
+
+def check_host(
+    config: Config,
+    roles: Sequence[str],
+    own: Collection[str] = (),
+    plugged: Sequence[Service] = (),
+) -> list[Problem]:
+    """What this host has to offer: names, ports, the data folder. `own`: the endpoints that the node itself has bound;
+    `plugged`: what plugins bring."""
     problems = [*_name_problems(config, roles), *data_problems(config)]
     for role in roles:
-        found = ports_of(config, role, is_first=role == roles[0])
-        if not [port for port in found if port.protocol is not CONTROL]:
+        found = ports_of(config, role, plugged, is_first=role == roles[0])
+        if not [port for port in found if port.protocol != CONTROL.name]:
             text = f"the {role} role has nothing to listen on"
             problems.append(Problem(config.file, first_key(role), text))
         for port in found:
@@ -65,11 +97,13 @@ def check_host(config: Config, roles: Sequence[str], own: Collection[str] = ()) 
     return problems
 
 
-def _double_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem]:
+def _double_problems(
+    config: Config, roles: Sequence[str], plugged: Sequence[Service]
+) -> Iterator[Problem]:
     """One port for two keys."""
     seen: list[Port] = []
     for role in roles:
-        for port in ports_of(config, role, is_first=role == roles[0]):
+        for port in ports_of(config, role, plugged, is_first=role == roles[0]):
             twin = next((one for one in seen if _collide(one.endpoint, port.endpoint)), None)
             seen.append(port)
             if twin is not None:
@@ -141,12 +175,16 @@ def check_plugins(config: Config, plugins: Plugins, roles: Sequence[str]) -> lis
     return problems
 
 
-def certificate_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem]:
+def certificate_problems(
+    config: Config, roles: Sequence[str], plugged: Sequence[Service] = ()
+) -> Iterator[Problem]:
     """What is wrong with this node's certificates, for the user that looks."""
     tls, now = config.tls, datetime.now(UTC)
     if tls.certificate is None or tls.key is None:
-        implicit = [port for role in roles for port in ports_of(config, role) if port.implicit_tls]
-        for port in implicit:
+        ports = [port for role in roles for port in ports_of(config, role, plugged)]
+        for port in ports:
+            if not port.implicit_tls:
+                continue
             text = "needs a certificate; set tls.certificate and tls.key"
             yield Problem(config.file, port.dotted, text)
     else:

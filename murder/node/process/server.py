@@ -15,13 +15,15 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Final, Protocol, runtime_checkable
 
+from murder.api.service import Service
 from murder.config import ClientConfig, Config, ConfigError, Endpoint, Problem
-from murder.config.value import ANY_HOST
+from murder.config.value import ANY_HOST, parse_endpoint
 from murder.hooks import Plugins
 from murder.log import logger
-from murder.model.protocol import BY_KEY, CONTROL, MUPDATE, ProtocolSpec
+from murder.model.protocol import BY_KEY, CONTROL, MUPDATE, PortKey, ProtocolSpec
 from murder.net.connection import Connection
-from murder.net.listener import Bounds, Guests, Listener, Service
+from murder.net.listener import Bounds, Guests, Listener
+from murder.net.listener import Service as ListenerService
 from murder.net.shared_counter import Counts
 from murder.net.tls import distrusted, listening_context, renew_contexts, trust_of
 from murder.net.turns import Turn
@@ -54,7 +56,7 @@ class Role(Protocol):
         """Drain: end sessions at quiet points, within `[node] drain_timeout_s`."""
         ...
 
-    def services(self) -> Mapping[ProtocolSpec, Service]: ...
+    def services(self) -> Mapping[ProtocolSpec, ListenerService]: ...
 
 
 @runtime_checkable
@@ -73,28 +75,20 @@ class CountsTogether(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One thing to listen on: `key` is its name in the role's section, as `imaps`."""
+    """One thing to listen on, in words that pass between processes: `key` is its name in the role's section, as `imaps`,
+    `protocol` that of its ProtocolSpec, `dotted` the key as an operator writes it."""
 
     role: str
     key: str
     endpoint: Endpoint
-
-    @property
-    def protocol(self) -> ProtocolSpec:
-        return BY_KEY[self.key][0]
-
-    @property
-    def implicit_tls(self) -> bool:
-        return BY_KEY[self.key][1].is_implicit
+    protocol: str
+    dotted: str
+    implicit_tls: bool = False
 
     @property
     def is_of_list(self) -> bool:
         """Whether the process that writes the host's list serves it, not the role's other workers."""
         return self.key == "mupdate"
-
-    @property
-    def dotted(self) -> str:
-        return f"{BY_KEY[self.key][1].section or self.role}.{self.key}"
 
 
 def section_of(config: Config, role: str) -> ClientConfig | None:
@@ -102,18 +96,44 @@ def section_of(config: Config, role: str) -> ClientConfig | None:
     return {"frontend": config.frontend, "backend": config.backend}.get(role)
 
 
-def ports_of(config: Config, role: str, *, is_first: bool = False) -> list[Port]:
-    """All that a role listens on, in the order of the keys; `*` becomes both address families. The first of a node's
-    roles also answers operators."""
-    section = section_of(config, role) or config.mupdate
-    wanted = [(key, configured) for key in BY_KEY for configured in getattr(section, key, ())]
-    if is_first:
-        wanted += [(key.name, place) for key in CONTROL.keys for place in config.node.control]
-    return [
-        Port(role, key, endpoint)
-        for key, configured in wanted
-        for endpoint in _families(configured)
+def ports_of(
+    config: Config, role: str, plugged: Sequence[Service] = (), *, is_first: bool = False
+) -> list[Port]:
+    """All that a role listens on, in the order of the keys and then of the plugins that bring `plugged`; `*` becomes both
+    address families. The first of a node's roles also answers operators."""
+    section = section_of(config, role)
+    wanted = [
+        (spec, key, place, f"{role}.{key.name}")
+        for spec, key in BY_KEY.values()
+        for place in getattr(section or config.mupdate, key.name, ())
     ]
+    if section is not None:
+        wanted += [
+            (service.protocol, key, place, f"{role}.services.{key.name}")
+            for service in plugged
+            if role in service.roles
+            for key in service.protocol.keys
+            for place in _places(section, key)
+        ]
+    if is_first:
+        wanted += [
+            (CONTROL, key, place, f"{key.section}.{key.name}")
+            for key in CONTROL.keys
+            for place in config.node.control
+        ]
+    return [
+        Port(role, key.name, endpoint, spec.name, dotted, key.is_implicit)
+        for spec, key, place, dotted in wanted
+        for endpoint in _families(place)
+    ]
+
+
+def _places(section: ClientConfig, key: PortKey) -> Sequence[Endpoint]:
+    """Where a plugin's protocol is listened on: as configured, else by the plugin's own default."""
+    configured = section.services.get(key.name)
+    if configured is not None:
+        return configured
+    return [parse_endpoint(place, key.port) for place in key.default]
 
 
 def _families(endpoint: Endpoint) -> Iterable[Endpoint]:
@@ -233,30 +253,36 @@ class RoleServer:
         tls = context_for(self._config, self._name) if self._bound else None
         for port, sock in self._bound:
             if port.protocol not in services:
-                text = f"the {self._name} role serves no {port.protocol.name}; remove the key"
+                text = f"the {self._name} role serves no {port.protocol}; remove the key"
                 raise ConfigError([Problem(self._config.file, port.dotted, text)])
             if port.implicit_tls and tls is None:
                 text = "needs a certificate; set tls.certificate and tls.key"
                 raise ConfigError([Problem(self._config.file, port.dotted, text)])
-            self._listeners.append(await self._listen(port, sock, services[port.protocol], tls))
+            self._listeners.append(await self._listen(port, sock, *services[port.protocol], tls))
         await self._control.start()
         self._log.info("role.started", worker=self._worker, listeners=len(self._listeners))
 
-    def _services(self) -> Mapping[ProtocolSpec, Service]:
-        """What the role serves, and every role: `[node] control`."""
+    def _services(self) -> Mapping[str, tuple[ProtocolSpec, ListenerService]]:
+        """What the role serves, and every role (`[node] control`), by the protocols' names."""
         folder = control_folder(self._config)
-        return {
+        services = {
             **self._role.services(),
             CONTROL: lambda connection: RemoteControl(connection, folder),
         }
+        return {spec.name: (spec, service) for spec, service in services.items()}
 
     async def _listen(
-        self, port: Port, sock: socket.socket, service: Service, tls: ssl.SSLContext | None
+        self,
+        port: Port,
+        sock: socket.socket,
+        protocol: ProtocolSpec,
+        service: ListenerService,
+        tls: ssl.SSLContext | None,
     ) -> Listener:
-        bounds, context = self._bounds(port.protocol), self._context_of(port, tls)
+        bounds, context = self._bounds(protocol), self._context_of(port, tls)
         guests = self._guests
-        if not port.protocol.has_clients:
-            guests = self._others.setdefault(port.protocol, Guests())
+        if not protocol.has_clients:
+            guests = self._others.setdefault(protocol, Guests())
         listener = Listener(sock, service, bounds, context, guests)
         await listener.start()
         return listener
@@ -270,7 +296,7 @@ class RoleServer:
         for port, sock in bound:
             if port.protocol in services:
                 adopted.append(
-                    (port, await self._listen(port, sock.dup(), services[port.protocol], tls))
+                    (port, await self._listen(port, sock.dup(), *services[port.protocol], tls))
                 )
         self._log.warning("worker.failover_started", worker=self._worker, of=worker)
 
@@ -283,7 +309,7 @@ class RoleServer:
 
     def _context_of(self, port: Port, tls: ssl.SSLContext | None) -> ssl.SSLContext | None:
         """Operators are asked for their certificate, so they see the node's, not the public one."""
-        if port.protocol is CONTROL:
+        if port.protocol == CONTROL.name:
             return listening_context(self._config.tls, public=False)
         return tls if port.implicit_tls else None
 
@@ -322,7 +348,8 @@ class RoleServer:
             for (port, _), listener in zip(self._bound, self._listeners, strict=True)
         ]
         for port, listener in (*own, *chain.from_iterable(self._adopted.values())):
-            listener.configure(services[port.protocol], self._bounds(port.protocol))
+            protocol, service = services[port.protocol]
+            listener.configure(service, self._bounds(protocol))
             listener.renew(self._context_of(port, tls))
         await self._end_distrusted(trust)
         self._log.info("role.reloaded", worker=self._worker)

@@ -21,6 +21,7 @@ from typing import Final
 
 from murder import log as logs
 from murder.__main__ import archive_path, home
+from murder.api.service import Service
 from murder.config import Config, ConfigError, Problem, load_config
 from murder.config.reload import changed_keys, take_changes
 from murder.hooks import load_plugins
@@ -30,7 +31,7 @@ from murder.net.shared_counter import Counts, allocate
 from murder.node.control.node import Answer, NodeSocket
 from murder.node.process.channel import Assignment, Channel, Message
 from murder.node.process.host import Notifier, become, raise_file_limit
-from murder.node.process.preflight import certificate_problems
+from murder.node.process.preflight import certificate_problems, service_problems
 from murder.node.process.server import ROLE_CLASSES, Port, RoleServer, bind, ports_of
 from murder.node.process.slot import STACK_SIGNAL, Plan, Slot
 from murder.node.process.stuck import LoopWatch
@@ -52,11 +53,11 @@ async def serve(
     """Run the roles until a signal ends them; returns the exit code. Raises ConfigError before anything serves."""
     plugins = load_plugins(config, roles)
     raise_file_limit()
-    bound = _bind_all(config, roles)
+    plugged = plugins.services()
+    bound = _bind_all(config, roles, plugged)
     dropped = become(config)
-    flaws = list(
-        certificate_problems(config, roles)
-    )  # again: root could read what node.user cannot
+    # again: root could read what node.user cannot
+    flaws = list(certificate_problems(config, roles, plugged))
     if flaws:
         raise ConfigError(flaws)
     many = [role for role in roles if config.workers_of(role) > 1]
@@ -68,12 +69,14 @@ async def serve(
     return await _Supervisor(plan).run()
 
 
-def _bind_all(config: Config, roles: Sequence[str]) -> dict[Port, list[socket.socket]]:
+def _bind_all(
+    config: Config, roles: Sequence[str], plugged: Sequence[Service]
+) -> dict[Port, list[socket.socket]]:
     """Bind everything, or raise ConfigError with all that is in the way."""
     bound: dict[Port, list[socket.socket]] = {}
     problems: list[Problem] = []
     for role in roles:
-        ports = ports_of(config, role, is_first=role == roles[0])
+        ports = ports_of(config, role, plugged, is_first=role == roles[0])
         if not ports:
             text = f"the {role} role has nothing to listen on"
             problems.append(Problem(config.file, first_key(role), text))
@@ -116,9 +119,10 @@ def _reread(config: Config, roles: Sequence[str]) -> _Reread:
     """The configuration as the file is now, with its certificates looked at; the log tells too."""
     try:
         fresh = load_config(config.file)
-        load_plugins(fresh, roles)
+        plugged = load_plugins(fresh, roles).services()
+        flaws = list(service_problems(fresh, plugged))
         fresh, waiting = take_changes(config, fresh)
-        if flaws := list(certificate_problems(fresh, roles)):
+        if flaws := [*flaws, *certificate_problems(fresh, roles, plugged)]:
             raise ConfigError(flaws)
     except ConfigError as error:
         for problem in error.problems:
