@@ -38,7 +38,7 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "mupdate": ROLE,
     "frontend": ROLE,
     "backend": ROLE | {"mime"},
-    "node": {"model", "wire", "net", "config", "log", "hooks", "pki", "__main__"},
+    "node": {"model", "wire", "api", "net", "config", "log", "hooks", "pki", "__main__"},
     "archive": {"__main__"},
     "demo": TOP,
     "operate": ROLE | {"node"},

@@ -189,8 +189,7 @@ class BackendRole(ClientRole):
         if self._worker == 0:
             matcher = Matcher(mailboxes, self._ledger, announcer, departed.is_kept)
             await self._match(matcher, mailbox_list)
-        worker = BackendWorker(self.backend, self.mover, self.renames)
-        self._serve(worker, self.backend.gate, BackendReach(self.backend))
+        self._serve_from(BackendWorker(self.backend, self.mover, self.renames))
         if comparer is not None:
             self._start_comparing(comparer)
             comparer.owe(name for intent in settled for name in intent.names)
@@ -222,6 +221,10 @@ class BackendRole(ClientRole):
         left, locks = folder / SIEVE_FOLDER, folder / SCRIPT_LOCKS_FOLDER
         limits = _script_limits(self._config.backend)
         return Scripts(store, mailboxes, announcer, quotas, node.name, left, locks, limits)
+
+    def _serve_from(self, worker: BackendWorker) -> None:
+        backend = worker.shared
+        self._serve(worker, backend.gate, BackendReach(backend))
 
     def _make_duplicates(self) -> Duplicates | None:
         keep_s = self._config.backend.suppress_duplicates_s
@@ -262,7 +265,7 @@ class BackendRole(ClientRole):
         target = master_target(config)
         if self._client is not None and target is not None:
             self._client.target = target
-        self._serve(BackendWorker(backend, mover, renames), backend.gate, BackendReach(backend))
+        self._serve_from(BackendWorker(backend, mover, renames))
 
     async def probe(self) -> AsyncIterator[Mapping[str, object]]:
         """For `murder ctl doctor`; one worker looks for all."""
