@@ -6,6 +6,7 @@ The map. Rooms, in the order they may import each other (tests/test_layers.py ho
     model      nouns: names, entries, rights, flags, messages, identities; protocol is all that is listened on
     wire       grammar: octets <-> nouns, for IMAP, POP3, LMTP and MUPDATE
     mime       a message by octet offsets
+    sieve      filters: a script and a message in, a list of actions out
     api        all that a plugin sees: hookspecs and the Protocols of stores, auth, placement, referral;
                api.contract is what every plugin of a kind must keep to: `murder plugin check`
     kit        what a store may be built of: rows in SQLite, UIDs, messages on their way in, copies between mailboxes

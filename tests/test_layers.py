@@ -25,6 +25,7 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "model": set(),
     "wire": {"model"},
     "mime": {"model"},
+    "sieve": {"model", "mime"},
     "api": {"model"},
     "kit": {"model", "api"},
     "log": set(),
@@ -37,7 +38,7 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "serve": PURE | {"net", "api", "config", "log", "auth"},
     "mupdate": ROLE,
     "frontend": ROLE,
-    "backend": ROLE | {"mime"},
+    "backend": ROLE | {"mime", "sieve"},
     "node": {"model", "wire", "api", "net", "config", "log", "hooks", "pki", "__main__"},
     "archive": {"__main__"},
     "demo": TOP,
@@ -51,6 +52,7 @@ MAY_USE = {  # third party -> the rooms that may know it
     "cryptography": {"pki", "plugins", "net", "node"},
     "lmdb": {"mupdate"},
     "pluggy": {"api", "hooks"},
+    "re2": {"sieve"},
     "scramp": {"session", "plugins"},
     "structlog": {"log"},
     "tomli": {"config", "plugins"},
@@ -157,7 +159,7 @@ def test_third_party_is_known_only_where_it_belongs(package: str) -> None:
             assert package not in used, f"{path.relative_to(ROOT)} imports {package}"
 
 
-@pytest.mark.parametrize("room", ["model", "wire", "mime", "session"])
+@pytest.mark.parametrize("room", ["model", "wire", "mime", "sieve", "session"])
 def test_protocol_code_waits_for_nothing(room: str) -> None:
     for path in files_of(room):
         stray = {name.partition(".")[0] for name in imported(path)} & NEVER_IN_PURE

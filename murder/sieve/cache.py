@@ -1,0 +1,46 @@
+"""Compiled scripts, kept by their content: what has changed has another key, so nothing stale is ever run.
+
+What is kept is bounded, the longest unused goes first. A script that is wrong is not kept.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from murder.sieve.check.program import Script
+
+# A program takes some 40 times its script's octets in memory
+MAX_OCTETS: Final = 4 * 1024 * 1024
+
+
+class ScriptCache:
+    """For one set of limits, capabilities and policy, which `compiler` has in it. For one thread; compiling may be done in
+    another: `cache.find(octets) or cache.keep(await in_a_thread(cache.compiler, octets))`."""
+
+    def __init__(self, compiler: Callable[[bytes], Script], max_octets: int = MAX_OCTETS) -> None:
+        self.compiler = compiler
+        self._max_octets = max_octets
+        self._octets = 0
+        self._kept: OrderedDict[bytes, Script] = OrderedDict()
+
+    def find(self, octets: bytes) -> Script | None:
+        """The program, where it is kept: in no time."""
+        key = hashlib.sha256(octets).digest()
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+        return found
+
+    def keep(self, script: Script) -> Script:
+        """For the next who asks."""
+        if script.octets <= self._max_octets and script.digest not in self._kept:
+            self._kept[script.digest] = script
+            self._octets += script.octets
+        while self._octets > self._max_octets:
+            self._octets -= self._kept.popitem(last=False)[1].octets
+        return script
+
+    def compile(self, octets: bytes) -> Script:
+        """The program, at once. Raises BadScript."""
+        return self.find(octets) or self.keep(self.compiler(octets))

@@ -1,0 +1,1 @@
+"""Commands checked against the tables of what there is, and made a program: flat instructions with jumps."""

@@ -1,0 +1,471 @@
+"""A script's commands checked against what there is and what it requires: RFC 5228 §2.10.5, §3, §6.
+
+One problem a command is told, then it goes on with what is inside and behind it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from murder.sieve.check.spec import (
+    ADDRESS_PART,
+    COMPARATOR,
+    MATCHING,
+    Argument,
+    Call,
+    Extension,
+    Tag,
+    Takes,
+    Tests,
+    Word,
+)
+from murder.sieve.check.templates import Matched, Template, Text, decode_characters, parse_template
+from murder.sieve.grammar import tree
+from murder.sieve.grammar.source import Source
+from murder.sieve.grammar.tree import Node, describe
+from murder.sieve.limits import Limits, Policy
+from murder.sieve.match.comparators import COMPARATORS, DEFAULT, IMPLIED
+from murder.sieve.match.kinds import IS, Kind, Over
+from murder.sieve.match.matching import Matching
+
+COMPARATOR_PREFIX: Final = "comparator-"
+_GROUPS: Final = (MATCHING, ADDRESS_PART)
+
+
+class Wrong(Exception):
+    """What is wrong with a command; nothing more is told about it."""
+
+    def __init__(self, at: int, text: str) -> None:
+        super().__init__(text)
+        self.at = at
+        self.text = text
+
+
+class Checker:
+    """State of one check. `required` grows with `require` and `ihave`."""
+
+    def __init__(
+        self,
+        source: Source,
+        core: Extension,
+        available: Mapping[str, Extension],
+        limits: Limits,
+        policy: Policy,
+    ) -> None:
+        self.source = source
+        self.limits = limits
+        self.policy = policy
+        self.required: set[str] = set()
+        self.includes: list[tuple[str, bool, bool, int]] = []
+        self.warnings: list[str] = []
+        self.around: list[Call] = []  # commands whose blocks are open
+        self._available = available
+        self._words: dict[str, Word] = {}
+        self._tags: dict[str, dict[str, Tag]] = {}
+        self._checks: dict[str, list[Any]] = {}
+        self._unknown: set[tuple[str, str]] = set()  # told once
+        self._load(core)
+
+    # What there is
+
+    def knows(self, name: str) -> bool:
+        """Whether it could be required."""
+        if name.startswith(COMPARATOR_PREFIX):
+            return name.removeprefix(COMPARATOR_PREFIX) in COMPARATORS
+        return name in self._available
+
+    def require(self, name: str) -> None:
+        """From here on it can be used. Raises ValueError for what cannot be required, or not beside others."""
+        if name in self.required:
+            return
+        if not self.knows(name):
+            raise ValueError(f"unknown Sieve capability '{name}'")
+        extension = self._available.get(name)
+        for other in self.required:
+            known = self._available.get(other)
+            excluded = extension.excludes if extension else ()
+            if other in excluded or (known and name in known.excludes):
+                raise ValueError(f"'{name}' and '{other}' cannot be used in one script")
+        self.required.add(name)
+        if extension is not None:
+            self._load(extension)
+            for implied in extension.implies:
+                self.require(implied)
+
+    def _load(self, extension: Extension) -> None:
+        for word in extension.words:
+            self._words[word.name] = word
+            self._tags.setdefault(word.name, {}).update({tag.name: tag for tag in word.tags})
+        for name, tags in extension.tags.items():
+            self._tags.setdefault(name, {}).update({tag.name: tag for tag in tags})
+        for kind in extension.matches:
+            takes = Takes.STRING if kind.has_operator else None
+            tag = Tag(kind.name, takes, MATCHING, kind)
+            self._tags.setdefault(MATCHING, {})[kind.name] = tag
+        for name, check in extension.checks.items():
+            self._checks.setdefault(name, []).append(check)
+
+    def _tag(self, word: Word, name: str) -> Tag | None:
+        found = self._tags[word.name].get(name)
+        if found is None:
+            groups = {tag.group for tag in word.tags}
+            for group in _GROUPS:
+                if group in groups and found is None:
+                    found = self._tags.get(group, {}).get(name)
+        if found is not None and found.needs and found.needs not in self.required:
+            return None
+        return found
+
+    # Commands
+
+    def commands(self, nodes: Sequence[Node]) -> tuple[Call, ...]:
+        """The commands of a block, in order; those with problems are left out."""
+        calls: list[Call] = []
+        before = ""
+        for node in nodes:
+            if self.source.is_full:
+                break
+            try:
+                self.order(node, before)
+                call = self.call(node, is_test=False)
+                if call is not None:
+                    calls.append(call)
+            except Wrong as wrong:
+                self.source.report(wrong.at, wrong.text)
+            before = node.name
+        return tuple(calls)
+
+    def order(self, node: Node, before: str) -> None:
+        """Raises Wrong for an `elsif` without its `if`, and a `require` behind another command."""
+        if node.name in ("elsif", "else") and before not in ("if", "elsif"):
+            raise Wrong(
+                node.at, f"the {node.name} command must follow an if or elsif command directly"
+            )
+        if node.name == "require" and (self.around or before not in ("", "require")):
+            raise Wrong(
+                node.at, "require commands can only be placed at top level at the beginning"
+            )
+
+    def call(self, node: Node, *, is_test: bool) -> Call | None:
+        """Raises Wrong."""
+        word = self._word(node, is_test)
+        if word is None:
+            return None
+        call = Call(word, node.at, self.source.line(node.at))
+        problem: Wrong | None = None
+        try:
+            self._arguments(call, node)
+            self._shape(call, node)
+            word.check(self, call, node)
+            for check in self._checks.get(word.name, ()):
+                check(self, call, node)
+        except Wrong as wrong:
+            problem = wrong
+            self.source.report(wrong.at, wrong.text)
+        if word.tests is not Tests.NONE:
+            call.tests = self._tests(node)
+        if word.is_test:
+            call.constant = call.constant if call.constant is not None else _constant(call)
+        self._block(call, node)
+        return None if problem else call
+
+    def _block(self, call: Call, node: Node) -> None:
+        if not call.word.block or node.block is None:
+            return
+        if call.tests and call.tests[0].constant is False and call.word.name in ("if", "elsif"):
+            return  # RFC 5463 §4: what is not there may be used where it is never run
+        self.around.append(call)
+        call.block = self.commands(node.block)
+        self.around.pop()
+
+    def _word(self, node: Node, is_test: bool) -> Word | None:
+        word = self._words.get(node.name)
+        kind = "test" if is_test else "command"
+        if word is None:
+            if (kind, node.name) in self._unknown:
+                return None
+            self._unknown.add((kind, node.name))
+            told = "(only reported once at first occurrence)"
+            self.source.report(node.at, f"unknown {kind} '{node.name}' {told}")
+            return None
+        if word.is_test is not is_test:
+            raise Wrong(node.at, f"attempted to use {word.kind} '{node.name}' as {kind}")
+        return word
+
+    def _tests(self, node: Node) -> tuple[Call, ...]:
+        calls = []
+        for test in node.tests:
+            try:
+                call = self.call(test, is_test=True)
+                if call is not None:
+                    calls.append(call)
+            except Wrong as wrong:
+                self.source.report(wrong.at, wrong.text)
+        return tuple(calls)
+
+    def _shape(self, call: Call, node: Node) -> None:
+        """Tests and block, as the word has them. Raises Wrong."""
+        word, told = call.word, f"the {node.name} {call.word.kind}"
+        match word.tests:
+            case Tests.NONE if node.tests or node.tests_listed:
+                raise self._spurious_tests(word, node)
+            case Tests.ONE if not node.tests:
+                raise Wrong(node.at, f"{told} requires one sub-test, but none is specified")
+            case Tests.ONE if node.tests_listed:
+                raise Wrong(
+                    node.at, f"{told} requires one sub-test, but a list of tests is specified"
+                )
+            case Tests.LIST if not node.tests:
+                raise Wrong(node.at, f"{told} requires a list of sub-tests, but none is specified")
+            case Tests.LIST if not node.tests_listed:
+                raise Wrong(
+                    node.at, f"{told} requires a list of sub-tests, but a single test is specified"
+                )
+            case _:
+                pass
+        if word.block and node.block is None:
+            raise Wrong(node.at, f"{told} requires a command block, but it is missing")
+        if not word.block and node.block is not None:
+            raise Wrong(
+                node.at, f"{told} does not accept a command block, but one is specified anyway"
+            )
+
+    def _spurious_tests(self, word: Word, node: Node) -> Wrong:
+        """Most often something is missing before them."""
+        told = f"the {node.name} {word.kind}"
+        if not node.tests_listed and len(node.tests) == 1:
+            name = node.tests[0].name
+            if self._tag(word, name) is not None:
+                return Wrong(
+                    node.at, f"missing colon ':' before ':{name}' tag in {node.name} {word.kind}"
+                )
+            other = self._words.get(name)
+            if not word.is_test and node.block is None and other and not other.is_test:
+                return Wrong(node.at, f"missing semicolon ';' after {node.name} {word.kind}")
+        return Wrong(node.at, f"{told} accepts no sub-tests, but tests are specified")
+
+    # Arguments
+
+    def _arguments(self, call: Call, node: Node) -> None:
+        given = list(node.arguments)
+        told = f"the {node.name} {call.word.kind}"
+        tags = self._known_tags(call, given, told)
+        at = 0
+        groups: set[str] = set()
+        while at < len(given) and isinstance(tag := given[at], tree.Tag):
+            at = self._one_tag(call, tag, tags[tag.name], given, at + 1, told, groups)
+        for argument in given[at:]:
+            if isinstance(argument, tree.Tag):
+                raise Wrong(
+                    argument.at,
+                    f"encountered an unexpected tagged argument ':{argument.name}' while validating "
+                    f"positional arguments for {told}",
+                )
+        self._positional(call, node, given[at:], told)
+        self._matching(call, node)
+
+    def _known_tags(self, call: Call, given: Sequence[tree.Argument], told: str) -> dict[str, Tag]:
+        found: dict[str, Tag] = {}
+        for argument in given:
+            if not isinstance(argument, tree.Tag):
+                continue
+            tag = self._tag(call.word, argument.name)
+            if tag is None:
+                raise Wrong(argument.at, f"unknown tagged argument ':{argument.name}' for {told}")
+            found[argument.name] = tag
+        return found
+
+    def _one_tag(
+        self,
+        call: Call,
+        given_tag: tree.Tag,
+        tag: Tag,
+        given: Sequence[tree.Argument],
+        at: int,
+        told: str,
+        groups: set[str],
+    ) -> int:
+        """Take a tag and what belongs to it; where it goes on."""
+        key = tag.group or tag.name
+        if key in groups:
+            what = f":{tag.name} argument"
+            if tag.group.startswith(":"):
+                what = f"{tag.group[1:]} argument (:{tag.name})"
+            raise Wrong(given_tag.at, f"encountered duplicate {what} for {told}")
+        groups.add(key)
+        if tag.takes is None:
+            call.tags[key] = tag.name if tag.value is None else tag.value
+            return at
+        needs = f"the :{tag.name} tag for {told} requires {tag.takes.value} as parameter"
+        if at >= len(given):
+            raise Wrong(given_tag.at, f"{needs}, but no parameters were found")
+        argument = given[at]
+        if not _fits(argument, tag.takes):
+            raise Wrong(argument.at, f"{needs}, but {describe(argument)} was found")
+        value = self._value(argument, tag.takes)
+        if tag.value is not None:
+            call.tags[key] = tag.value
+            call.tags[tag.name] = value
+        else:
+            call.tags[key] = value
+        return at + 1
+
+    def _positional(
+        self, call: Call, node: Node, given: Sequence[tree.Argument], told: str
+    ) -> None:
+        places = call.word.arguments
+        left_out = len(places) - len(given)
+        if left_out > 0:
+            places = _without_optional(places, left_out)
+        if len(places) != len(given):
+            count = len(call.word.arguments)
+            if any(place.optional for place in call.word.arguments):
+                count = len(places)
+            raise Wrong(
+                node.at,
+                f"{told} requires {count} positional argument(s), but {len(given)} is/are specified",
+            )
+        values: dict[int, Any] = {}
+        for number, (place, argument) in enumerate(zip(places, given, strict=True), 1):
+            if not _fits(argument, place.takes):
+                raise Wrong(
+                    argument.at,
+                    f"{told} expects {place.takes.value} as argument {number} ({place.name}), "
+                    f"but {describe(argument)} was found",
+                )
+            values[id(place)] = self._value(argument, place.takes)
+        call.arguments = tuple(values.get(id(place)) for place in call.word.arguments)
+
+    def _value(self, argument: tree.Argument, takes: Takes) -> Any:
+        match argument:
+            case tree.Number(value=value):
+                return value
+            case tree.String() if takes is Takes.STRINGS:
+                return (self.text(argument),)
+            case tree.String():
+                return self.text(argument)
+            case tree.StringList(strings=strings):
+                return tuple(self.text(one) for one in strings)
+            case _:
+                return None
+
+    def text(self, string: tree.String) -> Text:
+        """A string, or a template where variables are allowed. Raises Wrong."""
+        value = string.value
+        if "${" not in value:
+            return value
+        if "encoded-character" in self.required:
+            try:
+                value = decode_characters(value)
+            except ValueError as error:
+                raise Wrong(string.at, str(error)) from None
+        if "variables" not in self.required:
+            return value
+        text = parse_template(value)
+        if isinstance(text, Template):
+            self._check_references(text, string.at)
+        return text
+
+    def _check_references(self, text: Template, at: int) -> None:
+        for part in text.parts:
+            if isinstance(part, str):
+                continue
+            if isinstance(part, Matched):
+                if part.number >= self.limits.match_values:
+                    most = self.limits.match_values - 1
+                    raise Wrong(at, f"match value index {part.number} is out of range (max {most})")
+            elif part.namespace:
+                self._check_namespace(part.namespace, at)
+            elif len(part.name) > self.limits.name_octets:
+                most = self.limits.name_octets
+                raise Wrong(at, f"variable name '{part.name[:20]}...' is too long (max {most})")
+
+    def _check_namespace(self, namespace: str, at: int) -> None:
+        needs = {"global": "include", "env": "vnd.dovecot.environment"}.get(
+            namespace.partition(".")[0]
+        )
+        if needs is None or needs not in self.required:
+            raise Wrong(at, f"unknown variable namespace '{namespace}'")
+
+    # Match types
+
+    def _matching(self, call: Call, node: Node) -> None:
+        """Match type, comparator and keys, where the word has them: its last argument are the keys."""
+        if not any(tag.group == MATCHING for tag in call.word.tags):
+            return
+        kind: Kind = call.tags.get(MATCHING, IS)
+        name = call.tags.get(COMPARATOR, DEFAULT)
+        comparator = COMPARATORS.get(name) if isinstance(name, str) else None
+        told = f"the {node.name} {call.word.kind}"
+        if comparator is None:
+            raise Wrong(node.at, f"unknown comparator '{name}' for {told}")
+        if name not in IMPLIED and f"{COMPARATOR_PREFIX}{name}" not in self.required:
+            raise Wrong(node.at, f"comparator '{name}' for {told} is not required")
+        if kind.finds and not comparator.finds:
+            raise Wrong(
+                node.at,
+                f"the specified {name} comparator does not support sub-string matching as required "
+                f"by the :{kind.name} match type",
+            )
+        matching = Matching(kind, comparator, self._operator(call, kind, node))
+        keys = call.arguments[-1]
+        keys = keys if isinstance(keys, tuple) else (keys,)
+        if kind.over is not Over.LISTS and all(isinstance(key, str) for key in keys):
+            try:
+                matching = matching.prepared(keys)
+            except ValueError as error:
+                raise Wrong(
+                    node.at, f"invalid key for the :{kind.name} match type: {error}"
+                ) from None
+        call.matching = matching
+
+    def _operator(self, call: Call, kind: Kind, node: Node) -> str:
+        if not kind.has_operator:
+            return ""
+        operator = call.tags[kind.name]
+        if operator not in ("gt", "ge", "lt", "le", "eq", "ne"):
+            raise Wrong(
+                node.at,
+                f"the :{kind.name} match type requires a constant string argument being one of "
+                f'"gt", "ge", "lt", "le", "eq" or "ne"',
+            )
+        return str(operator)
+
+
+def _fits(argument: tree.Argument, takes: Takes) -> bool:
+    match takes:
+        case Takes.NUMBER:
+            return isinstance(argument, tree.Number)
+        case Takes.STRING:
+            return isinstance(argument, tree.String)
+        case Takes.STRINGS:
+            return isinstance(argument, tree.String | tree.StringList)
+
+
+def _without_optional(places: Sequence[Argument], count: int) -> tuple[Argument, ...]:
+    kept = []
+    for place in places:
+        if place.optional and count > 0:
+            count -= 1
+        else:
+            kept.append(place)
+    return tuple(kept)
+
+
+def _constant(call: Call) -> bool | None:
+    """The outcome of a test, where it is the same whatever the message."""
+    known = [one.constant for one in call.tests]
+    match call.word.name:
+        case "true":
+            return True
+        case "false":
+            return False
+        case "not" if known and known[0] is not None:
+            return not known[0]
+        case "allof" if False in known:
+            return False
+        case "anyof" if True in known:
+            return True
+        case "allof" | "anyof" if known and None not in known:
+            return call.word.name == "allof"
+        case _:
+            return None

@@ -1,0 +1,28 @@
+"""A script as it runs: flat instructions, each done, tested or jumped over. Immutable, and free of any message."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from murder.sieve.check.spec import Call
+
+DO: Final = 0  # run the call
+UNLESS: Final = 1  # run the call, a test: go to the target where it does not hold
+IF: Final = 2  # go to the target where it holds
+GO: Final = 3  # to the target
+STOP: Final = 4  # the script
+RETURN: Final = 5  # from an included script: also its end
+
+Instruction = tuple[int, Call | None, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What `compile_script` makes. `requires`: extensions it uses. `includes`: scripts it includes by a name that does not
+    depend on variables, with whether they are the site's, whether they may be missing, and the line."""
+
+    instructions: tuple[Instruction, ...]
+    requires: frozenset[str]
+    octets: int
+    digest: bytes
+    includes: tuple[tuple[str, bool, bool, int], ...] = ()
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,83 @@
+"""Tags that many words have: match types, comparators, address parts (RFC 5228 §2.7); what their values say."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from murder.sieve.check.spec import (
+    ADDRESS_PART,
+    COMPARATOR,
+    MATCHING,
+    Argument,
+    Call,
+    Result,
+    Suspended,
+    Tag,
+    Takes,
+)
+from murder.sieve.check.templates import Text
+from murder.sieve.match.kinds import CONTAINS, IS, MATCHES, Over
+from murder.sieve.match.matching import LONG, Matching
+from murder.sieve.problem import RunProblem
+from murder.sieve.questions import InList, LongWork
+from murder.sieve.run.machine import Machine
+
+CHARACTERS_A_STEP: Final = 256  # compared
+
+KEYS: Final = Argument("key list", Takes.STRINGS)
+MATCH_TAGS: Final = (
+    Tag(COMPARATOR[1:], Takes.STRING, COMPARATOR),
+    *(Tag(kind.name, group=MATCHING, value=kind) for kind in (IS, CONTAINS, MATCHES)),
+)
+PART_TAGS: Final = tuple(Tag(name, group=ADDRESS_PART) for name in ("localpart", "domain", "all"))
+
+
+def match(machine: Machine, call: Call, values: Sequence[str]) -> Result:
+    """Whether one of the values has one of the word's keys, which are its last argument."""
+    matching = call.matching
+    assert matching is not None
+    keys = call.arguments[-1]
+    keys = keys if isinstance(keys, tuple) else (keys,)
+    return match_keys(machine, matching, keys, values)
+
+
+def match_keys(
+    machine: Machine, matching: Matching, keys: tuple[Text, ...], values: Sequence[str]
+) -> Result:
+    if matching.kind.over is Over.LISTS:
+        return _match_lists(machine.texts(keys), values)
+    if matching.kind.over is Over.COUNT:
+        values = [str(len(values))]
+    if matching.tests is None:
+        try:
+            matching = matching.prepared(machine.texts(keys))
+        except ValueError as error:
+            raise RunProblem(
+                f"invalid key for the :{matching.kind.name} match type: {error}"
+            ) from None
+    work = matching.work(values)
+    machine.spent += work // CHARACTERS_A_STEP
+    if work > LONG:
+        return _match_long(machine, matching, values)
+    found = matching.first(values)
+    if isinstance(found, list):
+        machine.set_matched(found)
+        return True
+    return found
+
+
+def _match_long(machine: Machine, matching: Matching, values: Sequence[str]) -> Suspended:
+    machine.charge(0)
+    found = yield LongWork(lambda: matching.first(values))
+    if isinstance(found, list):
+        machine.set_matched(found)
+        return True
+    return bool(found)
+
+
+def _match_lists(names: Sequence[str], values: Sequence[str]) -> Suspended:
+    """RFC 6134 §2.2."""
+    for value in values:
+        for name in names:
+            if (yield InList(name, value)):
+                return True
+    return False

@@ -1,0 +1,34 @@
+"""Which header fields a test looks at: by name, and, with `index` (RFC 5260 §6), one of them.
+
+Which header that is, of the message or of one of its parts, `mime` says (RFC 5703 §4).
+"""
+
+from collections.abc import Sequence
+
+from murder.sieve.check.spec import Call, Tag, Takes
+from murder.sieve.check.templates import Text
+from murder.sieve.run.machine import Machine
+from murder.sieve.run.message import Field
+
+
+def field_tags() -> tuple[Tag, ...]:
+    """Of words that look at fields."""
+    return (Tag("index", Takes.NUMBER, needs="index"), Tag("last", needs="index"))
+
+
+def fields_of(machine: Machine, call: Call, names: tuple[Text, ...]) -> Sequence[Field]:
+    """In the order of the names, and in the message's."""
+    found: list[Field] = []
+    for name in machine.texts(names):
+        found += chosen(machine.message.named(name.lower()), call)
+    return found
+
+
+def chosen(fields: Sequence[Field], call: Call) -> Sequence[Field]:
+    """With `:index`, the one that is counted from the first, or with `:last` from the last."""
+    index = call.tags.get("index")
+    if index is None:
+        return fields
+    if not 0 < index <= len(fields):
+        return ()
+    return (fields[-index] if "last" in call.tags else fields[index - 1],)

@@ -1,0 +1,135 @@
+"""Flags of messages: RFC 5232. A flag's name is not checked beyond its form: who stores it knows what it can be."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from murder.sieve.check.checker import Wrong
+from murder.sieve.check.spec import Argument, Call, Extension, Result, Tag, Takes, Word
+from murder.sieve.check.templates import Reference
+from murder.sieve.language.arguments import KEYS, MATCH_TAGS, match
+from murder.sieve.run.machine import Machine
+
+if TYPE_CHECKING:
+    from murder.sieve.check.checker import Checker
+    from murder.sieve.grammar.tree import Node
+
+MOST_FLAGS: Final = 100  # of one message
+_SYSTEM: Final = {
+    flag.lower(): flag for flag in ("\\Answered", "\\Flagged", "\\Deleted", "\\Seen", "\\Draft")
+}
+# flag-keyword = atom (RFC 9051 §9)
+_KEYWORD: Final = re.compile(r'[^\s\x00-\x1f\x7f-\U0010ffff(){%*"\\\]]{1,64}\Z')
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+def split_flags(texts: Iterable[str]) -> tuple[str, ...]:
+    """Flags out of lists with blanks between them (RFC 5232 §2), each once; what is no flag is left out."""
+    found: dict[str, str] = {}
+    for text in texts:
+        for word in text.split():
+            key = word.lower()
+            flag = _SYSTEM.get(key) or (word if _KEYWORD.match(word) else None)
+            if flag is not None and len(found) < MOST_FLAGS:
+                found.setdefault(key, flag)
+    return tuple(found.values())
+
+
+def flags_of(machine: Machine, call: Call) -> tuple[str, ...] | None:
+    """Those that an action sets: of its `:flags`, else of the internal variable."""
+    given = call.tags.get("flags")
+    if given is not None:
+        return split_flags(machine.texts(given))
+    return machine.flags
+
+
+def _name(call: Call) -> str | None:
+    """The variable that is meant, None for the internal one."""
+    return call.data if isinstance(call.data, str) else None
+
+
+def _current(machine: Machine, name: str | None) -> tuple[str, ...]:
+    if name is not None:
+        return split_flags((machine.variable(_reference(name)),))
+    if machine.flags is not None:
+        return machine.flags
+    return machine.circumstances.flags or ()
+
+
+def _reference(name: str) -> Reference:
+    namespace, _, last = name.rpartition(".")
+    return Reference(last, namespace)
+
+
+def _store(machine: Machine, name: str | None, flags: tuple[str, ...]) -> None:
+    if name is None:
+        machine.flags = flags
+    else:
+        machine.set_variable(_reference(name), " ".join(flags))
+
+
+def _set(machine: Machine, call: Call) -> Result:
+    _store(machine, _name(call), split_flags(machine.texts(call.arguments[1])))
+    return None
+
+
+def _add(machine: Machine, call: Call) -> Result:
+    name = _name(call)
+    given = machine.texts(call.arguments[1])
+    _store(machine, name, split_flags((*_current(machine, name), *given)))
+    return None
+
+
+def _remove(machine: Machine, call: Call) -> Result:
+    name = _name(call)
+    gone = {flag.lower() for flag in split_flags(machine.texts(call.arguments[1]))}
+    kept = tuple(flag for flag in _current(machine, name) if flag.lower() not in gone)
+    _store(machine, name, kept)
+    return None
+
+
+def _check_variable(checker: "Checker", call: Call, node: "Node") -> None:
+    """The first argument, a variable's name, can be left out."""
+    value: Any = call.arguments[0]
+    if value is None:
+        return
+    if "variables" not in checker.required:
+        raise Wrong(
+            node.at, f"if a second argument is specified for {node.name}, variables is required"
+        )
+    names = value if isinstance(value, tuple) else (value,)
+    for name in names:
+        if not isinstance(name, str) or not all(map(_NAME.match, name.split("."))):
+            raise Wrong(node.at, f"invalid variable name '{name}' specified for {node.name}")
+    if not isinstance(value, tuple):
+        call.data = value.lower()
+
+
+def _hasflag(machine: Machine, call: Call) -> Result:
+    names: Sequence[str] | None = call.arguments[0]
+    values: list[str] = []
+    for name in [None] if names is None else [one.lower() for one in names]:
+        values += _current(machine, name)
+    return match(machine, call, values)
+
+
+_FLAGS: Final = Argument("flag list", Takes.STRINGS)
+_VARIABLE: Final = Argument("variable name", Takes.STRING, optional=True)
+
+IMAP4FLAGS: Final = Extension(
+    "imap4flags",
+    words=(
+        Word("setflag", (_VARIABLE, _FLAGS), check=_check_variable, run=_set),
+        Word("addflag", (_VARIABLE, _FLAGS), check=_check_variable, run=_add),
+        Word("removeflag", (_VARIABLE, _FLAGS), check=_check_variable, run=_remove),
+        Word(
+            "hasflag",
+            (Argument("variable list", Takes.STRINGS, optional=True), KEYS),
+            MATCH_TAGS,
+            is_test=True,
+            check=_check_variable,
+            run=_hasflag,
+        ),
+    ),
+    tags={name: (Tag("flags", Takes.STRINGS),) for name in ("keep", "fileinto")},
+)

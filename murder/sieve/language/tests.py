@@ -1,0 +1,146 @@
+"""The tests of RFC 5228 §5 that look at the message: address, exists, header, size; envelope (an extension of it)."""
+
+from typing import TYPE_CHECKING, Final
+
+from murder.sieve.check.checker import Wrong
+from murder.sieve.check.spec import (
+    ADDRESS_PART,
+    Argument,
+    Call,
+    Extension,
+    Result,
+    Tag,
+    Takes,
+    Word,
+)
+from murder.sieve.language.arguments import KEYS, MATCH_TAGS, PART_TAGS, match
+from murder.sieve.language.fields import field_tags, fields_of
+from murder.sieve.run.addresses import addresses_in, parse_path, part_of
+from murder.sieve.run.machine import Machine
+
+if TYPE_CHECKING:
+    from murder.sieve.check.checker import Checker
+    from murder.sieve.grammar.tree import Node
+
+# Fields with addresses (RFC 5322 §3.6, RFC 5321 and what mail servers write)
+ADDRESS_FIELDS: Final = frozenset(
+    "from to cc bcc sender resent-from resent-to resent-cc resent-bcc resent-sender resent-reply-to"
+    " reply-to return-path delivered-to errors-to envelope-to envelope-from x-original-to"
+    " mail-followup-to mail-reply-to list-post disposition-notification-to return-receipt-to"
+    " original-recipient final-recipient original-from x-delivered-to x-envelope-to"
+    " x-envelope-from apparently-to followup-to".split()
+)
+ENVELOPE_PARTS: Final = frozenset({"from", "to", "auth", "orcpt"})
+_HEADERS: Final = Argument("header names", Takes.STRINGS)
+
+
+def _check_address(checker: "Checker", call: Call, node: "Node") -> None:
+    for name in call.arguments[0]:
+        if isinstance(name, str) and name.lower() not in ADDRESS_FIELDS:
+            raise Wrong(
+                node.at, f"specified header '{name[:60]}' is not allowed for the address test"
+            )
+
+
+def _address(machine: Machine, call: Call) -> Result:
+    part = call.tags.get(ADDRESS_PART, "all")
+    separator = machine.policy.separator
+    values: list[str] = []
+    for one in fields_of(machine, call, call.arguments[0]):
+        octets = one.value
+        machine.spent += len(octets) // 32
+        for address in addresses_in(octets):
+            value = part_of(address, part, separator)
+            if value is not None:
+                values.append(value)
+    return match(machine, call, values)
+
+
+def _header(machine: Machine, call: Call) -> Result:
+    return match(machine, call, [one.text for one in fields_of(machine, call, call.arguments[0])])
+
+
+def _exists(machine: Machine, call: Call) -> Result:
+    return all(fields_of(machine, call, (name,)) for name in call.arguments[0])
+
+
+def _size(machine: Machine, call: Call) -> Result:
+    size, limit = machine.message.size, call.arguments[0]
+    return bool(size > limit) if call.tags["size"] == "over" else bool(size < limit)
+
+
+def _check_size(checker: "Checker", call: Call, node: "Node") -> None:
+    if "size" not in call.tags:
+        raise Wrong(node.at, "the size test requires the :under or :over tag to be specified")
+
+
+def _check_envelope(checker: "Checker", call: Call, node: "Node") -> None:
+    for name in call.arguments[0]:
+        if not isinstance(name, str):
+            continue
+        if name.lower() not in ENVELOPE_PARTS:
+            raise Wrong(node.at, f"specified envelope part '{name[:60]}' is not supported")
+        if name.lower() == "auth" and ADDRESS_PART in call.tags:
+            raise Wrong(node.at, "the envelope part 'auth' is no address and has no address parts")
+
+
+def _envelope(machine: Machine, call: Call) -> Result:
+    """A null sender is an empty text, whatever part of it is asked for (RFC 5228 §5.4)."""
+    part = call.tags.get(ADDRESS_PART, "all")
+    values: list[str] = []
+    for name in machine.texts(call.arguments[0]):
+        envelope = machine.envelope
+        match_of = {
+            "from": envelope.sender,
+            "to": envelope.recipient,
+            "orcpt": envelope.original or None,
+            "auth": envelope.auth or None,
+        }
+        value = match_of.get(name.lower())
+        if value is None:
+            continue
+        if name.lower() == "auth" or not value:
+            values.append(value)
+            continue
+        address = parse_path(value)
+        if address is None:
+            values += [value] if part == "all" else []
+        elif (found := part_of(address, part, machine.policy.separator)) is not None:
+            values.append(found)
+    return match(machine, call, values)
+
+
+WORDS: Final = (
+    Word(
+        "address",
+        (Argument("header list", Takes.STRINGS), KEYS),
+        (*MATCH_TAGS, *PART_TAGS, *field_tags()),
+        is_test=True,
+        check=_check_address,
+        run=_address,
+    ),
+    Word("header", (_HEADERS, KEYS), (*MATCH_TAGS, *field_tags()), is_test=True, run=_header),
+    Word("exists", (_HEADERS,), is_test=True, run=_exists),
+    Word(
+        "size",
+        (Argument("limit", Takes.NUMBER),),
+        (Tag("over", group="size"), Tag("under", group="size")),
+        is_test=True,
+        check=_check_size,
+        run=_size,
+    ),
+)
+
+ENVELOPE: Final = Extension(
+    "envelope",
+    words=(
+        Word(
+            "envelope",
+            (Argument("envelope list", Takes.STRINGS), KEYS),
+            (*MATCH_TAGS, *PART_TAGS),
+            is_test=True,
+            check=_check_envelope,
+            run=_envelope,
+        ),
+    ),
+)

@@ -1,0 +1,104 @@
+"""`:matches`: `*` for any characters, `?` for one, `\\` before either for itself (RFC 5228 §2.7.1).
+
+Each wildcard has a value, as short as can be (RFC 5229 §3.2). Linear in the text, however many wildcards there are.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from murder.sieve.match.regex import Pattern, compile_literal
+
+ONE: Final = None
+_TOKEN: Final = re.compile(r"\\(.?)|(\*)|(\?)|([^\\*?]+)", re.DOTALL)
+WINDOW: Final = 64 * 1024  # characters looked at in one piece
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """What is between two `*`. `ones` are the places of its `?`."""
+
+    size: int
+    text: str  # where there is no `?`
+    ones: tuple[int, ...]
+    pattern: Pattern | None
+
+    def find(self, text: str, start: int, end: int) -> int:
+        """The first place in `[start, end)` at which it stands, else -1."""
+        if self.pattern is None and self.ones:
+            return start if start + self.size <= end else -1
+        if self.pattern is not None:
+            span = self.pattern.search(text, start, end)
+            return -1 if span is None else span
+        while end - start > WINDOW:
+            found = text.find(self.text, start, min(end, start + WINDOW + self.size))
+            if found >= 0:
+                return found
+            start += WINDOW
+        return text.find(self.text, start, end)
+
+    def stands(self, text: str, at: int) -> bool:
+        if at < 0 or at + self.size > len(text):
+            return False
+        if not self.ones:
+            return text.startswith(self.text, at)
+        return self.pattern is None or self.pattern.stands(text, at, at + self.size)
+
+
+class Glob:
+    """A pattern, already folded."""
+
+    __slots__ = ("_is_whole", "_segments")
+
+    def __init__(self, pattern: str) -> None:
+        """Raises ValueError where it is too large."""
+        segments: list[Segment] = []
+        tokens: list[str | None] = []
+        for escaped, many, one, text in _TOKEN.findall(pattern):
+            if many:
+                segments.append(_segment(tokens))
+                tokens = []
+            else:
+                tokens.append(ONE if one else escaped or text)
+        self._is_whole = not segments
+        segments.append(_segment(tokens))
+        self._segments = tuple(segments)
+
+    def spans(self, text: str) -> list[Span] | None:
+        """Where the text is that each wildcard stands for; None where it does not match."""
+        first, last = self._segments[0], self._segments[-1]
+        if self._is_whole and len(text) != first.size:
+            return None
+        if not first.stands(text, 0):
+            return None
+        spans = [(at, at + 1) for at in first.ones]
+        if self._is_whole:
+            return spans
+        at = first.size
+        for segment in self._segments[1:-1]:
+            found = segment.find(text, at, len(text))
+            if found < 0:
+                return None
+            spans.append((at, found))
+            spans += [(found + one, found + one + 1) for one in segment.ones]
+            at = found + segment.size
+        end = len(text) - last.size
+        if end < at or not last.stands(text, end):
+            return None
+        spans.append((at, end))
+        spans += [(end + one, end + one + 1) for one in last.ones]
+        return spans
+
+
+def _segment(tokens: list[str | None]) -> Segment:
+    size = sum(1 if token is ONE else len(token) for token in tokens)
+    ones = []
+    at = 0
+    for token in tokens:
+        if token is ONE:
+            ones.append(at)
+        at += 1 if token is ONE else len(token)
+    text = "".join(token for token in tokens if token is not ONE)
+    pattern = compile_literal(tokens) if ones and text else None
+    return Segment(size, text, tuple(ones), pattern)

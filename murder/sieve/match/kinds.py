@@ -1,0 +1,97 @@
+"""Match types: what a key says of a value (RFC 5228 §2.7.1), and those that extensions bring (RFC 5231, regex, RFC 6134)."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from operator import eq, ge, gt, le, lt, ne
+from typing import Any, Final
+
+from murder.sieve.match.comparators import Comparator
+from murder.sieve.match.glob import Glob
+from murder.sieve.match.regex import compile_regex
+
+Values = list[str]  # what ${0}, ${1}, ... are
+Test = Callable[[str, str], bool | Values]  # a folded value, and as it is
+
+
+class Over(Enum):
+    """What a match type looks at."""
+
+    EACH = 0  # value after value
+    COUNT = 1  # how many there are
+    LISTS = 2  # keys are names of external lists
+
+
+OPERATORS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
+    "gt": gt,
+    "ge": ge,
+    "lt": lt,
+    "le": le,
+    "eq": eq,
+    "ne": ne,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """`:name`. `prepare` makes a test of a key; it raises ValueError for what is no key. `has_operator`: "gt" and its like
+    stand behind it."""
+
+    name: str
+    prepare: Callable[[str, Comparator, str], Test]
+    over: Over = Over.EACH
+    has_operator: bool = False
+    finds: bool = False  # it looks within values, which not every comparator can
+    checks_keys: bool = False  # not every text is a key
+
+
+def _is(key: str, comparator: Comparator, operator: str) -> Test:
+    folded = comparator.fold(key)
+    return lambda value, _whole: value == folded
+
+
+def _contains(key: str, comparator: Comparator, operator: str) -> Test:
+    folded = comparator.fold(key)
+    return lambda value, _whole: folded in value
+
+
+def _matches(key: str, comparator: Comparator, operator: str) -> Test:
+    glob = Glob(comparator.fold(key))
+
+    def test(value: str, whole: str) -> bool | Values:
+        spans = glob.spans(value)
+        if spans is None:
+            return False
+        if len(value) != len(whole):
+            return [whole, *(value[start:end] for start, end in spans)]
+        return [whole, *(whole[start:end] for start, end in spans)]
+
+    return test
+
+
+def _regex(key: str, comparator: Comparator, operator: str) -> Test:
+    pattern = compile_regex(key, comparator.name != "i;octet")
+
+    def test(value: str, whole: str) -> bool | Values:
+        groups = pattern.groups(whole)
+        return False if groups is None else [group or "" for group in groups]
+
+    return test
+
+
+def _value(key: str, comparator: Comparator, operator: str) -> Test:
+    compare, wanted = OPERATORS[operator], comparator.order(key)
+    return lambda _value, whole: compare(comparator.order(whole), wanted)
+
+
+def _count(key: str, comparator: Comparator, operator: str) -> Test:
+    return _value(key, comparator, operator)
+
+
+IS: Final = Kind("is", _is)
+CONTAINS: Final = Kind("contains", _contains, finds=True)
+MATCHES: Final = Kind("matches", _matches, finds=True, checks_keys=True)
+REGEX: Final = Kind("regex", _regex, checks_keys=True)
+VALUE: Final = Kind("value", _value, has_operator=True)
+COUNT: Final = Kind("count", _count, over=Over.COUNT, has_operator=True)
+LIST: Final = Kind("list", _is, over=Over.LISTS)

@@ -1,0 +1,49 @@
+"""A test's match type, comparator and keys together, and what they say of values."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from murder.sieve.match.comparators import Comparator
+from murder.sieve.match.kinds import IS, Kind, Test, Values
+
+LONG: Final = 64 * 1024  # characters in all: beyond, it is no work for between two turns
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """`tests` where all keys are known before the run, in order; `equal` their folded forms where that is all there is to
+    ask."""
+
+    kind: Kind
+    comparator: Comparator
+    operator: str = ""
+    tests: tuple[Test, ...] | None = None
+    equal: frozenset[str] | None = None
+
+    def prepared(self, keys: Iterable[str]) -> "Matching":
+        """With these keys. Raises ValueError for what is none."""
+        if self.kind is IS:
+            fold = self.comparator.fold
+            equal = frozenset(fold(key) for key in keys)
+            return Matching(self.kind, self.comparator, self.operator, (), equal)
+        tests = tuple(self.kind.prepare(key, self.comparator, self.operator) for key in keys)
+        return Matching(self.kind, self.comparator, self.operator, tests)
+
+    def first(self, values: Sequence[str]) -> bool | Values:
+        """Whether a value has a key; where that has match values, these."""
+        fold = self.comparator.fold
+        if self.equal is not None:
+            equal = self.equal
+            return any(fold(value) in equal for value in values)
+        for value in values:
+            folded = fold(value)
+            for test in self.tests or ():
+                if found := test(folded, value):
+                    return found
+        return False
+
+    def work(self, values: Sequence[str]) -> int:
+        """Characters that are looked at, about."""
+        keys = 1 if self.equal is not None else len(self.tests or ())
+        return (sum(map(len, values)) + 16 * len(values)) * max(1, keys)

@@ -1,0 +1,73 @@
+"""Regular expressions in linear time, by RE2: foreign patterns on foreign texts (draft-ietf-sieve-regex).
+
+POSIX extended expressions, as the draft has them, are all understood but for back references and collating elements,
+which no linear engine has.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+import re2
+
+MAX_MEMORY: Final = 1024 * 1024  # octets of one compiled expression; RE2 gives up beyond
+MAX_GROUPS: Final = 100
+Groups = list[str | None]
+
+
+def _options(*, is_case_blind: bool = False) -> re2.Options:
+    options = re2.Options()
+    options.case_sensitive = not is_case_blind
+    options.log_errors = False
+    options.max_mem = MAX_MEMORY
+    options.dot_nl = True
+    options.never_capture = False
+    return options
+
+
+def clean(text: str) -> str:
+    """Without octets that are no characters, one letter in place of each."""
+    if text.isascii():
+        return text
+    return "".join("\ufffd" if "\ud800" <= letter <= "\udfff" else letter for letter in text)
+
+
+class Pattern:
+    """A compiled expression. Places are of characters."""
+
+    __slots__ = ("_compiled",)
+
+    def __init__(self, expression: str, *, is_case_blind: bool = False) -> None:
+        """Raises ValueError, with what is wrong, for what is no expression or too large."""
+        try:
+            self._compiled = re2.compile(clean(expression), _options(is_case_blind=is_case_blind))
+        except re2.error as error:
+            told = error.args[0] if error.args else "unknown error"
+            what = told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told)
+            raise ValueError(what) from None
+        if self._compiled.groups > MAX_GROUPS:
+            raise ValueError(f"it has more than {MAX_GROUPS} groups")
+
+    def search(self, text: str, start: int, end: int) -> int | None:
+        """Where it first matches in `[start, end)`."""
+        found = self._compiled.search(clean(text[start:end]))
+        return None if found is None else start + int(found.start())
+
+    def stands(self, text: str, start: int, end: int) -> bool:
+        return self._compiled.fullmatch(clean(text[start:end])) is not None
+
+    def groups(self, text: str) -> Groups | None:
+        """What it matches first, and its groups; None for one that takes no part."""
+        found = self._compiled.search(clean(text))
+        return None if found is None else [found.group(0), *found.groups()]
+
+
+@lru_cache(maxsize=256)
+def compile_regex(expression: str, is_case_blind: bool) -> Pattern:
+    """Raises ValueError for what is no expression."""
+    return Pattern(expression, is_case_blind=is_case_blind)
+
+
+def compile_literal(tokens: Sequence[str | None]) -> Pattern:
+    """These texts, with any one character where there is None. Raises ValueError where it is too large."""
+    return Pattern("".join("." if token is None else re2.escape(token) for token in tokens))

@@ -1,0 +1,1 @@
+"""A program run over a message, in slices, without waiting for anything."""

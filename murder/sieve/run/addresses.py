@@ -1,0 +1,102 @@
+"""Addresses as scripts see them: out of header fields, out of envelopes, and where mail is sent to (RFC 5228 §2.4.2.3)."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from murder.mime.envelope import MISSING_HOST, NO_ADDRESS, parse_addresses
+from murder.mime.header import decode_value
+
+MOST_OCTETS: Final = 320  # of an address that mail is sent to: RFC 5321 §4.5.3.1
+_ATOM = r"[^\s\x00-\x20\x7f()<>@,;:\\\".\[\]]++"
+_LOCAL: Final = re.compile(rf'(?:{_ATOM}(?:\.{_ATOM})*+|"(?:[^"\\\x00-\x1f]|\\[^\x00-\x1f])*+")\Z')
+_DOMAIN: Final = re.compile(
+    r"(?:(?!-)[A-Za-z0-9\u0080-\U0010ffff_-]{1,63}(?:\.(?!-)[A-Za-z0-9\u0080-\U0010ffff_-]{1,63})*+"
+    r"|\[[0-9A-Za-z:.]{1,60}\])\Z"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """`local` without quotes, `domain` may be empty; `name` is what is shown."""
+
+    local: str
+    domain: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        local = self.local
+        if _LOCAL.match(local) is None:
+            local = '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return f"{local}@{self.domain}" if self.domain else local
+
+    @property
+    def plain(self) -> str:
+        """As it is compared: without quotes."""
+        return f"{self.local}@{self.domain}" if self.domain else self.local
+
+
+def addresses_in(value: bytes) -> list[Address]:
+    """The addresses of an unfolded header field, those in groups, too. What is none is left out."""
+    found = []
+    for one in parse_addresses(value):
+        if one.host is None or one.mailbox is None:
+            continue
+        if (one.mailbox, one.host) == NO_ADDRESS or not one.mailbox:
+            continue
+        domain = "" if one.host == MISSING_HOST else one.host.decode("utf-8", "surrogateescape")
+        local = one.mailbox.decode("utf-8", "surrogateescape")
+        found.append(Address(local, domain, decode_value(one.name) if one.name else ""))
+    return found
+
+
+def parse_address(text: str) -> Address | None:
+    """The one address that a text is, `local@domain` or with a name before it in angles; None where it is none. Strict:
+    mail is sent to it."""
+    text = text.strip(" \t")
+    if len(text) > MOST_OCTETS + 200 or any(ord(letter) < 32 for letter in text):
+        return None
+    if "<" not in text:
+        return parse_path(text)
+    found = addresses_in(text.encode("utf-8", "surrogateescape"))
+    if len(found) != 1 or not text.endswith(">"):
+        return None
+    path = parse_path(text[text.rindex("<") + 1 : -1])
+    return path and Address(path.local, path.domain, found[0].name)
+
+
+def parse_path(text: str) -> Address | None:
+    """`local@domain`, as an envelope has it (RFC 5321 §4.1.2)."""
+    local, at, domain = text.rpartition("@")
+    if not at or len(text.encode("utf-8", "surrogateescape")) > MOST_OCTETS:
+        return None
+    if _LOCAL.match(local) is None or _DOMAIN.match(domain) is None:
+        return None
+    if local.startswith('"'):
+        local = re.sub(r"\\(.)", r"\1", local[1:-1])
+    return Address(local, domain)
+
+
+def part_of(address: Address, part: str, separator: str) -> str | None:
+    """`all`, `localpart`, `domain`, or with RFC 5233 `user`, `detail`; None where it has none."""
+    match part:
+        case "all":
+            return address.plain
+        case "localpart":
+            return address.local
+        case "domain":
+            return address.domain
+        case "user":
+            return _split(address.local, separator)[0]
+        case _:
+            return _split(address.local, separator)[1]
+
+
+def _split(local: str, separator: str) -> tuple[str, str | None]:
+    places = [at for one in separator if (at := local.find(one)) >= 0] if separator else []
+    if len(separator) > 1 and (at := local.find(separator)) >= 0:
+        return local[:at], local[at + len(separator) :]
+    if not places:
+        return local, None
+    at = min(places)
+    return local[:at], local[at + 1 :]

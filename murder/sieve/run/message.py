@@ -1,0 +1,129 @@
+"""The message that a script looks at, and its later versions, when the script edits it (RFC 5293).
+
+Never raises: mail is as it is. The body's octets are shared by all versions.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from murder.mime.bounds import bounds
+from murder.mime.field import fields_in, unfold
+from murder.mime.header import decode_value
+from murder.mime.structure import parse_structure
+from murder.model.part import Part
+
+FIELDS_AT_ONCE: Final = 100  # read in one step
+_BLANK_LINE: Final = re.compile(rb"(?:\A|\n)\r?\n")
+_NAME: Final = re.compile(rb"([!-9;-~]++)[ \t]*+:")
+Octets = bytes | memoryview
+
+
+@dataclass(slots=True)
+class Field:
+    """A header field. `name` in lower case; `whole` with its line end. `text` is its value, decoded, on first use."""
+
+    name: str
+    whole: bytes = field(repr=False)
+    raw_value: bytes = field(repr=False)
+    _text: str | None = None
+
+    @property
+    def value(self) -> bytes:
+        """Unfolded and trimmed."""
+        return unfold(self.raw_value)
+
+    @property
+    def text(self) -> str:
+        if self._text is None:
+            self._text = decode_value(self.raw_value.replace(b"\t", b" ")).strip(" \t")
+        return self._text
+
+
+def read_fields(octets: Octets, start: int, end: int) -> Iterator[Field]:
+    """The fields of a header; lines that are none are left out."""
+    end = min(end, start + bounds().header_octets)
+    for name, value, whole in fields_in(octets, start, end):  # type: ignore[arg-type] # any buffer can be searched
+        if name:
+            yield Field(name.decode("ascii").lower(), whole, value)
+
+
+class Message:
+    """One version. `read` is to be walked through before anything is asked of a header."""
+
+    __slots__ = ("_body_start", "_by_name", "_octets", "_structure", "_whole", "fields", "line_end")
+
+    def __init__(self, octets: Octets) -> None:
+        self._octets = octets
+        self._whole: Octets | None = octets
+        match = _BLANK_LINE.search(octets)
+        self._body_start = len(octets) if match is None else match.end()
+        self.fields: list[Field] = []
+        self._by_name: dict[str, list[Field]] = {}
+        self._structure: Part | None = None
+        head = bytes(octets[:1000])
+        self.line_end = b"\n" if b"\n" in head and b"\r\n" not in head else b"\r\n"
+
+    def read(self) -> Iterator[None]:
+        found = read_fields(self._octets, 0, self._body_start)
+        for number, one in enumerate(found, 1):
+            self.fields.append(one)
+            self._by_name.setdefault(one.name, []).append(one)
+            if not number % FIELDS_AT_ONCE:
+                yield
+
+    def edited(self, fields: Sequence[Field]) -> "Message":
+        """A version with this header, and the same body."""
+        other = Message.__new__(Message)
+        other._octets = self._octets
+        other._whole = None
+        other._body_start = self._body_start
+        other._structure = None
+        other.line_end = self.line_end
+        other.fields = list(fields)
+        other._by_name = {}
+        for one in fields:
+            other._by_name.setdefault(one.name, []).append(one)
+        return other
+
+    def named(self, name: str) -> Sequence[Field]:
+        """Fields of a name in lower case, in order."""
+        return self._by_name.get(name, ())
+
+    @property
+    def body(self) -> memoryview:
+        return memoryview(self._octets)[self._body_start :]
+
+    @property
+    def size(self) -> int:
+        if self._whole is not None:
+            return len(self._whole)
+        blank = len(self.line_end)
+        return sum(len(one.whole) for one in self.fields) + blank + len(self.body)
+
+    @property
+    def octets(self) -> Octets:
+        if self._whole is None:
+            header = b"".join(one.whole for one in self.fields)
+            self._whole = b"".join((header, self.line_end, self.body))
+        return self._whole
+
+    @property
+    def structure(self) -> Part:
+        """Its parts, by offsets into `octets`. Takes as long as the message is large."""
+        if self._structure is None:
+            self._structure = parse_structure(self.octets)
+        return self._structure
+
+    def key(self) -> str:
+        """The same for the same message when its sender tries again: trace fields do not count."""
+        digest = hashlib.sha256()
+        names = ("message-id",) if self.named("message-id") else ("date", "from", "to", "subject")
+        for name in names:
+            for one in self.named(name):
+                digest.update(one.value + b"\0")
+        if len(names) > 1:
+            digest.update(self.body[: 64 * 1024])
+        return digest.hexdigest()[:32]
