@@ -12,6 +12,7 @@ The map. Rooms, in the order they may import each other (tests/test_layers.py ho
     kit        what a store may be built of: rows in SQLite, UIDs, messages on their way in, copies between mailboxes
     session    state: who may say what, when; sans-IO
     log        the log, and every event it knows
+    trail      what can be asked about later: files of lines beside the log
     pki        certificates: the cluster's own CA says who is a node; which count, and which were taken back
     config     murder.toml as dataclasses               hooks      plugins, found and asked in order
     net        sockets: listeners, TLS, connections, upstreams, relay

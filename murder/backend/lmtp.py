@@ -24,7 +24,7 @@ from murder.mime.section import select_fields
 from murder.model.name import MailboxName, display, inbox_of, owner_of
 from murder.net.connection import Connection
 from murder.net.turns import line_up
-from murder.serve.lmtp import LmtpDialogue, folder_of, users_of
+from murder.serve.lmtp import LmtpDialogue, folder_of, shown_reply, users_of
 from murder.serve.service import ClientService
 from murder.wire.lmtp import Envelope, clean, parse_recipient, reply
 
@@ -151,6 +151,23 @@ class BackendLmtp(LmtpDialogue):
         return b"".join(field + b"\r\n" for field in fields)
 
 
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Where a copy of the message is; no UID: it was there before."""
+
+    mailbox: MailboxName
+    mailbox_id: str
+    uid: int | None
+
+    def shown(self) -> dict[str, object]:
+        """As JSON has it."""
+        found: dict[str, object] = {
+            "mailbox": display(self.mailbox),
+            "mailbox_id": self.mailbox_id,
+        }
+        return {**found, "uid": self.uid} if self.uid is not None else {**found, "duplicate": True}
+
+
 _CLOSING: Final[set["asyncio.Task[None]"]] = (
     set()
 )  # of abandoned messages; the loop alone would lose them
@@ -165,6 +182,7 @@ class Arrival:
         self._store = dialogue.backend.store
         self._incoming: Incoming | None = None
         self._error: Exception | None = None
+        self._saved = reply(250, "2.1.5", f"<{dialogue.message_id}> saved")
         try:
             self._incoming = self._store.incoming()
         except (Refusal, OSError) as error:
@@ -187,7 +205,10 @@ class Arrival:
 
     async def _answers(self) -> bytes:
         if self._incoming is None or self._error is not None:
-            return self._broken() * len(self._addressees)
+            answer = self._broken()
+            for addressee in self._addressees:
+                self._dialogue.note_refused(addressee.address, answer)
+            return answer * len(self._addressees)
         message = NewMessage(self._incoming)
         answers: list[asyncio.Task[bytes]] = []
         async with asyncio.TaskGroup() as copies:
@@ -198,13 +219,35 @@ class Arrival:
         return b"".join(answer.result() for answer in answers)
 
     async def _deliver(self, addressee: Addressee, message: NewMessage) -> bytes:
-        """One recipient's copy, or what a filter makes of it; and his reply."""
+        """One recipient's copy, or what a filter makes of it; and his reply, which the mail log has, too."""
+        copies: list[Copy] = []
+        answer = await self._attempt(addressee, message, copies)
+        dialogue = self._dialogue
+        if answer.startswith(b"2"):
+            facts = dialogue.message_facts(addressee.address)
+            dialogue.mail_log.info(
+                "message.delivered",
+                {
+                    **facts,
+                    "copies": [one.shown() for one in copies],
+                    "reply": shown_reply(answer),
+                },
+            )
+        else:
+            dialogue.note_refused(addressee.address, answer)
+        return answer
+
+    async def _attempt(
+        self, addressee: Addressee, message: NewMessage, copies: list["Copy"]
+    ) -> bytes:
+        """`copies`: what is kept."""
         try:
             if not self._dialogue.backend.filters:
-                await self._store_in(addressee.mailbox, message)
-                return DELIVERED
+                copies.append(await self._store_in(addressee.mailbox, message))
+                return self._saved
             for target in await self._targets(addressee, message.incoming):
-                await self._store_in(target.mailbox, replace(message, flags=target.flags))
+                flagged = replace(message, flags=target.flags)
+                copies.append(await self._store_in(target.mailbox, flagged))
         except Rejected as refusal:
             return reply(
                 550, "5.7.1", *refusal.text.splitlines()[:MAX_REJECT_LINES] or ["Rejected"]
@@ -215,7 +258,7 @@ class Arrival:
             return self._dialogue.reply_for(refusal)
         except Exception as error:  # noqa: BLE001 - one recipient's trouble is not the others'
             return self._dialogue.reply_for(error)
-        return DELIVERED
+        return self._saved
 
     async def _targets(self, addressee: Addressee, incoming: Incoming) -> list[Target]:
         dialogue = self._dialogue
@@ -232,20 +275,19 @@ class Arrival:
         )
         return await targets_of(dialogue.backend, arriving, dialogue.log)
 
-    async def _store_in(self, name: MailboxName, message: NewMessage) -> None:
+    async def _store_in(self, name: MailboxName, message: NewMessage) -> "Copy":
         async with self._dialogue.room(name, message.incoming.size):
             mailbox = await self._store.open(name, owner_of(name) or "")
             try:
-                await self._keep(mailbox, message)
+                return Copy(name, mailbox.mailbox_id, await self._keep(mailbox, message))
             finally:
                 mailbox.close()
 
-    async def _keep(self, mailbox: Mailbox, message: NewMessage) -> None:
-        """Into the mailbox, if it is not there already."""
+    async def _keep(self, mailbox: Mailbox, message: NewMessage) -> int | None:
+        """Into the mailbox, if it is not there already: its UID."""
         duplicates = self._dialogue.backend.duplicates
         if duplicates is None or not (message_id := self._message_id()):
-            await mailbox.append([message])
-            return
+            return (await mailbox.append([message]))[0]
         key = key_of(mailbox.mailbox_id, message_id)
         async with duplicates.alone(key):
             if await duplicates.has(key):
@@ -253,9 +295,10 @@ class Arrival:
                 self._dialogue.log.info(
                     "message.duplicate", mailbox=display(mailbox.name), message_id=shown
                 )
-                return
-            await mailbox.append([message])
+                return None
+            uids = await mailbox.append([message])
             await duplicates.note(key)
+            return uids[0]
 
     def _message_id(self) -> bytes:
         """As its header has it; empty where it has none."""

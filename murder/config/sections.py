@@ -541,6 +541,14 @@ class LogConfig:
     format: Literal["auto", "text", "json"] = option(
         "auto", "`auto`: text on a terminal, JSON otherwise."
     )
+    mail: Literal["off", "delivery"] = option(
+        "delivery",
+        "A line for each recipient of a message and what became of it, in the log and in files of `node.data` that "
+        "`murder ctl message trace` reads.",
+    )
+    mail_keep_bytes: int = option(
+        64 * MIB, "So much of these files is kept, for each worker; 0: none, only the log.", least=0
+    )
 
 
 @dataclass(frozen=True, slots=True)

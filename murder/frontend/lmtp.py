@@ -7,7 +7,7 @@ nobody else anything. 250 is never said that no backend has said.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.lines import LineUpstream, open_lines, sasl_response
@@ -18,7 +18,7 @@ from murder.model.entry import MailboxEntry
 from murder.model.name import inbox_of, is_deleted, is_non_imap
 from murder.model.protocol import LMTP
 from murder.net.connection import Connection
-from murder.serve.lmtp import LmtpDialogue, folder_of, users_of
+from murder.serve.lmtp import LmtpDialogue, folder_of, shown_reply, users_of
 from murder.serve.service import ClientService
 from murder.wire.lmtp import Envelope, format_xclient, parse_recipient
 
@@ -34,7 +34,8 @@ class FrontendLmtp(LmtpDialogue):
         self.frontend = frontend
         self.transactions: dict[str, LmtpTransaction] = {}  # of this transaction, by backend
         self.upstreams: dict[str, LineUpstream] = {}
-        self._asked: list[tuple[LmtpTransaction, asyncio.Future[bytes]]] = []  # all RCPT, in order
+        # all RCPT, in order: at whom, of which address, and what he says
+        self._asked: list[tuple[LmtpTransaction, bytes, asyncio.Future[bytes]]] = []
         self._last: dict[str, LmtpTransaction] = {}  # which may still be ending
         self._offered: dict[str, frozenset[bytes]] = {}
         frontend.sessions.add(self)
@@ -44,7 +45,7 @@ class FrontendLmtp(LmtpDialogue):
         entry = await self._find(given.path)
         transaction = self.transactions.get(entry.server) or self._begin_with(entry.server)
         answer = transaction.recipient(given.path)
-        self._asked.append((transaction, answer))
+        self._asked.append((transaction, given.path, answer))
         return answer
 
     async def judged(self, server: str, path: bytes, reply: bytes) -> bytes:
@@ -107,7 +108,12 @@ class FrontendLmtp(LmtpDialogue):
         raise Refusal(Code.NONEXISTENT, UNKNOWN)
 
     async def begin_delivery(self) -> "Forwarding":
-        return Forwarding(list(self.transactions.values()), self._asked)
+        return Forwarding(list(self.transactions.values()), self._asked, self._answered)
+
+    def _answered(self, server: str, path: bytes, answer: bytes) -> None:
+        """A backend, for one of the recipients: for the mail log."""
+        facts = {**self.message_facts(path), "backend": server, "reply": shown_reply(answer)}
+        self.mail_log.info("message.relayed", facts)
 
     async def upstream(self, server: str) -> LineUpstream:
         """The connection to a backend, ready for MAIL. Raises UpstreamFailure."""
@@ -208,18 +214,20 @@ class Forwarding:
     def __init__(
         self,
         transactions: Sequence[LmtpTransaction],
-        asked: Sequence[tuple[LmtpTransaction, "asyncio.Future[bytes]"]],
+        asked: Sequence[tuple[LmtpTransaction, bytes, "asyncio.Future[bytes]"]],
+        answered: Callable[[str, bytes, bytes], None],
     ) -> None:
+        self._answered = answered
         self._transactions = transactions
         self._progress = asyncio.Event()
-        self._verdicts: list[asyncio.Future[bytes]] = []
+        self._verdicts: list[tuple[str, bytes, asyncio.Future[bytes]]] = []  # by whom, for whom
         for transaction in transactions:
             transaction.progressed = self._progress.set
             transaction.begin_text()
         places = {transaction: iter(transaction.verdicts) for transaction in transactions}
-        for transaction, answer in asked:
+        for transaction, path, answer in asked:
             if answer.result().startswith(b"2"):
-                self._verdicts.append(next(places[transaction]))
+                self._verdicts.append((transaction.server, path, next(places[transaction])))
 
     async def write(self, octets: bytes) -> None:
         """As fast as the fastest backend takes it."""
@@ -237,8 +245,10 @@ class Forwarding:
         """One reply for each, in order, as soon as it is known."""
         for transaction in self._transactions:
             transaction.end_text()
-        for verdict in self._verdicts:
-            yield await verdict
+        for server, path, verdict in self._verdicts:
+            answer = await verdict
+            self._answered(server, path, answer)
+            yield answer
 
     def abandon(self) -> None:
         for transaction in self._transactions:

@@ -6,6 +6,7 @@ STARTTLS, AUTH, PIPELINING, SIZE, 8BITMIME, SMTPUTF8, CHUNKING and ENHANCEDSTATU
 
 import contextlib
 import ipaddress
+import time
 import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Collection
 from typing import Any, ClassVar, Final, Protocol
@@ -17,6 +18,7 @@ from murder.model.name import MailboxName, Namespace, inbox_of
 from murder.net.connection import Connection
 from murder.serve.imap import Running
 from murder.serve.line import ANY, LineDialogue, Row, Table
+from murder.serve.mail_log import HeadOf, MailLog, new_id
 from murder.serve.service import ClientService
 from murder.session.lines import Text
 from murder.wire import mutf7
@@ -92,9 +94,14 @@ class LmtpDialogue(LineDialogue):
         self.hops_left = MAX_HOPS
         self._session_told = ""
         self._octets = 0
-        self._owed: list[
-            Awaitable[bytes]
-        ] = []  # replies to RCPT, which others are on their way behind
+        self._messages = 0  # on this connection
+        self._accepted: list[bytes] = []  # recipients' addresses
+        self._head = HeadOf()
+        self._began_at = 0.0
+        self._is_whole = False  # the message has come, all of it
+        self.message_id = ""  # ours, as the log and the reply have it
+        # replies to RCPT, which others are on their way behind, and for whom
+        self._owed: list[tuple[bytes, Awaitable[bytes]]] = []
         if self.may_deliver:
             self.now_known()
 
@@ -133,6 +140,28 @@ class LmtpDialogue(LineDialogue):
         if self._session_told:
             facts["session"] = self._session_told
         return facts
+
+    @property
+    def mail_log(self) -> MailLog:
+        return self.service.mail_log
+
+    def message_facts(self, recipient: bytes) -> dict[str, object]:
+        """What the mail log says of the message in hand, for one of its recipients."""
+        envelope = self.envelope
+        return {
+            **self.log_facts(),
+            "id": self.message_id,
+            "message_id": self._head.message_id,
+            "sender": b"" if envelope is None else envelope.path,
+            "recipient": recipient,
+            "size": self._octets,
+            "ms": round((time.monotonic() - self._began_at) * 1000),
+        }
+
+    def note_refused(self, recipient: bytes, reply: bytes) -> None:
+        """A recipient will not have it."""
+        facts = self.message_facts(recipient)
+        self.mail_log.info("message.refused", {**facts, "reply": shown_reply(reply)})
 
     def greet(self) -> None:
         self.send(reply(220, "", f"{self.service.server_name} LMTP murder ready"))
@@ -309,33 +338,46 @@ class LmtpDialogue(LineDialogue):
                 self.send(reply(*TOO_BIG))
                 return None
             self.envelope = envelope
+            self._messages += 1
+            self.message_id = new_id(self.connection.cid, self._messages)
+            self._began_at = time.monotonic()
             self.send(reply(250, "2.1.0", "Ok"))
         return None
 
     async def _rcpt(self, arguments: bytes) -> None:
         """The reply goes out with those of the recipients that are pipelined behind it, so that they can be asked at
         once; in order, and before anything else."""
+        answer: bytes | Awaitable[bytes]
+        path = b""
         try:
-            answer = await self._answer_for(arguments)
+            given = self._recipient_of(arguments)
+            path = given.path
+            answer = await self._answer_for(given)
         except BadSyntax:
             await self._settle()
             raise
+        except _Answered as known:
+            answer = known.reply
         except (Refusal, UpstreamFailure) as error:
             answer = self.reply_for(error)
         if isinstance(answer, bytes) and not self._owed:
-            self._say(answer)
+            self._say(path, answer)
             return
-        self._owed.append(_known(answer) if isinstance(answer, bytes) else answer)
+        self._owed.append((path, _known(answer) if isinstance(answer, bytes) else answer))
         if not self.session.has_line:
             await self._settle()
 
-    async def _answer_for(self, arguments: bytes) -> bytes | Awaitable[bytes]:
+    def _recipient_of(self, arguments: bytes) -> Envelope:
+        """Raises BadSyntax, _Answered."""
         if self.envelope is None or self.delivery is not None:
-            return reply(503, "5.5.1", "Say MAIL first")
+            raise _Answered(reply(503, "5.5.1", "Say MAIL first"))
         given = parse_envelope(arguments, b"TO:")
         if given.parameters:
-            return _unknown_parameter(given.parameters.keys())
+            raise _Answered(_unknown_parameter(given.parameters.keys()))
         self.understood()
+        return given
+
+    async def _answer_for(self, given: Envelope) -> bytes | Awaitable[bytes]:
         if self.recipients + len(self._owed) >= self.service.limits.max_recipients:
             return reply(452, "4.5.3", "Too many recipients")
         return await self.receive(given)
@@ -343,12 +385,15 @@ class LmtpDialogue(LineDialogue):
     async def _settle(self) -> None:
         """Send the replies to all recipients so far."""
         owed, self._owed = self._owed, []
-        for answer in owed:
-            self._say(await answer)
+        for path, answer in owed:
+            self._say(path, await answer)
 
-    def _say(self, answer: bytes) -> None:
+    def _say(self, path: bytes, answer: bytes) -> None:
         if answer.startswith(b"2"):
             self.recipients += 1
+            self._accepted.append(path)
+        elif path:
+            self.note_refused(path, answer)
         self.send(answer)
 
     # --- the message
@@ -411,12 +456,17 @@ class LmtpDialogue(LineDialogue):
                 self.close()
                 raise ConnectionResetError("far too large a message")
             if delivery is not None and self._octets <= limit and event.octets:
+                self._head.feed(event.octets)
                 await delivery.write(event.octets)
 
     async def _finish(self, delivery: Delivery) -> None:
+        self._is_whole = True
         if self._octets > self.service.limits.max_message_bytes:
             delivery.abandon()
-            self.send(reply(*TOO_BIG) * self.recipients)
+            answer = reply(*TOO_BIG)
+            for path in self._accepted:
+                self.note_refused(path, answer)
+            self.send(answer * self.recipients)
             return
         self.need_peer()
         async for answer in delivery.finish():
@@ -426,6 +476,12 @@ class LmtpDialogue(LineDialogue):
     def _reset(self) -> None:
         if self.delivery is not None:
             self.delivery.abandon()
+            if not self._is_whole:
+                facts = self.message_facts(b"")
+                self.mail_log.info("message.incomplete", {**facts, "recipients": self.recipients})
+        self._is_whole = False
+        self._accepted = []
+        self._head = HeadOf()
         self.delivery = None
         self.envelope = None
         self.recipients = 0
@@ -447,6 +503,19 @@ class LmtpDialogue(LineDialogue):
         **dict.fromkeys((b"VRFY", b"EXPN"), Row(ANY, _vrfy)),
         **dict.fromkeys((b"HELO", b"EHLO"), Row(ANY, _helo)),
     }
+
+
+class _Answered(Exception):
+    """A RCPT that concerns no recipient; what is said to it."""
+
+    def __init__(self, reply: bytes) -> None:
+        super().__init__()
+        self.reply = reply
+
+
+def shown_reply(reply: bytes) -> str:
+    """As one line."""
+    return clean(" / ".join(reply.decode("utf-8", "replace").splitlines()))
 
 
 async def _known(answer: bytes) -> bytes:

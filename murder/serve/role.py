@@ -15,8 +15,10 @@ from murder.model.protocol import ProtocolSpec
 from murder.net.listener import Service
 from murder.net.shared_counter import Counts, SharedCounter
 from murder.net.tls import listening_context
+from murder.serve.mail_log import KIND, MailLog
 from murder.serve.plugged import Reach, service_of
 from murder.serve.service import ClientService, Factory, services_of
+from murder.trail import Trail, folder_of
 
 
 class MakesAuth(Protocol):
@@ -106,6 +108,7 @@ class ClientRole:
         self._counts: Counts | None = None
         self._users = SharedCounter()
         self._services: Mapping[ProtocolSpec, Service] = {}
+        self._mail_trail: Trail | None = None
 
     def count_with(self, counts: Counts) -> None:
         """In this shared memory, together with the role's other workers."""
@@ -138,6 +141,17 @@ class ClientRole:
             proxy_roles=self.PROXY_ROLES,
         )
 
+    def _mail_log(self) -> MailLog:
+        """As the configuration is now; the file stays the same one, whatever becomes of that."""
+        config = self._config
+        if config.log.mail == "off":
+            return MailLog(None)
+        if self._mail_trail is None:
+            folder = folder_of(config.node.data)
+            self._mail_trail = Trail(folder, KIND, self.NAME, self._worker)
+        self._mail_trail.keep(config.log.mail_keep_bytes)
+        return MailLog(self._mail_trail)
+
     def _serve(self, node: object, gate: Gate, reach: Reach) -> None:
         """Make the services; `node` is what their sessions share, `reach` what those of plugins get of it."""
         config = self._config
@@ -149,6 +163,7 @@ class ClientRole:
             limits=self._section,
             tls=listening_context(config.tls, public=self.IS_PUBLIC),
             max_failures=config.auth.max_failures,
+            mail_log=self._mail_log(),
         )
         plugged = self._auth.services(self.NAME)
         self._services = {

@@ -13,8 +13,10 @@ from murder.model.name import Namespace
 from murder.model.protocol import PROTOCOLS, ProtocolSpec
 from murder.net.connection import Connection, Receiver
 from murder.net.listener import Service
+from murder.serve.mail_log import MailLog
 
 QUIET_POLL_S: Final = 0.02
+NO_MAIL_LOG: Final = MailLog(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class ClientService:
     limits: ClientConfig
     tls: ssl.SSLContext | None
     max_failures: int = 5  # wrong passwords before the connection ends
+    mail_log: MailLog = NO_MAIL_LOG
 
     @property
     def login_timeout_s(self) -> float:

@@ -5,12 +5,14 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from murder.errors import BadSyntax
 from murder.model.name import MailboxName
 from murder.wire.carry import format_name
 from murder.wire.json_fields import Fields, parse_fields
+
+MAX_WORDS: Final = 200  # looked for at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,17 @@ class AskTrace:
 
 
 @dataclass(frozen=True, slots=True)
+class AskTrail:
+    """What a node has kept of its own (`mail`: the mail log): lines in which one of the words stands, not older than so many
+    seconds; the newest where there are too many."""
+
+    word: ClassVar[str] = "trail"
+    kind: str
+    words: tuple[str, ...]
+    within_s: float = 0.0  # 0: however old
+
+
+@dataclass(frozen=True, slots=True)
 class AskPorts:
     """Of the node as a whole: what it has bound."""
 
@@ -119,6 +132,7 @@ Request = (
     | AskPlace
     | AskProbe
     | AskTrace
+    | AskTrail
     | AskPorts
     | Reload
 )
@@ -145,6 +159,11 @@ def parse_control_request(line: bytes) -> Request:
             if not (user := told.text("user", "")):
                 raise BadSyntax("a trace needs a user")
             return AskTrace(user)
+        case "trail":
+            words = told.texts("words")
+            if len(words) > MAX_WORDS:
+                raise BadSyntax(f"{len(words)} words; {MAX_WORDS} may be looked for at once")
+            return AskTrail(told.text("kind"), words, told.number("within_s", 0.0))
         case "ports":
             return AskPorts()
         case "reload":
@@ -186,6 +205,8 @@ def format_request(request: Request) -> bytes:
                 told["candidates"] = _shown(candidates)
         case AskTrace(user):
             told["user"] = user
+        case AskTrail(kind, words, within_s):
+            told.update(kind=kind, words=list(words), within_s=within_s)
         case _:
             pass
     return json.dumps(told).encode() + b"\n"

@@ -258,3 +258,35 @@ def test_a_wrong_password_is_refused_not_unreachable(demo: Demo, tmp_path: Path)
         cwd=ROOT,
     )
     assert done.returncode == 1 and "Wrong user or password" in done.stderr
+
+
+def test_what_has_happened_to_a_message_is_told_by_all_nodes(ctl: Ctl, demo: Demo) -> None:
+    octets = b"Message-ID: <trace.1@x>\r\nSubject: hi\r\n\r\nhello\r\n"
+    said = demo.deliver(demo.frontend, "user2", octets)
+    id = re.search(r"<([0-9a-f-]+)> saved", said)
+    assert id is not None, said
+    home = demo.home(2)["name"]
+    for word in ("<trace.1@x>", "trace.1@x", id[1]):
+        told = json.loads(ctl("message", "trace", word, "--json"))
+        by_role = {line["role"]: line for line in told}
+        relayed, delivered = by_role["frontend"], by_role["backend"]
+        assert [relayed["event"], delivered["event"]] == ["message.relayed", "message.delivered"]
+        assert relayed["backend"] == delivered["node"] == home
+        assert relayed["reply"].endswith(f"<{id[1]}> saved") and delivered["id"] == id[1]
+        assert delivered["recipient"] == relayed["recipient"] == "user2"
+        assert delivered["size"] == relayed["size"] == len(octets)
+        assert delivered["session"] == relayed["cid"]
+    (copy,) = delivered["copies"]
+    with demo.imap(demo.frontend, "user2") as client:
+        client.select("INBOX")
+        assert b"<trace.1@x>" in client.uid("FETCH", str(copy["uid"]), "(ENVELOPE)")[1][0]
+    shown = ctl("message", "trace", id[1], "--since", "1h")
+    assert f"UID {copy['uid']}" in shown and "<trace.1@x>" in shown and home in shown
+    assert "No node knows" in ctl("message", "trace", "<nobody@x>", code=1)
+    assert "say 90s" in ctl("message", "trace", "x", "--since", "soon", code=2)
+
+
+def test_a_recipient_who_is_refused_stands_in_the_mail_log(ctl: Ctl, demo: Demo) -> None:
+    assert demo.deliver(demo.frontend, "nobody-here", b"").startswith("550 5.1.1")
+    (line,) = json.loads(ctl("message", "trace", "nobody-here", "--json"))
+    assert line["event"] == "message.refused" and line["reply"].startswith("550 5.1.1")

@@ -62,7 +62,7 @@ async def test_a_text_goes_on_when_the_backend_takes_again_what_went_there_direc
     )
     answer = transaction.recipient(b"ana")
     await answer
-    forwarding = Forwarding([transaction], [(transaction, answer)])
+    forwarding = Forwarding([transaction], [(transaction, b"ana", answer)], lambda *_: None)
     for _ in range(PIECES):
         await asyncio.sleep(0)
     assert transaction._takes_text

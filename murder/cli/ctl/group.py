@@ -22,6 +22,9 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = MappingProxyType(
             "kick": ("nodes:kick", "End sessions."),
             "trace": ("nodes:trace", "What passes between a user's clients and the nodes."),
         },
+        "Messages": {
+            "message": ("message:message", "What has happened to a message."),
+        },
         "Users and mailboxes": {
             "user": ("user:user", "All of one user's mailboxes: make, show, rename, delete."),
             "mailbox": ("mailbox:mailbox", "Mailboxes: find, make, move, remove, rights, quotas."),

@@ -2,7 +2,7 @@
 
 Local: `[node] data`/control/ROLE-N.sock, for who may open it (mode 0600). Remote: `[node] control`, over TLS, for
 holders of an operator's certificate (`murder ca issue NAME --role operator`); it asks all local sockets. Requests:
-`status`, `sessions`, `kick`, `trace`, `conflicts`, `place`.
+`status`, `sessions`, `kick`, `trace`, `trail`, `conflicts`, `place`, `probe`.
 """
 
 import asyncio
@@ -26,6 +26,8 @@ from murder.net.connection import Connection
 from murder.net.listener import Listener
 from murder.net.tap import Traces, behind_tap
 from murder.pki.authority import AuthorityError, flaws_of, read_certificate
+from murder.trail import files_of, find, newest, stamp
+from murder.trail import folder_of as trail_folder
 from murder.wire.control_words import (
     AskConflicts,
     AskPlace,
@@ -33,6 +35,7 @@ from murder.wire.control_words import (
     AskSessions,
     AskStatus,
     AskTrace,
+    AskTrail,
     Kick,
     NotPlaced,
     Placement,
@@ -47,6 +50,11 @@ MAX_REQUEST: Final = 64 * 1024
 LOOK_EVERY_S: Final = 0.1  # a trace is told so often, and looks for new connections of its user
 ANSWER_S: Final = 10.0
 OPERATOR_ROLE: Final = "operator"
+FIRST_WORKER: Final = 0
+# Of each kind of lines that a node keeps: what is looked for in which keys
+SEARCHED: Final[Mapping[str, Sequence[str]]] = {
+    "mail": ("id", "message_id", "sender", "recipient", "reply*"),
+}
 
 Answer = Mapping[str, object]
 
@@ -186,11 +194,26 @@ class ControlServer:
                         yield seen
                 for flaw in self._certificate_flaws():
                     yield {"what": "its certificate", "problem": flaw, "kind": "certificate"}
+            case AskTrail():
+                for line in await self._trail(request):
+                    yield {"line": line}
             case AskTrace(user):
                 async for answer in self._trace(user, reader):
                     yield answer
             case other:  # the node as a whole answers it
                 raise BadSyntax(f"{other.word!r} is no request")
+
+    async def _trail(self, request: AskTrail) -> Sequence[Answer]:
+        """One worker reads what all of its role have written."""
+        keys = SEARCHED.get(request.kind)
+        if keys is None:
+            raise BadSyntax(f"{request.kind!r} is none of {', '.join(SEARCHED)}")
+        if self._worker != FIRST_WORKER:
+            return ()
+        since = stamp(request.within_s) if request.within_s else ""
+        files = files_of(trail_folder(self._config.node.data), request.kind, self._role)
+        found = find(files, request.words, keys, since)
+        return await asyncio.to_thread(newest, found)
 
     # --- status
 

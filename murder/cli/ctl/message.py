@@ -1,0 +1,90 @@
+"""`murder ctl message`: what has happened to a message."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import asyncclick as click
+
+from murder.cli.ctl.reaching import operator_options
+from murder.cli.ctl.status import need_nodes
+from murder.cli.options import Group, json_option, print_json
+from murder.cli.screen import plain
+from murder.operate.messages import trace as trace_message
+from murder.operate.reach import Reach
+
+UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SPAN: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])")
+
+
+class Span(click.ParamType[float]):
+    """So many seconds, minutes, hours or days, in seconds."""
+
+    name = "span"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        if isinstance(value, float):
+            return value
+        found = _SPAN.fullmatch(value)
+        if found is None:
+            self.fail(f"{value!r}: say 90s, 30m, 12h or 7d", param, ctx)
+        return float(int(found[1]) * UNITS[found[2]])
+
+
+@click.group(cls=Group)
+def message() -> None:
+    """What has happened to a message.
+
+    \b
+    murder ctl message trace '<20261129.1@example.org>'
+    """
+
+
+@message.command()
+@operator_options
+@click.argument("word")
+@click.option("--since", type=Span(), default=0.0, help="Not longer ago: 90s, 30m, 12h, 7d.")
+@json_option("a list of lines as the mail log has them, with node and role")
+async def trace(reach: Reach, word: str, since: float, as_json: bool) -> int:
+    """All that the nodes' mail logs say of a message, in the order of time. WORD: its Message-ID, the id that a reply or the
+    log gave it, or the address of its sender or of a recipient. Exit code 1 if nobody knows of it.
+
+    \b
+    murder ctl message trace '<20261129.1@example.org>'
+    murder ctl message trace anna@example.org --since 2h
+    murder ctl message trace 692ab7c1-1f4-2a-1 --json
+    """
+    await need_nodes(reach)
+    traced = await trace_message(reach, word, since)
+    if as_json:
+        print_json(list(traced.lines))
+    else:
+        for line in traced.lines:
+            click.echo(_shown(line))
+        if not traced.lines:
+            click.echo(f"No node knows of {plain(word)}", err=True)
+    for node in traced.silent:
+        click.echo(f"murder: {node.place}: {node.problem}", err=True)
+    if traced.silent:
+        return 3
+    return 0 if traced.lines else 1
+
+
+def _shown(line: Mapping[str, Any]) -> str:
+    """One line of the mail log, for a person."""
+    what = str(line.get("event", "")).removeprefix("message.")
+    words = [str(line.get("at", "")), str(line["node"]), what, str(line.get("id", ""))]
+    if line.get("message_id"):
+        words.append(str(line["message_id"]))
+    words.append(f"from <{line.get('sender', '')}>")
+    if line.get("recipient"):
+        words.append(f"to <{line['recipient']}>")
+    if line.get("backend"):
+        words.append(f"at {line['backend']}")
+    for copy in line.get("copies", ()):
+        words.append(f"in {copy['mailbox']}")
+        words.append(f"UID {copy['uid']}" if "uid" in copy else "(there before)")
+    words.append(f"{line.get('size', 0)} octets {line.get('ms', 0)} ms")
+    if line.get("reply"):
+        words.append(f": {line['reply']}")
+    return plain(" ".join(words))

@@ -1,0 +1,65 @@
+"""What has happened to a message: the mail logs of all nodes, put together by the ids that stand in them."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from murder.operate.nodes import NodeAnswers, ask_all
+from murder.operate.reach import Reach
+from murder.serve.mail_log import KIND
+from murder.wire.control_words import MAX_WORDS, AskTrail
+
+ROUNDS: Final = 3  # what somebody knows -> ids of it -> what others say of those
+_IN_REPLY: Final = re.compile(r"<([0-9a-f]+-[0-9a-f]+-[0-9a-f]+-[0-9a-f]+)> saved")
+
+Line = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """The lines in the order of time, each with `node` and `role`; and the nodes that did not answer."""
+
+    lines: Sequence[Line]
+    silent: Sequence[NodeAnswers]
+
+
+async def trace(reach: Reach, word: str, within_s: float) -> Traced:
+    """All that is known of the messages with this id, Message-ID, sender or recipient, not longer ago (0: ever)."""
+    found: dict[tuple[object, ...], Line] = {}
+    asked: set[str] = set()
+    wanted = set(_spellings(word))
+    silent: list[NodeAnswers] = []
+    for _ in range(ROUNDS):
+        wanted = set(sorted(wanted - asked)[:MAX_WORDS])
+        if not wanted:
+            break
+        asked |= wanted
+        told = await ask_all(reach, AskTrail(KIND, tuple(sorted(wanted)), within_s))
+        silent = [node for node in told if node.problem]
+        lines = [
+            {"node": answer["node"], "role": answer["role"], **answer["line"]}
+            for node in told
+            for answer in node.answers
+            if isinstance(answer.get("line"), dict)
+        ]
+        for line in lines:
+            found[_key(line)] = line
+        wanted = {id for line in lines for id in _ids_of(line)}
+    return Traced(sorted(found.values(), key=lambda line: str(line.get("at", ""))), silent)
+
+
+def _spellings(word: str) -> list[str]:
+    """A Message-ID with its angle brackets and without; an address stands without."""
+    bare = word.strip().removeprefix("<").removesuffix(">")
+    return [bare, f"<{bare}>"]
+
+
+def _ids_of(line: Line) -> list[str]:
+    """By which others may know the message."""
+    found = [str(line[key]) for key in ("id", "message_id") if line.get(key)]
+    return [*found, *_IN_REPLY.findall(str(line.get("reply", "")))]
+
+
+def _key(line: Line) -> tuple[object, ...]:
+    return tuple(line.get(key) for key in ("node", "at", "event", "id", "recipient"))

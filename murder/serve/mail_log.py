@@ -1,0 +1,59 @@
+"""The mail log: a line for each recipient of a message, in the log and in files that `murder ctl message trace` reads."""
+
+import re
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from murder.log import plain_log
+from murder.trail import Trail
+
+KIND: Final = "mail"  # of the files
+HEAD_OCTETS: Final = 16 * 1024  # of a message: where its Message-ID is looked for
+MAX_ID_OCTETS: Final = 250
+_say: Final = plain_log.info
+_MESSAGE_ID: Final = re.compile(rb"(?:\A|\n)Message-ID:[ \t]*(?:\r?\n[ \t]+)?([^\s]{1,250})", re.I)
+
+
+class MailLog:
+    """Written to by the sessions of a worker. Costs nothing where the site wants none."""
+
+    def __init__(self, trail: Trail | None) -> None:
+        self._trail = trail
+
+    def info(self, event: str, facts: Mapping[str, object]) -> None:
+        """None of the facts is a secret."""
+        if self._trail is not None:
+            _say(event, facts)
+            self._trail.write(event, facts)
+
+
+def new_id(cid: str, number: int) -> str:
+    """Of a message, as senders' and our logs have it: when, on which connection, the how-manieth there."""
+    return f"{int(time.time()):x}-{cid}-{number:x}"
+
+
+class HeadOf:
+    """The beginning of a message, as far as its Message-ID."""
+
+    __slots__ = ("_held", "_is_over", "message_id")
+
+    def __init__(self) -> None:
+        self.message_id = ""
+        self._held = bytearray()
+        self._is_over = False
+
+    def feed(self, octets: bytes) -> None:
+        """What comes, from its first octet on."""
+        if self._is_over:
+            return
+        held, looked_at = self._held, max(0, len(self._held) - 3)
+        held += octets[: HEAD_OCTETS - len(held)]
+        end = held.find(b"\r\n\r\n", looked_at)
+        if end < 0 and len(held) < HEAD_OCTETS:
+            return
+        self._held, self._is_over = bytearray(), True
+        found = _MESSAGE_ID.search(held, 0, end if end >= 0 else len(held))
+        if found:
+            text = found[1].decode("utf-8", "replace")
+            self.message_id = "".join(one if one.isprintable() else "?" for one in text)

@@ -1,0 +1,166 @@
+"""What can be asked about later: a node's own files of JSON lines, beside the log and apart from it.
+
+One writer for each kind (`mail`) of each worker of a role: one write a line, straight to the file. At half of its bound a
+file becomes the former one, which the next takes the place of: so much is kept, and no more. Nothing is flushed to the
+disk: a power cut may cost the last lines, never mail.
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from murder.log import logger, readable
+
+FOLDER: Final = "trail"
+FORMER: Final = ".1"  # behind a file's name
+ENDING: Final = ".jsonl"
+MAX_FOUND: Final = 2000  # lines of one answer, the newest
+
+_encode: Final = json.JSONEncoder(default=readable, ensure_ascii=False).encode
+
+
+def folder_of(data: Path) -> Path:
+    """Of a node, by its `node.data`."""
+    return data / FOLDER
+
+
+class Trail:
+    """The writer of one kind of lines in one process; it keeps nothing before `keep` was told how much. What cannot be
+    written is left out, and the log says so once, until it can be again."""
+
+    def __init__(self, folder: Path, kind: str, role: str, worker: int) -> None:
+        self._path = folder / f"{kind}-{role}-{worker}{ENDING}"
+        self._limit = 0
+        self._file = -1
+        self._size = 0
+        self._is_broken = False
+        self._lock = threading.Lock()  # a store's threads write, too
+
+    def keep(self, octets: int) -> None:
+        """So much from now on, in both files together."""
+        self._limit = octets // 2
+
+    def write(self, event: str, facts: Mapping[str, object]) -> None:
+        """A line with `at` (ISO 8601, UTC) and `event`. None of the facts is a secret. Never raises for the disk."""
+        if not self._limit:
+            return
+        at = _stamped(datetime.now(UTC))
+        line = f"{_encode({'at': at, 'event': event, **facts})}\n".encode("utf-8", "replace")
+        with self._lock:
+            try:
+                self._append(line)
+                self._is_broken = False
+            except OSError as error:
+                if not self._is_broken:
+                    log = logger()
+                    path, problem = str(self._path), error.strerror
+                    log.warning("trail.not_written", path=path, problem=problem)
+                self._is_broken = True
+
+    def _append(self, line: bytes) -> None:
+        if self._file < 0 or self._size + len(line) > self._limit:
+            self._open(len(line))
+        self._size += os.write(self._file, line)
+
+    def _open(self, wanted: int) -> None:
+        """The file, or a new one where this has no room for so many octets more."""
+        self.close()
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            size = self._path.stat().st_size
+        except FileNotFoundError:
+            size = 0
+        if size and size + wanted > self._limit:
+            os.replace(self._path, f"{self._path}{FORMER}")
+            size = 0
+        self._file = os.open(
+            self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        self._size = size
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def files_of(folder: Path, kind: str, role: str) -> list[Path]:
+    """All that its workers have written, also those that are no more; the former ones first."""
+    if not folder.is_dir():
+        return []
+    mine = f"{kind}-{role}-"
+    found = [path for path in folder.iterdir() if path.name.startswith(mine)]
+    return sorted(found, key=lambda path: (not path.name.endswith(FORMER), path.name))
+
+
+def find(
+    files: Sequence[Path], words: Collection[str], keys: Collection[str], since: str = ""
+) -> Iterator[dict[str, object]]:
+    """Lines in which one of these words is the value of one of these keys, or part of it where the key ends in `*`; in the
+    order of the files. Without words: all. `since` is an `at`. Letters of ASCII count alike in upper and lower case.
+    Blocks: for a thread. Linear in the size of the files."""
+    wanted = {word.lower() for word in words}
+    encoded = [json.dumps(word, ensure_ascii=False)[1:-1].encode() for word in wanted]
+    exact = [key for key in keys if not key.endswith("*")]
+    within = [key[:-1] for key in keys if key.endswith("*")]
+    for path in files:
+        try:
+            lines = open(path, "rb")
+        except OSError:
+            continue
+        with lines:
+            for line in lines:
+                lowered = line.lower()
+                if encoded and not any(word in lowered for word in encoded):
+                    continue  # without a parse
+                told = _parsed(line)
+                if told is None or str(told.get("at", "")) < since:
+                    continue
+                if not wanted or _holds(told, wanted, exact, within):
+                    yield told
+
+
+def _parsed(line: bytes) -> dict[str, object] | None:
+    try:
+        told = json.loads(line)
+    except ValueError:  # cut by a power cut
+        return None
+    return told if isinstance(told, dict) else None
+
+
+def _holds(
+    told: Mapping[str, object], wanted: set[str], exact: Sequence[str], within: Sequence[str]
+) -> bool:
+    if any(str(told.get(key, "")).lower() in wanted for key in exact):
+        return True
+    texts = [str(told.get(key, "")).lower() for key in within]
+    return any(word in text for text in texts for word in wanted)
+
+
+def newest(lines: Iterator[dict[str, object]], most: int = MAX_FOUND) -> list[dict[str, object]]:
+    """The last ones by their time, in its order; never more in memory than twice as many."""
+    held: list[dict[str, object]] = []
+    for line in lines:
+        held.append(line)
+        if len(held) >= 2 * most:
+            held = sorted(held, key=_at)[-most:]
+    return sorted(held, key=_at)[-most:]
+
+
+def _at(line: Mapping[str, object]) -> str:
+    return str(line.get("at", ""))
+
+
+def stamp(before_s: float) -> str:
+    """An `at`, so many seconds before now."""
+    return _stamped(datetime.fromtimestamp(max(0.0, time.time() - before_s), UTC))
+
+
+def _stamped(when: datetime) -> str:
+    """All of one length, so that they are in order as text."""
+    return when.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,106 @@
+"""What is kept to be asked about: how much of it, and how it is found again."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from murder.serve.mail_log import HEAD_OCTETS, HeadOf
+from murder.trail import Trail, files_of, find, newest, stamp
+
+KEYS = ("id", "to", "reply*")
+
+
+def kept(folder: Path, octets: int = 1 << 20, worker: int = 0) -> Trail:
+    trail = Trail(folder, "mail", "backend", worker)
+    trail.keep(octets)
+    return trail
+
+
+def found(folder: Path, *words: str, since: str = "") -> list[object]:
+    lines = newest(find(files_of(folder, "mail", "backend"), words, KEYS, since))
+    return [line.get("id") for line in lines]
+
+
+def test_a_line_is_found_by_what_stands_in_it_whichever_worker_wrote_it(tmp_path: Path) -> None:
+    for worker in (0, 1):
+        kept(tmp_path, worker=worker).write(
+            "message.delivered",
+            {"id": f"i{worker}", "to": b"Ana@x", "reply": f"250 <q{worker}> saved"},
+        )
+    Trail(tmp_path, "mail", "frontend", 0).write("message.relayed", {"id": "i0"})
+    kept(tmp_path).write("message.refused", {"id": 'a"\\ü', "to": b"b\xff"})
+    assert found(tmp_path, "ana@X") == ["i0", "i1"]
+    assert found(tmp_path, "i1") == ["i1"]
+    assert found(tmp_path, "q1") == ["i1"]
+    assert found(tmp_path, "i") == []
+    assert found(tmp_path, 'a"\\ü') == ['a"\\ü']
+    assert found(tmp_path) == ["i0", "i1", 'a"\\ü']
+    assert found(tmp_path, since=stamp(-60)) == []
+    assert found(tmp_path, since=stamp(60)) == found(tmp_path)
+
+
+def test_so_much_is_kept_and_the_newest(tmp_path: Path) -> None:
+    for begun in range(0, 400, 100):
+        trail = kept(tmp_path, 20_000)  # the process has started again
+        for number in range(begun, begun + 100):
+            trail.write("x.y", {"id": str(number), "text": "t" * 100})
+    files = files_of(tmp_path, "mail", "backend")
+    assert len(files) == 2
+    assert 10_000 < sum(path.stat().st_size for path in files) <= 20_000
+    shown = found(tmp_path)
+    assert shown == [str(number) for number in range(400 - len(shown), 400)]
+    assert newest(({"at": str(n)} for n in (3, 1, 2)), 2) == [{"at": "2"}, {"at": "3"}]
+
+
+def test_nothing_is_kept_where_nobody_wants_it(tmp_path: Path) -> None:
+    kept(tmp_path, 0).write("x.y", {"id": "1"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_line_that_a_power_cut_has_cut_is_passed_over(tmp_path: Path) -> None:
+    trail = kept(tmp_path)
+    trail.write("x.y", {"id": "1"})
+    (path,) = files_of(tmp_path, "mail", "backend")
+    path.write_bytes(path.read_bytes() + b'{"at": "9", "id": "1"')
+    assert found(tmp_path, "1") == ["1"]
+
+
+def test_a_disk_that_takes_nothing_costs_the_lines_and_nothing_else(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    trail = kept(tmp_path / "file" / "below")
+    for _ in range(3):
+        trail.write("x.y", {"id": "1"})
+    assert "".join(capfd.readouterr()).count("trail.not_written") == 1
+
+
+def test_nobody_else_may_read_it(tmp_path: Path) -> None:
+    kept(tmp_path / "trail").write("x.y", {"id": "1"})
+    (path,) = files_of(tmp_path / "trail", "mail", "backend")
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    assert json.loads(path.read_bytes())["event"] == "x.y"
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (b"Message-ID: <1@x>\r\n\r\nMessage-ID: <2@x>", "<1@x>"),
+        (b"A: b\r\nmessage-id:\r\n <1@x>\r\nC: d\r\n\r\n", "<1@x>"),
+        (b"X-Message-ID: <1@x>\r\n\r\n", ""),
+        (b"Message-ID: <\xff\x07@x>\r\n\r\n", "<\ufffd?@x>"),
+        (b"A: b\r\n\r\nMessage-ID: <2@x>\r\n", ""),
+        (b"Message-ID: <1@x>\r\n" + b"A: b\r\n" * HEAD_OCTETS, "<1@x>"),
+        (b"\r\n\r\n", ""),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+def test_the_message_id_is_taken_from_the_head_however_it_comes(
+    head: bytes, expected: str, size: int
+) -> None:
+    seen = HeadOf()
+    for at in range(0, min(len(head), 2 * HEAD_OCTETS), size):
+        seen.feed(head[at : at + size])
+    assert seen.message_id == expected
