@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from murder.api import (
     CarriedMessage,
@@ -18,6 +19,7 @@ from murder.api import (
     Stored,
     StoredMailbox,
     StoreListener,
+    Untold,
     hookimpl,
 )
 from murder.errors import Code, Refusal
@@ -77,6 +79,18 @@ class _Kept:
     seen_by: set[str] = field(default_factory=set)
 
 
+MOST_GONE: Final = 1000  # of a mailbox
+
+
+@dataclass(slots=True)
+class _Gone:
+    """One that was expunged, and may still be read by these."""
+
+    kept: _Kept
+    removed: ModSeq
+    holders: int
+
+
 @dataclass(slots=True)
 class _Box:
     """One mailbox as it is kept."""
@@ -85,6 +99,7 @@ class _Box:
     mailbox_id: str
     uid_validity: UidValidity
     kept: dict[Uid, _Kept] = field(default_factory=dict)
+    gone: dict[Uid, "_Gone"] = field(default_factory=dict)
     vanished: list[tuple[ModSeq, Uid]] = field(default_factory=list)
     uid_next: int = 1
     highest_modseq: int = 1
@@ -107,7 +122,14 @@ class _Box:
 class MemoryMailbox:
     """A mailbox, as one reader sees it."""
 
-    def __init__(self, box: _Box, reader: str, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        box: _Box,
+        reader: str,
+        tell: Callable[[str], None],
+        holders: Callable[["MemoryMailbox"], int],
+    ) -> None:
+        self._holders = holders
         self._opened = box
         self._reader = reader
         self._tell = tell
@@ -173,7 +195,8 @@ class MemoryMailbox:
         return memoryview(self._kept(uid).octets)
 
     def _kept(self, uid: Uid) -> _Kept:
-        kept = self._box.kept.get(uid)
+        box = self._box
+        kept = box.kept.get(uid) or (box.gone[uid].kept if uid in box.gone else None)
         if kept is None:
             raise Refusal(Code.EXPUNGE_ISSUED, f"Message {uid} is no longer there")
         return kept
@@ -244,12 +267,25 @@ class MemoryMailbox:
         box = self._box
         gone = sorted(set(uids) & box.kept.keys())
         if gone:
-            modseq = box.next_modseq()
+            modseq, holders = box.next_modseq(), self._holders(self)
             for uid in gone:
-                del box.kept[uid]
+                kept = box.kept.pop(uid)
+                if holders and len(box.gone) < MOST_GONE:
+                    box.gone[uid] = _Gone(kept, modseq, holders)
                 box.vanished.append((modseq, uid))
             self._tell(box.mailbox_id)
         return gone
+
+    async def expunged(self, uids: Sequence[Uid]) -> Sequence[Message]:
+        gone = self._box.gone
+        return [self._seen(gone[uid].kept) for uid in sorted(set(uids) & gone.keys())]
+
+    def let_go(self, up_to: ModSeq, holders: int) -> None:
+        for uid, gone in list(self._opened.gone.items()):
+            if gone.removed <= up_to:
+                gone.holders &= ~holders
+            if not gone.holders:
+                del self._opened.gone[uid]
 
     async def copy(self, uids: Sequence[Uid], target: object) -> Mapping[Uid, Uid]:
         assert isinstance(target, MemoryMailbox)
@@ -297,6 +333,7 @@ class MemoryStore:
         self._boxes: dict[MailboxName, _Box] = {}
         self._subscriptions: dict[str, set[MailboxName]] = {}
         self._listeners: list[StoreListener] = []
+        self._untold: Untold | None = None
         self._uid_validity = int(time.time())
 
     async def start(self) -> None:
@@ -343,7 +380,7 @@ class MemoryStore:
         box = self._boxes.get(name)
         if box is None:
             raise no_such_mailbox(name)
-        return MemoryMailbox(box, reader, self._tell)
+        return MemoryMailbox(box, reader, self._tell, self._holders)
 
     def incoming(self) -> MemoryIncoming:
         return MemoryIncoming()
@@ -357,6 +394,12 @@ class MemoryStore:
 
     def watch(self, listener: StoreListener) -> None:
         self._listeners.append(listener)
+
+    def keep_for(self, untold: Untold) -> None:
+        self._untold = untold
+
+    def _holders(self, mailbox: MemoryMailbox) -> int:
+        return 0 if self._untold is None else self._untold.holders(mailbox)
 
     # --- murder.api.CarriesMailboxes
 

@@ -61,7 +61,7 @@ MAY_USE = {  # third party -> the rooms that may know it
 }
 IN_ORDER = {  # room -> its modules, each importing only those before it
     "kit": (
-        *("schema", "root", "rows", "uids", "epoch", "incoming", "asked"),
+        *("schema", "root", "rows", "uids", "bodies", "expunged", "epoch", "incoming", "asked"),
         *("mailbox", "transfer", "carry", "check"),
     ),
     "pki": ("authority", "trust"),

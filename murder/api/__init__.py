@@ -51,6 +51,7 @@ from murder.api.store import (
     FlagChange,
     Incoming,
     KeepsEpoch,
+    KeepsExpunged,
     Mailbox,
     MailboxStore,
     NewMessage,
@@ -60,10 +61,12 @@ from murder.api.store import (
     Stored,
     StoredMailbox,
     StoreListener,
+    TellsExpunged,
     TellsFlags,
     TellsKeywords,
     TellsRecent,
     TellsSummaries,
+    Untold,
 )
 from murder.model.identity import Identity
 
@@ -112,6 +115,7 @@ __all__ = [
     "Conduct",
     "FlagChange",
     "KeepsEpoch",
+    "KeepsExpunged",
     "RenewsMailboxes",
     "HasScramDecoys",
     "HasScramSecrets",
@@ -129,9 +133,11 @@ __all__ = [
     "Stored",
     "StoreListener",
     "StoredMailbox",
+    "TellsExpunged",
     "TellsFlags",
     "TellsKeywords",
     "TellsRecent",
     "TellsSummaries",
+    "Untold",
     "hookimpl",
 ]

@@ -293,6 +293,40 @@ class TellsSummaries(Protocol):
         ...
 
 
+class Untold(Protocol):
+    """Who has still to be told of what is expunged: the workers of a backend, one bit each."""
+
+    def holders(self, mailbox: Mailbox) -> int:
+        """The workers in which somebody has this mailbox selected, but for whoever has it open as `mailbox`."""
+        ...
+
+
+@runtime_checkable
+class KeepsExpunged(Protocol):
+    """A power of a `MailboxStore`: an expunged message stays readable for sessions that have not been told of it (RFC 2180
+    §4.1.1). Its mailboxes have `TellsExpunged`."""
+
+    def keep_for(self, untold: Untold) -> None:
+        """From now on: what is expunged or moved away is kept for these, as far as the store has room for it, until all
+        have let go of it, and no longer than ten minutes. It is in no count and in no list of messages."""
+        ...
+
+
+@runtime_checkable
+class TellsExpunged(Protocol):
+    """A power of a `Mailbox` of a store that `KeepsExpunged`. `octets`, `summary` and `summaries` tell of what is kept as
+    of other messages; nothing else does, and nothing changes it."""
+
+    async def expunged(self, uids: Sequence[Uid]) -> Sequence[Message]:
+        """Those of these messages that are kept, as they were, in UID order."""
+        ...
+
+    def let_go(self, up_to: ModSeq, holders: int) -> None:
+        """These workers have told all who read here of what was expunged up to this mod-sequence. Soon done; need not be
+        durable, and costs next to nothing where nothing is kept."""
+        ...
+
+
 @runtime_checkable
 class KeepsEpoch(Protocol):
     """A power of a `MailboxStore`: to be known as an older copy of itself, put back from a backup."""

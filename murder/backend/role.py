@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 from murder.api.delivery import DeliveryFilter
-from murder.api.store import KeepsEpoch, MailboxStore, NoticesMailboxes
+from murder.api.store import KeepsEpoch, KeepsExpunged, MailboxStore, NoticesMailboxes
 from murder.api.turns import set_rest
 from murder.backend.changes.bus import Bus
 from murder.backend.changes.events import Events
+from murder.backend.changes.presence import Presence
 from murder.backend.changes.updates import Tracker
 from murder.backend.hierarchy.announce import Announcer
 from murder.backend.hierarchy.expiry import keep_expiring
@@ -100,6 +101,13 @@ def _make_annotations(config: BackendConfig, ledger: Ledger) -> Annotations:
     return Annotations(ledger.mailboxes, ledger, *refuse, _bounds_of(config))
 
 
+def _attend(store: MailboxStore, tracker: Tracker) -> None:
+    """From now on the store tells what happens, and keeps what sessions have not been told of."""
+    store.watch(tracker)
+    if isinstance(store, KeepsExpunged):
+        store.keep_for(tracker)
+
+
 class BackendRole(ClientRole):
     """See the module."""
 
@@ -114,6 +122,7 @@ class BackendRole(ClientRole):
         self._ledger: Ledger | None = None
         self._client: MasterClient | None = None
         self._bus: Bus | None = None
+        self._presence: Presence | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._expiring: asyncio.Task[None] | None = None
         self._taking_in: asyncio.Task[None] | None = None  # scripts that came as files
@@ -139,7 +148,7 @@ class BackendRole(ClientRole):
         target = master_target(config)
         self._client = MasterClient(target) if target is not None else None
         events = Events()
-        tracker = Tracker(events)
+        tracker = Tracker(events, self._make_presence())
         if self._client is not None and isinstance(store, KeepsEpoch):
             name = config.node.name
             self._epochs = Epochs(store, self._client, name, lambda: tracker.changes)
@@ -151,7 +160,7 @@ class BackendRole(ClientRole):
             self._ledger, store, self._client, location, events, departed.make_room_for
         )
         settled = await announcer.repair()
-        store.watch(tracker)
+        _attend(store, tracker)
         self._start_bus(tracker, events)
         comparer = self._comparer = self._make_comparer(store, announcer, events)
         mailboxes = self._make_mailboxes(mailbox_list, store, departed)
@@ -335,6 +344,15 @@ class BackendRole(ClientRole):
         except Exception as error:  # noqa: BLE001 - the end of a task
             self._log.error("store.unmatched", exc_info=error)
 
+    def _make_presence(self) -> Presence | None:
+        workers = self._config.workers_of(ROLE)
+        if workers <= 1:
+            return None
+        presence = Presence(self._config.node.data / ROLE / BUS_FOLDER, self._worker, workers)
+        presence.start()
+        self._presence = presence
+        return presence
+
     def _start_bus(self, tracker: Tracker, events: Events) -> None:
         if self._config.workers_of(ROLE) <= 1:
             return
@@ -387,6 +405,8 @@ class BackendRole(ClientRole):
             await self._comparer.close()
         if self._bus is not None:
             self._bus.stop()
+        if self._presence is not None:
+            self._presence.stop()
         if self._client is not None:
             await self._client.close()
         if self._ledger is not None:

@@ -98,7 +98,7 @@ def _check_rows(db: sqlite3.Connection, checked: Checked) -> Iterator[str]:
         "WHERE body.id IS NULL"
     ).fetchall()
     yield from _remove(db, checked, rows, "has no octets in the database")
-    for table in ("seen", "expunged", "keyword"):
+    for table in ("seen", "expunged", "keyword", "gone"):
         where = f"FROM {table} WHERE mailbox NOT IN (SELECT id FROM mailbox)"
         (count,) = db.execute(f"SELECT count(*) {where}").fetchone()
         if count:
@@ -168,8 +168,9 @@ def _set_size(db: sqlite3.Connection, checked: Checked, box_id: int, uid: int, r
 def _check_copies(db: sqlite3.Connection, checked: Checked) -> Iterator[str]:
     """How many messages share a body; bodies that no message has."""
     rows = db.execute(
-        "SELECT id, copies, count(message.body) AS real FROM body "
-        "LEFT JOIN message ON message.body=body.id GROUP BY body.id HAVING copies<>real"
+        "SELECT id, copies, count(one.body) AS real FROM body LEFT JOIN "
+        "(SELECT body FROM message UNION ALL SELECT body FROM gone) AS one ON one.body=body.id "
+        "GROUP BY body.id HAVING copies<>real"
     ).fetchall()
     unused = [body for body, _, real in rows if not real]
     if len(rows) > len(unused):

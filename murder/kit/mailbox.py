@@ -1,20 +1,22 @@
 """One open mailbox, as one reader sees it: reads from the read connection, changes through the root's writer."""
 
 import asyncio
+import json
 import mmap
 import secrets
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from murder.api import FlagChange, Incoming, NewMessage, Stored
 from murder.api import Mailbox as AnyMailbox
 from murder.api.turns import rest
 from murder.errors import Code, Refusal
 from murder.kit.asked import Asked
+from murder.kit.bodies import Bodies, Copying
+from murder.kit.expunged import Keeper, let_go, may_let_go, remove_kept
 from murder.kit.incoming import FileIncoming
 from murder.kit.root import Root, T
 from murder.kit.rows import (
@@ -25,7 +27,6 @@ from murder.kit.rows import (
     insert_body,
     known_keywords,
     load_box,
-    remove_messages,
     spelled,
 )
 from murder.kit.schema import (
@@ -52,36 +53,13 @@ from murder.model.message import (
 from murder.model.name import MailboxName
 
 IN_THREAD: Final = 5_000  # more rows than this are read in a thread: they take longer than 10 ms
-
 PAGE: Final = 500  # rows that are read in one turn of the loop, some 2 ms
-
+# of a message that is there, or that is kept after it was expunged
+BODY_OF: Final = (
+    "(SELECT body FROM message WHERE mailbox=:box AND uid=:uid "
+    "UNION ALL SELECT body FROM gone WHERE mailbox=:box AND uid=:uid LIMIT 1)"
+)
 MANY: Final = 50_000  # messages whose UIDs are kept for the next session
-
-
-class Copying(Protocol):
-    """What copies between two mailboxes of one store: `murder.kit.transfer`."""
-
-    async def copy(
-        self, source: "RowMailbox", uids: Sequence[Uid], target: "RowMailbox", remove: bool
-    ) -> Mapping[Uid, Uid]:
-        """COPY or MOVE; source UID to new UID."""
-        ...
-
-
-class Bodies(Protocol):
-    """Where the octets of one mailbox's messages are, if not in its root, and what goes along with a change of its rows."""
-
-    def changing(self, db: sqlite3.Connection) -> AbstractContextManager[object]:
-        """Is around each change, in its transaction; such changes are durable when they return."""
-        ...
-
-    def add(self, db: sqlite3.Connection, new: NewMessage) -> int:
-        """Keep the octets; the new row of `body`."""
-        ...
-
-    def flags_changed(self, db: sqlite3.Connection, uid: int) -> None:
-        """The row has its new flags."""
-        ...
 
 
 class RowMailbox:
@@ -96,9 +74,14 @@ class RowMailbox:
         reader: str,
         is_own: bool,
         tell: Callable[[str], None],
-        transfers: "Copying",
+        transfers: "Copying[RowMailbox]",
+        keeper: Keeper,
         bodies: Bodies | None = None,
+        opened: AnyMailbox | None = None,
     ) -> None:
+        """`opened`: what the reader has, where this is only a part of it."""
+        self.keeper = keeper
+        self._opened = opened
         self.bodies = bodies
         self.root = root
         self.box_id = box_id
@@ -298,9 +281,7 @@ class RowMailbox:
 
     async def octets(self, uid: Uid) -> memoryview:
         row = self.root.reader.execute(
-            "SELECT body.file, body.octets FROM message JOIN body ON body.id=message.body "
-            "WHERE mailbox=? AND uid=?",
-            (self.box_id, uid),
+            f"SELECT file, octets FROM body WHERE id={BODY_OF}", {"box": self.box_id, "uid": uid}
         ).fetchone()
         if row is None:
             raise Refusal(Code.EXPUNGE_ISSUED, f"Message {uid} is no longer there")
@@ -318,16 +299,17 @@ class RowMailbox:
 
     async def summary(self, uid: Uid) -> bytes | None:
         row = self.root.reader.execute(
-            "SELECT body.summary FROM message JOIN body ON body.id=message.body "
-            "WHERE mailbox=? AND uid=?",
-            (self.box_id, uid),
+            f"SELECT summary FROM body WHERE id={BODY_OF}", {"box": self.box_id, "uid": uid}
         ).fetchone()
         return row[0] if row else None
 
     async def summaries(self, uids: Sequence[Uid]) -> Mapping[Uid, bytes]:
         """See murder.api.store.TellsSummaries."""
-        tables = "message JOIN body ON body.id=message.body"
-        rows = await self._chosen("uid, summary", tables, uids)
+        rows: list[tuple[Any, ...]] = []
+        for table in ("message", "gone"):
+            if len(rows) < len(uids):
+                tables = f"{table} JOIN body ON body.id={table}.body"
+                rows += await self._chosen("uid, summary", tables, uids)
         return {uid: summary for uid, summary in rows if summary is not None}
 
     async def keep_summary(self, uid: Uid, summary: bytes) -> None:
@@ -558,9 +540,11 @@ class RowMailbox:
         await self.write(work)
 
     async def expunge(self, uids: Sequence[Uid]) -> Sequence[Uid]:
+        holders = self.holders()
+
         def work(db: sqlite3.Connection) -> list[Uid]:
             box = load_box(db, self.box_id)
-            gone = remove_messages(db, box, uids)
+            gone = self.remove(db, box, uids, holders)
             box.save(db)
             return gone
 
@@ -568,6 +552,32 @@ class RowMailbox:
         if gone:
             self.tell(self._mailbox_id)
         return gone
+
+    def holders(self) -> int:
+        """Who may still read what this reader is about to expunge."""
+        return self.keeper.holders(self._opened or self, self.root.key)
+
+    def remove(
+        self, db: sqlite3.Connection, box: Box, uids: Sequence[Uid], holders: int
+    ) -> list[Uid]:
+        """Part of a change; `holders` may still read what is removed."""
+        return remove_kept(db, box, uids, holders, self.keeper.most_octets, self.bodies)
+
+    async def expunged(self, uids: Sequence[Uid]) -> Sequence[Message]:
+        """See murder.api.store.TellsExpunged."""
+        rows = await self._chosen(f"{MESSAGE_COLUMNS}, seen_by", "gone", uids)
+        if self.is_own:
+            return [to_message(row[:-1]) for row in rows]
+        seen = [self.reader in json.loads(row[-1]) for row in rows]
+        shown = [_with_seen(row[1], is_seen) for row, is_seen in zip(rows, seen, strict=True)]
+        return [
+            to_message((row[0], bits, *row[2:-1])) for row, bits in zip(rows, shown, strict=True)
+        ]
+
+    def let_go(self, up_to: ModSeq, holders: int) -> None:
+        """See murder.api.store.TellsExpunged."""
+        if may_let_go(self.root.reader, self.box_id, up_to, holders):
+            self.root.hint(lambda db: let_go(db, self.box_id, up_to, holders), durable=True)
 
     async def copy(self, uids: Sequence[Uid], target: AnyMailbox) -> Mapping[Uid, Uid]:
         assert isinstance(target, RowMailbox)

@@ -120,11 +120,11 @@ class Root:
         if job.error is not None:
             raise job.error
 
-    def hint(self, work: Work[object]) -> None:
-        """Do it with some later commit, or not at all."""
+    def hint(self, work: Work[object], *, durable: bool = False) -> None:
+        """Do it with some later commit, or not at all. Files are removed behind a `durable` one."""
         if self._hints < MAX_HINTS:
             self._hints += 1
-            self._submit(_Job(work, None, durable=False), asyncio.get_running_loop())
+            self._submit(_Job(work, None, durable=durable), asyncio.get_running_loop())
 
     def _submit(self, job: _Job, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:

@@ -5,7 +5,7 @@ The counters of a mailbox change with its messages in the same transaction, so S
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -139,8 +139,11 @@ def as_list(numbers: Iterable[int]) -> str:
     return json.dumps(list(numbers))
 
 
-def remove_messages(db: sqlite3.Connection, box: Box, uids: Iterable[Uid]) -> list[Uid]:
-    """Expunge: rows, counters, tombstones, octets that no other message shares. The caller saves the box."""
+def remove_messages(
+    db: sqlite3.Connection, box: Box, uids: Iterable[Uid], kept: Collection[int] = ()
+) -> list[Uid]:
+    """Expunge: rows, counters, tombstones, octets that no other message shares and that are not `kept`. The caller saves
+    the box."""
     chosen = as_list(uids)
     where = "mailbox=? AND uid IN (SELECT value FROM json_each(?))"
     rows = db.execute(
@@ -156,7 +159,7 @@ def remove_messages(db: sqlite3.Connection, box: Box, uids: Iterable[Uid]) -> li
     )
     for _, bits, size, _ in rows:
         box.count(bits, size, -1)
-    release_bodies(db, [row[3] for row in rows])
+    release_bodies(db, [row[3] for row in rows if row[0] not in kept])
     return [Uid(row[0]) for row in rows]
 
 
@@ -190,8 +193,12 @@ def box_of(db: sqlite3.Connection, mailbox_id: str) -> int | None:
 
 def remove_mailbox(db: sqlite3.Connection, box_id: int) -> None:
     """A mailbox with everything in it."""
-    bodies = [body for (body,) in db.execute("SELECT body FROM message WHERE mailbox=?", (box_id,))]
-    for table in ("message", "expunged", "seen", "keyword", "known_uids"):
+    bodies = [
+        body
+        for table in ("message", "gone")
+        for (body,) in db.execute(f"SELECT body FROM {table} WHERE mailbox=?", (box_id,))
+    ]
+    for table in ("message", "gone", "expunged", "seen", "keyword", "known_uids"):
         db.execute(f"DELETE FROM {table} WHERE mailbox=?", (box_id,))
     db.execute(
         "DELETE FROM meta WHERE key=(SELECT ? || mailbox_id FROM mailbox WHERE id=?)",

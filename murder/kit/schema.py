@@ -16,7 +16,7 @@ from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
 from murder.model.message import Message, ModSeq, Uid
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 FILE_MODE: Final = 0o600
 BUSY_MS: Final = 30_000  # a writer waits for another worker's commit; far above any
 READ_BUSY_MS: Final = (
@@ -28,7 +28,26 @@ SEEN, DELETED = "\\Seen", "\\Deleted"
 BITS: Final = {SEEN: 1, "\\Answered": 2, "\\Flagged": 4, DELETED: 8, "\\Draft": 16}
 SEEN_BIT, DELETED_BIT = BITS[SEEN], BITS[DELETED]
 
-TABLES: Final = """
+# as `message`, and: when it was expunged, by which mod-sequence, who may still read it, who had seen it
+GONE: Final = """CREATE TABLE gone (
+    mailbox INTEGER NOT NULL,
+    uid INTEGER NOT NULL,
+    flags INTEGER NOT NULL,
+    keywords TEXT NOT NULL,
+    internal_date INTEGER NOT NULL,
+    zone INTEGER NOT NULL,
+    save_date INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    modseq INTEGER NOT NULL,
+    email_id TEXT NOT NULL,
+    body INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    removed INTEGER NOT NULL,
+    holders INTEGER NOT NULL,
+    seen_by TEXT NOT NULL,
+    PRIMARY KEY (mailbox, uid)
+) STRICT, WITHOUT ROWID"""
+TABLES: Final = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE mailbox (
     id INTEGER PRIMARY KEY,
@@ -84,6 +103,7 @@ CREATE TABLE intent (id TEXT PRIMARY KEY, what TEXT NOT NULL) STRICT, WITHOUT RO
 CREATE TABLE known_uids (
     mailbox INTEGER PRIMARY KEY, modseq INTEGER NOT NULL, uids BLOB NOT NULL
 ) STRICT;
+{GONE};
 """
 
 # format → what makes the next one of it, in one transaction
@@ -91,6 +111,7 @@ MIGRATIONS: Final = {
     1: "CREATE INDEX body_file ON body (file) WHERE file IS NOT NULL",  # recovery looks for files
     2: "CREATE TABLE known_uids "
     "(mailbox INTEGER PRIMARY KEY, modseq INTEGER NOT NULL, uids BLOB NOT NULL) STRICT",
+    3: GONE,
 }
 
 MESSAGE_COLUMNS: Final = (

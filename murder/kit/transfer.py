@@ -82,8 +82,9 @@ class Transfers:
     ) -> Mapping[Uid, Uid]:
         """COPY or MOVE; source UID to new UID."""
         if source.root is target.root:
+            holders = source.holders() if remove else 0
             copied = await source.root.write(
-                lambda db: self.copy_within(db, source, uids, target, remove)
+                lambda db: self.copy_within(db, source, uids, target, remove, holders)
             )
         else:
             copied = await self._copy_across(source, uids, target, remove)
@@ -147,9 +148,10 @@ class Transfers:
         uids: Sequence[Uid],
         target: RowMailbox,
         remove: bool,
+        holders: int,
     ) -> dict[Uid, Uid]:
-        """In one root; part of a transaction."""
-        return _copy_within(db, source, uids, target, remove)
+        """In one root; part of a transaction. `holders`: who may still read what is removed."""
+        return _copy_within(db, source, uids, target, remove, holders)
 
     def copy_from(
         self,
@@ -336,6 +338,7 @@ def _copy_within(
     uids: Sequence[Uid],
     target: RowMailbox,
     remove: bool,
+    holders: int,
 ) -> dict[Uid, Uid]:
     """In one root the octets are shared."""
     rows = message_rows(db, source.box_id, uids)
@@ -347,7 +350,7 @@ def _copy_within(
     db.executemany("UPDATE body SET copies=copies+1 WHERE id=?", [(row[9],) for row in rows])
     if remove:
         box = load_box(db, source.box_id)
-        remove_messages(db, box, copied)
+        source.remove(db, box, list(copied), holders)
         box.save(db)
     return copied
 

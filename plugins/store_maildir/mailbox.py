@@ -13,10 +13,11 @@ from murder.api import Mailbox as AnyMailbox
 from murder.api.disk import disk_error
 from murder.api.turns import rest
 from murder.errors import Code, Refusal
+from murder.kit.expunged import Keeper
 from murder.kit.incoming import FileIncoming
 from murder.kit.mailbox import RowMailbox, ours
 from murder.kit.root import Root
-from murder.kit.rows import insert_body, load_box, remove_messages
+from murder.kit.rows import insert_body, load_box
 from murder.kit.schema import SEEN_BIT, connect, to_bits, to_keywords
 from murder.kit.transfer import Linked, Transfers, insert_copies, message_rows, shown_bits
 from murder.model.message import Changes, Flagged, MailboxStatus, Message, ModSeq, Uid
@@ -34,7 +35,7 @@ from plugins.store_maildir.files import (
     to_crlf,
 )
 from plugins.store_maildir.sync import changing, synchronise
-from plugins.store_maildir.tree import Tree, add_todo, plan_rename
+from plugins.store_maildir.tree import ASIDE, Tree, add_todo, plan_rename
 
 ATTEMPTS: Final = 5  # to open a file that is renamed whenever its flags change
 
@@ -109,6 +110,15 @@ class MaildirBodies:
             add_todo(db, file, new)
             db.execute("UPDATE body SET file=? WHERE id=?", (new, body))
 
+    def set_aside(self, db: sqlite3.Connection, body: int) -> None:
+        """See murder.kit.bodies.Bodies. In `tmp` other software sees no message, and removes it after 36 hours at last."""
+        (file,) = db.execute("SELECT file FROM body WHERE id=?", (body,)).fetchone()
+        if file is None:
+            return
+        aside = f"{self.box_id}/{ASIDE}/{file.split('/', 2)[2]}"
+        add_todo(db, file, aside)
+        db.execute("UPDATE body SET file=? WHERE id=?", (aside, body))
+
     def bring(
         self, db: sqlite3.Connection, source: bytes | None, row: tuple[Any, ...], bits: int
     ) -> int:
@@ -145,13 +155,15 @@ class MaildirMailbox:
         is_own: bool,
         tell: Callable[[str], None],
         transfers: Transfers,
+        keeper: Keeper,
     ) -> None:
         self.tree = tree
         self.box_id = box_id
         self.tell = tell
         self.bodies = MaildirBodies(tree, box_id, is_own)
+        seen_by = reader, is_own
         self.rows = RowMailbox(
-            tree, box_id, name, mailbox_id, reader, is_own, tell, transfers, self.bodies
+            tree, box_id, name, mailbox_id, *seen_by, tell, transfers, keeper, self.bodies, self
         )
         self._converted: tuple[str, memoryview] | None = None
 
@@ -225,11 +237,7 @@ class MaildirMailbox:
 
     async def octets(self, uid: Uid) -> memoryview:
         for _ in range(ATTEMPTS):
-            row = self.tree.reader.execute(
-                "SELECT mailbox.name, size, body.file FROM message JOIN body ON body.id=message.body "
-                "JOIN mailbox ON mailbox.id=message.mailbox WHERE message.mailbox=? AND uid=?",
-                (self.box_id, uid),
-            ).fetchone()
+            row = self._where(uid, "message") or self._where(uid, "gone")
             if row is None or row[2] is None:
                 raise Refusal(Code.EXPUNGE_ISSUED, f"Message {uid} is no longer there")
             folder, size, file = self.tree.path_of(row[0]), row[1], row[2]
@@ -248,6 +256,15 @@ class MaildirMailbox:
         if len(converted) != size:  # the name told it wrong
             self.tree.hint(lambda db: _set_size(db, self.box_id, uid, len(converted)))
         return converted
+
+    def _where(self, uid: Uid, table: str) -> tuple[Any, ...] | None:
+        """Name of the mailbox, size, file."""
+        row: tuple[Any, ...] | None = self.tree.reader.execute(
+            f"SELECT mailbox.name, size, body.file FROM {table} JOIN body ON body.id={table}.body "
+            f"JOIN mailbox ON mailbox.id={table}.mailbox WHERE {table}.mailbox=? AND uid=?",
+            (self.box_id, uid),
+        ).fetchone()
+        return row
 
     def _mapped(self, folder: bytes, file: str) -> memoryview | None:
         """The octets of a file; None where it is not found, or was renamed (its flags have changed) just then."""
@@ -272,6 +289,14 @@ class MaildirMailbox:
 
     async def keep_summary(self, uid: Uid, summary: bytes) -> None:
         await self.rows.keep_summary(uid, summary)
+
+    async def expunged(self, uids: Sequence[Uid]) -> Sequence[Message]:
+        """See murder.api.store.TellsExpunged."""
+        return await self.rows.expunged(uids)
+
+    def let_go(self, up_to: ModSeq, holders: int) -> None:
+        """See murder.api.store.TellsExpunged."""
+        self.rows.let_go(up_to, holders)
 
     async def keywords(self) -> Collection[str]:
         """See murder.api.store.TellsKeywords."""
@@ -332,6 +357,7 @@ class MaildirTransfers(Transfers):
         uids: Sequence[Uid],
         target: RowMailbox,
         remove: bool,
+        holders: int,
     ) -> dict[Uid, Uid]:
         bodies = _bodies_of(target)
         tree = bodies.tree
@@ -353,7 +379,7 @@ class MaildirTransfers(Transfers):
             copied = insert_copies(db, rows, bits, target, brought)
         if remove:
             box = load_box(db, source.box_id)
-            remove_messages(db, box, copied)
+            source.remove(db, box, list(copied), holders)
             box.save(db)
         return copied
 

@@ -22,12 +22,14 @@ from murder.api import (
     MailboxStore,
     StoredMailbox,
     StoreListener,
+    Untold,
     hookimpl,
 )
 from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
 from murder.kit.check import Checked, check_mailboxes
 from murder.kit.epoch import Epoch, is_renewed, read_epoch, write_epoch
+from murder.kit.expunged import Keeper
 from murder.kit.incoming import FileIncoming, IncomingArea, dead_areas, remove_area
 from murder.kit.root import make_folder, root_of
 from murder.kit.rows import NEW_BOX_ID, next_uid_validity, remove_mailbox
@@ -93,6 +95,13 @@ class Settings:
     writers: int = field(
         default=8, metadata={"doc": "Users whose changes are made durable at the same time."}
     )
+    expunged_bytes: int = field(
+        default=64 * 1024 * 1024,
+        metadata={
+            "doc": "Octets of expunged messages that stay readable for sessions that have not been told yet, ten minutes "
+            "at most, of each user; 0: none."
+        },
+    )
     max_open: int = field(
         default=500, metadata={"doc": "Users' indexes kept open, each worker (two files each)."}
     )
@@ -117,6 +126,7 @@ class MaildirStore:
         self._pool: ThreadPoolExecutor | None = None
         self._area: IncomingArea | None = None
         self._transfers: MaildirTransfers | None = None
+        self._keeper = Keeper(settings.expunged_bytes, self._tree_of)
         self._looking: asyncio.Task[None] | None = None
         self._carrier = MaildirCarrier(lambda name: _row(self._tree(name), name), self._tree)
 
@@ -166,6 +176,7 @@ class MaildirStore:
         self._looking = asyncio.create_task(self._look())
 
     async def stop(self) -> None:
+        self._keeper.stop()
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait([self._looking])
@@ -245,6 +256,7 @@ class MaildirStore:
         except (OSError, sqlite3.Error) as error:
             raise disk_error(error, folder) from error
         self._open[key] = tree
+        self._keeper.opened(tree)
         for other, opened in list(self._open.items())[:-1]:
             if len(self._open) > self._settings.max_open and opened.is_idle:
                 del self._open[other]
@@ -398,7 +410,15 @@ class MaildirStore:
         assert self._transfers is not None
         is_own = owner_of(name) == reader
         box = MaildirMailbox(
-            tree, box_id, name, mailbox_id, reader, is_own, self._tell, self._transfers
+            tree,
+            box_id,
+            name,
+            mailbox_id,
+            reader,
+            is_own,
+            self._tell,
+            self._transfers,
+            self._keeper,
         )
         self._boxes.add(box)
         return box
@@ -409,6 +429,10 @@ class MaildirStore:
 
     def watch(self, listener: StoreListener) -> None:
         self._listeners.append(listener)
+
+    def keep_for(self, untold: Untold) -> None:
+        """See murder.api.store.KeepsExpunged."""
+        self._keeper.keep_for(untold)
 
     # --- murder.api.CarriesMailboxes
 

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from murder.errors import Refusal
 from murder.kit.epoch import renew_boxes, renew_rows
+from murder.kit.expunged import release_gone
 from murder.kit.rows import (
     INSERT_MESSAGE,
     NEW_BOX_ID,
@@ -168,6 +169,7 @@ def _take_uidlist(db: sqlite3.Connection, box_id: int, folder: bytes, seen: str)
         box.uid_next = 1
         box.save(db)
         db.execute("DELETE FROM expunged WHERE mailbox=?", (box_id,))
+        release_gone(db, box_id)
         db.execute(
             "UPDATE folder SET read_at=0, cur_at=0, first_modseq=? WHERE mailbox=?",
             (box.modseq, box_id),
@@ -366,7 +368,7 @@ def forget(db: sqlite3.Connection, tree: Tree, name: bytes) -> None:
     try:
         stamps(tree.path_of(name))  # type: ignore[arg-type] # MailboxName is bytes
     except Refusal:
-        for table in ("message", "expunged", "seen", "keyword", "folder"):
+        for table in ("message", "gone", "expunged", "seen", "keyword", "folder"):
             db.execute(f"DELETE FROM {table} WHERE mailbox=?", row)
         db.execute("DELETE FROM body WHERE file LIKE ?", (f"{row[0]}/%",))
         db.execute("DELETE FROM mailbox WHERE id=?", row)

@@ -29,6 +29,7 @@ from plugins.store_maildir.files import (
     sync_path,
 )
 
+ASIDE: Final = "tmp"  # what was expunged and is still read
 INDEX: Final = "murder-index.db"
 FORMAT: Final = 1  # of what stands here besides the spool's tables
 FEW_FILES: Final = 4
@@ -191,8 +192,12 @@ class Tree(Root):
         for old, new in db.execute("SELECT old, new FROM todo ORDER BY id").fetchall():
             _act(self._real(db, old, boxes), self._real(db, new, boxes), touched)
         for (file,) in db.execute("SELECT file FROM garbage").fetchall():
-            place = self._real(db, file, boxes)
-            path = self.locate(boxes[int(file.split("/", 1)[0])], file) if place else None
+            number, sub, _ = file.split("/", 2)
+            if sub == ASIDE:  # nobody takes it for a message: `cur` and `new` stay as they are
+                path = self._real(db, file, {})
+            else:
+                place = self._real(db, file, boxes)
+                path = self.locate(boxes[int(number)], file) if place else None
             if path is not None:
                 _act(path, None, touched)
         for folder in touched:

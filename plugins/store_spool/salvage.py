@@ -23,6 +23,7 @@ TABLES: Final = {
     "mailbox": ("id",),
     "message": ("mailbox", "uid"),
     "body": ("id",),
+    "gone": ("mailbox", "uid"),
     "expunged": ("mailbox", "modseq", "uid"),
     "seen": ("mailbox", "reader", "uid"),
     "keyword": ("mailbox", "folded"),

@@ -25,6 +25,7 @@ from murder.api import (
     MailboxStore,
     StoredMailbox,
     StoreListener,
+    Untold,
     hookimpl,
 )
 from murder.api.disk import disk_error
@@ -39,6 +40,7 @@ from murder.kit.epoch import (
     renew_rows,
     write_epoch,
 )
+from murder.kit.expunged import Keeper
 from murder.kit.incoming import FileIncoming, IncomingArea, dead_areas, remove_area, witnesses
 from murder.kit.mailbox import RowMailbox
 from murder.kit.root import Root, make_folder, root_of
@@ -72,6 +74,13 @@ class Settings:
     writers: int = field(
         default=8, metadata={"doc": "Users whose changes are made durable at the same time."}
     )
+    expunged_bytes: int = field(
+        default=64 * 1024 * 1024,
+        metadata={
+            "doc": "Octets of expunged messages that stay readable for sessions that have not been told yet, ten minutes "
+            "at most, of each user; 0: none."
+        },
+    )
     max_open: int = field(
         default=500, metadata={"doc": "Users' databases kept open, each worker (two files each)."}
     )
@@ -101,6 +110,7 @@ class SpoolStore:
         self._pool: ThreadPoolExecutor | None = None
         self._area: IncomingArea | None = None
         self._transfers: Transfers | None = None
+        self._keeper = Keeper(settings.expunged_bytes, self._root_in)
         self._carrier = Carrier(self._find, self._root)
 
     # --- life
@@ -118,6 +128,7 @@ class SpoolStore:
         await self._recover()
 
     async def stop(self) -> None:
+        self._keeper.stop()
         if self._pool is not None:
             await asyncio.to_thread(self._pool.shutdown)
         for root in self._open.values():
@@ -180,6 +191,7 @@ class SpoolStore:
         root = Root(path, self._pool)
         self._renew(root)
         self._open[folder] = root
+        self._keeper.opened(root)
         self._close_unused()
         return root
 
@@ -316,7 +328,15 @@ class SpoolStore:
         assert self._transfers is not None
         is_own = owner_of(name) == reader
         return RowMailbox(
-            root, box_id, name, mailbox_id, reader, is_own, self._tell, self._transfers
+            root,
+            box_id,
+            name,
+            mailbox_id,
+            reader,
+            is_own,
+            self._tell,
+            self._transfers,
+            self._keeper,
         )
 
     def incoming(self) -> Incoming:
@@ -351,6 +371,10 @@ class SpoolStore:
 
     def watch(self, listener: StoreListener) -> None:
         self._listeners.append(listener)
+
+    def keep_for(self, untold: Untold) -> None:
+        """See murder.api.store.KeepsExpunged."""
+        self._keeper.keep_for(untold)
 
     async def check(self, repair: bool) -> Sequence[str]:
         """See murder.api.store.CanCheck."""

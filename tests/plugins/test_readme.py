@@ -7,7 +7,7 @@ from pathlib import Path
 from murder.api import store
 
 README = Path(__file__).parents[2] / "plugins" / "README.md"
-REQUIRED = {"Incoming", "Mailbox", "MailboxStore", "StoreListener"}
+REQUIRED = {"Incoming", "Mailbox", "MailboxStore", "StoreListener", "Untold"}
 
 
 def test_every_power_of_a_store_stands_in_the_readme() -> None:

@@ -18,6 +18,7 @@ from murder.api import CanCheck, FlagChange, Mailbox, NewMessage
 from murder.errors import Code, Refusal
 from murder.kit import mailbox as spool
 from murder.kit.rows import MOST_KEYWORDS
+from murder.kit.schema import FORMAT
 from murder.kit.uids import pack, unpack
 from murder.model.message import Uid
 from murder.model.name import MailboxName
@@ -461,7 +462,7 @@ async def test_an_older_file_is_migrated(tmp_path: Path) -> None:
         assert await append(store, inbox, 2, LARGE) == 6
     assert await inspect(tmp_path) == []
     db = sqlite3.connect(file)
-    assert db.execute("PRAGMA user_version").fetchone() == (3,)
+    assert db.execute("PRAGMA user_version").fetchone() == (FORMAT,)
     assert db.execute("SELECT 1 FROM sqlite_schema WHERE name='body_file'").fetchone()
     db.close()
 

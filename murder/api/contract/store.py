@@ -9,9 +9,11 @@ from murder.api.contract.check import Check, expect, hold
 from murder.api.store import (
     CountsSubscriptions,
     FlagChange,
+    KeepsExpunged,
     Mailbox,
     MailboxStore,
     NewMessage,
+    TellsExpunged,
     TellsKeywords,
     TellsRecent,
 )
@@ -311,6 +313,51 @@ async def tells_its_listener(make: Make) -> None:
     hold(inbox.mailbox_id in ear.heard, "it did not tell of an expunge")
 
 
+async def keeps_what_was_expunged(make: Make) -> None:
+    """What is expunged or moved away can be read by those who have not been told, until they have let go of it."""
+    store, (inbox, sent) = await opened(make, ANNA, SENT)
+    if not isinstance(store, KeepsExpunged):
+        return
+    hold(isinstance(inbox, TellsExpunged), "its mailboxes do not tell what is kept")
+    assert isinstance(inbox, TellsExpunged)
+
+    class Workers:
+        bits = 0
+
+        def holders(self, mailbox: Mailbox) -> int:
+            return self.bits
+
+    workers = Workers()
+    store.keep_for(workers)
+    uids = await deliver(store, inbox, SMALL, ODD, LARGE, SMALL, flags=frozenset({FLAGGED, "work"}))
+    await inbox.keep_summary(uids[1], b"summary")
+    rows = {row.uid: row for row in await inbox.messages()}
+    await inbox.expunge(uids[:1])
+    expect(list(await inbox.expunged(uids)), [], "kept for nobody")
+    workers.bits = 6
+    await inbox.expunge(uids[1:2])
+    between = (await inbox.status()).highest_modseq
+    await inbox.move(uids[2:3], sent)
+    expect(list(await inbox.uids()), uids[3:], "uids()")
+    expect(list(await inbox.messages(uids)), [rows[uids[3]]], "messages()")
+    expect((await inbox.status()).messages, 1, "status()")
+    expect(list((await inbox.changes(ModSeq(0))).vanished), uids[:3], "vanished")
+    expect(list(await inbox.expunged(uids)), [rows[uid] for uid in uids[1:3]], "expunged()")
+    expect(bytes(await inbox.octets(uids[1])), ODD, "octets of what was expunged")
+    expect(await inbox.summary(uids[1]) in (b"summary", None), True, "its summary")
+    hold(bytes(await inbox.octets(uids[2])) == LARGE, "octets of what was moved away differ")
+    await refused(inbox.octets(uids[0]), Code.EXPUNGE_ISSUED, "octets of what nobody keeps")
+    stored = await inbox.change_flags(uids[1:3], FlagChange.ADD, frozenset({SEEN}))
+    expect(list(stored.messages), [], "flags of what was expunged")
+    expect(dict(await inbox.copy(uids[1:3], sent)), {}, "copies of it")
+    inbox.let_go(between, 2)
+    inbox.let_go(between, 4)
+    inbox.let_go((await inbox.status()).highest_modseq, 2)
+    await deliver(store, inbox, SMALL)  # behind what was to be done soon
+    expect([row.uid for row in await inbox.expunged(uids)], uids[2:3], "what one still holds")
+    await refused(inbox.octets(uids[1]), Code.EXPUNGE_ISSUED, "octets of what all let go of")
+
+
 STORE_CHECKS: Final[tuple[Check, ...]] = (
     makes_and_lists,
     deletes_and_repeats_it,
@@ -327,5 +374,6 @@ STORE_CHECKS: Final[tuple[Check, ...]] = (
     claims_recent_once,
     keeps_subscriptions,
     tells_its_listener,
+    keeps_what_was_expunged,
     carries_mailboxes,
 )

@@ -9,20 +9,24 @@ import asyncio
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, Protocol
 
-from murder.api.store import Mailbox, TellsRecent
+from murder.api.store import Mailbox, TellsExpunged, TellsFlags, TellsRecent
 from murder.backend.changes.events import Events, MailboxChanged
 from murder.backend.changes.news import EVERYTHING as ALL_CHANGED
 from murder.backend.changes.news import Kind, News, parse_news
+from murder.backend.changes.presence import Presence
 from murder.model.message import Changes, Flagged, MailboxStatus, Message, ModSeq, SeqNum, Uid
 from murder.model.name import MailboxName
 from murder.net.turns import Turn
 
 MOST_FLAGS: Final = 1000  # messages whose flags are told at once; the others come behind them
 A_FEW: Final = 256  # changes that are taken up without looking at the clock
+LET_GO_S: Final = 0.5
+MAX_MODSEQ: Final = ModSeq(2**63 - 1)
 FEW: Final = 64  # so many removals are cut out one by one; more rebuild the array
 
 
@@ -169,6 +173,33 @@ class View:
         """The known UIDs from `first` to `last`, both included."""
         return self.uids[bisect_left(self.uids, first) : bisect_left(self.uids, last + 1)]
 
+    async def messages(self, uids: Sequence[Uid]) -> Sequence[Message]:
+        """These messages in UID order, with such as others have expunged and the client counts still, where the store has
+        kept them for that."""
+        found = await self.mailbox.messages(uids)
+        if len(found) == len(uids):
+            return found
+        kept = await self.expunged(uids, {message.uid for message in found})
+        return sorted((*found, *kept), key=lambda message: message.uid) if kept else found
+
+    async def flagged(self, mailbox: TellsFlags, uids: Sequence[Uid]) -> Sequence[Flagged]:
+        """As `messages`, by a power of the store."""
+        found = await mailbox.flagged(uids)
+        if len(found) == len(uids):
+            return found
+        kept = await self.expunged(uids, {one.uid for one in found})
+        return sorted((*found, *(Flagged(one.uid, one.flags, one.modseq) for one in kept)))
+
+    async def expunged(
+        self, uids: Iterable[Uid], but_for: Collection[Uid] = ()
+    ) -> Sequence[Message]:
+        """Those of these messages that the client counts and the store keeps although they were expunged."""
+        mailbox = self.mailbox
+        if not isinstance(mailbox, TellsExpunged):
+            return ()
+        counted = [uid for uid in uids if uid not in but_for and self.seq_of(uid) is not None]
+        return await mailbox.expunged(counted) if counted else ()
+
     def with_arrived(self) -> Sequence[int]:
         """All UIDs, also those that the client has still to be told of."""
         return self.uids + self._arrived if self._arrived else self.uids
@@ -292,7 +323,7 @@ class View:
         return bool(self._gone or self._changed or self._arrived)
 
     @property
-    def gone(self) -> Collection[Uid]:
+    def gone(self) -> AbstractSet[Uid]:
         """Messages that no longer exist although the client counts them."""
         return self._gone
 
@@ -309,6 +340,11 @@ class View:
     def settled(self) -> ModSeq:
         """The client has been told of all changes up to this mod-sequence."""
         return self._settled
+
+    @property
+    def told_up_to(self) -> ModSeq:
+        """The client knows of all removals up to this mod-sequence."""
+        return self._settled if self._gone else self.modseq
 
     @property
     def delayed_from(self) -> ModSeq | None:
@@ -399,24 +435,71 @@ class Watcher(Protocol):
 
 
 class Tracker:
-    """Who watches which mailbox in this process; hears of changes from the store and from other workers."""
+    """Who watches which mailbox in this process; hears of changes from the store and from other workers. `presence`: where
+    there are others."""
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, events: Events, presence: Presence | None = None) -> None:
         self._views: dict[str, set[View]] = {}
+        self._presence = presence
+        self._bit = 1 if presence is None else presence.bit
+        self._told: set[str] = set()  # mailboxes in which removals have just been told
+        self._letting_go: asyncio.TimerHandle | None = None
         self.watchers: set[Watcher] = set()
         self._events = events
         events.subscribe(News, self._spread)
         self.changes = 0  # how often something was heard
 
     def enter(self, view: View) -> None:
-        self._views.setdefault(view.mailbox.mailbox_id, set()).add(view)
+        mailbox_id = view.mailbox.mailbox_id
+        self._views.setdefault(mailbox_id, set()).add(view)
+        if self._presence is not None:
+            self._presence.enter(mailbox_id)
 
     def leave(self, view: View) -> None:
-        views = self._views.get(view.mailbox.mailbox_id)
-        if views is not None:
-            views.discard(view)
-            if not views:
-                del self._views[view.mailbox.mailbox_id]
+        """The view's mailbox is open still."""
+        mailbox_id = view.mailbox.mailbox_id
+        views = self._views.get(mailbox_id)
+        if views is None or view not in views:
+            return
+        views.discard(view)
+        if self._presence is not None:
+            self._presence.leave(mailbox_id)
+        if not views:
+            del self._views[mailbox_id]
+            if isinstance(view.mailbox, TellsExpunged):
+                view.mailbox.let_go(MAX_MODSEQ, self._bit)
+        elif view.gone or view.is_dirty:
+            self.told(view)
+
+    # --- what is kept although it was expunged
+
+    def holders(self, mailbox: Mailbox) -> int:
+        """See murder.api.store.Untold."""
+        mailbox_id = mailbox.mailbox_id
+        found = 0 if self._presence is None else self._presence.elsewhere(mailbox_id)
+        views = self._views.get(mailbox_id, ())
+        if any(view.mailbox is not mailbox for view in views):
+            found |= self._bit
+        return found
+
+    def told(self, view: View) -> None:
+        """A client has been told of removals, or has left. Many are told of the same ones: what nobody here has still to be
+        told of is let go of a moment later, at once for all."""
+        self._told.add(view.mailbox.mailbox_id)
+        if self._letting_go is None:
+            self._letting_go = asyncio.get_running_loop().call_later(LET_GO_S, self._let_go)
+
+    def _let_go(self) -> None:
+        self._letting_go = None
+        told, self._told = self._told, set()
+        for mailbox_id in told:
+            views = self._views.get(mailbox_id)
+            if views:
+                mailbox = next(iter(views)).mailbox
+                if isinstance(mailbox, TellsExpunged):
+                    mailbox.let_go(min(view.told_up_to for view in views), self._bit)
+
+    # --- what happens
 
     def mailbox_changed(self, mailbox_id: str) -> None:
         """StoreListener: something was changed through this process's store."""

@@ -465,6 +465,8 @@ class BackendImap(ImapDialogue):
         message that leaves is told first, then the changes, new messages, and who has come to the results)."""
         octets = self.contexts.removals(view)
         updates = view.take(removals=removals)
+        if updates.vanished:
+            self.backend.tracker.told(view)
         octets += format_updates(updates, self.forms, view.recent, self.manner)
         while view.has_more_flags:
             self.send(octets)

@@ -141,7 +141,12 @@ class _Fetch:
         await self.tell(uids)
         if uids and self._missed == len(uids):  # RFC 2180 §4.1.2
             raise Refusal(Code.EXPUNGE_ISSUED, "None of these messages exists any more")
-        code = b"EXPUNGEISSUED" if self._missed else b""
+        is_gone = False
+        if not by_uid:  # what others have expunged, told or not (RFC 5530)
+            if self._view.is_dirty:
+                await self._view.poll()
+            is_gone = not self._view.gone.isdisjoint(uids)
+        code = b"EXPUNGEISSUED" if self._missed or is_gone else b""
         await self._dialogue.finish(command, code=code, removals=by_uid)
 
     async def tell(self, uids: Sequence[Uid]) -> None:
@@ -154,9 +159,12 @@ class _Fetch:
     async def _batch(self, uids: Sequence[Uid]) -> None:
         mailbox = self._view.mailbox
         if self._flags_only and isinstance(mailbox, TellsFlags):
-            await self._tell_flags(uids, await mailbox.flagged(uids))
+            await self._tell_flags(uids, await self._view.flagged(mailbox, uids))
             return
-        messages = await mailbox.messages(uids)
+        if self._request.vanished:  # they are told as gone
+            messages = await mailbox.messages(uids)
+        else:
+            messages = await self._view.messages(uids)
         if not self._by_uid:
             self._missed += len(uids) - len(messages)
         since = self._request.changed_since

@@ -104,7 +104,7 @@ class SortedResults:
         return moves
 
     async def add(self, view: View, uids: Sequence[int]) -> Moves:
-        added = await read_keyed(view.mailbox, sorted(uids), self._orders)
+        added = await read_keyed(view, sorted(uids), self._orders)
         self._rows.update((one.number, one) for one in added)
         rows = list(self._rows.values())
         self._ordered = await aside(put_in_order, rows, self._orders)

@@ -204,7 +204,7 @@ async def modseq_of(
     told = (request.returns or frozenset()) - SILENT
     if not told or not told <= ends.keys():
         return found.modseq
-    messages = await view.mailbox.messages(sorted({Uid(ends[option]) for option in told}))
+    messages = await view.messages(sorted({Uid(ends[option]) for option in told}))
     return max((message.modseq for message in messages), default=found.modseq)
 
 
@@ -232,15 +232,40 @@ async def large(many: Sized, function: Callable[P, T], *arguments: P.args, **nam
 
 
 async def find(dialogue: BackendImap, request: SearchRequest) -> Found:
-    """All messages of the view that fulfil the criteria, without those that another session has removed: the client
-    still counts them, and there is nothing to be found."""
+    """All messages of the view that fulfil the criteria; of those that another session has removed such as the store keeps
+    for clients that count them still."""
     view = dialogue.now
     if view.is_dirty:
         await view.poll()
     found = await _find(dialogue, request)
     if view.gone:  # whatever the criteria, and whether they have looked at the messages or not
         found.uids = await large(found.uids, _without, found.uids, frozenset(view.gone))
+        await _add_expunged(dialogue, request, found)
     return found
+
+
+async def _add_expunged(dialogue: BackendImap, request: SearchRequest, found: Found) -> None:
+    view = dialogue.now
+    gone = await large(view.gone, sorted, view.gone)
+    added: list[Uid] = []
+    judge: Judge | None = None
+    for batch in batches(gone):
+        for message in await view.expunged(batch):
+            if judge is None:
+                is_heavy = weight_of(request.key) > ASIDE_WEIGHT
+                scene = _scene(dialogue)
+                judge = await aside_if(is_heavy, Judge, view, request.key, scene, Turn())
+            if await judge.fulfils(message):
+                added.append(message.uid)
+                found.modseq = max(found.modseq, message.modseq)
+    if added:
+        found.uids = await large(found.uids, lambda: array("I", sorted((*found.uids, *added))))
+
+
+def _scene(dialogue: BackendImap) -> Scene:
+    view = dialogue.now
+    last = view.uids[-1] if view.uids else 0
+    return Scene(view.exists, last, dialogue.saved, datetime.now(UTC))
 
 
 def _without(uids: Sequence[int], gone: Collection[int]) -> "array[int]":
@@ -249,12 +274,7 @@ def _without(uids: Sequence[int], gone: Collection[int]) -> "array[int]":
 
 async def _find(dialogue: BackendImap, request: SearchRequest) -> Found:
     view = dialogue.now
-    scene = Scene(
-        view.exists,
-        view.uids[-1] if view.uids else 0,
-        dialogue.saved,
-        datetime.now(UTC),
-    )
+    scene = _scene(dialogue)
     key = request.key
     is_heavy = weight_of(key) > ASIDE_WEIGHT
     uids = await aside_if(is_heavy, bounds, key, scene, view.uids)

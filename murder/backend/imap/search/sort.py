@@ -50,7 +50,7 @@ async def _sort(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
     check(dialogue, request, command.tag)
     found = await find(dialogue, request)
     view = dialogue.now
-    rows = await read_keyed(view.mailbox, found.uids, request.sort)
+    rows = await read_keyed(view, found.uids, request.sort)
     ordered = await large(rows, put_in_order, rows, request.sort)
     modseq = await modseq_of(view, request, found, ordered) if ordered else None
     numbers = ordered if by_uid else await numbers_of(view, ordered)
@@ -72,7 +72,7 @@ async def _thread(dialogue: BackendImap, command: Command, by_uid: bool) -> None
     references = References()
     messages = [
         references.shared(threadable(message.uid if by_uid else seq, message, envelope))
-        async for message, envelope in each_envelope(view.mailbox, found.uids)
+        async for message, envelope in each_envelope(view, found.uids)
         if (seq := view.seq_of(message.uid)) is not None
     ]
     dialogue.send(await large(messages, _threaded, messages, request.thread))

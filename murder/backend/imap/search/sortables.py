@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from murder.api.store import Mailbox
+from murder.backend.changes.updates import View
 from murder.backend.imap.mail.content import Reader
 from murder.errors import Code, Refusal
 from murder.mime.sort import Keyed, Sortable, keyed, needs_envelope
@@ -16,27 +17,25 @@ NO_ENVELOPE: Final = Envelope()
 AT_ONCE: Final = 1000  # messages asked of the store
 
 
-async def read_keyed(
-    mailbox: Mailbox, uids: Sequence[int], orders: Sequence[SortOrder]
-) -> list[Keyed]:
+async def read_keyed(view: View, uids: Sequence[int], orders: Sequence[SortOrder]) -> list[Keyed]:
     """Messages with what the sort keys compare, numbered by UID; such as do not exist are left out."""
     wanted = needs_envelope(orders)
     return [
         keyed(Sortable(message.uid, message, envelope), orders)
-        async for message, envelope in each_envelope(mailbox, uids, wanted=wanted)
+        async for message, envelope in each_envelope(view, uids, wanted=wanted)
     ]
 
 
 async def each_envelope(
-    mailbox: Mailbox, uids: Sequence[int], *, wanted: bool = True
+    view: View, uids: Sequence[int], *, wanted: bool = True
 ) -> AsyncIterator[tuple[Message, Envelope]]:
-    """Each message that still exists with its envelope (an empty one where none is `wanted`), in UID order. An envelope may
-    be large: whoever keeps something keeps what is needed of it."""
+    """Each message that can still be read with its envelope (an empty one where none is `wanted`), in UID order. An envelope
+    may be large: whoever keeps something keeps what is needed of it."""
     turn = Turn()
     for start in range(0, len(uids), AT_ONCE):
         batch = [Uid(uid) for uid in uids[start : start + AT_ONCE]]
-        for message in await mailbox.messages(batch):
-            yield message, await _envelope(mailbox, message) if wanted else NO_ENVELOPE
+        for message in await view.messages(batch):
+            yield message, await _envelope(view.mailbox, message) if wanted else NO_ENVELOPE
             if turn.is_over:
                 await turn.rest()
 
