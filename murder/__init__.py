@@ -4,7 +4,7 @@ The map. Rooms, in the order they may import each other (tests/test_layers.py ho
 
     errors     what crosses rooms when something fails: facts, never replies
     model      nouns: names, entries, rights, flags, messages, identities; protocol is all that is listened on
-    wire       grammar: octets <-> nouns, for IMAP, POP3, LMTP and MUPDATE
+    wire       grammar: octets <-> nouns, for IMAP, POP3, LMTP, ManageSieve and MUPDATE
     mime       a message by octet offsets
     sieve      filters: a script and a message in, a list of actions out
     api        all that a plugin sees: hookspecs and the Protocols of stores, auth, placement, referral;
@@ -17,7 +17,8 @@ The map. Rooms, in the order they may import each other (tests/test_layers.py ho
     config     murder.toml as dataclasses               hooks      plugins, found and asked in order
     net        sockets: listeners, TLS, connections, upstreams, relay
     auth       who is let in: the gate, what wrong passwords cost, how many connections a user has
-    serve      what frontend and backend say to clients alike: the dialogues of IMAP, POP3, LMTP and plugins
+    serve      what frontend and backend say to clients alike: the dialogues of IMAP, POP3, LMTP, ManageSieve and
+               plugins
     mupdate    the mailbox list, its master, replicas and client
     frontend   the proxy role        backend   the server role (they know nothing of each other)
     node       a node as it runs: the supervisor, its workers, a role in each (process);

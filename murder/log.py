@@ -117,6 +117,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "role.started": "A worker of a role accepts connections.",
     "role.stopped": "A worker of a role has ended in order.",
     "role.stuck": "A role, or a plugin of it, did not stop in time.",
+    "script.changed": "A user put, activated, renamed or deleted a Sieve script (`change`).",
     "script.not_taken_in": "Sieve scripts that came as files could not be kept as messages; it is tried again.",
     "script.taken_in": "Sieve scripts that a Cyrus has sent as files were kept as messages.",
     "server.ready": "The node is up: all its roles accept connections.",

@@ -28,7 +28,9 @@ EXTERNAL: Final = Mechanism(
 PLAIN: Final = Mechanism("PLAIN", lambda client, users: PlainServer())
 # not for nodes: RFC 3656 knows nothing of it
 LOGIN: Final = Mechanism(
-    "LOGIN", lambda client, users: LoginServer(), protocols=frozenset({"imap", "pop3", "lmtp"})
+    "LOGIN",
+    lambda client, users: LoginServer(),
+    protocols=frozenset({"imap", "pop3", "lmtp", "sieve"}),
 )
 SCRAM: Final = ScramServer.mechanism
 

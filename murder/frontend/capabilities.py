@@ -119,6 +119,40 @@ class Maildrops:
         return bool(offered) and all(word in words for words in offered)
 
 
+class Languages:
+    """What each backend said of Sieve scripts by ManageSieve (RFC 5804 §1.7), as it said it last; one a worker."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, Mapping[bytes, bytes]] = {}
+
+    def learn(self, server: str, told: Mapping[bytes, bytes]) -> None:
+        self._told[server] = told
+
+    def unknown_of(self, servers: Collection[str]) -> list[str]:
+        """What no longer is a server is forgotten."""
+        for gone in self._told.keys() - servers:
+            del self._told[gone]
+        return [server for server in servers if server not in self._told]
+
+    def of(self, server: str) -> Mapping[bytes, bytes]:
+        return self._told.get(server, {})
+
+    def common(self) -> Mapping[bytes, bytes]:
+        """The words that all have, in one's order; of a number the smallest."""
+        first, *others = list(self._told.values()) or [{}]
+        found: dict[bytes, bytes] = {}
+        for name, value in first.items():
+            if not all(name in other for other in others):
+                continue
+            values = [value, *(other[name] for other in others)]
+            if all(one.isdigit() for one in values):
+                found[name] = min(values, key=int)
+            else:
+                wanted = set.intersection(*(set(one.split()) for one in values))
+                found[name] = b" ".join(word for word in value.split() if word in wanted)
+        return found
+
+
 def _rights_of(words: frozenset[bytes]) -> frozenset[int]:
     """The letters behind RIGHTS= (RFC 4314 §4)."""
     found = next((word for word in words if word.startswith(RIGHTS)), b"")

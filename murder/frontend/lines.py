@@ -14,6 +14,7 @@ from murder.net.connection import Connection
 from murder.net.upstream import Address, Upstreams
 from murder.session.sasl import plain_response
 
+SLOW_OCTETS: Final = 64 * 1024
 MAX_HELD_OCTETS: Final = 256 * 1024  # of replies that nobody has asked for yet
 
 
@@ -29,6 +30,9 @@ class LineUpstream:
         self.gone: Callable[[], None] | None = None
         self.drained: Callable[[], None] | None = None
         self.timeout_s = timeout_s  # of each wait
+        self.reads_slowly = (
+            False  # what comes is long, and waits at the backend until it is passed on
+        )
         self.was_used = False  # it has answered for a command of a client
         self._held = bytearray()
         self._waiter: asyncio.Future[None] | None = None
@@ -45,6 +49,8 @@ class LineUpstream:
         self._held += data
         if len(self._held) > MAX_HELD_OCTETS:
             self.connection.abort()
+        elif self.reads_slowly and len(self._held) > SLOW_OCTETS:
+            self.connection.pause_reading()
         self._wake()
 
     def writable(self) -> None:
@@ -68,9 +74,17 @@ class LineUpstream:
 
     async def line(self) -> bytes:
         """The next reply line, without its end."""
+        await self._wait_for(lambda: b"\n" in self._held)
+        line, _, rest = self._held.partition(b"\n")
+        self._held = bytearray(rest)
+        return bytes(line.removesuffix(b"\r"))
+
+    async def _wait_for(self, is_there: Callable[[], bool]) -> None:
         try:
             async with asyncio.timeout(self.timeout_s):
-                while b"\n" not in self._held:
+                while not is_there():
+                    if self.reads_slowly:
+                        self.connection.resume_reading()
                     if self.is_lost:
                         raise self.failure(UpstreamKind.LOST, "it closed the connection")
                     self._waiter = asyncio.get_running_loop().create_future()
@@ -81,9 +95,6 @@ class LineUpstream:
             raise self.failure(UpstreamKind.TIMEOUT, text) from None
         finally:
             self._waiter = None
-        line, _, rest = self._held.partition(b"\n")
-        self._held = bytearray(rest)
-        return bytes(line.removesuffix(b"\r"))
 
     async def replies(self) -> list[bytes]:
         """The lines of one SMTP-like reply, `250-` to `250 `."""
@@ -93,6 +104,18 @@ class LineUpstream:
             if len(lines) > 100:
                 raise self.failure(UpstreamKind.PROTOCOL, "an endless reply")
         return lines
+
+    @property
+    def has_said_more(self) -> bool:
+        """Whether it has said what nobody has asked for: BYE, before it goes."""
+        return bool(self._held)
+
+    async def octets(self, most: int) -> bytes:
+        """Some that come next, no more than that."""
+        await self._wait_for(lambda: bool(self._held))
+        octets = bytes(self._held[:most])
+        del self._held[:most]
+        return octets
 
     def send(self, octets: bytes) -> None:
         self.connection.write(octets)

@@ -8,7 +8,7 @@ from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
 from murder.auth.gate import Gate
 from murder.config import Config, FrontendConfig
-from murder.frontend.capabilities import Capabilities, Maildrops
+from murder.frontend.capabilities import Capabilities, Languages, Maildrops
 from murder.frontend.locate import Locator
 from murder.model.entry import Location
 from murder.model.name import Namespace
@@ -47,5 +47,7 @@ class Frontend:
     capabilities: Capabilities
     refers_logins: bool = False
     maildrops: Maildrops = field(default_factory=Maildrops)
+    languages: Languages = field(default_factory=Languages)
+    sieve_looked_at: dict[str, float] = field(default_factory=dict)  # until when not to look again
     looked_at: dict[str, float] = field(default_factory=dict)  # until when not to look again
     sessions: set[Session] = field(default_factory=set)

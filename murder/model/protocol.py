@@ -101,7 +101,26 @@ LMTP: Final = ProtocolSpec(
         }
     ),
 )
-PROTOCOLS: Final[tuple[ProtocolSpec, ...]] = (IMAP, POP3, LMTP)
+SIEVE: Final = ProtocolSpec(
+    "sieve",
+    (
+        PortKey(
+            "sieve",
+            4190,
+            "Users' mail filters: ManageSieve with STARTTLS.",
+            "Its ManageSieve port.",
+            '["*:4190"]',
+        ),
+    ),
+    b'BYE (TRYLATER) "Too many connections, try again later"\r\n',
+    MappingProxyType(
+        {
+            FRONTEND: "murder.frontend.managesieve:FrontendSieve",
+            BACKEND: "murder.backend.managesieve:BackendSieve",
+        }
+    ),
+)
+PROTOCOLS: Final[tuple[ProtocolSpec, ...]] = (IMAP, POP3, LMTP, SIEVE)
 """Those that frontends and backends speak with clients, in the order of their keys in murder.toml."""
 
 # The nodes' own. Their keys stand in the sections by hand: no other section has them.

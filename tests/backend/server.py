@@ -20,7 +20,7 @@ from murder.config.sections import NamespaceConfig, NodeConfig
 from murder.config.value import parse_endpoint
 from murder.model.acl import OWNER_RIGHTS, Acl, format_acl
 from murder.model.name import inbox_of
-from murder.model.protocol import IMAP
+from murder.model.protocol import IMAP, SIEVE
 from murder.net.listener import Bounds, Listener
 from plugins import store_memory
 from plugins.store_maildir.store import MaildirStore
@@ -102,6 +102,7 @@ class Running:
     backend: Backend
     address: tuple[str, int]
     listener: Listener
+    sieve: tuple[str, int] = ("", 0)  # where it listens for ManageSieve
 
     @property
     def mover(self) -> Mover:
@@ -138,12 +139,18 @@ async def running_backend(
         if backend.mailboxes.list.find(inbox_of(user)) is None:
             acl = format_acl(Acl({user: OWNER_RIGHTS}))
             await backend.announcer.create(inbox_of(user), acl)
-    sock = socket.create_server(("127.0.0.1", 0))
-    listener = Listener(sock, role.services()[IMAP], Bounds())
-    await listener.start()
+    listeners: list[Listener] = []
+    places: list[tuple[str, int]] = []
+    for protocol in (IMAP, SIEVE):
+        sock = socket.create_server(("127.0.0.1", 0))
+        listeners.append(Listener(sock, role.services()[protocol], Bounds()))
+        places.append(sock.getsockname())
+        await listeners[-1].start()
     try:
-        yield Running(role, backend, sock.getsockname(), listener)
+        yield Running(role, backend, places[0], listeners[0], places[1])
     finally:
-        listener.stop_accepting()
+        for listener in listeners:
+            listener.stop_accepting()
         await role.stop()
-        listener.abort()
+        for listener in listeners:
+            listener.abort()

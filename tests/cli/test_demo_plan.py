@@ -24,10 +24,11 @@ def test_ports_count_up_master_frontends_backends(tmp_path: Path) -> None:
         "pop3": 20003,
         "pop3s": 20004,
         "lmtp": 20005,
-        "mupdate": 20016,  # behind all others
+        "sieve": 20006,
+        "mupdate": 20019,  # behind all others
     }
-    assert nodes[2].ports["mupdate"] == last_port(options) == 20017
-    assert nodes[3].ports["lmtp"] == 20015
+    assert nodes[2].ports["mupdate"] == last_port(options) == 20020
+    assert nodes[3].ports["lmtp"] == 20017
 
 
 def test_the_json_line_keeps_its_contract(tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ def test_the_json_line_keeps_its_contract(tmp_path: Path) -> None:
     assert isinstance(frontends, list)
     assert isinstance(backends, list)
     assert list(mupdate) == ["name", "node", "host", "port", "pid"]
-    keys = ["name", "node", "host", "imap", "imaps", "pop3", "pop3s", "lmtp", "pid"]
+    keys = ["name", "node", "host", "imap", "imaps", "pop3", "pop3s", "lmtp", "sieve", "pid"]
     assert [list(one) for one in backends] == [keys] * 2
     assert [list(one) for one in frontends] == [[*keys[:-1], "mupdate", "pid"]]
     assert [one["node"] for one in backends] == ["be1", "be2"]

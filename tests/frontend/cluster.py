@@ -20,7 +20,7 @@ from murder.config.value import parse_endpoint
 from murder.frontend.role import FrontendRole
 from murder.frontend.shared import Frontend
 from murder.model.entry import Location
-from murder.model.protocol import IMAP
+from murder.model.protocol import IMAP, SIEVE
 from murder.net.listener import Bounds, Listener
 from tests.backend.server import OnePassword, Running, config_in, memory_store, running_backend
 from tests.kit.dialogue import Streams
@@ -72,6 +72,7 @@ class RunningFrontend:
     role: FrontendRole
     frontend: Frontend
     address: tuple[str, int]
+    sieve: tuple[str, int] = ("", 0)
 
 
 @dataclass(slots=True)
@@ -129,17 +130,23 @@ class Cluster:
         assert role._replica is not None
         await role._replica.replica.until_synchronised(10)
         await frontend.locator.catch_up()
-        sock = socket.create_server(("127.0.0.1", 0))
-        listener = Listener(sock, role.services()[IMAP], Bounds())
-        await listener.start()
+        listeners: list[Listener] = []
+        places: list[tuple[str, int]] = []
+        for protocol in (IMAP, SIEVE):
+            sock = socket.create_server(("127.0.0.1", 0))
+            listeners.append(Listener(sock, role.services()[protocol], Bounds()))
+            places.append(sock.getsockname())
+            await listeners[-1].start()
 
         async def stop() -> None:
-            listener.stop_accepting()
+            for listener in listeners:
+                listener.stop_accepting()
             await role.stop()
-            listener.abort()
+            for listener in listeners:
+                listener.abort()
 
         self.stack.push_async_callback(stop)
-        running = RunningFrontend(role, frontend, sock.getsockname())
+        running = RunningFrontend(role, frontend, *places)
         self.frontends.append(running)
         return running
 
@@ -170,7 +177,9 @@ class Cluster:
             frontend=replace(section, **settings),
             namespace=self.namespace,
             servers={
-                name: server_section(address="127.0.0.1", imap=backend.address[1])
+                name: server_section(
+                    address="127.0.0.1", imap=backend.address[1], sieve=backend.sieve[1]
+                )
                 for name, backend in self.backends.items()
             },
         )

@@ -31,7 +31,7 @@ from tests.kit.sections import server_section
 
 Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 RIGHTS = b"anyone\tlrsp\t"
-KINDS = ("imap", "pop3", "lmtp")
+KINDS = ("imap", "pop3", "lmtp", "sieve")
 
 
 class Parts:

@@ -43,7 +43,7 @@ class ManageSieve:
                 line = self._file.readline()
                 whole += line
             text += whole
-            if re.match(rb"(?:OK|NO|BYE)\b", whole):
+            if re.match(rb"(?:OK|NO|BYE)(?: |\r)", whole):
                 return Answer(text.decode().rstrip("\r\n"))
 
     def attempt(self, command: str, literal: bytes | None = None) -> Answer:

@@ -104,12 +104,12 @@ def test_a_demo_has_ports_for_it(copy: Path, tmp_path: Path) -> None:
         str(tmp_path),
     )
     frontend, backend, last, listened, called = json.loads(said)
-    assert list(frontend) == ["imap", "imaps", "pop3", "pop3s", "lmtp", "mupdate"]
-    assert list(backend) == ["imap", "imaps", "pop3", "pop3s", "lmtp", "echo", "echos"]
-    assert "pop3s, lmtp, echo, echos." in " ".join(
+    assert list(frontend) == ["imap", "imaps", "pop3", "pop3s", "lmtp", "sieve", "mupdate"]
+    assert list(backend) == ["imap", "imaps", "pop3", "pop3s", "lmtp", "echo", "echos", "sieve"]
+    assert "pop3s, lmtp, echo, echos, sieve." in " ".join(
         run(copy, "-m", "murder", "demo", "--help").split()
     )
-    assert last == frontend["mupdate"] == 20000 + 5 + 7 + 1
+    assert last == frontend["mupdate"] == 20000 + 6 + 8 + 1
     assert (listened, called) == (f"127.0.0.1:{backend['echo']}", backend["echos"])
 
 
@@ -132,8 +132,8 @@ def test_operators_and_frontends_reach_it(copy: Path) -> None:
         "    [upstreams.address(server, echo).port for server in ('be1', 'be2')]]))\n",
     )
     knocked, raw, ports = json.loads(said)
-    assert knocked == ["echo", "imap", "lmtp", "pop3"]
-    assert raw == ["mupdate", "imap", "pop3", "lmtp", "echo"]
+    assert knocked == ["echo", "imap", "lmtp", "pop3", "sieve"]
+    assert raw == ["mupdate", "imap", "pop3", "lmtp", "echo", "sieve"]
     assert ports == [77, 1007]
 
 

@@ -5,7 +5,7 @@ import asyncio
 import base64
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from murder.net.connection import Connection
 from murder.net.listener import Bounds, Listener
 from murder.serve.client import MAX_BAD_COMMANDS, ClientDialogue
 from murder.serve.lmtp import LmtpDialogue
+from murder.serve.managesieve import COMMON, Capability, SieveDialogue
 from murder.serve.pop3 import Pop3Dialogue
 from murder.serve.service import ClientService
 from murder.wire.pop3 import ok
@@ -39,16 +40,36 @@ KINDS: dict[str, type[ClientDialogue]] = {
     "imap": Role,
     "pop3": Pop3Dialogue,
     "lmtp": LmtpDialogue,
+    "sieve": SieveDialogue,
     "mupdate": MupdateDialogue,
 }
 BEGIN = {
     "imap": b"a AUTHENTICATE PLAIN\r\n",
     "pop3": b"AUTH PLAIN\r\n",
     "lmtp": b"AUTH PLAIN\r\n",
+    "sieve": b'AUTHENTICATE "PLAIN"\r\n',
     "mupdate": b'a AUTHENTICATE "PLAIN"\r\n',
 }
-GOOD = {"imap": b"a CAPABILITY", "pop3": b"CAPA", "lmtp": b"NOOP", "mupdate": b'a STARTTLS "x"'}
+GOOD = {
+    "imap": b"a CAPABILITY",
+    "pop3": b"CAPA",
+    "lmtp": b"NOOP",
+    "sieve": b"NOOP",
+    "mupdate": b'a STARTTLS "x"',
+}
 RESPONSE = base64.b64encode(b"\0anna\0wrong") + b"\r\n"
+
+
+class Filters(SieveDialogue):
+    """Scripts that nobody keeps."""
+
+    TABLE = COMMON
+
+    def __init__(self, connection: Connection, service: ClientService) -> None:
+        super().__init__(connection, service, 1024)
+
+    def language(self) -> Sequence[Capability]:
+        return [(b"SIEVE", b"")]
 
 
 class Maildrop(Pop3Dialogue):
@@ -58,6 +79,9 @@ class Maildrop(Pop3Dialogue):
         if login.user == "full":
             raise Refusal(Code.UNAVAILABLE, "Not now")
         return ok("here you are")
+
+
+MADE: dict[str, type[ClientDialogue]] = {"pop3": Maildrop, "sieve": Filters}
 
 
 def dialogue_of(kind: str, connection: Connection, gate: Gate, folder: Path) -> ClientDialogue:
@@ -70,7 +94,7 @@ def dialogue_of(kind: str, connection: Connection, gate: Gate, folder: Path) -> 
             connection, MupdateService("mupdate.test", config, gate, mailboxes, hub, ledger)
         )
     service = ClientService("backend", "be1.test", Namespace(), gate, LIMITS, None)
-    make: Callable[..., ClientDialogue] = Maildrop if kind == "pop3" else KINDS[kind]
+    make: Callable[..., ClientDialogue] = MADE.get(kind, KINDS[kind])
     return make(connection, service)
 
 
@@ -94,8 +118,8 @@ async def met(kind: str, folder: Path, most: int = 2) -> AsyncIterator[tuple[Pee
     await listener.start()
     peer = await Peer.at(sock.getsockname()[1])
     try:
-        if kind == "mupdate":
-            await peer.until(b"* OK")
+        if kind in ("mupdate", "sieve"):
+            await peer.until(b"* OK" if kind == "mupdate" else b"OK")
         else:
             await peer.line()
         yield peer, made[0]
@@ -119,8 +143,8 @@ async def test_who_failed_to_log_in_by_sasl_is_in_the_log(
     set_up("info", "json")
     async with met(kind, tmp_path) as (peer, _):
         peer.send(BEGIN[kind])
-        assert (await peer.line())[:4] in (b"+ ", b"334 ", b"")
-        peer.send(RESPONSE)
+        assert (await peer.line())[:4] in (b"+ ", b"334 ", b"", b'""')
+        peer.send(b'"%b"\r\n' % RESPONSE.strip() if kind == "sieve" else RESPONSE)
         await peer.line()
     line = logged(capfd, "login.failed")
     assert (line["user"], line["protocol"]) == ("anna", kind)
@@ -137,7 +161,7 @@ async def test_who_sends_nothing_but_nonsense_goes(kind: str, tmp_path: Path) ->
         assert dialogue.is_closing
 
 
-@pytest.mark.parametrize("kind", ["imap", "pop3", "lmtp"])
+@pytest.mark.parametrize("kind", ["imap", "pop3", "lmtp", "sieve"])
 async def test_a_command_that_is_one_ends_the_row(kind: str, tmp_path: Path) -> None:
     async with met(kind, tmp_path) as (peer, dialogue):
         peer.send(b"a XYZZY\r\na XYZZY\r\n" + GOOD[kind] + b"\r\n")

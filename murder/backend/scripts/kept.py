@@ -60,6 +60,10 @@ class Script:
     older: tuple[Uid, ...] = ()
 
 
+class IsActive(Refusal):
+    """The script that filters the user's mail is not removed."""
+
+
 def scripts_of(inbox: MailboxName) -> MailboxName:
     """The mailbox of a user's scripts."""
     return MailboxName(inbox + b"." + SCRIPTS)
@@ -174,11 +178,11 @@ class Scripts:
             await self._unflag(mailbox, chosen)
 
     async def delete(self, user: str, name: str) -> None:
-        """Raises Refusal: NONEXISTENT, IN_USE for the active one."""
+        """Raises Refusal: NONEXISTENT, IsActive."""
         async with self._changing(user) as mailbox:
             script = _named(await _read(mailbox), name)
             if script.is_active:
-                raise Refusal(Code.IN_USE, "The active script cannot be deleted")
+                raise IsActive(Code.CANNOT, "The active script cannot be deleted")
             await mailbox.expunge([*script.older, script.uid])
 
     async def rename(self, user: str, old: str, new: str) -> None:

@@ -1,0 +1,157 @@
+"""ManageSieve's grammar, both directions: commands with their strings, and replies (RFC 5804 §4)."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from murder.errors import BadSyntax
+from murder.wire.literal import LITERAL
+
+MAX_ARGUMENTS: Final = 8  # no command has more than two
+MAX_QUOTED_OCTETS: Final = 1024  # RFC 5804 §4: of one quoted string
+_KEYWORD: Final = re.compile(rb"([A-Za-z]{1,20})(?= |\r?\n)")
+_STRING: Final = re.compile(rb'"((?:[^"\\\r\n\x00]++|\\["\\])*+)"')
+_NUMBER: Final = re.compile(rb"[0-9]{1,10}(?= |\r?\n)")
+_BLANKS: Final = re.compile(rb" ++")
+_END: Final = re.compile(rb" *+\r?\n\Z")
+_ESCAPED: Final = re.compile(rb'\\(["\\])')
+_TO_ESCAPE: Final = re.compile(rb'(["\\])')
+_QUOTABLE: Final = re.compile(rb"[^\r\n\x00]*+\Z")
+_STATUS: Final = re.compile(rb"(OK|NO|BYE)(?= |\r?\n)", re.IGNORECASE)
+_CODE: Final = re.compile(rb"\(([A-Za-z0-9/_-]++)(?: ++([^)]*+))?\)")
+
+
+class Kind(Enum):
+    """How an answer ends."""
+
+    OK = b"OK"
+    NO = b"NO"
+    BYE = b"BYE"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: its word in upper case, and its strings (and numbers) as octets, without quotes."""
+
+    name: bytes
+    args: tuple[bytes, ...] = ()
+    octets: bytes = field(default=b"", repr=False)  # as it came, line end included
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The line that ends an answer. `code` in upper case, `detail` the octets behind it."""
+
+    kind: Kind
+    code: bytes = b""
+    detail: bytes = b""
+
+
+# command = word *(SP (string / number)) CRLF
+def parse_command(octets: bytes) -> Command:
+    """A whole message, literals in place. Raises BadSyntax."""
+    word = _KEYWORD.match(octets)
+    if word is None:
+        raise BadSyntax("a command begins with its name")
+    at = word.end()
+    args: list[bytes] = []
+    while _END.match(octets, at) is None:
+        blanks = _BLANKS.match(octets, at)
+        if blanks is None or len(args) == MAX_ARGUMENTS:
+            raise BadSyntax("arguments are strings, with a blank before each", at)
+        argument, at = _parse_argument(octets, blanks.end())
+        args.append(argument)
+    return Command(word[1].upper(), tuple(args), octets)
+
+
+def parse_string_line(octets: bytes) -> bytes:
+    """A line that is one string: what a client says in a SASL exchange (RFC 5804 §2.1). Raises BadSyntax."""
+    value, at = _parse_argument(octets, 0)
+    if _END.match(octets, at) is None:
+        raise BadSyntax("one string was expected")
+    return value
+
+
+def _parse_argument(octets: bytes, at: int) -> tuple[bytes, int]:
+    quoted = _STRING.match(octets, at)
+    if quoted is not None:
+        inner = quoted[1]
+        return (_ESCAPED.sub(rb"\1", inner) if b"\\" in inner else inner), quoted.end()
+    literal = LITERAL.match(octets, at)
+    if literal is not None and not literal[1]:
+        end = literal.end() + int(literal[2])
+        if end <= len(octets):
+            return octets[literal.end() : end], end
+    number = _NUMBER.match(octets, at)
+    if number is not None:
+        return number[0], number.end()
+    raise BadSyntax("a string was expected", at)
+
+
+def format_string(octets: bytes) -> bytes:
+    """From a server: quoted, or a literal without `+`."""
+    if len(octets) <= MAX_QUOTED_OCTETS and _QUOTABLE.match(octets):
+        return b'"' + _TO_ESCAPE.sub(rb"\\\1", octets) + b'"'
+    return format_literal(octets)
+
+
+def format_literal(octets: bytes) -> bytes:
+    return b"{%d}\r\n%b" % (len(octets), octets)
+
+
+def client_string(octets: bytes) -> bytes:
+    """From a client: quoted, or a literal that waits for nobody."""
+    if len(octets) <= MAX_QUOTED_OCTETS and _QUOTABLE.match(octets):
+        return format_string(octets)
+    return b"{%d+}\r\n%b" % (len(octets), octets)
+
+
+def format_status(kind: Kind, text: str = "", code: bytes = b"") -> bytes:
+    """`OK`, `NO` or `BYE`, with a response code (its argument included) and a text."""
+    parts = [kind.value]
+    if code:
+        parts.append(b"(" + code + b")")
+    if text:
+        parts.append(format_string(text.encode("utf-8", "replace").replace(b"\0", b"?")))
+    return b" ".join(parts) + b"\r\n"
+
+
+def format_capabilities(rows: Sequence[tuple[bytes, bytes | None]]) -> bytes:
+    """Names with their values, one a line."""
+    return b"".join(
+        format_string(name) + (b"" if value is None else b" " + format_string(value)) + b"\r\n"
+        for name, value in rows
+    )
+
+
+def format_scripts(scripts: Sequence[tuple[str, bool]]) -> bytes:
+    """LISTSCRIPTS' lines: names, and whether each is active."""
+    return b"".join(
+        format_string(name.encode("utf-8", "surrogateescape"))
+        + (b" ACTIVE" if is_active else b"")
+        + b"\r\n"
+        for name, is_active in scripts
+    )
+
+
+def parse_status(line: bytes) -> Status | None:
+    """The end of an answer; None for any other line of it. `line` may end in a literal's announcement."""
+    word = _STATUS.match(line)
+    if word is None:
+        return None
+    code = _CODE.match(line, word.end() + 1)
+    kind = Kind(word[1].upper())
+    return Status(kind, code[1].upper(), code[2] or b"") if code is not None else Status(kind)
+
+
+def parse_capability(line: bytes) -> tuple[bytes, bytes] | None:
+    """Name (in upper case) and value of a capability's line; None for what is none."""
+    try:
+        command = parse_command(b"X " + line.rstrip(b"\r\n") + b"\r\n")
+    except BadSyntax:
+        return None
+    if not 1 <= len(command.args) <= 2:
+        return None
+    return command.args[0].upper(), command.args[1] if len(command.args) == 2 else b""
