@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 
-from murder.backend.scripts.check import EXTENSIONS, check_script
 from murder.backend.scripts.kept import IsActive
 from murder.backend.worker import BackendWorker
 from murder.errors import BadSyntax, Code, Refusal
@@ -31,7 +30,7 @@ class BackendSieve(SieveDialogue):
         self.backend.sessions.discard(self)
 
     def language(self) -> Sequence[Capability]:
-        return language_of(EXTENSIONS)
+        return language_of(self.backend.compiler.extensions)
 
     async def entered_here(self, login: Login) -> None:
         await self.backend.ensure_inbox(login)
@@ -68,7 +67,7 @@ class BackendSieve(SieveDialogue):
         most = self.backend.scripts.limits.octets
         if len(script) > most:
             raise Refusal(Code.TOO_BIG, f"A script may have {most} octets")
-        checked = await check_script(script)
+        checked = await self.backend.compiler.check(script)
         if checked.errors:
             raise Refusal(Code.CANNOT, _lines(checked.errors))
         return _lines(checked.warnings)

@@ -33,6 +33,7 @@ from murder.backend.records.duplicates import Duplicates
 from murder.backend.records.quota import Quotas
 from murder.backend.records.urlauth import UrlKeys
 from murder.backend.renames.keeper import Renames
+from murder.backend.scripts.check import Compiler
 from murder.backend.scripts.kept import Limits as ScriptLimits
 from murder.backend.scripts.kept import Scripts
 from murder.backend.shared import Backend
@@ -183,6 +184,7 @@ class BackendRole(ClientRole):
             annotations=_make_annotations(config.backend, self._ledger),
             quotas=quotas,
             scripts=self._make_scripts(store, mailboxes, announcer, quotas),
+            compiler=Compiler(config.backend.max_script_bytes),
             maildrop_locks=config.node.data / ROLE / LOCKS_FOLDER,
             url_keys=UrlKeys(mailbox_list, self._ledger, config.backend.max_url_keys_per_mailbox),
             referrals=self._make_referrals(self._client),
@@ -269,6 +271,7 @@ class BackendRole(ClientRole):
         backend.gate = self._make_gate().following(backend.gate)
         backend.config = config.backend
         backend.scripts.limits = _script_limits(config.backend)
+        backend.compiler = Compiler(config.backend.max_script_bytes)
         set_bounds(_parsed(config.backend))
         mover.upstreams.configure(config)
         target = master_target(config)

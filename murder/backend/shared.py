@@ -18,6 +18,7 @@ from murder.backend.records.annotations import Annotations
 from murder.backend.records.duplicates import Duplicates
 from murder.backend.records.quota import Quotas
 from murder.backend.records.urlauth import UrlKeys
+from murder.backend.scripts.check import Compiler
 from murder.backend.scripts.kept import Scripts
 from murder.config import BackendConfig
 from murder.errors import Code, Refusal, UpstreamFailure
@@ -46,6 +47,7 @@ class Backend:
     events: Events
     journal: Journal  # of moves
     scripts: Scripts
+    compiler: Compiler  # of scripts
     master: Finder | None = None  # of the mailbox list; None for a backend alone
     referrals: Referrals | None = None  # None without a master
     domains: bool = False  # users are `user@domain`

@@ -1,31 +1,50 @@
-"""Whether a script is right: what is wrong with it, line by line, and which extensions are understood."""
+"""Whether a script is right: what is wrong with it, line by line; and its program, kept by its content."""
 
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
 from murder.net.turns import aside
+from murder.sieve import CAPABILITIES, BadScript, Limits, Script, ScriptCache, compile_script
 
-EXTENSIONS: tuple[str, ...] = ()
+SMALL: Final = 1024  # octets of a script that is compiled at once: a millisecond
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What was found: with an error a script is not taken. One sentence for each, with its line."""
+    """What was found: with an error a script is not taken. One sentence for each, with its line and column."""
 
     errors: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-async def check_script(script: bytes) -> Checked:
-    """In the thread for such work; the script's size is bounded by who takes it in."""
-    return await aside(_check, script)
+class Compiler:
+    """Scripts become programs here, in one worker; a script's size is bounded by who takes it in, and here again."""
 
+    def __init__(self, max_octets: int, capabilities: Collection[str] = CAPABILITIES) -> None:
+        self.capabilities = frozenset(capabilities)
+        self.limits = replace(Limits(), script_octets=max_octets)
+        self.cache = ScriptCache(self._compile)
 
-def _check(script: bytes) -> Checked:
-    if b"\0" in script:
-        return Checked((f"line {script.count(10, 0, script.index(0)) + 1}: a NUL",))
-    try:
-        script.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = script.count(b"\n", 0, error.start) + 1
-        return Checked((f"line {line}: a script is UTF-8",))
-    return Checked()
+    def _compile(self, octets: bytes) -> Script:
+        return compile_script(octets, self.limits, self.capabilities)
+
+    @property
+    def extensions(self) -> Sequence[str]:
+        """The words of the SIEVE capability."""
+        return sorted(self.capabilities)
+
+    async def program(self, script: bytes) -> Script:
+        """Raises BadScript."""
+        found = self.cache.find(script)
+        if found is not None:
+            return found
+        if len(script) <= SMALL:
+            return self.cache.compile(script)
+        return self.cache.keep(await aside(self._compile, script))
+
+    async def check(self, script: bytes) -> Checked:
+        try:
+            return Checked(warnings=(await self.program(script)).warnings)
+        except BadScript as bad:
+            return Checked(tuple(map(str, bad.problems)))
