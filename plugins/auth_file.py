@@ -250,7 +250,7 @@ class UserFile:
         return ()
 
     async def check(self, attempt: LoginAttempt, user: str, password: bytes) -> Identity | Denied:
-        """See ChecksAttempts. Who is not here is told at once: `verify` costs a hash where nobody else knows them either."""
+        """See ChecksAttempts. Who is not here is told at once; see `take_time`."""
         self._refresh()
         name = self._canonical(user)
         line = self._lines.get(name)
@@ -271,6 +271,10 @@ class UserFile:
         record = self._somebody() if line is None else self._record(line)
         right = await self._is_right(name, line, record, password)
         return self._identity(record) if right and not record.is_disabled else None
+
+    async def take_time(self, password: bytes) -> None:
+        """See TakesTime."""
+        await self._is_right("", None, self._somebody(), password)
 
     async def _is_right(self, name: str, line: str | None, record: Record, password: bytes) -> bool:
         token = self._token(name, password)

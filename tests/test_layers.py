@@ -51,6 +51,8 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
 MAY_USE = {  # third party -> the rooms that may know it
     "asyncclick": {"cli"},
     "cryptography": {"pki", "plugins", "net", "node"},
+    "httpx": {"plugins"},
+    "jwt": {"plugins"},
     "lmdb": {"mupdate"},
     "pluggy": {"api", "hooks"},
     "re2": {"sieve"},

@@ -17,6 +17,7 @@ from murder.api.auth import (
     ManagesUsers,
     RecallsPasswords,
     ScramSecret,
+    TakesTime,
 )
 from murder.api.carry import CarriedMessage, CarriesMailboxes
 from murder.api.delivery import Action as DeliveryAction
@@ -134,6 +135,7 @@ __all__ = [
     "StoreListener",
     "StoredMailbox",
     "TellsExpunged",
+    "TakesTime",
     "TellsFlags",
     "TellsKeywords",
     "TellsRecent",

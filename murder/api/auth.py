@@ -81,8 +81,8 @@ class AuthBackend(Protocol):
 
 @runtime_checkable
 class ChecksAttempts(Protocol):
-    """The optional power to tell a wrong password from an unknown user, and to know how the client has come. `verify` is
-    called then only of one that `ChecksFewAtOnce`, for users whom nobody knows, so that they cost what others cost."""
+    """The optional power to tell a wrong password from an unknown user, and to know how the client has come. `verify` is not
+    called then."""
 
     @property
     def depends_on(self) -> Collection[str]:
@@ -181,6 +181,16 @@ class ChecksFewAtOnce(Protocol):
     @property
     def checks_at_once(self) -> int:
         """How many, in this process."""
+        ...
+
+
+@runtime_checkable
+class TakesTime(Protocol):
+    """The optional power of one that `ChecksAttempts` and hashes: an unknown user is told at once there, so that the next
+    plugin is asked, and where nobody knows the user it takes as long as a wrong password all the same."""
+
+    async def take_time(self, password: bytes) -> None:
+        """As much as a wrong password takes."""
         ...
 
 

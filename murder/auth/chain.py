@@ -28,6 +28,7 @@ from murder.api.auth import (
     LoginAttempt,
     RecallsPasswords,
     ScramSecret,
+    TakesTime,
 )
 from murder.auth.remembered import Decision, Remembered
 from murder.auth.turnstile import Turnstile
@@ -139,15 +140,15 @@ class Chain:
                 return None
             if link is not self.links[-1] and await link.knows(user):
                 return None
-        await self._take_time(attempt, user, password)
+        await self._take_time(attempt, password)
         return None
 
-    async def _take_time(self, attempt: LoginAttempt, user: str, password: bytes) -> None:
+    async def _take_time(self, attempt: LoginAttempt, password: bytes) -> None:
         """Nobody knows the user: that takes as long as a wrong password of who is known by a plugin that hashes."""
         for link in self.links:
-            if isinstance(link.backend, ChecksFewAtOnce) and link.checker is not None:
+            if isinstance(link.backend, TakesTime):
                 async with link.turnstile.turn(place_of(attempt.address)):
-                    await link.backend.verify(user, password)
+                    await link.backend.take_time(password)
                 return
 
     async def try_out(self, attempt: LoginAttempt, user: str, password: bytes) -> list[Answer]:
