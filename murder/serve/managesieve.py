@@ -54,7 +54,7 @@ class Row:
 class SieveDialogue(ClientDialogue):
     """A ManageSieve connection."""
 
-    PROTOCOL = "sieve"
+    protocol = "sieve"
     TABLE: ClassVar[Mapping[bytes, Row]] = {}
     service: ClientService
     session: SieveSession
@@ -91,7 +91,7 @@ class SieveDialogue(ClientDialogue):
         self.send(format_capabilities(self._capabilities()) + format_status(Kind.OK))
 
     def _capabilities(self) -> list[Capability]:
-        mechanisms = self.service.gate.mechanisms(self.connection, self.PROTOCOL)
+        mechanisms = self.service.gate.mechanisms(self.connection, self.protocol)
         rows: list[Capability] = [
             (b"IMPLEMENTATION", f"murder {__version__}".encode()),
             (b"VERSION", VERSION),
