@@ -129,8 +129,8 @@ def run_bench(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in names:
         raise Problem(f"bench needs one of these names: {', '.join(names) or '(none yet)'}")
     build_archive([])
-    script = ROOT / "tests" / "bench" / f"{arguments[0]}.py"
-    return subprocess.call([make_environment(), script, *arguments[1:]], cwd=ROOT)
+    words = ["-m", f"tests.bench.{arguments[0]}", *arguments[1:]]
+    return subprocess.call([make_environment(), *words], cwd=ROOT)
 
 
 def run_fuzz(arguments: list[str]) -> int:

@@ -131,6 +131,30 @@ def test_help_tells_all_targets() -> None:
     )
 
 
+def test_a_benchmark_starts(archive: Path) -> None:
+    subprocess.run(
+        [sys.executable, ROOT / "build.py", "bench", "mupdate", "--help"],
+        capture_output=True,
+        check=True,
+        cwd=archive.parent,
+    )
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["load.mupdate", *(f"bench.{path.stem}" for path in (ROOT / "tests" / "bench").glob("*.py"))],
+)
+def test_what_measures_tells_how_to_use_it(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"tests.{module}", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert "usage:" in done.stdout
+
+
 # Where it runs
 
 

@@ -20,14 +20,12 @@ from pathlib import Path
 from typing import Final
 
 from tests.kit.waiting import pause
+from tests.load import dovecot, imap, lmtp, mix
+from tests.load.imap import Server
+from tests.load.our_murder import Murder, clients_at, following, listening_at, upstream
+from tests.load.processes import cpu_s, pss_kib
 
 PROJECT = Path(__file__).parent.parent.parent
-sys.path.insert(0, str(PROJECT))
-
-from tests.load import dovecot, imap, lmtp, mix  # noqa: E402 - the path comes first
-from tests.load.imap import Server  # noqa: E402
-from tests.load.our_murder import Murder, clients_at, following, listening_at, upstream  # noqa: E402
-from tests.load.processes import cpu_s, pss_kib  # noqa: E402
 
 LAB: Final = PROJECT / "tests" / "cyrus" / "lab.sh"
 LAB_ROOT: Final = Path(os.environ.get("LAB_ROOT", "/tmp/murder-cyrus-lab"))

@@ -21,14 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.kit.waiting import pause
+from tests.load import imap, large_list, lmtp, proxies
+from tests.load.imap import Server
+from tests.load.our_murder import FRONTEND, Murder
+from tests.load.processes import cpu_s, pss_kib
 
 PROJECT = Path(__file__).parent.parent.parent
-sys.path.insert(0, str(PROJECT))
-
-from tests.load import imap, large_list, lmtp, proxies  # noqa: E402 - the path comes first
-from tests.load.imap import Server  # noqa: E402
-from tests.load.our_murder import FRONTEND, Murder  # noqa: E402
-from tests.load.processes import cpu_s, pss_kib  # noqa: E402
 
 LAB = PROJECT / "tests" / "cyrus" / "lab.sh"
 LAB_ROOT = Path(os.environ.get("LAB_ROOT", "/tmp/murder-cyrus-lab"))

@@ -3,6 +3,7 @@
 `build.py bench million`. The mailboxes are written into a spool directly; a backend of one worker then serves them.
 """
 
+import argparse
 import asyncio
 import resource
 import sqlite3
@@ -101,6 +102,7 @@ def resident_mib(pid: int) -> tuple[float, float]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     with tempfile.TemporaryDirectory(prefix="murder-million-") as name:
         folder = Path(name)
         asyncio.run(make(folder / "data" / "spool"))

@@ -22,13 +22,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.kit.waiting import pause
+from tests.load.large_user import Bystander, Imap, Refused, Worker, faults, fill, look
+from tests.load.our_murder import Murder, clients_at, following, listening_at, upstream
+from tests.load.processes import cpu_s, pss_kib
 
 PROJECT = Path(__file__).parent.parent.parent
-sys.path.insert(0, str(PROJECT))
-
-from tests.load.large_user import Bystander, Imap, Refused, Worker, faults, fill, look  # noqa: E402 - path
-from tests.load.our_murder import Murder, clients_at, following, listening_at, upstream  # noqa: E402
-from tests.load.processes import cpu_s, pss_kib  # noqa: E402
 
 LAB: Final = PROJECT / "tests" / "cyrus" / "lab.sh"
 LAB_ROOT: Final = Path(os.environ.get("LAB_ROOT", "/tmp/murder-cyrus-lab"))

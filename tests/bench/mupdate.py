@@ -22,25 +22,22 @@ from pathlib import Path
 
 import uvloop
 
-from tests.kit.waiting import pause_here
+from murder.model.entry import EntryState, MailboxEntry
+from murder.model.name import MailboxName
+from murder.mupdate.ledger import Ledger
+from murder.mupdate.link import Target
+from murder.mupdate.mboxlist import MailboxList
+from murder.mupdate.replica import Replica
+from murder.mupdate.transfer import load
+from tests.cyrus.our_nodes import our_node
+from tests.kit.waiting import pause, pause_here, until
+from tests.load.mupdate import activate, connect
+from tests.load.our_murder import ARCHIVE, python
 
 PROJECT = Path(__file__).parent.parent.parent
-sys.path.insert(0, str(PROJECT))
-
-from murder.model.entry import EntryState, MailboxEntry  # noqa: E402 - the path comes first
-from murder.model.name import MailboxName  # noqa: E402
-from murder.mupdate.ledger import Ledger  # noqa: E402
-from murder.mupdate.link import Target  # noqa: E402
-from murder.mupdate.mboxlist import MailboxList  # noqa: E402
-from murder.mupdate.replica import Replica  # noqa: E402
-from murder.mupdate.transfer import load  # noqa: E402
-from tests.cyrus.our_nodes import our_node  # noqa: E402
-from tests.kit.waiting import pause, until  # noqa: E402
-from tests.load.mupdate import activate, connect  # noqa: E402
-from tests.load.our_murder import ARCHIVE, python  # noqa: E402
 
 LAB = PROJECT / "tests" / "cyrus" / "lab.sh"
-LOAD = PROJECT / "tests" / "load" / "mupdate.py"
+LOAD = ["-m", "tests.load.mupdate"]
 CYRUS = ("127.0.0.10", 3905)
 CYRUS_REPLICA = "127.0.0.20"
 COMMAND = [python(), str(ARCHIVE)]
@@ -85,11 +82,16 @@ def listening(address: tuple[str, int]) -> int:
 
 
 def generate(address: tuple[str, int], words: list[str], first: int) -> dict[str, float]:
-    command = [sys.executable, str(LOAD), words[0], address[0], str(address[1]), *words[1:]]
+    command = [sys.executable, *LOAD, words[0], address[0], str(address[1]), *words[1:]]
     process = listening(address)
     before = cpu_s(process)
     done = subprocess.run(
-        [*command, "--first", str(first)], capture_output=True, text=True, timeout=300, check=True
+        [*command, "--first", str(first)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+        cwd=PROJECT,
     )
     found: dict[str, float] = json.loads(done.stdout)
     used_s = cpu_s(process) - before
@@ -174,7 +176,9 @@ def most_memory(address: tuple[str, int], subscribers: int) -> float:
     words = ["latency", *map(str, address), "--number", "500", "--first"]
     running = [
         subprocess.Popen(
-            [sys.executable, str(LOAD), *words, str(10**8 + i * 10**4)], stdout=subprocess.DEVNULL
+            [sys.executable, *LOAD, *words, str(10**8 + i * 10**4)],
+            stdout=subprocess.DEVNULL,
+            cwd=PROJECT,
         )
         for i in range(subscribers)
     ]
