@@ -44,8 +44,9 @@ PROTOCOL: Final = "mupdate"
 IMPLEMENTATION: Final = "murder"
 LEAST_IDLE_S: Final = 15 * 60.0  # RFC 3656 §2
 HELD_OCTETS: Final = (
-    64 * 1024
+    32 * 1024
 )  # as `net.dialogue`: a node has many connections that wait for one disk
+READ_OCTETS: Final = 32 * 1024  # at a time, and TLS records not yet decrypted
 NEVER_S: Final = 10 * 365 * 86400.0
 
 Running = Coroutine[Any, Any, None] | None
@@ -109,6 +110,7 @@ class MupdateDialogue(ClientDialogue):
     def begin(self) -> None:
         super().begin()
         sock = self.connection.transport.get_extra_info("socket")
+        self.connection.read_at_most(READ_OCTETS)
         if (
             sock is not None
         ):  # who is silent for ever, as a backend may be, is asked by TCP whether he is there

@@ -14,9 +14,9 @@ from typing import Final, Generic, TypeVar
 W = TypeVar("W")
 
 ROW_COST: Final = 4  # pages: the row's, the journal's, and those of the index for server and owner
-# Pages of one commit: each row and each identifier of its access list is on a page of its own, at worst. 32 MiB; LMDB keeps
+# Pages of one commit: each row and each identifier of its access list is on a page of its own, at worst. 16 MiB; LMDB keeps
 # the pages of its largest commit in memory for ever, and others wait for all of them to be written.
-MAX_COMMIT_COST: Final = 8192
+MAX_COMMIT_COST: Final = 4096
 MAX_COMMIT_WORKS: Final = 20_000
 SMALL_COST: Final = 256  # about a millisecond
 

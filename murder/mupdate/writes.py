@@ -20,7 +20,7 @@ from murder.mupdate.waiting import MAX_COMMIT_COST, ROW_COST, cost_of
 from murder.wire.mupdate import Command, Kind, Verb, format_status
 
 MAX_OUTSTANDING: Final = 5000  # writes of one connection that wait for the disk
-MAX_BATCH_OCTETS: Final = 64 * 1024  # of access lists that one connection has waiting, and one more
+MAX_BATCH_OCTETS: Final = 32 * 1024  # of access lists that one connection has waiting, and one more
 
 
 @dataclass(slots=True)

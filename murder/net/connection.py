@@ -112,6 +112,7 @@ class Connection(asyncio.Protocol):
         "_is_held_off",
         "_lost",
         "_make_receiver",
+        "_most_unread",
         "_on_lost",
         "_receiver",
         "attempts",
@@ -152,6 +153,7 @@ class Connection(asyncio.Protocol):
         self.attempts = 0  # to log in, so far
         self.on_known: Callable[[Connection], None] | None = None
         self._is_held_off = False
+        self._most_unread: int | None = None
         self.certificate: PeerCertificate | None = None
         self.writing_paused = False
         self._deflate: zlib._Compress | None = None
@@ -250,12 +252,25 @@ class Connection(asyncio.Protocol):
         if self.on_known is not None:
             on_known, self.on_known = self.on_known, None
             on_known(self)
-            self._limit_tls(None)
+            self._limit_tls(self._most_unread)
 
     def is_a_strangers(self, on_known: "Callable[[Connection], None]") -> None:
         """Until `became_known`, which calls this."""
         self.on_known = on_known
         self._limit_tls(STRANGER_TLS_OCTETS)
+
+    def read_at_most(self, octets: int) -> None:
+        """From now on about so many octets in one turn, and so many that TLS has not decrypted: for a role whose peers have many
+        connections and send much on each. The loop reads 256 KiB otherwise, and has a buffer of that size for each."""
+        self._most_unread = octets
+        sock = None if self._lost else self.transport.get_extra_info("socket")
+        if (
+            sock is not None
+        ):  # one read is all that the kernel has kept; it takes twice what is said
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, octets // 2)
+        if self.on_known is None:
+            self._limit_tls(octets)
 
     def _limit_tls(self, octets: int | None) -> None:
         limit = getattr(self.transport, "set_read_buffer_limits", None)
@@ -336,7 +351,7 @@ class Connection(asyncio.Protocol):
         self._held_back = False
         if self._is_held_off:
             self._is_held_off = False
-            self._limit_tls(None if self.on_known is None else STRANGER_TLS_OCTETS)
+            self._limit_tls(self._most_unread if self.on_known is None else STRANGER_TLS_OCTETS)
         if self._deflated:
             self._inflate_later()
         elif not self._lost and not self.transport.is_reading() and not self.transport.is_closing():
@@ -504,8 +519,7 @@ class Connection(asyncio.Protocol):
             self.is_tls = True
             self.certificate = peer_of(tls, self)
             tls.on_close_notify = self._tls_ended
-            if self.on_known is not None:
-                self._limit_tls(STRANGER_TLS_OCTETS)
+            self._limit_tls(self._most_unread if self.on_known is None else STRANGER_TLS_OCTETS)
 
 
 def why(error: OSError) -> str:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from murder.mupdate.master import READ_OCTETS
+from murder.net.connection import Receiver
 from tests.kit.peer import Deflate
 from tests.kit.waiting import pause_here
 from tests.mupdate.nodes import Raw, Server, master
@@ -56,6 +58,40 @@ async def test_endless_input_is_ended(tmp_path: Path) -> None:
         raw.send(b"a FIND {3000000+}\r\n" + b"x" * 3_000_000 + b"\r\nb LOGOUT\r\n")
         assert (await raw.message()).startswith(b"a BAD")
         assert (await raw.message()).startswith(b"b BYE")
+
+
+class Measured:
+    """A receiver that notes how much comes at a time."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self.receiver = receiver
+        self.most = 0
+
+    def begin(self) -> None:
+        self.receiver.begin()
+
+    def received(self, data: bytes) -> None:
+        self.most = max(self.most, len(data))
+        self.receiver.received(data)
+
+    def writable(self) -> None:
+        self.receiver.writable()
+
+    def lost(self, error: Exception | None) -> None:
+        self.receiver.lost(error)
+
+
+async def test_little_is_read_at_a_time_whatever_a_node_sends_ahead(tmp_path: Path) -> None:
+    async with master(tmp_path) as server:
+        raw = await Raw.connect(server.port)
+        (dialogue,) = server.service.dialogues
+        measured = dialogue.connection.receiver = Measured(dialogue)
+        acl = b"a\tlrs\t" * 2000
+        for i in range(100):
+            raw.send(b'a%d ACTIVATE "u.m%d" "be!p" {%d+}\r\n%b\r\n' % (i, i, len(acl), acl))
+        await raw.until(b"a99 ")
+        assert 0 < measured.most <= 2 * READ_OCTETS
+        await raw.close()
 
 
 async def test_a_subscriber_that_does_not_read_is_dropped_and_the_others_never_notice(
