@@ -31,7 +31,7 @@ from murder.model.name import (
 INBOX: Final = b"INBOX"
 MAX_WILDCARDS: Final = 10  # of a pattern, runs of them counted as one: a level each is deep enough
 MAX_WILD_PATTERNS: Final = 10  # so many times that in all patterns of a command
-MAX_WILD_OCTETS: Final = 8192  # of the patterns that have some: a name has 490
+MAX_WILD_OCTETS: Final = 8192  # of the patterns that have some, as they came: a name has 490
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ class ListQuery:
         self.namespace = namespace
         self.user = user
         self.own = inbox_of(user)
+        _check_octets(reference, patterns)
         absolute = self._absolutes = [self._absolute(reference, one) for one in patterns]
         separator = namespace.separator
         self._names = frozenset(pattern for pattern in absolute if not has_wildcards(pattern))
@@ -88,8 +89,6 @@ class ListQuery:
         if reference.endswith(separator) and pattern.startswith(separator):
             pattern = pattern[1:]
         whole = simplified(reference + pattern)
-        if len(whole) > MAX_PATTERN_OCTETS:
-            raise Refusal(Code.LIMIT, f"A pattern may have {MAX_PATTERN_OCTETS} octets")
         if whole[:5].upper() == INBOX and whole[5:6] in (b"", b"%", b"*", separator):
             return INBOX + whole[5:]
         return whole
@@ -170,6 +169,21 @@ class ListQuery:
         return levels
 
 
+def _check_octets(reference: bytes, patterns: Sequence[bytes]) -> None:
+    """Before anything is looked for in them: a hundred may come, each as long as a command."""
+    wild = 0
+    for pattern in patterns:
+        octets = len(reference) + len(pattern)
+        if octets > MAX_PATTERN_OCTETS:
+            raise Refusal(Code.LIMIT, f"A pattern may have {MAX_PATTERN_OCTETS} octets")
+        if has_wildcards(pattern) or has_wildcards(reference):
+            wild += octets
+    if wild > MAX_WILD_OCTETS:
+        raise Refusal(
+            Code.LIMIT, f"Patterns with wildcards may have {MAX_WILD_OCTETS} octets together"
+        )
+
+
 def _check_cost(patterns: Sequence[bytes], most: int) -> None:
     """What is looked at for each name, and compiled, goes with the wildcards and with the octets beside them."""
     wildcards = [len(WILDCARDS.findall(pattern)) for pattern in patterns]
@@ -177,10 +191,6 @@ def _check_cost(patterns: Sequence[bytes], most: int) -> None:
         raise Refusal(
             Code.LIMIT,
             f"A pattern may have {most} wildcards, all of a command {MAX_WILD_PATTERNS * most}",
-        )
-    if sum(map(len, patterns)) > MAX_WILD_OCTETS:
-        raise Refusal(
-            Code.LIMIT, f"Patterns with wildcards may have {MAX_WILD_OCTETS} octets together"
         )
 
 

@@ -8,6 +8,7 @@ from murder.errors import Code, Refusal
 from murder.model.listing import ListQuery, ListWalk
 from murder.model.listmatch import compile_pattern
 from murder.model.name import MailboxName, Namespace, collation_key
+from tests.kit.steps import lines_run
 
 UNIX = Namespace()
 ALTERNATIVE = Namespace(alternative=True)
@@ -130,6 +131,15 @@ def test_patterns_that_cost_too_much_are_refused(patterns: list[bytes]) -> None:
     with pytest.raises(Refusal) as caught:
         ListQuery(UNIX, "ana", b"", patterns)
     assert caught.value.code is Code.LIMIT
+
+
+@pytest.mark.parametrize("pattern", [b"a%" * 990, b"%*" * 990])
+def test_what_is_refused_for_its_length_is_not_looked_through_before(pattern: bytes) -> None:
+    def refused() -> None:
+        with pytest.raises(Refusal):
+            ListQuery(UNIX, "ana", b"", [b"%d" % number + pattern for number in range(100)])
+
+    assert lines_run(refused) < 2000  # a hundred patterns, and not each of their wildcards
 
 
 def test_a_hundred_names_and_deep_patterns_are_no_cost() -> None:
