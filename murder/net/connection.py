@@ -260,8 +260,8 @@ class Connection(asyncio.Protocol):
         self._limit_tls(STRANGER_TLS_OCTETS)
 
     def read_at_most(self, octets: int) -> None:
-        """From now on about so many octets in one turn, and so many that TLS has not decrypted: for a role whose peers have many
-        connections and send much on each. The loop reads 256 KiB otherwise, and has a buffer of that size for each."""
+        """From now on about so many octets in one turn, and so many that TLS has not decrypted: for a role whose peers have
+        many connections and send much on each. The loop reads 256 KiB otherwise, and has a buffer of that size for each."""
         self._most_unread = octets
         sock = None if self._lost else self.transport.get_extra_info("socket")
         if (
