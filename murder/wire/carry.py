@@ -130,6 +130,11 @@ def format_uids(uids: Sequence[Uid]) -> list[list[int]]:
     return [[low, high] for low, high in compress(uids)]
 
 
+def format_ranges(ranges: Ranges) -> list[list[int]]:
+    """The same of ranges that are in order."""
+    return [list(pair) for pair in ranges]
+
+
 def parse_uid_ranges(told: Any) -> Ranges:
     """The reverse of `format_uids`, as ranges. Raises BadSyntax."""
     return merge(_checked_ranges(told))

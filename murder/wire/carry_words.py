@@ -5,9 +5,9 @@ clients and rows of the list are made of these fields.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.acl import MAX_ACL_OCTETS, MAX_IDENTIFIER_OCTETS
@@ -15,7 +15,14 @@ from murder.model.carried import CarriedIdentity, Portrait
 from murder.model.flag import MAX_KEYWORD_OCTETS, RECENT, canonical
 from murder.model.message import Message
 from murder.model.name import MailboxName, check_existing_name, display
-from murder.wire.carry import Words, parse_message, parse_portrait
+from murder.wire.carry import (
+    Words,
+    format_message,
+    format_name,
+    format_portrait,
+    parse_message,
+    parse_portrait,
+)
 
 # RFC 8474 §7: objectid = 1*255(ALPHA / DIGIT / "_" / "-")
 _OBJECT_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
@@ -34,15 +41,25 @@ MAX_FLAGS: Final = 1000  # of one message; a client may set 128
 
 @dataclass(frozen=True, slots=True)
 class Begin:
+    """A tree comes, or goes on to come. `source` is the server's own name, for people."""
+
     id: str
     root: MailboxName
     partition: str
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
+    """Make the mailbox where it is not; of the portrait what was expunged and seen is not told."""
+
     name: MailboxName
-    identity: CarriedIdentity
+    portrait: Portrait
+
+    @property
+    def identity(self) -> CarriedIdentity:
+        """By which it is the same one wherever it lies."""
+        return self.portrait.identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +72,16 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Complete:
+    """All messages of a mailbox have come: this is what else there is to it."""
+
     name: MailboxName
     portrait: Portrait
 
 
 @dataclass(frozen=True, slots=True)
 class AskSum:
+    """What a mailbox's numbers are."""
+
     name: MailboxName
 
 
@@ -69,28 +90,36 @@ class Prepare:
     """Rows of the list, notes by key, subscriptions."""
 
     rows: Sequence[tuple[MailboxName, bytes]]
-    notes: dict[str, bytes]
+    notes: Mapping[str, bytes]
     subscriptions: Sequence[MailboxName]
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
+    """Show what is prepared."""
+
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Abort:
+    """The move has ended; what has come goes."""
+
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Fate:
+    """What has become of a move from the server asked?"""
+
     id: str
     root: MailboxName
 
 
 @dataclass(frozen=True, slots=True)
 class Compare:
+    """`what` is `tree`, `facts` or `rows`."""
+
     id: str
     root: MailboxName
     name: MailboxName
@@ -99,6 +128,8 @@ class Compare:
 
 
 Request = Begin | Hold | Rows | Complete | AskSum | Prepare | Commit | Abort | Fate | Compare
+Act = Begin | Complete | Prepare | Commit | Abort
+"""Those that are done or refused, and tell nothing else."""
 
 
 def parse_request(words: Words) -> Request:
@@ -115,9 +146,10 @@ def _parse(words: Words) -> Request:
     match words["do"]:
         case "begin":
             partition = _text(words.get("partition", ""), "partition", MAX_PARTITION)
-            return Begin(parse_move_id(words["id"]), _name(words["root"]), partition)
+            source = _text(words.get("source", ""), "source", MAX_PARTITION)
+            return Begin(parse_move_id(words["id"]), _name(words["root"]), partition, source)
         case "hold":
-            return Hold(_name(words["name"]), checked_portrait(parse_portrait(words)).identity)
+            return Hold(_name(words["name"]), checked_portrait(parse_portrait(words)))
         case "rows":
             if len(words["rows"]) > MAX_ROWS:
                 raise BadSyntax(f"a batch has more than {MAX_ROWS} rows")
@@ -145,6 +177,48 @@ def _parse(words: Words) -> Request:
             return _compare(words)
         case other:
             raise Refusal(Code.CANNOT, f"{str(other)[:40]!r} is unknown here")
+
+
+def format_request(request: Request) -> Words:
+    """As the words of a frame."""
+    match request:
+        case Begin(move_id, root, partition, source):
+            words = {"do": "begin", "id": move_id, "root": format_name(root)}
+            return words | {"source": source, "partition": partition}
+        case Hold(name, portrait):
+            words = {"do": "hold", "name": format_name(name), **format_portrait(portrait)}
+            return words | {"expunged": [], "seen": {}}
+        case Rows(name, rows):
+            told = [[*format_message(row), has_octets] for row, has_octets in rows]
+            return {"do": "rows", "name": format_name(name), "rows": told}
+        case Complete(name, portrait):
+            return {"do": "complete", "name": format_name(name), **format_portrait(portrait)}
+        case AskSum(name):
+            return {"do": "sum", "name": format_name(name)}
+        case Prepare():
+            return {"do": "prepare", **format_prepared(request)}
+        case Commit(move_id):
+            return {"do": "commit", "id": move_id}
+        case Abort(move_id):
+            return {"do": "abort", "id": move_id}
+        case Fate(move_id, root):
+            return {"do": "fate", "id": move_id, "root": format_name(root)}
+        case Compare(move_id, root, name, what, number):
+            words = {"do": "compare", "what": what, "id": move_id, "root": format_name(root)}
+            words |= {"name": format_name(name)}
+            key = {"facts": "upto", "rows": "after"}.get(what)
+            return words | ({key: number} if key is not None else {})
+        case _:
+            assert_never(request)
+
+
+def format_prepared(prepared: Prepare) -> dict[str, Any]:
+    """Its fields alone, as they also lie on the disk."""
+    return {
+        "rows": [[format_name(name), format_name(raw_acl)] for name, raw_acl in prepared.rows],
+        "notes": {key: format_name(octets) for key, octets in prepared.notes.items()},
+        "subscriptions": [format_name(name) for name in prepared.subscriptions],
+    }
 
 
 def _compare(words: Words) -> Compare:

@@ -9,6 +9,7 @@ from murder.backend.moves.journal import State
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.name import inbox_of
 from murder.net.connection import connect
+from murder.wire.carry_words import Act
 from tests.backend.server import running_backend, spool_store
 
 
@@ -22,8 +23,8 @@ class Refusing:
     def __init__(self, asked: list[str]) -> None:
         self._asked = asked
 
-    async def ask(self, words: dict[str, Any]) -> dict[str, Any]:
-        self._asked.append(words["do"])
+    async def do(self, request: Act) -> None:
+        self._asked.append(type(request).__name__)
         raise Refusal(Code.CANNOT, "be2.test has no partition nosuch; it has default")
 
     def close(self) -> None:
@@ -50,7 +51,7 @@ async def test_what_never_began_is_refused_at_once(tmp_path: Path, why: str) -> 
             assert refused.value.code is Code.CANNOT
             assert refused.value.text.count("be2.test") <= 1
         assert [move.state for move in mover.journal.moves()] == [State.ABORTED] * 2
-        assert asked == (["begin"] * 2 if why == "partition" else ["be2.test", "be3.test"])
+        assert asked == (["Begin"] * 2 if why == "partition" else ["be2.test", "be3.test"])
         assert not any(move.owes_abort for move in mover.journal.moves())
         await one.backend.announcer.set_acl(inbox_of("ana"), lambda acl: acl)
 

@@ -13,6 +13,7 @@ from murder.backend.moves.mover import Mover, _arriving
 from murder.backend.moves.verify import format_handed
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName, inbox_of
+from murder.wire.carry_words import Prepare
 from plugins.store_maildir.store import MaildirStore, Settings
 from tests.backend.server import config_in, running_backend, spool_store
 
@@ -119,7 +120,7 @@ async def test_what_came_into_a_kept_copy_is_not_removed_unseen(tmp_path: Path, 
         await incoming.write(b"Subject: x\r\n\r\nx\r\n")
         await box.append([NewMessage(incoming)])
         left_at = {GONE: int((await box.status()).highest_modseq)}
-        words: dict[str, object] = {"rows": [], "notes": {}, "subscriptions": []}
+        words = Prepare([], {}, [])
         move = Move("a1", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
         await mover.journal.save(move)
         await mover.journal.save_handed(move, format_handed(words, left_at))
@@ -147,7 +148,7 @@ async def test_what_is_as_it_left_is_removed_in_the_end(tmp_path: Path) -> None:
         box = await kept.open(GONE, "zoe")
         left_at = {GONE: int((await box.status()).highest_modseq)}
         box.close()
-        words: dict[str, object] = {"rows": [], "notes": {}, "subscriptions": []}
+        words = Prepare([], {}, [])
         move = Move("a1", Side.OUT, GONE, "be2.test", state=State.DONE, names=(GONE,))
         await mover.journal.save(move)
         await mover.journal.save_handed(move, format_handed(words, left_at))

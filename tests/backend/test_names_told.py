@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from murder.backend.moves.peer import check_answer
 from murder.errors import Refusal
 from murder.model.name import exists_already, no_such_mailbox
+from murder.wire.carry_answers import check_refused
 from tests.backend.server import config_in, running_backend
 
 
@@ -64,7 +64,7 @@ def test_what_xfer_refuses_has_the_administrators_names(tmp_path: Path) -> None:
 def test_another_servers_refusal_names_it_once() -> None:
     for said in ("be2.test has no partition x", "no room"):
         with pytest.raises(Refusal) as refused:
-            check_answer({"no": said, "code": "CANNOT"}, "be2.test")
+            check_refused({"no": said, "code": "CANNOT"}, "be2.test")
         assert refused.value.text.count("be2.test") == 1
 
 

@@ -128,6 +128,14 @@ REQUESTS = st.fixed_dictionaries(
     | PORTRAIT
 )
 
+ANSWERS: Final = st.dictionaries(
+    st.sampled_from(
+        "ok modseq uids digest messages unseen deleted octets uid_next uid_validity highest_modseq state has tree notes "
+        "subscriptions shown_seq names left_to numbers mailbox_id gone gone_before seen rows".split()
+    ),
+    JSON,
+)
+
 # What needs more than octets
 SPECIAL: Final[dict[str, Callable[[Any, bytes], object]]] = {
     "parse_envelope": lambda parse, octets: [parse(octets, word) for word in (b"FROM", b"TO")],
@@ -148,6 +156,13 @@ FROM_JSON: Final = {
     "parse_move_id": JSON,
     "parse_subscriptions": JSON,
     "parse_acl_octets": JSON,
+    **dict.fromkeys(
+        (
+            *("parse_done", "parse_held", "parse_stored", "parse_sum", "parse_known"),
+            *("parse_tree", "parse_facts", "parse_rows"),
+        ),
+        ANSWERS,
+    ),
     "parse_placement": st.fixed_dictionaries(
         {}, optional=dict.fromkeys(("server", "refused", "reason", "candidates", "node"), JSON)
     ),

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
 
 from murder.api import CarriesMailboxes
 from murder.backend.moves.batches import AHEAD, Taken, digest, read
@@ -23,10 +22,12 @@ from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.entry import EntryState, Location, MailboxEntry
 from murder.model.name import MailboxName, check_new_name, display, is_below, owner_of
+from murder.model.seqset import compress
 from murder.mupdate.change import Change, PutEntry, PutNote
 from murder.net.frames import FrameChannel, words_of
 from murder.net.turns import aside
-from murder.wire.carry import Words, format_name, format_uids, parse_name
+from murder.wire.carry import Words, parse_name
+from murder.wire.carry_answers import Answer, Done, Held, Known, Refused, Stored, format_answer
 from murder.wire.carry_words import (
     Abort,
     AskSum,
@@ -38,6 +39,7 @@ from murder.wire.carry_words import (
     Hold,
     Prepare,
     Rows,
+    format_prepared,
     parse_request,
 )
 
@@ -79,8 +81,8 @@ class Arriving:
             while True:
                 frame = await self._channel.receive()
                 answer = await self._answered(self._answer(await words_of(frame)))
-                if answer:
-                    await self._channel.send(answer)
+                if answer is not None:
+                    await self._channel.send(format_answer(answer))
         finally:
             for storing in self._storing:
                 storing.cancel()
@@ -88,22 +90,22 @@ class Arriving:
             for taken in self._taken:  # whose task was cancelled before it began
                 await taken.close()
 
-    async def _answered(self, answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    async def _answered(self, answer: Awaitable[Answer | None]) -> Answer | None:
         """It, or what is told of its refusal."""
         try:
             return await answer
         except BadSyntax as error:
             self._log.warning("move.bad_request", backend=self._server, problem=error.text)
-            return {"no": f"that is no request: {error.text}", "code": Code.CANNOT.value}
+            return Refused(Code.CANNOT, f"that is no request: {error.text}")
         except Refusal as refusal:
-            return {"no": refusal.text, "code": refusal.code.value}
+            return Refused(refusal.code, refusal.text)
 
-    async def _answer(self, words: Words) -> dict[str, Any]:
+    async def _answer(self, words: Words) -> Answer | None:
         """Nothing for a batch: it is answered for when it has been stored."""
         request = await aside(parse_request, words)  # a few octets may stand for millions of UIDs
         if isinstance(request, Rows):
             await self._take_batch(request)
-            return {}
+            return None
         await self._stored()
         match request:
             case Begin():
@@ -112,7 +114,7 @@ class Arriving:
                 return await self._hold(request)
             case Complete(name, portrait):
                 await self._store.complete(self._member(name), portrait)
-                return {"ok": True}
+                return Done()
             case AskSum(name):
                 return await sum_of(self._backend, self._member(name))
             case Prepare():
@@ -124,7 +126,7 @@ class Arriving:
             case Fate():
                 return self._fate(request)
             case Compare():
-                return {"ok": True, **await self._compare(request)}
+                return await self._compare(request)
 
     @property
     def _now(self) -> Move:
@@ -141,7 +143,7 @@ class Arriving:
 
     # --- what comes
 
-    async def _begin(self, request: Begin) -> dict[str, Any]:
+    async def _begin(self, request: Begin) -> Answer:
         root = request.root
         check_new_name(root)
         self._backend.check_partition(request.partition)
@@ -166,7 +168,7 @@ class Arriving:
             )
         for name in found.names:
             await self._note_name(name)
-        return {"ok": True}
+        return Done()
 
     async def _note_name(self, name: MailboxName) -> None:
         try:
@@ -176,7 +178,7 @@ class Arriving:
         self._named[mailbox.mailbox_id] = name
         mailbox.close()
 
-    async def _hold(self, request: Hold) -> dict[str, Any]:
+    async def _hold(self, request: Hold) -> Answer:
         name, identity = self._member(request.name), request.identity
         if name not in self._now.names:
             names = (*self._now.names, name)
@@ -192,7 +194,7 @@ class Arriving:
         if found is None or found.state not in ARRIVING:  # given up meanwhile: nothing of it stays
             await _remove(self._backend, self._journal, self._now, name)
             raise Refusal(Code.CANNOT, f"the move {self._now.id} has been given up")
-        return {"modseq": held.modseq, "uids": format_uids(held.uids)}
+        return Held(held.modseq, compress(held.uids))
 
     async def _take_batch(self, request: Rows) -> None:
         """Messages: their rows, then the octets of those that have some. While others come, this one is stored."""
@@ -223,9 +225,10 @@ class Arriving:
             self._taken = [one for one in self._taken if one is not taken]
         if before is not None:
             await before
-        await self._channel.send(answer)
+        if answer is not None:
+            await self._channel.send(format_answer(answer))
 
-    async def _keep(self, name: MailboxName, taken: Taken) -> dict[str, Any]:
+    async def _keep(self, name: MailboxName, taken: Taken) -> Answer:
         """The answer is a digest of what the store has now, not of what came."""
         await taken.write()
         await self._store.receive(name, taken.carried)
@@ -241,13 +244,13 @@ class Arriving:
             rows = await read(
                 mailbox, await mailbox.messages(list(told)), lambda row: told[row.uid]
             )
-            return {"digest": await asyncio.to_thread(digest, rows)}
+            return Stored(await asyncio.to_thread(digest, rows))
         finally:
             mailbox.close()
 
     # --- the end
 
-    async def _prepare(self, request: Prepare) -> dict[str, Any]:
+    async def _prepare(self, request: Prepare) -> Answer:
         move = self._now
         names = tuple(name for name, _ in request.rows)
         for name in names:
@@ -260,40 +263,40 @@ class Arriving:
             check_note(key, octets)
         for name in set(move.names) - set(names):  # deleted or renamed at the source meanwhile
             await self._backend.store.delete(name)
-        await self._journal.save_prepared(move, format_prepared(request))
+        await self._journal.save_prepared(move, json.dumps(format_prepared(request)).encode())
         self._move = await self._journal.save(
             move, only_from=ARRIVING, names=names, state=State.PREPARED
         )
         self._step("prepared")
-        return {"ok": True}
+        return Done()
 
-    async def _commit(self, move_id: str) -> dict[str, Any]:
+    async def _commit(self, move_id: str) -> Answer:
         move = self._journal.find(Side.IN, move_id)
         if move is None or move.server != self._server:
             raise Refusal(Code.NONEXISTENT, f"the move {move_id} is not known here")
         await commit(self._backend, self._journal, move, self._step)
-        return {"ok": True}
+        return Done()
 
-    async def _abort(self, move_id: str) -> dict[str, Any]:
+    async def _abort(self, move_id: str) -> Answer:
         move = self._journal.find(Side.IN, move_id)
         if move is not None and move.server == self._server:
             await abort(self._backend, self._journal, move, self._step)
         self._move = None
-        return {"ok": True}
+        return Done()
 
-    async def _compare(self, request: Compare) -> dict[str, Any]:
+    async def _compare(self, request: Compare) -> Answer:
         """Of a move that came from there, and of nothing else."""
         move = self._journal.find(Side.IN, request.id)
         if move is None or move.server != self._server or move.root != request.root:
             raise Refusal(Code.NONEXISTENT, f"the move {request.id} is not known here")
         return await tell(self._backend, move, request)
 
-    def _fate(self, request: Fate) -> dict[str, Any]:
+    def _fate(self, request: Fate) -> Answer:
         """What became of a move from here to that server, which has not heard of it for long."""
         move = self._journal.find(Side.OUT, request.id)
         known = move is not None and move.server == self._server
         root = self._backend.mailboxes.find(request.root)
-        return {"state": move.state.value if move and known else "", "has": root is not None}
+        return Known(move.state.value if move and known else "", root is not None)
 
 
 async def check_may_come(backend: Backend, root: MailboxName, server: str) -> None:
@@ -312,16 +315,6 @@ async def check_may_come(backend: Backend, root: MailboxName, server: str) -> No
             Code.NO_PERMISSION,
             f"{display(root)} is not at {server or 'the server it comes from'}, as the master says",
         )
-
-
-def format_prepared(request: Prepare) -> bytes:
-    """What `commit` will show, for the disk."""
-    told = {
-        "rows": [[format_name(name), raw_acl.decode("latin-1")] for name, raw_acl in request.rows],
-        "notes": {key: octets.decode("latin-1") for key, octets in request.notes.items()},
-        "subscriptions": [format_name(name) for name in request.subscriptions],
-    }
-    return json.dumps(told).encode()
 
 
 async def commit(

@@ -7,14 +7,15 @@ sides at once; beside them only UIDs are held.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
 from murder.model.message import MailboxStatus, Message, Uid
 from murder.model.name import MailboxName
-from murder.model.seqset import Ranges, holds
+from murder.model.seqset import holds
+from murder.wire.carry_answers import Facts, Row
 from murder.wire.move_words import MoveCompared
 
 MAX_TOLD: Final = 20  # findings of a mailbox told in words; the others are counted
@@ -26,15 +27,6 @@ class Verdict(Enum):
     SAME = "same"
     CHANGED = "changed"
     DIFFERENT = "different"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A message as one side has it: `digest` of its octets, "" where they cannot be read, and `problem` says why."""
-
-    message: Message
-    digest: str
-    problem: str = ""
 
 
 Fetch = Callable[[Uid], Awaitable[Sequence[Row]]]
@@ -76,22 +68,6 @@ class Compared:
             told=tuple(self.told),
             more=self.more,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """A mailbox's numbers, as `verify.facts_of` tells them. `gone` are the UIDs expunged after the mod-sequence that was
-    asked for, `gone_before` a digest of all earlier ones, `seen` a digest for each other reader."""
-
-    numbers: Mapping[str, int]
-    mailbox_id: str
-    gone: Ranges
-    gone_before: str
-    seen: Mapping[str, str]
-
-    @property
-    def modseq(self) -> int:
-        return self.numbers["highest_modseq"]
 
 
 def numbers_of(status: MailboxStatus) -> dict[str, int]:

@@ -5,7 +5,6 @@ from murder.backend.moves.journal import Journal, Side, State
 from murder.errors import Refusal
 from murder.model.entry import EntryState, Location, MailboxEntry
 from murder.model.name import MailboxName
-from murder.wire.carry import parse_name
 
 
 class Departed:
@@ -31,9 +30,8 @@ class Departed:
         if move is None or move.side is not Side.OUT:
             return None
         if self._acls[0] != move.id:  # one that is asked for again and again is read once
-            handed = self._journal.handed(move) or {"rows": []}
-            told = {parse_name(row[0]): str(row[1]).encode("latin-1") for row in handed["rows"]}
-            self._acls = (move.id, told)
+            handed = self._journal.handed(move)
+            self._acls = (move.id, dict(handed.rows) if handed else {})
         place = bytes(Location(move.server, move.partition))
         return MailboxEntry(name, EntryState.ACTIVE, place, self._acls[1].get(name, b""))
 

@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -153,6 +153,17 @@ def intent_of(move: Move) -> Intent:
     return Intent(Operation.MOVE, ((move.root, move.root),), f"move:{move.id}")
 
 
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """What the source told the target to show (rows with their access lists, notes without secrets, subscriptions), and the
+    mod-sequences of what it keeps."""
+
+    rows: tuple[tuple[MailboxName, bytes], ...]
+    notes: Mapping[str, bytes]
+    subscriptions: tuple[MailboxName, ...]
+    left_at: Mapping[MailboxName, int]
+
+
 class Journal:
     """The files of all moves of a backend, shared by its workers."""
 
@@ -188,13 +199,18 @@ class Journal:
         _check_id(move.id)
         return self.folder / f"in-{move.id}.prepared"
 
-    def handed(self, move: Move) -> dict[str, Any] | None:
+    def handed(self, move: Move) -> Handed | None:
         """What the source told the target to show, while the old copy is kept."""
         try:
-            told: dict[str, Any] = json.loads(self._handed_path(move).read_bytes())
+            told = json.loads(self._handed_path(move).read_bytes())
         except FileNotFoundError:
             return None
-        return told
+        return Handed(
+            tuple((parse_name(name), parse_name(acl)) for name, acl in told["rows"]),
+            {key: bytes(parse_name(text)) for key, text in told["notes"].items()},
+            tuple(parse_name(text) for text in told["subscriptions"]),
+            {parse_name(text): int(modseq) for text, modseq in told.get("left_at", {}).items()},
+        )
 
     def _handed_path(self, move: Move) -> Path:
         _check_id(move.id)

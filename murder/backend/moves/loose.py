@@ -16,7 +16,7 @@ from murder.backend.shared import Backend
 from murder.errors import Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.name import display
-from murder.wire.carry import format_name
+from murder.wire.carry_words import Abort, Fate
 
 ASK_EVERY_S: Final = 30.0  # about a move that is not over; it may well be under way
 PAUSE_MIN_S: Final = 1.0  # of a server that cannot be reached; doubled up to:
@@ -90,7 +90,7 @@ class LooseEnds:
             for move in moves:
                 if move.side is Side.OUT:
                     peer.names = move.names
-                    await peer.ask({"do": "abort", "id": move.id})
+                    await peer.do(Abort(move.id))
                     self._step("told")
                     await self._journal.save(move, owes_abort=False)
                 else:
@@ -101,17 +101,16 @@ class LooseEnds:
 
     async def _ask(self, peer: Target, move: Move) -> None:
         """End it here if its source says so, or has the mailboxes and knows of no such move."""
-        root = format_name(move.root)
-        fate = await peer.ask({"do": "fate", "id": move.id, "root": root})
-        is_unknown = fate["state"] == "" and fate["has"]
-        if fate["state"] == State.ABORTED.value or is_unknown:
+        fate = await peer.fate(Fate(move.id, move.root))
+        is_unknown = fate.state == "" and fate.has_root
+        if fate.state == State.ABORTED.value or is_unknown:
             found = self._journal.find(Side.IN, move.id)
             if found is not None and found.state in ARRIVING:
                 await arriving.abort(self._backend, self._journal, found, self._step)
                 self._log.info("move.aborted", move=move.id, mailbox=display(move.root))
-        elif fate["state"] in ("", State.REMOVED.value, State.UNDONE.value):
+        elif fate.state in ("", State.REMOVED.value, State.UNDONE.value):
             self._log.warning(
                 "move.interrupted",
                 move=move.id,
-                problem=f"{move.server} knows it as {fate['state'] or 'nothing'}; it is kept here",
+                problem=f"{move.server} knows it as {fate.state or 'nothing'}; it is kept here",
             )

@@ -446,7 +446,8 @@ class Mover:
         """What has changed here since is nowhere else: then somebody has to look, and is told once."""
         if move.problem:
             return False
-        changed = await changed_since(self.backend, self.journal.handed(move) or {})
+        handed = self.journal.handed(move)
+        changed = await changed_since(self.backend, handed) if handed is not None else None
         if changed is None:
             return True
         problem = f"{display(changed)} has changed here since it left: it is kept until `forget`"

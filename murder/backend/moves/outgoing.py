@@ -33,12 +33,8 @@ from murder.model.message import Message, ModSeq, Uid
 from murder.model.name import MailboxName, display, no_such_mailbox, owner_of
 from murder.model.seqset import Ranges, holds
 from murder.mupdate.change import RemoveEntry
-from murder.wire.carry import (
-    format_message,
-    format_name,
-    format_portrait,
-    parse_uid_ranges,
-)
+from murder.wire.carry_answers import Sum
+from murder.wire.carry_words import Begin, Commit, Complete, Hold, Prepare, Rows
 
 PAGE_MESSAGES: Final = 125  # rows read at once: others have their turn between
 FEW: Final = 200  # a round that brought no more than this: what is left goes quickly
@@ -143,15 +139,9 @@ class Outgoing:
 
     async def copy(self) -> None:
         """Until the target has nearly everything. Raises Refusal, UpstreamFailure."""
-        await self._peer.ask(
-            {
-                "do": "begin",
-                "id": self.move.id,
-                "root": format_name(self.move.root),
-                "source": self._backend.server_name,
-                "partition": self.move.partition,
-            }
-        )
+        move = self.move
+        begin = Begin(move.id, move.root, move.partition, self._backend.server_name)
+        await self._peer.do(begin)
         self.has_begun = True
         for entry in self._rows():
             await self._announce(entry.name)
@@ -198,18 +188,14 @@ class Outgoing:
             brought = await self._carry_messages(mailbox, name, known)
         finally:
             mailbox.close()
-        told_name = format_name(name)
-        await self._peer.ask({"do": "complete", "name": told_name, **format_portrait(portrait)})
+        await self._peer.do(Complete(name, portrait))
         known.modseq = portrait.highest_modseq
         return brought
 
     async def _hold(self, name: MailboxName, portrait: Portrait) -> "_Known":
         """Let the target make the mailbox; what it has of it (of an earlier try, or from before it moved away)."""
-        words = {"do": "hold", "name": format_name(name), **format_portrait(portrait)}
-        words["expunged"], words["seen"] = [], {}
-        held = await self._peer.ask(words)
-        uids = parse_uid_ranges(held.get("uids"))
-        return _Known(ModSeq(int(held["modseq"])), uids)
+        held = await self._peer.hold(Hold(name, portrait))
+        return _Known(held.modseq, held.uids)
 
     async def _carry_messages(self, mailbox: Mailbox, name: MailboxName, known: "_Known") -> int:
         last, brought = Uid(0), 0
@@ -234,20 +220,20 @@ class Outgoing:
         """Rows, and the octets of those that the target lacks; what has gone since is told in the next round."""
         carried = await read(mailbox, rows, lambda row: not known.has(row.uid))
         sum_of_all = asyncio.get_running_loop().run_in_executor(None, digest, carried)
-        told = [[*format_message(row), octets is not None] for row, octets in carried]
-        await self._peer.channel.send({"do": "rows", "name": format_name(name), "rows": told})
+        told = [(row, octets is not None) for row, octets in carried]
+        await self._peer.send_rows(Rows(name, told))
         messages, sent = 0, 0
         for _, octets in carried:
             if octets is not None:
-                await self._peer.channel.send_octets(octets)
+                await self._peer.send_octets(octets)
                 messages, sent = messages + 1, sent + len(octets)
         await self._pace.keep(sent)
         return _Sent(messages, sent, await sum_of_all)
 
     async def _confirm(self, name: MailboxName, sent: "_Sent") -> None:
         """The target answers with a digest of what it reads back."""
-        answer = await self._peer.answer()
-        if answer.get("digest") != sent.digest:
+        answer = await self._peer.stored()
+        if answer.digest != sent.digest:
             raise Refusal(
                 Code.CANNOT,
                 f"{self._peer.server} has not kept messages of {display(name)} as they were sent",
@@ -293,11 +279,9 @@ class Outgoing:
     async def _verify(self, names: Sequence[MailboxName]) -> None:
         for name in names:
             ours = await sum_of(self._backend, name)
-            self._left_at[name] = int(ours["highest_modseq"])
-            theirs = await self._peer.ask({"do": "sum", "name": format_name(name)})
-            theirs.pop("ok", None)
-            if theirs != ours:
-                wrong = sorted(key for key in ours if ours[key] != theirs.get(key))
+            self._left_at[name] = ours.highest_modseq
+            theirs = await self._peer.sum(name)
+            if wrong := ours.differing(theirs):
                 raise Refusal(
                     Code.CANNOT,
                     f"{display(name)} is not the same at {self._peer.server}: {', '.join(wrong)} differ",
@@ -309,14 +293,11 @@ class Outgoing:
         mailboxes = self._backend.mailboxes
         subscriptions = await subscriptions_of(self._backend, self.move.root)
         notes = notes_with(mailboxes.list, [row.name for row in rows])
-        words = {
-            "do": "prepare",
-            "rows": [[format_name(row.name), row.raw_acl.decode("latin-1")] for row in rows],
-            "notes": {key: octets.decode("latin-1") for key, octets in notes.items()},
-            "subscriptions": subscriptions,
-        }
-        handed = self._journal.save_handed(self.move, format_handed(words, self._left_at))
-        await asyncio.gather(self._peer.ask(words), handed)  # the two disks are waited for together
+        prepare = Prepare([(row.name, row.raw_acl) for row in rows], notes, subscriptions)
+        handed = self._journal.save_handed(self.move, format_handed(prepare, self._left_at))
+        await asyncio.gather(
+            self._peer.do(prepare), handed
+        )  # the two disks are waited for together
 
     # --- only forward
 
@@ -334,7 +315,7 @@ class Outgoing:
         for mailbox_id in ids:
             backend.tracker.mailbox_changed(mailbox_id)
         self._step("let go")
-        await self._peer.ask({"do": "commit", "id": move.id})
+        await self._peer.do(Commit(move.id))
         self._step("committed")
         await backend.announcer.finish(intent_of(self.move), [])
 
@@ -366,15 +347,12 @@ async def thaw(backend: Backend, move: Move) -> None:
     await backend.announcer.finish(intent_of(move), [])
 
 
-async def sum_of(backend: Backend, name: MailboxName) -> dict[str, Any]:
-    """What must be the same on both sides in the end. `uids` is a digest of all UIDs, ascending."""
+async def sum_of(backend: Backend, name: MailboxName) -> Sum:
+    """What must be the same on both sides in the end."""
     mailbox = await backend.store.open(name, owner_of(name) or "")
     try:
         status = await mailbox.status()
         uids = await mailbox.uids()
     finally:
         mailbox.close()
-    return {
-        **numbers_of(status),
-        "uids": digest_of(uids),
-    }
+    return Sum(**numbers_of(status), uids=digest_of(uids))

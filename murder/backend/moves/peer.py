@@ -1,7 +1,7 @@
 """The way from the source of a move to its target: an IMAP connection as this node, taken over for frames by XTAKE."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, TypeVar
 
 from murder.backend.moves.to_cyrus import CyrusTarget
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
@@ -12,10 +12,31 @@ from murder.net.pool import open_imap
 from murder.net.relay import Client, ImapUpstream
 from murder.net.upstream import Upstreams
 from murder.wire.carry import Words
+from murder.wire.carry_answers import (
+    CopyRows,
+    Facts,
+    Held,
+    Known,
+    Stored,
+    Sum,
+    Tree,
+    check_refused,
+    parse_done,
+    parse_facts,
+    parse_held,
+    parse_known,
+    parse_rows,
+    parse_stored,
+    parse_sum,
+    parse_tree,
+)
+from murder.wire.carry_words import Act, AskSum, Compare, Fate, Hold, Request, Rows, format_request
 
 TIMEOUT_S: Final = 120.0  # the target reads and syncs a large batch before it answers
 CAPABILITY: Final = b"X-XFER"
 REPLICATION: Final = b"X-REPLICATION"  # a Cyrus, to whom may send mailboxes there
+
+T = TypeVar("T")
 
 
 class _Nobody(Client):
@@ -26,41 +47,93 @@ class Peer:
     """See the module. Questions and answers take turns."""
 
     def __init__(self, channel: FrameChannel, server: str) -> None:
-        self.channel = channel
+        self._channel = channel
         self.server = server
         self.names: Sequence[MailboxName] = ()  # of the move, for targets that do not keep them
         self.acl_of: Callable[[MailboxName], bytes] = lambda _: b""  # likewise
 
-    async def ask(self, words: Words) -> dict[str, Any]:
-        """Raises Refusal where the target refuses, UpstreamFailure."""
-        await self.channel.send(words)
-        return await self.answer()
+    async def _ask(self, request: Request, parse: Callable[[Words], T]) -> T:
+        await self._channel.send(format_request(request))
+        return await self._answer(parse)
 
-    async def answer(self) -> dict[str, Any]:
-        """The answer to what was sent. Raises as `ask`."""
+    async def _answer(self, parse: Callable[[Words], T]) -> T:
         try:
-            told = await words_of(await self.channel.receive())
+            told = await words_of(await self._channel.receive())
+            check_refused(told, self.server)
+            return parse(told)
         except BadSyntax as error:
             raise UpstreamFailure(UpstreamKind.PROTOCOL, self.server, str(error)) from error
-        check_answer(told, self.server)
-        return told
+
+    async def do(self, request: Act) -> None:
+        await self._ask(request, parse_done)
+
+    async def hold(self, request: Hold) -> Held:
+        return await self._ask(request, parse_held)
+
+    async def send_rows(self, rows: Rows) -> None:
+        await self._channel.send(format_request(rows))
+
+    async def send_octets(self, octets: bytes | memoryview) -> None:
+        await self._channel.send_octets(octets)
+
+    async def stored(self) -> Stored:
+        return await self._answer(parse_stored)
+
+    async def sum(self, name: MailboxName) -> Sum:
+        return await self._ask(AskSum(name), parse_sum)
+
+    async def fate(self, request: Fate) -> Known:
+        return await self._ask(request, parse_known)
+
+    async def tree(self, request: Compare) -> Tree:
+        """All beside the messages. Raises as `ask`."""
+        return await self._ask(request, parse_tree)
+
+    async def facts(self, request: Compare) -> Facts:
+        """Of one mailbox."""
+        return await self._ask(request, parse_facts)
+
+    async def rows(self, request: Compare) -> CopyRows:
+        """The next ones of one mailbox."""
+        return await self._ask(request, parse_rows)
 
     def close(self) -> None:
-        self.channel.close()
+        self._channel.close()
 
 
-def check_answer(told: Mapping[str, Any], server: str) -> None:
-    """Raises Refusal where it says `no`."""
-    if "no" in told:
-        try:
-            code = Code(told.get("code", ""))
-        except ValueError:
-            code = Code.NONE
-        text = str(told["no"])
-        raise Refusal(code, text if text.startswith(f"{server} ") else f"{server}: {text}")
+class Target(Protocol):
+    """A server that mailboxes go to. All methods that wait raise Refusal where it refuses, UpstreamFailure. `names` are
+    those of the move, and `acl_of` knows their rows, for targets that do not keep them."""
 
+    server: str
+    names: Sequence[MailboxName]
+    acl_of: Callable[[MailboxName], bytes]
 
-Target = Peer | CyrusTarget
+    async def do(self, request: Act) -> None:
+        """One act."""
+        ...
+
+    async def hold(self, request: Hold) -> Held:
+        """Make the mailbox where it is not; what the target has of it."""
+        ...
+
+    async def send_rows(self, rows: Rows) -> None:
+        """A batch; the octets follow of each message that has some. It is answered for by `stored`, in its order."""
+        ...
+
+    async def send_octets(self, octets: bytes | memoryview) -> None:
+        """Of the next message of the batch."""
+        ...
+
+    async def stored(self) -> Stored:
+        """Of the oldest batch that was not asked about."""
+        ...
+
+    async def sum(self, name: MailboxName) -> Sum: ...
+
+    async def fate(self, request: Fate) -> Known: ...
+
+    def close(self) -> None: ...
 
 
 async def open_node(

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 from murder.backend.moves.batches import digest
 from murder.backend.moves.compare import digest_of
@@ -28,15 +28,23 @@ from murder.backend.moves.cyrus_values import (
 )
 from murder.backend.records.annotations import note_keys_of
 from murder.errors import Code, Refusal
-from murder.model.message import Message
+from murder.model.carried import Portrait
+from murder.model.message import Message, ModSeq
 from murder.model.name import MailboxName, display, is_inbox, owner_of
 from murder.model.seqset import compress
 from murder.net.octets import OctetChannel
-from murder.wire.carry import (
-    Words,
-    parse_message,
-    parse_name,
-    parse_portrait,
+from murder.wire.carry import format_name
+from murder.wire.carry_answers import Held, Known, Stored, Sum
+from murder.wire.carry_words import (
+    Abort,
+    Act,
+    Begin,
+    Commit,
+    Complete,
+    Fate,
+    Hold,
+    Prepare,
+    Rows,
 )
 from murder.wire.dlist import MessageOctets, Value, announced_by, format_value, parse_values
 
@@ -52,7 +60,7 @@ class _Batch:
     """Rows on their way, with the octets of those that bring some."""
 
     name: MailboxName
-    rows: list[tuple[Message, bool]]
+    rows: Sequence[tuple[Message, bool]]
     octets: list[bytearray] = field(default_factory=list)
 
 
@@ -81,11 +89,6 @@ class CyrusTarget:
         self._batches: deque[_Batch] = deque()
         self._partition = "default"
 
-    @property
-    def channel(self) -> "CyrusTarget":
-        """What takes batches."""
-        return self
-
     # --- the wire
 
     async def _say(self, command: bytes) -> list[bytes]:
@@ -110,15 +113,15 @@ class CyrusTarget:
 
     # --- batches
 
-    async def send(self, words: Words) -> None:
-        rows = [(parse_message(row[:-1]), bool(row[-1])) for row in words["rows"]]
-        self._batches.append(_Batch(parse_name(words["name"]), rows))
+    async def send_rows(self, rows: Rows) -> None:
+        """Kept until it is asked about."""
+        self._batches.append(_Batch(rows.name, rows.rows))
 
     async def send_octets(self, octets: bytes | memoryview) -> None:
         """Those of the next message of the last batch: all at once."""
         self._batches[-1].octets.append(bytearray(octets))
 
-    async def answer(self) -> dict[str, Any]:
+    async def stored(self) -> Stored:
         """The oldest batch goes over now; its digest, for Cyrus has compared each message's own."""
         batch = self._batches.popleft()
         box = self._boxes[batch.name]
@@ -137,36 +140,36 @@ class CyrusTarget:
             sent.append((message, memoryview(octets) if octets is not None else None))
         if files:
             await self._say(b"SYNCAPPLY MESSAGE (" + b" ".join(files) + b")")
-        return {"digest": digest(sent)}
+        return Stored(digest(sent))
 
     # --- questions
 
-    async def ask(self, words: Words) -> dict[str, Any]:
+    async def do(self, request: Act) -> None:
         """Raises Refusal, UpstreamFailure."""
-        match words["do"]:
-            case "begin":
-                return await self._begin(words)
-            case "hold":
-                return self._hold(words)
-            case "complete":
-                return await self._complete(words)
-            case "sum":
-                return await self._sum(words)
-            case "prepare":
-                return await self._prepare(words)
-            case "commit":
-                return await self._push()
-            case "abort":
-                return await self._remove(self.names)
-            case other:
-                raise Refusal(Code.CANNOT, f"{other} cannot be asked of a Cyrus")
+        match request:
+            case Begin():
+                await self._begin(request)
+            case Complete(name, portrait):
+                await self._complete(name, portrait)
+            case Prepare():
+                await self._prepare(request)
+            case Commit():
+                await self._push()
+            case Abort():
+                await self._remove(self.names)
+            case _:
+                assert_never(request)
 
-    async def _begin(self, words: Words) -> dict[str, Any]:
-        root = parse_name(words["root"])
+    async def fate(self, request: Fate) -> Known:
+        """It knows of no moves. Raises Refusal."""
+        raise Refusal(Code.CANNOT, "The fate of a move cannot be asked of a Cyrus")
+
+    async def _begin(self, request: Begin) -> None:
+        root = request.root
         owner = owner_of(root)
         if owner is None or not is_inbox(root):
             raise Refusal(Code.CANNOT, "Only users can go to a Cyrus backend")
-        self._partition = str(words["partition"]) or "default"
+        self._partition = request.partition or "default"
         with suppress(
             Refusal
         ):  # one before 3.5 knows no mailboxes of scripts, and takes them for mail
@@ -176,16 +179,15 @@ class CyrusTarget:
         await self._remove(
             present
         )  # what an earlier try has left: the master knows us as who has him
-        return {"ok": True}
 
-    def _hold(self, words: Words) -> dict[str, Any]:
-        name = parse_name(words["name"])
+    async def hold(self, request: Hold) -> Held:
+        """Nothing is told before it is complete."""
+        name = request.name
         self._boxes.setdefault(name, _Box({"MBOXNAME": bytes(name), "ACL": self.acl_of(name)}))
-        return {"modseq": 0, "uids": []}
+        return Held(ModSeq(0), ())
 
-    async def _complete(self, words: Words) -> dict[str, Any]:
-        name = parse_name(words["name"])
-        box, portrait = self._boxes[name], parse_portrait(words)
+    async def _complete(self, name: MailboxName, portrait: Portrait) -> None:
+        box = self._boxes[name]
         gone = [uid for _, uid in portrait.expunged if uid in box.digests]
         box.told.update(
             UNIQUEID=portrait.identity.mailbox_id.encode(),
@@ -202,7 +204,6 @@ class CyrusTarget:
             await self._say(b"SYNCAPPLY EXPUNGE " + format_value(told))
             for uid in gone:
                 del box.digests[uid]
-        return {"ok": True}
 
     async def _tell(self, box: _Box) -> None:
         """All that is known of it, with the records that have not been told of."""
@@ -222,10 +223,9 @@ class CyrusTarget:
         await self._say(b"SYNCAPPLY LOCAL_MAILBOX " + format_value(told))
         box.records, box.since = [], box.told["HIGHESTMODSEQ"]
 
-    async def _sum(self, words: Words) -> dict[str, Any]:
+    async def sum(self, name: MailboxName) -> Sum:
         """Of all that Cyrus says it has."""
-        name = str(words["name"]).encode("latin-1")
-        lines = await self._say(b"SYNCGET FULLMAILBOX " + format_value(name))
+        lines = await self._say(b"SYNCGET FULLMAILBOX " + format_value(bytes(name)))
         values = parse_values([lines[0].partition(b" MAILBOX ")[2]]) if lines else []
         told = mapping_of(values[0] if values else None)
         kept = [
@@ -234,42 +234,45 @@ class CyrusTarget:
             if "\\Expunged" not in flags_of(one)
         ]
         uids = sorted(uid for uid, _, _ in kept)
-        return {
-            "messages": len(kept),
-            "unseen": sum(SEEN not in flags for _, flags, _ in kept),
-            "deleted": sum(DELETED in flags for _, flags, _ in kept),
-            "octets": sum(size for _, _, size in kept),
-            "uid_next": number_of(told, "LAST_UID") + 1,
-            "uid_validity": number_of(told, "UIDVALIDITY"),
-            "highest_modseq": number_of(told, "HIGHESTMODSEQ"),
-            "uids": digest_of(uids),
-        }
+        return Sum(
+            messages=len(kept),
+            unseen=sum(SEEN not in flags for _, flags, _ in kept),
+            deleted=sum(DELETED in flags for _, flags, _ in kept),
+            octets=sum(size for _, _, size in kept),
+            uid_next=number_of(told, "LAST_UID") + 1,
+            uid_validity=number_of(told, "UIDVALIDITY"),
+            highest_modseq=number_of(told, "HIGHESTMODSEQ"),
+            uids=digest_of(uids),
+        )
 
-    async def _prepare(self, words: Words) -> dict[str, Any]:
-        names = [parse_name(name) for name, _ in words["rows"]]
+    async def _prepare(self, request: Prepare) -> None:
+        names = [name for name, _ in request.rows]
         await self._remove([name for name in self._boxes if name not in names])
-        for name, acl in words["rows"]:
-            box = self._boxes[parse_name(name)]
-            if box.told["ACL"] != acl.encode(
-                "latin-1"
-            ):  # Cyrus would tell the master, which knows us as who has it
-                raise Refusal(Code.IN_USE, f"The access list of {name} has just changed")
-            entries = _note(words, "a/", name)
+        for name, raw_acl in request.rows:
+            box = self._boxes[name]
+            if box.told["ACL"] != raw_acl:
+                # Cyrus would tell the master, which knows us as who has it
+                raise Refusal(Code.IN_USE, f"The access list of {display(name)} has just changed")
+            entries = _note(request, "a/", name)
             if entries:
                 box.told["ANNOTATIONS"] = _annotations(entries)
                 await self._tell(box)
-        for name, _ in words["rows"]:
-            limits = _note(words, "q/", name)
+        for name in names:
+            limits = _note(request, "q/", name)
             if limits:
-                told = {"ROOT": name, "LIMIT": limits.get("STORAGE", -1), **limits, "MODSEQ": 1}
+                told = {
+                    "ROOT": bytes(name),
+                    "LIMIT": limits.get("STORAGE", -1),
+                    **limits,
+                    "MODSEQ": 1,
+                }
                 await self._say(b"SYNCAPPLY QUOTA " + format_value(told))
-            await self._tell_seen(self._boxes[parse_name(name)])
+            await self._tell_seen(self._boxes[name])
         owner = owner_of(names[0]) or ""
-        for name in words["subscriptions"]:
-            told = {"USERID": owner, "MBOXNAME": name.encode("latin-1")}
+        for name in request.subscriptions:
+            told = {"USERID": owner, "MBOXNAME": bytes(name)}
             await self._say(b"SYNCAPPLY SUB " + format_value(told))
         self.names = names
-        return {"ok": True}
 
     async def _tell_seen(self, box: _Box) -> None:
         now = int(time.time())
@@ -285,7 +288,7 @@ class CyrusTarget:
             }
             await self._say(b"SYNCAPPLY SEEN " + format_value(told))
 
-    async def _push(self) -> dict[str, Any]:
+    async def _push(self) -> None:
         """Children first. May be said again."""
         for name in sorted(self.names, key=len, reverse=True):
             shown = sorted(called(name) - {bytes(name)}) or [bytes(name)]
@@ -294,16 +297,14 @@ class CyrusTarget:
             except Refusal:
                 await self._push_as(bytes(name))
         await self._say(b"SYNCRESTART")
-        return {"ok": True}
 
     async def _push_as(self, external: bytes) -> None:
         await self._say(b"MUPDATEPUSH {%d+}\r\n%s" % (len(external), external))
 
-    async def _remove(self, names: Sequence[MailboxName]) -> dict[str, Any]:
+    async def _remove(self, names: Sequence[MailboxName]) -> None:
         for name in sorted(names, key=len, reverse=True):
             await self._say(b"SYNCAPPLY LOCAL_UNMAILBOX " + format_value(bytes(name)))
             self._boxes.pop(name, None)
-        return {"ok": True}
 
 
 def _type_of(name: bytes) -> dict[str, str]:
@@ -342,11 +343,12 @@ def _name_told(line: bytes) -> bytes:
     return text_of(told, "MBOXNAME").encode("utf-8", "surrogateescape")
 
 
-def _note(words: Words, kind: str, name: str) -> dict[str, Any]:
-    """One of the notes beside a mailbox."""
-    octets = words["notes"].get(kind + name)
-    assert octets is None or kind + name in note_keys_of([parse_name(name)])
-    found: dict[str, Any] = json.loads(octets.encode("latin-1")) if octets else {}
+def _note(prepare: Prepare, kind: str, name: MailboxName) -> dict[str, Any]:
+    """One of the notes beside a mailbox, which is JSON of our own."""
+    key = kind + format_name(name)
+    octets = prepare.notes.get(key)
+    assert octets is None or key in note_keys_of([name])
+    found: dict[str, Any] = json.loads(octets) if octets else {}
     return found
 
 

@@ -8,22 +8,20 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Final
 
 from murder.api import CarriesMailboxes
 from murder.backend.moves.compare import (
     Compared,
-    Facts,
     Fetch,
-    Row,
     Sides,
     Verdict,
     compare_facts,
     compare_rows,
     numbers_of,
 )
-from murder.backend.moves.journal import Journal, Move, Side, State
+from murder.backend.moves.journal import Handed, Journal, Move, Side, State
 from murder.backend.moves.peer import Peer
 from murder.backend.records.annotations import notes_with, without_entry
 from murder.backend.shared import Backend
@@ -39,15 +37,9 @@ from murder.model.name import (
     owner_of,
 )
 from murder.model.seqset import compress
-from murder.wire.carry import (
-    Words,
-    format_message,
-    format_name,
-    parse_message,
-    parse_name,
-    parse_uid_ranges,
-)
-from murder.wire.carry_words import Compare
+from murder.wire.carry import format_name
+from murder.wire.carry_answers import CopyRows, Facts, Row, Tree, TreeRow
+from murder.wire.carry_words import Compare, Prepare, format_prepared
 
 ROWS: Final = 200  # of one answer
 HASHED_OCTETS: Final = 32 * 1024 * 1024  # of one answer, unless a single message has more
@@ -59,8 +51,8 @@ DURING: Final = frozenset({State.COPYING, State.STOPPED, State.FAILED})
 # --- what one end tells of its store
 
 
-async def facts_of(backend: Backend, name: MailboxName, upto: int) -> dict[str, Any]:
-    """See `compare.Facts`; `upto` a mod-sequence, -1: the mailbox's own. Raises Refusal."""
+async def facts_of(backend: Backend, name: MailboxName, upto: int) -> Facts:
+    """See `Facts`; `upto` a mod-sequence, -1: the mailbox's own. Raises Refusal."""
     store = backend.store
     assert isinstance(store, CarriesMailboxes)
     mailbox = await store.open(name, owner_of(name) or "")
@@ -75,25 +67,17 @@ async def facts_of(backend: Backend, name: MailboxName, upto: int) -> dict[str, 
         if modseq <= upto:
             before.update(b"%d %d\n" % (modseq, uid))
     gone = sorted(uid for modseq, uid in portrait.expunged if modseq > upto)
-    return {
-        "numbers": numbers_of(status),
-        "mailbox_id": portrait.identity.mailbox_id,
-        "gone": [list(pair) for pair in compress(gone)],
-        "gone_before": before.hexdigest(),
-        "seen": {
+    return Facts(
+        numbers_of(status),
+        portrait.identity.mailbox_id,
+        compress(gone),
+        before.hexdigest(),
+        {
             reader: hashlib.sha256(repr(sorted(map(int, uids))).encode()).hexdigest()
             for reader, uids in portrait.seen.items()
             if uids
         },
-    }
-
-
-def parse_facts(words: Words) -> Facts:
-    """Raises KeyError, TypeError, ValueError, BadSyntax."""
-    numbers = {str(key): int(value) for key, value in words["numbers"].items()}
-    seen = {str(key): str(value) for key, value in words["seen"].items()}
-    gone = parse_uid_ranges(words["gone"])
-    return Facts(numbers, str(words["mailbox_id"]), gone, str(words["gone_before"]), seen)
+    )
 
 
 async def rows_of(backend: Backend, name: MailboxName, after: Uid) -> list[Row]:
@@ -126,7 +110,7 @@ async def rows_of(backend: Backend, name: MailboxName, after: Uid) -> list[Row]:
     return found
 
 
-async def _tree(backend: Backend, root: MailboxName) -> list[dict[str, Any]]:
+async def _tree(backend: Backend, root: MailboxName) -> list[TreeRow]:
     """What the list shows of a tree, and what of it rests since it was deleted."""
     rows = [*backend.mailboxes.below(root)]
     if (top := backend.mailboxes.find(root)) is not None:
@@ -141,19 +125,12 @@ async def _tree(backend: Backend, root: MailboxName) -> list[dict[str, Any]]:
             mailbox = await backend.store.open(row.name, "")
         except Refusal:
             continue
-        told.append(
-            {
-                "name": format_name(row.name),
-                "id": mailbox.mailbox_id,
-                "acl": format_name(row.raw_acl),
-            }
-            | {"seq": row.seq}
-        )
+        told.append(TreeRow(row.name, mailbox.mailbox_id, row.raw_acl, row.seq))
         mailbox.close()
     return told
 
 
-async def tell(backend: Backend, move: Move, request: Compare) -> dict[str, Any]:
+async def tell(backend: Backend, move: Move, request: Compare) -> Tree | Facts | CopyRows:
     """Answer the other end about a move that came from there. Raises Refusal."""
     root, name = request.root, request.name
     if not is_of_tree(name, root):
@@ -161,29 +138,26 @@ async def tell(backend: Backend, move: Move, request: Compare) -> dict[str, Any]
     match request.what:
         case "tree":
             left = backend.journal.keeps(root)
-            return {
-                "tree": await _tree(backend, root),
-                "notes": told_notes(backend, root),
-                "subscriptions": await subscriptions_of(backend, root),
-                "shown_seq": move.shown_seq,
-                "names": [format_name(one) for one in move.names],
-                "left_to": left.server if left is not None and left.side is Side.OUT else "",
-            }
+            return Tree(
+                tuple(await _tree(backend, root)),
+                told_notes(backend, root),
+                tuple(await subscriptions_of(backend, root)),
+                move.shown_seq,
+                move.names,
+                left.server if left is not None and left.side is Side.OUT else "",
+            )
         case "facts":
             return await facts_of(backend, name, request.number)
         case "rows":
-            rows = await rows_of(backend, name, Uid(max(0, request.number)))
-            return {
-                "rows": [[*format_message(row.message), row.digest, row.problem] for row in rows]
-            }
+            return CopyRows(tuple(await rows_of(backend, name, Uid(max(0, request.number)))))
         case other:
             raise Refusal(Code.CANNOT, f"{other} is unknown here")
 
 
-def told_notes(backend: Backend, root: MailboxName) -> dict[str, str]:
+def told_notes(backend: Backend, root: MailboxName) -> dict[str, bytes]:
+    """The notes of a tree, without secrets."""
     names = [root, *(row.name for row in backend.mailboxes.below(root))]
-    notes = notes_with(backend.mailboxes.list, names)
-    return {key: format_name(octets) for key, octets in _without_secrets(notes).items()}
+    return _without_secrets(notes_with(backend.mailboxes.list, names))
 
 
 def _without_secrets(notes: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -199,11 +173,11 @@ def _without_secrets(notes: Mapping[str, bytes]) -> dict[str, bytes]:
     return told
 
 
-async def changed_since(backend: Backend, handed: Mapping[str, Any]) -> MailboxName | None:
+async def changed_since(backend: Backend, handed: Handed) -> MailboxName | None:
     """A mailbox that is kept, and is not as it left: other software has put mail into its files, say."""
-    for text, modseq in handed.get("left_at", {}).items():
+    for name, modseq in handed.left_at.items():
         try:
-            mailbox = await backend.store.open(parse_name(text), "")
+            mailbox = await backend.store.open(name, "")
         except Refusal:
             continue  # gone already
         try:
@@ -211,16 +185,16 @@ async def changed_since(backend: Backend, handed: Mapping[str, Any]) -> MailboxN
         finally:
             mailbox.close()
         if status.highest_modseq != modseq:
-            return parse_name(text)
+            return name
     return None
 
 
-async def subscriptions_of(backend: Backend, root: MailboxName) -> list[str]:
+async def subscriptions_of(backend: Backend, root: MailboxName) -> list[MailboxName]:
     """They move with a user's INBOX."""
     owner = owner_of(root)
     if owner is None or not is_inbox(root):
         return []
-    return sorted(format_name(name) for name in await backend.store.subscriptions(owner))
+    return sorted(await backend.store.subscriptions(owner))
 
 
 # --- the source, comparing
@@ -235,29 +209,20 @@ class _End:
     name: MailboxName
     peer: Peer | None
 
-    async def _ask(self, what: str, **more: Any) -> dict[str, Any]:
-        words = {
-            "do": "compare",
-            "what": what,
-            "id": self.move.id,
-            "root": format_name(self.move.root),
-        }
-        assert self.peer is not None
-        return await self.peer.ask(words | {"name": format_name(self.name), **more})
-
-    async def tree(self) -> dict[str, Any]:
-        return await self._ask("tree")
+    def _request(self, what: str, number: int = -1) -> Compare:
+        return Compare(self.move.id, self.move.root, self.name, what, number)
 
     async def facts(self, upto: int) -> Facts:
+        """See `facts_of`."""
         if self.peer is None:
-            return parse_facts(await facts_of(self.backend, self.name, upto))
-        return parse_facts(await self._ask("facts", upto=upto))
+            return await facts_of(self.backend, self.name, upto)
+        return await self.peer.facts(self._request("facts", upto))
 
     async def rows(self, after: Uid) -> Sequence[Row]:
+        """See `rows_of`."""
         if self.peer is None:
             return await rows_of(self.backend, self.name, after)
-        told = (await self._ask("rows", after=int(after)))["rows"]
-        return [Row(parse_message(row[:-2]), str(row[-2]), str(row[-1])) for row in told]
+        return (await self.peer.rows(self._request("rows", int(after)))).rows
 
 
 class Verification:
@@ -282,13 +247,14 @@ class Verification:
 
     async def run(self) -> AsyncIterator[Compared]:
         """One after the other; what is of the whole tree comes last, under the root's name."""
-        tree = await self._end(self._move.root, there=True).tree()
+        root = self._move.root
+        tree = await self._peer.tree(Compare(self._move.id, root, root, "tree", -1))
         if self._is_after:
-            if tree["left_to"]:
+            if tree.left_to:
                 raise Refusal(
                     Code.CANNOT,
-                    f"{display(self._move.root)} has moved on from {self._move.server} to "
-                    f"{tree['left_to']}: verify that move",
+                    f"{display(root)} has moved on from {self._move.server} to "
+                    f"{tree.left_to}: verify that move",
                 )
             async for found in self._after(tree):
                 yield found
@@ -298,9 +264,9 @@ class Verification:
 
     # --- the move runs: the target's copy is the older one
 
-    async def _during(self, tree: Mapping[str, Any]) -> AsyncIterator[Compared]:
+    async def _during(self, tree: Tree) -> AsyncIterator[Compared]:
         mailboxes = self._backend.mailboxes
-        arrived = {parse_name(text) for text in tree["names"]}
+        arrived = set(tree.names)
         root = mailboxes.find(self._move.root)
         for row in [*([root] if root is not None else []), *mailboxes.below(self._move.root)]:
             if row.name in arrived:
@@ -317,10 +283,10 @@ class Verification:
 
     # --- the move is over: the source's copy is the older one
 
-    async def _after(self, tree: Mapping[str, Any]) -> AsyncIterator[Compared]:
-        there = {str(row["id"]): row for row in tree["tree"]}
+    async def _after(self, tree: Tree) -> AsyncIterator[Compared]:
+        there = {row.mailbox_id: row for row in tree.rows}
         handed = self._journal.handed(self._move)
-        acls = {parse_name(name): str(acl) for name, acl in handed["rows"]} if handed else {}
+        acls = dict(handed.rows) if handed else {}
         matched: set[str] = set()
         for name in self._move.names:
             try:
@@ -342,36 +308,31 @@ class Verification:
                 yield found
                 continue
             matched.add(mailbox_id)
-            now = parse_name(row["name"])
             found = await self._compare(
-                name, self._end(name, there=False), self._end(now, there=True)
+                name, self._end(name, there=False), self._end(row.name, there=True)
             )
-            if now != name:
-                found.note(Verdict.CHANGED, f"it is called {display(now)} now")
-            self._compare_rights(found, acls.get(name), row, int(tree["shown_seq"]))
+            if row.name != name:
+                found.note(Verdict.CHANGED, f"it is called {display(row.name)} now")
+            self._compare_rights(found, acls.get(name), row, tree.shown_seq)
             yield found
         whole = Compared(self._move.root)
         for mailbox_id, row in there.items():
             if mailbox_id not in matched:
-                whole.note(
-                    Verdict.CHANGED, f"{display(parse_name(row['name']))} has been made since"
-                )
+                whole.note(Verdict.CHANGED, f"{display(row.name)} has been made since")
         self._compare_whole(whole, handed, tree)
         if whole.verdict is not Verdict.SAME or whole.told:
             yield whole
 
     def _compare_rights(
-        self, found: Compared, acl: str | None, row: Mapping[str, Any], shown_seq: int
+        self, found: Compared, raw_acl: bytes | None, row: TreeRow, shown_seq: int
     ) -> None:
-        if acl is None or acl == row["acl"]:
+        if raw_acl is None or raw_acl == row.raw_acl:
             return
-        text = f"rights were {_shown(acl)}, and are {_shown(row['acl'])}"
-        is_later = shown_seq and row["seq"] > shown_seq
+        text = f"rights were {_shown(raw_acl)}, and are {_shown(row.raw_acl)}"
+        is_later = shown_seq and row.seq > shown_seq
         found.note(Verdict.CHANGED if is_later else Verdict.DIFFERENT, text)
 
-    def _compare_whole(
-        self, found: Compared, handed: Mapping[str, Any] | None, tree: Mapping[str, Any]
-    ) -> None:
+    def _compare_whole(self, found: Compared, handed: Handed | None, tree: Tree) -> None:
         """What has no date: a difference may have been made since, and the operator is told both."""
         if handed is None:
             found.note(
@@ -379,15 +340,15 @@ class Verification:
                 "rights, metadata, quota and subscriptions as handed over are not known",
             )
             return
-        notes, now = handed["notes"], tree["notes"]
+        notes, now = handed.notes, tree.notes
         for key in sorted(notes.keys() | now.keys()):
             if notes.get(key) != now.get(key):
-                text = f"{_differing(key, notes.get(key, ''), now.get(key, ''))} (not dated)"
+                text = f"{_differing(key, notes.get(key, b''), now.get(key, b''))} (not dated)"
                 found.note(Verdict.CHANGED, text)
-        before, after = set(handed["subscriptions"]), set(tree["subscriptions"])
-        for text in sorted(before ^ after):
-            word = "subscribed to" if text in after else "no longer subscribed to"
-            found.note(Verdict.CHANGED, f"{word} {text} since (not dated)")
+        before, after = set(handed.subscriptions), set(tree.subscriptions)
+        for name in sorted(before ^ after):
+            word = "subscribed to" if name in after else "no longer subscribed to"
+            found.note(Verdict.CHANGED, f"{word} {format_name(name)} since (not dated)")
 
     # --- one mailbox
 
@@ -422,31 +383,30 @@ class Verification:
         return is_steady
 
 
-def _differing(key: str, before: str, after: str) -> str:
+def _differing(key: str, before: bytes, after: bytes) -> str:
     """What of a note is not as it was (see `annotations.NOTE_KEYS`)."""
     kind, _, name = key.partition("/")
     if kind == "u":
         return f"the keys of URLs to {name} are others"
     if kind == "q":
-        return f"the quota of {name} was {before or 'none'}, and is {after or 'none'}"
-    was, now = (json.loads(one) if one else {} for one in (before, after))
+        was, now = format_name(before), format_name(after)
+        return f"the quota of {name} was {was or 'none'}, and is {now or 'none'}"
+    had, has = (json.loads(one) if one else {} for one in (before, after))
     entries = {
         entry
-        for scope in was.keys() | now.keys()
-        for entry in was.get(scope, {}).keys() | now.get(scope, {}).keys()
-        if was.get(scope, {}).get(entry) != now.get(scope, {}).get(entry)
+        for scope in had.keys() | has.keys()
+        for entry in had.get(scope, {}).keys() | has.get(scope, {}).keys()
+        if had.get(scope, {}).get(entry) != has.get(scope, {}).get(entry)
     }
     return f"metadata of {name} differs: {', '.join(sorted(entries))}"
 
 
-def _shown(acl: str) -> str:
-    return " ".join(acl.split("\t")).strip() or "none"
+def _shown(raw_acl: bytes) -> str:
+    return " ".join(format_name(raw_acl).split("\t")).strip() or "none"
 
 
-def format_handed(words: Words, left_at: Mapping[MailboxName, int]) -> bytes:
+def format_handed(prepare: Prepare, left_at: Mapping[MailboxName, int]) -> bytes:
     """What the source remembers of what it told the target to show, and the mod-sequences of what it keeps."""
-    notes = {key: str(text).encode("latin-1") for key, text in words["notes"].items()}
-    told = {"rows": words["rows"], "subscriptions": words["subscriptions"]}
+    told = format_prepared(replace(prepare, notes=_without_secrets(prepare.notes)))
     told["left_at"] = {format_name(name): modseq for name, modseq in left_at.items()}
-    told["notes"] = {key: format_name(octets) for key, octets in _without_secrets(notes).items()}
     return json.dumps(told).encode()
