@@ -403,12 +403,39 @@ class Plugins:
 
     def relay_or_refer(self, question: ReferralQuestion) -> Conduct:
         """Relay or refer: the first plugin that decides; relay where none does."""
-        answer = self._hook.relay_or_refer(settings=None, question=question)
+        answer = self._ask_referrers(question)
         if answer is None:
             return Conduct.RELAY
         if not isinstance(answer, Conduct):
             raise Misuse(f"a plugin's relay_or_refer must answer a Conduct or None, not {answer!r}")
         return answer
+
+    def _ask_referrers(self, question: ReferralQuestion) -> object:
+        """This is asked at every login and SELECT: so the functions themselves, without pluggy's steps, unless a wrapper
+        stands around them."""
+        if self._has_wrapper:
+            return self._hook.relay_or_refer(settings=None, question=question)
+        given = {"settings": None, "question": question}
+        for function, names in self._referrers:
+            answer = function(*map(given.__getitem__, names))
+            if answer is not None:
+                return answer
+        return None
+
+    @functools.cached_property
+    def _has_wrapper(self) -> bool:
+        impls = self._hook.relay_or_refer.get_hookimpls()
+        return any(one.hookwrapper or one.wrapper for one in impls)
+
+    @functools.cached_property
+    def _referrers(self) -> list[tuple[Callable[..., object], tuple[str, ...]]]:
+        """In the operator's order, with the names of what they take."""
+        impls = reversed(self._hook.relay_or_refer.get_hookimpls())
+        return [(one.function, tuple(one.argnames)) for one in impls]
+
+    def has_referrers(self) -> bool:
+        """Whether any plugin decides about referrals."""
+        return self._has_wrapper or bool(self._referrers)
 
     def refers_logins(self) -> bool:
         """Whether a client should know of login referrals before it logs in."""

@@ -208,13 +208,14 @@ class UserFile:
 
     def __init__(self, file: Path, settings: Settings) -> None:
         self._file = file
+        self._path = os.fspath(file)
         self._settings = settings
         self._stamp: tuple[int, int, int] | None = None
         self._lines: dict[str, str] = {}
         self._decoy_key = b""
         self._records: OrderedDict[str, Record] = OrderedDict()
         self._key = secrets.token_bytes(32)
-        self._remembered: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
+        self._remembered: OrderedDict[bytes, tuple[str, float, Identity]] = OrderedDict()
         self._nobody = Record(
             "",
             settings.log2_cost,
@@ -237,12 +238,14 @@ class UserFile:
 
     def recall(self, user: str, password: bytes) -> Identity | None:
         """See RecallsPasswords."""
-        name = self._canonical(user)
+        name = user.lower() if self._settings.lower_case else user
         self._refresh()
-        line = self._lines.get(name)
-        if line is None or not self._is_remembered(self._token(name, password), line):
-            return None
-        return self._identity(self._record(line))
+        token = hmac.digest(self._key, name.encode("utf-8", "replace") + b"\0" + password, "sha256")
+        known = self._remembered.get(token)
+        if known is None or known[0] != self._lines.get(name) or known[1] < time.monotonic():
+            return None  # `verify` forgets it
+        self._remembered.move_to_end(token)
+        return known[2]
 
     @property
     def depends_on(self) -> Collection[str]:
@@ -287,7 +290,7 @@ class UserFile:
         if line is None or not right:
             return False
         if not record.is_disabled:
-            self._remember(token, line)
+            self._remember(token, line, self._identity(record))
         return True
 
     async def lookup(self, user: str) -> Identity | None:
@@ -425,17 +428,17 @@ class UserFile:
         self._remembered.move_to_end(token)
         return True
 
-    def _remember(self, token: bytes, line: str) -> None:
+    def _remember(self, token: bytes, line: str, identity: Identity) -> None:
         if self._settings.remember_s <= 0:
             return
-        self._remembered[token] = (line, time.monotonic() + self._settings.remember_s)
+        self._remembered[token] = (line, time.monotonic() + self._settings.remember_s, identity)
         while len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
 
     def _refresh(self, *, may_be_missing: bool = False) -> None:
         """Read the file again if it is another one; what cannot be read leaves all as it was, and is logged."""
         try:
-            found = self._file.stat()
+            found = os.stat(self._path)
             stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
         except OSError as error:
             stamp = (0, 0, error.errno or 0)

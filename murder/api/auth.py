@@ -169,7 +169,7 @@ class RecallsPasswords(Protocol):
     """The optional power to know a right password again without the work of `verify`."""
 
     def recall(self, user: str, password: bytes) -> Identity | None:
-        """At once; None where `verify` must be asked."""
+        """At once, so in microseconds and without input or output; None where `verify` must be asked."""
         ...
 
 

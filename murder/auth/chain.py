@@ -108,6 +108,9 @@ class Chain:
             for name in link.checker.depends_on
         }
         self._remembered = Remembered(remember_s, depends_on, flushed)
+        # where one plugin alone knows passwords again
+        alone = self.links[0].recaller if len(self.links) == 1 else None
+        self.only_recall = None if alone is None else alone.recall
 
     def recall(self, attempt: LoginAttempt, user: str, password: bytes) -> Decision | None:
         """What is known already, at once; None where the plugins must be asked."""

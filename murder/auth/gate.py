@@ -18,7 +18,7 @@ from murder.api.sasl import Exchange, Mechanism
 from murder.auth.chain import Chain
 from murder.auth.limit import ConnectionLimit
 from murder.auth.mechanisms import EXTERNAL, LOGIN, PLAIN, MechanismTable, scram
-from murder.auth.penalty import Attempt, Penalties
+from murder.auth.penalty import Attempt, Penalties, Recall
 from murder.auth.remembered import Decision
 from murder.auth.tokens import token_mechanisms
 from murder.config.sections import AuthConfig
@@ -171,6 +171,33 @@ class Gate:
         login = await self._admit(replace(credentials, authzid=authzid), connection, how)
         detail = acting_detail if authzid else detail
         return replace(login, detail=detail) if detail else login
+
+    def admit_at_once(
+        self, user: str, password: bytes, connection: Connection, protocol: str, mechanism: str
+    ) -> Login | None:
+        """Who has nothing to wait for: his password is known without asking, nobody's mistakes hold him up, and he is no
+        administrator. None: `admit` decides, and nothing has been counted."""
+        if "+" in user or not (connection.is_tls or self.allow_plaintext):
+            return None
+        if "@" in user:
+            user = self.known_as(user)[0]
+        recall = self.auth.only_recall or self._recall_for(connection, protocol, mechanism)
+        identity = self.penalties.at_once(connection.peer, user, password, recall)
+        if identity is None or identity.user in self.admins:
+            return None
+        connection.attempts += 1
+        return Login(identity.user, identity)
+
+    def _recall_for(self, connection: Connection, protocol: str, mechanism: str) -> Recall:
+        """What the whole chain knows of an attempt of this connection, which is not counted."""
+        how = self.attempt_at(connection, protocol, mechanism)
+        connection.attempts -= 1
+
+        def recall(user: str, password: bytes) -> Identity | None:
+            decision = self.auth.recall(how, user, password)
+            return None if decision is None else decision.identity
+
+        return recall
 
     def known_as(self, given: str) -> tuple[str, str]:
         """Who is meant by what somebody calls himself, as for an address: `user[+detail][@domain]`. Without `[namespace]

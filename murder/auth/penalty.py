@@ -21,6 +21,7 @@ allowed, at least one.
 """
 
 import asyncio
+import functools
 import hmac
 import math
 import secrets
@@ -33,6 +34,7 @@ from typing import Final, Protocol, TypeVar
 
 from murder.config.value import Network, contains
 from murder.errors import Code, Refusal
+from murder.model.identity import Identity
 from murder.net.shared_counter import Counts, Row, SharedTable, place_of
 
 FORGIVEN_S: Final = 60.0  # after the last failure
@@ -48,6 +50,7 @@ MAX_KNOWN: Final = 20_000  # wrong passwords, and familiar users: about 150 octe
 MAX_NAME: Final = 256  # characters that are looked at; no user has a longer one
 
 Clock = Callable[[], float]
+Recall = Callable[[str, bytes], Identity | None]
 Sleep = Callable[[float], Awaitable[object]]
 K = TypeVar("K")
 
@@ -67,23 +70,23 @@ class _Lines:
 
     def __init__(self, sleep: Sleep) -> None:
         self._sleep = sleep
-        self._lines: dict[str, _Line] = {}
+        self.lines: dict[str, _Line] = {}
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self.lines)
 
     def is_waited_for(self, key: str, wait_s: Callable[[int], float]) -> bool:
         """Whether somebody who comes now would have to wait."""
-        line = self._lines.get(key)
+        line = self.lines.get(key)
         return wait_s(0) > 0 if line is None else line.waiting > 0 or wait_s(line.under_way) > 0
 
     async def enter(
         self, key: str, wait_s: Callable[[int], float], on_wait: Callable[[], None]
     ) -> None:
         """Wait until `wait_s(under way)` says 0; its `inf` is "until one leaves". Raises Refusal(UNAVAILABLE)."""
-        line = self._lines.get(key)
+        line = self.lines.get(key)
         if line is None:
-            line = self._lines[key] = _Line()
+            line = self.lines[key] = _Line()
         if not line.waiting and not wait_s(line.under_way):
             line.under_way += 1
             return
@@ -104,14 +107,14 @@ class _Lines:
             self._drop(key, line)
 
     def leave(self, key: str) -> None:
-        line = self._lines[key]
+        line = self.lines[key]
         line.under_way -= 1
         line.left.set()
         self._drop(key, line)
 
     def _drop(self, key: str, line: _Line) -> None:
         if not line.under_way and not line.waiting:
-            del self._lines[key]
+            del self.lines[key]
 
 
 def _busy() -> Refusal:
@@ -252,6 +255,44 @@ class Penalties:
             raise
         return attempt
 
+    def at_once(self, peer: str, user: str, password: bytes, recall: Recall) -> Identity | None:
+        """Who is known at once, where an attempt would not wait: counted as a right one. Of anybody else nothing is counted
+        and nothing told: None, whether he would have to wait or is not known."""
+        if not self.first_s or (self.trusted and contains(self.trusted, peer)):
+            return recall(user, password)
+        place, pair = _place_and_pair(peer, user)
+        now, is_quiet = self._clock(), not self.lines.lines
+        if is_quiet:
+            failures, guesses = self._tables
+            is_quiet = (
+                now - failures.newest() > FORGIVEN_S and now - guesses.newest() > RUN_OFF_ENDS_S
+            )
+        if not is_quiet and self._is_held_up(place, pair):
+            return None
+        known = self._digest(pair, password) if self._wrong else None
+        if known is not None and self._is_known_wrong(known):
+            return None
+        found = recall(user, password)
+        if found is not None and now - self._familiar.get(pair, -math.inf) > SAID_AGAIN_S:
+            self.pardon(pair, known)
+        return found
+
+    def _is_held_up(self, place: str, pair: str) -> bool:
+        """Whether an attempt would wait, whatever its password, by what is counted now."""
+        most = max(1, AT_ONCE // self._share)
+        if self.lines.is_waited_for(
+            pair, lambda under_way: self._pair_wait_s(pair, under_way, most)
+        ):
+            return True
+        if self._standing(pair)[0]:
+            return True  # a right one pardons
+        if not self.per_address:
+            return False
+        is_waited = self.lines.is_waited_for(
+            place, lambda under_way: self._place_wait_s(place, under_way)
+        )
+        return is_waited and not self._is_familiar(pair)
+
     async def _queue(self, attempt: Attempt, place: str, pair: str, password: bytes | None) -> None:
         known = None if password is None else self._digest(pair, password)
         attempt.known = known
@@ -378,6 +419,12 @@ class Penalties:
     def _is_known_wrong(self, known: bytes | None) -> bool:
         when = None if known is None else self._wrong.get(known)
         return when is not None and self._clock() - when < KNOWN_WRONG_S
+
+
+@functools.lru_cache(maxsize=4096)
+def _place_and_pair(peer: str, user: str) -> tuple[str, str]:
+    place = place_of(peer)
+    return place, f"{place}\0{_folded(user)}"
 
 
 def _again(pair: str) -> str:

@@ -29,6 +29,8 @@ class Policies(Protocol):
 
     def refers_logins(self) -> bool: ...
 
+    def has_referrers(self) -> bool: ...
+
 
 @dataclass(slots=True)
 class Frontend:
@@ -46,8 +48,12 @@ class Frontend:
     pool: Pool
     capabilities: Capabilities
     refers_logins: bool = False
+    has_referrers: bool = True  # whether any plugin decides who is referred
     maildrops: Maildrops = field(default_factory=Maildrops)
     languages: Languages = field(default_factory=Languages)
     sieve_looked_at: dict[str, float] = field(default_factory=dict)  # until when not to look again
     looked_at: dict[str, float] = field(default_factory=dict)  # until when not to look again
+    all_known_at: tuple[int, Config] | None = (
+        None  # the list and configuration of which each backend was known
+    )
     sessions: set[Session] = field(default_factory=set)

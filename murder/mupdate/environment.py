@@ -100,6 +100,10 @@ class Environment:
         with self._reading, self._begin_read() as transaction:
             return work(cast(Snapshot, transaction))
 
+    def stamp(self) -> int:
+        """Another one after each commit, of whatever process."""
+        return int(self._lmdb.info()["last_txnid"])
+
     def get(self, key: bytes, table: Table) -> bytes | None:
         """One look-up on a snapshot of its own: `read` for the commonest case."""
         with self._reading, self._begin_read() as transaction:

@@ -129,6 +129,10 @@ class MailboxList:
         row = self._environment.get(key, self._entries)
         return None if row is None else unpack_entry(key, row)
 
+    def stamp(self) -> int:
+        """While it is the same, nothing in the list has changed."""
+        return self._environment.stamp()
+
     def row(self, name: bytes) -> bytes | None:
         """The row as it is stored (`record`), for who only passes it on."""
         return (

@@ -6,18 +6,20 @@ anything is given up. What it was for a user before, the backend has forgotten b
 
 import base64
 import functools
+from binascii import b2a_base64
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, cast
 
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.protocol import IMAP
 from murder.net.connection import Connection
-from murder.net.relay import Client, ImapUpstream, Reply
+from murder.net.relay import Client, ImapUpstream
 from murder.net.upstream import Address, Upstreams
 from murder.session.sasl import plain_response
 from murder.wire.token import string
 
 UNAUTHENTICATE: Final = b"UNAUTHENTICATE"
+TOLD: Final = b"CAPABILITY "
 MAX_CAPABILITIES: Final = 16 * 1024  # octets; ours are 1 KiB, and each list that differs is kept
 
 
@@ -41,29 +43,29 @@ class Pool:
         waiting = self._waiting.get(address)
         if not waiting:
             return None
-        upstream = waiting[-1]
-        self.forget(upstream)
+        upstream = waiting.pop()
+        upstream.keeper = None
+        if not waiting:
+            del self._waiting[address]
         return upstream
 
     def give(self, upstream: ImapUpstream) -> None:
         """Its user has gone: keep the connection if that can be, close it else."""
         full = len(self._waiting.get(upstream.address, ())) >= self._most
-        able = upstream.is_at_rest and UNAUTHENTICATE in upstream.capabilities
+        able = UNAUTHENTICATE in upstream.capabilities and upstream.is_at_rest
         if full or not able or self._idle_s <= 0:
             upstream.close()
             return
-        upstream.client = _Nobody(upstream.connection)
+        upstream.client = NOBODY
         upstream.passes_unsolicited = False
+        tag = upstream.next_tag()
+        upstream.ask_at_once(self, tag + b" " + UNAUTHENTICATE + b"\r\n", tag)
 
-        def answered(reply: Reply | None) -> None:
-            if reply is None or not reply.is_ok or not upstream.is_at_rest:
-                upstream.abandon()
-            else:
-                self._keep(upstream)
-
-        upstream.ask_behind(UNAUTHENTICATE, answered)
-
-    def _keep(self, upstream: ImapUpstream) -> None:
+    def heard(self, upstream: ImapUpstream, line: bytes, failure: UpstreamFailure | None) -> None:
+        """The answer to UNAUTHENTICATE."""
+        if failure is not None or line.split(b" ", 2)[1].rstrip().upper() != b"OK":
+            upstream.abandon()
+            return
         upstream.wait(self, self._idle_s)
         self._waiting.setdefault(upstream.address, []).append(upstream)
 
@@ -82,11 +84,22 @@ class Pool:
                 upstream.close()
 
 
+class _Nowhere:
+    """The connection of nobody."""
+
+    writing_paused = False
+
+    def write(self, data: bytes) -> None:
+        pass
+
+
 class _Nobody(Client):
     """Whom a connection serves between two users. Nothing passes: see `ImapUpstream.passes_unsolicited`."""
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+    connection = cast(Connection, _Nowhere())
+
+
+NOBODY: Final = _Nobody()
 
 
 async def open_imap(
@@ -157,29 +170,34 @@ async def _log_in(
     address = upstream.address
     fields = b" ".join(string(word.encode()) for pair in identity for word in pair)
     upstream.connection.gather(upstream.next_tag() + b" ID (" + fields + b")\r\n")
-    if password is not None:
+    if password is None:
+        command = proxy_login(address, user)
+    else:
         if not upstream.connection.is_tls and address.tls != "none":
             raise upstream.failure(UpstreamKind.TLS, "no password is sent without TLS")
         secret = plain_response("", user, password)
-        command = b"AUTHENTICATE PLAIN " + base64.b64encode(secret)
-    elif address.auth == "external":
-        command = b"AUTHENTICATE EXTERNAL " + (base64.b64encode(user.encode()) or b"=")
-    else:
-        secret = plain_response(user, address.proxy_user, address.proxy_password.encode())
         command = b"AUTHENTICATE PLAIN " + base64.b64encode(secret)
     reply = await upstream.execute(command)
     if not reply.is_ok:
         raise upstream.failure(UpstreamKind.AUTH, f"it does not let us in: {reply.text}")
     words = reply.code
-    if not words.startswith(b"CAPABILITY "):
+    if not words.startswith(TOLD):
         found = await upstream.execute(b"CAPABILITY")
         lines = (line[2:] for line in found.untagged)
-        words = next((line for line in lines if line.startswith(b"CAPABILITY ")), b"")
+        words = next((line for line in lines if line.startswith(TOLD)), b"")
     if len(words) > MAX_CAPABILITIES:
         raise upstream.failure(UpstreamKind.PROTOCOL, f"capabilities of {len(words)} octets")
-    upstream.capabilities = _capabilities(words)
+    upstream.capabilities = capabilities_of(words)
+
+
+def proxy_login(address: Address, user: str) -> bytes:
+    """The command by which a proxy is in as a user, without tag and line end."""
+    if address.auth == "external":
+        return b"AUTHENTICATE EXTERNAL " + (b2a_base64(user.encode(), newline=False) or b"=")
+    secret = plain_response(user, address.proxy_user, address.proxy_password.encode())
+    return b"AUTHENTICATE PLAIN " + b2a_base64(secret, newline=False)
 
 
 @functools.lru_cache(maxsize=16)  # a backend says the same at every login
-def _capabilities(words: bytes) -> frozenset[bytes]:
+def capabilities_of(words: bytes) -> frozenset[bytes]:
     return frozenset(words.upper().split()[1:])

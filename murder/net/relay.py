@@ -6,24 +6,30 @@ connection, untouched. Own commands (`ask`) run only while nothing is in flight.
 
 import asyncio
 import itertools
+import re
 import secrets
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from murder.errors import BadSyntax, UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection
+from murder.net.exchange import (
+    MAX_COLLECTED,
+    RESPONSE_OCTETS,
+    Answered,
+    InternalCommand,
+    Reply,
+    parse_reply,
+)
 from murder.net.sweep import NOWHERE, sweep_of
 from murder.net.turns import TURN_S
 from murder.net.upstream import Address
 from murder.session.imap_client import ResponseCutter, is_tagged
-from murder.wire.fragment import Chunk, Fragmenter, Literal
+from murder.wire.fragment import Chunk, Literal
 
-MAX_COLLECTED: Final = 4 * 1024 * 1024  # octets of untagged responses kept for one own command
-RESPONSE_OCTETS: Final = 64  # that each costs beside its own: 4 MiB of empty ones would be 40
-MAX_GREETING: Final = 64 * 1024  # octets of a line of somebody who has not said who he is
+MAX_HEARD: Final = 16 * 1024  # octets up to the answer to a login, or to its end
 ANSWER_TIMES: Final = (
     4  # a whole answer that is kept may take so many times the wait for octets of it
 )
@@ -31,34 +37,11 @@ SMALL_OCTETS: Final = 16 * 1024  # a read that may not be the whole answer
 MAX_IN_FLIGHT: Final = 500  # commands of a client that a backend has not answered; more wait
 KEPT_OCTETS: Final = 2048  # of one write, to be sent again: no more than 2 MiB a connection
 MAX_KEPT: Final = 2 * MAX_IN_FLIGHT  # such writes; those of commands in flight are among the last
-MAX_LINE: Final = 4 * 1024 * 1024  # a SEARCH answer of a large mailbox
+
+# A line that ends a command, and is neither an untagged response nor one to a command of our own (`_prefix`)
+_STRAY: Final = re.compile(rb"(?im)^(?!\* |\+|M[0-9a-f]{8}-)[^ \r\n]++ ++(?:OK|NO|BAD)\b")
 
 _numbers = itertools.count(1)
-
-
-@dataclass(slots=True)
-class Reply:
-    """The end of a command. `octets` is the tagged line; `untagged` what was collected before it."""
-
-    word: bytes
-    code: bytes
-    text: str
-    octets: bytes
-    untagged: list[bytes] = field(default_factory=list)
-
-    @property
-    def is_ok(self) -> bool:
-        return self.word == b"OK"
-
-
-def parse_reply(line: bytes, untagged: list[bytes] | None = None) -> Reply:
-    """From a tagged line."""
-    _, _, rest = line.rstrip(b"\r\n").partition(b" ")
-    word, _, text = rest.partition(b" ")
-    code = b""
-    if text.startswith(b"["):
-        code, _, text = text[1:].partition(b"]")
-    return Reply(word.upper(), code, text.strip().decode("utf-8", "replace"), line, untagged or [])
 
 
 class Client:
@@ -91,23 +74,12 @@ class Client:
         """The backend has gone with these commands of the client unanswered."""
 
 
-class InternalCommand:
-    """An own command under way."""
+class Asker(Protocol):
+    """Who has asked something without a task that waits."""
 
-    __slots__ = ("began_at", "collected", "fragmenter", "future", "size", "tag", "untagged")
-
-    def __init__(
-        self, tag: bytes, untagged: Callable[[bytes], None] | None, max_message: int
-    ) -> None:
-        self.tag = tag
-        self.untagged = untagged
-        self.collected: list[bytes] = []
-        self.size = 0
-        self.future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        most = max_message if untagged is not None else MAX_COLLECTED
-        line = MAX_LINE if tag else MAX_GREETING
-        self.fragmenter = Fragmenter(line, most + line if tag else line, 0)
-        self.began_at = 0.0  # set with the first wait
+    def heard(self, upstream: "ImapUpstream", line: bytes, failure: UpstreamFailure | None) -> None:
+        """The tagged line; or there is none, and why. What else has come with it is passed on when this returns."""
+        ...
 
 
 class Keeper(Protocol):
@@ -134,9 +106,14 @@ class ImapUpstream:
         self._timeout_s = timeout_s
         self._max_message = max_message
         self._cutter = ResponseCutter()
-        self.flight: deque[tuple[bytes, asyncio.Future[Reply] | None]] = deque()
+        self.flight: deque[tuple[bytes, Answered | None]] = deque()
         self._sent: list[tuple[list[bytes], bytes]] = []  # what is in flight: tags, octets
         self._own: InternalCommand | None = None
+        self._asker: Asker | None = (
+            None  # of whose question `_asked` is the tag, and `_heard` what has come of the answer
+        )
+        self._asked = self._heard = b""
+        self._asked_until = 0.0
         self.loop = asyncio.get_running_loop()
         self._prefix = b"M" + secrets.token_hex(4).encode() + b"-"
         self._greeting: asyncio.Future[Reply] | None = None
@@ -156,7 +133,7 @@ class ImapUpstream:
     def received(self, data: bytes) -> None:
         """The hot path is first: one tagged line and no more, all that there is in flight."""
         flight, cutter = self.flight, self._cutter
-        if len(flight) == 1 and self._own is None and flight[0][1] is None:
+        if len(flight) == 1 and flight[0][1] is None and self._own is None:
             tag = flight[0][0]
             if (
                 data.startswith(tag)
@@ -182,6 +159,8 @@ class ImapUpstream:
         try:
             if self._own is not None:
                 self._collect(data)
+            elif self._asker is not None:
+                self._hear(data)
             elif self.keeper is not None:
                 self.abandon()  # a BYE most likely; octets of somebody's at worst
                 return
@@ -189,7 +168,9 @@ class ImapUpstream:
                 self._pass_on(data)
             else:
                 raise BadSyntax("octets behind the answer to STARTTLS")
-            if (self._own is not None or self.flight) and len(data) < SMALL_OCTETS:
+            if (self._own is not None or self.flight or self._asker is not None) and len(
+                data
+            ) < SMALL_OCTETS:
                 self.connection.acknowledge_now()  # else Cyrus' next answer waits 40 ms (Nagle)
         except BadSyntax as error:
             self._end(UpstreamKind.PROTOCOL, str(error))
@@ -231,10 +212,10 @@ class ImapUpstream:
         if self.is_lost:
             raise self.failure(UpstreamKind.LOST, "it closed the connection")
         now = self.loop.time()
-        if not self.flight:  # as `_watch`
+        if not self.flight:  # as `watch`
             self._active_at = now
             if not self.sweep_slot:
-                self._watch()
+                self.watch()
         for tag in tags:
             self.flight.append((tag, None))
         self._sent.append((tags, octets if len(octets) <= KEPT_OCTETS else b""))
@@ -264,7 +245,7 @@ class ImapUpstream:
             raise self.failure(UpstreamKind.LOST, "it closed the connection")
         future: asyncio.Future[Reply] = self.loop.create_future()
         if not self.flight:
-            self._watch()
+            self.watch()
         self.flight.append((tag, future))
         return await future
 
@@ -325,7 +306,7 @@ class ImapUpstream:
         if self.is_lost:
             raise self.failure(UpstreamKind.LOST, "it closed the connection")
         own = self._own = InternalCommand(tag, untagged, self._max_message)
-        self._watch()
+        self.watch()
         try:
             return await own.future
         except asyncio.CancelledError:
@@ -334,6 +315,43 @@ class ImapUpstream:
             raise
         finally:
             self._own = None
+
+    def ask_at_once(
+        self, asker: Asker, octets: bytes, tag: bytes, until: float | None = None
+    ) -> None:
+        """Send own commands, without a task that waits: `asker` hears the end of the one with this tag, of which nothing
+        else is wanted; until then at the latest. Behind them a client's command may be in flight."""
+        if self.is_lost:
+            raise self.failure(UpstreamKind.LOST, "it closed the connection")
+        if self._waits_for_client:  # for one who has gone
+            self.client_writable()
+        self._asker, self._asked, self._heard = asker, tag + b" ", b""
+        self._active_at = now = self.loop.time()
+        self._asked_until = until or now + ANSWER_TIMES * self._timeout_s
+        if not self.sweep_slot or until is not None:
+            sweep_of(self.loop).watch_sooner(self, until or now + self._timeout_s)
+        self.connection.write(octets)
+
+    def _hear(self, octets: bytes) -> None:
+        asker, asked = self._asker, self._asked
+        assert asker is not None
+        data = self._heard + octets if self._heard else octets
+        begin = 0 if data.startswith(asked) else data.find(b"\n" + asked) + 1
+        end = data.find(b"\n", begin) + 1 if begin or data.startswith(asked) else 0
+        if not end:
+            if len(data) > MAX_HEARD:
+                raise BadSyntax("an endless answer to a login")
+            self._heard = data
+            return
+        if begin and _STRAY.search(data, 0, begin):
+            raise BadSyntax("a tagged response to what nobody asked")
+        self._asker, self._heard = None, b""
+        asker.heard(self, data[begin:end], None)
+        if end < len(data) and not self.is_lost:
+            if self.keeper is not None:
+                self.abandon()  # it was to be silent
+            else:
+                self._pass_on(data[end:])
 
     async def stream(
         self,
@@ -352,12 +370,12 @@ class ImapUpstream:
             raise self.failure(UpstreamKind.LOST, "it closed the connection")
         own = self._own = InternalCommand(tag, untagged, self._max_message)
         self.has_no_hurry = True  # it answers when it has all
-        self._watch()
+        self.watch()
         try:
             async for octets in pieces:
                 await self._write_piece(octets)
             self.has_no_hurry = False
-            self._watch()
+            self.watch()
             return await own.future
         except BaseException:
             if not own.future.done():
@@ -439,7 +457,7 @@ class ImapUpstream:
 
     # --- timeouts and the end
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
         """An answer is waited for from now on."""
         self._active_at = self.loop.time()
         if not self.sweep_slot:
@@ -455,14 +473,16 @@ class ImapUpstream:
                 return min(self._kept_until, now + self._timeout_s)
             self.close()
             return None
-        if not (self.flight or self._own):
+        if not (self.flight or self._own or self._asker):
             return now + self._timeout_s
         left = self._active_at + self._timeout_s - now
         own = self._own
         if own is not None and own.untagged is None:  # a drop now and then is no answer
             own.began_at = own.began_at or self._active_at
             left = min(left, own.began_at + ANSWER_TIMES * self._timeout_s - now)
-        if self._waits_for_client or self.has_no_hurry:
+        if self._asker is not None:
+            left = min(left, self._asked_until - now)
+        elif self._waits_for_client or self.has_no_hurry:
             left = self._timeout_s
         if left > 0:
             return now + left
@@ -479,6 +499,9 @@ class ImapUpstream:
         self._leave()
         if self._own is not None and not self._own.future.done():
             self._own.future.set_exception(self.failure(kind, text))
+        if self._asker is not None:
+            asker, self._asker = self._asker, None
+            asker.heard(self, b"", self.failure(kind, text))
         unanswered = []
         for tag, future in self.flight:
             if future is None:
@@ -513,30 +536,25 @@ class ImapUpstream:
     @property
     def is_at_rest(self) -> bool:
         """Whether nothing is under way, and nothing is half said."""
-        return not (self.is_lost or self.flight or self._own) and self._cutter.is_between
-
-    def ask_behind(self, command: bytes, answered: Callable[[Reply | None], None]) -> None:
-        """As `ask`, without a task that waits: `answered` is called with the reply, or None where there is none."""
-        tag = self.next_tag()
-        self.write(tag + b" " + command + b"\r\n")
-        own = self._own = InternalCommand(tag, lambda _: None, self._max_message)
-        self._watch()
-
-        def done(future: "asyncio.Future[Reply]") -> None:
-            failed = future.cancelled() or future.exception() is not None
-            answered(None if failed else future.result())
-
-        own.future.add_done_callback(done)
+        cutter = self._cutter
+        return not (
+            self.is_lost
+            or self.flight
+            or self._own is not None
+            or self._asker is not None
+            or cutter.held
+            or cutter.inside
+            or cutter.literal
+        )
 
     def serve(self, client: Client, timeout_s: float, max_message: int) -> None:
         """From now on for this client, with nothing of the one before, and with the limits of now."""
         self._timeout_s, self._max_message = timeout_s, max_message
-        sweep_of(self.loop).watch_sooner(self, self.loop.time() + timeout_s)
         self.client = client
-        self.passes_unsolicited = self.has_no_hurry = self._waits_for_client = False
-        self._cutter = ResponseCutter()
-        self.connection.receiver = self
-        self.connection.resume_reading()
+        self.passes_unsolicited = self.has_no_hurry = False
+        if self._waits_for_client:
+            self.client_writable()
+        self._cutter.bye = b""  # it is between two responses
 
     def expect_greeting(self) -> None:
         """It comes unasked."""
@@ -547,16 +565,18 @@ class ImapUpstream:
         own = self._own
         if own is None:
             return None
-        self._watch()
+        self.watch()
         greeting = await own.future
         self._own = None
         return greeting
 
     def wait(self, keeper: Keeper, idle_s: float) -> None:
-        """For the next user, so long. It must be silent: see `received`."""
+        """For the next user, so long. It must be silent: see `received`. What it was looked at for before is soon enough
+        for a time that is longer."""
         self.keeper = keeper
         self._kept_until = self.loop.time() + idle_s
-        sweep_of(self.loop).watch_sooner(self, self._kept_until)
+        if idle_s < self._timeout_s or not self.sweep_slot:
+            sweep_of(self.loop).watch_sooner(self, self._kept_until)
 
     def _leave(self) -> None:
         self.is_lost = True

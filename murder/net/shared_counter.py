@@ -63,8 +63,10 @@ class SharedTable:
 
     def newest(self) -> float:
         """When anything was put here last, by any worker: mostly so long ago that no key need be looked for."""
-        memory = self._memory
-        return max([float(STAMP.unpack_from(memory, part + STAMP_AT)[0]) for part in self._parts])
+        memory, newest = self._memory, 0.0
+        for part in self._parts:
+            newest = max(newest, STAMP.unpack_from(memory, part + STAMP_AT)[0])
+        return newest
 
     def own(self, key: str) -> Row:
         return self._row(self._own, _digest(key)) or Row(0)
@@ -143,10 +145,8 @@ class SharedCounter:
 
     def enter(self, key: str, most: int) -> bool:
         """One more, unless there are `most` already (0: no limit)."""
-        own = self._of[key] + 1
+        own = self._of.get(key, 0) + 1
         if most and not self._has_room(key, own, most):
-            if not self._of[key]:
-                del self._of[key]
             return False
         self._of[key] = own
         return True
@@ -163,11 +163,13 @@ class SharedCounter:
         return False
 
     def leave(self, key: str) -> None:
-        self._of[key] -= 1
+        left = self._of.get(key, 0) - 1
         if self._is_public and self._table is not None:
-            self._table.put(key, Row(max(0, self._of[key])))
-        if self._of[key] <= 0:
-            del self._of[key]
+            self._table.put(key, Row(max(0, left)))
+        if left > 0:
+            self._of[key] = left
+        else:
+            self._of.pop(key, None)
 
     def publish(self) -> None:
         """There is a limit (now): the other workers must know what is here."""
@@ -192,6 +194,11 @@ class Total:
     def enter(self, most: int) -> bool:
         """One more, unless there are `most` already. Said first and looked at then, as in `SharedCounter`."""
         self._here += 1
+        if self._memory is None:
+            if self._here <= most:
+                return True
+            self._here -= 1
+            return False
         self._put()
         if self._sum() <= most:
             return True
@@ -200,7 +207,8 @@ class Total:
 
     def leave(self) -> None:
         self._here -= 1
-        self._put()
+        if self._memory is not None:
+            self._put()
 
     def _put(self) -> None:
         if self._memory is not None:

@@ -11,8 +11,8 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from murder.config import Config
 from murder.errors import UpstreamFailure, UpstreamKind
@@ -25,9 +25,9 @@ from murder.wire.haproxy import format_header
 JITTER: Final = (0.75, 1.25)
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where and how a server is reached. `tls`: `starttls`, `implicit` or `none`; `auth`: `external` or `plain`."""
+class Address(NamedTuple):
+    """Where and how a server is reached. `tls`: `starttls`, `implicit` or `none`; `auth`: `external` or `plain`. A tuple,
+    because connections are kept by it."""
 
     server: str
     host: str
@@ -36,7 +36,10 @@ class Address:
     tls_name: str
     auth: str
     proxy_user: str = ""
-    proxy_password: str = field(default="", repr=False)
+    proxy_password: str = ""
+
+    def __repr__(self) -> str:
+        return f"Address({self.server!r}, {self.host!r}, {self.port})"  # no secret in a log
 
 
 @dataclass(slots=True)

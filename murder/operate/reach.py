@@ -17,8 +17,9 @@ from murder.model.name import MailboxName, Namespace, display
 from murder.mupdate.client import MasterClient
 from murder.mupdate.link import Target, master_target
 from murder.net.connection import why
+from murder.net.exchange import Reply
 from murder.net.pool import open_imap
-from murder.net.relay import Client, ImapUpstream, Reply
+from murder.net.relay import Client, ImapUpstream
 from murder.net.upstream import Upstreams
 from murder.wire import mutf7
 

@@ -38,6 +38,13 @@ class Anybody(Users):
         return Identity(user)
 
 
+class Remembering(OnePassword):
+    """Knows a password at once, as the user file does that has seen it before."""
+
+    def recall(self, user: str, password: bytes) -> Identity | None:
+        return Identity(user, frozenset({"staff"})) if password == b"secret" else None
+
+
 class Policy:
     """The plugins of a frontend: mail where the parent is, else on the first backend; no referrals but by RLIST."""
 
@@ -48,7 +55,7 @@ class Policy:
         return ()
 
     def auth_backends(self) -> Sequence[tuple[str, AuthBackend]]:
-        return [("one", OnePassword())]
+        return [("one", Remembering())]
 
     def choose_backend(
         self, mailbox: NewMailbox, candidates: Sequence[BackendLoad]
@@ -59,6 +66,9 @@ class Policy:
 
     def refers_logins(self) -> bool:
         return False
+
+    def has_referrers(self) -> bool:
+        return True
 
     def relay_or_refer(self, question: ReferralQuestion) -> Conduct:
         able = question.referrals_on and not question.is_admin

@@ -58,6 +58,9 @@ class Parts:
     def refers_logins(self) -> bool:
         return False
 
+    def has_referrers(self) -> bool:
+        return False
+
     def relay_or_refer(self, question: ReferralQuestion) -> Conduct:
         return Conduct.RELAY
 

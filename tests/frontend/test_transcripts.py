@@ -4,21 +4,48 @@ from pathlib import Path
 
 import pytest
 
+from murder.frontend.imap.dialogue import FrontendImap
+from murder.frontend.imap.lobby import Lobby
 from tests.backend.server import USERS
 from tests.backend.test_transcripts import FILES, NAMESPACES, USERS_OF
-from tests.frontend.cluster import running_cluster
+from tests.frontend.cluster import Cluster, running_cluster
 from tests.kit.dialogue import Player
+from tests.kit.peer import Peer
+from tests.kit.waiting import until_soon
+
+WAITING = 3  # connections to each backend
 
 
-@pytest.mark.parametrize("backends", [1, 2])
+@pytest.mark.parametrize(
+    ("backends", "path"), [(1, "at once"), (2, "at once"), (2, "by the dialogue")]
+)
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
 async def test_a_frontend_says_what_the_transcript_says(
-    file: Path, backends: int, tmp_path: Path
+    file: Path, backends: int, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if path == "by the dialogue":
+        monkeypatch.setattr(Lobby, "at_once", FrontendImap.at_once)
     text = file.read_text(encoding="utf-8")
     users = USERS_OF.get(file.parent.name, USERS)
     homes = {f"be{n + 1}.test": users[n::backends] for n in range(backends)}
 
     namespace = NAMESPACES[file.parent.name]
     async with running_cluster(tmp_path, homes, namespace=namespace) as cluster:
+        if path == "at once" and backends == 1:
+            await wait_in_pool(cluster, users[0])
         await Player(cluster.connect).play(text)
+
+
+async def wait_in_pool(cluster: Cluster, user: str) -> None:
+    """Connections to the backend of this user wait for the next ones."""
+    pool = cluster.frontends[0].frontend.pool
+    before = len(pool)
+    peers = [await Peer.at(*cluster.address) for _ in range(WAITING)]
+    for peer in peers:
+        await peer.until(b"* OK")
+        await peer.ok(f"LOGIN {user} secret")
+        await peer.ok("SELECT INBOX")
+    for peer in peers:
+        assert (await peer.command("LOGOUT"))[0].startswith(b"* BYE")
+        await peer.close()
+    await until_soon(lambda: len(pool) >= before + WAITING)

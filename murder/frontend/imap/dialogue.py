@@ -8,11 +8,11 @@ flight has been answered.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.arbiter import Arbiter, Correct
+from murder.frontend.imap.selected import Moved, Selected
 from murder.frontend.placement import servers
 from murder.frontend.shared import Frontend
 from murder.frontend.visible import find, may_know_of, may_know_of_new
@@ -20,8 +20,9 @@ from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, display
 from murder.model.rights import rights_in
 from murder.net.connection import Connection
+from murder.net.exchange import Reply
 from murder.net.pool import open_imap
-from murder.net.relay import MAX_IN_FLIGHT, Client, ImapUpstream, Reply
+from murder.net.relay import MAX_IN_FLIGHT, Client, ImapUpstream
 from murder.serve.imap import ImapDialogue, Row, Running
 from murder.serve.service import ClientService
 from murder.session.imap_client import non_synchronising
@@ -37,29 +38,6 @@ LOOK_AGAIN_S: Final = 30.0
 EXPRESS_OCTETS: Final = 8 * 1024  # commands that come together; far below the limit of a line
 HOPS_FIELD: Final = "x-proxy-ttl"
 MAX_HOPS: Final = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Selected:
-    """The selected mailbox and the backend it is on."""
-
-    upstream: ImapUpstream
-    name: MailboxName
-    is_read_only: bool = False
-
-    @property
-    def server(self) -> str:
-        return self.upstream.server
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """A mailbox that was selected, what the client knows of it, and the commands (tag, octets) that nobody has begun."""
-
-    selected: Selected
-    view: bytes
-    sent: list[tuple[bytes, bytes]]
-    is_idling: bool  # the first of them is an IDLE that has had its continuation
 
 
 class Waits(Protocol):
@@ -85,6 +63,7 @@ class FrontendImap(ImapDialogue, Client):
         self.arbiter: Arbiter | None = None  # once several backends speak unasked
         self.wants_modseqs = False  # SELECT (CONDSTORE), STATUS (HIGHESTMODSEQ)
         self.ask_again: Callable[[ImapUpstream], Awaitable[bytes]] | None = None  # NOTIFY
+        self.opening: object | None = None  # a SELECT on its way without a task (`lobby`)
         self.is_watching = False
         self.idle: Waits | None = None
         self._told: tuple[bytes, ...] = ()  # of what the backends offer
@@ -301,7 +280,7 @@ class FrontendImap(ImapDialogue, Client):
             self._settled.set_result(None)
 
     def may_proceed(self) -> bool:
-        if self._following is not None:
+        if self._following is not None or self.opening is not None:
             return False
         selected = self.selected
         return selected is None or not selected.upstream.is_full
@@ -474,6 +453,7 @@ class FrontendImap(ImapDialogue, Client):
         if (
             selected is not None
             and self._task is None
+            and self.opening is None
             and (self.is_flowing or self._begins_to_flow())
             and data[-1:] == b"\n"
             and len(data) <= EXPRESS_OCTETS
@@ -501,8 +481,19 @@ class FrontendImap(ImapDialogue, Client):
                     if at == size:
                         return
                     data = data[at:]
+        if (
+            self._task is None
+            and self.opening is None
+            and (self.is_flowing or self._begins_to_flow())
+            and self.at_once(data)
+        ):
+            return
         self.is_flowing = False
         super().received(data)
+
+    def at_once(self, data: bytes) -> bool:
+        """Whether this was a whole command, and has been carried out; nothing is held or waited for when it comes."""
+        return False
 
     def _begins_to_flow(self) -> bool:
         self.is_flowing = (

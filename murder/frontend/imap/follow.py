@@ -9,7 +9,8 @@ import asyncio
 from typing import Final
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
-from murder.frontend.imap.dialogue import FrontendImap, Moved, Selected
+from murder.frontend.imap.dialogue import FrontendImap
+from murder.frontend.imap.selected import Moved, Selected
 from murder.model.name import MailboxName, display
 from murder.net.relay import ImapUpstream
 from murder.wire.imap.command import parse_command

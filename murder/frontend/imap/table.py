@@ -8,10 +8,12 @@ from types import MappingProxyType
 from typing import Final
 
 from murder.frontend.imap import basic, follow, idle, notify, refer
-from murder.frontend.imap.dialogue import FrontendImap, Moved, run_selected
+from murder.frontend.imap.dialogue import FrontendImap, run_selected
+from murder.frontend.imap.lobby import Lobby
 from murder.frontend.imap.mail import append, copy, urlauth
 from murder.frontend.imap.mailboxes import list as listing
 from murder.frontend.imap.mailboxes import mailbox, quota, select
+from murder.frontend.imap.selected import Moved
 from murder.frontend.shared import Frontend
 from murder.net.connection import Connection
 from murder.serve.compress import run_compress
@@ -84,7 +86,7 @@ TABLE: Final[Table] = MappingProxyType(
 )
 
 
-class _Imap(FrontendImap):
+class _Imap(Lobby):
     """The dialogue with its table: apart, because the commands know the dialogue."""
 
     TABLE = TABLE

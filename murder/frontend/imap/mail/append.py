@@ -7,15 +7,17 @@ RFC 3501 §6.3.11, RFC 3502, RFC 4469, RFC 8508.
 from collections.abc import AsyncIterator
 
 from murder.errors import Code, Misuse, Refusal
-from murder.frontend.imap.dialogue import FrontendImap, Selected
+from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.internal import all_passing, as_it_came, refusal_of, under_tag
 from murder.frontend.imap.mail.catenate import WORD, Texts
 from murder.frontend.imap.mail.claim import CLAIMS, remove_claimed
 from murder.frontend.imap.mail.copy import check_may_remove
 from murder.frontend.imap.mail.crossing import Removal, Source, remove, remove_exactly, take_back
 from murder.frontend.imap.mail.target import Patience, find_target, has_moved
+from murder.frontend.imap.selected import Selected
 from murder.model.entry import MailboxEntry
-from murder.net.relay import ImapUpstream, Reply
+from murder.net.exchange import Reply
+from murder.net.relay import ImapUpstream
 from murder.serve.imap import Running
 from murder.session.imap_client import non_synchronising
 from murder.session.imap_server import CommandRest

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from murder.errors import BadSyntax, Code, Refusal, UpstreamKind
-from murder.frontend.imap.dialogue import FrontendImap, Selected
+from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.internal import execute, refusal_of
 from murder.frontend.imap.mail.catenate import fetched_of
 from murder.frontend.imap.mail.crossing import UIDS_OF_COMMAND, Removal
+from murder.frontend.imap.selected import Selected
 from murder.model.flag import DELETED
 from murder.model.message import ModSeq, Uid
 from murder.model.seqset import compress
-from murder.net.relay import ImapUpstream, Reply
+from murder.net.exchange import Reply
+from murder.net.relay import ImapUpstream
 from murder.wire.imap.seqset import format_ranges, read_ranges
 from murder.wire.token import client_astring
 

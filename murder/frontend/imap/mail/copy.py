@@ -7,7 +7,7 @@ has removed it at the source; the others take their copies back.
 """
 
 from murder.errors import Code, Refusal, UpstreamFailure
-from murder.frontend.imap.dialogue import FrontendImap, Selected, run_selected
+from murder.frontend.imap.dialogue import FrontendImap, run_selected
 from murder.frontend.imap.internal import as_it_came, collect, refusal_of
 from murder.frontend.imap.mail.claim import CLAIMS, remove_claimed
 from murder.frontend.imap.mail.crossing import (
@@ -19,6 +19,7 @@ from murder.frontend.imap.mail.crossing import (
     remove_exactly,
 )
 from murder.frontend.imap.mail.target import Patience, find_target, has_moved
+from murder.frontend.imap.selected import Selected
 from murder.model.acl import expand_rights
 from murder.model.name import MailboxName, owner_of
 from murder.net.turns import aside_if

@@ -14,7 +14,8 @@ from murder.frontend.imap.internal import execute, refusal_of
 from murder.frontend.imap.mail.catenate import fetched_of
 from murder.model.message import Uid, UidValidity
 from murder.model.seqset import compress, compress_in_order
-from murder.net.relay import ImapUpstream, Reply
+from murder.net.exchange import Reply
+from murder.net.relay import ImapUpstream
 from murder.wire.imap.copy import format_copyuid, parse_appenduid, parse_removed
 from murder.wire.imap.date import format_date_time
 from murder.wire.imap.fetched import Fetched

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
-from murder.frontend.imap.dialogue import FrontendImap, Selected
+from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.internal import body_of, execute, under_tag
 from murder.frontend.imap.refer import find_or_refer
+from murder.frontend.imap.selected import Selected
 from murder.frontend.placement import home_for, nearest, parent_of_new, servers
 from murder.model.acl import DELETE_MAILBOX
 from murder.model.entry import MailboxEntry, parse_location
@@ -25,7 +26,7 @@ from murder.model.name import (
     owner_of,
 )
 from murder.model.rights import check_may_create
-from murder.net.relay import Reply
+from murder.net.exchange import Reply
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailbox import (

@@ -1,0 +1,29 @@
+"""The mailbox that a session of a frontend has selected, and what is kept of it when it moves."""
+
+from dataclasses import dataclass
+
+from murder.model.name import MailboxName
+from murder.net.relay import ImapUpstream
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """The selected mailbox and the backend it is on."""
+
+    upstream: ImapUpstream
+    name: MailboxName
+    is_read_only: bool = False
+
+    @property
+    def server(self) -> str:
+        return self.upstream.server
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A mailbox that was selected, what the client knows of it, and the commands (tag, octets) that nobody has begun."""
+
+    selected: Selected
+    view: bytes
+    sent: list[tuple[bytes, bytes]]
+    is_idling: bool  # the first of them is an IDLE that has had its continuation

@@ -1,0 +1,69 @@
+"""What is asked of a backend, and the end of it: own commands under way, replies, and who hears of them. `relay` sends and
+hears."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from murder.errors import UpstreamFailure
+from murder.wire.fragment import Fragmenter
+
+MAX_COLLECTED: Final = 4 * 1024 * 1024  # octets of untagged responses kept for one own command
+RESPONSE_OCTETS: Final = 64  # that each costs beside its own: 4 MiB of empty ones would be 40
+MAX_GREETING: Final = 64 * 1024  # octets of a line of somebody who has not said who he is
+MAX_LINE: Final = 4 * 1024 * 1024  # a SEARCH answer of a large mailbox
+
+
+@dataclass(slots=True)
+class Reply:
+    """The end of a command. `octets` is the tagged line; `untagged` what was collected before it."""
+
+    word: bytes
+    code: bytes
+    text: str
+    octets: bytes
+    untagged: list[bytes] = field(default_factory=list)
+
+    @property
+    def is_ok(self) -> bool:
+        return self.word == b"OK"
+
+
+def parse_reply(line: bytes, untagged: list[bytes] | None = None) -> Reply:
+    """From a tagged line."""
+    _, _, rest = line.rstrip(b"\r\n").partition(b" ")
+    word, _, text = rest.partition(b" ")
+    code = b""
+    if text.startswith(b"["):
+        code, _, text = text[1:].partition(b"]")
+    return Reply(word.upper(), code, text.strip().decode("utf-8", "replace"), line, untagged or [])
+
+
+class InternalCommand:
+    """An own command under way."""
+
+    __slots__ = ("began_at", "collected", "fragmenter", "future", "size", "tag", "untagged")
+
+    def __init__(
+        self, tag: bytes, untagged: Callable[[bytes], None] | None, max_message: int
+    ) -> None:
+        self.tag = tag
+        self.untagged = untagged
+        self.collected: list[bytes] = []
+        self.size = 0
+        self.future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        most = max_message if untagged is not None else MAX_COLLECTED
+        line = MAX_LINE if tag else MAX_GREETING
+        self.fragmenter = Fragmenter(line, most + line if tag else line, 0)
+        self.began_at = 0.0  # set with the first wait
+
+
+class Answered(Protocol):
+    """Who hears of the end of a relayed command: a future, or what looks like one."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, reply: Reply, /) -> None: ...
+
+    def set_exception(self, failure: UpstreamFailure, /) -> None: ...

@@ -1,0 +1,407 @@
+"""The lobby does what the dialogue does, in fewer steps: the same octets and the same log by both; and what becomes of a
+SELECT that was sent behind a login which the backend refuses, leaves unanswered, or breaks off."""
+
+import asyncio
+import re
+import struct
+from base64 import b64encode
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from socket import SO_LINGER, SOL_SOCKET
+from typing import Any, Final
+
+import pytest
+from structlog.testing import capture_logs
+
+from murder.api.auth import AuthBackend, Identity
+from murder.config.sections import AuthConfig
+from murder.frontend.imap.dialogue import FrontendImap
+from murder.frontend.imap.lobby import Lobby
+from tests.frontend.server import Parts, Running, running_frontend
+from tests.kit.peer import Peer
+from tests.kit.waiting import turns, until_soon
+
+PATHS: Final = ("at once", "by the dialogue")
+WORDS: Final = b"CAPABILITY IMAP4rev1 SASL-IR UNAUTHENTICATE UNSELECT"
+PLAIN: Final = b64encode(b"\0ana\0secret")
+
+
+class Remembering(Parts):
+    """Knows a right password at once."""
+
+    def recall(self, user: str, password: bytes) -> Identity | None:
+        return Identity(user) if password == b"secret" else None
+
+    def auth_backends(self) -> Sequence[tuple[str, AuthBackend]]:
+        return [("one", self)]
+
+
+@dataclass
+class Backend:
+    """Says OK, or what a test has told it. `heard`: the commands of all connections, without tags."""
+
+    heard: list[bytes] = field(default_factory=list)
+    connections: int = 0
+    refuses: int = 0  # so many logins
+    ends: int = 0  # so many connections, at the login
+    is_silent: bool = False  # at logins
+    selects: bytes = b"OK [READ-WRITE] done"
+    goes_on: asyncio.Event = field(default_factory=asyncio.Event)  # before SELECT is answered
+    _greeted: int = 0
+
+    async def speak(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        is_in = False
+        writer.write(b"* OK [" + WORDS + b"] ready\r\n")
+        while line := await reader.readline():
+            tag, _, command = line.rstrip().partition(b" ")
+            name = command.split(b" ")[0].upper()
+            self.heard.append(command)
+            answer = b"OK done"
+            if name == b"AUTHENTICATE":
+                if self.ends:
+                    self.ends -= 1
+                    return
+                if self.is_silent:
+                    continue
+                is_in = not self.refuses
+                self.refuses -= not is_in
+                answer = b"OK [" + WORDS + b"] in" if is_in else b"NO not you"
+            elif name == b"UNAUTHENTICATE":
+                is_in = False
+            elif name in (b"SELECT", b"EXAMINE"):
+                await self.goes_on.wait()
+                answer = self.selects if is_in else b"BAD log in first"
+                if is_in and answer.startswith(b"OK"):
+                    writer.write(b"* FLAGS ()\r\n* 1 EXISTS\r\n")
+            writer.write(tag + b" " + answer + b"\r\n")
+
+
+@dataclass
+class Scene:
+    running: Running
+    backend: Backend
+
+    async def peer(self) -> Peer:
+        peer = await Peer.at(self.running.ports["imap"])
+        await peer.until(b"* OK")
+        return peer
+
+    async def inside(self) -> Peer:
+        peer = await self.peer()
+        await peer.ok("LOGIN ana secret")
+        return peer
+
+    @property
+    def kept(self) -> int:
+        """Connections that wait for their next user."""
+        assert self.running.role.frontend is not None
+        return len(self.running.role.frontend.pool)
+
+    async def warm(self) -> None:
+        """One connection waits, and nobody else is there."""
+        peer = await self.inside()
+        await peer.ok("SELECT INBOX")
+        assert (await peer.command("LOGOUT"))[0].startswith(b"* BYE")
+        await peer.close()
+        await until_soon(lambda: self.kept == 1)
+        self.backend.heard.clear()
+
+
+@asynccontextmanager
+async def scene(
+    folder: Path, auth: AuthConfig | None = None, **section: Any
+) -> AsyncIterator[Scene]:
+    backend = Backend()
+    backend.goes_on.set()
+    async with running_frontend(
+        folder,
+        {"be1.test": ("imap", backend.speak)},
+        {"ana": "be1.test"},
+        parts=Remembering(),
+        auth=auth or AuthConfig(failure_delay_s=0.001, max_failure_delay_s=0.001),
+        **section,
+    ) as running:
+        yield Scene(running, backend)
+
+
+@pytest.fixture(params=PATHS)
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both paths."""
+    if request.param == "by the dialogue":
+        monkeypatch.setattr(Lobby, "at_once", FrontendImap.at_once)
+    return str(request.param)
+
+
+# What a client writes, each piece when the one before has been answered as far as it will be
+SPELLINGS: Final[Sequence[tuple[bytes, ...]]] = (
+    (b"a LOGIN ana secret\r\n", b"b SELECT INBOX\r\n", b"c NOOP\r\n", b"d LOGOUT\r\n"),
+    (b'a login "ana" "secret"\r\n', b'b examine "inbox"\r\n', b"d logout\r\n"),
+    (b"a LOGIN ana secret\n", b"b SELECT INBOX\n", b"d LOGOUT\n"),
+    (b"a LOGIN ana secret\r\nb SELECT INBOX\r\nc NOOP\r\nd LOGOUT\r\n",),
+    (b"a LOGIN {3+}\r\nana {6+}\r\nsecret\r\n", b"b SELECT {5+}\r\nINBOX\r\n", b"d LOGOUT\r\n"),
+    (b"a LOGIN ana wrong\r\n", b"a LOGIN ana secret\r\n", b"d LOGOUT\r\n"),
+    (
+        b'a LOGIN ana "sec\\ret"\r\n',
+        b"a LOGIN  ana secret\r\n",
+        b"a LOGIN ana\r\n",
+        b"d LOGOUT\r\n",
+    ),
+    (b'a LOGIN "" secret\r\n', b'a LOGIN ana ""\r\n', b"d LOGOUT\r\n"),
+    (b"a LOGIN ana+work secret\r\n", b"d LOGOUT\r\n"),
+    (b"a LOGIN an\xc3\xa4 secret\r\n", b'a LOGIN "an\xc3\xa4" secret\r\n', b"d LOGOUT\r\n"),
+    (b"a AUTHENTICATE PLAIN " + PLAIN + b"\r\n", b"b SELECT INBOX\r\n", b"d LOGOUT\r\n"),
+    (b"a AUTHENTICATE PLAIN\r\n", PLAIN + b"\r\n", b"d LOGOUT\r\n"),
+    (
+        b"a AUTHENTICATE PLAIN " + PLAIN + b"=\r\n",
+        b"a authenticate plain ====\r\n",
+        b"d LOGOUT\r\n",
+    ),
+    (b"a AUTHENTICATE PLAIN " + b64encode(b"bob\0ana\0secret") + b"\r\n", b"d LOGOUT\r\n"),
+    (b"a AUTHENTICATE PLAIN " + b64encode(b"ana\0secret") + b"\r\n", b"d LOGOUT\r\n"),
+    (b"a LOGIN ana secret\r\n", b"b LOGIN ana secret\r\n", b"c SELECT none\r\n", b"d LOGOUT\r\n"),
+    (
+        b"a LOGIN ana secret\r\n",
+        b'b SELECT ""\r\n',
+        b"c FETCH 1 UID\r\n",
+        b"c NOOP\r\n",
+        b"d LOGOUT\r\n",
+    ),
+    (
+        b"a LOGIN ana secret\r\n",
+        b"b SELECT INBOX\r\n",
+        b"c SELECT none\r\n",
+        b"c CHECK\r\n",
+        b"d LOGOUT\r\n",
+    ),
+    (
+        b"a LOGIN ana secret\r\n",
+        b"b SELECT INBOX\r\n",
+        b"c SELECT INBOX\r\n",
+        b"c CHECK\r\n",
+        b"d LOGOUT\r\n",
+    ),
+    (b"a LOGIN ana secret\r\n", b"b SELECT INBOX (CONDSTORE)\r\n", b"d LOGOUT\r\n"),
+    (b"a SELECT INBOX\r\n", b"LOGIN ana secret\r\n", b"\r\n", b"a LOGOUT now\r\n", b"d LOGOUT\r\n"),
+    (
+        b'a ID ("name" "x")\r\n',
+        b"a CAPABILITY\r\n",
+        b"a LOGIN ana secret\r\n",
+        b"b CAPABILITY\r\n",
+        b"d LOGOUT\r\n",
+    ),
+    (
+        b"a LOGIN ana secret\r\n",
+        b"b UNAUTHENTICATE\r\n",
+        b"c LOGIN ana secret\r\n",
+        b"d LOGOUT\r\n",
+    ),
+    (b"a LOGIN ana sec", b"ret\r\nb SELECT IN", b"BOX\r\n", b"d LOGOUT\r\n"),
+)
+
+
+async def told(folder: Path, pieces: Sequence[bytes]) -> tuple[bytes, list[dict[str, object]]]:
+    """All that a frontend says, and what it logs of logins, without what differs each time."""
+    async with scene(folder) as here:
+        await here.warm()
+        with capture_logs() as logged:
+            peer = await here.peer()
+            said = b""
+            for piece in pieces:
+                peer.send(piece)
+                said += await _whatever_comes(peer)
+            await peer.close()
+        lines = [{**line, "cid": ""} for line in logged if str(line["event"]).startswith("login.")]
+        return re.sub(rb"M[0-9a-f]{8}-\d+", b"M", said), [dict(line) for line in lines]
+
+
+async def _whatever_comes(peer: Peer) -> bytes:
+    """Until nothing more does."""
+    said = b""
+    while True:
+        try:
+            async with asyncio.timeout(0.02):
+                more = await peer.reader.read(65536)
+        except TimeoutError:
+            return said
+        if not more:
+            return said
+        said += more
+
+
+@pytest.mark.parametrize("number", range(len(SPELLINGS)))
+async def test_both_paths_say_and_log_the_same(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_lobby = await told(tmp_path / "lobby", SPELLINGS[number])
+    monkeypatch.setattr(Lobby, "at_once", FrontendImap.at_once)
+    by_dialogue = await told(tmp_path / "dialogue", SPELLINGS[number])
+    assert by_lobby == by_dialogue
+    assert b"d OK" in by_lobby[0] or b"BYE" in by_lobby[0]
+
+
+async def test_the_commonest_session_needs_no_task(tmp_path: Path) -> None:
+    """Else the other tests here would prove little."""
+    async with scene(tmp_path) as here:
+        await here.warm()
+        peer = await here.inside()
+        here.backend.goes_on.clear()
+        peer.send(b"s SELECT INBOX\r\n")
+        await until_soon(lambda: b"SELECT INBOX" in here.backend.heard)
+        assert here.running.role.frontend is not None
+        (session,) = here.running.role.frontend.sessions
+        assert isinstance(session, Lobby)
+        assert session.opening is not None and not session.is_busy
+        assert not session.is_quiet(), "it must not be drained now"
+        assert [one.split(b" ")[0] for one in here.backend.heard] == [
+            b"ID",
+            b"AUTHENTICATE",
+            b"SELECT",
+        ]
+        here.backend.goes_on.set()
+        assert (await peer.until(b"s "))[-1] == b"s OK [READ-WRITE] done"
+        assert here.backend.connections == 1
+
+
+async def test_a_select_behind_a_refused_login_is_not_answered_by_it(
+    path: str, tmp_path: Path
+) -> None:
+    async with scene(tmp_path) as here:
+        await here.warm()
+        here.backend.refuses = 1
+        peer = await here.inside()
+        said = await peer.command("SELECT INBOX")
+        if path == "at once":  # by another connection
+            assert said[-1] == b"t OK [READ-WRITE] done"
+            assert here.backend.connections == 2
+            assert await peer.ok("CHECK") == []
+        else:
+            assert said[-1].startswith(b"t NO [UNAVAILABLE]")
+        assert b"BAD" not in b"".join(said)
+
+
+async def test_where_the_backend_lets_nobody_in_the_client_hears_of_it_once(
+    path: str, tmp_path: Path
+) -> None:
+    async with scene(tmp_path) as here:
+        await here.warm()
+        here.backend.refuses = 100
+        peer = await here.inside()
+        (said,) = await peer.command("SELECT INBOX")
+        assert said.startswith(b"t NO [UNAVAILABLE] Not available now: be1.test")
+        (said,) = await peer.command("CHECK")
+        assert said.startswith(b"t BAD"), "nothing is selected"
+        assert await peer.ok("NOOP") == []
+
+
+async def test_a_connection_that_ends_at_the_login_is_replaced(path: str, tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        await here.warm()
+        here.backend.ends = 1
+        peer = await here.inside()
+        assert (await peer.command("SELECT INBOX"))[-1] == b"t OK [READ-WRITE] done"
+        assert here.backend.connections == 2
+
+
+async def test_a_backend_that_does_not_answer_the_login_is_waited_for_as_configured(
+    path: str, tmp_path: Path
+) -> None:
+    async with scene(tmp_path, upstream_login_timeout_s=0.2) as here:
+        await here.warm()
+        here.backend.is_silent = True
+        peer = await here.inside()
+        (said,) = await peer.command("SELECT INBOX")
+        assert said.startswith(b"t NO [UNAVAILABLE]") and b"timeout" in said
+        assert here.kept == 0
+        assert await peer.ok("NOOP") == []
+
+
+async def test_a_mailbox_that_the_backend_does_not_open_is_not_selected(
+    path: str, tmp_path: Path
+) -> None:
+    async with scene(tmp_path) as here:
+        await here.warm()
+        here.backend.selects = b"NO [SERVERBUG] broken"
+        peer = await here.inside()
+        assert await peer.command("SELECT INBOX") == [b"t NO [SERVERBUG] broken"]
+        (said,) = await peer.command("CHECK")
+        assert said.startswith(b"t BAD")
+        here.backend.selects = b"OK [READ-ONLY] done"
+        assert (await peer.command("EXAMINE INBOX"))[-1] == b"t OK [READ-ONLY] done"
+        assert await peer.ok("CHECK") == []
+
+
+async def test_what_comes_while_a_mailbox_opens_waits_for_it(path: str, tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        await here.warm()
+        peer = await here.inside()
+        here.backend.goes_on.clear()
+        peer.send(b"s SELECT INBOX\r\n")
+        await until_soon(lambda: b"SELECT INBOX" in here.backend.heard)
+        peer.send(b"c CHECK\r\nn NOOP\r\n")
+        peer.send(b"d LOGOUT\r\n")
+        await turns(10)
+        assert here.backend.heard[-1] == b"SELECT INBOX"
+        here.backend.goes_on.set()
+        said = await peer.until(b"d ")
+        assert [line for line in said if not line.startswith(b"* ")] == [
+            *(b"s OK [READ-WRITE] done", b"c OK done", b"n OK done", b"d OK Completed")
+        ]
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+async def test_a_client_that_leaves_while_a_mailbox_opens_leaves_nothing_behind(
+    how: str, path: str, tmp_path: Path
+) -> None:
+    async with scene(tmp_path) as here:
+        await here.warm()
+        peer = await here.inside()
+        here.backend.goes_on.clear()
+        peer.send(b"s SELECT INBOX\r\n")
+        await until_soon(lambda: b"SELECT INBOX" in here.backend.heard)
+        if how == "reset":
+            linger = struct.pack("ii", 1, 0)
+            peer.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, linger)
+        peer.transport.abort()
+        frontend = here.running.role.frontend
+        assert frontend is not None
+        if how == "reset" and path == "at once":
+            await until_soon(lambda: not frontend.sessions)
+            assert here.kept == 0
+        here.backend.goes_on.set()
+        await until_soon(lambda: not frontend.sessions)
+        assert await (await here.inside()).ok("NOOP") == []
+
+
+async def test_wrong_passwords_count_and_hold_up_as_before(path: str, tmp_path: Path) -> None:
+    auth = AuthConfig(failure_delay_s=0.3, max_failure_delay_s=0.3)
+    async with scene(tmp_path, auth) as here:
+        frontend = here.running.role.frontend
+        assert frontend is not None
+        penalties = frontend.gate.penalties
+        peer, loop = await here.peer(), asyncio.get_running_loop()
+        peer.send(b"a LOGIN ana wrong\r\n")
+        await until_soon(lambda: penalties.failures("127.0.0.1", "ana") == 1)
+        began = loop.time()
+        other = await here.inside()  # who comes meanwhile with the right one is not told at once
+        assert loop.time() - began > 0.1
+        assert penalties.failures("127.0.0.1", "ana") == 0
+        await other.close()
+
+
+async def test_connections_of_a_user_are_counted_and_limited(path: str, tmp_path: Path) -> None:
+    async with scene(tmp_path, max_connections_per_user=1) as here:
+        first, second = await here.inside(), await here.peer()
+        said = await second.command("LOGIN ana secret")
+        assert said[-1].startswith(b"t NO [LIMIT]")
+        await second.until(b"* BYE")
+        await second.close()
+        assert await first.ok("NOOP") == []
+        assert (await first.command("LOGOUT"))[0].startswith(b"* BYE")
+        await first.close()
+        frontend = here.running.role.frontend
+        assert frontend is not None
+        await until_soon(lambda: not frontend.sessions)
+        await here.inside()
