@@ -139,3 +139,31 @@ def test_too_many_names_are_bad() -> None:
     group = b"(MAILBOXES (" + names + b") (MessageNew MessageExpunge))"
     with pytest.raises(BadSyntax, match="in all groups"):
         parse_notify(Scanner(b" SET " + b" ".join([group] * 6) + b"\r\n", 0))
+
+
+async def test_news_that_come_late_from_another_worker_are_told(tmp_path: Path) -> None:
+    """A hierarchy was renamed, and a mailbox of it deleted, before this worker has heard of either."""
+    other, below = MailboxName(b"user.ana.other"), MailboxName(b"user.ana.other.below")
+    old, old_below = MailboxName(b"user.ana.new"), MailboxName(b"user.ana.new.below")
+    async with playing(tmp_path) as (running, reader, _, ask):
+        for name in ("new", "new/below"):
+            await ask(f"CREATE INBOX/{name}")
+        await ask("NOTIFY SET (personal (MailboxName))")
+        tracker, events = running.backend.tracker, running.backend.events
+        watchers = set(tracker.watchers)
+        tracker.watchers.clear()
+        elsewhere, writer = await asyncio.open_connection(*running.address)
+        writer.write(b"a LOGIN ana secret\r\nb RENAME INBOX/new INBOX/other\r\n")
+        writer.write(b"c DELETE INBOX/other/below\r\n")
+        while not (await read_line(elsewhere)).startswith("c OK"):
+            pass
+        writer.close()
+        tracker.watchers.update(watchers)
+        events.publish(News(Kind.RENAMED, other, old))
+        events.publish(News(Kind.RENAMED_BELOW, below, old_below))
+        events.publish(News(Kind.DELETED, below))
+        assert [await read_line(reader) for _ in range(3)] == [
+            '* LIST (\\HasNoChildren) "/" INBOX/other ("OLDNAME" ("INBOX/new"))',
+            '* LIST (\\NonExistent) "/" INBOX/other/below',
+            '* LIST (\\HasNoChildren) "/" INBOX/other',
+        ]

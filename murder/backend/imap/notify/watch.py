@@ -204,9 +204,11 @@ class Watch:
                 told = await self._created(news.name)
             case Kind.DELETED:
                 told = self._deleted(news.name)
-            case Kind.RENAMED | Kind.RENAMED_BELOW:
+            case Kind.RENAMED:
                 told = await self._renamed(news.other, news.name)
-                own = own or news.kind is Kind.RENAMED_BELOW
+            case Kind.RENAMED_BELOW:
+                await self._renamed_below(news.other, news.name)
+                told = b""
             case Kind.ACL:
                 told = await self._rights_changed(news.name)
             case Kind.SUBSCRIBED:
@@ -264,6 +266,14 @@ class Watch:
         if self._access_to(new) is not Access.NONE:
             return self._list(new, old=old if before is not Access.NONE else None)
         return self._list(old, "\\NonExistent") if before is not Access.NONE else b""
+
+    async def _renamed_below(self, old: MailboxName, new: MailboxName) -> None:
+        """The client knows it by its new name, as he was told of the one above; also where it has gone from there since:
+        of that there will be news."""
+        before = self._access.get(old, Access.NONE)
+        await self._renamed(old, new)
+        if before is not Access.NONE and self._filters.events(new):
+            self._access.setdefault(new, before)
 
     async def _rights_changed(self, name: MailboxName) -> bytes:
         """RFC 5465 §5.4 and §5.9: `l` that is granted or revoked makes a mailbox come and go."""
