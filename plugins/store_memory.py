@@ -207,8 +207,10 @@ class MemoryMailbox:
         for new in messages:
             octets = bytes(new.incoming.octets())
             date = new.internal_date or now
+            sizes = len(octets), new.told_size
+            named = new.email_id or _new_id()
             row = Message(
-                Uid(0), new.flags, date, len(octets), ModSeq(0), now, new.email_id or _new_id()
+                Uid(0), new.flags, date, sizes[0], ModSeq(0), now, named, told_size=sizes[1]
             )
             rows.append((row, octets))
         return self._add(rows)
@@ -314,6 +316,15 @@ class MemoryMailbox:
         recent = await self.recent()
         self._box.recent_from = self._box.uid_next
         return recent
+
+    async def keep_told_size(self, uid: Uid, size: int) -> None:
+        kept = self._box.kept.get(uid)
+        if kept is not None:
+            kept.message = replace(kept.message, told_size=size)
+
+    async def told_octets(self) -> int:
+        rows = [kept.message for kept in self._box.kept.values()]
+        return sum(row.rfc822_size - row.size for row in rows)
 
     async def summary(self, uid: Uid) -> bytes | None:
         return self._kept(uid).summary

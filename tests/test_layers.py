@@ -63,7 +63,19 @@ MAY_USE = {  # third party -> the rooms that may know it
 }
 IN_ORDER = {  # room -> its modules, each importing only those before it
     "kit": (
-        *("schema", "root", "rows", "uids", "bodies", "expunged", "epoch", "incoming", "asked"),
+        *(
+            "schema",
+            "root",
+            "rows",
+            "told",
+            "pages",
+            "uids",
+            "bodies",
+            "expunged",
+            "epoch",
+            "incoming",
+            "asked",
+        ),
         *("mailbox", "transfer", "carry", "check"),
     ),
     "pki": ("authority", "trust"),

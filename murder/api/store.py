@@ -78,6 +78,7 @@ class NewMessage:
     flags: frozenset[str] = field(default_factory=frozenset)
     internal_date: datetime | None = None  # None: now
     email_id: str = ""  # "": a new one
+    told_size: int = 0  # as in `Message`; for stores that keep it
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +273,20 @@ class StepsModSeq(Protocol):
 
     async def step_modseq(self) -> None:
         """The mailbox's highest mod-sequence becomes larger; no message changes."""
+        ...
+
+
+@runtime_checkable
+class KeepsToldSize(Protocol):
+    """A power of a `Mailbox`: RFC822.SIZE of messages with NUL is right before anybody has read them. It keeps
+    `NewMessage.told_size` and tells it in `Message`; what other software has put there may have `UNSEEN_SIZE`."""
+
+    async def keep_told_size(self, uid: Uid, size: int) -> None:
+        """Somebody has looked: 0, or another size than the message has. A hint."""
+        ...
+
+    async def told_octets(self) -> int:
+        """How many octets more (or, below 0, fewer) all its messages together have as they are told."""
         ...
 
 

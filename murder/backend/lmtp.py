@@ -16,7 +16,7 @@ from typing import Final
 from murder.api.delivery import Arriving
 from murder.api.store import Incoming, Mailbox, NewMessage
 from murder.backend.filtering import Rejected, Target, targets_of
-from murder.backend.imap.mail.content import end_of_header
+from murder.backend.imap.mail.content import end_of_header, size_told
 from murder.backend.records.duplicates import key_of
 from murder.backend.worker import BackendWorker
 from murder.errors import Code, Refusal
@@ -209,7 +209,8 @@ class Arrival:
             for addressee in self._addressees:
                 self._dialogue.note_refused(addressee.address, answer)
             return answer * len(self._addressees)
-        message = NewMessage(self._incoming)
+        told = await size_told(self._incoming.octets())
+        message = NewMessage(self._incoming, told_size=told)
         answers: list[asyncio.Task[bytes]] = []
         async with asyncio.TaskGroup() as copies:
             for number, addressee in enumerate(self._addressees, 1):

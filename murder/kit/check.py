@@ -190,6 +190,7 @@ def _lose_body(db: sqlite3.Connection, checked: Checked, body: int) -> Path:
     file, octets = db.execute("SELECT file, octets FROM body WHERE id=?", (body,)).fetchone()
     kept = keep_lost(checked, file or f"body-{body}", octets)
     db.execute("DELETE FROM body WHERE id=?", (body,))
+    db.execute("DELETE FROM told WHERE body=?", (body,))
     return kept
 
 

@@ -6,18 +6,18 @@ import mmap
 import secrets
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
 from murder.api import FlagChange, Incoming, NewMessage, Stored
 from murder.api import Mailbox as AnyMailbox
-from murder.api.turns import rest
 from murder.errors import Code, Refusal
 from murder.kit.asked import Asked
 from murder.kit.bodies import Bodies, Copying
 from murder.kit.expunged import Keeper, let_go, may_let_go, remove_kept
 from murder.kit.incoming import FileIncoming
+from murder.kit.pages import pages
 from murder.kit.root import Root, T
 from murder.kit.rows import (
     INSERT_MESSAGE,
@@ -39,9 +39,9 @@ from murder.kit.schema import (
     to_message,
     to_seconds,
 )
+from murder.kit.told import note_told, told_octets, with_told
 from murder.kit.uids import all_uids, known_uids, write_down
 from murder.model.message import (
-    MAX_UID,
     Changes,
     Flagged,
     MailboxStatus,
@@ -53,7 +53,6 @@ from murder.model.message import (
 from murder.model.name import MailboxName
 
 IN_THREAD: Final = 5_000  # more rows than this are read in a thread: they take longer than 10 ms
-PAGE: Final = 500  # rows that are read in one turn of the loop, some 2 ms
 # of a message that is there, or that is kept after it was expunged
 BODY_OF: Final = (
     "(SELECT body FROM message WHERE mailbox=:box AND uid=:uid "
@@ -199,10 +198,12 @@ class RowMailbox:
     def _seen_by_reader(
         self, rows: list[tuple[Any, ...]], db: sqlite3.Connection | None = None
     ) -> list[Message]:
-        if self.is_own:
-            return [to_message(row) for row in rows]
-        seen = self._seen_uids([row[0] for row in rows], db)
-        return [to_message((row[0], _with_seen(row[1], row[0] in seen), *row[2:])) for row in rows]
+        db = db or self.root.reader
+        shown = rows
+        if not self.is_own:
+            seen = self._seen_uids([row[0] for row in rows], db)
+            shown = [(row[0], _with_seen(row[1], row[0] in seen), *row[2:]) for row in rows]
+        return with_told(db, rows, [to_message(row) for row in shown])
 
     def _seen_uids(self, uids: list[int], db: sqlite3.Connection | None = None) -> set[int]:
         found = (db or self.root.reader).execute(
@@ -250,34 +251,15 @@ class RowMailbox:
         # left to itself SQLite would read the whole mailbox, which it has in the order of the UIDs
         index = "message INDEXED BY message_modseq"
         changed: dict[int, Message] = {}
-        async for page in self._pages(f"{MESSAGE_COLUMNS}, modseq, uid", index, since):
+        read = partial(pages, self.root.reader, self.box_id)
+        async for page in read(f"{MESSAGE_COLUMNS}, modseq, uid", index, since):
             messages = self._seen_by_reader([row[:-2] for row in page])
             changed |= {message.uid: message for message in messages}
-        gone = [
-            uid async for page in self._pages("modseq, uid", "expunged", since) for _, uid in page
-        ]
+        gone = [uid async for page in read("modseq, uid", "expunged", since) for _, uid in page]
         for uid in gone:
             changed.pop(uid, None)  # it went while the pages were turned
         in_order = [changed[uid] for uid in sorted(changed)]
         return Changes(ModSeq(modseq), in_order, [Uid(uid) for uid in sorted(gone)])
-
-    async def _pages(
-        self, columns: str, table: str, since: ModSeq
-    ) -> AsyncIterator[list[tuple[Any, ...]]]:
-        """Rows after a mod-sequence in its order, `PAGE` at a time, with a turn for all others between. `columns` ends with
-        modseq and uid. What changes meanwhile moves to the end, so that nothing is passed over; some comes twice."""
-        at: tuple[int, int] = (since, MAX_UID)
-        while True:
-            page = self.root.reader.execute(
-                f"SELECT {columns} FROM {table} WHERE mailbox=? AND (modseq, uid)>(?,?) "
-                "ORDER BY modseq, uid LIMIT ?",
-                (self.box_id, *at, PAGE),
-            ).fetchall()
-            yield page
-            if len(page) < PAGE:
-                return
-            at = page[-1][-2:]
-            await rest()
 
     async def octets(self, uid: Uid) -> memoryview:
         row = self.root.reader.execute(
@@ -319,6 +301,20 @@ class RowMailbox:
                 (summary, self.box_id, uid),
             )
         )
+
+    async def keep_told_size(self, uid: Uid, size: int) -> None:
+        """See murder.api.store.KeepsToldSize."""
+
+        def work(db: sqlite3.Connection) -> None:
+            row = db.execute(f"SELECT {BODY_OF}", {"box": self.box_id, "uid": uid}).fetchone()
+            if row[0] is not None:
+                note_told(db, row[0], size)
+
+        self.root.hint(work)
+
+    async def told_octets(self) -> int:
+        """See murder.api.store.KeepsToldSize."""
+        return told_octets(self.root.reader, self.box_id)
 
     async def keywords(self) -> Collection[str]:
         """See murder.api.store.TellsKeywords."""
@@ -411,6 +407,8 @@ class RowMailbox:
     ) -> Uid:
         incoming = ours(new.incoming)
         body = self._add_body(db, new, linked)
+        if new.told_size:
+            note_told(db, body, new.told_size)
         saved = int(time.time())
         date, zone = to_seconds(new.internal_date) if new.internal_date else (saved, 0)
         bits, uid = self.own_bits(db, to_bits(new.flags), box.uid_next), box.take_uid()
@@ -566,13 +564,12 @@ class RowMailbox:
     async def expunged(self, uids: Sequence[Uid]) -> Sequence[Message]:
         """See murder.api.store.TellsExpunged."""
         rows = await self._chosen(f"{MESSAGE_COLUMNS}, seen_by", "gone", uids)
-        if self.is_own:
-            return [to_message(row[:-1]) for row in rows]
-        seen = [self.reader in json.loads(row[-1]) for row in rows]
-        shown = [_with_seen(row[1], is_seen) for row, is_seen in zip(rows, seen, strict=True)]
-        return [
-            to_message((row[0], bits, *row[2:-1])) for row, bits in zip(rows, shown, strict=True)
-        ]
+        shown = [row[:-1] for row in rows]
+        if not self.is_own:
+            seen = [self.reader in json.loads(row[-1]) for row in rows]
+            bits = [_with_seen(row[1], is_seen) for row, is_seen in zip(rows, seen, strict=True)]
+            shown = [(row[0], bit, *row[2:]) for row, bit in zip(shown, bits, strict=True)]
+        return with_told(self.root.reader, rows, [to_message(row) for row in shown])
 
     def let_go(self, up_to: ModSeq, holders: int) -> None:
         """See murder.api.store.TellsExpunged."""

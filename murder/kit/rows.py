@@ -173,6 +173,11 @@ def release_bodies(db: sqlite3.Connection, bodies: Sequence[int]) -> None:
         (chosen,),
     )
     db.execute(f"DELETE FROM body WHERE {unused}", (chosen,))
+    db.execute(
+        "DELETE FROM told WHERE body IN (SELECT value FROM json_each(?)) "
+        "AND body NOT IN (SELECT id FROM body)",
+        (chosen,),
+    )
 
 
 # The id of a new mailbox: never one that another has had, or whoever has that one open would be in the new one.

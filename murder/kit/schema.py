@@ -16,7 +16,7 @@ from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
 from murder.model.message import Message, ModSeq, Uid
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 FILE_MODE: Final = 0o600
 BUSY_MS: Final = 30_000  # a writer waits for another worker's commit; far above any
 READ_BUSY_MS: Final = (
@@ -47,6 +47,8 @@ GONE: Final = """CREATE TABLE gone (
     seen_by TEXT NOT NULL,
     PRIMARY KEY (mailbox, uid)
 ) STRICT, WITHOUT ROWID"""
+# RFC822.SIZE where it is not the octets' number; UNSEEN_SIZE where that is to be found out
+TOLD: Final = "CREATE TABLE told (body INTEGER PRIMARY KEY, size INTEGER NOT NULL) STRICT"
 TABLES: Final = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE mailbox (
@@ -104,6 +106,7 @@ CREATE TABLE known_uids (
     mailbox INTEGER PRIMARY KEY, modseq INTEGER NOT NULL, uids BLOB NOT NULL
 ) STRICT;
 {GONE};
+{TOLD};
 """
 
 # format → what makes the next one of it, in one transaction
@@ -112,6 +115,7 @@ MIGRATIONS: Final = {
     2: "CREATE TABLE known_uids "
     "(mailbox INTEGER PRIMARY KEY, modseq INTEGER NOT NULL, uids BLOB NOT NULL) STRICT",
     3: GONE,
+    4: TOLD,
 }
 
 MESSAGE_COLUMNS: Final = (

@@ -32,6 +32,7 @@ from murder.kit.rows import (
     spelled,
 )
 from murder.kit.schema import MESSAGE_COLUMNS, SEEN_BIT, connect
+from murder.kit.told import note_told, told_of
 from murder.model.message import Uid
 from murder.model.name import MailboxName, exists_already, no_such_mailbox
 
@@ -379,8 +380,11 @@ def _bring_body(
 ) -> int:
     file, octets = theirs.execute("SELECT file, octets FROM body WHERE id=?", (body,)).fetchone()
     if file is None:
-        return insert_body(db, octets, None)
-    return insert_body(db, None, linked.bring(source.file_of(file)))
+        new = insert_body(db, octets, None)
+    else:
+        new = insert_body(db, None, linked.bring(source.file_of(file)))
+    note_told(db, new, told_of(theirs, body))
+    return new
 
 
 def insert_copies(

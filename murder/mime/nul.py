@@ -2,7 +2,7 @@
 
 Each part that has one goes in base64, and says so; its octets are all there. What can have no encoding (headers, what is
 between parts, an encoding that is not known) has 0x80 in place of NUL, as Dovecot has it. Structure, sizes in it and
-octets are told of the result and agree; RFC822.SIZE alone is the file's, as quota is: nobody reads a file for its size.
+octets are told of the result and agree; quota is by what is stored.
 """
 
 import base64
@@ -12,6 +12,7 @@ from typing import Final
 
 from murder.mime.decode import decode_transfer
 from murder.mime.field import fields_in
+from murder.mime.structure import parse_structure
 from murder.model.part import Part
 
 REPLACED: Final = bytes.maketrans(b"\x00", b"\x80")
@@ -24,6 +25,14 @@ def has_nul(octets: memoryview, start: int = 0, end: int | None = None) -> bool:
     if isinstance(whole, bytes | bytearray | mmap) and len(whole) == len(octets):
         return whole.find(b"\x00", start, end) >= 0
     return b"\x00" in bytes(octets[start:end])
+
+
+def told_size(octets: memoryview | bytes) -> int:
+    """How many octets it is told with, where it has NUL; 0 where it has none, and is told as it is."""
+    if not has_nul(memoryview(octets)):
+        return 0
+    whole = bytes(octets)
+    return len(without_nul(whole, parse_structure(whole)))
 
 
 def without_nul(octets: bytes, root: Part) -> bytes:

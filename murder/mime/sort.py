@@ -96,7 +96,7 @@ _VALUES: Final[dict[SortKey, Callable[[Sortable], Value]]] = {
     SortKey.CC: lambda one: _mailbox(one.envelope.cc),
     SortKey.DATE: lambda one: sent_date(one.message, one.envelope),
     SortKey.FROM: lambda one: _mailbox(one.envelope.from_),
-    SortKey.SIZE: lambda one: one.message.size,
+    SortKey.SIZE: lambda one: one.message.rfc822_size,
     SortKey.SUBJECT: lambda one: _cut(sort_form(base_subject(one.envelope.subject).text)),
     SortKey.TO: lambda one: _mailbox(one.envelope.to),
     SortKey.DISPLAYFROM: lambda one: _display(one.envelope.from_),

@@ -14,6 +14,7 @@ ModSeq = NewType("ModSeq", int)  # 1 .. 2**63 - 1, RFC 7162 §3.1
 UidValidity = NewType("UidValidity", int)
 
 MAX_UID = Uid(2**32 - 1)
+UNSEEN_SIZE = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,8 @@ class Message:
 
     `flags` holds system flags as `\\Seen`, `\\Deleted` … in RFC 3501 spelling and keywords as they were
     first written in this mailbox; never `\\Recent`, which belongs to a session. `size` counts octets
-    with CRLF line ends (RFC822.SIZE). `internal_date` and `save_date` are aware datetimes.
+    with CRLF line ends; `told_size` those of the message as base IMAP is told it, where that is another (it has NUL), 0
+    where it is not, `UNSEEN_SIZE` where nobody has looked. `internal_date` and `save_date` are aware datetimes.
     """
 
     uid: Uid
@@ -33,6 +35,11 @@ class Message:
     save_date: datetime | None = None
     email_id: str = ""  # RFC 8474; "" where the store has none
     thread_id: str = ""
+    told_size: int = 0
+
+    @property
+    def rfc822_size(self) -> int:
+        return self.told_size if self.told_size > 0 else self.size
 
 
 class Flagged(NamedTuple):

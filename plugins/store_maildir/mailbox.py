@@ -19,6 +19,7 @@ from murder.kit.mailbox import RowMailbox, ours
 from murder.kit.root import Root
 from murder.kit.rows import insert_body, load_box
 from murder.kit.schema import SEEN_BIT, connect, to_bits, to_keywords
+from murder.kit.told import note_told, told_of
 from murder.kit.transfer import Linked, Transfers, insert_copies, message_rows, shown_bits
 from murder.model.message import Changes, Flagged, MailboxStatus, Message, ModSeq, Uid
 from murder.model.name import MailboxName
@@ -298,6 +299,14 @@ class MaildirMailbox:
         """See murder.api.store.TellsExpunged."""
         self.rows.let_go(up_to, holders)
 
+    async def keep_told_size(self, uid: Uid, size: int) -> None:
+        """See murder.api.store.KeepsToldSize."""
+        await self.rows.keep_told_size(uid, size)
+
+    async def told_octets(self) -> int:
+        """See murder.api.store.KeepsToldSize."""
+        return await self.rows.told_octets()
+
     async def keywords(self) -> Collection[str]:
         """See murder.api.store.TellsKeywords."""
         return await self.rows.keywords()
@@ -376,6 +385,8 @@ class MaildirTransfers(Transfers):
                 bodies.bring(db, _file_of(db, tree, source, row[9]), row, bits[row[0]])
                 for row in rows
             ]
+            for row, body in zip(rows, brought, strict=True):
+                note_told(db, body, told_of(db, row[9]))
             copied = insert_copies(db, rows, bits, target, brought)
         if remove:
             box = load_box(db, source.box_id)
@@ -398,6 +409,7 @@ class MaildirTransfers(Transfers):
             rows = message_rows(theirs, source.box_id, uids)
             bits = shown_bits(theirs, source, rows)
             files = [_file_of(theirs, left, source, row[9]) for row in rows]
+            told = [told_of(theirs, row[9]) for row in rows]
         finally:
             theirs.close()
         with changing(db, bodies.tree, target.box_id):
@@ -405,6 +417,8 @@ class MaildirTransfers(Transfers):
                 bodies.bring(db, file, row, bits[row[0]])
                 for file, row in zip(files, rows, strict=True)
             ]
+            for size, body in zip(told, brought, strict=True):
+                note_told(db, body, size)
             return insert_copies(db, rows, bits, target, brought)
 
     def _move_in(
@@ -432,7 +446,9 @@ class MaildirTransfers(Transfers):
         here: int,
     ) -> int:
         (file,) = theirs.execute("SELECT file FROM body WHERE id=?", (body,)).fetchone()
-        return insert_body(db, None, f"{here}/{file.partition('/')[2]}" if file else None)
+        new = insert_body(db, None, f"{here}/{file.partition('/')[2]}" if file else None)
+        note_told(db, new, told_of(theirs, body))
+        return new
 
 
 def _bodies_of(mailbox: RowMailbox) -> MaildirBodies:

@@ -26,7 +26,8 @@ from murder.kit.rows import (
     remove_messages,
     spelled,
 )
-from murder.model.message import MAX_UID, Uid
+from murder.kit.told import note_told
+from murder.model.message import MAX_UID, UNSEEN_SIZE, Uid
 from murder.model.ordering import in_order
 from plugins.store_maildir.files import (
     UIDLIST,
@@ -45,6 +46,8 @@ from plugins.store_maildir.files import (
 from plugins.store_maildir.tree import Tree, files_in, stamps
 
 NO_FILE = "-"
+FEW_NEW = 1000  # messages that others have put there at once: each is looked through for NUL
+PIECE_OCTETS = 1024 * 1024
 LINE_OCTETS = 80
 STALE_LINES = 200  # in a UID list, beyond twice the messages: then it is written anew
 
@@ -104,8 +107,10 @@ def synchronise(db: sqlite3.Connection, tree: Tree, box_id: int, folder: bytes) 
         if listed is None:
             listed = read_uidlist(folder)
         uids = listed.uids if listed is not None else {}
+        is_few = len(new) <= FEW_NEW
         for base in in_order(new, key=lambda one: (uids.get(one, MAX_UID), one)):
-            _add(db, box, folder, base, present[base], uids.get(base), words, modseq)
+            listed_uid = uids.get(base)
+            _add(db, box, folder, base, present[base], listed_uid, words, modseq, is_few)
         box.modseq, found = modseq, True
     box.save(db)
     tree.note_read(db, box_id, now)
@@ -228,13 +233,14 @@ def _add(
     listed: int | None,
     words: list[str],
     modseq: int,
+    is_read: bool,
 ) -> None:
-    """A message that somebody else has put there."""
+    """A message that somebody else has put there. `is_read`: it is looked through in any case."""
     place, name = found
     try:
         with open_plain(_path(folder, place, name)) as file:
             stat = os.fstat(file.fileno())
-            size = _virtual_size(file, base, stat.st_size)
+            size, has_nul = _virtual_size(file, base, stat.st_size, is_read)
     except (FileNotFoundError, PermissionError):
         return  # gone again, no plain file, or not for us
     uid = listed if listed is not None and _is_free(db, box.id, listed) else None
@@ -244,6 +250,8 @@ def _add(
     bits, named = flags_of(split_name(name)[1], words)
     keywords = spelled(db, box.id, named)
     body = insert_body(db, None, f"{box.id}/{place}/{name}")
+    if has_nul:
+        note_told(db, body, UNSEEN_SIZE)
     email_id = hashlib.sha256(base.partition(",")[0].encode("latin-1")).hexdigest()[:20]
     saved = int(stat.st_ctime)
     values = (
@@ -273,12 +281,14 @@ def _is_free(db: sqlite3.Connection, box_id: int, uid: int) -> bool:
     return taken is None and 0 < uid < MAX_UID
 
 
-def _virtual_size(file: BinaryIO, base: str, size: int) -> int:
-    """RFC822.SIZE: from the name, else by reading."""
+def _virtual_size(file: BinaryIO, base: str, size: int, is_read: bool) -> tuple[int, bool]:
+    """Octets with CRLF line ends, from the name, else by reading; and whether there is NUL, as far as it was read."""
     told, virtual = sizes_of(base)
-    if virtual is not None and told == size:
-        return virtual
-    return len(to_crlf(file.read()))
+    if virtual is None or told != size:
+        octets = file.read()
+        return len(to_crlf(octets)), b"\0" in octets
+    pieces = iter(lambda: file.read(PIECE_OCTETS), b"")
+    return virtual, is_read and any(b"\0" in piece for piece in pieces)
 
 
 def publish(db: sqlite3.Connection, box_id: int, folder: bytes) -> None:
@@ -371,6 +381,7 @@ def forget(db: sqlite3.Connection, tree: Tree, name: bytes) -> None:
         for table in ("message", "gone", "expunged", "seen", "keyword", "folder"):
             db.execute(f"DELETE FROM {table} WHERE mailbox=?", row)
         db.execute("DELETE FROM body WHERE file LIKE ?", (f"{row[0]}/%",))
+        db.execute("DELETE FROM told WHERE body NOT IN (SELECT id FROM body)")
         db.execute("DELETE FROM mailbox WHERE id=?", row)
 
 

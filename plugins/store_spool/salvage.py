@@ -24,6 +24,7 @@ TABLES: Final = {
     "message": ("mailbox", "uid"),
     "body": ("id",),
     "gone": ("mailbox", "uid"),
+    "told": ("body",),
     "expunged": ("mailbox", "modseq", "uid"),
     "seen": ("mailbox", "reader", "uid"),
     "keyword": ("mailbox", "folded"),

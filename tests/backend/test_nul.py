@@ -76,3 +76,64 @@ def test_a_part_with_nul(tmp_path: Path, kind: str) -> None:
     assert strings(binary) == {b"BINARY[1]~": BODY, b"BINARY[2]": b"plain"}
     assert b"BINARY.SIZE[1] %d" % len(BODY) in binary
     assert answers[5].startswith(b"* SEARCH 1\r\n")
+
+
+NULS = b"Subject: odd\r\nContent-Type: application/x-y\r\n\r\n" + b"\x00" * 3000
+
+
+@pytest.mark.parametrize("kind", ["memory", "spool", "maildir"])
+def test_its_size_is_the_same_before_and_after_it_was_read(tmp_path: Path, kind: str) -> None:
+    """Appended, delivered, copied; asked alone, with the octets, and once more; searched, sorted and counted by it."""
+    make_store = {
+        "memory": memory_store,
+        "spool": lambda: spool_store(tmp_path),
+        "maildir": lambda: maildir_store(tmp_path),
+    }[kind]
+    commands = [
+        b"APPEND INBOX ~{%d+}\r\n%b" % (len(NULS), NULS),
+        b"CREATE INBOX/copies",
+        b"SELECT INBOX",
+        b"COPY 1 INBOX/copies",
+        b"SELECT INBOX/copies",
+        b"FETCH 1 (RFC822.SIZE)",
+        b"SEARCH LARGER 3500",
+        b"STATUS INBOX/copies (SIZE)",
+        b"FETCH 1 (BODY.PEEK[])",
+        b"FETCH 1 (RFC822.SIZE BODY.PEEK[]<4000.1000> BODY.PEEK[TEXT])",
+        b"FETCH 1 (RFC822.SIZE)",
+        b"SEARCH SMALLER 3500",
+    ]
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        answers = runner.run(asyncio.wait_for(ask(tmp_path, make_store, commands), 30))
+    alone, larger, status, whole, both, again, smaller = answers[5:]
+    size = len(strings(whole)[b"BODY[]"])
+    assert size > 4000
+    for answer in (alone, both, again):
+        assert b"RFC822.SIZE %d" % size in answer
+    assert larger.startswith(b"* SEARCH 1\r\n") and smaller.startswith(b"* SEARCH\r\n")
+    assert b"(SIZE %d)" % size in status
+    assert strings(both)[b"BODY[]<4000>"] == strings(whole)[b"BODY[]"][4000:5000]
+
+
+@pytest.mark.parametrize("name", ["1.from.elsewhere", "1.from.elsewhere,S=%d,W=%d"])
+def test_so_is_that_of_what_other_software_has_put_there(tmp_path: Path, name: str) -> None:
+    commands = [
+        b"SELECT INBOX",
+        b"FETCH 1 (RFC822.SIZE)",
+        b"UID SORT (SIZE) UTF-8 LARGER 3500",
+        b"FETCH 1 (BODY.PEEK[])",
+        b"FETCH 1 (RFC822.SIZE)",
+    ]
+    folder = tmp_path / "maildir" / "maildir" / "users" / "ana"
+    for part in ("cur", "new", "tmp"):
+        (folder / part).mkdir(parents=True)
+    stored = NULS.replace(b"\r\n", b"\n")
+    file = name % (len(stored), len(NULS)) if "%" in name else name
+    (folder / "new" / file).write_bytes(stored)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        work = ask(tmp_path, lambda: maildir_store(tmp_path), commands)
+        answers = runner.run(asyncio.wait_for(work, 30))
+    size = len(strings(answers[3])[b"BODY[]"])
+    assert b"RFC822.SIZE %d" % size in answers[1]
+    assert answers[2].startswith(b"* SORT 1\r\n")
+    assert b"RFC822.SIZE %d" % size in answers[4]

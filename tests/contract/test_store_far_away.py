@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -74,7 +75,7 @@ class FarMailbox(Far):
 
     async def append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
         near = [
-            NewMessage(one.incoming.near, one.flags, one.internal_date, one.email_id)  # type: ignore[attr-defined]
+            replace(one, incoming=one.incoming.near)  # type: ignore[attr-defined]
             for one in messages
         ]
         await self.network.cross("append")

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from murder.api import CanCheck, FlagChange, Mailbox, NewMessage
 from murder.errors import Code, Refusal
 from murder.kit import mailbox as spool
+from murder.kit import pages as paging
 from murder.kit.rows import MOST_KEYWORDS
 from murder.kit.schema import FORMAT
 from murder.kit.uids import pack, unpack
@@ -495,7 +496,7 @@ async def _count_turns(turns: list[int]) -> None:
 async def test_many_changes_are_read_a_page_at_a_time_with_turns_for_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    monkeypatch.setattr(spool, "PAGE", 4)
+    monkeypatch.setattr(paging, "PAGE", 4)
 
     async with stored(tmp_path) as store:
         await store.create(INBOX, "default")
@@ -516,7 +517,7 @@ async def test_many_changes_are_read_a_page_at_a_time_with_turns_for_others(
 async def test_what_changes_while_pages_are_turned_is_neither_lost_nor_told_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool, "PAGE", 4)
+    monkeypatch.setattr(paging, "PAGE", 4)
 
     async with stored(tmp_path) as store:
         await store.create(INBOX, "default")
@@ -525,7 +526,7 @@ async def test_what_changes_while_pages_are_turned_is_neither_lost_nor_told_twic
         for number in range(20):
             await append(store, box, number, SMALL)
         assert isinstance(box, spool.RowMailbox)
-        pages = box._pages
+        pages = paging.pages
         turned: list[object] = []
 
         async def with_others(*asked: Any) -> AsyncIterator[list[tuple[Any, ...]]]:
@@ -538,7 +539,7 @@ async def test_what_changes_while_pages_are_turned_is_neither_lost_nor_told_twic
                     await box.expunge([Uid(2), Uid(19)])
                     await append(store, box, 21, SMALL)
 
-        monkeypatch.setattr(box, "_pages", with_others)
+        monkeypatch.setattr(spool, "pages", with_others)
         first = await box.changes(start)
         rest = await box.changes(first.highest_modseq)
         told = [message.uid for message in first.changed]

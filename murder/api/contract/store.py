@@ -10,6 +10,7 @@ from murder.api.store import (
     CountsSubscriptions,
     FlagChange,
     KeepsExpunged,
+    KeepsToldSize,
     Mailbox,
     MailboxStore,
     NewMessage,
@@ -358,6 +359,41 @@ async def keeps_what_was_expunged(make: Make) -> None:
     await refused(inbox.octets(uids[1]), Code.EXPUNGE_ISSUED, "octets of what all let go of")
 
 
+async def keeps_told_sizes(make: Make) -> None:
+    """What is told of a message's size comes with it, goes along with copies, and is put right by who has looked."""
+    store, (inbox, sent) = await opened(make, ANNA, SENT)
+    if not isinstance(inbox, KeepsToldSize) or not isinstance(sent, KeepsToldSize):
+        return
+    await store.create(MailboxName(b"user.bert"), "default")
+    theirs = await store.open(MailboxName(b"user.bert"), "anna")
+    uids = await deliver(store, inbox, SMALL, SMALL)
+    for octets in (ODD, LARGE):
+        incoming = store.incoming()
+        await incoming.write(octets)
+        told = len(octets) + 10
+        uids += await inbox.append([NewMessage(incoming, told_size=told)])
+        await incoming.close()
+    sizes = [0, 0, len(ODD) + 10, len(LARGE) + 10]
+    rows = await inbox.messages(uids)
+    expect([row.told_size for row in rows], sizes, "told_size")
+    expect([row.size for row in rows], [len(SMALL)] * 2 + [len(ODD), len(LARGE)], "size")
+    expect([row.told_size for row in (await inbox.changes(ModSeq(0))).changed], sizes, "changes()")
+    expect(await inbox.told_octets(), 20, "told_octets()")
+    for target in (sent, theirs):
+        copies = await inbox.copy(uids[1:], target)
+        found = await target.messages(list(copies.values()))
+        expect([row.told_size for row in found], sizes[1:], "of copies")
+    await inbox.keep_told_size(uids[2], 0)
+    await inbox.keep_told_size(uids[0], 5)
+    await deliver(store, inbox, SMALL)  # behind these hints
+    rows = await inbox.messages(uids)
+    expect([row.told_size for row in rows], [5, 0, 0, sizes[3]], "after somebody has looked")
+    await inbox.expunge(uids)
+    expect(await inbox.told_octets(), 0, "of what is gone")
+    again = await deliver(store, inbox, SMALL)
+    expect([row.told_size for row in await inbox.messages(again)], [0], "of a new message")
+
+
 STORE_CHECKS: Final[tuple[Check, ...]] = (
     makes_and_lists,
     deletes_and_repeats_it,
@@ -375,5 +411,6 @@ STORE_CHECKS: Final[tuple[Check, ...]] = (
     keeps_subscriptions,
     tells_its_listener,
     keeps_what_was_expunged,
+    keeps_told_sizes,
     carries_mailboxes,
 )

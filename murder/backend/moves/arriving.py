@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from murder.api import CarriesMailboxes
-from murder.backend.moves.batches import AHEAD, Taken, digest, read
+from murder.backend.moves.batches import AHEAD, Taken, digest, read, with_sizes
 from murder.backend.moves.journal import ARRIVING, Journal, Move, Side, State, intent_of
 from murder.backend.moves.outgoing import freeze, sum_of
 from murder.backend.moves.verify import tell
@@ -231,7 +231,7 @@ class Arriving:
     async def _keep(self, name: MailboxName, taken: Taken) -> Answer:
         """The answer is a digest of what the store has now, not of what came."""
         await taken.write()
-        await self._store.receive(name, taken.carried)
+        await self._store.receive(name, await with_sizes(taken.carried))
         self._step("received")
         self._move = replace(
             self._now,

@@ -6,11 +6,12 @@ that the clients of both backends notice little; no more than `AHEAD` batches ar
 
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from murder.api import CarriedMessage, Incoming
 from murder.api.store import Mailbox
+from murder.backend.imap.mail.content import size_told
 from murder.errors import Code, Refusal
 from murder.model.carried import digest_line
 from murder.model.message import Message, Uid
@@ -70,6 +71,15 @@ def digest(rows: Sequence[tuple[Message, memoryview | None]]) -> str:
         if octets is not None:
             sum_of_all.update(octets)
     return sum_of_all.hexdigest()
+
+
+async def with_sizes(carried: Sequence[CarriedMessage]) -> list[CarriedMessage]:
+    """What comes with its octets, as `NewMessage` would have it: `told_size` does not travel."""
+    found: list[CarriedMessage] = []
+    for one in carried:
+        told = await size_told(one.incoming.octets()) if one.incoming is not None else 0
+        found.append(replace(one, message=replace(one.message, told_size=told)) if told else one)
+    return found
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from murder.api import CarriedMessage
 from murder.backend.moves.arriving import abort, check_may_come, commit, taking
+from murder.backend.moves.batches import with_sizes
 from murder.backend.moves.cyrus_values import (
     EXPUNGED,
     Arrived,
@@ -377,7 +378,7 @@ class FromCyrus:
         if not batch:
             return
         try:
-            await self._store.receive(box.name, [one for one, _ in batch])
+            await self._store.receive(box.name, await with_sizes([one for one, _ in batch]))
         finally:
             for one, _ in batch:
                 if one.incoming is not None:

@@ -11,6 +11,7 @@ from typing import Final
 from murder.api.store import Incoming, Mailbox, NewMessage
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.flags import changeable
+from murder.backend.imap.mail.content import size_told
 from murder.backend.imap.mail.copy import open_target
 from murder.backend.imap.mail.stop import after_stop
 from murder.backend.imap.mail.urls import octets_of_url
@@ -135,7 +136,9 @@ class _Append:
             await self._check(head, mailbox)
             incoming = await self._take(head, mailbox)
             flags = changeable(head.flags, rights)
-            self._messages.append(NewMessage(incoming, flags, head.internal_date))
+            told = await size_told(incoming.octets())
+            new = NewMessage(incoming, flags, head.internal_date, told_size=told)
+            self._messages.append(new)
             if not parse_append_end(self._scanner, head.form):
                 break
         octets = sum(message.incoming.size for message in self._messages)

@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
 
-from murder.api.store import Mailbox
+from murder.api.store import KeepsToldSize, Mailbox
 from murder.errors import Code, Refusal
 from murder.mime.header import parse_date
-from murder.mime.nul import has_nul, without_nul
+from murder.mime.nul import has_nul, told_size, without_nul
 from murder.mime.preview import preview_of
 from murder.mime.section import MAX_SELECTED_OCTETS, HeaderFields, encoded_part, octets_of
 from murder.mime.structure import parse_structure
 from murder.mime.summary import dump_structure, load_structure
 from murder.mime.text import Looking, Wanted
 from murder.model.fetch import BodyItem, Form, Section, SectionText
-from murder.model.message import Message, Uid
+from murder.model.message import UNSEEN_SIZE, Message, Uid
 from murder.model.part import Envelope, Part
-from murder.net.turns import Turn, aside
+from murder.net.turns import Turn, aside, aside_if
 from murder.wire.imap.body import format_structure_piece
 from murder.wire.imap.envelope import format_envelope_piece
 
@@ -133,7 +133,15 @@ class Reader:
                 self._octets = memoryview(await aside(_told, raw))
             else:
                 self._octets = raw
+            await self._note_size(len(self._octets))
         return self._octets
+
+    async def _note_size(self, size: int) -> None:
+        """For whoever asks for RFC822.SIZE alone."""
+        message, mailbox = self._message, self._mailbox
+        told = 0 if size == message.size else size
+        if told != message.told_size and isinstance(mailbox, KeepsToldSize):
+            await mailbox.keep_told_size(message.uid, told)
 
     async def _has_nul(self, raw: memoryview) -> bool:
         if len(raw) < SMALL_OCTETS:
@@ -264,6 +272,28 @@ class Reader:
         self._structure = None
         self._decoded = None
         self._fields.clear()
+
+
+async def sized(mailbox: Mailbox, message: Message) -> Message:
+    """With the size that it is told with, where nobody has looked yet and the store says so. One that has just been
+    expunged stays as it is."""
+    if message.told_size != UNSEEN_SIZE:
+        return message
+    reader = Reader(mailbox, message)
+    try:
+        size = len(await reader.octets())
+    except Refusal as refusal:
+        if refusal.code is not Code.EXPUNGE_ISSUED:
+            raise
+        return message
+    finally:
+        reader.close()
+    return replace(message, told_size=0 if size == message.size else size)
+
+
+async def size_told(octets: memoryview) -> int:
+    """`NewMessage.told_size` of what comes in."""
+    return await aside_if(len(octets) >= SMALL_OCTETS, told_size, octets)
 
 
 HEADER_LOOK: Final = 16 * 1024  # nearly every header ends within; else more and more is looked at

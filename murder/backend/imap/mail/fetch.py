@@ -11,7 +11,7 @@ from typing import Final
 
 from murder.api.store import TellsFlags, TellsSummaries
 from murder.backend.imap.dialogue import BackendImap
-from murder.backend.imap.mail.content import Reader
+from murder.backend.imap.mail.content import Reader, sized
 from murder.backend.imap.mail.qresync import tell_vanished
 from murder.backend.imap.message_sets import batches, ranges_of, uids_of, window
 from murder.errors import BadSyntax, Code, Refusal
@@ -44,7 +44,7 @@ FACTS: Final[Mapping[FetchItem, Callable[[Message], bytes] | None]] = {  # None:
     Attribute.INTERNALDATE: lambda message: (
         b"INTERNALDATE " + format_date_time(message.internal_date)
     ),
-    Attribute.RFC822_SIZE: lambda message: b"RFC822.SIZE %d" % message.size,
+    Attribute.RFC822_SIZE: lambda message: b"RFC822.SIZE %d" % message.rfc822_size,
     Attribute.MODSEQ: lambda message: b"MODSEQ (%d)" % message.modseq,
     Attribute.SAVEDATE: lambda message: format_save_date_piece(message.save_date),
     Attribute.EMAILID: lambda message: format_id_piece(Attribute.EMAILID, message.email_id),
@@ -167,6 +167,8 @@ class _Fetch:
             messages = await self._view.messages(uids)
         if not self._by_uid:
             self._missed += len(uids) - len(messages)
+        if Attribute.RFC822_SIZE in self._items and any(one.told_size < 0 for one in messages):
+            messages = [await sized(mailbox, message) for message in messages]
         since = self._request.changed_since
         if since is not None:
             messages = [message for message in messages if message.modseq > since]
@@ -257,8 +259,8 @@ class _Fetch:
         try:
             if self._needs_message:  # before anything of the answer is sent: it may be gone
                 size = len(await reader.octets())
-                if size != message.size:
-                    message = replace(message, size=size)
+                if size != message.rfc822_size:
+                    message = replace(message, told_size=size)
             facts = self._facts(message, flags_too)
             self._put(self._dialogue.forms.fresh_words())
             for item in self._items:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from murder.api.store import Mailbox
+from murder.api.store import KeepsToldSize, Mailbox
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.message_sets import batches, marked
 from murder.model.flag import DELETED
@@ -46,6 +46,9 @@ async def format_status_of(
         status = replace(status, recent=status.recent + here)
     if StatusItem.HIGHESTMODSEQ in items:
         dialogue.enable_condstore()  # RFC 7162 §3.1.7
+    if StatusItem.SIZE in items and isinstance(mailbox, KeepsToldSize):
+        more = await mailbox.told_octets()  # RFC 8438: never less than the sum of RFC822.SIZE
+        status = replace(status, size=status.size + more)
     deleted_octets = 0
     if StatusItem.DELETED_STORAGE in items and status.deleted:
         for batch in batches(await marked(mailbox, DELETED, await mailbox.uids())):

@@ -163,8 +163,8 @@ def _compile_plain(key: SearchKey, scene: Scene) -> Test:
             return _flagged(flag)
         case SizeIs(larger, octets):
             if larger:
-                return lambda candidate: candidate.message.size > octets
-            return lambda candidate: candidate.message.size < octets
+                return lambda candidate: candidate.message.rfc822_size > octets
+            return lambda candidate: candidate.message.rfc822_size < octets
         case YoungerThan(interval_s):
             limit = scene.now.timestamp() - interval_s
             return lambda candidate: candidate.message.internal_date.timestamp() >= limit

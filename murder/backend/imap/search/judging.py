@@ -6,7 +6,7 @@ Knows the session's view and no command: SEARCH and the searches that are kept u
 from collections.abc import Iterable
 
 from murder.backend.changes.updates import View
-from murder.backend.imap.mail.content import read_content
+from murder.backend.imap.mail.content import read_content, sized
 from murder.backend.imap.search.criteria import Candidate, Scene, compile_key, texts_in
 from murder.model.message import Message
 from murder.model.search import SearchKey
@@ -27,6 +27,8 @@ class Judge:
         seq = self._view.seq_of(message.uid)
         if seq is None:
             return False
+        if message.told_size < 0:
+            message = await sized(self._view.mailbox, message)
         is_recent = message.uid in self._view.recent
         verdict = self._test(Candidate(seq, message, is_recent))
         if self._turn.is_over:

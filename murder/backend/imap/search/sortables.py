@@ -5,7 +5,7 @@ from typing import Final
 
 from murder.api.store import Mailbox
 from murder.backend.changes.updates import View
-from murder.backend.imap.mail.content import Reader
+from murder.backend.imap.mail.content import Reader, sized
 from murder.errors import Code, Refusal
 from murder.mime.sort import Keyed, Sortable, keyed, needs_envelope
 from murder.model.message import Message, Uid
@@ -35,7 +35,8 @@ async def each_envelope(
     for start in range(0, len(uids), AT_ONCE):
         batch = [Uid(uid) for uid in uids[start : start + AT_ONCE]]
         for message in await view.messages(batch):
-            yield message, await _envelope(view.mailbox, message) if wanted else NO_ENVELOPE
+            envelope = await _envelope(view.mailbox, message) if wanted else NO_ENVELOPE
+            yield await sized(view.mailbox, message), envelope
             if turn.is_over:
                 await turn.rest()
 
