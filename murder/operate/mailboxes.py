@@ -20,8 +20,13 @@ from murder.model.name import (
 )
 from murder.operate.reach import Reach, data_of
 from murder.wire import mutf7
-from murder.wire.imap.mailbox import RenameRequest, format_joint_rename
-from murder.wire.rename_words import CAPABILITY
+from murder.wire.imap.mailbox import (
+    RenameRequest,
+    TreeRequest,
+    format_joint_rename,
+    format_tree,
+)
+from murder.wire.rename_words import CAPABILITY, TREES
 from murder.wire.token import Scanner, string
 
 STATUS_ITEMS: Final = b"(MESSAGES UNSEEN SIZE UIDNEXT UIDVALIDITY HIGHESTMODSEQ)"
@@ -173,8 +178,12 @@ def doomed(rows: Sequence[MailboxEntry], name: MailboxName) -> list[MailboxEntry
     return sorted(found, key=lambda row: len(row.name), reverse=True)
 
 
-async def delete(reach: Reach, rows: Sequence[MailboxEntry]) -> None:
-    """Each at its own backend; what goes with its INBOX needs no word. Raises Refusal, UpstreamFailure."""
+async def delete(reach: Reach, rows: Sequence[MailboxEntry]) -> str:
+    """As one, by the backend of the root, the last of these, with those that have a part, and what it says; else each at
+    its own backend, where what goes with its INBOX needs no word. Raises Refusal, UpstreamFailure."""
+    root = rows[-1]
+    if TREES in (await reach.backend(root.server)).capabilities:
+        return await _as_tree(reach, b"XDELETE", root, rows)
     inboxes = {(row.name, row.server) for row in rows if is_inbox(row.name)}
     for row in rows:
         goes_along = any(
@@ -183,6 +192,15 @@ async def delete(reach: Reach, rows: Sequence[MailboxEntry]) -> None:
         )
         if not goes_along:
             await reach.execute(row.server, b"DELETE " + string(reach.external(row.name)))
+    return ""
+
+
+async def _as_tree(
+    reach: Reach, verb: bytes, root: MailboxEntry, rows: Sequence[MailboxEntry]
+) -> str:
+    servers = {row.server for row in rows} - {root.server}
+    request = TreeRequest(reach.external(root.name), tuple(sorted(servers)))
+    return (await reach.execute(root.server, format_tree(verb, request))).text
 
 
 async def rename(reach: Reach, old: MailboxName, new: MailboxName) -> str:
@@ -262,9 +280,9 @@ async def subscribe(reach: Reach, user: str, name: MailboxName, subscribed: bool
 
 async def undelete(
     reach: Reach, rows: Sequence[MailboxEntry], name: MailboxName
-) -> list[tuple[MailboxName, MailboxName]]:
-    """Bring back what was last deleted under this name, with what went along below it; the old and new names. Raises
-    Refusal, UpstreamFailure."""
+) -> tuple[str, list[tuple[MailboxName, MailboxName]]]:
+    """Bring back what was last deleted under this name, with what went along below it: what the backend says, and the old
+    and new names. Raises Refusal, UpstreamFailure."""
     resting: list[tuple[int, MailboxName, MailboxEntry]] = []
     for row in rows:
         before = before_deletion(row.name) if is_deleted(row.name) else None
@@ -281,8 +299,12 @@ async def undelete(
     back = sorted(
         ((before, row) for at, before, row in resting if at == last), key=lambda pair: pair[0]
     )
+    root = next(row for name_before, row in back if name_before == name)
+    if TREES in (await reach.backend(root.server)).capabilities:
+        said = await _as_tree(reach, b"XUNDELETE", root, [row for _, row in back])
+        return said, [(row.name, name_before) for name_before, row in back]
     for name_before, row in back:
         command = b"RENAME %s %s"
         words = (string(reach.external(row.name)), string(reach.external(name_before)))
         await reach.execute(row.server, command % words)
-    return [(row.name, name_before) for name_before, row in back]
+    return "", [(row.name, name_before) for name_before, row in back]

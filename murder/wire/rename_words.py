@@ -1,5 +1,6 @@
-"""What backends say to each other while a hierarchy that lies on several of them is renamed, as values: frames of JSON,
-behind the command XPART. The server of the root asks for `prepare`, `commit` and `abort`; a part asks for the `fate`.
+"""What backends say to each other while a hierarchy that lies on several of them is renamed, deleted or brought back, as
+values: frames of JSON, behind the command XPART. The server of the root asks for `prepare`, `commit` and `abort`; a part
+asks for the `fate`.
 
 The peer has shown a node's certificate; it may be a stolen one, or a node that is broken: every field is judged here.
 """
@@ -10,14 +11,29 @@ from enum import Enum
 from typing import Final, assert_never
 
 from murder.errors import BadSyntax, Code, Refusal
-from murder.model.name import MailboxName
+from murder.model.name import MailboxName, before_deletion, display, is_deleted
 from murder.wire.carry import format_name
 from murder.wire.carry_words import check_user, checked_name
 from murder.wire.json_fields import Fields, parse_fields
 
 CAPABILITY: Final = b"X-RENAME"  # of a backend that does all this, and XRENAME
+TREES: Final = (
+    b"X-TREE"  # of one that deletes hierarchies and brings them back likewise: XDELETE, XUNDELETE
+)
 MAX_OCTETS: Final = 64 * 1024  # of one frame: two names at most, and a sentence
 _ID: Final = re.compile(r"[A-Za-z0-9]{1,64}")
+
+
+class Act(Enum):
+    """What becomes of a root and all below it. The values are the words on the wire."""
+
+    RENAME = "prepare"
+    DELETE = (
+        "prepare_delete"  # `new` is where the root rests, with the moment: also where nothing rests
+    )
+    UNDELETE = (
+        "prepare_undelete"  # `old` is where the root rests: all comes back that was deleted with it
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +45,7 @@ class Prepare:
     new: MailboxName
     user: str
     is_admin: bool
+    act: Act = Act.RENAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +110,13 @@ def parse_request(octets: bytes) -> Request:
     """Raises BadSyntax, which says which field is wrong and how; Refusal for a word that this version does not know."""
     told = _fields_of(octets)
     match told.word("do"):
-        case "prepare":
+        case "prepare" | "prepare_delete" | "prepare_undelete" as word:
             user = told.text("user")
             check_user(user)
             old, new = checked_name(told.name("old")), checked_name(told.name("new"))
-            return Prepare(_id_of(told), old, new, user, told.flag("is_admin"))
+            act = Act(word)
+            _check_act(act, old, new)
+            return Prepare(_id_of(told), old, new, user, told.flag("is_admin"), act)
         case "commit":
             return Commit(_id_of(told))
         case "abort":
@@ -111,9 +130,9 @@ def parse_request(octets: bytes) -> Request:
 def format_request(request: Request) -> dict[str, object]:
     """As the words of a frame."""
     match request:
-        case Prepare(rename_id, old, new, user, is_admin):
+        case Prepare(rename_id, old, new, user, is_admin, act):
             names = {"old": format_name(old), "new": format_name(new)}
-            return {"do": "prepare", "id": rename_id, **names, "user": user, "is_admin": is_admin}
+            return {"do": act.value, "id": rename_id, **names, "user": user, "is_admin": is_admin}
         case Commit(rename_id):
             return {"do": "commit", "id": rename_id}
         case Abort(rename_id):
@@ -122,6 +141,16 @@ def format_request(request: Request) -> dict[str, object]:
             return {"do": "fate", "id": rename_id}
         case _:
             assert_never(request)
+
+
+def _check_act(act: Act, old: MailboxName, new: MailboxName) -> None:
+    """Raises BadSyntax where the name of what is deleted is not that of its resting place."""
+    if act is Act.RENAME:
+        return
+    resting, name = (new, old) if act is Act.DELETE else (old, new)
+    before = before_deletion(resting) if is_deleted(resting) else None
+    if before is None or before[0] != name:
+        raise BadSyntax(f"{display(name)} does not rest at {display(resting)}")
 
 
 def _fields_of(octets: bytes) -> Fields:

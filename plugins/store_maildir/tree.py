@@ -17,7 +17,7 @@ from typing import Final
 
 from murder.errors import Code, Refusal
 from murder.kit.root import Root
-from murder.model.name import MailboxName
+from murder.model.name import MailboxName, before_deletion, is_below
 from plugins.store_maildir.files import (
     FILE_MODE,
     FOLDER_MODE,
@@ -31,6 +31,7 @@ from plugins.store_maildir.files import (
 
 ASIDE: Final = "tmp"  # what was expunged and is still read
 INDEX: Final = "murder-index.db"
+RESTING: Final = b"deleted"  # begins the names of what was deleted, and is kept for a while
 FORMAT: Final = 1  # of what stands here besides the spool's tables
 FEW_FILES: Final = 4
 SYNC_THREADS: Final = 16
@@ -69,9 +70,15 @@ class Tree(Root):
     # --- where things are
 
     def path_of(self, name: MailboxName) -> bytes:
-        """The folder of a mailbox."""
+        """The folder of a mailbox. What rests since it was deleted is none to other software: its name has no dot before
+        it."""
         if name == self.name:
             return self.top
+        if not is_below(name, self.name):
+            before = before_deletion(name)
+            assert before is not None, name
+            below = before[0][len(self.name) :] + name[name.rindex(b".") :]
+            return self.top + b"/" + RESTING + below
         return self.top + b"/." + name[len(self.name) + 1 :]
 
     def is_maildir(self, name: MailboxName) -> bool:

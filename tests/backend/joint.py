@@ -15,9 +15,10 @@ from murder.backend.hierarchy.announce import Announcer
 from murder.backend.hierarchy.intent import _process_name
 from murder.backend.hierarchy.mailboxes import Mailboxes
 from murder.backend.reconcile.master import Comparer
-from murder.backend.renames.coordinator import Wish, moves_below
+from murder.backend.renames.coordinator import Wish
 from murder.backend.renames.keeper import Renames
 from murder.backend.renames.peer import Peer
+from murder.backend.renames.tree import Tree
 from murder.backend.shared import Backend
 from murder.config import BackendConfig
 from murder.errors import UpstreamFailure, UpstreamKind
@@ -30,7 +31,7 @@ from murder.mupdate.ledger import Ledger
 from murder.mupdate.mboxlist import MailboxList
 from murder.net.frames import FrameChannel
 from murder.wire.carry import JSON, Frame
-from murder.wire.rename_words import format_answer
+from murder.wire.rename_words import Act, format_answer
 from tests.backend.server import maildir_store, memory_store, spool_store
 from tests.mupdate.nodes import Server
 
@@ -41,6 +42,7 @@ HOMES: Final = {
     "be3.test": (b"user.ana.a.d",),
 }
 ALL: Final = [MailboxName(name) for names in HOMES.values() for name in names]
+SUBSCRIBED: Final = (OLD, MailboxName(b"user.ana.b"), MailboxName(b"shared.news"))
 ACL: Final = format_acl(Acl({"ana": frozenset("lrswipkxtea"), "carl": frozenset("lr")}))
 MOST_STEPS: Final = 40
 
@@ -60,6 +62,7 @@ class Node:
     others: dict[str, "Node"]
     is_dead: bool = False
     on_step: Callable[[str], None] = lambda _: None
+    lost: list[str] = field(default_factory=list)  # the ids of mailboxes that sessions lost
     list: MailboxList = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,6 +82,8 @@ class Node:
                 mailboxes=Mailboxes(self.list, self.store, Namespace()),
                 server_name=self.name,
                 config=BackendConfig(max_mailboxes_per_user=20),
+                store=self.store,
+                tracker=SimpleNamespace(mailbox_changed=self.lost.append),
             ),
         )
         self.renew()
@@ -116,19 +121,25 @@ class Node:
     async def fill(self) -> None:
         for name in map(MailboxName, HOMES[self.name]):
             await self.announcer.create(name, ACL)
-            await self.ledger.commit([PutNote(f"quota:{name.decode()}", b"")])
+            await self.ledger.commit([PutNote(f"a/{name.decode()}", note_of("ana"))])
             mailbox = await self.store.open(name, "ana")
             incoming = self.store.incoming()
             await incoming.write(b"Subject: %b\r\n\r\nx\r\n" % name)
             await mailbox.append([NewMessage(incoming)])
             mailbox.close()
+        if self.name == "be1.test":
+            for name in SUBSCRIBED:
+                await self.store.subscribe("ana", name, True)
         await self.comparer.compare()
 
     async def rename(self, old: MailboxName = OLD, new: MailboxName = NEW) -> tuple[str, ...]:
-        coordinator = self.renames.coordinator
-        servers = await coordinator.servers_below(old)
-        moves = moves_below(self.backend, old, new)
-        return await coordinator.rename(Wish(old, new, moves, servers, "ana"))
+        return await self.change(Tree(Act.RENAME, old, new))
+
+    async def change(self, tree: Tree, renames: Renames | None = None) -> tuple[str, ...]:
+        coordinator = (renames or self.renames).coordinator
+        servers = await coordinator.servers_below(tree)
+        moves = await tree.moves_at(self.backend)
+        return await coordinator.rename(Wish(tree, moves, servers, "ana"))
 
     def names(self) -> set[MailboxName]:
         return {entry.name for entry in self.list.walk()}
@@ -205,6 +216,11 @@ async def three(
         await master.stop()
 
 
+def note_of(owner: str) -> bytes:
+    """A mailbox's own annotations of its owner."""
+    return json.dumps({owner: {"/specialuse": "\\Sent"}}).encode()
+
+
 async def settle(nodes: Nodes) -> None:
     """As if every node had just looked, until nothing is open; then all compare their lists."""
     for _ in range(10):
@@ -237,9 +253,14 @@ async def check(nodes: Nodes, wanted: bool | None) -> bool:
             assert (found.raw_acl, found.raw_location) == (row.raw_acl, row.raw_location)
             acl = parse_acl(row.raw_acl).entries
             assert owner in acl and former not in acl and "carl" in acl
+            assert node.list.note(f"a/{name.decode()}") == note_of(owner)
             mailbox = await node.store.open(name, "ana")
             assert (await mailbox.status()).messages == 1
             mailbox.close()
+    store = nodes["be1.test"].store
+    there = {moved(name, OLD, NEW) if is_new else name for name in SUBSCRIBED[:2]}
+    assert set(await store.subscriptions(owner)) == {*there, SUBSCRIBED[2]}
+    assert not await store.subscriptions(former)
     return is_new
 
 

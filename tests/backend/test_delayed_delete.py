@@ -49,13 +49,22 @@ async def test_deleted_mailboxes_rest_and_come_back_whole(tmp_path: Path) -> Non
         assert b"Subject: kept" in said and b"\\Flagged" in said
 
 
+async def test_one_name_may_be_deleted_twice_in_a_second(tmp_path: Path) -> None:
+    config = config_in(tmp_path, delete="delayed")
+    async with running_backend(tmp_path, config=config) as one:
+        said = await say(one, "ana", *(b"CREATE INBOX/sub", b"DELETE INBOX/sub") * 3)
+        assert all(b"A%d OK" % number in said for number in range(6)), said
+        assert len([row for row in one.backend.mailboxes.list.walk() if is_deleted(row.name)]) == 3
+
+
 async def test_what_was_deleted_expires_and_nothing_else_does(tmp_path: Path) -> None:
     config = config_in(tmp_path, delete="delayed", deleted_keep_s=3600.0)
     async with running_backend(tmp_path, config=config) as one:
         backend = one.backend
         for name in (SUB, DEEP):
             await backend.announcer.create(name, b"ana\tlrswipkxtea\t")
-        await remove(backend, [DEEP, SUB])
+        for name in (DEEP, SUB):
+            await remove(backend, name, None)
         assert await expire(backend, time.time()) == 0
         assert await expire(backend, time.time() + 4000) == 2
         left = [entry.name for entry in backend.mailboxes.list.walk()]

@@ -9,13 +9,13 @@ import pytest
 
 from murder.backend.hierarchy.intent import Stage, this_process
 from murder.backend.renames import part
-from murder.backend.renames.coordinator import Wish, moves_below
 from murder.backend.renames.peer import Peer
+from murder.backend.renames.tree import Tree
 from murder.config import BackendConfig
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.name import MailboxName, moved
 from murder.net.frames import FrameChannel
-from murder.wire.rename_words import Prepare
+from murder.wire.rename_words import Act, Prepare
 from tests.backend.joint import (
     ACL,
     ALL,
@@ -346,10 +346,8 @@ async def test_each_worker_ends_what_it_began_and_the_first_one_what_a_dead_one_
                     raise FailedError
 
             began.coordinator.step = began._backend.announcer.step = fail
-            moves = moves_below(root.backend, OLD, NEW)
-            others = ("be2.test", "be3.test")
             with pytest.raises(FailedError):
-                await began.coordinator.rename(Wish(OLD, NEW, moves, others, "ana"))
+                await root.change(Tree(Act.RENAME, OLD, NEW), began)
             began.coordinator.step = began._backend.announcer.step = lambda _: None
             assert root.list.intents()
             if second == "living":

@@ -36,11 +36,15 @@ def demo() -> Iterator[Demo]:
                     name = line.decode().rsplit(" ", 1)[1]
                     assert admin.setacl(name, "admin", "lrswipkxtea")[0] == "OK"
                     assert admin.delete(name)[0] == "OK"
-        running.node("stop", "be2")
-        file = running.folder / "be2" / "murder.toml"
-        file.write_text(file.read_text().replace("[backend]", '[backend]\nstore = "store_maildir"'))
-        running.node("start", "be2")
+        change_backend(running, "be2", 'store = "store_maildir"')
         yield running
+
+
+def change_backend(demo: Demo, node: str, line: str) -> None:
+    demo.node("stop", node)
+    file = demo.folder / node / "murder.toml"
+    file.write_text(file.read_text().replace("[backend]", f"[backend]\n{line}"))
+    demo.node("start", node)
 
 
 def backend(demo: Demo, node: str) -> dict[str, Any]:
@@ -172,7 +176,6 @@ def test_a_name_that_one_of_them_has_refuses_all(demo: Demo) -> None:
             assert admin._simple_command("CREATE", f"{NEW}/c", where)[0] == "OK"
             kind, said = rename(demo, OLD, NEW)
             assert kind == "NO" and b"ALREADYEXISTS" in said, said
-            admin.setacl(f"{NEW}/c", "admin", "lrswipkxtea")
             assert admin.delete(f"{NEW}/c")[0] == "OK"
     assert settled(demo) == OLD
 
@@ -281,3 +284,57 @@ def test_what_is_in_doubt_is_shown_and_ended_by_hand(demo: Demo) -> None:
         with demo.imap(be2, "admin") as admin:
             assert admin._simple_command("XSETTLE", ids.pop(), "ABORT")[0] == "OK"
     assert settled(demo) == OLD
+
+
+@pytest.fixture(scope="module")
+def keeping(demo: Demo) -> None:
+    """From now on what is deleted is kept for a while."""
+    for one in demo.backends:
+        change_backend(demo, one["node"], 'delete = "delayed"')
+
+
+@pytest.mark.usefixtures("keeping")
+@pytest.mark.parametrize(
+    ("verb", "node", "at"),
+    [
+        ("", "", ""),
+        ("delete", "be1", "decided"),
+        ("delete", "be3", "part prepared"),
+        ("undelete", "be2", "part commit"),
+    ],
+)
+def test_it_is_deleted_and_comes_back_as_one(demo: Demo, verb: str, node: str, at: str) -> None:
+    """Killed at some of the steps; tests/backend/test_joint_delete.py goes through all of them."""
+    before = furnish(demo)
+    commands = {"delete": ("delete", OLD, "--yes"), "undelete": ("undelete", OLD)}
+    for one, words in commands.items():
+        dies = dying(demo, backend(demo, node), at) if verb == one else None
+        with dies or contextlib.nullcontext() as process:
+            code, said = run_ctl(demo, "mailbox", *words)
+            if process is not None:
+                assert process.wait(20) == 9
+        is_there = rests_or_is_there(demo)
+        if verb != one:
+            assert code == 0, said
+        if code == 0 or node == "be1":
+            assert is_there == (one == "undelete"), said
+        elif is_there != (one == "undelete"):
+            assert backend(demo, node)["name"] in said
+            assert run_ctl(demo, "mailbox", *words)[0] == 0
+            assert rests_or_is_there(demo) == (one == "undelete")
+    assert facts(demo, OLD) == before
+
+
+def rests_or_is_there(demo: Demo) -> bool:
+    """Until all of it is there, or all of it rests: which."""
+
+    def is_one() -> str:
+        found = [*names_at_master(demo)]
+        there = {name for name in found if name.split(".")[0] == OLD}
+        resting = {name for name in found if name.startswith(f"DELETED.{OLD}.")}
+        if {len(there), len(resting)} == {0, len(HOMES)} and not in_doubt(demo):
+            return "there" if there else "resting"
+        return ""
+
+    told = until(is_one, lambda: (names_at_master(demo), run_ctl(demo, "conflicts")), every_s=0.2)
+    return told == "there"

@@ -1,6 +1,7 @@
 """What backends say while a hierarchy on several of them is renamed: there and back, and what is no such word."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from murder.errors import BadSyntax, Code, Refusal
 from murder.model.name import MailboxName
 from murder.wire.rename_words import (
     Abort,
+    Act,
     Answer,
     AskFate,
     Commit,
@@ -26,7 +28,14 @@ from murder.wire.rename_words import (
 PREPARE = Prepare("a1", MailboxName(b"user.ana"), MailboxName(b"user.an\xe4"), "ana", False)
 
 
-@pytest.mark.parametrize("request_", [PREPARE, Commit("a1"), Abort("Z9"), AskFate("0" * 64)])
+RESTING = MailboxName(b"DELETED.user.ana.65F3AB00")
+DELETE = replace(PREPARE, new=RESTING, act=Act.DELETE)
+UNDELETE = replace(PREPARE, old=RESTING, new=MailboxName(b"user.ana"), act=Act.UNDELETE)
+
+
+@pytest.mark.parametrize(
+    "request_", [PREPARE, DELETE, UNDELETE, Commit("a1"), Abort("Z9"), AskFate("0" * 64)]
+)
 def test_requests_come_back_as_they_were(request_: Request) -> None:
     assert parse_request(json.dumps(format_request(request_)).encode()) == request_
 
@@ -76,3 +85,18 @@ def test_a_word_of_a_later_version_is_refused_and_a_code_of_one_passed_over() ->
     with pytest.raises(Refusal, match="'undo' is unknown here"):
         parse_request(b'{"do": "undo", "id": "a1"}')
     assert parse_answer(b'{"no": "x", "code": "NEWER"}') == Refused(Code.NONE, "x")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        replace(DELETE, new=MailboxName(b"DELETED.user.bob.65F3AB00")),
+        replace(DELETE, new=MailboxName(b"user.bob")),
+        replace(DELETE, old=RESTING, new=MailboxName(b"user.ana")),
+        replace(UNDELETE, old=MailboxName(b"DELETED.user.ana.never")),
+        replace(UNDELETE, new=MailboxName(b"user.bob")),
+    ],
+)
+def test_what_is_deleted_rests_at_its_own_place(request_: Prepare) -> None:
+    with pytest.raises(BadSyntax, match="does not rest at"):
+        parse_request(json.dumps(format_request(request_)).encode())

@@ -20,7 +20,7 @@ from murder.api.store import (
 )
 from murder.errors import Code, Refusal
 from murder.model.message import ModSeq, Uid
-from murder.model.name import MailboxName
+from murder.model.name import MailboxName, deleted_name
 
 Make = Callable[[], Awaitable[MailboxStore]]  # a started store on a new folder
 
@@ -126,6 +126,34 @@ async def renames_and_repeats_it(make: Make) -> None:
     expect(moved.mailbox_id, was, "the id after rename")
     expect(list(await moved.uids()), uids, "UIDs after rename")
     expect(bytes(await moved.octets(uids[1])), ODD, "octets after rename")
+
+
+async def keeps_apart_what_was_deleted(make: Make) -> None:
+    """A user's mailboxes that rest under DELETED are neither his nor lost; new ones may be made, and the old come back."""
+    store, (inbox, below) = await opened(make, ANNA, SENT)
+    uids = [await deliver(store, inbox, SMALL), await deliver(store, below, ODD)]
+    resting = {deleted_name(name, 1_700_000_000): name for name in (ANNA, SENT)}
+    for where, name in reversed(resting.items()):
+        await store.rename(name, where)
+        await store.rename(name, where)
+    names = {one.name for one in await store.mailboxes()}
+    expect(names, set(resting), "names after deletion")
+    await store.create(ANNA, "default")
+    another = await store.open(ANNA, "anna")
+    expect(list(await another.uids()), [], "UIDs of a new mailbox")
+    another.close()
+    names = {one.name for one in await store.mailboxes()}
+    expect(names, {ANNA, *resting}, "names beside what was deleted")
+    await store.delete(ANNA)
+    for where, name in resting.items():
+        await store.rename(where, name)
+    names = {one.name for one in await store.mailboxes()}
+    expect(names, {ANNA, SENT}, "names of what has come back")
+    for name, known, octets in zip((ANNA, SENT), uids, (SMALL, ODD), strict=True):
+        back = await store.open(name, "anna")
+        expect(list(await back.uids()), known, "UIDs of what has come back")
+        expect(bytes(await back.octets(known[0])), octets, "octets of what has come back")
+        back.close()
 
 
 async def keeps_octets_exactly(make: Make) -> None:
@@ -398,6 +426,7 @@ STORE_CHECKS: Final[tuple[Check, ...]] = (
     makes_and_lists,
     deletes_and_repeats_it,
     renames_and_repeats_it,
+    keeps_apart_what_was_deleted,
     keeps_octets_exactly,
     keeps_flags_and_dates,
     counts_uids_up_for_ever,

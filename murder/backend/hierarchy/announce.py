@@ -28,7 +28,8 @@ from murder.backend.hierarchy.intent import (
     tree_of,
 )
 from murder.backend.records.annotations import moved_with, removed_with
-from murder.backend.renames.rows import Moves, Renamed, news_of_rename
+from murder.backend.renames.mailboxes import move_mailbox, move_subscriptions, remove_mailbox
+from murder.backend.renames.rows import Moves, Renamed, change_of_owner, news_of_rename
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.acl import Acl, format_acl, parse_acl
@@ -164,14 +165,10 @@ class Announcer:
         for name in names:
             self._events.publish(News(Kind.DELETED, name))
 
-    async def rename(
-        self,
-        moves: Moves,
-        change_acl: Callable[[Acl], Acl] = lambda acl: acl,
-    ) -> None:
+    async def rename(self, moves: Moves) -> None:
         """Rename mailboxes (old, new), all or none. Raises Refusal, UpstreamFailure."""
         intent = Intent(Operation.RENAME, tuple(moves), self.process)
-        renamed = Renamed(moves, change_acl)
+        renamed = Renamed(moves)
         async with self._operation(intent, renamed.begin):
             try:
                 await self._rename_steps(intent, renamed.rows)
@@ -402,8 +399,8 @@ class Announcer:
         await self._write_intent(intent, intent.trees, renamed.begin, wait_s)
         self.step("intended")
         try:
-            for _, new in intent.moves:
-                await self.make_room_for(new, "")
+            for entry in (new for _, new in renamed.rows):
+                await self.make_room_for(entry.name, "")
             await self._reserve_rows([entry for _, entry in renamed.rows])
             self.step("reserved")
         except Exception:
@@ -428,19 +425,21 @@ class Announcer:
     async def carry_out(self, intent: Intent, *, tells_master: bool = True) -> None:
         """What was prepared, and is decided: store, list, master, which is told later where it is away. May be done twice,
         and again after a crash. Raises what the store raises: then it has to be done again."""
-        mailboxes, turn = self._ledger.mailboxes, Turn()
+        turn, mailboxes = Turn(), self._ledger.mailboxes
+        owners = change_of_owner(*(intent.root or intent.moves[0])).owners
         changes: list[Change] = []
         for old, new in intent.moves:
-            row = mailboxes.find(new)
-            if row is None or row.is_active:  # that was done before a crash
-                continue
-            await self._store.rename(old, new)
-            self.step("moved")
-            active = MailboxEntry(new, EntryState.ACTIVE, row.raw_location, row.raw_acl)
-            changes += [RemoveEntry(old), PutEntry(active)]
-            changes += moved_with(mailboxes, [(old, new)])
+            if old == new:
+                changes += await remove_mailbox(self._store, mailboxes, old)
+                self.step("removed")
+            else:
+                changes += await move_mailbox(self._store, mailboxes, old, new, owners)
+                self.step("moved")
             if turn.is_over:
                 await turn.rest()
+        if owners is not None and intent.root in intent.moves:
+            await move_subscriptions(self._store, owners)
+            self.step("subscribed")
         if changes:
             await self._ledger.commit(changes)
             for news in news_of_rename(intent.moves):

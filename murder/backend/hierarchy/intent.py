@@ -28,7 +28,7 @@ class Operation(Enum):
     SPLIT = "split"  # a mailbox made and given another's mail: undone before the mail has gone over, else finished
     HELD = "held"  # forgotten: it was a lock only
     MOVE = "move"  # left alone: the journal of moves tells, and whoever keeps it goes on
-    JOINT = "joint"  # a RENAME with parts at other backends, the root's: undone until it is decided, then finished
+    JOINT = "joint"  # of a whole hierarchy, its parts at other backends too: undone until it is decided, then finished
     PART = "part"  # a part of another's: left alone, and asked about, until that one has decided
     OWED = (
         "owed"  # no lock: what was decided, until every part has been told (`renames.coordinator`)
@@ -48,7 +48,8 @@ class Intent:
     """One operation. `moves` are (old, new) for a rename and (name, name) else; `process` does it (`this_process`).
 
     `mailbox_id` is that of a mailbox to be made: nothing else is ever removed by undoing a create. Of a RENAME over several
-    backends, `rename_id` is the same everywhere; `peers` are the servers of the parts, or for a part that of the root.
+    backends, `rename_id` is the same everywhere; `peers` are the servers of the parts, or for a part that of the root;
+    `root` is what it is of, by its old and its new name, wherever that lies.
     """
 
     operation: Operation
@@ -57,6 +58,7 @@ class Intent:
     mailbox_id: str = ""
     rename_id: str = ""
     peers: tuple[str, ...] = ()
+    root: tuple[MailboxName, MailboxName] | None = None
     stage: Stage = Stage.PREPARED
 
     @property
@@ -89,9 +91,11 @@ def format_intent(intent: Intent) -> bytes:
         "mailbox_id": intent.mailbox_id,
     }
     if intent.rename_id:
+        root = intent.root or intent.moves[0]
         told |= {
             "rename_id": intent.rename_id,
             "peers": intent.peers,
+            "root": [name.decode("latin-1") for name in root],
             "stage": intent.stage.value,
         }
     return json.dumps(told).encode()
@@ -107,8 +111,14 @@ def parse_intent(octets: bytes) -> Intent:
     intent = Intent(Operation(told["operation"]), moves, told["process"], told["mailbox_id"])
     if "rename_id" not in told:
         return intent
-    stage = Stage(told["stage"])
-    return replace(intent, rename_id=told["rename_id"], peers=tuple(told["peers"]), stage=stage)
+    old, new = (MailboxName(name.encode("latin-1")) for name in told.get("root", told["moves"][0]))
+    return replace(
+        intent,
+        rename_id=told["rename_id"],
+        peers=tuple(told["peers"]),
+        root=(old, new),
+        stage=Stage(told["stage"]),
+    )
 
 
 def owed_key(rename_id: str) -> str:

@@ -62,6 +62,8 @@ TABLE: Final[Table] = MappingProxyType(
         b"LISTRIGHTS": Row(AUTHENTICATED, acl.run_listrights),
         b"MYRIGHTS": Row(AUTHENTICATED, acl.run_myrights),
         b"XRENAME": Row(AUTHENTICATED, mailbox.run_xrename),
+        b"XDELETE": Row(AUTHENTICATED, joint.run_xdelete),
+        b"XUNDELETE": Row(AUTHENTICATED, joint.run_xundelete),
         b"XPART": Row(AUTHENTICATED, joint.run_xpart),
         b"XSETTLE": Row(AUTHENTICATED, joint.run_xsettle),
         b"XFER": Row(AUTHENTICATED, xfer.run_xfer),

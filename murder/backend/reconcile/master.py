@@ -24,7 +24,7 @@ from murder.backend.reconcile.quarantine import (
 from murder.errors import Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.entry import MailboxEntry
-from murder.model.name import MailboxName, display, is_deleted
+from murder.model.name import MailboxName, display
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.mboxlist import mark_synchronised
 from murder.net.turns import line_up
@@ -144,7 +144,9 @@ class Comparer:
             if (resting := parse_resting(entry)) is not None:
                 self._aside[entry.name] = resting
             known = theirs.pop(entry.name, None)
-            if entry.is_active and not is_deleted(entry.name):
+            if (
+                entry.is_active and resting is None
+            ):  # the master knows what rests since it was deleted
                 await self._check_ours(entry, known, done)
             if count % PAUSE_AFTER == 0:
                 await line_up()

@@ -148,16 +148,28 @@ def _apply(
 
 
 def moved_with(
-    mailbox_list: MailboxList, moves: Iterable[tuple[MailboxName, MailboxName]]
+    mailbox_list: MailboxList,
+    moves: Iterable[tuple[MailboxName, MailboxName]],
+    owners: tuple[str, str] | None = None,
 ) -> list[Change]:
-    """The steps that carry annotations (and quota limits, and keys of URLs) along with a rename."""
+    """The steps that carry annotations (and quota limits, and keys of URLs) along with a rename; where a user is renamed,
+    from their old name to the new one, their own annotations are theirs under it."""
     steps: list[Change] = []
     for old, new in moves:
         for key in NOTE_KEYS:
             octets = mailbox_list.note(key(old))
+            if octets and owners is not None and key is _key:
+                octets = _of_renamed_user(octets, *owners)
             if octets:
                 steps += [PutNote(key(new), octets), PutNote(key(old), b"")]
     return steps
+
+
+def _of_renamed_user(note: bytes, old: str, new: str) -> bytes:
+    told = _load(note)
+    if old in told:
+        told[new] = told.pop(old) | told.get(new, {})
+    return json.dumps(told).encode()
 
 
 def removed_with(mailbox_list: MailboxList, names: Iterable[MailboxName]) -> list[Change]:

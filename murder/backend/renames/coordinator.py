@@ -1,4 +1,5 @@
-"""The root's side of a RENAME whose mailboxes lie on several backends: all of it, or nothing.
+"""The root's side of a RENAME, or a deletion, of a whole hierarchy, which may lie on several backends: all of it, or
+nothing.
 
     prepare   written down here, the new names taken at the master; then every part does the same, at its own server
     decide    one commit: from here on it only goes on, whoever dies; the client is answered after it
@@ -23,13 +24,14 @@ from murder.backend.hierarchy.intent import (
 )
 from murder.backend.renames.peer import Peer
 from murder.backend.renames.rows import Moves, change_of_owner
+from murder.backend.renames.tree import Tree, act_of, carry_out
 from murder.backend.shared import Backend
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.model.entry import MailboxEntry
-from murder.model.name import MailboxName, display, moved
+from murder.model.name import display
 from murder.mupdate.change import PutIntent, RemoveIntent
-from murder.wire.rename_words import Abort, Commit, Fate, Prepare, Request
+from murder.wire.rename_words import Abort, Act, Commit, Fate, Prepare, Request
 
 MAX_PARTS: Final = 100  # servers of one hierarchy: each is a connection while it is renamed
 PREPARE_WAIT_S: Final = 40.0  # as long as a part may wait for its master, and a little more
@@ -51,25 +53,18 @@ class Master(Protocol):
 class Wish:
     """Who wants what. `moves` are this server's mailboxes, `servers` the others that have some."""
 
-    old: MailboxName
-    new: MailboxName
+    tree: Tree
     moves: Moves
     servers: tuple[str, ...]
     user: str
     is_admin: bool = False
 
 
-def moves_below(backend: Backend, old: MailboxName, new: MailboxName) -> Moves:
-    """What this server has of a hierarchy, each with its new name."""
-    root = backend.mailboxes.find(old)
-    rows = [*([root] if root is not None else []), *backend.mailboxes.below(old)]
-    return tuple((row.name, moved(row.name, old, new)) for row in rows)
-
-
-def changed_meanwhile(old: MailboxName) -> Refusal:
-    """What is below it is not what it was a moment ago."""
-    text = f"What is below {display(old)} changes just now: try again"
-    return Refusal(Code.IN_USE, text, names=(old,))
+def names_told(intent: Intent) -> dict[str, str]:
+    """For log and operators; what is removed has no target."""
+    old, new = intent.root or intent.moves[0]
+    is_gone = act_of([(old, new)]) is Act.DELETE
+    return {"mailbox": display(old), "target": "" if is_gone else display(new)}
 
 
 class Coordinator:
@@ -94,24 +89,25 @@ class Coordinator:
 
     # --- what lies elsewhere
 
-    async def servers_below(self, old: MailboxName, named: Iterable[str] = ()) -> tuple[str, ...]:
+    async def servers_below(self, tree: Tree, named: Iterable[str] = ()) -> tuple[str, ...]:
         """The other servers that have something below it: the master says so; one that cannot (Cyrus) is not asked for its
         whole list, then it is those that the frontend has named. Raises Refusal, UpstreamFailure."""
         own = self._backend.server_name
         if self.master is None:
             return ()
-        rows = await self.master.below(old)
+        rows = await self.master.below(tree.above)
         if rows is None:
             found = set(named) - {own}
         else:
-            others = [row for row in rows if row.server != own and row.name != old]
+            others = [row for row in rows if row.server != own and row.name != tree.old]
+            others = [row for row in others if tree.has(row.name)]
             for row in others:
                 if not row.is_active:
                     text = f"{display(row.name)} is being made, moved or renamed at {row.server}: try again"
                     raise Refusal(Code.IN_USE, text, names=(row.name,))
             found = {row.server for row in others}
         if len(found) > MAX_PARTS:
-            text = f"It lies on {len(found)} servers; {MAX_PARTS} can be renamed as one"
+            text = f"It lies on {len(found)} servers; {MAX_PARTS} can be changed as one"
             raise Refusal(Code.LIMIT, text)
         return tuple(sorted(found))
 
@@ -126,19 +122,21 @@ class Coordinator:
         return await asyncio.shield(task)
 
     async def _run(self, wish: Wish) -> tuple[str, ...]:
-        rename_id = secrets.token_hex(6)
+        rename_id, tree = secrets.token_hex(6), wish.tree
+        changes_owner = change_of_owner(tree.old, tree.new)
         intent = Intent(
             Operation.JOINT,
             tuple(wish.moves),
             self._announcer.process,
             rename_id=rename_id,
             peers=wish.servers,
+            root=(tree.old, tree.new),
         )
-        facts = {"rename": rename_id, "mailbox": display(wish.old), "target": display(wish.new)}
+        facts = {"rename": rename_id, "mailbox": display(tree.old), "target": tree.target}
         self._log.info("rename.begun", **facts, user=wish.user, backends=", ".join(wish.servers))
         self.running.add(rename_id)
         try:
-            await self._announcer.prepare_rename(intent, change_of_owner(wish.old, wish.new))
+            await self._announcer.prepare_rename(intent, changes_owner)
             self.step("root prepared")
             try:
                 await self._prepare_parts(wish, intent)
@@ -155,20 +153,25 @@ class Coordinator:
 
     async def _prepare_parts(self, wish: Wish, intent: Intent) -> None:
         """All of them, and nothing that is new below it meanwhile. Raises Refusal, UpstreamFailure."""
-        if moves_below(self._backend, wish.old, wish.new) != wish.moves:
-            raise changed_meanwhile(wish.old)
-        prepare = Prepare(intent.rename_id, wish.old, wish.new, wish.user, wish.is_admin)
+        tree = wish.tree
+        if tree.names_at(self._backend) != [name for name, _ in wish.moves]:
+            raise tree.changed_meanwhile()
+        if not wish.servers and self.master is None:
+            return
+        prepare = Prepare(intent.rename_id, tree.old, tree.new, wish.user, wish.is_admin, tree.act)
         outcomes = await self._ask_all(wish.servers, prepare, PREPARE_WAIT_S)
         for server, problem in outcomes.items():
             if isinstance(problem, UpstreamFailure):
-                text = f"{server} has a part of it, and {problem.kind.reply}: nothing is renamed"
+                text = f"{server} has a part of it, and {problem.kind.reply}: nothing has changed"
                 raise Refusal(Code.UNAVAILABLE, text) from problem
             if problem is not None:
                 raise problem
         assert self.master is not None
-        for row in await self.master.below(wish.old) or ():
-            if row.is_active and row.server not in (self._backend.server_name, *wish.servers):
-                raise changed_meanwhile(wish.old)
+        for row in await self.master.below(tree.above) or ():
+            if not row.is_active or not tree.has(row.name):
+                continue
+            if row.server not in (self._backend.server_name, *wish.servers):
+                raise tree.changed_meanwhile()
 
     async def _ask_all(
         self, servers: Iterable[str], request: Request, within_s: float
@@ -200,8 +203,8 @@ class Coordinator:
 
     async def _decide(self, intent: Intent) -> Intent:
         owed = replace(intent, operation=Operation.OWED, stage=Stage.COMMIT)
-        note = PutIntent(owed_key(intent.rename_id), format_intent(owed))
-        return await self._announcer.advance(intent, Stage.COMMIT, [note])
+        notes = [PutIntent(owed_key(intent.rename_id), format_intent(owed))] if owed.peers else []
+        return await self._announcer.advance(intent, Stage.COMMIT, notes)
 
     async def _give_up(self, intent: Intent) -> None:
         await self._announcer.withdraw_rename(intent)
@@ -212,7 +215,7 @@ class Coordinator:
         """From the decision on; the servers that have not done their part. It does not fail any more: what cannot be done
         now is done by whoever looks after it."""
         own, parts = await asyncio.gather(
-            self._announcer.carry_out(decided), self.tell_parts(decided), return_exceptions=True
+            carry_out(self._backend, decided), self.tell_parts(decided), return_exceptions=True
         )
         late = decided.peers if isinstance(parts, BaseException) else parts
         if isinstance(own, BaseException):
@@ -223,8 +226,7 @@ class Coordinator:
             elif isinstance(problem, BaseException):
                 raise problem
         if not late:
-            old, new = (display(name) for name in decided.moves[0])
-            self._log.info("rename.done", rename=decided.rename_id, mailbox=old, target=new)
+            self._log.info("rename.done", rename=decided.rename_id, **names_told(decided))
         return late
 
     async def tell_parts(self, decided: Intent) -> tuple[str, ...]:
@@ -237,7 +239,8 @@ class Coordinator:
             )
         key = owed_key(decided.rename_id)
         if not late:
-            await self._announcer.commit([RemoveIntent(key)])
+            if decided.peers:
+                await self._announcer.commit([RemoveIntent(key)])
             self.step("all told")
         elif len(late) < len(decided.peers):
             owed = replace(decided, operation=Operation.OWED, peers=tuple(late))
@@ -248,7 +251,8 @@ class Coordinator:
         """One that its process has left: undone, or finished. Raises what the store raises, Refusal(IN_USE) where somebody
         else is at it."""
         if intent.stage is Stage.COMMIT:
-            await self._announcer.carry_out(await self._announcer.advance(intent, Stage.COMMIT))
+            decided = await self._announcer.advance(intent, Stage.COMMIT)
+            await carry_out(self._backend, decided)
         else:
             await self._announcer.withdraw_rename(
                 await self._announcer.advance(intent, Stage.ABORT)

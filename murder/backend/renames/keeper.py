@@ -13,15 +13,16 @@ from murder.backend.hierarchy.intent import (
     is_alive,
     parse_intent,
 )
-from murder.backend.renames.coordinator import Coordinator, Master
+from murder.backend.renames.coordinator import Coordinator, Master, names_told
 from murder.backend.renames.part import Parts
 from murder.backend.renames.peer import Peer, open_peer
+from murder.backend.renames.tree import act_of
 from murder.backend.shared import Backend
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.name import display
 from murder.net.upstream import Upstreams
-from murder.wire.rename_words import Fate
+from murder.wire.rename_words import Act, Fate
 
 LOOK_EVERY_S: Final = 2.0
 QUIET_S: Final = 5.0  # one that is younger may well be under way
@@ -52,8 +53,7 @@ class Renames:
 
     def start(self) -> None:
         """Go on with what was begun; behind the start."""
-        if self.coordinator.master is not None:
-            self._keeper = asyncio.get_running_loop().create_task(self._keep())
+        self._keeper = asyncio.get_running_loop().create_task(self._keep())
 
     async def stop(self) -> None:
         if self._keeper is not None:
@@ -167,8 +167,14 @@ class Renames:
             is_part = intent.operation is Operation.PART and intent.stage is Stage.PREPARED
             if now < seen_at + QUIET_S or not (is_part or intent.operation is Operation.OWED):
                 continue
-            old, new = (display(name) for name in intent.moves[0])
-            facts = {"name": old, "target": new, "rename": intent.rename_id, "at": seen_at}
+            first, _ = intent.moves[0]
+            target = "" if act_of(intent.moves) is Act.DELETE else display(intent.moves[0][1])
+            facts = {
+                "name": display(first),
+                "target": target,
+                "rename": intent.rename_id,
+                "at": seen_at,
+            }
             found += [
                 {
                     **facts,
@@ -197,11 +203,9 @@ def _waits_for(intent: Intent) -> tuple[str, ...]:
 
 
 def _facts(intent: Intent) -> dict[str, str]:
-    old, new = (display(name) for name in intent.moves[0])
     return {
         "rename": intent.rename_id,
-        "mailbox": old,
-        "target": new,
+        **names_told(intent),
         "backends": ", ".join(intent.peers),
     }
 

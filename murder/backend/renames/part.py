@@ -1,6 +1,6 @@
-"""The other side of a RENAME over several backends: what this server has below a root that is another's.
+"""The other side of a RENAME or a deletion over several backends: what this server has below a root that is another's.
 
-What is prepared stays so until the root's server has said what became of it, over every crash. Nothing is renamed before.
+What is prepared stays so until the root's server has said what became of it, over every crash. Nothing is changed before.
 """
 
 import asyncio
@@ -17,8 +17,9 @@ from murder.backend.hierarchy.intent import (
     tree_of,
 )
 from murder.backend.hierarchy.limits import check_depth, check_room_for
-from murder.backend.renames.coordinator import Coordinator, Master, changed_meanwhile, moves_below
+from murder.backend.renames.coordinator import Coordinator, Master, names_told
 from murder.backend.renames.rows import Moves, change_of_owner
+from murder.backend.renames.tree import Tree, carry_out
 from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import logger
@@ -27,6 +28,7 @@ from murder.net.frames import FrameChannel
 from murder.wire.carry import JSON, Frame
 from murder.wire.rename_words import (
     Abort,
+    Act,
     Answer,
     AskFate,
     Commit,
@@ -104,22 +106,25 @@ class Parts:
         await self._check_root(request, server)
         if self.find(request.id) is not None:
             return  # asked once more
-        moves = moves_below(self._backend, request.old, request.new)
+        tree = Tree(request.act, request.old, request.new)
+        moves = await tree.moves_at(self._backend)
         if not moves:
-            raise changed_meanwhile(request.old)
-        await self._check_limits(request, moves)
+            raise tree.changed_meanwhile()
+        if tree.act is Act.RENAME:
+            await self._check_limits(request, moves)
         intent = Intent(
             Operation.PART,
             tuple(moves),
             self._announcer.process,
             rename_id=request.id,
             peers=(server,),
+            root=(request.old, request.new),
         )
         change_acl = change_of_owner(request.old, request.new)
         await self._announcer.prepare_rename(intent, change_acl, random.uniform(*WAIT_S))
-        if moves_below(self._backend, request.old, request.new) != moves:
+        if tree.names_at(self._backend) != [name for name, _ in moves]:
             await self._announcer.withdraw_rename(intent)
-            raise changed_meanwhile(request.old)
+            raise tree.changed_meanwhile()
         self.step("part prepared")
 
     async def _check_root(self, request: Prepare, server: str) -> None:
@@ -178,13 +183,12 @@ class Parts:
         intent = await self._announcer.advance(intent, stage)
         self.step(f"part {stage.value}")
         if stage is Stage.COMMIT:
-            await self._announcer.carry_out(intent)
+            await carry_out(self._backend, intent)
         else:
             await self._announcer.withdraw_rename(intent)
         self._log.info(
             "rename.part_ended",
             rename=intent.rename_id,
-            mailbox=display(intent.moves[0][0]),
-            target=display(intent.moves[0][1]),
+            **names_told(intent),
             outcome=stage.value,
         )

@@ -1,4 +1,4 @@
-"""What a rename makes of rows of the list, and what clients are told of it."""
+"""What a rename, or a deletion of a whole hierarchy, makes of rows of the list, and what clients are told of it."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -17,7 +17,7 @@ from murder.mupdate.change import Change, PutEntry
 from murder.mupdate.transaction import ListTransaction
 
 Moves = Sequence[tuple[MailboxName, MailboxName]]
-"""Old and new names."""
+"""Old and new names; twice the same for what is removed."""
 
 
 class Renamed:
@@ -35,6 +35,8 @@ class Renamed:
             entry = transaction.find(old)
             if entry is None or not entry.is_active:
                 raise no_such_mailbox(old)
+            if old == new:
+                continue
             if transaction.find(new) is not None:
                 raise exists_already(new)
             raw_acl = format_acl(self._change_acl(parse_acl(entry.raw_acl)))
@@ -48,7 +50,7 @@ def news_of_rename(moves: Moves) -> Iterator[News]:
     """To clients a mailbox that is put to rest under DELETED is deleted, one that comes back is new."""
     kind = Kind.RENAMED
     for old, new in moves:
-        if is_deleted(new):
+        if old == new or is_deleted(new):
             if not is_deleted(old):
                 yield News(Kind.DELETED, old)
         elif is_deleted(old):
@@ -71,6 +73,11 @@ class ChangeOfOwner:
     def __init__(self, old: str, new: str) -> None:
         self._old = old
         self._new = new
+
+    @property
+    def owners(self) -> tuple[str, str] | None:
+        """The old one and the new one, where there are two."""
+        return (self._old, self._new) if self._old != self._new else None
 
     def __call__(self, acl: Acl) -> Acl:
         rights: Rights | None = acl.entries.get(self._old)

@@ -207,7 +207,8 @@ async def create(
 @yes_option("remove them, with all mail")
 @json_option("removed (a list of name, server); without --yes: plan, the same")
 async def delete(reach: Reach, name: str, yes: bool, as_json: bool) -> int:
-    """Remove a mailbox with all below it; where the backends delay it, `undelete` brings it back.
+    """Remove a mailbox with all below it; where the backends delay it, `undelete` brings it back. What lies on several
+    backends is removed by all of them or by none: where one is away, nothing changes, and it is named.
 
     \b
     murder ctl mailbox delete shared/news          # what would go
@@ -418,7 +419,7 @@ async def make(reach: Reach, name: MailboxName, server: str, limits: tuple[str, 
 
 
 def tell_late(said: str) -> None:
-    """Of a RENAME that is decided and not done everywhere: what its backend has said."""
+    """Of what is decided and not done everywhere: what its backend has said."""
     if " follows " in said:
         click.echo(f"{said}: `murder ctl conflicts` shows when it is not over", err=True)
 
@@ -441,12 +442,13 @@ async def remove(reach: Reach, name: MailboxName, yes: bool, as_json: bool) -> i
             f"{what}. Re-run with --yes to remove {'it' if len(doomed) == 1 else 'them'}.", err=True
         )
         return 2
-    await mailboxes.delete(reach, doomed)
+    tell_late(await mailboxes.delete(reach, doomed))
     return say(as_json, facts, f"{len(doomed)} removed")
 
 
 async def restore(reach: Reach, name: MailboxName, as_json: bool) -> int:
     """Bring back what was last deleted; the exit code. Raises Refusal, UpstreamFailure."""
-    back = await mailboxes.undelete(reach, await reach.rows(), name)
+    said, back = await mailboxes.undelete(reach, await reach.rows(), name)
+    tell_late(said)
     names = [reach.shown(before) for _, before in back]
     return say(as_json, {"restored": names}, "\n".join(names))

@@ -164,11 +164,12 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
     claimant itself, not through a frontend, under the name that is shown below the table, when he has given himself the
     rights: `murder ctl mailbox acl` does not know it, SETACL at that backend does (`murder ctl raw imap`).
 
-    RENAME: the claimant has prepared its part of a RENAME over several backends, and the holder, where the root is, does not
-    say what became of it: start the holder. Until then nobody can make, rename or delete mailboxes in that tree at the
-    claimant; mail is read and delivered. Where the holder is lost for ever, look under which names the others have theirs,
-    and end it at the claimant by hand, with the ID that is shown below the table; ABORT keeps the old names. RENAMED: it is
-    decided, and the claimant has not done its part: start the claimant; it does so by itself.
+    RENAME: the claimant has prepared its part of a RENAME (or a deletion) over several backends, and the holder, where
+    the root is, does not say what became of it: start the holder. Until then nobody can make, rename or delete
+    mailboxes in that tree at the claimant; mail is read and delivered. Where the holder is lost for ever, look under
+    which names the others have theirs, and end it at the claimant by hand, with the ID that is shown below the table;
+    ABORT keeps the old names. RENAMED: it is decided, and the claimant has not done its part: start the claimant; it
+    does so by itself.
 
     \b
     murder ctl conflicts
@@ -195,7 +196,8 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
                 click.echo(f"{one['name']} is kept at {one['claimant']} as {kept_as}")
             if "rename" in one:
                 target = reach.shown(MailboxName(str(one["target"]).encode()))
-                click.echo(f"{one['name']} to {target} is the RENAME {one['rename']}")
+                what = f"{one['name']} to {target} is" if target else f"to delete {one['name']} is"
+                click.echo(f"{what} the RENAME {one['rename']}")
     if found and forget and yes:
         ended = await ask_all(reach, AskConflicts(forget=True))
         click.echo("Forgotten.", err=True)

@@ -197,7 +197,8 @@ async def delete(reach: Reach, name: str, keep_rights: bool, yes: bool, as_json:
         what = count(len(doomed), "mailbox with all its mail", "mailboxes with all their mail")
         click.echo(f"{what}{_and_rights(given)}. Re-run with --yes to remove them.", err=True)
         return 2
-    await mailboxes.delete(reach, doomed)
+    if doomed:
+        tell_late(await mailboxes.delete(reach, doomed))
     problems = await hand_on(reach, given, None)
     facts = {"removed": gone, "rights": _shown(reach, given)}
     say(as_json, facts, f"{len(doomed)} removed{_and_rights(given)}")

@@ -84,6 +84,40 @@ def parse_rename(scanner: Scanner) -> RenameRequest:
     return RenameRequest(old, new, partition)
 
 
+@dataclass(frozen=True, slots=True)
+class TreeRequest:
+    """A mailbox with all below it, of which these other servers have something."""
+
+    mailbox: bytes
+    servers: tuple[str, ...] = ()
+
+
+# xdelete = ("XDELETE" / "XUNDELETE") SP mailbox SP "(" [astring *(SP astring)] ")" ; ours
+def parse_tree(scanner: Scanner) -> TreeRequest:
+    """Raises BadSyntax."""
+    scanner.space()
+    mailbox = scanner.astring()
+    scanner.space()
+    return TreeRequest(mailbox, _servers(scanner))
+
+
+def _servers(scanner: Scanner) -> tuple[str, ...]:
+    scanner.expect(b"(")
+    servers: list[bytes] = []
+    while not scanner.accept(b")"):
+        if servers:
+            scanner.space()
+        servers.append(scanner.astring())
+    scanner.end()
+    return tuple(one.decode("utf-8", "replace") for one in servers)
+
+
+def format_tree(verb: bytes, request: TreeRequest) -> bytes:
+    """The command XDELETE or XUNDELETE, without a tag and CRLF."""
+    servers = b" ".join(client_astring(server.encode()) for server in request.servers)
+    return b"%b %b (%b)" % (verb, client_astring(request.mailbox), servers)
+
+
 # xrename = "XRENAME" SP mailbox SP mailbox SP "(" astring *(SP astring) ")" ; ours
 def parse_joint_rename(scanner: Scanner) -> RenameRequest:
     """Of a hierarchy that lies on several servers, the others of which it names. Raises BadSyntax."""
@@ -92,13 +126,7 @@ def parse_joint_rename(scanner: Scanner) -> RenameRequest:
     scanner.space()
     new = scanner.astring()
     scanner.space()
-    scanner.expect(b"(")
-    servers = [scanner.astring()]
-    while not scanner.accept(b")"):
-        scanner.space()
-        servers.append(scanner.astring())
-    scanner.end()
-    return RenameRequest(old, new, None, tuple(one.decode("utf-8", "replace") for one in servers))
+    return RenameRequest(old, new, None, _servers(scanner))
 
 
 def format_joint_rename(request: RenameRequest) -> bytes:

@@ -1,16 +1,16 @@
 """CREATE, DELETE, RENAME (RFC 3501 §6.3.3 to §6.3.5, RFC 4314 §4), announced to the master as they happen."""
 
-import time
 from collections.abc import Sequence
 
 from murder.backend.changes.news import Kind
 from murder.backend.hierarchy.intent import tree_of
-from murder.backend.hierarchy.limits import check_depth, check_room_for_mailboxes, may_rest
+from murder.backend.hierarchy.limits import check_depth, check_room_for_mailboxes
 from murder.backend.imap.dialogue import BackendImap
+from murder.backend.imap.mailboxes.joint import delete_tree, told_of
 from murder.backend.imap.mailboxes.xfer import move_away, need_admin
 from murder.backend.records.annotations import SPECIAL_USES, note_of
-from murder.backend.renames.coordinator import Wish, moves_below
-from murder.backend.renames.rows import change_of_owner
+from murder.backend.renames.coordinator import Wish
+from murder.backend.renames.tree import Knows, Tree, moment_of_deletion, rests_when_deleted
 from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal
 from murder.model.acl import DELETE_MAILBOX
@@ -22,9 +22,7 @@ from murder.model.name import (
     exists_already,
     inbox_of,
     is_below,
-    is_deleted,
     is_inbox,
-    moved,
     owner_of,
 )
 from murder.model.rights import Missing
@@ -40,6 +38,7 @@ from murder.wire.imap.mailbox import (
     parse_mailbox,
     parse_rename,
 )
+from murder.wire.rename_words import Act
 from murder.wire.token import Scanner
 
 
@@ -115,30 +114,27 @@ def run_delete(dialogue: BackendImap, command: Command) -> Running:
 async def _delete(dialogue: BackendImap, command: Command, name: MailboxName) -> None:
     mailboxes, login = dialogue.backend.mailboxes, dialogue.user
     mailboxes.require(name, login, DELETE_MAILBOX)
-    doomed = [name]
     if is_inbox(name):
         if not login.is_admin or name == inbox_of(login.user):
             raise Refusal(Code.CANNOT, "INBOX cannot be deleted")
-        doomed = [*(entry.name for entry in mailboxes.below(name)), name]
-        doomed.sort(key=len, reverse=True)
-    changed = [await _mailbox_id(dialogue, one) for one in doomed]
-    with dialogue.causing(*((Kind.DELETED, one) for one in doomed)):
-        await remove(dialogue.backend, doomed)
-    for mailbox_id in changed:
-        dialogue.backend.tracker.mailbox_changed(mailbox_id)
-    if dialogue.selected is not None and dialogue.selected.name in doomed:
+        await delete_tree(dialogue, command, name)
+        return
+    mailbox_id = await _mailbox_id(dialogue, name)
+    with dialogue.causing((Kind.DELETED, name)):
+        await remove(dialogue.backend, name, dialogue.renames.coordinator.master)
+    dialogue.backend.tracker.mailbox_changed(mailbox_id)
+    if dialogue.selected is not None and dialogue.selected.name == name:
         dialogue.close_deleted()
     await dialogue.finish(command)
 
 
-async def remove(backend: Backend, doomed: list[MailboxName]) -> None:
-    """At once, or by putting them to rest under DELETED until they expire. Raises Refusal, UpstreamFailure."""
-    delays = backend.config.delete == "delayed" and not any(is_deleted(name) for name in doomed)
-    if delays and await may_rest(backend, doomed):
-        now = int(time.time())
-        await backend.announcer.rename([(name, deleted_name(name, now)) for name in doomed])
+async def remove(backend: Backend, name: MailboxName, master: Knows | None) -> None:
+    """At once, or by putting it to rest under DELETED until it expires. Raises Refusal, UpstreamFailure."""
+    if await rests_when_deleted(backend, [name]):
+        now = await moment_of_deletion(backend, master, name)
+        await backend.announcer.rename([(name, deleted_name(name, now))])
     else:
-        await backend.announcer.delete(doomed)
+        await backend.announcer.delete([name])
 
 
 async def _mailbox_id(dialogue: BackendImap, name: MailboxName) -> str:
@@ -209,17 +205,15 @@ async def _rename(dialogue: BackendImap, command: Command, request: RenameReques
         await _move_inbox(dialogue, old, new)
         await dialogue.finish(command)
         return
-    late = await _rename_tree(dialogue, old, new, request.servers)
-    told = f"Completed; what is at {', '.join(late)} follows as soon as it can" if late else ""
-    await dialogue.finish(command, told or "Completed")
+    late = await _rename_tree(dialogue, Tree(Act.RENAME, old, new), request.servers)
+    await dialogue.finish(command, told_of(late))
 
 
-async def _rename_tree(
-    dialogue: BackendImap, old: MailboxName, new: MailboxName, named: Sequence[str]
-) -> Sequence[str]:
+async def _rename_tree(dialogue: BackendImap, tree: Tree, named: Sequence[str]) -> Sequence[str]:
     """The servers whose part is decided, and not done yet. Raises Refusal, UpstreamFailure: then nothing has changed."""
     backend, login = dialogue.backend, dialogue.user
-    moves = moves_below(backend, old, new)
+    old, new = tree.old, tree.new
+    moves = await tree.moves_at(backend)
     for _, target in moves:
         check_new_name(target)
     into_another = tree_of(old) != tree_of(new)
@@ -227,26 +221,14 @@ async def _rename_tree(
         check_depth(backend, target)
     if into_another:
         await check_room_for_mailboxes(backend, login, [target for _, target in moves])
-    servers = await dialogue.renames.coordinator.servers_below(old, named)
-    late: Sequence[str] = ()
+    coordinator = dialogue.renames.coordinator
+    servers = await coordinator.servers_below(tree, named)
     with dialogue.causing((Kind.RENAMED, new)):
-        if servers:
-            wish = Wish(old, new, moves, servers, login.user, login.is_admin)
-            late = await dialogue.renames.coordinator.rename(wish)
-        else:
-            await backend.announcer.rename(moves, change_of_owner(old, new))
-    if is_inbox(old):
-        await _move_subscriptions(dialogue, old, new)
-    return late
-
-
-async def _move_subscriptions(dialogue: BackendImap, old: MailboxName, new: MailboxName) -> None:
-    before, after = owner_of(old) or "", owner_of(new) or ""
-    store = dialogue.backend.store
-    for name in await store.subscriptions(before):
-        renamed = moved(name, old, new) if is_below(name, old) else name
-        await store.subscribe(after, renamed, True)
-        await store.subscribe(before, name, False)
+        if servers or is_inbox(old):  # a user's subscriptions and annotations go along
+            wish = Wish(tree, moves, servers, login.user, login.is_admin)
+            return await coordinator.rename(wish)
+        await backend.announcer.rename(moves)
+    return ()
 
 
 async def _move_inbox(dialogue: BackendImap, old: MailboxName, new: MailboxName) -> None:

@@ -32,12 +32,14 @@ from murder.wire.imap.command import Command
 from murder.wire.imap.mailbox import (
     CreateRequest,
     RenameRequest,
+    TreeRequest,
     format_joint_rename,
+    format_tree,
     parse_create,
     parse_mailbox,
     parse_rename,
 )
-from murder.wire.rename_words import CAPABILITY
+from murder.wire.rename_words import CAPABILITY, TREES
 from murder.wire.token import Scanner, client_astring
 
 
@@ -129,11 +131,12 @@ async def _delete(dialogue: FrontendImap, command: Command, external: bytes) -> 
     entry = await find_or_refer(dialogue, dialogue.name_of(external), command)
     doomed_below = is_inbox(entry.name) and dialogue.user.is_admin
     if doomed_below:
-        reply = await _delete_elsewhere(dialogue, entry)
-        if reply is not None:
-            dialogue.send(under_tag(command, reply))
+        octets = await _doom(dialogue, entry, command)
+        if octets is None:
             return
-    reply = await change_at(dialogue, entry.server, body_of(command), command)
+    else:
+        octets = body_of(command)
+    reply = await change_at(dialogue, entry.server, octets, command)
     selected = dialogue.selected
     if not reply.is_ok or selected is None:
         return
@@ -141,10 +144,26 @@ async def _delete(dialogue: FrontendImap, command: Command, external: bytes) -> 
         dialogue.deselect()
 
 
-async def _delete_elsewhere(dialogue: FrontendImap, inbox: MailboxEntry) -> Reply | None:
-    """An administrator deletes a user: his mailboxes on other backends than his INBOX's go first. The reply of the first
-    that cannot be deleted."""
+async def _doom(dialogue: FrontendImap, inbox: MailboxEntry, command: Command) -> bytes | None:
+    """The command by which the backend of a user's INBOX deletes all of them, with the others that have a part; None where
+    it has been answered."""
     below = _elsewhere_below(dialogue, inbox)
+    if not below:
+        return body_of(command)
+    if TREES in (await dialogue.upstream(inbox.server)).capabilities:
+        servers = tuple(sorted({row.server for row in below}))
+        request = TreeRequest(dialogue.external(inbox.name), servers)
+        return format_tree(b"XDELETE", request)
+    reply = await _delete_each(dialogue, below)
+    if reply is None:
+        return body_of(command)
+    dialogue.send(under_tag(command, reply))
+    return None
+
+
+async def _delete_each(dialogue: FrontendImap, below: Sequence[MailboxEntry]) -> Reply | None:
+    """Where the INBOX's backend (a Cyrus) does not ask others: they go before it. The reply of the first that cannot be
+    deleted."""
     for entry in sorted(below, key=lambda one: len(one.name), reverse=True):
         upstream = await dialogue.upstream(entry.server)
         external = client_astring(dialogue.external(entry.name))
