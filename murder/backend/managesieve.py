@@ -50,7 +50,7 @@ class BackendSieve(SieveDialogue):
         if not size.isdigit():
             raise BadSyntax("HAVESPACE takes a name and a number of octets")
         await self.backend.scripts.check_space(self._owner, name, int(size))
-        self.ok("There is room")
+        self.ok()
 
     async def _put(self, command: Command) -> None:
         name, script = _name_in(command.args[0]), command.args[1]

@@ -123,6 +123,7 @@ class SieveDialogue(ClientDialogue):
         self.send(format_status(Kind.NO, text, code))
 
     def ok(self, text: str = "", code: bytes = b"") -> None:
+        """A text only behind a code: sieveshell takes `OK "text"` for a broken answer."""
         self.send(format_status(Kind.OK, text, code))
 
     def failed(self, event: Any, error: Exception) -> None:
@@ -182,10 +183,10 @@ class SieveDialogue(ClientDialogue):
 
     def _noop(self, command: Command) -> None:
         code = b"TAG " + format_string(command.args[0]) if command.args else b""
-        self.ok("Done", code)
+        self.ok("Done" if code else "", code)
 
     def _logout(self, command: Command) -> None:
-        self.ok("Goodbye")
+        self.ok()
         self.close()
 
     def _starttls(self, command: Command) -> Running:
@@ -194,14 +195,14 @@ class SieveDialogue(ClientDialogue):
         return self._switch()
 
     async def _switch(self) -> None:
-        await self.switch_to_tls(format_status(Kind.OK, "Begin TLS now"))
+        await self.switch_to_tls(format_status(Kind.OK))
         self.tell_capabilities()  # RFC 5804 §2.2
 
     def _unauthenticate(self, command: Command) -> None:
         self.left_here()
         self.forget_login()
         self.session.logged_out()
-        self.ok("Nobody is logged in")
+        self.ok()
 
     # --- the login
 
@@ -251,7 +252,7 @@ class SieveDialogue(ClientDialogue):
                 admin=login.is_admin,
                 tls=self.connection.is_tls,
             )
-            self.ok("Logged in")
+            self.ok()
 
 
 COMMON: Final[Mapping[bytes, Row]] = {

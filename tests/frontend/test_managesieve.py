@@ -68,7 +68,7 @@ async def test_a_backend_that_is_lost_costs_one_command(dies_at: bytes, tmp_path
             assert said.startswith(b"NO (TRYLATER) ")
             writer.write(LOGIN)
             said = await reader.readline()
-        assert said == b'OK "Logged in"\r\n'
+        assert said == b"OK\r\n"
         writer.write(b"LISTSCRIPTS\r\n")
         said = await reader.readline()
         assert (
@@ -78,7 +78,7 @@ async def test_a_backend_that_is_lost_costs_one_command(dies_at: bytes, tmp_path
         rest = await reader.read()
         writer.close()
         assert rest == b"{300000}\r\n" + b"OK\r\n" * 75000 + (
-            b'\r\nOK "that was it"\r\nOK\r\nOK "Goodbye"\r\n'
+            b'\r\nOK "that was it"\r\nOK\r\nOK\r\n'
         )
 
 
@@ -95,12 +95,12 @@ async def test_before_a_login_it_tells_what_all_backends_understand(tmp_path: Pa
         peer = await Peer.at(running.ports["sieve"])
         assert b'"SIEVE" "fileinto copy"' in await lines_of(peer)
         peer.send(LOGIN)
-        assert await peer.line() == b'OK "Logged in"'
+        assert await peer.line() == b"OK"
         peer.send(b"CAPABILITY\r\n")
         told = await lines_of(peer)
         assert b'"SIEVE" "fileinto body copy"' in told and b'"OWNER" "ana"' in told
         peer.send(b"UNAUTHENTICATE\r\n" + LOGIN.replace(b"AGFuYQBzZWNyZXQ=", b"AGJvYgBzZWNyZXQ="))
-        assert [await peer.line() for _ in range(2)][1] == b'OK "Logged in"'
+        assert [await peer.line() for _ in range(2)][1] == b"OK"
         peer.send(b"CAPABILITY\r\n")
         assert b'"SIEVE" "copy regex fileinto"' in await lines_of(peer)
         assert two.heard.count(b"AUTHENTICATE") == 1
