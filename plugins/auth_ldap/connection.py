@@ -1,0 +1,206 @@
+"""A connection to a directory: TLS, requests by number, many at a time; what goes wrong in a sentence with the cure."""
+
+import asyncio
+import itertools
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, cast
+
+from murder.errors import UpstreamFailure, UpstreamKind
+from plugins.auth_ldap import messages
+from plugins.auth_ldap.ber import Malformed, whole_length
+from plugins.auth_ldap.messages import Entry, Message, Result
+
+MAX_MESSAGE: Final = 4 << 20  # octets; a group with a hundred thousand members
+MAX_ENTRIES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One of the directory's."""
+
+    host: str
+    port: int
+    is_tls: bool
+    start_tls: bool
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'ldaps' if self.is_tls else 'ldap'}://{host}:{self.port}"
+
+
+class _Waiting:
+    """A request that is under way."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+
+class Connection(asyncio.Protocol):
+    """See the module. Raises UpstreamFailure from everything that asks."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.is_lost = False
+        self.was_used = False  # so that it may have died since
+        self._transport: asyncio.Transport | None = None
+        self._data = bytearray()
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, _Waiting] = {}
+        self._why = "it closed the connection"
+
+    # --- what the loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        try:
+            while (length := whole_length(self._data)) is not None:
+                if length > MAX_MESSAGE:
+                    raise Malformed(f"a message of {length} octets")
+                if len(self._data) < length:
+                    break
+                octets = bytes(self._data[:length])
+                del self._data[:length]
+                self._take(messages.parse_message(octets))
+        except (Malformed, ValueError) as error:
+            self._end(UpstreamKind.PROTOCOL, f"it does not speak LDAP: {error}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(UpstreamKind.LOST, f"{exc}" if exc else self._why)
+
+    def _take(self, message: Message) -> None:
+        if message.number == messages.NOTICE_OF_DISCONNECTION:
+            self._why = f"it closes the connection: {message.value}"
+            return
+        waiting = self._waiting.get(message.number)
+        if waiting is None or waiting.done.done():
+            return
+        if isinstance(message.value, Entry):
+            if len(waiting.entries) < MAX_ENTRIES:
+                waiting.entries.append(message.value)
+        elif isinstance(message.value, Result):
+            waiting.done.set_result(message.value)
+
+    def _end(self, kind: UpstreamKind, text: str) -> None:
+        self.is_lost = True
+        self._data.clear()
+        for waiting in self._waiting.values():
+            if not waiting.done.done():
+                waiting.done.set_exception(UpstreamFailure(kind, str(self.server), text))
+                waiting.done.exception()  # who has stopped waiting does not hear of it
+        self.close()
+
+    # --- what is asked
+
+    async def ask(self, operation: bytes) -> tuple[Result, list[Entry]]:
+        """Send a request and wait for its end."""
+        if self.is_lost or self._transport is None:
+            raise UpstreamFailure(UpstreamKind.LOST, str(self.server), self._why)
+        number, waiting = next(self._numbers), _Waiting()
+        self._waiting[number] = waiting
+        try:
+            self._transport.write(messages.format_request(number, operation))
+            result = await waiting.done
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                self.close()  # its answer would come some time
+            raise
+        finally:
+            del self._waiting[number]
+        return result, waiting.entries
+
+    async def bind(self, name: str, password: bytes) -> Result:
+        """Become somebody, or hear why not. An empty password is no bind at all (RFC 4513 §5.1.2), and never sent so."""
+        if name and not password:
+            raise AssertionError("an empty password reached the directory")
+        result, _ = await self.ask(
+            messages.bind_request(name.encode("utf-8", "surrogateescape"), password)
+        )
+        return result
+
+    async def search(
+        self,
+        base: str,
+        scope: int,
+        encoded_filter: bytes,
+        attributes: Sequence[str],
+        most: int,
+        time_s: int,
+    ) -> tuple[Result, list[Entry]]:
+        return await self.ask(
+            messages.search_request(base, scope, encoded_filter, attributes, most, time_s)
+        )
+
+    def close(self) -> None:
+        self.is_lost = True
+        if self._transport is not None:
+            if not self._transport.is_closing():
+                self._transport.write(
+                    messages.format_request(next(self._numbers), messages.unbind_request())
+                )
+            self._transport.close()
+
+    async def _start_tls(self, context: ssl.SSLContext) -> None:
+        result, _ = await self.ask(messages.start_tls_request())
+        if result.code != messages.SUCCESS:
+            text = f"it does no StartTLS: {result}; use ldaps://, or give the server a certificate"
+            raise UpstreamFailure(UpstreamKind.TLS, str(self.server), text)
+        if self._data or self._transport is None:  # in plain text behind it: injected
+            raise UpstreamFailure(UpstreamKind.TLS, str(self.server), "more came before TLS began")
+        self._transport.pause_reading()
+        transport = await asyncio.get_running_loop().start_tls(
+            self._transport, self, context, server_hostname=self.server.host
+        )
+        if transport is None:
+            raise ConnectionResetError("it closed the connection")
+        self._transport = transport
+
+
+async def connect(server: Server, context: ssl.SSLContext, timeout_s: float) -> Connection:
+    """A connection with TLS as the server's address says. Raises UpstreamFailure."""
+    connection = Connection(server)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await asyncio.get_running_loop().create_connection(
+                lambda: connection,
+                server.host,
+                server.port,
+                ssl=context if server.is_tls else None,
+                server_hostname=server.host if server.is_tls else None,
+            )
+            if server.start_tls:
+                await connection._start_tls(context)
+    except BaseException as error:
+        connection.close()
+        failure = failure_of(error, server, timeout_s)
+        if failure is None:
+            raise
+        raise failure from None
+    return connection
+
+
+def failure_of(error: BaseException, server: Server, timeout_s: float) -> UpstreamFailure | None:
+    """An error of the system's in words, with the cure behind a semicolon."""
+    name = str(server)
+    match error:
+        case ssl.SSLCertVerificationError():
+            text = f"its certificate is not believed: {error.verify_message or error}"
+            cure = "put its authority's certificate into plugins.auth_ldap.ca, and call it by the name in its certificate"
+            return UpstreamFailure(UpstreamKind.TLS, name, f"{text}; {cure}")
+        case ssl.SSLError():
+            text = f"TLS failed: {error.reason or error}; is that its port for ldaps://?"
+            return UpstreamFailure(UpstreamKind.TLS, name, text)
+        case TimeoutError():
+            text = f"no answer in {timeout_s:g} s; does it run? a firewall between?"
+            return UpstreamFailure(UpstreamKind.TIMEOUT, name, text)
+        case OSError():
+            text = (
+                f"{error.strerror or error}; does it run there? is plugins.auth_ldap.servers right?"
+            )
+            return UpstreamFailure(UpstreamKind.CONNECT, name, text)
+    return None

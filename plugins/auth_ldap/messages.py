@@ -1,0 +1,153 @@
+"""LDAP's messages (RFC 4511), as far as a login needs them: requests to octets, answers from octets."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from plugins.auth_ldap import ber
+
+BIND, UNBIND, SEARCH, EXTENDED = 0x60, 0x42, 0x63, 0x77
+BIND_DONE, ENTRY, SEARCH_DONE, REFERENCE, EXTENDED_DONE = 0x61, 0x64, 0x65, 0x73, 0x78
+START_TLS: Final = b"1.3.6.1.4.1.1466.20037"
+NOTICE_OF_DISCONNECTION: Final = 0  # the number of a message that nobody asked for
+BASE, ONE, SUBTREE = 0, 1, 2
+
+SUCCESS, NO_SUCH_OBJECT, INVALID_NAME, INVALID_CREDENTIALS = 0, 32, 34, 49
+SIZE_LIMIT: Final = 4
+RESULTS: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        1: "operations error",
+        2: "protocol error",
+        3: "time limit exceeded",
+        4: "size limit exceeded",
+        7: "it does not take passwords (authMethodNotSupported)",
+        8: "it wants a stronger way in (strongerAuthRequired)",
+        10: "it refers to another server",
+        11: "its limits are exceeded",
+        13: "it wants TLS (confidentialityRequired)",
+        16: "no such attribute",
+        18: "inappropriate matching",
+        19: "a constraint is violated; the account may be locked",
+        32: "no such entry",
+        34: "that is no name of an entry",
+        48: "inappropriate authentication: the entry has no password",
+        49: "invalid credentials",
+        50: "insufficient access rights",
+        51: "it is busy",
+        52: "it is unavailable",
+        53: "it is unwilling",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a request ended."""
+
+    code: int
+    name: str = ""
+    text: str = ""
+
+    def __str__(self) -> str:
+        said = RESULTS.get(self.code, f"result {self.code}")
+        return f"{said} ({self.text})" if self.text else said
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One that was found. Attributes by their names in small letters; values are octets."""
+
+    name: str
+    attributes: Mapping[str, Sequence[bytes]]
+
+    def texts(self, attribute: str) -> list[str]:
+        """Its values that are text."""
+        values = self.attributes.get(attribute.lower(), ()) if attribute else ()
+        return [value.decode("utf-8", "replace") for value in values]
+
+    def text(self, attribute: str) -> str:
+        """The first, or nothing."""
+        return next(iter(self.texts(attribute)), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An answer: its number, its kind (a tag), and what is in it."""
+
+    number: int
+    kind: int
+    value: Result | Entry | None
+
+
+def format_request(number: int, operation: bytes) -> bytes:
+    return ber.element(ber.SEQUENCE, ber.integer(number), operation)
+
+
+def bind_request(name: bytes, password: bytes) -> bytes:
+    return ber.element(BIND, ber.integer(3), ber.octets(name), ber.octets(password, 0x80))
+
+
+def unbind_request() -> bytes:
+    return ber.element(UNBIND)
+
+
+def start_tls_request() -> bytes:
+    return ber.element(EXTENDED, ber.octets(START_TLS, 0x80))
+
+
+def search_request(
+    base: str, scope: int, encoded_filter: bytes, attributes: Sequence[str], most: int, time_s: int
+) -> bytes:
+    return ber.element(
+        SEARCH,
+        ber.octets(base.encode("utf-8", "surrogateescape")),
+        ber.integer(scope, ber.ENUMERATED),
+        ber.integer(0, ber.ENUMERATED),  # aliases are not followed
+        ber.integer(most),
+        ber.integer(time_s),
+        ber.boolean(False),
+        encoded_filter,
+        ber.element(ber.SEQUENCE, *(ber.octets(one.encode()) for one in attributes or ("1.1",))),
+    )
+
+
+def parse_message(octets: bytes) -> Message:
+    """One whole LDAPMessage. Raises Malformed."""
+    tag, content, end = ber.read(octets)
+    if tag != ber.SEQUENCE or end != len(octets):
+        raise ber.Malformed("that is no message of LDAP")
+    parts = list(ber.elements(content))
+    if len(parts) < 2 or parts[0][0] != ber.INTEGER:
+        raise ber.Malformed("a message without a number")
+    number, (kind, body) = ber.number(parts[0][1]), parts[1]
+    match kind:
+        case 0x64:  # ENTRY
+            return Message(number, kind, _entry(body))
+        case 0x61 | 0x65 | 0x78:  # BIND_DONE, SEARCH_DONE, EXTENDED_DONE
+            return Message(number, kind, _result(body))
+        case 0x73 | 0x79:  # REFERENCE; IntermediateResponse
+            return Message(number, kind, None)
+    raise ber.Malformed(f"a message of the kind {kind:#x}")
+
+
+def _result(body: bytes) -> Result:
+    parts = list(ber.elements(body))
+    if len(parts) < 3:
+        raise ber.Malformed("a result without a code")
+    name, text = (one.decode("utf-8", "replace") for _, one in parts[1:3])
+    return Result(ber.number(parts[0][1]), name, " ".join(text.rstrip("\0").split())[:300])
+
+
+def _entry(body: bytes) -> Entry:
+    parts = list(ber.elements(body))
+    if len(parts) < 2:
+        raise ber.Malformed("an entry without a name")
+    attributes: dict[str, list[bytes]] = {}
+    for _, attribute in ber.elements(parts[1][1]):
+        pair = list(ber.elements(attribute))
+        if len(pair) < 2:
+            raise ber.Malformed("an attribute without values")
+        name = pair[0][1].decode("ascii", "replace").lower().partition(";")[0]
+        attributes.setdefault(name, []).extend(value for _, value in ber.elements(pair[1][1]))
+    return Entry(parts[0][1].decode("utf-8", "surrogateescape"), attributes)
