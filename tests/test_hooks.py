@@ -125,7 +125,7 @@ def test_a_name_that_no_plugin_has_is_told_with_the_nearest(tmp_path: Path) -> N
         "plugins.use: 'placement_emtiest': unknown plugin; did you mean `placement_emptiest`?"
         in said
     )
-    assert "auth.plugin: 'auth_ldap'" in complaint(tmp_path, '[auth]\nplugin = "auth_ldap"')
+    assert "auth.plugin: 'auth_radius'" in complaint(tmp_path, '[auth]\nplugin = "auth_radius"')
     assert "plugins.auth_fil: unknown" in complaint(tmp_path, "[plugins.auth_fil]\nx = 1")
 
 
