@@ -18,7 +18,7 @@ from murder.model.protocol import PROTOCOLS
 ROOT = Path(__file__).parent.parent
 EVERYWHERE = {"errors", "murder"}  # murder itself is only the version and the map
 PURE = {"model", "wire", "session"}
-ROLE = PURE | {"net", "api", "config", "log", "auth", "serve", "hooks", "mupdate"}
+ROLE = PURE | {"net", "api", "config", "log", "trail", "auth", "serve", "hooks", "mupdate"}
 TOP = ROLE | {"pki", "frontend", "backend", "node", "__main__"}
 MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "errors": set[str](),

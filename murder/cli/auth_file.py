@@ -1,6 +1,10 @@
 """The plugin that keeps users itself, and what follows from a change in it."""
 
+import os
 from pathlib import Path
+from typing import Final
+
+import asyncclick as click
 
 from murder.api import ManagesUsers
 from murder.auth.remembered import flush
@@ -8,6 +12,9 @@ from murder.cli.options import keep_owner
 from murder.config import load_config
 from murder.errors import Code, Refusal
 from murder.hooks import load_plugins
+from murder.trail.audit import NODE, audit_trail
+
+_NOT_SAID: Final = frozenset({"config_file", "as_json", "yes"})
 
 
 def users_backend(config_file: Path) -> ManagesUsers:
@@ -23,7 +30,17 @@ def users_backend(config_file: Path) -> ManagesUsers:
 
 
 def taken(config_file: Path) -> None:
-    """It has changed: nobody gets in by what was right before, and the node's user owns its files."""
-    data = load_config(config_file).node.data
+    """It has changed: nobody gets in by what was right before, the audit trail has it, the node's user owns its files."""
+    config = load_config(config_file)
+    data = config.node.data
     flush(data)
-    keep_owner(data, data.iterdir())
+    context = click.get_current_context()
+    given = {key: value for key, value in context.params.items() if key not in _NOT_SAID}
+    trail = audit_trail(data, f"{NODE}-auth", 0, config.log.audit_keep_bytes)
+    by = {"user": f"uid {os.getuid()}", "sudo": os.environ.get("SUDO_USER", "")}
+    trail.write(context.command_path, {**by, "arguments": " ".join(map(_shown, given.values()))})
+    keep_owner(data, (*data.iterdir(), trail.path.parent, trail.path))
+
+
+def _shown(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -546,6 +546,12 @@ class LogConfig:
         "A line for each recipient of a message and what became of it, in the log and in files of `node.data` that "
         "`murder ctl message trace` reads.",
     )
+    audit_keep_bytes: int = option(
+        64 * MIB,
+        "So much is kept, for each worker, of the files that say who made, removed, renamed or moved mailboxes, changed "
+        "rights, quotas, annotations and passwords, or ended sessions: `murder ctl audit`. 0: none.",
+        least=0,
+    )
     mail_keep_bytes: int = option(
         64 * MIB, "So much of these files is kept, for each worker; 0: none, only the log.", least=0
     )

@@ -37,6 +37,7 @@ from murder.session.mupdate_server import (
     State,
     Wrong,
 )
+from murder.trail.audit import NOBODYS, AuditLog
 from murder.wire.base64line import MAX_RESPONSE_OCTETS
 from murder.wire.mupdate import MASTER, Banner, Command, Kind, Verb, format_banner, format_status
 
@@ -68,6 +69,7 @@ class MupdateService:
     counters: Counters = field(default_factory=Counters)
     dialogues: "set[MupdateDialogue]" = field(default_factory=set)
     role: str = PROTOCOL
+    audit: AuditLog = NOBODYS
 
     @property
     def login_timeout_s(self) -> float:
@@ -222,6 +224,9 @@ class MupdateDialogue(ClientDialogue):
             if event.verb in WRITES and self.session.state is State.AUTHENTICATED:
                 assert self.peer is not None
                 self.bad_commands = 0
+                if event.verb is Verb.FORCE:
+                    words = b" ".join(event.args).decode("utf-8", "backslashreplace")
+                    self.service.audit.note("FORCE", {**self.log_facts(), "arguments": words})
                 self._writes.add(event, self.peer)
                 return None
             if not self._writes.is_idle:

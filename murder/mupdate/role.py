@@ -18,6 +18,7 @@ from murder.net.listener import Service
 from murder.net.tls import listening_context
 from murder.serve.role import MakesAuth, gate_of
 from murder.serve.service import drain
+from murder.trail.audit import NOBODYS, AuditLog, audit_log
 from murder.wire.mupdate import MASTER
 
 ROLE: Final = "mupdate"
@@ -29,6 +30,7 @@ def make_service(
     mailboxes: MailboxList,
     hub: Hub,
     ledger: Ledger | None = None,
+    audit: AuditLog = NOBODYS,
 ) -> MupdateService:
     """What tells a list over MUPDATE; without a ledger it is a replica's, read-only."""
     mupdate = config.mupdate
@@ -42,6 +44,7 @@ def make_service(
         tls=listening_context(config.tls, public=False),
         master=f"mupdate://{mupdate.master.host}/" if mupdate.master else MASTER,
         max_failures=config.auth.max_failures,
+        audit=audit,
     )
 
 
@@ -67,6 +70,7 @@ class MupdateRole:
         self._service: MupdateService | None = None
         self._replica: ReplicaService | None = None
         self._ledger: Ledger | None = None
+        self._audit = audit_log(config.node.data, ROLE, worker, config.log.audit_keep_bytes)
 
     async def start(self) -> None:
         config = self._config.mupdate
@@ -79,7 +83,9 @@ class MupdateRole:
             self._replica = ReplicaService(self._config, path)
             await self._replica.start()
             mailboxes, hub = self._replica.mailboxes, self._replica.hub
-        self._service = make_service(self._config, self._plugins, mailboxes, hub, self._ledger)
+        self._service = make_service(
+            self._config, self._plugins, mailboxes, hub, self._ledger, self._audit
+        )
         logger(role="mupdate").info(
             "list.opened", path=str(path), mailboxes=mailboxes.count(), seq=mailboxes.last_seq()
         )
@@ -87,6 +93,7 @@ class MupdateRole:
     def reload(self, config: Config) -> None:
         """For connections from now on."""
         self._config = config
+        self._audit.keep(config.log.audit_keep_bytes)
         service = self._service
         if service is not None:
             take_config(service, config, self._plugins)

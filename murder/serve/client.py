@@ -11,6 +11,7 @@ from murder.errors import BadSyntax, Refusal, UpstreamFailure
 from murder.log import Log, logger, plain_log
 from murder.model.identity import Login
 from murder.net.dialogue import Dialogue
+from murder.trail.audit import AuditLog
 
 MAX_BAD_COMMANDS: Final = 20  # in a row: then the peer speaks something else
 
@@ -35,6 +36,9 @@ class Serving(Protocol):
 
     @property
     def max_failures(self) -> int: ...
+
+    @property
+    def audit(self) -> AuditLog: ...
 
 
 class ClientDialogue(Dialogue):
@@ -191,6 +195,8 @@ class ClientDialogue(Dialogue):
         self.begin_time(idle_timeout_s, activity_counts=True)
         self.connection.became_known()
         plain_log.info("login.succeeded", {**self.log_facts(), **facts})
+        if login.is_admin:
+            self.service.audit.note("login", {**self.log_facts(), **facts})
 
     def login_failed(self, user: str, problem: str, **facts: object) -> bool:
         """Count and log; whether it was once too often, and the connection ends behind the reply."""

@@ -26,6 +26,7 @@ from murder.session.imap_server import (
     State,
     Wrong,
 )
+from murder.trail.audit import MAX_ARGUMENTS
 from murder.wire import mutf7
 from murder.wire.base64line import decode_base64
 from murder.wire.imap.command import Command
@@ -59,6 +60,7 @@ class Row:
     )
     relayed: bool = False  # at a frontend: goes to the selected backend as it is
     inside: bool = False  # of the selected mailbox: may be begun anew where that has moved to
+    audited: bool = False  # changes what others have
 
 
 Table = Mapping[bytes, Row]
@@ -68,6 +70,9 @@ Table = Mapping[bytes, Row]
 ASKED_EARLY: Final = frozenset(
     {b"CREATE-SPECIAL-USE", b"LIST-EXTENDED", b"METADATA", b"SPECIAL-USE"}
 )
+
+
+_ENTRY: Final = re.compile(rb"/(?:private|shared)/[^\s()\"{}]{1,200}", re.I)
 
 
 class ImapDialogue(ClientDialogue):
@@ -245,7 +250,7 @@ class ImapDialogue(ClientDialogue):
             row = self.TABLE.get(event.name)
             if row is not None and self.session.state in row.states:
                 self.bad_commands = 0
-                return row.run(self, event)
+                return self._run_audited(row, event) if row.audited else row.run(self, event)
             self._not_allowed(event, row)
         elif isinstance(event, Owed):
             self.send(event.octets)
@@ -254,6 +259,24 @@ class ImapDialogue(ClientDialogue):
         else:
             raise Misuse(f"nobody waits for {type(event).__name__}")
         return None
+
+    async def _run_audited(self, row: Row, command: Command) -> None:
+        result = "broken off"
+        try:
+            running = row.run(self, command)
+            if running is not None:
+                await running
+            result = "OK"
+        except Exception as error:
+            result = self.status_for(error).line(b"").decode("utf-8", "replace").strip()
+            raise
+        finally:
+            login = self.login
+            by: dict[str, object] = {}
+            if login is not None:
+                by = {"user": login.user, "admin": login.is_admin, "proxy": login.proxy}
+            facts = {**self.log_facts(), **by, "arguments": shown_arguments(command)}
+            self.service.audit.note(command.name.decode(), {**facts, "result": result})
 
     def _not_allowed(self, command: Command, row: Row | None) -> None:
         if command.literal is not None:
@@ -368,6 +391,15 @@ class ImapDialogue(ClientDialogue):
         if line.rstrip(b" \t") == b"*":
             raise BadSyntax("AUTHENTICATE was cancelled")
         return decode_base64(line)
+
+
+def shown_arguments(command: Command) -> str:
+    """For the audit trail: as they came, cut where they are long. Of annotations the names alone: values may be private."""
+    octets = command.octets[command.start : command.start + MAX_ARGUMENTS].strip()
+    if command.name == b"SETMETADATA":
+        mailbox, _, entries = octets.partition(b" (")
+        octets = b" ".join([mailbox, *_ENTRY.findall(entries)])
+    return octets.decode("utf-8", "backslashreplace")
 
 
 @functools.cache  # of what one configuration says

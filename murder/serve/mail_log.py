@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from murder.log import plain_log
-from murder.trail import Trail
+from murder.trail.lines import Trail
 
 KIND: Final = "mail"  # of the files
 HEAD_OCTETS: Final = 16 * 1024  # of a message: where its Message-ID is looked for

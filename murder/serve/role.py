@@ -18,7 +18,8 @@ from murder.net.tls import listening_context
 from murder.serve.mail_log import KIND, MailLog
 from murder.serve.plugged import Reach, service_of
 from murder.serve.service import ClientService, Factory, services_of
-from murder.trail import Trail, folder_of
+from murder.trail.audit import audit_log
+from murder.trail.lines import Trail, folder_of
 
 
 class MakesAuth(Protocol):
@@ -109,6 +110,7 @@ class ClientRole:
         self._users = SharedCounter()
         self._services: Mapping[ProtocolSpec, Service] = {}
         self._mail_trail: Trail | None = None
+        self._audit = audit_log(config.node.data, self.NAME, worker, config.log.audit_keep_bytes)
 
     def count_with(self, counts: Counts) -> None:
         """In this shared memory, together with the role's other workers."""
@@ -155,6 +157,7 @@ class ClientRole:
     def _serve(self, node: object, gate: Gate, reach: Reach) -> None:
         """Make the services; `node` is what their sessions share, `reach` what those of plugins get of it."""
         config = self._config
+        self._audit.keep(config.log.audit_keep_bytes)
         shared = ClientService(
             role=self.NAME,
             server_name=config.node.name,
@@ -164,6 +167,7 @@ class ClientRole:
             tls=listening_context(config.tls, public=self.IS_PUBLIC),
             max_failures=config.auth.max_failures,
             mail_log=self._mail_log(),
+            audit=self._audit,
         )
         plugged = self._auth.services(self.NAME)
         self._services = {

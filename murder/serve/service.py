@@ -14,6 +14,7 @@ from murder.model.protocol import PROTOCOLS, ProtocolSpec
 from murder.net.connection import Connection, Receiver
 from murder.net.listener import Service
 from murder.serve.mail_log import MailLog
+from murder.trail.audit import NOBODYS, AuditLog
 
 QUIET_POLL_S: Final = 0.02
 NO_MAIL_LOG: Final = MailLog(None)
@@ -31,6 +32,7 @@ class ClientService:
     tls: ssl.SSLContext | None
     max_failures: int = 5  # wrong passwords before the connection ends
     mail_log: MailLog = NO_MAIL_LOG
+    audit: AuditLog = NOBODYS
 
     @property
     def login_timeout_s(self) -> float:

@@ -111,6 +111,14 @@ class AskTrail:
 
 
 @dataclass(frozen=True, slots=True)
+class AskChain:
+    """Whether lines of this kind were taken out or altered since they were written."""
+
+    word: ClassVar[str] = "chain"
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
 class AskPorts:
     """Of the node as a whole: what it has bound."""
 
@@ -133,6 +141,7 @@ Request = (
     | AskProbe
     | AskTrace
     | AskTrail
+    | AskChain
     | AskPorts
     | Reload
 )
@@ -164,6 +173,8 @@ def parse_control_request(line: bytes) -> Request:
             if len(words) > MAX_WORDS:
                 raise BadSyntax(f"{len(words)} words; {MAX_WORDS} may be looked for at once")
             return AskTrail(told.text("kind"), words, told.number("within_s", 0.0))
+        case "chain":
+            return AskChain(told.text("kind"))
         case "ports":
             return AskPorts()
         case "reload":
@@ -187,9 +198,15 @@ def _candidates(told: Fields) -> tuple[Candidate, ...]:
     )
 
 
-def format_request(request: Request) -> bytes:
-    """As a line."""
-    told: dict[str, object] = {"do": request.word}
+def parse_asker(line: bytes) -> str:
+    """On whose behalf a request comes, as a node says of an operator who has asked it; "" where nothing is said. Raises
+    BadSyntax."""
+    return parse_fields(line).text("by", "")
+
+
+def format_request(request: Request, by: str = "") -> bytes:
+    """As a line; `by` is the operator on whose behalf a node passes it on."""
+    told: dict[str, object] = {"do": request.word, **({"by": by} if by else {})}
     match request:
         case AskSessions(wanted):
             told.update(wanted.given())
@@ -205,6 +222,8 @@ def format_request(request: Request) -> bytes:
                 told["candidates"] = _shown(candidates)
         case AskTrace(user):
             told["user"] = user
+        case AskChain(kind):
+            told["kind"] = kind
         case AskTrail(kind, words, within_s):
             told.update(kind=kind, words=list(words), within_s=within_s)
         case _:

@@ -96,6 +96,10 @@ def test_users_are_kept_from_the_command_line(config: str, capsys: Capture) -> N
     assert "anna exists" in again.stderr
     assert murder("auth", "passwd", "anna", "--config", config, typed="new\n").returncode == 0
     assert murder("auth", "passwd", "bert", "--config", config, typed="new\n").returncode == 1
+    kept = "".join(path.read_text() for path in Path(config).parent.rglob("audit-node-auth-*"))
+    acts = [json.loads(line) for line in kept.splitlines()]
+    assert [one["event"].split()[-1] for one in acts] == ["add", "passwd"]
+    assert {one["arguments"] for one in acts} == {"anna"} and "secret" not in kept
     assert murder("auth", "add", "bert", "--config", config, typed="\n").returncode == 1
     assert main(["auth", "list", "--config", config, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [

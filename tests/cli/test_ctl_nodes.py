@@ -290,3 +290,35 @@ def test_a_recipient_who_is_refused_stands_in_the_mail_log(ctl: Ctl, demo: Demo)
     assert demo.deliver(demo.frontend, "nobody-here", b"").startswith("550 5.1.1")
     (line,) = json.loads(ctl("message", "trace", "nobody-here", "--json"))
     assert line["event"] == "message.refused" and line["reply"].startswith("550 5.1.1")
+
+
+def test_who_did_what_is_told_by_all_nodes(ctl: Ctl, demo: Demo) -> None:
+    with demo.imap(demo.frontend, "user3") as client:
+        assert client.create("INBOX/Audited")[0] == "OK"
+        assert client.setacl("INBOX/Audited", "user4", "lrs")[0] == "OK"
+        assert client.create("INBOX/Audited")[0] == "NO"
+        assert client.delete("INBOX/Audited")[0] == "OK"
+    told = json.loads(ctl("audit", "--user", "user3", "--since", "10m", "--json"))
+    told = [one for one in told if "Audited" in one.get("arguments", "")]
+    seen = [(one["event"], one["result"][:2]) for one in told]
+    assert seen == [("CREATE", "OK"), ("SETACL", "OK"), ("CREATE", "NO"), ("DELETE", "OK")]
+    assert {one["node"] for one in told} == {demo.home(3)["name"]}
+    assert all(one["user"] == "user3" and one["peer"] == "127.0.0.1" for one in told)
+    shown = ctl("audit", "--mailbox", "INBOX/Audited")
+    assert "SETACL INBOX/Audited user4 lrs : OK" in shown
+    ctl("kick", "--user", "user1", "--yes")
+    (kick,) = [one for one in json.loads(ctl("audit", "--json")) if one["event"] == "kick"][-1:]
+    assert kick["wanted"] == {"user": "user1"} and kick["user"].startswith("uid ")
+    assert "Nothing of that" in ctl("audit", "--operator", "nobody", code=1)
+    assert "No line was taken out" in ctl("audit", "--verify")
+
+
+def test_what_is_taken_out_of_the_audit_trail_shows(ctl: Ctl, demo: Demo) -> None:
+    home = next(one for one in demo.backends if one["name"] == demo.home(3)["name"])
+    (path,) = (demo.folder / home["node"] / "data" / "trail").glob("audit-backend-0*")
+    whole = path.read_bytes()
+    path.write_bytes(b"".join(line for line in whole.splitlines(True) if b"SETACL" not in line))
+    try:
+        assert path.name in ctl("audit", "--verify", code=1)
+    finally:
+        path.write_bytes(whole)

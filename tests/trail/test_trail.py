@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from murder.serve.mail_log import HEAD_OCTETS, HeadOf
-from murder.trail import Trail, files_of, find, newest, stamp
+from murder.trail.lines import Trail, breaks_in, files_of, find, newest, stamp
 
 KEYS = ("id", "to", "reply*")
 
@@ -104,3 +104,48 @@ def test_the_message_id_is_taken_from_the_head_however_it_comes(
     for at in range(0, min(len(head), 2 * HEAD_OCTETS), size):
         seen.feed(head[at : at + size])
     assert seen.message_id == expected
+
+
+def chained(folder: Path, *acts: str, keep: int = 1 << 20) -> None:
+    trail = Trail(folder, "audit", "backend", 0, chained=True)
+    trail.keep(keep)
+    for act in acts:
+        trail.write(act, {"user": "admin", "arguments": "ü" * 50})
+    trail.close()
+
+
+def breaks(folder: Path) -> list[str]:
+    return breaks_in(files_of(folder, "audit", "backend"))
+
+
+def test_a_line_that_was_taken_out_or_altered_shows(tmp_path: Path) -> None:
+    for begun in range(3):  # the process starts again, and others write meanwhile
+        chained(tmp_path, *(f"act{begun}.{number}" for number in range(3)))
+    (path,) = files_of(tmp_path, "audit", "backend")
+    whole = path.read_bytes()
+    assert breaks(tmp_path) == []
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:4], *lines[5:]]))
+    assert breaks(tmp_path) == [f"{path.name}:5"]
+    path.write_bytes(whole.replace(b"act1.1", b"act1.9"))
+    assert breaks(tmp_path) == [f"{path.name}:5"]
+    path.write_bytes(b"".join([*lines[:4], b"{}\n", *lines[4:]]))
+    assert breaks(tmp_path) == [f"{path.name}:5"]
+
+
+def test_the_chain_goes_on_where_a_file_becomes_the_former_one(tmp_path: Path) -> None:
+    chained(tmp_path, *map(str, range(100)), keep=20_000)
+    chained(tmp_path, *map(str, range(100)), keep=20_000)
+    assert len(files_of(tmp_path, "audit", "backend")) == 2
+    assert breaks(tmp_path) == []
+
+
+def test_two_writers_of_one_file_go_on_from_each_other(tmp_path: Path) -> None:
+    first, second = (
+        Trail(tmp_path, "audit", "backend", 0, chained=True),
+        Trail(tmp_path, "audit", "backend", 0, chained=True),
+    )
+    for trail in (first, second) * 3:
+        trail.keep(1 << 20)
+        trail.write("x", {})
+    assert breaks(tmp_path) == []

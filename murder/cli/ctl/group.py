@@ -22,8 +22,9 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = MappingProxyType(
             "kick": ("nodes:kick", "End sessions."),
             "trace": ("nodes:trace", "What passes between a user's clients and the nodes."),
         },
-        "Messages": {
+        "What has happened": {
             "message": ("message:message", "What has happened to a message."),
+            "audit": ("audit:audit", "Who did what."),
         },
         "Users and mailboxes": {
             "user": ("user:user", "All of one user's mailboxes: make, show, rename, delete."),

@@ -13,8 +13,9 @@ from typing import Any, Final
 from murder.config import Config
 from murder.errors import BadSyntax
 from murder.log import logger
-from murder.node.control.sockets import FOLDER, MAX_REQUEST, format_answer
-from murder.wire.control_words import Request, format_request, parse_control_request
+from murder.node.control.sockets import FOLDER, MAX_REQUEST, format_answer, user_behind
+from murder.trail.audit import NODE, audit_log
+from murder.wire.control_words import Reload, Request, format_request, parse_control_request
 
 SOCKET: Final = "node"  # without `.sock`: it is none of those that `status` asks
 REQUEST_S: Final = 10.0
@@ -39,6 +40,7 @@ class NodeSocket:
         self._path = socket_of(config.node.data)
         self._answers = answers
         self._server: asyncio.AbstractServer | None = None
+        self._audit = audit_log(config.node.data, NODE, 0, config.log.audit_keep_bytes)
 
     async def start(self) -> None:
         """A socket that cannot be made is told; the node does without."""
@@ -63,7 +65,11 @@ class NodeSocket:
             answer = self._answers.get(type(request))
             if answer is None:
                 raise BadSyntax(f"{request.word!r} is no request")
-            writer.write(format_answer(await answer()))
+            told = await answer()
+            if isinstance(request, Reload):
+                facts = {"user": user_behind(writer), "arguments": ",".join(told["changed"])}
+                self._audit.note("reload", {**facts, "problems": len(told["problems"])})
+            writer.write(format_answer(told))
         except (OSError, ValueError, TimeoutError, BadSyntax) as problem:
             writer.write(format_answer({"no": str(problem)}))
         finally:

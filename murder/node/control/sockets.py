@@ -11,6 +11,8 @@ import json
 import os
 import resource
 import shutil
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -26,9 +28,12 @@ from murder.net.connection import Connection
 from murder.net.listener import Listener
 from murder.net.tap import Traces, behind_tap
 from murder.pki.authority import AuthorityError, flaws_of, read_certificate
-from murder.trail import files_of, find, newest, stamp
-from murder.trail import folder_of as trail_folder
+from murder.trail import audit
+from murder.trail.audit import NODE
+from murder.trail.lines import breaks_in, files_of, find, newest, stamp, writers_of
+from murder.trail.lines import folder_of as trail_folder
 from murder.wire.control_words import (
+    AskChain,
     AskConflicts,
     AskPlace,
     AskProbe,
@@ -42,6 +47,7 @@ from murder.wire.control_words import (
     Request,
     Wanted,
     format_request,
+    parse_asker,
     parse_control_request,
 )
 
@@ -51,8 +57,10 @@ LOOK_EVERY_S: Final = 0.1  # a trace is told so often, and looks for new connect
 ANSWER_S: Final = 10.0
 OPERATOR_ROLE: Final = "operator"
 FIRST_WORKER: Final = 0
+_CREDENTIALS: Final = struct.Struct("3i")  # unix(7), SO_PEERCRED: process, user, group
 # Of each kind of lines that a node keeps: what is looked for in which keys
 SEARCHED: Final[Mapping[str, Sequence[str]]] = {
+    audit.KIND: ("user", "proxy", "arguments*", "wanted*"),
     "mail": ("id", "message_id", "sender", "recipient", "reply*"),
 }
 
@@ -119,6 +127,9 @@ class ControlServer:
         self._began = time.time()
         self._server: asyncio.AbstractServer | None = None
         self._log = logger(role=role)
+        self._audit = audit.audit_log(
+            config.node.data, f"{role}-control", worker, config.log.audit_keep_bytes
+        )
         self._traces = Traces()
         self._path = control_folder(config) / f"{role}-{worker}.sock"
 
@@ -144,7 +155,9 @@ class ControlServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             line = await asyncio.wait_for(reader.readline(), ANSWER_S)
-            async for answer in self._answer(parse_control_request(line), reader):
+            request = parse_control_request(line)
+            self._note(request, parse_asker(line) or user_behind(writer))
+            async for answer in self._answer(request, reader):
                 self._tell(writer, answer)
                 await writer.drain()
             self._tell(writer, {"done": True})
@@ -197,21 +210,50 @@ class ControlServer:
             case AskTrail():
                 for line in await self._trail(request):
                     yield {"line": line}
+            case AskChain() if self._is_first:
+                yield await self._chain(request)
+            case AskChain():
+                pass
             case AskTrace(user):
                 async for answer in self._trace(user, reader):
                     yield answer
             case other:  # the node as a whole answers it
                 raise BadSyntax(f"{other.word!r} is no request")
 
+    def _note(self, request: Request, by: str) -> None:
+        """In the audit trail, what changes something."""
+        match request:
+            case Kick(wanted, only) if self._is_first and only in ("", self._role):
+                self._audit.note("kick", {"user": by, "wanted": wanted.given()})
+            case AskConflicts(True) if isinstance(self._subject, HasConflicts):
+                self._audit.note("conflicts.forget", {"user": by})
+            case _:
+                pass
+
+    @property
+    def _is_first(self) -> bool:
+        return self._worker == FIRST_WORKER
+
+    async def _chain(self, request: AskChain) -> Answer:
+        """Of all that the role's workers have written."""
+        files = self._files(request.kind)
+        broken = [await asyncio.to_thread(breaks_in, mine) for mine in writers_of(files)]
+        return {"files": len(files), "breaks": [place for places in broken for place in places]}
+
+    def _files(self, kind: str) -> list[Path]:
+        """What this role's workers have written, and the node as a whole: each role answers for that."""
+        folder = trail_folder(self._config.node.data)
+        return [path for role in (NODE, self._role) for path in files_of(folder, kind, role)]
+
     async def _trail(self, request: AskTrail) -> Sequence[Answer]:
         """One worker reads what all of its role have written."""
         keys = SEARCHED.get(request.kind)
         if keys is None:
             raise BadSyntax(f"{request.kind!r} is none of {', '.join(SEARCHED)}")
-        if self._worker != FIRST_WORKER:
+        if not self._is_first:
             return ()
         since = stamp(request.within_s) if request.within_s else ""
-        files = files_of(trail_folder(self._config.node.data), request.kind, self._role)
+        files = self._files(request.kind)
         found = find(files, request.words, keys, since)
         return await asyncio.to_thread(newest, found)
 
@@ -305,6 +347,16 @@ def end_session(connection: Connection, text: str) -> None:
         connection.abort()
 
 
+def user_behind(writer: asyncio.StreamWriter) -> str:
+    """Who asks on this host, as the system knows it: `uid 0`."""
+    sock = writer.get_extra_info("socket")
+    try:
+        packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return f"uid {_CREDENTIALS.unpack(packed)[1]}"
+    except (OSError, AttributeError):  # another system than Linux
+        return ""
+
+
 def _memory_kib() -> int:
     """This process's own share (PSS), where the system tells; else its peak."""
     try:
@@ -328,9 +380,11 @@ def sockets_in(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.sock")) if folder.is_dir() else []
 
 
-async def ask_local(folder: Path, request: Request) -> AsyncIterator[Mapping[str, Any]]:
-    """Ask every process of a node on this host; answers as they come, `done` behind the last of each process. One that
-    is gone is passed over."""
+async def ask_local(
+    folder: Path, request: Request, by: str = ""
+) -> AsyncIterator[Mapping[str, Any]]:
+    """Ask every process of a node on this host, on behalf of an operator if one is named; answers as they come, `done`
+    behind the last of each process. One that is gone is passed over."""
     answers: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue(1000)
     paths = sockets_in(folder)
 
@@ -341,7 +395,7 @@ async def ask_local(folder: Path, request: Request) -> AsyncIterator[Mapping[str
             await answers.put(None)
             return
         try:
-            writer.write(format_request(request))
+            writer.write(format_request(request, by))
             while line := await reader.readline():
                 await answers.put(json.loads(line))
         except (OSError, ValueError):
@@ -418,7 +472,8 @@ class RemoteControl:
             self._log.info(
                 "control.asked", user=certificate.name if certificate else "", do=request.word
             )
-            async for answer in ask_local(self._folder, request):
+            by = certificate.name if certificate else ""
+            async for answer in ask_local(self._folder, request, by):
                 self._connection.write(format_answer(answer))
                 await self._connection.drain(ANSWER_S)
         except (BadSyntax, OSError) as problem:

@@ -104,6 +104,9 @@ def run_xfers(dialogue: BackendImap, command: Command) -> Running:
         move_id = scanner.astring().decode("utf-8", "replace")
     scanner.end()
     need_admin(dialogue)
+    if verb not in (b"LIST", b"SHOW", b"VERIFY"):
+        facts = {**dialogue.log_facts(), "arguments": f"{verb.decode()} {move_id}"}
+        dialogue.service.audit.note("XFERS", facts)
     return _xfers(dialogue, command, verb, move_id)
 
 

@@ -1,10 +1,13 @@
-"""What can be asked about later: a node's own files of JSON lines, beside the log and apart from it.
+"""A node's own files of JSON lines.
 
 One writer for each kind (`mail`) of each worker of a role: one write a line, straight to the file. At half of its bound a
 file becomes the former one, which the next takes the place of: so much is kept, and no more. Nothing is flushed to the
 disk: a power cut may cost the last lines, never mail.
 """
 
+import contextlib
+import fcntl
+import hashlib
 import json
 import os
 import threading
@@ -31,9 +34,14 @@ def folder_of(data: Path) -> Path:
 
 class Trail:
     """The writer of one kind of lines in one process; it keeps nothing before `keep` was told how much. What cannot be
-    written is left out, and the log says so once, until it can be again."""
+    written is left out, and the log says so once, until it can be again. Where lines are `chained`, each ends with a hash
+    of itself and of that of the line before it: `breaks_in` sees where one was taken out or altered."""
 
-    def __init__(self, folder: Path, kind: str, role: str, worker: int) -> None:
+    def __init__(
+        self, folder: Path, kind: str, role: str, worker: int, *, chained: bool = False
+    ) -> None:
+        self._is_chained = chained
+        self._last = ""  # link of the chain
         self._path = folder / f"{kind}-{role}-{worker}{ENDING}"
         self._limit = 0
         self._file = -1
@@ -49,11 +57,10 @@ class Trail:
         """A line with `at` (ISO 8601, UTC) and `event`. None of the facts is a secret. Never raises for the disk."""
         if not self._limit:
             return
-        at = _stamped(datetime.now(UTC))
-        line = f"{_encode({'at': at, 'event': event, **facts})}\n".encode("utf-8", "replace")
+        told = {"at": _stamped(datetime.now(UTC)), "event": event, **facts}
         with self._lock:
             try:
-                self._append(line)
+                self._append(told)
                 self._is_broken = False
             except OSError as error:
                 if not self._is_broken:
@@ -62,10 +69,24 @@ class Trail:
                     log.warning("trail.not_written", path=path, problem=problem)
                 self._is_broken = True
 
-    def _append(self, line: bytes) -> None:
-        if self._file < 0 or self._size + len(line) > self._limit:
-            self._open(len(line))
-        self._size += os.write(self._file, line)
+    def _append(self, told: Mapping[str, object]) -> None:
+        text = _encode(told)
+        wanted = len(text) + LINK_OCTETS
+        if self._file < 0 or self._size + wanted > self._limit:
+            self._open(wanted)
+        if not self._is_chained:
+            self._size += os.write(self._file, f"{text}\n".encode("utf-8", "replace"))
+            return
+        fcntl.flock(self._file, fcntl.LOCK_EX)  # of a command line there may be two at once
+        try:
+            size = os.fstat(self._file).st_size
+            if size != self._size:
+                self._last, self._size = _last_link([self._path]), size
+            self._last = link(self._last, text)
+            chained = f"{text[:-1]}{_LINK}{self._last}{_LINK_END}\n"
+            self._size += os.write(self._file, chained.encode("utf-8", "replace"))
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def _open(self, wanted: int) -> None:
         """The file, or a new one where this has no room for so many octets more."""
@@ -78,15 +99,73 @@ class Trail:
         if size and size + wanted > self._limit:
             os.replace(self._path, f"{self._path}{FORMER}")
             size = 0
+        if self._is_chained and not self._last:
+            self._last = _last_link([Path(f"{self._path}{FORMER}"), self._path])
         self._file = os.open(
             self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
         self._size = size
 
+    @property
+    def path(self) -> Path:
+        return self._path
+
     def close(self) -> None:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+_LINK: Final = ', "chain": "'
+_LINK_END: Final = '"}'
+LINK_OCTETS: Final = len(_LINK) + 64 + len(_LINK_END)
+TAIL_OCTETS: Final = 64 * 1024
+
+
+def link(before: str, text: str) -> str:
+    """Of a line as JSON without its link, behind the line with that link."""
+    return hashlib.sha256(f"{before}{text}".encode("utf-8", "replace")).hexdigest()
+
+
+def _split(line: bytes) -> tuple[str, str]:
+    """A line without its link, and the link; "" where it has none."""
+    text, mark, tail = line.rstrip(b"\n").decode("utf-8", "replace").rpartition(_LINK)
+    return (f"{text}}}", tail.removesuffix(_LINK_END)) if mark else ("", "")
+
+
+def _last_link(paths: Sequence[Path]) -> str:
+    """Of what was written last."""
+    found = ""
+    for path in paths:
+        with contextlib.suppress(OSError), open(path, "rb") as lines:
+            lines.seek(max(0, path.stat().st_size - TAIL_OCTETS))
+            for line in lines:
+                found = _split(line)[1] or found
+    return found
+
+
+def breaks_in(files: Sequence[Path]) -> list[str]:
+    """Where the chain of one writer's files, the former one first, is broken: `file:line` of each line that does not go on
+    from the one before it. The first one may go on from one that is kept no more. Blocks: for a thread."""
+    found: list[str] = []
+    before: str | None = None
+    for path in files:
+        with open(path, "rb") as lines:
+            for number, line in enumerate(lines, 1):
+                text, told = _split(line)
+                expected = told if before is None else link(before, text)
+                if not told or told != expected:
+                    found.append(f"{path.name}:{number}")
+                before = told or before
+    return found
+
+
+def writers_of(files: Sequence[Path]) -> list[list[Path]]:
+    """The same files, those of each writer together."""
+    found: dict[str, list[Path]] = {}
+    for path in files:
+        found.setdefault(path.name.removesuffix(FORMER), []).append(path)
+    return list(found.values())
 
 
 def files_of(folder: Path, kind: str, role: str) -> list[Path]:

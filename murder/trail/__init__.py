@@ -1,0 +1,5 @@
+"""What can be asked about later: files of lines beside the log.
+
+lines      how they are written, bounded, chained, and found again
+audit      who did what: acts that change what others have
+"""
