@@ -137,6 +137,47 @@ def test_modules_of_a_room_import_those_before_them_only(room: str) -> None:
         assert inside <= set(order[:place]), f"{module} reaches up to {inside - set(order[:place])}"
 
 
+def module_of(path: Path) -> str:
+    """As it is imported."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def without_types(tree: ast.Module) -> ast.Module:
+    """What is imported for the type checker alone is left out: nothing runs by it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
+    return tree
+
+
+def imports_by_module() -> dict[str, set[str]]:
+    """Which of our modules each imports, wherever in it."""
+    files = [*(ROOT / "murder").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")]
+    known = {module_of(path): path for path in files}
+    graph: dict[str, set[str]] = {}
+    for module, path in known.items():
+        found: set[str] = set()
+        for node in ast.walk(without_types(ast.parse(path.read_text(encoding="utf-8")))):
+            if isinstance(node, ast.Import):
+                found.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                found.update(inner & known.keys() or {node.module})
+        graph[module] = (found & known.keys()) - {module}
+    return graph
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Whoever imports nobody that is left is taken out; what cannot be taken out is in a circle, or above one."""
+    graph = imports_by_module()
+    assert len(graph) > 300
+    while ends := [module for module, found in graph.items() if not found & graph.keys()]:
+        for module in ends:
+            del graph[module]
+    assert not {module: sorted(found & graph.keys()) for module, found in graph.items()}
+
+
 def test_no_plugin_imports_another() -> None:
     """What two of them need is in the kit, where a site's own plugins find it too."""
     for path in (ROOT / "plugins").rglob("*.py"):

@@ -7,6 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 MAX_FILE_LINES = 600
 MAX_FUNCTION_LINES = 80
+MIN_TOLD = 0.86  # of public names, with a docstring of their own or of what they keep to
 SOURCES = sorted([*ROOT.glob("murder/**/*.py"), *ROOT.glob("plugins/**/*.py"), ROOT / "build.py"])
 TESTS = sorted(ROOT.glob("tests/**/*.py"))
 # Rooms where a connection or a task ends, or a stranger's code is called.
@@ -49,6 +50,78 @@ def test_files_and_functions_are_small() -> None:
                     yield node.lineno, f"{node.name} has {length} lines"
 
     assert not faults([*SOURCES, *TESTS], too_long)
+
+
+Methods = dict[str, bool]  # by name, whether it says what it does
+
+
+def bases_of(node: ast.ClassDef) -> list[str]:
+    """Their names, without what is in brackets."""
+    plain = [base.value if isinstance(base, ast.Subscript) else base for base in node.bases]
+    return [ast.unparse(base).rpartition(".")[2] for base in plain]
+
+
+class Told:
+    """Which public names say what they are: by a docstring of their own, or by that of what they keep to (the method of a
+    base or of a Protocol)."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+        self._classes: dict[str, list[tuple[list[str], Methods]]] = {}
+        for tree in self._trees.values():
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ClassDef):
+                    methods = {
+                        one.name: ast.get_docstring(one) is not None
+                        for one in node.body
+                        if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)
+                    }
+                    self._classes.setdefault(node.name, []).append((bases_of(node), methods))
+        self._promised = {
+            name
+            for known in self._classes.values()
+            for bases, methods in known
+            if "Protocol" in bases
+            for name, is_told in methods.items()
+            if is_told
+        }
+
+    def names(self) -> Iterator[tuple[str, bool]]:
+        """`path: name`, and whether it is told."""
+        for path, tree in self._trees.items():
+            for name, is_told in self._within(tree.body, None):
+                yield f"{path.relative_to(ROOT)}: {name}", is_told
+
+    def _within(
+        self, body: list[ast.stmt], owner: ast.ClassDef | None
+    ) -> Iterator[tuple[str, bool]]:
+        for node in body:
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                continue
+            if node.name.startswith("_"):
+                continue
+            is_told = ast.get_docstring(node) is not None
+            if isinstance(node, ast.ClassDef):
+                yield from self._within(node.body, node)
+            elif owner is not None:
+                kept_to = node.name in self._promised or self._inherits(owner.name, node.name)
+                is_told = is_told or kept_to
+            yield f"{owner.name}.{node.name}" if owner is not None else node.name, is_told
+
+    def _inherits(self, owner: str, method: str) -> bool:
+        return any(
+            methods.get(method, False) or (owner != base and self._inherits(base, method))
+            for bases, _ in self._classes.get(owner, ())
+            for base in bases
+            for _, methods in self._classes.get(base, ())
+        )
+
+
+def test_public_names_say_what_they_are() -> None:
+    names = dict(Told(SOURCES).names())
+    untold = sorted(name for name, is_told in names.items() if not is_told)
+    assert len(names) > 3000
+    assert len(untold) <= (1 - MIN_TOLD) * len(names), untold
 
 
 def test_modules_say_what_they_are() -> None:
