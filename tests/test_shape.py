@@ -1,12 +1,14 @@
 """The shape of the code: small files, small functions, empty packages, errors caught where something ends."""
 
 import ast
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 MAX_FILE_LINES = 600
 MAX_FUNCTION_LINES = 80
+LINE = 100  # as the formatter has it
 MIN_TOLD = 0.86  # of public names, with a docstring of their own or of what they keep to
 SOURCES = sorted([*ROOT.glob("murder/**/*.py"), *ROOT.glob("plugins/**/*.py"), ROOT / "build.py"])
 TESTS = sorted(ROOT.glob("tests/**/*.py"))
@@ -50,6 +52,23 @@ def test_files_and_functions_are_small() -> None:
                     yield node.lineno, f"{node.name} has {length} lines"
 
     assert not faults([*SOURCES, *TESTS], too_long)
+
+
+def test_no_comment_splits_a_line() -> None:
+    """A comment behind a value that would fit makes the formatter put the value on lines of its own: it stands above."""
+    split = re.compile(
+        r"^(?P<indent> *)(?P<head>[^\n#]*)\(\n(?P=indent)    (?P<value>[^\n#]*[^\n#,])\n(?P=indent)\)(?P<end>:?)  # "
+        r"(?!noqa|type:|fmt:)",
+        re.M,
+    )
+
+    def splits(_path: Path, text: str, _tree: ast.Module) -> Iterator[tuple[int, str]]:
+        for found in split.finditer(text):
+            joined = "{indent}{head}({value}){end}".format(**found.groupdict())
+            if len(joined) <= LINE and not found["head"].lstrip().startswith("elif"):
+                yield text.count("\n", 0, found.start()) + 1, found["value"]
+
+    assert not faults(SOURCES, splits)
 
 
 Methods = dict[str, bool]  # by name, whether it says what it does

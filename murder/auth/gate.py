@@ -36,9 +36,8 @@ from murder.net.connection import Connection
 from murder.net.shared_counter import Counts
 from murder.session.sasl import Secret, SecretWanted
 
-PROXY_ROLES: Final = frozenset(
-    {"frontend", "backend"}
-)  # backends speak for users in COPY and moves
+# backends speak for users in COPY and moves
+PROXY_ROLES: Final = frozenset({"frontend", "backend"})
 OPERATOR_ROLE: Final = "operator"  # `murder ca issue NAME --role operator`: an administrator
 
 DECOY_ITERATIONS: Final = 10_000

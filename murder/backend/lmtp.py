@@ -168,9 +168,8 @@ class Copy:
         return {**found, "uid": self.uid} if self.uid is not None else {**found, "duplicate": True}
 
 
-_CLOSING: Final[set["asyncio.Task[None]"]] = (
-    set()
-)  # of abandoned messages; the loop alone would lose them
+# of abandoned messages; the loop alone would lose them
+_CLOSING: Final[set["asyncio.Task[None]"]] = set()
 
 
 class Arrival:

@@ -299,9 +299,8 @@ class BackendRole(ClientRole):
         }
         if self._keeper is not None and self._comparer is not None:
             told["quarantined"] = len(self._comparer.quarantined())
-        if (
-            self._keeper is not None
-        ):  # the others connect to the master only when they change something
+        # the others connect to the master only when they change something
+        if self._keeper is not None:
             connected = self._client is not None and self._client.is_connected
             told["master"] = "connected" if connected else "away"
         return told

@@ -13,8 +13,7 @@ from murder.frontend.placement import servers
 from murder.frontend.shared import Frontend
 from murder.model.protocol import LMTP
 from murder.net.connection import Connection, connect
-from murder.net.pool import open_imap
-from murder.net.relay import Client
+from murder.net.pool import open_as_node
 from murder.net.upstream import Upstreams
 
 BACKEND_S: Final = (
@@ -24,10 +23,6 @@ AT_ONCE: Final = 20  # backends
 MAX_ANSWER: Final = 1 << 20
 
 Found = Mapping[str, object]
-
-
-class _Nobody(Client):
-    """No client stands behind these connections."""
 
 
 class _Closing:
@@ -88,13 +83,10 @@ async def _backend(frontend: Frontend, upstreams: Upstreams, server: str) -> Fou
     told: dict[str, object] = {"what": server, "problem": ""}
     try:
         async with asyncio.timeout(BACKEND_S):
-            upstream = await open_imap(
+            upstream = await open_as_node(
                 upstreams,
                 server,
-                _Nobody(),
-                user="",
-                password=None,
-                identity=[("name", "murder doctor")],
+                name="murder doctor",
                 timeout_s=BACKEND_S,
                 max_message=MAX_ANSWER,
             )

@@ -186,9 +186,8 @@ class RowMailbox:
     ) -> list[tuple[Any, ...]]:
         """Columns of these messages, in UID order."""
         select = f"SELECT {columns} FROM {tables} WHERE mailbox=? AND uid"
-        if uids and max(uids) - min(uids) + 1 == len(uids) == len(
-            set(uids)
-        ):  # a walk, not look-ups
+        # a walk, not look-ups
+        if uids and max(uids) - min(uids) + 1 == len(uids) == len(set(uids)):
             values: tuple[Any, ...] = (self.box_id, min(uids), max(uids))
             return await self._read(len(uids), f"{select} BETWEEN ? AND ? ORDER BY uid", values)
         values = (self.box_id, as_list(uids))

@@ -177,9 +177,8 @@ def open_reader(file: Path) -> Reader:
 def connect(file: Path, *, for_writing: bool) -> sqlite3.Connection:
     """Open a root's database, making its tables first if there are none. Raises Refusal for a format it cannot read."""
     if for_writing:
-        os.close(
-            os.open(file, os.O_RDWR | os.O_CREAT, FILE_MODE)
-        )  # SQLite's own files take its mode
+        # SQLite's own files take its mode
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, FILE_MODE))
     connection = sqlite3.connect(
         file, isolation_level=None, check_same_thread=False, cached_statements=256
     )

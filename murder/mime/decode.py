@@ -13,9 +13,8 @@ from typing import Final
 
 from murder.model.charset import codec_of
 
-PIECE_OCTETS: Final = (
-    16 * 1024
-)  # of the encoded body; with some hundred texts to look for a few milliseconds
+# of the encoded body; with some hundred texts to look for a few milliseconds
+PIECE_OCTETS: Final = 16 * 1024
 MAX_ENCODINGS: Final = 1000  # base64 encodings behind each other in one part
 
 _LINE_ENDS: Final = b"\r\n"
@@ -26,9 +25,8 @@ UNLABELLED: Final = (
     "ascii",
 )  # no character set, one that says it is unknown, or one that the octets may break
 AS_IT_IS: Final = frozenset({b"7BIT", b"8BIT", b"BINARY", b""})
-_DAMAGED: Final = re.compile(
-    "\ufffd++"
-)  # one place: a sequence of three octets is replaced by one, two or three
+# one place: a sequence of three octets is replaced by one, two or three
+_DAMAGED: Final = re.compile("\ufffd++")
 # the look-behind lets a run of blanks be tried once, from its begin
 _TRAILING_SPACE: Final = re.compile(rb"(?<![ \t])[ \t]++(?=\r?\n|\Z)")
 

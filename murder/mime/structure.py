@@ -116,9 +116,8 @@ class _Parser:
         self._lines = _LineCounter(octets)
         self._parts = -1  # within the whole
         self._bounds = bounds()
-        self._readable = (
-            HEADERS * self._bounds.header_octets
-        )  # octets of headers that will still be read
+        # octets of headers that will still be read
+        self._readable = HEADERS * self._bounds.header_octets
 
     def entity(
         self,

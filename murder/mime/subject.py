@@ -8,9 +8,8 @@ from murder.mime.header import decode_value
 from murder.mime.text import fold
 
 MAX_SUBJECT: Final = 2000  # characters that count; bounds the work on a subject made of prefixes
-MAX_SUBJECT_OCTETS: Final = (
-    32 * 1024
-)  # enough for these in any encoding: 12 octets each, and the marks between
+# enough for these in any encoding: 12 octets each, and the marks between
+MAX_SUBJECT_OCTETS: Final = 32 * 1024
 
 _SPACES: Final = re.compile(r"\s+")
 _BLOB: Final = r"\[[^\[\]]*+\]\s*+"

@@ -198,9 +198,8 @@ def open_environment(path: Path, *, read_only: bool, map_bytes: int = MAP_BYTES)
                 _create(path, map_bytes)
             try:
                 environment = Environment(path, read_only=read_only, map_bytes=map_bytes)
-            except (
-                lmdb.NotFoundError
-            ):  # another process is just making its tables: wait for that, and look again
+            except lmdb.NotFoundError:
+                # another process is just making its tables: wait for that, and look again
                 _create(path, map_bytes)
                 environment = Environment(path, read_only=read_only, map_bytes=map_bytes)
             _OPEN[_key(path)] = environment

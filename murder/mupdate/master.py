@@ -44,9 +44,8 @@ from murder.wire.mupdate import MASTER, Banner, Command, Kind, Verb, format_bann
 PROTOCOL: Final = "mupdate"
 IMPLEMENTATION: Final = "murder"
 LEAST_IDLE_S: Final = 15 * 60.0  # RFC 3656 §2
-HELD_OCTETS: Final = (
-    32 * 1024
-)  # as `net.dialogue`: a node has many connections that wait for one disk
+# as `net.dialogue`: a node has many connections that wait for one disk
+HELD_OCTETS: Final = 32 * 1024
 READ_OCTETS: Final = 32 * 1024  # at a time, and TLS records not yet decrypted
 NEVER_S: Final = 10 * 365 * 86400.0
 
@@ -113,9 +112,8 @@ class MupdateDialogue(ClientDialogue):
         super().begin()
         sock = self.connection.transport.get_extra_info("socket")
         self.connection.read_at_most(READ_OCTETS)
-        if (
-            sock is not None
-        ):  # who is silent for ever, as a backend may be, is asked by TCP whether he is there
+        # who is silent for ever, as a backend may be, is asked by TCP whether he is there
+        if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def greet(self) -> None:

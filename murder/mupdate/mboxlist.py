@@ -305,9 +305,8 @@ class MailboxList:
             stored = transaction.get(NUMBER.pack(seq) + COMMIT, db=self._tables[b"log"])
             return stored is not None and stored[:MARK_OCTETS].hex() == commit
 
-        if (
-            seq == 0
-        ):  # the empty list it once was: everything since, if no removal has been forgotten
+        # the empty list it once was: everything since, if no removal has been forgotten
+        if seq == 0:
             return 0 if not commit and self._environment.read(self._knows_beginning) else None
         return seq if self._environment.read(check) else None
 

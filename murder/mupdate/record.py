@@ -161,9 +161,8 @@ def lookers(key: bytes, row: bytes) -> frozenset[bytes]:
 
 def _lookers(acl: bytes, owner: bytes) -> frozenset[bytes]:
     fields = acl.split(b"\t")
-    granted = dict(
-        zip(fields[0::2], fields[1::2], strict=False)
-    )  # the last one counts, as in `model.acl`
+    # the last one counts, as in `model.acl`
+    granted = dict(zip(fields[0::2], fields[1::2], strict=False))
     found = {who for who, rights in granted.items() if who and _LOOKUP_RIGHT in rights}
     if owner:
         found.add(owner)
@@ -204,9 +203,8 @@ def rights_of(acl: bytes, identifier: bytes) -> bytes:
 _FEW: Final = 8  # identifiers of one user, groups included, that are looked for one by one
 _MISSES: Final = 4
 _COMMON_ACL_OCTETS: Final = 200
-_lookers_remembered: Final = lru_cache(maxsize=1024)(
-    _lookers
-)  # a user's mailboxes have one ACL mostly; of 50 identifiers a list they are 6 MiB
+# a user's mailboxes have one ACL mostly; of 50 identifiers a list they are 6 MiB
+_lookers_remembered: Final = lru_cache(maxsize=1024)(_lookers)
 
 
 def takes_rights_away(row: bytes) -> bool:

@@ -143,9 +143,8 @@ class Subscriber:
         if seq is None:
             self.seq = self._hub.mailboxes.last_seq()
             at_risk = await self._dump(resend=False)
-            if (
-                self._positions
-            ):  # FOLLOW: the list ends here, changes follow, OK says that it is complete
+            # FOLLOW: the list ends here, changes follow, OK says that it is complete
+            if self._positions:
                 self._outlet.send(format_position(self._tag, ""))
             else:
                 self._outlet.send(ok)

@@ -22,15 +22,13 @@ from murder.net.handshakes import HANDSHAKES
 from murder.net.tls import PeerCertificate, peer_of
 
 INFLATE_OCTETS: Final = 64 * 1024  # inflated in one turn of the loop, whatever it would blow up to
-WRITE_HIGH_OCTETS: Final = (
-    256 * 1024
-)  # above it the writer waits; a 10 MiB FETCH never has more in memory
+# above it the writer waits; a 10 MiB FETCH never has more in memory
+WRITE_HIGH_OCTETS: Final = 256 * 1024
 WRITE_LOW_OCTETS: Final = 64 * 1024
 GATHER_OCTETS: Final = 64 * 1024  # of small writes, sent as one
 TLS_HANDSHAKE_S: Final = 15.0
-STRANGER_TLS_OCTETS: Final = (
-    16 * 1024
-)  # not yet decrypted, of who has not logged in and is not read (uvloop: 256 KiB)
+# not yet decrypted, of who has not logged in and is not read (uvloop: 256 KiB)
+STRANGER_TLS_OCTETS: Final = 16 * 1024
 STUCK_WRITE_S: Final = 120.0  # a peer that takes nothing for so long is gone
 
 DEFLATE_WINDOW: Final = -13  # raw, 8 KiB of history: a tenth of zlib's default memory
@@ -197,9 +195,8 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Under TLS: see `_tls_ended`. TCP that ends without its close_notify was cut off, and the loop closes it."""
-        if (
-            self._finished or self.is_tls
-        ):  # both have ended; or the loop ends it in any case, and says so in the log
+        # both have ended; or the loop ends it in any case, and says so in the log
+        if self._finished or self.is_tls:
             return False
         return isinstance(self._receiver, HalfCloses) and self._receiver.input_ended()
 
@@ -264,9 +261,8 @@ class Connection(asyncio.Protocol):
         many connections and send much on each. The loop reads 256 KiB otherwise, and has a buffer of that size for each."""
         self._most_unread = octets
         sock = None if self._lost else self.transport.get_extra_info("socket")
-        if (
-            sock is not None
-        ):  # one read is all that the kernel has kept; it takes twice what is said
+        # one read is all that the kernel has kept; it takes twice what is said
+        if sock is not None:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, octets // 2)
         if self.on_known is None:
@@ -437,9 +433,8 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         if not self._lost:
             self.transport.abort()
-            if (
-                self._handshake is not None
-            ):  # uvloop never ends a handshake whose transport is aborted
+            # uvloop never ends a handshake whose transport is aborted
+            if self._handshake is not None:
                 self._handshake.cancel()
 
     def reset(self) -> None:

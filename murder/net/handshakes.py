@@ -35,9 +35,8 @@ class Handshakes:
         else:
             self._under_way[place] += 1
         try:
-            await (
-                line_up()
-            )  # one begins in each turn of the loop: a handshake is a millisecond of arithmetic
+            # one begins in each turn of the loop: a handshake is a millisecond of arithmetic
+            await line_up()
             yield
         finally:
             self._ended(place)

@@ -147,6 +147,26 @@ async def open_imap(
     return upstream
 
 
+class NoClient(Client):
+    """Nobody stands behind a connection: this node asks for itself."""
+
+
+async def open_as_node(
+    upstreams: Upstreams, server: str, *, name: str, timeout_s: float, max_message: int
+) -> ImapUpstream:
+    """Connect, and log in as this node; `name` is what it calls itself in ID. Raises UpstreamFailure."""
+    return await open_imap(
+        upstreams,
+        server,
+        NoClient(),
+        user="",
+        password=None,
+        identity=[("name", name)],
+        timeout_s=timeout_s,
+        max_message=max_message,
+    )
+
+
 async def _greet(upstreams: Upstreams, upstream: ImapUpstream) -> None:
     greeting = await upstream.greeted()
     if greeting is not None and greeting.word not in (b"OK", b"PREAUTH"):

@@ -19,9 +19,8 @@ RECORD: Final = struct.Struct("=QIfdd")  # key, count, level, when, pardoned
 KEY: Final = struct.Struct("=Q")
 SLOTS: Final = 65536  # of a part: three times the connections that a worker takes by default
 PROBES: Final = 64  # slots that are looked at for a key
-STAMP: Final = struct.Struct(
-    "=d"
-)  # behind a part's slots, on a page of its own: the newest `when` in it
+# behind a part's slots, on a page of its own: the newest `when` in it
+STAMP: Final = struct.Struct("=d")
 STAMP_AT: Final = SLOTS * RECORD.size
 TOTAL: Final = struct.Struct("=Q")  # behind that: how many there are in all
 TOTAL_AT: Final = STAMP_AT + STAMP.size
@@ -127,9 +126,8 @@ def _places(part: int, digest: int) -> Iterator[int]:
         yield part + (slot % SLOTS) * RECORD.size
 
 
-@functools.lru_cache(
-    maxsize=4096
-)  # of 150 octets: a key is asked for when somebody comes and when he goes
+# of 150 octets: a key is asked for when somebody comes and when he goes
+@functools.lru_cache(maxsize=4096)
 def _digest(key: str) -> int:
     octets = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int(KEY.unpack(octets)[0]) or 1

@@ -82,9 +82,8 @@ class NodeContext(ssl.SSLContext):
     """What a node believes of others, and who has shown it a certificate under that."""
 
     trust: Trust
-    successor: (
-        Trust | None
-    )  # who came before a reload, and begins TLS behind it, is looked at by this too
+    # who came before a reload, and begins TLS behind it, is looked at by this too
+    successor: Trust | None
     connections: "WeakSet[HasPeer]"
 
     def wrap_bio(

@@ -18,8 +18,8 @@ from murder.mupdate.client import MasterClient
 from murder.mupdate.link import Target, master_target
 from murder.net.connection import why
 from murder.net.exchange import Reply
-from murder.net.pool import open_imap
-from murder.net.relay import Client, ImapUpstream
+from murder.net.pool import NoClient, open_imap
+from murder.net.relay import ImapUpstream
 from murder.net.upstream import Upstreams
 from murder.wire import mutf7
 
@@ -33,10 +33,6 @@ class Credential:
 
     user: str = ""
     password: str | None = field(default=None, repr=False)
-
-
-class _Nobody(Client):
-    """No client stands behind these connections."""
 
 
 class Reach:
@@ -151,7 +147,7 @@ class Reach:
         opened = await open_imap(
             self._upstreams,
             server,
-            _Nobody(),
+            NoClient(),
             user=user or (self.credential.user if password is not None else ""),
             password=password.encode() if password is not None and not user else None,
             identity=[("name", "murder ctl")],

@@ -97,9 +97,8 @@ class LineDialogue(ClientDialogue):
         if row is None or phase not in row.phases or not (row.offered is None or row.offered(self)):
             return self.not_allowed(keyword, row)
         running = row.run(self, arguments)
-        if (
-            running is None
-        ):  # a coroutine may still find it malformed, and says itself when it does not
+        # a coroutine may still find it malformed, and says itself when it does not
+        if running is None:
             self.understood()
         return running
 

@@ -10,9 +10,8 @@ from typing import Final
 from murder.errors import BadSyntax
 from murder.wire.literal import announced_at_end
 
-MAX_HELD_OCTETS: Final = (
-    64 * 1024
-)  # of a line without end; beyond it an untagged line is passed on in parts
+# of a line without end; beyond it an untagged line is passed on in parts
+MAX_HELD_OCTETS: Final = 64 * 1024
 _STAR, _PLUS = b"*+"
 _TAGGED: Final = re.compile(rb"(?i)[^ \r\n]++ ++(?:OK|NO|BAD)\b")
 _WORTH_A_LOOK: Final = re.compile(rb"\n(?:[^*]|\* [Bb])")

@@ -73,9 +73,8 @@ class Wrong:
 
 Event = Command | CommandRest | Chunk | Line | Owed | Wrong | None
 
-COLLECT_OCTETS: Final = (
-    8 * 1024
-)  # a literal up to this is always collected: mailbox names, small messages
+# a literal up to this is always collected: mailbox names, small messages
+COLLECT_OCTETS: Final = 8 * 1024
 LITERAL_MINUS_OCTETS: Final = 4096  # RFC 7888 §5: the largest non-synchronising one there
 # Who has not proven himself gets little memory: a SASL response of 12 KiB in base64 with its command, a name and a password
 PRE_LOGIN_LITERAL_OCTETS: Final = 4096

@@ -10,9 +10,8 @@ from typing import Final
 from murder.errors import BadSyntax
 from murder.wire.dots import LineEnds, Unstuffer
 
-MAX_LINE_OCTETS: Final = (
-    64 * 1024
-)  # no command of POP3 or LMTP is longer, and a SASL response neither
+# no command of POP3 or LMTP is longer, and a SASL response neither
+MAX_LINE_OCTETS: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)

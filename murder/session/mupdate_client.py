@@ -22,9 +22,8 @@ from murder.wire.mupdate import (
 )
 
 MAX_LINE_OCTETS: Final = 64 * 1024
-MAX_MESSAGE_OCTETS: Final = (
-    4 * 1024 * 1024
-)  # a name, a location, and the longest ACL a server may keep
+# a name, a location, and the longest ACL a server may keep
+MAX_MESSAGE_OCTETS: Final = 4 * 1024 * 1024
 _BATCH: Final = 2000  # rows in one event: some milliseconds of work for whoever takes them
 _BLOCK_OCTETS: Final = 128 * 1024  # the same, as octets
 # What stands in rows that are all in quoted form: their line ends, and octets that `wire.mupdate.string` quotes, and `"`.

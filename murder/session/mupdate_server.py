@@ -25,9 +25,8 @@ MAX_LITERAL_OCTETS: Final = 256 * 1024  # §2.2 wants 4096; real ACLs of 73 kB h
 PLAIN_OCTETS: Final = (
     4096  # of a command that is read in one step; to find that one is none costs 0.3 ms then
 )
-PRE_LOGIN_OCTETS: Final = (
-    16 * 1024
-)  # who has not proven himself gets the memory of one SASL response
+# who has not proven himself gets the memory of one SASL response
+PRE_LOGIN_OCTETS: Final = 16 * 1024
 MAX_SKIP_OCTETS: Final = 16 * 1024 * 1024  # of a refused literal; beyond it the connection ends
 
 

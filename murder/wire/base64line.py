@@ -6,9 +6,8 @@ from typing import Final
 
 from murder.errors import BadSyntax
 
-MAX_RESPONSE_OCTETS: Final = (
-    12 * 1024
-)  # a Kerberos ticket or OAuth token has some KiB; RFC 4954 §4 says 12288
+# a Kerberos ticket or OAuth token has some KiB; RFC 4954 §4 says 12288
+MAX_RESPONSE_OCTETS: Final = 12 * 1024
 
 
 def decode_base64(octets: bytes) -> bytes:

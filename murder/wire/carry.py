@@ -23,9 +23,8 @@ from murder.wire.pieces import Pairs, loads_in_pieces
 HEAD: Final = struct.Struct("!cI")
 JSON, OCTETS = b"J", b"O"
 MAX_JSON: Final = 4 * 1024 * 1024  # a batch of messages with all the keywords that they may have
-MAX_LARGE_JSON: Final = (
-    32 * 1024 * 1024
-)  # the tombstones of a mailbox of a million messages, one by one
+# the tombstones of a mailbox of a million messages, one by one
+MAX_LARGE_JSON: Final = 32 * 1024 * 1024
 LARGE: Final = (b'{"do":"complete"', b'{"do":"prepare"')  # of requests, these alone may be so long
 _HEAD_OF_LARGE: Final = max(map(len, LARGE))
 MAX_OCTETS: Final = 1024 * 1024  # one frame; a message may take many

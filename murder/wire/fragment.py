@@ -13,16 +13,13 @@ from typing import Final
 from murder.errors import BadSyntax, Misuse
 from murder.wire.literal import Announced, announced_at_end
 
-MAX_LINE_OCTETS: Final = (
-    1024 * 1024
-)  # RFC 7162 §4 wants 8192 of servers; a UID set of 100,000 messages that are no ranges has 700,000
+# RFC 7162 §4 wants 8192 of servers; a UID set of 100,000 messages that are no ranges has 700,000
+MAX_LINE_OCTETS: Final = 1024 * 1024
 MAX_MESSAGE_OCTETS: Final = 1024 * 1024  # a command with all its collected literals
-COLLECT_OCTETS: Final = (
-    16 * 1024
-)  # non-synchronising literals up to this are collected without asking
-MAX_SKIP_OCTETS: Final = (
-    64 * 1024 * 1024
-)  # of a message that is thrown away; beyond it the stream is given up
+# non-synchronising literals up to this are collected without asking
+COLLECT_OCTETS: Final = 16 * 1024
+# of a message that is thrown away; beyond it the stream is given up
+MAX_SKIP_OCTETS: Final = 64 * 1024 * 1024
 MAX_ASKED: Final = (
     1000  # literals of one message that are asked about, each with a copy of all before it
 )

@@ -471,9 +471,8 @@ def _map(path: bytes) -> memoryview:
         status = os.fstat(file.fileno())
         if status.st_size == 0:
             return memoryview(b"")
-        if (
-            status.st_uid != os.geteuid()
-        ):  # cut short by its owner, a map of it would end this process
+        # cut short by its owner, a map of it would end this process
+        if status.st_uid != os.geteuid():
             return memoryview(file.read())
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 

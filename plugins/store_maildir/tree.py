@@ -151,9 +151,8 @@ class Tree(Root):
 
     def _before_commit(self) -> None:
         paths, self._unsynced = self._unsynced, []
-        if (
-            len(paths) > FEW_FILES
-        ):  # the file system commits those together that are waited for together
+        # the file system commits those together that are waited for together
+        if len(paths) > FEW_FILES:
             with ThreadPoolExecutor(SYNC_THREADS) as pool:
                 list(pool.map(sync_path, paths))
         else:

@@ -27,9 +27,8 @@ from murder.errors import BadSyntax, Code, Refusal
 class Settings:
     """The table [plugins.@MODULE@] of murder.toml; a key that is not here is refused at the start."""
 
-    token: str = field(
-        default="change me", metadata={"doc": "The one token.", "secret": True}
-    )  # 1. Your own keys: issuer, keytab, timeout_s ...
+    # 1. Your own keys: issuer, keytab, timeout_s ...
+    token: str = field(default="change me", metadata={"doc": "The one token.", "secret": True})
 
 
 class @CLASS@:

@@ -16,9 +16,8 @@ from murder.errors import BadSyntax, Refusal, UpstreamFailure
 class Settings:
     """The table [plugins.@MODULE@] of murder.toml; a key that is not here is refused at the start."""
 
-    motto: str = field(
-        default="hello", metadata={"doc": "What clients are greeted with."}
-    )  # 1. Your own keys.
+    # 1. Your own keys.
+    motto: str = field(default="hello", metadata={"doc": "What clients are greeted with."})
 
 
 class @CLASS@:

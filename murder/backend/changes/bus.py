@@ -16,9 +16,8 @@ from typing import Final
 from murder.backend.changes.events import Events, MailboxChanged
 from murder.backend.changes.news import EVERYTHING, News, format_news
 
-MAX_DATAGRAM: Final = (
-    32 * 1024
-)  # two mailbox names and some entries; or what is owed, many lines in one
+# two mailbox names and some entries; or what is owed, many lines in one
+MAX_DATAGRAM: Final = 32 * 1024
 MAX_OWED: Final = 10_000  # texts kept for a worker that does not keep up; beyond that it is told that all has changed
 RETRY_S: Final = 0.02
 SOCKET_BUFFER: Final = 1024 * 1024

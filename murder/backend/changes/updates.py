@@ -109,9 +109,8 @@ class View:
         self.on_happened: Callable[[Happened], None] | None = None
         self.on_renamed: Callable[[MailboxName, MailboxName], None] | None = None
         self._arrived: array[int] = array("I")  # what he has still to be told of
-        self._claimed: set[Uid] = (
-            set()
-        )  # recent for this session, of what he has still to be told of
+        # recent for this session, of what he has still to be told of
+        self._claimed: set[Uid] = set()
         self._added: set[Uid] = set()  # put there by himself
         self._gone: set[Uid] = set()  # of what he knows
         self._mine: set[Uid] = set()  # removed by himself

@@ -97,9 +97,8 @@ class Mailboxes:
         To a user who could not know of it here, it is."""
         if self.find(name) is not None or not self.has_left(name):
             return
-        left = self._row_of_left(name) or MailboxEntry(
-            name, EntryState.ACTIVE, b""
-        )  # its owner's at least
+        # its owner's at least
+        left = self._row_of_left(name) or MailboxEntry(name, EntryState.ACTIVE, b"")
         if login is None or self.rights(left, login) & MANAGED:
             text = "This mailbox has moved to another server: try again in a moment"
             raise Missing(name, text, Code.UNAVAILABLE)

@@ -240,9 +240,8 @@ class BackendImap(ImapDialogue):
     def _follow(self, old: MailboxName, new: MailboxName) -> None:
         """A mailbox has been renamed; if it is the selected one, that stays selected."""
         if self.selected is not None and self.selected.name == old:
-            with suppress(
-                Refusal
-            ):  # he may not know of it under its new name: the next command says BYE
+            # he may not know of it under its new name: the next command says BYE
+            with suppress(Refusal):
                 self.selected = self.backend.mailboxes.look(new, self.user)
 
     def saved_result(self) -> SeqSet:

@@ -366,9 +366,8 @@ class Mover:
     async def forget(self, move: Move) -> Move:
         """Remove what has left; nothing that the list shows. Raises Refusal(IN_USE) while it is on its way back: what is
         kept is then part of what arrives."""
-        async with self.backend.announcer.locked(
-            move.root
-        ):  # `begin` of an arriving move takes it too
+        # `begin` of an arriving move takes it too
+        async with self.backend.announcer.locked(move.root):
             if self._is_coming_back(move):
                 raise Refusal(Code.IN_USE, f"What the move {move.id} keeps is on its way back")
             back = self.backend.mailboxes.list.find(move.root) is not None

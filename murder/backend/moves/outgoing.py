@@ -295,9 +295,8 @@ class Outgoing:
         notes = notes_with(mailboxes.list, [row.name for row in rows])
         prepare = Prepare([(row.name, row.raw_acl) for row in rows], notes, subscriptions)
         handed = self._journal.save_handed(self.move, format_handed(prepare, self._left_at))
-        await asyncio.gather(
-            self._peer.do(prepare), handed
-        )  # the two disks are waited for together
+        # the two disks are waited for together
+        await asyncio.gather(self._peer.do(prepare), handed)
 
     # --- only forward
 

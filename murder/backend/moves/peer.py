@@ -8,8 +8,7 @@ from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKin
 from murder.model.name import MailboxName
 from murder.net.frames import FrameChannel, words_of
 from murder.net.octets import OctetChannel
-from murder.net.pool import open_imap
-from murder.net.relay import Client, ImapUpstream
+from murder.net.pool import open_as_node
 from murder.net.upstream import Upstreams
 from murder.wire.carry import Words
 from murder.wire.carry_answers import (
@@ -37,10 +36,6 @@ CAPABILITY: Final = b"X-XFER"
 REPLICATION: Final = b"X-REPLICATION"  # a Cyrus, to whom may send mailboxes there
 
 T = TypeVar("T")
-
-
-class _Nobody(Client):
-    """No client stands behind this connection."""
 
 
 class Peer:
@@ -136,25 +131,11 @@ class Target(Protocol):
     def close(self) -> None: ...
 
 
-async def open_node(
-    upstreams: Upstreams, server: str, timeout_s: float, max_message: int
-) -> ImapUpstream:
-    """Connect to another backend, and log in as this node. Raises UpstreamFailure."""
-    return await open_imap(
-        upstreams,
-        server,
-        _Nobody(),
-        user="",
-        password=None,
-        identity=[("name", "murder")],
-        timeout_s=timeout_s,
-        max_message=max_message,
-    )
-
-
 async def open_peer(upstreams: Upstreams, server: str, max_message: int) -> Target:
     """Connect and enter: as a backend of ours, or a Cyrus. Raises Refusal where the target is no murder, UpstreamFailure."""
-    upstream = await open_node(upstreams, server, TIMEOUT_S, max_message)
+    upstream = await open_as_node(
+        upstreams, server, name="murder", timeout_s=TIMEOUT_S, max_message=max_message
+    )
     if REPLICATION in upstream.capabilities and CAPABILITY not in upstream.capabilities:
         octets = OctetChannel(upstream.connection, server, TIMEOUT_S)
         return CyrusTarget(octets, server, upstream.connection.close)

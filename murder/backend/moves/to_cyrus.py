@@ -170,15 +170,13 @@ class CyrusTarget:
         if owner is None or not is_inbox(root):
             raise Refusal(Code.CANNOT, "Only users can go to a Cyrus backend")
         self._partition = request.partition or "default"
-        with suppress(
-            Refusal
-        ):  # one before 3.5 knows no mailboxes of scripts, and takes them for mail
+        # one before 3.5 knows no mailboxes of scripts, and takes them for mail
+        with suppress(Refusal):
             await self._say(b"SYNCAPPLY CAPABILITIES (SIEVE-MAILBOX)")
         told = await self._say(b"SYNCGET USER " + format_value(owner))
         present = [MailboxName(octets) for octets in map(_name_told, told) if octets]
-        await self._remove(
-            present
-        )  # what an earlier try has left: the master knows us as who has him
+        # what an earlier try has left: the master knows us as who has him
+        await self._remove(present)
 
     async def hold(self, request: Hold) -> Held:
         """Nothing is told before it is complete."""

@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from murder.backend.moves.peer import open_node
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.net.frames import FrameChannel
+from murder.net.pool import open_as_node
 from murder.net.upstream import Upstreams
 from murder.wire.carry import JSON
 from murder.wire.rename_words import (
@@ -68,7 +68,9 @@ class Peer:
 
 async def open_peer(upstreams: Upstreams, server: str) -> Peer:
     """Connect and enter. Raises Refusal where the other one can take no part (a Cyrus), UpstreamFailure."""
-    upstream = await open_node(upstreams, server, TIMEOUT_S, MAX_REPLY)
+    upstream = await open_as_node(
+        upstreams, server, name="murder", timeout_s=TIMEOUT_S, max_message=MAX_REPLY
+    )
     if CAPABILITY not in upstream.capabilities:
         upstream.close()
         text = f"it does not say {CAPABILITY.decode()}, as a murder of this version does"

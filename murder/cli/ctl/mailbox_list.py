@@ -206,9 +206,8 @@ def compact(config_file: Path, role: str | None, path: Path | None, as_json: boo
     mailboxes.close()
     with (folder / "lock.mdb").open("r+b") as lock:
         try:
-            fcntl.lockf(
-                lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1
-            )  # LMDB's own sign that somebody has it open
+            # LMDB's own sign that somebody has it open
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
         except OSError:
             shutil.rmtree(draft)
             raise Refusal(Code.IN_USE, f"{folder} is in use: stop the node first") from None

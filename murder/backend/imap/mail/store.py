@@ -58,9 +58,8 @@ async def _store(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
         raise Refusal(Code.EXPUNGE_ISSUED, "None of these messages exists any more")
     code = b"EXPUNGEISSUED" if missed and not by_uid else b""
     if modified:
-        view.queue_fetch(
-            await view.mailbox.messages(modified)
-        )  # RFC 7162 §3.1.3: spare the client a FETCH
+        # RFC 7162 §3.1.3: spare the client a FETCH
+        view.queue_fetch(await view.mailbox.messages(modified))
         numbers = modified if by_uid else [view.seq_of(uid) or 0 for uid in modified]
         code = b"MODIFIED " + format_ranges(compress(numbers))
     await dialogue.finish(command, code=code, removals=by_uid)

@@ -24,9 +24,8 @@ from murder.wire.imap.select import SelectRequest, parse_select
 from murder.wire.token import Scanner
 
 CHANGING_RIGHTS: Final = frozenset("switek")  # any of them makes a SELECT read-write
-UNSEEN_LOOK: Final = (
-    10 * BATCH
-)  # the first unseen message is told only if it is no further than this
+# the first unseen message is told only if it is no further than this
+UNSEEN_LOOK: Final = 10 * BATCH
 
 
 def run_select(dialogue: BackendImap, command: Command) -> Running:

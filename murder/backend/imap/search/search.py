@@ -101,9 +101,8 @@ async def _search(dialogue: BackendImap, command: Command, by_uid: bool) -> None
         if dialogue.manner.utf8 and request.charset.upper() not in (US_ASCII, UTF_8):
             raise BadSyntax("Text is in UTF-8 here, as you have enabled")  # RFC 6855 §3
     except Refusal:
-        if ASKS_SAVE.match(
-            command.octets, command.start
-        ):  # RFC 5182 §2.1: a NO empties it, a BAD does not
+        # RFC 5182 §2.1: a NO empties it, a BAD does not
+        if ASKS_SAVE.match(command.octets, command.start):
             dialogue.saved = ()
         raise
     await _answer(dialogue, command, request, by_uid)

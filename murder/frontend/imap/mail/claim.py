@@ -54,9 +54,8 @@ async def remove_claimed(
             won = await claim.take(uids[at : at + UIDS_OF_COMMAND])
             if won:
                 reply = await upstream.execute(b"UID EXPUNGE " + format_ranges(compress(won)))
-                if (
-                    reply.is_ok
-                ):  # what is still there had its mark taken off by another session: it is his
+                # what is still there had its mark taken off by another session: it is his
+                if reply.is_ok:
                     left = await claim.look(won)
                     removal.removed += [uid for uid in won if uid not in left]
                 if reply.is_ok and b"QRESYNC" in dialogue.enabled:

@@ -23,9 +23,8 @@ from murder.wire.imap.flag import format_flags
 from murder.wire.imap.seqset import format_ranges
 from murder.wire.token import client_astring
 
-BATCH_OCTETS: Final = (
-    512 * 1024
-)  # of small messages fetched at once; larger ones come in pieces of this
+# of small messages fetched at once; larger ones come in pieces of this
+BATCH_OCTETS: Final = 512 * 1024
 BATCH_MESSAGES: Final = 50
 GROUP_MESSAGES: Final = 500  # of one MULTIAPPEND
 GROUP_OCTETS: Final = 64 * 1024 * 1024
