@@ -144,9 +144,8 @@ class Comparer:
             if (resting := parse_resting(entry)) is not None:
                 self._aside[entry.name] = resting
             known = theirs.pop(entry.name, None)
-            if (
-                entry.is_active and resting is None
-            ):  # the master knows what rests since it was deleted
+            # the master knows what rests since it was deleted
+            if entry.is_active and resting is None:
                 await self._check_ours(entry, known, done)
             if count % PAUSE_AFTER == 0:
                 await line_up()
