@@ -19,7 +19,7 @@ from murder.backend.imap.mail import qresync as missed
 from murder.backend.imap.mailboxes import list as listing
 from murder.backend.imap.message_sets import BATCH
 from murder.backend.imap.untagged import Manner
-from murder.backend.lmtp import BEGUN_AT_ONCE, DELIVERED, Addressee, Arrival
+from murder.backend.lmtp import BEGUN_AT_ONCE, Addressee, Arrival
 from murder.backend.pop3 import BackendPop3
 from murder.backend.records import quota
 from murder.backend.records.quota import Quotas
@@ -97,6 +97,9 @@ async def test_many_removals_are_cut_out_in_one_walk(monkeypatch: pytest.MonkeyP
 class Delivering:
     """What an `Arrival` wants of its dialogue; no mailbox can be opened before all others have had a turn."""
 
+    message_id = "id"
+    mail_log = SimpleNamespace(info=lambda *_: None)
+
     def __init__(self) -> None:
         self.backend = SimpleNamespace(
             store=SimpleNamespace(incoming=self._incoming, open=self._open),
@@ -110,7 +113,7 @@ class Delivering:
         async def close() -> None:
             pass
 
-        return SimpleNamespace(close=close, size=1)
+        return SimpleNamespace(close=close, size=1, octets=lambda: memoryview(b"x"))
 
     def trace(self) -> bytes:
         return b""
@@ -123,10 +126,14 @@ class Delivering:
         self.begun += 1
         await asyncio.sleep(0)
 
-        async def append(messages: Sequence[NewMessage]) -> None:
+        async def append(messages: Sequence[NewMessage]) -> list[Uid]:
             await asyncio.sleep(0)
+            return [Uid(1)]
 
-        return SimpleNamespace(append=append, close=lambda: None)
+        return SimpleNamespace(append=append, close=lambda: None, mailbox_id="id")
+
+    def message_facts(self, recipient: str) -> dict[str, object]:
+        return {}
 
 
 @pytest.mark.parametrize("groups", [4, 8])
@@ -143,7 +150,7 @@ async def test_a_message_for_many_recipients_is_begun_for_some_at_a_time(groups:
     arrival = Arrival(cast(lmtp.BackendLmtp, dialogue), addressees)
     answers = b"".join([answer async for answer in arrival.finish()])
     looking.cancel()
-    assert answers == DELIVERED * len(addressees)
+    assert answers == b"250 2.1.5 <id> saved\r\n" * len(addressees)
     seen = dialogue.begun_before
     assert max(b - a for a, b in pairwise(seen)) <= BEGUN_AT_ONCE
 
