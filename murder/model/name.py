@@ -140,6 +140,11 @@ def before_deletion(name: MailboxName) -> tuple[MailboxName, int] | None:
     return MailboxName(domain + b"!" + inner if domain else inner), at
 
 
+def is_quarantined(name: MailboxName) -> bool:
+    """Whether it rests because another server has a mailbox of its name: nobody else is to know of it."""
+    return split_domain(name)[1].startswith(DELETED_ROOT + b".quarantine.")
+
+
 def is_of_tree(name: MailboxName, root: MailboxName) -> bool:
     """Whether a mailbox is `root` or below it; also one that rests since it was deleted from there."""
     was = before_deletion(name)

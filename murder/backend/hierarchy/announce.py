@@ -37,6 +37,7 @@ from murder.model.entry import EntryState, Location, MailboxEntry
 from murder.model.name import (
     MailboxName,
     display,
+    is_quarantined,
     no_such_mailbox,
 )
 from murder.mupdate.change import Change, PutEntry, PutIntent, RemoveEntry, RemoveIntent
@@ -338,6 +339,7 @@ class Announcer:
         master = self._master
         if master is None:
             return
+        names = [name for name in names if not is_quarantined(name)]
         for start in range(0, len(names), AT_ONCE):
             batch = names[start : start + AT_ONCE]
             if len(batch) == 1:

@@ -24,7 +24,7 @@ from murder.backend.reconcile.quarantine import (
 from murder.errors import Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.entry import MailboxEntry
-from murder.model.name import MailboxName, display
+from murder.model.name import MailboxName, display, is_quarantined
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.mboxlist import mark_synchronised
 from murder.net.turns import line_up
@@ -113,6 +113,9 @@ class Comparer:
         """As `compare`, of these names only. Raises UpstreamFailure."""
         done = Comparison()
         for name in names:
+            if is_quarantined(name):
+                self._owed.discard(name)
+                continue
             entry = self._mailboxes.find(name)
             theirs = await self._master.find(name)
             at_ours = theirs is not None and theirs.server == self._server
@@ -144,6 +147,8 @@ class Comparer:
             if (resting := parse_resting(entry)) is not None:
                 self._aside[entry.name] = resting
             known = theirs.pop(entry.name, None)
+            if resting is not None and known is not None:
+                await self._master.delete(entry.name)
             # the master knows what rests since it was deleted
             if entry.is_active and resting is None:
                 await self._check_ours(entry, known, done)

@@ -185,19 +185,24 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
         heads = ("name", "holder", "claimant", "peer", "command")
         print_table(
             ("when", *heads),
-            [[_when(one.get("at")), *(str(one.get(head, "")) for head in heads)] for one in found],
+            [[_when(one.get("at")), *_row(reach, one, heads)] for one in found],
             hosts=("holder", "claimant", "peer"),
             spare=("peer", "when", "command"),
             empty="No conflicts",
         )
+        is_kept = False
         for one in found:
             if "kept_as" in one:
-                kept_as = reach.shown(MailboxName(str(one["kept_as"]).encode()))
-                click.echo(f"{one['name']} is kept at {one['claimant']} as {kept_as}")
+                name, kept_as = (_shown(reach, one[word]) for word in ("name", "kept_as"))
+                click.echo(f"{name} is kept at {one['claimant']} as {kept_as}")
+                is_kept = True
             if "rename" in one:
-                target = reach.shown(MailboxName(str(one["target"]).encode()))
-                what = f"{one['name']} to {target} is" if target else f"to delete {one['name']} is"
+                name = _shown(reach, one["name"])
+                target = _shown(reach, one["target"]) if one["target"] else ""
+                what = f"{name} to {target} is" if target else f"to delete {name} is"
                 click.echo(f"{what} the RENAME {one['rename']}")
+        if is_kept:
+            click.echo("It is read there as `murder ctl conflicts --help` says.", err=True)
     if found and forget and yes:
         ended = await ask_all(reach, AskConflicts(forget=True))
         click.echo("Forgotten.", err=True)
@@ -220,6 +225,16 @@ async def _with_holder(reach: Reach, answer: Mapping[str, Any]) -> Mapping[str, 
         return answer
     entry = await reach.master.find(str(answer.get("name", "")).encode("utf-8", "surrogateescape"))
     return {**answer, "holder": entry.server if entry is not None else ""}
+
+
+def _shown(reach: Reach, name: object) -> str:
+    """As clients call it."""
+    return reach.shown(MailboxName(str(name).encode("utf-8", "surrogateescape")))
+
+
+def _row(reach: Reach, one: Mapping[str, Any], heads: Sequence[str]) -> list[str]:
+    told = {**one, "name": _shown(reach, one.get("name", ""))}
+    return [str(told.get(head, "")) for head in heads]
 
 
 def _when(at: object) -> str:
