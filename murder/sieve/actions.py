@@ -96,11 +96,11 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """To another address, with the message's own sender unless policy says otherwise."""
+    """To another address. `sender` is the envelope's, as policy has it; empty: the null sender."""
 
     address: str
     version: int = 0
-    notify: str = ""  # RFC 6009 would say; reserved
+    sender: str = ""
     place: Place = field(default=Place(), compare=False)
 
     @property

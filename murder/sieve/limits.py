@@ -65,6 +65,7 @@ class Policy:
 
     separator: str = "+"  # between user and detail (RFC 5233)
     protected_fields: frozenset[str] = PROTECTED_FIELDS  # never deleted, in lower case
+    not_added_fields: frozenset[str] = frozenset()  # never added
     vacation_default_s: int = 7 * 86_400
     vacation_minimum_s: int = 86_400  # RFC 5230 §4.1; with vacation-seconds, too
     vacation_maximum_s: int = 30 * 86_400
@@ -73,6 +74,18 @@ class Policy:
     vacation_subject_characters: int = 256
     duplicate_default_s: int = 12 * 3600  # as Pigeonhole
     duplicate_maximum_s: int = 2 * 86_400
+    string_comparator: str = (
+        "i;ascii-casemap"  # of `string`: RFC 5228 §2.7.3; Pigeonhole has i;octet
+    )
     spam: Scale = field(default_factory=Scale)
     virus: Scale = field(default_factory=Scale)
-    notify_from: str = ""  # the envelope's sender of notifications; empty: the null sender
+    vacation_checks_recipient: bool = (
+        True  # only where an own address is in To, Cc, Bcc (RFC 5230 §4.5)
+    )
+    vacation_uses_original: bool = False  # the recipient before aliases is an own address, too
+    vacation_names_from_header: bool = False  # answer whom the header says, not the envelope
+    # Envelopes of what is sent: "null", "sender", "recipient", "original" (ORCPT), "user", "postmaster", or an address.
+    # What answers a null sender has one itself, always.
+    vacation_from: str = "null"
+    notify_from: str = ""  # whom the script names, else postmaster
+    redirect_from: str = "sender"

@@ -3,7 +3,7 @@
 One problem a command is told, then it goes on with what is inside and behind it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from murder.sieve.check.spec import (
@@ -26,6 +26,7 @@ from murder.sieve.limits import Limits, Policy
 from murder.sieve.match.comparators import COMPARATORS, DEFAULT, IMPLIED
 from murder.sieve.match.kinds import IS, Kind, Over
 from murder.sieve.match.matching import Matching
+from murder.sieve.problem import Problem
 
 COMPARATOR_PREFIX: Final = "comparator-"
 _GROUPS: Final = (MATCHING, ADDRESS_PART)
@@ -56,14 +57,20 @@ class Checker:
         self.policy = policy
         self.required: set[str] = set()
         self.includes: list[tuple[str, bool, bool, int]] = []
-        self.warnings: list[str] = []
+        self.warnings: list[Problem] = []
         self.around: list[Call] = []  # commands whose blocks are open
+        self.before: list[Call] = []  # commands of the script so far, checked
         self._available = available
-        self._words: dict[str, Word] = {}
+        self._words: dict[tuple[bool, str], Word] = {}  # by what they are, and name
         self._tags: dict[str, dict[str, Tag]] = {}
         self._checks: dict[str, list[Any]] = {}
         self._unknown: set[tuple[str, str]] = set()  # told once
         self._load(core)
+
+    def warn(self, at: int, text: str) -> None:
+        """Of what is allowed, but hardly meant."""
+        if len(self.warnings) < self.limits.problems:
+            self.warnings.append(Problem(*self.source.place(at), text))
 
     # What there is
 
@@ -93,7 +100,7 @@ class Checker:
 
     def _load(self, extension: Extension) -> None:
         for word in extension.words:
-            self._words[word.name] = word
+            self._words[word.is_test, word.name] = word
             self._tags.setdefault(word.name, {}).update({tag.name: tag for tag in word.tags})
         for name, tags in extension.tags.items():
             self._tags.setdefault(name, {}).update({tag.name: tag for tag in tags})
@@ -117,6 +124,18 @@ class Checker:
 
     # Commands
 
+    def script(self, nodes: Sequence[Node]) -> tuple[Call, ...]:
+        """All of it."""
+        calls = self.commands(nodes)
+        for name in sorted(self.required):
+            known = self._available.get(name)
+            for needed in known.needs if known is not None else ():
+                if needed not in self.required:
+                    self.source.report(
+                        0, f"extension '{name}' needs '{needed}' to be required, too"
+                    )
+        return calls
+
     def commands(self, nodes: Sequence[Node]) -> tuple[Call, ...]:
         """The commands of a block, in order; those with problems are left out."""
         calls: list[Call] = []
@@ -129,6 +148,7 @@ class Checker:
                 call = self.call(node, is_test=False)
                 if call is not None:
                     calls.append(call)
+                    self.before.append(call)
             except Wrong as wrong:
                 self.source.report(wrong.at, wrong.text)
             before = node.name
@@ -151,22 +171,31 @@ class Checker:
         if word is None:
             return None
         call = Call(word, node.at, self.source.line(node.at))
-        problem: Wrong | None = None
-        try:
-            self._arguments(call, node)
-            self._shape(call, node)
-            word.check(self, call, node)
-            for check in self._checks.get(word.name, ()):
-                check(self, call, node)
-        except Wrong as wrong:
-            problem = wrong
-            self.source.report(wrong.at, wrong.text)
+        is_sound = self._holds(self._arguments, call, node)
+        is_sound = self._holds(self._shape, call, node) and is_sound
+        if is_sound:
+            is_sound = self._holds(self._checked, call, node)
         if word.tests is not Tests.NONE:
             call.tests = self._tests(node)
         if word.is_test:
             call.constant = call.constant if call.constant is not None else _constant(call)
         self._block(call, node)
-        return None if problem else call
+        return call if is_sound else None
+
+    def _holds(self, check: Callable[[Call, Node], None], call: Call, node: Node) -> bool:
+        try:
+            check(call, node)
+        except Wrong as wrong:
+            if wrong.text:
+                self.source.report(wrong.at, wrong.text)
+            return False
+        return True
+
+    def _checked(self, call: Call, node: Node) -> None:
+        """What the word itself, and extensions of it, have to say."""
+        call.word.check(self, call, node)
+        for check in self._checks.get(call.word.name, ()):
+            check(self, call, node)
 
     def _block(self, call: Call, node: Node) -> None:
         if not call.word.block or node.block is None:
@@ -178,8 +207,10 @@ class Checker:
         self.around.pop()
 
     def _word(self, node: Node, is_test: bool) -> Word | None:
-        word = self._words.get(node.name)
+        word = self._words.get((is_test, node.name))
         kind = "test" if is_test else "command"
+        if word is None and (other := self._words.get((not is_test, node.name))) is not None:
+            raise Wrong(node.at, f"attempted to use {other.kind} '{node.name}' as {kind}")
         if word is None:
             if (kind, node.name) in self._unknown:
                 return None
@@ -187,8 +218,6 @@ class Checker:
             told = "(only reported once at first occurrence)"
             self.source.report(node.at, f"unknown {kind} '{node.name}' {told}")
             return None
-        if word.is_test is not is_test:
-            raise Wrong(node.at, f"attempted to use {word.kind} '{node.name}' as {kind}")
         return word
 
     def _tests(self, node: Node) -> tuple[Call, ...]:
@@ -238,8 +267,8 @@ class Checker:
                 return Wrong(
                     node.at, f"missing colon ':' before ':{name}' tag in {node.name} {word.kind}"
                 )
-            other = self._words.get(name)
-            if not word.is_test and node.block is None and other and not other.is_test:
+            is_test = (True, name) in self._words
+            if not word.is_test and node.block is None and not is_test:
                 return Wrong(node.at, f"missing semicolon ';' after {node.name} {word.kind}")
         return Wrong(node.at, f"{told} accepts no sub-tests, but tests are specified")
 
@@ -270,7 +299,7 @@ class Checker:
                 continue
             tag = self._tag(call.word, argument.name)
             if tag is None:
-                raise Wrong(argument.at, f"unknown tagged argument ':{argument.name}' for {told}")
+                raise Wrong(argument.at, self._once(call.word, argument.name, told))
             found[argument.name] = tag
         return found
 
@@ -386,6 +415,15 @@ class Checker:
         if needs is None or needs not in self.required:
             raise Wrong(at, f"unknown variable namespace '{namespace}'")
 
+    def _once(self, word: Word, name: str, told: str) -> str:
+        """Of a tag that no extension brings, told where it is first used; empty behind that."""
+        if (word.name, f":{name}") in self._unknown:
+            return ""
+        self._unknown.add((word.name, f":{name}"))
+        return (
+            f"unknown tagged argument ':{name}' for {told} (reported only once at first occurrence)"
+        )
+
     # Match types
 
     def _matching(self, call: Call, node: Node) -> None:
@@ -393,7 +431,8 @@ class Checker:
         if not any(tag.group == MATCHING for tag in call.word.tags):
             return
         kind: Kind = call.tags.get(MATCHING, IS)
-        name = call.tags.get(COMPARATOR, DEFAULT)
+        default = self.policy.string_comparator if node.name == "string" else DEFAULT
+        name = call.tags.get(COMPARATOR, default)
         comparator = COMPARATORS.get(name) if isinstance(name, str) else None
         told = f"the {node.name} {call.word.kind}"
         if comparator is None:

@@ -26,7 +26,7 @@ def compile_octets(
     source.raise_problems()
     available = {name: one for name, one in extensions.items() if name in capabilities}
     checker = Checker(source, core, available, limits, policy)
-    calls = checker.commands(nodes)
+    calls = checker.script(nodes)
     source.raise_problems()
     return Script(
         Emitter().program(calls),

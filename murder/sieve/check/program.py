@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from murder.sieve.check.spec import Call
+from murder.sieve.problem import Problem
 
 DO: Final = 0  # run the call
 UNLESS: Final = 1  # run the call, a test: go to the target where it does not hold
@@ -25,4 +26,4 @@ class Script:
     octets: int
     digest: bytes
     includes: tuple[tuple[str, bool, bool, int], ...] = ()
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Problem, ...] = ()

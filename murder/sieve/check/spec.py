@@ -117,6 +117,7 @@ class Extension:
     matches: "tuple[MatchKind, ...]" = ()
     implies: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()  # to be required, too, by the script itself
 
 
 # The words that have match types, comparators and address parts: extensions add to these.

@@ -153,9 +153,9 @@ class Tokens:
             self._broken(self.at, len(text), "end of file before end of multi-line string")
             return
         value = text[at : end.start()]
-        if value.startswith("."):
+        if value.startswith(".."):
             value = value[1:]
-        self._string(value.replace("\n.", "\n"), end.end(), "multi-line string")
+        self._string(value.replace("\n..", "\n."), end.end(), "multi-line string")
 
     @staticmethod
     def _dot_line(text: str, at: int) -> re.Match[str] | None:

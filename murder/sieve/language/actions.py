@@ -11,6 +11,7 @@ from murder.sieve.problem import RunProblem
 from murder.sieve.questions import ListMembers
 from murder.sieve.run.addresses import parse_address
 from murder.sieve.run.machine import Machine
+from murder.sieve.run.senders import envelope_sender
 
 if TYPE_CHECKING:
     from murder.sieve.check.checker import Checker
@@ -72,25 +73,28 @@ def _check_redirect(checker: "Checker", call: Call, node: "Node") -> None:
 
 def _redirect(machine: Machine, call: Call) -> Result:
     text = machine.text(call.arguments[0])
-    if "list" in call.tags:
-        return _redirect_to_list(machine, call, text)
-    _redirect_to(machine, call, text)
+    choice = machine.policy.redirect_from
+    if "list" in call.tags or choice != "sender":
+        return _redirect_asking(machine, call, text, choice)
+    _redirect_to(machine, call, text, machine.envelope.sender or "")
     return None
 
 
-def _redirect_to_list(machine: Machine, call: Call, name: str) -> "Suspended":
-    """RFC 6134 §2.3."""
-    for text in (yield ListMembers(name)):
-        _redirect_to(machine, call, text)
+def _redirect_asking(machine: Machine, call: Call, text: str, choice: str) -> "Suspended":
+    """RFC 6134 §2.3 (a list), or an envelope that must be asked for."""
+    sender = yield from envelope_sender(machine, choice)
+    texts = (yield ListMembers(text)) if "list" in call.tags else (text,)
+    for one in texts:
+        _redirect_to(machine, call, one, sender)
     if "copy" not in call.tags:
         machine.implicit_keep = False
 
 
-def _redirect_to(machine: Machine, call: Call, text: str) -> None:
+def _redirect_to(machine: Machine, call: Call, text: str, sender: str) -> None:
     address = parse_address(text)
     if address is None:
         raise RunProblem(f"specified redirect address '{text[:120]}' is not a valid address")
-    action = Redirect(str(address), machine.version(), place=machine.place(call))
+    action = Redirect(str(address), machine.version(), sender, place=machine.place(call))
     machine.add(action, cancels_keep="copy" not in call.tags)
 
 

@@ -17,7 +17,6 @@ from murder.sieve.check.spec import (
 from murder.sieve.check.templates import Text
 from murder.sieve.match.kinds import CONTAINS, IS, MATCHES, Over
 from murder.sieve.match.matching import LONG, Matching
-from murder.sieve.problem import RunProblem
 from murder.sieve.questions import InList, LongWork
 from murder.sieve.run.machine import Machine
 
@@ -51,9 +50,10 @@ def match_keys(
         try:
             matching = matching.prepared(machine.texts(keys))
         except ValueError as error:
-            raise RunProblem(
-                f"invalid key for the :{matching.kind.name} match type: {error}"
-            ) from None
+            machine.notes.append(
+                f"line {machine.line}: invalid key for the :{matching.kind.name} match type: {error}"
+            )
+            return False
     work = matching.work(values)
     machine.spent += work // CHARACTERS_A_STEP
     if work > LONG:

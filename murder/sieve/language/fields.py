@@ -4,16 +4,39 @@ Which header that is, of the message or of one of its parts, `mime` says (RFC 57
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
-from murder.sieve.check.spec import Call, Tag, Takes
+from murder.sieve.check.checker import Wrong
+from murder.sieve.check.spec import Call, Extension, Tag, Takes
 from murder.sieve.check.templates import Text
 from murder.sieve.run.machine import Machine
 from murder.sieve.run.message import Field
+
+if TYPE_CHECKING:
+    from murder.sieve.check.checker import Checker
+    from murder.sieve.grammar.tree import Node
 
 
 def field_tags() -> tuple[Tag, ...]:
     """Of words that look at fields."""
     return (Tag("index", Takes.NUMBER, needs="index"), Tag("last", needs="index"))
+
+
+def check_index(call: Call, node: "Node") -> None:
+    """Raises Wrong."""
+    if "last" in call.tags and "index" not in call.tags:
+        raise Wrong(
+            node.at, f"the :last tag for the {node.name} {call.word.kind} needs :index, too"
+        )
+    if call.tags.get("index") == 0:
+        raise Wrong(node.at, f"the :index tag for the {node.name} {call.word.kind} counts from 1")
+
+
+def _check(checker: "Checker", call: Call, node: "Node") -> None:
+    check_index(call, node)
+
+
+INDEX: Final = Extension("index", checks=dict.fromkeys(("header", "address", "date"), _check))
 
 
 def fields_of(machine: Machine, call: Call, names: tuple[Text, ...]) -> Sequence[Field]:

@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 from murder.sieve.check.checker import Wrong
 from murder.sieve.check.spec import Argument, Call, Extension, Result, Tag, Takes, Word
 from murder.sieve.check.templates import Reference
-from murder.sieve.language.arguments import KEYS, MATCH_TAGS, match
+from murder.sieve.language.arguments import KEYS, MATCH_TAGS, match_keys
 from murder.sieve.run.machine import Machine
+from murder.sieve.run.words import SYSTEM_FLAGS, canonical_flags
 
 if TYPE_CHECKING:
     from murder.sieve.check.checker import Checker
     from murder.sieve.grammar.tree import Node
 
 MOST_FLAGS: Final = 100  # of one message
-_SYSTEM: Final = {
-    flag.lower(): flag for flag in ("\\Answered", "\\Flagged", "\\Deleted", "\\Seen", "\\Draft")
-}
 # flag-keyword = atom (RFC 9051 §9)
 _KEYWORD: Final = re.compile(r'[^\s\x00-\x1f\x7f-\U0010ffff(){%*"\\\]]{1,64}\Z')
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -29,18 +27,16 @@ def split_flags(texts: Iterable[str]) -> tuple[str, ...]:
     for text in texts:
         for word in text.split():
             key = word.lower()
-            flag = _SYSTEM.get(key) or (word if _KEYWORD.match(word) else None)
-            if flag is not None and len(found) < MOST_FLAGS:
-                found.setdefault(key, flag)
+            if (key in SYSTEM_FLAGS or _KEYWORD.match(word)) and len(found) < MOST_FLAGS:
+                found.setdefault(key, word)
     return tuple(found.values())
 
 
 def flags_of(machine: Machine, call: Call) -> tuple[str, ...] | None:
     """Those that an action sets: of its `:flags`, else of the internal variable."""
     given = call.tags.get("flags")
-    if given is not None:
-        return split_flags(machine.texts(given))
-    return machine.flags
+    flags = machine.flags if given is None else split_flags(machine.texts(given))
+    return None if flags is None else canonical_flags(flags)
 
 
 def _name(call: Call) -> str | None:
@@ -110,7 +106,20 @@ def _hasflag(machine: Machine, call: Call) -> Result:
     values: list[str] = []
     for name in [None] if names is None else [one.lower() for one in names]:
         values += _current(machine, name)
-    return match(machine, call, values)
+    assert call.matching is not None
+    return match_keys(machine, call.matching, _keys(machine.texts(call.arguments[1])), values)
+
+
+def _keys(texts: Iterable[str]) -> tuple[str, ...]:
+    """RFC 5232 §2: a list of flags may stand in one text, also where it is compared with."""
+    return tuple(word for text in texts for word in text.split() or [text])
+
+
+def _check_hasflag(checker: "Checker", call: Call, node: "Node") -> None:
+    _check_variable(checker, call, node)
+    matching = call.matching
+    if matching is not None and matching.tests is not None:
+        call.matching = matching.prepared(_keys(call.arguments[1]))
 
 
 _FLAGS: Final = Argument("flag list", Takes.STRINGS)
@@ -127,7 +136,7 @@ IMAP4FLAGS: Final = Extension(
             (Argument("variable list", Takes.STRINGS, optional=True), KEYS),
             MATCH_TAGS,
             is_test=True,
-            check=_check_variable,
+            check=_check_hasflag,
             run=_hasflag,
         ),
     ),

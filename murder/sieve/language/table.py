@@ -5,7 +5,26 @@ from types import MappingProxyType
 from typing import Final
 
 from murder.sieve.check.spec import Extension
-from murder.sieve.language import actions, control, flags, tests, variables
+from murder.sieve.language import (
+    actions,
+    body,
+    control,
+    dates,
+    editing,
+    fields,
+    flags,
+    include,
+    lists,
+    mailboxes,
+    mime,
+    notify,
+    refusing,
+    scores,
+    sending,
+    tests,
+    vacation,
+    variables,
+)
 from murder.sieve.match.comparators import COMPARATORS, IMPLIED
 from murder.sieve.match.kinds import COUNT, REGEX, VALUE
 
@@ -15,12 +34,40 @@ _LISTED: Final = (
     actions.FILEINTO,
     actions.COPY,
     tests.ENVELOPE,
+    body.BODY,
+    dates.DATE,
+    editing.EDITHEADER,
+    include.INCLUDE,
+    lists.ENVIRONMENT,
+    lists.EXTLISTS,
+    lists.IHAVE,
+    mailboxes.MAILBOX,
+    mailboxes.MAILBOXID,
+    mailboxes.MBOXMETADATA,
+    mailboxes.SERVERMETADATA,
+    mailboxes.SPECIAL_USE,
+    mime.MIME,
+    mime.FOREVERYPART,
+    mime.EXTRACTTEXT,
+    notify.ENOTIFY,
+    refusing.DUPLICATE,
+    refusing.VND_DUPLICATE,
+    refusing.EREJECT,
+    refusing.REJECT,
+    scores.SPAMTEST,
+    scores.SPAMTESTPLUS,
+    scores.VIRUSTEST,
+    sending.FCC,
+    vacation.VACATION,
+    vacation.VACATION_SECONDS,
+    Extension("imapsieve"),  # RFC 6785: nothing to say, but it can be required
+    Extension("vnd.dovecot.environment", implies=("environment",)),
     Extension("encoded-character"),  # check.templates
     flags.IMAP4FLAGS,
-    Extension("index"),  # language.fields
+    fields.INDEX,
     Extension("regex", matches=(REGEX,)),
     Extension("relational", matches=(VALUE, COUNT)),  # RFC 5231
-    Extension("subaddress"),
+    tests.SUBADDRESS,
     variables.VARIABLES,
 )
 EXTENSIONS: Final[Mapping[str, Extension]] = MappingProxyType({one.name: one for one in _LISTED})

@@ -1,5 +1,6 @@
 """The tests of RFC 5228 §5 that look at the message: address, exists, header, size; envelope (an extension of it)."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from murder.sieve.check.checker import Wrong
@@ -9,14 +10,18 @@ from murder.sieve.check.spec import (
     Call,
     Extension,
     Result,
+    Suspended,
     Tag,
     Takes,
     Word,
 )
 from murder.sieve.language.arguments import KEYS, MATCH_TAGS, PART_TAGS, match
-from murder.sieve.language.fields import field_tags, fields_of
-from murder.sieve.run.addresses import addresses_in, parse_path, part_of
+from murder.sieve.language.fields import chosen, field_tags, fields_of
+from murder.sieve.language.mailboxes import matched
+from murder.sieve.language.mime import aspect_of, fields_of_parts
+from murder.sieve.run.addresses import addresses_in, parse_envelope_path, part_of
 from murder.sieve.run.machine import Machine
+from murder.sieve.run.message import Field
 
 if TYPE_CHECKING:
     from murder.sieve.check.checker import Checker
@@ -42,25 +47,57 @@ def _check_address(checker: "Checker", call: Call, node: "Node") -> None:
             )
 
 
+def _of_parts(machine: Machine, call: Call) -> Suspended:
+    """A test of the headers of parts (RFC 5703 §4)."""
+    names = machine.texts(call.arguments[0])
+    fields = yield from fields_of_parts(machine, call, names)
+    if call.word.name == "exists":
+        return {field.name for field in fields} >= {name.lower() for name in names}
+    if call.word.name == "address":
+        return (yield from matched(machine, call, _addresses(machine, call, fields)))
+    values: list[str] = []
+    for name in names:
+        for field in chosen([one for one in fields if one.name == name.lower()], call):
+            values += aspect_of(machine, call, field)
+    return (yield from matched(machine, call, values))
+
+
 def _address(machine: Machine, call: Call) -> Result:
+    if "mime" in call.tags:
+        return _of_parts(machine, call)
+    fields = fields_of(machine, call, call.arguments[0])
+    return match(machine, call, _addresses(machine, call, fields))
+
+
+def _addresses(machine: Machine, call: Call, fields: Sequence[Field]) -> list[str]:
     part = call.tags.get(ADDRESS_PART, "all")
     separator = machine.policy.separator
     values: list[str] = []
-    for one in fields_of(machine, call, call.arguments[0]):
+    for one in fields:
         octets = one.value
         machine.spent += len(octets) // 32
-        for address in addresses_in(octets):
+        found = addresses_in(octets)
+        if part == "all" and not (found and all(each.local.isascii() for each in found)):
+            values.append(one.text)
+            continue
+        for address in found:
+            if part != "all" and not address.is_valid:
+                continue  # RFC 5228 §2.7.4
             value = part_of(address, part, separator)
             if value is not None:
                 values.append(value)
-    return match(machine, call, values)
+    return values
 
 
 def _header(machine: Machine, call: Call) -> Result:
+    if "mime" in call.tags:
+        return _of_parts(machine, call)
     return match(machine, call, [one.text for one in fields_of(machine, call, call.arguments[0])])
 
 
 def _exists(machine: Machine, call: Call) -> Result:
+    if "mime" in call.tags:
+        return _of_parts(machine, call)
     return all(fields_of(machine, call, (name,)) for name in call.arguments[0])
 
 
@@ -102,10 +139,10 @@ def _envelope(machine: Machine, call: Call) -> Result:
         if name.lower() == "auth" or not value:
             values.append(value)
             continue
-        address = parse_path(value)
+        address = parse_envelope_path(value)
         if address is None:
-            values += [value] if part == "all" else []
-        elif (found := part_of(address, part, machine.policy.separator)) is not None:
+            continue
+        if (found := part_of(address, part, machine.policy.separator)) is not None:
             values.append(found)
     return match(machine, call, values)
 
@@ -131,6 +168,10 @@ WORDS: Final = (
     ),
 )
 
+SUBADDRESS: Final = Extension(
+    "subaddress",
+    tags={ADDRESS_PART: tuple(Tag(name, group=ADDRESS_PART) for name in ("user", "detail"))},
+)
 ENVELOPE: Final = Extension(
     "envelope",
     words=(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _NAME: Final = re.compile(r"(?:([A-Za-z_][A-Za-z0-9_]*)\.)?([A-Za-z_][A-Za-z0-9_]*)\Z")
 _WILDCARD: Final = re.compile(r"[\\*?]")
+_LAST_CODES: Final = re.compile(r"%[C-F][0-9A-F](?:%[89AB][0-9A-F]){0,3}\Z")
 _SPECIAL: Final = re.compile(r"[.*+?^$|()\[\]{}\\]")
 UNRESERVED: Final = "-._~"  # RFC 3986 §2.3, beside letters and digits
 
@@ -75,8 +76,8 @@ def modified(machine: Machine, text: str, modifiers: tuple[str, ...]) -> str:
     for name in modifiers:
         text = MODIFIERS[name][1](text)
         machine.looked_at(len(text))
-        if name == "quotewildcard" or name == "quoteregex":
-            text = _not_cut_in_two(text, machine.limits.value_octets)
+        if name in _CUTS:
+            text = _CUTS[name](text, machine.limits.value_octets)
     return text
 
 
@@ -86,6 +87,31 @@ def _not_cut_in_two(text: str, octets: int) -> str:
     if short != text and (len(short) - len(short.rstrip("\\"))) % 2:
         return short[:-1]
     return short
+
+
+def _not_cut_encoded(text: str, octets: int) -> str:
+    """Cut where it would be cut, but not within `%E2%82%AC`."""
+    if len(text) <= octets:
+        return text
+    end = octets
+    while end > 2 and "%" in text[end - 2 : end]:
+        end -= 1
+    kept = text[:end]
+    match_ = _LAST_CODES.search(kept)
+    if match_ is None:
+        return kept
+    try:
+        bytes.fromhex(match_[0].replace("%", "")).decode()
+    except UnicodeDecodeError:
+        return kept[: match_.start()]
+    return kept
+
+
+_CUTS: Final[Mapping[str, Callable[[str, int], str]]] = {
+    "quotewildcard": _not_cut_in_two,
+    "quoteregex": _not_cut_in_two,
+    "encodeurl": _not_cut_encoded,
+}
 
 
 def _check_set(checker: "Checker", call: Call, node: "Node") -> None:

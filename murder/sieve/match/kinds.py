@@ -91,7 +91,7 @@ def _count(key: str, comparator: Comparator, operator: str) -> Test:
 IS: Final = Kind("is", _is)
 CONTAINS: Final = Kind("contains", _contains, finds=True)
 MATCHES: Final = Kind("matches", _matches, finds=True, checks_keys=True)
-REGEX: Final = Kind("regex", _regex, checks_keys=True)
+REGEX: Final = Kind("regex", _regex, finds=True, checks_keys=True)
 VALUE: Final = Kind("value", _value, has_operator=True)
 COUNT: Final = Kind("count", _count, over=Over.COUNT, has_operator=True)
 LIST: Final = Kind("list", _is, over=Over.LISTS)

@@ -8,11 +8,17 @@ from murder.mime.envelope import MISSING_HOST, NO_ADDRESS, parse_addresses
 from murder.mime.header import decode_value
 
 MOST_OCTETS: Final = 320  # of an address that mail is sent to: RFC 5321 §4.5.3.1
-_ATOM = r"[^\s\x00-\x20\x7f()<>@,;:\\\".\[\]]++"
-_LOCAL: Final = re.compile(rf'(?:{_ATOM}(?:\.{_ATOM})*+|"(?:[^"\\\x00-\x1f]|\\[^\x00-\x1f])*+")\Z')
+# As lenient as mail is: dots anywhere in the local part, names of hosts with underscores
+_LOCAL: Final = re.compile(
+    r'(?:[!#-\'*+\-/-9=?A-Z^-~.]++|"(?:[^"\\\x00-\x1f]|\\[^\x00-\x1f])*+")\Z'
+)
 _DOMAIN: Final = re.compile(
-    r"(?:(?!-)[A-Za-z0-9\u0080-\U0010ffff_-]{1,63}(?:\.(?!-)[A-Za-z0-9\u0080-\U0010ffff_-]{1,63})*+"
-    r"|\[[0-9A-Za-z:.]{1,60}\])\Z"
+    r"(?:[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*+|\[[0-9A-Za-z:.]{1,60}\])\Z"
+)
+_BLANKS: Final = re.compile(r"[ \t]*+([@.])[ \t]*+")
+# A-d-l ":", which is left off (RFC 5321 §4.1.2)
+_ROUTE: Final = re.compile(
+    r"@[A-Za-z0-9_-]++(?:\.[A-Za-z0-9_-]++)*+(?:,@[A-Za-z0-9_-]++(?:\.[A-Za-z0-9_-]++)*+)*+:"
 )
 
 
@@ -29,6 +35,10 @@ class Address:
         if _LOCAL.match(local) is None:
             local = '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"'
         return f"{local}@{self.domain}" if self.domain else local
+
+    @property
+    def is_valid(self) -> bool:
+        return bool(self.local and self.domain) and self.local.isascii() and self.domain.isascii()
 
     @property
     def plain(self) -> str:
@@ -56,13 +66,29 @@ def parse_address(text: str) -> Address | None:
     text = text.strip(" \t")
     if len(text) > MOST_OCTETS + 200 or any(ord(letter) < 32 for letter in text):
         return None
-    if "<" not in text:
-        return parse_path(text)
     found = addresses_in(text.encode("utf-8", "surrogateescape"))
-    if len(found) != 1 or not text.endswith(">"):
+    if len(found) != 1 or ("<" in text and not text.endswith(">")) or ":" in text.partition("@")[0]:
         return None
-    path = parse_path(text[text.rindex("<") + 1 : -1])
-    return path and Address(path.local, path.domain, found[0].name)
+    path = text[text.rindex("<") + 1 : -1] if "<" in text else text
+    path = _BLANKS.sub(r"\1", path.strip(" \t"))
+    address = parse_path(path)
+    return address and Address(address.local, address.domain, found[0].name)
+
+
+def parse_envelope_path(text: str) -> Address | None:
+    """A path of an envelope, with its angles and a route or without; a local part alone is one, too."""
+    if text.startswith("<") or text.endswith(">"):
+        if not (text.startswith("<") and text.endswith(">")):
+            return None
+        text = text[1:-1]
+    if text.startswith("@"):
+        route = _ROUTE.match(text)
+        if route is None:
+            return None
+        text = text[route.end() :]
+    if "@" not in text:
+        return Address(text, "") if _LOCAL.match(text) else None
+    return parse_path(text)
 
 
 def parse_path(text: str) -> Address | None:
@@ -81,7 +107,7 @@ def part_of(address: Address, part: str, separator: str) -> str | None:
     """`all`, `localpart`, `domain`, or with RFC 5233 `user`, `detail`; None where it has none."""
     match part:
         case "all":
-            return address.plain
+            return str(address)
         case "localpart":
             return address.local
         case "domain":
@@ -93,9 +119,7 @@ def part_of(address: Address, part: str, separator: str) -> str | None:
 
 
 def _split(local: str, separator: str) -> tuple[str, str | None]:
-    places = [at for one in separator if (at := local.find(one)) >= 0] if separator else []
-    if len(separator) > 1 and (at := local.find(separator)) >= 0:
-        return local[:at], local[at + len(separator) :]
+    places = [at for one in separator if (at := local.find(one)) >= 0]
     if not places:
         return local, None
     at = min(places)

@@ -11,7 +11,7 @@ from types import GeneratorType
 from typing import Any, Final
 
 from murder.errors import Misuse
-from murder.sieve.actions import Action, Discard, FileInto, Keep, Place, Redirect, Reject
+from murder.sieve.actions import Action, Discard, FileInto, Keep, Place, Redirect, Reject, Reply
 from murder.sieve.cache import ScriptCache
 from murder.sieve.check.program import DO, GO, IF, STOP, Script
 from murder.sieve.check.spec import Call, Suspended
@@ -21,6 +21,7 @@ from murder.sieve.problem import Problem, RunProblem
 from murder.sieve.questions import Answer, LongWork, Question
 from murder.sieve.run.circumstances import Circumstances, Envelope, Failure, Outcome, Step
 from murder.sieve.run.message import Message, Octets
+from murder.sieve.run.words import canonical_flags
 
 OCTETS_A_STEP: Final = 64  # that are looked at
 
@@ -40,6 +41,7 @@ class Frame:
 
     script: Script
     include: str = ""
+    is_global: bool = False
     at: int = 0
     variables: dict[str, str] = field(default_factory=dict)
     shared: set[str] = field(default_factory=set)  # names that are global here (RFC 6609 §3.4)
@@ -71,7 +73,9 @@ class Machine:
         self.versions: list[Message] = [self.message]
         self.actions: list[Action] = []
         self.implicit_keep = True
-        self.flags: tuple[str, ...] | None = None  # the internal variable of imap4flags
+        self.flags: tuple[str, ...] | None = (
+            None  # the internal variable of imap4flags, as it is set
+        )
         self.shared: dict[str, str] = {}  # global variables
         self.included: set[tuple[str, bool]] = set()
         self.notes: list[str] = []
@@ -230,7 +234,8 @@ class Machine:
     def _end(self) -> Outcome:
         actions = list(self.actions)
         if self.implicit_keep:
-            actions.append(Keep(self.flags, self.version(), implicit=True, place=self._place(0)))
+            flags = None if self.flags is None else canonical_flags(self.flags)
+            actions.append(Keep(flags, self.version(), implicit=True, place=self._place(0)))
         if not actions:
             actions.append(Discard())
         if len(actions) > 1:
@@ -238,7 +243,7 @@ class Machine:
         return self._finish(actions, None)
 
     def _fail(self, problem: RunProblem) -> Outcome:
-        line = self._call.line if self._call is not None else 1
+        line = self.line
         include = self.frames[-1].include if self.frames else ""
         failure = Failure(self._script, include, Problem(line, 1, problem.text))
         keep = Keep(None, 0, implicit=True, place=self._place(line))
@@ -280,6 +285,11 @@ class Machine:
 
     def looked_at(self, octets: int) -> None:
         self.charge(octets // OCTETS_A_STEP)
+
+    @property
+    def line(self) -> int:
+        """Of what is run."""
+        return self._call.line if self._call is not None else 1
 
     @property
     def frame(self) -> Frame:
@@ -335,6 +345,8 @@ class Machine:
                     f"the {type(action).__name__.lower()} action conflicts with the earlier "
                     f"{type(other).__name__.lower()} action (line {other.place.line})"
                 )
+            if one == {Reject, Reply}:
+                raise RunProblem("a message that is rejected has no vacation reply")
             if one == {Reject}:
                 raise RunProblem("the message is rejected twice, for different reasons")
 
@@ -418,11 +430,9 @@ def cut(text: str, octets: int) -> str:
 
 
 def _merged(other: Action, action: Action) -> Action:
-    """Of two that are the same action the later one's flags hold, too."""
+    """Of two that are the same action the later one's flags count (RFC 5232 §5)."""
     if isinstance(other, Keep | FileInto) and isinstance(action, Keep | FileInto):
-        if action.flags is not None:
-            flags = dict.fromkeys((*(other.flags or ()), *action.flags))
-            return replace(other, flags=tuple(flags))
+        return replace(other, flags=action.flags)
     return other
 
 

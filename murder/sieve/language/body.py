@@ -1,0 +1,143 @@
+"""What is in the body: RFC 5173."""
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from murder.mime.decode import AS_IT_IS
+from murder.mime.field import parameter_value, parse_token
+from murder.model.part import Part
+from murder.sieve.check.checker import Wrong
+from murder.sieve.check.spec import Call, Extension, Suspended, Tag, Takes, Word
+from murder.sieve.language.arguments import KEYS, MATCH_TAGS
+from murder.sieve.language.mailboxes import matched
+from murder.sieve.questions import LongWork
+from murder.sieve.run.machine import Machine
+from murder.sieve.run.message import read_fields
+from murder.sieve.run.parts import (
+    SHORT,
+    content_of,
+    parts_in,
+    raw_text,
+    structure_of,
+    without_markup,
+)
+
+if TYPE_CHECKING:
+    from murder.sieve.check.checker import Checker
+    from murder.sieve.grammar.tree import Node
+
+_HTML: Final = ((b"TEXT", b"HTML"), (b"APPLICATION", b"XHTML+XML"))
+_READ: Final = ("text", "application/xhtml+xml")
+_ENCODINGS: Final = AS_IT_IS - {b""} | {b"BASE64", b"QUOTED-PRINTABLE"}
+# A Content-Type with more than one slash is none, though its begin may look like one
+_MALFORMED: Final = re.compile(rb"[^/;]*+/[^/;\s]*+/")
+
+
+def is_of_type(part: Part, wanted: str) -> bool:
+    """`text`, `text/plain`, or empty for any (RFC 5173 §4.4)."""
+    if not wanted:
+        return True
+    main, slash, sub = wanted.partition("/")
+    if (slash and (not main or not sub)) or "/" in sub:
+        return False
+    media = (part.media[0].decode("latin-1").lower(), part.media[1].decode("latin-1").lower())
+    return media[0] == main and (not slash or media[1] == sub)
+
+
+def _body(machine: Machine, call: Call) -> Suspended:
+    how = call.tags.get("transform", "text")
+    if how == "raw":
+        octets = machine.message.body
+        if not octets:
+            return False  # there is none
+        machine.looked_at(len(octets))
+        limit = machine.limits.body_octets
+        if len(octets) > SHORT:
+            values = [(yield LongWork(lambda: raw_text(octets, limit)))]
+        else:
+            values = [raw_text(octets, limit)]
+    elif how == "content":
+        wanted = [one.lower() for one in machine.texts(call.tags["content"])]
+        values = yield from _contents(machine, wanted)
+    else:
+        values = yield from _contents(machine, _READ, is_read=True)
+    matched_before = list(machine.frame.matched)
+    found = yield from matched(machine, call, values)
+    machine.frame.matched = matched_before  # RFC 5173 §6: `body` sets no match values
+    return found
+
+
+def _contents(machine: Machine, wanted: Sequence[str], *, is_read: bool = False) -> Suspended:
+    """The texts of all parts of a type: of a multipart what is around its parts, of a message its header (RFC 5173
+    §4.4). `is_read`: as people read it, without HTML's tags."""
+    message = machine.message
+    root = yield from structure_of(machine, message)
+    values: list[str] = []
+    for part in parts_in(root):
+        machine.charge(1)
+        if not any(is_of_type(part, one) for one in wanted):
+            continue
+        if part.is_multipart:
+            values += _around_parts(machine, part)
+        elif part.is_message:
+            child = part.children[0]
+            octets = memoryview(message.octets)[child.header_start : child.body_start]
+            header = raw_text(octets, machine.limits.body_octets)
+            values.append(header.removesuffix("\n").removesuffix("\r"))
+        elif not is_read or not _is_broken(machine, part):
+            is_text = part.media[0] == b"TEXT" or is_read
+            text = yield from content_of(machine, message, part, is_text=is_text)
+            if is_read and part.media in _HTML:
+                text = yield LongWork(partial(without_markup, text))
+            values.append(text)
+    return values
+
+
+def _is_broken(machine: Machine, part: Part) -> bool:
+    """Whether nobody could read it: its encoding is not known, or its type is none."""
+    for one in read_fields(machine.message.octets, part.header_start, part.body_start):
+        if one.name == "content-type" and _MALFORMED.match(one.value):
+            return True
+        if one.name == "content-transfer-encoding" and one.value:
+            return parse_token(one.value) not in _ENCODINGS
+    return False
+
+
+def _around_parts(machine: Machine, part: Part) -> list[str]:
+    """What stands before the first boundary of a multipart, and behind the last."""
+    octets, limit = memoryview(machine.message.octets), machine.limits.body_octets
+    boundary = (parameter_value(part.parameters, b"BOUNDARY") or b"").decode("utf-8", "replace")
+    first, last = part.children[0].header_start, part.children[-1].body_end
+    before = raw_text(octets[part.body_start : first], limit)
+    behind = raw_text(octets[last : part.body_end], limit)
+    before = before[: max(before.rfind(f"--{boundary}"), 0)]
+    line = behind.find("\n", behind.find(f"--{boundary}--") + 1)
+    return [before, behind[line + 1 :] if line >= 0 else ""]
+
+
+def _check(checker: "Checker", call: Call, node: "Node") -> None:
+    """RFC 5173 §4.1: `:raw` and `:text` take nothing."""
+    if "content" in call.tags and not call.tags["content"]:
+        raise Wrong(node.at, "the :content tag takes content types")
+
+
+BODY: Final = Extension(
+    "body",
+    words=(
+        Word(
+            "body",
+            (KEYS,),
+            (
+                *MATCH_TAGS,
+                Tag("raw", group="transform"),
+                Tag("text", group="transform"),
+                Tag("content", Takes.STRINGS, group="transform", value="content"),
+            ),
+            is_test=True,
+            check=_check,
+            run=_body,
+        ),
+    ),
+)

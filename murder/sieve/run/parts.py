@@ -1,0 +1,75 @@
+"""Parts of a message as texts: for `body`, `extracttext` and what is said of parts. In steps, each a short piece of work."""
+
+import html
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from murder.mime.decode import decoded_pieces, text_pieces
+from murder.mime.field import parameter_value
+from murder.model.part import Part
+from murder.sieve.check.spec import Suspended
+from murder.sieve.problem import RunProblem
+from murder.sieve.questions import LongWork
+from murder.sieve.run.machine import Machine
+from murder.sieve.run.message import Message
+
+SHORT: Final = 64 * 1024  # octets of a message that is taken apart at once
+
+_HIDDEN: Final = re.compile(
+    r"<!--(?:(?!-->).)*+(?:-->|\Z)|<(script|style)\b(?:(?!</\1).)*+(?:</\1[^>]*+>|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
+_MARKUP: Final = re.compile(r"<[A-Za-z/!?][^>]*+(?:>|\Z)")
+
+
+def structure_of(machine: Machine, message: Message) -> Suspended:
+    """Its parts."""
+    machine.looked_at(message.size)
+    if message.size <= SHORT:
+        return message.structure
+    return (yield LongWork(lambda: message.structure))
+
+
+def parts_in(part: Part) -> Iterator[Part]:
+    """The part and all that is in it, in order, messages within it with their parts."""
+    left = [part]
+    while left:
+        one = left.pop()
+        yield one
+        left.extend(reversed(one.children))
+
+
+def content_of(machine: Machine, message: Message, part: Part, *, is_text: bool) -> Suspended:
+    """A part without its transfer encoding, its text if it `is_text`; else each octet is a character, if it is no UTF-8."""
+    size = min(part.size, machine.limits.body_octets)
+    if size < part.size:
+        machine.notes.append("a part of the message is longer than what is looked at")
+    body = memoryview(message.octets)[part.body_start : part.body_start + size]
+    octets = decoded_pieces(body, part.encoding) or decoded_pieces(body, b"") or iter(())
+    pieces: list[str] = []
+    if is_text:
+        charset = (parameter_value(part.parameters, b"CHARSET") or b"").decode("ascii", "replace")
+        for piece in text_pieces(octets, charset):
+            machine.looked_at(len(piece))
+            pieces.append(piece)
+            yield None
+        return "".join(pieces)
+    gathered = []
+    for raw in octets:
+        machine.looked_at(len(raw))
+        gathered.append(raw)
+        yield None
+    return b"".join(gathered).decode("utf-8", "surrogateescape")
+
+
+def raw_text(octets: memoryview, limit: int) -> str:
+    """Octets as they are. Raises RunProblem for too many."""
+    if len(octets) > limit:
+        raise RunProblem(f"the body is larger than what is looked at ({limit} octets)")
+    return bytes(octets).decode("utf-8", "surrogateescape")
+
+
+def without_markup(text: str) -> str:
+    """What is read of HTML: tags, scripts and styles left out, entities as characters. Linear."""
+    return html.unescape(_MARKUP.sub("", _HIDDEN.sub("", text)))
