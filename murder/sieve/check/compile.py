@@ -34,5 +34,5 @@ def compile_octets(
         len(octets),
         hashlib.sha256(octets).digest(),
         tuple(checker.includes),
-        tuple(checker.warnings),
+        tuple(map(str, checker.warnings)),
     )

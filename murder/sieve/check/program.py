@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from murder.sieve.check.spec import Call
-from murder.sieve.problem import Problem
 
 DO: Final = 0  # run the call
 UNLESS: Final = 1  # run the call, a test: go to the target where it does not hold
@@ -19,11 +18,11 @@ Instruction = tuple[int, Call | None, int]
 @dataclass(frozen=True, slots=True)
 class Script:
     """What `compile_script` makes. `requires`: extensions it uses. `includes`: scripts it includes by a name that does not
-    depend on variables, with whether they are the site's, whether they may be missing, and the line."""
+    depend on variables, with whether they are the site's, whether they may be missing, and the line. `warnings` are texts with their places."""
 
     instructions: tuple[Instruction, ...]
     requires: frozenset[str]
     octets: int
     digest: bytes
     includes: tuple[tuple[str, bool, bool, int], ...] = ()
-    warnings: tuple[Problem, ...] = ()
+    warnings: tuple[str, ...] = ()
