@@ -18,7 +18,8 @@ Instruction = tuple[int, Call | None, int]
 @dataclass(frozen=True, slots=True)
 class Script:
     """What `compile_script` makes. `requires`: extensions it uses. `includes`: scripts it includes by a name that does not
-    depend on variables, with whether they are the site's, whether they may be missing, and the line. `warnings` are texts with their places."""
+    depend on variables, with whether they are the site's, whether they may be missing, and the line.
+    `warnings` are texts with their places."""
 
     instructions: tuple[Instruction, ...]
     requires: frozenset[str]
