@@ -113,6 +113,7 @@ class Words:
         self.suite.stored.pop(machine.text(call.arguments[0]), None)
 
     def metadata_set(self, machine: Machine, call: Call) -> None:
+        self.changed(machine)
         mailbox = call.tags.get("mailbox")
         key = None if mailbox is None else machine.text(mailbox)
         name = machine.text(call.arguments[0]).lower()

@@ -31,7 +31,7 @@ _RESERVED: Final = frozenset(
 )
 # RFC 6068 §2: what is not reserved, percent-encoded otherwise
 _URI_TEXT: Final = re.compile(r"(?:[A-Za-z0-9\-._~!$'()*+,:@/]|%[0-9A-Fa-f]{2})*+\Z")
-_COMMA: Final = re.compile(r",(?=(?:[^\"]*+\"[^\"]*+\")*+[^\"]*+\Z)")
+_PIECE: Final = re.compile(r'(?:[^,"]++|"[^"]*+"?)++')  # between commas that are not quoted
 _NAME: Final = re.compile(r"[!-9;-~]{1,100}\Z")
 _OPTION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*=[^\x00-\x08\x0a-\x1f\x7f]*\Z")
 _PRIORITIES: Final = {"1": "1 (High)", "2": "3 (Normal)", "3": "5 (Low)"}
@@ -88,7 +88,7 @@ def _recipients(text: str) -> list[Address]:
     if not decoded:
         return []
     found = []
-    for piece in _COMMA.split(decoded):
+    for piece in _PIECE.findall(decoded):
         address = parse_address(piece)
         if address is None:
             raise ValueError(f"'{piece.strip()[:80]}' is no address")

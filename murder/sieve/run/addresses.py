@@ -15,7 +15,6 @@ _LOCAL: Final = re.compile(
 _DOMAIN: Final = re.compile(
     r"(?:[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*+|\[[0-9A-Za-z:.]{1,60}\])\Z"
 )
-_BLANKS: Final = re.compile(r"[ \t]*+([@.])[ \t]*+")
 # A-d-l ":", which is left off (RFC 5321 §4.1.2)
 _ROUTE: Final = re.compile(
     r"@[A-Za-z0-9_-]++(?:\.[A-Za-z0-9_-]++)*+(?:,@[A-Za-z0-9_-]++(?:\.[A-Za-z0-9_-]++)*+)*+:"
@@ -70,7 +69,7 @@ def parse_address(text: str) -> Address | None:
     if len(found) != 1 or ("<" in text and not text.endswith(">")) or ":" in text.partition("@")[0]:
         return None
     path = text[text.rindex("<") + 1 : -1] if "<" in text else text
-    path = _BLANKS.sub(r"\1", path.strip(" \t"))
+    path = "@".join(piece.strip(" \t") for piece in path.split("@"))
     address = parse_path(path)
     return address and Address(address.local, address.domain, found[0].name)
 

@@ -311,10 +311,19 @@ class Machine:
         return len(self.versions) - 1
 
     def edit(self, message: Message) -> None:
-        """From here on the message is another. Raises RunProblem."""
-        if len(self.versions) >= self.limits.message_versions * 16:
+        """From here on the message is another; versions that no action has are forgotten. Raises RunProblem."""
+        last = self.version()
+        is_used = last == 0 or any(
+            action.version == last
+            for action in self.actions
+            if isinstance(action, Keep | FileInto | Redirect)
+        )
+        if is_used and len(self.versions) > self.limits.message_versions:
             raise RunProblem("the message is edited too often")
-        self.versions.append(message)
+        if is_used:
+            self.versions.append(message)
+        else:
+            self.versions[last] = message
         self.message = message
 
     def add(self, action: Action, *, cancels_keep: bool = True) -> None:

@@ -50,6 +50,14 @@ def read_fields(octets: Octets, start: int, end: int) -> Iterator[Field]:
             yield Field(name.decode("ascii").lower(), whole, value)
 
 
+def field_of(whole: bytes) -> Field:
+    """A field of its octets; without a name where it is none."""
+    match = _NAME.match(whole)
+    if match is None:
+        return Field("", whole, whole)
+    return Field(match[1].decode("ascii").lower(), whole, whole[match.end() :])
+
+
 class Message:
     """One version. `read` is to be walked through before anything is asked of a header."""
 
