@@ -52,9 +52,8 @@ def _replace(machine: Machine, call: Call) -> Suspended:
             loop.parts[loop.at + 1 :] = []
         return
     octets = memoryview(machine.message.octets)
-    new = new.removesuffix(b"\n").removesuffix(
-        b"\r"
-    )  # the line end before a boundary is the boundary's
+    # The line end before a boundary is the boundary's
+    new = new.removesuffix(b"\n").removesuffix(b"\r")
     pieces = (octets[: part.header_start], new, octets[part.body_end :])
     yield from _read(machine, b"".join(pieces))
     _shift(loops, part, len(new) - (part.body_end - part.header_start))

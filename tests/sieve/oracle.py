@@ -1,0 +1,143 @@
+"""The same scripts and messages through `sieve-test` of Debian's dovecot-sieve, and what it says is to be done.
+
+    python -m tests.sieve.oracle COUNT [FIRST]
+
+compares so many generated scripts, from a seed on, and tells each that comes out otherwise.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from murder.sieve import BadScript, FileInto, Keep, Notify, Policy, Redirect, Reject, Reply
+from tests.sieve.generate import generate
+from tests.sieve.running import run
+
+PROGRAM = "sieve-test"
+LIBRARIES = "/usr/lib/dovecot"
+SENDER, RECIPIENT = "ann@example.org", "carl+lists@example.org"
+EXTENSIONS = "+editheader"
+POLICY = Policy(string_comparator="i;octet")
+FAILED = ["failure"]
+
+_ACTION = re.compile(r"^ \* (.*)$")
+_STORE = re.compile(r"store message in folder: (.*)")
+_REDIRECT = re.compile(r"redirect message to: <(.*)>")
+
+
+def is_there() -> bool:
+    return shutil.which(PROGRAM) is not None
+
+
+def their_actions(folder: Path, script: str, message: bytes) -> list[str]:
+    """What sieve-test would do, in order of words; `failure` where the script is not run to its end."""
+    (folder / "s.sieve").write_text(script)
+    (folder / "m.eml").write_bytes(message)
+    home = folder / "home"
+    environment = {
+        "PATH": os.environ.get("PATH", ""),
+        "LD_LIBRARY_PATH": LIBRARIES,
+        "DOVECONF_ENV": "1",
+        "MAIL_LOCATION": f"maildir:{home}/Maildir",
+        "MAIL_HOME": str(home),
+        "MAIL_UID": "65534",
+        "MAIL_GID": "65534",
+        "FIRST_VALID_UID": "0",
+        "USER": "root",
+        "HOME": str(home),
+    }
+    words = [
+        PROGRAM,
+        "-a",
+        RECIPIENT,
+        "-r",
+        RECIPIENT,
+        "-f",
+        SENDER,
+        "-x",
+        EXTENSIONS,
+        "s.sieve",
+        "m.eml",
+    ]
+    done = subprocess.run(
+        words, cwd=folder, env=environment, capture_output=True, timeout=60, check=False
+    )
+    said = done.stdout.decode("utf-8", "replace")
+    if "final result: success" not in done.stderr.decode("utf-8", "replace"):
+        return [*FAILED, done.stderr.decode("utf-8", "replace")[-400:]]
+    return sorted(set(parse_actions(said)))
+
+
+def parse_actions(said: str) -> list[str]:
+    found: list[str] = []
+    for line in said.splitlines():
+        action = _ACTION.match(line)
+        if action is None:
+            flags = line.partition("+ add IMAP flags: ")[2]
+            if flags:
+                found[-1] += " " + " ".join(sorted(flag.lower() for flag in flags.split()))
+            continue
+        words = action[1]
+        if (store := _STORE.match(words)) is not None:
+            found.append(f"store {store[1]}")
+        elif (redirect := _REDIRECT.match(words)) is not None:
+            found.append(f"redirect {redirect[1].lower()}")
+        else:
+            found.append(words.split()[0] if words.startswith("discard") else words)
+    return found
+
+
+def our_actions(script: str, message: bytes) -> list[str]:
+    try:
+        outcome = run(script, message=message, sender=SENDER, recipient=RECIPIENT, policy=POLICY)
+    except BadScript as bad:
+        return [*FAILED, str(bad)]
+    if outcome.failure is not None:
+        return [*FAILED, str(outcome.failure)]
+    found: dict[str, str] = {}
+    for action in outcome.actions:
+        match action:
+            case Keep(flags=flags):
+                _store(found, "INBOX", flags)
+            case FileInto(target=target, flags=flags):
+                _store(found, target.mailbox, flags)
+            case Redirect(address=address):
+                found[f"redirect {address.lower()}"] = ""
+            case Reject() | Reply() | Notify():
+                found[type(action).__name__.lower()] = ""
+            case _:
+                found["discard"] = ""
+    return sorted(f"{name} {flags}".strip() for name, flags in found.items())
+
+
+def _store(found: dict[str, str], name: str, flags: tuple[str, ...] | None) -> None:
+    found[f"store {name}"] = " ".join(sorted(flag.lower() for flag in flags or ()))
+
+
+def differences(count: int, first: int = 0) -> list[str]:
+    """Seeds that come out otherwise, with what either says."""
+    told = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "home" / "Maildir").mkdir(parents=True)
+        for path in (folder, folder / "home", folder / "home" / "Maildir"):
+            path.chmod(0o777)  # it runs as nobody
+        for seed in range(first, first + count):
+            script, message = generate(seed)
+            theirs, ours = their_actions(folder, script, message), our_actions(script, message)
+            if theirs[:1] == FAILED and ours[:1] == FAILED:
+                continue
+            if theirs != ours:
+                told.append(f"seed {seed}: sieve-test {theirs}, ours {ours}")
+    return told
+
+
+if __name__ == "__main__":
+    found = differences(*map(int, sys.argv[1:3]))
+    print("\n".join(found))
+    print(f"{len(found)} come out otherwise")
+    raise SystemExit(1 if found else 0)
