@@ -1,12 +1,13 @@
 """Which backend a new mailbox goes to: its parent's; where that leaves a choice, the hook's."""
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
 from murder.api.placement import BackendLoad, NewMailbox
-from murder.errors import Code, Refusal
+from murder.errors import Code, Refusal, UpstreamFailure
 from murder.frontend.shared import Frontend
 from murder.model.entry import Location, MailboxEntry
 from murder.model.identity import Login
@@ -21,6 +22,7 @@ from murder.model.name import (
 
 MAX_KIN: Final = 10_000  # mailboxes looked at
 WEIGHT_WORD: Final = b"X-WEIGHT="
+Ask = Callable[[str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +39,32 @@ def servers(frontend: Frontend) -> frozenset[str]:
     return frozenset({*frontend.mailboxes.count_by_server(), *frontend.whole_config.servers})
 
 
-async def home_for(
-    frontend: Frontend, name: MailboxName, login: Login, ask: Callable[[str], Awaitable[object]]
-) -> str:
+async def home_for(frontend: Frontend, name: MailboxName, login: Login, ask: Ask) -> str:
     """The backend for a new mailbox. A user's goes where its parent is, since rights are inherited there; an
-    administrator's where the policy says. Raises Refusal, UpstreamFailure."""
+    administrator's where the policy says. `ask` hears what a backend offers now. Raises Refusal, UpstreamFailure."""
     parent = await parent_of_new(frontend, name)
     if parent is not None and not login.is_admin:
         return parent.server
     if not login.is_admin and owner_of(name) != login.user:
         raise Refusal(Code.NO_PERMISSION, "You may not create a mailbox there")
+    asked: dict[str, float] = {}
+    away: UpstreamFailure | None = None
+    for server in [one for one in servers(frontend) if _may_take_again(frontend, one)]:
+        with contextlib.suppress(UpstreamFailure):
+            await ask(server)
     for _ in servers(frontend):
-        chosen = _decide(frontend, name, login.user, parent, loads(frontend)).server
+        chosen = _decide(frontend, name, login.user, parent, loads(frontend, asked)).server
         if not chosen:
             break
-        if await _still_takes(frontend, chosen, ask):
-            return chosen
+        try:
+            await ask(chosen)
+            asked[chosen] = weight_of(frontend, chosen)
+            if asked[chosen] > 0:
+                return chosen
+        except UpstreamFailure as failure:
+            asked[chosen], away = 0.0, failure
+    if away is not None:
+        raise away
     raise Refusal(
         Code.CANNOT,
         "No backend takes new mailboxes; name one: CREATE mailbox server!partition",
@@ -108,12 +120,11 @@ def _among_its_kin(frontend: Frontend, name: MailboxName, user: str) -> str:
     return ""
 
 
-async def _still_takes(
-    frontend: Frontend, server: str, ask: Callable[[str], Awaitable[object]]
-) -> bool:
-    """Whether its own word does not forbid it; `ask` connects, and so hears it. Raises UpstreamFailure."""
-    await ask(server)
-    return weight_of(frontend, server) > 0
+def _may_take_again(frontend: Frontend, server: str) -> bool:
+    """One that took none when it was last heard: an operator may have changed that since."""
+    if weight_of(frontend, server) > 0 or not frontend.upstreams.is_well(server):
+        return False
+    return frontend.whole_config.server(server).weight > 0
 
 
 def weight_of(frontend: Frontend, server: str) -> float:

@@ -1,4 +1,4 @@
-"""Two workers of one backend, each a process of its own, on one spool: what the supervisor would start."""
+"""Two workers of one backend, each a process of its own, on one store: what the supervisor would start."""
 
 import asyncio
 import contextlib
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import uvloop
 
@@ -17,17 +18,20 @@ from murder.model.acl import OWNER_RIGHTS, Acl, format_acl
 from murder.model.name import inbox_of
 from murder.model.protocol import IMAP
 from murder.net.listener import Bounds, Listener
-from tests.backend.server import USERS, Parts, config_in, spool_store
+from tests.backend.server import USERS, Parts, config_in, maildir_store, spool_store
 
 ROOT = Path(__file__).parent.parent.parent
 LIMIT_S = 20.0
 
 
-async def serve(folder: Path, worker: int) -> None:
+STORES: Final = {"spool": spool_store, "maildir": maildir_store}
+
+
+async def serve(folder: Path, worker: int, store: str) -> None:
     """One worker, until its standard input ends; says its port."""
     config = config_in(folder)
     config = replace(config, backend=replace(config.backend, workers=2))
-    role = BackendRole(config, Parts(lambda: spool_store(folder)), worker)
+    role = BackendRole(config, Parts(lambda: STORES[store](folder)), worker)
     await role.start()
     backend = role.backend
     assert backend is not None
@@ -47,7 +51,7 @@ async def serve(folder: Path, worker: int) -> None:
 
 
 @contextlib.contextmanager
-def two_workers(folder: Path) -> Iterator[list[int]]:
+def two_workers(folder: Path, store: str = "spool") -> Iterator[list[int]]:
     """Their ports."""
     processes: list[subprocess.Popen[str]] = []
     ports: list[int] = []
@@ -55,7 +59,7 @@ def two_workers(folder: Path) -> Iterator[list[int]]:
         for worker in range(2):
             program = "import sys; from tests.backend.workers import main; main(*sys.argv[1:])"
             process = subprocess.Popen(
-                [sys.executable, "-c", program, str(folder), str(worker)],
+                [sys.executable, "-c", program, str(folder), str(worker), store],
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -78,6 +82,6 @@ def two_workers(folder: Path) -> Iterator[list[int]]:
                 process.kill()
 
 
-def main(folder: str, worker: str) -> None:
+def main(folder: str, worker: str, store: str) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(Path(folder), int(worker)))
+        runner.run(serve(Path(folder), int(worker), store))

@@ -78,6 +78,15 @@ async def collect(
     return found
 
 
+async def hear_offer(dialogue: FrontendImap, server: str) -> None:
+    """What a backend offers at this moment. Raises Refusal, UpstreamFailure."""
+    upstream = await dialogue.upstream(server)
+    for said in await collect(dialogue, upstream, b"CAPABILITY", b"CAPABILITY"):
+        words = said.removesuffix(b"\r\n").upper().split()[2:]
+        upstream.capabilities = frozenset(words)
+        dialogue.frontend.capabilities.learn(server, upstream.capabilities)
+
+
 async def want_modseqs(dialogue: FrontendImap, server: str) -> None:
     """The client asks for mod-sequences at one backend: all others tell them from now on, too (RFC 7162 §3.1)."""
     if dialogue.wants_modseqs or dialogue.enabled & {b"CONDSTORE", b"QRESYNC"}:

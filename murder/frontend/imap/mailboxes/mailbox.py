@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.dialogue import FrontendImap
-from murder.frontend.imap.internal import body_of, execute, under_tag
+from murder.frontend.imap.internal import body_of, execute, hear_offer, under_tag
 from murder.frontend.imap.refer import find_or_refer
 from murder.frontend.imap.selected import Selected
 from murder.frontend.placement import home_for, nearest, parent_of_new, servers
@@ -66,7 +66,11 @@ async def _create(dialogue: FrontendImap, command: Command, request: CreateReque
         if known:
             server = known.server
         else:
-            server = await home_for(dialogue.frontend, name, dialogue.user, dialogue.upstream)
+
+            async def ask(one: str) -> None:
+                await hear_offer(dialogue, one)
+
+            server = await home_for(dialogue.frontend, name, dialogue.user, ask)
     elif server not in servers(dialogue.frontend):
         await _check_reachable(dialogue, server)
     await change_at(dialogue, server, _format_create(request, partition), command)
