@@ -5,7 +5,11 @@ POP3, LMTP and MUPDATE). A peer's fault, a refusal, a failure of a server we dep
 bug never look alike.
 """
 
+import contextlib
+import os
+import pwd
 from enum import Enum
+from pathlib import Path
 
 
 class BadSyntax(Exception):
@@ -137,3 +141,20 @@ class UpstreamFailure(Exception):
 
 class Misuse(Exception):
     """Our own code asked for something that is not allowed in this state: a bug of ours."""
+
+
+def user_name() -> str:
+    """Whom files are opened as."""
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(os.geteuid()).pw_name
+    return str(os.geteuid())
+
+
+def unreadable(path: Path, error: OSError) -> str:
+    """Why a file of a node's cannot be read, and what cures it; for an operator, behind the file's name."""
+    if not isinstance(error, PermissionError):
+        return f"cannot be read: {error.strerror or error}"
+    for folder in reversed(path.absolute().parents):
+        if not os.access(folder, os.X_OK, effective_ids=True):
+            return f"cannot be read: user {user_name()} may not enter {folder}; chmod o+x or chown that folder"
+    return f"cannot be read by user {user_name()}; chown it to that user, chmod 600"

@@ -59,12 +59,12 @@ class Found:
         return f"plugin {self.name} ({self.file or 'bundled'})"
 
 
-def bundled_plugins() -> Iterator[Found]:
+@functools.cache  # `config check` looks as another user, too, who may not see where the archive is unpacked
+def bundled_plugins() -> Sequence[Found]:
     """The plugins that murder brings."""
     package = importlib.import_module(BUNDLED_PACKAGE)
-    for module in pkgutil.iter_modules(package.__path__):
-        if not module.name.startswith("_"):
-            yield Found(module.name, None)
+    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    return [Found(name, None) for name in names if not name.startswith("_")]
 
 
 def site_plugins(folders: Sequence[Path]) -> Iterator[Found]:

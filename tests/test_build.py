@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, cannot_run
+from tests.kit.ports import free_port
 from tests.kit.waiting import until
 
 NOBODY = 65534
@@ -429,3 +430,35 @@ def test_files_of_archives_long_unused_are_cleared_away(archive: Path, cache: Pa
     assert start(archive, "version", environ={"MURDER_CACHE": str(cache)}).returncode == 0
     assert not list(home.parent.glob("0123*"))
     assert len(list(home.parent.glob("fedc*"))) == 3
+
+
+def test_root_checks_a_configuration_with_the_eyes_of_the_node_s_user(
+    alone: Path, unpacked: Path, tmp_path: Path
+) -> None:
+    """Who does not see where root's archive is unpacked."""
+    if os.geteuid() != 0:
+        cannot_run("only root can look as another user")
+    folder = alone.parent
+    (folder / "data").mkdir()
+    os.chown(folder / "data", NOBODY, NOBODY)
+    secret, config = folder / "secret", folder / "murder.toml"
+    config.write_text(
+        f'[node]\nname = "be.test"\nuser = "nobody"\ndata = "{folder}/data"\n'
+        '[mupdate]\nmaster = "127.0.0.1:3905"\nmaster_auth = "plain"\nmaster_user = "be"\n'
+        f'master_password_file = "secret"\n[backend]\nimap = ["127.0.0.1:{free_port()}"]\n'
+    )
+    secret.write_text("hunter2")
+    secret.chmod(0o600)
+    words = "config", "check", "--config", str(config), "--role", "backend"
+    said = start(alone, *words, environ={"MURDER_CACHE": str(unpacked)})
+    assert said.returncode == 2
+    (line,) = said.stderr.splitlines()
+    assert "mupdate.master_password_file" in line
+    assert "secret cannot be read by user nobody; chown it to that user, chmod 600" in line
+    folder.chmod(0o700)
+    said = start(alone, *words, environ={"MURDER_CACHE": str(unpacked)})
+    assert f"user nobody may not enter {folder}; chmod o+x or chown that folder" in said.stderr
+    folder.chmod(0o755)
+    os.chown(secret, NOBODY, NOBODY)
+    said = start(alone, *words, environ={"MURDER_CACHE": str(unpacked)})
+    assert (said.returncode, said.stderr) == (0, "")

@@ -30,6 +30,7 @@ from murder.config.sections import (
     TlsConfig,
 )
 from murder.config.value import Endpoint, Network, parse_endpoint, parse_network
+from murder.errors import unreadable
 from murder.model.acl import parse_default_acl
 
 SECTIONS: Final[Mapping[str, type]] = {
@@ -67,8 +68,7 @@ def read_table(file: Path) -> Table:
         advice = "no such file; name it with --config, or start from `murder config example`"
         raise ConfigError([Problem(file, "", advice)]) from None
     except OSError as error:
-        text = f"cannot be read: {error.strerror or error}"
-        raise ConfigError([Problem(file, "", text)]) from None
+        raise ConfigError([Problem(file, "", unreadable(file, error))]) from None
     except UnicodeDecodeError as error:
         raise ConfigError([Problem(file, "", f"cannot be read: {error}")]) from None
     try:
@@ -193,7 +193,7 @@ class _Reader:
         except _Unfit as error:
             self.problem(dotted, str(error))
         except OSError as error:
-            self.problem(dotted, f"{path}: the secret cannot be read: {error.strerror or error}")
+            self.problem(dotted, f"{path}: the secret {unreadable(path, error)}")
         except UnicodeDecodeError as error:
             self.problem(dotted, f"{path}: the secret cannot be read: {error}")
 

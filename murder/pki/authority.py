@@ -9,7 +9,6 @@ import contextlib
 import ipaddress
 import json
 import os
-import pwd
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from murder.errors import unreadable
 
 ROLE_URI: Final = "murder:role:"
 NODE_ROLES: Final = ("frontend", "backend", "mupdate", "operator")
@@ -264,18 +265,8 @@ def octets_of(path: Path, cure: str = "") -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise AuthorityError(f"{path}: no such file{cure}") from None
-    except PermissionError:
-        text = f"{path}: cannot be read by user {user_name()}; chown it to that user, chmod 600"
-        raise AuthorityError(text) from None
     except OSError as error:
-        raise AuthorityError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def user_name() -> str:
-    """Whom files are opened as."""
-    with contextlib.suppress(KeyError):
-        return pwd.getpwuid(os.geteuid()).pw_name
-    return str(os.geteuid())
+        raise AuthorityError(f"{path}: {unreadable(path, error)}") from None
 
 
 def names_of(certificate: x509.Certificate) -> tuple[str, ...]:

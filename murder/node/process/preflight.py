@@ -14,6 +14,7 @@ from pathlib import Path
 from murder.api.service import Service
 from murder.config import ROLES, Config, ConfigError, Endpoint, Problem
 from murder.config.load import unknown
+from murder.errors import unreadable, user_name
 from murder.hooks import Plugins, load_plugins
 from murder.model.protocol import CONTROL, first_key
 from murder.node.process.server import Port, bind, ports_of, section_of
@@ -23,7 +24,6 @@ from murder.pki.authority import (
     names_of,
     read_certificate,
     roles_of,
-    user_name,
 )
 from murder.pki.trust import read_trust
 
@@ -275,6 +275,11 @@ def _name_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem]:
 def data_problems(config: Config) -> Iterator[Problem]:
     """Whether the data folder can be used by who looks (the effective user)."""
     folder = config.node.data
+    try:
+        folder.exists()
+    except PermissionError as error:  # a folder above it
+        yield Problem(config.file, "node.data", f"{folder} {unreadable(folder, error)}")
+        return
     if folder.exists():
         if not folder.is_dir():
             yield Problem(config.file, "node.data", f"{folder} is no folder")
