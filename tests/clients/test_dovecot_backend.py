@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.demo import Demo, message, reconfigure, running_demo, wanted
+from tests.kit.managesieve import ManageSieve
 from tests.kit.ports import free_port_base
 from tests.kit.process import murder_command
 
@@ -22,7 +23,7 @@ CONFIG = """\
 base_dir = {folder}/run
 state_dir = {folder}/state
 log_path = {folder}/log
-protocols = imap pop3 lmtp
+protocols = imap pop3 lmtp sieve
 listen = 127.0.0.1
 ssl = no
 disable_plaintext_auth = no
@@ -72,6 +73,14 @@ service lmtp {{
     port = {lmtp}
   }}
 }}
+service managesieve-login {{
+  inet_listener sieve {{
+    port = {sieve}
+  }}
+}}
+plugin {{
+  sieve = file:{folder}/mail/%u/sieve;active={folder}/mail/%u/active.sieve
+}}
 """
 SERVER = """
 [servers."{name}"]
@@ -79,6 +88,7 @@ address = "127.0.0.1"
 imap = {imap}
 pop3 = {pop3}
 lmtp = {lmtp}
+sieve = {sieve}
 tls = "none"
 auth = "plain"
 proxy_user = "murder"
@@ -118,11 +128,13 @@ def ctl(demo: Demo, *words: str) -> None:
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Demo]:
-    reason = wanted("dovecot") or ("needs root" if os.geteuid() else "")
+    reason = wanted("dovecot", "/usr/lib/dovecot/managesieve") or (
+        "needs root" if os.geteuid() else ""
+    )
     if reason:
         pytest.skip(reason)
     base = free_port_base()
-    ports = {"imap": base + 70, "pop3": base + 71, "lmtp": base + 72}
+    ports = {"imap": base + 70, "pop3": base + 71, "lmtp": base + 72, "sieve": base + 73}
     with running_demo("--users", "4", "--no-tls-required") as running, dovecot(ports):
         file = running.folder / "fe1" / "murder.toml"
         servers = SERVER.format(name=NAME, **ports)
@@ -153,6 +165,21 @@ def test_its_user_works_through_the_frontend(demo: Demo) -> None:
     maildrop.pass_(demo.password)
     assert maildrop.stat()[0] == 1
     maildrop.quit()
+
+
+def test_its_users_scripts_are_kept_through_the_frontend(demo: Demo) -> None:
+    with ManageSieve(demo.frontend["host"], demo.frontend["sieve"]) as client:
+        assert client.login("dora", demo.password).is_ok
+        assert "foreverypart" in client.ask("CAPABILITY")  # which it has
+        client.ask('PUTSCRIPT "a"', b'require "fileinto";\r\nfileinto "INBOX/far";\r\n')
+        bad = client.attempt('PUTSCRIPT "b"', b"keeep;\r\n")
+        assert not bad.is_ok and "keeep" in bad
+        client.ask('SETACTIVE "a"')
+        assert client.scripts() == {"a": True}
+        assert "fileinto" in client.ask('GETSCRIPT "a"')
+        assert "ACTIVE" in client.attempt('DELETESCRIPT "a"')
+        client.ask('SETACTIVE ""')
+        client.ask('DELETESCRIPT "a"')
 
 
 def test_the_other_backends_users_are_where_they_were(demo: Demo) -> None:

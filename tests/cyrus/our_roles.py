@@ -54,6 +54,7 @@ def clients_at(host: str) -> dict[str, object]:
         "imap": [f"{host}:143"],
         "pop3": [f"{host}:110"],
         "lmtp": [f"{host}:24"],
+        "sieve": [f"{host}:4190"],
         "admins": ["cyrus"],
         "allow_plaintext": True,
         "workers": 1,

@@ -21,6 +21,7 @@ from tests.cyrus.our_roles import (
     popped,
     subjects,
 )
+from tests.kit.managesieve import ManageSieve
 
 
 @pytest.fixture(params=["two Cyrus backends", "one of ours"])
@@ -44,6 +45,18 @@ def frontend(request: pytest.FixtureRequest, cyrus_parts: Lab, tmp_path: Path) -
         yield FRONTEND
 
 
+def check_scripts(frontend: str, user: str) -> None:
+    with ManageSieve(frontend) as client:
+        assert client.login(user).is_ok
+        client.ask('PUTSCRIPT "a"', b'require "fileinto";\r\nfileinto "INBOX/x";\r\n')
+        assert not client.attempt('PUTSCRIPT "b"', b"keeep;\r\n").is_ok
+        client.ask('SETACTIVE "a"')
+        assert client.scripts() == {"a": True}
+        assert 'fileinto "INBOX/x"' in client.ask('GETSCRIPT "a"')
+        client.ask('SETACTIVE ""')
+        client.ask('DELETESCRIPT "a"')
+
+
 def share(one: Imap, user: str, other: str) -> None:
     """A mailbox of one's for both."""
     one.ask("CREATE INBOX/both")
@@ -57,6 +70,8 @@ def test_a_whole_murder_behind_it(frontend: str) -> None:
     for client, user in ((one, "user1"), (two, "user2")):
         work_in_own_mailboxes(client, user)
     check_delivery_and_pop3(frontend)
+    for user in ("user1", "user2"):
+        check_scripts(frontend, user)
     check_idle(frontend, two)
     share(one, "user1", "user2")
     share(two, "user2", "user1")
