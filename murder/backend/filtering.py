@@ -44,11 +44,12 @@ class Rejected(Refusal):
     """A filter says so; the sender is told its text."""
 
 
-async def targets_of(backend: Backend, message: Arriving, log: Log) -> list[Target]:
-    """Where copies go, each mailbox once; none where it is discarded. Raises Rejected, Refusal."""
+async def targets_of(backend: Backend, message: Arriving, log: Log) -> list[Target] | None:
+    """Where copies go, each mailbox once; empty where it is discarded, None where no plugin decides. Raises Rejected,
+    Refusal."""
     actions = await _decided(backend.filters, message, log)
     if actions is None:
-        return [Target(message.mailbox, frozenset())]
+        return None
     found: dict[MailboxName, frozenset[str]] = {}
     for action in actions:
         match action:

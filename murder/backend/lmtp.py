@@ -15,9 +15,11 @@ from typing import Final
 
 from murder.api.delivery import Arriving
 from murder.api.store import Incoming, Mailbox, NewMessage
-from murder.backend.filtering import Rejected, Target, targets_of
+from murder.backend.filtering import Rejected, targets_of
 from murder.backend.imap.mail.content import end_of_header, size_told
 from murder.backend.records.duplicates import key_of
+from murder.backend.scripts.carry_out import Delivery, rejection_of
+from murder.backend.scripts.run import run_script
 from murder.backend.worker import BackendWorker
 from murder.errors import Code, Refusal
 from murder.mime.section import select_fields
@@ -242,12 +244,9 @@ class Arrival:
     ) -> bytes:
         """`copies`: what is kept."""
         try:
-            if not self._dialogue.backend.filters:
+            arriving = self._arriving(addressee, message.incoming)
+            if not await self._filter(arriving, message, copies):
                 copies.append(await self._store_in(addressee.mailbox, message))
-                return self._saved
-            for target in await self._targets(addressee, message.incoming):
-                flagged = replace(message, flags=target.flags)
-                copies.append(await self._store_in(target.mailbox, flagged))
         except Rejected as refusal:
             return reply(
                 550, "5.7.1", *refusal.text.splitlines()[:MAX_REJECT_LINES] or ["Rejected"]
@@ -260,11 +259,38 @@ class Arrival:
             return self._dialogue.reply_for(error)
         return self._saved
 
-    async def _targets(self, addressee: Addressee, incoming: Incoming) -> list[Target]:
+    async def _filter(self, arriving: Arriving, message: NewMessage, copies: list["Copy"]) -> bool:
+        """What plugins decide, else the user's script; False where nobody does. Raises Refusal, UpstreamFailure."""
+        dialogue, backend = self._dialogue, self._dialogue.backend
+        if backend.filters:
+            targets = await targets_of(backend, arriving, dialogue.log)
+            if targets is not None:
+                for target in targets:
+                    flagged = replace(message, flags=target.flags)
+                    copies.append(await self._store_in(target.mailbox, flagged))
+                return True
+        if not backend.scripts.may_have_some(arriving.mailbox):
+            return False
+        outcome = await run_script(backend, arriving, dialogue.log)
+        if outcome is None:
+            return False
+        if (text := rejection_of(outcome)) is not None:
+            raise Rejected(Code.NO_PERMISSION, text)
+
+        async def store_in(name: MailboxName, new: NewMessage) -> None:
+            copies.append(await self._store_in(name, new))
+
+        assert backend.upstreams is not None
+        await Delivery(
+            backend, backend.upstreams, arriving, outcome, message, store_in, dialogue.log
+        ).carry_out()
+        return True
+
+    def _arriving(self, addressee: Addressee, incoming: Incoming) -> Arriving:
         dialogue = self._dialogue
         envelope = dialogue.envelope
         assert envelope is not None
-        arriving = Arriving(
+        return Arriving(
             envelope.path,
             addressee.address,
             addressee.mailbox,
@@ -273,7 +299,6 @@ class Arrival:
             dialogue.connection.cid,
             dialogue.peer_address,
         )
-        return await targets_of(dialogue.backend, arriving, dialogue.log)
 
     async def _store_in(self, name: MailboxName, message: NewMessage) -> "Copy":
         async with self._dialogue.room(name, message.incoming.size):

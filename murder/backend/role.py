@@ -29,6 +29,7 @@ from murder.backend.reconcile.epoch import Epochs
 from murder.backend.reconcile.master import Comparer
 from murder.backend.reconcile.store import AT_ONCE, Matcher
 from murder.backend.records.annotations import Annotations, Bounds
+from murder.backend.records.deliveries import Deliveries
 from murder.backend.records.duplicates import Duplicates
 from murder.backend.records.quota import Quotas
 from murder.backend.records.urlauth import UrlKeys
@@ -61,6 +62,7 @@ from murder.wire.imap.metadata import refuse_too_many, refuse_value_too_big
 ROLE: Final = "backend"
 BUS_FOLDER: Final = "bus"
 DUPLICATES_FOLDER: Final = "duplicates"
+DELIVERIES_FOLDER: Final = "deliveries"
 LOCKS_FOLDER: Final = "pop3"
 MOVES_FOLDER: Final = "moves"
 SIEVE_FOLDER: Final = "sieve"
@@ -169,6 +171,7 @@ class BackendRole(ClientRole):
         if isinstance(store, NoticesMailboxes):
             noticer = Noticer(store, mailboxes, announcer, events, departed.is_kept)
         quotas = Quotas(mailbox_list, self._ledger, store)
+        upstreams = Upstreams(config)
         self.backend = Backend(
             config=config.backend,
             server_name=config.node.name,
@@ -190,11 +193,12 @@ class BackendRole(ClientRole):
             referrals=self._make_referrals(self._client),
             noticer=noticer,
             duplicates=self._make_duplicates(),
+            deliveries=self._make_deliveries(),
+            upstreams=upstreams,
             filters=self._plugins.delivery_filters(),
             domains=config.namespace.domains,
             master_url=f"mupdate://{config.mupdate.master.host}/" if config.mupdate.master else "",
         )
-        upstreams = Upstreams(config)
         self.mover = Mover(self.backend, upstreams, keeps_all=self._worker == 0)
         self.renames = Renames(self.backend, upstreams, self._client, keeps_all=self._worker == 0)
         if self._worker == 0:
@@ -236,6 +240,14 @@ class BackendRole(ClientRole):
     def _serve_from(self, worker: BackendWorker) -> None:
         backend = worker.shared
         self._serve(worker, backend.gate, BackendReach(backend))
+
+    def _make_deliveries(self) -> Deliveries:
+        folder = self._config.node.data / ROLE / DELIVERIES_FOLDER
+        try:
+            return Deliveries(folder)
+        except (OSError, sqlite3.Error) as error:
+            text = f"{folder}: {error}; deliveries by scripts cannot be noted there"
+            raise Refusal(Code.UNAVAILABLE, text) from error
 
     def _make_duplicates(self) -> Duplicates | None:
         keep_s = self._config.backend.suppress_duplicates_s
@@ -403,6 +415,7 @@ class BackendRole(ClientRole):
                 await asyncio.wait([task])
         if backend.duplicates is not None:
             backend.duplicates.close()
+        backend.deliveries.close()
         if self._comparer is not None:
             await self._comparer.close()
         if self._bus is not None:

@@ -1,6 +1,6 @@
 """What all sessions of one worker of a backend share, whatever their protocol."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from murder.backend.hierarchy.referral import Finder, Referrals
 from murder.backend.moves.journal import Journal
 from murder.backend.reconcile.discovery import Noticer
 from murder.backend.records.annotations import Annotations
+from murder.backend.records.deliveries import Deliveries
 from murder.backend.records.duplicates import Duplicates
 from murder.backend.records.quota import Quotas
 from murder.backend.records.urlauth import UrlKeys
@@ -25,6 +26,7 @@ from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.identity import Login
 from murder.model.name import MailboxName, Namespace, display, inbox_of
+from murder.net.upstream import Upstreams
 from murder.serve.service import Session
 
 
@@ -48,6 +50,7 @@ class Backend:
     journal: Journal  # of moves
     scripts: Scripts
     compiler: Compiler  # of scripts
+    deliveries: Deliveries  # of scripts, begun and to be sent
     master: Finder | None = None  # of the mailbox list; None for a backend alone
     referrals: Referrals | None = None  # None without a master
     domains: bool = False  # users are `user@domain`
@@ -55,6 +58,10 @@ class Backend:
     noticer: Noticer | None = None  # None where nobody else makes mailboxes in the store
     duplicates: Duplicates | None = None  # None where all that comes is kept
     filters: Sequence[tuple[str, DeliveryFilter]] = ()  # of plugins, for what arrives
+    upstreams: Upstreams | None = None  # to other nodes
+    sends_mail: bool = False  # there is a [backend.submission]
+    redirects_as_recipient: bool = False
+    outgoing_arrived: Callable[[], None] = lambda: None
     sessions: set[Session] = field(default_factory=set)  # all protocols': drained at the end
 
     async def notice(self, name: MailboxName) -> None:

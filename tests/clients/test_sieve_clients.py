@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.cyrus.conftest import ROOT as CYRUS
-from tests.kit.demo import Demo, wanted
+from tests.kit.demo import Demo, message, wanted
+from tests.kit.managesieve import ManageSieve
 
 SCRIPT = 'require "fileinto";\nif header :contains "subject" "x" { fileinto "INBOX/x"; }\n'
 BAD = 'require "fileinto";\nif hader :contains "subject" "x" { keep; }\n'
@@ -138,3 +139,28 @@ def test_sieveshell_of_cyrus(demo: Demo, number: int, kind: str, tmp_path: Path)
     )
     said = done.stdout + done.stderr
     assert done.returncode == 0 and "main  <- active script" in said and "fileinto" in said, said
+
+
+def test_a_script_files_into_a_mailbox_on_another_backend(demo: Demo, number: int) -> None:
+    user = demo.user(number)
+    own = int(user.removeprefix("user")) % 2  # users take turns
+    home, other = (
+        (demo.backends[0], demo.backends[1]) if own else (demo.backends[1], demo.backends[0])
+    )
+    with demo.imap(demo.frontend, "admin") as admin:
+        where = f"{other['name']}!default"
+        assert admin._simple_command("CREATE", f"user/{user}/far", where)[0] == "OK"
+    with ManageSieve(demo.frontend["host"], demo.frontend["sieve"]) as client:
+        assert client.login(user, demo.password).is_ok
+        client.ask(
+            'PUTSCRIPT "a"',
+            b'require ["fileinto","imap4flags","copy"];\r\n'
+            b'fileinto :copy :flags "\\\\Flagged" "INBOX/far";\r\n',
+        )
+        client.ask('SETACTIVE "a"')
+    assert demo.deliver(demo.frontend, user, message("over there")).startswith("250")
+    with demo.imap(demo.frontend, user) as reader:
+        for folder in ("INBOX", "INBOX/far"):
+            assert reader.select(folder) == ("OK", [b"1"]), (home["name"], folder)
+            flags = reader.fetch("1", "(FLAGS)")[1][0]
+            assert isinstance(flags, bytes) and (b"Flagged" in flags) is (folder != "INBOX")

@@ -34,40 +34,22 @@ def key_of(mailbox_id: str, message_id: bytes) -> bytes:
     return hashlib.sha256(mailbox_id.encode() + b"\0" + message_id).digest()[:20]
 
 
-class Duplicates:
-    """See the module. `keep_s` is how long an entry counts."""
+class Turns:
+    """One at a time for each key, in all workers: by a lock on one octet of a file."""
 
-    def __init__(self, folder: Path, keep_s: float) -> None:
-        """Raises OSError, sqlite3.Error."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._keep_s = keep_s
-        self._locks = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._noted: SimpleQueue[bytes] = SimpleQueue()
-        self._expire_at = 0.0
-        self._writer = ThreadPoolExecutor(1, "duplicates")
-        os.close(os.open(folder / "delivered.db", os.O_RDWR | os.O_CREAT, 0o600))
-        self._db = sqlite3.connect(
-            folder / "delivered.db", isolation_level=None, check_same_thread=False
-        )
-        for statement in (
-            f"PRAGMA busy_timeout={BUSY_MS}",
-            "PRAGMA journal_mode=WAL",
-            "PRAGMA synchronous=FULL",
-            TABLE,
-        ):
-            self._db.execute(statement)
+    def __init__(self, file: Path) -> None:
+        """Raises OSError."""
+        self._locks = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._tasks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def close(self) -> None:
-        self._writer.shutdown()
-        self._db.close()
         os.close(self._locks)
 
     @asynccontextmanager
     async def alone(self, key: bytes) -> AsyncIterator[None]:
         """Nobody else, in any worker, is between looking for this key and noting it. Raises UpstreamFailure in the end."""
         slot = int.from_bytes(key[:4], "big") % SLOTS
-        async with self._turns[slot]:
+        async with self._tasks[slot]:
             await self._lock(slot)
             try:
                 yield
@@ -87,6 +69,36 @@ class Duplicates:
                 await asyncio.sleep(RETRY_S)
             else:
                 return
+
+
+class Duplicates:
+    """See the module. `keep_s` is how long an entry counts."""
+
+    def __init__(self, folder: Path, keep_s: float) -> None:
+        """Raises OSError, sqlite3.Error."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._keep_s = keep_s
+        self._turns = Turns(folder / "lock")
+        self.alone = self._turns.alone
+        self._noted: SimpleQueue[bytes] = SimpleQueue()
+        self._expire_at = 0.0
+        self._writer = ThreadPoolExecutor(1, "duplicates")
+        os.close(os.open(folder / "delivered.db", os.O_RDWR | os.O_CREAT, 0o600))
+        self._db = sqlite3.connect(
+            folder / "delivered.db", isolation_level=None, check_same_thread=False
+        )
+        for statement in (
+            f"PRAGMA busy_timeout={BUSY_MS}",
+            "PRAGMA journal_mode=WAL",
+            "PRAGMA synchronous=FULL",
+            TABLE,
+        ):
+            self._db.execute(statement)
+
+    def close(self) -> None:
+        self._writer.shutdown()
+        self._db.close()
+        self._turns.close()
 
     async def has(self, key: bytes) -> bool:
         """Whether it was delivered within the time."""

@@ -26,7 +26,7 @@ from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.flag import FlagChange
 from murder.model.message import Uid
-from murder.model.name import MailboxName, display, inbox_of
+from murder.model.name import MailboxName, display, inbox_of, owner_of
 from murder.net.turns import Turn
 
 SCRIPTS: Final = b"#sieve"
@@ -103,6 +103,13 @@ class Scripts:
         self.step: Callable[[str], None] = lambda _: None
 
     # --- looking
+
+    def may_have_some(self, name: MailboxName) -> bool:
+        """Whether the user of this mailbox may have scripts, told in no time."""
+        user = owner_of(name)
+        if user is None:
+            return False
+        return self._mailboxes.find(scripts_of(inbox_of(user))) is not None or self._has_left(user)
 
     async def all(self, user: str) -> Sequence[Script]:
         """In the order of their names. Raises Refusal."""

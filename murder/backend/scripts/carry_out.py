@@ -1,0 +1,370 @@
+"""What a script has decided is done: copies first, here and at other backends, then what is to be sent is put down.
+
+No message is lost: nothing is said to the sender before all copies are durable. Nothing is done twice: where there are
+several steps their beginning is noted, and the sender's retry looks which of them were done before a crash.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from murder.api.delivery import Arriving
+from murder.api.store import Mailbox, NewMessage
+from murder.backend.records.deliveries import Mail, key_of
+from murder.backend.scripts.places import Place, find_place, resolve_special_use
+from murder.backend.shared import Backend
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.log import Log
+from murder.model.name import MailboxName, display
+from murder.net.pool import open_imap
+from murder.net.relay import Client, ImapUpstream
+from murder.net.turns import Turn
+from murder.net.upstream import Upstreams
+from murder.sieve import (
+    FileInto,
+    Keep,
+    Notify,
+    Outcome,
+    Redirect,
+    Reject,
+    Remember,
+    Reply,
+    Target,
+)
+from murder.sieve.run.message import Message as ScriptMessage
+from murder.wire.imap.flag import parse_flag_list
+from murder.wire.token import Scanner, client_astring
+
+MAX_LOOKED_AT: Final = 1000  # messages that have come since a delivery was begun
+MAX_RECEIVED: Final = 50  # hops of a message that is still redirected
+PIECE_OCTETS: Final = 64 * 1024
+REDIRECTED: Final = b"X-Sieve-Redirected-From: "
+NO_WAY: Final = "This server sends no mail; try again later"
+
+StoreIn = Callable[[MailboxName, NewMessage], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One copy: where, with which flags, of which version of the message."""
+
+    place: Place
+    flags: frozenset[str]
+    version: int
+
+
+class _Nobody(Client):
+    """No client stands behind these connections."""
+
+
+class Delivery:
+    """One recipient's message and its outcome. `message` is what came; `store_in` adds a copy to a mailbox here, within its
+    quota."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        upstreams: Upstreams,
+        arriving: Arriving,
+        outcome: Outcome,
+        message: NewMessage,
+        store_in: StoreIn,
+        log: Log,
+    ) -> None:
+        assert arriving.user is not None
+        self._backend = backend
+        self._upstreams = upstreams
+        self._arriving = arriving
+        self._user: str = arriving.user
+        self._outcome = outcome
+        self._message = message
+        self._store_in = store_in
+        self._log = log
+        self._kept = False  # a copy is safe here
+        self._is_retry = False  # of a delivery that ended in the middle
+        self._parsed: ScriptMessage | None = None
+
+    async def carry_out(self) -> None:
+        """Raises Refusal, UpstreamFailure where the sender is to try again."""
+        steps = await self._steps()
+        mails = self._mails()
+        seen = [
+            (key_of("seen", self._user, one.once.handle), float(one.once.period_s))
+            for one in self._outcome.actions
+            if isinstance(one, Remember)
+        ]
+        if len(steps) == 1 and not mails and not seen:
+            for step in steps:
+                await self._do(step)
+            return self._tell(steps, mails)
+        deliveries = self._backend.deliveries
+        key = key_of(self._user, display(self._arriving.mailbox), self._outcome.key)
+        async with deliveries.alone(key):
+            before = await deliveries.begin(key, await self._next_uids(steps))
+            for step in steps:
+                if before is None or not await self._was_done(step, before):
+                    await self._do(step)
+            await deliveries.end(key, mails, seen)
+        if mails:
+            self._backend.outgoing_arrived()
+        return self._tell(steps, mails)
+
+    # --- copies
+
+    async def _steps(self) -> list[Step]:
+        """Each mailbox once; copies here before those elsewhere, and what is kept before all."""
+        found: dict[Place, Step] = {}
+        for action in self._outcome.actions:
+            match action:
+                case Keep(flags=flags, version=version):
+                    place = Place(self._arriving.mailbox)
+                case FileInto(target=target, flags=flags, version=version):
+                    place = await self._place(target)
+                case Redirect(version=version) if self._is_loop(version):
+                    place, flags = Place(self._arriving.mailbox), None
+                case _:
+                    continue
+            old = found.get(place)
+            both = self._flags(flags or ()) | (old.flags if old else frozenset())
+            found[place] = Step(place, both, old.version if old else version)
+        kept = self._arriving.mailbox
+        return sorted(found.values(), key=lambda one: (one.place.server, one.place.name != kept))
+
+    def _flags(self, flags: Sequence[str]) -> frozenset[str]:
+        """Those of them that a client could set."""
+        try:
+            scanner = Scanner(f"({' '.join(flags)})".encode("ascii"))
+            return parse_flag_list(scanner)
+        except (BadSyntax, UnicodeError) as error:
+            self._log.warning("script.failed", user=self._user, script="", problem=str(error))
+            return frozenset()
+
+    async def _place(self, target: Target) -> Place:
+        """Raises UpstreamFailure, Refusal(UNAVAILABLE) where that is not known now; what cannot be had for certain is the
+        mailbox in which the message would be kept."""
+        if target.special_use:
+            used = resolve_special_use(self._backend, self._user, target.special_use)
+            if used is not None:
+                return Place(used)
+        try:
+            return await find_place(self._backend, self._user, target.mailbox, create=target.create)
+        except (Refusal, BadSyntax) as error:
+            if isinstance(error, Refusal) and error.code is Code.UNAVAILABLE:
+                raise
+            self._not_filed(target.mailbox, str(error))
+            return Place(self._arriving.mailbox)
+
+    def _not_filed(self, wanted: str, problem: str) -> None:
+        self._log.warning(
+            "message.not_filed",
+            mailbox=display(self._arriving.mailbox),
+            wanted=wanted[:200],
+            problem=problem,
+        )
+
+    async def _do(self, step: Step) -> None:
+        if not step.place.server:
+            await self._store(step)
+            self._kept = True
+            return
+        try:
+            await self._append(step)
+        except UpstreamFailure as failure:
+            if not self._kept:
+                raise
+            self._not_filed(display(step.place.name), str(failure))  # and the message is safe
+
+    async def _store(self, step: Step) -> None:
+        if not step.version:
+            await self._store_in(step.place.name, replace(self._message, flags=step.flags))
+            return
+        incoming = self._backend.store.incoming()
+        try:
+            await incoming.write(self._octets(step.version))
+            await self._store_in(step.place.name, NewMessage(incoming, step.flags))
+        finally:
+            await incoming.close()
+
+    def _octets(self, version: int) -> bytes | memoryview:
+        return memoryview(self._outcome.messages[version])
+
+    async def _append(self, step: Step) -> None:
+        """At another backend, as the owner, by IMAP. Raises UpstreamFailure."""
+        server, octets = step.place.server, self._octets(step.version)
+        timeout_s = self._backend.config.command_timeout_s
+        upstream = await open_imap(
+            self._upstreams,
+            server,
+            _Nobody(),
+            user=self._user,
+            password=None,
+            identity=[("name", "murder")],
+            timeout_s=timeout_s,
+            max_message=1024 * 1024,
+        )
+        try:
+            name = client_astring(self._backend.namespace.external(step.place.name, self._user))
+            if self._is_retry and await self._is_there(upstream, name):
+                return
+            flags = " ".join(sorted(step.flags)).encode("ascii")
+            tag = upstream.next_tag()
+            head = b"%b APPEND %b (%b) {%d+}\r\n" % (tag, name, flags, len(octets))
+            reply = await upstream.stream(tag, _pieces(head, octets))
+            if not reply.is_ok:
+                raise UpstreamFailure(
+                    UpstreamKind.PROTOCOL, server, f"it takes no copy: {reply.text}"
+                )
+        finally:
+            upstream.close()
+
+    # --- after a crash
+
+    async def _next_uids(self, steps: Sequence[Step]) -> Mapping[str, int]:
+        """Behind which the copies will be, for who has to look whether they are there."""
+        found: dict[str, int] = {}
+        for step in steps:
+            if not step.place.server:
+                mailbox = await self._backend.store.open(step.place.name, self._user)
+                try:
+                    found[display(step.place.name)] = int((await mailbox.status()).uid_next)
+                finally:
+                    mailbox.close()
+        return found
+
+    async def _was_done(self, step: Step, before: Mapping[str, int]) -> bool:
+        """Whether an earlier try, which ended in the middle, has made this copy."""
+        if step.place.server:
+            self._is_retry = True  # it is asked there
+            return False
+        since = before.get(display(step.place.name))
+        if since is None:
+            return False
+        mailbox = await self._backend.store.open(step.place.name, self._user)
+        try:
+            found = await _has_since(mailbox, since, self._outcome.key)
+        finally:
+            mailbox.close()
+        self._kept = self._kept or found
+        return found
+
+    async def _is_there(self, upstream: ImapUpstream, name: bytes) -> bool:
+        """At another backend, by its Message-ID."""
+        field = self._original.named("message-id")
+        if not field:
+            return False
+        if not (await upstream.execute(b"EXAMINE " + name)).is_ok:
+            return False
+        word = client_astring(b"".join(field[0].value.split()))
+        reply = await upstream.execute(b"UID SEARCH HEADER Message-ID " + word)
+        return any(
+            line.upper().startswith(b"* SEARCH ") and line.split()[2:] for line in reply.untagged
+        )
+
+    # --- what is to be sent
+
+    @property
+    def _original(self) -> ScriptMessage:
+        if self._parsed is None:
+            self._parsed = ScriptMessage(self._outcome.messages[0])
+            for _ in self._parsed.read():
+                pass
+        return self._parsed
+
+    def _is_loop(self, version: int) -> bool:
+        """A message that has been redirected from here before, or has come a long way, is kept and goes no further."""
+        message = self._original
+        own = self._arriving.recipient.lower()
+        from_here = any(
+            one.value.strip().strip(b"<>").lower() == own
+            for one in message.named("x-sieve-redirected-from")
+        )
+        return from_here or len(message.named("received")) > MAX_RECEIVED
+
+    def _mails(self) -> list[Mail]:
+        """Raises Refusal where this server sends none."""
+        mails: list[Mail] = []
+        for action in self._outcome.actions:
+            match action:
+                case Redirect(address=address, version=version):
+                    if self._is_loop(version):
+                        continue
+                    octets = self._redirected(version)
+                    mails.append(self._mail(action.key, self._sender(), (address,), octets))
+                case Reply(recipient=recipient, octets=octets, once=once, sender=sender):
+                    seen = key_of("vacation", self._user, once.handle, recipient.casefold())
+                    mail = self._mail(action.key, sender, (recipient,), octets)
+                    mails.append(replace(mail, once=(seen, float(once.period_s))))
+                case Notify(method=method, recipients=recipients, octets=octets, sender=sender):
+                    if method.lower() == "mailto" and recipients:
+                        mails.append(self._mail(action.key, sender, recipients, octets))
+                case _:
+                    pass
+        if mails and not self._backend.sends_mail:
+            if any(isinstance(action, Redirect) for action in self._outcome.actions):
+                raise Refusal(Code.UNAVAILABLE, NO_WAY)
+            self._not_filed("[backend.submission]", "this server sends no mail: no reply is sent")
+            return []
+        return mails
+
+    def _mail(self, key: str, sender: str, recipients: tuple[str, ...], octets: bytes) -> Mail:
+        named = key_of("mail", self._user, self._outcome.key, key)
+        return Mail(named, self._user, sender, recipients, octets)
+
+    def _sender(self) -> str:
+        """Of the envelope of what is redirected."""
+        told = self._arriving.sender
+        if told and self._backend.redirects_as_recipient:
+            told = self._arriving.recipient
+        return told.decode("utf-8", "surrogateescape")
+
+    def _redirected(self, version: int) -> bytes:
+        """Without what the delivery here put on top, and with the mark by which a loop is known."""
+        octets = bytes(self._octets(version))
+        while octets.startswith((b"Return-Path:", b"Delivered-To:")):
+            octets = octets.partition(b"\n")[2]
+        return REDIRECTED + self._arriving.recipient + b"\r\n" + octets
+
+    # --- the log
+
+    def _tell(self, steps: Sequence[Step], mails: Sequence[Mail]) -> None:
+        kept = self._arriving.mailbox
+        lines = {one.place.line for one in self._outcome.actions if one.place.line}
+        self._log.info(
+            "message.filtered",
+            mailbox=display(kept),
+            actions=",".join(type(action).__name__.lower() for action in self._outcome.actions),
+            filed=[display(step.place.name) for step in steps if step.place.name != kept],
+            lines=sorted(lines),
+            sent=len(mails),
+        )
+
+
+async def _has_since(mailbox: Mailbox, since: int, key: str) -> bool:
+    """Whether a message with this key (`Outcome.key`) has come since that UID."""
+    turn = Turn()
+    uids = [uid for uid in await mailbox.uids() if uid >= since]
+    for uid in uids[:MAX_LOOKED_AT]:
+        message = ScriptMessage(await mailbox.octets(uid))
+        for _ in message.read():
+            if turn.is_over:
+                await turn.rest()
+        if message.key() == key:
+            return True
+        if turn.is_over:
+            await turn.rest()
+    return False
+
+
+async def _pieces(head: bytes, octets: bytes | memoryview) -> AsyncIterator[bytes]:
+    yield head
+    for start in range(0, len(octets), PIECE_OCTETS):
+        yield bytes(octets[start : start + PIECE_OCTETS])
+    yield b"\r\n"
+
+
+def rejection_of(outcome: Outcome) -> str | None:
+    """The text that the sender is told, where the message is refused."""
+    for action in outcome.actions:
+        if isinstance(action, Reject):
+            return action.text
+    return None

@@ -1,0 +1,197 @@
+"""Mail that arrives, and its recipient's script: where it is, who is told what, and what a crash leaves."""
+
+import asyncio
+import socket
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from murder.backend.scripts.carry_out import Delivery
+from murder.model.name import MailboxName, inbox_of
+from murder.model.protocol import LMTP
+from murder.net.listener import Bounds, Listener
+from tests.backend.server import Running, config_in, running_backend, spool_store
+
+MESSAGE = (
+    b"From: sender@example.org\r\nSubject: %b\r\nMessage-ID: <%b@example.org>\r\n\r\nHello\r\n"
+)
+
+
+@asynccontextmanager
+async def delivering(
+    folder: Path, script: bytes = b"", user: str = "ana", **settings: Any
+) -> AsyncIterator["Lmtp"]:
+    config = config_in(folder, **settings)
+    async with running_backend(folder, lambda: spool_store(folder), config=config) as one:
+        if script:
+            await one.backend.scripts.put(user, "main", script)
+            await one.backend.scripts.activate(user, "main")
+        async with Lmtp.at(one) as client:
+            yield client
+
+
+class Lmtp:
+    """Delivers one message after the other."""
+
+    def __init__(self, one: Running, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
+        self.one = one
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    @asynccontextmanager
+    async def at(cls, one: Running) -> AsyncIterator["Lmtp"]:
+        sock = socket.create_server(("127.0.0.1", 0))
+        listener = Listener(sock, one.role.services()[LMTP], Bounds())
+        await listener.start()
+        reader, writer = await asyncio.open_connection(*sock.getsockname())
+        client = cls(one, reader, writer)
+        await client.said(b"LHLO me")
+        try:
+            yield client
+        finally:
+            writer.close()
+            listener.stop_accepting()
+            listener.abort()
+
+    async def said(self, line: bytes = b"") -> bytes:
+        if line:
+            self._writer.write(line + b"\r\n")
+        while True:
+            answer = await self._reader.readline()
+            if answer[3:4] != b"-" and not answer.startswith(b"220"):
+                return answer
+
+    async def deliver(
+        self,
+        subject: str,
+        *recipients: str,
+        message: bytes = b"",
+        sender: str = "sender@example.org",
+    ) -> list[bytes]:
+        await self.said(b"MAIL FROM:<" + sender.encode() + b">")
+        for recipient in recipients or ("ana",):
+            await self.said(b"RCPT TO:<" + recipient.encode() + b">")
+        await self.said(b"DATA")
+        word = subject.replace(" ", "-").encode()
+        self._writer.write((message or MESSAGE % (subject.encode(), word)) + b".\r\n")
+        return [await self.said() for _ in recipients or ("ana",)]
+
+    async def subjects(self, folder: str = "", user: str = "ana") -> list[tuple[str, list[str]]]:
+        """Of all messages of a mailbox, each with its flags."""
+        inbox = inbox_of(user)
+        name = MailboxName(inbox + b"." + folder.encode() if folder else inbox)
+        mailbox = await self.one.backend.store.open(name, user)
+        try:
+            found = []
+            for row in await mailbox.messages():
+                octets = bytes(await mailbox.octets(row.uid))
+                subject = octets.partition(b"Subject: ")[2].partition(b"\r\n")[0].decode()
+                found.append((subject, sorted(row.flags)))
+            return found
+        finally:
+            mailbox.close()
+
+    async def create(self, *folders: str) -> None:
+        for folder in folders:
+            name = MailboxName(inbox_of("ana") + b"." + folder.encode())
+            await self.one.backend.announcer.create(name, b"ana\tlrswipkxtecda\tanyone\tp\t")
+
+    def outgoing(self) -> Sequence[tuple[str, str, bytes]]:
+        """Sender, recipients and octets of all that is to be sent."""
+        folder = self.one.role._config.node.data / "backend/deliveries"
+        with sqlite3.connect(folder / "deliveries.db") as db:
+            rows = db.execute("SELECT sender, recipients, octets FROM outgoing ORDER BY id")
+            return list(rows)
+
+
+SORT = b"""require ["fileinto", "imap4flags", "copy"];
+if header :contains "subject" "list" { fileinto "INBOX/Lists"; stop; }
+if header :contains "subject" "spam" { discard; stop; }
+if header :contains "subject" "both" { fileinto :copy :flags "\\\\Flagged" "INBOX/Lists"; setflag "\\\\Seen"; }
+if header :contains "subject" "none" { fileinto "INBOX/None"; }
+if header :contains "subject" "reject" { discard; }
+if header :contains "subject" "twice" { fileinto :copy "INBOX"; fileinto :copy "INBOX/Lists"; }
+if header :contains "subject" "hidden" { fileinto "INBOX/#sieve"; }
+"""
+
+
+async def test_a_script_sorts_what_arrives(tmp_path: Path) -> None:
+    async with delivering(tmp_path, SORT) as client:
+        await client.create("Lists")
+        for subject in ("a list", "a spam", "both", "plain", "none", "twice", "hidden"):
+            (answer,) = await client.deliver(subject)
+            assert answer.startswith(b"250 "), answer
+        assert await client.subjects("Lists") == [
+            ("a list", []),
+            ("both", ["\\Flagged"]),
+            ("twice", []),
+        ]
+        assert await client.subjects() == [
+            ("both", ["\\Seen"]),
+            ("plain", []),
+            ("none", []),
+            ("twice", []),
+            ("hidden", []),
+        ]
+
+
+async def test_what_is_behind_the_plus_is_kept_there_and_others_have_no_script(
+    tmp_path: Path,
+) -> None:
+    async with delivering(tmp_path, b'require "imap4flags"; setflag "$Seen-it";') as client:
+        await client.create("Work")
+        await client.deliver("to work", "ana+Work", "bob", "ana")
+        assert await client.subjects("Work") == [("to work", ["$Seen-it"])]
+        assert await client.subjects() == [("to work", ["$Seen-it"])]
+        assert await client.subjects(user="bob") == [("to work", [])]
+
+
+async def test_a_script_that_fails_keeps_the_message(tmp_path: Path) -> None:
+    async with delivering(
+        tmp_path, b'require "regex"; if header :regex "subject" "a" {discard;}'
+    ) as c:
+        await c.one.backend.scripts.put("ana", "main", b"this is none")  # past ManageSieve
+        assert (await c.deliver("one"))[0].startswith(b"250")
+        assert await c.subjects() == [("one", [])]
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+async def test_a_crash_between_two_steps_and_the_senders_retry_make_each_copy_once(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = b'require ["fileinto","copy"]; fileinto :copy "INBOX/A"; fileinto :copy "INBOX/B";'
+    done = 0
+    really = Delivery._do
+
+    async def dies(delivery: Delivery, step: object) -> None:
+        nonlocal done
+        if done == at:
+            raise OSError("gone")
+        done += 1
+        await really(delivery, step)  # type: ignore[arg-type] # passed on
+
+    async with delivering(tmp_path, script) as client:
+        await client.create("A", "B")
+        monkeypatch.setattr(Delivery, "_do", dies)
+        (answer,) = await client.deliver("one")
+        assert answer.startswith(b"4")
+        monkeypatch.undo()
+    async with delivering(tmp_path) as client:  # after a start
+        (answer,) = await client.deliver("one")
+        assert answer.startswith(b"250")
+        for folder in ("", "A", "B"):
+            assert await client.subjects(folder) == [("one", [])], folder
+        (answer,) = await client.deliver("one")  # another one, not a retry
+        assert answer.startswith(b"250")
+        assert await client.subjects("A") == [("one", [])] * 2
+
+
+async def test_without_a_way_to_send_a_redirect_waits(tmp_path: Path) -> None:
+    async with delivering(tmp_path, b'redirect "else@example.org";') as client:
+        (answer,) = await client.deliver("one")
+        assert answer.startswith(b"451 ") and await client.subjects() == []
+        assert client.outgoing() == []
