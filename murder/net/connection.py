@@ -207,6 +207,15 @@ class Connection(asyncio.Protocol):
         self._limit_tls(0)
         asyncio.get_running_loop().call_soon(self._end_input)
 
+    def _tls_has_more(self) -> None:
+        """Many records have come at once, and not all have been read: the others' turn."""
+        asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self._lost and self.transport.is_reading():  # else when it does again
+            self.transport.pause_reading()
+            self.transport.resume_reading()
+
     def _end_input(self) -> None:
         is_open = isinstance(self._receiver, HalfCloses) and self._receiver.input_ended()
         if not is_open:
@@ -514,6 +523,7 @@ class Connection(asyncio.Protocol):
             self.is_tls = True
             self.certificate = peer_of(tls, self)
             tls.on_close_notify = self._tls_ended
+            tls.on_many = self._tls_has_more
             self._limit_tls(self._most_unread if self.on_known is None else STRANGER_TLS_OCTETS)
 
 

@@ -38,6 +38,11 @@ class Session(Protocol):
     @property
     def held(self) -> int: ...
 
+    @property
+    def is_behind(self) -> bool:
+        """There is more in what it holds, and it has stopped: the turn is over."""
+        ...
+
     def take_rest(self) -> bytes: ...
 
 
@@ -203,6 +208,9 @@ class Dialogue(ABC):
                 if time.perf_counter() >= self._turn_ends:
                     await self.rest()
                 return event
+            if self.session.is_behind:
+                await self.rest()
+                continue
             if self.connection.is_lost or self._input_ended:
                 raise ConnectionResetError("the client has gone")
             self.connection.resume_reading()
@@ -275,7 +283,10 @@ class Dialogue(ABC):
                     self.hopeless(error)
                     return
                 if event is None:
-                    if self._input_ended:
+                    if self.session.is_behind:
+                        self._pump_is_due = True
+                        self.loop.call_soon(self._pump_again)
+                    elif self._input_ended:
                         self.loop.call_soon(self.close_if_done)
                     else:
                         self.connection.resume_reading()

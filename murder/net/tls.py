@@ -22,6 +22,7 @@ from murder.log import logger
 from murder.pki.authority import AuthorityError, serial_text
 from murder.pki.trust import Trust, read_trust
 
+MOST_RECORDS: Final = 500  # of one turn: a quarter of a megabyte of them may have an octet each
 ROLE_URI: Final = "murder:role:"
 
 log = logger()
@@ -51,11 +52,15 @@ class HasPeer(Protocol):
 
 class HalfOpenTls(ssl.SSLObject):
     """A handshake fails also where the other end's certificate was taken back; and the other end's close_notify closes its
-    half of the connection only (RFC 8446 §6.1), where `on_close_notify` is set: event loops close both at once."""
+    half of the connection only (RFC 8446 §6.1), where `on_close_notify` is set: event loops close both at once. A loop reads
+    as many records as there are; here it is told after `MOST_RECORDS` that there are no more, and whoever set `on_many` is
+    called, who must make it read on."""
 
     incoming: ssl.MemoryBIO
     on_close_notify: Callable[[], None] | None = None
+    on_many: Callable[[], None] | None = None
     has_ended = False
+    records = 0  # read since the loop was made to stop
 
     def do_handshake(self) -> None:
         super().do_handshake()
@@ -68,7 +73,12 @@ class HalfOpenTls(ssl.SSLObject):
         never decrypted makes the loop, whose limit is set to 0 then, read no more: it would take the end of TCP, which may
         follow at once, for the end of both halves."""
         tls = self._sslobj  # type: ignore[attr-defined] # `super().read` is the same, one call more for every read
+        if self.records >= MOST_RECORDS and self.on_many is not None:
+            self.records = 0
+            self.on_many()
+            raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "its turn is over")
         octets = tls.read(len) if buffer is None else tls.read(len, buffer)
+        self.records += 1
         if not octets and self.on_close_notify is not None:
             if not self.has_ended:
                 self.has_ended = True

@@ -13,7 +13,7 @@ from typing import Final
 from murder.errors import BadSyntax
 from murder.model.listing import INBOX, ListQuery, ListRow, ListWalk
 from murder.model.name import MailboxName, collation_key, is_non_imap
-from murder.net.turns import Turn
+from murder.net.turns import Turn, aside_if
 from murder.serve.arguments import arguments
 from murder.serve.imap import ImapDialogue, Running
 from murder.wire import mutf7
@@ -31,6 +31,7 @@ from murder.wire.imap.list import (
 from murder.wire.imap.namespace import format_namespace
 from murder.wire.token import Scanner
 
+MANY: Final = 1000  # names of which more are put in order aside
 ROWS: Final = 500  # of an answer that are held before the client must take some
 
 
@@ -74,21 +75,36 @@ async def tell_subscribed(
     `is_there`: whether it is a mailbox that the user may see. What is not keeps its line, with `\\Noselect`: as LIST
     (SUBSCRIBED) says \\NonExistent of it, which implies \\Noselect (RFC 5258 §3).
     """
-    separator = dialogue.namespace.separator
+    walk = ListWalk(query_of(dialogue, request))
+    ordered = await _in_order(names)
     lines: list[bytes] = []
     turn = Turn()
-    told = {name for name in names if dialogue.user.is_admin or not is_non_imap(name)}
-    for row in ListWalk(query_of(dialogue, request)).rows(sorted(told, key=collation_key)):
-        there = row.chosen and row.name is not None and is_there(row.name)
-        attributes = () if there else ("\\Noselect",)
-        entry = ListEntry(attributes, separator, dialogue.shown(row.external))
-        lines.append(format_list(entry, b"LSUB"))
+    for name in ordered:  # most may give no line
+        lines += _lsub_lines(dialogue, walk.push(name), is_there)
         if turn.is_over or len(lines) >= ROWS:
             dialogue.send(b"".join(lines))
             lines.clear()
             await dialogue.flush()
             await turn.rest()
+    lines += _lsub_lines(dialogue, walk.end(), is_there)
     dialogue.send(b"".join(lines))
+
+
+def _lsub_lines(
+    dialogue: ImapDialogue, rows: Iterable[ListRow], is_there: Callable[[MailboxName], bool]
+) -> Iterator[bytes]:
+    separator = dialogue.namespace.separator
+    for row in rows:
+        there = row.chosen and row.name is not None and is_there(row.name)
+        attributes = () if there else ("\\Noselect",)
+        entry = ListEntry(attributes, separator, dialogue.shown(row.external))
+        yield format_list(entry, b"LSUB")
+
+
+async def _in_order(names: Iterable[MailboxName]) -> list[MailboxName]:
+    """Each once, as a walk wants them."""
+    several = set(names)
+    return await aside_if(len(several) > MANY, sorted, several, key=collation_key)
 
 
 class ListAnswer(ABC):
@@ -145,7 +161,7 @@ class ListAnswer(ABC):
 
     async def walk(self, walk: ListWalk) -> None:
         turn = Turn()
-        for name in self._candidates():
+        for name in await self._candidates():
             exists = name in self._visible if self.selects_subscribed else True
             self.add(walk.push(name, exists=exists, chosen=self._is_chosen(name)))
             if len(self._rows) >= ROWS:
@@ -156,7 +172,7 @@ class ListAnswer(ABC):
         self.add(walk.end())
         await self.send()
 
-    def _candidates(self) -> Iterator[MailboxName]:
+    async def _candidates(self) -> Iterator[MailboxName]:
         """Names that may be told, in collation order: what the user sees, and with SUBSCRIBED what he subscribed to."""
         if not self.selects_subscribed:
             return self.visible()
@@ -166,7 +182,7 @@ class ListAnswer(ABC):
             if name.startswith(self.query.prefixes) and not is_non_imap(name)
         ]
         merged = heapq.merge(
-            self._remember(self.visible()), sorted(wanted, key=collation_key), key=collation_key
+            self._remember(self.visible()), await _in_order(wanted), key=collation_key
         )
         return (name for name, _ in groupby(merged))
 
@@ -190,7 +206,10 @@ class ListAnswer(ABC):
         rows, self._rows = self._rows, []
         told = await self.beside(rows)
         lines: list[bytes] = []
+        turn = Turn()
         for row in rows:
+            if turn.is_over:
+                await turn.rest()
             shown = self._client.shown(row.external)
             lines.append(self._line(row, shown))
             lines += told.get(shown, ())

@@ -14,6 +14,7 @@ from murder.wire.fragment import (
     MAX_LINE_OCTETS,
     MAX_MESSAGE_OCTETS,
     MAX_SKIP_OCTETS,
+    STEPS,
     Chunk,
     Fragmenter,
     Literal,
@@ -116,6 +117,7 @@ class ImapServerSession:
         self.max_literal = max_literal  # of a streamed message: APPENDLIMIT
         self._octets = max_line, max_message  # of a line and of a command, after the login
         self._fragmenter = Fragmenter(lenient=True)
+        self._fragmenter.most_steps = STEPS
         self._line_mode = False
         self._streaming = False
         self._streamed = streamed
@@ -171,6 +173,11 @@ class ImapServerSession:
     def held(self) -> int:
         """Octets received and not yet given out: what back-pressure goes by."""
         return self._fragmenter.held
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether `next_event` has stopped in the middle of what it has, which was much: ask again."""
+        return self._fragmenter.is_behind
 
     def take_rest(self) -> bytes:
         """The octets behind the present command, given up (STARTTLS must throw them away, COMPRESS feeds them on)."""

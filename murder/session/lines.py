@@ -36,6 +36,7 @@ class LineSession:
     """
 
     __slots__ = ("_buffer", "_ends", "_left", "_scanned", "_unstuffer", "max_line")
+    is_behind = False  # what it looks through is bounded by a line
 
     def __init__(self, max_line: int) -> None:
         self.max_line = min(max_line, MAX_LINE_OCTETS)

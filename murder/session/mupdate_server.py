@@ -9,7 +9,7 @@ from enum import Enum, auto
 from typing import Final
 
 from murder.errors import BadSyntax, Code, Misuse, Refusal
-from murder.wire.fragment import Fragmenter, Literal
+from murder.wire.fragment import STEPS, Fragmenter, Literal
 from murder.wire.mupdate import (
     GO_AHEAD,
     PLAIN_COMMAND,
@@ -107,6 +107,7 @@ class MupdateServerSession:
         self._line_mode = False
         self._fragmenter = Fragmenter(max_line, PRE_LOGIN_OCTETS, PRE_LOGIN_OCTETS // 4)
         self._fragmenter.max_skip = MAX_SKIP_OCTETS
+        self._fragmenter.most_steps = STEPS
 
     def logged_in(self) -> None:
         """The peer has proven himself: he may send literals of full size."""
@@ -137,6 +138,11 @@ class MupdateServerSession:
     def held(self) -> int:
         """Octets received and not yet given out."""
         return self._fragmenter.held
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether `next_event` has stopped in the middle of what it has, which was much: ask again."""
+        return self._fragmenter.is_behind
 
     def take_rest(self) -> bytes:
         """The octets behind the present command, given up (STARTTLS throws them away, COMPRESS inflates them)."""

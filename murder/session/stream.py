@@ -12,6 +12,7 @@ class StreamSession:
     """
 
     __slots__ = ("_buffer", "_most", "_scanned", "_want")
+    is_behind = False  # what it looks through is bounded by a line
 
     def __init__(self) -> None:
         self._buffer = bytearray()

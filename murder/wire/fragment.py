@@ -23,6 +23,14 @@ MAX_SKIP_OCTETS: Final = 64 * 1024 * 1024
 MAX_ASKED: Final = (
     1000  # literals of one message that are asked about, each with a copy of all before it
 )
+MAX_COLLECTED: Final = (
+    2000  # literals of one message that are not: five milliseconds; real messages of a MULTIAPPEND
+    # fill `MAX_MESSAGE_OCTETS` with fewer
+)
+UNBOUNDED: Final = 1 << 62
+STEPS: Final = (
+    1000  # lines with small literals that are cut in one turn of a loop: three milliseconds
+)
 _HEAD_OCTETS: Final = 400  # of a message that is too long: its tag and name are in them
 _TAIL_OCTETS: Final = 64  # of its unfinished line: a literal that it announces is in them
 
@@ -70,6 +78,7 @@ class Fragmenter:
         "_at",
         "_begin",
         "_buffer",
+        "_collected",
         "_discard",
         "_discarded",
         "_lenient",
@@ -80,9 +89,11 @@ class Fragmenter:
         "_scan",
         "_stream_empty",
         "collect_octets",
+        "is_behind",
         "max_line",
         "max_message",
         "max_skip",
+        "most_steps",
     )
 
     def __init__(
@@ -96,6 +107,8 @@ class Fragmenter:
         self.max_message = max_message
         self.collect_octets = collect_octets
         self.max_skip = MAX_SKIP_OCTETS
+        self.most_steps = UNBOUNDED  # of one `next`: see `is_behind`
+        self.is_behind = False  # the last `next` has given up before the end of what is held
         self._lenient = lenient
         self._buffer = b""
         self._begin = 0  # where the present message begins in the buffer
@@ -110,6 +123,7 @@ class Fragmenter:
         self._discarded = 0  # how much of it was
         self._asked: Literal | None = None
         self._asked_before = 0  # in this message
+        self._collected = 0  # so many literals, in this message
 
     def feed(self, data: bytes | memoryview) -> None:
         """Add octets. They are joined to what is held only when that can complete something, so that a message
@@ -207,13 +221,15 @@ class Fragmenter:
         self._begin = self._at = self._scan = self._begin + octets
 
     def next(self) -> Fragment:
-        """The next fragment, or None if more octets are needed."""
+        """The next fragment, or None if more octets are needed, or (`is_behind`) another call."""
+        self.is_behind = False
         if self._asked is not None:
             return self._asked
         self._join()
         if self._stream_empty:
             self._stream_empty = False
             return Chunk(b"", last=True)
+        left = self.most_steps
         while True:
             if self._literal_left:
                 chunk = self._literal_octets()
@@ -223,6 +239,10 @@ class Fragmenter:
             found = self._next_line()
             if found is None or not isinstance(found, _Skipped):
                 return found
+            left -= 1
+            if not left:
+                self.is_behind = True
+                return None
 
     def _next_line(self) -> "bytes | Literal | TooLong | _Skipped | None":
         buffer = self._buffer
@@ -289,6 +309,9 @@ class Fragmenter:
             return _SKIPPED
         collected = not announced.synchronising and size <= self.collect_octets
         if collected and announced.is_spelt_right:
+            self._collected = self._collected + 1 if self._at != self._begin else 1
+            if self._collected > MAX_COLLECTED:
+                return self._too_long(f"a command may have {MAX_COLLECTED} literals", self._at)
             if end - self._begin + size > self.max_message:
                 return self._too_long(f"a command may have {self.max_message} octets", self._at)
             self._at = self._scan = end + size

@@ -5,6 +5,7 @@ from array import array
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -28,8 +29,10 @@ from murder.model.name import MailboxName
 from murder.net.turns import Turn
 from murder.wire.imap.list import Return
 from murder.wire.token import Scanner
-from tests.backend.server import memory_store
+from tests.backend.server import memory_store, running_backend
 from tests.backend.test_updates import INBOX, add, looking
+from tests.kit.peer import Peer
+from tests.kit.steps import Turns
 
 
 class Asking:
@@ -106,6 +109,7 @@ class Delivering:
             duplicates=None,
             filters=(),
         )
+        self.message_id = "one"
         self.begun = 0
         self.begun_before: list[int] = []
 
@@ -278,3 +282,25 @@ async def test_what_is_told_beside_the_rows_of_a_list_rests(
     told = await Beside().beside(cast(Any, rows))
     assert told == {bytes(name): [bytes(name)] for name in names}
     assert count // 3 <= turn.rests <= count // 2
+
+
+MOST_LINES = 6000  # of a turn: three milliseconds or so
+
+
+async def test_thousands_of_removals_are_told_without_holding_the_loop(tmp_path: Path) -> None:
+    async with running_backend(tmp_path) as running:
+        peer, other = await Peer.at(*running.address), await Peer.at(*running.address)
+        for one in (peer, other):
+            await one.until(b"* OK")
+            await one.ok("LOGIN ana secret")
+        for _ in range(4):
+            await peer.ok("APPEND INBOX" + " {3+}\r\na:b" * 1500)
+        await peer.ok("SELECT INBOX")
+        await peer.ok("STORE 1:* +FLAGS.SILENT (\\Deleted)")
+        await other.ok("EXAMINE INBOX")
+        async with Turns() as turns:
+            assert len(await peer.ok("EXPUNGE")) == 6000
+            assert len(await other.ok("NOOP")) == 6000
+        assert turns.longest < MOST_LINES
+        await peer.close()
+        await other.close()

@@ -4,13 +4,14 @@ Time on a busy machine tells little; steps are the same everywhere. It walks the
 pattern, and knows what the patterns of this project use.
 """
 
+import asyncio
 import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator
 from re import _constants as op  # type: ignore[attr-defined]
 from re import _parser as sre  # type: ignore[attr-defined]
-from typing import Any
+from typing import Any, Self
 
 Text = str | bytes
 
@@ -237,3 +238,38 @@ def lines_run(function: Callable[..., object], *arguments: object) -> int:
     finally:
         sys.settrace(before)
     return count
+
+
+class Turns:
+    """How many lines of murder's own the event loop's thread runs in its longest turn, while this is entered: what one
+    command keeps all others waiting for, on any machine. Calls that had begun before are not counted."""
+
+    def __init__(self) -> None:
+        self.longest = 0
+        self._lines = 0
+
+    def _trace(self, frame: Any, event: str, _: object) -> Any:
+        if frame.f_globals.get("__name__", "").startswith("murder."):
+            return self._count
+        return None
+
+    def _count(self, frame: Any, event: str, _: object) -> Any:
+        self._lines += event == "line"
+        return self._count
+
+    async def _tick(self) -> None:
+        while True:
+            self._lines = 0
+            await asyncio.sleep(0)
+            self.longest = max(self.longest, self._lines)
+
+    async def __aenter__(self) -> Self:
+        self._ticking = asyncio.ensure_future(self._tick())
+        await asyncio.sleep(0)
+        self._before = sys.gettrace()
+        sys.settrace(self._trace)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        sys.settrace(self._before)
+        self._ticking.cancel()

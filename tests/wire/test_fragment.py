@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murder.errors import BadSyntax
-from murder.wire.fragment import Chunk, Fragmenter, Literal, TooLong
+from murder.wire.fragment import MAX_COLLECTED, Chunk, Fragmenter, Literal, TooLong
 
 
 def cut(stream: bytes, sizes: list[int], decide: str = "accept") -> list[object]:
@@ -152,3 +152,32 @@ def test_many_small_literals_of_a_lenient_one_are_one_message_that_is_too_long()
     fragmenter.feed(b"a X" + b" {20+}\r\n01234567890123456789" * 6 + b"\r\nb NOOP\r\n")
     assert isinstance(fragmenter.next(), TooLong)
     assert fragmenter.next() == b"b NOOP\r\n"
+
+
+def test_a_message_has_so_many_collected_literals() -> None:
+    fragmenter = Fragmenter(lenient=True)
+    fragmenter.feed(b"a X" + b" {1+}\r\nx" * MAX_COLLECTED + b"\r\n")
+    assert isinstance(fragmenter.next(), bytes)
+    fragmenter.feed(b"b X" + b" {1+}\r\nx" * (MAX_COLLECTED + 1) + b"\r\nc NOOP\r\n")
+    refused = fragmenter.next()
+    assert isinstance(refused, TooLong) and refused.head.startswith(b"b X ")
+    assert fragmenter.next() == b"c NOOP\r\n"
+
+
+@pytest.mark.parametrize("literals", [500, 50_000])  # of the second most is thrown away
+def test_a_turn_cuts_so_many_literals_and_goes_on_in_the_next(literals: int) -> None:
+    fragmenter = Fragmenter(lenient=True)
+    fragmenter.most_steps = 100
+    fragmenter.feed(b"a X" + b" {1+}\r\nx" * literals + b"\r\nb NOOP\r\n")
+    found = []
+    behind = 0
+    while len(found) < 2:
+        fragment = fragmenter.next()
+        if fragment is None:
+            assert fragmenter.is_behind
+            behind += 1
+        else:
+            found.append(fragment)
+    assert found[-1] == b"b NOOP\r\n"
+    assert literals // 101 <= behind <= literals // 100 + 1
+    assert fragmenter.next() is None and not fragmenter.is_behind

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from murder.api.store import Mailbox, TellsExpunged, TellsFlags, TellsRecent
 from murder.backend.changes.events import Events, MailboxChanged
@@ -21,12 +21,13 @@ from murder.backend.changes.news import Kind, News, parse_news
 from murder.backend.changes.presence import Presence
 from murder.model.message import Changes, Flagged, MailboxStatus, Message, ModSeq, SeqNum, Uid
 from murder.model.name import MailboxName
-from murder.net.turns import Turn
+from murder.net.turns import Turn, aside_if
 
 MOST_FLAGS: Final = 1000  # messages whose flags are told at once; the others come behind them
 A_FEW: Final = 256  # changes that are taken up without looking at the clock
 LET_GO_S: Final = 0.5
 MAX_MODSEQ: Final = ModSeq(2**63 - 1)
+MANY: Final = 1000  # messages of which more are counted aside
 FEW: Final = 64  # so many removals are cut out one by one; more rebuild the array
 
 
@@ -260,17 +261,21 @@ class View:
             return
         known = set(self.uids[bisect_left(self.uids, min(claimed)) :]).intersection(claimed)
         self.recent |= known  # type: ignore[arg-type] # UIDs
-        self._claimed.update(uid for uid in claimed if uid not in known)
+        self._claimed |= set(claimed).difference(known)
 
     def recent_here(self) -> set[Uid]:
         """The messages that are `\\Recent` for this session and not known to be gone, told or not."""
         return (self.recent | self._claimed) - self._gone
 
-    async def poll(self) -> None:
-        """Ask the store what happened, and keep it until the client may be told."""
+    def steady(self) -> asyncio.Lock:
+        """While it is held, `poll` changes nothing."""
         if self._lock is None:
             self._lock = asyncio.Lock()
-        async with self._lock:
+        return self._lock
+
+    async def poll(self) -> None:
+        """Ask the store what happened, and keep it until the client may be told."""
+        async with self.steady():
             self.is_dirty = False
             changes = await self.mailbox.changes(self.modseq)
             vanished = await self._note_vanished(changes)
@@ -296,21 +301,24 @@ class View:
 
     async def _note_vanished(self, changes: Changes) -> list[Uid]:
         if changes.complete:
-            vanished: Sequence[int] = changes.vanished
+            vanished: Sequence[Uid] = changes.vanished
         else:
             present = set(await self.mailbox.uids())
-            vanished = sorted({*self.with_arrived(), *self._claimed} - present)
+            vanished = sorted({*cast(Sequence[Uid], self.with_arrived()), *self._claimed} - present)
+        await aside_if(len(vanished) > MANY, self._let_go, vanished)
+        return list(vanished)
+
+    def _let_go(self, vanished: Sequence[Uid]) -> None:
         if vanished and (self._arrived or self._claimed or self._added):
             gone = frozenset(vanished)
             self._arrived = array("I", (uid for uid in self._arrived if uid not in gone))
             self._claimed -= gone
             self._added -= gone
-        known = self._known_of([Uid(uid) for uid in vanished])
+        known = self._known_of(vanished)
         self._gone.update(known)
         if self._changed:
             for uid in known:
                 self._changed.pop(uid, None)
-        return [Uid(uid) for uid in vanished]
 
     def _note_flags(self, message: Message) -> None:
         if self._own.get(message.uid) != message.modseq and self.seq_of(message.uid) is not None:
@@ -349,6 +357,11 @@ class View:
     def delayed_from(self) -> ModSeq | None:
         """Where removals wait: all changes up to this mod-sequence have been told (RFC 7162 §3.2)."""
         return self._settled if self._gone else None
+
+    @property
+    def has_many(self) -> bool:
+        """Whether `take` is so much work that it belongs aside, while the view is `steady`."""
+        return len(self._gone) + len(self._arrived) > MANY
 
     def take(self, *, removals: bool) -> Updates:
         """What is to be told now. Without `removals` (FETCH, STORE, SEARCH run) numbers stay as they are."""

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from murder.api import CarriesMailboxes
 from murder.backend.changes.news import Kind
-from murder.backend.changes.updates import EVERYTHING, Updates, View, Watcher
+from murder.backend.changes.updates import EVERYTHING, MANY, Updates, View, Watcher
 from murder.backend.hierarchy.mailboxes import Accessible
 from murder.backend.hierarchy.referral import Referrals
 from murder.backend.imap.capability import CAPABILITIES
@@ -29,6 +29,7 @@ from murder.model.name import MailboxName, display
 from murder.model.rights import Missing
 from murder.model.seqset import Ranges, SeqSet
 from murder.net.connection import Connection
+from murder.net.turns import aside, aside_if
 from murder.serve.imap import ImapDialogue, Running
 from murder.serve.service import ClientService
 from murder.session.imap_server import Event, Line, State
@@ -462,11 +463,19 @@ class BackendImap(ImapDialogue):
     async def _tell(self, view: View, removals: bool) -> bytes:
         """What has happened, and what that did to the searches that are kept up to date (RFC 5267 §4.3, RFC 5465 §7: a
         message that leaves is told first, then the changes, new messages, and who has come to the results)."""
-        octets = self.contexts.removals(view)
-        updates = view.take(removals=removals)
+        if view.has_many:
+            async with view.steady():
+                octets = self.contexts.removals(view)
+                updates = await aside(view.take, removals=removals)
+        else:
+            octets = self.contexts.removals(view)
+            updates = view.take(removals=removals)
         if updates.vanished:
             self.backend.tracker.told(view)
-        octets += format_updates(updates, self.forms, view.recent, self.manner)
+        are_many = len(updates.expunged) > MANY
+        octets += await aside_if(
+            are_many, format_updates, updates, self.forms, view.recent, self.manner
+        )
         while view.has_more_flags:
             self.send(octets)
             await self.flush()

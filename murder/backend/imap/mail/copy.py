@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from murder.api.store import Mailbox
+from murder.backend.changes.updates import MANY
 from murder.backend.hierarchy.mailboxes import Accessible
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.flags import changeable
@@ -15,6 +16,7 @@ from murder.model.acl import Rights
 from murder.model.flag import FlagChange
 from murder.model.message import Uid
 from murder.model.name import MailboxName
+from murder.net.turns import aside_if
 from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
@@ -95,7 +97,8 @@ async def _code(target: Mailbox, copied: Mapping[Uid, Uid]) -> bytes:
     if not copied:
         return b""
     validity = (await target.status()).uid_validity
-    return format_copyuid(validity, list(copied.keys()), list(copied.values()))
+    sources, targets = list(copied.keys()), list(copied.values())
+    return await aside_if(len(sources) > MANY, format_copyuid, validity, sources, targets)
 
 
 async def open_target(dialogue: BackendImap, name: MailboxName) -> tuple[Mailbox, Accessible]:

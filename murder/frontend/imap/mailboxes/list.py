@@ -19,6 +19,7 @@ from murder.model.listing import ListRow, ListWalk
 from murder.model.name import MailboxName, inbox_of, name_of_key
 from murder.model.rights import rights_in
 from murder.net.relay import ImapUpstream
+from murder.net.turns import Turn
 from murder.serve.imap import Running
 from murder.serve.list import ListAnswer, read_list, tell_subscribed
 from murder.wire.imap.command import Command
@@ -222,7 +223,10 @@ async def _named(
 ) -> list[tuple[MailboxName, tuple[str, ...]]]:
     """Names and attributes that another server lists; a name that we could not have is left out."""
     rows = []
+    turn = Turn()
     for line in await collect(dialogue, home, command, word):
+        if turn.is_over:
+            await turn.rest()
         try:
             entry = parse_list_response(Scanner(line, 6))
             rows.append((dialogue.name_of(entry.name), entry.attributes))
