@@ -231,6 +231,8 @@ class Dialogue(ABC):
         """Send what is written, take no further command; the end when the client has ended too, or soon."""
         if not self.is_closing:
             self.is_closing = True
+            if self._task is None:
+                self.session.take_rest()  # it may be much, and stays until the client has gone
             self.connection.finish()
             if not self.connection.is_lost:
                 self._ends_at = self.loop.time() + CLOSE_GRACE_S

@@ -12,7 +12,7 @@ from murder.net.connection import Connection
 from murder.serve.client import ClientDialogue
 from murder.serve.imap import Running
 from murder.serve.service import ClientService
-from murder.session.lines import Line, LineSession
+from murder.session.lines import MAX_LINE_OCTETS, Line, LineSession
 from murder.wire.base64line import decode_base64
 
 PRE_LOGIN_LINE_OCTETS: Final = 20 * 1024  # a SASL response of 12 KiB in base64, and a command
@@ -137,16 +137,16 @@ class LineDialogue(ClientDialogue):
         return decode_base64(event.octets)
 
     def now_known(self) -> None:
-        """The peer is somebody we work for: from here on only silence ends it, and its lines may be long."""
+        """The peer is somebody we work for: from here on only silence ends it. Who it is nobody has proven: its lines stay
+        short."""
         limits = self.service.limits
-        self.session.max_line = limits.max_line_bytes
         self.begin_time(limits.idle_timeout_s, activity_counts=True)
         self.connection.became_known()
 
     def entered(self, login: Login) -> None:
         """Somebody has logged in."""
         limits = self.service.limits
-        self.session.max_line = limits.max_line_bytes
+        self.session.max_line = min(limits.max_line_bytes, MAX_LINE_OCTETS)
         self.entered_as(
             login,
             limits.idle_timeout_s,

@@ -76,7 +76,8 @@ async def tell_subscribed(
     (SUBSCRIBED) says \\NonExistent of it, which implies \\Noselect (RFC 5258 §3).
     """
     walk = ListWalk(query_of(dialogue, request))
-    ordered = await _in_order(names)
+    told = {name for name in names if dialogue.user.is_admin or not is_non_imap(name)}
+    ordered = await _in_order(told)
     lines: list[bytes] = []
     turn = Turn()
     for name in ordered:  # most may give no line

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from murder.errors import BadSyntax
-from murder.wire.fragment import Fragmenter, Literal, TooLong
+from murder.wire.fragment import STEPS, Fragmenter, Literal, TooLong
 from murder.wire.managesieve import Command, parse_command, parse_string_line
 
 MAX_LINE_OCTETS: Final = 8192  # quoted strings have 1024, and no command has more than two
@@ -58,6 +58,7 @@ class SieveSession:
     def _make_fragmenter(self) -> Fragmenter:
         made = Fragmenter(PRE_LOGIN_OCTETS, PRE_LOGIN_OCTETS, PRE_LOGIN_OCTETS, lenient=True)
         made.max_skip = PRE_LOGIN_SKIP_OCTETS
+        made.most_steps = STEPS
         return made
 
     def logged_in(self) -> None:
@@ -82,6 +83,11 @@ class SieveSession:
     def held(self) -> int:
         """Octets received and not yet given out."""
         return self._fragmenter.held
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether `next_event` has stopped in the middle of what it has, which was much: ask again."""
+        return self._fragmenter.is_behind
 
     def take_rest(self) -> bytes:
         """The octets behind the present command, given up (STARTTLS throws them away)."""

@@ -34,11 +34,15 @@ Make = Callable[[Connection, ClientService], Dialogue]
 
 @asynccontextmanager
 async def met(
-    make: Make, *, tls: ssl.SSLContext | None = None, trust: Path | None = None
+    make: Make,
+    *,
+    tls: ssl.SSLContext | None = None,
+    trust: Path | None = None,
+    limits: ClientConfig = LIMITS,
 ) -> AsyncIterator[tuple[Client, Dialogue]]:
     """A client and the dialogue that it has come to; the greeting is read."""
     gate = Gate(OnePassword(), allow_plaintext=True, penalties=Penalties(0, 0))
-    service = ClientService("backend", "be1.test", Namespace(), gate, LIMITS, None)
+    service = ClientService("backend", "be1.test", Namespace(), gate, limits, None)
     made: list[Dialogue] = []
 
     def serve(connection: Connection) -> Dialogue:
@@ -103,6 +107,13 @@ async def test_a_line_before_the_login_is_short(make: Make, line: bytes) -> None
     async with met(make) as (client, _):
         client.send(line + b"x" * 30_000)
         assert b"a line may have 20480 octets" in await client.line()
+
+
+async def test_a_line_of_who_delivers_without_a_login_is_short_too_and_is_let_go_of() -> None:
+    async with met(LmtpDialogue, limits=ClientConfig()) as (client, dialogue):
+        client.send(b"RCPT TO:<" + b"x" * 200_000)
+        assert b"a line may have 20480 octets" in await client.line()
+        assert dialogue.session.held == 0
 
 
 async def test_after_the_login_it_may_be_long() -> None:

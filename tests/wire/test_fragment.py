@@ -169,7 +169,7 @@ def test_a_turn_cuts_so_many_literals_and_goes_on_in_the_next(literals: int) -> 
     fragmenter = Fragmenter(lenient=True)
     fragmenter.most_steps = 100
     fragmenter.feed(b"a X" + b" {1+}\r\nx" * literals + b"\r\nb NOOP\r\n")
-    found = []
+    found: list[object] = []
     behind = 0
     while len(found) < 2:
         fragment = fragmenter.next()
