@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.mupdate.replica import Replica
+from murder.net.own_folder import make_own_folder
 
 SOCKET_NAME: Final = "replica.sock"
 MAX_PATH_OCTETS: Final = 100  # sun_path has 108
@@ -47,7 +48,7 @@ class PingServer:
 
     async def start(self) -> None:
         """Raises OSError."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_own_folder(self._path.parent)
         self._path.unlink(missing_ok=True)
         with short_path(self._path) as path:
             self._server = await asyncio.get_running_loop().create_unix_server(

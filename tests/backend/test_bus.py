@@ -1,7 +1,12 @@
 """The bus between workers: who hears, who does not, and a worker that dies."""
 
 import asyncio
+import errno
+import os
+import socket
 from pathlib import Path
+
+import pytest
 
 from murder.backend.changes.bus import Bus
 from murder.backend.changes.news import EVERYTHING
@@ -87,3 +92,47 @@ async def test_a_worker_that_is_busy_for_long_hears_that_everything_has_changed(
     assert EVERYTHING in heard
     for bus in buses:
         bus.stop()
+
+
+async def test_what_the_kernel_has_no_room_for_is_told_later(tmp_path: Path) -> None:
+    heard: list[str] = []
+    buses = [Bus(tmp_path / "bus", number, heard.append) for number in range(2)]
+    for bus in buses:
+        bus.start()
+
+    class Short(socket.socket):
+        """A socket of a host whose buffers are all taken."""
+
+        def sendto(self, *_: object) -> int:
+            raise OSError(errno.ENOBUFS, "No buffer space available")
+
+    own = buses[0]._socket
+    assert own is not None
+    buses[0]._socket = Short(fileno=os.dup(own.fileno()))
+    buses[0].tell("told")
+    buses[0]._socket.close()
+    buses[0]._socket = own
+    await heard_soon(heard, 1)
+    assert heard == ["told"]
+    for bus in buses:
+        bus.stop()
+
+
+@pytest.mark.parametrize("whose", ["others may write", "another's", "a link"])
+async def test_sockets_are_not_put_where_others_could_put_theirs(
+    tmp_path: Path, whose: str
+) -> None:
+    folder = tmp_path / "bus"
+    folder.mkdir(mode=0o700)
+    match whose:
+        case "others may write":
+            folder.chmod(0o777)
+        case "another's":
+            if os.geteuid():
+                pytest.skip("only root gives a folder away")
+            os.chown(folder, 12345, 12345)
+        case _:
+            folder.rename(tmp_path / "elsewhere")
+            folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PermissionError):
+        Bus(folder, 0, lambda _: None).start()

@@ -7,6 +7,7 @@ this node's processes reach them. Knows nothing of mailboxes.
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -15,12 +16,14 @@ from typing import Final
 
 from murder.backend.changes.events import Events, MailboxChanged
 from murder.backend.changes.news import EVERYTHING, News, format_news
+from murder.net.own_folder import make_own_folder
 
 # two mailbox names and some entries; or what is owed, many lines in one
 MAX_DATAGRAM: Final = 32 * 1024
 MAX_OWED: Final = 10_000  # texts kept for a worker that does not keep up; beyond that it is told that all has changed
 RETRY_S: Final = 0.02
 SOCKET_BUFFER: Final = 1024 * 1024
+SHORT_OF: Final = frozenset({errno.ENOBUFS, errno.ENOMEM})  # the kernel is, for now
 
 
 class Bus:
@@ -44,8 +47,8 @@ class Bus:
 
     def start(self) -> None:
         """Bind this worker's socket; one left by a process that died is replaced."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._directory = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        make_own_folder(self._folder)
+        self._directory = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._own, dir_fd=self._directory)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -85,8 +88,10 @@ class Bus:
             self._socket.sendto(text.encode(), self._path(peer))
         except BlockingIOError:
             return False
-        except OSError:  # the worker has died; its successor binds anew
-            self._peers_at = -1
+        except OSError as error:
+            if error.errno in SHORT_OF:
+                return False
+            self._peers_at = -1  # the worker has died; its successor binds anew
         return True
 
     def _owe(self, peer: str, text: str) -> None:

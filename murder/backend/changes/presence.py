@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
+from murder.net.own_folder import make_own_folder
+
 PLACES: Final = 65536
 OCTETS: Final = 2  # of a counter, which stops at its end
 MOST: Final = 65535
@@ -33,7 +35,7 @@ class Presence:
 
     def start(self) -> None:
         """Nobody has selected anything here yet."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_own_folder(self._folder)
         for worker in range(self._workers):
             path = self._folder / f"worker-{worker}.selected"
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC

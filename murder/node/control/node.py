@@ -13,6 +13,7 @@ from typing import Any, Final
 from murder.config import Config
 from murder.errors import BadSyntax
 from murder.log import logger
+from murder.net.own_folder import make_own_folder
 from murder.node.control.sockets import FOLDER, MAX_REQUEST, format_answer, user_behind
 from murder.trail.audit import NODE, audit_log
 from murder.wire.control_words import Reload, Request, format_request, parse_control_request
@@ -45,7 +46,7 @@ class NodeSocket:
     async def start(self) -> None:
         """A socket that cannot be made is told; the node does without."""
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_own_folder(self._path.parent)
             self._path.unlink(missing_ok=True)
             self._server = await asyncio.start_unix_server(
                 self._serve, path=str(self._path), limit=MAX_REQUEST

@@ -26,6 +26,7 @@ from murder.errors import BadSyntax
 from murder.log import logger
 from murder.net.connection import Connection
 from murder.net.listener import Listener
+from murder.net.own_folder import make_own_folder
 from murder.net.tap import Traces, behind_tap
 from murder.pki.authority import AuthorityError, flaws_of, read_certificate
 from murder.trail import audit
@@ -144,7 +145,7 @@ class ControlServer:
             self._log.warning("control.unavailable", path=str(self._path), problem=str(problem))
 
     def _make_way(self) -> None:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_own_folder(self._path.parent)
         self._path.unlink(missing_ok=True)
 
     def stop(self) -> None:
