@@ -109,7 +109,6 @@ class Delivering:
             duplicates=None,
             filters=(),
         )
-        self.message_id = "one"
         self.begun = 0
         self.begun_before: list[int] = []
 
