@@ -19,6 +19,7 @@ from murder.errors import BadSyntax
 from murder.log import logger
 from murder.net.connection import TLS_HANDSHAKE_S, Connection, Receiver
 from murder.net.handshakes import HANDSHAKES
+from murder.net.seldom import TLS_FAILURES
 from murder.wire.haproxy import octets_wanted, parse_header
 
 HEADER_S: Final = 5.0  # for the header to come
@@ -222,11 +223,16 @@ class Arrival:
                     ssl_handshake_timeout=TLS_HANDSHAKE_S if tls is not None else None,
                 )
         except TimeoutError:
-            log.info("tls.failed", peer=self.peer, problem="too many handshakes from there at once")
+            self._note("too many handshakes from there at once")
         except OSError as error:
-            log.info("tls.failed", peer=self.peer, problem=str(error))
+            self._note(str(error))
         finally:
             self._end(is_socket_ours=is_ours)
+
+    def _note(self, problem: str) -> None:
+        facts = TLS_FAILURES.facts()
+        if facts is not None:
+            log.info("tls.failed", peer=self.peer, problem=problem, **facts)
 
     def _has_gone(self) -> bool:
         """What was readable is the end."""

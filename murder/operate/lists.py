@@ -7,7 +7,7 @@ from typing import Final
 from murder.errors import Refusal, UpstreamFailure
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, is_deleted
-from murder.operate.reach import Reach, data_of
+from murder.operate.reach import Reach
 from murder.wire.imap.list import parse_list_response
 from murder.wire.token import Scanner, string
 
@@ -34,13 +34,17 @@ class Checked:
 
 
 async def names_at(reach: Reach, server: str) -> set[MailboxName]:
-    """All mailboxes that a backend itself has. Raises Refusal, UpstreamFailure."""
-    reply = await reach.execute(server, b'LIST "" "*"')
+    """All mailboxes that a backend itself has. Raises Refusal, UpstreamFailure, BadSyntax."""
     found = set()
-    for octets in data_of(reply, b"LIST"):
-        entry = parse_list_response(Scanner(b" %s\r\n" % octets, 0))
+
+    def take(response: bytes) -> None:  # as it comes: a backend may have millions
+        if response[:7].upper() != b"* LIST ":
+            return
+        entry = parse_list_response(Scanner(response, 6))
         if not NO_MAILBOX & {attribute.lower() for attribute in entry.attributes}:
             found.add(reach.namespace.internal(entry.name, ""))
+
+    await reach.execute(server, b'LIST "" "*"', untagged=take)
     return found
 
 

@@ -11,6 +11,7 @@ from murder.errors import BadSyntax, Refusal, UpstreamFailure
 from murder.log import Log, logger, plain_log
 from murder.model.identity import Login
 from murder.net.dialogue import Dialogue
+from murder.net.seldom import TLS_FAILURES
 from murder.trail.audit import AuditLog
 
 MAX_BAD_COMMANDS: Final = 20  # in a row: then the peer speaks something else
@@ -147,7 +148,9 @@ class ClientDialogue(Dialogue):
         try:
             await self.begin_tls(self.service.tls)
         except OSError as error:
-            self.log.info("tls.failed", problem=str(error))
+            facts = TLS_FAILURES.facts()
+            if facts is not None:
+                self.log.info("tls.failed", problem=str(error), **facts)
             raise ConnectionResetError("no TLS") from error
 
     def deflate(self, agreed: bytes) -> None:
