@@ -103,5 +103,7 @@ class MupdateConfig:
         64 * MIB, "What may wait for a slow UPDATE peer before it is cut off.", least=64 * 1024
     )
     max_list_bytes: int = option(
-        16 * 1024 * MIB, "Largest size of the list's file (it is sparse).", least=16 * MIB
+        16 * 1024 * MIB,
+        "Largest size of the list's file (it is sparse). A master refuses what would make it larger.",
+        least=16 * MIB,
     )

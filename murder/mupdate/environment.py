@@ -85,6 +85,7 @@ class Environment:
     def __init__(self, path: Path, *, read_only: bool, map_bytes: int = MAP_BYTES) -> None:
         self.path = path
         self.read_only = read_only
+        self.may_grow = True  # beyond the map that it was opened with
         self.users = 0
         self._reading = threading.Lock()  # no read transaction is open without it
         self._writing = threading.Lock()
@@ -121,7 +122,7 @@ class Environment:
 
         `work` may run more than once (the map was full, and has been grown): it must keep nothing of a run that
         failed. Blocks for other writers and for the disk: call it from a thread. Raises Refusal(UNAVAILABLE)
-        where the disk is full, or takes nothing.
+        where the disk is full, or takes nothing; Refusal(LIMIT) where it would grow, and may not.
         """
         if self.read_only:
             raise Misuse(f"{self.path} was opened for reading only")
@@ -131,6 +132,8 @@ class Environment:
                     with self._begin_write() as transaction:
                         return work(cast(WriteTransaction, transaction))
                 except lmdb.MapFullError:
+                    if not self.may_grow:
+                        raise self._full() from None
                     self._grow()
                 except (lmdb.DiskError, OSError) as error:
                     raise self._unwritable(error) from error
@@ -138,6 +141,14 @@ class Environment:
                     if not any(told in str(error) for told in TROUBLES):
                         raise
                     raise self._unwritable(error) from error
+
+    def _full(self) -> Refusal:
+        size = self._lmdb.info()["map_size"]
+        return Refusal(
+            Code.LIMIT,
+            f"The mailbox list {self.path} has the {size} octets that it may have (mupdate.max_list_bytes); "
+            "what is deleted makes room",
+        )
 
     def _unwritable(self, error: Exception) -> Refusal:
         return Refusal(Code.UNAVAILABLE, f"The mailbox list {self.path} cannot be written: {error}")

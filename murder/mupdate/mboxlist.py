@@ -104,13 +104,21 @@ class MailboxList:
 
     @classmethod
     def open(
-        cls, path: Path, *, read_only: bool = False, map_bytes: int = MAP_BYTES
+        cls,
+        path: Path,
+        *,
+        read_only: bool = False,
+        map_bytes: int = MAP_BYTES,
+        may_grow: bool = True,
     ) -> "MailboxList":
-        """Open the list in directory `path`; a missing one is created, empty and never synchronised.
+        """Open the list in directory `path`; a missing one is created, empty and never synchronised. Whether it `may_grow`
+        beyond `map_bytes` is for all who use it in this process.
 
         Raises Refusal with a sentence for an operator (no permission, a newer format, no space).
         """
-        return cls(open_environment(path, read_only=read_only, map_bytes=map_bytes))
+        environment = open_environment(path, read_only=read_only, map_bytes=map_bytes)
+        environment.may_grow = environment.may_grow and may_grow
+        return cls(environment)
 
     def close(self) -> None:
         self._environment.close()

@@ -76,7 +76,7 @@ class MupdateRole:
         config = self._config.mupdate
         path = list_path(self._config, ROLE)
         if config.master is None:
-            mailboxes = MailboxList.open(path, map_bytes=config.max_list_bytes)
+            mailboxes = MailboxList.open(path, map_bytes=config.max_list_bytes, may_grow=False)
             hub = Hub(mailboxes, config.max_stream_backlog_bytes)
             self._ledger = Ledger(mailboxes, hub.committed, inline=True)
         else:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from murder.errors import Misuse, Refusal
+from murder.errors import Code, Misuse, Refusal
 from murder.model.acl import parse_acl
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MailboxName, collation_key, owner_of
@@ -242,6 +242,22 @@ def test_the_map_grows_under_several_writers_and_a_reader(tmp_path: Path) -> Non
     reader.commit(put(entry("after")))
     assert reader.find(b"after") is not None
     reader.close()
+
+
+def test_a_list_that_may_not_grow_refuses_more_and_takes_what_makes_room(tmp_path: Path) -> None:
+    mailboxes = MailboxList.open(tmp_path, map_bytes=SMALL, may_grow=False)
+    kept: list[str] = []
+    with pytest.raises(Refusal, match="max_list_bytes") as caught:
+        for number in range(4000):
+            mailboxes.commit(put(entry(f"user.u{number}", acl="x" * 200 + "\tl\t")))
+            kept.append(f"user.u{number}")
+    assert caught.value.code is Code.LIMIT and len(kept) > 10
+    assert mailboxes.used_bytes() <= SMALL
+    for name in kept[:10]:
+        mailboxes.commit([RemoveEntry(MailboxName(name.encode()))])
+    assert mailboxes.count() == len(kept) - 10
+    mailboxes.commit(put(entry("user.new")))
+    mailboxes.close()
 
 
 WORDS = st.sampled_from(["user", "ana", "bob", "a", "b-", "^", "DELETED"])
