@@ -22,6 +22,7 @@ from murder.errors import Code, Misuse, Refusal
 DATA: Final = "data.mdb"  # LMDB's own name for the file
 FORMAT: Final = b"1"  # of the file; a newer one is refused
 MAP_BYTES: Final = 4 << 30  # address space, not disk or memory; a million rows take about 0.4 GiB
+RESERVE_BYTES: Final = 32 << 20  # a commit's pages (`waiting.MAX_COMMIT_COST`), and as much again
 MAX_READERS: Final = 1024  # reader slots of all processes; each thread of each worker may take one
 # Few tables, because each one that a commit touches costs it two or three scattered pages.
 TABLES: Final = (
@@ -86,6 +87,8 @@ class Environment:
         self.path = path
         self.read_only = read_only
         self.may_grow = True  # beyond the map that it was opened with
+        self.only_makes_room = False  # there is a little more than that, for who takes things away
+        self._map_bytes = map_bytes
         self.users = 0
         self._reading = threading.Lock()  # no read transaction is open without it
         self._writing = threading.Lock()
@@ -122,31 +125,44 @@ class Environment:
 
         `work` may run more than once (the map was full, and has been grown): it must keep nothing of a run that
         failed. Blocks for other writers and for the disk: call it from a thread. Raises Refusal(UNAVAILABLE)
-        where the disk is full, or takes nothing; Refusal(LIMIT) where it would grow, and may not.
+        where the disk is full, or takes nothing; Refusal(LIMIT) where it would grow, and may not. Where it may not, `work`
+        runs again with some room for what takes away (that needs pages, too); then `only_makes_room` is set, and `work`
+        raises `full()` where it adds.
         """
         if self.read_only:
             raise Misuse(f"{self.path} was opened for reading only")
         with self._writing:
-            while True:
-                try:
-                    with self._begin_write() as transaction:
-                        return work(cast(WriteTransaction, transaction))
-                except lmdb.MapFullError:
-                    if not self.may_grow:
-                        raise self._full() from None
-                    self._grow()
-                except (lmdb.DiskError, OSError) as error:
-                    raise self._unwritable(error) from error
-                except lmdb.Error as error:
-                    if not any(told in str(error) for told in TROUBLES):
-                        raise
-                    raise self._unwritable(error) from error
+            try:
+                return self._write(work)
+            finally:
+                if self.only_makes_room:
+                    self.only_makes_room = False
+                    self._resize(self._map_bytes)
 
-    def _full(self) -> Refusal:
-        size = self._lmdb.info()["map_size"]
+    def _write(self, work: Callable[[WriteTransaction], T]) -> T:
+        while True:
+            try:
+                with self._begin_write() as transaction:
+                    return work(cast(WriteTransaction, transaction))
+            except lmdb.MapFullError:
+                if self.only_makes_room:
+                    raise self.full() from None
+                if self.may_grow:
+                    self._resize(self._lmdb.info()["map_size"] * 2)
+                else:
+                    self._resize(self._lmdb.info()["map_size"] + RESERVE_BYTES)
+                    self.only_makes_room = True
+            except (lmdb.DiskError, OSError) as error:
+                raise self._unwritable(error) from error
+            except lmdb.Error as error:
+                if not any(told in str(error) for told in TROUBLES):
+                    raise
+                raise self._unwritable(error) from error
+
+    def full(self) -> Refusal:
         return Refusal(
             Code.LIMIT,
-            f"The mailbox list {self.path} has the {size} octets that it may have (mupdate.max_list_bytes); "
+            f"The mailbox list {self.path} has the {self._map_bytes} octets that it may have (mupdate.max_list_bytes); "
             "what is deleted makes room",
         )
 
@@ -161,9 +177,10 @@ class Environment:
                 self._lmdb.set_mapsize(0)
             return self._lmdb.begin(write=True)
 
-    def _grow(self) -> None:
+    def _resize(self, map_bytes: int) -> None:
+        """The map has what is used at the least."""
         with self._reading:
-            self._lmdb.set_mapsize(self._lmdb.info()["map_size"] * 2)
+            self._lmdb.set_mapsize(map_bytes)
 
     def compact_to(self, directory: Path) -> None:
         """Write a compacted copy, consistent at one moment, while others read and write."""

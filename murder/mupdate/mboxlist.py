@@ -435,6 +435,8 @@ class MailboxList:
         def run(transaction: WriteTransaction) -> tuple[T, Committed]:
             changing = ListTransaction(transaction, self._tables)
             outcome = work(changing)
+            if self._environment.only_makes_room and changing.adds_octets:
+                raise self._environment.full()
             last = changing.finish()
             if order is not None:
                 order(changing, last, outcome)

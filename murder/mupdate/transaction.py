@@ -341,6 +341,11 @@ class ListTransaction:
             if not identifier.startswith(b"-"):
                 self._lmdb.put(LOOKER + digest(identifier) + key, NOTHING, db=self._index)
 
+    @property
+    def adds_octets(self) -> bool:
+        """Whether the rows take more than before, all together."""
+        return sum(more.octets for more in self._more.values()) > 0
+
     def put_conflict(self, name: bytes, octets: bytes) -> None:
         """Write a conflict down; the last one of each name is kept, and no more names than `KEEP_CONFLICTS`."""
         table = self._tables[b"conflicts"]
