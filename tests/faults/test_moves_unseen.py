@@ -171,17 +171,54 @@ def test_who_is_at_the_backend_itself_is_told_so(demo: Demo) -> None:
     wire.close()
 
 
-def test_a_search_result_that_cannot_go_along_closes_the_mailbox_alone(demo: Demo) -> None:
-    fill(demo, 7, 2)
+def test_a_search_result_goes_along(demo: Demo) -> None:
+    fill(demo, 7, 3)
     wire = client(demo, 7)
     wire.ok("SELECT INBOX")
-    wire.ok("SEARCH RETURN (SAVE) ALL")
-    move(demo, 7)
-    lines = wire.command("FETCH $ (UID)")
-    assert "CLOSED" in lines[0] and "moved" in lines[0]
-    assert lines[-1].startswith("t NO [UNAVAILABLE]")
-    assert "* 2 EXISTS" in wire.ok("SELECT INBOX")
+    wire.ok("SEARCH RETURN (SAVE) 2:3")
+    for _ in range(2):
+        move(demo, 7)
+        assert wire.ok("FETCH $ (UID)") == ["* 2 FETCH (UID 2)", "* 3 FETCH (UID 3)"]
+    assert wire.ok("UID SEARCH RETURN (COUNT) $") == ['* ESEARCH (TAG "t") UID COUNT 2']
     wire.close()
+
+
+def test_a_search_that_is_kept_up_to_date_ends_and_the_mailbox_stays(demo: Demo) -> None:
+    """RFC 5267 §4.3.1."""
+    fill(demo, 10, 2)
+    wire = client(demo, 10)
+    wire.ok("SELECT INBOX")
+    assert "u1 OK" in wire.ask("u1 UID SEARCH RETURN (UPDATE ALL) ALL")[-1]
+    move(demo, 10)
+    deliver(demo, 10)
+    lines = wire.ok("NOOP")
+    assert lines[0].startswith('* NO [NOUPDATE "u1"] ') and lines[1] == "* 3 EXISTS"
+    assert len(lines) == 3, lines
+    assert "u1 OK" in wire.ask("u1 UID SEARCH RETURN (UPDATE ALL) ALL")[-1]
+    wire.close()
+
+
+def test_notify_ends_and_the_mailbox_stays(demo: Demo) -> None:
+    """RFC 5465 §5.8."""
+    fill(demo, 11, 2)
+    wire = client(demo, 11)
+    wire.ok("CREATE INBOX/Sub")
+    wire.ok("SELECT INBOX")
+    notify = "NOTIFY SET (selected (MessageNew MessageExpunge)) (personal (MailboxName))"
+    for exists in (3, 4):
+        wire.ok(notify)
+        move(demo, 11)
+        assert wire.line().startswith("* OK [NOTIFICATIONOVERFLOW] ")
+        wire.ok(notify)
+        deliver(demo, 11)
+        assert wire.line() == f"* {exists} EXISTS"
+        assert wire.line().endswith(" RECENT")
+    assert wire.ok("FETCH 2 (UID)") == ["* 2 FETCH (UID 2)"]
+    other = client(demo, 11)
+    other.ok("CREATE INBOX/More")
+    assert "INBOX/More" in wire.line()
+    wire.close()
+    other.close()
 
 
 def test_the_words_between_nodes_are_not_for_clients(demo: Demo) -> None:

@@ -34,8 +34,9 @@ from murder.serve.imap import ImapDialogue, Running
 from murder.serve.service import ClientService
 from murder.session.imap_server import Event, Line, State
 from murder.wire.imap.command import Command
-from murder.wire.imap.moved import FIELD, SeenView
+from murder.wire.imap.moved import FIELD, MOST_SAVED_OCTETS, SeenView
 from murder.wire.imap.response import bye, status_line
+from murder.wire.token import string
 
 NO_FORMS: Final = FlagForms(frozenset())
 
@@ -449,13 +450,19 @@ class BackendImap(ImapDialogue):
         runs, and none that has come is carried out any more."""
         view = self.now
         code = b"X-MOVED"
-        if self.watcher is None and not (self.saved or self.contexts):
-            status = await view.mailbox.status()
-            last = Uid(view.uids[-1] if view.uids else 0)
-            seen = SeenView(
-                status.uid_validity, view.settled, view.exists, last, self.manner.condstore
-            )
-            code += (b" IDLING " if self.on_line is not None else b" ") + bytes(seen)
+        saved = self.saved if len(self.saved) <= MOST_SAVED_OCTETS // 2 else ()
+        status = await view.mailbox.status()
+        last = Uid(view.uids[-1] if view.uids else 0)
+        seen = SeenView(
+            *(status.uid_validity, view.settled, view.exists, last),
+            self.manner.condstore,
+            saved,
+        )
+        if saved == self.saved and len(told := bytes(seen)) <= MOST_SAVED_OCTETS:
+            for tag in self.contexts.tags:  # RFC 5267 §4.3.1: a server may end them
+                text = "The mailbox has moved: ask again"
+                self.send(status_line(b"*", b"NO", text, b"NOUPDATE " + string(tag)))
+            code += (b" IDLING " if self.on_line is not None else b" ") + told
         self.leave_mailbox()
         self.send(bye("The selected mailbox has moved", code))
         self.close()

@@ -60,9 +60,11 @@ class Arbiter:
         if waited and not self.is_full:
             self.session.writable()
 
-    def forget(self, upstream: ImapUpstream) -> None:
-        """It has gone, with what it had begun to say."""
-        self._waiting.pop(upstream, None)
+    def forget(self, upstream: ImapUpstream, mid_response: bool = True) -> None:
+        """It has gone, with what it had begun to say; what is whole is said."""
+        waiting = self._waiting.pop(upstream, b"")
+        if waiting and not mid_response:
+            self._waiting[None] = self._waiting.get(None, b"") + waiting
         if self._speaker is upstream:
             self._speaker = None
             self._go_on()
@@ -93,5 +95,5 @@ class Gate(Client):
         self._arbiter.session.upstream_idle(upstream)
 
     def upstream_lost(self, upstream: ImapUpstream, tags: list[bytes], mid_response: bool) -> None:
-        self._arbiter.forget(upstream)
+        self._arbiter.forget(upstream, mid_response)
         self._arbiter.session.upstream_lost(upstream, tags, mid_response)

@@ -355,7 +355,7 @@ class FrontendImap(ImapDialogue, Client):
         if selected is None or selected.upstream is not upstream or not view:
             return False
         sent = upstream.unanswered(tags)
-        if sent is None or self.arbiter is not None:
+        if sent is None:
             return False
         self._moved = Moved(selected, view, sent, is_idling)
         if self._task is None or self._settled is not None:

@@ -29,6 +29,8 @@ async def follow(dialogue: FrontendImap, moved: Moved) -> None:
     """Select it again, and carry out what nobody has begun."""
     selected = moved.selected
     try:
+        if dialogue.is_watching:
+            await _end_notify(dialogue)
         upstream = await _take_up(dialogue, selected, moved.view)
     except (Refusal, UpstreamFailure) as problem:
         dialogue.log.info("mailbox.not_followed", backend=selected.server, problem=str(problem))
@@ -41,6 +43,16 @@ async def follow(dialogue: FrontendImap, moved: Moved) -> None:
             await dialogue.carry_out(parse_command(octets))
         else:
             await _idle_on(dialogue, upstream, tag, octets, moved.is_idling and number == 0)
+
+
+async def _end_notify(dialogue: FrontendImap) -> None:
+    """What happened meanwhile in other mailboxes of the old backend nobody has told: the client asks again (RFC 5465 §5.8).
+    Raises UpstreamFailure."""
+    dialogue.is_watching, dialogue.ask_again = False, None
+    for upstream in list(dialogue.upstreams.values()):
+        await upstream.execute(b"NOTIFY NONE")
+    text = "A mailbox has moved: ask again with NOTIFY"
+    dialogue.send(status_line(b"*", b"OK", text, b"NOTIFICATIONOVERFLOW"))
 
 
 async def _idle_on(

@@ -3,42 +3,49 @@
 Not of any RFC: between our own nodes, and only where the peer has said by ID (`FIELD`) that it can go on from there.
 
     * BYE [X-MOVED 1700000001 90 41 57 1] The selected mailbox has moved
-    * BYE [X-MOVED IDLING 1700000001 90 41 57 1] The selected mailbox has moved
-    m1 SELECT INBOX (X-VIEW (1700000001 90 41 57 1))
+    * BYE [X-MOVED IDLING 1700000001 90 41 57 1 9:12,30] The selected mailbox has moved
+    m1 SELECT INBOX (X-VIEW (1700000001 90 41 57 1 9:12,30))
 """
 
 import re
 from dataclasses import dataclass
 from typing import Final
 
-from murder.model.message import ModSeq, Uid, UidValidity
+from murder.model.message import MAX_UID, ModSeq, Uid, UidValidity
+from murder.model.seqset import Ranges
+from murder.wire.imap.seqset import format_ranges, parse_seqset
 from murder.wire.token import Scanner
 
 FIELD: Final = "x-follows-moves"  # of ID: the client is a frontend that can go on elsewhere
 MOVED: Final = b"[X-MOVED"
+MOST_SAVED_OCTETS: Final = 4000  # of the UIDs that `$` stands for; longer ones are not handed over
 MAX_MODSEQ: Final = 2**63 - 1
 _MOVED: Final = re.compile(
-    rb"\* BYE \[X-MOVED (IDLING )?([0-9 ]{9,80})\]", re.ASCII | re.IGNORECASE
+    rb"\* BYE \[X-MOVED (IDLING )?((?:[0-9]{1,20} ){4}[01](?: [0-9:,]{1,%d})?)\]"
+    % MOST_SAVED_OCTETS,
+    re.ASCII | re.IGNORECASE,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class SeenView:
     """The client has been told of all changes up to `modseq`, of `exists` messages, the last of which is `last_uid` (0:
-    none). `condstore`: mod-sequences are told."""
+    none). `condstore`: mod-sequences are told. `saved`: the UIDs that `$` stands for (RFC 5182)."""
 
     uid_validity: UidValidity
     modseq: ModSeq
     exists: int
     last_uid: Uid
     condstore: bool
+    saved: Ranges = ()
 
     def __bytes__(self) -> bytes:
         numbers = (self.uid_validity, self.modseq, self.exists, self.last_uid, self.condstore)
-        return b" ".join(b"%d" % number for number in numbers)
+        words = [b"%d" % number for number in numbers]
+        return b" ".join([*words, format_ranges(self.saved)] if self.saved else words)
 
 
-# x-view = uidvalidity SP mod-sequence-value SP exists SP (uniqueid / "0") SP ("0" / "1")
+# x-view = uidvalidity SP mod-sequence-value SP exists SP (uniqueid / "0") SP ("0" / "1") [SP uid-set]
 def parse_view(scanner: Scanner) -> SeenView:
     """Raises BadSyntax."""
     uid_validity = UidValidity(scanner.number())
@@ -49,7 +56,9 @@ def parse_view(scanner: Scanner) -> SeenView:
     scanner.space()
     last_uid = Uid(scanner.number())
     scanner.space()
-    return SeenView(uid_validity, modseq, exists, last_uid, bool(scanner.number()))
+    condstore = bool(scanner.number())
+    saved = parse_seqset(scanner).resolved(MAX_UID) if scanner.accept(b" ") else ()
+    return SeenView(uid_validity, modseq, exists, last_uid, condstore, saved)
 
 
 def view_in(bye: bytes) -> tuple[bytes, bool]:

@@ -93,6 +93,7 @@ async def _go_on(
         raise
     dialogue.enter_mailbox(view, found)
     dialogue.forms.keywords |= keywords
+    dialogue.saved = seen.saved
     dialogue.manner.condstore = dialogue.manner.condstore or seen.condstore
     word = b"READ-ONLY" if view.read_only else b"READ-WRITE"
     dialogue.send(status_line(command.tag, b"OK", "Completed", word))

@@ -163,6 +163,10 @@ class Contexts:
         self._contexts[context.tag] = context
         return True
 
+    @property
+    def tags(self) -> Iterable[bytes]:
+        return tuple(self._contexts)
+
     def cancel(self, tags: Iterable[bytes]) -> None:
         for tag in tags:
             self._contexts.pop(tag, None)
