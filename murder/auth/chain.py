@@ -4,6 +4,8 @@ Three answers of a plugin go three ways: a wrong password of a user that it know
 and a plugin that cannot be asked now ends it with "try again later": nobody gets in by a later plugin because an earlier one
 is away. A plugin that says no more than yes or no (`verify`) is asked by `lookup` whether it knows the user.
 
+Application passwords are looked at before all plugins.
+
 Each has its own turnstile, so that a slow one holds up nobody who has been let in by another.
 """
 
@@ -30,6 +32,7 @@ from murder.api.auth import (
     ScramSecret,
     TakesTime,
 )
+from murder.auth.app_passwords import AppPassword, AppPasswords
 from murder.auth.remembered import Decision, Remembered
 from murder.auth.turnstile import Turnstile
 from murder.model.identity import Identity
@@ -37,6 +40,7 @@ from murder.net.shared_counter import place_of
 
 CHECKS_AT_ONCE: Final = 100  # of a plugin that only waits for somebody else
 REMEMBER_S: Final = 60.0
+APP: Final = "application password"
 
 
 def _not_first() -> bool:
@@ -99,7 +103,9 @@ class Chain:
         *,
         remember_s: float = REMEMBER_S,
         flushed: Path | None = None,
+        apps: AppPasswords | None = None,
     ) -> None:
+        self._apps = apps
         self.links = [Link(name, backend) for name, backend in plugins]
         depends_on = {
             name
@@ -131,6 +137,10 @@ class Chain:
         is_familiar: Callable[[], bool] = _not_first,
     ) -> Decision | None:
         """Ask; None where it is a wrong password, or nobody's. Raises what the plugins raise."""
+        if self._apps is not None:
+            app = self._apps.find(attempt, user, password)
+            if app is not None:
+                return await self._by_app(app)
         asked = self._remembered.generation
         for link in self.links:
             answer = await link.check(attempt, user, password, is_familiar)
@@ -146,6 +156,11 @@ class Chain:
         await self._take_time(attempt, password)
         return None
 
+    async def _by_app(self, app: AppPassword) -> Decision | None:
+        """Whoever is known still, and may log in."""
+        identity = await self.lookup(app.user)
+        return None if identity is None else Decision(identity, f"{APP} {app.name}")
+
     async def _take_time(self, attempt: LoginAttempt, password: bytes) -> None:
         """Nobody knows the user: that takes as long as a wrong password of who is known by a plugin that hashes."""
         for link in self.links:
@@ -157,6 +172,12 @@ class Chain:
     async def try_out(self, attempt: LoginAttempt, user: str, password: bytes) -> list[Answer]:
         """As `decide`, with what each plugin says on the way; nothing is remembered."""
         answers: list[Answer] = []
+        if self._apps is not None and (app := self._apps.find(attempt, user, password)):
+            decision = await self._by_app(app)
+            name = f"{APP} {app.name}"
+            if decision is None:
+                return [Answer(name, "wrong", 0.0)]
+            return [Answer(name, "right", 0.0, decision.identity)]
         for link in self.links:
             began = time.monotonic()
             answer = await link.check(attempt, user, password)

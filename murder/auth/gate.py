@@ -43,6 +43,7 @@ OPERATOR_ROLE: Final = "operator"  # `murder ca issue NAME --role operator`: an 
 DECOY_ITERATIONS: Final = 10_000
 DECOY_SALT_OCTETS: Final = 16
 MAX_TURNS: Final = 8  # of an exchange; the longest takes three
+MASTER_MARK: Final = "*"
 SHOWN_NAME: Final = 128  # characters of a name that nobody has
 
 T = TypeVar("T")
@@ -72,6 +73,7 @@ class Gate:
         *,
         admins: Collection[str] = (),
         proxies: Collection[str] = (),
+        masters: Collection[str] = (),
         allow_plaintext: bool = False,
         penalties: Penalties | None = None,
         connections: ConnectionLimit | None = None,
@@ -88,6 +90,7 @@ class Gate:
         self._decoy_key = decoy_key or secrets.token_bytes(32)
         self.admins = frozenset(admins)
         self.proxies = frozenset(proxies)
+        self.masters = frozenset(masters)
         self.allow_plaintext = allow_plaintext
         self.penalties = penalties or Penalties()
         self.connections = connections or ConnectionLimit()
@@ -163,6 +166,8 @@ class Gate:
         """Decide. `how` is the attempt where there is one already. Raises Refusal (with the delay for wrong passwords behind
         it) or UpstreamFailure."""
         how = how or self.attempt_at(connection, protocol, credentials.mechanism)
+        if self.masters and isinstance(credentials, PlainCredentials):
+            credentials = _with_master(credentials)
         authcid, detail = self.known_as(getattr(credentials, "authcid", ""))
         authzid, acting_detail = self.known_as(credentials.authzid)
         if not isinstance(credentials, ExternalCredentials):
@@ -217,7 +222,7 @@ class Gate:
                 return await self._admit_certificate(credentials, connection)
             case ProvenCredentials():
                 identity = credentials.identity or await self._lookup(credentials.authcid)
-                return self._entitle(identity, credentials.authzid, None)
+                return await self._speak_for(identity, credentials.authzid, None)
 
     async def _admit_password(
         self, credentials: PlainCredentials, connection: Connection, how: LoginAttempt
@@ -269,23 +274,23 @@ class Gate:
         return await self.auth.decide(how, user, password, is_familiar)
 
     async def _speak_for(self, identity: Identity, authzid: str, password: bytes | None) -> Login:
-        login = self._entitle(identity, authzid, password)
-        if not login.proxy:
-            return login
-        known = await self.in_time(self.auth.lookup(authzid)) or Identity(authzid)
-        if self.keep_admin_password and not self.admins.isdisjoint((authzid, known.user)):
+        """Themselves, or another where they may."""
+        if not authzid or authzid == identity.user:
+            return self._entitle(identity, password)
+        is_proxy = identity.user in self.proxies
+        if not is_proxy and identity.user not in self.masters:
+            raise Refusal(Code.AUTHORIZATION_FAILED, f"{identity.user} may not act for another")
+        known = await self._lookup(authzid)
+        if not self.admins.isdisjoint((authzid, known.user)) and (
+            self.keep_admin_password or not is_proxy
+        ):
             text = f"{identity.user} may not act for an administrator"
             raise Refusal(Code.AUTHORIZATION_FAILED, text)
-        return Login(known.user, known, proxy=login.proxy)
+        if is_proxy:
+            return Login(known.user, known, proxy=identity.user)
+        return Login(known.user, known, master=identity.user)
 
-    def _entitle(self, identity: Identity, authzid: str, password: bytes | None) -> Login:
-        if authzid and authzid != identity.user:
-            if identity.user not in self.proxies:
-                raise Refusal(
-                    Code.AUTHORIZATION_FAILED,
-                    f"{identity.user} may not act for another",
-                )
-            return Login(authzid, Identity(authzid), proxy=identity.user)
+    def _entitle(self, identity: Identity, password: bytes | None) -> Login:
         is_admin = identity.user in self.admins
         if is_admin and self.keep_admin_password and password is None:
             is_admin = False  # the backends would not believe it
@@ -352,6 +357,14 @@ class Gate:
 
     def _decoy(self, user: str) -> ScramSecret:
         return decoy_secret(self._decoy_key, user, DECOY_ITERATIONS, DECOY_SALT_OCTETS)
+
+
+def _with_master(credentials: PlainCredentials) -> PlainCredentials:
+    """`user*master` as a name is the master who acts for the user, as with Dovecot."""
+    user, mark, master = credentials.authcid.rpartition(MASTER_MARK)
+    if not mark or not user or not master or credentials.authzid:
+        return credentials
+    return replace(credentials, authcid=master, authzid=user)
 
 
 def decoy_secret(key: bytes, user: str, iterations: int, salt_octets: int) -> ScramSecret:

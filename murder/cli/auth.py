@@ -11,6 +11,7 @@ import asyncclick as click
 from murder.api import ManagesGroups
 from murder.auth.remembered import flush as flush_passwords
 from murder.auth.remembered import flushed_file
+from murder.cli.auth_app import app
 from murder.cli.auth_file import taken, users_backend
 from murder.cli.auth_groups import disable, enable, group
 from murder.cli.auth_trial import try_login
@@ -39,7 +40,7 @@ def auth() -> None:
     """
 
 
-for command in (try_login, group, disable, enable):
+for command in (try_login, group, disable, enable, app):
     auth.add_command(command)
 
 

@@ -437,6 +437,12 @@ class AuthConfig:
         "How long a right password is known again without asking a plugin. `murder auth flush` ends it at once. 0: never.",
         least=0,
     )
+    masters: tuple[str, ...] = option(
+        (),
+        "Users who may log in as others, but administrators, with their own password: as `user*master`, or by SASL's "
+        "authorization identity. Each such login is in the log (login.by_master).",
+        example='["helpdesk"]',
+    )
     failure_delay_s: float = option(
         2.0,
         "A wrong password is answered this much later, the next one for the same user from the same address twice as "

@@ -31,7 +31,7 @@ class Login:
     """Somebody who is in. `proxy` names the node or proxy user that vouches for him, "" if he came himself.
 
     `password` is kept only where it must be carried on (an administrator at a frontend). `detail` is what he wrote behind
-    his name with a `+`: the mailbox that POP3 opens.
+    his name with a `+`: the mailbox that POP3 opens. `master` is the master user who is in as `user`.
     """
 
     user: str
@@ -40,3 +40,4 @@ class Login:
     proxy: str = ""
     password: bytes | None = field(default=None, repr=False)
     detail: str = ""
+    master: str = ""

@@ -198,8 +198,10 @@ class ClientDialogue(Dialogue):
         self.begin_time(idle_timeout_s, activity_counts=True)
         self.connection.became_known()
         plain_log.info("login.succeeded", {**self.log_facts(), **facts})
-        if login.is_admin:
+        if login.is_admin or login.master:
             self.service.audit.note("login", {**self.log_facts(), **facts})
+        if login.master:
+            self.log.info("login.by_master", master=login.master)
 
     def login_failed(self, user: str, problem: str, **facts: object) -> bool:
         """Count and log; whether it was once too often, and the connection ends behind the reply."""

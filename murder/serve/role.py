@@ -6,6 +6,7 @@ from typing import ClassVar, Protocol
 from murder.api.auth import AuthBackend, Diagnoses
 from murder.api.sasl import Mechanism
 from murder.api.service import Service as PluggedService
+from murder.auth.app_passwords import AppPasswords
 from murder.auth.chain import Chain
 from murder.auth.gate import PROXY_ROLES, Gate, decoy_key_of, penalties_of
 from murder.auth.limit import ConnectionLimit
@@ -48,6 +49,7 @@ def chain_of(config: Config, plugins: MakesAuth) -> Chain:
         plugins.auth_backends(),
         remember_s=config.auth.remember_s,
         flushed=flushed_file(config.node.data),
+        apps=AppPasswords(config.node.data),
     )
 
 
@@ -82,6 +84,7 @@ def gate_of(
         mechanisms=plugins.mechanisms(),
         admins=section.admins,
         proxies=proxies,
+        masters=config.auth.masters,
         allow_plaintext=section.allow_plaintext,
         penalties=penalties_of(config.auth, counts),
         connections=connections,

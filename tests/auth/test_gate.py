@@ -223,3 +223,29 @@ def test_names_in_a_log_are_short_and_plain() -> None:
     assert as_given("jürgen") == "jürgen"
     assert as_given("a\r\nb\u202e\udcff") == "a\\r\\nb\\u202e\\udcff"
     assert len(as_given("\0" * 10_000)) < 600
+
+
+async def test_a_master_user_is_in_as_another_but_no_administrator(tmp_path: Path) -> None:
+    users = UserFile(tmp_path / "users", QUICK)
+    await users.set_passwords({"ana": b"ana", "help": b"help", "boss": b"boss"})
+    gate = Gate(users, masters=["help"], admins=["boss"], penalties=Penalties(sleep=no_sleep))
+
+    async def admitted(authcid: str, password: bytes, authzid: str = "") -> tuple[str, str, bool]:
+        given = PlainCredentials(authcid, authzid, password)
+        login = await gate.admit(given, Peer(), "imap")  # type: ignore[arg-type]
+        return login.user, login.master, login.is_admin
+
+    assert await admitted("ana*help", b"help") == ("ana", "help", False)
+    assert await admitted("help", b"help", "ana") == ("ana", "help", False)
+    assert await admitted("help", b"help") == ("help", "", False)
+    for authcid, password, authzid in (
+        ("ana*help", b"ana", ""),
+        ("help*ana", b"ana", ""),
+        ("boss*help", b"help", ""),
+        ("help", b"help", "boss"),
+        ("ana", b"ana", "help"),
+        ("*help", b"help", ""),
+        ("ana*", b"ana", ""),
+    ):
+        with pytest.raises(Refusal):
+            await admitted(authcid, password, authzid)

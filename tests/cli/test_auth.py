@@ -62,3 +62,39 @@ def test_a_flush_leaves_its_mark_in_the_data_folder(config: str, tmp_path: Path)
     first = mark.stat().st_mtime_ns
     assert main(["auth", "flush", "-c", config]) == 0
     assert mark.stat().st_mtime_ns > first
+
+
+def test_application_passwords_from_the_command_line(
+    config: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert murder("auth", "add", "anna", "-c", config, typed="secret\n").returncode == 0
+    assert main(["auth", "app", "add", "nobody", "--name", "phone", "-c", config]) == 1
+    assert "no plugin knows nobody" in capsys.readouterr().err
+    words = ["auth", "app", "add", "anna", "--name", "phone", "--only", "imap", "--expires", "90"]
+    assert main([*words, "-c", config]) == 0
+    password = capsys.readouterr().out.strip()
+    typed(monkeypatch, password + "\n")
+    assert main(["auth", "test", "anna", "-c", config]) == 0
+    assert "application password phone: lets them in" in capsys.readouterr().out
+    assert main(["auth", "app", "list", "anna", "-c", config, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["name"], row["only"]) == ("phone", ["imap"])
+    assert row["used_at"] is not None
+
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "murder.toml").write_text('[node]\nname = "b"\ndata = "data"\n')
+    run = f"{sys.executable} -m murder auth app take -c {other / 'murder.toml'}"
+    via = "sh -c '\"$@\"'"  # the host is its $0
+    push = ["auth", "app", "push", "fe2", "--via", via, "--run", run, "-c", config]
+    assert main(push) == 0
+    assert capsys.readouterr().out == "fe2: has them\n"
+    assert main(["auth", "app", "list", "-c", str(other / "murder.toml"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["user"] == "anna"
+    assert main([*push[:4], "--via", "/no/such/ssh", "-c", config]) == 1
+    assert "fe2: /no/such/ssh" in capsys.readouterr().err
+
+    assert main(["auth", "app", "revoke", "anna", "-c", config]) == 2
+    assert main(["auth", "app", "revoke", "anna", "phone", "-c", config]) == 0
+    typed(monkeypatch, password + "\n")
+    assert main(["auth", "test", "anna", "-c", config]) == 1
