@@ -182,9 +182,8 @@ class AppPasswords:
             return
         stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
         if stamp != self._stamp and found.st_size <= MAX_FILE:
-            with contextlib.suppress(
-                OSError, ValueError
-            ):  # what cannot be read leaves all as it was
+            # what cannot be read leaves all as it was
+            with contextlib.suppress(OSError, ValueError):
                 self._by_user = _parsed(self._file.read_text(encoding="utf-8"))
                 self._said = {}
             self._stamp = stamp

@@ -1,0 +1,380 @@
+"""Authentication: bearer tokens of an identity provider, by OAUTHBEARER and XOAUTH2; see RFC 7628.
+
+With `issuer` tokens are JWTs that are checked here: the signature by the provider's keys (RFC 7517), which are fetched when
+they are needed, kept, and fetched again for a key that is new; issuer, audience, times; and algorithms only of the list,
+which knows none that a public key could be abused for. With `introspection` the provider is asked about each token (RFC
+7662). The claim `user` says who it is.
+
+An outage of the provider is no wrong token: clients hear "try again later". Passwords are no business of this plugin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlsplit
+
+from murder.api import Denied, Fault, Identity, LoginAttempt, hookimpl
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+
+if TYPE_CHECKING:
+    import httpx
+
+ALGORITHMS: Final = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+)
+"""With a public key: none of those where who knows it can sign (HS256), nor `none`."""
+MAX_ANSWER: Final = 1 << 20  # octets
+MAX_KEYS: Final = 100
+AGAIN_S: Final = 30.0  # a key that is not there is not asked for more often
+WELL_KNOWN: Final = "/.well-known/openid-configuration"
+FORBIDDEN: Final = frozenset(' /%*"\\')
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The table [plugins.auth_oauth]."""
+
+    issuer: str = field(
+        default="",
+        metadata={"doc": "Who issues the tokens, as in their `iss`: https://id.example.org."},
+    )
+    audience: tuple[str, ...] = field(
+        default=(), metadata={"doc": "For whom tokens are: one of these must be in their `aud`."}
+    )
+    algorithms: tuple[str, ...] = field(
+        default=("RS256", "ES256"), metadata={"doc": "How tokens are signed; no others are taken."}
+    )
+    jwks_url: str = field(
+        default="",
+        metadata={"doc": "The issuer's keys; empty: as its openid-configuration says."},
+    )
+    keys_s: float = field(
+        default=3600.0, metadata={"doc": "So long its keys are believed without a look."}
+    )
+    leeway_s: float = field(
+        default=60.0, metadata={"doc": "So far the clocks may be apart.", "least": 0}
+    )
+    introspection: str = field(
+        default="",
+        metadata={"doc": "The URL to ask about each token (RFC 7662), in place of a check here."},
+    )
+    client_id: str = field(default="", metadata={"doc": "As whom the provider is asked there."})
+    client_secret: str = field(default="", metadata={"doc": "Its secret.", "secret": True})
+    user: str = field(
+        default="preferred_username",
+        metadata={"doc": "The claim with the user id: preferred_username, email, sub."},
+    )
+    strip_domain: bool = field(
+        default=True, metadata={"doc": "The user id is what is before the @ of it."}
+    )
+    groups: str = field(default="groups", metadata={"doc": "The claim with the groups."})
+    required_scope: str = field(
+        default="", metadata={"doc": "A word that must be in the token's scope; told to clients."}
+    )
+    openid_configuration: str = field(
+        default="",
+        metadata={"doc": "The URL that clients are told; empty: the issuer's well-known one."},
+    )
+    ca: Path | None = field(
+        default=None, metadata={"doc": "The authority of its certificate; empty: the system's."}
+    )
+    timeout_s: float = field(default=8.0, metadata={"doc": "Waiting for the provider."})
+
+    def __post_init__(self) -> None:
+        if bool(self.issuer) == bool(self.introspection):
+            raise ValueError("set issuer (tokens are checked here) or introspection, one of them")
+        if self.issuer and not self.audience:
+            raise ValueError("set audience: without, tokens for other services would be taken")
+        unknown = sorted(set(self.algorithms) - ALGORITHMS)
+        if unknown or not self.algorithms:
+            known = ", ".join(sorted(ALGORITHMS))
+            raise ValueError(f"algorithms are of {known}; not {', '.join(unknown) or 'none'}")
+        for url in (self.issuer, self.jwks_url, self.introspection):
+            if url and urlsplit(url).scheme not in ("https", "http"):
+                raise ValueError(f"{url!r} does not begin with https://")
+
+
+@hookimpl
+def make_auth_backend(settings: Settings) -> OAuth:
+    """The backend for one process."""
+    return OAuth(settings)
+
+
+class OAuth:
+    """Fulfils AuthBackend, ChecksTokens, Diagnoses."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._keys: dict[str, Any] = {}  # of jwt.PyJWK, by their names
+        self._keys_at = float("-inf")
+        self._tried_at = float("-inf")
+        self._fetching = asyncio.Lock()
+        self._made: tuple[object, httpx.AsyncClient] | None = None
+
+    @property
+    def openid_configuration(self) -> str:
+        """See ChecksTokens."""
+        settings = self._settings
+        found = settings.issuer and settings.issuer.rstrip("/") + WELL_KNOWN
+        return settings.openid_configuration or found
+
+    @property
+    def scope(self) -> str:
+        """See ChecksTokens."""
+        return self._settings.required_scope
+
+    async def verify(self, user: str, password: bytes) -> Identity | None:
+        """See AuthBackend. Passwords are the next plugin's."""
+        return None
+
+    async def lookup(self, user: str) -> Identity | None:
+        """See AuthBackend. A provider knows users by their tokens only."""
+        return None
+
+    async def check_token(self, attempt: LoginAttempt, user: str, token: str) -> Identity | Denied:
+        """See ChecksTokens."""
+        if self._settings.introspection:
+            claims = await self._introspect(token)
+        else:
+            claims = await self._checked(token)
+        if claims is None:
+            return Denied.UNKNOWN
+        identity = self._identity(claims)
+        if identity is None:
+            return Denied.UNKNOWN
+        wanted = self._settings.required_scope
+        scopes = claims.get("scope") or claims.get("scp") or ""
+        words = scopes.split() if isinstance(scopes, str) else list(scopes)
+        if wanted and wanted not in words:
+            text = f"The token has not the scope {wanted}"
+            raise Refusal(Code.AUTHORIZATION_FAILED, text)
+        return identity
+
+    def _identity(self, claims: Mapping[str, Any]) -> Identity | None:
+        settings = self._settings
+        found = claims.get(settings.user)
+        if not isinstance(found, str):
+            return None
+        user = found.lower()
+        if settings.strip_domain:
+            user = user.partition("@")[0]
+        if not 0 < len(user) <= 256 or not user.isprintable() or not FORBIDDEN.isdisjoint(user):
+            return None
+        groups = claims.get(settings.groups, ())
+        names = groups if isinstance(groups, list | tuple) else ()
+        expires_at = claims.get("exp")
+        email, name = claims.get("email"), claims.get("name")
+        addresses = [one for one in (email, found) if isinstance(one, str) and "@" in one]
+        return Identity(
+            user,
+            frozenset(one for one in names if isinstance(one, str) and one.isprintable()),
+            tuple(dict.fromkeys(addresses)),
+            name if isinstance(name, str) else "",
+            expires_at=float(expires_at) if isinstance(expires_at, int | float) else None,
+        )
+
+    # --- tokens that are checked here
+
+    async def _checked(self, token: str) -> Mapping[str, Any] | None:
+        """The claims of a good token. Raises UpstreamFailure where its key cannot be had now."""
+        import jwt
+
+        settings = self._settings
+        try:
+            header = jwt.get_unverified_header(token)
+        except jwt.InvalidTokenError:
+            return None
+        if header.get("alg") not in settings.algorithms:
+            return None
+        key = await self._key(str(header.get("kid", "")))
+        if key is None:
+            return None
+        return await asyncio.to_thread(self._decoded, token, key, str(header["alg"]))
+
+    def _decoded(self, token: str, key: Any, algorithm: str) -> Mapping[str, Any] | None:
+        """A signature is counted in a thread; it costs a tenth of a millisecond to a few."""
+        import jwt
+
+        settings = self._settings
+        if key.algorithm_name and key.algorithm_name != algorithm:
+            return None
+        try:
+            claims: Mapping[str, Any] = jwt.decode(
+                token,
+                key.key,
+                algorithms=[algorithm],
+                issuer=settings.issuer,
+                audience=list(settings.audience),
+                leeway=settings.leeway_s,
+                options={"require": ["exp", "iss", "aud"]},
+            )
+        except (jwt.InvalidTokenError, jwt.InvalidKeyError, TypeError, ValueError):
+            return None
+        return claims
+
+    async def _key(self, name: str) -> Any:
+        """The issuer's key of that name; None where it has none."""
+        now = time.monotonic()
+        is_old = now - self._keys_at > self._settings.keys_s
+        if is_old or name not in self._keys:
+            async with self._fetching:
+                await self._fetch(name)
+        if not name and len(self._keys) == 1:
+            return next(iter(self._keys.values()))
+        return self._keys.get(name)
+
+    async def _fetch(self, name: str) -> None:
+        """Get the keys, unless somebody else just has. Where they cannot be had those that are known go on counting."""
+        now = time.monotonic()
+        is_old = now - self._keys_at > self._settings.keys_s
+        if now - self._tried_at < AGAIN_S and self._keys:
+            return  # a token with a key that nobody knows is no reason to ask for each
+        if not is_old and name in self._keys:
+            return
+        try:
+            self._keys = await self._keys_of_issuer()
+            self._keys_at = time.monotonic()
+        except UpstreamFailure:
+            if not self._keys:
+                raise
+        finally:
+            self._tried_at = time.monotonic()
+
+    async def _keys_of_issuer(self) -> dict[str, Any]:
+        import jwt
+
+        settings = self._settings
+        url = settings.jwks_url
+        if not url:
+            configuration = await self._get(settings.issuer.rstrip("/") + WELL_KNOWN)
+            if configuration.get("issuer") != settings.issuer:
+                text = f"it calls itself {configuration.get('issuer')!r}; set plugins.auth_oauth.issuer to just that"
+                raise self._failed(UpstreamKind.PROTOCOL, text)
+            url = str(configuration.get("jwks_uri", ""))
+        listed = (await self._get(url)).get("keys")
+        found: dict[str, Any] = {}
+        for one in listed[:MAX_KEYS] if isinstance(listed, list) else ():
+            if isinstance(one, dict) and one.get("use", "sig") == "sig" and one.get("kty") != "oct":
+                try:
+                    found[str(one.get("kid", ""))] = jwt.PyJWK.from_dict(one)
+                except (jwt.PyJWTError, ValueError, TypeError):
+                    continue  # of a kind that we do not know
+        if not found:
+            text = f"{url} has no key that tokens are signed with; set plugins.auth_oauth.jwks_url"
+            raise self._failed(UpstreamKind.PROTOCOL, text)
+        return found
+
+    # --- tokens that the provider is asked about
+
+    async def _introspect(self, token: str) -> Mapping[str, Any] | None:
+        settings = self._settings
+        form = {"token": token, "token_type_hint": "access_token"}
+        claims = await self._ask("POST", settings.introspection, form)
+        if claims.get("active") is not True:
+            return None
+        expires_at = claims.get("exp")
+        if isinstance(expires_at, int | float) and expires_at + settings.leeway_s < time.time():
+            return None
+        audience = claims.get("aud", ())
+        named = [audience] if isinstance(audience, str) else list(audience)
+        if settings.audience and not set(settings.audience) & set(named):
+            return None
+        if settings.user not in claims and "username" in claims:
+            claims = {**claims, settings.user: claims["username"]}
+        return claims
+
+    # --- HTTP
+
+    async def _get(self, url: str) -> Mapping[str, Any]:
+        return await self._ask("GET", url, None)
+
+    async def _ask(
+        self, method: str, url: str, form: Mapping[str, str] | None
+    ) -> Mapping[str, Any]:
+        """The JSON object of an answer. Raises UpstreamFailure, with the cure behind a semicolon."""
+        import httpx
+
+        settings = self._settings
+        try:
+            async with asyncio.timeout(settings.timeout_s):
+                return await self._exchange(method, url, form)
+        except (TimeoutError, httpx.TimeoutException):
+            text = f"{url}: no answer in {settings.timeout_s:g} s; does the provider run?"
+            raise self._failed(UpstreamKind.TIMEOUT, text) from None
+        except httpx.ConnectError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                text = f"{url}: {error}; put the certificate of its authority into plugins.auth_oauth.ca"
+                raise self._failed(UpstreamKind.TLS, text) from None
+            text = f"{url}: {error}; does the provider run? is the URL right?"
+            raise self._failed(UpstreamKind.CONNECT, text) from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._failed(UpstreamKind.LOST, f"{url}: {error}; its log tells more") from None
+
+    async def _exchange(
+        self, method: str, url: str, form: Mapping[str, str] | None
+    ) -> Mapping[str, Any]:
+        settings = self._settings
+        auth = (settings.client_id, settings.client_secret) if form and settings.client_id else None
+        octets = bytearray()
+        async with self._client().stream(
+            method, url, data=form, auth=auth, headers={"Accept": "application/json"}
+        ) as response:
+            status: int = response.status_code
+            async for part in response.aiter_bytes():
+                octets += part
+                if len(octets) > MAX_ANSWER:
+                    raise self._failed(UpstreamKind.PROTOCOL, f"{url}: its answer is too long")
+        if status in (401, 403):
+            text = f"{url}: it does not let us ask ({status}); set client_id and client_secret"
+            raise self._failed(UpstreamKind.AUTH, text)
+        if status != 200:
+            text = f"{url}: it answers with status {status}; is the URL right? its log tells more"
+            raise self._failed(UpstreamKind.PROTOCOL, text)
+        try:
+            found = json.loads(bytes(octets))
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            text = f"{url}: that is no JSON object; is the URL right?"
+            raise self._failed(UpstreamKind.PROTOCOL, text)
+        return cast(Mapping[str, Any], found)
+
+    def _client(self) -> httpx.AsyncClient:
+        """One for each event loop."""
+        import httpx
+
+        loop = asyncio.get_running_loop()
+        if self._made is None or self._made[0] is not loop:
+            self._fetching = asyncio.Lock()
+            client = httpx.AsyncClient(
+                verify=ssl.create_default_context(cafile=self._settings.ca),
+                timeout=self._settings.timeout_s,
+                trust_env=False,
+            )
+            self._made = (loop, client)
+        return self._made[1]
+
+    def _failed(self, kind: UpstreamKind, text: str) -> UpstreamFailure:
+        settings = self._settings
+        return UpstreamFailure(
+            kind, urlsplit(settings.issuer or settings.introspection).netloc, text
+        )
+
+    async def diagnose(self) -> Sequence[Fault]:
+        """See Diagnoses: whether the keys can be had, or a token be asked about."""
+        try:
+            if self._settings.introspection:
+                await self._introspect("murder-looks")
+            else:
+                await self._keys_of_issuer()
+        except UpstreamFailure as failure:
+            what, _, cure = failure.text.rpartition("; ")
+            return [Fault(what or failure.text, cure if what else "its log tells more")]
+        return []

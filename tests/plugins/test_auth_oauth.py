@@ -1,0 +1,314 @@
+"""Tokens of an identity provider: one in this process gives them out, turns its keys, and goes away."""
+
+import asyncio
+import imaplib
+import json
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import parse_qs
+
+import jwt
+import pytest
+
+from murder.api import AuthBackend, Denied, Identity, LoginAttempt
+from murder.errors import Refusal, UpstreamFailure, UpstreamKind
+from plugins import auth_oauth
+from plugins.auth_oauth import OAuth, Settings
+from tests.conftest import cannot_run
+from tests.frontend.server import Parts, running_frontend
+
+HERE = LoginAttempt("imap", "fe1.test", "192.0.2.1", is_tls=True)
+
+
+class Provider(ThreadingHTTPServer):
+    """What an OpenID provider tells of itself, and tokens."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.keys: dict[str, Any] = {}
+        self.asked: list[str] = []
+        self.is_broken = False
+        self.turn("one")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def turn(self, name: str) -> None:
+        """A new key; the old ones are gone."""
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        self.keys = {name: ec.generate_private_key(ec.SECP256R1())}
+
+    def token(self, **claims: Any) -> str:
+        (name, key), *_ = self.keys.items()
+        facts = {
+            "iss": self.url,
+            "aud": "mail",
+            "exp": int(time.time()) + 600,
+            "preferred_username": "Anna@example.org",
+            "groups": ["staff"],
+            "scope": "openid mail",
+            **claims,
+        }
+        facts = {name: value for name, value in facts.items() if value is not None}
+        made: str = jwt.encode(facts, key, "ES256", headers={"kid": name})
+        return made
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        server = cast(Provider, self.server)
+        server.asked.append(self.path)
+        if self.path == auth_oauth.WELL_KNOWN:
+            return self.answer({"issuer": server.url, "jwks_uri": server.url + "/keys"})
+        keys = []
+        for name, key in server.keys.items():
+            made = jwt.algorithms.ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
+            keys.append({**made, "kid": name, "use": "sig"})
+        self.answer({"keys": [{"kty": "strange", "kid": "x"}, {"kty": "oct", "k": "AA"}, *keys]})
+
+    def do_POST(self) -> None:
+        server = cast(Provider, self.server)
+        form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        if self.headers.get("Authorization") != "Basic bXVyZGVyOnNoYXJlZA==":
+            self.send_response(401)
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
+        (token,) = form["token"]
+        if token != "opaque":
+            return self.answer({"active": False})
+        until = int(time.time()) + 60
+        self.answer({"active": True, "username": "anna", "scope": "mail", "exp": until})
+        server.asked.append(self.path)
+
+    def answer(self, value: object) -> None:
+        broken = cast(Provider, self.server).is_broken
+        octets = b"<html>" if broken else json.dumps(value).encode()
+        self.send_response(503 if broken else 200)
+        self.send_header("Content-Length", str(len(octets)))
+        self.end_headers()
+        self.wfile.write(octets)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def provider() -> Iterator[Provider]:
+    with Provider() as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def checking(server: Provider, **keys: Any) -> OAuth:
+    return OAuth(Settings(**{"issuer": server.url, "audience": ("mail",), **keys}))
+
+
+async def test_a_token_says_who_it_is() -> None:
+    with provider() as server:
+        users = checking(server)
+        found = await users.check_token(HERE, "", server.token(email="anna@example.org"))
+        assert isinstance(found, Identity)
+        assert (found.user, found.groups) == ("anna", frozenset({"staff"}))
+        assert found.addresses == ("anna@example.org", "Anna@example.org")
+        assert found.expires_at is not None and found.expires_at > time.time()
+        await users.check_token(HERE, "", server.token())
+        assert server.asked == [auth_oauth.WELL_KNOWN, "/keys"]  # the keys are kept
+        assert await users.diagnose() == []
+        assert await users.verify("anna", b"secret") is None
+
+
+async def test_what_is_no_token_for_us_is_not_taken() -> None:
+    with provider() as server, provider() as stranger:
+        users = checking(server)
+        good = server.token()
+        head, body, signature = good.split(".")
+        unsigned = jwt.encode(
+            {
+                "iss": server.url,
+                "aud": "mail",
+                "exp": time.time() + 60,
+                "preferred_username": "anna",
+            },
+            "",
+            "none",
+            headers={"kid": "one"},
+        )
+        symmetric = jwt.encode({"iss": server.url}, "a" * 64, "HS256", headers={"kid": "one"})
+        stranger.keys = {"one": stranger.keys["one"]}
+        for token in (
+            "",
+            "x",
+            "a.b.c",
+            f"{head}.{body}.",
+            f"{head}.{body}.{signature[::-1]}",
+            unsigned,
+            symmetric,
+            stranger.token(iss=server.url),  # another's key by the same name
+            server.token(iss="http://other.example.org"),
+            server.token(aud="web"),
+            server.token(aud=None),
+            server.token(exp=int(time.time()) - 3600),
+            server.token(exp=None),
+            server.token(nbf=int(time.time()) + 3600),
+            server.token(preferred_username=None),
+            server.token(preferred_username="a/b"),
+            server.token(preferred_username=7),
+        ):
+            assert await users.check_token(HERE, "", token) is Denied.UNKNOWN, token
+        early = server.token(exp=int(time.time()) - 30)  # clocks are apart by less than leeway_s
+        assert isinstance(await users.check_token(HERE, "", early), Identity)
+
+
+async def test_keys_are_fetched_again_for_one_that_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    with provider() as server:
+        users = checking(server)
+        old = server.token()
+        assert isinstance(await users.check_token(HERE, "", old), Identity)
+        server.turn("two")
+        new = server.token()
+        assert await users.check_token(HERE, "", new) is Denied.UNKNOWN  # not asked so often
+        assert server.asked.count("/keys") == 1
+        monkeypatch.setattr(auth_oauth, "AGAIN_S", 0.0)
+        assert isinstance(await users.check_token(HERE, "", new), Identity)
+        assert await users.check_token(HERE, "", old) is Denied.UNKNOWN
+        server.is_broken = True  # what is known goes on counting
+        assert isinstance(await users.check_token(HERE, "", new), Identity)
+
+
+async def test_a_scope_that_is_missing_is_told() -> None:
+    with provider() as server:
+        users = checking(server, required_scope="mail")
+        assert isinstance(await users.check_token(HERE, "", server.token()), Identity)
+        with pytest.raises(Refusal, match="the scope mail"):
+            await users.check_token(HERE, "", server.token(scope="openid"))
+
+
+async def test_a_provider_is_asked_about_tokens_that_say_nothing() -> None:
+    with provider() as server:
+        keys = {"introspection": server.url + "/introspect", "client_id": "murder"}
+        users = OAuth(Settings(**keys, client_secret="shared", user="preferred_username"))  # type: ignore[arg-type]
+        found = await users.check_token(HERE, "", "opaque")
+        assert isinstance(found, Identity) and found.user == "anna"
+        assert await users.check_token(HERE, "", "revoked") is Denied.UNKNOWN
+        assert await users.diagnose() == []
+        wrong = OAuth(Settings(**keys, client_secret="wrong"))  # type: ignore[arg-type]
+        (fault,) = await wrong.diagnose()
+        assert fault.cure == "set client_id and client_secret"
+
+
+async def test_a_provider_that_is_away_is_no_wrong_token() -> None:
+    with provider() as server:
+        token = server.token()
+        server.is_broken = True
+        users = checking(server)
+        with pytest.raises(UpstreamFailure) as failed:
+            await users.check_token(HERE, "", token)
+        assert failed.value.kind is UpstreamKind.PROTOCOL
+        gone = server.url
+    users = OAuth(Settings(issuer=gone, audience=("mail",)))
+    with pytest.raises(UpstreamFailure) as failed:
+        await users.check_token(HERE, "", token)
+    assert failed.value.kind is UpstreamKind.CONNECT
+    (fault,) = await users.diagnose()
+    assert "does the provider run" in fault.cure
+
+
+async def test_an_issuer_that_calls_itself_otherwise_is_told() -> None:
+    with provider() as server:
+        users = checking(server, issuer=server.url + "/")
+        (fault,) = await users.diagnose()
+        assert "it calls itself" in fault.what
+        assert "plugins.auth_oauth.issuer" in fault.cure
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({}, "set issuer"),
+        ({"issuer": "https://x"}, "set audience"),
+        ({"issuer": "https://x", "audience": ("m",), "algorithms": ("HS256",)}, "algorithms are"),
+        ({"issuer": "https://x", "audience": ("m",), "algorithms": ("none",)}, "algorithms are"),
+        ({"issuer": "ftp://x", "audience": ("m",)}, "does not begin"),
+    ],
+)
+def test_settings_that_would_let_anybody_in_are_refused(keys: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Settings(**keys)
+
+
+class WithTokens(Parts):
+    """The parts of a frontend that takes tokens."""
+
+    def __init__(self, users: OAuth) -> None:
+        self.users = users
+
+    def auth_backends(self) -> Sequence[tuple[str, AuthBackend]]:
+        return [("auth_oauth", self.users)]
+
+
+@pytest.mark.parametrize("mechanism", ["OAUTHBEARER", "XOAUTH2"])
+async def test_curl_and_imaplib_log_in_with_a_token(tmp_path: Path, mechanism: str) -> None:
+    if shutil.which("curl") is None:
+        cannot_run("curl is not installed")
+    with provider() as server:
+        token, old = server.token(), server.token(exp=1)
+        async with running_frontend(
+            tmp_path, {}, {}, parts=WithTokens(checking(server))
+        ) as running:
+            port = running.ports["imap"]
+
+            def curl(given: str) -> "subprocess.CompletedProcess[str]":
+                words = ["--login-options", f"AUTH={mechanism}", "-u", "anna:", "-X", "NOOP"]
+                url = f"imap://127.0.0.1:{port}/"
+                return subprocess.run(
+                    ["curl", "-sv", *words, "--oauth2-bearer", given, url],
+                    capture_output=True,
+                    text=True,
+                    timeout=30,
+                    check=False,
+                )
+
+            done = await asyncio.to_thread(curl, token)
+            assert done.returncode == 0, done.stderr
+            refused = await asyncio.to_thread(curl, old)
+            assert refused.returncode == 67  # CURLE_LOGIN_DENIED
+
+            def library() -> tuple[str, bytes]:
+                with imaplib.IMAP4("127.0.0.1", port) as imap:
+                    said: list[bytes] = []
+
+                    def answer(challenge: bytes) -> bytes:
+                        said.append(challenge)
+                        if challenge:
+                            return b"\x01"
+                        if mechanism == "XOAUTH2":
+                            return b"user=anna\x01auth=Bearer " + old.encode() + b"\x01\x01"
+                        return b"n,a=anna,\x01auth=Bearer " + old.encode() + b"\x01\x01"
+
+                    with pytest.raises(imaplib.IMAP4.error, match="AUTHENTICATIONFAILED"):
+                        imap.authenticate(mechanism, answer)
+                    return imap.state, said[-1]
+
+            state, challenge = await asyncio.to_thread(library)
+            assert state == "NONAUTH"
+            assert (
+                json.loads(challenge)["openid-configuration"] == server.url + auth_oauth.WELL_KNOWN
+            )

@@ -1,0 +1,282 @@
+"""Every way to log in, by every protocol, of every kind of plugin: what is wrong is counted and logged alike, what is right
+is in, and bound by the same limits. And no exchange of odd octets ends in anything but a refusal.
+"""
+
+import asyncio
+import base64
+import json
+import socket
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from murder.api.auth import AuthBackend, Denied, Identity, LoginAttempt
+from murder.auth.app_passwords import AppPasswords
+from murder.auth.chain import Chain
+from murder.auth.gate import Gate, run_sasl
+from murder.auth.limit import ConnectionLimit
+from murder.auth.penalty import Penalties
+from murder.errors import BadSyntax, Refusal, UpstreamFailure
+from murder.log import set_up
+from murder.net.connection import Connection
+from murder.net.listener import Bounds, Listener
+from murder.serve.client import ClientDialogue
+from plugins.auth_file import Settings, UserFile
+from tests.auth.test_gate import Peer as Stub
+from tests.kit.peer import Peer
+from tests.serve.test_client import KINDS, dialogue_of
+
+RIGHT, WRONG = b"secret", b"guess"
+
+
+class Old:
+    """A plugin of two methods."""
+
+    async def verify(self, user: str, password: bytes) -> Identity | None:
+        return Identity(user) if (user, password) == ("anna", RIGHT) else None
+
+    async def lookup(self, user: str) -> Identity | None:
+        return Identity(user) if user == "anna" else None
+
+
+class New(Old):
+    """One with all the powers that a login meets."""
+
+    openid_configuration = "https://id.test/.well-known/openid-configuration"
+    scope = "mail"
+
+    @property
+    def depends_on(self) -> Collection[str]:
+        return ("protocol",)
+
+    async def check(self, attempt: LoginAttempt, user: str, password: bytes) -> Identity | Denied:
+        assert (attempt.protocol in KINDS) and attempt.address == "127.0.0.1" and attempt.number
+        if user != "anna":
+            return Denied.UNKNOWN
+        return Identity(user) if password == RIGHT else Denied.WRONG
+
+    async def check_token(self, attempt: LoginAttempt, user: str, token: str) -> Identity | Denied:
+        return Identity("anna") if token == RIGHT.decode() else Denied.UNKNOWN
+
+
+async def file_in(folder: Path) -> AuthBackend:
+    users = UserFile(folder / "users", Settings(log2_cost=4, scram_iterations=4096))
+    await users.set_passwords({"anna": RIGHT})
+    return users
+
+
+async def chain_with(plugin: str, folder: Path) -> tuple[Chain, bytes]:
+    """A chain, and the right password."""
+    match plugin:
+        case "old":
+            return Chain([("old", Old())]), RIGHT
+        case "new":
+            return Chain([("new", New())]), RIGHT
+        case "file":
+            return Chain([("file", await file_in(folder))]), RIGHT
+        case "second":
+            empty = UserFile(folder / "none", Settings(log2_cost=4))
+            return Chain([("file", empty), ("new", New())]), RIGHT
+        case _:
+            apps = AppPasswords(folder)
+            password = apps.add("anna", "phone").encode()
+            return Chain([("new", New())], apps=apps), password
+
+
+def message(mechanism: str, password: bytes) -> bytes:
+    match mechanism:
+        case "OAUTHBEARER":
+            return b"n,a=anna,\x01auth=Bearer %b\x01\x01" % password
+        case "XOAUTH2":
+            return b"user=anna\x01auth=Bearer %b\x01\x01" % password
+    return b"\0anna\0" + password
+
+
+def begin(kind: str, mechanism: str, response: bytes) -> bytes:
+    name, text = mechanism.encode(), base64.b64encode(response)
+    match kind:
+        case "imap":
+            return b"a AUTHENTICATE %b %b\r\n" % (name, text)
+        case "mupdate":
+            return b'a AUTHENTICATE "%b" "%b"\r\n' % (name, text)
+        case "sieve":
+            return b'AUTHENTICATE "%b" "%b"\r\n' % (name, text)
+    return b"AUTH %b %b\r\n" % (name, text)
+
+
+def cancel(kind: str) -> bytes:
+    """What a client answers whose token was not taken."""
+    text = base64.b64encode(b"\x01")
+    return b'"%b"\r\n' % text if kind == "sieve" else text + b"\r\n"
+
+
+def is_good(kind: str, line: bytes) -> bool:
+    return line.startswith(
+        {"imap": b"a OK", "mupdate": b"a OK", "lmtp": b"235"}.get(kind, b"+OK")
+    ) or (kind == "sieve" and line.startswith(b"OK"))
+
+
+def is_challenge(kind: str, line: bytes) -> bool:
+    return line.startswith((b"+ ", b"334 ")) or (kind in ("sieve",) and line[:1] in (b'"', b"{"))
+
+
+def commands(kind: str, password: bytes) -> list[bytes]:
+    """The way in without SASL."""
+    if kind == "imap":
+        return [b"a LOGIN anna %b\r\n" % password]
+    return [b"USER anna\r\n", b"PASS %b\r\n" % password]
+
+
+@asynccontextmanager
+async def listening(kind: str, gate: Gate, folder: Path) -> AsyncIterator[Callable[[], Any]]:
+    def serve(connection: Connection) -> ClientDialogue:
+        return dialogue_of(kind, connection, gate, folder)
+
+    sock = socket.create_server(("127.0.0.1", 0))
+    listener = Listener(sock, serve, Bounds())
+    await listener.start()
+
+    async def connect() -> Peer:
+        peer = await Peer.at(sock.getsockname()[1])
+        if kind in ("mupdate", "sieve"):
+            await peer.until(b"* OK" if kind == "mupdate" else b"OK")
+        else:
+            await peer.line()
+        return peer
+
+    try:
+        yield connect
+    finally:
+        listener.stop_accepting()
+        listener.abort()
+        await asyncio.sleep(0)
+
+
+async def told(peer: Peer, kind: str, way: str, password: bytes) -> bytes:
+    """Try, and the last line of what comes."""
+    if way == "COMMAND":
+        line = b""
+        for command in commands(kind, password):
+            peer.send(command)
+            line = await peer.line()
+        return line
+    peer.send(begin(kind, way, message(way, password)))
+    line = await peer.line()
+    if is_challenge(kind, line):
+        if line[:1] == b"{":
+            await peer.line()
+        peer.send(cancel(kind))
+        line = await peer.line()
+    return line
+
+
+def ways() -> list[tuple[str, str, str]]:
+    found = []
+    for kind in ("imap", "pop3", "lmtp", "sieve"):
+        for plugin in ("old", "new", "file", "second", "app"):
+            found.append((kind, "PLAIN", plugin))
+            if kind in ("imap", "pop3"):
+                found.append((kind, "COMMAND", plugin))
+        found += [(kind, "OAUTHBEARER", "new"), (kind, "XOAUTH2", "second")]
+    return found
+
+
+@pytest.mark.parametrize(("kind", "way", "plugin"), ways())
+async def test_all_ways_in_are_alike(
+    kind: str, way: str, plugin: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    set_up("info", "json")
+    waited: list[float] = []
+
+    async def note(seconds: float) -> None:
+        waited.append(seconds)
+
+    chain, right = await chain_with(plugin, tmp_path)
+    gate = Gate(
+        chain,
+        allow_plaintext=True,
+        penalties=Penalties(sleep=note),
+        connections=ConnectionLimit(1),
+    )
+    async with listening(kind, gate, tmp_path) as connect:
+        peer = await connect()
+        line = await told(peer, kind, way, WRONG)
+        assert not is_good(kind, line), line
+        assert gate.penalties.failures("127.0.0.1", "anna") == 1
+        assert waited == [2.0]
+        line = await told(peer, kind, way, right)
+        assert is_good(kind, line), line
+        assert gate.penalties.failures("127.0.0.1", "anna") == 0
+        if kind != "lmtp":  # its limit is the node's
+            other = await connect()
+            assert not is_good(kind, await told(other, kind, way, right))
+            await other.close()
+        await peer.close()
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    events = [(one["event"], one.get("user"), one["protocol"]) for one in lines if "user" in one]
+    assert events[:2] == [("login.failed", "anna", kind), ("login.succeeded", "anna", kind)]
+    assert RIGHT.decode() not in json.dumps(lines)
+    assert WRONG.decode() not in json.dumps(lines)
+
+
+@given(
+    mechanism=st.sampled_from(
+        ["PLAIN", "LOGIN", "SCRAM-SHA-256", "OAUTHBEARER", "XOAUTH2", "EXTERNAL"]
+    ),
+    responses=st.lists(
+        st.one_of(
+            st.binary(max_size=60),
+            st.sampled_from(
+                [
+                    b"n,,n=anna,r=x",
+                    b"n,a=anna,\x01auth=Bearer x\x01\x01",
+                    b"\0anna\0x",
+                    b"anna",
+                    b"",
+                ]
+            ),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    initial=st.booleans(),
+)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_odd_octets_end_in_a_refusal(
+    mechanism: str, responses: list[bytes], initial: bool, tmp_path: Path
+) -> None:
+    class Both(New, UserFile):
+        """Passwords, SCRAM and tokens."""
+
+        check = UserFile.check
+        verify = UserFile.verify
+        lookup = UserFile.lookup
+        depends_on = UserFile.depends_on
+
+    async def scene() -> None:
+        async def no_wait(seconds: float) -> None:
+            pass
+
+        both = Both(tmp_path / "users", Settings(log2_cost=1, scram_iterations=4096))
+        gate = Gate(both, allow_plaintext=True, penalties=Penalties(sleep=no_wait))
+        rest = iter(responses)
+        first = next(rest) if initial else None
+
+        async def ask(challenge: bytes) -> bytes:
+            try:
+                return next(rest)
+            except StopIteration:
+                raise BadSyntax("cancelled") from None
+
+        try:
+            login, _ = await run_sasl(gate, mechanism, first, ask, Stub(), "imap")  # type: ignore[arg-type]
+        except (Refusal, BadSyntax, UpstreamFailure):
+            return
+        assert login.user == "anna" and RIGHT in b"".join(responses)
+
+    asyncio.run(scene())
