@@ -263,7 +263,7 @@ class Penalties:
         place, pair = _place_and_pair(peer, user)
         now, is_quiet = self._clock(), not self.lines.lines
         if is_quiet:
-            failures, guesses = self._tables
+            failures, guesses = self._made or self._tables
             is_quiet = (
                 now - failures.newest() > FORGIVEN_S and now - guesses.newest() > RUN_OFF_ENDS_S
             )

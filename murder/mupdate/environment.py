@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Literal, Protocol, TypeVar, cast, overload
+from typing import Any, Final, Literal, Protocol, TypeVar, cast, overload
 
 import lmdb
 
@@ -110,8 +110,15 @@ class Environment:
 
     def get(self, key: bytes, table: Table) -> bytes | None:
         """One look-up on a snapshot of its own: `read` for the commonest case."""
-        with self._reading, self._begin_read() as transaction:
-            return cast("bytes | None", transaction.get(key, db=table))
+        with self._reading:
+            transaction: Any
+            try:
+                transaction = self._lmdb.begin()
+            except lmdb.MapResizedError:
+                transaction = self._begin_read()
+            with transaction:
+                found: bytes | None = transaction.get(key, db=table)
+                return found
 
     def _begin_read(self) -> lmdb.Transaction:
         try:

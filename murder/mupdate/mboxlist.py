@@ -10,6 +10,7 @@ No read transaction outlives a call: long walks read in batches and see each row
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
@@ -93,6 +94,11 @@ class Following:
     is_lost: bool
 
 
+@lru_cache(maxsize=4096)  # of names of late
+def _key_of(name: bytes) -> bytes | None:
+    return collation_key(name) if is_listable(name) else None
+
+
 class MailboxList:
     """One mailbox list. All objects on one path in one process share one environment."""
 
@@ -100,6 +106,7 @@ class MailboxList:
         self._environment = environment
         self._tables: Tables = environment.tables
         self._entries = environment.tables[b"entries"]
+        self.stamp = environment.stamp  # while it says the same, nothing in the list has changed
         self.epoch = self._read_meta(b"epoch").decode()
 
     @classmethod
@@ -137,15 +144,10 @@ class MailboxList:
         row = self._environment.get(key, self._entries)
         return None if row is None else unpack_entry(key, row)
 
-    def stamp(self) -> int:
-        """While it is the same, nothing in the list has changed."""
-        return self._environment.stamp()
-
     def row(self, name: bytes) -> bytes | None:
         """The row as it is stored (`record`), for who only passes it on."""
-        return (
-            self._environment.get(collation_key(name), self._entries) if is_listable(name) else None
-        )
+        key = _key_of(name)
+        return self._environment.get(key, self._entries) if key is not None else None
 
     def rows(self, after: bytes = b"", prefix: bytes = b"", limit: int = BATCH) -> Page:
         """At most `limit` stored rows (`record`) whose collation keys start with `prefix` and are above `after`; fewer

@@ -15,7 +15,7 @@ import ssl
 import struct
 import zlib
 from collections.abc import Callable
-from typing import Final, Protocol, cast, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.net.handshakes import HANDSHAKES
@@ -167,15 +167,18 @@ class Connection(asyncio.Protocol):
     # --- what the loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses of it
+        self.transport = transport  # type: ignore[assignment]  # uvloop's are no subclasses of it
         self.transport.set_write_buffer_limits(WRITE_HIGH_OCTETS, WRITE_LOW_OCTETS)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.peer, self.peer_port = peer[0], peer[1]
-        self._note_tls()  # TCP_NODELAY is set: loops do that themselves
-        self._receiver = self._make_receiver(self)
-        self._hand_over()
-        self._receiver.begin()
+        if transport.get_extra_info("ssl_object") is not None:
+            self._note_tls()
+        # TCP_NODELAY is set: loops do that themselves
+        receiver = self._receiver = self._make_receiver(self)
+        if not self._lost:
+            self._hand_over()
+        receiver.begin()
 
     @property
     def receiver(self) -> Receiver:
@@ -258,12 +261,14 @@ class Connection(asyncio.Protocol):
         if self.on_known is not None:
             on_known, self.on_known = self.on_known, None
             on_known(self)
-            self._limit_tls(self._most_unread)
+            if self.is_tls:
+                self._limit_tls(self._most_unread)
 
     def is_a_strangers(self, on_known: "Callable[[Connection], None]") -> None:
         """Until `became_known`, which calls this."""
         self.on_known = on_known
-        self._limit_tls(STRANGER_TLS_OCTETS)
+        if self.is_tls:
+            self._limit_tls(STRANGER_TLS_OCTETS)
 
     def read_at_most(self, octets: int) -> None:
         """From now on about so many octets in one turn, and so many that TLS has not decrypted: for a role whose peers have
@@ -412,8 +417,10 @@ class Connection(asyncio.Protocol):
         mailer, a Cyrus server) holds its next ones back until then, and we have nothing to answer before: 40 ms each."""
         sock = self.transport.get_extra_info("socket")
         if QUICKACK is not None and sock is not None and not self._lost:
-            with contextlib.suppress(OSError):
+            try:  # a line less than contextlib's three calls
                 sock.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
+            except OSError:
+                pass
 
     def close(self) -> None:
         """Send what is written, then close."""
@@ -429,7 +436,8 @@ class Connection(asyncio.Protocol):
         if self.is_tls:
             self.close()  # whose end of a session does the same
             return
-        self.send_gathered()
+        if self.gathered:
+            self.send_gathered()
         self._finished = True
         self.is_plain = False
         try:
@@ -437,7 +445,8 @@ class Connection(asyncio.Protocol):
         except (OSError, RuntimeError):
             self.transport.close()
             return
-        self.resume_reading()
+        if self._held_back or self._is_held_off or self._deflated:
+            self.resume_reading()
 
     def abort(self) -> None:
         if not self._lost:

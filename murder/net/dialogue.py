@@ -56,6 +56,7 @@ class Dialogue(ABC):
         self.session = session
         self.idle_timeout_s = idle_timeout_s
         self.loop = asyncio.get_running_loop()
+        self.sweep = sweep_of(self.loop)
         self.write_timeout_s = STUCK_WRITE_S
         self.active_at = self.loop.time()
         # False before a login: `idle_timeout_s` is all the time there is.
@@ -101,7 +102,7 @@ class Dialogue(ABC):
     # --- Receiver
 
     def begin(self) -> None:
-        sweep_of(self.loop).watch(self, self.active_at + self.idle_timeout_s)
+        self.sweep.watch(self, self.active_at + self.idle_timeout_s)
         self.greet()
 
     def received(self, data: bytes) -> None:
@@ -150,7 +151,7 @@ class Dialogue(ABC):
 
     def lost(self, error: Exception | None) -> None:
         self.is_closing = True
-        sweep_of(self.loop).forget(self)
+        self.sweep.forget(self)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(ConnectionResetError("the client has gone"))
         if self._task is None:
@@ -169,7 +170,7 @@ class Dialogue(ABC):
         self.idle_timeout_s, self.activity_counts = timeout_s, activity_counts
         self.active_at = self.loop.time()
         if self.sweep_slot:
-            sweep_of(self.loop).watch_sooner(self, self.active_at + timeout_s)
+            self.sweep.watch_sooner(self, self.active_at + timeout_s)
 
     @property
     def is_busy(self) -> bool:
@@ -234,9 +235,8 @@ class Dialogue(ABC):
             if self._task is None:
                 self.session.take_rest()  # it may be much, and stays until the client has gone
             self.connection.finish()
-            if not self.connection.is_lost:
-                self._ends_at = self.loop.time() + CLOSE_GRACE_S
-                sweep_of(self.loop).watch(self, self._ends_at)
+            self._ends_at = self.loop.time() + CLOSE_GRACE_S
+            self.sweep.watch(self, self._ends_at)  # where it is lost already, it is looked at once
 
     def is_quiet(self) -> bool:
         """Whether this is a good moment to say BYE: no command runs and none is waiting."""

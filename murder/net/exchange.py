@@ -4,7 +4,7 @@ hears."""
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from murder.errors import UpstreamFailure
 from murder.wire.fragment import Fragmenter
@@ -59,11 +59,20 @@ class InternalCommand:
         self.began_at = 0.0  # set with the first wait
 
 
-class Answered(Protocol):
-    """Who hears of the end of a relayed command: a future, or what looks like one."""
+Hears = Callable[[bytes | UpstreamFailure], None]
+"""Who hears of the end of a relayed command without a future: its tagged line, or why there is none."""
 
-    def done(self) -> bool: ...
 
-    def set_result(self, reply: Reply, /) -> None: ...
-
-    def set_exception(self, failure: UpstreamFailure, /) -> None: ...
+def unanswered_of(
+    sent: list[tuple[list[bytes], bytes]], tags: list[bytes]
+) -> list[tuple[bytes, bytes]] | None:
+    """Of what was sent last (tags, octets) the last commands, which have these tags; None where that cannot be told."""
+    found: list[tuple[bytes, bytes]] = []
+    for of_these, octets in sent:
+        whole = [octets] if len(of_these) == 1 else octets.splitlines(keepends=True)
+        if not octets or len(whole) != len(of_these):
+            found = []  # those before have been answered, or cannot be begun anew
+            continue
+        found += zip(of_these, whole, strict=True)
+    found = found[len(found) - len(tags) :]
+    return found if [tag for tag, _ in found] == tags else None

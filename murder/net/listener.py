@@ -66,7 +66,7 @@ class Guests:
 
     def enter(self, who: Stranger, peer: str, bounds: Bounds) -> str:
         """One more, a stranger as yet; or the key of the limit that forbids it."""
-        place = place_of(peer)
+        place = place_of(peer) if ":" in peer else peer
         is_bound = not (bounds.trusted and contains(bounds.trusted, peer))
         strangers = max(1, bounds.max_strangers // self._workers) if bounds.max_strangers else 0
         if is_bound and strangers and self._strangers_from[place] >= strangers:
@@ -77,7 +77,7 @@ class Guests:
         if not self._from_address.enter(place, bounds.max_per_address if is_bound else 0):
             self._total.leave()
             return "max_connections_per_address"
-        self._strangers_from[place] += 1
+        self._strangers_from[place] = self._strangers_from.get(place, 0) + 1
         self._strangers[who] = place, time.monotonic()
         return ""
 
@@ -98,24 +98,27 @@ class Guests:
 
     def known(self, who: Stranger, peer: str, *, is_node: bool) -> None:
         """He has logged in. Where a node of the murder has, many come at once."""
-        self._no_stranger(who)
-        place = place_of(peer)
-        if is_node and place not in self._nodes:
+        if who in self._strangers:
+            self._no_stranger(who)
+        if is_node and (place := place_of(peer)) not in self._nodes:
             if len(self._nodes) >= MAX_NODES:
                 del self._nodes[next(iter(self._nodes))]
             self._nodes[place] = None
 
     def leave(self, who: Stranger, peer: str) -> None:
-        self._no_stranger(who)
+        if who in self._strangers:
+            self._no_stranger(who)
         self._total.leave()
-        self._from_address.leave(place_of(peer))
+        self._from_address.leave(place_of(peer) if ":" in peer else peer)
 
     def _no_stranger(self, who: Stranger) -> None:
         place, _ = self._strangers.pop(who, ("", 0.0))
         if place:
-            self._strangers_from[place] -= 1
-            if self._strangers_from[place] <= 0:
-                del self._strangers_from[place]
+            left = self._strangers_from.get(place, 0) - 1
+            if left > 0:
+                self._strangers_from[place] = left
+            else:
+                self._strangers_from.pop(place, None)
 
     def publish(self) -> None:
         """There is a limit by address (now)."""
@@ -176,8 +179,12 @@ class Listener:
             self.balancers = bounds.balancers or self.balancers
 
     def _come(self, connection: Connection) -> Receiver:
-        """A plain connection."""
-        if not self.meet(connection, connection.peer):
+        """A plain connection: `meet`, in one step less."""
+        if self._stopped:
+            return self.refuse(connection)
+        limit = self._guests.enter(connection, connection.peer, self._bounds)
+        if limit:
+            self._say_full(limit, connection.peer)
             return self.refuse(connection)
         return self._serve(connection)
 
@@ -203,7 +210,10 @@ class Listener:
 
     def _serve(self, connection: Connection) -> Receiver:
         self.connections.add(connection)
-        connection.is_a_strangers(self._known)
+        if connection.is_tls:
+            connection.is_a_strangers(self._known)
+        else:
+            connection.on_known = self._known
         receiver = self._service(connection)
         return receiver if self.watch is None else self.watch(connection, receiver)
 

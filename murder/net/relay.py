@@ -18,12 +18,13 @@ from murder.net.connection import Connection
 from murder.net.exchange import (
     MAX_COLLECTED,
     RESPONSE_OCTETS,
-    Answered,
+    Hears,
     InternalCommand,
     Reply,
     parse_reply,
+    unanswered_of,
 )
-from murder.net.sweep import NOWHERE, sweep_of
+from murder.net.sweep import NOWHERE, SLOT_S, sweep_of
 from murder.net.turns import TURN_S
 from murder.net.upstream import Address
 from murder.session.imap_client import ResponseCutter, is_tagged
@@ -106,7 +107,7 @@ class ImapUpstream:
         self._timeout_s = timeout_s
         self._max_message = max_message
         self._cutter = ResponseCutter()
-        self.flight: deque[tuple[bytes, Answered | None]] = deque()
+        self.flight: deque[tuple[bytes, asyncio.Future[Reply] | Hears | None]] = deque()
         self._sent: list[tuple[list[bytes], bytes]] = []  # what is in flight: tags, octets
         self._own: InternalCommand | None = None
         self._asker: Asker | None = (
@@ -115,6 +116,7 @@ class ImapUpstream:
         self._asked = self._heard = b""
         self._asked_until = 0.0
         self.loop = asyncio.get_running_loop()
+        self._sweep = sweep_of(self.loop)
         self._prefix = b"M" + secrets.token_hex(4).encode() + b"-"
         self._greeting: asyncio.Future[Reply] | None = None
         self.sweep_slot = NOWHERE
@@ -264,15 +266,23 @@ class ImapUpstream:
             if future is None and flight:
                 continue
             if gathered:
-                client.write(gathered)
+                if client.is_plain and not client.gathered:
+                    client.transport.write(gathered)
+                else:
+                    client.write(gathered)
                 gathered = b""
-            if future is not None and not future.done():
+            if callable(future):
+                future(line)
+            elif future is not None and not future.done():
                 future.set_result(parse_reply(line))
             if not flight:
                 self._sent.clear()
                 self.client.upstream_idle(self)
         if gathered:
-            client.write(gathered)
+            if client.is_plain and not client.gathered:
+                client.transport.write(gathered)
+            else:
+                client.write(gathered)
         if client.writing_paused:
             self._waits_for_client = True
             self.connection.pause_reading()
@@ -328,9 +338,14 @@ class ImapUpstream:
         self._asker, self._asked, self._heard = asker, tag + b" ", b""
         self._active_at = now = self.loop.time()
         self._asked_until = until or now + ANSWER_TIMES * self._timeout_s
-        if not self.sweep_slot or until is not None:
-            sweep_of(self.loop).watch_sooner(self, until or now + self._timeout_s)
-        self.connection.write(octets)
+        slot = self.sweep_slot
+        if not slot or (until is not None and until < (slot - 1) * SLOT_S):
+            self._sweep.watch_sooner(self, until or now + self._timeout_s)
+        connection = self.connection
+        if connection.is_plain and not connection.gathered:
+            connection.transport.write(octets)
+        else:
+            connection.write(octets)
 
     def _hear(self, octets: bytes) -> None:
         asker, asked = self._asker, self._asked
@@ -461,7 +476,7 @@ class ImapUpstream:
         """An answer is waited for from now on."""
         self._active_at = self.loop.time()
         if not self.sweep_slot:
-            sweep_of(self.loop).watch(self, self._active_at + self._timeout_s)
+            self._sweep.watch(self, self._active_at + self._timeout_s)
 
     def look(self, now: float) -> float | None:
         """For the sweep: is an answer overdue? A connection of which nothing is asked is looked at as often as one that is
@@ -506,6 +521,8 @@ class ImapUpstream:
         for tag, future in self.flight:
             if future is None:
                 unanswered.append(tag)
+            elif callable(future):
+                future(self.failure(kind, text))
             elif not future.done():
                 future.set_exception(self.failure(kind, text))
         mid_response = self.is_inside and (bool(self.flight) or self.passes_unsolicited)
@@ -515,15 +532,7 @@ class ImapUpstream:
     def unanswered(self, tags: list[bytes]) -> list[tuple[bytes, bytes]] | None:
         """Of a client's commands that were in flight, the last ones, which have these tags, as they were sent; None where
         that cannot be told any more."""
-        found: list[tuple[bytes, bytes]] = []
-        for of_these, octets in self._sent:
-            whole = [octets] if len(of_these) == 1 else octets.splitlines(keepends=True)
-            if not octets or len(whole) != len(of_these):
-                found = []  # those before have been answered, or cannot be begun anew
-                continue
-            found += zip(of_these, whole, strict=True)
-        found = found[len(found) - len(tags) :]
-        return found if [tag for tag, _ in found] == tags else None
+        return unanswered_of(self._sent, tags)
 
     async def idle_again(self, tag: bytes, octets: bytes) -> None:
         """A client's IDLE of which it has had the continuation: all else passes. Raises UpstreamFailure."""
@@ -576,11 +585,11 @@ class ImapUpstream:
         self.keeper = keeper
         self._kept_until = self.loop.time() + idle_s
         if idle_s < self._timeout_s or not self.sweep_slot:
-            sweep_of(self.loop).watch_sooner(self, self._kept_until)
+            self._sweep.watch_sooner(self, self._kept_until)
 
     def _leave(self) -> None:
         self.is_lost = True
-        sweep_of(self.loop).forget(self)
+        self._sweep.forget(self)
         if self.keeper is not None:
             self.keeper.forget(self)
 

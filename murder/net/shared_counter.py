@@ -144,15 +144,16 @@ class SharedCounter:
     def enter(self, key: str, most: int) -> bool:
         """One more, unless there are `most` already (0: no limit)."""
         own = self._of.get(key, 0) + 1
-        if most and not self._has_room(key, own, most):
+        if most and (
+            own > most or (self._table is not None and not self._has_room(key, own, most))
+        ):
             return False
         self._of[key] = own
         return True
 
     def _has_room(self, key: str, own: int, most: int) -> bool:
         """Said first and looked at then: of two workers at the same instant at most one finds the last place free."""
-        if self._table is None:
-            return own <= most
+        assert self._table is not None
         self.publish()
         self._table.put(key, Row(own))
         if own + sum(row.count for row in self._table.rows(key, of_others=True)) <= most:

@@ -54,13 +54,16 @@ class Upstreams:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._context: ssl.SSLContext | None = None
-        self._health: dict[str, _Health] = {}
+        # whether a connection tells the client's address when it is opened, and so is for this client only
+        self.tells_origin = config.frontend.upstream_proxy_protocol != "none"
+        self.health: dict[str, _Health] = {}  # of those that have failed of late
         self._addresses: dict[tuple[str, ProtocolSpec], Address] = {}
         self._log = logger()
 
     def configure(self, config: Config) -> None:
         """A new configuration, for connections from now on."""
         self._config = config
+        self.tells_origin = config.frontend.upstream_proxy_protocol != "none"
         self._context = None
         self._addresses.clear()
 
@@ -84,11 +87,6 @@ class Upstreams:
             found.proxy_user or frontend.proxy_user,
             found.proxy_password or frontend.proxy_password,
         )
-
-    @property
-    def tells_origin(self) -> bool:
-        """Whether a connection tells the client's address when it is opened, and so is for this client only."""
-        return self._config.frontend.upstream_proxy_protocol != "none"
 
     def context(self) -> ssl.SSLContext:
         """The client side of TLS, with this node's certificate. Raises OSError, ssl.SSLError."""
@@ -148,7 +146,7 @@ class Upstreams:
 
     def is_well(self, server: str) -> bool:
         """Whether it is not left alone just now; unlike `is_tried` this is only a look."""
-        health, frontend = self._health.get(server), self._config.frontend
+        health, frontend = self.health.get(server), self._config.frontend
         if health is None or health.failures < frontend.breaker_failures:
             return True
         return time.monotonic() >= health.tested_at
@@ -156,7 +154,7 @@ class Upstreams:
     def is_tried(self, server: str) -> bool:
         """Whether a connection may be opened now. Of a server that is left alone the one who is told yes is the test;
         until it has an end, others are told no."""
-        health, frontend = self._health.get(server), self._config.frontend
+        health, frontend = self.health.get(server), self._config.frontend
         if health is None or health.failures < frontend.breaker_failures:
             return True
         now = time.monotonic()
@@ -170,7 +168,7 @@ class Upstreams:
         if not failure.kind.is_sickness:
             return
         frontend = self._config.frontend
-        health = self._health.setdefault(failure.server, _Health())
+        health = self.health.setdefault(failure.server, _Health())
         health.failures += 1
         if health.failures >= frontend.breaker_failures:
             pause_s = frontend.breaker_retry_s * random.uniform(*JITTER)
@@ -182,7 +180,7 @@ class Upstreams:
 
     def worked(self, server: str) -> None:
         """A login there came about: the breaker closes."""
-        health = self._health.pop(server, None)
+        health = self.health.pop(server, None)
         if health is not None and health.failures >= self._config.frontend.breaker_failures:
             self._log.info("upstream.circuit_closed", backend=server)
 

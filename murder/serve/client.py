@@ -217,5 +217,6 @@ class ClientDialogue(Dialogue):
         self.begin_time(self.service.login_timeout_s, activity_counts=False)
 
     def lost(self, error: Exception | None) -> None:
-        self.leave_crowd()
+        if self._counted_as is not None:
+            self.leave_crowd()
         super().lost(error)

@@ -178,8 +178,17 @@ class ImapDialogue(ClientDialogue):
         return self.connection.peer
 
     def greet(self) -> None:
-        text = f"{self.service.server_name} murder {__version__} server ready"
-        self.send(status_line(b"*", b"OK", text, b"CAPABILITY " + self.capability_words()))
+        connection, kept = self.connection, self.service.greetings
+        key = (self.protocol, connection.is_tls, connection.certificate is not None)
+        greeting = kept.get(key)
+        if greeting is None:
+            text = f"{self.service.server_name} murder {__version__} server ready"
+            code = b"CAPABILITY " + self.capability_words()
+            greeting = kept[key] = status_line(b"*", b"OK", text, code)
+        if connection.is_plain:
+            connection.transport.write(greeting)
+        else:
+            connection.write(greeting)
 
     def send_ok(self, command: Command, text: str = "Completed", code: bytes = b"") -> None:
         self.send(status_line(command.tag, b"OK", text, code))

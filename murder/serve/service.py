@@ -3,8 +3,8 @@
 import asyncio
 import importlib
 import ssl
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from murder.auth.gate import Gate
@@ -22,7 +22,8 @@ NO_MAIL_LOG: Final = MailLog(None)
 
 @dataclass(frozen=True, slots=True)
 class ClientService:
-    """What one role offers to clients, whatever they speak. `server_name` is the one in greetings."""
+    """What one role offers to clients, whatever they speak. `server_name` is the one in greetings; `greetings` are those of
+    late, by what they depend on."""
 
     role: str
     server_name: str
@@ -31,6 +32,7 @@ class ClientService:
     limits: ClientConfig
     tls: ssl.SSLContext | None
     max_failures: int = 5  # wrong passwords before the connection ends
+    greetings: dict[Hashable, bytes] = field(default_factory=dict, compare=False, repr=False)
     mail_log: MailLog = NO_MAIL_LOG
     audit: AuditLog = NOBODYS
 

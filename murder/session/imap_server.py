@@ -27,6 +27,8 @@ from murder.wire.imap.response import continuation
 class State(Enum):
     """RFC 3501 §3."""
 
+    __hash__ = object.__hash__  # of C: states are looked up before every command
+
     NOT_AUTHENTICATED = auto()
     AUTHENTICATED = auto()
     SELECTED = auto()

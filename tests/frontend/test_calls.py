@@ -40,7 +40,7 @@ USER: Final = "ana"
 TIMES: Final = 20
 COMMAND: Final = re.compile(rb"([^ ]+) ([A-Za-z]+)")
 NOOP: Final = b"n NOOP\r\n"
-MOST: Final = {"noop": 4, "session": 225}  # Python calls
+MOST: Final = {"noop": 4, "session": 100}  # Python calls
 CAPABILITIES: Final = b"CAPABILITY IMAP4rev1 SASL-IR UNAUTHENTICATE UNSELECT"
 
 
@@ -98,7 +98,7 @@ def counting(loop: CountingLoop) -> Iterator[Count]:
     def note(frame: FrameType, event: str, _: object) -> None:
         if event == "call":
             code = frame.f_code
-            if not (code.co_filename.startswith(HERE) or LOOP.search(code.co_filename)):
+            if not (code.co_filename.startswith(HERE) or _is_of_the_loop(frame)):
                 where = code.co_filename.rpartition("/murder/")[2]
                 count.functions[f"{where}:{code.co_firstlineno} {code.co_name}"] += 1
 
@@ -109,6 +109,14 @@ def counting(loop: CountingLoop) -> Iterator[Count]:
     finally:
         sys.setprofile(None)
     count.made = loop.made - before
+
+
+def _is_of_the_loop(frame: FrameType) -> bool:
+    """Enumerations too that it makes of what the system says."""
+    of: FrameType | None = frame
+    while of is not None and of.f_code.co_filename.endswith("/enum.py"):
+        of = of.f_back
+    return of is not None and LOOP.search(of.f_code.co_filename) is not None
 
 
 class Remembering(Parts):

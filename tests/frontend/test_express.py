@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murder.config import FrontendConfig
-from murder.frontend.imap.dialogue import EXPRESS_OCTETS, FrontendImap
+from murder.frontend.imap.dialogue import FrontendImap
+from murder.frontend.imap.lobby import EXPRESS_OCTETS
 from murder.frontend.imap.table import serve_imap
 from murder.model.name import MailboxName
 from murder.net.connection import Connection
@@ -73,7 +74,12 @@ class Selected:
     def __init__(self) -> None:
         gate = SimpleNamespace(mechanisms=lambda *_: (), takes_passwords=lambda *_: True)
         service: Any = SimpleNamespace(
-            limits=FrontendConfig(), role="frontend", server_name="fe", gate=gate, tls=None
+            limits=FrontendConfig(),
+            role="frontend",
+            server_name="fe",
+            gate=gate,
+            tls=None,
+            greetings={},
         )
         frontend: Any = SimpleNamespace(sessions=set(), refers_logins=False)
         self.dialogue = cast(FrontendImap, None)

@@ -131,7 +131,7 @@ async def scene(
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both paths."""
     if request.param == "by the dialogue":
-        monkeypatch.setattr(Lobby, "at_once", FrontendImap.at_once)
+        monkeypatch.setattr(Lobby, "received", FrontendImap.received)
     return str(request.param)
 
 
@@ -236,7 +236,7 @@ async def test_both_paths_say_and_log_the_same(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     by_lobby = await told(tmp_path / "lobby", SPELLINGS[number])
-    monkeypatch.setattr(Lobby, "at_once", FrontendImap.at_once)
+    monkeypatch.setattr(Lobby, "received", FrontendImap.received)
     by_dialogue = await told(tmp_path / "dialogue", SPELLINGS[number])
     assert by_lobby == by_dialogue
     assert b"d OK" in by_lobby[0] or b"BYE" in by_lobby[0]

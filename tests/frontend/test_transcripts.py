@@ -24,7 +24,7 @@ async def test_a_frontend_says_what_the_transcript_says(
     file: Path, backends: int, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if path == "by the dialogue":
-        monkeypatch.setattr(Lobby, "at_once", FrontendImap.at_once)
+        monkeypatch.setattr(Lobby, "received", FrontendImap.received)
     text = file.read_text(encoding="utf-8")
     users = USERS_OF.get(file.parent.name, USERS)
     homes = {f"be{n + 1}.test": users[n::backends] for n in range(backends)}

@@ -22,12 +22,12 @@ from murder.model.rights import rights_in
 from murder.net.connection import Connection
 from murder.net.exchange import Reply
 from murder.net.pool import open_imap
-from murder.net.relay import MAX_IN_FLIGHT, Client, ImapUpstream
+from murder.net.relay import Client, ImapUpstream
 from murder.serve.imap import ImapDialogue, Row, Running
 from murder.serve.service import ClientService
 from murder.session.imap_client import non_synchronising
 from murder.session.imap_server import Event, Line, State, Wrong
-from murder.wire.imap.command import COMMAND, Command
+from murder.wire.imap.command import Command
 from murder.wire.imap.moved import FIELD as FOLLOWS_FIELD
 from murder.wire.imap.moved import MOVED, view_in
 from murder.wire.imap.response import bye, status_for, status_line, untagged
@@ -35,7 +35,6 @@ from murder.wire.imap.response import bye, status_for, status_line, untagged
 IN_UTF8: Final = frozenset({b"IMAP4REV2", b"UTF8=ACCEPT"})
 FIRST_LOOK_S: Final = 1.0  # what a login waits for backends that nobody has been at yet
 LOOK_AGAIN_S: Final = 30.0
-EXPRESS_OCTETS: Final = 8 * 1024  # commands that come together; far below the limit of a line
 HOPS_FIELD: Final = "x-proxy-ttl"
 MAX_HOPS: Final = 5
 
@@ -286,6 +285,8 @@ class FrontendImap(ImapDialogue, Client):
         return selected is None or not selected.upstream.is_full
 
     def upstream_idle(self, upstream: ImapUpstream) -> None:
+        if self.is_flowing:
+            return  # nothing is held, and nobody waits
         self._wake_settled()
         if self.session.held:
             self.resume()
@@ -447,55 +448,10 @@ class FrontendImap(ImapDialogue, Client):
     # --- dispatch
 
     def received(self, data: bytes) -> None:
-        """The hot path: whole commands for the selected backend go there as they came, up to the first that is not so
-        simple; that and what follows it is cut by the session. One function, as every call here is one a command."""
-        selected = self.selected
-        if (
-            selected is not None
-            and self._task is None
-            and self.opening is None
-            and (self.is_flowing or self._begins_to_flow())
-            and data[-1:] == b"\n"
-            and len(data) <= EXPRESS_OCTETS
-            and not (b"}" in data and (b"}\r\n" in data or b"}\n" in data))
-        ):
-            upstream = selected.upstream
-            if not (
-                self.is_closing
-                or upstream.is_lost
-                or upstream.connection.writing_paused
-                or len(upstream.flight) >= MAX_IN_FLIGHT
-                or self.connection.writing_paused
-            ):
-                at, size, tags = 0, len(data), []
-                while (
-                    at < size
-                    and (match := COMMAND.match(data, at))
-                    and match[2].upper() in self.RELAYED
-                ):
-                    tags.append(match[1])
-                    at = data.find(b"\n", match.end()) + 1
-                if tags:
-                    self.bad_commands = 0
-                    self.active_at = upstream.relay_all(tags, data if at == size else data[:at])
-                    if at == size:
-                        return
-                    data = data[at:]
-        if (
-            self._task is None
-            and self.opening is None
-            and (self.is_flowing or self._begins_to_flow())
-            and self.at_once(data)
-        ):
-            return
         self.is_flowing = False
         super().received(data)
 
-    def at_once(self, data: bytes) -> bool:
-        """Whether this was a whole command, and has been carried out; nothing is held or waited for when it comes."""
-        return False
-
-    def _begins_to_flow(self) -> bool:
+    def begins_to_flow(self) -> bool:
         self.is_flowing = (
             self._waiter is None
             and self.idle is None
@@ -550,9 +506,9 @@ class FrontendImap(ImapDialogue, Client):
         self.selected = None
 
     def _let_go(self) -> None:
-        for upstream in list(self.upstreams.values()):
+        upstreams, self.upstreams = self.upstreams, {}
+        for upstream in upstreams.values():
             self._close(upstream)
-        self.upstreams.clear()
 
     def _close(self, upstream: ImapUpstream) -> None:
         """For the next user, but never where somebody was in with his own password."""

@@ -2,7 +2,7 @@
 them, where nothing has to be waited for.
 
 A webmail logs in for every click, and finds all that it runs cold: what counts is how many different functions a session
-passes through. `Lobby.at_once` takes a whole command that it knows and carries it out, or takes nothing: then the
+passes through. `Lobby.received` takes a whole command that it knows and carries it out, or takes nothing: then the
 dialogue has the same octets, and does what it does with any. Here is only what passes. Whatever is refused, waits, refers,
 or asks somebody falls to the dialogue, before anything has been counted or said.
 """
@@ -15,18 +15,22 @@ from binascii import a2b_base64
 from typing import Final
 
 from murder.api.referral import Conduct, ReferralQuestion
+from murder.config import Config
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.dialogue import HOPS_FIELD, MAX_HOPS, FrontendImap
+from murder.frontend.imap.selected import Selected
 from murder.frontend.placement import servers
 from murder.log import plain_log
-from murder.model.entry import EntryState, MailboxEntry
-from murder.model.name import MailboxName, Namespace, inbox_of
+from murder.model.entry import MailboxEntry, parse_location
+from murder.model.name import MailboxName, Namespace, inbox_of, is_below
 from murder.model.protocol import IMAP
-from murder.net.exchange import Reply
+from murder.mupdate.record import ACTIVE, FLAGS_AT, HEAD_OCTETS
+from murder.net.exchange import parse_reply
 from murder.net.pool import MAX_CAPABILITIES, NOBODY, TOLD, capabilities_of, proxy_login
-from murder.net.relay import ImapUpstream
+from murder.net.relay import MAX_IN_FLIGHT, ImapUpstream
+from murder.net.upstream import Address
 from murder.session.imap_server import State
-from murder.wire.imap.command import parse_command
+from murder.wire.imap.command import COMMAND, parse_command
 from murder.wire.imap.moved import FIELD as FOLLOWS_FIELD
 from murder.wire.imap.response import clean
 
@@ -42,66 +46,117 @@ ENTERING: Final = re.compile(
 INSIDE: Final = re.compile(
     rb"(?i)" + _TAG + rb"(?:(?:SELECT|EXAMINE) " + _ASTRING + rb"|(NOOP|LOGOUT))\r\n\Z"
 )
+# As `net.pool` enters: own tag, address and session of the client; own tag, the login; the client's SELECT
+ENTER: Final = (
+    b'%%si ID ("x-originating-ip" "%%s" "x-session-id" "%%s" "%s" "%d" "%s" "1")\r\n%%s %%s\r\n%%s'
+    % (HOPS_FIELD.encode(), MAX_HOPS, FOLLOWS_FIELD.encode())
+)
+_OPENED: Final = re.compile(rb"(?i)[^ ]+ OK (?!\[READ-ONLY\])")
+EXPRESS_OCTETS: Final = 8 * 1024  # commands that come together; far below the limit of a line
 MOST_REMEMBERED: Final = 4096  # names, of `MOST_OCTETS` at most
 
 
 class Lobby(FrontendImap):
     """See the module."""
 
-    def at_once(self, data: bytes) -> bool:
+    is_flowing = True  # nothing has come yet
+
+    def received(self, data: bytes) -> None:
+        """The hot path. Whole commands for the selected backend go there as they came, up to the first that is not so plain;
+        one that the lobby knows is carried out; all else is the dialogue's. One function, as every call here is one a
+        command."""
         connection = self.connection
+        if not (
+            self._task is None
+            and self.opening is None
+            and (self.is_flowing or self.begins_to_flow())
+            and data[-1:] == b"\n"
+            and len(data) <= EXPRESS_OCTETS
+            and not self.is_closing
+            and not connection.writing_paused
+            and not (b"}" in data and (b"}\r\n" in data or b"}\n" in data))
+        ):
+            super().received(data)
+            return
+        selected = self.selected
+        if selected is not None:
+            upstream = selected.upstream
+            if not (
+                upstream.is_lost
+                or upstream.connection.writing_paused
+                or len(upstream.flight) >= MAX_IN_FLIGHT
+            ):
+                at, size, tags = 0, len(data), []
+                while (
+                    at < size
+                    and (match := COMMAND.match(data, at))
+                    and match[2].upper() in self.RELAYED
+                ):
+                    tags.append(match[1])
+                    at = data.find(b"\n", match.end()) + 1
+                if tags:
+                    self.bad_commands = 0
+                    self.active_at = upstream.relay_all(tags, data if at == size else data[:at])
+                    if at == size:
+                        return
+                    data = data[at:]
         if (
-            data[-2:] != b"\r\n"
-            or len(data) > MOST_OCTETS
-            or self.is_closing
+            len(data) > MOST_OCTETS
             or self._pump_is_due
             or self._following is not None
             or self._late_done
-            or connection.writing_paused
+            or self.arbiter is not None
         ):
-            return False
-        if self.session.state is State.NOT_AUTHENTICATED:
+            super().received(data)
+        elif self.session.state is State.NOT_AUTHENTICATED:
             match = ENTERING.match(data)
+            if match is None or not (
+                self._leave_at_once(match[1]) if match[7] else self._enter_at_once(match)
+            ):
+                super().received(data)
+        else:
+            match = INSIDE.match(data)
             if match is None:
-                return False
-            if match[7]:
-                return self._leave_at_once(match[1])
-            if match[6] is None:
-                user, password = match[2] or match[3] or b"", match[4] or match[5] or b""
+                is_done = False
+            elif (word := match[4]) is None:
+                is_done = self._open_at_once(match[1], match[2] or match[3] or b"", data)
+            elif len(word) == len(b"LOGOUT"):
+                is_done = self._leave_at_once(match[1])
             else:
-                try:
-                    authzid, user, password = a2b_base64(match[6], strict_mode=True).split(b"\0")
-                except (NoBase64, ValueError):
-                    return False
-                if authzid or not user.isascii():
-                    return False
-            if not user:
-                return False
-            mechanism = "LOGIN" if match[6] is None else "PLAIN"
-            return self._enter_at_once(match[1], user.decode("ascii"), password, mechanism)
-        match = INSIDE.match(data)
-        if match is None:
-            return False
-        name = match[4]
-        if name is None:
-            return self._open_at_once(match[1], match[2] or match[3] or b"", data)
-        if name.upper() == b"LOGOUT":
-            return self._leave_at_once(match[1])
-        if self.selected is not None or self.arbiter is not None:
-            return False
-        self.bad_commands = 0
-        self.active_at = self.loop.time()
-        connection.write(match[1] + b" OK Completed\r\n")
-        return True
+                is_done = self._pass_time(match[1])
+            if not is_done:
+                super().received(data)
 
     # --- in
 
-    def _enter_at_once(self, tag: bytes, user: str, password: bytes, mechanism: str) -> bool:
+    def _enter_at_once(self, match: re.Match[bytes]) -> bool:
         """Where the dialogue would admit him without waiting, count him and refer him nowhere."""
+        tag, quoted_user, user, quoted_password, password, plain, _ = match.groups()
+        name, secret = user or quoted_user, password or quoted_password or b""
+        if plain is not None:
+            try:
+                authzid, name, secret = a2b_base64(plain, strict_mode=True).split(b"\0")
+            except (NoBase64, ValueError):
+                return False
+            if authzid:
+                return False
+        if not name or not name.isascii():
+            return False
         service, connection, frontend = self.service, self.connection, self.frontend
         gate, limits = service.gate, service.limits
-        login = gate.admit_at_once(user, password, connection, self.protocol, mechanism)
-        if login is None or not self._is_all_known() or self._would_refer(login.user):
+        mechanism = "LOGIN" if plain is None else "PLAIN"
+        login = gate.admit_at_once(
+            name.decode("ascii"), secret, connection, self.protocol, mechanism
+        )
+        if (
+            login is None
+            or not (
+                (seen := (frontend.mailboxes.stamp(), frontend.whole_config))
+                == frontend.all_known_at
+                or self._is_all_known(seen)
+            )
+            or (frontend.has_referrers and self._would_refer(login.user))
+        ):
             return False
         try:
             gate.connections.enter(login.user)
@@ -118,23 +173,32 @@ class Lobby(FrontendImap):
             self.idle_timeout_s, self.activity_counts = limits.idle_timeout_s, True
             self.active_at = self.loop.time()
         connection.became_known()
-        facts = self.log_facts()
+        facts: dict[str, object]
+        if self.client_id:
+            facts = self.log_facts()
+        else:  # the same
+            facts = {
+                "role": service.role,
+                "protocol": self.protocol,
+                "cid": connection.cid,
+                "peer": connection.peer,
+                "user": login.user,
+            }
         facts["proxy"], facts["admin"], facts["tls"] = "", False, connection.is_tls
         plain_log.info("login.succeeded", facts)
         self._told = words = frontend.capabilities.words()
         told = _words(words, limits.literal_minus, limits.suppress_capabilities)
         self.bad_commands = 0
-        connection.write(
-            b"%s OK [CAPABILITY %s] %s\r\n" % (tag, told, clean(f"Logged in as {login.user}"))
-        )
+        reply = b"%s OK [CAPABILITY %s] %s\r\n" % (tag, told, _welcome(login.user))
+        if connection.is_plain and not connection.gathered:
+            connection.transport.write(reply)
+        else:
+            connection.write(reply)
         return True
 
-    def _is_all_known(self) -> bool:
-        """Whether no backend has to be asked what it offers."""
+    def _is_all_known(self, seen: tuple[int, Config]) -> bool:
+        """Whether no backend has to be asked what it offers, as the list and the configuration are now."""
         frontend = self.frontend
-        seen = (frontend.mailboxes.stamp(), frontend.whole_config)
-        if seen == frontend.all_known_at:
-            return True
         unknown = frontend.capabilities.unknown_of(servers(frontend))
         if not unknown:
             frontend.all_known_at = seen
@@ -145,8 +209,6 @@ class Lobby(FrontendImap):
     def _would_refer(self, user: str) -> bool:
         """Whether the login is to be referred."""
         frontend = self.frontend
-        if not frontend.has_referrers:
-            return False
         entry = frontend.locator.known(inbox_of(user))
         return entry is not None and self._refers(entry, "LOGIN", user)
 
@@ -167,22 +229,27 @@ class Lobby(FrontendImap):
             or login.is_admin
             or self.enabled
             or self.wants_modseqs
-            or self.arbiter is not None
             or self.ask_again is not None
         ):
             return False
         try:
-            name = _internal(self.service.namespace, external, login.user)
+            namespace = self.service.namespace
+            name = _internal(namespace.unix_hierarchy, namespace.alternative, external, login.user)
         except Refusal:
             return False
-        entry = frontend.mailboxes.find(name)
-        if entry is None or entry.state is not EntryState.ACTIVE or not self.may_know_of(entry):
+        row = frontend.mailboxes.row(name)
+        if row is None or not row[FLAGS_AT] & ACTIVE:
             return False
-        if frontend.has_referrers:
-            command = data[len(tag) + 1 :].split(b" ", 1)[0].upper().decode("ascii")
-            if self._refers(entry, command, login.user):
+        if frontend.has_referrers or not _is_own(name, login.user):
+            entry = frontend.mailboxes.find(name)
+            if entry is None or not entry.is_active or not self.may_know_of(entry):
                 return False
-        server = entry.server
+            if frontend.has_referrers:
+                command = data[len(tag) + 1 :].split(b" ", 1)[0].upper().decode("ascii")
+                if self._refers(entry, command, login.user):
+                    return False
+        at = FLAGS_AT + 1
+        server = _server_of(row[HEAD_OCTETS : HEAD_OCTETS + (row[at] << 8) + row[at + 1]])
         upstream = self.upstreams.get(server)
         if selected is not None and selected.upstream is not upstream:
             return False  # it is to be left first
@@ -199,8 +266,8 @@ class Lobby(FrontendImap):
         return True
 
     def _open_pooled(self, server: str, name: MailboxName, tag: bytes, data: bytes) -> bool:
-        frontend, login = self.frontend, self.user
-        if HOPS_FIELD in self.client_id or self.upstreams:
+        frontend, login = self.frontend, self.login
+        if login is None or HOPS_FIELD in self.client_id:
             return False
         address = frontend.upstreams.address(server, IMAP)
         upstream = frontend.pool.take(address)
@@ -211,42 +278,25 @@ class Lobby(FrontendImap):
         self.upstreams[server] = upstream
         opening = self._begin_opening(upstream, name, tag, data)
         own = upstream.next_tag()
-        octets = (
-            b'%si ID ("x-originating-ip" "%s" "x-session-id" "%s" "%s" "%d" "%s" "1")\r\n%s %s\r\n%s'
-            % (
-                own,
-                connection.peer.encode(),
-                connection.cid.encode(),
-                HOPS_FIELD.encode(),
-                MAX_HOPS,
-                FOLLOWS_FIELD.encode(),
-                own,
-                proxy_login(address, login.user),
-                data,
-            )
+        octets = ENTER % (
+            *(own, connection.peer.encode(), connection.cid.encode()),
+            *(own, _proxy_login(address, login.user), data),
         )
-        until = self.loop.time() + config.upstream_login_timeout_s
+        until = self.active_at + config.upstream_login_timeout_s
         upstream.ask_at_once(opening, octets, own, until)
         return True
 
     def _begin_opening(
         self, upstream: ImapUpstream, name: MailboxName, tag: bytes, data: bytes
     ) -> "Opening":
-        self.select(upstream, name)
+        self.selected = Selected(upstream, name)  # as `select` where none is
+        upstream.passes_unsolicited = True
+        self.session.selected()
         opening = self.opening = Opening(self, upstream, name, data)
         upstream.flight.append((tag, opening))
         self.bad_commands = 0
         self.active_at = self.loop.time()
         return opening
-
-    def opened(self, reply: Reply, opening: "Opening") -> None:
-        """The backend has answered SELECT."""
-        self.opening = None
-        if not reply.is_ok:
-            self.deselect()
-        elif reply.code.upper() == b"READ-ONLY":
-            self.select(opening.upstream, opening.name, is_read_only=True)
-        self.active_at = self.loop.time()
 
     def lost_behind_login(self, opening: "Opening", failure: UpstreamFailure) -> None:
         """The backend has gone, with the SELECT: what was to be said of that has been said, but for this."""
@@ -279,12 +329,25 @@ class Lobby(FrontendImap):
 
     # --- out
 
+    def _pass_time(self, tag: bytes) -> bool:
+        """NOOP where no mailbox is selected."""
+        if self.selected is not None:
+            return False
+        self.bad_commands = 0
+        self.active_at = self.loop.time()
+        self.connection.write(tag + b" OK Completed\r\n")
+        return True
+
     def _leave_at_once(self, tag: bytes) -> bool:
         selected = self.selected
-        if (selected is not None and selected.upstream.flight) or self.arbiter is not None:
+        if selected is not None and selected.upstream.flight:
             return False
         self.session.ended()
-        self.connection.write(b"* BYE Logging out\r\n%s OK Completed\r\n" % tag)
+        connection, reply = self.connection, b"* BYE Logging out\r\n%s OK Completed\r\n" % tag
+        if connection.is_plain and not connection.gathered:
+            connection.transport.write(reply)
+        else:
+            connection.write(reply)
         self.close()
         return True
 
@@ -302,47 +365,52 @@ class Opening:
         self.name = name
         self.octets = octets
 
-    # --- of the login
-
     def heard(self, upstream: ImapUpstream, line: bytes, failure: UpstreamFailure | None) -> None:
-        if failure is not None:
-            self.dialogue.not_let_in(self, failure)
-            return
+        """Of the login."""
         dialogue = self.dialogue
-        frontend, server = dialogue.frontend, upstream.server
+        if failure is not None:
+            dialogue.not_let_in(self, failure)
+            return
         _, word, text = line.split(b" ", 2) if line.count(b" ") > 1 else (b"", b"", b"")
         if word.upper() != b"OK":
             said = text.strip().decode("utf-8", "replace")
             why = upstream.failure(UpstreamKind.AUTH, f"it does not let us in: {said}")
-            self.dialogue.not_let_in(self, why)
+            dialogue.not_let_in(self, why)
             upstream.abandon()
             return
         words = text[1 : text.find(b"]")] if text.startswith(b"[" + TOLD) else b""
         if words and len(words) <= MAX_CAPABILITIES:
             upstream.capabilities = capabilities_of(words)
-        frontend.upstreams.worked(server)
-        frontend.capabilities.learn(server, upstream.capabilities)
-        dialogue.tell_changed_capabilities()
+        frontend = dialogue.frontend
+        if upstream.server in frontend.upstreams.health:
+            frontend.upstreams.worked(upstream.server)
+        frontend.capabilities.learn(upstream.server, upstream.capabilities)
+        if frontend.capabilities.words() is not dialogue._told:
+            dialogue.tell_changed_capabilities()
         if plain_log.threshold <= logging.DEBUG:
             dialogue.log.debug("upstream.connected", backend=upstream.server)
 
-    # --- of the SELECT, as a future
-
-    def done(self) -> bool:
-        return False
-
-    def set_result(self, reply: Reply) -> None:
-        self.dialogue.opened(reply, self)
-
-    def set_exception(self, failure: UpstreamFailure) -> None:
-        """The backend has gone behind the login."""
-        self.dialogue.loop.call_soon(self.dialogue.lost_behind_login, self, failure)
+    def __call__(self, end: bytes | UpstreamFailure) -> None:
+        """Of the SELECT: its tagged line, or the backend has gone behind the login."""
+        dialogue = self.dialogue
+        if isinstance(end, UpstreamFailure):
+            dialogue.loop.call_soon(dialogue.lost_behind_login, self, end)
+            return
+        dialogue.opening = None
+        dialogue.active_at = dialogue.loop.time()
+        if _OPENED.match(end):
+            return
+        reply = parse_reply(end)
+        if not reply.is_ok:
+            dialogue.deselect()
+        elif reply.code.upper() == b"READ-ONLY":
+            dialogue.select(self.upstream, self.name, is_read_only=True)
 
 
 @functools.lru_cache(maxsize=MOST_REMEMBERED)
-def _internal(namespace: Namespace, external: bytes, user: str) -> MailboxName:
+def _internal(unix_hierarchy: bool, alternative: bool, external: bytes, user: str) -> MailboxName:
     """Raises Refusal."""
-    return namespace.internal(external, user)
+    return Namespace(unix_hierarchy, alternative).internal(external, user)
 
 
 @functools.lru_cache(maxsize=16)
@@ -351,3 +419,24 @@ def _words(words: tuple[bytes, ...], literal_minus: bool, suppressed: tuple[str,
     left_out = {word.upper().encode() for word in suppressed}
     shown = (b"LITERAL-" if literal_minus and word == b"LITERAL+" else word for word in words)
     return b" ".join(word for word in shown if word.upper() not in left_out)
+
+
+@functools.lru_cache(maxsize=MOST_REMEMBERED)
+def _is_own(name: MailboxName, user: str) -> bool:
+    """Whether it is a user's INBOX or below it: its owner may always know of it."""
+    return name == inbox_of(user) or is_below(name, inbox_of(user))
+
+
+@functools.lru_cache(maxsize=256)
+def _server_of(raw_location: bytes) -> str:
+    return parse_location(raw_location).server
+
+
+@functools.lru_cache(maxsize=MOST_REMEMBERED)
+def _proxy_login(address: Address, user: str) -> bytes:
+    return proxy_login(address, user)
+
+
+@functools.lru_cache(maxsize=MOST_REMEMBERED)
+def _welcome(user: str) -> bytes:
+    return clean(f"Logged in as {user}")
