@@ -113,12 +113,10 @@ class ImapUpstream:
         self._asker: Asker | None = (
             None  # of whose question `_asked` is the tag, and `_heard` what has come of the answer
         )
-        self._asked = self._heard = b""
-        self._asked_until = 0.0
+        self._asked, self._heard, self._asked_until = b"", b"", 0.0
         self.loop = asyncio.get_running_loop()
         self._sweep = sweep_of(self.loop)
         self._prefix = b"M" + secrets.token_hex(4).encode() + b"-"
-        self._greeting: asyncio.Future[Reply] | None = None
         self.sweep_slot = NOWHERE
         self._active_at = 0.0
         self.keeper: Keeper | None = None  # while it waits for its next user
@@ -266,10 +264,7 @@ class ImapUpstream:
             if future is None and flight:
                 continue
             if gathered:
-                if client.is_plain and not client.gathered:
-                    client.transport.write(gathered)
-                else:
-                    client.write(gathered)
+                client.write(gathered)
                 gathered = b""
             if callable(future):
                 future(line)
@@ -331,8 +326,6 @@ class ImapUpstream:
     ) -> None:
         """Send own commands, without a task that waits: `asker` hears the end of the one with this tag, of which nothing
         else is wanted; until then at the latest. Behind them a client's command may be in flight."""
-        if self.is_lost:
-            raise self.failure(UpstreamKind.LOST, "it closed the connection")
         if self._waits_for_client:  # for one who has gone
             self.client_writable()
         self._asker, self._asked, self._heard = asker, tag + b" ", b""
@@ -349,7 +342,6 @@ class ImapUpstream:
 
     def _hear(self, octets: bytes) -> None:
         asker, asked = self._asker, self._asked
-        assert asker is not None
         data = self._heard + octets if self._heard else octets
         begin = 0 if data.startswith(asked) else data.find(b"\n" + asked) + 1
         end = data.find(b"\n", begin) + 1 if begin or data.startswith(asked) else 0
@@ -361,7 +353,8 @@ class ImapUpstream:
         if begin and _STRAY.search(data, 0, begin):
             raise BadSyntax("a tagged response to what nobody asked")
         self._asker, self._heard = None, b""
-        asker.heard(self, data[begin:end], None)
+        if asker is not None:
+            asker.heard(self, data[begin:end], None)
         if end < len(data) and not self.is_lost:
             if self.keeper is not None:
                 self.abandon()  # it was to be silent
