@@ -80,4 +80,16 @@ SEEDS: Final[Mapping[str, Sequence[bytes]]] = {
         b"1 (UNCHANGEDSINCE 5) +FLAGS.SILENT (\\Seen x)",
         b"SET STATUS (PERSONAL (MessageNew MessageExpunge))",
     ),
+    "sieve": (
+        b'require ["fileinto", "variables", "regex", "body"];\nif anyof(header :matches "a" "*x?", body :text :contains "y")'
+        b' {set :upper "v" "${1}"; fileinto "${v}F"; stop;}\n%%\n' + MAIL,
+        b'require ["mime","foreverypart","extracttext","variables","replace","enclose","editheader"];foreverypart {'
+        b'extracttext "t"; if header :mime :anychild :param "x" "Content-Type" "a" {replace :mime "${t}";break;}}'
+        b' deleteheader "from"; addheader "X" "${t}"; enclose :headers ["a: b"] "c";\n%%\n' + MAIL,
+        b'require ["vacation","enotify","date","imap4flags","include","duplicate","relational"];vacation :mime "a";'
+        b' notify "mailto:a@b.c?cc=d@e.f&subject=%20";addflag ["a b"]; if date :value "ge" :zone "+0100" "date" "hour" "1"'
+        b' {include :optional "x";} if duplicate :header "to" {keep;}\n%%\n' + MAIL,
+        b'/* { [ text: # \n.\n.. \n" \\ ${hex:4} 99G :tag ( not not true , ; ]',
+        b"if allof(true, not anyof(false, if true {} elsif false {",
+    ),
 }

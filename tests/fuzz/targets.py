@@ -6,6 +6,7 @@ faster than linearly then shows as a time-out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from murder.errors import BadSyntax, Misuse, Refusal
@@ -34,6 +35,18 @@ from murder.session.sasl import (
     ScramServer,
     Secret,
     SecretWanted,
+)
+from murder.sieve import (
+    BadScript,
+    Circumstances,
+    Envelope,
+    Limits,
+    ListMembers,
+    OwnAddresses,
+    Question,
+    compile_script,
+    run_to_end,
+    start,
 )
 from murder.wire import dlist, mutf7
 from murder.wire.carry import FrameCutter, parse_message, parse_portrait, parse_uids
@@ -328,6 +341,36 @@ def command_line(octets: bytes) -> None:
         arguments_of(Command(b"a", name, b" " + octets.translate(None, b"\r\n") + b"\r\n", 0))
 
 
+def sieve(octets: bytes) -> None:
+    """A script, and behind a line of its own the message that it is run over."""
+    text, _, message = octets.partition(b"\n%%\n")
+    try:
+        script = compile_script(text)
+    except BadScript:
+        return
+    limits = Limits(steps=100_000)
+    machine = start(
+        [script, script],
+        message or text,
+        Envelope("a@example.org", "b+c@example.com"),
+        Circumstances(datetime(2026, 3, 1, tzinfo=UTC)),
+        limits=limits,
+        is_traced=True,
+    )
+    outcome = run_to_end(machine, Nothing())
+    assert outcome.actions
+    assert outcome.steps <= limits.steps + 100_000
+    for action in outcome.actions:
+        assert action.key
+
+
+class Nothing:
+    """A world in which nothing is."""
+
+    def answer(self, question: Question) -> object:
+        return () if isinstance(question, ListMembers | OwnAddresses) else None
+
+
 TARGETS: Final[Mapping[str, Target]] = {
     "imap_server": imap_server,
     "imap_client": imap_client,
@@ -342,6 +385,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     "header": header,
     "kept_summary": kept_summary,
     "command_line": command_line,
+    "sieve": sieve,
 }
 
 

@@ -7,7 +7,6 @@ compares so many generated scripts, from a seed on, and tells each that comes ou
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,15 +21,14 @@ LIBRARIES = "/usr/lib/dovecot"
 SENDER, RECIPIENT = "ann@example.org", "carl+lists@example.org"
 EXTENSIONS = "+editheader"
 POLICY = Policy(string_comparator="i;octet")
+# Where ours is stricter: no IMAP server has a mailbox with a line end in its name
+EXPLAINED = ("it has control characters",)
 FAILED = ["failure"]
+INBOX = ["store", "INBOX"]
 
 _ACTION = re.compile(r"^ \* (.*)$")
 _STORE = re.compile(r"store message in folder: (.*)")
 _REDIRECT = re.compile(r"redirect message to: <(.*)>")
-
-
-def is_there() -> bool:
-    return shutil.which(PROGRAM) is not None
 
 
 def their_actions(folder: Path, script: str, message: bytes) -> list[str]:
@@ -69,7 +67,21 @@ def their_actions(folder: Path, script: str, message: bytes) -> list[str]:
     said = done.stdout.decode("utf-8", "replace")
     if "final result: success" not in done.stderr.decode("utf-8", "replace"):
         return [*FAILED, done.stderr.decode("utf-8", "replace")[-400:]]
-    return sorted(set(parse_actions(said)))
+    return _gathered(parse_actions(said))
+
+
+def _without_inbox_flags(actions: list[str]) -> list[str]:
+    """Of a keep and a `fileinto "INBOX"` Pigeonhole sets the flags that came last; who stores for us sets all."""
+    return [" ".join(one.split()[:2]) if one.split()[:2] == INBOX else one for one in actions]
+
+
+def _gathered(actions: list[str]) -> list[str]:
+    """In order of words; all copies for the INBOX are one, and a discard beside others says nothing."""
+    flags = {word for one in actions if one.split()[:2] == INBOX for word in one.split()[2:]}
+    others = {one for one in actions if one.split()[:2] != INBOX and one != "discard"}
+    if any(one.split()[:2] == INBOX for one in actions):
+        others.add(" ".join([*INBOX, *sorted(flags)]))
+    return sorted(others) or ["discard"]
 
 
 def parse_actions(said: str) -> list[str]:
@@ -79,7 +91,7 @@ def parse_actions(said: str) -> list[str]:
         if action is None:
             flags = line.partition("+ add IMAP flags: ")[2]
             if flags:
-                found[-1] += " " + " ".join(sorted(flag.lower() for flag in flags.split()))
+                found[-1] += " " + " ".join(sorted({flag.lower() for flag in flags.split()}))
             continue
         words = action[1]
         if (store := _STORE.match(words)) is not None:
@@ -111,11 +123,12 @@ def our_actions(script: str, message: bytes) -> list[str]:
                 found[type(action).__name__.lower()] = ""
             case _:
                 found["discard"] = ""
-    return sorted(f"{name} {flags}".strip() for name, flags in found.items())
+    return _gathered([f"{name} {flags}".strip() for name, flags in found.items()])
 
 
 def _store(found: dict[str, str], name: str, flags: tuple[str, ...] | None) -> None:
-    found[f"store {name}"] = " ".join(sorted(flag.lower() for flag in flags or ()))
+    before = found.get("store INBOX", "").split() if name == "INBOX" else []
+    found[f"store {name}"] = " ".join(sorted({*before, *(flag.lower() for flag in flags or ())}))
 
 
 def differences(count: int, first: int = 0) -> list[str]:
@@ -131,7 +144,9 @@ def differences(count: int, first: int = 0) -> list[str]:
             theirs, ours = their_actions(folder, script, message), our_actions(script, message)
             if theirs[:1] == FAILED and ours[:1] == FAILED:
                 continue
-            if theirs != ours:
+            if any(why in " ".join(ours) for why in EXPLAINED):
+                continue
+            if theirs != ours and _without_inbox_flags(theirs) != _without_inbox_flags(ours):
                 told.append(f"seed {seed}: sieve-test {theirs}, ours {ours}")
     return told
 

@@ -29,6 +29,7 @@ from murder.sieve.match.matching import Matching
 from murder.sieve.problem import Problem
 
 COMPARATOR_PREFIX: Final = "comparator-"
+DECLARING: Final = frozenset({"require", "global", "import", "export"})  # stand before all others
 _GROUPS: Final = (MATCHING, ADDRESS_PART)
 
 
@@ -59,7 +60,7 @@ class Checker:
         self.includes: list[tuple[str, bool, bool, int]] = []
         self.warnings: list[Problem] = []
         self.around: list[Call] = []  # commands whose blocks are open
-        self.before: list[Call] = []  # commands of the script so far, checked
+        self.is_early = True  # nothing but declarations has come yet
         self._available = available
         self._words: dict[tuple[bool, str], Word] = {}  # by what they are, and name
         self._tags: dict[str, dict[str, Tag]] = {}
@@ -148,7 +149,7 @@ class Checker:
                 call = self.call(node, is_test=False)
                 if call is not None:
                     calls.append(call)
-                    self.before.append(call)
+                    self.is_early = self.is_early and node.name in DECLARING
             except Wrong as wrong:
                 self.source.report(wrong.at, wrong.text)
             before = node.name

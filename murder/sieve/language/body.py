@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from murder.sieve.grammar.tree import Node
 
 _HTML: Final = ((b"TEXT", b"HTML"), (b"APPLICATION", b"XHTML+XML"))
+_BODIES: Final = "bodies"
+MAX_KEPT: Final = 8  # texts of a body, of different types
+MAX_KEPT_CHARACTERS: Final = 1024 * 1024  # of each
 _READ: Final = ("text", "application/xhtml+xml")
 _ENCODINGS: Final = AS_IT_IS - {b""} | {b"BASE64", b"QUOTED-PRINTABLE"}
 # A Content-Type with more than one slash is none, though its begin may look like one
@@ -58,15 +61,26 @@ def _body(machine: Machine, call: Call) -> Suspended:
             values = [(yield LongWork(lambda: raw_text(octets, limit)))]
         else:
             values = [raw_text(octets, limit)]
-    elif how == "content":
-        wanted = [one.lower() for one in machine.texts(call.tags["content"])]
-        values = yield from _contents(machine, wanted)
     else:
-        values = yield from _contents(machine, _READ, is_read=True)
+        is_read = how == "text"
+        wanted = _READ if is_read else tuple(map(str.lower, machine.texts(call.tags["content"])))
+        values = yield from _kept(machine, wanted, is_read=is_read)
     matched_before = list(machine.frame.matched)
     found = yield from matched(machine, call, values)
     machine.frame.matched = matched_before  # RFC 5173 §6: `body` sets no match values
     return found
+
+
+def _kept(machine: Machine, wanted: tuple[str, ...], *, is_read: bool) -> Suspended:
+    """As `_contents`; what is not large is kept for the next test."""
+    known = machine.state.setdefault(_BODIES, {})
+    key = (machine.version(), id(machine.message), wanted, is_read)
+    if key not in known:
+        values = yield from _contents(machine, wanted, is_read=is_read)
+        if len(known) >= MAX_KEPT or sum(map(len, values)) > MAX_KEPT_CHARACTERS:
+            return values
+        known[key] = values
+    return known[key]
 
 
 def _contents(machine: Machine, wanted: Sequence[str], *, is_read: bool = False) -> Suspended:

@@ -62,12 +62,12 @@ def _add(machine: Machine, call: Call) -> Result:
         raise RunProblem(f"addheader action: specified header value for '{name}' is too large")
     if name.lower() in machine.policy.not_added_fields - NEVER_PROTECTED:
         return None
+    machine.check_editable()
     message = machine.message
     whole = format_field(name, value, message.line_end)
     field = Field(name.lower(), whole, whole.partition(b":")[2])
     fields = [*message.fields, field] if "last" in call.tags else [field, *message.fields]
     machine.made(len(whole))
-    machine.charge(len(fields) // 8)
     machine.edit(message.edited(fields))
     return None
 
@@ -86,10 +86,10 @@ def _delete(machine: Machine, call: Call) -> Suspended:
     if name in machine.policy.protected_fields - NEVER_PROTECTED:
         machine.notes.append(f"the field {name} is protected and was not deleted")
         return
+    machine.check_editable()
     gone = yield from _chosen(machine, call, machine.message.named(name))
     if gone:
         kept = [one for one in machine.message.fields if id(one) not in gone]
-        machine.charge(len(kept) // 8)
         machine.edit(machine.message.edited(kept))
 
 

@@ -40,11 +40,11 @@ INDEX: Final = Extension("index", checks=dict.fromkeys(("header", "address", "da
 
 
 def fields_of(machine: Machine, call: Call, names: tuple[Text, ...]) -> Sequence[Field]:
-    """In the order of the names, and in the message's."""
+    """In the order of the names, and in the message's; `:index` counts in this order, as Pigeonhole has it."""
     found: list[Field] = []
     for name in machine.texts(names):
-        found += chosen(machine.message.named(name.lower()), call)
-    return found
+        found += machine.message.named(name.lower())
+    return chosen(found, call)
 
 
 def chosen(fields: Sequence[Field], call: Call) -> Sequence[Field]:

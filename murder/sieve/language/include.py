@@ -18,10 +18,6 @@ MAX_NAME: Final = 256  # characters of a script's name
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
-# `import` and `export` are what drafts had in place of `global`
-_DECLARING: Final = ("require", "global", "import", "export")
-
-
 def is_script_name(name: str) -> bool:
     """No path, no control characters (RFC 5804 §1.6)."""
     if not 0 < len(name) <= MAX_NAME or "/" in name or name in (".", ".."):
@@ -100,8 +96,7 @@ def _check_global(checker: "Checker", call: Call, node: "Node") -> None:
         if len(name) > checker.limits.name_octets:
             raise Wrong(node.at, f"variable name '{name[:20]}...' is too long")
         names.append(name.lower())
-    is_early = all(before.word.name in _DECLARING for before in checker.before)
-    if node.name != "global" and not is_early:
+    if node.name != "global" and not checker.is_early:
         raise Wrong(
             node.at,
             f"the {node.name} command can only be placed at top level at the beginning of the file "
@@ -143,7 +138,7 @@ INCLUDE: Final = Extension(
                 check=_check_global,
                 run=_global,
             )
-            for name in _DECLARING[1:]
+            for name in ("global", "import", "export")  # the last two are of drafts
         ),
     ),
 )

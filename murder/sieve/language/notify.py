@@ -12,7 +12,7 @@ from murder.sieve.language.arguments import KEYS, MATCH_TAGS, match
 from murder.sieve.language.sending import check_from, copy_of, from_of, is_automatic
 from murder.sieve.problem import RunProblem
 from murder.sieve.questions import OwnAddresses
-from murder.sieve.run.addresses import Address, addresses_in, parse_address, parse_path
+from murder.sieve.run.addresses import Address, parse_address, parse_path
 from murder.sieve.run.compose import common_fields, format_address, format_lines, format_message
 from murder.sieve.run.machine import Machine
 from murder.sieve.run.senders import envelope_sender
@@ -210,9 +210,7 @@ def _composed(
     body = method.body
     if body is None:
         whose = ", ".join(
-            str(address)
-            for one in machine.message.named("from")
-            for address in addresses_in(one.value)[:1]
+            str(address) for one in machine.message.named("from") for address in one.addresses[:1]
         )
         body = (
             message or f"Notification of new message.\r\n\r\nFrom: {whose}\r\nSubject: {original}"

@@ -23,6 +23,7 @@ def _rebuild(machine: Machine) -> None:
     count = machine.state["rebuilt"] = machine.state.get("rebuilt", 0) + 1
     if count > MAX_REBUILT:
         raise RunProblem(f"the message is replaced or enclosed too often (max {MAX_REBUILT})")
+    machine.check_editable()
     machine.looked_at(machine.message.size)
 
 

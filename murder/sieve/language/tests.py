@@ -19,7 +19,7 @@ from murder.sieve.language.arguments import KEYS, MATCH_TAGS, PART_TAGS, match
 from murder.sieve.language.fields import chosen, field_tags, fields_of
 from murder.sieve.language.mailboxes import matched
 from murder.sieve.language.mime import aspect_of, fields_of_parts
-from murder.sieve.run.addresses import addresses_in, parse_envelope_path, part_of
+from murder.sieve.run.addresses import parse_envelope_path, part_of
 from murder.sieve.run.machine import Machine
 from murder.sieve.run.message import Field
 
@@ -56,9 +56,9 @@ def _of_parts(machine: Machine, call: Call) -> Suspended:
     if call.word.name == "address":
         return (yield from matched(machine, call, _addresses(machine, call, fields)))
     values: list[str] = []
-    for name in names:
-        for field in chosen([one for one in fields if one.name == name.lower()], call):
-            values += aspect_of(machine, call, field)
+    ordered = [one for name in names for one in fields if one.name == name.lower()]
+    for field in chosen(ordered, call):
+        values += aspect_of(machine, call, field)
     return (yield from matched(machine, call, values))
 
 
@@ -74,15 +74,11 @@ def _addresses(machine: Machine, call: Call, fields: Sequence[Field]) -> list[st
     separator = machine.policy.separator
     values: list[str] = []
     for one in fields:
-        octets = one.value
-        machine.spent += len(octets) // 32
-        found = addresses_in(octets)
-        if part == "all" and not (found and all(each.local.isascii() for each in found)):
-            values.append(one.text)
-            continue
+        machine.spent += len(one.raw_value) // 32
+        found = [address for address in one.addresses if address.is_valid]
+        if part == "all" and not found:
+            values.append(one.text)  # RFC 5228 §2.7.4: what is no address has no parts
         for address in found:
-            if part != "all" and not address.is_valid:
-                continue  # RFC 5228 §2.7.4
             value = part_of(address, part, separator)
             if value is not None:
                 values.append(value)

@@ -11,7 +11,7 @@ from murder.sieve.language.actions import check_address
 from murder.sieve.language.sending import check_from, copy_of, from_of, is_automatic
 from murder.sieve.problem import RunProblem
 from murder.sieve.questions import OwnAddresses
-from murder.sieve.run.addresses import Address, addresses_in, parse_address, parse_path
+from murder.sieve.run.addresses import Address, parse_address, parse_path
 from murder.sieve.run.compose import (
     common_fields,
     format_address,
@@ -101,7 +101,7 @@ def _sender_of(machine: Machine) -> Address | None:
         address
         for name in _SENDER_FIELDS
         for one in machine.message.named(name)
-        for address in addresses_in(one.value)
+        for address in one.addresses
     ]
     if machine.policy.vacation_names_from_header and sender and known:
         return known[0]
@@ -135,7 +135,7 @@ def _own_recipient(machine: Machine, own: Iterable[Address]) -> Address | None:
     known = {address.plain.casefold(): address for address in own}
     for name in _RECIPIENT_FIELDS:
         for one in machine.message.named(name):
-            for address in addresses_in(one.value):
+            for address in one.addresses:
                 if address.plain.casefold() in known:
                     return known[address.plain.casefold()]
     return None

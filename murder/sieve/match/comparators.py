@@ -35,7 +35,7 @@ def _octets(text: str) -> bytes:
 def fold_ascii(text: str) -> str:
     """Letters A to Z as a to z, all else as it is."""
     if len(text) <= PIECE:
-        return _fold_ascii(text)
+        return text.lower() if text.isascii() else _fold_ascii(text)
     return "".join(_fold_ascii(text[at : at + PIECE]) for at in range(0, len(text), PIECE))
 
 

@@ -21,7 +21,7 @@ _ROUTE: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Address:
     """`local` without quotes, `domain` may be empty; `name` is what is shown."""
 

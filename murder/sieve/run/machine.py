@@ -310,6 +310,12 @@ class Machine:
         """The number of the message as it is now."""
         return len(self.versions) - 1
 
+    def check_editable(self) -> None:
+        """Raises RunProblem for a header that is too large to be written again; what it costs is charged."""
+        if not self.message.is_known:
+            raise RunProblem("the message's header is too large to be edited")
+        self.charge(len(self.message.fields) // 2)
+
     def edit(self, message: Message) -> None:
         """From here on the message is another; versions that no action has are forgotten. Raises RunProblem."""
         last = self.version()

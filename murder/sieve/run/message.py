@@ -14,8 +14,10 @@ from murder.mime.field import fields_in, unfold
 from murder.mime.header import decode_value
 from murder.mime.structure import parse_structure
 from murder.model.part import Part
+from murder.sieve.run.addresses import Address, addresses_in
 
 FIELDS_AT_ONCE: Final = 100  # read in one step
+MAX_EDITED: Final = 256 * 1024  # octets of a header that is written again; each time costs as much
 _BLANK_LINE: Final = re.compile(rb"(?:\A|\n)\r?\n")
 _NAME: Final = re.compile(rb"([!-9;-~]++)[ \t]*+:")
 Octets = bytes | memoryview
@@ -29,6 +31,7 @@ class Field:
     whole: bytes = field(repr=False)
     raw_value: bytes = field(repr=False)
     _text: str | None = None
+    _addresses: list[Address] | None = None
 
     @property
     def value(self) -> bytes:
@@ -41,13 +44,19 @@ class Field:
             self._text = decode_value(self.raw_value.replace(b"\t", b" ")).strip(" \t")
         return self._text
 
+    @property
+    def addresses(self) -> list[Address]:
+        """Those in it, on first use."""
+        if self._addresses is None:
+            self._addresses = addresses_in(self.value)
+        return self._addresses
+
 
 def read_fields(octets: Octets, start: int, end: int) -> Iterator[Field]:
-    """The fields of a header; lines that are none are left out."""
+    """The fields of a header; a line that is none has no name."""
     end = min(end, start + bounds().header_octets)
     for name, value, whole in fields_in(octets, start, end):  # type: ignore[arg-type] # any buffer can be searched
-        if name:
-            yield Field(name.decode("ascii").lower(), whole, value)
+        yield Field(name.decode("ascii").lower(), whole, value)
 
 
 def field_of(whole: bytes) -> Field:
@@ -78,7 +87,8 @@ class Message:
         found = read_fields(self._octets, 0, self._body_start)
         for number, one in enumerate(found, 1):
             self.fields.append(one)
-            self._by_name.setdefault(one.name, []).append(one)
+            if one.name:
+                self._by_name.setdefault(one.name, []).append(one)
             if not number % FIELDS_AT_ONCE:
                 yield
 
@@ -93,12 +103,19 @@ class Message:
         other.fields = list(fields)
         other._by_name = {}
         for one in fields:
+            if not one.name:
+                continue
             other._by_name.setdefault(one.name, []).append(one)
         return other
 
     def named(self, name: str) -> Sequence[Field]:
         """Fields of a name in lower case, in order."""
         return self._by_name.get(name, ())
+
+    @property
+    def is_known(self) -> bool:
+        """Whether all of its header was read, so that it can be written again."""
+        return self._body_start <= min(bounds().header_octets, MAX_EDITED)
 
     @property
     def body(self) -> memoryview:

@@ -1,0 +1,132 @@
+"""What a script and a message cost grows with their size and no faster: in lines of Python that run, and in steps told."""
+
+import pytest
+
+from murder.sieve import (
+    PAUSED,
+    BadScript,
+    Circumstances,
+    Envelope,
+    Limits,
+    LongWork,
+    Outcome,
+    compile_script,
+)
+from murder.sieve import start as start_run
+from tests.kit.steps import lines_run
+from tests.sieve.running import MESSAGE, NOW, Books, run
+
+TIMES = 4
+MOST = 5.0  # times the lines for `TIMES` times the size
+FEW = 3000  # lines that say nothing
+
+TOKENS = [
+    *(
+        "keep;",
+        "keep",
+        "if true {",
+        "}",
+        "if not ",
+        "anyof(",
+        "anyof(true,",
+        ")",
+        '["a",',
+        '"',
+        '"a"',
+    ),
+    *(
+        "text:\n",
+        "text:\n.\n",
+        "..\n",
+        "/* ",
+        "# \n",
+        "${a}",
+        "$",
+        ":is ",
+        "9",
+        "[",
+        "stop; elsif true {}",
+    ),
+    *(
+        'redirect "a@b.c";',
+        "unknown;",
+        'require "fileinto";',
+        "keep :x;",
+        "\\",
+        "a b ",
+        ",",
+        "keep 1;",
+    ),
+]
+
+
+def compile_whatever(octets: bytes) -> None:
+    try:
+        compile_script(octets)
+    except BadScript:
+        pass
+
+
+@pytest.mark.parametrize("token", TOKENS)
+def test_a_script_four_times_as_long_costs_four_times_as_much(token: str) -> None:
+    few = lines_run(compile_whatever, token.encode() * 400)
+    many = lines_run(compile_whatever, token.encode() * 400 * TIMES)
+    assert many < FEW or many <= MOST * few, (few, many)
+
+
+SCRIPTS = {
+    "header": 'if header :matches "x" ["*a*b*c", "?*z"] { discard; }',
+    "address": 'if address :domain "to" "z" { discard; }',
+    "regex": 'require "regex"; if header :regex "x" "(a*)*b$" { discard; }',
+    "body": 'require "body"; if body :text :contains "needle" { discard; }',
+    "raw": 'require "body"; if body :raw :matches "*a*b?c*" { discard; }',
+    "mime": 'require ["mime", "foreverypart"]; foreverypart { if header :mime "Content-Type" "x" { keep; } }',
+    "edit": 'require "editheader"; addheader "X-A" "b"; deleteheader "x";',
+    "count": 'require "relational"; if header :count "gt" "x" "100000000" { discard; }',
+}
+HEADERS = ["x: aaaaaaaa\r\n", "to: a@b.c,\r\n d@e.f\r\n", "x: " + "a" * 900 + "\r\n"]
+PART = "--b\r\nContent-Type: text/html\r\n\r\n<a> hello <b\r\n"
+
+
+def run_over(script: str, message: bytes) -> None:
+    run(script, message=message, books=Books())
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_message_four_times_as_large_costs_four_times_as_much(name: str) -> None:
+    for header in HEADERS:
+        for body in ("plain words\r\n", PART):
+            sizes = []
+            for count in (40, 40 * TIMES):
+                head = header * count + 'Content-Type: multipart/mixed; boundary="b"\r\n\r\n'
+                message = (head + body * count).encode()
+                sizes.append(lines_run(run_over, SCRIPTS[name], message))
+            assert sizes[1] < FEW or sizes[1] <= MOST * sizes[0], (header, body, sizes)
+
+
+def test_work_on_a_large_body_is_handed_over_in_pieces() -> None:
+    """No slice looks at more than its budget and one piece; what cannot be cut is LongWork."""
+    script = compile_script(b'require "body"; if body :text :contains "needle" { discard; }')
+    message = MESSAGE + b"hay and stack\r\n" * 200_000 + b"needle\r\n"
+    machine = start_run([script], message, Envelope("a@b.c", "d@e.f"), Circumstances(NOW))
+    slices = works = 0
+    while not isinstance(found := machine.advance(1000), Outcome):
+        if found is PAUSED:
+            slices += 1
+        else:
+            assert isinstance(found, LongWork)
+            works += 1
+            machine.answer(found.compute())
+    assert [type(action).__name__ for action in found.actions] == ["Discard"]
+    assert slices > len(message) // 20_000
+    assert works == 2  # its parts are found, its text is compared
+    assert found.steps > len(message) // 100
+
+
+def test_steps_end_a_script_that_would_go_on_for_ever() -> None:
+    script = (
+        'require "variables"; set "a" "aaaaaaaaaaaaaaaa";' + 'set "a" "${a}${a}${a}${a}";' * 2000
+    )
+    outcome = run(script, limits=Limits(steps=20_000))
+    assert outcome.failure is not None
+    assert outcome.steps <= 21_000
