@@ -10,8 +10,13 @@ from typing import Final
 
 from murder.sieve.check.program import Script
 
-# A program takes some 40 times its script's octets in memory
-MAX_OCTETS: Final = 4 * 1024 * 1024
+MAX_OCTETS: Final = 64 * 1024 * 1024  # of memory, about
+INSTRUCTION_OCTETS: Final = 800  # that one instruction takes with its arguments, measured
+
+
+def memory_of(script: Script) -> int:
+    """About so many octets."""
+    return 2 * script.octets + INSTRUCTION_OCTETS * len(script.instructions)
 
 
 class ScriptCache:
@@ -34,11 +39,11 @@ class ScriptCache:
 
     def keep(self, script: Script) -> Script:
         """For the next who asks."""
-        if script.octets <= self._max_octets and script.digest not in self._kept:
+        if memory_of(script) <= self._max_octets and script.digest not in self._kept:
             self._kept[script.digest] = script
-            self._octets += script.octets
+            self._octets += memory_of(script)
         while self._octets > self._max_octets:
-            self._octets -= self._kept.popitem(last=False)[1].octets
+            self._octets -= memory_of(self._kept.popitem(last=False)[1])
         return script
 
     def compile(self, octets: bytes) -> Script:

@@ -20,11 +20,13 @@ class Limits:
     blocks: int = 32  # within each other, as Pigeonhole; RFC 5228 §2.10.5 asks for 15
     tests: int = 32  # within each other
     arguments: int = 32  # of one command; strings of a list are none
+    commands: int = 20_000  # and tests, of one script: each takes about 1 kB in memory
     string_octets: int = 1024 * 1024  # of one string of a script, as Pigeonhole
     identifier_octets: int = 32
     list_strings: int = 10_000  # of one list
     actions: int = 32  # as Pigeonhole
-    redirects: int = 4  # as Pigeonhole
+    redirects: int = 4  # as Pigeonhole; 0: none may be asked for
+    notifications: int = 10  # as Pigeonhole; 0: none may be asked for
     steps: int = (
         30_000_000  # about 30 s, as Pigeonhole's CPU time; for all scripts of a message together
     )

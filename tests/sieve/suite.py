@@ -42,7 +42,7 @@ from murder.sieve.language.include import is_script_name
 from murder.sieve.language.table import CAPABILITIES, CORE, EXTENSIONS
 from murder.sieve.run.message import Message
 from tests.sieve.running import Books
-from tests.sieve.suite_config import limits_of, policy_of
+from tests.sieve.suite_config import limits_of, lists_of, policy_of
 
 NAMES = {
     Keep: "keep",
@@ -142,6 +142,7 @@ class Suite:
         self.books.addresses = (email,) if email else ()
         self.books.mailboxes = {*self.stored, "INBOX"}
         self.books.scripts = dict(self._scripts())
+        self.books.lists = lists_of(self.config)
         return self.books
 
     def _scripts(self) -> Iterator[tuple[tuple[str, bool], bytes]]:

@@ -1,6 +1,7 @@
 """Pigeonhole's settings, as far as its tests set them, as our limits and policy."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 from murder.sieve import Limits, Policy, Scale
@@ -26,7 +27,7 @@ def _scale(config: dict[str, str], name: str) -> Scale:
     texts = {
         int(match[1]): value
         for key, value in config.items()
-        if (match := re.fullmatch(rf"{prefix}text_value(\d+)", key))
+        if (match := re.fullmatch(rf"{prefix}text_value/?(\d+)", key))
     }
     kind = config.get(f"{prefix}status_type", "score")
     return Scale(header.strip(), pattern.strip(), kind, maximum, texts)
@@ -42,6 +43,10 @@ def policy_of(config: dict[str, str]) -> Policy:
     forbidden = config.get("sieve_editheader_forbid_delete", "").lower().split()
     added = config.get("sieve_editheader_forbid_add", "").lower().split()
     both = config.get("sieve_editheader_protected", "").lower().split()
+    for name in config.get("sieve_editheader_header", "").split():
+        key = f"sieve_editheader_header/{name}/"
+        forbidden += [name.lower()] if is_set(f"{key}forbid_delete") else []
+        added += [name.lower()] if is_set(f"{key}forbid_add") else []
     return Policy(
         string_comparator="i;octet",
         separator=config.get("recipient_delimiter", "+"),
@@ -69,9 +74,22 @@ def limits_of(config: dict[str, str]) -> Limits:
         ("sieve_include_max_nesting_depth", "include_depth"),
         ("sieve_include_max_includes", "includes"),
         ("sieve_editheader_max_header_size", "header_octets"),
+        ("sieve_notify_max_notifications", "notifications"),
+        ("sieve_max_actions", "actions"),
+        ("sieve_max_redirects", "redirects"),
     ):
         if config.get(key):
             given[name] = number_of(config[key])
     if "sieve_max_cpu_time" in config:
         given["steps"] = number_of(config["sieve_max_cpu_time"]) * 1_000_000
     return Limits(problems=100, **given)
+
+
+def lists_of(config: dict[str, str]) -> dict[str, set[str]]:
+    """External lists, in files of the dictionary's driver: a key in every other line."""
+    found: dict[str, set[str]] = {}
+    for name in config.get("sieve_extlists_list", "").split():
+        path = config.get(f"sieve_extlists_list/{name}/dict/file/path")
+        lines = Path(path).read_text().splitlines()[::2] if path else []
+        found[name] = {line.rpartition("/")[2].lower() for line in lines}
+    return found

@@ -12,6 +12,7 @@ from murder.sieve import (
     compile_script,
 )
 from murder.sieve import start as start_run
+from murder.sieve.cache import memory_of
 from tests.sieve.running import MESSAGE, NOW, Books, actions_of, problems_of, run
 
 ACTIONS = [
@@ -215,6 +216,13 @@ def test_what_is_beyond_a_limit_keeps_the_message_and_says_so(
     assert [type(action).__name__ for action in outcome.actions] == ["Keep"]
 
 
+def test_a_script_has_so_many_commands_at_most() -> None:
+    limits = Limits(commands=5)
+    assert problems_of("keep;" * 5, limits=limits) == []
+    told = problems_of("if true { keep; } " * 3, limits=limits)
+    assert told == ["1:29 the script has more than 5 commands and tests"]
+
+
 def test_a_long_script_hands_back() -> None:
     script = compile_script(b'if header "a" "b" {}\n' * 3000)
     run_ = start_run([script], MESSAGE, Envelope("a@b.org", "c@d.org"), Circumstances(NOW))
@@ -255,7 +263,8 @@ def test_programs_are_kept_by_content_and_within_bounds() -> None:
         compiled.append(octets)
         return compile_script(octets)
 
-    cache = ScriptCache(compiler, max_octets=12)  # type: ignore[arg-type] # as compile_script
+    two = 2 * memory_of(compile_script(b"discard;"))
+    cache = ScriptCache(compiler, max_octets=two)  # type: ignore[arg-type] # as compile_script
     for octets in (b"keep;", b"stop;", b"keep;", b"discard;", b"stop;"):
         cache.compile(octets)
     assert compiled == [b"keep;", b"stop;", b"discard;", b"stop;"]

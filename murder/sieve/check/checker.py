@@ -440,6 +440,8 @@ class Checker:
             raise Wrong(node.at, f"unknown comparator '{name}' for {told}")
         if name not in IMPLIED and f"{COMPARATOR_PREFIX}{name}" not in self.required:
             raise Wrong(node.at, f"comparator '{name}' for {told} is not required")
+        if kind.over is Over.LISTS and COMPARATOR in call.tags:
+            raise Wrong(node.at, f"the :list match type for {told} takes no comparator")
         if kind.finds and not comparator.finds:
             raise Wrong(
                 node.at,

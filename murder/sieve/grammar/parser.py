@@ -30,12 +30,13 @@ class _Lost(Exception):
 
 
 class _Parser:
-    __slots__ = ("_limits", "_source", "_tokens")
+    __slots__ = ("_count", "_limits", "_source", "_tokens")
 
     def __init__(self, source: Source, limits: Limits) -> None:
         self._source = source
         self._limits = limits
         self._tokens = Tokens(source, limits)
+        self._count = 0  # of commands and tests
 
     def script(self) -> list[Node]:
         """start = commands"""
@@ -69,7 +70,10 @@ class _Parser:
         """commands = *command; whether it is known what comes behind them."""
         commands: list[Node] = []
         while self._tokens.kind is Kind.WORD and not self._source.is_full:
-            command = self._node()
+            try:
+                command = self._node()
+            except _Lost:
+                return commands, False
             commands.append(command)
             if not self._end_of_command(command) or not self._body(command, depth):
                 return commands, False
@@ -118,6 +122,11 @@ class _Parser:
 
     def _node(self) -> Node:
         node = Node(self._tokens.text, self._tokens.at)
+        self._count += 1
+        if self._count > self._limits.commands:
+            self._report(f"the script has more than {self._limits.commands} commands and tests")
+            self._source.is_full = True
+            raise _Lost
         self._tokens.skip()
         return node
 

@@ -6,6 +6,7 @@ from murder.sieve.actions import Discard, FileInto, Keep, Redirect, Target
 from murder.sieve.check.checker import Wrong
 from murder.sieve.check.spec import Argument, Call, Extension, Result, Tag, Takes, Word
 from murder.sieve.check.templates import Text
+from murder.sieve.language.arguments import list_name
 from murder.sieve.language.flags import flags_of
 from murder.sieve.problem import RunProblem
 from murder.sieve.questions import ListMembers
@@ -67,6 +68,8 @@ def _discard(machine: Machine, call: Call) -> Result:
 
 
 def _check_redirect(checker: "Checker", call: Call, node: "Node") -> None:
+    if not checker.limits.redirects:
+        raise Wrong(node.at, "local policy prohibits the use of a redirect action")
     if "list" not in call.tags:
         check_address(call.arguments[0], node, "redirect address")
 
@@ -83,7 +86,7 @@ def _redirect(machine: Machine, call: Call) -> Result:
 def _redirect_asking(machine: Machine, call: Call, text: str, choice: str) -> "Suspended":
     """RFC 6134 §2.3 (a list), or an envelope that must be asked for."""
     sender = yield from envelope_sender(machine, choice)
-    texts = (yield ListMembers(text)) if "list" in call.tags else (text,)
+    texts = (yield ListMembers(list_name(text))) if "list" in call.tags else (text,)
     for one in texts:
         _redirect_to(machine, call, one, sender)
     if "copy" not in call.tags:

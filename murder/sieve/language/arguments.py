@@ -20,6 +20,7 @@ from murder.sieve.match.matching import LONG, Matching
 from murder.sieve.questions import InList, LongWork
 from murder.sieve.run.machine import Machine
 
+_LONG_NAME: Final = "urn:ietf:params:sieve:addrbook:"
 CHARACTERS_A_STEP: Final = 256  # compared
 
 KEYS: Final = Argument("key list", Takes.STRINGS)
@@ -43,7 +44,7 @@ def match_keys(
     machine: Machine, matching: Matching, keys: tuple[Text, ...], values: Sequence[str]
 ) -> Result:
     if matching.kind.over is Over.LISTS:
-        return _match_lists(machine.texts(keys), values)
+        return _match_lists(machine, machine.texts(keys), values)
     if matching.kind.over is Over.COUNT:
         values = [str(len(values))]
     if matching.tests is None:
@@ -74,10 +75,16 @@ def _match_long(machine: Machine, matching: Matching, values: Sequence[str]) -> 
     return bool(found)
 
 
-def _match_lists(names: Sequence[str], values: Sequence[str]) -> Suspended:
-    """RFC 6134 §2.2."""
+def list_name(name: str) -> str:
+    """`:addrbook:default` is short for `urn:ietf:params:sieve:addrbook:default` (RFC 6134 §2.4)."""
+    return name.removeprefix("urn:ietf:params:sieve") if name.startswith(_LONG_NAME) else name
+
+
+def _match_lists(machine: Machine, names: Sequence[str], values: Sequence[str]) -> Suspended:
+    """RFC 6134 §2.2: the value that is in one is a match value."""
     for value in values:
         for name in names:
-            if (yield InList(name, value)):
+            if (yield InList(list_name(name), value)):
+                machine.set_matched([value])
                 return True
     return False

@@ -125,6 +125,32 @@ def _check_hasflag(checker: "Checker", call: Call, node: "Node") -> None:
 _FLAGS: Final = Argument("flag list", Takes.STRINGS)
 _VARIABLE: Final = Argument("variable name", Takes.STRING, optional=True)
 
+_FLAGGED: Final = ("\\Flagged",)
+
+
+def _mark(machine: Machine, call: Call) -> Result:
+    machine.flags = split_flags((*_current(machine, None), *_FLAGGED))
+    return None
+
+
+def _unmark(machine: Machine, call: Call) -> Result:
+    kept = [flag for flag in _current(machine, None) if flag.lower() != _FLAGGED[0].lower()]
+    machine.flags = tuple(kept)
+    return None
+
+
+# What `imap4flags` was in a draft, and is in many a script: flags are the internal variable's
+IMAPFLAGS: Final = Extension(
+    "imapflags",
+    words=(
+        Word("mark", run=_mark),
+        Word("unmark", run=_unmark),
+        Word("setflag", (_VARIABLE, _FLAGS), check=_check_variable, run=_set),
+        Word("addflag", (_VARIABLE, _FLAGS), check=_check_variable, run=_add),
+        Word("removeflag", (_VARIABLE, _FLAGS), check=_check_variable, run=_remove),
+    ),
+    excludes=("imap4flags",),
+)
 IMAP4FLAGS: Final = Extension(
     "imap4flags",
     words=(

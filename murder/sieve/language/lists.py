@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 from murder.sieve.check.checker import Wrong
 from murder.sieve.check.spec import Argument, Call, Extension, Result, Suspended, Tag, Takes, Word
-from murder.sieve.language.arguments import KEYS, MATCH_TAGS, match
+from murder.sieve.language.arguments import KEYS, MATCH_TAGS, list_name, match
 from murder.sieve.match.kinds import LIST
 from murder.sieve.problem import RunProblem
 from murder.sieve.questions import ListIsKnown
@@ -22,7 +22,7 @@ VERSION: Final = "1.0"  # of this interpreter, for `environment "version"`
 
 def _valid_ext_list(machine: Machine, call: Call) -> Suspended:
     for name in machine.texts(call.arguments[0]):
-        if not (yield ListIsKnown(name)):
+        if not (yield ListIsKnown(list_name(name))):
             return False
     return True
 

@@ -116,6 +116,8 @@ def _add_field(found: Mailto, name: str, value: str, raw: str) -> None:
 
 
 def _check(checker: "Checker", call: Call, node: "Node") -> None:
+    if not checker.limits.notifications:
+        raise Wrong(node.at, "local policy prohibits the use of a notify action")
     check_from(call.tags.get("from"), node)
     importance = call.tags.get("importance")
     if isinstance(importance, str) and importance not in _PRIORITIES:

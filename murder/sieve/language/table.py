@@ -67,6 +67,7 @@ _LISTED: Final = (
     Extension("vnd.dovecot.environment", implies=("environment",)),
     Extension("encoded-character"),  # check.templates
     flags.IMAP4FLAGS,
+    flags.IMAPFLAGS,
     fields.INDEX,
     Extension("regex", matches=(REGEX,)),
     Extension("relational", matches=(VALUE, COUNT)),  # RFC 5231

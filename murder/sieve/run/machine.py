@@ -11,7 +11,17 @@ from types import GeneratorType
 from typing import Any, Final
 
 from murder.errors import Misuse
-from murder.sieve.actions import Action, Discard, FileInto, Keep, Place, Redirect, Reject, Reply
+from murder.sieve.actions import (
+    Action,
+    Discard,
+    FileInto,
+    Keep,
+    Notify,
+    Place,
+    Redirect,
+    Reject,
+    Reply,
+)
 from murder.sieve.cache import ScriptCache
 from murder.sieve.check.program import DO, GO, IF, STOP, Script
 from murder.sieve.check.spec import Call, Suspended
@@ -344,11 +354,18 @@ class Machine:
         self._check_conflicts(action)
         if len(self.actions) >= self.limits.actions:
             raise RunProblem("total number of actions exceeds policy limit")
-        if isinstance(action, Redirect):
-            redirects = sum(isinstance(other, Redirect) for other in self.actions)
-            if redirects >= self.limits.redirects:
-                raise RunProblem("number of redirect actions exceeds policy limit")
+        self._check_count(action, Redirect, self.limits.redirects)
+        self._check_count(action, Notify, self.limits.notifications)
         self.actions.append(action)
+
+    def _check_count(self, action: Action, kind: type[Action], most: int) -> None:
+        if not isinstance(action, kind):
+            return
+        name = kind.__name__.lower()
+        if not most:
+            raise RunProblem(f"local policy prohibits the use of a {name} action")
+        if sum(isinstance(other, kind) for other in self.actions) >= most:
+            raise RunProblem(f"number of {name} actions exceeds policy limit")
 
     def _check_conflicts(self, action: Action) -> None:
         """What is refused is not kept, too (RFC 5429 §2.5)."""
