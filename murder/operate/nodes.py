@@ -133,12 +133,19 @@ def _is_local(place: str) -> bool:
     return place.startswith(("/", "."))
 
 
-def _of_demo(place: str, verb: str) -> str:
-    """What starts or thaws a node of a demo; empty for others'."""
-    label, folder = Path(place).parent.name, Path(place).parent.parent
+def _demo_of(place: str) -> str:
+    """The folder of the demo that a node is of, as a shell takes it; empty for others'."""
+    folder = Path(place).parent.parent
     if not _is_local(place) or not (folder / DEMO_SOCKET).exists():
         return ""
-    where = shlex.quote(str(folder))
+    return shlex.quote(str(folder))
+
+
+def _of_demo(place: str, verb: str) -> str:
+    """What starts or thaws a node of a demo; empty for others'."""
+    label, where = Path(place).parent.name, _demo_of(place)
+    if not where:
+        return ""
     return f"`murder demo node {verb} {label} --dir {where}`; where the demo is over: `murder demo --dir {where}`"
 
 
@@ -149,6 +156,7 @@ def clock_off(told: float, asked: float, heard: float) -> float:
 
 
 START: Final = "start it (`systemctl start murder`); its log says why it ended"
+RESTART: Final = "`systemctl restart murder` there, when it suits"
 CLOSED: Final = f"{START}. If it runs: set `control` in its [node], and open that port"
 HANGS: Final = "it is up and does not answer: its log, its load, its disk; or a firewall between"
 CERTIFICATE: Final = (
@@ -273,15 +281,15 @@ def lines_of(told: Sequence[NodeAnswers], now: float) -> list[NodeLine]:
         for answer in node.answers:
             roles.setdefault(str(answer["role"]), []).append(answer)
         for role, answers in sorted(roles.items()):
-            made.append(_line_of(node.name, role, answers, now))
+            made.append(_line_of(node, role, answers, now))
     return made
 
 
-def _line_of(node: str, role: str, answers: Sequence[Answer], now: float) -> NodeLine:
+def _line_of(node: NodeAnswers, role: str, answers: Sequence[Answer], now: float) -> NodeLine:
     lags = [answer["lag_s"] for answer in answers if answer.get("lag_s") is not None]
     size = int(answers[0].get("disk_size", 0))
     return NodeLine(
-        node,
+        node.name,
         role,
         str(answers[0].get("version", "")),
         len(answers),
@@ -293,7 +301,7 @@ def _line_of(node: str, role: str, answers: Sequence[Answer], now: float) -> Nod
         sum(int(answer.get("memory_kib", 0)) for answer in answers),
         max(lags) if lags else None,
         1 - int(answers[0]["disk_free"]) / size if size else None,
-        problems_of(answers, now),
+        problems_of(answers, now, node.place),
     )
 
 
@@ -302,11 +310,11 @@ CLOCK_S: Final = 5.0  # nodes' clocks may differ by so much
 FREE_PART: Final = 0.05
 
 
-def problems_of(answers: Sequence[Answer], now: float) -> list[Problem]:
-    """What somebody should look at."""
+def problems_of(answers: Sequence[Answer], now: float, place: str) -> list[Problem]:
+    """What somebody should look at, of the node there."""
     found: dict[Problem, None] = {}
     for answer in answers:
-        found.update(dict.fromkeys(_problems(answer, now)))
+        found.update(dict.fromkeys(_problems(answer, now, place)))
     return list(found)
 
 
@@ -315,22 +323,23 @@ def certificate_problem(whose: str, until: float, now: float) -> Problem | None:
     days = (until - now) / DAY_S
     cure = "`murder ca issue NAME --role ROLE` again, copy both files, `murder reload` there"
     if days < 0:
-        return Problem(f"{whose} ended {-days:.0f} days ago", cure)
+        since = "today" if days > -1 else "yesterday" if days > -2 else f"{-days:.0f} days ago"
+        return Problem(f"{whose} ended {since}", cure)
     return Problem(f"{whose} ends in {days:.0f} days", cure) if days < 30 else None
 
 
-def _problems(answer: Answer, now: float) -> list[Problem]:
+def _problems(answer: Answer, now: float, place: str) -> list[Problem]:
     said = []
     until = answer.get("certificate_until")
     if until is not None and (ending := certificate_problem("its certificate", until, now)):
         said.append(ending)
     if answer.get("replaced"):
-        said.append(
-            Problem(
-                "its program file was replaced, and it runs what it was started with",
-                "`systemctl restart murder` there, when it suits",
-            )
+        what, demo = (
+            "its program file was replaced, and it runs what it was started with",
+            _demo_of(place),
         )
+        cure = f"end the demo, and start it anew: `murder demo --dir {demo}`"
+        said.append(Problem(what, cure if demo else RESTART))
     off_s = float(answer.get("clock_off_s", 0))
     if abs(off_s) > CLOCK_S:
         said.append(

@@ -43,9 +43,18 @@ def test_a_node_that_hangs_says_nothing_of_the_others_clocks(
         ask_all(reach(tmp_path, "hangs.example.org", "be1.example.org"), AskStatus())
     )
     assert [bool(node.problem) for node in told] == [True, False]
-    assert problems_of(told[1].answers, time.time() + 60) == []
-    (problem,) = problems_of([{**told[1].answers[0], "clock_off_s": -7.4}], time.time())
+    assert problems_of(told[1].answers, time.time() + 60, "") == []
+    (problem,) = problems_of([{**told[1].answers[0], "clock_off_s": -7.4}], time.time(), "")
     assert "differs from this host's by -7 s" in problem.what
+
+
+def test_a_node_of_a_demo_is_cured_as_one(tmp_path: Path) -> None:
+    place = str(tmp_path / "be1" / "data")
+    (problem,) = problems_of([{"replaced": True}], 0.0, place)
+    assert "systemctl restart" in problem.cure
+    (tmp_path / nodes.DEMO_SOCKET).touch()
+    (problem,) = problems_of([{"replaced": True}], 0.0, place)
+    assert problem.cure.endswith(f"`murder demo --dir {tmp_path}`")
 
 
 CERTIFICATE = """

@@ -237,7 +237,7 @@ async def _nodes(reach: Reach, found: Findings) -> None:
         if node.problem:
             found.wrong(f"{node.name}: {node.problem}", node.cure)
             continue
-        problems: list[Problem] = problems_of(node.answers, now)
+        problems: list[Problem] = problems_of(node.answers, now, node.place)
         for problem in problems:
             found.wrong(f"{node.name}: {problem.what}", problem.cure)
         if not problems:
