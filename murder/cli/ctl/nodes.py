@@ -98,17 +98,17 @@ async def kick(
     wanted = Wanted(user, backend, address, cid)
     if not wanted.given():
         raise click.UsageError("whom? name --user, --backend, --address or --cid")
+    told = await ask_all(reach, AskSessions(wanted))
+    # what a frontend has at a backend for a client is the same session
+    number = sum(not answer.get("proxy") for node in told for answer in node.answers)
     if not yes:
-        told = await ask_all(reach, AskSessions(wanted))
-        number = sum(len(node.answers) for node in told)
         if as_json:
             print_json({"would_kick": number})
         click.echo(f"{count(number, 'session')}. Re-run with --yes to end them.", err=True)
         return 2
     # clients first: one whose backend went before would be told of a lost connection in place of its BYE
-    first = await ask_all(reach, Kick(wanted, only="frontend"))
+    await ask_all(reach, Kick(wanted, only="frontend"))
     told = await ask_all(reach, Kick(wanted))
-    number = sum(int(answer["kicked"]) for node in (*first, *told) for answer in node.answers)
     say(as_json, {"kicked": number}, f"{count(number, 'session')} ended")
     return _unreachable(told)
 
