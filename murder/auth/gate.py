@@ -21,7 +21,7 @@ from murder.auth.mechanisms import EXTERNAL, LOGIN, PLAIN, MechanismTable, scram
 from murder.auth.penalty import Attempt, Penalties, Recall
 from murder.auth.remembered import Decision
 from murder.auth.tokens import token_mechanisms
-from murder.config.sections import AuthConfig
+from murder.config.auth import AuthConfig
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.identity import Identity, Login
 from murder.model.sasl import (
@@ -34,6 +34,7 @@ from murder.model.sasl import (
 )
 from murder.net.connection import Connection
 from murder.net.shared_counter import Counts
+from murder.net.tls import name_in
 from murder.session.sasl import Secret, SecretWanted
 
 # backends speak for users in COPY and moves
@@ -84,9 +85,11 @@ class Gate:
         decoy_key: bytes = b"",
         mechanisms: Sequence[Mechanism] = (),
         server_name: str = "",
+        certificate_user: str = "email",
     ) -> None:
         self.auth = auth if isinstance(auth, Chain) else Chain([("auth", auth)])
         self.server_name = server_name
+        self.certificate_user = certificate_user
         self._decoy_key = decoy_key or secrets.token_bytes(32)
         self.admins = frozenset(admins)
         self.proxies = frozenset(proxies)
@@ -122,7 +125,7 @@ class Gate:
         return self._table.offered(
             protocol,
             secure=connection.is_tls or self.allow_plaintext,
-            certified=connection.certificate is not None,
+            certified=connection.certificate is not None or bool(connection.user_certificate),
         )
 
     def mechanism(self, name: str, protocol: str) -> Mechanism:
@@ -153,7 +156,7 @@ class Gate:
             connection.attempts,
             connection.peer_port,
             *local,
-            certificate.octets if certificate is not None else b"",
+            connection.user_certificate or (certificate.octets if certificate is not None else b""),
         )
 
     async def admit(
@@ -219,6 +222,8 @@ class Gate:
             case PlainCredentials():
                 return await self._admit_password(credentials, connection, how)
             case ExternalCredentials():
+                if connection.user_certificate:
+                    return await self._admit_user_certificate(credentials, how)
                 return await self._admit_certificate(credentials, connection)
             case ProvenCredentials():
                 identity = credentials.identity or await self._lookup(credentials.authcid)
@@ -296,6 +301,19 @@ class Gate:
             is_admin = False  # the backends would not believe it
         kept = password if is_admin and self.keep_admin_password else None
         return Login(identity.user, identity, is_admin, password=kept)
+
+    async def _admit_user_certificate(
+        self, credentials: ExternalCredentials, how: LoginAttempt
+    ) -> Login:
+        """Who is a user of a plugin, by the plugin's word or by what stands in the certificate."""
+        identity = await self.in_time(self.auth.certificate_identity(how))
+        if identity is None:
+            name, _ = self.known_as(name_in(how.tls_certificate, self.certificate_user))
+            identity = await self.in_time(self.auth.lookup(name)) if name else None
+        if identity is None:
+            text = "The certificate is of no user here"
+            raise Refusal(Code.AUTHENTICATION_FAILED, text)
+        return await self._speak_for(identity, credentials.authzid, None)
 
     async def _admit_certificate(
         self, credentials: ExternalCredentials, connection: Connection

@@ -4,11 +4,11 @@
 Knows no roles and no sockets.
 """
 
+from murder.config.auth import AuthConfig
 from murder.config.load import ROLES, load_config
 from murder.config.mupdate import MupdateConfig
 from murder.config.problem import ConfigError, Problem
 from murder.config.sections import (
-    AuthConfig,
     BackendConfig,
     ClientConfig,
     Config,

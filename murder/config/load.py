@@ -14,10 +14,10 @@ from typing import Any, Final, Literal
 
 import tomli
 
+from murder.config.auth import AuthConfig
 from murder.config.mupdate import MupdateConfig
 from murder.config.problem import ConfigError, Problem
 from murder.config.sections import (
-    AuthConfig,
     BackendConfig,
     Config,
     FrontendConfig,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from murder.config.auth import AuthConfig as AuthConfig  # others find it here
 from murder.config.mupdate import MupdateConfig
 from murder.config.value import (
     MIB,
@@ -121,6 +122,13 @@ class TlsConfig:
         (),
         "More of them, by serial number in hexadecimal (`murder ca list`).",
         example='["3F0A…"]',
+    )
+    users_ca: Path | None = option(
+        None,
+        "The authority of users' certificates, with which they log in at frontends (SASL EXTERNAL; see `[auth] "
+        "certificate_user`). What `ca` has signed is a node's all the same.",
+        example='"users-ca.pem"',
+        must_exist=True,
     )
     minimum_version: Literal["1.2", "1.3"] = option("1.2", "The oldest TLS version spoken.")
 
@@ -419,55 +427,6 @@ class NamespaceConfig:
     def namespace(self) -> Namespace:
         """The value that translates names."""
         return Namespace(unix_hierarchy=self.unix_hierarchy, alternative=self.alternative)
-
-
-@dataclass(frozen=True, slots=True)
-class AuthConfig:
-    """Who users are."""
-
-    plugin: str = option("auth_file", "The plugin that checks passwords.")
-    plugins: tuple[str, ...] = option(
-        (),
-        "Several, in place of `plugin`: asked first to last, and the first that knows the user decides. One that cannot be "
-        'asked now ends it with "try again later", so put those that are always there first.',
-        example='["auth_file", "auth_ldap"]',
-    )
-    remember_s: float = option(
-        60.0,
-        "How long a right password is known again without asking a plugin. `murder auth flush` ends it at once. 0: never.",
-        least=0,
-    )
-    masters: tuple[str, ...] = option(
-        (),
-        "Users who may log in as others, but administrators, with their own password: as `user*master`, or by SASL's "
-        "authorization identity. Each such login is in the log (login.by_master).",
-        example='["helpdesk"]',
-    )
-    failure_delay_s: float = option(
-        2.0,
-        "A wrong password is answered this much later, the next one for the same user from the same address twice as "
-        "late, and so on; others do not wait. 0: never, and nothing is counted.",
-        least=0,
-    )
-    max_failure_delay_s: float = option(
-        15.0,
-        "The longest such wait. A right password of that user, or a minute of peace, ends it.",
-        least=0,
-    )
-    max_guesses_per_address: int = option(
-        30,
-        "Different wrong passwords from one address, over all its users, before attempts from there wait in line; one "
-        "more is free every 10 s (at 30). Users who have got in from there within a day are not held up. 0: no limit.",
-        least=0,
-    )
-    trusted: tuple[Network, ...] = option(
-        (),
-        "Networks that never wait so, and that `max_connections_per_address` does not bind: a webmail, through which all "
-        "users come from one address.",
-        example='["192.0.2.10"]',
-    )
-    max_failures: int = option(5, "Wrong passwords after which the connection is closed.", least=1)
-    timeout_s: float = option(15.0, "Waiting for the plugin.", least=0.01)
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,7 @@ class Connection(asyncio.Protocol):
         "peer",
         "peer_port",
         "transport",
+        "user_certificate",
         "writing_paused",
     )
 
@@ -153,6 +154,7 @@ class Connection(asyncio.Protocol):
         self._is_held_off = False
         self._most_unread: int | None = None
         self.certificate: PeerCertificate | None = None
+        self.user_certificate = b""  # DER: of a user, who is no node by it
         self.writing_paused = False
         self._deflate: zlib._Compress | None = None
         self._inflate: zlib._Decompress | None = None
@@ -530,7 +532,11 @@ class Connection(asyncio.Protocol):
         tls = self.transport.get_extra_info("ssl_object")
         if tls is not None:
             self.is_tls = True
-            self.certificate = peer_of(tls, self)
+            shown = peer_of(tls, self)
+            if shown is not None and shown.is_user:
+                self.user_certificate = shown.octets
+            else:
+                self.certificate = shown
             tls.on_close_notify = self._tls_ended
             tls.on_many = self._tls_has_more
             self._limit_tls(self._most_unread if self.on_known is None else STRANGER_TLS_OCTETS)

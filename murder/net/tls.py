@@ -7,6 +7,7 @@ contexts, never changes old ones: OpenSSL can add authorities to a context and n
 resumed (RFC 8446 §2.2) shows no certificate again, so tickets must end with the trust they were given under.
 """
 
+import contextlib
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,14 +17,16 @@ from typing import Any, Final, Protocol
 from weakref import WeakSet
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from murder.config import TlsConfig
 from murder.log import logger
-from murder.pki.authority import AuthorityError, serial_text
+from murder.pki.authority import AuthorityError, has_signed, serial_text
 from murder.pki.trust import Trust, read_trust
 
 MOST_RECORDS: Final = 500  # of one turn: a quarter of a megabyte of them may have an octet each
 ROLE_URI: Final = "murder:role:"
+MAX_USER: Final = 256  # characters
 
 log = logger()
 
@@ -35,6 +38,7 @@ class PeerCertificate:
     names: tuple[str, ...]  # DNS names, lower case
     roles: frozenset[str]
     octets: bytes = field(default=b"", repr=False, compare=False)  # DER
+    is_user: bool = False  # of the users' authority: it says nothing of a node
 
     @property
     def name(self) -> str:
@@ -95,6 +99,7 @@ class NodeContext(ssl.SSLContext):
     # who came before a reload, and begins TLS behind it, is looked at by this too
     successor: Trust | None
     connections: "WeakSet[HasPeer]"
+    takes_users: bool  # there is a second authority, whose certificates are users'
 
     def wrap_bio(
         self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *words: Any, **more: Any
@@ -113,6 +118,7 @@ def _context(protocol: int, trust: Trust) -> NodeContext:
     context.trust = trust
     context.successor = None
     context.connections = WeakSet()
+    context.takes_users = False
     context.sslobject_class = HalfOpenTls
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     _contexts.add(context)
@@ -141,14 +147,20 @@ def server_context(
     ca: Path | None,
     least_version: str = "1.2",
     trust: Trust | None = None,
+    users_ca: Path | None = None,
 ) -> NodeContext:
-    """A context for listeners. With `ca`, clients may show a certificate, and nodes do. Raises OSError, ssl.SSLError."""
+    """A context for listeners. With `ca`, clients may show a certificate, and nodes do; with `users_ca` users do. Raises
+    OSError, ssl.SSLError."""
     context = _context(ssl.PROTOCOL_TLS_SERVER, trust or Trust())
     context.minimum_version = _version(least_version)
     context.load_cert_chain(certificate, key)
     if ca is not None:
         context.load_verify_locations(ca)
         context.verify_mode = ssl.CERT_OPTIONAL
+    if users_ca is not None:
+        context.load_verify_locations(users_ca)
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.takes_users = True
     return context
 
 
@@ -195,7 +207,8 @@ def _make_listening(tls: TlsConfig, *, public: bool) -> NodeContext | None:
     certificate, key = _shown_by(tls, public=public)
     if certificate is None or key is None:
         return None
-    return server_context(certificate, key, tls.ca, tls.minimum_version, trust_of(tls))
+    users_ca = tls.users_ca if public else None
+    return server_context(certificate, key, tls.ca, tls.minimum_version, trust_of(tls), users_ca)
 
 
 def renew_contexts(tls: TlsConfig) -> None:
@@ -237,9 +250,18 @@ def peer_of(tls: ssl.SSLObject, connection: HasPeer) -> PeerCertificate | None:
     if not shown:
         return None
     context = tls.context
+    octets = tls.getpeercert(binary_form=True) or b""
     if isinstance(context, NodeContext):
+        if context.takes_users and not _is_of_cluster(octets, context.trust):
+            return PeerCertificate((), frozenset(), octets, is_user=True)
         context.connections.add(connection)
-    return read_certificate(shown, tls.getpeercert(binary_form=True) or b"")
+    return read_certificate(shown, octets)
+
+
+def _is_of_cluster(octets: bytes, trust: Trust) -> bool:
+    """Whether an authority of the nodes has signed it: OpenSSL tells only that one of all authorities has."""
+    certificate = x509.load_der_x509_certificate(octets)
+    return any(has_signed(authority, certificate) for authority in trust.authorities)
 
 
 def _shown_by(tls: TlsConfig, *, public: bool) -> tuple[Path | None, Path | None]:
@@ -260,3 +282,27 @@ def read_certificate(shown: dict[str, Any] | None, octets: bytes = b"") -> PeerC
     uris = [value for kind, value in shown.get("subjectAltName", ()) if kind == "URI"]
     roles = frozenset(uri.removeprefix(ROLE_URI) for uri in uris if uri.startswith(ROLE_URI))
     return PeerCertificate(tuple(names), roles, octets)
+
+
+def name_in(certificate: bytes, where: str) -> str:
+    """What a user's certificate (DER) calls them: by `email`, `cn`, `uid` or `dns`; nothing where it has no such name, or
+    where it is odd."""
+    try:
+        read = x509.load_der_x509_certificate(certificate)
+        subject = {
+            "cn": NameOID.COMMON_NAME,
+            "uid": NameOID.USER_ID,
+            "email": NameOID.EMAIL_ADDRESS,
+        }
+        found: list[str] = []
+        if where in ("email", "dns"):
+            kind = x509.RFC822Name if where == "email" else x509.DNSName
+            with contextlib.suppress(x509.ExtensionNotFound):
+                names = read.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+                found = [str(one) for one in names.value.get_values_for_type(kind)]
+        if where in subject:
+            found += [str(one.value) for one in read.subject.get_attributes_for_oid(subject[where])]
+    except ValueError:
+        return ""
+    name = found[0] if found else ""
+    return name if name.isprintable() and len(name) <= MAX_USER else ""

@@ -9,6 +9,7 @@ import ipaddress
 import time
 import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Collection
+from dataclasses import replace
 from typing import Any, ClassVar, Final, Protocol
 
 from murder.auth.gate import NotAdmitted
@@ -26,8 +27,10 @@ from murder.wire.lmtp import (
     Envelope,
     Recipient,
     clean,
+    format_path,
     parse_bdat,
     parse_envelope,
+    parse_recipient,
     parse_xclient,
     reply,
 )
@@ -380,7 +383,22 @@ class LmtpDialogue(LineDialogue):
     async def _answer_for(self, given: Envelope) -> bytes | Awaitable[bytes]:
         if self.recipients + len(self._owed) >= self.service.limits.max_recipients:
             return reply(452, "4.5.3", "Too many recipients")
-        return await self.receive(given)
+        return await self.receive(await self._meant(given))
+
+    async def _meant(self, given: Envelope) -> Envelope:
+        """The recipient by their user id, where a plugin knows whose the address is. Raises UpstreamFailure."""
+        gate = self.service.gate
+        if not gate.auth.finds_people:
+            return given
+        recipient = parse_recipient(given.path)
+        if not recipient.local or not recipient.domain:
+            return given
+        address = (recipient.local + b"@" + recipient.domain).decode("utf-8", "replace")
+        user = await gate.in_time(gate.auth.user_of_address(address))
+        if user is None:
+            return given
+        local, _, domain = user.encode().partition(b"@")
+        return replace(given, path=format_path(Recipient(local, recipient.detail, domain)))
 
     async def _settle(self) -> None:
         """Send the replies to all recipients so far."""

@@ -85,6 +85,7 @@ def gate_of(
         admins=section.admins,
         proxies=proxies,
         masters=config.auth.masters,
+        certificate_user=config.auth.certificate_user,
         allow_plaintext=section.allow_plaintext,
         penalties=penalties_of(config.auth, counts),
         connections=connections,

@@ -10,6 +10,8 @@ MAX_PATH_OCTETS: Final = 1024  # RFC 5321 §4.5.3.1.3 says 256; long plus-addres
 _PATH: Final = re.compile(
     rb'<(?:@[^:>]*:)?(?P<path>(?:"(?:[^"\\\x00-\x1f]|\\[^\x00-\x1f])*"|[^\s<>"])*)>'
 )
+_DOT_STRING: Final = re.compile(rb"[^\x00-\x20\"(),:;<>@\[\\\]\x7f]+")
+_QUOTED: Final = re.compile(rb"[\"\\]")
 _QUOTED_PAIR: Final = re.compile(rb"\\(.)")
 _HEX_PAIR: Final = re.compile(rb"\+([0-9A-F]{2})")
 _NOT_XTEXT: Final = re.compile(rb"[^!-~]|[+=]")
@@ -65,6 +67,14 @@ def parse_recipient(path: bytes) -> Recipient:
     if not local and not detail:
         raise BadSyntax("that address names nobody")
     return Recipient(local, detail, domain.lower())
+
+
+def format_path(recipient: Recipient) -> bytes:
+    """The address put together again, quoted where it must be."""
+    mailbox = recipient.local + (b"+" + recipient.detail if recipient.detail else b"")
+    if _DOT_STRING.fullmatch(mailbox) is None:
+        mailbox = b'"' + _QUOTED.sub(rb"\\\g<0>", mailbox) + b'"'
+    return mailbox + (b"@" + recipient.domain if recipient.domain else b"")
 
 
 def parse_bdat(arguments: bytes) -> tuple[int, bool]:

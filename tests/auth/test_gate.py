@@ -21,6 +21,7 @@ class Peer:
     """As much of a connection as a gate looks at."""
 
     certificate = None
+    user_certificate = b""
     is_tls = True
     is_lost = False
     peer = ELSEWHERE

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import inbox_of
 from murder.mupdate.change import PutEntry
-from tests.frontend.server import Running, Speak, running_frontend
+from tests.frontend.server import Parts, Running, Speak, running_frontend
 from tests.kit.peer import Peer
 
 USERS = {"ana": "be1", "bob": "be2", "cid": "be1", "eve": "be3"}
@@ -264,3 +265,37 @@ async def test_who_has_just_moved_is_waited_for_and_not_unknown(tmp_path: Path) 
         put("cid", EntryState.ACTIVE, b"be2")
         assert (await client.replied(b"Subject: x\r\n\r\nend\r\n.\r\n")).startswith(b"451 4.2.1 ")
         assert not second.texts
+
+
+class KnowsPeople(Parts):
+    """Whose plugin knows that `a.arendt@example.org` is ana."""
+
+    is_away = False
+
+    async def user_of_address(self, address: str) -> str | None:
+        if self.is_away:
+            raise UpstreamFailure(UpstreamKind.CONNECT, "directory", "refused")
+        return "ana" if address == "a.arendt@example.org" else None
+
+
+async def test_an_address_is_who_a_plugin_says(tmp_path: Path) -> None:
+    one, parts = Backend(), KnowsPeople()
+    async with (
+        running_frontend(tmp_path, {"be1": ("lmtp", one.speak)}, USERS, parts=parts) as running,
+    ):
+        peer = await Peer.at(running.ports["lmtp"])
+        await peer.line()
+        peer.send(b"LHLO me\r\nMAIL FROM:<x@example.net>\r\n")
+        await peer.until(b"250 2.1.0")
+        peer.send(b"RCPT TO:<a.arendt+lists@example.org>\r\n")
+        assert (await peer.line()).startswith(b"250")
+        peer.send(b"RCPT TO:<nobody@example.org>\r\n")
+        assert (await peer.line()).startswith(b"550")
+        peer.send(b"RCPT TO:<cid@example.org>\r\n")
+        assert (await peer.line()).startswith(b"250")
+        parts.is_away = True
+        peer.send(b"RCPT TO:<ana@example.org>\r\n")
+        assert (await peer.line()).startswith(b"451")
+        await peer.close()
+    told = [line for line in one.told if line.startswith(b"RCPT")]
+    assert told == [b"RCPT TO:<ana+lists>", b"RCPT TO:<cid@example.org>"]

@@ -1,12 +1,15 @@
 """LMTP's grammar, by tables."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from murder.errors import BadSyntax
 from murder.wire.lmtp import (
     Recipient,
     code_of,
     enhanced_of,
+    format_path,
     format_xclient,
     parse_bdat,
     parse_envelope,
@@ -83,3 +86,13 @@ def test_xclient_tells_what_was_asked_for_and_is_read_back() -> None:
     assert format_xclient([b"NAME"], facts) == b""
     with pytest.raises(BadSyntax):
         parse_xclient(b"ADDR")
+
+
+@given(st.binary(min_size=1, max_size=20), st.binary(max_size=10))
+def test_an_address_is_put_together_as_it_was(local: bytes, detail: bytes) -> None:
+    recipient = Recipient(local.replace(b"+", b""), detail, b"example.org")
+    if not recipient.local or any(octet < 0x20 for octet in local + detail):
+        return
+    path = format_path(recipient)
+    assert parse_envelope(b"TO:<%b>" % path, b"TO:").path == path
+    assert parse_recipient(path) == recipient
