@@ -45,6 +45,7 @@ DECOY_ITERATIONS: Final = 10_000
 DECOY_SALT_OCTETS: Final = 16
 MAX_TURNS: Final = 8  # of an exchange; the longest takes three
 MASTER_MARK: Final = "*"
+AUTHENTICATION: Final = "authentication"  # what clients are told that cannot be asked
 SHOWN_NAME: Final = 128  # characters of a name that nobody has
 
 T = TypeVar("T")
@@ -358,11 +359,11 @@ class Gate:
             async with asyncio.timeout(self.auth_timeout_s):
                 return await answer
         except TimeoutError:
-            raise UpstreamFailure(
-                UpstreamKind.TIMEOUT,
-                "authentication",
-                f"no answer in {self.auth_timeout_s:g} s",
-            ) from None
+            text = f"no answer in {self.auth_timeout_s:g} s"
+            raise UpstreamFailure(UpstreamKind.TIMEOUT, AUTHENTICATION, text) from None
+        except UpstreamFailure as failure:  # strangers are not told what servers a site has
+            text = f"{failure.server}: {failure.text}"
+            raise UpstreamFailure(failure.kind, AUTHENTICATION, text) from failure
 
     async def secret_for(self, wanted: SecretWanted) -> Secret:
         """The user's SCRAM secret; for somebody who is not known one that nothing proves, so that his exchange ends as with

@@ -29,7 +29,7 @@ RESTART_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "frontend": (*_PORTS, "mupdate"),
     "backend": (*_PORTS, "store", "partition"),
     "namespace": ("unix_hierarchy", "alternative", "domains"),
-    "auth": ("plugin",),
+    "auth": ("plugin", "plugins"),
     "plugins": ("path", "use", "settings"),
 }
 

@@ -8,7 +8,7 @@ import pytest
 from murder.api.auth import Identity, ScramSecret
 from murder.auth.gate import Gate, NotAdmitted, as_given, decoy_key_of, run_sasl
 from murder.auth.penalty import Penalties
-from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.sasl import PlainCredentials
 from murder.session.sasl import ScramClient
 from plugins.auth_file import Settings, UserFile
@@ -250,3 +250,15 @@ async def test_a_master_user_is_in_as_another_but_no_administrator(tmp_path: Pat
     ):
         with pytest.raises(Refusal):
             await admitted(authcid, password, authzid)
+
+
+async def test_strangers_are_not_told_which_server_is_away(tmp_path: Path) -> None:
+    class Away(NoDecoys):
+        async def verify(self, user: str, password: bytes) -> Identity | None:
+            raise UpstreamFailure(UpstreamKind.CONNECT, "ldap://inside.example.org", "refused")
+
+    gate = Gate(Away(), penalties=Penalties(sleep=no_sleep))
+    with pytest.raises(UpstreamFailure) as failed:
+        await gate.admit(PlainCredentials("ana", "", b"x"), Peer())  # type: ignore[arg-type]
+    assert failed.value.server == "authentication"
+    assert failed.value.text == "ldap://inside.example.org: refused"  # for the log
