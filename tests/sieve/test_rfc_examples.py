@@ -452,6 +452,24 @@ def test_a_notification_tells_each_recipient_once() -> None:
     assert b"Importance: high\r\n" in other.octets
 
 
+def test_drafts_that_scripts_still_have_are_understood() -> None:
+    script = (
+        'require "notify"; notify :id "a" :message "$from$: $text[4]$" :options "a@b.org";'
+        ' notify :id "b" :high :options "c@d.org"; denotify :is "b";'
+    )
+    outcome = run(script)
+    assert actions_of(outcome) == ["notify a@b.org", "implicit keep"]
+    told = outcome.actions[0]
+    assert isinstance(told, Notify)
+    assert told.octets.endswith(b"\r\n\r\nCoyote <coyote@desert.example.org>: Look\r\n")
+    assert problems_of('require ["notify", "enotify"];') == [
+        "1:1 require command: 'enotify' and 'notify' cannot be used in one script"
+    ]
+    assert actions_of(run('require "imapflags"; addflag "x"; mark;')) == [
+        "implicit keep [x \\Flagged]"
+    ]
+
+
 def test_a_message_is_edited_for_what_comes_behind() -> None:
     script = (
         'require ["editheader", "fileinto"]; fileinto "before"; addheader "X-One" "1";'
