@@ -17,14 +17,14 @@ script wants to know of the world is a question, at which the run stops until it
             run.answer(await answer_of(found))         # or run.fail("...") where it has none
 
 `run_to_end(run, world)` does that where nobody waits. `found.actions` are what is to be done, in the script's order,
-never empty: Keep, FileInto, Redirect, Discard, Reject, Reply (vacation), Notify, Remember (duplicate). `action.key`
+never empty: Keep, FileInto, Redirect, Discard, Reject, Reply (vacation), Notify, Remember (duplicate), Pipe. `action.key`
 together with `found.key`, which is the message's, names a side effect: it is the same when the sender tries again.
 `found.messages[action.version]` is what is kept, filed or redirected: scripts may edit the message. After a run-time
 error `found.failure` says where and what, and the only action is to keep the message as it came.
 
 Several scripts (a site's before, the user's, a site's after) are given together: the next one runs if the message would be
 kept. `ScriptCache` keeps programs by content. `CAPABILITIES` are the words of the SIEVE capability; a site takes out what it
-does not want and gives the rest to `compile_script`.
+does not want, adds `PROGRAMS` where it has some, and gives that to `compile_script`.
 
 Where things stand: `grammar` is how a script is written, `language` the words there are (one file and one value for each
 extension, listed in `language.table`), `check` holds a script against these and makes a program, `match` compares texts,
@@ -38,6 +38,7 @@ from murder.sieve.actions import (
     Keep,
     Notify,
     Once,
+    Pipe,
     Place,
     Redirect,
     Reject,
@@ -48,7 +49,7 @@ from murder.sieve.actions import (
 from murder.sieve.cache import ScriptCache
 from murder.sieve.check.program import Script
 from murder.sieve.interpreter import compile_script, run_to_end, start
-from murder.sieve.language.table import CAPABILITIES
+from murder.sieve.language.table import CAPABILITIES, PROGRAMS
 from murder.sieve.limits import Limits, Policy, Scale
 from murder.sieve.problem import BadScript, Problem
 from murder.sieve.questions import (
@@ -62,6 +63,7 @@ from murder.sieve.questions import (
     Metadata,
     OwnAddresses,
     Question,
+    RunProgram,
     ScriptNamed,
     SeenBefore,
     SpecialUseExists,
@@ -100,6 +102,7 @@ __all__ = [
     "Notify",
     "Remember",
     "Once",
+    "Pipe",
     "Place",
     "Target",
     "Question",
@@ -116,4 +119,6 @@ __all__ = [
     "SeenBefore",
     "OwnAddresses",
     "LongWork",
+    "RunProgram",
+    "PROGRAMS",
 ]

@@ -166,4 +166,19 @@ class Remember:
         return _key("remember", self.once.handle)
 
 
-Action = Keep | FileInto | Discard | Reject | Redirect | Reply | Notify | Remember
+@dataclass(frozen=True, slots=True)
+class Pipe:
+    """To a program of the site (vnd.dovecot.pipe). `may_fail`: then nothing is to be done about it."""
+
+    program: str
+    arguments: tuple[str, ...] = ()
+    may_fail: bool = False
+    version: int = 0
+    place: Place = field(default=Place(), compare=False)
+
+    @property
+    def key(self) -> str:
+        return _key("pipe", self.program, *self.arguments)
+
+
+Action = Keep | FileInto | Discard | Reject | Redirect | Reply | Notify | Remember | Pipe

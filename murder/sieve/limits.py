@@ -12,7 +12,7 @@ PROTECTED_FIELDS: Final = frozenset({"received", "auto-submitted"})
 class Limits:
     """Of one script, one run, one message. What is beyond is a Problem, never a silent end.
 
-    A step is about a microsecond of work: one instruction, or some 64 octets that are looked at.
+    A step is about a microsecond of work: an eighth of an instruction, or some 64 octets that are looked at.
     """
 
     script_octets: int = 1024 * 1024  # as Pigeonhole; Cyrus takes 32 KiB

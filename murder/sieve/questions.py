@@ -5,7 +5,7 @@ matches on the question itself. Every answer is asked for once in a run: the sam
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 
@@ -87,6 +87,17 @@ class OwnAddresses:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class RunProgram:
+    """What a program of the site says to these octets (vnd.dovecot.filter, vnd.dovecot.execute: `kind`). Each time anew.
+    -> bytes | None, where it is not there or failed"""
+
+    kind: str
+    program: str
+    arguments: tuple[str, ...]
+    octets: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LongWork:
     """Not of the world: work that holds its caller for longer than a turn of an event loop, and is bounded. A server runs
     `compute` in a thread; it touches nothing but its own values. -> what it returns"""
@@ -106,6 +117,7 @@ Question = (
     | SeenBefore
     | OwnAddresses
     | LongWork
+    | RunProgram
 )
 Answer = Any  # of the type that the question tells
 

@@ -1,9 +1,12 @@
 """Scripts run in tests: a world that answers from dictionaries, and outcomes as short texts."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from murder.sieve import (
+    CAPABILITIES,
+    PROGRAMS,
     Action,
     Answer,
     BadScript,
@@ -22,12 +25,14 @@ from murder.sieve import (
     Notify,
     Outcome,
     OwnAddresses,
+    Pipe,
     Policy,
     Question,
     Redirect,
     Reject,
     Remember,
     Reply,
+    RunProgram,
     ScriptNamed,
     SeenBefore,
     SpecialUseExists,
@@ -59,6 +64,7 @@ class Books:
     scripts: dict[tuple[str, bool], bytes] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
     addresses: tuple[str, ...] = ("roadrunner@acme.example.com",)
+    run_program: Callable[[str, str, Sequence[str], bytes], bytes | None] = lambda *_: None
     asked: list[Question] = field(default_factory=list)
 
     def answer(self, question: Question) -> Answer:
@@ -86,6 +92,8 @@ class Books:
                 return handle in self.seen
             case OwnAddresses():
                 return self.addresses
+            case RunProgram(kind=kind, program=program, arguments=arguments, octets=octets):
+                return self.run_program(kind, program, arguments, octets)
             case _:
                 raise AssertionError(question)
 
@@ -103,7 +111,10 @@ def run(
 ) -> Outcome:
     """What scripts come to, one after another."""
     limits, policy = limits or Limits(), policy or Policy()
-    programs = [compile_script(script.encode(), limits, policy=policy) for script in scripts]
+    programs = [
+        compile_script(script.encode(), limits, CAPABILITIES | PROGRAMS, policy)
+        for script in scripts
+    ]
     envelope = Envelope(sender, recipient)
     known = circumstances or Circumstances(NOW, "roadrunner", "mail.example.com")
     machine = start(
@@ -133,6 +144,8 @@ def shown(action: Action) -> str:
             words = ["reply", recipient]
         case Notify(recipients=recipients):
             words = ["notify", *recipients]
+        case Pipe(program=program):
+            words = ["pipe", program]
         case Remember():
             words = ["remember"]
         case Discard():

@@ -7,6 +7,7 @@ Pigeonhole's own (LGPL) and are not part of this project; Debian's source packag
 """
 
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ from murder.sieve import (
     Machine,
     Notify,
     Outcome,
+    Pipe,
     Policy,
     Redirect,
     Reject,
@@ -42,7 +44,7 @@ from murder.sieve.language.include import is_script_name
 from murder.sieve.language.table import CAPABILITIES, CORE, EXTENSIONS
 from murder.sieve.run.message import Message
 from tests.sieve.running import Books
-from tests.sieve.suite_config import limits_of, lists_of, policy_of
+from tests.sieve.suite_config import limits_of, lists_of, number_of, policy_of
 
 NAMES = {
     Keep: "keep",
@@ -53,6 +55,7 @@ NAMES = {
     Notify: "notify",
     Discard: "discard",
     Remember: "duplicate_mark",
+    Pipe: "pipe",
 }
 
 
@@ -97,6 +100,7 @@ class Suite:
     failed: list[tuple[str, str]] = field(default_factory=list)
     is_failing: bool = False
     included: set[tuple[str, bool]] = field(default_factory=set)
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def policy(self) -> Policy:
@@ -108,7 +112,7 @@ class Suite:
 
     def compile(self, octets: bytes) -> Script:
         extensions = {**EXTENSIONS, **self.extensions()}
-        names = {*CAPABILITIES, *self.extensions()}
+        names = {*EXTENSIONS, *CAPABILITIES, *self.extensions()}
         octets = octets.replace(b"${tst.path}", str(self.path.parent).encode())
         return compile_octets(octets, CORE, extensions, names, self.limits, self.policy)
 
@@ -143,6 +147,7 @@ class Suite:
         self.books.mailboxes = {*self.stored, "INBOX"}
         self.books.scripts = dict(self._scripts())
         self.books.lists = lists_of(self.config)
+        self.books.run_program = self.run_program
         return self.books
 
     def _scripts(self) -> Iterator[tuple[tuple[str, bool], bytes]]:
@@ -175,6 +180,35 @@ class Suite:
             self.outcome = replace(self.outcome, actions=())
         self.outcome = replace(self.outcome, actions=merged([*before, *self.outcome.actions]))
         return failure is None
+
+    def run_program(
+        self, kind: str, name: str, arguments: Sequence[str], octets: bytes
+    ) -> bytes | None:
+        """A program in the folder that the tests say."""
+        folder = self.config.get(f"sieve_{kind}_bin_dir")
+        path = Path(folder or "/nonexistent", name)
+        if not path.is_file():
+            return None
+        end = self.config.get(f"sieve_{kind}_input_eol", "")
+        if end:
+            octets = octets.replace(b"\r\n", b"\n").replace(
+                b"\n", b"\r\n" if end == "crlf" else b"\n"
+            )
+        environment = {"PATH": "/bin:/usr/bin", "HOME": "/tmp", "USER": "x", **self.environment}
+        timeout = number_of(self.config.get(f"sieve_{kind}_exec_timeout", "10s"))
+        try:
+            done = subprocess.run(
+                ["/bin/sh", str(path), *arguments],
+                input=octets,
+                env=environment,
+                capture_output=True,
+                timeout=timeout or None,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            self.errors.append(f"the program {name} takes too long")
+            return None
+        return done.stdout if not done.returncode else None
 
     def compile_file(self, name: str) -> bool:
         octets = (self.path.parent / name).read_bytes()
@@ -259,6 +293,10 @@ class Suite:
                         f"Subject: Rejected\r\n\r\n{text}"
                     ).encode()
                     self.sent.append(Sent("", machine.envelope.sender, octets))
+            case Pipe(program=program, arguments=arguments, version=version, may_fail=may_fail):
+                said = self.run_program("pipe", program, arguments, result.messages(version))
+                if said is None and not may_fail:
+                    self.errors.append(f"failed to pipe message to program {program}")
             case Remember(once=once):
                 self.books.seen.add(once.handle)
 

@@ -86,6 +86,7 @@ class Words:
                 machine.envelope = replace(envelope, auth=value)
             case _:
                 raise AssertionError(name)
+        self.looked(machine)
 
     def config_set(self, machine: Machine, call: Call) -> None:
         self.changed(machine)
@@ -120,6 +121,16 @@ class Words:
         self.suite.books.metadata[key, name] = machine.text(call.arguments[1])
 
     # Scripts
+
+    def looked(self, machine: Machine) -> None:
+        """What a program is told of the message's envelope."""
+        envelope = machine.envelope
+        self.suite.environment = {
+            "SENDER": envelope.sender or "",
+            "RECIPIENT": envelope.recipient or "",
+            "ORIG_RECIPIENT": envelope.original,
+            "HOST": machine.circumstances.host,
+        }
 
     def compile(self, machine: Machine, call: Call) -> bool:
         return self.suite.compile_file(machine.text(call.arguments[0]))

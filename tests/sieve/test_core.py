@@ -230,7 +230,7 @@ def test_a_long_script_hands_back() -> None:
     while (found := run_.advance(500)) is PAUSED:
         slices += 1
     assert isinstance(found, Outcome)
-    assert slices == 3000 // 500
+    assert 3000 * 8 // 520 <= slices <= 3000 * 8 // 500
 
 
 def test_a_key_is_the_same_when_the_message_comes_again() -> None:

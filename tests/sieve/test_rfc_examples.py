@@ -555,3 +555,29 @@ def test_one_include_ends_with_return_and_all_with_stop() -> None:
     scripts = {("r", False): b'require "include"; return; discard;', ("s", False): b"stop;"}
     script = 'require "include"; include "r"; redirect "a@b.org"; include "s"; redirect "c@d.org";'
     assert actions_of(run(script, books=Books(scripts=scripts))) == ["redirect a@b.org"]
+
+
+def test_programs_are_run_only_where_a_site_has_some() -> None:
+    assert problems_of('require "vnd.dovecot.filter";')
+    asked: list[tuple[str, str, tuple[str, ...]]] = []
+
+    def run_program(kind: str, name: str, arguments: object, octets: bytes) -> bytes | None:
+        asked.append((kind, name, tuple(arguments)))  # type: ignore[arg-type] # they are texts
+        return b"X-Filtered: yes\r\n" + octets if name == "mark" else None
+
+    script = (
+        'require ["vnd.dovecot.filter", "vnd.dovecot.execute", "vnd.dovecot.pipe", "copy", "variables", "fileinto"];'
+        ' if filter "none" { stop; } filter "mark" ["a"]; execute :input "b" :output "o" "mark";'
+        ' if header "x-filtered" "yes" { fileinto "${o}"; } pipe :copy "learn" "spam";'
+    )
+    outcome = run(script.replace("${o}", "done"), books=Books(run_program=run_program))
+    assert actions_of(outcome) == ["fileinto done", "pipe learn"]
+    assert bytes(outcome.messages[1]) == b"X-Filtered: yes\r\n" + MESSAGE
+    assert asked == [("filter", "none", ()), ("filter", "mark", ("a",)), ("execute", "mark", ())]
+    assert actions_of(run('require "vnd.dovecot.filter"; filter "none";')) == [
+        "failure filter command: the program 'none' failed"
+    ]
+    for name in ("../x", "-x", "a/b", ""):
+        assert problems_of(
+            f'require "vnd.dovecot.pipe"; pipe "{name}";', capabilities={"vnd.dovecot.pipe"}
+        )

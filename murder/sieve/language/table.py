@@ -19,6 +19,7 @@ from murder.sieve.language import (
     mime,
     notify,
     notify_draft,
+    programs,
     rebuilding,
     refusing,
     scores,
@@ -76,9 +77,18 @@ _LISTED: Final = (
     tests.SUBADDRESS,
     variables.VARIABLES,
 )
-EXTENSIONS: Final[Mapping[str, Extension]] = MappingProxyType({one.name: one for one in _LISTED})
+# Only where a site has programs that scripts may run
+_PROGRAMS: Final = (programs.PIPE, programs.FILTER, programs.EXECUTE)
+PROGRAMS: Final = frozenset(one.name for one in _PROGRAMS)
+
+EXTENSIONS: Final[Mapping[str, Extension]] = MappingProxyType(
+    {one.name: one for one in (*_LISTED, *_PROGRAMS)}
+)
 
 # Words of the SIEVE capability (RFC 5804 §1.7): comparators that need no `require` are not told
 CAPABILITIES: Final = frozenset(
-    {*EXTENSIONS, *(f"comparator-{name}" for name in COMPARATORS if name not in IMPLIED)}
+    {
+        *EXTENSIONS.keys() - PROGRAMS,
+        *(f"comparator-{name}" for name in COMPARATORS if name not in IMPLIED),
+    }
 )

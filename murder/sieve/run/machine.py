@@ -4,7 +4,7 @@
 nothing is done to the world: actions are gathered. After a run-time error the message is kept, and nothing else done.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import GeneratorType
@@ -17,6 +17,7 @@ from murder.sieve.actions import (
     FileInto,
     Keep,
     Notify,
+    Pipe,
     Place,
     Redirect,
     Reject,
@@ -28,11 +29,13 @@ from murder.sieve.check.spec import Call, Suspended
 from murder.sieve.check.templates import Matched, Reference, Template, Text
 from murder.sieve.limits import Limits, Policy
 from murder.sieve.problem import Problem, RunProblem
-from murder.sieve.questions import Answer, LongWork, Question
+from murder.sieve.questions import Answer, LongWork, Question, RunProgram
 from murder.sieve.run.circumstances import Circumstances, Envelope, Failure, Outcome, Step
-from murder.sieve.run.message import Message, Octets
+from murder.sieve.run.message import FIELDS_AT_ONCE, Message, Octets
 from murder.sieve.run.words import canonical_flags
 
+VERSIONED: Final = (Keep, FileInto, Redirect, Pipe)
+INSTRUCTION_STEPS: Final = 8  # a test of a header takes so many microseconds
 OCTETS_A_STEP: Final = 64  # that are looked at
 
 
@@ -96,7 +99,7 @@ class Machine:
         self._script = 0
         self.frames: list[Frame] = [Frame(scripts[0])] if scripts else []
         self._answers: dict[Question, Answer] = {}
-        self._work: Generator[Question | None, Answer, Any] | None = _walked(self.message.read())
+        self._work: Generator[Question | None, Answer, Any] | None = self._read()
         self._then: tuple[int, int] = (DO, -1)  # what the work's result is for
         self._send: Answer = None
         self._asked: Question | None = None
@@ -121,7 +124,7 @@ class Machine:
         """The answer to the question that `advance` gave."""
         if self._asked is None:
             raise Misuse("nothing was asked")
-        if not isinstance(self._asked, LongWork):
+        if not isinstance(self._asked, LongWork | RunProgram):
             self._answers[self._asked] = answer
         self._asked = None
         self._send = answer
@@ -134,7 +137,7 @@ class Machine:
     def _slice(self, until: int) -> Question | Paused | Outcome:
         while True:
             if self._work is not None:
-                asked = self._go_on(self._work)
+                asked = self._go_on(self._work, until)
                 if asked is not None:
                     return asked
             if not self.frames:
@@ -153,7 +156,7 @@ class Machine:
         at = frame.at
         while self.spent < until:
             kind, call, target = program[at]
-            self.spent += 1
+            self.spent += INSTRUCTION_STEPS
             at += 1
             if call is None or kind > IF:
                 frame.at = at
@@ -180,7 +183,7 @@ class Machine:
             self.charge(0)
         return True
 
-    def _go_on(self, work: Suspended) -> Question | Paused | None:
+    def _go_on(self, work: Suspended, until: int) -> Question | Paused | None:
         """Drive a word that takes more than one step. None when it has ended."""
         while True:
             try:
@@ -192,7 +195,9 @@ class Machine:
             self._send = None
             self.charge(1)
             if item is None:
-                return PAUSED
+                if self.spent >= until:
+                    return PAUSED
+                continue
             if item in self._answers:
                 self._send = self._answers[item]
                 continue
@@ -263,14 +268,10 @@ class Machine:
     def _finish(self, actions: list[Action], failure: Failure | None) -> Outcome:
         """Only versions that an action has are made."""
         numbers = {0}
-        numbers.update(
-            one.version for one in actions if isinstance(one, Keep | FileInto | Redirect)
-        )
+        numbers.update(one.version for one in actions if isinstance(one, VERSIONED))
         places = {number: place for place, number in enumerate(sorted(numbers))}
         actions = [
-            replace(one, version=places[one.version])
-            if isinstance(one, Keep | FileInto | Redirect)
-            else one
+            replace(one, version=places[one.version]) if isinstance(one, VERSIONED) else one
             for one in actions
         ]
         self._outcome = Outcome(
@@ -286,6 +287,12 @@ class Machine:
         return self._outcome
 
     # For words
+
+    def _read(self) -> Suspended:
+        """The message's header, before anything else."""
+        for _ in self.message.read():
+            self.charge(FIELDS_AT_ONCE)
+            yield None
 
     def charge(self, steps: int) -> None:
         """So much work is done. Raises RunProblem when it is more than a run may do."""
@@ -330,9 +337,7 @@ class Machine:
         """From here on the message is another; versions that no action has are forgotten. Raises RunProblem."""
         last = self.version()
         is_used = last == 0 or any(
-            action.version == last
-            for action in self.actions
-            if isinstance(action, Keep | FileInto | Redirect)
+            action.version == last for action in self.actions if isinstance(action, VERSIONED)
         )
         if is_used and len(self.versions) > self.limits.message_versions:
             raise RunProblem("the message is edited too often")
@@ -369,7 +374,7 @@ class Machine:
 
     def _check_conflicts(self, action: Action) -> None:
         """What is refused is not kept, too (RFC 5429 §2.5)."""
-        delivers = (Keep, FileInto, Redirect)
+        delivers = (Keep, FileInto, Redirect, Pipe)
         for other in self.actions:
             one = {type(action), type(other)}
             if Reject in one and one & set(delivers):
@@ -466,8 +471,3 @@ def _merged(other: Action, action: Action) -> Action:
     if isinstance(other, Keep | FileInto) and isinstance(action, Keep | FileInto):
         return replace(other, flags=action.flags)
     return other
-
-
-def _walked(steps: Iterator[None]) -> Suspended:
-    yield from steps
-    return None
