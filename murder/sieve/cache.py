@@ -11,12 +11,14 @@ from typing import Final
 from murder.sieve.check.program import Script
 
 MAX_OCTETS: Final = 64 * 1024 * 1024  # of memory, about
+PATTERN_OCTETS: Final = 64 * 1024  # that a regular expression takes when it was used much
 INSTRUCTION_OCTETS: Final = 800  # that one instruction takes with its arguments, measured
 
 
 def memory_of(script: Script) -> int:
     """About so many octets."""
-    return 2 * script.octets + INSTRUCTION_OCTETS * len(script.instructions)
+    instructions = INSTRUCTION_OCTETS * len(script.instructions)
+    return 2 * script.octets + instructions + PATTERN_OCTETS * script.patterns
 
 
 class ScriptCache:

@@ -42,7 +42,7 @@ class Limits:
     includes: int = 255  # scripts of one run
     header_octets: int = 2048  # of a field that `addheader` makes, as Pigeonhole
     message_versions: int = 64  # that editheader and replace make of a message
-    pattern_octets: int = 4096  # of one regular expression
+    patterns: int = 250  # regular expressions of one script, and `:matches` with a `?`
     trace_lines: int = 10_000
 
 

@@ -109,9 +109,7 @@ class Writer:
         index = self.one(("", "", "", ":index 1 ", ":index 2 ", ":index 1 :last "))
         if matching.startswith(":count"):
             index = ""  # sieve-test counts none, for a field that is there once
-            part = (
-                part if part not in (":user ", ":detail ") else ""
-            )  # and addresses without that part, too
+            part = ""  # and addresses that have no such part, too
         match self.random.randrange(12):
             case 0 | 1 | 2:
                 return f"header {index}{matching} {self.texts(HEADERS)} {self.texts(keys)}"

@@ -70,6 +70,10 @@ def their_actions(folder: Path, script: str, message: bytes) -> list[str]:
     return _gathered(parse_actions(said))
 
 
+def _without_inbox(actions: list[str]) -> list[str]:
+    return [one for one in actions if one.split()[:2] != INBOX]
+
+
 def _without_inbox_flags(actions: list[str]) -> list[str]:
     """Of a keep and a `fileinto "INBOX"` Pigeonhole sets the flags that came last; who stores for us sets all."""
     return [" ".join(one.split()[:2]) if one.split()[:2] == INBOX else one for one in actions]
@@ -144,6 +148,8 @@ def differences(count: int, first: int = 0) -> list[str]:
             theirs, ours = their_actions(folder, script, message), our_actions(script, message)
             if theirs[:1] == FAILED and ours[:1] == FAILED:
                 continue
+            if ":copy" in script and _without_inbox(theirs) == _without_inbox(ours):
+                continue  # a second action without `:copy` takes the keep back (RFC 3894 §3); not theirs
             if any(why in " ".join(ours) for why in EXPLAINED):
                 continue
             if theirs != ours and _without_inbox_flags(theirs) != _without_inbox_flags(ours):

@@ -13,8 +13,9 @@ from murder.sieve import (
     compile_script,
 )
 from murder.sieve import start as start_run
+from murder.sieve.match.regex import weight_of
 from tests.kit.steps import lines_run
-from tests.sieve.running import MESSAGE, NOW, Books, run
+from tests.sieve.running import MESSAGE, NOW, Books, problems_of, run
 
 TIMES = 4
 MOST = 5.0  # times the lines for `TIMES` times the size
@@ -121,6 +122,36 @@ def test_work_on_a_large_body_is_handed_over_in_pieces() -> None:
     assert slices > len(message) // 100_000
     assert works == 2  # its parts are found, its text is compared
     assert found.steps > len(message) // 100
+
+
+WEIGHTS = [
+    ("abc", 3),
+    ("a{3}b", 4),
+    ("(ab){3}", 12),
+    ("([0-9]{1,3}\\.){3}[0-9]{1,3}", 21),
+    ("[]a]{2,}[[:alpha:]]", 4),
+    (".{1000}", 10_000),
+]
+
+
+@pytest.mark.parametrize(("expression", "weight"), WEIGHTS)
+def test_what_an_expression_weighs_is_about_what_it_becomes(expression: str, weight: int) -> None:
+    assert weight <= weight_of(expression) <= weight + 2
+
+
+def test_expressions_that_would_take_long_are_refused_or_run_aside() -> None:
+    assert problems_of('require "regex"; if header :regex "a" "((x{100}){100}){2}" {}')
+    many = 'if header :regex "a" "b" {} '
+    assert problems_of('require "regex";' + many * 3, limits=Limits(patterns=2))
+    script = compile_script(b'require "regex"; if header :regex "x" "(.*a){90}b" { discard; }')
+    message = b"x: " + b"a" * 20_000 + b"\r\n\r\n"
+    machine = start_run([script], message, Envelope("a@b.c", "d@e.f"), Circumstances(NOW))
+    found = machine.advance()
+    assert isinstance(found, LongWork)
+    machine.answer(found.compute())
+    found = machine.advance()
+    assert isinstance(found, Outcome)
+    assert found.steps > 20_000 * 90 // 64
 
 
 def test_steps_end_a_script_that_would_go_on_for_ever() -> None:

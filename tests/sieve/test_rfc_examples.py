@@ -500,6 +500,18 @@ def test_a_part_is_replaced_and_the_others_stay() -> None:
     assert octets.endswith(b"plain words\r\n--x--\r\n")
 
 
+def test_a_loop_goes_on_over_its_parts_when_the_header_is_edited() -> None:
+    script = (
+        'require ["foreverypart", "mime", "extracttext", "variables", "editheader", "replace", "fileinto"];'
+        ' foreverypart { addheader "X-Long" "a field that moves all of the body"; extracttext "t";'
+        ' if string :contains "${t}" "hello" { fileinto "${t}"; replace "other"; }'
+        ' if string :contains "${t}" "bold" { fileinto "${t}"; } }'
+    )
+    outcome = run(script, message=PARTS)
+    assert actions_of(outcome) == ["fileinto hello there", "fileinto bold words"]
+    assert b"\r\n\r\nother\r\n--x\r\n" in bytes(outcome.messages[-1])
+
+
 def test_a_message_is_enclosed() -> None:
     script = (
         'require ["enclose", "mime", "body", "fileinto"]; enclose :subject "Warning" :headers ["X-A: b"] "Careful.";'

@@ -60,6 +60,7 @@ class Checker:
         self.includes: list[tuple[str, bool, bool, int]] = []
         self.warnings: list[Problem] = []
         self.around: list[Call] = []  # commands whose blocks are open
+        self.patterns = 0  # regular expressions so far
         self.is_early = True  # nothing but declarations has come yet
         self._available = available
         self._words: dict[tuple[bool, str], Word] = {}  # by what they are, and name
@@ -458,6 +459,12 @@ class Checker:
                 raise Wrong(
                     node.at, f"invalid key for the :{kind.name} match type: {error}"
                 ) from None
+        self.patterns += matching.patterns
+        if self.patterns > self.limits.patterns:
+            raise Wrong(
+                node.at,
+                f"the script has more than {self.limits.patterns} regular expressions, or patterns with '?'",
+            )
         call.matching = matching
 
     def _operator(self, call: Call, kind: Kind, node: Node) -> str:

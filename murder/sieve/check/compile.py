@@ -32,6 +32,7 @@ def compile_octets(
         Emitter().program(calls),
         frozenset(checker.required),
         len(octets),
+        checker.patterns,
         hashlib.sha256(octets).digest(),
         tuple(checker.includes),
         tuple(map(str, checker.warnings)),

@@ -24,6 +24,7 @@ class Script:
     instructions: tuple[Instruction, ...]
     requires: frozenset[str]
     octets: int
+    patterns: int  # regular expressions, each with memory of its own
     digest: bytes
     includes: tuple[tuple[str, bool, bool, int], ...] = ()
     warnings: tuple[str, ...] = ()

@@ -21,6 +21,7 @@ from murder.sieve.questions import InList, LongWork
 from murder.sieve.run.machine import Machine
 
 _LONG_NAME: Final = "urn:ietf:params:sieve:addrbook:"
+PATTERN_STEPS: Final = 500  # to compile a regular expression
 CHARACTERS_A_STEP: Final = 256  # compared
 
 KEYS: Final = Argument("key list", Takes.STRINGS)
@@ -55,6 +56,7 @@ def match_keys(
                 f"line {machine.line}: invalid key for the :{matching.kind.name} match type: {error}"
             )
             return False
+        machine.charge(matching.patterns * PATTERN_STEPS + matching.weight // 8)
     work = matching.work(values)
     machine.spent += work // CHARACTERS_A_STEP
     if work > LONG:

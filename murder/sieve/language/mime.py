@@ -1,7 +1,7 @@
 """Parts of a message: RFC 5703. Tests of their headers, loops over them, their text, and what is put in their place."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +15,7 @@ from murder.sieve.language.variables import MODIFIER_TAGS, check_name, modified,
 from murder.sieve.problem import RunProblem
 from murder.sieve.questions import LongWork
 from murder.sieve.run.machine import Machine, cut
-from murder.sieve.run.message import Field, read_fields
+from murder.sieve.run.message import Field, Message, read_fields
 from murder.sieve.run.parts import content_of, parts_in, structure_of, without_markup
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ LOOPS: Final = "foreverypart"
 
 @dataclass(slots=True)
 class Loop:
-    """Parts that are still to be gone through; `part` is the one that is."""
+    """Parts that are still to be gone through; `part` is the one that is. They are places in `message`."""
 
     parts: list[Part]
+    message: Message
     at: int = -1
 
     @property
@@ -41,7 +42,28 @@ class Loop:
 
 def open_loops(machine: Machine) -> list[Loop]:
     found: list[Loop] = machine.state.setdefault(LOOPS, [])
+    for loop in found:
+        if loop.message is not machine.message:
+            _follow(loop, machine.message)
     return found
+
+
+def _follow(loop: Loop, message: Message) -> None:
+    """The header was edited: all parts are where they were in the body."""
+    by = message.header_size - loop.message.header_size
+    loop.message = message
+    if by:
+        loop.parts[:] = [_moved_by(part, by) for part in loop.parts]
+
+
+def _moved_by(part: Part, by: int) -> Part:
+    return replace(
+        part,
+        header_start=part.header_start + by if part.header_start else 0,
+        body_start=part.body_start + by,
+        body_end=part.body_end + by,
+        children=tuple(_moved_by(child, by) for child in part.children),
+    )
 
 
 # Headers of parts
@@ -108,10 +130,10 @@ def _enter(machine: Machine, call: Call) -> Suspended:
     if len(loops) >= MAX_LOOPS:
         raise RunProblem(f"foreverypart loops are nested too deeply (max {MAX_LOOPS})")
     if loops:
-        loops.append(Loop(list(parts_in(loops[-1].part))[1:]))
+        loops.append(Loop(list(parts_in(loops[-1].part))[1:], machine.message))
     else:
         root = yield from structure_of(machine, machine.message)
-        loops.append(Loop(list(parts_in(root))))
+        loops.append(Loop(list(parts_in(root)), machine.message))
     machine.charge(len(loops[-1].parts))
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from murder.model.part import Part
 from murder.sieve.check.spec import Argument, Call, Extension, Suspended, Tag, Takes, Word
-from murder.sieve.language.mime import LOOPS, Loop, open_loops
+from murder.sieve.language.mime import Loop, open_loops
 from murder.sieve.problem import RunProblem
 from murder.sieve.questions import LongWork
 from murder.sieve.run.compose import common_fields, format_field, format_lines, message_id
@@ -49,14 +49,15 @@ def _replace(machine: Machine, call: Call) -> Suspended:
     part = loops[-1].part if loops else root
     if part.header_start == root.header_start and part.body_end == root.body_end:
         _replace_all(machine, call, new)
-        for loop in loops:
-            loop.parts[loop.at + 1 :] = []
+        _end(loops, machine.message)
         return
     octets = memoryview(machine.message.octets)
     # The line end before a boundary is the boundary's
     new = new.removesuffix(b"\n").removesuffix(b"\r")
     pieces = (octets[: part.header_start], new, octets[part.body_end :])
     yield from _read(machine, b"".join(pieces))
+    for loop in loops:
+        loop.message = machine.message
     _shift(loops, part, len(new) - (part.body_end - part.header_start))
 
 
@@ -122,7 +123,8 @@ def _moved(part: Part, gone: Part, by: int) -> Part:
 
 def _enclose(machine: Machine, call: Call) -> Suspended:
     """The message becomes an attachment of another, whose text is the script's (RFC 5703 §6)."""
-    if machine.state.get(LOOPS):
+    loops = open_loops(machine)
+    if loops:
         machine.notes.append("enclose works on the whole message, also in a loop")
     text = machine.text(call.arguments[0])
     _rebuild(machine)
@@ -151,8 +153,14 @@ def _enclose(machine: Machine, call: Call) -> Suspended:
 
     octets = joined() if len(original) <= SHORT else (yield LongWork(joined))
     yield from _read(machine, octets)
-    for loop in open_loops(machine):
+    _end(loops, machine.message)
+
+
+def _end(loops: Sequence[Loop], message: Message) -> None:
+    """Nothing of what they go through is there any more."""
+    for loop in loops:
         loop.parts[loop.at + 1 :] = []
+        loop.message = message
 
 
 def _envelope_fields(machine: Machine, call: Call) -> list[bytes]:

@@ -9,6 +9,7 @@ from murder.sieve.check.checker import Wrong
 from murder.sieve.check.spec import Argument, Call, Extension, Result, Tag, Takes, Word
 from murder.sieve.check.templates import Reference
 from murder.sieve.language.arguments import KEYS, MATCH_TAGS, match
+from murder.sieve.match.comparators import fold_ascii
 from murder.sieve.run.machine import Machine, cut
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ _SPECIAL: Final = re.compile(r"[.*+?^$|()\[\]{}\\]")
 UNRESERVED: Final = "-._~"  # RFC 3986 §2.3, beside letters and digits
 
 
-def _first(text: str, head: str) -> str:
-    return head + text[1:]
+def _upper(text: str) -> str:
+    if text.isascii():
+        return text.upper()
+    return text.encode("utf-8", "surrogatepass").upper().decode("utf-8", "surrogatepass")
 
 
 def _encode_url(text: str) -> str:
@@ -32,10 +35,10 @@ def _encode_url(text: str) -> str:
 
 # modifier -> its precedence (RFC 5229 §4.1: highest first, one of each), and what it does
 MODIFIERS: Final[Mapping[str, tuple[int, Callable[[str], str]]]] = {
-    "lower": (40, lambda text: text.lower()),
-    "upper": (40, lambda text: text.upper()),
-    "lowerfirst": (30, lambda text: _first(text, text[:1].lower())),
-    "upperfirst": (30, lambda text: _first(text, text[:1].upper())),
+    "lower": (40, fold_ascii),  # letters of ASCII, as Pigeonhole and Cyrus have it
+    "upper": (40, _upper),
+    "lowerfirst": (30, lambda text: fold_ascii(text[:1]) + text[1:]),
+    "upperfirst": (30, lambda text: _upper(text[:1]) + text[1:]),
     "quotewildcard": (20, lambda text: _WILDCARD.sub(r"\\\g<0>", text)),
     "quoteregex": (20, lambda text: _SPECIAL.sub(r"\\\g<0>", text)),
     "encodeurl": (15, _encode_url),

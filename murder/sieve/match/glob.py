@@ -49,7 +49,7 @@ class Segment:
 class Glob:
     """A pattern, already folded."""
 
-    __slots__ = ("_is_whole", "_segments")
+    __slots__ = ("_is_whole", "_segments", "patterns", "weight")
 
     def __init__(self, pattern: str) -> None:
         """Raises ValueError where it is too large."""
@@ -64,6 +64,9 @@ class Glob:
         self._is_whole = not segments
         segments.append(_segment(tokens))
         self._segments = tuple(segments)
+        compiled = [one.pattern for one in segments if one.pattern is not None]
+        self.patterns = len(compiled)
+        self.weight = 1 + 4 * max((one.weight for one in compiled), default=0)
 
     def spans(self, text: str) -> list[Span] | None:
         """Where the text is that each wildcard stands for; None where it does not match."""

@@ -12,6 +12,19 @@ from murder.sieve.match.regex import compile_regex
 
 Values = list[str]  # what ${0}, ${1}, ... are
 Test = Callable[[str, str], bool | Values]  # a folded value, and as it is
+REGEX_WEIGHT: Final = (
+    4  # of an instruction of a regular expression, beside a character that is compared
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A key. `weight`: what it costs to look at a character, where 1 is to compare it. `patterns`: how many regular
+    expressions it is made of."""
+
+    test: Test
+    weight: int = 1
+    patterns: int = 0
 
 
 class Over(Enum):
@@ -38,24 +51,24 @@ class Kind:
     stand behind it."""
 
     name: str
-    prepare: Callable[[str, Comparator, str], Test]
+    prepare: Callable[[str, Comparator, str], Prepared]
     over: Over = Over.EACH
     has_operator: bool = False
     finds: bool = False  # it looks within values, which not every comparator can
     checks_keys: bool = False  # not every text is a key
 
 
-def _is(key: str, comparator: Comparator, operator: str) -> Test:
+def _is(key: str, comparator: Comparator, operator: str) -> Prepared:
     folded = comparator.fold(key)
-    return lambda value, _whole: value == folded
+    return Prepared(lambda value, _whole: value == folded)
 
 
-def _contains(key: str, comparator: Comparator, operator: str) -> Test:
+def _contains(key: str, comparator: Comparator, operator: str) -> Prepared:
     folded = comparator.fold(key)
-    return lambda value, _whole: folded in value
+    return Prepared(lambda value, _whole: folded in value)
 
 
-def _matches(key: str, comparator: Comparator, operator: str) -> Test:
+def _matches(key: str, comparator: Comparator, operator: str) -> Prepared:
     glob = Glob(comparator.fold(key))
 
     def test(value: str, whole: str) -> bool | Values:
@@ -66,25 +79,25 @@ def _matches(key: str, comparator: Comparator, operator: str) -> Test:
             return [whole, *(value[start:end] for start, end in spans)]
         return [whole, *(whole[start:end] for start, end in spans)]
 
-    return test
+    return Prepared(test, glob.weight, glob.patterns)
 
 
-def _regex(key: str, comparator: Comparator, operator: str) -> Test:
+def _regex(key: str, comparator: Comparator, operator: str) -> Prepared:
     pattern = compile_regex(key, comparator.name != "i;octet")
 
     def test(value: str, whole: str) -> bool | Values:
         groups = pattern.groups(whole)
         return False if groups is None else [group or "" for group in groups]
 
-    return test
+    return Prepared(test, 1 + REGEX_WEIGHT * pattern.weight, 1)
 
 
-def _value(key: str, comparator: Comparator, operator: str) -> Test:
+def _value(key: str, comparator: Comparator, operator: str) -> Prepared:
     compare, wanted = OPERATORS[operator], comparator.order(key)
-    return lambda _value, whole: compare(comparator.order(whole), wanted)
+    return Prepared(lambda _value, whole: compare(comparator.order(whole), wanted))
 
 
-def _count(key: str, comparator: Comparator, operator: str) -> Test:
+def _count(key: str, comparator: Comparator, operator: str) -> Prepared:
     return _value(key, comparator, operator)
 
 

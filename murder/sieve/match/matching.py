@@ -7,7 +7,9 @@ from typing import Final
 from murder.sieve.match.comparators import Comparator
 from murder.sieve.match.kinds import IS, Kind, Test, Values
 
-LONG: Final = 64 * 1024  # characters in all: beyond, it is no work for between two turns
+LONG: Final = (
+    256 * 1024
+)  # characters compared, about a millisecond: beyond, it is no work for between two turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,8 @@ class Matching:
     operator: str = ""
     tests: tuple[Test, ...] | None = None
     equal: frozenset[str] | None = None
+    weight: int = 1  # of all keys
+    patterns: int = 0  # regular expressions that they are made of
 
     def prepared(self, keys: Iterable[str]) -> "Matching":
         """With these keys. Raises ValueError for what is none."""
@@ -27,8 +31,15 @@ class Matching:
             fold = self.comparator.fold
             equal = frozenset(fold(key) for key in keys)
             return Matching(self.kind, self.comparator, self.operator, (), equal)
-        tests = tuple(self.kind.prepare(key, self.comparator, self.operator) for key in keys)
-        return Matching(self.kind, self.comparator, self.operator, tests)
+        known = [self.kind.prepare(key, self.comparator, self.operator) for key in keys]
+        return Matching(
+            self.kind,
+            self.comparator,
+            self.operator,
+            tuple(one.test for one in known),
+            weight=sum(one.weight for one in known),
+            patterns=sum(one.patterns for one in known),
+        )
 
     def first(self, values: Sequence[str]) -> bool | Values:
         """Whether a value has a key; where that has match values, these."""
@@ -44,6 +55,5 @@ class Matching:
         return False
 
     def work(self, values: Sequence[str]) -> int:
-        """Characters that are looked at, about."""
-        keys = 1 if self.equal is not None else len(self.tests or ())
-        return (sum(map(len, values)) + 16 * len(values)) * max(1, keys)
+        """Characters that are compared, about."""
+        return (sum(map(len, values)) + 16 * len(values)) * max(1, self.weight)

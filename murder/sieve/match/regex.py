@@ -4,13 +4,20 @@ POSIX extended expressions, as the draft has them, are all understood but for ba
 which no linear engine has.
 """
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
 import re2
 
-MAX_MEMORY: Final = 1024 * 1024  # octets of one compiled expression; RE2 gives up beyond
+MAX_MEMORY: Final = 256 * 1024  # octets of one compiled expression; RE2 gives up beyond
+MAX_WEIGHT: Final = 10_000  # of one expression: some 5 ms to compile, 140 us for each character
+WIDE: Final = 10  # weight of what matches any character, or any but some: UTF-8 has many
+_UNIT: Final = re.compile(
+    r"\\[pP](?:\{[^}]*+\}|.)|\\.|\[\^?+\]?+(?:[^\]\[]|\[:[a-z^]*+:\]|\[)*+\]?+|\{([0-9]*+)(,?)([0-9]*+)\}|.",
+    re.DOTALL,
+)
 MAX_GROUPS: Final = 100
 Groups = list[str | None]
 
@@ -32,13 +39,42 @@ def clean(text: str) -> str:
     return "".join("\ufffd" if "\ud800" <= letter <= "\udfff" else letter for letter in text)
 
 
+def weight_of(expression: str) -> int:
+    """About how many instructions it has, with its repetitions written out: a character of a text costs as many at worst."""
+    open_groups = [0]  # weights of what is open, outermost first
+    last = 0  # weight of what a repetition would repeat
+    for match in _UNIT.finditer(expression):
+        unit = match[0]
+        if match[1] is not None and unit[0] == "{":
+            times = int((match[3] or match[1] or "1")[:5]) + bool(match[2] and not match[3])
+            open_groups[-1] += last * max(times - 1, 0)
+            last *= max(times, 1)
+        elif unit == "(":
+            open_groups.append(0)
+        elif unit == ")" and len(open_groups) > 1:
+            last = open_groups.pop() + 2
+            open_groups[-1] += last
+        else:
+            is_wide = unit == "." or unit[:2] in ("[^", "\\W", "\\D", "\\S", "\\p", "\\P")
+            last = WIDE if is_wide else 1
+            if unit[:2] in ("\\p", "\\P"):
+                last = WIDE * WIDE
+            open_groups[-1] += last
+        if open_groups[-1] > MAX_WEIGHT:
+            break
+    return sum(open_groups)
+
+
 class Pattern:
     """A compiled expression. Places are of characters."""
 
-    __slots__ = ("_compiled",)
+    __slots__ = ("_compiled", "weight")
 
     def __init__(self, expression: str, *, is_case_blind: bool = False) -> None:
         """Raises ValueError, with what is wrong, for what is no expression or too large."""
+        self.weight = weight_of(expression)
+        if self.weight > MAX_WEIGHT:
+            raise ValueError("it is too large")
         try:
             self._compiled = re2.compile(clean(expression), _options(is_case_blind=is_case_blind))
         except re2.error as error:

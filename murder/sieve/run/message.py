@@ -118,6 +118,11 @@ class Message:
         return self._body_start <= min(bounds().header_octets, MAX_EDITED)
 
     @property
+    def header_size(self) -> int:
+        """Octets before the body."""
+        return self.size - len(self.body)
+
+    @property
     def body(self) -> memoryview:
         return memoryview(self._octets)[self._body_start :]
 
