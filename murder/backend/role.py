@@ -6,7 +6,8 @@ left, and keeps this server's list and the master's the same.
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import replace
 from typing import Final, Protocol
 
 from murder.api.delivery import DeliveryFilter
@@ -57,6 +58,7 @@ from murder.net.turns import line_up
 from murder.net.upstream import Upstreams
 from murder.serve.role import ClientRole, MakesAuth, probe_auth
 from murder.serve.service import drain, factories_of
+from murder.wire.control_answers import ConflictShown, Probed, RoleFacts
 from murder.wire.imap.metadata import refuse_too_many, refuse_value_too_big
 
 ROLE: Final = "backend"
@@ -291,45 +293,47 @@ class BackendRole(ClientRole):
             self._client.target = target
         self._serve_from(BackendWorker(backend, mover, renames))
 
-    async def probe(self) -> AsyncIterator[Mapping[str, object]]:
+    async def probe(self) -> AsyncIterator[Probed]:
         """For `murder ctl doctor`; one worker looks for all."""
         if self.backend is not None and self._worker <= 1:
             async for found in probe_auth(self.backend.gate.auth):
                 yield found
 
-    def report(self) -> Mapping[str, object]:
+    def report(self) -> RoleFacts:
         """For `murder ctl status`."""
         backend = self.backend
         if backend is None:
-            return {}
+            return RoleFacts()
         moves = [move for move in backend.journal.moves() if move.state in OPEN]
-        told: dict[str, object] = {
-            "mailboxes": backend.mailboxes.list.count(),
-            "sessions": len(backend.sessions),
-            "moves": len(moves),
-            "moves_failed": sum(move.state is State.FAILED for move in moves),
-        }
-        if self._keeper is not None and self._comparer is not None:
-            told["quarantined"] = len(self._comparer.quarantined())
-        # the others connect to the master only when they change something
-        if self._keeper is not None:
-            connected = self._client is not None and self._client.is_connected
-            told["master"] = "connected" if connected else "away"
-        return told
+        facts = RoleFacts(
+            mailboxes=backend.mailboxes.list.count(),
+            sessions=len(backend.sessions),
+            moves=len(moves),
+            moves_failed=sum(move.state is State.FAILED for move in moves),
+        )
+        if self._keeper is None:
+            return facts  # the others connect to the master only when they change something
+        connected = self._client is not None and self._client.is_connected
+        comparer = self._comparer
+        return replace(
+            facts,
+            quarantined=len(comparer.quarantined()) if comparer is not None else None,
+            master="connected" if connected else "away",
+        )
 
-    def conflicts(self, forget: bool = False) -> list[dict[str, object]]:
+    def conflicts(self, forget: bool = False) -> list[ConflictShown]:
         """For `murder ctl conflicts`: what another server has, and this one too, and RENAMEs that wait for another server.
         There is nothing to forget: each stays until it is over."""
         if self._keeper is None or self._comparer is None or self.renames is None:
             return []
         return self.renames.in_doubt() + [
-            {
-                "name": display(resting.name),
-                "claimant": self._config.node.name,
-                "command": "QUARANTINED",
-                "at": resting.at,
-                "kept_as": display(resting.kept_as),
-            }
+            ConflictShown(
+                display(resting.name),
+                "QUARANTINED",
+                self._config.node.name,
+                resting.at,
+                kept_as=display(resting.kept_as),
+            )
             for resting in self._comparer.quarantined()
         ]
 

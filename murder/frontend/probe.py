@@ -5,7 +5,8 @@ With connections of their own: what a session or the circuit breaker holds open 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Final
 
 from murder.errors import Refusal, UpstreamFailure
@@ -15,14 +16,13 @@ from murder.model.protocol import LMTP
 from murder.net.connection import Connection, connect
 from murder.net.pool import open_as_node
 from murder.net.upstream import Upstreams
+from murder.wire.control_answers import Probed
 
 BACKEND_S: Final = (
     8.0  # all of one backend's ports; less than an operator waits for the node's answer
 )
 AT_ONCE: Final = 20  # backends
 MAX_ANSWER: Final = 1 << 20
-
-Found = Mapping[str, object]
 
 
 class _Closing:
@@ -44,13 +44,13 @@ class _Closing:
         pass
 
 
-async def probe(frontend: Frontend) -> AsyncIterator[Found]:
+async def probe(frontend: Frontend) -> AsyncIterator[Probed]:
     """A value for each thing looked at: `what`, `problem` (empty: it is well), `kind` of an UpstreamFailure, `took_ms`."""
     yield await _list(frontend)
     upstreams = Upstreams(frontend.whole_config)
     places = asyncio.Semaphore(AT_ONCE)
 
-    async def one(server: str) -> Found:
+    async def one(server: str) -> Probed:
         async with places:
             return await _backend(frontend, upstreams, server)
 
@@ -63,24 +63,24 @@ async def probe(frontend: Frontend) -> AsyncIterator[Found]:
             task.cancel()
 
 
-async def _list(frontend: Frontend) -> Found:
+async def _list(frontend: Frontend) -> Probed:
     what = "its list of mailboxes"
     try:
         async with asyncio.timeout(BACKEND_S):
             await frontend.locator.catch_up()
     except (UpstreamFailure, Refusal) as failure:
-        return {"what": what, "problem": f"cannot be compared with the master's: {failure}"}
+        return Probed(what, f"cannot be compared with the master's: {failure}")
     except TimeoutError:
-        return {"what": what, "problem": f"the master gives no answer in {BACKEND_S:g} s"}
+        return Probed(what, f"the master gives no answer in {BACKEND_S:g} s")
     if not frontend.mailboxes.synchronised:
-        return {"what": what, "problem": "has never been complete"}
-    return {"what": what, "problem": ""}
+        return Probed(what, "has never been complete")
+    return Probed(what)
 
 
-async def _backend(frontend: Frontend, upstreams: Upstreams, server: str) -> Found:
+async def _backend(frontend: Frontend, upstreams: Upstreams, server: str) -> Probed:
     """Log in with IMAP as this node, then knock where mail goes."""
     began = time.monotonic()
-    told: dict[str, object] = {"what": server, "problem": ""}
+    told = Probed(server)
     try:
         async with asyncio.timeout(BACKEND_S):
             upstream = await open_as_node(
@@ -91,16 +91,18 @@ async def _backend(frontend: Frontend, upstreams: Upstreams, server: str) -> Fou
                 max_message=MAX_ANSWER,
             )
             upstream.close()
-            told["took_ms"] = round(1000 * (time.monotonic() - began), 1)
+            told = replace(told, took_ms=round(1000 * (time.monotonic() - began), 1))
             address = upstreams.address(server, LMTP)
             knocked = await connect(
                 address.host, address.port, _Closing, server=f"{server} (lmtp)", timeout_s=BACKEND_S
             )
             knocked.close()
     except UpstreamFailure as failure:
-        told |= {"problem": f"{failure.server}: {failure.text}", "kind": failure.kind.value}
+        problem = f"{failure.server}: {failure.text}"
+        told = replace(told, problem=problem, kind=failure.kind.value)
     except TimeoutError:
-        told |= {"problem": f"{server}: no answer in {BACKEND_S:g} s", "kind": "timeout"}
+        problem = f"{server}: no answer in {BACKEND_S:g} s"
+        told = replace(told, problem=problem, kind="timeout")
     except OSError as error:  # its own certificate's files
-        told |= {"problem": f"{server}: {error}", "kind": "tls"}
+        told = replace(told, problem=f"{server}: {error}", kind="tls")
     return told

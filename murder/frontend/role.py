@@ -15,7 +15,7 @@ from murder.frontend.capabilities import Capabilities
 from murder.frontend.locate import Locator, Ping
 from murder.frontend.placement import place, servers
 from murder.frontend.plugged import FrontendReach
-from murder.frontend.probe import Found, probe
+from murder.frontend.probe import probe
 from murder.frontend.shared import Frontend, Policies
 from murder.log import logger
 from murder.model.entry import Location
@@ -31,6 +31,7 @@ from murder.net.pool import Pool
 from murder.net.upstream import Upstreams
 from murder.serve.role import ClientRole, MakesAuth, probe_auth
 from murder.serve.service import drain, factories_of
+from murder.wire.control_answers import Probed, RoleFacts
 from murder.wire.control_words import AskPlace, Candidate, NotPlaced, Placement
 
 ROLE: Final = "frontend"
@@ -131,7 +132,7 @@ class FrontendRole(ClientRole):
         frontend.pool.configure(config.frontend.upstream_idle_s, config.frontend.max_upstreams_idle)
         self._serve(frontend, frontend.gate, FrontendReach(frontend))
 
-    async def probe(self) -> AsyncIterator[Found]:
+    async def probe(self) -> AsyncIterator[Probed]:
         """For `murder ctl doctor`; one worker looks for all."""
         if self.frontend is not None and self._worker <= 1:
             async for found in probe_auth(self.frontend.gate.auth):
@@ -139,18 +140,18 @@ class FrontendRole(ClientRole):
             async for found in probe(self.frontend):
                 yield found
 
-    def report(self) -> Mapping[str, object]:
+    def report(self) -> RoleFacts:
         """For `murder ctl status`."""
-        told: dict[str, object] = dict(self._replica.report()) if self._replica else {}
-        if self.frontend is not None:
-            told["mailboxes"] = self.frontend.mailboxes.count()
-            told["sessions"] = len(self.frontend.sessions)
-            told["down"] = sorted(
-                server
-                for server in servers(self.frontend)
-                if not self.frontend.upstreams.is_well(server)
-            )
-        return told
+        copy, frontend = self._replica.report() if self._replica else None, self.frontend
+        if frontend is None:
+            return RoleFacts(copy=copy)
+        down = (one for one in servers(frontend) if not frontend.upstreams.is_well(one))
+        return RoleFacts(
+            mailboxes=frontend.mailboxes.count(),
+            sessions=len(frontend.sessions),
+            down=tuple(sorted(down)),
+            copy=copy,
+        )
 
     async def place(self, request: AskPlace) -> Placement | NotPlaced | None:
         """For an operator: where this frontend would put a new mailbox, by the weights that they have just asked for; or

@@ -14,6 +14,7 @@ from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.ping import SOCKET_NAME, PingServer
 from murder.mupdate.replica import Replica, Timing
 from murder.mupdate.stream import Hub
+from murder.wire.control_answers import ListFacts
 
 
 def list_path(config: Config, role: str) -> Path:
@@ -70,16 +71,16 @@ class ReplicaService:
         """As `ping.PingClient.ping`, for who runs in this process."""
         await self.replica.ping(timeout_s)
 
-    def report(self) -> dict[str, object]:
+    def report(self) -> ListFacts:
         """For `murder ctl status`: how the list stands against its master's."""
         status = self.replica.status()
-        return {
-            "list": status.phase.value,
-            "synchronised": status.synchronised,
-            "lag_entries": status.lag_entries,
-            "lag_s": None if status.lag_s is None else round(status.lag_s, 3),
-            "list_problem": status.problem,
-        }
+        return ListFacts(
+            status.phase.value,
+            status.synchronised,
+            status.lag_entries,
+            None if status.lag_s is None else round(status.lag_s, 3),
+            status.problem,
+        )
 
     async def stop(self) -> None:
         if self._ledger is None:

@@ -19,6 +19,7 @@ from murder.net.tls import listening_context
 from murder.serve.role import MakesAuth, gate_of
 from murder.serve.service import drain
 from murder.trail.audit import NOBODYS, AuditLog, audit_log
+from murder.wire.control_answers import ConflictShown, RoleFacts, parse_conflict
 from murder.wire.mupdate import MASTER
 
 ROLE: Final = "mupdate"
@@ -100,25 +101,23 @@ class MupdateRole:
         if self._replica is not None:
             self._replica.reload(config)
 
-    def report(self) -> Mapping[str, object]:
+    def report(self) -> RoleFacts:
         """For `murder ctl status`."""
         service = self._service
         if service is None:
-            return {}
-        told: dict[str, object] = {
-            "mailboxes": service.mailboxes.count(),
-            "conflicts": sum(one["command"] != "FORCE" for one in self.conflicts()),
-            "changes": service.counters.changes,
-            "refused": service.counters.refused,
-            "subscribers": len(service.hub.lag()),
-            "behind": max(service.hub.lag(), default=0),
-            "is_master": self._replica is None,
-            "servers": sorted(service.mailboxes.count_by_server()),
-            "followers": sorted(self._followers()),
-        }
-        if self._replica is not None:
-            told.update(self._replica.report())
-        return told
+            return RoleFacts()
+        return RoleFacts(
+            mailboxes=service.mailboxes.count(),
+            conflicts=sum(one.command != "FORCE" for one in self.conflicts()),
+            changes=service.counters.changes,
+            refused=service.counters.refused,
+            subscribers=len(service.hub.lag()),
+            behind=max(service.hub.lag(), default=0),
+            is_master=self._replica is None,
+            servers=tuple(sorted(service.mailboxes.count_by_server())),
+            followers=tuple(sorted(self._followers())),
+            copy=self._replica.report() if self._replica is not None else None,
+        )
 
     def _followers(self) -> set[str]:
         """By their certificates, those who follow the list now: frontends, replicas, backends of a murder in which each
@@ -127,12 +126,12 @@ class MupdateRole:
         shown = (dialogue.describe() for dialogue in dialogues)
         return {str(one["user"]) for one in shown if one["state"] == "streaming" and one["user"]}
 
-    def conflicts(self, forget: bool = False) -> list[dict[str, object]]:
+    def conflicts(self, forget: bool = False) -> list[ConflictShown]:
         """For `murder ctl conflicts`; `forget` removes what is told."""
         if self._service is None:
             return []
         found = [
-            {"name": display(name), **json.loads(facts)}
+            parse_conflict({"name": display(name), **json.loads(facts)})
             for name, facts in self._service.mailboxes.conflicts().items()
         ]
         if forget:

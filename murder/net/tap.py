@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, cast, runtime_checkable
 from weakref import WeakKeyDictionary
 
 from murder.net.connection import Connection, HalfCloses, Receiver
+from murder.wire.control_answers import Traced
 
 MAX_LINES: Final = 10_000  # that wait to be told; more are left out
 MAX_SHOWN: Final = 2000  # octets of one read or write
@@ -30,8 +31,6 @@ _HARMLESS: Final = re.compile(
 _VERB: Final = re.compile(rb"(?i)((?:[^ ]{1,64} )?(?:LOGIN|AUTHENTICATE|AUTH|USER|PASS|APOP)\b).*")
 _GOES_ON: Final = (b"+ ", b"334 ", b"+\r")  # the server wants more of a login
 
-Line = Mapping[str, object]
-
 
 @runtime_checkable
 class HasUser(Protocol):
@@ -44,16 +43,16 @@ class Traces:
     """All traces in one process, and the taps that stand for them."""
 
     def __init__(self) -> None:
-        self._asked: dict[asyncio.Queue[Line], str] = {}
+        self._asked: dict[asyncio.Queue[Traced], str] = {}
         self._taps: WeakKeyDictionary[Connection, Tap] = WeakKeyDictionary()
 
-    def begin(self, user: str) -> "asyncio.Queue[Line]":
+    def begin(self, user: str) -> "asyncio.Queue[Traced]":
         """Where the lines of this user will come."""
-        lines: asyncio.Queue[Line] = asyncio.Queue(MAX_LINES)
+        lines: asyncio.Queue[Traced] = asyncio.Queue(MAX_LINES)
         self._asked[lines] = user
         return lines
 
-    def end(self, lines: "asyncio.Queue[Line]") -> bool:
+    def end(self, lines: "asyncio.Queue[Traced]") -> bool:
         """Whether others go on; with the last trace all taps go."""
         self._asked.pop(lines, None)
         if not self._asked:
@@ -87,7 +86,7 @@ class Traces:
         if tap is not None:
             tap.remove()
 
-    def put(self, user: str, line: Line) -> None:
+    def put(self, user: str, line: Traced) -> None:
         for lines, asked in self._asked.items():
             if asked == user:
                 with contextlib.suppress(asyncio.QueueFull):
@@ -101,7 +100,7 @@ class Tap:
         self._traces = traces
         self._connection = connection
         self.receiver = receiver
-        self._kept: deque[Line] = deque(maxlen=MAX_KEPT_LINES)
+        self._kept: deque[Traced] = deque(maxlen=MAX_KEPT_LINES)
         self._kept_octets = 0
         self._unfinished = b""  # of the client's present line
         self._is_secret = False  # the client is inside a login
@@ -149,10 +148,10 @@ class Tap:
             user, self._line(who, _SECRET.sub(rb"\1 ***", data[:MAX_SHOWN]), len(data))
         )
 
-    def _line(self, who: str, octets: bytes, size: int) -> Line:
+    def _line(self, who: str, octets: bytes, size: int) -> Traced:
         shown = octets.decode("utf-8", "backslashreplace")
         more = f" … {size - MAX_SHOWN} more octets" if size > MAX_SHOWN else ""
-        return {"at": time.time(), "cid": self._connection.cid, "who": who, "octets": shown + more}
+        return Traced(time.time(), self._connection.cid, who, shown + more)
 
     def _keep(self, who: str, data: bytes) -> None:
         if who == "C":
@@ -168,7 +167,7 @@ class Tap:
         self._kept.append(self._line(who, shown, len(shown)))
         self._kept_octets += len(shown)
         while self._kept and self._kept_octets > MAX_KEPT_OCTETS:
-            self._kept_octets -= len(str(self._kept.popleft()["octets"]))
+            self._kept_octets -= len(self._kept.popleft().octets)
 
     def _without_secrets(self, data: bytes) -> bytes:
         """The lines that these octets end, each as it may be shown."""

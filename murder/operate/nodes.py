@@ -6,16 +6,32 @@ import shlex
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from murder.errors import BadSyntax
 from murder.model.protocol import CONTROL
 from murder.net.connection import why
 from murder.node.control.sockets import FOLDER, ask_local, control_folder, sockets_in
 from murder.operate.reach import Reach
-from murder.wire.control_words import AskStatus, Request, format_request
+from murder.wire.control_answers import (
+    RoleFacts,
+    Status,
+    parse_conflict,
+    parse_node_status,
+    parse_probed,
+    parse_session,
+)
+from murder.wire.control_words import (
+    AskConflicts,
+    AskProbe,
+    AskSessions,
+    AskStatus,
+    Request,
+    format_request,
+)
 
 TIMEOUT_S: Final = 10.0
 CONNECT_S: Final = 5.0
@@ -24,6 +40,13 @@ DEFAULT_PORT: Final = CONTROL.keys[0].port
 DEMO_SOCKET: Final = "control.sock"  # in the folder of a demo, whose nodes are below it
 
 Answer = Mapping[str, Any]
+"""As it came, for `--json`: what it means, `wire.control_answers` parses."""
+PARSED: Final[Mapping[type, Callable[[Answer], object]]] = {
+    AskStatus: parse_node_status,
+    AskSessions: parse_session,
+    AskConflicts: parse_conflict,
+    AskProbe: parse_probed,
+}
 
 
 @dataclass(slots=True)
@@ -34,6 +57,11 @@ class NodeAnswers:
     answers: list[Answer] = field(default_factory=list)
     problem: str = ""
     cure: str = ""
+
+    @property
+    def statuses(self) -> list[Status]:
+        """The answers to AskStatus."""
+        return [parse_node_status(answer) for answer in self.answers]
 
     @property
     def name(self) -> str:
@@ -77,9 +105,9 @@ async def learn(reach: Reach) -> list[str]:
         told = await _ask_one(reach, place, AskStatus())
         if told.problem and places(reach):
             return places(reach)  # nodes without `control`: this host's own tells of itself
-        for answer in told.answers:
-            names.update(map(str, answer.get("servers", ())))
-            names.update(map(str, answer.get("followers", ())))
+        for status in told.statuses:
+            names.update(status.role.servers or ())
+            names.update(status.role.followers or ())
     names.discard(config.node.name)
     hosts = {_at(config.address_of(name)): name for name in sorted(names)}
     reach.learned = [place for place in {**masters, **hosts} if place != str(own)]
@@ -126,6 +154,13 @@ async def _ask_one(reach: Reach, place: str, request: Request) -> NodeAnswers:
     refused = [answer["no"] for answer in told.answers if "no" in answer]
     if refused:
         told.answers, told.problem, told.cure = [], str(refused[0]), CERTIFICATE
+    if parse := PARSED.get(type(request)):
+        try:
+            for answer in told.answers:
+                parse(answer)
+        except BadSyntax as error:
+            told.answers, told.problem = [], f"its answer is not understood: {error}"
+            told.cure = "is it of this version?"
     return told
 
 
@@ -286,22 +321,24 @@ def lines_of(told: Sequence[NodeAnswers], now: float) -> list[NodeLine]:
 
 
 def _line_of(node: NodeAnswers, role: str, answers: Sequence[Answer], now: float) -> NodeLine:
-    lags = [answer["lag_s"] for answer in answers if answer.get("lag_s") is not None]
-    size = int(answers[0].get("disk_size", 0))
+    told = [parse_node_status(answer) for answer in answers]
+    copies = [one.role.copy for one in told if one.role.copy is not None]
+    lags = [copy.lag_s for copy in copies if copy.lag_s is not None]
+    first = told[0].process
     return NodeLine(
         node.name,
         role,
-        str(answers[0].get("version", "")),
-        len(answers),
-        min(float(answer.get("uptime_s", 0)) for answer in answers),
-        sum(int(answer.get("connections", 0)) for answer in answers),
-        sum(int(answer.get("sessions", 0)) for answer in answers),
-        max(int(answer.get("mailboxes", 0)) for answer in answers),
-        sum(float(answer.get("cpu_s", 0)) for answer in answers),
-        sum(int(answer.get("memory_kib", 0)) for answer in answers),
+        first.version,
+        len(told),
+        min(one.process.uptime_s for one in told),
+        sum(one.process.connections for one in told),
+        sum(one.role.sessions or 0 for one in told),
+        max(one.role.mailboxes or 0 for one in told),
+        sum(one.process.cpu_s for one in told),
+        sum(one.process.memory_kib for one in told),
         max(lags) if lags else None,
-        1 - int(answers[0]["disk_free"]) / size if size else None,
-        problems_of(answers, now, node.place),
+        1 - first.disk_free / first.disk_size if first.disk_size else None,
+        problems_of(told, now, node.place),
     )
 
 
@@ -310,11 +347,11 @@ CLOCK_S: Final = 5.0  # nodes' clocks may differ by so much
 FREE_PART: Final = 0.05
 
 
-def problems_of(answers: Sequence[Answer], now: float, place: str) -> list[Problem]:
+def problems_of(statuses: Sequence[Status], now: float, place: str) -> list[Problem]:
     """What somebody should look at, of the node there."""
     found: dict[Problem, None] = {}
-    for answer in answers:
-        found.update(dict.fromkeys(_problems(answer, now, place)))
+    for status in statuses:
+        found.update(dict.fromkeys(_problems(status, now, place)))
     return list(found)
 
 
@@ -328,64 +365,62 @@ def certificate_problem(whose: str, until: float, now: float) -> Problem | None:
     return Problem(f"{whose} ends in {days:.0f} days", cure) if days < 30 else None
 
 
-def _problems(answer: Answer, now: float, place: str) -> list[Problem]:
+def _problems(status: Status, now: float, place: str) -> list[Problem]:
+    process, role = status.process, status.role
     said = []
-    until = answer.get("certificate_until")
+    until = process.certificate_until
     if until is not None and (ending := certificate_problem("its certificate", until, now)):
         said.append(ending)
-    if answer.get("replaced"):
-        what, demo = (
-            "its program file was replaced, and it runs what it was started with",
-            _demo_of(place),
-        )
+    if process.replaced:
+        what = "its program file was replaced, and it runs what it was started with"
+        demo = _demo_of(place)
         cure = f"end the demo, and start it anew: `murder demo --dir {demo}`"
         said.append(Problem(what, cure if demo else RESTART))
-    off_s = float(answer.get("clock_off_s", 0))
-    if abs(off_s) > CLOCK_S:
+    if abs(status.clock_off_s) > CLOCK_S:
         said.append(
             Problem(
-                f"its clock differs from this host's by {off_s:.0f} s",
+                f"its clock differs from this host's by {status.clock_off_s:.0f} s",
                 "run NTP (chrony, systemd-timesyncd) on both",
             )
         )
-    size = int(answer.get("disk_size", 0))
-    if size and int(answer["disk_free"]) < FREE_PART * size:
+    if process.disk_size and process.disk_free < FREE_PART * process.disk_size:
         said.append(
             Problem(
-                f"its disk has {int(answer['disk_free']) >> 20} MiB left",
+                f"its disk has {process.disk_free >> 20} MiB left",
                 "make room, or move users away (`murder ctl mailbox move`)",
             )
         )
-    most = int(answer.get("descriptors_most", 0))
-    if 0 < most < 1.25 * int(answer.get("descriptors", 0)):
+    if 0 < process.descriptors_most < 1.25 * process.descriptors:
         said.append(Problem("it runs out of descriptors", "raise LimitNOFILE in its unit"))
-    if number := answer.get("conflicts"):
+    if number := role.conflicts:
         what = "1 mailbox was" if number == 1 else f"{number} mailboxes were"
         said.append(Problem(f"{what} wanted by two backends", "`murder ctl conflicts`"))
-    if number := answer.get("quarantined"):
+    if number := role.quarantined:
         what = "1 mailbox rests" if number == 1 else f"{number} mailboxes rest"
         said.append(
             Problem(f"{what} in quarantine: another server has it", "`murder ctl conflicts`")
         )
-    said += _list_problems(answer)
-    for server in answer.get("down", ()):
+    said += _list_problems(role)
+    for server in role.down or ():
         said.append(
             Problem(f"it cannot reach {server}", "start that backend; look at its log if it runs")
         )
-    if number := answer.get("moves_failed"):
+    if number := role.moves_failed:
         what = "a move has" if number == 1 else f"{number} moves have"
         said.append(Problem(f"{what} failed", "`murder ctl move status`"))
     return said
 
 
-def _list_problems(answer: Answer) -> list[Problem]:
+def _list_problems(role: RoleFacts) -> list[Problem]:
     """Of the mailbox list and the way to the master."""
     to_master = "does the master run, and is [mupdate] master right there? its log says more"
-    if answer.get("master") == "away":
+    if role.master == "away":
         return [Problem("it cannot reach the master", to_master)]
-    why = f" ({answer['list_problem']})" if answer.get("list_problem") else ""
-    if answer.get("synchronised") is False:
+    if (copy := role.copy) is None:
+        return []
+    why = f" ({copy.list_problem})" if copy.list_problem else ""
+    if copy.synchronised is False:
         return [Problem(f"its list has never been complete{why}", to_master)]
-    if answer.get("list") not in (None, "streaming"):
-        return [Problem(f"its list is {answer['list']}{why}", to_master)]
+    if copy.list != "streaming":
+        return [Problem(f"its list is {copy.list}{why}", to_master)]
     return []

@@ -21,6 +21,7 @@ from murder.serve.plugged import Reach, service_of
 from murder.serve.service import ClientService, Factory, services_of
 from murder.trail.audit import audit_log
 from murder.trail.lines import Trail, folder_of
+from murder.wire.control_answers import Probed
 
 
 class MakesAuth(Protocol):
@@ -53,16 +54,16 @@ def chain_of(config: Config, plugins: MakesAuth) -> Chain:
     )
 
 
-async def probe_auth(chain: Chain) -> AsyncIterator[Mapping[str, object]]:
+async def probe_auth(chain: Chain) -> AsyncIterator[Probed]:
     """For `murder ctl doctor`: whether each auth plugin can do its work from here."""
     found = await chain.faults()
     for link in chain.links:
         wrong = [fault for name, fault in found if name == link.name]
         what = f"the plugin {link.name}"
         for fault in wrong:
-            yield {"what": what, "problem": fault.what, "cure": fault.cure}
+            yield Probed(what, fault.what, cure=fault.cure)
         if not wrong and isinstance(link.backend, Diagnoses):
-            yield {"what": what}
+            yield Probed(what)
 
 
 def gate_of(

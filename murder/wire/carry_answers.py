@@ -239,7 +239,7 @@ def parse_known(told: Words) -> Known:
     return Known(words.text("state"), words.flag("has"))
 
 
-def parse_tree(told: Words) -> Tree:
+def parse_moved_tree(told: Words) -> Tree:
     """The answer to Compare("tree")."""
     words = Fields(told)
     rows = told.get("tree")

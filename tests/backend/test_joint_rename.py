@@ -292,11 +292,11 @@ async def test_what_is_in_doubt_is_shown_and_can_be_ended_by_hand(tmp_path: Path
             far = nodes["be2.test"]
             await far.renames.look()  # nobody answers
             (shown,) = far.renames.in_doubt()
-            assert (shown["holder"], shown["claimant"]) == ("be1.test", "be2.test")
-            assert (shown["name"], shown["target"]) == ("user.ana.b", "user.bea.b")
+            assert (shown.holder, shown.claimant) == ("be1.test", "be2.test")
+            assert (shown.name, shown.target) == ("user.ana.b", "user.bea.b")
             with pytest.raises(Refusal):
                 await far.renames.decide_by_hand("unknown", stage)
-            await far.renames.decide_by_hand(str(shown["rename"]), stage)
+            await far.renames.decide_by_hand(str(shown.rename), stage)
             assert (MailboxName(b"user.bea.b") in far.names()) == (stage is Stage.COMMIT)
             assert far.renames.in_doubt() == [] and not far.list.intents()
 
@@ -316,7 +316,7 @@ def test_a_part_that_cannot_be_told_is_shown_at_the_root_s_until_it_is_done(tmp_
             assert await nodes["be1.test"].rename() == ("be3.test",)
             root = nodes["be1.test"]
             await root.renames.look()
-            told = {(one["claimant"], one["command"]) for one in root.renames.in_doubt()}
+            told = {(one.claimant, one.command) for one in root.renames.in_doubt()}
             assert told == {("be3.test", "RENAMED")}  # the other one has done its part
             await nodes["be3.test"].reborn()
             await settle(nodes)
@@ -387,7 +387,7 @@ async def test_a_server_that_came_back_is_not_waited_for_as_long_the_next_time(
                 now += 30.0
                 await keeper.look()
             (shown,) = keeper.in_doubt()
-            assert shown["claimant"] == "be3.test"
+            assert shown.claimant == "be3.test"
             far = await nodes["be3.test"].reborn()
             await far.renames.look()
             now += 30.0

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from murder.node.control import sockets as control
 from murder.operate import nodes
 from murder.operate.nodes import Answer, ask_all, clock_off, learn, problems_of
 from murder.operate.reach import Reach
+from murder.wire.control_answers import parse_node_status
 from murder.wire.control_words import AskStatus, Request
 
 
@@ -43,17 +45,17 @@ def test_a_node_that_hangs_says_nothing_of_the_others_clocks(
         ask_all(reach(tmp_path, "hangs.example.org", "be1.example.org"), AskStatus())
     )
     assert [bool(node.problem) for node in told] == [True, False]
-    assert problems_of(told[1].answers, time.time() + 60, "") == []
-    (problem,) = problems_of([{**told[1].answers[0], "clock_off_s": -7.4}], time.time(), "")
+    assert problems_of(told[1].statuses, time.time() + 60, "") == []
+    (problem,) = problems_of([replace(told[1].statuses[0], clock_off_s=-7.4)], time.time(), "")
     assert "differs from this host's by -7 s" in problem.what
 
 
 def test_a_node_of_a_demo_is_cured_as_one(tmp_path: Path) -> None:
     place = str(tmp_path / "be1" / "data")
-    (problem,) = problems_of([{"replaced": True}], 0.0, place)
+    (problem,) = problems_of([parse_node_status({"replaced": True})], 0.0, place)
     assert "systemctl restart" in problem.cure
     (tmp_path / nodes.DEMO_SOCKET).touch()
-    (problem,) = problems_of([{"replaced": True}], 0.0, place)
+    (problem,) = problems_of([parse_node_status({"replaced": True})], 0.0, place)
     assert problem.cure.endswith(f"`murder demo --dir {tmp_path}`")
 
 

@@ -232,7 +232,7 @@ def test_a_trace_sees_what_flows() -> None:
         assert one.says(NOOP) == NOOP
         assert one.answers(DONE) == DONE
         told = [lines.get_nowait() for _ in range(lines.qsize())]
-        assert [(line["who"], line["octets"]) for line in told] == [
+        assert [(line.who, line.octets) for line in told] == [
             ("C", NOOP.decode()),
             ("S", DONE.decode()),
         ]

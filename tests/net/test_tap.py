@@ -53,7 +53,7 @@ def told(lines: object) -> list[str]:
     found = []
     while not lines.empty():  # type: ignore[attr-defined]  # a queue
         line = lines.get_nowait()  # type: ignore[attr-defined]  # a queue
-        found.append(f"{line['who']}: {line['octets']}")
+        found.append(f"{line.who}: {line.octets}")
     return found
 
 
@@ -109,4 +109,4 @@ def test_what_is_kept_before_a_login_is_bounded() -> None:
         one.connection.write(b"* OK " + b"z" * 3000)
     kept = tap._kept
     assert len(kept) <= MAX_KEPT_LINES and len(tap._unfinished) <= 2000
-    assert sum(len(str(line["octets"])) for line in kept) <= MAX_KEPT_OCTETS
+    assert sum(len(line.octets) for line in kept) <= MAX_KEPT_OCTETS

@@ -62,7 +62,7 @@ PAIRS: Final[list[tuple[answers.Answer, Callable[[Words], answers.Answer]]]] = [
         Tree(
             (TreeRow(SUB, "M1", b"ana\tlr\t", 4),), {"a/x": b"\xff{}"}, (ANA,), 3, (ANA, SUB), "be3"
         ),
-        answers.parse_tree,
+        answers.parse_moved_tree,
     ),
     (Facts(NUMBERS, "M1", ((2, 3),), "abc", {"bob": "d"}), answers.parse_facts),
     (CopyRows((Row(MESSAGE, "abc"), Row(MESSAGE, "", "it is gone"))), answers.parse_rows),

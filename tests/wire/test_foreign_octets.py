@@ -159,9 +159,19 @@ FROM_JSON: Final = {
     **dict.fromkeys(
         (
             *("parse_done", "parse_held", "parse_stored", "parse_sum", "parse_known"),
-            *("parse_tree", "parse_facts", "parse_rows"),
+            *("parse_moved_tree", "parse_facts", "parse_rows"),
         ),
         ANSWERS,
+    ),
+    **dict.fromkeys(
+        ("parse_node_status", "parse_probed", "parse_conflict", "parse_session", "parse_traced"),
+        st.dictionaries(
+            st.sampled_from(
+                "node role cid protocol user idle_s at who octets what problem took_ms name command claimant kept_as "
+                "version now mailboxes down list synchronised lag_s servers replaced is_master".split()
+            ),
+            JSON,
+        ),
     ),
     "parse_placement": st.fixed_dictionaries(
         {}, optional=dict.fromkeys(("server", "refused", "reason", "candidates", "node"), JSON)

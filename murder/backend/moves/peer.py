@@ -24,10 +24,10 @@ from murder.wire.carry_answers import (
     parse_facts,
     parse_held,
     parse_known,
+    parse_moved_tree,
     parse_rows,
     parse_stored,
     parse_sum,
-    parse_tree,
 )
 from murder.wire.carry_words import Act, AskSum, Compare, Fate, Hold, Request, Rows, format_request
 
@@ -82,7 +82,7 @@ class Peer:
 
     async def tree(self, request: Compare) -> Tree:
         """All beside the messages. Raises as `ask`."""
-        return await self._ask(request, parse_tree)
+        return await self._ask(request, parse_moved_tree)
 
     async def facts(self, request: Compare) -> Facts:
         """Of one mailbox."""

@@ -22,6 +22,7 @@ from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.name import display
 from murder.net.upstream import Upstreams
+from murder.wire.control_answers import ConflictShown
 from murder.wire.rename_words import Act, Fate
 
 LOOK_EVERY_S: Final = 2.0
@@ -158,10 +159,10 @@ class Renames:
 
     # --- what operators see and do
 
-    def in_doubt(self) -> list[dict[str, object]]:
+    def in_doubt(self) -> list[ConflictShown]:
         """For `murder ctl conflicts`: those that wait for another server, and not only since now."""
         now, own = self.clock(), self._backend.server_name
-        found: list[dict[str, object]] = []
+        found: list[ConflictShown] = []
         for intent in self._open_ones():
             seen_at = self._seen_at.get(intent.rename_id, now)
             is_part = intent.operation is Operation.PART and intent.stage is Stage.PREPARED
@@ -169,19 +170,16 @@ class Renames:
                 continue
             first, _ = intent.moves[0]
             target = "" if act_of(intent.moves) is Act.DELETE else display(intent.moves[0][1])
-            facts = {
-                "name": display(first),
-                "target": target,
-                "rename": intent.rename_id,
-                "at": seen_at,
-            }
             found += [
-                {
-                    **facts,
-                    "holder": server if is_part else own,
-                    "claimant": own if is_part else server,
-                    "command": "RENAME" if is_part else "RENAMED",
-                }
+                ConflictShown(
+                    display(first),
+                    "RENAME" if is_part else "RENAMED",
+                    claimant=own if is_part else server,
+                    at=seen_at,
+                    holder=server if is_part else own,
+                    target=target,
+                    rename=intent.rename_id,
+                )
                 for server in intent.peers
             ]
         return found

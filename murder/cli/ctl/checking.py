@@ -86,17 +86,14 @@ async def _frontends(reach: Reach, mailboxes: int) -> list[str]:
         return []
     said = []
     for node in await ask_all(reach, AskStatus()):
-        for answer in node.answers:
-            if answer.get("role") != "frontend" or "list" not in answer:
+        for answer, status in zip(node.answers, node.statuses, strict=True):
+            copy, rows = status.role.copy, status.role.mailboxes
+            if answer.get("role") != "frontend" or copy is None:
                 continue
-            if answer["list"] != "streaming" or answer.get("lag_entries"):
-                said.append(
-                    f"{node.name}: its list is {answer['list']}{_behind(answer.get('lag_entries'))}"
-                )
-            elif answer.get("mailboxes") not in (None, mailboxes):
-                said.append(
-                    f"{node.name}: its list has {answer['mailboxes']} rows, the master's {mailboxes}"
-                )
+            if copy.list != "streaming" or copy.lag_entries:
+                said.append(f"{node.name}: its list is {copy.list}{_behind(copy.lag_entries)}")
+            elif rows not in (None, mailboxes):
+                said.append(f"{node.name}: its list has {rows} rows, the master's {mailboxes}")
     return said
 
 

@@ -29,6 +29,7 @@ from murder.operate.nodes import (
 )
 from murder.operate.reach import Reach
 from murder.pki.authority import AuthorityError, flaws_of, read_certificate
+from murder.wire.control_answers import parse_probed
 from murder.wire.control_words import AskProbe, AskStatus
 
 TRY_S: Final = 5.0
@@ -237,7 +238,7 @@ async def _nodes(reach: Reach, found: Findings) -> None:
         if node.problem:
             found.wrong(f"{node.name}: {node.problem}", node.cure)
             continue
-        problems: list[Problem] = problems_of(node.answers, now, node.place)
+        problems: list[Problem] = problems_of(node.statuses, now, node.place)
         for problem in problems:
             found.wrong(f"{node.name}: {problem.what}", problem.cure)
         if not problems:
@@ -252,19 +253,18 @@ async def _seats(reach: Reach, found: Findings) -> None:
             if "is no request" in node.problem:
                 found.note(f"{node.name} is too old to look for itself", "update it")
             continue  # `status` has said so
-        told = {(one.get("what"), one.get("problem")): one for one in node.answers}
-        for answer in told.values():  # each worker looks at the certificates
-            what, problem = str(answer.get("what", "")), str(answer.get("problem", ""))
-            if problem:
-                kind = str(answer.get("kind", ""))
-                cure = ISSUE if kind == "certificate" else _CURES.get(kind, "its log tells more")
-                cure = str(answer.get("cure", "")) or cure
-                about = "" if kind in _CURES else f"{what} "
-                found.wrong(f"seen from {node.name}: {about}{problem}", cure)
-            elif "took_ms" in answer:
-                found.good(f"{what} lets {node.name} in, in {answer['took_ms']} ms")
+        seen = [parse_probed(answer) for answer in node.answers]
+        # each worker looks at the certificates
+        for one in {(one.what, one.problem): one for one in seen}.values():
+            if one.problem:
+                cure = ISSUE if one.kind == "certificate" else ""
+                cure = one.cure or cure or _CURES.get(one.kind, "its log tells more")
+                about = "" if one.kind in _CURES else f"{one.what} "
+                found.wrong(f"seen from {node.name}: {about}{one.problem}", cure)
+            elif one.took_ms is not None:
+                found.good(f"{one.what} lets {node.name} in, in {one.took_ms} ms")
             else:
-                found.good(f"{node.name}: {what} is well")
+                found.good(f"{node.name}: {one.what} is well")
 
 
 def _disk(reach: Reach, found: Findings) -> None:

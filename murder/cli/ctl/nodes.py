@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import asyncclick as click
@@ -15,6 +16,7 @@ from murder.cli.screen import count, plain, seconds
 from murder.model.name import MailboxName
 from murder.operate.nodes import NodeAnswers, ask_all, follow
 from murder.operate.reach import Reach
+from murder.wire.control_answers import ConflictShown, parse_conflict, parse_session, parse_traced
 from murder.wire.control_words import AskConflicts, AskSessions, AskTrace, Kick, Wanted
 
 
@@ -51,17 +53,17 @@ async def sessions(reach: Reach, user: str, backend: str, address: str, as_json:
             ("node", "role", "protocol", "user", "address", "via", "mailbox", "idle", "cid"),
             [
                 [
-                    str(one["node"]),
-                    str(one["role"]),
-                    str(one.get("protocol", "")),
-                    str(one.get("user", "")) or "-",
-                    str(one.get("address", "")),
-                    str(one.get("proxy", "")),
-                    str(one.get("mailbox", "")),
-                    seconds(float(one["idle_s"])) if "idle_s" in one else "",
-                    str(one["cid"]),
+                    one.node,
+                    one.role,
+                    one.protocol,
+                    one.user or "-",
+                    one.address,
+                    one.proxy,
+                    one.mailbox,
+                    seconds(one.idle_s) if one.idle_s is not None else "",
+                    one.cid,
                 ]
-                for one in found
+                for one in map(parse_session, found)
             ],
             right=("idle",),
             hosts=("node", "via"),
@@ -141,10 +143,10 @@ def _show_traced(line: Mapping[str, Any], as_json: bool) -> None:
         print_json(line)
     elif "no" in line:
         click.echo(f"murder: {line['node']}: {line['no']}", err=True)
-    elif "octets" in line:
-        at = time.strftime("%H:%M:%S", time.localtime(float(line["at"])))
-        for part in str(line["octets"]).splitlines():
-            click.echo(f"{at} {line['node']} {line['cid']} {line['who']}: {plain(part)}")
+    elif traced := parse_traced(line):
+        at = time.strftime("%H:%M:%S", time.localtime(traced.at))
+        for part in traced.octets.splitlines():
+            click.echo(f"{at} {line['node']} {traced.cid} {traced.who}: {plain(part)}")
 
 
 @click.command()
@@ -179,28 +181,29 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
     await need_nodes(reach)
     told = await ask_all(reach, AskConflicts())
     found = [await _with_holder(reach, answer) for node in told for answer in node.answers]
+    parsed = [parse_conflict(one) for one in found]
     if as_json:
         print_json(found)
     else:
         heads = ("name", "holder", "claimant", "peer", "command")
         print_table(
             ("when", *heads),
-            [[_when(one.get("at")), *_row(reach, one, heads)] for one in found],
+            [[_when(one.at), *_row(reach, one, heads)] for one in parsed],
             hosts=("holder", "claimant", "peer"),
             spare=("peer", "when", "command"),
             empty="No conflicts",
         )
         is_kept = False
-        for one in found:
-            if "kept_as" in one:
-                name, kept_as = (_shown(reach, one[word]) for word in ("name", "kept_as"))
-                click.echo(f"{name} is kept at {one['claimant']} as {kept_as}")
+        for one in parsed:
+            if one.kept_as is not None:
+                name, kept_as = (_shown(reach, word) for word in (one.name, one.kept_as))
+                click.echo(f"{name} is kept at {one.claimant} as {kept_as}")
                 is_kept = True
-            if "rename" in one:
-                name = _shown(reach, one["name"])
-                target = _shown(reach, one["target"]) if one["target"] else ""
+            if one.rename is not None:
+                name = _shown(reach, one.name)
+                target = _shown(reach, one.target) if one.target else ""
                 what = f"{name} to {target} is" if target else f"to delete {name} is"
-                click.echo(f"{what} the RENAME {one['rename']}")
+                click.echo(f"{what} the RENAME {one.rename}")
         if is_kept:
             click.echo("It is read there as `murder ctl conflicts --help` says.", err=True)
     if found and forget and yes:
@@ -215,7 +218,7 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
             "Else: `murder ctl mailbox force NAME --to CLAIMANT`.",
             err=True,
         )
-    undecided = any(one.get("command") != "FORCE" for one in found)
+    undecided = any(one.command != "FORCE" for one in parsed)
     return _unreachable(told) or (2 if found and forget else 1 if undecided else 0)
 
 
@@ -227,14 +230,14 @@ async def _with_holder(reach: Reach, answer: Mapping[str, Any]) -> Mapping[str, 
     return {**answer, "holder": entry.server if entry is not None else ""}
 
 
-def _shown(reach: Reach, name: object) -> str:
+def _shown(reach: Reach, name: str) -> str:
     """As clients call it."""
-    return reach.shown(MailboxName(str(name).encode("utf-8", "surrogateescape")))
+    return reach.shown(MailboxName(name.encode("utf-8", "surrogateescape")))
 
 
-def _row(reach: Reach, one: Mapping[str, Any], heads: Sequence[str]) -> list[str]:
-    told = {**one, "name": _shown(reach, one.get("name", ""))}
-    return [str(told.get(head, "")) for head in heads]
+def _row(reach: Reach, one: ConflictShown, heads: Sequence[str]) -> list[str]:
+    told = replace(one, name=_shown(reach, one.name))
+    return [getattr(told, head) or "" for head in heads]
 
 
 def _when(at: object) -> str:

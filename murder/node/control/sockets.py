@@ -33,6 +33,14 @@ from murder.trail import audit
 from murder.trail.audit import NODE
 from murder.trail.lines import breaks_in, files_of, find, newest, stamp, writers_of
 from murder.trail.lines import folder_of as trail_folder
+from murder.wire.control_answers import (
+    ConflictShown,
+    Probed,
+    ProcessFacts,
+    RoleFacts,
+    Status,
+    shown_of,
+)
 from murder.wire.control_words import (
     AskChain,
     AskConflicts,
@@ -81,14 +89,14 @@ class Described(Protocol):
 class Reports(Protocol):
     """A role that has something to say of itself."""
 
-    def report(self) -> Mapping[str, object]: ...
+    def report(self) -> RoleFacts: ...
 
 
 @runtime_checkable
 class HasConflicts(Protocol):
     """A master: who wanted whose mailboxes. A backend: what it has in quarantine."""
 
-    def conflicts(self, forget: bool = False) -> Sequence[Mapping[str, object]]: ...
+    def conflicts(self, forget: bool = False) -> Sequence[ConflictShown]: ...
 
 
 @runtime_checkable
@@ -100,9 +108,9 @@ class Places(Protocol):
 
 @runtime_checkable
 class Probes(Protocol):
-    """A role that looks at what it needs of others: `what`, `problem` (empty: it is well), `kind`, `took_ms`."""
+    """A role that looks at what it needs of others."""
 
-    def probe(self) -> AsyncIterator[Mapping[str, object]]: ...
+    def probe(self) -> AsyncIterator[Probed]: ...
 
 
 def control_folder(config: Config) -> Path:
@@ -183,7 +191,7 @@ class ControlServer:
     ) -> AsyncIterator[Answer]:
         match request:
             case AskStatus():
-                yield self._status()
+                yield self._status().shown()
             case AskSessions(wanted):
                 for connection, shown in self._sessions(wanted):
                     yield {"cid": connection.cid, **shown}
@@ -196,7 +204,7 @@ class ControlServer:
             case AskConflicts(forget):
                 if isinstance(self._subject, HasConflicts):
                     for conflict in self._subject.conflicts(forget):
-                        yield conflict
+                        yield conflict.shown()
             case AskPlace():
                 if isinstance(self._subject, Places):
                     placed = await self._subject.place(request)
@@ -205,9 +213,9 @@ class ControlServer:
             case AskProbe():
                 if isinstance(self._subject, Probes):
                     async for seen in self._subject.probe():
-                        yield seen
+                        yield seen.shown()
                 for flaw in self._certificate_flaws():
-                    yield {"what": "its certificate", "problem": flaw, "kind": "certificate"}
+                    yield Probed("its certificate", flaw, "certificate").shown()
             case AskTrail():
                 for line in await self._trail(request):
                     yield {"line": line}
@@ -260,38 +268,33 @@ class ControlServer:
 
     # --- status
 
-    def _status(self) -> Answer:
-        listeners = self._listeners()
-        told: dict[str, object] = {
-            "version": __version__,
-            "pid": os.getpid(),
-            "now": time.time(),
-            "uptime_s": round(time.time() - self._began, 1),
-            "connections": sum(len(listener.connections) for listener in listeners),
-            "cpu_s": round(time.process_time(), 3),
-            "memory_kib": _memory_kib(),
-            "descriptors": len(os.listdir("/proc/self/fd"))
-            if Path("/proc/self/fd").is_dir()
-            else 0,
-            "descriptors_most": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-            **self._disk(),
-            **self._certificate(),
-            "replaced": is_replaced(),
-        }
-        if isinstance(self._subject, Reports):
-            told.update(self._subject.report())
-        return told
+    def _status(self) -> Status:
+        listeners, usage = self._listeners(), shutil.disk_usage(self._config.node.data)
+        process = ProcessFacts(
+            version=__version__,
+            pid=os.getpid(),
+            now=time.time(),
+            uptime_s=round(time.time() - self._began, 1),
+            connections=sum(len(listener.connections) for listener in listeners),
+            cpu_s=round(time.process_time(), 3),
+            memory_kib=_memory_kib(),
+            descriptors=_descriptors(),
+            descriptors_most=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            disk_free=usage.free,
+            disk_size=usage.total,
+            certificate_until=self._certificate_until(),
+            replaced=is_replaced(),
+        )
+        subject = self._subject
+        return Status(process, subject.report() if isinstance(subject, Reports) else RoleFacts())
 
-    def _disk(self) -> Answer:
-        usage = shutil.disk_usage(self._config.node.data)
-        return {"disk_free": usage.free, "disk_size": usage.total}
-
-    def _certificate(self) -> Answer:
+    def _certificate_until(self) -> float | None:
+        """When the first of its certificates ends."""
         expiries = []
         for path in {self._config.tls.certificate, self._config.tls.public_certificate} - {None}:
             with contextlib.suppress(AuthorityError):
                 expiries.append(read_certificate(cast(Path, path)).not_valid_after_utc)
-        return {"certificate_until": min(expiries).timestamp()} if expiries else {}
+        return min(expiries).timestamp() if expiries else None
 
     def _certificate_flaws(self) -> list[str]:
         """Of the files as they are now, which a restart or reload would read."""
@@ -330,7 +333,7 @@ class ControlServer:
             while not hung_up.done():
                 self._traces.look([connection for connection, _ in self._sessions(wanted)])
                 while not lines.empty():
-                    yield lines.get_nowait()
+                    yield shown_of(lines.get_nowait())
                 await asyncio.wait([hung_up], timeout=LOOK_EVERY_S)
         finally:
             hung_up.cancel()
@@ -356,6 +359,11 @@ def user_behind(writer: asyncio.StreamWriter) -> str:
         return f"uid {_CREDENTIALS.unpack(packed)[1]}"
     except (OSError, AttributeError):  # another system than Linux
         return ""
+
+
+def _descriptors() -> int:
+    """Open now, where the system tells."""
+    return len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else 0
 
 
 def _memory_kib() -> int:

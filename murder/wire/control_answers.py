@@ -1,0 +1,267 @@
+"""What the processes of a node answer an operator, over its control sockets, as values: one line of JSON each, in which
+`node`, `role` and `worker` say who answers. What a newer node tells beyond this is passed over, and passed on with `--json`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from murder.wire.json_fields import Fields
+
+Words = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFacts:
+    """Of a process, whatever its role. Sizes are octets but for `memory_kib`; `descriptors_most` is the limit; `replaced`:
+    another program file lies where its own was."""
+
+    version: str = ""
+    pid: int = 0
+    now: float | None = None
+    uptime_s: float = 0.0
+    connections: int = 0
+    cpu_s: float = 0.0
+    memory_kib: int = 0
+    descriptors: int = 0
+    descriptors_most: int = 0
+    disk_free: int = 0
+    disk_size: int = 0
+    certificate_until: float | None = None
+    replaced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListFacts:
+    """How a copy of the mailbox list stands against its master's; what is not known is None."""
+
+    list: str
+    synchronised: bool | None = None
+    lag_entries: int | None = None
+    lag_s: float | None = None
+    list_problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleFacts:
+    """Of a role; what it does not have is None. `copy`: its copy of the list, where it follows a master. `down`: backends
+    that are not reached; `master`: `connected` or `away`; `behind`: changes that the slowest subscriber has not taken."""
+
+    mailboxes: int | None = None
+    sessions: int | None = None
+    down: tuple[str, ...] | None = None
+    moves: int | None = None
+    moves_failed: int | None = None
+    quarantined: int | None = None
+    master: str | None = None
+    conflicts: int | None = None
+    changes: int | None = None
+    refused: int | None = None
+    subscribers: int | None = None
+    behind: int | None = None
+    is_master: bool | None = None
+    servers: tuple[str, ...] | None = None
+    followers: tuple[str, ...] | None = None
+    copy: ListFacts | None = None
+
+    def shown(self) -> dict[str, object]:
+        """As JSON has it."""
+        told = {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name != "copy"
+        }
+        copy = shown_of(self.copy) if self.copy is not None else {}
+        return copy | {key: value for key, value in told.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The answer to AskStatus. `clock_off_s` is known only to who has asked: by how much its clock is off at least."""
+
+    process: ProcessFacts
+    role: RoleFacts
+    clock_off_s: float = 0.0
+
+    def shown(self) -> dict[str, object]:
+        """As JSON has it."""
+        told = {key: value for key, value in shown_of(self.process).items() if value is not None}
+        return told | self.role.shown()
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """One thing that a node looked at. `problem` is empty where it is well; `kind` that of an UpstreamFailure, or
+    `certificate`; `cure` where the node knows one itself."""
+
+    what: str
+    problem: str = ""
+    kind: str = ""
+    cure: str = ""
+    took_ms: float | None = None
+
+    def shown(self) -> dict[str, object]:
+        """As JSON has it."""
+        more = {"kind": self.kind, "cure": self.cure, "took_ms": self.took_ms}
+        told: dict[str, object] = {"what": self.what, "problem": self.problem}
+        return told | {key: value for key, value in more.items() if value not in ("", None)}
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictShown:
+    """Who wanted what is another's: see `murder ctl conflicts --help` for `command`. `at` is Unix time; `kept_as` of what is
+    in quarantine, `target` and `rename` of a RENAME in doubt."""
+
+    name: str
+    command: str
+    claimant: str
+    at: float = 0.0
+    holder: str | None = None
+    peer: str | None = None
+    kept_as: str | None = None
+    target: str | None = None
+    rename: str | None = None
+
+    def shown(self) -> dict[str, object]:
+        """As JSON has it."""
+        told = {"name": self.name, "claimant": self.claimant, "command": self.command}
+        more = {
+            key: getattr(self, key) for key in ("holder", "peer", "kept_as", "target", "rename")
+        }
+        known = {key: text for key, text in more.items() if text is not None}
+        return {**told, "at": self.at, **known}
+
+
+@dataclass(frozen=True, slots=True)
+class SessionShown:
+    """One session, as far as a table shows it. `idle_s` is None of what does not tell."""
+
+    node: str
+    role: str
+    cid: str
+    protocol: str
+    user: str = ""
+    address: str = ""
+    proxy: str = ""
+    mailbox: str = ""
+    idle_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """What passed on a connection; `who` is C, S, or - for its end."""
+
+    at: float
+    cid: str
+    who: str
+    octets: str
+
+
+def shown_of(value: ProcessFacts | ListFacts | Traced) -> dict[str, object]:
+    """Its fields, as JSON has them."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def parse_node_status(told: Words) -> Status:
+    """Raises BadSyntax, as all below; every field may be missing."""
+    words = Fields(told)
+    process = ProcessFacts(
+        version=words.text("version", ""),
+        pid=words.integer("pid", 0),
+        now=_number(words, "now"),
+        uptime_s=words.number("uptime_s", 0.0),
+        connections=words.integer("connections", 0),
+        cpu_s=words.number("cpu_s", 0.0),
+        memory_kib=words.integer("memory_kib", 0),
+        descriptors=words.integer("descriptors", 0),
+        descriptors_most=words.integer("descriptors_most", 0),
+        disk_free=words.integer("disk_free", 0),
+        disk_size=words.integer("disk_size", 0),
+        certificate_until=_number(words, "certificate_until"),
+        replaced=words.flag("replaced", False),
+    )
+    return Status(process, _parse_role(words), words.number("clock_off_s", 0.0))
+
+
+def _parse_role(words: Fields) -> RoleFacts:
+    return RoleFacts(
+        mailboxes=_integer(words, "mailboxes"),
+        sessions=_integer(words, "sessions"),
+        down=_texts(words, "down"),
+        moves=_integer(words, "moves"),
+        moves_failed=_integer(words, "moves_failed"),
+        quarantined=_integer(words, "quarantined"),
+        master=words.text("master") if "master" in words else None,
+        conflicts=_integer(words, "conflicts"),
+        changes=_integer(words, "changes"),
+        refused=_integer(words, "refused"),
+        subscribers=_integer(words, "subscribers"),
+        behind=_integer(words, "behind"),
+        is_master=words.flag("is_master") if "is_master" in words else None,
+        servers=_texts(words, "servers"),
+        followers=_texts(words, "followers"),
+        copy=_parse_copy(words) if "list" in words else None,
+    )
+
+
+def _parse_copy(words: Fields) -> ListFacts:
+    return ListFacts(
+        words.text("list"),
+        words.flag("synchronised") if words.word("synchronised") is not None else None,
+        _integer(words, "lag_entries"),
+        _number(words, "lag_s"),
+        words.text("list_problem", ""),
+    )
+
+
+def _integer(words: Fields, key: str) -> int | None:
+    return None if words.word(key) is None else words.integer(key)
+
+
+def _number(words: Fields, key: str) -> float | None:
+    return None if words.word(key) is None else words.number(key)
+
+
+def _texts(words: Fields, key: str) -> tuple[str, ...] | None:
+    return words.texts(key) if key in words else None
+
+
+def parse_probed(told: Words) -> Probed:
+    """The answer to AskProbe."""
+    words = Fields(told)
+    return Probed(
+        words.text("what"),
+        words.text("problem", ""),
+        words.text("kind", ""),
+        words.text("cure", ""),
+        _number(words, "took_ms"),
+    )
+
+
+def parse_conflict(told: Words) -> ConflictShown:
+    """The answer to AskConflicts."""
+    words = Fields(told)
+    return ConflictShown(
+        words.text("name"),
+        words.text("command", ""),
+        words.text("claimant", ""),
+        words.number("at", 0.0),
+        *(
+            words.text(key) if key in words else None
+            for key in ("holder", "peer", "kept_as", "target", "rename")
+        ),
+    )
+
+
+def parse_session(told: Words) -> SessionShown:
+    """The answer to AskSessions."""
+    words = Fields(told)
+    names = ("node", "role", "cid", "protocol", "user", "address", "proxy", "mailbox")
+    told_texts = {name: words.text(name, "") for name in names}
+    return SessionShown(**told_texts, idle_s=_number(words, "idle_s"))
+
+
+def parse_traced(told: Words) -> Traced | None:
+    """A line of a trace; None for its beginning."""
+    words = Fields(told)
+    if "octets" not in words:
+        return None
+    return Traced(words.number("at"), words.text("cid"), words.text("who"), words.text("octets"))

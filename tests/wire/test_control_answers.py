@@ -1,0 +1,84 @@
+"""What nodes tell an operator: values there and back, and what another version says."""
+
+import json
+from typing import Any
+
+import pytest
+
+from murder.errors import BadSyntax
+from murder.wire.control_answers import (
+    ConflictShown,
+    ListFacts,
+    Probed,
+    ProcessFacts,
+    RoleFacts,
+    SessionShown,
+    Status,
+    Traced,
+    parse_conflict,
+    parse_node_status,
+    parse_probed,
+    parse_session,
+    parse_traced,
+    shown_of,
+)
+
+PROCESS = ProcessFacts("0.1", 7, 1.5, 2.0, 3, 0.5, 1024, 9, 1024, 10, 20, None, replaced=True)
+WHO: dict[str, Any] = {"node": "fe1", "role": "frontend", "worker": 0}
+
+
+def over_the_wire(shown: dict[str, object]) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(json.dumps({**WHO, **shown}))
+    return told
+
+
+@pytest.mark.parametrize(
+    "role",
+    [
+        RoleFacts(),
+        RoleFacts(mailboxes=5, sessions=0, down=("be1",), copy=ListFacts("streaming", True, 0)),
+        RoleFacts(mailboxes=0, moves=1, moves_failed=0, quarantined=0, master="away"),
+        RoleFacts(conflicts=1, changes=2, servers=("be1",), followers=(), is_master=False),
+    ],
+)
+def test_a_status_comes_back_as_it_went(role: RoleFacts) -> None:
+    told = over_the_wire(Status(PROCESS, role).shown())
+    assert parse_node_status(told) == Status(PROCESS, role)
+    assert "certificate_until" not in told  # there is none
+    assert ("lag_s" in told) == (role.copy is not None)  # null: not known yet
+
+
+def test_what_another_version_tells_is_passed_over_and_what_it_does_not_is_missing() -> None:
+    assert parse_node_status({"role": "mupdate", "new": [1]}) == Status(ProcessFacts(), RoleFacts())
+    assert parse_probed({"what": "x", "new": 1}) == Probed("x")
+    for wrong in ({"mailboxes": "5"}, {"down": "be1"}, {"list": 5}, {"now": "noon"}):
+        with pytest.raises(BadSyntax):
+            parse_node_status(wrong)
+
+
+@pytest.mark.parametrize(
+    "probed",
+    [Probed("its list"), Probed("be1", "no answer", "timeout"), Probed("be1", took_ms=1.5)],
+)
+def test_what_a_node_has_seen_comes_back_as_it_went(probed: Probed) -> None:
+    assert parse_probed(over_the_wire(probed.shown())) == probed
+
+
+@pytest.mark.parametrize(
+    "conflict",
+    [
+        ConflictShown("user.ana", "RESERVE", "be2", 1.5, "be1", ""),
+        ConflictShown("user.ana", "QUARANTINED", "be2", 1.5, kept_as="DELETED.user.ana.1"),
+        ConflictShown("user.ana", "RENAME", "be2", 1.5, "be1", target="user.bob", rename="a1"),
+    ],
+)
+def test_a_conflict_comes_back_as_it_went(conflict: ConflictShown) -> None:
+    assert parse_conflict(over_the_wire(conflict.shown())) == conflict
+
+
+def test_sessions_and_traces_are_read() -> None:
+    told = {**WHO, "cid": "a-1", "protocol": "imap", "user": "ana", "idle_s": 2.5, "tls": True}
+    assert parse_session(told) == SessionShown("fe1", "frontend", "a-1", "imap", "ana", idle_s=2.5)
+    traced = Traced(1.5, "a-1", "C", "a NOOP")
+    assert parse_traced(over_the_wire(shown_of(traced))) == traced
+    assert parse_traced({**WHO, "trace": "ana"}) is None
