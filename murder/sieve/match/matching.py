@@ -7,9 +7,8 @@ from typing import Final
 from murder.sieve.match.comparators import Comparator
 from murder.sieve.match.kinds import IS, Kind, Test, Values
 
-LONG: Final = (
-    256 * 1024
-)  # characters compared, about a millisecond: beyond, it is no work for between two turns
+# characters compared, about a millisecond: beyond, it is no work for between two turns
+LONG: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
