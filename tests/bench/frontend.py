@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.kit.waiting import pause
-from tests.load import imap, large_list, lmtp, proxies
+from tests.load import imap, large_list, lmtp, proxies, results
 from tests.load.imap import Server
 from tests.load.our_murder import FRONTEND, Murder
 from tests.load.processes import cpu_s, pss_kib
@@ -81,6 +81,7 @@ class Amount:
 
 
 Table = dict[str, dict[str, float]]  # row → proxy → figure
+SHOWN: Table = {}  # of this run
 
 
 # --- one figure of one proxy
@@ -233,6 +234,7 @@ def chosen(row: str, words: Sequence[str]) -> bool:
 
 
 def show(row: str, figures: dict[str, float]) -> None:
+    SHOWN[row] = figures
     least, aim = WANTED.get(row, (0, 0))
     wanted = f"  (wanted {least:g}, aim {aim:g})" if least else ""
     line = "  ".join(f"{name} {figure:,.3f}" for name, figure in figures.items())
@@ -410,6 +412,7 @@ def main() -> None:
     parser.add_argument("--idle", type=int, default=200, help="idle sessions")
     parser.add_argument("--workers", type=int, default=0, help="of our frontend; 0: its default")
     parser.add_argument("--upstream-tls", action="store_true", help="ours speaks TLS to backends")
+    parser.add_argument("--readme", action="store_true", help="write the table into README.md")
     given = parser.parse_args()
     if os.geteuid() or not (LAB_ROOT / "pkg/usr/lib/cyrus/bin/master").exists():
         sys.exit(f"this needs root, and the Cyrus lab: {LAB} install")
@@ -418,6 +421,13 @@ def main() -> None:
             measure_large(given)
         else:
             measure(kind, given)
+    if given.readme:
+        method = (
+            f"Medians of {given.turns} turns of {given.seconds:g} s, each proxy in each turn, in front of the same "
+            f"backend ({', '.join(given.backend) or 'several'}); CPU is that of a proxy's whole process tree, beside "
+            "nginx' in brackets. Other programs ran on the machine: the ratios count, not the figures."
+        )
+        results.write("frontend", SHOWN, ("nginx", "dovecot", "cyrus", "ours", "ours, two"), method)
 
 
 if __name__ == "__main__":
