@@ -12,9 +12,10 @@ from murder.backend.renames import part
 from murder.backend.renames.peer import Peer
 from murder.backend.renames.tree import Tree
 from murder.config import BackendConfig
-from murder.errors import Code, Refusal, UpstreamFailure
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.name import MailboxName, moved
 from murder.net.frames import FrameChannel
+from murder.wire.carry import Frame
 from murder.wire.rename_words import Act, Prepare
 from tests.backend.joint import (
     ACL,
@@ -401,3 +402,19 @@ async def test_a_server_that_came_back_is_not_waited_for_as_long_the_next_time(
         now += 2.0
         await keeper.look()
         assert not root.list.intents()
+
+
+async def test_a_peer_that_goes_when_it_has_been_answered_is_no_news(tmp_path: Path) -> None:
+    class Gone(Wire):
+        async def receive(self) -> Frame:
+            raise UpstreamFailure(self.kind, "be1.test", "it is gone")
+
+        kind = UpstreamKind.LOST
+
+    async with three(tmp_path) as (_, nodes):
+        parts = nodes["be2.test"].renames.parts
+        channel = Gone(nodes, "be1.test", "be2.test")
+        await parts.serve(cast(FrameChannel, channel), "be1.test")
+        channel.kind = UpstreamKind.TIMEOUT
+        with pytest.raises(UpstreamFailure):
+            await parts.serve(cast(FrameChannel, channel), "be1.test")

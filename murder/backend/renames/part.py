@@ -21,7 +21,7 @@ from murder.backend.renames.coordinator import Coordinator, Master, names_told
 from murder.backend.renames.rows import Moves, change_of_owner
 from murder.backend.renames.tree import Tree, carry_out
 from murder.backend.shared import Backend
-from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.model.name import MailboxName, check_new_name, display
 from murder.net.frames import FrameChannel
@@ -67,9 +67,16 @@ class Parts:
             await asyncio.wait(tasks)
 
     async def serve(self, channel: FrameChannel, server: str) -> None:
-        """Answer until the other one has gone; `server` is whose certificate it has shown. Raises UpstreamFailure."""
+        """Answer until the other one has gone; `server` is whose certificate it has shown. Raises UpstreamFailure where it
+        goes before it was answered, or says nothing."""
         while True:
-            answer = await self._answered(await channel.receive(), server)
+            try:
+                frame = await channel.receive()
+            except UpstreamFailure as failure:
+                if failure.kind is UpstreamKind.LOST:
+                    return
+                raise
+            answer = await self._answered(frame, server)
             self.step("answering")
             await channel.send(format_answer(answer))
 
