@@ -80,8 +80,10 @@ class AppPasswords:
         self._by_user: dict[str, list[AppPassword]] = {}
         self._said: dict[str, float] = {}
 
-    def find(self, attempt: LoginAttempt, user: str, password: bytes) -> AppPassword | None:
-        """The one that this is, if it counts now and for this protocol; notes its use."""
+    def find(
+        self, attempt: LoginAttempt, user: str, password: bytes, *, is_trial: bool = False
+    ) -> AppPassword | None:
+        """The one that this is, if it counts now and for this protocol; notes its use, unless it is an operator's trial."""
         self._refresh()
         known = self._by_user.get(user.lower())
         if not known or len(plain(password)) != LENGTH:
@@ -94,7 +96,8 @@ class AppPasswords:
             return None
         if found.expires_at is not None and found.expires_at <= self._clock():
             return None
-        self._note_use(found)
+        if not is_trial:
+            self._note_use(found)
         return found
 
     def all(self, user: str = "") -> Sequence[AppPassword]:

@@ -172,7 +172,8 @@ class Chain:
     async def try_out(self, attempt: LoginAttempt, user: str, password: bytes) -> list[Answer]:
         """As `decide`, with what each plugin says on the way; nothing is remembered."""
         answers: list[Answer] = []
-        if self._apps is not None and (app := self._apps.find(attempt, user, password)):
+        app = self._apps and self._apps.find(attempt, user, password, is_trial=True)
+        if app:
             decision = await self._by_app(app)
             name = f"{APP} {app.name}"
             if decision is None:

@@ -79,7 +79,7 @@ def test_application_passwords_from_the_command_line(
     assert main(["auth", "app", "list", "anna", "-c", config, "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["name"], row["only"]) == ("phone", ["imap"])
-    assert row["used_at"] is not None
+    assert row["used_at"] is None  # a trial is no use
 
     other = tmp_path / "other"
     other.mkdir()

@@ -37,6 +37,14 @@ SEEDS: Final[Mapping[str, Sequence[bytes]]] = {
         b'a ACTIVATE "user.x" {5+}\r\nbe1!p "x\tlrs\t"\r\nb FIND {1}\r\nx\r\nc UPDATE\r\n',
         b'* AUTH "PLAIN"\r\n* OK MUPDATE "h" "i" "1" "(master)"\r\na MAILBOX "n" "l" "acl"\r\na OK "x"\r\n',
     ),
+    "tokens": (
+        b"n,a=anna,\x01host=x\x01port=143\x01auth=Bearer abc\x01\x01",
+        b"user=anna\x01auth=Bearer abc\x01\x01",
+    ),
+    "ldap": (
+        b"0\x0c\x02\x01\x01a\x07\n\x01\x00\x04\x00\x04\x00",
+        b"0\x1f\x02\x01\x02d\x1a\x04\x05uid=a0\x110\x0f\x04\x03uid1\x08\x04\x01a\x04\x03b\xffc",
+    ),
     "sasl": (b"\0ana\0secret", b"n,a=x,n=ana,r=abc\nc=biws,r=abcdef,p=YWJj", b"*"),
     "proxy_header": (
         b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n",

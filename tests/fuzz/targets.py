@@ -23,6 +23,7 @@ from murder.model.acl import format_acl, parse_acl
 from murder.model.listmatch import compile_pattern
 from murder.model.name import Namespace, check_new_name, collation_key, display, name_of_key
 from murder.model.sasl import Challenge
+from murder.session.bearer import parse_oauthbearer, parse_xoauth2
 from murder.session.imap_client import ResponseCutter, non_synchronising
 from murder.session.imap_server import CommandRest, ImapServerSession
 from murder.session.lines import LineSession
@@ -79,6 +80,8 @@ from murder.wire.pop3 import parse_command as parse_pop3
 from murder.wire.pop3 import parse_numbers
 from murder.wire.token import Scanner
 from murder.wire.url import format_url, parse_mupdate_url, parse_url
+from plugins.auth_ldap.ber import Malformed, whole_length
+from plugins.auth_ldap.messages import parse_message as parse_ldap
 
 LONG_OCTETS: Final = 32 * 1024  # half of a line, a header: what a peer may send at once
 OURS: Final = (BadSyntax, Refusal)
@@ -225,6 +228,24 @@ def mupdate(octets: bytes) -> None:
                     format_command(b"t", event.verb, *event.args)
         except BadSyntax:
             pass
+
+
+def tokens(octets: bytes) -> None:
+    for parse in (parse_oauthbearer, parse_xoauth2):
+        try:
+            parse(octets)
+        except BadSyntax:
+            pass
+
+
+def ldap(octets: bytes) -> None:
+    data = octets
+    try:
+        while (length := whole_length(data)) is not None and 0 < length <= len(data):
+            parse_ldap(data[:length])
+            data = data[length:]
+    except Malformed:
+        pass
 
 
 def sasl(octets: bytes) -> None:
@@ -378,6 +399,8 @@ TARGETS: Final[Mapping[str, Target]] = {
     "lines": lines,
     "mupdate": mupdate,
     "sasl": sasl,
+    "tokens": tokens,
+    "ldap": ldap,
     "proxy_header": proxy_header,
     "names": names,
     "between_nodes": between_nodes,

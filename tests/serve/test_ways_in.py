@@ -186,9 +186,10 @@ def ways() -> list[tuple[str, str, str]]:
     return found
 
 
+@pytest.mark.parametrize("role", ["frontend", "backend"])
 @pytest.mark.parametrize(("kind", "way", "plugin"), ways())
 async def test_all_ways_in_are_alike(
-    kind: str, way: str, plugin: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    kind: str, way: str, plugin: str, role: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     set_up("info", "json")
     waited: list[float] = []
@@ -196,12 +197,16 @@ async def test_all_ways_in_are_alike(
     async def note(seconds: float) -> None:
         waited.append(seconds)
 
+    def clock() -> float:
+        return 1000.0 + sum(waited)
+
     chain, right = await chain_with(plugin, tmp_path)
     gate = Gate(
         chain,
         allow_plaintext=True,
-        penalties=Penalties(sleep=note),
+        penalties=Penalties(sleep=note, clock=clock),
         connections=ConnectionLimit(1),
+        keep_admin_password=role == "frontend",
     )
     async with listening(kind, gate, tmp_path) as connect:
         peer = await connect()
