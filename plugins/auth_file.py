@@ -450,7 +450,7 @@ class UserFile:
         except FileNotFoundError:
             self._lines = {}
             if not may_be_missing:
-                text = "%s is missing: nobody can log in; `murder auth add` makes it"
+                text = "%s is missing: nobody can log in by it; `murder auth add` makes it"
                 log.warning(text, self._file)
         except (OSError, ValueError) as error:
             log.warning("%s cannot be read, the users stay as they were: %s", self._file, error)

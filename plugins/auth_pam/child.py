@@ -17,6 +17,7 @@ PERM_DENIED, CRED_ERR = 6, 17
 PROMPTS: Final = (1, 2)  # with and without echo
 USER_ITEM: Final = 2
 RHOST_ITEM: Final = 4
+FAIL_DELAY_ITEM: Final = 10
 
 
 class _Message(ctypes.Structure):
@@ -27,6 +28,7 @@ class _Response(ctypes.Structure):
     _fields_ = [("text", ctypes.c_void_p), ("code", ctypes.c_int)]
 
 
+_DELAY = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
 _TALK = ctypes.CFUNCTYPE(
     ctypes.c_int,
     ctypes.c_int,
@@ -52,7 +54,7 @@ def ask_pam(service: bytes, user: bytes, password: bytes, address: bytes, folder
     for function in ("pam_end", "pam_authenticate", "pam_acct_mgmt"):
         getattr(pam, function).argtypes = [ctypes.c_void_p, ctypes.c_int]
     pam.pam_get_item.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p)]
-    pam.pam_set_item.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p]
+    pam.pam_set_item.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
 
     def talk(count: int, messages: Any, responses: Any, _data: Any) -> int:
         made = libc.calloc(count, ctypes.sizeof(_Response))
@@ -73,7 +75,12 @@ def ask_pam(service: bytes, user: bytes, password: bytes, address: bytes, folder
         return f"AWAY the service {service.decode()} cannot be begun ({code})"
     try:
         if address:
-            pam.pam_set_item(handle, RHOST_ITEM, address)
+            pam.pam_set_item(
+                handle, RHOST_ITEM, ctypes.cast(ctypes.c_char_p(address), ctypes.c_void_p)
+            )
+        # the node makes who guesses wait, not the next who asks
+        no_delay = _DELAY(lambda _code, _microseconds, _data: None)
+        pam.pam_set_item(handle, FAIL_DELAY_ITEM, ctypes.cast(no_delay, ctypes.c_void_p))
         code = pam.pam_authenticate(handle, 0)
         was_right = code == SUCCESS
         code = pam.pam_acct_mgmt(handle, 0) if was_right else code

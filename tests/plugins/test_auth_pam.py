@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from plugins.auth_pam import Settings, make_auth_backend
 from plugins.auth_pam.hooks import Pam
 from tests.conftest import cannot_run
 
+PAMS_OWN_DELAY_S = 4.4  # of three guesses: two seconds each, give or take a quarter
 HERE = LoginAttempt("imap", "fe1.test", "192.0.2.1", is_tls=True)
 
 
@@ -33,7 +35,10 @@ def pam(folder: Path, account: str = "account required pam_permit.so", **rules: 
 async def test_pam_says_who_is_who(tmp_path: Path) -> None:
     users = pam(tmp_path)
     assert await users.check(HERE, "Anna", b"secret") == Identity("anna")
-    assert await users.check(HERE, "anna", b"wrong") is Denied.WRONG
+    began = time.monotonic()
+    for guess in (b"wrong", b"guess", b"other"):
+        assert await users.check(HERE, "anna", guess) is Denied.WRONG
+    assert time.monotonic() - began < PAMS_OWN_DELAY_S, "a helper stands still for a guess"
     assert await users.check(HERE, "nobody", b"secret") in (Denied.UNKNOWN, Denied.WRONG)
     for user, password in (("anna", b""), ("anna", b"secret\0"), ("an na", b"x"), ("", b"x")):
         assert await users.check(HERE, user, password) is Denied.UNKNOWN
