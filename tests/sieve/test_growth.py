@@ -14,6 +14,7 @@ from murder.sieve import (
 )
 from murder.sieve import start as start_run
 from murder.sieve.match.regex import weight_of
+from murder.sieve.run.parts import without_markup
 from tests.kit.steps import lines_run
 from tests.sieve.running import MESSAGE, NOW, Books, problems_of, run
 
@@ -152,6 +153,39 @@ def test_expressions_that_would_take_long_are_refused_or_run_aside() -> None:
     found = machine.advance()
     assert isinstance(found, Outcome)
     assert found.steps > 20_000 * 90 // 64
+
+
+HTML = [
+    ("<p>a &amp; b</p>", "a & b"),
+    ("a <b class='x'>c</b> 1 < 2 <", "a c 1 < 2 <"),
+    ("x<SCRIPT type=y>if (a<b) z</Script >y", "xy"),
+    ("x<!-- <p> -- > -->y<style>s", "xy"),
+    ("x<!doctype html><?xml?>y<br", "xy"),
+]
+
+
+@pytest.mark.parametrize(("markup", "text"), HTML)
+def test_what_is_read_of_markup(markup: str, text: str) -> None:
+    assert without_markup(markup) == text
+
+
+@pytest.mark.parametrize(
+    "unit", ["<", "<a", "<!--", "<script>", "</script>", "&", "&amp;", "-->", "x" * 50]
+)
+def test_markup_four_times_as_long_costs_four_times_as_much(unit: str) -> None:
+    few, many = (lines_run(without_markup, unit * 500 * times) for times in (1, TIMES))
+    assert many < FEW or many <= MOST * few
+
+
+def test_a_text_is_found_across_the_pieces_of_a_long_one() -> None:
+    hay = "h" * 200_000
+    for at in (0, 65_530, 65_536, 131_071, 199_990):
+        body = hay[:at] + "needle" + hay[at:]
+        outcome = run(
+            'require "body"; if body :contains "NEEDLE" { discard; }',
+            message=b"a: b\r\n\r\n" + body.encode(),
+        )
+        assert [type(action).__name__ for action in outcome.actions] == ["Discard"]
 
 
 def test_steps_end_a_script_that_would_go_on_for_ever() -> None:

@@ -16,6 +16,7 @@ from murder.sieve.questions import LongWork
 from murder.sieve.run.machine import Machine
 from murder.sieve.run.message import read_fields
 from murder.sieve.run.parts import (
+    HTML_STEPS,
     SHORT,
     content_of,
     parts_in,
@@ -104,6 +105,7 @@ def _contents(machine: Machine, wanted: Sequence[str], *, is_read: bool = False)
             is_text = part.media[0] == b"TEXT" or is_read
             text = yield from content_of(machine, message, part, is_text=is_text)
             if is_read and part.media in _HTML:
+                machine.looked_at(HTML_STEPS * len(text))
                 text = yield LongWork(partial(without_markup, text))
             values.append(text)
     return values

@@ -16,7 +16,13 @@ from murder.sieve.problem import RunProblem
 from murder.sieve.questions import LongWork
 from murder.sieve.run.machine import Machine, cut
 from murder.sieve.run.message import Field, Message, read_fields
-from murder.sieve.run.parts import content_of, parts_in, structure_of, without_markup
+from murder.sieve.run.parts import (
+    HTML_STEPS,
+    content_of,
+    parts_in,
+    structure_of,
+    without_markup,
+)
 
 if TYPE_CHECKING:
     from murder.sieve.check.checker import Checker
@@ -224,6 +230,7 @@ def _extract(machine: Machine, call: Call) -> Suspended:
     if part.media[0] == b"TEXT":
         text = yield from content_of(machine, machine.message, part, is_text=True)
         if part.media[1] == b"HTML":
+            machine.looked_at(HTML_STEPS * len(text))
             text = yield LongWork(partial(without_markup, text))
     first = call.tags.get("first")
     if first is not None:

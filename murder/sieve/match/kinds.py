@@ -7,7 +7,7 @@ from operator import eq, ge, gt, le, lt, ne
 from typing import Any, Final
 
 from murder.sieve.match.comparators import Comparator
-from murder.sieve.match.glob import Glob
+from murder.sieve.match.glob import WINDOW, Glob
 from murder.sieve.match.regex import compile_regex
 
 Values = list[str]  # what ${0}, ${1}, ... are
@@ -65,7 +65,17 @@ def _is(key: str, comparator: Comparator, operator: str) -> Prepared:
 
 def _contains(key: str, comparator: Comparator, operator: str) -> Prepared:
     folded = comparator.fold(key)
-    return Prepared(lambda value, _whole: folded in value)
+
+    def test(value: str, _whole: str) -> bool:
+        if len(value) <= WINDOW:
+            return folded in value
+        step = max(WINDOW, len(folded))
+        return any(
+            value.find(folded, at, at + step + len(folded)) >= 0
+            for at in range(0, len(value), step)
+        )
+
+    return Prepared(test)
 
 
 def _matches(key: str, comparator: Comparator, operator: str) -> Prepared:

@@ -36,6 +36,12 @@ def clean(text: str) -> str:
     """Without octets that are no characters, one letter in place of each."""
     if text.isascii():
         return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        pass
+    else:
+        return text
     return "".join("\ufffd" if "\ud800" <= letter <= "\udfff" else letter for letter in text)
 
 
