@@ -3,7 +3,8 @@
     python -m tests.sieve.suite DIRECTORY [WORD ...]
 
 With words, only files whose path has one of them. Tells each test that failed and why, and how many held. The tests are
-Pigeonhole's own (LGPL) and are not part of this project; Debian's source package has them.
+Pigeonhole's own (LGPL) and are not part of this project; Debian's source package has them. What cannot hold:
+vnd.dovecot.report, which is not there, and the two of `failures`, which are made to fail.
 """
 
 import re
