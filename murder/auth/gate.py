@@ -187,6 +187,8 @@ class Gate:
         administrator. None: `admit` decides, and nothing has been counted."""
         if "+" in user or not (connection.is_tls or self.allow_plaintext):
             return None
+        if self.masters and MASTER_MARK in user:
+            return None
         if "@" in user:
             user = self.known_as(user)[0]
         recall = self.auth.only_recall or self._recall_for(connection, protocol, mechanism)
