@@ -38,6 +38,7 @@ from murder.backend.renames.keeper import Renames
 from murder.backend.scripts.check import Compiler
 from murder.backend.scripts.kept import Limits as ScriptLimits
 from murder.backend.scripts.kept import Scripts
+from murder.backend.scripts.submission import Submitter
 from murder.backend.shared import Backend
 from murder.backend.worker import BackendWorker
 from murder.config import BackendConfig, Config
@@ -130,6 +131,7 @@ class BackendRole(ClientRole):
         self._presence: Presence | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._expiring: asyncio.Task[None] | None = None
+        self._submitter: Submitter | None = None
         self._taking_in: asyncio.Task[None] | None = None  # scripts that came as files
         self._matching: asyncio.Task[None] | None = None
         self._comparer: Comparer | None = None
@@ -197,6 +199,8 @@ class BackendRole(ClientRole):
             duplicates=self._make_duplicates(),
             deliveries=self._make_deliveries(),
             upstreams=upstreams,
+            sends_mail=config.submission.server is not None,
+            redirects_as_recipient=config.submission.redirect_sender == "recipient",
             filters=self._plugins.delivery_filters(),
             domains=config.namespace.domains,
             master_url=f"mupdate://{config.mupdate.master.host}/" if config.mupdate.master else "",
@@ -214,7 +218,14 @@ class BackendRole(ClientRole):
         self.renames.start()
         if self._worker == 0:
             self._expiring = asyncio.create_task(keep_expiring(self.backend))
-            self._taking_in = asyncio.create_task(self.backend.scripts.take_in_all())
+            self._serve_scripts(self.backend)
+
+    def _serve_scripts(self, backend: Backend) -> None:
+        """What one worker does for all: send, and take in what came as files."""
+        self._submitter = Submitter(backend.deliveries, self._config)
+        backend.outgoing_arrived = self._submitter.wake
+        self._submitter.start()
+        self._taking_in = asyncio.create_task(backend.scripts.take_in_all())
 
     def _make_mailboxes(
         self, mailbox_list: MailboxList, store: MailboxStore, departed: Departed
@@ -285,6 +296,10 @@ class BackendRole(ClientRole):
         backend.gate = self._make_gate().following(backend.gate)
         backend.config = config.backend
         backend.scripts.limits = _script_limits(config.backend)
+        backend.sends_mail = config.submission.server is not None
+        backend.redirects_as_recipient = config.submission.redirect_sender == "recipient"
+        if self._submitter is not None:
+            self._submitter.config = config
         backend.compiler = Compiler(config.backend.max_script_bytes)
         set_bounds(_parsed(config.backend))
         mover.upstreams.configure(config)
@@ -413,6 +428,8 @@ class BackendRole(ClientRole):
         await renames.stop()
         if self._epochs is not None and self._keeper is not None:
             await self._epochs.stop()
+        if self._submitter is not None:
+            await self._submitter.stop()
         for task in (self._keeper, self._matching, self._expiring, self._taking_in):
             if task is not None:
                 task.cancel()

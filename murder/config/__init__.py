@@ -19,11 +19,11 @@ from murder.config.sections import (
     PluginsConfig,
     ServerConfig,
     TlsConfig,
-    TlsMode,
 )
 from murder.config.value import (
     Endpoint,
     Network,
+    TlsMode,
     UpstreamAuth,
     contains,
     parse_endpoint,

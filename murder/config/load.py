@@ -27,6 +27,7 @@ from murder.config.sections import (
     OperatorConfig,
     PluginsConfig,
     ServerConfig,
+    SubmissionConfig,
     TlsConfig,
 )
 from murder.config.value import Endpoint, Network, parse_endpoint, parse_network
@@ -39,12 +40,14 @@ SECTIONS: Final[Mapping[str, type]] = {
     "mupdate": MupdateConfig,
     "frontend": FrontendConfig,
     "backend": BackendConfig,
+    "submission": SubmissionConfig,
     "namespace": NamespaceConfig,
     "auth": AuthConfig,
     "operator": OperatorConfig,
     "plugins": PluginsConfig,
     "log": LogConfig,
 }
+INNER: Final[Mapping[str, str]] = {"submission": "backend"}  # sections that stand in another
 ROLES: Final = ("mupdate", "frontend", "backend")
 FILE_SUFFIX: Final = "_file"
 
@@ -84,16 +87,33 @@ def config_from(table: Table, file: Path) -> Config:
     for name, value in table.items():
         if name == "servers":
             sections[name] = reader.servers(value)
-        elif name in SECTIONS:
-            sections[name] = reader.section(name, SECTIONS[name], value)
+        elif name in SECTIONS and name not in INNER:
+            own, inner = _taken_apart(name, value)
+            sections[name] = reader.section(name, SECTIONS[name], own)
+            for key, table_of_it in inner.items():
+                sections[key] = reader.section(header_of(key), SECTIONS[key], table_of_it)
         else:
-            reader.problem(name, unknown("section", name, [*SECTIONS, "servers"]))
+            known = [header_of(one) for one in SECTIONS]
+            reader.problem(name, unknown("section", name, [*known, "servers"]))
     if "node" not in table:
         reader.problem("node", "missing: every node needs [node] with `name` and `data`")
     reader.cross_check(sections)
     if reader.problems:
         raise ConfigError(reader.problems)
     return Config(file=file, **sections)
+
+
+def header_of(section: str) -> str:
+    """What stands in the brackets of a section."""
+    return f"{INNER[section]}.{section}" if section in INNER else section
+
+
+def _taken_apart(name: str, value: object) -> tuple[object, Mapping[str, object]]:
+    """A section's table without the sections that stand in it, and these."""
+    if not isinstance(value, dict):
+        return value, {}
+    inner = {key: value[key] for key, outer in INNER.items() if outer == name and key in value}
+    return {key: one for key, one in value.items() if key not in inner}, inner
 
 
 def settings_from(cls: type, table: Table, file: Path, prefix: str) -> Any:

@@ -14,10 +14,12 @@ from typing import Any, Literal, TypeVar
 
 from murder.config.auth import AuthConfig as AuthConfig  # others find it here
 from murder.config.mupdate import MupdateConfig
+from murder.config.submission import SubmissionConfig as SubmissionConfig
 from murder.config.value import (
     MIB,
     Endpoint,
     Network,
+    TlsMode,
     UpstreamAuth,
     option,
     parse_network,
@@ -26,8 +28,6 @@ from murder.config.value import (
 from murder.model.listing import MAX_WILDCARDS
 from murder.model.name import MAX_DEPTH, Namespace
 from murder.model.protocol import CONTROL, MUPDATE, PortKey, client_keys
-
-TlsMode = Literal["starttls", "implicit", "none"]
 
 T = TypeVar("T")
 
@@ -532,6 +532,7 @@ class Config:
     mupdate: MupdateConfig = field(default_factory=MupdateConfig)
     frontend: FrontendConfig = field(default_factory=FrontendConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
+    submission: SubmissionConfig = field(default_factory=SubmissionConfig)
     namespace: NamespaceConfig = field(default_factory=NamespaceConfig)
     auth: AuthConfig = field(default_factory=AuthConfig)
     servers: Mapping[str, ServerConfig] = field(default_factory=dict)

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 Network = IPv4Network | IPv6Network
 UpstreamAuth = Literal["external", "plain"]
+TlsMode = Literal["starttls", "implicit", "none"]
 
 MIB: Final = 1024 * 1024
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from murder.config.load import SECTIONS
+from murder.config.load import SECTIONS, header_of
 from murder.config.sections import Config, ServerConfig
 from murder.config.value import Endpoint
 
@@ -23,7 +23,7 @@ def format_example(plugin_settings: Mapping[str, type]) -> str:
     """The whole murder.toml.example. `plugin_settings` has the Settings class of each plugin that has one."""
     blocks = [INTRO]
     for name, cls in SECTIONS.items():
-        blocks.append("\n".join(_example_section(f"[{name}]", cls)))
+        blocks.append("\n".join(_example_section(f"[{header_of(name)}]", cls)))
         if name == "auth":
             header = '[servers."be1.example.org"]'
             blocks.append("\n".join(_example_section(header, ServerConfig, commented=True)))
@@ -68,7 +68,7 @@ def format_config(config: Config, plugin_settings: Mapping[str, object] | None =
     """All that is in effect, as TOML; secrets are masked. `plugin_settings`: the made Settings of loaded plugins."""
     blocks = [f"# {config.file}"]
     for name in SECTIONS:
-        blocks.append("\n".join(_effective_section(f"[{name}]", getattr(config, name))))
+        blocks.append("\n".join(_effective_section(f"[{header_of(name)}]", getattr(config, name))))
     for name, server in config.servers.items():
         blocks.append("\n".join(_effective_section(f"[servers.{_quoted(name)}]", server)))
     for name, settings in (plugin_settings or {}).items():

@@ -5,16 +5,20 @@ import socket
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from murder.backend.scripts.carry_out import Delivery
+from murder.config.sections import SubmissionConfig
+from murder.config.value import parse_endpoint
 from murder.model.name import MailboxName, inbox_of
 from murder.model.protocol import LMTP
 from murder.net.listener import Bounds, Listener
 from tests.backend.server import Running, config_in, running_backend, spool_store
+from tests.kit.waiting import until_soon
 
 MESSAGE = (
     b"From: sender@example.org\r\nSubject: %b\r\nMessage-ID: <%b@example.org>\r\n\r\nHello\r\n"
@@ -23,9 +27,14 @@ MESSAGE = (
 
 @asynccontextmanager
 async def delivering(
-    folder: Path, script: bytes = b"", user: str = "ana", **settings: Any
+    folder: Path,
+    script: bytes = b"",
+    user: str = "ana",
+    submission: SubmissionConfig | None = None,
 ) -> AsyncIterator["Lmtp"]:
-    config = config_in(folder, **settings)
+    config = config_in(folder)
+    if submission is not None:
+        config = replace(config, submission=submission)
     async with running_backend(folder, lambda: spool_store(folder), config=config) as one:
         if script:
             await one.backend.scripts.put(user, "main", script)
@@ -195,3 +204,94 @@ async def test_without_a_way_to_send_a_redirect_waits(tmp_path: Path) -> None:
         (answer,) = await client.deliver("one")
         assert answer.startswith(b"451 ") and await client.subjects() == []
         assert client.outgoing() == []
+
+
+class Sink:
+    """A mail server: what it has taken. It answers the first messages with these."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self._answers = list(answers)
+        self.taken: list[tuple[bytes, list[bytes], bytes]] = []
+        self.tries = 0
+
+    async def speak(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 here\r\n")
+        sender, recipients = b"", list[bytes]()
+        while line := await reader.readline():
+            word = line[:4].upper()
+            if word == b"MAIL":
+                sender, recipients = line.split(b"<")[1].split(b">")[0], []
+            elif word == b"RCPT":
+                recipients.append(line.split(b"<")[1].split(b">")[0])
+            elif word == b"DATA":
+                writer.write(b"354 go on\r\n")
+                octets = await reader.readuntil(b"\r\n.\r\n")
+                self.tries += 1
+                answer = self._answers.pop(0) if self._answers else b"250 taken"
+                if answer.startswith(b"2"):
+                    self.taken.append((sender, recipients, octets[:-3]))
+                writer.write(answer + b"\r\n")
+                continue
+            writer.write(b"250 ok\r\n" if word != b"QUIT" else b"221 bye\r\n")
+        writer.close()
+
+
+@asynccontextmanager
+async def sending(
+    folder: Path, script: bytes, *answers: bytes, **settings: Any
+) -> AsyncIterator[tuple["Lmtp", Sink]]:
+    sink = Sink(*answers)
+    server = await asyncio.start_server(sink.speak, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    config = SubmissionConfig(server=parse_endpoint(f"127.0.0.1:{port}"), tls="none", retry_s=0.01)
+    try:
+        async with delivering(folder, script, submission=replace(config, **settings)) as client:
+            yield client, sink
+    finally:
+        server.close()
+
+
+REDIRECT = b'require "copy"; redirect :copy "else@example.org"; redirect "two@example.net";'
+
+
+async def test_what_is_redirected_goes_out_once_also_when_the_sender_comes_again(
+    tmp_path: Path,
+) -> None:
+    async with sending(tmp_path, REDIRECT, b"451 later") as (client, sink):
+        for _ in range(2):
+            assert (await client.deliver("one"))[0].startswith(b"250")
+        await until_soon(lambda: len(sink.taken) == 2, "both are sent")
+        assert sorted(to for _, to, _ in sink.taken) == [
+            [b"else@example.org"],
+            [b"two@example.net"],
+        ]
+        assert sink.tries == 3
+        for sender, _, octets in sink.taken:
+            assert sender == b"sender@example.org"
+            assert octets.startswith(b"X-Sieve-Redirected-From: ana\r\nReceived: from ")
+            assert octets.endswith(
+                MESSAGE.partition(b"\r\n")[0] + b"\r\n" + b"Subject: one\r\n"
+                b"Message-ID: <one@example.org>\r\n\r\nHello\r\n"
+            )
+        assert await client.subjects() == []
+
+
+async def test_a_loop_ends_in_the_mailbox(tmp_path: Path) -> None:
+    async with sending(tmp_path, b'redirect "else@example.org";') as (client, sink):
+        for head in (b"X-Sieve-Redirected-From: Ana\r\n", b"Received: by x\r\n" * 60):
+            message = head + MESSAGE % (b"again", b"again")
+            assert (await client.deliver("again", message=message))[0].startswith(b"250")
+        assert await client.subjects() == [("again", [])] * 2
+        assert client.outgoing() == [] and sink.tries == 0
+
+
+async def test_what_is_refused_for_good_is_given_up_and_the_rest_goes_on(tmp_path: Path) -> None:
+    async with sending(
+        tmp_path, b'redirect "else@example.org";', b"554 no", redirect_sender="recipient"
+    ) as (client, sink):
+        await client.deliver("one")
+        await client.deliver("two")
+        await client.deliver("bounce", sender="")
+        await until_soon(lambda: len(sink.taken) == 2, "the others are sent")
+        assert sink.tries == 3
+        assert [sender for sender, _, _ in sink.taken] == [b"ana", b""]
