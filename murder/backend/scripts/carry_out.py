@@ -11,7 +11,7 @@ from typing import Final
 from murder.api.delivery import Arriving
 from murder.api.store import Mailbox, NewMessage
 from murder.backend.records.deliveries import Mail, key_of
-from murder.backend.scripts.places import Place, find_place, resolve_special_use
+from murder.backend.scripts.places import Place, find_by_id, find_place, resolve_special_use
 from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import Log
@@ -142,6 +142,10 @@ class Delivery:
     async def _place(self, target: Target) -> Place:
         """Raises UpstreamFailure, Refusal(UNAVAILABLE) where that is not known now; what cannot be had for certain is the
         mailbox in which the message would be kept."""
+        if target.mailbox_id:
+            named = await find_by_id(self._backend, self._user, target.mailbox_id)
+            if named is not None:
+                return Place(named)
         if target.special_use:
             used = resolve_special_use(self._backend, self._user, target.special_use)
             if used is not None:

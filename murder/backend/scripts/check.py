@@ -7,6 +7,10 @@ from typing import Final
 from murder.net.turns import aside
 from murder.sieve import CAPABILITIES, BadScript, Limits, Script, ScriptCache, compile_script
 
+# What the interpreter knows and a delivery here does not carry out (yet): no script may require it
+NOT_CARRIED: Final = frozenset(
+    {"extlists", "fcc", "imapsieve", "spamtest", "spamtestplus", "virustest"}
+)
 SMALL: Final = 1024  # octets of a script that is compiled at once: a millisecond
 
 
@@ -22,7 +26,7 @@ class Compiler:
     """Scripts become programs here, in one worker; a script's size is bounded by who takes it in, and here again."""
 
     def __init__(self, max_octets: int, capabilities: Collection[str] = CAPABILITIES) -> None:
-        self.capabilities = frozenset(capabilities)
+        self.capabilities = frozenset(capabilities) - NOT_CARRIED
         self.limits = replace(Limits(), script_octets=max_octets)
         self.cache = ScriptCache(self._compile)
 

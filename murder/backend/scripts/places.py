@@ -15,8 +15,10 @@ from murder.model.name import (
     is_non_imap,
 )
 from murder.model.rights import rights_in
+from murder.net.turns import Turn
 from murder.wire import mutf7
 
+MAX_OPENED: Final = 1000  # mailboxes of a user, for an id
 MAX_LOOKED_AT: Final = 10_000  # mailboxes of a user, for a special use
 
 
@@ -68,6 +70,30 @@ async def _make(backend: Backend, name: MailboxName, login: Login) -> None:
     except Refusal as refusal:
         if refusal.code is not Code.ALREADY_EXISTS:  # by another message, at the same time
             raise
+
+
+async def find_by_id(backend: Backend, user: str, mailbox_id: str) -> MailboxName | None:
+    """The user's mailbox here that has this MAILBOXID (RFC 8474), into which he may put mail."""
+    turn = Turn()
+    inbox = inbox_of(user)
+    names = [inbox, *(one.name for one in islice(backend.mailboxes.below(inbox), MAX_OPENED))]
+    for name in names:
+        if turn.is_over:
+            await turn.rest()
+        try:
+            mailbox = await backend.store.open(name, user)
+        except Refusal:
+            continue
+        found = mailbox.mailbox_id == mailbox_id
+        mailbox.close()
+        if found:
+            login = await backend.gate.login_of(user)
+            try:
+                backend.mailboxes.require(name, login, "i")
+            except Refusal:
+                return None
+            return name
+    return None
 
 
 def resolve_special_use(

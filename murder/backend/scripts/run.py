@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Final
 
 from murder.api.delivery import Arriving
+from murder.backend.records.annotations import SERVER, SHARED, Scope
 from murder.backend.records.deliveries import key_of
-from murder.backend.scripts.places import find_place, resolve_special_use
+from murder.backend.scripts.places import find_by_id, find_place, resolve_special_use
 from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import Log
@@ -33,6 +34,7 @@ from murder.sieve import (
     SpecialUseExists,
     start,
 )
+from murder.wire import mutf7
 
 RUN_S: Final = (
     60.0  # of the clock, for one message: a mail server waits ten minutes (RFC 5321 §4.5.3.2.6)
@@ -120,11 +122,16 @@ class _Answers:
                 return await self._backend.deliveries.was_seen(key, period_s, renew=renew)
             case OwnAddresses():
                 return await self._addresses()
-            case MailboxIdExists() | InList() | ListIsKnown():
+            case MailboxIdExists(mailbox_id=mailbox_id):
+                found = await find_by_id(self._backend, self._user, mailbox_id)
+                return found is not None
+            case Metadata(mailbox=mailbox, name=name):
+                return await self._metadata(mailbox, name)
+            case InList() | ListIsKnown():
                 return False
             case ListMembers():
                 return ()
-            case Metadata() | ScriptNamed():
+            case ScriptNamed():  # the site's: there are none
                 return None
             case _:
                 raise Refusal(Code.CANNOT, "A filter asks what nobody knows here")
@@ -135,6 +142,21 @@ class _Answers:
         except (Refusal, BadSyntax):
             return False
         return True
+
+    async def _metadata(self, mailbox: str | None, name: str) -> str | None:
+        """An annotation as the user may read it (RFC 5464): of a mailbox with the right `r`, or of the server."""
+        entry = name.lower()
+        scope = SHARED if entry.startswith("/shared/") else Scope(self._user)
+        where = SERVER
+        if mailbox is not None:
+            login = await self._backend.gate.login_of(self._user)
+            try:
+                where = self._backend.namespace.internal(mutf7.encode(mailbox), self._user)
+                self._backend.mailboxes.require(where, login, "r")
+            except (Refusal, BadSyntax):
+                return None
+        value = self._backend.annotations.of(where, scope).get(entry)
+        return value.decode("utf-8", "replace") if value is not None else None
 
     def _has_uses(self, mailbox: str | None, uses: Sequence[str]) -> bool:
         return all(
