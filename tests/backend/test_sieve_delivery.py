@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from murder.backend.scripts.carry_out import Delivery
+from murder.backend.scripts.check import NOT_CARRIED
 from murder.config.sections import SubmissionConfig
 from murder.config.value import parse_endpoint
 from murder.model.name import MailboxName, inbox_of
@@ -294,4 +295,53 @@ async def test_what_is_refused_for_good_is_given_up_and_the_rest_goes_on(tmp_pat
         await client.deliver("bounce", sender="")
         await until_soon(lambda: len(sink.taken) == 2, "the others are sent")
         assert sink.tries == 3
-        assert [sender for sender, _, _ in sink.taken] == [b"ana", b""]
+        assert sorted(sender for sender, _, _ in sink.taken) == [b"", b"ana"]
+
+
+VACATION = b'require "vacation"; vacation :days 1 :addresses "ana@example.net" "I am away";'
+
+
+async def test_a_vacation_reply_goes_out_once_and_only_for_mail_to_the_user(
+    tmp_path: Path,
+) -> None:
+    async with sending(tmp_path, VACATION) as (client, sink):
+        for number, head in enumerate(
+            (b"To: ana@example.net\r\n", b"To: ana@example.net\r\n", b"To: list@example.org\r\n")
+        ):
+            message = head + MESSAGE % (b"hi", b"id%d" % number)
+            assert (await client.deliver("hi", message=message))[0].startswith(b"250")
+        await client.deliver(
+            "bounce", message=b"To: ana@example.net\r\n" + MESSAGE % (b"b", b"b"), sender=""
+        )
+        await until_soon(lambda: len(sink.taken) == 1, "the reply is sent")
+        assert len(await client.subjects()) == 4
+        assert len(client.outgoing()) == 1
+        ((sender, to, octets),) = sink.taken
+        assert (sender, to) == (b"", [b"sender@example.org"])
+        assert b"Auto-Submitted: auto-replied" in octets and b"I am away" in octets
+
+
+async def test_what_a_delivery_does_not_carry_out_is_not_offered(tmp_path: Path) -> None:
+    async with delivering(tmp_path) as client:
+        offered = client.one.backend.compiler.extensions
+        assert not NOT_CARRIED & set(offered)
+        assert {"vacation", "fileinto", "copy", "imap4flags"} <= set(offered)
+        checked = await client.one.backend.compiler.check(b'require "imapsieve";')
+        assert checked.errors
+
+
+async def test_who_rejects_tells_the_sender_before_the_message_is_taken(tmp_path: Path) -> None:
+    script = b'require "reject"; if header :contains "subject" "no" { reject "Not you"; }'
+    async with delivering(tmp_path, script) as client:
+        no, yes = await client.deliver("no", "ana", "bob")
+        assert no.startswith(b"550 5.7.1 Not you") and yes.startswith(b"250")
+        assert await client.subjects() == []
+        assert await client.subjects(user="bob") == [("no", [])]
+
+
+async def test_what_came_twice_is_known_again(tmp_path: Path) -> None:
+    script = b'require "duplicate"; if duplicate { discard; }'
+    async with delivering(tmp_path, script) as client:
+        for subject in ("one", "one", "two"):
+            assert (await client.deliver(subject))[0].startswith(b"250")
+        assert await client.subjects() == [("one", []), ("two", [])]
