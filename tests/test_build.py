@@ -383,6 +383,28 @@ def test_a_cache_that_others_may_write_is_refused(archive: Path, cache: Path, le
     assert f"the cache {path} can be written by others (mode 0770)" in done.stderr
 
 
+@pytest.mark.parametrize("how", ["another's", "everyone's", "another's link"])
+def test_a_cache_whose_place_others_could_take_is_refused(
+    archive: Path, cache: Path, tmp_path: Path, how: str
+) -> None:
+    above = tmp_path / "above"
+    (above / "between").mkdir(parents=True)
+    place = above / "between" / "cache"
+    match how:
+        case "everyone's":
+            above.chmod(0o777)
+        case _ if os.geteuid():
+            pytest.skip("only root gives a folder away")
+        case "another's":
+            os.chown(above, NOBODY - 1, NOBODY - 1)
+        case _:
+            (tmp_path / "link").symlink_to(above)
+            os.chown(tmp_path / "link", NOBODY - 1, NOBODY - 1, follow_symlinks=False)
+            place = tmp_path / "link" / "between" / "cache"
+    done = start(archive, "--version", environ={"MURDER_CACHE": str(place)})
+    assert done.returncode and str(above if how != "another's link" else tmp_path) in done.stderr
+
+
 def test_a_cache_of_another_user_is_refused(archive: Path, cache: Path) -> None:
     foreign_user()
     os.chown(cache / "murder", NOBODY, NOBODY)

@@ -31,6 +31,7 @@ USED_SUFFIX = (
 )
 RECORD_SUFFIX = ".record"
 TOUCH_AFTER_S = 86400.0
+NOBODY = 65534  # in a user namespace: whoever has no place in it, as the host's root
 MEND = "set MURDER_CACHE to a directory of yours that has 100 MB free"
 
 
@@ -63,6 +64,7 @@ def prepare(loader: Any) -> str:
     home = os.path.join(root, f"{facts['digest'][:16]}-{tag()}")
     try:
         check_owner(root)
+        check_above(root)
         check_owner(home)
         fresh = is_fresh(home)
     except FileNotFoundError:
@@ -141,6 +143,28 @@ def check_owner(path: str) -> None:
     raise Problem(
         f"the cache {path} {wrong}, so its files cannot be trusted; remove it, or set MURDER_CACHE"
     )
+
+
+def check_above(path: str) -> None:
+    """Raise Problem where somebody else could put another directory in its place: what leads to `path`, as it is spelt and
+    as it is, belongs to root or to us, and where everyone can write, only owners rename (/tmp)."""
+    for start_at in {path, os.path.realpath(path)}:
+        above = os.path.dirname(start_at)
+        while True:
+            seen = os.lstat(above)
+            if seen.st_uid not in (0, os.geteuid(), NOBODY):
+                raise Problem(
+                    f"{above} belongs to user id {seen.st_uid}, who could put another cache into it; {MEND}"
+                )
+            open_to_all = seen.st_mode & stat.S_IWOTH and not seen.st_mode & stat.S_ISVTX
+            if open_to_all and stat.S_ISDIR(seen.st_mode):
+                raise Problem(
+                    f"everyone can write in {above}, so the cache below it cannot be trusted; "
+                    f"take that right away (chmod o-w), or {MEND}"
+                )
+            if above == os.path.dirname(above):
+                break
+            above = os.path.dirname(above)
 
 
 def stamp(path: str) -> str:

@@ -96,12 +96,7 @@ def make_root(root: str) -> None:
     with contextlib.suppress(FileExistsError):
         os.mkdir(root, 0o700)
     start.check_owner(root)
-    seen = os.stat(parent)
-    if seen.st_mode & stat.S_IWOTH and not seen.st_mode & stat.S_ISVTX:
-        raise start.Problem(
-            f"everyone can write in {parent}, so the cache in it cannot be trusted; "
-            f"take that right away (chmod o-w), or {start.MEND}"
-        )
+    start.check_above(root)
 
 
 def check_machine(facts: Mapping[str, str], root: str) -> None:
