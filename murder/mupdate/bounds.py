@@ -17,6 +17,8 @@ from murder.mupdate.record import SEQ_OCTETS, octets_of, pack_row
 _OCTETS_BY_ACL: Final = (
     260  # an identifier takes two of the list, and with a long name 520 of the index
 )
+_COMMIT_MAILBOXES: Final = 50_000  # more than a commit can bring (`waiting`),
+_COMMIT_OCTETS: Final = 256 << 20  # with access lists of one long identifier each
 _OCTETS_BESIDE: Final = 4096  # name and location, several times
 
 
@@ -44,10 +46,13 @@ class Bounds:
 
     def check_acl(self, raw_acl: bytes) -> None:
         """Raises Refusal(LIMIT)."""
-        if len(raw_acl) > self.acl_octets:
+        octets = len(raw_acl)
+        if octets <= self.acl_octets and octets <= 2 * self.identifiers:  # each has two at least
+            return
+        if octets > self.acl_octets:
             raise Refusal(
                 Code.LIMIT,
-                f"An access list may have {self.acl_octets} octets here, not {len(raw_acl)} "
+                f"An access list may have {self.acl_octets} octets here, not {octets} "
                 "(mupdate.max_acl_bytes)",
             )
         identifiers = (raw_acl.count(b"\t") + 1) // 2
@@ -58,13 +63,17 @@ class Bounds:
                 "(mupdate.max_acl_identifiers)",
             )
 
-    def check_room(self, held: Held, wanted: MailboxEntry) -> None:
-        """Raises Refusal(LIMIT) where the row would be too much for its server. One that becomes smaller is not."""
+    def check_room(self, held: Held, wanted: MailboxEntry) -> bool:
+        """Raises Refusal(LIMIT) where the row would be too much for its server. One that becomes smaller is not. True where
+        the server has room for all that one commit can bring."""
         server = wanted.server
         present = held.held_by(octets_of(server))
+        if 0 < present.mailboxes <= self.mailboxes - _COMMIT_MAILBOXES:
+            if present.octets <= self.octets - _COMMIT_OCTETS:
+                return True  # nearly always
         most = present.octets + len(wanted.raw_acl) * _OCTETS_BY_ACL + _OCTETS_BESIDE
         if 0 < present.mailboxes < self.mailboxes and most <= self.octets:
-            return  # nearly always
+            return False
         key = collation_key(wanted.name)
         new = bytes(SEQ_OCTETS) + pack_row(
             wanted.name, wanted.state, wanted.raw_location, wanted.raw_acl
@@ -72,7 +81,7 @@ class Bounds:
         old = held.row(key)
         more = weight(key, new) - (0 if old is None else weight(key, old))
         if more <= 0:
-            return
+            return False
         if old is None and present.mailboxes >= self.mailboxes:
             raise Refusal(
                 Code.LIMIT,
@@ -91,6 +100,7 @@ class Bounds:
                 f"The list has mailboxes of {self.servers} servers, and may have those of no more "
                 "(mupdate.max_servers)",
             )
+        return False
 
 
 def bounds_of(config: MupdateConfig) -> Bounds:

@@ -18,7 +18,7 @@ from murder.mupdate.change import Change, PutEntry
 from murder.mupdate.engine import Embedded, Engine
 from murder.mupdate.mboxlist import Committed, MailboxList
 from murder.mupdate.owner import decide
-from murder.mupdate.proposal import Proposal
+from murder.mupdate.proposal import Delete, Proposal
 from murder.mupdate.transaction import ListTransaction
 from murder.mupdate.waiting import ROW_COST, Batch, Waiting
 
@@ -261,10 +261,14 @@ _NOTHING: Final[Work] = _nothing
 def decided(proposal: Proposal, bounds: Bounds) -> Work:
     """A peer's proposal as work: decided by what the transaction shows, and carried out in it."""
 
+    is_bound = not isinstance(proposal, Delete) and not proposal.peer.is_admin
+    server = proposal.server if is_bound else ""  # type: ignore[union-attr] # no Delete is bound
+
     def work(transaction: ListTransaction) -> object:
         outcome, change, conflict = decide(transaction, proposal)
-        if isinstance(change, PutEntry) and not proposal.peer.is_admin:
-            bounds.check_room(transaction, change.entry)
+        if type(change) is PutEntry and server and server not in transaction.ample:
+            if bounds.check_room(transaction, change.entry):
+                transaction.ample.add(server)  # and is not looked at again in this commit
         if change is not None:
             transaction.apply(change)
         if conflict is not None:

@@ -188,7 +188,8 @@ class MupdateDialogue(ClientDialogue):
 
     def _pump(self) -> None:
         super()._pump()
-        self._writes.submit()
+        if not self._writes.is_idle:
+            self._writes.submit()
 
     def send(self, data: bytes) -> None:
         """At once; while input is taken up, with what else is said to it."""

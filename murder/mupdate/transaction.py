@@ -131,12 +131,13 @@ class ListTransaction:
         self._last = last_commit(transaction, tables)
         self._seq = self._last.seq
         self._mark = b""  # of the commit, where somebody else has given it
-        self._more: dict[bytes, Holding] = {}  # than before this, by server
+        self._more: dict[bytes, list[int]] = {}  # than before this, by server
         self._looked: tuple[bytes, bytes | None] = (
             b"",
             None,
         )  # the last row looked up: most often the next one put
         self.changes: list[RowChange] = []
+        self.ample: set[str] = set()  # servers that have room for any commit; see `bounds`
 
     @property
     def seq(self) -> int:
@@ -324,7 +325,12 @@ class ListTransaction:
             self._count(new_server, 1, weight(key, new))
 
     def _count(self, server: bytes, mailboxes: int, octets: int) -> None:
-        self._more[server] = self._more.get(server, NONE).plus(mailboxes, octets)
+        more = self._more.get(server)
+        if more is None:
+            self._more[server] = [mailboxes, octets]
+        else:
+            more[0] += mailboxes
+            more[1] += octets
 
     def _move_lookers(self, key: bytes, old: bytes | None, new: bytes | None) -> None:
         if old is not None and new is not None and old[FLAGS_AT] & ACTIVE == new[FLAGS_AT] & ACTIVE:
@@ -344,7 +350,7 @@ class ListTransaction:
     @property
     def adds_octets(self) -> bool:
         """Whether the rows take more than before, all together."""
-        return sum(more.octets for more in self._more.values()) > 0
+        return sum(octets for _, octets in self._more.values()) > 0
 
     def put_conflict(self, name: bytes, octets: bytes) -> None:
         """Write a conflict down; the last one of each name is kept, and no more names than `KEEP_CONFLICTS`."""

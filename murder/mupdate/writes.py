@@ -79,6 +79,8 @@ class Writes:
         "_outstanding",
         "_tags",
         "_writer",
+        "is_full",
+        "is_idle",
     )
 
     def __init__(
@@ -94,21 +96,19 @@ class Writes:
         self._octets = 0  # of the access lists in it,
         self._octets_waiting = 0  # and of those handed to the ledger
         self._outstanding = 0
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether there is nothing to be answered."""
-        return not self._outstanding and not self._batch
+        # Asked before each command of the connection, and so no properties: there is nothing to be answered;
+        self.is_idle = True
+        self.is_full = False  # no more is taken up until what there is has been committed
 
     @property
     def is_answered(self) -> bool:
         """Whether nothing waits for the disk."""
         return not self._outstanding
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no more is taken up until what there is has been committed."""
-        return (
+    def _look(self) -> None:
+        """Whether it is full, and idle."""
+        self.is_idle = not self._outstanding and not self._batch
+        self.is_full = (
             self._outstanding + len(self._batch) >= MAX_OUTSTANDING
             or self._cost >= MAX_COMMIT_COST
             or self._octets + self._octets_waiting >= MAX_BATCH_OCTETS
@@ -118,6 +118,7 @@ class Writes:
         """An answer in its place among those to come."""
         self._batch.append(_Refusing(error))
         self._tags.append(tag)
+        self._look()
 
     def add(self, command: Command, peer: Peer) -> None:
         if self._ledger is None:
@@ -130,19 +131,29 @@ class Writes:
             except Refusal as refusal:
                 self.refuse(command.tag, refusal)
                 return
-            self._batch.append(work)
+            batch = self._batch
+            batch.append(work)
             self._tags.append(command.tag)
+            self.is_idle = False
+            if (
+                self._cost >= MAX_COMMIT_COST
+                or self._octets + self._octets_waiting >= MAX_BATCH_OCTETS
+                or self._outstanding + len(batch) >= MAX_OUTSTANDING
+            ):
+                self.is_full = True
 
     def _work_of(self, command: Command, peer: Peer) -> Work:
-        self._cost += ROW_COST
         if command.verb is Verb.EPOCH:
+            self._cost += ROW_COST
             return epoch_work(command, peer)
         proposal = proposal_of(command, peer, self._bounds)
-        if not isinstance(proposal, Delete):
+        if isinstance(proposal, Delete):
+            self._cost += ROW_COST
+        else:
             self._writer.peer = peer.claiming(proposal.server)
             raw_acl = proposal.wanted.raw_acl
             self._octets += len(raw_acl)
-            self._cost += cost_of(raw_acl) - ROW_COST
+            self._cost += cost_of(raw_acl)
         return decided(proposal, self._bounds)
 
     def submit(self) -> None:
@@ -152,15 +163,18 @@ class Writes:
         batch, tags, cost, octets = self._batch, self._tags, self._cost, self._octets
         self._batch, self._tags, self._cost, self._octets = [], [], 0, 0
         if self._ledger is None:
+            self._look()
             self._reply(tags, [one.error for one in batch if isinstance(one, _Refusing)])
             self._writer.written()
             return
         self._outstanding += len(batch)
         self._octets_waiting += octets
+        self._look()
 
         def durable(outcomes: Sequence[object]) -> None:
             self._outstanding -= len(outcomes)
             self._octets_waiting -= octets
+            self._look()
             self._reply(tags, outcomes)
             self._writer.written()
 

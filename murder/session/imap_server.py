@@ -100,6 +100,7 @@ class ImapServerSession:
         "_octets",
         "_streamed",
         "_streaming",
+        "is_behind",
         "literal_minus",
         "max_literal",
         "state",
@@ -115,6 +116,7 @@ class ImapServerSession:
     ) -> None:
         """`streamed`: the commands whose message literals are streamed rather than collected."""
         self.state = State.NOT_AUTHENTICATED
+        self.is_behind = False  # `next_event` has stopped in the middle of what it has: ask again
         self.literal_minus = False  # the client was told LITERAL- (RFC 7888 §5)
         self.max_literal = max_literal  # of a streamed message: APPENDLIMIT
         self._octets = max_line, max_message  # of a line and of a command, after the login
@@ -176,11 +178,6 @@ class ImapServerSession:
         """Octets received and not yet given out: what back-pressure goes by."""
         return self._fragmenter.held
 
-    @property
-    def is_behind(self) -> bool:
-        """Whether `next_event` has stopped in the middle of what it has, which was much: ask again."""
-        return self._fragmenter.is_behind
-
     def take_rest(self) -> bytes:
         """The octets behind the present command, given up (STARTTLS must throw them away, COMPRESS feeds them on)."""
         return self._fragmenter.take_rest()
@@ -196,6 +193,7 @@ class ImapServerSession:
                 case bytes():
                     return self._message(fragment)
                 case None:
+                    self.is_behind = self._fragmenter.is_behind
                     return None
                 case Chunk():
                     return fragment

@@ -96,12 +96,20 @@ class MupdateServerSession:
     nobody else (a plain slot, because every command reads it); they raise Misuse for what is not in TRANSITIONS.
     """
 
-    __slots__ = ("_fragmenter", "_line_mode", "_literal_octets", "_plain_octets", "state")
+    __slots__ = (
+        "_fragmenter",
+        "_line_mode",
+        "_literal_octets",
+        "_plain_octets",
+        "is_behind",
+        "state",
+    )
 
     def __init__(
         self, max_line: int = MAX_LINE_OCTETS, max_literal: int = MAX_LITERAL_OCTETS
     ) -> None:
         self.state = State.GREETED
+        self.is_behind = False  # `next_event` has stopped in the middle of what it has: ask again
         self._literal_octets = max_literal
         self._plain_octets = min(max_line, max_literal, PLAIN_OCTETS)  # within every limit
         self._line_mode = False
@@ -139,11 +147,6 @@ class MupdateServerSession:
         """Octets received and not yet given out."""
         return self._fragmenter.held
 
-    @property
-    def is_behind(self) -> bool:
-        """Whether `next_event` has stopped in the middle of what it has, which was much: ask again."""
-        return self._fragmenter.is_behind
-
     def take_rest(self) -> bytes:
         """The octets behind the present command, given up (STARTTLS throws them away, COMPRESS inflates them)."""
         return self._fragmenter.take_rest()
@@ -155,6 +158,7 @@ class MupdateServerSession:
     def next_event(self) -> Event:
         fragmenter = self._fragmenter
         if not fragmenter.held:
+            self.is_behind = False
             return None
         if self.state is not State.GREETED and not self._line_mode:
             plain = fragmenter.match(PLAIN_COMMAND, self._plain_octets)
@@ -168,6 +172,7 @@ class MupdateServerSession:
                 return self._message(fragment)
             if not isinstance(fragment, Literal):
                 assert fragment is None  # literals are collected or refused, never streamed
+                self.is_behind = fragmenter.is_behind
                 return None
             event = self._announced(fragment)
             if event is not None:
