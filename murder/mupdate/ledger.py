@@ -266,10 +266,12 @@ def decided(proposal: Proposal, bounds: Bounds) -> Work:
 
     def work(transaction: ListTransaction) -> object:
         outcome, change, conflict = decide(transaction, proposal)
-        if type(change) is PutEntry and server and server not in transaction.ample:
-            if bounds.check_room(transaction, change.entry):
-                transaction.ample.add(server)  # and is not looked at again in this commit
-        if change is not None:
+        if type(change) is PutEntry:
+            if server and server not in transaction.ample:
+                if bounds.check_room(transaction, change.entry):
+                    transaction.ample.add(server)  # and is not looked at again in this commit
+            transaction.put(change.entry, is_checked=True)  # when the proposal was made
+        elif change is not None:
             transaction.apply(change)
         if conflict is not None:
             transaction.put_conflict(conflict.name, conflict.octets(time.time()))

@@ -210,9 +210,10 @@ class ListTransaction:
             if isinstance(change, PutEntry):
                 check_row(change.entry)
 
-    def put(self, entry: MailboxEntry) -> None:
+    def put(self, entry: MailboxEntry, *, is_checked: bool = False) -> None:
         """Add or replace a row; nothing where it is there already, octet for octet."""
-        check_row(entry)
+        if not is_checked:
+            check_row(entry)
         key, (looked, row) = collation_key(entry.name), self._looked
         self.replace_row(
             key,

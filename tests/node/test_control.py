@@ -48,7 +48,7 @@ async def test_a_stranger_gets_nothing_done(
 ) -> None:
     asked: list[object] = []
 
-    async def ask_local(_: Path, request: object) -> Any:
+    async def ask_local(_: Path, request: object, _by: str) -> Any:
         asked.append(request)
         yield {"done": True}
 
@@ -87,6 +87,9 @@ class Gone:
         if self.is_closing():
             raise RuntimeError("unable to perform operation on <UnixTransport closed=True>")
         self.written += 1
+
+    def get_extra_info(self, _: str) -> None:
+        return None
 
     async def drain(self) -> None:
         if self.is_closing():
