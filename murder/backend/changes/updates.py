@@ -21,7 +21,7 @@ from murder.backend.changes.news import Kind, News, parse_news
 from murder.backend.changes.presence import Presence
 from murder.model.message import Changes, Flagged, MailboxStatus, Message, ModSeq, SeqNum, Uid
 from murder.model.name import MailboxName
-from murder.net.turns import Turn, aside_if
+from murder.net.turns import Turn, aside
 
 MOST_FLAGS: Final = 1000  # messages whose flags are told at once; the others come behind them
 A_FEW: Final = 256  # changes that are taken up without looking at the clock
@@ -275,7 +275,9 @@ class View:
 
     async def poll(self) -> None:
         """Ask the store what happened, and keep it until the client may be told."""
-        async with self.steady():
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        async with self._lock:
             self.is_dirty = False
             changes = await self.mailbox.changes(self.modseq)
             vanished = await self._note_vanished(changes)
@@ -305,11 +307,15 @@ class View:
         else:
             present = set(await self.mailbox.uids())
             vanished = sorted({*cast(Sequence[Uid], self.with_arrived()), *self._claimed} - present)
-        await aside_if(len(vanished) > MANY, self._let_go, vanished)
+        if len(vanished) > MANY:
+            await aside(self._let_go, vanished)
+        elif vanished:
+            self._let_go(vanished)
         return list(vanished)
 
     def _let_go(self, vanished: Sequence[Uid]) -> None:
-        if vanished and (self._arrived or self._claimed or self._added):
+        """These are gone: of what the client knows of, and of what waits."""
+        if self._arrived or self._claimed or self._added:
             gone = frozenset(vanished)
             self._arrived = array("I", (uid for uid in self._arrived if uid not in gone))
             self._claimed -= gone

@@ -29,7 +29,7 @@ from murder.model.name import MailboxName, display
 from murder.model.rights import Missing
 from murder.model.seqset import Ranges, SeqSet
 from murder.net.connection import Connection
-from murder.net.turns import aside, aside_if
+from murder.net.turns import aside
 from murder.serve.imap import ImapDialogue, Running
 from murder.serve.service import ClientService
 from murder.session.imap_server import Event, Line, State
@@ -479,10 +479,11 @@ class BackendImap(ImapDialogue):
             updates = view.take(removals=removals)
         if updates.vanished:
             self.backend.tracker.told(view)
-        are_many = len(updates.expunged) > MANY
-        octets += await aside_if(
-            are_many, format_updates, updates, self.forms, view.recent, self.manner
-        )
+        told = updates, self.forms, view.recent, self.manner
+        if len(updates.expunged) > MANY:
+            octets += await aside(format_updates, *told)
+        else:
+            octets += format_updates(*told)
         while view.has_more_flags:
             self.send(octets)
             await self.flush()
