@@ -102,9 +102,13 @@ class Delivering:
 
     message_id = "id"
     mail_log = SimpleNamespace(info=lambda *_: None)
+    envelope = SimpleNamespace(path=b"")
+    connection = SimpleNamespace(cid="1")
+    peer_address = ""
 
     def __init__(self) -> None:
         self.backend = SimpleNamespace(
+            scripts=SimpleNamespace(may_have_some=lambda _: False),
             store=SimpleNamespace(incoming=self._incoming, open=self._open),
             duplicates=None,
             filters=(),
