@@ -93,7 +93,7 @@ class Delivery:
             for one in self._outcome.actions
             if isinstance(one, Remember)
         ]
-        if len(steps) == 1 and not mails and not seen:
+        if len(steps) <= 1 and not mails and not seen:
             for step in steps:
                 await self._do(step)
             return self._tell(steps, mails)
