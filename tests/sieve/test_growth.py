@@ -14,6 +14,7 @@ from murder.sieve import (
 )
 from murder.sieve import start as start_run
 from murder.sieve.match.regex import weight_of
+from murder.sieve.run.machine import MAX_ANSWERS, MAX_NOTES
 from murder.sieve.run.parts import without_markup
 from tests.kit.steps import lines_run
 from tests.sieve.running import MESSAGE, NOW, Books, problems_of, run
@@ -195,3 +196,85 @@ def test_steps_end_a_script_that_would_go_on_for_ever() -> None:
     outcome = run(script, limits=Limits(steps=20_000))
     assert outcome.failure is not None
     assert outcome.steps <= 21_000
+
+
+VARIABLE = 'require "variables"; set "a" "b";'
+MANY = ",".join(['"${a}"'] * 5000)
+SOME = ",".join(['"${a}*"'] * 1000)
+FROM = ",".join(['"from"'] * 5000)
+SLOW = {  # a script, what it is run over, and the least that it costs
+    "keys with variables": (
+        f'{VARIABLE} if header :is "x" [{MANY}] {{ discard; }}',
+        MESSAGE,
+        5000,
+    ),
+    "patterns with variables": (
+        f'{VARIABLE} if header :matches "x" [{SOME}] {{ discard; }}',
+        MESSAGE,
+        1000,
+    ),
+    "names": (f"if exists [{FROM}] {{ discard; }}", MESSAGE, 1000),
+    "fields": ('if header :is "x" "y" { discard; }', b"x: a\r\n" * 5000 + MESSAGE, 5000),
+    "addresses": ('if address :is "to" "y" { discard; }', b"to: a\r\n" * 5000 + MESSAGE, 20_000),
+    "quoted wildcards": (
+        'require "variables"; set :quotewildcard "a" "' + "*" * 4000 + '";',
+        MESSAGE,
+        2000,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_what_is_long_costs_as_much_in_steps_and_is_not_done_in_one_slice(name: str) -> None:
+    source, message, least = SLOW[name]
+    script = compile_script(source.encode())
+    machine = start_run([script], message, Envelope("a@b.c", "d@e.f"), Circumstances(NOW))
+    slices = 1
+    while not isinstance(found := machine.advance(500), Outcome):
+        assert found is PAUSED
+        slices += 1
+    assert found.failure is None
+    assert found.steps >= least
+    assert slices > 1
+
+
+def test_a_header_that_is_named_often_is_looked_at_once() -> None:
+    names = ",".join(['"x"'] * 1000)
+    script = f'require "relational"; if header :count "gt" [{names}] "1000" {{ discard; }}'
+    outcome = run(script, message=b"x: y\r\n" * 1000 + MESSAGE)
+    assert [type(action).__name__ for action in outcome.actions] == ["Keep"]
+
+
+def test_answers_that_are_known_are_gone_through_in_slices_and_few_are_kept() -> None:
+    names = ",".join(f'"tag:{number}"' for number in range(50))
+    script = compile_script(
+        f'require "extlists"; if header :list "x" [{names}] {{ discard; }}'.encode()
+    )
+    for value in (b"x: same\r\n" * 1000, b"".join(b"x: %d\r\n" % number for number in range(100))):
+        machine = start_run(
+            [script], value + MESSAGE, Envelope("a@b.c", "d@e.f"), Circumstances(NOW)
+        )
+        pauses = 0
+        while not isinstance(found := machine.advance(500), Outcome):
+            if found is PAUSED:
+                pauses += 1
+            else:
+                machine.answer(False)
+        assert found.failure is None
+        if b"same" in value:
+            assert pauses >= 50 * 1000 // 500
+        assert len(machine._answers) <= MAX_ANSWERS
+
+
+def test_a_pattern_that_copies_a_text_for_each_of_its_parts_runs_aside() -> None:
+    parts = "*".join("\u00e9?" for _ in range(249))
+    script = compile_script(f'if header :matches "subject" "*{parts}*" {{ keep; }}'.encode())
+    message = b"Subject: " + "\u00e9".encode() * 5500 + b"\r\n\r\n"
+    machine = start_run([script], message, Envelope("a@b.c", "d@e.f"), Circumstances(NOW))
+    assert isinstance(machine.advance(), LongWork)
+
+
+def test_a_run_notes_no_more_than_anybody_reads() -> None:
+    wrong = 'if header :regex "x" "${a}" { keep; }'
+    script = f'require ["variables", "regex"]; set "a" "("; {wrong * 500}'
+    assert len(run(script).notes) == MAX_NOTES

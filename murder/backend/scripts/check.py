@@ -11,7 +11,6 @@ from murder.sieve import CAPABILITIES, BadScript, Limits, Script, ScriptCache, c
 NOT_CARRIED: Final = frozenset(
     {"extlists", "fcc", "imapsieve", "spamtest", "spamtestplus", "virustest"}
 )
-SMALL: Final = 1024  # octets of a script that is compiled at once: a millisecond
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +42,6 @@ class Compiler:
         found = self.cache.find(script)
         if found is not None:
             return found
-        if len(script) <= SMALL:
-            return self.cache.compile(script)
         return self.cache.keep(await aside(self._compile, script))
 
     async def check(self, script: bytes) -> Checked:

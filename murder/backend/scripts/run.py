@@ -12,7 +12,7 @@ from murder.backend.scripts.places import find_by_id, find_place, resolve_specia
 from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import Log
-from murder.net.turns import aside, line_up
+from murder.net.turns import Turn, aside, line_up
 from murder.sieve import (
     PAUSED,
     Answer,
@@ -76,6 +76,7 @@ async def run_script(backend: Backend, message: Arriving, log: Log) -> Outcome |
         cache=backend.compiler.cache,
     )
     answers = _Answers(backend, message)
+    turn = Turn()
     try:
         async with asyncio.timeout(RUN_S):
             while True:
@@ -88,6 +89,8 @@ async def run_script(backend: Backend, message: Arriving, log: Log) -> Outcome |
                     run.answer(await aside(found.compute))
                 else:
                     run.answer(await answers.answer(found))
+                    if turn.is_over:  # most answers are known without a wait
+                        await turn.rest()
     except TimeoutError:
         raise Refusal(Code.UNAVAILABLE, LATER) from None
     if found.failure is not None:
@@ -114,7 +117,7 @@ class _Answers:
             case MailboxExists(mailbox=mailbox):
                 return await self._exists(mailbox)
             case SpecialUseExists(mailbox=mailbox, uses=uses):
-                return self._has_uses(mailbox, uses)
+                return await self._has_uses(mailbox, uses)
             case ScriptNamed(name=name, is_global=False):
                 return await self._script(name)
             case SeenBefore(handle=handle, period_s=period_s, renew=renew):
@@ -158,10 +161,14 @@ class _Answers:
         value = self._backend.annotations.of(where, scope).get(entry)
         return value.decode("utf-8", "replace") if value is not None else None
 
-    def _has_uses(self, mailbox: str | None, uses: Sequence[str]) -> bool:
-        return all(
-            resolve_special_use(self._backend, self._user, use, mailbox) is not None for use in uses
-        )
+    async def _has_uses(self, mailbox: str | None, uses: Sequence[str]) -> bool:
+        turn = Turn()
+        for use in dict.fromkeys(map(str.lower, uses)):
+            if resolve_special_use(self._backend, self._user, use, mailbox) is None:
+                return False
+            if turn.is_over:
+                await turn.rest()
+        return True
 
     async def _script(self, name: str) -> bytes | None:
         try:

@@ -22,6 +22,8 @@ from murder.sieve.run.machine import Machine
 
 _LONG_NAME: Final = "urn:ietf:params:sieve:addrbook:"
 PATTERN_STEPS: Final = 500  # to compile a regular expression
+PREPARATION_STEPS: Final = 8  # to make a key ready that is known only in the run
+KEYS_A_STEP: Final = 4  # that are only compared
 CHARACTERS_A_STEP: Final = 256  # compared
 
 KEYS: Final = Argument("key list", Takes.STRINGS)
@@ -49,14 +51,51 @@ def match_keys(
     if matching.kind.over is Over.COUNT:
         values = [str(len(values))]
     if matching.tests is None:
-        try:
-            matching = matching.prepared(machine.texts(keys))
-        except ValueError as error:
-            machine.notes.append(
-                f"line {machine.line}: invalid key for the :{matching.kind.name} match type: {error}"
-            )
+        if len(keys) > 1 and matching.kind is not IS:
+            return _match_many(machine, matching, machine.texts(keys), values)
+        prepared = _prepared(machine, matching, machine.texts(keys))
+        if prepared is None:
             return False
-        machine.charge(matching.patterns * PATTERN_STEPS + matching.weight // 8)
+        matching = prepared
+    return _match_prepared(machine, matching, values)
+
+
+def _prepared(machine: Machine, matching: Matching, keys: Sequence[str]) -> Matching | None:
+    """With keys that are known only now; None, and a note, where one is none."""
+    machine.charge(len(keys) // KEYS_A_STEP + PREPARATION_STEPS)
+    try:
+        prepared = matching.prepared(keys)
+    except ValueError as error:
+        kind = matching.kind.name
+        machine.note(f"line {machine.line}: invalid key for the :{kind} match type: {error}")
+        return None
+    machine.charge(prepared.patterns * PATTERN_STEPS + prepared.weight // 8)
+    return prepared
+
+
+def _match_many(
+    machine: Machine, matching: Matching, keys: Sequence[str], values: Sequence[str]
+) -> Suspended:
+    """Keys are made ready one by one: each may be an expression to be compiled."""
+    each: list[Matching] = []
+    patterns = 0
+    for key in keys:
+        prepared = _prepared(machine, matching, (key,))
+        if prepared is None:
+            return False
+        each.append(prepared)
+        patterns += prepared.patterns
+        if patterns > machine.limits.patterns:
+            machine.note(f"line {machine.line}: more than {machine.limits.patterns} patterns")
+            return False
+        yield None
+    found = _match_prepared(machine, matching.together(each), values)
+    if isinstance(found, bool) or found is None:
+        return found
+    return (yield from found)
+
+
+def _match_prepared(machine: Machine, matching: Matching, values: Sequence[str]) -> Result:
     work = matching.work(values)
     machine.spent += work // CHARACTERS_A_STEP
     if work > LONG:

@@ -84,7 +84,7 @@ def _delete(machine: Machine, call: Call) -> Suspended:
         raise RunProblem(f"deleteheader action: specified field name '{name[:80]}' is invalid")
     name = name.lower()
     if name in machine.policy.protected_fields - NEVER_PROTECTED:
-        machine.notes.append(f"the field {name} is protected and was not deleted")
+        machine.note(f"the field {name} is protected and was not deleted")
         return
     machine.check_editable()
     gone = yield from _chosen(machine, call, machine.message.named(name))

@@ -146,7 +146,7 @@ def _notify(machine: Machine, call: Call) -> Suspended:
         importance = "2"
     given_from = from_of(machine, call)
     if is_automatic(machine):
-        machine.notes.append("no notification: the message was sent by a program")
+        machine.note("no notification: the message was sent by a program")
         return
     recipients = _not_notified(machine, method)
     own = yield OwnAddresses()

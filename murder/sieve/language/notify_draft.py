@@ -45,7 +45,7 @@ def _check(checker: "Checker", call: Call, node: "Node") -> None:
 
 def _notify(machine: Machine, call: Call) -> Suspended:
     if is_automatic(machine):
-        machine.notes.append("no notification: the message was sent by a program")
+        machine.note("no notification: the message was sent by a program")
         return
     recipients = _recipients(machine, call)
     text = machine.text(call.tags.get("message", DEFAULT_MESSAGE))

@@ -125,7 +125,7 @@ def _enclose(machine: Machine, call: Call) -> Suspended:
     """The message becomes an attachment of another, whose text is the script's (RFC 5703 §6)."""
     loops = open_loops(machine)
     if loops:
-        machine.notes.append("enclose works on the whole message, also in a loop")
+        machine.note("enclose works on the whole message, also in a loop")
     text = machine.text(call.arguments[0])
     _rebuild(machine)
     header = _envelope_fields(machine, call)

@@ -1,6 +1,6 @@
 """The tests of RFC 5228 §5 that look at the message: address, exists, header, size; envelope (an extension of it)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from murder.sieve.check.checker import Wrong
@@ -16,7 +16,7 @@ from murder.sieve.check.spec import (
     Word,
 )
 from murder.sieve.language.arguments import KEYS, MATCH_TAGS, PART_TAGS, match
-from murder.sieve.language.fields import chosen, field_tags, fields_of
+from murder.sieve.language.fields import NAMES_A_STEP, chosen, field_tags, fields_of
 from murder.sieve.language.mailboxes import matched
 from murder.sieve.language.mime import aspect_of, fields_of_parts
 from murder.sieve.run.addresses import parse_envelope_path, part_of
@@ -36,6 +36,7 @@ ADDRESS_FIELDS: Final = frozenset(
     " x-envelope-from apparently-to followup-to".split()
 )
 ENVELOPE_PARTS: Final = frozenset({"from", "to", "auth", "orcpt"})
+FEW_FIELDS: Final = 20  # read at once
 _HEADERS: Final = Argument("header names", Takes.STRINGS)
 
 
@@ -54,11 +55,16 @@ def _of_parts(machine: Machine, call: Call) -> Suspended:
     if call.word.name == "exists":
         return {field.name for field in fields} >= {name.lower() for name in names}
     if call.word.name == "address":
-        return (yield from matched(machine, call, _addresses(machine, call, fields)))
+        return (yield from _many(machine, call, fields, _addresses))
     values: list[str] = []
-    ordered = [one for name in names for one in fields if one.name == name.lower()]
+    by_name: dict[str, list[Field]] = {name.lower(): [] for name in names}
+    for one in fields:
+        by_name[one.name].append(one)
+    ordered = [one for found in by_name.values() for one in found]
     for field in chosen(ordered, call):
+        machine.charge(1)
         values += aspect_of(machine, call, field)
+        yield None
     return (yield from matched(machine, call, values))
 
 
@@ -66,7 +72,28 @@ def _address(machine: Machine, call: Call) -> Result:
     if "mime" in call.tags:
         return _of_parts(machine, call)
     fields = fields_of(machine, call, call.arguments[0])
+    if len(fields) > FEW_FIELDS:
+        return _many(machine, call, fields, _addresses)
     return match(machine, call, _addresses(machine, call, fields))
+
+
+def _many(
+    machine: Machine,
+    call: Call,
+    fields: Sequence[Field],
+    values_of: Callable[[Machine, Call, Sequence[Field]], list[str]],
+) -> Suspended:
+    """A test of many fields, read some at a time."""
+    values: list[str] = []
+    for at in range(0, len(fields), FEW_FIELDS):
+        values += values_of(machine, call, fields[at : at + FEW_FIELDS])
+        yield None
+    return (yield from matched(machine, call, values))
+
+
+def _texts(machine: Machine, call: Call, fields: Sequence[Field]) -> list[str]:
+    machine.charge(len(fields))
+    return [one.text for one in fields]
 
 
 def _addresses(machine: Machine, call: Call, fields: Sequence[Field]) -> list[str]:
@@ -74,7 +101,7 @@ def _addresses(machine: Machine, call: Call, fields: Sequence[Field]) -> list[st
     separator = machine.policy.separator
     values: list[str] = []
     for one in fields:
-        machine.spent += len(one.raw_value) // 32
+        machine.charge(4 + len(one.raw_value) // 8)
         found = [address for address in one.addresses if address.is_valid]
         if part == "all" and not found:
             values.append(one.text)  # RFC 5228 §2.7.4: what is no address has no parts
@@ -88,13 +115,18 @@ def _addresses(machine: Machine, call: Call, fields: Sequence[Field]) -> list[st
 def _header(machine: Machine, call: Call) -> Result:
     if "mime" in call.tags:
         return _of_parts(machine, call)
-    return match(machine, call, [one.text for one in fields_of(machine, call, call.arguments[0])])
+    fields = fields_of(machine, call, call.arguments[0])
+    if len(fields) > FEW_FIELDS:
+        return _many(machine, call, fields, _texts)
+    return match(machine, call, _texts(machine, call, fields))
 
 
 def _exists(machine: Machine, call: Call) -> Result:
     if "mime" in call.tags:
         return _of_parts(machine, call)
-    return all(fields_of(machine, call, (name,)) for name in call.arguments[0])
+    names = machine.texts(call.arguments[0])
+    machine.charge(len(names) // NAMES_A_STEP)
+    return all(machine.message.named(name.lower()) for name in names)
 
 
 def _size(machine: Machine, call: Call) -> Result:

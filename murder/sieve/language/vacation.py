@@ -82,7 +82,7 @@ def _vacation(machine: Machine, call: Call) -> Suspended:
             reason = "the message was not explicitly addressed to its recipient"
         found = parse_path(machine.envelope.recipient or "")
     if reason is not None or recipient is None:
-        machine.notes.append(f"no vacation reply: {reason}")
+        machine.note(f"no vacation reply: {reason}")
         return
     octets = _composed(machine, call, recipient, given_from or found)
     machine.made(len(octets))

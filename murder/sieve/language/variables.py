@@ -10,7 +10,7 @@ from murder.sieve.check.spec import Argument, Call, Extension, Result, Tag, Take
 from murder.sieve.check.templates import Reference
 from murder.sieve.language.arguments import KEYS, MATCH_TAGS, match
 from murder.sieve.match.comparators import fold_ascii
-from murder.sieve.run.machine import Machine, cut
+from murder.sieve.run.machine import OCTETS_A_STEP, Machine, cut
 
 if TYPE_CHECKING:
     from murder.sieve.check.checker import Checker
@@ -44,6 +44,7 @@ MODIFIERS: Final[Mapping[str, tuple[int, Callable[[str], str]]]] = {
     "encodeurl": (15, _encode_url),
     "length": (10, lambda text: str(len(text))),
 }
+QUOTED_A_STEP: Final = 2  # characters, where each may be quoted
 _NEEDS: Final = {"quoteregex": "regex", "encodeurl": "enotify"}
 MODIFIER_TAGS: Final = tuple(
     Tag(name, group=f"modifier {rank}", value=name, needs=_NEEDS.get(name, ""))
@@ -78,7 +79,7 @@ def modifiers_of(call: Call) -> tuple[str, ...]:
 def modified(machine: Machine, text: str, modifiers: tuple[str, ...]) -> str:
     for name in modifiers:
         text = MODIFIERS[name][1](text)
-        machine.looked_at(len(text))
+        machine.charge(len(text) // (QUOTED_A_STEP if name in _CUTS else OCTETS_A_STEP))
         if name in _CUTS:
             text = _CUTS[name](text, machine.limits.value_octets)
     return text

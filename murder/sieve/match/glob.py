@@ -12,6 +12,8 @@ from murder.sieve.match.regex import Pattern, compile_literal
 ONE: Final = None
 _TOKEN: Final = re.compile(r"\\(.?)|(\*)|(\?)|([^\\*?]+)", re.DOTALL)
 WINDOW: Final = 64 * 1024  # characters looked at in one piece
+COPYING: Final = 4  # weight of each `*` before a `?`: the rest of the text is copied for it
+SEGMENTS: Final = 8  # that are as much work as to compare each character once more
 Span = tuple[int, int]
 
 
@@ -66,7 +68,8 @@ class Glob:
         self._segments = tuple(segments)
         compiled = [one.pattern for one in segments if one.pattern is not None]
         self.patterns = len(compiled)
-        self.weight = 1 + 4 * max((one.weight for one in compiled), default=0)
+        widest = max((one.weight for one in compiled), default=0)
+        self.weight = 1 + 4 * widest + COPYING * self.patterns + len(segments) // SEGMENTS
 
     def spans(self, text: str) -> list[Span] | None:
         """Where the text is that each wildcard stands for; None where it does not match."""

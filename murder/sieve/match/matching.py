@@ -40,6 +40,18 @@ class Matching:
             patterns=sum(one.patterns for one in known),
         )
 
+    def together(self, others: Iterable["Matching"]) -> "Matching":
+        """With the keys of all of these, which are prepared."""
+        known = list(others)
+        return Matching(
+            self.kind,
+            self.comparator,
+            self.operator,
+            tuple(test for one in known for test in one.tests or ()),
+            weight=sum(one.weight for one in known),
+            patterns=sum(one.patterns for one in known),
+        )
+
     def first(self, values: Sequence[str]) -> bool | Values:
         """Whether a value has a key; where that has match values, these."""
         fold = self.comparator.fold

@@ -37,6 +37,10 @@ from murder.sieve.run.words import canonical_flags
 VERSIONED: Final = (Keep, FileInto, Redirect, Pipe)
 INSTRUCTION_STEPS: Final = 8  # a test of a header takes so many microseconds
 OCTETS_A_STEP: Final = 64  # that are looked at
+LITERALS_A_STEP: Final = 8  # texts without variables
+QUESTION_STEPS: Final = 20  # it is made, asked, and its answer kept
+MAX_ANSWERS: Final = 1000  # that are kept
+MAX_NOTES: Final = 100
 
 
 class Paused(Enum):
@@ -124,7 +128,8 @@ class Machine:
         """The answer to the question that `advance` gave."""
         if self._asked is None:
             raise Misuse("nothing was asked")
-        if not isinstance(self._asked, LongWork | RunProgram):
+        is_kept = not isinstance(self._asked, LongWork | RunProgram)
+        if is_kept and len(self._answers) < MAX_ANSWERS:
             self._answers[self._asked] = answer
         self._asked = None
         self._send = answer
@@ -200,7 +205,10 @@ class Machine:
                 continue
             if item in self._answers:
                 self._send = self._answers[item]
+                if self.spent >= until:
+                    return PAUSED
                 continue
+            self.charge(QUESTION_STEPS)
             self._asked = item
             return item
 
@@ -293,6 +301,11 @@ class Machine:
         for _ in self.message.read():
             self.charge(FIELDS_AT_ONCE)
             yield None
+
+    def note(self, text: str) -> None:
+        """Say something of what is run; much of it is not kept."""
+        if len(self.notes) < MAX_NOTES:
+            self.notes.append(text)
 
     def charge(self, steps: int) -> None:
         """So much work is done. Raises RunProblem when it is more than a run may do."""
@@ -402,8 +415,10 @@ class Machine:
         return self._expanded(value)
 
     def texts(self, values: tuple[Text, ...]) -> tuple[str, ...]:
+        self.charge(len(values) // LITERALS_A_STEP)
         for value in values:
             if not isinstance(value, str):
+                self.charge(len(values))
                 return tuple([self.text(value) for value in values])
         return values  # type: ignore[return-value] # all of them are
 

@@ -46,7 +46,7 @@ def content_of(machine: Machine, message: Message, part: Part, *, is_text: bool)
     """A part without its transfer encoding, its text if it `is_text`; else each octet is a character, if it is no UTF-8."""
     size = min(part.size, machine.limits.body_octets)
     if size < part.size:
-        machine.notes.append("a part of the message is longer than what is looked at")
+        machine.note("a part of the message is longer than what is looked at")
     body = memoryview(message.octets)[part.body_start : part.body_start + size]
     octets = decoded_pieces(body, part.encoding) or decoded_pieces(body, b"") or iter(())
     pieces: list[str] = []
