@@ -98,6 +98,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "outgoing.deferred": "Mail of a user's script could not be sent now; it is tried again.",
     "outgoing.failed": "Mail of a user's script was refused, or could not be sent in `give_up_s`; it is given up.",
     "outgoing.sent": "Mail of a user's script was sent.",
+    "page.crashed": "A question over HTTP met a bug of murder; the traceback is in the line. Report it.",
     "plugin.failed": "A plugin raised something when its role stopped, or while it was asked; `hook` says where.",
     "referral.unknown": "The master could not be asked where a mailbox is; the client got no referral.",
     "rename.bad_request": "Another backend sent a request with bad syntax about a RENAME.",

@@ -50,6 +50,8 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
 }
 MAY_USE = {  # third party -> the rooms that may know it
     "asyncclick": {"cli"},
+    "h11": {"node"},
+    "prometheus_client": {"node"},
     "cryptography": {"pki", "plugins", "net", "node"},
     "httpx": {"plugins"},
     "jwt": {"plugins"},

@@ -226,6 +226,7 @@ class Arrival:
         answer = await self._attempt(addressee, message, copies)
         dialogue = self._dialogue
         if answer.startswith(b"2"):
+            dialogue.service.figures.add("messages", "delivered")
             facts = dialogue.message_facts(addressee.address)
             dialogue.mail_log.info(
                 "message.delivered",

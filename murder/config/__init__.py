@@ -6,6 +6,7 @@ Knows no roles and no sockets.
 
 from murder.config.auth import AuthConfig
 from murder.config.load import ROLES, load_config
+from murder.config.monitor import LogConfig, MetricsConfig
 from murder.config.mupdate import MupdateConfig
 from murder.config.problem import ConfigError, Problem
 from murder.config.sections import (
@@ -13,7 +14,6 @@ from murder.config.sections import (
     ClientConfig,
     Config,
     FrontendConfig,
-    LogConfig,
     NamespaceConfig,
     NodeConfig,
     PluginsConfig,
@@ -40,6 +40,7 @@ __all__ = [
     "Endpoint",
     "FrontendConfig",
     "LogConfig",
+    "MetricsConfig",
     "MupdateConfig",
     "NamespaceConfig",
     "Network",

@@ -15,13 +15,13 @@ from typing import Any, Final, Literal
 import tomli
 
 from murder.config.auth import AuthConfig
+from murder.config.monitor import LogConfig, MetricsConfig
 from murder.config.mupdate import MupdateConfig
 from murder.config.problem import ConfigError, Problem
 from murder.config.sections import (
     BackendConfig,
     Config,
     FrontendConfig,
-    LogConfig,
     NamespaceConfig,
     NodeConfig,
     OperatorConfig,
@@ -46,6 +46,7 @@ SECTIONS: Final[Mapping[str, type]] = {
     "operator": OperatorConfig,
     "plugins": PluginsConfig,
     "log": LogConfig,
+    "metrics": MetricsConfig,
 }
 INNER: Final[Mapping[str, str]] = {"submission": "backend"}  # sections that stand in another
 ROLES: Final = ("mupdate", "frontend", "backend")

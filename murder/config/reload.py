@@ -31,6 +31,7 @@ RESTART_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "namespace": ("unix_hierarchy", "alternative", "domains"),
     "auth": ("plugin", "plugins"),
     "plugins": ("path", "use", "settings"),
+    "metrics": ("listen",),
 }
 
 

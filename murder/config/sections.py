@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from murder.config.auth import AuthConfig as AuthConfig  # others find it here
+from murder.config.monitor import LogConfig, MetricsConfig
 from murder.config.mupdate import MupdateConfig
 from murder.config.submission import SubmissionConfig as SubmissionConfig
 from murder.config.value import (
@@ -497,32 +498,6 @@ class PluginsConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class LogConfig:
-    """The log, on standard error."""
-
-    level: Literal["debug", "info", "warning", "error"] = option(
-        "info", "The least that is logged."
-    )
-    format: Literal["auto", "text", "json"] = option(
-        "auto", "`auto`: text on a terminal, JSON otherwise."
-    )
-    mail: Literal["off", "delivery"] = option(
-        "delivery",
-        "A line for each recipient of a message and what became of it, in the log and in files of `node.data` that "
-        "`murder ctl message trace` reads.",
-    )
-    audit_keep_bytes: int = option(
-        64 * MIB,
-        "So much is kept, for each worker, of the files that say who made, removed, renamed or moved mailboxes, changed "
-        "rights, quotas, annotations and passwords, or ended sessions: `murder ctl audit`. 0: none.",
-        least=0,
-    )
-    mail_keep_bytes: int = option(
-        64 * MIB, "So much of these files is kept, for each worker; 0: none, only the log.", least=0
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class Config:
     """A whole murder.toml. `file` is where it came from. It can be pickled: workers get theirs from the supervisor."""
 
@@ -539,6 +514,7 @@ class Config:
     operator: OperatorConfig = field(default_factory=OperatorConfig)
     plugins: PluginsConfig = field(default_factory=PluginsConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
     def server(self, name: str) -> ServerConfig:
         """Where the server of that name is reached: its section, else all defaults."""

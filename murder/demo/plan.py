@@ -4,7 +4,7 @@ Everything lives in one folder: `ca/`, `users`, and one folder a node with `murd
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
@@ -14,7 +14,7 @@ from murder.api.service import Service
 from murder.config import Config, NodeConfig, PluginsConfig
 from murder.config.write import format_value
 from murder.hooks import load_plugins
-from murder.model.protocol import BY_KEY, client_keys
+from murder.model.protocol import BY_KEY, METRICS, client_keys
 from murder.pki.authority import CA_CERTIFICATE, flaws_of, init_authority, issue, write_durably
 
 DOMAIN: Final = "murder.test"  # RFC 6761 §6.2: never anybody's
@@ -49,12 +49,13 @@ class Options:
 @dataclass(frozen=True, slots=True)
 class Node:
     """One node: `label` is its short name (be1), `ports` by the keys of `model.protocol`; `mupdate` at the master, and at
-    frontends for their copies of the list."""
+    frontends for their copies of the list; `pages` those of HTTP, by protocol."""
 
     label: str
     role: str
     ports: dict[str, int]
     folder: Path
+    pages: dict[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -87,12 +88,17 @@ def nodes_of(options: Options) -> list[Node]:
         if node.role == "frontend":
             port += 1
             node.ports["mupdate"] = port
+    for node in nodes:
+        port += 1
+        node.pages[METRICS.name] = port
     return nodes
 
 
 def last_port(options: Options) -> int:
     """The highest that `nodes_of` gives."""
-    return max(port for node in nodes_of(options) for port in node.ports.values())
+    return max(
+        port for node in nodes_of(options) for port in (*node.ports.values(), *node.pages.values())
+    )
 
 
 def plugins_folder(folder: Path) -> Path:
@@ -238,6 +244,7 @@ def format_node(options: Options, nodes: Sequence[Node], node: Node) -> str:
         "# A real murder leaves log2_cost at its default: this is quick to log in to, and to guess.",
         _table("plugins.auth_file", file=users_file, log2_cost=10, scram_iterations=4096),
         _table("log", format="text"),
+        _table("metrics", listen=[f"{HOST}:{node.pages[METRICS.name]}"]),
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -265,6 +272,7 @@ def describe(options: Options, nodes: Sequence[Node], pids: dict[str, int]) -> d
     by_role: dict[str, list[dict[str, object]]] = {"mupdate": [], "frontend": [], "backend": []}
     for node in nodes:
         ports = {"port": node.ports["mupdate"]} if node.role == "mupdate" else node.ports
+        ports = {**ports, **node.pages}
         by_role[node.role].append(
             {"name": node.name, "node": node.label, "host": HOST, **ports, "pid": pids[node.label]}
         )

@@ -112,6 +112,7 @@ class FrontendLmtp(LmtpDialogue):
 
     def _answered(self, server: str, path: bytes, answer: bytes) -> None:
         """A backend, for one of the recipients: for the mail log."""
+        self.service.figures.add("messages", "relayed" if answer.startswith(b"2") else "refused")
         facts = {**self.message_facts(path), "backend": server, "reply": shown_reply(answer)}
         self.mail_log.info("message.relayed", facts)
 

@@ -2,10 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Final
-
-NO_FIELDS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +18,7 @@ class Identity:
     addresses: tuple[str, ...] = ()
     name: str = ""
     host: str = ""
-    fields: Mapping[str, str] = field(default_factory=lambda: NO_FIELDS, hash=False)
+    fields: Mapping[str, str] = field(default_factory=dict, hash=False)
     expires_at: float | None = None
 
 

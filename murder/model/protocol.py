@@ -136,6 +136,12 @@ CONTROL: Final = ProtocolSpec(
     b'{"no": "too many connections"}\n',
     has_clients=False,
 )
+METRICS: Final = ProtocolSpec(
+    "metrics",
+    (PortKey("metrics", 9190, section="metrics"),),
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    has_clients=False,
+)
 BY_KEY: Final[Mapping[str, tuple[ProtocolSpec, PortKey]]] = MappingProxyType(
     {key.name: (spec, key) for spec in (*PROTOCOLS, MUPDATE, CONTROL) for key in spec.keys}
 )

@@ -38,6 +38,7 @@ from murder.session.mupdate_server import (
     Wrong,
 )
 from murder.trail.audit import NOBODYS, AuditLog
+from murder.trail.figures import Figures
 from murder.wire.base64line import MAX_RESPONSE_OCTETS
 from murder.wire.mupdate import MASTER, Banner, Command, Kind, Verb, format_banner, format_status
 
@@ -69,6 +70,7 @@ class MupdateService:
     dialogues: "set[MupdateDialogue]" = field(default_factory=set)
     role: str = PROTOCOL
     audit: AuditLog = NOBODYS
+    figures: Figures = field(default_factory=Figures)
 
     @property
     def login_timeout_s(self) -> float:

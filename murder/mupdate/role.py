@@ -19,6 +19,7 @@ from murder.net.tls import listening_context
 from murder.serve.role import MakesAuth, gate_of
 from murder.serve.service import drain
 from murder.trail.audit import NOBODYS, AuditLog, audit_log
+from murder.trail.figures import Figures
 from murder.wire.control_answers import ConflictShown, RoleFacts, parse_conflict
 from murder.wire.mupdate import MASTER
 
@@ -100,6 +101,11 @@ class MupdateRole:
             take_config(service, config, self._plugins)
         if self._replica is not None:
             self._replica.reload(config)
+
+    @property
+    def figures(self) -> Figures:
+        """For a monitoring system."""
+        return self._service.figures if self._service is not None else Figures()
 
     def report(self) -> RoleFacts:
         """For `murder ctl status`."""

@@ -13,6 +13,7 @@ from murder.model.identity import Login
 from murder.net.dialogue import Dialogue
 from murder.net.seldom import TLS_FAILURES
 from murder.trail.audit import AuditLog
+from murder.trail.figures import Figures
 
 MAX_BAD_COMMANDS: Final = 20  # in a row: then the peer speaks something else
 
@@ -40,6 +41,9 @@ class Serving(Protocol):
 
     @property
     def audit(self) -> AuditLog: ...
+
+    @property
+    def figures(self) -> Figures: ...
 
 
 class ClientDialogue(Dialogue):
@@ -117,6 +121,8 @@ class ClientDialogue(Dialogue):
             case BadSyntax():
                 self.log.info("command.malformed", **facts, problem=str(error))
             case UpstreamFailure():
+                figures = self.service.figures
+                figures.add("upstream_failures", error.server, error.kind.value)
                 self.log.warning(
                     "upstream.failed",
                     **facts,
@@ -198,6 +204,7 @@ class ClientDialogue(Dialogue):
         self.begin_time(idle_timeout_s, activity_counts=True)
         self.connection.became_known()
         plain_log.info("login.succeeded", {**self.log_facts(), **facts})
+        self.service.figures.add("logins", self.protocol, "succeeded")
         if login.is_admin or login.master:
             self.service.audit.note("login", {**self.log_facts(), **facts})
         if login.master:
@@ -207,6 +214,7 @@ class ClientDialogue(Dialogue):
         """Count and log; whether it was once too often, and the connection ends behind the reply."""
         self._failures += 1
         self.log.info("login.failed", user=user, **facts, problem=problem)
+        self.service.figures.add("logins", self.protocol, "failed")
         return self._failures >= self.service.max_failures
 
     def forget_login(self) -> None:

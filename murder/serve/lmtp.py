@@ -163,6 +163,7 @@ class LmtpDialogue(LineDialogue):
 
     def note_refused(self, recipient: bytes, reply: bytes) -> None:
         """A recipient will not have it."""
+        self.service.figures.add("messages", "refused")
         facts = self.message_facts(recipient)
         self.mail_log.info("message.refused", {**facts, "reply": shown_reply(reply)})
 

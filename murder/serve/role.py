@@ -20,6 +20,7 @@ from murder.serve.mail_log import KIND, MailLog
 from murder.serve.plugged import Reach, service_of
 from murder.serve.service import ClientService, Factory, services_of
 from murder.trail.audit import audit_log
+from murder.trail.figures import Figures
 from murder.trail.lines import Trail, folder_of
 from murder.wire.control_answers import Probed
 
@@ -115,6 +116,7 @@ class ClientRole:
         self._users = SharedCounter()
         self._services: Mapping[ProtocolSpec, Service] = {}
         self._mail_trail: Trail | None = None
+        self.figures = Figures()
         self._audit = audit_log(config.node.data, self.NAME, worker, config.log.audit_keep_bytes)
 
     def count_with(self, counts: Counts) -> None:
@@ -173,6 +175,7 @@ class ClientRole:
             max_failures=config.auth.max_failures,
             mail_log=self._mail_log(),
             audit=self._audit,
+            figures=self.figures,
         )
         plugged = self._auth.services(self.NAME)
         self._services = {

@@ -15,6 +15,7 @@ from murder.net.connection import Connection, Receiver
 from murder.net.listener import Service
 from murder.serve.mail_log import MailLog
 from murder.trail.audit import NOBODYS, AuditLog
+from murder.trail.figures import Figures
 
 QUIET_POLL_S: Final = 0.02
 NO_MAIL_LOG: Final = MailLog(None)
@@ -35,6 +36,7 @@ class ClientService:
     greetings: dict[Hashable, bytes] = field(default_factory=dict, compare=False, repr=False)
     mail_log: MailLog = NO_MAIL_LOG
     audit: AuditLog = NOBODYS
+    figures: Figures = field(default_factory=Figures)
 
     @property
     def login_timeout_s(self) -> float:

@@ -44,6 +44,13 @@ class AskStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class AskFigures:
+    """How often things have happened in each process, and how long they took."""
+
+    word: ClassVar[str] = "figures"
+
+
+@dataclass(frozen=True, slots=True)
 class AskSessions:
     word: ClassVar[str] = "sessions"
     wanted: Wanted = Wanted()
@@ -134,6 +141,7 @@ class Reload:
 
 Request = (
     AskStatus
+    | AskFigures
     | AskSessions
     | Kick
     | AskConflicts
@@ -154,6 +162,8 @@ def parse_control_request(line: bytes) -> Request:
     match word:
         case "status":
             return AskStatus()
+        case "figures":
+            return AskFigures()
         case "sessions":
             return AskSessions(_wanted(told))
         case "kick":

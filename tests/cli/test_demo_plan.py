@@ -27,7 +27,9 @@ def test_ports_count_up_master_frontends_backends(tmp_path: Path) -> None:
         "sieve": 20006,
         "mupdate": 20019,  # behind all others
     }
-    assert nodes[2].ports["mupdate"] == last_port(options) == 20020
+    assert nodes[2].ports["mupdate"] == 20020
+    assert [node.pages["metrics"] for node in nodes] == [20021, 20022, 20023, 20024]
+    assert last_port(options) == 20024
     assert nodes[3].ports["lmtp"] == 20017
 
 
@@ -62,10 +64,10 @@ def test_the_json_line_keeps_its_contract(tmp_path: Path) -> None:
     assert isinstance(mupdate, dict)
     assert isinstance(frontends, list)
     assert isinstance(backends, list)
-    assert list(mupdate) == ["name", "node", "host", "port", "pid"]
-    keys = ["name", "node", "host", "imap", "imaps", "pop3", "pop3s", "lmtp", "sieve", "pid"]
-    assert [list(one) for one in backends] == [keys] * 2
-    assert [list(one) for one in frontends] == [[*keys[:-1], "mupdate", "pid"]]
+    assert list(mupdate) == ["name", "node", "host", "port", "metrics", "pid"]
+    keys = ["name", "node", "host", "imap", "imaps", "pop3", "pop3s", "lmtp", "sieve"]
+    assert [list(one) for one in backends] == [[*keys, "metrics", "pid"]] * 2
+    assert [list(one) for one in frontends] == [[*keys, "mupdate", "metrics", "pid"]]
     assert [one["node"] for one in backends] == ["be1", "be2"]
 
 

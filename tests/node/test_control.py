@@ -48,8 +48,9 @@ async def test_a_stranger_gets_nothing_done(
 ) -> None:
     asked: list[object] = []
 
-    async def ask_local(_: Path, request: object, _by: str) -> Any:
+    async def ask_local(_: Path, request: object, by: str) -> Any:
         asked.append(request)
+        assert by == "op"
         yield {"done": True}
 
     monkeypatch.setattr("murder.node.control.sockets.ask_local", ask_local)

@@ -109,7 +109,7 @@ def test_a_demo_has_ports_for_it(copy: Path, tmp_path: Path) -> None:
     assert "pop3s, lmtp, echo, echos, sieve." in " ".join(
         run(copy, "-m", "murder", "demo", "--help").split()
     )
-    assert last == frontend["mupdate"] == 20000 + 6 + 8 + 1
+    assert frontend["mupdate"] == 20000 + 6 + 8 + 1 < last
     assert (listened, called) == (f"127.0.0.1:{backend['echo']}", backend["echos"])
 
 

@@ -4,6 +4,7 @@ The commands themselves are in the files beside this one, one family each; `tabl
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, Protocol
@@ -133,7 +134,27 @@ class BackendImap(ImapDialogue):
         if isinstance(event, Command) and self.login is not None and not self.login.proxy:
             if self.backend.referrals is not None:
                 return self._handle_or_refer(event, self.backend.referrals, self.login)
-        return super().handle(event)
+        # IDLE takes as long as it likes
+        if not isinstance(event, Command) or event.name == b"IDLE":
+            return super().handle(event)
+        began = time.monotonic()
+        running = super().handle(event)
+        if running is not None:
+            return self._timed(running, event, began)
+        self._took(event, began)
+        return None
+
+    async def _timed(
+        self, running: Coroutine[Any, Any, None], command: Command, began: float
+    ) -> None:
+        try:
+            await running
+        finally:
+            self._took(command, began)
+
+    def _took(self, command: Command, began: float) -> None:
+        took_s = time.monotonic() - began
+        self.service.figures.took("commands", took_s, self.protocol, command.name.decode())
 
     def _handle_or_refer(self, command: Command, referrals: Referrals, login: Login) -> Running:
         """As `handle`; a mailbox that is missing may be somewhere else (RFC 2193)."""

@@ -34,6 +34,7 @@ from murder.wire.imap.command import COMMAND, parse_command
 from murder.wire.imap.moved import FIELD as FOLLOWS_FIELD
 from murder.wire.imap.response import clean
 
+COUNTED_AS: Final = ("imap", "succeeded")  # of `figures`
 MOST_OCTETS: Final = 1000  # of such a command
 _TAG: Final = rb'([^(){ %*"\\+\x00-\x20\x7f-\xff]{1,256}) '
 _ASTRING: Final = rb'(?:"([^"\\\x00-\x1f\x7f-\xff]*)"|([^(){ %*"\\\x00-\x20\x7f-\xff]+))'
@@ -186,6 +187,8 @@ class Lobby(FrontendImap):
             }
         facts["proxy"], facts["admin"], facts["tls"] = "", False, connection.is_tls
         plain_log.info("login.succeeded", facts)
+        logins = service.figures.numbers["logins"]
+        logins[COUNTED_AS] = logins.get(COUNTED_AS, 0) + 1
         self._told = words = frontend.capabilities.words()
         told = _words(words, limits.literal_minus, limits.suppress_capabilities)
         self.bad_commands = 0

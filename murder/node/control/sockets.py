@@ -31,6 +31,7 @@ from murder.net.tap import Traces, behind_tap
 from murder.pki.authority import AuthorityError, flaws_of, read_certificate
 from murder.trail import audit
 from murder.trail.audit import NODE
+from murder.trail.figures import Figures
 from murder.trail.lines import breaks_in, files_of, find, newest, stamp, writers_of
 from murder.trail.lines import folder_of as trail_folder
 from murder.wire.control_answers import (
@@ -44,6 +45,7 @@ from murder.wire.control_answers import (
 from murder.wire.control_words import (
     AskChain,
     AskConflicts,
+    AskFigures,
     AskPlace,
     AskProbe,
     AskSessions,
@@ -90,6 +92,14 @@ class Reports(Protocol):
     """A role that has something to say of itself."""
 
     def report(self) -> RoleFacts: ...
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """A role that counts what happens."""
+
+    @property
+    def figures(self) -> Figures: ...
 
 
 @runtime_checkable
@@ -192,6 +202,9 @@ class ControlServer:
         match request:
             case AskStatus():
                 yield self._status().shown()
+            case AskFigures():
+                if isinstance(self._subject, Counted):
+                    yield self._subject.figures.shown()
             case AskSessions(wanted):
                 for connection, shown in self._sessions(wanted):
                     yield {"cid": connection.cid, **shown}

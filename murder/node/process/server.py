@@ -17,10 +17,10 @@ from typing import Final, Protocol, runtime_checkable
 
 from murder.api.service import Service
 from murder.config import ClientConfig, Config, ConfigError, Endpoint, Problem
-from murder.config.value import ANY_HOST, parse_endpoint
+from murder.config.value import ANY_HOST, contains, parse_endpoint
 from murder.hooks import Plugins
 from murder.log import logger
-from murder.model.protocol import BY_KEY, CONTROL, MUPDATE, PortKey, ProtocolSpec
+from murder.model.protocol import BY_KEY, CONTROL, METRICS, MUPDATE, PortKey, ProtocolSpec
 from murder.net.connection import Connection
 from murder.net.listener import Bounds, Guests, Listener
 from murder.net.listener import Service as ListenerService
@@ -28,6 +28,8 @@ from murder.net.shared_counter import Counts
 from murder.net.tls import distrusted, listening_context, renew_contexts, trust_of
 from murder.net.turns import Turn
 from murder.node.control.sockets import ControlServer, RemoteControl, control_folder, end_session
+from murder.node.pages.http import HttpConnection
+from murder.node.pages.metrics import Pages
 from murder.pki.trust import Trust
 
 ROLE_CLASSES: Final[Mapping[str, str]] = MappingProxyType(
@@ -120,6 +122,11 @@ def ports_of(
             (CONTROL, key, place, f"{key.section}.{key.name}")
             for key in CONTROL.keys
             for place in config.node.control
+        ]
+        wanted += [
+            (METRICS, key, place, f"{key.section}.listen")
+            for key in METRICS.keys
+            for place in config.metrics.listen
         ]
     return [
         Port(role, key.name, endpoint, spec.name, dotted, key.is_implicit)
@@ -241,6 +248,7 @@ class RoleServer:
         self._others: dict[ProtocolSpec, Guests] = {}
         if counts is not None and isinstance(self._role, CountsTogether):
             self._role.count_with(counts)
+        self._pages = Pages(control_folder(config))
         self._control = ControlServer(config, role, worker, self._role, lambda: self._listeners)
         self._log = logger(role=role)
 
@@ -267,8 +275,13 @@ class RoleServer:
         services = {
             **self._role.services(),
             CONTROL: lambda connection: RemoteControl(connection, folder),
+            METRICS: self._metrics,
         }
         return {spec.name: (spec, service) for spec, service in services.items()}
+
+    def _metrics(self, connection: Connection) -> HttpConnection:
+        is_welcome = contains(self._config.metrics.allow, connection.peer)
+        return HttpConnection(connection, self._pages, is_welcome=is_welcome)
 
     async def _listen(
         self,

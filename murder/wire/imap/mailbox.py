@@ -93,7 +93,7 @@ class TreeRequest:
 
 
 # xdelete = ("XDELETE" / "XUNDELETE") SP mailbox SP "(" [astring *(SP astring)] ")" ; ours
-def parse_tree(scanner: Scanner) -> TreeRequest:
+def parse_tree_request(scanner: Scanner) -> TreeRequest:
     """Raises BadSyntax."""
     scanner.space()
     mailbox = scanner.astring()

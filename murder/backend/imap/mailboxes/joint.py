@@ -17,7 +17,7 @@ from murder.model.name import MailboxName, before_deletion, deleted_name, is_bel
 from murder.net.frames import FrameChannel
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
-from murder.wire.imap.mailbox import parse_tree
+from murder.wire.imap.mailbox import parse_tree_request
 from murder.wire.rename_words import Act, is_rename_id
 from murder.wire.token import Scanner
 
@@ -27,7 +27,7 @@ PEER_TIMEOUT_S = 120.0  # no word: the peer is gone, and not cut off
 # xdelete = "XDELETE" SP mailbox SP "(" [astring *(SP astring)] ")" ; ours
 def run_xdelete(dialogue: BackendImap, command: Command) -> Running:
     """With all below it, wherever it lies: the other servers are named for a backend whose master cannot tell them."""
-    request = parse_tree(Scanner(command.octets, command.start))
+    request = parse_tree_request(Scanner(command.octets, command.start))
     need_admin(dialogue, "deletes a whole hierarchy")
     name = dialogue.name_of(request.mailbox)
     dialogue.backend.mailboxes.require(name, dialogue.user, DELETE_MAILBOX)
@@ -47,7 +47,7 @@ async def delete_tree(
 # xundelete = "XUNDELETE" SP mailbox SP "(" [astring *(SP astring)] ")" ; ours
 def run_xundelete(dialogue: BackendImap, command: Command) -> Running:
     """Of a mailbox as it rests: it comes back with all that was deleted with it."""
-    request = parse_tree(Scanner(command.octets, command.start))
+    request = parse_tree_request(Scanner(command.octets, command.start))
     need_admin(dialogue, "brings back what was deleted")
     name = dialogue.name_of(request.mailbox)
     before = before_deletion(name) if is_deleted(name) else None

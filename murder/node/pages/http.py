@@ -1,0 +1,174 @@
+"""HTTP/1.1 (RFC 9112) on one of our connections: small requests in, whole answers out, one after the other.
+
+The grammar is h11's. A request's head has 16 KiB, its body 64 KiB; who sends nothing for half a minute is let go.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import h11
+
+from murder.log import logger
+from murder.net.connection import Connection
+
+MAX_HEAD: Final = 16 * 1024
+MAX_BODY: Final = 64 * 1024
+IDLE_S: Final = 30.0
+WRITE_S: Final = 30.0
+TEXT: Final = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`path` as it came, with its query; names of `headers` in lower case; `peer` is an address."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    status: int
+    body: bytes = b""
+    kind: str = TEXT
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class HttpConnection:
+    """A receiver of `net.connection`."""
+
+    def __init__(self, connection: Connection, handle: Handler, *, is_welcome: bool) -> None:
+        self._connection = connection
+        self._handle = handle
+        self._is_welcome = is_welcome
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        self._request: h11.Request | None = None
+        self._body = bytearray()
+        self._task: asyncio.Task[None] | None = None
+        self._idle: asyncio.TimerHandle | None = None
+        self._log = logger(role="pages", cid=connection.cid, peer=connection.peer)
+
+    def begin(self) -> None:
+        if self._is_welcome:
+            self._connection.became_known()
+        self._wait()
+
+    def _wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._idle is not None:
+            self._idle.cancel()
+        self._idle = loop.call_later(IDLE_S, self._connection.close)
+
+    def received(self, data: bytes) -> None:
+        self._wait()
+        try:
+            self._http.receive_data(data)
+            self._go_on()
+        except h11.RemoteProtocolError as error:
+            self._refuse(error.error_status_hint, str(error))
+
+    def _go_on(self) -> None:
+        """Take what there is, up to a whole request. Raises RemoteProtocolError."""
+        while self._task is None:
+            event = self._http.next_event()
+            if event is h11.NEED_DATA or event is h11.PAUSED:
+                return
+            if isinstance(event, h11.Request):
+                self._request = event
+                self._body.clear()
+            elif isinstance(event, h11.Data):
+                self._body += event.data
+                if len(self._body) > MAX_BODY:
+                    self._refuse(413, f"a body of more than {MAX_BODY} octets")
+                    return
+            elif isinstance(event, h11.EndOfMessage):
+                self._task = asyncio.get_running_loop().create_task(self._answer())
+            else:  # the peer has gone, or half of it
+                self._connection.close()
+                return
+
+    async def _answer(self) -> None:
+        request = self._request
+        assert request is not None
+        try:
+            response = await self._respond(request)
+            self._send(response, is_head=request.method == b"HEAD")
+            await self._connection.drain(WRITE_S)
+        except (OSError, TimeoutError):
+            self._connection.abort()
+            return
+        finally:
+            self._task = None
+        if self._http.our_state is h11.MUST_CLOSE:
+            self._connection.close()
+            return
+        with contextlib.suppress(h11.LocalProtocolError):
+            self._http.start_next_cycle()
+        try:
+            self._go_on()
+        except h11.RemoteProtocolError as error:
+            self._refuse(error.error_status_hint, str(error))
+
+    async def _respond(self, request: h11.Request) -> Response:
+        if not self._is_welcome:
+            return Response(403, b"This address may not ask here\n")
+        headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
+        given = Request(
+            request.method.decode("ascii"),
+            request.target.decode("latin-1"),
+            headers,
+            bytes(self._body),
+            self._connection.peer,
+        )
+        try:
+            return await self._handle(given)
+        except Exception:  # noqa: BLE001 - the end of a request
+            self._log.exception("page.crashed", path=given.path[:200])
+            return Response(500, b"Internal error; the log has it\n")
+
+    def _send(self, response: Response, *, is_head: bool = False) -> None:
+        headers = [
+            ("Content-Type", response.kind),
+            ("Content-Length", str(len(response.body))),
+            ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
+            *response.headers.items(),
+        ]
+        told = self._http.send(h11.Response(status_code=response.status, headers=headers)) or b""
+        if response.body and not is_head:
+            told += self._http.send(h11.Data(data=response.body)) or b""
+        told += self._http.send(h11.EndOfMessage()) or b""
+        self._connection.write(told)
+
+    def _refuse(self, status: int, why: str) -> None:
+        """What is no request; the connection ends behind the answer."""
+        if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self._send(Response(status, f"{why}\n".encode(), headers={"Connection": "close"}))
+        self._connection.close()
+
+    def input_ended(self) -> bool:
+        """The peer has closed its half: what it asked for before is answered."""
+        self._http.receive_data(b"")
+        try:
+            self._go_on()
+        except h11.RemoteProtocolError as error:
+            self._refuse(error.error_status_hint, str(error))
+        return True
+
+    def writable(self) -> None:
+        pass
+
+    def lost(self, error: Exception | None) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        if self._task is not None:
+            self._task.cancel()

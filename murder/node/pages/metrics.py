@@ -1,0 +1,209 @@
+"""Figures of a node for a monitoring system, in OpenMetrics; whether it lives, and is ready.
+
+At each question all processes of the node are asked over their control sockets, so that what is told is exact, and nothing
+is counted in shared memory. Each series carries role and worker.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from murder.node.control.sockets import ask_local
+from murder.node.pages.http import Request, Response
+from murder.trail.figures import CLASSES_S, NAMES
+from murder.wire.control_words import AskFigures, AskStatus
+
+ANSWER_S: Final = 5.0
+WHO: Final = ("role", "worker")
+Answer = Mapping[str, Any]
+
+# What `status` tells: its key, the metric, its unit, what it means
+GAUGES: Final = (
+    ("connections", "murder_connections", "", "Connections that are open."),
+    ("sessions", "murder_sessions", "", "Sessions of clients that are open."),
+    ("mailboxes", "murder_list_mailboxes", "", "Mailboxes in the list as this process sees it."),
+    ("uptime_s", "murder_uptime_seconds", "seconds", "Since the role was started."),
+    ("descriptors", "murder_open_fds", "", "Descriptors that the process has open."),
+    ("descriptors_most", "murder_max_fds", "", "Descriptors that it may open."),
+    ("disk_free", "murder_disk_free_bytes", "bytes", "Left on the disk of node.data."),
+    ("disk_size", "murder_disk_size_bytes", "bytes", "Of the disk of node.data."),
+    ("lag_s", "murder_list_lag_seconds", "seconds", "How far the list is behind the master."),
+    ("conflicts", "murder_list_conflicts", "", "Mailboxes that two servers want."),
+    ("quarantined", "murder_quarantined_mailboxes", "", "Mailboxes that another server has, too."),
+    ("subscribers", "murder_list_subscribers", "", "Who follows the list."),
+    ("behind", "murder_list_backlog", "", "Changes that the slowest of them has not been sent."),
+    ("moves", "murder_moves_open", "", "Moves of mailboxes that are under way."),
+    ("moves_failed", "murder_moves_failed", "", "Moves that have failed and wait for somebody."),
+)
+COUNTERS: Final = (
+    ("changes", "murder_list_changes", "", "Changes of the list that were committed."),
+    ("refused", "murder_list_refusals", "", "Changes of the list that were refused."),
+    ("cpu_s", "murder_cpu_seconds", "seconds", "Time of processors that the process has used."),
+)
+
+
+def pages(folder: Path) -> "Pages":
+    """Of the node whose control sockets are in this folder."""
+    return Pages(folder)
+
+
+class Pages:
+    """`/metrics`, `/healthz`, `/readyz`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def __call__(self, request: Request) -> Response:
+        if request.method not in ("GET", "HEAD"):
+            return Response(405, b"GET it\n", headers={"Allow": "GET, HEAD"})
+        match request.path.partition("?")[0]:
+            case "/metrics":
+                return await self._metrics()
+            case "/healthz":  # that this was answered says it
+                return Response(200, b"It lives\n")
+            case "/readyz":
+                return await self._ready()
+        return Response(404, b"/metrics, /healthz and /readyz are here\n")
+
+    async def _ask(self, request: AskStatus | AskFigures) -> list[Answer]:
+        answers: list[Answer] = []
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                async for answer in ask_local(self._folder, request):
+                    if "done" not in answer and "no" not in answer:
+                        answers.append(answer)
+        except TimeoutError:
+            pass  # a process hangs: the others' figures are told
+        return answers
+
+    async def _metrics(self) -> Response:
+        status, figures = await asyncio.gather(self._ask(AskStatus()), self._ask(AskFigures()))
+        text = await asyncio.to_thread(exposed, status, figures, time.time())
+        return Response(200, text, CONTENT_TYPE_LATEST)
+
+    async def _ready(self) -> Response:
+        """Whether clients should be sent here: every role has answered, and no list was never complete."""
+        answers = await self._ask(AskStatus())
+        waiting = sorted(
+            {
+                f"{one['role']}: its mailbox list has never been complete"
+                for one in answers
+                if one.get("synchronised") is False
+            }
+        )
+        if not answers:
+            waiting = ["no role answers"]
+        text = "\n".join(waiting or ["ready"])
+        return Response(503 if waiting else 200, f"{text}\n".encode())
+
+
+class _Told(Collector):
+    """Families as they are."""
+
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        return iter(self._families)
+
+
+def exposed(status: Sequence[Answer], figures: Sequence[Answer], now: float) -> bytes:
+    """The page."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Told([*_of_status(status, now), *_of_figures(figures)]))
+    text: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]  # the library tells none
+    return text
+
+
+def _who(answer: Answer) -> list[str]:
+    return [str(answer["role"]), str(answer["worker"])]
+
+
+def _of_status(answers: Sequence[Answer], now: float) -> Iterator[Metric]:
+    for key, name, unit, meaning in GAUGES:
+        gauge = GaugeMetricFamily(name, meaning, labels=WHO, unit=unit)
+        yield _filled(gauge, answers, key)
+    for key, name, unit, meaning in COUNTERS:
+        counter = CounterMetricFamily(name, meaning, labels=WHO, unit=unit)
+        yield _filled(counter, answers, key)
+    memory = GaugeMetricFamily(
+        "murder_memory_bytes", "The process's own share of memory.", labels=WHO, unit="bytes"
+    )
+    until = GaugeMetricFamily(
+        "murder_certificate_left_seconds",
+        "Until the first of the node's certificates ends.",
+        labels=WHO,
+        unit="seconds",
+    )
+    synchronised = GaugeMetricFamily(
+        "murder_list_synchronised", "1: the mailbox list follows the master.", labels=WHO
+    )
+    down = GaugeMetricFamily(
+        "murder_backend_down",
+        "1: this process cannot reach that backend.",
+        labels=[*WHO, "backend"],
+    )
+    versions = GaugeMetricFamily(
+        "murder_build", "1: a process of this version runs.", labels=[*WHO, "version"]
+    )
+    for one in answers:
+        memory.add_metric(_who(one), int(one["memory_kib"]) * 1024)
+        versions.add_metric([*_who(one), str(one["version"])], 1)
+        if "certificate_until" in one:
+            until.add_metric(_who(one), float(one["certificate_until"]) - now)
+        if "synchronised" in one:
+            synchronised.add_metric(_who(one), int(bool(one["synchronised"])))
+        for backend in one.get("down", ()):
+            down.add_metric([*_who(one), str(backend)], 1)
+    yield from (memory, until, synchronised, down, versions)
+
+
+def _filled(
+    family: GaugeMetricFamily | CounterMetricFamily, answers: Sequence[Answer], key: str
+) -> Metric:
+    for one in answers:
+        value = one.get(key)
+        if isinstance(value, int | float):
+            family.add_metric(_who(one), value)
+    return family
+
+
+def _of_figures(answers: Sequence[Answer]) -> Iterator[Metric]:
+    for name, (labels, meaning) in NAMES.items():
+        all_labels = [*WHO, *labels]
+        counter = CounterMetricFamily(f"murder_{name}", meaning, labels=all_labels)
+        durations = HistogramMetricFamily(
+            f"murder_{name}_duration_seconds", meaning, labels=all_labels, unit="seconds"
+        )
+        for answer in answers:
+            for told, values, number in answer.get("numbers", ()):
+                if told == name:
+                    counter.add_metric([*_who(answer), *values], number)
+            for told, values, classes, sum_s in answer.get("times", ()):
+                if told == name:
+                    durations.add_metric([*_who(answer), *values], _buckets(classes), sum_s)
+        if counter.samples:
+            yield counter
+        if durations.samples:
+            yield durations
+
+
+def _buckets(classes: Sequence[int]) -> list[tuple[str, float]]:
+    """Those up to each end, as OpenMetrics has them."""
+    found: list[tuple[str, float]] = []
+    total = 0
+    for end, number in zip((*map(str, CLASSES_S), "+Inf"), classes, strict=True):
+        total += number
+        found.append((end, total))
+    return found

@@ -1,0 +1,73 @@
+"""How often things happened in this process, and how long they took: figures for a monitoring system.
+
+No lock and no object is made for a figure that is there already. A process that begins anew begins at nothing: the series
+of a monitoring system carry the worker's number.
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from typing import Final
+
+# Upper ends of the classes of a duration, in seconds; beyond the last there is one more
+CLASSES_S: Final = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0)
+
+Labels = tuple[str, ...]
+
+
+class Figures:
+    """`numbers` by name and the values of its labels; `times` likewise, with a number for each class and the sum."""
+
+    __slots__ = ("numbers", "times")
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, dict[Labels, int]] = {name: {} for name in NAMES}
+        self.times: dict[str, dict[Labels, Durations]] = {}
+
+    def add(self, name: str, *labels: str) -> None:
+        """Once more."""
+        found = self.numbers[name]
+        found[labels] = found.get(labels, 0) + 1
+
+    def took(self, name: str, seconds: float, *labels: str) -> None:
+        """Once more, and so long."""
+        found = self.times.get(name)
+        if found is None:
+            found = self.times[name] = {}
+        durations = found.get(labels)
+        if durations is None:
+            durations = found[labels] = Durations()
+        durations.classes[bisect_left(CLASSES_S, seconds)] += 1
+        durations.sum_s += seconds
+
+    def shown(self) -> dict[str, object]:
+        """As JSON has it: rows of name, labels, value or classes and sum."""
+        numbers = [
+            [name, list(labels), value]
+            for name, by_labels in self.numbers.items()
+            for labels, value in by_labels.items()
+        ]
+        times = [
+            [name, list(labels), list(one.classes), one.sum_s]
+            for name, by_labels in self.times.items()
+            for labels, one in by_labels.items()
+        ]
+        return {"numbers": numbers, "times": times}
+
+
+class Durations:
+    """How many were in each class, and all together."""
+
+    __slots__ = ("classes", "sum_s")
+
+    def __init__(self) -> None:
+        self.classes = [0] * (len(CLASSES_S) + 1)
+        self.sum_s = 0.0
+
+
+NAMES: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
+    "logins": (("protocol", "result"), "Logins, by what became of them."),
+    "commands": (("protocol", "command"), "Commands that this role carried out, and how long."),
+    "messages": (("outcome",), "Recipients of messages by LMTP: delivered, relayed, refused."),
+    "upstream_failures": (("backend", "kind"), "Connections or commands that a backend failed."),
+}
+"""What is counted: the names of the labels, and what it means."""

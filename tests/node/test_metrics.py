@@ -1,0 +1,130 @@
+"""What a monitoring system sees of a node: a real one, asked over HTTP."""
+
+import re
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from murder.node.pages.metrics import exposed
+from murder.trail.figures import CLASSES_S, Figures
+from tests.kit.demo import Demo, running_demo
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Demo]:
+    with running_demo("--users", "2", "--workers", "2", "--no-tls-required") as running:
+        yield running
+
+
+def got(node: dict[str, Any], path: str, method: str = "GET") -> tuple[int, str]:
+    request = urllib.request.Request(f"http://127.0.0.1:{node['metrics']}{path}", method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def figures(node: dict[str, Any]) -> dict[str, float]:
+    """Of each sample its sum over the workers, its labels but those in its name."""
+    found: dict[str, float] = {}
+    page = got(node, "/metrics")[1]
+    for family in text_string_to_metric_families(page):  # type: ignore[no-untyped-call]  # a library
+        for sample in family.samples:
+            own = {k: v for k, v in sample.labels.items() if k not in ("role", "worker")}
+            key = sample.name + "".join(f" {k}={v}" for k, v in sorted(own.items()))
+            found[key] = found.get(key, 0) + sample.value
+    return found
+
+
+def test_what_clients_do_is_counted_over_all_workers(demo: Demo) -> None:
+    home = demo.home(1)
+    before = {node["node"]: figures(node) for node in (demo.frontend, home)}
+    for _ in range(6):
+        with demo.imap(demo.frontend, "user1") as client:
+            client.select("INBOX")
+            client.noop()
+    with pytest.raises(Exception, match="AUTHENTICATIONFAILED"):
+        demo.imap(demo.frontend, "user1", "wrong")
+    assert "saved" in demo.deliver(demo.frontend, "user1", b"Subject: x\r\n\r\nx\r\n")
+    assert "550" in demo.deliver(demo.frontend, "nobody", b"")
+
+    def grown(node: dict[str, Any], key: str) -> float:
+        return figures(node).get(key, 0) - before[node["node"]].get(key, 0)
+
+    login = "murder_logins_total protocol=imap result="
+    assert grown(demo.frontend, f"{login}succeeded") == 6
+    assert grown(demo.frontend, f"{login}failed") == 1
+    assert grown(demo.frontend, "murder_messages_total outcome=relayed") == 1
+    assert grown(demo.frontend, "murder_messages_total outcome=refused") == 1
+    assert grown(home, "murder_messages_total outcome=delivered") == 1
+    took = "murder_commands_duration_seconds_count command={} protocol=imap"
+    assert grown(home, took.format("NOOP")) == 6 and grown(home, took.format("SELECT")) == 6
+    assert figures(home)["murder_memory_bytes"] > 1_000_000
+    assert figures(home)["murder_certificate_left_seconds"] > 0
+
+
+def test_a_master_tells_its_list_and_every_node_that_it_lives(demo: Demo) -> None:
+    master = demo.info["mupdate"]
+    assert figures(master)["murder_list_mailboxes"] >= 2
+    for node in (master, demo.frontend, *demo.backends):
+        assert got(node, "/healthz") == (200, "It lives\n")
+        assert got(node, "/readyz") == (200, "ready\n")
+
+
+def test_what_else_is_asked_is_refused(demo: Demo) -> None:
+    assert got(demo.frontend, "/")[0] == 404
+    assert got(demo.frontend, "/metrics", "POST")[0] == 405
+    assert got(demo.frontend, "/metrics", "HEAD") == (200, "")
+
+
+@pytest.mark.parametrize(
+    ("octets", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000, b"431"),
+        (b"nonsense\r\n\r\n", b"400"),
+        (
+            b"GET /healthz HTTP/1.1\r\nContent-Length: 99999\r\nHost: x\r\n\r\n" + b"x" * 99_999,
+            b"413",
+        ),
+        (b"GET /healthz HTTP/1.0\r\n\r\n", b"200"),
+    ],
+)
+def test_what_is_no_request_is_told_and_ends_the_connection(
+    demo: Demo, octets: bytes, status: bytes
+) -> None:
+    with socket.create_connection(("127.0.0.1", demo.frontend["metrics"]), timeout=20) as sock:
+        sock.sendall(octets)
+        said = b""
+        try:
+            while got_more := sock.recv(65536):
+                said += got_more
+        except ConnectionResetError:
+            pass
+    assert re.match(rb"HTTP/1.1 %b " % status, said), said[:100]
+
+
+def test_pipelined_requests_are_answered_in_order(demo: Demo) -> None:
+    one = b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", demo.frontend["metrics"]), timeout=20) as sock:
+        sock.sendall(one % b"healthz" + one % b"nothing" + one % b"readyz")
+        sock.shutdown(socket.SHUT_WR)
+        said = b""
+        while got_more := sock.recv(65536):
+            said += got_more
+    assert re.findall(rb"HTTP/1.1 (\d+)", said) == [b"200", b"404", b"200"]
+
+
+def test_durations_are_told_by_class_and_in_sum() -> None:
+    mine = Figures()
+    for seconds in (0.0, CLASSES_S[0], 0.002, 99.0):
+        mine.took("commands", seconds, "imap", "NOOP")
+    page = exposed([], [{"role": "backend", "worker": 0, **mine.shown()}], 0.0).decode()
+    assert 'le="0.0001",' in page or 'le="0.0001"}' in page
+    told = dict(re.findall(r'le="([^"]+)"[^}]*\} (\S+)', page))
+    assert float(told["0.0001"]) == 2 and float(told["0.005"]) == 3 and float(told["+Inf"]) == 4
