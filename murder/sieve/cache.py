@@ -12,13 +12,15 @@ from murder.sieve.check.program import Script
 
 MAX_OCTETS: Final = 64 * 1024 * 1024  # of memory, about
 PATTERN_OCTETS: Final = 64 * 1024  # that a regular expression takes when it was used much
+PIECE_OCTETS: Final = 200  # that a part of a key takes, or a text, measured
 INSTRUCTION_OCTETS: Final = 800  # that one instruction takes with its arguments, measured
 
 
 def memory_of(script: Script) -> int:
     """About so many octets."""
     instructions = INSTRUCTION_OCTETS * len(script.instructions)
-    return 2 * script.octets + instructions + PATTERN_OCTETS * script.patterns
+    pieces = PIECE_OCTETS * script.pieces
+    return 2 * script.octets + instructions + pieces + PATTERN_OCTETS * script.patterns
 
 
 class ScriptCache:

@@ -1,5 +1,7 @@
 """What a script and a message cost grows with their size and no faster: in lines of Python that run, and in steps told."""
 
+import tracemalloc
+
 import pytest
 
 from murder.sieve import (
@@ -13,6 +15,7 @@ from murder.sieve import (
     compile_script,
 )
 from murder.sieve import start as start_run
+from murder.sieve.cache import memory_of
 from murder.sieve.match.regex import weight_of
 from murder.sieve.run.machine import MAX_ANSWERS, MAX_NOTES
 from murder.sieve.run.parts import without_markup
@@ -278,3 +281,24 @@ def test_a_run_notes_no_more_than_anybody_reads() -> None:
     wrong = 'if header :regex "x" "${a}" { keep; }'
     script = f'require ["variables", "regex"]; set "a" "("; {wrong * 500}'
     assert len(run(script).notes) == MAX_NOTES
+
+
+HEAVY = {
+    "wildcards": 'if header :matches "x" "%s" { keep; }' % "*".join("a" * 20_000),  # noqa: UP031 # braces
+    "values of wildcards": 'if header :matches "x" "%s" { keep; }' % ("?" * 20_000),  # braces
+    "texts": 'if header :matches "x" [%s] { keep; }' % ",".join(['"a*"'] * 9000),  # noqa: UP031 # braces
+    "variables": 'require "variables"; set "a" "%s";' % ("${a}" * 20_000),
+}
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_what_a_program_takes_in_memory_is_counted(name: str) -> None:
+    source = HEAVY[name].encode()
+    compile_script(source)
+    tracemalloc.start()
+    try:
+        script = compile_script(source)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert memory_of(script) >= taken / 2, (memory_of(script), taken)

@@ -61,6 +61,7 @@ class Checker:
         self.warnings: list[Problem] = []
         self.around: list[Call] = []  # commands whose blocks are open
         self.patterns = 0  # regular expressions so far
+        self.pieces = 0  # of keys
         self.is_early = True  # nothing but declarations has come yet
         self._available = available
         self._words: dict[tuple[bool, str], Word] = {}  # by what they are, and name
@@ -460,6 +461,7 @@ class Checker:
                     node.at, f"invalid key for the :{kind.name} match type: {error}"
                 ) from None
         self.patterns += matching.patterns
+        self.pieces += matching.pieces
         if self.patterns > self.limits.patterns:
             raise Wrong(
                 node.at,

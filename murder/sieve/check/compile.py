@@ -33,6 +33,7 @@ def compile_octets(
         frozenset(checker.required),
         len(octets),
         checker.patterns,
+        checker.pieces + octets.count(b'"') + octets.count(b"$"),
         hashlib.sha256(octets).digest(),
         tuple(checker.includes),
         tuple(map(str, checker.warnings)),

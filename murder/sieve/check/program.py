@@ -25,6 +25,7 @@ class Script:
     requires: frozenset[str]
     octets: int
     patterns: int  # regular expressions, each with memory of its own
+    pieces: int  # objects that its texts and keys are made of
     digest: bytes
     includes: tuple[tuple[str, bool, bool, int], ...] = ()
     warnings: tuple[str, ...] = ()

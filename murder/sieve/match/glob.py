@@ -51,7 +51,7 @@ class Segment:
 class Glob:
     """A pattern, already folded."""
 
-    __slots__ = ("_is_whole", "_segments", "patterns", "weight")
+    __slots__ = ("_is_whole", "_segments", "patterns", "pieces", "weight")
 
     def __init__(self, pattern: str) -> None:
         """Raises ValueError where it is too large."""
@@ -68,6 +68,7 @@ class Glob:
         self._segments = tuple(segments)
         compiled = [one.pattern for one in segments if one.pattern is not None]
         self.patterns = len(compiled)
+        self.pieces = sum(1 + len(one.ones) for one in segments)
         widest = max((one.weight for one in compiled), default=0)
         self.weight = 1 + 4 * widest + COPYING * self.patterns + len(segments) // SEGMENTS
 

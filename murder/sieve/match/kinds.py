@@ -20,11 +20,12 @@ REGEX_WEIGHT: Final = (
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A key. `weight`: what it costs to look at a character, where 1 is to compare it. `patterns`: how many regular
-    expressions it is made of."""
+    expressions it is made of; `pieces`: of how many objects in memory."""
 
     test: Test
     weight: int = 1
     patterns: int = 0
+    pieces: int = 1
 
 
 class Over(Enum):
@@ -89,7 +90,7 @@ def _matches(key: str, comparator: Comparator, operator: str) -> Prepared:
             return [whole, *(value[start:end] for start, end in spans)]
         return [whole, *(whole[start:end] for start, end in spans)]
 
-    return Prepared(test, glob.weight, glob.patterns)
+    return Prepared(test, glob.weight, glob.patterns, glob.pieces)
 
 
 def _regex(key: str, comparator: Comparator, operator: str) -> Prepared:

@@ -23,6 +23,7 @@ class Matching:
     equal: frozenset[str] | None = None
     weight: int = 1  # of all keys
     patterns: int = 0  # regular expressions that they are made of
+    pieces: int = 0  # objects in memory that they are made of
 
     def prepared(self, keys: Iterable[str]) -> "Matching":
         """With these keys. Raises ValueError for what is none."""
@@ -38,6 +39,7 @@ class Matching:
             tuple(one.test for one in known),
             weight=sum(one.weight for one in known),
             patterns=sum(one.patterns for one in known),
+            pieces=sum(one.pieces for one in known),
         )
 
     def together(self, others: Iterable["Matching"]) -> "Matching":
@@ -50,6 +52,7 @@ class Matching:
             tuple(test for one in known for test in one.tests or ()),
             weight=sum(one.weight for one in known),
             patterns=sum(one.patterns for one in known),
+            pieces=sum(one.pieces for one in known),
         )
 
     def first(self, values: Sequence[str]) -> bool | Values:
