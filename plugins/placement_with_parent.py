@@ -1,6 +1,6 @@
 """Placement: a new mailbox goes where its parent is.
 
-A user's folders so stay beside his INBOX, and one RENAME or move carries them all. Where the parent's backend is
+A user's folders so stay beside their INBOX, and one RENAME or move carries them all. Where the parent's backend is
 down or takes no new mailboxes, and for a mailbox without a parent, the next plugin decides.
 """
 

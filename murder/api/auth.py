@@ -1,6 +1,6 @@
 """What an authentication backend is: credentials in, an identity out.
 
-A plugin of this kind is made by the hook `make_auth_backend`. It decides *who* somebody is; what he may do is
+A plugin of this kind is made by the hook `make_auth_backend`. It decides *who* somebody is; what they may do is
 decided by access lists and by the role's `admins`. `verify` and `lookup` are all that one must have; what else one can is
 a Protocol of its own, that is looked for. Where `[auth] plugins` names several they are asked in order, and the first that
 knows the user decides.

@@ -1,7 +1,7 @@
 """The power of a store whose mailboxes can move to another server, and come from there, while people use them.
 
 Carrying is repeated until little is left, then the mailbox is frozen and the rest follows: so each method may be called
-again with the same things, and must then change nothing. Rows are the owner's (his `\\Seen`); other readers' are in the
+again with the same things, and must then change nothing. Rows are the owner's (their `\\Seen`); other readers' are in the
 portrait.
 """
 

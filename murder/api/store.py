@@ -93,7 +93,7 @@ class Stored:
 class Mailbox(Protocol):
     """One open mailbox, seen by one reader. Cheap to make and to drop; no lock is held while it is open.
 
-    The reader matters for `\\Seen` alone: in a mailbox that is not his own, each reader has his own.
+    The reader matters for `\\Seen` alone: in a mailbox that is not their own, each reader has their own.
     """
 
     @property

@@ -9,7 +9,7 @@ git does with its index: the record beside the directory holds, for every file a
 the size, mode, times of change of contents and inode (ctime) seen when it was last hashed. No program can set a
 ctime, so a file with the same stamp still has the same contents; any difference, a file that is missing, or one too many
 (its directory's stamp differs) leads to `unpack`, which hashes everything and mends what is wrong. That takes about
-2 ms. It protects from accidents and from other users, not from someone who runs as this user: he could as
+2 ms. It protects from accidents and from other users, not from someone who runs as this user: they could as
 well change the archive.
 """
 

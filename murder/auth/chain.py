@@ -64,7 +64,7 @@ class Link:
         password: bytes,
         is_familiar: Callable[[], bool] = _not_first,
     ) -> Identity | Denied:
-        """What this plugin says. Who comes when many wait has his turn by address; `is_familiar`: before the others."""
+        """What this plugin says. When many wait, turns are given by address; `is_familiar`: before the others."""
         if self.recaller is not None:
             identity = self.recaller.recall(user, password)
             if identity is not None:

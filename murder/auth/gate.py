@@ -53,7 +53,7 @@ Ask = Callable[[bytes], Awaitable[bytes]]
 
 
 class NotAdmitted(Refusal):
-    """Who was refused, as he wrote it, fit for a log."""
+    """Who was refused, as they wrote it, fit for a log."""
 
     def __init__(self, refusal: Refusal, claimed: str) -> None:
         super().__init__(refusal.code, refusal.text, refusal.detail)
@@ -61,7 +61,7 @@ class NotAdmitted(Refusal):
 
 
 def as_given(name: str) -> str:
-    """What somebody calls himself, for a log: no longer than a line, and with nothing that a terminal would obey."""
+    """What somebody calls themselves, for a log: no longer than a line, and with nothing that a terminal would obey."""
     cut = name if len(name) <= SHOWN_NAME else name[:SHOWN_NAME] + "..."
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in cut)
 
@@ -183,7 +183,7 @@ class Gate:
     def admit_at_once(
         self, user: str, password: bytes, connection: Connection, protocol: str, mechanism: str
     ) -> Login | None:
-        """Who has nothing to wait for: his password is known without asking, nobody's mistakes hold him up, and he is no
+        """Those with nothing to wait for: their password is known without asking, no mistakes hold them up, and they are no
         administrator. None: `admit` decides, and nothing has been counted."""
         if "+" in user or not (connection.is_tls or self.allow_plaintext):
             return None
@@ -210,7 +210,7 @@ class Gate:
         return recall
 
     def known_as(self, given: str) -> tuple[str, str]:
-        """Who is meant by what somebody calls himself, as for an address: `user[+detail][@domain]`. Without `[namespace]
+        """Who is meant by what somebody calls themselves, as for an address: `user[+detail][@domain]`. Without `[namespace]
         domains` the domain says nothing."""
         local, _, domain = given.partition("@")
         user, _, detail = local.partition("+")
@@ -338,7 +338,7 @@ class Gate:
         return Login(user, known or Identity(user), proxy=certificate.name)
 
     async def login_of(self, user: str) -> Login:
-        """Somebody as access lists know him, though he is not here: who gave a URL away (RFC 4467)."""
+        """A user as access lists know them, though not logged in: who gave a URL away (RFC 4467)."""
         return Login(user, await self._lookup(user))
 
     def _takes_operator(self, roles: Collection[str]) -> bool:
@@ -368,7 +368,7 @@ class Gate:
             raise UpstreamFailure(failure.kind, AUTHENTICATION, text) from failure
 
     async def secret_for(self, wanted: SecretWanted) -> Secret:
-        """The user's SCRAM secret; for somebody who is not known one that nothing proves, so that his exchange ends as with
+        """The user's SCRAM secret; for somebody who is not known one that nothing proves, so that the exchange ends as with
         a wrong password."""
         user, _ = self.known_as(wanted.user)
         found = await self.in_time(self.auth.scram_secret(user, wanted.mechanism))
@@ -460,7 +460,7 @@ def _not_offered(row: Mechanism) -> Refusal:
 async def _run(
     gate: Gate, exchange: Exchange, initial: bytes | None, ask: Ask, connection: Connection
 ) -> Credentials:
-    """All steps up to credentials. What is proven in the exchange is a password as well: who breaks off behind his claim has
+    """All steps up to credentials. What is proven in the exchange is a password as well: who breaks off behind a claim has
     tried one, for all we know; and who is refused without a claim, too."""
     attempt: Attempt | None = None
     response = initial

@@ -1,4 +1,4 @@
-"""How many connections a user has at once, of all protocols that he logs in with, in all workers."""
+"""How many connections a user has at once, of all protocols that they log in with, in all workers."""
 
 from murder.errors import Code, Refusal
 from murder.net.shared_counter import SharedCounter

@@ -11,7 +11,7 @@ guesses rare is who is looked at at all:
                                   in 3.5 min (`RUN_OFF_S`). At `per_address` (30) attempts wait in line: 30 guesses at
                                   once, then 6 a minute (8,640 a day) over all users together.
 
-Not held up by that second rule is a user who has got in from this address within a day, until he fails. The same wrong
+Not held up by that second rule is a user who has got in from this address within a day, until they fail. The same wrong
 password again (a telephone with an old one) tells nothing new: it weighs nothing, and waits in a line of its own, by the
 first rule, where it holds up nobody with another password. A right password pardons this user at this address, nobody
 else. A minute of peace does, too. Who hangs up has been counted already.
@@ -257,7 +257,7 @@ class Penalties:
 
     def at_once(self, peer: str, user: str, password: bytes, recall: Recall) -> Identity | None:
         """Who is known at once, where an attempt would not wait: counted as a right one. Of anybody else nothing is counted
-        and nothing told: None, whether he would have to wait or is not known."""
+        and nothing told: None, whether they would have to wait or are not known."""
         if not self.first_s or (self.trusted and contains(self.trusted, peer)):
             return recall(user, password)
         place, pair = _place_and_pair(peer, user)

@@ -1,6 +1,6 @@
 """LMTP at a backend: recipients are mailboxes of the list, the message goes into the store (RFC 2033, RFC 5321 §4.4).
 
-One `Incoming` serves all recipients, so the store keeps one copy where it can; 250 is said for a recipient only when his
+One `Incoming` serves all recipients, so the store keeps one copy where it can; 250 is said for a recipient only when its
 copy is durable. `Delivered-To` is written for a single recipient: with more there is one text for all, and none of them
 is told of the others.
 """
@@ -39,7 +39,7 @@ BEGUN_AT_ONCE: Final = 16  # copies, some 0.1 ms each; then all others have a tu
 
 @dataclass(frozen=True, slots=True)
 class Addressee:
-    """An accepted recipient: where his copy goes, and what he was called."""
+    """An accepted recipient: where the copy goes, and how it was addressed."""
 
     mailbox: MailboxName
     address: bytes
@@ -221,7 +221,7 @@ class Arrival:
         return b"".join(answer.result() for answer in answers)
 
     async def _deliver(self, addressee: Addressee, message: NewMessage) -> bytes:
-        """One recipient's copy, or what a filter makes of it; and his reply, which the mail log has, too."""
+        """One recipient's copy, or what a filter makes of it; and the reply, which the mail log has, too."""
         copies: list[Copy] = []
         answer = await self._attempt(addressee, message, copies)
         dialogue = self._dialogue

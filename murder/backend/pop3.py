@@ -2,7 +2,7 @@
 
 What a session sees is fixed at its login. Nothing is deleted without QUIT. Messages go out octet by octet as they are
 stored, whether the client has said UTF8 (RFC 6856) or not: a header in UTF-8 is an odd header to an old client, and one
-that his server has rewritten would no longer be the message that was signed, nor have the size that LIST told.
+that the server has rewritten would no longer be the message that was signed, nor have the size that LIST told.
 """
 
 import re

@@ -78,7 +78,7 @@ class Backend:
             )
 
     async def ensure_inbox(self, login: Login) -> None:
-        """Make the user's INBOX at his first login, where the configuration says so."""
+        """Make the user's INBOX at their first login, where the configuration says so."""
         await self.notice(inbox_of(login.user))
         if not self.config.create_inbox or login.is_admin:
             return

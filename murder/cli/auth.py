@@ -96,10 +96,10 @@ async def passwd(user: str, config_file: Path, as_json: bool) -> int:
 @auth.command()
 @click.argument("user")
 @config_option()
-@yes_option("forget him and his password")
+@yes_option("forget the user and the password")
 @json_option("user")
 async def remove(user: str, config_file: Path, yes: bool, as_json: bool) -> int:
-    """Forget a user and his password. The mail stays: `murder ctl user delete`.
+    """Forget a user and their password. The mail stays: `murder ctl user delete`.
 
     \b
     murder auth remove anna --yes

@@ -242,7 +242,7 @@ class FrontendConfig(ClientConfig):
     proxy_password: str = option("", "With `plain`: its password.", secret=True)
     proxies: tuple[str, ...] = option(
         (),
-        "Master users: who may log in for others with PLAIN (authorization identity, then his own name and password), with "
+        "Master users: who may log in for others with PLAIN (authorization identity, own name and password), with "
         "the others' rights, never an administrator's. Each such login is logged with both names.",
         example='["migration"]',
     )
@@ -302,7 +302,7 @@ class BackendConfig(ClientConfig):
         least=0,
     )
     create_inbox: bool = option(
-        False, "Make a user's INBOX at his first login (else an administrator does)."
+        False, "Make a user's INBOX at their first login (else an administrator does)."
     )
     proxies: tuple[str, ...] = option(
         (),
@@ -330,7 +330,7 @@ class BackendConfig(ClientConfig):
     default_acl: str = option(
         "anyone lrs",
         "Who may do what in a new shared mailbox that has none above it: identifiers, each with its rights (RFC 4314); "
-        "Cyrus' `defaultacl`. A user's mailboxes begin as his own, all others with the rights of the one above.",
+        "Cyrus' `defaultacl`. A user's mailboxes begin as their own, all others with the rights of the one above.",
     )
     max_acl_identifiers: int = option(
         1000,
@@ -479,7 +479,7 @@ class OperatorConfig:
         example='["fe1.example.org:3906", "be1.example.org:3906"]',
     )
     user: str = option("", "Without a certificate: an administrator of the backends.")
-    password: str = option("", "His password; asked for where it is not here.", secret=True)
+    password: str = option("", "Their password; asked for where it is not here.", secret=True)
 
 
 @dataclass(frozen=True, slots=True)

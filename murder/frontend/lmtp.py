@@ -1,4 +1,4 @@
-"""LMTP at a frontend: each recipient goes to the backend of his mailbox, the message to each backend once (RFC 2033).
+"""LMTP at a frontend: each recipient goes to the backend of its mailbox, the message to each backend once (RFC 2033).
 
 Each RCPT is put to its backend, pipelined ones to all at once; the message streams to all backends side by side; what
 each answers for each recipient is passed on as it is. A backend that fails or is slow costs its own recipients a 451 and
@@ -23,7 +23,7 @@ from murder.serve.service import ClientService
 from murder.wire.lmtp import Envelope, format_xclient, parse_recipient
 
 UNKNOWN = "No such user here"
-UNKNOWN_THERE = re.compile(rb"550[- ](?:5\.1\.|(?!\d\.\d))")  # and nothing else is wrong with him
+UNKNOWN_THERE = re.compile(rb"550[- ](?:5\.1\.|(?!\d\.\d))")  # and nothing else is wrong with it
 
 
 class FrontendLmtp(LmtpDialogue):
@@ -34,14 +34,14 @@ class FrontendLmtp(LmtpDialogue):
         self.frontend = frontend
         self.transactions: dict[str, LmtpTransaction] = {}  # of this transaction, by backend
         self.upstreams: dict[str, LineUpstream] = {}
-        # all RCPT, in order: at whom, of which address, and what he says
+        # all RCPT, in order: the transaction, the address, and the answer to come
         self._asked: list[tuple[LmtpTransaction, bytes, asyncio.Future[bytes]]] = []
         self._last: dict[str, LmtpTransaction] = {}  # which may still be ending
         self._offered: dict[str, frozenset[bytes]] = {}
         frontend.sessions.add(self)
 
     async def receive(self, given: Envelope) -> "asyncio.Future[bytes]":
-        """Certainly unknown: 550. Not to be known now (UpstreamFailure): 451. Else his backend answers, in time."""
+        """Certainly unknown: 550. Not to be known now (UpstreamFailure): 451. Else its backend answers, in time."""
         entry = await self._find(given.path)
         transaction = self.transactions.get(entry.server) or self._begin_with(entry.server)
         answer = transaction.recipient(given.path)
@@ -49,7 +49,7 @@ class FrontendLmtp(LmtpDialogue):
         return answer
 
     async def judged(self, server: str, path: bytes, reply: bytes) -> bytes:
-        """A backend that knows a recipient no more may just have given him away: his mail must not go back for that."""
+        """A backend that knows a recipient no more may just have given it away: its mail must not go back for that."""
         if not UNKNOWN_THERE.match(reply):
             return reply
         try:

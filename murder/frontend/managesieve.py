@@ -1,4 +1,4 @@
-"""ManageSieve at a frontend: log the user in, then each command goes to the backend of his INBOX as it is, and its answer
+"""ManageSieve at a frontend: log the user in, then each command goes to the backend of their INBOX as it is, and its answer
 comes back as it is (RFC 5804). Where that backend is lost the session lives on, and the next command finds it again.
 
 What a backend says of the language of scripts is known from its greeting; before the login that is told which all have.
@@ -114,7 +114,7 @@ class FrontendSieve(SieveDialogue):
         self._home = ""
 
     async def _connect(self) -> LineUpstream:
-        """To the backend of his INBOX, as him. Raises Refusal, UpstreamFailure."""
+        """To the backend of the user's INBOX, as the user. Raises Refusal, UpstreamFailure."""
         login = self.login
         assert login is not None
         try:
@@ -134,7 +134,7 @@ class FrontendSieve(SieveDialogue):
         return upstream
 
     def _refer(self, login: Login, entry: MailboxEntry) -> None:
-        """Raises Refusal(REFERRAL) where the site wants him to go there himself."""
+        """Raises Refusal(REFERRAL) where the site wants them to go there themselves."""
         if not self.frontend.refers_logins:
             return
         question = ReferralQuestion(

@@ -1,6 +1,6 @@
-"""POP3 at a frontend: log the user in, find his INBOX, then relay octets both ways (RFC 1939).
+"""POP3 at a frontend: log the user in, find their INBOX, then relay octets both ways (RFC 1939).
 
-UTF8 (RFC 6856) comes before the login, so it is offered where all backends do, and said to the user's before he is let in.
+UTF8 (RFC 6856) comes before the login, so it is offered where all backends do, and said to the user's before the login ends.
 Nothing is read of what passes. A client that goes without QUIT takes the backend's connection with it, and so deletes
 nothing.
 """

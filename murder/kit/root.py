@@ -233,7 +233,7 @@ def make_folder(folder: Path) -> None:
 
 def root_of(name: MailboxName) -> bytes:
     """The root a mailbox belongs to: its owner's INBOX, or the first part of a shared name. What was a user's before it
-    was deleted stays with him: deleting is then one row."""
+    was deleted stays with them: deleting is then one row."""
     if is_deleted(name):
         before = before_deletion(name)
         if before is not None and owner_of(before[0]) is not None:

@@ -16,10 +16,10 @@ CREATE_CHILD, DELETE_MAILBOX, DELETE_MESSAGE, EXPUNGE, ADMINISTER, ANNOTATE = "k
 
 ALL_RIGHTS: Final = "lrswipkxtecdan"  # Cyrus' order; c stands for k and x, d for t and e
 OWNER_RIGHTS: Final = frozenset(ALL_RIGHTS)
-# an owner cannot lock himself out (RFC 4314 §3.1 advises it; Cyrus does)
+# an owner cannot lock themselves out (RFC 4314 §3.1 advises it; Cyrus does)
 OWNER_ALWAYS: Final = frozenset("la")
 ANYONE: Final = "anyone"
-ANONYMOUS: Final = "anonymous"  # who has not logged in: mail that comes in is posted by him
+ANONYMOUS: Final = "anonymous"  # who has not logged in: mail that comes in is posted by this one
 GROUP_PREFIX: Final = "group:"
 # a real Cyrus passes 73 kB; bounded so that SETACL cannot grow for ever
 MAX_ACL_OCTETS: Final = 256 * 1024

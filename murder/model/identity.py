@@ -24,10 +24,10 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Somebody who is in. `proxy` names the node or proxy user that vouches for him, "" if he came himself.
+    """Somebody who is in. `proxy` names the node or proxy user that vouches for them, "" if they came themselves.
 
-    `password` is kept only where it must be carried on (an administrator at a frontend). `detail` is what he wrote behind
-    his name with a `+`: the mailbox that POP3 opens. `master` is the master user who is in as `user`.
+    `password` is kept only where it must be carried on (an administrator at a frontend). `detail` is what they wrote behind
+    their name with a `+`: the mailbox that POP3 opens. `master` is the master user who is in as `user`.
     """
 
     user: str

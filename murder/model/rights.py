@@ -66,7 +66,7 @@ def _is_for_administrators(name: MailboxName) -> bool:
 
 def _is_of_domain(name: MailboxName, user: str) -> bool:
     """Whether the user is one of those whom `anyone` and groups mean there: each domain is a world of its own, as with
-    Cyrus (`crossdomains: no`), and LIST tells nothing of others'. Whom a list names himself is let in all the same."""
+    Cyrus (`crossdomains: no`), and LIST tells nothing of others'. A user that a list names is let in all the same."""
     return split_domain(name)[0] == user.partition("@")[2].encode("utf-8", "surrogateescape")
 
 

@@ -25,7 +25,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class PlainCredentials:
-    """A password to be checked. `authzid` is "" where the user speaks for himself."""
+    """A password to be checked. `authzid` is "" where users speak for themselves."""
 
     authcid: str
     authzid: str
@@ -51,8 +51,8 @@ class ExternalCredentials:
 
 @dataclass(frozen=True, slots=True)
 class ProvenCredentials:
-    """A user who has proven himself in the exchange (SCRAM, a token, a ticket). `final` is still to be sent to him.
-    `identity` is who he is where the mechanism knows; else the auth backend is asked about `authcid`."""
+    """A user who has proven who they are (SCRAM, a token, a ticket). `final` is still to be sent to them.
+    `identity` is who they are where the mechanism knows; else the auth backend is asked about `authcid`."""
 
     authcid: str
     authzid: str

@@ -38,7 +38,7 @@ class IndexLines:
         before = {server: len(keys) for server, keys in self._servers.items()}
         owned = b"\0"  # what the present owner's keys begin with
         octets = 0
-        known: dict[bytes, Places] = {}  # of his rows, which differ by name only, or of shared ones
+        known: dict[bytes, Places] = {}  # of rows that differ by name only, or of shared ones
         for key, row in zip(block.keys, block.rows, strict=True):
             if not key.startswith(owned):
                 owned = b"\xff\xff"

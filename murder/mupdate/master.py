@@ -114,7 +114,7 @@ class MupdateDialogue(ClientDialogue):
         super().begin()
         sock = self.connection.transport.get_extra_info("socket")
         self.connection.read_at_most(READ_OCTETS)
-        # who is silent for ever, as a backend may be, is asked by TCP whether he is there
+        # who is silent for ever, as a backend may be, is asked by TCP whether it is there
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 

@@ -177,7 +177,7 @@ class MailboxList:
     ) -> Iterator[MailboxEntry]:
         """Active rows that somebody known by all these identifiers may look up (right `l`), in collation order.
 
-        Costs what he can see, not what there is. Negative rights count; an owner always sees his own. Names
+        Costs what they can see, not what there is. Negative rights count; an owner always sees their own. Names
         below `DELETED`, and mailboxes that hold no mail, are left out unless `deleted`.
         """
         return visibility.visible(

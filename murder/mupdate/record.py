@@ -149,7 +149,7 @@ _DOTS: Final = bytes.maketrans(b"\x1f", b".")
 def lookers(key: bytes, row: bytes) -> frozenset[bytes]:
     """Whom the row's ACL lets look the mailbox up (`l`), as identifiers; `-` in front where it is taken away.
 
-    The owner is always one of them: he cannot lock himself out. Reserved rows have no lookers.
+    The owner is always one of them: they cannot lock themselves out. Reserved rows have no lookers.
     """
     if not row[FLAGS_AT] & ACTIVE:
         return frozenset()

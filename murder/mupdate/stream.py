@@ -1,7 +1,7 @@
 """UPDATE and FOLLOW subscribers: the list in Cyrus' order, OK, what changed meanwhile, then every change at once.
 
 No transaction outlives a batch and nothing is queued for a peer that does not read: a subscriber is a number (what it
-has been sent), and whoever lags is brought up to date from the journal when his connection takes octets again, each row
+has been sent), and whoever lags is brought up to date from the journal when its connection takes octets again, each row
 once, as it is then. Who lags too far, or takes nothing for too long, is cut off; the others never notice.
 """
 

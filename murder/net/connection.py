@@ -291,7 +291,7 @@ class Connection(asyncio.Protocol):
 
     def gather(self, data: bytes, *, later: bool = True) -> None:
         """Send with what else is gathered in this turn of the loop: one system call, one packet. Without `later` the
-        caller calls `send_gathered` himself."""
+        caller calls `send_gathered` itself."""
         if self._lost:
             return
         if later and not self.gathered:

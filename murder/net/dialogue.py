@@ -22,7 +22,7 @@ from murder.net.turns import TURN_S, line_up
 
 HELD_OCTETS: Final = 256 * 1024  # input held for a busy session before reading stops
 HELD_BEFORE_LOGIN_OCTETS: Final = 16 * 1024  # the same of somebody we do not know
-# one read may bring more; who sends that ahead of his login goes
+# one read may bring more; who sends that ahead of their login goes
 MOST_BEFORE_LOGIN_OCTETS: Final = 64 * 1024
 CLOSE_GRACE_S: Final = 5.0
 OVERDUE_S: Final = 1.0  # how often it is looked whether a handler ends whose time to log in is over

@@ -41,19 +41,19 @@ class Host(Protocol):
     def balancers(self) -> tuple[Network, ...]: ...
 
     def meet(self, who: "Arrival", peer: str) -> bool:
-        """Whether there is room for one more from there; he is counted then."""
+        """Whether there is room for one more from there; it is counted then."""
         ...
 
     def turn_away(self, arrival: "Arrival") -> None:
-        """He was met, and has not come to a session."""
+        """It was met, and has not come to a session."""
         ...
 
     def admit(self, connection: Connection, arrival: "Arrival") -> Receiver:
-        """He was met, and the connection stands."""
+        """It was met, and the connection stands."""
         ...
 
     def refuse(self, connection: Connection) -> Receiver:
-        """He was not let in: say so."""
+        """It was not let in: say so."""
         ...
 
     def forget(self, connection: Connection) -> None:
@@ -189,7 +189,7 @@ class Arrival:
         self._known_by_address()
 
     def _known_by_address(self) -> None:
-        """Who it is has been said: is there room for him?"""
+        """Who it is has been said: is there room for them?"""
         self._is_met = self._door.host.meet(self, self.peer)
         if not self._is_met:
             if self._door.refused >= MAX_REFUSED:

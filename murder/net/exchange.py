@@ -11,7 +11,7 @@ from murder.wire.fragment import Fragmenter
 
 MAX_COLLECTED: Final = 4 * 1024 * 1024  # octets of untagged responses kept for one own command
 RESPONSE_OCTETS: Final = 64  # that each costs beside its own: 4 MiB of empty ones would be 40
-MAX_GREETING: Final = 64 * 1024  # octets of a line of somebody who has not said who he is
+MAX_GREETING: Final = 64 * 1024  # octets of a line of somebody who has not said who they are
 MAX_LINE: Final = 4 * 1024 * 1024  # a SEARCH answer of a large mailbox
 
 

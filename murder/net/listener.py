@@ -88,7 +88,7 @@ class Guests:
             return False
         self._no_stranger(longest)
         longest.abort()
-        return self._total.enter(bounds.max_connections + 1)  # he is counted until he has gone
+        return self._total.enter(bounds.max_connections + 1)  # it is counted until it has gone
 
     def goes_on_as(self, who: Stranger, connection: Stranger) -> None:
         """A stranger's connection stands."""
@@ -97,7 +97,7 @@ class Guests:
             self._strangers[connection] = noted
 
     def known(self, who: Stranger, peer: str, *, is_node: bool) -> None:
-        """He has logged in. Where a node of the murder has, many come at once."""
+        """The client has logged in. Where a node of the murder has, many come at once."""
         if who in self._strangers:
             self._no_stranger(who)
         if is_node and (place := place_of(peer)) not in self._nodes:
@@ -191,7 +191,7 @@ class Listener:
     # --- for the doorway
 
     def meet(self, who: Stranger, peer: str) -> bool:
-        """Whether there is room for one more from there; he is counted then."""
+        """Whether there is room for one more from there; it is counted then."""
         if self._stopped:  # it was accepted in the turn of the loop before
             return False
         limit = self._guests.enter(who, peer, self._bounds)
@@ -200,11 +200,11 @@ class Listener:
         return not limit
 
     def turn_away(self, arrival: Arrival) -> None:
-        """He was met, and has not come to a session."""
+        """It was met, and has not come to a session."""
         self._guests.leave(arrival, arrival.peer)
 
     def admit(self, connection: Connection, arrival: Arrival) -> Receiver:
-        """He was met, and the connection stands."""
+        """It was met, and the connection stands."""
         self._guests.goes_on_as(arrival, connection)
         return self._serve(connection)
 
@@ -218,7 +218,7 @@ class Listener:
         return receiver if self.watch is None else self.watch(connection, receiver)
 
     def refuse(self, connection: Connection) -> Receiver:
-        """He was not let in: says why, and closes."""
+        """It was not let in: says why, and closes."""
         return _Refused(connection, self._bounds.refusal)
 
     def forget(self, connection: Connection) -> None:

@@ -115,7 +115,7 @@ async def open_imap(
     pool: Pool | None = None,
 ) -> ImapUpstream:
     """Connect, TLS, ID, log in for the user: EXTERNAL by this node's certificate, or PLAIN as the proxy user; with
-    `password` as the user himself (an administrator). One that waits in the pool is connected already. Raises
+    `password` as the user (an administrator). One that waits in the pool is connected already. Raises
     UpstreamFailure."""
     address = upstreams.address(server, IMAP)
     while pool is not None and (waiting := pool.take(address)) is not None:

@@ -126,7 +126,7 @@ def _places(part: int, digest: int) -> Iterator[int]:
         yield part + (slot % SLOTS) * RECORD.size
 
 
-# of 150 octets: a key is asked for when somebody comes and when he goes
+# of 150 octets: a key is asked for when somebody comes and when they go
 @functools.lru_cache(maxsize=4096)
 def _digest(key: str) -> int:
     octets = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()

@@ -64,7 +64,7 @@ async def show(reach: Reach, name: MailboxName) -> Shown:
 
 
 async def _counts(reach: Reach, entry: MailboxEntry) -> dict[str, int]:
-    """As the owner sees it, where the backend lets the operator act for him."""
+    """As the owner sees it, where the backend lets the operator act for them."""
     owner = owner_of(entry.name)
     if owner is None or reach.credential.password is not None:
         return {}
@@ -127,7 +127,7 @@ USES: Final = MappingProxyType(
 
 
 def folders_of(reach: Reach, user: str, folders: Sequence[str]) -> dict[MailboxName, str]:
-    """A user's own folders by their names as he sees them, each with its special use ("": none), every use once. Raises
+    """A user's own folders by their names as they see them, each with its special use ("": none), every use once. Raises
     Refusal."""
     found: dict[MailboxName, str] = {}
     for folder in folders:
@@ -261,7 +261,7 @@ async def set_annotation(reach: Reach, name: MailboxName, key: str, value: str |
 
 
 async def subscribe(reach: Reach, user: str, name: MailboxName, subscribed: bool) -> None:
-    """For a user, at his INBOX's backend: needs an operator's certificate. Raises Refusal, UpstreamFailure."""
+    """For a user, at their INBOX's backend: needs an operator's certificate. Raises Refusal, UpstreamFailure."""
     if reach.credential.password is not None:
         raise Refusal(
             Code.NO_PERMISSION,
@@ -269,7 +269,7 @@ async def subscribe(reach: Reach, user: str, name: MailboxName, subscribed: bool
         )
     entry = await reach.master.find(inbox_of(user))
     if entry is None:
-        raise Refusal(Code.NONEXISTENT, f"There is no user {user}: he has no INBOX")
+        raise Refusal(Code.NONEXISTENT, f"There is no user {user}: they have no INBOX")
     if subscribed:
         await reach.find(name)
     verb = b"SUBSCRIBE " if subscribed else b"UNSUBSCRIBE "

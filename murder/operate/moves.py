@@ -73,7 +73,7 @@ class Record:
 
 
 def trees_of(entries: Iterable[MailboxEntry]) -> list[MailboxEntry]:
-    """The topmost of these mailboxes at each server: what moves together. A user's move with his INBOX."""
+    """The topmost of these mailboxes at each server: what moves together. A user's move with their INBOX."""
     entries = list(entries)
     places = {(entry.name, entry.server) for entry in entries}
     return [
@@ -293,7 +293,7 @@ async def drain_plan(
 async def rebalance_plan(
     rows: Sequence[MailboxEntry], weights: Mapping[str, float], choose: Choose
 ) -> list[Planned]:
-    """The users who leave backends that have more than their share, each to where the policy would place him, until
+    """The users who leave backends that have more than their share, each to where the policy would place them, until
     none has: large ones first, so that few move."""
     loads = _Loads(rows, weights)
     whole, sum_of_weights = sum(loads.counts.values()), sum(weights.values())

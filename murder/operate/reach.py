@@ -1,4 +1,4 @@
-"""The master and the backends of a murder, as an operator reaches them: by his certificate, or by a password.
+"""The master and the backends of a murder, as an operator reaches them: by their certificate, or by a password.
 
 Addresses are those of `[servers]` and `[mupdate] master`, as on every node.
 """
@@ -49,7 +49,7 @@ class Reach:
             password = operator.password or ask_password(operator.user)
             self.credential = Credential(operator.user, password)
         else:
-            self.credential = Credential()  # a murder.toml of the operator's own: [tls] is he
+            self.credential = Credential()  # the operator's own murder.toml: [tls] says who
         self.config = config
         self.namespace: Namespace = config.namespace.namespace()
         self.learned: Sequence[str] | None = None  # nodes that nobody had to name (operate.nodes)
@@ -192,7 +192,7 @@ def _reached(listen: Endpoint) -> Endpoint:
 
 
 def check_files(config: Config) -> None:
-    """The files that say who the operator is, and whom he trusts, can be read. Raises ConfigError with the key."""
+    """The files that say who the operator is, and whom they trust, can be read. Raises ConfigError with the key."""
     problems = []
     operator = config.operator
     whose = {"tls.ca": config.tls.ca}

@@ -113,7 +113,7 @@ class ImapDialogue(ClientDialogue):
         raise NotImplementedError
 
     async def entered(self) -> None:
-        """The client has logged in; the tagged OK follows. May raise to refuse him."""
+        """The client has logged in; the tagged OK follows. May raise to refuse them."""
 
     @property
     def in_utf8(self) -> bool:
@@ -323,7 +323,7 @@ class ImapDialogue(ClientDialogue):
     # --- capabilities
 
     def capability_words(self, *, asked: bool = False) -> bytes:
-        """All that is true at this moment; who asks before login is also told what he will need then (cyradm asks once)."""
+        """All that is true at this moment; before login also what will be needed then (cyradm asks once)."""
         suppressed = _upper(self.service.limits.suppress_capabilities)
         if self.session.state is State.NOT_AUTHENTICATED:
             words = [

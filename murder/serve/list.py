@@ -174,7 +174,7 @@ class ListAnswer(ABC):
         await self.send()
 
     async def _candidates(self) -> Iterator[MailboxName]:
-        """Names that may be told, in collation order: what the user sees, and with SUBSCRIBED what he subscribed to."""
+        """Names that may be told, in collation order: what the user sees, and with SUBSCRIBED what they subscribed to."""
         if not self.selects_subscribed:
             return self.visible()
         wanted = [

@@ -269,7 +269,7 @@ class LmtpDialogue(LineDialogue):
         return None
 
     def _xclient(self, arguments: bytes) -> None:
-        """Postfix's XCLIENT, from whom we take mail: whom he speaks for. It begins anew, with the greeting."""
+        """Postfix's XCLIENT, from whom we take mail: whom it speaks for. It begins anew, with the greeting."""
         if not self.may_deliver:
             self.send(reply(550, "5.7.0", "Not from you"))
             return

@@ -73,14 +73,14 @@ class SieveDialogue(ClientDialogue):
         raise NotImplementedError
 
     async def entered_here(self, login: Login) -> None:
-        """Somebody has proven himself. Raises Refusal, UpstreamFailure where he cannot be served."""
+        """Somebody has proven who they are. Raises Refusal, UpstreamFailure where they cannot be served."""
 
     def code_of(self, refusal: Refusal) -> bytes:
         """The response code of what is refused."""
         return CODES.get(refusal.code, b"")
 
     def left_here(self) -> None:
-        """He has said UNAUTHENTICATE."""
+        """The user has said UNAUTHENTICATE."""
 
     # --- greeting, errors, the end
 

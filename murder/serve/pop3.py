@@ -47,11 +47,11 @@ class Pop3Dialogue(LineDialogue):
         return False
 
     async def open_maildrop(self, login: Login) -> bytes:
-        """Somebody has proven himself: open his maildrop; the reply. Raises Refusal, UpstreamFailure."""
+        """Somebody has proven who they are: open their maildrop; the reply. Raises Refusal, UpstreamFailure."""
         raise NotImplementedError
 
     def maildrop_of(self, login: Login, namespace: Namespace) -> MailboxName:
-        """The user's INBOX, or with `user+Folder` that mailbox of his (as Cyrus' popsubfolders). Raises Refusal."""
+        """The user's INBOX, or with `user+Folder` that mailbox of theirs (as Cyrus' popsubfolders). Raises Refusal."""
         if not login.detail:
             return inbox_of(login.user)
         prefix = namespace.personal_prefix + mutf7.encode(login.detail)

@@ -79,7 +79,7 @@ Event = Command | CommandRest | Chunk | Line | Owed | Wrong | None
 # a literal up to this is always collected: mailbox names, small messages
 COLLECT_OCTETS: Final = 8 * 1024
 LITERAL_MINUS_OCTETS: Final = 4096  # RFC 7888 §5: the largest non-synchronising one there
-# Who has not proven himself gets little memory: a SASL response of 12 KiB in base64 with its command, a name and a password
+# Who has not logged in gets little memory: a SASL response of 12 KiB in base64 with its command, a name and a password
 PRE_LOGIN_LITERAL_OCTETS: Final = 4096
 PRE_LOGIN_LINE_OCTETS: Final = 20 * 1024
 PRE_LOGIN_MESSAGE_OCTETS: Final = 32 * 1024
@@ -128,7 +128,7 @@ class ImapServerSession:
         self._limit_stranger()
 
     def logged_in(self) -> None:
-        """The client has proven himself: larger literals are collected without asking, long lines are taken."""
+        """The client has logged in: larger literals are collected without asking, long lines are taken."""
         self._go(State.NOT_AUTHENTICATED, State.AUTHENTICATED)
         fragmenter = self._fragmenter
         fragmenter.max_line, fragmenter.max_message = self._octets

@@ -62,7 +62,7 @@ class SieveSession:
         return made
 
     def logged_in(self) -> None:
-        """The peer has proven himself: he may send literals of full size."""
+        """The peer has logged in: it may send literals of full size."""
         fragmenter = self._fragmenter
         fragmenter.max_line = MAX_LINE_OCTETS
         fragmenter.collect_octets = self._max_literal

@@ -25,7 +25,7 @@ MAX_LITERAL_OCTETS: Final = 256 * 1024  # §2.2 wants 4096; real ACLs of 73 kB h
 PLAIN_OCTETS: Final = (
     4096  # of a command that is read in one step; to find that one is none costs 0.3 ms then
 )
-# who has not proven himself gets the memory of one SASL response
+# who has not logged in gets the memory of one SASL response
 PRE_LOGIN_OCTETS: Final = 16 * 1024
 MAX_SKIP_OCTETS: Final = 16 * 1024 * 1024  # of a refused literal; beyond it the connection ends
 
@@ -118,7 +118,7 @@ class MupdateServerSession:
         self._fragmenter.most_steps = STEPS
 
     def logged_in(self) -> None:
-        """The peer has proven himself: he may send literals of full size."""
+        """The peer has logged in: it may send literals of full size."""
         self._go(State.AUTHENTICATED)
         fragmenter = self._fragmenter
         fragmenter.collect_octets = self._literal_octets

@@ -129,7 +129,7 @@ async def renames_and_repeats_it(make: Make) -> None:
 
 
 async def keeps_apart_what_was_deleted(make: Make) -> None:
-    """A user's mailboxes that rest under DELETED are neither his nor lost; new ones may be made, and the old come back."""
+    """Mailboxes of a user under DELETED are neither theirs nor lost; new ones may be made, and the old come back."""
     store, (inbox, below) = await opened(make, ANNA, SENT)
     uids = [await deliver(store, inbox, SMALL), await deliver(store, below, ODD)]
     resting = {deleted_name(name, 1_700_000_000): name for name in (ANNA, SENT)}
@@ -280,7 +280,7 @@ async def counts(make: Make) -> None:
 
 
 async def keeps_each_readers_seen(make: Make) -> None:
-    """In a mailbox that is not his own, each reader has his own \\Seen; other flags are shared."""
+    """In a mailbox that is not their own, each reader has their own \\Seen; other flags are shared."""
     store, (inbox,) = await opened(make, ANNA)
     uids = await deliver(store, inbox, SMALL)
     theirs = await store.open(ANNA, "bert")

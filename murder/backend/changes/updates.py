@@ -62,7 +62,7 @@ class Happened:
 
 @dataclass(frozen=True, slots=True)
 class Interest:
-    """What of it a client wants to be told. Removals that he has made himself are told in any case."""
+    """What of it a client wants to be told. Removals that it has made itself are told in any case."""
 
     arrivals: bool = True
     removals: bool = True
@@ -109,12 +109,12 @@ class View:
         self.on_dirty: Callable[[], None] | None = None
         self.on_happened: Callable[[Happened], None] | None = None
         self.on_renamed: Callable[[MailboxName, MailboxName], None] | None = None
-        self._arrived: array[int] = array("I")  # what he has still to be told of
-        # recent for this session, of what he has still to be told of
+        self._arrived: array[int] = array("I")  # what it has still to be told of
+        # recent for this session, of what it has still to be told of
         self._claimed: set[Uid] = set()
-        self._added: set[Uid] = set()  # put there by himself
-        self._gone: set[Uid] = set()  # of what he knows
-        self._mine: set[Uid] = set()  # removed by himself
+        self._added: set[Uid] = set()  # put there by itself
+        self._gone: set[Uid] = set()  # of what it knows
+        self._mine: set[Uid] = set()  # removed by itself
         self._changed: dict[Uid, Message] = {}
         self._own: dict[Uid, ModSeq] = {}
         self._settled = ModSeq(0)  # all changes up to here have been told
@@ -160,7 +160,7 @@ class View:
         return len(self.uids)
 
     def seq_of(self, uid: int) -> SeqNum | None:
-        """The client's number of a message; None if he has never heard of it."""
+        """The client's number of a message; None if it has never heard of it."""
         at = bisect_left(self.uids, uid)
         if at < len(self.uids) and self.uids[at] == uid:
             return SeqNum(at + 1)
@@ -213,7 +213,7 @@ class View:
             self.on_dirty()
 
     def mark_reported(self, messages: Iterable[Message | Flagged]) -> None:
-        """The client knows the flags of these: he has just been told."""
+        """The client knows the flags of these: it has just been told."""
         known, changed = self.modseq, self._changed
         for message in messages:
             if message.modseq > known:
@@ -244,7 +244,7 @@ class View:
         self._mine.update(self._known_of(uids))
 
     def _known_of(self, uids: Collection[Uid]) -> Collection[Uid]:
-        """Those that the client counts; many are looked for in one walk over what he knows."""
+        """Those that the client counts; many are looked for in one walk over what it knows."""
         if len(uids) <= FEW:
             return [uid for uid in uids if self.seq_of(uid) is not None]
         return frozenset(uids).intersection(self.uids)
@@ -256,7 +256,7 @@ class View:
         return await self.mailbox.recent() if isinstance(self.mailbox, TellsRecent) else ()
 
     def _note_claimed(self, claimed: Collection[Uid]) -> None:
-        """Messages that the client has still to be told of are counted when he is (RFC 3501 §7.3.2)."""
+        """Messages that the client has still to be told of are counted when it is (RFC 3501 §7.3.2)."""
         if not claimed:
             return
         known = set(self.uids[bisect_left(self.uids, min(claimed)) :]).intersection(claimed)

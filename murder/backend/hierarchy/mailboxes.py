@@ -40,7 +40,7 @@ SHARED_DEFAULT: Final = b"anyone\tlrs\t"  # Cyrus' `defaultacl: anyone lrs`
 
 @dataclass(frozen=True, slots=True)
 class Accessible:
-    """A mailbox that somebody may use, with what he may do in it."""
+    """A mailbox that somebody may use, with what they may do in it."""
 
     entry: MailboxEntry
     rights: Rights
@@ -83,7 +83,7 @@ class Mailboxes:
         return rights_in(entry, login.identity, login.is_admin)
 
     def look(self, name: MailboxName, login: Login) -> Accessible:
-        """A mailbox as somebody sees it. Raises Refusal(NONEXISTENT) also where he may not know of it."""
+        """A mailbox as somebody sees it. Raises Refusal(NONEXISTENT) also where they may not know of it."""
         entry = self.find(name)
         if entry is not None:
             rights = self.rights(entry, login)
@@ -104,7 +104,7 @@ class Mailboxes:
             raise Missing(name, text, Code.UNAVAILABLE)
 
     def require(self, name: MailboxName, login: Login, needed: str) -> Accessible:
-        """As `look`, and he must have all of these rights: Refusal(NO_PERMISSION) where he only may know of it."""
+        """As `look`, and they must have all of these rights: Refusal(NO_PERMISSION) where they only may know of it."""
         found = self.look(name, login)
         missing = frozenset(needed) - found.rights
         if missing:

@@ -207,7 +207,7 @@ class BackendImap(ImapDialogue):
 
     @contextmanager
     def causing(self, *events: tuple[Kind, MailboxName]) -> Iterator[None]:
-        """What the client does himself he need not be told (RFC 5465 §5)."""
+        """What the client does itself it need not be told (RFC 5465 §5)."""
         watcher = self.watcher
         if watcher is not None:
             watcher.own.update(events)
@@ -263,7 +263,7 @@ class BackendImap(ImapDialogue):
     def _follow(self, old: MailboxName, new: MailboxName) -> None:
         """A mailbox has been renamed; if it is the selected one, that stays selected."""
         if self.selected is not None and self.selected.name == old:
-            # he may not know of it under its new name: the next command says BYE
+            # the user may not know of it under its new name: the next command says BYE
             with suppress(Refusal):
                 self.selected = self.backend.mailboxes.look(new, self.user)
 
@@ -314,7 +314,7 @@ class BackendImap(ImapDialogue):
         return self.selected.rights
 
     def need_numbers(self) -> None:
-        """Raises BadSyntax where the client has said that he uses UIDs only (RFC 9586 §3)."""
+        """Raises BadSyntax where the client has said that it uses UIDs only (RFC 9586 §3)."""
         if self.manner.uid_only:
             raise BadSyntax("UIDONLY is enabled: use UIDs", code=Code.UID_REQUIRED)
 
@@ -362,7 +362,7 @@ class BackendImap(ImapDialogue):
             self.send(updates + status_line(command.tag, b"OK", text, code or lag))
 
     async def removal_code(self) -> bytes:
-        """What the tagged OK tells a client that resynchronises of messages he has removed (RFC 7162 §3.2.7)."""
+        """What the tagged OK tells a client that resynchronises of messages it has removed (RFC 7162 §3.2.7)."""
         if not self.manner.qresync:
             return b""
         await self.now.poll()
@@ -529,7 +529,7 @@ class BackendImap(ImapDialogue):
         raise NotImplementedError
 
     def has_added(self, mailbox_id: str, uids: Sequence[Uid]) -> None:
-        """The client has put messages into a mailbox: he need not be told what they are."""
+        """The client has put messages into a mailbox: it need not be told what they are."""
         if self.view is not None and self.view.mailbox.mailbox_id == mailbox_id:
             self.view.added(uids)
         elif self.watcher is not None:

@@ -1,4 +1,4 @@
-"""IDLE (RFC 2177): the client is told of changes as they happen, until he says DONE."""
+"""IDLE (RFC 2177): the client is told of changes as they happen, until it says DONE."""
 
 from murder.backend.imap.dialogue import BackendImap
 from murder.errors import BadSyntax

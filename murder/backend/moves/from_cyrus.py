@@ -471,7 +471,7 @@ class FromCyrus:
 
     async def _seen(self, value: Value) -> None:
         """What a reader has seen of one mailbox. The owner's stands with the messages; of mailboxes that do not move
-        with him nothing can be kept here."""
+        with the user nothing can be kept here."""
         told = mapping_of(value)
         user = user_in(told, "USERID")
         for box in self._boxes.values():

@@ -175,7 +175,7 @@ class CyrusTarget:
             await self._say(b"SYNCAPPLY CAPABILITIES (SIEVE-MAILBOX)")
         told = await self._say(b"SYNCGET USER " + format_value(owner))
         present = [MailboxName(octets) for octets in map(_name_told, told) if octets]
-        # what an earlier try has left: the master knows us as who has him
+        # what an earlier try has left: the master knows us as the user's server
         await self._remove(present)
 
     async def hold(self, request: Hold) -> Held:

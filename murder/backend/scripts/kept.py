@@ -1,5 +1,5 @@
 """Sieve scripts are kept as Cyrus keeps them: messages of the mailbox `#sieve` below the user's INBOX, the active one with
-`\\Flagged`. So they move with the user, count in his quota, and are in what is compared after a move.
+`\\Flagged`. So they move with the user, count in their quota, and are in what is compared after a move.
 
 A change is one append, durable, and then the older message of that name is removed. Where a crash comes between, the
 newest of a name counts, and of two that are active the one that became it last; the next change removes the rest.
@@ -133,7 +133,7 @@ class Scripts:
             mailbox.close()
 
     async def active(self, user: str) -> tuple[str, bytes] | None:
-        """The name and the text of what filters his mail; None where nothing does."""
+        """The name and the text of what filters the user's mail; None where nothing does."""
         mailbox = await self._open(user)
         if mailbox is None:
             return None
@@ -245,7 +245,7 @@ class Scripts:
     # --- the mailbox
 
     def _inbox(self, user: str) -> MailboxName:
-        """Raises Refusal where his INBOX is not here."""
+        """Raises Refusal where the user's INBOX is not here."""
         inbox = inbox_of(user)
         if self._mailboxes.find(inbox) is None:
             self._mailboxes.check_has_not_left(inbox)
@@ -301,7 +301,7 @@ class Scripts:
     # --- what came as files
 
     def folder_of(self, user: str) -> Path:
-        """Where files of his scripts lie until they are taken in. Raises Refusal."""
+        """Where files of the user's scripts lie until they are taken in. Raises Refusal."""
         return self._left / file_of(user)
 
     def leave(self, user: str, file: str, octets: bytes) -> None:
@@ -334,7 +334,7 @@ class Scripts:
                 await self.take_in(user)
 
     async def take_in(self, user: str) -> None:
-        """What lies there for a user, if he is here."""
+        """What lies there for a user, if their INBOX is here."""
         if self._mailboxes.find(inbox_of(user)) is None or not self._has_left(user):
             return
         try:

@@ -31,7 +31,7 @@ class Place:
 
 
 async def find_place(backend: Backend, user: str, mailbox: str, *, create: bool) -> Place:
-    """The mailbox that `user` calls so, into which he may put mail (right `i`), made where it is to be. Raises Refusal
+    """The mailbox that `user` calls so, into which they may put mail (right `i`), made where it is to be. Raises Refusal
     where it cannot be had, UpstreamFailure where that is not known now."""
     name = backend.namespace.internal(mutf7.encode(mailbox), user)
     if is_deleted(name) or is_non_imap(name):
@@ -73,7 +73,7 @@ async def _make(backend: Backend, name: MailboxName, login: Login) -> None:
 
 
 async def find_by_id(backend: Backend, user: str, mailbox_id: str) -> MailboxName | None:
-    """The user's mailbox here that has this MAILBOXID (RFC 8474), into which he may put mail."""
+    """The user's mailbox here that has this MAILBOXID (RFC 8474), into which they may put mail."""
     turn = Turn()
     inbox = inbox_of(user)
     names = [inbox, *(one.name for one in islice(backend.mailboxes.below(inbox), MAX_OPENED))]

@@ -132,7 +132,7 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
 @backend.command("test-login")
 @operator_options
 @click.argument("name")
-@click.option("--user", default="", help="As this user (the operator acts for him).")
+@click.option("--user", default="", help="As this user (the operator acts for them).")
 @json_option("server, user, seconds, tls (true or false)")
 async def test_login(reach: Reach, name: str, user: str, as_json: bool) -> int:
     """Log in there, as a frontend does, and say how long it took.

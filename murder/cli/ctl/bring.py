@@ -20,7 +20,7 @@ from murder.operate.sources import source_of, trusting
 @click.command("import")
 @operator_options
 @click.argument("source")
-@click.option("--user", required=True, help="Whose mailboxes it goes into; his INBOX exists.")
+@click.option("--user", required=True, help="Whose mailboxes it goes into; their INBOX exists.")
 @click.option(
     "--proxy", default="", metavar="ADMIN", help="Log in there as this administrator, for USER."
 )

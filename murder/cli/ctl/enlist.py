@@ -33,7 +33,7 @@ async def enlist(
 ) -> int:
     """Register a mailbox on a server that does not speak MUPDATE.
 
-    Frontends then pass its user on to that server. For a user his INBOX is enough to log in, read and get mail; other
+    Frontends then pass its user on to that server. For a user the INBOX is enough to log in, read and get mail; other
     mailboxes are shown if they are in the list.
 
     \b

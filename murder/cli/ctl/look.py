@@ -73,7 +73,7 @@ async def route(reach: Reach, address: str, as_json: bool) -> int:
 @click.argument("protocol", metavar=f"{'|'.join(SPOKEN)}|KEY")
 @click.argument("host", required=False)
 async def raw(reach: Reach, protocol: str, host: str | None) -> int:
-    """Speak a protocol to a node yourself, logged in as the operator where the protocol lets him: lines of standard
+    """Speak a protocol to a node yourself, logged in as the operator where the protocol allows that: lines of standard
     input go there, what comes is printed. HOST: a backend's name, or HOST:PORT; mupdate: the master. KEY: a plugin's
     protocol, as in `[servers."NAME"] services`.
 

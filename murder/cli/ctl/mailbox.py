@@ -179,7 +179,7 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
 async def create(
     reach: Reach, name: str, server: str, limits: tuple[str, ...], as_json: bool
 ) -> int:
-    """Make a mailbox; a user by making his INBOX, user/NAME. What is not below user/ is shared: with the rights of
+    """Make a mailbox; a user by making their INBOX, user/NAME. What is not below user/ is shared: with the rights of
     the mailbox above, else with those that `[backend] default_acl` of its server says; `mailbox acl` changes them.
 
     \b
@@ -385,7 +385,7 @@ async def metadata(
 @click.option("--off", is_flag=True, help="Unsubscribe.")
 @json_option("name, user, subscribed")
 async def subscribe(reach: Reach, name: str, user: str, off: bool, as_json: bool) -> int:
-    """Subscribe USER to the mailbox NAME, as his mail program would.
+    """Subscribe USER to the mailbox NAME, as their mail program would.
 
     \b
     murder ctl mailbox subscribe shared/news anna

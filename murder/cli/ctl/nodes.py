@@ -163,7 +163,7 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
 
     QUARANTINED: the claimant has mail of a mailbox that is the holder's, and keeps it aside. It comes back by itself when
     the master names the claimant (`murder ctl mailbox force`). Until then an administrator of mail reads it at the
-    claimant itself, not through a frontend, under the name that is shown below the table, when he has given himself the
+    claimant itself, not through a frontend, under the name that is shown below the table, having given themselves the
     rights: `murder ctl mailbox acl` does not know it, SETACL at that backend does (`murder ctl raw imap`).
 
     RENAME: the claimant has prepared its part of a RENAME (or a deletion) over several backends, and the holder, where

@@ -32,7 +32,7 @@ def user() -> None:
 @operator_options
 @json_option("a list of user, server, mailboxes")
 async def list_users(reach: Reach, as_json: bool) -> int:
-    """Every user that has an INBOX, with its backend and how many mailboxes he has.
+    """Every user that has an INBOX, with its backend and how many mailboxes they have.
 
     \b
     murder ctl user list
@@ -71,7 +71,7 @@ async def list_users(reach: Reach, as_json: bool) -> int:
 @click.argument("name")
 @json_option("user, mailboxes (a list of name, server, messages, octets), quota")
 async def show(reach: Reach, name: str, as_json: bool) -> int:
-    """One user: his mailboxes, where each is, messages and octets, quota.
+    """One user: their mailboxes, where each is, messages and octets, quota.
 
     \b
     murder ctl user show anna
@@ -143,7 +143,7 @@ async def create(
     folders: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Give a user his INBOX, by the placement policy, with a quota and folders. These are subscribed, and Archive, Drafts,
+    """Give a user an INBOX, by the placement policy, with a quota and folders. These are subscribed, and Archive, Drafts,
     Junk (or Spam), Sent and Trash are known as such to mail programs (RFC 6154); that needs an operator's certificate.
 
     \b

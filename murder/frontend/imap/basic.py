@@ -95,7 +95,7 @@ def run_metadata(dialogue: FrontendImap, command: Command) -> Running:
 
 
 async def _metadata_of_servers(dialogue: FrontendImap, command: Command) -> None:
-    """An administrator who has no mail: what he sets is set at every backend, and one of them is asked."""
+    """An administrator who has no mail: what they set is set at every backend, and one of them is asked."""
     names = sorted(servers(dialogue.frontend))
     if not names:
         raise Refusal(

@@ -120,7 +120,7 @@ class FrontendImap(ImapDialogue, Client):
     # --- login
 
     async def entered(self) -> None:
-        """Refer him elsewhere if the site wants that; know what the backends offer before capabilities are told."""
+        """Refer the user elsewhere if the site wants that; know what the backends offer before capabilities are told."""
         self.refer_login()
         frontend = self.frontend
         unknown = frontend.capabilities.unknown_of(servers(frontend))
@@ -511,7 +511,7 @@ class FrontendImap(ImapDialogue, Client):
             self._close(upstream)
 
     def _close(self, upstream: ImapUpstream) -> None:
-        """For the next user, but never where somebody was in with his own password."""
+        """For the next user, but never where somebody was in with their own password."""
         frontend, login = self.frontend, self.login
         if login is None or login.is_admin or frontend.upstreams.tells_origin:
             upstream.close()

@@ -1,4 +1,4 @@
-"""Commands of a frontend's own at a backend, on behalf of a client: what is news to him passes, the answer is ours."""
+"""Commands of a frontend's own at a backend, on behalf of a client: what is news to it passes, the answer is ours."""
 
 from collections.abc import Callable, Mapping
 from typing import Final

@@ -131,7 +131,7 @@ class Lobby(FrontendImap):
     # --- in
 
     def _enter_at_once(self, match: re.Match[bytes]) -> bool:
-        """Where the dialogue would admit him without waiting, count him and refer him nowhere."""
+        """Where the dialogue would admit the user without waiting, count them and refer them nowhere."""
         tag, quoted_user, user, quoted_password, password, plain, _ = match.groups()
         name, secret = user or quoted_user, password or quoted_password or b""
         if plain is not None:

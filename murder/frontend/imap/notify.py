@@ -118,7 +118,7 @@ def _in_order(dialogue: FrontendImap) -> list[ImapUpstream]:
 
 
 def _servers(dialogue: FrontendImap, request: NotifyRequest) -> list[str]:
-    """The backends that have something to tell: those of all that the user can see, and of his INBOX."""
+    """The backends that have something to tell: those of all that the user can see, and of their INBOX."""
     if not request.groups:
         return []
     frontend, login = dialogue.frontend, dialogue.user
@@ -132,7 +132,7 @@ def _servers(dialogue: FrontendImap, request: NotifyRequest) -> list[str]:
 
 
 async def _spelled_for(dialogue: FrontendImap, upstream: ImapUpstream, body: bytes) -> bytes:
-    """Only the backend of the user's INBOX knows what he has subscribed to; the others are told the names."""
+    """Only the backend of the user's INBOX knows what they have subscribed to; the others are told the names."""
     if not _SUBSCRIBED.search(body):
         return body
     home = await home_upstream(dialogue)

@@ -1,4 +1,4 @@
-"""What a running node tells an operator, and does for him: a socket a process, JSON lines, one request a connection.
+"""What a running node tells an operator, and does for them: a socket a process, JSON lines, one request a connection.
 
 Local: `[node] data`/control/ROLE-N.sock, for who may open it (mode 0600). Remote: `[node] control`, over TLS, for
 holders of an operator's certificate (`murder ca issue NAME --role operator`); it asks all local sockets. Requests:

@@ -33,7 +33,7 @@ def become(config: Config) -> bool:
     """Make the data folder and become `node.user`, if we are root; whether we did. Raises ConfigError.
 
     The archive's cache of unpacked files is root's then, which that user cannot read: what is not imported yet must be
-    left to workers, which start anew as he and make their own.
+    left to workers, which start anew as that user and make their own.
     """
     os.umask(0o077)
     data, name = config.node.data, config.node.user

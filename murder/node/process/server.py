@@ -243,7 +243,7 @@ class RoleServer:
         self._adopted: dict[int, list[tuple[Port, Listener]]] = {}  # by their worker
         self._left: list[Listener] = []  # given back, with connections
         self._is_stopping = False
-        # clients; whoever else comes does not take their room, nor they his
+        # clients; whoever else comes does not take their room, nor they its
         self._guests = Guests(counts)
         self._others: dict[ProtocolSpec, Guests] = {}
         if counts is not None and isinstance(self._role, CountsTogether):

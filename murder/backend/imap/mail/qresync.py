@@ -37,7 +37,7 @@ async def tell_vanished(
     floor: int = 0,
 ) -> None:
     """`* VANISHED (EARLIER) …`, where anything has, above `floor`. Without those that the client still counts (one may go
-    just while he selects the mailbox): they are told when he may stop that (RFC 7162 §3.2.10)."""
+    just while it selects the mailbox): they are told when it may stop that (RFC 7162 §3.2.10)."""
     view = dialogue.now
     if changes.complete:
         uids: list[int] = []
@@ -62,7 +62,7 @@ def _format_vanished(gone: Ranges, floor: int) -> bytes:
 
 
 async def known_up_to(view: View, seq_match: tuple[SeqSet, SeqSet] | None) -> int:
-    """The UID up to which the client knows all removals: the last of the pairs of number and UID that he remembers to
+    """The UID up to which the client knows all removals: the last of the pairs of number and UID that it remembers to
     hold, before one that does not (RFC 7162 §3.2.5.2)."""
     if seq_match is None:
         return 0

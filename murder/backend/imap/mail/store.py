@@ -68,7 +68,7 @@ async def _store(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
 async def _change_silently(
     dialogue: BackendImap, request: StoreRequest, uids: Sequence[Uid], rights: Rights
 ) -> Stored:
-    """The client is not told what he can work out himself; but what others have changed in the same messages he is
+    """The client is not told what it can work out itself; but what others have changed in the same messages it is
     (RFC 3501 §6.4.6). The view has just been polled: later changes are found by their mod-sequence."""
     view, asked = dialogue.now, request.unchanged_since
     known = view.modseq if asked is None else min(asked, view.modseq)
@@ -88,7 +88,7 @@ async def _change(
     rights: Rights,
     since: ModSeq | None,
 ) -> Stored:
-    """Change what the client may change; what he may not stays as it is (RFC 4314 §4)."""
+    """Change what the client may change; what it may not stays as it is (RFC 4314 §4)."""
     mailbox = dialogue.now.mailbox
     flags = changeable(request.flags, rights)
     if request.change is not FlagChange.REPLACE or rights >= frozenset("stw"):

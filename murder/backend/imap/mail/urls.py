@@ -1,7 +1,7 @@
 """What an IMAP URL names, as octets: for CATENATE (RFC 4469) and URLFETCH (RFC 4467) of messages on this backend.
 
 A URL without a token is read with the client's own rights; one with a token (RFC 4467 §3) with those of the user who
-gave it away, by whoever he gave it to.
+gave it away, by whoever it was given to.
 """
 
 from collections.abc import AsyncIterator

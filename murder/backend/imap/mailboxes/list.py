@@ -129,7 +129,7 @@ async def _lsub(dialogue: BackendImap, command: Command) -> None:
     if request is not None:
         mailboxes, login = dialogue.backend.mailboxes, dialogue.user
         names = await dialogue.backend.store.subscriptions(login.user)
-        # an administrator comes through a frontend as himself, but it has told whose session that is
+        # an administrator comes through a frontend under their own name, but it has told whose session that is
         is_proxied = bool(login.proxy) or "x-session-id" in dialogue.client_id
         away: Container[MailboxName] = ()  # who follows referrals finds it where it is
         referrals = dialogue.backend.referrals

@@ -70,7 +70,7 @@ def _readable(dialogue: BackendImap, external: bytes) -> MailboxName:
 
 
 def entries_of(dialogue: BackendImap, name: MailboxName) -> dict[str, bytes]:
-    """All entries that the user sees on a mailbox: the shared ones and his own."""
+    """All entries that the user sees on a mailbox: the shared ones and their own."""
     annotations = dialogue.backend.annotations
     return annotations.of(name, SHARED) | annotations.of(name, Scope(dialogue.user.user))
 

@@ -100,7 +100,7 @@ async def _go_on(
 
 
 def _check_qresync(dialogue: BackendImap, request: SelectRequest) -> None:
-    """Raises BadSyntax for what the client may not ask, by what he has enabled."""
+    """Raises BadSyntax for what the client may not ask, by what it has enabled."""
     if request.qresync is None:
         return
     if not dialogue.manner.qresync:

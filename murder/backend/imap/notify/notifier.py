@@ -1,7 +1,7 @@
-"""Telling a client of changes when he has sent no command: during IDLE (RFC 2177), and always with NOTIFY (RFC 5465).
+"""Telling a client of changes when it has sent no command: during IDLE (RFC 2177), and always with NOTIFY (RFC 5465).
 
 No task exists while nothing happens. While one does, commands wait: a client never finds numbers changed in the middle
-of a command that he had sent before.
+of a command that it had sent before.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""NOTIFY (RFC 5465): the client is told of the events he chose, in the selected mailbox and in others, at any time."""
+"""NOTIFY (RFC 5465): the client is told of the events it chose, in the selected mailbox and in others, at any time."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -68,7 +68,7 @@ def _start(dialogue: BackendImap, watcher: "MailboxWatcher", groups: Sequence[Ev
 
 
 def stop_notifying(dialogue: BackendImap) -> None:
-    """NOTIFY NONE: from now on the client is told of nothing that he has not done himself."""
+    """NOTIFY NONE: from now on the client is told of nothing that it has not done itself."""
     if dialogue.watcher is not None:
         dialogue.backend.tracker.watchers.discard(dialogue.watcher)
     dialogue.watcher = None
@@ -86,7 +86,7 @@ class MailboxWatcher:
         mailboxes = dialogue.backend.mailboxes
         filters = Filters(others, dialogue.user, mailboxes, dialogue.name_of)
         self.watch = Watch(dialogue, filters)
-        self.own: set[tuple[Kind, MailboxName]] = set()  # what the client is just doing himself
+        self.own: set[tuple[Kind, MailboxName]] = set()  # what the client is just doing itself
         self._news: list[tuple[News, bool]] = []
         self._dirty: dict[str, None] = {}
         self._overflown = False

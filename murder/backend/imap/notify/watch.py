@@ -1,4 +1,4 @@
-"""The mailboxes that one client watches with NOTIFY: what he knows of each, and what he is told when it changes.
+"""The mailboxes that one client watches with NOTIFY: what it knows of each, and what it is told when it changes.
 
 RFC 5465 §5. STATUS for messages, LIST for names, rights and subscriptions, METADATA for annotations.
 """
@@ -37,7 +37,7 @@ class Access(IntEnum):
 
 @dataclass(slots=True)
 class Watched:
-    """A mailbox whose messages are watched. `own`: the last that was added to `status` the client did himself."""
+    """A mailbox whose messages are watched. `own`: the last that was added to `status` the client did itself."""
 
     name: MailboxName
     status: MailboxStatus
@@ -86,7 +86,7 @@ class Watch:
         self._filters.subscribed = frozenset(await store.subscriptions(user))
 
     async def _take_in(self, name: MailboxName) -> None:
-        """Note what the client may do there, and the state that he knows from now on."""
+        """Note what the client may do there, and the state that it knows from now on."""
         self._access.pop(name, None)
         self._leave_out(name)
         access = self._access_to(name)
@@ -144,7 +144,7 @@ class Watch:
         return selected is not None and selected.name == name
 
     def expect(self, mailbox_id: str, uids: Iterable[Uid]) -> None:
-        """The client has put these messages there himself: he need not be told."""
+        """The client has put these messages there itself: it need not be told."""
         watched = self._watched.get(mailbox_id)
         added = list(uids)
         if watched is None or not added or watched.status.uid_next != added[0]:
@@ -179,7 +179,7 @@ class Watch:
     def _wanted(
         self, events: frozenset[Event], before: MailboxStatus, now: MailboxStatus, own: bool
     ) -> dict[StatusItem, None]:
-        """RFC 5465 §5.1 to §5.3. `own`: up to `before` the client did it himself, with whatever mod-sequence."""
+        """RFC 5465 §5.1 to §5.3. `own`: up to `before` the client did it itself, with whatever mod-sequence."""
         items: dict[StatusItem, None] = {}
         condstore = self._dialogue.manner.condstore
         counts = (before.uid_next, before.messages) != (now.uid_next, now.messages)
@@ -198,7 +198,7 @@ class Watch:
     # --- names, rights, subscriptions, annotations
 
     async def news(self, news: News, *, own: bool) -> bytes:
-        """What the client is told of it; nothing where he did it himself (RFC 5465 §5)."""
+        """What the client is told of it; nothing where it did it itself (RFC 5465 §5)."""
         match news.kind:
             case Kind.CREATED:
                 told = await self._created(news.name)
@@ -236,7 +236,7 @@ class Watch:
         access = self._access.pop(name, Access.NONE)
         self._leave_out(name)
         events = self._filters.events(name)
-        if not events:  # what he could not see he must not hear of
+        if not events:  # what the user could not see they must not hear of
             is_own = owner_of(name) == self._dialogue.user.user
             return self._parent(name) if is_own else b""
         if access is Access.NONE or Event.MAILBOX_NAME not in events:
@@ -268,7 +268,7 @@ class Watch:
         return self._list(old, "\\NonExistent") if before is not Access.NONE else b""
 
     async def _renamed_below(self, old: MailboxName, new: MailboxName) -> None:
-        """The client knows it by its new name, as he was told of the one above; also where it has gone from there since:
+        """The client knows it by its new name, as it was told of the one above; also where it has gone from there since:
         of that there will be news."""
         before = self._access.get(old, Access.NONE)
         await self._renamed(old, new)

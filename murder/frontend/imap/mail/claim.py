@@ -1,6 +1,6 @@
 """Whose a message is that several sessions move from a backend without UID XREMOVE: a conditional STORE says it (RFC 7162).
 
-Each sets `\\Deleted` on condition that nobody has changed the message since he looked; who succeeds expunges it, all others
+Each sets `\\Deleted` on condition that nobody has changed the message since it looked; who succeeds expunges it, all others
 have lost it. Where it was `\\Deleted` before, that is taken back first, likewise. This runs on a connection of its own: a
 client that knows nothing of CONDSTORE shall not be told of MODSEQ from then on.
 """
@@ -54,7 +54,7 @@ async def remove_claimed(
             won = await claim.take(uids[at : at + UIDS_OF_COMMAND])
             if won:
                 reply = await upstream.execute(b"UID EXPUNGE " + format_ranges(compress(won)))
-                # what is still there had its mark taken off by another session: it is his
+                # what is still there had its mark taken off by another session: it is theirs
                 if reply.is_ok:
                     left = await claim.look(won)
                     removal.removed += [uid for uid in won if uid not in left]

@@ -78,7 +78,7 @@ class _Answer(ListAnswer):
         self._beside = Beside(dialogue, request) if asks_beside else None
 
     async def prepare(self) -> None:
-        """Ask the backend of the user's INBOX what he subscribed to, and all that have mailboxes of his own what these are
+        """Ask the backend of the user's INBOX what they subscribed to, and all with mailboxes of their own what these are
         used for. Raises Refusal, UpstreamFailure where the answer would be wrong without it."""
         wants_uses = any(
             self._own.startswith(prefix) or prefix.startswith(self._own)
@@ -200,7 +200,7 @@ class _Answer(ListAnswer):
 
 
 async def home_upstream(dialogue: FrontendImap) -> ImapUpstream | None:
-    """The backend of the user's INBOX; None if he has none. Raises UpstreamFailure."""
+    """The backend of the user's INBOX; None if they have none. Raises UpstreamFailure."""
     try:
         entry = await dialogue.find(inbox_of(dialogue.user.user))
     except Refusal:
@@ -268,7 +268,7 @@ async def _lsub(dialogue: FrontendImap, command: Command) -> None:
 
 def _is_there(dialogue: FrontendImap, name: MailboxName) -> bool:
     """Whether it is a mailbox that the user sees in LIST, or one that is just being moved (its row has no ACL then), and
-    that he may know of.
+    that they may know of.
 
     A list that has never been complete says of nothing that it is not there.
     """

@@ -105,7 +105,7 @@ async def _check_reachable(dialogue: FrontendImap, server: str) -> None:
 
 def _place_given(dialogue: FrontendImap, given: bytes | None) -> tuple[str, str]:
     """What an administrator wants, `server!partition`, `server` or `partition`: `(server, partition)`, "" for either that
-    he leaves to us. Raises Refusal."""
+    they leave to us. Raises Refusal."""
     if given is None:
         return "", ""
     if not dialogue.user.is_admin:
@@ -254,7 +254,7 @@ async def _check_parent_is_there(
 ) -> None:
     """Raises Refusal where mail would have to go to another backend, or a right be known that only another one knows."""
     if is_below(new, entry.name) or dialogue.user.is_admin or owner_of(new) == dialogue.user.user:
-        return  # its backend needs no mailbox above to know that he may
+        return  # its backend needs no mailbox above to know that they may
     parent = await parent_of_new(dialogue.frontend, new)
     if parent is not None and parent.server != entry.server:
         raise Refusal(
