@@ -18,6 +18,7 @@ from murder.sieve import start as start_run
 from murder.sieve.cache import memory_of
 from murder.sieve.match.regex import weight_of
 from murder.sieve.run.machine import MAX_ANSWERS, MAX_NOTES
+from murder.sieve.run.message import MAX_FIELDS
 from murder.sieve.run.parts import without_markup
 from tests.kit.steps import lines_run
 from tests.sieve.running import MESSAGE, NOW, Books, problems_of, run
@@ -302,3 +303,15 @@ def test_what_a_program_takes_in_memory_is_counted(name: str) -> None:
     finally:
         tracemalloc.stop()
     assert memory_of(script) >= taken / 2, (memory_of(script), taken)
+
+
+def test_no_more_fields_of_a_header_are_kept_than_a_mail_has() -> None:
+    script = compile_script(b'require "editheader"; if exists "last" { addheader "X-A" "b"; }')
+    message = b"a:\n" * (MAX_FIELDS + 1) + b"last: x\n\nbody\n"
+    machine = start_run([script], message, Envelope("a@b.c", "d@e.f"), Circumstances(NOW))
+    while not isinstance(found := machine.advance(), Outcome):
+        assert found is PAUSED
+    assert len(machine.message.fields) == MAX_FIELDS
+    assert not machine.message.is_known
+    assert found.messages == (message,)
+    assert any("header fields" in note for note in found.notes)

@@ -31,7 +31,7 @@ from murder.sieve.limits import Limits, Policy
 from murder.sieve.problem import Problem, RunProblem
 from murder.sieve.questions import Answer, LongWork, Question, RunProgram
 from murder.sieve.run.circumstances import Circumstances, Envelope, Failure, Outcome, Step
-from murder.sieve.run.message import FIELDS_AT_ONCE, Message, Octets
+from murder.sieve.run.message import FIELDS_AT_ONCE, MAX_FIELDS, Message, Octets
 from murder.sieve.run.words import canonical_flags
 
 VERSIONED: Final = (Keep, FileInto, Redirect, Pipe)
@@ -301,6 +301,8 @@ class Machine:
         for _ in self.message.read():
             self.charge(FIELDS_AT_ONCE)
             yield None
+        if self.message.is_cut:
+            self.note(f"the message has more than {MAX_FIELDS} header fields")
 
     def note(self, text: str) -> None:
         """Say something of what is run; much of it is not kept."""

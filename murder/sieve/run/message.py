@@ -17,6 +17,7 @@ from murder.model.part import Part
 from murder.sieve.run.addresses import Address, addresses_in
 
 FIELDS_AT_ONCE: Final = 100  # read in one step
+MAX_FIELDS: Final = 10_000  # that are looked at; each takes about 250 octets in memory
 MAX_EDITED: Final = 256 * 1024  # octets of a header that is written again; each time costs as much
 _BLANK_LINE: Final = re.compile(rb"(?:\A|\n)\r?\n")
 _NAME: Final = re.compile(rb"([!-9;-~]++)[ \t]*+:")
@@ -70,7 +71,10 @@ def field_of(whole: bytes) -> Field:
 class Message:
     """One version. `read` is to be walked through before anything is asked of a header."""
 
-    __slots__ = ("_body_start", "_by_name", "_octets", "_structure", "_whole", "fields", "line_end")
+    __slots__ = (
+        *("_body_start", "_by_name", "_octets", "_structure", "_whole"),
+        *("fields", "is_cut", "line_end"),
+    )
 
     def __init__(self, octets: Octets) -> None:
         self._octets = octets
@@ -78,6 +82,7 @@ class Message:
         match = _BLANK_LINE.search(octets)
         self._body_start = len(octets) if match is None else match.end()
         self.fields: list[Field] = []
+        self.is_cut = False  # it has more fields than are looked at
         self._by_name: dict[str, list[Field]] = {}
         self._structure: Part | None = None
         head = bytes(octets[:1000])
@@ -86,6 +91,9 @@ class Message:
     def read(self) -> Iterator[None]:
         found = read_fields(self._octets, 0, self._body_start)
         for number, one in enumerate(found, 1):
+            if number > MAX_FIELDS:
+                self.is_cut = True
+                return
             self.fields.append(one)
             if one.name:
                 self._by_name.setdefault(one.name, []).append(one)
@@ -99,6 +107,7 @@ class Message:
         other._whole = None
         other._body_start = self._body_start
         other._structure = None
+        other.is_cut = False
         other.line_end = self.line_end
         other.fields = list(fields)
         other._by_name = {}
@@ -115,7 +124,8 @@ class Message:
     @property
     def is_known(self) -> bool:
         """Whether all of its header was read, so that it can be written again."""
-        return self._body_start <= min(bounds().header_octets, MAX_EDITED)
+        most = min(bounds().header_octets, MAX_EDITED)
+        return self._body_start <= most and not self.is_cut
 
     @property
     def header_size(self) -> int:
