@@ -72,7 +72,12 @@ ASKED_EARLY: Final = frozenset(
 )
 
 
-_ENTRY: Final = re.compile(rb"/(?:private|shared)/[^\s()\"{}]{1,200}", re.I)
+MAX_ENTRY: Final = 200  # octets of an annotation's name that are shown
+_MAILBOX: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[^ ("]++', re.DOTALL)
+# One string of a list, or the announcement of one
+_VALUE: Final = re.compile(
+    rb'[ (]*+(?:~?\{([0-9]{1,10})\+?\}\r?\n|("(?:[^"\\]++|\\.)*+"|[^ ()"]++))', re.DOTALL
+)
 
 
 class ImapDialogue(ClientDialogue):
@@ -406,9 +411,28 @@ def shown_arguments(command: Command) -> str:
     """For the audit trail: as they came, cut where they are long. Of annotations the names alone: values may be private."""
     octets = command.octets[command.start : command.start + MAX_ARGUMENTS].strip()
     if command.name == b"SETMETADATA":
-        mailbox, _, entries = octets.partition(b" (")
-        octets = b" ".join([mailbox, *_ENTRY.findall(entries)])
+        octets = b" ".join(_annotations_named(octets))
     return octets.decode("utf-8", "backslashreplace")
+
+
+def _annotations_named(octets: bytes) -> list[bytes]:
+    """The mailbox, and every second string of the list behind it."""
+    mailbox = _MAILBOX.match(octets)
+    if mailbox is None:
+        return []
+    found = [mailbox[0]]
+    at, is_name = mailbox.end(), True
+    while (value := _VALUE.match(octets, at)) is not None:
+        at = value.end()
+        if value[1] is not None:
+            told = octets[at : at + int(value[1])]
+            at += int(value[1])
+        else:
+            told = value[2].strip(b'"')
+        if is_name and told.startswith(b"/"):
+            found.append(told[:MAX_ENTRY])
+        is_name = not is_name
+    return found
 
 
 @functools.cache  # of what one configuration says

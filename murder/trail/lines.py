@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -24,7 +25,13 @@ FORMER: Final = ".1"  # behind a file's name
 ENDING: Final = ".jsonl"
 MAX_FOUND: Final = 2000  # lines of one answer, the newest
 
-_encode: Final = json.JSONEncoder(default=readable, ensure_ascii=False).encode
+_json: Final = json.JSONEncoder(default=readable, ensure_ascii=False).encode
+# JSON takes as they are what moves a terminal's cursor, ends a line for many readers, or turns text around
+_UNSEEN: Final = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+
+
+def _encode(value: object) -> str:
+    return _UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", _json(value))
 
 
 def folder_of(data: Path) -> Path:
@@ -184,7 +191,7 @@ def find(
     order of the files. Without words: all. `since` is an `at`. Letters of ASCII count alike in upper and lower case.
     Blocks: for a thread. Linear in the size of the files."""
     wanted = {word.lower() for word in words}
-    encoded = [json.dumps(word, ensure_ascii=False)[1:-1].encode() for word in wanted]
+    encoded = [_encode(word)[1:-1].encode().lower() for word in words]
     exact = [key for key in keys if not key.endswith("*")]
     within = [key[:-1] for key in keys if key.endswith("*")]
     for path in files:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from murder.serve.imap import shown_arguments
 from murder.serve.mail_log import HEAD_OCTETS, HeadOf
 from murder.trail.lines import Trail, breaks_in, files_of, find, newest, stamp
+from murder.wire.imap.command import Command
 
 KEYS = ("id", "to", "reply*")
 
@@ -149,3 +151,34 @@ def test_two_writers_of_one_file_go_on_from_each_other(tmp_path: Path) -> None:
         trail.keep(1 << 20)
         trail.write("x", {})
     assert breaks(tmp_path) == []
+
+
+def test_what_a_peer_chose_ends_no_line_and_moves_no_cursor(tmp_path: Path) -> None:
+    sender = "q\x9b31m\u2028\u202e\x7f\n\x1b[31mÄ@x"
+    trail = kept(tmp_path)
+    trail.write("message.refused", {"id": "i", "from": sender, "to": sender})
+    (line,) = trail.path.read_text("utf-8").splitlines()
+    assert line.isprintable()
+    assert "Ä" in line
+    assert found(tmp_path, sender) == ["i"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (b'INBOX (/private/comment "no")', "INBOX /private/comment"),
+        (b'INBOX(/private/comment "no")', "INBOX /private/comment"),
+        (b'INBOX /private/comment "no"', "INBOX /private/comment"),
+        (
+            b'"a (b" ("/private/comment" "/private/no" /shared/x NIL)',
+            '"a (b" /private/comment /shared/x',
+        ),
+        (b'INBOX (/private/a {3+}\r\n/no /private/b "no)")', "INBOX /private/a /private/b"),
+        (b'INBOX "no', "INBOX"),
+        (b'"no', ""),
+    ],
+)
+def test_of_annotations_the_names_alone_are_kept(arguments: bytes, shown: str) -> None:
+    octets = b"a SETMETADATA " + arguments + b"\r\n"
+    command = Command(b"a", b"SETMETADATA", octets, start=14)
+    assert shown_arguments(command) == shown
