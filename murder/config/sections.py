@@ -142,7 +142,7 @@ class ClientConfig:
     services: Mapping[str, tuple[Endpoint, ...]] = option(
         {},
         "Ports of protocols that plugins bring, by the plugins' keys (`murder plugin list` has them).",
-        example='{sieve = ["*:4190"]}',
+        example='{nntp = ["*:119"]}',
         by_name=True,
     )
     lmtp_trusted: tuple[Network, ...] = option(
@@ -446,7 +446,7 @@ class ServerConfig:
     services: Mapping[str, int] = option(
         {},
         "Its ports for protocols that plugins bring, by the plugins' keys.",
-        example="{sieve = 4190}",
+        example="{nntp = 119}",
         by_name=True,
     )
     weight: float = option(1.0, "Its share of new mailboxes against the others; 0: none.", least=0)

@@ -13,6 +13,8 @@ class Settings:
     """The table [plugins.service_toy]."""
 
     motto: str = field(default="toy", metadata={"doc": "What clients are greeted with."})
+    listen: str = field(default="", metadata={"doc": "Where it listens by itself."})
+    is_open: bool = field(default=False, metadata={"doc": "Whether clients stay without a login."})
 
 
 class Toy:
@@ -87,8 +89,9 @@ class Toy:
 @hookimpl
 def make_service(settings: Settings) -> Service:
     keys = (
-        PortKey("toy", 4000, "The toy."),
+        PortKey("toy", 4000, "The toy.", default=(settings.listen,) if settings.listen else ()),
         PortKey("toys", 4001, "The toy over TLS.", is_implicit=True),
     )
     spec = ProtocolSpec("toy", keys, refusal=b"NO room\r\n")
-    return Service(spec, Toy(settings).serve, bye=b"NO shutting down\r\n")
+    bye = b"NO shutting down\r\n"
+    return Service(spec, Toy(settings).serve, bye, needs_login=not settings.is_open)

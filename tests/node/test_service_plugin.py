@@ -1,5 +1,6 @@
 """A protocol that a plugin brings: one file beside murder, named in murder.toml, and everything knows it."""
 
+import asyncio
 import base64
 import shutil
 import signal
@@ -18,6 +19,7 @@ from murder.config import load_config
 from murder.hooks import load_plugins
 from murder.net.dialogue import Dialogue
 from murder.net.listener import Bounds, Listener
+from murder.node.process.server import ports_of
 from tests.frontend.server import Parts, Running, running_frontend
 from tests.kit.demo import Demo, running_demo
 from tests.kit.peer import BlockingPeer, Peer
@@ -81,6 +83,28 @@ def test_keys_and_tls_that_are_wrong_are_told(tmp_path: Path) -> None:
     assert "backend.services.toys: needs a certificate" in said
     said = run_murder(*command, write_config(tmp_path, toy, toy), code=2).stderr
     assert f"backend.services.toy: 127.0.0.1:{toy} is backend.imap's already" in said
+
+
+def test_a_default_is_listened_on_where_nothing_is_configured(tmp_path: Path) -> None:
+    imap, toy, other = free_ports(3)
+    file = write_config(tmp_path, imap, other)
+    configured = f'services = {{ toy = ["127.0.0.1:{other}"] }}\n'
+    text = file.read_text().replace('motto = "hi"', f'listen = "127.0.0.1:{toy}"')
+    assert configured in text
+
+    def listened_on(text: str) -> list[tuple[str, int]]:
+        file.write_text(text)
+        config = load_config(file)
+        services = load_plugins(config, ["backend"]).services("backend")
+        ports = ports_of(config, "backend", services)
+        return [(port.dotted, port.endpoint.port) for port in ports if port.protocol == "toy"]
+
+    assert listened_on(text) == [("backend.services.toy", other)]
+    assert listened_on(text.replace(configured, "services = { toy = [] }\n")) == []
+    assert listened_on(text.replace(configured, "")) == [("backend.services.toy", toy)]
+    with serving(file, "--role", "backend") as node:
+        node.until_said("server.ready")
+        assert BlockingPeer("127.0.0.1", toy).line() == "OK toy at be1.example.org"
 
 
 def test_workers_listen_and_reload(tmp_path: Path) -> None:
@@ -159,8 +183,10 @@ def test_a_doctor_knocks_at_it(demo: Demo) -> None:
 class WithToy(Parts):
     """The parts of a frontend with the toy."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_open: bool = False) -> None:
         file = write_config(folder, 1, 2)
+        if is_open:
+            file.write_text(file.read_text().replace('motto = "hi"', "is_open = true"))
         self.plugins = load_plugins(load_config(file), ["frontend"])
 
     def services(self, role: str) -> Sequence[Service]:
@@ -168,9 +194,11 @@ class WithToy(Parts):
 
 
 @asynccontextmanager
-async def toy_at(folder: Path, **frontend: Any) -> AsyncIterator[tuple[Running, int]]:
+async def toy_at(
+    folder: Path, *, is_open: bool = False, **frontend: Any
+) -> AsyncIterator[tuple[Running, int]]:
     """A frontend with the toy, and where that is."""
-    parts = WithToy(folder)
+    parts = WithToy(folder, is_open=is_open)
     async with running_frontend(folder, {}, {}, parts=parts, **frontend) as running:
         (plugged,) = parts.services("frontend")
         sock = socket.create_server(("127.0.0.1", 0))
@@ -218,6 +246,21 @@ async def test_who_does_not_log_in_is_sent_away_in_time(tmp_path: Path) -> None:
             assert (await peer.line()).startswith(b"NO ")
         assert await peer.line() == b"NO shutting down"
         assert await peer.line() == b""
+
+
+async def test_without_logins_who_is_busy_stays_and_who_is_silent_goes(tmp_path: Path) -> None:
+    limits = {"login_timeout_s": 0.1, "idle_timeout_s": 0.6}
+    async with toy_at(tmp_path, is_open=True, **limits) as (_, port):
+        busy, silent = await Peer.at(port), await Peer.at(port)
+        assert await busy.line() == await silent.line()  # the greeting
+        end = asyncio.ensure_future(silent.line())
+        while not end.done():
+            busy.send(b"ECHO 5\r\nhello")
+            assert (await busy.octets(5), await busy.line()) == (b"hello", b"OK")
+        assert await end == b"NO shutting down"
+        assert await silent.line() == b""
+        busy.send(b"LOGIN user1 secret\r\n")  # nobody needs to; who wants to may
+        assert await busy.line() == b"OK user1"
 
 
 async def test_what_nobody_takes_is_neither_written_nor_read(tmp_path: Path) -> None:
