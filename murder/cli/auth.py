@@ -59,7 +59,7 @@ def _password(user: str) -> bytes:
 @config_option()
 @json_option("user")
 async def add(user: str, config_file: Path, as_json: bool) -> int:
-    """Make a user; the password is asked for, or read from standard input.
+    """Add a user; the password is asked for, or read from standard input.
 
     \b
     murder auth add anna
@@ -96,10 +96,10 @@ async def passwd(user: str, config_file: Path, as_json: bool) -> int:
 @auth.command()
 @click.argument("user")
 @config_option()
-@yes_option("forget the user and the password")
+@yes_option("remove the user and the password")
 @json_option("user")
 async def remove(user: str, config_file: Path, yes: bool, as_json: bool) -> int:
-    """Forget a user and their password. The mail stays: `murder ctl user delete`.
+    """Remove a user and their password. The mail stays: `murder ctl user delete`.
 
     \b
     murder auth remove anna --yes
@@ -118,7 +118,7 @@ async def remove(user: str, config_file: Path, yes: bool, as_json: bool) -> int:
 @config_option()
 @json_option("a list of user, groups, disabled (true or false)")
 async def list_users(config_file: Path, as_json: bool) -> int:
-    """Everybody the plugin knows.
+    """All users that the plugin knows.
 
     \b
     murder auth list
@@ -151,8 +151,8 @@ async def list_users(config_file: Path, as_json: bool) -> int:
 @config_option()
 @json_option("flushed (the data folder)")
 async def flush(config_file: Path, as_json: bool) -> int:
-    """Have the node of this murder.toml ask the plugins again for every password, from now on: somebody was locked out in
-    the directory, or has a new password there. Sessions that are there stay: `murder ctl kick`.
+    """Drop the passwords that the node of this murder.toml remembers, and ask the plugins again: for users who were
+    locked out in the directory, or have a new password there. Open sessions stay: `murder ctl kick` ends them.
 
     \b
     murder auth flush

@@ -127,7 +127,7 @@ def _day(at: float | None, never: str = "") -> str:
 @yes_option("all of the user's, where no NAME is given")
 @json_option("user, revoked (a number)")
 async def revoke(user: str, name: str, config_file: Path, yes: bool, as_json: bool) -> int:
-    """Let USER in no more by the password called NAME, or by any of theirs. Then `push`.
+    """Revoke the password of USER called NAME, or all of theirs. Then `push`.
 
     \b
     murder auth app revoke anna phone
@@ -149,7 +149,7 @@ async def revoke(user: str, name: str, config_file: Path, yes: bool, as_json: bo
 @config_option()
 @json_option("taken (a number)")
 async def take(config_file: Path, as_json: bool) -> int:
-    """Have what another node has, read from standard input, and nothing else: what `push` runs there.
+    """Replace all application passwords of this node by those on standard input: what `push` runs there.
 
     \b
     cat app_passwords | murder auth app take

@@ -45,7 +45,7 @@ async def _member(config_file: Path, name: str, users: tuple[str, ...], *, add: 
 @config_option()
 @json_option("group, users")
 async def add(name: str, users: tuple[str, ...], config_file: Path, as_json: bool) -> int:
-    """Put USERS into the group NAME; it is there when somebody is in it.
+    """Add USERS to the group NAME; a group exists while it has members.
 
     \b
     murder auth group add staff anna ben
@@ -61,7 +61,7 @@ async def add(name: str, users: tuple[str, ...], config_file: Path, as_json: boo
 @config_option()
 @json_option("group, users")
 async def remove(name: str, users: tuple[str, ...], config_file: Path, as_json: bool) -> int:
-    """Take USERS out of the group NAME.
+    """Remove USERS from the group NAME.
 
     \b
     murder auth group remove staff ben
@@ -104,7 +104,7 @@ async def _set_disabled(config_file: Path, user: str, *, disabled: bool) -> None
 @config_option()
 @json_option("user, disabled (true)")
 async def disable(user: str, config_file: Path, as_json: bool) -> int:
-    """Let a user in no more, from now on; mail goes on arriving. Sessions that are there stay: `murder ctl kick`.
+    """Refuse a user's logins from now on; mail still arrives. Open sessions stay: `murder ctl kick` ends them.
 
     \b
     murder auth disable anna
@@ -119,7 +119,7 @@ async def disable(user: str, config_file: Path, as_json: bool) -> int:
 @config_option()
 @json_option("user, disabled (false)")
 async def enable(user: str, config_file: Path, as_json: bool) -> int:
-    """Let a user in again who was disabled; the password is the one of before.
+    """Accept a disabled user's logins again; the password is unchanged.
 
     \b
     murder auth enable anna

@@ -55,7 +55,8 @@ def ca() -> None:
 @click.option("--days", type=click.IntRange(1), default=CA_DAYS, show_default=True)
 @json_option("certificate, key, crl")
 def init(folder: Path, days: int, as_json: bool) -> int:
-    """Make the authority: ca.pem and crl.pem (what was taken back: nothing yet), for every node, and ca.key, which signs.
+    """Create the authority: ca.pem and crl.pem (the revocation list, still empty) for every node, and ca.key, which
+    signs.
 
     \b
     murder ca init
@@ -94,7 +95,7 @@ def init(folder: Path, days: int, as_json: bool) -> int:
     "--days",
     type=click.IntRange(1),
     default=None,
-    help=f"How long it counts.  [default: {NODE_DAYS}; of an operator {OPERATOR_DAYS}]",
+    help=f"How long it is valid.  [default: {NODE_DAYS}; of an operator {OPERATOR_DAYS}]",
 )
 @json_option("certificate, key, expires")
 def issue_certificate(
@@ -129,7 +130,7 @@ def issue_certificate(
 @folder_option()
 @json_option("a list of serial, name, roles, until, state (valid, ending, expired or revoked)")
 def list_certificates(folder: Path, as_json: bool) -> int:
-    """Show what the authority has signed: serial number, name, roles, until when, and whether it counts.
+    """Show what the authority has signed: serial number, name, roles, until when, and whether it is valid.
 
     \b
     murder ca list
@@ -180,10 +181,10 @@ def _state(one: Noted, now: datetime) -> str:
 @folder_option()
 @json_option("crl, revoked (a list of serial, name)")
 def revoke_certificate(whom: str, folder: Path, as_json: bool) -> int:
-    """Take certificates back: all of NAME that are in date, or the one with that SERIAL number. Writes crl.pem.
+    """Revoke certificates: all of NAME that are valid, or the one with that SERIAL number. Writes crl.pem.
 
-    It counts where it arrives: copy crl.pem to every node, named there by `crl` in [tls], and `murder reload`. To give
-    the name another certificate, `issue` it after this.
+    It takes effect where it arrives: copy crl.pem to every node, named there by `crl` in [tls], and `murder reload`.
+    To give the name another certificate, `issue` it after this.
 
     \b
     murder ca revoke anna-admin

@@ -44,10 +44,10 @@ def config() -> None:
 async def check(config_file: Path, roles: tuple[str, ...], running: bool, as_json: bool) -> int:
     """Say what would keep this node from running; nothing is changed.
 
-    Looks at the file, certificates, plugins, host names, ports and folders; as root also with the eyes of the user that
-    the node runs as (node.user, else the owner of node.data). The ports of this very node, where it runs, are no problem.
-    One line for each thing wrong, and exit code 2; nothing wrong: 0. Without --role it checks node.roles, else every role
-    that has something to listen on.
+    Looks at the file, certificates, plugins, host names, ports and folders; as root also with the permissions of the
+    user that the node runs as (node.user, else the owner of node.data). The ports of this very node, where it runs,
+    are no problem. One line for each thing wrong, and exit code 2; nothing wrong: 0. Without --role it checks
+    node.roles, else every role that has something to listen on.
 
     \b
     murder config check

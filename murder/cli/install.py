@@ -66,8 +66,8 @@ WantedBy=multi-user.target
 @click.command("system-unit")
 @click.argument("roles", nargs=-1, type=click.Choice(["mupdate", "frontend", "backend"]))
 @click.option("--config", "config_file", default="/etc/murder/murder.toml", show_default=True)
-@click.option("--user", default="murder", show_default=True, help="Whom it runs as.")
-@click.option("--program", default="", help="Default: this very file, else /usr/local/bin/murder.")
+@click.option("--user", default="murder", show_default=True, help="The user that it runs as.")
+@click.option("--program", default="", help="Default: this file, else /usr/local/bin/murder.")
 def system_unit(roles: tuple[str, ...], config_file: str, user: str, program: str) -> None:
     """Print a hardened systemd unit for this node: own user, watchdog, no more rights than it needs.
 

@@ -29,7 +29,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "auth": ("murder.cli.auth:auth", "Users, passwords, and what the auth plugins say."),
         "plugin": ("murder.cli.plugin:plugin", "List plugins, start a new one, check one."),
         "log": ("murder.cli.log:log", "What the log's events mean."),
-        "ctl": ("murder.cli.ctl.group:ctl", "Look into a murder, and change it."),
+        "ctl": ("murder.cli.ctl.group:ctl", "Inspect and change a murder."),
         "system-unit": ("murder.cli.install:system_unit", "Print a hardened systemd unit."),
         "completion": ("murder.cli.install:completion", "Print completion for a shell."),
         "version": ("murder.cli.program:version", "Print the version."),
@@ -60,7 +60,7 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 def murder() -> None:
-    """A Cyrus Murder: one mail store out of many servers, for IMAP, POP3 and LMTP.
+    """A Cyrus Murder: one mail store out of many servers, for IMAP, POP3, LMTP and ManageSieve.
 
     \b
     Try it:        murder demo

@@ -157,7 +157,7 @@ async def test_login(reach: Reach, name: str, user: str, as_json: bool) -> int:
 @click.argument("name")
 @json_option("a list of words")
 async def capabilities(reach: Reach, name: str, as_json: bool) -> int:
-    """What it says it can do, a word a line.
+    """The capabilities that it announces, one a line.
 
     \b
     murder ctl backend capabilities be1.example.org | grep QUOTA

@@ -49,7 +49,7 @@ async def import_mail(
     no_verify: bool,
     as_json: bool,
 ) -> int:
-    """Bring a user's mail from SOURCE: imaps://USER@HOST, imap://USER@HOST (STARTTLS), maildir:PATH; or
+    """Import a user's mail from SOURCE: imaps://USER@HOST, imap://USER@HOST (STARTTLS), maildir:PATH; or
     imap+insecure://USER@HOST, without TLS.
 
     Folders, flags and dates come along. Run it again at any time: only what is new is brought, and flags set there are

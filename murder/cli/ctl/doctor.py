@@ -76,9 +76,9 @@ class Findings:
 @operator_options
 @json_option("ok (true or false), findings (a list of state: ok, note or wrong; what; cure)")
 async def doctor(reach: Reach, as_json: bool) -> int:
-    """Look at everything a murder needs, from this host and from each node's own seat (a frontend's way to each backend):
-    names, ports, TLS, authentication both ways, clocks, certificates, disks, the lists. Each finding has its mending
-    step. Exit code 1 if something is wrong.
+    """Check everything a murder needs, from this host and from each node itself (a frontend's connections to each
+    backend): names, ports, TLS, authentication both ways, clocks, certificates, disks, the lists. Each finding comes
+    with its remedy. Exit code 1 if something is wrong.
 
     \b
     murder ctl doctor

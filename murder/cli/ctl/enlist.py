@@ -77,7 +77,7 @@ def _acl(rights: tuple[str, ...], owner: str | None) -> Acl:
 @yes_option("take it out of the list; its mail stays where it is")
 @json_option("name, server")
 async def unlist(reach: Reach, name: str, yes: bool, as_json: bool) -> int:
-    """Take a mailbox out of the list without touching its mail. A backend of this murder would put it back.
+    """Take a mailbox out of the list without touching its mail. A backend of this murder would announce it again.
 
     \b
     murder ctl mailbox unlist user/anna --yes

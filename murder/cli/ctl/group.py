@@ -34,7 +34,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = MappingProxyType(
         },
         "Backends": {
             "backend": ("backend:backend", "The servers that keep mail: look, test, weigh, drain."),
-            "move": ("move:move", "Moves under way, and over: status, resume, abort, undo."),
+            "move": ("move:move", "Moves, running and finished: status, resume, abort, undo."),
             "rebalance": ("backend:rebalance", "Even out the backends."),
             "placement": ("backend:placement", "Where a new mailbox would go, and why."),
         },
@@ -74,7 +74,7 @@ class LazyControl(click.Group):
 
 @click.group(cls=LazyControl)
 def ctl() -> None:
-    """Look into a murder, and change it: as an operator, with a murder.toml that names the nodes (README, "Every day").
+    """Inspect and change a murder: as an operator, with a murder.toml that names the nodes (README, "Every day").
 
     Nothing is removed or moved without its plan and --yes. Exit codes: 0 done, 1 refused, failed, or something is
     wrong; 2 usage, or --yes is missing; 3 a server could not be reached.

@@ -179,8 +179,8 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
 async def create(
     reach: Reach, name: str, server: str, limits: tuple[str, ...], as_json: bool
 ) -> int:
-    """Make a mailbox; a user by making their INBOX, user/NAME. What is not below user/ is shared: with the rights of
-    the mailbox above, else with those that `[backend] default_acl` of its server says; `mailbox acl` changes them.
+    """Create a mailbox; a user by creating their INBOX, user/NAME. What is not below user/ is shared: with the rights
+    of the mailbox above, else with those that `[backend] default_acl` of its server says; `mailbox acl` changes them.
 
     \b
     murder ctl mailbox create shared/news
@@ -251,12 +251,14 @@ async def rename(reach: Reach, old: str, new: str, as_json: bool) -> int:
 @mailbox.command()
 @operator_options
 @click.argument("name")
-@click.option("--to", "server", required=True, metavar="SERVER[!PARTITION]", help="Who has it.")
+@click.option(
+    "--to", "server", required=True, metavar="SERVER[!PARTITION]", help="The backend that has it."
+)
 @yes_option("say so to the master")
 @json_option("name, server, before")
 async def force(reach: Reach, name: str, server: str, yes: bool, as_json: bool) -> int:
-    """Tell the master that a mailbox is at another backend than it says. Moves no mail: for a backend that is lost,
-    or where two have it. What the other one has is put into quarantine when it next compares lists.
+    """Make the master record another backend for a mailbox. Moves no mail: for a backend that is lost,
+    or where two have it. What the former one has is put into quarantine when it next compares lists.
 
     \b
     murder ctl mailbox force user/anna --to be2.example.org --yes

@@ -228,7 +228,7 @@ def compact(config_file: Path, role: str | None, path: Path | None, as_json: boo
 def conflicts(
     config_file: Path, role: str | None, path: Path | None, as_json: bool, forget: bool
 ) -> None:
-    """Who wanted a mailbox that is another server's.
+    """Which servers claimed a mailbox that another one has.
 
     \b
     murder ctl list conflicts

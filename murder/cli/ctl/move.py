@@ -119,7 +119,7 @@ async def move_mailboxes(
 
 @click.group(cls=Group)
 def move() -> None:
-    """Moves under way, and over: status, verify, resume, abort, undo, forget.
+    """Moves, running and finished: status, verify, resume, abort, undo, forget.
 
     \b
     murder ctl move status
@@ -289,7 +289,7 @@ async def _act(reach: Reach, verb: str, move_id: str, as_json: bool) -> int:
 @click.argument("move_id")
 @json_option("backend, id, state")
 async def resume(reach: Reach, move_id: str, as_json: bool) -> int:
-    """Go on with a move that failed; what has been copied is not copied again.
+    """Resume a move that failed; what has been copied is not copied again.
 
     \b
     murder ctl move resume 3f1c5e02ab47
@@ -302,10 +302,10 @@ async def resume(reach: Reach, move_id: str, as_json: bool) -> int:
 @click.argument("move_id")
 @json_option("backend, id, state")
 async def abort(reach: Reach, move_id: str, as_json: bool) -> int:
-    """Give up a move that is not over: everything stays where it was.
+    """Abort a move that is not over: everything stays where it was.
 
-    What has come to the target is removed there, if it cannot be reached as soon as it is back. A move whose source is no
-    more is ended at its target: while that has not been told to show what came, the source has let go of nothing.
+    What was copied to the target is removed there, as soon as the target can be reached. A move whose source is gone
+    for good is ended at its target: until that was told to activate the copy, the source still served everything.
 
     \b
     murder ctl move abort 3f1c5e02ab47
@@ -323,7 +323,7 @@ async def forget(reach: Reach, move_id: str, yes: bool, as_json: bool) -> int:
 
     So too what is kept longer because other software has put mail there since (`status` tells): fetch that first.
 
-    Of a move that was given up: its target, which could not be reached, need not be told (it is no more).
+    For an aborted move: its target, which cannot be reached, need not be told (it is gone for good).
 
     \b
     murder ctl move forget 3f1c5e02ab47 --yes

@@ -89,10 +89,10 @@ def _unreachable(told: Sequence[NodeAnswers]) -> int:
 async def kick(
     reach: Reach, user: str, backend: str, address: str, cid: str, yes: bool, as_json: bool
 ) -> int:
-    """End sessions: clients are told BYE, and may come back.
+    """End sessions: clients get BYE, and may connect again.
 
     \b
-    murder ctl kick --user anna           # whom it would meet
+    murder ctl kick --user anna           # shows which ones
     murder ctl kick --user anna --yes
     murder ctl kick --address 192.0.2.7 --yes
     """
@@ -123,9 +123,9 @@ async def kick(
 )
 @json_option("a line for each read and write: node, cid, who, at, octets")
 async def trace(reach: Reach, user: str, limit_s: float, as_json: bool) -> int:
-    """What passes between USER's clients and the nodes. C: client, S: server. Who connects while it runs is shown from the
-    first octet, others from now on; what could be a password is left out. Mail is shown as it passes: tell nobody more
-    than you must.
+    """What passes between USER's clients and the nodes. C: client, S: server. Who connects while it runs is shown from
+    the first octet, others from now on; what could be a password is left out. Mail is shown as it passes: pass on no
+    more of it than you must.
 
     \b
     murder ctl trace anna
@@ -151,11 +151,11 @@ def _show_traced(line: Mapping[str, Any], as_json: bool) -> None:
 
 @click.command()
 @operator_options
-@click.option("--forget", is_flag=True, help="They have been looked at: forget them; with --yes.")
+@click.option("--forget", is_flag=True, help="Forget them, once each was looked at; with --yes.")
 @yes_option("forget them")
 @json_option("a list of node, name, holder, claimant, peer, command, at, kept_as, target, rename")
 async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int:
-    """Who wanted a mailbox that is another server's, as the master has counted them. Exit code 1 if there are any.
+    """Which servers claimed a mailbox that another one has, as the master has counted. Exit code 1 if there are any.
 
     The holder has it, and keeps it: nothing has changed. If that is right (somebody tried to make a mailbox that
     exists), forget it; if the claimant should have it, `murder ctl mailbox force NAME --to CLAIMANT`. With FORCE it was

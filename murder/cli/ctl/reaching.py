@@ -55,7 +55,9 @@ def operator_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def yes_option(what: str) -> Callable[..., Any]:
     """`--yes`."""
-    return click.option("--yes", is_flag=True, help=f"Do not only show the plan: {what}.")
+    return click.option(
+        "--yes", is_flag=True, help=f"Do it, instead of only showing the plan: {what}."
+    )
 
 
 def keep_rights_option(what: str) -> Callable[..., Any]:

@@ -61,7 +61,7 @@ async def repair(config_file: Path, as_json: bool) -> int:
 @config_option()
 @json_option("renewed (a number)")
 async def renew(mailbox: str, config_file: Path, as_json: bool) -> int:
-    """Say that a user's (or a shared tree's) folder was put back from a backup: each mailbox in it is another now.
+    """Say that a user's (or a shared tree's) folder was put back from a backup: each mailbox in it becomes a new one.
 
     Without it, new mail would have UIDs that clients have seen on other messages, and they would show the old ones. Each
     mailbox gets a new UIDVALIDITY and MAILBOXID: clients read it anew. What is kept in the same folder is renewed

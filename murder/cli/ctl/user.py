@@ -143,8 +143,9 @@ async def create(
     folders: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Give a user an INBOX, by the placement policy, with a quota and folders. These are subscribed, and Archive, Drafts,
-    Junk (or Spam), Sent and Trash are known as such to mail programs (RFC 6154); that needs an operator's certificate.
+    """Create a user: an INBOX, placed by the policy, with a quota and folders. These are subscribed, and Archive,
+    Drafts, Junk (or Spam), Sent and Trash are known as such to mail programs (RFC 6154); that needs an operator's
+    certificate.
 
     \b
     murder ctl user create anna
@@ -174,7 +175,7 @@ async def create(
 )
 async def delete(reach: Reach, name: str, keep_rights: bool, yes: bool, as_json: bool) -> int:
     """Remove all of a user's mailboxes, and their name from the access lists of all others. The password is the auth
-    plugin's: `murder auth remove`. `user undelete` brings back the mail, not what others had given.
+    plugin's: `murder auth remove`. `user undelete` brings back the mail, not the rights that others had granted.
 
     \b
     murder ctl user delete anna          # what would go
@@ -231,8 +232,8 @@ async def undelete(reach: Reach, name: str, as_json: bool) -> int:
 async def rename(
     reach: Reach, old: str, new: str, keep_rights: bool, yes: bool, as_json: bool
 ) -> int:
-    """Give a user another name: their mailboxes, subscriptions, and rights, also in other people's mailboxes. Log-ins are
-    the auth plugin's: `murder auth`.
+    """Give a user another name: their mailboxes, subscriptions, and rights, also in other people's mailboxes. The
+    login itself is the auth plugin's: `murder auth`.
 
     \b
     murder ctl user rename anna anna.berg          # what would be renamed
