@@ -120,6 +120,14 @@ def test_pipelined_requests_are_answered_in_order(demo: Demo) -> None:
     assert re.findall(rb"HTTP/1.1 (\d+)", said) == [b"200", b"404", b"200"]
 
 
+def test_who_sends_on_without_reading_answers_is_cut_off(demo: Demo) -> None:
+    address = ("127.0.0.1", demo.frontend["metrics"])
+    request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection(address, timeout=10) as peer, pytest.raises(ConnectionError):
+        for _ in range(2000):  # 80 MB; what sockets hold is less than 20
+            peer.sendall(request * 1000)
+
+
 def test_durations_are_told_by_class_and_in_sum() -> None:
     mine = Figures()
     for seconds in (0.0, CLASSES_S[0], 0.002, 99.0):

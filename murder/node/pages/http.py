@@ -16,6 +16,7 @@ from murder.net.connection import Connection
 
 MAX_HEAD: Final = 16 * 1024
 MAX_BODY: Final = 64 * 1024
+MAX_AHEAD: Final = MAX_HEAD + MAX_BODY  # sent while an answer is on its way
 IDLE_S: Final = 30.0
 WRITE_S: Final = 30.0
 TEXT: Final = "text/plain; charset=utf-8"
@@ -69,6 +70,11 @@ class HttpConnection:
         self._idle = loop.call_later(IDLE_S, self._connection.close)
 
     def received(self, data: bytes) -> None:
+        if self._task is not None:
+            held, _ = self._http.trailing_data
+            if len(held) + len(data) > MAX_AHEAD:
+                self._connection.abort()
+                return
         self._wait()
         try:
             self._http.receive_data(data)
