@@ -27,6 +27,7 @@ from murder.backend.records.quota import Quotas
 from murder.model.message import Message, SeqNum, Uid
 from murder.model.name import MailboxName
 from murder.net.turns import Turn
+from murder.trail.figures import Figures
 from murder.wire.imap.list import Return
 from murder.wire.token import Scanner
 from tests.backend.server import memory_store, running_backend
@@ -102,6 +103,7 @@ class Delivering:
 
     message_id = "id"
     mail_log = SimpleNamespace(info=lambda *_: None)
+    service = SimpleNamespace(figures=Figures())
     envelope = SimpleNamespace(path=b"")
     connection = SimpleNamespace(cid="1")
     peer_address = ""
