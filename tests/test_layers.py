@@ -43,8 +43,8 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "node": {"model", "wire", "api", "net", "config", "log", "trail", "hooks", "pki", "__main__"},
     "archive": {"__main__"},
     "demo": TOP,
-    "operate": ROLE | {"node"},
-    "cli": TOP | {"demo", "operate"},
+    "operate": ROLE | {"node", "sieve"},
+    "cli": TOP | {"demo", "operate", "sieve"},
     "__main__": {"cli"},
     "plugins": {"model", "api", "kit"},
 }

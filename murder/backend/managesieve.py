@@ -85,7 +85,7 @@ class BackendSieve(SieveDialogue):
         if name:  # one that an older version, or another server, took is not run unlooked-at
             await self._check(await self.backend.scripts.read(self._owner, name))
         await self.backend.scripts.activate(self._owner, name)
-        self._note("activated", name)
+        self._note("activated" if name else "deactivated", name)
         self.ok()
 
     async def _get(self, command: Command) -> None:
@@ -107,6 +107,10 @@ class BackendSieve(SieveDialogue):
 
     def _note(self, what: str, name: str) -> None:
         self.log.info("script.changed", change=what, script=name)
+        login = self.login
+        assert login is not None
+        facts = {**self.log_facts(), "proxy": login.proxy or login.master, "arguments": name}
+        self.service.audit.note(f"script {what}", {**facts, "result": "OK"})
 
     TABLE: ClassVar[Mapping[bytes, Row]] = {
         **COMMON,

@@ -10,7 +10,6 @@ import re
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
-from murder.frontend.lines import LineUpstream, open_lines, sasl_response
 from murder.frontend.lmtp_transaction import LmtpTransaction
 from murder.frontend.shared import Frontend
 from murder.model.acl import ANYONE, POST, rights_granted
@@ -18,6 +17,7 @@ from murder.model.entry import MailboxEntry
 from murder.model.name import inbox_of, is_deleted, is_non_imap
 from murder.model.protocol import LMTP
 from murder.net.connection import Connection
+from murder.net.lines import LineUpstream, open_lines, sasl_response
 from murder.serve.lmtp import LmtpDialogue, folder_of, shown_reply, users_of
 from murder.serve.service import ClientService
 from murder.wire.lmtp import Envelope, format_xclient, parse_recipient

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from murder.errors import UpstreamFailure, UpstreamKind
-from murder.frontend.lines import LineUpstream
 from murder.log import Log
+from murder.net.lines import LineUpstream
 from murder.wire.dots import Stuffer
 from murder.wire.lmtp import Envelope
 

@@ -6,14 +6,12 @@ What a backend says of the language of scripts is known from its greeting; befor
 
 import asyncio
 import base64
-import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import ClassVar, Final
 
 from murder.api.referral import Conduct, ReferralQuestion
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
-from murder.frontend.lines import LineUpstream, open_lines, sasl_response
 from murder.frontend.placement import servers
 from murder.frontend.shared import Frontend
 from murder.model.entry import MailboxEntry
@@ -22,25 +20,16 @@ from murder.model.name import inbox_of
 from murder.model.protocol import SIEVE
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
+from murder.net.lines import LineUpstream, open_lines, sasl_response
+from murder.net.managesieve import ANNOUNCED, begin, enter
 from murder.serve.line import LOGGED_IN
 from murder.serve.managesieve import COMMON, Capability, Row, SieveDialogue
 from murder.serve.service import ClientService
 from murder.session.sasl import plain_response
-from murder.wire.managesieve import (
-    Command,
-    Kind,
-    Status,
-    client_string,
-    format_string,
-    parse_capability,
-    parse_status,
-)
+from murder.wire.managesieve import Command, Kind, format_string, parse_status
 
 FIRST_LOOK_S: Final = 1.0  # what the greeting waits for backends that nobody has been at yet
-MAX_CAPABILITIES: Final = 100
-MAX_SHOWN: Final = 4096  # octets of one
 TOLD: Final = (b"SIEVE", b"NOTIFY", b"EXTLISTS", b"MAXREDIRECTS")  # of a backend's, to clients
-_ANNOUNCED: Final = re.compile(rb"\{(0|[1-9][0-9]{0,9})\+?\}\Z")
 _RELAYED: Final = (
     *(b"CHECKSCRIPT", b"DELETESCRIPT", b"GETSCRIPT", b"HAVESPACE"),
     *(b"LISTSCRIPTS", b"PUTSCRIPT", b"RENAMESCRIPT", b"SETACTIVE"),
@@ -157,44 +146,17 @@ class FrontendSieve(SieveDialogue):
 
     async def _begin_upstream(self, upstream: LineUpstream) -> None:
         """Greeting, TLS, and what it understands. Raises UpstreamFailure."""
-        told = await self._hear_capabilities(upstream)
-        if upstream.address.tls == "starttls":
-            upstream.send(b"STARTTLS\r\n")
-            if (await _status(upstream)).kind is not Kind.OK:
-                raise upstream.failure(UpstreamKind.TLS, "it refuses STARTTLS")
-            await upstream.starttls(self.frontend.upstreams)
-            told = await self._hear_capabilities(upstream)
+        told = await begin(self.frontend.upstreams, upstream)
         shown = {name: told[name] for name in TOLD if name in told}
         self.frontend.languages.learn(upstream.server, shown)
-
-    async def _hear_capabilities(self, upstream: LineUpstream) -> Mapping[bytes, bytes]:
-        told: dict[bytes, bytes] = {}
-        while True:
-            line = await upstream.line()
-            status = parse_status(line + b"\r\n")
-            if status is not None:
-                if status.kind is not Kind.OK:
-                    raise upstream.failure(UpstreamKind.PROTOCOL, "it greets with an error")
-                return told
-            row = parse_capability(line)
-            if row is None or len(told) >= MAX_CAPABILITIES or len(row[1]) > MAX_SHOWN:
-                raise upstream.failure(UpstreamKind.PROTOCOL, "it says what is no capability")
-            told[row[0]] = row[1]
 
     async def _enter_upstream(self, upstream: LineUpstream, login: Login) -> None:
         """Raises UpstreamFailure where it does not let us in."""
         if login.is_admin and login.password is not None:
             secret = plain_response("", login.user, login.password)
-            mechanism, response = b"PLAIN", base64.b64encode(secret)
+            await enter(upstream, b"PLAIN", base64.b64encode(secret))
         else:
-            mechanism, response = sasl_response(upstream.address, login.user)
-        upstream.send(
-            b"AUTHENTICATE %b %b\r\n" % (format_string(mechanism), client_string(response))
-        )
-        status = await _status(upstream)
-        if status.kind is not Kind.OK:
-            kind = UpstreamKind.AUTH_TEMPORARY if status.code == b"TRYLATER" else UpstreamKind.AUTH
-            raise upstream.failure(kind, "it does not let the user in")
+            await enter(upstream, *sasl_response(upstream.address, login.user))
 
     # --- commands, relayed
 
@@ -224,7 +186,7 @@ class FrontendSieve(SieveDialogue):
 
     async def _pass_line(self, upstream: LineUpstream, line: bytes) -> None:
         """With the literals in it, piece by piece."""
-        while (announced := _ANNOUNCED.search(line)) is not None:
+        while (announced := ANNOUNCED.search(line)) is not None:
             self.send(line + b"\r\n")
             left = int(announced[1])
             while left:
@@ -250,20 +212,3 @@ class FrontendSieve(SieveDialogue):
         **COMMON,
         **dict.fromkeys(_RELAYED, Row(LOGGED_IN, _relay, 0, 2)),
     }
-
-
-async def _status(upstream: LineUpstream) -> Status:
-    """How its answer ends; all before that is passed over. Raises UpstreamFailure."""
-    for _ in range(MAX_CAPABILITIES):
-        line = await upstream.line()
-        status = parse_status(line + b"\r\n")
-        while (announced := _ANNOUNCED.search(line)) is not None:
-            left = int(announced[1])
-            if left > MAX_SHOWN:
-                break
-            while left:
-                left -= len(await upstream.octets(left))
-            line = await upstream.line()
-        if status is not None:
-            return status
-    raise upstream.failure(UpstreamKind.PROTOCOL, "an endless answer")

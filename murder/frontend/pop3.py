@@ -12,13 +12,13 @@ from contextlib import suppress
 from typing import Final
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
-from murder.frontend.lines import LineUpstream, open_lines, sasl_response
 from murder.frontend.placement import servers
 from murder.frontend.shared import Frontend
 from murder.model.identity import Login
 from murder.model.protocol import POP3
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
+from murder.net.lines import LineUpstream, open_lines, sasl_response
 from murder.serve.imap import Running
 from murder.serve.line import Row
 from murder.serve.pop3 import Pop3Dialogue

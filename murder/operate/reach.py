@@ -54,7 +54,7 @@ class Reach:
         self.namespace: Namespace = config.namespace.namespace()
         self.learned: Sequence[str] | None = None  # nodes that nobody had to name (operate.nodes)
         self.tls_names: dict[str, str] = {}  # of those, what each certificate must carry, by place
-        self._upstreams = Upstreams(config)
+        self.upstreams = Upstreams(config)
         self._open: dict[tuple[str, str], ImapUpstream] = {}
         self._master: MasterClient | None = None
 
@@ -106,7 +106,7 @@ class Reach:
 
     def tls_context(self) -> ssl.SSLContext:
         """As the operator, to any node. Raises OSError, ssl.SSLError."""
-        return self._upstreams.context()
+        return self.upstreams.context()
 
     # --- names
 
@@ -145,7 +145,7 @@ class Reach:
             return found
         password = self.credential.password
         opened = await open_imap(
-            self._upstreams,
+            self.upstreams,
             server,
             NoClient(),
             user=user or (self.credential.user if password is not None else ""),

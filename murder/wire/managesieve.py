@@ -146,6 +146,29 @@ def parse_status(line: bytes) -> Status | None:
     return Status(kind, code[1].upper(), code[2] or b"") if code is not None else Status(kind)
 
 
+def parse_status_text(line: bytes) -> str:
+    """The words for people at the end of a whole status line; empty where there are none."""
+    at = _STATUS.match(line)
+    if at is None:
+        return ""
+    code = _CODE.match(line, at.end() + 1)
+    begin = code.end() if code is not None else at.end()
+    blanks = _BLANKS.match(line, begin)
+    if blanks is None or _END.match(line, begin):
+        return ""
+    try:
+        text, _ = _parse_argument(line, blanks.end())
+    except BadSyntax:
+        return ""
+    return text.decode("utf-8", "replace")
+
+
+def parse_script_line(line: bytes) -> tuple[str, bool]:
+    """One line of LISTSCRIPTS: a name, and whether it is active (RFC 5804 §2.7). Raises BadSyntax."""
+    name, at = _parse_argument(line, 0)
+    return name.decode("utf-8", "surrogateescape"), line[at:].strip().upper() == b"ACTIVE"
+
+
 def parse_capability(line: bytes) -> tuple[bytes, bytes] | None:
     """Name (in upper case) and value of a capability's line; None for what is none."""
     try:

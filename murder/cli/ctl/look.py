@@ -13,15 +13,11 @@ from murder.cli.ctl.reaching import operator_options
 from murder.cli.options import Group, json_option, say
 from murder.config import ServerConfig
 from murder.config.load import unknown
-from murder.errors import Code, Refusal
-from murder.model.acl import ANYONE, POST, rights_granted
-from murder.model.name import inbox_of
 from murder.model.protocol import IMAP, MUPDATE, PROTOCOLS, protocol_named
 from murder.mupdate.link import Target, open_link
 from murder.net.connection import Connection
+from murder.operate import routes
 from murder.operate.reach import Reach
-from murder.serve.lmtp import folder_of, users_of
-from murder.wire.lmtp import parse_recipient
 
 TRY_S: Final = 5.0
 SPOKEN: Final = [spec.name for spec in (MUPDATE, *PROTOCOLS)]
@@ -49,23 +45,10 @@ async def route(reach: Reach, address: str, as_json: bool) -> int:
     murder ctl lmtp route anna+lists@example.org
     murder ctl lmtp route +shared/news
     """
-    recipient = parse_recipient(address.encode("utf-8", "surrogateescape"))
-    users = users_of(recipient, domains=reach.config.namespace.domains)
-    for user in users or [""]:
-        folder = folder_of(recipient, user, reach.namespace)
-        for name in (folder, inbox_of(user) if user else None):
-            entry = await reach.master.find(name) if name is not None else None
-            if entry is None or not entry.is_active:
-                continue
-            if name == folder and POST not in rights_granted(entry.raw_acl, {ANYONE}):
-                if user:
-                    continue
-                text = f"{address}: nobody may post there: `murder ctl mailbox acl {reach.shown(entry.name)} anyone +p`"
-                raise Refusal(Code.NO_PERMISSION, text)
-            shown = reach.shown(entry.name)
-            facts = {"address": address, "name": shown, "server": entry.server}
-            return say(as_json, facts, f"{address} -> {shown} at {entry.server}")
-    raise Refusal(Code.NONEXISTENT, f"{address}: no such mailbox (550 5.1.1)")
+    entry, _ = await routes.route(reach, address)
+    shown = reach.shown(entry.name)
+    facts = {"address": address, "name": shown, "server": entry.server}
+    return say(as_json, facts, f"{address} -> {shown} at {entry.server}")
 
 
 @click.command()

@@ -1,6 +1,6 @@
-"""A frontend's connection to a backend's POP3 or LMTP: replies line by line, then (POP3) octets as they come.
+"""A connection to a backend's POP3, LMTP or ManageSieve: replies line by line, then (POP3) octets as they come.
 
-Every wait has the frontend's `upstream_timeout_s`. Raises UpstreamFailure throughout.
+Every wait has `timeout_s`. Raises UpstreamFailure throughout.
 """
 
 import asyncio
@@ -141,9 +141,13 @@ class LineUpstream:
 
 
 async def open_lines(
-    upstreams: Upstreams, server: str, protocol: ProtocolSpec, timeout_s: float, client: Connection
+    upstreams: Upstreams,
+    server: str,
+    protocol: ProtocolSpec,
+    timeout_s: float,
+    client: Connection | None,
 ) -> LineUpstream:
-    """Connect for a client; the greeting is not read yet."""
+    """Connect, for a client where there is one; the greeting is not read yet."""
     address = upstreams.address(server, protocol)
     if protocol.implicit_key is None and address.tls == "implicit":
         text = f"{protocol.name.upper()} has no implicit TLS: set starttls"
@@ -154,7 +158,8 @@ async def open_lines(
         upstream.connection = connection
         return upstream
 
-    await upstreams.open_connection(address, receiver, (client.peer, client.peer_port))
+    origin = (client.peer, client.peer_port) if client is not None else None
+    await upstreams.open_connection(address, receiver, origin)
     return upstream
 
 

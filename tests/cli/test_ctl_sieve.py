@@ -1,0 +1,160 @@
+"""`murder ctl sieve` on a running murder: a user's scripts put, activated, tried and removed, as an operator does it."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_ctl_mailboxes import Ctl
+from tests.kit.demo import Demo, message, running_demo
+from tests.kit.process import ROOT, murder_command
+
+RULES = """require ["fileinto", "mailbox", "include", "vacation"];
+if mailboxexists "INBOX/Lists" {
+    if header :contains "subject" "[list]" {
+        fileinto "INBOX/Lists"; stop;
+    }
+}
+include :personal "rest";
+"""
+REST = 'require "envelope"; if not envelope "to" "user1@example.org" { discard; }\n'
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Demo]:
+    with running_demo("--users", "2", "--no-tls-required") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def ctl(demo: Demo) -> Ctl:
+    return Ctl(demo)
+
+
+@pytest.fixture
+def eml(tmp_path: Path) -> Path:
+    file = tmp_path / "message.eml"
+    file.write_bytes(message("[list] news"))
+    return file
+
+
+def test_a_script_is_kept_filters_and_is_removed(ctl: Ctl, demo: Demo, tmp_path: Path) -> None:
+    script = 'require "imap4flags";\nsetflag "\\\\Answered";\n# \u00fc\n'
+    file = tmp_path / "flags.sieve"
+    file.write_text(script, encoding="utf-8")
+    kept = ctl.json("sieve", "put", "user2", "flags", str(file))
+    assert kept["octets"] == len(script.encode()) and kept["warnings"] == []
+    assert ctl("sieve", "list", "user2") == "flags\n"
+    assert ctl("sieve", "get", "user2", "flags") == script
+    demo.deliver(demo.frontend, "user2", message("before"))
+    ctl("sieve", "activate", "user2", "flags")
+    assert ctl.json("sieve", "list", "user2")["scripts"] == [{"name": "flags", "active": True}]
+    demo.deliver(demo.frontend, "user2", message("after"))
+    client = demo.imap(demo.frontend, "user2")
+    client.select("INBOX")
+    assert client.search(None, "ANSWERED")[1] == [b"2"]
+    client.logout()
+
+    assert "active" in ctl("sieve", "delete", "user2", "flags", "--yes", code=1)
+    ctl("sieve", "deactivate", "user2")
+    assert "Re-run with --yes" in ctl("sieve", "delete", "user2", "flags", code=2)
+    assert ctl("sieve", "list", "user2") == "flags\n"
+    ctl("sieve", "delete", "user2", "flags", "--yes")
+    assert ctl.json("sieve", "list", "user2")["scripts"] == []
+    assert "no script flags" in ctl("sieve", "get", "user2", "flags", code=1)
+    acts = json.loads(ctl("audit", "--user", "user2", "--operator", "operator", "--json"))
+    assert [one["event"] for one in acts if one["event"].startswith("script")] == [
+        *("script put", "script activated", "script deactivated", "script deleted")
+    ]
+
+
+def test_a_wrong_script_is_not_taken_and_its_errors_have_their_places(
+    ctl: Ctl, tmp_path: Path
+) -> None:
+    file = tmp_path / "wrong.sieve"
+    file.write_text('require "fileinto";\n  fileinto 3;\nnonsense;\n')
+    told = ctl.json("sieve", "put", "user1", "wrong", str(file), code=1)
+    places = [(one["line"], one["column"]) for one in told["errors"]]
+    assert places == [(2, 12), (3, 1)]
+    assert "line 2, column 12: " in ctl("sieve", "put", "user1", "wrong", str(file), code=1)
+    assert "no script wrong" in ctl("sieve", "get", "user1", "wrong", code=1)
+    assert "knows no mailbox" in ctl("sieve", "put", "nobody", "x", str(file), code=1)
+
+
+def test_what_a_script_would_do_is_told_by_line_and_nothing_is_delivered(
+    ctl: Ctl, demo: Demo, eml: Path
+) -> None:
+    nothing = ctl.json("sieve", "trace", "user1", str(eml))
+    assert (nothing["script"], [one["action"] for one in nothing["actions"]]) == (None, ["keep"])
+    assert "names nobody" in ctl("sieve", "trace", "", str(eml), code=1)
+    ctl("sieve", "put", "user1", "rules", given=RULES)
+    ctl("sieve", "put", "user1", "rest", given=REST)
+    ctl("sieve", "activate", "user1", "rules")
+
+    told = ctl.json("sieve", "trace", "user1@example.org", str(eml))
+    assert told["actions"] == [
+        {"action": "keep", "line": 0, "include": "", "flags": [], "implicit": True}
+    ]
+    asked = [(one["question"], one["answer"], one["assumed"]) for one in told["asked"]]
+    assert ("is there a mailbox INBOX/Lists", "no", False) in asked
+    said = ctl("sieve", "trace", "user1", str(eml))
+    assert "script rules at " in said
+    assert "  rest: line 1: envelope: false\n" in said and said.endswith("discard (rest line 1)\n")
+
+    ctl("mailbox", "create", "user/user1/Lists")
+    filed = ctl.json("sieve", "trace", "user1@example.org", str(eml))
+    (action,) = filed["actions"]
+    assert (action["action"], action["mailbox"], action["line"]) == ("fileinto", "INBOX/Lists", 4)
+    steps = [(one["line"], one["word"], one["outcome"]) for one in filed["steps"]]
+    assert steps[:2] == [(2, "mailboxexists", "true"), (3, "header", "true")]
+    client = demo.imap(demo.frontend, "user1")
+    for name in ("INBOX", "INBOX/Lists"):
+        assert client.select(name)[1] == [b"0"], name
+    client.logout()
+
+
+def test_files_are_checked_and_tried_without_a_server(eml: Path, tmp_path: Path) -> None:
+    def run(*words: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [*murder_command(), "ctl", "sieve", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+            timeout=60,
+        )
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
+
+    file = tmp_path / "rules.sieve"
+    file.write_text(RULES)
+    assert "is right" in run("check", str(file))
+    assert "fileinto mailbox INBOX/Lists (line 4)\n" in run("test", str(file), str(eml))
+    file.write_text('require "envelope";\nif envelope :is "from" "a@b.c" { discard; }\n')
+    tried = ("test", str(file), str(eml), "--envelope-from", "a@b.c", "--json")
+    assert [one["action"] for one in json.loads(run(*tried))["actions"]] == ["discard"]
+    file.write_text("keep")
+    assert "rules.sieve: line 1, column " in run("check", str(file), code=1)
+
+
+def test_a_password_that_may_not_act_for_users_is_told_what_may(demo: Demo, tmp_path: Path) -> None:
+    text = Path(demo.info["operator"]).read_text(encoding="utf-8")
+    secret = tmp_path / "secret"
+    secret.write_text(demo.info["admin"]["password"])
+    secret.chmod(0o600)
+    text = text.replace('certificate = "operator.pem"', f'user = "{demo.info["admin"]["user"]}"')
+    text = text.replace('key = "operator.key"', f'password_file = "{secret}"')
+    config = tmp_path / "murder.toml"
+    config.write_text(text)
+    done = subprocess.run(
+        [*murder_command(), "ctl", "sieve", "list", "user1", "--config", str(config)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        timeout=60,
+    )
+    assert done.returncode == 1 and "[auth] masters" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
