@@ -118,7 +118,7 @@ _REPLIES = {
     UpstreamKind.RESOLVE: "its address is not known",
     UpstreamKind.CONNECT: "it cannot be reached",
     UpstreamKind.TLS: "TLS failed",
-    UpstreamKind.AUTH: "it does not let this proxy in",
+    UpstreamKind.AUTH: "it refuses this proxy's login",
     UpstreamKind.AUTH_TEMPORARY: "it temporarily refuses logins",
     UpstreamKind.TIMEOUT: "it does not answer",
     UpstreamKind.PROTOCOL: "protocol error",

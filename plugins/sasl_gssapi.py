@@ -121,7 +121,7 @@ class Library:
             if code & ERROR_MASK:
                 raise self._refusal(code, minor.value)
             if code & CONTINUE_NEEDED:
-                raise Refusal(Code.AUTHENTICATION_FAILED, "The Kerberos ticket is not taken")
+                raise Refusal(Code.AUTHENTICATION_FAILED, "The Kerberos ticket was refused")
             shown = _Buffer()
             gss.gss_display_name(ctypes.byref(minor), name, ctypes.byref(shown), None)
             return context, said, self._taken(shown).decode("utf-8", "replace")
@@ -173,7 +173,7 @@ class Library:
         said = f"{self._text(major, GSS_CODE)}: {self._text(minor, MECHANISM_CODE)}"
         cure = next((cure for words, cure in CURES if words in said.lower()), "see the KDC's log")
         log.warning("a Kerberos ticket is refused: %s; %s", said, cure)
-        return Refusal(Code.AUTHENTICATION_FAILED, "The Kerberos ticket is not taken")
+        return Refusal(Code.AUTHENTICATION_FAILED, "The Kerberos ticket was refused")
 
     def _text(self, code: int, kind: int) -> str:
         minor, context, shown = ctypes.c_uint32(), ctypes.c_uint32(), _Buffer()

@@ -48,7 +48,7 @@ class TokenExchange:
     def step(self, response: bytes | None) -> Step:
         """See `api.sasl.Exchange`."""
         if self._has_failed:
-            raise Refusal(Code.AUTHENTICATION_FAILED, "The token is not taken")
+            raise Refusal(Code.AUTHENTICATION_FAILED, "The token was refused")
         if response is None:
             return Challenge(b"")
         claim = PARSERS[self._name](response)

@@ -49,8 +49,8 @@ def _password(user: str) -> bytes:
     if not sys.stdin.isatty():
         return sys.stdin.buffer.readline().rstrip(b"\r\n")
     first = getpass.getpass(f"Password of {user}: ")
-    if getpass.getpass("The same again: ") != first:
-        raise Refusal(Code.CANNOT, "the two are not the same; nothing was changed")
+    if getpass.getpass("Once more: ") != first:
+        raise Refusal(Code.CANNOT, "the passwords differ; nothing was changed")
     return first.encode("utf-8")
 
 
@@ -106,7 +106,7 @@ async def remove(user: str, config_file: Path, yes: bool, as_json: bool) -> int:
     """
     backend = users_backend(config_file)
     if not yes and user in {known.user for known in await backend.users()}:
-        click.echo(f"{user} could log in no more. Re-run with --yes.", err=True)
+        click.echo(f"{user} could no longer log in. Re-run with --yes.", err=True)
         return 2
     if not await backend.remove(user):
         raise Refusal(Code.NONEXISTENT, f"there is no user {user}")
@@ -163,4 +163,8 @@ async def flush(config_file: Path, as_json: bool) -> int:
     except OSError as problem:
         raise Refusal(Code.CANNOT, f"{problem}; run it as root or as the node's user") from None
     keep_owner(data, [flushed_file(data)])
-    return say(as_json, {"flushed": str(data)}, "every password is asked for again from now on")
+    return say(
+        as_json,
+        {"flushed": str(data)},
+        "remembered passwords were dropped; the plugins are asked again",
+    )

@@ -51,7 +51,7 @@ async def add(name: str, users: tuple[str, ...], config_file: Path, as_json: boo
     murder auth group add staff anna ben
     """
     await _member(config_file, name, users, add=True)
-    text = f"group:{name}: {', '.join(users)} added; counts from their next login"
+    text = f"group:{name}: {', '.join(users)} added; takes effect at their next login"
     return say(as_json, {"group": name, "users": users}, text)
 
 
@@ -67,7 +67,7 @@ async def remove(name: str, users: tuple[str, ...], config_file: Path, as_json: 
     murder auth group remove staff ben
     """
     await _member(config_file, name, users, add=False)
-    text = f"group:{name}: {', '.join(users)} removed; counts from their next login"
+    text = f"group:{name}: {', '.join(users)} removed; takes effect at their next login"
     return say(as_json, {"group": name, "users": users}, text)
 
 
@@ -110,7 +110,7 @@ async def disable(user: str, config_file: Path, as_json: bool) -> int:
     murder auth disable anna
     """
     await _set_disabled(config_file, user, disabled=True)
-    text = f"{user}: disabled; `murder ctl kick --user {user}` ends the sessions that are there"
+    text = f"{user}: disabled; `murder ctl kick --user {user}` ends open sessions"
     return say(as_json, {"user": user, "disabled": True}, text)
 
 

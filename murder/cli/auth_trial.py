@@ -22,9 +22,9 @@ from murder.serve.role import chain_of
 
 EXIT_DONE, EXIT_FAILED, EXIT_UNREACHABLE = 0, 1, 3
 SAID: Final = {
-    "right": "lets them in",
-    "wrong": "knows the user; this is not the password",
-    "unknown": "does not know the user, or cannot tell; the next one is asked",
+    "right": "accepts the login",
+    "wrong": "knows the user; wrong password",
+    "unknown": "does not know the user, or cannot tell; the next plugin is asked",
 }
 
 
@@ -64,7 +64,7 @@ async def try_login(
         async with asyncio.timeout(config.auth.timeout_s):
             answers = await chain.try_out(attempt, user, password)
     except Refusal as refusal:
-        click.echo(f"murder: not let in: {refusal.text}", err=True)
+        click.echo(f"murder: login refused: {refusal.text}", err=True)
         return EXIT_FAILED
     except (UpstreamFailure, TimeoutError) as failure:
         return await _away(config, chain, failure)

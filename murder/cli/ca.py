@@ -193,6 +193,10 @@ def revoke_certificate(whom: str, folder: Path, as_json: bool) -> int:
     file, revoked = revoke(folder, whom, datetime.now(UTC))
     shown = [{"serial": serial_text(one.serial), "name": one.name} for one in revoked]
     names = ", ".join(f"{one['name']} {one['serial']}".strip() for one in shown)
-    text = f"revoked: {names}" if shown else "nothing of it was in date: no more to revoke"
+    text = (
+        f"revoked: {names}"
+        if shown
+        else "no certificate of it is valid any more: nothing to revoke"
+    )
     how = f'{file} goes to every node ([tls] crl = "{file.name}"), then `murder reload` there'
     return say(as_json, {"crl": str(file), "revoked": shown}, f"{text}\n{how}")

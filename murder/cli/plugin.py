@@ -155,7 +155,7 @@ async def check(file: Path, config_file: Path | None, as_json: bool) -> int:
         click.echo(f"{'FAILED' if finding.problem else 'ok':8}{finding.promise}")
         if finding.problem:
             click.echo(f"{'':8}{finding.problem}")
-    click.echo(f"{file}: {len(findings) - len(broken)} of {len(findings)} promises kept")
+    click.echo(f"{file}: {len(findings) - len(broken)} of {len(findings)} checks passed")
     return 1 if broken else 0
 
 

@@ -62,7 +62,7 @@ def _show(answer: Any) -> None:
     for one in answer["problems"]:
         click.echo(f"murder: {one['file']}: {one['key']}: {one['problem']}", err=True)
     if answer["problems"]:
-        click.echo("murder: refused; the node goes on as it was", err=True)
+        click.echo("murder: refused; the node keeps its configuration", err=True)
         return
     changed = ", ".join(answer["changed"])
     click.echo(f"taken: {changed}" if changed else "taken: no key has changed; certificates anew")

@@ -252,7 +252,7 @@ class FrontendConfig(ClientConfig):
     )
     upstream_login_timeout_s: float = option(
         10.0,
-        "Waiting for a backend to greet us and let us in, and (LMTP) to answer for a recipient.",
+        "How long a backend may take to greet us, to accept our login, and (LMTP) to answer for a recipient.",
         least=0.01,
     )
     upstream_idle_s: float = option(

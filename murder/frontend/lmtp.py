@@ -169,7 +169,7 @@ class FrontendLmtp(LmtpDialogue):
             raise UpstreamFailure(
                 UpstreamKind.PROTOCOL,
                 self.service.server_name,
-                "proxies call each other in a circle",
+                "a proxy loop",
             )
         return {
             b"ADDR": self.peer_address.encode(),

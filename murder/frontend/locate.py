@@ -43,12 +43,12 @@ class Locator:
             raise no_such_mailbox(name)
         if not entry.is_active:
             raise UpstreamFailure(
-                UpstreamKind.MOVING, entry.server, f"{display(name)} is just being made or moved"
+                UpstreamKind.MOVING, entry.server, f"{display(name)} is being created or moved"
             )
         return entry
 
     async def find_by_token(self, name: MailboxName) -> MailboxEntry:
-        """For who has no right but a URL's token: what is just being made or moved is none (RFC 4467 §7: nobody learns
+        """For who has no right but a URL's token: what is being created or moved is none (RFC 4467 §7: nobody learns
         why). Raises Refusal(NONEXISTENT), UpstreamFailure."""
         try:
             return await self.find(name)

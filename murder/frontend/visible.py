@@ -15,7 +15,7 @@ def may_know_of(entry: MailboxEntry, login: Login) -> bool:
 
 
 def may_know_of_new(frontend: Frontend, name: MailboxName, login: Login) -> bool:
-    """Whether they may know of a mailbox that is just being made or moved: its row has no access list, so by the one
+    """Whether they may know of a mailbox that is being created or moved: its row has no access list, so by the one
     that it begins with, which is that of the mailbox above."""
     above = nearest(frontend, ancestors_of(name))
     raw_acl = above.raw_acl if above is not None else b""

@@ -250,7 +250,7 @@ class Link:
             response = plain_response(target.user, target.user, target.password.encode())
             answer = await self._exchange("PLAIN", response, None)
         if answer.kind is not Kind.OK:
-            raise self.failure(UpstreamKind.AUTH, f"the master does not let us in: {answer.text}")
+            raise self.failure(UpstreamKind.AUTH, f"the master refuses our login: {answer.text}")
 
     async def _exchange(self, mechanism: str, first: bytes, scram: ScramClient | None) -> Response:
         tag = self.send(Verb.AUTHENTICATE, mechanism.encode(), b64encode(first))

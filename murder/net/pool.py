@@ -199,7 +199,7 @@ async def _log_in(
         command = b"AUTHENTICATE PLAIN " + base64.b64encode(secret)
     reply = await upstream.execute(command)
     if not reply.is_ok:
-        raise upstream.failure(UpstreamKind.AUTH, f"it does not let us in: {reply.text}")
+        raise upstream.failure(UpstreamKind.AUTH, f"it refuses our login: {reply.text}")
     words = reply.code
     if not words.startswith(TOLD):
         found = await upstream.execute(b"CAPABILITY")

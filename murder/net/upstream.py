@@ -137,7 +137,7 @@ class Upstreams:
                 async with asyncio.timeout(limit_s):
                     yield
             except TimeoutError:
-                text = f"it did not greet us and let us in within {limit_s:g} s"
+                text = f"no greeting and login within {limit_s:g} s"
                 raise UpstreamFailure(UpstreamKind.TIMEOUT, server, text) from None
         except UpstreamFailure as failure:
             self.failed(failure)

@@ -72,7 +72,7 @@ def compare(
             continue
         if not row.is_active:
             found.append(
-                Difference(row.name, "reserved: being made or moved, or left so", row.server)
+                Difference(row.name, "reserved: being created or moved, or left so", row.server)
             )
         elif row.name not in there[row.server]:
             found.append(

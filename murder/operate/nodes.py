@@ -150,7 +150,7 @@ async def _ask_one(reach: Reach, place: str, request: Request) -> NodeAnswers:
         if _is_local(place):
             told.problem, told.cure = "it does not run", _of_demo(place, "start") or START
         else:
-            told.problem, told.cure = "it hung up on us", CERTIFICATE
+            told.problem, told.cure = "it closed the connection", CERTIFICATE
     refused = [answer["no"] for answer in told.answers if "no" in answer]
     if refused:
         told.answers, told.problem, told.cure = [], str(refused[0]), CERTIFICATE
@@ -391,7 +391,7 @@ def _problems(status: Status, now: float, place: str) -> list[Problem]:
             )
         )
     if 0 < process.descriptors_most < 1.25 * process.descriptors:
-        said.append(Problem("it runs out of descriptors", "raise LimitNOFILE in its unit"))
+        said.append(Problem("it runs out of file descriptors", "raise LimitNOFILE in its unit"))
     if number := role.conflicts:
         what = "1 mailbox was" if number == 1 else f"{number} mailboxes were"
         said.append(Problem(f"{what} wanted by two backends", "`murder ctl conflicts`"))

@@ -162,7 +162,7 @@ class ImapSource:
             text = error.strerror or str(error)
             raise UpstreamFailure(UpstreamKind.LOST, self._where, text) from error
         except (ValueError, IndexError, AttributeError, RecursionError) as error:
-            text = f"its answer is none: {error}"
+            text = f"its answer is not valid: {error}"
             raise UpstreamFailure(UpstreamKind.PROTOCOL, self._where, text) from error
         if word != "OK":
             raise Refusal(Code.UNAVAILABLE, f"{self._where}: {data!r:.200}")
@@ -215,7 +215,7 @@ class ImapSource:
             if isinstance(row, tuple):
                 date = _DATE.search(row[0])
                 return row[1], _moment(date.group(1).decode()) if date else datetime.now(UTC)
-        raise Refusal(Code.EXPUNGE_ISSUED, "It has gone meanwhile")
+        raise Refusal(Code.EXPUNGE_ISSUED, "It was removed meanwhile")
 
     def close(self) -> None:
         try:
@@ -331,7 +331,7 @@ class MaildirSource:
         place, _, name = found.uid.partition("/")
         read = self._read(folder, place, name)
         if read is None:
-            raise Refusal(Code.EXPUNGE_ISSUED, "It has gone meanwhile")
+            raise Refusal(Code.EXPUNGE_ISSUED, "It was removed meanwhile")
         return read[0], datetime.fromtimestamp(read[1], UTC)
 
     def close(self) -> None:

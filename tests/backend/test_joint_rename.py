@@ -199,7 +199,9 @@ def test_a_limit_of_one_of_them_refuses_all(tmp_path: Path) -> None:
     async def play() -> None:
         async with three(tmp_path) as (_, nodes):
             nodes["be3.test"].backend.config = BackendConfig(max_mailboxes_per_user=0)
-            with pytest.raises(Refusal, match=r"be3\.test: There may be 0 mailboxes") as no:
+            with pytest.raises(
+                Refusal, match=r"be3\.test: A mailbox may have at most 0 mailboxes"
+            ) as no:
                 await nodes["be1.test"].rename()
             assert no.value.code is Code.LIMIT
             await check(nodes, False)

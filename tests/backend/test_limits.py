@@ -34,7 +34,7 @@ C1= LOGIN ana secret
 C2= LOGIN admin secret
 C1= SETACL INBOX bob lr
 C1: a1 SETACL INBOX cid lr
-S1: a1 NO [LIMIT] An access list may have 2 identifiers$_
+S1: a1 NO [LIMIT] An access list may have at most 2 identifiers$_
 C1: a2 SETACL INBOX bob lrs
 S1: a2 OK $_
 C2= SETACL user/ana cid lr
@@ -60,7 +60,7 @@ C2= LOGIN admin secret
 C1= CREATE INBOX/a
 C1= CREATE INBOX/b
 C1: a1 CREATE INBOX/c
-S1: a1 NO [LIMIT] There may be 2 mailboxes below one$_
+S1: a1 NO [LIMIT] A mailbox may have at most 2 mailboxes below it$_
 C1= RENAME INBOX/a INBOX/d
 C1: a2 RENAME INBOX INBOX/e
 S1: a2 NO [LIMIT] $_
@@ -110,7 +110,7 @@ C1= SUBSCRIBE one
 C1= SUBSCRIBE two
 C1= SUBSCRIBE two
 C1: a1 SUBSCRIBE three
-S1: a1 NO [LIMIT] One user may be subscribed to 2 mailboxes$_
+S1: a1 NO [LIMIT] A user may subscribe to at most 2 mailboxes$_
 C1= UNSUBSCRIBE one
 C1= SUBSCRIBE three
 C1: a2 SUBSCRIBE {"x" * 500}

@@ -250,7 +250,7 @@ async def test_what_is_wrong_is_refused(tmp_path: Path) -> None:
             (b"SYNCAPPLY SUB %(USERID ana MBOXNAME user.ana)", b"is not who moves"),
             (b"SYNCAPPLY SOMETHING %()", b"is not understood"),
             (b"SYNCAPPLY QUOTA ()", b"keys with values"),
-            (b"SYNCAPPLY MESSAGE (%{default abcd 3}\r\nabc)", b"are others"),
+            (b"SYNCAPPLY MESSAGE (%{default abcd 3}\r\nabc)", b"do not match"),
             (b"SYNCGET MAILBOXES ()", b"no mailbox is named"),
             (b'SYNCAPPLY SUB %(USERID zoe MBOXNAME "user..x")', b"none of them is empty"),
             (b"SYNCAPPLY EXPUNGE %(MBOXNAME user.zoe UID (x))", b"OK"),

@@ -44,7 +44,7 @@ def test_a_trial_says_who_decides(
     typed(monkeypatch, "wrong\n")
     assert main(["auth", "test", "anna", "-c", config]) == 1
     said = capsys.readouterr().out
-    assert "auth_file: knows the user; this is not the password" in said
+    assert "auth_file: knows the user; wrong password" in said
     assert "secret" not in said
     typed(monkeypatch, "wrong\n")
     assert main(["auth", "test", "nobody", "-c", config]) == 1
@@ -75,7 +75,7 @@ def test_application_passwords_from_the_command_line(
     password = capsys.readouterr().out.strip()
     typed(monkeypatch, password + "\n")
     assert main(["auth", "test", "anna", "-c", config]) == 0
-    assert "application password phone: lets them in" in capsys.readouterr().out
+    assert "application password phone: accepts the login" in capsys.readouterr().out
     assert main(["auth", "app", "list", "anna", "-c", config, "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["name"], row["only"]) == ("phone", ["imap"])

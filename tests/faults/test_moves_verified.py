@@ -149,9 +149,9 @@ def test_a_move_under_way_is_compared_as_far_as_it_has_come(demo: Demo) -> None:
         reconfigure(demo, backend["node"], "[backend]", "[backend]\nmove_bytes_per_s = 30000")
     move_id = begin(demo, 3, source, target)
     told = verified(demo, move_id, 0)
-    assert told["result"] == "changed" and "go over in the end" in told["told"]
+    assert told["result"] == "changed" and "are transferred last" in told["told"]
     (deep,) = [one for one in told["mailboxes"] if one["mailbox"] == "user/user3/Sub/deep"]
-    assert (deep["messages"], deep["arrived"]) == (0, 1), "it has yet to go over"
+    assert (deep["messages"], deep["arrived"]) == (0, 1), "not transferred yet"
     (inbox,) = [
         one for one in told["mailboxes"] if one["mailbox"] == "user/user3" and one["octets"]
     ]

@@ -42,14 +42,14 @@ S1: * STATUS INBOX (MESSAGES 0)
 S1: * LIST (\HasNoChildren \Sent) "/" INBOX/Sent
 S1: * STATUS INBOX/Sent (MESSAGES 0)
 S1: * LIST (\HasNoChildren) "/" user/bob/both
-S1: a1 OK Completed, without what these servers would have told: be2.test (connect)
+S1: a1 OK Completed, without the answers of these servers: be2.test (connect)
 C1: a2 SELECT user/bob/both
 S1: a2 NO [UNAVAILABLE] $_
 C1: a3 SELECT INBOX
 S1~ a3 OK $_
 C1: a4 NOTIFY SET (SUBTREE (INBOX user) (MessageNew MessageExpunge))
 S1: * NO [UNAVAILABLE] $_
-S1: a4 OK Completed, but nothing is heard of be2.test
+S1: a4 OK Completed, without events from be2.test
 C1= NOTIFY NONE
 """,
             keep=True,
@@ -64,7 +64,7 @@ C1: b2 LIST "" *
 S1: * LIST (\HasChildren) "/" INBOX
 S1: * LIST (\HasNoChildren) "/" INBOX/Sent
 S1: * LIST (\HasNoChildren) "/" user/bob/both
-S1: b2 OK Completed, without what these servers would have told: be1.test ($_)
+S1: b2 OK Completed, without the answers of these servers: be1.test ($_)
 C1: b3 LIST (SUBSCRIBED) "" *
 S1: b3 NO [UNAVAILABLE] $_
 """

@@ -77,7 +77,7 @@ def test_a_kind_is_one_value(copy: Path, tmp_path: Path) -> None:
     assert 'use = ["greeting_mine", …]' in file.read_text()
     said = run(copy, "plugin", "check", str(file))
     assert "A greeting has the name." in said
-    assert "1 of 1 promises kept" in said
+    assert "1 of 1 checks passed" in said
     config = tmp_path / "murder.toml"
     config.write_text(
         '[node]\nname = "a"\ndata = "data"\n[plugins]\npath = ["."]\nuse = ["greeting_mine"]\n'

@@ -32,7 +32,7 @@ async def check_room_for(backend: Backend, names: Iterable[MailboxName]) -> None
     for tree, more in wanted.items():
         root = MailboxName(tree.encode("latin-1"))
         if await _count_below(backend, root, limit) + more > limit:
-            raise Refusal(Code.LIMIT, f"There may be {limit} mailboxes below one, and no more")
+            raise Refusal(Code.LIMIT, f"A mailbox may have at most {limit} mailboxes below it")
 
 
 def check_depth(backend: Backend, name: MailboxName) -> None:
@@ -71,7 +71,7 @@ async def check_room_for_subscription(backend: Backend, login: Login, name: Mail
     """Raises Refusal(LIMIT)."""
     most = backend.config.max_subscriptions_per_user
     if await _is_full(backend.store, login.user, name, most):
-        raise Refusal(Code.LIMIT, f"One user may be subscribed to {most} mailboxes, and no more")
+        raise Refusal(Code.LIMIT, f"A user may subscribe to at most {most} mailboxes")
 
 
 async def _is_full(store: MailboxStore, user: str, name: MailboxName, most: int) -> bool:

@@ -358,7 +358,9 @@ class BackendImap(ImapDialogue):
         if not self.is_closing:
             lag = self._lag()
             if lag and code:
-                updates += status_line(b"*", b"OK", "Removals are still to be told", lag)
+                updates += status_line(
+                    b"*", b"OK", "Expunged messages are still to be reported", lag
+                )
             self.send(updates + status_line(command.tag, b"OK", text, code or lag))
 
     async def removal_code(self) -> bytes:

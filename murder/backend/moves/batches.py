@@ -110,7 +110,7 @@ class Taken:
                 raise Refusal(Code.CANNOT, "octets were expected")
             taken += len(frame.octets)
             if not frame.octets or taken > size:
-                raise Refusal(Code.CANNOT, f"a message of {size} octets has others")
+                raise Refusal(Code.CANNOT, f"the octets of a message of {size} do not match")
             if goes_to_disk:
                 await incoming.write(frame.octets)
             else:

@@ -42,7 +42,7 @@ class Staged:
         if problem:
             raise Refusal(Code.OVER_QUOTA, problem)
         if digest.hexdigest() != message.digest:
-            raise Refusal(Code.CANNOT, f"The octets of message {message.digest} are others")
+            raise Refusal(Code.CANNOT, f"The octets of message {message.digest} do not match")
         self._places[message.digest] = (start, message.length)
 
     def read(self, digest: str) -> bytes | None:

@@ -162,7 +162,7 @@ class CyrusTarget:
 
     async def fate(self, request: Fate) -> Known:
         """It knows of no moves. Raises Refusal."""
-        raise Refusal(Code.CANNOT, "The fate of a move cannot be asked of a Cyrus")
+        raise Refusal(Code.CANNOT, "A Cyrus cannot be asked how a move ended")
 
     async def _begin(self, request: Begin) -> None:
         root = request.root

@@ -275,10 +275,10 @@ class Verification:
                 )
             else:
                 found = Compared(row.name)
-                found.note(Verdict.CHANGED, "it has yet to go over")
+                found.note(Verdict.CHANGED, "not transferred yet")
                 yield found
         found = Compared(self._move.root)
-        found.note(Verdict.SAME, "rights, metadata, quota and subscriptions go over in the end")
+        found.note(Verdict.SAME, "rights, metadata, quota and subscriptions are transferred last")
         yield found
 
     # --- the move is over: the source's copy is the older one
@@ -387,7 +387,7 @@ def _differing(key: str, before: bytes, after: bytes) -> str:
     """What of a note is not as it was (see `annotations.NOTE_KEYS`)."""
     kind, _, name = key.partition("/")
     if kind == "u":
-        return f"the keys of URLs to {name} are others"
+        return f"the keys of URLs to {name} do not match"
     if kind == "q":
         was, now = format_name(before), format_name(after)
         return f"the quota of {name} was {was or 'none'}, and is {now or 'none'}"

@@ -103,7 +103,7 @@ class Coordinator:
             others = [row for row in others if tree.has(row.name)]
             for row in others:
                 if not row.is_active:
-                    text = f"{display(row.name)} is being made, moved or renamed at {row.server}: try again"
+                    text = f"{display(row.name)} is being created, moved or renamed at {row.server}: try again"
                     raise Refusal(Code.IN_USE, text, names=(row.name,))
             found = {row.server for row in others}
         if len(found) > MAX_PARTS:

@@ -55,7 +55,7 @@ async def _elsewhere(backend: Backend, name: MailboxName, login: Login) -> Place
     if entry is None or entry.server == backend.server_name:
         return None
     if not entry.is_active:
-        raise Refusal(Code.UNAVAILABLE, "The mailbox is just being made or moved")
+        raise Refusal(Code.UNAVAILABLE, "The mailbox is being created or moved")
     if "i" not in rights_in(entry, login.identity):
         raise Refusal(Code.NO_PERMISSION, "You may not put mail there")
     return Place(name, entry.server)

@@ -137,7 +137,7 @@ class _Answers:
             case ScriptNamed():  # the site's: there are none
                 return None
             case _:
-                raise Refusal(Code.CANNOT, "A filter asks what nobody knows here")
+                raise Refusal(Code.CANNOT, "A filter asks for what this server does not know")
 
     async def _exists(self, mailbox: str) -> bool:
         try:

@@ -55,7 +55,7 @@ async def audit(
         for line in lines:
             click.echo(_shown(line))
         if not lines:
-            click.echo("Nothing of that is known", err=True)
+            click.echo("No entry matches", err=True)
     return _silent(found.silent) or (0 if lines else 1)
 
 

@@ -194,7 +194,7 @@ async def weight(
     if name and (weight is not None or configured):
         await backends.set_weight(reach, servers[0], None if configured else weight)
     elif configured:
-        raise click.UsageError("whose? name a backend")
+        raise click.UsageError("name a backend whose weight is set")
     weights = {}
     for server in servers:
         state = await backends.look(reach, server)
@@ -266,7 +266,7 @@ async def rebalance(
     murder ctl rebalance --apply --parallel 4
     """
     if only_plan and apply:
-        raise click.UsageError("--plan or --apply?")
+        raise click.UsageError("--plan and --apply exclude each other")
     rows = await reach.rows()
     weights = await backends.weights(reach, backends_of(reach, rows))
     with placing(reach) as decision:

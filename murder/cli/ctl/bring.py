@@ -106,6 +106,6 @@ async def import_mail(
         return 0
     click.echo(
         f"{brought.messages} messages ({octets(brought.octets)}) in {brought.folders} folders brought in "
-        f"{seconds(passed)}; {brought.present} were here already, flags of {brought.flags} followed"
+        f"{seconds(passed)}; {brought.present} were here already, flags of {brought.flags} updated"
     )
     return 0

@@ -73,7 +73,8 @@ async def check(reach: Reach, fix: bool, yes: bool, as_json: bool) -> int:
             await carry_out(reach, one)
         if curable:
             click.echo(
-                f"{count(len(curable), 'cure')} handed to the backends; look again", err=True
+                f"{count(len(curable), 'cure')} handed to the backends; run `murder ctl check` again",
+                err=True,
             )
     if checked.unreachable:
         return 3

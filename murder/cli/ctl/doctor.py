@@ -88,8 +88,8 @@ async def doctor(reach: Reach, as_json: bool) -> int:
     ending = _certificates(reach, found)
     if found.bad:
         found.note(
-            "the nodes are not looked at: they would not let us in so",
-            "mend this, then run `murder ctl doctor` again",
+            "the nodes were not asked: they would refuse this certificate",
+            "fix this, then run `murder ctl doctor` again",
         )
     else:
         rows = await _master(reach, found)
@@ -146,7 +146,7 @@ async def _master(reach: Reach, found: Findings) -> list[MailboxEntry]:
         found.wrong(f"the master {failure.server}: {failure.text}", cure_of(failure))
         return []
     found.good(
-        f"the master {target.name} lets us in and has {count(len(rows), 'mailbox', 'mailboxes')}"
+        f"the master {target.name} accepts our login and has {count(len(rows), 'mailbox', 'mailboxes')}"
     )
     stuck = [row for row in rows if not row.is_active]
     if stuck:
@@ -194,7 +194,7 @@ async def _backend(reach: Reach, server: str, found: Findings) -> None:
             found.wrong(f"{server}: {answer.problem}", cure_of(failure))
     else:
         found.good(
-            f"{server} ({answer.software}) lets us in and answers in {1000 * answer.answer_s:.1f} ms"
+            f"{server} ({answer.software}) accepts our login and answers in {1000 * answer.answer_s:.1f} ms"
         )
 
 
@@ -262,7 +262,7 @@ async def _seats(reach: Reach, found: Findings) -> None:
                 about = "" if one.kind in _CURES else f"{one.what} "
                 found.wrong(f"seen from {node.name}: {about}{one.problem}", cure)
             elif one.took_ms is not None:
-                found.good(f"{one.what} lets {node.name} in, in {one.took_ms} ms")
+                found.good(f"{one.what} accepts {node.name}'s login, in {one.took_ms} ms")
             else:
                 found.good(f"{node.name}: {one.what} is well")
 

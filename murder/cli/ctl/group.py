@@ -15,7 +15,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = MappingProxyType(
             "doctor": ("doctor:doctor", "What is wrong, and what to do about it."),
             "check": ("checking:check", "Do the lists of master, backends and frontends agree?"),
             "conflicts": ("nodes:conflicts", "Who wanted another server's mailbox."),
-            "reservations": ("nodes:reservations", "Names being made or moved now."),
+            "reservations": ("nodes:reservations", "Names being created or moved now."),
         },
         "Sessions": {
             "sessions": ("nodes:sessions", "Who is connected where."),

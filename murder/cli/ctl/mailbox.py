@@ -143,7 +143,7 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
         f"backend     {place.server}" + (f", partition {place.partition}" * bool(place.partition))
     )
     if not shown.entry.is_active:
-        click.echo("state       reserved: being made or moved")
+        click.echo("state       reserved: being created or moved")
     if counts:
         size = octets(counts.get("size", 0))
         click.echo(f"mail        {count(counts.get('messages', 0), 'message')}, {size}")
@@ -405,7 +405,7 @@ async def make(reach: Reach, name: MailboxName, server: str, limits: tuple[str, 
     rows = await reach.rows()
     for row in rows:
         if row.name == name:
-            state = "is at" if row.is_active else "is being made or moved at"
+            state = "is at" if row.is_active else "is being created or moved at"
             raise Refusal(Code.ALREADY_EXISTS, f"{reach.shown(name)} {state} {row.server} already")
     if location.server:
         location = Location(need_backend(reach, rows, location.server), location.partition)

@@ -228,7 +228,7 @@ async def verify(reach: Reach, move_id: str, as_json: bool) -> int:
     if not record.is_out:
         raise Refusal(
             Code.CANNOT,
-            f"{record.move.server}, where the move {move_id} begins, does not tell of it",
+            f"{record.move.server}, where the move {move_id} begins, does not show it",
         )
     found: list[MoveCompared] = []
     try:

@@ -99,7 +99,7 @@ async def kick(
     await need_nodes(reach)
     wanted = Wanted(user, backend, address, cid)
     if not wanted.given():
-        raise click.UsageError("whom? name --user, --backend, --address or --cid")
+        raise click.UsageError("which sessions? name --user, --backend, --address or --cid")
     told = await ask_all(reach, AskSessions(wanted))
     # what a frontend has at a backend for a client is the same session
     number = sum(not answer.get("proxy") for node in told for answer in node.answers)
@@ -248,7 +248,7 @@ def _when(at: object) -> str:
 @operator_options
 @json_option("a list of name, server")
 async def reservations(reach: Reach, as_json: bool) -> int:
-    """Names that are reserved at the master: being made or moved now, or left so by a crash.
+    """Names that are reserved at the master: being created or moved now, or left so by a crash.
 
     \b
     murder ctl reservations

@@ -284,7 +284,7 @@ def _tell_problems(problems: Sequence[str]) -> int:
     for problem in problems:
         click.echo(f"murder: {problem}", err=True)
     if problems:
-        click.echo("Run this again when that is mended: what is done stays done.", err=True)
+        click.echo("Run this again when that is fixed: what is done stays done.", err=True)
     return 1 if problems else 0
 
 

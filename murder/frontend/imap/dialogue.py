@@ -103,7 +103,7 @@ class FrontendImap(ImapDialogue, Client):
         return frozenset(needed) <= rights_in(entry, login.identity, login.is_admin)
 
     def may_know_of_new(self, name: MailboxName) -> bool:
-        """Whether the user may know of a mailbox that is just being made or moved."""
+        """Whether the user may know of a mailbox that is being created or moved."""
         return may_know_of_new(self.frontend, name, self.user)
 
     def may_know_of(self, entry: MailboxEntry) -> bool:
@@ -244,7 +244,7 @@ class FrontendImap(ImapDialogue, Client):
             raise UpstreamFailure(
                 UpstreamKind.PROTOCOL,
                 self.service.server_name,
-                "proxies call each other in a circle",
+                "a proxy loop",
             )
         return left
 

@@ -377,7 +377,7 @@ class Opening:
         _, word, text = line.split(b" ", 2) if line.count(b" ") > 1 else (b"", b"", b"")
         if word.upper() != b"OK":
             said = text.strip().decode("utf-8", "replace")
-            why = upstream.failure(UpstreamKind.AUTH, f"it does not let us in: {said}")
+            why = upstream.failure(UpstreamKind.AUTH, f"it refuses our login: {said}")
             dialogue.not_let_in(self, why)
             upstream.abandon()
             return

@@ -59,7 +59,7 @@ async def _notify(dialogue: FrontendImap, command: Command) -> None:
     dialogue.ask_again = again
     dialogue.is_watching = bool(request.groups)
     if missing:
-        dialogue.send_ok(command, f"Completed, but nothing is heard of {', '.join(missing)}")
+        dialogue.send_ok(command, f"Completed, without events from {', '.join(missing)}")
     else:
         dialogue.send_ok(command)
 

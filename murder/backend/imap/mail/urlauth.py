@@ -64,7 +64,7 @@ def _checked(dialogue: BackendImap, raw: bytes, mechanism: str) -> tuple[bytes, 
     if server.host.lower() != dialogue.backend.server_name.lower() and not dialogue.user.proxy:
         raise BadSyntax(f"This is {dialogue.backend.server_name}, not {server.host}")
     if server.user != dialogue.user.user:
-        raise BadSyntax("You make URLs in your own name only")
+        raise BadSyntax("URLs can be made in your own name only")
     try:
         name = dialogue.namespace.internal(url.mailbox, dialogue.user.user)
         dialogue.backend.mailboxes.require(name, dialogue.user, "r")

@@ -100,7 +100,7 @@ def check_token(dialogue: BackendImap, name: MailboxName, owner: str, access: Ur
     if access.access == "submit" and user not in dialogue.backend.config.submitters:
         raise BadSyntax("the URL is for submission servers")
     if not dialogue.backend.url_keys.proves(name, owner, access.rump, access.token):
-        raise BadSyntax("the URL's token proves nothing")
+        raise BadSyntax("the URL's token is not valid")
 
 
 async def section_of(reader: Reader, url: ImapUrl, form: Form = Form.BODY) -> bytes:

@@ -79,7 +79,7 @@ async def _change(
         changed = change(acl)
         is_longer = len(changed.entries) > max(len(acl.entries), most)
         if is_longer and not dialogue.user.is_admin:
-            raise Refusal(Code.LIMIT, f"An access list may have {most} identifiers, and no more")
+            raise Refusal(Code.LIMIT, f"An access list may have at most {most} identifiers")
         if len(format_acl(changed)) > MAX_ACL_OCTETS:
             raise Refusal(Code.LIMIT, f"An access list may have {MAX_ACL_OCTETS} octets")
         return changed

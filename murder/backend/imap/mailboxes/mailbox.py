@@ -54,8 +54,8 @@ async def _create(dialogue: BackendImap, command: Command, request: CreateReques
     partition = _partition(dialogue, request.partition)
     if name == inbox_of(login.user) and not login.is_admin:
         if backend.mailboxes.list.find(name) is not None:
-            raise Refusal(Code.ALREADY_EXISTS, "INBOX exists always")
-        raise Refusal(Code.NO_PERMISSION, "An administrator makes your INBOX")
+            raise Refusal(Code.ALREADY_EXISTS, "INBOX always exists")
+        raise Refusal(Code.NO_PERMISSION, "Only an administrator can create your INBOX")
     backend.mailboxes.check_may_create(name, login)
     await check_room_for_mailboxes(backend, login, [name])
     await backend.quotas.check_room(name, mailboxes=1)
@@ -72,7 +72,7 @@ def new_name(dialogue: BackendImap, external: bytes) -> MailboxName:
         try:
             mutf7.decode(external)
         except BadSyntax as error:
-            raise Refusal(Code.CANNOT, f"That is no modified UTF-7: {error.text}") from None
+            raise Refusal(Code.CANNOT, f"Not valid modified UTF-7: {error.text}") from None
     name = dialogue.name_of(external)
     check_new_name(name)
     return name
@@ -193,7 +193,7 @@ async def _rename(dialogue: BackendImap, command: Command, request: RenameReques
         missing.new_name = new
         raise
     if new == inbox_of(login.user) and not login.is_admin:
-        raise Refusal(Code.ALREADY_EXISTS, "INBOX exists always")
+        raise Refusal(Code.ALREADY_EXISTS, "INBOX always exists")
     if old == new:
         raise exists_already(new)
     stays = is_inbox(old) and not (login.is_admin and is_inbox(new))

@@ -24,7 +24,7 @@ def run_getquota(dialogue: BackendImap, command: Command) -> Running:
     if not login.is_admin and not is_below(root, inbox_of(login.user)):
         dialogue.backend.mailboxes.require(root, login, "r")
     if not quotas.limits_of(root):
-        raise Refusal(Code.NONEXISTENT, "That is no quota root")
+        raise Refusal(Code.NONEXISTENT, "No such quota root")
     return _tell(dialogue, command, [root])
 
 

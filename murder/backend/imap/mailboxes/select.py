@@ -86,7 +86,7 @@ async def _go_on(
         if FIELD not in dialogue.client_id:
             raise BadSyntax("X-VIEW is for servers of this murder")
         if not await view.take_up(seen.uid_validity, seen.modseq, seen.exists, seen.last_uid):
-            raise Refusal(Code.CANNOT, "What the client knows of this mailbox is not known here")
+            raise Refusal(Code.CANNOT, "The client's state of this mailbox is not known here")
         keywords = await known_keywords(view.mailbox)
     except BaseException:
         view.mailbox.close()

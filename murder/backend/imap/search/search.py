@@ -179,7 +179,7 @@ def follow(
         dialogue.contexts.note(Happened((), (), sorted(view.gone)))  # found, and gone already
     else:
         code = b"NOUPDATE " + string(tag)
-        dialogue.send(status_line(b"*", b"NO", "Too much to keep up to date", code))
+        dialogue.send(status_line(b"*", b"NO", "Too large a result to keep up to date", code))
 
 
 def run_cancelupdate(dialogue: BackendImap, command: Command) -> Running:

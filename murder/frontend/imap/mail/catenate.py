@@ -188,7 +188,7 @@ async def _fetch_by_url(
 
     reply = await execute(dialogue, upstream, b"URLFETCH " + client_astring(raw_url), take)
     if not reply.is_ok or not found or found[0] is None:
-        raise Refusal(Code.CANNOT, "The URL gives nothing")
+        raise Refusal(Code.CANNOT, "The URL yields no data")
     text.write(found[0])
 
 

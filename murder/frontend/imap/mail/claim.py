@@ -98,7 +98,9 @@ class _Claim:
             seen = {
                 uid: one for uid, one in others.items() if one.is_deleted is seen[uid].is_deleted
             }
-        self.refusal = Refusal(Code.IN_USE, "Others change these messages all the time: try again")
+        self.refusal = Refusal(
+            Code.IN_USE, "Other sessions keep changing these messages: try again"
+        )
         return done
 
     async def _store(self, verb: bytes, seen: dict[Uid, _Seen]) -> Collection[Uid]:

@@ -31,7 +31,7 @@ async def _own_server_of(dialogue: FrontendImap, raw_url: bytes) -> str:
     """Of a URL that the user makes. Raises BadSyntax, Refusal, UpstreamFailure."""
     name = _name_in(dialogue, raw_url)
     if (url := parse_url(raw_url)).server is None or url.server.user != dialogue.user.user:
-        raise BadSyntax("You make URLs in your own name only")
+        raise BadSyntax("URLs can be made in your own name only")
     return (await dialogue.find(name)).server
 
 

@@ -140,7 +140,7 @@ class _Answer(ListAnswer):
         if not missing:
             return "Completed"
         servers = ", ".join(f"{server} ({why})" for server, why in sorted(missing.items()))
-        return f"Completed, without what these servers would have told: {servers}"
+        return f"Completed, without the answers of these servers: {servers}"
 
     def visible(self) -> Iterator[MailboxName]:
         login = self._dialogue.user
