@@ -24,7 +24,9 @@ from murder.log import logger
 from murder.pki.authority import AuthorityError, has_signed, serial_text
 from murder.pki.trust import Trust, read_trust
 
+MOST_SHOWN: Final = 256  # certificates that a context remembers: 2 KiB each
 MOST_RECORDS: Final = 500  # of one turn: a quarter of a megabyte of them may have an octet each
+RECORD_OCTETS: Final = 16 * 1024  # the most that one reading can bring (RFC 8446 §5.1)
 ROLE_URI: Final = "murder:role:"
 MAX_USER: Final = 256  # characters
 
@@ -72,6 +74,15 @@ class HalfOpenTls(ssl.SSLObject):
         if isinstance(context, NodeContext) and (context.trust.revoked or context.successor):
             _refuse_distrusted(self, context)
 
+    def getpeercert(self, binary_form: bool = False) -> Any:
+        """A loop asks for its fields at the end of the handshake and keeps them with each connection, where nobody reads
+        them: it gets none. `fields` has them."""
+        return super().getpeercert(binary_form=True) if binary_form else None
+
+    def fields(self) -> Any:
+        """Of the other end's certificate; nothing where it was not verified."""
+        return super().getpeercert()
+
     def read(self, len: int = 1024, buffer: Any = None) -> Any:
         """As a loop calls it. At the end of the peer's half it is told that there is nothing to read yet. One octet that is
         never decrypted makes the loop, whose limit is set to 0 then, read no more: it would take the end of TCP, which may
@@ -81,7 +92,8 @@ class HalfOpenTls(ssl.SSLObject):
             self.records = 0
             self.on_many()
             raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "its turn is over")
-        octets = tls.read(len) if buffer is None else tls.read(len, buffer)
+        size = len if len < RECORD_OCTETS else RECORD_OCTETS  # `min` is a call
+        octets = tls.read(size) if buffer is None else tls.read(len, buffer)
         self.records += 1
         if not octets and self.on_close_notify is not None:
             if not self.has_ended:
@@ -100,6 +112,9 @@ class NodeContext(ssl.SSLContext):
     successor: Trust | None
     connections: "WeakSet[HasPeer]"
     takes_users: bool  # there is a second authority, whose certificates are users'
+    shown: (
+        "dict[bytes, PeerCertificate]"  # that were verified and read; one for all who show the same
+    )
 
     def wrap_bio(
         self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *words: Any, **more: Any
@@ -119,6 +134,7 @@ def _context(protocol: int, trust: Trust) -> NodeContext:
     context.successor = None
     context.connections = WeakSet()
     context.takes_users = False
+    context.shown = {}
     context.sslobject_class = HalfOpenTls
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     _contexts.add(context)
@@ -133,7 +149,7 @@ def _refuse_distrusted(tls: ssl.SSLObject, context: NodeContext) -> None:
     trust = context.successor or context.trust
     if why := trust.objection(shown, datetime.now(UTC), context.trust):
         serial = serial_text(x509.load_der_x509_certificate(shown).serial_number)
-        verified = read_certificate(tls.getpeercert(), shown)
+        verified = read_certificate(_fields(tls), shown)
         name = verified.name if verified is not None else ""
         log.warning("tls.revoked", name=name, serial=serial, problem=why)
         error = ssl.SSLCertVerificationError(1, f"the certificate {serial} of {name} is {why}")
@@ -148,12 +164,16 @@ def server_context(
     least_version: str = "1.2",
     trust: Trust | None = None,
     users_ca: Path | None = None,
+    tickets: bool = True,
 ) -> NodeContext:
-    """A context for listeners. With `ca`, clients may show a certificate, and nodes do; with `users_ca` users do. Raises
-    OSError, ssl.SSLError."""
+    """A context for listeners. With `ca`, clients may show a certificate, and nodes do; with `users_ca` users do. Without
+    `tickets` no session of TLS 1.3 is resumed: nodes never do, and the 16 KiB in which OpenSSL's client has read a ticket
+    stay with each of their connections. Raises OSError, ssl.SSLError."""
     context = _context(ssl.PROTOCOL_TLS_SERVER, trust or Trust())
     context.minimum_version = _version(least_version)
     context.load_cert_chain(certificate, key)
+    if not tickets:
+        context.num_tickets = 0
     if ca is not None:
         context.load_verify_locations(ca)
         context.verify_mode = ssl.CERT_OPTIONAL
@@ -208,7 +228,9 @@ def _make_listening(tls: TlsConfig, *, public: bool) -> NodeContext | None:
     if certificate is None or key is None:
         return None
     users_ca = tls.users_ca if public else None
-    return server_context(certificate, key, tls.ca, tls.minimum_version, trust_of(tls), users_ca)
+    return server_context(
+        *(certificate, key, tls.ca, tls.minimum_version, trust_of(tls), users_ca), tickets=public
+    )
 
 
 def renew_contexts(tls: TlsConfig) -> None:
@@ -246,16 +268,34 @@ def distrusted(fresh: Trust) -> Iterator[tuple[HasPeer, str]]:
 
 def peer_of(tls: ssl.SSLObject, connection: HasPeer) -> PeerCertificate | None:
     """Who the other end has shown it is, verified; None where it has shown nothing. Its context knows the connection."""
-    shown = tls.getpeercert()
-    if not shown:
+    octets = tls.getpeercert(binary_form=True)
+    if not octets:
         return None
     context = tls.context
-    octets = tls.getpeercert(binary_form=True) or b""
-    if isinstance(context, NodeContext):
+    if not isinstance(context, NodeContext):
+        return read_certificate(_fields(tls), octets)
+    certificate = context.shown.get(octets) if context.verify_mode != ssl.CERT_NONE else None
+    if certificate is None:
+        verified = _fields(tls)
+        if not verified:
+            return None
         if context.takes_users and not _is_of_cluster(octets, context.trust):
-            return PeerCertificate((), frozenset(), octets, is_user=True)
+            certificate = PeerCertificate((), frozenset(), octets, is_user=True)
+        else:
+            certificate = read_certificate(verified, octets)
+        assert certificate is not None
+        if len(context.shown) >= MOST_SHOWN:
+            context.shown.clear()
+        context.shown[octets] = certificate
+    if not certificate.is_user:
         context.connections.add(connection)
-    return read_certificate(shown, octets)
+    return certificate
+
+
+def _fields(tls: ssl.SSLObject) -> dict[str, Any] | None:
+    fields: dict[str, Any] | None
+    fields = tls.fields() if isinstance(tls, HalfOpenTls) else tls.getpeercert()
+    return fields
 
 
 def _is_of_cluster(octets: bytes, trust: Trust) -> bool:
@@ -275,7 +315,7 @@ def _version(text: str) -> ssl.TLSVersion:
 
 
 def read_certificate(shown: dict[str, Any] | None, octets: bytes = b"") -> PeerCertificate | None:
-    """From `SSLObject.getpeercert()`: only verified certificates come out of it with content."""
+    """From `_fields`: only verified certificates come out of it with content."""
     if not shown:
         return None
     names = [value.lower() for kind, value in shown.get("subjectAltName", ()) if kind == "DNS"]

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from murder.net.tls import NodeContext, client_context, distrusted, server_context
+from murder.config import TlsConfig
+from murder.net.tls import (
+    NodeContext,
+    PeerCertificate,
+    client_context,
+    distrusted,
+    listening_context,
+    peer_of,
+    server_context,
+)
 from murder.pki.authority import init_authority, issue
 from murder.pki.trust import CRL, Trust, read_trust, revoke
 
@@ -19,8 +28,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def shake(server: NodeContext, client: NodeContext, name: str) -> None:
-    """A handshake by hand. Raises ssl.SSLCertVerificationError."""
+def shake(
+    server: NodeContext, client: NodeContext, name: str
+) -> tuple[ssl.SSLObject, ssl.SSLObject]:
+    """A handshake by hand: the client's end, the server's. Raises ssl.SSLCertVerificationError."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = [
         client.wrap_bio(to_client, to_server, server_hostname=name),
@@ -36,6 +47,9 @@ def shake(server: NodeContext, client: NodeContext, name: str) -> None:
                 still.append(end)
         waiting = still
     assert not waiting
+    with pytest.raises(ssl.SSLWantReadError):
+        ends[0].read()  # what comes behind a handshake
+    return ends[0], ends[1]
 
 
 def contexts(
@@ -70,3 +84,52 @@ def test_a_handshake_by_a_context_of_before_a_reload_is_judged_by_what_counts_no
     assert list(distrusted(read_trust(folder / "ca.pem", folder / CRL, []))) == []
     with pytest.raises(ssl.SSLCertVerificationError, match=r"lost\.test is revoked"):
         shake(*pair, "be1.test")
+
+
+class End:
+    """Of a connection."""
+
+    certificate: PeerCertificate | None = None
+
+    def abort(self) -> None:
+        pass
+
+
+def test_who_shows_the_same_certificate_shares_what_was_read_of_it(folder: Path) -> None:
+    """A frontend has thousands of connections to each backend."""
+    before = read_trust(folder / "ca.pem", None, [])
+    server, client = contexts(folder, before, "lost.test", "be1.test")
+    ends = [End() for _ in range(4)]
+    for number in (0, 2):
+        for end, tls in zip(
+            ends[number : number + 2], shake(server, client, "be1.test"), strict=True
+        ):
+            assert tls.getpeercert() is None  # the loop keeps what it gets
+            end.certificate = peer_of(tls, end)
+    at_client, at_server = ends[0].certificate, ends[1].certificate
+    assert at_client is not None and at_client.name == "be1.test"
+    assert at_server is not None and at_server.name == "lost.test"
+    assert ends[2].certificate is at_client and ends[3].certificate is at_server
+    revoke(folder, "lost.test", datetime.now(UTC))
+    fresh = read_trust(folder / "ca.pem", folder / CRL, [])
+    assert {one for one, _ in distrusted(fresh)} == {ends[1], ends[3]}
+
+
+def test_what_was_not_verified_says_nothing_of_a_node(folder: Path) -> None:
+    server, _ = contexts(folder, Trust(), "lost.test", "be1.test")
+    tls, _ = shake(server, client_context(None, None, None, verify=False), "be1.test")
+    assert peer_of(tls, End()) is None
+
+
+def test_mail_clients_may_resume_a_session_and_nodes_get_no_tickets(folder: Path) -> None:
+    """OpenSSL's client keeps 16 KiB of each connection on which it has read one."""
+    tls = TlsConfig(folder / "ca.pem", folder / "be1.test.pem", folder / "be1.test.key")
+    client = client_context(folder / "ca.pem", None, None)
+    told = {}
+    for public in (False, True):
+        context = listening_context(tls, public=public)
+        assert context is not None
+        session = shake(context, client, "be1.test")[0].session
+        assert session is not None
+        told[public] = session.has_ticket
+    assert told == {False: False, True: True}

@@ -30,7 +30,12 @@ from murder.model.protocol import first_key
 from murder.net.shared_counter import Counts, allocate
 from murder.node.control.node import Answer, NodeSocket
 from murder.node.process.channel import Assignment, Channel, Message
-from murder.node.process.host import Notifier, become, raise_file_limit
+from murder.node.process.host import (
+    Notifier,
+    become,
+    keep_large_blocks_apart,
+    raise_file_limit,
+)
 from murder.node.process.preflight import certificate_problems, service_problems
 from murder.node.process.server import ROLE_CLASSES, Port, RoleServer, bind, ports_of
 from murder.node.process.slot import STACK_SIGNAL, Plan, Slot
@@ -404,6 +409,7 @@ def _tune_interpreter() -> None:
     gc.freeze()
     gc.set_threshold(*COLLECTOR_THRESHOLDS)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    keep_large_blocks_apart()
 
 
 def _server_of(assignment: Assignment) -> RoleServer:
