@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from murder.errors import BadSyntax, Code, Refusal
+from murder.model.identity import Identity
 from murder.model.name import is_deleted, is_non_imap
+from murder.model.rights import rights_in
 from murder.net.turns import aside
 from murder.operate.reach import Reach, data_of
 from murder.operate.scripts import UserScripts
@@ -78,7 +80,7 @@ class Online(Offline):
         self.user = scripts.user
 
     async def exists(self, mailbox: str) -> bool | None:
-        """By the rights that the user has in it, at its backend."""
+        """By the rights that the user has in it, at its backend; for a password's operator, in the master's list."""
         try:
             name = self._reach.namespace.internal(mutf7.encode(mailbox), self.user)
         except (Refusal, BadSyntax):
@@ -88,6 +90,9 @@ class Online(Offline):
         entry = await self._reach.master.find(name)
         if entry is None or not entry.is_active:
             return False
+        if self._reach.credential.password is not None:  # it proves no one else to IMAP there
+            is_granted = "i" in rights_in(entry, Identity(self.user))
+            return True if is_granted else None  # a group may grant it
         client_name = self._reach.namespace.external(name, self.user)
         try:
             command = b"MYRIGHTS " + string(client_name)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,8 +23,8 @@ def demo() -> Iterator[Demo]:
 class Ctl:
     """Runs it; words in, exit code and output out."""
 
-    def __init__(self, demo: Demo) -> None:
-        self._config = str(demo.info["operator"])
+    def __init__(self, demo: Demo, config: Path | None = None) -> None:
+        self._config = str(config or demo.info["operator"])
 
     def __call__(self, *words: str, code: int = 0, given: str = "") -> str:
         done = subprocess.run(

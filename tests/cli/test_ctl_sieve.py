@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_ctl_mailboxes import Ctl
-from tests.kit.demo import Demo, message, running_demo
+from tests.kit.demo import Demo, message, reconfigure, running_demo
 from tests.kit.process import ROOT, murder_command
 
 RULES = """require ["fileinto", "mailbox", "include", "vacation"];
@@ -139,7 +139,9 @@ def test_files_are_checked_and_tried_without_a_server(eml: Path, tmp_path: Path)
     assert "rules.sieve: line 1, column " in run("check", str(file), code=1)
 
 
-def test_a_password_that_may_not_act_for_users_is_told_what_may(demo: Demo, tmp_path: Path) -> None:
+def test_a_password_acts_for_users_where_the_backend_lets_it(
+    demo: Demo, eml: Path, tmp_path: Path
+) -> None:
     text = Path(demo.info["operator"]).read_text(encoding="utf-8")
     secret = tmp_path / "secret"
     secret.write_text(demo.info["admin"]["password"])
@@ -148,13 +150,12 @@ def test_a_password_that_may_not_act_for_users_is_told_what_may(demo: Demo, tmp_
     text = text.replace('key = "operator.key"', f'password_file = "{secret}"')
     config = tmp_path / "murder.toml"
     config.write_text(text)
-    done = subprocess.run(
-        [*murder_command(), "ctl", "sieve", "list", "user1", "--config", str(config)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        timeout=60,
-    )
-    assert done.returncode == 1 and "[auth] masters" in done.stderr, done.stderr
-    assert "Traceback" not in done.stderr
+    ctl = Ctl(demo, config)
+    assert "[auth] masters" in ctl("sieve", "list", "user2", code=1)
+    reconfigure(demo, demo.home(2)["node"], "[node]\n", '[auth]\nmasters = ["admin"]\n\n[node]\n')
+    script = 'require ["mailbox", "fileinto"]; if mailboxexists "INBOX" { fileinto "INBOX"; }'
+    ctl("sieve", "put", "user2", "mine", given=script)
+    ctl("sieve", "activate", "user2", "mine")
+    told = ctl.json("sieve", "trace", "user2", str(eml))
+    assert [one["action"] for one in told["actions"]] == ["fileinto"]
+    assert [one["assumed"] for one in told["asked"]] == [False]
