@@ -115,13 +115,13 @@ class BackendSieve(SieveDialogue):
     TABLE: ClassVar[Mapping[bytes, Row]] = {
         **COMMON,
         b"CHECKSCRIPT": Row(LOGGED_IN, _check_only, 1, 1),
-        b"DELETESCRIPT": Row(LOGGED_IN, _delete, 1, 1),
+        b"DELETESCRIPT": Row(LOGGED_IN, _delete, 1, 1, audited=1),
         b"GETSCRIPT": Row(LOGGED_IN, _get, 1, 1),
         b"HAVESPACE": Row(LOGGED_IN, _have_space, 2, 2),
         b"LISTSCRIPTS": Row(LOGGED_IN, _list),
-        b"PUTSCRIPT": Row(LOGGED_IN, _put, 2, 2),
-        b"RENAMESCRIPT": Row(LOGGED_IN, _rename, 2, 2),
-        b"SETACTIVE": Row(LOGGED_IN, _set_active, 1, 1),
+        b"PUTSCRIPT": Row(LOGGED_IN, _put, 2, 2, audited=1),
+        b"RENAMESCRIPT": Row(LOGGED_IN, _rename, 2, 2, audited=2),
+        b"SETACTIVE": Row(LOGGED_IN, _set_active, 1, 1, audited=1),
     }
 
 

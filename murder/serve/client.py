@@ -109,6 +109,15 @@ class ClientDialogue(Dialogue):
             **self.details(),
         }
 
+    def note_act(self, act: str, arguments: str, result: str) -> None:
+        """Into the audit trail: a command that changes what others have, and how it ended."""
+        login = self.login
+        by: dict[str, object] = {}
+        if login is not None:
+            by = {"user": login.user, "admin": login.is_admin, "proxy": login.proxy}
+        facts = {**self.log_facts(), **by, "arguments": arguments, "result": result}
+        self.service.audit.note(act, facts)
+
     # --- what goes wrong
 
     def hopeless(self, error: BadSyntax) -> None:

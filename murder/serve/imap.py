@@ -285,12 +285,7 @@ class ImapDialogue(ClientDialogue):
             result = self.status_for(error).line(b"").decode("utf-8", "replace").strip()
             raise
         finally:
-            login = self.login
-            by: dict[str, object] = {}
-            if login is not None:
-                by = {"user": login.user, "admin": login.is_admin, "proxy": login.proxy}
-            facts = {**self.log_facts(), **by, "arguments": shown_arguments(command)}
-            self.service.audit.note(command.name.decode(), {**facts, "result": result})
+            self.note_act(command.name.decode(), shown_arguments(command), result)
 
     def _not_allowed(self, command: Command, row: Row | None) -> None:
         if command.literal is not None:

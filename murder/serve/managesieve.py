@@ -18,6 +18,7 @@ from murder.serve.imap import Running
 from murder.serve.line import ANY, LOGGED_IN, STRANGER, Phase
 from murder.serve.service import ClientService
 from murder.session.managesieve import Response, SieveSession, TooBig, Wrong
+from murder.trail.audit import MAX_ARGUMENTS
 from murder.wire.base64line import decode_base64
 from murder.wire.managesieve import (
     Command,
@@ -49,6 +50,7 @@ class Row:
     run: Callable[[Any, Command], Running]
     least: int = 0
     most: int = 0
+    audited: int = 0  # changes what filters the mail: so many arguments are names, and told
 
 
 class SieveDialogue(ClientDialogue):
@@ -131,16 +133,22 @@ class SieveDialogue(ClientDialogue):
         match error:
             case BadSyntax():
                 self._malformed(error)
-            case Refusal():
-                self.no(error.text, self.code_of(error))
-            case UpstreamFailure():
-                self.note_failure(error)
-                self.no("Your mailbox cannot be reached now, try again later", b"TRYLATER")
             case TimeoutError():
                 self.timed_out()
             case _:
                 self.note_failure(error)
-                self.no("Internal error, try again later", b"TRYLATER")
+                self.no(*self._why(error))
+
+    def _why(self, error: Exception) -> tuple[str, bytes]:
+        """What a client is told of it: text and response code."""
+        match error:
+            case BadSyntax():
+                return str(error), b""
+            case Refusal():
+                return error.text, self.code_of(error)
+            case UpstreamFailure():
+                return "Your mailbox cannot be reached now, try again later", b"TRYLATER"
+        return "Internal error, try again later", b"TRYLATER"
 
     def _malformed(self, error: BadSyntax) -> None:
         self.note_failure(error)
@@ -172,9 +180,25 @@ class SieveDialogue(ClientDialogue):
             raise BadSyntax("first AUTHENTICATE" if self.login is None else "not after the login")
         if not row.least <= len(command.args) <= row.most:
             raise BadSyntax(f"{command.name.decode()} takes other arguments")
-        running = row.run(self, command)
+        running = self._run_audited(row, command) if row.audited else row.run(self, command)
         self.bad_commands = 0
         return running
+
+    async def _run_audited(self, row: Row, command: Command) -> None:
+        result = "broken off"
+        try:
+            running = row.run(self, command)
+            if running is not None:
+                await running
+            result = "OK"
+        except Exception as error:
+            text, code = self._why(error)
+            result = f"NO ({code.decode()}) {text}" if code else f"NO {text}"
+            raise
+        finally:
+            names = b" ".join(command.args[: row.audited])[:MAX_ARGUMENTS]
+            shown = names.decode("utf-8", "backslashreplace")
+            self.note_act(command.name.decode(), shown, result.partition("\r\n")[0])
 
     # --- commands
 

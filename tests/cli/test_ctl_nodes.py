@@ -17,6 +17,7 @@ import pytest
 from murder.pki.authority import init_authority, issue
 from tests.cli.test_ctl_mailboxes import Ctl
 from tests.kit.demo import Demo, running_demo
+from tests.kit.managesieve import ManageSieve
 from tests.kit.ports import free_port_base
 from tests.kit.process import ROOT, murder_command, serving
 from tests.kit.waiting import until
@@ -312,6 +313,40 @@ def test_who_did_what_is_told_by_all_nodes(ctl: Ctl, demo: Demo) -> None:
     assert kick["wanted"] == {"user": "user1"} and kick["user"].startswith("uid ")
     assert "Nothing of that" in ctl("audit", "--operator", "nobody", code=1)
     assert "No line was taken out" in ctl("audit", "--verify")
+
+
+def test_scripts_and_whole_hierarchies_stand_in_the_audit_trail(ctl: Ctl, demo: Demo) -> None:
+    secret = b"# of nobody's business\r\nkeep;\r\n"
+    proof = base64.b64encode(b"\0user2\0secret").decode()
+    with ManageSieve(demo.frontend["host"], demo.frontend["sieve"]) as client:
+        client.ask(f'AUTHENTICATE "PLAIN" "{proof}"')
+        client.ask('PUTSCRIPT "one"', secret)
+        assert not client.attempt('PUTSCRIPT "bad"', b"secret-word;\r\n").is_ok
+        client.ask('SETACTIVE "one"')
+        assert not client.attempt('DELETESCRIPT "one"').is_ok
+        client.ask('SETACTIVE ""')
+        client.ask('RENAMESCRIPT "one" "two"')
+        client.ask('DELETESCRIPT "two"')
+        client.ask("LISTSCRIPTS")
+    lines = [one for one in json.loads(ctl("audit", "--json")) if one.get("protocol") == "sieve"]
+    assert [(one["event"], one["arguments"], one["result"][:11]) for one in lines] == [
+        ("PUTSCRIPT", "one", "OK"),
+        ("PUTSCRIPT", "bad", "NO line 1, "),
+        ("SETACTIVE", "one", "OK"),
+        ("DELETESCRIPT", "one", "NO (ACTIVE)"),
+        ("SETACTIVE", "", "OK"),
+        ("RENAMESCRIPT", "one two", "OK"),
+        ("DELETESCRIPT", "two", "OK"),
+    ]
+    assert {(one["user"], one["node"]) for one in lines} == {("user2", demo.home(2)["name"])}
+    assert "business" not in json.dumps(lines)
+    ctl("mailbox", "create", "shared/tree/leaf")
+    ctl("mailbox", "delete", "shared/tree/leaf", "--yes")
+    with demo.peer(demo.backends[0], user="admin") as peer:
+        assert peer.command("XUNDELETE shared/tree/leaf ()")[-1].startswith("t NO")
+    told = json.loads(ctl("audit", "--mailbox", "tree", "--json"))
+    seen = [(one["event"], one["result"][:2]) for one in told]
+    assert seen == [("CREATE", "OK"), ("XDELETE", "OK"), ("XUNDELETE", "NO")]
 
 
 def test_what_is_taken_out_of_the_audit_trail_shows(ctl: Ctl, demo: Demo) -> None:
