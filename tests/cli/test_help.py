@@ -21,6 +21,9 @@ WITHOUT_JSON = {
     "murder config example",  # prints a file
     "murder completion",
     "murder system-unit",
+    "murder metrics dashboard",  # prints a file, JSON as it is
+    "murder metrics rules",
+    "murder log fail2ban",
     "murder ctl top",  # a screen; `status --json` has the numbers
     "murder ctl raw",  # what the server says
     "murder ctl list dump",  # JSON lines as it is

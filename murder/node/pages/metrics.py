@@ -147,7 +147,7 @@ def _of_status(answers: Sequence[Answer], now: float) -> Iterator[Metric]:
         unit="seconds",
     )
     synchronised = GaugeMetricFamily(
-        "murder_list_synchronised", "1: the mailbox list follows the master.", labels=WHO
+        "murder_list_synchronised", "1: the mailbox list has been complete once.", labels=WHO
     )
     down = GaugeMetricFamily(
         "murder_backend_down",
