@@ -2,8 +2,6 @@
 all auth plugins say to somebody.
 """
 
-import getpass
-import sys
 from pathlib import Path
 
 import asyncclick as click
@@ -12,7 +10,7 @@ from murder.api import ManagesGroups
 from murder.auth.remembered import flush as flush_passwords
 from murder.auth.remembered import flushed_file
 from murder.cli.auth_app import app
-from murder.cli.auth_file import taken, users_backend
+from murder.cli.auth_file import new_password, taken, users_backend
 from murder.cli.auth_groups import disable, enable, group
 from murder.cli.auth_trial import try_login
 from murder.cli.ctl.reaching import yes_option
@@ -44,16 +42,6 @@ for command in (try_login, group, disable, enable, app):
     auth.add_command(command)
 
 
-def _password(user: str) -> bytes:
-    """Ask on a terminal, else read one line. Never an argument: other users see those."""
-    if not sys.stdin.isatty():
-        return sys.stdin.buffer.readline().rstrip(b"\r\n")
-    first = getpass.getpass(f"Password of {user}: ")
-    if getpass.getpass("Once more: ") != first:
-        raise Refusal(Code.CANNOT, "the passwords differ; nothing was changed")
-    return first.encode("utf-8")
-
-
 @auth.command()
 @click.argument("user")
 @config_option()
@@ -68,7 +56,7 @@ async def add(user: str, config_file: Path, as_json: bool) -> int:
     backend = users_backend(config_file)
     if user in {known.user for known in await backend.users()}:
         raise Refusal(Code.ALREADY_EXISTS, f"{user} exists; `murder auth passwd {user}` changes it")
-    await backend.set_passwords({user: _password(user)})
+    await backend.set_passwords({user: new_password(user)})
     taken(config_file)
     return say(as_json, {"user": user}, f"{user}: made")
 
@@ -88,7 +76,7 @@ async def passwd(user: str, config_file: Path, as_json: bool) -> int:
         raise Refusal(
             Code.NONEXISTENT, f"there is no user {user}; `murder auth add {user}` makes it"
         )
-    await backend.set_passwords({user: _password(user)})
+    await backend.set_passwords({user: new_password(user)})
     taken(config_file)
     return say(as_json, {"user": user}, f"{user}: changed")
 

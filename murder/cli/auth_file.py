@@ -1,6 +1,8 @@
 """The plugin that keeps users itself, and what follows from a change in it."""
 
+import getpass
 import os
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -29,8 +31,22 @@ def users_backend(config_file: Path) -> ManagesUsers:
     return found
 
 
-def taken(config_file: Path) -> None:
-    """It has changed: nobody gets in by what was right before, the audit trail has it, the node's user owns its files."""
+def new_password(user: str, *, may_be_none: bool = False) -> bytes:
+    """Ask on a terminal, else read one line. Never an argument: other users see those. Raises Refusal."""
+    if not sys.stdin.isatty():
+        return sys.stdin.buffer.readline().rstrip(b"\r\n")
+    otherwise = " (empty: none)" if may_be_none else ""
+    first = getpass.getpass(f"Password of {user}{otherwise}: ")
+    if may_be_none and not first:
+        return b""
+    if getpass.getpass("Once more: ") != first:
+        raise Refusal(Code.CANNOT, "the passwords differ; nothing was changed")
+    return first.encode("utf-8")
+
+
+def taken(config_file: Path, arguments: str = "") -> None:
+    """It has changed: nobody gets in by what was right before, the audit trail has it (with the command's own arguments, if
+    no others are given), the node's user owns its files."""
     config = load_config(config_file)
     data = config.node.data
     flush(data)
@@ -38,7 +54,8 @@ def taken(config_file: Path) -> None:
     given = {key: value for key, value in context.params.items() if key not in _NOT_SAID}
     trail = audit_trail(data, f"{NODE}-auth", 0, config.log.audit_keep_bytes)
     by = {"user": f"uid {os.getuid()}", "sudo": os.environ.get("SUDO_USER", "")}
-    trail.write(context.command_path, {**by, "arguments": " ".join(map(_shown, given.values()))})
+    said = arguments or " ".join(map(_shown, given.values()))
+    trail.write(context.command_path, {**by, "arguments": said})
     keep_owner(data, (*data.iterdir(), trail.path.parent, trail.path))
 
 

@@ -181,6 +181,7 @@ def _prepare_operator(options: Options, nodes: Sequence[Node], authority: Path) 
         _table("mupdate", master=f"{HOST}:{master.ports['mupdate']}"),
         _table("namespace", unix_hierarchy=True, alternative=False),
         *_servers(nodes),
+        *_users(options),
     ]
     write_durably(operator_file(options.folder), ("\n\n".join(blocks) + "\n").encode(), 0o600)
 
@@ -239,14 +240,21 @@ def format_node(options: Options, nodes: Sequence[Node], node: Node) -> str:
         use = [*(path.stem for path in options.plugins), *PluginsConfig().use]
         folder = str(plugins_folder(options.folder).absolute())
         blocks.append(_table("plugins", path=[folder], use=use))
-    users_file = str((options.folder / "users").absolute())
     blocks += [
-        "# A real murder leaves log2_cost at its default: this is quick to log in to, and to guess.",
-        _table("plugins.auth_file", file=users_file, log2_cost=10, scram_iterations=4096),
+        *_users(options),
         _table("log", format="text"),
         _table("metrics", listen=[f"{HOST}:{node.pages[METRICS.name]}"]),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _users(options: Options) -> list[str]:
+    """Where passwords are."""
+    users_file = str((options.folder / "users").absolute())
+    return [
+        "# A real murder leaves log2_cost at its default: this is quick to log in to, and to guess.",
+        _table("plugins.auth_file", file=users_file, log2_cost=10, scram_iterations=4096),
+    ]
 
 
 def _format_mupdate(options: Options, node: Node, master: Node) -> str:

@@ -41,7 +41,7 @@ def acl(ctl: Ctl, name: str) -> dict[str, str]:
 
 def test_rights_follow_a_new_name_and_go_with_the_user(ctl: Ctl, demo: Demo) -> None:
     ctl("mailbox", "create", "shared/one")
-    ctl("user", "create", "ann")
+    ctl("user", "create", "ann", "--no-folders")
     ctl("mailbox", "create", "user/ann/own")
     give(demo, "ann")
     before = {name: acl(ctl, name) for name in ("user/user1", "user/user2", "shared/one")}
@@ -85,7 +85,7 @@ def home(ctl: Ctl, name: str) -> str:
 
 
 def test_what_lies_on_several_backends_is_renamed_as_a_whole_or_not_at_all(ctl: Ctl) -> None:
-    ctl("user", "create", "zoe", "--server", "be1")
+    ctl("user", "create", "zoe", "--server", "be1", "--no-folders")
     ctl("mailbox", "create", "user/zoe/far", "--server", "be2")
     plan = ctl("user", "rename", "zoe", "kim", code=2)
     assert "be1.murder.test" in plan and "be2.murder.test" in plan

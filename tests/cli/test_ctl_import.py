@@ -1,7 +1,9 @@
 """`murder ctl import` and `murder ctl user`: mail from an IMAP server and a Maildir, once and again."""
 
+import imaplib
 import mailbox
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from tests.cli.test_ctl_mailboxes import Ctl
 from tests.kit.demo import Demo, running_demo
 from tests.kit.ports import free_port_base
+from tests.kit.process import ROOT, murder_command
 
 DATE = '"02-Jan-2020 03:04:05 +0100"'
 
@@ -135,15 +138,72 @@ def test_a_name_by_which_nobody_can_log_in_gets_no_mailbox(ctl: Ctl) -> None:
     assert "example.org" not in ctl("mailbox", "list")
 
 
+def listed(client: imaplib.IMAP4) -> dict[bytes, set[bytes]]:
+    """What is subscribed, with its special uses."""
+    client._simple_command("LIST", "(SUBSCRIBED)", '""', "*", "RETURN (SPECIAL-USE)")
+    shown: list[Any] = client.untagged_responses.pop("LIST")
+    found = {line.rpartition(b" ")[2]: set(line[1 : line.index(b")")].split()) for line in shown}
+    no_uses = {b"\\HasNoChildren", b"\\HasChildren"}
+    return {name.strip(b'"'): words - no_uses for name, words in found.items()}
+
+
 def test_the_folders_of_a_new_user_are_as_mail_programs_want_them(ctl: Ctl, demo: Demo) -> None:
     ctl("user", "delete", "user4", "--yes")
     ctl("user", "create", "user4", "--folder", "Sent", "--folder", "Entwürfe", "--folder", "junk")
     with demo.imap(demo.frontend, "user4") as client:
-        client._simple_command("LIST", "(SUBSCRIBED)", '""', "*", "RETURN (SPECIAL-USE)")
-        shown: list[Any] = client.untagged_responses.pop("LIST")
-    found = {line.rpartition(b" ")[2]: set(line[1 : line.index(b")")].split()) for line in shown}
-    assert {name: words - {b"\\HasNoChildren"} for name, words in found.items()} == {
+        shown = listed(client)
+    assert shown.pop(b"INBOX") == {b"\\Subscribed"}
+    assert shown == {
         b"INBOX/Entw&APw-rfe": {b"\\Subscribed"},
         b"INBOX/junk": {b"\\Subscribed", b"\\Junk"},
         b"INBOX/Sent": {b"\\Subscribed", b"\\Sent"},
     }
+
+
+def test_a_new_user_gets_a_password_a_mailbox_and_the_usual_folders_in_one_go(
+    ctl: Ctl, demo: Demo
+) -> None:
+    made = ctl.json("user", "create", "olga", "--password-stdin", given="hush\n")
+    assert made["password"] is True and made["folders"] == [
+        f"user/olga/{one}" for one in ("Archive", "Drafts", "Junk", "Sent", "Trash")
+    ]
+    with demo.imap(demo.frontend, "olga", "hush") as client:
+        shown = listed(client)
+    assert shown.pop(b"INBOX") == {b"\\Subscribed"}
+    assert shown == {
+        b"INBOX/" + one: {b"\\Subscribed", b"\\" + one}
+        for one in (b"Archive", b"Drafts", b"Junk", b"Sent", b"Trash")
+    }
+    said = ctl("user", "create", "olga", "--password-stdin", given="other\n", code=1)
+    assert "olga has a password" in said and "murder auth passwd olga" in said
+    with demo.imap(demo.frontend, "olga", "hush"):
+        pass  # it is as it was
+
+
+def test_a_user_who_cannot_be_made_has_no_password_either(ctl: Ctl, demo: Demo) -> None:
+    words = ("user", "create", "petr", "--password-stdin")
+    assert "nowhere" in ctl(*words, "--server", "nowhere", given="hush\n", code=1)
+    assert "password" in ctl(*words, given="\n", code=1)
+    with pytest.raises(imaplib.IMAP4.error):
+        demo.imap(demo.frontend, "petr", "hush")
+    assert ctl.json("user", "create", "petr", "--no-folders")["password"] is False
+    assert len(ctl.json("user", "show", "petr")["mailboxes"]) == 1
+
+
+def test_a_password_is_not_put_where_no_users_are(demo: Demo, tmp_path: Path) -> None:
+    file = tmp_path / "murder.toml"
+    ours = Path(demo.info["operator"])
+    for path in ours.parent.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    file.write_text(ours.read_text().replace(f"{demo.folder}/users", f"{tmp_path}/users"))
+    done = subprocess.run(
+        [*murder_command(), "ctl", "user", "create", "rosa", "--password-stdin", "--config", file],
+        input="hush\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 1 and "knows no users" in done.stderr
+    assert not (tmp_path / "users").exists()

@@ -41,8 +41,8 @@ class Ctl:
         assert "Traceback" not in said
         return said
 
-    def json(self, *words: str, code: int = 0) -> Any:
-        return json.loads(self(*words, "--json", code=code).splitlines()[0])
+    def json(self, *words: str, code: int = 0, given: str = "") -> Any:
+        return json.loads(self(*words, "--json", code=code, given=given).splitlines()[0])
 
 
 @pytest.fixture(scope="module")

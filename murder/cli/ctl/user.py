@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import asyncclick as click
 
-from murder.cli.ctl.mailbox import make, restore, tell_late
+from murder.cli.ctl.mailbox import restore, tell_late
 from murder.cli.ctl.quotas import quota_text
 from murder.cli.ctl.reaching import keep_rights_option, operator_options, yes_option
+from murder.cli.ctl.user_create import create
 from murder.cli.options import Group, json_option, print_json, print_table, say
 from murder.cli.screen import count, octets
 from murder.errors import Code, Refusal
@@ -26,6 +27,9 @@ def user() -> None:
     murder ctl user show anna
     murder ctl mailbox move anna --to be2.example.org --yes
     """
+
+
+user.add_command(create)
 
 
 @user.command("list")
@@ -116,52 +120,6 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
     mailboxes_text = count(len(facts), "mailbox", "mailboxes")
     click.echo(f"{mailboxes_text}, {count(messages, 'message')}, {octets(total)}", err=True)
     return 0
-
-
-@user.command()
-@operator_options
-@click.argument("name")
-@click.option(
-    "--server", default="", metavar="SERVER[!PARTITION]", help="Default: the policy's choice."
-)
-@click.option(
-    "--quota",
-    "limits",
-    multiple=True,
-    metavar="RESOURCE=LIMIT",
-    help="STORAGE=2G (or KiB without a letter), MESSAGE=100000, MAILBOX=50.",
-)
-@click.option(
-    "--folder", "folders", multiple=True, help="A folder to make; several times for several."
-)
-@json_option("user, server")
-async def create(
-    reach: Reach,
-    name: str,
-    server: str,
-    limits: tuple[str, ...],
-    folders: tuple[str, ...],
-    as_json: bool,
-) -> int:
-    """Create a user: an INBOX, placed by the policy, with a quota and folders. These are subscribed, and Archive,
-    Drafts, Junk (or Spam), Sent and Trash are known as such to mail programs (RFC 6154); that needs an operator's
-    certificate.
-
-    \b
-    murder ctl user create anna
-    murder ctl user create anna --quota STORAGE=2G --folder Sent --folder Trash
-    murder ctl user create anna --server be2.example.org
-    """
-    reach.check_user(name)
-    wanted = mailboxes.folders_of(reach, name, folders)
-    location = await make(reach, inbox_of(name), server, limits)
-    for folder, use in wanted.items():
-        await mailboxes.create(reach, folder, location)
-        for missing in await mailboxes.dress(reach, folder, name, use):
-            click.echo(f"murder: {reach.shown(folder)}: {missing}", err=True)
-    return say(
-        as_json, {"user": name, "server": location.server}, f"{name} is at {location.server}"
-    )
 
 
 @user.command()
