@@ -101,25 +101,25 @@ async def _lookup(config: Config, chain: Chain, user: str, as_json: bool) -> int
     began = time.monotonic()
     try:
         async with asyncio.timeout(config.auth.timeout_s):
-            found = await chain.find(user)
+            answer = await chain.find(user)
     except (UpstreamFailure, TimeoutError) as failure:
         return await _away(config, chain, failure)
     took_ms = (time.monotonic() - began) * 1000
     if as_json:
         print_json(
             {
-                "decided": found.plugin if found else "",
+                "decided": answer.plugin if answer else "",
                 "answers": [],
-                "identity": facts(found.identity) if found else None,
+                "identity": facts(answer.identity) if answer else None,
                 "faults": [],
             }
         )
-    elif found:
-        click.echo(f"{found.plugin}: knows them ({took_ms:.1f} ms)")
-        _tell(found.identity)
+    elif answer:
+        click.echo(f"{answer.plugin}: knows them ({took_ms:.1f} ms)")
+        _tell(answer.identity)
     else:
         click.echo(f"{plain(user)}: no plugin knows them ({took_ms:.1f} ms)")
-    return EXIT_DONE if found else EXIT_FAILED
+    return EXIT_DONE if answer else EXIT_FAILED
 
 
 def facts(identity: Identity) -> dict[str, Any]:
@@ -155,14 +155,14 @@ async def _away(config: Config, chain: Chain, failure: Exception) -> int:
 
 
 async def _faults(chain: Chain, as_json: bool) -> int:
-    found = await chain.faults()
+    faults = await chain.faults()
     if as_json:
-        rows = [{"plugin": name, "what": one.what, "cure": one.cure} for name, one in found]
+        rows = [{"plugin": name, "what": one.what, "cure": one.cure} for name, one in faults]
         print_json({"decided": "", "answers": [], "identity": None, "faults": rows})
-        return EXIT_UNREACHABLE if found else EXIT_DONE
+        return EXIT_UNREACHABLE if faults else EXIT_DONE
     for name in [link.name for link in chain.links]:
-        wrong = [fault for owner, fault in found if owner == name]
+        wrong = [fault for owner, fault in faults if owner == name]
         click.echo(f"{name}: {'well' if not wrong else 'WRONG'}")
         for fault in wrong:
             click.echo(f"  {plain(fault.what)}\n  -> {plain(fault.cure)}")
-    return EXIT_UNREACHABLE if found else EXIT_DONE
+    return EXIT_UNREACHABLE if faults else EXIT_DONE

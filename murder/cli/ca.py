@@ -119,8 +119,8 @@ def issue_certificate(
     """
     made = issue(folder, name, roles, addresses=addresses, days=days, out=out)
     if as_json:
-        shown = {"certificate": str(made.certificate), "key": str(made.key)}
-        print_json({**shown, "expires": made.expires.isoformat()})
+        files = {"certificate": str(made.certificate), "key": str(made.key)}
+        print_json({**files, "expires": made.expires.isoformat()})
     else:
         click.echo(f"{made.certificate}, {made.key} (until {made.expires.date()})")
     return 0
@@ -191,12 +191,10 @@ def revoke_certificate(whom: str, folder: Path, as_json: bool) -> int:
     murder ca revoke 5D2F0C66A1…
     """
     file, revoked = revoke(folder, whom, datetime.now(UTC))
-    shown = [{"serial": serial_text(one.serial), "name": one.name} for one in revoked]
-    names = ", ".join(f"{one['name']} {one['serial']}".strip() for one in shown)
+    rows = [{"serial": serial_text(one.serial), "name": one.name} for one in revoked]
+    names = ", ".join(f"{one['name']} {one['serial']}".strip() for one in rows)
     text = (
-        f"revoked: {names}"
-        if shown
-        else "no certificate of it is valid any more: nothing to revoke"
+        f"revoked: {names}" if rows else "no certificate of it is valid any more: nothing to revoke"
     )
     how = f'{file} goes to every node ([tls] crl = "{file.name}"), then `murder reload` there'
-    return say(as_json, {"crl": str(file), "revoked": shown}, f"{text}\n{how}")
+    return say(as_json, {"crl": str(file), "revoked": rows}, f"{text}\n{how}")

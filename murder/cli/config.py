@@ -55,16 +55,16 @@ async def check(config_file: Path, roles: tuple[str, ...], running: bool, as_jso
     """
     problems: list[Problem] = []
     try:
-        found = load_config(config_file)
-        plugged = _plugged(found)
-        wanted = _roles_to_check(found, roles, plugged)
+        loaded = load_config(config_file)
+        plugged = _plugged(loaded)
+        wanted = _roles_to_check(loaded, roles, plugged)
         problems += _file_problems(config_file, wanted)
-        own = await _own_ports(found, wanted, running, plugged)
-        problems += check_host(found, wanted, own, plugged)
-        account = node_account(found)
+        own = await _own_ports(loaded, wanted, running, plugged)
+        problems += check_host(loaded, wanted, own, plugged)
+        account = node_account(loaded)
         if account is not None:
             with acting_as(account):
-                problems += [*_file_problems(config_file, wanted), *data_problems(found)]
+                problems += [*_file_problems(config_file, wanted), *data_problems(loaded)]
     except ConfigError as error:
         problems += error.problems
     problems = list(dict.fromkeys(problems))
@@ -75,7 +75,7 @@ async def check(config_file: Path, roles: tuple[str, ...], running: bool, as_jso
         for problem in problems:
             click.echo(str(problem), err=True)
         if not problems:
-            click.echo(f"{config_file}: good, as {', '.join(wanted)} {found.node.name}")
+            click.echo(f"{config_file}: good, as {', '.join(wanted)} {loaded.node.name}")
     return 2 if problems else 0
 
 
@@ -97,14 +97,14 @@ def _plugged(found: Config) -> Sequence[Service]:
 
 
 async def _own_ports(
-    found: Config, roles: Sequence[str], skip: bool, plugged: Sequence[Service]
+    loaded: Config, roles: Sequence[str], skip: bool, plugged: Sequence[Service]
 ) -> set[str]:
     """The endpoints that this node has bound, where it runs; all of them where they are not to be tried."""
     if skip:
-        ports = [port for role in roles for port in ports_of(found, role, plugged, is_first=True)]
+        ports = [port for role in roles for port in ports_of(loaded, role, plugged, is_first=True)]
         return {str(port.endpoint) for port in ports}
     try:
-        answer = await ask_node(found.node.data, AskPorts())
+        answer = await ask_node(loaded.node.data, AskPorts())
     except (OSError, ValueError):  # another user's, or it does not answer: then the ports say so
         return set()
     return {str(one).partition(" ")[2] for one in (answer or {}).get("ports", ())}
@@ -127,15 +127,15 @@ def show(config_file: Path, as_json: bool) -> int:
     \b
     murder config show | grep timeout
     """
-    found = load_config(config_file)
-    settings = load_plugins(found).settings
+    loaded = load_config(config_file)
+    settings = load_plugins(loaded).settings
     if not as_json:
-        click.echo(format_config(found, settings), nl=False)
+        click.echo(format_config(loaded, settings), nl=False)
         return 0
-    shown: dict[str, Any] = {name: values_of(getattr(found, name)) for name in SECTIONS}
-    shown["servers"] = {name: values_of(server) for name, server in found.servers.items()}
-    shown["plugins"] |= {name: values_of(made) for name, made in settings.items()}
-    print_json(plain(shown))
+    sections: dict[str, Any] = {name: values_of(getattr(loaded, name)) for name in SECTIONS}
+    sections["servers"] = {name: values_of(server) for name, server in loaded.servers.items()}
+    sections["plugins"] |= {name: values_of(made) for name, made in settings.items()}
+    print_json(plain(sections))
     return 0
 
 

@@ -103,6 +103,6 @@ def completion(shell: str) -> None:
 
     from murder.cli.program import murder
 
-    found = get_completion_class(shell)
-    assert found is not None
-    click.echo(found(murder, {}, "murder", "_MURDER_COMPLETE").source())
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(murder, {}, "murder", "_MURDER_COMPLETE").source())

@@ -65,8 +65,8 @@ def list_plugins(config_file: Path | None, as_json: bool) -> int:
     murder plugin list --config /etc/murder/murder.toml
     """
     config = load_config(config_file) if config_file else None
-    found = [*bundled_plugins(), *site_plugins(config.plugins.path if config else ())]
-    rows = [_describe(one, config) for one in found]
+    plugins = [*bundled_plugins(), *site_plugins(config.plugins.path if config else ())]
+    rows = [_describe(one, config) for one in plugins]
     if as_json:
         print_json(rows)
     else:
@@ -75,9 +75,9 @@ def list_plugins(config_file: Path | None, as_json: bool) -> int:
     return 0
 
 
-def _describe(found: Found, config: Config | None) -> dict[str, str]:
+def _describe(candidate: Found, config: Config | None) -> dict[str, str]:
     try:
-        module = load_module(found)
+        module = load_module(candidate)
     except (Exception, SystemExit) as error:  # noqa: BLE001 (a stranger's code is called)
         kinds, about = "", f"does not load: {why(error)}"
     else:
@@ -88,11 +88,11 @@ def _describe(found: Found, config: Config | None) -> dict[str, str]:
         if config and kind.key:
             named += named_for(config, kind)[0]
     return {
-        "name": found.name,
+        "name": candidate.name,
         "kinds": kinds,
-        "used": "used" if found.name in named else "",
+        "used": "used" if candidate.name in named else "",
         "about": about,
-        "file": str(found.file or "bundled"),
+        "file": str(candidate.file or "bundled"),
     }
 
 
@@ -172,32 +172,34 @@ def _found(file: Path) -> Found:
     raise Refusal(Code.NONEXISTENT, f"{file} is neither a file nor a bundled plugin")
 
 
-async def _check(found: Found, config_file: Path | None, folder: Path) -> list[Finding]:
+async def _check(candidate: Found, config_file: Path | None, folder: Path) -> list[Finding]:
     """Load it as `serve` would, then ask for each kind that it is."""
     try:
-        kinds = kinds_of(load_module(found))
+        kinds = kinds_of(load_module(candidate))
     except (Exception, SystemExit) as error:
         text = f"does not load: {why(error)}"
-        raise ConfigError([Problem(found.file or Path(), "", text)]) from error
+        raise ConfigError([Problem(candidate.file or Path(), "", text)]) from error
     if not kinds:
         hooks = ", ".join(kind.hook for kind in KINDS)
         text = f"has no hook; mark one of {hooks} with @hookimpl"
-        raise ConfigError([Problem(found.file or Path(), "", text)])
-    config = _config_for(found, kinds, load_config(config_file) if config_file else None, folder)
+        raise ConfigError([Problem(candidate.file or Path(), "", text)])
+    config = _config_for(
+        candidate, kinds, load_config(config_file) if config_file else None, folder
+    )
     findings = []
     for kind in kinds:
-        findings += await run_checks(kind.checks, _subject(kind, found, config, folder))
+        findings += await run_checks(kind.checks, _subject(kind, candidate, config, folder))
     return findings
 
 
-def _subject(kind: Kind, found: Found, config: Config, folder: Path) -> object:
+def _subject(kind: Kind, candidate: Found, config: Config, folder: Path) -> object:
     """What the checks of a kind are given: see `Kind`."""
     roles = [kind.role or "frontend"]
     if not kind.makes:
         return load_plugins(config, roles).asked(kind)
     if not kind.starts:
         plugins = load_plugins(config, roles)
-        return lambda: plugins.make(kind, found.name)
+        return lambda: plugins.make(kind, candidate.name)
     count = 0
 
     async def make() -> Any:
@@ -206,29 +208,31 @@ def _subject(kind: Kind, found: Found, config: Config, folder: Path) -> object:
         data = folder / f"{kind.name}-{count}"
         data.mkdir()
         node = replace(config.node, data=data)
-        made = load_plugins(replace(config, node=node), roles).make(kind, found.name)
+        made = load_plugins(replace(config, node=node), roles).make(kind, candidate.name)
         await made.start()
         return made
 
     return make
 
 
-def _config_for(found: Found, kinds: Sequence[Kind], given: Config | None, folder: Path) -> Config:
+def _config_for(
+    candidate: Found, kinds: Sequence[Kind], given: Config | None, folder: Path
+) -> Config:
     """A configuration in which this plugin has every job that it can do, alone in its folder."""
     settings = dict(given.plugins.settings) if given else {}
     config = Config(
-        file=given.file if given else found.file or Path(found.name),
+        file=given.file if given else candidate.file or Path(candidate.name),
         node=NodeConfig(name="check.example.org", data=folder),
         plugins=PluginsConfig(
-            path=(_alone(found.file, folder),) if found.file else (),
-            use=(found.name,) if any(not kind.key for kind in kinds) else (),
-            settings={found.name: settings.get(found.name, {})},
+            path=(_alone(candidate.file, folder),) if candidate.file else (),
+            use=(candidate.name,) if any(not kind.key for kind in kinds) else (),
+            settings={candidate.name: settings.get(candidate.name, {})},
         ),
     )
     for kind in kinds:
         if kind.key:
             section, _, key = kind.key.partition(".")
-            named = replace(getattr(config, section), **{key: found.name})
+            named = replace(getattr(config, section), **{key: candidate.name})
             config = replace(config, **{section: named})
     return config
 

@@ -114,7 +114,7 @@ class Table:
             others = sorted(widths, reverse=True)[1:2] or [LEAST]
             widths[at] = max(LEAST, widths[at] - excess, min(others[0], widths[at] - 1))
         heads = [paint(text, HEAD) for text in self._row(self._heads, widths)]
-        shown = [GAP.join(heads).rstrip()]
+        rendered = [GAP.join(heads).rstrip()]
         for row in self._cells:
             texts = self._row(row, widths)
             colours = [cell.colour if isinstance(cell, Painted) else "" for cell in row]
@@ -122,8 +122,8 @@ class Table:
                 paint(text, colour) if colour else text
                 for text, colour in zip(texts, colours, strict=True)
             ]
-            shown.append(GAP.join(cells).rstrip())
-        return shown
+            rendered.append(GAP.join(cells).rstrip())
+        return rendered
 
     def bare(self) -> list[str]:
         """For a program: no heads, nothing cut."""

@@ -67,18 +67,18 @@ class NodeProcess:
 
     async def _until_ready(self, ready: "_ReadySocket") -> None:
         ended = asyncio.ensure_future(self.wait())
-        told = asyncio.ensure_future(ready.wait())
+        is_ready = asyncio.ensure_future(ready.wait())
         try:
             await asyncio.wait(
-                (ended, told), timeout=READY_LIMIT_S, return_when=asyncio.FIRST_COMPLETED
+                (ended, is_ready), timeout=READY_LIMIT_S, return_when=asyncio.FIRST_COMPLETED
             )
-            if not told.done():
+            if not is_ready.done():
                 why = f"ended with code {ended.result()}" if ended.done() else "does not get ready"
                 await self.kill()
                 raise Refusal(Code.UNAVAILABLE, f"{self.node.label} {why}:\n{self._end_of_log()}")
         finally:
             ended.cancel()
-            told.cancel()
+            is_ready.cancel()
 
     def _end_of_log(self) -> str:
         lines = self.node.log_file.read_text("utf-8", "replace").splitlines()[-LOG_TAIL_LINES:]

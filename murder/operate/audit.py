@@ -22,16 +22,16 @@ class Acts:
 
 async def acts(reach: Reach, word: str, within_s: float) -> Acts:
     """By or on whom or what the word names ("": all), not longer ago (0: ever)."""
-    told = await ask_all(reach, AskTrail(KIND, (word,) if word else (), within_s))
-    found: dict[tuple[object, ...], Line] = {}
-    for node in told:
+    nodes = await ask_all(reach, AskTrail(KIND, (word,) if word else (), within_s))
+    by_key: dict[tuple[object, ...], Line] = {}
+    for node in nodes:
         for answer in node.answers:
             line = answer.get("line")
             if isinstance(line, dict):  # what concerns the whole node each of its roles says
                 key = (answer["node"], line.get("chain"), line.get("at"), line.get("event"))
-                found.setdefault(key, {"node": answer["node"], "role": answer["role"], **line})
-    lines = sorted(found.values(), key=lambda line: str(line.get("at", "")))
-    return Acts(lines, [node for node in told if node.problem])
+                by_key.setdefault(key, {"node": answer["node"], "role": answer["role"], **line})
+    lines = sorted(by_key.values(), key=lambda line: str(line.get("at", "")))
+    return Acts(lines, [node for node in nodes if node.problem])
 
 
 async def breaks(reach: Reach) -> tuple[dict[str, list[str]], list[NodeAnswers]]:

@@ -43,10 +43,10 @@ async def look(reach: Reach, server: str) -> Answer:
         return Answer(weight, problem=str(problem))
 
 
-def _software(told: list[bytes]) -> str:
-    if not told or not told[0].startswith(b"("):
+def _software(lines: list[bytes]) -> str:
+    if not lines or not lines[0].startswith(b"("):
         return ""
-    scanner = Scanner(told[0], 0)
+    scanner = Scanner(lines[0], 0)
     scanner.open()
     words: list[str] = []
     while not scanner.accept(b")"):

@@ -71,13 +71,13 @@ class Import:
                     raise
         here = await self._present(name)
         there = self._source.messages(folder)
-        while (found := await asyncio.to_thread(next, there, None)) is not None:
-            present = here.get(found.key)
+        while (message := await asyncio.to_thread(next, there, None)) is not None:
+            present = here.get(message.key)
             if present is None:
-                await self._bring(name, folder, found)
+                await self._bring(name, folder, message)
             else:
                 self.brought.present += 1
-                await self._follow(name, present, found)
+                await self._follow(name, present, message)
             self._tell(self.brought)
 
     def _name(self, folder: tuple[str, ...]) -> bytes:
@@ -93,7 +93,7 @@ class Import:
 
     async def _present(self, name: bytes) -> Mapping[Key, tuple[bytes, frozenset[str]]]:
         """What is here already: its UID and flags by key."""
-        found: dict[Key, tuple[bytes, frozenset[str]]] = {}
+        messages: dict[Key, tuple[bytes, frozenset[str]]] = {}
 
         def take(line: bytes) -> None:
             uid, size = ROW.search(line), SIZE.search(line)
@@ -101,21 +101,21 @@ class Import:
             if line.startswith(b"* ") and uid and size and mark:
                 length = int(head.rpartition(b"{")[2].rstrip(b"+"))
                 key = key_of(rest[:length], int(size.group(1)))
-                found[key] = (uid.group(1), flags_in(line))
+                messages[key] = (uid.group(1), flags_in(line))
 
         await self._ask(b"SELECT " + name)
         words = b"(UID FLAGS RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID DATE SUBJECT FROM)])"
         await self._ask(b"UID FETCH 1:* " + words, untagged=take)
-        return found
+        return messages
 
-    async def _bring(self, name: bytes, folder: tuple[str, ...], found: Found) -> None:
+    async def _bring(self, name: bytes, folder: tuple[str, ...], message: Found) -> None:
         try:
-            octets, date = await asyncio.to_thread(self._source.take, folder, found)
+            octets, date = await asyncio.to_thread(self._source.take, folder, message)
         except Refusal as refusal:
             if refusal.code is Code.EXPUNGE_ISSUED:
                 return
             raise
-        flags = " ".join(sorted(found.flags)).encode()
+        flags = " ".join(sorted(message.flags)).encode()
         head = b"APPEND %s (%s) %s {%d+}\r\n" % (name, flags, format_date_time(date), len(octets))
         await self._ask(head + octets)
         self.brought.messages += 1

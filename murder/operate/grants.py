@@ -27,19 +27,19 @@ class Grant:
 def grants_of(rows: Sequence[MailboxEntry], user: str) -> list[Grant]:
     """All outside of their own mailboxes, also of mailboxes that wait for their removal."""
     own = inbox_of(user)
-    found = []
+    grants = []
     for row in rows:
         if row.is_active and user.encode("utf-8", "surrogateescape") in row.raw_acl:
             before = before_deletion(row.name) if is_deleted(row.name) else None
             if is_below(before[0] if before else row.name, own):
                 continue
             entries = parse_acl(row.raw_acl).entries
-            found += [
+            grants += [
                 Grant(row, identifier, format_rights(entries[identifier]))
                 for identifier in (user, f"-{user}")
                 if identifier in entries
             ]
-    return found
+    return grants
 
 
 async def hand_on(reach: Reach, grants: Sequence[Grant], user: str | None) -> list[str]:

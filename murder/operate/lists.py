@@ -35,17 +35,17 @@ class Checked:
 
 async def names_at(reach: Reach, server: str) -> set[MailboxName]:
     """All mailboxes that a backend itself has. Raises Refusal, UpstreamFailure, BadSyntax."""
-    found = set()
+    names = set()
 
     def take(response: bytes) -> None:  # as it comes: a backend may have millions
         if response[:7].upper() != b"* LIST ":
             return
         entry = parse_list_response(Scanner(response, 6))
         if not NO_MAILBOX & {attribute.lower() for attribute in entry.attributes}:
-            found.add(reach.namespace.internal(entry.name, ""))
+            names.add(reach.namespace.internal(entry.name, ""))
 
     await reach.execute(server, b'LIST "" "*"', untagged=take)
-    return found
+    return names
 
 
 async def check(reach: Reach, rows: Sequence[MailboxEntry], servers: Collection[str]) -> Checked:
@@ -65,27 +65,31 @@ def compare(
     rows: Sequence[MailboxEntry], there: Mapping[str, Collection[MailboxName]]
 ) -> list[Difference]:
     """Pure: what the master's rows and the backends' own names say differently."""
-    found = []
+    differences = []
     by_name = {row.name: row for row in rows}
     for row in rows:
         if is_deleted(row.name) or row.server not in there:
             continue
         if not row.is_active:
-            found.append(
+            differences.append(
                 Difference(row.name, "reserved: being created or moved, or left so", row.server)
             )
         elif row.name not in there[row.server]:
-            found.append(
+            differences.append(
                 Difference(row.name, "the master says it is there, it is not", row.server, "forget")
             )
     for server, names in there.items():
         for name in sorted(names):
             known = by_name.get(name)
             if known is None:
-                found.append(Difference(name, "the master does not know it", server, "announce"))
+                differences.append(
+                    Difference(name, "the master does not know it", server, "announce")
+                )
             elif known.is_active and known.server != server:
-                found.append(Difference(name, f"the master says it is at {known.server}", server))
-    return found
+                differences.append(
+                    Difference(name, f"the master says it is at {known.server}", server)
+                )
+    return differences
 
 
 async def fix(reach: Reach, difference: Difference) -> None:

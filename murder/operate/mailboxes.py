@@ -83,9 +83,9 @@ async def _counts(reach: Reach, entry: MailboxEntry) -> dict[str, int]:
         return {}
 
 
-def _annotations(found: Sequence[bytes]) -> dict[str, str]:
+def _annotations(responses: Sequence[bytes]) -> dict[str, str]:
     values: dict[str, str] = {}
-    for octets in found:
+    for octets in responses:
         scanner = Scanner(octets, 0)
         try:
             scanner.astring()

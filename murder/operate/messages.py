@@ -26,7 +26,7 @@ class Traced:
 
 async def trace(reach: Reach, word: str, within_s: float) -> Traced:
     """All that is known of the messages with this id, Message-ID, sender or recipient, not longer ago (0: ever)."""
-    found: dict[tuple[object, ...], Line] = {}
+    by_key: dict[tuple[object, ...], Line] = {}
     asked: set[str] = set()
     wanted = set(_spellings(word))
     silent: list[NodeAnswers] = []
@@ -35,18 +35,18 @@ async def trace(reach: Reach, word: str, within_s: float) -> Traced:
         if not wanted:
             break
         asked |= wanted
-        told = await ask_all(reach, AskTrail(KIND, tuple(sorted(wanted)), within_s))
-        silent = [node for node in told if node.problem]
+        nodes = await ask_all(reach, AskTrail(KIND, tuple(sorted(wanted)), within_s))
+        silent = [node for node in nodes if node.problem]
         lines = [
             {"node": answer["node"], "role": answer["role"], **answer["line"]}
-            for node in told
+            for node in nodes
             for answer in node.answers
             if isinstance(answer.get("line"), dict)
         ]
         for line in lines:
-            found[_key(line)] = line
+            by_key[_key(line)] = line
         wanted = {id for line in lines for id in _ids_of(line)}
-    return Traced(sorted(found.values(), key=lambda line: str(line.get("at", ""))), silent)
+    return Traced(sorted(by_key.values(), key=lambda line: str(line.get("at", ""))), silent)
 
 
 def _spellings(word: str) -> list[str]:

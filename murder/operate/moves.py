@@ -88,15 +88,15 @@ def chosen(reach: Reach, rows: Sequence[MailboxEntry], what: str) -> list[Mailbo
     active = [row for row in rows if row.is_active and not is_deleted(row.name)]
     if "*" in what or "%" in what:
         pattern = compile_pattern(what.encode(), reach.namespace.separator)
-        found = [row for row in active if pattern.fullmatch(reach.external(row.name))]
+        entries = [row for row in active if pattern.fullmatch(reach.external(row.name))]
     else:
         names = {reach.name(what)}
         if "/" not in what and "!" not in what:
             names.add(inbox_of(what))
-        found = [row for row in active if any(is_below(row.name, name) for name in names)]
-    if not found:
+        entries = [row for row in active if any(is_below(row.name, name) for name in names)]
+    if not entries:
         raise Refusal(Code.NONEXISTENT, f"No mailbox is called {what}")
-    return found
+    return entries
 
 
 def plan(
@@ -176,20 +176,20 @@ def _own_connection(reach: Reach) -> Reach:
 
 async def records(reach: Reach, servers: Collection[str]) -> tuple[list[Record], dict[str, str]]:
     """All moves of these backends, the latest last; and who could not be asked, with the reason."""
-    found: list[Record] = []
+    collected: list[Record] = []
     failures: dict[str, str] = {}
 
     async def one(server: str) -> None:
         try:
-            found.extend(await _records(reach, server, b"XFERS LIST"))
+            collected.extend(await _records(reach, server, b"XFERS LIST"))
         except (UpstreamFailure, Refusal) as problem:
             failures[server] = str(problem)
 
     async with asyncio.TaskGroup() as group:
         for server in servers:
             group.create_task(one(server))
-    found.sort(key=lambda record: record.move.started_at)
-    return found, failures
+    collected.sort(key=lambda record: record.move.started_at)
+    return collected, failures
 
 
 async def _records(reach: Reach, server: str, command: bytes) -> list[Record]:
@@ -216,9 +216,9 @@ async def verify(
     """Let the source compare both ends; `tell` gets each mailbox as it is done. Raises Refusal, UpstreamFailure."""
 
     def untagged(line: bytes) -> None:
-        found = parse_compared(line)
-        if found is not None:
-            tell(found)
+        result = parse_compared(line)
+        if result is not None:
+            tell(result)
 
     command = b"XFERS VERIFY %s" % string(move_id.encode())
     await reach.execute(server, command, untagged=untagged)

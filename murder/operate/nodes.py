@@ -102,10 +102,10 @@ async def learn(reach: Reach) -> list[str]:
     elif config.mupdate.master is not None:
         masters[_at(config.mupdate.master.host)] = None
     for place in masters:
-        told = await _ask_one(reach, place, AskStatus())
-        if told.problem and places(reach):
+        node = await _ask_one(reach, place, AskStatus())
+        if node.problem and places(reach):
             return places(reach)  # nodes without `control`: this host's own tells of itself
-        for status in told.statuses:
+        for status in node.statuses:
             names.update(status.role.servers or ())
             names.update(status.role.followers or ())
     names.discard(config.node.name)
@@ -130,7 +130,7 @@ async def ask_all(reach: Reach, request: Request) -> list[NodeAnswers]:
 
 
 async def _ask_one(reach: Reach, place: str, request: Request) -> NodeAnswers:
-    told = NodeAnswers(place)
+    node = NodeAnswers(place)
     is_there = False
     asked = time.time()
     try:
@@ -141,27 +141,27 @@ async def _ask_one(reach: Reach, place: str, request: Request) -> NodeAnswers:
                     off_s = clock_off(float(answer["now"]), asked, time.time())
                     answer = {**answer, "clock_off_s": round(off_s, 3)}
                 if "done" not in answer:
-                    told.answers.append(answer)
+                    node.answers.append(answer)
     except TimeoutError:
-        told.problem, told.cure = f"no answer in {TIMEOUT_S:g} s", _of_demo(place, "thaw") or HANGS
+        node.problem, node.cure = f"no answer in {TIMEOUT_S:g} s", _of_demo(place, "thaw") or HANGS
     except (OSError, ValueError) as problem:
-        told.problem, told.cure = _problem_of(problem, place)
-    if not is_there and not told.problem:
+        node.problem, node.cure = _problem_of(problem, place)
+    if not is_there and not node.problem:
         if _is_local(place):
-            told.problem, told.cure = "it does not run", _of_demo(place, "start") or START
+            node.problem, node.cure = "it does not run", _of_demo(place, "start") or START
         else:
-            told.problem, told.cure = "it closed the connection", CERTIFICATE
-    refused = [answer["no"] for answer in told.answers if "no" in answer]
+            node.problem, node.cure = "it closed the connection", CERTIFICATE
+    refused = [answer["no"] for answer in node.answers if "no" in answer]
     if refused:
-        told.answers, told.problem, told.cure = [], str(refused[0]), CERTIFICATE
+        node.answers, node.problem, node.cure = [], str(refused[0]), CERTIFICATE
     if parse := PARSED.get(type(request)):
         try:
-            for answer in told.answers:
+            for answer in node.answers:
                 parse(answer)
         except BadSyntax as error:
-            told.answers, told.problem = [], f"its answer is not understood: {error}"
-            told.cure = "is it of this version?"
-    return told
+            node.answers, node.problem = [], f"its answer is not understood: {error}"
+            node.cure = "is it of this version?"
+    return node
 
 
 def _is_local(place: str) -> bool:
@@ -321,24 +321,24 @@ def lines_of(told: Sequence[NodeAnswers], now: float) -> list[NodeLine]:
 
 
 def _line_of(node: NodeAnswers, role: str, answers: Sequence[Answer], now: float) -> NodeLine:
-    told = [parse_node_status(answer) for answer in answers]
-    copies = [one.role.copy for one in told if one.role.copy is not None]
+    statuses = [parse_node_status(answer) for answer in answers]
+    copies = [one.role.copy for one in statuses if one.role.copy is not None]
     lags = [copy.lag_s for copy in copies if copy.lag_s is not None]
-    first = told[0].process
+    first = statuses[0].process
     return NodeLine(
         node.name,
         role,
         first.version,
-        len(told),
-        min(one.process.uptime_s for one in told),
-        sum(one.process.connections for one in told),
-        sum(one.role.sessions or 0 for one in told),
-        max(one.role.mailboxes or 0 for one in told),
-        sum(one.process.cpu_s for one in told),
-        sum(one.process.memory_kib for one in told),
+        len(statuses),
+        min(one.process.uptime_s for one in statuses),
+        sum(one.process.connections for one in statuses),
+        sum(one.role.sessions or 0 for one in statuses),
+        max(one.role.mailboxes or 0 for one in statuses),
+        sum(one.process.cpu_s for one in statuses),
+        sum(one.process.memory_kib for one in statuses),
         max(lags) if lags else None,
         1 - first.disk_free / first.disk_size if first.disk_size else None,
-        problems_of(told, now, node.place),
+        problems_of(statuses, now, node.place),
     )
 
 

@@ -89,12 +89,12 @@ class Placing:
         tasks = [asyncio.ensure_future(self._ask_one(place, question)) for place in places if place]
         try:
             for answer in asyncio.as_completed(tasks):
-                place, told = await answer
-                if told is not None:
+                place, decision = await answer
+                if decision is not None:
                     self._place = place
-                    if isinstance(told, NotPlaced):
-                        raise Refusal(Code.CANNOT, told.problem)
-                    return told
+                    if isinstance(decision, NotPlaced):
+                        raise Refusal(Code.CANNOT, decision.problem)
+                    return decision
         finally:
             for task in tasks:
                 task.cancel()

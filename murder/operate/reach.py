@@ -140,9 +140,9 @@ class Reach:
     async def backend(self, server: str, user: str = "") -> ImapUpstream:
         """A connection as administrator, or as a user for whom the operator acts. Raises UpstreamFailure."""
         key = (server, user)
-        found = self._open.get(key)
-        if found is not None and not found.is_lost:
-            return found
+        connection = self._open.get(key)
+        if connection is not None and not connection.is_lost:
+            return connection
         password = self.credential.password
         opened = await open_imap(
             self.upstreams,

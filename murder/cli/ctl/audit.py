@@ -43,10 +43,10 @@ async def audit(
     await need_nodes(reach)
     if verify:
         return await _verify(reach, as_json)
-    found = await acts(reach, user or mailbox or operator, since)
+    answer = await acts(reach, user or mailbox or operator, since)
     lines = [
         line
-        for line in found.lines
+        for line in answer.lines
         if _is_meant(line, user, mailbox) and operator in ("", line.get("user"), line.get("proxy"))
     ]
     if as_json:
@@ -56,7 +56,7 @@ async def audit(
             click.echo(_shown(line))
         if not lines:
             click.echo("No entry matches", err=True)
-    return _silent(found.silent) or (0 if lines else 1)
+    return _silent(answer.silent) or (0 if lines else 1)
 
 
 def _is_meant(line: Mapping[str, Any], user: str, mailbox: str) -> bool:

@@ -37,11 +37,11 @@ async def list_backends(reach: Reach, as_json: bool) -> int:
     murder ctl backend list
     """
     rows = await reach.rows()
-    found = []
+    entries = []
     for server in backends_of(reach, rows):
         here = [row for row in rows if row.server == server and not is_deleted(row.name)]
         state = await backends.look(reach, server)
-        found.append(
+        entries.append(
             {
                 "name": server,
                 "address": reach.config.address_of(server),
@@ -54,7 +54,7 @@ async def list_backends(reach: Reach, as_json: bool) -> int:
             }
         )
     if as_json:
-        print_json(found)
+        print_json(entries)
     else:
         print_table(
             ("name", "mailboxes", "users", "weight", "answer", "software", "problem"),
@@ -68,14 +68,14 @@ async def list_backends(reach: Reach, as_json: bool) -> int:
                     str(one["software"]) or "-",
                     Painted(str(one["problem"]), BAD),
                 ]
-                for one in found
+                for one in entries
             ],
             right=("mailboxes", "users", "weight", "answer"),
             hosts=("name",),
             spare=("software",),
             empty="No backend has announced itself at the master, and [servers] names none",
         )
-    return 3 if any(one["problem"] for one in found) else 0
+    return 3 if any(one["problem"] for one in entries) else 0
 
 
 @backend.command()
@@ -114,7 +114,7 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
     shares = [f"{partition} ({number})" for partition, number in sorted(partitions.items())]
     listened = {key.name: config.port(key) for key in client_keys(BACKEND)}
     ports = ", ".join(f"{key} {port}" for key, port in {**listened, **config.services}.items())
-    shown = {
+    details = {
         "name": server,
         "address": f"{facts['address']} ({ports})",
         "mailboxes": f"{sum(partitions.values())}; by partition: {', '.join(shares) or '-'}",
@@ -123,8 +123,8 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
         "answer": f"{facts['answer_ms']} ms",
     }
     if state.problem:
-        shown["answer"] = f"none: {state.problem} -> murder ctl doctor"
-    for key, value in shown.items():
+        details["answer"] = f"none: {state.problem} -> murder ctl doctor"
+    for key, value in details.items():
         click.echo(f"{key:10}  {value}")
     return 3 if state.problem else 0
 
@@ -204,8 +204,8 @@ async def weight(
     if as_json:
         print_json(weights)
     else:
-        shown = [[server, f"{value:g}"] for server, value in weights.items()]
-        print_table(("backend", "weight"), shown, right=("weight",))
+        cells = [[server, f"{value:g}"] for server, value in weights.items()]
+        print_table(("backend", "weight"), cells, right=("weight",))
     return 0
 
 
@@ -310,17 +310,17 @@ async def explain(reach: Reach, name: str, as_json: bool) -> int:
         raise Refusal(Code.ALREADY_EXISTS, f"{name} exists, at {present.server}")
     weights = await backends.weights(reach, backends_of(reach, rows))
     with placing(reach) as decision:
-        found = await decision.home(canonical, rows, weights)
+        choice = await decision.home(canonical, rows, weights)
     if as_json:
         loads = [
             {"server": one.location.server, "mailboxes": one.mailboxes, "weight": one.weight}
-            for one in found.loads
+            for one in choice.loads
         ]
-        facts = {"server": found.server, "reason": found.reason, "by": found.by}
+        facts = {"server": choice.server, "reason": choice.reason, "by": choice.by}
         print_json({**facts, "candidates": loads})
         return 0
-    click.echo(f"{found.server}: {found.reason}" + (f" (says {found.by})" if found.by else ""))
-    for one in found.loads:
+    click.echo(f"{choice.server}: {choice.reason}" + (f" (says {choice.by})" if choice.by else ""))
+    for one in choice.loads:
         mailboxes_text = count(one.mailboxes, "mailbox", "mailboxes")
         click.echo(f"  {one.location.server}: {mailboxes_text}, weight {one.weight:g}")
     return 0

@@ -84,31 +84,31 @@ async def doctor(reach: Reach, as_json: bool) -> int:
     murder ctl doctor
     murder ctl doctor --json | jq '.findings[] | select(.state == "wrong")'
     """
-    found = Findings(as_json)
-    ending = _certificates(reach, found)
-    if found.bad:
-        found.note(
+    findings = Findings(as_json)
+    ending = _certificates(reach, findings)
+    if findings.bad:
+        findings.note(
             "the nodes were not asked: they would refuse this certificate",
             "fix this, then run `murder ctl doctor` again",
         )
     else:
-        rows = await _master(reach, found)
+        rows = await _master(reach, findings)
         for server in backends_of(reach, rows):
-            await _backend(reach, server, found)
-        await _nodes(reach, found)
+            await _backend(reach, server, findings)
+        await _nodes(reach, findings)
     for problem in ending:
-        found.wrong(*problem)
-    _disk(reach, found)
+        findings.wrong(*problem)
+    _disk(reach, findings)
     if as_json:
-        print_json({"ok": not found.bad, "findings": found.all})
-    elif found.bad:
-        click.echo(paint(f"{count(found.bad, 'thing is', 'things are')} wrong.", BAD))
+        print_json({"ok": not findings.bad, "findings": findings.all})
+    elif findings.bad:
+        click.echo(paint(f"{count(findings.bad, 'thing is', 'things are')} wrong.", BAD))
     else:
         click.echo(paint("Everything is well.", GOOD))
-    return 1 if found.bad else 0
+    return 1 if findings.bad else 0
 
 
-def _certificates(reach: Reach, found: Findings) -> list[Problem]:
+def _certificates(reach: Reach, findings: Findings) -> list[Problem]:
     """Says what makes them useless; returns what will."""
     tls = reach.config.tls
     now, flawed = time.time(), ""
@@ -116,7 +116,7 @@ def _certificates(reach: Reach, found: Findings) -> list[Problem]:
     if tls.certificate and tls.key:
         for flaw in flaws_of(tls.certificate, tls.key, tls.ca, datetime.now(UTC)):
             what, _, cure = flaw.partition("; ")
-            found.wrong(what, cure or ISSUE)
+            findings.wrong(what, cure or ISSUE)
             flawed += what
     for path in dict.fromkeys((tls.ca, tls.certificate, tls.public_certificate)):
         if path is None or str(path) in flawed:
@@ -124,44 +124,44 @@ def _certificates(reach: Reach, found: Findings) -> list[Problem]:
         try:
             until = read_certificate(path).not_valid_after_utc.timestamp()
         except AuthorityError as problem:
-            found.wrong(str(problem), ISSUE)
+            findings.wrong(str(problem), ISSUE)
             continue
         if ending := certificate_problem(str(path), until, now):
             ends.append(ending)
         else:
-            found.good(f"{path} is valid for {count(round((until - now) / DAY_S), 'day')}")
+            findings.good(f"{path} is valid for {count(round((until - now) / DAY_S), 'day')}")
     return ends
 
 
-async def _master(reach: Reach, found: Findings) -> list[MailboxEntry]:
+async def _master(reach: Reach, findings: Findings) -> list[MailboxEntry]:
     try:
         target = reach.target
-        if not await _resolves(target.host, found):
+        if not await _resolves(target.host, findings):
             return []
         rows = await reach.rows()
     except Refusal as problem:
-        found.wrong(problem.text, "set it in murder.toml")
+        findings.wrong(problem.text, "set it in murder.toml")
         return []
     except UpstreamFailure as failure:
-        found.wrong(f"the master {failure.server}: {failure.text}", cure_of(failure))
+        findings.wrong(f"the master {failure.server}: {failure.text}", cure_of(failure))
         return []
-    found.good(
+    findings.good(
         f"the master {target.name} accepts our login and has {count(len(rows), 'mailbox', 'mailboxes')}"
     )
     stuck = [row for row in rows if not row.is_active]
     if stuck:
-        found.wrong(
+        findings.wrong(
             f"{count(len(stuck), 'name is', 'names are')} reserved at the master",
             "if it stays so: `murder ctl reservations`, then `murder ctl check --fix`",
         )
     return rows
 
 
-async def _resolves(host: str, found: Findings) -> bool:
+async def _resolves(host: str, findings: Findings) -> bool:
     try:
         await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except socket.gaierror as problem:
-        found.wrong(f"{host} has no address ({problem.strerror})", DNS)
+        findings.wrong(f"{host} has no address ({problem.strerror})", DNS)
         return False
     return True
 
@@ -172,9 +172,9 @@ def tried() -> list[PortKey]:
     return sorted(served, key=lambda key: key.name)
 
 
-async def _backend(reach: Reach, server: str, found: Findings) -> None:
+async def _backend(reach: Reach, server: str, findings: Findings) -> None:
     host = reach.config.address_of(server)
-    if not await _resolves(host, found):
+    if not await _resolves(host, findings):
         return
     config = reach.config.server(server)
     closed: dict[str, list[str]] = {}
@@ -183,7 +183,7 @@ async def _backend(reach: Reach, server: str, found: Findings) -> None:
         if problem := await _closed(host, port):
             closed.setdefault(problem, []).append(f"{name} ({port})")
     for problem, where in closed.items():
-        found.wrong(
+        findings.wrong(
             f"{server}: {', '.join(where)} at {host}: {problem}",
             "does it run (`systemctl status murder`)? are they in its [backend]? a firewall?",
         )
@@ -191,9 +191,9 @@ async def _backend(reach: Reach, server: str, found: Findings) -> None:
     if answer.problem:
         failure = UpstreamFailure(answer.kind, server, answer.problem)
         if answer.kind is not UpstreamKind.CONNECT:  # the port has said so
-            found.wrong(f"{server}: {answer.problem}", cure_of(failure))
+            findings.wrong(f"{server}: {answer.problem}", cure_of(failure))
     else:
-        found.good(
+        findings.good(
             f"{server} ({answer.software}) accepts our login and answers in {1000 * answer.answer_s:.1f} ms"
         )
 
@@ -225,9 +225,9 @@ def cure_of(failure: UpstreamFailure) -> str:
     return _CURES.get(failure.kind.value, "its log tells more")
 
 
-async def _nodes(reach: Reach, found: Findings) -> None:
+async def _nodes(reach: Reach, findings: Findings) -> None:
     if not await learn(reach):
-        found.note(
+        findings.note(
             "no node is known: clocks, disks and lists of the nodes are not looked at",
             'control = ["*:3906"] in the [node] of each, and here an [operator] certificate and [mupdate] master; or '
             '[operator] nodes = ["mupdate.example.org", …]',
@@ -236,22 +236,22 @@ async def _nodes(reach: Reach, found: Findings) -> None:
     now = time.time()
     for node in await ask_all(reach, AskStatus()):
         if node.problem:
-            found.wrong(f"{node.name}: {node.problem}", node.cure)
+            findings.wrong(f"{node.name}: {node.problem}", node.cure)
             continue
         problems: list[Problem] = problems_of(node.statuses, now, node.place)
         for problem in problems:
-            found.wrong(f"{node.name}: {problem.what}", problem.cure)
+            findings.wrong(f"{node.name}: {problem.what}", problem.cure)
         if not problems:
-            found.good(f"{node.name} is well")
-    await _seats(reach, found)
+            findings.good(f"{node.name} is well")
+    await _seats(reach, findings)
 
 
-async def _seats(reach: Reach, found: Findings) -> None:
+async def _seats(reach: Reach, findings: Findings) -> None:
     """What each node sees from where it stands: a frontend its list and the backends, each its certificates."""
     for node in await ask_all(reach, AskProbe()):
         if node.problem:
             if "is no request" in node.problem:
-                found.note(f"{node.name} is too old to look for itself", "update it")
+                findings.note(f"{node.name} is too old to look for itself", "update it")
             continue  # `status` has said so
         seen = [parse_probed(answer) for answer in node.answers]
         # each worker looks at the certificates
@@ -260,11 +260,11 @@ async def _seats(reach: Reach, found: Findings) -> None:
                 cure = ISSUE if one.kind == "certificate" else ""
                 cure = one.cure or cure or _CURES.get(one.kind, "its log tells more")
                 about = "" if one.kind in _CURES else f"{one.what} "
-                found.wrong(f"seen from {node.name}: {about}{one.problem}", cure)
+                findings.wrong(f"seen from {node.name}: {about}{one.problem}", cure)
             elif one.took_ms is not None:
-                found.good(f"{one.what} accepts {node.name}'s login, in {one.took_ms} ms")
+                findings.good(f"{one.what} accepts {node.name}'s login, in {one.took_ms} ms")
             else:
-                found.good(f"{node.name}: {one.what} is well")
+                findings.good(f"{node.name}: {one.what} is well")
 
 
 def _disk(reach: Reach, found: Findings) -> None:

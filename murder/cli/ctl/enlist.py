@@ -42,15 +42,15 @@ async def enlist(
     murder ctl mailbox enlist shared/news --server old --right anyone=lrs
     """
     canonical, location = reach.name(name), parse_location(server.encode())
-    found = await reach.master.find(canonical)
-    if found is not None and found.server != location.server:
+    entry = await reach.master.find(canonical)
+    if entry is not None and entry.server != location.server:
         raise Refusal(
             Code.ALREADY_EXISTS,
-            f"{reach.shown(canonical)} is at {found.server}: `murder ctl mailbox unlist` or `move` it first",
+            f"{reach.shown(canonical)} is at {entry.server}: `murder ctl mailbox unlist` or `move` it first",
         )
     acl = _acl(rights, owner_of(canonical))
     raw_location = bytes(location)
-    if found is None:
+    if entry is None:
         await reach.master.reserve(canonical, raw_location)
     await reach.master.activate(canonical, raw_location, format_acl(acl))
     facts = {"name": reach.shown(canonical), "server": location.server}

@@ -46,9 +46,9 @@ async def route(reach: Reach, address: str, as_json: bool) -> int:
     murder ctl lmtp route +shared/news
     """
     entry, _ = await routes.route(reach, address)
-    shown = reach.shown(entry.name)
-    facts = {"address": address, "name": shown, "server": entry.server}
-    return say(as_json, facts, f"{address} -> {shown} at {entry.server}")
+    external = reach.shown(entry.name)
+    facts = {"address": address, "name": external, "server": entry.server}
+    return say(as_json, facts, f"{address} -> {external} at {entry.server}")
 
 
 @click.command()

@@ -71,14 +71,14 @@ async def list_mailboxes(
     """
     rows = await reach.rows()
     if deleted:
-        found = [row for row in rows if is_deleted(row.name)]
+        entries = [row for row in rows if is_deleted(row.name)]
     else:
-        found = chosen(reach, rows, pattern) if rows else []
+        entries = chosen(reach, rows, pattern) if rows else []
     if server is not None:
         server = need_backend(reach, rows, server)
-        found = [row for row in found if row.server == server]
+        entries = [row for row in entries if row.server == server]
     if as_json:
-        print_json([_row(reach, row) for row in found])
+        print_json([_row(reach, row) for row in entries])
     else:
         print_table(
             ("mailbox", "server", "partition"),
@@ -88,7 +88,7 @@ async def list_mailboxes(
                     row.server if row.is_active else Painted(f"{row.server} (reserved)", BAD),
                     row.location.partition,
                 ]
-                for row in found
+                for row in entries
             ],
             hosts=("server",),
             spare=("partition",),
@@ -126,23 +126,23 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
     murder ctl mailbox show user/anna
     murder ctl mailbox show shared/news --json | jq .acl
     """
-    shown = await mailboxes.show(reach, reach.name(name))
+    details = await mailboxes.show(reach, reach.name(name))
     if as_json:
         print_json(
             {
-                **_row(reach, shown.entry),
-                "counts": dict(shown.counts),
-                "quota": {root: list(words) for root, words in shown.quota.items()},
-                "annotations": dict(shown.annotations),
+                **_row(reach, details.entry),
+                "counts": dict(details.counts),
+                "quota": {root: list(words) for root, words in details.quota.items()},
+                "annotations": dict(details.annotations),
             }
         )
         return 0
-    place, counts = shown.entry.location, shown.counts
-    click.echo(f"mailbox     {plain(reach.shown(shown.entry.name))}")
+    place, counts = details.entry.location, details.counts
+    click.echo(f"mailbox     {plain(reach.shown(details.entry.name))}")
     click.echo(
         f"backend     {place.server}" + (f", partition {place.partition}" * bool(place.partition))
     )
-    if not shown.entry.is_active:
+    if not details.entry.is_active:
         click.echo("state       reserved: being created or moved")
     if counts:
         size = octets(counts.get("size", 0))
@@ -150,11 +150,11 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
         click.echo(f"unseen      {counts.get('unseen', 0)}")
         for key in ("uidnext", "uidvalidity", "highestmodseq"):
             click.echo(f"{key:13} {counts.get(key, '-')}")
-    for root, words in shown.quota.items():
+    for root, words in details.quota.items():
         click.echo(f"quota       {quota_text(root, words)}")
-    for who, rights in sorted(shown.acl.entries.items()):
+    for who, rights in sorted(details.acl.entries.items()):
         click.echo(f"rights      {who}  {''.join(sorted(rights))}")
-    for key, value in sorted(shown.annotations.items()):
+    for key, value in sorted(details.annotations.items()):
         click.echo(f"annotation  {key}  {plain(value)}")
     return 0
 
@@ -190,15 +190,15 @@ async def create(
     """
     canonical = reach.name(name)
     location = await make(reach, canonical, server, limits)
-    shown = reach.shown(canonical)
+    external = reach.shown(canonical)
     acl = {
         who: format_rights(rights)
         for who, rights in parse_acl((await reach.find(canonical)).raw_acl).entries.items()
     }
     kind = "" if owner_of(canonical) else ", a shared mailbox"
-    facts = {"name": shown, "server": location.server, "acl": acl}
+    facts = {"name": external, "server": location.server, "acl": acl}
     rights = ", ".join(f"{who} {letters}" for who, letters in acl.items()) or "nobody"
-    return say(as_json, facts, f"{shown} is at {location.server}{kind}; rights: {rights}")
+    return say(as_json, facts, f"{external} is at {location.server}{kind}; rights: {rights}")
 
 
 @mailbox.command()
@@ -336,14 +336,14 @@ async def quota(reach: Reach, name: str, limits: tuple[str, ...], none: bool, as
     canonical = reach.name(name)
     if limits or none:
         await mailboxes.set_quota(reach, canonical, limits_of(limits))
-    shown = await mailboxes.show(reach, canonical)
+    details = await mailboxes.show(reach, canonical)
     if as_json:
-        quotas = {root: list(words) for root, words in shown.quota.items()}
+        quotas = {root: list(words) for root, words in details.quota.items()}
         print_json({"name": reach.shown(canonical), "quota": quotas})
         return 0
-    for root, words in shown.quota.items():
+    for root, words in details.quota.items():
         click.echo(quota_text(root, words))
-    if not shown.quota:
+    if not details.quota:
         click.echo(f"{name} has no quota", err=True)
     return 0
 
@@ -370,12 +370,14 @@ async def metadata(
         if value is None and not remove:
             raise click.UsageError("name a VALUE, or --remove")
         await mailboxes.set_annotation(reach, canonical, key, None if remove else value)
-    found = (await mailboxes.show(reach, canonical)).annotations
+    annotations = (await mailboxes.show(reach, canonical)).annotations
     if as_json:
-        print_json({"name": reach.shown(canonical), "annotations": dict(found)})
+        print_json({"name": reach.shown(canonical), "annotations": dict(annotations)})
     else:
         print_table(
-            ("key", "value"), [[*one] for one in sorted(found.items())], empty="No annotations"
+            ("key", "value"),
+            [[*one] for one in sorted(annotations.items())],
+            empty="No annotations",
         )
     return 0
 
@@ -412,8 +414,8 @@ async def make(reach: Reach, name: MailboxName, server: str, limits: tuple[str, 
     else:
         weights = await backends.weights(reach, backends_of(reach, rows))
         with placing(reach) as decision:
-            found = await decision.home(name, rows, weights)
-        location = Location(found.server, location.partition)
+            choice = await decision.home(name, rows, weights)
+        location = Location(choice.server, location.partition)
     await mailboxes.create(reach, name, location)
     if wanted:
         await mailboxes.set_quota(reach, name, wanted)

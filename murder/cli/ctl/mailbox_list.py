@@ -236,15 +236,15 @@ def conflicts(
     """
     folder = _folder(config_file, path, role)
     mailboxes = MailboxList.open(folder) if forget else _existing(folder)
-    found = [
+    rows = [
         {"name": name.decode("utf-8", "backslashreplace"), **json.loads(facts)}
         for name, facts in mailboxes.conflicts().items()
     ]
     if as_json:
-        print_json(found)
+        print_json(rows)
     else:
         heads = ("name", "holder", "claimant", "peer", "command")
-        print_table(heads, [[str(one[head]) for head in heads] for one in found])
+        print_table(heads, [[str(one[head]) for head in heads] for one in rows])
     if forget:
         mailboxes.write(lambda transaction: transaction.forget_conflicts())
     mailboxes.close()

@@ -164,7 +164,7 @@ async def status(reach: Reach, move_id: str | None, everything: bool, as_json: b
     murder ctl move status 3f1c5e02ab47 --json
     """
     found, failures = await records(reach, backends_of(reach, await reach.rows()))
-    shown = [
+    listed = [
         one
         for one in found
         if one.is_out
@@ -175,7 +175,7 @@ async def status(reach: Reach, move_id: str | None, everything: bool, as_json: b
         )
     ]
     if as_json:
-        print_json([{"backend": one.backend, **one.move.shown()} for one in shown])
+        print_json([{"backend": one.backend, **one.move.shown()} for one in listed])
     else:
         heads = (
             "id",
@@ -191,7 +191,7 @@ async def status(reach: Reach, move_id: str | None, everything: bool, as_json: b
         )
         print_table(
             heads,
-            [_shown(reach, one) for one in shown],
+            [_shown(reach, one) for one in listed],
             right=("messages", "size", "took", "stop"),
             hosts=("from", "to"),
             spare=("messages", "size", "stop", "took"),
@@ -230,20 +230,20 @@ async def verify(reach: Reach, move_id: str, as_json: bool) -> int:
             Code.CANNOT,
             f"{record.move.server}, where the move {move_id} begins, does not show it",
         )
-    found: list[MoveCompared] = []
+    compared: list[MoveCompared] = []
     try:
-        await compare_ends(reach, record.backend, move_id, found.append)
+        await compare_ends(reach, record.backend, move_id, compared.append)
     except Refusal as refusal:
         if refusal.code is not Code.UNAVAILABLE:
             raise
         click.echo(f"murder: {refusal.text}", err=True)  # the other end cannot be reached
         return 3
-    result = max((one.result for one in found), key=RESULTS.index, default="same")
+    result = max((one.result for one in compared), key=RESULTS.index, default="same")
     if as_json:
-        mailboxes = [{**one.shown(), "mailbox": reach.shown(one.mailbox)} for one in found]
+        mailboxes = [{**one.shown(), "mailbox": reach.shown(one.mailbox)} for one in compared]
         print_json({"move": move_id, "result": result, "mailboxes": mailboxes})
     else:
-        _show_compared(reach, found)
+        _show_compared(reach, compared)
         click.echo(f"{move_id}: {_SAID[result]}")
     return 1 if result == "different" else 0
 
@@ -256,7 +256,7 @@ _SAID: Final = {
 _COLOURS: Final = {"same": GOOD, "different": BAD}
 
 
-def _show_compared(reach: Reach, found: Sequence[MoveCompared]) -> None:
+def _show_compared(reach: Reach, compared: Sequence[MoveCompared]) -> None:
     heads = ("mailbox", "result", "messages", "size", "new", "expunged", "flags changed")
     rows = [
         [
@@ -266,15 +266,15 @@ def _show_compared(reach: Reach, found: Sequence[MoveCompared]) -> None:
             octets(one.octets),
             *(str(number or "") for number in (one.arrived, one.expunged, one.flags)),
         ]
-        for one in found
+        for one in compared
     ]
     print_table(heads, rows, right=heads[2:], spare=("size",))
-    for one in found:
-        shown = plain(reach.shown(one.mailbox))
+    for one in compared:
+        name = plain(reach.shown(one.mailbox))
         for text in one.told:
-            click.echo(f"{shown}: {plain(text)}")
+            click.echo(f"{name}: {plain(text)}")
         if one.more:
-            click.echo(f"{shown}: and {one.more} more like these")
+            click.echo(f"{name}: and {one.more} more like these")
 
 
 async def _act(reach: Reach, verb: str, move_id: str, as_json: bool) -> int:

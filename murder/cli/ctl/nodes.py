@@ -44,10 +44,10 @@ async def sessions(reach: Reach, user: str, backend: str, address: str, as_json:
     murder ctl sessions --backend be1.example.org --json
     """
     await need_nodes(reach)
-    told = await ask_all(reach, AskSessions(Wanted(user, backend, address)))
-    found = [one for node in told for one in node.answers if one.get("protocol")]
+    nodes = await ask_all(reach, AskSessions(Wanted(user, backend, address)))
+    rows = [one for node in nodes for one in node.answers if one.get("protocol")]
     if as_json:
-        print_json(found)
+        print_json(rows)
     else:
         print_table(
             ("node", "role", "protocol", "user", "address", "via", "mailbox", "idle", "cid"),
@@ -63,14 +63,14 @@ async def sessions(reach: Reach, user: str, backend: str, address: str, as_json:
                     seconds(one.idle_s) if one.idle_s is not None else "",
                     one.cid,
                 ]
-                for one in map(parse_session, found)
+                for one in map(parse_session, rows)
             ],
             right=("idle",),
             hosts=("node", "via"),
             spare=("role", "via"),
             empty="Nobody is connected",
         )
-    return _unreachable(told)
+    return _unreachable(nodes)
 
 
 def _unreachable(told: Sequence[NodeAnswers]) -> int:
@@ -100,9 +100,9 @@ async def kick(
     wanted = Wanted(user, backend, address, cid)
     if not wanted.given():
         raise click.UsageError("which sessions? name --user, --backend, --address or --cid")
-    told = await ask_all(reach, AskSessions(wanted))
+    nodes = await ask_all(reach, AskSessions(wanted))
     # what a frontend has at a backend for a client is the same session
-    number = sum(not answer.get("proxy") for node in told for answer in node.answers)
+    number = sum(not answer.get("proxy") for node in nodes for answer in node.answers)
     if not yes:
         if as_json:
             print_json({"would_kick": number})
@@ -110,9 +110,9 @@ async def kick(
         return 2
     # clients first: one whose backend went before would be told of a lost connection in place of its BYE
     await ask_all(reach, Kick(wanted, only="frontend"))
-    told = await ask_all(reach, Kick(wanted))
+    nodes = await ask_all(reach, Kick(wanted))
     say(as_json, {"kicked": number}, f"{count(number, 'session')} ended")
-    return _unreachable(told)
+    return _unreachable(nodes)
 
 
 @click.command()
@@ -179,11 +179,11 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
     murder ctl conflicts --forget --yes    # when each has been looked at
     """
     await need_nodes(reach)
-    told = await ask_all(reach, AskConflicts())
-    found = [await _with_holder(reach, answer) for node in told for answer in node.answers]
-    parsed = [parse_conflict(one) for one in found]
+    nodes = await ask_all(reach, AskConflicts())
+    rows = [await _with_holder(reach, answer) for node in nodes for answer in node.answers]
+    parsed = [parse_conflict(one) for one in rows]
     if as_json:
-        print_json(found)
+        print_json(rows)
     else:
         heads = ("name", "holder", "claimant", "peer", "command")
         print_table(
@@ -206,11 +206,11 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
                 click.echo(f"{what} the RENAME {one.rename}")
         if is_kept:
             click.echo("It is read there as `murder ctl conflicts --help` says.", err=True)
-    if found and forget and yes:
+    if rows and forget and yes:
         ended = await ask_all(reach, AskConflicts(forget=True))
         click.echo("Forgotten.", err=True)
         return _unreachable(ended)
-    if found and not as_json:
+    if rows and not as_json:
         click.echo(
             "Re-run with --yes to forget them. What is in quarantine, or in doubt, stays."
             if forget
@@ -219,7 +219,7 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
             err=True,
         )
     undecided = any(one.command != "FORCE" for one in parsed)
-    return _unreachable(told) or (2 if found and forget else 1 if undecided else 0)
+    return _unreachable(nodes) or (2 if rows and forget else 1 if undecided else 0)
 
 
 async def _with_holder(reach: Reach, answer: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -86,17 +86,17 @@ class Screen:
             parts.append(seconds(passed))
         return paint(cut(", ".join(parts), width), BAD if failed else "1", sys.stderr)
 
-    def _line(self, one: Planned, names: int, width: int) -> str:
-        part = part_of(one)
-        passed = max(time.monotonic() - self._begun.get(one.root, self._began), 0.001)
+    def _line(self, planned: Planned, names: int, width: int) -> str:
+        part = part_of(planned)
+        passed = max(time.monotonic() - self._begun.get(planned.root, self._began), 0.001)
         is_known = passed >= KNOWN_S  # before, a rate would be made up
         left = f"{seconds(passed / part * (1 - part))} left" if is_known and 0 < part < 1 else ""
-        rate = f"{octets(one.octets / passed)}/s" if is_known else ""
-        tail = f" {100 * part:3.0f} %  {octets(one.octets):>9}  {rate:>11}  "
-        tail += left if one.state == "copying" and left else one.state
-        if one.problem:
-            tail = f" waits: {one.problem}"
-        name = cut(plain(self._reach.shown(one.root)), names).ljust(names)
+        rate = f"{octets(planned.octets / passed)}/s" if is_known else ""
+        tail = f" {100 * part:3.0f} %  {octets(planned.octets):>9}  {rate:>11}  "
+        tail += left if planned.state == "copying" and left else planned.state
+        if planned.problem:
+            tail = f" waits: {planned.problem}"
+        name = cut(plain(self._reach.shown(planned.root)), names).ljust(names)
         room = min(BAR, width - names - len(tail) - 1)
         if room < 4:
             return cut(f"{name} {tail}", width)

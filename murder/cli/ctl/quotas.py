@@ -35,9 +35,9 @@ def quota_text(root: str, words: Sequence[str]) -> str:
         resource, usage, limit = words[at : at + 3]
         used, most = int(usage), int(limit)
         if resource.upper() == "STORAGE":
-            shown = f"{octets(1024 * used)} of {octets(1024 * most)}"
+            amount = f"{octets(1024 * used)} of {octets(1024 * most)}"
         else:
-            shown = f"{used} of {most}"
+            amount = f"{used} of {most}"
         part = f" ({100 * used / most:.0f} %)" if most else ""
-        parts.append(f"{resource} {shown}{part}")
+        parts.append(f"{resource} {amount}{part}")
     return f"{root}  {', '.join(parts) or 'no limits'}"

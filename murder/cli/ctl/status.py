@@ -105,12 +105,12 @@ def screen(
         if wrong
         else paint("Everything is well.", GOOD)
     )
-    shown = [f"{verdict}  {', '.join(facts)}", ""]
+    output = [f"{verdict}  {', '.join(facts)}", ""]
     for whose, problem in wrong:
         what = f"{whose}: {problem.what}" if whose else problem.what
-        shown += finding("!", BAD, what, problem.cure, width)
+        output += finding("!", BAD, what, problem.cure, width)
     if wrong:
-        shown.append("")
+        output.append("")
     rows = [_cells(one, cpu or {}) for one in lines]
     none: dict[str, str] = dict.fromkeys(HEADS, Painted("-", DIM))
     rows += [
@@ -127,8 +127,8 @@ def screen(
             hosts=("node",),
             spare=SPARE,
         )
-        shown += table.lines(width or 1000)
-    return shown
+        output += table.lines(width or 1000)
+    return output
 
 
 @click.command()
@@ -206,7 +206,7 @@ async def top(reach: Reach, every: float, most: int) -> int:
     live = sys.stdout.isatty()
     if live:
         sys.stdout.write("\x1b[?1049h\x1b[?25l")  # a screen of its own, without the cursor
-    shown = 0
+    screens = 0
     try:
         while True:
             told_by = await ask_all(reach, AskStatus())
@@ -216,8 +216,8 @@ async def top(reach: Reach, every: float, most: int) -> int:
                 _draw(screen(told_by, cpu, now, columns()), every)
             else:
                 click.echo("\n".join([time.strftime("%H:%M:%S"), *screen(told_by, cpu, now)]))
-            shown += 1
-            if shown == most:
+            screens += 1
+            if screens == most:
                 return 0
             await asyncio.sleep(every)
     except asyncio.CancelledError:

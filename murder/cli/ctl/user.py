@@ -48,7 +48,7 @@ async def list_users(reach: Reach, as_json: bool) -> int:
         owner = owner_of(row.name)
         if owner is not None:
             counts[owner] = counts.get(owner, 0) + 1
-    found = [
+    users = [
         {
             "user": owner_of(row.name),
             "server": row.server,
@@ -58,11 +58,11 @@ async def list_users(reach: Reach, as_json: bool) -> int:
         if is_inbox(row.name)
     ]
     if as_json:
-        print_json(found)
+        print_json(users)
     else:
         print_table(
             ("user", "server", "mailboxes"),
-            [[str(one["user"]), str(one["server"]), str(one["mailboxes"])] for one in found],
+            [[str(one["user"]), str(one["server"]), str(one["mailboxes"])] for one in users],
             right=("mailboxes",),
             hosts=("server",),
             empty="No user has mailboxes here: `murder ctl user create NAME`",
@@ -85,7 +85,7 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
     if not rows:
         reach.check_user(name)
         raise Refusal(Code.NONEXISTENT, f"No user {name} has mailboxes here")
-    shown = [await mailboxes.show(reach, row.name) for row in rows]
+    details = [await mailboxes.show(reach, row.name) for row in rows]
     facts = [
         {
             "name": reach.shown(one.entry.name),
@@ -93,9 +93,9 @@ async def show(reach: Reach, name: str, as_json: bool) -> int:
             "messages": one.counts.get("messages"),
             "octets": one.counts.get("size"),
         }
-        for one in shown
+        for one in details
     ]
-    quota = {root: list(words) for one in shown for root, words in one.quota.items()}
+    quota = {root: list(words) for one in details for root, words in one.quota.items()}
     if as_json:
         print_json({"user": name, "mailboxes": facts, "quota": quota})
         return 0
@@ -252,15 +252,15 @@ def _show_renames(
     given: Sequence[Grant],
     as_json: bool,
 ) -> int:
-    shown = [
+    rows = [
         {"name": reach.shown(row.name), "new": reach.shown(name), "server": row.server}
         for row, name in plan
     ]
     if as_json:
-        print_json({"plan": shown, "rights": _shown(reach, given)})
+        print_json({"plan": rows, "rights": _shown(reach, given)})
     else:
         heads = ("mailbox", "new", "server")
-        print_table(heads, [list(one.values()) for one in shown], hosts=("server",))
+        print_table(heads, [list(one.values()) for one in rows], hosts=("server",))
         _show_grants(reach, given, "the new name's then")
     what = count(len(plan), "mailbox", "mailboxes") + _and_rights(given)
     several = len(plan) + len(given) > 1

@@ -66,11 +66,11 @@ class NodeSocket:
             answer = self._answers.get(type(request))
             if answer is None:
                 raise BadSyntax(f"{request.word!r} is no request")
-            told = await answer()
+            result = await answer()
             if isinstance(request, Reload):
-                facts = {"user": user_behind(writer), "arguments": ",".join(told["changed"])}
-                self._audit.note("reload", {**facts, "problems": len(told["problems"])})
-            writer.write(format_answer(told))
+                facts = {"user": user_behind(writer), "arguments": ",".join(result["changed"])}
+                self._audit.note("reload", {**facts, "problems": len(result["problems"])})
+            writer.write(format_answer(result))
         except (OSError, ValueError, TimeoutError, BadSyntax) as problem:
             writer.write(format_answer({"no": str(problem)}))
         finally:
@@ -90,7 +90,7 @@ async def ask_node(data: Path, request: Request) -> Answer | None:
             line = await reader.readline()
     finally:
         writer.close()
-    found = json.loads(line)
-    if not isinstance(found, dict):
+    answer = json.loads(line)
+    if not isinstance(answer, dict):
         raise ValueError("that is no answer of a node")
-    return found
+    return answer

@@ -206,14 +206,14 @@ class ControlServer:
                 if isinstance(self._subject, Counted):
                     yield self._subject.figures.shown()
             case AskSessions(wanted):
-                for connection, shown in self._sessions(wanted):
-                    yield {"cid": connection.cid, **shown}
+                for connection, facts in self._sessions(wanted):
+                    yield {"cid": connection.cid, **facts}
             case Kick(wanted, only):
                 is_meant = only in ("", self._role)
-                found = list(self._sessions(wanted)) if is_meant else []
-                for connection, _ in found:
+                sessions = list(self._sessions(wanted)) if is_meant else []
+                for connection, _ in sessions:
                     end_session(connection, "An administrator has ended this session")
-                yield {"kicked": len(found)}
+                yield {"kicked": len(sessions)}
             case AskConflicts(forget):
                 if isinstance(self._subject, HasConflicts):
                     for conflict in self._subject.conflicts(forget):

@@ -149,11 +149,11 @@ class HttpConnection:
             ("X-Content-Type-Options", "nosniff"),
             *response.headers.items(),
         ]
-        told = self._http.send(h11.Response(status_code=response.status, headers=headers)) or b""
+        octets = self._http.send(h11.Response(status_code=response.status, headers=headers)) or b""
         if response.body and not is_head:
-            told += self._http.send(h11.Data(data=response.body)) or b""
-        told += self._http.send(h11.EndOfMessage()) or b""
-        self._connection.write(told)
+            octets += self._http.send(h11.Data(data=response.body)) or b""
+        octets += self._http.send(h11.EndOfMessage()) or b""
+        self._connection.write(octets)
 
     def _refuse(self, status: int, why: str) -> None:
         """What is no request; the connection ends behind the answer."""

@@ -157,15 +157,15 @@ def _of_status(answers: Sequence[Answer], now: float) -> Iterator[Metric]:
     versions = GaugeMetricFamily(
         "murder_build", "1: a process of this version runs.", labels=[*WHO, "version"]
     )
-    for one in answers:
-        memory.add_metric(_who(one), int(one["memory_kib"]) * 1024)
-        versions.add_metric([*_who(one), str(one["version"])], 1)
-        if "certificate_until" in one:
-            until.add_metric(_who(one), float(one["certificate_until"]) - now)
-        if "synchronised" in one:
-            synchronised.add_metric(_who(one), int(bool(one["synchronised"])))
-        for backend in one.get("down", ()):
-            down.add_metric([*_who(one), str(backend)], 1)
+    for status in answers:
+        memory.add_metric(_who(status), int(status["memory_kib"]) * 1024)
+        versions.add_metric([*_who(status), str(status["version"])], 1)
+        if "certificate_until" in status:
+            until.add_metric(_who(status), float(status["certificate_until"]) - now)
+        if "synchronised" in status:
+            synchronised.add_metric(_who(status), int(bool(status["synchronised"])))
+        for backend in status.get("down", ()):
+            down.add_metric([*_who(status), str(backend)], 1)
     yield from (memory, until, synchronised, down, versions)
 
 
@@ -187,11 +187,11 @@ def _of_figures(answers: Sequence[Answer]) -> Iterator[Metric]:
             f"murder_{name}_duration_seconds", meaning, labels=all_labels, unit="seconds"
         )
         for answer in answers:
-            for told, values, number in answer.get("numbers", ()):
-                if told == name:
+            for label, values, number in answer.get("numbers", ()):
+                if label == name:
                     counter.add_metric([*_who(answer), *values], number)
-            for told, values, classes, sum_s in answer.get("times", ()):
-                if told == name:
+            for label, values, classes, sum_s in answer.get("times", ()):
+                if label == name:
                     durations.add_metric([*_who(answer), *values], _buckets(classes), sum_s)
         if counter.samples:
             yield counter

@@ -87,11 +87,11 @@ def check_host(
     `plugged`: what plugins bring."""
     problems = [*_name_problems(config, roles), *data_problems(config)]
     for role in roles:
-        found = ports_of(config, role, plugged, is_first=role == roles[0])
-        if not [port for port in found if port.protocol != CONTROL.name]:
+        ports = ports_of(config, role, plugged, is_first=role == roles[0])
+        if not [port for port in ports if port.protocol != CONTROL.name]:
             text = f"the {role} role has nothing to listen on"
             problems.append(Problem(config.file, first_key(role), text))
-        for port in found:
+        for port in ports:
             if str(port.endpoint) not in own:
                 problems += _port_problems(config, port)
     return problems
@@ -139,12 +139,12 @@ def node_account(config: Config) -> pwd.struct_passwd | None:
         return None
     try:
         if config.node.user:
-            found = pwd.getpwnam(config.node.user)
+            account = pwd.getpwnam(config.node.user)
         else:
-            found = pwd.getpwuid(config.node.data.stat().st_uid)
+            account = pwd.getpwuid(config.node.data.stat().st_uid)
     except (KeyError, OSError):
         return None  # `serve` says what is wrong with it
-    return found if found.pw_uid != 0 else None
+    return account if account.pw_uid != 0 else None
 
 
 @contextlib.contextmanager
