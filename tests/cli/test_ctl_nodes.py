@@ -136,7 +136,7 @@ def test_protocols_are_spoken_by_hand(ctl: Ctl, demo: Demo) -> None:
 def test_a_node_that_is_down_is_named_with_its_cure(ctl: Ctl, demo: Demo) -> None:
     said = ctl("doctor")
     assert "Everything is well." in said
-    assert "be2.murder.test lets fe1.murder.test in" in said
+    assert "be2.murder.test accepts fe1.murder.test's login" in said
     assert "0 differences" in ctl("check")
     demo.node("kill", "be2")
     try:
@@ -147,7 +147,7 @@ def test_a_node_that_is_down_is_named_with_its_cure(ctl: Ctl, demo: Demo) -> Non
         said = ctl("doctor", code=1)
         assert "WRONG be2.murder.test" in said and "->" in said
         assert "WRONG seen from fe1.murder.test: be2.murder.test: " in said
-        assert "ok    be1.murder.test lets fe1.murder.test in" in said
+        assert "ok    be1.murder.test accepts fe1.murder.test's login" in said
     finally:
         demo.node("start", "be2")
 
