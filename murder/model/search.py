@@ -202,6 +202,13 @@ def has_numbers(key: SearchKey) -> bool:
     return any(isinstance(inner, SeqNumIn) and not inner.sequence.is_saved for inner in walk(key))
 
 
+def uses_saved(key: SearchKey) -> bool:
+    """Whether `$` is asked for (RFC 5182)."""
+    return any(
+        isinstance(inner, SeqNumIn | UidIn) and inner.sequence.is_saved for inner in walk(key)
+    )
+
+
 def needs_octets(key: SearchKey) -> bool:
     """Whether some criterion looks into the message itself."""
     return any(

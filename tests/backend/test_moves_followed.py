@@ -6,9 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
+from murder.backend.imap.dialogue import BackendImap
 from murder.backend.moves.outgoing import freeze
 from murder.model.name import MailboxName
+from murder.model.seqset import Ranges
 from murder.mupdate.change import RemoveEntry
+from murder.session.imap_client import MAX_HELD_OCTETS
+from murder.wire.imap.moved import parse_view, view_in
+from murder.wire.token import Scanner
 from tests.backend.server import Running, running_backend
 from tests.kit.dialogue import Player
 from tests.kit.waiting import until_soon
@@ -111,6 +118,60 @@ S1: w3 BAD $_
 # not for everybody
 C2: w4 SELECT INBOX (X-VIEW ($validity 3 2 2 0))
 S2~ w4 BAD $_
+""",
+            keep=True,
+        )
+
+
+@pytest.mark.parametrize(
+    ("saved", "told"),
+    [
+        (((1, 1), (3, 9)), b" 1,3:9"),
+        (tuple((uid, uid) for uid in range(1, 4001, 2)), b" 1,3,5"),
+        (tuple((uid, uid) for uid in range(1, 8001, 2)), b" *]"),
+        (tuple((uid, uid) for uid in range(1, 40_001, 2)), b" *]"),
+        (None, b" *]"),
+    ],
+)
+async def test_a_saved_result_goes_along_up_to_a_length(
+    tmp_path: Path, saved: Ranges | None, told: bytes
+) -> None:
+    """Whatever it is, the mailbox does."""
+    async with playing(tmp_path) as (running, player):
+        for session in running.backend.sessions:
+            assert isinstance(session, BackendImap)
+            session.saved = saved
+        await let_go(running)
+        await player.play("C1: a1 NOOP\nS1: * BYE $said", keep=True)
+        bye = b"* BYE " + player.bound["said"].encode()
+        assert told in bye and len(bye) < MAX_HELD_OCTETS
+        view, is_idling = view_in(bye)
+        assert view and not is_idling
+        seen = parse_view(Scanner(view))
+        assert bytes(seen) == view
+        assert seen.saved == (None if told == b" *]" else saved)
+
+
+async def test_where_a_saved_result_was_too_long_the_client_searches_again(tmp_path: Path) -> None:
+    async with playing(tmp_path) as (_, player):
+        await player.play(
+            r"""
+C1= UNSELECT
+C1: v1 SELECT INBOX (X-VIEW ($validity 3 2 2 0 *))
+S1: v1 OK [READ-WRITE] Completed
+# nothing is done to no message, and told to be done
+C1: v2 STORE $ +FLAGS (\Seen)
+S1: v2 NO [NOTSAVED] $_
+C1: v3 UID SEARCH NOT $
+S1: v3 NO [NOTSAVED] $_
+C1: v4 SEARCH ALL
+S1: * SEARCH 1 2
+S1: v4 OK $_
+C1: v5 SEARCH RETURN (SAVE) 2
+S1: v5 OK $_
+C1: v6 FETCH $ (UID)
+S1: * 2 FETCH (UID 2)
+S1: v6 OK $_
 """,
             keep=True,
         )

@@ -28,7 +28,7 @@ from murder.model.identity import Login
 from murder.model.message import Uid
 from murder.model.name import MailboxName, display
 from murder.model.rights import Missing
-from murder.model.seqset import Ranges, SeqSet
+from murder.model.seqset import Ranges
 from murder.net.connection import Connection
 from murder.net.turns import aside
 from murder.serve.imap import ImapDialogue, Running
@@ -37,6 +37,7 @@ from murder.session.imap_server import Event, Line, State
 from murder.wire.imap.command import Command
 from murder.wire.imap.moved import FIELD, MOST_SAVED_OCTETS, SeenView
 from murder.wire.imap.response import bye, status_line
+from murder.wire.imap.seqset import format_ranges
 from murder.wire.token import string
 
 NO_FORMS: Final = FlagForms(frozenset())
@@ -78,7 +79,8 @@ class BackendImap(ImapDialogue):
         self.manner = Manner()
         self.forms = NO_FORMS
         self.contexts = Contexts()
-        self.saved: Ranges = ()  # the result of SEARCH RETURN (SAVE), as UIDs
+        # the result of SEARCH RETURN (SAVE), as UIDs; None: too long to come along when the mailbox moved here
+        self.saved: Ranges | None = ()
         self.notifier: Notifier | None = None  # of a client that listens without a command
         self.watcher: Notifying | None = None  # of one that has used NOTIFY
         self.interest = EVERYTHING
@@ -267,9 +269,14 @@ class BackendImap(ImapDialogue):
             with suppress(Refusal):
                 self.selected = self.backend.mailboxes.look(new, self.user)
 
-    def saved_result(self) -> SeqSet:
-        """What `$` stands for (RFC 5182): UIDs, of which some may have gone since."""
-        return SeqSet(self.saved)
+    def saved_result(self) -> Ranges:
+        """What `$` stands for (RFC 5182): UIDs, of which some may have gone since. Raises Refusal."""
+        if self.saved is None:
+            text = (
+                "The mailbox has moved, and the saved result was too long to go along: search again"
+            )
+            raise Refusal(Code.NOT_SAVED, text)
+        return self.saved
 
     def close_deleted(self) -> None:
         """The client has deleted what it had selected."""
@@ -469,11 +476,15 @@ class BackendImap(ImapDialogue):
         return mailboxes.find(name) is None and mailboxes.has_left(name)
 
     async def _hand_over(self) -> None:
-        """Leave; who follows the mailbox is told what the client knows of it, if that can be put into words. No command
-        runs, and none that has come is carried out any more."""
+        """Leave; who follows the mailbox is told what the client knows of it. No command runs, and none that has come is
+        carried out any more."""
         view = self.now
         code = b"X-MOVED"
-        saved = self.saved if len(self.saved) <= MOST_SAVED_OCTETS // 2 else ()
+        saved = self.saved
+        if saved is not None and len(saved) > MOST_SAVED_OCTETS // 2:
+            saved = None
+        if saved and len(format_ranges(saved)) > MOST_SAVED_OCTETS:
+            saved = None
         status = await view.mailbox.status()
         last = Uid(view.uids[-1] if view.uids else 0)
         seen = SeenView(
@@ -481,11 +492,10 @@ class BackendImap(ImapDialogue):
             self.manner.condstore,
             saved,
         )
-        if saved == self.saved and len(told := bytes(seen)) <= MOST_SAVED_OCTETS:
-            for tag in self.contexts.tags:  # RFC 5267 §4.3.1: a server may end them
-                text = "The mailbox has moved: ask again"
-                self.send(status_line(b"*", b"NO", text, b"NOUPDATE " + string(tag)))
-            code += (b" IDLING " if self.on_line is not None else b" ") + told
+        for tag in self.contexts.tags:  # RFC 5267 §4.3.1: a server may end them
+            text = "The mailbox has moved: ask again"
+            self.send(status_line(b"*", b"NO", text, b"NOUPDATE " + string(tag)))
+        code += (b" IDLING " if self.on_line is not None else b" ") + bytes(seen)
         self.leave_mailbox()
         self.send(bye("The selected mailbox has moved", code))
         self.close()

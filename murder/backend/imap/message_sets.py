@@ -22,7 +22,7 @@ async def uids_of(dialogue: BackendImap, sequence: SeqSet, by_uid: bool) -> Sequ
     has."""
     known = dialogue.now.uids
     if sequence.is_saved:
-        sequence = dialogue.saved_result()
+        sequence = SeqSet(dialogue.saved_result())
         by_uid = True
     is_much = len(sequence.ranges) > ASIDE_RANGES
     return await aside_if(is_much, _uids_of, sequence, by_uid, known)

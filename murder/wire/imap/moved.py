@@ -5,6 +5,8 @@ Not of any RFC: between our own nodes, and only where the peer has said by ID (`
     * BYE [X-MOVED 1700000001 90 41 57 1] The selected mailbox has moved
     * BYE [X-MOVED IDLING 1700000001 90 41 57 1 9:12,30] The selected mailbox has moved
     m1 SELECT INBOX (X-VIEW (1700000001 90 41 57 1 9:12,30))
+
+An asterisk in place of the UIDs: they are too many to go along.
 """
 
 import re
@@ -18,10 +20,12 @@ from murder.wire.token import Scanner
 
 FIELD: Final = "x-follows-moves"  # of ID: the client is a frontend that can go on elsewhere
 MOVED: Final = b"[X-MOVED"
-MOST_SAVED_OCTETS: Final = 4000  # of the UIDs that `$` stands for; longer ones are not handed over
+MOST_SAVED_OCTETS: Final = (
+    16 * 1024
+)  # of the UIDs that `$` stands for; read at once in a millisecond
 MAX_MODSEQ: Final = 2**63 - 1
 _MOVED: Final = re.compile(
-    rb"\* BYE \[X-MOVED (IDLING )?((?:[0-9]{1,20} ){4}[01](?: [0-9:,]{1,%d})?)\]"
+    rb"\* BYE \[X-MOVED (IDLING )?((?:[0-9]{1,20} ){4}[01](?: (?:[*]|[0-9:,]{1,%d}))?)\]"
     % MOST_SAVED_OCTETS,
     re.ASCII | re.IGNORECASE,
 )
@@ -30,22 +34,26 @@ _MOVED: Final = re.compile(
 @dataclass(frozen=True, slots=True)
 class SeenView:
     """The client has been told of all changes up to `modseq`, of `exists` messages, the last of which is `last_uid` (0:
-    none). `condstore`: mod-sequences are told. `saved`: the UIDs that `$` stands for (RFC 5182)."""
+    none). `condstore`: mod-sequences are told. `saved`: the UIDs that `$` stands for (RFC 5182), None where they are too many to go along."""
 
     uid_validity: UidValidity
     modseq: ModSeq
     exists: int
     last_uid: Uid
     condstore: bool
-    saved: Ranges = ()
+    saved: Ranges | None = ()
 
     def __bytes__(self) -> bytes:
         numbers = (self.uid_validity, self.modseq, self.exists, self.last_uid, self.condstore)
         words = [b"%d" % number for number in numbers]
-        return b" ".join([*words, format_ranges(self.saved)] if self.saved else words)
+        if self.saved is None:
+            words.append(b"*")
+        elif self.saved:
+            words.append(format_ranges(self.saved))
+        return b" ".join(words)
 
 
-# x-view = uidvalidity SP mod-sequence-value SP exists SP (uniqueid / "0") SP ("0" / "1") [SP uid-set]
+# x-view = uidvalidity SP mod-sequence-value SP exists SP (uniqueid / "0") SP ("0" / "1") [SP (uid-set / "*")]
 def parse_view(scanner: Scanner) -> SeenView:
     """Raises BadSyntax."""
     uid_validity = UidValidity(scanner.number())
@@ -57,7 +65,9 @@ def parse_view(scanner: Scanner) -> SeenView:
     last_uid = Uid(scanner.number())
     scanner.space()
     condstore = bool(scanner.number())
-    saved = parse_seqset(scanner).resolved(MAX_UID) if scanner.accept(b" ") else ()
+    saved: Ranges | None = ()
+    if scanner.accept(b" "):
+        saved = None if scanner.accept(b"*") else parse_seqset(scanner).resolved(MAX_UID)
     return SeenView(uid_validity, modseq, exists, last_uid, condstore, saved)
 
 

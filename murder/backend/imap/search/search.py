@@ -32,12 +32,14 @@ from murder.model.search import (
     DEFAULT_RETURNS,
     All,
     ReturnOption,
+    SearchKey,
     SearchRequest,
     SearchResult,
     has_numbers,
     uses_modseq,
+    uses_saved,
 )
-from murder.model.seqset import compress, compress_in_order
+from murder.model.seqset import Ranges, compress, compress_in_order
 from murder.net.turns import Turn, aside_if
 from murder.serve.arguments import arguments
 from murder.serve.imap import Running
@@ -171,7 +173,8 @@ def follow(
         return
     view = dialogue.now
     is_light = weight_of(request.key) <= MAX_CONTEXT_WEIGHT
-    key = settled(request.key, view.uids, dialogue.saved) if is_light else All()
+    saved = _saved_for(dialogue, request.key)
+    key = settled(request.key, view.uids, saved) if is_light else All()
     is_light = is_light and weight_of(key) <= MAX_CONTEXT_WEIGHT  # `$` may be many ranges
     context = Context(tag, by_uid, key, results, request.update_items)
     if is_light and dialogue.contexts.add(context):
@@ -252,7 +255,7 @@ async def _add_expunged(dialogue: BackendImap, request: SearchRequest, found: Fo
         for message in await view.expunged(batch):
             if judge is None:
                 is_heavy = weight_of(request.key) > ASIDE_WEIGHT
-                scene = _scene(dialogue)
+                scene = _scene(dialogue, request.key)
                 judge = await aside_if(is_heavy, Judge, view, request.key, scene, Turn())
             if await judge.fulfils(message):
                 added.append(message.uid)
@@ -261,10 +264,16 @@ async def _add_expunged(dialogue: BackendImap, request: SearchRequest, found: Fo
         found.uids = await large(found.uids, lambda: array("I", sorted((*found.uids, *added))))
 
 
-def _scene(dialogue: BackendImap) -> Scene:
+def _scene(dialogue: BackendImap, key: SearchKey) -> Scene:
+    """Raises Refusal for `$` where it is not known any more."""
     view = dialogue.now
     last = view.uids[-1] if view.uids else 0
-    return Scene(view.exists, last, dialogue.saved, datetime.now(UTC))
+    return Scene(view.exists, last, _saved_for(dialogue, key), datetime.now(UTC))
+
+
+def _saved_for(dialogue: BackendImap, key: SearchKey) -> Ranges:
+    """Likewise."""
+    return dialogue.saved_result() if uses_saved(key) else ()
 
 
 def _without(uids: Sequence[int], gone: Collection[int]) -> "array[int]":
@@ -273,8 +282,8 @@ def _without(uids: Sequence[int], gone: Collection[int]) -> "array[int]":
 
 async def _find(dialogue: BackendImap, request: SearchRequest) -> Found:
     view = dialogue.now
-    scene = _scene(dialogue)
     key = request.key
+    scene = _scene(dialogue, key)
     is_heavy = weight_of(key) > ASIDE_WEIGHT
     uids = await aside_if(is_heavy, bounds, key, scene, view.uids)
     flags, rest = split_flags(key)
