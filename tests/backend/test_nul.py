@@ -3,12 +3,14 @@
 import asyncio
 import base64
 import re
+import smtplib
 from pathlib import Path
 
 import pytest
 import uvloop
 
 from tests.backend.server import maildir_store, memory_store, running_backend, spool_store
+from tests.backend.test_lmtp_and_pop3 import against, deliver, pop
 
 BODY = b"a\x00b\r\n" * 40
 MAIL = (
@@ -137,3 +139,28 @@ def test_so_is_that_of_what_other_software_has_put_there(tmp_path: Path, name: s
     assert b"RFC822.SIZE %d" % size in answers[1]
     assert answers[2].startswith(b"* SORT 1\r\n")
     assert b"RFC822.SIZE %d" % size in answers[4]
+
+
+def test_pop3_and_lmtp_pass_it_as_it_is_and_agree_in_size(tmp_path: Path) -> None:
+    """What LIST and STAT count is what RETR and TOP send: the file, not its encoded form."""
+    dotted = b"Subject: odd\r\n\r\n" + b"\x00" * 500 + b"\r\n.\x00\r\n\x00.\r\n..\r\n"
+
+    def client(lmtp: int, pop3: int) -> None:
+        assert deliver(lmtp, "ana", MAIL) == {}
+        with smtplib.LMTP("127.0.0.1", lmtp, local_hostname="mta.test", timeout=10) as sender:
+            sender.ehlo_or_helo_if_needed()
+            sender.mail("s@example.org", ["BODY=8BITMIME"])
+            sender.rcpt("ana")
+            assert sender.data(dotted)[0] == 250
+        wire = pop(pop3)
+        sizes = [int(line.split()[1]) for line in wire.list()[1]]
+        assert wire.stat() == (2, sum(sizes))
+        for number, sent in ((1, MAIL), (2, dotted)):
+            _, lines, octets = wire.retr(number)
+            whole = b"".join(line + b"\r\n" for line in lines)
+            assert whole.endswith(sent)
+            assert len(whole) == octets == sizes[number - 1]
+            assert b"".join(line + b"\r\n" for line in wire.top(number, 1000)[1]) == whole
+        wire.quit()
+
+    against(tmp_path, client)
