@@ -7,7 +7,7 @@ import pytest
 import uvloop
 
 from murder.errors import Refusal
-from murder.model.name import exists_already, no_such_mailbox
+from murder.model.name import MailboxName, exists_already, no_such_mailbox
 from murder.wire.carry_answers import check_refused
 from tests.backend.server import config_in, running_backend
 
@@ -44,6 +44,19 @@ def test_refusals_of_store_and_list_have_the_clients_names(tmp_path: Path) -> No
     assert len(refused) == 6
     assert not any(b"user.ana" in line for line in lines), lines
     assert any(b"INBOX/t2 exists already" in line for line in refused), refused
+
+
+async def test_so_has_try_create_where_another_session_has_just_removed_it(tmp_path: Path) -> None:
+    """The list has it still, and the store has not."""
+    async with running_backend(tmp_path, config=config_in(tmp_path)) as running:
+        reader, writer = await asyncio.open_connection(*running.address)
+        writer.write(b"a0 LOGIN ana secret\r\na1 CREATE INBOX/t1\r\na2 NOOP\r\n")
+        await reader.readuntil(b"\r\na2 OK")
+        await running.backend.store.delete(MailboxName(b"user.ana.t1"))
+        writer.write(b"a3 APPEND INBOX/t1 {1+}\r\nx\r\na4 LOGOUT\r\n")
+        lines = (await reader.read()).split(b"\r\n")
+        writer.close()
+    assert b"a3 NO [TRYCREATE] No such mailbox: INBOX/t1" in lines, lines
 
 
 def test_what_xfer_refuses_has_the_administrators_names(tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ _MOVED: Final = re.compile(
 @dataclass(frozen=True, slots=True)
 class SeenView:
     """The client has been told of all changes up to `modseq`, of `exists` messages, the last of which is `last_uid` (0:
-    none). `condstore`: mod-sequences are told. `saved`: the UIDs that `$` stands for (RFC 5182), None where they are too many to go along."""
+    none). `condstore`: mod-sequences are told. `saved`: the UIDs that `$` stands for (RFC 5182), None where they are too
+    many to go along."""
 
     uid_validity: UidValidity
     modseq: ModSeq

@@ -114,7 +114,7 @@ async def open_target(dialogue: BackendImap, name: MailboxName) -> tuple[Mailbox
             mailboxes.check_may_create(name, dialogue.user)
         except Refusal:
             raise refusal from None
-        raise Refusal(Code.TRY_CREATE, refusal.text) from refusal
+        raise Refusal(Code.TRY_CREATE, refusal.text, names=refusal.names) from refusal
 
 
 async def keep_allowed_flags(target: Mailbox, uids: Sequence[Uid], rights: Rights) -> None:

@@ -80,4 +80,4 @@ async def _find(dialogue: FrontendImap, external: bytes, command: Command) -> Ma
             check_may_create(name, parent, dialogue.user, dialogue.namespace)
         except Refusal:
             raise refusal from None
-        raise Refusal(Code.TRY_CREATE, refusal.text) from refusal
+        raise Refusal(Code.TRY_CREATE, refusal.text, names=refusal.names) from refusal
