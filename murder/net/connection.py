@@ -447,7 +447,8 @@ class Connection(asyncio.Protocol):
         except (OSError, RuntimeError):
             self.transport.close()
             return
-        if self._held_back or self._is_held_off or self._deflated:
+        # behind the peer's own end nothing is read any more: it has to be read once again for the loop to end both
+        if self._held_back or self._deflated or not self.transport.is_reading():
             self.resume_reading()
 
     def abort(self) -> None:

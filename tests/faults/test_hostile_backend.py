@@ -51,7 +51,7 @@ async def hostile(folder: Path, script: Script) -> AsyncIterator[Cluster]:
     limits: dict[str, Any] = {"upstream_timeout_s": WAIT_S, "upstream_login_timeout_s": 2 * WAIT_S}
     async with running_cluster(folder, {"be1.test": ("ana",)}, frontends=0, **limits) as cluster:
         address = server.sockets[0].getsockname()
-        cluster.backends["bad.test"] = cast(Any, SimpleNamespace(address=address))
+        cluster.backends["bad.test"] = cast(Any, SimpleNamespace(address=address, sieve=address))
         frontend = await cluster.add_frontend(**limits)
         target = master_target(frontend.frontend.whole_config)
         assert target is not None
