@@ -40,7 +40,8 @@ USER: Final = "ana"
 TIMES: Final = 20
 COMMAND: Final = re.compile(rb"([^ ]+) ([A-Za-z]+)")
 NOOP: Final = b"n NOOP\r\n"
-MOST: Final = {"noop": 4, "session": 110}  # Python calls, with what a busy machine adds
+MOST: Final = {"noop": 4, "session": 102}  # Python calls
+TRIES: Final = 6
 CAPABILITIES: Final = b"CAPABILITY IMAP4rev1 SASL-IR UNAUTHENTICATE UNSELECT"
 
 
@@ -252,9 +253,14 @@ async def _noops(loop: CountingLoop, port: int) -> Count:
 
 
 async def _sessions(loop: CountingLoop, port: int) -> Count:
-    with counting(loop) as count:
-        await loop.run_in_executor(None, sessions, port, TIMES)
-    return count
+    """The best of a few: where another program has the processor, octets come in more pieces, and a session or two go
+    the long way."""
+    counts = []
+    for _ in range(TRIES):
+        with counting(loop) as count:
+            await loop.run_in_executor(None, sessions, port, TIMES)
+        counts.append(count)
+    return min(counts, key=lambda count: count.calls(TIMES))
 
 
 @pytest.mark.parametrize(("kind", "scene"), [("noop", _noops), ("session", _sessions)])
