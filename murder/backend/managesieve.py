@@ -107,10 +107,6 @@ class BackendSieve(SieveDialogue):
 
     def _note(self, what: str, name: str) -> None:
         self.log.info("script.changed", change=what, script=name)
-        login = self.login
-        assert login is not None
-        facts = {**self.log_facts(), "proxy": login.proxy or login.master, "arguments": name}
-        self.service.audit.note(f"script {what}", {**facts, "result": "OK"})
 
     TABLE: ClassVar[Mapping[bytes, Row]] = {
         **COMMON,

@@ -114,7 +114,7 @@ class ClientDialogue(Dialogue):
         login = self.login
         by: dict[str, object] = {}
         if login is not None:
-            by = {"user": login.user, "admin": login.is_admin, "proxy": login.proxy}
+            by = {"user": login.user, "admin": login.is_admin, "proxy": login.proxy or login.master}
         facts = {**self.log_facts(), **by, "arguments": arguments, "result": result}
         self.service.audit.note(act, facts)
 

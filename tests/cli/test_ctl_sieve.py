@@ -65,9 +65,10 @@ def test_a_script_is_kept_filters_and_is_removed(ctl: Ctl, demo: Demo, tmp_path:
     assert ctl.json("sieve", "list", "user2")["scripts"] == []
     assert "no script flags" in ctl("sieve", "get", "user2", "flags", code=1)
     acts = json.loads(ctl("audit", "--user", "user2", "--operator", "operator", "--json"))
-    assert [one["event"] for one in acts if one["event"].startswith("script")] == [
-        *("script put", "script activated", "script deactivated", "script deleted")
+    done = [
+        one["event"] for one in acts if one.get("protocol") == "sieve" and one["result"] == "OK"
     ]
+    assert done == ["PUTSCRIPT", "SETACTIVE", "SETACTIVE", "DELETESCRIPT"]
 
 
 def test_a_wrong_script_is_not_taken_and_its_errors_have_their_places(
