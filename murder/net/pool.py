@@ -2,6 +2,10 @@
 
 A connection whose user has gone is unauthenticated and waits here. While it waits it must be silent: one that says
 anything is given up. What it was for a user before, the backend has forgotten by its own word; nothing of it is kept here.
+
+A Cyrus server (3.6) offers UNAUTHENTICATE to its administrators only, so its connections are for one user each. On a new
+one nothing is sent behind AUTHENTICATE before its answer: Cyrus loses what it has read behind one that succeeds, and takes
+a part of what came before for the next command.
 """
 
 import base64
