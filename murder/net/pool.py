@@ -70,6 +70,10 @@ class Pool:
         if failure is not None or line.split(b" ", 2)[1].rstrip().upper() != b"OK":
             upstream.abandon()
             return
+        self.keep(upstream)
+
+    def keep(self, upstream: ImapUpstream) -> None:
+        """One that is nobody's waits (again)."""
         upstream.wait(self, self._idle_s)
         self._waiting.setdefault(upstream.address, []).append(upstream)
 

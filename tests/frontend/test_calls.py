@@ -42,7 +42,7 @@ COMMAND: Final = re.compile(rb"([^ ]+) ([A-Za-z]+)")
 NOOP: Final = b"n NOOP\r\n"
 MOST: Final = {"noop": 4, "session": 102}  # Python calls
 TRIES: Final = 6
-CAPABILITIES: Final = b"CAPABILITY IMAP4rev1 SASL-IR UNAUTHENTICATE UNSELECT"
+CAPABILITIES: Final = b"CAPABILITY IMAP4rev1 SASL-IR UNAUTHENTICATE UNSELECT X-XFER"
 
 
 class CountingLoop(asyncio.SelectorEventLoop):

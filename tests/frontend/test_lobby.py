@@ -24,7 +24,7 @@ from tests.kit.peer import Peer
 from tests.kit.waiting import turns, until_soon
 
 PATHS: Final = ("at once", "by the dialogue")
-WORDS: Final = b"CAPABILITY IMAP4rev1 SASL-IR UNAUTHENTICATE UNSELECT"
+WORDS: Final = b"CAPABILITY IMAP4rev1 SASL-IR UNAUTHENTICATE UNSELECT X-XFER"
 PLAIN: Final = b64encode(b"\0ana\0secret")
 
 
@@ -47,6 +47,8 @@ class Backend:
     refuses: int = 0  # so many logins
     ends: int = 0  # so many connections, at the login
     is_silent: bool = False  # at logins
+    words: bytes = WORDS
+    loses_pipelined: bool = False  # what stands behind an AUTHENTICATE, as Cyrus does
     selects: bytes = b"OK [READ-WRITE] done"
     goes_on: asyncio.Event = field(default_factory=asyncio.Event)  # before SELECT is answered
     _greeted: int = 0
@@ -54,7 +56,7 @@ class Backend:
     async def speak(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         is_in = False
-        writer.write(b"* OK [" + WORDS + b"] ready\r\n")
+        writer.write(b"* OK [" + self.words + b"] ready\r\n")
         while line := await reader.readline():
             tag, _, command = line.rstrip().partition(b" ")
             name = command.split(b" ")[0].upper()
@@ -68,7 +70,9 @@ class Backend:
                     continue
                 is_in = not self.refuses
                 self.refuses -= not is_in
-                answer = b"OK [" + WORDS + b"] in" if is_in else b"NO not you"
+                answer = b"OK [" + self.words + b"] in" if is_in else b"NO not you"
+                if self.loses_pipelined:
+                    reader._buffer.clear()  # type: ignore[attr-defined]  # what has come with it
             elif name == b"UNAUTHENTICATE":
                 is_in = False
             elif name in (b"SELECT", b"EXAMINE"):
@@ -331,6 +335,20 @@ async def test_a_mailbox_that_the_backend_does_not_open_is_not_selected(
         here.backend.selects = b"OK [READ-ONLY] done"
         assert (await peer.command("EXAMINE INBOX"))[-1] == b"t OK [READ-ONLY] done"
         assert await peer.ok("CHECK") == []
+
+
+async def test_a_backend_that_loses_what_stands_behind_a_login_is_asked_one_by_one(
+    path: str, tmp_path: Path
+) -> None:
+    """A real Cyrus 3.6 does, and keeps connections of its administrators for the next user."""
+    async with scene(tmp_path) as one:
+        one.backend.words = WORDS.replace(b" X-XFER", b"")
+        one.backend.loses_pipelined = True
+        await one.warm()
+        peer = await one.inside()
+        assert b"* 1 EXISTS" in await peer.ok("SELECT INBOX")
+        await peer.close()
+        assert one.backend.connections == 1  # the one that was kept
 
 
 async def test_what_comes_while_a_mailbox_opens_waits_for_it(path: str, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from murder.wire.imap.command import COMMAND, parse_command
 from murder.wire.imap.moved import FIELD as FOLLOWS_FIELD
 from murder.wire.imap.response import clean
 
+OURS: Final = b"X-XFER"  # backends of murder tell it
 COUNTED_AS: Final = ("imap", "succeeded")  # of `figures`
 MOST_OCTETS: Final = 1000  # of such a command
 _TAG: Final = rb'([^(){ %*"\\+\x00-\x20\x7f-\xff]{1,256}) '
@@ -275,6 +276,9 @@ class Lobby(FrontendImap):
         address = frontend.upstreams.address(server, IMAP)
         upstream = frontend.pool.take(address)
         if upstream is None:
+            return False
+        if OURS not in upstream.capabilities:  # Cyrus loses what stands behind an AUTHENTICATE
+            frontend.pool.keep(upstream)
             return False
         config, connection = frontend.config, self.connection
         upstream.serve(self, config.upstream_timeout_s, config.max_message_bytes)
