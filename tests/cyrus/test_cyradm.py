@@ -35,6 +35,7 @@ def run_cyradm(port: int, *commands: str) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {
         "PERL5LIB": f"{perl.parent}:{PACKAGES / 'usr/share/perl5'}",
         "LD_LIBRARY_PATH": str(libraries),
+        "PERL_RL": "0",  # a GNU readline, where one is installed, writes what it reads
     }
     words = ["--norc", "--auth", "PLAIN", "--user", "admin", "--password", "secret"]
     return subprocess.run(
