@@ -138,8 +138,8 @@ class Languages:
         return self._told.get(server, {})
 
     def common(self) -> Mapping[bytes, bytes]:
-        """The words that all have, in one's order; of a number the smallest."""
-        first, *others = list(self._told.values()) or [{}]
+        """The words that all have, in the order of the server whose name is first; of a number the smallest."""
+        first, *others = [self._told[server] for server in sorted(self._told)] or [{}]
         found: dict[bytes, bytes] = {}
         for name, value in first.items():
             if not all(name in other for other in others):

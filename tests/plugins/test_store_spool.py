@@ -511,7 +511,7 @@ async def test_many_changes_are_read_a_page_at_a_time_with_turns_for_others(
         counting.cancel()
         assert [message.uid for message in found.changed] == list(range(2, count + 1, 2))
         assert list(found.vanished) == list(range(1, count, 2))
-        assert count // 4 - 1 <= len(turns) <= count // 4 + 2
+        assert len(turns) >= count // 4 - 1  # more, where a thread takes long
 
 
 async def test_what_changes_while_pages_are_turned_is_neither_lost_nor_told_twice(
