@@ -142,6 +142,10 @@ def asked(url: str) -> Any:
             return json.load(answer)["data"]
     except ConnectionError:
         return {}
+    except urllib.error.HTTPError as error:
+        if error.code == 503:  # it is starting
+            return {}
+        raise
     except urllib.error.URLError as error:
         if isinstance(error.reason, ConnectionError):
             return {}
