@@ -7,7 +7,7 @@ import asyncclick as click
 
 from murder.cli.ctl.message import Span
 from murder.cli.ctl.reaching import operator_options
-from murder.cli.ctl.status import need_nodes
+from murder.cli.ctl.status import need_nodes, say_unreachable
 from murder.cli.options import json_option, print_json
 from murder.cli.screen import count, plain
 from murder.operate.audit import acts, breaks
@@ -56,7 +56,7 @@ async def audit(
             click.echo(_shown(line))
         if not lines:
             click.echo("No entry matches", err=True)
-    return _silent(answer.silent) or (0 if lines else 1)
+    return say_unreachable(answer.silent) or (0 if lines else 1)
 
 
 def _is_meant(line: Mapping[str, Any], user: str, mailbox: str) -> bool:
@@ -89,10 +89,4 @@ async def _verify(reach: Reach, as_json: bool) -> int:
             click.echo(f"{node}: {count(len(places), 'break')}: {', '.join(places[:20])}")
         if not found:
             click.echo("No line was taken out or altered")
-    return _silent(silent) or (1 if found else 0)
-
-
-def _silent(nodes: Any) -> int:
-    for node in nodes:
-        click.echo(f"murder: {node.place}: {node.problem}", err=True)
-    return 3 if nodes else 0
+    return say_unreachable(silent) or (1 if found else 0)

@@ -7,7 +7,7 @@ from typing import Any, Final
 import asyncclick as click
 
 from murder.cli.ctl.reaching import operator_options
-from murder.cli.ctl.status import need_nodes
+from murder.cli.ctl.status import need_nodes, say_unreachable
 from murder.cli.options import Group, json_option, print_json
 from murder.cli.screen import plain
 from murder.operate.messages import trace as trace_message
@@ -63,11 +63,7 @@ async def trace(reach: Reach, word: str, since: float, as_json: bool) -> int:
             click.echo(_shown(line))
         if not traced.lines:
             click.echo(f"No node knows of {plain(word)}", err=True)
-    for node in traced.silent:
-        click.echo(f"murder: {node.place}: {node.problem}", err=True)
-    if traced.silent:
-        return 3
-    return 0 if traced.lines else 1
+    return say_unreachable(traced.silent) or (0 if traced.lines else 1)
 
 
 def _shown(line: Mapping[str, Any]) -> str:

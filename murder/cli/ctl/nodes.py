@@ -10,11 +10,11 @@ from typing import Any
 import asyncclick as click
 
 from murder.cli.ctl.reaching import operator_options, yes_option
-from murder.cli.ctl.status import need_nodes
+from murder.cli.ctl.status import need_nodes, say_unreachable
 from murder.cli.options import json_option, print_json, print_table, say
 from murder.cli.screen import count, plain, seconds
 from murder.model.name import MailboxName
-from murder.operate.nodes import NodeAnswers, ask_all, follow
+from murder.operate.nodes import ask_all, follow
 from murder.operate.reach import Reach
 from murder.wire.control_answers import ConflictShown, parse_conflict, parse_session, parse_traced
 from murder.wire.control_words import AskConflicts, AskSessions, AskTrace, Kick, Wanted
@@ -70,14 +70,7 @@ async def sessions(reach: Reach, user: str, backend: str, address: str, as_json:
             spare=("role", "via"),
             empty="Nobody is connected",
         )
-    return _unreachable(nodes)
-
-
-def _unreachable(told: Sequence[NodeAnswers]) -> int:
-    for node in told:
-        if node.problem:
-            click.echo(f"murder: {node.place}: {node.problem}", err=True)
-    return 3 if any(node.problem for node in told) else 0
+    return say_unreachable(nodes)
 
 
 @click.command()
@@ -112,7 +105,7 @@ async def kick(
     await ask_all(reach, Kick(wanted, only="frontend"))
     nodes = await ask_all(reach, Kick(wanted))
     say(as_json, {"kicked": number}, f"{count(number, 'session')} ended")
-    return _unreachable(nodes)
+    return say_unreachable(nodes)
 
 
 @click.command()
@@ -209,7 +202,7 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
     if rows and forget and yes:
         ended = await ask_all(reach, AskConflicts(forget=True))
         click.echo("Forgotten.", err=True)
-        return _unreachable(ended)
+        return say_unreachable(ended)
     if rows and not as_json:
         click.echo(
             "Re-run with --yes to forget them. What is in quarantine, or in doubt, stays."
@@ -219,7 +212,7 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
             err=True,
         )
     undecided = any(one.command != "FORCE" for one in parsed)
-    return _unreachable(nodes) or (2 if rows and forget else 1 if undecided else 0)
+    return say_unreachable(nodes) or (2 if rows and forget else 1 if undecided else 0)
 
 
 async def _with_holder(reach: Reach, answer: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -53,6 +53,14 @@ async def need_nodes(reach: Reach) -> None:
         )
 
 
+def say_unreachable(told: Sequence[NodeAnswers]) -> int:
+    """Who did not answer, and why, on standard error; the exit code for that."""
+    for node in told:
+        if node.problem:
+            click.echo(f"murder: {node.place}: {node.problem}", err=True)
+    return 3 if any(node.problem for node in told) else 0
+
+
 def _wrong(told_by: Sequence[NodeAnswers], lines: Sequence[NodeLine]) -> list[tuple[str, Problem]]:
     """Whose problem, and which; those that do not answer first."""
     found = [(node.name, Problem(node.problem, node.cure)) for node in told_by if node.problem]

@@ -76,14 +76,18 @@ class HttpConnection:
                 self._connection.abort()
                 return
         self._wait()
+        self._http.receive_data(data)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Take what there is, up to a whole request; what is none ends the connection."""
         try:
-            self._http.receive_data(data)
-            self._go_on()
+            self._take_events()
         except h11.RemoteProtocolError as error:
             self._refuse(error.error_status_hint, str(error))
 
-    def _go_on(self) -> None:
-        """Take what there is, up to a whole request. Raises RemoteProtocolError."""
+    def _take_events(self) -> None:
+        """Raises RemoteProtocolError."""
         while self._task is None:
             event = self._http.next_event()
             if event is h11.NEED_DATA or event is h11.PAUSED:
@@ -119,10 +123,7 @@ class HttpConnection:
             return
         with contextlib.suppress(h11.LocalProtocolError):
             self._http.start_next_cycle()
-        try:
-            self._go_on()
-        except h11.RemoteProtocolError as error:
-            self._refuse(error.error_status_hint, str(error))
+        self._go_on()
 
     async def _respond(self, request: h11.Request) -> Response:
         if not self._is_welcome:
@@ -164,10 +165,7 @@ class HttpConnection:
     def input_ended(self) -> bool:
         """The peer has closed its half: what it asked for before is answered."""
         self._http.receive_data(b"")
-        try:
-            self._go_on()
-        except h11.RemoteProtocolError as error:
-            self._refuse(error.error_status_hint, str(error))
+        self._go_on()
         return True
 
     def writable(self) -> None:
