@@ -47,7 +47,7 @@ def fold(text: str) -> str:
 
 def cut_before_letter(text: str, end: int) -> int:
     """Where a text can be cut at or shortly before `end` without taking marks off their letter."""
-    for at in range(end, end - MAX_MARKS, -1):
+    for at in range(end, max(end - MAX_MARKS, -1), -1):
         if at >= len(text) or not unicodedata.combining(text[at]):
             return at
     return end

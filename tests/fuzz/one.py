@@ -1,8 +1,9 @@
 """Fuzz one target for some seconds: with atheris (coverage-guided) where it is installed, else with hypothesis.
 
-    python -m tests.fuzz.one NAME SECONDS FOLDER
+    python -m tests.fuzz.one NAME SECONDS FOLDER [SEED]
 
-FOLDER keeps what atheris has come to know. Ends with 0 when nothing was found. A finding is told with its input.
+FOLDER keeps what atheris has come to know; the same SEED tries the same inputs first, 0 others each time. Ends with 0 when
+nothing was found. A finding is told with its input.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ def as_called(target: Callable[[bytes], None]) -> Callable[[bytes], None]:
     return called
 
 
-def with_atheris(name: str, seconds: int, folder: Path) -> None:
+def with_atheris(name: str, seconds: int, folder: Path, first: int) -> None:
     import atheris  # type: ignore[import-not-found, unused-ignore]
 
     with atheris.instrument_imports(include=["murder"]):
@@ -45,6 +46,7 @@ def with_atheris(name: str, seconds: int, folder: Path) -> None:
         (corpus / f"long-{number}").write_bytes(seed + b"\x3f")
     words = [
         f"-max_total_time={seconds}",
+        f"-seed={first}",
         f"-max_len={MAX_OCTETS}",
         f"-timeout={SLOW_S}",
         f"-rss_limit_mb={MEMORY_MIB}",
@@ -56,7 +58,7 @@ def with_atheris(name: str, seconds: int, folder: Path) -> None:
     atheris.Fuzz()  # ends the process
 
 
-def with_hypothesis(name: str, seconds: int) -> None:
+def with_hypothesis(name: str, seconds: int, first: int) -> None:
     from hypothesis import HealthCheck, given, seed, settings
     from hypothesis import strategies as st
 
@@ -70,7 +72,7 @@ def with_hypothesis(name: str, seconds: int) -> None:
         st.lists(piece, max_size=12),
         st.binary(min_size=1, max_size=1),
     )
-    end, number = time.monotonic() + seconds, 0
+    end, number = time.monotonic() + seconds, first
     while time.monotonic() < end:
         number += 1
 
@@ -91,11 +93,12 @@ def with_hypothesis(name: str, seconds: int) -> None:
 def main() -> None:
     name, seconds = sys.argv[1], int(sys.argv[2])
     folder = Path(sys.argv[3]) if len(sys.argv) > 3 else Path(tempfile.mkdtemp())
+    first = int(sys.argv[4]) if len(sys.argv) > 4 else 0
     if importlib.util.find_spec("atheris") is not None:
-        with_atheris(name, seconds, folder)
+        with_atheris(name, seconds, folder, first)
     else:
         with contextlib.suppress(KeyboardInterrupt):
-            with_hypothesis(name, seconds)
+            with_hypothesis(name, seconds, first)
 
 
 if __name__ == "__main__":

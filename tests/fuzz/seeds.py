@@ -67,6 +67,7 @@ SEEDS: Final[Mapping[str, Sequence[bytes]]] = {
         b"Content-Type: text/plain" + b";" * 50 + b"=\r\n\r\nx\r\n",
         b"Content-Transfer-Encoding: quoted-printable\r\n\r\n" + b" " * 50 + b"x\r\n",
         "Subject: a\u0301\u0323\r\n\r\na\u0301\u0323\r\n".encode(),
+        "Subject: x\r\n\r\n\u0323\u0323".encode(),
         b"Content-Type: message/rfc822\r\n\r\n",
         b'Content-Type: multipart/mixed; boundary="q"\r\n\r\n--q\r\n',
     ),

@@ -115,6 +115,13 @@ def test_dates_are_read_or_not(value: bytes, moment: datetime | None) -> None:
     assert parse_date(value) == moment
 
 
+@pytest.mark.parametrize("marks", range(1, 41))
+def test_a_text_of_nothing_but_marks_is_searched(marks: int) -> None:
+    octets = b"\r\n" + ("\u0323" * marks).encode()
+    assert body_has(octets, parse_structure(octets), "\u0323")
+    assert not body_has(octets, parse_structure(octets), "x")
+
+
 def test_folding_forgets_case_and_how_accents_are_made() -> None:
     assert fold("STRASSE") == fold("straße")
     assert fold("Ü") == fold("u\u0308")
