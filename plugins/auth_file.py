@@ -33,6 +33,7 @@ from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from murder.api import Denied, Identity, LoginAttempt, ScramSecret, hookimpl
+from murder.durable import replace_file
 from murder.errors import Code, Refusal
 
 SCRAM_MECHANISM: Final = "SCRAM-SHA-256"
@@ -482,34 +483,10 @@ class UserFile:
             os.close(lock)
 
     def _write(self) -> None:
-        """Replace the file: old or new after a power cut, never half."""
-        draft = self._file.with_name(f".{self._file.name}.{secrets.token_hex(4)}")
-        try:
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
-            with open(descriptor, "w", encoding="utf-8") as file:
-                file.write(DECOYS + _text(self._decoy_key or secrets.token_bytes(32)) + "\n")
-                file.writelines(line + "\n" for line in self._lines.values())
-                file.flush()
-                os.fsync(file.fileno())
-            if self._file.exists():
-                _keep_owner(self._file, draft)
-            draft.replace(self._file)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
-        folder = os.open(self._file.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _keep_owner(old: Path, new: Path) -> None:
-    """Root changing a password must not lock the service out of its own file."""
-    found = old.stat()
-    new.chmod(found.st_mode & 0o777)
-    with contextlib.suppress(PermissionError):
-        os.chown(new, found.st_uid, found.st_gid)
+        """Replace the file; root changing a password must not lock the service out of it."""
+        decoys = DECOYS + _text(self._decoy_key or secrets.token_bytes(32))
+        text = "".join(f"{line}\n" for line in (decoys, *self._lines.values()))
+        replace_file(self._file, text.encode(), FILE_MODE, keep_owner=True)
 
 
 def _stand_back() -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from murder.api.auth import LoginAttempt
+from murder.durable import replace_file
 from murder.errors import Code, Refusal
 
 FILE: Final = "app_passwords"
@@ -205,24 +206,9 @@ class AppPasswords:
             os.close(lock)
 
     def _write(self) -> None:
-        """Replace the file: old or new after a power cut, never half."""
-        draft = self._file.with_name(f".{FILE}.{secrets.token_hex(4)}")
+        """Replace the file."""
         lines = [format_line(one) + "\n" for known in self._by_user.values() for one in known]
-        try:
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
-            with open(descriptor, "w", encoding="utf-8") as file:
-                file.writelines(lines)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._file)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
-        folder = os.open(self._file.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(self._file, "".join(lines).encode(), FILE_MODE)
 
 
 def _parsed(text: str) -> dict[str, list[AppPassword]]:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from murder.kit.root import make_folder, sync_folder
+from murder.durable import sync_folder
+from murder.kit.root import make_folder
 from murder.kit.rows import load_box, next_uid_validity, remove_messages
 from murder.kit.schema import DELETED_BIT, FILE_MODE, SEEN_BIT, connect
 from murder.model.name import MailboxName, display

@@ -4,7 +4,6 @@
 to which its mailboxes have had new UIDVALIDITYs, and gets them when it is next opened.
 """
 
-import os
 import secrets
 import sqlite3
 import time
@@ -13,9 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from murder.api.disk import disk_error
+from murder.durable import replace_file
 from murder.errors import Code, Refusal
 from murder.kit.expunged import release_gone
-from murder.kit.root import sync_folder
 from murder.kit.rows import FROZEN, WAS, next_uid_validity
 from murder.kit.schema import FILE_MODE
 
@@ -45,15 +44,9 @@ def read_epoch(folder: Path) -> Epoch:
 
 def write_epoch(folder: Path, epoch: Epoch) -> None:
     """Durable, whole or not at all."""
-    path, draft = folder / FILE, folder / f"{FILE}.{os.getpid()}"
+    path = folder / FILE
     try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(b"%d %d\n" % (epoch.number, epoch.renewed))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(path)
-        sync_folder(folder)
+        replace_file(path, b"%d %d\n" % (epoch.number, epoch.renewed), FILE_MODE)
     except OSError as error:
         raise disk_error(error, path) from error
 

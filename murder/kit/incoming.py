@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from murder.api.disk import disk_error
+from murder.durable import sync_folder
 from murder.errors import Misuse
-from murder.kit.root import Root, make_folder, sync_folder
+from murder.kit.root import Root, make_folder
 
 FILE_MODE: Final = 0o600
 SYNCS_AT_ONCE: Final = 16  # more of them bring no more, measured on ext4

@@ -6,7 +6,6 @@ changes that wait for one root when its turn comes share one commit; each is und
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 import threading
 from array import array
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from murder.api.disk import disk_error
+from murder.durable import sync_folder
 from murder.errors import Refusal
 from murder.kit.schema import connect, open_reader
 from murder.model.name import (
@@ -211,15 +211,6 @@ class Root:
                     job.future.set_exception(job.error)
                 else:
                     job.future.set_result(job.outcome)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def make_folder(folder: Path) -> None:

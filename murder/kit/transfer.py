@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from murder.durable import sync_folder
 from murder.errors import Code, Refusal
 from murder.kit.incoming import IncomingArea
 from murder.kit.mailbox import RowMailbox
-from murder.kit.root import Root, make_folder, sync_folder
+from murder.kit.root import Root, make_folder
 from murder.kit.rows import (
     INSERT_MESSAGE,
     NEW_BOX_ID,

@@ -167,7 +167,7 @@ def server_context(
     tickets: bool = True,
 ) -> NodeContext:
     """A context for listeners. With `ca`, clients may show a certificate, and nodes do; with `users_ca` users do. Without
-    `tickets` no session of TLS 1.3 is resumed: nodes never do, and the 16 KiB in which OpenSSL's client has read a ticket
+    `tickets` no session of TLS 1.3 is resumed: nodes never do, and what a ticket costs OpenSSL, some KiB of buffers, would
     stay with each of their connections. Raises OSError, ssl.SSLError."""
     context = _context(ssl.PROTOCOL_TLS_SERVER, trust or Trust())
     context.minimum_version = _version(least_version)

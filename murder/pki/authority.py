@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from murder.durable import replace_file
 from murder.errors import unreadable
 
 ROLE_URI: Final = "murder:role:"
@@ -360,23 +361,8 @@ def _date_flaws(path: Path, certificate: x509.Certificate, now: datetime) -> lis
 
 
 def write_durably(path: Path, octets: bytes, mode: int) -> None:
-    """Replace a file as a whole: after a power cut it is the old or the new one. Raises AuthorityError."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    """As `replace_file`. Raises AuthorityError."""
     try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(octets)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(path, octets, mode)
     except OSError as error:
         raise AuthorityError(f"{path}: cannot be written: {error.strerror}") from None

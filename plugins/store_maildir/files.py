@@ -16,8 +16,10 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO, Final
 
+from murder.durable import replace_file
 from murder.errors import Code, Refusal
 from murder.kit.schema import BITS
 
@@ -30,6 +32,7 @@ LETTERS: Final = {
 }
 LETTER_OF_BIT: Final = {BITS[flag]: letter for letter, flag in LETTERS.items()}
 MAX_KEYWORDS: Final = 26  # a … z in file names; more of them stand in the index only
+DRAFT: Final = "murder-draft."  # no name of a message, nor of a folder
 UIDLIST, KEYWORDS, SUBSCRIPTIONS = b"dovecot-uidlist", b"dovecot-keywords", b"subscriptions"
 COURIER_UIDS, COURIER_SUBSCRIPTIONS = b"courierimapuiddb", b"courierimapsubscribed"
 OF_INBOX: Final = (
@@ -190,7 +193,7 @@ def add_keywords(folder: bytes, known: list[str], wanted: Iterable[str]) -> list
         return known
     words = [*known, *dict.fromkeys(new)][:MAX_KEYWORDS]
     lines = [f"{at} {word}\n" for at, word in enumerate(words) if word]
-    replace_file(folder + b"/" + KEYWORDS, "".join(lines).encode("latin-1", "replace"))
+    replace_small(folder + b"/" + KEYWORDS, "".join(lines).encode("latin-1", "replace"))
     return words
 
 
@@ -269,7 +272,7 @@ def write_uidlist(folder: bytes, known: UidList, rows: Iterable[tuple[int, str]]
     """The whole file anew."""
     header = " ".join(["3", f"V{known.validity}", f"N{known.next}", *known.extra])
     lines = "".join(f"{uid} :{base}\n" for uid, base in rows)
-    replace_file(folder + b"/" + UIDLIST, f"{header}\n{lines}".encode("latin-1"))
+    replace_small(folder + b"/" + UIDLIST, f"{header}\n{lines}".encode("latin-1"))
 
 
 @contextlib.contextmanager
@@ -354,7 +357,7 @@ def write_subscriptions(tree: bytes, names: set[bytes], name: bytes) -> None:
     else:
         lines = [b"V\t2", b""]
         lines += [b"\t".join(_escaped(part) for part in one.split(b".")) for one in sorted(names)]
-    replace_file(tree + b"/" + name, b"".join(line + b"\n" for line in lines))
+    replace_small(tree + b"/" + name, b"".join(line + b"\n" for line in lines))
 
 
 def _escaped(part: bytes) -> bytes:
@@ -368,16 +371,9 @@ def _unescaped(part: bytes) -> bytes:
 # --- files
 
 
-def replace_file(path: bytes, octets: bytes) -> None:
-    """Whole or not at all, and durable."""
-    draft = path + b".murder-%d" % os.getpid()
-    descriptor = create_plain(draft)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(octets)
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(draft, path)
-    sync_path(os.path.dirname(path))
+def replace_small(path: bytes, octets: bytes) -> None:
+    """Whole or not at all, and durable; one of the small files beside the messages. Raises OSError."""
+    replace_file(Path(os.fsdecode(path)), octets, FILE_MODE, prefix=DRAFT)
 
 
 def sync_path(path: bytes) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from murder.kit.root import sync_folder
+from murder.durable import sync_folder
 from murder.kit.rows import next_uid_validity
 from murder.kit.schema import connect
 

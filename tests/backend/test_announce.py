@@ -298,7 +298,7 @@ async def test_what_is_active_elsewhere_is_quarantined_not_deleted(tmp_path: Pat
         assert await node.mail_in(kept[0]) == 1
         assert (await node.client.find(BELOW)).server == "be2.test"  # type: ignore[union-attr]
         assert not await node.comparer.compare()
-        # whoever gives himself the rights to read it tells no master; one that has been told forgets
+        # whoever gives themselves the rights to read it tells no master; one that has been told forgets
         await node.announcer.set_acl(kept[0], lambda acl: acl)
         assert await node.client.find(kept[0]) is None
         await node.client.activate(kept[0], b"be1.test!default", ACL)

@@ -134,7 +134,7 @@ async def test_one_recipients_filter_is_not_the_others(tmp_path: Path) -> None:
     replies, found = await told(tmp_path, "file", users=["ana", "bob"], look=["INBOX/Lists"])
     assert [line[:3] for line in replies[0]] == [b"250", b"250"]
     assert found["INBOX/Lists"] == [b"\\Seen"]
-    assert not found["INBOX"]  # ana's; bob has no such mailbox, and has it in his INBOX
+    assert not found["INBOX"]  # ana's; bob has no such mailbox, and has it in their INBOX
 
 
 async def test_a_message_that_is_tried_again_is_filed_once(tmp_path: Path) -> None:

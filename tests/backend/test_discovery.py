@@ -84,7 +84,7 @@ async def test_a_folder_made_by_others_is_in_the_next_list(tmp_path: Path) -> No
         await play('Ca: c2 LIST "" INBOX/half\nSa: * LIST $_ INBOX/half\nSa: c2 OK $_')
 
 
-async def test_a_maildir_made_by_others_is_its_users_inbox_when_he_logs_in(tmp_path: Path) -> None:
+async def test_a_maildir_made_by_others_is_its_users_inbox_when_they_log_in(tmp_path: Path) -> None:
     users = tmp_path / USERS
 
     async with running_backend(tmp_path, lambda: maildir_store(tmp_path)) as running:

@@ -80,7 +80,7 @@ def body_of(client: POP3, number: int) -> bytes:
     return text.partition(b"\r\n\r\n")[2]
 
 
-def test_each_recipient_gets_his_own_reply(tmp_path: Path) -> None:
+def test_each_recipient_gets_their_own_reply(tmp_path: Path) -> None:
     head = b"LHLO x\r\nMAIL FROM:<s@x>\r\nRCPT TO:<ana>\r\nRCPT TO:<nobody@x>\r\nRCPT TO:<Bob+none@x>\r\nDATA\r\n"
 
     def client(lmtp: int, _: int) -> bytes:

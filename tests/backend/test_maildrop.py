@@ -1,4 +1,4 @@
-"""One session at a time in a maildrop; who comes meets the last moments of the one before him."""
+"""One session at a time in a maildrop; who comes meets the last moments of the one before them."""
 
 import asyncio
 from pathlib import Path

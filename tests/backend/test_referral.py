@@ -40,7 +40,7 @@ C1: a9 MOVE 1 INBOX/moved
 S1: a9 NO [REFERRAL imap://ana;AUTH=*@be2.test/INBOX/moved] $_
 C1: b1 APPEND INBOX CATENATE (URL "/INBOX/moved/;uid=1")
 S1: b1 NO [BADURL /INBOX/moved/;uid=1] $_
-# what he may not know of, and what nobody has
+# what they may not know of, and what nobody has
 C1= UNSELECT
 C1: b2 SELECT shared/secret
 S1: b2 NO [NONEXISTENT] $_
@@ -57,7 +57,7 @@ C1= SUBSCRIBE INBOX/moved
 C1: c2 RLSUB "" *
 S1: * LSUB () "/" INBOX/moved
 S1: c2 OK Completed
-# of what is nowhere, and what he may not know of, they say as others do; others say so of what is elsewhere, too
+# of what is nowhere, and what they may not know of, they say as others do; others say so of what is elsewhere, too
 C1= SUBSCRIBE INBOX/gone
 C1= SUBSCRIBE shared/secret
 C1: c3 RLSUB "" *

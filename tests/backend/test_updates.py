@@ -74,7 +74,7 @@ async def test_many_removals_are_told_one_by_one_as_they_hold() -> None:
         assert list(view.uids) == [*range(2, 201, 2), 201, 202, 203]
 
 
-async def test_what_the_client_did_himself_is_not_told_again() -> None:
+async def test_what_the_client_did_itself_is_not_told_again() -> None:
     async with looking() as (_, mailbox, view):
         stored = await view.mailbox.change_flags([Uid(2)], FlagChange.ADD, frozenset({"\\Seen"}))
         view.mark_reported(stored.messages)
@@ -151,7 +151,7 @@ async def test_what_goes_while_a_session_begins_is_not_recent_there() -> None:
         assert (view.exists, view.recent_here()) == (3, set())
 
 
-async def test_removals_by_the_client_of_what_he_was_never_told_are_not_kept() -> None:
+async def test_removals_by_the_client_of_what_it_was_never_told_are_not_kept() -> None:
     async with looking() as (store, mailbox, view):
         fresh = await add(store, mailbox)
         await view.poll()

@@ -145,7 +145,7 @@ async def shown(one: Running, name: bytes) -> list[tuple[int, list[str], int, by
     return rows
 
 
-async def test_a_user_arrives_as_he_was(tmp_path: Path) -> None:
+async def test_a_user_arrives_as_they_were(tmp_path: Path) -> None:
     async with backend_in(tmp_path) as one, source_at(one) as source:
         assert b"X-REPLICATION" in (await source.done(b"CAPABILITY"))[0].split()
         await send_all(source)

@@ -1,6 +1,6 @@
-"""A large user moves to another backend while he works, beside Cyrus' XFER of the same: `build.py bench move [--quick]`.
+"""A large user moves to another backend while they work, beside Cyrus' XFER of the same: `build.py bench move [--quick]`.
 
-First a small user moves (a twentieth), then the large one: memory must be the same. Meanwhile a client of his reads and
+First a small user moves (a twentieth), then the large one: memory must be the same. Meanwhile a client of theirs reads and
 writes through a frontend, and other users of both backends go on with NOOP and FETCH. Then everything is compared, octet
 by octet. Between our backends all goes over TLS with certificates; Cyrus' lab speaks plain text.
 """
@@ -180,7 +180,7 @@ def show(small: dict[str, Told], large: dict[str, Told]) -> int:
     pauses = [f"{worker.pause_s:.2f}" for one in names if (worker := large[one].worker)]
     row("longest wait of the user's writes, s", pauses, well(ours.worker.pause_s < 2, "< 2"))
     row(
-        "his writes / refused",
+        "their writes / refused",
         [f"{w.writes} / {w.refusals}" for one in names if (w := large[one].worker)],
     )
     row("CPU of source / target, s", [pair(large[one].cpu) for one in names])
@@ -199,7 +199,7 @@ def show(small: dict[str, Told], large: dict[str, Told]) -> int:
             f"slowest of others at the {side}: calm, ms",
             [_ms(large[one].calm[which]) for one in names],
         )
-        row("  while he moves", [_ms(large[one].bystanders[which]) for one in names])
+        row("  while they move", [_ms(large[one].bystanders[which]) for one in names])
     slowest = max(ended[0] for ended in ours.bystanders)
     row("", ["(slowest, 99 %)" for _ in names], well(slowest < 200, "slowest < 200"))
     for one in names:

@@ -16,7 +16,7 @@ DATE = '"01-Jan-2020 10:00:00 +0100"'
 
 @contextmanager
 def shared_elsewhere(demo: Demo, number: int, rights: str) -> Iterator[tuple[imaplib.IMAP4, str]]:
-    """The user's session at the frontend, and a mailbox of somebody on another backend in which he has these rights."""
+    """The user's session at the frontend, and a mailbox of somebody on another backend in which they have these rights."""
     other = next(n for n in range(number + 1, 60) if demo.home(n) != demo.home(number))
     name = f"for{number}"
     with demo.imap(demo.frontend, demo.user(other)) as sharer:

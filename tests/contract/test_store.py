@@ -210,19 +210,19 @@ async def test_a_change_tells_what_it_did_and_not_what_came_after(fresh: Fresh) 
             assert [len(message.flags) for message in told] == list(range(1, 21))
 
 
-async def test_each_reader_has_his_own_seen_in_a_mailbox_that_is_not_his(
+async def test_each_reader_has_their_own_seen_in_a_mailbox_of_another(
     fresh: Fresh,
 ) -> None:
     async with fresh() as store:
-        async with opened(store, SHARED, "ana") as hers, opened(store, SHARED, "bob") as his:
-            (uid,) = await add(store, hers, 1)
+        async with opened(store, SHARED, "ana") as anas, opened(store, SHARED, "bob") as bobs:
+            (uid,) = await add(store, anas, 1)
             seen = frozenset({"\\Seen", "\\Flagged"})
-            await hers.change_flags([uid], FlagChange.ADD, seen)
-            assert (await hers.messages([uid]))[0].flags == seen
-            assert (await his.messages([uid]))[0].flags == {"\\Flagged"}
-            assert ((await hers.status()).unseen, (await his.status()).unseen) == (0, 1)
-            await hers.change_flags([uid], FlagChange.REMOVE, frozenset({"\\Seen"}))
-            assert (await hers.status()).unseen == 1
+            await anas.change_flags([uid], FlagChange.ADD, seen)
+            assert (await anas.messages([uid]))[0].flags == seen
+            assert (await bobs.messages([uid]))[0].flags == {"\\Flagged"}
+            assert ((await anas.status()).unseen, (await bobs.status()).unseen) == (0, 1)
+            await anas.change_flags([uid], FlagChange.REMOVE, frozenset({"\\Seen"}))
+            assert (await anas.status()).unseen == 1
 
 
 @pytest.mark.parametrize("target", [SUB, OTHER, SHARED])

@@ -83,7 +83,7 @@ def make_user(lab: Lab) -> None:
     admin.logout()
 
 
-def test_a_user_goes_from_cyrus_to_us_as_he_was(cyrus_parts: Lab, tmp_path: Path) -> None:
+def test_a_user_goes_from_cyrus_to_us_as_they_were(cyrus_parts: Lab, tmp_path: Path) -> None:
     lab = cyrus_parts
     with (
         our_node(tmp_path / "master", "mupdate.murder.test", *lab.master),
@@ -142,7 +142,7 @@ def test_a_user_goes_from_cyrus_to_us_as_he_was(cyrus_parts: Lab, tmp_path: Path
             }
         ok(client.append("INBOX", "", "", message("works")))
         client.logout()
-        # once more to us: what is still kept of him here is no hindrance
+        # once more to us: what is still kept of them here is no hindrance
         assert "* OK USER user1" in admin.ask("XFER user/user1 be9.murder.test")
         admin.logout()
         ours.logout()

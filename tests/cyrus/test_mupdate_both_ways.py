@@ -32,7 +32,7 @@ def do(client: imaplib.IMAP4, *words: str) -> None:
 
 
 def delete(client: imaplib.IMAP4, name: str) -> None:
-    """An administrator of Cyrus has the right to give himself the right."""
+    """An administrator of Cyrus has the right to give themselves the right."""
     do(client, "SETACL", name, "cyrus", "lrx")
     do(client, "DELETE", name)
 

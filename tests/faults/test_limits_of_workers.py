@@ -15,7 +15,7 @@ LIMIT_S = 60.0
 
 
 def attempt(node: Alone) -> imaplib.IMAP4 | None:
-    """A session of ana's, if she may have one more."""
+    """A session of ana's, if they may have one more."""
     client = imaplib.IMAP4("127.0.0.1", node.imap_port, timeout=LIMIT_S)
     try:
         client.login("ana", "secret")
@@ -36,7 +36,7 @@ def is_alive(client: imaplib.IMAP4) -> bool:
     return False
 
 
-def test_a_user_has_his_limit_over_all_workers(tmp_path: Path) -> None:
+def test_a_user_has_one_limit_over_all_workers(tmp_path: Path) -> None:
     node = Alone(tmp_path, store="store_memory")
     text = node.config.read_text()
     assert text.count("create_inbox = true\n") == 1

@@ -41,7 +41,7 @@ def verified(demo: Demo, move_id: str, code: int) -> dict[str, Any]:
 
 
 def moved(demo: Demo, user: int) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """A furnished user who has moved: the move, where he was, where he is."""
+    """A furnished user who has moved: the move, where they were, where they are."""
     furnish(demo, user)
     source, target = pair(demo, user)
     assert xfer(demo, user, source, target)[0] == "OK"

@@ -2,7 +2,7 @@
 
 No wrong answer: what is refused is refused as "not now", what exists is never denied, what was acknowledged is there,
 once. No hang beyond the timeouts. No octet of another user: every octet that a user's connections bring is looked through
-for another's name, and all that is his is made of his.
+for another's name, and all that is theirs is made of theirs.
 
 MURDER_STORM_S is how long it goes on (default 25 s); MURDER_STORM_SEED repeats one.
 """
@@ -206,7 +206,7 @@ def append(storm: Storm, client: Imap, dice: random.Random) -> None:
 
 
 def look(storm: Storm, client: Imap, dice: random.Random) -> None:
-    """What is fetched is whole, and his."""
+    """What is fetched is whole, and the user's own."""
     if not client.ask(b"SELECT INBOX"):
         return
     for line in client.ask(b"UID FETCH 1:20 (UID FLAGS BODY.PEEK[])"):
@@ -399,7 +399,7 @@ def subjects(demo: Demo, user: int, mailbox: str) -> Counter[str]:
 
 
 def prepare(demo: Demo) -> None:
-    """Short timeouts, taken by SIGHUP; and for each user a mailbox on his backend and one on the other."""
+    """Short timeouts, taken by SIGHUP; and for each user a mailbox on their backend and one on the other."""
     reconfigure(demo, "fe1", "[frontend]\n", "[frontend]" + TIMEOUTS)
     for user in range(1, USERS + 1):
         with demo.imap(demo.frontend, f"user{user}") as client:

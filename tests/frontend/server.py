@@ -68,7 +68,7 @@ class Parts:
 
 
 def named(mailbox: str) -> MailboxName:
-    """`user` is his INBOX, `user/Folder` that below it."""
+    """`user` is their INBOX, `user/Folder` that below it."""
     user, _, folder = mailbox.partition("/")
     return MailboxName(inbox_of(user) + (b"." + folder.encode() if folder else b""))
 
@@ -117,7 +117,7 @@ async def running_frontend(
     **frontend: Any,
 ) -> AsyncIterator[Running]:
     """`backends`: name -> (imap, pop3 or lmtp; script); `ports`: name -> where one runs already.
-    `users`: user -> the backend he is on."""
+    `users`: user -> the backend they are on."""
     async with AsyncExitStack() as stack:
         servers = {
             name: server_section(address="127.0.0.1", **{kind: await served(stack, speak)})

@@ -17,7 +17,7 @@ async def pop3(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         writer.write(b"+OK\r\n.\r\n" if line == b"CAPA\r\n" else b"+OK\r\n")
 
 
-async def test_a_user_beyond_his_connections_is_told_and_let_go(tmp_path: Path) -> None:
+async def test_a_user_beyond_their_connections_is_told_and_let_go(tmp_path: Path) -> None:
     backends: dict[str, tuple[str, Speak]] = {"be1": ("pop3", pop3)}
     async with running_frontend(
         tmp_path, backends, {"ana": "be1"}, max_connections_per_user=2
@@ -78,7 +78,7 @@ async def test_who_has_unauthenticated_is_a_stranger_again(tmp_path: Path) -> No
         assert (await second.line()).startswith(b"a OK")
 
 
-async def test_a_master_user_comes_to_the_mailbox_of_whom_he_acts_for(tmp_path: Path) -> None:
+async def test_a_master_user_comes_to_the_mailbox_of_whom_they_act_for(tmp_path: Path) -> None:
     seen: list[bytes] = []
 
     async def noting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -242,9 +242,9 @@ async def test_a_message_that_the_client_gives_up_reaches_nobody(tmp_path: Path)
 
 
 async def test_who_has_just_moved_is_waited_for_and_not_unknown(tmp_path: Path) -> None:
-    """His old backend knows him no more; his mail must not go back for that, before the text or behind it."""
+    """Their old backend knows them no more; their mail must not go back for that, before the text or behind it."""
     unknown = b"550-Mailbox unknown.\r\n550 5.1.1 User unknown"
-    first = Backend(RCPT_ana=unknown, RCPT_eve=b"550 5.7.1 not to him", END=unknown)
+    first = Backend(RCPT_ana=unknown, RCPT_eve=b"550 5.7.1 not to them", END=unknown)
     second = Backend()
 
     async with with_backends(tmp_path, first, second, users={**USERS, "eve": "be1"}) as (
@@ -257,7 +257,7 @@ async def test_who_has_just_moved_is_waited_for_and_not_unknown(tmp_path: Path) 
             running.mailboxes.commit([PutEntry(entry)])
 
         assert await client.replied(b"RCPT TO:<ana@x>\r\n") == b"550 5.1.1 User unknown"
-        assert await client.replied(b"RCPT TO:<eve@x>\r\n") == b"550 5.7.1 not to him"
+        assert await client.replied(b"RCPT TO:<eve@x>\r\n") == b"550 5.7.1 not to them"
         assert await client.replied(b"RCPT TO:<cid@x>\r\n") == b"250 2.0.0 RCPT"
         put("cid", EntryState.RESERVED, b"be1")
         assert (await client.replied(b"RCPT TO:<cid@x>\r\n")).startswith(b"451 4.2.1 ")

@@ -60,7 +60,7 @@ class Demo:
         return self.homes[number]
 
     def server(self, kind: str, number: int) -> dict[str, Any]:
-        """The server under test for a user: `frontend`, or `backend` for the one he lives on."""
+        """The server under test for a user: `frontend`, or `backend` for the one they live on."""
         return self.frontend if kind == "frontend" else self.home(number)
 
     def imap(self, server: dict[str, Any], user: str, password: str | None = None) -> imaplib.IMAP4:

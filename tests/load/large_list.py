@@ -1,7 +1,7 @@
 """A murder of very many mailboxes without any mail: what a frontend does with its list alone.
 
 The list is in our master; a Cyrus frontend may follow it as well. Of `user1` there are ten mailboxes, and ten of others
-that he may read; all the rest is other people's.
+that they may read; all the rest is other people's.
 """
 
 import socket

@@ -1,4 +1,4 @@
-"""Group commit: outcomes in order, each caller his own, everything durable first."""
+"""Group commit: outcomes in order, each caller their own, everything durable first."""
 
 import asyncio
 import threading

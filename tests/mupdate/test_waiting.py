@@ -1,4 +1,4 @@
-"""Who comes first at the next commit: peers in turn, small before large in turn, each caller in his order."""
+"""Who comes first at the next commit: peers in turn, small before large in turn, each caller in their own order."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Who comes is counted before anything is done for him: by address, in all, and while he has not logged in."""
+"""Who comes is counted before anything is done for them: by address, in all, and while they have not logged in."""
 
 import asyncio
 import gc
@@ -213,7 +213,7 @@ def test_a_header_that_is_none_or_half_leaves_nothing(header: bytes) -> None:
     asyncio.run(scene())
 
 
-async def test_who_comes_through_a_balancer_is_counted_by_his_own_address() -> None:
+async def test_who_comes_through_a_balancer_is_counted_by_their_own_address() -> None:
     async with place(Bounds(max_per_address=1, balancers=(LOCAL,))) as here:
         said = []
         for last in (7, 7, 8):

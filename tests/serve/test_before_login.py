@@ -139,7 +139,7 @@ async def test_literals_of_one_command_are_bounded_together() -> None:
         (Pop3Dialogue, b"USER ana\r\nPASS wrong\r\n", b"-ERR too much"),
     ],
 )
-async def test_who_sends_much_ahead_of_his_login_goes(
+async def test_who_sends_much_ahead_of_the_login_goes(
     make: Make, command: bytes, goodbye: bytes
 ) -> None:
     async with met(make) as (client, dialogue):

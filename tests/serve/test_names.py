@@ -1,4 +1,4 @@
-"""Who is meant by what somebody calls himself."""
+"""Who is meant by what somebody calls themselves."""
 
 import pytest
 

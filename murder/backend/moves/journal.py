@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from murder.backend.hierarchy.intent import Intent, Operation
+from murder.durable import replace_file
 from murder.errors import Code, Refusal
 from murder.model.name import MailboxName, is_below
 from murder.wire.carry import format_name, parse_name
@@ -302,20 +303,13 @@ class Journal:
 
 
 def _replace(path: Path, octets: bytes, check: Callable[[], None]) -> None:
-    """Replace a file as a whole: after a power cut it is the old or the new one. No other worker does so meanwhile."""
+    """No other worker replaces a file meanwhile."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         check()
-        draft = path.with_name(f"{path.name}.{os.getpid()}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(octets)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        os.fsync(folder)
+        replace_file(path, octets)
     finally:
         os.close(folder)
 

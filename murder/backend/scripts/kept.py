@@ -7,7 +7,6 @@ What was sent by a Cyrus that still keeps files (before 3.5) lies in a folder of
 """
 
 import asyncio
-import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -22,6 +21,7 @@ from murder.backend.hierarchy.mailboxes import Mailboxes
 from murder.backend.maildrop import lock_maildrop
 from murder.backend.records.quota import Quotas
 from murder.backend.scripts.message import check_script_name, format_script, parse_script
+from murder.durable import replace_file, sync_folder
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.flag import FlagChange
@@ -308,16 +308,10 @@ class Scripts:
         """Lay down a file, durable on return; in a thread. Raises Refusal."""
         folder = self.folder_of(user)
         path = folder / file_of(file)
-        beside = folder / "%new"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with beside.open("wb") as written:
-                written.write(octets)
-                written.flush()
-                os.fsync(written.fileno())
-            beside.rename(path)
-            _sync(folder)
-            _sync(folder.parent)
+            replace_file(path, octets, prefix="%")
+            sync_folder(folder.parent)
         except OSError as error:
             raise Refusal(Code.OVER_QUOTA, f"{path}: {error.strerror}") from error
 
@@ -363,14 +357,6 @@ class Scripts:
         await asyncio.to_thread(shutil.rmtree, folder, True)
         log = logger(role="backend")
         log.info("script.taken_in", mailbox=display(mailbox.name), scripts=len(files))
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _files_in(folder: Path) -> tuple[str, list[tuple[str, bytes]]]:

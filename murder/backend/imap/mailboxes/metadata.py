@@ -162,8 +162,8 @@ def _checked_use(dialogue: BackendImap, name: MailboxName, value: bytes) -> byte
     """Special uses in their one spelling; raises Refusal for others."""
     words = value.decode("ascii", "replace").split()
     known = [SPECIAL_USES[word.lower()] for word in words if word.lower() in SPECIAL_USES]
-    is_his = owner_of(name) == dialogue.user.user
+    is_owner = owner_of(name) == dialogue.user.user
     is_for_owner = dialogue.user.is_admin and owner_of(name) is not None
-    if len(known) != len(words) or not (is_his or is_for_owner):
+    if len(known) != len(words) or not (is_owner or is_for_owner):
         raise Refusal(Code.CANNOT, "This special use is not kept there")
     return " ".join(known).encode()
