@@ -26,7 +26,7 @@ The map. Rooms, in the order they may import each other (tests/test_layers.py ho
                what they tell an operator, and do for them (control)
     operate    what an operator does to a whole murder, over its own protocols
     demo       a whole murder on one host
-    cli        the command line
+    manual     the pages that `murder help` prints        cli        the command line
     archive    how the one file starts
 
 A command walks socket -> net.connection -> wire.fragment -> session -> role's table -> handler, and its

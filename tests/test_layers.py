@@ -45,7 +45,8 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "archive": {"__main__"},
     "demo": TOP,
     "operate": ROLE | {"node", "sieve"},
-    "cli": TOP | {"demo", "operate", "sieve"},
+    "manual": set(),
+    "cli": TOP | {"demo", "operate", "sieve", "manual"},
     "__main__": {"cli"},
     "plugins": {"durable", "model", "api", "kit"},
 }

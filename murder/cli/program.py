@@ -31,6 +31,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "log": ("murder.cli.log:log", "What the log's events mean; a filter for fail2ban."),
         "metrics": ("murder.cli.metrics:metrics", "A dashboard and alert rules for the metrics."),
         "ctl": ("murder.cli.ctl.group:ctl", "Inspect and change a murder."),
+        "help": ("murder.cli.manual:show", "The manual: install, daily work, trouble, …"),
         "system-unit": ("murder.cli.install:system_unit", "Print a hardened systemd unit."),
         "completion": ("murder.cli.install:completion", "Print completion for a shell."),
         "version": ("murder.cli.program:version", "Print the version."),
@@ -67,6 +68,7 @@ def murder() -> None:
     Try it:        murder demo
     One node:      murder serve --role backend --config murder.toml
     What is wrong: murder config check --config murder.toml
+    The manual:    murder help
     """
 
 

@@ -412,7 +412,7 @@ def main() -> None:
     parser.add_argument("--idle", type=int, default=200, help="idle sessions")
     parser.add_argument("--workers", type=int, default=0, help="of our frontend; 0: its default")
     parser.add_argument("--upstream-tls", action="store_true", help="ours speaks TLS to backends")
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md")
+    parser.add_argument("--write", action="store_true", help="write the table into the manual")
     given = parser.parse_args()
     if os.geteuid() or not (LAB_ROOT / "pkg/usr/lib/cyrus/bin/master").exists():
         sys.exit(f"this needs root, and the Cyrus lab: {LAB} install")
@@ -421,7 +421,7 @@ def main() -> None:
             measure_large(given)
         else:
             measure(kind, given)
-    if given.readme:
+    if given.write:
         method = (
             f"Medians of {given.turns} turns of {given.seconds:g} s, each proxy in each turn, in front of the same "
             f"backend ({', '.join(given.backend) or 'several'}); CPU is that of a proxy's whole process tree, beside "

@@ -12,6 +12,7 @@ import asyncclick as click
 import pytest
 
 from murder.cli.program import murder
+from murder.manual.pages import TOPICS, page
 from tests.conftest import cannot_run
 from tests.kit.demo import wanted
 from tests.kit.process import ROOT
@@ -28,7 +29,9 @@ WITHOUT_JSON = {
     "murder ctl raw",  # what the server says
     "murder ctl list dump",  # JSON lines as it is
 }
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+MANUAL = "\n".join(
+    [(ROOT / "README.md").read_text(encoding="utf-8"), *map(page, TOPICS.keys() - {"plugins"})]
+)
 Walked = tuple[str, click.Command, click.Context]
 
 
@@ -121,10 +124,10 @@ def test_json_says_its_keys(name: str) -> None:
         assert re.match(r"Print JSON, for programs: \w+.*\.", option.help or ""), name
 
 
-def test_readme_names_commands_that_there_are() -> None:
-    lines = re.findall(r"^(murder [a-z].*)$", README, re.MULTILINE)
+def test_the_manual_names_commands_that_there_are() -> None:
+    lines = re.findall(r"^(murder [a-z].*)$", MANUAL, re.MULTILINE)
     quoted = [
-        one.replace(" …", " x") for one in re.findall(r"`(murder (?:ctl )?[a-z-]+[^`]*)`", README)
+        one.replace(" …", " x") for one in re.findall(r"`(murder (?:ctl )?[a-z-]+[^`]*)`", MANUAL)
     ]
     named = {check_example(line) for line in [*lines, *quoted] if "." != line[-1] or "`" in line}
     assert {"murder ca issue", "murder ctl doctor", "murder system-unit"} <= named

@@ -1,4 +1,4 @@
-"""README's "Replacing a Cyrus Murder node by node": each step, and the way back from it, while people work."""
+"""The manual's "Replacing a Cyrus Murder node by node": each step, and the way back from it, while people work."""
 
 import os
 import re
@@ -7,6 +7,7 @@ import subprocess
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
+from murder.manual.pages import page
 from tests.cyrus.conftest import ROOT, Lab
 from tests.cyrus.our_nodes import our_node, rows_at
 from tests.cyrus.our_roles import FRONTEND, logged_in, message, ok, our_backend, our_frontend
@@ -17,20 +18,19 @@ OUR_MASTER = "127.0.0.14"
 TARGET = "127.0.0.13"
 USERS = int(os.environ.get("MURDER_WALK_USERS", "8"))
 TAKES = {"takes_xfer_from": ["murder"]}
-README = (process.ROOT / "README.md").read_text(encoding="utf-8")
-CHAPTER = README.partition("### Replacing a Cyrus Murder")[2].partition("\n## ")[0]
+CHAPTER = page("cyrus").partition("## Replacing a Cyrus Murder")[2]
 
 
 def line_with(word: str) -> str:
-    """README's own line for a step."""
+    """the manual's own line for a step."""
     blocks = re.findall(r"^ *```\w*\n(.*?)^ *```$", CHAPTER, re.DOTALL | re.MULTILINE)
     found = [line.strip() for block in blocks for line in block.splitlines() if word in line]
-    assert found, f"README has no line with {word}"
+    assert found, f"the manual has no line with {word}"
     return str(found[0])
 
 
 def dumped(instance: str) -> str:
-    """The mailbox list of a Cyrus node, by README's line."""
+    """The mailbox list of a Cyrus node, by the manual's line."""
     command = line_with("ctl_mboxlist -d").partition(" > ")[0]
     program = f"{ROOT}/pkg/usr/lib/cyrus/bin/ctl_mboxlist -C {ROOT}/{instance}/imapd.conf"
     shell = f"LD_LIBRARY_PATH=$(echo {ROOT}/pkg/usr/lib/*-linux-gnu) " + command.replace(
@@ -151,7 +151,7 @@ def steps(lab: Lab, folder: Path, users: list[str], people: People, stack: ExitS
 
 
 def said_to(host: str, word: str, **names: str) -> str:
-    """Run README's `curl` line with this word at a node of the lab."""
+    """Run the manual's `curl` line with this word at a node of the lab."""
     words = shlex.split(line_with(word))
     assert words[:2] == ["curl", "-v"] and words[-2] == "-X", words
     command = words[-1].replace("be9.example.org", "be9.murder.test")
@@ -163,7 +163,7 @@ def said_to(host: str, word: str, **names: str) -> str:
 
 
 def new_master(lab: Lab, folder: Path) -> AbstractContextManager[Path]:
-    """Our master, filled from a Cyrus node's dump by README's line before it is started."""
+    """Our master, filled from a Cyrus node's dump by the manual's line before it is started."""
     place = folder / "master"
     with our_node(place, "mupdate9.murder.test", OUR_MASTER, 3905):
         pass  # it has its configuration and users now

@@ -1,4 +1,4 @@
-"""README's "A key was stolen", its commands line by line: who had the key is out, who has the new one is in."""
+"""The manual's "A key was stolen", its commands line by line: who had the key is out, who has the new one is in."""
 
 import json
 import os
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from murder.manual.pages import page
 from murder.pki.authority import init_authority, issue
 from murder.pki.trust import init_list
 from tests.kit.ports import free_port
 from tests.kit.process import ROOT, Program, serving
 from tests.node.test_workers import LIMIT_S, knock
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-CHAPTER = README.partition("\n## A key was stolen")[2].partition("\n## ")[0]
+CHAPTER = page("keys")
 # scp and ssh that reach the hosts of this test: folders
 SHELL = """
 set -e
@@ -33,7 +33,7 @@ ssh() {
 
 def commands(title: str) -> str:
     """The first block of commands below a heading of the chapter."""
-    section = CHAPTER.partition(f"\n### {title}")[2].partition("\n### ")[0]
+    section = CHAPTER.partition(f"\n## {title}")[2].partition("\n## ")[0]
     found = re.search(r"```\n(.*?)```", section, re.DOTALL)
     assert found is not None, title
     return found.group(1)

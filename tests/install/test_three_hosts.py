@@ -1,4 +1,4 @@
-"""README's "Install it on three hosts", done in three network namespaces with README's own configurations and commands.
+"""The manual's "Install it on three hosts", done in three network namespaces with its own configurations and commands.
 
 Each host has its own name, address, /etc/murder and data; they see each other over a bridge and nothing else.
 """
@@ -14,20 +14,20 @@ from pathlib import Path
 
 import pytest
 
+from murder.manual.pages import page
 from tests.conftest import cannot_run
 from tests.kit.demo import wanted
 from tests.kit.process import ROOT
 from tests.kit.waiting import until
 
 HOSTS = {"mupdate": "10.87.0.1", "be1": "10.87.0.2", "fe1": "10.87.0.3", "desk": "10.87.0.4"}
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-FIRST_DAYS = README.partition("\n## A key was stolen")[0]  # test_stolen_keys.py runs that chapter
+MANUAL = page("install") + page("daily")
 
 
 def blocks() -> dict[str, str]:
-    """README's configurations by the first label of their node.name."""
+    """The manual's configurations by the first label of their node.name."""
     found = {}
-    for text in re.findall(r"```toml\n(.*?)```", README, re.DOTALL):
+    for text in re.findall(r"```toml\n(.*?)```", MANUAL, re.DOTALL):
         name = re.search(r'^\[node\]\nname = "([a-z0-9-]+)', text, re.MULTILINE)
         if name:
             found[name.group(1)] = text
@@ -108,7 +108,7 @@ class Site:
             shutil.rmtree(Path("/etc/netns") / self.space(host), ignore_errors=True)
 
     def configure(self, host: str, text: str, certificate: str) -> Path:
-        """A host's /etc/murder as README has it, in a folder of ours."""
+        """A host's /etc/murder as the manual has it, in a folder of ours."""
         etc = self.folder / host
         etc.mkdir()
         ca = self.folder / "murder-ca"
@@ -137,7 +137,7 @@ def site(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
 
 def test_readme_leads_from_nothing_to_mail_on_three_hosts(site: Site) -> None:
     ca = str(site.folder / "murder-ca")
-    for line in re.findall(r"^murder ca (?:init|issue .*)$", FIRST_DAYS, re.MULTILINE):
+    for line in re.findall(r"^murder ca (?:init|issue .*)$", MANUAL, re.MULTILINE):
         site.murder("desk", *line.split()[1:], "--dir", ca)
     configs = {}
     for host, text in blocks().items():

@@ -1,4 +1,4 @@
-"""A benchmark's table in README: between two marks, written by the benchmark itself, with what it was measured on."""
+"""A benchmark's table in the manual: between two marks, written by the benchmark itself, with what it was measured on."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-README: Final = Path(__file__).parent.parent.parent / "README.md"
+PAGE: Final = Path(__file__).parent.parent.parent / "murder" / "manual" / "costs.md"
 VERSIONS: Final = {
     "nginx": ("nginx", "-v"),
     "dovecot": ("dovecot", "--version"),
@@ -20,8 +20,8 @@ VERSIONS: Final = {
 Rows = Mapping[str, Mapping[str, float]]  # row → who → figure
 
 
-def write(name: str, rows: Rows, who: Sequence[str], method: str, file: Path = README) -> None:
-    """In place of what the last run wrote. Raises ValueError where README has no place for this benchmark."""
+def write(name: str, rows: Rows, who: Sequence[str], method: str, file: Path = PAGE) -> None:
+    """In place of what the last run wrote. Raises ValueError where the page has no place for this benchmark."""
     begin, end = f"<!-- bench {name} -->\n", f"<!-- end of bench {name} -->"
     before, mark, rest = file.read_text(encoding="utf-8").partition(begin)
     _, closing, after = rest.partition(end)

@@ -75,7 +75,7 @@ class LazyControl(click.Group):
 
 @click.group(cls=LazyControl)
 def ctl() -> None:
-    """Inspect and change a murder: as an operator, with a murder.toml that names the nodes (README, "Every day").
+    """Inspect and change a murder: as an operator, with a murder.toml that names the nodes (murder help daily).
 
     Nothing is removed or moved without its plan and --yes. Exit codes: 0 done, 1 refused, failed, or something is
     wrong; 2 usage, or --yes is missing; 3 a server could not be reached.

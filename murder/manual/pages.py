@@ -1,0 +1,30 @@
+"""The topics of the manual, in the order in which somebody new would read them, and how to write plugins among them."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Final
+
+# What each answers.
+TOPICS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "trouble": "Something is wrong: what you see, and what to do about it.",
+        "install": "Install it on three hosts.",
+        "daily": "Every day: users, mailboxes, moves, limits, with `murder ctl`.",
+        "keys": "A key was stolen, a laptop is lost.",
+        "cyrus": "Beside a Cyrus Murder, and in its place, node by node.",
+        "maildir": "Mail that is there already, as Maildir++.",
+        "scope": "What it does not do, or not yet.",
+        "costs": "What it costs beside other proxies.",
+        "plugins": "Logins, stores, placement, protocols of your own.",
+        "changes": "What has changed since earlier versions.",
+    }
+)
+
+
+def page(topic: str) -> str:
+    """The text of a topic, as Markdown. Raises KeyError."""
+    TOPICS[topic]
+    if topic == "plugins":
+        return (files("plugins") / "README.md").read_text(encoding="utf-8")
+    return (files("murder.manual") / f"{topic}.md").read_text(encoding="utf-8")
