@@ -31,9 +31,8 @@ from murder.session.imap_client import ResponseCutter, is_tagged
 from murder.wire.fragment import Chunk, Literal
 
 MAX_HEARD: Final = 16 * 1024  # octets up to the answer to a login, or to its end
-ANSWER_TIMES: Final = (
-    4  # a whole answer that is kept may take so many times the wait for octets of it
-)
+# a whole answer that is kept may take so many times the wait for octets of it
+ANSWER_TIMES: Final = 4
 SMALL_OCTETS: Final = 16 * 1024  # a read that may not be the whole answer
 MAX_IN_FLIGHT: Final = 500  # commands of a client that a backend has not answered; more wait
 KEPT_OCTETS: Final = 2048  # of one write, to be sent again: no more than 2 MiB a connection
@@ -110,9 +109,8 @@ class ImapUpstream:
         self.flight: deque[tuple[bytes, asyncio.Future[Reply] | Hears | None]] = deque()
         self._sent: list[tuple[list[bytes], bytes]] = []  # what is in flight: tags, octets
         self._own: InternalCommand | None = None
-        self._asker: Asker | None = (
-            None  # of whose question `_asked` is the tag, and `_heard` what has come of the answer
-        )
+        # of whose question `_asked` is the tag, and `_heard` what has come of the answer
+        self._asker: Asker | None = None
         self._asked, self._heard, self._asked_until = b"", b"", 0.0
         self.loop = asyncio.get_running_loop()
         self._sweep = sweep_of(self.loop)
@@ -191,7 +189,7 @@ class ImapUpstream:
 
     @property
     def last_word(self) -> bytes:
-        """Its BYE, where it said one, while it was relayed."""
+        """Its BYE, where it said one."""
         return self._cutter.bye
 
     @property
@@ -454,6 +452,8 @@ class ImapUpstream:
             return True
         if not response.startswith((b"* ", b"+", self._prefix)) and is_tagged(response):
             raise BadSyntax("a tagged response to what nobody asked")
+        if response[:5].upper() == b"* BYE":
+            self._cutter.bye = response
         if own.untagged is not None:
             own.untagged(response)
         else:

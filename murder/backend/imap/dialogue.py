@@ -35,7 +35,7 @@ from murder.serve.imap import ImapDialogue, Running
 from murder.serve.service import ClientService
 from murder.session.imap_server import Event, Line, State
 from murder.wire.imap.command import Command
-from murder.wire.imap.moved import FIELD, MOST_SAVED_OCTETS, SeenView
+from murder.wire.imap.moved import FIELD, GONE, MOST_SAVED_OCTETS, SeenView
 from murder.wire.imap.response import bye, status_line
 from murder.wire.imap.seqset import format_ranges
 from murder.wire.token import string
@@ -361,7 +361,10 @@ class BackendImap(ImapDialogue):
         self, command: Command, text: str = "Completed", code: bytes = b"", *, removals: bool = True
     ) -> None:
         """As `conclude`, for handlers that are coroutines."""
-        updates = await self.updates(removals=removals)
+        row = self.TABLE.get(command.name)
+        done = status_line(command.tag, b"OK", text, code)
+        is_elsewhere = row is not None and not row.inside
+        updates = await self.updates(removals=removals, done=done if is_elsewhere else b"")
         if not self.is_closing:
             lag = self._lag()
             if lag and code:
@@ -383,8 +386,9 @@ class BackendImap(ImapDialogue):
             return b""
         return b"HIGHESTMODSEQ %d" % max(1, self.view.delayed_from)
 
-    async def updates(self, *, removals: bool) -> bytes:
-        """Untagged responses for what has happened. Says BYE where the mailbox itself has gone."""
+    async def updates(self, *, removals: bool, done: bytes = b"") -> bytes:
+        """Untagged responses for what has happened. Says BYE where the mailbox itself has gone; before it `done`, of a
+        command that has nothing to do with that mailbox."""
         view = self.view
         if view is None:
             return b""
@@ -399,9 +403,9 @@ class BackendImap(ImapDialogue):
         if is_there and self.backend.mailboxes.find(name) is not None:
             return await self._tell(view, removals)
         if not self.backend.mailboxes.has_left(name):
-            text = "The selected mailbox has been deleted"
+            text, code = "The selected mailbox has been deleted", GONE
         elif not self._is_followed:
-            text = "The selected mailbox has moved to another server: log in again"
+            text, code = "The selected mailbox has moved to another server: log in again", b""
         elif self.notifier is None or not self.notifier.listens:
             view.is_dirty = True  # before the next command inside it
             return b""
@@ -410,7 +414,7 @@ class BackendImap(ImapDialogue):
             await self._hand_over()
             return b""
         self.leave_mailbox()
-        self.send(bye(text))
+        self.send(done + bye(text, code))
         self.close()
         return b""
 

@@ -29,7 +29,7 @@ from murder.session.imap_client import non_synchronising
 from murder.session.imap_server import Event, Line, State, Wrong
 from murder.wire.imap.command import Command
 from murder.wire.imap.moved import FIELD as FOLLOWS_FIELD
-from murder.wire.imap.moved import MOVED, view_in
+from murder.wire.imap.moved import MOVED, is_of_deleted, view_in
 from murder.wire.imap.response import bye, status_for, status_line, untagged
 
 IN_UTF8: Final = frozenset({b"IMAP4REV2", b"UTF8=ACCEPT"})
@@ -71,6 +71,7 @@ class FrontendImap(ImapDialogue, Client):
         )
         self._settled: asyncio.Future[None] | None = None
         self._moved: Moved | None = None  # its selected mailbox has, and a handler runs
+        self._farewell = b""  # a BYE that stands behind the answer of the handler that runs
         self._following: asyncio.Task[None] | None = None
         frontend.sessions.add(self)
 
@@ -315,9 +316,9 @@ class FrontendImap(ImapDialogue, Client):
             text = "The backend of this mailbox has gone"
             if upstream.last_word:
                 place = self._place_of(self.selected.name)
-                if place is None and MOVED not in upstream.last_word:
-                    self.send(upstream.last_word)  # as a server that has the mailbox itself
-                    self.close()
+                is_gone = place is None and MOVED not in upstream.last_word
+                if is_gone or is_of_deleted(upstream.last_word):
+                    self._leave_with(upstream.last_word)
                     return
                 if place != upstream.server or MOVED in upstream.last_word:
                     text = "The mailbox has moved: select it again"
@@ -334,6 +335,19 @@ class FrontendImap(ImapDialogue, Client):
         if lines:
             self.send(lines)
         self._wake_settled()
+
+    def _leave_with(self, bye: bytes) -> None:
+        """As a server that has the mailbox itself: behind the answer to the command that runs."""
+        if self._task is not None:
+            self._farewell = bye
+        else:
+            self.send(bye)
+            self.close()
+
+    def failed(self, event: Event, error: Exception) -> None:
+        if self._farewell and isinstance(error, UpstreamFailure):
+            return  # it has not been answered, and BYE follows
+        super().failed(event, error)
 
     def _place_of(self, name: MailboxName) -> str | None:
         """The server of a mailbox by the list, "" while it is on its way; None where it has been deleted."""
@@ -389,7 +403,10 @@ class FrontendImap(ImapDialogue, Client):
 
     def rested(self) -> None:
         super().rested()
-        if self._moved is not None and self._following is None:
+        if self._farewell and not self.is_closing:
+            self.send(self._farewell)
+            self.close()
+        elif self._moved is not None and self._following is None:
             self._start_following()
 
     async def relay_inside(self, command: Command) -> Reply:

@@ -3,8 +3,9 @@
 from typing import Final
 
 from murder.api.referral import Conduct, ReferralQuestion
-from murder.errors import Code, Refusal
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.dialogue import FrontendImap
+from murder.frontend.imap.patience import Patience
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, inbox_of
 from murder.model.protocol import IMAP
@@ -16,11 +17,21 @@ ANY_MECHANISM: Final = "*"
 
 
 async def find_or_refer(
-    dialogue: FrontendImap, name: MailboxName, command: Command
+    dialogue: FrontendImap,
+    name: MailboxName,
+    command: Command,
+    patience: Patience | None = None,
 ) -> MailboxEntry:
-    """Where the mailbox is that a command names, if it shall be relayed. Raises Refusal(REFERRAL) if not,
-    Refusal(NONEXISTENT), UpstreamFailure."""
-    entry = await dialogue.find(name)
+    """Where the mailbox is that a command names, if it shall be relayed. One that is on its way is waited for. Raises
+    Refusal(REFERRAL) if not, Refusal(NONEXISTENT), UpstreamFailure."""
+    patience = patience or Patience(dialogue)
+    while True:
+        try:
+            entry = await dialogue.find(name)
+            break
+        except UpstreamFailure as failure:
+            if failure.kind is not UpstreamKind.MOVING or not await patience.pause():
+                raise
     if _refers(dialogue, entry, command.name.decode("ascii")):
         url = _url(dialogue, entry, dialogue.external(entry.name)).decode("ascii")
         raise Refusal(Code.REFERRAL, "The mailbox is on another server", url)

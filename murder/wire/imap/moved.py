@@ -20,6 +20,7 @@ from murder.wire.token import Scanner
 
 FIELD: Final = "x-follows-moves"  # of ID: the client is a frontend that can go on elsewhere
 MOVED: Final = b"[X-MOVED"
+GONE: Final = b"NONEXISTENT"  # the code of a BYE: the selected mailbox has been deleted
 # of the UIDs that `$` stands for; they are read at once, in about a millisecond
 MOST_SAVED_OCTETS: Final = 16 * 1024
 MAX_MODSEQ: Final = 2**63 - 1
@@ -69,6 +70,11 @@ def parse_view(scanner: Scanner) -> SeenView:
     if scanner.accept(b" "):
         saved = None if scanner.accept(b"*") else parse_seqset(scanner).resolved(MAX_UID)
     return SeenView(uid_validity, modseq, exists, last_uid, condstore, saved)
+
+
+def is_of_deleted(bye: bytes) -> bool:
+    """Whether a server's last word says that the selected mailbox has been deleted."""
+    return bye[:7].upper() == b"* BYE [" and bye[7:].upper().startswith(GONE + b"]")
 
 
 def view_in(bye: bytes) -> tuple[bytes, bool]:

@@ -13,7 +13,8 @@ from murder.frontend.imap.mail.catenate import WORD, Texts
 from murder.frontend.imap.mail.claim import CLAIMS, remove_claimed
 from murder.frontend.imap.mail.copy import check_may_remove
 from murder.frontend.imap.mail.crossing import Removal, Source, remove, remove_exactly, take_back
-from murder.frontend.imap.mail.target import Patience, find_target, has_moved
+from murder.frontend.imap.mail.target import find_target, has_moved
+from murder.frontend.imap.patience import MAIL_AT_HAND_S, Patience
 from murder.frontend.imap.selected import Selected
 from murder.model.entry import MailboxEntry
 from murder.net.exchange import Reply
@@ -36,7 +37,7 @@ def run_append(dialogue: FrontendImap, command: Command) -> Running:
 
 
 async def _append(dialogue: FrontendImap, command: Command, mailbox: bytes, rest_at: int) -> None:
-    patience = Patience(dialogue)
+    patience = Patience(dialogue, MAIL_AT_HAND_S)
     entry = await find_target(dialogue, mailbox, command, patience)
     if command.literal is None and WORD not in command.octets.upper():
         await _append_whole(dialogue, command, mailbox, entry, patience)
@@ -102,7 +103,7 @@ async def _replace_across(
     doomed = [message.uid for message in await source.messages(verb % number)]
     if not doomed:
         raise Refusal(Code.NONEXISTENT, "The message to be replaced does not exist")
-    entry = await find_target(dialogue, mailbox, command, Patience(dialogue))
+    entry = await find_target(dialogue, mailbox, command, Patience(dialogue, MAIL_AT_HAND_S))
     upstream = await dialogue.upstream(entry.server)
     incoming = _Incoming(dialogue, command, upstream)
     reply = await incoming.to_target(b" APPEND " + client_astring(mailbox), rest_at)

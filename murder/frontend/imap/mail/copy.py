@@ -18,7 +18,8 @@ from murder.frontend.imap.mail.crossing import (
     remove,
     remove_exactly,
 )
-from murder.frontend.imap.mail.target import Patience, find_target, has_moved
+from murder.frontend.imap.mail.target import find_target, has_moved
+from murder.frontend.imap.patience import MAIL_AT_HAND_S, Patience
 from murder.frontend.imap.selected import Selected
 from murder.model.acl import expand_rights
 from murder.model.name import MailboxName, owner_of
@@ -60,14 +61,14 @@ async def _copy_inside(dialogue: FrontendImap, command: Command, request: CopyRe
     reply = await dialogue.inside(lambda selected: as_it_came(dialogue, selected.upstream, command))
     server = dialogue.selected.server if dialogue.selected is not None else ""
     code = refusal_of(reply).code if reply.code else Code.NONE
-    if await has_moved(dialogue, request.mailbox, server, code, Patience(dialogue)):
+    if await has_moved(dialogue, request.mailbox, server, code, Patience(dialogue, MAIL_AT_HAND_S)):
         await _copy(dialogue, command, request)
     else:
         dialogue.send(reply.octets)
 
 
 async def _copy(dialogue: FrontendImap, command: Command, request: CopyRequest) -> None:
-    patience = Patience(dialogue)
+    patience = Patience(dialogue, MAIL_AT_HAND_S)
     entry = await find_target(dialogue, request.mailbox, command, patience)
     selected = dialogue.selected
     if selected is None:

@@ -4,11 +4,9 @@ While it moves it is nowhere for some hundredths of a second, and its old backen
 at hand waits, and goes to the new one.
 """
 
-import asyncio
-from typing import Final
-
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.dialogue import FrontendImap
+from murder.frontend.imap.patience import Patience
 from murder.frontend.imap.refer import find_or_refer
 from murder.frontend.placement import nearest
 from murder.model.entry import MailboxEntry
@@ -16,38 +14,23 @@ from murder.model.name import ancestors_of
 from murder.model.rights import check_may_create
 from murder.wire.imap.command import Command
 
-FIRST_PAUSE_S: Final = 0.02
-LONGEST_PAUSE_S: Final = 0.5
-MOVING_S: Final = 10.0  # that one command waits for a mailbox on its way; then it is told so
-
-
-class Patience:
-    """How long one command waits, all in all."""
-
-    def __init__(self, dialogue: FrontendImap) -> None:
-        self._dialogue = dialogue
-        self._ends = dialogue.loop.time() + MOVING_S
-        self._pause_s = FIRST_PAUSE_S
-
-    async def pause(self) -> bool:
-        """A little, each time longer. False where there is no more."""
-        if self._dialogue.loop.time() >= self._ends or self._dialogue.connection.is_lost:
-            return False
-        await asyncio.sleep(self._pause_s)
-        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
-        return True
-
 
 async def find_target(
     dialogue: FrontendImap, external: bytes, command: Command, patience: Patience
 ) -> MailboxEntry:
     """TRYCREATE where there is none, and the user may make it (RFC 3501 §7.1). Raises Refusal, UpstreamFailure."""
-    while True:
+    name = dialogue.name_of(external)
+    try:
+        return await find_or_refer(dialogue, name, command, patience)
+    except Refusal as refusal:
+        if refusal.code is not Code.NONEXISTENT:
+            raise
+        parent = nearest(dialogue.frontend, ancestors_of(name))
         try:
-            return await _find(dialogue, external, command)
-        except UpstreamFailure as failure:
-            if failure.kind is not UpstreamKind.MOVING or not await patience.pause():
-                raise
+            check_may_create(name, parent, dialogue.user, dialogue.namespace)
+        except Refusal:
+            raise refusal from None
+        raise Refusal(Code.TRY_CREATE, refusal.text, names=refusal.names) from refusal
 
 
 async def has_moved(
@@ -66,18 +49,3 @@ async def has_moved(
         return False
     except UpstreamFailure as failure:
         return failure.kind is UpstreamKind.MOVING
-
-
-async def _find(dialogue: FrontendImap, external: bytes, command: Command) -> MailboxEntry:
-    name = dialogue.name_of(external)
-    try:
-        return await find_or_refer(dialogue, name, command)
-    except Refusal as refusal:
-        if refusal.code is not Code.NONEXISTENT:
-            raise
-        parent = nearest(dialogue.frontend, ancestors_of(name))
-        try:
-            check_may_create(name, parent, dialogue.user, dialogue.namespace)
-        except Refusal:
-            raise refusal from None
-        raise Refusal(Code.TRY_CREATE, refusal.text, names=refusal.names) from refusal

@@ -1,0 +1,110 @@
+"""Mailboxes come, go and are renamed while others have them selected: a frontend says what one server would say."""
+
+import asyncio
+import random
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.frontend.cluster import running_cluster
+from tests.kit.dialogue import Player
+
+NAMES = [f"INBOX/r{number}" for number in range(3)]
+STEPS = 60
+SESSIONS = 6
+# what two sessions that race for a name may be told; everything else is a fault of the server's
+FAIR = re.compile(rb"(t OK|t NO \[(NONEXISTENT|ALREADYEXISTS|TRYCREATE)\]|\* BYE \[NONEXISTENT\])")
+
+
+class Racer:
+    """One client. It logs in again when it has been told BYE."""
+
+    def __init__(self, address: tuple[str, int], seed: int) -> None:
+        self.address = address
+        self.random = random.Random(seed)
+        self.ends: Counter[bytes] = Counter()
+        self.unfair: list[tuple[str, bytes]] = []
+
+    async def run(self) -> None:
+        done = 0
+        while done < STEPS:
+            reader, writer = await asyncio.open_connection(*self.address)
+            await reader.readline()
+            writer.write(b"l LOGIN ana secret\r\n")
+            while not (await reader.readline()).startswith(b"l OK"):
+                pass
+            done += await self._until_bye(reader, writer, STEPS - done)
+            writer.close()
+
+    async def _until_bye(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, steps: int
+    ) -> int:
+        for step in range(steps):
+            command = self._command()
+            writer.write(b"t " + command.encode() + b"\r\n")
+            while True:
+                line = await asyncio.wait_for(reader.readline(), 20)
+                if line.startswith((b"t ", b"* BYE")) or not line:
+                    break
+            found = FAIR.match(line)
+            self.ends[found[1] if found else line] += 1
+            if not found:
+                self.unfair.append((command, line))
+            if not line.startswith(b"t "):
+                return step + 1
+        return steps
+
+    def _command(self) -> str:
+        name, other = self.random.sample(NAMES, 2)
+        return self.random.choice(
+            (
+                f"SELECT {name}",
+                f"SELECT {name}",
+                f"CREATE {name}",
+                f"CREATE {name}",
+                f"DELETE {name}",
+                f"RENAME {name} {other}",
+                f"STATUS {name} (MESSAGES)",
+                "NOOP",
+            )
+        )
+
+
+@pytest.mark.parametrize("place", ["backend", "frontend"])
+async def test_races_for_names_are_told_as_such(place: str, tmp_path: Path) -> None:
+    with capture_logs() as logged:
+        async with running_cluster(tmp_path) as cluster:
+            backend = cluster.backends["be1.test"].address
+            address = backend if place == "backend" else cluster.address
+            racers = [Racer(address, seed) for seed in range(SESSIONS)]
+            async with asyncio.TaskGroup() as group:
+                for racer in racers:
+                    group.create_task(racer.run())
+    assert not [unfair for racer in racers for unfair in racer.unfair]
+    told = sum((racer.ends for racer in racers), Counter[bytes]())
+    assert told[b"t OK"] and told[b"* BYE [NONEXISTENT]"], told
+    assert not [line for line in logged if line["log_level"] in ("warning", "error")]
+
+
+async def test_a_change_is_answered_before_the_end_of_what_was_selected(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        for one, two in (("C1", "C2"), ("Cbe1", "Cbe1x")):
+            server = one.replace("C", "S")
+            await Player(cluster.connect).play(
+                f"""
+{one}= LOGIN ana secret
+{two}= LOGIN ana secret
+{one}= CREATE INBOX/a
+{one}= SELECT INBOX/a
+{two}= DELETE INBOX/a
+{two}= CREATE INBOX/a
+{one}: c1 CREATE INBOX/b
+{server}: c1 OK $_
+{server}: * BYE [NONEXISTENT] The selected mailbox has been deleted
+{two}= DELETE INBOX/a
+{two}= DELETE INBOX/b
+"""
+            )
