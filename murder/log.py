@@ -80,7 +80,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "message.incomplete": "A sender's connection ended amid a message; nobody got it, and the sender tries again.",
     "message.not_filed": "A script or filter wanted a message in a mailbox that cannot be had; it was kept instead.",
     "message.refused": "A recipient, or the message for them, was refused; `reply` is what the sender was told.",
-    "message.relayed": "A backend has answered for a recipient of a message; `reply` has its id of the message.",
+    "message.relayed": "A backend has answered for a recipient of a message; `saved_as` is its id of the message.",
     "move.aborted": "A move was given up; the mailbox stays at its source.",
     "move.bad_request": "The other backend of a move sent a request with bad syntax.",
     "move.begun": "A move of a mailbox to another backend has started.",

@@ -28,7 +28,7 @@ from murder.net.connection import Connection
 from murder.net.turns import line_up
 from murder.serve.lmtp import LmtpDialogue, folder_of, shown_reply, users_of
 from murder.serve.service import ClientService
-from murder.wire.lmtp import Envelope, clean, parse_recipient, reply
+from murder.wire.lmtp import Envelope, clean, format_saved, parse_recipient, reply
 
 UNKNOWN = "No such user here"
 MAX_MESSAGE_ID_OCTETS = 1000
@@ -183,7 +183,7 @@ class Arrival:
         self._store = dialogue.backend.store
         self._incoming: Incoming | None = None
         self._error: Exception | None = None
-        self._saved = reply(250, "2.1.5", f"<{dialogue.message_id}> saved")
+        self._saved = reply(250, "2.1.5", format_saved(dialogue.message_id))
         try:
             self._incoming = self._store.incoming()
         except (Refusal, OSError) as error:

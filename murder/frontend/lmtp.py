@@ -20,7 +20,7 @@ from murder.net.connection import Connection
 from murder.net.lines import LineUpstream, open_lines, sasl_response
 from murder.serve.lmtp import LmtpDialogue, folder_of, shown_reply, users_of
 from murder.serve.service import ClientService
-from murder.wire.lmtp import Envelope, format_xclient, parse_recipient
+from murder.wire.lmtp import Envelope, format_xclient, parse_recipient, parse_saved
 
 UNKNOWN = "No such user here"
 UNKNOWN_THERE = re.compile(rb"550[- ](?:5\.1\.|(?!\d\.\d))")  # and nothing else is wrong with it
@@ -113,7 +113,13 @@ class FrontendLmtp(LmtpDialogue):
     def _answered(self, server: str, path: bytes, answer: bytes) -> None:
         """A backend, for one of the recipients: for the mail log."""
         self.service.figures.add("messages", "relayed" if answer.startswith(b"2") else "refused")
-        facts = {**self.message_facts(path), "backend": server, "reply": shown_reply(answer)}
+        saved_as = parse_saved(answer)  # "" at other servers than ours
+        facts = {
+            **self.message_facts(path),
+            "backend": server,
+            **({"saved_as": saved_as} if saved_as else {}),
+            "reply": shown_reply(answer),
+        }
         self.mail_log.info("message.relayed", facts)
 
     async def upstream(self, server: str) -> LineUpstream:

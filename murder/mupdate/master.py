@@ -10,7 +10,7 @@ import socket
 import ssl
 from base64 import b64decode, b64encode
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from murder import __version__
@@ -40,6 +40,7 @@ from murder.session.mupdate_server import (
 from murder.trail.audit import NOBODYS, AuditLog
 from murder.trail.figures import Figures
 from murder.wire.base64line import MAX_RESPONSE_OCTETS
+from murder.wire.control_answers import SessionShown
 from murder.wire.mupdate import MASTER, Banner, Command, Kind, Verb, format_banner, format_status
 
 PROTOCOL: Final = "mupdate"
@@ -47,6 +48,7 @@ IMPLEMENTATION: Final = "murder"
 LEAST_IDLE_S: Final = 15 * 60.0  # RFC 3656 §2
 # as `net.dialogue`: a node has many connections that wait for one disk
 HELD_OCTETS: Final = 32 * 1024
+STREAMING: Final = "streaming"  # a session that follows the list
 READ_OCTETS: Final = 32 * 1024  # at a time, and TLS records not yet decrypted
 NEVER_S: Final = 10 * 365 * 86400.0
 
@@ -102,11 +104,10 @@ class MupdateDialogue(ClientDialogue):
         service.dialogues.add(self)
         service.counters.connections += 1
 
-    def describe(self) -> dict[str, object]:
-        return {**super().describe(), "user": self.peer.name if self.peer else ""}
-
-    def standing(self) -> dict[str, object]:
-        return {"state": "streaming" if self._subscriber is not None else ""}
+    def describe(self) -> SessionShown:
+        user = self.peer.name if self.peer else ""
+        state = STREAMING if self._subscriber is not None else ""
+        return replace(super().describe(), user=user, state=state)
 
     # The banner, errors, the end
 

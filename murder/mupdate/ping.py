@@ -1,16 +1,14 @@
 """The read-your-writes barrier between processes of one host: workers ask the replica process to reach the master's
 present, over a local socket.
 
-One line a question, `PING n` or `STATUS n`; one line an answer, `n OK`, `n OK {json}` or `n NO kind text`. The socket's
-folder is the owner's only, so nobody else may ask.
+One line a question, `PING n`; one line an answer, `n OK` or `n NO kind text`. The socket's folder is the owner's only, so
+nobody else may ask.
 """
 
 import asyncio
 import contextlib
-import json
 import os
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -22,6 +20,7 @@ SOCKET_NAME: Final = "replica.sock"
 MAX_PATH_OCTETS: Final = 100  # sun_path has 108
 MAX_QUESTIONS: Final = 10_000  # waiting at once, from one worker
 MASTER: Final = "master"
+PING: Final = "PING"
 
 
 @contextlib.contextmanager
@@ -63,12 +62,8 @@ class PingServer:
 
     async def answer(self, question: str) -> str:
         """What stands behind the number in the answer to one question."""
-        if question == "STATUS":
-            status = asdict(self._replica.status())
-            status["phase"] = self._replica.status().phase.value
-            return f"OK {json.dumps(status)}"
-        if question != "PING":
-            return "NO protocol no such question"
+        if question != PING:
+            return f"NO {UpstreamKind.PROTOCOL.value} no such question"
         try:
             await self._replica.ping(self._timeout_s)
         except UpstreamFailure as failure:
@@ -160,22 +155,14 @@ class PingClient:
     async def ping(self, timeout_s: float) -> None:
         """Return when the host's list has all that the master had confirmed before this call. Raises UpstreamFailure
         where the master, or the replica process, cannot be asked now."""
-        await self._ask("PING", timeout_s)
-
-    async def status(self, timeout_s: float = 5.0) -> dict[str, Any]:
-        """The fields of `replica.ReplicaStatus`. Raises UpstreamFailure."""
-        found: dict[str, Any] = json.loads(await self._ask("STATUS", timeout_s))
-        return found
-
-    async def _ask(self, question: str, timeout_s: float) -> str:
         try:
             async with asyncio.timeout(timeout_s):
-                answer = await self._answered(question)
+                answer = await self._answered(PING)
         except TimeoutError:
             raise _failure(UpstreamKind.TIMEOUT, f"no answer in {timeout_s:g} s") from None
         word, _, rest = answer.partition(" ")
         if word == "OK":
-            return rest
+            return
         kind, _, text = rest.partition(" ")
         known = {one.value: one for one in UpstreamKind}
         raise _failure(known.get(kind, UpstreamKind.PROTOCOL), text)

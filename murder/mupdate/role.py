@@ -11,7 +11,7 @@ from murder.model.name import display
 from murder.model.protocol import MUPDATE, ProtocolSpec
 from murder.mupdate.following import ReplicaService, list_path
 from murder.mupdate.ledger import Ledger
-from murder.mupdate.master import MupdateService
+from murder.mupdate.master import STREAMING, MupdateService
 from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.stream import Hub
 from murder.net.listener import Service
@@ -129,8 +129,8 @@ class MupdateRole:
         """By their certificates, those who follow the list now: frontends, replicas, backends of a murder in which each
         is a frontend too."""
         dialogues = self._service.dialogues if self._service is not None else ()
-        shown = (dialogue.describe() for dialogue in dialogues)
-        return {str(one["user"]) for one in shown if one["state"] == "streaming" and one["user"]}
+        sessions = (dialogue.describe() for dialogue in dialogues)
+        return {one.user for one in sessions if one.state == STREAMING and one.user}
 
     def conflicts(self, forget: bool = False) -> list[ConflictShown]:
         """For `murder ctl conflicts`; `forget` removes what is told."""

@@ -10,12 +10,12 @@ import contextlib
 import re
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Protocol, cast, runtime_checkable
 from weakref import WeakKeyDictionary
 
 from murder.net.connection import Connection, HalfCloses, Receiver
-from murder.wire.control_answers import Traced
+from murder.wire.control_answers import SessionShown, Traced
 
 MAX_LINES: Final = 10_000  # that wait to be told; more are left out
 MAX_SHOWN: Final = 2000  # octets of one read or write
@@ -36,7 +36,7 @@ _GOES_ON: Final = (b"+ ", b"334 ", b"+\r")  # the server wants more of a login
 class HasUser(Protocol):
     """A session that can say whose it is."""
 
-    def describe(self) -> Mapping[str, object]: ...
+    def describe(self) -> SessionShown: ...
 
 
 class Traces:
@@ -110,7 +110,7 @@ class Tap:
     def user(self) -> str:
         """Empty before the login."""
         if isinstance(self.receiver, HasUser):
-            return str(self.receiver.describe().get("user") or "")
+            return self.receiver.describe().user
         return ""
 
     def stand(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from murder.operate.nodes import NodeAnswers, ask_all
 from murder.operate.reach import Reach
 from murder.trail.audit import KIND
+from murder.wire.control_answers import parse_chain_checked, parse_trail_line
 from murder.wire.control_words import AskChain, AskTrail
 
 Line = Mapping[str, Any]
@@ -26,22 +27,22 @@ async def acts(reach: Reach, word: str, within_s: float) -> Acts:
     by_key: dict[tuple[object, ...], Line] = {}
     for node in nodes:
         for answer in node.answers:
-            line = answer.get("line")
-            if isinstance(line, dict):  # what concerns the whole node each of its roles says
-                key = (answer["node"], line.get("chain"), line.get("at"), line.get("event"))
-                by_key.setdefault(key, {"node": answer["node"], "role": answer["role"], **line})
+            line = parse_trail_line(answer)
+            # what concerns the whole node each of its roles says
+            by_key.setdefault((line.node, line.chain, line.at, line.event), line.with_place())
     lines = sorted(by_key.values(), key=lambda line: str(line.get("at", "")))
     return Acts(lines, [node for node in nodes if node.problem])
 
 
 async def breaks(reach: Reach) -> tuple[dict[str, list[str]], list[NodeAnswers]]:
     """Where lines were taken out or altered, by node, `file:line` each; and the nodes that did not answer."""
-    told = await ask_all(reach, AskChain(KIND))
-    found: dict[str, list[str]] = {}
-    for node in told:
+    nodes = await ask_all(reach, AskChain(KIND))
+    found: dict[str, dict[str, None]] = {}
+    for node in nodes:
         for answer in node.answers:
-            for place in answer.get("breaks", ()):
-                places = found.setdefault(str(answer["node"]), [])
-                if place not in places:
-                    places.append(str(place))
-    return found, [node for node in told if node.problem]
+            checked = parse_chain_checked(answer)
+            if checked.breaks:
+                found.setdefault(checked.node, {}).update(dict.fromkeys(checked.breaks))
+    return {name: list(places) for name, places in found.items()}, [
+        node for node in nodes if node.problem
+    ]

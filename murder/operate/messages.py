@@ -1,6 +1,5 @@
 """What has happened to a message: the mail logs of all nodes, put together by the ids that stand in them."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -8,10 +7,11 @@ from typing import Any, Final
 from murder.operate.nodes import NodeAnswers, ask_all
 from murder.operate.reach import Reach
 from murder.serve.mail_log import KIND
+from murder.wire.control_answers import TrailLine, parse_trail_line
 from murder.wire.control_words import MAX_WORDS, AskTrail
 
 ROUNDS: Final = 3  # what somebody knows -> ids of it -> what others say of those
-_IN_REPLY: Final = re.compile(r"<([0-9a-f]+-[0-9a-f]+-[0-9a-f]+-[0-9a-f]+)> saved")
+IDS: Final = ("id", "message_id", "saved_as")  # facts by which others may know the message
 
 Line = Mapping[str, Any]
 
@@ -26,7 +26,7 @@ class Traced:
 
 async def trace(reach: Reach, word: str, within_s: float) -> Traced:
     """All that is known of the messages with this id, Message-ID, sender or recipient, not longer ago (0: ever)."""
-    by_key: dict[tuple[object, ...], Line] = {}
+    by_key: dict[tuple[str, ...], TrailLine] = {}
     asked: set[str] = set()
     wanted = set(_spellings(word))
     silent: list[NodeAnswers] = []
@@ -37,16 +37,12 @@ async def trace(reach: Reach, word: str, within_s: float) -> Traced:
         asked |= wanted
         nodes = await ask_all(reach, AskTrail(KIND, tuple(sorted(wanted)), within_s))
         silent = [node for node in nodes if node.problem]
-        lines = [
-            {"node": answer["node"], "role": answer["role"], **answer["line"]}
-            for node in nodes
-            for answer in node.answers
-            if isinstance(answer.get("line"), dict)
-        ]
+        lines = [parse_trail_line(answer) for node in nodes for answer in node.answers]
         for line in lines:
             by_key[_key(line)] = line
-        wanted = {id for line in lines for id in _ids_of(line)}
-    return Traced(sorted(by_key.values(), key=lambda line: str(line.get("at", ""))), silent)
+        wanted = {id for line in lines for key in IDS if (id := line.text(key))}
+    ordered = sorted(by_key.values(), key=lambda line: line.at)
+    return Traced([line.with_place() for line in ordered], silent)
 
 
 def _spellings(word: str) -> list[str]:
@@ -55,11 +51,5 @@ def _spellings(word: str) -> list[str]:
     return [bare, f"<{bare}>"]
 
 
-def _ids_of(line: Line) -> list[str]:
-    """By which others may know the message."""
-    found = [str(line[key]) for key in ("id", "message_id") if line.get(key)]
-    return [*found, *_IN_REPLY.findall(str(line.get("reply", "")))]
-
-
-def _key(line: Line) -> tuple[object, ...]:
-    return tuple(line.get(key) for key in ("node", "at", "event", "id", "recipient"))
+def _key(line: TrailLine) -> tuple[str, ...]:
+    return line.node, line.at, line.event, line.text("id"), line.text("recipient")

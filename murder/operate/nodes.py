@@ -19,16 +19,20 @@ from murder.operate.reach import Reach
 from murder.wire.control_answers import (
     RoleFacts,
     Status,
+    parse_chain_checked,
     parse_conflict,
     parse_node_status,
     parse_probed,
     parse_session,
+    parse_trail_line,
 )
 from murder.wire.control_words import (
+    AskChain,
     AskConflicts,
     AskProbe,
     AskSessions,
     AskStatus,
+    AskTrail,
     Request,
     format_request,
 )
@@ -46,6 +50,8 @@ PARSED: Final[Mapping[type, Callable[[Answer], object]]] = {
     AskSessions: parse_session,
     AskConflicts: parse_conflict,
     AskProbe: parse_probed,
+    AskTrail: parse_trail_line,
+    AskChain: parse_chain_checked,
 }
 
 

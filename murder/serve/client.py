@@ -14,6 +14,7 @@ from murder.net.dialogue import Dialogue
 from murder.net.seldom import TLS_FAILURES
 from murder.trail.audit import AuditLog
 from murder.trail.figures import Figures
+from murder.wire.control_answers import SessionShown
 
 MAX_BAD_COMMANDS: Final = 20  # in a row: then the peer speaks something else
 
@@ -68,14 +69,6 @@ class ClientDialogue(Dialogue):
         """Say that the stream cannot be cut any more, and close."""
         raise NotImplementedError
 
-    def standing(self) -> dict[str, object]:
-        """What `describe` tells of the session itself."""
-        return {}
-
-    def details(self) -> dict[str, object]:
-        """What a role adds to it."""
-        return {}
-
     # --- the log
 
     @property
@@ -97,17 +90,17 @@ class ClientDialogue(Dialogue):
             facts["user"] = self.login.user
         return facts
 
-    def describe(self) -> dict[str, object]:
-        """For `murder ctl sessions`."""
-        return {
-            "protocol": self.protocol,
-            "user": self.login.user if self.login else "",
-            "address": self.connection.peer,
-            "proxy": self.login.proxy if self.login else "",
-            **self.standing(),
-            "idle_s": round(self.loop.time() - self.active_at, 1),
-            **self.details(),
-        }
+    def describe(self) -> SessionShown:
+        """For `murder ctl sessions`; who knows more of it adds that."""
+        return SessionShown(
+            self.connection.cid,
+            self.connection.peer,
+            self.connection.is_tls,
+            self.protocol,
+            self.login.user if self.login else "",
+            self.login.proxy if self.login else "",
+            idle_s=round(self.loop.time() - self.active_at, 1),
+        )
 
     def note_act(self, act: str, arguments: str, result: str) -> None:
         """Into the audit trail: a command that changes what others have, and how it ended."""

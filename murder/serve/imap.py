@@ -29,6 +29,7 @@ from murder.session.imap_server import (
 from murder.trail.audit import MAX_ARGUMENTS
 from murder.wire import mutf7
 from murder.wire.base64line import decode_base64
+from murder.wire.control_answers import SessionShown
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import (
     Status,
@@ -129,11 +130,9 @@ class ImapDialogue(ClientDialogue):
         """Untagged responses that a role owes before BYE."""
         return b""
 
-    def describe(self) -> dict[str, object]:
-        return {**super().describe(), "address": self.peer_address}
-
-    def standing(self) -> dict[str, object]:
-        return {"state": self.session.state.value}
+    def describe(self) -> SessionShown:
+        state = self.session.state.name.lower()
+        return replace(super().describe(), address=self.peer_address, state=state)
 
     # --- names
 

@@ -132,17 +132,89 @@ class ConflictShown:
 
 @dataclass(frozen=True, slots=True)
 class SessionShown:
-    """One session, as far as a table shows it. `idle_s` is None of what does not tell."""
+    """One connection, and the session on it. One that says no more of itself has no `protocol`. `proxy`: who acts for the
+    user; `state` is None of a protocol that has none; `idle_s` of what does not tell. Of a frontend's, `backends` are those
+    it is connected to, `backend` is that of the mailbox. `node` and `role` are known only to who has asked."""
 
-    node: str
-    role: str
     cid: str
-    protocol: str
-    user: str = ""
     address: str = ""
+    tls: bool = False
+    protocol: str = ""
+    user: str = ""
     proxy: str = ""
-    mailbox: str = ""
+    state: str | None = None
     idle_s: float | None = None
+    mailbox: str = ""
+    backend: str = ""
+    backends: tuple[str, ...] | None = None
+    node: str = ""
+    role: str = ""
+
+    def shown(self) -> dict[str, object]:
+        """As JSON has it."""
+        facts: dict[str, object] = {"cid": self.cid, "address": self.address, "tls": self.tls}
+        if not self.protocol:
+            return facts
+        facts |= {"protocol": self.protocol, "user": self.user, "proxy": self.proxy}
+        more = {
+            "state": self.state,
+            "idle_s": self.idle_s,
+            "mailbox": self.mailbox or None,
+            "backend": self.backend or None,
+            "backends": None if self.backends is None else list(self.backends),
+        }
+        return facts | {key: value for key, value in more.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Kicked:
+    """How many sessions were ended."""
+
+    number: int
+
+    def shown(self) -> dict[str, object]:
+        """As JSON has it."""
+        return {"kicked": self.number}
+
+
+@dataclass(frozen=True, slots=True)
+class ChainChecked:
+    """What one role of a node found of the lines it has kept: `breaks` are `FILE:LINE` of each that does not go on from the
+    one before it. `node`: known only to who has asked."""
+
+    files: int
+    breaks: tuple[str, ...] = ()
+    node: str = ""
+
+    def shown(self) -> dict[str, object]:
+        """As JSON has it."""
+        return {"files": self.files, "breaks": list(self.breaks)}
+
+
+@dataclass(frozen=True, slots=True)
+class TrailLine:
+    """A line that a node has kept: when, what, and its `facts`, which each event has others of; both stand among them, too.
+    `chain` is its link, where there is one. `node` and `role` are known only to who has asked."""
+
+    at: str
+    event: str
+    facts: Mapping[str, object]
+    chain: str = ""
+    node: str = ""
+    role: str = ""
+
+    def shown(self) -> dict[str, object]:
+        """As JSON has it."""
+        return {"line": dict(self.facts)}
+
+    def text(self, key: str) -> str:
+        """A fact; "" where there is none."""
+        value = self.facts.get(key)
+        return "" if value is None else str(value)
+
+    def with_place(self) -> dict[str, object]:
+        """Its facts, and who has kept it."""
+        return {"node": self.node, "role": self.role, **self.facts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,9 +326,38 @@ def parse_conflict(told: Words) -> ConflictShown:
 def parse_session(told: Words) -> SessionShown:
     """The answer to AskSessions."""
     words = Fields(told)
-    names = ("node", "role", "cid", "protocol", "user", "address", "proxy", "mailbox")
-    told_texts = {name: words.text(name, "") for name in names}
-    return SessionShown(**told_texts, idle_s=_number(words, "idle_s"))
+    return SessionShown(
+        cid=words.text("cid", ""),
+        address=words.text("address", ""),
+        tls=words.flag("tls", False),
+        protocol=words.text("protocol", ""),
+        user=words.text("user", ""),
+        proxy=words.text("proxy", ""),
+        state=words.text("state") if "state" in words else None,
+        idle_s=_number(words, "idle_s"),
+        mailbox=words.text("mailbox", ""),
+        backend=words.text("backend", ""),
+        backends=_texts(words, "backends"),
+        node=words.text("node", ""),
+        role=words.text("role", ""),
+    )
+
+
+def parse_chain_checked(told: Words) -> ChainChecked:
+    """The answer to AskChain."""
+    words = Fields(told)
+    return ChainChecked(
+        words.integer("files", 0), words.texts("breaks", ()), words.text("node", "")
+    )
+
+
+def parse_trail_line(told: Words) -> TrailLine:
+    """The answer to AskTrail."""
+    words = Fields(told)
+    facts = words.mapping("line")
+    line = Fields(facts)
+    texts = (line.text("chain", ""), words.text("node", ""), words.text("role", ""))
+    return TrailLine(line.text("at", ""), line.text("event", ""), facts, *texts)
 
 
 def parse_traced(told: Words) -> Traced | None:

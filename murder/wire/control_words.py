@@ -10,6 +10,7 @@ from typing import ClassVar, Final
 from murder.errors import BadSyntax
 from murder.model.name import MailboxName
 from murder.wire.carry import format_name
+from murder.wire.control_answers import SessionShown
 from murder.wire.json_fields import Fields, parse_fields
 
 MAX_WORDS: Final = 200  # looked for at once
@@ -33,9 +34,9 @@ class Wanted:
         }
         return {key: value for key, value in told.items() if value}
 
-    def fits(self, session: Mapping[str, object]) -> bool:
+    def fits(self, session: SessionShown) -> bool:
         """Whether this one is meant, by what it says of itself."""
-        return all(session.get(key) == value for key, value in self.given().items())
+        return all(getattr(session, key) == value for key, value in self.given().items())
 
 
 @dataclass(frozen=True, slots=True)

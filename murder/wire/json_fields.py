@@ -76,6 +76,13 @@ class Fields:
             raise BadSyntax(f"{key} is no object")
         return {name: Fields(values).number(name) for name in values}
 
+    def mapping(self, key: str) -> Mapping[str, object]:
+        """An object, whatever is in it."""
+        value = self._field(key, _NONE)
+        if not isinstance(value, dict):
+            raise BadSyntax(f"{key} is no object")
+        return value
+
     def rows(self, key: str, size: int) -> list["Fields"]:
         """A list of lists of that size; their fields are called "0", "1" and so on."""
         rows = self._field(key, _NONE)

@@ -16,6 +16,9 @@ _QUOTED_PAIR: Final = re.compile(rb"\\(.)")
 _HEX_PAIR: Final = re.compile(rb"\+([0-9A-F]{2})")
 _NOT_XTEXT: Final = re.compile(rb"[^!-~]|[+=]")
 _REPLY: Final = re.compile(rb"([2-5][0-9][0-9])([ -]|$)")
+_SAVED_BEFORE, _SAVED_BEHIND = "<", "> saved"
+_SAVED: Final = f"250 2.1.5 {_SAVED_BEFORE}"
+_OF_IDS: Final = frozenset("0123456789abcdef-")
 _ENHANCED: Final = re.compile(rb"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?= |$)")
 
 
@@ -120,6 +123,18 @@ def reply(code: int, enhanced: str, *lines: str) -> bytes:
         f"{code}{' ' if at == last else '-'}{prefix}{clean(s)}\r\n" for at, s in enumerate(lines)
     )
     return "".join(shown).encode("utf-8", "replace")
+
+
+def format_saved(id: str) -> str:
+    """The text of a backend's 250 for a recipient: by which id its mail log has the message."""
+    return f"{_SAVED_BEFORE}{id}{_SAVED_BEHIND}"
+
+
+def parse_saved(line: bytes) -> str:
+    """That id, of the reply's last line; "" of every other reply, as those of other servers are."""
+    text = line.rstrip(b"\r\n").decode("utf-8", "replace")
+    id = text.removeprefix(_SAVED).removesuffix(_SAVED_BEHIND)
+    return id if text == f"{_SAVED}{id}{_SAVED_BEHIND}" and set(id) <= _OF_IDS else ""
 
 
 def clean(text: str) -> str:

@@ -274,7 +274,8 @@ def test_what_has_happened_to_a_message_is_told_by_all_nodes(ctl: Ctl, demo: Dem
         relayed, delivered = by_role["frontend"], by_role["backend"]
         assert [relayed["event"], delivered["event"]] == ["message.relayed", "message.delivered"]
         assert relayed["backend"] == delivered["node"] == home
-        assert relayed["reply"].endswith(f"<{id[1]}> saved") and delivered["id"] == id[1]
+        assert relayed["reply"].endswith(f"<{id[1]}> saved")
+        assert relayed["saved_as"] == delivered["id"] == id[1]
         assert delivered["recipient"] == relayed["recipient"] == "user2"
         assert delivered["size"] == relayed["size"] == len(octets)
         assert delivered["session"] == relayed["cid"]

@@ -264,7 +264,7 @@ async def test_what_never_ends_is_read_no_faster_than_the_client_reads(
         (own,) = (
             session
             for session in cluster.frontends[0].frontend.sessions
-            if cast(Any, session).describe().get("user") == "eve"
+            if cast(Any, session).describe().user == "eve"
         )
         connection = cast(Any, own).connection
         most = 0

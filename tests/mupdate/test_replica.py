@@ -212,9 +212,8 @@ async def test_the_ping_reaches_the_masters_present_from_another_process(tmp_pat
             await client.activate(b"a%d" % i, b"be1!", b"")
             await asyncio.gather(*(ping.ping(5) for _ in range(20)))
             assert reader.find(b"a%d" % i) is not None
-        status = await ping.status()
-        assert status["phase"] == "streaming" and status["synchronised"]
-        assert status["lag_s"] == 0
+        status = one.replica.status()
+        assert (status.phase, status.synchronised, status.lag_s) == (Phase.STREAMING, True, 0)
         reader.close()
         ping.close()
         await door.stop()

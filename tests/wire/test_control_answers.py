@@ -1,12 +1,14 @@
 """What nodes tell an operator: values there and back, and what another version says."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from murder.errors import BadSyntax
 from murder.wire.control_answers import (
+    ChainChecked,
     ConflictShown,
     ListFacts,
     Probed,
@@ -15,11 +17,14 @@ from murder.wire.control_answers import (
     SessionShown,
     Status,
     Traced,
+    TrailLine,
+    parse_chain_checked,
     parse_conflict,
     parse_node_status,
     parse_probed,
     parse_session,
     parse_traced,
+    parse_trail_line,
     shown_of,
 )
 
@@ -76,9 +81,37 @@ def test_a_conflict_comes_back_as_it_went(conflict: ConflictShown) -> None:
     assert parse_conflict(over_the_wire(conflict.shown())) == conflict
 
 
-def test_sessions_and_traces_are_read() -> None:
-    told = {**WHO, "cid": "a-1", "protocol": "imap", "user": "ana", "idle_s": 2.5, "tls": True}
-    assert parse_session(told) == SessionShown("fe1", "frontend", "a-1", "imap", "ana", idle_s=2.5)
+@pytest.mark.parametrize(
+    "session",
+    [
+        SessionShown("a-1", "192.0.2.7", tls=True),
+        SessionShown("a-1", "192.0.2.7", False, "pop3", "ana", "admin", idle_s=2.5),
+        SessionShown("a-1", "", True, "imap", "ana", state="selected", mailbox="x", backends=()),
+        SessionShown("a-1", "", True, "imap", "", mailbox="x", backend="b", backends=("b", "c")),
+    ],
+)
+def test_a_session_comes_back_as_it_went(session: SessionShown) -> None:
+    told = over_the_wire(session.shown())
+    assert parse_session(told) == replace(session, node="fe1", role="frontend")
+    assert ("mailbox" in told) == bool(session.mailbox)  # who reads JSON asks for what is there
+
+
+def test_what_a_node_has_kept_comes_back_as_it_went() -> None:
+    line = TrailLine(
+        "2026-11-29T10:00:00Z", "kick", {"at": "2026-11-29T10:00:00Z", "event": "kick", "n": 1}
+    )
+    told = parse_trail_line(over_the_wire(line.shown()))
+    assert told == replace(line, node="fe1", role="frontend")
+    assert told.with_place() == {"node": "fe1", "role": "frontend", **line.facts}
+    assert (told.text("n"), told.text("user")) == ("1", "")
+    checked = ChainChecked(2, ("audit-frontend-0.jsonl:7",))
+    assert parse_chain_checked(over_the_wire(checked.shown())) == replace(checked, node="fe1")
+    for wrong in ({"line": 5}, {"line": {"at": 5}}, {}):
+        with pytest.raises(BadSyntax):
+            parse_trail_line(wrong)
+
+
+def test_traces_are_read() -> None:
     traced = Traced(1.5, "a-1", "C", "a NOOP")
     assert parse_traced(over_the_wire(shown_of(traced))) == traced
     assert parse_traced({**WHO, "trace": "ana"}) is None

@@ -7,6 +7,7 @@ import pytest
 
 from murder.errors import BadSyntax
 from murder.model.name import MailboxName
+from murder.wire.control_answers import SessionShown
 from murder.wire.control_words import (
     AskConflicts,
     AskPlace,
@@ -110,7 +111,7 @@ def test_a_placement_comes_back_with_the_node_that_answers() -> None:
 
 
 def test_sessions_are_those_that_all_of_the_given_fit() -> None:
-    session = {"user": "ana", "address": "192.0.2.7", "cid": "1-1"}
+    session = SessionShown("1-1", "192.0.2.7", user="ana")
     assert Wanted().fits(session) and Wanted(user="ana", cid="1-1").fits(session)
     assert not Wanted(user="ana", cid="1-2").fits(session)
     assert not Wanted(backend="be1").fits(session)

@@ -164,11 +164,15 @@ FROM_JSON: Final = {
         ANSWERS,
     ),
     **dict.fromkeys(
-        ("parse_node_status", "parse_probed", "parse_conflict", "parse_session", "parse_traced"),
+        (
+            *("parse_node_status", "parse_probed", "parse_conflict", "parse_session"),
+            *("parse_traced", "parse_trail_line", "parse_chain_checked"),
+        ),
         st.dictionaries(
             st.sampled_from(
                 "node role cid protocol user idle_s at who octets what problem took_ms name command claimant kept_as "
-                "version now mailboxes down list synchronised lag_s servers replaced is_master".split()
+                "version now mailboxes down list synchronised lag_s servers replaced is_master "
+                "line files breaks chain backends".split()
             ),
             JSON,
         ),

@@ -10,10 +10,12 @@ from murder.wire.lmtp import (
     code_of,
     enhanced_of,
     format_path,
+    format_saved,
     format_xclient,
     parse_bdat,
     parse_envelope,
     parse_recipient,
+    parse_saved,
     parse_xclient,
     reply,
 )
@@ -96,3 +98,26 @@ def test_an_address_is_put_together_as_it_was(local: bytes, detail: bytes) -> No
     path = format_path(recipient)
     assert parse_envelope(b"TO:<%b>" % path, b"TO:").path == path
     assert parse_recipient(path) == recipient
+
+
+def test_by_which_id_a_backend_has_a_message_comes_back_as_it_went() -> None:
+    assert (
+        parse_saved(reply(250, "2.1.5", format_saved("692ab7c1-1f4-2a-1"))) == "692ab7c1-1f4-2a-1"
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"250 2.1.5 Ok\r\n",
+        b"250 2.1.5 Ok SESSIONID=<cyrus-1-2>\r\n",
+        b"250 2.1.5 <1-1-1-1> saved, and more\r\n",
+        b"250 2.1.5 <\xff> saved\r\n",
+        b"250 2.1.5 <1-1> and <2-2> saved\r\n",
+        b"250-2.1.5 <1-1-1-1> saved\r\n250 2.1.5 <1-1-1-2> saved\r\n",
+        b"550 5.1.1 <1-1-1-1> saved\r\n",
+    ],
+)
+def test_other_replies_have_no_id(line: bytes) -> None:
+    assert parse_saved(line) == ""

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from murder.api import CarriesMailboxes
@@ -34,6 +35,7 @@ from murder.net.turns import aside
 from murder.serve.imap import ImapDialogue, Running
 from murder.serve.service import ClientService
 from murder.session.imap_server import Event, Line, State
+from murder.wire.control_answers import SessionShown
 from murder.wire.imap.command import Command
 from murder.wire.imap.moved import FIELD, GONE, MOST_SAVED_OCTETS, SeenView
 from murder.wire.imap.response import bye, status_line
@@ -110,9 +112,9 @@ class BackendImap(ImapDialogue):
     def in_utf8(self) -> bool:
         return self.manner.utf8
 
-    def details(self) -> dict[str, object]:
-        selected = self.selected
-        return {"mailbox": display(selected.name)} if selected is not None else {}
+    def describe(self) -> SessionShown:
+        mailbox = display(self.selected.name) if self.selected is not None else ""
+        return replace(super().describe(), mailbox=mailbox)
 
     async def entered(self) -> None:
         await self.backend.ensure_inbox(self.user)

@@ -8,6 +8,7 @@ flight has been answered.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
@@ -27,6 +28,7 @@ from murder.serve.imap import ImapDialogue, Row, Running
 from murder.serve.service import ClientService
 from murder.session.imap_client import non_synchronising
 from murder.session.imap_server import Event, Line, State, Wrong
+from murder.wire.control_answers import SessionShown
 from murder.wire.imap.command import Command
 from murder.wire.imap.moved import FIELD as FOLLOWS_FIELD
 from murder.wire.imap.moved import MOVED, is_of_deleted, view_in
@@ -79,12 +81,12 @@ class FrontendImap(ImapDialogue, Client):
     def is_full(self) -> bool:
         return self.connection.writing_paused
 
-    def details(self) -> dict[str, object]:
-        told: dict[str, object] = {"backends": sorted(self.upstreams)}
-        if self.selected is not None:
-            told["mailbox"] = display(self.selected.name)
-            told["backend"] = self.selected.server
-        return told
+    def describe(self) -> SessionShown:
+        session = replace(super().describe(), backends=tuple(sorted(self.upstreams)))
+        if self.selected is None:
+            return session
+        mailbox = display(self.selected.name)
+        return replace(session, mailbox=mailbox, backend=self.selected.server)
 
     # --- who and where
 

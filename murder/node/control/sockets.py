@@ -35,11 +35,15 @@ from murder.trail.figures import Figures
 from murder.trail.lines import breaks_in, files_of, find, newest, stamp, writers_of
 from murder.trail.lines import folder_of as trail_folder
 from murder.wire.control_answers import (
+    ChainChecked,
     ConflictShown,
+    Kicked,
     Probed,
     ProcessFacts,
     RoleFacts,
+    SessionShown,
     Status,
+    TrailLine,
     shown_of,
 )
 from murder.wire.control_words import (
@@ -72,7 +76,7 @@ _CREDENTIALS: Final = struct.Struct("3i")  # unix(7), SO_PEERCRED: process, user
 # Of each kind of lines that a node keeps: what is looked for in which keys
 SEARCHED: Final[Mapping[str, Sequence[str]]] = {
     audit.KIND: ("user", "proxy", "arguments*", "wanted*"),
-    "mail": ("id", "message_id", "sender", "recipient", "reply*"),
+    "mail": ("id", "message_id", "sender", "recipient", "saved_as", "reply*"),
 }
 
 Answer = Mapping[str, object]
@@ -82,7 +86,7 @@ Answer = Mapping[str, object]
 class Described(Protocol):
     """A client's session that can say what it is."""
 
-    def describe(self) -> Mapping[str, object]: ...
+    def describe(self) -> SessionShown: ...
 
     def say_bye(self, text: str) -> None: ...
 
@@ -206,14 +210,14 @@ class ControlServer:
                 if isinstance(self._subject, Counted):
                     yield self._subject.figures.shown()
             case AskSessions(wanted):
-                for connection, facts in self._sessions(wanted):
-                    yield {"cid": connection.cid, **facts}
+                for _, session in self._sessions(wanted):
+                    yield session.shown()
             case Kick(wanted, only):
                 is_meant = only in ("", self._role)
                 sessions = list(self._sessions(wanted)) if is_meant else []
                 for connection, _ in sessions:
                     end_session(connection, "An administrator has ended this session")
-                yield {"kicked": len(sessions)}
+                yield Kicked(len(sessions)).shown()
             case AskConflicts(forget):
                 if isinstance(self._subject, HasConflicts):
                     for conflict in self._subject.conflicts(forget):
@@ -231,9 +235,9 @@ class ControlServer:
                     yield Probed("its certificate", flaw, "certificate").shown()
             case AskTrail():
                 for line in await self._trail(request):
-                    yield {"line": line}
+                    yield line.shown()
             case AskChain() if self._is_first:
-                yield await self._chain(request)
+                yield (await self._chain(request)).shown()
             case AskChain():
                 pass
             case AskTrace(user):
@@ -256,18 +260,18 @@ class ControlServer:
     def _is_first(self) -> bool:
         return self._worker == FIRST_WORKER
 
-    async def _chain(self, request: AskChain) -> Answer:
+    async def _chain(self, request: AskChain) -> ChainChecked:
         """Of all that the role's workers have written."""
         files = self._files(request.kind)
         broken = [await asyncio.to_thread(breaks_in, mine) for mine in writers_of(files)]
-        return {"files": len(files), "breaks": [place for places in broken for place in places]}
+        return ChainChecked(len(files), tuple(place for places in broken for place in places))
 
     def _files(self, kind: str) -> list[Path]:
         """What this role's workers have written, and the node as a whole: each role answers for that."""
         folder = trail_folder(self._config.node.data)
         return [path for role in (NODE, self._role) for path in files_of(folder, kind, role)]
 
-    async def _trail(self, request: AskTrail) -> Sequence[Answer]:
+    async def _trail(self, request: AskTrail) -> Sequence[TrailLine]:
         """One worker reads what all of its role have written."""
         keys = SEARCHED.get(request.kind)
         if keys is None:
@@ -276,8 +280,8 @@ class ControlServer:
             return ()
         since = stamp(request.within_s) if request.within_s else ""
         files = self._files(request.kind)
-        found = find(files, request.words, keys, since)
-        return await asyncio.to_thread(newest, found)
+        lines = await asyncio.to_thread(newest, find(files, request.words, keys, since))
+        return [_trail_line(facts) for facts in lines]
 
     # --- status
 
@@ -321,15 +325,17 @@ class ControlServer:
 
     # --- sessions
 
-    def _sessions(self, wanted: Wanted) -> Iterator[tuple[Connection, Answer]]:
+    def _sessions(self, wanted: Wanted) -> Iterator[tuple[Connection, SessionShown]]:
         for listener in self._listeners():
             for connection in list(listener.connections):
                 receiver = behind_tap(connection.receiver)
-                shown: dict[str, object] = {"address": connection.peer, "tls": connection.is_tls}
-                if isinstance(receiver, Described):
-                    shown.update(receiver.describe())
-                if wanted.fits({**shown, "cid": connection.cid}):
-                    yield connection, shown
+                session = (
+                    receiver.describe()
+                    if isinstance(receiver, Described)
+                    else SessionShown(connection.cid, connection.peer, connection.is_tls)
+                )
+                if wanted.fits(session):
+                    yield connection, session
 
     # --- the wire of one user
 
@@ -353,6 +359,10 @@ class ControlServer:
             if not self._traces.end(lines):
                 for listener in self._listeners():
                     listener.watch = None
+
+
+def _trail_line(facts: Mapping[str, object]) -> TrailLine:
+    return TrailLine(str(facts.get("at", "")), str(facts.get("event", "")), facts)
 
 
 def end_session(connection: Connection, text: str) -> None:
