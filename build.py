@@ -2,6 +2,8 @@
 """Build murder: one archive that runs wherever there is a Python 3.11 or newer.
 
     python3 build.py              make dist/murder.pyz, byte for byte the same from the same sources
+    python3 build.py archive [--python 3.11] [--machine x86_64] [--out FILE]
+                                  the same, smaller: for these Pythons and machines alone
     python3 build.py demo [...]   make it and run `murder demo ...`
     python3 build.py test [...]   make an environment, check format, lint and types, run every test;
                                   words after `test` go to pytest
@@ -15,11 +17,13 @@ It uses the standard library only, and pip: that of this Python, or else of a vi
 come from the index that pip is configured for; what is fetched stays in .build/.
 
 The archive holds, each as one entry (Python reads an archive's whole directory at every start):
-`any.zip` has murder/, plugins/ and every file that is the same for all
-Pythons; `cp311.zip` and so on what only that one can load. `manifest.txt` has the hash of each file.
-murder/archive/ is the code that unpacks and verifies them.
+`any.zip` has murder/, plugins/ and every file that is the same for all Pythons and machines; `x86_64.zip` what all
+Pythons on such a machine share, `cp311-x86_64.zip` what only that one can load. `manifest.txt` has the hash of each file.
+murder/archive/ is the code that unpacks and verifies them. Built on Linux with glibc, it has the native parts for x86-64
+and Arm; elsewhere for the machine it is built on. Shared objects leave their debugging records behind.
 """
 
+import argparse
 import concurrent.futures
 import hashlib
 import io
@@ -35,6 +39,8 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
+
+from murder.archive.elf import without_debugging
 
 ROOT: Final = Path(__file__).resolve().parent
 BUILD: Final = ROOT / ".build"
@@ -54,6 +60,7 @@ TARGETS: Final = {
     "macos arm64": ["macosx_12_0_arm64"],
     "macos x86_64": ["macosx_12_0_x86_64"],
 }
+GLIBC_TARGETS: Final = {"x86_64": "linux x86_64", "aarch64": "linux aarch64"}
 BOOTSTRAP: Final = {  # entry of the archive -> its source
     "__main__.py": "murder/archive/entry.py",
     "murder_start.py": "murder/archive/start.py",
@@ -71,7 +78,10 @@ class Problem(Exception):
 
 def main(arguments: Sequence[str]) -> int:
     """Do what the command line says; returns the exit code."""
-    target, rest = (arguments[0], list(arguments[1:])) if arguments else ("archive", [])
+    words = list(arguments)
+    if not words or (words[0].startswith("--") and words[0] != "--help"):
+        words.insert(0, "archive")
+    target, rest = words[0], words[1:]
     targets: Mapping[str, Callable[[list[str]], int]] = {
         "archive": build_archive,
         "demo": run_demo,
@@ -87,7 +97,7 @@ def main(arguments: Sequence[str]) -> int:
     if target not in targets:
         print(f"build.py: no target {target!r}; there are: {', '.join(targets)}", file=sys.stderr)
         return 2
-    if target in ("archive", "lock", "clean") and rest:
+    if target in ("lock", "clean") and rest:
         print(f"build.py: {target} takes no arguments, and was given {rest[0]!r}", file=sys.stderr)
         return 2
     if sys.implementation.name != "cpython" or sys.version_info < (3, 11):
@@ -103,16 +113,23 @@ def main(arguments: Sequence[str]) -> int:
 # The targets
 
 
-def build_archive(_: list[str]) -> int:
+def build_archive(arguments: list[str]) -> int:
     """Write dist/murder.pyz, by renaming a complete file."""
-    octets = make_archive()
-    ARCHIVE.parent.mkdir(exist_ok=True)
-    new = ARCHIVE.with_suffix(".new")
+    parser = argparse.ArgumentParser(prog="build.py archive", allow_abbrev=False)
+    parser.add_argument("--python", action="append", default=[], metavar="3.N")
+    parser.add_argument("--machine", action="append", default=[], choices=sorted(GLIBC_TARGETS))
+    parser.add_argument("--out", type=Path, default=ARCHIVE, help="default: dist/murder.pyz")
+    wanted = parser.parse_args(arguments)
+    octets = make_archive(wanted.python, wanted.machine)
+    out: Path = wanted.out.absolute()
+    out.parent.mkdir(exist_ok=True)
+    new = out.with_suffix(".new")
     new.write_bytes(octets)
     new.chmod(0o755)
-    new.replace(ARCHIVE)
+    new.replace(out)
     digest = hashlib.sha256(octets).hexdigest()
-    say(f"{ARCHIVE.relative_to(ROOT)}: {len(octets) / 1e6:.1f} MB, sha256 {digest}")
+    shown = out.relative_to(ROOT) if out.is_relative_to(ROOT) else out
+    say(f"{shown}: {len(octets) / 1e6:.1f} MB, sha256 {digest}")
     return 0
 
 
@@ -345,19 +362,36 @@ def resolve(
 # Wheels
 
 
-def fetch_wheels(minor: str, pins: Mapping[str, str]) -> list[Path]:
-    """The wheels of the runtime packages for one Python on this machine, each as locked. Raises Problem."""
+def targets_of(machines: Sequence[str]) -> dict[str, list[str]]:
+    """Machine -> the tags of wheels it takes; none: those that pip takes on this machine, which is the only one then."""
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        return {
+            machine: TARGETS[target]
+            for machine, target in GLIBC_TARGETS.items()
+            if machine in machines or not machines
+        }
+    if machines and machines != [platform.machine()]:
+        raise Problem(f"an archive for {', '.join(machines)} is built on Linux with glibc")
+    return {platform.machine(): []}
+
+
+def fetch_wheels(
+    minor: str, machine: str, tags: Sequence[str], pins: Mapping[str, str]
+) -> list[Path]:
+    """The wheels of the runtime packages for one Python on one machine, each as locked. Raises Problem."""
     requirements = "".join(pins.values())
     key = hashlib.sha256(requirements.encode()).hexdigest()[:12]
-    home = WHEELS / f"{minor}-{platform.machine()}-{key}"
+    home = WHEELS / f"{minor}-{machine}-{key}"
     if not home.exists():
-        say(f"fetching packages for Python {minor}")
+        say(f"fetching packages for Python {minor} on {machine}")
         partial = Path(tempfile.mkdtemp(dir=WHEELS, prefix=".partial-"))
         try:
             locked = partial / "requirements.txt"
             locked.write_text(requirements, encoding="utf-8")
             words = ["download", "--require-hashes", "--no-deps", "--only-binary", ":all:"]
             words += ["--python-version", minor, "--implementation", "cp"]
+            for tag in tags:
+                words += ["--platform", tag]
             pip([*words, "-d", partial, "-r", locked])
             partial.replace(home)
         finally:
@@ -384,7 +418,10 @@ def files_of(wheels: Iterable[Path]) -> dict[str, bytes]:
                     continue
                 if path in files:
                     raise Problem(f"{path} is in two packages, one of them {wheel.name}")
-                files[path] = opened.read(info)
+                try:
+                    files[path] = without_debugging(opened.read(info))
+                except ValueError as error:
+                    raise Problem(f"{path} in {wheel.name} is {error}") from None
     return files
 
 
@@ -413,41 +450,49 @@ def own_files() -> dict[str, bytes]:
     return files
 
 
-def make_archive() -> bytes:
-    """The octets of dist/murder.pyz. Raises Problem."""
+def make_archive(minors: Sequence[str] = (), machines: Sequence[str] = ()) -> bytes:
+    """The octets of dist/murder.pyz for these Pythons and machines, or for all that there are. Raises Problem."""
     WHEELS.mkdir(parents=True, exist_ok=True)
     pins = read_lock()["runtime"]
     running = "{}.{}".format(*sys.version_info[:2])
+    needed = {*minors} or {running}  # the others where wheels allow
     sets: dict[str, dict[str, bytes]] = {}
-    needed = []
-    for minor in sorted({*MINORS, running}, key=lambda it: [int(part) for part in it.split(".")]):
-        try:
-            wheels = fetch_wheels(minor, pins)
-        except Problem as problem:
-            if minor == running:
-                raise
-            why = str(problem).strip().splitlines()[-1]
-            say(f"leaving out Python {minor}: {why}")
-            continue
-        sets[f"cp{minor.replace('.', '')}"] = files_of(wheels)
-        needed.append(glibc_of(wheels))
-    glibc = max(needed, key=lambda it: [int(part) for part in it.split(".") if part])
+    glibc: dict[str, str] = {}
+    for machine, tags in targets_of(machines).items():
+        for minor in sorted(needed | set(() if minors else MINORS), key=numbers_of):
+            try:
+                wheels = fetch_wheels(minor, machine, tags, pins)
+            except Problem as problem:
+                if minor in needed and (machine in machines or machine == platform.machine()):
+                    raise
+                why = str(problem).strip().splitlines()[-1]
+                say(f"leaving out Python {minor} on {machine}: {why}")
+                continue
+            sets[f"cp{minor.replace('.', '')}-{machine}"] = files_of(wheels)
+            glibc[machine] = max(glibc.get(machine, ""), glibc_of(wheels), key=numbers_of)
     return pack(own_files(), sets, glibc)
 
 
-def pack(own: Mapping[str, bytes], sets: Mapping[str, Mapping[str, bytes]], glibc: str) -> bytes:
-    """Lay out the archive: what all sets share goes to `any`, and each set keeps the rest."""
-    first = next(iter(sets.values()))
-    shared = {
-        path: octets
-        for path, octets in first.items()
-        if all(other.get(path) == octets for other in sets.values())
-    }
-    payloads = {"any": {**shared, **own}}
-    if clash := shared.keys() & own.keys():
+def numbers_of(version: str) -> list[int]:
+    """To sort by; [] for none."""
+    return [int(part) for part in version.split(".") if part]
+
+
+def pack(
+    own: Mapping[str, bytes], sets: Mapping[str, Mapping[str, bytes]], glibc: Mapping[str, str]
+) -> bytes:
+    """Lay out the archive: what all sets share goes to `any`, what all of a machine share to its own, and each set keeps
+    the rest. `glibc` is what a machine needs, if that."""
+    common = shared(list(sets.values()))
+    if clash := common.keys() & own.keys():
         raise Problem(f"a package brings files of ours: {', '.join(sorted(clash))}")
-    for name, files in sets.items():
-        payloads[name] = {path: files[path] for path in files.keys() - shared.keys()}
+    payloads = {"any": {**common, **own}}
+    for machine in sorted({name.partition("-")[2] for name in sets}):
+        its = {name: files for name, files in sets.items() if name.endswith(f"-{machine}")}
+        all_have = shared(list(its.values())).keys() - common.keys()
+        payloads[machine] = {path: next(iter(its.values()))[path] for path in all_have}
+        for name, files in its.items():
+            payloads[name] = {path: files[path] for path in files.keys() - common.keys() - all_have}
     manifest = "".join(
         f"{hashlib.sha256(files[path]).hexdigest()} {name} {path}\n"
         for name, files in payloads.items()
@@ -456,16 +501,28 @@ def pack(own: Mapping[str, bytes], sets: Mapping[str, Mapping[str, bytes]], glib
     facts = {
         "digest": hashlib.sha256(manifest).hexdigest(),
         "sets": " ".join(sets),
-        "platform": f"{sys.platform} {platform.machine()}",
-        "glibc": glibc,
+        "platform": sys.platform,
+        **{f"glibc-{machine}": version for machine, version in glibc.items()},
     }
     entries = {name: (ROOT / source).read_bytes() for name, source in BOOTSTRAP.items()}
     entries["build.txt"] = "".join(f"{k} {v}\n" for k, v in facts.items() if v).encode()
     entries["manifest.txt"] = manifest
     with concurrent.futures.ThreadPoolExecutor() as pool:  # zlib lets other threads run
         zipped = pool.map(zip_files, payloads.values())
-        entries |= {f"{name}.zip": octets for name, octets in zip(payloads, zipped, strict=True)}
+        parts = dict(zip(payloads, zipped, strict=True))
+    say(", ".join(f"{name} {len(octets) / 1e6:.1f} MB" for name, octets in parts.items()))
+    entries |= {f"{name}.zip": octets for name, octets in parts.items()}
     return SHEBANG + zip_files(entries, compress=False)
+
+
+def shared(sets: Sequence[Mapping[str, bytes]]) -> dict[str, bytes]:
+    """What is the same in all of them."""
+    first, *others = sets
+    return {
+        path: octets
+        for path, octets in first.items()
+        if all(other.get(path) == octets for other in others)
+    }
 
 
 def zip_files(files: Mapping[str, bytes], *, compress: bool = True) -> bytes:

@@ -1,6 +1,7 @@
 """The archive: reproducible, alone, for any user, at once, and safe from what happens to its cache."""
 
 import contextlib
+import io
 import os
 import resource
 import shutil
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache as cache_result
 from pathlib import Path
@@ -113,6 +115,55 @@ def test_two_builds_give_the_same_octets(archive: Path, tmp_path: Path) -> None:
     environ = os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "SOURCE_DATE_EPOCH": "1"}
     subprocess.run([sys.executable, other / "build.py"], env=environ, check=True, cwd=tmp_path)
     assert (other / "dist" / "murder.pyz").read_bytes() == archive.read_bytes()
+
+
+def test_an_archive_for_one_python_and_machine_is_small_and_says_what_it_is_for(
+    archive: Path, tmp_path: Path
+) -> None:
+    small = tmp_path / "murder.pyz"
+    minor, machine = "{}.{}".format(*sys.version_info), os.uname().machine
+    words = "archive", "--python", minor, "--machine", machine, "--out", str(small)
+    subprocess.run([sys.executable, ROOT / "build.py", *words], check=True, capture_output=True)
+    assert small.stat().st_size < archive.stat().st_size / 2
+    environ = {"MURDER_CACHE": str(tmp_path)}
+    assert start(small, "version", environ=environ).stdout.startswith("murder ")
+    tag = f"cp{minor.replace('.', '')}"
+    with zipfile.ZipFile(small) as opened:
+        payloads = {name for name in opened.namelist() if name.endswith(".zip")}
+    assert payloads == {"any.zip", f"{machine}.zip", f"{tag}-{machine}.zip"}
+    for other in other_pythons():
+        if (3, 11) <= minor_of(other) <= (3, 14):
+            done = start(small, "version", python=other, environ=environ)
+            assert done.returncode == 2
+            assert f"this archive has files for Python {minor}; this is " in done.stderr
+
+
+def test_another_machine_is_told_which_ones_the_archive_is_for(archive: Path) -> None:
+    if shutil.which("setarch") is None or os.uname().machine != "x86_64":
+        pytest.skip("nothing here can pass for another machine")
+    done = subprocess.run(
+        ["setarch", "i686", sys.executable, archive, "version"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "murder: this archive was built for linux on aarch64 or x86_64, and this is linux on i686\n"
+    )
+
+
+def test_the_archive_has_native_parts_for_both_machines(archive: Path) -> None:
+    """Of the same packages, each for its own: machine 62 is x86-64, 183 is Arm (ELF's e_machine)."""
+    for machine, number in (("x86_64", 62), ("aarch64", 183)):
+        seen = []
+        with zipfile.ZipFile(archive) as opened:
+            for payload in (f"{machine}.zip", f"cp311-{machine}.zip", f"cp312-{machine}.zip"):
+                with zipfile.ZipFile(io.BytesIO(opened.read(payload))) as inner:
+                    objects = [name for name in inner.namelist() if name.endswith(".so")]
+                    assert {inner.read(one)[18] for one in objects} == {number}, payload
+                    seen += [name.partition("/")[0] for name in objects]
+        assert {"cryptography", "lmdb", "re2", "uvloop"} <= set(seen)
 
 
 def test_an_unknown_target_is_named_and_ends_with_two() -> None:
@@ -427,21 +478,26 @@ def test_a_link_planted_in_the_temporary_directory_is_refused(alone: Path) -> No
     assert list(trap.iterdir()) == []
 
 
-def test_a_damaged_archive_says_so(archive: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("percent", [1, 30, 50, 99])
+def test_a_damaged_archive_says_so(archive: Path, tmp_path: Path, percent: int) -> None:
+    """Whatever becomes of names, compressed octets or the directory within."""
     octets = bytearray(archive.read_bytes())
-    middle = len(octets) // 20
-    octets[middle : middle + 4096] = bytes(4096)
+    with zipfile.ZipFile(archive) as opened:
+        payload = opened.getinfo("any.zip")
+    spot = payload.header_offset + payload.file_size * percent // 100
+    octets[spot : spot + 4096] = bytes(4096)
     damaged = tmp_path / "murder.pyz"
     damaged.write_bytes(octets)
     done = start(damaged, "version", environ={"MURDER_CACHE": str(tmp_path)})
     assert done.returncode == 2
-    assert f"the archive {damaged} is damaged" in done.stderr
+    assert done.stderr.startswith(f"murder: the archive {damaged} is damaged")
+    assert done.stderr.count("\n") == 1
 
 
 def test_files_of_archives_long_unused_are_cleared_away(archive: Path, cache: Path) -> None:
     home = home_of(cache)
     long_ago = time.time() - 60 * 86400
-    for name in ("0123456789abcdef-cp311", "fedcba9876543210-cp311"):
+    for name in ("0123456789abcdef-cp311-x86_64", "fedcba9876543210-cp311-x86_64"):
         (home.parent / name).mkdir(mode=0o700)
         (home.parent / f"{name}.record").write_text("")
         used = home.parent / f"{name}.used"

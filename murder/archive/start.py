@@ -79,21 +79,25 @@ def prepare(loader: Any) -> str:
 
 
 def tag() -> str:
-    """The file set for this Python, e.g. cp312. Raises Problem when there can be none."""
+    """The file set for this Python on this machine, e.g. cp312-x86_64. Raises Problem when there can be none."""
     if sys.implementation.name != "cpython" or "t" in sys.abiflags:
         raise Problem("needs the usual CPython; PyPy and free-threaded builds are not supported")
-    return f"cp{sys.version_info[0]}{sys.version_info[1]}"
+    return f"cp{sys.version_info[0]}{sys.version_info[1]}-{os.uname().machine}"
 
 
 def facts_of(loader: Any) -> dict[str, str]:
     """What build.py said of this archive. Raises Problem if it cannot run on this Python and machine."""
     text = loader.get_data(os.path.join(loader.archive, "build.txt")).decode()
     facts = dict(line.split(" ", 1) for line in text.splitlines())
-    here = f"{sys.platform} {os.uname().machine}"
-    if facts["platform"] != here:
-        raise Problem(f"this archive was built for {facts['platform']}, and this is {here}")
+    sets = [name.split("-") for name in facts["sets"].split()]
+    machine = os.uname().machine
+    if facts["platform"] != sys.platform or machine not in [its for _, its in sets]:
+        known = " or ".join(sorted({its for _, its in sets}))
+        raise Problem(
+            f"this archive was built for {facts['platform']} on {known}, and this is {sys.platform} on {machine}"
+        )
     if tag() not in facts["sets"].split():
-        known = ", ".join(f"{name[2]}.{name[3:]}" for name in facts["sets"].split())
+        known = ", ".join(f"{name[2]}.{name[3:]}" for name, its in sets if its == machine)
         raise Problem(
             f"this archive has files for Python {known}; this is "
             f"{sys.version_info[0]}.{sys.version_info[1]} ({sys.executable}): run it with one of those, "

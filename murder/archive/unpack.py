@@ -15,6 +15,7 @@ import stat
 import sys
 import time
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +41,7 @@ class Archive:
     def __init__(self, loader: Any) -> None:
         self._loader = loader
         self._payloads: dict[str, zipfile.ZipFile] = {}
-        sets = {"any", start.tag()}
+        sets = {"any", os.uname().machine, start.tag()}
         self.files: dict[str, Wanted] = {}
         for line in self._data("manifest.txt").decode().splitlines():
             sha256, payload, path = line.split(" ", 2)
@@ -59,7 +60,14 @@ class Archive:
                 data = self._data(f"{wanted.payload}.zip")
                 self._payloads[wanted.payload] = zipfile.ZipFile(io.BytesIO(data))
             octets = self._payloads[wanted.payload].read(path)
-        except (zipfile.BadZipFile, KeyError, EOFError, ValueError) as error:
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            LookupError,
+            EOFError,
+            ValueError,
+            RuntimeError,
+        ) as error:
             raise start.Problem(f"the archive {self._loader.archive} is damaged: {error}") from None
         if hashlib.sha256(octets).hexdigest() != wanted.sha256:
             raise start.Problem(f"the archive {self._loader.archive} is damaged at {path}")
@@ -103,7 +111,7 @@ def check_machine(facts: Mapping[str, str], root: str) -> None:
     """Say clearly what would otherwise come out of the dynamic linker. Raises Problem."""
     if os.statvfs(root).f_flag & getattr(os, "ST_NOEXEC", 0):
         raise start.Problem(f"{root} is mounted noexec, and shared objects go there; {start.MEND}")
-    needed = facts.get("glibc")
+    needed = facts.get(f"glibc-{os.uname().machine}")
     if needed:
         name = (
             os.confstr("CS_GNU_LIBC_VERSION") if sys.platform == "linux" else ""
