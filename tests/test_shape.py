@@ -9,7 +9,9 @@ ROOT = Path(__file__).parent.parent
 MAX_FILE_LINES = 600
 MAX_FUNCTION_LINES = 80
 LINE = 100  # as the formatter has it
-MIN_TOLD = 0.86  # of public names, with a docstring of their own or of what they keep to
+MIN_TOLD = (
+    0.85  # of each room's public names, with a docstring of their own or of what they keep to
+)
 SOURCES = sorted([*ROOT.glob("murder/**/*.py"), *ROOT.glob("plugins/**/*.py"), ROOT / "build.py"])
 TESTS = sorted(ROOT.glob("tests/**/*.py"))
 # Rooms where a connection or a task ends, or a stranger's code is called.
@@ -137,10 +139,16 @@ class Told:
 
 
 def test_public_names_say_what_they_are() -> None:
-    names = dict(Told(SOURCES).names())
-    untold = sorted(name for name, is_told in names.items() if not is_told)
-    assert len(names) > 3000
-    assert len(untold) <= (1 - MIN_TOLD) * len(names), untold
+    rooms: dict[str, list[bool]] = {}
+    untold: list[str] = []
+    for name, is_told in Told(SOURCES).names():
+        top, _, below = name.partition(":")[0].partition("/")
+        rooms.setdefault(below.partition("/")[0] if top == "murder" else top, []).append(is_told)
+        untold += [name] * (not is_told)
+    assert sum(map(len, rooms.values())) > 3000
+    for room, names in rooms.items():
+        here = [name for name in untold if name.split("/")[:2][-1].startswith(room)]
+        assert sum(names) >= MIN_TOLD * len(names), (room, here)
 
 
 def test_modules_say_what_they_are() -> None:

@@ -94,6 +94,7 @@ class Maildrops:
         self._asked: dict[str, float] = {}
 
     def learn(self, server: str, words: frozenset[bytes], now: float) -> None:
+        """What CAPA has told there, at this time."""
         self._offered[server] = (words, now)
 
     def forget(self, server: str) -> None:
@@ -126,6 +127,7 @@ class Languages:
         self._told: dict[str, Mapping[bytes, bytes]] = {}
 
     def learn(self, server: str, told: Mapping[bytes, bytes]) -> None:
+        """What CAPABILITY has told there."""
         self._told[server] = told
 
     def unknown_of(self, servers: Collection[str]) -> list[str]:
@@ -135,6 +137,7 @@ class Languages:
         return [server for server in servers if server not in self._told]
 
     def of(self, server: str) -> Mapping[bytes, bytes]:
+        """What was learned last; nothing of a server that was not asked."""
         return self._told.get(server, {})
 
     def common(self) -> Mapping[bytes, bytes]:

@@ -31,7 +31,9 @@ class Connects(Protocol):
     """What a transaction needs of its dialogue."""
 
     @property
-    def log(self) -> Log: ...
+    def log(self) -> Log:
+        """Of the client's connection."""
+        ...
 
     async def upstream(self, server: str) -> LineUpstream:
         """Ready for MAIL. Raises UpstreamFailure."""
@@ -45,7 +47,9 @@ class Connects(Protocol):
         """Its connection is in no state to be used again."""
         ...
 
-    def reply_for(self, error: BaseException) -> bytes: ...
+    def reply_for(self, error: BaseException) -> bytes:
+        """What the client is told of an error."""
+        ...
 
     async def judged(self, server: str, path: bytes, reply: bytes) -> bytes:
         """What to tell of a recipient for whom a backend has said so."""
@@ -88,6 +92,8 @@ class Spool:
 
 
 class Stage(Enum):
+    """How far a transaction is."""
+
     ASKING = auto()  # recipients come
     TEXT = auto()  # the message comes
     WHOLE = auto()  # it has come
@@ -193,6 +199,7 @@ class LmtpTransaction:
         self._news.set()
 
     def end_text(self) -> None:
+        """The client has sent all of the message."""
         if self._stage is Stage.TEXT:
             self._stage = Stage.WHOLE
             upstream = self._upstream if self._said is None else None
@@ -203,6 +210,7 @@ class LmtpTransaction:
 
     @property
     def is_done(self) -> bool:
+        """Whether each recipient has its answer, or will have one from us."""
         return self._task.done() or self._said is not None
 
     @property

@@ -146,6 +146,7 @@ class FrontendReach:
 
     @property
     def sessions(self) -> set[Session]:
+        """Of this worker, all protocols."""
         return self._frontend.sessions
 
     async def welcome(self, login: Login) -> None:

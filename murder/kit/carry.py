@@ -184,6 +184,7 @@ def _settle(root: Root, large: Sequence[FileIncoming], names: Sequence[str]) -> 
 
 
 def make_box(db: sqlite3.Connection, name: MailboxName, identity: CarriedIdentity) -> None:
+    """An empty mailbox with the identity that it had elsewhere."""
     db.execute(
         f"INSERT INTO mailbox (id, name, mailbox_id, uid_validity, highest_modseq) VALUES ({NEW_BOX_ID},?,?,?,0)",
         (name, identity.mailbox_id, identity.uid_validity),

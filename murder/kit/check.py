@@ -41,9 +41,11 @@ class Checked:
 
     @property
     def file(self) -> Path:
+        """Its database."""
         return self.folder / self.database
 
     def file_of(self, name: str) -> Path:
+        """Of a message that is not in the database."""
         return self.folder / "files" / name[:2] / name
 
 

@@ -130,6 +130,7 @@ class FileIncoming:
         self._pins += 1
 
     def unpin(self) -> None:
+        """One reader fewer; with the last one a closed message lets go of its file."""
         self._pins -= 1
         if self._is_closed and not self._pins:
             self._release()
@@ -228,6 +229,7 @@ def witnesses(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def remove_area(area: Path) -> None:
+    """With what is in it; what cannot be removed stays."""
     for path in sorted(area.rglob("*"), reverse=True):
         with contextlib.suppress(OSError):
             if path.is_dir():

@@ -585,6 +585,7 @@ class RowMailbox:
 
 
 def ours(incoming: Incoming) -> FileIncoming:
+    """A message on its way in as this kit has made it: a store is given back only its own."""
     assert isinstance(incoming, FileIncoming)
     return incoming
 

@@ -70,6 +70,7 @@ class Root:
 
     @property
     def is_idle(self) -> bool:
+        """Whether it may be closed: nobody uses it, nothing waits to be written."""
         return not self.users and not self._running and not self._jobs
 
     @contextlib.contextmanager

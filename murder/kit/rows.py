@@ -34,6 +34,7 @@ class Box:
     octets: int
 
     def save(self, db: sqlite3.Connection) -> None:
+        """Counters and numbers into the mailbox's row, in the caller's transaction."""
         db.execute(
             "UPDATE mailbox SET uid_next=?, highest_modseq=?, messages=?, unseen=?, deleted=?, octets=? "
             "WHERE id=?",
@@ -44,6 +45,7 @@ class Box:
         )
 
     def take_uid(self) -> int:
+        """The next UID, never given again. Raises Refusal where there is none left."""
         if self.uid_next >= MAX_UID:
             raise Refusal(
                 Code.LIMIT, "This mailbox has used up its UIDs: copy its mail to a new one"
@@ -52,11 +54,13 @@ class Box:
         return self.uid_next - 1
 
     def count(self, bits: int, size: int, sign: int) -> None:
+        """One message more (`sign` 1) or fewer (-1)."""
         self.messages += sign
         self.octets += sign * size
         self.count_flags(bits, sign)
 
     def count_flags(self, bits: int, sign: int) -> None:
+        """Likewise, of a message that stays: what its flags add to or take off."""
         if not bits & SEEN_BIT:
             self.unseen += sign
         if bits & DELETED_BIT:
@@ -129,6 +133,7 @@ def _forget_keywords(db: sqlite3.Connection, box_id: int, fresh: str) -> None:
 
 
 def insert_body(db: sqlite3.Connection, octets: bytes | memoryview | None, file: str | None) -> int:
+    """The row number of these octets, in the row or in a file; one message has them."""
     cursor = db.execute("INSERT INTO body (copies, file, octets) VALUES (1,?,?)", (file, octets))
     assert cursor.lastrowid is not None
     return cursor.lastrowid

@@ -212,14 +212,17 @@ def _make_tables(connection: sqlite3.Connection, file: Path) -> None:
 
 
 def to_bits(flags: Iterable[str]) -> int:
+    """System flags as a row has them; keywords are left out."""
     return sum(BITS[flag] for flag in flags if flag in BITS)
 
 
 def to_keywords(flags: Iterable[str]) -> list[str]:
+    """What is no system flag, in order."""
     return sorted(flag for flag in flags if flag not in BITS)
 
 
 def to_flags(bits: int, keywords: str) -> frozenset[str]:
+    """Both, as clients know them."""
     if len(keywords) > SHORT_KEYWORDS:  # a message may have a thousand of them
         return _to_flags(bits, keywords)
     return _to_flags_remembered(bits, keywords)
@@ -241,6 +244,7 @@ def to_seconds(date: datetime) -> tuple[int, int]:
 
 
 def to_date(seconds: int, zone: int) -> datetime:
+    """From Unix seconds and the zone in minutes."""
     return datetime.fromtimestamp(seconds, timezone(timedelta(minutes=zone)) if zone else UTC)
 
 

@@ -12,6 +12,7 @@ BODY: Final = 9  # where it stands in MESSAGE_COLUMNS
 
 
 def note_told(db: sqlite3.Connection, body: int, size: int) -> None:
+    """The size that is told of these octets; 0: their number."""
     if size:
         db.execute("INSERT OR REPLACE INTO told VALUES (?,?)", (body, size))
     else:
@@ -19,6 +20,7 @@ def note_told(db: sqlite3.Connection, body: int, size: int) -> None:
 
 
 def told_of(db: sqlite3.Connection, body: int) -> int:
+    """0 where it is the number of the octets."""
     row = db.execute("SELECT size FROM told WHERE body=?", (body,)).fetchone()
     return row[0] if row else 0
 

@@ -314,6 +314,7 @@ def _remove_by_id(db: sqlite3.Connection, mailbox_id: str) -> None:
 
 
 def message_rows(db: sqlite3.Connection, box_id: int, uids: Sequence[Uid]) -> list[tuple[Any, ...]]:
+    """MESSAGE_COLUMNS of those that are there, by UID."""
     return db.execute(
         f"SELECT {MESSAGE_COLUMNS} FROM message WHERE mailbox=? "
         "AND uid IN (SELECT value FROM json_each(?)) ORDER BY uid",

@@ -68,6 +68,7 @@ class MailboxEntry:
 
     @property
     def server(self) -> str:
+        """Its location without the partition."""
         return self.location.server
 
     @property

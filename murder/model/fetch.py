@@ -76,6 +76,7 @@ class BodyItem:
 
     @property
     def sets_seen(self) -> bool:
+        """Whether fetching it sets \\Seen."""
         return not self.peek and self.form is not Form.BINARY_SIZE
 
 

@@ -32,6 +32,7 @@ def canonical(flag: str) -> str | None:
 
 
 def is_keyword(flag: str) -> bool:
+    """Whether users choose it: it is none of the system's."""
     return not flag.startswith("\\")
 
 

@@ -39,6 +39,7 @@ class Message:
 
     @property
     def rfc822_size(self) -> int:
+        """What clients are told, which need not be the number of octets."""
         return self.told_size if self.told_size > 0 else self.size
 
 

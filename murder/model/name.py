@@ -281,14 +281,17 @@ class Namespace:
 
     @property
     def personal_prefix(self) -> bytes:
+        """Of a user's own mailboxes, without the INBOX itself."""
         return b"" if self.alternative else b"INBOX" + self.separator
 
     @property
     def users_prefix(self) -> bytes:
+        """Of what others have shared."""
         return (b"Other Users" if self.alternative else USER_ROOT) + self.separator
 
     @property
     def shared_prefix(self) -> bytes:
+        """Of what is nobody's own."""
         return b"Shared Folders" + self.separator if self.alternative else b""
 
     def internal(self, external: bytes, user: str) -> MailboxName:

@@ -72,6 +72,8 @@ class DateOf(Enum):
 
 
 class Relation(Enum):
+    """How a day stands to the one that is asked for."""
+
     BEFORE = "BEFORE"
     ON = "ON"
     SINCE = "SINCE"  # that day or later
@@ -125,6 +127,8 @@ class AddressHas:
 
 @dataclass(frozen=True, slots=True)
 class BodyHas:
+    """In the text of its parts, header fields not counted (RFC 3501 §6.4.4)."""
+
     text: str
 
 
@@ -144,11 +148,15 @@ class ModSeqFrom:
 
 @dataclass(frozen=True, slots=True)
 class EmailIdIs:
+    """RFC 8474 §6."""
+
     email_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class ThreadIdIs:
+    """RFC 8474 §6."""
+
     thread_id: str
 
 
@@ -248,11 +256,15 @@ class SortKey(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SortOrder:
+    """One criterion of SORT (RFC 5256 §3)."""
+
     key: SortKey
     reverse: bool = False
 
 
 class ThreadAlgorithm(Enum):
+    """RFC 5256 §3."""
+
     ORDEREDSUBJECT = "ORDEREDSUBJECT"
     REFERENCES = "REFERENCES"
 

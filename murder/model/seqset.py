@@ -32,6 +32,7 @@ class SeqSet:
 
     @property
     def has_star(self) -> bool:
+        """Whether what it means depends on the last message."""
         return any(STAR in ends for ends in self.ranges)
 
     def resolved(self, largest: int) -> Ranges:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from murder.errors import Code, Refusal
 from murder.model.name import Namespace, inbox_of
 from murder.operate.reach import Reach
-from murder.operate.sources import ROW, SIZE, Found, Key, Source, flags_in, key_of
+from murder.operate.sources import Found, Key, Source, flags_of, known_message
 from murder.wire.imap.date import format_date_time
+from murder.wire.imap.fetched import parse_fetch_response
 from murder.wire.token import string
 
 
@@ -95,13 +96,12 @@ class Import:
         """What is here already: its UID and flags by key."""
         messages: dict[Key, tuple[bytes, frozenset[str]]] = {}
 
-        def take(line: bytes) -> None:
-            uid, size = ROW.search(line), SIZE.search(line)
-            head, mark, rest = line.partition(b"}\r\n")
-            if line.startswith(b"* ") and uid and size and mark:
-                length = int(head.rpartition(b"{")[2].rstrip(b"+"))
-                key = key_of(rest[:length], int(size.group(1)))
-                messages[key] = (uid.group(1), flags_in(line))
+        def take(response: bytes) -> None:
+            message = parse_fetch_response(response)
+            known = known_message(message) if message is not None else None
+            if message is not None and known is not None:
+                key, uid = known
+                messages[key] = (b"%d" % uid, flags_of(message))
 
         await self._ask(b"SELECT " + name)
         words = b"(UID FLAGS RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID DATE SUBJECT FROM)])"

@@ -14,11 +14,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import message_from_bytes
 from email.policy import compat32
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.model.flag import is_keyword
+from murder.model.message import Uid
+from murder.wire.imap.fetched import Fetched, parse_fetch_response
+from murder.wire.imap.list import ListEntry, parse_list_response
+from murder.wire.token import Scanner
 
 HEADERS: Final = ("message-id", "date", "subject", "from")
 KEPT_FLAGS: Final = frozenset({"\\Seen", "\\Answered", "\\Flagged", "\\Draft", "\\Deleted"})
@@ -36,14 +42,11 @@ MAX_MESSAGES: Final = 10_000_000  # of one folder
 MAX_HEADERS: Final = 1024 * 1024  # octets that are looked at, of all header fields
 MAX_FLAGS: Final = 100
 PAGE_MESSAGES: Final = 500  # asked for at once
-ROW: Final = re.compile(rb"UID ([0-9]{1,10})\b")
-SIZE: Final = re.compile(rb"RFC822\.SIZE ([0-9]{1,18})\b")
-_KEYWORD: Final = re.compile(rb'[^(){ %*"\\\]\x00-\x20\x7f-\xff]{1,255}')  # RFC 3501 §9
-_FLAGS: Final = re.compile(rb"FLAGS \(([^()]*+)\)")
-_DATE: Final = re.compile(rb'INTERNALDATE "([^"]*)"')
-_LIST: Final = re.compile(rb'\(([^)]*)\) ("(?:[^"\\]|\\.)"|NIL) (.*)', re.DOTALL)
+MAX_KEYWORD: Final = 255  # octets
+NO_MAIL_IN: Final = frozenset({"\\noselect", "\\nonexistent"})
 
 Key = str
+Parsed = TypeVar("Parsed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,15 +172,13 @@ class ImapSource:
         return list(data or ())
 
     def folders(self) -> list[tuple[str, ...]]:
-        for row in self._ask(self._client.list):
-            octets = b"".join(row) if isinstance(row, tuple) else row or b""
-            match = _LIST.match(octets)
-            if match is None or b"\\noselect" in match.group(1).lower():
+        for octets in _responses(self._ask(self._client.list)):
+            entry = self._parsed(octets, _listed)
+            if any(word.lower() in NO_MAIL_IN for word in entry.attributes):
                 continue
-            raw = re.sub(rb"^\{\d+\}", b"", match.group(3)).strip(b'"').replace(b'\\"', b'"')
-            separator = match.group(2).strip(b'"').replace(b"\\\\", b"\\").decode()
-            name = raw.decode("ascii", "replace")
-            levels = tuple(name.split(separator)) if separator != "NIL" else (name,)
+            name = entry.name.decode("ascii", "replace")
+            separator = (entry.separator or b"").decode("ascii", "replace")
+            levels = tuple(name.split(separator)) if separator else (name,)
             if levels[0].upper() == "INBOX":
                 levels = ("INBOX", *levels[1:])
             self._names[levels] = name
@@ -202,26 +203,73 @@ class ImapSource:
         for first in range(1, exists + 1, PAGE_MESSAGES):
             self._select(folder)
             last = min(first + PAGE_MESSAGES - 1, exists)
-            for row in self._ask(self._client.fetch, f"{first}:{last}", words)[: 4 * PAGE_MESSAGES]:
-                if isinstance(row, tuple):
-                    uid, size = ROW.search(row[0]), SIZE.search(row[0])
-                    if uid and size:
-                        key = key_of(row[1], int(size.group(1)))
-                        yield Found(key, flags_in(row[0]), uid.group(1).decode())
+            answer = self._ask(self._client.fetch, f"{first}:{last}", words)
+            for octets in islice(_responses(answer), 4 * PAGE_MESSAGES):
+                message = self._parsed(octets, _fetched)
+                if known := known_message(message):
+                    key, uid = known
+                    yield Found(key, flags_of(message), str(uid))
 
     def take(self, folder: tuple[str, ...], found: Found) -> tuple[bytes, datetime]:
         self._select(folder)
-        for row in self._ask(self._client.uid, "FETCH", found.uid, "(INTERNALDATE BODY.PEEK[])"):
-            if isinstance(row, tuple):
-                date = _DATE.search(row[0])
-                return row[1], _moment(date.group(1).decode()) if date else datetime.now(UTC)
+        answer = self._ask(self._client.uid, "FETCH", found.uid, "(INTERNALDATE BODY.PEEK[])")
+        for octets in _responses(answer):
+            message = self._parsed(octets, _fetched)
+            text = message.sections.get(b"BODY[]")
+            if text is not None:
+                return text, message.internal_date or datetime.now(UTC)
         raise Refusal(Code.EXPUNGE_ISSUED, "It was removed meanwhile")
+
+    def _parsed(self, octets: bytes, parse: Callable[[bytes], Parsed]) -> Parsed:
+        """Raises UpstreamFailure."""
+        try:
+            return parse(octets)
+        except BadSyntax as error:
+            text = f"its answer is not valid: {error}"
+            raise UpstreamFailure(UpstreamKind.PROTOCOL, self._where, text) from error
 
     def close(self) -> None:
         try:
             self._client.logout()
         except (OSError, imaplib.IMAP4.error):
             pass
+
+
+def _responses(rows: Sequence[Any]) -> Iterator[bytes]:
+    """Untagged responses, each put together from what imaplib makes of it: pairs of a line and the literal that it ends
+    with, then the last line."""
+    held: list[bytes] = []
+    for row in rows:
+        if isinstance(row, tuple):
+            held += (row[0], b"\r\n", row[1])
+        elif isinstance(row, bytes):
+            yield b"".join((*held, row))
+            held = []
+
+
+def _fetched(row: bytes) -> Fetched:
+    """A FETCH response of which imaplib has taken the word away. Raises BadSyntax."""
+    number, _, items = row.partition(b" ")
+    message = parse_fetch_response(b"* %b FETCH %b" % (number, items))
+    if message is None:
+        raise BadSyntax("a number was expected")
+    return message
+
+
+def _listed(row: bytes) -> ListEntry:
+    """A LIST response, likewise."""
+    return parse_list_response(Scanner(b" " + row))
+
+
+def known_message(message: Fetched) -> tuple[Key, Uid] | None:
+    """A message's key, and its UID; None where the answer is about something else (its flags, say)."""
+    headers = next(
+        (octets for name, octets in message.sections.items() if name.startswith(b"BODY[HEADER")),
+        None,
+    )
+    if headers is None or message.uid is None or message.size is None:
+        return None
+    return key_of(headers, message.size), message.uid
 
 
 def _said(error: imaplib.IMAP4.error) -> str:
@@ -244,22 +292,14 @@ def trusting(authorities: Sequence[Path], verify: bool) -> ssl.SSLContext:
     return context
 
 
-def _moment(text: str) -> datetime:
-    """An INTERNALDATE with its zone; now, where it is none."""
-    try:
-        return datetime.strptime(text.strip(), "%d-%b-%Y %H:%M:%S %z")
-    except ValueError:
-        return datetime.now(UTC)
-
-
-def flags_in(octets: bytes) -> frozenset[str]:
-    match = _FLAGS.search(octets)
-    words = match.group(1).split()[:MAX_FLAGS] if match else []
-    return frozenset(
-        word.decode("ascii")
-        for word in words
-        if _KEYWORD.fullmatch(word) or word.decode("latin-1") in KEPT_FLAGS
-    )
+def flags_of(message: Fetched) -> frozenset[str]:
+    """Those that a message here may have, and no more of them than it may have."""
+    kept = [
+        flag
+        for flag in sorted(message.flags or ())
+        if flag in KEPT_FLAGS or (is_keyword(flag) and len(flag) <= MAX_KEYWORD)
+    ]
+    return frozenset(kept[:MAX_FLAGS])
 
 
 class MaildirSource:

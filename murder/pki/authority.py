@@ -120,6 +120,7 @@ def issue(
 
 
 def signing_key(folder: Path) -> ec.EllipticCurvePrivateKey:
+    """Of the authority in this folder. Raises AuthorityError."""
     key = read_key(folder / CA_KEY)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise AuthorityError(f"{folder / CA_KEY} is no key of ours (EC expected)")
@@ -262,6 +263,7 @@ def read_key(path: Path) -> PrivateKeyTypes:
 
 
 def octets_of(path: Path, cure: str = "") -> bytes:
+    """Of a file; `cure` ends the sentence where there is none. Raises AuthorityError."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -343,6 +345,7 @@ def flaws_of(
 
 
 def has_signed(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
+    """Whether this authority's key has made that certificate; its dates are not looked at."""
     try:
         certificate.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature):

@@ -191,6 +191,7 @@ class Trust:
     """By serial number the issuers' names (DER) of which it is meant; `b""`: any."""
 
     def is_revoked(self, certificate: x509.Certificate) -> bool:
+        """By serial number and issuer; lists that name no issuer count for all."""
         issuers = self.revoked.get(certificate.serial_number, frozenset())
         return b"" in issuers or certificate.issuer.public_bytes() in issuers
 

@@ -23,28 +23,44 @@ class Serving(Protocol):
     """What all connections of one service share, as far as this is about it."""
 
     @property
-    def role(self) -> str: ...
+    def role(self) -> str:
+        """`frontend`, `backend` or `mupdate`."""
+        ...
 
     @property
-    def server_name(self) -> str: ...
+    def server_name(self) -> str:
+        """In greetings, and in what is told of itself."""
+        ...
 
     @property
-    def gate(self) -> Gate: ...
+    def gate(self) -> Gate:
+        """Who lets clients in."""
+        ...
 
     @property
-    def tls(self) -> ssl.SSLContext | None: ...
+    def tls(self) -> ssl.SSLContext | None:
+        """None where there is no certificate for clients."""
+        ...
 
     @property
-    def login_timeout_s(self) -> float: ...
+    def login_timeout_s(self) -> float:
+        """All the time there is for a login."""
+        ...
 
     @property
-    def max_failures(self) -> int: ...
+    def max_failures(self) -> int:
+        """Wrong passwords before the connection ends."""
+        ...
 
     @property
-    def audit(self) -> AuditLog: ...
+    def audit(self) -> AuditLog:
+        """Where changes of what others have are written."""
+        ...
 
     @property
-    def figures(self) -> Figures: ...
+    def figures(self) -> Figures:
+        """What is counted here."""
+        ...
 
 
 class ClientDialogue(Dialogue):
@@ -146,6 +162,7 @@ class ClientDialogue(Dialogue):
 
     @property
     def may_start_tls(self) -> bool:
+        """Whether STARTTLS is of use: there is a certificate, and no TLS yet."""
         return self.service.tls is not None and not self.connection.is_tls
 
     async def switch_to_tls(self, agreed: bytes) -> None:

@@ -145,6 +145,7 @@ class ImapDialogue(ClientDialogue):
 
     @property
     def namespace(self) -> Namespace:
+        """How this site names mailboxes to clients."""
         return self.service.namespace
 
     def name_of(self, external: bytes) -> MailboxName:
@@ -195,6 +196,7 @@ class ImapDialogue(ClientDialogue):
             connection.write(greeting)
 
     def send_ok(self, command: Command, text: str = "Completed", code: bytes = b"") -> None:
+        """The tagged OK, and nothing before it."""
         self.send(status_line(command.tag, b"OK", text, code))
 
     def conclude(self, command: Command, text: str = "Completed", code: bytes = b"") -> Running:
@@ -203,6 +205,7 @@ class ImapDialogue(ClientDialogue):
         return None
 
     def send_status(self, command: Command, status: Status) -> None:
+        """The tagged response that stands for an error."""
         self.send(status.line(command.tag))
 
     def failed(self, event: Event, error: Exception) -> None:

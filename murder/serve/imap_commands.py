@@ -27,6 +27,7 @@ from murder.wire.token import Scanner, nstring
 
 
 def run_capability(dialogue: ImapDialogue, command: Command) -> Running:
+    """RFC 3501 §6.1.1; what is offered depends on TLS, the login and who asks."""
     Scanner(command.octets, command.start).end()
     dialogue.send(
         untagged(b"CAPABILITY " + dialogue.capability_words(asked=True))
@@ -41,6 +42,7 @@ def run_reconstruct(dialogue: ImapDialogue, command: Command) -> Running:
 
 
 def run_logout(dialogue: ImapDialogue, command: Command) -> Running:
+    """RFC 3501 §6.1.3: BYE, then OK."""
     dialogue.send(bye("Logging out") + status_line(command.tag, b"OK", "Completed"))
     dialogue.session.ended()
     dialogue.close()
@@ -57,6 +59,7 @@ def run_id(dialogue: ImapDialogue, command: Command) -> Running:
 
 
 def run_starttls(dialogue: ImapDialogue, command: Command) -> Running:
+    """RFC 3501 §6.2.1. Whatever was sent in plain text behind it is thrown away."""
     Scanner(command.octets, command.start).end()
     if dialogue.service.tls is None:
         raise Refusal(Code.CANNOT, "This server has no certificate")
@@ -71,6 +74,7 @@ async def _starttls(dialogue: ImapDialogue, command: Command) -> None:
 
 
 def run_login(dialogue: ImapDialogue, command: Command) -> Running:
+    """RFC 3501 §6.2.3. The gate refuses it without TLS, unless the site allows it."""
     scanner = Scanner(command.octets, command.start)
     scanner.space()
     user = scanner.astring()
@@ -112,6 +116,7 @@ def _refuse_login(dialogue: ImapDialogue, command: Command, user: str, refusal: 
 
 
 def run_authenticate(dialogue: ImapDialogue, command: Command) -> Running:
+    """RFC 3501 §6.2.2, with an initial response (RFC 4959)."""
     scanner = Scanner(command.octets, command.start)
     scanner.space()
     mechanism = scanner.word().decode()

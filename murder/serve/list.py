@@ -36,6 +36,7 @@ ROWS: Final = 500  # of an answer that are held before the client must take some
 
 
 def run_namespace(dialogue: ImapDialogue, command: Command) -> Running:
+    """RFC 2342: three prefixes, one separator."""
     Scanner(command.octets, command.start).end()
     namespace = dialogue.namespace
     prefixes = (namespace.personal_prefix, namespace.users_prefix, namespace.shared_prefix)
@@ -142,10 +143,12 @@ class ListAnswer(ABC):
 
     @property
     def selects_subscribed(self) -> bool:
+        """Whether only subscriptions are wanted (RFC 5258 §3)."""
         return Selection.SUBSCRIBED in self.request.selection
 
     @property
     def needs_subscribed(self) -> bool:
+        """Whether subscriptions must be known, to choose by them or to tell of them."""
         return self.selects_subscribed or Return.SUBSCRIBED in self.request.returns
 
     @property
@@ -161,6 +164,7 @@ class ListAnswer(ABC):
         await self.walk(ListWalk(self.query, levels=levels, own_levels=levels, recursive=recursive))
 
     async def walk(self, walk: ListWalk) -> None:
+        """Through all names in order, sent in portions; others have their turn between."""
         turn = Turn()
         for name in await self._candidates():
             exists = name in self._visible if self.selects_subscribed else True

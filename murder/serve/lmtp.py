@@ -116,6 +116,7 @@ class LmtpDialogue(LineDialogue):
         raise NotImplementedError
 
     async def begin_delivery(self) -> Delivery:
+        """Where the text of the message goes, now that DATA or BDAT has begun. Raises what `reply_for` knows."""
         raise NotImplementedError
 
     def forget(self) -> None:
@@ -146,6 +147,7 @@ class LmtpDialogue(LineDialogue):
 
     @property
     def mail_log(self) -> MailLog:
+        """Of this worker."""
         return self.service.mail_log
 
     def message_facts(self, recipient: bytes) -> dict[str, object]:
@@ -181,6 +183,7 @@ class LmtpDialogue(LineDialogue):
         self.close()
 
     def say_bye(self, text: str) -> None:
+        """421, and the end."""
         self.send(reply(421, "4.3.2", text))
         self.close()
 

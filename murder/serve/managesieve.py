@@ -90,6 +90,7 @@ class SieveDialogue(ClientDialogue):
         self.tell_capabilities()
 
     def tell_capabilities(self) -> None:
+        """RFC 5804 §1.7: as a greeting, behind STARTTLS and a login, and for CAPABILITY."""
         self.send(format_capabilities(self._capabilities()) + format_status(Kind.OK))
 
     def _capabilities(self) -> list[Capability]:
@@ -112,6 +113,7 @@ class SieveDialogue(ClientDialogue):
         self._bye("You were silent for too long")
 
     def say_bye(self, text: str) -> None:
+        """RFC 5804 §1.2: BYE, and the end."""
         self._bye(text, b"TRYLATER")
 
     def say_hopeless(self, error: BadSyntax) -> None:
@@ -122,6 +124,7 @@ class SieveDialogue(ClientDialogue):
         self.close()
 
     def no(self, text: str, code: bytes = b"") -> None:
+        """A refusal; `code` in its parentheses, without them here."""
         self.send(format_status(Kind.NO, text, code))
 
     def ok(self, text: str = "", code: bytes = b"") -> None:

@@ -31,7 +31,9 @@ class Reach(Protocol):
     """What a role gives to services of plugins. `sessions` are drained at its end."""
 
     @property
-    def sessions(self) -> set[Session]: ...
+    def sessions(self) -> set[Session]:
+        """Those of the role; each leaves when it ends."""
+        ...
 
     async def welcome(self, login: Login) -> None:
         """Somebody has logged in."""
@@ -106,6 +108,7 @@ class ServiceDialogue(ClientDialogue):
         self.say_bye("")
 
     def say_bye(self, text: str) -> None:
+        """The plugin's own word for it, whatever the text."""
         self.send(self._plugged.bye)
         self.close()
 

@@ -74,6 +74,7 @@ class Pop3Dialogue(LineDialogue):
         self.close()
 
     def say_bye(self, text: str) -> None:
+        """-ERR with a code (RFC 2449 §8), and the end."""
         self.send(err(text, "SYS/TEMP"))
         self.close()
 
@@ -107,6 +108,7 @@ class Pop3Dialogue(LineDialogue):
         return None
 
     def tell_capabilities(self) -> Running:
+        """CAPA (RFC 2449 §5)."""
         self.send(listing("Capabilities", self._capabilities()))
         return None
 

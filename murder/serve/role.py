@@ -28,21 +28,29 @@ from murder.wire.control_answers import Probed
 class MakesAuth(Protocol):
     """What these roles need of the plugins, at least."""
 
-    def auth_backends(self) -> Sequence[tuple[str, AuthBackend]]: ...
+    def auth_backends(self) -> Sequence[tuple[str, AuthBackend]]:
+        """Each with its plugin's name, in the order in which they are asked."""
+        ...
 
     def mechanisms(self) -> Sequence[Mechanism]: ...
 
-    def services(self, role: str) -> Sequence[PluggedService]: ...
+    def services(self, role: str) -> Sequence[PluggedService]:
+        """Protocols that plugins bring to this role."""
+        ...
 
 
 class LetsIn(Protocol):
     """A role's section of the configuration, as the gate reads it."""
 
     @property
-    def admins(self) -> Collection[str]: ...
+    def admins(self) -> Collection[str]:
+        """Users who may act for others."""
+        ...
 
     @property
-    def allow_plaintext(self) -> bool: ...
+    def allow_plaintext(self) -> bool:
+        """Whether passwords are taken without TLS."""
+        ...
 
 
 def chain_of(config: Config, plugins: MakesAuth) -> Chain:

@@ -75,9 +75,13 @@ class Session(Protocol):
     connection: Connection
     is_closing: bool
 
-    def is_quiet(self) -> bool: ...
+    def is_quiet(self) -> bool:
+        """Whether nothing is under way that BYE would cut off."""
+        ...
 
-    def say_bye(self, text: str) -> None: ...
+    def say_bye(self, text: str) -> None:
+        """In the words of its protocol; then it ends."""
+        ...
 
 
 async def drain(sessions: Collection[Session], timeout_s: float) -> None:

@@ -37,6 +37,7 @@ class Target:
 
     @property
     def facts(self) -> tuple[str, ...]:
+        """What tells one mailbox from another."""
         return (self.mailbox, self.mailbox_id, self.special_use)
 
 
@@ -52,6 +53,7 @@ class Keep:
 
     @property
     def key(self) -> str:
+        """Actions with the same one are the same, and done once."""
         return "keep"
 
 
@@ -66,6 +68,7 @@ class FileInto:
 
     @property
     def key(self) -> str:
+        """By the mailbox, however the script names it."""
         return _key("fileinto", *self.target.facts)
 
 
@@ -105,6 +108,7 @@ class Redirect:
 
     @property
     def key(self) -> str:
+        """By the address, in whatever case."""
         return _key("redirect", self.address.casefold())
 
 
@@ -131,6 +135,7 @@ class Reply:
 
     @property
     def key(self) -> str:
+        """By what is answered once, and to whom."""
         return _key("vacation", self.once.handle, self.recipient.casefold())
 
 
@@ -151,6 +156,7 @@ class Notify:
 
     @property
     def key(self) -> str:
+        """By all of it: two notifications may differ in the text alone."""
         return _key("notify", self.method, self.message, str(self.importance), *self.options)
 
 

@@ -14,7 +14,7 @@ from murder.errors import Refusal, UpstreamFailure
 from murder.model.name import Namespace
 from murder.operate import sources
 from murder.operate.bring import Import
-from murder.operate.sources import ImapSource, MaildirSource, flags_in
+from murder.operate.sources import Found, ImapSource, MaildirSource, key_of
 
 Answer = Callable[[socket.socket, bytes], bytes | None]
 
@@ -91,10 +91,45 @@ def test_no_more_is_asked_for_than_a_page_at_once() -> None:
         assert len(list(source.messages(folder))) == 3
 
 
+def brought_flags(flags: bytes) -> frozenset[str]:
+    """Of the one message of a source whose server tells these."""
+    row = b"* 1 FETCH (UID 7 RFC822.SIZE 3 FLAGS (%b) BODY[HEADER.FIELDS (DATE)] {2}\r\n\r\n)\r\n"
+    with lying(BOX | {b"FETCH": row % flags}) as source:
+        (folder,) = source.folders()
+        (message,) = source.messages(folder)
+        assert (message.uid, message.key) == ("7", key_of(b"\r\n", 3))
+        return message.flags
+
+
 def test_flags_become_no_part_of_a_command() -> None:
-    told = b'(FLAGS (\\Seen ok $Junk a"b {5+} a{3} %* \\Odd \\Recent ' + b"x" * 300 + b"))"
-    assert flags_in(told) == {"\\Seen", "ok", "$Junk"}
-    assert len(flags_in(b"FLAGS (" + b" ".join(b"k%d" % one for one in range(5000)) + b")")) == 100
+    odd = b"\\Seen ok $Junk \\Odd \\Recent \\* " + b"x" * 300
+    assert brought_flags(odd) == {"\\Seen", "ok", "$Junk"}
+    assert len(brought_flags(b" ".join(b"k%d" % one for one in range(5000)))) == 100
+    for wrong in (b'a"b', b"{5+}", b"a{3}", b"%*", b"\xff", b"a\r\nb"):
+        with pytest.raises(UpstreamFailure):
+            brought_flags(wrong)
+
+
+def test_a_message_is_taken_whatever_form_its_octets_have() -> None:
+    date = b'INTERNALDATE "02-Jan-2020 03:04:05 +0100"'
+    for octets, text in ((b"{5}\r\na\r\n)b", b"a\r\n)b"), (b'"x"', b"x"), (b'""', b"")):
+        row = b"* 1 FETCH (BODY[] %b UID 7 %b)\r\n" % (octets, date)
+        with lying(BOX | {b"UID": row}) as source:
+            (folder,) = source.folders()
+            taken, moment = source.take(folder, Found("", frozenset(), "7"))
+            assert (taken, moment.isoformat()) == (text, "2020-01-02T03:04:05+01:00")
+
+
+def test_folders_are_read_as_any_server_may_write_them() -> None:
+    rows = (
+        b'* LIST (\\HasNoChildren) "/" "Alte Post"\r\n'
+        b'* LIST () "." INBOX.a\r\n* LIST () NIL flat/name\r\n* LIST () "\\\\" {3}\r\nx\\y\r\n'
+        b'* LIST (\\NoSelect) "/" no\r\n* LIST (\\NonExistent) "/" none\r\n'
+    )
+    with lying(BOX | {b"LIST": rows}) as source:
+        assert source.folders() == [("Alte Post",), ("INBOX", "a"), ("flat/name",), ("x", "y")]
+    with lying(BOX | {b"LIST": b"* LIST nonsense\r\n"}) as source, pytest.raises(UpstreamFailure):
+        source.folders()
 
 
 @pytest.mark.parametrize("alternative", [False, True])

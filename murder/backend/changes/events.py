@@ -34,8 +34,10 @@ class Events:
         self._listeners: dict[type, list[Callable[[Any], None]]] = {}
 
     def subscribe(self, kind: type[Event], listener: Callable[[Event], None]) -> None:
+        """Called with every such event from now on."""
         self._listeners.setdefault(kind, []).append(listener)
 
     def publish(self, event: object) -> None:
+        """Listeners are called here and now, in the order in which they came."""
         for listener in self._listeners.get(type(event), ()):
             listener(event)

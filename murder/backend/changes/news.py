@@ -16,6 +16,8 @@ EVERYTHING: Final = "*"  # so much has happened that nobody says what
 
 
 class Kind(Enum):
+    """What has happened to a mailbox."""
+
     CREATED = "created"
     DELETED = "deleted"
     RENAMED = "renamed"  # `other` is the old name

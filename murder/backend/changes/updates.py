@@ -167,6 +167,7 @@ class View:
         return None
 
     def uid_of(self, seq: int) -> Uid:
+        """Of the message that the client knows under this number."""
         return Uid(self.uids[seq - 1])
 
     def between(self, first: int, last: int) -> Sequence[int]:
@@ -443,7 +444,9 @@ class View:
 class Watcher(Protocol):
     """A session that wants to know of other mailboxes than the selected one."""
 
-    def mailbox_changed(self, mailbox_id: str) -> None: ...
+    def mailbox_changed(self, mailbox_id: str) -> None:
+        """Its messages have changed: look when it suits."""
+        ...
 
     def happened(self, news: News) -> None: ...
 

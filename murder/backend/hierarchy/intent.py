@@ -63,6 +63,7 @@ class Intent:
 
     @property
     def names(self) -> frozenset[MailboxName]:
+        """Old ones and new ones."""
         return frozenset(name for move in self.moves for name in move)
 
     @property

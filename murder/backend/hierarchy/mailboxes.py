@@ -145,6 +145,7 @@ class Mailboxes:
         return (entry for entry in self.list.below(name) if entry.is_active)
 
     def has_children(self, name: MailboxName) -> bool:
+        """Whether there is any mailbox below it here."""
         return next(self.below(name), None) is not None
 
     # --- making

@@ -222,6 +222,7 @@ class BackendImap(ImapDialogue):
                 watcher.own.difference_update(events)
 
     def failed_telling(self, error: Exception) -> None:
+        """News could not be read: what the client has seen is not what there is, so the connection ends."""
         if not self.connection.is_lost:
             self.failed(None, error)
             self.close()
@@ -251,6 +252,7 @@ class BackendImap(ImapDialogue):
         return self.view
 
     def enter_mailbox(self, view: View, selected: Accessible) -> None:
+        """It is selected: what earlier commands have kept of another is gone."""
         self.view = view
         self.selected = selected
         self.saved = ()
@@ -338,6 +340,7 @@ class BackendImap(ImapDialogue):
             self.send(status_line(b"*", b"OK", "The latest change", code))
 
     def need_writable(self) -> None:
+        """Raises Refusal after EXAMINE."""
         if self.now.read_only:
             raise Refusal(Code.READ_ONLY, "The mailbox is selected read-only")
 

@@ -41,6 +41,7 @@ class Arrived:
 
 
 def octets_of(value: Value) -> bytes:
+    """NIL is none. Raises BadSyntax, as all here."""
     if value is None:
         return b""
     if not isinstance(value, bytes):
@@ -49,6 +50,7 @@ def octets_of(value: Value) -> bytes:
 
 
 def word_of(value: Value) -> str:
+    """As text, whatever octets."""
     return octets_of(value).decode("utf-8", "surrogateescape")
 
 
@@ -66,6 +68,7 @@ def user_in(told: Told, key: str) -> str:
 
 
 def values_of(value: Value) -> list[Value]:
+    """Of a list; NIL is an empty one."""
     if value is None:
         return []
     if not isinstance(value, list):
@@ -74,6 +77,7 @@ def values_of(value: Value) -> list[Value]:
 
 
 def mapping_of(value: Value) -> Told:
+    """Of `%(key value …)`."""
     if not isinstance(value, dict):
         raise BadSyntax("keys with values were expected")
     return value

@@ -94,6 +94,7 @@ class Move:
     owes_abort: bool = False  # source: the target has not been told, and keeps what has come
 
     def holds(self, name: MailboxName) -> bool:
+        """Whether that mailbox goes along: it, or one above it, is what moves."""
         return name in self.names or name == self.root or is_below(name, self.root)
 
 

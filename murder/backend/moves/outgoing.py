@@ -52,6 +52,7 @@ class Pace:
     since: float = 0.0
 
     async def keep(self, octets: int) -> None:
+        """Wait, where so many octets more would be faster than was asked for."""
         if not self.octets_per_s:
             return
         now = asyncio.get_running_loop().time()

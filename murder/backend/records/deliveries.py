@@ -143,6 +143,8 @@ class Deliveries:
         return row is not None and row[0] > now - period_s
 
     async def was_seen(self, key: bytes, period_s: float, *, renew: bool) -> bool:
+        """Whether it was noted within the period; `renew` begins that anew."""
+
         def work() -> bool:
             now = time.time()
             found = self._is_seen(key, now, period_s)
@@ -179,6 +181,7 @@ class Deliveries:
         return await self._do(work)
 
     async def sent(self, mail: Mail) -> None:
+        """It needs no further attempt."""
         await self._set(mail, SENT, 0.0, "")
 
     async def failed(self, mail: Mail, problem: str) -> None:
@@ -186,6 +189,7 @@ class Deliveries:
         await self._set(mail, FAILED, 0.0, problem)
 
     async def later(self, mail: Mail, wait_s: float, problem: str) -> None:
+        """Not sent, and why; next attempt after so many seconds."""
         await self._set(mail, PENDING, time.time() + wait_s, problem)
 
     async def _set(self, mail: Mail, state: int, next_at: float, problem: str) -> None:

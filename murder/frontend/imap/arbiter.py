@@ -89,6 +89,7 @@ class Gate(Client):
 
     @property
     def writing_paused(self) -> bool:
+        """Whether the client takes no more for now."""
         return self._arbiter.is_full
 
     def upstream_idle(self, upstream: ImapUpstream) -> None:

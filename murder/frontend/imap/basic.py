@@ -19,6 +19,7 @@ from murder.wire.token import Scanner
 
 
 def run_noop(dialogue: FrontendImap, command: Command) -> Running:
+    """Relayed where a mailbox is selected: news may come before its OK."""
     if dialogue.session.state is State.SELECTED:
         return run_selected(dialogue, command)
     dialogue.send_ok(command)
@@ -65,6 +66,7 @@ def run_at_mailbox(dialogue: FrontendImap, command: Command) -> Running:
 
 
 def run_status(dialogue: FrontendImap, command: Command) -> Running:
+    """At the mailbox's backend; HIGHESTMODSEQ turns CONDSTORE on, here as well (RFC 7162 §3.1)."""
     scanner = Scanner(command.octets, command.start)
     scanner.space()
     external = scanner.astring()

@@ -44,11 +44,17 @@ MAX_HOPS: Final = 5
 class Waits(Protocol):
     """An IDLE under way."""
 
-    def done(self, line: bytes) -> None: ...
+    def done(self, line: bytes) -> None:
+        """The line that it waits for has come."""
+        ...
 
-    def moved(self, upstream: ImapUpstream) -> None: ...
+    def moved(self, upstream: ImapUpstream) -> None:
+        """The selected mailbox is reached over this connection from now on."""
+        ...
 
-    def over(self) -> None: ...
+    def over(self) -> None:
+        """Nobody waits any more."""
+        ...
 
 
 class FrontendImap(ImapDialogue, Client):
@@ -260,6 +266,7 @@ class FrontendImap(ImapDialogue, Client):
     # --- what is in flight
 
     def in_flight(self) -> bool:
+        """Whether the backend of the selected mailbox owes an answer, or the mailbox is being followed."""
         selected = self.selected
         is_asked = selected is not None and selected.upstream.in_flight > 0
         return is_asked or self._following is not None
@@ -451,6 +458,7 @@ class FrontendImap(ImapDialogue, Client):
     # --- the selected mailbox
 
     def select(self, upstream: ImapUpstream, name: MailboxName, is_read_only: bool = False) -> None:
+        """From now on what that backend says unasked passes to the client."""
         if self.selected is not None and self.selected.upstream is not upstream:
             self.selected.upstream.passes_unsolicited = self.arbiter is not None
         self.selected = Selected(upstream, name, is_read_only)
@@ -458,6 +466,7 @@ class FrontendImap(ImapDialogue, Client):
         self.session.selected()
 
     def deselect(self) -> None:
+        """As CLOSE leaves it; does nothing where no mailbox is selected."""
         if self.selected is not None:
             self.selected.upstream.passes_unsolicited = self.arbiter is not None
             self.selected = None
@@ -471,6 +480,7 @@ class FrontendImap(ImapDialogue, Client):
         super().received(data)
 
     def begins_to_flow(self) -> bool:
+        """Whether what the client sends may now be passed on as it comes."""
         self.is_flowing = (
             self._waiter is None
             and self.idle is None

@@ -13,6 +13,7 @@ from murder.wire.token import Scanner
 
 
 def run_idle(dialogue: FrontendImap, command: Command) -> Running:
+    """RFC 2177: at the selected mailbox's backend, or here where none is selected."""
     Scanner(command.octets, command.start).end()
     selected = dialogue.selected
     if selected is None:
@@ -51,5 +52,6 @@ class Idle:
         self._upstream = upstream
 
     def over(self) -> None:
+        """The client's next line is a command again."""
         self._dialogue.session.expect_line(False)
         self._dialogue.idle = None

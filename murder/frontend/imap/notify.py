@@ -36,6 +36,7 @@ SELECTED: Final = frozenset({Which.SELECTED, Which.SELECTED_DELAYED})
 
 
 def run_notify(dialogue: FrontendImap, command: Command) -> Running:
+    """RFC 5465: asked of every backend that has mailboxes that are meant."""
     return _notify(dialogue, command)
 
 

@@ -16,6 +16,7 @@ class Selected:
 
     @property
     def server(self) -> str:
+        """The backend that has it."""
         return self.upstream.server
 
 

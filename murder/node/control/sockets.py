@@ -86,16 +86,22 @@ Answer = Mapping[str, object]
 class Described(Protocol):
     """A client's session that can say what it is."""
 
-    def describe(self) -> SessionShown: ...
+    def describe(self) -> SessionShown:
+        """For `sessions`."""
+        ...
 
-    def say_bye(self, text: str) -> None: ...
+    def say_bye(self, text: str) -> None:
+        """In its protocol's words; then it ends."""
+        ...
 
 
 @runtime_checkable
 class Reports(Protocol):
     """A role that has something to say of itself."""
 
-    def report(self) -> RoleFacts: ...
+    def report(self) -> RoleFacts:
+        """For `status`."""
+        ...
 
 
 @runtime_checkable
@@ -110,21 +116,27 @@ class Counted(Protocol):
 class HasConflicts(Protocol):
     """A master: who wanted whose mailboxes. A backend: what it has in quarantine."""
 
-    def conflicts(self, forget: bool = False) -> Sequence[ConflictShown]: ...
+    def conflicts(self, forget: bool = False) -> Sequence[ConflictShown]:
+        """All it knows; with `forget` they are told for the last time."""
+        ...
 
 
 @runtime_checkable
 class Places(Protocol):
     """A frontend: where it would put a new mailbox."""
 
-    async def place(self, request: AskPlace) -> Placement | NotPlaced | None: ...
+    async def place(self, request: AskPlace) -> Placement | NotPlaced | None:
+        """None where it has no such policy."""
+        ...
 
 
 @runtime_checkable
 class Probes(Protocol):
     """A role that looks at what it needs of others."""
 
-    def probe(self) -> AsyncIterator[Probed]: ...
+    def probe(self) -> AsyncIterator[Probed]:
+        """One after the other, as each is done."""
+        ...
 
 
 def control_folder(config: Config) -> Path:

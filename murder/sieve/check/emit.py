@@ -27,6 +27,7 @@ class Emitter:
         self.loops: list[tuple[str, Label, Call]] = []  # open ones: name, end, what leaves it
 
     def program(self, calls: Sequence[Call]) -> tuple[Instruction, ...]:
+        """All instructions, with RETURN at the end; labels have become places."""
         self.commands(calls)
         self._code.append((RETURN, None, None))
         return tuple(
@@ -34,6 +35,7 @@ class Emitter:
         )
 
     def commands(self, calls: Sequence[Call]) -> None:
+        """Each by its own way, an `if` with what belongs to it."""
         for number, call in enumerate(calls):
             if call.word.emit is None:
                 self.do(call)
@@ -48,6 +50,7 @@ class Emitter:
         self._code.append((DO, call, None))
 
     def go(self, to: Label) -> None:
+        """Jump there, whatever was tested."""
         self._code.append((GO, None, to))
 
     def stop(self, call: Call) -> None:
@@ -58,6 +61,7 @@ class Emitter:
         self._code.append((RETURN, call, None))
 
     def place(self, label: Label) -> None:
+        """The label stands here."""
         label.at = len(self._code)
 
     def unless(self, test: Call, to: Label) -> None:

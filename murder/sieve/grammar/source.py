@@ -36,9 +36,11 @@ class Source:
         return line, at - self._lines[line - 1] + 1
 
     def line(self, at: int) -> int:
+        """Of a place in the text, from 1."""
         return self.place(at)[0]
 
     def report(self, at: int, text: str) -> None:
+        """One fault; past the limit it is said once that there are more."""
         if len(self._problems) < self._limit:
             self._problems.append(Problem(*self.place(at), text))
         elif not self.is_full:
@@ -47,6 +49,7 @@ class Source:
 
     @property
     def has_problems(self) -> bool:
+        """Whether the script cannot be used."""
         return bool(self._problems)
 
     def raise_problems(self) -> None:

@@ -44,6 +44,7 @@ class Kind(Enum):
 
     @property
     def shown(self) -> str:
+        """As an error text names it."""
         return f"'{self.value}'" if len(self.value) == 1 else self.value
 
 

@@ -13,12 +13,16 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class Number:
+    """`at` is its place in the text."""
+
     value: int
     at: int
 
 
 @dataclass(frozen=True, slots=True)
 class String:
+    """Quoted or multi-line, its escapes gone; `at` is its place in the text."""
+
     value: str
     at: int
 

@@ -46,6 +46,7 @@ def match(machine: Machine, call: Call, values: Sequence[str]) -> Result:
 def match_keys(
     machine: Machine, matching: Matching, keys: tuple[Text, ...], values: Sequence[str]
 ) -> Result:
+    """Of a test's keys and the values it looks at, by its match type."""
     if matching.kind.over is Over.LISTS:
         return _match_lists(machine, machine.texts(keys), values)
     if matching.kind.over is Over.COUNT:

@@ -125,6 +125,7 @@ def _metadataexists(machine: Machine, call: Call) -> Suspended:
 
 
 def problem_of_use(use: str) -> str | None:
+    """None where it is spelt as a special use (RFC 6154)."""
     return None if _USE.match(use) else f"special-use flag '{use[:60]}' is invalid"
 
 
@@ -136,6 +137,7 @@ def _check_uses(checker: "Checker", call: Call, node: "Node") -> None:
 
 
 def check_special_use(checker: "Checker", call: Call, node: "Node") -> None:
+    """RFC 8579: a constant one is looked at before the script runs. Raises Wrong."""
     use = call.tags.get("specialuse")
     if isinstance(use, str) and (problem := problem_of_use(use)) is not None:
         raise Wrong(node.at, f"the {node.name} command: {problem}")

@@ -47,6 +47,7 @@ class Loop:
 
 
 def open_loops(machine: Machine) -> list[Loop]:
+    """The loops that stand around the present command, outermost first."""
     found: list[Loop] = machine.state.setdefault(LOOPS, [])
     for loop in found:
         if loop.message is not machine.message:

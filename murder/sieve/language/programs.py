@@ -26,12 +26,14 @@ MAX_RUNS: Final = 8  # of programs that a script waits for
 
 
 def problem_of_program(name: str) -> str | None:
+    """None where it may be called: no path, no option."""
     if len(name) > MAX_NAME or not is_script_name(name) or name.startswith("-"):
         return f"invalid program name '{name[:80]}'"
     return None
 
 
 def problem_of_argument(text: str) -> str | None:
+    """None where it may be handed on."""
     if any(letter in "\r\n\0" for letter in text):
         return "an argument of a program has a line end"
     if len(text.encode("utf-8", "surrogateescape")) > MAX_ARGUMENT:

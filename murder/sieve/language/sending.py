@@ -51,6 +51,7 @@ def from_of(machine: Machine, call: Call) -> Address | None:
 
 
 def copy_of(machine: Machine, call: Call) -> Target | None:
+    """Where `:fcc` (RFC 8580) wants a copy; None without."""
     tags = call.tags
     if "fcc" not in tags:
         return None

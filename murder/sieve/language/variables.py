@@ -77,6 +77,7 @@ def modifiers_of(call: Call) -> tuple[str, ...]:
 
 
 def modified(machine: Machine, text: str, modifiers: tuple[str, ...]) -> str:
+    """The modifiers in the order that RFC 5229 §4.1 gives them; each is charged for."""
     for name in modifiers:
         text = MODIFIERS[name][1](text)
         machine.charge(len(text) // (QUOTED_A_STEP if name in _CUTS else OCTETS_A_STEP))

@@ -41,6 +41,7 @@ class Segment:
         return text.find(self.text, start, end)
 
     def stands(self, text: str, at: int) -> bool:
+        """Whether it is at that place of the text."""
         if at < 0 or at + self.size > len(text):
             return False
         if not self.ones:

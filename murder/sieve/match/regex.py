@@ -96,6 +96,7 @@ class Pattern:
         return None if found is None else start + int(found.start())
 
     def stands(self, text: str, start: int, end: int) -> bool:
+        """Whether it is all that is between those places."""
         return self._compiled.fullmatch(clean(text[start:end])) is not None
 
     def groups(self, text: str) -> Groups | None:

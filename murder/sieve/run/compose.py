@@ -59,6 +59,7 @@ def format_lines(text: str) -> bytes:
 
 
 def format_message(fields: Iterable[tuple[str, str]], body: bytes) -> bytes:
+    """A message as it is sent, CRLF line ends."""
     return b"".join(format_field(name, value) for name, value in fields) + b"\r\n" + body
 
 
@@ -70,6 +71,7 @@ def message_id(machine: Machine, *facts: str) -> str:
 
 
 def common_fields(machine: Machine, *facts: str) -> list[tuple[str, str]]:
+    """What stands in each message that a script makes. The facts make its Message-ID, so that the same one has the same."""
     return [
         ("X-Sieve", PRODUCT),
         ("Message-ID", message_id(machine, *facts)),

@@ -316,6 +316,7 @@ class Machine:
             raise RunProblem("execution exceeded its time: the script takes too many steps")
 
     def looked_at(self, octets: int) -> None:
+        """Charge for octets that were searched. Raises where the script has used up its steps."""
         self.charge(octets // OCTETS_A_STEP)
 
     @property
@@ -332,6 +333,7 @@ class Machine:
         return Place(self._script, line, include)
 
     def place(self, call: Call) -> Place:
+        """Of a command, with the script that it is in."""
         return self._place(call.line)
 
     def go(self, to: int) -> None:
@@ -417,6 +419,7 @@ class Machine:
         return self._expanded(value)
 
     def texts(self, values: tuple[Text, ...]) -> tuple[str, ...]:
+        """Strings with their variables put in."""
         self.charge(len(values) // LITERALS_A_STEP)
         for value in values:
             if not isinstance(value, str):

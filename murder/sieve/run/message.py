@@ -41,6 +41,7 @@ class Field:
 
     @property
     def text(self) -> str:
+        """Decoded, unfolded, without blanks at its ends (RFC 5228 §5.7)."""
         if self._text is None:
             self._text = decode_value(self.raw_value.replace(b"\t", b" ")).strip(" \t")
         return self._text
@@ -138,6 +139,7 @@ class Message:
 
     @property
     def size(self) -> int:
+        """Octets, as the script has altered it."""
         if self._whole is not None:
             return len(self._whole)
         blank = len(self.line_end)

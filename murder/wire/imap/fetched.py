@@ -76,6 +76,22 @@ def parse_fetched(scanner: Scanner, fetched: Fetched, begun: bool = False) -> Pe
         scanner.space()
 
 
+def parse_fetch_response(response: bytes) -> Fetched | None:
+    """A `* n FETCH` (or UIDFETCH, RFC 9586 §3.3) as values; None for any other response. Raises BadSyntax."""
+    number, _, rest = response[2:].partition(b" ")
+    word = rest[:9].upper()
+    if not number.isdigit() or not word.startswith((b"FETCH ", b"UIDFETCH ")):
+        return None
+    fetched = Fetched()
+    width = word.index(b" ")
+    scanner = Scanner(response, len(response) - len(rest) + width)
+    if parse_fetched(scanner, fetched) is not None:
+        raise scanner.bad("a whole literal")
+    if width == len(b"UIDFETCH"):
+        fetched.uid = Uid(int(number))
+    return fetched
+
+
 def _parse_value(scanner: Scanner, name: bytes, fetched: Fetched) -> None:
     match name:
         case b"UID":

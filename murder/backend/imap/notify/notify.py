@@ -22,6 +22,7 @@ UNINTERESTED: Final = Interest(arrivals=False, removals=False, flags=False)
 
 
 def run_notify(dialogue: BackendImap, command: Command) -> Running:
+    """RFC 5465."""
     return _notify(dialogue, command)
 
 

@@ -57,6 +57,7 @@ class Watch:
         self._once: set[MailboxName] = set()  # watched, until they were deleted
 
     def knows(self, mailbox_id: str) -> bool:
+        """Whether the client is told of that mailbox's messages."""
         return mailbox_id in self._watched
 
     # --- the beginning

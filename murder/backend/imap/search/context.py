@@ -168,6 +168,7 @@ class Contexts:
         return tuple(self._contexts)
 
     def cancel(self, tags: Iterable[bytes]) -> None:
+        """CANCELUPDATE (RFC 5267 §4.3.2); tags that are not known are passed over."""
         for tag in tags:
             self._contexts.pop(tag, None)
 

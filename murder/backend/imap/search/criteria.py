@@ -61,7 +61,9 @@ class Content(Protocol):
         """Whether an address of this field (lower case) of the envelope contains the text."""
         ...
 
-    def body_has(self, text: str) -> bool | None: ...
+    def body_has(self, text: str) -> bool | None:
+        """None where only the octets could tell."""
+        ...
 
     def text_has(self, text: str) -> bool | None:
         """Header or body contains the text."""

@@ -31,6 +31,7 @@ from murder.wire.token import Scanner, client_astring
 
 
 def run_append(dialogue: FrontendImap, command: Command) -> Running:
+    """RFC 3501 §6.3.11, 3502, 4469: to the mailbox's backend, its literals as they come."""
     scanner = Scanner(command.octets, command.start)
     mailbox = parse_append_mailbox(scanner)
     return _append(dialogue, command, mailbox, scanner.at)

@@ -14,7 +14,6 @@ from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.internal import execute, refusal_of
 from murder.model.fetch import Section
-from murder.model.message import Uid
 from murder.model.name import MailboxName
 from murder.model.url import ImapUrl
 from murder.net.relay import ImapUpstream
@@ -26,7 +25,7 @@ from murder.wire.imap.append import (
     take_literal,
 )
 from murder.wire.imap.fetch import format_section
-from murder.wire.imap.fetched import Fetched, parse_fetched
+from murder.wire.imap.fetched import parse_fetch_response
 from murder.wire.token import Scanner, client_astring
 from murder.wire.url import format_url, parse_url
 
@@ -243,7 +242,7 @@ async def _piece(
     found: list[bytes | None] = []
 
     def take(response: bytes) -> None:
-        fetched = fetched_of(response)
+        fetched = parse_fetch_response(response)
         if fetched is not None and fetched.uid == url.uid and fetched.sections:
             found.extend(fetched.sections.values())
 
@@ -256,17 +255,3 @@ async def _piece(
     if found[0] is None:
         raise Refusal(Code.NONEXISTENT, f"Message {url.uid} has no such section")
     return found[0]
-
-
-def fetched_of(response: bytes) -> Fetched | None:
-    """A `* n FETCH` (or UIDFETCH, RFC 9586 §3.3) as values; None for any other response. Raises BadSyntax."""
-    number, _, rest = response[2:].partition(b" ")
-    word = rest[:9].upper()
-    if not number.isdigit() or not word.startswith((b"FETCH ", b"UIDFETCH ")):
-        return None
-    fetched = Fetched()
-    width = word.index(b" ")
-    parse_fetched(Scanner(response, len(response) - len(rest) + width), fetched)
-    if width == len(b"UIDFETCH"):
-        fetched.uid = Uid(int(number))
-    return fetched

@@ -12,7 +12,6 @@ from typing import Final
 from murder.errors import BadSyntax, Code, Refusal, UpstreamKind
 from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.internal import execute, refusal_of
-from murder.frontend.imap.mail.catenate import fetched_of
 from murder.frontend.imap.mail.crossing import UIDS_OF_COMMAND, Removal
 from murder.frontend.imap.selected import Selected
 from murder.model.flag import DELETED
@@ -20,6 +19,7 @@ from murder.model.message import ModSeq, Uid
 from murder.model.seqset import compress
 from murder.net.exchange import Reply
 from murder.net.relay import ImapUpstream
+from murder.wire.imap.fetched import parse_fetch_response
 from murder.wire.imap.seqset import format_ranges, read_ranges
 from murder.wire.token import client_astring
 
@@ -109,7 +109,7 @@ class _Claim:
         told: set[Uid] = set()
 
         def take(response: bytes) -> None:
-            fetched = fetched_of(response)
+            fetched = parse_fetch_response(response)
             if fetched is not None and fetched.uid in seen and (fetched.modseq or 0) > newest:
                 told.add(fetched.uid)
 
@@ -137,7 +137,7 @@ class _Claim:
         found: dict[Uid, _Seen] = {}
 
         def take(response: bytes) -> None:
-            fetched = fetched_of(response)
+            fetched = parse_fetch_response(response)
             if fetched is None or fetched.uid is None or fetched.modseq is None:
                 return
             if fetched.flags is not None and fetched.uid in wanted:

@@ -11,14 +11,13 @@ from typing import Final
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.internal import execute, refusal_of
-from murder.frontend.imap.mail.catenate import fetched_of
 from murder.model.message import Uid, UidValidity
 from murder.model.seqset import compress, compress_in_order
 from murder.net.exchange import Reply
 from murder.net.relay import ImapUpstream
 from murder.wire.imap.copy import format_copyuid, parse_appenduid, parse_removed
 from murder.wire.imap.date import format_date_time
-from murder.wire.imap.fetched import Fetched
+from murder.wire.imap.fetched import Fetched, parse_fetch_response
 from murder.wire.imap.flag import format_flags
 from murder.wire.imap.seqset import format_ranges
 from murder.wire.token import client_astring
@@ -127,7 +126,7 @@ class Source:
 
     async def _fetch(self, command: bytes, take: Callable[[Fetched], bool]) -> None:
         def take_response(response: bytes) -> bool:
-            fetched = fetched_of(response)
+            fetched = parse_fetch_response(response)
             return fetched is not None and take(fetched)
 
         reply = await execute(self._dialogue, self._upstream, command, take_response)

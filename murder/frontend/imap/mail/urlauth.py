@@ -55,6 +55,7 @@ def _name_in(dialogue: FrontendImap, raw_url: bytes) -> MailboxName:
 
 
 def run_genurlauth(dialogue: FrontendImap, command: Command) -> Running:
+    """RFC 4467 §7.1: each URL is signed where its mailbox is."""
     return _generate(dialogue, command, parse_genurlauth(Scanner(command.octets, command.start)))
 
 
@@ -100,6 +101,7 @@ def _strings(scanner: Scanner) -> Iterator[bytes]:
 
 
 def run_resetkey(dialogue: FrontendImap, command: Command) -> Running:
+    """RFC 4467 §7.2: at the mailbox, or at every backend."""
     request = parse_resetkey(Scanner(command.octets, command.start))
     if request.mailbox is not None:
         return at_mailbox(dialogue, command, request.mailbox)
@@ -122,6 +124,7 @@ async def _reset_all(dialogue: FrontendImap, command: Command) -> None:
 
 
 def run_urlfetch(dialogue: FrontendImap, command: Command) -> Running:
+    """RFC 4467 §7.3: each URL is fetched where its mailbox is."""
     return _fetch(dialogue, command, parse_urlfetch(Scanner(command.octets, command.start)))
 
 

@@ -39,11 +39,13 @@ def run_rlist(dialogue: FrontendImap, command: Command) -> Running:
 
 
 def run_rlsub(dialogue: FrontendImap, command: Command) -> Running:
+    """RFC 2193 §5: LSUB of a client that follows referrals."""
     dialogue.referrals_on = True
     return run_lsub(dialogue, command)
 
 
 def run_list(dialogue: FrontendImap, command: Command) -> Running:
+    """RFC 3501 §6.3.8, RFC 5258, 5819: from our own copy of the list; backends are asked for what it does not have."""
     return _list(dialogue, command, b"LIST")
 
 
@@ -253,6 +255,7 @@ async def _special_uses(
 
 
 def run_lsub(dialogue: FrontendImap, command: Command) -> Running:
+    """RFC 3501 §6.3.9: subscriptions are kept at the user's INBOX."""
     return _lsub(dialogue, command)
 
 

@@ -53,6 +53,7 @@ async def change_at(dialogue: FrontendImap, server: str, octets: bytes, command:
 
 
 def run_create(dialogue: FrontendImap, command: Command) -> Running:
+    """RFC 3501 §6.3.3: at the backend that a placement plugin chooses, or that the name's parent has."""
     return _create(dialogue, command, parse_create(Scanner(command.octets, command.start)))
 
 
@@ -128,6 +129,7 @@ def _format_create(request: CreateRequest, partition: str) -> bytes:
 
 
 def run_delete(dialogue: FrontendImap, command: Command) -> Running:
+    """RFC 3501 §6.3.4. An administrator's of an INBOX removes the user, on every backend."""
     return _delete(dialogue, command, parse_mailbox(Scanner(command.octets, command.start)))
 
 
@@ -184,6 +186,7 @@ def _elsewhere_below(dialogue: FrontendImap, above: MailboxEntry) -> list[Mailbo
 
 
 def run_rename(dialogue: FrontendImap, command: Command) -> Running:
+    """RFC 3501 §6.3.5; with a partition it is a move to another backend, as Cyrus has it."""
     return _rename(dialogue, command, parse_rename(Scanner(command.octets, command.start)))
 
 
@@ -265,6 +268,7 @@ async def _check_parent_is_there(
 
 
 def run_change_acl(dialogue: FrontendImap, command: Command) -> Running:
+    """SETACL and DELETEACL (RFC 4314 §3.1, §3.2), at the mailbox."""
     scanner = Scanner(command.octets, command.start)
     scanner.space()
     return _change_acl(dialogue, command, scanner.astring())

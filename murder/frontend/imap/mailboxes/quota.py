@@ -18,6 +18,7 @@ MAX_LOOKED_AT: Final = 10_000  # mailboxes below a root
 
 
 def run_quota(dialogue: FrontendImap, command: Command) -> Running:
+    """GETQUOTA, GETQUOTAROOT, SETQUOTA (RFC 9208 §4.1), at the mailbox's backend."""
     scanner = Scanner(command.octets, command.start)
     scanner.space()
     return _quota(dialogue, command, scanner.astring())

@@ -54,6 +54,7 @@ async def _leave(dialogue: FrontendImap, staying: ImapUpstream | None) -> None:
 
 
 def run_close(dialogue: FrontendImap, command: Command) -> Running:
+    """CLOSE and UNSELECT: at the backend, then here as well."""
     Scanner(command.octets, command.start).end()
     return _close(dialogue, command)
 
