@@ -58,8 +58,8 @@ class Capabilities:
         """All that is true for every backend, IMAP4rev1 first, else by name."""
         if self._words is None:
             first, *others = OWN
-            found = [*others, *self._carried()]
-            self._words = (first, *sorted(found, key=bytes.upper))
+            words = [*others, *self._carried()]
+            self._words = (first, *sorted(words, key=bytes.upper))
         return self._words
 
     def _carried(self) -> list[bytes]:
@@ -106,13 +106,13 @@ class Maildrops:
 
     def to_be_asked(self, servers: Collection[str], now: float) -> list[str]:
         """Those that are not known; each is named once in a while."""
-        found = [
+        unknown = [
             server
             for server in servers
             if server not in self._offered and self._asked.get(server, 0.0) <= now
         ]
-        self._asked.update(dict.fromkeys(found, now + ASK_AGAIN_S))
-        return found
+        self._asked.update(dict.fromkeys(unknown, now + ASK_AGAIN_S))
+        return unknown
 
     def all_offer(self, word: bytes, servers: Collection[str]) -> bool:
         """Whether all of these do, as far as they have ever been heard of; and at least one has been."""
@@ -126,9 +126,9 @@ class Languages:
     def __init__(self) -> None:
         self._told: dict[str, Mapping[bytes, bytes]] = {}
 
-    def learn(self, server: str, told: Mapping[bytes, bytes]) -> None:
+    def learn(self, server: str, offered: Mapping[bytes, bytes]) -> None:
         """What CAPABILITY has told there."""
-        self._told[server] = told
+        self._told[server] = offered
 
     def unknown_of(self, servers: Collection[str]) -> list[str]:
         """What no longer is a server is forgotten."""
@@ -143,20 +143,20 @@ class Languages:
     def common(self) -> Mapping[bytes, bytes]:
         """The words that all have, in the order of the server whose name is first; of a number the smallest."""
         first, *others = [self._told[server] for server in sorted(self._told)] or [{}]
-        found: dict[bytes, bytes] = {}
+        common: dict[bytes, bytes] = {}
         for name, value in first.items():
             if not all(name in other for other in others):
                 continue
             values = [value, *(other[name] for other in others)]
             if all(one.isdigit() for one in values):
-                found[name] = min(values, key=int)
+                common[name] = min(values, key=int)
             else:
                 wanted = set.intersection(*(set(one.split()) for one in values))
-                found[name] = b" ".join(word for word in value.split() if word in wanted)
-        return found
+                common[name] = b" ".join(word for word in value.split() if word in wanted)
+        return common
 
 
 def _rights_of(words: frozenset[bytes]) -> frozenset[int]:
     """The letters behind RIGHTS= (RFC 4314 §4)."""
-    found = next((word for word in words if word.startswith(RIGHTS)), b"")
-    return frozenset(found[len(RIGHTS) :].lower())
+    letters = next((word for word in words if word.startswith(RIGHTS)), b"")
+    return frozenset(letters[len(RIGHTS) :].lower())

@@ -113,11 +113,11 @@ def decide(view: View, proposal: Proposal) -> Decision:
             assert_never(proposal)
 
 
-def _conflict(peer: Peer, found: MailboxEntry, claimant: str, command: str) -> Decision:
+def _conflict(peer: Peer, row: MailboxEntry, claimant: str, command: str) -> Decision:
     refusal = Refusal(
-        Code.IN_USE, f"{display(found.name)} is {found.state.value} at {found.server}", found.server
+        Code.IN_USE, f"{display(row.name)} is {row.state.value} at {row.server}", row.server
     )
-    conflict = Conflict(found.name, found.server, claimant, peer.name, command)
+    conflict = Conflict(row.name, row.server, claimant, peer.name, command)
     return Decision(refusal, conflict=conflict)
 
 
@@ -126,13 +126,13 @@ def _reserve(view: View, proposal: Reserve) -> Decision:
     mailbox, or a step done twice. Unlike with Cyrus what is active there stays so: clients use it, and only DEACTIVATE
     (a move) takes it out of service."""
     wanted = proposal.wanted
-    found = view.find(wanted.name)
-    if found is not None and found.raw_location != wanted.raw_location:
-        if found.server != proposal.server:
-            return _conflict(proposal.peer, found, proposal.server, "RESERVE")
-        if found.is_active:
+    row = view.find(wanted.name)
+    if row is not None and row.raw_location != wanted.raw_location:
+        if row.server != proposal.server:
+            return _conflict(proposal.peer, row, proposal.server, "RESERVE")
+        if row.is_active:
             return Decision(Refusal(Code.ALREADY_EXISTS, "mailbox already exists"))
-    elif found is not None and found.is_active:
+    elif row is not None and row.is_active:
         return Decision("done")
     return Decision("done", PutEntry(wanted))
 
@@ -141,40 +141,40 @@ def _activate(view: View, proposal: Activate) -> Decision:
     """No reservation is needed. A move passes through RESERVED (DEACTIVATE at the source), so a reserved row may become
     active at another server; an active one may not."""
     peer, wanted, server = proposal
-    found = view.find(wanted.name)
-    if found is not None and peer.is_bound and found.is_active and found.server != server:
-        return _conflict(peer, found, server, "ACTIVATE")
+    row = view.find(wanted.name)
+    if row is not None and peer.is_bound and row.is_active and row.server != server:
+        return _conflict(peer, row, server, "ACTIVATE")
     return Decision("done", PutEntry(wanted))
 
 
 def _force(view: View, proposal: Force) -> Decision:
     """Written down where it takes something from another server."""
     peer, wanted, server = proposal
-    found = view.find(wanted.name)
-    if found is None or not found.is_active or found.server == server:
+    row = view.find(wanted.name)
+    if row is None or not row.is_active or row.server == server:
         return Decision("done", PutEntry(wanted))
-    taken = Taken(found.name, found.server, server)
-    conflict = Conflict(found.name, found.server, server, peer.name, "FORCE")
+    taken = Taken(row.name, row.server, server)
+    conflict = Conflict(row.name, row.server, server, peer.name, "FORCE")
     return Decision(taken, PutEntry(wanted), conflict)
 
 
 def _deactivate(view: View, proposal: Deactivate) -> Decision:
     """NO unless it is active."""
     peer, wanted, server = proposal
-    found = view.find(wanted.name)
-    if found is None or not found.is_active:
+    row = view.find(wanted.name)
+    if row is None or not row.is_active:
         return Decision(Refusal(Code.NONEXISTENT, "mailbox not currently active"))
-    if found.server != server and not (peer.is_admin or not peer.is_bound):
-        return _conflict(peer, found, server, "DEACTIVATE")
+    if row.server != server and not (peer.is_admin or not peer.is_bound):
+        return _conflict(peer, row, server, "DEACTIVATE")
     return Decision("done", PutEntry(wanted))
 
 
 def _delete(view: View, proposal: Delete) -> Decision:
     """ "SHOULD give a NO response if the mailbox does not exist"."""
     peer, name = proposal
-    found = view.find(name)
-    if found is None:
+    row = view.find(name)
+    if row is None:
         return Decision(Refusal(Code.NONEXISTENT, "mailbox does not exist"))
-    if not peer.speaks_for(found.server):
-        return _conflict(peer, found, min(peer.servers or peer.claimed), "DELETE")
+    if not peer.speaks_for(row.server):
+        return _conflict(peer, row, min(peer.servers or peer.claimed), "DELETE")
     return Decision("done", RemoveEntry(name))

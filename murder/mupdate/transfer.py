@@ -79,8 +79,8 @@ def _from_ours(row: dict[str, Any]) -> MailboxEntry:
     )
 
 
-def _from_cyrus(found: dict[str, Any], server: str) -> Iterator[MailboxEntry]:
-    for name, row in found.items():
+def _from_cyrus(rows: dict[str, Any], server: str) -> Iterator[MailboxEntry]:
+    for name, row in rows.items():
         kind = row.get("mbtype", "")
         if CYRUS_DELETED in kind:
             continue
@@ -152,9 +152,9 @@ def check(mailboxes: MailboxList) -> Iterator[str]:
     if servers != dict(mailboxes.count_by_server()):
         yield f"rows by server are {servers}, counted are {dict(mailboxes.count_by_server())}"
     for server, rows in servers.items():
-        found = sum(1 for _ in mailboxes.at_server(server))
-        if found != rows:
-            yield f"the index has {found} rows at {server}, the list {rows}"
+        indexed = sum(1 for _ in mailboxes.at_server(server))
+        if indexed != rows:
+            yield f"the index has {indexed} rows at {server}, the list {rows}"
     logged = {
         change.entry.name: change.entry.seq
         for change in mailboxes.changes_after(0)
@@ -171,9 +171,11 @@ def check(mailboxes: MailboxList) -> Iterator[str]:
 def seen_by(entry: MailboxEntry) -> set[str]:
     """Every identifier that alone may look the mailbox up, the owner included."""
     row = bytes(SEQ_OCTETS) + pack_row(entry.name, entry.state, entry.raw_location, entry.raw_acl)
-    found = lookers(collation_key(entry.name), row)
+    identifiers = lookers(collation_key(entry.name), row)
     owner = owner_of(entry.name)
-    shown = {one for one in found if not one.startswith(b"-") and b"-" + one not in found}
+    shown = {
+        one for one in identifiers if not one.startswith(b"-") and b"-" + one not in identifiers
+    }
     return {_text(one) for one in shown} | ({owner} if owner else set())
 
 
@@ -185,6 +187,6 @@ def _check_lookers(mailboxes: MailboxList) -> Iterator[str]:
             for who in seen_by(entry):
                 expected[who] = expected.get(who, 0) + 1
     for who, rows in expected.items():
-        found = sum(1 for _ in mailboxes.visible([who]))
-        if found != rows:
-            yield f"{who} may see {rows} mailboxes, the index shows {found}"
+        indexed = sum(1 for _ in mailboxes.visible([who]))
+        if indexed != rows:
+            yield f"{who} may see {rows} mailboxes, the index shows {indexed}"

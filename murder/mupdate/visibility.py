@@ -47,25 +47,25 @@ def visible(
         transaction: Snapshot, keys: Sequence[bytes], from_snapshot: bool
     ) -> tuple[list[MailboxEntry], int]:
         """Rows, and of how many keys: long ones are some only."""
-        found = []
+        rows = []
         octets = 0
         for at, key in enumerate(keys, 1):
             row = transaction.get(key, db=entries)
             if row is not None:
                 octets += len(row)
                 if is_shown(key, row, from_snapshot):
-                    found.append(unpack_entry(key, row))
+                    rows.append(unpack_entry(key, row))
                 if octets >= PAGE_OCTETS:
-                    return found, at
-        return found, len(keys)
+                    return rows, at
+        return rows, len(keys)
 
     def small(transaction: Snapshot) -> list[MailboxEntry] | None:
         keys: set[bytes] = set()
         for identifier in identifiers:
-            found = _scan(transaction, environment, identifier, key_prefix, b"", FIRST_BATCH)
-            if len(found) == FIRST_BATCH:
+            batch = _scan(transaction, environment, identifier, key_prefix, b"", FIRST_BATCH)
+            if len(batch) == FIRST_BATCH:
                 return None
-            keys.update(found)
+            keys.update(batch)
         entries_found, seen = look_up(transaction, sorted(keys), True)
         return entries_found if seen == len(keys) else None
 
@@ -89,11 +89,11 @@ def _range(environment: Environment, identifier: bytes, key_prefix: bytes) -> It
         return _scan(transaction, environment, identifier, key_prefix, last, BATCH)
 
     while True:
-        found = environment.read(scan)
-        yield from found
-        if len(found) < BATCH:
+        batch = environment.read(scan)
+        yield from batch
+        if len(batch) < BATCH:
             return
-        last = found[-1]
+        last = batch[-1]
 
 
 def _scan(
@@ -110,5 +110,5 @@ def _scan(
     cursor = transaction.cursor(db=environment.tables[b"index"])
     if not cursor.set_range(head + last + b"\0" if last else prefix):
         return []
-    found = islice(cursor.iternext(keys=True, values=False), limit)
-    return [key[len(head) :] for key in takewhile(lambda key: key.startswith(prefix), found)]
+    keys = islice(cursor.iternext(keys=True, values=False), limit)
+    return [key[len(head) :] for key in takewhile(lambda key: key.startswith(prefix), keys)]

@@ -130,14 +130,14 @@ class FromCyrus:
         match what:
             case "USER":
                 await self._begin(inbox_of(word_of(value)))
-                told = [b"* MAILBOX " + format_value(box.told) for box in self._boxes.values()]
-                told += [b"* QUOTA " + format_value(one) for one in self._quotas_told.values()]
-                told += [
+                lines = [b"* MAILBOX " + format_value(box.told) for box in self._boxes.values()]
+                lines += [b"* QUOTA " + format_value(one) for one in self._quotas_told.values()]
+                lines += [
                     b"* LSUB " + format_value(sorted(names))
                     for names in self._subscriptions.values()
                     if names
                 ]
-                return told
+                return lines
             case "MAILBOXES":
                 names = [name_in(one) for one in values_of(value)]
                 if not names:
@@ -270,35 +270,35 @@ class FromCyrus:
 
     async def _reserve(self, value: Value) -> None:
         """Which messages are lacking here."""
-        told = mapping_of(value)
-        wanted = [word_of(one) for one in values_of(told.get("GUID"))]
+        fields = mapping_of(value)
+        wanted = [word_of(one) for one in values_of(fields.get("GUID"))]
         missing: list[Value] = [one.encode() for one in wanted if one not in self._places]
         self._answers = [b"* MISSING " + format_value(missing)] if missing else []
 
-    def _member(self, told: Told, key: str = "MBOXNAME") -> MailboxName:
+    def _member(self, fields: Told, key: str = "MBOXNAME") -> MailboxName:
         """A name of what moves: nothing else is touched."""
-        name = name_in(told.get(key))
+        name = name_in(fields.get(key))
         root = self._now.root
         if not is_of_tree(name, root):
             raise Refusal(Code.CANNOT, f"{display(name)} is no part of {display(root)}")
         return name
 
     async def _mailbox(self, value: Value) -> None:
-        told = mapping_of(value)
-        if "i" in text_of(told, "MBOXTYPE", "").split(","):
+        fields = mapping_of(value)
+        if "i" in text_of(fields, "MBOXTYPE", "").split(","):
             return  # a name between others, with nothing in it
-        name = self._member(told)
-        records = [mapping_of(one) for one in values_of(told.pop("RECORD", []))]
-        annotations = told.pop("ANNOTATIONS", [])
+        name = self._member(fields)
+        records = [mapping_of(one) for one in values_of(fields.pop("RECORD", []))]
+        annotations = fields.pop("ANNOTATIONS", [])
         box = self._boxes.get(name)
-        if box is None or box.identity != Arrived(name, told).identity:
-            box = await self._hold(name, told)
-        box.told = told
+        if box is None or box.identity != Arrived(name, fields).identity:
+            box = await self._hold(name, fields)
+        box.told = fields
         box.annotations = {}
         for one in values_of(annotations):
             entry = mapping_of(one)
             self._note(box, entry)
-        checked_acl(octets_of(told.get("ACL")))
+        checked_acl(octets_of(fields.get("ACL")))
         expunged = await self._records(box, records)
         await self._complete(box, expunged)
 
@@ -309,8 +309,8 @@ class FromCyrus:
         )
         check_note(*note_with(box.name, entries_of(box)))
 
-    async def _hold(self, name: MailboxName, told: Told) -> Arrived:
-        box = Arrived(name, told)
+    async def _hold(self, name: MailboxName, fields: Told) -> Arrived:
+        box = Arrived(name, fields)
         if name not in self._now.names:
             self._move = await self._journal.save(self._now, names=(*self._now.names, name))
         await self._backend.announcer.make_room_for(name, "")
@@ -392,12 +392,12 @@ class FromCyrus:
         self._move = replace(move, messages=move.messages + len(new), octets=move.octets + sum(new))
 
     async def _expunge(self, value: Value) -> None:
-        told = mapping_of(value)
-        box = self._boxes.get(self._member(told))
+        fields = mapping_of(value)
+        box = self._boxes.get(self._member(fields))
         if box is None:
             return
         modseq = ModSeq(number_of(box.told, "HIGHESTMODSEQ"))
-        uids = [uid_in(one) for one in values_of(told.get("UID"))]
+        uids = [uid_in(one) for one in values_of(fields.get("UID"))]
         for uid in uids:
             box.digests.pop(uid, None)
         await self._complete(box, [(modseq, uid) for uid in uids])
@@ -412,8 +412,8 @@ class FromCyrus:
         self._move = await self._journal.save(self._now, names=names)
 
     async def _rename(self, value: Value) -> None:
-        told = mapping_of(value)
-        old, new = self._member(told, "OLDMBOXNAME"), self._member(told, "NEWMBOXNAME")
+        fields = mapping_of(value)
+        old, new = self._member(fields, "OLDMBOXNAME"), self._member(fields, "NEWMBOXNAME")
         box = self._boxes.pop(old, None)
         if box is None:
             raise Refusal(Code.NONEXISTENT, f"{display(old)} has not come")
@@ -424,10 +424,10 @@ class FromCyrus:
             self._move = await self._journal.save(self._now, names=names)
         box.name = new
         box.told["MBOXNAME"] = bytes(new)
-        if "PARTITION" in told:
-            box.told["PARTITION"] = told["PARTITION"]
-        if "UIDVALIDITY" in told and number_of(told, "UIDVALIDITY"):
-            box.told["UIDVALIDITY"] = told["UIDVALIDITY"]
+        if "PARTITION" in fields:
+            box.told["PARTITION"] = fields["PARTITION"]
+        if "UIDVALIDITY" in fields and number_of(fields, "UIDVALIDITY"):
+            box.told["UIDVALIDITY"] = fields["UIDVALIDITY"]
         self._boxes[new] = box
         self._places = {
             digest: (new if place[0] == old else place[0], place[1])
@@ -437,15 +437,15 @@ class FromCyrus:
     # --- what stands beside them
 
     async def _quota(self, value: Value) -> None:
-        told = mapping_of(value)
-        root = self._member(told, "ROOT")
+        fields = mapping_of(value)
+        root = self._member(fields, "ROOT")
         limits = {
-            resource.value: number_of(told, word)
+            resource.value: number_of(fields, word)
             for word, resource in RESOURCES.items()
-            if word in told and number_of(told, word) >= 0
+            if word in fields and number_of(fields, word) >= 0
         }
         self._quotas[root] = limits
-        self._quotas_told[root] = told
+        self._quotas_told[root] = fields
 
     async def _unquota(self, value: Value) -> None:
         root = self._member({"MBOXNAME": value})
@@ -453,18 +453,18 @@ class FromCyrus:
         self._quotas_told.pop(root, None)
 
     async def _sub(self, value: Value) -> None:
-        told = mapping_of(value)
-        names = self._subscriptions.setdefault(self._owner(told), set())
-        names.add(name_in(told.get("MBOXNAME")))
+        fields = mapping_of(value)
+        names = self._subscriptions.setdefault(self._owner(fields), set())
+        names.add(name_in(fields.get("MBOXNAME")))
         if len(names) > MAX_SUBSCRIPTIONS:
             raise Refusal(Code.LIMIT, f"There are more than {MAX_SUBSCRIPTIONS} subscriptions")
 
     async def _unsub(self, value: Value) -> None:
-        told = mapping_of(value)
-        self._subscriptions.get(self._owner(told), set()).discard(name_in(told.get("MBOXNAME")))
+        fields = mapping_of(value)
+        self._subscriptions.get(self._owner(fields), set()).discard(name_in(fields.get("MBOXNAME")))
 
-    def _owner(self, told: Told) -> str:
-        user, owner = text_of(told, "USERID"), owner_of(self._now.root)
+    def _owner(self, fields: Told) -> str:
+        user, owner = text_of(fields, "USERID"), owner_of(self._now.root)
         if user != owner:
             raise Refusal(Code.CANNOT, f"{user} is not who moves")
         return user
@@ -472,31 +472,31 @@ class FromCyrus:
     async def _seen(self, value: Value) -> None:
         """What a reader has seen of one mailbox. The owner's stands with the messages; of mailboxes that do not move
         with the user nothing can be kept here."""
-        told = mapping_of(value)
-        user = user_in(told, "USERID")
+        fields = mapping_of(value)
+        user = user_in(fields, "USERID")
         for box in self._boxes.values():
-            if text_of(box.told, "UNIQUEID") == text_of(told, "UNIQUEID"):
+            if text_of(box.told, "UNIQUEID") == text_of(fields, "UNIQUEID"):
                 if owner_of(box.name) != user:
-                    box.seen[user] = uids_of(text_of(told, "SEENUIDS", ""), box.digests)
+                    box.seen[user] = uids_of(text_of(fields, "SEENUIDS", ""), box.digests)
                     await self._complete(box, [])
                 return
 
     async def _annotation(self, value: Value) -> None:
-        told = mapping_of(value)
-        box = self._boxes.get(name_in(told.get("MBOXNAME")))
+        fields = mapping_of(value)
+        box = self._boxes.get(name_in(fields.get("MBOXNAME")))
         if box is not None:
-            self._note(box, told)
+            self._note(box, fields)
 
     async def _unannotation(self, value: Value) -> None:
-        told = mapping_of(value)
-        box = self._boxes.get(name_in(told.get("MBOXNAME")))
+        fields = mapping_of(value)
+        box = self._boxes.get(name_in(fields.get("MBOXNAME")))
         if box is not None:
-            box.annotations.pop((text_of(told, "ENTRY"), text_of(told, "USERID", "")), None)
+            box.annotations.pop((text_of(fields, "ENTRY"), text_of(fields, "USERID", "")), None)
 
     async def _sieve(self, value: Value) -> None:
         """A script of a Cyrus that keeps them as files: it lies beside until the user is here, and is a message then."""
-        told = mapping_of(value)
-        user, script = self._owner(told), octets_of(told.get("CONTENT"))
+        fields = mapping_of(value)
+        user, script = self._owner(fields), octets_of(fields.get("CONTENT"))
         folder = self._backend.scripts.folder_of(user)
         count = len(os.listdir(folder)) if folder.is_dir() else 0
         if len(script) > MAX_SCRIPT_OCTETS or count >= MAX_SCRIPTS:
@@ -505,19 +505,19 @@ class FromCyrus:
                 f"{MAX_SCRIPTS} Sieve scripts of {MAX_SCRIPT_OCTETS} octets are kept of one user",
             )
         await asyncio.to_thread(
-            self._backend.scripts.leave, user, text_of(told, "FILENAME"), script
+            self._backend.scripts.leave, user, text_of(fields, "FILENAME"), script
         )
 
     async def _unsieve(self, value: Value) -> None:
-        told = mapping_of(value)
-        folder = self._backend.scripts.folder_of(self._owner(told))
-        (folder / file_of(text_of(told, "FILENAME"))).unlink(missing_ok=True)
+        fields = mapping_of(value)
+        folder = self._backend.scripts.folder_of(self._owner(fields))
+        (folder / file_of(text_of(fields, "FILENAME"))).unlink(missing_ok=True)
 
     async def _activate_sieve(self, value: Value) -> None:
-        told = mapping_of(value)
-        name = file_of(text_of(told, "FILENAME", "")) + "\n"
+        fields = mapping_of(value)
+        name = file_of(text_of(fields, "FILENAME", "")) + "\n"
         await asyncio.to_thread(
-            self._backend.scripts.leave, self._owner(told), ACTIVE_FILE, name.encode()
+            self._backend.scripts.leave, self._owner(fields), ACTIVE_FILE, name.encode()
         )
 
     # --- the end

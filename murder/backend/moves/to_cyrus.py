@@ -173,8 +173,8 @@ class CyrusTarget:
         # one before 3.5 knows no mailboxes of scripts, and takes them for mail
         with suppress(Refusal):
             await self._say(b"SYNCAPPLY CAPABILITIES (SIEVE-MAILBOX)")
-        told = await self._say(b"SYNCGET USER " + format_value(owner))
-        present = [MailboxName(octets) for octets in map(_name_told, told) if octets]
+        lines = await self._say(b"SYNCGET USER " + format_value(owner))
+        present = [MailboxName(octets) for octets in map(_name_told, lines) if octets]
         # what an earlier try has left: the master knows us as the user's server
         await self._remove(present)
 
@@ -198,14 +198,14 @@ class CyrusTarget:
         await self._tell(box)
         if gone:
             uids: list[Value] = [b"%d" % uid for uid in gone]
-            told: Told = {"MBOXNAME": bytes(name), "UNIQUEID": box.told["UNIQUEID"], "UID": uids}
-            await self._say(b"SYNCAPPLY EXPUNGE " + format_value(told))
+            fields: Told = {"MBOXNAME": bytes(name), "UNIQUEID": box.told["UNIQUEID"], "UID": uids}
+            await self._say(b"SYNCAPPLY EXPUNGE " + format_value(fields))
             for uid in gone:
                 del box.digests[uid]
 
     async def _tell(self, box: _Box) -> None:
         """All that is known of it, with the records that have not been told of."""
-        told = {
+        fields = {
             **dict.fromkeys(("SYNC_CRC", "SYNC_CRC_ANNOT", "RECENTUID", "RECENTTIME"), 0),
             **dict.fromkeys(("LAST_APPENDDATE", "POP3_LAST_LOGIN", "POP3_SHOW_AFTER"), 0),
             **box.told,
@@ -216,19 +216,19 @@ class CyrusTarget:
             "FOLDERMODSEQ": box.told["HIGHESTMODSEQ"],
         }
         if box.since is not None:  # the records are those that have changed since
-            told.update(SINCE_MODSEQ=box.since, SINCE_CRC=0, SINCE_CRC_ANNOT=0)
-        told["RECORD"] = box.records
-        await self._say(b"SYNCAPPLY LOCAL_MAILBOX " + format_value(told))
+            fields.update(SINCE_MODSEQ=box.since, SINCE_CRC=0, SINCE_CRC_ANNOT=0)
+        fields["RECORD"] = box.records
+        await self._say(b"SYNCAPPLY LOCAL_MAILBOX " + format_value(fields))
         box.records, box.since = [], box.told["HIGHESTMODSEQ"]
 
     async def sum(self, name: MailboxName) -> Sum:
         """Of all that Cyrus says it has."""
         lines = await self._say(b"SYNCGET FULLMAILBOX " + format_value(bytes(name)))
         values = parse_values([lines[0].partition(b" MAILBOX ")[2]]) if lines else []
-        told = mapping_of(values[0] if values else None)
+        fields = mapping_of(values[0] if values else None)
         kept = [
             (number_of(one, "UID"), flags_of(one), number_of(one, "SIZE"))
-            for one in map(mapping_of, values_of(told.get("RECORD")))
+            for one in map(mapping_of, values_of(fields.get("RECORD")))
             if "\\Expunged" not in flags_of(one)
         ]
         uids = sorted(uid for uid, _, _ in kept)
@@ -237,9 +237,9 @@ class CyrusTarget:
             unseen=sum(SEEN not in flags for _, flags, _ in kept),
             deleted=sum(DELETED in flags for _, flags, _ in kept),
             octets=sum(size for _, _, size in kept),
-            uid_next=number_of(told, "LAST_UID") + 1,
-            uid_validity=number_of(told, "UIDVALIDITY"),
-            highest_modseq=number_of(told, "HIGHESTMODSEQ"),
+            uid_next=number_of(fields, "LAST_UID") + 1,
+            uid_validity=number_of(fields, "UIDVALIDITY"),
+            highest_modseq=number_of(fields, "HIGHESTMODSEQ"),
             uids=digest_of(uids),
         )
 
@@ -258,25 +258,25 @@ class CyrusTarget:
         for name in names:
             limits = _note(request, "q/", name)
             if limits:
-                told = {
+                fields = {
                     "ROOT": bytes(name),
                     "LIMIT": limits.get("STORAGE", -1),
                     **limits,
                     "MODSEQ": 1,
                 }
-                await self._say(b"SYNCAPPLY QUOTA " + format_value(told))
+                await self._say(b"SYNCAPPLY QUOTA " + format_value(fields))
             await self._tell_seen(self._boxes[name])
         owner = owner_of(names[0]) or ""
         for name in request.subscriptions:
-            told = {"USERID": owner, "MBOXNAME": bytes(name)}
-            await self._say(b"SYNCAPPLY SUB " + format_value(told))
+            fields = {"USERID": owner, "MBOXNAME": bytes(name)}
+            await self._say(b"SYNCAPPLY SUB " + format_value(fields))
         self.names = names
 
     async def _tell_seen(self, box: _Box) -> None:
         now = int(time.time())
         for reader, uids in box.seen.items():
             ranges = (f"{low}:{high}" if low != high else str(low) for low, high in compress(uids))
-            told = {
+            fields = {
                 "USERID": reader,
                 "UNIQUEID": box.told["UNIQUEID"],
                 "LASTREAD": now,
@@ -284,7 +284,7 @@ class CyrusTarget:
                 "LASTCHANGE": now,
                 "SEENUIDS": ",".join(ranges),
             }
-            await self._say(b"SYNCAPPLY SEEN " + format_value(told))
+            await self._say(b"SYNCAPPLY SEEN " + format_value(fields))
 
     async def _push(self) -> None:
         """Children first. May be said again."""
@@ -320,7 +320,7 @@ def number_of_record(record: Told) -> int:
 
 def _record(message: Message, guid: str) -> Told:
     saved = int((message.save_date or message.internal_date).timestamp())
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "UID": int(message.uid),
         "MODSEQ": int(message.modseq),
         "LAST_UPDATED": int(time.time()),
@@ -330,15 +330,15 @@ def _record(message: Message, guid: str) -> Told:
         "GUID": guid,
         "ANNOTATIONS": [{"ENTRY": SAVE_DATE, "USERID": "", "MODSEQ": 0, "VALUE": str(saved)}],
     }
-    return told
+    return fields
 
 
 def _name_told(line: bytes) -> bytes:
     """The name in `* MAILBOX %(…)`."""
     if not line.startswith(b"* MAILBOX "):
         return b""
-    told = mapping_of(parse_values([line.removeprefix(b"* MAILBOX ")])[0])
-    return text_of(told, "MBOXNAME").encode("utf-8", "surrogateescape")
+    fields = mapping_of(parse_values([line.removeprefix(b"* MAILBOX ")])[0])
+    return text_of(fields, "MBOXNAME").encode("utf-8", "surrogateescape")
 
 
 def _note(prepare: Prepare, kind: str, name: MailboxName) -> dict[str, Any]:

@@ -84,7 +84,7 @@ async def rows_of(backend: Backend, name: MailboxName, after: Uid) -> list[Row]:
     """The next messages, their octets read and digested. Raises Refusal."""
     store = backend.store
     assert isinstance(store, CarriesMailboxes)
-    found: list[Row] = []
+    rows: list[Row] = []
     read = 0
     mailbox = await store.open(name, owner_of(name) or "")
     try:
@@ -101,13 +101,13 @@ async def rows_of(backend: Backend, name: MailboxName, after: Uid) -> list[Row]:
                 problem = refusal.text
             except (OSError, ValueError) as error:
                 problem = str(error)
-            found.append(Row(message, digest, problem))
+            rows.append(Row(message, digest, problem))
             read += message.size
             if read >= HASHED_OCTETS:
                 break
     finally:
         mailbox.close()
-    return found
+    return rows
 
 
 async def _tree(backend: Backend, root: MailboxName) -> list[TreeRow]:
@@ -119,15 +119,15 @@ async def _tree(backend: Backend, root: MailboxName) -> list[TreeRow]:
     for row in backend.mailboxes.list.walk(prefix=prefix):
         if is_of_tree(row.name, root):
             rows.append(row)
-    told = []
+    tree_rows = []
     for row in rows:
         try:
             mailbox = await backend.store.open(row.name, "")
         except Refusal:
             continue
-        told.append(TreeRow(row.name, mailbox.mailbox_id, row.raw_acl, row.seq))
+        tree_rows.append(TreeRow(row.name, mailbox.mailbox_id, row.raw_acl, row.seq))
         mailbox.close()
-    return told
+    return tree_rows
 
 
 async def tell(backend: Backend, move: Move, request: Compare) -> Tree | Facts | CopyRows:
@@ -162,15 +162,15 @@ def told_notes(backend: Backend, root: MailboxName) -> dict[str, bytes]:
 
 def _without_secrets(notes: Mapping[str, bytes]) -> dict[str, bytes]:
     """The keys of URLs (RFC 4467) are compared by their digests; when POP3 came last is not compared."""
-    told = {}
+    comparable = {}
     for key, octets in notes.items():
         if key.startswith("u/"):
             octets = hashlib.sha256(octets).hexdigest().encode()
         elif key.startswith("a/") and LASTPOP.encode() in octets:
             octets = without_entry(octets, LASTPOP)
         if octets:
-            told[key] = octets
-    return told
+            comparable[key] = octets
+    return comparable
 
 
 async def changed_since(backend: Backend, handed: Handed) -> MailboxName | None:
@@ -256,11 +256,11 @@ class Verification:
                     f"{display(root)} has moved on from {self._move.server} to "
                     f"{tree.left_to}: verify that move",
                 )
-            async for found in self._after(tree):
-                yield found
+            async for compared in self._after(tree):
+                yield compared
         else:
-            async for found in self._during(tree):
-                yield found
+            async for compared in self._during(tree):
+                yield compared
 
     # --- the move runs: the target's copy is the older one
 
@@ -274,12 +274,14 @@ class Verification:
                     row.name, self._end(row.name, there=True), self._end(row.name, there=False)
                 )
             else:
-                found = Compared(row.name)
-                found.note(Verdict.CHANGED, "not transferred yet")
-                yield found
-        found = Compared(self._move.root)
-        found.note(Verdict.SAME, "rights, metadata, quota and subscriptions are transferred last")
-        yield found
+                compared = Compared(row.name)
+                compared.note(Verdict.CHANGED, "not transferred yet")
+                yield compared
+        compared = Compared(self._move.root)
+        compared.note(
+            Verdict.SAME, "rights, metadata, quota and subscriptions are transferred last"
+        )
+        yield compared
 
     # --- the move is over: the source's copy is the older one
 
@@ -292,29 +294,29 @@ class Verification:
             try:
                 mailbox = await self._backend.store.open(name, "")
             except Refusal as refusal:
-                found = Compared(name)
-                found.note(
+                compared = Compared(name)
+                compared.note(
                     Verdict.DIFFERENT, f"{self._sides.older} keeps it no more: {refusal.text}"
                 )
-                yield found
+                yield compared
                 continue
             mailbox_id = mailbox.mailbox_id
             mailbox.close()
             row = there.get(mailbox_id)
             if row is None:
-                found = Compared(name)
+                compared = Compared(name)
                 text = f"it is not at {self._sides.newer}: deleted there since, or lost"
-                found.note(Verdict.DIFFERENT, text)
-                yield found
+                compared.note(Verdict.DIFFERENT, text)
+                yield compared
                 continue
             matched.add(mailbox_id)
-            found = await self._compare(
+            compared = await self._compare(
                 name, self._end(name, there=False), self._end(row.name, there=True)
             )
             if row.name != name:
-                found.note(Verdict.CHANGED, f"it is called {display(row.name)} now")
-            self._compare_rights(found, acls.get(name), row, tree.shown_seq)
-            yield found
+                compared.note(Verdict.CHANGED, f"it is called {display(row.name)} now")
+            self._compare_rights(compared, acls.get(name), row, tree.shown_seq)
+            yield compared
         whole = Compared(self._move.root)
         for mailbox_id, row in there.items():
             if mailbox_id not in matched:
@@ -324,18 +326,18 @@ class Verification:
             yield whole
 
     def _compare_rights(
-        self, found: Compared, raw_acl: bytes | None, row: TreeRow, shown_seq: int
+        self, compared: Compared, raw_acl: bytes | None, row: TreeRow, shown_seq: int
     ) -> None:
         if raw_acl is None or raw_acl == row.raw_acl:
             return
         text = f"rights were {_shown(raw_acl)}, and are {_shown(row.raw_acl)}"
         is_later = shown_seq and row.seq > shown_seq
-        found.note(Verdict.CHANGED if is_later else Verdict.DIFFERENT, text)
+        compared.note(Verdict.CHANGED if is_later else Verdict.DIFFERENT, text)
 
-    def _compare_whole(self, found: Compared, handed: Handed | None, tree: Tree) -> None:
+    def _compare_whole(self, compared: Compared, handed: Handed | None, tree: Tree) -> None:
         """What has no date: a difference may have been made since, and the operator is told both."""
         if handed is None:
-            found.note(
+            compared.note(
                 Verdict.SAME,
                 "rights, metadata, quota and subscriptions as handed over are not known",
             )
@@ -344,42 +346,42 @@ class Verification:
         for key in sorted(notes.keys() | now.keys()):
             if notes.get(key) != now.get(key):
                 text = f"{_differing(key, notes.get(key, b''), now.get(key, b''))} (not dated)"
-                found.note(Verdict.CHANGED, text)
+                compared.note(Verdict.CHANGED, text)
         before, after = set(handed.subscriptions), set(tree.subscriptions)
         for name in sorted(before ^ after):
             word = "subscribed to" if name in after else "no longer subscribed to"
-            found.note(Verdict.CHANGED, f"{word} {format_name(name)} since (not dated)")
+            compared.note(Verdict.CHANGED, f"{word} {format_name(name)} since (not dated)")
 
     # --- one mailbox
 
     async def _compare(self, name: MailboxName, older: _End, newer: _End) -> Compared:
         """Again where it differs and has changed meanwhile."""
         for _ in range(TRIES):
-            found = Compared(name)
+            compared = Compared(name)
             try:
-                is_steady = await self._compare_once(found, older, newer)
+                is_steady = await self._compare_once(compared, older, newer)
             except Refusal as refusal:
-                found.note(Verdict.DIFFERENT, f"it cannot be read: {refusal.text}")
-                return found
-            if found.verdict is not Verdict.DIFFERENT or is_steady:
+                compared.note(Verdict.DIFFERENT, f"it cannot be read: {refusal.text}")
+                return compared
+            if compared.verdict is not Verdict.DIFFERENT or is_steady:
                 break
-        return found
+        return compared
 
-    async def _compare_once(self, found: Compared, older: _End, newer: _End) -> bool:
+    async def _compare_once(self, compared: Compared, older: _End, newer: _End) -> bool:
         """Whether neither side has changed meanwhile."""
         before = await older.facts(-1)
         began = await newer.facts(before.modseq)
         fetch: tuple[Fetch, Fetch] = (older.rows, newer.rows)
-        missing, counts = await compare_rows(found, self._sides, before, *fetch)
+        missing, counts = await compare_rows(compared, self._sides, before, *fetch)
         ended = await newer.facts(before.modseq)
-        compare_facts(found, self._sides, before, ended, missing)
+        compare_facts(compared, self._sides, before, ended, missing)
         is_steady = began == ended and before == await older.facts(-1)
         if is_steady:
             sides = (self._sides.older, self._sides.newer)
             for side, facts, count in zip(sides, (before, ended), counts, strict=True):
                 if facts.numbers["messages"] != count:
-                    told = f"{side} counts {facts.numbers['messages']} messages and has {count}"
-                    found.note(Verdict.DIFFERENT, told)
+                    words = f"{side} counts {facts.numbers['messages']} messages and has {count}"
+                    compared.note(Verdict.DIFFERENT, words)
         return is_steady
 
 
@@ -407,6 +409,6 @@ def _shown(raw_acl: bytes) -> str:
 
 def format_handed(prepare: Prepare, left_at: Mapping[MailboxName, int]) -> bytes:
     """What the source remembers of what it told the target to show, and the mod-sequences of what it keeps."""
-    told = format_prepared(replace(prepare, notes=_without_secrets(prepare.notes)))
-    told["left_at"] = {format_name(name): modseq for name, modseq in left_at.items()}
-    return json.dumps(told).encode()
+    words = format_prepared(replace(prepare, notes=_without_secrets(prepare.notes)))
+    words["left_at"] = {format_name(name): modseq for name, modseq in left_at.items()}
+    return json.dumps(words).encode()

@@ -83,8 +83,8 @@ class Annotations:
 
     def of(self, name: MailboxName, scope: Scope) -> dict[str, bytes]:
         """All entries of a scope on a mailbox (or on `SERVER`), by name."""
-        found = _load(self._list.note(_key(name))).get(scope, {})
-        return {entry: value.encode("latin-1") for entry, value in found.items()}
+        entries = _load(self._list.note(_key(name))).get(scope, {})
+        return {entry: value.encode("latin-1") for entry, value in entries.items()}
 
     async def change(
         self, name: MailboxName, changes: Mapping[Scope, Mapping[str, bytes | None]]
@@ -166,10 +166,10 @@ def moved_with(
 
 
 def _of_renamed_user(note: bytes, old: str, new: str) -> bytes:
-    told = _load(note)
-    if old in told:
-        told[new] = told.pop(old) | told.get(new, {})
-    return json.dumps(told).encode()
+    scopes = _load(note)
+    if old in scopes:
+        scopes[new] = scopes.pop(old) | scopes.get(new, {})
+    return json.dumps(scopes).encode()
 
 
 def removed_with(mailbox_list: MailboxList, names: Iterable[MailboxName]) -> list[Change]:
@@ -199,8 +199,8 @@ def check_note(key: str, octets: bytes) -> None:
 def _check_note(key: str, octets: bytes) -> None:
     if len(octets) > MAX_NOTE_OCTETS:
         raise ValueError(f"it has {len(octets)} octets, it may have {MAX_NOTE_OCTETS}")
-    told = json.loads(octets)
-    for word, value in told.items():
+    scopes = json.loads(octets)
+    for word, value in scopes.items():
         match key[:2]:
             case "a/":
                 bad = [entry for entry in value if not is_entry_name(entry)]
@@ -234,5 +234,5 @@ def without_entry(note: bytes, entry: str) -> bytes:
 
 def note_of(name: MailboxName, user: str, special_use: str) -> Change:
     """The step that gives a new mailbox its special use (RFC 6154 §3)."""
-    told = {user: {SPECIAL_USE: special_use}}
-    return PutNote(_key(name), json.dumps(told).encode())
+    scopes = {user: {SPECIAL_USE: special_use}}
+    return PutNote(_key(name), json.dumps(scopes).encode())

@@ -90,14 +90,14 @@ async def _change(
 
 
 def run_getacl(dialogue: BackendImap, command: Command) -> Running:
-    shown = parse_mailbox(Scanner(command.octets, command.start))
-    name = dialogue.name_of(shown)
-    found = dialogue.backend.mailboxes.require(name, dialogue.user, ADMINISTER)
-    entries = parse_acl(found.entry.raw_acl).entries
-    told = {
+    external = parse_mailbox(Scanner(command.octets, command.start))
+    name = dialogue.name_of(external)
+    mailbox = dialogue.backend.mailboxes.require(name, dialogue.user, ADMINISTER)
+    entries = parse_acl(mailbox.entry.raw_acl).entries
+    identifiers = {
         identifier: format_rights(with_old_rights(rights)) for identifier, rights in entries.items()
     }
-    dialogue.send(wire.format_acl(shown, told))
+    dialogue.send(wire.format_acl(external, identifiers))
     return dialogue.conclude(command)
 
 
@@ -114,7 +114,7 @@ def run_listrights(dialogue: BackendImap, command: Command) -> Running:
 
 
 def run_myrights(dialogue: BackendImap, command: Command) -> Running:
-    shown = parse_mailbox(Scanner(command.octets, command.start))
-    found = dialogue.backend.mailboxes.look(dialogue.name_of(shown), dialogue.user)
-    dialogue.send(wire.format_myrights(shown, format_rights(with_old_rights(found.rights))))
+    external = parse_mailbox(Scanner(command.octets, command.start))
+    mailbox = dialogue.backend.mailboxes.look(dialogue.name_of(external), dialogue.user)
+    dialogue.send(wire.format_myrights(external, format_rights(with_old_rights(mailbox.rights))))
     return dialogue.conclude(command)

@@ -137,8 +137,8 @@ class Watch:
 
     def _status(self, mailbox_id: str, items: Iterable[StatusItem]) -> bytes:
         watched = self._watched[mailbox_id]
-        shown = self._dialogue.external(watched.name)
-        return format_counts(self._dialogue, shown, mailbox_id, watched.status, list(items))
+        external = self._dialogue.external(watched.name)
+        return format_counts(self._dialogue, external, mailbox_id, watched.status, list(items))
 
     def _is_selected(self, name: MailboxName) -> bool:
         selected = self._dialogue.selected
@@ -202,21 +202,21 @@ class Watch:
         """What the client is told of it; nothing where it did it itself (RFC 5465 §5)."""
         match news.kind:
             case Kind.CREATED:
-                told = await self._created(news.name)
+                answer = await self._created(news.name)
             case Kind.DELETED:
-                told = self._deleted(news.name)
+                answer = self._deleted(news.name)
             case Kind.RENAMED:
-                told = await self._renamed(news.other, news.name)
+                answer = await self._renamed(news.other, news.name)
             case Kind.RENAMED_BELOW:
                 await self._renamed_below(news.other, news.name)
-                told = b""
+                answer = b""
             case Kind.ACL:
-                told = await self._rights_changed(news.name)
+                answer = await self._rights_changed(news.name)
             case Kind.SUBSCRIBED:
-                told = await self._subscribed(news.name, news.user)
+                answer = await self._subscribed(news.name, news.user)
             case Kind.ANNOTATED:
-                told = self._annotated(news)
-        return b"" if own else told
+                answer = self._annotated(news)
+        return b"" if own else answer
 
     async def _created(self, name: MailboxName) -> bytes:
         events = self._filters.events(name)
@@ -225,13 +225,13 @@ class Watch:
         await self._take_in(name)
         if self._access.get(name, Access.NONE) is Access.NONE:
             return b""
-        told = b""
+        answer = b""
         if Event.MAILBOX_NAME in events:
-            told = self._list(name) + self._parent(name)
+            answer = self._list(name) + self._parent(name)
         mailbox_id = self._ids.get(name)
         if mailbox_id and name in self._once and Event.FLAG_CHANGE in events:
-            told += self._status(mailbox_id, COUNTS)  # its UIDVALIDITY is another
-        return told
+            answer += self._status(mailbox_id, COUNTS)  # its UIDVALIDITY is another
+        return answer
 
     def _deleted(self, name: MailboxName) -> bytes:
         access = self._access.pop(name, Access.NONE)

@@ -65,7 +65,7 @@ class Source:
 
     async def messages(self, fetch: bytes) -> list[MessageInfo]:
         """The messages that `UID FETCH set` (or FETCH) names, in UID order. Raises Refusal, BadSyntax, UpstreamFailure."""
-        found: dict[Uid, MessageInfo] = {}
+        infos: dict[Uid, MessageInfo] = {}
 
         def take(fetched: Fetched) -> bool:
             if fetched.uid is None or fetched.size is None:
@@ -73,56 +73,56 @@ class Source:
             head = b" " + format_flags(fetched.flags or ())
             if fetched.internal_date is not None:
                 head += b" " + format_date_time(fetched.internal_date)
-            found[fetched.uid] = MessageInfo(fetched.uid, fetched.size, head)
+            infos[fetched.uid] = MessageInfo(fetched.uid, fetched.size, head)
             return True
 
         await self._fetch(fetch + b" (UID FLAGS INTERNALDATE RFC822.SIZE)", take)
-        return [found[uid] for uid in sorted(found)]
+        return [infos[uid] for uid in sorted(infos)]
 
     async def bodies(self, messages: Sequence[MessageInfo]) -> dict[Uid, bytes]:
         """The octets of small messages; one that has just been expunged is missing."""
-        found: dict[Uid, bytes] = {}
+        texts: dict[Uid, bytes] = {}
 
         def take(fetched: Fetched) -> bool:
             octets = fetched.sections.get(b"BODY[]")
             if fetched.uid is None or octets is None:
                 return False
-            found[fetched.uid] = octets
+            texts[fetched.uid] = octets
             return True
 
         uids = format_ranges(compress(message.uid for message in messages))
         await self._fetch(b"UID FETCH " + uids + b" (UID BODY.PEEK[])", take)
-        return found
+        return texts
 
     async def piece(self, uid: Uid, offset: int) -> bytes:
         """Octets of a large message from `offset` on, at most BATCH_OCTETS; b"" if it has gone."""
-        found: list[bytes] = []
+        pieces: list[bytes] = []
 
         def take(fetched: Fetched) -> bool:
             octets = fetched.sections.get(b"BODY[]<%d>" % offset)
             if fetched.uid != uid or octets is None:
                 return False
-            found.append(octets)
+            pieces.append(octets)
             return True
 
         items = b" (UID BODY.PEEK[]<%d.%d>)" % (offset, BATCH_OCTETS)
         await self._fetch(b"UID FETCH %d" % uid + items, take)
-        return found[0] if found else b""
+        return pieces[0] if pieces else b""
 
     async def still_there(self, uids: Sequence[Uid]) -> set[Uid]:
         """Those of these messages that nobody has removed meanwhile. Raises Refusal, BadSyntax, UpstreamFailure."""
-        found: set[Uid] = set()
+        present: set[Uid] = set()
 
         def take(fetched: Fetched) -> bool:
             if fetched.uid is None or fetched.flags is not None:
                 return False
-            found.add(fetched.uid)
+            present.add(fetched.uid)
             return True
 
         for at in range(0, len(uids), UIDS_OF_COMMAND):
             chosen = format_ranges(compress(uids[at : at + UIDS_OF_COMMAND]))
             await self._fetch(b"UID FETCH " + chosen + b" (UID)", take)
-        return found
+        return present
 
     async def _fetch(self, command: bytes, take: Callable[[Fetched], bool]) -> None:
         def take_response(response: bytes) -> bool:
@@ -199,8 +199,8 @@ class Crossing:
     async def _undo(self) -> None:
         copied = self._copied
         if copied.sources:
-            told = len(copied.targets) == len(copied.sources)
-            await self._take_back(copied.targets if told else [])
+            knows_all = len(copied.targets) == len(copied.sources)
+            await self._take_back(copied.targets if knows_all else [])
 
     async def _take_back(self, targets: Sequence[Uid]) -> None:
         await take_back(self._dialogue, self._server, self._mailbox, targets)
