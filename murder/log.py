@@ -73,6 +73,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "mailbox.taken": "An administrator (`mailbox force`) gave a mailbox to another backend.",
     "mailbox.unreadable": "A mailbox of the list cannot be opened in the store.",
     "master.back": "The mailbox list's master answers again.",
+    "master.stood_still": "A master of several got no processor for a second; all who were connected connect again.",
     "master.unreachable": "The mailbox list's master does not answer; CREATE, DELETE and RENAME are refused.",
     "message.delivered": "A recipient's copy of a message was stored, or handled by a filter; `id` is in the reply.",
     "message.duplicate": "A message was not delivered again: its Message-ID came to this mailbox before.",

@@ -48,6 +48,12 @@ class MupdateConfig:
     allow_plaintext: bool = option(False, "Master: allow passwords on connections without TLS.")
     connect_timeout_s: float = option(5.0, "Waiting for a connection to the master.", least=0.01)
     command_timeout_s: float = option(30.0, "Waiting for the master's answer.", least=0.01)
+    failover_s: float = option(
+        0.5,
+        "With several masters: silence of one after which it is asked whether it is there; after as much again without "
+        "an answer the next one is called.",
+        least=0.5,
+    )
     login_timeout_s: float = option(60.0, "Master: how long a peer may take to log in.", least=0.01)
     idle_timeout_s: float = option(
         0.0, "Master: silence after which a connection is closed; 0: never.", least=0

@@ -11,9 +11,10 @@ from typing import Final
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import EntryState, MailboxEntry
 from murder.model.name import MAX_NAME_OCTETS, MailboxName
-from murder.mupdate.link import Link, Target, open_link
+from murder.mupdate.link import Link, Target
+from murder.mupdate.masters import Masters
 from murder.session.mupdate_client import Event, Rows, is_answer
-from murder.wire.mupdate import Kind, Response, Verb
+from murder.wire.mupdate import UNAVAILABLE, Kind, Response, Verb
 
 MAX_LIST_ROWS: Final = 10_000_000  # of a LIST: several times the largest murder known
 MAX_LIST_OCTETS: Final = 1 << 30  # and of that; a million rows have 120 MiB
@@ -39,12 +40,22 @@ class MasterClient:
     """See the module. Belongs to one event loop. `target` comes from `link.master_target`."""
 
     def __init__(self, target: Target) -> None:
-        self.target = target
+        self._masters = Masters(target)
         self._link: Link | None = None
         self._connecting = asyncio.Lock()
         self._pending: dict[bytes, _Pending] = {}
         self._closed = False
+        self._returning: asyncio.Task[None] | None = None
         self.connections = 0  # how often it has connected: who compares lists starts anew with each
+
+    @property
+    def target(self) -> Target:
+        """Whom it calls; of several masters, as the configuration has them."""
+        return self._masters.target
+
+    @target.setter
+    def target(self, target: Target) -> None:
+        self._masters = Masters(target)
 
     async def reserve(self, name: bytes, raw_location: bytes) -> None:
         """Take the name. Raises Refusal(ALREADY_EXISTS) where another has it, UpstreamFailure."""
@@ -70,7 +81,7 @@ class MasterClient:
         verb = Verb.FORCE if link.banner.force else Verb.ACTIVATE
         _, answer = await self._command(verb, name, raw_location, raw_acl)
         if answer.kind is not Kind.OK:
-            raise Refusal(Code.CANNOT, answer.text, names=(name,))
+            raise _refusal(Code.CANNOT, answer, name)
 
     async def deactivate(self, name: bytes, raw_location: bytes) -> None:
         """Back to reserved. Done already is no error. Raises Refusal, UpstreamFailure."""
@@ -84,7 +95,7 @@ class MasterClient:
         if answer.kind is not Kind.OK:
             found = await self.find(name)
             if found is None or found.is_active or found.raw_location != raw_location:
-                raise Refusal(Code.CANNOT, answer.text, names=(name,))
+                raise _refusal(Code.CANNOT, answer, name)
 
     async def delete(self, name: bytes) -> None:
         """Remove the name. Gone already is no error. Raises Refusal, UpstreamFailure."""
@@ -92,7 +103,7 @@ class MasterClient:
             return
         _, answer = await self._command(Verb.DELETE, name)
         if answer.kind is not Kind.OK and await self.find(name) is not None:
-            raise Refusal(Code.IN_USE, answer.text, names=(name,))
+            raise _refusal(Code.IN_USE, answer, name)
 
     async def find(self, name: bytes) -> MailboxEntry | None:
         """The master's row of this name. Raises UpstreamFailure."""
@@ -157,18 +168,35 @@ class MasterClient:
         return link.banner.mark is None
 
     def _check(self, answer: Response) -> None:
+        if answer.text.startswith(UNAVAILABLE):
+            text = answer.text.removeprefix(UNAVAILABLE)
+            raise UpstreamFailure(UpstreamKind.AUTH_TEMPORARY, self.target.name, text)
         if answer.kind is not Kind.OK:
             raise UpstreamFailure(
                 UpstreamKind.PROTOCOL, self.target.name, f"the master says NO: {answer.text}"
             )
 
     async def _command(self, verb: Verb, *args: bytes) -> tuple[Sequence[MailboxEntry], Response]:
-        try:
-            return await self._once(verb, *args)
-        except UpstreamFailure as failure:
-            if failure.kind is not UpstreamKind.LOST or self._closed:
-                raise
-        return await self._once(verb, *args)
+        for left in reversed(range(self._masters.tries)):
+            try:
+                entries, answer = await self._once(verb, *args)
+            except UpstreamFailure as failure:
+                if failure.kind is not UpstreamKind.LOST or self._closed or not left:
+                    raise
+                continue
+            link = self._link
+            if left and link is not None and answer.text.startswith(UNAVAILABLE):
+                if self._masters.is_worth_leaving(link):
+                    self._leave(link)
+                    continue
+            break
+        return entries, answer
+
+    def _leave(self, link: Link) -> None:
+        """Go on at another master, with whatever waits at this one, too."""
+        failure = link.failure(UpstreamKind.LOST, "the master does not answer")
+        self._masters.leave(link)
+        self._lost(link, failure)
 
     async def _once(self, verb: Verb, *args: bytes) -> tuple[Sequence[MailboxEntry], Response]:
         if args and len(args[0]) > MAX_NAME_OCTETS and verb is not Verb.LIST:
@@ -177,6 +205,8 @@ class MasterClient:
         link = self._link
         if link is None or link.is_lost:
             link = await self._connect()
+        elif self._masters.are_several and self._returning is None:
+            self._returning = asyncio.get_running_loop().create_task(self._return(link))
         tag = link.send(verb, *args)
         is_list = verb in (Verb.LIST, Verb.BELOW)
         pending = _Pending(tag, asyncio.get_running_loop().create_future(), is_list)
@@ -193,15 +223,27 @@ class MasterClient:
         return pending.entries, pending.answer
 
     async def _wait(self, link: Link, pending: _Pending) -> None:
-        """For the answer; the timeout counts from the last octets that came for this command."""
+        """For the answer; the timeout counts from the last octets that came for this command. Of several masters, one
+        that says nothing at all, to nobody, is left."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         while True:
-            seen = pending.progress
+            seen, heard = pending.progress, link.heard
             try:
-                async with asyncio.timeout(self.target.command_timeout_s):
+                async with asyncio.timeout(self._masters.patience_s):
                     await asyncio.shield(pending.future)
                 return
             except TimeoutError:
-                if pending.progress == seen:
+                if pending.progress != seen:
+                    began = loop.time()
+                elif (
+                    self._masters.are_several
+                    and link.heard == heard
+                    and not await self._masters.is_there(link)
+                    and not pending.future.done()
+                ):
+                    self._leave(link)
+                elif loop.time() - began >= self.target.command_timeout_s:
                     link.abort()
                     seconds = f"{self.target.command_timeout_s:g} s"
                     raise link.failure(UpstreamKind.TIMEOUT, f"no answer in {seconds}") from None
@@ -211,11 +253,20 @@ class MasterClient:
             if self._closed:
                 raise UpstreamFailure(UpstreamKind.LOST, self.target.name, "shutting down")
             if self._link is None or self._link.is_lost:
-                link = await open_link(self.target)
+                link = await self._masters.open()
                 self._link = link
                 self.connections += 1
                 link.take_over(self._event, lambda failure: self._lost(link, failure))
             return self._link
+
+    async def _return(self, link: Link) -> None:
+        """Back to the preferred master once that is there again; what waits is asked there."""
+        try:
+            if await self._masters.is_better_back(link) and self._link is link:
+                self._lost(link, link.failure(UpstreamKind.LOST, "another master is asked"))
+                link.drop()
+        finally:
+            self._returning = None
 
     def _event(self, event: Event) -> None:
         if isinstance(event, Rows):
@@ -273,8 +324,9 @@ class MasterClient:
         return False
 
     def _lost(self, link: Link, failure: UpstreamFailure) -> None:
-        if self._link is link:
-            self._link = None
+        if self._link is not link:  # what waited for it has heard so
+            return
+        self._link = None
         pending, self._pending = list(self._pending.values()), {}
         for one in pending:
             if not one.future.done():
@@ -289,4 +341,6 @@ def _refusal(code: Code, answer: Response, name: bytes) -> Refusal:
     """What a NO means for this command; our master says where a limit is why."""
     if answer.text.startswith(_LIMIT):
         return Refusal(Code.LIMIT, answer.text.removeprefix(_LIMIT), names=(name,))
+    if answer.text.startswith(UNAVAILABLE):
+        return Refusal(Code.UNAVAILABLE, answer.text.removeprefix(UNAVAILABLE), names=(name,))
     return Refusal(code, answer.text, names=(name,))

@@ -9,7 +9,7 @@ import ssl
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from murder.config import Config
@@ -36,9 +36,10 @@ class Target:
     password: str = field(default="", repr=False)
     connect_timeout_s: float = 5.0
     command_timeout_s: float = 30.0
-    others: tuple[
-        tuple[str, int], ...
-    ] = ()  # masters of the same list, asked where this one does not answer
+    # masters of the same list, asked where this one does not answer (`masters`)
+    others: tuple[tuple[str, int], ...] = ()
+    failover_s: float = 0.5  # with others: silence after which they are asked
+    caller: str = ""  # this node's name
 
     @property
     def name(self) -> str:
@@ -64,6 +65,8 @@ def master_target(config: Config) -> Target | None:
         mupdate.connect_timeout_s,
         mupdate.command_timeout_s,
         tuple((other.host, other.port) for other in mupdate.master.others),
+        mupdate.failover_s,
+        config.node.name,
     )
 
 
@@ -76,6 +79,7 @@ class Link:
         self.banner = Banner()
         self.connection: Connection | None = None
         self.is_lost = False
+        self.heard = 0  # how often something has come
         self._sink: Callable[[Event], None] | None = None
         self._on_lost: Callable[[UpstreamFailure], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -91,6 +95,7 @@ class Link:
         pass
 
     def received(self, data: bytes) -> None:
+        self.heard += 1
         self.session.receive(data)
         if self._sink is not None:
             if not self._pump_is_due:
@@ -173,6 +178,13 @@ class Link:
         if self.connection is not None:
             self.connection.abort()
 
+    def drop(self) -> None:
+        """Abort, and hear no more of it; what the master has not read yet is void, and its kernel is told."""
+        self._sink = _unheard
+        self._on_lost = None
+        if self.connection is not None:
+            self.connection.reset()
+
     def write(self, octets: bytes) -> None:
         if self.connection is not None:
             self.connection.write(octets)
@@ -201,14 +213,15 @@ class Link:
             if isinstance(event, Response) and event.kind is Kind.BYE:
                 raise self.failure(UpstreamKind.LOST, f"the server says BYE: {event.text}")
 
-    async def _greeting(self) -> None:
+    async def greet(self) -> None:
+        """Wait for the banner. Raises UpstreamFailure, BadSyntax."""
         event = await self._next()
         if not isinstance(event, Banner):
             raise self.failure(UpstreamKind.PROTOCOL, "no MUPDATE banner")
         self.banner = event
 
     async def enter(self) -> None:
-        await self._greeting()
+        await self.greet()
         if self.target.tls is not None:
             await self._starttls(self.target.tls)
         await self._authenticate()
@@ -224,7 +237,7 @@ class Link:
         self.session.restart()
         await self.connection.start_tls(tls, server_side=False, server_hostname=self.target.host)
         self._check_name()
-        await self._greeting()
+        await self.greet()
 
     def _check_name(self) -> None:
         certificate = self.connection.certificate if self.connection is not None else None
@@ -268,18 +281,13 @@ class Link:
             self.session.expect_lines(False)
 
 
+def _unheard(_: Event) -> None:
+    """Nobody waits for it any more."""
+
+
 async def open_link(target: Target) -> Link:
-    """Connect and log in, within the connect timeout and the command timeout, to the first of the masters that lets us in.
-    Raises UpstreamFailure: why the last one did not."""
-    for host, port in ((target.host, target.port), *target.others):
-        try:
-            return await _open_one(replace(target, host=host, port=port))
-        except UpstreamFailure as failure:
-            last = failure
-    raise last
-
-
-async def _open_one(target: Target) -> Link:
+    """Connect and log in, within the connect timeout and the command timeout; `target.others` are not asked (`masters`).
+    Raises UpstreamFailure."""
     link = Link(target)
     link.connection = await connect(
         target.host,
@@ -295,6 +303,26 @@ async def _open_one(target: Target) -> Link:
         link.abort()
         raise _as_failure(link, error) from error
     return link
+
+
+async def greets(target: Target, within_s: float) -> bool:
+    """Whether it says its banner in that time."""
+    link = Link(target)
+    try:
+        async with asyncio.timeout(within_s):
+            link.connection = await connect(
+                target.host,
+                target.port,
+                lambda connection: link,
+                server=target.name,
+                timeout_s=within_s,
+            )
+            await link.greet()
+    except (TimeoutError, OSError, UpstreamFailure, BadSyntax):
+        return False
+    finally:
+        link.abort()
+    return True
 
 
 def _as_failure(link: Link, error: BaseException) -> BaseException:

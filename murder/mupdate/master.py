@@ -5,6 +5,7 @@ are shared by all connections (`ledger`), and replies of a batch are one write, 
 reads waits for the writes before it on its own connection.
 """
 
+import asyncio
 import binascii
 import socket
 import ssl
@@ -17,6 +18,7 @@ from murder import __version__
 from murder.auth.gate import Gate, NotAdmitted
 from murder.config import MupdateConfig
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure
+from murder.log import logger
 from murder.model.name import collation_key
 from murder.mupdate.bounds import bounds_of
 from murder.mupdate.ledger import Ledger
@@ -24,8 +26,9 @@ from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.owner import peer_of
 from murder.mupdate.pages import pages
 from murder.mupdate.proposal import Peer
+from murder.mupdate.pulse import BEAT_S, Pulse
 from murder.mupdate.stream import Hub, Subscriber, format_rows
-from murder.mupdate.writes import Counters, Writes
+from murder.mupdate.writes import AWAY, Counters, Writes
 from murder.net.connection import Connection
 from murder.serve.client import ClientDialogue
 from murder.session.mupdate_server import (
@@ -73,6 +76,34 @@ class MupdateService:
     role: str = PROTOCOL
     audit: AuditLog = NOBODYS
     figures: Figures = field(default_factory=Figures)
+    pulse: Pulse | None = None  # of a master that is one of several
+    _beat: asyncio.TimerHandle | None = None
+
+    def __post_init__(self) -> None:
+        if self.ledger is not None and self.ledger.is_shared:
+            self.pulse = Pulse()
+            self.beat()
+
+    def beat(self) -> None:
+        """Look whether the process has stood still; and again, as long as the service is there."""
+        if self.pulse is not None:
+            self.is_awake(self.pulse)
+            self._beat = asyncio.get_running_loop().call_later(BEAT_S, self.beat)
+
+    def is_awake(self, pulse: Pulse) -> bool:
+        """False where it has stood still: who spoke before is cut off, they have other masters by now."""
+        if pulse.beats():
+            return True
+        log = logger(role=PROTOCOL)
+        log.warning("master.stood_still", connections=len(self.dialogues))
+        for dialogue in list(self.dialogues):
+            dialogue.connection.reset()
+        return False
+
+    def stop(self) -> None:
+        """No more looks."""
+        if self._beat is not None:
+            self._beat.cancel()
 
     @property
     def login_timeout_s(self) -> float:
@@ -98,7 +129,9 @@ class MupdateDialogue(ClientDialogue):
         self.activity_counts = False
         self.service = service
         self.peer: Peer | None = None
-        self._writes = Writes(self, service.ledger, bounds_of(config), service.counters)
+        self._writes = Writes(
+            self, service.ledger, bounds_of(config), service.counters, service.pulse
+        )
         self._held: Command | None = None  # a read that waits for the writes before it
         self._subscriber: Subscriber | None = None
         service.dialogues.add(self)
@@ -110,6 +143,11 @@ class MupdateDialogue(ClientDialogue):
         return replace(super().describe(), user=user, state=state)
 
     # The banner, errors, the end
+
+    def received(self, data: bytes) -> None:
+        pulse = self.service.pulse
+        if pulse is None or self.service.is_awake(pulse):
+            super().received(data)
 
     def begin(self) -> None:
         super().begin()
@@ -152,7 +190,7 @@ class MupdateDialogue(ClientDialogue):
             case Refusal():
                 self.send(format_status(tag, Kind.NO, error.text))
             case UpstreamFailure():
-                self.send(format_status(tag, Kind.NO, "temporary failure, try again later"))
+                self.send(format_status(tag, Kind.NO, AWAY))
             case TimeoutError():
                 self.timed_out()
             case _:

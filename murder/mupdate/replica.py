@@ -21,7 +21,8 @@ from murder.mupdate.change import Change, PutEntry, PutNote, RemoveEntry
 from murder.mupdate.dump import FOLLOWED, Again, Dump
 from murder.mupdate.environment import MAP_BYTES
 from murder.mupdate.ledger import Ledger
-from murder.mupdate.link import Link, Target, open_link
+from murder.mupdate.link import Link, Target
+from murder.mupdate.masters import Masters
 from murder.mupdate.mboxlist import MailboxList, mark_synchronised
 from murder.mupdate.record import Block, is_listable, pack_plain_rows, pack_row
 from murder.mupdate.transaction import ListTransaction, check_octets, check_row
@@ -36,6 +37,8 @@ MAX_UNCOMMITTED: Final = (
 )
 MAX_UNCOMMITTED_OCTETS: Final = 16 * 1024 * 1024  # of their access lists, likewise
 MOST_SKIPPED_TOLD: Final = 50  # of one connection, in the log
+LOOK_S: Final = 1.0  # with several masters: how often it is looked whether the one followed is well
+CHANGE_S: Final = 3.0  # and how long who asks for the present waits while another is taken
 PINGS_IN_FLIGHT: Final = 8  # NOOPs at once; who asks beyond shares the next one
 
 
@@ -80,7 +83,7 @@ class Replica:
         max_list_octets: int = MAP_BYTES,
     ) -> None:
         """`max_list_octets`: a master whose list needs more is not followed."""
-        self.target = target
+        self._masters = Masters(target)
         self.mailboxes: MailboxList = ledger.mailboxes
         self.phase = Phase.DISCONNECTED
         self._ledger = ledger
@@ -92,6 +95,15 @@ class Replica:
         self._stream: _Stream | None = None
         self._task: asyncio.Task[None] | None = None
         self._changed: asyncio.Event = asyncio.Event()
+
+    @property
+    def target(self) -> Target:
+        """Whom it follows; of several masters, as the configuration has them."""
+        return self._masters.target
+
+    @target.setter
+    def target(self, target: Target) -> None:
+        self._masters = Masters(target)
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -133,17 +145,36 @@ class Replica:
 
         Raises UpstreamFailure where the master cannot be asked now.
         """
-        stream = self._stream
-        if stream is None or self.phase is not Phase.STREAMING:
-            raise UpstreamFailure(UpstreamKind.LOST, self.target.name, self._problem)
         try:
             async with asyncio.timeout(timeout_s):
-                await asyncio.shield(stream.noop())
+                while not await self._is_at_present():
+                    pass
         except TimeoutError:
             raise UpstreamFailure(
                 UpstreamKind.TIMEOUT, self.target.name, f"no answer in {timeout_s:g} s"
             ) from None
         self._current_at = time.time()
+
+    async def _is_at_present(self) -> bool:
+        """Ask the master that is followed now; False where it went, and another is followed since. Raises
+        UpstreamFailure."""
+        stream = self._stream
+        try:
+            if stream is None or self.phase is not Phase.STREAMING:
+                raise UpstreamFailure(UpstreamKind.LOST, self.target.name, self._problem)
+            await asyncio.shield(stream.noop())
+        except UpstreamFailure as failure:
+            if failure.kind is not UpstreamKind.LOST or not self._masters.are_several:
+                raise
+            try:
+                async with asyncio.timeout(CHANGE_S):
+                    while self._stream in (None, stream) or self.phase is not Phase.STREAMING:
+                        self._changed.clear()
+                        await self._changed.wait()
+            except TimeoutError:
+                raise failure from None
+            return False
+        return True
 
     # The life of a replica
 
@@ -176,7 +207,8 @@ class Replica:
         self._changed.set()
 
     async def _follow(self) -> None:
-        link = await open_link(self.target)
+        masters = self._masters
+        link = await masters.open()
         stream = _Stream(link, self._ledger, self._most_octets)
         self._stream = stream
         self._problem = ""
@@ -189,28 +221,53 @@ class Replica:
             self._log.info(
                 "replica.synchronised",
                 how=how,
+                master=link.target.name,
                 mailboxes=self.mailboxes.count(),
                 elapsed_ms=round(1000 * (time.monotonic() - began)),
             )
-            await self._watch(stream)
+            await (
+                self._watch_one(stream)
+                if not masters.are_several
+                else self._watch(masters, link, stream)
+            )
         finally:
             self._stream = None
             if not link.is_lost:
                 link.abort()
             await stream.end()
 
-    async def _watch(self, stream: "_Stream") -> None:
+    async def _watch_one(self, stream: "_Stream") -> None:
         """Until the stream ends; a silent master is asked whether it is there (RFC 3656 §4.8)."""
-        while True:
-            try:
-                async with asyncio.timeout(self._timing.ping_interval_s):
-                    await asyncio.shield(stream.ended)
-            except TimeoutError:
-                pass
-            if stream.ended.done():
-                stream.ended.result()
-                return
+        while not await stream.ends_within(self._timing.ping_interval_s):
             await self.ping(self.target.command_timeout_s)
+
+    async def _watch(self, masters: Masters, link: Link, stream: "_Stream") -> None:
+        """The same with several masters: one that says nothing to anybody, or is cut off from the others, is left; and a
+        better one is gone back to."""
+        every_s = min(self._timing.ping_interval_s, LOOK_S)
+        while not await stream.ends_within(every_s):
+            if await masters.is_better_back(link):
+                return
+            heard, noop = link.heard, stream.noop()
+            began = time.monotonic()
+            while not noop.done():
+                await asyncio.wait([noop], timeout=masters.patience_s)
+                is_silent = not noop.done() and link.heard == heard
+                if is_silent and not await masters.is_there(link):
+                    masters.leave(link)
+                    raise link.failure(UpstreamKind.TIMEOUT, "the master is silent, to others too")
+                if time.monotonic() - began > self.target.command_timeout_s:
+                    masters.leave(link)
+                    raise link.failure(UpstreamKind.TIMEOUT, "no answer to a NOOP")
+                heard = link.heard
+            try:
+                noop.result()
+            except UpstreamFailure:
+                if link.is_lost or masters.is_worth_leaving(link):
+                    masters.leave(link)
+                    raise
+            else:
+                self._current_at = time.time()
 
 
 class _Stream:
@@ -259,6 +316,14 @@ class _Stream:
             self._dump = self._writer = Dump(
                 self._mailboxes, self._link, self._dump_failed, self._most_octets
             )
+
+    async def ends_within(self, seconds: float) -> bool:
+        """Whether the stream has ended in that time. Raises UpstreamFailure: why."""
+        await asyncio.wait([self.ended], timeout=seconds)
+        if not self.ended.done():
+            return False
+        self.ended.result()
+        return True
 
     def entries_behind(self) -> int | None:
         """While resuming: how many changes the master had made beyond ours when it greeted us."""
@@ -330,6 +395,8 @@ class _Stream:
                 self._answered(response)
             case Kind.OK if response.tag in self._noops:
                 self._noop_answered(self._noops.pop(response.tag))
+            case Kind.NO if response.tag in self._noops:  # it cannot reach the others' list
+                self._noop_refused(self._noops.pop(response.tag), response.text)
             case _:
                 pass
 
@@ -493,6 +560,13 @@ class _Stream:
             self._commit(done)
         else:
             done()
+
+    def _noop_refused(self, future: "asyncio.Future[None]", text: str) -> None:
+        if self._next_noop is not None:
+            self._send_noop()
+        if not future.done():
+            future.set_exception(self._link.failure(UpstreamKind.AUTH_TEMPORARY, f"NO: {text}"))
+            future.exception()
 
 
 def _parts_of(changes: Sequence[Change]) -> list[Sequence[Change]]:

@@ -154,6 +154,7 @@ class MupdateRole:
         if service is None:
             return
         await drain(service.dialogues, self._config.node.drain_timeout_s)
+        service.stop()
         service.hub.close()
         if self._ledger is not None:
             await self._ledger.close()

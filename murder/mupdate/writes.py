@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import Log
 from murder.model.name import display
 from murder.mupdate.bounds import Bounds
@@ -15,10 +15,12 @@ from murder.mupdate.epochs import epoch_work
 from murder.mupdate.ledger import Ledger, Work, decided
 from murder.mupdate.owner import Taken
 from murder.mupdate.proposal import Delete, Peer, proposal_of
+from murder.mupdate.pulse import Pulse
 from murder.mupdate.transaction import ListTransaction
 from murder.mupdate.waiting import MAX_COMMIT_COST, ROW_COST
-from murder.wire.mupdate import Command, Kind, Verb, format_status
+from murder.wire.mupdate import UNAVAILABLE, Command, Kind, Verb, format_status
 
+AWAY: Final = f"{UNAVAILABLE}temporary failure, try again later"
 MAX_OUTSTANDING: Final = 5000  # writes of one connection that wait for the disk
 MAX_BATCH_OCTETS: Final = 32 * 1024  # of access lists that one connection has waiting, and one more
 
@@ -65,6 +67,22 @@ class _Refusing:
         return self.error
 
 
+@dataclass(frozen=True, slots=True)
+class _Awake:
+    """A proposal that counts only while the process has been awake since it came."""
+
+    pulse: Pulse
+    number: int
+    work: Work | _Refusing
+
+    def __call__(self, transaction: ListTransaction) -> object:
+        if not self.pulse.is_since(self.number):
+            return UpstreamFailure(
+                UpstreamKind.TIMEOUT, "this node", "it has stood still meanwhile"
+            )
+        return self.work(transaction)
+
+
 class Writes:
     """See the module. One a connection; without a ledger all is refused."""
 
@@ -77,6 +95,7 @@ class Writes:
         "_octets",
         "_octets_waiting",
         "_outstanding",
+        "_pulse",
         "_tags",
         "_writer",
         "is_full",
@@ -84,13 +103,19 @@ class Writes:
     )
 
     def __init__(
-        self, writer: Writer, ledger: Ledger | None, bounds: Bounds, counters: Counters
+        self,
+        writer: Writer,
+        ledger: Ledger | None,
+        bounds: Bounds,
+        counters: Counters,
+        pulse: Pulse | None = None,
     ) -> None:
         self._writer = writer
         self._ledger = ledger
         self._bounds = bounds
         self._counters = counters
-        self._batch: list[Work | _Refusing] = []
+        self._pulse = pulse
+        self._batch: list[Work | _Refusing | _Awake] = []
         self._tags: list[bytes] = []
         self._cost = 0
         self._octets = 0  # of the access lists in it,
@@ -179,6 +204,8 @@ class Writes:
             self._writer.written()
 
         peer = self._writer.peer.name if self._writer.peer else ""
+        if (pulse := self._pulse) is not None:
+            batch = [_Awake(pulse, pulse.number, work) for work in batch]
         self._ledger.propose(batch, durable, cost, peer, self)
 
     def _reply(self, tags: Sequence[bytes], outcomes: Sequence[object]) -> None:
@@ -228,7 +255,7 @@ class Writes:
                     kind=error.kind.value,
                     problem=error.text,
                 )
-                return format_status(tag, Kind.NO, "temporary failure, try again later")
+                return format_status(tag, Kind.NO, AWAY)
             case _:
                 log.error("command.crashed", exc_info=error)
                 return format_status(tag, Kind.NO, "internal error; the log has it")

@@ -106,7 +106,8 @@ async def learn(reach: Reach) -> list[str]:
     if "mupdate" in config.node.roles:
         masters[str(own)] = None
     elif config.mupdate.master is not None:
-        masters[_at(config.mupdate.master.host)] = None
+        for one in (config.mupdate.master, *config.mupdate.master.others):
+            masters[_at(one.host)] = None
     for place in masters:
         node = await _ask_one(reach, place, AskStatus())
         if node.problem and places(reach):

@@ -30,6 +30,8 @@ MAX_QUOTED_OCTETS: Final = (
 
 MASTER: Final = "(master)"
 GO_AHEAD: Final = b"+ go ahead\r\n"  # §2.2
+# What our master begins a NO with that is not about the command: it cannot reach what the list is kept on.
+UNAVAILABLE: Final = "[UNAVAILABLE] "
 
 
 class Verb(Enum):

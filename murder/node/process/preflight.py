@@ -260,7 +260,8 @@ def _upstream_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem
 def _name_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem]:
     wanted: list[tuple[str, str]] = []
     if config.mupdate.master is not None and any(role != "mupdate" for role in roles):
-        wanted.append(("mupdate.master", config.mupdate.master.host))
+        masters = (config.mupdate.master, *config.mupdate.master.others)
+        wanted += [("mupdate.master", one.host) for one in masters]
     if "frontend" in roles:
         for name in config.servers:
             wanted.append((f'servers."{name}".address', config.address_of(name)))
