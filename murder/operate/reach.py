@@ -11,19 +11,23 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from murder.config import Config, ConfigError, Endpoint, Problem
-from murder.errors import Code, Refusal
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, Namespace, display
 from murder.mupdate.client import MasterClient
 from murder.mupdate.link import Target, master_target
 from murder.net.connection import why
 from murder.net.exchange import Reply
+from murder.net.frames import FrameChannel
 from murder.net.pool import NoClient, open_imap
 from murder.net.relay import ImapUpstream
 from murder.net.upstream import Upstreams
 from murder.wire import mutf7
 
 TIMEOUT_S: Final = 60.0
+FRAME_TIMEOUT_S: Final = (
+    300.0  # a backend may have to be waited for that reads no faster than it was told to
+)
 MAX_MESSAGE: Final = 1 << 30
 
 
@@ -156,6 +160,19 @@ class Reach:
         )
         self._open[key] = opened
         return opened
+
+    async def frames(self, server: str, command: bytes) -> FrameChannel:
+        """A connection of its own as administrator, taken over for frames by this command. Raises Refusal,
+        UpstreamFailure."""
+        upstream = await self.backend(server)
+        self._open.pop((server, ""), None)
+        reply = await upstream.execute(command)
+        if not reply.is_ok:
+            upstream.close()
+            check(server, reply)
+        if upstream.is_lost:
+            raise UpstreamFailure(UpstreamKind.LOST, server, "it closed the connection")
+        return FrameChannel(upstream.connection, server, FRAME_TIMEOUT_S, of_answers=True)
 
     async def execute(
         self,

@@ -70,6 +70,7 @@ TABLE: Final[Table] = MappingProxyType(
         b"XFERS": Row(AUTHENTICATED, xfer.run_xfers),
         b"XCOMPARE": Row(AUTHENTICATED, xfer.run_xcompare),
         b"XTAKE": Row(AUTHENTICATED, xfer.run_xtake),
+        b"XBACKUP": Row(AUTHENTICATED, xfer.run_xbackup),
         b"SYNCGET": Row(AUTHENTICATED, xfer.run_sync),
         b"SYNCAPPLY": Row(AUTHENTICATED, xfer.run_sync),
         b"SYNCRESTART": Row(AUTHENTICATED, xfer.run_sync),

@@ -13,7 +13,15 @@ from dataclasses import replace
 
 from murder.api import CarriesMailboxes
 from murder.backend.moves.batches import AHEAD, Taken, digest, read, with_sizes
-from murder.backend.moves.journal import ARRIVING, Journal, Move, Side, State, intent_of
+from murder.backend.moves.journal import (
+    ARRIVING,
+    FROM_BACKUP,
+    Journal,
+    Move,
+    Side,
+    State,
+    intent_of,
+)
 from murder.backend.moves.outgoing import freeze, sum_of
 from murder.backend.moves.verify import tell
 from murder.backend.records.annotations import check_note, note_keys_of
@@ -147,7 +155,10 @@ class Arriving:
         root = request.root
         check_new_name(root)
         self._backend.check_partition(request.partition)
-        await check_may_come(self._backend, root, self._server)
+        if self._server == FROM_BACKUP:
+            await check_may_come_back(self._backend, root)
+        else:
+            await check_may_come(self._backend, root, self._server)
         async with self._backend.announcer.locked(root):  # what is kept here is not let go of now
             if self._backend.mailboxes.find(root) is not None:
                 raise Refusal(Code.ALREADY_EXISTS, f"{display(root)} is here already")
@@ -315,6 +326,18 @@ async def check_may_come(backend: Backend, root: MailboxName, server: str) -> No
             Code.NO_PERMISSION,
             f"{display(root)} is not at {server or 'the server it comes from'}, as the master says",
         )
+
+
+async def check_may_come_back(backend: Backend, root: MailboxName) -> None:
+    """What an operator restores is nowhere, or should be here and is not. Raises Refusal, UpstreamFailure as above."""
+    if backend.master is None:
+        return
+    try:
+        entry = await backend.master.find(root)
+    except UpstreamFailure as failure:
+        raise Refusal(Code.UNAVAILABLE, f"the master cannot be asked: {failure}") from failure
+    if entry is not None and entry.server != backend.server_name:
+        raise Refusal(Code.ALREADY_EXISTS, f"{display(root)} is at {entry.server}")
 
 
 async def commit(

@@ -26,6 +26,7 @@ from murder.wire.move_words import MoveRecord
 
 FORMAT: Final = 2
 CYRUS: Final = "Cyrus' XFER"  # who has begun a move that a Cyrus backend sends here
+FROM_BACKUP: Final = "a backup"  # in place of a server: an operator's program sends what it has
 SETTLED_NS: Final = (
     100_000_000  # two changes so close together may look like one in the folder's time
 )

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final
 
 from murder.backend.moves import arriving
-from murder.backend.moves.journal import ARRIVING, CYRUS, Journal, Move, Side, State
+from murder.backend.moves.journal import ARRIVING, CYRUS, FROM_BACKUP, Journal, Move, Side, State
 from murder.backend.moves.peer import Target
 from murder.backend.shared import Backend
 from murder.errors import Refusal, UpstreamFailure
@@ -64,7 +64,7 @@ class LooseEnds:
     def _is_due(self, move: Move, now: float) -> bool:
         if move.side is Side.OUT:
             return move.owes_abort
-        if move.state not in ARRIVING or move.by == CYRUS:
+        if move.state not in ARRIVING or move.by == CYRUS or move.server == FROM_BACKUP:
             self._asked_at.pop(move.id, None)
             return False
         is_left_over = move.started_at < self._began and move.id not in self._asked_at

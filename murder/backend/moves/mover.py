@@ -22,6 +22,7 @@ from murder.backend.moves.journal import (
     ABORTABLE,
     ARRIVING,
     CYRUS,
+    FROM_BACKUP,
     RUNNING,
     Move,
     Side,
@@ -328,10 +329,11 @@ class Mover:
         the source has let go of nothing. Raises Refusal."""
         if move.by == CYRUS and move.state is State.COPYING and is_alive(move.process):
             raise Refusal(Code.IN_USE, f"The move {move.id} is under way")
-        if move.state is State.PREPARED and move.by != CYRUS:
+        is_backups = move.server == FROM_BACKUP
+        if move.state is State.PREPARED and move.by != CYRUS and not is_backups:
             await self._ends.settle(move.server, [move])
         if self.journal.find(Side.IN, move.id) == move:
-            if move.state is not State.COPYING:
+            if move.state not in (ARRIVING if is_backups else {State.COPYING}):
                 raise Refusal(
                     Code.CANNOT,
                     f"The move {move.id} is {move.state.value}: only {move.server} can end it",

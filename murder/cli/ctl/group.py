@@ -33,6 +33,9 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = MappingProxyType(
             "import": ("bring:import_mail", "Mail from other servers and Maildirs."),
             "lmtp": ("look:lmtp", "Where mail for an address goes."),
         },
+        "Backup": {
+            "backup": ("backup:backup", "Points in time of the mail: take, look, verify, prune."),
+        },
         "Backends": {
             "backend": ("backend:backend", "The servers that keep mail: look, test, weigh, drain."),
             "move": ("move:move", "Moves, running and finished: status, resume, abort, undo."),

@@ -4,10 +4,12 @@
 `* OK [INPROGRESS (tag done total)]` (RFC 9585). Administrators only, and only those who came themselves.
 """
 
+from murder.auth.gate import OPERATOR_ROLE
+from murder.backend.backups import Reading
 from murder.backend.changes.events import MasterMayDiffer
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.moves.cyrus_peer import CyrusPeer
-from murder.backend.moves.journal import Journal, Move, Side, State, record_of
+from murder.backend.moves.journal import FROM_BACKUP, Journal, Move, Side, State, record_of
 from murder.backend.moves.mover import Mover
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.model.entry import parse_location
@@ -174,9 +176,43 @@ def run_xtake(dialogue: BackendImap, command: Command) -> Running:
     """The peer, a backend by its certificate, sends frames from here on."""
     Scanner(command.octets, command.start).end()
     certificate = dialogue.connection.certificate
-    if certificate is None or "backend" not in certificate.roles:
+    if certificate is None or not {"backend", OPERATOR_ROLE} & certificate.roles:
         raise Refusal(Code.NO_PERMISSION, "Only another backend of this murder, by its certificate")
+    if "backend" not in certificate.roles:  # what a backup has comes back
+        need_operator(dialogue)
+        dialogue.service.audit.note("XTAKE", {**dialogue.log_facts(), "arguments": "from a backup"})
+        return _take(dialogue, command, FROM_BACKUP)
     return _take(dialogue, command, certificate.name)
+
+
+def need_operator(dialogue: BackendImap) -> None:
+    """Whoever reads or writes everybody's mail shows an operator's certificate: a password is not enough. Raises Refusal."""
+    certificate = dialogue.connection.certificate
+    is_operator = certificate is not None and OPERATOR_ROLE in certificate.roles
+    if not is_operator or not dialogue.user.is_admin:
+        raise Refusal(Code.NO_PERMISSION, "Only an operator of this murder, by their certificate")
+
+
+# xbackup = "XBACKUP"
+def run_xbackup(dialogue: BackendImap, command: Command) -> Running:
+    """An operator's program asks in frames from here on."""
+    Scanner(command.octets, command.start).end()
+    need_operator(dialogue)
+    dialogue.service.audit.note("XBACKUP", dialogue.log_facts())
+    return _read_all(dialogue, command)
+
+
+async def _read_all(dialogue: BackendImap, command: Command) -> None:
+    dialogue.session.take_rest()  # it speaks only when it has read the OK
+    channel = FrameChannel(dialogue.connection, "a backup", PEER_TIMEOUT_S)
+    reading = Reading(dialogue.backend, channel)
+    dialogue.send_ok(command, "Frames now")
+    try:
+        await reading.serve()
+    except (UpstreamFailure, BadSyntax) as failure:
+        dialogue.log.info("backup.reader_gone", problem=str(failure))
+    finally:
+        dialogue.connection.abort()  # it speaks frames now: no IMAP reply would be understood
 
 
 async def _take(dialogue: BackendImap, command: Command, server: str) -> None:
