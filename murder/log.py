@@ -42,6 +42,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "announce.repaired": "What a crash left of a CREATE, DELETE or RENAME was finished or undone.",
     "announce.rollback_deferred": "The master could not be told to take back a change that failed; it is told later.",
     "backup.reader_gone": "The connection of a backup ended: it was over, or it broke.",
+    "backup.restored": "A mailbox, with those below it, has come back from a backup, and is served.",
     "command.crashed": "A command ended with a bug of murder; the traceback is in the line. Report it.",
     "command.malformed": "A client sent a command with bad syntax and got BAD (POP3: -ERR).",
     "config.needs_restart": "A key was changed that a reload cannot apply; it takes effect at the next start.",

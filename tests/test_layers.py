@@ -44,7 +44,7 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "node": {"model", "wire", "api", "net", "config", "log", "trail", "hooks", "pki", "__main__"},
     "archive": {"__main__"},
     "demo": TOP,
-    "operate": ROLE | {"node", "sieve"},
+    "operate": ROLE | {"durable", "node", "sieve"},
     "manual": set(),
     "cli": TOP | {"demo", "operate", "sieve", "manual"},
     "__main__": {"cli"},

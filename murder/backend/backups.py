@@ -29,7 +29,7 @@ from murder.wire.backup_words import (
     format_looked,
     format_octets,
     format_page,
-    format_subscriptions,
+    format_subscribed,
     parse_request,
 )
 from murder.wire.carry import Words
@@ -78,7 +78,7 @@ class Reading:
             case Count(name):
                 return await self._count(name)
             case AskUser(user):
-                return format_subscriptions(sorted(await self._backend.store.subscriptions(user)))
+                return format_subscribed(sorted(await self._backend.store.subscriptions(user)))
             case _:
                 raise Refusal(Code.CANNOT, "that has no answer")
 

@@ -240,6 +240,7 @@ class BackendRole(ClientRole):
                 departed.has_left(name) or (comparer is not None and comparer.owe_quarantined(name))
             ),
             departed.row,
+            lambda: self._client is None or mailbox_list.synchronised,
         )
 
     def _make_scripts(

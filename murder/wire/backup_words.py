@@ -193,12 +193,12 @@ def parse_counted(words: Words) -> Counted:
     return Counted(_number(told, "messages", UINT32), ModSeq(_number(told, "modseq", INT63)))
 
 
-def format_subscriptions(names: Sequence[MailboxName]) -> Words:
+def format_subscribed(names: Sequence[MailboxName]) -> Words:
     """The answer to AskUser."""
     return {"subscriptions": [format_name(name) for name in names]}
 
 
-def parse_subscriptions(words: Words) -> tuple[MailboxName, ...]:
+def parse_subscribed(words: Words) -> tuple[MailboxName, ...]:
     """The reverse."""
     return Fields(words).names("subscriptions")
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -152,3 +154,184 @@ def test_an_administrators_password_is_not_enough(ctl: Ctl, demo: Demo, tmp_path
     with demo.imap(demo.backends[0], "admin") as client:
         typ, said = client.xatom("XBACKUP")
         assert typ == "NO" and b"certificate" in said[0]
+
+
+# --- back
+
+
+def told(demo: Demo, user: str, folder: str) -> tuple[dict[str, int], list[bytes]]:
+    """A mailbox's numbers, and flags, dates and octets of its messages."""
+    with demo.imap(demo.frontend, user) as client:
+        (line,) = client.status(f'"{folder}"', "(MESSAGES UIDNEXT UIDVALIDITY)")[1]
+        words = line.decode().rpartition("(")[2].rstrip(")").split()
+        numbers = dict(zip(words[::2], map(int, words[1::2]), strict=True))
+        assert client.select(f'"{folder}"', readonly=True)[0] == "OK"
+        found = (
+            client.fetch("1:*", "(UID INTERNALDATE FLAGS BODY.PEEK[])")[1]
+            if words[1] != "0"
+            else []
+        )
+    rows = [b" ".join(row[:2]).partition(b" ")[2] for row in found if isinstance(row, tuple)]
+    return numbers, [re.sub(rb" ?\\Recent ?", b"", row) for row in rows]
+
+
+def without_uids(rows: list[bytes]) -> list[bytes]:
+    return sorted(row.partition(b"INTERNALDATE")[2] for row in rows)
+
+
+def point(ctl: Ctl, vault: Path, *more: str) -> str:
+    return str(ctl.json("backup", "run", "--to", str(vault), *more)["point"])
+
+
+def test_a_user_comes_back_beside_and_instead(ctl: Ctl, demo: Demo, tmp_path: Path) -> None:
+    vault = tmp_path / "vault"
+    with demo.imap(demo.frontend, "user3") as client:
+        client.create("INBOX/Work")
+        client.create("INBOX/Work/Deep")
+        for number in range(5):
+            client.append("INBOX", r"(\Seen $Word)", DATE, message(f"{number}"))
+        client.append("INBOX/Work/Deep", "", DATE, message("deep"))
+        client.setacl("INBOX/Work/Deep", "user4", "lr")
+    inbox, deep = told(demo, "user3", "INBOX"), told(demo, "user3", "INBOX/Work/Deep")
+    at = point(ctl, vault, "--user", "user3")
+    said = ctl("restore", "user", "user3", "--from", str(vault), "--yes", code=1)
+    assert "is there" in said and "--instead" in said
+    beside = ("restore", "user", "user3", "--from", str(vault), "--into", "Back")
+    assert ctl.json(*beside, code=2)["messages"] == 6
+    assert ctl.json(*beside, "--yes")["messages"] == 6
+    numbers, rows = told(demo, "user3", "INBOX/Back")
+    assert rows == inbox[1]
+    assert numbers["UIDVALIDITY"] > inbox[0]["UIDVALIDITY"]
+    assert told(demo, "user3", "INBOX/Back/Work/Deep")[1] == deep[1]
+    assert "is there already" in ctl(*beside, "--yes", code=1)
+    with demo.imap(demo.frontend, "user3") as client:
+        client.select("INBOX")
+        client.store("1:3", "+FLAGS", r"(\Deleted)")
+        client.expunge()
+        client.append("INBOX", "", DATE, message("later"))
+        client.delete("INBOX/Work/Deep")
+    before = told(demo, "user3", "INBOX")
+    done = ctl.json(
+        "restore", "user", "user3", "--from", str(vault), "--at", at, "--instead", "--yes"
+    )
+    assert (done["messages"], done["lost"]) == (6, {})
+    numbers, rows = told(demo, "user3", "INBOX")
+    assert without_uids(rows) == without_uids(inbox[1])
+    assert numbers["UIDVALIDITY"] == before[0]["UIDVALIDITY"]
+    uids = [int(row.split(b"UID ")[1].split()[0]) for row in rows]
+    assert min(uids) >= before[0]["UIDNEXT"]
+    aside = told(demo, "user3", f"INBOX/Replaced-{at}")[1]
+    assert without_uids(aside) == without_uids(before[1])
+    numbers, rows = told(demo, "user3", "INBOX/Work/Deep")
+    assert rows == deep[1]
+    assert numbers["UIDVALIDITY"] > deep[0]["UIDVALIDITY"]
+    assert ctl.json("mailbox", "show", "user/user3/Work/Deep")["acl"]["user4"] == "lr"
+    assert f"RESTORE user.user3.Back from the point {at}" in ctl("audit")
+
+
+def test_a_restore_that_is_killed_is_repeated(ctl: Ctl, demo: Demo, tmp_path: Path) -> None:
+    vault = tmp_path / "vault"
+    with demo.imap(demo.frontend, "user4") as client:
+        for number in range(4):
+            client.append("INBOX", "", DATE, LARGE + b"%d" % number)
+    rows = told(demo, "user4", "INBOX")[1]
+    point(ctl, vault, "--user", "user4")
+    words = ("restore", "user", "user4", "--from", str(vault), "--into", "Back", "--yes")
+    command = [*murder_command(), "ctl", *words, "--config", str(demo.info["operator"])]
+    process = subprocess.Popen(command, cwd=ROOT)
+    while process.poll() is None and not list((vault / "restores").glob("*.json")):
+        os.sched_yield()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with demo.imap(demo.frontend, "user4") as client:
+        assert client.select("INBOX/Back")[0] == "NO"  # all of it, or nothing
+    assert ctl.json(*words)["messages"] == 4
+    assert told(demo, "user4", "INBOX/Back")[1] == rows
+    assert not list((vault / "restores").glob("*.json"))
+
+
+def test_a_deleted_user_comes_back_with_scripts_and_subscriptions(
+    ctl: Ctl, demo: Demo, tmp_path: Path
+) -> None:
+    vault = tmp_path / "vault"
+    script = tmp_path / "script"
+    script.write_text('require "fileinto"; fileinto "Work";')
+    ctl("sieve", "put", "user5", "main", str(script))
+    ctl("sieve", "activate", "user5", "main")
+    ctl("mailbox", "quota", "user/user5", "STORAGE=5000")
+    with demo.imap(demo.frontend, "user5") as client:
+        client.create(
+            "INBOX/Sent",
+        )
+        client.subscribe("INBOX/Sent")
+        client.append("INBOX", r"(\Flagged)", DATE, message("x"))
+    inbox = told(demo, "user5", "INBOX")
+    point(ctl, vault, "--user", "user5")
+    ctl("user", "delete", "user5", "--yes")
+    ctl.json("restore", "user", "user5", "--from", str(vault), "--yes")
+    numbers, rows = told(demo, "user5", "INBOX")
+    assert rows == inbox[1]
+    assert numbers["UIDVALIDITY"] > inbox[0]["UIDVALIDITY"]
+    assert "main" in ctl("sieve", "list", "user5")
+    assert ctl.json("mailbox", "show", "user/user5")["quota"]["user/user5"][2] == "5000"
+    with demo.imap(demo.frontend, "user5") as client:
+        assert b"INBOX/Sent" in b"".join(client.lsub()[1])
+
+
+def test_a_user_who_moves_meanwhile_is_in_the_point(ctl: Ctl, demo: Demo, tmp_path: Path) -> None:
+    vault = tmp_path / "vault"
+    with demo.imap(demo.frontend, "user4") as client:
+        for number in range(4):
+            client.append("INBOX", "", DATE, LARGE + b"%d" % number)
+    messages = told(demo, "user4", "INBOX")[0]["MESSAGES"]
+    places = [str(one["name"]) for one in demo.backends]
+    here = ctl("mailbox", "find", "user/user4").partition("!")[0]
+    there = next(name for name in places if name != here)
+    words = ("ctl", "mailbox", "move", "user4", "--to", there, "--yes")
+    moving = subprocess.Popen(
+        [*murder_command(), *words, "--config", str(demo.info["operator"])], cwd=ROOT
+    )
+    for _ in range(3):
+        done = ctl.json("backup", "run", "--to", str(vault), "--user", "user4")
+        assert (done["missing"], done["unreadable"]) == ({}, {})
+        assert done["messages"] >= messages
+    assert moving.wait(60) == 0
+    assert ctl.json("backup", "run", "--to", str(vault), "--user", "user4")["new_octets"] < 10_000
+    assert offline("verify", "--from", str(vault))["problems"] == []
+
+
+def test_a_backend_whose_disk_is_lost_comes_back(ctl: Ctl, demo: Demo, tmp_path: Path) -> None:
+    """A backup from the night, mail and a mailbox of the morning, the disk is lost at noon."""
+    vault = tmp_path / "vault"
+    home = demo.home(6)
+    fill(demo, "user6")
+    night = {folder: told(demo, "user6", folder) for folder in ("INBOX", "INBOX/Work")}
+    point(ctl, vault)
+    with demo.imap(demo.frontend, "user6") as client:
+        client.append("INBOX", "", DATE, message("of the morning"))
+        client.create("INBOX/Morning")
+    morning = told(demo, "user6", "INBOX")[0]
+    demo.node("stop", home["node"])
+    shutil.rmtree(demo.folder / home["node"] / "data")
+    demo.node("start", home["node"])
+    # nobody is told that mailboxes do not exist, and mail waits at its sender
+    assert demo.deliver(demo.frontend, "user6", message("at noon")).startswith("451 ")
+    with demo.imap(demo.frontend, "user6") as client:
+        typ, said = client.select("INBOX")
+        assert typ == "NO" and b"UNAVAILABLE" in said[0]
+    missing = ctl.json("backup", "run", "--to", str(vault), code=1)["missing"]
+    assert "user/user6" in missing  # told, and the older point stays the one to restore from
+    done = ctl.json("restore", "backend", home["name"], "--from", str(vault), "--yes")
+    assert done["lost"] == {}
+    assert "user/user6/Morning" in done["empty"]
+    for folder, (was, rows) in night.items():
+        numbers, now = told(demo, "user6", folder)
+        assert now == rows
+        assert numbers["UIDVALIDITY"] > was["UIDVALIDITY"]  # UIDs of the morning mean nothing else
+    assert morning["UIDNEXT"] > numbers["UIDNEXT"]
+    assert told(demo, "user6", "INBOX/Morning")[0]["MESSAGES"] == 0
+    assert demo.deliver(demo.frontend, "user6", message("at one")).startswith("250 ")
+    assert (
+        ctl.json("restore", "backend", home["name"], "--from", str(vault), code=2)["mailboxes"] == 0
+    )
+    assert ctl.json("backup", "run", "--to", str(vault))["missing"] == {}

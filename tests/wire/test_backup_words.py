@@ -22,13 +22,13 @@ from murder.wire.backup_words import (
     format_octets,
     format_page,
     format_request,
-    format_subscriptions,
+    format_subscribed,
     parse_counted,
     parse_looked,
     parse_octets,
     parse_page,
     parse_request,
-    parse_subscriptions,
+    parse_subscribed,
 )
 from murder.wire.carry import parse_message, parse_portrait
 from tests.wire.test_carry_words import PORTRAIT
@@ -88,7 +88,7 @@ def test_answers_go_there_and_back() -> None:
         assert parse_octets(format_octets(told)) == told
     assert parse_counted(format_counted(Counted(3, ModSeq(9)))) == Counted(3, ModSeq(9))
     names = (NAME, MailboxName(b"shared"))
-    assert parse_subscriptions(format_subscriptions(names)) == names
+    assert parse_subscribed(format_subscribed(names)) == names
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_answers_go_there_and_back() -> None:
         (parse_page, {"rows": [[1]]}),
         (parse_octets, {"uid": 1, "size": -1, "gone": False, "problem": ""}),
         (parse_counted, {"messages": "3", "modseq": 1}),
-        (parse_subscriptions, {"subscriptions": [1]}),
+        (parse_subscribed, {"subscriptions": [1]}),
     ],
 )
 def test_bad_answers_are_named(parse: Any, words: dict[str, Any]) -> None:

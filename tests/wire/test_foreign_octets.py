@@ -103,7 +103,9 @@ KEYS: Final = (
     "do id root partition name rows notes subscriptions what upto after seen expunged mailbox_id uid_validity uid_next "
     "highest_modseq recent_from uids"
 ).split()
-VERBS: Final = "begin hold rows complete sum prepare commit abort fate compare".split()
+VERBS: Final = (
+    "begin hold rows complete sum prepare commit abort fate compare look page fetch count user"
+).split()
 JSON = st.recursive(
     LEAVES,
     lambda inner: (
@@ -131,7 +133,8 @@ REQUESTS = st.fixed_dictionaries(
 ANSWERS: Final = st.dictionaries(
     st.sampled_from(
         "ok modseq uids digest messages unseen deleted octets uid_next uid_validity highest_modseq state has tree notes "
-        "subscriptions shown_seq names left_to numbers mailbox_id gone gone_before seen rows".split()
+        "subscriptions shown_seq names left_to numbers mailbox_id gone gone_before seen rows expunged acl uid size "
+        "problem".split()
     ),
     JSON,
 )
@@ -160,6 +163,7 @@ FROM_JSON: Final = {
         (
             *("parse_done", "parse_held", "parse_stored", "parse_sum", "parse_known"),
             *("parse_moved_tree", "parse_facts", "parse_rows"),
+            *("parse_looked", "parse_page", "parse_octets", "parse_counted", "parse_subscribed"),
         ),
         ANSWERS,
     ),

@@ -61,6 +61,7 @@ class Mailboxes:
         shared_acl: bytes = SHARED_DEFAULT,
         has_left: Callable[[MailboxName], bool] = lambda _: False,
         row_of_left: Callable[[MailboxName], MailboxEntry | None] = lambda _: None,
+        is_whole: Callable[[], bool] = lambda: True,
     ) -> None:
         self._shared_acl = shared_acl
         self.list = mailbox_list
@@ -70,6 +71,7 @@ class Mailboxes:
             has_left  # of what has just left for another server: who asks here has an old list
         )
         self._row_of_left = row_of_left  # as it was, where that is known
+        self._is_whole = is_whole  # not where the master knows of mailboxes that have been lost
 
     def find(self, name: MailboxName) -> MailboxEntry | None:
         """The row of a mailbox that exists here (one that is just being made does not)."""
@@ -94,8 +96,14 @@ class Mailboxes:
 
     def check_has_not_left(self, name: MailboxName, login: Login | None = None) -> None:
         """Raises Refusal(UNAVAILABLE) for what is at another server since lately: that it does not exist would be wrong.
-        To a user who could not know of it here, it is."""
-        if self.find(name) is not None or not self.has_left(name):
+        To a user who could not know of it here, it is. And for whatever is missing on a server that has lost its disk: mail
+        for it waits at the sender."""
+        if self.find(name) is not None:
+            return
+        if not self._is_whole():
+            text = "This server does not have all its mailboxes yet: try again later"
+            raise Missing(name, text, Code.UNAVAILABLE)
+        if not self.has_left(name):
             return
         # its owner's at least
         left = self._row_of_left(name) or MailboxEntry(name, EntryState.ACTIVE, b"")

@@ -70,8 +70,10 @@ class Arriving:
         channel: FrameChannel,
         server: str,
         step: Callable[[str], None] = lambda _: None,
+        audit: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._backend = backend
+        self._audit = audit  # of what an operator restores
         self._store = taking(backend)
         self._journal = journal
         self._channel = channel
@@ -79,6 +81,7 @@ class Arriving:
         self._step = step
         self._log = logger(role="backend")
         self._move: Move | None = None
+        self._came_from = ""
         self._named: dict[str, MailboxName] = {}  # mailbox id -> how it is called here
         self._taken: list[Taken] = []  # the batches that are not closed yet
         self._storing: deque[asyncio.Task[None]] = deque()  # the batches that came last, in order
@@ -153,9 +156,12 @@ class Arriving:
 
     async def _begin(self, request: Begin) -> Answer:
         root = request.root
-        check_new_name(root)
+        if self._server != FROM_BACKUP:  # what had been deleted and rests may come back as that
+            check_new_name(root)
         self._backend.check_partition(request.partition)
         if self._server == FROM_BACKUP:
+            self._audit(f"{display(root)} from {request.source}")
+            self._came_from = request.source
             await check_may_come_back(self._backend, root)
         else:
             await check_may_come(self._backend, root, self._server)
@@ -286,6 +292,8 @@ class Arriving:
         if move is None or move.server != self._server:
             raise Refusal(Code.NONEXISTENT, f"the move {move_id} is not known here")
         await commit(self._backend, self._journal, move, self._step)
+        if self._server == FROM_BACKUP:
+            self._log.info("backup.restored", mailbox=display(move.root), source=self._came_from)
         return Done()
 
     async def _abort(self, move_id: str) -> Answer:

@@ -355,9 +355,14 @@ class Mover:
         await arriving.commit(self.backend, self.journal, move)
         return self.journal.find(Side.IN, move.id) or move
 
-    async def take(self, channel: FrameChannel, server: str) -> None:
+    async def take(
+        self,
+        channel: FrameChannel,
+        server: str,
+        audit: Callable[[str], None] = lambda _: None,
+    ) -> None:
         """Serve the source of a move. Raises Refusal, UpstreamFailure when it has gone."""
-        await Arriving(self.backend, self.journal, channel, server, self.step).serve()
+        await Arriving(self.backend, self.journal, channel, server, self.step, audit).serve()
 
     def take_from_cyrus(self, server: str) -> FromCyrus:
         """The taking side for a Cyrus backend that sends by XFER. Raises Refusal."""

@@ -32,6 +32,9 @@ from murder.net.turns import line_up
 PAUSE_AFTER: Final = 200  # rows compared before others get their turn
 LOOK_EVERY_S: Final = 0.5  # whether the master is still there
 COMPARE_EVERY_S: Final = 3600.0  # also where no connection was lost
+COMPARE_LOST_EVERY_S: Final = (
+    60.0  # while what the master names here is not all here: it is being restored
+)
 LOOKED_AT: Final = 50  # mailboxes in quarantine that the master is asked about at each ping
 
 
@@ -313,7 +316,8 @@ class Comparer:
                 if beat is not None:
                     await beat()
                 now = asyncio.get_running_loop().time()
-                if self._master.connections != connection or now - compared_at > COMPARE_EVERY_S:
+                every = COMPARE_EVERY_S if self._mailboxes.synchronised else COMPARE_LOST_EVERY_S
+                if self._master.connections != connection or now - compared_at > every:
                     connection = self._master.connections
                     await self.compare()
                     compared_at = now

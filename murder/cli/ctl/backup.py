@@ -142,14 +142,15 @@ async def run_backup(
         f"{count(taken.read_messages, 'message')} read, {octets(point.new_octets)} written"
     )
     say(as_json, facts, text)
-    _complain([f"{name} is missing: {why}" for name, why in point.missing.items()])
-    _complain([f"{what}: {why}" for what, why in taken.unreadable.items()])
+    complain([f"{name} is missing: {why}" for name, why in point.missing.items()])
+    complain([f"{what}: {why}" for what, why in taken.unreadable.items()])
     if repository:
         await _to_restic(repository, folder)
     return 1 if point.missing or taken.unreadable else 0
 
 
-def _complain(problems: list[str]) -> None:
+def complain(problems: list[str]) -> None:
+    """On standard error, the first ones in words."""
     for text in problems[:SHOWN]:
         click.echo(text, err=True)
     if len(problems) > SHOWN:
@@ -354,7 +355,8 @@ def prune_points(folder: Path, yes: bool, as_json: bool, **keep: int) -> int:
             text = f"{count(len(gone), 'point')} would go, {len(kept)} stay. Re-run with --yes."
             click.echo(text, err=True)
             return 2
-        pruned = prune(vault, gone)
+        with vault.removing():
+            pruned = prune(vault, gone)
     facts = {"removed": gone, "kept": kept, "objects": pruned.objects, "octets": pruned.octets}
     text = f"{count(len(gone), 'point')} removed, {len(kept)} kept; {octets(pruned.octets)} freed"
     return say(as_json, facts, text)

@@ -35,6 +35,10 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = MappingProxyType(
         },
         "Backup": {
             "backup": ("backup:backup", "Points in time of the mail: take, look, verify, prune."),
+            "restore": (
+                "restore:restore",
+                "Mail out of a backup: beside, instead, or where it is lost.",
+            ),
         },
         "Backends": {
             "backend": ("backend:backend", "The servers that keep mail: look, test, weigh, drain."),

@@ -68,7 +68,7 @@ class Link:
 
     async def subscriptions(self, user: str) -> Sequence[MailboxName]:
         request = words.format_request(words.AskUser(user))
-        return await self._ask(request, words.parse_subscriptions)
+        return await self._ask(request, words.parse_subscribed)
 
     async def ask_octets(self, name: MailboxName, uids: Sequence[Uid]) -> None:
         """Of each of them `octets` follows."""

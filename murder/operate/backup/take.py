@@ -42,6 +42,7 @@ from murder.wire.backup_words import Looked
 
 ROUNDS: Final = 50  # of differences in one mailbox until nothing has happened meanwhile
 TRIES: Final = 8  # of a unit that moves, is made or removed meanwhile
+TIMES_REFUSED: Final = 3  # what a backend has not, and the master names there: it is lost
 PAUSE_S: Final = 2.0  # before another try
 BATCH_MESSAGES: Final = 250
 BATCH_OCTETS: Final = 4 * 1024 * 1024
@@ -96,6 +97,7 @@ class Taking:
         self.taken = Taken()
         self._units: dict[MailboxName, str] = {}
         self._missing: dict[str, str] = {}
+        self._refused: dict[MailboxName, int] = {}  # how often, although the master names it there
         self._known: dict[MailboxName, str] = {}
         self._reads_anew = False
         self._settling = asyncio.Lock()
@@ -178,7 +180,9 @@ class Taking:
             mailboxes, subscriptions = await self._read_mailboxes(links, root, rows)
         except Refusal as refusal:
             self._missing[shown] = refusal.text
-            return refusal.code not in (Code.NONEXISTENT, Code.IN_USE, Code.UNAVAILABLE)
+            told = self._refused[root] = self._refused.get(root, 0) + 1
+            may_pass = refusal.code in (Code.NONEXISTENT, Code.IN_USE, Code.UNAVAILABLE)
+            return told == TIMES_REFUSED or not may_pass
         except UpstreamFailure as failure:
             links.drop(failure.server)
             self._missing[shown] = str(failure)

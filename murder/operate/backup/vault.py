@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from murder.durable import replace_file
 from murder.errors import Code, Refusal
 
 FORMAT: Final = b"murder backup 1\n"
@@ -147,12 +148,7 @@ class Vault:
 
     def replace(self, path: Path, octets: bytes) -> None:
         """A small file, as a whole and durable."""
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        with _open(draft) as file:
-            _write(file, octets, draft)
-        _sync(draft)
-        draft.replace(path)
-        _sync(path.parent)
+        replace_file(path, octets)
 
     # --- what was found damaged
 
@@ -173,14 +169,21 @@ class Vault:
     # --- one writer
 
     @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """What there is stays meanwhile. Raises Refusal(IN_USE) while something is removed."""
+        with _held(self.folder / "restores" / "lock", fcntl.LOCK_SH):
+            yield
+
+    @contextlib.contextmanager
+    def removing(self) -> Iterator[None]:
+        """For who is the one writer: nobody reads. Raises Refusal(IN_USE)."""
+        with _held(self.folder / "restores" / "lock", fcntl.LOCK_EX):
+            yield
+
+    @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Nobody else writes. Raises Refusal(IN_USE). What a killed process left half-written goes."""
-        with (self.folder / "FORMAT").open("r+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                text = f"{self.folder}: another backup, verify or prune is at work there"
-                raise Refusal(Code.IN_USE, text) from None
+        with _held(self.folder / "FORMAT", fcntl.LOCK_EX):
             for left in (self.folder / "objects" / "new").iterdir():
                 left.unlink()
             yield
@@ -241,6 +244,19 @@ def digest_of_file(path: Path) -> str:
     """SHA-256. For a thread. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _held(path: Path, lock: int) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, lock | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        text = f"{path}: another backup, restore, verify or prune is at work there"
+        raise Refusal(Code.IN_USE, text) from None
+    finally:
+        os.close(descriptor)
 
 
 def _open(path: Path) -> BinaryIO:

@@ -180,7 +180,6 @@ def run_xtake(dialogue: BackendImap, command: Command) -> Running:
         raise Refusal(Code.NO_PERMISSION, "Only another backend of this murder, by its certificate")
     if "backend" not in certificate.roles:  # what a backup has comes back
         need_operator(dialogue)
-        dialogue.service.audit.note("XTAKE", {**dialogue.log_facts(), "arguments": "from a backup"})
         return _take(dialogue, command, FROM_BACKUP)
     return _take(dialogue, command, certificate.name)
 
@@ -219,8 +218,13 @@ async def _take(dialogue: BackendImap, command: Command, server: str) -> None:
     dialogue.session.take_rest()  # it speaks only when it has read the OK
     dialogue.send_ok(command, "Frames now")
     channel = FrameChannel(dialogue.connection, server, PEER_TIMEOUT_S)
+    facts = dialogue.log_facts()
+
+    def audit(what: str) -> None:
+        dialogue.service.audit.note("RESTORE", {**facts, "arguments": what})
+
     try:
-        await dialogue.mover.take(channel, server)
+        await dialogue.mover.take(channel, server, audit)
     except (UpstreamFailure, Refusal, BadSyntax) as failure:
         dialogue.log.info("move.peer_gone", backend=server, problem=str(failure))
     finally:
