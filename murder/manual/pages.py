@@ -11,6 +11,7 @@ TOPICS: Final[Mapping[str, str]] = MappingProxyType(
         "trouble": "Something is wrong: what you see, and what to do about it.",
         "install": "Install it on three hosts.",
         "daily": "Every day: users, mailboxes, moves, limits, with `murder ctl`.",
+        "backup": "Points in time, one user back, and the disk lost at 3 a.m.",
         "keys": "A key was stolen, a laptop is lost.",
         "cyrus": "Beside a Cyrus Murder, and in its place, node by node.",
         "maildir": "Mail that is there already, as Maildir++.",

@@ -27,6 +27,7 @@ WITHOUT_JSON = {
     "murder log fail2ban",
     "murder ctl top",  # a screen; `status --json` has the numbers
     "murder ctl raw",  # what the server says
+    "murder ctl backup mailboxes",
     "murder ctl list dump",  # JSON lines as it is
 }
 MANUAL = "\n".join(

@@ -214,8 +214,8 @@ async def _to_restic(repository: str, folder: Path) -> None:
     ]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)  # noqa: ASYNC221 - the end of the command
     if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise Refusal(Code.CANNOT, f"restic: {said[-1] if said else done.returncode}")
+        said = " ".join(done.stderr.split()) or f"it ended with {done.returncode}"
+        raise Refusal(Code.CANNOT, f"restic: {said}")
     click.echo(f"copied to {repository}", err=True)
 
 
@@ -266,6 +266,22 @@ def list_points(folder: Path, as_json: bool) -> int:
         empty="No point yet: murder ctl backup run --to DIR",
     )
     return 0
+
+
+@backup.command()
+@from_option()
+@click.option("--point", default="", help="Of this one; else of the last.")
+def mailboxes(folder: Path, point: str) -> None:
+    """Write the master's list as it was, for `murder ctl list load` on the host of a new master.
+
+    \b
+    murder ctl backup mailboxes --from /backup/mail > list.jsonl
+    """
+    vault = open_vault(folder)
+    points = [point] if point else vault.points()
+    if not points:
+        raise Refusal(Code.NONEXISTENT, f"{folder} has no point yet")
+    click.echo(vault.read(read_point(vault, points[-1]).mailbox_list), nl=False)
 
 
 @backup.command()

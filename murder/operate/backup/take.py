@@ -180,9 +180,9 @@ class Taking:
             mailboxes, subscriptions = await self._read_mailboxes(links, root, rows)
         except Refusal as refusal:
             self._missing[shown] = refusal.text
-            told = self._refused[root] = self._refused.get(root, 0) + 1
+            times = self._refused[root] = self._refused.get(root, 0) + 1
             may_pass = refusal.code in (Code.NONEXISTENT, Code.IN_USE, Code.UNAVAILABLE)
-            return told == TIMES_REFUSED or not may_pass
+            return times == TIMES_REFUSED or not may_pass
         except UpstreamFailure as failure:
             links.drop(failure.server)
             self._missing[shown] = str(failure)
