@@ -206,7 +206,9 @@ async def _carry_out(
             problems[reach.shown(tree.root)] = refusal.text
     exchanged = planned.replaced and not problems
     if exchanged and instead:
-        await Exchange(reach, vault, instead, planned).run()
+        back = await Exchange(reach, vault, instead, planned).run()
+        if not putting.put.messages:  # all had come before this was broken off
+            putting.put.messages = back
     put = putting.put
     facts = {
         "point": planned.point,

@@ -56,11 +56,11 @@ class Verifying:
     async def _unit(self, digest: str, what: str) -> None:
         if digest in self._found or not await self._is_whole(digest, what):
             return
-        for name, one in read_unit(self._vault, digest).mailboxes:
-            shown = f"mailbox {display(name)} ({what})"
-            if one in self._found or not await self._is_whole(one, shown):
+        for one in read_unit(self._vault, digest).mailboxes:
+            shown = f"mailbox {display(one.name)} ({what})"
+            if one.digest in self._found or not await self._is_whole(one.digest, shown):
                 continue
-            for page in read_mailbox(self._vault, one).pages:
+            for page in read_mailbox(self._vault, one.digest).pages:
                 if page.digest in self._found or not await self._is_whole(page.digest, shown):
                     continue
                 for row in read_page(self._vault, page.digest).values():
@@ -139,11 +139,11 @@ def _used(vault: Vault, points: Sequence[str]) -> set[str]:
         used.add(point.mailbox_list)
         for digest in set(point.units.values()) - used:
             used.add(digest)
-            for _, one in read_unit(vault, digest).mailboxes:
-                if one in used:
+            for one in read_unit(vault, digest).mailboxes:
+                if one.digest in used:
                     continue
-                used.add(one)
-                for page in read_mailbox(vault, one).pages:
+                used.add(one.digest)
+                for page in read_mailbox(vault, one.digest).pages:
                     if page.digest not in used:
                         used.add(page.digest)
                         used |= {row.digest for row in read_page(vault, page.digest).values()}

@@ -70,11 +70,21 @@ class KeptMailbox:
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """A mailbox of a unit: under which digest, how many messages, of how many octets."""
+
+    name: MailboxName
+    digest: str
+    messages: int
+    octets: int
+
+
+@dataclass(frozen=True, slots=True)
 class Unit:
-    """Mailboxes by digest, and what their user subscribes to."""
+    """Its mailboxes, and what their user subscribes to."""
 
     root: MailboxName
-    mailboxes: Sequence[tuple[MailboxName, str]]
+    mailboxes: Sequence[Entry]
     subscriptions: Sequence[MailboxName]
 
 
@@ -95,8 +105,8 @@ class Point:
     new_octets: int = 0
 
 
-def put_mailbox(vault: Vault, mailbox: KeptMailbox) -> str:
-    """Its digest."""
+def put_mailbox(vault: Vault, mailbox: KeptMailbox) -> Entry:
+    """For its unit."""
     told = {
         "name": format_name(mailbox.name),
         "server": mailbox.server,
@@ -107,7 +117,7 @@ def put_mailbox(vault: Vault, mailbox: KeptMailbox) -> str:
         "pages": [[one.number, one.digest, one.messages, one.octets] for one in mailbox.pages],
         "unread": list(mailbox.unread),
     }
-    return vault.put_json(told)
+    return Entry(mailbox.name, vault.put_json(told), mailbox.messages, mailbox.octets)
 
 
 def read_mailbox(vault: Vault, digest: str) -> KeptMailbox:
@@ -152,7 +162,9 @@ def put_unit(vault: Vault, unit: Unit) -> str:
     """Its digest."""
     told = {
         "root": format_name(unit.root),
-        "mailboxes": [[format_name(name), digest] for name, digest in unit.mailboxes],
+        "mailboxes": [
+            [format_name(one.name), one.digest, one.messages, one.octets] for one in unit.mailboxes
+        ],
         "subscriptions": [format_name(name) for name in unit.subscriptions],
     }
     return vault.put_json(told)
@@ -164,10 +176,13 @@ def read_unit(vault: Vault, digest: str) -> Unit:
     try:
         return Unit(
             parse_name(told["root"]),
-            [(parse_name(name), str(one)) for name, one in told["mailboxes"]],
+            [
+                Entry(parse_name(one[0]), str(one[1]), int(one[2]), int(one[3]))
+                for one in told["mailboxes"]
+            ],
             [parse_name(name) for name in told["subscriptions"]],
         )
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, IndexError, ValueError, TypeError) as error:
         raise _unreadable(vault, digest, error) from None
 
 

@@ -13,9 +13,17 @@ from typing import Final
 
 from murder.errors import Code, Refusal
 from murder.model.entry import MailboxEntry
-from murder.model.name import MailboxName, inbox_of, is_below, is_deleted, is_inbox, moved
+from murder.model.name import (
+    MailboxName,
+    collation_key,
+    inbox_of,
+    is_below,
+    is_deleted,
+    is_inbox,
+    moved,
+)
 from murder.operate.backup.kept import (
-    KeptMailbox,
+    Entry,
     Point,
     Unit,
     moment,
@@ -74,17 +82,14 @@ class Planning:
         self._vault = vault
         self._point = point
 
-    def _kept(self, name: MailboxName) -> tuple[dict[MailboxName, KeptMailbox], list[Unit]]:
+    def _kept(self, name: MailboxName) -> tuple[dict[MailboxName, Entry], list[Unit]]:
         """The mailboxes of the point at and below a name."""
         units = []
         for root, digest in self._point.units.items():
             if root == root_of(name) or is_below(root, name):
                 units.append(read_unit(self._vault, digest))
         kept = {
-            one: read_mailbox(self._vault, digest)
-            for unit in units
-            for one, digest in unit.mailboxes
-            if is_below(one, name)
+            one.name: one for unit in units for one in unit.mailboxes if is_below(one.name, name)
         }
         if not kept:
             shown = self._reach.shown(name)
@@ -106,7 +111,7 @@ class Planning:
         if place is None:
             text = f"{self._reach.shown(root_of(target))} does not exist: restore it without --into"
             raise Refusal(Code.NONEXISTENT, text)
-        tops = self._tops(kept, name)
+        tops = self._tops(kept)
         comings = []
         for one, mailbox in sorted(kept.items()):
             if b"#" in one[len(name) :]:
@@ -124,12 +129,13 @@ class Planning:
         return planned
 
     @staticmethod
-    def _tops(names: Collection[MailboxName], above: MailboxName) -> list[MailboxName]:
-        return [
-            one
-            for one in sorted(names)
-            if not any(other != one and is_below(one, other) for other in names)
-        ] or [above]
+    def _tops(names: Collection[MailboxName]) -> list[MailboxName]:
+        """Those that are below none of the others: in order, each stands behind what it is below."""
+        tops: list[MailboxName] = []
+        for name in sorted(names, key=collation_key):
+            if not tops or not is_below(name, tops[-1]):
+                tops.append(name)
+        return tops
 
     def _tree(
         self, root: MailboxName, server: str, comings: Sequence[Coming], partition: str = ""
@@ -166,7 +172,7 @@ class Planning:
     def _home(
         self,
         row: MailboxEntry | None,
-        mailbox: KeptMailbox | None,
+        mailbox: Entry | None,
         rows: Mapping[MailboxName, MailboxEntry],
         server: str,
     ) -> str:
@@ -174,20 +180,24 @@ class Planning:
             return row.server
         assert mailbox is not None
         inbox = rows.get(root_of(mailbox.name))
-        return inbox.server if inbox is not None else (server or mailbox.server)
+        if inbox is not None:
+            return inbox.server
+        return server or read_mailbox(self._vault, mailbox.digest).server
 
     def _coming(
         self,
         name: MailboxName,
         row: MailboxEntry | None,
-        mailbox: KeptMailbox | None,
+        mailbox: Entry | None,
         planned: Planned,
     ) -> Coming:
         if mailbox is None:
             assert row is not None
             planned.made_since.append(self._reach.shown(name))
             return Coming(name, row.raw_acl, None)
-        return Coming(name, row.raw_acl if row is not None else mailbox.raw_acl, mailbox)
+        if row is not None:  # whoever has rights by now
+            return Coming(name, row.raw_acl, mailbox)
+        return Coming(name, read_mailbox(self._vault, mailbox.digest).raw_acl, mailbox)
 
     def _trees(
         self,
@@ -197,7 +207,7 @@ class Planning:
     ) -> list[Tree]:
         """What is missing, by its topmost mailboxes."""
         trees = []
-        for top in self._tops(comings, MailboxName(b"")):
+        for top in self._tops(comings):
             below = [comings[one] for one in sorted(comings) if is_below(one, top)]
             subscribed = subscriptions.get(top, ()) if is_inbox(top) else ()
             trees.append(Tree(top, server, "", below, subscribed))
@@ -209,11 +219,13 @@ class Planning:
         there = await names_at(self._reach, server)
         units: dict[MailboxName, dict[MailboxName, MailboxEntry]] = {}
         rows = {row.name: row for row in await self._reach.rows()}
+        links = Links(self._reach, READ)
         for row in rows.values():
             if row.server == server and row.is_active and row.name not in there:
-                if is_deleted(row.name) and await self._is_there(row):
+                if is_deleted(row.name) and await _is_there(links, row):
                     continue
                 units.setdefault(root_of(row.name), {})[row.name] = row
+        links.close()
         for root, missing in units.items():
             kept, subscriptions = self._unit(root)
             comings = {
@@ -221,35 +233,18 @@ class Planning:
                 for name, row in sorted(missing.items())
             }
             planned.trees += self._trees(server, comings, {root: subscriptions})
-            for name, mailbox in kept.items():
-                if name not in rows and mailbox.server == server:
-                    planned.left[self._reach.shown(name)] = "the master has it no more"
+            for name in kept.keys() - rows.keys():
+                planned.left[self._reach.shown(name)] = "the master has it no more"
         for root in self._point.units.keys() - {root_of(name) for name in rows}:
             planned.left[self._reach.shown(root)] = "the master has it no more"
         return planned
 
-    async def _is_there(self, row: MailboxEntry) -> bool:
-        """Of what no LIST tells."""
-        links = Links(self._reach, READ)
-        try:
-            await (await links.to(row.server)).count(row.name)
-        except Refusal as refusal:
-            if refusal.code is not Code.NONEXISTENT:
-                raise
-            return False
-        finally:
-            links.close()
-        return True
-
-    def _unit(
-        self, root: MailboxName
-    ) -> tuple[dict[MailboxName, KeptMailbox], Sequence[MailboxName]]:
+    def _unit(self, root: MailboxName) -> tuple[dict[MailboxName, Entry], Sequence[MailboxName]]:
         digest = self._point.units.get(root)
         if digest is None:
             return {}, ()
         unit = read_unit(self._vault, digest)
-        kept = {name: read_mailbox(self._vault, one) for name, one in unit.mailboxes}
-        return kept, unit.subscriptions
+        return {one.name: one for one in unit.mailboxes}, unit.subscriptions
 
     async def instead(self, user: str) -> Planned:
         """All mailboxes of a user as they were. Those that are gone come back; of the others the messages are exchanged."""
@@ -285,6 +280,17 @@ class Planning:
             planned.trees.append(Tree(stage, row.server, "", staged, subscriptions.get(inbox, ())))
         planned.trees += self._trees(row.server, missing, subscriptions)
         return planned
+
+
+async def _is_there(links: Links, row: MailboxEntry) -> bool:
+    """Of what no LIST tells."""
+    try:
+        await (await links.to(row.server)).count(row.name)
+    except Refusal as refusal:
+        if refusal.code is not Code.NONEXISTENT:
+            raise
+        return False
+    return True
 
 
 _MESSAGES: Final = re.compile(rb"MESSAGES (\d+)")
@@ -334,6 +340,8 @@ class Exchange:
         return b"".join(told)
 
     async def _set_aside(self, name: MailboxName, aside: MailboxName) -> None:
+        if not await self._count(name):
+            return
         try:
             await self._ask(b"CREATE " + self._shown(aside))
         except Refusal as refusal:
@@ -341,10 +349,13 @@ class Exchange:
                 raise
         await self._move_all(name, aside)
 
+    async def _count(self, name: MailboxName) -> int:
+        found = _MESSAGES.search(await self._ask(b"STATUS %s (MESSAGES)" % self._shown(name)))
+        return int(found.group(1)) if found is not None else 0
+
     async def _move_all(self, source: MailboxName, target: MailboxName) -> int:
         """How many have moved."""
-        found = _MESSAGES.search(await self._ask(b"STATUS %s (MESSAGES)" % self._shown(source)))
-        count = int(found.group(1)) if found is not None else 0
+        count = await self._count(source)
         if count:
             await self._ask(b"SELECT " + self._shown(source))
             await self._ask(b"UID MOVE 1:* " + self._shown(target))

@@ -21,7 +21,7 @@ from murder.model.carried import CarriedIdentity, Portrait
 from murder.model.message import Message, ModSeq, Uid, UidValidity
 from murder.model.name import MailboxName
 from murder.model.seqset import Ranges, holds
-from murder.operate.backup.kept import KeptMailbox, KeptRow, read_page
+from murder.operate.backup.kept import Entry, KeptMailbox, KeptRow, read_mailbox, read_page
 from murder.operate.backup.link import WRITE, Link
 from murder.operate.backup.vault import Damaged, Vault
 from murder.operate.moves import act
@@ -36,11 +36,11 @@ HIGHEST_VALIDITY: Final = 2**32 - 1
 
 @dataclass(frozen=True, slots=True)
 class Coming:
-    """A mailbox that comes: under which name, with which rights, and what of it the point has; None: it is made empty."""
+    """A mailbox that comes: under which name, with which rights, and what the point has of it; None: it is made empty."""
 
     name: MailboxName
     raw_acl: bytes
-    kept: KeptMailbox | None
+    kept: Entry | None
     with_notes: bool = True
 
 
@@ -105,9 +105,11 @@ class Putting:
         try:
             begin = Begin(journal.id, tree.root, tree.partition, f"the point {self._point}")
             await link.do(begin)
+            notes: dict[str, bytes] = {}
             for coming in tree.mailboxes:
-                await self._mailbox(link, journal, coming)
-            await link.do(_prepared(tree))
+                notes |= await self._mailbox(link, journal, coming)
+            rows = [(coming.name, coming.raw_acl) for coming in tree.mailboxes]
+            await link.do(Prepare(rows, notes, tree.subscriptions))
             await link.do(Commit(journal.id))
         finally:
             link.close()
@@ -124,7 +126,7 @@ class Putting:
     async def _begun(self, path: Path, tree: Tree) -> _Journal | None:
         """The restore that goes on, or a new one; None where it had just ended."""
         told = [
-            [format_name(one.name), one.kept.portrait.identity.mailbox_id if one.kept else ""]
+            [format_name(one.name), one.kept.digest if one.kept is not None else ""]
             for one in tree.mailboxes
         ]
         source = hashlib.sha256(json.dumps([self._point, told]).encode()).hexdigest()
@@ -156,21 +158,28 @@ class Putting:
 
     # --- one mailbox
 
-    async def _mailbox(self, link: Link, journal: _Journal, coming: Coming) -> None:
-        portrait = _portrait(journal, coming)
-        held = await link.hold(Hold(coming.name, portrait))
-        messages = 0
+    async def _mailbox(self, link: Link, journal: _Journal, coming: Coming) -> dict[str, bytes]:
+        """The notes that are shown with it."""
+        kept, messages = None, 0
         if coming.kept is not None:
-            messages = await self._messages(link, coming, coming.kept, held.uids)
+            kept = await asyncio.to_thread(read_mailbox, self._vault, coming.kept.digest)
+        portrait = _portrait(journal, coming.name, kept)
+        held = await link.hold(Hold(coming.name, portrait))
+        if kept is not None:
+            messages = await self._messages(link, coming, kept, held.uids)
         else:
             self.put.empty.append(self._reach.shown(coming.name))
         await link.do(Complete(coming.name, portrait))
         there = await link.sum(coming.name)
         if there.messages != messages:
-            text = f"{self._reach.shown(coming.name)} has {there.messages} messages at {link.server}, not {messages}"
+            shown = self._reach.shown(coming.name)
+            text = f"{shown} has {there.messages} messages at {link.server}, not {messages}"
             raise Refusal(Code.CANNOT, text)
         self.put.mailboxes += 1
         self._tell(self.put)
+        if kept is None or not coming.with_notes:
+            return {}
+        return {f"{kind}/{format_name(coming.name)}": octets for kind, octets in kept.notes.items()}
 
     async def _messages(
         self, link: Link, coming: Coming, kept: KeptMailbox, present: Ranges
@@ -226,27 +235,16 @@ class Putting:
         self._tell(self.put)
 
 
-def _portrait(journal: _Journal, coming: Coming) -> Portrait:
+def _portrait(journal: _Journal, name: MailboxName, kept: KeptMailbox | None) -> Portrait:
     """As it was, under an identity of its own."""
-    kept = coming.kept
     was = kept.portrait.identity if kept is not None else CarriedIdentity("", UidValidity(0))
-    text = f"{journal.id} {was.mailbox_id} {format_name(coming.name)}"
+    text = f"{journal.id} {was.mailbox_id} {format_name(name)}"
     mailbox_id = hashlib.sha256(text.encode()).hexdigest()[:20]
     validity = min(max(journal.began, was.uid_validity + 1), HIGHEST_VALIDITY)
     identity = CarriedIdentity(mailbox_id, UidValidity(validity))
     if kept is None:
         return Portrait(identity, Uid(1), ModSeq(1))
     return replace(kept.portrait, identity=identity, expunged=())
-
-
-def _prepared(tree: Tree) -> Prepare:
-    notes: dict[str, bytes] = {}
-    for coming in tree.mailboxes:
-        if coming.kept is not None and coming.with_notes:
-            for kind, octets in coming.kept.notes.items():
-                notes[f"{kind}/{format_name(coming.name)}"] = octets
-    rows = [(coming.name, coming.raw_acl) for coming in tree.mailboxes]
-    return Prepare(rows, notes, tree.subscriptions)
 
 
 def _read_journal(path: Path) -> _Journal | None:

@@ -187,7 +187,7 @@ class Taking:
             links.drop(failure.server)
             self._missing[shown] = str(failure)
             return False
-        told = [(one.name, put_mailbox(self._vault, one)) for one in mailboxes]
+        told = [put_mailbox(self._vault, one) for one in mailboxes]
         self._units[root] = put_unit(self._vault, Unit(root, told, subscriptions))
         self._missing.pop(shown, None)
         taken = self.taken
@@ -225,8 +225,8 @@ class Taking:
         known: dict[str, KeptMailbox] = {}
         with contextlib.suppress(Damaged):
             if root in self._known:
-                for _, digest in read_unit(self._vault, self._known[root]).mailboxes:
-                    mailbox = read_mailbox(self._vault, digest)
+                for one in read_unit(self._vault, self._known[root]).mailboxes:
+                    mailbox = read_mailbox(self._vault, one.digest)
                     known[mailbox.portrait.identity.mailbox_id] = mailbox
         return known
 
