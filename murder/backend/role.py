@@ -334,6 +334,7 @@ class BackendRole(ClientRole):
         return replace(
             facts,
             quarantined=len(comparer.quarantined()) if comparer is not None else None,
+            lacking=comparer.lacking if comparer is not None else None,
             master="connected" if connected else "away",
         )
 

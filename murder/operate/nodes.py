@@ -402,6 +402,14 @@ def _problems(status: Status, now: float, place: str) -> list[Problem]:
     if number := role.conflicts:
         what = "1 mailbox was" if number == 1 else f"{number} mailboxes were"
         said.append(Problem(f"{what} wanted by two backends", "`murder ctl conflicts`"))
+    if number := role.lacking:
+        what = "1 mailbox" if number == 1 else f"{number} mailboxes"
+        said.append(
+            Problem(
+                f"it has lost {what} that the master names there: mail for them waits",
+                "`murder ctl restore backend NAME --from DIR` (`murder help backup`)",
+            )
+        )
     if number := role.quarantined:
         what = "1 mailbox rests" if number == 1 else f"{number} mailboxes rest"
         said.append(

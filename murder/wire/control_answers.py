@@ -45,7 +45,8 @@ class ListFacts:
 @dataclass(frozen=True, slots=True)
 class RoleFacts:
     """Of a role; what it does not have is None. `copy`: its copy of the list, where it follows a master. `down`: backends
-    that are not reached; `master`: `connected` or `away`; `behind`: changes that the slowest subscriber has not taken."""
+    that are not reached; `lacking`: mailboxes that the master names here and that are lost; `master`: `connected` or
+    `away`; `behind`: changes that the slowest subscriber has not taken."""
 
     mailboxes: int | None = None
     sessions: int | None = None
@@ -53,6 +54,7 @@ class RoleFacts:
     moves: int | None = None
     moves_failed: int | None = None
     quarantined: int | None = None
+    lacking: int | None = None
     master: str | None = None
     conflicts: int | None = None
     changes: int | None = None
@@ -261,6 +263,7 @@ def _parse_role(words: Fields) -> RoleFacts:
         moves=_integer(words, "moves"),
         moves_failed=_integer(words, "moves_failed"),
         quarantined=_integer(words, "quarantined"),
+        lacking=_integer(words, "lacking"),
         master=words.text("master") if "master" in words else None,
         conflicts=_integer(words, "conflicts"),
         changes=_integer(words, "changes"),

@@ -323,6 +323,7 @@ def test_a_backend_whose_disk_is_lost_comes_back(ctl: Ctl, demo: Demo, tmp_path:
     with demo.imap(demo.frontend, "user6") as client:
         typ, said = client.select("INBOX")
         assert typ == "NO" and b"UNAVAILABLE" in (said[0] or b"")
+    assert "it has lost" in ctl("doctor", code=1)
     missing = ctl.json("backup", "run", "--to", str(vault), code=1)["missing"]
     assert "user/user6" in missing  # told, and the older point stays the one to restore from
     done = ctl.json("restore", "backend", home["name"], "--from", str(vault), "--yes")

@@ -42,7 +42,7 @@ def over_the_wire(shown: dict[str, object]) -> dict[str, Any]:
     [
         RoleFacts(),
         RoleFacts(mailboxes=5, sessions=0, down=("be1",), copy=ListFacts("streaming", True, 0)),
-        RoleFacts(mailboxes=0, moves=1, moves_failed=0, quarantined=0, master="away"),
+        RoleFacts(mailboxes=0, moves=1, moves_failed=0, quarantined=0, lacking=7, master="away"),
         RoleFacts(conflicts=1, changes=2, servers=("be1",), followers=(), is_master=False),
     ],
 )

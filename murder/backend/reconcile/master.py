@@ -92,6 +92,7 @@ class Comparer:
         self._owed: set[MailboxName] = set()
         self._paying: asyncio.Task[None] | None = None
         self.retry_s = 1.0
+        self.lacking = 0  # mailboxes that the master names here, and that are not here
         events.subscribe(MasterMayDiffer, lambda event: self.owe(event.names))
 
     def owe(self, names: Iterable[MailboxName]) -> None:
@@ -158,6 +159,7 @@ class Comparer:
             if count % PAUSE_AFTER == 0:
                 await line_up()
         await self._remove_foreign(list(theirs.values()), done)
+        self.lacking = len(done.refused)
         if not done.refused and not done.conflicts:
             await self._ledger.commit([mark_synchronised()])
         self._report(done)
