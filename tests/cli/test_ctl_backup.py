@@ -229,7 +229,7 @@ def test_a_user_comes_back_beside_and_instead(ctl: Ctl, demo: Demo, tmp_path: Pa
     ctl.json("restore", "user", "user3", "--from", str(vault), "--instead", "--yes")  # none is gone
     assert without_uids(told(demo, "user3", "INBOX")[1]) == without_uids(inbox[1])
     with demo.imap(demo.frontend, "user3") as client:
-        assert not [line for line in client.list()[1] if b"Restored-" in line]
+        assert not [line for line in client.list()[1] if "Restored-" in str(line)]
     assert f"RESTORE user.user3.Back from the point {at}" in ctl("audit")
 
 
