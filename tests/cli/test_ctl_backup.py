@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tests.cli.test_ctl_mailboxes import Ctl
-from tests.kit.demo import Demo, message, running_demo
+from tests.conftest import cannot_run
+from tests.kit.demo import Demo, message, running_demo, wanted
 from tests.kit.process import ROOT, murder_command
 
 DATE = '"02-Jan-2020 03:04:05 +0100"'
@@ -154,6 +155,39 @@ def test_an_administrators_password_is_not_enough(ctl: Ctl, demo: Demo, tmp_path
     with demo.imap(demo.backends[0], "admin") as client:
         typ, said = client.xatom("XBACKUP")
         assert typ == "NO" and b"certificate" in said[0]
+
+
+def test_restic_takes_it_away_encrypted_and_brings_it_back(
+    ctl: Ctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if missing := wanted("restic"):
+        cannot_run(missing)
+    vault, repository = tmp_path / "vault", str(tmp_path / "repository")
+    run = ("backup", "run", "--to", str(vault), "--user", "user2", "--restic", repository)
+    monkeypatch.delenv("RESTIC_PASSWORD", raising=False)
+    assert "RESTIC_PASSWORD_FILE" in ctl(*run, code=1)
+    assert not vault.exists()
+    (tmp_path / "password").write_text("secret")
+    monkeypatch.setenv("RESTIC_PASSWORD_FILE", str(tmp_path / "password"))
+    monkeypatch.setenv("RESTIC_CACHE_DIR", str(tmp_path / "cache"))
+    assert "restic: " in ctl(*run, code=1)  # the point is made, the copy is not
+    assert len(offline("list", "--from", str(vault))) == 1
+    subprocess.run(["restic", "-q", "-r", repository, "init"], check=True, timeout=60)
+    ctl(*run)
+    back = [
+        "restic",
+        "-q",
+        "-r",
+        repository,
+        "restore",
+        "latest",
+        "--target",
+        str(tmp_path / "back"),
+    ]
+    subprocess.run(back, check=True, timeout=60)
+    copy = str(tmp_path / "back") + str(vault)
+    assert offline("verify", "--from", copy)["problems"] == []
+    assert len(offline("list", "--from", copy)) == 2
 
 
 # --- back
