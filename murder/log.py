@@ -45,6 +45,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "backup.restored": "A mailbox, with those below it, has come back from a backup, and is served.",
     "command.crashed": "A command ended with a bug of murder; the traceback is in the line. Report it.",
     "command.malformed": "A client sent a command with bad syntax and got BAD (POP3: -ERR).",
+    "command.repeated": "A connection broke in a CREATE, DELETE, RENAME or SETACL; it was asked for once more.",
     "config.needs_restart": "A key was changed that a reload cannot apply; it takes effect at the next start.",
     "config.refused": "murder.toml has a fault; a running node goes on with the old one.",
     "config.reloaded": "murder.toml was read again; `changed` names the keys.",

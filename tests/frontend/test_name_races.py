@@ -108,3 +108,60 @@ async def test_a_change_is_answered_before_the_end_of_what_was_selected(tmp_path
 {two}= DELETE INBOX/b
 """
             )
+
+
+CHANGES = {
+    "CREATE INBOX/new": "stored",
+    "DELETE INBOX/there": "removed",
+    "RENAME INBOX/there INBOX/else": "moved",
+    "RENAME INBOX INBOX/old": "filled",
+    "SETACL INBOX/there bob lr": "activated",
+}
+
+
+@pytest.mark.parametrize("command", CHANGES)
+async def test_a_change_whose_worker_goes_is_asked_for_once_more(
+    command: str, tmp_path: Path
+) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        player = Player(cluster.connect)
+        await player.play(
+            "C1= LOGIN ana secret\nC1= CREATE INBOX/there\nC1= SELECT INBOX/there", keep=True
+        )
+        backend = cluster.backends["be1.test"].backend
+        steps: list[str] = []
+
+        def step(name: str) -> None:
+            if name == CHANGES[command] and not steps:
+                steps.append(name)
+                for session in list(backend.sessions):
+                    session.connection.abort()
+
+        backend.announcer.step = step
+        await player.play(
+            f"""
+C1: c1 {command}
+S1: * OK [CLOSED] $_
+S1: c1 OK Completed
+C1: c2 LIST "" "*"
+S1~ c2 OK $_
+"""
+        )
+        assert steps
+
+
+async def test_a_change_that_cannot_be_asked_for_once_more_is_not_available(
+    tmp_path: Path,
+) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        player = Player(cluster.connect)
+        await player.play("C1= LOGIN ana secret\nC1= CREATE INBOX/there", keep=True)
+        running = cluster.backends["be1.test"]
+
+        def step(_: str) -> None:
+            running.listener.stop_accepting()
+            for session in list(running.backend.sessions):
+                session.connection.abort()
+
+        running.backend.announcer.step = step
+        await player.play("C1: c1 DELETE INBOX/there\nS1: c1 NO [UNAVAILABLE] $_")

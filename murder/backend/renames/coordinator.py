@@ -191,15 +191,23 @@ class Coordinator:
     async def _ask(self, server: str, request: Request, within_s: float) -> None:
         try:
             async with asyncio.timeout(within_s):
-                peer = await self._open_peer(server)
                 try:
-                    await peer.ask(request)
-                finally:
-                    peer.close()
+                    await self._ask_once(server, request)
+                except UpstreamFailure as failure:
+                    if failure.kind is not UpstreamKind.LOST:
+                        raise
+                    await self._ask_once(server, request)  # a worker has died; any takes it up
         except TimeoutError:
             text = f"no answer in {within_s:g} s"
             raise UpstreamFailure(UpstreamKind.TIMEOUT, server, text) from None
         self.step(f"{type(request).__name__.lower()} answered")
+
+    async def _ask_once(self, server: str, request: Request) -> None:
+        peer = await self._open_peer(server)
+        try:
+            await peer.ask(request)
+        finally:
+            peer.close()
 
     async def _decide(self, intent: Intent) -> Intent:
         owed = replace(intent, operation=Operation.OWED, stage=Stage.COMMIT)

@@ -353,6 +353,11 @@ class FrontendImap(ImapDialogue, Client):
             self.send(bye)
             self.close()
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether BYE follows the command that runs."""
+        return bool(self._farewell)
+
     def failed(self, event: Event, error: Exception) -> None:
         if self._farewell and isinstance(error, UpstreamFailure):
             return  # it has not been answered, and BYE follows

@@ -1,11 +1,13 @@
 """CREATE, DELETE, RENAME, SETACL, DELETEACL: at the backend where the mailbox is or shall be; then our list catches up.
 
 The tagged OK is passed on only when this host's list has the change: the client's next command sees it (read your
-writes). RFC 3501 §6.3.3 to §6.3.5, RFC 4314 §3.
+writes). Where a worker of the backend dies meanwhile, nobody has said whether it was done: it is asked for once more, and
+what is as the client wanted it is done. RFC 3501 §6.3.3 to §6.3.5, RFC 4314 §3.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Final
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.dialogue import FrontendImap
@@ -26,7 +28,7 @@ from murder.model.name import (
     owner_of,
 )
 from murder.model.rights import check_may_create
-from murder.net.exchange import Reply
+from murder.net.exchange import Reply, parse_reply
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailbox import (
@@ -42,14 +44,40 @@ from murder.wire.imap.mailbox import (
 from murder.wire.rename_words import CAPABILITY, TREES
 from murder.wire.token import Scanner, client_astring
 
+IN_THE_WAY: Final = frozenset({b"ALREADYEXISTS", b"NONEXISTENT"})  # of what has been done before
 
-async def change_at(dialogue: FrontendImap, server: str, octets: bytes, command: Command) -> Reply:
-    """Send a change, without tag, as an own command; pass its tagged line on behind the catching-up."""
-    reply = await execute(dialogue, await dialogue.upstream(server), octets)
+
+async def change_at(
+    dialogue: FrontendImap,
+    server: str,
+    octets: bytes,
+    command: Command,
+    is_done: Callable[[], bool] = lambda: False,
+) -> Reply:
+    """Send a change, without tag, as an own command; pass its tagged line on behind the catching-up. `is_done`: whether
+    this host's list is as the change makes it. Raises Refusal, UpstreamFailure."""
+    try:
+        reply = await execute(dialogue, await dialogue.upstream(server), octets)
+    except UpstreamFailure as failure:
+        if failure.kind is not UpstreamKind.LOST or dialogue.is_leaving:
+            raise
+        reply = await _once_more(dialogue, server, octets, is_done)
     if reply.is_ok:
         await dialogue.catch_up()
     dialogue.send(under_tag(command, reply))
     return reply
+
+
+async def _once_more(
+    dialogue: FrontendImap, server: str, octets: bytes, is_done: Callable[[], bool]
+) -> Reply:
+    """Whoever takes it now has undone, or ended, what the one before had begun. Raises UpstreamFailure."""
+    dialogue.log.info("command.repeated", backend=server)
+    reply = await execute(dialogue, await dialogue.upstream(server), octets)
+    if reply.is_ok or reply.code.upper() not in IN_THE_WAY:
+        return reply
+    await dialogue.catch_up()
+    return parse_reply(b"- OK Completed\r\n") if is_done() else reply
 
 
 def run_create(dialogue: FrontendImap, command: Command) -> Running:
@@ -74,7 +102,12 @@ async def _create(dialogue: FrontendImap, command: Command, request: CreateReque
             server = await home_for(dialogue.frontend, name, dialogue.user, ask)
     elif server not in servers(dialogue.frontend):
         await _check_reachable(dialogue, server)
-    await change_at(dialogue, server, _format_create(request, partition), command)
+    locator = dialogue.frontend.locator
+    is_new = locator.known(name) is None
+    octets = _format_create(request, partition)
+    await change_at(
+        dialogue, server, octets, command, lambda: is_new and locator.known(name) is not None
+    )
 
 
 async def _check_may_create(dialogue: FrontendImap, name: MailboxName) -> None:
@@ -142,7 +175,10 @@ async def _delete(dialogue: FrontendImap, command: Command, external: bytes) -> 
             return
     else:
         octets = body_of(command)
-    reply = await change_at(dialogue, entry.server, octets, command)
+    locator = dialogue.frontend.locator
+    reply = await change_at(
+        dialogue, entry.server, octets, command, lambda: locator.known(entry.name) is None
+    )
     selected = dialogue.selected
     if not reply.is_ok or selected is None:
         return
@@ -205,7 +241,14 @@ async def _rename(dialogue: FrontendImap, command: Command, request: RenameReque
     await _check_parent_is_there(dialogue, entry, new)
     elsewhere = _elsewhere_below(dialogue, entry) if takes_tree else []
     octets = await _joint(dialogue, entry, request, elsewhere) if elsewhere else body_of(command)
-    reply = await change_at(dialogue, entry.server, octets, command)
+    locator = dialogue.frontend.locator
+    is_new = locator.known(new) is None
+
+    def is_done() -> bool:
+        is_gone = locator.known(old) is None or not takes_tree
+        return is_new and is_gone and locator.known(new) is not None
+
+    reply = await change_at(dialogue, entry.server, octets, command, is_done)
     selected = dialogue.selected
     if reply.is_ok and takes_tree and selected is not None and is_below(selected.name, old):
         name = moved(selected.name, old, new)
