@@ -143,6 +143,10 @@ async def ask(folder: Path, verb: str, label: str) -> dict[str, object]:
     try:
         with _short(folder / CONTROL_SOCKET) as short:
             reader, writer = await asyncio.open_unix_connection(short)
+    except PermissionError:
+        whose = _owner_of(folder)
+        text = f"the demo in {folder} is {whose}'s: run this as {whose}, or as root"
+        raise Refusal(Code.NO_PERMISSION, text) from None
     except OSError:
         raise Refusal(Code.UNAVAILABLE, f"no demo runs in {folder}") from None
     writer.write(json.dumps({"verb": verb, "node": label}).encode() + b"\n")
@@ -154,6 +158,14 @@ async def ask(folder: Path, verb: str, label: str) -> dict[str, object]:
     if "error" in answer:
         raise Refusal(Code.CANNOT, str(answer["error"]))
     return answer
+
+
+def _owner_of(folder: Path) -> str:
+    """Of the folder, or, where even that may not be looked at, of the first above that can be."""
+    for place in (folder, *folder.parents):
+        with contextlib.suppress(OSError, KeyError):
+            return place.owner()
+    return "another user"
 
 
 @contextlib.contextmanager

@@ -179,20 +179,55 @@ def doomed(rows: Sequence[MailboxEntry], name: MailboxName) -> list[MailboxEntry
 
 
 async def delete(reach: Reach, rows: Sequence[MailboxEntry]) -> str:
-    """As one, by the backend of the root, the last of these, with those that have a part, and what it says; else each at
-    its own backend, where what goes with its INBOX needs no word. Raises Refusal, UpstreamFailure."""
+    """As one, by the backend of the root, the last of these, with those that have a part, and what it says. Where that asks
+    no others (a Cyrus): each at its own backend, none while one of them is away, and what has gone comes back where
+    another one is refused. What goes with its INBOX needs no word. Raises Refusal, UpstreamFailure."""
     root = rows[-1]
     if TREES in (await reach.backend(root.server)).capabilities:
         return await _as_tree(reach, b"XDELETE", root, rows)
+    for server in sorted({row.server for row in rows}):
+        await reach.execute(server, b"NOOP")
     inboxes = {(row.name, row.server) for row in rows if is_inbox(row.name)}
+    gone: list[MailboxEntry] = []
     for row in rows:
         goes_along = any(
             row.name != inbox and row.server == server and is_below(row.name, inbox)
             for inbox, server in inboxes
         )
-        if not goes_along:
+        if goes_along:
+            continue
+        try:
             await reach.execute(row.server, b"DELETE " + string(reach.external(row.name)))
+        except (Refusal, UpstreamFailure) as problem:
+            await _take_back(reach, gone, problem)
+            raise
+        gone.append(row)
     return ""
+
+
+async def _take_back(reach: Reach, gone: Sequence[MailboxEntry], problem: Exception) -> None:
+    """The rest has not been deleted. Raises Refusal where something stays so."""
+    present = await reach.rows() if gone else []
+    lost = []
+    for row in reversed(gone):
+        resting = [
+            (was[1], one.name)
+            for one in present
+            if one.server == row.server
+            and is_deleted(one.name)
+            and (was := before_deletion(one.name)) is not None
+            and was[0] == row.name
+        ]
+        words = (reach.external(max(resting)[1]), reach.external(row.name)) if resting else ()
+        try:
+            if not words:
+                raise Refusal(Code.NONEXISTENT, "It does not rest anywhere")
+            await reach.execute(row.server, b"RENAME " + b" ".join(map(string, words)))
+        except (Refusal, UpstreamFailure):
+            lost.append(reach.shown(row.name))
+    if lost:
+        text = f"{' and '.join(lost)} stay deleted, the others are there"
+        raise Refusal(Code.CANNOT, f"{problem}; {text}") from problem
 
 
 async def _as_tree(

@@ -143,13 +143,20 @@ def test_a_node_that_is_down_is_named_with_its_cure(ctl: Ctl, demo: Demo) -> Non
         said = ctl("status", code=3)
         assert "be2" in said and f"murder demo node start be2 --dir {demo.folder}" in said
         assert "systemctl" not in said
-        assert "be2.murder.test cannot be asked" in ctl("check", code=3)
+        said = ctl("check", code=3)
+        assert "be2.murder.test cannot be asked" in said and "NOT asked: be2.murder.test" in said
         said = ctl("doctor", code=1)
         assert "WRONG be2.murder.test" in said and "->" in said
         assert "WRONG seen from fe1.murder.test: be2.murder.test: " in said
         assert "ok    be1.murder.test accepts fe1.murder.test's login" in said
     finally:
         demo.node("start", "be2")
+    demo.node("kill", "fe1")
+    try:
+        said = ctl("check", code=3)
+        assert "0 differences among those that were asked; NOT asked: " in said and "fe1" in said
+    finally:
+        demo.node("start", "fe1")
 
 
 def test_a_mailbox_the_master_has_lost_is_announced_again(ctl: Ctl, demo: Demo) -> None:

@@ -123,6 +123,27 @@ def test_a_node_is_stopped_and_started(demo: Demo) -> None:
     demo.imap(demo.backends[0], "user1").logout()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user is asked for: root")
+def test_another_user_hears_whose_demo_it_is(tmp_path: Path) -> None:
+    as_nobody = ["setpriv", "--reuid=65534", "--clear-groups"]
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    with socket.socket(socket.AF_UNIX) as control:
+        control.bind(str(shared / "control.sock"))
+        control.listen()
+        (shared / "control.sock").chmod(0o600)
+        ran = subprocess.run(
+            [*as_nobody, *murder_command(), "demo", "node", "stop", "be1", "--dir", str(shared)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+    assert ran.returncode == 1
+    assert f"the demo in {shared} is root's: run this as root" in ran.stderr
+
+
 def test_a_killed_node_recovers_with_its_mail(demo: Demo) -> None:
     assert demo.deliver(demo.frontend, "user2", message("before the kill")).startswith("250")
     demo.node("kill", "be2")

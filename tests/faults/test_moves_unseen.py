@@ -198,18 +198,20 @@ def test_a_search_that_is_kept_up_to_date_ends_and_the_mailbox_stays(demo: Demo)
     wire.close()
 
 
-def test_notify_ends_and_the_mailbox_stays(demo: Demo) -> None:
-    """RFC 5465 §5.8."""
+def test_notify_goes_on(demo: Demo) -> None:
     fill(demo, 11, 2)
     wire = client(demo, 11)
     wire.ok("CREATE INBOX/Sub")
     wire.ok("SELECT INBOX")
-    notify = "NOTIFY SET (selected (MessageNew MessageExpunge)) (personal (MailboxName))"
+    events = "MessageNew MessageExpunge"
+    wire.ok(f"NOTIFY SET (selected ({events})) (personal ({events} MailboxName))")
     for exists in (3, 4):
-        wire.ok(notify)
         move(demo, 11)
-        assert wire.line().startswith("* OK [NOTIFICATIONOVERFLOW] ")
-        wire.ok(notify)
+        assert wire.line().startswith(f"* STATUS INBOX/Sub (MESSAGES {exists - 3} ")
+        other = client(demo, 11)
+        other.ok("APPEND INBOX/Sub {4+}\r\nmail")
+        assert wire.line().startswith(f"* STATUS INBOX/Sub (MESSAGES {exists - 2} ")
+        other.close()
         deliver(demo, 11)
         assert wire.line() == f"* {exists} EXISTS"
         assert wire.line().endswith(" RECENT")
@@ -217,6 +219,26 @@ def test_notify_ends_and_the_mailbox_stays(demo: Demo) -> None:
     other = client(demo, 11)
     other.ok("CREATE INBOX/More")
     assert "INBOX/More" in wire.line()
+    wire.close()
+    other.close()
+
+
+def test_who_watches_a_mailbox_that_leaves_alone_is_told_to_ask_again(demo: Demo) -> None:
+    """RFC 5465 §5.8: the selected one stays."""
+    wire = client(demo, 12)
+    wire.ok("SELECT INBOX")
+    wire.ok("CREATE INBOX/Far")
+    notify = "NOTIFY SET (personal (MessageNew MessageExpunge))"
+    wire.ok(notify)
+    source, target = pair(demo, 12)
+    with demo.imap(source, "admin") as admin:
+        name = f"user/{demo.user(12)}/Far"
+        assert admin._simple_command("XFER", name, target["name"])[0] == "OK"
+    assert wire.line().startswith("* OK [NOTIFICATIONOVERFLOW] A mailbox has moved")
+    wire.ok(notify)
+    other = client(demo, 12)
+    other.ok("APPEND INBOX/Far {4+}\r\nmail")
+    assert wire.line().startswith("* STATUS INBOX/Far (MESSAGES 1 ")
     wire.close()
     other.close()
 

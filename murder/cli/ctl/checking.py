@@ -1,5 +1,7 @@
 """`murder ctl check`: the mailbox list three ways, and how to put it right."""
 
+from typing import Final
+
 import asyncclick as click
 
 from murder.cli.ctl.reaching import backends_of, operator_options, yes_option
@@ -11,6 +13,8 @@ from murder.operate.nodes import ask_all, learn
 from murder.operate.reach import Reach
 from murder.wire.control_words import AskStatus
 
+FRONTENDS: Final = "the frontends"
+
 
 @click.command()
 @operator_options
@@ -19,7 +23,7 @@ from murder.wire.control_words import AskStatus
 @json_option("mailboxes, differences (a list of name, what, server, cure), unreachable, frontends")
 async def check(reach: Reach, fix: bool, yes: bool, as_json: bool) -> int:
     """Compare the master's list with what each backend has, and with the frontends' own lists. Exit code 1 if they
-    differ, 3 if one could not be asked.
+    differ, 3 if a server or a node could not be asked: which, is said.
 
     --fix lets the backends concerned compare again: what only a backend has is announced, what only the master has is
     forgotten. A mailbox at two places is never touched: look at both, then remove or rename one.
@@ -31,7 +35,7 @@ async def check(reach: Reach, fix: bool, yes: bool, as_json: bool) -> int:
     """
     rows = await reach.rows()
     checked = await compare_lists(reach, rows, backends_of(reach, rows))
-    behind = await _frontends(reach, len(rows))
+    behind = await _frontends(reach, len(rows), checked.unreachable)
     if as_json:
         print_json(
             {
@@ -63,7 +67,10 @@ async def check(reach: Reach, fix: bool, yes: bool, as_json: bool) -> int:
         for line in behind:
             click.echo(line)
         mailboxes_text = count(checked.mailboxes, "mailbox", "mailboxes")
-        click.echo(f"{mailboxes_text}, {count(len(checked.differences), 'difference')}", err=True)
+        differences_text = count(len(checked.differences), "difference")
+        unasked = ", ".join(checked.unreachable)
+        among = f" among those that were asked; NOT asked: {unasked}" if unasked else ""
+        click.echo(f"{mailboxes_text}, {differences_text}{among}", err=True)
     if fix:
         curable = [one for one in checked.differences if one.cure]
         if curable and not yes:
@@ -81,12 +88,15 @@ async def check(reach: Reach, fix: bool, yes: bool, as_json: bool) -> int:
     return 1 if checked.differences or behind else 0
 
 
-async def _frontends(reach: Reach, mailboxes: int) -> list[str]:
-    """Frontends whose lists are not the master's now."""
+async def _frontends(reach: Reach, mailboxes: int, unreachable: dict[str, str]) -> list[str]:
+    """Frontends whose lists are not the master's now; nodes that do not answer go to the `unreachable`."""
     if not await learn(reach):
+        unreachable[FRONTENDS] = "no node is known: name them in [operator] nodes"
         return []
     said = []
     for node in await ask_all(reach, AskStatus()):
+        if node.problem and node.name not in unreachable:
+            unreachable[node.name] = f"{node.problem} ({node.cure})" if node.cure else node.problem
         for answer, status in zip(node.answers, node.statuses, strict=True):
             copy, rows = status.role.copy, status.role.mailboxes
             if answer.get("role") != "frontend" or copy is None:

@@ -70,6 +70,7 @@ class FrontendImap(ImapDialogue, Client):
         self.arbiter: Arbiter | None = None  # once several backends speak unasked
         self.wants_modseqs = False  # SELECT (CONDSTORE), STATUS (HIGHESTMODSEQ)
         self.ask_again: Callable[[ImapUpstream], Awaitable[bytes]] | None = None  # NOTIFY
+        self.watch_on: Callable[[], Awaitable[None]] | None = None  # likewise, after a move
         self.opening: object | None = None  # a SELECT on its way without a task (`lobby`)
         self.is_watching = False
         self.idle: Waits | None = None

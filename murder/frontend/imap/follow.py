@@ -29,15 +29,15 @@ async def follow(dialogue: FrontendImap, moved: Moved) -> None:
     """Select it again, and carry out what nobody has begun."""
     selected = moved.selected
     try:
-        if dialogue.is_watching:
-            await _end_notify(dialogue)
         upstream = await _take_up(dialogue, selected, moved.view)
     except (Refusal, UpstreamFailure) as problem:
         dialogue.log.info("mailbox.not_followed", backend=selected.server, problem=str(problem))
         close(dialogue, moved.sent)
+        await _watch_on(dialogue)
         return
     dialogue.log.info("mailbox.followed", backend=upstream.server, mailbox=display(selected.name))
     dialogue.select(upstream, selected.name, selected.is_read_only)
+    await _watch_on(dialogue)
     for number, (tag, octets) in enumerate(moved.sent):
         if parse_command(octets).name != b"IDLE":
             await dialogue.carry_out(parse_command(octets))
@@ -45,14 +45,16 @@ async def follow(dialogue: FrontendImap, moved: Moved) -> None:
             await _idle_on(dialogue, upstream, tag, octets, moved.is_idling and number == 0)
 
 
-async def _end_notify(dialogue: FrontendImap) -> None:
-    """What happened meanwhile in other mailboxes of the old backend nobody has told: the client asks again (RFC 5465 §5.8).
-    Raises UpstreamFailure."""
-    dialogue.is_watching, dialogue.ask_again = False, None
-    for upstream in list(dialogue.upstreams.values()):
-        await upstream.execute(b"NOTIFY NONE")
-    text = "A mailbox has moved: ask again with NOTIFY"
-    dialogue.send(status_line(b"*", b"OK", text, b"NOTIFICATIONOVERFLOW"))
+async def _watch_on(dialogue: FrontendImap) -> None:
+    """NOTIFY goes on; where it cannot, the client asks again (RFC 5465 §5.8)."""
+    if not dialogue.is_watching or dialogue.watch_on is None:
+        return
+    try:
+        await dialogue.watch_on()
+    except (Refusal, UpstreamFailure) as problem:
+        dialogue.is_watching, dialogue.ask_again = False, None
+        text = f"A mailbox has moved: ask again with NOTIFY ({problem})"
+        dialogue.send(status_line(b"*", b"OK", text, b"NOTIFICATIONOVERFLOW"))
 
 
 async def _idle_on(

@@ -13,7 +13,7 @@ from typing import Final
 from murder.errors import BadSyntax, Refusal, UpstreamFailure
 from murder.frontend.imap.arbiter import LIST
 from murder.frontend.imap.dialogue import FrontendImap
-from murder.frontend.imap.internal import body_of, under_tag
+from murder.frontend.imap.internal import body_of, refusal_of, under_tag
 from murder.frontend.imap.mailboxes.list import home_upstream, subscriptions
 from murder.model.acl import identifiers_of
 from murder.model.name import inbox_of
@@ -29,6 +29,7 @@ from murder.wire.token import Scanner, client_astring
 
 MAX_LOOKED_AT: Final = 10_000  # mailboxes, to find the backends concerned
 _STATUS: Final = re.compile(rb"(?i)\A(NOTIFY SET) STATUS ")
+_WITHOUT_STATUS: Final = re.compile(rb"(?i)\A(NOTIFY SET) (?!STATUS )")
 _SUBSCRIBED: Final = re.compile(rb"(?i)\(SUBSCRIBED (?=\(|NONE)")
 CHILDLESS: Final = b"\\HasNoChildren"
 NOTHING: Final = b"murder.none"  # no mailbox is called so
@@ -57,7 +58,19 @@ async def _notify(dialogue: FrontendImap, command: Command) -> None:
     async def again(upstream: ImapUpstream) -> bytes:
         return await _spelled_for(dialogue, upstream, _STATUS.sub(rb"\1 ", body))
 
-    dialogue.ask_again = again
+    async def watch_on() -> None:
+        """What happened meanwhile in other mailboxes of the old backend nobody has told: their states are. Raises Refusal,
+        UpstreamFailure."""
+        told = _WITHOUT_STATUS.sub(rb"\1 STATUS ", body)
+        servers = _servers(dialogue, request)
+        await asyncio.gather(*map(dialogue.upstream, servers))
+        for upstream in _in_order(dialogue):
+            octets = await _spelled_for(dialogue, upstream, told)
+            reply = await upstream.execute(octets, untagged=_telling(dialogue, upstream))
+            if not reply.is_ok:
+                raise refusal_of(reply)
+
+    dialogue.ask_again, dialogue.watch_on = again, watch_on
     dialogue.is_watching = bool(request.groups)
     if missing:
         dialogue.send_ok(command, f"Completed, without events from {', '.join(missing)}")

@@ -127,9 +127,7 @@ class MailboxWatcher:
         dialogue = self._dialogue
         while self.has_news and dialogue.watcher is self and not dialogue.is_closing:
             if self._overflown:
-                stop_notifying(dialogue)
-                text = "Too much has happened: ask again with NOTIFY"
-                dialogue.send(status_line(b"*", b"OK", text, b"NOTIFICATIONOVERFLOW"))
+                self._end("Too much has happened: ask again with NOTIFY")
                 return
             if self._news:
                 news, own = self._news.pop(0)
@@ -137,5 +135,13 @@ class MailboxWatcher:
             else:
                 mailbox_id = next(iter(self._dirty))
                 del self._dirty[mailbox_id]
+                if self.watch.has_left(mailbox_id):
+                    self._end("A mailbox has moved to another server: ask again with NOTIFY")
+                    return
                 dialogue.send(await self.watch.look(mailbox_id))
             await dialogue.flush()
+
+    def _end(self, text: str) -> None:
+        dialogue = self._dialogue
+        stop_notifying(dialogue)
+        dialogue.send(status_line(b"*", b"OK", text, b"NOTIFICATIONOVERFLOW"))

@@ -154,6 +154,18 @@ class Watch:
         watched.status = replace(watched.status, uid_next=Uid(added[-1] + 1), messages=messages)
         watched.own = True
 
+    def has_left(self, mailbox_id: str) -> bool:
+        """Whether it has moved to another server, and the selected one has not: what that does to the client's session
+        says enough."""
+        watched, selected = self._watched.get(mailbox_id), self._dialogue.selected
+        if watched is None or not self._is_away(watched.name):
+            return False
+        return selected is None or not self._is_away(selected.name)
+
+    def _is_away(self, name: MailboxName) -> bool:
+        mailboxes = self._dialogue.backend.mailboxes
+        return mailboxes.find(name) is None and mailboxes.has_left(name)
+
     async def look(self, mailbox_id: str) -> bytes:
         """Something has changed in a watched mailbox: the STATUS response, if the client wants to know of it."""
         watched = self._watched.get(mailbox_id)

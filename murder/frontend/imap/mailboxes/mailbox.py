@@ -5,13 +5,14 @@ writes). Where a worker of the backend dies meanwhile, nobody has said whether i
 what is as the client wanted it is done. RFC 3501 §6.3.3 to §6.3.5, RFC 4314 §3.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.dialogue import FrontendImap
-from murder.frontend.imap.internal import body_of, execute, hear_offer, under_tag
+from murder.frontend.imap.internal import body_of, execute, hear_offer, refusal_of, under_tag
+from murder.frontend.imap.mailboxes.apart import DeletedApart
 from murder.frontend.imap.refer import find_or_refer
 from murder.frontend.imap.selected import Selected
 from murder.frontend.placement import home_for, nearest, parent_of_new, servers
@@ -53,9 +54,11 @@ async def change_at(
     octets: bytes,
     command: Command,
     is_done: Callable[[], bool] = lambda: False,
+    refused: Callable[[Refusal], Awaitable[None]] | None = None,
 ) -> Reply:
     """Send a change, without tag, as an own command; pass its tagged line on behind the catching-up. `is_done`: whether
-    this host's list is as the change makes it. Raises Refusal, UpstreamFailure."""
+    this host's list is as the change makes it; `refused` is awaited before the client hears of that. Raises Refusal,
+    UpstreamFailure."""
     try:
         reply = await execute(dialogue, await dialogue.upstream(server), octets)
     except UpstreamFailure as failure:
@@ -64,6 +67,8 @@ async def change_at(
         reply = await _once_more(dialogue, server, octets, is_done)
     if reply.is_ok:
         await dialogue.catch_up()
+    elif refused is not None:
+        await refused(refusal_of(reply))
     dialogue.send(under_tag(command, reply))
     return reply
 
@@ -169,16 +174,21 @@ def run_delete(dialogue: FrontendImap, command: Command) -> Running:
 async def _delete(dialogue: FrontendImap, command: Command, external: bytes) -> None:
     entry = await find_or_refer(dialogue, dialogue.name_of(external), command)
     doomed_below = is_inbox(entry.name) and dialogue.user.is_admin
-    if doomed_below:
-        octets = await _doom(dialogue, entry, command)
-        if octets is None:
-            return
-    else:
-        octets = body_of(command)
+    apart = DeletedApart(dialogue)
+    octets = await _doom(dialogue, entry, command, apart) if doomed_below else body_of(command)
     locator = dialogue.frontend.locator
-    reply = await change_at(
-        dialogue, entry.server, octets, command, lambda: locator.known(entry.name) is None
-    )
+    try:
+        reply = await change_at(
+            dialogue,
+            entry.server,
+            octets,
+            command,
+            lambda: locator.known(entry.name) is None,
+            apart.take_back,
+        )
+    except UpstreamFailure as failure:
+        await apart.take_back(failure)
+        raise
     selected = dialogue.selected
     if not reply.is_ok or selected is None:
         return
@@ -186,9 +196,11 @@ async def _delete(dialogue: FrontendImap, command: Command, external: bytes) -> 
         dialogue.deselect()
 
 
-async def _doom(dialogue: FrontendImap, inbox: MailboxEntry, command: Command) -> bytes | None:
-    """The command by which the backend of a user's INBOX deletes all of them, with the others that have a part; None where
-    it has been answered."""
+async def _doom(
+    dialogue: FrontendImap, inbox: MailboxEntry, command: Command, apart: DeletedApart
+) -> bytes:
+    """The command by which the backend of a user's INBOX deletes all of them, with the others that have a part: where it (a
+    Cyrus) asks no others, those are `apart`, and gone by now. Raises Refusal, UpstreamFailure."""
     below = _elsewhere_below(dialogue, inbox)
     if not below:
         return body_of(command)
@@ -196,23 +208,8 @@ async def _doom(dialogue: FrontendImap, inbox: MailboxEntry, command: Command) -
         servers = tuple(sorted({row.server for row in below}))
         request = TreeRequest(dialogue.external(inbox.name), servers)
         return format_tree(b"XDELETE", request)
-    reply = await _delete_each(dialogue, below)
-    if reply is None:
-        return body_of(command)
-    dialogue.send(under_tag(command, reply))
-    return None
-
-
-async def _delete_each(dialogue: FrontendImap, below: Sequence[MailboxEntry]) -> Reply | None:
-    """Where the INBOX's backend (a Cyrus) does not ask others: they go before it. The reply of the first that cannot be
-    deleted."""
-    for entry in sorted(below, key=lambda one: len(one.name), reverse=True):
-        upstream = await dialogue.upstream(entry.server)
-        external = client_astring(dialogue.external(entry.name))
-        reply = await execute(dialogue, upstream, b"DELETE " + external)
-        if not reply.is_ok:
-            return reply
-    return None
+    await apart.delete(below)
+    return body_of(command)
 
 
 def _elsewhere_below(dialogue: FrontendImap, above: MailboxEntry) -> list[MailboxEntry]:
