@@ -4,11 +4,13 @@ Each host has its own name, address, /etc/murder and data; they see each other o
 """
 
 import contextlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -195,6 +197,14 @@ def test_readme_leads_from_nothing_to_mail_on_three_hosts(site: Site) -> None:
     assert "Everything is well." in site.murder(
         "desk", "ctl", "doctor", "--config", configs["desk"]
     )
+    # nobody has named the nodes: they are learnt from the master, who knows of be1 since it has a mailbox
+    assert "nodes" not in tomllib.loads(Path(configs["desk"]).read_text())["operator"]
+    told = json.loads(site.murder("desk", "ctl", "status", "--json", "--config", configs["desk"]))
+    assert {node["node"] for node in told["nodes"]} == {
+        f"{host}.example.org" for host in ("mupdate", "be1", "fe1")
+    }
+    said = site.murder("desk", "ctl", "check", "--json", "--config", configs["desk"])
+    assert json.loads(said)["differences"] == [] and json.loads(said)["unreachable"] == {}
 
 
 def everything_is_well(site: Site, config: str) -> None:
