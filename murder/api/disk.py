@@ -46,6 +46,9 @@ _DAMAGED: Final = _Trouble(
     "The mail of this mailbox is damaged; its administrator has been told",
     "run `murder ctl store check`, then `murder ctl store repair`",
 )
+_MESSAGE: Final = _Trouble(
+    Code.UNAVAILABLE, "A message is damaged; its administrator has been told", _DAMAGED.advice
+)
 _BUSY: Final = _Trouble(
     Code.UNAVAILABLE, "The mail of this mailbox is busy, try again later", "look who holds the file"
 )
@@ -98,6 +101,14 @@ def disk_error(error: BaseException, file: Path) -> BaseException:
     return Refusal(trouble.code, trouble.told)
 
 
+class DamagedMessageError(Refusal):
+    """The octets of one message are not what they were when it was stored; the others of its mailbox are told."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(_MESSAGE.code, _MESSAGE.told)
+        _log(_MESSAGE, path, ValueError(problem))
+
+
 def _is_out_of_files() -> bool:
     """SQLite does not tell why it cannot open a file."""
     try:
@@ -109,7 +120,10 @@ def _is_out_of_files() -> bool:
 
 def _log(trouble: _Trouble, file: Path, error: BaseException) -> None:
     now = time.monotonic()
-    key = (trouble, file if trouble is _DAMAGED else Path())  # a disk is full for all at once
+    key = (
+        trouble,
+        file if trouble in (_DAMAGED, _MESSAGE) else Path(),
+    )  # a disk is full for all at once
     last = _told_at.get(key)
     if last is not None and now - last < LOG_EVERY_S:
         return

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import mmap
+import os
 import secrets
 import sqlite3
 import time
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 from murder.api import FlagChange, Incoming, NewMessage, Stored
 from murder.api import Mailbox as AnyMailbox
+from murder.api.disk import DamagedMessageError
 from murder.errors import Code, Refusal
 from murder.kit.asked import Asked
 from murder.kit.bodies import Bodies, Copying
@@ -58,6 +60,7 @@ BODY_OF: Final = (
     "(SELECT body FROM message WHERE mailbox=:box AND uid=:uid "
     "UNION ALL SELECT body FROM gone WHERE mailbox=:box AND uid=:uid LIMIT 1)"
 )
+SIZE_OF: Final = BODY_OF.replace("SELECT body", "SELECT size")
 MANY: Final = 50_000  # messages whose UIDs are kept for the next session
 
 
@@ -262,20 +265,24 @@ class RowMailbox:
 
     async def octets(self, uid: Uid) -> memoryview:
         row = self.root.reader.execute(
-            f"SELECT file, octets FROM body WHERE id={BODY_OF}", {"box": self.box_id, "uid": uid}
+            f"SELECT file, octets, {SIZE_OF} FROM body WHERE id={BODY_OF}",
+            {"box": self.box_id, "uid": uid},
         ).fetchone()
         if row is None:
             raise Refusal(Code.EXPUNGE_ISSUED, f"Message {uid} is no longer there")
-        name, octets = row
+        name, octets, size = row
         if name is None:
             return memoryview(octets)
         path = self.root.file_of(name)
         try:
             with path.open("rb") as file:
+                found = os.fstat(file.fileno()).st_size
+                if found != size:
+                    raise DamagedMessageError(path, f"it has {found} octets, not {size}")
                 return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except FileNotFoundError:
             if await self.messages([uid]):
-                raise OSError(f"{path} is missing: run `murder ctl store check`") from None
+                raise DamagedMessageError(path, "it is missing") from None
             raise Refusal(Code.EXPUNGE_ISSUED, f"Message {uid} is no longer there") from None
 
     async def summary(self, uid: Uid) -> bytes | None:

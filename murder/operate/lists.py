@@ -1,5 +1,6 @@
 """The mailbox list, compared three ways: what the master says, what each backend has, what the frontends' lists say."""
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,6 +12,8 @@ from murder.operate.reach import Reach
 from murder.wire.imap.list import parse_list_response
 from murder.wire.token import Scanner, string
 
+LOOKS: Final = 10  # for what comes out of quarantine
+LOOK_EVERY_S: Final = 0.1
 NO_MAILBOX: Final = frozenset({"\\noselect", "\\nonexistent"})
 
 
@@ -94,4 +97,31 @@ def compare(
 
 async def fix(reach: Reach, difference: Difference) -> None:
     """Carry out its cure: the backend compares this name with the master again. Raises Refusal, UpstreamFailure."""
-    await reach.execute(difference.server, b"XCOMPARE " + string(reach.external(difference.name)))
+    await _compare_at(reach, difference.server, difference.name)
+
+
+async def _compare_at(reach: Reach, server: str, name: MailboxName) -> None:
+    await reach.execute(server, b"XCOMPARE " + string(reach.external(name)))
+
+
+async def settle_force(reach: Reach, name: MailboxName, former: str, now: str) -> list[str]:
+    """The master has just been told that another server has it: what the former one has goes into quarantine, and comes
+    out of it at the new one. What is not so yet."""
+    problems = []
+    try:
+        await _compare_at(reach, former, name)
+    except (Refusal, UpstreamFailure) as problem:  # away, or a Cyrus
+        problems.append(f"{former} puts what it has aside when it next compares lists ({problem})")
+    for left in reversed(range(LOOKS)):
+        try:
+            await reach.execute(now, b"STATUS %s (MESSAGES)" % string(reach.external(name)))
+            break
+        except UpstreamFailure as failure:
+            problems.append(f"{now} cannot be asked: {failure}")
+            break
+        except Refusal as refusal:  # who asks has it looked for in quarantine
+            if left:
+                await asyncio.sleep(LOOK_EVERY_S)
+            else:
+                problems.append(f"{now} does not have it: {refusal}")
+    return problems

@@ -10,6 +10,7 @@ import pytest
 
 from tests.kit.demo import Demo, running_demo
 from tests.kit.process import ROOT, murder_command
+from tests.kit.waiting import until
 
 BACKENDS = ("be1.murder.test", "be2.murder.test", "be3.murder.test")
 
@@ -54,6 +55,14 @@ def place(ctl: Ctl, name: str) -> str:
     return ctl("mailbox", "find", name).partition("!")[0]
 
 
+def rests(ctl: Ctl, name: str) -> bool:
+    """Whether a backend has it in quarantine."""
+    try:
+        return name in ctl("conflicts", code=1)
+    except AssertionError:
+        return False
+
+
 def test_mailboxes_are_made_shown_and_removed(ctl: Ctl) -> None:
     made = ctl("mailbox", "create", "shared/news", "--quota", "STORAGE=1000")
     assert "shared/news is at be" in made
@@ -91,6 +100,8 @@ def test_the_list_is_told_by_force_who_has_a_mailbox(ctl: Ctl) -> None:
     said = ctl("mailbox", "force", "shared/two", "--to", "be2", "--yes")
     assert "is at be2.murder.test, it was at be1.murder.test" in said
     assert place(ctl, "shared/two") == "be2.murder.test"
+    assert "be2.murder.test does not have it" in said
+    until(lambda: rests(ctl, "shared/two"), "what be1 has rests, at once", every_s=0.2)
     assert "nowhere" in ctl("mailbox", "force", "shared/two", "--to", "nowhere", "--yes", code=1)
     ctl("mailbox", "force", "shared/two", "--to", "be1!default", "--yes")
     assert "1 removed" in ctl("mailbox", "delete", "shared/two", "--yes")

@@ -14,6 +14,7 @@ from murder.model.acl import format_rights, parse_acl
 from murder.model.entry import Location, MailboxEntry, parse_location
 from murder.model.name import MailboxName, is_deleted, owner_of
 from murder.operate import backends, mailboxes
+from murder.operate.lists import settle_force
 from murder.operate.moves import chosen
 from murder.operate.reach import Reach
 
@@ -258,7 +259,7 @@ async def rename(reach: Reach, old: str, new: str, as_json: bool) -> int:
 @json_option("name, server, before")
 async def force(reach: Reach, name: str, server: str, yes: bool, as_json: bool) -> int:
     """Make the master record another backend for a mailbox. Moves no mail: for a backend that is lost,
-    or where two have it. What the former one has is put into quarantine when it next compares lists.
+    or where two have it. What the former one has is put into quarantine: at once, or when that server is back.
 
     \b
     murder ctl mailbox force user/anna --to be2.example.org --yes
@@ -274,7 +275,11 @@ async def force(reach: Reach, name: str, server: str, yes: bool, as_json: bool) 
         return 2
     place = f"{to}!{location.partition or entry.location.partition}"
     await reach.master.force(canonical, place.encode(), entry.raw_acl)
-    return say(as_json, facts, f"{reach.shown(canonical)} is at {to}, it was at {entry.server}")
+    done = f"{reach.shown(canonical)} is at {to}, it was at {entry.server}"
+    if entry.server != to:
+        for problem in await settle_force(reach, canonical, entry.server, to):
+            click.echo(f"murder: {problem}", err=True)
+    return say(as_json, facts, done)
 
 
 @mailbox.command()

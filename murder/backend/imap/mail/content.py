@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
 
+from murder.api.disk import DamagedMessageError
 from murder.api.store import KeepsToldSize, Mailbox
 from murder.errors import Code, Refusal
 from murder.mime.header import parse_date
@@ -332,11 +333,12 @@ class MessageContent(Looking):
 
 
 async def read_content(mailbox: Mailbox, message: Message, wanted: Wanted) -> MessageContent | None:
-    """The searchable side of a message, of which nothing has been looked at; None where it has just been expunged."""
+    """The searchable side of a message, of which nothing has been looked at; None where it has just been expunged,
+    or is damaged: that is logged."""
     reader = Reader(mailbox, message)
     try:
         return MessageContent(await reader.octets(), await reader.part(), wanted)
     except Refusal as refusal:
-        if refusal.code is Code.EXPUNGE_ISSUED:
+        if refusal.code is Code.EXPUNGE_ISSUED or isinstance(refusal, DamagedMessageError):
             return None
         raise

@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Final
 
+from murder.api.disk import DamagedMessageError
 from murder.api.store import TellsFlags, TellsSummaries
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.mail.content import Reader, sized
@@ -126,6 +127,7 @@ class _Fetch:
             and request.changed_since is None
         )
         self._needs_message = any(isinstance(item, BodyItem | Preview) for item in items)
+        self._damage: DamagedMessageError | None = None
         self._needs_structure = not FROM_STRUCTURE.isdisjoint(items)
 
     async def run(self, command: Command, uids: Sequence[Uid], by_uid: bool) -> None:
@@ -139,6 +141,8 @@ class _Fetch:
             changes = await view.mailbox.changes(request.changed_since)
             await tell_vanished(self._dialogue, changes, ranges)
         await self.tell(uids)
+        if self._damage is not None:
+            raise self._damage
         if uids and self._missed == len(uids):  # RFC 2180 §4.1.2
             raise Refusal(Code.EXPUNGE_ISSUED, "None of these messages exists any more")
         is_gone = False
@@ -276,6 +280,11 @@ class _Fetch:
                 self._put(begin)
                 await self._put_body(body)
                 await self._dialogue.flush()
+        except DamagedMessageError as damage:
+            if begun:
+                raise
+            self._damage = damage  # the others are told
+            return
         except Refusal as refusal:
             if refusal.code is not Code.EXPUNGE_ISSUED or begun:
                 raise
