@@ -1,8 +1,8 @@
 """What passes on the connections of a user, for who traces them: nothing here is used while nobody does.
 
 A tap stands between a connection and both its ends. Whose connection it is shows only at its login; until then what
-passes is kept, a little of it, and told when the user turns out to be one that is asked for. What could be a password is
-left out: before a login the client's lines are shown only where they are known to hold none.
+passes is kept, a little of it, and told when the user turns out to be one that is asked for, let in or refused. What
+could be a password is left out: before a login the client's lines are shown only where they are known to hold none.
 """
 
 import asyncio
@@ -104,6 +104,7 @@ class Tap:
         self._kept_octets = 0
         self._unfinished = b""  # of the client's present line
         self._is_secret = False  # the client is inside a login
+        self._refused = ""  # who it was that has just been refused
         self._wrap()
 
     @property
@@ -148,6 +149,17 @@ class Tap:
             user, self._line(who, _SECRET.sub(rb"\1 ***", data[:MAX_SHOWN]), len(data))
         )
 
+    def login_failed(self, user: str) -> None:
+        """Somebody was refused who called themselves so: what has passed is theirs, with the answer that follows."""
+        self._refused = user if self._traces.asks_for(user) else ""
+        self._tell_kept()
+
+    def _tell_kept(self) -> None:
+        if self._refused:
+            while self._kept:
+                self._traces.put(self._refused, self._kept.popleft())
+            self._kept_octets = 0
+
     def _line(self, who: str, octets: bytes, size: int) -> Traced:
         shown = octets.decode("utf-8", "backslashreplace")
         more = f" … {size - MAX_SHOWN} more octets" if size > MAX_SHOWN else ""
@@ -168,6 +180,9 @@ class Tap:
         self._kept_octets += len(shown)
         while self._kept and self._kept_octets > MAX_KEPT_OCTETS:
             self._kept_octets -= len(self._kept.popleft().octets)
+        self._tell_kept()
+        if who == "S":
+            self._refused = ""  # what comes next may be another's
 
     def _without_secrets(self, data: bytes) -> bytes:
         """The lines that these octets end, each as it may be shown."""

@@ -12,6 +12,7 @@ from murder.log import Log, logger, plain_log
 from murder.model.identity import Login
 from murder.net.dialogue import Dialogue
 from murder.net.seldom import TLS_FAILURES
+from murder.net.tap import Tap
 from murder.trail.audit import AuditLog
 from murder.trail.figures import Figures
 from murder.wire.control_answers import SessionShown
@@ -232,6 +233,8 @@ class ClientDialogue(Dialogue):
     def login_failed(self, user: str, problem: str, **facts: object) -> bool:
         """Count and log; whether it was once too often, and the connection ends behind the reply."""
         self._failures += 1
+        if isinstance(self.connection.receiver, Tap):
+            self.connection.receiver.login_failed(user)
         self.log.info("login.failed", user=user, **facts, problem=problem)
         self.service.figures.add("logins", self.protocol, "failed")
         return self._failures >= self.service.max_failures

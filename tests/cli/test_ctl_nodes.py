@@ -98,14 +98,18 @@ def test_a_trace_shows_a_quick_session_from_its_first_octet_without_secrets(
             secret = base64.b64encode(b"\0user4\0" + demo.password.encode())
             sock.sendall(secret + b"\r\nc NOOP\r\nd LOGOUT\r\n")
             assert b"d OK" in stream.read()
+        with demo.peer(demo.frontend) as peer:
+            assert "t NO" in peer.command("LOGIN user4 another-secret")[-1]
         said = ""
-        while "the connection has ended" not in said:
+        while "AUTHENTICATIONFAILED" not in said:
             line = json.loads(tracing.stdout.readline())
             if line["node"].startswith("fe1"):
                 said += f"{line['who']}: {line['octets']}\n"
         tracing.send_signal(signal.SIGINT)
         tracing.stdout.read()
     assert said.startswith("S: * OK") and "C: a CAPABILITY\nb AUTHENTICATE ***\n" in said
+    assert said.count("the connection has ended") == 1 and "C: t LOGIN ***\n" in said
+    assert "another-secret" not in said
     assert "NOOP" in said or "C: ***\n***\n***" in said
     assert secret.decode() not in said and demo.password not in said and "user1" not in said
 

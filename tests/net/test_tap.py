@@ -110,3 +110,22 @@ def test_what_is_kept_before_a_login_is_bounded() -> None:
     kept = tap._kept
     assert len(kept) <= MAX_KEPT_LINES and len(tap._unfinished) <= 2000
     assert sum(len(line.octets) for line in kept) <= MAX_KEPT_OCTETS
+
+
+def test_who_is_refused_is_told_with_the_answer_and_nobody_else() -> None:
+    traces = Traces()
+    lines = traces.begin("ana")
+    one = Accepted(traces)
+    one.connection.transport.write(b"* OK hello\r\n")
+    one.connection.receiver.received(b"a LOGIN bob x\r\n")
+    cast(Tap, one.connection.receiver).login_failed("bob")
+    one.connection.transport.write(b"a NO\r\n")
+    assert told(lines) == []
+    one.connection.receiver.received(b"b LOGIN ana secret\r\n")
+    cast(Tap, one.connection.receiver).login_failed("ana")
+    one.connection.transport.write(b"b NO [AUTHENTICATIONFAILED]\r\n")
+    said = told(lines)
+    assert said[-2:] == ["C: b LOGIN ***", "S: b NO [AUTHENTICATIONFAILED]\r\n"]
+    assert not [line for line in said if "secret" in line or "bob" in line]
+    one.connection.transport.write(b"c NO another\r\n")
+    assert told(lines) == []
