@@ -72,6 +72,7 @@ IN_ORDER = {  # room -> its modules, each importing only those before it
             "root",
             "rows",
             "told",
+            "mapped",
             "pages",
             "uids",
             "bodies",

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import mmap
-import os
 import secrets
 import sqlite3
 import time
@@ -19,6 +17,7 @@ from murder.kit.asked import Asked
 from murder.kit.bodies import Bodies, Copying
 from murder.kit.expunged import Keeper, let_go, may_let_go, remove_kept
 from murder.kit.incoming import FileIncoming
+from murder.kit.mapped import map_message
 from murder.kit.pages import pages
 from murder.kit.root import Root, T
 from murder.kit.rows import (
@@ -275,11 +274,7 @@ class RowMailbox:
             return memoryview(octets)
         path = self.root.file_of(name)
         try:
-            with path.open("rb") as file:
-                found = os.fstat(file.fileno()).st_size
-                if found != size:
-                    raise DamagedMessageError(path, f"it has {found} octets, not {size}")
-                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            return map_message(path, size)
         except FileNotFoundError:
             if await self.messages([uid]):
                 raise DamagedMessageError(path, "it is missing") from None
