@@ -191,7 +191,9 @@ class BackendRole(ClientRole):
             annotations=_make_annotations(config.backend, self._ledger),
             quotas=quotas,
             scripts=self._make_scripts(store, mailboxes, announcer, quotas),
-            compiler=Compiler(config.backend.max_script_bytes),
+            compiler=Compiler(
+                config.backend.max_script_bytes, namespace=config.namespace.namespace()
+            ),
             maildrop_locks=config.node.data / ROLE / LOCKS_FOLDER,
             url_keys=UrlKeys(mailbox_list, self._ledger, config.backend.max_url_keys_per_mailbox),
             referrals=self._make_referrals(self._client),
@@ -301,7 +303,9 @@ class BackendRole(ClientRole):
         backend.redirects_as_recipient = config.submission.redirect_sender == "recipient"
         if self._submitter is not None:
             self._submitter.config = config
-        backend.compiler = Compiler(config.backend.max_script_bytes)
+        backend.compiler = Compiler(
+            config.backend.max_script_bytes, namespace=config.namespace.namespace()
+        )
         set_bounds(_parsed(config.backend))
         mover.upstreams.configure(config)
         target = master_target(config)

@@ -17,6 +17,8 @@ class Limits:
 
     script_octets: int = 1024 * 1024  # as Pigeonhole; Cyrus takes 32 KiB
     problems: int = 20  # told of one script
+    # what a user's own mailboxes begin with, where they begin with something: who files into others is warned
+    own_prefix: str = ""
     blocks: int = 32  # within each other, as Pigeonhole; RFC 5228 §2.10.5 asks for 15
     tests: int = 32  # within each other
     arguments: int = 32  # of one command; strings of a list are none

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from murder.api.store import MailboxStore
+from murder.config.sections import NamespaceConfig
 from murder.model.name import inbox_of
 from murder.model.quota import Resource
 from tests.backend.server import config_in, running_backend, spool_store
@@ -76,3 +77,29 @@ async def test_scripts_are_no_mail_and_are_in_the_quota(tmp_path: Path) -> None:
         said = await reader.read()
         writer.close()
         assert b"NO (QUOTA) " in said
+
+
+@pytest.mark.parametrize(
+    ("name", "alternative", "is_warned"),
+    [
+        ("Lists/a", False, True),
+        ("INBOX/Lists/a", False, False),
+        ("inbox", False, False),
+        ("user/bob/both", False, False),
+        ("Lists/a", True, False),
+    ],
+)
+async def test_who_files_into_what_is_none_of_their_mailboxes_is_warned(
+    name: str, alternative: bool, is_warned: bool, tmp_path: Path
+) -> None:
+    """As with Cyrus and Dovecot, whose personal namespace has a prefix, such mail is kept in INBOX; we say so before."""
+    namespace = NamespaceConfig(alternative=alternative)
+    config = config_in(tmp_path, namespace=namespace)
+    async with running_backend(tmp_path, config=config) as running:
+        reader, writer = await greeted(running.sieve)
+        script = f'require ["fileinto", "mailbox"]; fileinto :create "{name}";'.encode()
+        writer.write(LOGIN + b'PUTSCRIPT "a" {%d+}\r\n%b\r\nLOGOUT\r\n' % (len(script), script))
+        said = await reader.read()
+        writer.close()
+        assert (b"OK (WARNINGS) " in said) is is_warned, said
+        assert (b"your own mailboxes are called 'INBOX/" in said) is is_warned

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from murder.model.name import Namespace
 from murder.net.turns import aside
 from murder.sieve import CAPABILITIES, BadScript, Limits, Script, ScriptCache, compile_script
 
@@ -24,9 +25,15 @@ class Checked:
 class Compiler:
     """Scripts become programs here, in one worker; a script's size is bounded by who takes it in, and here again."""
 
-    def __init__(self, max_octets: int, capabilities: Collection[str] = CAPABILITIES) -> None:
+    def __init__(
+        self,
+        max_octets: int,
+        capabilities: Collection[str] = CAPABILITIES,
+        namespace: Namespace | None = None,
+    ) -> None:
         self.capabilities = frozenset(capabilities) - NOT_CARRIED
-        self.limits = replace(Limits(), script_octets=max_octets)
+        prefix = namespace.personal_prefix.decode() if namespace is not None else ""
+        self.limits = replace(Limits(), script_octets=max_octets, own_prefix=prefix)
         self.cache = ScriptCache(self._compile)
 
     def _compile(self, octets: bytes) -> Script:

@@ -102,7 +102,16 @@ def _redirect_to(machine: Machine, call: Call, text: str, sender: str) -> None:
 
 
 def _check_fileinto(checker: "Checker", call: Call, node: "Node") -> None:
-    check_mailbox(call.arguments[0], node, "the fileinto command")
+    name = call.arguments[0]
+    check_mailbox(name, node, "the fileinto command")
+    prefix = checker.limits.own_prefix
+    if not prefix or not isinstance(name, str) or call.tags.keys() & {"mailboxid", "specialuse"}:
+        return
+    separator = prefix[-1]
+    if name.partition(separator)[0].upper() != "INBOX" and not name.startswith("user" + separator):
+        shown = name[:80].encode("utf-8", "backslashreplace").decode()
+        text = f"your own mailboxes are called '{prefix}…' here, and '{shown}' is none of them: where nobody shares one"
+        checker.warn(node.at, f"fileinto command: {text} of that name, its mail stays in INBOX")
 
 
 def _fileinto(machine: Machine, call: Call) -> Result:
