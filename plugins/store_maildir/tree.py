@@ -29,6 +29,7 @@ from plugins.store_maildir.files import (
     sync_path,
 )
 
+FOLLOWED: Final = 5  # times that a file is looked for which somebody renames again and again
 ASIDE: Final = "tmp"  # what was expunged and is still read
 INDEX: Final = "murder-index.db"
 RESTING: Final = b"deleted"  # begins the names of what was deleted, and is kept for a while
@@ -196,7 +197,14 @@ class Tree(Root):
         touched: set[bytes] = set()
         boxes: dict[int, bytes] = {}
         for old, new in db.execute("SELECT old, new FROM todo ORDER BY id").fetchall():
-            _act(self._real(db, old, boxes), self._real(db, new, boxes), touched)
+            source, target = self._real(db, old, boxes), self._real(db, new, boxes)
+            for _ in range(FOLLOWED):
+                if _act(source, target, touched) or not _is_message(old):
+                    break
+                # somebody has given it other flags meanwhile; or this is done already
+                source = self.locate(boxes[int(old.partition("/")[0])], old)
+                if source is None or source == target:
+                    break
         for (file,) in db.execute("SELECT file FROM garbage").fetchall():
             number, sub, _ = file.split("/", 2)
             if sub == ASIDE:  # nobody takes it for a message: `cur` and `new` stay as they are
@@ -204,8 +212,10 @@ class Tree(Root):
             else:
                 place = self._real(db, file, boxes)
                 path = self.locate(boxes[int(number)], file) if place else None
-            if path is not None:
-                _act(path, None, touched)
+            for _ in range(FOLLOWED):
+                if path is None or _act(path, None, touched) or sub == ASIDE:
+                    break
+                path = self.locate(boxes[int(number)], file)  # under other flags
         for folder in touched:
             with contextlib.suppress(FileNotFoundError):
                 sync_path(folder)
@@ -224,8 +234,13 @@ class Tree(Root):
         return folder + b"/" + rest.encode("latin-1")
 
 
-def _act(old: bytes | None, new: bytes | None, touched: set[bytes]) -> None:
-    """Rename; without `new` remove; without `old` make a folder."""
+def _is_message(path: str) -> bool:
+    """Whether it is a message's that other software may rename."""
+    return not path.startswith("/") and path.split("/", 2)[1:2] in (["cur"], ["new"])
+
+
+def _act(old: bytes | None, new: bytes | None, touched: set[bytes]) -> bool:
+    """Rename; without `new` remove; without `old` make a folder. Whether there was something to do it with."""
     if old is None:
         if new is not None:
             for name in (b"", b"/cur", b"/new", b"/tmp"):
@@ -236,7 +251,7 @@ def _act(old: bytes | None, new: bytes | None, touched: set[bytes]) -> None:
                 with contextlib.suppress(OSError):  # something else stands there: it is a mark only
                     os.close(os.open(new + b"/maildirfolder", flags, FILE_MODE))
             touched.update((new, os.path.dirname(new)))
-        return
+        return True
     touched.add(os.path.dirname(old))
     try:
         if new is None:
@@ -244,11 +259,12 @@ def _act(old: bytes | None, new: bytes | None, touched: set[bytes]) -> None:
                 shutil.rmtree(old, ignore_errors=True)
             else:
                 os.unlink(old)
-            return
+            return True
         os.rename(old, new)
     except FileNotFoundError:
-        return
+        return False
     touched.add(os.path.dirname(new))
+    return True
 
 
 def add_todo(db: sqlite3.Connection, old: str | bytes, new: str | bytes) -> None:

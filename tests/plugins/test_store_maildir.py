@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import sqlite3
 import subprocess
 import time
 import tracemalloc
@@ -18,6 +19,7 @@ from murder.model.message import ModSeq, Uid
 from murder.model.name import MailboxName
 from plugins.store_maildir.files import read_subscriptions, read_uidlist, write_subscriptions
 from plugins.store_maildir.store import MaildirStore, Settings
+from plugins.store_maildir.tree import Tree
 from tests.conftest import cannot_run
 
 DOVECOT = Path("/usr/lib/dovecot/imap")
@@ -538,3 +540,42 @@ def test_a_uid_list_is_read_line_by_line_and_wild_numbers_are_none(tmp_path: Pat
     for header in (b"3 V%b N1" % (b"9" * 5000), b"1 %b 2" % (b"9" * 5000), b"3 " + b"V" * 100_000):
         (tmp_path / "dovecot-uidlist").write_bytes(header + b"\n1 :a.h\n")
         assert read_uidlist(tmp_path.as_posix().encode()) is None
+
+
+@pytest.mark.parametrize("change", ["expunge", "move", "flags"])
+async def test_what_somebody_renames_just_then_neither_comes_back_nor_keeps_its_old_flags(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the row that says what the file is called and the act on the file: another program changes a flag."""
+    async with stored(tmp_path) as store:
+        await store.create(INBOX, "default")
+        await store.create(SUB, "default")
+        box, other = await store.open(INBOX, "ana"), await store.open(SUB, "ana")
+        uid = await append(store, box, ONE)
+        cur, fresh = (tmp_path / "mail/ana/Maildir" / name for name in ("cur", "new"))
+        act, renamed = Tree.perform, []
+
+        def race(tree: Tree, db: sqlite3.Connection) -> dict[int, bytes]:
+            (due,) = db.execute(
+                "SELECT (SELECT count(*) FROM todo) + (SELECT count(*) FROM garbage)"
+            )
+            if due[0] and not renamed and (files := [*cur.iterdir(), *fresh.iterdir()]):
+                file = files[0]
+                renamed.append(file.rename(cur / (file.name.partition(":")[0] + ":2,R")))
+            return act(tree, db)
+
+        monkeypatch.setattr(Tree, "perform", race)
+        if change == "expunge":
+            await box.expunge([uid])
+        elif change == "move":
+            await box.move([uid], other)
+        else:
+            await box.change_flags([uid], FlagChange.ADD, frozenset({"\\Flagged"}))
+        assert renamed
+        monkeypatch.undo()
+        assert len(await other.messages()) == (change == "move")
+        if change == "flags":
+            assert await flags_in(box) == {int(uid): {"\\Flagged"}}
+        else:
+            assert await box.messages() == []
+            assert [*cur.iterdir(), *fresh.iterdir()] == []
