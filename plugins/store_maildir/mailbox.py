@@ -36,7 +36,7 @@ from plugins.store_maildir.files import (
     to_crlf,
 )
 from plugins.store_maildir.sync import changing, synchronise
-from plugins.store_maildir.tree import ASIDE, Tree, add_todo, plan_rename
+from plugins.store_maildir.tree import ASIDE, FOLLOWED, Tree, add_todo, plan_rename
 
 ATTEMPTS: Final = 5  # to open a file that is renamed whenever its flags change
 
@@ -124,8 +124,17 @@ class MaildirBodies:
         self, db: sqlite3.Connection, source: bytes | None, row: tuple[Any, ...], bits: int
     ) -> int:
         """A file of another folder as a message to be of this one; the new body."""
-        if source is None:
-            raise Refusal(Code.EXPUNGE_ISSUED, f"Message {row[0]} is no longer there")
+        for _ in range(FOLLOWED):
+            if source is None:
+                break
+            try:
+                return self._bring(db, source, row, bits)
+            except FileNotFoundError:  # somebody has just given it other flags
+                source = self.tree.locate_again(source)
+        raise Refusal(Code.EXPUNGE_ISSUED, f"Message {row[0]} is no longer there")
+
+    def _bring(self, db: sqlite3.Connection, source: bytes, row: tuple[Any, ...], bits: int) -> int:
+        """Raises FileNotFoundError."""
         folder = self.tree.folder_of(db, self.box_id)
         letters = self._letters(folder, bits & ~(0 if self.is_own else SEEN_BIT), row[2].split())
         name = os.path.basename(source).decode("latin-1")
@@ -135,6 +144,8 @@ class MaildirBodies:
         try:
             os.link(source, path)
             self.tree.file_is_coming(path, is_written=False)
+        except FileNotFoundError:
+            raise
         except OSError:  # another file system, or a limit of links
             with open_plain(source) as file:
                 self._write_file(folder, base, file.read(), os.fstat(file.fileno()).st_mtime)

@@ -109,6 +109,11 @@ class Tree(Root):
                 continue
         return None
 
+    def locate_again(self, path: bytes) -> bytes | None:
+        """A message that was there until just now."""
+        folder, place, name = path.rsplit(b"/", 2)
+        return self.locate(folder, f"/{place.decode()}/{name.decode('latin-1')}")
+
     # --- what others may have changed
 
     def is_dirty(self, box_id: int) -> bool:

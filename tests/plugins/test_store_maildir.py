@@ -542,40 +542,58 @@ def test_a_uid_list_is_read_line_by_line_and_wild_numbers_are_none(tmp_path: Pat
         assert read_uidlist(tmp_path.as_posix().encode()) is None
 
 
-@pytest.mark.parametrize("change", ["expunge", "move", "flags"])
-async def test_what_somebody_renames_just_then_neither_comes_back_nor_keeps_its_old_flags(
-    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def renamed_by_another(path: Path, letters: str) -> Path:
+    """Another program gives the message other flags."""
+    base = path.name.partition(":")[0]
+    return path.rename(path.parent.parent / "cur" / f"{base}:2,{letters}")
+
+
+@pytest.mark.parametrize("change", ["expunge", "move"])
+async def test_what_is_renamed_just_while_it_is_removed_does_not_come_back(
+    change: str, tmp_path: Path
 ) -> None:
-    """Between the row that says what the file is called and the act on the file: another program changes a flag."""
+    tree = by_hand(tmp_path)
     async with stored(tmp_path) as store:
-        await store.create(INBOX, "default")
         await store.create(SUB, "default")
         box, other = await store.open(INBOX, "ana"), await store.open(SUB, "ana")
         uid = await append(store, box, ONE)
-        cur, fresh = (tmp_path / "mail/ana/Maildir" / name for name in ("cur", "new"))
-        act, renamed = Tree.perform, []
+        uids = await box.uids()
+        real, letters = box.tree.locate, ["R", "RS", "FR"]
 
-        def race(tree: Tree, db: sqlite3.Connection) -> dict[int, bytes]:
-            (due,) = db.execute(
-                "SELECT (SELECT count(*) FROM todo) + (SELECT count(*) FROM garbage)"
-            )
-            if due[0] and not renamed and (files := [*cur.iterdir(), *fresh.iterdir()]):
-                file = files[0]
-                renamed.append(file.rename(cur / (file.name.partition(":")[0] + ":2,R")))
-            return act(tree, db)
+        def locate(folder: bytes, file: str) -> bytes | None:
+            path = real(folder, file)
+            if path is not None and b"/Sub" not in path and letters:
+                renamed_by_another(Path(os.fsdecode(path)), letters.pop())
+            return path
 
-        monkeypatch.setattr(Tree, "perform", race)
+        box.tree.locate = locate  # type: ignore[method-assign]
         if change == "expunge":
             await box.expunge([uid])
-        elif change == "move":
+        else:
             await box.move([uid], other)
-        else:
-            await box.change_flags([uid], FlagChange.ADD, frozenset({"\\Flagged"}))
-        assert renamed
-        monkeypatch.undo()
-        assert len(await other.messages()) == (change == "move")
-        if change == "flags":
-            assert await flags_in(box) == {int(uid): {"\\Flagged"}}
-        else:
-            assert await box.messages() == []
-            assert [*cur.iterdir(), *fresh.iterdir()] == []
+        assert not letters
+        assert list(await box.uids()) == [one for one in uids if one != uid]
+        assert len([*(tree / "cur").iterdir(), *(tree / "new").iterdir()]) == len(uids) - 1
+
+
+async def test_a_flag_that_was_set_stays_where_the_file_is_renamed_just_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stored(tmp_path) as store:
+        await store.create(INBOX, "default")
+        box = await store.open(INBOX, "ana")
+        uid = await append(store, box, ONE)
+        tree, act = tmp_path / "mail/ana/Maildir", Tree.perform
+        renamed: list[Path] = []
+
+        def race(itself: Tree, db: sqlite3.Connection) -> dict[int, bytes]:
+            (due,) = db.execute("SELECT count(*) FROM todo WHERE new GLOB '*:2,F'").fetchone()
+            if due and not renamed:
+                (file,) = (tree / "new").iterdir()
+                renamed.append(renamed_by_another(file, "R"))
+            return act(itself, db)
+
+        monkeypatch.setattr(Tree, "perform", race)
+        await box.change_flags([uid], FlagChange.ADD, frozenset({"\\Flagged"}))
+        (file,) = (tree / "cur").iterdir()
+        assert renamed and file.name.endswith(":2,F")
