@@ -98,6 +98,11 @@ def _bounds_of(config: BackendConfig) -> Bounds:
     )
 
 
+def _compiler(config: Config) -> Compiler:
+    namespace = config.namespace.namespace()
+    return Compiler(config.backend.max_script_bytes, namespace=namespace)
+
+
 def _script_limits(config: BackendConfig) -> ScriptLimits:
     return ScriptLimits(config.max_scripts_per_user, config.max_script_bytes)
 
@@ -191,9 +196,7 @@ class BackendRole(ClientRole):
             annotations=_make_annotations(config.backend, self._ledger),
             quotas=quotas,
             scripts=self._make_scripts(store, mailboxes, announcer, quotas),
-            compiler=Compiler(
-                config.backend.max_script_bytes, namespace=config.namespace.namespace()
-            ),
+            compiler=_compiler(config),
             maildrop_locks=config.node.data / ROLE / LOCKS_FOLDER,
             url_keys=UrlKeys(mailbox_list, self._ledger, config.backend.max_url_keys_per_mailbox),
             referrals=self._make_referrals(self._client),
@@ -303,9 +306,7 @@ class BackendRole(ClientRole):
         backend.redirects_as_recipient = config.submission.redirect_sender == "recipient"
         if self._submitter is not None:
             self._submitter.config = config
-        backend.compiler = Compiler(
-            config.backend.max_script_bytes, namespace=config.namespace.namespace()
-        )
+        backend.compiler = _compiler(config)
         set_bounds(_parsed(config.backend))
         mover.upstreams.configure(config)
         target = master_target(config)
