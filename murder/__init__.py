@@ -22,6 +22,7 @@ The map. Rooms, in the order they may import each other (tests/test_layers.py ho
                plugins
     mupdate    the mailbox list, its master, replicas and client
     frontend   the proxy role        backend   the server role (they know nothing of each other)
+    unified    both on the same ports
     node       a node as it runs: the supervisor, its workers, a role in each (process);
                what they tell an operator, and do for them (control)
     operate    what an operator does to a whole murder, over its own protocols

@@ -38,7 +38,7 @@ from murder.api.referral import Conduct, ReferralQuestion
 from murder.api.sasl import BUILT_IN, Mechanism
 from murder.api.service import Service
 from murder.api.store import MailboxStore
-from murder.config import ROLES, Config, ConfigError, Problem
+from murder.config import ROLES, Config, ConfigError, Problem, parts_of
 from murder.config.load import settings_from, unknown
 from murder.errors import Misuse, Refusal
 from murder.model.entry import Location
@@ -122,7 +122,7 @@ def load_plugins(
     config: Config, roles: Collection[str] = ROLES, kinds: Sequence[Kind] = KINDS
 ) -> "Plugins":
     """Load what the configuration names and the roles need. Raises ConfigError."""
-    return _Loader(config, kinds).load(roles)
+    return _Loader(config, kinds).load(parts_of(roles))
 
 
 def named_for(config: Config, kind: Kind) -> tuple[tuple[str, ...], str]:

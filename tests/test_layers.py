@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 EVERYWHERE = {"errors", "murder"}  # murder itself is only the version and the map
 PURE = {"model", "wire", "session"}
 ROLE = PURE | {"net", "api", "config", "log", "trail", "auth", "serve", "hooks", "mupdate"}
-TOP = ROLE | {"pki", "frontend", "backend", "node", "__main__"}
+TOP = ROLE | {"pki", "frontend", "backend", "unified", "node", "__main__"}
 MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "errors": set[str](),
     "durable": set(),
@@ -41,6 +41,7 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "mupdate": ROLE,
     "frontend": ROLE,
     "backend": ROLE | {"durable", "mime", "sieve"},
+    "unified": ROLE | {"frontend", "backend"},
     "node": {"model", "wire", "api", "net", "config", "log", "trail", "hooks", "pki", "__main__"},
     "archive": {"__main__"},
     "demo": TOP,

@@ -87,10 +87,12 @@ class Gate:
         mechanisms: Sequence[Mechanism] = (),
         server_name: str = "",
         certificate_user: str = "email",
+        within: "Gate | None" = None,
     ) -> None:
         self.auth = auth if isinstance(auth, Chain) else Chain([("auth", auth)])
         self.server_name = server_name
         self.certificate_user = certificate_user
+        self._within = within  # of the server beside this proxy: nodes and proxy users come to that
         self._decoy_key = decoy_key or secrets.token_bytes(32)
         self.admins = frozenset(admins)
         self.proxies = frozenset(proxies)
@@ -170,6 +172,9 @@ class Gate:
         """Decide. `how` is the attempt where there is one already. Raises Refusal (with the delay for wrong passwords behind
         it) or UpstreamFailure."""
         how = how or self.attempt_at(connection, protocol, credentials.mechanism)
+        within = self._within
+        if within is not None and within.is_meant(credentials, connection):
+            return replace(await within.admit(credentials, connection, protocol, how), within=True)
         if self.masters and isinstance(credentials, PlainCredentials):
             credentials = _with_master(credentials)
         authcid, detail = self.known_as(getattr(credentials, "authcid", ""))
@@ -179,6 +184,13 @@ class Gate:
         login = await self._admit(replace(credentials, authzid=authzid), connection, how)
         detail = acting_detail if authzid else detail
         return replace(login, detail=detail) if detail else login
+
+    def is_meant(self, credentials: Credentials, connection: Connection) -> bool:
+        """Whether who comes to one port is for the server there, not for the proxy before it: another node, an operator, a
+        proxy user."""
+        if isinstance(credentials, ExternalCredentials):
+            return connection.certificate is not None and not connection.user_certificate
+        return self.known_as(credentials.authcid)[0] in self.proxies
 
     def admit_at_once(
         self, user: str, password: bytes, connection: Connection, protocol: str, mechanism: str
@@ -194,6 +206,8 @@ class Gate:
         recall = self.auth.only_recall or self._recall_for(connection, protocol, mechanism)
         identity = self.penalties.at_once(connection.peer, user, password, recall)
         if identity is None or identity.user in self.admins:
+            return None
+        if self._within is not None and identity.user in self._within.proxies:
             return None
         connection.attempts += 1
         return Login(identity.user, identity)

@@ -58,7 +58,7 @@ from murder.mupdate.mboxlist import MailboxList
 from murder.net.turns import line_up
 from murder.net.upstream import Upstreams
 from murder.serve.role import ClientRole, MakesAuth, probe_auth
-from murder.serve.service import drain, factories_of
+from murder.serve.service import Session, drain, factories_of
 from murder.wire.control_answers import ConflictShown, Probed, RoleFacts
 from murder.wire.imap.metadata import refuse_too_many, refuse_value_too_big
 
@@ -105,6 +105,12 @@ def _compiler(config: Config) -> Compiler:
 
 def _script_limits(config: BackendConfig) -> ScriptLimits:
     return ScriptLimits(config.max_scripts_per_user, config.max_script_bytes)
+
+
+def _master_url(config: Config) -> str:
+    if config.mupdate.master is not None:
+        return f"mupdate://{config.mupdate.master.host}/"
+    return f"mupdate://{config.node.name}/" if config.master is not None else ""
 
 
 def _make_annotations(config: BackendConfig, ledger: Ledger) -> Annotations:
@@ -208,7 +214,7 @@ class BackendRole(ClientRole):
             redirects_as_recipient=config.submission.redirect_sender == "recipient",
             filters=self._plugins.delivery_filters(),
             domains=config.namespace.domains,
-            master_url=f"mupdate://{config.mupdate.master.host}/" if config.mupdate.master else "",
+            master_url=_master_url(config),
         )
         self.mover = Mover(self.backend, upstreams, keeps_all=self._worker == 0)
         self.renames = Renames(self.backend, upstreams, self._client, keeps_all=self._worker == 0)
@@ -289,6 +295,11 @@ class BackendRole(ClientRole):
             return config.address_of(server), None if port == IMAP.keys[0].port else port
 
         return Referrals(master, config.node.name, config.namespace.namespace(), server_of)
+
+    @property
+    def sessions(self) -> Collection[Session]:
+        """All that are open now."""
+        return self.backend.sessions if self.backend is not None else ()
 
     def _proxies(self) -> Collection[str]:
         return self._config.backend.proxies

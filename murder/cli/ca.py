@@ -7,6 +7,7 @@ from typing import Final
 import asyncclick as click
 
 from murder.cli.options import PATH, Decorator, Group, json_option, print_json, print_table, say
+from murder.config import UNIFIED, parts_of
 from murder.pki.authority import (
     CA_DAYS,
     EXPIRES_SOON_DAYS,
@@ -78,7 +79,7 @@ def init(folder: Path, days: int, as_json: bool) -> int:
     "roles",
     multiple=True,
     required=True,
-    type=click.Choice(NODE_ROLES),
+    type=click.Choice([*NODE_ROLES, UNIFIED]),
     help="What the node may be; several times for several.",
 )
 @click.option(
@@ -114,10 +115,11 @@ def issue_certificate(
     \b
     murder ca issue be1.example.org --role backend
     murder ca issue mx.example.org --role mupdate --role frontend
+    murder ca issue n1.example.org --role unified    # frontend and backend
     murder ca issue fe1.example.org --role frontend --address imap.example.org
     murder ca issue anna-admin --role operator
     """
-    made = issue(folder, name, roles, addresses=addresses, days=days, out=out)
+    made = issue(folder, name, parts_of(roles), addresses=addresses, days=days, out=out)
     if as_json:
         files = {"certificate": str(made.certificate), "key": str(made.key)}
         print_json({**files, "expires": made.expires.isoformat()})

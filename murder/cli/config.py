@@ -8,7 +8,7 @@ import asyncclick as click
 
 from murder.api.service import Service
 from murder.cli.options import Group, config_option, json_option, print_json, role_option
-from murder.config import ROLES, Config, ConfigError, Problem, load_config
+from murder.config import ROLES, UNIFIED, Config, ConfigError, Problem, load_config
 from murder.config.load import SECTIONS
 from murder.config.write import format_config, format_example, plain, values_of
 from murder.hooks import bundled_settings, load_plugins
@@ -115,7 +115,9 @@ def _roles_to_check(
 ) -> tuple[str, ...]:
     if roles or found.node.roles:
         return roles_wanted(found, roles)
-    return roles_wanted(found, [role for role in ROLES if ports_of(found, role, plugged)])
+    return roles_wanted(
+        found, [role for role in ROLES if role != UNIFIED and ports_of(found, role, plugged)]
+    )
 
 
 @config.command()

@@ -6,6 +6,7 @@ from typing import Final
 import asyncclick as click
 
 from murder.__main__ import archive_path
+from murder.config import ROLES
 
 UNIT: Final = """\
 # /etc/systemd/system/murder.service, written by `murder system-unit{named}`
@@ -64,7 +65,7 @@ WantedBy=multi-user.target
 
 
 @click.command("system-unit")
-@click.argument("roles", nargs=-1, type=click.Choice(["mupdate", "frontend", "backend"]))
+@click.argument("roles", nargs=-1, type=click.Choice(ROLES))
 @click.option("--config", "config_file", default="/etc/murder/murder.toml", show_default=True)
 @click.option("--user", default="murder", show_default=True, help="The user that it runs as.")
 @click.option("--program", default="", help="Default: this file, else /usr/local/bin/murder.")

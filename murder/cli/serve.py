@@ -29,6 +29,7 @@ async def serve(roles: tuple[str, ...], config_file: Path, worker: int | None) -
     murder serve --role mupdate                      # the master
     murder serve --role backend --config be1.toml    # keeps mail
     murder serve --role frontend                     # what clients talk to
+    murder serve --role unified                      # both on the same ports
     """
     if worker is not None:
         return await work(worker)

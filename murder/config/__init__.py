@@ -5,7 +5,7 @@ Knows no roles and no sockets.
 """
 
 from murder.config.auth import AuthConfig
-from murder.config.load import ROLES, load_config
+from murder.config.load import ROLES, UNIFIED, load_config, parts_of
 from murder.config.monitor import LogConfig, MetricsConfig
 from murder.config.mupdate import MupdateConfig
 from murder.config.problem import ConfigError, Problem
@@ -32,6 +32,7 @@ from murder.config.value import (
 
 __all__ = [
     "ROLES",
+    "UNIFIED",
     "AuthConfig",
     "BackendConfig",
     "ClientConfig",
@@ -55,4 +56,5 @@ __all__ = [
     "load_config",
     "parse_endpoint",
     "parse_network",
+    "parts_of",
 ]

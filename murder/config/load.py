@@ -49,10 +49,17 @@ SECTIONS: Final[Mapping[str, type]] = {
     "metrics": MetricsConfig,
 }
 INNER: Final[Mapping[str, str]] = {"submission": "backend"}  # sections that stand in another
-ROLES: Final = ("mupdate", "frontend", "backend")
+UNIFIED: Final = "unified"
+ROLES: Final = ("mupdate", "frontend", "backend", UNIFIED)
 FILE_SUFFIX: Final = "_file"
 
 Table = Mapping[str, object]
+
+
+def parts_of(roles: Iterable[str]) -> tuple[str, ...]:
+    """What roles consist of, as certificates, plugins and operators know them: a unified node is frontend and backend."""
+    found = ((role,) if role != UNIFIED else ("frontend", "backend") for role in roles)
+    return tuple(dict.fromkeys(part for parts in found for part in parts))
 
 
 class _Unfit(Exception):

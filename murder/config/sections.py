@@ -17,6 +17,7 @@ from murder.config.monitor import LogConfig, MetricsConfig
 from murder.config.mupdate import MupdateConfig
 from murder.config.submission import SubmissionConfig as SubmissionConfig
 from murder.config.value import (
+    ANY_HOST,
     MIB,
     Endpoint,
     Network,
@@ -62,7 +63,8 @@ class NodeConfig:
     data: Path = required("Folder for the mailbox list and the mail.", example='"/var/lib/murder"')
     roles: tuple[str, ...] = option(
         (),
-        "What this node is, where `murder serve` is not told by --role: mupdate, frontend, backend.",
+        "What this node is, where `murder serve` is not told by --role: mupdate, frontend, backend; or unified, which is "
+        "frontend and backend on the same ports, those of [frontend].",
         example='["backend"]',
     )
     user: str = option("", "Become this user after the ports are open (when started as root).")
@@ -524,9 +526,18 @@ class Config:
         """Host name or address of a server of the list."""
         return self.server(name).address or name
 
+    @property
+    def master(self) -> Endpoint | None:
+        """Whom this node's roles call for the list: `mupdate.master`; where the node listens as the master, itself."""
+        own = self.mupdate.listen[:1]
+        if self.mupdate.master is not None or not own:
+            return self.mupdate.master
+        here = {ANY_HOST: "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+        return Endpoint(here.get(own[0].host, own[0].host), own[0].port)
+
     def workers_of(self, role: str) -> int:
         """How many worker processes a role has; 0 in the file means one for each processor."""
         if role == "mupdate":
             return 1
-        section: ClientConfig = self.frontend if role == "frontend" else self.backend
+        section: ClientConfig = self.backend if role == "backend" else self.frontend
         return section.workers or os.cpu_count() or 1

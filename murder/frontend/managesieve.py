@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import ClassVar, Final
 
-from murder.api.referral import Conduct, ReferralQuestion
+from murder.api.referral import ReferralQuestion
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.placement import servers
 from murder.frontend.shared import Frontend
@@ -129,7 +129,7 @@ class FrontendSieve(SieveDialogue):
         question = ReferralQuestion(
             "AUTHENTICATE", entry, login.user, login.is_admin, False, self.connection.peer
         )
-        if self.frontend.plugins.relay_or_refer(question) is Conduct.REFER:
+        if self.frontend.refers(question):
             raise Refusal(Code.REFERRAL, "Your scripts are there", f"sieve://{entry.server}")
 
     def code_of(self, refusal: Refusal) -> bytes:

@@ -35,8 +35,10 @@ class Placed:
 
 
 def servers(frontend: Frontend) -> frozenset[str]:
-    """Every backend that this host knows by its list or its configuration."""
-    return frozenset({*frontend.mailboxes.count_by_server(), *frontend.whole_config.servers})
+    """Every backend that this host knows by its list or its configuration, or is itself."""
+    known = {*frontend.mailboxes.count_by_server(), *frontend.whole_config.servers}
+    home = frontend.upstreams.home
+    return frozenset({*known, home} if home else known)
 
 
 async def home_for(frontend: Frontend, name: MailboxName, login: Login, ask: Ask) -> str:

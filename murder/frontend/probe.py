@@ -48,13 +48,14 @@ async def probe(frontend: Frontend) -> AsyncIterator[Probed]:
     """A value for each thing looked at: `what`, `problem` (empty: it is well), `kind` of an UpstreamFailure, `took_ms`."""
     yield await _list(frontend)
     upstreams = Upstreams(frontend.whole_config)
+    others = servers(frontend) - {frontend.upstreams.home}
     places = asyncio.Semaphore(AT_ONCE)
 
     async def one(server: str) -> Probed:
         async with places:
             return await _backend(frontend, upstreams, server)
 
-    tasks = [asyncio.ensure_future(one(server)) for server in sorted(servers(frontend))]
+    tasks = [asyncio.ensure_future(one(server)) for server in sorted(others)]
     try:
         for task in tasks:
             yield await task

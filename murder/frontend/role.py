@@ -29,7 +29,7 @@ from murder.mupdate.role import make_service, take_config
 from murder.net.listener import Service
 from murder.net.pool import Pool
 from murder.net.upstream import Upstreams
-from murder.serve.role import ClientRole, MakesAuth, probe_auth
+from murder.serve.role import ClientRole, MakesAuth, WithinServer, probe_auth
 from murder.serve.service import drain, factories_of
 from murder.wire.control_answers import Probed, RoleFacts
 from murder.wire.control_words import AskPlace, Candidate, NotPlaced, Placement
@@ -51,8 +51,14 @@ class FrontendRole(ClientRole):
     CARRIES_ADMINS = True
     PROXY_ROLES = ()
 
-    def __init__(self, config: Config, plugins: MakesParts, worker: int) -> None:
-        super().__init__(config, plugins, worker)
+    def __init__(
+        self,
+        config: Config,
+        plugins: MakesParts,
+        worker: int,
+        within: WithinServer | None = None,
+    ) -> None:
+        super().__init__(config, plugins, worker, within)
         self._plugins = plugins
         self._replica: ReplicaService | None = None
         self._mailboxes: MailboxList | None = None
@@ -106,7 +112,7 @@ class FrontendRole(ClientRole):
             mailboxes=mailboxes,
             locator=Locator(mailboxes, ping, config.mupdate.command_timeout_s),
             plugins=self._plugins,
-            upstreams=Upstreams(config),
+            upstreams=Upstreams(config, self._within),
             pool=Pool(config.frontend.upstream_idle_s, config.frontend.max_upstreams_idle),
             capabilities=Capabilities(config.frontend.max_message_bytes),
             refers_logins=self._plugins.refers_logins(),

@@ -65,3 +65,9 @@ class Frontend:
         None  # the list and configuration of which each backend was known
     )
     sessions: set[Session] = field(default_factory=set)
+
+    def refers(self, question: ReferralQuestion) -> bool:
+        """Whether the policy sends a client to another server; what is on this one is served here."""
+        if question.entry.server == self.upstreams.home:
+            return False
+        return self.plugins.relay_or_refer(question) is Conduct.REFER

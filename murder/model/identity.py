@@ -27,7 +27,8 @@ class Login:
     """Somebody who is in. `proxy` names the node or proxy user that vouches for them, "" if they came themselves.
 
     `password` is kept only where it must be carried on (an administrator at a frontend). `detail` is what they wrote behind
-    their name with a `+`: the mailbox that POP3 opens. `master` is the master user who is in as `user`.
+    their name with a `+`: the mailbox that POP3 opens. `master` is the master user who is in as `user`. `within`: they are
+    in at the server that runs beside this proxy, and speak with that.
     """
 
     user: str
@@ -37,3 +38,4 @@ class Login:
     password: bytes | None = field(default=None, repr=False)
     detail: str = ""
     master: str = ""
+    within: bool = False

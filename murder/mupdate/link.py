@@ -48,8 +48,8 @@ class Target:
 
 def master_target(config: Config) -> Target | None:
     """From the configuration; None where this node has no master. Raises OSError, ssl.SSLError for its files."""
-    mupdate = config.mupdate
-    if mupdate.master is None:
+    mupdate, master = config.mupdate, config.master
+    if master is None:
         return None
     tls = None
     if mupdate.master_tls != "none":
@@ -57,14 +57,14 @@ def master_target(config: Config) -> Target | None:
         tls.check_hostname = False  # `_check_name` does, and knows the cluster's roles
     is_plain = mupdate.master_auth == "plain"
     return Target(
-        mupdate.master.host,
-        mupdate.master.port,
+        master.host,
+        master.port,
         tls,
         mupdate.master_user if is_plain else "",
         mupdate.master_password if is_plain else "",
         mupdate.connect_timeout_s,
         mupdate.command_timeout_s,
-        tuple((other.host, other.port) for other in mupdate.master.others),
+        tuple((other.host, other.port) for other in master.others),
         mupdate.failover_s,
         config.node.name,
     )

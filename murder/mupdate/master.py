@@ -76,6 +76,7 @@ class MupdateService:
     role: str = PROTOCOL
     audit: AuditLog = NOBODYS
     figures: Figures = field(default_factory=Figures)
+    within: None = None  # nobody else serves it on the same port
     pulse: Pulse | None = None  # of a master that is one of several
     _beat: asyncio.TimerHandle | None = None
 

@@ -158,6 +158,26 @@ class Dialogue(ABC):
             self.ended()
         # A running handler is not cancelled: what it began with the store or the master, it ends.
 
+    # --- one dialogue behind another
+
+    def hand_over(self, heir: "Dialogue") -> None:
+        """From here on the connection is another dialogue's, with what has come and not been taken out; this one is over.
+        Called by a handler of this one, which does nothing behind it."""
+        heir.active_at, heir._input_ended = self.active_at, self._input_ended
+        rest = self.session.take_rest()
+        if rest:
+            heir.session.receive(rest)
+        self.sweep.forget(self)
+        self.is_closing = True
+        heir.sweep.watch(heir, heir.active_at + heir.idle_timeout_s)
+        self.connection.receiver = heir
+        self.ended()
+
+    def go_on(self, event: Any, running: Coroutine[Any, Any, None]) -> None:
+        """Carry out the rest of a command that the dialogue before this one took out."""
+        self._turn_ends = time.perf_counter() + TURN_S
+        self._task = self.loop.create_task(self._run(event, running))
+
     # --- what handlers use
 
     @property

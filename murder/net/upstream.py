@@ -20,14 +20,15 @@ from murder.log import logger
 from murder.model.protocol import ProtocolSpec
 from murder.net.connection import Connection, Receiver, connect, why
 from murder.net.tls import calling_context
+from murder.net.within import Within, open_within
 from murder.wire.haproxy import format_header
 
 JITTER: Final = (0.75, 1.25)
 
 
 class Address(NamedTuple):
-    """Where and how a server is reached. `tls`: `starttls`, `implicit` or `none`; `auth`: `external` or `plain`. A tuple,
-    because connections are kept by it."""
+    """Where and how a server is reached. `tls`: `starttls`, `implicit` or `none`; `auth`: `external` or `plain`; `within`:
+    in this process, by that protocol. A tuple, because connections are kept by it."""
 
     server: str
     host: str
@@ -37,6 +38,7 @@ class Address(NamedTuple):
     auth: str
     proxy_user: str = ""
     proxy_password: str = ""
+    within: ProtocolSpec | None = None
 
     def __repr__(self) -> str:
         return f"Address({self.server!r}, {self.host!r}, {self.port})"  # no secret in a log
@@ -49,10 +51,11 @@ class _Health:
 
 
 class Upstreams:
-    """One a worker: all its ways to other servers."""
+    """One a worker: all its ways to other servers. `within`: the one that runs in this process, where there is one."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, within: Within | None = None) -> None:
         self._config = config
+        self._within = within
         self._context: ssl.SSLContext | None = None
         # whether a connection tells the client's address when it is opened, and so is for this client only
         self.tells_origin = config.frontend.upstream_proxy_protocol != "none"
@@ -74,7 +77,14 @@ class Upstreams:
             known = self._addresses[server, protocol] = self._find_address(server, protocol)
         return known
 
+    @property
+    def home(self) -> str:
+        """The server that runs in this process; "" where there is none."""
+        return self._within.server if self._within is not None else ""
+
     def _find_address(self, server: str, protocol: ProtocolSpec) -> Address:
+        if server == self.home:
+            return Address(server, "", 0, "none", server, "external", within=protocol)
         found, frontend = self._config.server(server), self._config.frontend
         tls = found.tls or frontend.upstream_tls
         return Address(
@@ -102,6 +112,8 @@ class Upstreams:
     ) -> Connection:
         """Connect (with TLS where it is implicit), for a client at `origin`. Raises UpstreamFailure, DOWN where the
         breaker is open."""
+        if address.within is not None and self._within is not None:
+            return open_within(self._within, address.within, make_receiver)
         version = self._config.frontend.upstream_proxy_protocol
         source = origin if version != "none" else None
         if not self.is_tried(address.server):

@@ -4,13 +4,16 @@ them.
 """
 
 import ssl
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol, Self
 
 from murder.auth.gate import Gate, run_sasl
 from murder.errors import BadSyntax, Refusal, UpstreamFailure
 from murder.log import Log, logger, plain_log
 from murder.model.identity import Login
+from murder.model.protocol import ProtocolSpec, protocol_named
 from murder.net.dialogue import Dialogue
+from murder.net.listener import Service
 from murder.net.seldom import TLS_FAILURES
 from murder.net.tap import Tap
 from murder.trail.audit import AuditLog
@@ -62,6 +65,9 @@ class Serving(Protocol):
     def figures(self) -> Figures:
         """What is counted here."""
         ...
+
+    @property
+    def within(self) -> Callable[[], Mapping[ProtocolSpec, Service]] | None: ...
 
 
 class ClientDialogue(Dialogue):
@@ -238,6 +244,19 @@ class ClientDialogue(Dialogue):
         self.log.info("login.failed", user=user, **facts, problem=problem)
         self.service.figures.add("logins", self.protocol, "failed")
         return self._failures >= self.service.max_failures
+
+    def is_for_within(self, login: Login) -> bool:
+        """Whether who has logged in speaks with the server beside this proxy."""
+        return login.within and self.service.within is not None
+
+    def pass_on(self) -> Self:
+        """The server beside this proxy takes the connection over, as it is; its dialogue. This one is over."""
+        assert self.service.within is not None
+        heir: Any = self.service.within()[protocol_named(self.protocol)](self.connection)
+        heir._failures = self._failures
+        self.hand_over(heir)
+        taken: Self = heir
+        return taken
 
     def forget_login(self) -> None:
         """As before the login, with TLS, compression and the peer's certificate kept (RFC 8437)."""

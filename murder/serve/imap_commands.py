@@ -96,6 +96,12 @@ async def _login(dialogue: ImapDialogue, command: Command, user: str, password: 
 
 
 async def _enter(dialogue: ImapDialogue, command: Command, login: Login) -> None:
+    if dialogue.is_for_within(login):
+        told = dialogue.client_id
+        heir = dialogue.pass_on()
+        heir.client_id = told
+        heir.go_on(command, _enter(heir, command, login))
+        return
     try:
         await dialogue.enter(command, login)
     except Refusal as refusal:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final, Protocol
 from murder.auth.gate import NotAdmitted
 from murder.config.value import contains
 from murder.errors import BadSyntax, Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
+from murder.model.identity import Login
 from murder.model.name import MailboxName, Namespace, inbox_of
 from murder.net.connection import Connection
 from murder.serve.imap import Running
@@ -307,7 +308,9 @@ class LmtpDialogue(LineDialogue):
 
     async def _start_tls(self) -> None:
         await self.switch_to_tls(reply(220, "2.0.0", "Begin TLS now"))
-        if self.may_deliver:  # its certificate is all that a node shows
+        if self.service.within is not None and self.service.gate.is_proxy(self.connection):
+            self.pass_on().resume()
+        elif self.may_deliver:  # its certificate is all that a node shows
             self.now_known()
 
     async def _auth(self, arguments: bytes) -> None:
@@ -321,6 +324,14 @@ class LmtpDialogue(LineDialogue):
             if self.login_failed(refusal.user, refusal.code.value):
                 self.say_bye("Too many failed logins")
             return
+        if self.is_for_within(login):
+            heir = self.pass_on()
+            heir.peer_name = self.peer_name
+            heir.go_on(None, heir._let_in(login))
+        else:
+            await self._let_in(login)
+
+    async def _let_in(self, login: Login) -> None:
         self.entered(login)
         self.send(reply(235, "2.7.0", f"Logged in as {login.user}"))
 

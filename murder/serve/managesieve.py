@@ -256,6 +256,10 @@ class SieveDialogue(ClientDialogue):
         await self._enter(login)
 
     async def _enter(self, login: Login) -> None:
+        if self.is_for_within(login):
+            heir = self.pass_on()
+            heir.go_on(None, heir._enter(login))
+            return
         try:
             self.count_in(login)
         except Refusal as refusal:

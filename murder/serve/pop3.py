@@ -170,6 +170,11 @@ class Pop3Dialogue(LineDialogue):
             self.close()
 
     async def _enter(self, login: Login) -> None:
+        if self.is_for_within(login):
+            heir = self.pass_on()
+            heir.utf8 = self.utf8
+            heir.go_on(None, heir._enter(login))
+            return
         try:
             self.count_in(login)
         except Refusal as refusal:

@@ -86,6 +86,7 @@ def gate_of(
     domains: bool = True,
     keep_admin_password: bool = False,
     proxy_roles: Collection[str] = PROXY_ROLES,
+    within: Gate | None = None,
 ) -> Gate:
     """The gate of a role by its configuration; `counts` is what its workers count together."""
     return Gate(
@@ -104,7 +105,19 @@ def gate_of(
         decoy_key=decoy_key_of(config.tls.key),
         keep_admin_password=keep_admin_password,
         proxy_roles=proxy_roles,
+        within=within,
     )
+
+
+class WithinServer(Protocol):
+    """The server that runs beside a proxy, in the same process and on the same ports."""
+
+    @property
+    def server(self) -> str: ...
+
+    def services(self) -> Mapping[ProtocolSpec, Service]: ...
+
+    def gate(self) -> Gate: ...
 
 
 class ClientRole:
@@ -116,10 +129,17 @@ class ClientRole:
     CARRIES_ADMINS: ClassVar[bool] = False  # an administrator's password goes on to the next server
     PROXY_ROLES: ClassVar[Collection[str]] = PROXY_ROLES  # whose nodes may speak for users
 
-    def __init__(self, config: Config, plugins: MakesAuth, worker: int) -> None:
+    def __init__(
+        self,
+        config: Config,
+        plugins: MakesAuth,
+        worker: int,
+        within: WithinServer | None = None,
+    ) -> None:
         self._config = config
         self._auth = plugins
         self._worker = worker
+        self._within = within
         self._counts: Counts | None = None
         self._users = SharedCounter()
         self._services: Mapping[ProtocolSpec, Service] = {}
@@ -155,7 +175,8 @@ class ClientRole:
             proxies=self._proxies(),
             domains=self._config.namespace.domains,
             keep_admin_password=self.CARRIES_ADMINS,
-            proxy_roles=self.PROXY_ROLES,
+            proxy_roles=self.PROXY_ROLES if self._within is None else PROXY_ROLES,
+            within=self._within.gate() if self._within is not None else None,
         )
 
     def _mail_log(self) -> MailLog:
@@ -184,6 +205,7 @@ class ClientRole:
             mail_log=self._mail_log(),
             audit=self._audit,
             figures=self.figures,
+            within=self._within.services if self._within is not None else None,
         )
         plugged = self._auth.services(self.NAME)
         self._services = {

@@ -24,7 +24,8 @@ NO_MAIL_LOG: Final = MailLog(None)
 @dataclass(frozen=True, slots=True)
 class ClientService:
     """What one role offers to clients, whatever they speak. `server_name` is the one in greetings; `greetings` are those of
-    late, by what they depend on."""
+    late, by what they depend on. `within` has the services of the server that runs beside this proxy, where there is one:
+    whom that lets in (`Login.within`) goes on there."""
 
     role: str
     server_name: str
@@ -37,6 +38,7 @@ class ClientService:
     mail_log: MailLog = NO_MAIL_LOG
     audit: AuditLog = NOBODYS
     figures: Figures = field(default_factory=Figures)
+    within: Callable[[], Mapping[ProtocolSpec, Service]] | None = None
 
     @property
     def login_timeout_s(self) -> float:

@@ -7,7 +7,7 @@ import asyncclick as click
 
 from murder.api import CanCheck, RenewsMailboxes
 from murder.cli.options import Group, config_option, json_option, print_json
-from murder.config import Config, load_config
+from murder.config import Config, load_config, parts_of
 from murder.errors import Code, Refusal
 from murder.hooks import load_plugins
 from murder.node.control.node import ask_node
@@ -117,7 +117,9 @@ async def _look(config_file: Path, repair: bool) -> Sequence[str]:
 def _backend_config(config_file: Path) -> Config:
     """Raises Refusal where it is none that has run here."""
     config = load_config(config_file)
-    if not config.node.data.is_dir() or ("backend" not in config.node.roles and config.node.roles):
+    if not config.node.data.is_dir() or (
+        "backend" not in parts_of(config.node.roles) and config.node.roles
+    ):
         text = f"{config_file} is not of a backend, or it has never run here: run this on a backend's host"
         raise Refusal(Code.CANNOT, text)
     return config

@@ -14,7 +14,7 @@ from binascii import Error as NoBase64
 from binascii import a2b_base64
 from typing import Final
 
-from murder.api.referral import Conduct, ReferralQuestion
+from murder.api.referral import ReferralQuestion
 from murder.config import Config
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.dialogue import HOPS_FIELD, MAX_HOPS, FrontendImap
@@ -220,7 +220,7 @@ class Lobby(FrontendImap):
         question = ReferralQuestion(
             command, entry, user, False, self.referrals_on, self.connection.peer
         )
-        return self.frontend.plugins.relay_or_refer(question) is Conduct.REFER
+        return self.frontend.refers(question)
 
     # --- to a mailbox
 

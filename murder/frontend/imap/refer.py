@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from murder.api.referral import Conduct, ReferralQuestion
+from murder.api.referral import ReferralQuestion
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.patience import Patience
@@ -57,7 +57,7 @@ def _refers(dialogue: FrontendImap, entry: MailboxEntry, command: str) -> bool:
         dialogue.referrals_on,
         dialogue.connection.peer,
     )
-    return dialogue.frontend.plugins.relay_or_refer(question) is Conduct.REFER
+    return dialogue.frontend.refers(question)
 
 
 def _url(dialogue: FrontendImap, entry: MailboxEntry, mailbox: bytes | None) -> bytes:

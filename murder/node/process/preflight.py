@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from murder.api.service import Service
-from murder.config import ROLES, Config, ConfigError, Endpoint, Problem
+from murder.config import ROLES, UNIFIED, Config, ConfigError, Endpoint, Problem, parts_of
 from murder.config.load import unknown
 from murder.errors import unreadable, user_name
 from murder.hooks import Plugins, load_plugins
-from murder.model.protocol import CONTROL, first_key
+from murder.model.protocol import CONTROL, MUPDATE, client_keys, first_key
 from murder.node.process.server import Port, bind, ports_of, section_of
 from murder.pki.authority import (
     AuthorityError,
@@ -29,17 +29,23 @@ from murder.pki.trust import read_trust
 
 
 def roles_wanted(config: Config, named: Sequence[str]) -> tuple[str, ...]:
-    """The roles to run: those named, else the configuration's. Raises ConfigError where there is none."""
-    roles = tuple(dict.fromkeys(named or config.node.roles))
+    """The roles to run: those named, else the configuration's; the master first, which the others ask. Raises ConfigError
+    where there is none, or one twice."""
+    wanted = dict.fromkeys(named or config.node.roles)
+    roles = tuple(sorted(wanted, key=lambda role: role != MUPDATE.name))
+    text = ""
     if not roles:
-        text = "no role; name one with --role mupdate|frontend|backend, or here"
+        text = f"no role; name one with --role {'|'.join(ROLES)}, or here"
+    elif len(parts_of(roles)) < sum(len(parts_of([role])) for role in roles):
+        text = "`unified` is frontend and backend in one: name no other of these beside it"
+    if text:
         raise ConfigError([Problem(config.file, "node.roles", text)])
     return roles
 
 
 def check_start(config: Config, roles: Sequence[str]) -> Plugins:
     """What `serve` needs to be right; the loaded plugins. Raises ConfigError with all that is not."""
-    problems = [*_upstream_problems(config, roles)]
+    problems = [*_upstream_problems(config, parts_of(roles)), *_unified_problems(config, roles)]
     plugged: Sequence[Service] = ()
     try:
         plugins = load_plugins(config, roles)
@@ -55,6 +61,20 @@ def check_start(config: Config, roles: Sequence[str]) -> Plugins:
     if problems:
         raise ConfigError(problems)
     return plugins
+
+
+def _unified_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem]:
+    """What a unified node has in one place only."""
+    if UNIFIED not in roles:
+        return
+    backend, frontend = config.backend, config.frontend
+    for key in (*(key.name for key in client_keys()), "services"):
+        if getattr(backend, key):
+            text = f"a unified node listens where frontend.{key} says; remove this"
+            yield Problem(config.file, f"backend.{key}", text)
+    for user in sorted({*backend.proxies} & {*frontend.proxies}):
+        text = f"{user} is in frontend.proxies too: on one port a proxy user speaks with the one or the other"
+        yield Problem(config.file, "backend.proxies", text)
 
 
 def service_problems(config: Config, plugged: Sequence[Service]) -> Iterator[Problem]:
@@ -165,7 +185,7 @@ def acting_as(account: pwd.struct_passwd) -> Iterator[None]:
 def check_plugins(config: Config, plugins: Plugins, roles: Sequence[str]) -> list[Problem]:
     """Whether the auth backend and the store can be made."""
     makers: list[Callable[[], object]] = [plugins.auth_backends]
-    makers += [plugins.store] if "backend" in roles else []
+    makers += [plugins.store] if "backend" in parts_of(roles) else []
     problems: list[Problem] = []
     for make in makers:
         try:
@@ -225,7 +245,7 @@ def _identity_problems(config: Config, path: Path, roles: Sequence[str]) -> Iter
     if name.lower() not in (known.lower() for known in names_of(certificate)):
         text = f"{path} is not for {name} (node.name); `murder ca issue {name}` makes one that is"
         yield Problem(config.file, "tls.certificate", text)
-    missing = [role for role in roles if role not in roles_of(certificate)]
+    missing = [role for role in parts_of(roles) if role not in roles_of(certificate)]
     if missing:
         text = f"{path} is not for the role {', '.join(missing)}; issue one with --role"
         yield Problem(config.file, "tls.certificate", text)
@@ -235,11 +255,11 @@ def _upstream_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem
     """Whom this node must reach, and by what right."""
     mupdate, frontend, has_certificate = config.mupdate, config.frontend, config.tls.certificate
     follows = [role for role in roles if role != "mupdate"]
-    if "frontend" in roles and mupdate.master is None:
+    if "frontend" in roles and config.master is None:
         yield Problem(
             config.file, "mupdate.master", "missing: a frontend needs its master's host:port"
         )
-    if follows and mupdate.master is not None:
+    if follows and config.master is not None:
         if mupdate.master_auth == "external" and has_certificate is None:
             text = "`external` needs tls.certificate, or use `plain` with master_user and _password"
             yield Problem(config.file, "mupdate.master_auth", text)
@@ -262,7 +282,7 @@ def _name_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem]:
     if config.mupdate.master is not None and any(role != "mupdate" for role in roles):
         masters = (config.mupdate.master, *config.mupdate.master.others)
         wanted += [("mupdate.master", one.host) for one in masters]
-    if "frontend" in roles:
+    if "frontend" in parts_of(roles):
         for name in config.servers:
             wanted.append((f'servers."{name}".address', config.address_of(name)))
     for key, host in wanted:

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Final, Protocol, runtime_checkable
 
 from murder.api.service import Service
-from murder.config import ClientConfig, Config, ConfigError, Endpoint, Problem
+from murder.config import UNIFIED, ClientConfig, Config, ConfigError, Endpoint, Problem, parts_of
 from murder.config.value import ANY_HOST, contains, parse_endpoint
 from murder.hooks import Plugins
 from murder.log import logger
@@ -37,6 +37,7 @@ ROLE_CLASSES: Final[Mapping[str, str]] = MappingProxyType(
         "mupdate": "murder.mupdate.role:MupdateRole",
         "frontend": "murder.frontend.role:FrontendRole",
         "backend": "murder.backend.role:BackendRole",
+        UNIFIED: "murder.unified.role:UnifiedRole",
     }
 )
 BACKLOG: Final = 4096  # the kernel cuts it to net.core.somaxconn
@@ -75,6 +76,13 @@ class CountsTogether(Protocol):
     def count_with(self, counts: Counts) -> None: ...
 
 
+@runtime_checkable
+class HasParts(Protocol):
+    """A role that is several, each of which operators see as one of its own; by their names."""
+
+    def parts(self) -> Mapping[str, Role]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Port:
     """One thing to listen on, in words that pass between processes: `key` is its name in the role's section, as `imaps`,
@@ -94,8 +102,9 @@ class Port:
 
 
 def section_of(config: Config, role: str) -> ClientConfig | None:
-    """The role's own section, where it serves mail clients."""
-    return {"frontend": config.frontend, "backend": config.backend}.get(role)
+    """The role's own section, where it serves mail clients; a unified node's is the frontend's."""
+    sections = {"frontend": config.frontend, "backend": config.backend, UNIFIED: config.frontend}
+    return sections.get(role)
 
 
 def ports_of(
@@ -104,16 +113,17 @@ def ports_of(
     """All that a role listens on, in the order of the keys and then of the plugins that bring `plugged`; `*` becomes both
     address families. The first of a node's roles also answers operators."""
     section = section_of(config, role)
+    prefix = "frontend" if role == UNIFIED else role
     wanted = [
-        (spec, key, place, f"{role}.{key.name}")
+        (spec, key, place, f"{prefix}.{key.name}")
         for spec, key in BY_KEY.values()
         for place in getattr(section or config.mupdate, key.name, ())
     ]
     if section is not None:
         wanted += [
-            (service.protocol, key, place, f"{role}.services.{key.name}")
+            (service.protocol, key, place, f"{prefix}.services.{key.name}")
             for service in plugged
-            if role in service.roles
+            if prefix in service.roles
             for key in service.protocol.keys
             for place in _places(section, key)
         ]
@@ -217,7 +227,7 @@ def make_role(target: str, config: Config, plugins: Plugins, worker: int) -> Rol
 
 def context_for(config: Config, role: str) -> ssl.SSLContext | None:
     """The TLS context of a role's listeners; None without certificates. Frontends show the public certificate."""
-    return listening_context(config.tls, public=role == "frontend")
+    return listening_context(config.tls, public="frontend" in parts_of([role]))
 
 
 class RoleServer:
@@ -249,13 +259,30 @@ class RoleServer:
         if counts is not None and isinstance(self._role, CountsTogether):
             self._role.count_with(counts)
         self._pages = Pages(control_folder(config))
-        self._control = ControlServer(config, role, worker, self._role, lambda: self._listeners)
+        self._controls = self._make_controls()
         self._log = logger(role=role)
+
+    def _make_controls(self) -> list[ControlServer]:
+        """One for each part of the role; the first of them has the sessions."""
+        role = self._role
+        parts = role.parts() if isinstance(role, HasParts) else {self._name: role}
+        first = next(iter(parts))
+        return [
+            ControlServer(
+                *(self._config, name, self._worker, part),
+                self._all_listeners if name == first else tuple,
+            )
+            for name, part in parts.items()
+        ]
+
+    def _all_listeners(self) -> Sequence[Listener]:
+        return self._listeners
 
     async def start(self) -> None:
         """Start the role, then listen. Raises what the role raises; ConfigError for a service that is missing."""
         await self._role.start()
-        await self._plugins.role_starts(self._name, self._worker)
+        for part in parts_of([self._name]):
+            await self._plugins.role_starts(part, self._worker)
         services = self._services()
         tls = context_for(self._config, self._name) if self._bound else None
         for port, sock in self._bound:
@@ -266,7 +293,8 @@ class RoleServer:
                 text = "needs a certificate; set tls.certificate and tls.key"
                 raise ConfigError([Problem(self._config.file, port.dotted, text)])
             self._listeners.append(await self._listen(port, sock, *services[port.protocol], tls))
-        await self._control.start()
+        for control in self._controls:
+            await control.start()
         self._log.info("role.started", worker=self._worker, listeners=len(self._listeners))
 
     def _services(self) -> Mapping[str, tuple[ProtocolSpec, ListenerService]]:
@@ -392,7 +420,8 @@ class RoleServer:
             self._log.warning("role.stuck", worker=self._worker, elapsed_ms=int(limit_s * 1000))
         except Exception:  # noqa: BLE001 (the end of a task: the rest must still be stopped)
             self._log.exception("role.failed", worker=self._worker)
-        self._control.stop()
+        for control in self._controls:
+            control.stop()
         for listener in (*self._listeners, *self._left):
             listener.abort()
         await self._tell_plugins()
@@ -401,8 +430,9 @@ class RoleServer:
     async def _tell_plugins(self) -> None:
         try:
             async with asyncio.timeout(STOP_GRACE_S):
-                for name, error in await self._plugins.role_stops(self._name, self._worker):
-                    self._log.error("plugin.failed", plugin=name, exc_info=error)
+                for part in parts_of([self._name]):
+                    for name, error in await self._plugins.role_stops(part, self._worker):
+                        self._log.error("plugin.failed", plugin=name, exc_info=error)
         except TimeoutError:
             self._log.warning(
                 "role.stuck", worker=self._worker, elapsed_ms=int(STOP_GRACE_S * 1000)
