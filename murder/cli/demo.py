@@ -41,6 +41,12 @@ MESSAGE: Final = "Subject: hello\\r\\n\\r\\nIt works.\\r\\n"
 )
 @click.option("--backends", type=click.IntRange(1, 50), default=2, show_default=True)
 @click.option("--frontends", type=click.IntRange(1, 50), default=1, show_default=True)
+@click.option(
+    "--unified",
+    type=click.IntRange(0, 50),
+    default=0,
+    help="So many nodes (n1, n2 …) that are frontend and backend in one, n1 the master too, in place of all others.",
+)
 @click.option("--users", type=click.IntRange(1, 100_000), default=20, show_default=True)
 @click.option(
     "--workers",
@@ -74,6 +80,7 @@ async def demo(
     folder: Path,
     backends: int,
     frontends: int,
+    unified: int,
     users: int,
     workers: int,
     port_base: int,
@@ -99,6 +106,7 @@ async def demo(
         folder=folder,
         backends=backends,
         frontends=frontends,
+        unified=unified,
         users=users,
         workers=workers,
         port_base=port_base,
@@ -179,8 +187,8 @@ def width(key: str) -> int:
 
 def paste_lines(options: Options, nodes: list[Node], *, with_curl: bool) -> list[str]:
     """Deliver a message; read it; list the mailboxes of every backend. With Python alone where there is no curl."""
-    frontend = next(node for node in nodes if node.role == "frontend")
-    backends = [node.ports["imaps"] for node in nodes if node.role == "backend"]
+    frontend = next(node for node in nodes if node.has("frontend"))
+    backends = [node.ports["imaps"] for node in nodes if node.has("backend")]
     ca = str(ca_file(options.folder))
     deliver = (
         f"import smtplib; smtplib.LMTP({HOST!r}, {frontend.ports['lmtp']}, 'localhost')"

@@ -11,7 +11,7 @@ from typing import Any, Final, Self, TypeVar
 
 from murder.api import ManagesUsers
 from murder.config import load_config
-from murder.demo.plan import ADMIN, HOST, PASSWORD, Node, Options, ca_file, users_of
+from murder.demo.plan import ADMIN, HOST, PARTITION, PASSWORD, Node, Options, ca_file, users_of
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.hooks import load_plugins
 
@@ -101,7 +101,7 @@ async def make_passwords(options: Options, node: Node) -> None:
 
 async def make_inboxes(options: Options, nodes: Sequence[Node]) -> None:
     """Make the INBOXes that no backend has, in turn on each backend. Raises Refusal, UpstreamFailure."""
-    backends = [node for node in nodes if node.role == "backend"]
+    backends = [node for node in nodes if node.has("backend")]
     ca = ca_file(options.folder)
     existing = set().union(*await _all(_inboxes_at(node, ca) for node in backends))
     shares: dict[tuple[int, int], list[str]] = {}
@@ -124,15 +124,17 @@ async def _inboxes_at(node: Node, ca: Path) -> set[str]:
 async def _make_some(node: Node, ca: Path, users: Sequence[str]) -> None:
     client = await Client.login(node, ca, ADMIN)
     try:
-        await client.ask_all([f'CREATE "user/{user}"' for user in users])
+        place = f"{node.name}!{PARTITION}"  # a unified node takes it for any
+        await client.ask_all([f'CREATE "user/{user}" {place}' for user in users])
     finally:
         client.close()
 
 
 async def await_frontends(options: Options, nodes: Sequence[Node]) -> None:
     """Wait until every frontend reaches the last INBOX of every backend. Raises what kept it from that."""
-    last = list(users_of(options))[-options.backends :]
-    frontends = [node for node in nodes if node.role == "frontend"]
+    backends = sum(node.has("backend") for node in nodes)
+    last = list(users_of(options))[-backends:]
+    frontends = [node for node in nodes if node.has("frontend")]
     ca = ca_file(options.folder)
     await _all(_until_seen(node, ca, user) for node in frontends for user in last)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from murder.api.service import Service
-from murder.config import Config, NodeConfig, PluginsConfig
+from murder.config import UNIFIED, Config, NodeConfig, PluginsConfig, parts_of
 from murder.config.write import format_value
 from murder.hooks import load_plugins
 from murder.model.protocol import BY_KEY, METRICS, client_keys
@@ -40,6 +40,7 @@ class Options:
     frontends: int = 1
     users: int = 20
     workers: int = 1
+    unified: int = 0  # nodes that are frontend and backend in one; then there are no others
     port_base: int = 14300
     tls_required: bool = True
     plugins: tuple[Path, ...] = ()  # files or folders of a site's own
@@ -52,7 +53,7 @@ class Node:
     frontends for their copies of the list; `pages` those of HTTP, by protocol."""
 
     label: str
-    role: str
+    roles: tuple[str, ...]
     ports: dict[str, int]
     folder: Path
     pages: dict[str, int] = field(default_factory=dict)
@@ -60,6 +61,10 @@ class Node:
     @property
     def name(self) -> str:
         return f"{self.label}.{DOMAIN}"
+
+    def has(self, role: str) -> bool:
+        """Whether it is that, alone or with others in one."""
+        return role in parts_of(self.roles)
 
     @property
     def config_file(self) -> Path:
@@ -71,23 +76,30 @@ class Node:
 
 
 def nodes_of(options: Options) -> list[Node]:
-    """The master, the frontends, the backends; ports counted up in this order, and then for the frontends' lists."""
+    """The master, the frontends, the backends; ports counted up in this order, and then for the frontends' lists. Or the
+    unified nodes, the first of which is the master, too."""
     port = options.port_base
-    nodes = [Node(MASTER, "mupdate", {"mupdate": port}, options.folder / MASTER)]
+    nodes: list[Node] = []
     wanted = [("fe", "frontend", options.frontends), ("be", "backend", options.backends)]
+    if options.unified:
+        wanted = [("n", UNIFIED, options.unified)]
+    else:
+        nodes.append(Node(MASTER, (MASTER,), {MASTER: port}, options.folder / MASTER))
     for prefix, role, count in wanted:
         for number in range(1, count + 1):
-            ports = {}
-            plugged = [one.protocol for one in options.services if role in one.roles]
-            for key in chain(client_keys(role), *(spec.keys for spec in plugged)):
+            ports = {} if nodes else {MASTER: port}
+            roles = (role,) if nodes else (MASTER, role)
+            own = "frontend" if role == UNIFIED else role
+            plugged = [one.protocol for one in options.services if own in one.roles]
+            for key in chain(client_keys(own), *(spec.keys for spec in plugged)):
                 port += 1
                 ports[key.name] = port
             label = f"{prefix}{number}"
-            nodes.append(Node(label, role, ports, options.folder / label))
+            nodes.append(Node(label, roles, ports, options.folder / label))
     for node in nodes:
-        if node.role == "frontend":
+        if node.has("frontend") and not node.has(MASTER):
             port += 1
-            node.ports["mupdate"] = port
+            node.ports[MASTER] = port
     for node in nodes:
         port += 1
         node.pages[METRICS.name] = port
@@ -149,7 +161,7 @@ def prepare(options: Options, nodes: Sequence[Node]) -> None:
             issue(
                 authority,
                 node.name,
-                [node.role],
+                parts_of(node.roles),
                 addresses=("localhost", HOST, "::1"),
                 out=node.folder,
             )
@@ -167,7 +179,7 @@ def _prepare_operator(options: Options, nodes: Sequence[Node], authority: Path) 
     soon = datetime.now(UTC) + RENEW_BEFORE
     if flaws_of(certificate, key, ca_file(options.folder), soon):
         issue(authority, OPERATOR, ["operator"], out=folder)
-    master = next(one for one in nodes if one.role == "mupdate")
+    master = next(one for one in nodes if one.has(MASTER))
     blocks = [
         "# Written by `murder demo`; written anew at each start. For `murder ctl`.",
         _table("node", name=OPERATOR, data="data"),
@@ -178,7 +190,7 @@ def _prepare_operator(options: Options, nodes: Sequence[Node], authority: Path) 
             key=key.name,
             nodes=[str((node.folder / "data").absolute()) for node in nodes],
         ),
-        _table("mupdate", master=f"{HOST}:{master.ports['mupdate']}"),
+        _table("mupdate", master=f"{HOST}:{master.ports[MASTER]}"),
         _table("namespace", unix_hierarchy=True, alternative=False),
         *_servers(nodes),
         *_users(options),
@@ -193,9 +205,13 @@ def operator_file(folder: Path) -> Path:
 
 def _servers(nodes: Sequence[Node]) -> list[str]:
     return [
-        _table(f'servers."{node.name}"', address=HOST, **_by_key(node.ports))
+        _table(
+            f'servers."{node.name}"',
+            address=HOST,
+            **_by_key({key: port for key, port in node.ports.items() if key != MASTER}),
+        )
         for node in nodes
-        if node.role == "backend"
+        if node.has("backend")
     ]
 
 
@@ -208,14 +224,14 @@ def _by_key(ports: Mapping[str, T]) -> dict[str, object]:
 
 def format_node(options: Options, nodes: Sequence[Node], node: Node) -> str:
     """A node's murder.toml, as an operator would write it for a host of its own."""
-    master = next(one for one in nodes if one.role == "mupdate")
+    master = next(one for one in nodes if one.has(MASTER))
     blocks = [
         "# Written by `murder demo`; written anew at each start.",
         _table(
             "node",
             name=node.name,
             data="data",
-            roles=[node.role],
+            roles=list(node.roles),
             drain_timeout_s=5.0,
         ),
         _table(
@@ -226,14 +242,20 @@ def format_node(options: Options, nodes: Sequence[Node], node: Node) -> str:
         ),
         _format_mupdate(options, node, master),
     ]
-    if node.role != "mupdate":
-        listeners = {key: [f"{HOST}:{port}"] for key, port in node.ports.items()}
-        section = {"workers": options.workers, "admins": [ADMIN], **_by_key(listeners)}
-        if not options.tls_required:
-            section["allow_plaintext"] = True
-        if node.role == "backend":
-            section["partition"] = PARTITION
-        blocks.append(_table(node.role, **section))
+    listeners = {key: [f"{HOST}:{port}"] for key, port in node.ports.items()}
+    if node.has(MASTER):
+        del listeners[MASTER]
+    section: dict[str, object] = {"admins": [ADMIN]}
+    if not options.tls_required:
+        section["allow_plaintext"] = True
+    if node.has("frontend"):
+        own = {"workers": options.workers, **section, **_by_key(listeners)}
+        blocks.append(_table("frontend", **own))
+    if node.has("backend"):
+        own = {"partition": PARTITION, **section}
+        if UNIFIED not in node.roles:
+            own = {"workers": options.workers, **own, **_by_key(listeners)}
+        blocks.append(_table("backend", **own))
     blocks.append(_table("namespace", unix_hierarchy=True, alternative=False))
     blocks += _servers(nodes)
     if options.plugins:
@@ -258,11 +280,11 @@ def _users(options: Options) -> list[str]:
 
 
 def _format_mupdate(options: Options, node: Node, master: Node) -> str:
-    endpoint = f"{HOST}:{master.ports['mupdate']}"
-    if node.role == "backend":
+    endpoint = f"{HOST}:{master.ports[MASTER]}"
+    if node.roles == ("backend",):
         return _table("mupdate", master=endpoint)
     place: dict[str, object] = {"master": endpoint}
-    if node.role == "mupdate":
+    if node.has(MASTER):
         place = {"listen": [endpoint]}
     section: dict[str, object] = {**place, "admins": [ADMIN]}
     if not options.tls_required:
@@ -277,13 +299,12 @@ def _table(header: str, /, **values: object) -> str:
 
 def describe(options: Options, nodes: Sequence[Node], pids: dict[str, int]) -> dict[str, object]:
     """The line of `--json`: a contract with the tools that drive a demo."""
-    by_role: dict[str, list[dict[str, object]]] = {"mupdate": [], "frontend": [], "backend": []}
+    by_role: dict[str, list[dict[str, object]]] = {MASTER: [], "frontend": [], "backend": []}
     for node in nodes:
-        ports = {"port": node.ports["mupdate"]} if node.role == "mupdate" else node.ports
-        ports = {**ports, **node.pages}
-        by_role[node.role].append(
-            {"name": node.name, "node": node.label, "host": HOST, **ports, "pid": pids[node.label]}
-        )
+        for role in parts_of(node.roles):
+            ports = {"port": node.ports[MASTER]} if role == MASTER else node.ports
+            shown = {**ports, **node.pages, "pid": pids[node.label]}
+            by_role[role].append({"name": node.name, "node": node.label, "host": HOST, **shown})
     return {
         "ready": True,
         "dir": str(options.folder),
@@ -294,7 +315,7 @@ def describe(options: Options, nodes: Sequence[Node], pids: dict[str, int]) -> d
         "password": PASSWORD,
         "namespace": NAMESPACE,
         "partition": PARTITION,
-        "mupdate": by_role["mupdate"][0],
+        "mupdate": by_role[MASTER][0],
         "frontends": by_role["frontend"],
         "backends": by_role["backend"],
         "operator": str(operator_file(options.folder)),

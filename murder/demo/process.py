@@ -53,8 +53,7 @@ class NodeProcess:
             with self.node.log_file.open("ab") as log:
                 self._process = await asyncio.create_subprocess_exec(
                     *command(),
-                    *("serve", "--role", self.node.role),
-                    *("--config", str(self.node.config_file)),
+                    *("serve", "--config", str(self.node.config_file)),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

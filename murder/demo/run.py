@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from murder.demo.people import await_frontends, make_inboxes, make_passwords
-from murder.demo.plan import Options, describe, nodes_of, prepare
+from murder.demo.plan import MASTER, Options, describe, nodes_of, prepare
 from murder.demo.process import NodeProcess
 from murder.errors import Code, Refusal
 from murder.pki.authority import write_durably
@@ -20,7 +20,6 @@ CONTROL_SOCKET: Final = "control.sock"  # `operate.nodes` knows a demo by it
 STATE_FILE: Final = "demo.json"
 LOCK_FILE: Final = "lock"
 MAX_REQUEST_OCTETS: Final = 4096
-STOP_ORDER: Final = ("frontend", "backend", "mupdate")
 
 
 class Demo:
@@ -42,21 +41,22 @@ class Demo:
         """All nodes up, users made, mail reachable. Raises Refusal, UpstreamFailure, ConfigError."""
         prepare(self.options, self.nodes)
         await make_passwords(self.options, self.nodes[0])
-        await self._start_role("mupdate")
-        await asyncio.gather(self._start_role("backend"), self._start_role("frontend"))
+        await self._start_all(are_masters=True)
+        await self._start_all(are_masters=False)
         await make_inboxes(self.options, self.nodes)
         await await_frontends(self.options, self.nodes)
         self._write_state()
 
-    async def _start_role(self, role: str) -> None:
-        wanted = [self.processes[node.label] for node in self.nodes if node.role == role]
+    async def _start_all(self, *, are_masters: bool) -> None:
+        wanted = [one for one in self.processes.values() if one.node.has(MASTER) is are_masters]
         await asyncio.gather(*(process.start() for process in wanted))
 
     async def stop(self) -> None:
-        """Stop everything; nothing is left running."""
-        for role in STOP_ORDER:
-            wanted = [self.processes[node.label] for node in self.nodes if node.role == role]
-            await asyncio.gather(*(process.stop() for process in wanted))
+        """Stop everything, clients' servers first, masters last; nothing is left running."""
+        for wanted in ("frontend", "backend", MASTER):
+            stopped = [one for one in self.processes.values() if one.node.has(wanted)]
+            others = [one for one in stopped if wanted == MASTER or not one.node.has(MASTER)]
+            await asyncio.gather(*(process.stop() for process in others))
 
     async def act(self, verb: str, label: str) -> dict[str, object]:
         """What `murder demo node` asked for. Raises Refusal."""

@@ -77,7 +77,7 @@ def test_every_node_gets_a_configuration_that_an_operator_could_use(tmp_path: Pa
     for node in nodes:
         config = load_config(node.config_file)
         check_start(config, config.node.roles)
-        assert config.node.roles == (node.role,)
+        assert config.node.roles == node.roles
         assert not config.frontend.allow_plaintext
 
 
