@@ -186,10 +186,10 @@ class Gate:
         return replace(login, detail=detail) if detail else login
 
     def is_meant(self, credentials: Credentials, connection: Connection) -> bool:
-        """Whether who comes to one port is for the server there, not for the proxy before it: another node, an operator, a
-        proxy user."""
-        if isinstance(credentials, ExternalCredentials):
-            return connection.certificate is not None and not connection.user_certificate
+        """Whether who comes to one port is for the server there, not for the proxy before it: another node (also with an
+        administrator's password), an operator, a proxy user."""
+        if connection.certificate is not None or isinstance(credentials, ExternalCredentials):
+            return connection.certificate is not None
         return self.known_as(credentials.authcid)[0] in self.proxies
 
     def admit_at_once(
@@ -207,7 +207,9 @@ class Gate:
         identity = self.penalties.at_once(connection.peer, user, password, recall)
         if identity is None or identity.user in self.admins:
             return None
-        if self._within is not None and identity.user in self._within.proxies:
+        if self._within is not None and (
+            connection.certificate is not None or identity.user in self._within.proxies
+        ):
             return None
         connection.attempts += 1
         return Login(identity.user, identity)
