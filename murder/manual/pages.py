@@ -10,6 +10,7 @@ TOPICS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "trouble": "Something is wrong: what you see, and what to do about it.",
         "install": "Install it on three hosts.",
+        "unified": "Every machine does everything: frontend and backend in one.",
         "daily": "Every day: users, mailboxes, moves, limits, with `murder ctl`.",
         "backup": "Points in time, one user back, and the disk lost at 3 a.m.",
         "keys": "A key was stolen, a laptop is lost.",

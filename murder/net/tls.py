@@ -211,19 +211,36 @@ def calling_context(tls: TlsConfig) -> NodeContext:
     return client_context(tls.ca, tls.certificate, tls.key, trust=trust_of(tls))
 
 
-_listening: dict[tuple[TlsConfig, bool], NodeContext | None] = {}
+_listening: dict[tuple[TlsConfig, bool, str], NodeContext | None] = {}
 
 
-def listening_context(tls: TlsConfig, *, public: bool) -> NodeContext | None:
-    """The context of this node's listeners; None without certificates. `public`: the certificate for mail clients.
+def listening_context(tls: TlsConfig, *, public: bool, node: str = "") -> NodeContext | None:
+    """The context of this node's listeners; None without certificates. `public`: the certificate for mail clients, but
+    for who asks for the name `node` (a unified node's own): that is another node, which knows the other one only.
     One a process until `renew_contexts`: STARTTLS and implicit TLS share it. Raises OSError, ssl.SSLError.
     """
-    if (tls, public) not in _listening:
-        _listening[tls, public] = _make_listening(tls, public=public)
-    return _listening[tls, public]
+    key = (tls, public, node)
+    if key not in _listening:
+        _listening[key] = _make_listening(*key)
+    return _listening[key]
 
 
-def _make_listening(tls: TlsConfig, *, public: bool) -> NodeContext | None:
+def _make_listening(tls: TlsConfig, public: bool, node: str) -> NodeContext | None:
+    context = _make_context(tls, public=public)
+    if context is None or not node or not public or tls.public_certificate is None:
+        return context
+    nodes = _make_context(tls, public=False)
+    name = node.lower()
+
+    def choose(shown: ssl.SSLObject, called: str | None, _: ssl.SSLContext) -> None:
+        if called is not None and called.lower() == name and nodes is not None:
+            shown.context = nodes
+
+    context.sni_callback = choose
+    return context
+
+
+def _make_context(tls: TlsConfig, *, public: bool) -> NodeContext | None:
     certificate, key = _shown_by(tls, public=public)
     if certificate is None or key is None:
         return None
@@ -236,7 +253,9 @@ def _make_listening(tls: TlsConfig, *, public: bool) -> NodeContext | None:
 def renew_contexts(tls: TlsConfig) -> None:
     """Read the files again: `listening_context` gives new contexts from now on. Raises OSError, ssl.SSLError, and then
     nothing has changed."""
-    fresh = {(tls, public): _make_listening(tls, public=public) for public in (False, True)}
+    names = {"", *(node for _, _, node in _listening)}
+    keys = [(tls, public, node) for public in (False, True) for node in names]
+    fresh = {key: _make_listening(*key) for key in keys}
     _listening.clear()
     _listening.update(fresh)
 

@@ -200,7 +200,11 @@ class ClientRole:
             namespace=config.namespace.namespace(),
             gate=gate,
             limits=self._section,
-            tls=listening_context(config.tls, public=self.IS_PUBLIC),
+            tls=listening_context(
+                config.tls,
+                public=self.IS_PUBLIC,
+                node=self._within.server if self._within is not None else "",
+            ),
             max_failures=config.auth.max_failures,
             mail_log=self._mail_log(),
             audit=self._audit,

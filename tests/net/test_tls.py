@@ -133,3 +133,32 @@ def test_mail_clients_may_resume_a_session_and_nodes_get_no_tickets(folder: Path
         assert session is not None
         told[public] = session.has_ticket
     assert told == {False: False, True: True}
+
+
+def test_a_unified_node_shows_its_own_certificate_to_who_calls_it_by_its_name(
+    tmp_path: Path,
+) -> None:
+    nodes, public = tmp_path / "nodes", tmp_path / "public"
+    for folder, name in ((nodes, "n1.test"), (public, "mail.test")):
+        folder.mkdir()
+        init_authority(folder)
+        issue(folder, name, ["frontend", "backend"])
+    issue(nodes, "n2.test", ["frontend", "backend"])
+    tls = TlsConfig(
+        ca=nodes / "ca.pem",
+        certificate=nodes / "n1.test.pem",
+        key=nodes / "n1.test.key",
+        public_certificate=public / "mail.test.pem",
+        public_key=public / "mail.test.key",
+    )
+    context = listening_context(tls, public=True, node="N1.test")
+    assert context is not None
+    caller = client_context(nodes / "ca.pem", nodes / "n2.test.pem", nodes / "n2.test.key")
+    _, ours = shake(context, caller, "n1.test")
+    peer = peer_of(ours, End())
+    assert peer is not None
+    assert peer.name == "n2.test"
+    mailer = client_context(public / "ca.pem", None, None)
+    shake(context, mailer, "mail.test")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shake(context, caller, "mail.test")

@@ -227,7 +227,8 @@ def make_role(target: str, config: Config, plugins: Plugins, worker: int) -> Rol
 
 def context_for(config: Config, role: str) -> ssl.SSLContext | None:
     """The TLS context of a role's listeners; None without certificates. Frontends show the public certificate."""
-    return listening_context(config.tls, public="frontend" in parts_of([role]))
+    node = config.node.name if role == UNIFIED else ""
+    return listening_context(config.tls, public="frontend" in parts_of([role]), node=node)
 
 
 class RoleServer:
