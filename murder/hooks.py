@@ -29,10 +29,12 @@ from murder.api.kinds.auth import AUTH
 from murder.api.kinds.delivery import DELIVERY
 from murder.api.kinds.events import EVENTS
 from murder.api.kinds.kind import Kind
+from murder.api.kinds.list_log import LIST
 from murder.api.kinds.sasl import SASL
 from murder.api.kinds.service import SERVICE
 from murder.api.kinds.store import STORE
 from murder.api.kinds.table import KINDS
+from murder.api.list_log import ListLog
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
 from murder.api.sasl import BUILT_IN, Mechanism
@@ -130,8 +132,9 @@ def named_for(config: Config, kind: Kind) -> tuple[tuple[str, ...], str]:
     for dotted in filter(None, (kind.several, kind.key)):
         section, _, key = dotted.partition(".")
         found = getattr(getattr(config, section), key)
-        if found:
-            return ((found,) if isinstance(found, str) else tuple(found)), dotted
+        if found and found != kind.built_in:
+            names = (found,) if isinstance(found, str) else tuple(found)
+            return tuple(kind.prefix + name.removeprefix(kind.prefix) for name in names), dotted
     return (), kind.key
 
 
@@ -342,6 +345,13 @@ class Plugins:
     def store(self) -> MailboxStore:
         """A new store of the plugin that `[backend] store` names. Raises ConfigError."""
         made: MailboxStore = self.make(STORE)
+        return made
+
+    def list_log(self) -> ListLog | None:
+        """A new log of the plugin that `[mupdate] engine` names; None for a list of one master. Raises ConfigError."""
+        if not named_for(self._config, LIST)[0]:
+            return None
+        made: ListLog = self.make(LIST)
         return made
 
     def delivery_filters(self) -> list[tuple[str, DeliveryFilter]]:

@@ -199,7 +199,7 @@ def test_what_a_maker_raises_or_forgets_is_told(tmp_path: Path) -> None:
 def test_the_bundled_plugins_are_named_by_their_kind() -> None:
     names = {found.name for found in bundled_plugins()}
     assert {"auth_file", "placement_emptiest", "placement_with_parent", "referral_never"} <= names
-    kinds = {"auth", "store", "placement", "referral", "sasl"}
+    kinds = {"auth", "list", "store", "placement", "referral", "sasl"}
     assert all(name.split("_")[0] in kinds for name in names)
 
 

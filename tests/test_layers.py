@@ -56,6 +56,9 @@ MAY_USE = {  # third party -> the rooms that may know it
     "h11": {"node"},
     "prometheus_client": {"node"},
     "cryptography": {"pki", "plugins", "net", "node"},
+    "google": {"plugins"},  # protobuf
+    "grpclib": {"plugins"},
+    "h2": {"plugins"},
     "httpx": {"plugins"},
     "jwt": {"plugins"},
     "lmdb": {"mupdate"},

@@ -14,6 +14,7 @@ import pluggy
 from murder.api.auth import AuthBackend
 from murder.api.delivery import DeliveryFilter
 from murder.api.events import EventListener
+from murder.api.list_log import ListLog
 from murder.api.placement import BackendLoad, NewMailbox
 from murder.api.referral import Conduct, ReferralQuestion
 from murder.api.sasl import Mechanism
@@ -38,6 +39,10 @@ class HookSpecs:
     @hookspec(firstresult=True)
     def make_store(self, settings: object, data_dir: Path) -> MailboxStore | None:
         """Make the mailbox store of a backend; each worker process makes its own."""
+
+    @hookspec(firstresult=True)
+    def make_list_log(self, settings: object, data_dir: Path) -> ListLog | None:
+        """Make the log that several masters share: what `[mupdate] engine` names. It must not wait for its servers."""
 
     @hookspec
     def make_mechanisms(self, settings: object, data_dir: Path) -> Sequence[Mechanism] | None:

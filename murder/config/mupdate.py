@@ -16,6 +16,11 @@ class MupdateConfig:
     listen: tuple[Endpoint, ...] = option(
         (), "Master: where it listens.", example='["*:3905"]', default_port=MUPDATE.keys[0].port
     )
+    engine: str = option(
+        "embedded",
+        "Master: what keeps the list. `embedded` is a file of this one master; `etcd` is a log that several masters share: "
+        "[plugins.list_etcd] says where, `murder help masters` how.",
+    )
     master: Endpoint | None = option(
         None,
         "Frontends and backends: the master's host:port; a list where several masters share one list of mailboxes.",

@@ -8,15 +8,21 @@ rows, sequence numbers and marks, and a replica may go on at any of them.
 All of it blocks, and is called from the ledger's writer thread.
 """
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, cast
+from typing import Final, Protocol, TypeVar, cast
 
-from murder.errors import UpstreamFailure
-from murder.mupdate.mboxlist import Committed, MailboxList
-from murder.mupdate.transaction import LastCommit, ListTransaction, Position
+from murder.api.list_log import ListLog, Position, Record, Whole
+from murder.errors import Refusal, UpstreamFailure, UpstreamKind
+from murder.log import logger
+from murder.mupdate.mboxlist import Committed, MailboxList, mark_synchronised
+from murder.mupdate.transaction import LastCommit, ListTransaction
 
 T = TypeVar("T")
+
+MOST_RECORDS: Final = 200  # that are taken up in one commit here,
+MOST_ROWS: Final = 2000  # or about so many rows
 
 
 class Engine(Protocol):
@@ -31,11 +37,34 @@ class Engine(Protocol):
 
     def write(self, work: Callable[[ListTransaction], T]) -> tuple[T, Sequence[Committed]]:
         """Do work durably. What it returned, and all that has been committed here meanwhile, others' included, in
-        order. It may run more than once; if it raises, it has done nothing. Raises Refusal, UpstreamFailure."""
+        order. It may run more than once; if it raises, it has done nothing. Raises Refusal; TooLarge, where fewer
+        proposals may help; UpstreamFailure, where it cannot be told whether it is done."""
+        ...
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the list has ever been complete here."""
+        ...
+
+    @property
+    def most_changes(self) -> int:
+        """So many proposals may be in one commit."""
+        ...
+
+    def take_up(self) -> Sequence[Committed]:
+        """What others have committed, as far as it has been heard of without asking; as `write`."""
+        ...
+
+    def told(self) -> Sequence[Committed]:
+        """What has been committed here, and not been returned by a call that raised. Waits for nothing."""
         ...
 
     def listen(self, on_news: Callable[[], None]) -> None:
         """Call this, from any thread, when others have committed something."""
+        ...
+
+    def close(self) -> None:
+        """Let go what is not the list's."""
         ...
 
 
@@ -53,35 +82,25 @@ class Embedded:
         outcome, committed = self.mailboxes.write(work)
         return outcome, [committed]
 
+    @property
+    def is_ready(self) -> bool:
+        return True
+
+    @property
+    def most_changes(self) -> int:
+        return sys.maxsize
+
+    def take_up(self) -> Sequence[Committed]:
+        return ()
+
+    def told(self) -> Sequence[Committed]:
+        return ()
+
     def listen(self, on_news: Callable[[], None]) -> None:
         """There are no others."""
 
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One commit as the log keeps it: rows (None: removed) by collation key, in order, and the position behind it."""
-
-    changes: Sequence[tuple[bytes, bytes | None]]
-    position: Position
-
-
-class Log(Protocol):
-    """The order of all masters' commits, kept by a consensus engine."""
-
-    epoch: str  # names the history; another one after a restore from a backup
-
-    def append(self, after: Position, record: Record) -> bool:
-        """Make this the next commit if `after` is still the last one; whether it was. Durable when it returns. Raises
-        UpstreamFailure where that cannot be told: it may be done, or be done a little later."""
-        ...
-
-    def since(self, after: Position) -> Sequence[Record]:
-        """All commits behind a position, in order, to the present of all masters. Raises UpstreamFailure."""
-        ...
-
-    def listen(self, on_news: Callable[[], None]) -> None:
-        """As `Engine.listen`."""
-        ...
+    def close(self) -> None:
+        pass
 
 
 class _NotNext(Exception):
@@ -90,65 +109,166 @@ class _NotNext(Exception):
 
 @dataclass(slots=True)
 class _Attempt:
-    """What was given to the log, and what it would mean."""
+    """What was given to the log last, and whether it has taken it; None where it does not say."""
 
-    mark: bytes
-    outcome: object
+    was_taken: bool | None = None
     failure: UpstreamFailure | None = None
 
 
 class Ordered:
     """One master of several on a shared log. See the module."""
 
-    def __init__(self, mailboxes: MailboxList, log: Log) -> None:
-        """Raises Refusal where the list is of another history."""
-        mailboxes.adopt(log.epoch)
+    def __init__(self, mailboxes: MailboxList, log: ListLog) -> None:
+        """Asks nothing of the log, which may be away."""
         self.mailboxes = mailboxes
-        self._log = log
+        self._records = log
+        self._epoch = mailboxes.epoch if mailboxes.synchronised or mailboxes.last_seq() else ""
+        self._is_joined = mailboxes.synchronised
+        self._commits: list[Committed] = []  # done here and not told yet
+        self._trouble = ""  # what the log last said in place of an answer
+        self._log = logger(role="mupdate")
 
     @property
     def is_shared(self) -> bool:
         return True
 
+    @property
+    def is_ready(self) -> bool:
+        return self._is_joined
+
+    @property
+    def most_changes(self) -> int:
+        return self._records.most_changes
+
     def listen(self, on_news: Callable[[], None]) -> None:
-        self._log.listen(on_news)
+        self._records.listen(on_news)
+
+    def close(self) -> None:
+        self._records.close()
+
+    def told(self) -> Sequence[Committed]:
+        commits, self._commits = self._commits, []
+        return commits
+
+    def take_up(self) -> Sequence[Committed]:
+        while records := self._records.heard(self._epoch, self.mailboxes.position()):
+            self._take(records, {})
+        return self.told()
 
     def write(self, work: Callable[[ListTransaction], T]) -> tuple[T, Sequence[Committed]]:
-        commits: list[Committed] = []
-        attempt: _Attempt | None = None
-        while True:
-            for record in self._log.since(self.mailboxes.position()):
-                commits.append(self._take_up(record))
-                if attempt is not None and record.position.mark == attempt.mark:
-                    return cast(T, attempt.outcome), commits  # it had been taken all the same
-            if attempt is not None and attempt.failure is not None:
-                raise attempt.failure  # not taken so far; nobody may say that it will not be
-            attempt = None
+        try:
+            outcome = self._write(work)
+        except (UpstreamFailure, Refusal) as error:
+            self._note_trouble(error)
+            raise
+        if self._trouble:
+            self._trouble = ""
+            self._log.info("engine.available", mark=self.mailboxes.mark())
+        return outcome, self.told()
 
-            def order(transaction: ListTransaction, last: LastCommit, outcome: object) -> None:
-                nonlocal attempt
-                changes = [(change.key, change.row) for change in transaction.changes]
-                if not changes:
-                    return
-                attempt = _Attempt(last.mark, outcome)
-                record = Record(changes, Position(last.seq, last.mark))
-                try:
-                    taken = self._log.append(transaction.began_at, record)
-                except UpstreamFailure as failure:
-                    attempt.failure = failure
-                    taken = False
-                if not taken:
+    def _write(self, work: Callable[[ListTransaction], T]) -> T:
+        self._take(self._records.heard(self._epoch, self.mailboxes.position()), {})
+        given: dict[
+            bytes, object
+        ] = {}  # marks of all that was given to the log, with what it would mean
+        attempt = _Attempt()
+
+        def numbered(transaction: ListTransaction) -> T:
+            outcome = work(transaction)
+            transaction.number_notes()
+            return outcome
+
+        def order(transaction: ListTransaction, last: LastCommit, outcome: object) -> None:
+            nonlocal attempt
+            attempt = _Attempt()
+            if last.seq == transaction.began_at.seq:
+                if not self._records.is_last(self._epoch, transaction.began_at):
                     raise _NotNext
-
+                return
+            changes = [(change.key, change.row) for change in transaction.changes]
+            position = Position(last.seq, last.mark)
+            record = Record(transaction.began_at, changes, position, transaction.noted)
+            given[last.mark] = outcome
             try:
-                outcome, committed = self.mailboxes.write(work, order)
-            except _NotNext:
-                continue
-            return outcome, [*commits, committed]
+                attempt.was_taken = self._records.append(self._epoch, record)
+            except UpstreamFailure as failure:
+                attempt.failure = failure
+            if not attempt.was_taken:
+                raise _NotNext
 
-    def _take_up(self, record: Record) -> Committed:
-        """A commit that the log has, ours or another's."""
-        _, committed = self.mailboxes.write(
-            lambda transaction: transaction.follow(record.changes, record.position)
+        while True:
+            try:
+                if not self._is_joined:
+                    raise _NotNext
+                outcome, committed = self.mailboxes.write(numbered, order)
+            except _NotNext:
+                pass
+            except Refusal as refusal:
+                if attempt.was_taken:  # and this disk has not: it is there for all others
+                    raise UpstreamFailure(
+                        UpstreamKind.LOST, "the list's engine", refusal.text
+                    ) from refusal
+                raise
+            else:
+                self._commits.append(committed)
+                return outcome
+            done = self._catch_up(given)
+            if done is not None:
+                return cast(T, given[done])  # it had been taken all the same
+            if attempt.failure is not None:
+                raise attempt.failure  # not taken so far; nobody may say that it will not be
+
+    def _catch_up(self, given: Mapping[bytes, object]) -> bytes | None:
+        """Take up all that the log has; the mark of that which was `given`, if it was among it."""
+        found = self._records.since(self._epoch, self.mailboxes.position())
+        if not isinstance(found, Whole):
+            done = self._take(found, given)
+            if not self._is_joined:
+                self.mailboxes.commit([mark_synchronised()])
+                self._is_joined = True
+            return done
+        if found.is_put_back:
+            self._put_aside(found)
+        self._commits = [self.mailboxes.take_whole(found)]
+        self._epoch = found.epoch
+        self._is_joined = True
+        self._log.info(
+            "engine.list_taken", mailboxes=self.mailboxes.count(), mark=self.mailboxes.mark()
         )
-        return committed
+        return None
+
+    def _take(self, records: Iterable[Record], given: Mapping[bytes, object]) -> bytes | None:
+        done = None
+        some: list[Record] = []
+        rows = 0
+        for record in records:
+            some.append(record)
+            rows += len(record.changes)
+            if record.position.mark in given:
+                done = record.position.mark
+            if len(some) >= MOST_RECORDS or rows >= MOST_ROWS:
+                self._commits += self.mailboxes.take_up(some)
+                some, rows = [], 0
+        if some:
+            self._commits += self.mailboxes.take_up(some)
+        return done
+
+    def _put_aside(self, whole: Whole) -> None:
+        """What this master was told and the log does not know any more is kept for the operator."""
+        path = self.mailboxes.path
+        aside = path.with_name(f"{path.name}.{self.mailboxes.mark().replace(':', '-')}")
+        if not aside.exists():
+            self.mailboxes.compact_to(aside)
+        self._log.warning(
+            "engine.put_back",
+            had=self.mailboxes.last_seq(),
+            found=whole.position.seq,
+            aside=str(aside),
+        )
+
+    def _note_trouble(self, error: UpstreamFailure | Refusal) -> None:
+        """Once, until it works again or the reason is another."""
+        kind = error.kind.value if isinstance(error, UpstreamFailure) else "refused"
+        if self._trouble != kind:
+            self._trouble = kind
+            self._log.warning("engine.unavailable", kind=kind, problem=error.text)

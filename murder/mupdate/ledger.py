@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar, cast
 
-from murder.errors import Refusal, UpstreamFailure
+from murder.api.list_log import TooLarge
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.mupdate.bounds import Bounds
 from murder.mupdate.change import Change, PutEntry
 from murder.mupdate.engine import Embedded, Engine
@@ -90,6 +91,18 @@ class Ledger:
         if self._engine.is_shared:
             await self.submit(lambda _: None)
 
+    def forget_conflicts(self) -> None:
+        """Soon, behind the commit that is being made: they are this list's own, and in no history."""
+        self._thread.submit(
+            self.mailboxes.write, lambda transaction: transaction.forget_conflicts()
+        )
+
+    def check_ready(self) -> None:
+        """Raise UpstreamFailure where the list has never been complete: it is not told to anybody."""
+        if not self._engine.is_ready:
+            text = "the list has never been complete here; it comes when its engine answers"
+            raise UpstreamFailure(UpstreamKind.UNSYNCHRONISED, "the list's engine", text)
+
     def _others_have_committed(self) -> None:
         """Called from any thread."""
         assert self._loop is not None
@@ -149,6 +162,7 @@ class Ledger:
             await self._idle
         self._is_closed = True
         self._thread.shutdown()
+        await asyncio.to_thread(self._engine.close)
 
     def _schedule(self) -> None:
         """Commit in the next turn of the loop; or, where the disk is slow, as soon as those have come who were there for the
@@ -202,22 +216,52 @@ class Ledger:
         return decided
 
     def _decide(self, proposals: Sequence[Work]) -> tuple[Sequence[object], list[Committed]]:
-        """In the writer thread. A proposal that fails unexpectedly fails alone: the others are done again."""
+        """In the writer thread."""
+        if all(proposal is _NOTHING for proposal in proposals):
+            return self._take_up_heard(proposals)
+        most = self._engine.most_changes
+        if len(proposals) <= most:
+            return self._decide_together(proposals)
+        outcomes: list[object] = []
+        commits: list[Committed] = []
+        for at in range(0, len(proposals), most):
+            some, committed = self._decide_together(proposals[at : at + most])
+            outcomes += some
+            commits += committed
+        return outcomes, commits
+
+    def _take_up_heard(self, proposals: Sequence[Work]) -> tuple[Sequence[object], list[Committed]]:
+        """Nobody asks for anything; what fails here will be told to who does."""
+        try:
+            return [None] * len(proposals), list(self._engine.take_up())
+        except (Refusal, UpstreamFailure) as error:
+            return [error] * len(proposals), list(self._engine.told())
+
+    def _decide_together(
+        self, proposals: Sequence[Work]
+    ) -> tuple[Sequence[object], list[Committed]]:
+        """A proposal that fails unexpectedly fails alone: the others are done again."""
         try:
             outcomes, commits = self._engine.write(
                 lambda transaction: [_outcome(proposal, transaction) for proposal in proposals]
             )
             return outcomes, list(commits)
+        except TooLarge as large:
+            if len(proposals) == 1:
+                return [Refusal(Code.LIMIT, f"The list's engine: {large}")], []
+            middle = len(proposals) // 2
+            parts = [proposals[:middle], proposals[middle:]]
         except Exception as error:  # noqa: BLE001 - the end of a task: each caller is given the error
             if len(proposals) == 1 or isinstance(error, Refusal | UpstreamFailure):
-                return [error] * len(proposals), []
+                return [error] * len(proposals), list(self._engine.told())
+            parts = [[proposal] for proposal in proposals]
         found: list[object] = []
-        commits = []
-        for proposal in proposals:
-            outcome, committed_alone = self._decide([proposal])
+        done = list(self._engine.told())
+        for part in parts:
+            outcome, committed_apart = self._decide_together(part)
             found += outcome
-            commits += committed_alone
-        return found, commits
+            done += committed_apart
+        return found, done
 
     def _finish(
         self,
@@ -232,7 +276,7 @@ class Ledger:
             self._schedule()
         if self.on_commit is not None:
             for committed in commits:
-                if committed.seq > self._heard_seq:
+                if committed.seq > self._heard_seq or committed.is_anew:
                     self._heard_seq = committed.seq
                     self.on_commit(committed)
         at = 0

@@ -53,6 +53,7 @@ LEAST_IDLE_S: Final = 15 * 60.0  # RFC 3656 §2
 HELD_OCTETS: Final = 32 * 1024
 STREAMING: Final = "streaming"  # a session that follows the list
 READ_OCTETS: Final = 32 * 1024  # at a time, and TLS records not yet decrypted
+TELLING: Final = frozenset({Verb.FIND, Verb.LIST, Verb.BELOW, Verb.UPDATE, Verb.FOLLOW})
 NEVER_S: Final = 10 * 365 * 86400.0
 
 Running = Coroutine[Any, Any, None] | None
@@ -290,6 +291,8 @@ class MupdateDialogue(ClientDialogue):
     def _run_command(self, command: Command) -> Running:
         self.session.check(command)
         self.bad_commands = 0
+        if command.verb in TELLING and self.service.ledger is not None:
+            self.service.ledger.check_ready()
         match command.verb:
             case Verb.NOOP:
                 return self._noop(command)
@@ -355,14 +358,23 @@ class MupdateDialogue(ClientDialogue):
     async def _list(self, command: Command) -> None:
         """All rows, or those of a location; or those of a hierarchy, as of now at any master."""
         ledger = self.service.ledger
-        if command.verb is Verb.BELOW and ledger is not None and ledger.is_shared:
-            await ledger.catch_up()
+        if ledger is not None and ledger.is_shared:
+            await self._come_to_present(ledger, must=command.verb is Verb.BELOW)
         for rows in pages(self.service.mailboxes, command):
             if rows:
                 self.send(format_rows(command.tag, rows))
                 await self.flush()
             await self.rest()
         self.send(b'%b OK "list complete"\r\n' % command.tag)
+
+    async def _come_to_present(self, ledger: Ledger, *, must: bool = True) -> None:
+        """Until all is here that any master has acknowledged. Where that cannot be told, UpstreamFailure if it must; else
+        what is here serves: a backend that compares its mailboxes with an old list deletes none."""
+        try:
+            await ledger.catch_up()
+        except (UpstreamFailure, Refusal):
+            if must:
+                raise
 
     def _noop(self, command: Command) -> Running:
         ok = b'%b OK "Noop done"\r\n' % command.tag
@@ -392,6 +404,8 @@ class MupdateDialogue(ClientDialogue):
         self.session.check(command)  # BYE may have been said since the command came
         service = self.service
         ok = b'%b OK "streaming starts"\r\n' % command.tag
+        if service.ledger is not None and service.ledger.is_shared:
+            await self._come_to_present(service.ledger, must=False)
         if command.verb is Verb.FOLLOW:
             seq = None
             if command.args:

@@ -15,10 +15,11 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
-from murder.errors import Code, Refusal
+from murder.api.list_log import Position, Record, Whole
 from murder.model.entry import MailboxEntry
 from murder.model.name import collation_key, is_deleted, name_of_key
 from murder.mupdate import visibility
+from murder.mupdate.anew import build_anew
 from murder.mupdate.change import Change, PutEntry, PutNote, RemoveEntry
 from murder.mupdate.environment import (
     MAP_BYTES,
@@ -46,9 +47,9 @@ from murder.mupdate.transaction import (
     COMMIT,
     MARK_OCTETS,
     ROW,
+    SYNCHRONISED,
     LastCommit,
     ListTransaction,
-    Position,
     RowChange,
     Tables,
     last_commit,
@@ -62,7 +63,6 @@ PAGE_OCTETS: Final = 256 * 1024  # or about so many octets of rows: access lists
 _LOOK_ROWS: Final = (
     8  # read between two looks at how much they are; a few longest ones are a megabyte
 )
-_SYNCHRONISED: Final = "synchronised"
 
 
 class Page(NamedTuple):
@@ -74,11 +74,13 @@ class Page(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What one commit did: its rows in order, and the position after it (`MailboxList.mark`)."""
+    """What one commit did: its rows in order, and the position after it (`MailboxList.mark`). `is_anew`: the list is
+    another one, with another history."""
 
     changes: Sequence[RowChange]
     seq: int
     mark: str
+    is_anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,21 +273,6 @@ class MailboxList:
         last = self._environment.read(lambda transaction: last_commit(transaction, self._tables))
         return Position(last.seq, last.mark)
 
-    def adopt(self, epoch: str) -> None:
-        """Be a list of this history from the beginning, or go on being one. Raises Refusal where it is of another."""
-        if self.epoch == epoch:
-            return
-        if self.last_seq():
-            raise Refusal(
-                Code.CANNOT,
-                f"The list {self.path} has another history than the masters' log: move it away, and it is made anew",
-            )
-        meta = self._tables[b"meta"]
-        self._environment.write(
-            lambda transaction: transaction.put(b"epoch", epoch.encode(), db=meta)
-        )
-        self.epoch = epoch
-
     def mark(self) -> str:
         """Where this list's history stands, for `seq_of_mark`: `epoch:seq:commit`, no blanks."""
         return self._environment.read(self._mark)
@@ -384,13 +371,13 @@ class MailboxList:
     @property
     def synchronised_at(self) -> float | None:
         """When (Unix time) this list was last known complete; None: it has never been."""
-        octets = self.note(_SYNCHRONISED)
+        octets = self.note(SYNCHRONISED)
         return None if octets is None else float(octets)
 
     @property
     def synchronised(self) -> bool:
         """Whether this list has ever been complete. A frontend that has one which is not says "try later"."""
-        return self.note(_SYNCHRONISED) is not None
+        return self.note(SYNCHRONISED) is not None
 
     def note(self, key: str) -> bytes | None:
         """What a PutNote wrote."""
@@ -446,6 +433,36 @@ class MailboxList:
 
         return self._environment.write(run)
 
+    def take_up(self, records: Iterable[Record]) -> list[Committed]:
+        """Do commits that have their place in this list's history already, in one transaction. Raises as `write`."""
+
+        def run(transaction: WriteTransaction) -> list[Committed]:
+            done = []
+            for record in records:
+                following = ListTransaction(transaction, self._tables)
+                following.follow(record)
+                last = following.finish()
+                done.append(Committed(following.changes, last.seq, self._mark_of(last)))
+            return done
+
+        return self._environment.write(run)
+
+    def take_whole(self, whole: Whole) -> Committed:
+        """Become another list, with its history, in one transaction: the old one serves meanwhile. Raises as `write`, and
+        what the rows raise."""
+        has_begun = False
+
+        def run(transaction: WriteTransaction) -> None:
+            nonlocal has_begun
+            if has_begun:  # the map was full, and rows come once
+                raise self._environment.full()
+            has_begun = True
+            build_anew(transaction, self._tables, whole)
+
+        self._environment.write(run)
+        self.epoch = whole.epoch
+        return Committed([], whole.position.seq, self.mark(), is_anew=True)
+
     def compact_to(self, directory: Path) -> None:
         """Write a compacted copy into a new directory, consistent at one moment."""
         self._environment.compact_to(directory)
@@ -453,7 +470,7 @@ class MailboxList:
 
 def mark_synchronised(at: float | None = None) -> Change:
     """The step that says: from here on, this list is complete."""
-    return PutNote(_SYNCHRONISED, b"%.3f" % (time.time() if at is None else at))
+    return PutNote(SYNCHRONISED, b"%.3f" % (time.time() if at is None else at))
 
 
 def _scan(

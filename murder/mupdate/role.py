@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Protocol
 
+from murder.api.list_log import ListLog
 from murder.auth.gate import Gate
 from murder.config import Config
+from murder.errors import Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.name import display
 from murder.model.protocol import MUPDATE, ProtocolSpec
+from murder.mupdate.engine import Embedded, Ordered
 from murder.mupdate.following import ReplicaService, list_path
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.master import STREAMING, MupdateService
@@ -63,10 +66,16 @@ def take_config(service: MupdateService, config: Config, plugins: MakesAuth) -> 
     service.tls = listening_context(config.tls, public=False)
 
 
+class MakesMaster(MakesAuth, Protocol):
+    """What a master needs of the plugins."""
+
+    def list_log(self) -> ListLog | None: ...
+
+
 class MupdateRole:
     """Master or listening replica, in one process."""
 
-    def __init__(self, config: Config, plugins: MakesAuth, worker: int) -> None:
+    def __init__(self, config: Config, plugins: MakesMaster, worker: int) -> None:
         self._config = config
         self._plugins = plugins
         self._service: MupdateService | None = None
@@ -80,7 +89,10 @@ class MupdateRole:
         if config.master is None:
             mailboxes = MailboxList.open(path, map_bytes=config.max_list_bytes, may_grow=False)
             hub = Hub(mailboxes, config.max_stream_backlog_bytes)
-            self._ledger = Ledger(mailboxes, hub.committed, inline=True)
+            log = self._plugins.list_log()
+            engine = Ordered(mailboxes, log) if log is not None else Embedded(mailboxes)
+            self._ledger = Ledger(mailboxes, hub.committed, inline=True, engine=engine)
+            await self._join(self._ledger)
         else:
             self._replica = ReplicaService(self._config, path)
             await self._replica.start()
@@ -91,6 +103,18 @@ class MupdateRole:
         logger(role="mupdate").info(
             "list.opened", path=str(path), mailboxes=mailboxes.count(), seq=mailboxes.last_seq()
         )
+
+    async def _join(self, ledger: Ledger) -> None:
+        """Take up what the other masters have done. Where the engine is away, what is here serves until it comes back.
+        Raises Refusal where the list cannot be this engine's."""
+        try:
+            await ledger.catch_up()
+        except UpstreamFailure:
+            return  # told in the log
+        except Refusal:
+            await ledger.close()
+            ledger.mailboxes.close()
+            raise
 
     def reload(self, config: Config) -> None:
         """For connections from now on."""
@@ -140,8 +164,8 @@ class MupdateRole:
             parse_conflict({"name": display(name), **json.loads(facts)})
             for name, facts in self._service.mailboxes.conflicts().items()
         ]
-        if forget:
-            self._service.mailboxes.write(lambda transaction: transaction.forget_conflicts())
+        if forget and self._ledger is not None:
+            self._ledger.forget_conflicts()
         return found
 
     def services(self) -> Mapping[ProtocolSpec, Service]:

@@ -258,6 +258,11 @@ class Subscriber:
         elif now - self._lagging_since > STUCK_S:
             self._outlet.cut(f"takes nothing for {STUCK_S:g} s")
 
+    def cut(self, reason: str) -> None:
+        """End it: the peer comes again, and is told what it needs."""
+        self.is_live = False
+        self._outlet.cut(reason)
+
     def writable(self) -> None:
         """The peer takes octets again."""
         if self.is_live and self._lagging_since:
@@ -315,6 +320,10 @@ class Hub:
 
     def committed(self, committed: Committed) -> None:
         """For `Ledger.on_commit`."""
+        if committed.is_anew:
+            for subscriber in list(self.subscribers):
+                subscriber.cut("the list has another history")
+            return
         for subscriber in list(self.subscribers):
             subscriber.committed(committed)
 

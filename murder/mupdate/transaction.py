@@ -11,6 +11,7 @@ from itertools import islice, repeat
 from operator import add
 from typing import Final, NamedTuple, assert_never
 
+from murder.api.list_log import Position, Record
 from murder.errors import Code, Misuse, Refusal
 from murder.model.acl import MAX_ACL_OCTETS
 from murder.model.entry import MailboxEntry
@@ -55,6 +56,7 @@ PRUNE_EVERY: Final = 2048  # once in so many changes
 # Of one access list, each a line of the index: the longest that a real Cyrus passes has 73 kB. 80 MiB of pages, at worst.
 MAX_IDENTIFIERS: Final = 20_000
 ROW, GONE, COMMIT = b"+", b"-", b"c"
+SYNCHRONISED: Final = "synchronised"  # the note that says that the list is complete
 MARK_OCTETS: Final = 8
 KEEP_CONFLICTS: Final = 10_000  # names; an operator has to look long before
 SCAN_ROWS: Final = 1000
@@ -69,13 +71,6 @@ class RowChange(NamedTuple):
     key: bytes
     row: bytes | None
     old_row: bytes | None
-
-
-class Position(NamedTuple):
-    """A place in a list's history: the number of the last change, and its commit's mark (b"": nothing yet)."""
-
-    seq: int
-    mark: bytes
 
 
 class LastCommit(NamedTuple):
@@ -137,6 +132,7 @@ class ListTransaction:
             None,
         )  # the last row looked up: most often the next one put
         self.changes: list[RowChange] = []
+        self.noted: dict[str, bytes] = {}  # that this has put
         self.ample: set[str] = set()  # servers that have room for any commit; see `bounds`
 
     @property
@@ -148,17 +144,27 @@ class ListTransaction:
         """Where the list stood before this."""
         return Position(self._last.seq, self._last.mark)
 
-    def follow(self, changes: Iterable[tuple[bytes, bytes | None]], position: Position) -> None:
-        """Do a commit that has its place in the history already: stored rows by key (None: removed), in order. Raises
-        Misuse where that leads elsewhere than it says."""
-        for key, row in changes:
+    def follow(self, record: Record) -> None:
+        """Do a commit that has its place in the history already. Raises Misuse where that is not here, or leads elsewhere
+        than it says."""
+        if record.after != self.began_at:
+            raise Misuse(f"the list stands at {self._seq}, the commit at {record.after.seq}")
+        for key, row in record.changes:
             if row is None:
                 self.remove_key(key)
             else:
                 self.replace_row(key, self.row(key), row[SEQ_OCTETS:])
-        if self._seq != position.seq:
-            raise Misuse(f"the list stands at {self._seq}, its history at {position.seq}")
-        self._mark = position.mark
+        for note, octets in record.notes.items():
+            self.apply(PutNote(note, octets))
+        self.number_notes()
+        if self._seq != record.position.seq:
+            raise Misuse(f"the list stands at {self._seq}, its history at {record.position.seq}")
+        self._mark = record.position.mark
+
+    def number_notes(self) -> None:
+        """Notes without a row take a number, so that the commit has its place in a history."""
+        if self.noted and self._seq == self._last.seq:
+            self._seq += 1
 
     def held_by(self, server: bytes) -> Holding:
         """What a server has now, with what this has changed."""
@@ -201,6 +207,7 @@ class ListTransaction:
                 self._lmdb.delete(intent_id.encode(), db=self._tables[b"intents"])
             case PutNote(key, octets):
                 self._lmdb.put(key.encode(), octets, db=self._tables[b"notes"])
+                self.noted[key] = octets
             case _:
                 assert_never(change)
 

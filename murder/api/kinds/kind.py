@@ -17,7 +17,8 @@ class Kind:
     the plugin's names. `based_on`: a bundled file in place of a template.
 
     `key`: the dotted key of murder.toml that names the one plugin of this kind; empty: `plugins.use` has any number.
-    `several`: the key that names more than one in its place, in order. `role`: the one in which the keys count; empty: all.
+    `several`: the key that names more than one in its place, in order. `prefix`: the key names plugins without it.
+    `built_in`: the key's word for what murder does without a plugin. `role`: the one in which the keys count; empty: all.
 
     `makes`: the hook is called with `settings` and `data_dir` and returns an object that has `methods`; `checks` are
     given a function that makes one (in a folder of its own each time and started, where it `starts`). Else the hook decides,
@@ -32,6 +33,8 @@ class Kind:
     based_on: str = ""
     key: str = ""
     several: str = ""
+    prefix: str = ""
+    built_in: str = ""
     role: str = ""
     makes: bool = False
     methods: tuple[str, ...] = ()

@@ -1,0 +1,263 @@
+"""A client of an etcd cluster: calls with deadlines to one member after the other, logins, TLS. Knows nothing of lists.
+
+It lives in an event loop of its own. A call goes to the member that answered last. Where that fails, or says nothing for a
+second, the next one is asked, until the time of the caller is up: so calls must be such that doing them twice is no harm.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, NamedTuple, TypeVar
+
+import h2.exceptions
+from google.protobuf.message import Message
+from grpclib.client import Channel, Stream
+from grpclib.const import Cardinality, Status
+from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+
+from murder.errors import UpstreamFailure, UpstreamKind
+from plugins.list_etcd.etcd_pb2 import (
+    AuthenticateRequest,
+    AuthenticateResponse,
+    MemberListRequest,
+    MemberListResponse,
+    RangeRequest,
+    RangeResponse,
+    StatusRequest,
+    StatusResponse,
+    TxnRequest,
+    TxnResponse,
+    WatchRequest,
+    WatchResponse,
+)
+from plugins.list_etcd.settings import Endpoint, Settings
+
+A = TypeVar("A", bound=Message)
+
+ATTEMPT_S: Final = 1.0  # and as much again for each MiB that is sent
+PAUSE_S: Final = 0.05  # between two attempts
+MIB: Final = 1 << 20
+FAILURES: Final = (
+    GRPCError,
+    OSError,  # ssl.SSLError, TimeoutError, ConnectionError
+    StreamTerminatedError,
+    ProtocolError,
+    h2.exceptions.ProtocolError,
+)
+# The member must know a leader, else it says at once that it does not: one that is cut off from the others would wait.
+HAS_LEADER: Final = ("hasleader", "true")
+
+
+class Method(NamedTuple):
+    """What can be asked for."""
+
+    path: str
+    request: type[Any]
+    answer: type[Any]
+
+
+RANGE: Final = Method("/etcdserverpb.KV/Range", RangeRequest, RangeResponse)
+TXN: Final = Method("/etcdserverpb.KV/Txn", TxnRequest, TxnResponse)
+WATCH: Final = Method("/etcdserverpb.Watch/Watch", WatchRequest, WatchResponse)
+LOGIN: Final = Method("/etcdserverpb.Auth/Authenticate", AuthenticateRequest, AuthenticateResponse)
+MEMBERS: Final = Method("/etcdserverpb.Cluster/MemberList", MemberListRequest, MemberListResponse)
+STATUS: Final = Method("/etcdserverpb.Maintenance/Status", StatusRequest, StatusResponse)
+
+
+class Denied(Exception):
+    """etcd has said for certain that it does not do this."""
+
+    def __init__(self, status: Status, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+def _is_certain(error: BaseException) -> bool:
+    """Whether the server has answered that nothing was done, and will say so again."""
+    if not isinstance(error, GRPCError):
+        return False
+    text = error.message or ""
+    match error.status:
+        case Status.RESOURCE_EXHAUSTED:
+            return "too many requests" not in text
+        case Status.INVALID_ARGUMENT | Status.OUT_OF_RANGE | Status.PERMISSION_DENIED:
+            return True
+        case Status.FAILED_PRECONDITION | Status.UNIMPLEMENTED | Status.NOT_FOUND:
+            return True
+    return False
+
+
+def _wants_login(error: BaseException) -> bool:
+    if not isinstance(error, GRPCError):
+        return False
+    text = error.message or ""
+    return error.status is Status.UNAUTHENTICATED or any(
+        words in text
+        for words in ("invalid auth token", "user name is empty", "revision in header is old")
+    )
+
+
+def shown(error: BaseException) -> str:
+    """What a failure says, in one line."""
+    if isinstance(error, GRPCError):
+        return error.message or error.status.name
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def kind_of(error: BaseException) -> UpstreamKind:
+    match error:
+        case ssl.SSLError():
+            return UpstreamKind.TLS
+        case TimeoutError():
+            return UpstreamKind.TIMEOUT
+        case OSError():
+            return UpstreamKind.CONNECT
+        case GRPCError(status=Status.UNAUTHENTICATED | Status.PERMISSION_DENIED):
+            return UpstreamKind.AUTH
+        case GRPCError():
+            return UpstreamKind.DOWN
+    return UpstreamKind.LOST
+
+
+class Cluster:
+    """See the module. Belongs to one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._endpoints = settings.members()
+        self._channels: dict[Endpoint, Channel] = {}
+        self._at = 0
+        self._token = ""
+        self._login = asyncio.Lock()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The one that is asked next."""
+        return self._endpoints[self._at % len(self._endpoints)]
+
+    def leave(self, endpoint: Endpoint) -> None:
+        """It failed: ask another one from here on, and begin anew with this one later."""
+        if endpoint == self.endpoint:
+            self._at += 1
+        channel = self._channels.pop(endpoint, None)
+        if channel is not None:
+            channel.close()
+
+    def _channel(self, endpoint: Endpoint) -> Channel:
+        channel = self._channels.get(endpoint)
+        if channel is None:
+            context = self._context() if endpoint.is_tls else None
+            channel = Channel(endpoint.host, endpoint.port, ssl=context)
+            self._channels[endpoint] = channel
+        return channel
+
+    def _context(self) -> ssl.SSLContext:
+        """Read anew for each connection: certificates are renewed while a node runs. Raises OSError."""
+        settings = self._settings
+        context = ssl.create_default_context(cafile=settings.ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["h2"])
+        if settings.certificate is not None:
+            context.load_cert_chain(settings.certificate, settings.key)
+        return context
+
+    async def call(self, method: Method, request: Message, within_s: float) -> Any:
+        """Ask until somebody has answered. Raises Denied; UpstreamFailure where nobody has within that time: it may
+        have been done, or be done a little later."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + within_s
+        attempt_s = ATTEMPT_S + request.ByteSize() / MIB
+        while True:
+            endpoint = self.endpoint
+            try:
+                left_s = max(0.05, min(attempt_s, end - loop.time()))
+                return await self.ask(endpoint, method, request, left_s)
+            except FAILURES as error:
+                if _is_certain(error):
+                    assert isinstance(error, GRPCError)
+                    raise Denied(error.status, error.message or error.status.name) from error
+                self.leave(endpoint)
+                if loop.time() + PAUSE_S >= end:
+                    text = f"etcd at {endpoint}: {shown(error)}"
+                    raise UpstreamFailure(kind_of(error), "etcd", text) from error
+            await asyncio.sleep(PAUSE_S)
+
+    async def ask(
+        self, endpoint: Endpoint, method: Method, request: Message, within_s: float
+    ) -> Any:
+        """Ask one member once; a second time where it wants a login. Raises FAILURES."""
+        async with asyncio.timeout(within_s):
+            try:
+                return await self._ask(endpoint, method, request, within_s)
+            except GRPCError as error:
+                if not self._settings.user or not _wants_login(error):
+                    raise
+                await self._log_in(endpoint, self._token, within_s)
+                return await self._ask(endpoint, method, request, within_s)
+
+    async def _ask(
+        self, endpoint: Endpoint, method: Method, request: Message, within_s: float
+    ) -> Any:
+        if self._settings.user and not self._token:
+            await self._log_in(endpoint, "", within_s)
+        async with self._stream(
+            endpoint, method, Cardinality.UNARY_UNARY, within_s, [HAS_LEADER]
+        ) as stream:
+            await stream.send_message(request, end=True)
+            answer = await stream.recv_message()
+        if answer is None:
+            raise ProtocolError("no message came")
+        return answer
+
+    async def _log_in(self, endpoint: Endpoint, old_token: str, within_s: float) -> None:
+        async with self._login:
+            if self._token != old_token:
+                return  # somebody else just has
+            settings = self._settings
+            request = AuthenticateRequest(name=settings.user, password=settings.password)
+            self._token = ""
+            async with self._stream(
+                endpoint, LOGIN, Cardinality.UNARY_UNARY, within_s, []
+            ) as stream:
+                await stream.send_message(request, end=True)
+                answer = await stream.recv_message()
+            if answer is None:
+                raise ProtocolError("no message came")
+            self._token = answer.token
+
+    @asynccontextmanager
+    async def watch(self, endpoint: Endpoint, request: Message) -> AsyncIterator[Stream[Any, Any]]:
+        """A stream of what happens, at one member, without an end of its own. Raises FAILURES."""
+        async with self._stream(
+            endpoint, WATCH, Cardinality.STREAM_STREAM, None, [HAS_LEADER]
+        ) as stream:
+            await stream.send_message(request)
+            yield stream
+            await stream.cancel()
+
+    def _stream(
+        self,
+        endpoint: Endpoint,
+        method: Method,
+        cardinality: Cardinality,
+        within_s: float | None,
+        metadata: Sequence[tuple[str, str]],
+    ) -> Stream[Any, Any]:
+        words = [*metadata, ("token", self._token)] if self._token else [*metadata]
+        return self._channel(endpoint).request(
+            method.path,
+            cardinality,
+            method.request,
+            method.answer,
+            timeout=within_s,
+            metadata=words,
+        )
+
+    def close(self) -> None:
+        for channel in self._channels.values():
+            channel.close()
+        self._channels.clear()

@@ -1,0 +1,546 @@
+"""The log of several masters on etcd: appended to by guarded transactions, heard of by a watch, read by ranges.
+
+The caller's thread blocks; the talking is done in an event loop in a thread of its own. A transaction is done only where
+`head` is what the record says that it follows, octet for octet. Marks are random, so a head never comes back: a transaction
+may be sent again and again, at most one is done, and one that fails says whether it was ours that was faster.
+"""
+
+import asyncio
+import secrets
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from typing import Any, Final, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+from grpclib.const import Status
+
+from murder.api.list_log import BEGINNING, Member, Position, Record, TooLarge, Whole
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from plugins.list_etcd.client import (
+    FAILURES,
+    MEMBERS,
+    RANGE,
+    STATUS,
+    TXN,
+    Cluster,
+    Denied,
+    Method,
+    kind_of,
+    shown,
+)
+from plugins.list_etcd.etcd_pb2 import (
+    Compare,
+    DeleteRangeRequest,
+    Event,
+    KeyValue,
+    MemberListRequest,
+    PutRequest,
+    RangeRequest,
+    RequestOp,
+    StatusRequest,
+    TxnRequest,
+    WatchCreateRequest,
+    WatchRequest,
+)
+from plugins.list_etcd.layout import (
+    KEEP_CHANGES,
+    PRUNE_EVERY,
+    Keys,
+    behind,
+    format_head,
+    format_record,
+    parse_head,
+    parse_record,
+)
+from plugins.list_etcd.settings import Endpoint, Settings
+
+T = TypeVar("T")
+
+MOST_CHANGES: Final = (
+    1000  # of one record, where etcd has been told to take so many (--max-txn-ops)
+)
+FEW_CHANGES: Final = 120  # where it has not: 128 is its own limit, some are for head and log
+PULSE_S: Final = 1.0  # how often it is asked whether the watch has told all
+PULSE_ANSWER_S: Final = 1.0
+RETRY_MIN_S: Final = 0.1
+RETRY_MAX_S: Final = 1.0
+FIRST_PAGE: Final = 64  # rows of a range; more, where they are short
+LAST_PAGE: Final = 4096
+PAGE_OCTETS: Final = 1 << 20
+MOST_HEARD: Final = 1000  # records that wait for the caller, and
+MOST_HEARD_OCTETS: Final = 32 << 20  # octets; beyond they are read when they are asked for
+OWN_MARKS: Final = 64
+
+
+def _put(key: bytes, value: bytes) -> RequestOp:
+    return RequestOp(request_put=PutRequest(key=key, value=value))
+
+
+def _get(key: bytes) -> RequestOp:
+    return RequestOp(request_range=RangeRequest(key=key))
+
+
+def _remove(key: bytes, end: bytes = b"") -> RequestOp:
+    return RequestOp(request_delete_range=DeleteRangeRequest(key=key, range_end=end))
+
+
+def _is(key: bytes, value: bytes) -> Compare:
+    return Compare(result=Compare.EQUAL, target=Compare.VALUE, key=key, value=value)
+
+
+def _is_absent(key: bytes) -> Compare:
+    return Compare(result=Compare.EQUAL, target=Compare.CREATE, key=key, create_revision=0)
+
+
+class _Heard:
+    """Commits that the watch has told of, until the caller takes them. Used by two threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._records: deque[tuple[Record, int]] = deque()
+        self._octets = 0
+
+    def forget(self) -> None:
+        with self._lock:
+            self._records.clear()
+            self._octets = 0
+
+    def add(self, record: Record, octets: int) -> None:
+        with self._lock:
+            if self._records and self._records[-1][0].position != record.after:
+                self._records.clear()
+                self._octets = 0
+            self._records.append((record, octets))
+            self._octets += octets
+            while len(self._records) > MOST_HEARD or self._octets > MOST_HEARD_OCTETS:
+                self._octets -= self._records.popleft()[1]
+
+    def take(self, after: Position) -> list[Record]:
+        with self._lock:
+            records = self._records
+            while records and records[0][0].position.seq <= after.seq:
+                self._octets -= records.popleft()[1]
+            if not records or records[0][0].after != after:
+                return []
+            found = [record for record, _ in records]
+            records.clear()
+            self._octets = 0
+            return found
+
+
+class EtcdLog:
+    """See the module, and `murder.api.list_log.ListLog`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._keys = Keys(settings.prefix)
+        self._cluster: Cluster | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._is_up = True  # until a call has taken all its time; then the watch says when it is
+        self._problem: UpstreamFailure | None = None
+        self._is_closed = False
+        self._listeners: list[Callable[[], None]] = []
+        self._heard = _Heard()
+        self._own: deque[bytes] = deque(maxlen=OWN_MARKS)
+        self._most_changes = MOST_CHANGES
+
+    # The thread, and waiting for it
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._starting:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._run, name="list_etcd", daemon=True)
+                self._thread.start()
+            return self._loop
+
+    def _run(self) -> None:
+        assert self._loop is not None
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._hear())
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._running())
+        try:
+            return future.result(self._settings.timeout_s + 2)
+        except TimeoutError:
+            future.cancel()
+            raise UpstreamFailure(UpstreamKind.TIMEOUT, "etcd", "no answer") from None
+
+    def _call(self, method: Method, request: Message) -> Any:
+        """Raises Denied, UpstreamFailure. Where the last one has failed and nothing has been heard since, at once."""
+        if not self._is_up and self._problem is not None:
+            text = self._problem.text
+            raise UpstreamFailure(UpstreamKind.DOWN, "etcd", text)
+        try:
+            return self._wait(self._ask(method, request))
+        except UpstreamFailure as failure:
+            self._problem = failure
+            self._is_up = False
+            raise
+
+    async def _ask(self, method: Method, request: Message) -> Any:
+        return await self._there().call(method, request, self._settings.timeout_s)
+
+    def _there(self) -> Cluster:
+        if self._cluster is None:
+            self._cluster = Cluster(self._settings)
+        return self._cluster
+
+    def _refusal(self, denied: Denied) -> Refusal:
+        text = denied.text
+        if "database space exceeded" in text:
+            return Refusal(
+                Code.UNAVAILABLE,
+                "etcd has no room left (its quota): nothing can be changed until it has; see `murder help masters`",
+            )
+        if denied.status is Status.PERMISSION_DENIED:
+            return Refusal(
+                Code.UNAVAILABLE,
+                f"etcd does not let this master at {self._settings.prefix}: {text}",
+            )
+        return Refusal(Code.UNAVAILABLE, f"etcd refuses: {text}")
+
+    def _asked(self, method: Method, request: Message) -> Any:
+        """As `_call`; what is denied is a Refusal."""
+        try:
+            return self._call(method, request)
+        except Denied as denied:
+            raise self._refusal(denied) from denied
+
+    # Appending
+
+    @property
+    def most_changes(self) -> int:
+        return self._most_changes
+
+    def append(self, epoch: str, record: Record) -> bool:
+        keys = self._keys
+        last = format_head(epoch, record.position)
+        rows = dict(record.changes)  # the last one of each key
+        puts = [
+            _put(keys.row(key), row) if row is not None else _remove(keys.row(key))
+            for key, row in rows.items()
+        ]
+        puts += [_put(keys.note(key), octets) for key, octets in record.notes.items()]
+        puts.append(_put(keys.commit(record.position.seq), format_record(record)))
+        puts.append(_put(keys.head, last))
+        begin, end = record.after.seq // PRUNE_EVERY, record.position.seq // PRUNE_EVERY
+        if begin != end and record.after.seq > KEEP_CHANGES:
+            puts.append(_remove(keys.log, keys.commit(record.after.seq - KEEP_CHANGES)))
+        request = TxnRequest(
+            compare=[_is(keys.head, format_head(epoch, record.after))],
+            success=puts,
+            failure=[_get(keys.head)],
+        )
+        self._own.append(record.position.mark)
+        try:
+            answer = self._call(TXN, request)
+        except Denied as denied:
+            if "too many operations" in denied.text:
+                self._most_changes = min(self._most_changes, FEW_CHANGES)
+                raise TooLarge(denied.text) from denied
+            if "too large" in denied.text or "larger than max" in denied.text:
+                if len(rows) == 1:
+                    text = f"etcd does not take a row of that size ({denied.text}); see --max-request-bytes"
+                    raise Refusal(Code.LIMIT, text) from denied
+                raise TooLarge(denied.text) from denied
+            raise self._refusal(denied) from denied
+        if answer.succeeded:
+            return True
+        found = answer.responses[0].response_range.kvs
+        return bool(found) and found[0].value == last  # an attempt whose answer was lost
+
+    # Reading
+
+    def is_last(self, epoch: str, position: Position) -> bool:
+        answer = self._asked(RANGE, RangeRequest(key=self._keys.head))
+        return bool(answer.kvs) and answer.kvs[0].value == format_head(epoch, position)
+
+    def heard(self, epoch: str, after: Position) -> Sequence[Record]:
+        return self._heard.take(after)
+
+    def since(self, epoch: str, after: Position) -> Iterable[Record] | Whole:
+        found, last, revision = self._head(after)
+        if found != epoch:
+            return self._elsewhere(epoch, found, last, revision)
+        if last == after:
+            return ()
+        first = self._commits_from(after.seq, 1)
+        if after == BEGINNING:
+            if first and first[0].after == BEGINNING:
+                return self._records(0)
+            return self._whole(found, last, revision)
+        if first and first[0].position == after:
+            return self._records(after.seq + 1)
+        if after.seq < last.seq and first:  # is it forgotten, or has it never been?
+            oldest = self._commits_from(0, 1)
+            if oldest and oldest[0].position.seq > after.seq:
+                return self._whole(found, last, revision)
+        return self._put_back(found, last)
+
+    def _head(self, after: Position) -> tuple[str, Position, int]:
+        """Epoch, position and revision. A log that nobody has begun yet begins with an empty list."""
+        key = self._keys.head
+        for _ in range(2):
+            answer = self._asked(RANGE, RangeRequest(key=key))
+            if answer.kvs:
+                try:
+                    return *parse_head(answer.kvs[0].value), answer.header.revision
+                except ValueError:
+                    text = f"What etcd has at {key.decode()} is no mailbox list's"
+                    raise Refusal(Code.CANNOT, text) from None
+            if after != BEGINNING:
+                break
+            self._begin()
+        raise Refusal(
+            Code.CANNOT,
+            f"etcd has no mailbox list at {self._settings.prefix}, and this master has one: it is not given up; see "
+            "`murder help masters`",
+        )
+
+    def _begin(self) -> None:
+        head = format_head(secrets.token_hex(8), BEGINNING)
+        key = self._keys.head
+        self._asked(TXN, TxnRequest(compare=[_is_absent(key)], success=[_put(key, head)]))
+
+    def _elsewhere(self, epoch: str, found: str, last: Position, revision: int) -> Whole:
+        if not epoch:
+            return self._whole(found, last, revision)
+        answer = self._asked(RANGE, RangeRequest(key=self._keys.epoch(epoch)))
+        if answer.kvs:
+            return self._whole(found, last, revision, is_put_back=True)
+        raise Refusal(
+            Code.CANNOT,
+            f"The list of this master has another history than etcd's at {self._settings.prefix}: move it away, and it is "
+            "made anew; see `murder help masters`",
+        )
+
+    def _put_back(self, epoch: str, last: Position) -> Whole:
+        """This master was told more than etcd has: an older copy was put back. A new history begins, so that nobody takes
+        what was told before for a part of it."""
+        keys, new = self._keys, secrets.token_hex(8)
+        request = TxnRequest(
+            compare=[_is(keys.head, format_head(epoch, last))],
+            success=[
+                _put(keys.head, format_head(new, last)),
+                _put(keys.epoch(epoch), new.encode()),
+            ],
+        )
+        self._asked(TXN, request)
+        found, position, revision = self._head(BEGINNING)
+        return self._whole(found, position, revision, is_put_back=True)
+
+    def _commits_from(self, seq: int, limit: int) -> list[Record]:
+        request = RangeRequest(
+            key=self._keys.commit(seq), range_end=behind(self._keys.log), limit=limit
+        )
+        return [_parsed(pair) for pair in self._asked(RANGE, request).kvs]
+
+    def _records(self, seq: int) -> Iterator[Record]:
+        """From a commit on, to the present."""
+        for page in self._pages(self._keys.commit(seq), behind(self._keys.log), 0):
+            yield from map(_parsed, page)
+
+    def _pages(self, begin: bytes, end: bytes, revision: int) -> Iterator[Sequence[KeyValue]]:
+        limit = FIRST_PAGE
+        while True:
+            request = RangeRequest(key=begin, range_end=end, limit=limit, revision=revision)
+            answer = self._asked(RANGE, request)
+            if answer.kvs:
+                yield answer.kvs
+            if not answer.more:
+                return
+            begin = answer.kvs[-1].key + b"\0"
+            octets = answer.ByteSize()
+            if octets < PAGE_OCTETS // 2:
+                limit = min(2 * limit, LAST_PAGE)
+            elif octets > PAGE_OCTETS:
+                limit = max(limit // 4, 1)
+
+    def _whole(
+        self, epoch: str, position: Position, revision: int, *, is_put_back: bool = False
+    ) -> Whole:
+        keys = self._keys
+        at = len(keys.rows)
+
+        def rows() -> Iterator[Sequence[tuple[bytes, bytes]]]:
+            for page in self._pages(keys.rows, behind(keys.rows), revision):
+                yield [(pair.key[at:], pair.value) for pair in page]
+
+        def records() -> Iterator[Record]:
+            for page in self._pages(keys.log, behind(keys.log), revision):
+                yield from map(_parsed, page)
+
+        notes = {
+            pair.key[len(keys.notes) :].decode(): pair.value
+            for page in self._pages(keys.notes, behind(keys.notes), revision)
+            for pair in page
+        }
+        return Whole(epoch, position, rows(), records(), notes, is_put_back)
+
+    # Taking a list over
+
+    def fill(self, whole: Whole) -> None:
+        keys = self._keys
+        guard = _is_absent(keys.head)
+        old = [(keys.rows, behind(keys.rows)), (keys.log, behind(keys.log))]
+        old.append((keys.notes, behind(keys.notes)))
+        self._fill(guard, [_remove(*one) for one in old])
+        notes = [_put(keys.note(key), octets) for key, octets in whole.notes.items()]
+        for page in whole.rows:
+            puts = [_put(keys.row(key), row) for key, row in page]
+            self._fill(guard, puts)
+        self._fill(guard, notes)
+        anchor = Record(whole.position, [], whole.position)
+        self._fill(
+            guard,
+            [
+                _put(keys.commit(whole.position.seq), format_record(anchor)),
+                _put(keys.head, format_head(whole.epoch, whole.position)),
+            ],
+        )
+
+    def _fill(self, guard: Compare, operations: Sequence[RequestOp]) -> None:
+        at = 0
+        most = self._most_changes
+        while at < len(operations):
+            some = operations[at : at + most]
+            try:
+                answer = self._call(TXN, TxnRequest(compare=[guard], success=some))
+            except Denied as denied:
+                large = ("too many operations", "too large", "larger than max")
+                if most == 1 or not any(words in denied.text for words in large):
+                    raise self._refusal(denied) from denied
+                if "too many operations" in denied.text:
+                    self._most_changes = min(self._most_changes, FEW_CHANGES)
+                most = min(FEW_CHANGES, most // 2) or 1
+                continue
+            if not answer.succeeded:
+                text = f"etcd has a mailbox list at {self._settings.prefix} already"
+                raise Refusal(Code.ALREADY_EXISTS, text)
+            at += len(some)
+
+    # Hearing of others
+
+    def listen(self, on_news: Callable[[], None]) -> None:
+        self._listeners.append(on_news)
+        self._running()
+
+    def _tell(self) -> None:
+        for listener in list(self._listeners):
+            listener()
+
+    async def _hear(self) -> None:
+        """Watch, as long as the log is open."""
+        pause_s = RETRY_MIN_S
+        while not self._is_closed:
+            endpoint = self._there().endpoint
+            try:
+                await self._watch(endpoint)
+                pause_s = RETRY_MIN_S
+            except (*FAILURES, DecodeError) as error:
+                if not self._is_up:
+                    text = f"etcd at {endpoint}: {shown(error)}"
+                    self._problem = UpstreamFailure(kind_of(error), "etcd", text)
+                self._there().leave(endpoint)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, RETRY_MAX_S)
+        self._there().close()
+
+    async def _watch(self, endpoint: Endpoint) -> None:
+        """Hear from one member, until it fails or has not told what there is."""
+        keys, cluster = self._keys, self._there()
+        answer = await cluster.ask(endpoint, RANGE, RangeRequest(key=keys.head), PULSE_ANSWER_S)
+        self._heard.forget()
+        self._is_up = True
+        self._tell()  # perhaps there is something that came before the watch
+        request = WatchRequest(
+            create_request=WatchCreateRequest(
+                key=keys.log,
+                range_end=behind(keys.log),
+                start_revision=answer.header.revision + 1,
+                filters=[WatchCreateRequest.NODELETE],
+            )
+        )
+        async with cluster.watch(endpoint, request) as stream:
+            listening = asyncio.ensure_future(self._listen(stream))
+            try:
+                while not self._is_closed:
+                    done, _ = await asyncio.wait([listening], timeout=PULSE_S)
+                    if done:
+                        listening.result()
+                        return
+                    await cluster.ask(endpoint, RANGE, RangeRequest(key=keys.head), PULSE_ANSWER_S)
+                    self._is_up = True
+            finally:
+                listening.cancel()
+                await asyncio.wait([listening])
+
+    async def _listen(self, stream: Any) -> None:
+        async for answer in stream:
+            if answer.canceled:
+                raise ConnectionResetError(answer.cancel_reason or "the watch was ended")
+            is_news = False
+            for event in answer.events:
+                if event.type == Event.PUT:
+                    record = parse_record(event.kv.value)
+                    self._heard.add(record, len(event.kv.value))
+                    is_news = is_news or record.position.mark not in self._own
+            if is_news:
+                self._tell()
+
+    # What an operator sees
+
+    def members(self) -> Sequence[Member]:
+        return self._wait(self._members())
+
+    async def _members(self) -> list[Member]:
+        cluster = self._there()
+        within_s = min(2.0, self._settings.timeout_s)
+
+        async def asked(endpoint: Endpoint) -> tuple[Endpoint, Any]:
+            try:
+                return endpoint, await cluster.ask(endpoint, STATUS, StatusRequest(), within_s)
+            except FAILURES as error:
+                return endpoint, error
+
+        endpoints = self._settings.members()
+        answers = await asyncio.gather(*(asked(one) for one in endpoints))
+        names: dict[int, str] = {}
+        try:
+            listed = await cluster.call(MEMBERS, MemberListRequest(), within_s)
+            names = {one.ID: one.name for one in listed.members}
+        except (Denied, UpstreamFailure):
+            pass  # those that answer say so below
+        found = []
+        for endpoint, answer in answers:
+            if isinstance(answer, BaseException):
+                found.append(Member("", str(endpoint), False, 0, shown(answer)))
+                continue
+            member = answer.header.member_id
+            problem = "; ".join(answer.errors) or ("" if answer.leader else "it knows no leader")
+            is_leader = member == answer.leader
+            name = names.get(member, f"{member:x}")
+            found.append(Member(name, str(endpoint), is_leader, answer.dbSize, problem))
+        return found
+
+    def close(self) -> None:
+        self._is_closed = True
+        if self._thread is not None and self._loop is not None:
+            self._thread.join(PULSE_S + PULSE_ANSWER_S + 1)
+
+
+def _parsed(pair: KeyValue) -> Record:
+    try:
+        return parse_record(pair.value)
+    except DecodeError:
+        text = (
+            f"What etcd has at {pair.key.decode('ascii', 'replace')} is no commit of a mailbox list"
+        )
+        raise Refusal(Code.CANNOT, text) from None

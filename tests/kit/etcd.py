@@ -1,0 +1,188 @@
+"""Members of an etcd cluster beside the test: started, killed, frozen, put back from a snapshot. Debian's etcd-server and
+etcd-client have the programs; without them such a test is skipped, and fails in CI."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Final, Self
+
+from tests.conftest import cannot_run
+from tests.kit.ports import free_ports
+from tests.kit.process import END_S, Program
+from tests.kit.waiting import until
+
+PROGRAMS: Final = ("etcd", "etcdctl")
+# As `murder help masters` tells an operator.
+FLAGS: Final = (
+    *("--heartbeat-interval", "50", "--election-timeout", "500"),
+    *("--max-txn-ops", "2048", "--max-request-bytes", "8388608"),
+    *("--auto-compaction-mode", "revision", "--auto-compaction-retention", "100000"),
+)
+# All of a member's work is on this host's one disk: what is not to be lost with the host needs none of it.
+FAST: Final = ("--unsafe-no-fsync",)
+
+
+def needs_etcd() -> None:
+    """Skip the test where the programs are missing; in CI they are not."""
+    missing = [program for program in PROGRAMS if shutil.which(program) is None]
+    if missing:
+        cannot_run(f"{', '.join(missing)}: not installed (apt install etcd-server etcd-client)")
+
+
+class Member(Program):
+    """One server of a cluster."""
+
+    def __init__(
+        self, name: str, folder: Path, client: int, peer: int, flags: Sequence[str]
+    ) -> None:
+        self.name = name
+        self.folder = folder / name
+        self.client_port = client
+        self.peer_port = peer
+        self._flags = flags
+        super().__init__([], folder / f"{name}.log")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.client_port}"
+
+    @property
+    def peer_url(self) -> str:
+        return f"http://127.0.0.1:{self.peer_port}"
+
+    def prepare(self, cluster: str, state: str = "new") -> None:
+        """What it is started with; `cluster` is etcd's --initial-cluster."""
+        words = ["etcd", "--name", self.name, "--data-dir", str(self.folder)]
+        words += ["--listen-client-urls", self.url, "--advertise-client-urls", self.url]
+        words += ["--listen-peer-urls", self.peer_url, "--initial-cluster", cluster]
+        words += ["--initial-advertise-peer-urls", self.peer_url]
+        words += ["--initial-cluster-state", state, "--logger", "zap", "--log-level", "error"]
+        self.command = [*words, *self._flags]
+
+    def freeze(self) -> None:
+        self.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def stop(self, limit_s: float = END_S) -> int:
+        self.thaw()
+        return super().stop(limit_s)
+
+
+class Cluster:
+    """Members on this host; as a context manager they are started, and ended whatever has happened."""
+
+    def __init__(self, folder: Path, count: int = 3, flags: Sequence[str] = ()) -> None:
+        needs_etcd()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        ports = free_ports(2 * count)
+        chosen = (*FLAGS, *self._fast, *flags)
+        self.members = [
+            Member(f"etcd{i + 1}", folder, ports[2 * i], ports[2 * i + 1], chosen)
+            for i in range(count)
+        ]
+        for member in self.members:
+            member.prepare(self.layout)
+
+    @cached_property
+    def _fast(self) -> Sequence[str]:
+        shown = subprocess.run(["etcd", "--help"], capture_output=True, text=True, check=False)
+        return FAST if FAST[0] in shown.stdout + shown.stderr else ()
+
+    @property
+    def layout(self) -> str:
+        return ",".join(f"{one.name}={one.peer_url}" for one in self.members)
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        return tuple(one.url for one in self.members)
+
+    def start(self) -> Self:
+        for member in self.members:
+            member.start()
+        self.until_leader()
+        return self
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        for member in self.members:
+            member.kill()
+
+    def ctl(self, *words: str, at: Sequence[Member] = (), code: int = 0) -> str:
+        """What etcdctl says."""
+        endpoints = ",".join(one.url for one in at or self.members)
+        done = subprocess.run(
+            ["etcdctl", "--endpoints", endpoints, "--command-timeout", "5s", *words],
+            env={**os.environ, "ETCDCTL_API": "3"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout
+
+    def leader(self) -> Member | None:
+        """As the members say it that answer."""
+        for member in self.members:
+            if not member.lives:
+                continue
+            done = subprocess.run(
+                [
+                    "etcdctl",
+                    "--endpoints",
+                    member.url,
+                    "--command-timeout",
+                    "1s",
+                    "endpoint",
+                    "status",
+                ],
+                env={**os.environ, "ETCDCTL_API": "3"},
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            words = done.stdout.split(", ")
+            if done.returncode == 0 and len(words) > 4 and words[4] == "true":
+                return member
+        return None
+
+    def until_leader(self, limit_s: float = 60.0) -> Member:
+        until(
+            lambda: self.leader() is not None,
+            lambda: "a leader\n" + "\n".join(one.tail() for one in self.members),
+            limit_s,
+        )
+        found = self.leader()
+        assert found is not None
+        return found
+
+    def snapshot(self, file: Path) -> None:
+        self.ctl("snapshot", "save", str(file), at=self.members[:1])
+
+    def put_back(self, file: Path) -> None:
+        """Stop all, and start them anew from a snapshot."""
+        for member in self.members:
+            member.kill()
+            shutil.rmtree(member.folder)
+            words = ["snapshot", "restore", str(file), "--name", member.name]
+            words += ["--initial-cluster", self.layout, "--data-dir", str(member.folder)]
+            words += ["--initial-advertise-peer-urls", member.peer_url]
+            self.ctl(*words)
+        self.start()
+
+
+@contextmanager
+def cluster(folder: Path, count: int = 3, flags: Sequence[str] = ()) -> Iterator[Cluster]:
+    with Cluster(folder, count, flags) as found:
+        yield found
