@@ -83,21 +83,31 @@ class Master:
 
     def ask(self, limit_s: float = ASKING_S, user: str = "murder") -> BlockingPeer:
         """A connection that is logged in."""
-        peer = BlockingPeer(HOST, self.port, limit_s)
-        peer.until("* OK")
-        response = b64encode(f"\0{user}\0secret".encode()).decode()
-        peer.ok(f'AUTHENTICATE "PLAIN" "{response}"')
-        return peer
+        return logged_in(HOST, self.port, limit_s, user)
 
     def names(self) -> dict[str, str]:
-        """What it has now, with servers."""
-        with self.ask() as peer:
-            rows = peer.ok("LIST")
-        found = {}
-        for row in rows:
-            words = row.split('"')
+        """What it has at present, with servers."""
+        return names_at(HOST, self.port)
+
+
+def names_at(host: str, port: int) -> dict[str, str]:
+    """What a server of the list has, with the servers of the mailboxes."""
+    with logged_in(host, port, ASKING_S) as peer:
+        rows = peer.ok("LIST")
+    found = {}
+    for row in rows:
+        words = row.split('"')
+        if " MAILBOX " in words[0]:
             found[words[1]] = words[3].partition("!")[0]
-        return found
+    return found
+
+
+def logged_in(host: str, port: int, limit_s: float, user: str = "murder") -> BlockingPeer:
+    peer = BlockingPeer(host, port, limit_s)
+    peer.until("* OK")
+    response = b64encode(f"\0{user}\0secret".encode()).decode()
+    peer.ok(f'AUTHENTICATE "PLAIN" "{response}"')
+    return peer
 
 
 @contextmanager

@@ -38,9 +38,16 @@ class Member(Program):
     """One server of a cluster."""
 
     def __init__(
-        self, name: str, folder: Path, client: int, peer: int, flags: Sequence[str]
+        self,
+        name: str,
+        folder: Path,
+        client: int,
+        peer: int,
+        flags: Sequence[str],
+        scheme: str = "http",
     ) -> None:
         self.name = name
+        self.scheme = scheme
         self.folder = folder / name
         self.client_port = client
         self.peer_port = peer
@@ -49,7 +56,7 @@ class Member(Program):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.client_port}"
+        return f"{self.scheme}://127.0.0.1:{self.client_port}"
 
     @property
     def peer_url(self) -> str:
@@ -78,14 +85,17 @@ class Member(Program):
 class Cluster:
     """Members on this host; as a context manager they are started, and ended whatever has happened."""
 
-    def __init__(self, folder: Path, count: int = 3, flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, count: int = 3, flags: Sequence[str] = (), scheme: str = "http"
+    ) -> None:
         needs_etcd()
+        self.identify: Sequence[str] = ()  # how etcdctl shows who it is
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         ports = free_ports(2 * count)
         chosen = (*FLAGS, *self._fast, *flags)
         self.members = [
-            Member(f"etcd{i + 1}", folder, ports[2 * i], ports[2 * i + 1], chosen)
+            Member(f"etcd{i + 1}", folder, ports[2 * i], ports[2 * i + 1], chosen, scheme)
             for i in range(count)
         ]
         for member in self.members:
@@ -119,45 +129,35 @@ class Cluster:
 
     def ctl(self, *words: str, at: Sequence[Member] = (), code: int = 0) -> str:
         """What etcdctl says."""
-        endpoints = ",".join(one.url for one in at or self.members)
-        done = subprocess.run(
-            ["etcdctl", "--endpoints", endpoints, "--command-timeout", "5s", *words],
+        done = self._asked(at or self.members, "5s", words)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout
+
+    def _asked(
+        self, members: Sequence[Member], within: str, words: Sequence[str]
+    ) -> "subprocess.CompletedProcess[str]":
+        endpoints = ",".join(one.url for one in members)
+        where = ("--endpoints", endpoints, "--command-timeout", within)
+        return subprocess.run(
+            ["etcdctl", *self.identify, *where, *words],
             env={**os.environ, "ETCDCTL_API": "3"},
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout
 
     def leader(self) -> Member | None:
         """As the members say it that answer."""
         for member in self.members:
-            if not member.lives:
-                continue
-            done = subprocess.run(
-                [
-                    "etcdctl",
-                    "--endpoints",
-                    member.url,
-                    "--command-timeout",
-                    "1s",
-                    "endpoint",
-                    "status",
-                ],
-                env={**os.environ, "ETCDCTL_API": "3"},
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-            )
-            words = done.stdout.split(", ")
-            if done.returncode == 0 and len(words) > 4 and words[4] == "true":
-                return member
+            if member.lives:
+                done = self._asked([member], "1s", ("endpoint", "status"))
+                words = done.stdout.split(", ")
+                if done.returncode == 0 and len(words) > 4 and words[4] == "true":
+                    return member
         return None
 
-    def until_leader(self, limit_s: float = 60.0) -> Member:
+    def until_leader(self, limit_s: float = 30.0) -> Member:
         until(
             lambda: self.leader() is not None,
             lambda: "a leader\n" + "\n".join(one.tail() for one in self.members),

@@ -12,6 +12,8 @@ from murder.mupdate.engine import Ordered
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.stream import Hub
+from plugins.list_etcd.log import EtcdLog
+from plugins.list_etcd.settings import Settings
 from tests.mupdate.nodes import Server
 
 
@@ -100,13 +102,14 @@ class MemoryLog:
 class Sharing(Server):
     """A master of several."""
 
-    def __init__(self, folder: Path, log: ListLog, **settings: Any) -> None:
+    def __init__(self, folder: Path, log: ListLog | Settings, **settings: Any) -> None:
+        """The log itself, or where it is on etcd."""
         super().__init__(folder, **settings)
         self.log = log
 
     def make_log(self) -> ListLog:
         """For this run of the master."""
-        return self.log
+        return EtcdLog(self.log) if isinstance(self.log, Settings) else self.log
 
     def open(self) -> None:
         self.mailboxes = MailboxList.open(self.folder)

@@ -1,6 +1,7 @@
 """Masters that share a log: one history, nobody's acknowledged change is lost, and no name is at two places."""
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from murder.mupdate.client import MasterClient
 from murder.mupdate.engine import Ordered
 from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.transaction import ListTransaction
+from plugins.list_etcd.settings import Settings
+from tests.kit.etcd import Cluster, cluster
 from tests.mupdate.nodes import Follower, Raw
 from tests.mupdate.several import MemoryLog, Sharing
 
@@ -21,15 +24,32 @@ def row(server: str, name: MailboxName = MailboxName(b"user.x")) -> MailboxEntry
     return MailboxEntry(name, EntryState.ACTIVE, server.encode() + b"!p")
 
 
-async def three(folder: Path, log: MemoryLog) -> list[Sharing]:
+@pytest.fixture(scope="module")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("etcd"), 1) as found:
+        yield found
+
+
+@pytest.fixture(params=["memory", "etcd"])
+def log(request: pytest.FixtureRequest) -> MemoryLog | Settings:
+    """What masters of this test share."""
+    if request.param == "memory":
+        return MemoryLog()
+    endpoints = request.getfixturevalue("etcd").endpoints
+    return Settings(endpoints, prefix=f"/{request.node.name}/", timeout_s=10)
+
+
+async def three(folder: Path, log: MemoryLog | Settings) -> list[Sharing]:
     masters = [Sharing(folder / f"m{i}", log) for i in range(3)]
     for master in masters:
         await master.start()
     return masters
 
 
-async def test_what_one_master_acknowledged_another_knows_after_noop(tmp_path: Path) -> None:
-    masters = await three(tmp_path, MemoryLog())
+async def test_what_one_master_acknowledged_another_knows_after_noop(
+    tmp_path: Path, log: MemoryLog | Settings
+) -> None:
+    masters = await three(tmp_path, log)
     peers = [await Raw.connect(master.port) for master in masters]
     assert await peers[0].ask(b'a ACTIVATE "user.x" "be1!p" ""') == [b'a OK "done"']
     assert (await peers[1].ask(b'b FIND "user.x"'))[0].startswith(b'b MAILBOX "user.x"')
@@ -73,8 +93,10 @@ async def test_rivals_at_three_masters_are_put_in_one_order(tmp_path: Path, lose
         await master.stop()
 
 
-async def test_a_replica_goes_on_at_another_master_without_the_whole_list(tmp_path: Path) -> None:
-    masters = await three(tmp_path, MemoryLog())
+async def test_a_replica_goes_on_at_another_master_without_the_whole_list(
+    tmp_path: Path, log: MemoryLog | Settings
+) -> None:
+    masters = await three(tmp_path, log)
     peer = await Raw.connect(masters[0].port)
     for i in range(50):
         await peer.ask(b't ACTIVATE "user.a%d" "be1!p" ""' % i)
@@ -93,6 +115,78 @@ async def test_a_replica_goes_on_at_another_master_without_the_whole_list(tmp_pa
     assert again.mailboxes.epoch == mark.partition(":")[0]
     await again.unfollow()
     for master in masters:
+        await master.stop()
+
+
+async def test_the_number_of_a_store_is_known_to_all_masters(
+    tmp_path: Path, log: MemoryLog | Settings
+) -> None:
+    """EPOCH changes no row, and has its place in the history all the same."""
+    masters = await three(tmp_path, log)
+    peers = [await Raw.connect(master.port) for master in masters]
+    assert await peers[0].ask(b'a EPOCH "be1" "7"') == [b'a OK "7"']
+    assert await peers[1].ask(b'b EPOCH "be1" "5"') == [b'b OK "7"']
+    assert await peers[2].ask(b'c ACTIVATE "user.x" "be1!p" ""') == [b'c OK "done"']
+    for peer in peers:
+        await peer.ask(b"n NOOP")
+    assert len({master.mailboxes.mark() for master in masters}) == 1
+    for master in masters:
+        await master.stop()
+
+
+async def test_subscribers_are_cut_off_where_the_log_was_put_back(tmp_path: Path) -> None:
+    """Their marks are of a history that is no more; what the master had is kept."""
+    log = MemoryLog()
+    masters = await three(tmp_path, log)
+    peers = [await Raw.connect(master.port) for master in masters]
+    for i in range(3):
+        await peers[0].ask(b'a ACTIVATE "user.a%d" "be1!p" ""' % i)
+    await peers[1].ask(b"n NOOP")
+    follower = await Raw.connect(masters[1].port)
+    await follower.ask(b"u UPDATE")
+    old = masters[1].mailboxes.mark()
+    del log.records[1:]
+    await peers[1].ask(b"n NOOP")
+    while await follower.message():
+        pass  # up to the end of the connection
+    assert masters[1].mailboxes.find(b"user.a0") and not masters[1].mailboxes.find(b"user.a2")
+    assert masters[1].mailboxes.seq_of_mark(old) is None
+    aside = MailboxList.open(tmp_path / f"m1.{old.replace(':', '-')}", read_only=True)
+    assert aside.count() == 3
+    aside.close()
+    assert (await peers[0].ask(b'b ACTIVATE "user.b" "be1!p" ""'))[-1] == b'b OK "done"'
+    await peers[1].ask(b"n NOOP")
+    assert masters[0].mailboxes.mark() == masters[1].mailboxes.mark()
+    for master in masters:
+        await master.stop()
+
+
+async def test_who_comes_late_takes_the_whole_list(tmp_path: Path) -> None:
+    """The log has forgotten where they were; what it still has of commits they have, too."""
+    log = MemoryLog()
+    masters = await three(tmp_path, log)
+    peer = await Raw.connect(masters[0].port)
+    for i in range(9):
+        await peer.ask(b'a ACTIVATE "user.a%d" "be1!p" "ana\tl\t"' % i)
+    marks = [record.position for record in log.records]
+    await peer.ask(b'd DELETE "user.a1"')
+    log.forgotten = 6
+    late = Sharing(tmp_path / "late", log)
+    await late.start()
+    for master in (masters[0], late):
+        assert [one.name for one in master.mailboxes.walk()] == [
+            b"user.a%d" % i for i in range(9) if i != 1
+        ]
+        assert [one.name for one in master.mailboxes.visible(["ana"])] != []
+    assert late.mailboxes.count_by_server() == masters[0].mailboxes.count_by_server()
+    assert late.mailboxes.mark() == masters[0].mailboxes.mark()
+    known = [
+        late.mailboxes.seq_of_mark(f"{log.epoch}:{seq}:{mark.hex()}") is not None
+        for seq, mark in marks
+    ]
+    assert known == [False] * 5 + [True] * 4
+    assert [key for _, key, row in late.mailboxes.rows_changed_after(9) if row is None] != []
+    for master in [*masters, late]:
         await master.stop()
 
 

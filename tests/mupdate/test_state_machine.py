@@ -5,6 +5,7 @@ After quiescence all lists are equal, every acknowledged change is there, and no
 """
 
 import asyncio
+import itertools
 import shutil
 import tempfile
 from collections.abc import Coroutine
@@ -14,10 +15,18 @@ from typing import Any
 import uvloop
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from murder.errors import UpstreamFailure
 from murder.model.entry import EntryState
+from plugins.list_etcd.settings import Settings
+from tests.kit.etcd import Cluster, cluster
 from tests.kit.waiting import until_soon
 from tests.mupdate.nodes import Follower, Raw, Server
 from tests.mupdate.several import MemoryLog, Sharing
@@ -346,3 +355,23 @@ class MurderOfSeveral(Murder):
 
 TestMurderOfSeveral = MurderOfSeveral.TestCase
 TestMurderOfSeveral.settings = TestMurder.settings
+
+
+class MurderOnEtcd(MurderOfSeveral):
+    """The same on a member of etcd."""
+
+    member: Cluster
+    examples = itertools.count(1)
+
+    def make_masters(self) -> list[Server]:
+        prefix = f"/example{next(self.examples)}/"
+        where = Settings(self.member.endpoints, prefix=prefix, timeout_s=PATIENCE_S / 2)
+        return [Sharing(self.folder / f"master{i}", where) for i in range(3)]
+
+
+def test_murder_on_etcd(tmp_path: Path) -> None:
+    with cluster(tmp_path, 1) as MurderOnEtcd.member:
+        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+            MurderOnEtcd,
+            settings=settings(TestMurder.settings, max_examples=4, stateful_step_count=20),
+        )

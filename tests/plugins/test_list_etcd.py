@@ -1,14 +1,20 @@
 """A log on etcd, with members of Debian's package: the contract of its kind, and what only etcd can do to it."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from murder.api.contract.check import Check
-from murder.api.contract.list_log import LIST_CHECKS
+from murder.api.contract.list_log import LIST_CHECKS, epoch_of
+from murder.api.list_log import BEGINNING, Position, Record, TooLarge, Whole
+from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from plugins.list_etcd.log import EtcdLog
 from plugins.list_etcd.settings import Settings
 from tests.kit.etcd import Cluster, cluster
+from tests.kit.ports import free_port
+from tests.kit.process import run_murder
 
 Make = Callable[[], EtcdLog]
 
@@ -37,3 +43,172 @@ def make(members: Cluster, request: pytest.FixtureRequest) -> Iterator[Make]:
 @pytest.mark.parametrize("check", LIST_CHECKS, ids=lambda check: check.__name__)
 async def test_it_keeps_to_the_contract(check: Check, make: Make) -> None:
     await check(make)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A member as it comes, with a small quota."""
+    flags = ("--max-txn-ops", "128", "--max-request-bytes", "1572864")
+    quota = ("--quota-backend-bytes", str(16 << 20))
+    with cluster(tmp_path_factory.mktemp("small"), 1, (*flags, *quota)) as found:
+        yield found
+
+
+def filled(after: Position, count: int, octets: int = 10) -> Record:
+    """A commit of so many rows."""
+    seq = after.seq
+    changes = []
+    for _ in range(count):
+        seq += 1
+        changes.append((b"n%d" % seq, seq.to_bytes(8, "big") + bytes(octets)))
+    return Record(after, changes, Position(seq, b"%08d" % seq))
+
+
+def test_a_member_that_takes_little_is_given_little(small: Cluster) -> None:
+    log = EtcdLog(Settings(small.endpoints, prefix="/little/"))
+    epoch = epoch_of(log)
+    with pytest.raises(TooLarge):
+        log.append(epoch, filled(BEGINNING, 500))
+    assert log.most_changes < 128
+    first = filled(BEGINNING, log.most_changes)
+    assert log.append(epoch, first)
+    with pytest.raises(TooLarge):
+        log.append(epoch, filled(first.position, 4, 300_000))
+    with pytest.raises(Refusal, match="max-request-bytes"):
+        log.append(epoch, filled(first.position, 1, 2_000_000))
+    assert log.is_last(epoch, first.position)
+    log.close()
+
+
+def test_a_member_that_is_full_says_so_and_takes_more_when_there_is_room(small: Cluster) -> None:
+    log = EtcdLog(Settings(small.endpoints, prefix="/full/"))
+    epoch = epoch_of(log)
+    at = BEGINNING
+    with pytest.raises(Refusal, match="no room left"):
+        for _ in range(100):
+            record = filled(at, 1, 500_000)
+            assert log.append(epoch, record)
+            at = record.position
+    assert log.is_last(epoch, at)
+    assert "NOSPACE" in log.members()[0].problem
+    small.ctl("del", "--prefix", "/full/row/")
+    small.ctl("del", "--prefix", "/full/log/")
+    revision = small.ctl("endpoint", "status", "-w", "json").split('"revision":')[1]
+    small.ctl("compact", revision.split(",")[0])
+    small.ctl("defrag")
+    small.ctl("alarm", "disarm")
+    assert log.append(epoch, filled(at, 1))
+    log.close()
+
+
+def test_what_was_pruned_is_told_as_the_whole_list(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plugins.list_etcd.log.KEEP_CHANGES", 10)
+    monkeypatch.setattr("plugins.list_etcd.log.PRUNE_EVERY", 4)
+    log = make()
+    epoch = epoch_of(log)
+    records = [filled(BEGINNING, 1)]
+    for _ in range(30):
+        assert log.append(epoch, records[-1])
+        records.append(filled(records[-1].position, 1))
+    last = records[-2].position
+    whole = log.since(epoch, records[2].position)
+    assert isinstance(whole, Whole) and not whole.is_put_back
+    assert (whole.position, whole.epoch) == (last, epoch)
+    assert sum(len(page) for page in whole.rows) == 30
+    kept = [record.position.seq for record in whole.records]
+    assert kept == list(range(kept[0], 31)) and 10 <= len(kept) < 20
+    followed = log.since(epoch, records[25].position)
+    assert not isinstance(followed, Whole)
+    assert [record.position.seq for record in followed] == [27, 28, 29, 30]
+
+
+def test_a_list_is_taken_over_with_its_place_in_history(make: Make) -> None:
+    log, position = make(), Position(5000, b"12345678")
+    pages = (
+        [(b"k%05d" % n, n.to_bytes(8, "big") + b"x") for n in range(i, i + 1500)] for i in (0, 1500)
+    )
+    log.fill(Whole("0123456789abcdef", position, pages, iter(()), {"n": b"1"}))
+    with pytest.raises(Refusal, match="already"):
+        log.fill(Whole("0123456789abcdef", position, iter(()), iter(()), {}))
+    assert log.is_last("0123456789abcdef", position)
+    whole = log.since("", BEGINNING)
+    assert isinstance(whole, Whole)
+    assert sum(len(page) for page in whole.rows) == 3000
+    assert (whole.notes, whole.position) == ({"n": b"1"}, position)
+    record = filled(position, 1)
+    assert log.append("0123456789abcdef", record)
+    followed = log.since("0123456789abcdef", position)
+    assert not isinstance(followed, Whole) and list(followed) == [record]
+
+
+def test_another_list_is_not_taken_for_this_one(make: Make) -> None:
+    log = make()
+    epoch = epoch_of(log)
+    assert log.append(epoch, filled(BEGINNING, 1))
+    with pytest.raises(Refusal, match="another history"):
+        log.since("fedcba9876543210", Position(3, b"12345678"))
+
+
+def test_an_empty_etcd_does_not_empty_a_master(make: Make) -> None:
+    with pytest.raises(Refusal, match="it is not given up"):
+        make().since("fedcba9876543210", Position(3, b"12345678"))
+
+
+def test_nobody_there_is_told_in_time_and_then_at_once() -> None:
+    log = EtcdLog(Settings((f"http://127.0.0.1:{free_port()}",), timeout_s=0.5))
+    with pytest.raises(UpstreamFailure) as first:
+        log.is_last("x", BEGINNING)
+    assert first.value.kind is UpstreamKind.CONNECT
+    for _ in range(1000):  # each of them in half a second would take minutes
+        with pytest.raises(UpstreamFailure) as failure:
+            log.is_last("x", BEGINNING)
+    assert failure.value.kind is UpstreamKind.DOWN
+    log.close()
+
+
+def test_users_and_certificates(tmp_path: Path) -> None:
+    """As the manual sets it up: client certificates, a user who may write below the prefix only."""
+    run_murder("ca", "init", "--dir", tmp_path / "ca")
+    words = ("--role", "mupdate", "--dir", tmp_path / "ca", "--address", "127.0.0.1")
+    run_murder("ca", "issue", "m1.test", *words, "--out", tmp_path)
+    ca, certificate, key = (
+        tmp_path / "ca" / "ca.pem",
+        tmp_path / "m1.test.pem",
+        tmp_path / "m1.test.key",
+    )
+    tls = ("--cert-file", str(certificate), "--key-file", str(key))
+    asking = ("--client-cert-auth", "--trusted-ca-file", str(ca))
+    members = Cluster(tmp_path / "etcd", 1, (*tls, *asking), scheme="https")
+    members.identify = ("--cacert", str(ca), "--cert", str(certificate), "--key", str(key))
+    with members:
+        for command in (
+            "user add root:secret",
+            "user add murder:hush",
+            "role add murder",
+            "role grant-permission murder --prefix=true readwrite /murder/",
+            "user grant-role murder murder",
+            "user grant-role root root",
+            "auth enable",
+        ):
+            members.ctl(*command.split())
+
+        def log(**more: Any) -> EtcdLog:
+            return EtcdLog(Settings(members.endpoints, ca=ca, timeout_s=1.0, **more))
+
+        known = {"certificate": certificate, "key": key, "user": "murder", "password": "hush"}
+        one = log(**known)
+        epoch = epoch_of(one)
+        assert one.append(epoch, filled(BEGINNING, 3))
+        one.close()
+        refused = [
+            (log(certificate=certificate, key=key), "permission denied"),
+            (log(**{**known, "password": "wrong"}), "authentication failed|etcd refuses"),
+            (log(**known, prefix="/other/"), "permission denied|does not let"),
+            (log(user="murder", password="hush"), "etcd"),
+        ]
+        for other, text in refused:
+            with pytest.raises((Refusal, UpstreamFailure), match=text):
+                other.is_last(epoch, BEGINNING)
+            other.close()
