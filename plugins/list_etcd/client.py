@@ -66,12 +66,13 @@ STATUS: Final = Method("/etcdserverpb.Maintenance/Status", StatusRequest, Status
 
 
 class Denied(Exception):
-    """etcd has said for certain that it does not do this."""
+    """etcd has said that it does not do this. `is_retry`: it was asked before, and that may be done yet."""
 
-    def __init__(self, status: Status, text: str) -> None:
+    def __init__(self, status: Status, text: str, *, is_retry: bool) -> None:
         super().__init__(text)
         self.status = status
         self.text = text
+        self.is_retry = is_retry
 
 
 def _is_certain(error: BaseException) -> bool:
@@ -171,6 +172,7 @@ class Cluster:
         loop = asyncio.get_running_loop()
         end = loop.time() + within_s
         attempt_s = ATTEMPT_S + request.ByteSize() / MIB
+        is_retry = False
         while True:
             endpoint = self.endpoint
             try:
@@ -179,7 +181,8 @@ class Cluster:
             except FAILURES as error:
                 if _is_certain(error):
                     assert isinstance(error, GRPCError)
-                    raise Denied(error.status, error.message or error.status.name) from error
+                    raise Denied(error.status, shown(error), is_retry=is_retry) from error
+                is_retry = True
                 self.leave(endpoint)
                 if loop.time() + PAUSE_S >= end:
                     text = f"etcd at {endpoint}: {shown(error)}"

@@ -70,6 +70,7 @@ LAST_PAGE: Final = 4096
 PAGE_OCTETS: Final = 1 << 20
 MOST_HEARD: Final = 1000  # records that wait for the caller, and
 MOST_HEARD_OCTETS: Final = 32 << 20  # octets; beyond they are read when they are asked for
+NO_ROOM: Final = "database space exceeded"
 OWN_MARKS: Final = 64
 
 
@@ -194,7 +195,7 @@ class EtcdLog:
 
     def _refusal(self, denied: Denied) -> Refusal:
         text = denied.text
-        if "database space exceeded" in text:
+        if NO_ROOM in text:
             return Refusal(
                 Code.UNAVAILABLE,
                 "etcd has no room left (its quota): nothing can be changed until it has; see `murder help masters`",
@@ -242,6 +243,10 @@ class EtcdLog:
         try:
             answer = self._call(TXN, request)
         except Denied as denied:
+            if NO_ROOM in denied.text and self.is_last(epoch, record.position):
+                return True  # the one that fills it is done, and denied all the same
+            if denied.is_retry:
+                raise UpstreamFailure(UpstreamKind.DOWN, "etcd", denied.text) from denied
             if "too many operations" in denied.text:
                 self._most_changes = min(self._most_changes, FEW_CHANGES)
                 raise TooLarge(denied.text) from denied

@@ -7,7 +7,6 @@ import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Final, Self
 
@@ -23,8 +22,6 @@ FLAGS: Final = (
     *("--max-txn-ops", "2048", "--max-request-bytes", "8388608"),
     *("--auto-compaction-mode", "revision", "--auto-compaction-retention", "100000"),
 )
-# All of a member's work is on this host's one disk: what is not to be lost with the host needs none of it.
-FAST: Final = ("--unsafe-no-fsync",)
 
 
 def needs_etcd() -> None:
@@ -86,25 +83,24 @@ class Cluster:
     """Members on this host; as a context manager they are started, and ended whatever has happened."""
 
     def __init__(
-        self, folder: Path, count: int = 3, flags: Sequence[str] = (), scheme: str = "http"
+        self,
+        folder: Path,
+        count: int = 3,
+        flags: Sequence[str] = (),
+        scheme: str = "http",
     ) -> None:
         needs_etcd()
         self.identify: Sequence[str] = ()  # how etcdctl shows who it is
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         ports = free_ports(2 * count)
-        chosen = (*FLAGS, *self._fast, *flags)
+        chosen = (*FLAGS, *flags)
         self.members = [
             Member(f"etcd{i + 1}", folder, ports[2 * i], ports[2 * i + 1], chosen, scheme)
             for i in range(count)
         ]
         for member in self.members:
             member.prepare(self.layout)
-
-    @cached_property
-    def _fast(self) -> Sequence[str]:
-        shown = subprocess.run(["etcd", "--help"], capture_output=True, text=True, check=False)
-        return FAST if FAST[0] in shown.stdout + shown.stderr else ()
 
     @property
     def layout(self) -> str:

@@ -89,7 +89,7 @@ def test_a_member_that_is_full_says_so_and_takes_more_when_there_is_room(small: 
             record = filled(at, 1, 500_000)
             assert log.append(epoch, record)
             at = record.position
-    assert log.is_last(epoch, at)
+    assert log.is_last(epoch, at)  # also where the last one filled it
     assert "NOSPACE" in log.members()[0].problem
     small.ctl("del", "--prefix", "/full/row/")
     small.ctl("del", "--prefix", "/full/log/")
