@@ -24,7 +24,7 @@ from typing import Final
 from tests.cyrus.our_nodes import following, serving
 from tests.ha.linear import Operation, Outcome, State, Verb, is_linear
 from tests.ha.masters import HOST, Master, masters, names_at
-from tests.kit.etcd import Cluster, cluster
+from tests.kit.etcd import Cluster, Member, cluster
 from tests.kit.peer import BlockingPeer
 from tests.kit.ports import free_port
 from tests.kit.waiting import pause, until
@@ -151,7 +151,7 @@ class Run:
     def _kill_member(self) -> Callable[[], None]:
         member = self._random.choice(self.etcd.members)
         member.kill()
-        return lambda: void(member.start())
+        return self._starting(member)
 
     def _freeze_member(self) -> Callable[[], None]:
         member = self._random.choice(self.etcd.members)
@@ -161,7 +161,13 @@ class Run:
     def _kill_leader(self) -> Callable[[], None]:
         leader = self.etcd.until_leader()
         leader.kill()
-        return lambda: void(leader.start())
+        return self._starting(leader)
+
+    def _starting(self, member: Member) -> Callable[[], None]:
+        def heal() -> None:
+            member.start()
+
+        return heal
 
     def _freeze_leader(self) -> Callable[[], None]:
         leader = self.etcd.until_leader()
@@ -170,7 +176,12 @@ class Run:
 
     def _both(self) -> Callable[[], None]:
         heals = [self._kill_leader(), self._freeze_master()]
-        return lambda: [heal() for heal in heals] and None
+
+        def heal() -> None:
+            for one in heals:
+                one()
+
+        return heal
 
     def settle(self) -> None:
         """All is well, and every client has had its last answer."""
@@ -204,10 +215,6 @@ class Run:
                 told = sorted(found, key=lambda one: one.invoked)
                 wrong.append(f"{name}: no order explains\n" + "\n".join(map(str, told)))
         return wrong
-
-
-def void(_: object) -> None:
-    """For a callable that has an answer where none is wanted."""
 
 
 def run(folder: Path, faults: int, count: int, seed: int, most_s: float = 1e9) -> list[str]:
