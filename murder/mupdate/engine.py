@@ -52,7 +52,7 @@ class Engine(Protocol):
         ...
 
     def take_up(self) -> Sequence[Committed]:
-        """What others have committed, as far as it has been heard of without asking; as `write`."""
+        """What others have committed; as `write`."""
         ...
 
     def told(self) -> Sequence[Committed]:
@@ -151,15 +151,28 @@ class Ordered:
         return commits
 
     def take_up(self) -> Sequence[Committed]:
-        while records := self._records.heard(self._epoch, self.mailboxes.position()):
+        return self._noting_trouble(self._take_up)[1]
+
+    def _take_up(self) -> None:
+        """What was heard; where nothing was that goes on from here, there may be a gap before it."""
+        records = self._records.heard(self._epoch, self.mailboxes.position())
+        if records and self._is_joined:
             self._take(records, {})
-        return self.told()
+        else:
+            self._catch_up({})
 
     def write(self, work: Callable[[ListTransaction], T]) -> tuple[T, Sequence[Committed]]:
+        return self._noting_trouble(lambda: self._write(work))
+
+    def _noting_trouble(self, act: Callable[[], T]) -> tuple[T, Sequence[Committed]]:
+        """Trouble is told once, until it works again or the reason is another."""
         try:
-            outcome = self._write(work)
+            outcome = act()
         except (UpstreamFailure, Refusal) as error:
-            self._note_trouble(error)
+            kind = error.kind.value if isinstance(error, UpstreamFailure) else "refused"
+            if self._trouble != kind:
+                self._trouble = kind
+                self._log.warning("engine.unavailable", kind=kind, problem=error.text)
             raise
         if self._trouble:
             self._trouble = ""
@@ -265,10 +278,3 @@ class Ordered:
             found=whole.position.seq,
             aside=str(aside),
         )
-
-    def _note_trouble(self, error: UpstreamFailure | Refusal) -> None:
-        """Once, until it works again or the reason is another."""
-        kind = error.kind.value if isinstance(error, UpstreamFailure) else "refused"
-        if self._trouble != kind:
-            self._trouble = kind
-            self._log.warning("engine.unavailable", kind=kind, problem=error.text)

@@ -218,7 +218,7 @@ class Ledger:
     def _decide(self, proposals: Sequence[Work]) -> tuple[Sequence[object], list[Committed]]:
         """In the writer thread."""
         if all(proposal is _NOTHING for proposal in proposals):
-            return self._take_up_heard(proposals)
+            return self._take_up_others(proposals)
         most = self._engine.most_changes
         if len(proposals) <= most:
             return self._decide_together(proposals)
@@ -230,7 +230,9 @@ class Ledger:
             commits += committed
         return outcomes, commits
 
-    def _take_up_heard(self, proposals: Sequence[Work]) -> tuple[Sequence[object], list[Committed]]:
+    def _take_up_others(
+        self, proposals: Sequence[Work]
+    ) -> tuple[Sequence[object], list[Committed]]:
         """Nobody asks for anything; what fails here will be told to who does."""
         try:
             return [None] * len(proposals), list(self._engine.take_up())

@@ -241,6 +241,8 @@ class Writes:
                 if code is Code.IN_USE:
                     counters.conflicts += 1
                     log.warning("mailbox.conflict", node=peer, problem=error.text)
+                elif code is Code.UNAVAILABLE:
+                    return format_status(tag, Kind.NO, f"{UNAVAILABLE}{error.text}")
                 elif code is Code.LIMIT:
                     log.warning("mailbox.beyond_limit", node=peer, problem=error.text)
                     return format_status(tag, Kind.NO, f"[{code.value}] {error.text}")

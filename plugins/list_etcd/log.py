@@ -6,6 +6,7 @@ may be sent again and again, at most one is done, and one that fails says whethe
 """
 
 import asyncio
+import contextlib
 import secrets
 import threading
 from collections import deque
@@ -142,7 +143,7 @@ class EtcdLog:
         self._starting = threading.Lock()
         self._is_up = True  # until a call has taken all its time; then the watch says when it is
         self._problem: UpstreamFailure | None = None
-        self._is_closed = False
+        self._closing = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
         self._heard = _Heard()
         self._own: deque[bytes] = deque(maxlen=OWN_MARKS)
@@ -444,7 +445,7 @@ class EtcdLog:
     async def _hear(self) -> None:
         """Watch, as long as the log is open."""
         pause_s = RETRY_MIN_S
-        while not self._is_closed:
+        while not self._closing.is_set():
             endpoint = self._there().endpoint
             try:
                 await self._watch(endpoint)
@@ -454,7 +455,8 @@ class EtcdLog:
                     text = f"etcd at {endpoint}: {shown(error)}"
                     self._problem = UpstreamFailure(kind_of(error), "etcd", text)
                 self._there().leave(endpoint)
-                await asyncio.sleep(pause_s)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), pause_s)
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
         self._there().close()
 
@@ -475,17 +477,22 @@ class EtcdLog:
         )
         async with cluster.watch(endpoint, request) as stream:
             listening = asyncio.ensure_future(self._listen(stream))
+            closing = asyncio.ensure_future(self._closing.wait())
+            both = [listening, closing]
             try:
-                while not self._is_closed:
-                    done, _ = await asyncio.wait([listening], timeout=PULSE_S)
-                    if done:
+                while not self._closing.is_set():
+                    await asyncio.wait(both, timeout=PULSE_S, return_when=asyncio.FIRST_COMPLETED)
+                    if listening.done():
                         listening.result()
+                        return
+                    if closing.done():
                         return
                     await cluster.ask(endpoint, RANGE, RangeRequest(key=keys.head), PULSE_ANSWER_S)
                     self._is_up = True
             finally:
-                listening.cancel()
-                await asyncio.wait([listening])
+                for one in both:
+                    one.cancel()
+                await asyncio.wait(both)
 
     async def _listen(self, stream: Any) -> None:
         async for answer in stream:
@@ -536,8 +543,8 @@ class EtcdLog:
         return found
 
     def close(self) -> None:
-        self._is_closed = True
         if self._thread is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._closing.set)
             self._thread.join(PULSE_S + PULSE_ANSWER_S + 1)
 
 

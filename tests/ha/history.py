@@ -35,7 +35,7 @@ PERIOD_S: Final = 1.5
 PATIENCE_S: Final = 8.0  # with an answer
 LONGEST_S: Final = 2.5  # a fault
 BETWEEN_S: Final = 1.5  # two faults, at most
-TEMPORARY: Final = "temporary failure"
+TEMPORARY: Final = "[UNAVAILABLE]"
 
 
 class Client(threading.Thread):

@@ -371,7 +371,7 @@ class MurderOnEtcd(MurderOfSeveral):
 
 def test_murder_on_etcd(tmp_path: Path) -> None:
     with cluster(tmp_path, 1) as MurderOnEtcd.member:
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(
             MurderOnEtcd,
             settings=settings(TestMurder.settings, max_examples=4, stateful_step_count=20),
         )
