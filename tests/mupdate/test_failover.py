@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from murder.api.list_log import Position, Record, Whole
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.mupdate.client import MasterClient
-from murder.mupdate.engine import Record
 from murder.mupdate.link import Target, open_link
 from murder.mupdate.masters import Masters
 from murder.mupdate.pulse import MOST_STILL_S, Pulse
-from murder.mupdate.transaction import Position
 from murder.mupdate.writes import AWAY
 from tests.kit.waiting import until_soon
 from tests.mupdate.nodes import Follower, Raw
@@ -44,13 +43,17 @@ class _Way(MemoryLog):
         if self._number in self._cut:
             raise UpstreamFailure(UpstreamKind.TIMEOUT, "log.test", "no answer")
 
-    def append(self, after: Position, record: Record) -> bool:
+    def append(self, epoch: str, record: Record) -> bool:
         self._check()
-        return super().append(after, record)
+        return super().append(epoch, record)
 
-    def since(self, after: Position) -> Sequence[Record]:
+    def is_last(self, epoch: str, position: Position) -> bool:
         self._check()
-        return super().since(after)
+        return super().is_last(epoch, position)
+
+    def since(self, epoch: str, after: Position) -> Sequence[Record] | Whole:
+        self._check()
+        return super().since(epoch, after)
 
 
 class Way:
@@ -254,17 +257,17 @@ async def test_what_came_before_a_standstill_is_not_done_after_it(tmp_path: Path
 
 
 async def test_what_was_decided_late_is_refused(tmp_path: Path) -> None:
-    async with masters_in(tmp_path, 1) as ((master,), log):
+    async with masters_in(tmp_path, 1) as ((master,), _):
         clock = Clock()
         master.service.pulse = Pulse(clock)
         peer = await Raw.connect(master.port)
-        since = log.of(0).since
 
-        def stopped(after: Position) -> Sequence[Record]:
+        def stopped(epoch: str, after: Position) -> Sequence[Record]:
             clock.now += MOST_STILL_S + 0.1
-            return since(after)
+            return ()
 
-        master.log.since = stopped  # type: ignore[method-assign]
+        assert isinstance(master.log, MemoryLog)
+        master.log.heard = stopped  # type: ignore[method-assign]
         assert await peer.ask(b'a ACTIVATE "user.a" "be1.test!p" ""') == [f'a NO "{AWAY}"'.encode()]
         assert master.mailboxes.find(b"user.a") is None
 
