@@ -271,3 +271,41 @@ def test_only_what_the_list_shows_is_read(tmp_path: Path) -> None:
             return said
 
     assert run(scene()) == ["NONEXISTENT"] * 4
+
+
+def test_a_message_that_cannot_be_read_is_told_and_asked_for_again(tmp_path: Path) -> None:
+    vault = open_vault(tmp_path / "vault", make=True)
+
+    async def taken(reach: Reach) -> tuple[Point, dict[str, str]]:
+        with vault.locked():
+            taking = Taking(reach, vault, "all", lambda row: row.name == INBOX)
+            return await taking.run(), taking.taken.unreadable
+
+    async def scene() -> None:
+        folder = tmp_path / "a"
+        async with running_backend(folder, lambda: spool_store(folder)) as one:
+            mailbox = await one.backend.store.open(INBOX, "ana")
+            for number in range(3):
+                await append(one, mailbox, b"Subject: %d\r\n\r\n" % number + b"y" * 300_000)
+            mailbox.close()
+            (body, *_) = [
+                path
+                for path in folder.rglob("*")
+                if path.is_file()
+                and path.stat().st_size > 290_000
+                and path.suffix not in (".db", ".db-wal")
+            ]
+            body.rename(tmp_path / "away")
+            async with operating(one) as (_, reach):
+                for _ in range(2):  # it is not forgotten, though nothing has changed
+                    point, unreadable = await taken(reach)
+                    assert len(unreadable) == 1 and "user.ana, UID" in next(iter(unreadable))
+                    assert len(kept_lines(vault, point)) == 3
+                (tmp_path / "away").rename(body)
+                point, unreadable = await taken(reach)
+            assert unreadable == {}
+            (entry,) = read_unit(vault, point.units[INBOX]).mailboxes
+            (page,) = read_mailbox(vault, entry.digest).pages
+            assert all(vault.has(row.digest) for row in read_page(vault, page.digest).values())
+
+    run(scene())
