@@ -94,7 +94,14 @@ POINTS = [f"2026{month:02}{day:02}T020000Z" for month in (9, 10, 11) for day in 
     ],
 )
 def test_points_stay_by_periods(keep: dict[str, int], whole: list[str], stays: list[str]) -> None:
-    assert [name[:8] for name in kept_of(POINTS, keep, whole)] == stays
+    assert [name[:8] for name in kept_of(dict.fromkeys(POINTS, "all"), keep, whole)] == stays
+
+
+def test_each_backends_points_stay_by_themselves() -> None:
+    """They are taken one after the other each night: the last of the day is not that of all."""
+    nights = {f"202611{day}T0{hour}0000Z": f"be{hour}" for day in (10, 11, 12) for hour in (1, 2)}
+    kept = kept_of(nights, {"daily": 2}, set(nights))
+    assert kept == [name for name in sorted(nights) if name[6:8] in ("11", "12")]
 
 
 def test_times_are_told_as_people_tell_them() -> None:

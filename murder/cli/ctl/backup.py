@@ -17,7 +17,7 @@ from murder.cli.screen import count, octets, seconds
 from murder.errors import Code, Refusal
 from murder.model.entry import MailboxEntry
 from murder.model.name import inbox_of, is_below, is_inbox, owner_of
-from murder.operate.backup.keep import EVERY, Verified, Verifying, kept_of, prune, whole_points
+from murder.operate.backup.keep import EVERY, Verified, Verifying, kept_of, prune, scopes_of
 from murder.operate.backup.kept import read_point
 from murder.operate.backup.take import Taken, Taking, root_of
 from murder.operate.backup.vault import open_vault
@@ -351,6 +351,7 @@ PERIODS: Final = {
 @json_option("removed (a list), kept (a list), objects, octets")
 def prune_points(folder: Path, yes: bool, as_json: bool, **keep: int) -> int:
     """Remove old points, and what only they had. The last one, and the last one that lacks nothing, always stay.
+    Points of one backend, user or mailbox are counted by themselves.
 
     \b
     murder ctl backup prune --from /backup/mail --keep-daily 14   # only says it
@@ -361,8 +362,8 @@ def prune_points(folder: Path, yes: bool, as_json: bool, **keep: int) -> int:
         raise click.UsageError("say what stays: --keep-daily N, --keep-monthly N, …")
     vault = open_vault(folder)
     with vault.locked():
-        points = vault.points()
-        kept = kept_of(points, wanted, whole_points(vault, points))
+        points, whole = scopes_of(vault)
+        kept = kept_of(points, wanted, whole)
         gone = [name for name in points if name not in kept]
         if not yes:
             say(

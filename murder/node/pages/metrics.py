@@ -41,6 +41,12 @@ GAUGES: Final = (
     ("lag_s", "murder_list_lag_seconds", "seconds", "How far the list is behind the master."),
     ("conflicts", "murder_list_conflicts", "", "Mailboxes that two servers want."),
     ("quarantined", "murder_quarantined_mailboxes", "", "Mailboxes that another server has, too."),
+    (
+        "lacking",
+        "murder_lost_mailboxes",
+        "",
+        "Mailboxes that the master names here and that are lost.",
+    ),
     ("subscribers", "murder_list_subscribers", "", "Who follows the list."),
     ("behind", "murder_list_backlog", "", "Changes that the slowest of them has not been sent."),
     ("moves", "murder_moves_open", "", "Moves of mailboxes that are under way."),

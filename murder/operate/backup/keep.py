@@ -9,7 +9,7 @@ from typing import Final
 from murder.errors import Refusal
 from murder.model.name import display
 from murder.operate.backup.kept import read_mailbox, read_page, read_point, read_unit, time_of
-from murder.operate.backup.vault import Damaged, Vault, digest_of_file
+from murder.operate.backup.vault import Vault, digest_of_file
 
 EVERY: Final[Mapping[str, Callable[[datetime], object]]] = {
     "hourly": lambda at: (at.date(), at.hour),
@@ -92,9 +92,19 @@ class Verifying:
         self.verified.problems.append(text)
 
 
-def kept_of(points: Sequence[str], keep: Mapping[str, int], whole: Collection[str]) -> list[str]:
-    """Those of these points that stay: the last of each of so many hours, days, … that have one; always the last, and the
-    last that is whole."""
+def kept_of(
+    points: Mapping[str, str], keep: Mapping[str, int], whole: Collection[str]
+) -> list[str]:
+    """Those of these points (with their scopes) that stay. What is backed up by itself, a backend say, is kept by itself."""
+    stays: set[str] = set()
+    for scope in set(points.values()):
+        same = [name for name in sorted(points) if points[name] == scope]
+        stays |= _kept_of(same, keep, [name for name in same if name in whole])
+    return sorted(stays)
+
+
+def _kept_of(points: Sequence[str], keep: Mapping[str, int], whole: Sequence[str]) -> set[str]:
+    """The last of each of so many hours, days, … that have one; always the last, and the last that is whole."""
     stays = {points[-1]} if points else set()
     stays |= {max(whole)} if whole else set()
     for period, number in keep.items():
@@ -104,7 +114,7 @@ def kept_of(points: Sequence[str], keep: Mapping[str, int], whole: Collection[st
             if len(seen) < number and at not in seen:
                 seen.append(at)
                 stays.add(name)
-    return [name for name in points if name in stays]
+    return stays
 
 
 @dataclass(slots=True)
@@ -150,13 +160,8 @@ def _used(vault: Vault, points: Sequence[str]) -> set[str]:
     return used
 
 
-def whole_points(vault: Vault, points: Sequence[str]) -> set[str]:
-    """Those with nothing missing."""
-    found = set()
-    for name in points:
-        try:
-            if not read_point(vault, name).missing:
-                found.add(name)
-        except Damaged:
-            continue
-    return found
+def scopes_of(vault: Vault) -> tuple[dict[str, str], set[str]]:
+    """All points with their scopes; and those with nothing missing. Raises Refusal where one cannot be read."""
+    points = [read_point(vault, name) for name in vault.points()]
+    whole = {point.name for point in points if not point.missing}
+    return {point.name: point.scope for point in points}, whole

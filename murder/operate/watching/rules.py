@@ -77,6 +77,14 @@ RULES: Final = (
         "Another backend has them too: murder ctl conflicts.",
     ),
     Rule(
+        "MurderMailboxesLost",
+        "max by (instance) (murder_lost_mailboxes) > 0",
+        "5m",
+        "critical",
+        "{{ $labels.instance }} has lost {{ $value }} mailboxes: mail for them waits",
+        "Its disk is new: murder ctl restore backend, murder help backup.",
+    ),
+    Rule(
         "MurderMovesFailed",
         "max by (instance) (murder_moves_failed) > 0",
         "10m",
