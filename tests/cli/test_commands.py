@@ -13,6 +13,7 @@ from murder.api.kinds.table import BY_NAME
 from murder.cli import main
 from murder.cli.program import COMMANDS
 from tests.conftest import cannot_run
+from tests.kit.toml import write_config
 
 ROOT = Path(__file__).parent.parent.parent
 Capture = pytest.CaptureFixture[str]
@@ -124,6 +125,21 @@ def test_what_root_makes_belongs_to_the_owner_of_the_data(config: str, tmp_path:
     made = [path for path in data.rglob("*") if path.name != "lost"]
     assert {"users", "data.mdb"} <= {path.name for path in made}
     assert {path.stat().st_uid for path in made} == {nobody}
+
+
+def test_the_file_of_a_list_that_masters_share_is_not_loaded_into(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    sections = {
+        "node": {"name": "m1.test", "data": tmp_path / "data", "roles": ["mupdate"]},
+        "mupdate": {"listen": ["127.0.0.1:3905"], "engine": "etcd"},
+    }
+    config = write_config(tmp_path / "murder.toml", sections)
+    (tmp_path / "rows").write_text("")
+    words = ["ctl", "list", "load", str(tmp_path / "rows"), "--config", str(config)]
+    assert main(words) == 1
+    assert "changed through a master" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("kind", list(BY_NAME))

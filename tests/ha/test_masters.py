@@ -167,6 +167,19 @@ def test_a_new_master_takes_the_list(two: Sequence[Master], etcd: Cluster, tmp_p
     until_all_have(two, "user.third")
 
 
+def test_a_member_is_replaced(two: Sequence[Master], etcd: Cluster) -> None:
+    member = etcd.members[1]  # the one that m1 asks
+    with two[0].ask() as peer:
+        etcd.replace(member)
+        assert activate(peer, "user.m1").startswith("t OK")
+        until(lambda: "3.4" in etcd.ctl("endpoint", "status", at=[member]), "the new member")
+        for other in etcd.members[:1]:  # now it is needed
+            other.kill()
+        until(lambda: activate(peer, "user.m2").startswith("t OK"), "a change", every_s=0.1)
+        etcd.members[0].start()
+    until_all_have(two, "user.m2")
+
+
 def test_rows_come_and_go_in_hundreds(two: Sequence[Master]) -> None:
     """Pipelined: they share commits, and order is kept."""
     with two[0].ask(60) as peer:

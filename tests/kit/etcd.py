@@ -163,6 +163,19 @@ class Cluster:
         assert found is not None
         return found
 
+    def replace(self, member: Member) -> None:
+        """It is lost with its disk, and a new one takes its place."""
+        others = [one for one in self.members if one is not member]
+        rows = [row.split(", ") for row in self.ctl("member", "list", at=others).splitlines()]
+        (number,) = (row[0] for row in rows if row[2] == member.name)
+        member.kill()
+        shutil.rmtree(member.folder)
+        self.until_leader()
+        self.ctl("member", "remove", number, at=others)
+        self.ctl("member", "add", member.name, f"--peer-urls={member.peer_url}", at=others)
+        member.prepare(self.layout, "existing")
+        member.start()
+
     def snapshot(self, file: Path) -> None:
         self.ctl("snapshot", "save", str(file), at=self.members[:1])
 

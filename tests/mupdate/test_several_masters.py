@@ -16,7 +16,8 @@ from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.transaction import ListTransaction
 from plugins.list_etcd.settings import Settings
 from tests.kit.etcd import Cluster, cluster
-from tests.mupdate.nodes import Follower, Raw
+from tests.kit.ports import free_port
+from tests.mupdate.nodes import Follower, Raw, Server
 from tests.mupdate.several import MemoryLog, Sharing
 
 
@@ -188,6 +189,18 @@ async def test_who_comes_late_takes_the_whole_list(tmp_path: Path) -> None:
     assert [key for _, key, row in late.mailboxes.rows_changed_after(9) if row is None] != []
     for master in [*masters, late]:
         await master.stop()
+
+
+async def test_a_master_that_never_had_the_list_tells_nothing_of_it(tmp_path: Path) -> None:
+    """Who compares with an empty list deletes their mailboxes."""
+    where = Settings((f"http://127.0.0.1:{free_port()}",), timeout_s=0.5)
+    master = Sharing(tmp_path, where)
+    await Server.start(master)
+    peer = await Raw.connect(master.port)
+    for command in (b"LIST", b'FIND "user.x"', b"UPDATE", b"NOOP", b'RESERVE "user.x" "be1!p"'):
+        (answer,) = await peer.ask(b"a " + command)
+        assert answer.startswith(b'a NO "[UNAVAILABLE]'), answer
+    await master.stop()
 
 
 def test_who_is_overtaken_decides_again(tmp_path: Path) -> None:

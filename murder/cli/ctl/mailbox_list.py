@@ -129,6 +129,8 @@ def load(
     if (file is None) == (other is None):
         raise click.UsageError("name a FILE, or another list with --from")
     folder = _folder(config_file, path, role or ("mupdate" if path is None else None))
+    if path is None:
+        _check_alone(config_file, folder)
     mailboxes = MailboxList.open(folder)
     if replace and not yes and mailboxes.count():
         click.echo(
@@ -149,6 +151,17 @@ def load(
     if not as_json:
         click.echo(f"{read} rows read, {rows} in the list", err=True)
     return say(as_json, {"read": read, "rows": rows}, "")
+
+
+def _check_alone(config_file: Path, folder: Path) -> None:
+    """Raise Refusal where several masters share the list: its file is a copy of what their engine keeps."""
+    config = load_config(config_file)
+    if config.mupdate.engine != "embedded" and folder == list_path(config, "mupdate"):
+        raise Refusal(
+            Code.CANNOT,
+            f"Several masters share this list (mupdate.engine is {config.mupdate.engine}): it is changed through a master, "
+            "not in its file",
+        )
 
 
 def _keep_owner(folder: Path) -> None:
