@@ -13,7 +13,7 @@ from murder.api.kinds.table import BY_NAME
 from murder.cli import main
 from murder.cli.program import COMMANDS
 from tests.conftest import cannot_run
-from tests.kit.toml import write_config
+from tests.kit.toml import Sections, write_config
 
 ROOT = Path(__file__).parent.parent.parent
 Capture = pytest.CaptureFixture[str]
@@ -130,7 +130,7 @@ def test_what_root_makes_belongs_to_the_owner_of_the_data(config: str, tmp_path:
 def test_the_file_of_a_list_that_masters_share_is_not_loaded_into(
     tmp_path: Path, capsys: Capture
 ) -> None:
-    sections = {
+    sections: Sections = {
         "node": {"name": "m1.test", "data": tmp_path / "data", "roles": ["mupdate"]},
         "mupdate": {"listen": ["127.0.0.1:3905"], "engine": "etcd"},
     }
