@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,8 @@ from murder.api import (
     FlagChange,
     MailboxStore,
     NewMessage,
+    Retained,
+    Retention,
     Stored,
     StoredMailbox,
     StoreListener,
@@ -84,11 +86,13 @@ MOST_GONE: Final = 1000  # of a mailbox
 
 @dataclass(slots=True)
 class _Gone:
-    """One that was expunged, and may still be read by these."""
+    """One that was expunged `at` that moment, may still be read by these, and, where it is retained, may come back."""
 
     kept: _Kept
     removed: ModSeq
     holders: int
+    at: datetime
+    retained: bool
 
 
 @dataclass(slots=True)
@@ -128,7 +132,9 @@ class MemoryMailbox:
         reader: str,
         tell: Callable[[str], None],
         holders: Callable[["MemoryMailbox"], int],
+        retains: Callable[[], bool],
     ) -> None:
+        self._retains = retains
         self._holders = holders
         self._opened = box
         self._reader = reader
@@ -266,14 +272,17 @@ class MemoryMailbox:
         self._box.next_modseq()
 
     async def expunge(self, uids: Sequence[Uid]) -> Sequence[Uid]:
+        return self._remove(uids, self._retains())
+
+    def _remove(self, uids: Sequence[Uid], retained: bool) -> list[Uid]:
         box = self._box
         gone = sorted(set(uids) & box.kept.keys())
         if gone:
             modseq, holders = box.next_modseq(), self._holders(self)
             for uid in gone:
                 kept = box.kept.pop(uid)
-                if holders and len(box.gone) < MOST_GONE:
-                    box.gone[uid] = _Gone(kept, modseq, holders)
+                if (holders or retained) and len(box.gone) < MOST_GONE:
+                    box.gone[uid] = _Gone(kept, modseq, holders, datetime.now(UTC), retained)
                 box.vanished.append((modseq, uid))
             self._tell(box.mailbox_id)
         return gone
@@ -286,8 +295,32 @@ class MemoryMailbox:
         for uid, gone in list(self._opened.gone.items()):
             if gone.removed <= up_to:
                 gone.holders &= ~holders
-            if not gone.holders:
+            if not gone.holders and not gone.retained:
                 del self._opened.gone[uid]
+
+    async def retained(self, after: Uid, most: int) -> Sequence[Retained]:
+        found = sorted((uid, one) for uid, one in self._box.gone.items() if one.retained)
+        return [Retained(one.kept.message, one.at) for uid, one in found if uid > after][:most]
+
+    async def restore(self, uids: Sequence[Uid]) -> Mapping[Uid, Uid]:
+        box = self._box
+        box.check_frozen()
+        chosen = sorted(uid for uid in set(uids) & box.gone.keys() if box.gone[uid].retained)
+        modseq = box.next_modseq() if chosen else ModSeq(0)
+        back: dict[Uid, Uid] = {}
+        for old in chosen:
+            gone, new = box.gone[old], Uid(box.uid_next)
+            flags = gone.kept.message.flags - {DELETED}
+            message = replace(gone.kept.message, uid=new, modseq=modseq, flags=flags)
+            box.kept[new] = replace(gone.kept, message=message, seen_by=set(gone.kept.seen_by))
+            box.uid_next += 1
+            back[old] = new
+            gone.retained = False
+            if not gone.holders:
+                del box.gone[old]
+        if back:
+            self._tell(box.mailbox_id)
+        return back
 
     async def copy(self, uids: Sequence[Uid], target: object) -> Mapping[Uid, Uid]:
         assert isinstance(target, MemoryMailbox)
@@ -302,7 +335,7 @@ class MemoryMailbox:
     async def move(self, uids: Sequence[Uid], target: object) -> Mapping[Uid, Uid]:
         self._box.check_frozen()
         copied = await self.copy(uids, target)
-        await self.expunge(list(copied))
+        self._remove(list(copied), False)
         return copied
 
     async def recent(self) -> Collection[Uid]:
@@ -345,6 +378,7 @@ class MemoryStore:
         self._subscriptions: dict[str, set[MailboxName]] = {}
         self._listeners: list[StoreListener] = []
         self._untold: Untold | None = None
+        self._retention = Retention()
         self._uid_validity = int(time.time())
 
     async def start(self) -> None:
@@ -391,7 +425,7 @@ class MemoryStore:
         box = self._boxes.get(name)
         if box is None:
             raise no_such_mailbox(name)
-        return MemoryMailbox(box, reader, self._tell, self._holders)
+        return MemoryMailbox(box, reader, self._tell, self._holders, self._retains)
 
     def incoming(self) -> MemoryIncoming:
         return MemoryIncoming()
@@ -408,6 +442,23 @@ class MemoryStore:
 
     def keep_for(self, untold: Untold) -> None:
         self._untold = untold
+
+    def retain(self, retention: Retention) -> None:
+        self._retention = retention
+
+    def _retains(self) -> bool:
+        return self._retention.keep_s > 0
+
+    async def purge(self) -> int:
+        found, over = 0, datetime.now(UTC) - timedelta(seconds=self._retention.keep_s)
+        for box in self._boxes.values():
+            for uid, gone in list(box.gone.items()):
+                if gone.retained and gone.at <= over:
+                    found += 1
+                    gone.retained = False
+                    if not gone.holders:
+                        del box.gone[uid]
+        return found
 
     def _holders(self, mailbox: MemoryMailbox) -> int:
         return 0 if self._untold is None else self._untold.holders(mailbox)

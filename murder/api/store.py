@@ -342,6 +342,54 @@ class TellsExpunged(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long expunged messages are kept for their return, and how many of each user (of what is kept together): the
+    oldest go first."""
+
+    keep_s: float = 0.0  # 0: none is kept, and what was goes
+    most_messages: int = 100_000
+    most_octets: int = 1024 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """A message as it was when it was expunged, `at` that moment."""
+
+    message: Message
+    at: datetime
+
+
+@runtime_checkable
+class RestoresExpunged(Protocol):
+    """A power of a `MailboxStore`: what was expunged (moved away is not) is kept for a while and may come back, also when
+    its mailbox has been renamed; it goes with its mailbox. It is in no count. Its mailboxes have `TellsRetained`."""
+
+    def retain(self, retention: Retention) -> None:
+        """From now on. Until this is called what was kept before stays as it is."""
+        ...
+
+    async def purge(self) -> int:
+        """Remove what has been kept for its time, or is too much, in all mailboxes, and with a rest after some; how many
+        messages. What else is done to a mailbox may remove it, too."""
+        ...
+
+
+@runtime_checkable
+class TellsRetained(Protocol):
+    """A power of a `Mailbox` of a store that `RestoresExpunged`."""
+
+    async def retained(self, after: Uid, most: int) -> Sequence[Retained]:
+        """The first `most` messages that may come back, with UIDs above `after`, in UID order. Their octets are told as
+        others'."""
+        ...
+
+    async def restore(self, uids: Sequence[Uid]) -> Mapping[Uid, Uid]:
+        """Those of these messages that are kept are messages again: with new UIDs (old UID to new, ascending on both
+        sides), flags and dates as they were, without `\\Deleted`. All or none."""
+        ...
+
+
 @runtime_checkable
 class KeepsEpoch(Protocol):
     """A power of a `MailboxStore`: to be known as an older copy of itself, put back from a backup."""

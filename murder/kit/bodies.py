@@ -36,6 +36,12 @@ class Bodies(Protocol):
         """The row has its new flags."""
         ...
 
-    def set_aside(self, db: sqlite3.Connection, body: int) -> None:
-        """Its message has been expunged, and may still be read for a while: nobody is to take it for a message."""
+    def set_aside(self, db: sqlite3.Connection, body: int, *, is_kept: bool) -> None:
+        """Its message has been expunged, and may still be read for a while, or is kept and may come back: nobody is to
+        take it for a message."""
+        ...
+
+    def bring_back(self, db: sqlite3.Connection, body: int, bits: int, keywords: str) -> int:
+        """The octets of one that was set aside are a message's again: as another body. Raises Refusal(EXPUNGE_ISSUED)
+        where they are gone."""
         ...

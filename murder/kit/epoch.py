@@ -14,7 +14,7 @@ from typing import Final
 from murder.api.disk import disk_error
 from murder.durable import replace_file
 from murder.errors import Code, Refusal
-from murder.kit.expunged import release_gone
+from murder.kit.expunged import hold_no_more
 from murder.kit.rows import FROZEN, WAS, next_uid_validity
 from murder.kit.schema import FILE_MODE
 
@@ -79,5 +79,5 @@ def renew_boxes(db: sqlite3.Connection) -> list[int]:
         db.execute("UPDATE meta SET key=? WHERE key=?", (FROZEN + fresh, FROZEN + old))
         # what a crash has left unfinished in another root names it so
         db.execute("INSERT OR REPLACE INTO meta VALUES (?,?)", (WAS + old, box_id))
-        release_gone(db, box_id)
+        hold_no_more(db, box_id)
     return [box_id for box_id, _ in boxes]

@@ -9,16 +9,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from murder.api import FlagChange, Incoming, NewMessage, Stored
+from murder.api import FlagChange, NewMessage, Retained, Stored
 from murder.api import Mailbox as AnyMailbox
 from murder.api.disk import DamagedMessageError
 from murder.errors import Code, Refusal
 from murder.kit.asked import Asked
 from murder.kit.bodies import Bodies, Copying
-from murder.kit.expunged import Keeper, let_go, may_let_go, remove_kept
-from murder.kit.incoming import FileIncoming
+from murder.kit.expunged import Keeper, Keeping, let_go, may_let_go, remove_kept
+from murder.kit.incoming import FileIncoming, ours
 from murder.kit.mapped import map_message
 from murder.kit.pages import pages
+from murder.kit.retained import restore, retained
 from murder.kit.root import Root, T
 from murder.kit.rows import (
     INSERT_MESSAGE,
@@ -175,8 +176,7 @@ class RowMailbox:
         seen = None if self.is_own else self._seen_uids([row[0] for row in rows])
         if seen is None:
             return [
-                Flagged(uid, to_flags(bits, keywords), modseq)
-                for uid, bits, keywords, modseq in rows
+                Flagged(uid, to_flags(bits, words), modseq) for uid, bits, words, modseq in rows
             ]
         return [
             Flagged(uid, to_flags(_with_seen(bits, uid in seen), keywords), modseq)
@@ -538,12 +538,12 @@ class RowMailbox:
 
         await self.write(work)
 
-    async def expunge(self, uids: Sequence[Uid]) -> Sequence[Uid]:
-        holders = self.holders()
+    async def expunge(self, uids: Sequence[Uid], *, moves: bool = False) -> Sequence[Uid]:
+        keeping = self.keeping(moves=moves)
 
         def work(db: sqlite3.Connection) -> list[Uid]:
             box = load_box(db, self.box_id)
-            gone = self.remove(db, box, uids, holders)
+            gone = self.remove(db, box, uids, keeping)
             box.save(db)
             return gone
 
@@ -552,15 +552,26 @@ class RowMailbox:
             self.tell(self._mailbox_id)
         return gone
 
-    def holders(self) -> int:
-        """Who may still read what this reader is about to expunge."""
-        return self.keeper.holders(self._opened or self, self.root.key)
+    def keeping(self, *, moves: bool = False) -> Keeping:
+        """How what this reader is about to expunge, or to move, is kept."""
+        return self.keeper.keeping(self._opened or self, self.root.key, moves=moves)
 
     def remove(
-        self, db: sqlite3.Connection, box: Box, uids: Sequence[Uid], holders: int
+        self, db: sqlite3.Connection, box: Box, uids: Sequence[Uid], keeping: Keeping
     ) -> list[Uid]:
-        """Part of a change; `holders` may still read what is removed."""
-        return remove_kept(db, box, uids, holders, self.keeper.most_octets, self.bodies)
+        """Part of a change."""
+        return remove_kept(db, box, uids, keeping, self.bodies)
+
+    async def retained(self, after: Uid, most: int) -> Sequence[Retained]:
+        """See murder.api.store.TellsRetained."""
+        return retained(self.root.reader, self.box_id, after, most)
+
+    async def restore(self, uids: Sequence[Uid]) -> Mapping[Uid, Uid]:
+        """See murder.api.store.TellsRetained."""
+        back = await self.write(lambda db: restore(db, self.box_id, uids, self.bodies))
+        if back:
+            self.tell(self._mailbox_id)
+        return back
 
     async def expunged(self, uids: Sequence[Uid]) -> Sequence[Message]:
         """See murder.api.store.TellsExpunged."""
@@ -584,12 +595,6 @@ class RowMailbox:
     async def move(self, uids: Sequence[Uid], target: AnyMailbox) -> Mapping[Uid, Uid]:
         assert isinstance(target, RowMailbox)
         return await self._transfers.copy(self, uids, target, remove=True)
-
-
-def ours(incoming: Incoming) -> FileIncoming:
-    """A message on its way in as this kit has made it: a store is given back only its own."""
-    assert isinstance(incoming, FileIncoming)
-    return incoming
 
 
 def _with_seen(bits: int, seen: bool) -> int:

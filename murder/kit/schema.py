@@ -7,7 +7,7 @@ seconds with the zone in minutes beside them; `\\Seen` of readers other than the
 import functools
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,7 @@ from murder.api.disk import disk_error
 from murder.errors import Code, Refusal
 from murder.model.message import Message, ModSeq, Uid
 
-FORMAT: Final = 5
+FORMAT: Final = 6
 FILE_MODE: Final = 0o600
 BUSY_MS: Final = 30_000  # a writer waits for another worker's commit; far above any
 READ_BUSY_MS: Final = (
@@ -47,6 +47,22 @@ GONE: Final = """CREATE TABLE gone (
     seen_by TEXT NOT NULL,
     PRIMARY KEY (mailbox, uid)
 ) STRICT, WITHOUT ROWID"""
+# `kept`: may come back, and counts in `meta`; `gone_held` is small, the others are as many as may come back
+RETAINED: Final = (
+    "ALTER TABLE gone ADD COLUMN kept INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX gone_kept ON gone (kept, at)",
+    "CREATE INDEX gone_held ON gone (mailbox, removed) WHERE holders<>0",
+    "INSERT INTO meta VALUES ('kept_messages',0), ('kept_octets',0)",
+    "CREATE TRIGGER gone_comes AFTER INSERT ON gone WHEN new.kept BEGIN "
+    "UPDATE meta SET value=value+1 WHERE key='kept_messages'; "
+    "UPDATE meta SET value=value+new.size WHERE key='kept_octets'; END",
+    "CREATE TRIGGER gone_goes AFTER DELETE ON gone WHEN old.kept BEGIN "
+    "UPDATE meta SET value=value-1 WHERE key='kept_messages'; "
+    "UPDATE meta SET value=value-old.size WHERE key='kept_octets'; END",
+    "CREATE TRIGGER gone_comes_back AFTER UPDATE OF kept ON gone WHEN old.kept AND NOT new.kept BEGIN "
+    "UPDATE meta SET value=value-1 WHERE key='kept_messages'; "
+    "UPDATE meta SET value=value-old.size WHERE key='kept_octets'; END",
+)
 # RFC822.SIZE where it is not the octets' number; UNSEEN_SIZE where that is to be found out
 TOLD: Final = "CREATE TABLE told (body INTEGER PRIMARY KEY, size INTEGER NOT NULL) STRICT"
 TABLES: Final = f"""
@@ -110,12 +126,13 @@ CREATE TABLE known_uids (
 """
 
 # format → what makes the next one of it, in one transaction
-MIGRATIONS: Final = {
+MIGRATIONS: Final[Mapping[int, str | tuple[str, ...]]] = {
     1: "CREATE INDEX body_file ON body (file) WHERE file IS NOT NULL",  # recovery looks for files
     2: "CREATE TABLE known_uids "
     "(mailbox INTEGER PRIMARY KEY, modseq INTEGER NOT NULL, uids BLOB NOT NULL) STRICT",
     3: GONE,
     4: TOLD,
+    5: RETAINED,
 }
 
 MESSAGE_COLUMNS: Final = (
@@ -202,10 +219,11 @@ def _make_tables(connection: sqlite3.Connection, file: Path) -> None:
         return
     connection.execute("BEGIN IMMEDIATE")
     (found,) = connection.execute("PRAGMA user_version").fetchone()  # another worker was faster
-    steps = [TABLES] if found == 0 else [MIGRATIONS[number] for number in range(found, FORMAT)]
-    for statement in ";".join(steps).split(";"):
-        if statement.strip():
-            connection.execute(statement)
+    steps = [MIGRATIONS[number] for number in range(found, FORMAT)] if found else [TABLES, RETAINED]
+    for step in steps:
+        for statement in step.split(";") if isinstance(step, str) else step:
+            if statement.strip():
+                connection.execute(statement)
     if steps:
         connection.execute(f"PRAGMA user_version={FORMAT}")
     connection.execute("COMMIT")

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from murder.durable import sync_folder
 from murder.errors import Code, Refusal
+from murder.kit.expunged import NOT_KEPT, Keeping
 from murder.kit.incoming import IncomingArea
 from murder.kit.mailbox import RowMailbox
 from murder.kit.root import Root, make_folder
@@ -37,6 +38,7 @@ from murder.kit.told import note_told, told_of
 from murder.model.message import Uid
 from murder.model.name import MailboxName, exists_already, no_such_mailbox
 
+INSERT_KEPT: Final = "INSERT INTO gone VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 INTENTS: Final = "intents"  # file in a process's area: roots that may hold unfinished intents
 
 
@@ -84,9 +86,9 @@ class Transfers:
     ) -> Mapping[Uid, Uid]:
         """COPY or MOVE; source UID to new UID."""
         if source.root is target.root:
-            holders = source.holders() if remove else 0
+            keeping = source.keeping(moves=True) if remove else NOT_KEPT
             copied = await source.root.write(
-                lambda db: self.copy_within(db, source, uids, target, remove, holders)
+                lambda db: self.copy_within(db, source, uids, target, remove, keeping)
             )
         else:
             copied = await self._copy_across(source, uids, target, remove)
@@ -134,7 +136,7 @@ class Transfers:
         """Of what the target has. A refusal by the source undoes that; a disk that fails may have done it all the same,
         so that the intent stays for the next start."""
         try:
-            await source.expunge(list(copied))
+            await source.expunge(list(copied), moves=True)
         except Refusal as refusal:
             if refusal.code is Code.IN_USE:
                 await target.write(lambda db: _give_back(db, target, copied.values(), intent))
@@ -150,10 +152,10 @@ class Transfers:
         uids: Sequence[Uid],
         target: RowMailbox,
         remove: bool,
-        holders: int,
+        keeping: Keeping,
     ) -> dict[Uid, Uid]:
-        """In one root; part of a transaction. `holders`: who may still read what is removed."""
-        return _copy_within(db, source, uids, target, remove, holders)
+        """In one root; part of a transaction. `keeping`: how what is removed is kept."""
+        return _copy_within(db, source, uids, target, remove, keeping)
 
     def copy_from(
         self,
@@ -234,15 +236,19 @@ class Transfers:
                 (found[2],),
             )
             bodies: dict[int, int] = {}
-            for row in theirs.execute(
-                "SELECT * FROM message WHERE mailbox=? ORDER BY uid", (there,)
+            for table, insert, which in (
+                ("message", INSERT_MESSAGE, ""),
+                ("gone", INSERT_KEPT, "AND kept=1"),
             ):
-                body = row[10]
-                if body in bodies:
-                    db.execute("UPDATE body SET copies=copies+1 WHERE id=?", (bodies[body],))
-                else:
-                    bodies[body] = self.bring_body(db, theirs, body, source, linked, here)
-                db.execute(INSERT_MESSAGE, (here, *row[1:10], bodies[body]))
+                for row in theirs.execute(
+                    f"SELECT * FROM {table} WHERE mailbox=? {which} ORDER BY uid", (there,)
+                ):
+                    body = row[10]
+                    if body in bodies:
+                        db.execute("UPDATE body SET copies=copies+1 WHERE id=?", (bodies[body],))
+                    else:
+                        bodies[body] = self.bring_body(db, theirs, body, source, linked, here)
+                    db.execute(insert, (here, *row[1:10], bodies[body], *row[11:]))
             for table, marks in (("expunged", "?,?,?"), ("seen", "?,?,?"), ("keyword", "?,?,?")):
                 rows = theirs.execute(f"SELECT * FROM {table} WHERE mailbox=?", (there,))
                 db.executemany(
@@ -341,7 +347,7 @@ def _copy_within(
     uids: Sequence[Uid],
     target: RowMailbox,
     remove: bool,
-    holders: int,
+    keeping: Keeping,
 ) -> dict[Uid, Uid]:
     """In one root the octets are shared."""
     rows = message_rows(db, source.box_id, uids)
@@ -353,7 +359,7 @@ def _copy_within(
     db.executemany("UPDATE body SET copies=copies+1 WHERE id=?", [(row[9],) for row in rows])
     if remove:
         box = load_box(db, source.box_id)
-        source.remove(db, box, list(copied), holders)
+        source.remove(db, box, list(copied), keeping)
         box.save(db)
     return copied
 

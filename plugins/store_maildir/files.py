@@ -35,10 +35,12 @@ MAX_KEYWORDS: Final = 26  # a … z in file names; more of them stand in the ind
 DRAFT: Final = "murder-draft."  # no name of a message, nor of a folder
 UIDLIST, KEYWORDS, SUBSCRIPTIONS = b"dovecot-uidlist", b"dovecot-keywords", b"subscriptions"
 COURIER_UIDS, COURIER_SUBSCRIPTIONS = b"courierimapuiddb", b"courierimapsubscribed"
+KEPT: Final = "murder-expunged"  # folder of what was expunged and may come back; other software passes it over
 OF_INBOX: Final = (
     b"cur",
     b"new",
     b"tmp",
+    KEPT.encode(),
     UIDLIST,
     KEYWORDS,
     COURIER_UIDS,
@@ -388,3 +390,17 @@ def sync_path(path: bytes) -> None:
 def to_crlf(octets: bytes) -> bytes:
     """Line ends as IMAP has them."""
     return octets.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+
+
+def pattern_of(template: str) -> str:
+    """Finds the variables of a template in a path. One that comes twice is the same both times."""
+    pattern, named = "", set()
+    for at, part in enumerate(re.split("%([und%])", template)):
+        if at % 2 == 0:
+            pattern += re.escape(part)
+        elif part == "%":
+            pattern += part
+        else:
+            pattern += f"(?P={part})" if part in named else f"(?P<{part}>[^/]+)"
+            named.add(part)
+    return pattern

@@ -8,14 +8,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from murder.api import FlagChange, NewMessage, Stored
+from murder.api import FlagChange, NewMessage, Retained, Stored
 from murder.api import Mailbox as AnyMailbox
 from murder.api.disk import disk_error
 from murder.api.turns import rest
 from murder.errors import Code, Refusal
-from murder.kit.expunged import Keeper
-from murder.kit.incoming import FileIncoming
-from murder.kit.mailbox import RowMailbox, ours
+from murder.kit.expunged import Keeper, Keeping
+from murder.kit.incoming import FileIncoming, ours
+from murder.kit.mailbox import RowMailbox
 from murder.kit.root import Root
 from murder.kit.rows import insert_body, load_box
 from murder.kit.schema import SEEN_BIT, connect, to_bits, to_keywords
@@ -25,6 +25,7 @@ from murder.model.message import Changes, Flagged, MailboxStatus, Message, ModSe
 from murder.model.name import MailboxName
 from plugins.store_maildir.files import (
     FILE_MODE,
+    KEPT,
     add_keywords,
     join_name,
     letters_of,
@@ -111,14 +112,24 @@ class MaildirBodies:
             add_todo(db, file, new)
             db.execute("UPDATE body SET file=? WHERE id=?", (new, body))
 
-    def set_aside(self, db: sqlite3.Connection, body: int) -> None:
-        """See murder.kit.bodies.Bodies. In `tmp` other software sees no message, and removes it after 36 hours at last."""
+    def set_aside(self, db: sqlite3.Connection, body: int, *, is_kept: bool) -> None:
+        """See murder.kit.bodies.Bodies. In `tmp` other software sees no message, and removes it after 36 hours at last; what
+        is kept longer has a folder that it does not know."""
         (file,) = db.execute("SELECT file FROM body WHERE id=?", (body,)).fetchone()
         if file is None:
             return
-        aside = f"{self.box_id}/{ASIDE}/{file.split('/', 2)[2]}"
+        aside = f"{self.box_id}/{KEPT if is_kept else ASIDE}/{file.split('/', 2)[2]}"
         add_todo(db, file, aside)
         db.execute("UPDATE body SET file=? WHERE id=?", (aside, body))
+
+    def bring_back(self, db: sqlite3.Connection, body: int, bits: int, keywords: str) -> int:
+        """See murder.kit.bodies.Bodies. Under another name: to other software the old one has the old UID."""
+        (file,) = db.execute("SELECT file FROM body WHERE id=?", (body,)).fetchone()
+        folder = self.tree.folder_of(db, self.box_id)
+        source = self.tree.locate(folder, file) if file else None
+        new = self.bring(db, source, (0, bits, keywords), bits)
+        note_told(db, new, told_of(db, body))
+        return new
 
     def bring(
         self, db: sqlite3.Connection, source: bytes | None, row: tuple[Any, ...], bits: int
@@ -310,6 +321,15 @@ class MaildirMailbox:
         """See murder.api.store.TellsExpunged."""
         self.rows.let_go(up_to, holders)
 
+    async def retained(self, after: Uid, most: int) -> Sequence[Retained]:
+        """See murder.api.store.TellsRetained."""
+        return await self.rows.retained(after, most)
+
+    async def restore(self, uids: Sequence[Uid]) -> Mapping[Uid, Uid]:
+        """See murder.api.store.TellsRetained."""
+        await self.refresh()
+        return await self.rows.restore(uids)
+
     async def keep_told_size(self, uid: Uid, size: int) -> None:
         """See murder.api.store.KeepsToldSize."""
         await self.rows.keep_told_size(uid, size)
@@ -377,7 +397,7 @@ class MaildirTransfers(Transfers):
         uids: Sequence[Uid],
         target: RowMailbox,
         remove: bool,
-        holders: int,
+        keeping: Keeping,
     ) -> dict[Uid, Uid]:
         bodies = _bodies_of(target)
         tree = bodies.tree
@@ -401,7 +421,7 @@ class MaildirTransfers(Transfers):
             copied = insert_copies(db, rows, bits, target, brought)
         if remove:
             box = load_box(db, source.box_id)
-            source.remove(db, box, list(copied), holders)
+            source.remove(db, box, list(copied), keeping)
             box.save(db)
         return copied
 

@@ -20,12 +20,14 @@ from murder.api import (
     CarriedMessage,
     Incoming,
     MailboxStore,
+    Retention,
     StoredMailbox,
     StoreListener,
     Untold,
     hookimpl,
 )
 from murder.api.disk import disk_error
+from murder.api.turns import rest
 from murder.errors import Code, Refusal
 from murder.kit.check import Checked, check_mailboxes
 from murder.kit.epoch import Epoch, is_renewed, read_epoch, write_epoch
@@ -52,6 +54,7 @@ from plugins.store_maildir.files import (
     SUBSCRIPTIONS,
     is_own_maildir,
     names_in,
+    pattern_of,
     read_subscriptions,
     write_subscriptions,
 )
@@ -222,7 +225,7 @@ class MaildirStore:
     def _tops(self) -> Iterator[MailboxName]:
         """The top mailboxes of all trees there are."""
         for template, is_user in ((self._users, True), (self._shared, False)):
-            pattern = _pattern(template)
+            pattern = pattern_of(template)
             shape = re.sub("%[und]", "*", template).replace("%%", "%")
             for folder in sorted(Path("/").glob(shape.lstrip("/"))):
                 match = re.fullmatch(pattern, str(folder))
@@ -434,6 +437,19 @@ class MaildirStore:
         """See murder.api.store.KeepsExpunged."""
         self._keeper.keep_for(untold)
 
+    def retain(self, retention: Retention) -> None:
+        """See murder.api.store.RestoresExpunged."""
+        self._keeper.retention = retention
+
+    async def purge(self) -> int:
+        """See murder.api.store.RestoresExpunged."""
+        found = 0
+        for top in self._tops():
+            with contextlib.suppress(Refusal):  # damaged, and logged
+                found += await self._keeper.purge(self._tree(top))
+            await rest()
+        return found
+
     # --- murder.api.CarriesMailboxes
 
     async def _look_at(self, name: MailboxName) -> None:
@@ -523,20 +539,6 @@ class MaildirStore:
 
             found += await tree.write(look)
         return list(dict.fromkeys(found))
-
-
-def _pattern(template: str) -> str:
-    """Finds the variables of a template in a path. One that comes twice is the same both times."""
-    pattern, named = "", set()
-    for at, part in enumerate(re.split("%([und%])", template)):
-        if at % 2 == 0:
-            pattern += re.escape(part)
-        elif part == "%":
-            pattern += part
-        else:
-            pattern += f"(?P={part})" if part in named else f"(?P<{part}>[^/]+)"
-            named.add(part)
-    return pattern
 
 
 def _row(tree: Tree, name: MailboxName) -> tuple[Tree, int, str] | None:

@@ -21,6 +21,7 @@ from murder.model.name import MailboxName, before_deletion, is_below
 from plugins.store_maildir.files import (
     FILE_MODE,
     FOLDER_MODE,
+    KEPT,
     OF_INBOX,
     OPENED,
     is_own_maildir,
@@ -212,7 +213,10 @@ class Tree(Root):
                     break
         for (file,) in db.execute("SELECT file FROM garbage").fetchall():
             number, sub, _ = file.split("/", 2)
-            if sub == ASIDE:  # nobody takes it for a message: `cur` and `new` stay as they are
+            if sub in (
+                ASIDE,
+                KEPT,
+            ):  # nobody takes it for a message: `cur` and `new` stay as they are
                 path = self._real(db, file, {})
             else:
                 place = self._real(db, file, boxes)
@@ -258,6 +262,10 @@ def _act(old: bytes | None, new: bytes | None, touched: set[bytes]) -> bool:
             touched.update((new, os.path.dirname(new)))
         return True
     touched.add(os.path.dirname(old))
+    if new is not None and os.path.basename(os.path.dirname(new)) == KEPT.encode():
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(os.path.dirname(new), FOLDER_MODE)
+            touched.add(os.path.dirname(os.path.dirname(new)))
     try:
         if new is None:
             if os.path.isdir(old):

@@ -59,13 +59,14 @@ def _copy_readable(file: Path, draft: Path) -> list[str]:
     try:
         for table, key in TABLES.items():
             count, is_whole = 0, True
+            names = _columns(old, table)
             for row in _rows(old, table, key):
                 if row is None:
                     is_whole = False
                     continue
                 marks = ",".join("?" * len(row))
                 count += new.execute(
-                    f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row
+                    f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks})", row
                 ).rowcount
             if table == "mailbox" and not is_whole:
                 count += _names_from_index(old, new)
@@ -79,6 +80,14 @@ def _copy_readable(file: Path, draft: Path) -> list[str]:
     Path(f"{draft}-wal").unlink(missing_ok=True)
     Path(f"{draft}-shm").unlink(missing_ok=True)
     return told
+
+
+def _columns(old: sqlite3.Connection, table: str) -> str:
+    """Of an older format there may be fewer."""
+    try:
+        return ", ".join(row[1] for row in old.execute(f"PRAGMA table_info({table})"))
+    except sqlite3.Error:
+        return ""
 
 
 def _rows(

@@ -23,6 +23,7 @@ from murder.api import (
     CarriedMessage,
     Incoming,
     MailboxStore,
+    Retention,
     StoredMailbox,
     StoreListener,
     Untold,
@@ -375,6 +376,19 @@ class SpoolStore:
     def keep_for(self, untold: Untold) -> None:
         """See murder.api.store.KeepsExpunged."""
         self._keeper.keep_for(untold)
+
+    def retain(self, retention: Retention) -> None:
+        """See murder.api.store.RestoresExpunged."""
+        self._keeper.retention = retention
+
+    async def purge(self) -> int:
+        """See murder.api.store.RestoresExpunged."""
+        found = 0
+        for folder in self.folders():
+            with contextlib.suppress(Refusal):  # damaged, and logged
+                found += await self._keeper.purge(self._root_in(folder))
+            await rest()
+        return found
 
     async def check(self, repair: bool) -> Sequence[str]:
         """See murder.api.store.CanCheck."""

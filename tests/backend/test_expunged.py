@@ -10,7 +10,7 @@ import pytest
 from murder.api import Mailbox, NewMessage
 from murder.api.store import MailboxStore, TellsExpunged
 from murder.backend.changes.presence import Presence
-from murder.kit.expunged import KEEP_S
+from murder.kit.expunged import HELD_S
 from murder.model.message import ModSeq, Uid
 from murder.model.name import MailboxName
 from plugins.store_maildir.store import MaildirStore
@@ -124,7 +124,7 @@ async def test_it_outlives_a_worker_and_goes_by_time(kind: str, tmp_path: Path) 
     assert bytes(await theirs.octets(uids[0])) == MAIL
     assert not await other.check(repair=True) and kept_in(tmp_path) == uids
     with closing(sqlite3.connect(index_in(tmp_path))) as db:
-        db.execute("UPDATE gone SET at=at-?", (KEEP_S,))
+        db.execute("UPDATE gone SET at=at-?", (HELD_S,))
         db.commit()
     theirs.close()
     await other.stop()

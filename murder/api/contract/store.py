@@ -14,9 +14,12 @@ from murder.api.store import (
     Mailbox,
     MailboxStore,
     NewMessage,
+    RestoresExpunged,
+    Retention,
     TellsExpunged,
     TellsKeywords,
     TellsRecent,
+    TellsRetained,
 )
 from murder.errors import Code, Refusal
 from murder.model.message import ModSeq, Uid
@@ -387,6 +390,58 @@ async def keeps_what_was_expunged(make: Make) -> None:
     await refused(inbox.octets(uids[1]), Code.EXPUNGE_ISSUED, "octets of what all let go of")
 
 
+async def brings_back_what_was_expunged(make: Make) -> None:
+    """What was expunged is kept for its time, in no count, and comes back with new UIDs and all else as it was; what was
+    moved away is not kept."""
+    store, (inbox, sent) = await opened(make, ANNA, SENT)
+    if not isinstance(store, RestoresExpunged):
+        return
+    assert isinstance(inbox, TellsRetained)
+    flags = frozenset({FLAGGED, DELETED, SEEN, "work"})
+    early = await deliver(store, inbox, SMALL)
+    await inbox.expunge(early)
+    expect(list(await inbox.retained(Uid(0), 9)), [], "kept before anybody said so")
+    store.retain(Retention(keep_s=3600.0))
+    uids = await deliver(store, inbox, SMALL, ODD, LARGE, SMALL, flags=flags, date=DATE)
+    theirs = await store.open(ANNA, "bert")
+    await theirs.change_flags(uids[1:2], FlagChange.ADD, frozenset({SEEN}))
+    rows = {row.uid: row for row in await inbox.messages(uids)}
+    await inbox.move(uids[3:], sent)
+    await inbox.expunge(uids[:3])
+    kept = await inbox.retained(Uid(0), 9)
+    expect([one.message for one in kept], [rows[uid] for uid in uids[:3]], "retained()")
+    age = datetime.now(UTC) - kept[0].at
+    hold(timedelta(seconds=-1) < age < timedelta(hours=1), f"expunged at {kept[0].at}")
+    expect([one.message.uid for one in await inbox.retained(uids[0], 1)], uids[1:2], "one of them")
+    expect((await inbox.status()).messages, 0, "status()")
+    await store.rename(ANNA, OTHER)
+    moved = await store.open(OTHER, "anna")
+    assert isinstance(moved, TellsRetained)
+    last = (await moved.status()).uid_next
+    before = (await moved.status()).highest_modseq
+    back = await moved.restore([*uids[1:], Uid(99)])
+    expect(list(back), uids[1:3], "what came back")
+    hold(min(back.values()) >= last, f"UID {min(back.values())} may have been told already")
+    again = await moved.messages()
+    expect([row.uid for row in again], list(back.values()), "UIDs")
+    for old, row in zip(back, again, strict=True):
+        expect(row.flags, rows[old].flags - {DELETED}, "flags")
+        expect(row.internal_date, rows[old].internal_date, "its date")
+        expect((row.email_id, row.size), (rows[old].email_id, rows[old].size), "id and size")
+        hold(row.modseq > before, "its mod-sequence has been told already")
+    hold(bytes(await moved.octets(again[0].uid)) == ODD, "octets differ")
+    hold(bytes(await moved.octets(again[1].uid)) == LARGE, "octets of a large one differ")
+    theirs = await store.open(OTHER, "bert")
+    seen = [SEEN in row.flags for row in await theirs.messages()]
+    expect(seen, [True, False], "seen by another")
+    expect(dict(await moved.restore(uids)), {uids[0]: Uid(max(back.values()) + 1)}, "the rest")
+    await moved.expunge([again[0].uid])
+    store.retain(Retention())
+    expect(await store.purge(), 1, "what has gone")
+    expect(list(await moved.retained(Uid(0), 9)), [], "what is kept when nothing is")
+    await refused(moved.octets(again[0].uid), Code.EXPUNGE_ISSUED, "octets of what has gone")
+
+
 async def keeps_told_sizes(make: Make) -> None:
     """What is told of a message's size comes with it, goes along with copies, and is put right by who has looked."""
     store, (inbox, sent) = await opened(make, ANNA, SENT)
@@ -440,6 +495,7 @@ STORE_CHECKS: Final[tuple[Check, ...]] = (
     keeps_subscriptions,
     tells_its_listener,
     keeps_what_was_expunged,
+    brings_back_what_was_expunged,
     keeps_told_sizes,
     carries_mailboxes,
 )
