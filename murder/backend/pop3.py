@@ -1,8 +1,9 @@
 """POP3 at a backend: the TRANSACTION and UPDATE states on the user's INBOX (RFC 1939 §5 and §6).
 
-What a session sees is fixed at its login. Nothing is deleted without QUIT. Messages go out octet by octet as they are
-stored, whether the client has said UTF8 (RFC 6856) or not: a header in UTF-8 is an odd header to an old client, and one
-that the server has rewritten would no longer be the message that was signed, nor have the size that LIST told.
+What a session sees is fixed at its login: what others expunge it can read on, as far as the store keeps it. Nothing is
+deleted without QUIT. Messages go out octet by octet as they are stored, whether the client has said UTF8 (RFC 6856) or
+not: a header in UTF-8 is an odd header to an old client, and one that the server has rewritten would no longer be the
+message that was signed, nor have the size that LIST told.
 """
 
 import re
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import ClassVar, Final
 
 from murder.api.store import Mailbox
+from murder.backend.changes.updates import View
 from murder.backend.maildrop import MaildropLock, lock_maildrop
 from murder.backend.records.last_pop import note_login
 from murder.backend.worker import BackendWorker
@@ -46,6 +48,7 @@ class BackendPop3(Pop3Dialogue):
         self.backend = backend.shared
         self._lock: MaildropLock | None = None
         self._mailbox: Mailbox | None = None
+        self._view: View | None = None  # what others expunge is kept for it
         self._uids, self._sizes = array("I"), array("Q")  # of the messages, 12 octets each
         self._deleted: set[int] = set()  # message numbers, from 1
         self._uid_validity = 0
@@ -60,11 +63,13 @@ class BackendPop3(Pop3Dialogue):
             self._lock = await lock_maildrop(
                 self.backend.maildrop_locks, name, lambda: self.connection.is_lost
             )
+            self._view = View(mailbox, read_only=True)
+            self.backend.tracker.enter(self._view)
             await self._read(mailbox)
             self._uid_validity = (await mailbox.status()).uid_validity
         except BaseException:
-            mailbox.close()
             self._release()
+            mailbox.close()
             raise
         self._mailbox = mailbox
         self._may_delete = frozenset("te") <= found.rights
@@ -89,6 +94,9 @@ class BackendPop3(Pop3Dialogue):
         self.backend.sessions.discard(self)
 
     def _release(self) -> None:
+        if self._view is not None:
+            self.backend.tracker.leave(self._view)
+            self._view = None
         if self._mailbox is not None:
             self._mailbox.close()
             self._mailbox = None

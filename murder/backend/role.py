@@ -11,7 +11,14 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from murder.api.delivery import DeliveryFilter
-from murder.api.store import KeepsEpoch, KeepsExpunged, MailboxStore, NoticesMailboxes
+from murder.api.store import (
+    KeepsEpoch,
+    KeepsExpunged,
+    MailboxStore,
+    NoticesMailboxes,
+    RestoresExpunged,
+    Retention,
+)
 from murder.api.turns import set_rest
 from murder.backend.changes.bus import Bus
 from murder.backend.changes.events import Events
@@ -125,6 +132,13 @@ def _attend(store: MailboxStore, tracker: Tracker) -> None:
         store.keep_for(tracker)
 
 
+def _retain(store: MailboxStore, config: BackendConfig) -> None:
+    """From now on the store keeps so much of what is expunged."""
+    if isinstance(store, RestoresExpunged):
+        keep_s, most = config.expunged_keep_s, config.expunged_keep_messages
+        store.retain(Retention(keep_s, most, config.expunged_keep_bytes))
+
+
 class BackendRole(ClientRole):
     """See the module."""
 
@@ -157,6 +171,7 @@ class BackendRole(ClientRole):
         set_bounds(_parsed(config.backend))
         set_rest(line_up)
         store = self._plugins.store()
+        _retain(store, config.backend)
         await store.start()
         mailbox_list = MailboxList.open(
             list_path(config, ROLE), map_bytes=config.mupdate.max_list_bytes
@@ -312,6 +327,7 @@ class BackendRole(ClientRole):
             return
         backend.gate = self._make_gate().following(backend.gate)
         backend.config = config.backend
+        _retain(backend.store, config.backend)
         backend.scripts.limits = _script_limits(config.backend)
         backend.sends_mail = config.submission.server is not None
         backend.redirects_as_recipient = config.submission.redirect_sender == "recipient"

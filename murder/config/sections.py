@@ -329,6 +329,17 @@ class BackendConfig(ClientConfig):
     deleted_keep_s: float = option(
         604800.0, "With `delayed`: how long deleted mailboxes are kept.", least=0
     )
+    expunged_keep_s: float = option(
+        604800.0,
+        "How long expunged messages are kept, outside the quota: `murder ctl mailbox unexpunge` brings them back; 0: not.",
+        least=0,
+    )
+    expunged_keep_messages: int = option(
+        100_000,
+        "So many of one user, or of one shared mailbox at the top with all below it; the oldest go first.",
+        least=1,
+    )
+    expunged_keep_bytes: int = option(1024 * MIB, "And so many octets of them.", least=1)
     default_acl: str = option(
         "anyone lrs",
         "Who may do what in a new shared mailbox that has none above it: identifiers, each with its rights (RFC 4314); "

@@ -1,18 +1,23 @@
-"""Mailboxes that were deleted and are kept for a while (`[backend] delete = "delayed"`): removed when their time has come.
+"""What was deleted or expunged, and is kept for a while: removed when its time has come.
 
-Worker 0 looks every few minutes. The time of deletion stands in the name (`model.name.deleted_name`), as with Cyrus.
+Worker 0 looks every few minutes for mailboxes (`[backend] delete = "delayed"`): the time of deletion stands in the name
+(`model.name.deleted_name`), as with Cyrus. Expunged messages are the store's, which is asked more rarely.
 """
 
 import asyncio
 import time
 from typing import Final
 
+from murder.api.store import RestoresExpunged
 from murder.backend.shared import Backend
 from murder.errors import Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.name import before_deletion, display, is_deleted
 
 LOOK_EVERY_S: Final = 300.0
+PURGE_EVERY_S: Final = (
+    86_400.0  # at most: each user's mail is looked at, which costs a million users some minutes
+)
 
 
 async def expire(backend: Backend, now: float) -> int:
@@ -33,12 +38,27 @@ async def expire(backend: Backend, now: float) -> int:
     return len(doomed)
 
 
+async def purge(backend: Backend) -> int:
+    """Remove what was expunged too long ago; how many messages. Raises Refusal."""
+    if not isinstance(backend.store, RestoresExpunged):
+        return 0
+    found = await backend.store.purge()
+    if found:
+        logger(role="backend").info("expunged.purged", messages=found)
+    return found
+
+
 async def keep_expiring(backend: Backend) -> None:
     """For ever, or until cancelled."""
     expiry_log = logger(role="backend")
+    purged_at = time.monotonic()  # a start has looked at what is there already
     while True:
         try:
             await expire(backend, time.time())
+            every_s = min(PURGE_EVERY_S, max(LOOK_EVERY_S, backend.config.expunged_keep_s / 8))
+            if time.monotonic() - purged_at >= every_s:
+                await purge(backend)
+                purged_at = time.monotonic()
         except (Refusal, UpstreamFailure) as problem:
             expiry_log.info("mailbox.not_expired", problem=str(problem))
         except Exception as error:  # noqa: BLE001 - the end of a round of a task

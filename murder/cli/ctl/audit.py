@@ -5,11 +5,11 @@ from typing import Any
 
 import asyncclick as click
 
-from murder.cli.ctl.message import Span
 from murder.cli.ctl.reaching import operator_options
 from murder.cli.ctl.status import need_nodes, say_unreachable
 from murder.cli.options import json_option, print_json
 from murder.cli.screen import count, plain
+from murder.cli.span import Span
 from murder.operate.audit import acts, breaks
 from murder.operate.reach import Reach
 

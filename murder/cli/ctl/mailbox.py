@@ -7,6 +7,7 @@ from murder.cli.ctl.move import move_mailboxes
 from murder.cli.ctl.placing import placing
 from murder.cli.ctl.quotas import limits_of, quota_text
 from murder.cli.ctl.reaching import backends_of, need_backend, operator_options, yes_option
+from murder.cli.ctl.unexpunge import unexpunge
 from murder.cli.options import Group, json_option, print_json, print_table, say
 from murder.cli.screen import BAD, Painted, count, octets, plain
 from murder.errors import Code, Refusal
@@ -39,6 +40,7 @@ def mailbox() -> None:
 mailbox.add_command(move_mailboxes)
 mailbox.add_command(enlist)
 mailbox.add_command(unlist)
+mailbox.add_command(unexpunge)
 
 
 def _row(reach: Reach, entry: MailboxEntry) -> dict[str, object]:

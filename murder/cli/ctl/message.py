@@ -1,8 +1,7 @@
 """`murder ctl message`: what has happened to a message."""
 
-import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import asyncclick as click
 
@@ -10,25 +9,9 @@ from murder.cli.ctl.reaching import operator_options
 from murder.cli.ctl.status import need_nodes, say_unreachable
 from murder.cli.options import Group, json_option, print_json
 from murder.cli.screen import plain
+from murder.cli.span import Span
 from murder.operate.messages import trace as trace_message
 from murder.operate.reach import Reach
-
-UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_SPAN: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])")
-
-
-class Span(click.ParamType[float]):
-    """So many seconds, minutes, hours or days, in seconds."""
-
-    name = "span"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        if isinstance(value, float):
-            return value
-        found = _SPAN.fullmatch(value)
-        if found is None:
-            self.fail(f"{value!r}: say 90s, 30m, 12h or 7d", param, ctx)
-        return float(int(found[1]) * UNITS[found[2]])
 
 
 @click.group(cls=Group)
