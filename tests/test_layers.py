@@ -81,6 +81,7 @@ IN_ORDER = {  # room -> its modules, each importing only those before it
             "uids",
             "bodies",
             "expunged",
+            "retained",
             "epoch",
             "incoming",
             "asked",

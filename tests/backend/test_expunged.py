@@ -17,7 +17,7 @@ from plugins.store_maildir.store import MaildirStore
 from plugins.store_maildir.store import Settings as MaildirSettings
 from plugins.store_memory import MemoryStore
 from plugins.store_spool.store import Settings, SpoolStore
-from tests.backend.server import maildir_store, running_backend, spool_store
+from tests.backend.server import config_in, maildir_store, running_backend, spool_store
 from tests.kit.peer import Peer
 from tests.kit.waiting import until_soon
 
@@ -203,9 +203,10 @@ async def entered(address: tuple[str, int], count: int) -> list[Peer]:
 
 
 class Bare(MemoryStore):
-    """A store without that power."""
+    """A store that keeps nothing."""
 
     keep_for = None  # type: ignore[assignment]
+    retain = None  # type: ignore[assignment]
 
 
 async def test_a_store_may_leave_it_out(tmp_path: Path) -> None:
@@ -233,7 +234,8 @@ async def test_a_store_may_leave_it_out(tmp_path: Path) -> None:
 async def test_it_goes_when_the_last_session_was_told(
     make_store: Callable[[Path], MailboxStore], tmp_path: Path
 ) -> None:
-    async with running_backend(tmp_path, lambda: make_store(tmp_path)) as running:
+    config = config_in(tmp_path, expunged_keep_s=0.0)
+    async with running_backend(tmp_path, lambda: make_store(tmp_path), config=config) as running:
         first, second, third = peers = await entered(running.address, 3)
         for peer in peers:
             await peer.ok("APPEND INBOX (\\Deleted) {4+}\r\nmail")

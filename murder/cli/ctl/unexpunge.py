@@ -23,6 +23,8 @@ class UidSet(click.ParamType[str]):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
+            if not value:
+                return value
             read_ranges(value.encode())
         except BadSyntax:
             self.fail(f"{value!r}: say 7, 3:9 or 3:9,12", param, ctx)
