@@ -331,7 +331,8 @@ class BackendConfig(ClientConfig):
     )
     expunged_keep_s: float = option(
         604800.0,
-        "How long expunged messages are kept, outside the quota: `murder ctl mailbox unexpunge NAME` brings them back; 0: not.",
+        "How long expunged messages are kept, outside the quota: `murder ctl mailbox unexpunge NAME` brings them back; 0: "
+        "not.",
         least=0,
     )
     expunged_keep_messages: int = option(
