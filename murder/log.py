@@ -137,6 +137,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "server.ready": "The node is up: all its roles accept connections.",
     "server.stopped": "The node has ended in order.",
     "store.epoch_unknown": "The master could not be asked whether the store is an older copy.",
+    "expiry.applied": "A rule of `[expiry]` has removed, or archived, mail of a mailbox by its age.",
+    "expiry.not_applied": "A rule of `[expiry]` could do nothing in a mailbox: `problem` says why.",
     "expunged.purged": "Messages that had been expunged and kept for their time have been removed.",
     "store.restored": "The store is an older copy than the master knows; mailboxes got new UIDVALIDITYs.",
     "store.unmatched": "Comparing the list with the store ended with a bug.",

@@ -27,6 +27,7 @@ from murder.backend.changes.updates import Tracker
 from murder.backend.hierarchy.announce import Announcer
 from murder.backend.hierarchy.expiry import keep_expiring
 from murder.backend.hierarchy.mailboxes import Mailboxes
+from murder.backend.hierarchy.policies import Policies
 from murder.backend.hierarchy.referral import Referrals
 from murder.backend.moves.departed import Departed
 from murder.backend.moves.journal import OPEN, Journal, State
@@ -125,6 +126,10 @@ def _make_annotations(config: BackendConfig, ledger: Ledger) -> Annotations:
     return Annotations(ledger.mailboxes, ledger, *refuse, _bounds_of(config))
 
 
+def _make_policies(config: Config, mailboxes: Mailboxes, annotations: Annotations) -> Policies:
+    return Policies(config.expiry, config.namespace.namespace(), mailboxes, annotations)
+
+
 def _attend(store: MailboxStore, tracker: Tracker) -> None:
     """From now on the store tells what happens, and keeps what sessions have not been told of."""
     store.watch(tracker)
@@ -202,6 +207,7 @@ class BackendRole(ClientRole):
             noticer = Noticer(store, mailboxes, announcer, events, departed.is_kept)
         quotas = Quotas(mailbox_list, self._ledger, store)
         upstreams = Upstreams(config)
+        annotations = _make_annotations(config.backend, self._ledger)
         self.backend = Backend(
             config=config.backend,
             server_name=config.node.name,
@@ -214,7 +220,8 @@ class BackendRole(ClientRole):
             events=events,
             journal=journal,
             master=self._client,
-            annotations=_make_annotations(config.backend, self._ledger),
+            annotations=annotations,
+            policies=_make_policies(config, mailboxes, annotations),
             quotas=quotas,
             scripts=self._make_scripts(store, mailboxes, announcer, quotas),
             compiler=_compiler(config),
@@ -243,7 +250,9 @@ class BackendRole(ClientRole):
         self.mover.start()
         self.renames.start()
         if self._worker == 0:
-            self._expiring = asyncio.create_task(keep_expiring(self.backend))
+            self._expiring = asyncio.create_task(
+                keep_expiring(self.backend, self._config.node.data / ROLE, self._audit)
+            )
             self._serve_scripts(self.backend)
 
     def _serve_scripts(self, backend: Backend) -> None:
@@ -328,6 +337,7 @@ class BackendRole(ClientRole):
         backend.gate = self._make_gate().following(backend.gate)
         backend.config = config.backend
         _retain(backend.store, config.backend)
+        backend.policies = _make_policies(config, backend.mailboxes, backend.annotations)
         backend.scripts.limits = _script_limits(config.backend)
         backend.sends_mail = config.submission.server is not None
         backend.redirects_as_recipient = config.submission.redirect_sender == "recipient"

@@ -11,6 +11,7 @@ from murder.backend.changes.events import Events
 from murder.backend.changes.updates import Tracker
 from murder.backend.hierarchy.announce import Announcer
 from murder.backend.hierarchy.mailboxes import Mailboxes
+from murder.backend.hierarchy.policies import Policies
 from murder.backend.hierarchy.referral import Finder, Referrals
 from murder.backend.moves.journal import Journal
 from murder.backend.reconcile.discovery import Noticer
@@ -45,6 +46,7 @@ class Backend:
     annotations: Annotations
     quotas: Quotas
     url_keys: UrlKeys
+    policies: Policies  # of mail that goes by its age
     maildrop_locks: Path
     events: Events
     journal: Journal  # of moves

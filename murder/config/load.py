@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 import tomli
 
 from murder.config.auth import AuthConfig
+from murder.config.expiry import ExpiryRule
 from murder.config.monitor import LogConfig, MetricsConfig
 from murder.config.mupdate import MupdateConfig
 from murder.config.problem import ConfigError, Problem
@@ -48,6 +49,10 @@ SECTIONS: Final[Mapping[str, type]] = {
     "log": LogConfig,
     "metrics": MetricsConfig,
 }
+NAMED: Final[Mapping[str, type]] = {
+    "servers": ServerConfig,
+    "expiry": ExpiryRule,
+}  # as many as there are names
 INNER: Final[Mapping[str, str]] = {"submission": "backend"}  # sections that stand in another
 UNIFIED: Final = "unified"
 ROLES: Final = ("mupdate", "frontend", "backend", UNIFIED)
@@ -93,8 +98,8 @@ def config_from(table: Table, file: Path) -> Config:
     reader = _Reader(file)
     sections: dict[str, Any] = {}
     for name, value in table.items():
-        if name == "servers":
-            sections[name] = reader.servers(value)
+        if name in NAMED:
+            sections[name] = reader.named(name, NAMED[name], value)
         elif name in SECTIONS and name not in INNER:
             own, inner = _taken_apart(name, value)
             sections[name] = reader.section(name, SECTIONS[name], own)
@@ -102,7 +107,7 @@ def config_from(table: Table, file: Path) -> Config:
                 sections[key] = reader.section(header_of(key), SECTIONS[key], table_of_it)
         else:
             known = [header_of(one) for one in SECTIONS]
-            reader.problem(name, unknown("section", name, [*known, "servers"]))
+            reader.problem(name, unknown("section", name, [*known, *NAMED]))
     if "node" not in table:
         reader.problem("node", "missing: every node needs [node] with `name` and `data`")
     reader.cross_check(sections)
@@ -151,15 +156,14 @@ class _Reader:
     def problem(self, dotted: str, text: str) -> None:
         self.problems.append(Problem(self.file, dotted, text))
 
-    def servers(self, value: object) -> Mapping[str, ServerConfig]:
+    def named(self, section: str, cls: type, value: object) -> Mapping[str, Any]:
+        """Tables of one kind, each with a name of the operator's."""
         if not isinstance(value, dict):
-            self.problem("servers", 'expected tables [servers."NAME"]')
+            self.problem(section, f'expected tables [{section}."NAME"]')
             return {}
-        made = {
-            name: self.section(f'servers."{name}"', ServerConfig, table)
-            for name, table in value.items()
+        return {
+            name: self.section(f'{section}."{name}"', cls, table) for name, table in value.items()
         }
-        return made
 
     def section(self, prefix: str, cls: type, table: object) -> Any:
         """One dataclass of one table; None where that failed (a Problem tells)."""

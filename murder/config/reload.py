@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, Final
 
+from murder.config.load import NAMED
 from murder.config.sections import Config
 from murder.model.protocol import client_keys
 
@@ -53,14 +54,14 @@ def take_changes(running: Config, fresh: Config) -> tuple[Config, list[str]]:
 
 
 def changed_keys(running: Config, fresh: Config) -> list[str]:
-    """All keys that differ, dotted; `[servers]` as one."""
+    """All keys that differ, dotted; `[servers]` and `[expiry]` as one."""
     changed = []
     for section in fields(Config):
         old, new = getattr(running, section.name), getattr(fresh, section.name)
         if old == new or section.name == "file":
             continue
-        if section.name == "servers":
-            changed.append("servers")
+        if section.name in NAMED:
+            changed.append(section.name)
             continue
         changed += [
             f"{section.name}.{key.name}"

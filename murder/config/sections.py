@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from murder.config.auth import AuthConfig as AuthConfig  # others find it here
+from murder.config.expiry import ExpiryRule
 from murder.config.monitor import LogConfig, MetricsConfig
 from murder.config.mupdate import MupdateConfig
 from murder.config.submission import SubmissionConfig as SubmissionConfig
@@ -323,8 +324,9 @@ class BackendConfig(ClientConfig):
         example='["submission"]',
     )
     delete: Literal["immediate", "delayed"] = option(
-        "immediate",
-        "`delayed` keeps deleted mailboxes for a while: `murder ctl mailbox undelete` brings them back.",
+        "delayed",
+        "`delayed` keeps deleted mailboxes for a while: `murder ctl mailbox undelete` brings them back; `immediate` does "
+        "not.",
     )
     deleted_keep_s: float = option(
         604800.0, "With `delayed`: how long deleted mailboxes are kept.", least=0
@@ -525,6 +527,7 @@ class Config:
     namespace: NamespaceConfig = field(default_factory=NamespaceConfig)
     auth: AuthConfig = field(default_factory=AuthConfig)
     servers: Mapping[str, ServerConfig] = field(default_factory=dict)
+    expiry: Mapping[str, ExpiryRule] = field(default_factory=dict)
     operator: OperatorConfig = field(default_factory=OperatorConfig)
     plugins: PluginsConfig = field(default_factory=PluginsConfig)
     log: LogConfig = field(default_factory=LogConfig)

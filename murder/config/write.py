@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from murder.config.load import SECTIONS, header_of
+from murder.config.expiry import ExpiryRule
+from murder.config.load import NAMED, SECTIONS, header_of
 from murder.config.sections import Config, ServerConfig
 from murder.config.value import Endpoint
 
@@ -27,6 +28,9 @@ def format_example(plugin_settings: Mapping[str, type]) -> str:
         if name == "auth":
             header = '[servers."be1.example.org"]'
             blocks.append("\n".join(_example_section(header, ServerConfig, commented=True)))
+        if name == "backend":
+            header = '[expiry."trash"]'
+            blocks.append("\n".join(_example_section(header, ExpiryRule, commented=True)))
     for name, cls in plugin_settings.items():
         blocks.append("\n".join(_example_section(f"[plugins.{name}]", cls)))
     return "\n\n".join(blocks) + "\n"
@@ -41,7 +45,7 @@ def _example_section(header: str, cls: type, *, commented: bool = False) -> Iter
         yield from _wrapped(field.metadata["doc"])
         example = field.metadata.get("example")
         value = example or format_value(default_of(field))
-        mark = "" if field.metadata.get("required") else "#"
+        mark = "" if field.metadata.get("required") and not commented else "#"
         yield f"{mark}{field.name} = {value}"
 
 
@@ -69,8 +73,9 @@ def format_config(config: Config, plugin_settings: Mapping[str, object] | None =
     blocks = [f"# {config.file}"]
     for name in SECTIONS:
         blocks.append("\n".join(_effective_section(f"[{header_of(name)}]", getattr(config, name))))
-    for name, server in config.servers.items():
-        blocks.append("\n".join(_effective_section(f"[servers.{_quoted(name)}]", server)))
+    for section in NAMED:
+        for name, one in getattr(config, section).items():
+            blocks.append("\n".join(_effective_section(f"[{section}.{_quoted(name)}]", one)))
     for name, settings in (plugin_settings or {}).items():
         if dataclasses.is_dataclass(settings):
             blocks.append("\n".join(_effective_section(f"[plugins.{name}]", settings)))

@@ -1,23 +1,28 @@
 """What was deleted or expunged, and is kept for a while: removed when its time has come.
 
 Worker 0 looks every few minutes for mailboxes (`[backend] delete = "delayed"`): the time of deletion stands in the name
-(`model.name.deleted_name`), as with Cyrus. Expunged messages are the store's, which is asked more rarely.
+(`model.name.deleted_name`), as with Cyrus. Expunged messages are the store's, which is asked
+more rarely, and once a day the rules of age act (`policies`).
 """
 
 import asyncio
+import contextlib
+import os
 import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Final
 
 from murder.api.store import RestoresExpunged
+from murder.backend.hierarchy.policies import today, told
 from murder.backend.shared import Backend
 from murder.errors import Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.name import before_deletion, display, is_deleted
+from murder.trail.audit import AuditLog
 
 LOOK_EVERY_S: Final = 300.0
-PURGE_EVERY_S: Final = (
-    86_400.0  # at most: each user's mail is looked at, which costs a million users some minutes
-)
+DAY_S: Final = 86_400.0  # each user's mail is looked at, which costs a million users some minutes
 
 
 async def expire(backend: Backend, now: float) -> int:
@@ -48,19 +53,70 @@ async def purge(backend: Backend) -> int:
     return found
 
 
-async def keep_expiring(backend: Backend) -> None:
+async def apply_policies(backend: Backend, audit: AuditLog) -> int:
+    """What the rules of age ask for; how many messages have gone. Raises Refusal."""
+    expiry_log, found = logger(role="backend"), 0
+    async for one in backend.policies.apply(today(), acts=True):
+        found += one.messages
+        if one.problem:
+            expiry_log.info("expiry.not_applied", **told(one), problem=one.problem)
+        if one.messages:
+            expiry_log.info("expiry.applied", **told(one))
+            audit.note("EXPIRE", {"user": "", **told(one)})
+    return found
+
+
+async def keep_expiring(backend: Backend, folder: Path, audit: AuditLog) -> None:
     """For ever, or until cancelled."""
-    expiry_log = logger(role="backend")
-    purged_at = time.monotonic()  # a start has looked at what is there already
+    purging, applying = Daily(folder / "purged_at"), Daily(folder / "expiry_applied_at")
     while True:
-        try:
-            await expire(backend, time.time())
-            every_s = min(PURGE_EVERY_S, max(LOOK_EVERY_S, backend.config.expunged_keep_s / 8))
-            if time.monotonic() - purged_at >= every_s:
-                await purge(backend)
-                purged_at = time.monotonic()
-        except (Refusal, UpstreamFailure) as problem:
-            expiry_log.info("mailbox.not_expired", problem=str(problem))
-        except Exception as error:  # noqa: BLE001 - the end of a round of a task
-            expiry_log.error("mailbox.not_expired", exc_info=error)
+        now = time.time()
+        keep_s = backend.config.expunged_keep_s
+        await _once("mailbox.not_expired", lambda: expire(backend, time.time()))
+        if purging.is_due(now, min(DAY_S, max(LOOK_EVERY_S, keep_s / 8))):
+            await _once("mailbox.not_expired", lambda: purge(backend))
+            purging.done(now)
+        if not backend.policies.has_rules:
+            applying.forget()
+        elif applying.is_due(now, DAY_S):
+            await _once("mailbox.not_expired", lambda: apply_policies(backend, audit))
+            applying.done(now)
         await asyncio.sleep(LOOK_EVERY_S)
+
+
+async def _once(event: str, work: Callable[[], Awaitable[object]]) -> None:
+    try:
+        await work()
+    except (Refusal, UpstreamFailure) as problem:
+        logger(role="backend").info(event, problem=str(problem))
+    except Exception as error:  # noqa: BLE001 - the end of a round of a task
+        logger(role="backend").error(event, exc_info=error)
+
+
+class Daily:
+    """When something was last done: in the date of a file, so that restarts neither repeat it nor put it off."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def is_due(self, now: float, every_s: float) -> bool:
+        """The first time it is not: a day passes before anything acts. Nor where a clock was set back by less."""
+        try:
+            at = self._file.stat().st_mtime
+        except OSError:
+            self.done(now)
+            return False
+        if at > now:
+            self.done(now)
+            return False
+        return now - at >= every_s
+
+    def forget(self) -> None:
+        """As if nothing had been done ever."""
+        with contextlib.suppress(OSError):
+            self._file.unlink(missing_ok=True)
+
+    def done(self, now: float) -> None:
+        with contextlib.suppress(OSError):  # a full disk: it is done again
+            self._file.touch(mode=0o600)
+            os.utime(self._file, (now, now))

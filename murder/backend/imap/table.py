@@ -7,7 +7,17 @@ from typing import Final
 from murder.backend.imap import basic, idle
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.mail import append, copy, expunge, fetch, store, unexpunge, urlauth
-from murder.backend.imap.mailboxes import acl, joint, mailbox, metadata, quota, select, status, xfer
+from murder.backend.imap.mailboxes import (
+    acl,
+    expire,
+    joint,
+    mailbox,
+    metadata,
+    quota,
+    select,
+    status,
+    xfer,
+)
 from murder.backend.imap.mailboxes import list as listing
 from murder.backend.imap.notify import notify
 from murder.backend.imap.search import search, sort
@@ -65,6 +75,7 @@ TABLE: Final[Table] = MappingProxyType(
         b"XDELETE": Row(AUTHENTICATED, joint.run_xdelete, audited=True),
         b"XUNDELETE": Row(AUTHENTICATED, joint.run_xundelete, audited=True),
         b"XUNEXPUNGE": Row(AUTHENTICATED, unexpunge.run_unexpunge, audited=True),
+        b"XEXPIRE": Row(AUTHENTICATED, expire.run_expire),
         b"XPART": Row(AUTHENTICATED, joint.run_xpart),
         b"XSETTLE": Row(AUTHENTICATED, joint.run_xsettle, audited=True),
         b"XFER": Row(AUTHENTICATED, xfer.run_xfer, audited=True),

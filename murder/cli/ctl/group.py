@@ -29,6 +29,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = MappingProxyType(
         "Users and mailboxes": {
             "user": ("user:user", "All of one user's mailboxes: make, show, rename, delete."),
             "mailbox": ("mailbox:mailbox", "Mailboxes: find, make, move, remove, rights, quotas."),
+            "expire": ("expire:expire", "Mail that goes by its age: what would, what does."),
             "sieve": ("sieve:sieve", "Users' mail filters: look, put, activate, try."),
             "import": ("bring:import_mail", "Mail from other servers and Maildirs."),
             "lmtp": ("look:lmtp", "Where mail for an address goes."),
