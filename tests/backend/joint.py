@@ -81,7 +81,7 @@ class Node:
                 announcer=self.announcer,
                 mailboxes=Mailboxes(self.list, self.store, Namespace()),
                 server_name=self.name,
-                config=BackendConfig(max_mailboxes_per_user=20),
+                config=BackendConfig(max_mailboxes_per_user=20, delete="immediate"),
                 store=self.store,
                 tracker=SimpleNamespace(mailbox_changed=self.lost.append),
             ),

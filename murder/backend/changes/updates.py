@@ -17,7 +17,7 @@ from typing import Final, Protocol, cast
 from murder.api.store import Mailbox, TellsExpunged, TellsFlags, TellsRecent
 from murder.backend.changes.events import Events, MailboxChanged
 from murder.backend.changes.news import EVERYTHING as ALL_CHANGED
-from murder.backend.changes.news import Kind, News, parse_news
+from murder.backend.changes.news import NO_NAME, Kind, News, parse_news
 from murder.backend.changes.presence import Presence
 from murder.model.message import Changes, Flagged, MailboxStatus, Message, ModSeq, SeqNum, Uid
 from murder.model.name import MailboxName
@@ -89,6 +89,7 @@ class View:
         "interest",
         "is_dirty",
         "mailbox",
+        "may_be_gone",
         "modseq",
         "on_dirty",
         "on_happened",
@@ -105,6 +106,7 @@ class View:
         self.recent: set[Uid] = set()  # of what the client knows of: never more than it
         self.modseq = ModSeq(0)
         self.is_dirty = False
+        self.may_be_gone = False  # a mailbox of this name has been deleted
         self.interest = EVERYTHING
         self.on_dirty: Callable[[], None] | None = None
         self.on_happened: Callable[[Happened], None] | None = None
@@ -547,10 +549,13 @@ class Tracker:
             watcher.mailbox_changed(text)
 
     def _spread(self, news: News) -> None:
-        if news.kind in (Kind.RENAMED, Kind.RENAMED_BELOW):
+        if news.kind in (Kind.RENAMED, Kind.RENAMED_BELOW, Kind.DELETED):
+            old, new = news.other, news.name
+            if news.kind is Kind.DELETED:
+                old, new = news.name, NO_NAME
             for views in tuple(self._views.values()):
                 for view in tuple(views):
                     if view.on_renamed is not None:
-                        view.on_renamed(news.other, news.name)
+                        view.on_renamed(old, new)
         for watcher in tuple(self.watchers):
             watcher.happened(news)

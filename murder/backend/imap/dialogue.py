@@ -267,8 +267,12 @@ class BackendImap(ImapDialogue):
         self.session.selected()
 
     def _follow(self, old: MailboxName, new: MailboxName) -> None:
-        """A mailbox has been renamed; if it is the selected one, that stays selected."""
-        if self.selected is not None and self.selected.name == old:
+        """A mailbox has been renamed, or deleted (then `new` is no name); if it is the selected one, that stays selected."""
+        if self.selected is None or self.view is None or self.selected.name != old:
+            return
+        if not new:
+            self.view.may_be_gone = True
+        else:
             # the user may not know of it under its new name: the next command says BYE
             with suppress(Refusal):
                 self.selected = self.backend.mailboxes.look(new, self.user)
@@ -391,13 +395,24 @@ class BackendImap(ImapDialogue):
             return b""
         return b"HIGHESTMODSEQ %d" % max(1, self.view.delayed_from)
 
+    async def _is_another(self, view: View) -> bool:
+        """Whether the name of the selected mailbox, which was deleted, is none or another's by now: the store may keep
+        what was deleted for a while."""
+        view.may_be_gone = False
+        try:
+            mailbox = await self.backend.store.open(self._selected_name(view), "")
+        except Refusal as refusal:
+            return refusal.code is Code.NONEXISTENT
+        mailbox.close()
+        return mailbox.mailbox_id != view.mailbox.mailbox_id
+
     async def updates(self, *, removals: bool, done: bytes = b"") -> bytes:
         """Untagged responses for what has happened. Says BYE where the mailbox itself has gone; before it `done`, of a
         command that has nothing to do with that mailbox."""
         view = self.view
         if view is None:
             return b""
-        is_there = True
+        is_there = not (view.may_be_gone and await self._is_another(view))
         try:
             await view.poll()
         except Refusal as refusal:
