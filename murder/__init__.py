@@ -35,4 +35,4 @@ answer straight back. Policy (stores, auth backends, placement, referrals) lives
 import errors, durable, model, api and kit, and no other plugin.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -83,6 +83,7 @@ IN_ORDER = {  # room -> its modules, each importing only those before it
             "expunged",
             "retained",
             "epoch",
+            "format",
             "incoming",
             "asked",
         ),

@@ -175,9 +175,7 @@ class BackendRole(ClientRole):
         config = self._config
         set_bounds(_parsed(config.backend))
         set_rest(line_up)
-        store = self._plugins.store()
-        _retain(store, config.backend)
-        await store.start()
+        store = await self._start_store()
         mailbox_list = MailboxList.open(
             list_path(config, ROLE), map_bytes=config.mupdate.max_list_bytes
         )
@@ -250,13 +248,18 @@ class BackendRole(ClientRole):
         self.mover.start()
         self.renames.start()
         if self._worker == 0:
-            self._expiring = asyncio.create_task(
-                keep_expiring(self.backend, self._config.node.data / ROLE, self._audit)
-            )
-            self._serve_scripts(self.backend)
+            self._serve_all(self.backend)
 
-    def _serve_scripts(self, backend: Backend) -> None:
-        """What one worker does for all: send, and take in what came as files."""
+    async def _start_store(self) -> MailboxStore:
+        store = self._plugins.store()
+        _retain(store, self._config.backend)
+        await store.start()
+        return store
+
+    def _serve_all(self, backend: Backend) -> None:
+        """What one worker does for all: remove what is over, send, and take in what came as files."""
+        folder = self._config.node.data / ROLE
+        self._expiring = asyncio.create_task(keep_expiring(backend, folder, self._audit))
         self._submitter = Submitter(backend.deliveries, self._config)
         backend.outgoing_arrived = self._submitter.wake
         self._submitter.start()

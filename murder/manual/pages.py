@@ -20,6 +20,7 @@ TOPICS: Final[Mapping[str, str]] = MappingProxyType(
         "scope": "What it does not do, or not yet.",
         "costs": "What it costs beside other proxies.",
         "plugins": "Logins, stores, placement, protocols of your own.",
+        "upgrade": "To another version: which stand beside each other, in what order, and back.",
         "changes": "What has changed since earlier versions.",
     }
 )

@@ -12,8 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from murder import __version__
 from murder.config import Config
 from murder.errors import BadSyntax, Refusal, UpstreamFailure, UpstreamKind
+from murder.log import logger
+from murder.model.beside import misfit
 from murder.net.connection import Connection, connect, why
 from murder.net.tls import calling_context
 from murder.net.turns import TURN_S
@@ -219,6 +222,8 @@ class Link:
         if not isinstance(event, Banner):
             raise self.failure(UpstreamKind.PROTOCOL, "no MUPDATE banner")
         self.banner = event
+        if event.implementation == "murder" and (why := misfit(event.version, __version__)):
+            logger().warning("version.misfit", master=self.target.host, problem=why)
 
     async def enter(self) -> None:
         await self.greet()

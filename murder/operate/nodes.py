@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from murder import __version__
 from murder.errors import BadSyntax
+from murder.model.beside import misfit
 from murder.model.protocol import CONTROL
 from murder.net.connection import why
 from murder.node.control.sockets import FOLDER, ask_local, control_folder, sockets_in
@@ -378,6 +380,8 @@ def _problems(status: Status, now: float, place: str) -> list[Problem]:
     until = process.certificate_until
     if until is not None and (ending := certificate_problem("its certificate", until, now)):
         said.append(ending)
+    if why := misfit(process.version, __version__):
+        said.append(Problem(why, "bring all nodes to one version"))
     if process.replaced:
         what = "its program file was replaced, and it runs what it was started with"
         demo = _demo_of(place)

@@ -32,6 +32,7 @@ from murder.errors import Code, Refusal
 from murder.kit.check import Checked, check_mailboxes
 from murder.kit.epoch import Epoch, is_renewed, read_epoch, write_epoch
 from murder.kit.expunged import Keeper
+from murder.kit.format import check_format
 from murder.kit.incoming import FileIncoming, IncomingArea, dead_areas, remove_area
 from murder.kit.root import make_folder, root_of
 from murder.kit.rows import NEW_BOX_ID, next_uid_validity, remove_mailbox
@@ -160,6 +161,7 @@ class MaildirStore:
 
     async def start(self) -> None:
         incoming = self._data / "maildir-incoming"
+        check_format(self._data, "maildir-format")
         try:
             self._area = IncomingArea(incoming)
         except OSError as error:

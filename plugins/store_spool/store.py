@@ -42,6 +42,7 @@ from murder.kit.epoch import (
     write_epoch,
 )
 from murder.kit.expunged import Keeper
+from murder.kit.format import check_format
 from murder.kit.incoming import FileIncoming, IncomingArea, dead_areas, remove_area, witnesses
 from murder.kit.mailbox import RowMailbox
 from murder.kit.root import Root, make_folder, root_of
@@ -119,6 +120,7 @@ class SpoolStore:
     async def start(self) -> None:
         try:
             make_folder(self.folder)
+            check_format(self.folder)
             self._area = IncomingArea(self.folder / "incoming")
         except OSError as error:
             raise Refusal(

@@ -72,25 +72,25 @@ async def keep_expiring(backend: Backend, folder: Path, audit: AuditLog) -> None
     while True:
         now = time.time()
         keep_s = backend.config.expunged_keep_s
-        await _once("mailbox.not_expired", lambda: expire(backend, time.time()))
+        await _once(lambda: expire(backend, time.time()))
         if purging.is_due(now, min(DAY_S, max(LOOK_EVERY_S, keep_s / 8))):
-            await _once("mailbox.not_expired", lambda: purge(backend))
+            await _once(lambda: purge(backend))
             purging.done(now)
         if not backend.policies.has_rules:
             applying.forget()
         elif applying.is_due(now, DAY_S):
-            await _once("mailbox.not_expired", lambda: apply_policies(backend, audit))
+            await _once(lambda: apply_policies(backend, audit))
             applying.done(now)
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def _once(event: str, work: Callable[[], Awaitable[object]]) -> None:
+async def _once(work: Callable[[], Awaitable[object]]) -> None:
     try:
         await work()
     except (Refusal, UpstreamFailure) as problem:
-        logger(role="backend").info(event, problem=str(problem))
+        logger(role="backend").info("mailbox.not_expired", problem=str(problem))
     except Exception as error:  # noqa: BLE001 - the end of a round of a task
-        logger(role="backend").error(event, exc_info=error)
+        logger(role="backend").error("mailbox.not_expired", exc_info=error)
 
 
 class Daily:

@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
+from murder.errors import Code, Refusal
 from murder.model.name import USER_ROOT, MailboxName, split_domain
 
 FORMAT: Final = 1
@@ -105,6 +106,12 @@ def format_intent(intent: Intent) -> bytes:
 def parse_intent(octets: bytes) -> Intent:
     """The reverse of `format_intent`."""
     told = json.loads(octets)
+    if told["format"] > FORMAT:
+        raise Refusal(
+            Code.UNAVAILABLE,
+            f"A newer murder has begun {told.get('operation')} here, in format {told['format']}; this one knows formats up "
+            f"to {FORMAT}: run the newer one until it is done",
+        )
     moves = tuple(
         (MailboxName(old.encode("latin-1")), MailboxName(new.encode("latin-1")))
         for old, new in told["moves"]

@@ -9,7 +9,6 @@ what is to be sent (`outgoing`) is put down once for each message and action, to
 import asyncio
 import hashlib
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
+from murder.backend.records.database import open_database
 from murder.backend.records.duplicates import Turns
 
 T = TypeVar("T")
@@ -62,23 +62,14 @@ class Deliveries:
     """See the module."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises OSError, sqlite3.Error."""
+        """Raises OSError, sqlite3.Error, Refusal."""
         folder.mkdir(parents=True, exist_ok=True)
         self._turns = Turns(folder / "lock")
         self.alone = self._turns.alone
         self._expire_at = 0.0
         self._waiting: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
         self._writer = ThreadPoolExecutor(1, "deliveries")
-        file = folder / "deliveries.db"
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
-        self._db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
-        for statement in (
-            f"PRAGMA busy_timeout={BUSY_MS}",
-            "PRAGMA journal_mode=WAL",
-            "PRAGMA synchronous=FULL",
-            *TABLES,
-        ):
-            self._db.execute(statement)
+        self._db = open_database(folder / "deliveries.db", BUSY_MS, TABLES)
 
     def close(self) -> None:
         self._writer.shutdown()

@@ -10,7 +10,6 @@ import asyncio
 import fcntl
 import hashlib
 import os
-import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -20,6 +19,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Final
 
+from murder.backend.records.database import open_database
 from murder.errors import UpstreamFailure, UpstreamKind
 
 SLOTS: Final = 4096  # messages that are told apart while they wait for each other
@@ -75,7 +75,7 @@ class Duplicates:
     """See the module. `keep_s` is how long an entry counts."""
 
     def __init__(self, folder: Path, keep_s: float) -> None:
-        """Raises OSError, sqlite3.Error."""
+        """Raises OSError, sqlite3.Error, Refusal."""
         folder.mkdir(parents=True, exist_ok=True)
         self._keep_s = keep_s
         self._turns = Turns(folder / "lock")
@@ -83,17 +83,7 @@ class Duplicates:
         self._noted: SimpleQueue[bytes] = SimpleQueue()
         self._expire_at = 0.0
         self._writer = ThreadPoolExecutor(1, "duplicates")
-        os.close(os.open(folder / "delivered.db", os.O_RDWR | os.O_CREAT, 0o600))
-        self._db = sqlite3.connect(
-            folder / "delivered.db", isolation_level=None, check_same_thread=False
-        )
-        for statement in (
-            f"PRAGMA busy_timeout={BUSY_MS}",
-            "PRAGMA journal_mode=WAL",
-            "PRAGMA synchronous=FULL",
-            TABLE,
-        ):
-            self._db.execute(statement)
+        self._db = open_database(folder / "delivered.db", BUSY_MS, [TABLE])
 
     def close(self) -> None:
         self._writer.shutdown()

@@ -1,0 +1,33 @@
+"""The format of a whole store, in the file `format` beside its roots: a newer one is refused at the start, before any mail
+is looked for. Each root's database has its own besides (`schema`), and becomes this version's when it is first opened.
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Final
+
+from murder.api.disk import disk_error
+from murder.durable import replace_file
+from murder.errors import Code, Refusal
+from murder.kit.schema import FILE_MODE, FORMAT
+
+FILE: Final = "format"
+
+
+def check_format(folder: Path, name: str = FILE) -> None:
+    """From now on it is this version's. Raises Refusal where a newer one has had it."""
+    path = folder / name
+    try:
+        found = 0
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            found = int(path.read_text(encoding="ascii"))
+        if found > FORMAT:
+            raise Refusal(
+                Code.UNAVAILABLE,
+                f"{path}: a newer murder has kept mail here, in format {found}; this one knows formats up to {FORMAT}: run "
+                "the newer one",
+            )
+        if found < FORMAT:
+            replace_file(path, b"%d\n" % FORMAT, FILE_MODE)
+    except OSError as error:
+        raise disk_error(error, path) from error
