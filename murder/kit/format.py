@@ -9,6 +9,7 @@ from typing import Final
 from murder.api.disk import disk_error
 from murder.durable import replace_file
 from murder.errors import Code, Refusal
+from murder.kit.root import make_folder
 from murder.kit.schema import FILE_MODE, FORMAT
 
 FILE: Final = "format"
@@ -28,6 +29,7 @@ def check_format(folder: Path, name: str = FILE) -> None:
                 "the newer one",
             )
         if found < FORMAT:
+            make_folder(folder)
             replace_file(path, b"%d\n" % FORMAT, FILE_MODE)
     except OSError as error:
         raise disk_error(error, path) from error

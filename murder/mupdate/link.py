@@ -223,7 +223,8 @@ class Link:
             raise self.failure(UpstreamKind.PROTOCOL, "no MUPDATE banner")
         self.banner = event
         if event.implementation == "murder" and (why := misfit(event.version, __version__)):
-            logger().warning("version.misfit", master=self.target.host, problem=why)
+            link_log = logger()
+            link_log.warning("version.misfit", master=self.target.host, problem=why)
 
     async def enter(self) -> None:
         await self.greet()

@@ -49,7 +49,8 @@ async def purge(backend: Backend) -> int:
         return 0
     found = await backend.store.purge()
     if found:
-        logger(role="backend").info("expunged.purged", messages=found)
+        expiry_log = logger(role="backend")
+        expiry_log.info("expunged.purged", messages=found)
     return found
 
 
@@ -85,12 +86,13 @@ async def keep_expiring(backend: Backend, folder: Path, audit: AuditLog) -> None
 
 
 async def _once(work: Callable[[], Awaitable[object]]) -> None:
+    expiry_log = logger(role="backend")
     try:
         await work()
     except (Refusal, UpstreamFailure) as problem:
-        logger(role="backend").info("mailbox.not_expired", problem=str(problem))
+        expiry_log.info("mailbox.not_expired", problem=str(problem))
     except Exception as error:  # noqa: BLE001 - the end of a round of a task
-        logger(role="backend").error("mailbox.not_expired", exc_info=error)
+        expiry_log.error("mailbox.not_expired", exc_info=error)
 
 
 class Daily:
