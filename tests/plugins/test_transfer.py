@@ -59,7 +59,7 @@ async def crash(store: MailboxStore, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_move_that_a_disk_stops_is_finished_by_the_next_start_for_what_the_target_still_has(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fails(box: RowMailbox, uids: Sequence[Uid]) -> Sequence[Uid]:
+    async def fails(box: RowMailbox, uids: Sequence[Uid], *, moves: bool = False) -> Sequence[Uid]:
         raise Refusal(Code.UNAVAILABLE, "The disk fails")
 
     store = await started(kind, tmp_path)
