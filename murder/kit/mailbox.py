@@ -105,9 +105,8 @@ class RowMailbox:
         return self._mailbox_id
 
     def close(self) -> None:
-        if self._is_open:
-            self._is_open = False
-            self.root.users -= 1
+        self.root.users -= int(self._is_open)
+        self._is_open = False
 
     # --- reading
 
@@ -569,8 +568,7 @@ class RowMailbox:
     async def restore(self, uids: Sequence[Uid]) -> Mapping[Uid, Uid]:
         """See murder.api.store.TellsRetained."""
         back = await self.write(lambda db: restore(db, self.box_id, uids, self.bodies))
-        if back:
-            self.tell(self._mailbox_id)
+        self.tell(self._mailbox_id)
         return back
 
     async def expunged(self, uids: Sequence[Uid]) -> Sequence[Message]:
