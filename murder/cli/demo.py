@@ -17,6 +17,7 @@ from murder.demo.plan import (
     Options,
     ca_file,
     last_port,
+    members_of,
     operator_file,
     with_plugins,
 )
@@ -26,6 +27,7 @@ from murder.model.protocol import client_keys
 
 FOLDER: Final = click.Path(file_okay=False, resolve_path=True, path_type=Path)
 DEFAULT_FOLDER: Final = Path("murder-demo")
+HA_NODES: Final = 3
 MESSAGE: Final = "Subject: hello\\r\\n\\r\\nIt works.\\r\\n"
 
 
@@ -46,6 +48,13 @@ MESSAGE: Final = "Subject: hello\\r\\n\\r\\nIt works.\\r\\n"
     type=click.IntRange(0, 50),
     default=0,
     help="So many nodes (n1, n2 …) that are frontend and backend in one, n1 the master too, in place of all others.",
+)
+@click.option(
+    "--ha",
+    "is_ha",
+    is_flag=True,
+    help="No single point of failure: --unified (3, where it is not given) nodes that are masters, too, and an etcd of "
+    "three members (etcd1 …) that keeps their list.",
 )
 @click.option("--users", type=click.IntRange(1, 100_000), default=20, show_default=True)
 @click.option(
@@ -81,6 +90,7 @@ async def demo(
     backends: int,
     frontends: int,
     unified: int,
+    is_ha: bool,
     users: int,
     workers: int,
     port_base: int,
@@ -99,6 +109,7 @@ async def demo(
     murder demo --json --dir /tmp/m --users 200  # one line of JSON when ready
     murder demo node kill be1 --dir /tmp/m       # what if a backend dies?
     murder demo node start be1 --dir /tmp/m
+    murder demo --ha                             # three machines, any of which may die
     """
     if context.invoked_subcommand is not None:
         return 0
@@ -106,7 +117,8 @@ async def demo(
         folder=folder,
         backends=backends,
         frontends=frontends,
-        unified=unified,
+        unified=unified or (HA_NODES if is_ha else 0),
+        is_ha=is_ha,
         users=users,
         workers=workers,
         port_base=port_base,
@@ -135,7 +147,7 @@ def _check_ports(options: Options) -> None:
 @click.option("--dir", "folder", type=FOLDER, default=DEFAULT_FOLDER, show_default=True)
 @json_option("node, pid, running")
 async def act_on_node(verb: str, node: str, folder: Path, as_json: bool) -> int:
-    """Stop, start, kill, freeze or thaw one NODE (mupdate, fe1, be1 …) of the demo that runs in --dir.
+    """Stop, start, kill, freeze or thaw one NODE (mupdate, fe1, be1, n1, etcd1 …) of the demo that runs in --dir.
 
     Returns when it is done: after `start` the node serves, after `stop` and `kill` its processes are gone.
 
@@ -165,6 +177,8 @@ def _show(running: Demo) -> None:
     for node in running.nodes:
         ports = "".join(f"{node.ports.get(key, ''):>{width(key)}}" for key in keys)
         click.echo(f"{node.label:9}{node.name:24}{ports}{node.ports.get('mupdate', ''):>9}")
+    for member in members_of(options):
+        click.echo(f"{member.label:9}etcd, for the masters   {member.port:>7}")
     plain = "" if options.tls_required else "; passwords also without TLS"
     click.echo(
         f"\nusers user1 … user{options.users}, administrator {ADMIN}, password {PASSWORD}{plain}"

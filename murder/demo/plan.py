@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 from murder.api.service import Service
 from murder.config import UNIFIED, Config, NodeConfig, PluginsConfig, parts_of
 from murder.config.write import format_value
+from murder.errors import Code, Refusal
 from murder.hooks import load_plugins
 from murder.model.protocol import BY_KEY, METRICS, client_keys
 from murder.pki.authority import CA_CERTIFICATE, flaws_of, init_authority, issue, write_durably
@@ -27,6 +28,7 @@ NAMESPACE: Final = {"separator": "/", "personal": "INBOX/", "users": "user/", "s
 RENEW_BEFORE: Final = timedelta(days=30)
 OPERATOR: Final = "operator"
 MASTER: Final = "mupdate"
+MEMBERS: Final = 3  # of etcd: one may be lost
 
 T = TypeVar("T")
 
@@ -41,6 +43,7 @@ class Options:
     users: int = 20
     workers: int = 1
     unified: int = 0  # nodes that are frontend and backend in one; then there are no others
+    is_ha: bool = False  # each of those is a master, too, and etcd keeps the list
     port_base: int = 14300
     tls_required: bool = True
     plugins: tuple[Path, ...] = ()  # files or folders of a site's own
@@ -75,9 +78,46 @@ class Node:
         return self.folder / "log"
 
 
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One server of etcd. `port` is for masters, `peer_port` for the others of them."""
+
+    label: str
+    port: int
+    peer_port: int
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def peer_url(self) -> str:
+        return f"http://{HOST}:{self.peer_port}"
+
+    @property
+    def log_file(self) -> Path:
+        return self.folder / "log"
+
+    def has(self, role: str) -> bool:
+        """It has none of murder's."""
+        return False
+
+
+def members_of(options: Options) -> list[Member]:
+    """Of etcd; their ports are the last ones."""
+    if not options.is_ha:
+        return []
+    port = _last_of(nodes_of(options))
+    return [
+        Member(label, port + 2 * number - 1, port + 2 * number, options.folder / label)
+        for number, label in enumerate((f"etcd{number}" for number in range(1, MEMBERS + 1)), 1)
+    ]
+
+
 def nodes_of(options: Options) -> list[Node]:
     """The master, the frontends, the backends; ports counted up in this order, and then for the frontends' lists. Or the
-    unified nodes, the first of which is the master, too."""
+    unified nodes, the first of which (with etcd each) is a master, too."""
     port = options.port_base
     nodes: list[Node] = []
     wanted = [("fe", "frontend", options.frontends), ("be", "backend", options.backends)]
@@ -87,8 +127,12 @@ def nodes_of(options: Options) -> list[Node]:
         nodes.append(Node(MASTER, (MASTER,), {MASTER: port}, options.folder / MASTER))
     for prefix, role, count in wanted:
         for number in range(1, count + 1):
-            ports = {} if nodes else {MASTER: port}
-            roles = (role,) if nodes else (MASTER, role)
+            is_master = not nodes
+            ports = {MASTER: port} if is_master else {}
+            if options.is_ha and nodes:
+                port, is_master = port + 1, True
+                ports = {MASTER: port}
+            roles = (MASTER, role) if is_master else (role,)
             own = "frontend" if role == UNIFIED else role
             plugged = [one.protocol for one in options.services if own in one.roles]
             for key in chain(client_keys(own), *(spec.keys for spec in plugged)):
@@ -107,10 +151,12 @@ def nodes_of(options: Options) -> list[Node]:
 
 
 def last_port(options: Options) -> int:
-    """The highest that `nodes_of` gives."""
-    return max(
-        port for node in nodes_of(options) for port in (*node.ports.values(), *node.pages.values())
-    )
+    """The highest that nodes and members have."""
+    return _last_of(nodes_of(options)) + 2 * len(members_of(options))
+
+
+def _last_of(nodes: Sequence[Node]) -> int:
+    return max(port for node in nodes for port in (*node.ports.values(), *node.pages.values()))
 
 
 def plugins_folder(folder: Path) -> Path:
@@ -152,6 +198,8 @@ def prepare(options: Options, nodes: Sequence[Node]) -> None:
     authority.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not ca_file(options.folder).exists():
         init_authority(authority)
+    for member in members_of(options):
+        _prepare_member(member)
     for node in nodes:
         (node.folder / "data").mkdir(mode=0o700, parents=True, exist_ok=True)
         certificate = node.folder / f"{node.name}.pem"
@@ -170,6 +218,18 @@ def prepare(options: Options, nodes: Sequence[Node]) -> None:
     _prepare_operator(options, nodes, authority)
 
 
+def _prepare_member(member: Member) -> None:
+    """Its folder. What members know of each other's addresses cannot be changed from outside. Raises Refusal."""
+    member.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (member.folder / "data").mkdir(mode=0o700, exist_ok=True)
+    noted = member.folder / "peer"
+    before = noted.read_text("utf-8") if noted.exists() else member.peer_url
+    if before != member.peer_url:
+        text = f"{member.folder} was at {before}: use the --port-base of then, or another --dir"
+        raise Refusal(Code.CANNOT, text)
+    write_durably(noted, member.peer_url.encode(), 0o600)
+
+
 def _prepare_operator(options: Options, nodes: Sequence[Node], authority: Path) -> None:
     """A murder.toml and a certificate for `murder ctl`."""
     folder = options.folder / OPERATOR
@@ -179,7 +239,6 @@ def _prepare_operator(options: Options, nodes: Sequence[Node], authority: Path) 
     soon = datetime.now(UTC) + RENEW_BEFORE
     if flaws_of(certificate, key, ca_file(options.folder), soon):
         issue(authority, OPERATOR, ["operator"], out=folder)
-    master = next(one for one in nodes if one.has(MASTER))
     blocks = [
         "# Written by `murder demo`; written anew at each start. For `murder ctl`.",
         _table("node", name=OPERATOR, data="data"),
@@ -190,12 +249,19 @@ def _prepare_operator(options: Options, nodes: Sequence[Node], authority: Path) 
             key=key.name,
             nodes=[str((node.folder / "data").absolute()) for node in nodes],
         ),
-        _table("mupdate", master=f"{HOST}:{master.ports[MASTER]}"),
+        _table("mupdate", master=_masters(nodes)),
         _table("namespace", unix_hierarchy=True, alternative=False),
         *_servers(nodes),
         *_users(options),
     ]
     write_durably(operator_file(options.folder), ("\n\n".join(blocks) + "\n").encode(), 0o600)
+
+
+def _masters(nodes: Sequence[Node], first: Node | None = None) -> str | list[str]:
+    """Where they listen; this one's own before the others."""
+    masters = sorted((one for one in nodes if one.has(MASTER)), key=lambda one: one != first)
+    found = [f"{HOST}:{one.ports[MASTER]}" for one in masters]
+    return found if len(found) > 1 else found[0]
 
 
 def operator_file(folder: Path) -> Path:
@@ -224,7 +290,6 @@ def _by_key(ports: Mapping[str, T]) -> dict[str, object]:
 
 def format_node(options: Options, nodes: Sequence[Node], node: Node) -> str:
     """A node's murder.toml, as an operator would write it for a host of its own."""
-    master = next(one for one in nodes if one.has(MASTER))
     blocks = [
         "# Written by `murder demo`; written anew at each start.",
         _table(
@@ -240,7 +305,7 @@ def format_node(options: Options, nodes: Sequence[Node], node: Node) -> str:
             certificate=f"{node.name}.pem",
             key=f"{node.name}.key",
         ),
-        _format_mupdate(options, node, master),
+        _format_mupdate(options, nodes, node),
     ]
     listeners = {key: [f"{HOST}:{port}"] for key, port in node.ports.items()}
     if node.has(MASTER):
@@ -267,6 +332,11 @@ def format_node(options: Options, nodes: Sequence[Node], node: Node) -> str:
         _table("log", format="text"),
         _table("metrics", listen=[f"{HOST}:{node.pages[METRICS.name]}"]),
     ]
+    if options.is_ha:
+        members = members_of(options)
+        at = nodes.index(node) % len(members)
+        endpoints = [member.url for member in (*members[at:], *members[:at])]
+        blocks.append(_table("plugins.list_etcd", endpoints=endpoints))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -279,13 +349,15 @@ def _users(options: Options) -> list[str]:
     ]
 
 
-def _format_mupdate(options: Options, node: Node, master: Node) -> str:
-    endpoint = f"{HOST}:{master.ports[MASTER]}"
+def _format_mupdate(options: Options, nodes: Sequence[Node], node: Node) -> str:
+    masters = _masters(nodes, node)
     if node.roles == ("backend",):
-        return _table("mupdate", master=endpoint)
-    place: dict[str, object] = {"master": endpoint}
+        return _table("mupdate", master=masters)
+    place: dict[str, object] = {"master": masters}
     if node.has(MASTER):
-        place = {"listen": [endpoint]}
+        place = {"listen": [f"{HOST}:{node.ports[MASTER]}"]}
+    if options.is_ha:
+        place |= {"engine": "etcd", "master": masters}
     section: dict[str, object] = {**place, "admins": [ADMIN]}
     if not options.tls_required:
         section["allow_plaintext"] = True
@@ -319,4 +391,9 @@ def describe(options: Options, nodes: Sequence[Node], pids: dict[str, int]) -> d
         "frontends": by_role["frontend"],
         "backends": by_role["backend"],
         "operator": str(operator_file(options.folder)),
+        "mupdates": by_role[MASTER],
+        "engine": [
+            {"name": one.label, "host": HOST, "port": one.port, "pid": pids[one.label]}
+            for one in members_of(options)
+        ],
     }

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from murder.demo.people import await_frontends, make_inboxes, make_passwords
-from murder.demo.plan import MASTER, Options, describe, nodes_of, prepare
-from murder.demo.process import NodeProcess
+from murder.demo.plan import MASTER, Options, describe, members_of, nodes_of, prepare
+from murder.demo.process import MemberProcess, NodeProcess
 from murder.errors import Code, Refusal
 from murder.pki.authority import write_durably
 
@@ -28,7 +28,11 @@ class Demo:
     def __init__(self, options: Options, say: Callable[[str], None]) -> None:
         self.options = options
         self.nodes = nodes_of(options)
-        self.processes = {node.label: NodeProcess(node) for node in self.nodes}
+        self.processes: dict[str, NodeProcess | MemberProcess] = {
+            node.label: NodeProcess(node) for node in self.nodes
+        }
+        self._members = [MemberProcess(one, options) for one in members_of(options)]
+        self.processes |= {one.node.label: one for one in self._members}
         self._say = say
         self._busy = asyncio.Lock()  # one act on a node at a time
 
@@ -40,6 +44,7 @@ class Demo:
     async def start(self) -> None:
         """All nodes up, users made, mail reachable. Raises Refusal, UpstreamFailure, ConfigError."""
         prepare(self.options, self.nodes)
+        await asyncio.gather(*(member.start() for member in self._members))
         await make_passwords(self.options, self.nodes[0])
         await self._start_all(are_masters=True)
         await self._start_all(are_masters=False)
@@ -48,7 +53,8 @@ class Demo:
         self._write_state()
 
     async def _start_all(self, *, are_masters: bool) -> None:
-        wanted = [one for one in self.processes.values() if one.node.has(MASTER) is are_masters]
+        nodes = [one for one in self.nodes if one.has(MASTER) is are_masters]
+        wanted = [self.processes[node.label] for node in nodes]
         await asyncio.gather(*(process.start() for process in wanted))
 
     async def stop(self) -> None:
@@ -57,6 +63,7 @@ class Demo:
             stopped = [one for one in self.processes.values() if one.node.has(wanted)]
             others = [one for one in stopped if wanted == MASTER or not one.node.has(MASTER)]
             await asyncio.gather(*(process.stop() for process in others))
+        await asyncio.gather(*(member.stop() for member in self._members))
 
     async def act(self, verb: str, label: str) -> dict[str, object]:
         """What `murder demo node` asked for. Raises Refusal."""
