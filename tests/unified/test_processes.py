@@ -1,19 +1,23 @@
 """Unified nodes as processes of their own, the first of them the master too: each is killed and frozen, and everything but
 its own mail goes on."""
 
-import imaplib
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from tests.kit.demo import Demo, message, running_demo
 from tests.kit.process import run_murder
-from tests.kit.waiting import until
-
-NODES = ("n1", "n2", "n3")
-USERS = 6
+from tests.unified.whole import (
+    NODES,
+    USERS,
+    all_is_well_but,
+    comes_back,
+    node,
+    operator,
+    others,
+    resident,
+)
 
 
 @pytest.fixture(scope="module")
@@ -21,51 +25,6 @@ def demo() -> Iterator[Demo]:
     options = ("--unified", "3", "--users", str(USERS), "--no-tls-required")
     with running_demo(*options) as running:
         yield running
-
-
-def node(demo: Demo, label: str) -> dict[str, Any]:
-    return next(one for one in demo.backends if one["node"] == label)
-
-
-def resident(demo: Demo, label: str) -> str:
-    """A user whose mail is there: they are spread in turn."""
-    return demo.user(NODES.index(label) + 1)
-
-
-def others(label: str) -> list[str]:
-    return [one for one in NODES if one != label]
-
-
-def all_is_well_but(demo: Demo, away: str) -> None:
-    """At the two that are left: mail of both is read, written and delivered, all is listed, and whose mail is away is told
-    so, by each protocol as one that passes."""
-    for at in others(away):
-        server = node(demo, at)
-        for home in others(away):
-            with demo.imap(server, resident(demo, home)) as client:
-                assert client.select()[0] == "OK"
-                assert client.append("INBOX", "", "", message("written"))[0] == "OK"
-            assert demo.deliver(server, resident(demo, home), message("sent")).startswith("250")
-        with demo.imap(server, resident(demo, away)) as client:
-            status, text = client.select()
-            assert status == "NO"
-            assert b"[UNAVAILABLE]" in (text[0] or b"")
-            assert b"INBOX" in b"".join(row for row in client.list()[1] if isinstance(row, bytes))
-        assert demo.deliver(server, resident(demo, away), message("held")).startswith("451")
-
-
-def comes_back(demo: Demo, label: str) -> None:
-    """Its mail is there again, at each node."""
-    for at in NODES:
-
-        def is_there(at: str = at) -> bool:
-            try:
-                with demo.imap(node(demo, at), resident(demo, label)) as client:
-                    return client.select()[0] == "OK"
-            except (OSError, imaplib.IMAP4.error):
-                return False
-
-        until(is_there, f"the mail of {label} at {at}", 30)
 
 
 @pytest.mark.parametrize(  # n1 is the master; a frozen node costs each new connection to it ten seconds
@@ -113,7 +72,3 @@ def test_operators_see_a_frontend_and_a_backend_on_each_node(demo: Demo) -> None
         for role in ("frontend", "backend"):
             assert re.search(rf"{label}\.murder\.test +{role}", status), status
     assert run_murder("ctl", "doctor", "--config", operator(demo)).returncode == 0
-
-
-def operator(demo: Demo) -> str:
-    return str(demo.info["operator"])
