@@ -48,6 +48,21 @@ def our_frontend(
         yield program.until_open(host, 143).until_said("replica.synchronised")
 
 
+@contextmanager
+def our_unified(
+    folder: Path, name: str, host: str, master: str, users: Sequence[str] = ("user1", "user2")
+) -> Iterator[Program]:
+    """Frontend and backend in one, in the place of a Cyrus backend."""
+    sections = {
+        "mupdate": following(master),
+        "frontend": {**clients_at(host), **PROXY},
+        "backend": {"admins": ["cyrus"], "allow_plaintext": True, "proxies": ["murder"]},
+        **{f'servers."{other}.{DOMAIN}"': CYRUS for other in ("be1", "be2") if other != name},
+    }
+    with serving(folder, f"{name}.{DOMAIN}", "unified", sections, users) as program:
+        yield program.until_open(host, 143).until_said("replica.synchronised")
+
+
 def clients_at(host: str) -> dict[str, object]:
     """What a node that serves clients has in its section."""
     return {
