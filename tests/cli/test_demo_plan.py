@@ -2,9 +2,21 @@
 
 from pathlib import Path
 
+import pytest
+
 from murder.cli.demo import paste_lines
 from murder.config import load_config
-from murder.demo.plan import Node, Options, describe, last_port, nodes_of, prepare
+from murder.demo.plan import (
+    Node,
+    Options,
+    describe,
+    last_port,
+    members_of,
+    nodes_of,
+    prepare,
+)
+from murder.demo.process import MemberProcess
+from murder.errors import Refusal
 from murder.node.process.preflight import check_start
 
 
@@ -50,7 +62,11 @@ def test_the_json_line_keeps_its_contract(tmp_path: Path) -> None:
         "frontends",
         "backends",
         "operator",
+        "mupdates",
+        "engine",
     ]
+    assert shown["mupdates"] == [shown["mupdate"]]
+    assert shown["engine"] == []
     assert shown["ready"] is True
     assert shown["users"] == 20
     assert shown["admin"] == {"user": "admin", "password": "secret"}
@@ -79,6 +95,42 @@ def test_every_node_gets_a_configuration_that_an_operator_could_use(tmp_path: Pa
         check_start(config, config.node.roles)
         assert config.node.roles == node.roles
         assert not config.frontend.allow_plaintext
+
+
+def test_unified_nodes_share_their_ports_and_with_etcd_each_is_a_master(tmp_path: Path) -> None:
+    options = Options(tmp_path, unified=3, is_ha=True, port_base=20000)
+    nodes, members = nodes_of(options), members_of(options)
+    assert [node.roles for node in nodes] == [("mupdate", "unified")] * 3
+    assert [node.ports["mupdate"] for node in nodes] == [20000, 20007, 20014]
+    ports = [port for node in nodes for port in (*node.ports.values(), *node.pages.values())]
+    ports += [port for member in members for port in (member.port, member.peer_port)]
+    assert sorted(ports) == list(range(20000, last_port(options) + 1))
+    labels = [*(node.label for node in nodes), *(member.label for member in members)]
+    pids = {label: number for number, label in enumerate(labels, 1)}
+    shown = describe(options, nodes, pids)
+    assert shown["frontends"] == shown["backends"]
+    assert shown["engine"] == [
+        {
+            "name": f"etcd{number}",
+            "host": "127.0.0.1",
+            "port": 20022 + 2 * number,
+            "pid": 3 + number,
+        }
+        for number in (1, 2, 3)
+    ]
+    prepare(options, nodes)
+    moved = Options(tmp_path, unified=3, is_ha=True, port_base=21000)
+    with pytest.raises(Refusal, match="use the --port-base of then"):
+        prepare(moved, nodes_of(moved))
+
+
+async def test_without_etcd_an_operator_is_told_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = Options(tmp_path, unified=3, is_ha=True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Refusal, match="`apt install etcd-server`"):
+        await MemberProcess(members_of(options)[0], options).start()
 
 
 def test_a_second_start_keeps_the_certificates(tmp_path: Path) -> None:
