@@ -23,7 +23,8 @@ class MupdateConfig:
     )
     master: Endpoint | None = option(
         None,
-        "Frontends and backends: the master's host:port; a list where several masters share one list of mailboxes.",
+        "Frontends and backends: the master's host:port; a list where several masters share one list of mailboxes. A node "
+        "that is a master itself needs it only for the others beside it.",
         example='"mupdate.example.org:3905"',
         default_port=MUPDATE.keys[0].port,
         several=True,

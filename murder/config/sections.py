@@ -542,6 +542,11 @@ class Config:
         return self.server(name).address or name
 
     @property
+    def is_master(self) -> bool:
+        """Whether this node's mupdate role is a master, not a replica of one: those of several masters name each other."""
+        return self.mupdate.master is None or self.mupdate.engine != "embedded"
+
+    @property
     def master(self) -> Endpoint | None:
         """Whom this node's roles call for the list: `mupdate.master`; where the node listens as the master, itself."""
         own = self.mupdate.listen[:1]

@@ -1,4 +1,4 @@
-"""The MUPDATE role: the master, or (where `mupdate.master` is set) a replica that serves others."""
+"""The MUPDATE role: a master, or (where `mupdate.master` is set and no engine) a replica that serves others."""
 
 import json
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ def make_service(
     audit: AuditLog = NOBODYS,
 ) -> MupdateService:
     """What tells a list over MUPDATE; without a ledger it is a replica's, read-only."""
-    mupdate = config.mupdate
+    mupdate, master = config.mupdate, config.master
     return MupdateService(
         server_name=config.node.name,
         config=mupdate,
@@ -47,7 +47,7 @@ def make_service(
         hub=hub,
         ledger=ledger,
         tls=listening_context(config.tls, public=False),
-        master=f"mupdate://{mupdate.master.host}/" if mupdate.master else MASTER,
+        master=MASTER if ledger is not None or master is None else f"mupdate://{master.host}/",
         max_failures=config.auth.max_failures,
         audit=audit,
     )
@@ -86,7 +86,7 @@ class MupdateRole:
     async def start(self) -> None:
         config = self._config.mupdate
         path = list_path(self._config, ROLE)
-        if config.master is None:
+        if self._config.is_master:
             mailboxes = MailboxList.open(path, map_bytes=config.max_list_bytes, may_grow=False)
             hub = Hub(mailboxes, config.max_stream_backlog_bytes)
             log = self._plugins.list_log()
