@@ -26,6 +26,7 @@ The map. Rooms, in the order they may import each other (tests/test_layers.py ho
     node       a node as it runs: the supervisor, its workers, a role in each (process);
                what they tell an operator, and do for them (control)
     operate    what an operator does to a whole murder, over its own protocols
+    web        the page for operators: the same in a browser
     demo       a whole murder on one host
     manual     the pages that `murder help` prints        cli        the command line
     archive    how the one file starts

@@ -11,6 +11,8 @@ import logging
 import os
 import sys
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -22,6 +24,8 @@ from structlog.typing import FilteringBoundLogger, Processor
 Log = FilteringBoundLogger
 
 STDERR: Final = 2
+RECENT_LINES: Final = 300
+RECENT_CHARACTERS: Final = 1000
 MASK: Final = "***"
 SECRETS: Final = frozenset(
     {"authorization", "credentials", "initial_response", "passwd", "password", "secret", "token"}
@@ -167,6 +171,30 @@ def logger(**bound: object) -> Log:
     return cast(Log, structlog.get_logger(**bound))
 
 
+class Recent:
+    """The last lines of this process, for who asks a node from elsewhere: so many, each cut where it is long."""
+
+    __slots__ = ("_lines",)
+
+    def __init__(self) -> None:
+        self._lines: deque[tuple[float, str, str]] = deque(maxlen=RECENT_LINES)
+
+    def note(self, level: str, line: str) -> None:
+        self._lines.append((time.time(), level, line[:RECENT_CHARACTERS]))
+
+    def found(self, word: str, least: str) -> list[tuple[float, str, str]]:
+        """Time, level and text of those in which the word stands, in upper or lower case, from that level on."""
+        wanted, limit = word.lower(), LEVELS[least]
+        return [
+            one
+            for one in list(self._lines)
+            if LEVELS[one[1]] >= limit and (not wanted or wanted in one[2].lower())
+        ]
+
+
+recent: Final = Recent()
+
+
 class PlainLog:
     """What is said at each login, without structlog's dozen of steps: where lines are JSON, the same line in one step."""
 
@@ -186,8 +214,10 @@ class PlainLog:
         elif self.threshold <= logging.INFO:
             line = {**facts, "event": event, **self.constants, "level": "info"}
             line["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+            text = encode(line)
+            recent.note("info", text)
             try:
-                os.write(STDERR, f"{self.priority}{encode(line)}\n".encode())
+                os.write(STDERR, f"{self.priority}{text}\n".encode())
             except OSError:
                 pass  # as `_Sink`
 
@@ -391,6 +421,7 @@ class _Sink:
         self._priorities = priorities
 
     def _write(self, level: str, line: str) -> None:
+        recent.note(level, line)
         if priority := self._priorities[level]:
             line = priority + line.replace("\n", f"\n{priority}")
         try:

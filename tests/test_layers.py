@@ -47,6 +47,7 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "demo": TOP,
     "operate": ROLE | {"durable", "node", "sieve"},
     "manual": set(),
+    "web": ROLE | {"node", "operate", "manual"},
     "cli": TOP | {"demo", "operate", "sieve", "manual"},
     "__main__": {"cli"},
     "plugins": {"durable", "model", "api", "kit"},
@@ -54,6 +55,8 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
 MAY_USE = {  # third party -> the rooms that may know it
     "asyncclick": {"cli"},
     "h11": {"node"},
+    "jinja2": {"web"},
+    "markupsafe": {"web"},
     "prometheus_client": {"node"},
     "cryptography": {"pki", "plugins", "net", "node"},
     "google": {"plugins"},  # protobuf

@@ -79,8 +79,8 @@ class HookSpecs:
 
     @hookspec
     def role_starts(self, settings: object, role: str, worker: int) -> Awaitable[None] | None:
-        """A role (`frontend`, `backend`, `mupdate`) is about to take connections in this process, one of its workers. May
-        be a coroutine function. What it raises ends the start."""
+        """A role (`frontend`, `backend`, `mupdate`; `web`: the page for operators) is about to take connections in this
+        process, one of its workers. May be a coroutine function. What it raises ends the start."""
 
     @hookspec
     def role_stops(self, settings: object, role: str, worker: int) -> Awaitable[None] | None:

@@ -22,7 +22,7 @@ from murder.node.process.preflight import (
     node_account,
     roles_wanted,
 )
-from murder.node.process.server import ports_of
+from murder.node.process.server import ports_of, running
 from murder.wire.control_words import AskPorts
 
 
@@ -101,7 +101,10 @@ async def _own_ports(
 ) -> set[str]:
     """The endpoints that this node has bound, where it runs; all of them where they are not to be tried."""
     if skip:
-        ports = [port for role in roles for port in ports_of(loaded, role, plugged, is_first=True)]
+        everything = running(loaded, roles)
+        ports = [
+            port for role in everything for port in ports_of(loaded, role, plugged, is_first=True)
+        ]
         return {str(port.endpoint) for port in ports}
     try:
         answer = await ask_node(loaded.node.data, AskPorts())

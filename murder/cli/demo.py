@@ -23,7 +23,7 @@ from murder.demo.plan import (
 )
 from murder.demo.process import VERBS
 from murder.demo.run import Demo, ask, run
-from murder.model.protocol import client_keys
+from murder.model.protocol import METRICS, WEB, client_keys
 
 FOLDER: Final = click.Path(file_okay=False, resolve_path=True, path_type=Path)
 DEFAULT_FOLDER: Final = Path("murder-demo")
@@ -172,11 +172,13 @@ def _show(running: Demo) -> None:
     options = running.options
     plugged = [key.name for one in options.services for key in one.protocol.keys]
     keys = [*(key.name for key in client_keys()), *plugged]
-    heads = f"{'':9}{'':24}" + "".join(f"{key:>{width(key)}}" for key in keys) + f"{'mupdate':>9}"
+    keys += ["mupdate", *running.nodes[0].pages]
+    heads = f"{'':9}{'':24}" + "".join(f"{key:>{width(key)}}" for key in keys)
     click.echo(f"A murder on {HOST}, in {options.folder}\n\n{heads}")
     for node in running.nodes:
-        ports = "".join(f"{node.ports.get(key, ''):>{width(key)}}" for key in keys)
-        click.echo(f"{node.label:9}{node.name:24}{ports}{node.ports.get('mupdate', ''):>9}")
+        own = {**node.ports, **node.pages}
+        ports = "".join(f"{own.get(key, ''):>{width(key)}}" for key in keys)
+        click.echo(f"{node.label:9}{node.name:24}{ports}")
     for member in members_of(options):
         click.echo(f"{member.label:9}etcd, for the masters   {member.port:>7}")
     plain = "" if options.tls_required else "; passwords also without TLS"
@@ -186,10 +188,14 @@ def _show(running: Demo) -> None:
     )
     for line in paste_lines(options, running.nodes, with_curl=shutil.which("curl") is not None):
         click.echo(f"  {line}")
+    master = running.nodes[0]
     program = shlex.quote(archive_path() or "murder")
     operator = shlex.quote(str(operator_file(options.folder)))
     click.echo(
-        f"\nAnd look around:\n\n  export MURDER_CONFIG={operator}\n  {program} ctl status"
+        f"\nAnd look around:\n\n  export MURDER_CONFIG={operator}\n  {program} ctl status\n"
+        f"\nIn a browser, at any node's port `web`, as {ADMIN} with {PASSWORD} (it warns of an authority that it does not\n"
+        f"know: the demo's own); and a node's figures for Prometheus:\n"
+        f"\n  https://{HOST}:{master.pages[WEB.name]}/\n  http://{HOST}:{master.pages[METRICS.name]}/metrics"
         "\n\nCtrl-C stops everything; the mail stays for the next run."
     )
 

@@ -8,6 +8,11 @@ import unicodedata
 from collections.abc import Collection, Sequence
 from typing import Final, TextIO
 
+from murder.operate.wording import count as count
+from murder.operate.wording import octets as octets
+from murder.operate.wording import plain as plain
+from murder.operate.wording import seconds as seconds
+
 GOOD, BAD, CAUTION, DIM, HEAD = "32", "1;31", "33", "2", "1"
 GAP: Final = "  "
 LEAST: Final = 8  # a column is made no narrower
@@ -40,15 +45,6 @@ def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
 def columns() -> int:
     """How wide the terminal is."""
     return shutil.get_terminal_size((80, 24)).columns
-
-
-def plain(text: str) -> str:
-    """What came over a wire, without what would steer the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 def width_of(text: str) -> int:
@@ -169,34 +165,6 @@ class Table:
 
 def _clean(cell: str) -> str:
     return Painted(plain(cell), cell.colour) if isinstance(cell, Painted) else plain(cell)
-
-
-def count(number: int, one: str, many: str = "") -> str:
-    """`1 mailbox`, `2 mailboxes`."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
-
-
-def octets(number: float) -> str:
-    """A size for people."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024 or unit == "GiB":
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1024
-    raise AssertionError("not reached")
-
-
-def seconds(number: float) -> str:
-    """A duration for people."""
-    if number < 1:
-        return f"{1000 * number:.0f} ms"
-    if number < 60:
-        return f"{number:.1f} s"
-    minutes, rest = divmod(int(number), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours:02d} h"
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def finding(mark: str, colour: str, what: str, cure: str, width: int) -> list[str]:

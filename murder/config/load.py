@@ -16,7 +16,7 @@ import tomli
 
 from murder.config.auth import AuthConfig
 from murder.config.expiry import ExpiryRule
-from murder.config.monitor import LogConfig, MetricsConfig
+from murder.config.monitor import LogConfig, MetricsConfig, WebConfig
 from murder.config.mupdate import MupdateConfig
 from murder.config.problem import ConfigError, Problem
 from murder.config.sections import (
@@ -48,6 +48,7 @@ SECTIONS: Final[Mapping[str, type]] = {
     "plugins": PluginsConfig,
     "log": LogConfig,
     "metrics": MetricsConfig,
+    "web": WebConfig,
 }
 NAMED: Final[Mapping[str, type]] = {
     "servers": ServerConfig,

@@ -1,10 +1,10 @@
-"""What a node tells of itself: the sections [log] and [metrics]."""
+"""What a node tells of itself, and to whom: the sections [log], [metrics] and [web]."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from murder.config.value import MIB, Endpoint, Network, option, parse_network
-from murder.model.protocol import METRICS
+from murder.model.protocol import METRICS, WEB
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,33 @@ class MetricsConfig:
     )
     allow: tuple[Network, ...] = option(
         (parse_network("127.0.0.0/8"), parse_network("::1")), "Networks that may ask."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WebConfig:
+    """A page for operators in a browser, over TLS with the node's certificate: what `murder ctl` shows and does. Who logs in
+    by an operator's certificate acts by [operator] of this file; who does by a password, as that administrator."""
+
+    listen: tuple[Endpoint, ...] = option(
+        (), "Where it is served.", example='["*:9443"]', default_port=WEB.keys[0].port
+    )
+    allow: tuple[Network, ...] = option(
+        (parse_network("0.0.0.0/0"), parse_network("::/0")), "Networks that may come."
+    )
+    admins: tuple[str, ...] = option(
+        (),
+        "Administrators who may log in with their password; empty: all `admins` of [frontend], [backend] and [mupdate]. "
+        "They see what operators see, and change what the master and the backends let them.",
+        example='["admin"]',
+    )
+    session_idle_s: float = option(
+        900.0, "Who does nothing for so long must log in again.", least=1
+    )
+    session_s: float = option(28800.0, "And so long after the login in any case.", least=1)
+    max_connections: int = option(256, "Connections at once.", least=1)
+    max_strangers_per_address: int = option(
+        32, "Of those, from one address, so many that have not logged in. 0: no limit.", least=0
     )
 
 

@@ -33,6 +33,7 @@ RESTART_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "auth": ("plugin", "plugins"),
     "plugins": ("path", "use", "settings"),
     "metrics": ("listen",),
+    "web": ("listen",),
 }
 
 

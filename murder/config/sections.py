@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from murder.config.auth import AuthConfig as AuthConfig  # others find it here
 from murder.config.expiry import ExpiryRule
-from murder.config.monitor import LogConfig, MetricsConfig
+from murder.config.monitor import LogConfig, MetricsConfig, WebConfig
 from murder.config.mupdate import MupdateConfig
 from murder.config.submission import SubmissionConfig as SubmissionConfig
 from murder.config.value import (
@@ -532,6 +532,7 @@ class Config:
     plugins: PluginsConfig = field(default_factory=PluginsConfig)
     log: LogConfig = field(default_factory=LogConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    web: WebConfig = field(default_factory=WebConfig)
 
     def server(self, name: str) -> ServerConfig:
         """Where the server of that name is reached: its section, else all defaults."""
@@ -557,7 +558,7 @@ class Config:
 
     def workers_of(self, role: str) -> int:
         """How many worker processes a role has; 0 in the file means one for each processor."""
-        if role == "mupdate":
+        if role in ("mupdate", "web"):
             return 1
         section: ClientConfig = self.backend if role == "backend" else self.frontend
         return section.workers or os.cpu_count() or 1

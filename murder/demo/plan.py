@@ -15,7 +15,7 @@ from murder.config import UNIFIED, Config, NodeConfig, PluginsConfig, parts_of
 from murder.config.write import format_value
 from murder.errors import Code, Refusal
 from murder.hooks import load_plugins
-from murder.model.protocol import BY_KEY, METRICS, client_keys
+from murder.model.protocol import BY_KEY, METRICS, WEB, client_keys
 from murder.pki.authority import CA_CERTIFICATE, flaws_of, init_authority, issue, write_durably
 
 DOMAIN: Final = "murder.test"  # RFC 6761 §6.2: never anybody's
@@ -147,6 +147,9 @@ def nodes_of(options: Options) -> list[Node]:
     for node in nodes:
         port += 1
         node.pages[METRICS.name] = port
+    for node in nodes:
+        port += 1
+        node.pages[WEB.name] = port
     return nodes
 
 
@@ -243,12 +246,7 @@ def _prepare_operator(options: Options, nodes: Sequence[Node], authority: Path) 
         "# Written by `murder demo`; written anew at each start. For `murder ctl`.",
         _table("node", name=OPERATOR, data="data"),
         _table("tls", ca=str(ca_file(options.folder).absolute())),
-        _table(
-            "operator",
-            certificate=certificate.name,
-            key=key.name,
-            nodes=[str((node.folder / "data").absolute()) for node in nodes],
-        ),
+        _operator(options, nodes),
         _table("mupdate", master=_masters(nodes)),
         _table("namespace", unix_hierarchy=True, alternative=False),
         *_servers(nodes),
@@ -262,6 +260,16 @@ def _masters(nodes: Sequence[Node], first: Node | None = None) -> str | list[str
     masters = sorted((one for one in nodes if one.has(MASTER)), key=lambda one: one != first)
     found = [f"{HOST}:{one.ports[MASTER]}" for one in masters]
     return found if len(found) > 1 else found[0]
+
+
+def _operator(options: Options, nodes: Sequence[Node]) -> str:
+    certificate = operator_file(options.folder).absolute().with_name(f"{OPERATOR}.pem")
+    return _table(
+        "operator",
+        certificate=str(certificate),
+        key=str(certificate.with_suffix(".key")),
+        nodes=[str((node.folder / "data").absolute()) for node in nodes],
+    )
 
 
 def operator_file(folder: Path) -> Path:
@@ -331,6 +339,9 @@ def format_node(options: Options, nodes: Sequence[Node], node: Node) -> str:
         *_users(options),
         _table("log", format="text"),
         _table("metrics", listen=[f"{HOST}:{node.pages[METRICS.name]}"]),
+        _table("web", listen=[f"{HOST}:{node.pages[WEB.name]}"], admins=[ADMIN]),
+        "# For the web page: what `murder ctl` on this host would have, too.",
+        _operator(options, nodes),
     ]
     if options.is_ha:
         members = members_of(options)

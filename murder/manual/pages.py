@@ -13,6 +13,7 @@ TOPICS: Final[Mapping[str, str]] = MappingProxyType(
         "unified": "Every machine does everything: frontend and backend in one.",
         "daily": "Every day: users, mailboxes, moves, limits, with `murder ctl`.",
         "backup": "Points in time, one user back, and the disk lost at 3 a.m.",
+        "web": "In a browser: the page for operators.",
         "keys": "A key was stolen, a laptop is lost.",
         "masters": "Several masters that share one list, on etcd: setting it up, and what to do when a member fails.",
         "cyrus": "Beside a Cyrus Murder, and in its place, node by node.",

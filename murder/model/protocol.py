@@ -142,6 +142,12 @@ METRICS: Final = ProtocolSpec(
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
     has_clients=False,
 )
+WEB: Final = ProtocolSpec(
+    "web",
+    (PortKey("web", 9443, is_implicit=True, section="web"),),
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    has_clients=False,
+)
 BY_KEY: Final[Mapping[str, tuple[ProtocolSpec, PortKey]]] = MappingProxyType(
     {key.name: (spec, key) for spec in (*PROTOCOLS, MUPDATE, CONTROL) for key in spec.keys}
 )

@@ -46,3 +46,12 @@ async def breaks(reach: Reach) -> tuple[dict[str, list[str]], list[NodeAnswers]]
     return {name: list(places) for name, places in found.items()}, [
         node for node in nodes if node.problem
     ]
+
+
+def is_meant(line: Line, user: str, mailbox: str, operator: str) -> bool:
+    """Whether it is by the user or names them, names the mailbox, and is of that operator; "" is any."""
+    named = str(line.get("arguments", ""))
+    by = (line.get("user"), line.get("proxy"))
+    if user and user not in by and user not in named and user not in str(line.get("wanted", "")):
+        return False
+    return mailbox in named and (not operator or operator in by)

@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from murder.errors import Refusal, UpstreamFailure, UpstreamKind
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.model.entry import MailboxEntry
 from murder.operate.reach import Reach, data_of
 from murder.wire.token import Scanner
 
@@ -76,3 +77,21 @@ async def set_weight(reach: Reach, server: str, weight: float | None) -> None:
     if weight is not None:
         kept.add(WEIGHT_WORD + b"%g" % weight)
     upstream.capabilities = frozenset(kept)
+
+
+def backends_of(reach: Reach, rows: Collection[MailboxEntry]) -> list[str]:
+    """Every backend of the murder, by the list and the configuration."""
+    return sorted({row.server for row in rows if row.server} | set(reach.config.servers))
+
+
+def need_backend(reach: Reach, rows: list[MailboxEntry], server: str) -> str:
+    """The name of a backend. Raises Refusal with those that are known."""
+    known = backends_of(reach, rows)
+    if server in known:
+        return server
+    near = [one for one in known if one.split(".")[0] == server]
+    if len(near) == 1:
+        return near[0]
+    text = f"No backend is called {server}; known are {', '.join(known) or 'none'}"
+    hint = f'an empty one becomes known by a line [servers."{server}"] in {reach.config.file}'
+    raise Refusal(Code.NONEXISTENT, f"{text}\n{hint}")

@@ -313,17 +313,17 @@ async def subscribe(reach: Reach, user: str, name: MailboxName, subscribed: bool
     )
 
 
-async def undelete(
+def resting(
     reach: Reach, rows: Sequence[MailboxEntry], name: MailboxName
-) -> tuple[str, list[tuple[MailboxName, MailboxName]]]:
-    """Bring back what was last deleted under this name, with what went along below it: what the backend says, and the old
-    and new names. Raises Refusal, UpstreamFailure."""
-    resting: list[tuple[int, MailboxName, MailboxEntry]] = []
+) -> list[tuple[MailboxName, MailboxEntry]]:
+    """What was last deleted under this name, with what went along below it, each with its name of before. Raises
+    Refusal(NONEXISTENT)."""
+    found: list[tuple[int, MailboxName, MailboxEntry]] = []
     for row in rows:
         before = before_deletion(row.name) if is_deleted(row.name) else None
         if before is not None and is_below(before[0], name):
-            resting.append((before[1], before[0], row))
-    at_root = [at for at, before, _ in resting if before == name]
+            found.append((before[1], before[0], row))
+    at_root = [at for at, before, _ in found if before == name]
     if not at_root:
         raise Refusal(
             Code.NONEXISTENT,
@@ -331,9 +331,16 @@ async def undelete(
             'backends keep deleted mailboxes with [backend] delete = "delayed"',
         )
     last = max(at_root)
-    back = sorted(
-        ((before, row) for at, before, row in resting if at == last), key=lambda pair: pair[0]
+    return sorted(
+        ((before, row) for at, before, row in found if at == last), key=lambda pair: pair[0]
     )
+
+
+async def undelete(
+    reach: Reach, rows: Sequence[MailboxEntry], name: MailboxName
+) -> tuple[str, list[tuple[MailboxName, MailboxName]]]:
+    """Bring back what is `resting`: what the backend says, and the old and new names. Raises Refusal, UpstreamFailure."""
+    back = resting(reach, rows, name)
     root = next(row for name_before, row in back if name_before == name)
     if TREES in (await reach.backend(root.server)).capabilities:
         said = await _as_tree(reach, b"XUNDELETE", root, [row for _, row in back])

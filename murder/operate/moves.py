@@ -237,6 +237,16 @@ async def find_record(
     raise Refusal(Code.NONEXISTENT, f"No backend knows a move {move_id}{away}")
 
 
+async def undoing(reach: Reach, rows: Sequence[MailboxEntry], record: Record) -> list[Planned]:
+    """The way back of a move that is over. Raises Refusal where there is none, UpstreamFailure."""
+    if not record.is_out or record.state not in ("done", "removed"):
+        raise Refusal(Code.CANNOT, f"The move {record.id} is {record.state}: nothing to undo")
+    entry = await reach.find(record.root)
+    if entry.server == record.backend:
+        raise Refusal(Code.CANNOT, f"{reach.shown(record.root)} is at {record.backend} already")
+    return plan([entry], record.backend, "", rows)
+
+
 # --- many: drain and rebalance
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from murder import __version__
-from murder.errors import BadSyntax
+from murder.errors import BadSyntax, Code, Refusal
 from murder.model.beside import misfit
 from murder.model.protocol import CONTROL
 from murder.net.connection import why
@@ -130,6 +130,18 @@ async def learn(reach: Reach) -> list[str]:
 
 def _at(host: str) -> str:
     return f"[{host}]:{DEFAULT_PORT}" if ":" in host else f"{host}:{DEFAULT_PORT}"
+
+
+async def need_nodes(reach: Reach) -> None:
+    """Raises Refusal where nobody can be asked."""
+    if not await learn(reach):
+        raise Refusal(
+            Code.CANNOT,
+            f"{reach.config.file}: no node is known: none has run on this host, and [mupdate] master is missing or "
+            "there is no operator's certificate\n"
+            'set [mupdate] master and [operator] certificate here, and control = ["*:3906"] in the [node] of each node; '
+            'or name them: [operator] nodes = ["mupdate.example.org", …]',
+        )
 
 
 async def ask_all(reach: Reach, request: Request) -> list[NodeAnswers]:
@@ -349,6 +361,37 @@ def _line_of(node: NodeAnswers, role: str, answers: Sequence[Answer], now: float
         1 - first.disk_free / first.disk_size if first.disk_size else None,
         problems_of(statuses, now, node.place),
     )
+
+
+def findings(
+    told_by: Sequence[NodeAnswers], lines: Sequence[NodeLine]
+) -> list[tuple[str, Problem]]:
+    """Whose problem, and which; those that do not answer first."""
+    found = [(node.name, Problem(node.problem, node.cure)) for node in told_by if node.problem]
+    found += [(one.node, problem) for one in lines for problem in one.problems]
+    versions = sorted({one.version for one in lines})
+    if len(versions) > 1:
+        what = f"different versions run: {', '.join(versions)}"
+        found.append(("", Problem(what, "bring all nodes to one, backends first")))
+    return list(dict.fromkeys(found))
+
+
+class Meter:
+    """Processor time since the look before."""
+
+    def __init__(self) -> None:
+        self._before: dict[tuple[str, str], tuple[float, float]] = {}
+
+    def measure(self, lines: Sequence[NodeLine], now: float) -> dict[tuple[str, str], float]:
+        """In percent of one processor, by node and role."""
+        parts = {}
+        for one in lines:
+            key = (one.node, one.role)
+            if key in self._before:
+                spent, at = self._before[key]
+                parts[key] = 100 * max(0.0, one.cpu_s - spent) / max(now - at, 0.001)
+            self._before[key] = (one.cpu_s, now)
+        return parts
 
 
 DAY_S: Final = 86400.0

@@ -220,6 +220,21 @@ class TrailLine:
 
 
 @dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line of a process's log. `node` and `role` are known only to who has asked."""
+
+    at: float
+    level: str
+    text: str
+    node: str = ""
+    role: str = ""
+
+    def shown(self) -> dict[str, object]:
+        """As JSON has it."""
+        return {"at": self.at, "level": self.level, "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
 class Traced:
     """What passed on a connection; `who` is C, S, or - for its end."""
 
@@ -361,6 +376,18 @@ def parse_trail_line(told: Words) -> TrailLine:
     line = Fields(facts)
     texts = (line.text("chain", ""), words.text("node", ""), words.text("role", ""))
     return TrailLine(line.text("at", ""), line.text("event", ""), facts, *texts)
+
+
+def parse_log_line(told: Words) -> LogLine:
+    """The answer to AskLog."""
+    words = Fields(told)
+    return LogLine(
+        words.number("at", 0.0),
+        words.text("level", ""),
+        words.text("text", ""),
+        words.text("node", ""),
+        words.text("role", ""),
+    )
 
 
 def parse_traced(told: Words) -> Traced | None:

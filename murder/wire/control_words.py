@@ -13,6 +13,7 @@ from murder.wire.carry import format_name
 from murder.wire.control_answers import SessionShown
 from murder.wire.json_fields import Fields, parse_fields
 
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 MAX_WORDS: Final = 200  # looked for at once
 
 
@@ -127,6 +128,15 @@ class AskChain:
 
 
 @dataclass(frozen=True, slots=True)
+class AskLog:
+    """The last lines of a process's log in which the word stands, from that level on."""
+
+    word: ClassVar[str] = "log"
+    text: str = ""
+    least: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
 class AskPorts:
     """Of the node as a whole: what it has bound."""
 
@@ -151,6 +161,7 @@ Request = (
     | AskTrace
     | AskTrail
     | AskChain
+    | AskLog
     | AskPorts
     | Reload
 )
@@ -186,6 +197,11 @@ def parse_control_request(line: bytes) -> Request:
             return AskTrail(told.text("kind"), words, told.number("within_s", 0.0))
         case "chain":
             return AskChain(told.text("kind"))
+        case "log":
+            least = told.text("least", "info")
+            if least not in LOG_LEVELS:
+                raise BadSyntax(f"{least!r} is none of {', '.join(LOG_LEVELS)}")
+            return AskLog(told.text("text", ""), least)
         case "ports":
             return AskPorts()
         case "reload":
@@ -235,6 +251,8 @@ def format_request(request: Request, by: str = "") -> bytes:
             told["user"] = user
         case AskChain(kind):
             told["kind"] = kind
+        case AskLog(text, least):
+            told.update(text=text, least=least)
         case AskTrail(kind, words, within_s):
             told.update(kind=kind, words=list(words), within_s=within_s)
         case _:

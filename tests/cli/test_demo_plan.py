@@ -41,7 +41,8 @@ def test_ports_count_up_master_frontends_backends(tmp_path: Path) -> None:
     }
     assert nodes[2].ports["mupdate"] == 20020
     assert [node.pages["metrics"] for node in nodes] == [20021, 20022, 20023, 20024]
-    assert last_port(options) == 20024
+    assert [node.pages["web"] for node in nodes] == [20025, 20026, 20027, 20028]
+    assert last_port(options) == 20028
     assert nodes[3].ports["lmtp"] == 20017
 
 
@@ -80,10 +81,10 @@ def test_the_json_line_keeps_its_contract(tmp_path: Path) -> None:
     assert isinstance(mupdate, dict)
     assert isinstance(frontends, list)
     assert isinstance(backends, list)
-    assert list(mupdate) == ["name", "node", "host", "port", "metrics", "pid"]
+    assert list(mupdate) == ["name", "node", "host", "port", "metrics", "web", "pid"]
     keys = ["name", "node", "host", "imap", "imaps", "pop3", "pop3s", "lmtp", "sieve"]
-    assert [list(one) for one in backends] == [[*keys, "metrics", "pid"]] * 2
-    assert [list(one) for one in frontends] == [[*keys, "mupdate", "metrics", "pid"]]
+    assert [list(one) for one in backends] == [[*keys, "metrics", "web", "pid"]] * 2
+    assert [list(one) for one in frontends] == [[*keys, "mupdate", "metrics", "web", "pid"]]
     assert [one["node"] for one in backends] == ["be1", "be2"]
 
 
@@ -113,7 +114,7 @@ def test_unified_nodes_share_their_ports_and_with_etcd_each_is_a_master(tmp_path
         {
             "name": f"etcd{number}",
             "host": "127.0.0.1",
-            "port": 20022 + 2 * number,
+            "port": 20025 + 2 * number,
             "pid": 3 + number,
         }
         for number in (1, 2, 3)

@@ -11,6 +11,7 @@ from murder.wire.control_answers import (
     ChainChecked,
     ConflictShown,
     ListFacts,
+    LogLine,
     Probed,
     ProcessFacts,
     RoleFacts,
@@ -20,6 +21,7 @@ from murder.wire.control_answers import (
     TrailLine,
     parse_chain_checked,
     parse_conflict,
+    parse_log_line,
     parse_node_status,
     parse_probed,
     parse_session,
@@ -109,6 +111,12 @@ def test_what_a_node_has_kept_comes_back_as_it_went() -> None:
     for wrong in ({"line": 5}, {"line": {"at": 5}}, {}):
         with pytest.raises(BadSyntax):
             parse_trail_line(wrong)
+
+
+def test_a_line_of_a_log_comes_back_as_it_went() -> None:
+    line = LogLine(7.5, "warning", "tls.distrusted")
+    told = parse_log_line(over_the_wire(line.shown()))
+    assert told == replace(line, node="fe1", role="frontend")
 
 
 def test_traces_are_read() -> None:

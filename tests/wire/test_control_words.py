@@ -10,6 +10,7 @@ from murder.model.name import MailboxName
 from murder.wire.control_answers import SessionShown
 from murder.wire.control_words import (
     AskConflicts,
+    AskLog,
     AskPlace,
     AskPorts,
     AskProbe,
@@ -52,6 +53,7 @@ REQUESTS: list[tuple[Request, dict[str, object]]] = [
     (AskPlace(NAME, {}, ()), {"do": "place", "name": "user.\xe4", "candidates": []}),
     (AskProbe(), {"do": "probe"}),
     (AskTrace("ana"), {"do": "trace", "user": "ana"}),
+    (AskLog("ana", "error"), {"do": "log", "text": "ana", "least": "error"}),
     (AskPorts(), {"do": "ports"}),
     (Reload(), {"do": "reload"}),
 ]

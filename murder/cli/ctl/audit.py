@@ -6,11 +6,12 @@ from typing import Any
 import asyncclick as click
 
 from murder.cli.ctl.reaching import operator_options
-from murder.cli.ctl.status import need_nodes, say_unreachable
+from murder.cli.ctl.status import say_unreachable
 from murder.cli.options import json_option, print_json
 from murder.cli.screen import count, plain
 from murder.cli.span import Span
-from murder.operate.audit import acts, breaks
+from murder.operate.audit import acts, breaks, is_meant
+from murder.operate.nodes import need_nodes
 from murder.operate.reach import Reach
 
 
@@ -44,11 +45,7 @@ async def audit(
     if verify:
         return await _verify(reach, as_json)
     answer = await acts(reach, user or mailbox or operator, since)
-    lines = [
-        line
-        for line in answer.lines
-        if _is_meant(line, user, mailbox) and operator in ("", line.get("user"), line.get("proxy"))
-    ]
+    lines = [line for line in answer.lines if is_meant(line, user, mailbox, operator)]
     if as_json:
         print_json(lines)
     else:
@@ -59,18 +56,12 @@ async def audit(
     return say_unreachable(answer.silent) or (0 if lines else 1)
 
 
-def _is_meant(line: Mapping[str, Any], user: str, mailbox: str) -> bool:
-    named = str(line.get("arguments", ""))
-    by = (line.get("user"), line.get("proxy"))
-    if user and user not in by and user not in named and user not in str(line.get("wanted", "")):
-        return False
-    return mailbox in named
-
-
 def _shown(line: Mapping[str, Any]) -> str:
     words = [str(line.get("at", "")), str(line["node"]), str(line.get("user", ""))]
     if line.get("proxy"):
         words.append(f"by {line['proxy']}")
+    if line.get("way"):
+        words.append(f"by {line['way']}")
     if line.get("peer"):
         words.append(f"from {line['peer']}")
     words.append(str(line.get("event", "")))

@@ -6,13 +6,14 @@ import asyncclick as click
 
 from murder.cli.ctl.move import parallel_option, run_plan, show_plan
 from murder.cli.ctl.placing import placing
-from murder.cli.ctl.reaching import backends_of, need_backend, operator_options, yes_option
+from murder.cli.ctl.reaching import operator_options, yes_option
 from murder.cli.options import Group, json_option, print_json, print_table, say
 from murder.cli.screen import BAD, Painted, count, seconds
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.name import is_deleted, owner_of
 from murder.model.protocol import BACKEND, IMAP, LMTP, client_keys
 from murder.operate import backends
+from murder.operate.backends import backends_of, need_backend
 from murder.operate.moves import drain_plan, rebalance_plan
 from murder.operate.reach import Reach
 

@@ -4,9 +4,10 @@ from typing import Final
 
 import asyncclick as click
 
-from murder.cli.ctl.reaching import backends_of, operator_options, yes_option
+from murder.cli.ctl.reaching import operator_options, yes_option
 from murder.cli.options import json_option, print_json, print_table
 from murder.cli.screen import count
+from murder.operate.backends import backends_of
 from murder.operate.lists import check as compare_lists
 from murder.operate.lists import fix as carry_out
 from murder.operate.nodes import ask_all, learn

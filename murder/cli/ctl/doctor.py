@@ -11,13 +11,13 @@ from typing import Final
 
 import asyncclick as click
 
-from murder.cli.ctl.reaching import backends_of, operator_options
+from murder.cli.ctl.reaching import operator_options
 from murder.cli.options import json_option, print_json
 from murder.cli.screen import BAD, CAUTION, GOOD, columns, count, finding, octets, paint, plain
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import MailboxEntry
 from murder.model.protocol import BACKEND, PROTOCOLS, PortKey
-from murder.operate.backends import look
+from murder.operate.backends import backends_of, look
 from murder.operate.nodes import (
     DAY_S,
     FREE_PART,

@@ -25,6 +25,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = MappingProxyType(
         "What has happened": {
             "message": ("message:message", "What has happened to a message."),
             "audit": ("audit:audit", "Who did what."),
+            "log": ("log:show_log", "The last lines of all logs."),
         },
         "Users and mailboxes": {
             "user": ("user:user", "All of one user's mailboxes: make, show, rename, delete."),

@@ -5,8 +5,8 @@ import asyncclick as click
 from murder.cli.ctl.enlist import enlist, unlist
 from murder.cli.ctl.move import move_mailboxes
 from murder.cli.ctl.placing import placing
-from murder.cli.ctl.quotas import limits_of, quota_text
-from murder.cli.ctl.reaching import backends_of, need_backend, operator_options, yes_option
+from murder.cli.ctl.quotas import limits_of
+from murder.cli.ctl.reaching import operator_options, yes_option
 from murder.cli.ctl.unexpunge import unexpunge
 from murder.cli.options import Group, json_option, print_json, print_table, say
 from murder.cli.screen import BAD, Painted, count, octets, plain
@@ -15,8 +15,10 @@ from murder.model.acl import format_rights, parse_acl
 from murder.model.entry import Location, MailboxEntry, parse_location
 from murder.model.name import MailboxName, is_deleted, owner_of
 from murder.operate import backends, mailboxes
+from murder.operate.backends import backends_of, need_backend
 from murder.operate.lists import settle_force
 from murder.operate.moves import chosen
+from murder.operate.quotas import quota_text
 from murder.operate.reach import Reach
 
 

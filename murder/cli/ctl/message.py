@@ -6,11 +6,12 @@ from typing import Any
 import asyncclick as click
 
 from murder.cli.ctl.reaching import operator_options
-from murder.cli.ctl.status import need_nodes, say_unreachable
+from murder.cli.ctl.status import say_unreachable
 from murder.cli.options import Group, json_option, print_json
 from murder.cli.screen import plain
 from murder.cli.span import Span
 from murder.operate.messages import trace as trace_message
+from murder.operate.nodes import need_nodes
 from murder.operate.reach import Reach
 
 

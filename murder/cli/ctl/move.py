@@ -7,11 +7,12 @@ from typing import Final
 import asyncclick as click
 
 from murder.cli.ctl.progress import Screen
-from murder.cli.ctl.reaching import backends_of, need_backend, operator_options, yes_option
+from murder.cli.ctl.reaching import operator_options, yes_option
 from murder.cli.options import Decorator, Group, json_option, print_json, print_table, say
 from murder.cli.screen import BAD, DIM, GOOD, Painted, count, octets, plain, seconds
 from murder.errors import Code, Refusal
 from murder.model.entry import parse_location
+from murder.operate.backends import backends_of, need_backend
 from murder.operate.moves import (
     Planned,
     Record,
@@ -21,6 +22,7 @@ from murder.operate.moves import (
     find_record,
     plan,
     records,
+    undoing,
 )
 from murder.operate.moves import verify as compare_ends
 from murder.operate.reach import Reach
@@ -349,10 +351,5 @@ async def undo(reach: Reach, move_id: str, parallel: int, as_json: bool) -> int:
     """
     rows = await reach.rows()
     record, _ = await find_record(reach, backends_of(reach, rows), move_id)
-    if not record.is_out or record.state not in ("done", "removed"):
-        raise Refusal(Code.CANNOT, f"The move {move_id} is {record.state}: nothing to undo")
-    entry = await reach.find(record.root)
-    if entry.server == record.backend:
-        raise Refusal(Code.CANNOT, f"{reach.shown(record.root)} is at {record.backend} already")
-    planned = plan([entry], record.backend, "", rows)
+    planned = await undoing(reach, rows, record)
     return await run_plan(reach, planned, parallel, as_json)

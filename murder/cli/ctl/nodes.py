@@ -10,14 +10,17 @@ from typing import Any
 import asyncclick as click
 
 from murder.cli.ctl.reaching import operator_options, yes_option
-from murder.cli.ctl.status import need_nodes, say_unreachable
+from murder.cli.ctl.status import say_unreachable
 from murder.cli.options import json_option, print_json, print_table, say
 from murder.cli.screen import count, plain, seconds
-from murder.model.name import MailboxName
-from murder.operate.nodes import ask_all, follow
+from murder.operate.conflicts import conflicts as all_conflicts
+from murder.operate.conflicts import forget as forget_conflicts
+from murder.operate.conflicts import shown_name
+from murder.operate.nodes import follow, need_nodes
 from murder.operate.reach import Reach
+from murder.operate.sessions import connected, end
 from murder.wire.control_answers import ConflictShown, parse_conflict, parse_session, parse_traced
-from murder.wire.control_words import AskConflicts, AskSessions, AskTrace, Kick, Wanted
+from murder.wire.control_words import AskTrace, Wanted
 
 
 def filter_options(command: Any) -> Any:
@@ -44,8 +47,8 @@ async def sessions(reach: Reach, user: str, backend: str, address: str, as_json:
     murder ctl sessions --backend be1.example.org --json
     """
     await need_nodes(reach)
-    nodes = await ask_all(reach, AskSessions(Wanted(user, backend, address)))
-    rows = [one for node in nodes for one in node.answers if one.get("protocol")]
+    found = await connected(reach, Wanted(user, backend, address))
+    rows = [one for one in found.rows if one.get("protocol")]
     if as_json:
         print_json(rows)
     else:
@@ -70,7 +73,7 @@ async def sessions(reach: Reach, user: str, backend: str, address: str, as_json:
             spare=("role", "via"),
             empty="Nobody is connected",
         )
-    return say_unreachable(nodes)
+    return say_unreachable(found.silent)
 
 
 @click.command()
@@ -93,17 +96,13 @@ async def kick(
     wanted = Wanted(user, backend, address, cid)
     if not wanted.given():
         raise click.UsageError("which sessions? name --user, --backend, --address or --cid")
-    nodes = await ask_all(reach, AskSessions(wanted))
-    # what a frontend has at a backend for a client is the same session
-    number = sum(not answer.get("proxy") for node in nodes for answer in node.answers)
+    number = (await connected(reach, wanted)).clients
     if not yes:
         if as_json:
             print_json({"would_kick": number})
         click.echo(f"{count(number, 'session')}. Re-run with --yes to end them.", err=True)
         return 2
-    # clients first: one whose backend went before would be told of a lost connection in place of its BYE
-    await ask_all(reach, Kick(wanted, only="frontend"))
-    nodes = await ask_all(reach, Kick(wanted))
+    nodes = await end(reach, wanted)
     say(as_json, {"kicked": number}, f"{count(number, 'session')} ended")
     return say_unreachable(nodes)
 
@@ -172,8 +171,8 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
     murder ctl conflicts --forget --yes    # when each has been looked at
     """
     await need_nodes(reach)
-    nodes = await ask_all(reach, AskConflicts())
-    rows = [await _with_holder(reach, answer) for node in nodes for answer in node.answers]
+    found = await all_conflicts(reach, reach)
+    rows = found.rows
     parsed = [parse_conflict(one) for one in rows]
     if as_json:
         print_json(rows)
@@ -189,18 +188,18 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
         is_kept = False
         for one in parsed:
             if one.kept_as is not None:
-                name, kept_as = (_shown(reach, word) for word in (one.name, one.kept_as))
+                name, kept_as = (shown_name(reach, word) for word in (one.name, one.kept_as))
                 click.echo(f"{name} is kept at {one.claimant} as {kept_as}")
                 is_kept = True
             if one.rename is not None:
-                name = _shown(reach, one.name)
-                target = _shown(reach, one.target) if one.target else ""
+                name = shown_name(reach, one.name)
+                target = shown_name(reach, one.target) if one.target else ""
                 what = f"{name} to {target} is" if target else f"to delete {name} is"
                 click.echo(f"{what} the RENAME {one.rename}")
         if is_kept:
             click.echo("It is read there as `murder ctl conflicts --help` says.", err=True)
     if rows and forget and yes:
-        ended = await ask_all(reach, AskConflicts(forget=True))
+        ended = await forget_conflicts(reach)
         click.echo("Forgotten.", err=True)
         return say_unreachable(ended)
     if rows and not as_json:
@@ -212,24 +211,11 @@ async def conflicts(reach: Reach, forget: bool, yes: bool, as_json: bool) -> int
             err=True,
         )
     undecided = any(one.command != "FORCE" for one in parsed)
-    return say_unreachable(nodes) or (2 if rows and forget else 1 if undecided else 0)
-
-
-async def _with_holder(reach: Reach, answer: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A backend does not know who has what it keeps aside; the master does."""
-    if answer.get("command") != "QUARANTINED":
-        return answer
-    entry = await reach.master.find(str(answer.get("name", "")).encode("utf-8", "surrogateescape"))
-    return {**answer, "holder": entry.server if entry is not None else ""}
-
-
-def _shown(reach: Reach, name: str) -> str:
-    """As clients call it."""
-    return reach.shown(MailboxName(name.encode("utf-8", "surrogateescape")))
+    return say_unreachable(found.silent) or (2 if rows and forget else 1 if undecided else 0)
 
 
 def _row(reach: Reach, one: ConflictShown, heads: Sequence[str]) -> list[str]:
-    told = replace(one, name=_shown(reach, one.name))
+    told = replace(one, name=shown_name(reach, one.name))
     return [getattr(told, head) or "" for head in heads]
 
 

@@ -3,7 +3,7 @@
 import functools
 import getpass
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import asyncclick as click
 from murder.cli.options import config_option
 from murder.config import load_config
 from murder.errors import Code, Refusal
-from murder.model.entry import MailboxEntry
-from murder.operate.reach import Reach, reaching
+from murder.operate.backends import backends_of as backends_of
+from murder.operate.backends import need_backend as need_backend
+from murder.operate.reach import reaching
 
 
 def ask_password(user: str, otherwise: str = "[operator] password_file, or a certificate") -> str:
@@ -63,21 +64,3 @@ def yes_option(what: str) -> Callable[..., Any]:
 def keep_rights_option(what: str) -> Callable[..., Any]:
     """`--keep-rights`."""
     return click.option("--keep-rights", is_flag=True, help=f"Leave {what} as it is.")
-
-
-def backends_of(reach: Reach, rows: Collection[MailboxEntry]) -> list[str]:
-    """Every backend of the murder, by the list and the configuration."""
-    return sorted({row.server for row in rows if row.server} | set(reach.config.servers))
-
-
-def need_backend(reach: Reach, rows: list[MailboxEntry], server: str) -> str:
-    """The name of a backend. Raises Refusal with those that are known."""
-    known = backends_of(reach, rows)
-    if server in known:
-        return server
-    near = [one for one in known if one.split(".")[0] == server]
-    if len(near) == 1:
-        return near[0]
-    text = f"No backend is called {server}; known are {', '.join(known) or 'none'}"
-    hint = f'an empty one becomes known by a line [servers."{server}"] in {reach.config.file}'
-    raise Refusal(Code.NONEXISTENT, f"{text}\n{hint}")

@@ -25,8 +25,15 @@ from murder.cli.screen import (
     plain,
     seconds,
 )
-from murder.errors import Code, Refusal
-from murder.operate.nodes import NodeAnswers, NodeLine, Problem, ask_all, learn, lines_of
+from murder.operate.nodes import (
+    Meter,
+    NodeAnswers,
+    NodeLine,
+    ask_all,
+    findings,
+    lines_of,
+    need_nodes,
+)
 from murder.operate.reach import Reach
 from murder.wire.control_words import AskStatus
 
@@ -41,35 +48,12 @@ FULL: Final = 0.9
 Cpu = Mapping[tuple[str, str], float]
 
 
-async def need_nodes(reach: Reach) -> None:
-    """Raises Refusal where nobody can be asked."""
-    if not await learn(reach):
-        raise Refusal(
-            Code.CANNOT,
-            f"{reach.config.file}: no node is known: none has run on this host, and [mupdate] master is missing or "
-            "there is no operator's certificate\n"
-            'set [mupdate] master and [operator] certificate here, and control = ["*:3906"] in the [node] of each node; '
-            'or name them: [operator] nodes = ["mupdate.example.org", …]',
-        )
-
-
 def say_unreachable(told: Sequence[NodeAnswers]) -> int:
     """Who did not answer, and why, on standard error; the exit code for that."""
     for node in told:
         if node.problem:
             click.echo(f"murder: {node.place}: {node.problem}", err=True)
     return 3 if any(node.problem for node in told) else 0
-
-
-def _wrong(told_by: Sequence[NodeAnswers], lines: Sequence[NodeLine]) -> list[tuple[str, Problem]]:
-    """Whose problem, and which; those that do not answer first."""
-    found = [(node.name, Problem(node.problem, node.cure)) for node in told_by if node.problem]
-    found += [(one.node, problem) for one in lines for problem in one.problems]
-    versions = sorted({one.version for one in lines})
-    if len(versions) > 1:
-        what = f"different versions run: {', '.join(versions)}"
-        found.append(("", Problem(what, "bring all nodes to one, backends first")))
-    return list(dict.fromkeys(found))
 
 
 def _cells(line: NodeLine, cpu: Cpu) -> dict[str, str]:
@@ -100,7 +84,7 @@ def screen(
     """The whole murder, line by line: the verdict, what is wrong with its cure, then every node. `cpu` None: leave
     processor time out."""
     lines = lines_of(told_by, now)
-    wrong = _wrong(told_by, lines)
+    wrong = findings(told_by, lines)
     versions = {one.version for one in lines}
     facts = [count(len(told_by), "node")]
     facts += [f"murder {version}" for version in versions if len(versions) == 1]
@@ -176,24 +160,7 @@ async def status(reach: Reach, as_json: bool) -> int:
             click.echo(line)
     if any(node.problem for node in told_by):
         return 3
-    return 1 if _wrong(told_by, lines) else 0
-
-
-class _Meter:
-    """Processor time since the look before."""
-
-    def __init__(self) -> None:
-        self._before: dict[tuple[str, str], tuple[float, float]] = {}
-
-    def measure(self, lines: Sequence[NodeLine], now: float) -> dict[tuple[str, str], float]:
-        parts = {}
-        for one in lines:
-            key = (one.node, one.role)
-            if key in self._before:
-                spent, at = self._before[key]
-                parts[key] = 100 * max(0.0, one.cpu_s - spent) / max(now - at, 0.001)
-            self._before[key] = (one.cpu_s, now)
-        return parts
+    return 1 if findings(told_by, lines) else 0
 
 
 @click.command()
@@ -210,7 +177,7 @@ async def top(reach: Reach, every: float, most: int) -> int:
     murder ctl top --every 5 --count 12 > a-minute.txt
     """
     await need_nodes(reach)
-    meter = _Meter()
+    meter = Meter()
     live = sys.stdout.isatty()
     if live:
         sys.stdout.write("\x1b[?1049h\x1b[?25l")  # a screen of its own, without the cursor

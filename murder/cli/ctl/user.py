@@ -5,17 +5,18 @@ from collections.abc import Sequence
 import asyncclick as click
 
 from murder.cli.ctl.mailbox import restore, tell_late
-from murder.cli.ctl.quotas import quota_text
 from murder.cli.ctl.reaching import keep_rights_option, operator_options, yes_option
 from murder.cli.ctl.user_create import create
 from murder.cli.options import Group, json_option, print_json, print_table, say
 from murder.cli.screen import count, octets
 from murder.errors import Code, Refusal
 from murder.model.entry import MailboxEntry
-from murder.model.name import MailboxName, inbox_of, is_below, is_deleted, is_inbox, owner_of
+from murder.model.name import MailboxName, inbox_of, is_below
 from murder.operate import mailboxes
 from murder.operate.grants import Grant, grants_of, hand_on
+from murder.operate.quotas import quota_text
 from murder.operate.reach import Reach
+from murder.operate.users import users_in
 
 
 @click.group(cls=Group)
@@ -42,20 +43,9 @@ async def list_users(reach: Reach, as_json: bool) -> int:
     murder ctl user list
     murder ctl user list | awk '$2 == "be1.example.org"'
     """
-    rows = [row for row in await reach.rows() if row.is_active and not is_deleted(row.name)]
-    counts: dict[str, int] = {}
-    for row in rows:
-        owner = owner_of(row.name)
-        if owner is not None:
-            counts[owner] = counts.get(owner, 0) + 1
     users = [
-        {
-            "user": owner_of(row.name),
-            "server": row.server,
-            "mailboxes": counts[owner_of(row.name) or ""],
-        }
-        for row in rows
-        if is_inbox(row.name)
+        {"user": one.user, "server": one.server, "mailboxes": one.mailboxes}
+        for one in users_in(await reach.rows())
     ]
     if as_json:
         print_json(users)

@@ -23,7 +23,7 @@ from murder import __version__
 from murder.__main__ import is_replaced
 from murder.config import Config
 from murder.errors import BadSyntax
-from murder.log import logger
+from murder.log import logger, recent
 from murder.net.connection import Connection
 from murder.net.listener import Listener
 from murder.net.own_folder import make_own_folder
@@ -38,6 +38,7 @@ from murder.wire.control_answers import (
     ChainChecked,
     ConflictShown,
     Kicked,
+    LogLine,
     Probed,
     ProcessFacts,
     RoleFacts,
@@ -50,6 +51,7 @@ from murder.wire.control_words import (
     AskChain,
     AskConflicts,
     AskFigures,
+    AskLog,
     AskPlace,
     AskProbe,
     AskSessions,
@@ -252,6 +254,9 @@ class ControlServer:
                 yield (await self._chain(request)).shown()
             case AskChain():
                 pass
+            case AskLog(text, least):
+                for at, level, told in recent.found(text, least):
+                    yield LogLine(at, level, told).shown()
             case AskTrace(user):
                 async for answer in self._trace(user, reader):
                     yield answer

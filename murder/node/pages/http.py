@@ -1,6 +1,7 @@
 """HTTP/1.1 (RFC 9112) on one of our connections: small requests in, whole answers out, one after the other.
 
-The grammar is h11's. A request's head has 16 KiB, its body 64 KiB; who sends nothing for half a minute is let go.
+The grammar is h11's. A request's head has 16 KiB, its body 64 KiB; who sends nothing for half a minute, or takes longer to
+send one request, is let go.
 """
 
 import asyncio
@@ -24,13 +25,13 @@ TEXT: Final = "text/plain; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`path` as it came, with its query; names of `headers` in lower case; `peer` is an address."""
+    """`path` as it came, with its query; names of `headers` in lower case."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: bytes
-    peer: str
+    connection: Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +48,41 @@ Handler = Callable[[Request], Awaitable[Response]]
 class HttpConnection:
     """A receiver of `net.connection`."""
 
-    def __init__(self, connection: Connection, handle: Handler, *, is_welcome: bool) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        handle: Handler,
+        *,
+        is_welcome: bool,
+        needs_login: bool = False,
+    ) -> None:
         self._connection = connection
         self._handle = handle
         self._is_welcome = is_welcome
+        self._needs_login = needs_login
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._request: h11.Request | None = None
         self._body = bytearray()
         self._task: asyncio.Task[None] | None = None
         self._idle: asyncio.TimerHandle | None = None
+        self._is_amid = False  # a request has begun to come
         self._log = logger(role="pages", cid=connection.cid, peer=connection.peer)
 
     def begin(self) -> None:
-        if self._is_welcome:
+        if self._is_welcome and not self._needs_login:
             self._connection.became_known()
         self._wait()
 
     def _wait(self) -> None:
+        """From now on for so long: for a request to begin, or for its end."""
+        self._stop_waiting()
         loop = asyncio.get_running_loop()
+        self._idle = loop.call_later(IDLE_S, self._connection.close)
+
+    def _stop_waiting(self) -> None:
         if self._idle is not None:
             self._idle.cancel()
-        self._idle = loop.call_later(IDLE_S, self._connection.close)
+            self._idle = None
 
     def received(self, data: bytes) -> None:
         if self._task is not None:
@@ -75,7 +90,9 @@ class HttpConnection:
             if len(held) + len(data) > MAX_AHEAD:
                 self._connection.abort()
                 return
-        self._wait()
+        elif not self._is_amid:
+            self._is_amid = True
+            self._wait()
         self._http.receive_data(data)
         self._go_on()
 
@@ -101,6 +118,8 @@ class HttpConnection:
                     self._refuse(413, f"a body of more than {MAX_BODY} octets")
                     return
             elif isinstance(event, h11.EndOfMessage):
+                self._is_amid = False
+                self._stop_waiting()
                 self._task = asyncio.get_running_loop().create_task(self._answer())
             else:  # the peer has gone, or half of it
                 self._connection.close()
@@ -123,6 +142,8 @@ class HttpConnection:
             return
         with contextlib.suppress(h11.LocalProtocolError):
             self._http.start_next_cycle()
+        self._connection.resume_reading()  # a login may have held it off
+        self._wait()
         self._go_on()
 
     async def _respond(self, request: h11.Request) -> Response:
@@ -134,7 +155,7 @@ class HttpConnection:
             request.target.decode("latin-1"),
             headers,
             bytes(self._body),
-            self._connection.peer,
+            self._connection,
         )
         try:
             return await self._handle(given)
@@ -172,7 +193,6 @@ class HttpConnection:
         pass
 
     def lost(self, error: Exception | None) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
+        self._stop_waiting()
         if self._task is not None:
             self._task.cancel()

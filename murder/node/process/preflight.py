@@ -17,7 +17,7 @@ from murder.config.load import unknown
 from murder.errors import unreadable, user_name
 from murder.hooks import Plugins, load_plugins
 from murder.model.protocol import CONTROL, MUPDATE, client_keys, first_key
-from murder.node.process.server import Port, bind, ports_of, section_of
+from murder.node.process.server import Port, bind, ports_of, running, section_of
 from murder.pki.authority import (
     AuthorityError,
     flaws_of,
@@ -106,7 +106,7 @@ def check_host(
     """What this host has to offer: names, ports, the data folder. `own`: the endpoints that the node itself has bound;
     `plugged`: what plugins bring."""
     problems = [*_name_problems(config, roles), *data_problems(config)]
-    for role in roles:
+    for role in running(config, roles):
         ports = ports_of(config, role, plugged, is_first=role == roles[0])
         if not [port for port in ports if port.protocol != CONTROL.name]:
             text = f"the {role} role has nothing to listen on"
@@ -122,7 +122,7 @@ def _double_problems(
 ) -> Iterator[Problem]:
     """One port for two keys."""
     seen: list[Port] = []
-    for role in roles:
+    for role in running(config, roles):
         for port in ports_of(config, role, plugged, is_first=role == roles[0]):
             twin = next((one for one in seen if _collide(one.endpoint, port.endpoint)), None)
             seen.append(port)
@@ -201,7 +201,8 @@ def certificate_problems(
     """What is wrong with this node's certificates, for the user that looks."""
     tls, now = config.tls, datetime.now(UTC)
     if tls.certificate is None or tls.key is None:
-        ports = [port for role in roles for port in ports_of(config, role, plugged)]
+        everything = running(config, roles)
+        ports = [port for role in everything for port in ports_of(config, role, plugged)]
         for port in ports:
             if not port.implicit_tls:
                 continue

@@ -20,7 +20,7 @@ from murder.config import UNIFIED, ClientConfig, Config, ConfigError, Endpoint, 
 from murder.config.value import ANY_HOST, contains, parse_endpoint
 from murder.hooks import Plugins
 from murder.log import logger
-from murder.model.protocol import BY_KEY, CONTROL, METRICS, MUPDATE, PortKey, ProtocolSpec
+from murder.model.protocol import BY_KEY, CONTROL, METRICS, MUPDATE, WEB, PortKey, ProtocolSpec
 from murder.net.connection import Connection
 from murder.net.listener import Bounds, Guests, Listener
 from murder.net.listener import Service as ListenerService
@@ -38,6 +38,7 @@ ROLE_CLASSES: Final[Mapping[str, str]] = MappingProxyType(
         "frontend": "murder.frontend.role:FrontendRole",
         "backend": "murder.backend.role:BackendRole",
         UNIFIED: "murder.unified.role:UnifiedRole",
+        WEB.name: "murder.web.role:WebRole",
     }
 )
 BACKLOG: Final = 4096  # the kernel cuts it to net.core.somaxconn
@@ -101,6 +102,11 @@ class Port:
         return self.key == "mupdate"
 
 
+def running(config: Config, roles: Sequence[str]) -> tuple[str, ...]:
+    """What runs besides a node's own roles: its page for operators, in a process of its own where they are in some."""
+    return (*roles, WEB.name) if config.web.listen else tuple(roles)
+
+
 def section_of(config: Config, role: str) -> ClientConfig | None:
     """The role's own section, where it serves mail clients; a unified node's is the frontend's."""
     sections = {"frontend": config.frontend, "backend": config.backend, UNIFIED: config.frontend}
@@ -112,6 +118,13 @@ def ports_of(
 ) -> list[Port]:
     """All that a role listens on, in the order of the keys and then of the plugins that bring `plugged`; `*` becomes both
     address families. The first of a node's roles also answers operators."""
+    if role == WEB.name:
+        return [
+            Port(role, key.name, endpoint, WEB.name, f"{key.section}.listen", key.is_implicit)
+            for key in WEB.keys
+            for place in config.web.listen
+            for endpoint in _families(place)
+        ]
     section = section_of(config, role)
     prefix = "frontend" if role == UNIFIED else role
     wanted = [
@@ -294,8 +307,9 @@ class RoleServer:
                 text = "needs a certificate; set tls.certificate and tls.key"
                 raise ConfigError([Problem(self._config.file, port.dotted, text)])
             self._listeners.append(await self._listen(port, sock, *services[port.protocol], tls))
-        for control in self._controls:
-            await control.start()
+        if self._name != WEB.name:  # the node's roles answer for it
+            for control in self._controls:
+                await control.start()
         self._log.info("role.started", worker=self._worker, listeners=len(self._listeners))
 
     def _services(self) -> Mapping[str, tuple[ProtocolSpec, ListenerService]]:
@@ -350,12 +364,19 @@ class RoleServer:
 
     def _context_of(self, port: Port, tls: ssl.SSLContext | None) -> ssl.SSLContext | None:
         """Operators are asked for their certificate, so they see the node's, not the public one."""
-        if port.protocol == CONTROL.name:
+        if port.protocol in (CONTROL.name, WEB.name):
             return listening_context(self._config.tls, public=False)
         return tls if port.implicit_tls else None
 
     def _bounds(self, protocol: ProtocolSpec) -> Bounds:
         section = section_of(self._config, self._name)
+        if protocol is WEB:
+            web = self._config.web
+            return Bounds(
+                web.max_connections,
+                refusal=protocol.refusal,
+                max_strangers=web.max_strangers_per_address,
+            )
         if section is None or protocol is MUPDATE:
             mupdate = self._config.mupdate
             return Bounds(

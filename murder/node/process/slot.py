@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import IO, Final
 
 from murder.__main__ import command, command_from
-from murder.config import Config
+from murder.config import ROLES, Config
 from murder.log import logger
 from murder.node.process.channel import Assignment, Channel, Message
-from murder.node.process.server import Port
+from murder.node.process.server import ROLE_CLASSES, Port
 
 EXIT_FAILED: Final = 1
 RESTART_MIN_S: Final = 0.1
@@ -47,10 +47,15 @@ class Program:
 class Plan:
     config: Config
     roles: tuple[str, ...]
+    everything: tuple[str, ...]  # that runs: the roles, and what a node has besides
     bound: Mapping[Port, Sequence[socket.socket]]
     targets: Mapping[str, str]
     counts: Mapping[str, int]  # by role: the file that its workers count in
     program: Program = field(default_factory=Program)
+
+    def target(self, role: str) -> str:
+        """The class that is run, as `module:name`."""
+        return self.targets.get(role) or ROLE_CLASSES[role]
 
     def ports(self, role: str, share: int | None = 0) -> list[tuple[Port, socket.socket]]:
         """The sockets of a role; each port has one for each of its workers. None: those of its follower of the master."""
@@ -75,7 +80,7 @@ class Slot:
         self.is_follower = share is None
         self.config = plan.config
         self._program = plan.program
-        self._target = plan.targets[role]
+        self._target = plan.target(role)
         self.ports = plan.ports(role, share)
         self._counts = plan.counts.get(role, -1)
         self.peers: list[Slot] = []  # the role's other workers with sockets
@@ -105,7 +110,8 @@ class Slot:
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
                 *self._program.command,
-                *("serve", "--worker", str(theirs.fileno()), "--role", self.role),
+                *("serve", "--worker", str(theirs.fileno())),
+                *(("--role", self.role) if self.role in ROLES else ()),  # for `ps`
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), *numbers],
             )

@@ -37,7 +37,7 @@ from murder.node.process.host import (
     raise_file_limit,
 )
 from murder.node.process.preflight import certificate_problems, service_problems
-from murder.node.process.server import ROLE_CLASSES, Port, RoleServer, bind, ports_of
+from murder.node.process.server import ROLE_CLASSES, Port, RoleServer, bind, ports_of, running
 from murder.node.process.slot import STACK_SIGNAL, Plan, Slot
 from murder.node.process.stuck import LoopWatch
 from murder.wire.control_words import AskPorts, Reload
@@ -59,7 +59,8 @@ async def serve(
     plugins = load_plugins(config, roles)
     raise_file_limit()
     plugged = plugins.services()
-    bound = _bind_all(config, roles, plugged)
+    everything = running(config, roles)
+    bound = _bind_all(config, everything, plugged)
     dropped = become(config)
     # again: root could read what node.user cannot
     flaws = list(certificate_problems(config, roles, plugged))
@@ -67,7 +68,7 @@ async def serve(
         raise ConfigError(flaws)
     many = [role for role in roles if config.workers_of(role) > 1]
     counts = {role: allocate(config.workers_of(role) + 1) for role in many}
-    plan = Plan(config, tuple(roles), bound, targets, counts)
+    plan = Plan(config, tuple(roles), everything, bound, targets, counts)
     if not dropped and all(config.workers_of(role) == 1 for role in roles):
         return await _Here(plan).run()
     logs.listen(plugins.event_listeners())
@@ -226,8 +227,8 @@ class _Here:
         logs.listen(plugins.event_listeners())
         watch = LoopWatch()
         try:
-            for role in plan.roles:
-                server = RoleServer(config, plugins, role, 0, plan.ports(role), plan.targets[role])
+            for role in plan.everything:
+                server = RoleServer(config, plugins, role, 0, plan.ports(role), plan.target(role))
                 await server.start()
                 self._servers.append(server)
             _tune_interpreter()
@@ -266,7 +267,7 @@ class _Supervisor:
         self._plan = plan
         self._config = plan.config
         self._notifier = Notifier()
-        self._slots = [slot for role in plan.roles for slot in self._slots_of(role)]
+        self._slots = [slot for role in plan.everything for slot in self._slots_of(role)]
         for slot in self._slots:
             slot.peers = [one for one in self._slots if one is not slot and one.shares_with(slot)]
 

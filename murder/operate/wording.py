@@ -1,0 +1,38 @@
+"""Numbers, sizes and times as people read them; and what came over a wire, fit to be shown."""
+
+
+def plain(text: str) -> str:
+    """What came over a wire, without what would steer the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """`1 mailbox`, `2 mailboxes`."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def octets(number: float) -> str:
+    """A size for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024 or unit == "GiB":
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    raise AssertionError("not reached")
+
+
+def seconds(number: float) -> str:
+    """A duration for people."""
+    if number < 1:
+        return f"{1000 * number:.0f} ms"
+    if number < 60:
+        return f"{number:.1f} s"
+    minutes, rest = divmod(int(number), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours:02d} h"
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
