@@ -4,6 +4,8 @@
     python3 build.py              make dist/murder.pyz, byte for byte the same from the same sources
     python3 build.py archive [--python 3.11] [--machine x86_64] [--out FILE]
                                   the same, smaller: for these Pythons and machines alone
+    python3 build.py deb [...]    make a Debian package of it in dist/; --archive FILE of another, --version V
+    python3 build.py man          write the manual pages for man(1) to dist/man/
     python3 build.py demo [...]   make it and run `murder demo ...`
     python3 build.py test [...]   make an environment, check format, lint and types, run every test;
                                   words after `test` go to pytest
@@ -24,9 +26,10 @@ and Arm; elsewhere for the machine it is built on. Shared objects leave their de
 """
 
 import argparse
+import calendar
 import concurrent.futures
+import contextlib
 import hashlib
-import io
 import json
 import os
 import platform
@@ -35,12 +38,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
+from murder.archive import debian
 from murder.archive.elf import without_debugging
+from murder.archive.pack import BOOTSTRAP, FIXED_TIME, pack
 
 ROOT: Final = Path(__file__).resolve().parent
 BUILD: Final = ROOT / ".build"
@@ -61,15 +67,8 @@ TARGETS: Final = {
     "macos x86_64": ["macosx_12_0_x86_64"],
 }
 GLIBC_TARGETS: Final = {"x86_64": "linux x86_64", "aarch64": "linux aarch64"}
-BOOTSTRAP: Final = {  # entry of the archive -> its source
-    "__main__.py": "murder/archive/entry.py",
-    "murder_start.py": "murder/archive/start.py",
-    "murder_unpack.py": "murder/archive/unpack.py",
-}
 # Files of a wheel that nothing reads at run time; RECORD would list them.
 LEFT_OUT: Final = re.compile(r"\.(pyi|pyx|pxd|pxi|c|h|cpp)$|\.dist-info/(RECORD|WHEEL|INSTALLER)$")
-SHEBANG: Final = b"#!/usr/bin/env python3\n"
-FIXED_TIME: Final = (1980, 1, 1, 0, 0, 0)  # the first a zip file can tell
 
 
 class Problem(Exception):
@@ -84,6 +83,8 @@ def main(arguments: Sequence[str]) -> int:
     target, rest = words[0], words[1:]
     targets: Mapping[str, Callable[[list[str]], int]] = {
         "archive": build_archive,
+        "deb": build_deb,
+        "man": write_man,
         "demo": run_demo,
         "test": run_tests,
         "bench": run_bench,
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str]) -> int:
     if target not in targets:
         print(f"build.py: no target {target!r}; there are: {', '.join(targets)}", file=sys.stderr)
         return 2
-    if target in ("lock", "clean") and rest:
+    if target in ("man", "lock", "clean") and rest:
         print(f"build.py: {target} takes no arguments, and was given {rest[0]!r}", file=sys.stderr)
         return 2
     if sys.implementation.name != "cpython" or sys.version_info < (3, 11):
@@ -131,6 +132,78 @@ def build_archive(arguments: list[str]) -> int:
     shown = out.relative_to(ROOT) if out.is_relative_to(ROOT) else out
     say(f"{shown}: {len(octets) / 1e6:.1f} MB, sha256 {digest}")
     return 0
+
+
+def build_deb(arguments: list[str]) -> int:
+    """Write dist/murder_VERSION_ARCHITECTURE.deb from an archive that runs here, which prints most of what else is in it."""
+    parser = argparse.ArgumentParser(prog="build.py deb", allow_abbrev=False)
+    parser.add_argument("--archive", type=Path, help="default: one is made")
+    parser.add_argument("--version", default=version())
+    parser.add_argument("--maintainer", default=debian.MAINTAINER, help="Name <address>")
+    wanted = parser.parse_args(arguments)
+    archive = (wanted.archive or ARCHIVE).absolute()
+    if wanted.archive is None:
+        build_archive([])
+    when = built_at()
+    texts = {path: printed_by(archive, *words) for path, words in debian.PRINTED.items()}
+    texts |= {f"{debian.MAN}/man{page[-1]}/{page}": text for page, text in pages_of(archive, when)}
+    with zipfile.ZipFile(archive) as opened:
+        lines = opened.read("build.txt").decode().splitlines()
+    facts = dict(line.split(" ", 1) for line in lines)
+    release = debian.release_of(facts, wanted.version, wanted.maintainer, when)
+    licence = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    octets = debian.format_deb(archive.read_bytes(), texts, licence, release)
+    out = ARCHIVE.with_name(f"murder_{release.version}_{release.architecture}.deb")
+    out.write_bytes(octets)
+    say(f"{out.relative_to(ROOT)}: {len(octets) / 1e6:.1f} MB")
+    return 0
+
+
+def write_man(_: list[str]) -> int:
+    """Write dist/man/, as a manual path has it."""
+    build_archive([])
+    for page, text in pages_of(ARCHIVE, built_at()):
+        file = ARCHIVE.parent / "man" / f"man{page[-1]}" / page
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        say(str(file.relative_to(ROOT)))
+    return 0
+
+
+def pages_of(archive: Path, when: int) -> Iterator[tuple[str, str]]:
+    """The manual pages, by name."""
+    date = time.strftime("%Y-%m-%d", time.gmtime(when))
+    for page in debian.PAGES:
+        yield page, printed_by(archive, "man", page, "--date", date)
+
+
+def printed_by(archive: Path, *words: str) -> str:
+    """What the program prints. Raises Problem."""
+    command = [sys.executable, str(archive), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    if done.returncode:
+        raise Problem(f"{' '.join(command)} failed:\n{done.stderr}")
+    return done.stdout
+
+
+def built_at() -> int:
+    """SOURCE_DATE_EPOCH, else when the last commit was made, else the first time that a zip file can tell; in seconds."""
+    if given := os.environ.get("SOURCE_DATE_EPOCH"):
+        return int(given)
+    words = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
+    with contextlib.suppress(OSError):
+        said = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+        if said.isdigit():
+            return int(said)
+    return calendar.timegm((*FIXED_TIME, 0, 0, 0))
+
+
+def version() -> str:
+    """That of pyproject.toml."""
+    import tomllib  # here, so that an older Python comes far enough to say that it is too old
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return str(project["project"]["version"])
 
 
 def run_demo(arguments: list[str]) -> NoReturn:
@@ -470,72 +543,18 @@ def make_archive(minors: Sequence[str] = (), machines: Sequence[str] = ()) -> by
                 continue
             sets[f"cp{minor.replace('.', '')}-{machine}"] = files_of(wheels)
             glibc[machine] = max(glibc.get(machine, ""), glibc_of(wheels), key=numbers_of)
-    return pack(own_files(), sets, glibc)
+    bootstrap = {name: (ROOT / source).read_bytes() for name, source in BOOTSTRAP.items()}
+    try:
+        octets, parts = pack(bootstrap, own_files(), sets, glibc)
+    except ValueError as error:
+        raise Problem(str(error)) from None
+    say(", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in parts.items()))
+    return octets
 
 
 def numbers_of(version: str) -> list[int]:
     """To sort by; [] for none."""
     return [int(part) for part in version.split(".") if part]
-
-
-def pack(
-    own: Mapping[str, bytes], sets: Mapping[str, Mapping[str, bytes]], glibc: Mapping[str, str]
-) -> bytes:
-    """Lay out the archive: what all sets share goes to `any`, what all of a machine share to its own, and each set keeps
-    the rest. `glibc` is what a machine needs, if that."""
-    common = shared(list(sets.values()))
-    if clash := common.keys() & own.keys():
-        raise Problem(f"a package brings files of ours: {', '.join(sorted(clash))}")
-    payloads = {"any": {**common, **own}}
-    for machine in sorted({name.partition("-")[2] for name in sets}):
-        its = {name: files for name, files in sets.items() if name.endswith(f"-{machine}")}
-        all_have = shared(list(its.values())).keys() - common.keys()
-        payloads[machine] = {path: next(iter(its.values()))[path] for path in all_have}
-        for name, files in its.items():
-            payloads[name] = {path: files[path] for path in files.keys() - common.keys() - all_have}
-    manifest = "".join(
-        f"{hashlib.sha256(files[path]).hexdigest()} {name} {path}\n"
-        for name, files in payloads.items()
-        for path in sorted(files)
-    ).encode()
-    facts = {
-        "digest": hashlib.sha256(manifest).hexdigest(),
-        "sets": " ".join(sets),
-        "platform": sys.platform,
-        **{f"glibc-{machine}": version for machine, version in glibc.items()},
-    }
-    entries = {name: (ROOT / source).read_bytes() for name, source in BOOTSTRAP.items()}
-    entries["build.txt"] = "".join(f"{k} {v}\n" for k, v in facts.items() if v).encode()
-    entries["manifest.txt"] = manifest
-    with concurrent.futures.ThreadPoolExecutor() as pool:  # zlib lets other threads run
-        zipped = pool.map(zip_files, payloads.values())
-        parts = dict(zip(payloads, zipped, strict=True))
-    say(", ".join(f"{name} {len(octets) / 1e6:.1f} MB" for name, octets in parts.items()))
-    entries |= {f"{name}.zip": octets for name, octets in parts.items()}
-    return SHEBANG + zip_files(entries, compress=False)
-
-
-def shared(sets: Sequence[Mapping[str, bytes]]) -> dict[str, bytes]:
-    """What is the same in all of them."""
-    first, *others = sets
-    return {
-        path: octets
-        for path, octets in first.items()
-        if all(other.get(path) == octets for other in others)
-    }
-
-
-def zip_files(files: Mapping[str, bytes], *, compress: bool = True) -> bytes:
-    """A zip file that depends on its contents only: sorted names, one time, one mode."""
-    written = io.BytesIO()
-    with zipfile.ZipFile(written, "w") as archive:
-        for path in sorted(files):
-            info = zipfile.ZipInfo(path, FIXED_TIME)
-            info.create_system = 3  # Unix
-            info.external_attr = 0o100644 << 16
-            info.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
-            archive.writestr(info, files[path], compresslevel=6)
-    return written.getvalue()
 
 
 if __name__ == "__main__":

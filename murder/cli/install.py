@@ -9,7 +9,7 @@ from murder.__main__ import archive_path
 from murder.config import ROLES
 
 UNIT: Final = """\
-# /etc/systemd/system/murder.service, written by `murder system-unit{named}`
+# /etc/systemd/system/{unit}.service, written by `murder system-unit{named}`
 [Unit]
 Description=murder ({roles})
 Documentation=https://datatracker.ietf.org/doc/html/rfc3656
@@ -66,24 +66,37 @@ WantedBy=multi-user.target
 
 @click.command("system-unit")
 @click.argument("roles", nargs=-1, type=click.Choice(ROLES))
-@click.option("--config", "config_file", default="/etc/murder/murder.toml", show_default=True)
+@click.option(
+    "--config",
+    "config_file",
+    default="",
+    help="Default: /etc/murder/murder.toml; of a template %i.toml there.",
+)
 @click.option("--user", default="murder", show_default=True, help="The user that it runs as.")
 @click.option("--program", default="", help="Default: this file, else /usr/local/bin/murder.")
-def system_unit(roles: tuple[str, ...], config_file: str, user: str, program: str) -> None:
+@click.option("--template", is_flag=True, help="For several nodes on a host: murder@.service.")
+def system_unit(
+    roles: tuple[str, ...], config_file: str, user: str, program: str, template: bool
+) -> None:
     """Print a hardened systemd unit for this node: own user, watchdog, no more rights than it needs.
+
+    With --template each node on the host has its file: murder@be1 runs /etc/murder/be1.toml.
 
     \b
     murder system-unit backend > /etc/systemd/system/murder.service
     systemctl daemon-reload && systemctl enable --now murder
+    murder system-unit --template > /etc/systemd/system/murder@.service
     """
     flags = "".join(f"--role {role} " for role in roles)
+    default = f"/etc/murder/{'%i' if template else 'murder'}.toml"
     click.echo(
         UNIT.format(
-            named="".join(f" {role}" for role in roles),
-            roles=" ".join(roles) or "the roles of its murder.toml",
+            unit="murder@" if template else "murder",
+            named="".join(f" {role}" for role in roles) + " --template" * template,
+            roles=" ".join(roles) or ("%i" if template else "the roles of its murder.toml"),
             program=shlex.quote(program or archive_path() or "/usr/local/bin/murder"),
             flags=flags,
-            config=shlex.quote(config_file),
+            config=shlex.quote(config_file or default),
             user=user,
         ),
         nl=False,

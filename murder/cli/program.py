@@ -33,6 +33,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "ctl": ("murder.cli.ctl.group:ctl", "Inspect and change a murder."),
         "help": ("murder.cli.manual:show", "The manual: install, daily work, trouble, …"),
         "system-unit": ("murder.cli.install:system_unit", "Print a hardened systemd unit."),
+        "man": ("murder.cli.man:man", "Print a manual page for man(1)."),
         "completion": ("murder.cli.install:completion", "Print completion for a shell."),
         "version": ("murder.cli.program:version", "Print the version."),
     }

@@ -21,6 +21,7 @@ WITHOUT_JSON = {
     "murder serve",  # runs
     "murder config example",  # prints a file
     "murder completion",
+    "murder man",
     "murder system-unit",
     "murder metrics dashboard",  # prints a file, JSON as it is
     "murder metrics rules",
