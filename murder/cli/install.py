@@ -1,6 +1,7 @@
 """`murder system-unit` and `murder completion`: what a host needs to run murder well."""
 
 import shlex
+from collections.abc import Sequence
 from typing import Final
 
 import asyncclick as click
@@ -87,19 +88,28 @@ def system_unit(
     systemctl daemon-reload && systemctl enable --now murder
     murder system-unit --template > /etc/systemd/system/murder@.service
     """
+    click.echo(format_unit(roles, config_file, user, program, template=template), nl=False)
+
+
+def format_unit(
+    roles: Sequence[str] = (),
+    config_file: str = "",
+    user: str = "murder",
+    program: str = "",
+    *,
+    template: bool = False,
+) -> str:
+    """The text of a unit."""
     flags = "".join(f"--role {role} " for role in roles)
     default = f"/etc/murder/{'%i' if template else 'murder'}.toml"
-    click.echo(
-        UNIT.format(
-            unit="murder@" if template else "murder",
-            named="".join(f" {role}" for role in roles) + " --template" * template,
-            roles=" ".join(roles) or ("%i" if template else "the roles of its murder.toml"),
-            program=shlex.quote(program or archive_path() or "/usr/local/bin/murder"),
-            flags=flags,
-            config=shlex.quote(config_file or default),
-            user=user,
-        ),
-        nl=False,
+    return UNIT.format(
+        unit="murder@" if template else "murder",
+        named="".join(f" {role}" for role in roles) + " --template" * template,
+        roles=" ".join(roles) or ("%i" if template else "the roles of its murder.toml"),
+        program=shlex.quote(program or archive_path() or "/usr/local/bin/murder"),
+        flags=flags,
+        config=shlex.quote(config_file or default),
+        user=user,
     )
 
 

@@ -24,6 +24,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "serve": ("murder.cli.serve:serve", "Run this node's roles: mupdate, frontend, backend."),
         "reload": ("murder.cli.reload:reload", "Have the running node read its murder.toml again."),
         "demo": ("murder.cli.demo:demo", "A whole murder on this host, to try and to test."),
+        "init": ("murder.cli.init:init", "Certificates and configurations for all hosts."),
         "config": ("murder.cli.config:config", "Check, show, or write an example configuration."),
         "ca": ("murder.cli.ca:ca", "The cluster's own certificates."),
         "auth": ("murder.cli.auth:auth", "Users, passwords, and what the auth plugins say."),

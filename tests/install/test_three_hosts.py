@@ -97,12 +97,22 @@ class Site:
             for link in ("lo", "eth0"):
                 self.at(host, "ip", "link", "set", link, "up")
 
-    def disconnect(self) -> None:
+    def serve(self, host: str, config: str) -> None:
+        """Start its node; `stop` ends it."""
+        words = ["ip", "netns", "exec", self.space(host), sys.executable]
+        words += [str(ROOT / "dist" / "murder.pyz"), "serve", "--config", config]
+        with (self.folder / f"{host}.log").open("wb") as log:
+            self.serving.append(subprocess.Popen(words, stderr=log, cwd=ROOT))
+
+    def stop(self) -> None:
         for process in self.serving:
             process.terminate()
         for process in self.serving:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(20)
+
+    def disconnect(self) -> None:
+        self.stop()
         for host in (*HOSTS, "net"):
             subprocess.run(
                 ["ip", "netns", "del", self.space(host)], check=False, capture_output=True
@@ -122,8 +132,18 @@ class Site:
         (etc / "murder.toml").write_text(text)
         return etc / "murder.toml"
 
+    def copied(self, made: Path, host: str) -> str:
+        """A folder as `murder init` made it, on its host; its data lies there too, for all share one file system."""
+        etc = self.folder / host
+        shutil.copytree(made, etc)
+        keys = [key for key in etc.glob("*.key") if key.stat().st_mode & 0o777 == 0o600]
+        assert len(keys) == 1
+        file = etc / "murder.toml"
+        file.write_text(re.sub(r'data = "/\S+"', f'data = "{etc}/data"', file.read_text()))
+        return str(file)
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture
 def site(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     if os.geteuid() != 0:
         cannot_run("network namespaces need root")
@@ -137,7 +157,23 @@ def site(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
         site.disconnect()
 
 
-def test_readme_leads_from_nothing_to_mail_on_three_hosts(site: Site) -> None:
+def test_what_init_has_written_is_copied_and_serves_mail(site: Site) -> None:
+    """The manual's first way."""
+    site_folder = site.folder / "murder-site"
+    own = ["--dir", str(site_folder), "--ca", str(site.folder / "murder-ca")]
+    (line,) = re.findall(r"^murder init (--host .*)$", MANUAL, re.MULTILINE)
+    said = site.murder("desk", "init", *line.split(), *own)
+    copies = re.findall(
+        r"^ +scp (\S+)/\* root@(\w+)\.example\.org:/etc/murder/$", said, re.MULTILINE
+    )
+    assert [host for _, host in copies] == ["mupdate", "be1", "fe1"]
+    configs = {}
+    for folder, host in [*copies, (str(site_folder / "operator"), "desk")]:
+        configs[host] = site.copied(Path(folder), host)
+    mail_comes_in(site, configs)
+
+
+def test_the_manual_leads_from_nothing_to_mail_on_three_hosts_by_hand(site: Site) -> None:
     ca = str(site.folder / "murder-ca")
     for line in re.findall(r"^murder ca (?:init|issue .*)$", MANUAL, re.MULTILINE):
         site.murder("desk", *line.split()[1:], "--dir", ca)
@@ -146,19 +182,17 @@ def test_readme_leads_from_nothing_to_mail_on_three_hosts(site: Site) -> None:
         place = "desk" if host == "anna-admin" else host
         name = host if place == "desk" else f"{host}.example.org"
         configs[place] = str(site.configure(place, text, name))
+    mail_comes_in(site, configs)
+
+
+def mail_comes_in(site: Site, configs: dict[str, str]) -> None:
+    """The manual's steps from users on, with a configuration for each host."""
     assert configs.keys() == HOSTS.keys()
     for user in ("admin", "anna"):
         for host in ("be1", "fe1"):
+            words = "auth", "add", user, "--config", configs[host]
             process = subprocess.run(
-                [
-                    sys.executable,
-                    ROOT / "dist/murder.pyz",
-                    "auth",
-                    "add",
-                    user,
-                    "--config",
-                    configs[host],
-                ],
+                [sys.executable, ROOT / "dist/murder.pyz", *words],
                 input=b"secret\nsecret\n",
                 capture_output=True,
                 check=False,
@@ -166,18 +200,7 @@ def test_readme_leads_from_nothing_to_mail_on_three_hosts(site: Site) -> None:
             assert process.returncode == 0, process.stderr
     for host in ("fe1", "be1", "mupdate"):  # "Order does not matter"
         site.murder(host, "config", "check", "--config", configs[host])
-        log = (site.folder / f"{host}.log").open("wb")
-        command = [
-            "ip",
-            "netns",
-            "exec",
-            site.space(host),
-            sys.executable,
-            str(ROOT / "dist/murder.pyz"),
-        ]
-        site.serving.append(
-            subprocess.Popen([*command, "serve", "--config", configs[host]], stderr=log, cwd=ROOT)
-        )
+        site.serve(host, configs[host])
     everything_is_well(site, configs["desk"])
     ca_file = str(site.folder / "desk" / "ca.pem")
     site.at(

@@ -1,0 +1,247 @@
+"""The hosts of a murder, as `murder init` plans them: site.toml, and the configuration that each of them gets.
+
+    admins = ["admin"]
+    operator = "operator"
+    [hosts."mupdate.example.org"]
+    role = "mupdate"
+    [hosts."be1.example.org"]
+    role = "backend"
+    address = "10.0.0.2"               # where the others call it, if that is not its name
+    names = ["imap.example.org"]       # more names and addresses that its certificate is good for
+
+A role is a row of `ROLES`: which roles its certificate has, and what its configuration says. Knows no files.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from murder.config import ConfigError, Problem
+from murder.config.write import format_value
+
+SITE: Final = "site.toml"
+# RFC 1123 §2.1
+HOST_NAME: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*", re.ASCII)
+MAX_HOST_NAME: Final = 253
+OPERATOR_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One, with one node on it."""
+
+    name: str
+    role: str
+    address: str = ""
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """All hosts, who administers mail, who runs `murder ctl`; `etcd` where several masters share their list."""
+
+    hosts: Mapping[str, Host]
+    admins: tuple[str, ...] = ("admin",)
+    operator: str = "operator"
+    etcd: tuple[str, ...] = ()
+
+    def of(self, role: str) -> list[Host]:
+        """Those of a role, in order."""
+        return [host for host in self.hosts.values() if role in ROLES[host.role].certified]
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a node of it is certified for, and its own part of murder.toml."""
+
+    certified: tuple[str, ...]
+    blocks: Callable[[Site, Host], Iterator[str]]
+
+
+def _master(site: Site, _host: Host) -> Iterator[str]:
+    shared = {"engine": "etcd"} if site.etcd else {}
+    yield _table("mupdate", listen=["*:3905"], **shared)
+    if site.etcd:
+        yield _table("plugins.list_etcd", endpoints=list(site.etcd))
+
+
+def _backend(site: Site, _host: Host) -> Iterator[str]:
+    ports = {"imap": ["*:143"], "pop3": ["*:110"], "lmtp": ["*:24"], "sieve": ["*:4190"]}
+    yield _table("backend", **ports, lmtp_trusted=[], admins=list(site.admins))
+
+
+def _frontend(site: Site, _host: Host) -> Iterator[str]:
+    ports = {"imap": ["*:143"], "imaps": ["*:993"], "pop3s": ["*:995"], "sieve": ["*:4190"]}
+    mta = {"lmtp": ["127.0.0.1:24"]}
+    yield _table("frontend", **ports, **mta, admins=list(site.admins))
+
+
+ROLES: Final[Mapping[str, Role]] = MappingProxyType(
+    {
+        "mupdate": Role(("mupdate",), _master),
+        "frontend": Role(("frontend",), _frontend),
+        "backend": Role(("backend",), _backend),
+    }
+)
+
+
+def site_from(table: Mapping[str, object], file: Path) -> Site:
+    """What a site.toml says. Raises ConfigError with all that is wrong with it."""
+    problems: list[Problem] = []
+
+    def texts(key: str, value: object) -> tuple[str, ...]:
+        if isinstance(value, list) and all(isinstance(one, str) for one in value):
+            return tuple(value)
+        problems.append(Problem(file, key, "must be a list of texts"))
+        return ()
+
+    hosts = {}
+    found = table.get("hosts", {})
+    for name, given in (found if isinstance(found, Mapping) else {}).items():
+        key = f'hosts."{name}"'
+        if not isinstance(given, Mapping) or not isinstance(given.get("role"), str):
+            problems.append(Problem(file, key, f"must have a role: one of {', '.join(ROLES)}"))
+            continue
+        if unknown := sorted(given.keys() - {"role", "address", "names"}):
+            problems.append(Problem(file, f"{key}.{unknown[0]}", "is no key of a host"))
+        address, names = given.get("address", ""), texts(f"{key}.names", given.get("names", []))
+        if not isinstance(address, str):
+            problems.append(Problem(file, f"{key}.address", "must be a text"))
+        hosts[name] = Host(name, given["role"], str(address), names)
+    if unknown := sorted(table.keys() - {"hosts", "admins", "operator", "etcd"}):
+        problems.append(Problem(file, unknown[0], "is no key of a site"))
+    site = Site(
+        hosts,
+        texts("admins", table.get("admins", ["admin"])),
+        str(table.get("operator", "operator")),
+        texts("etcd", table.get("etcd", [])),
+    )
+    problems += [Problem(file, key, text) for key, text in flaws(site)]
+    if problems:
+        raise ConfigError(problems)
+    return site
+
+
+def flaws(site: Site) -> Iterator[tuple[str, str]]:
+    """What is wrong with it: (key, what)."""
+    for name, host in site.hosts.items():
+        key = f'hosts."{name}"'
+        if not is_host_name(name):
+            yield key, "is no host name"
+        if host.role not in ROLES:
+            yield f"{key}.role", f"{host.role!r} is none of {', '.join(ROLES)}"
+        for one in (host.address, *host.names):
+            if one and not is_host_name(one) and not is_address(one):
+                yield key, f"{one!r} is neither a host name nor an address"
+    if not OPERATOR_NAME.fullmatch(site.operator) or site.operator in site.hosts:
+        yield "operator", f"{site.operator!r} is no name for an operator"
+    if any(host.role not in ROLES for host in site.hosts.values()):
+        return
+    for role, what in (
+        ("mupdate", "a master"),
+        ("backend", "a backend"),
+        ("frontend", "a frontend"),
+    ):
+        if not site.of(role):
+            yield "hosts", f"{what} is missing: a host of role {role}"
+    if len(site.of("mupdate")) > 1 and not site.etcd:
+        yield (
+            "etcd",
+            "several masters share their list through etcd: name its servers (https://HOST:2379)",
+        )
+
+
+def is_host_name(text: str) -> bool:
+    """Whether it may be a host's name, which is a folder's and a certificate's too."""
+    return bool(HOST_NAME.fullmatch(text)) and len(text) <= MAX_HOST_NAME
+
+
+def is_address(text: str) -> bool:
+    """Whether it is an IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def with_hosts(site: Site, more: Mapping[str, Host]) -> Site:
+    """The same with these hosts: new ones at the end."""
+    return replace(site, hosts={**site.hosts, **more})
+
+
+def format_site(site: Site) -> str:
+    """As `site_from` reads it."""
+    head = "# The hosts of this murder, written by `murder init`, which reads it when it is called again."
+    lines = [head, f"admins = {format_value(site.admins)}"]
+    lines.append(f"operator = {format_value(site.operator)}")
+    if site.etcd:
+        lines.append(f"etcd = {format_value(site.etcd)}")
+    blocks = ["\n".join(lines)]
+    for host in site.hosts.values():
+        keys: dict[str, object] = {"role": host.role}
+        if host.address:
+            keys["address"] = host.address
+        if host.names:
+            keys["names"] = host.names
+        blocks.append(_table(f"hosts.{format_value(host.name)}", **keys))
+    return "\n\n".join(blocks) + "\n"
+
+
+def format_host(site: Site, host: Host) -> str:
+    """A host's murder.toml."""
+    control = ["*:3906"]
+    blocks = [
+        "# Written by `murder init`, which leaves it alone once you have changed it.",
+        _table("node", name=host.name, data="/var/lib/murder", roles=[host.role], control=control),
+        _table(
+            "tls",
+            ca="ca.pem",
+            crl="crl.pem",
+            certificate=f"{host.name}.pem",
+            key=f"{host.name}.key",
+        ),
+    ]
+    if "frontend" in ROLES[host.role].certified:
+        blocks[-1] += (
+            "\n# what mail clients see, from a CA that they trust; without it, the certificate above"
+            '\n#public_certificate = "/etc/ssl/mail.pem"\n#public_key = "/etc/ssl/mail.key"'
+        )
+    if host.role != "mupdate":
+        blocks.append(_table("mupdate", master=_masters(site)))
+    blocks += ROLES[host.role].blocks(site, host)
+    if host.role != "mupdate":
+        blocks += _servers(site)
+    return "\n\n".join(blocks) + "\n"
+
+
+def format_operator(site: Site) -> str:
+    """The murder.toml of who runs `murder ctl`."""
+    blocks = [
+        "# Written by `murder init`. For `murder ctl`: export MURDER_CONFIG=…/murder.toml",
+        _table("node", name=site.operator, data="/tmp"),
+        _table("tls", ca="ca.pem", crl="crl.pem"),
+        _table("operator", certificate=f"{site.operator}.pem", key=f"{site.operator}.key"),
+        _table("mupdate", master=_masters(site)),
+        *_servers(site),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _masters(site: Site) -> object:
+    places = [host.address or host.name for host in site.of("mupdate")]
+    return places[0] if len(places) == 1 else places
+
+
+def _servers(site: Site) -> Iterator[str]:
+    for host in site.of("backend"):
+        keys = {"address": host.address} if host.address else {}
+        yield _table(f"servers.{format_value(host.name)}", **keys)
+
+
+def _table(header: str, **keys: object) -> str:
+    return "\n".join([f"[{header}]", *(f"{key} = {format_value(it)}" for key, it in keys.items())])

@@ -1,0 +1,198 @@
+"""`murder init`: folders that are ready to copy, which a second call completes and never spoils.
+
+That three hosts serve mail from them is in tests/install/test_three_hosts.py.
+"""
+
+import json
+import os
+import pty
+import subprocess
+from pathlib import Path
+
+import pytest
+import tomli
+
+from murder.cli import main
+from murder.cli.site import site_from
+from murder.config import ConfigError
+from murder.config.load import read_table
+from murder.pki.authority import names_of, read_certificate, roles_of
+from tests.kit.process import ROOT, murder_command, run_murder
+
+THREE = ("m.example.org=mupdate", "be1.example.org=backend", "fe1.example.org=frontend")
+
+
+def init(folder: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    own = "--dir", folder / "site", "--ca", folder / "ca"
+    return run_murder("init", *own, *words, code=code)
+
+
+def with_hosts(*hosts: str) -> list[str]:
+    return [word for host in hosts for word in ("--host", host)]
+
+
+def octets_below(folder: Path) -> dict[str, bytes]:
+    return {
+        str(it.relative_to(folder)): it.read_bytes() for it in folder.rglob("*") if it.is_file()
+    }
+
+
+def changed(folder: Path, *words: str) -> dict[str, list[str]]:
+    """What a call says it has written, by host."""
+    done = init(folder, "--json", *words)
+    rows = json.loads(done.stdout)["hosts"]
+    return {row["name"]: row["changed"] for row in rows if row["changed"]}
+
+
+def test_each_host_has_what_it_needs_and_secrets_are_for_nobody_else(tmp_path: Path) -> None:
+    done = init(tmp_path, *with_hosts(*THREE))
+    assert done.stderr == ""
+    site = tmp_path / "site"
+    for host in THREE:
+        name, _, role = host.partition("=")
+        files = {"ca.pem", "crl.pem", f"{name}.pem", f"{name}.key", "murder.toml", "murder.service"}
+        assert {file.name for file in (site / name).iterdir()} == files
+        assert roles_of(read_certificate(site / name / f"{name}.pem")) == {role}
+        assert f"scp {site / name}/* root@{name}:/etc/murder/" in done.stdout
+    for key in (*site.rglob("*.key"), tmp_path / "ca" / "ca.key"):
+        assert key.stat().st_mode & 0o777 == 0o600
+        assert key.parent.stat().st_mode & 0o777 == 0o700
+    assert not list(site.rglob("ca.key"))
+    operator = tomli.loads((site / "operator" / "murder.toml").read_text())
+    assert operator["servers"] == {"be1.example.org": {}}
+
+
+def test_a_second_call_changes_nothing(tmp_path: Path) -> None:
+    init(tmp_path, *with_hosts(*THREE))
+    before = octets_below(tmp_path)
+    done = init(tmp_path)
+    assert "Nothing has changed for any host." in done.stdout
+    assert octets_below(tmp_path) == before
+
+
+def test_a_host_comes_in_and_nobody_gets_another_authority_or_key(tmp_path: Path) -> None:
+    init(tmp_path, *with_hosts(*THREE))
+    before = octets_below(tmp_path)
+    new = changed(tmp_path, "--host", "be2.example.org=backend@10.0.0.4")
+    assert set(new.pop("be2.example.org")) >= {"be2.example.org.key", "ca.pem", "murder.toml"}
+    assert new == {
+        "be1.example.org": ["murder.toml"],
+        "fe1.example.org": ["murder.toml"],
+        "operator": ["murder.toml"],
+    }
+    after = octets_below(tmp_path)
+    for file in before:
+        assert after[file] == before[file] or file.endswith((".toml", "issued.jsonl")), file
+    made = tomli.loads((tmp_path / "site/fe1.example.org/murder.toml").read_text())
+    assert made["servers"]["be2.example.org"] == {"address": "10.0.0.4"}
+    certificate = tmp_path / "site/be2.example.org/be2.example.org.pem"
+    assert set(names_of(read_certificate(certificate))) == {"be2.example.org", "10.0.0.4"}
+
+
+def test_a_configuration_that_was_changed_by_hand_stays(tmp_path: Path) -> None:
+    init(tmp_path, *with_hosts(*THREE))
+    file = tmp_path / "site/fe1.example.org/murder.toml"
+    mine = file.read_text() + '\n[log]\nlevel = "debug"\n'
+    file.write_text(mine)
+    assert changed(tmp_path) == {}  # nothing new for anybody
+    done = init(tmp_path, "--host", "be2.example.org=backend")
+    assert file.read_text() == mine
+    assert "be2.example.org" in file.with_name("murder.toml.new").read_text()
+    assert f"{file} was changed by hand and stays" in done.stdout
+
+
+def test_what_was_revoked_gets_another_certificate_and_all_are_told(tmp_path: Path) -> None:
+    init(tmp_path, *with_hosts(*THREE))
+    run_murder("ca", "revoke", "fe1.example.org", "--dir", tmp_path / "ca")
+    new = changed(tmp_path)
+    assert new.pop("fe1.example.org") == ["fe1.example.org.pem", "fe1.example.org.key", "crl.pem"]
+    assert set(new) == {"m.example.org", "be1.example.org", "operator"}
+    assert all(files == ["crl.pem"] for files in new.values())
+    assert changed(tmp_path) == {}
+
+
+def test_a_plan_is_read_from_a_file(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(
+        'admins = ["root"]\noperator = "anna"\n[hosts.m]\nrole = "mupdate"\n[hosts.b]\nrole = "backend"\n'
+        '[hosts.f]\nrole = "frontend"\nnames = ["imap.example.org"]\n'
+    )
+    init(tmp_path, "--from", str(plan))
+    made = tomli.loads((tmp_path / "site/f/murder.toml").read_text())
+    assert made["frontend"]["admins"] == ["root"] and made["mupdate"]["master"] == "m"
+    assert "imap.example.org" in names_of(read_certificate(tmp_path / "site/f/f.pem"))
+    assert (tmp_path / "site/anna/anna.key").exists()
+    before = octets_below(tmp_path / "site")
+    init(tmp_path, "--from", str(tmp_path / "site/site.toml"))
+    assert octets_below(tmp_path / "site") == before
+
+
+@pytest.mark.parametrize(
+    "words, problem",
+    [
+        ([], "name the hosts: --host NAME=ROLE, or --from FILE"),
+        (with_hosts("a=master"), "want NAME=ROLE, ROLE one of mupdate, frontend, backend"),
+        (with_hosts("../../etc=backend"), 'hosts."../../etc": is no host name'),
+        (with_hosts("-oProxyCommand=backend"), "is no host name"),
+        (with_hosts("m=mupdate", "b=backend"), "a frontend is missing: a host of role frontend"),
+        (with_hosts("m=mupdate", "b=backend@no where", "f=frontend"), "neither a host name nor an"),
+        (with_hosts("m=mupdate", "n=mupdate", "b=backend", "f=frontend"), "share their list"),
+        (
+            [*with_hosts("m=mupdate", "b=backend", "f=frontend"), "--operator", "../x"],
+            "no name for",
+        ),
+    ],
+)
+def test_what_makes_no_murder_is_refused_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], problem: str
+) -> None:
+    own = ["--dir", str(tmp_path / "site"), "--ca", str(tmp_path / "ca")]
+    assert main(["init", *own, *words]) == 2
+    said = capsys.readouterr().err
+    assert problem in said and "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text, problem",
+    [
+        ("hosts = 1", "a master is missing"),
+        ('[hosts.a]\nrole = "x"', "'x' is none of mupdate, frontend, backend"),
+        ("[hosts.a]\n", "must have a role"),
+        ('[hosts.a]\nrole = "backend"\nnames = 3', "must be a list of texts"),
+        ('[hosts.a]\nrole = "backend"\naddres = "b"', "is no key of a host"),
+        ("admin = []", "is no key of a site"),
+        ("[hosts", "plan.toml"),
+    ],
+)
+def test_a_plan_that_is_wrong_says_where(tmp_path: Path, text: str, problem: str) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(text)
+    with pytest.raises(ConfigError, match=problem):
+        site_from(read_table(plan), plan)
+
+
+def test_on_a_terminal_it_asks(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    words = ["init", "--dir", str(tmp_path / "site"), "--ca", str(tmp_path / "ca")]
+    with subprocess.Popen(
+        [*murder_command(), *words],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as process:
+        os.write(ours, b"m.example.org\n\nbe1.example.org, be2.example.org\nfe1.example.org\n")
+        said, _ = process.communicate(timeout=60)
+    os.close(ours)
+    os.close(theirs)
+    assert process.returncode == 0
+    assert "Backends, which keep mail" in said
+    made = {folder.name for folder in (tmp_path / "site").iterdir() if folder.is_dir()}
+    assert made == {
+        "m.example.org",
+        "be1.example.org",
+        "be2.example.org",
+        "fe1.example.org",
+        "operator",
+    }
