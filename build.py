@@ -3,8 +3,9 @@
 
     python3 build.py              make dist/murder.pyz, byte for byte the same from the same sources
     python3 build.py archive [--python 3.11] [--machine x86_64] [--out FILE]
-                                  the same, smaller: for these Pythons and machines alone
+                                  the same, smaller: for these alone
     python3 build.py deb [...]    make a Debian package of it in dist/; --archive FILE of another, --version V
+    python3 build.py image [...]  make an OCI image of it in dist/, on a Debian that mmdebstrap fetches, or on --rootfs TAR
     python3 build.py man          write the manual pages for man(1) to dist/man/
     python3 build.py demo [...]   make it and run `murder demo ...`
     python3 build.py test [...]   make an environment, check format, lint and types, run every test;
@@ -37,6 +38,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import zipfile
@@ -44,7 +46,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
-from murder.archive import debian
+from murder.archive import debian, image
 from murder.archive.elf import without_debugging
 from murder.archive.pack import BOOTSTRAP, FIXED_TIME, pack
 
@@ -84,6 +86,7 @@ def main(arguments: Sequence[str]) -> int:
     targets: Mapping[str, Callable[[list[str]], int]] = {
         "archive": build_archive,
         "deb": build_deb,
+        "image": build_image,
         "man": write_man,
         "demo": run_demo,
         "test": run_tests,
@@ -121,16 +124,14 @@ def build_archive(arguments: list[str]) -> int:
     parser.add_argument("--machine", action="append", default=[], choices=sorted(GLIBC_TARGETS))
     parser.add_argument("--out", type=Path, default=ARCHIVE, help="default: dist/murder.pyz")
     wanted = parser.parse_args(arguments)
-    octets = make_archive(wanted.python, wanted.machine)
-    out: Path = wanted.out.absolute()
+    octets, out = make_archive(wanted.python, wanted.machine), wanted.out.absolute()
     out.parent.mkdir(exist_ok=True)
     new = out.with_suffix(".new")
     new.write_bytes(octets)
     new.chmod(0o755)
     new.replace(out)
-    digest = hashlib.sha256(octets).hexdigest()
     shown = out.relative_to(ROOT) if out.is_relative_to(ROOT) else out
-    say(f"{shown}: {len(octets) / 1e6:.1f} MB, sha256 {digest}")
+    say(f"{shown}: {len(octets) / 1e6:.1f} MB, sha256 {hashlib.sha256(octets).hexdigest()}")
     return 0
 
 
@@ -144,19 +145,57 @@ def build_deb(arguments: list[str]) -> int:
     archive = (wanted.archive or ARCHIVE).absolute()
     if wanted.archive is None:
         build_archive([])
-    when = built_at()
+    when, licence = built_at(), (ROOT / "LICENSE").read_text(encoding="utf-8")
     texts = {path: printed_by(archive, *words) for path, words in debian.PRINTED.items()}
     texts |= {f"{debian.MAN}/man{page[-1]}/{page}": text for page, text in pages_of(archive, when)}
     with zipfile.ZipFile(archive) as opened:
         lines = opened.read("build.txt").decode().splitlines()
     facts = dict(line.split(" ", 1) for line in lines)
     release = debian.release_of(facts, wanted.version, wanted.maintainer, when)
-    licence = (ROOT / "LICENSE").read_text(encoding="utf-8")
     octets = debian.format_deb(archive.read_bytes(), texts, licence, release)
     out = ARCHIVE.with_name(f"murder_{release.version}_{release.architecture}.deb")
     out.write_bytes(octets)
     say(f"{out.relative_to(ROOT)}: {len(octets) / 1e6:.1f} MB")
     return 0
+
+
+def build_image(arguments: list[str]) -> int:
+    """Write dist/murder_VERSION_MACHINE.oci.tar, for `podman load`, `skopeo copy oci-archive:…` and their like."""
+    parser = argparse.ArgumentParser(prog="build.py image", allow_abbrev=False)
+    parser.add_argument("--archive", type=Path, help="default: one is made")
+    parser.add_argument("--version", default=version())
+    parser.add_argument("--rootfs", type=Path, help="a tar with Python; default: mmdebstrap's")
+    parser.add_argument("--machine", default=platform.machine(), choices=sorted(image.MACHINES))
+    wanted = parser.parse_args(arguments)
+    if wanted.archive is None:
+        build_archive([])
+    about = image.Image(wanted.version, wanted.machine, built_at())
+    try:
+        rootfs = (wanted.rootfs or fetch_rootfs(about)).read_bytes()
+        program = (wanted.archive or ARCHIVE).read_bytes()
+        octets = image.format_image(rootfs, program, about)
+    except (OSError, ValueError, tarfile.TarError) as error:
+        raise Problem(str(error)) from None
+    out = ARCHIVE.with_name(f"murder_{about.version}_{image.MACHINES[about.machine]}.oci.tar")
+    out.write_bytes(octets)
+    say(f"{out.relative_to(ROOT)}: {len(octets) / 1e6:.1f} MB")
+    return 0
+
+
+def fetch_rootfs(about: image.Image) -> Path:
+    """A Debian 12 with Python and little else, made by mmdebstrap; kept in .build/. Raises Problem."""
+    file = BUILD / f"bookworm-{about.machine}.tar"
+    if not file.exists():
+        if shutil.which("mmdebstrap") is None:
+            raise Problem("without --rootfs it takes mmdebstrap (Debian's package of that name)")
+        machine = image.MACHINES[about.machine]
+        words = [*image.MMDEBSTRAP, f"--architectures={machine}", "bookworm", str(file)]
+        say(" ".join(words))
+        environ = os.environ | {"SOURCE_DATE_EPOCH": str(about.when)}
+        if subprocess.call(words, env=environ, stdout=subprocess.DEVNULL):
+            file.unlink(missing_ok=True)
+            raise Problem("mmdebstrap has failed")
+    return file
 
 
 def write_man(_: list[str]) -> int:
@@ -166,7 +205,7 @@ def write_man(_: list[str]) -> int:
         file = ARCHIVE.parent / "man" / f"man{page[-1]}" / page
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
-        say(str(file.relative_to(ROOT)))
+    say(str((ARCHIVE.parent / "man").relative_to(ROOT)))
     return 0
 
 

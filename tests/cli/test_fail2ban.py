@@ -1,17 +1,20 @@
-"""What fail2ban makes of the log of a real murder: Debian's own `fail2ban-regex`, on lines that real clients have caused."""
+"""What fail2ban makes of the log of a real murder: Debian's own `fail2ban-regex` on lines that real clients have caused, and
+a server of it that bans while they come."""
 
 import base64
 import imaplib
 import json
 import poplib
+import re
 import shutil
+import socket
 import subprocess
 import time
 from ast import literal_eval
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from configparser import RawConfigParser
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,7 @@ from tests.conftest import cannot_run
 from tests.kit.demo import Demo, reconfigure, running_demo
 from tests.kit.managesieve import ManageSieve
 from tests.kit.process import ROOT, murder_command
+from tests.kit.waiting import until
 
 # what somebody calls themselves so that another address is banned, or the line is taken for an old one
 EVIL = (
@@ -137,3 +141,87 @@ def test_the_jail_names_the_filter_the_ports_and_where_the_log_is() -> None:
         assert section["filter"] == "murder" and section["backend"] == source
         assert section.get("logpath", "") == (words[1] if words else "")
         assert section["port"] == "143,993,110,995,4190"
+
+
+ACTION = """[Definition]
+actionban = echo ban <ip> >> {notes}
+actionunban = echo unban <ip> >> {notes}
+"""
+# beside what murder prints: no address is passed over (all here are loopback), and few guesses are enough
+SITE = """[murder]
+ignoreip =
+ignoreself = false
+maxretry = 4
+usedns = no
+action = note
+"""
+
+
+@contextmanager
+def running_fail2ban(folder: Path, log: Path) -> Iterator[Callable[..., str]]:
+    """Debian's server with murder's filter and jail as printed, the site's own file beside, and an action that only notes
+    what it was called for. Gives what asks it: `fail2ban-client`."""
+    written = {
+        "fail2ban.conf": "[Definition]\nloglevel = INFO\ndbfile = None\nallowipv6 = auto\n",
+        "jail.conf": "[DEFAULT]\nbackend = polling\n",
+        "filter.d/murder.conf": said("log", "fail2ban", "filter"),
+        "jail.d/murder.conf": said("log", "fail2ban", "jail", "--file", str(log)),
+        "jail.d/murder.local": SITE,
+        "action.d/note.conf": ACTION.format(notes=folder / "notes"),
+    }
+    for name, text in written.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    (folder / "notes").write_text("")
+    own = ["-c", str(folder), "-s", str(folder / "socket"), "-p", str(folder / "pid")]
+    with (folder / "server.log").open("wb") as said_by_server:
+        process = subprocess.Popen(
+            ["fail2ban-server", *own, "--logtarget", "STDERR", "-xf", "start"],
+            stdout=said_by_server,
+            stderr=subprocess.STDOUT,
+        )
+
+    def ask(*words: str) -> str:
+        return subprocess.run(
+            ["fail2ban-client", *own, *words], capture_output=True, text=True, check=False
+        ).stdout
+
+    try:
+        until(
+            lambda: "File list" in ask("status", "murder"),
+            lambda: (folder / "server.log").read_text(),
+            every_s=0.2,
+        )
+        yield ask
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def logs_in(demo: Demo, source: str, password: str) -> bool:
+    """A login by IMAP from that address."""
+    node = demo.frontend
+    with (
+        socket.create_connection((node["host"], node["imap"]), 30, (source, 0)) as client,
+        client.makefile("rb") as said,
+    ):
+        said.readline()
+        client.sendall(f"a LOGIN user1 {password}\r\n".encode())
+        return next(line for line in said if line.startswith(b"a ")).startswith(b"a OK")
+
+
+def test_a_running_fail2ban_bans_who_guesses_and_nobody_else(demo: Demo, tmp_path: Path) -> None:
+    with running_fail2ban(tmp_path, demo.folder / "fe1" / "log") as ask:
+        with ThreadPoolExecutor(6) as pool:
+            guesses = [pool.submit(logs_in, demo, "127.0.0.3", "wrong") for _ in range(4)]
+            others = [pool.submit(logs_in, demo, "127.0.0.2", demo.password) for _ in range(4)]
+        assert not any(one.result() for one in guesses) and all(one.result() for one in others)
+        assert not logs_in(demo, "127.0.0.2", "mistyped")
+        notes = tmp_path / "notes"
+        until(notes.read_text, lambda: (tmp_path / "server.log").read_text(), every_s=0.2)
+        assert notes.read_text() == "ban 127.0.0.3\n"
+        assert re.search(r"Banned IP list:\s+127\.0\.0\.3$", ask("status", "murder"), re.M)
+        # all that came later was seen as well: their one mistake counts, and bans nobody
+        until(lambda: re.search(r"Total failed:\s+5$", ask("status", "murder"), re.M), every_s=0.2)
+        ask("set", "murder", "unbanip", "127.0.0.3")
+        assert notes.read_text() == "ban 127.0.0.3\nunban 127.0.0.3\n"
