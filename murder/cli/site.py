@@ -20,7 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from murder.config import ConfigError, Problem
+from murder.config import UNIFIED, ConfigError, Problem
 from murder.config.write import format_value
 
 SITE: Final = "site.toml"
@@ -80,11 +80,19 @@ def _frontend(site: Site, _host: Host) -> Iterator[str]:
     yield _table("frontend", **ports, **mta, admins=list(site.admins))
 
 
+def _unified(site: Site, _host: Host) -> Iterator[str]:
+    clients = {"imap": ["*:143"], "imaps": ["*:993"], "pop3": ["*:110"], "pop3s": ["*:995"]}
+    mail = {"lmtp": ["*:24"], "sieve": ["*:4190"], "lmtp_trusted": ["127.0.0.0/8"]}
+    yield _table("frontend", **clients, **mail, admins=list(site.admins))
+    yield _table("backend", admins=list(site.admins))
+
+
 ROLES: Final[Mapping[str, Role]] = MappingProxyType(
     {
         "mupdate": Role(("mupdate",), _master),
         "frontend": Role(("frontend",), _frontend),
         "backend": Role(("backend",), _backend),
+        UNIFIED: Role(("frontend", "backend"), _unified),
     }
 )
 

@@ -127,11 +127,29 @@ def test_a_plan_is_read_from_a_file(tmp_path: Path) -> None:
     assert octets_below(tmp_path / "site") == before
 
 
+def test_several_masters_and_machines_that_do_everything(tmp_path: Path) -> None:
+    """What was written has been checked as `murder serve` checks it."""
+    hosts = ("m1=mupdate", "m2=mupdate@10.0.0.2", "n1=unified", "n2=unified")
+    init(tmp_path, *with_hosts(*hosts), "--etcd", "https://e1:2379", "--etcd", "https://e2:2379")
+    made = {
+        name: tomli.loads((tmp_path / "site" / name / "murder.toml").read_text())
+        for name in ("m1", "m2", "n1", "n2", "operator")
+    }
+    assert made["m1"]["mupdate"]["engine"] == made["m2"]["mupdate"]["engine"] == "etcd"
+    endpoints = ["https://e1:2379", "https://e2:2379"]
+    assert made["m1"]["plugins"]["list_etcd"]["endpoints"] == endpoints
+    for name in ("n1", "n2", "operator"):
+        assert made[name]["mupdate"]["master"] == ["m1", "10.0.0.2"]
+        assert made[name]["servers"] == {"n1": {}, "n2": {}}
+    certificate = read_certificate(tmp_path / "site" / "n1" / "n1.pem")
+    assert roles_of(certificate) == {"frontend", "backend"}
+
+
 @pytest.mark.parametrize(
     "words, problem",
     [
         ([], "name the hosts: --host NAME=ROLE, or --from FILE"),
-        (with_hosts("a=master"), "want NAME=ROLE, ROLE one of mupdate, frontend, backend"),
+        (with_hosts("a=master"), "want NAME=ROLE, ROLE one of mupdate, frontend, backend, unified"),
         (with_hosts("../../etc=backend"), 'hosts."../../etc": is no host name'),
         (with_hosts("-oProxyCommand=backend"), "is no host name"),
         (with_hosts("m=mupdate", "b=backend"), "a frontend is missing: a host of role frontend"),
@@ -157,7 +175,7 @@ def test_what_makes_no_murder_is_refused_and_leaves_nothing(
     "text, problem",
     [
         ("hosts = 1", "a master is missing"),
-        ('[hosts.a]\nrole = "x"', "'x' is none of mupdate, frontend, backend"),
+        ('[hosts.a]\nrole = "x"', "'x' is none of mupdate, frontend, backend, unified"),
         ("[hosts.a]\n", "must have a role"),
         ('[hosts.a]\nrole = "backend"\nnames = 3', "must be a list of texts"),
         ('[hosts.a]\nrole = "backend"\naddres = "b"', "is no key of a host"),
