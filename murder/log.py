@@ -174,20 +174,20 @@ def logger(**bound: object) -> Log:
 class Recent:
     """The last lines of this process, for who asks a node from elsewhere: so many, each cut where it is long."""
 
-    __slots__ = ("_lines",)
+    __slots__ = ("lines",)
 
     def __init__(self) -> None:
-        self._lines: deque[tuple[float, str, str]] = deque(maxlen=RECENT_LINES)
+        self.lines: deque[tuple[float, str, str]] = deque(maxlen=RECENT_LINES)
 
     def note(self, level: str, line: str) -> None:
-        self._lines.append((time.time(), level, line[:RECENT_CHARACTERS]))
+        self.lines.append((time.time(), level, line[:RECENT_CHARACTERS]))
 
     def found(self, word: str, least: str) -> list[tuple[float, str, str]]:
         """Time, level and text of those in which the word stands, in upper or lower case, from that level on."""
         wanted, limit = word.lower(), LEVELS[least]
         return [
             one
-            for one in list(self._lines)
+            for one in list(self.lines)
             if LEVELS[one[1]] >= limit and (not wanted or wanted in one[2].lower())
         ]
 
@@ -215,7 +215,8 @@ class PlainLog:
             line = {**facts, "event": event, **self.constants, "level": "info"}
             line["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
             text = encode(line)
-            recent.note("info", text)
+            # `recent.note`, without a call: this is the way of every session
+            recent.lines.append((time.time(), "info", text[:RECENT_CHARACTERS]))
             try:
                 os.write(STDERR, f"{self.priority}{text}\n".encode())
             except OSError:

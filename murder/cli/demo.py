@@ -109,7 +109,7 @@ async def demo(
     murder demo --json --dir /tmp/m --users 200  # one line of JSON when ready
     murder demo node kill be1 --dir /tmp/m       # what if a backend dies?
     murder demo node start be1 --dir /tmp/m
-    murder demo --ha                             # three machines, any of which may die
+    murder demo --ha                             # three machines; any may die
     """
     if context.invoked_subcommand is not None:
         return 0

@@ -10,7 +10,6 @@ from typing import Any, Final
 import asyncclick as click
 
 from murder.cli.screen import Table, columns, plain
-from murder.config import ROLES
 
 DEFAULT_CONFIG: Final = Path("/etc/murder/murder.toml")
 PATH: Final = click.Path(path_type=Path)
@@ -37,7 +36,7 @@ def role_option() -> Decorator:
         "--role",
         "roles",
         multiple=True,
-        type=click.Choice(ROLES),
+        type=click.Choice(["mupdate", "frontend", "backend", "unified"]),
         help="A role of this node (may be given several times; default: node.roles).",
     )
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from murder.config import Config, ConfigError, Endpoint, Problem
+from murder.config import Config, ConfigError, Problem
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, Namespace, display
@@ -74,9 +74,6 @@ class Reach:
     def target(self) -> Target:
         """Raises Refusal where the configuration names no master."""
         target = master_target(self.config)
-        if target is None and "mupdate" in self.config.node.roles and self.config.mupdate.listen:
-            own = replace(self.config.mupdate, master=_reached(self.config.mupdate.listen[0]))
-            target = master_target(replace(self.config, mupdate=own))
         if target is None:
             raise Refusal(
                 Code.CANNOT,
@@ -200,12 +197,6 @@ def check(server: str, reply: Reply) -> None:
     except ValueError:
         code = Code.NONE
     raise Refusal(code, f"{server}: {reply.text}")
-
-
-def _reached(listen: Endpoint) -> Endpoint:
-    """Where a master on this host is reached that listens there."""
-    anywhere = {"": "localhost", "*": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}
-    return replace(listen, host=anywhere.get(listen.host, listen.host))
 
 
 def check_files(config: Config) -> None:

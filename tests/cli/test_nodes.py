@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from murder import __version__
 from murder.cli.program import system_text
 from murder.config import ConfigError, load_config
 from murder.node.control import sockets as control
@@ -37,7 +38,7 @@ def test_a_node_that_hangs_says_nothing_of_the_others_clocks(
     async def ask(_reach: Reach, place: str, _request: Request) -> AsyncIterator[Answer]:
         if place == "hangs.example.org":
             await asyncio.Event().wait()
-        yield {"node": place, "role": "backend", "now": time.time()}
+        yield {"node": place, "role": "backend", "now": time.time(), "version": __version__}
 
     monkeypatch.setattr(nodes, "ask", ask)
     monkeypatch.setattr(nodes, "TIMEOUT_S", 0.05)
@@ -52,10 +53,14 @@ def test_a_node_that_hangs_says_nothing_of_the_others_clocks(
 
 def test_a_node_of_a_demo_is_cured_as_one(tmp_path: Path) -> None:
     place = str(tmp_path / "be1" / "data")
-    (problem,) = problems_of([parse_node_status({"replaced": True})], 0.0, place)
+    (problem,) = problems_of(
+        [parse_node_status({"replaced": True, "version": __version__})], 0.0, place
+    )
     assert "systemctl restart" in problem.cure
     (tmp_path / nodes.DEMO_SOCKET).touch()
-    (problem,) = problems_of([parse_node_status({"replaced": True})], 0.0, place)
+    (problem,) = problems_of(
+        [parse_node_status({"replaced": True, "version": __version__})], 0.0, place
+    )
     assert problem.cure.endswith(f"`murder demo --dir {tmp_path}`")
 
 
@@ -106,7 +111,7 @@ def test_the_masters_own_host_needs_no_mupdate_master(tmp_path: Path) -> None:
         '[node]\nname = "m"\ndata = "data"\nroles = ["mupdate"]\n'
         '[mupdate]\nlisten = ["*:4905"]\nmaster_tls = "none"\n'
     )
-    assert Reach(load_config(file), lambda user: "").target.name == "localhost:4905"
+    assert Reach(load_config(file), lambda user: "").target.name == "127.0.0.1:4905"
 
 
 @pytest.mark.parametrize("key", ["certificate", "key"])

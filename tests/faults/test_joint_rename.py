@@ -29,6 +29,7 @@ for word in ("XSETTLE", "XPART", "XRENAME", "SETMETADATA", "GETMETADATA"):
 def demo() -> Iterator[Demo]:
     """be1 and be3 on the spool, be2, where no user is, on Maildir++."""
     with running_demo("--users", "6", "--backends", "3", "--no-tls-required") as running:
+        change_backend(running, "be2", 'delete = "immediate"')  # its store will be another one
         far = backend(running, "be2")
         with running.imap(far, "admin") as admin:
             for line in admin.list()[1]:

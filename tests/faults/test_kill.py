@@ -141,7 +141,8 @@ def names_at(port: int) -> dict[str, str]:
 
 def names_seen(demo: Demo, server: dict[str, object]) -> set[str]:
     with demo.imap(server, "admin") as client:
-        lines = client.list()[1]
+        # what was deleted and is kept for a time is told to who asks for it by name
+        lines = [*client.list()[1], *client.list('""', '"DELETED/*"')[1]]
     return {
         line.decode().rsplit(" ", 1)[1].replace("/", ".")
         for line in lines

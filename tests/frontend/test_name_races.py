@@ -112,7 +112,7 @@ async def test_a_change_is_answered_before_the_end_of_what_was_selected(tmp_path
 
 CHANGES = {
     "CREATE INBOX/new": "stored",
-    "DELETE INBOX/there": "removed",
+    "DELETE INBOX/there": "moved",
     "RENAME INBOX/there INBOX/else": "moved",
     "RENAME INBOX INBOX/old": "filled",
     "SETACL INBOX/there bob lr": "activated",
