@@ -37,14 +37,14 @@ def demo() -> Iterator[Demo]:
                     name = line.decode().rsplit(" ", 1)[1]
                     assert admin.setacl(name, "admin", "lrswipkxtea")[0] == "OK"
                     assert admin.delete(name)[0] == "OK"
-        change_backend(running, "be2", 'store = "store_maildir"')
+        change_backend(running, "be2", 'store = "store_maildir"', gone='delete = "immediate"\n')
         yield running
 
 
-def change_backend(demo: Demo, node: str, line: str) -> None:
+def change_backend(demo: Demo, node: str, line: str, gone: str = "") -> None:
     demo.node("stop", node)
     file = demo.folder / node / "murder.toml"
-    file.write_text(file.read_text().replace("[backend]", f"[backend]\n{line}"))
+    file.write_text(file.read_text().replace(gone, "").replace("[backend]", f"[backend]\n{line}"))
     demo.node("start", node)
 
 
@@ -287,14 +287,6 @@ def test_what_is_in_doubt_is_shown_and_ended_by_hand(demo: Demo) -> None:
     assert settled(demo) == OLD
 
 
-@pytest.fixture(scope="module")
-def keeping(demo: Demo) -> None:
-    """From now on what is deleted is kept for a while."""
-    for one in demo.backends:
-        change_backend(demo, one["node"], 'delete = "delayed"')
-
-
-@pytest.mark.usefixtures("keeping")
 @pytest.mark.parametrize(
     ("verb", "node", "at"),
     [
