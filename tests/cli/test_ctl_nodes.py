@@ -20,7 +20,7 @@ from tests.kit.demo import Demo, running_demo
 from tests.kit.managesieve import ManageSieve
 from tests.kit.ports import free_port_base
 from tests.kit.process import ROOT, murder_command, serving
-from tests.kit.waiting import until
+from tests.kit.waiting import LIMIT_S, until
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,8 @@ def test_a_trace_shows_a_quick_session_from_its_first_octet_without_secrets(
         cwd=ROOT,
     ) as tracing:
         assert tracing.stdout is not None
+        patience = threading.Timer(LIMIT_S, tracing.kill)  # a line that never comes ends the test
+        patience.start()
         for _ in range(4):  # every node says that it has begun
             assert "trace" in json.loads(tracing.stdout.readline())
         demo.imap(demo.frontend, "user1").logout()  # another's
@@ -105,6 +107,7 @@ def test_a_trace_shows_a_quick_session_from_its_first_octet_without_secrets(
             line = json.loads(tracing.stdout.readline())
             if line["node"].startswith("fe1"):
                 said += f"{line['who']}: {line['octets']}\n"
+        patience.cancel()
         tracing.send_signal(signal.SIGINT)
         tracing.stdout.read()
     assert said.startswith("S: * OK") and "C: a CAPABILITY\nb AUTHENTICATE ***\n" in said
