@@ -13,7 +13,7 @@ from murder.backend.reconcile.epoch import Epochs
 from murder.errors import Refusal
 from murder.kit.epoch import renew_boxes
 from murder.kit.rows import box_of, remove_mailbox
-from murder.kit.schema import TABLES
+from murder.kit.schema import RETAINED, TABLES
 from murder.model.message import UidValidity
 from murder.model.name import MailboxName
 from murder.mupdate.client import MasterClient
@@ -157,7 +157,8 @@ async def test_who_is_renewed_has_another_id_and_what_was_unfinished_finds_it(
 
 def test_a_former_id_finds_its_mailbox() -> None:
     db = sqlite3.connect(":memory:")
-    db.executescript(TABLES)
+    for step in (TABLES, *RETAINED):
+        db.executescript(step)
     for number, name in enumerate("ab", start=1):
         db.execute(
             "INSERT INTO mailbox (id, name, mailbox_id, uid_validity) VALUES (?,?,?,1)",

@@ -147,9 +147,9 @@ ACTION = """[Definition]
 actionban = echo ban <ip> >> {notes}
 actionunban = echo unban <ip> >> {notes}
 """
-# beside what murder prints: no address is passed over (all here are loopback), and few guesses are enough
+# beside what murder prints: of loopback's addresses one alone is passed over, and few guesses are enough
 SITE = """[murder]
-ignoreip =
+ignoreip = 127.0.0.1
 ignoreself = false
 maxretry = 4
 usedns = no
