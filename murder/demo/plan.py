@@ -246,7 +246,7 @@ def _prepare_operator(options: Options, nodes: Sequence[Node], authority: Path) 
         "# Written by `murder demo`; written anew at each start. For `murder ctl`.",
         _table("node", name=OPERATOR, data="data"),
         _table("tls", ca=str(ca_file(options.folder).absolute())),
-        _operator(options, nodes),
+        _operator(nodes, Path()),  # beside it
         _table("mupdate", master=_masters(nodes)),
         _table("namespace", unix_hierarchy=True, alternative=False),
         *_servers(nodes),
@@ -262,8 +262,9 @@ def _masters(nodes: Sequence[Node], first: Node | None = None) -> str | list[str
     return found if len(found) > 1 else found[0]
 
 
-def _operator(options: Options, nodes: Sequence[Node]) -> str:
-    certificate = operator_file(options.folder).absolute().with_name(f"{OPERATOR}.pem")
+def _operator(nodes: Sequence[Node], folder: Path) -> str:
+    """Who shows the operator's certificate, which is in this folder."""
+    certificate = folder / f"{OPERATOR}.pem"
     return _table(
         "operator",
         certificate=str(certificate),
@@ -341,7 +342,7 @@ def format_node(options: Options, nodes: Sequence[Node], node: Node) -> str:
         _table("metrics", listen=[f"{HOST}:{node.pages[METRICS.name]}"]),
         _table("web", listen=[f"{HOST}:{node.pages[WEB.name]}"], admins=[ADMIN]),
         "# For the web page: what `murder ctl` on this host would have, too.",
-        _operator(options, nodes),
+        _operator(nodes, operator_file(options.folder).absolute().parent),
     ]
     if options.is_ha:
         members = members_of(options)
