@@ -3,6 +3,7 @@ goes first, one by one. As one act as far as they allow: nothing is begun while 
 refuses, what has gone comes back from where deleted mailboxes rest (Cyrus' `delete_mode: delayed`).
 """
 
+import contextlib
 from collections.abc import Sequence
 
 from murder.errors import Code, Refusal, UpstreamFailure
@@ -45,6 +46,9 @@ class DeletedApart:
                 await self._ask(row.server, b"RENAME %s %s" % words)
             except (Refusal, UpstreamFailure):
                 lost.append(row.name)
+        if self._gone:  # the client's next LIST has them again
+            with contextlib.suppress(UpstreamFailure):
+                await dialogue.catch_up()
         self._gone.clear()
         if lost:
             text = f"{' and '.join(map(display, lost))} stay deleted, the others are there"
