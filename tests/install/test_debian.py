@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from murder import __version__
 from tests.conftest import cannot_run
 from tests.install.machine import Machine, running_machine
 from tests.kit.demo import wanted
@@ -125,7 +126,7 @@ def test_it_is_installed_started_upgraded_removed_and_purged(
     assert machine.run("systemctl", "is-enabled", "murder").stdout.strip() == "disabled"
     modes = machine.ok("stat", "-c", "%U:%G %a", "/etc/murder/murder.toml", "/var/lib/murder")
     assert modes.split("\n")[:2] == ["root:murder 640", "murder:murder 700"]
-    assert machine.ok("murder", "version") == "murder 0.1.0\n"
+    assert machine.ok("murder", "version") == f"murder {__version__}\n"
     unit = machine.run("systemd-analyze", "verify", "murder.service").stderr
     assert "murder.service" not in unit, unit
     # configured and started: mail comes in

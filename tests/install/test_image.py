@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from murder import __version__
 from murder.archive.image import USER_ID, Image, format_image
 from tests.conftest import cannot_run
 from tests.kit.demo import wanted
@@ -62,7 +63,8 @@ def test_another_tool_unpacks_it_and_the_program_runs_there_as_its_user(
     (ROOT / made).unlink()
     bundle = tmp_path / "bundle"
     subprocess.run(
-        ["umoci", "unpack", "--image", f"{tmp_path / 'layout'}:murder:0.1.0", bundle], check=True
+        ["umoci", "unpack", "--image", f"{tmp_path / 'layout'}:murder:{__version__}", bundle],
+        check=True,
     )
     config = (bundle / "config.json").read_text()
     assert '"/usr/bin/murder"' in config and f'"uid": {USER_ID}' in config
@@ -73,7 +75,7 @@ def test_another_tool_unpacks_it_and_the_program_runs_there_as_its_user(
         "LANG": "C.UTF-8",
     }
     for line, said in (
-        ("version", "murder 0.1.0\n"),
+        ("version", f"murder {__version__}\n"),
         ("ca init --dir /var/lib/murder/ca", "ca.pem"),
         ("help install", "# Install it"),
     ):
