@@ -81,7 +81,7 @@ def service_problems(config: Config, plugged: Sequence[Service]) -> Iterator[Pro
     """Keys of protocols that no plugin brings."""
     tables: list[tuple[str, Iterable[str], Iterable[Service]]] = [
         (role, section.services, [one for one in plugged if role in one.roles])
-        for role in ROLES
+        for role in parts_of(ROLES)
         if (section := section_of(config, role)) is not None
     ]
     tables += [(f'servers."{name}"', one.services, plugged) for name, one in config.servers.items()]
