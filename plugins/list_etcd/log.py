@@ -543,9 +543,11 @@ class EtcdLog:
         return found
 
     def close(self) -> None:
-        if self._thread is not None and self._loop is not None:
+        """Done already is no error."""
+        thread, self._thread = self._thread, None
+        if thread is not None and self._loop is not None:
             self._loop.call_soon_threadsafe(self._closing.set)
-            self._thread.join(PULSE_S + PULSE_ANSWER_S + 1)
+            thread.join(PULSE_S + PULSE_ANSWER_S + 1)
 
 
 def _parsed(pair: KeyValue) -> Record:

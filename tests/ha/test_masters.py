@@ -87,7 +87,8 @@ def test_changes_go_on_when_the_leader_of_etcd_is_frozen(
     with two[0].ask() as one, two[1].ask() as other:
         leader.freeze()
         try:
-            assert activate(one, "user.f1").startswith("t OK")
+            # on a busy machine the first may be told to come again
+            until(lambda: activate(one, "user.f1").startswith("t OK"), "a change", every_s=0.1)
             assert activate(other, "user.f2").startswith("t OK")
         finally:
             leader.thaw()
@@ -99,7 +100,7 @@ def test_without_a_quorum_reading_goes_on_and_changes_are_refused(
     two: Sequence[Master], etcd: Cluster
 ) -> None:
     with two[0].ask() as peer:
-        assert activate(peer, "user.q").startswith("t OK")
+        until(lambda: activate(peer, "user.q").startswith("t OK"), "a change", every_s=0.1)
         for member in etcd.members[:2]:
             member.kill()
         began = time.monotonic()

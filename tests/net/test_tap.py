@@ -6,6 +6,7 @@ import pytest
 
 from murder.net.connection import Connection, Receiver
 from murder.net.tap import MAX_KEPT_LINES, MAX_KEPT_OCTETS, Tap, Traces
+from murder.wire.control_answers import SessionShown
 
 
 class Transport:
@@ -25,8 +26,8 @@ class Session:
         self.user = ""
         self.got = b""
 
-    def describe(self) -> dict[str, object]:
-        return {"user": self.user}
+    def describe(self) -> SessionShown:
+        return SessionShown("1-1", user=self.user)
 
     def begin(self) -> None: ...
 
