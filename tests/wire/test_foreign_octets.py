@@ -170,7 +170,7 @@ FROM_JSON: Final = {
     **dict.fromkeys(
         (
             *("parse_node_status", "parse_probed", "parse_conflict", "parse_session"),
-            *("parse_traced", "parse_trail_line", "parse_chain_checked"),
+            *("parse_traced", "parse_trail_line", "parse_chain_checked", "parse_log_line"),
         ),
         st.dictionaries(
             st.sampled_from(
