@@ -162,6 +162,9 @@ async def running_nodes(
             )
             role = UnifiedRole(config, Parts(memory_store()), 0)
             await role.start()
+            replica = role._frontend._replica
+            assert replica is not None
+            await replica.replica.until_synchronised(10)
             node = running.nodes[name] = Node(name, role, ports[name])
             for user in of_node:
                 acl = format_acl(Acl({user: OWNER_RIGHTS}))
