@@ -154,6 +154,8 @@ class MasterClient:
 
     async def close(self) -> None:
         self._closed = True
+        if self._returning is not None:
+            self._returning.cancel()
         if self._link is not None and not self._link.is_lost:
             self._link.send(Verb.LOGOUT)
             assert self._link.connection is not None
@@ -179,24 +181,16 @@ class MasterClient:
     async def _command(self, verb: Verb, *args: bytes) -> tuple[Sequence[MailboxEntry], Response]:
         for left in reversed(range(self._masters.tries)):
             try:
-                entries, answer = await self._once(verb, *args)
+                return await self._once(verb, *args)
             except UpstreamFailure as failure:
                 if failure.kind is not UpstreamKind.LOST or self._closed or not left:
                     raise
-                continue
-            link = self._link
-            if left and link is not None and answer.text.startswith(UNAVAILABLE):
-                if self._masters.is_worth_leaving(link):
-                    self._leave(link)
-                    continue
-            break
-        return entries, answer
+        raise AssertionError("the last try returns or raises")
 
     def _leave(self, link: Link) -> None:
         """Go on at another master, with whatever waits at this one, too."""
-        failure = link.failure(UpstreamKind.LOST, "the master does not answer")
         self._masters.leave(link)
-        self._lost(link, failure)
+        self._lost(link, link.failure(UpstreamKind.LOST, "the master does not answer"))
 
     async def _once(self, verb: Verb, *args: bytes) -> tuple[Sequence[MailboxEntry], Response]:
         if args and len(args[0]) > MAX_NAME_OCTETS and verb is not Verb.LIST:
@@ -205,7 +199,7 @@ class MasterClient:
         link = self._link
         if link is None or link.is_lost:
             link = await self._connect()
-        elif self._masters.are_several and self._returning is None:
+        elif self._returning is None and self._masters.is_look_due(link):
             self._returning = asyncio.get_running_loop().create_task(self._return(link))
         tag = link.send(verb, *args)
         is_list = verb in (Verb.LIST, Verb.BELOW)
@@ -216,10 +210,16 @@ class MasterClient:
         try:
             await self._wait(link, pending)
         finally:
-            self._pending.pop(tag, None)
+            if self._pending.get(tag) is pending:  # another connection's may be called the same
+                del self._pending[tag]
         assert pending.answer is not None
         if pending.answer.kind is Kind.BYE:
             raise link.failure(UpstreamKind.LOST, f"the master says BYE: {pending.answer.text}")
+        if self._masters.are_several and pending.answer.text.startswith(UNAVAILABLE):
+            if self._link is link and self._masters.is_worth_leaving(link):
+                self._leave(link)
+            if self._link is not link:  # by this command, or by another of those answered with it
+                raise link.failure(UpstreamKind.LOST, "another master is asked")
         return pending.entries, pending.answer
 
     async def _wait(self, link: Link, pending: _Pending) -> None:

@@ -75,7 +75,8 @@ class Masters:
             raise last
         finally:
             for call in calls:
-                call.cancel()
+                if not call.cancel() and not call.cancelled() and call.exception() is None:
+                    call.result().abort()  # it came too late, or we were cancelled just then
 
     def _in_order(self) -> list[Target]:
         """Those that failed lately behind the others; each as preferred."""
@@ -105,13 +106,17 @@ class Masters:
             for one in self._places
         )
 
+    def is_look_due(self, link: Link) -> bool:
+        """Whether this link is not to the preferred master, and that one has not been looked for since `RETURN_S`."""
+        is_elsewhere = link.target.name != self._places[0].name
+        return is_elsewhere and time.monotonic() >= self._looked_at + RETURN_S
+
     async def is_better_back(self, link: Link) -> bool:
-        """Whether this link is not to the preferred master, and that one is there again. Looked at every `RETURN_S`."""
-        preferred = self._places[0]
-        now = time.monotonic()
-        if link.target.name == preferred.name or now < self._looked_at + RETURN_S:
+        """Whether a look is due, and the preferred master is there again."""
+        if not self.is_look_due(link):
             return False
-        self._looked_at = now
+        preferred = self._places[0]
+        self._looked_at = time.monotonic()
         if not await greets(preferred, preferred.failover_s):
             self._failed_at[preferred.name] = time.monotonic()
             return False

@@ -36,7 +36,7 @@ class CutOff(MemoryLog):
 
 class _Way(MemoryLog):
     def __init__(self, log: CutOff, number: int) -> None:
-        self.__dict__ = log.__dict__
+        self.__dict__.update(log.__dict__)  # the same records, and a number of its own
         self._cut, self._number = log.cut, number
 
     def _check(self) -> None:
@@ -276,3 +276,17 @@ def test_targets_of_one_master_are_as_patient_as_before() -> None:
     alone = Target("m1", 3905)
     assert Masters(alone).patience_s == alone.command_timeout_s
     assert Masters(replace(alone, others=(("m2", 3905),))).patience_s == alone.failover_s
+
+
+async def test_all_that_was_answered_together_is_asked_again(tmp_path: Path) -> None:
+    """Refusals of many commands come in one read: who sees theirs after the master was left goes on, too."""
+    async with masters_in(tmp_path) as (masters, log):
+        client = MasterClient(target_of([master.port for master in masters]))
+        await client.activate(b"user.a", BE1, b"")
+        assert client._link is not None
+        (used,) = [i for i, one in enumerate(masters) if str(one.port) in client._link.target.name]
+        log.cut.add(used)
+        await asyncio.gather(*(client.activate(b"user.b%d" % i, BE1, b"") for i in range(50)))
+        assert masters[1 - used].mailboxes.find(b"user.b49") is not None
+        assert client.connections == 2
+        await client.close()
