@@ -1,6 +1,7 @@
 """A connection taken over for frames of JSON and octets, either side: what two backends speak while a mailbox moves."""
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from murder.errors import BadSyntax, UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection
@@ -15,6 +16,9 @@ from murder.wire.carry import (
     format_octets_head,
     format_words,
 )
+from murder.wire.carry_answers import check_refused
+
+T = TypeVar("T")
 
 PIECE_OCTETS: Final = 256 * 1024  # of a large message, written at once
 
@@ -67,3 +71,13 @@ class FrameChannel(TakenOver):
 
     def abort(self) -> None:
         self._connection.abort()
+
+
+async def answer_on(channel: FrameChannel, server: str, parse: Callable[[Words], T]) -> T:
+    """What the next frame says. Raises Refusal where the server refuses, UpstreamFailure."""
+    try:
+        told = await words_of(await channel.receive())
+        check_refused(told, server)
+        return parse(told)
+    except BadSyntax as error:
+        raise UpstreamFailure(UpstreamKind.PROTOCOL, server, str(error)) from error

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeVar
 
 from murder.backend.moves.to_cyrus import CyrusTarget
-from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.name import MailboxName
-from murder.net.frames import FrameChannel, words_of
+from murder.net.frames import FrameChannel, answer_on
 from murder.net.octets import OctetChannel
 from murder.net.pool import open_as_node
 from murder.net.upstream import Upstreams
@@ -19,7 +19,6 @@ from murder.wire.carry_answers import (
     Stored,
     Sum,
     Tree,
-    check_refused,
     parse_done,
     parse_facts,
     parse_held,
@@ -49,15 +48,7 @@ class Peer:
 
     async def _ask(self, request: Request, parse: Callable[[Words], T]) -> T:
         await self._channel.send(format_request(request))
-        return await self._answer(parse)
-
-    async def _answer(self, parse: Callable[[Words], T]) -> T:
-        try:
-            told = await words_of(await self._channel.receive())
-            check_refused(told, self.server)
-            return parse(told)
-        except BadSyntax as error:
-            raise UpstreamFailure(UpstreamKind.PROTOCOL, self.server, str(error)) from error
+        return await answer_on(self._channel, self.server, parse)
 
     async def do(self, request: Act) -> None:
         await self._ask(request, parse_done)
@@ -72,7 +63,7 @@ class Peer:
         await self._channel.send_octets(octets)
 
     async def stored(self) -> Stored:
-        return await self._answer(parse_stored)
+        return await answer_on(self._channel, self.server, parse_stored)
 
     async def sum(self, name: MailboxName) -> Sum:
         return await self._ask(AskSum(name), parse_sum)

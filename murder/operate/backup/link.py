@@ -5,11 +5,11 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
-from murder.errors import BadSyntax, UpstreamFailure, UpstreamKind
+from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.carried import digest_line
 from murder.model.message import Message, ModSeq, Uid
 from murder.model.name import MailboxName
-from murder.net.frames import FrameChannel, words_of
+from murder.net.frames import FrameChannel, answer_on
 from murder.operate.backup.vault import Draft
 from murder.operate.reach import Reach
 from murder.wire import backup_words as words
@@ -17,7 +17,6 @@ from murder.wire.carry import OCTETS, Words
 from murder.wire.carry_answers import (
     Held,
     Sum,
-    check_refused,
     parse_done,
     parse_held,
     parse_stored,
@@ -40,15 +39,7 @@ class Link:
 
     async def _ask(self, request: Words, parse: Callable[[Words], T]) -> T:
         await self._channel.send(request)
-        return await self._answer(parse)
-
-    async def _answer(self, parse: Callable[[Words], T]) -> T:
-        try:
-            told = await words_of(await self._channel.receive())
-            check_refused(told, self.server)
-            return parse(told)
-        except BadSyntax as error:
-            raise UpstreamFailure(UpstreamKind.PROTOCOL, self.server, str(error)) from error
+        return await answer_on(self._channel, self.server, parse)
 
     def close(self) -> None:
         self._channel.close()
@@ -76,7 +67,7 @@ class Link:
 
     async def octets(self, draft: Callable[[], Draft]) -> tuple[words.Octets, str]:
         """The next message, kept, and its digest; "" where it has gone or cannot be read."""
-        told = await self._answer(words.parse_octets)
+        told = await answer_on(self._channel, self.server, words.parse_octets)
         if told.is_gone or told.problem:
             return told, ""
         kept, left = draft(), told.size
@@ -111,7 +102,7 @@ class Link:
         for _, octets in batch:
             if octets is not None:
                 await self._channel.send_octets(octets)
-        answer = await self._answer(parse_stored)
+        answer = await answer_on(self._channel, self.server, parse_stored)
         return answer.digest == await asyncio.to_thread(_digest, batch)
 
 
