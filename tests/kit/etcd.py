@@ -1,6 +1,7 @@
 """Members of an etcd cluster beside the test: started, killed, frozen, put back from a snapshot. Debian's etcd-server and
 etcd-client have the programs; without them such a test is skipped, and fails in CI."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -172,7 +173,15 @@ class Cluster:
         shutil.rmtree(member.folder)
         self.until_leader()
         self.ctl("member", "remove", number, at=others)
-        self.ctl("member", "add", member.name, f"--peer-urls={member.peer_url}", at=others)
+
+        def is_added() -> bool:
+            """Refused ("unhealthy cluster") until the others have been connected for a while."""
+            with contextlib.suppress(AssertionError):
+                self.ctl("member", "add", member.name, f"--peer-urls={member.peer_url}", at=others)
+                return True
+            return False
+
+        until(is_added, "the members take a new one", every_s=0.2)
         member.prepare(self.layout, "existing")
         member.start()
 
