@@ -39,6 +39,7 @@ class Code(Enum):
     CANNOT = "CANNOT"
     CLOSED = "CLOSED"  # RFC 7162 §3.2.11
     CONTACT_ADMIN = "CONTACTADMIN"
+    EXPIRED = "EXPIRED"  # what proved who it is
     EXPUNGE_ISSUED = "EXPUNGEISSUED"
     HAS_CHILDREN = "HASCHILDREN"  # RFC 9051 §7.1
     IN_USE = "INUSE"
@@ -84,7 +85,8 @@ class UpstreamKind(Enum):
     CONNECT = "connect"  # refused, unreachable, timed out
     TLS = "tls"  # no TLS, or a certificate that is not its own
     AUTH = "auth"  # it does not accept this proxy
-    AUTH_TEMPORARY = "auth-temporary"  # it said "try again later"
+    AUTH_TEMPORARY = "auth-temporary"  # it said "try again later" to a login
+    UNAVAILABLE = "unavailable"  # it said so to all else: it goes down, or cannot do it now
     TIMEOUT = "timeout"  # connected, then silent
     PROTOCOL = "protocol"  # it spoke, but not the protocol
     LOST = "lost"  # it closed in the middle
@@ -95,7 +97,7 @@ class UpstreamKind(Enum):
     @property
     def retry(self) -> bool:
         """Whether a second attempt at once may help (only ever for idempotent work)."""
-        return self in {UpstreamKind.LOST, UpstreamKind.AUTH_TEMPORARY}
+        return self in {UpstreamKind.LOST, UpstreamKind.AUTH_TEMPORARY, UpstreamKind.UNAVAILABLE}
 
     @property
     def is_sickness(self) -> bool:
@@ -120,6 +122,7 @@ _REPLIES = {
     UpstreamKind.TLS: "TLS failed",
     UpstreamKind.AUTH: "it refuses this proxy's login",
     UpstreamKind.AUTH_TEMPORARY: "it temporarily refuses logins",
+    UpstreamKind.UNAVAILABLE: "it cannot do that now",
     UpstreamKind.TIMEOUT: "it does not answer",
     UpstreamKind.PROTOCOL: "protocol error",
     UpstreamKind.LOST: "the connection to it was lost",

@@ -70,6 +70,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "library.logged": "A library wrote to Python's own log.",
     "list.incomplete": "A backend did not answer a LIST or LSUB; the client got the rest and a warning.",
     "login.by_master": "A master user logged in as another user; `master` is who.",
+    "login.expired": "What a session began by has expired (a token, a password, a certificate); `cut_off`: in a command.",
     "login.failed": "A login was refused.",
     "login.succeeded": "A user, node or operator logged in.",
     "mailbox.adopted": "A mailbox was in the store and not in the list; it was added to the list.",

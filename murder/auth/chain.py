@@ -159,7 +159,9 @@ class Chain:
     async def _by_app(self, app: AppPassword) -> Decision | None:
         """Whoever is known still, and may log in."""
         identity = await self.lookup(app.user)
-        return None if identity is None else Decision(identity, f"{APP} {app.name}")
+        if identity is None:
+            return None
+        return Decision(identity.until(app.expires_at), f"{APP} {app.name}")
 
     async def _take_time(self, attempt: LoginAttempt, password: bytes) -> None:
         """Nobody knows the user: that takes as long as a wrong password of who is known by a plugin that hashes."""

@@ -34,7 +34,7 @@ from murder.model.sasl import (
 )
 from murder.net.connection import Connection
 from murder.net.shared_counter import Counts
-from murder.net.tls import name_in
+from murder.net.tls import PeerCertificate, end_of, name_in
 from murder.session.sasl import Secret, SecretWanted
 
 # backends speak for users in COPY and moves
@@ -195,8 +195,8 @@ class Gate:
     def admit_at_once(
         self, user: str, password: bytes, connection: Connection, protocol: str, mechanism: str
     ) -> Login | None:
-        """Those with nothing to wait for: their password is known without asking, no mistakes hold them up, and they are no
-        administrator. None: `admit` decides, and nothing has been counted."""
+        """Those with nothing to wait for: their password is known without asking and does not expire, no mistakes hold them
+        up, and they are no administrator. None: `admit` decides, and nothing has been counted."""
         if "+" in user or not (connection.is_tls or self.allow_plaintext):
             return None
         if self.masters and MASTER_MARK in user:
@@ -205,7 +205,7 @@ class Gate:
             user = self.known_as(user)[0]
         recall = self.auth.only_recall or self._recall_for(connection, protocol, mechanism)
         identity = self.penalties.at_once(connection.peer, user, password, recall)
-        if identity is None or identity.user in self.admins:
+        if identity is None or identity.user in self.admins or identity.expires_at is not None:
             return None
         if self._within is not None and (
             connection.certificate is not None or identity.user in self._within.proxies
@@ -304,7 +304,7 @@ class Gate:
         is_proxy = identity.user in self.proxies
         if not is_proxy and identity.user not in self.masters:
             raise Refusal(Code.AUTHORIZATION_FAILED, f"{identity.user} may not act for another")
-        known = await self._lookup(authzid)
+        known = (await self._lookup(authzid)).until(identity.expires_at)
         if not self.admins.isdisjoint((authzid, known.user)) and (
             self.keep_admin_password or not is_proxy
         ):
@@ -332,6 +332,7 @@ class Gate:
         if identity is None:
             text = "The certificate is of no user here"
             raise Refusal(Code.AUTHENTICATION_FAILED, text)
+        identity = identity.until(end_of(how.tls_certificate))
         return await self._speak_for(identity, credentials.authzid, None)
 
     async def _admit_certificate(
@@ -344,7 +345,7 @@ class Gate:
                 "EXTERNAL needs a TLS certificate of this murder",
             )
         if OPERATOR_ROLE in certificate.roles and credentials.authzid in ("", certificate.name):
-            return self._admit_operator(certificate.name)
+            return self._admit_operator(certificate)
         if not credentials.authzid:
             return Login(certificate.name, Identity(certificate.name), proxy=certificate.name)
         if not self.is_proxy(connection) and not self._takes_operator(certificate.roles):
@@ -361,12 +362,13 @@ class Gate:
         """Operators work at the backends: a frontend has no administrator's rights to give."""
         return OPERATOR_ROLE in roles and not self.keep_admin_password
 
-    def _admit_operator(self, name: str) -> Login:
+    def _admit_operator(self, certificate: PeerCertificate) -> Login:
         if self.keep_admin_password:
             raise Refusal(
                 Code.AUTHORIZATION_FAILED, "An operator's certificate is taken by the backends only"
             )
-        return Login(name, Identity(name), is_admin=True)
+        name = certificate.name
+        return Login(name, Identity(name, expires_at=end_of(certificate.octets)), is_admin=True)
 
     async def _lookup(self, user: str) -> Identity:
         return await self.in_time(self.auth.lookup(user)) or Identity(user)

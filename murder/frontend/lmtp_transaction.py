@@ -22,7 +22,7 @@ HELD_OCTETS: Final = 256 * 1024  # of a text that may wait for a backend before 
 MEMORY_OCTETS: Final = 1024 * 1024  # of it in memory; more goes to a file
 PIECE_OCTETS: Final = 256 * 1024
 OF_THE_CONNECTION: Final = {  # answers that are no answer for a recipient: passed on, they would bounce its mail
-    b"421": UpstreamKind.AUTH_TEMPORARY,  # it goes down
+    b"421": UpstreamKind.UNAVAILABLE,  # it goes down
     b"530": UpstreamKind.AUTH,  # it does not know us
 }
 

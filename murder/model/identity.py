@@ -1,7 +1,7 @@
 """Who somebody is, proven, and as whom they are in."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,12 @@ class Identity:
     host: str = ""
     fields: Mapping[str, str] = field(default_factory=dict, hash=False)
     expires_at: float | None = None
+
+    def until(self, expires_at: float | None) -> "Identity":
+        """The same, for no longer than that: what else proves them ends then."""
+        if expires_at is None or (self.expires_at is not None and self.expires_at <= expires_at):
+            return self
+        return replace(self, expires_at=expires_at)
 
 
 @dataclass(frozen=True, slots=True)

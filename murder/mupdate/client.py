@@ -172,7 +172,7 @@ class MasterClient:
     def _check(self, answer: Response) -> None:
         if answer.text.startswith(UNAVAILABLE):
             text = answer.text.removeprefix(UNAVAILABLE)
-            raise UpstreamFailure(UpstreamKind.AUTH_TEMPORARY, self.target.name, text)
+            raise UpstreamFailure(UpstreamKind.UNAVAILABLE, self.target.name, text)
         if answer.kind is not Kind.OK:
             raise UpstreamFailure(
                 UpstreamKind.PROTOCOL, self.target.name, f"the master says NO: {answer.text}"

@@ -214,8 +214,7 @@ class MupdateDialogue(ClientDialogue):
         self.send(format_status(tag, Kind.BYE, text))
         self.close()
 
-    def say_bye(self, text: str) -> None:
-        """The server goes down: said at a quiet point."""
+    def say_bye(self, text: str, code: Code = Code.UNAVAILABLE) -> None:
         self._bye(text)
 
     def ended(self) -> None:

@@ -565,7 +565,7 @@ class _Stream:
         if self._next_noop is not None:
             self._send_noop()
         if not future.done():
-            future.set_exception(self._link.failure(UpstreamKind.AUTH_TEMPORARY, f"NO: {text}"))
+            future.set_exception(self._link.failure(UpstreamKind.UNAVAILABLE, f"NO: {text}"))
             future.exception()
 
 

@@ -178,7 +178,7 @@ async def open_as_node(
 async def _greet(upstreams: Upstreams, upstream: ImapUpstream) -> None:
     greeting = await upstream.greeted()
     if greeting is not None and greeting.word not in (b"OK", b"PREAUTH"):
-        raise upstream.failure(UpstreamKind.AUTH_TEMPORARY, f"it greets with {greeting.text}")
+        raise upstream.failure(UpstreamKind.UNAVAILABLE, f"it greets with {greeting.text}")
     address = upstream.address
     if address.tls == "starttls":
         upstream.awaits_tls = True

@@ -343,6 +343,14 @@ def read_certificate(shown: dict[str, Any] | None, octets: bytes = b"") -> PeerC
     return PeerCertificate(tuple(names), roles, octets)
 
 
+def end_of(certificate: bytes) -> float | None:
+    """Until when a certificate (DER) counts, in seconds since 1970; None where it is odd."""
+    try:
+        return x509.load_der_x509_certificate(certificate).not_valid_after_utc.timestamp()
+    except ValueError:
+        return None
+
+
 def name_in(certificate: bytes, where: str) -> str:
     """What a user's certificate (DER) calls them: by `email`, `cn`, `uid` or `dns`; nothing where it has no such name, or
     where it is odd."""

@@ -3,16 +3,18 @@ the log. Below IMAP, the protocols of lines, and MUPDATE; a protocol gives the w
 them.
 """
 
+import math
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, Self
 
 from murder.auth.gate import Gate, run_sasl
-from murder.errors import BadSyntax, Refusal, UpstreamFailure
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import Log, logger, plain_log
 from murder.model.identity import Login
 from murder.model.protocol import ProtocolSpec, protocol_named
-from murder.net.dialogue import Dialogue
+from murder.net.dialogue import OVERDUE_S, Dialogue
 from murder.net.listener import Service
 from murder.net.seldom import TLS_FAILURES
 from murder.net.tap import Tap
@@ -20,6 +22,10 @@ from murder.trail.audit import AuditLog
 from murder.trail.figures import Figures
 from murder.wire.control_answers import SessionShown
 
+EXPIRED: Final = "Your login has expired: log in again"
+EXPIRED_GRACE_S: Final = (
+    300.0  # for a command that runs, as a large message on its way; then it is cut off
+)
 MAX_BAD_COMMANDS: Final = 20  # in a row: then the peer speaks something else
 
 
@@ -90,6 +96,10 @@ class ClientDialogue(Dialogue):
 
     def say_hopeless(self, error: BadSyntax) -> None:
         """Say that the stream cannot be cut any more, and close."""
+        raise NotImplementedError
+
+    def say_bye(self, text: str, code: Code = Code.UNAVAILABLE) -> None:
+        """Say at a quiet point that this end closes, and close. `code`: UNAVAILABLE or EXPIRED."""
         raise NotImplementedError
 
     # --- the log
@@ -228,6 +238,8 @@ class ClientDialogue(Dialogue):
         self.login = login
         self._log = None
         self.begin_time(idle_timeout_s, activity_counts=True)
+        if login.identity.expires_at is not None:
+            self.sweep.watch_sooner(self, self.loop.time() + self._valid_s(login))
         self.connection.became_known()
         plain_log.info("login.succeeded", {**self.log_facts(), **facts})
         self.service.figures.add("logins", self.protocol, "succeeded")
@@ -235,6 +247,29 @@ class ClientDialogue(Dialogue):
             self.service.audit.note("login", {**self.log_facts(), **facts})
         if login.master:
             self.log.info("login.by_master", master=login.master)
+
+    def _valid_s(self, login: Login) -> float:
+        """How long what proved who it is counts still; less than nothing: no more."""
+        expires_at = login.identity.expires_at
+        return math.inf if expires_at is None else expires_at - time.time()
+
+    def look(self, now: float) -> float | None:
+        """As any dialogue; and a login that has expired ends as soon as no command runs."""
+        due, login = super().look(now), self.login
+        if due is None or login is None or login.identity.expires_at is None or self.is_closing:
+            return due
+        left = self._valid_s(login)
+        if left > 0:
+            return min(due, now + left)
+        is_cut_off = left <= -EXPIRED_GRACE_S
+        if not is_cut_off and not self.is_quiet():
+            return now + OVERDUE_S
+        self.log.info("login.expired", cut_off=is_cut_off)
+        if is_cut_off:
+            self.connection.abort()
+        else:
+            self.say_bye(EXPIRED, Code.EXPIRED)
+        return None
 
     def login_failed(self, user: str, problem: str, **facts: object) -> bool:
         """Count and log; whether it was once too often, and the connection ends behind the reply."""

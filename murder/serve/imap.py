@@ -12,7 +12,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Final
 
 from murder import __version__
-from murder.errors import BadSyntax, Misuse, Refusal
+from murder.errors import BadSyntax, Code, Misuse, Refusal
 from murder.model.identity import Login
 from murder.model.name import MailboxName, Namespace, display
 from murder.net.connection import Connection
@@ -254,9 +254,8 @@ class ImapDialogue(ClientDialogue):
         self.send(self.closing_words() + bye("Autologout; idle for too long"))
         self.close()
 
-    def say_bye(self, text: str) -> None:
-        """The server goes down: the client is told at a quiet point."""
-        self.send(self.closing_words() + bye(text, b"UNAVAILABLE"))
+    def say_bye(self, text: str, code: Code = Code.UNAVAILABLE) -> None:
+        self.send(self.closing_words() + bye(text, code.value.encode()))
         self.close()
 
     # --- dispatch

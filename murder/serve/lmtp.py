@@ -59,6 +59,7 @@ ENHANCED: Final = {  # RFC 3463 §3.5, of a server that failed us
     UpstreamKind.TLS: "4.7.0",
     UpstreamKind.AUTH: "4.7.0",
     UpstreamKind.AUTH_TEMPORARY: "4.3.2",
+    UpstreamKind.UNAVAILABLE: "4.3.2",
     UpstreamKind.TIMEOUT: "4.4.2",
     UpstreamKind.PROTOCOL: "4.5.0",
     UpstreamKind.LOST: "4.4.2",
@@ -183,9 +184,9 @@ class LmtpDialogue(LineDialogue):
         self.send(reply(421, "4.4.2", "Idle for too long"))
         self.close()
 
-    def say_bye(self, text: str) -> None:
+    def say_bye(self, text: str, code: Code = Code.UNAVAILABLE) -> None:
         """421, and the end."""
-        self.send(reply(421, "4.3.2", text))
+        self.send(reply(421, "4.7.0" if code is Code.EXPIRED else "4.3.2", text))
         self.close()
 
     def is_quiet(self) -> bool:

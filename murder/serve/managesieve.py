@@ -112,9 +112,9 @@ class SieveDialogue(ClientDialogue):
     def timed_out(self) -> None:
         self._bye("You were silent for too long")
 
-    def say_bye(self, text: str) -> None:
+    def say_bye(self, text: str, code: Code = Code.UNAVAILABLE) -> None:
         """RFC 5804 §1.2: BYE, and the end."""
-        self._bye(text, b"TRYLATER")
+        self._bye(text, b"TRYLATER" if code is Code.UNAVAILABLE else b"")
 
     def say_hopeless(self, error: BadSyntax) -> None:
         self._bye(str(error))

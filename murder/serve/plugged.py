@@ -107,7 +107,7 @@ class ServiceDialogue(ClientDialogue):
     def timed_out(self) -> None:
         self.say_bye("")
 
-    def say_bye(self, text: str) -> None:
+    def say_bye(self, text: str, code: Code = Code.UNAVAILABLE) -> None:
         """The plugin's own word for it, whatever the text."""
         self.send(self._plugged.bye)
         self.close()

@@ -21,6 +21,7 @@ from murder.wire.pop3 import err, listing, ok, parse_command
 CODES: Final = {  # a refusal's code in POP3
     Code.AUTHENTICATION_FAILED: "AUTH",
     Code.AUTHORIZATION_FAILED: "AUTH",
+    Code.EXPIRED: "AUTH",
     Code.IN_USE: "IN-USE",
     Code.OVER_QUOTA: "SYS/TEMP",
     Code.UNAVAILABLE: "SYS/TEMP",
@@ -73,9 +74,9 @@ class Pop3Dialogue(LineDialogue):
         self.send(err("Autologout; idle for too long", "SYS/TEMP"))
         self.close()
 
-    def say_bye(self, text: str) -> None:
+    def say_bye(self, text: str, code: Code = Code.UNAVAILABLE) -> None:
         """-ERR with a code (RFC 2449 §8), and the end."""
-        self.send(err(text, "SYS/TEMP"))
+        self.send(err(text, CODES[code]))
         self.close()
 
     def failed(self, event: Any, error: Exception) -> None:

@@ -19,7 +19,7 @@ from murder.auth.gate import Gate
 from murder.auth.penalty import Penalties
 from murder.net.connection import Connection
 from murder.net.listener import Bounds, Listener
-from murder.net.tls import name_in, server_context
+from murder.net.tls import end_of, name_in, server_context
 from murder.pki.authority import init_authority, issue
 from murder.pki.trust import read_trust
 from murder.serve.client import ClientDialogue
@@ -157,3 +157,5 @@ def test_a_certificate_has_several_names(tmp_path: Path, where: str, name: str) 
     der = x509.load_pem_x509_certificate(made.read_bytes()).public_bytes(serialization.Encoding.DER)
     assert name_in(der, where) == name
     assert name_in(b"odd", where) == ""
+    assert end_of(der) == int((NOW + timedelta(days=1)).timestamp())
+    assert end_of(b"odd") is None

@@ -521,8 +521,8 @@ class FrontendImap(ImapDialogue, Client):
         if running is not None:
             await running
 
-    def say_bye(self, text: str) -> None:
-        self.send(bye(text, b"UNAVAILABLE"))
+    def say_bye(self, text: str, code: Code = Code.UNAVAILABLE) -> None:
+        self.send(bye(text, code.value.encode()))
         self.close()
 
     def is_quiet(self) -> bool:
