@@ -66,9 +66,11 @@ class Browser:
             self._note(told)
 
     def _message(self, deadline: float) -> Json:
+        readable = select.poll()  # select() takes no descriptor above 1,023
+        readable.register(self._receiving, select.POLLIN)
         while b"\0" not in self._held:
             left = max(0.0, deadline - time.monotonic())
-            assert select.select([self._receiving], [], [], left)[0], "the browser does not answer"
+            assert readable.poll(left * 1000), "the browser does not answer"
             octets = os.read(self._receiving, 1 << 20)
             assert octets, "the browser has gone"
             self._held += octets

@@ -37,6 +37,8 @@ _DESCRIPTOR: Final = re.compile(r"(AT_FDCWD|\d+)<([A-Z0-9-]+:\[[^\]]*\]|[^>]*)>"
 _ESCAPED: Final = re.compile(r"(?:\\x[0-9a-f]{2})+")
 _STRING: Final = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 _PEER: Final = re.compile(r"(?:TCP|TCPv6):\[.*->(.*)\]\Z")
+_SOCKET: Final = re.compile(r"(?:socket|TCP|TCPv6):\[\d+\]\Z")
+"""What strace writes of a socket that the kernel's table, read while others change it, did not show this time."""
 
 
 def _octets(escaped: str) -> bytes:
@@ -227,6 +229,8 @@ class Story:
         self._disk = Disk(self.root)
         self._groups: dict[int, int] = {}
         self._opens: dict[tuple[int, str], _Open] = {}
+        self._peers: dict[tuple[int, str], str] = {}
+        self.unclear: list[str] = []  # lines of the recording that it could not read
 
     def traced(self, command: Sequence[str]) -> list[str]:
         """The command that runs `command` and records it."""
@@ -272,6 +276,7 @@ class Story:
             for at, line in enumerate(lines):
                 match = _LINE.match(line)
                 if match is None:
+                    self.unclear.append(line[:200])
                     continue
                 process, resumed, name, text = match.groups()
                 if resumed:
@@ -328,9 +333,9 @@ class Story:
         opened, file, path = self._opened(call)
         octets = b"".join(call.strings())[: call.result]
         if not path:
-            peer = _PEER.match(call.descriptors()[0][1]) if call.descriptors() else None
-            if peer is not None:
-                self._disk.sent[peer.group(1)] = self._disk.sent.get(peer.group(1), b"") + octets
+            peer = self._peer(call)
+            if peer:
+                self._disk.sent[peer] = self._disk.sent.get(peer, b"") + octets
             return
         if file is None:  # removed already
             return
@@ -344,6 +349,23 @@ class Story:
         piece = file.add(offset, octets)
         if opened.is_dsync:
             call.file, call.piece = file, piece
+
+    def _peer(self, call: _Call) -> str:
+        """Whom a call writes to; nothing where that is no TCP connection."""
+        number, path = (call.descriptors() or [("", "")])[0]
+        socket = self._group(call.process), number
+        peer = _PEER.match(path)
+        if peer is not None:
+            self._peers[socket] = peer.group(1)
+        elif not _SOCKET.match(path):
+            return ""
+        elif socket not in self._peers:
+            self.unclear.append(f"{call.name}({call.text[:200]}")
+        return self._peers.get(socket, "")
+
+    def _end_close(self, call: _Call) -> None:
+        number, _ = (call.descriptors() or [("", "")])[0]
+        self._peers.pop((self._group(call.process), number), None)
 
     def _end(self, call: _Call) -> None:
         if call.result < 0 or call.end == 1 << 60:
