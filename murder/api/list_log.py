@@ -2,7 +2,7 @@
 
 A log knows nothing of mailboxes. It keeps commits, each behind the one before, and the rows that they lead to. A master
 keeps the list beside it as a cache that is never ahead. Every method blocks, and is called from one thread, which is not
-the event loop's, but for `listen` and `close`. No call may take longer than the operator has set.
+the event loop's, but for `listen`, `members` and `close`. No call may take longer than the operator has set.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -100,7 +100,7 @@ class ListLog(Protocol):
         ...
 
     def members(self) -> Sequence[Member]:
-        """The engine's servers, as they answer now."""
+        """The engine's servers, as they answer now; one that does not is told with its problem. Called from any thread."""
         ...
 
     def close(self) -> None: ...

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar, cast
 
-from murder.api.list_log import ListLog, Position, Record, Whole
+from murder.api.list_log import ListLog, Member, Position, Record, Whole
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.mupdate.mboxlist import Committed, MailboxList, mark_synchronised
@@ -59,6 +59,16 @@ class Engine(Protocol):
         """What has been committed here, and not been returned by a call that raised. Waits for nothing."""
         ...
 
+    @property
+    def problem(self) -> str:
+        """Why nothing could be changed when it was last tried; empty where it could."""
+        ...
+
+    def members(self) -> Sequence[Member]:
+        """The servers that keep it together with others' lists, as they answer now. Blocks; called from any thread. Raises
+        UpstreamFailure, Refusal."""
+        ...
+
     def listen(self, on_news: Callable[[], None]) -> None:
         """Call this, from any thread, when others have committed something."""
         ...
@@ -96,6 +106,13 @@ class Embedded:
     def told(self) -> Sequence[Committed]:
         return ()
 
+    @property
+    def problem(self) -> str:
+        return ""
+
+    def members(self) -> Sequence[Member]:
+        return ()
+
     def listen(self, on_news: Callable[[], None]) -> None:
         """There are no others."""
 
@@ -125,7 +142,8 @@ class Ordered:
         self._epoch = mailboxes.epoch if mailboxes.synchronised or mailboxes.last_seq() else ""
         self._is_joined = mailboxes.synchronised
         self._commits: list[Committed] = []  # done here and not told yet
-        self._trouble = ""  # what the log last said in place of an answer
+        self._trouble = ""  # what the log last said in place of an answer,
+        self._problem = ""  # and in words
         self._log = logger(role="mupdate")
 
     @property
@@ -139,6 +157,13 @@ class Ordered:
     @property
     def most_changes(self) -> int:
         return self._records.most_changes
+
+    @property
+    def problem(self) -> str:
+        return self._problem
+
+    def members(self) -> Sequence[Member]:
+        return self._records.members()
 
     def listen(self, on_news: Callable[[], None]) -> None:
         self._records.listen(on_news)
@@ -170,12 +195,13 @@ class Ordered:
             outcome = act()
         except (UpstreamFailure, Refusal) as error:
             kind = error.kind.value if isinstance(error, UpstreamFailure) else "refused"
+            self._problem = error.text
             if self._trouble != kind:
                 self._trouble = kind
                 self._log.warning("engine.unavailable", kind=kind, problem=error.text)
             raise
         if self._trouble:
-            self._trouble = ""
+            self._trouble = self._problem = ""
             self._log.info("engine.available", mark=self.mailboxes.mark())
         return outcome, self.told()
 

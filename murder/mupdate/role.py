@@ -1,5 +1,6 @@
 """The MUPDATE role: a master, or (where `mupdate.master` is set and no engine) a replica that serves others."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Final, Protocol
@@ -11,7 +12,7 @@ from murder.errors import Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.name import display
 from murder.model.protocol import MUPDATE, ProtocolSpec
-from murder.mupdate.engine import Embedded, Ordered
+from murder.mupdate.engine import Embedded, Engine, Ordered
 from murder.mupdate.following import ReplicaService, list_path
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.master import STREAMING, MupdateService
@@ -23,7 +24,13 @@ from murder.serve.role import MakesAuth, gate_of
 from murder.serve.service import drain
 from murder.trail.audit import NOBODYS, AuditLog, audit_log
 from murder.trail.figures import Figures
-from murder.wire.control_answers import ConflictShown, RoleFacts, parse_conflict
+from murder.wire.control_answers import (
+    ConflictShown,
+    EngineFacts,
+    MemberFacts,
+    RoleFacts,
+    parse_conflict,
+)
 from murder.wire.mupdate import MASTER
 
 ROLE: Final = "mupdate"
@@ -81,6 +88,9 @@ class MupdateRole:
         self._service: MupdateService | None = None
         self._replica: ReplicaService | None = None
         self._ledger: Ledger | None = None
+        self._engine: Engine | None = None
+        self._members: tuple[MemberFacts, ...] = ()
+        self._looking: asyncio.Task[None] | None = None
         self._audit = audit_log(config.node.data, ROLE, worker, config.log.audit_keep_bytes)
 
     async def start(self) -> None:
@@ -90,8 +100,8 @@ class MupdateRole:
             mailboxes = MailboxList.open(path, map_bytes=config.max_list_bytes, may_grow=False)
             hub = Hub(mailboxes, config.max_stream_backlog_bytes)
             log = self._plugins.list_log()
-            engine = Ordered(mailboxes, log) if log is not None else Embedded(mailboxes)
-            self._ledger = Ledger(mailboxes, hub.committed, inline=True, engine=engine)
+            self._engine = Ordered(mailboxes, log) if log is not None else Embedded(mailboxes)
+            self._ledger = Ledger(mailboxes, hub.committed, inline=True, engine=self._engine)
             await self._join(self._ledger)
         else:
             self._replica = ReplicaService(self._config, path)
@@ -131,6 +141,33 @@ class MupdateRole:
         """For a monitoring system."""
         return self._service.figures if self._service is not None else Figures()
 
+    async def look(self) -> None:
+        """Ask the engine's servers how they are, for `report`; whoever asks meanwhile waits for the same answers."""
+        engine = self._engine
+        if engine is None or not engine.is_shared:
+            return
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._look(engine))
+        await asyncio.shield(self._looking)
+
+    async def _look(self, engine: Engine) -> None:
+        try:
+            found = await asyncio.to_thread(engine.members)
+        except (UpstreamFailure, Refusal) as error:
+            name = self._config.mupdate.engine
+            self._members = (MemberFacts(name, "", problem=error.text),)
+            return
+        self._members = tuple(
+            MemberFacts(one.name, one.address, one.is_leader, one.used_bytes, one.problem)
+            for one in found
+        )
+
+    def _engine_facts(self) -> EngineFacts | None:
+        engine = self._engine
+        if engine is None or not engine.is_shared:
+            return None
+        return EngineFacts(self._config.mupdate.engine, engine.problem, self._members)
+
     def report(self) -> RoleFacts:
         """For `murder ctl status`."""
         service = self._service
@@ -144,6 +181,8 @@ class MupdateRole:
             subscribers=len(service.hub.lag()),
             behind=max(service.hub.lag(), default=0),
             is_master=self._replica is None,
+            mark=service.mailboxes.mark() if self._replica is None else None,
+            engine=self._engine_facts(),
             servers=tuple(sorted(service.mailboxes.count_by_server())),
             followers=tuple(sorted(self._followers())),
             copy=self._replica.report() if self._replica is not None else None,

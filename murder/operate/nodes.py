@@ -107,9 +107,10 @@ async def learn(reach: Reach) -> list[str]:
     masters: dict[str, None] = {}
     if "mupdate" in config.node.roles:
         masters[str(own)] = None
-    elif config.mupdate.master is not None:
+    if config.mupdate.master is not None:
         for one in (config.mupdate.master, *config.mupdate.master.others):
-            masters[_at(one.host)] = None
+            if not masters or one.host != config.node.name:  # with own: those beside it
+                masters[_at(one.host)] = None
     for place in masters:
         node = await _ask_one(reach, place, AskStatus())
         if node.problem and places(reach):

@@ -43,10 +43,39 @@ class ListFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberFacts:
+    """A server of the engine that several masters share, as one of them sees it. `problem` is empty where it is well."""
+
+    name: str
+    address: str
+    is_leader: bool = False
+    used_bytes: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What keeps a master's list together with other masters'. `problem`: why it takes no changes now; `members` as they
+    were asked for this answer."""
+
+    kind: str
+    problem: str = ""
+    members: tuple[MemberFacts, ...] = ()
+
+    def shown(self) -> dict[str, object]:
+        """As JSON has it."""
+        members = [
+            {field.name: getattr(one, field.name) for field in fields(one)} for one in self.members
+        ]
+        return {"kind": self.kind, "problem": self.problem, "members": members}
+
+
+@dataclass(frozen=True, slots=True)
 class RoleFacts:
     """Of a role; what it does not have is None. `copy`: its copy of the list, where it follows a master. `down`: backends
     that are not reached; `lacking`: mailboxes that the master names here and that are lost; `master`: `connected` or
-    `away`; `behind`: changes that the slowest subscriber has not taken."""
+    `away`; `behind`: changes that the slowest subscriber has not taken; `mark`: where a master's history stands, as
+    `epoch:number:commit`; `engine`: of one of several masters."""
 
     mailboxes: int | None = None
     sessions: int | None = None
@@ -62,6 +91,8 @@ class RoleFacts:
     subscribers: int | None = None
     behind: int | None = None
     is_master: bool | None = None
+    mark: str | None = None
+    engine: EngineFacts | None = None
     servers: tuple[str, ...] | None = None
     followers: tuple[str, ...] | None = None
     copy: ListFacts | None = None
@@ -69,9 +100,13 @@ class RoleFacts:
     def shown(self) -> dict[str, object]:
         """As JSON has it."""
         told = {
-            field.name: getattr(self, field.name) for field in fields(self) if field.name != "copy"
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name not in ("copy", "engine")
         }
         copy = shown_of(self.copy) if self.copy is not None else {}
+        if self.engine is not None:
+            copy["engine"] = self.engine.shown()
         return copy | {key: value for key, value in told.items() if value is not None}
 
 
@@ -286,10 +321,26 @@ def _parse_role(words: Fields) -> RoleFacts:
         subscribers=_integer(words, "subscribers"),
         behind=_integer(words, "behind"),
         is_master=words.flag("is_master") if "is_master" in words else None,
+        mark=words.text("mark") if "mark" in words else None,
+        engine=_parse_engine(Fields(words.mapping("engine"))) if "engine" in words else None,
         servers=_texts(words, "servers"),
         followers=_texts(words, "followers"),
         copy=_parse_copy(words) if "list" in words else None,
     )
+
+
+def _parse_engine(words: Fields) -> EngineFacts:
+    members = tuple(
+        MemberFacts(
+            one.text("name", ""),
+            one.text("address", ""),
+            one.flag("is_leader", False),
+            one.integer("used_bytes", 0),
+            one.text("problem", ""),
+        )
+        for one in words.objects("members")
+    )
+    return EngineFacts(words.text("kind", ""), words.text("problem", ""), members)
 
 
 def _parse_copy(words: Fields) -> ListFacts:

@@ -83,6 +83,16 @@ class Fields:
             raise BadSyntax(f"{key} is no object")
         return value
 
+    def objects(self, key: str) -> list["Fields"]:
+        """A list of objects."""
+        values = self._field(key, _NONE)
+        if not isinstance(values, list | tuple):
+            raise BadSyntax(f"{key} is no list")
+        for value in values:
+            if not isinstance(value, dict):
+                raise BadSyntax(f"{key} has what is no object")
+        return [Fields(value) for value in values]
+
     def rows(self, key: str, size: int) -> list["Fields"]:
         """A list of lists of that size; their fields are called "0", "1" and so on."""
         rows = self._field(key, _NONE)

@@ -5,6 +5,7 @@ second, the next one is asked, until the time of the caller is up: so calls must
 """
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -50,19 +51,22 @@ HAS_LEADER: Final = ("hasleader", "true")
 
 
 class Method(NamedTuple):
-    """What can be asked for."""
+    """What can be asked for. Without `needs_leader` a member answers for itself, also where it is cut off."""
 
     path: str
     request: type[Any]
     answer: type[Any]
+    needs_leader: bool = True
 
 
 RANGE: Final = Method("/etcdserverpb.KV/Range", RangeRequest, RangeResponse)
 TXN: Final = Method("/etcdserverpb.KV/Txn", TxnRequest, TxnResponse)
 WATCH: Final = Method("/etcdserverpb.Watch/Watch", WatchRequest, WatchResponse)
 LOGIN: Final = Method("/etcdserverpb.Auth/Authenticate", AuthenticateRequest, AuthenticateResponse)
-MEMBERS: Final = Method("/etcdserverpb.Cluster/MemberList", MemberListRequest, MemberListResponse)
-STATUS: Final = Method("/etcdserverpb.Maintenance/Status", StatusRequest, StatusResponse)
+MEMBERS: Final = Method(
+    "/etcdserverpb.Cluster/MemberList", MemberListRequest, MemberListResponse, False
+)
+STATUS: Final = Method("/etcdserverpb.Maintenance/Status", StatusRequest, StatusResponse, False)
 
 
 class Denied(Exception):
@@ -106,6 +110,8 @@ def shown(error: BaseException) -> str:
         return error.message or error.status.name
     if isinstance(error, TimeoutError):
         return "no answer"
+    if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
+        return os.strerror(error.errno)
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -208,7 +214,11 @@ class Cluster:
         if self._settings.user and not self._token:
             await self._log_in(endpoint, "", within_s)
         async with self._stream(
-            endpoint, method, Cardinality.UNARY_UNARY, within_s, [HAS_LEADER]
+            endpoint,
+            method,
+            Cardinality.UNARY_UNARY,
+            within_s,
+            [HAS_LEADER] if method.needs_leader else [],
         ) as stream:
             await stream.send_message(request, end=True)
             answer = await stream.recv_message()

@@ -522,18 +522,24 @@ class EtcdLog:
             except FAILURES as error:
                 return endpoint, error
 
+        async def listed() -> Sequence[Any]:
+            try:
+                answer = await cluster.call(MEMBERS, MemberListRequest(), within_s)
+            except (Denied, UpstreamFailure):
+                return ()  # those that answer say so below
+            return list(answer.members)
+
         endpoints = self._settings.members()
-        answers = await asyncio.gather(*(asked(one) for one in endpoints))
-        names: dict[int, str] = {}
-        try:
-            listed = await cluster.call(MEMBERS, MemberListRequest(), within_s)
-            names = {one.ID: one.name for one in listed.members}
-        except (Denied, UpstreamFailure):
-            pass  # those that answer say so below
+        members, answers = await asyncio.gather(
+            listed(), asyncio.gather(*(asked(one) for one in endpoints))
+        )
+        names = {one.ID: one.name for one in members}
+        told = {url.partition("://")[2]: one.name for one in members for url in one.clientURLs}
         found = []
         for endpoint, answer in answers:
             if isinstance(answer, BaseException):
-                found.append(Member("", str(endpoint), False, 0, shown(answer)))
+                name = told.get(str(endpoint), "")
+                found.append(Member(name, str(endpoint), False, 0, shown(answer)))
                 continue
             member = answer.header.member_id
             problem = "; ".join(answer.errors) or ("" if answer.leader else "it knows no leader")

@@ -1,11 +1,22 @@
 """Three machines without a single point of failure: masters, frontends and backends on each, the list on etcd."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
 
 from tests.kit.demo import Demo, running_demo, wanted
-from tests.unified.whole import NODES, USERS, all_is_well_but, comes_back, node, others, resident
+from tests.kit.process import run_murder
+from tests.unified.whole import (
+    NODES,
+    USERS,
+    all_is_well_but,
+    comes_back,
+    node,
+    operator,
+    others,
+    resident,
+)
 
 pytestmark = pytest.mark.skipif(wanted("etcd") != "", reason=wanted("etcd"))
 
@@ -32,6 +43,25 @@ def test_the_line_of_json_has_all_masters_and_members(demo: Demo) -> None:
     assert [list(one) for one in members] == [["name", "host", "port", "pid"]] * 3
     assert [one["name"] for one in members] == ["etcd1", "etcd2", "etcd3"]
     assert len({one["pid"] for one in (*masters, *members)}) == 6
+
+
+def test_an_operator_sees_masters_members_and_one_list(demo: Demo) -> None:
+    config = ("--config", operator(demo))
+    said = run_murder("ctl", "status", *config).stdout
+    assert "Everything is well" in said and "leads" in said
+    masters = {line.split()[0]: line.split()[1:] for line in said.splitlines() if " yes" in line}
+    assert len(masters) == 3 and all(words[1] == "0" for words in masters.values()), said
+    assert (
+        "3 masters share one list, 3 members keep it" in run_murder("ctl", "doctor", *config).stdout
+    )
+    checked = json.loads(run_murder("ctl", "check", *config, "--json").stdout)
+    assert (checked["masters"], checked["unreachable"]) == ([], {})
+    demo.node("kill", "etcd2")
+    try:
+        told = json.loads(run_murder("ctl", "status", *config, "--json", code=1).stdout)
+        assert [one["of"] for one in told["engine"]] == ["etcd2"]
+    finally:
+        demo.node("start", "etcd2")
 
 
 @pytest.mark.parametrize("label", NODES)

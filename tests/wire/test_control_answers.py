@@ -10,8 +10,10 @@ from murder.errors import BadSyntax
 from murder.wire.control_answers import (
     ChainChecked,
     ConflictShown,
+    EngineFacts,
     ListFacts,
     LogLine,
+    MemberFacts,
     Probed,
     ProcessFacts,
     RoleFacts,
@@ -31,6 +33,7 @@ from murder.wire.control_answers import (
 )
 
 PROCESS = ProcessFacts("0.1", 7, 1.5, 2.0, 3, 0.5, 1024, 9, 1024, 10, 20, None, replaced=True)
+MEMBERS = (MemberFacts("etcd1", "h:2379", True, 5), MemberFacts("", "g:2379", problem="away"))
 WHO: dict[str, Any] = {"node": "fe1", "role": "frontend", "worker": 0}
 
 
@@ -45,6 +48,7 @@ def over_the_wire(shown: dict[str, object]) -> dict[str, Any]:
         RoleFacts(),
         RoleFacts(mailboxes=5, sessions=0, down=("be1",), copy=ListFacts("streaming", True, 0)),
         RoleFacts(mailboxes=0, moves=1, moves_failed=0, quarantined=0, lacking=7, master="away"),
+        RoleFacts(mark="e:7:ab", engine=EngineFacts("etcd", "no answer", MEMBERS)),
         RoleFacts(conflicts=1, changes=2, servers=("be1",), followers=(), is_master=False),
     ],
 )

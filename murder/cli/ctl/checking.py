@@ -10,6 +10,7 @@ from murder.cli.screen import count
 from murder.operate.backends import backends_of
 from murder.operate.lists import check as compare_lists
 from murder.operate.lists import fix as carry_out
+from murder.operate.masters import compare_masters
 from murder.operate.nodes import ask_all, learn
 from murder.operate.reach import Reach
 from murder.wire.control_words import AskStatus
@@ -21,9 +22,12 @@ FRONTENDS: Final = "the frontends"
 @operator_options
 @click.option("--fix", is_flag=True, help="Put right what has one right answer; with --yes.")
 @yes_option("carry out the cures")
-@json_option("mailboxes, differences (a list of name, what, server, cure), unreachable, frontends")
+@json_option(
+    "mailboxes, differences (a list of name, what, server, cure), unreachable, frontends, masters"
+)
 async def check(reach: Reach, fix: bool, yes: bool, as_json: bool) -> int:
-    """Compare the master's list with what each backend has, and with the frontends' own lists. Exit code 1 if they
+    """Compare the master's list with what each backend has, with the frontends' own lists, and with the other masters',
+    where several share one. Exit code 1 if they
     differ, 3 if a server or a node could not be asked: which, is said.
 
     --fix lets the backends concerned compare again: what only a backend has is announced, what only the master has is
@@ -37,6 +41,8 @@ async def check(reach: Reach, fix: bool, yes: bool, as_json: bool) -> int:
     rows = await reach.rows()
     checked = await compare_lists(reach, rows, backends_of(reach, rows))
     behind = await _frontends(reach, len(rows), checked.unreachable)
+    masters = await compare_masters(reach, rows)
+    checked.unreachable.update(masters.unreachable)
     if as_json:
         print_json(
             {
@@ -52,6 +58,7 @@ async def check(reach: Reach, fix: bool, yes: bool, as_json: bool) -> int:
                 ],
                 "unreachable": checked.unreachable,
                 "frontends": behind,
+                "masters": masters.differences,
             }
         )
     else:
@@ -65,7 +72,7 @@ async def check(reach: Reach, fix: bool, yes: bool, as_json: bool) -> int:
         )
         for server, problem in checked.unreachable.items():
             click.echo(f"murder: {server} cannot be asked: {problem}", err=True)
-        for line in behind:
+        for line in (*behind, *masters.differences):
             click.echo(line)
         mailboxes_text = count(checked.mailboxes, "mailbox", "mailboxes")
         differences_text = count(len(checked.differences), "difference")
@@ -86,7 +93,7 @@ async def check(reach: Reach, fix: bool, yes: bool, as_json: bool) -> int:
             )
     if checked.unreachable:
         return 3
-    return 1 if checked.differences or behind else 0
+    return 1 if checked.differences or behind or masters.differences else 0
 
 
 async def _frontends(reach: Reach, mailboxes: int, unreachable: dict[str, str]) -> list[str]:

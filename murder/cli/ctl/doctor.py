@@ -6,6 +6,7 @@ import shutil
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -18,9 +19,11 @@ from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from murder.model.entry import MailboxEntry
 from murder.model.protocol import BACKEND, PROTOCOLS, PortKey
 from murder.operate.backends import backends_of, look
+from murder.operate.masters import engine_problems, masters_of, members_of
 from murder.operate.nodes import (
     DAY_S,
     FREE_PART,
+    NodeAnswers,
     Problem,
     ask_all,
     certificate_problem,
@@ -234,7 +237,8 @@ async def _nodes(reach: Reach, findings: Findings) -> None:
         )
         return
     now = time.time()
-    for node in await ask_all(reach, AskStatus()):
+    told_by = await ask_all(reach, AskStatus())
+    for node in told_by:
         if node.problem:
             findings.wrong(f"{node.name}: {node.problem}", node.cure)
             continue
@@ -243,7 +247,21 @@ async def _nodes(reach: Reach, findings: Findings) -> None:
             findings.wrong(f"{node.name}: {problem.what}", problem.cure)
         if not problems:
             findings.good(f"{node.name} is well")
+    _engine(told_by, findings)
     await _seats(reach, findings)
+
+
+def _engine(told_by: Sequence[NodeAnswers], findings: Findings) -> None:
+    """What several masters share."""
+    problems = engine_problems(told_by)
+    for whose, problem in problems:
+        findings.wrong(f"{whose}: {problem.what}", problem.cure)
+    masters, members = masters_of(told_by), members_of(told_by)
+    if masters and not problems:
+        leader = next((one.facts.name for one in members if one.facts.is_leader), "none")
+        findings.good(
+            f"{count(len(masters), 'master')} share one list, {count(len(members), 'member')} keep it; {leader} leads"
+        )
 
 
 async def _seats(reach: Reach, findings: Findings) -> None:

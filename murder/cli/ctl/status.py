@@ -9,6 +9,7 @@ from typing import Final
 
 import asyncclick as click
 
+from murder.cli.ctl.masters import engine_lines
 from murder.cli.ctl.reaching import operator_options
 from murder.cli.options import json_option, print_json
 from murder.cli.screen import (
@@ -25,6 +26,7 @@ from murder.cli.screen import (
     plain,
     seconds,
 )
+from murder.operate.masters import engine_problems
 from murder.operate.nodes import (
     Meter,
     NodeAnswers,
@@ -84,7 +86,7 @@ def screen(
     """The whole murder, line by line: the verdict, what is wrong with its cure, then every node. `cpu` None: leave
     processor time out."""
     lines = lines_of(told_by, now)
-    wrong = findings(told_by, lines)
+    wrong = [*findings(told_by, lines), *engine_problems(told_by)]
     versions = {one.version for one in lines}
     facts = [count(len(told_by), "node")]
     facts += [f"murder {version}" for version in versions if len(versions) == 1]
@@ -120,20 +122,22 @@ def screen(
             spare=SPARE,
         )
         output += table.lines(width or 1000)
-    return output
+    return output + engine_lines(told_by, width)
 
 
 @click.command()
 @operator_options
 @json_option(
-    "nodes (a list of what each process tells), unreachable (node: why), problems (node/role: a list of what, cure)"
+    "nodes (a list of what each process tells), unreachable (node: why), problems (node/role: a list of what, cure), "
+    "engine (of several masters: a list of of, what, cure)"
 )
 async def status(reach: Reach, as_json: bool) -> int:
     """The whole murder on one screen: what is wrong and its cure, then every node.
 
     Asks the master, the servers of its list, and who follows it (or `[operator] nodes`), and this host's own node.
     conns: connections of clients and nodes; lag: how far a frontend's list is behind the master's; disk: how full;
-    procs: processes. Exit code 0: all is well, 1: something should be looked at, 3: a node does not answer.
+    procs: processes. Of several masters that share a list: how many changes each has taken up, and the members of their
+    engine. Exit code 0: all is well, 1: something should be looked at, 3: a node does not answer.
 
     \b
     murder ctl status
@@ -153,6 +157,10 @@ async def status(reach: Reach, as_json: bool) -> int:
                     for one in lines
                     if one.problems
                 },
+                "engine": [
+                    {"of": whose, **problem._asdict()}
+                    for whose, problem in engine_problems(told_by)
+                ],
             }
         )
     else:
@@ -160,7 +168,7 @@ async def status(reach: Reach, as_json: bool) -> int:
             click.echo(line)
     if any(node.problem for node in told_by):
         return 3
-    return 1 if findings(told_by, lines) else 0
+    return 1 if findings(told_by, lines) or engine_problems(told_by) else 0
 
 
 @click.command()

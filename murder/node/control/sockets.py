@@ -107,6 +107,15 @@ class Reports(Protocol):
 
 
 @runtime_checkable
+class Looks(Protocol):
+    """A role that asks others before it reports."""
+
+    async def look(self) -> None:
+        """Within a few seconds. Raises nothing."""
+        ...
+
+
+@runtime_checkable
 class Counted(Protocol):
     """A role that counts what happens."""
 
@@ -219,6 +228,8 @@ class ControlServer:
     ) -> AsyncIterator[Answer]:
         match request:
             case AskStatus():
+                if isinstance(self._subject, Looks):
+                    await self._subject.look()
                 yield self._status().shown()
             case AskFigures():
                 if isinstance(self._subject, Counted):
