@@ -64,11 +64,10 @@ async def targets_of(backend: Backend, message: Arriving, log: Log) -> list[Targ
             case Discard():
                 continue
         found[name] = found.get(name, frozenset()) | flags
-    shown = ",".join(type(action).__name__.lower() for action in actions)
     log.info(
         "message.filtered",
         mailbox=display(message.mailbox),
-        actions=shown,
+        actions=[type(action).__name__.lower() for action in actions],
         filed=[display(name) for name in found if name != message.mailbox],
     )
     return [Target(name, flags) for name, flags in found.items()]

@@ -19,7 +19,8 @@ from murder.backend.filtering import Rejected, targets_of
 from murder.backend.imap.mail.content import end_of_header, size_told
 from murder.backend.records.duplicates import key_of
 from murder.backend.scripts.carry_out import Delivery, rejection_of
-from murder.backend.scripts.run import run_script
+from murder.backend.scripts.run import Ran, may_filter, run_scripts, scripts_for
+from murder.backend.scripts.telling import shown_actions, tell_owners
 from murder.backend.worker import BackendWorker
 from murder.errors import Code, Refusal
 from murder.mime.section import select_fields
@@ -270,22 +271,60 @@ class Arrival:
                     flagged = replace(message, flags=target.flags)
                     copies.append(await self._store_in(target.mailbox, flagged))
                 return True
-        if not backend.scripts.may_have_some(arriving.mailbox):
+        if not may_filter(backend, arriving):
             return False
-        outcome = await run_script(backend, arriving, dialogue.log)
-        if outcome is None:
+        scripts = await scripts_for(backend, arriving)
+        if not scripts:
             return False
-        if (text := rejection_of(outcome)) is not None:
+        ran = await run_scripts(backend, arriving, scripts, dialogue.log)
+        await self._carry_out(arriving, ran, message, copies)
+        if ran.faults:
+            await tell_owners(backend, ran.faults, self._store_made, dialogue.log)
+        return True
+
+    async def _carry_out(
+        self, arriving: Arriving, ran: Ran, message: NewMessage, copies: list["Copy"]
+    ) -> None:
+        """Raises Rejected, Refusal, UpstreamFailure."""
+        dialogue, backend = self._dialogue, self._dialogue.backend
+        if ran.outcome is None:
+            copies.append(await self._store_in(arriving.mailbox, message))
+            return
+        if (text := rejection_of(ran.outcome)) is not None:
+            dialogue.log.info(
+                "message.filtered",
+                mailbox=display(arriving.mailbox),
+                actions=shown_actions(ran.outcome, ran.scripts),
+                filed=[],
+                sent=0,
+            )
             raise Rejected(Code.NO_PERMISSION, text)
 
         async def store_in(name: MailboxName, new: NewMessage) -> None:
             copies.append(await self._store_in(name, new))
 
         assert backend.upstreams is not None
-        await Delivery(
-            backend, backend.upstreams, arriving, outcome, message, store_in, dialogue.log
-        ).carry_out()
-        return True
+        delivery = Delivery(
+            backend,
+            backend.upstreams,
+            arriving,
+            ran.outcome,
+            ran.scripts,
+            message,
+            store_in,
+            self._store_made,
+            dialogue.log,
+        )
+        await delivery.carry_out()
+
+    async def _store_made(self, name: MailboxName, message: NewMessage) -> None:
+        """What is not the message that came: no copy of it, whatever its Message-ID."""
+        async with self._dialogue.room(name, message.incoming.size):
+            mailbox = await self._store.open(name, owner_of(name) or "")
+            try:
+                await mailbox.append([message])
+            finally:
+                mailbox.close()
 
     def _arriving(self, addressee: Addressee, incoming: Incoming) -> Arriving:
         dialogue = self._dialogue

@@ -30,7 +30,7 @@ class BackendSieve(SieveDialogue):
         self.backend.sessions.discard(self)
 
     def language(self) -> Sequence[Capability]:
-        return language_of(self.backend.compiler.extensions)
+        return language_of(self.backend.site.users.extensions)
 
     async def entered_here(self, login: Login) -> None:
         await self.backend.ensure_inbox(login)
@@ -67,7 +67,7 @@ class BackendSieve(SieveDialogue):
         most = self.backend.scripts.limits.octets
         if len(script) > most:
             raise Refusal(Code.TOO_BIG, f"A script may have {most} octets")
-        checked = await self.backend.compiler.check(script)
+        checked = await self.backend.site.users.check(script)
         if checked.errors:
             raise Refusal(Code.CANNOT, _lines(checked.errors))
         return _lines(checked.warnings)

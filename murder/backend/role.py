@@ -43,13 +43,15 @@ from murder.backend.records.duplicates import Duplicates
 from murder.backend.records.quota import Quotas
 from murder.backend.records.urlauth import UrlKeys
 from murder.backend.renames.keeper import Renames
-from murder.backend.scripts.check import Compiler
 from murder.backend.scripts.kept import Limits as ScriptLimits
 from murder.backend.scripts.kept import Scripts
+from murder.backend.scripts.site import load_site
+from murder.backend.scripts.srs import RedirectSenders
 from murder.backend.scripts.submission import Submitter
 from murder.backend.shared import Backend
 from murder.backend.worker import BackendWorker
 from murder.config import BackendConfig, Config
+from murder.config.submission import SubmissionConfig
 from murder.errors import Code, Refusal
 from murder.log import logger
 from murder.mime.bounds import Bounds as ParsedBounds
@@ -106,9 +108,8 @@ def _bounds_of(config: BackendConfig) -> Bounds:
     )
 
 
-def _compiler(config: Config) -> Compiler:
-    namespace = config.namespace.namespace()
-    return Compiler(config.backend.max_script_bytes, namespace=namespace)
+def _redirect_senders(config: SubmissionConfig) -> RedirectSenders:
+    return RedirectSenders(config.redirect_sender, config.srs_domain, config.srs_secret)
 
 
 def _script_limits(config: BackendConfig) -> ScriptLimits:
@@ -222,7 +223,7 @@ class BackendRole(ClientRole):
             policies=_make_policies(config, mailboxes, annotations),
             quotas=quotas,
             scripts=self._make_scripts(store, mailboxes, announcer, quotas),
-            compiler=_compiler(config),
+            site=load_site(config),
             maildrop_locks=config.node.data / ROLE / LOCKS_FOLDER,
             url_keys=UrlKeys(mailbox_list, self._ledger, config.backend.max_url_keys_per_mailbox),
             referrals=self._make_referrals(self._client),
@@ -231,7 +232,7 @@ class BackendRole(ClientRole):
             deliveries=self._make_deliveries(),
             upstreams=upstreams,
             sends_mail=config.submission.server is not None,
-            redirects_as_recipient=config.submission.redirect_sender == "recipient",
+            redirect_senders=_redirect_senders(config.submission),
             filters=self._plugins.delivery_filters(),
             domains=config.namespace.domains,
             master_url=_master_url(config),
@@ -343,10 +344,13 @@ class BackendRole(ClientRole):
         backend.policies = _make_policies(config, backend.mailboxes, backend.annotations)
         backend.scripts.limits = _script_limits(config.backend)
         backend.sends_mail = config.submission.server is not None
-        backend.redirects_as_recipient = config.submission.redirect_sender == "recipient"
+        backend.redirect_senders = _redirect_senders(config.submission)
         if self._submitter is not None:
             self._submitter.config = config
-        backend.compiler = _compiler(config)
+        try:
+            backend.site = load_site(config)
+        except Refusal as refusal:
+            self._log.warning("script.not_read", problem=str(refusal))  # those from before stay
         set_bounds(_parsed(config.backend))
         mover.upstreams.configure(config)
         target = master_target(config)

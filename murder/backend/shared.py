@@ -20,8 +20,9 @@ from murder.backend.records.deliveries import Deliveries
 from murder.backend.records.duplicates import Duplicates
 from murder.backend.records.quota import Quotas
 from murder.backend.records.urlauth import UrlKeys
-from murder.backend.scripts.check import Compiler
 from murder.backend.scripts.kept import Scripts
+from murder.backend.scripts.site import Site
+from murder.backend.scripts.srs import RedirectSenders
 from murder.config import BackendConfig
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
@@ -51,7 +52,7 @@ class Backend:
     events: Events
     journal: Journal  # of moves
     scripts: Scripts
-    compiler: Compiler  # of scripts
+    site: Site  # what it adds to scripts
     deliveries: Deliveries  # of scripts, begun and to be sent
     master: Finder | None = None  # of the mailbox list; None for a backend alone
     referrals: Referrals | None = None  # None without a master
@@ -62,7 +63,7 @@ class Backend:
     filters: Sequence[tuple[str, DeliveryFilter]] = ()  # of plugins, for what arrives
     upstreams: Upstreams | None = None  # to other nodes
     sends_mail: bool = False  # there is a [backend.submission]
-    redirects_as_recipient: bool = False
+    redirect_senders: RedirectSenders = field(default_factory=RedirectSenders)
     outgoing_arrived: Callable[[], None] = lambda: None
     sessions: set[Session] = field(default_factory=set)  # all protocols': drained at the end
 

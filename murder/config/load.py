@@ -31,6 +31,7 @@ from murder.config.sections import (
     SubmissionConfig,
     TlsConfig,
 )
+from murder.config.sieve import ImapScriptRule, ProgramConfig, SieveConfig
 from murder.config.value import Endpoint, Network, parse_endpoint, parse_network
 from murder.errors import unreadable
 from murder.model.acl import parse_default_acl
@@ -42,6 +43,7 @@ SECTIONS: Final[Mapping[str, type]] = {
     "frontend": FrontendConfig,
     "backend": BackendConfig,
     "submission": SubmissionConfig,
+    "sieve": SieveConfig,
     "namespace": NamespaceConfig,
     "auth": AuthConfig,
     "operator": OperatorConfig,
@@ -53,8 +55,11 @@ SECTIONS: Final[Mapping[str, type]] = {
 NAMED: Final[Mapping[str, type]] = {
     "servers": ServerConfig,
     "expiry": ExpiryRule,
+    "programs": ProgramConfig,
+    "imap": ImapScriptRule,
 }  # as many as there are names
-INNER: Final[Mapping[str, str]] = {"submission": "backend"}  # sections that stand in another
+# sections that stand in another
+INNER: Final[Mapping[str, str]] = {"submission": "backend", "programs": "sieve", "imap": "sieve"}
 UNIFIED: Final = "unified"
 ROLES: Final = ("mupdate", "frontend", "backend", UNIFIED)
 FILE_SUFFIX: Final = "_file"
@@ -99,16 +104,20 @@ def config_from(table: Table, file: Path) -> Config:
     reader = _Reader(file)
     sections: dict[str, Any] = {}
     for name, value in table.items():
-        if name in NAMED:
+        if name in NAMED and name not in INNER:
             sections[name] = reader.named(name, NAMED[name], value)
         elif name in SECTIONS and name not in INNER:
             own, inner = _taken_apart(name, value)
             sections[name] = reader.section(name, SECTIONS[name], own)
             for key, table_of_it in inner.items():
-                sections[key] = reader.section(header_of(key), SECTIONS[key], table_of_it)
+                header = header_of(key)
+                if key in NAMED:
+                    sections[key] = reader.named(header, NAMED[key], table_of_it)
+                else:
+                    sections[key] = reader.section(header, SECTIONS[key], table_of_it)
         else:
-            known = [header_of(one) for one in SECTIONS]
-            reader.problem(name, unknown("section", name, [*known, *NAMED]))
+            known = [header_of(one) for one in (*SECTIONS, *NAMED)]
+            reader.problem(name, unknown("section", name, known))
     if "node" not in table:
         reader.problem("node", "missing: every node needs [node] with `name` and `data`")
     reader.cross_check(sections)
@@ -302,6 +311,11 @@ class _Reader:
                 parse_default_acl(backend.default_acl)
             except ValueError as error:
                 self.problem("backend.default_acl", str(error))
+        submission = sections.get("submission")
+        if submission is not None and submission.redirect_sender == "srs":
+            for key in ("srs_domain", "srs_secret"):
+                if not getattr(submission, key):
+                    self.problem(f"backend.submission.{key}", "missing: `srs` needs it")
         if tls is not None:
             for one, other in (("certificate", "key"), ("public_certificate", "public_key")):
                 if (getattr(tls, one) is None) != (getattr(tls, other) is None):

@@ -16,6 +16,7 @@ from murder.config.auth import AuthConfig as AuthConfig  # others find it here
 from murder.config.expiry import ExpiryRule
 from murder.config.monitor import LogConfig, MetricsConfig, WebConfig
 from murder.config.mupdate import MupdateConfig
+from murder.config.sieve import ImapScriptRule, ProgramConfig, SieveConfig
 from murder.config.submission import SubmissionConfig as SubmissionConfig
 from murder.config.value import (
     ANY_HOST,
@@ -524,6 +525,9 @@ class Config:
     frontend: FrontendConfig = field(default_factory=FrontendConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
     submission: SubmissionConfig = field(default_factory=SubmissionConfig)
+    sieve: SieveConfig = field(default_factory=SieveConfig)
+    programs: Mapping[str, ProgramConfig] = field(default_factory=dict)
+    imap: Mapping[str, ImapScriptRule] = field(default_factory=dict)
     namespace: NamespaceConfig = field(default_factory=NamespaceConfig)
     auth: AuthConfig = field(default_factory=AuthConfig)
     servers: Mapping[str, ServerConfig] = field(default_factory=dict)

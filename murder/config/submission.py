@@ -35,8 +35,15 @@ class SubmissionConfig:
         least=0.01,
     )
     give_up_s: float = option(432000.0, "How long that is tried.", least=0)
-    redirect_sender: Literal["sender", "recipient"] = option(
+    redirect_sender: Literal["sender", "recipient", "srs"] = option(
         "sender",
         "The envelope's sender of what is redirected: `sender` as it came, `recipient` the address it came to (whose domain "
-        "may send from here: SPF), which gets the bounces.",
+        "may send from here: SPF), which gets the bounces; `srs` one of `srs_domain` by which the mail server there "
+        "(postsrsd, or another with libsrs2) sends bounces back to the sender.",
+    )
+    srs_domain: str = option(
+        "", "For `srs`: the domain of rewritten senders.", example='"example.org"'
+    )
+    srs_secret: str = option(
+        "", "For `srs`: the secret, as postsrsd has it in its file.", secret=True
     )

@@ -9,9 +9,14 @@ from typing import Any, Final
 from murder.config.expiry import ExpiryRule
 from murder.config.load import NAMED, SECTIONS, header_of
 from murder.config.sections import Config, ServerConfig
+from murder.config.sieve import ImapScriptRule, ProgramConfig
 from murder.config.value import Endpoint
 
 MASK: Final = "***"
+SIEVE_EXAMPLES: Final[Mapping[str, type]] = {
+    '[sieve.programs."learn-spam"]': ProgramConfig,
+    '[sieve.imap."learn-spam"]': ImapScriptRule,
+}
 WIDTH: Final = 98
 INTRO: Final = """\
 # murder.toml: every key with its default and what it means. Copy what you change; a line that starts with
@@ -31,6 +36,9 @@ def format_example(plugin_settings: Mapping[str, type]) -> str:
         if name == "backend":
             header = '[expiry."trash"]'
             blocks.append("\n".join(_example_section(header, ExpiryRule, commented=True)))
+        if name == "sieve":
+            for header, named in SIEVE_EXAMPLES.items():
+                blocks.append("\n".join(_example_section(header, named, commented=True)))
     for name, cls in plugin_settings.items():
         blocks.append("\n".join(_example_section(f"[plugins.{name}]", cls)))
     return "\n\n".join(blocks) + "\n"
@@ -75,7 +83,9 @@ def format_config(config: Config, plugin_settings: Mapping[str, object] | None =
         blocks.append("\n".join(_effective_section(f"[{header_of(name)}]", getattr(config, name))))
     for section in NAMED:
         for name, one in getattr(config, section).items():
-            blocks.append("\n".join(_effective_section(f"[{section}.{_quoted(name)}]", one)))
+            blocks.append(
+                "\n".join(_effective_section(f"[{header_of(section)}.{_quoted(name)}]", one))
+            )
     for name, settings in (plugin_settings or {}).items():
         if dataclasses.is_dataclass(settings):
             blocks.append("\n".join(_effective_section(f"[plugins.{name}]", settings)))

@@ -12,6 +12,7 @@ TOPICS: Final[Mapping[str, str]] = MappingProxyType(
         "install": "Install it on three hosts.",
         "unified": "Every machine does everything: frontend and backend in one.",
         "daily": "Every day: users, mailboxes, moves, limits, with `murder ctl`.",
+        "filters": "Mail filters (Sieve): users', the site's own, programs such as spam learners.",
         "backup": "Points in time, one user back, and the disk lost at 3 a.m.",
         "web": "In a browser: the page for operators.",
         "keys": "A key was stolen, a laptop is lost.",

@@ -95,6 +95,7 @@ class RunProgram:
     program: str
     arguments: tuple[str, ...]
     octets: bytes = field(repr=False)
+    script: int = 0  # which of those that run for the message asks, from 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,16 +3,16 @@
 import asyncio
 import socket
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from murder.backend.scripts.carry_out import Delivery
-from murder.backend.scripts.check import NOT_CARRIED
 from murder.config.sections import SubmissionConfig
 from murder.config.value import parse_endpoint
 from murder.model.name import MailboxName, inbox_of
@@ -31,11 +31,9 @@ async def delivering(
     folder: Path,
     script: bytes = b"",
     user: str = "ana",
-    submission: SubmissionConfig | None = None,
+    **sections: Any,
 ) -> AsyncIterator["Lmtp"]:
-    config = config_in(folder)
-    if submission is not None:
-        config = replace(config, submission=submission)
+    config = replace(config_in(folder), **sections)
     async with running_backend(folder, lambda: spool_store(folder), config=config) as one:
         if script:
             await one.backend.scripts.put(user, "main", script)
@@ -239,14 +237,19 @@ class Sink:
 
 @asynccontextmanager
 async def sending(
-    folder: Path, script: bytes, *answers: bytes, **settings: Any
+    folder: Path,
+    script: bytes,
+    *answers: bytes,
+    sections: Mapping[str, Any] = MappingProxyType({}),
+    **settings: Any,
 ) -> AsyncIterator[tuple["Lmtp", Sink]]:
     sink = Sink(*answers)
     server = await asyncio.start_server(sink.speak, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     config = SubmissionConfig(server=parse_endpoint(f"127.0.0.1:{port}"), tls="none", retry_s=0.01)
     try:
-        async with delivering(folder, script, submission=replace(config, **settings)) as client:
+        submission = replace(config, **settings)
+        async with delivering(folder, script, submission=submission, **sections) as client:
             yield client, sink
     finally:
         server.close()
@@ -323,10 +326,10 @@ async def test_a_vacation_reply_goes_out_once_and_only_for_mail_to_the_user(
 
 async def test_what_a_delivery_does_not_carry_out_is_not_offered(tmp_path: Path) -> None:
     async with delivering(tmp_path) as client:
-        offered = client.one.backend.compiler.extensions
-        assert not NOT_CARRIED & set(offered)
-        assert {"vacation", "fileinto", "copy", "imap4flags"} <= set(offered)
-        checked = await client.one.backend.compiler.check(b'require "imapsieve";')
+        compiler = client.one.backend.site.users
+        assert not {"vnd.dovecot.pipe", "vnd.dovecot.filter"} & set(compiler.extensions)
+        assert {"vacation", "fileinto", "fcc", "extlists", "spamtest"} <= set(compiler.extensions)
+        checked = await compiler.check(b'require "vnd.dovecot.pipe";')
         assert checked.errors
 
 

@@ -96,17 +96,17 @@ class Deliveries:
 
     async def end(
         self, key: bytes, mails: Sequence[Mail] = (), seen: Sequence[tuple[bytes, float]] = ()
-    ) -> int:
-        """It is all done, with what is to be sent put down; how much of that is new."""
+    ) -> frozenset[bytes]:
+        """It is all done, with what is to be sent put down: the keys of what of that is new."""
 
-        def work() -> int:
+        def work() -> frozenset[bytes]:
             now = time.time()
-            count = sum(self._put(mail, now) for mail in mails)
+            new = frozenset(mail.key for mail in mails if self._put(mail, now))
             for one, period_s in seen:
                 self._see(one, now, period_s)
             self._db.execute("DELETE FROM begun WHERE key=?", (key,))
             self._expire(now)
-            return count
+            return new
 
         return await self._do(work)
 
@@ -144,6 +144,10 @@ class Deliveries:
             return found
 
         return await self._do(work)
+
+    async def see(self, key: bytes, period_s: float) -> None:
+        """Note it, for so long."""
+        await self._do(lambda: self._see(key, time.time(), period_s))
 
     def _expire(self, now: float) -> None:
         if now < self._expire_at:

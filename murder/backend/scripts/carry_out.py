@@ -10,8 +10,10 @@ from typing import Final
 
 from murder.api.delivery import Arriving
 from murder.api.store import Mailbox, NewMessage
-from murder.backend.records.deliveries import Mail, key_of
+from murder.backend.records.deliveries import KEEP_S, Mail, key_of
 from murder.backend.scripts.places import Place, find_by_id, find_place, resolve_special_use
+from murder.backend.scripts.run import Chosen, environment_of, own_addresses
+from murder.backend.scripts.telling import shown_actions
 from murder.backend.shared import Backend
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import Log
@@ -25,6 +27,7 @@ from murder.sieve import (
     Keep,
     Notify,
     Outcome,
+    Pipe,
     Redirect,
     Reject,
     Remember,
@@ -40,6 +43,7 @@ MAX_RECEIVED: Final = 50  # hops of a message that is still redirected
 PIECE_OCTETS: Final = 64 * 1024
 REDIRECTED: Final = b"X-Sieve-Redirected-From: "
 NO_WAY: Final = "This server sends no mail; try again later"
+NO_PROGRAM: Final = "A program that this mailbox's filter needs has failed, try again later"
 
 StoreIn = Callable[[MailboxName, NewMessage], Awaitable[None]]
 
@@ -58,8 +62,8 @@ class _Nobody(Client):
 
 
 class Delivery:
-    """One recipient's message and its outcome. `message` is what came; `store_in` adds a copy to a mailbox here, within its
-    quota."""
+    """One recipient's message, and the outcome of these scripts. `message` is what came; `store_in` adds a copy to a mailbox
+    here, within its quota; `store_made` another message that was made for it."""
 
     def __init__(
         self,
@@ -67,18 +71,22 @@ class Delivery:
         upstreams: Upstreams,
         arriving: Arriving,
         outcome: Outcome,
+        scripts: Sequence[Chosen],
         message: NewMessage,
         store_in: StoreIn,
+        store_made: StoreIn,
         log: Log,
     ) -> None:
-        assert arriving.user is not None
         self._backend = backend
         self._upstreams = upstreams
         self._arriving = arriving
-        self._user: str = arriving.user
+        self._user: str = arriving.user or ""
         self._outcome = outcome
+        self._scripts = scripts
+        self._own: frozenset[str] = frozenset()  # addresses of the user
         self._message = message
         self._store_in = store_in
+        self._store_made = store_made
         self._log = log
         self._kept = False  # a copy is safe here
         self._is_retry = False  # of a delivery that ended in the middle
@@ -86,14 +94,18 @@ class Delivery:
 
     async def carry_out(self) -> None:
         """Raises Refusal, UpstreamFailure where the sender is to try again."""
+        if any(isinstance(one, Redirect) for one in self._outcome.actions):
+            own = await own_addresses(self._backend, self._arriving)
+            self._own = frozenset(one.lower() for one in own)
         steps = await self._steps()
         mails = self._mails()
+        pipes = [one for one in self._outcome.actions if isinstance(one, Pipe)]
         seen = [
             (key_of("seen", self._user, one.once.handle), float(one.once.period_s))
             for one in self._outcome.actions
             if isinstance(one, Remember)
         ]
-        if len(steps) <= 1 and not mails and not seen:
+        if len(steps) <= 1 and not (mails or seen or pipes):
             for step in steps:
                 await self._do(step)
             return self._tell(steps, mails)
@@ -104,9 +116,12 @@ class Delivery:
             for step in steps:
                 if before is None or not await self._was_done(step, before):
                     await self._do(step)
-            await deliveries.end(key, mails, seen)
+            for pipe in pipes:
+                await self._pipe(pipe, is_safe=bool(steps or mails))
+            new = await deliveries.end(key, mails, seen)
         if mails:
             self._backend.outgoing_arrived()
+        await self._file_copies(new)
         return self._tell(steps, mails)
 
     # --- copies
@@ -172,7 +187,7 @@ class Delivery:
             self._kept = True
             return
         try:
-            await self._append(step)
+            await self._append(step.place, step.flags, self._octets(step.version))
         except UpstreamFailure as failure:
             if not self._kept:
                 raise
@@ -192,9 +207,11 @@ class Delivery:
     def _octets(self, version: int) -> bytes | memoryview:
         return memoryview(self._outcome.messages[version])
 
-    async def _append(self, step: Step) -> None:
+    async def _append(
+        self, place: Place, flagged: frozenset[str], octets: bytes | memoryview
+    ) -> None:
         """At another backend, as the owner, by IMAP. Raises UpstreamFailure."""
-        server, octets = step.place.server, self._octets(step.version)
+        server = place.server
         timeout_s = self._backend.config.command_timeout_s
         upstream = await open_imap(
             self._upstreams,
@@ -207,10 +224,10 @@ class Delivery:
             max_message=1024 * 1024,
         )
         try:
-            name = client_astring(self._backend.namespace.external(step.place.name, self._user))
+            name = client_astring(self._backend.namespace.external(place.name, self._user))
             if self._is_retry and await self._is_there(upstream, name):
                 return
-            flags = " ".join(sorted(step.flags)).encode("ascii")
+            flags = " ".join(sorted(flagged)).encode("ascii")
             tag = upstream.next_tag()
             head = b"%b APPEND %b (%b) {%d+}\r\n" % (tag, name, flags, len(octets))
             reply = await upstream.stream(tag, _pieces(head, octets))
@@ -220,6 +237,55 @@ class Delivery:
                 )
         finally:
             upstream.close()
+
+    # --- programs
+
+    async def _pipe(self, action: Pipe, *, is_safe: bool) -> None:
+        """Once. Raises Refusal where it fails, and the message would be nowhere."""
+        backend = self._backend
+        key = key_of("pipe", self._user, self._outcome.key, action.key)
+        if await backend.deliveries.was_seen(key, KEEP_S, renew=False):
+            return
+        said = await backend.site.programs.run(
+            "pipe",
+            action.program,
+            action.arguments,
+            self._octets(action.version),
+            environment_of(self._arriving),
+            self._log,
+            for_user=bool(self._scripts[action.place.script].owner),
+        )
+        if said is not None:
+            await backend.deliveries.see(key, KEEP_S)
+        elif not is_safe and not action.may_fail:
+            raise Refusal(Code.UNAVAILABLE, NO_PROGRAM)
+
+    # --- copies of what is sent (RFC 8580)
+
+    async def _file_copies(self, new: frozenset[bytes]) -> None:
+        """Of what is sent now, not of what was found to have been sent. That one cannot be filed is said in the log."""
+        for action in self._outcome.actions:
+            if not isinstance(action, Reply | Notify) or action.copy is None:
+                continue
+            if self._mail_key(action.key) not in new:
+                continue
+            target = action.copy
+            try:
+                place = await self._place(target)
+                await self._file_copy(place, self._flags(target.flags), action.octets)
+            except (Refusal, UpstreamFailure) as error:
+                self._not_filed(target.mailbox, str(error))
+
+    async def _file_copy(self, place: Place, flags: frozenset[str], octets: bytes) -> None:
+        if place.server:
+            await self._append(place, flags, octets)
+            return
+        incoming = self._backend.store.incoming()
+        try:
+            await incoming.write(octets)
+            await self._store_made(place.name, NewMessage(incoming, flags))
+        finally:
+            await incoming.close()
 
     # --- after a crash
 
@@ -277,9 +343,10 @@ class Delivery:
     def _is_loop(self, version: int) -> bool:
         """A message that has been redirected from here before, or has come a long way, is kept and goes no further."""
         message = self._original
-        own = self._arriving.recipient.lower()
+        came_to = self._arriving.recipient.decode("utf-8", "surrogateescape").lower()
+        own = self._own | {came_to}
         from_here = any(
-            one.value.strip().strip(b"<>").lower() == own
+            one.value.strip().strip(b"<>").lower().decode("utf-8", "surrogateescape") in own
             for one in message.named("x-sieve-redirected-from")
         )
         return from_here or len(message.named("received")) > MAX_RECEIVED
@@ -311,15 +378,18 @@ class Delivery:
         return mails
 
     def _mail(self, key: str, sender: str, recipients: tuple[str, ...], octets: bytes) -> Mail:
-        named = key_of("mail", self._user, self._outcome.key, key)
-        return Mail(named, self._user, sender, recipients, octets)
+        return Mail(self._mail_key(key), self._user, sender, recipients, octets)
+
+    def _mail_key(self, key: str) -> bytes:
+        return key_of("mail", self._user, self._outcome.key, key)
 
     def _sender(self) -> str:
         """Of the envelope of what is redirected."""
-        told = self._arriving.sender
-        if told and self._backend.redirects_as_recipient:
-            told = self._arriving.recipient
-        return told.decode("utf-8", "surrogateescape")
+        sender, recipient = (
+            octets.decode("utf-8", "surrogateescape")
+            for octets in (self._arriving.sender, self._arriving.recipient)
+        )
+        return self._backend.redirect_senders.of(sender, recipient)
 
     def _redirected(self, version: int) -> bytes:
         """Without what the delivery here put on top, and with the mark by which a loop is known."""
@@ -332,13 +402,11 @@ class Delivery:
 
     def _tell(self, steps: Sequence[Step], mails: Sequence[Mail]) -> None:
         kept = self._arriving.mailbox
-        lines = {one.place.line for one in self._outcome.actions if one.place.line}
         self._log.info(
             "message.filtered",
             mailbox=display(kept),
-            actions=",".join(type(action).__name__.lower() for action in self._outcome.actions),
+            actions=shown_actions(self._outcome, self._scripts),
             filed=[display(step.place.name) for step in steps if step.place.name != kept],
-            lines=sorted(lines),
             sent=len(mails),
         )
 

@@ -2,15 +2,17 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 from murder.model.name import Namespace
 from murder.net.turns import aside
-from murder.sieve import CAPABILITIES, BadScript, Limits, Script, ScriptCache, compile_script
-
-# What the interpreter knows and a delivery here does not carry out (yet): no script may require it
-NOT_CARRIED: Final = frozenset(
-    {"extlists", "fcc", "imapsieve", "spamtest", "spamtestplus", "virustest"}
+from murder.sieve import (
+    CAPABILITIES,
+    BadScript,
+    Limits,
+    Policy,
+    Script,
+    ScriptCache,
+    compile_script,
 )
 
 
@@ -30,14 +32,16 @@ class Compiler:
         max_octets: int,
         capabilities: Collection[str] = CAPABILITIES,
         namespace: Namespace | None = None,
+        policy: Policy | None = None,
     ) -> None:
-        self.capabilities = frozenset(capabilities) - NOT_CARRIED
+        self.capabilities = frozenset(capabilities)
+        self.policy = policy or Policy()
         prefix = namespace.personal_prefix.decode() if namespace is not None else ""
         self.limits = replace(Limits(), script_octets=max_octets, own_prefix=prefix)
         self.cache = ScriptCache(self._compile)
 
     def _compile(self, octets: bytes) -> Script:
-        return compile_script(octets, self.limits, self.capabilities)
+        return compile_script(octets, self.limits, self.capabilities, self.policy)
 
     @property
     def extensions(self) -> Sequence[str]:

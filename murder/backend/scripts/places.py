@@ -31,11 +31,15 @@ class Place:
 
 
 async def find_place(backend: Backend, user: str, mailbox: str, *, create: bool) -> Place:
-    """The mailbox that `user` calls so, into which they may put mail (right `i`), made where it is to be. Raises Refusal
-    where it cannot be had, UpstreamFailure where that is not known now."""
+    """The mailbox that `user` calls so, into which they may put mail (right `i`), made where it is to be; for nobody ("")
+    one that takes mail from anybody. Raises Refusal where it cannot be had, UpstreamFailure where that is not known now."""
     name = backend.namespace.internal(mutf7.encode(mailbox), user)
     if is_deleted(name) or is_non_imap(name):
         raise Refusal(Code.NONEXISTENT, "No mail is put there")
+    if not user:
+        if not backend.mailboxes.may_post(name):
+            raise Refusal(Code.NO_PERMISSION, "It takes no mail from anybody, or is not here")
+        return Place(name)
     login = await backend.gate.login_of(user)
     if backend.mailboxes.find(name) is None:
         elsewhere = await _elsewhere(backend, name, login)

@@ -254,7 +254,12 @@ async def trace(
     entry, user = await route(reach, address)
     facts: dict[str, object] = {"address": address, "mailbox": reach.shown(entry.name)}
     if not user:
-        return _no_script(facts, entry.server, "a shared mailbox has no script", as_json)
+        return _no_script(
+            facts,
+            entry.server,
+            "a shared mailbox has no script of a user; the site's are not asked",
+            as_json,
+        )
     async with scripts_of(reach, user) as scripts:
         name = next((name for name, is_active in await scripts.all() if is_active), None)
         if name is None:

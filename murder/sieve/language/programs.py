@@ -82,7 +82,8 @@ def _ask(machine: Machine, call: Call, octets: bytes) -> Suspended:
         raise RunProblem(f"a script runs {MAX_RUNS} programs at most")
     name, arguments = _program(machine, call)
     machine.looked_at(len(octets))
-    found = yield RunProgram(call.word.name, name, arguments, octets)
+    place = machine.place(call)
+    found = yield RunProgram(call.word.name, name, arguments, octets, place.script)
     if found is None and not call.word.is_test:
         raise RunProblem(f"{call.word.name} command: the program '{name}' failed")
     return found

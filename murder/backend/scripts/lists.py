@@ -1,0 +1,71 @@
+"""External lists (RFC 6134) in files: a value a line; blank lines, and those that begin with `#`, say nothing."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from murder.errors import Code, Refusal, unreadable
+from murder.net.turns import aside
+
+MAX_OCTETS: Final = 16 * 1024 * 1024  # of one file
+MAX_MEMBERS: Final = 1000  # that a script is given: it may redirect to a few
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What a file had when it was looked at last."""
+
+    stamp: tuple[int, int, int]
+    values: frozenset[str]
+    first: tuple[str, ...]
+
+
+class Lists:
+    """Those of one worker."""
+
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        self._files = files
+        self._kept: dict[str, _Kept] = {}
+
+    def has(self, name: str) -> bool:
+        """Whether there is one of this name."""
+        return name in self._files
+
+    async def contains(self, name: str, value: str) -> bool:
+        """Letters of ASCII in any case. Raises Refusal where its file cannot be read now."""
+        kept = await self._look(name)
+        return kept is not None and _folded(value) in kept.values
+
+    async def members(self, name: str) -> Sequence[str]:
+        """The first of them, in the file's order. Raises Refusal."""
+        kept = await self._look(name)
+        return kept.first if kept is not None else ()
+
+    async def _look(self, name: str) -> _Kept | None:
+        path = self._files.get(name)
+        if path is None:
+            return None
+        try:
+            self._kept[name] = kept = await aside(_read, path, self._kept.get(name))
+        except OSError as error:
+            raise Refusal(Code.UNAVAILABLE, f"{path}: {unreadable(path, error)}") from error
+        return kept
+
+
+def _read(path: Path, kept: _Kept | None) -> _Kept:
+    """In a thread. Raises OSError."""
+    with path.open("rb") as file:
+        told = os.fstat(file.fileno())
+        stamp = (told.st_ino, told.st_size, told.st_mtime_ns)
+        if kept is not None and kept.stamp == stamp:
+            return kept
+        text = file.read(MAX_OCTETS).decode("utf-8", "replace")
+    lines = [line.strip() for line in text.splitlines()]
+    values = [line for line in lines if line and not line.startswith("#")]
+    return _Kept(stamp, frozenset(map(_folded, values)), tuple(values[:MAX_MEMBERS]))
+
+
+def _folded(value: str) -> str:
+    return "".join(letter.lower() if letter.isascii() else letter for letter in value)

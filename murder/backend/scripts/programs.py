@@ -1,0 +1,157 @@
+"""A site's programs (`[sieve.programs."NAME"]`), run for scripts: each in a process of its own, that lives so long and says
+so much at most. One that fails says why in the log; who asked hears None.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+from murder.config.sieve import ProgramConfig
+from murder.log import Log
+
+AT_ONCE: Final = 4  # of one worker; others wait for their turn
+PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+MAX_COMPLAINT: Final = 500  # octets of what a program says of its failure, for the log
+PIECE: Final = 64 * 1024
+
+
+class _TooMuch(Exception):
+    """It says more than it may."""
+
+
+class Programs:
+    """See the module."""
+
+    def __init__(self, programs: Mapping[str, ProgramConfig]) -> None:
+        self._programs = programs
+        self._room = asyncio.Semaphore(AT_ONCE)
+
+    def words(self, *, for_users: bool) -> frozenset[str]:
+        """The extensions that there are programs for: in users' scripts, or in the site's."""
+        return frozenset(
+            f"vnd.dovecot.{use}"
+            for one in self._programs.values()
+            for use in one.uses
+            if one.by == "users" or not for_users
+        )
+
+    async def run(
+        self,
+        use: str,
+        name: str,
+        arguments: Sequence[str],
+        octets: bytes | memoryview,
+        known: Mapping[str, str],
+        log: Log,
+        *,
+        for_user: bool,
+    ) -> bytes | None:
+        """What it says to the octets; None where it is not there for these, or has failed. `known`: for its environment."""
+        program = self._programs.get(name)
+        if program is None or use not in program.uses or (for_user and program.by != "users"):
+            log.warning("program.failed", program=name, problem=f"there is none for {use} here")
+            return None
+        async with self._room:
+            said, problem = await _run(program, arguments, octets, known)
+        if problem:
+            log.warning("program.failed", program=name, problem=problem)
+            return None
+        return said
+
+
+async def _run(
+    program: ProgramConfig,
+    arguments: Sequence[str],
+    octets: bytes | memoryview,
+    known: Mapping[str, str],
+) -> tuple[bytes, str]:
+    """What it says, and what is wrong with it."""
+    command = [*program.command, *arguments]
+    if program.user:
+        # who may not end a process of another user has `timeout`, which runs as that one, do it
+        limit = ["timeout", "-k", "1", f"{program.timeout_s:g}"]
+        command = ["sudo", "-n", "-u", program.user, "--", *limit, *command]
+    words = [os.fsencode(word) for word in command]
+    environment = {name: os.fsencode(text) for name, text in known.items() if "\0" not in text}
+    pipe = asyncio.subprocess.PIPE
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *words,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            cwd="/",
+            env={**environment, "HOME": b"/", "PATH": PATH.encode()},
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        return b"", str(error)
+    try:
+        async with asyncio.timeout(program.timeout_s):
+            said, complaint = await _converse(process, octets, program.max_output_bytes)
+            code = await process.wait()
+    except TimeoutError:
+        return b"", f"it takes longer than {program.timeout_s:g} s"
+    except _TooMuch:
+        return b"", f"it says more than {program.max_output_bytes} octets"
+    finally:
+        await _end(process)
+    if code:
+        shown = complaint.decode("utf-8", "replace").strip()
+        return b"", f"exit code {code}" + (f": {shown}" if shown else "")
+    return said, ""
+
+
+async def _converse(
+    process: asyncio.subprocess.Process, octets: bytes | memoryview, most: int
+) -> tuple[bytes, bytes]:
+    """Raises _TooMuch."""
+    assert process.stdout is not None and process.stderr is not None
+    said, complaint, _ = await asyncio.gather(
+        _read(process.stdout, most),
+        _read_some(process.stderr),
+        _write(process, octets),
+    )
+    return said, complaint
+
+
+async def _write(process: asyncio.subprocess.Process, octets: bytes | memoryview) -> None:
+    """A program need not read it."""
+    writer = process.stdin
+    assert writer is not None
+    with suppress(OSError):
+        for start in range(0, len(octets), PIECE):
+            writer.write(octets[start : start + PIECE])
+            await writer.drain()
+    writer.close()
+
+
+async def _read(reader: asyncio.StreamReader, most: int) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    while piece := await reader.read(PIECE):
+        size += len(piece)
+        if size > most:
+            raise _TooMuch
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def _read_some(reader: asyncio.StreamReader) -> bytes:
+    """All is read, so that the program can go on; the beginning is kept."""
+    kept = b""
+    while piece := await reader.read(PIECE):
+        kept = (kept + piece)[:MAX_COMPLAINT]
+    return kept
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """With whatever it has started."""
+    with suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(5):  # of another user: it ends by itself
+            await process.wait()
