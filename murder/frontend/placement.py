@@ -108,7 +108,7 @@ def _among_its_kin(frontend: Frontend, name: MailboxName, user: str) -> str:
     for above in ancestors_of(name):
         if split_domain(above)[1] == USER_ROOT:
             break  # every user is below it
-        rows = islice(frontend.mailboxes.below(above), MAX_KIN)
+        rows = islice(frontend.mailboxes.heads_below(above), MAX_KIN)
         found = sorted({row.server for row in rows if row.is_active})
         if len(found) == 1:
             return found[0]

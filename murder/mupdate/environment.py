@@ -72,6 +72,19 @@ class Snapshot(Protocol):
     def stat(self, db: Table) -> dict[str, int]: ...
 
 
+class ViewCursor(Protocol):
+    """What we use of the `lmdb.Cursor` of a transaction that copies nothing."""
+
+    def set_range(self, key: bytes) -> bool: ...
+    def iternext(self) -> Iterator[tuple[memoryview, memoryview]]: ...
+
+
+class Viewing(Protocol):
+    """What we use of a read `lmdb.Transaction` that copies nothing: its views are of this moment only."""
+
+    def cursor(self, db: Table) -> ViewCursor: ...
+
+
 class WriteTransaction(Snapshot, Protocol):
     """What we use of a write `lmdb.Transaction`."""
 
@@ -105,6 +118,11 @@ class Environment:
         with self._reading, self._begin_read() as transaction:
             return work(cast(Snapshot, transaction))
 
+    def view(self, work: Callable[[Viewing], T]) -> T:
+        """As `read`, of octets that are not copied until `work` asks for some of them: what it returns keeps no view."""
+        with self._reading, self._begin_view() as transaction:
+            return work(cast(Viewing, transaction))
+
     def stamp(self) -> int:
         """Another one after each commit, of whatever process."""
         return int(self._lmdb.info()["last_txnid"])
@@ -121,12 +139,18 @@ class Environment:
                 found: bytes | None = transaction.get(key, db=table)
                 return found
 
-    def _begin_read(self) -> lmdb.Transaction:
+    def _begin_read(self) -> "lmdb.Transaction[bytes]":
+        return self._begin(self._lmdb.begin)
+
+    def _begin_view(self) -> "lmdb.Transaction[memoryview]":
+        return self._begin(lambda: self._lmdb.begin(buffers=True))
+
+    def _begin(self, begin: Callable[[], T]) -> T:
         try:
-            return self._lmdb.begin()
+            return begin()
         except lmdb.MapResizedError:  # another process has grown the map
             self._lmdb.set_mapsize(0)
-            return self._lmdb.begin()
+            return begin()
 
     def write(self, work: Callable[[WriteTransaction], T]) -> T:
         """Run `work` in a write transaction; when this returns, what it did is on disk.

@@ -10,7 +10,7 @@ No read transaction outlives a call: long walks read in batches and see each row
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
@@ -26,6 +26,7 @@ from murder.mupdate.environment import (
     Environment,
     Snapshot,
     Table,
+    Viewing,
     WriteTransaction,
     open_environment,
 )
@@ -36,12 +37,14 @@ from murder.mupdate.record import (
     FLAGS_AT,
     NUMBER,
     SEQ_OCTETS,
+    Head,
     digest,
     is_deleted_key,
     is_listable,
     octets_of,
     server_of_row,
     unpack_entry,
+    unpack_head,
 )
 from murder.mupdate.transaction import (
     COMMIT,
@@ -59,6 +62,7 @@ T = TypeVar("T")
 
 FIRST_BATCH: Final = 64  # rows: most walks end here
 BATCH: Final = 1000  # rows of a long walk per read transaction, about a millisecond,
+HEADS: Final = 400  # of rows, half a millisecond
 PAGE_OCTETS: Final = 256 * 1024  # or about so many octets of rows: access lists may be long
 _LOOK_ROWS: Final = (
     8  # read between two looks at how much they are; a few longest ones are a megabyte
@@ -173,6 +177,20 @@ class MailboxList:
     def below(self, name: bytes) -> Iterator[MailboxEntry]:
         """All descendants of a mailbox, not the mailbox itself."""
         return self.walk(name + b".")
+
+    def heads_below(self, name: bytes) -> Iterator[Head]:
+        """As `below`, for who asks for no access list: costs the same however long these are."""
+        prefix = collation_key(name + b".")
+        last, limit = b"", FIRST_BATCH
+        while True:
+            start = last + b"\0" if last else prefix
+            heads, last = self._environment.view(
+                partial(_heads, table=self._entries, start=start, prefix=prefix, limit=limit)
+            )
+            yield from heads
+            if not last:
+                return
+            limit = HEADS
 
     def visible(
         self, identifiers: Sequence[str], prefix: bytes = b"", *, deleted: bool = False
@@ -508,3 +526,20 @@ def _page(transaction: Snapshot, table: Table, start: bytes, prefix: bytes, limi
             return Page(rows, None)
         octets += sum([len(row) for _, row in some])
     return Page(rows, rows[-1][0] if rows else None)
+
+
+def _heads(
+    transaction: Viewing, table: Table, start: bytes, prefix: bytes, limit: int
+) -> tuple[list[Head], bytes]:
+    """At most `limit` of them, and the key to go on from (empty: that is all)."""
+    cursor = transaction.cursor(db=table)
+    heads: list[Head] = []
+    key = b""
+    if not cursor.set_range(start):
+        return heads, key
+    for view, row in islice(cursor.iternext(), limit):
+        key = bytes(view)
+        if not key.startswith(prefix):
+            return heads, b""
+        heads.append(unpack_head(key, row))
+    return heads, key if len(heads) == limit else b""

@@ -12,8 +12,8 @@ from operator import add
 from struct import Struct
 from typing import Final, NamedTuple
 
-from murder.model.entry import EntryState, MailboxEntry
-from murder.model.name import MAX_NAME_OCTETS, collation_key, name_of_key
+from murder.model.entry import EntryState, MailboxEntry, parse_location
+from murder.model.name import MAX_NAME_OCTETS, MailboxName, collation_key, name_of_key
 
 HEAD: Final = Struct(">QBH")
 NUMBER: Final = Struct(">Q")
@@ -94,6 +94,24 @@ def unpack_entry(key: bytes, row: bytes) -> MailboxEntry:
         row[middle:],
         seq,
     )
+
+
+class Head(NamedTuple):
+    """A row without its access list, which may be a hundred times as long."""
+
+    name: MailboxName
+    is_active: bool
+    raw_location: bytes
+
+    @property
+    def server(self) -> str:
+        return parse_location(self.raw_location).server
+
+
+def unpack_head(key: bytes, row: memoryview) -> Head:
+    _, flags, length = HEAD.unpack_from(row)
+    location = bytes(row[HEAD_OCTETS : HEAD_OCTETS + length])
+    return Head(name_of_key(key), bool(flags & ACTIVE), location)
 
 
 def server_of_row(row: bytes) -> bytes:

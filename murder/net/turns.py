@@ -12,7 +12,7 @@ import asyncio
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
@@ -48,6 +48,15 @@ class Turn:
         self.rests += 1
         await line_up()
         self._ends = self._clock() + self._share_s
+
+
+async def in_turns(items: Iterable[T], turn: Turn | None = None) -> AsyncIterator[T]:
+    """Each of these, with rests between: for a walk whose body does not wait for others."""
+    turn = Turn() if turn is None else turn
+    for item in items:
+        yield item
+        if turn.is_over:
+            await turn.rest()
 
 
 class _Line:

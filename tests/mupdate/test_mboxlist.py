@@ -1,6 +1,7 @@
 """The mailbox list on LMDB: what it keeps, in which order, for whom, through what."""
 
 import multiprocessing
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +83,29 @@ def test_a_long_walk_meets_every_row_once(mailboxes: MailboxList) -> None:
     assert names(mailboxes.at_server("be1")) == wanted
     assert names(mailboxes.visible(["nobody", "anyone"])) == wanted
     assert len(list(mailboxes.changes_after(0))) == 3000
+
+
+def test_heads_are_the_rows_without_their_access_lists(mailboxes: MailboxList) -> None:
+    rows = [entry(f"user.ana.m{i:04d}", f"be{i % 2}!p") for i in range(2500)]
+    mailboxes.commit(put(entry("user.ana"), *rows, entry("user.anab"), reserved("user.ana.new")))
+    heads = list(mailboxes.heads_below(b"user.ana"))
+    assert [(one.name, one.server, one.is_active) for one in heads] == [
+        (row.name, row.server, row.is_active) for row in mailboxes.below(b"user.ana")
+    ]
+    assert [one.name for one in heads if not one.is_active] == [b"user.ana.new"]
+    assert not list(mailboxes.heads_below(b"user.anab"))
+
+
+def test_heads_cost_the_same_however_long_access_lists_are(mailboxes: MailboxList) -> None:
+    octets, count = 50_000, 200
+    acl = "ana\tlr\t" * (octets // 7)
+    mailboxes.commit(put(*(entry(f"user.ana.m{i}", acl=acl) for i in range(count))))
+    tracemalloc.start()
+    try:
+        assert len(list(mailboxes.heads_below(b"user.ana"))) == count
+        assert tracemalloc.get_traced_memory()[1] < 4 * octets
+    finally:
+        tracemalloc.stop()
 
 
 def test_visible_is_what_the_acl_lets_somebody_look_up(mailboxes: MailboxList) -> None:

@@ -5,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from murder.api.turns import _sleep, rest, set_rest
-from murder.net.turns import TURN_S, Turn, aside, line_up
+from murder.net.turns import TURN_S, Turn, aside, in_turns, line_up
 
 
 def test_a_turn_is_over_when_its_share_is_used_and_new_after_a_rest() -> None:
@@ -17,6 +17,13 @@ def test_a_turn_is_over_when_its_share_is_used_and_new_after_a_rest() -> None:
     asyncio.run(turn.rest())
     assert not turn.is_over
     assert turn.rests == 1
+
+
+async def test_a_walk_in_turns_meets_all_and_rests_between() -> None:
+    ticks = iter(range(1000))
+    turn = Turn(share_s=10, clock=lambda: next(ticks))
+    assert [one async for one in in_turns(range(100), turn)] == list(range(100))
+    assert 8 <= turn.rests <= 11
 
 
 async def test_others_run_while_work_rests() -> None:

@@ -4,6 +4,7 @@ Administrators are exempt, and what moves here from another server. Knows no pro
 """
 
 from collections.abc import Iterable
+from itertools import islice
 
 from murder.api.store import CountsSubscriptions, MailboxStore
 from murder.backend.hierarchy.intent import tree_of
@@ -11,7 +12,7 @@ from murder.backend.shared import Backend
 from murder.errors import Code, Refusal
 from murder.model.identity import Login
 from murder.model.name import DELETED_ROOT, MailboxName, split_domain
-from murder.net.turns import Turn
+from murder.net.turns import in_turns
 
 
 async def check_room_for_mailboxes(
@@ -57,14 +58,8 @@ async def may_rest(backend: Backend, doomed: Iterable[MailboxName]) -> bool:
 
 async def _count_below(backend: Backend, root: MailboxName, most: int) -> int:
     """Exactly up to `most`; it is not counted on."""
-    count, turn = 0, Turn()
-    for _ in backend.mailboxes.list.below(root):
-        count += 1
-        if count >= most:
-            break
-        if turn.is_over:
-            await turn.rest()
-    return count
+    some = islice(backend.mailboxes.list.heads_below(root), most)
+    return len([head async for head in in_turns(some)])
 
 
 async def check_room_for_subscription(backend: Backend, login: Login, name: MailboxName) -> None:

@@ -34,6 +34,7 @@ from murder.model.name import (
 )
 from murder.model.rights import MANAGED, Missing, check_may_create, nonexistent, rights_in
 from murder.mupdate.mboxlist import MailboxList
+from murder.mupdate.record import Head
 
 SHARED_DEFAULT: Final = b"anyone\tlrs\t"  # Cyrus' `defaultacl: anyone lrs`
 
@@ -148,8 +149,12 @@ class Mailboxes:
         identifiers = identifiers_of(login.user, login.identity.groups)
         return self.list.shown_to(None if login.is_admin else identifiers, prefixes)
 
-    def below(self, name: MailboxName) -> Iterator[MailboxEntry]:
+    def below(self, name: MailboxName) -> Iterator[Head]:
         """All mailboxes below one, not itself."""
+        return (head for head in self.list.heads_below(name) if head.is_active)
+
+    def rows_below(self, name: MailboxName) -> Iterator[MailboxEntry]:
+        """As `below`, with their access lists, which may be long: not to be read in one turn."""
         return (entry for entry in self.list.below(name) if entry.is_active)
 
     def has_children(self, name: MailboxName) -> bool:

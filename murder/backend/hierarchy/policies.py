@@ -28,7 +28,7 @@ from murder.model.name import (
     is_non_imap,
     owner_of,
 )
-from murder.net.turns import Turn
+from murder.net.turns import Turn, in_turns
 from murder.wire import mutf7
 
 PAGE: Final = 500
@@ -102,18 +102,19 @@ class Policies:
         """What it is to its owner."""
         return [use.lower() for use in self._annotations.special_uses(name, owner_of(name) or "")]
 
-    def _archive_of(self, name: MailboxName) -> MailboxName | None:
+    async def _archive_of(self, name: MailboxName) -> MailboxName | None:
         owner = owner_of(name)
         if owner is None:
             return None
-        root = inbox_of(owner)
-        below = (row for row in self._mailboxes.below(root) if row.is_active)
-        return next((row.name for row in below if ARCHIVE in self._uses(row.name)), None)
+        async for head in in_turns(self._mailboxes.below(inbox_of(owner))):
+            if ARCHIVE in self._uses(head.name):
+                return head.name
+        return None
 
     async def _apply(self, rule: _Rule, name: MailboxName, now: datetime, *, acts: bool) -> Expired:
         target = None
         if rule.asks.action == "archive":
-            target = self._archive_of(name)
+            target = await self._archive_of(name)
             if target is None:
                 return Expired(rule.name, name, problem="there is no \\Archive of its owner here")
             if target == name:

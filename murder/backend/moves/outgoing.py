@@ -134,7 +134,7 @@ class Outgoing:
         root = mailboxes.find(self.move.root)
         if root is None:
             raise no_such_mailbox(self.move.root)
-        return [root, *mailboxes.below(self.move.root)]
+        return [root, *mailboxes.rows_below(self.move.root)]
 
     # --- while people work
 

@@ -37,6 +37,7 @@ from murder.model.name import (
     owner_of,
 )
 from murder.model.seqset import compress
+from murder.net.turns import in_turns
 from murder.wire.carry import format_name
 from murder.wire.carry_answers import CopyRows, Facts, Row, Tree, TreeRow
 from murder.wire.carry_words import Compare, Prepare, format_prepared
@@ -112,15 +113,15 @@ async def rows_of(backend: Backend, name: MailboxName, after: Uid) -> list[Row]:
 
 async def _tree(backend: Backend, root: MailboxName) -> list[TreeRow]:
     """What the list shows of a tree, and what of it rests since it was deleted."""
-    rows = [*backend.mailboxes.below(root)]
+    rows = [row async for row in in_turns(backend.mailboxes.rows_below(root))]
     if (top := backend.mailboxes.find(root)) is not None:
         rows.append(top)
     prefix = deleted_name(root, 0).removesuffix(b".0")
-    for row in backend.mailboxes.list.walk(prefix=prefix):
+    async for row in in_turns(backend.mailboxes.list.walk(prefix=prefix)):
         if is_of_tree(row.name, root):
             rows.append(row)
     tree_rows = []
-    for row in rows:
+    async for row in in_turns(rows):
         try:
             mailbox = await backend.store.open(row.name, "")
         except Refusal:
@@ -268,13 +269,15 @@ class Verification:
         mailboxes = self._backend.mailboxes
         arrived = set(tree.names)
         root = mailboxes.find(self._move.root)
-        for row in [*([root] if root is not None else []), *mailboxes.below(self._move.root)]:
-            if row.name in arrived:
+        names = [] if root is None else [root.name]
+        names += [head.name async for head in in_turns(mailboxes.below(self._move.root))]
+        async for name in in_turns(names):
+            if name in arrived:
                 yield await self._compare(
-                    row.name, self._end(row.name, there=True), self._end(row.name, there=False)
+                    name, self._end(name, there=True), self._end(name, there=False)
                 )
             else:
-                compared = Compared(row.name)
+                compared = Compared(name)
                 compared.note(Verdict.CHANGED, "not transferred yet")
                 yield compared
         compared = Compared(self._move.root)

@@ -19,7 +19,7 @@ from murder.mupdate.change import Change, PutNote
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.mboxlist import MailboxList
 from murder.mupdate.transaction import ListTransaction
-from murder.net.turns import Turn
+from murder.net.turns import in_turns
 
 Scope = NewType("Scope", str)  # the user whose private entries they are; SHARED for everybody's
 Values = Mapping[str, bytes]
@@ -118,14 +118,12 @@ class Annotations:
         owner = owner_of(name)
         if owner is None:
             return
-        root, turn, octets = inbox_of(owner), Turn(), more
+        root, octets = inbox_of(owner), more
         octets += len(self._list.note(_key(root)) or b"")
-        for row in self._list.below(root):
-            octets += len(self._list.note(_key(row.name)) or b"")
+        async for head in in_turns(self._list.heads_below(root)):
+            octets += len(self._list.note(_key(head.name)) or b"")
             if octets > self.bounds.octets_of_user:
                 raise self._too_many()
-            if turn.is_over:
-                await turn.rest()
 
     def special_uses(self, name: MailboxName, user: str) -> tuple[str, ...]:
         """What the mailbox is to this user, as LIST attributes."""

@@ -26,7 +26,7 @@ from murder.model.quota import Resource, Usage, storage_units
 from murder.mupdate.change import PutNote
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.mboxlist import MailboxList
-from murder.net.turns import Turn
+from murder.net.turns import in_turns
 
 LOCKS_FILE: Final = "quota.lock"  # beside the list
 FILE_MODE: Final = 0o600
@@ -174,11 +174,8 @@ class Quotas:
     async def _statuses(self, root: MailboxName) -> AsyncIterator[MailboxStatus]:
         entry = self._list.find(root)
         names = [] if entry is None else [root]
-        names += [row.name for row in self._list.below(root) if row.is_active]
-        turn = Turn()
-        for name in names:
-            if turn.is_over:
-                await turn.rest()
+        names += [one.name async for one in in_turns(self._list.heads_below(root)) if one.is_active]
+        async for name in in_turns(names):
             if name != root and self._list.note(quota_key(name)):
                 continue  # a root of its own
             try:

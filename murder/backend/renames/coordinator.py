@@ -154,7 +154,7 @@ class Coordinator:
     async def _prepare_parts(self, wish: Wish, intent: Intent) -> None:
         """All of them, and nothing that is new below it meanwhile. Raises Refusal, UpstreamFailure."""
         tree = wish.tree
-        if tree.names_at(self._backend) != [name for name, _ in wish.moves]:
+        if await tree.names_at(self._backend) != [name for name, _ in wish.moves]:
             raise tree.changed_meanwhile()
         if not wish.servers and self.master is None:
             return

@@ -132,7 +132,7 @@ class Parts:
         )
         change_acl = change_of_owner(request.old, request.new)
         await self._announcer.prepare_rename(intent, change_acl, random.uniform(*WAIT_S))
-        if tree.names_at(self._backend) != [name for name, _ in moves]:
+        if await tree.names_at(self._backend) != [name for name, _ in moves]:
             await self._announcer.withdraw_rename(intent)
             raise tree.changed_meanwhile()
         self.step("part prepared")

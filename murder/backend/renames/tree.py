@@ -19,6 +19,7 @@ from murder.model.name import (
     is_deleted,
     moved,
 )
+from murder.net.turns import in_turns
 from murder.wire.rename_words import Act
 
 
@@ -53,7 +54,7 @@ class Tree:
 
     async def moves_at(self, backend: Backend) -> Moves:
         """What this server has of it, each with its new name."""
-        names = self.names_at(backend)
+        names = await self.names_at(backend)
         rests = self.act is Act.DELETE and await rests_when_deleted(backend, names)
         return self.moves_of(names, rests=rests)
 
@@ -61,10 +62,10 @@ class Tree:
         """For these."""
         return tuple((name, self._renamed(name, rests)) for name in names)
 
-    def names_at(self, backend: Backend) -> list[MailboxName]:
+    async def names_at(self, backend: Backend) -> list[MailboxName]:
         """The root first, where it is here."""
         root = backend.mailboxes.find(self.old)
-        below = (row.name for row in backend.mailboxes.below(self.above))
+        below = [head.name async for head in in_turns(backend.mailboxes.below(self.above))]
         found = [name for name in below if name != self.old and self.has(name)]
         return [root.name, *found] if root is not None else found
 
@@ -102,10 +103,10 @@ async def moment_of_deletion(backend: Backend, master: Knows | None, name: Mailb
     UpstreamFailure."""
     now = int(time.time())
     above = Tree(Act.UNDELETE, deleted_name(name, now), name).above
-    rows = [*backend.mailboxes.below(above)]
+    names = [head.name async for head in in_turns(backend.mailboxes.below(above))]
     if master is not None and backend.config.delete == "delayed":
-        rows += await master.below(above) or ()
-    found = (before_deletion(row.name) for row in rows)
+        names += [row.name for row in await master.below(above) or ()]
+    found = map(before_deletion, names)
     taken = {before[1] for before in found if before is not None and is_below(before[0], name)}
     while now in taken:
         now += 1

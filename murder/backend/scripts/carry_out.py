@@ -162,7 +162,7 @@ class Delivery:
             if named is not None:
                 return Place(named)
         if target.special_use:
-            used = resolve_special_use(self._backend, self._user, target.special_use)
+            used = await resolve_special_use(self._backend, self._user, target.special_use)
             if used is not None:
                 return Place(used)
         try:

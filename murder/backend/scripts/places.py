@@ -15,7 +15,7 @@ from murder.model.name import (
     is_non_imap,
 )
 from murder.model.rights import rights_in
-from murder.net.turns import Turn
+from murder.net.turns import in_turns
 from murder.wire import mutf7
 
 MAX_OPENED: Final = 1000  # mailboxes of a user, for an id
@@ -78,12 +78,9 @@ async def _make(backend: Backend, name: MailboxName, login: Login) -> None:
 
 async def find_by_id(backend: Backend, user: str, mailbox_id: str) -> MailboxName | None:
     """The user's mailbox here that has this MAILBOXID (RFC 8474), into which they may put mail."""
-    turn = Turn()
     inbox = inbox_of(user)
     names = [inbox, *(one.name for one in islice(backend.mailboxes.below(inbox), MAX_OPENED))]
-    for name in names:
-        if turn.is_over:
-            await turn.rest()
+    async for name in in_turns(names):
         try:
             mailbox = await backend.store.open(name, user)
         except Refusal:
@@ -100,7 +97,7 @@ async def find_by_id(backend: Backend, user: str, mailbox_id: str) -> MailboxNam
     return None
 
 
-def resolve_special_use(
+async def resolve_special_use(
     backend: Backend, user: str, use: str, mailbox: str | None = None
 ) -> MailboxName | None:
     """The user's mailbox here that has this special use; with `mailbox`, only that one."""
@@ -111,10 +108,10 @@ def resolve_special_use(
             wanted = backend.namespace.internal(mutf7.encode(mailbox), user)
         except Refusal:
             return None
-    for entry in islice(backend.mailboxes.below(inbox), MAX_LOOKED_AT):
-        if wanted is not None and entry.name != wanted:
+    async for head in in_turns(islice(backend.mailboxes.below(inbox), MAX_LOOKED_AT)):
+        if wanted is not None and head.name != wanted:
             continue
-        uses = backend.annotations.special_uses(entry.name, user)
+        uses = backend.annotations.special_uses(head.name, user)
         if use.lower() in (one.lower() for one in uses):
-            return entry.name
+            return head.name
     return None

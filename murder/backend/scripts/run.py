@@ -289,12 +289,9 @@ class Answers:
     async def _has_uses(self, mailbox: str | None, uses: Sequence[str]) -> bool:
         if not self._user:
             return False
-        turn = Turn()
         for use in dict.fromkeys(map(str.lower, uses)):
-            if resolve_special_use(self._backend, self._user, use, mailbox) is None:
+            if await resolve_special_use(self._backend, self._user, use, mailbox) is None:
                 return False
-            if turn.is_over:
-                await turn.rest()
         return True
 
     def _of_site(self, name: str) -> bytes | None:

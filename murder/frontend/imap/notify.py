@@ -19,6 +19,7 @@ from murder.model.acl import identifiers_of
 from murder.model.name import inbox_of
 from murder.model.notify import NotifyRequest, Which
 from murder.net.relay import ImapUpstream
+from murder.net.turns import in_turns
 from murder.serve.arguments import arguments
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
@@ -44,7 +45,7 @@ def run_notify(dialogue: FrontendImap, command: Command) -> Running:
 async def _notify(dialogue: FrontendImap, command: Command) -> None:
     request = await arguments(command, parse_notify)
     body = body_of(command)
-    missing = await _open(dialogue, _servers(dialogue, request))
+    missing = await _open(dialogue, await _servers(dialogue, request))
     dialogue.listen_to_all(lambda upstream, octets: _with_children(dialogue, upstream, octets))
     first = True
     for upstream in _in_order(dialogue):
@@ -62,7 +63,7 @@ async def _notify(dialogue: FrontendImap, command: Command) -> None:
         """What happened meanwhile in other mailboxes of the old backend nobody has told: their states are. Raises Refusal,
         UpstreamFailure."""
         told = _WITHOUT_STATUS.sub(rb"\1 STATUS ", body)
-        servers = _servers(dialogue, request)
+        servers = await _servers(dialogue, request)
         await asyncio.gather(*map(dialogue.upstream, servers))
         for upstream in _in_order(dialogue):
             octets = await _spelled_for(dialogue, upstream, told)
@@ -131,7 +132,7 @@ def _in_order(dialogue: FrontendImap) -> list[ImapUpstream]:
     return sorted(dialogue.upstreams.values(), key=lambda one: (one is not first, one.server))
 
 
-def _servers(dialogue: FrontendImap, request: NotifyRequest) -> list[str]:
+async def _servers(dialogue: FrontendImap, request: NotifyRequest) -> list[str]:
     """The backends that have something to tell: those of all that the user can see, and of their INBOX."""
     if not request.groups:
         return []
@@ -141,7 +142,7 @@ def _servers(dialogue: FrontendImap, request: NotifyRequest) -> list[str]:
     if any(group.which not in SELECTED for group in request.groups):
         identifiers = identifiers_of(login.user, login.identity.groups)
         rows = frontend.mailboxes.shown_to(None if login.is_admin else identifiers, (b"",))
-        found |= {row.server for row in islice(rows, MAX_LOOKED_AT)}
+        found |= {row.server async for row in in_turns(islice(rows, MAX_LOOKED_AT))}
     return sorted(found)
 
 

@@ -16,6 +16,7 @@ from murder.model.entry import parse_location
 from murder.model.name import MailboxName, display, is_inbox, owner_of
 from murder.net.frames import FrameChannel
 from murder.net.octets import OctetChannel
+from murder.net.turns import in_turns
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import status_line
@@ -84,7 +85,8 @@ async def _count(dialogue: BackendImap, root: MailboxName) -> int:
     """How many messages a tree has now."""
     backend = dialogue.backend
     total = 0
-    for name in (root, *(row.name for row in backend.mailboxes.below(root))):
+    below = [head.name async for head in in_turns(backend.mailboxes.below(root))]
+    async for name in in_turns((root, *below)):
         try:
             mailbox = await backend.store.open(name, "")
         except Refusal:

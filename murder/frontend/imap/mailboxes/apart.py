@@ -61,7 +61,7 @@ class DeletedApart:
         above = domain + b"!" + above if domain else above
         found = [
             (was[1], one.name)
-            for one in self._dialogue.frontend.mailboxes.below(above)
+            for one in self._dialogue.frontend.mailboxes.heads_below(above)
             if (was := before_deletion(one.name)) is not None
             and was[0] == row.name
             and one.server == row.server

@@ -19,7 +19,7 @@ from murder.model.listing import ListRow, ListWalk
 from murder.model.name import MailboxName, inbox_of, name_of_key
 from murder.model.rights import rights_in
 from murder.net.relay import ImapUpstream
-from murder.net.turns import Turn
+from murder.net.turns import Turn, in_turns
 from murder.serve.imap import Running
 from murder.serve.list import ListAnswer, read_list, tell_subscribed
 from murder.wire.imap.command import Command
@@ -92,8 +92,9 @@ class _Answer(ListAnswer):
         if wants_uses:
             frontend = self._dialogue.frontend
             home = frontend.locator.known(self._own)
-            rows = frontend.mailboxes.below(self._own)
-            others = {row.server for row in rows if row.is_active} - {home and home.server}
+            below = in_turns(frontend.mailboxes.heads_below(self._own))
+            servers = {head.server async for head in below if head.is_active}
+            others = servers - {home and home.server}
             asked += [self._ask_for_uses(server) for server in others]
         for outcome in await asyncio.gather(*asked, return_exceptions=True):
             if isinstance(outcome, BaseException):

@@ -30,6 +30,7 @@ from murder.model.name import (
 )
 from murder.model.rights import check_may_create
 from murder.net.exchange import Reply, parse_reply
+from murder.net.turns import in_turns
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.mailbox import (
@@ -201,7 +202,7 @@ async def _doom(
 ) -> bytes:
     """The command by which the backend of a user's INBOX deletes all of them, with the others that have a part: where it (a
     Cyrus) asks no others, those are `apart`, and gone by now. Raises Refusal, UpstreamFailure."""
-    below = _elsewhere_below(dialogue, inbox)
+    below = await _elsewhere_below(dialogue, inbox)
     if not below:
         return body_of(command)
     if TREES in (await dialogue.upstream(inbox.server)).capabilities:
@@ -212,10 +213,13 @@ async def _doom(
     return body_of(command)
 
 
-def _elsewhere_below(dialogue: FrontendImap, above: MailboxEntry) -> list[MailboxEntry]:
+async def _elsewhere_below(dialogue: FrontendImap, above: MailboxEntry) -> list[MailboxEntry]:
     """What is below a mailbox and on another backend."""
-    rows = dialogue.frontend.mailboxes.below(above.name)
-    return [row for row in rows if row.is_active and row.server != above.server]
+    mailboxes = dialogue.frontend.mailboxes
+    heads = in_turns(mailboxes.heads_below(above.name))
+    names = [one.name async for one in heads if one.is_active and one.server != above.server]
+    rows = [mailboxes.find(name) async for name in in_turns(names)]
+    return [row for row in rows if row is not None and row.is_active]
 
 
 def run_rename(dialogue: FrontendImap, command: Command) -> Running:
@@ -236,7 +240,7 @@ async def _rename(dialogue: FrontendImap, command: Command, request: RenameReque
         return
     await _check_may_create(dialogue, new)
     await _check_parent_is_there(dialogue, entry, new)
-    elsewhere = _elsewhere_below(dialogue, entry) if takes_tree else []
+    elsewhere = await _elsewhere_below(dialogue, entry) if takes_tree else []
     octets = await _joint(dialogue, entry, request, elsewhere) if elsewhere else body_of(command)
     locator = dialogue.frontend.locator
     is_new = locator.known(new) is None

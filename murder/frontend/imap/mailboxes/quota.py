@@ -9,6 +9,7 @@ from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.imap.internal import body_of, under_tag
 from murder.frontend.imap.refer import find_or_refer
 from murder.model.name import MailboxName
+from murder.net.turns import in_turns
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.response import status_line
@@ -36,8 +37,10 @@ async def _quota(dialogue: FrontendImap, command: Command, external: bytes) -> N
         dialogue.send(response)
 
     reply = await upstream.execute(body_of(command), untagged=tell)
-    elsewhere = sorted({server for root in roots for server in _servers_below(dialogue, root)})
-    elsewhere = [server for server in elsewhere if server != entry.server]
+    servers: set[str] = set()
+    for root in roots:
+        servers |= await _servers_below(dialogue, root)
+    elsewhere = sorted(servers - {entry.server})
     if not reply.is_ok or not elsewhere:
         dialogue.send(under_tag(command, reply))
         return
@@ -59,6 +62,6 @@ def _root_of(dialogue: FrontendImap, response: bytes) -> MailboxName | None:
         return None
 
 
-def _servers_below(dialogue: FrontendImap, root: MailboxName) -> set[str]:
-    rows = islice(dialogue.frontend.mailboxes.below(root), MAX_LOOKED_AT)
-    return {row.server for row in rows if row.is_active and dialogue.may_know_of(row)}
+async def _servers_below(dialogue: FrontendImap, root: MailboxName) -> set[str]:
+    rows = in_turns(islice(dialogue.frontend.mailboxes.below(root), MAX_LOOKED_AT))
+    return {row.server async for row in rows if row.is_active and dialogue.may_know_of(row)}
