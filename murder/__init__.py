@@ -4,6 +4,7 @@ The map. Rooms, in the order they may import each other (tests/test_layers.py ho
 
     errors     what crosses rooms when something fails: facts, never replies
     durable    files replaced as a whole, and there after a power cut
+    kerberos   tickets: MIT's library, either side of SASL GSSAPI
     model      nouns: names, entries, rights, flags, messages, identities; protocol is all that is listened on
     wire       grammar: octets <-> nouns, for IMAP, POP3, LMTP, ManageSieve and MUPDATE
     mime       a message by octet offsets
@@ -33,7 +34,7 @@ The map. Rooms, in the order they may import each other (tests/test_layers.py ho
 
 A command walks socket -> net.connection -> wire.fragment -> session -> role's table -> handler, and its
 answer straight back. Policy (stores, auth backends, placement, referrals) lives in plugins/, outside: a plugin may
-import errors, durable, model, api and kit, and no other plugin.
+import errors, durable, kerberos, model, api and kit, and no other plugin.
 """
 
 __version__ = "0.2.0"

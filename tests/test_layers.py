@@ -23,6 +23,7 @@ TOP = ROLE | {"pki", "frontend", "backend", "unified", "node", "__main__"}
 MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "errors": set[str](),
     "durable": set(),
+    "kerberos": set(),
     "model": set(),
     "wire": {"model"},
     "mime": {"model"},
@@ -35,7 +36,7 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "session": {"model", "wire"},
     "config": {"model", "api"},
     "hooks": {"model", "api", "config"},
-    "net": PURE | {"config", "log", "pki"},
+    "net": PURE | {"config", "log", "pki", "kerberos"},
     "auth": PURE | {"durable", "net", "api", "config"},
     "serve": PURE | {"net", "api", "config", "log", "trail", "auth"},
     "mupdate": ROLE,
@@ -50,7 +51,7 @@ MAY_IMPORT = {  # room -> rooms of ours it may import, besides itself
     "web": ROLE | {"node", "operate", "manual"},
     "cli": TOP | {"demo", "operate", "sieve", "manual"},
     "__main__": {"cli"},
-    "plugins": {"durable", "model", "api", "kit"},
+    "plugins": {"durable", "kerberos", "model", "api", "kit"},
 }
 MAY_USE = {  # third party -> the rooms that may know it
     "asyncclick": {"cli"},

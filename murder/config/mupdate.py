@@ -32,9 +32,11 @@ class MupdateConfig:
     master_auth: UpstreamAuth = option(
         "external",
         "How this node proves itself to the master: `external` is its certificate; `plain` is a password "
-        "(a Cyrus master).",
+        "(a Cyrus master); `gssapi` is a Kerberos ticket for mupdate/HOST, by node.keytab.",
     )
-    master_user: str = option("", "With `plain`: the user.")
+    master_user: str = option(
+        "", "With `plain`: the user; with `gssapi`: the principal, empty: the keytab's first."
+    )
     master_password: str = option("", "With `plain`: the password.", secret=True)
     master_tls: Literal["starttls", "none"] = option(
         "starttls", "`none` speaks to the master without TLS: only on a trusted wire."

@@ -15,7 +15,7 @@ from murder.model.protocol import client_keys
 
 _PORTS: Final = (*(key.name for key in client_keys()), "services", "workers")
 RESTART_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    "node": ("name", "data", "roles", "user", "group", "control"),
+    "node": ("name", "data", "roles", "user", "group", "control", "keytab"),
     "mupdate": (
         *("listen", "master", "master_auth", "master_user", "master_password", "master_tls"),
         *(

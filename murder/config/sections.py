@@ -71,6 +71,12 @@ class NodeConfig:
     )
     user: str = option("", "Become this user after the ports are open (when started as root).")
     group: str = option("", "Become this group; empty: the user's own.")
+    keytab: Path | None = option(
+        None,
+        "Kerberos keys by which this node logs in at others that want `gssapi` of it; empty: the system's "
+        "(KRB5_CLIENT_KTNAME).",
+        example='"murder.keytab"',
+    )
     control: tuple[Endpoint, ...] = option(
         (),
         "Where `murder ctl status`, `sessions` and their like are answered for operators on other hosts (TLS, an "
@@ -235,14 +241,18 @@ class FrontendConfig(ClientConfig):
     upstream_auth: UpstreamAuth = option(
         "external",
         "How this frontend logs in at backends: `external` is its certificate; `plain` is a proxy user "
-        "(Cyrus backends).",
+        "(Cyrus backends); `gssapi` is a Kerberos ticket for IMAP/HOST, POP/HOST, by node.keytab.",
     )
     upstream_tls: TlsMode = option("starttls", "How it encrypts: starttls, implicit, none.")
     upstream_proxy_protocol: Literal["none", "v1", "v2"] = option(
         "none",
         "Whether connections to backends begin with a PROXY header that tells the client's address.",
     )
-    proxy_user: str = option("", "With `plain`: the proxy user.", example='"murder"')
+    proxy_user: str = option(
+        "",
+        "With `plain`: the proxy user; with `gssapi`: the principal, empty: the keytab's first.",
+        example='"murder"',
+    )
     proxy_password: str = option("", "With `plain`: its password.", secret=True)
     proxies: tuple[str, ...] = option(
         (),

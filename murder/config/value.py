@@ -6,7 +6,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final, Literal
 
 Network = IPv4Network | IPv6Network
-UpstreamAuth = Literal["external", "plain"]
+UpstreamAuth = Literal["external", "plain", "gssapi"]
 TlsMode = Literal["starttls", "implicit", "none"]
 
 MIB: Final = 1024 * 1024

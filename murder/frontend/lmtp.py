@@ -17,7 +17,7 @@ from murder.model.entry import MailboxEntry
 from murder.model.name import inbox_of, is_deleted, is_non_imap
 from murder.model.protocol import LMTP
 from murder.net.connection import Connection
-from murder.net.lines import LineUpstream, open_lines, sasl_response
+from murder.net.lines import LineUpstream, open_lines, prove
 from murder.serve.lmtp import LmtpDialogue, folder_of, shown_reply, users_of
 from murder.serve.service import ClientService
 from murder.wire.lmtp import Envelope, format_xclient, parse_recipient, parse_saved
@@ -164,9 +164,11 @@ class FrontendLmtp(LmtpDialogue):
         self._offered[upstream.server] = frozenset(
             line[4:].upper().split(b" ")[0] for line in words[1:]
         )
-        if address.auth == "plain" and self.takes(upstream.server, b"AUTH"):
-            mechanism, response = sasl_response(address, "")
-            await self._ask(upstream, b"AUTH " + mechanism + b" " + response + b"\r\n", b"2")
+        if address.auth != "external" and self.takes(upstream.server, b"AUTH"):
+            line = await prove(upstream, self.frontend.upstreams.proof(address, ""), b"334 ")
+            if not line.startswith(b"2"):
+                text = f"it says {line.decode('utf-8', 'replace')}"
+                raise upstream.failure(UpstreamKind.PROTOCOL, text)
 
     def _origin_told(self) -> dict[bytes, bytes]:
         """Who our client is, for a backend that wants to know. Raises UpstreamFailure at the end of too long a chain."""

@@ -5,7 +5,6 @@ What a backend says of the language of scripts is known from its greeting; befor
 """
 
 import asyncio
-import base64
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import ClassVar, Final
@@ -20,8 +19,9 @@ from murder.model.name import inbox_of
 from murder.model.protocol import SIEVE
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
-from murder.net.lines import LineUpstream, open_lines, sasl_response
+from murder.net.lines import LineUpstream, open_lines
 from murder.net.managesieve import ANNOUNCED, begin, enter
+from murder.net.proving import Proof
 from murder.serve.line import LOGGED_IN
 from murder.serve.managesieve import COMMON, Capability, Row, SieveDialogue
 from murder.serve.service import ClientService
@@ -153,10 +153,10 @@ class FrontendSieve(SieveDialogue):
     async def _enter_upstream(self, upstream: LineUpstream, login: Login) -> None:
         """Raises UpstreamFailure where it does not let us in."""
         if login.is_admin and login.password is not None:
-            secret = plain_response("", login.user, login.password)
-            await enter(upstream, b"PLAIN", base64.b64encode(secret))
+            proof = Proof(b"PLAIN", plain_response("", login.user, login.password))
         else:
-            await enter(upstream, *sasl_response(upstream.address, login.user))
+            proof = self.frontend.upstreams.proof(upstream.address, login.user)
+        await enter(upstream, proof)
 
     # --- commands, relayed
 

@@ -13,6 +13,7 @@ from murder.model.identity import Login
 from murder.model.name import MailboxName
 from murder.model.protocol import ProtocolSpec
 from murder.net.connection import Connection
+from murder.net.proving import GSSAPI
 from murder.net.upstream import Address, Upstreams
 from murder.serve.service import Session
 from murder.session.sasl import plain_response
@@ -131,6 +132,9 @@ class UpstreamStream:
             return "PLAIN", plain_response("", login.user, login.password)
         if address.auth == "external":
             return "EXTERNAL", login.user.encode()
+        if address.auth == GSSAPI:
+            text = "protocols of plugins know no tickets: say `auth` for it in [servers]"
+            raise self._failure(UpstreamKind.AUTH, text)
         secret = address.proxy_password.encode()
         return "PLAIN", plain_response(login.user, address.proxy_user, secret)
 

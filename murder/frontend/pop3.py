@@ -6,7 +6,6 @@ nothing.
 """
 
 import asyncio
-import base64
 from collections.abc import Collection
 from contextlib import suppress
 from typing import Final
@@ -18,7 +17,8 @@ from murder.model.identity import Login
 from murder.model.protocol import POP3
 from murder.net.connection import Connection
 from murder.net.dialogue import CLOSE_GRACE_S
-from murder.net.lines import LineUpstream, open_lines, sasl_response
+from murder.net.lines import LineUpstream, open_lines, prove
+from murder.net.proving import Proof
 from murder.serve.imap import Running
 from murder.serve.line import Row
 from murder.serve.pop3 import Pop3Dialogue
@@ -138,12 +138,10 @@ class FrontendPop3(Pop3Dialogue):
             local, mark, domain = user.partition("@")
             user = f"{local}+{login.detail}{mark}{domain}"
         if login.is_admin and login.password is not None:
-            secret = plain_response("", user, login.password)
-            mechanism, response = b"PLAIN", base64.b64encode(secret)
+            proof = Proof(b"PLAIN", plain_response("", user, login.password))
         else:
-            mechanism, response = sasl_response(address, user)
-        upstream.send(b"AUTH " + mechanism + b" " + response + b"\r\n")
-        answer = await upstream.line()
+            proof = self.frontend.upstreams.proof(address, user)
+        answer = await prove(upstream, proof, b"+ ")
         if not answer.startswith(b"+OK") and b"[AUTH]" in answer:
             raise upstream.failure(UpstreamKind.AUTH, answer.decode("utf-8", "replace"))
         return answer

@@ -8,7 +8,7 @@ import asyncio
 import ssl
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,12 +18,14 @@ from murder.errors import BadSyntax, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.model.beside import misfit
 from murder.net.connection import Connection, connect, why
+from murder.net.proving import GSSAPI, Tickets
 from murder.net.tls import calling_context
 from murder.net.turns import TURN_S
 from murder.session.mupdate_client import Event, MupdateClientSession, is_answer
 from murder.session.sasl import ScramClient, plain_response
 from murder.wire.mupdate import Banner, Kind, Response, Verb
 
+SERVICE: Final = "mupdate"  # as Kerberos calls it
 MASTER_ROLE: Final = "mupdate"
 SCRAM: Final = "SCRAM-SHA-256"
 
@@ -43,6 +45,7 @@ class Target:
     others: tuple[tuple[str, int], ...] = ()
     failover_s: float = 0.5  # with others: silence after which they are asked
     caller: str = ""  # this node's name
+    tickets: Tickets | None = field(default=None, compare=False)  # by which it gets in, as `user`
 
     @property
     def name(self) -> str:
@@ -58,18 +61,19 @@ def master_target(config: Config) -> Target | None:
     if mupdate.master_tls != "none":
         tls = calling_context(config.tls)
         tls.check_hostname = False  # `_check_name` does, and knows the cluster's roles
-    is_plain = mupdate.master_auth == "plain"
+    is_plain, is_gssapi = mupdate.master_auth == "plain", mupdate.master_auth == GSSAPI
     return Target(
         master.host,
         master.port,
         tls,
-        mupdate.master_user if is_plain else "",
+        mupdate.master_user if is_plain or is_gssapi else "",
         mupdate.master_password if is_plain else "",
         mupdate.connect_timeout_s,
         mupdate.command_timeout_s,
         tuple((other.host, other.port) for other in master.others),
         mupdate.failover_s,
         config.node.name,
+        Tickets(config.node.keytab) if is_gssapi else None,
     )
 
 
@@ -260,19 +264,32 @@ class Link:
     async def _authenticate(self) -> None:
         target, offered = self.target, self.banner.mechanisms
         in_the_clear = target.tls is None
-        if not target.user:
+        if target.tickets is not None:
+            proof = target.tickets.proof(target.name, SERVICE, target.host, "", target.user)
+            answer = await self._exchange("GSSAPI", None, proof.answer)
+        elif not target.user:
             answer = await self._exchange("EXTERNAL", b"", None)
         elif SCRAM in offered and (in_the_clear or "PLAIN" not in offered):
             scram = ScramClient(target.user, target.password)
-            answer = await self._exchange(SCRAM, scram.first(), scram)
+
+            async def prove(challenge: bytes) -> bytes:
+                return scram.answer(challenge)
+
+            answer = await self._exchange(SCRAM, scram.first(), prove)
         else:
             response = plain_response(target.user, target.user, target.password.encode())
             answer = await self._exchange("PLAIN", response, None)
         if answer.kind is not Kind.OK:
             raise self.failure(UpstreamKind.AUTH, f"the master refuses our login: {answer.text}")
 
-    async def _exchange(self, mechanism: str, first: bytes, scram: ScramClient | None) -> Response:
-        tag = self.send(Verb.AUTHENTICATE, mechanism.encode(), b64encode(first))
+    async def _exchange(
+        self,
+        mechanism: str,
+        first: bytes | None,
+        prove: Callable[[bytes], Awaitable[bytes]] | None,
+    ) -> Response:
+        words = () if first is None else (b64encode(first),)
+        tag = self.send(Verb.AUTHENTICATE, mechanism.encode(), *words)
         self.session.expect_lines()
         try:
             while True:
@@ -281,7 +298,7 @@ class Link:
                     if is_answer(event, tag) or event.kind is Kind.BYE:
                         return event
                 elif isinstance(event, bytes):
-                    answer = scram.answer(b64decode(event)) if scram else b""
+                    answer = await prove(b64decode(event)) if prove else b""
                     self.write(b64encode(answer) + b"\r\n")
         finally:
             self.session.expect_lines(False)

@@ -4,17 +4,17 @@ Every wait has `timeout_s`. Raises UpstreamFailure throughout.
 """
 
 import asyncio
-import base64
 from collections.abc import Callable
 from typing import Final
 
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.protocol import ProtocolSpec
 from murder.net.connection import Connection
+from murder.net.proving import Proof
 from murder.net.upstream import Address, Upstreams
-from murder.session.sasl import plain_response
 
 SLOW_OCTETS: Final = 64 * 1024
+MAX_CHALLENGES: Final = 8  # of a login there; the longest takes three
 MAX_HELD_OCTETS: Final = 256 * 1024  # of replies that nobody has asked for yet
 
 
@@ -163,9 +163,17 @@ async def open_lines(
     return upstream
 
 
-def sasl_response(address: Address, user: str) -> tuple[bytes, bytes]:
-    """Mechanism and initial response (base64) by which this node speaks for a user ("": for itself)."""
-    if address.auth == "external":
-        return b"EXTERNAL", base64.b64encode(user.encode()) or b"="
-    secret = plain_response(user, address.proxy_user, address.proxy_password.encode())
-    return b"PLAIN", base64.b64encode(secret)
+async def prove(upstream: LineUpstream, proof: Proof, asks: bytes) -> bytes:
+    """AUTH as POP3 and LMTP have it, to its end: the last line of the answer. `asks`: what a challenge begins with. Raises
+    UpstreamFailure."""
+    upstream.send(b"AUTH " + proof.mechanism + proof.first + b"\r\n")
+    for _ in range(MAX_CHALLENGES):
+        line = await upstream.line()
+        if not line.startswith(asks):
+            return line
+        try:
+            response = await proof.reply(line[len(asks) :])
+        except ValueError:
+            raise upstream.failure(UpstreamKind.PROTOCOL, "a challenge that is no base64") from None
+        upstream.send(response + b"\r\n")
+    raise upstream.failure(UpstreamKind.PROTOCOL, "an endless login")

@@ -10,6 +10,7 @@ from typing import Final
 
 from murder.errors import UpstreamKind
 from murder.net.lines import LineUpstream
+from murder.net.proving import Proof
 from murder.net.upstream import Upstreams
 from murder.wire.managesieve import (
     Kind,
@@ -23,6 +24,7 @@ from murder.wire.managesieve import (
 
 MAX_CAPABILITIES: Final = 100
 MAX_SHOWN: Final = 4096  # octets of one
+MAX_CHALLENGE: Final = 128 * 1024  # octets: a ticket with all groups of a user has 64 KiB at most
 MAX_LINES: Final = 10_000  # of one answer
 ANNOUNCED: Final = re.compile(rb"\{(0|[1-9][0-9]{0,9})\+?\}\Z")
 
@@ -63,19 +65,29 @@ async def _hear_capabilities(upstream: LineUpstream) -> Mapping[bytes, bytes]:
         told[row[0]] = row[1]
 
 
-async def enter(upstream: LineUpstream, mechanism: bytes, response: bytes) -> None:
-    """Log in with an initial response, in base64."""
-    upstream.send(b"AUTHENTICATE %b %b\r\n" % (format_string(mechanism), client_string(response)))
-    status = await _status(upstream)
+async def enter(upstream: LineUpstream, proof: Proof) -> None:
+    """Log in."""
+    first = b" " + client_string(proof.first[1:]) if proof.first else b""
+    upstream.send(b"AUTHENTICATE %b%b\r\n" % (format_string(proof.mechanism), first))
+    status = await _status(upstream, proof)
     if status.kind is not Kind.OK:
         kind = UpstreamKind.AUTH_TEMPORARY if status.code == b"TRYLATER" else UpstreamKind.AUTH
         raise upstream.failure(kind, "it does not let the user in")
 
 
-async def _status(upstream: LineUpstream) -> Status:
-    """How its answer ends; all before that is passed over."""
+async def _status(upstream: LineUpstream, proof: Proof | None = None) -> Status:
+    """How its answer ends; all before that is passed over, challenges are answered."""
     for _ in range(MAX_CAPABILITIES):
         line = await upstream.line()
+        if proof is not None and proof.answer is not None and line[:1] in (b'"', b"{"):
+            challenge = await _challenge(upstream, line)
+            try:
+                response = await proof.reply(challenge)
+            except ValueError:
+                text = "a challenge that is no base64"
+                raise upstream.failure(UpstreamKind.PROTOCOL, text) from None
+            upstream.send(client_string(response) + b"\r\n")
+            continue
         status = parse_status(line + b"\r\n")
         while (announced := ANNOUNCED.search(line)) is not None:
             left = int(announced[1])
@@ -87,6 +99,21 @@ async def _status(upstream: LineUpstream) -> Status:
         if status is not None:
             return status
     raise upstream.failure(UpstreamKind.PROTOCOL, "an endless answer")
+
+
+async def _challenge(upstream: LineUpstream, line: bytes) -> bytes:
+    """The one string of a line."""
+    announced = ANNOUNCED.search(line)
+    if announced is None:
+        return line.strip(b'"')
+    left = int(announced[1])
+    if left > MAX_CHALLENGE:
+        raise upstream.failure(UpstreamKind.PROTOCOL, f"a challenge of {left} octets")
+    octets = b""
+    while len(octets) < left:
+        octets += await upstream.octets(left - len(octets))
+    await upstream.line()
+    return octets
 
 
 async def execute(upstream: LineUpstream, command: bytes, most: int) -> Answer:

@@ -8,6 +8,7 @@ one nothing is sent behind AUTHENTICATE before its answer: Cyrus loses what it h
 a part of what came before for the next command.
 """
 
+import asyncio
 import base64
 import functools
 from binascii import b2a_base64
@@ -17,6 +18,8 @@ from typing import Final, cast
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.protocol import IMAP
 from murder.net.connection import Connection
+from murder.net.exchange import Reply
+from murder.net.proving import GSSAPI, Proof
 from murder.net.relay import Client, ImapUpstream
 from murder.net.upstream import Address, Upstreams
 from murder.session.sasl import plain_response
@@ -130,7 +133,7 @@ async def open_imap(
         waiting.serve(client, timeout_s, max_message)
         try:
             async with upstreams.entering(server):
-                await _log_in(waiting, user, password, identity)
+                await _log_in(upstreams, waiting, user, password, identity)
         except BaseException as error:
             waiting.abandon()
             if isinstance(error, UpstreamFailure) and error.kind is UpstreamKind.LOST:
@@ -148,7 +151,7 @@ async def open_imap(
     try:
         async with upstreams.entering(server):
             await _greet(upstreams, upstream)
-            await _log_in(upstream, user, password, identity)
+            await _log_in(upstreams, upstream, user, password, identity)
     except BaseException:
         upstream.abandon()
         raise
@@ -193,19 +196,24 @@ async def _greet(upstreams: Upstreams, upstream: ImapUpstream) -> None:
 
 
 async def _log_in(
-    upstream: ImapUpstream, user: str, password: bytes | None, identity: Iterable[tuple[str, str]]
+    upstreams: Upstreams,
+    upstream: ImapUpstream,
+    user: str,
+    password: bytes | None,
+    identity: Iterable[tuple[str, str]],
 ) -> None:
     address = upstream.address
     fields = b" ".join(string(word.encode()) for pair in identity for word in pair)
     upstream.connection.gather(upstream.next_tag() + b" ID (" + fields + b")\r\n")
-    if password is None:
-        command = proxy_login(address, user)
+    if password is None and address.auth == GSSAPI:
+        reply = await _prove(upstream, upstreams.proof(address, user))
+    elif password is None:
+        reply = await upstream.execute(proxy_login(address, user))
     else:
         if not upstream.connection.is_tls and address.tls != "none":
             raise upstream.failure(UpstreamKind.TLS, "no password is sent without TLS")
         secret = plain_response("", user, password)
-        command = b"AUTHENTICATE PLAIN " + base64.b64encode(secret)
-    reply = await upstream.execute(command)
+        reply = await upstream.execute(b"AUTHENTICATE PLAIN " + base64.b64encode(secret))
     if not reply.is_ok:
         raise upstream.failure(UpstreamKind.AUTH, f"it refuses our login: {reply.text}")
     words = reply.code
@@ -218,8 +226,35 @@ async def _log_in(
     upstream.capabilities = capabilities_of(words)
 
 
+async def _prove(upstream: ImapUpstream, proof: Proof) -> Reply:
+    """AUTHENTICATE in several steps. Raises UpstreamFailure."""
+    tag = upstream.next_tag()
+
+    async def reply(challenge: bytes) -> None:
+        try:
+            upstream.write(await proof.reply(challenge) + b"\r\n")
+        except ValueError:
+            text = "a challenge that is no base64"
+            raise upstream.failure(UpstreamKind.PROTOCOL, text) from None
+
+    try:
+        async with asyncio.TaskGroup() as group:
+
+            def hear(response: bytes) -> None:
+                if response.startswith(b"+"):
+                    group.create_task(reply(response[1:]))
+
+            upstream.write(tag + b" AUTHENTICATE " + proof.mechanism + proof.first + b"\r\n")
+            answer = await upstream.answer(tag, hear)
+    except* UpstreamFailure as failures:
+        failure = failures.exceptions[0]
+    else:
+        return answer
+    raise failure
+
+
 def proxy_login(address: Address, user: str) -> bytes:
-    """The command by which a proxy is in as a user, without tag and line end."""
+    """The command by which a proxy is in as a user, without tag and line end, where one is enough."""
     if address.auth == "external":
         return b"AUTHENTICATE EXTERNAL " + (b2a_base64(user.encode(), newline=False) or b"=")
     secret = plain_response(user, address.proxy_user, address.proxy_password.encode())

@@ -19,6 +19,7 @@ from murder.errors import UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.model.protocol import ProtocolSpec
 from murder.net.connection import Connection, Receiver, connect, why
+from murder.net.proving import GSSAPI, Proof, Tickets, by_certificate, by_password
 from murder.net.tls import calling_context
 from murder.net.within import Within, open_within
 from murder.wire.haproxy import format_header
@@ -27,8 +28,8 @@ JITTER: Final = (0.75, 1.25)
 
 
 class Address(NamedTuple):
-    """Where and how a server is reached. `tls`: `starttls`, `implicit` or `none`; `auth`: `external` or `plain`; `within`:
-    in this process, by that protocol. A tuple, because connections are kept by it."""
+    """Where and how a server is reached. `tls`: `starttls`, `implicit` or `none`; `auth`: `external`, `plain` or `gssapi`;
+    `within`: in this process, by that protocol. A tuple, because connections are kept by it."""
 
     server: str
     host: str
@@ -39,6 +40,7 @@ class Address(NamedTuple):
     proxy_user: str = ""
     proxy_password: str = ""
     within: ProtocolSpec | None = None
+    protocol: str = ""
 
     def __repr__(self) -> str:
         return f"Address({self.server!r}, {self.host!r}, {self.port})"  # no secret in a log
@@ -56,6 +58,7 @@ class Upstreams:
     def __init__(self, config: Config, within: Within | None = None) -> None:
         self._config = config
         self._within = within
+        self._tickets = Tickets(config.node.keytab)
         self._context: ssl.SSLContext | None = None
         # whether a connection tells the client's address when it is opened, and so is for this client only
         self.tells_origin = config.frontend.upstream_proxy_protocol != "none"
@@ -96,7 +99,17 @@ class Upstreams:
             found.auth or frontend.upstream_auth,
             found.proxy_user or frontend.proxy_user,
             found.proxy_password or frontend.proxy_password,
+            protocol=protocol.name,
         )
+
+    def proof(self, address: Address, user: str) -> Proof:
+        """By which this node speaks for a user there ("": for itself)."""
+        if address.auth == "external":
+            return by_certificate(user)
+        if address.auth == GSSAPI:
+            words = (address.server, address.protocol, address.tls_name, user, address.proxy_user)
+            return self._tickets.proof(*words)
+        return by_password(user, address.proxy_user, address.proxy_password)
 
     def context(self) -> ssl.SSLContext:
         """The client side of TLS, with this node's certificate. Raises OSError, ssl.SSLError."""

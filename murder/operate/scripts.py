@@ -2,7 +2,6 @@
 is changed is checked there, and durable when it says OK.
 """
 
-import base64
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,11 +11,11 @@ from typing import Final
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
 from murder.model.name import inbox_of
 from murder.model.protocol import SIEVE
-from murder.net.lines import LineUpstream, open_lines, sasl_response
+from murder.net.lines import LineUpstream, open_lines
 from murder.net.managesieve import Answer, begin, enter, execute
+from murder.net.proving import by_password
 from murder.net.upstream import Upstreams
 from murder.operate.reach import TIMEOUT_S, Credential, Reach
-from murder.session.sasl import plain_response
 from murder.wire.managesieve import Kind, client_string, parse_script_line, parse_string_line
 
 MAX_ANSWER: Final = 16 * 1024 * 1024  # octets; a script has 1 MiB at most where it was made
@@ -134,14 +133,13 @@ async def _enter(
     credential: Credential, upstreams: Upstreams, upstream: LineUpstream, user: str
 ) -> None:
     """By certificate, or by the password of somebody who may act for users there."""
-    mechanism, response = sasl_response(upstream.address, user)
+    proof = upstreams.proof(upstream.address, user)
     if credential.password is not None:
         if upstream.address.tls == "none":
             raise upstream.failure(UpstreamKind.TLS, "no password is sent without TLS")
-        secret = plain_response(user, credential.user, credential.password.encode())
-        mechanism, response = b"PLAIN", base64.b64encode(secret)
+        proof = by_password(user, credential.user, credential.password)
     try:
-        await enter(upstream, mechanism, response)
+        await enter(upstream, proof)
     except UpstreamFailure as failure:
         if credential.password is None or failure.kind is not UpstreamKind.AUTH:
             raise

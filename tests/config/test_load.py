@@ -94,7 +94,7 @@ def test_a_configuration_survives_the_way_to_a_worker(tmp_path: Path) -> None:
         ),
         (
             '[frontend]\nupstream_auth = "externl"',
-            'frontend.upstream_auth: expected one of "external", "plain", not text (\'externl\')',
+            'frontend.upstream_auth: expected one of "external", "plain", "gssapi", not text (\'externl\')',
         ),
         (
             '[frontend]\nlmtp_trusted = ["10.0.0.1/8"]',

@@ -1,95 +1,47 @@
-"""A real KDC, a ticket of it, and curl, which logs in by GSSAPI."""
+"""A real KDC, tickets of it, and who logs in by them: curl, and this node at others."""
 
 import asyncio
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from murder.api.auth import Identity
 from murder.api.sasl import Mechanism
-from murder.errors import Refusal
-from plugins.sasl_gssapi import Exchange, Library, Settings, make_mechanisms
+from murder.auth.gate import Gate
+from murder.auth.penalty import Penalties
+from murder.errors import Refusal, UpstreamFailure, UpstreamKind
+from murder.kerberos import Library
+from murder.net.proving import Tickets
+from plugins.sasl_gssapi import Exchange, Settings, make_mechanisms
 from tests.conftest import cannot_run
 from tests.frontend.server import Parts, running_frontend
-from tests.kit.ports import free_port
-from tests.kit.waiting import until_soon
+from tests.kit.kdc import REALM, Realm, kdc_in
+from tests.serve.test_client import KINDS
+from tests.serve.test_ways_in import Old, is_challenge, is_good, listening
 
-REALM = "EXAMPLE.ORG"
-CONF = """
-[libdefaults]
-  default_realm = {realm}
-  dns_lookup_kdc = false
-  dns_lookup_realm = false
-  rdns = false
-  dns_canonicalize_hostname = false
-[realms]
-  {realm} = {{
-    kdc = 127.0.0.1:{port}
-  }}
-"""
-KDC_CONF = """
-[kdcdefaults]
-  kdc_listen = 127.0.0.1:{port}
-  kdc_tcp_listen = 127.0.0.1:{port}
-[realms]
-  {realm} = {{
-    database_name = {folder}/principal
-    key_stash_file = {folder}/stash
-    acl_file = {folder}/acl
-  }}
-"""
+SERVICES = ("imap", "pop", "lmtp", "sieve", "mupdate")
+NODE = f"murder/be1.test@{REALM}"
 
 
 @pytest.fixture(scope="module")
-def realm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a keytab for imap/localhost and a ticket of anna's; its environment is set."""
-    programs = [
-        shutil.which(name, path="/usr/sbin:/usr/bin")
-        for name in ("kdb5_util", "kadmin.local", "krb5kdc", "kinit")
-    ]
-    if not all(programs):
-        cannot_run("a KDC (Debian: krb5-kdc krb5-admin-server krb5-user) is not installed")
-    make, admin, kdc, kinit = (str(program) for program in programs)
-    folder, port = tmp_path_factory.mktemp("kdc"), free_port()
-    facts = {"realm": REALM, "folder": folder, "port": port}
-    (folder / "krb5.conf").write_text(CONF.format(**facts))
-    (folder / "kdc.conf").write_text(KDC_CONF.format(**facts))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KRB5_CONFIG", str(folder / "krb5.conf"))
-        patch.setenv("KRB5_KDC_PROFILE", str(folder / "kdc.conf"))
-        patch.setenv("KRB5CCNAME", f"FILE:{folder}/tickets")
-        patch.setenv("KRB5RCACHEDIR", str(folder))
+def kdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]:
+    """It has anna, who has a ticket, and keys of all services of localhost, and of a node."""
+    with kdc_in(tmp_path_factory.mktemp("kdc")) as realm:
+        realm.add_user("anna")
+        realm.add_user("anna/admin")
+        realm.keytab("keytab", *(f"{service}/localhost" for service in SERVICES))
+        realm.keytab("node.keytab", NODE.partition("@")[0])
+        realm.ticket("anna")
+        yield realm
 
-        def run(*words: str, typed: str = "") -> None:
-            done = subprocess.run(words, input=typed, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stdout + done.stderr
 
-        run(make, "create", "-s", "-r", REALM, "-P", "master")
-        for query in (
-            "addprinc -pw secret anna",
-            "addprinc -pw secret anna/admin",
-            "addprinc -randkey imap/localhost",
-            f"ktadd -k {folder}/keytab imap/localhost",
-        ):
-            run(admin, "-r", REALM, "-q", query)
-        server = subprocess.Popen([kdc, "-n", "-r", REALM], stdout=subprocess.DEVNULL)
-        try:
-
-            def answers() -> bool:
-                with closing(socket.socket()) as sock:
-                    return sock.connect_ex(("127.0.0.1", port)) == 0
-
-            asyncio.run(until_soon(answers))
-            run(kinit, "anna", typed="secret\n")
-            yield folder
-        finally:
-            server.terminate()
-            server.wait()
+@pytest.fixture
+def realm(kdc: Realm) -> Path:
+    return kdc.folder
 
 
 class WithTickets(Parts):
@@ -151,3 +103,82 @@ async def test_what_is_no_ticket_is_refused_and_said_why(
 def test_realms_must_be_said() -> None:
     with pytest.raises(Refusal, match="realms"):
         make_mechanisms(Settings())
+
+
+class Anybody(Old):
+    async def lookup(self, user: str) -> Identity | None:
+        return Identity(user)
+
+
+async def by_ticket(kind: str, keytab: Path, tickets: Tickets, user: str, name: str) -> bytes:
+    """The last line of what a server of this kind says to it."""
+    taken = make_mechanisms(Settings(keytab=keytab, realms=(REALM,), nodes=(NODE,)))
+    gate = Gate(
+        Anybody(),
+        mechanisms=taken,
+        proxies=["murder/be1.test"],
+        penalties=Penalties(0, 0),
+        allow_plaintext=True,
+    )
+    async with listening(kind, gate, keytab.parent / kind) as connect:
+        peer = await connect()
+        proof = tickets.proof("be1.test", kind, "localhost", user, name)
+        begin = {"imap": b"a AUTHENTICATE GSSAPI", "mupdate": b'a AUTHENTICATE "GSSAPI"'}
+        begin["sieve"] = b'AUTHENTICATE "GSSAPI"'
+        try:
+            peer.send(begin.get(kind, b"AUTH GSSAPI") + b"\r\n")
+            for _ in range(5):
+                line: bytes = await peer.line()
+                if kind == "mupdate":
+                    if line.startswith(b"a "):
+                        return line
+                elif not is_challenge(kind, line):
+                    return line
+                elif kind == "sieve":
+                    line = await peer.line() if line[:1] == b"{" else line.strip(b'"')
+                else:
+                    line = line.partition(b" ")[2]
+                response = await proof.reply(line)
+                peer.send((b'"%b"' % response if kind == "sieve" else response) + b"\r\n")
+            raise AssertionError("it does not end")
+        finally:
+            await peer.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_every_protocol_takes_a_ticket_and_shows_one(
+    kind: str, kdc: Realm, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    keytab = kdc.folder / "keytab"
+    line = await by_ticket(kind, keytab, Tickets(None), "", "")
+    assert is_good(kind, line), line
+    node = Tickets(kdc.folder / "node.keytab")
+    if kind != "mupdate":  # where nodes speak for themselves
+        assert is_good(kind, await by_ticket(kind, keytab, node, "anna", ""))
+        assert not is_good(kind, await by_ticket(kind, keytab, Tickets(None), "ben", ""))
+
+
+async def refused(tickets: Tickets, host: str = "localhost", name: str = "") -> str:
+    proof = tickets.proof("be1.test", "imap", host, "", name)
+    with pytest.raises(UpstreamFailure) as caught:
+        await proof.reply(b"")
+    assert caught.value.kind is UpstreamKind.AUTH
+    return caught.value.text
+
+
+async def test_what_is_wrong_with_a_nodes_ticket_is_said_with_the_cure(
+    kdc: Realm, tmp_path: Path
+) -> None:
+    node = Tickets(kdc.folder / "node.keytab")
+    assert "name this node's keytab" in await refused(Tickets(tmp_path / "none"))
+    assert "`addprinc -randkey SERVICE/HOST`" in await refused(node, host="elsewhere.test")
+    assert "`klist -k` shows whose keys" in await refused(node, name=f"murder/other@{REALM}")
+    kdc.keytab("other", "murder/old.test")
+    kdc.keytab("newer", "murder/old.test")  # the first one's key counts no more
+    assert "`ktadd` it anew" in await refused(Tickets(kdc.folder / "other"))
+    kdc.keytab("late", "murder/late.test")
+    kdc.stop()
+    try:
+        assert "is the KDC running" in await refused(Tickets(kdc.folder / "late"))
+    finally:
+        kdc.start()

@@ -27,6 +27,7 @@ from murder.model.protocol import IMAP
 from murder.mupdate.record import ACTIVE, FLAGS_AT, HEAD_OCTETS
 from murder.net.exchange import parse_reply
 from murder.net.pool import MAX_CAPABILITIES, NOBODY, TOLD, capabilities_of, proxy_login
+from murder.net.proving import GSSAPI
 from murder.net.relay import MAX_IN_FLIGHT, ImapUpstream
 from murder.net.upstream import Address
 from murder.session.imap_server import State
@@ -274,7 +275,7 @@ class Lobby(FrontendImap):
         if login is None or HOPS_FIELD in self.client_id:
             return False
         address = frontend.upstreams.address(server, IMAP)
-        upstream = frontend.pool.take(address)
+        upstream = None if address.auth == GSSAPI else frontend.pool.take(address)
         if upstream is None:
             return False
         if OURS not in upstream.capabilities:  # Cyrus loses what stands behind an AUTHENTICATE

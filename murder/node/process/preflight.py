@@ -17,6 +17,7 @@ from murder.config.load import unknown
 from murder.errors import unreadable, user_name
 from murder.hooks import Plugins, load_plugins
 from murder.model.protocol import CONTROL, MUPDATE, client_keys, first_key
+from murder.net.proving import GSSAPI, ticket_problem
 from murder.node.process.server import Port, bind, ports_of, running, section_of
 from murder.pki.authority import (
     AuthorityError,
@@ -267,6 +268,8 @@ def _upstream_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem
         if mupdate.master_auth == "plain" and not (mupdate.master_user and mupdate.master_password):
             text = "`plain` needs mupdate.master_user and mupdate.master_password_file"
             yield Problem(config.file, "mupdate.master_auth", text)
+        if mupdate.master_auth == GSSAPI and (text := ticket_problem(config.node.keytab)):
+            yield Problem(config.file, "mupdate.master_auth", text)
     if "frontend" in roles:
         if frontend.upstream_auth == "external" and has_certificate is None:
             text = "`external` needs tls.certificate, or use `plain` with proxy_user and _password"
@@ -275,6 +278,8 @@ def _upstream_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem
             frontend.proxy_user and frontend.proxy_password
         ):
             text = "`plain` needs frontend.proxy_user and frontend.proxy_password_file"
+            yield Problem(config.file, "frontend.upstream_auth", text)
+        if frontend.upstream_auth == GSSAPI and (text := ticket_problem(config.node.keytab)):
             yield Problem(config.file, "frontend.upstream_auth", text)
 
 
