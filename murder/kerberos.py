@@ -148,7 +148,7 @@ class Library:
             self.forget(context)
             raise
         finally:
-            self._release(name)
+            self.release_name(name)
 
     # --- a client's side
 
@@ -171,7 +171,7 @@ class Library:
             )
             self._check(code, minor.value)
         finally:
-            self._release(name)
+            self.release_name(name)
         return made
 
     def initiate(
@@ -207,6 +207,7 @@ class Library:
     # --- both
 
     def wrap(self, context: Any, octets: bytes) -> bytes:
+        """For the other end alone. Raises KerberosError."""
         minor, made, state = ctypes.c_uint32(), _Buffer(), ctypes.c_int()
         given, held = _buffer(octets)
         code = self._gss.gss_wrap(
@@ -235,14 +236,13 @@ class Library:
             self._gss.gss_delete_sec_context(ctypes.byref(minor), ctypes.byref(context), None)
 
     def release(self, credentials: Any) -> None:
+        """Give credentials back."""
         if credentials:
             minor = ctypes.c_uint32()
             self._gss.gss_release_cred(ctypes.byref(minor), ctypes.byref(credentials))
 
     def release_name(self, name: Any) -> None:
-        self._release(name)
-
-    def _release(self, name: Any) -> None:
+        """Give a name back."""
         if name:
             minor = ctypes.c_uint32()
             self._gss.gss_release_name(ctypes.byref(minor), ctypes.byref(name))
