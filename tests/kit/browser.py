@@ -85,10 +85,14 @@ class Browser:
         if told.get("method") == "Runtime.exceptionThrown":
             self.complaints.append(str(params["exceptionDetails"]))
 
-    def _until(self, method: str) -> None:
+    def _loaded(self) -> None:
+        """Wait for a new page, and for all of it: the load of the one before may still be told."""
         deadline = time.monotonic() + ANSWER_S
-        while not any(one.get("method") == method for one in self._events):
-            self._note(self._message(deadline))
+        for method in ("Page.frameNavigated", "Page.loadEventFired"):
+            while not any(one.get("method") == method for one in self._events):
+                self._note(self._message(deadline))
+            at = next(i for i, one in enumerate(self._events) if one.get("method") == method)
+            del self._events[: at + 1]
 
     # --- what a person does
 
@@ -106,7 +110,7 @@ class Browser:
         """Load it."""
         self._events.clear()
         self.call("Page.navigate", url=url)
-        self._until("Page.loadEventFired")
+        self._loaded()
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page."""
@@ -130,7 +134,7 @@ class Browser:
         """Click what leads to another page, and wait for it."""
         self._events.clear()
         self.run(f"document.querySelector({json.dumps(selector)}).click()")
-        self._until("Page.loadEventFired")
+        self._loaded()
 
     def key(self, key: str) -> None:
         """One key, as from the keyboard."""
@@ -144,7 +148,7 @@ class Browser:
         """A key that leads to another page."""
         self._events.clear()
         self.key(key)
-        self._until("Page.loadEventFired")
+        self._loaded()
 
     def picture(self, path: Path) -> None:
         """The whole page as PNG."""
