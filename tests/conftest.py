@@ -15,6 +15,11 @@ from tests.kit import scene
 ROOT = Path(__file__).parent.parent
 IN_CI = os.environ.get("CI") == "true"
 
+# Compiled modules are kept, whatever a container says: else each of the hundreds of processes that tests start compiles all
+# of murder again, which is most of its work
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 
 @pytest.fixture(scope="session")
 def archive() -> Path:

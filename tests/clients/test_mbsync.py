@@ -16,7 +16,10 @@ EACH = 5000
 
 def configuration(demo: Demo, server: dict[str, object], user: str, folder: Path) -> Path:
     file = folder / "mbsyncrc"
+    # its own flushes to disk are not what is tried here
     file.write_text(f"""
+FSync no
+
 IMAPAccount murder
 Host {server["host"]}
 Port {server["imap"]}
