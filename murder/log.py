@@ -142,6 +142,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "script.changed": "A user put, activated, renamed or deleted a Sieve script (`change`).",
     "script.failed": "A Sieve script failed, or cannot be read (`problem` has the line); it is left out.",
     "script.not_read": "A file of `[sieve]` cannot be read at a reload; those from before stay.",
+    "script.not_run": "Scripts could not see what a client did by IMAP: `problem` says why.",
     "script.not_taken_in": "Sieve scripts that came as files could not be kept as messages; it is tried again.",
     "script.not_told": "That a user's script fails could not be put into their INBOX.",
     "script.taken_in": "Sieve scripts that a Cyrus has sent as files were kept as messages.",

@@ -43,6 +43,7 @@ from murder.backend.records.duplicates import Duplicates
 from murder.backend.records.quota import Quotas
 from murder.backend.records.urlauth import UrlKeys
 from murder.backend.renames.keeper import Renames
+from murder.backend.scripts.by_imap import ImapScripts
 from murder.backend.scripts.kept import Limits as ScriptLimits
 from murder.backend.scripts.kept import Scripts
 from murder.backend.scripts.site import load_site
@@ -163,6 +164,7 @@ class BackendRole(ClientRole):
         self._keeper: asyncio.Task[None] | None = None
         self._expiring: asyncio.Task[None] | None = None
         self._submitter: Submitter | None = None
+        self._imap_scripts: ImapScripts | None = None
         self._taking_in: asyncio.Task[None] | None = None  # scripts that came as files
         self._matching: asyncio.Task[None] | None = None
         self._comparer: Comparer | None = None
@@ -264,6 +266,9 @@ class BackendRole(ClientRole):
         self._submitter = Submitter(backend.deliveries, self._config)
         backend.outgoing_arrived = self._submitter.wake
         self._submitter.start()
+        self._imap_scripts = ImapScripts(backend)
+        backend.caused_arrived = self._imap_scripts.wake
+        self._imap_scripts.start()
         self._taking_in = asyncio.create_task(backend.scripts.take_in_all())
 
     def _make_mailboxes(
@@ -481,6 +486,8 @@ class BackendRole(ClientRole):
             await self._epochs.stop()
         if self._submitter is not None:
             await self._submitter.stop()
+        if self._imap_scripts is not None:
+            await self._imap_scripts.stop()
         for task in (self._keeper, self._matching, self._expiring, self._taking_in):
             if task is not None:
                 task.cancel()

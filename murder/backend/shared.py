@@ -65,6 +65,7 @@ class Backend:
     sends_mail: bool = False  # there is a [backend.submission]
     redirect_senders: RedirectSenders = field(default_factory=RedirectSenders)
     outgoing_arrived: Callable[[], None] = lambda: None
+    caused_arrived: Callable[[], None] = lambda: None
     sessions: set[Session] = field(default_factory=set)  # all protocols': drained at the end
 
     async def notice(self, name: MailboxName) -> None:

@@ -27,13 +27,16 @@ KNOWN_S: Final = 300.0  # then a login asks again
 ASK_AGAIN_S: Final = 30.0  # a backend that did not tell
 RIGHTS: Final = b"RIGHTS="
 APPENDLIMIT: Final = b"APPENDLIMIT="
+# RFC 6785 §2.1: with where its scripts are kept, for a client of a frontend there
+IMAPSIEVE: Final = b"IMAPSIEVE="
 
 
 class Capabilities:
     """One a worker. `learn` is told what a backend offers each time somebody has logged in there."""
 
-    def __init__(self, append_limit: int) -> None:
+    def __init__(self, append_limit: int, own_name: str) -> None:
         self._append_limit = append_limit
+        self._own_name = own_name
         self._offered: dict[str, frozenset[bytes]] = {}
         self._words: tuple[bytes, ...] | None = None
 
@@ -72,6 +75,10 @@ class Capabilities:
             letters = bytes(letter for letter in b"kxten" if letter in shared)
             if letters:
                 found.append(RIGHTS + letters)
+        if offered and all(
+            any(word.startswith(IMAPSIEVE) for word in words) for words in offered.values()
+        ):
+            found.append(IMAPSIEVE + b"sieve://" + self._own_name.encode())
         found.append(b"%s%d" % (APPENDLIMIT, self._smallest_limit()))
         return found
 

@@ -98,6 +98,7 @@ class BackendImap(ImapDialogue):
     def capabilities(self) -> bytes:
         words = b" ".join(CAPABILITIES)
         words += b" APPENDLIMIT=%d" % self.service.limits.max_message_bytes
+        words += b" IMAPSIEVE=sieve://" + self.service.server_name.encode()
         if self.backend.master_url:
             words += b" MUPDATE=" + self.backend.master_url.encode()
         if self.takes_from_cyrus:

@@ -19,6 +19,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
+from murder.backend.records import caused as caused_rows
+from murder.backend.records.caused import Caused
 from murder.backend.records.database import open_database
 from murder.backend.records.duplicates import Turns
 
@@ -34,6 +36,7 @@ TABLES: Final = (
     "at REAL NOT NULL, next_at REAL NOT NULL, tries INTEGER NOT NULL, user TEXT NOT NULL, sender TEXT NOT NULL, "
     "recipients TEXT NOT NULL, octets BLOB NOT NULL, problem TEXT NOT NULL DEFAULT '') STRICT",
     "CREATE INDEX IF NOT EXISTS outgoing_due ON outgoing (state, next_at)",
+    *caused_rows.TABLES,
 )
 
 
@@ -196,6 +199,28 @@ class Deliveries:
             )
 
         await self._do(work)
+
+    # --- what clients have done, and scripts are to see
+
+    async def put_caused(self, caused: Sequence[Caused]) -> int:
+        """How many of them found room."""
+        return await self._do(lambda: caused_rows.put(self._db, caused))
+
+    async def due_caused(self, most: int) -> list[Caused]:
+        """Those whose time has come, the oldest first."""
+        return await self._do(lambda: caused_rows.due(self._db, most))
+
+    async def advance_caused(self, one: Caused, done: int) -> None:
+        """So many of its messages are done."""
+        await self._do(lambda: caused_rows.advance(self._db, one.id, done))
+
+    async def later_caused(self, one: Caused, wait_s: float) -> None:
+        """Once more, in so many seconds."""
+        await self._do(lambda: caused_rows.later(self._db, one.id, wait_s))
+
+    async def end_caused(self, one: Caused) -> None:
+        """It is all done."""
+        await self._do(lambda: caused_rows.end(self._db, one.id))
 
     # --- the thread
 

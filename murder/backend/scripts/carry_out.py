@@ -41,6 +41,8 @@ from murder.wire.token import Scanner, client_astring
 MAX_LOOKED_AT: Final = 1000  # messages that have come since a delivery was begun
 MAX_RECEIVED: Final = 50  # hops of a message that is still redirected
 PIECE_OCTETS: Final = 64 * 1024
+# In ID: what is put there a script wants, and no other script sees it
+BY_SCRIPT: Final = "x-by-script"
 REDIRECTED: Final = b"X-Sieve-Redirected-From: "
 NO_WAY: Final = "This server sends no mail; try again later"
 NO_PROGRAM: Final = "A program that this mailbox's filter needs has failed, try again later"
@@ -63,7 +65,8 @@ class _Nobody(Client):
 
 class Delivery:
     """One recipient's message, and the outcome of these scripts. `message` is what came; `store_in` adds a copy to a mailbox
-    here, within its quota; `store_made` another message that was made for it."""
+    here, within its quota; `store_made` another message that was made for it. `occasion`: the message lies in its mailbox
+    already, and this names why its scripts run; whether it stays there, `stays` tells then."""
 
     def __init__(
         self,
@@ -76,6 +79,7 @@ class Delivery:
         store_in: StoreIn,
         store_made: StoreIn,
         log: Log,
+        occasion: str = "",
     ) -> None:
         self._backend = backend
         self._upstreams = upstreams
@@ -89,6 +93,8 @@ class Delivery:
         self._store_made = store_made
         self._log = log
         self._kept = False  # a copy is safe here
+        self._occasion = occasion
+        self.stays = False
         self._is_retry = False  # of a delivery that ended in the middle
         self._parsed: ScriptMessage | None = None
 
@@ -105,24 +111,35 @@ class Delivery:
             for one in self._outcome.actions
             if isinstance(one, Remember)
         ]
+        has_effects = bool(steps or mails or seen or pipes)
+        if self._occasion and has_effects:
+            # nothing else tells that it has been done
+            done = key_of("done", self._user, self._message_key)
+            if await self._backend.deliveries.was_seen(done, KEEP_S, renew=False):
+                return None
+            seen.append((done, KEEP_S))
         if len(steps) <= 1 and not (mails or seen or pipes):
             for step in steps:
                 await self._do(step)
             return self._tell(steps, mails)
         deliveries = self._backend.deliveries
-        key = key_of(self._user, display(self._arriving.mailbox), self._outcome.key)
+        key = key_of(self._user, display(self._arriving.mailbox), self._message_key)
         async with deliveries.alone(key):
             before = await deliveries.begin(key, await self._next_uids(steps))
             for step in steps:
                 if before is None or not await self._was_done(step, before):
                     await self._do(step)
             for pipe in pipes:
-                await self._pipe(pipe, is_safe=bool(steps or mails))
+                await self._pipe(pipe, is_safe=bool(steps or mails) or self.stays)
             new = await deliveries.end(key, mails, seen)
         if mails:
             self._backend.outgoing_arrived()
         await self._file_copies(new)
         return self._tell(steps, mails)
+
+    @property
+    def _message_key(self) -> str:
+        return self._outcome.key + self._occasion
 
     # --- copies
 
@@ -139,6 +156,9 @@ class Delivery:
                     place, flags = Place(self._arriving.mailbox), None
                 case _:
                     continue
+            if self._occasion and place == Place(self._arriving.mailbox):
+                self.stays = True
+                continue
             old = found.get(place)
             both = self._flags(flags or ()) | (old.flags if old else frozenset())
             found[place] = Step(place, both, old.version if old else version)
@@ -219,7 +239,7 @@ class Delivery:
             _Nobody(),
             user=self._user,
             password=None,
-            identity=[("name", "murder")],
+            identity=[("name", "murder"), (BY_SCRIPT, "1")],
             timeout_s=timeout_s,
             max_message=1024 * 1024,
         )
@@ -243,7 +263,7 @@ class Delivery:
     async def _pipe(self, action: Pipe, *, is_safe: bool) -> None:
         """Once. Raises Refusal where it fails, and the message would be nowhere."""
         backend = self._backend
-        key = key_of("pipe", self._user, self._outcome.key, action.key)
+        key = key_of("pipe", self._user, self._message_key, action.key)
         if await backend.deliveries.was_seen(key, KEEP_S, renew=False):
             return
         said = await backend.site.programs.run(
@@ -381,7 +401,7 @@ class Delivery:
         return Mail(self._mail_key(key), self._user, sender, recipients, octets)
 
     def _mail_key(self, key: str) -> bytes:
-        return key_of("mail", self._user, self._outcome.key, key)
+        return key_of("mail", self._user, self._message_key, key)
 
     def _sender(self) -> str:
         """Of the envelope of what is redirected."""

@@ -1,5 +1,6 @@
 """What the site adds to its users' scripts: `[sieve]` of murder.toml, its files read. Made at the start and at a reload."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,9 @@ from murder.backend.scripts.programs import Programs
 from murder.config import Config
 from murder.config.sieve import ImapScriptRule, SieveConfig
 from murder.errors import Code, Refusal, unreadable
+from murder.model.listmatch import compile_pattern
 from murder.sieve import CAPABILITIES, PROGRAMS, Policy, Scale
+from murder.wire import mutf7
 
 SUFFIX: Final = ".sieve"
 MAX_SCRIPTS: Final = 1000  # of the site's folder
@@ -27,6 +30,16 @@ class SiteScript:
 
 
 @dataclass(frozen=True, slots=True)
+class ImapRule:
+    """One of `[sieve.imap]`, with its patterns ready."""
+
+    asks: ImapScriptRule
+    script: SiteScript
+    mailbox: re.Pattern[bytes]
+    origin: re.Pattern[bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """See the module. `named`: the scripts of its folder by name; `compiler` is for all of the site's scripts, `users` for
     those of users, who may have fewer programs."""
@@ -38,7 +51,7 @@ class Site:
     before: Sequence[SiteScript] = ()
     after: Sequence[SiteScript] = ()
     named: Mapping[str, SiteScript] = field(default_factory=dict)
-    imap: Sequence[tuple[ImapScriptRule, SiteScript]] = ()
+    imap: Sequence[ImapRule] = ()
     tells_users: bool = False
 
     @property
@@ -69,7 +82,7 @@ def load_site(config: Config) -> Site:
             [_read(path) for path in sieve.before],
             [_read(path) for path in sieve.after],
             _named_in(sieve.folder) if sieve.folder is not None else {},
-            [(rule, _read(rule.script)) for rule in config.imap.values()],
+            [_rule_of(rule, namespace.separator) for rule in config.imap.values()],
             sieve.errors_to == "inbox",
         )
     except OSError as error:
@@ -80,6 +93,15 @@ def load_site(config: Config) -> Site:
 def _read(path: Path) -> SiteScript:
     with path.open("rb") as file:
         return SiteScript(str(path), file.read(MAX_SCRIPT_OCTETS + 1))
+
+
+def _rule_of(rule: ImapScriptRule, separator: bytes) -> ImapRule:
+    """Raises OSError."""
+    mailbox, origin = (
+        compile_pattern(mutf7.encode(pattern), separator)
+        for pattern in (rule.mailbox, rule.from_mailbox)
+    )
+    return ImapRule(rule, _read(rule.script), mailbox, origin)
 
 
 def _named_in(folder: Path) -> Mapping[str, SiteScript]:

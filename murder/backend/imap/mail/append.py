@@ -13,6 +13,7 @@ from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.flags import changeable
 from murder.backend.imap.mail.content import size_told
 from murder.backend.imap.mail.copy import open_target
+from murder.backend.imap.mail.noted import note
 from murder.backend.imap.mail.stop import after_stop
 from murder.backend.imap.mail.urls import octets_of_url
 from murder.backend.imap.mailboxes.quota import quota_warning
@@ -152,6 +153,7 @@ class _Append:
         uids = await after_stop(self._dialogue, mailbox.name, store)
         self._dialogue.send(await quota_warning(self._dialogue, mailbox.name, octets, len(uids)))
         self._dialogue.has_added(mailbox.mailbox_id, uids)
+        await note(self._dialogue, mailbox.name, mailbox.mailbox_id, uids, "APPEND")
         return format_appenduid((await mailbox.status()).uid_validity, uids)
 
     async def _check(self, head: AppendHead, mailbox: Mailbox) -> None:

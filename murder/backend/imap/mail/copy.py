@@ -8,6 +8,7 @@ from murder.backend.changes.updates import MANY
 from murder.backend.hierarchy.mailboxes import Accessible
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.flags import changeable
+from murder.backend.imap.mail.noted import note
 from murder.backend.imap.mail.stop import after_stop
 from murder.backend.imap.mailboxes.quota import quota_warning
 from murder.backend.imap.message_sets import batches, uids_of
@@ -64,6 +65,8 @@ async def _copy(dialogue: BackendImap, command: Command, by_uid: bool, moving: b
         if moving:
             dialogue.now.removed(copied)
         await keep_allowed_flags(target, list(copied.values()), found.rights)
+        added_uids = list(copied.values())
+        await note(dialogue, target.name, target.mailbox_id, added_uids, "COPY", source.name)
         code = await _code(target, copied)
     finally:
         target.close()

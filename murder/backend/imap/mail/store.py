@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from murder.api.store import Stored
 from murder.backend.imap.dialogue import BackendImap
 from murder.backend.imap.flags import changeable
+from murder.backend.imap.mail.noted import is_seen, note_flags
 from murder.backend.imap.message_sets import batches, uids_of
 from murder.backend.imap.untagged import format_flag_updates
 from murder.errors import Code, Refusal
@@ -41,12 +42,18 @@ async def _store(dialogue: BackendImap, command: Command, by_uid: bool) -> None:
     missed = 0
     if request.silent:
         await view.poll()
+    is_watched = is_seen(dialogue, view.mailbox.name, "FLAG")
     for batch in batches(uids):
+        before = await view.mailbox.messages(batch) if is_watched else ()
         if request.silent:
             stored = await _change_silently(dialogue, request, batch, rights)
         else:
             stored = await _change(dialogue, request, batch, rights, request.unchanged_since)
             view.mark_reported(stored.messages)
+        if before:
+            had = {message.uid: message.flags for message in before}
+            mailbox = view.mailbox
+            await note_flags(dialogue, mailbox.name, mailbox.mailbox_id, had, stored.messages)
         modified += stored.modified
         missed += len(batch) - len(stored.messages) - len(stored.modified)
         if not request.silent:

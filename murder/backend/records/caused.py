@@ -1,0 +1,98 @@
+"""What clients have done by IMAP that a script is to see (imapsieve): put down before the client hears OK, and worked off.
+
+The rows stand in the file of `records.deliveries`, and are written by its thread.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from murder.model.message import Uid
+from murder.model.name import MailboxName
+
+MAX_ROWS: Final = 100_000  # that wait; what comes then is not seen by scripts
+CHUNK: Final = 500  # messages of a row
+COLUMNS: Final = "user,mailbox,mailbox_id,uids,cause,origin,flags"
+TABLES: Final = (
+    "CREATE TABLE IF NOT EXISTS caused (id INTEGER PRIMARY KEY AUTOINCREMENT, next_at REAL NOT NULL, "
+    "tries INTEGER NOT NULL, done INTEGER NOT NULL, user TEXT NOT NULL, mailbox BLOB NOT NULL, "
+    "mailbox_id TEXT NOT NULL, uids TEXT NOT NULL, "
+    "cause TEXT NOT NULL, origin BLOB, flags TEXT NOT NULL) STRICT",
+    "CREATE INDEX IF NOT EXISTS caused_due ON caused (next_at)",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Caused:
+    """`user` has done it to these messages. `origin`: the mailbox they were copied from. `flags`: those that changed.
+    `done`: so many of the messages have been seen to."""
+
+    user: str
+    mailbox: MailboxName
+    mailbox_id: str
+    uids: Sequence[Uid]
+    cause: str
+    origin: MailboxName | None = None
+    flags: tuple[str, ...] = ()
+    id: int = 0
+    tries: int = 0
+    done: int = 0
+
+
+def put(db: sqlite3.Connection, caused: Sequence[Caused]) -> int:
+    """How many of them find room."""
+    count: int = db.execute("SELECT count(*) FROM caused").fetchone()[0]
+    room = list(caused[: max(0, MAX_ROWS - count)])
+    db.executemany(
+        f"INSERT INTO caused (next_at,tries,done,{COLUMNS}) VALUES (?,0,0,?,?,?,?,?,?,?)",
+        [
+            (
+                *(time.time(), one.user, bytes(one.mailbox), one.mailbox_id),
+                *(json.dumps([int(uid) for uid in one.uids]), one.cause, one.origin),
+                json.dumps(one.flags),
+            )
+            for one in room
+        ],
+    )
+    return len(room)
+
+
+def due(db: sqlite3.Connection, most: int) -> list[Caused]:
+    """Those whose time has come, the oldest first."""
+    rows = db.execute(
+        f"SELECT id,tries,done,{COLUMNS} FROM caused WHERE next_at<=? ORDER BY id LIMIT ?",
+        (time.time(), most),
+    )
+    return [
+        Caused(
+            user,
+            MailboxName(mailbox),
+            mailbox_id,
+            json.loads(uids),
+            cause,
+            MailboxName(origin) if origin is not None else None,
+            tuple(json.loads(flags)),
+            id_,
+            tries,
+            done,
+        )
+        for id_, tries, done, user, mailbox, mailbox_id, uids, cause, origin, flags in rows
+    ]
+
+
+def advance(db: sqlite3.Connection, id_: int, done: int) -> None:
+    """So many of its messages are done."""
+    db.execute("UPDATE caused SET done=?, tries=0 WHERE id=?", (done, id_))
+
+
+def later(db: sqlite3.Connection, id_: int, wait_s: float) -> None:
+    """Once more, then."""
+    db.execute("UPDATE caused SET tries=tries+1, next_at=? WHERE id=?", (time.time() + wait_s, id_))
+
+
+def end(db: sqlite3.Connection, id_: int) -> None:
+    """It is all done."""
+    db.execute("DELETE FROM caused WHERE id=?", (id_,))
