@@ -347,8 +347,11 @@ class Plugins:
         made: MailboxStore = self.make(STORE)
         return made
 
-    def list_log(self) -> ListLog | None:
-        """A new log of the plugin that `[mupdate] engine` names; None for a list of one master. Raises ConfigError."""
+    def list_log(self, config: Config | None = None) -> ListLog | None:
+        """A new log of the plugin that `[mupdate] engine` names, or does in another configuration; None for a list of one
+        master. Raises ConfigError."""
+        if config is not None and config is not self._config:
+            return load_plugins(config, ("mupdate",), (LIST,)).list_log()
         if not named_for(self._config, LIST)[0]:
             return None
         made: ListLog = self.make(LIST)

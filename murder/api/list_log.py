@@ -7,7 +7,7 @@ the event loop's, but for `listen`, `members` and `close`. No call may take long
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class Position(NamedTuple):
@@ -91,10 +91,6 @@ class ListLog(Protocol):
         know them any more, or never did. Raises Refusal where the two are of different histories."""
         ...
 
-    def fill(self, whole: Whole) -> None:
-        """Take a list over that was kept elsewhere, with its epoch and position. Raises Refusal where there is one."""
-        ...
-
     def listen(self, on_news: Callable[[], None]) -> None:
         """Call this, from any thread, when `heard` has something, or when the log can be reached again."""
         ...
@@ -104,3 +100,42 @@ class ListLog(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class TakesLists(Protocol):
+    """What a log needs besides, so that a list can be brought to it and away from it while its master serves. `token` names
+    one move, whose steps fail once it has been given up (`settle`) or another one has begun. Raises as `ListLog`."""
+
+    def prepare(self, token: str) -> None:
+        """Begin to take a list in: what an earlier attempt has left goes, and nobody begins an empty one. Raises Refusal
+        where there is a list."""
+        ...
+
+    def put(self, token: str, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Rows of the list that comes in, or goes on changing; None: removed. The last one of each key counts."""
+        ...
+
+    def stored(self) -> Iterator[Sequence[tuple[bytes, bytes]]]:
+        """The rows that are here at one moment, in the order of their keys, in pages."""
+        ...
+
+    def count(self) -> int:
+        """How many rows are here."""
+        ...
+
+    def take_over(
+        self, token: str, epoch: str, position: Position, notes: Mapping[str, bytes]
+    ) -> None:
+        """From here on the list is kept here, where its own history goes on. Raises Refusal where it is not, and will not
+        be."""
+        ...
+
+    def hand_over(self, token: str, epoch: str, position: Position) -> bool:
+        """From here on one master keeps the list alone: whoever asks is told so by a Refusal. False, and nothing done, where
+        this position is not the last one."""
+        ...
+
+    def settle(self, token: str) -> bool:
+        """Give a move up, if it is not done: whatever of it is still under way will not be. Whether a list is kept here."""
+        ...

@@ -67,7 +67,8 @@ class Ledger:
         self._heard_seq = mailboxes.last_seq()
         self._queue: Waiting[Work] = Waiting()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
-        self._inline = inline and not self._engine.is_shared
+        self._inline = inline
+        self._held = 0  # acts that have the writer thread to themselves
         self._commit_s = 1.0  # how long commits take lately
         self._scheduled = False
         self._looks = 0  # turns that the commit to come has waited
@@ -78,8 +79,24 @@ class Ledger:
         self._idle: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         if self._engine.is_shared:
+            self.listen()
+
+    def listen(self) -> None:
+        """Take up what others commit, as soon as the engine hears of it: from when it is shared."""
+        if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._engine.listen(self._others_have_committed)
+
+    async def between_commits(self, act: Callable[[], T]) -> T:
+        """Run this in the writer thread; what is proposed meanwhile waits for it, also where the caller does not. Raises
+        what it raises."""
+        self._held += 1
+        done = asyncio.get_running_loop().run_in_executor(self._thread, act)
+        done.add_done_callback(self._let_go)
+        return await asyncio.shield(done)
+
+    def _let_go(self, _: object) -> None:
+        self._held -= 1
 
     @property
     def is_shared(self) -> bool:
@@ -181,7 +198,8 @@ class Ledger:
             self._timer = loop.call_later(min(self._commit_s / 4, MOST_PATIENCE_S), self._start)
 
     def _is_fast(self) -> bool:
-        return self._inline and self._commit_s < INLINE_COMMIT_S
+        may = self._inline and not self._held and not self._engine.is_shared
+        return may and self._commit_s < INLINE_COMMIT_S
 
     def _start(self) -> None:
         """Give the writer thread what is waiting now: everything of this turn of the loop, or of a few, where some are

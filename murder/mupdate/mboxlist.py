@@ -417,6 +417,23 @@ class MailboxList:
     def _read_meta(self, key: bytes) -> bytes:
         return self._environment.get(key, self._tables[b"meta"]) or b""
 
+    @property
+    def kept_by(self) -> str:
+        """What `keep_by` wrote; empty: nobody has."""
+        return self._read_meta(b"engine").decode()
+
+    def keep_by(self, engine: str) -> None:
+        """Write down, durably, which engine keeps this list (`moving`). It is this file's own, and in no history."""
+        meta = self._tables[b"meta"]
+        self._environment.write(lambda lmdb: lmdb.put(b"engine", engine.encode(), db=meta))
+
+    def notes(self) -> Mapping[str, bytes]:
+        """All that PutNotes wrote."""
+        rows = self._environment.read(
+            lambda transaction: list(transaction.cursor(db=self._tables[b"notes"]).iternext())
+        )
+        return {key.decode(): octets for key, octets in rows}
+
     # Writing: blocks for the disk, belongs in a thread
 
     def commit(self, changes: Sequence[Change]) -> int:

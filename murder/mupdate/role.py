@@ -1,22 +1,25 @@
 """The MUPDATE role: a master, or (where `mupdate.master` is set and no engine) a replica that serves others."""
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Final, Protocol
 
 from murder.api.list_log import ListLog
 from murder.auth.gate import Gate
-from murder.config import Config
-from murder.errors import Refusal, UpstreamFailure
+from murder.config import Config, load_config
+from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.name import display
 from murder.model.protocol import MUPDATE, ProtocolSpec
-from murder.mupdate.engine import Embedded, Engine, Ordered
+from murder.mupdate.engine import Engine
 from murder.mupdate.following import ReplicaService, list_path
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.master import STREAMING, MupdateService
 from murder.mupdate.mboxlist import MailboxList
+from murder.mupdate.moving import Movable, Moved
 from murder.mupdate.stream import Hub
 from murder.net.listener import Service
 from murder.net.tls import listening_context
@@ -26,7 +29,9 @@ from murder.trail.audit import NOBODYS, AuditLog, audit_log
 from murder.trail.figures import Figures
 from murder.wire.control_answers import (
     ConflictShown,
+    CopyStage,
     EngineFacts,
+    ListCopied,
     MemberFacts,
     RoleFacts,
     parse_conflict,
@@ -76,7 +81,7 @@ def take_config(service: MupdateService, config: Config, plugins: MakesAuth) -> 
 class MakesMaster(MakesAuth, Protocol):
     """What a master needs of the plugins."""
 
-    def list_log(self) -> ListLog | None: ...
+    def list_log(self, config: Config | None = None) -> ListLog | None: ...
 
 
 class MupdateRole:
@@ -88,7 +93,7 @@ class MupdateRole:
         self._service: MupdateService | None = None
         self._replica: ReplicaService | None = None
         self._ledger: Ledger | None = None
-        self._engine: Engine | None = None
+        self._engine: Movable | None = None
         self._members: tuple[MemberFacts, ...] = ()
         self._looking: asyncio.Task[None] | None = None
         self._audit = audit_log(config.node.data, ROLE, worker, config.log.audit_keep_bytes)
@@ -99,10 +104,9 @@ class MupdateRole:
         if self._config.is_master:
             mailboxes = MailboxList.open(path, map_bytes=config.max_list_bytes, may_grow=False)
             hub = Hub(mailboxes, config.max_stream_backlog_bytes)
-            log = self._plugins.list_log()
-            self._engine = Ordered(mailboxes, log) if log is not None else Embedded(mailboxes)
+            self._engine = Movable(mailboxes, config.engine, self._make_log)
             self._ledger = Ledger(mailboxes, hub.committed, inline=True, engine=self._engine)
-            await self._join(self._ledger)
+            await self._join(self._ledger, self._engine)
         else:
             self._replica = ReplicaService(self._config, path)
             await self._replica.start()
@@ -114,14 +118,27 @@ class MupdateRole:
             "list.opened", path=str(path), mailboxes=mailboxes.count(), seq=mailboxes.last_seq()
         )
 
-    async def _join(self, ledger: Ledger) -> None:
+    def _make_log(self, engine: str) -> ListLog:
+        """Of the engine of that name, as the configuration has it now. Raises ConfigError, Refusal."""
+        config = self._config
+        if config.mupdate.engine != engine:
+            config = replace(config, mupdate=replace(config.mupdate, engine=engine))
+        log = self._plugins.list_log(config)
+        if log is None:
+            raise Refusal(Code.CANNOT, f"{engine} keeps no list for several masters")
+        return log
+
+    async def _join(self, ledger: Ledger, engine: Movable) -> None:
         """Take up what the other masters have done. Where the engine is away, what is here serves until it comes back.
         Raises Refusal where the list cannot be this engine's."""
         try:
             await ledger.catch_up()
+            await ledger.between_commits(engine.joined)
         except UpstreamFailure:
             return  # told in the log
-        except Refusal:
+        except Refusal as refusal:
+            if refusal.code is Code.UNAVAILABLE:
+                return
             await ledger.close()
             ledger.mailboxes.close()
             raise
@@ -154,8 +171,7 @@ class MupdateRole:
         try:
             found = await asyncio.to_thread(engine.members)
         except (UpstreamFailure, Refusal) as error:
-            name = self._config.mupdate.engine
-            self._members = (MemberFacts(name, "", problem=error.text),)
+            self._members = (MemberFacts(self._config.mupdate.engine, "", problem=error.text),)
             return
         self._members = tuple(
             MemberFacts(one.name, one.address, one.is_leader, one.used_bytes, one.problem)
@@ -163,10 +179,11 @@ class MupdateRole:
         )
 
     def _engine_facts(self) -> EngineFacts | None:
-        engine = self._engine
-        if engine is None or not engine.is_shared:
+        engine, configured = self._engine, self._config.mupdate.engine
+        if engine is None or not (engine.is_shared or engine.kind != configured):
             return None
-        return EngineFacts(self._config.mupdate.engine, engine.problem, self._members)
+        members = self._members if engine.is_shared else ()
+        return EngineFacts(engine.kind, engine.problem, members, configured)
 
     def report(self) -> RoleFacts:
         """For `murder ctl status`."""
@@ -187,6 +204,34 @@ class MupdateRole:
             followers=tuple(sorted(self._followers())),
             copy=self._replica.report() if self._replica is not None else None,
         )
+
+    async def copy_list(self, to: str) -> AsyncIterator[CopyStage | ListCopied]:
+        """Bring the list to another engine. Raises Refusal, UpstreamFailure, ConfigError; where that is the end, nothing has
+        changed, or it is settled as soon as the engine answers."""
+        engine, ledger = self._engine, self._ledger
+        if engine is None or ledger is None:
+            raise Refusal(Code.CANNOT, "This node is no master")
+        log, began = logger(role="mupdate"), engine.kind
+        self._audit.note("list.copy", {"arguments": to})
+        try:
+            # where the engine is may have been written down since the start, which alone reads the plugins' tables
+            told = await asyncio.to_thread(load_config, self._config.file)
+            self._config = replace(self._config, plugins=told.plugins)
+            async with contextlib.aclosing(engine.move(to, ledger)) as stages:
+                async for stage in stages:
+                    if isinstance(stage, Moved):
+                        log.info(
+                            "engine.moved",
+                            engine=to,
+                            seq=stage.seq,
+                            elapsed_ms=round(1000 * stage.waited_s),
+                        )
+                        yield ListCopied(to, stage.rows, stage.seq, round(stage.waited_s, 3))
+                    else:
+                        yield CopyStage(stage.what, stage.done, stage.of)
+        except (Refusal, UpstreamFailure) as error:
+            log.warning("engine.not_moved", engine=began, wanted=to, problem=error.text)
+            raise
 
     def _followers(self) -> set[str]:
         """By their certificates, those who follow the list now: frontends, replicas, backends of a murder in which each

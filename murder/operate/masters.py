@@ -1,17 +1,24 @@
 """Several masters and the engine that they share, for `status` and `doctor`: how far each is, how its members are."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from murder.errors import Refusal, UpstreamFailure
+from murder.errors import Code, Refusal, UpstreamFailure
 from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName
 from murder.mupdate.client import MasterClient
-from murder.operate.nodes import NodeAnswers, Problem
+from murder.operate.nodes import NodeAnswers, Problem, ask
 from murder.operate.reach import Reach
-from murder.wire.control_answers import EngineFacts, MemberFacts
+from murder.wire.control_answers import (
+    CopyStage,
+    EngineFacts,
+    ListCopied,
+    MemberFacts,
+    parse_copying,
+)
+from murder.wire.control_words import CopyList
 
 MUCH: Final = 1000  # changes: a master that is so many behind is told; a few are on their way
 LOOKS: Final = 5  # at what has just been changed
@@ -30,6 +37,8 @@ class MasterLine:
     seq: int
     behind: int | None
     problem: str
+    kept_by: str
+    configured: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +59,7 @@ def _place(mark: str) -> tuple[str, int]:
 def masters_of(told: Sequence[NodeAnswers]) -> list[MasterLine]:
     """Those that share an engine, in the order of their names."""
     found = [
-        (node.name, _place(status.role.mark or ""), _problem(status.role.engine))
+        (node.name, _place(status.role.mark or ""), status.role.engine)
         for node in told
         for status in node.statuses
         if status.role.engine is not None
@@ -60,8 +69,16 @@ def masters_of(told: Sequence[NodeAnswers]) -> list[MasterLine]:
         last[epoch] = max(seq, last.get(epoch, 0))
     chief = max(last, key=lambda epoch: last[epoch], default="")
     return [
-        MasterLine(name, epoch, seq, last[epoch] - seq if epoch == chief else None, problem)
-        for name, (epoch, seq), problem in sorted(found)
+        MasterLine(
+            name,
+            epoch,
+            seq,
+            last[epoch] - seq if epoch == chief else None,
+            _problem(engine),
+            engine.kind,
+            engine.configured or engine.kind,
+        )
+        for name, (epoch, seq), engine in sorted(found, key=lambda one: one[:2])
     ]
 
 
@@ -104,6 +121,9 @@ def engine_problems(told: Sequence[NodeAnswers]) -> list[tuple[str, Problem]]:
         if one.problem:
             what = f"it takes no changes of the mailbox list: {one.problem}"
             found.append((one.node, Problem(what, f"are the engine's members up? {HELP}")))
+        if one.kept_by != one.configured:
+            what = f"its list is kept by {one.kept_by}, its murder.toml says {one.configured}"
+            found.append((one.node, Problem(what, f'set [mupdate] engine = "{one.kept_by}" there')))
         if one.behind is None:
             what = "its mailbox list has another history than the other masters'"
             found.append((one.node, Problem(what, f"it follows them no more: {HELP}")))
@@ -170,3 +190,13 @@ def _differing(rows: Sequence[MailboxEntry], others: Sequence[MailboxEntry]) -> 
 
 async def _is_alike(one: MasterClient, other: MasterClient, name: MailboxName) -> bool:
     return await one.find(name) == await other.find(name)
+
+
+async def copy_list(reach: Reach, place: str, to: str) -> AsyncIterator[CopyStage | ListCopied]:
+    """Have a master bring the list to another engine. Raises Refusal with its words, OSError, BadSyntax."""
+    async for answer in ask(reach, place, CopyList(to)):
+        if "no" in answer:
+            raise Refusal(Code.CANNOT, str(answer["no"]))
+        stage = parse_copying(answer)
+        if stage is not None:
+            yield stage

@@ -56,18 +56,20 @@ class MemberFacts:
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
     """What keeps a master's list together with other masters'. `problem`: why it takes no changes now; `members` as they
-    were asked for this answer."""
+    were asked for this answer; `configured`: what its murder.toml says keeps it."""
 
     kind: str
     problem: str = ""
     members: tuple[MemberFacts, ...] = ()
+    configured: str = ""
 
     def shown(self) -> dict[str, object]:
         """As JSON has it."""
         members = [
             {field.name: getattr(one, field.name) for field in fields(one)} for one in self.members
         ]
-        return {"kind": self.kind, "problem": self.problem, "members": members}
+        more = {"configured": self.configured} if self.configured else {}
+        return {"kind": self.kind, "problem": self.problem, "members": members, **more}
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +217,34 @@ class Kicked:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyStage:
+    """How far a list is on its way to another engine."""
+
+    what: str
+    done: int = 0
+    of: int = 0
+
+    def shown(self) -> dict[str, object]:
+        """As JSON has it."""
+        return {"stage": self.what, "number": self.done, "of": self.of}
+
+
+@dataclass(frozen=True, slots=True)
+class ListCopied:
+    """The list is kept by another engine now: rows that were compared, the number of its last change, and how long changes
+    have waited."""
+
+    engine: str
+    rows: int
+    seq: int
+    waited_s: float
+
+    def shown(self) -> dict[str, object]:
+        """As JSON has it."""
+        return {f"copied_{one.name}": getattr(self, one.name) for one in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
 class ChainChecked:
     """What one role of a node found of the lines it has kept: `breaks` are `FILE:LINE` of each that does not go on from the
     one before it. `node`: known only to who has asked."""
@@ -340,7 +370,8 @@ def _parse_engine(words: Fields) -> EngineFacts:
         )
         for one in words.objects("members")
     )
-    return EngineFacts(words.text("kind", ""), words.text("problem", ""), members)
+    configured = words.text("configured", "")
+    return EngineFacts(words.text("kind", ""), words.text("problem", ""), members, configured)
 
 
 def _parse_copy(words: Fields) -> ListFacts:
@@ -427,6 +458,21 @@ def parse_trail_line(told: Words) -> TrailLine:
     line = Fields(facts)
     texts = (line.text("chain", ""), words.text("node", ""), words.text("role", ""))
     return TrailLine(line.text("at", ""), line.text("event", ""), facts, *texts)
+
+
+def parse_copying(told: Words) -> CopyStage | ListCopied | None:
+    """An answer to CopyList; None for one of a process that has no master."""
+    words = Fields(told)
+    if "stage" in words:
+        return CopyStage(words.text("stage"), words.integer("number", 0), words.integer("of", 0))
+    if "copied_engine" in words:
+        return ListCopied(
+            words.text("copied_engine"),
+            words.integer("copied_rows", 0),
+            words.integer("copied_seq", 0),
+            words.number("copied_waited_s", 0.0),
+        )
+    return None
 
 
 def parse_log_line(told: Words) -> LogLine:

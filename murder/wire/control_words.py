@@ -137,6 +137,14 @@ class AskLog:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyList:
+    """To a master: bring the mailbox list to that engine, and go on there."""
+
+    word: ClassVar[str] = "copy_list"
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
 class AskPorts:
     """Of the node as a whole: what it has bound."""
 
@@ -162,6 +170,7 @@ Request = (
     | AskTrail
     | AskChain
     | AskLog
+    | CopyList
     | AskPorts
     | Reload
 )
@@ -202,6 +211,8 @@ def parse_control_request(line: bytes) -> Request:
             if least not in LOG_LEVELS:
                 raise BadSyntax(f"{least!r} is none of {', '.join(LOG_LEVELS)}")
             return AskLog(told.text("text", ""), least)
+        case "copy_list":
+            return CopyList(told.text("to"))
         case "ports":
             return AskPorts()
         case "reload":
@@ -253,6 +264,8 @@ def format_request(request: Request, by: str = "") -> bytes:
             told["kind"] = kind
         case AskLog(text, least):
             told.update(text=text, least=least)
+        case CopyList(to):
+            told["to"] = to
         case AskTrail(kind, words, within_s):
             told.update(kind=kind, words=list(words), within_s=within_s)
         case _:

@@ -10,7 +10,7 @@ import contextlib
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -73,6 +73,7 @@ MOST_HEARD: Final = 1000  # records that wait for the caller, and
 MOST_HEARD_OCTETS: Final = 32 << 20  # octets; beyond they are read when they are asked for
 NO_ROOM: Final = "database space exceeded"
 OWN_MARKS: Final = 64
+GIVEN_UP: Final = "this move of the mailbox list was given up"
 
 
 def _put(key: bytes, value: bytes) -> RequestOp:
@@ -148,6 +149,7 @@ class EtcdLog:
         self._heard = _Heard()
         self._own: deque[bytes] = deque(maxlen=OWN_MARKS)
         self._most_changes = MOST_CHANGES
+        self._moving: dict[str, int] = {}  # revision at which a move began
 
     # The thread, and waiting for it
 
@@ -304,16 +306,29 @@ class EtcdLog:
             if after != BEGINNING:
                 break
             self._begin()
-        raise Refusal(
-            Code.CANNOT,
-            f"etcd has no mailbox list at {self._settings.prefix}, and this master has one: it is not given up; see "
-            "`murder help masters`",
-        )
+        raise self._without_list(after)
 
     def _begin(self) -> None:
         head = format_head(secrets.token_hex(8), BEGINNING)
-        key = self._keys.head
-        self._asked(TXN, TxnRequest(compare=[_is_absent(key)], success=[_put(key, head)]))
+        keys = self._keys
+        guards = [_is_absent(key) for key in (keys.head, keys.moving, keys.left)]
+        self._asked(TXN, TxnRequest(compare=guards, success=[_put(keys.head, head)]))
+
+    def _without_list(self, after: Position) -> Refusal:
+        keys, prefix = self._keys, self._settings.prefix
+        if self._asked(RANGE, RangeRequest(key=keys.left)).kvs:
+            text = f"the mailbox list has left etcd at {prefix}: one master keeps it alone, see `murder help masters`"
+            return Refusal(Code.UNAVAILABLE, text)
+        if self._asked(RANGE, RangeRequest(key=keys.moving)).kvs:
+            text = f"a mailbox list is just being copied to etcd at {prefix}"
+            return Refusal(Code.UNAVAILABLE, text)
+        if after == BEGINNING:
+            return Refusal(Code.UNAVAILABLE, f"etcd has no mailbox list at {prefix} yet")
+        text = (
+            f"etcd has no mailbox list at {prefix}, and this master has one: it is not given up; see "
+            "`murder help masters`"
+        )
+        return Refusal(Code.CANNOT, text)
 
     def _elsewhere(self, epoch: str, found: str, last: Position, revision: int) -> Whole:
         if not epoch:
@@ -390,29 +405,47 @@ class EtcdLog:
         }
         return Whole(epoch, position, rows(), records(), notes, is_put_back)
 
-    # Taking a list over
+    # Lists that come and go
 
-    def fill(self, whole: Whole) -> None:
+    def prepare(self, token: str) -> None:
         keys = self._keys
-        guard = _is_absent(keys.head)
-        old = [(keys.rows, behind(keys.rows)), (keys.log, behind(keys.log))]
-        old.append((keys.notes, behind(keys.notes)))
-        self._fill(guard, [_remove(*one) for one in old])
-        notes = [_put(keys.note(key), octets) for key, octets in whole.notes.items()]
-        for page in whole.rows:
-            puts = [_put(keys.row(key), row) for key, row in page]
-            self._fill(guard, puts)
-        self._fill(guard, notes)
-        anchor = Record(whole.position, [], whole.position)
-        self._fill(
-            guard,
+        request = TxnRequest(
+            compare=[_is_absent(keys.head)],
+            success=[_put(keys.moving, token.encode()), _remove(keys.notes, behind(keys.notes))],
+        )
+        answer = self._asked(TXN, request)
+        if not answer.succeeded:
+            text = f"etcd has a mailbox list at {self._settings.prefix} already"
+            raise Refusal(Code.ALREADY_EXISTS, text)
+        self._moving[token] = answer.header.revision
+        for table in (keys.rows, keys.log):
+            self._clear(token, table)
+
+    def _clear(self, token: str, table: bytes) -> None:
+        """Page by page: a million at once would hold everybody up."""
+        while True:
+            request = RangeRequest(
+                key=table, range_end=behind(table), limit=LAST_PAGE, keys_only=True
+            )
+            found = self._asked(RANGE, request).kvs
+            if not found:
+                return
+            self._step(token, [_remove(found[0].key, found[-1].key + b"\0")])
+
+    def put(self, token: str, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
+        row = self._keys.row
+        last = dict(rows)  # etcd takes each key once in a transaction
+        self._step(
+            token,
             [
-                _put(keys.commit(whole.position.seq), format_record(anchor)),
-                _put(keys.head, format_head(whole.epoch, whole.position)),
+                _put(row(key), it) if it is not None else _remove(row(key))
+                for key, it in last.items()
             ],
         )
 
-    def _fill(self, guard: Compare, operations: Sequence[RequestOp]) -> None:
+    def _step(self, token: str, operations: Sequence[RequestOp]) -> None:
+        """Of a move, in as many transactions as it takes. Raises Refusal where it was given up."""
+        guard = self._is_moving(token)
         at = 0
         most = self._most_changes
         while at < len(operations):
@@ -428,9 +461,70 @@ class EtcdLog:
                 most = min(FEW_CHANGES, most // 2) or 1
                 continue
             if not answer.succeeded:
-                text = f"etcd has a mailbox list at {self._settings.prefix} already"
-                raise Refusal(Code.ALREADY_EXISTS, text)
+                raise Refusal(Code.CANNOT, GIVEN_UP)
             at += len(some)
+
+    def _is_moving(self, token: str) -> Compare:
+        """By revision: the same words, sent again and done late, begin nothing that was given up."""
+        revision = self._moving.get(token, -1)
+        key = self._keys.moving
+        return Compare(result=Compare.EQUAL, target=Compare.MOD, key=key, mod_revision=revision)
+
+    def stored(self) -> Iterator[Sequence[tuple[bytes, bytes]]]:
+        keys = self._keys
+        revision = self._asked(RANGE, RangeRequest(key=keys.head)).header.revision
+        at = len(keys.rows)
+        for page in self._pages(keys.rows, behind(keys.rows), revision):
+            yield [(pair.key[at:], pair.value) for pair in page]
+
+    def count(self) -> int:
+        rows = self._keys.rows
+        request = RangeRequest(key=rows, range_end=behind(rows), count_only=True)
+        return int(self._asked(RANGE, request).count)
+
+    def take_over(
+        self, token: str, epoch: str, position: Position, notes: Mapping[str, bytes]
+    ) -> None:
+        keys = self._keys
+        self._step(token, [_put(keys.note(key), octets) for key, octets in notes.items()])
+        head = format_head(epoch, position)
+        puts = [_put(keys.head, head), _remove(keys.moving), _remove(keys.left)]
+        if position != BEGINNING:  # a commit without rows, that what follows is behind
+            anchor = format_record(Record(position, [], position))
+            puts.append(_put(keys.commit(position.seq), anchor))
+        request = TxnRequest(
+            compare=[self._is_moving(token), _is_absent(keys.head)],
+            success=puts,
+            failure=[_get(keys.head)],
+        )
+        answer = self._asked(TXN, request)
+        if not answer.succeeded:
+            found = answer.responses[0].response_range.kvs
+            if not found or found[0].value != head:  # else an attempt whose answer was lost
+                raise Refusal(Code.CANNOT, GIVEN_UP)
+
+    def hand_over(self, token: str, epoch: str, position: Position) -> bool:
+        keys = self._keys
+        head = format_head(epoch, position)
+        left = token.encode() + b" " + head
+        begin = TxnRequest(compare=[], success=[_put(keys.moving, token.encode())])
+        self._moving[token] = self._asked(TXN, begin).header.revision
+        request = TxnRequest(
+            compare=[_is(keys.head, head), self._is_moving(token)],
+            success=[_remove(keys.head), _remove(keys.moving), _put(keys.left, left)],
+            failure=[_get(keys.left)],
+        )
+        answer = self._asked(TXN, request)
+        if answer.succeeded:
+            return True
+        found = answer.responses[0].response_range.kvs
+        return bool(found) and found[0].value == left
+
+    def settle(self, token: str) -> bool:
+        keys = self._keys
+        guard = _is(keys.moving, token.encode())
+        self._asked(TXN, TxnRequest(compare=[guard], success=[_remove(keys.moving)]))
+        return bool(self._asked(RANGE, RangeRequest(key=keys.head)).kvs)
 
     # Hearing of others
 

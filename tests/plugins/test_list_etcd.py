@@ -129,13 +129,18 @@ def test_a_list_is_taken_over_with_its_place_in_history(make: Make) -> None:
     pages = (
         [(b"k%05d" % n, n.to_bytes(8, "big") + b"x") for n in range(i, i + 1500)] for i in (0, 1500)
     )
-    log.fill(Whole("0123456789abcdef", position, pages, iter(()), {"n": b"1"}))
+    log.prepare("t")
+    for page in pages:
+        log.put("t", page)
+    log.put("t", [(b"k00000", None), (b"k00001", None), (b"k00000", bytes(8) + b"y")])
+    log.take_over("t", "0123456789abcdef", position, {"n": b"1"})
     with pytest.raises(Refusal, match="already"):
-        log.fill(Whole("0123456789abcdef", position, iter(()), iter(()), {}))
+        log.prepare("u")
+    assert log.count() == sum(map(len, log.stored())) == 2999
     assert log.is_last("0123456789abcdef", position)
     whole = log.since("", BEGINNING)
     assert isinstance(whole, Whole)
-    assert sum(len(page) for page in whole.rows) == 3000
+    assert sum(len(page) for page in whole.rows) == 2999
     assert (whole.notes, whole.position) == ({"n": b"1"}, position)
     record = filled(position, 1)
     assert log.append("0123456789abcdef", record)

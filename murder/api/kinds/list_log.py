@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from murder.api import hookimpl
 from murder.api.list_log import BEGINNING, ListLog, Member, Position, Record, Whole
-from murder.errors import Code, Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +34,11 @@ class @CLASS@:
     def __init__(self) -> None:
         self._epoch = os.urandom(8).hex()
         self._records: list[Record] = []
-        self._before: dict[bytes, bytes] = {}  # rows that were there at the start
-        self._began = BEGINNING
         self._lock = threading.Lock()
         self._listeners: list[Callable[[], None]] = []
 
     def _last(self) -> Position:
-        return self._records[-1].position if self._records else self._began
+        return self._records[-1].position if self._records else BEGINNING
 
     def append(self, epoch: str, record: Record) -> bool:
         with self._lock:  # 3. One guarded transaction of your servers, durable when they answer.
@@ -63,10 +60,10 @@ class @CLASS@:
 
     def since(self, epoch: str, after: Position) -> Iterable[Record] | Whole:
         with self._lock:
-            positions = [self._began, *(record.position for record in self._records)]
+            positions = [BEGINNING, *(record.position for record in self._records)]
             if epoch == self._epoch and after in positions:
                 return self._records[positions.index(after) :]
-            rows, notes = dict(self._before), {}
+            rows, notes = {}, {}
             for record in self._records:
                 notes.update(record.notes)
                 for key, row in record.changes:
@@ -75,13 +72,6 @@ class @CLASS@:
                         rows[key] = row
             page = sorted(rows.items())
             return Whole(self._epoch, self._last(), iter([page]), iter(self._records), notes)
-
-    def fill(self, whole: Whole) -> None:
-        with self._lock:
-            if self._records or self._before:
-                raise Refusal(Code.ALREADY_EXISTS, "The log has a list already")
-            self._epoch, self._began = whole.epoch, whole.position
-            self._before = {key: row for page in whole.rows for key, row in page}
 
     def listen(self, on_news: Callable[[], None]) -> None:
         self._listeners.append(on_news)
@@ -109,5 +99,5 @@ LIST: Final = Kind(
     built_in="embedded",
     role="mupdate",
     makes=True,
-    methods=("append", "is_last", "heard", "since", "fill", "listen", "members", "close"),
+    methods=("append", "is_last", "heard", "since", "listen", "members", "close"),
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncclick as click
 
+from murder.cli.ctl.list_engine import list_engine
 from murder.cli.options import (
     PATH,
     Group,
@@ -69,6 +70,9 @@ def mailbox_list() -> None:
     murder ctl list load --replace list.jsonl
     murder ctl list load --replace --from /var/lib/murder/frontend/mailboxes
     """
+
+
+mailbox_list.add_command(list_engine)
 
 
 def _where(function: Callable[..., Any]) -> Callable[..., Any]:

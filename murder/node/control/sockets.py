@@ -21,8 +21,8 @@ from typing import Any, Final, Protocol, cast, runtime_checkable
 
 from murder import __version__
 from murder.__main__ import is_replaced
-from murder.config import Config
-from murder.errors import BadSyntax
+from murder.config import Config, ConfigError
+from murder.errors import BadSyntax, Refusal, UpstreamFailure
 from murder.log import logger, recent
 from murder.net.connection import Connection
 from murder.net.listener import Listener
@@ -37,7 +37,9 @@ from murder.trail.lines import folder_of as trail_folder
 from murder.wire.control_answers import (
     ChainChecked,
     ConflictShown,
+    CopyStage,
     Kicked,
+    ListCopied,
     LogLine,
     Probed,
     ProcessFacts,
@@ -58,6 +60,7 @@ from murder.wire.control_words import (
     AskStatus,
     AskTrace,
     AskTrail,
+    CopyList,
     Kick,
     NotPlaced,
     Placement,
@@ -138,6 +141,15 @@ class Places(Protocol):
 
     async def place(self, request: AskPlace) -> Placement | NotPlaced | None:
         """None where it has no such policy."""
+        ...
+
+
+@runtime_checkable
+class CopiesList(Protocol):
+    """A master, whose list can go to another engine."""
+
+    def copy_list(self, to: str) -> AsyncIterator[CopyStage | ListCopied]:
+        """How far it is, and the end. Raises Refusal, UpstreamFailure."""
         ...
 
 
@@ -258,6 +270,13 @@ class ControlServer:
                         yield seen.shown()
                 for flaw in self._certificate_flaws():
                     yield Probed("its certificate", flaw, "certificate").shown()
+            case CopyList(to):
+                if isinstance(self._subject, CopiesList):
+                    try:
+                        async for stage in self._subject.copy_list(to):
+                            yield stage.shown()
+                    except (Refusal, UpstreamFailure, ConfigError) as problem:
+                        yield {"no": str(problem)}
             case AskTrail():
                 for line in await self._trail(request):
                     yield line.shown()
