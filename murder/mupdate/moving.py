@@ -74,7 +74,8 @@ class Movable:
         self.mailboxes = mailboxes
         self._make_log = make_log
         self._unsettled: _Unsettled | None = None
-        self._log: ListLog | None = None
+        self._records: ListLog | None = None
+        self._log = logger(role="mupdate")
         self._on_news: Callable[[], None] | None = None
         self._is_moving = False
         self._trouble = ""
@@ -85,10 +86,10 @@ class Movable:
             self._unsettled = _Unsettled(to if kind == EMBEDDED else kind, token)
         self.kind = kind
         if kind != EMBEDDED or to:
-            self._log = make_log(kind if kind != EMBEDDED else to)
+            self._records = make_log(kind if kind != EMBEDDED else to)
         self._inner: Engine = Embedded(mailboxes)
-        if kind != EMBEDDED and self._log is not None:
-            self._inner = Ordered(mailboxes, self._log)
+        if kind != EMBEDDED and self._records is not None:
+            self._inner = Ordered(mailboxes, self._records)
 
     # As an engine
 
@@ -109,7 +110,7 @@ class Movable:
         return self._trouble or self._inner.problem
 
     def members(self) -> Sequence[Member]:
-        return self._log.members() if self._log is not None else ()
+        return self._records.members() if self._records is not None else ()
 
     def write(self, work: Callable[[ListTransaction], T]) -> tuple[T, Sequence[Committed]]:
         outcome, committed = self._settled().write(work)
@@ -128,12 +129,12 @@ class Movable:
 
     def listen(self, on_news: Callable[[], None]) -> None:
         self._on_news = on_news
-        if self._log is not None:
-            self._log.listen(on_news)
+        if self._records is not None:
+            self._records.listen(on_news)
 
     def close(self) -> None:
-        if self._log is not None:
-            self._log.close()
+        if self._records is not None:
+            self._records.close()
 
     def joined(self) -> None:
         """The list is this log's, and that is written down: it is not taken for a lone master's any more."""
@@ -142,7 +143,7 @@ class Movable:
 
     def _settled(self) -> Engine:
         """In the writer thread. Raises UpstreamFailure, Refusal while the log does not say."""
-        move, log = self._unsettled, self._log
+        move, log = self._unsettled, self._records
         if move is None:
             return self._inner
         assert log is not None
@@ -152,24 +153,22 @@ class Movable:
             self._trouble = error.text
             raise
         self._become(move.engine if is_there else EMBEDDED)
-        logger(role="mupdate").info(
-            "engine.settled", engine=self.kind, seq=self.mailboxes.last_seq()
-        )
+        self._log.info("engine.settled", engine=self.kind, seq=self.mailboxes.last_seq())
         return self._inner
 
     def _use(self, log: ListLog) -> None:
-        self._log = log
+        self._records = log
         if self._on_news is not None:
             log.listen(self._on_news)
 
     def _become(self, kind: str) -> None:
         """In the writer thread."""
-        log = self._log
+        log = self._records
         assert log is not None
         self.mailboxes.keep_by(kind)
         self._unsettled, self._trouble, self.kind = None, "", kind
         if kind == EMBEDDED:
-            self._inner, self._log = Embedded(self.mailboxes), None
+            self._inner, self._records = Embedded(self.mailboxes), None
             threading.Thread(target=log.close, daemon=True).start()  # changes do not wait for it
         elif not self._inner.is_shared:
             self._inner = Ordered(self.mailboxes, log)
@@ -213,7 +212,7 @@ class Movable:
             moving.cancel()
             await asyncio.wait([moving])
             await asyncio.shield(ledger.between_commits(lambda: None))  # its last step has ended
-            if self._log is not log:
+            if self._records is not log:
                 await asyncio.to_thread(log.close)
             if self.is_shared:
                 ledger.listen()
@@ -348,7 +347,7 @@ class Movable:
     def _take_home(self) -> float:
         """As `_take_over`. Changes of other masters may still come in between; then it is tried again."""
         began = time.monotonic()
-        log, mailboxes = self._log, self.mailboxes
+        log, mailboxes = self._records, self.mailboxes
         assert log is not None
         token = secrets.token_hex(8)
         while True:

@@ -10,11 +10,10 @@ import contextlib
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final
 
-from google.protobuf.message import DecodeError, Message
-from grpclib.const import Status
+from google.protobuf.message import DecodeError
 
 from murder.api.list_log import BEGINNING, Member, Position, Record, TooLarge, Whole
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
@@ -24,21 +23,15 @@ from plugins.list_etcd.client import (
     RANGE,
     STATUS,
     TXN,
-    Cluster,
     Denied,
-    Method,
     kind_of,
     shown,
 )
 from plugins.list_etcd.etcd_pb2 import (
-    Compare,
-    DeleteRangeRequest,
     Event,
     KeyValue,
     MemberListRequest,
-    PutRequest,
     RangeRequest,
-    RequestOp,
     StatusRequest,
     TxnRequest,
     WatchCreateRequest,
@@ -47,53 +40,24 @@ from plugins.list_etcd.etcd_pb2 import (
 from plugins.list_etcd.layout import (
     KEEP_CHANGES,
     PRUNE_EVERY,
-    Keys,
     behind,
     format_head,
     format_record,
     parse_head,
     parse_record,
 )
+from plugins.list_etcd.moves import Moves
+from plugins.list_etcd.operations import absent, fetching, putting, removing, same
 from plugins.list_etcd.settings import Endpoint, Settings
+from plugins.list_etcd.talk import FEW_CHANGES, NO_ROOM
 
-T = TypeVar("T")
-
-MOST_CHANGES: Final = (
-    1000  # of one record, where etcd has been told to take so many (--max-txn-ops)
-)
-FEW_CHANGES: Final = 120  # where it has not: 128 is its own limit, some are for head and log
 PULSE_S: Final = 1.0  # how often it is asked whether the watch has told all
 PULSE_ANSWER_S: Final = 1.0
 RETRY_MIN_S: Final = 0.1
 RETRY_MAX_S: Final = 1.0
-FIRST_PAGE: Final = 64  # rows of a range; more, where they are short
-LAST_PAGE: Final = 4096
-PAGE_OCTETS: Final = 1 << 20
 MOST_HEARD: Final = 1000  # records that wait for the caller, and
 MOST_HEARD_OCTETS: Final = 32 << 20  # octets; beyond they are read when they are asked for
-NO_ROOM: Final = "database space exceeded"
 OWN_MARKS: Final = 64
-GIVEN_UP: Final = "this move of the mailbox list was given up"
-
-
-def _put(key: bytes, value: bytes) -> RequestOp:
-    return RequestOp(request_put=PutRequest(key=key, value=value))
-
-
-def _get(key: bytes) -> RequestOp:
-    return RequestOp(request_range=RangeRequest(key=key))
-
-
-def _remove(key: bytes, end: bytes = b"") -> RequestOp:
-    return RequestOp(request_delete_range=DeleteRangeRequest(key=key, range_end=end))
-
-
-def _is(key: bytes, value: bytes) -> Compare:
-    return Compare(result=Compare.EQUAL, target=Compare.VALUE, key=key, value=value)
-
-
-def _is_absent(key: bytes) -> Compare:
-    return Compare(result=Compare.EQUAL, target=Compare.CREATE, key=key, create_revision=0)
 
 
 class _Heard:
@@ -132,90 +96,15 @@ class _Heard:
             return found
 
 
-class EtcdLog:
+class EtcdLog(Moves):
     """See the module, and `murder.api.list_log.ListLog`."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._keys = Keys(settings.prefix)
-        self._cluster: Cluster | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
-        self._is_up = True  # until a call has taken all its time; then the watch says when it is
-        self._problem: UpstreamFailure | None = None
+        super().__init__(settings)
         self._closing = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
         self._heard = _Heard()
         self._own: deque[bytes] = deque(maxlen=OWN_MARKS)
-        self._most_changes = MOST_CHANGES
-        self._moving: dict[str, int] = {}  # revision at which a move began
-
-    # The thread, and waiting for it
-
-    def _running(self) -> asyncio.AbstractEventLoop:
-        with self._starting:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._run, name="list_etcd", daemon=True)
-                self._thread.start()
-            return self._loop
-
-    def _run(self) -> None:
-        assert self._loop is not None
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._hear())
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
-
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._running())
-        try:
-            return future.result(self._settings.timeout_s + 2)
-        except TimeoutError:
-            future.cancel()
-            raise UpstreamFailure(UpstreamKind.TIMEOUT, "etcd", "no answer") from None
-
-    def _call(self, method: Method, request: Message) -> Any:
-        """Raises Denied, UpstreamFailure. Where the last one has failed and nothing has been heard since, at once."""
-        if not self._is_up and self._problem is not None:
-            text = self._problem.text
-            raise UpstreamFailure(UpstreamKind.DOWN, "etcd", text)
-        try:
-            return self._wait(self._ask(method, request))
-        except UpstreamFailure as failure:
-            self._problem = failure
-            self._is_up = False
-            raise
-
-    async def _ask(self, method: Method, request: Message) -> Any:
-        return await self._there().call(method, request, self._settings.timeout_s)
-
-    def _there(self) -> Cluster:
-        if self._cluster is None:
-            self._cluster = Cluster(self._settings)
-        return self._cluster
-
-    def _refusal(self, denied: Denied) -> Refusal:
-        text = denied.text
-        if NO_ROOM in text:
-            return Refusal(
-                Code.UNAVAILABLE,
-                "etcd has no room left (its quota): nothing can be changed until it has; see `murder help masters`",
-            )
-        if denied.status is Status.PERMISSION_DENIED:
-            return Refusal(
-                Code.UNAVAILABLE,
-                f"etcd does not let this master at {self._settings.prefix}: {text}",
-            )
-        return Refusal(Code.UNAVAILABLE, f"etcd refuses: {text}")
-
-    def _asked(self, method: Method, request: Message) -> Any:
-        """As `_call`; what is denied is a Refusal."""
-        try:
-            return self._call(method, request)
-        except Denied as denied:
-            raise self._refusal(denied) from denied
 
     # Appending
 
@@ -228,19 +117,19 @@ class EtcdLog:
         last = format_head(epoch, record.position)
         rows = dict(record.changes)  # the last one of each key
         puts = [
-            _put(keys.row(key), row) if row is not None else _remove(keys.row(key))
+            putting(keys.row(key), row) if row is not None else removing(keys.row(key))
             for key, row in rows.items()
         ]
-        puts += [_put(keys.note(key), octets) for key, octets in record.notes.items()]
-        puts.append(_put(keys.commit(record.position.seq), format_record(record)))
-        puts.append(_put(keys.head, last))
+        puts += [putting(keys.note(key), octets) for key, octets in record.notes.items()]
+        puts.append(putting(keys.commit(record.position.seq), format_record(record)))
+        puts.append(putting(keys.head, last))
         begin, end = record.after.seq // PRUNE_EVERY, record.position.seq // PRUNE_EVERY
         if begin != end and record.after.seq > KEEP_CHANGES:
-            puts.append(_remove(keys.log, keys.commit(record.after.seq - KEEP_CHANGES)))
+            puts.append(removing(keys.log, keys.commit(record.after.seq - KEEP_CHANGES)))
         request = TxnRequest(
-            compare=[_is(keys.head, format_head(epoch, record.after))],
+            compare=[same(keys.head, format_head(epoch, record.after))],
             success=puts,
-            failure=[_get(keys.head)],
+            failure=[fetching(keys.head)],
         )
         self._own.append(record.position.mark)
         try:
@@ -311,8 +200,8 @@ class EtcdLog:
     def _begin(self) -> None:
         head = format_head(secrets.token_hex(8), BEGINNING)
         keys = self._keys
-        guards = [_is_absent(key) for key in (keys.head, keys.moving, keys.left)]
-        self._asked(TXN, TxnRequest(compare=guards, success=[_put(keys.head, head)]))
+        guards = [absent(key) for key in (keys.head, keys.moving, keys.left)]
+        self._asked(TXN, TxnRequest(compare=guards, success=[putting(keys.head, head)]))
 
     def _without_list(self, after: Position) -> Refusal:
         keys, prefix = self._keys, self._settings.prefix
@@ -347,10 +236,10 @@ class EtcdLog:
         what was told before for a part of it."""
         keys, new = self._keys, secrets.token_hex(8)
         request = TxnRequest(
-            compare=[_is(keys.head, format_head(epoch, last))],
+            compare=[same(keys.head, format_head(epoch, last))],
             success=[
-                _put(keys.head, format_head(new, last)),
-                _put(keys.epoch(epoch), new.encode()),
+                putting(keys.head, format_head(new, last)),
+                putting(keys.epoch(epoch), new.encode()),
             ],
         )
         self._asked(TXN, request)
@@ -367,22 +256,6 @@ class EtcdLog:
         """From a commit on, to the present."""
         for page in self._pages(self._keys.commit(seq), behind(self._keys.log), 0):
             yield from map(_parsed, page)
-
-    def _pages(self, begin: bytes, end: bytes, revision: int) -> Iterator[Sequence[KeyValue]]:
-        limit = FIRST_PAGE
-        while True:
-            request = RangeRequest(key=begin, range_end=end, limit=limit, revision=revision)
-            answer = self._asked(RANGE, request)
-            if answer.kvs:
-                yield answer.kvs
-            if not answer.more:
-                return
-            begin = answer.kvs[-1].key + b"\0"
-            octets = answer.ByteSize()
-            if octets < PAGE_OCTETS // 2:
-                limit = min(2 * limit, LAST_PAGE)
-            elif octets > PAGE_OCTETS:
-                limit = max(limit // 4, 1)
 
     def _whole(
         self, epoch: str, position: Position, revision: int, *, is_put_back: bool = False
@@ -404,127 +277,6 @@ class EtcdLog:
             for pair in page
         }
         return Whole(epoch, position, rows(), records(), notes, is_put_back)
-
-    # Lists that come and go
-
-    def prepare(self, token: str) -> None:
-        keys = self._keys
-        request = TxnRequest(
-            compare=[_is_absent(keys.head)],
-            success=[_put(keys.moving, token.encode()), _remove(keys.notes, behind(keys.notes))],
-        )
-        answer = self._asked(TXN, request)
-        if not answer.succeeded:
-            text = f"etcd has a mailbox list at {self._settings.prefix} already"
-            raise Refusal(Code.ALREADY_EXISTS, text)
-        self._moving[token] = answer.header.revision
-        for table in (keys.rows, keys.log):
-            self._clear(token, table)
-
-    def _clear(self, token: str, table: bytes) -> None:
-        """Page by page: a million at once would hold everybody up."""
-        while True:
-            request = RangeRequest(
-                key=table, range_end=behind(table), limit=LAST_PAGE, keys_only=True
-            )
-            found = self._asked(RANGE, request).kvs
-            if not found:
-                return
-            self._step(token, [_remove(found[0].key, found[-1].key + b"\0")])
-
-    def put(self, token: str, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
-        row = self._keys.row
-        last = dict(rows)  # etcd takes each key once in a transaction
-        self._step(
-            token,
-            [
-                _put(row(key), it) if it is not None else _remove(row(key))
-                for key, it in last.items()
-            ],
-        )
-
-    def _step(self, token: str, operations: Sequence[RequestOp]) -> None:
-        """Of a move, in as many transactions as it takes. Raises Refusal where it was given up."""
-        guard = self._is_moving(token)
-        at = 0
-        most = self._most_changes
-        while at < len(operations):
-            some = operations[at : at + most]
-            try:
-                answer = self._call(TXN, TxnRequest(compare=[guard], success=some))
-            except Denied as denied:
-                large = ("too many operations", "too large", "larger than max")
-                if most == 1 or not any(words in denied.text for words in large):
-                    raise self._refusal(denied) from denied
-                if "too many operations" in denied.text:
-                    self._most_changes = min(self._most_changes, FEW_CHANGES)
-                most = min(FEW_CHANGES, most // 2) or 1
-                continue
-            if not answer.succeeded:
-                raise Refusal(Code.CANNOT, GIVEN_UP)
-            at += len(some)
-
-    def _is_moving(self, token: str) -> Compare:
-        """By revision: the same words, sent again and done late, begin nothing that was given up."""
-        revision = self._moving.get(token, -1)
-        key = self._keys.moving
-        return Compare(result=Compare.EQUAL, target=Compare.MOD, key=key, mod_revision=revision)
-
-    def stored(self) -> Iterator[Sequence[tuple[bytes, bytes]]]:
-        keys = self._keys
-        revision = self._asked(RANGE, RangeRequest(key=keys.head)).header.revision
-        at = len(keys.rows)
-        for page in self._pages(keys.rows, behind(keys.rows), revision):
-            yield [(pair.key[at:], pair.value) for pair in page]
-
-    def count(self) -> int:
-        rows = self._keys.rows
-        request = RangeRequest(key=rows, range_end=behind(rows), count_only=True)
-        return int(self._asked(RANGE, request).count)
-
-    def take_over(
-        self, token: str, epoch: str, position: Position, notes: Mapping[str, bytes]
-    ) -> None:
-        keys = self._keys
-        self._step(token, [_put(keys.note(key), octets) for key, octets in notes.items()])
-        head = format_head(epoch, position)
-        puts = [_put(keys.head, head), _remove(keys.moving), _remove(keys.left)]
-        if position != BEGINNING:  # a commit without rows, that what follows is behind
-            anchor = format_record(Record(position, [], position))
-            puts.append(_put(keys.commit(position.seq), anchor))
-        request = TxnRequest(
-            compare=[self._is_moving(token), _is_absent(keys.head)],
-            success=puts,
-            failure=[_get(keys.head)],
-        )
-        answer = self._asked(TXN, request)
-        if not answer.succeeded:
-            found = answer.responses[0].response_range.kvs
-            if not found or found[0].value != head:  # else an attempt whose answer was lost
-                raise Refusal(Code.CANNOT, GIVEN_UP)
-
-    def hand_over(self, token: str, epoch: str, position: Position) -> bool:
-        keys = self._keys
-        head = format_head(epoch, position)
-        left = token.encode() + b" " + head
-        begin = TxnRequest(compare=[], success=[_put(keys.moving, token.encode())])
-        self._moving[token] = self._asked(TXN, begin).header.revision
-        request = TxnRequest(
-            compare=[_is(keys.head, head), self._is_moving(token)],
-            success=[_remove(keys.head), _remove(keys.moving), _put(keys.left, left)],
-            failure=[_get(keys.left)],
-        )
-        answer = self._asked(TXN, request)
-        if answer.succeeded:
-            return True
-        found = answer.responses[0].response_range.kvs
-        return bool(found) and found[0].value == left
-
-    def settle(self, token: str) -> bool:
-        keys = self._keys
-        guard = _is(keys.moving, token.encode())
-        self._asked(TXN, TxnRequest(compare=[guard], success=[_remove(keys.moving)]))
-        return bool(self._asked(RANGE, RangeRequest(key=keys.head)).kvs)
 
     # Hearing of others
 

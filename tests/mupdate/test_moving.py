@@ -230,7 +230,7 @@ async def test_a_crash_or_a_lost_answer_on_the_way_back_loses_nothing(
     await one.move("etcd")
     if step != "hand_over":
         one.wrap = lambda found: Frail(found, step, after, error)
-        one.movable._log = one.wrap(one.movable._log)  # type: ignore[arg-type]
+        one.movable._records = one.wrap(one.movable._records)  # type: ignore[arg-type]
     with pytest.raises((error, Refusal)):
         await one.move("embedded")
     if error is UpstreamFailure:

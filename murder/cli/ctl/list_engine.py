@@ -8,7 +8,7 @@ from typing import Any, Final
 import asyncclick as click
 
 from murder.cli.ctl.reaching import operator_options, yes_option
-from murder.cli.options import PATH, Group, config_option, json_option, print_json
+from murder.cli.options import PATH, Group, config_option, json_option, print_json, say
 from murder.cli.screen import count, plain
 from murder.config import load_config
 from murder.errors import Code, Refusal
@@ -116,13 +116,14 @@ def _offline(function: Callable[..., Any]) -> Callable[..., Any]:
 @list_engine.command()
 @_offline
 @click.option("--yes", is_flag=True, help="Yes, take it.")
-def take(config_file: Path, path: Path | None, yes: bool) -> int:
+@json_option("engine, rows")
+def take(config_file: Path, path: Path | None, yes: bool, as_json: bool) -> int:
     """The last resort, where all members of the log are lost and no snapshot is left: this host's own copy of the list is
     the list from now on, of this master alone. The log is not asked. Stop all masters first, and take the copy with the
     highest number (`murder ctl list engine show`).
 
     \b
-    systemctl stop murder && murder ctl list engine take --yes && systemctl start murder
+    systemctl stop murder && murder ctl list engine take --yes
     """
     folder = path or list_path(load_config(config_file), "mupdate")
     if not (folder / "data.mdb").exists():
@@ -134,10 +135,11 @@ def take(config_file: Path, path: Path | None, yes: bool) -> int:
             click.echo(text, err=True)
             return 2
         mailboxes.keep_by(EMBEDDED)
+        rows = mailboxes.count()
     finally:
         mailboxes.close()
-    click.echo('It is. Set [mupdate] engine = "embedded" before the start.')
-    return 0
+    text = 'It is. Set [mupdate] engine = "embedded" before the start.'
+    return say(as_json, {"engine": EMBEDDED, "rows": rows}, text)
 
 
 @list_engine.command()

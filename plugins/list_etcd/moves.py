@@ -1,0 +1,148 @@
+"""Lists that come to etcd and leave it (`murder.api.list_log.TakesLists`).
+
+Each step of a move is guarded by the revision at which the move began: what comes late, after it was given up, does nothing.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from murder.api.list_log import BEGINNING, Position, Record
+from murder.errors import Code, Refusal
+from plugins.list_etcd.client import RANGE, TXN, Denied
+from plugins.list_etcd.etcd_pb2 import Compare, RangeRequest, RequestOp, TxnRequest
+from plugins.list_etcd.layout import behind, format_head, format_record
+from plugins.list_etcd.operations import absent, fetching, putting, removing, same
+from plugins.list_etcd.settings import Settings
+from plugins.list_etcd.talk import FEW_CHANGES, LAST_PAGE, Talk
+
+GIVEN_UP: Final = "this move of the mailbox list was given up"
+
+
+class Moves(Talk):
+    """See the module."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._moving: dict[str, int] = {}  # the revision at which a move began
+
+    def prepare(self, token: str) -> None:
+        keys = self._keys
+        request = TxnRequest(
+            compare=[absent(keys.head)],
+            success=[
+                putting(keys.moving, token.encode()),
+                removing(keys.notes, behind(keys.notes)),
+            ],
+        )
+        answer = self._asked(TXN, request)
+        if not answer.succeeded:
+            text = f"etcd has a mailbox list at {self._settings.prefix} already"
+            raise Refusal(Code.ALREADY_EXISTS, text)
+        self._moving[token] = answer.header.revision
+        for table in (keys.rows, keys.log):
+            self._clear(token, table)
+
+    def _clear(self, token: str, table: bytes) -> None:
+        """Page by page: a million at once would hold everybody up."""
+        while True:
+            request = RangeRequest(
+                key=table, range_end=behind(table), limit=LAST_PAGE, keys_only=True
+            )
+            found = self._asked(RANGE, request).kvs
+            if not found:
+                return
+            self._step(token, [removing(found[0].key, found[-1].key + b"\0")])
+
+    def put(self, token: str, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
+        row = self._keys.row
+        last = dict(rows)  # etcd takes each key once in a transaction
+        self._step(
+            token,
+            [
+                putting(row(key), it) if it is not None else removing(row(key))
+                for key, it in last.items()
+            ],
+        )
+
+    def _step(self, token: str, operations: Sequence[RequestOp]) -> None:
+        """Of a move, in as many transactions as it takes. Raises Refusal where it was given up."""
+        guard = self._is_moving(token)
+        at = 0
+        most = self._most_changes
+        while at < len(operations):
+            some = operations[at : at + most]
+            try:
+                answer = self._call(TXN, TxnRequest(compare=[guard], success=some))
+            except Denied as denied:
+                large = ("too many operations", "too large", "larger than max")
+                if most == 1 or not any(words in denied.text for words in large):
+                    raise self._refusal(denied) from denied
+                if "too many operations" in denied.text:
+                    self._most_changes = min(self._most_changes, FEW_CHANGES)
+                most = min(FEW_CHANGES, most // 2) or 1
+                continue
+            if not answer.succeeded:
+                raise Refusal(Code.CANNOT, GIVEN_UP)
+            at += len(some)
+
+    def _is_moving(self, token: str) -> Compare:
+        """By revision: the same words, sent again and done late, begin nothing that was given up."""
+        revision = self._moving.get(token, -1)
+        key = self._keys.moving
+        return Compare(result=Compare.EQUAL, target=Compare.MOD, key=key, mod_revision=revision)
+
+    def stored(self) -> Iterator[Sequence[tuple[bytes, bytes]]]:
+        keys = self._keys
+        revision = self._asked(RANGE, RangeRequest(key=keys.head)).header.revision
+        at = len(keys.rows)
+        for page in self._pages(keys.rows, behind(keys.rows), revision):
+            yield [(pair.key[at:], pair.value) for pair in page]
+
+    def count(self) -> int:
+        rows = self._keys.rows
+        request = RangeRequest(key=rows, range_end=behind(rows), count_only=True)
+        return int(self._asked(RANGE, request).count)
+
+    def take_over(
+        self, token: str, epoch: str, position: Position, notes: Mapping[str, bytes]
+    ) -> None:
+        keys = self._keys
+        self._step(token, [putting(keys.note(key), octets) for key, octets in notes.items()])
+        head = format_head(epoch, position)
+        puts = [putting(keys.head, head), removing(keys.moving), removing(keys.left)]
+        if position != BEGINNING:  # a commit without rows, that what follows is behind
+            anchor = format_record(Record(position, [], position))
+            puts.append(putting(keys.commit(position.seq), anchor))
+        request = TxnRequest(
+            compare=[self._is_moving(token), absent(keys.head)],
+            success=puts,
+            failure=[fetching(keys.head)],
+        )
+        answer = self._asked(TXN, request)
+        if not answer.succeeded:
+            found = answer.responses[0].response_range.kvs
+            if not found or found[0].value != head:  # else an attempt whose answer was lost
+                raise Refusal(Code.CANNOT, GIVEN_UP)
+
+    def hand_over(self, token: str, epoch: str, position: Position) -> bool:
+        keys = self._keys
+        head = format_head(epoch, position)
+        left = token.encode() + b" " + head
+        begin = TxnRequest(compare=[], success=[putting(keys.moving, token.encode())])
+        self._moving[token] = self._asked(TXN, begin).header.revision
+        request = TxnRequest(
+            compare=[same(keys.head, head), self._is_moving(token)],
+            success=[removing(keys.head), removing(keys.moving), putting(keys.left, left)],
+            failure=[fetching(keys.left)],
+        )
+        answer = self._asked(TXN, request)
+        if answer.succeeded:
+            return True
+        found = answer.responses[0].response_range.kvs
+        return bool(found) and found[0].value == left
+
+    def settle(self, token: str) -> bool:
+        keys = self._keys
+        guard = same(keys.moving, token.encode())
+        self._asked(TXN, TxnRequest(compare=[guard], success=[removing(keys.moving)]))
+        return bool(self._asked(RANGE, RangeRequest(key=keys.head)).kvs)

@@ -1,0 +1,125 @@
+"""Talking with etcd for who blocks meanwhile: an event loop in a thread of its own, calls, refusals in words, long ranges."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import Any, Final, TypeVar
+
+from google.protobuf.message import Message
+from grpclib.const import Status
+
+from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from plugins.list_etcd.client import RANGE, Cluster, Denied, Method
+from plugins.list_etcd.etcd_pb2 import KeyValue, RangeRequest
+from plugins.list_etcd.layout import Keys
+from plugins.list_etcd.settings import Settings
+
+T = TypeVar("T")
+
+MOST_CHANGES: Final = (
+    1000  # of one record, where etcd has been told to take so many (--max-txn-ops)
+)
+FEW_CHANGES: Final = 120  # where it has not: 128 is its own limit, some are for head and log
+FIRST_PAGE: Final = 64  # rows of a range; more, where they are short
+LAST_PAGE: Final = 4096
+PAGE_OCTETS: Final = 1 << 20
+NO_ROOM: Final = "database space exceeded"
+
+
+class Talk:
+    """See the module."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._keys = Keys(settings.prefix)
+        self._cluster: Cluster | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._is_up = True  # until a call has taken all its time; then the watch says when it is
+        self._problem: UpstreamFailure | None = None
+        self._most_changes = MOST_CHANGES
+
+    async def _hear(self) -> None:
+        """What the loop does of itself, until it ends."""
+        raise NotImplementedError
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._starting:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._run, name="list_etcd", daemon=True)
+                self._thread.start()
+            return self._loop
+
+    def _run(self) -> None:
+        assert self._loop is not None
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._hear())
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._running())
+        try:
+            return future.result(self._settings.timeout_s + 2)
+        except TimeoutError:
+            future.cancel()
+            raise UpstreamFailure(UpstreamKind.TIMEOUT, "etcd", "no answer") from None
+
+    def _call(self, method: Method, request: Message) -> Any:
+        """Raises Denied, UpstreamFailure. Where the last one has failed and nothing has been heard since, at once."""
+        if not self._is_up and self._problem is not None:
+            text = self._problem.text
+            raise UpstreamFailure(UpstreamKind.DOWN, "etcd", text)
+        try:
+            return self._wait(self._ask(method, request))
+        except UpstreamFailure as failure:
+            self._problem = failure
+            self._is_up = False
+            raise
+
+    async def _ask(self, method: Method, request: Message) -> Any:
+        return await self._there().call(method, request, self._settings.timeout_s)
+
+    def _there(self) -> Cluster:
+        if self._cluster is None:
+            self._cluster = Cluster(self._settings)
+        return self._cluster
+
+    def _refusal(self, denied: Denied) -> Refusal:
+        text = denied.text
+        if NO_ROOM in text:
+            return Refusal(
+                Code.UNAVAILABLE,
+                "etcd has no room left (its quota): nothing can be changed until it has; see `murder help masters`",
+            )
+        if denied.status is Status.PERMISSION_DENIED:
+            return Refusal(
+                Code.UNAVAILABLE,
+                f"etcd does not let this master at {self._settings.prefix}: {text}",
+            )
+        return Refusal(Code.UNAVAILABLE, f"etcd refuses: {text}")
+
+    def _asked(self, method: Method, request: Message) -> Any:
+        """As `_call`; what is denied is a Refusal."""
+        try:
+            return self._call(method, request)
+        except Denied as denied:
+            raise self._refusal(denied) from denied
+
+    def _pages(self, begin: bytes, end: bytes, revision: int) -> Iterator[Sequence[KeyValue]]:
+        limit = FIRST_PAGE
+        while True:
+            request = RangeRequest(key=begin, range_end=end, limit=limit, revision=revision)
+            answer = self._asked(RANGE, request)
+            if answer.kvs:
+                yield answer.kvs
+            if not answer.more:
+                return
+            begin = answer.kvs[-1].key + b"\0"
+            octets = answer.ByteSize()
+            if octets < PAGE_OCTETS // 2:
+                limit = min(2 * limit, LAST_PAGE)
+            elif octets > PAGE_OCTETS:
+                limit = max(limit // 4, 1)
