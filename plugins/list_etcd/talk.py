@@ -1,4 +1,4 @@
-"""Talking with etcd for who blocks meanwhile: an event loop in a thread of its own, calls, refusals in words, long ranges."""
+"""Talking with etcd for who blocks meanwhile: an event loop in a thread of its own, calls, refusals in words, ranges."""
 
 import asyncio
 import threading
