@@ -113,6 +113,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "move.peer_gone": "The connection of a move broke.",
     "move.source_modified": "The old copy of a moved mailbox has changed; it is kept until `move forget`.",
     "move.taken": "A mailbox has arrived from a Cyrus.",
+    "multiplexor.table_failed": "The table of users and servers could not be read again; what was read before counts on.",
     "notify.incomplete": "A backend does not answer; a NOTIFY of a client lacks its mailboxes.",
     "outgoing.deferred": "Mail of a user's script could not be sent now; it is tried again.",
     "outgoing.failed": "Mail of a user's script was refused, or could not be sent within `give_up_s`; it is given up.",

@@ -88,10 +88,12 @@ class Gate:
         server_name: str = "",
         certificate_user: str = "email",
         within: "Gate | None" = None,
+        own_passwords: bool = False,
     ) -> None:
         self.auth = auth if isinstance(auth, Chain) else Chain([("auth", auth)])
         self.server_name = server_name
         self.certificate_user = certificate_user
+        self._own_passwords = own_passwords  # carried on: whoever is in has given one
         self._within = within  # of the server beside this proxy: nodes and proxy users come to that
         self._decoy_key = decoy_key or secrets.token_bytes(32)
         self.admins = frozenset(admins)
@@ -104,11 +106,11 @@ class Gate:
         self.keep_admin_password = keep_admin_password
         self.proxy_roles = frozenset(proxy_roles)
         self.domains = domains
-        has_scram = self.auth.has_scram and not keep_admin_password
+        has_scram = self.auth.has_scram and not (keep_admin_password or own_passwords)
         own = [EXTERNAL, *([scram(self.secret_for)] if has_scram else ()), PLAIN, LOGIN]
         brought = {row.name for row in mechanisms}
         tokens = [row for row in token_mechanisms(self.auth) if row.name not in brought]
-        self._table = MechanismTable([*own, *tokens, *mechanisms])
+        self._table = MechanismTable(own if own_passwords else [*own, *tokens, *mechanisms])
 
     def following(self, before: "Gate") -> Self:
         """This gate, counting on where the one before it stopped (a reload), by its own settings."""
@@ -318,7 +320,8 @@ class Gate:
         is_admin = identity.user in self.admins
         if is_admin and self.keep_admin_password and password is None:
             is_admin = False  # the backends would not believe it
-        kept = password if is_admin and self.keep_admin_password else None
+        is_kept = self._own_passwords or (is_admin and self.keep_admin_password)
+        kept = password if is_kept else None
         return Login(identity.user, identity, is_admin, password=kept)
 
     async def _admit_user_certificate(

@@ -23,6 +23,7 @@ from murder.config.sections import (
     BackendConfig,
     Config,
     FrontendConfig,
+    MultiplexorConfig,
     NamespaceConfig,
     NodeConfig,
     OperatorConfig,
@@ -41,6 +42,7 @@ SECTIONS: Final[Mapping[str, type]] = {
     "tls": TlsConfig,
     "mupdate": MupdateConfig,
     "frontend": FrontendConfig,
+    "multiplexor": MultiplexorConfig,
     "backend": BackendConfig,
     "submission": SubmissionConfig,
     "sieve": SieveConfig,
@@ -58,8 +60,12 @@ NAMED: Final[Mapping[str, type]] = {
     "programs": ProgramConfig,
     "imap": ImapScriptRule,
 }  # as many as there are names
-# sections that stand in another
-INNER: Final[Mapping[str, str]] = {"submission": "backend", "programs": "sieve", "imap": "sieve"}
+INNER: Final[Mapping[str, str]] = {  # sections that stand in another
+    "submission": "backend",
+    "multiplexor": "frontend",
+    "programs": "sieve",
+    "imap": "sieve",
+}
 UNIFIED: Final = "unified"
 ROLES: Final = ("mupdate", "frontend", "backend", UNIFIED)
 FILE_SUFFIX: Final = "_file"

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 from murder.config.auth import AuthConfig as AuthConfig  # others find it here
 from murder.config.expiry import ExpiryRule
 from murder.config.monitor import LogConfig, MetricsConfig, WebConfig
+from murder.config.multiplexor import MultiplexorConfig as MultiplexorConfig
 from murder.config.mupdate import MupdateConfig
 from murder.config.sieve import ImapScriptRule, ProgramConfig, SieveConfig
 from murder.config.submission import SubmissionConfig as SubmissionConfig
@@ -231,6 +232,11 @@ class ClientConfig:
 class FrontendConfig(ClientConfig):
     """A frontend: what clients talk to. It keeps no mail and passes all on to the backends."""
 
+    mode: Literal["murder", "multiplexor"] = option(
+        "murder",
+        "`murder` passes each command on to where its mailbox is; `multiplexor` makes a whole session one pipe to one "
+        "server, by [frontend.multiplexor].",
+    )
     mupdate: tuple[Endpoint, ...] = option(
         (),
         "Where it tells its copy of the mailbox list to others, read-only (RFC 3656). Who may ask: the other "
@@ -465,6 +471,13 @@ class ServerConfig:
     address: str = option("", "Host name or address; empty: the server's name itself.")
     tls: TlsMode | None = option(None, "In place of frontend.upstream_tls.", example='"starttls"')
     tls_name: str = option("", "The name its certificate must carry; empty: the server's name.")
+    ca: Path | None = option(
+        None,
+        "Who signs its certificate, where that is not tls.ca; on Debian whom the system trusts is in "
+        "/etc/ssl/certs/ca-certificates.crt.",
+        example='"/etc/ssl/certs/mail-ca.pem"',
+        must_exist=True,
+    )
     auth: UpstreamAuth | None = option(
         None, "In place of frontend.upstream_auth.", example='"plain"'
     )
@@ -535,6 +548,7 @@ class Config:
     frontend: FrontendConfig = field(default_factory=FrontendConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
     submission: SubmissionConfig = field(default_factory=SubmissionConfig)
+    multiplexor: MultiplexorConfig = field(default_factory=MultiplexorConfig)
     sieve: SieveConfig = field(default_factory=SieveConfig)
     programs: Mapping[str, ProgramConfig] = field(default_factory=dict)
     imap: Mapping[str, ImapScriptRule] = field(default_factory=dict)

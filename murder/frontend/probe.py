@@ -5,15 +5,17 @@ With connections of their own: what a session or the circuit breaker holds open 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Final
 
-from murder.errors import Refusal, UpstreamFailure
-from murder.frontend.placement import servers
+from murder.errors import Refusal, UpstreamFailure, UpstreamKind
+from murder.frontend.multiplexor.speech import IMAP_SPEECH
 from murder.frontend.shared import Frontend
-from murder.model.protocol import LMTP
+from murder.model.protocol import IMAP, LMTP
 from murder.net.connection import Connection, connect
+from murder.net.lines import open_lines
 from murder.net.pool import open_as_node
 from murder.net.upstream import Upstreams
 from murder.wire.control_answers import Probed
@@ -23,6 +25,16 @@ BACKEND_S: Final = (
 )
 AT_ONCE: Final = 20  # backends
 MAX_ANSWER: Final = 1 << 20
+CURES: Final[Mapping[UpstreamKind, str]] = MappingProxyType(
+    {
+        UpstreamKind.RESOLVE: 'write its address into [servers."NAME"] address, or mend its name where it comes from',
+        UpstreamKind.CONNECT: 'does it run? are [servers."NAME"] address and imap right? a firewall?',
+        UpstreamKind.TLS: 'set tls, tls_name, or ca (who signs its certificate) in [servers."NAME"]',
+        UpstreamKind.TIMEOUT: "look at its log; a firewall may swallow what is sent to it",
+        UpstreamKind.PROTOCOL: 'is [servers."NAME"] imap the port of its IMAP? implicit TLS there is tls = "implicit"',
+        UpstreamKind.LOST: "look at its log: it takes no connection from here, or is full",
+    }
+)
 
 
 class _Closing:
@@ -46,16 +58,24 @@ class _Closing:
 
 async def probe(frontend: Frontend) -> AsyncIterator[Probed]:
     """A value for each thing looked at: `what`, `problem` (empty: it is well), `kind` of an UpstreamFailure, `took_ms`."""
-    yield await _list(frontend)
+    if frontend.whole_config.master is not None:
+        yield await _list(frontend)
     upstreams = Upstreams(frontend.whole_config)
-    others = servers(frontend) - {frontend.upstreams.home}
+    listed = {*frontend.mailboxes.count_by_server(), *frontend.whole_config.servers}
+    multiplexor, passed_on = frontend.multiplexor, set[str]()
+    if multiplexor is not None:
+        listed = set(frontend.mailboxes.count_by_server())
+        passed_on = {*multiplexor.finder.servers(), *frontend.whole_config.servers} - listed
     places = asyncio.Semaphore(AT_ONCE)
 
     async def one(server: str) -> Probed:
         async with places:
+            if server in passed_on:
+                return await _passed_on(upstreams, server)
             return await _backend(frontend, upstreams, server)
 
-    tasks = [asyncio.ensure_future(one(server)) for server in sorted(others)]
+    wanted = sorted((listed | passed_on) - {frontend.upstreams.home})
+    tasks = [asyncio.ensure_future(one(server)) for server in wanted]
     try:
         for task in tasks:
             yield await task
@@ -76,6 +96,27 @@ async def _list(frontend: Frontend) -> Probed:
     if not frontend.mailboxes.synchronised:
         return Probed(what, "has never been complete")
     return Probed(what)
+
+
+async def _passed_on(upstreams: Upstreams, server: str) -> Probed:
+    """One to which sessions go as a whole, and that may be no node of ours: greeting, and TLS."""
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(BACKEND_S):
+            upstream = await open_lines(upstreams, server, IMAP, BACKEND_S, None)
+            try:
+                await IMAP_SPEECH.begin(upstreams, upstream, None)
+            finally:
+                upstream.connection.abort()
+    except UpstreamFailure as failure:
+        problem = f"{failure.server}: {failure.text}"
+        return Probed(server, problem, kind=failure.kind.value, cure=CURES.get(failure.kind, ""))
+    except TimeoutError:
+        cure = CURES[UpstreamKind.TIMEOUT]
+        return Probed(server, f"{server}: no answer in {BACKEND_S:g} s", kind="timeout", cure=cure)
+    except OSError as error:  # its own certificate's files
+        return Probed(server, f"{server}: {error}", kind="tls", cure=CURES[UpstreamKind.TLS])
+    return Probed(server, took_ms=round(1000 * (time.monotonic() - began), 1))
 
 
 async def _backend(frontend: Frontend, upstreams: Upstreams, server: str) -> Probed:

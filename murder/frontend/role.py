@@ -9,10 +9,13 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Final, Protocol
 
 from murder.api.placement import BackendLoad, NewMailbox
+from murder.auth.chain import Chain
 from murder.config import Config
-from murder.errors import Refusal, UpstreamFailure
+from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from murder.frontend.capabilities import Capabilities
 from murder.frontend.locate import Locator, Ping
+from murder.frontend.multiplexor.reach import Multiplexor
+from murder.frontend.multiplexor.through import ServerAuth
 from murder.frontend.placement import place, servers
 from murder.frontend.plugged import FrontendReach
 from murder.frontend.probe import probe
@@ -36,6 +39,11 @@ from murder.wire.control_words import AskPlace, Candidate, NotPlaced, Placement
 
 ROLE: Final = "frontend"
 LIST_WAIT_S: Final = 15.0  # for worker 0 to make the list at its very first start
+
+
+async def _no_master(timeout_s: float) -> None:
+    """A multiplexor needs none."""
+    raise UpstreamFailure(UpstreamKind.UNSYNCHRONISED, "mailbox list", "this node has no master")
 
 
 class MakesParts(Policies, MakesAuth, Protocol):
@@ -64,12 +72,17 @@ class FrontendRole(ClientRole):
         self._mailboxes: MailboxList | None = None
         self._list_service: MupdateService | None = None  # where this process writes the list
         self.frontend: Frontend | None = None
+        self._reading: set[asyncio.Task[None]] = set()  # tables, anew
 
     async def start(self) -> None:
         """Raises Refusal with a sentence; does not wait for the master."""
         config = self._config
         path = list_path(config, ROLE)
         is_alone = config.workers_of(ROLE) <= 1
+        if config.master is None and config.frontend.mode == "multiplexor":
+            self._mailboxes = MailboxList.open(path)  # which stays empty
+            self.serve_from(self._mailboxes, _no_master)
+            return
         if is_alone or self._worker == 0:
             self._replica = ReplicaService(config, path)
             await self._replica.start()
@@ -103,6 +116,12 @@ class FrontendRole(ClientRole):
 
     def _make_frontend(self, mailboxes: MailboxList, ping: Ping) -> Frontend:
         config = self._config
+        locator = Locator(mailboxes, ping, config.mupdate.command_timeout_s)
+        upstreams = Upstreams(config, self._within)
+        multiplexor = None
+        if config.frontend.mode == "multiplexor":
+            multiplexor = Multiplexor(config, mailboxes, locator, upstreams)
+            multiplexor.finder.read_table()
         return Frontend(
             whole_config=config,
             config=config.frontend,
@@ -110,14 +129,37 @@ class FrontendRole(ClientRole):
             namespace=config.namespace.namespace(),
             gate=self._make_gate(),
             mailboxes=mailboxes,
-            locator=Locator(mailboxes, ping, config.mupdate.command_timeout_s),
+            locator=locator,
             plugins=self._plugins,
-            upstreams=Upstreams(config, self._within),
+            upstreams=upstreams,
             pool=Pool(config.frontend.upstream_idle_s, config.frontend.max_upstreams_idle),
             capabilities=Capabilities(config.frontend.max_message_bytes, config.node.name),
             refers_logins=self._plugins.refers_logins(),
             has_referrers=self._plugins.has_referrers(),
+            multiplexor=multiplexor,
         )
+
+    def _chain(self) -> Chain | None:
+        if self._own_passwords != "through":
+            return None
+        return Chain([("server", ServerAuth(self._multiplexor))])
+
+    def _multiplexor(self) -> Multiplexor:
+        frontend = self.frontend
+        if frontend is None or frontend.multiplexor is None:
+            raise UpstreamFailure(UpstreamKind.DOWN, self._config.node.name, "it has just stopped")
+        return frontend.multiplexor
+
+    @property
+    def _own_passwords(self) -> str:
+        """`password` or `through` where users' own passwords open the servers."""
+        is_multiplexor = self._config.frontend.mode == "multiplexor"
+        login = self._config.multiplexor.login
+        return login if is_multiplexor and login != "proxy" else ""
+
+    @property
+    def _carries_passwords(self) -> bool:
+        return bool(self._own_passwords)
 
     def _proxies(self) -> Collection[str]:
         return self._config.frontend.proxies
@@ -135,8 +177,24 @@ class FrontendRole(ClientRole):
         frontend.gate = self._make_gate().following(frontend.gate)
         frontend.whole_config, frontend.config = config, config.frontend
         frontend.upstreams.configure(config)
+        self._reload_multiplexor(frontend, config)
         frontend.pool.configure(config.frontend.upstream_idle_s, config.frontend.max_upstreams_idle)
         self._serve(frontend, frontend.gate, FrontendReach(frontend))
+
+    def _reload_multiplexor(self, frontend: Frontend, config: Config) -> None:
+        if config.frontend.mode != "multiplexor":
+            frontend.multiplexor = None
+            return
+        if frontend.multiplexor is None:
+            frontend.multiplexor = Multiplexor(
+                config, frontend.mailboxes, frontend.locator, frontend.upstreams
+            )
+        frontend.multiplexor.configure(config)
+        reading = asyncio.get_running_loop().create_task(
+            frontend.multiplexor.finder.read_table_again()
+        )
+        self._reading.add(reading)
+        reading.add_done_callback(self._reading.discard)
 
     async def probe(self) -> AsyncIterator[Probed]:
         """For `murder ctl doctor`; one worker looks for all."""

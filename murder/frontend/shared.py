@@ -10,6 +10,7 @@ from murder.auth.gate import Gate
 from murder.config import Config, FrontendConfig
 from murder.frontend.capabilities import Capabilities, Languages, Maildrops
 from murder.frontend.locate import Locator
+from murder.frontend.multiplexor.reach import Multiplexor
 from murder.model.entry import Location
 from murder.model.name import Namespace
 from murder.mupdate.mboxlist import MailboxList
@@ -65,6 +66,7 @@ class Frontend:
         None  # the list and configuration of which each backend was known
     )
     sessions: set[Session] = field(default_factory=set)
+    multiplexor: Multiplexor | None = None  # with `frontend.mode = "multiplexor"`
 
     def refers(self, question: ReferralQuestion) -> bool:
         """Whether the policy sends a client to another server; what is on this one is served here."""

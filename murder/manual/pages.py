@@ -19,6 +19,7 @@ TOPICS: Final[Mapping[str, str]] = MappingProxyType(
         "masters": "Several masters that share one list, on etcd: setting it up, and what to do when a member fails.",
         "cyrus": "Beside a Cyrus Murder, and in its place, node by node.",
         "maildir": "Mail that is there already, as Maildir++.",
+        "multiplexor": "Before servers that are no murder: a whole session to one server.",
         "scope": "What it does not do, or not yet.",
         "costs": "What it costs beside other proxies.",
         "plugins": "Logins, stores, placement, protocols of your own.",

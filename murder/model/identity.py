@@ -34,7 +34,8 @@ class Login:
 
     `password` is kept only where it must be carried on (an administrator at a frontend). `detail` is what they wrote behind
     their name with a `+`: the mailbox that POP3 opens. `master` is the master user who is in as `user`. `within`: they are
-    in at the server that runs beside this proxy, and speak with that.
+    in at the server that runs beside this proxy, and speak with that. `is_piped`: the proxy passes on whatever they say, so
+    that nothing which only a proxy may say is to be believed.
     """
 
     user: str
@@ -45,3 +46,9 @@ class Login:
     detail: str = ""
     master: str = ""
     within: bool = False
+    is_piped: bool = False
+
+    @property
+    def by_proxy(self) -> bool:
+        """Whether a proxy speaks here for them, in its own words."""
+        return bool(self.proxy) and not self.is_piped

@@ -148,17 +148,28 @@ async def open_lines(
     client: Connection | None,
 ) -> LineUpstream:
     """Connect, for a client where there is one; the greeting is not read yet."""
+    origin = (client.peer, client.peer_port) if client is not None else None
     address = upstreams.address(server, protocol)
+    return await open_lines_at(upstreams, address, protocol, timeout_s, origin)
+
+
+async def open_lines_at(
+    upstreams: Upstreams,
+    address: Address,
+    protocol: ProtocolSpec,
+    timeout_s: float,
+    origin: tuple[str, int] | None,
+) -> LineUpstream:
+    """The same, where it is known how the server is reached."""
     if protocol.implicit_key is None and address.tls == "implicit":
         text = f"{protocol.name.upper()} has no implicit TLS: set starttls"
-        raise UpstreamFailure(UpstreamKind.TLS, server, text)
+        raise UpstreamFailure(UpstreamKind.TLS, address.server, text)
     upstream = LineUpstream(address, timeout_s)
 
     def receiver(connection: Connection) -> LineUpstream:
         upstream.connection = connection
         return upstream
 
-    origin = (client.peer, client.peer_port) if client is not None else None
     await upstreams.open_connection(address, receiver, origin)
     return upstream
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from murder.config import Config
@@ -41,6 +42,7 @@ class Address(NamedTuple):
     proxy_password: str = ""
     within: ProtocolSpec | None = None
     protocol: str = ""
+    ca: Path | None = None  # who signs its certificate, where that is not the nodes' authority
 
     def __repr__(self) -> str:
         return f"Address({self.server!r}, {self.host!r}, {self.port})"  # no secret in a log
@@ -59,7 +61,7 @@ class Upstreams:
         self._config = config
         self._within = within
         self._tickets = Tickets(config.node.keytab)
-        self._context: ssl.SSLContext | None = None
+        self._contexts: dict[Path | None, ssl.SSLContext] = {}  # by who signs the others
         # whether a connection tells the client's address when it is opened, and so is for this client only
         self.tells_origin = config.frontend.upstream_proxy_protocol != "none"
         self.health: dict[str, _Health] = {}  # of those that have failed of late
@@ -70,7 +72,7 @@ class Upstreams:
         """A new configuration, for connections from now on."""
         self._config = config
         self.tells_origin = config.frontend.upstream_proxy_protocol != "none"
-        self._context = None
+        self._contexts.clear()
         self._addresses.clear()
 
     def address(self, server: str, protocol: ProtocolSpec) -> Address:
@@ -100,6 +102,7 @@ class Upstreams:
             found.proxy_user or frontend.proxy_user,
             found.proxy_password or frontend.proxy_password,
             protocol=protocol.name,
+            ca=found.ca,
         )
 
     def proof(self, address: Address, user: str) -> Proof:
@@ -111,11 +114,13 @@ class Upstreams:
             return self._tickets.proof(*words)
         return by_password(user, address.proxy_user, address.proxy_password)
 
-    def context(self) -> ssl.SSLContext:
-        """The client side of TLS, with this node's certificate. Raises OSError, ssl.SSLError."""
-        if self._context is None:
-            self._context = calling_context(self._config.tls)
-        return self._context
+    def context(self, ca: Path | None = None) -> ssl.SSLContext:
+        """The client side of TLS, with this node's certificate; `ca` is in place of the nodes' authority. Raises OSError,
+        ssl.SSLError."""
+        context = self._contexts.get(ca)
+        if context is None:
+            context = self._contexts[ca] = calling_context(self._config.tls, ca)
+        return context
 
     async def open_connection(
         self,
@@ -139,7 +144,9 @@ class Upstreams:
                 address.port,
                 make_receiver,
                 server=address.server,
-                tls=self.context() if address.tls == "implicit" and source is None else None,
+                tls=self._context_to(address)
+                if address.tls == "implicit" and source is None
+                else None,
                 server_hostname=address.tls_name,
                 timeout_s=self._config.frontend.connect_timeout_s,
             )
@@ -213,7 +220,10 @@ class Upstreams:
         """TLS on a connection whose peer has agreed. Raises UpstreamFailure(TLS)."""
         try:
             await connection.start_tls(
-                self.context(), server_side=False, server_hostname=address.tls_name
+                self._context_to(address), server_side=False, server_hostname=address.tls_name
             )
         except OSError as error:
             raise UpstreamFailure(UpstreamKind.TLS, address.server, why(error)) from error
+
+    def _context_to(self, address: Address) -> ssl.SSLContext:
+        return self.context(address.ca)

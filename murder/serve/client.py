@@ -233,6 +233,10 @@ class ClientDialogue(Dialogue):
             self.service.gate.connections.leave(self._counted_as)
             self._counted_as = None
 
+    def take_count(self, before: "ClientDialogue") -> None:
+        """Of who has been counted by the dialogue before this one, on the same connection."""
+        self._counted_as, before._counted_as = before._counted_as, None
+
     def entered_as(self, login: Login, idle_timeout_s: float, **facts: object) -> None:
         """Somebody is in: from here on only silence ends it; said in the log."""
         self.login = login

@@ -31,6 +31,7 @@ from murder.wire import mutf7
 from murder.wire.base64line import decode_base64
 from murder.wire.control_answers import SessionShown
 from murder.wire.imap.command import Command
+from murder.wire.imap.id import PIPE_FIELD
 from murder.wire.imap.response import (
     Status,
     bye,
@@ -339,6 +340,8 @@ class ImapDialogue(ClientDialogue):
                 words += [word for word in self.capabilities().split() if word in ASKED_EARLY]
         else:
             words = self.capabilities().split()
+            if self.login is not None and self.login.is_piped:
+                words = [word for word in words if word != b"UNAUTHENTICATE"]
         if self.session.literal_minus:
             words = [b"LITERAL-" if word == b"LITERAL+" else word for word in words]
         if not suppressed:
@@ -360,6 +363,8 @@ class ImapDialogue(ClientDialogue):
 
     async def enter(self, command: Command, login: Login) -> None:
         """Let the client in and say so. Refuses, with everything as before, where the role does."""
+        if PIPE_FIELD in self.client_id:
+            login = replace(login, is_piped=True)
         self.count_in(login)
         self.login = login
         self.session.logged_in()
@@ -373,7 +378,7 @@ class ImapDialogue(ClientDialogue):
                 self.login = None
                 self.session.logged_out()
         limits = self.service.limits
-        self.session.literal_minus = limits.literal_minus and not login.proxy  # a proxy streams
+        self.session.literal_minus = limits.literal_minus and not login.by_proxy  # a proxy streams
         self.entered_as(
             login,
             limits.idle_timeout_s,

@@ -51,7 +51,9 @@ def run_logout(dialogue: ImapDialogue, command: Command) -> Running:
 
 def run_id(dialogue: ImapDialogue, command: Command) -> Running:
     """RFC 2971. A proxy tells its client's address and session here (fields as Dovecot names them)."""
-    dialogue.client_id = parse_id(Scanner(command.octets, command.start))
+    told = parse_id(Scanner(command.octets, command.start))
+    if dialogue.login is None or not dialogue.login.is_piped:  # else it is no proxy that says it
+        dialogue.client_id = told
     fields = {"name": "murder", "version": __version__}
     said = b" ".join(nstring(word.encode()) for pair in fields.items() for word in pair)
     dialogue.send(untagged(b"ID (" + said + b")") + status_line(command.tag, b"OK", "Completed"))

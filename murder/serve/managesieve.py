@@ -103,7 +103,8 @@ class SieveDialogue(ClientDialogue):
         ]
         if self.login is None and self.may_start_tls:
             rows.append((b"STARTTLS", None))
-        rows.append((b"UNAUTHENTICATE", None))
+        if self.may_leave:
+            rows.append((b"UNAUTHENTICATE", None))
         if self.login is not None:
             rows.append((b"OWNER", self.login.user.encode("utf-8", "surrogateescape")))
         suppressed = {word.upper().encode() for word in self.service.limits.suppress_capabilities}
@@ -225,7 +226,15 @@ class SieveDialogue(ClientDialogue):
         await self.switch_to_tls(format_status(Kind.OK))
         self.tell_capabilities()  # RFC 5804 §2.2
 
+    @property
+    def may_leave(self) -> bool:
+        """Not behind a proxy, which may pass on whatever its client says: they could become another, by its certificate."""
+        has_proxy = self.login is not None and self.login.proxy
+        return not has_proxy and not self.service.gate.is_proxy(self.connection)
+
     def _unauthenticate(self, command: Command) -> None:
+        if not self.may_leave:
+            raise Refusal(Code.CANNOT, "Behind a proxy nobody becomes another: connect again")
         self.left_here()
         self.forget_login()
         self.session.logged_out()

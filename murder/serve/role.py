@@ -87,10 +87,13 @@ def gate_of(
     keep_admin_password: bool = False,
     proxy_roles: Collection[str] = PROXY_ROLES,
     within: Gate | None = None,
+    chain: Chain | None = None,
+    own_passwords: bool = False,
 ) -> Gate:
-    """The gate of a role by its configuration; `counts` is what its workers count together."""
+    """The gate of a role by its configuration; `counts` is what its workers count together, `chain` is in place of the auth
+    plugins."""
     return Gate(
-        chain_of(config, plugins),
+        chain or chain_of(config, plugins),
         server_name=config.node.name,
         mechanisms=plugins.mechanisms(),
         admins=section.admins,
@@ -106,6 +109,7 @@ def gate_of(
         keep_admin_password=keep_admin_password,
         proxy_roles=proxy_roles,
         within=within,
+        own_passwords=own_passwords,
     )
 
 
@@ -177,7 +181,18 @@ class ClientRole:
             keep_admin_password=self.CARRIES_ADMINS,
             proxy_roles=self.PROXY_ROLES if self._within is None else PROXY_ROLES,
             within=self._within.gate() if self._within is not None else None,
+            chain=self._chain(),
+            own_passwords=self._carries_passwords,
         )
+
+    def _chain(self) -> Chain | None:
+        """Who checks passwords in place of the auth plugins; None: these."""
+        return None
+
+    @property
+    def _carries_passwords(self) -> bool:
+        """Whether users' own passwords go on to the next server."""
+        return False
 
     def _mail_log(self) -> MailLog:
         """As the configuration is now; the file stays the same one, whatever becomes of that."""

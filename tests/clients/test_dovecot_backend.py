@@ -1,87 +1,18 @@
 """A plain Dovecot as one of the backends: its mailboxes are put into the list by hand, users come by its master user."""
 
-import os
 import poplib
-import pwd
-import shutil
-import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
-from tests.kit.demo import Demo, message, reconfigure, running_demo, wanted
+from tests.kit.demo import Demo, message, reconfigure, running_demo
+from tests.kit.dovecot import dovecot, why_not
 from tests.kit.managesieve import ManageSieve
 from tests.kit.ports import free_port_base
 from tests.kit.process import murder_command
 
 NAME = "dove.murder.test"
-CONFIG = """\
-base_dir = {folder}/run
-state_dir = {folder}/state
-log_path = {folder}/log
-protocols = imap pop3 lmtp sieve
-listen = 127.0.0.1
-ssl = no
-disable_plaintext_auth = no
-auth_mechanisms = plain
-mail_location = maildir:{folder}/mail/%u
-mail_uid = nobody
-mail_gid = nogroup
-passdb {{
-  driver = passwd-file
-  master = yes
-  args = scheme=PLAIN {folder}/masters
-}}
-passdb {{
-  driver = passwd-file
-  args = scheme=PLAIN {folder}/users
-}}
-userdb {{
-  driver = static
-  args = uid=nobody gid=nogroup home={folder}/mail/%u
-}}
-namespace inbox {{
-  inbox = yes
-  separator = /
-  prefix = INBOX/
-}}
-protocol lmtp {{
-  auth_username_format = %n
-}}
-service imap-login {{
-  inet_listener imap {{
-    port = {imap}
-  }}
-  inet_listener imaps {{
-    port = 0
-  }}
-}}
-service pop3-login {{
-  inet_listener pop3 {{
-    port = {pop3}
-  }}
-  inet_listener pop3s {{
-    port = 0
-  }}
-}}
-service lmtp {{
-  inet_listener lmtp {{
-    port = {lmtp}
-  }}
-}}
-service managesieve-login {{
-  inet_listener sieve {{
-    port = {sieve}
-  }}
-}}
-plugin {{
-  sieve = file:{folder}/mail/%u/sieve;active={folder}/mail/%u/active.sieve
-}}
-"""
 SERVER = """
 [servers."{name}"]
 address = "127.0.0.1"
@@ -96,26 +27,6 @@ proxy_password = "proxysecret"
 """
 
 
-@contextmanager
-def dovecot(ports: dict[str, int]) -> Iterator[None]:
-    folder = Path(tempfile.mkdtemp(prefix="murder-dovecot-"))
-    folder.chmod(0o755)
-    (folder / "mail").mkdir()
-    shutil.chown(folder / "mail", "nobody")
-    (folder / "masters").write_text("murder:proxysecret\n")
-    (folder / "users").write_text("dora:elsewhere\n")
-    for file in ("masters", "users"):
-        os.chown(folder / file, pwd.getpwnam("dovecot").pw_uid, -1)
-    (folder / "dovecot.conf").write_text(CONFIG.format(folder=folder, **ports))
-    process = subprocess.Popen(["dovecot", "-F", "-c", str(folder / "dovecot.conf")])
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
-        shutil.rmtree(folder)
-
-
 def mailbox_name(line: object) -> str:
     assert isinstance(line, bytes)
     return line.split()[-1].strip(b'"').decode()
@@ -128,14 +39,14 @@ def ctl(demo: Demo, *words: str) -> None:
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Demo]:
-    reason = wanted("dovecot", "/usr/lib/dovecot/managesieve") or (
-        "needs root" if os.geteuid() else ""
-    )
-    if reason:
+    if reason := why_not():
         pytest.skip(reason)
     base = free_port_base()
     ports = {"imap": base + 70, "pop3": base + 71, "lmtp": base + 72, "sieve": base + 73}
-    with running_demo("--users", "4", "--no-tls-required") as running, dovecot(ports):
+    with (
+        running_demo("--users", "4", "--no-tls-required") as running,
+        dovecot({"dora": "elsewhere"}, ports),
+    ):
         file = running.folder / "fe1" / "murder.toml"
         servers = SERVER.format(name=NAME, **ports)
         reconfigure(running, "fe1", "[namespace]\n", servers + "\n[namespace]\n")

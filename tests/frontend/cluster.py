@@ -15,7 +15,7 @@ from murder.api.sasl import Mechanism
 from murder.api.service import Service
 from murder.api.store import MailboxStore
 from murder.config import Config, FrontendConfig, MupdateConfig
-from murder.config.sections import NamespaceConfig, NodeConfig
+from murder.config.sections import MultiplexorConfig, NamespaceConfig, NodeConfig
 from murder.config.value import parse_endpoint
 from murder.frontend.role import FrontendRole
 from murder.frontend.shared import Frontend
@@ -130,9 +130,14 @@ class Cluster:
         self.backends[name] = running
         return running
 
-    async def add_frontend(self, policy: Policy | None = None, **settings: Any) -> RunningFrontend:
+    async def add_frontend(
+        self,
+        policy: Policy | None = None,
+        multiplexor: MultiplexorConfig | None = None,
+        **settings: Any,
+    ) -> RunningFrontend:
         number = len(self.frontends) + 1
-        config = self._frontend_config(number, settings)
+        config = self._frontend_config(number, settings, multiplexor)
         role = FrontendRole(config, policy or Policy(), 0)
         await role.start()
         frontend = role.frontend
@@ -160,7 +165,9 @@ class Cluster:
         self.frontends.append(running)
         return running
 
-    def _frontend_config(self, number: int, settings: Mapping[str, Any]) -> Config:
+    def _frontend_config(
+        self, number: int, settings: Mapping[str, Any], multiplexor: MultiplexorConfig | None
+    ) -> Config:
         folder = self.folder / f"fe{number}"
         mupdate = MupdateConfig(
             master=parse_endpoint(f"127.0.0.1:{self.master.port}"),
@@ -185,6 +192,7 @@ class Cluster:
             node=NodeConfig(name=f"fe{number}.test", data=folder, drain_timeout_s=0.5),
             mupdate=mupdate,
             frontend=replace(section, **settings),
+            multiplexor=multiplexor or MultiplexorConfig(),
             namespace=self.namespace,
             servers={
                 name: server_section(

@@ -17,8 +17,10 @@ from murder.api.service import Service
 from murder.config import Config, FrontendConfig, MupdateConfig
 from murder.config.sections import (
     AuthConfig,
+    MultiplexorConfig,
     NamespaceConfig,
     NodeConfig,
+    ServerConfig,
 )
 from murder.frontend.role import FrontendRole
 from murder.model.entry import EntryState, Location, MailboxEntry
@@ -114,9 +116,12 @@ async def running_frontend(
     namespace: NamespaceConfig | None = None,
     parts: Parts | None = None,
     ports: Mapping[str, int] | None = None,
+    sections: Mapping[str, ServerConfig] | None = None,
+    multiplexor: MultiplexorConfig | None = None,
     **frontend: Any,
 ) -> AsyncIterator[Running]:
-    """`backends`: name -> (imap, pop3 or lmtp; script); `ports`: name -> where one runs already.
+    """`backends`: name -> (imap, pop3 or lmtp; script); `ports`: name -> where one runs already, `sections`
+    likewise, with all that is to be said of it.
     `users`: user -> the backend they are on."""
     async with AsyncExitStack() as stack:
         servers = {
@@ -125,6 +130,7 @@ async def running_frontend(
         }
         for name, port in (ports or {}).items():
             servers[name] = server_section(address="127.0.0.1", imap=port)
+        servers |= sections or {}
         section = FrontendConfig(
             upstream_auth="plain",
             upstream_tls="none",
@@ -139,6 +145,7 @@ async def running_frontend(
             mupdate=MupdateConfig(),
             frontend=replace(section, **frontend),
             servers=servers,
+            multiplexor=multiplexor or MultiplexorConfig(),
             namespace=namespace or NamespaceConfig(),
             auth=auth or AuthConfig(failure_delay_s=0),
         )

@@ -1,6 +1,7 @@
 """NOOP, CHECK, ENABLE, NAMESPACE (RFC 3501 §6.1.2 and §6.4.1, RFC 5161, RFC 2342)."""
 
 from murder.backend.imap.dialogue import BackendImap
+from murder.errors import Code, Refusal
 from murder.serve.imap import Running
 from murder.wire.imap.command import Command
 from murder.wire.imap.enable import ENABLEABLE, parse_enable
@@ -35,6 +36,8 @@ def run_enable(dialogue: BackendImap, command: Command) -> Running:
 def run_unauthenticate(dialogue: BackendImap, command: Command) -> Running:
     """RFC 8437: back to the state before login, with nothing of the session left (a proxy takes it for the next user)."""
     Scanner(command.octets, command.start).end()
+    if dialogue.user.is_piped:  # or the client could become another, by the proxy's certificate
+        raise Refusal(Code.CANNOT, "Through this proxy nobody becomes another: connect again")
     dialogue.forget_login()
     dialogue.send_ok(command)
     return None

@@ -136,7 +136,7 @@ class BackendImap(ImapDialogue):
                 return self._hand_over()
             if row.numbered:
                 self.need_numbers()
-        if isinstance(event, Command) and self.login is not None and not self.login.proxy:
+        if isinstance(event, Command) and self.login is not None and not self.login.by_proxy:
             if self.backend.referrals is not None:
                 return self._handle_or_refer(event, self.backend.referrals, self.login)
         # IDLE takes as long as it likes

@@ -211,7 +211,7 @@ class FrontendImap(ImapDialogue, Client):
         identity = [
             ("x-originating-ip", self.connection.peer),
             ("x-session-id", self.connection.cid),
-            (HOPS_FIELD, str(self._hops_left())),
+            (HOPS_FIELD, str(self.hops_left())),
             (FOLLOWS_FIELD, "1"),
         ]
         opened = await open_imap(
@@ -246,7 +246,7 @@ class FrontendImap(ImapDialogue, Client):
         finally:
             self._close(extra)
 
-    def _hops_left(self) -> int:
+    def hops_left(self) -> int:
         """A proxy that is a client of itself must come to an end."""
         told = self.client_id.get(HOPS_FIELD, "")
         left = int(told) - 1 if told.isdecimal() and len(told) < 4 else MAX_HOPS

@@ -153,6 +153,7 @@ class Lobby(FrontendImap):
         )
         if (
             login is None
+            or frontend.multiplexor is not None
             or not (
                 (seen := (frontend.mailboxes.stamp(), frontend.whole_config))
                 == frontend.all_known_at

@@ -7,7 +7,7 @@ handler of its own, which says where.
 from types import MappingProxyType
 from typing import Final
 
-from murder.frontend.imap import basic, follow, idle, notify, refer
+from murder.frontend.imap import basic, follow, idle, notify, piped, refer
 from murder.frontend.imap.dialogue import FrontendImap, run_selected
 from murder.frontend.imap.lobby import Lobby
 from murder.frontend.imap.mail import append, copy, urlauth
@@ -15,12 +15,14 @@ from murder.frontend.imap.mailboxes import list as listing
 from murder.frontend.imap.mailboxes import mailbox, quota, select
 from murder.frontend.imap.selected import Moved
 from murder.frontend.shared import Frontend
+from murder.model.identity import Login
 from murder.net.connection import Connection
 from murder.serve.compress import run_compress
 from murder.serve.imap import ANY, AUTHENTICATED, SELECTED, Row, Table
 from murder.serve.imap_commands import LOGIN_ROWS
 from murder.serve.list import run_namespace
 from murder.serve.service import ClientService
+from murder.wire.imap.command import Command
 
 TABLE: Final[Table] = MappingProxyType(
     {
@@ -93,6 +95,10 @@ class _Imap(Lobby):
 
     def refer_login(self) -> None:
         refer.refer_login(self)
+
+    async def enter(self, command: Command, login: Login) -> None:
+        if self.frontend.multiplexor is None or not await piped.enter(self, command, login):
+            await super().enter(command, login)
 
     async def follow(self, moved: Moved) -> None:
         await follow.follow(self, moved)

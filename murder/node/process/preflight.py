@@ -14,6 +14,7 @@ from pathlib import Path
 from murder.api.service import Service
 from murder.config import ROLES, UNIFIED, Config, ConfigError, Endpoint, Problem, parts_of
 from murder.config.load import unknown
+from murder.config.popmap import read_popmap
 from murder.errors import unreadable, user_name
 from murder.hooks import Plugins, load_plugins
 from murder.model.protocol import CONTROL, MUPDATE, client_keys, first_key
@@ -257,7 +258,8 @@ def _upstream_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem
     """Whom this node must reach, and by what right."""
     mupdate, frontend, has_certificate = config.mupdate, config.frontend, config.tls.certificate
     follows = [role for role in roles if role != "mupdate"]
-    if "frontend" in roles and config.master is None:
+    passes_on = frontend.mode == "multiplexor"
+    if "frontend" in roles and config.master is None and not passes_on:
         yield Problem(
             config.file, "mupdate.master", "missing: a frontend needs its master's host:port"
         )
@@ -270,7 +272,9 @@ def _upstream_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem
             yield Problem(config.file, "mupdate.master_auth", text)
         if mupdate.master_auth == GSSAPI and (text := ticket_problem(config.node.keytab)):
             yield Problem(config.file, "mupdate.master_auth", text)
-    if "frontend" in roles:
+    if "frontend" in parts_of(roles) and passes_on:
+        yield from multiplexor_problems(config)
+    if "frontend" in roles and not (passes_on and config.multiplexor.login != "proxy"):
         if frontend.upstream_auth == "external" and has_certificate is None:
             text = "`external` needs tls.certificate, or use `plain` with proxy_user and _password"
             yield Problem(config.file, "frontend.upstream_auth", text)
@@ -281,6 +285,32 @@ def _upstream_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem
             yield Problem(config.file, "frontend.upstream_auth", text)
         if frontend.upstream_auth == GSSAPI and (text := ticket_problem(config.node.keytab)):
             yield Problem(config.file, "frontend.upstream_auth", text)
+
+
+def multiplexor_problems(config: Config) -> Iterator[Problem]:
+    """What [frontend.multiplexor] wants and does not have."""
+    multiplexor, prefix = config.multiplexor, "frontend.multiplexor"
+    ways = set(multiplexor.find)
+    if "hash" in ways and not multiplexor.hash_servers:
+        yield Problem(config.file, f"{prefix}.hash_servers", "missing: `find` has `hash`")
+    for key, way in (("table", "table"), ("hash_servers", "hash")):
+        if getattr(multiplexor, key) and way not in ways:
+            text = f'is not looked at: put "{way}" into {prefix}.find'
+            yield Problem(config.file, f"{prefix}.{key}", text)
+    known = {
+        "host": multiplexor.login != "through",  # which no plugin is asked for
+        "table": multiplexor.table is not None,
+        "list": config.master is not None,
+        "hash": True,
+    }
+    if not any(known[way] for way in ways):
+        text = "finds no server: name a `table`, `hash_servers`, or the list's mupdate.master"
+        yield Problem(config.file, f"{prefix}.find", text)
+    if multiplexor.table is not None and multiplexor.table.is_file():
+        try:
+            read_popmap(multiplexor.table)
+        except (OSError, ValueError) as error:
+            yield Problem(config.file, f"{prefix}.table", f"{multiplexor.table}: {error}")
 
 
 def _name_problems(config: Config, roles: Sequence[str]) -> Iterator[Problem]:

@@ -5,6 +5,8 @@ from typing import Final
 from murder.errors import BadSyntax
 from murder.wire.token import Scanner
 
+PIPE_FIELD: Final = "x-pipe"
+"""Of a proxy that passes on all that its client says: the server takes it for the client's own words from the login on."""
 MAX_ID_FIELDS: Final = 30  # RFC 2971 §3.3
 MAX_ID_OCTETS: Final = 1024  # of a value, RFC 2971 §3.3: of what is longer the rest is not kept
 

@@ -130,7 +130,8 @@ async def _lsub(dialogue: BackendImap, command: Command) -> None:
         mailboxes, login = dialogue.backend.mailboxes, dialogue.user
         names = await dialogue.backend.store.subscriptions(login.user)
         # an administrator comes through a frontend under their own name, but it has told whose session that is
-        is_proxied = bool(login.proxy) or "x-session-id" in dialogue.client_id
+        told = dialogue.client_id
+        is_proxied = login.by_proxy or ("x-session-id" in told and not login.is_piped)
         away: Container[MailboxName] = ()  # who follows referrals finds it where it is
         referrals = dialogue.backend.referrals
         if command.name == b"RLSUB" and not is_proxied and referrals is not None:

@@ -95,7 +95,7 @@ def _partition(dialogue: BackendImap, raw_partition: bytes | None) -> str:
     if raw_partition is None:
         return ""
     login = dialogue.user
-    if not login.is_admin and not login.proxy:
+    if not login.is_admin and not login.by_proxy:
         raise Refusal(Code.NO_PERMISSION, "Only an administrator chooses the partition")
     location = parse_location(raw_partition)
     if b"!" not in raw_partition:
@@ -167,7 +167,7 @@ def _check_stays(backend: Backend, where: bytes) -> None:
 def run_xrename(dialogue: BackendImap, command: Command) -> Running:
     """Of a frontend, or an operator's program, that knows of parts on other servers: they are spoken to as this node."""
     request = parse_joint_rename(Scanner(command.octets, command.start))
-    if not dialogue.user.is_admin and not dialogue.user.proxy:
+    if not dialogue.user.is_admin and not dialogue.user.by_proxy:
         raise Refusal(Code.NO_PERMISSION, "Only a frontend or an administrator names servers")
     return _rename(dialogue, command, request)
 

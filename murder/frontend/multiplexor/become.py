@@ -1,0 +1,43 @@
+"""A client that has just logged in becomes one end of a pipe."""
+
+from collections.abc import Callable
+
+from murder.frontend.multiplexor.pipe import Pipe
+from murder.frontend.multiplexor.reach import MAX_HOPS, Caller
+from murder.frontend.multiplexor.speech import Speech, Welcome
+from murder.frontend.shared import Frontend
+from murder.model.identity import Login
+from murder.serve.client import ClientDialogue
+
+
+async def become_pipe(
+    dialogue: ClientDialogue,
+    frontend: Frontend,
+    login: Login,
+    speech: Speech,
+    say: Callable[[Welcome], None],
+    hops: int = MAX_HOPS,
+) -> bool:
+    """Whether the connection is a pipe from now on, and `dialogue` over; `say` tells the client that they are in. False
+    where they are to be served by commands: then nothing has been said or counted. Raises Refusal (LIMIT, where the user
+    has too many connections), UpstreamFailure."""
+    multiplexor = frontend.multiplexor
+    if multiplexor is None:
+        return False
+    dialogue.count_in(login)
+    reached = None
+    try:
+        caller = Caller.at(dialogue.connection, hops)
+        reached = await multiplexor.reach(login, caller, speech)
+    finally:
+        if reached is None:
+            dialogue.leave_crowd()
+    if reached is None:
+        return False
+    upstream, welcome = reached
+    say(welcome)
+    pipe = Pipe(dialogue, frontend, speech, upstream)
+    pipe.take_count(dialogue)
+    dialogue.hand_over(pipe)
+    pipe.begin_pipe(login)
+    return True

@@ -1,0 +1,70 @@
+"""A frontend as a multiplexor before backends of a murder: who is passed on as a whole, and who is not."""
+
+from pathlib import Path
+
+from murder.config.sections import MultiplexorConfig
+from tests.frontend.cluster import Cluster, running_cluster
+from tests.kit.peer import Peer
+from tests.kit.waiting import until_soon
+
+
+async def entered(cluster: Cluster, user: str) -> Peer:
+    peer = await Peer.at(*cluster.address)
+    await peer.line()
+    await peer.ok(f"LOGIN {user} secret".encode())
+    return peer
+
+
+def states(cluster: Cluster) -> list[str | None]:
+    frontend = cluster.frontends[0].role.frontend
+    assert frontend is not None
+    return [one.describe().state for one in frontend.sessions]  # type: ignore[attr-defined]
+
+
+async def test_who_has_all_at_one_server_is_passed_on(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path, mode="multiplexor") as cluster:
+        peer = await entered(cluster, "ana")
+        assert states(cluster) == ["pipe"]
+        words = (await peer.ok(b"CAPABILITY"))[0]
+        assert b"IMAP4rev1" in words and b"UNAUTHENTICATE" not in words
+        await peer.ok(b"CREATE INBOX/one")
+        await peer.close()
+
+
+async def test_nobody_becomes_another_by_the_frontends_certificate(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path, mode="multiplexor") as cluster:
+        peer = await entered(cluster, "ana")
+        said = await peer.ask(b"a UNAUTHENTICATE")
+        assert said == [b"a NO [CANNOT] Through this proxy nobody becomes another: connect again"]
+        said = await peer.ask(b"b AUTHENTICATE EXTERNAL Ym9i")
+        assert said[-1].startswith(b"b BAD")
+        # nor does it say what only a proxy may say
+        said = await peer.ask(b'c CREATE INBOX/x ("default")')
+        assert said[-1].startswith((b"c NO", b"c BAD")), said
+        await peer.close()
+
+
+async def test_who_has_mailboxes_at_two_servers_is_served_by_commands(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path, mode="multiplexor") as cluster:
+        ana, bob = await entered(cluster, "ana"), await entered(cluster, "bob")
+        assert states(cluster) == ["pipe", "pipe"]
+        await ana.ok(b"SETACL INBOX bob lr")
+        await bob.close()
+        await until_soon(lambda: states(cluster) == ["pipe"])
+        bob = await entered(cluster, "bob")
+        assert sorted(map(str, states(cluster))) == ["authenticated", "pipe"]
+        await bob.ok(b"SELECT user/ana")
+        await bob.ok(b"SELECT INBOX")
+        await ana.close()
+        await bob.close()
+
+
+async def test_own_mailboxes_alone_can_decide(tmp_path: Path) -> None:
+    config = MultiplexorConfig(shared="own")
+    async with running_cluster(tmp_path, mode="multiplexor", multiplexor=config) as cluster:
+        ana = await entered(cluster, "ana")
+        await ana.ok(b"SETACL INBOX bob lr")
+        bob = await entered(cluster, "bob")
+        assert states(cluster) == ["pipe", "pipe"]
+        await ana.close()
+        await bob.close()
