@@ -7,10 +7,13 @@ What a backend says of the language of scripts is known from its greeting; befor
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import ClassVar, Final
 
 from murder.api.referral import ReferralQuestion
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.frontend.multiplexor.become import become_pipe
+from murder.frontend.multiplexor.sieve import SIEVE_SPEECH
 from murder.frontend.placement import servers
 from murder.frontend.shared import Frontend
 from murder.model.entry import MailboxEntry
@@ -28,6 +31,7 @@ from murder.serve.service import ClientService
 from murder.session.sasl import plain_response
 from murder.wire.managesieve import Command, Kind, format_string, parse_status
 
+MOST_ASKED: Final = 20  # of the servers that a table names
 FIRST_LOOK_S: Final = 1.0  # what the greeting waits for backends that nobody has been at yet
 TOLD: Final = (b"SIEVE", b"NOTIFY", b"EXTLISTS", b"MAXREDIRECTS")  # of a backend's, to clients
 _RELAYED: Final = (
@@ -51,6 +55,8 @@ class FrontendSieve(SieveDialogue):
     def greet(self) -> None:
         """Behind a look at backends that nobody has been at yet."""
         known = servers(self.frontend)
+        if self.frontend.multiplexor is not None:
+            known |= frozenset(islice(self.frontend.multiplexor.finder.servers(), MOST_ASKED))
         now = self.loop.time()
         looked_at = self.frontend.sieve_looked_at
         unknown = [
@@ -89,6 +95,23 @@ class FrontendSieve(SieveDialogue):
         return rows
 
     # --- the login
+
+    async def _enter(self, login: Login) -> None:
+        """As a multiplexor where it is one; who is refused for having too many connections is told by `super`."""
+        if self.frontend.multiplexor is not None and not self.is_for_within(login):
+            try:
+                if await become_pipe(
+                    self,
+                    self.frontend,
+                    login,
+                    SIEVE_SPEECH,
+                    lambda welcome: self.send(welcome.line),
+                ):
+                    return
+            except Refusal as refusal:
+                if refusal.code is not Code.LIMIT:
+                    raise
+        await super()._enter(login)
 
     async def entered_here(self, login: Login) -> None:
         self.login = login

@@ -11,6 +11,8 @@ from contextlib import suppress
 from typing import Final
 
 from murder.errors import Code, Refusal, UpstreamFailure, UpstreamKind
+from murder.frontend.multiplexor.become import become_pipe
+from murder.frontend.multiplexor.pop3 import POP3_SPEECH
 from murder.frontend.placement import servers
 from murder.frontend.shared import Frontend
 from murder.model.identity import Login
@@ -76,6 +78,25 @@ class FrontendPop3(Pop3Dialogue):
 
     # --- login
 
+    async def _enter(self, login: Login) -> None:
+        """As a multiplexor where it is one; who is refused for having too many connections is told by `super`."""
+        if self.frontend.multiplexor is not None and not self.is_for_within(login):
+            try:
+                if await become_pipe(
+                    self,
+                    self.frontend,
+                    login,
+                    POP3_SPEECH,
+                    lambda welcome: self.send(welcome.line + b"\r\n"),
+                    as_user=_with_detail(login),
+                    utf8=self.utf8,
+                ):
+                    return
+            except Refusal as refusal:
+                if refusal.code is not Code.LIMIT:
+                    raise
+        await super()._enter(login)
+
     async def open_maildrop(self, login: Login) -> bytes:
         """Become a pipe to the user's backend; its word on the maildrop is ours."""
         try:
@@ -133,10 +154,7 @@ class FrontendPop3(Pop3Dialogue):
             if not (await upstream.line()).startswith(b"+OK"):
                 self.frontend.maildrops.forget(upstream.server)
                 raise upstream.failure(UpstreamKind.PROTOCOL, "it refuses UTF8")
-        user = login.user
-        if login.detail:
-            local, mark, domain = user.partition("@")
-            user = f"{local}+{login.detail}{mark}{domain}"
+        user = _with_detail(login)
         if login.is_admin and login.password is not None:
             proof = Proof(b"PLAIN", plain_response("", user, login.password))
         else:
@@ -233,3 +251,11 @@ class FrontendPop3(Pop3Dialogue):
             self._upstream.gone = None
             self._upstream.close()  # a QUIT that the client did not wait for still arrives
             self.loop.call_later(CLOSE_GRACE_S, self._upstream.connection.abort)
+
+
+def _with_detail(login: Login) -> str:
+    """As the backend takes it: `user+detail[@domain]`."""
+    if not login.detail:
+        return login.user
+    local, mark, domain = login.user.partition("@")
+    return f"{local}+{login.detail}{mark}{domain}"

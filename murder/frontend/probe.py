@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from murder.errors import Refusal, UpstreamFailure, UpstreamKind
-from murder.frontend.multiplexor.speech import IMAP_SPEECH
+from murder.frontend.multiplexor.imap import IMAP_SPEECH
 from murder.frontend.shared import Frontend
 from murder.model.protocol import IMAP, LMTP
 from murder.net.connection import Connection, connect

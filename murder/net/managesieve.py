@@ -65,6 +65,12 @@ async def _hear_capabilities(upstream: LineUpstream) -> Mapping[bytes, bytes]:
         told[row[0]] = row[1]
 
 
+async def tell(upstream: LineUpstream, command: bytes) -> None:
+    """A command of which nothing is wanted, whatever comes of it."""
+    upstream.send(command)
+    await _status(upstream)
+
+
 async def enter(upstream: LineUpstream, proof: Proof) -> None:
     """Log in."""
     first = b" " + client_string(proof.first[1:]) if proof.first else b""

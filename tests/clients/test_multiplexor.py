@@ -1,6 +1,7 @@
 """A frontend as a multiplexor before real Dovecots: whole sessions, for users who are in no mailbox list."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -129,6 +130,60 @@ async def test_what_came_behind_the_login_is_the_servers(tmp_path: Path, dove: D
         peer.send(b'a LOGIN dora secret\r\nb NOOP\r\nc LIST "" INBOX\r\nd LOGOUT\r\n')
         said = b"\n".join(await peer.until(b"d OK"))
         assert b"b OK" in said and b"* LIST (" in said and b"c OK" in said
+        await peer.close()
+
+
+async def test_pop3_is_passed_on(tmp_path: Path, dove: Dovecot) -> None:
+    async with multiplexor(tmp_path, {"dove": section(dove)}, host="dove") as running:
+        port = running.ports["pop3"]
+        peer = Peer(*await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.8", 0)))
+        assert (await peer.line()).startswith(b"+OK")
+        peer.send(b"USER emil\r\nPASS secret\r\nSTAT\r\n")
+        assert await peer.line() == b"+OK Now the password"
+        assert await peer.line() == b"+OK Logged in."  # Dovecot's word
+        assert await peer.line() == b"+OK 0 0"
+        (pipe,) = frontend_of(running).sessions
+        assert pipe.describe().state == "pipe"  # type: ignore[attr-defined]
+        peer.send(b"QUIT\r\n")
+        assert (await peer.line()).startswith(b"+OK") and await peer.line() == b""
+        await peer.close()
+    assert "pop3-login: Info: Login: user=<emil>" in dove.log() and "rip=127.0.0.8" in dove.log()
+
+
+async def test_managesieve_is_passed_on(tmp_path: Path, dove: Dovecot) -> None:
+    async with multiplexor(tmp_path, {"dove": section(dove)}, host="dove") as running:
+        port = running.ports["sieve"]
+        peer = Peer(*await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.9", 0)))
+        said = await peer.until(b"OK")
+        assert any(b"foreverypart" in line for line in said)  # which Dovecot understands
+        peer.send(b'AUTHENTICATE "PLAIN" "AGVtaWwAc2VjcmV0"\r\nLISTSCRIPTS\r\n')
+        assert await peer.line() == b"OK"
+        assert b"Listscripts completed" in await peer.line()
+        (pipe,) = frontend_of(running).sessions
+        assert pipe.describe().state == "pipe"  # type: ignore[attr-defined]
+        peer.send(b"LOGOUT\r\n")
+        assert (await peer.line()).startswith(b"OK")
+        await peer.close()
+    assert "managesieve-login: Info: Login: user=<emil>" in dove.log()
+    assert "rip=127.0.0.9" in dove.log()
+
+
+@pytest.mark.parametrize("protocol", ["pop3", "sieve"])
+async def test_other_protocols_pass_passwords_through(
+    protocol: str, tmp_path: Path, dove: Dovecot
+) -> None:
+    servers = {"dove": section(dove, proxy_password="no")}
+    async with multiplexor(
+        tmp_path, servers, find=("hash",), hash_servers=("dove",), login="through"
+    ) as running:
+        peer = await Peer.at(running.ports[protocol])
+        ok, no = (b"+OK", b"-ERR [AUTH]") if protocol == "pop3" else (b"OK", b"NO")
+        await peer.until(ok)
+        say = b"AUTH PLAIN %s\r\n" if protocol == "pop3" else b'AUTHENTICATE "PLAIN" "%s"\r\n'
+        peer.send(say % base64.b64encode(b"\0dora\0wrong"))
+        assert (await peer.line()).startswith(no)
+        peer.send(say % base64.b64encode(b"\0dora\0own"))
+        assert (await peer.line()).startswith(ok)
         await peer.close()
 
 

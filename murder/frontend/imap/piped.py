@@ -2,7 +2,8 @@
 
 from murder.frontend.imap.dialogue import FrontendImap
 from murder.frontend.multiplexor.become import become_pipe
-from murder.frontend.multiplexor.speech import IMAP_SPEECH, Welcome
+from murder.frontend.multiplexor.imap import IMAP_SPEECH
+from murder.frontend.multiplexor.speech import Welcome
 from murder.model.identity import Login
 from murder.wire.imap.command import Command
 

@@ -17,10 +17,12 @@ async def become_pipe(
     speech: Speech,
     say: Callable[[Welcome], None],
     hops: int = MAX_HOPS,
+    as_user: str = "",
+    utf8: bool = False,
 ) -> bool:
-    """Whether the connection is a pipe from now on, and `dialogue` over; `say` tells the client that they are in. False
-    where they are to be served by commands: then nothing has been said or counted. Raises Refusal (LIMIT, where the user
-    has too many connections), UpstreamFailure."""
+    """Whether the connection is a pipe from now on, and `dialogue` over. False where they are to be served by commands: then
+    nothing has been said or counted. `say` tells the client that they are in; `as_user` is what the server calls them, where
+    that is not their name. Raises Refusal (LIMIT, where the user has too many connections), UpstreamFailure."""
     multiplexor = frontend.multiplexor
     if multiplexor is None:
         return False
@@ -28,7 +30,7 @@ async def become_pipe(
     reached = None
     try:
         caller = Caller.at(dialogue.connection, hops)
-        reached = await multiplexor.reach(login, caller, speech)
+        reached = await multiplexor.reach(login, caller, speech, as_user=as_user, utf8=utf8)
     finally:
         if reached is None:
             dialogue.leave_crowd()

@@ -7,6 +7,7 @@ the limits of users and for the end of the node it is a session as any other.
 from dataclasses import replace
 from typing import Final
 
+from murder.errors import Code
 from murder.frontend.multiplexor.speech import Speech
 from murder.frontend.shared import Frontend
 from murder.model.identity import Login
@@ -132,10 +133,10 @@ class Pipe(ClientDialogue):
         """Nothing has passed for a moment."""
         return self.loop.time() - self.active_at > QUIET_S and not self.connection.pending()
 
-    def say_bye(self, text: str) -> None:
+    def say_bye(self, text: str, code: Code = Code.UNAVAILABLE) -> None:
         """In the protocol's words, where the client is known to be between two lines."""
         if self._is_between and not self.is_closing:
-            self.send(self._speech.bye(text))
+            self.send(self._speech.bye(text, code))
         self.close()
 
     def timed_out(self) -> None:

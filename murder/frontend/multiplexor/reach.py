@@ -1,7 +1,7 @@
 """From a login to a pipe: find the server, connect, log in there; the same for every protocol."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from murder.config import Config
@@ -80,7 +80,7 @@ class Multiplexor:
         self._offers.clear()
 
     async def reach(
-        self, login: Login, caller: Caller, speech: Speech
+        self, login: Login, caller: Caller, speech: Speech, *, as_user: str = "", utf8: bool = False
     ) -> tuple[LineUpstream, Welcome] | None:
         """The user's server, entered for them; None where they are to be served by commands. Raises Refusal,
         UpstreamFailure."""
@@ -92,7 +92,7 @@ class Multiplexor:
         kept = self._entered.pop(caller.session, None)
         if kept is not None and kept[:2] == (place, login.user) and not kept[2].is_lost:
             return kept[2], kept[3]
-        visitor = self._visitor(login, place, caller)
+        visitor = replace(self._visitor(login, place, caller, as_user), utf8=utf8)
         upstream, welcome = await self.enter(place, visitor, caller, speech)
         if not welcome.may_become_another or self._config.multiplexor.login != "proxy":
             return upstream, welcome
@@ -133,7 +133,7 @@ class Multiplexor:
             del self._entered[session]
             kept[2].close()
 
-    def _visitor(self, login: Login, place: Place, caller: Caller) -> Visitor:
+    def _visitor(self, login: Login, place: Place, caller: Caller, as_user: str) -> Visitor:
         config = self._config.multiplexor
         password = None
         if config.login != "proxy":
@@ -142,7 +142,7 @@ class Multiplexor:
                 text = "Only a user's own password opens their mailbox here"
                 raise Refusal(Code.AUTHORIZATION_FAILED, text)
         facts = caller.facts if config.tells_client else ()
-        return Visitor(place.user or login.user, password, facts)
+        return Visitor(place.user or as_user or login.user, password, facts)
 
     def _address_of(self, place: Place, speech: Speech) -> Address:
         address = self._upstreams.address(place.server, speech.protocol)

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from murder.frontend.multiplexor.speech import IMAP_SPEECH, Speech
+from murder.frontend.multiplexor.imap import IMAP_SPEECH
+from murder.frontend.multiplexor.pop3 import POP3_SPEECH
+from murder.frontend.multiplexor.sieve import SIEVE_SPEECH
+from murder.frontend.multiplexor.speech import Speech
 
 SPEECHES: Final[Mapping[str, Speech]] = MappingProxyType(
-    {speech.protocol.name: speech for speech in (IMAP_SPEECH,)}
+    {speech.protocol.name: speech for speech in (IMAP_SPEECH, POP3_SPEECH, SIEVE_SPEECH)}
 )
