@@ -11,6 +11,7 @@ from murder.errors import UpstreamFailure, UpstreamKind
 from plugins.auth_ldap import messages
 from plugins.auth_ldap.ber import Malformed, whole_length
 from plugins.auth_ldap.messages import Entry, Message, Result
+from plugins.auth_ldap.policy import CONTROL
 
 MAX_MESSAGE: Final = 4 << 20  # octets; a group with a hundred thousand members
 MAX_ENTRIES: Final = 10_000
@@ -97,14 +98,14 @@ class Connection(asyncio.Protocol):
 
     # --- what is asked
 
-    async def ask(self, operation: bytes) -> tuple[Result, list[Entry]]:
+    async def ask(self, operation: bytes, *controls: bytes) -> tuple[Result, list[Entry]]:
         """Send a request and wait for its end."""
         if self.is_lost or self._transport is None:
             raise UpstreamFailure(UpstreamKind.LOST, str(self.server), self._why)
         number, waiting = next(self._numbers), _Waiting()
         self._waiting[number] = waiting
         try:
-            self._transport.write(messages.format_request(number, operation))
+            self._transport.write(messages.format_request(number, operation, *controls))
             result = await waiting.done
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError):
@@ -119,7 +120,7 @@ class Connection(asyncio.Protocol):
         if name and not password:
             raise AssertionError("an empty password reached the directory")
         result, _ = await self.ask(
-            messages.bind_request(name.encode("utf-8", "surrogateescape"), password)
+            messages.bind_request(name.encode("utf-8", "surrogateescape"), password), CONTROL
         )
         return result
 

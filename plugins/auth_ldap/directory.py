@@ -1,6 +1,7 @@
 """The auth backend: who a user is in the directory, and whether the password is theirs."""
 
 import asyncio
+import logging
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
@@ -9,11 +10,12 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 from murder.api import Denied, Fault, Identity, LoginAttempt
-from murder.errors import UpstreamFailure, UpstreamKind
+from murder.errors import Refusal, UpstreamFailure, UpstreamKind
 from plugins.auth_ldap import messages
 from plugins.auth_ldap.connection import Connection, Server, connect
 from plugins.auth_ldap.filters import encode_filter, fill, first_value
 from plugins.auth_ldap.messages import Entry, Result
+from plugins.auth_ldap.policy import verdict_of
 from plugins.auth_ldap.settings import Settings
 
 MAX_PASSWORD: Final = 1024
@@ -24,7 +26,9 @@ IDLE: Final = 8  # connections that are kept for the next logins
 TEMPORARY: Final = frozenset({1, 3, 11, 51, 52})  # results of a server that is in trouble
 NOT_THIS_ONE: Final = frozenset({19, 48, 49, 53})  # a bind that fails by the user's fault
 FORBIDDEN: Final = frozenset(' /%*"\\')
+IN_NAMES: Final = frozenset("=,+")  # of entries
 
+log = logging.getLogger("murder.plugins.auth_ldap")
 T = TypeVar("T")
 
 
@@ -60,22 +64,27 @@ class Directory:
         entry = await self._find(self._settings.filter, user)
         if entry is None:
             return Denied.UNKNOWN
-        result = await self._bind(entry.name, password)
-        if result.code != messages.SUCCESS:
+        if not await self._bind(entry.name, user, password):
             return Denied.WRONG
         return await self._identity(entry, user)
 
     async def _check_by_name(self, user: str, password: bytes) -> Identity | Denied:
         """A directory does not tell an unknown user from a wrong password here."""
-        name = fill(self._settings.user_dn, user)
+        settings = self._settings
+        name = fill(settings.user_dn, user, is_escaped=settings.binds_by_name)
+        if not settings.binds_by_name and not IN_NAMES.isdisjoint(user):
+            return Denied.UNKNOWN
 
         async def ask(connection: Connection) -> Entry | None:
-            result = await connection.bind(name, password)
-            if result.code != messages.SUCCESS:
-                self._take_as_denied(result, connection, name)
+            if not await self._is_bound(connection, name, user, password):
                 return None
-            found = await self._own_entry(connection, name)
-            return found or Entry(name, {})  # it may not read itself
+            if settings.binds_by_name or not settings.base:
+                return await self._own_entry(connection, name) or Entry(name, {})
+            found = await self._only(connection, settings.filter, user)
+            # who calls themselves so need not be whom the filter finds: it is theirs by the same password
+            if found is None or not await self._is_bound(connection, found.name, user, password):
+                return None
+            return found
 
         entry = await self._on_idle(ask)
         return Denied.UNKNOWN if entry is None else await self._identity(entry, user)
@@ -91,6 +100,8 @@ class Directory:
             return None
         if self._settings.base:
             entry = await self._find(self._settings.filter, user)
+        elif not self._settings.binds_by_name:
+            return None
         else:
             name = fill(self._settings.user_dn, user)
             entry = await self._searching_for(lambda one: self._own_entry(one, name))
@@ -107,36 +118,38 @@ class Directory:
 
     async def _find(self, template: str, user: str) -> Entry | None:
         """The one entry. Raises UpstreamFailure where there are several, or the search fails."""
+        return await self._searching_for(lambda one: self._only(one, template, user))
+
+    async def _only(self, connection: Connection, template: str, user: str) -> Entry | None:
+        """The same, with a connection that may read it."""
         settings = self._settings
-        wanted = settings.wanted()
-        found = await self._search(settings.base, template, user, "", wanted, 2, "base")
+        if not settings.base:
+            return None
+        found = await self._entries(
+            connection, settings.base, fill(template, user), settings.wanted(), 2, "base"
+        )
         if len(found) > 1:
             text = f"{template} finds several entries for one user; make it find one (plugins.auth_ldap.filter)"
             raise UpstreamFailure(UpstreamKind.PROTOCOL, str(self._servers[0]), text)
         return found[0] if found else None
 
-    async def _search(
+    async def _entries(
         self,
+        connection: Connection,
         base: str,
-        template: str,
-        user: str,
-        name: str,
+        filled: str,
         attributes: Sequence[str],
         most: int,
         key: str,
     ) -> list[Entry]:
-        encoded = encode_filter(fill(template, user, name))
+        """What is found; references to other servers are passed over. Raises UpstreamFailure."""
         time_s = max(1, int(self._settings.timeout_s))
-
-        async def ask(connection: Connection) -> list[Entry]:
-            result, entries = await connection.search(
-                base, messages.SUBTREE, encoded, attributes, most, time_s
-            )
-            if result.code not in (messages.SUCCESS, messages.SIZE_LIMIT):
-                raise self._refused(result, connection.server, base, key)
-            return entries
-
-        return await self._searching_for(ask)
+        result, entries = await connection.search(
+            base, messages.SUBTREE, encode_filter(filled), attributes, most, time_s
+        )
+        if result.code not in (messages.SUCCESS, messages.SIZE_LIMIT):
+            raise self._refused(result, connection.server, base, key)
+        return entries
 
     async def _own_entry(self, connection: Connection, name: str) -> Entry | None:
         """What may be read of an entry; None where there is none."""
@@ -201,27 +214,32 @@ class Directory:
 
     async def _groups_of(self, name: str) -> list[Entry]:
         settings = self._settings
-        user = first_value(name)
-        return await self._search(
-            settings.group_base,
-            settings.group_filter,
-            user,
-            name,
-            [settings.group_name],
-            MAX_GROUPS,
-            "group_base",
+        filled = fill(settings.group_filter, first_value(name), name)
+        base, wanted = settings.group_base, [settings.group_name]
+        return await self._searching_for(
+            lambda one: self._entries(one, base, filled, wanted, MAX_GROUPS, "group_base")
         )
 
     # --- connections
 
-    async def _bind(self, name: str, password: bytes) -> Result:
-        async def ask(connection: Connection) -> Result:
-            result = await connection.bind(name, password)
-            if result.code != messages.SUCCESS:
-                self._take_as_denied(result, connection, name)
-            return result
+    async def _bind(self, name: str, user: str, password: bytes) -> bool:
+        """Whether it is the password."""
+        return await self._on_idle(lambda one: self._is_bound(one, name, user, password))
 
-        return await self._on_idle(ask)
+    async def _is_bound(
+        self, connection: Connection, name: str, user: str, password: bytes
+    ) -> bool:
+        """The same; Raises Refusal where it is, and does not let in."""
+        result = await connection.bind(name, password)
+        verdict = verdict_of(result)
+        if verdict is not None and verdict.is_right:
+            raise Refusal(verdict.code, verdict.text)
+        if result.code == messages.SUCCESS:
+            return True
+        self._take_as_denied(result, connection, name)
+        if verdict is not None:
+            log.warning("%s is not let in: %s", user, verdict.text)
+        return False
 
     def _take_as_denied(self, result: Result, connection: Connection, name: str) -> None:
         """A bind that failed is the user's fault, or raises."""
@@ -318,12 +336,14 @@ class Directory:
     def _refused(self, result: Result, server: Server, name: str, key: str) -> UpstreamFailure:
         """A result that is nobody's password, in words with the cure behind a semicolon."""
         kind = UpstreamKind.PROTOCOL
-        if result.code in TEMPORARY:
+        if result.code in TEMPORARY and (result.code > 1 or self._settings.service_dn):
             kind, cure = UpstreamKind.AUTH_TEMPORARY, "its log tells more"
         elif result.code == messages.NO_SUCH_OBJECT:
             cure = f"set plugins.auth_ldap.{key} to one that there is"
         elif result.code == messages.INVALID_CREDENTIALS and key == "service_dn":
             kind, cure = UpstreamKind.AUTH, "set service_dn and service_password as it knows them"
+        elif result.code == 1 and not self._settings.service_dn:
+            cure = "name somebody who may search: service_dn and service_password"
         elif result.code in (8, 13):
             cure = "use ldaps://, or starttls = true"
         elif result.code == 50:

@@ -30,7 +30,7 @@ escape_name = escape_value
 """For a part of a name: RFC 4514 §2.4 takes \\XX for any octet."""
 
 
-def fill(template: str, user: str, name: str = "") -> str:
+def fill(template: str, user: str, name: str = "", *, is_escaped: bool = True) -> str:
     """`%u` the user as given, `%n` before the @, `%d` behind it, `%D` the name of an entry, `%%` a %."""
     local, _, domain = user.partition("@")
     values = {"u": user, "n": local, "d": domain, "D": name}
@@ -39,7 +39,8 @@ def fill(template: str, user: str, name: str = "") -> str:
         letter = match[1]
         if letter == "%":
             return "%"
-        return escape_value(values[letter].encode("utf-8", "surrogateescape"))
+        value = values[letter]
+        return escape_value(value.encode("utf-8", "surrogateescape")) if is_escaped else value
 
     return PLACE.sub(put, template)
 

@@ -1,6 +1,7 @@
 """LDAP's messages (RFC 4511), as far as a login needs them: requests to octets, answers from octets."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -9,6 +10,8 @@ from plugins.auth_ldap import ber
 
 BIND, UNBIND, SEARCH, EXTENDED = 0x60, 0x42, 0x63, 0x77
 BIND_DONE, ENTRY, SEARCH_DONE, REFERENCE, EXTENDED_DONE = 0x61, 0x64, 0x65, 0x73, 0x78
+CONTROLS: Final = 0xA0
+MAX_CONTROLS: Final = 20  # of one message
 START_TLS: Final = b"1.3.6.1.4.1.1466.20037"
 NOTICE_OF_DISCONNECTION: Final = 0  # the number of a message that nobody asked for
 BASE, ONE, SUBTREE = 0, 1, 2
@@ -48,6 +51,11 @@ class Result:
     code: int
     name: str = ""
     text: str = ""
+    controls: tuple[tuple[bytes, bytes], ...] = ()  # by their names: values
+
+    def control(self, name: bytes) -> bytes:
+        """The value of that one; nothing where it did not come."""
+        return next((value for one, value in self.controls if one == name), b"")
 
     def __str__(self) -> str:
         said = RESULTS.get(self.code, f"result {self.code}")
@@ -80,8 +88,11 @@ class Message:
     value: Result | Entry | None
 
 
-def format_request(number: int, operation: bytes) -> bytes:
-    return ber.element(ber.SEQUENCE, ber.integer(number), operation)
+def format_request(number: int, operation: bytes, *controls: bytes) -> bytes:
+    """`controls` are asked for by their names; who does not know them passes them over."""
+    asked = [ber.element(ber.SEQUENCE, ber.octets(name)) for name in controls]
+    more = [ber.element(CONTROLS, *asked)] if asked else []
+    return ber.element(ber.SEQUENCE, ber.integer(number), operation, *more)
 
 
 def bind_request(name: bytes, password: bytes) -> bytes:
@@ -125,18 +136,28 @@ def parse_message(octets: bytes) -> Message:
         case 0x64:  # ENTRY
             return Message(number, kind, _entry(body))
         case 0x61 | 0x65 | 0x78:  # BIND_DONE, SEARCH_DONE, EXTENDED_DONE
-            return Message(number, kind, _result(body))
+            return Message(number, kind, _result(body, parts[2:]))
         case 0x73 | 0x79:  # REFERENCE; IntermediateResponse
             return Message(number, kind, None)
     raise ber.Malformed(f"a message of the kind {kind:#x}")
 
 
-def _result(body: bytes) -> Result:
+def _result(body: bytes, behind: Sequence[tuple[int, bytes]]) -> Result:
     parts = list(ber.elements(body))
     if len(parts) < 3:
         raise ber.Malformed("a result without a code")
     name, text = (one.decode("utf-8", "replace") for _, one in parts[1:3])
-    return Result(ber.number(parts[0][1]), name, " ".join(text.rstrip("\0").split())[:300])
+    said = " ".join(text.rstrip("\0").split())[:300]
+    return Result(ber.number(parts[0][1]), name, said, tuple(_controls(behind)))
+
+
+def _controls(behind: Sequence[tuple[int, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Of what stands behind an operation."""
+    found = next((content for tag, content in behind if tag == CONTROLS), b"")
+    for _, one in itertools.islice(ber.elements(found), MAX_CONTROLS):
+        parts = list(ber.elements(one))
+        if parts:
+            yield parts[0][1], next((value for tag, value in parts[1:] if tag == ber.OCTETS), b"")
 
 
 def _entry(body: bytes) -> Entry:

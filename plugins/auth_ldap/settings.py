@@ -41,7 +41,8 @@ class Settings:
     user_dn: str = field(
         default="",
         metadata={
-            "doc": "The name of a user's entry, to log in without a search: uid=%n,ou=people,dc=example,dc=org."
+            "doc": "The name of a user's entry, to log in without a search: uid=%n,ou=people,dc=example,dc=org. Active "
+            "Directory takes %n@example.org, too; their entry is then looked for in base, as the user."
         },
     )
     user: str = field(
@@ -115,6 +116,11 @@ class Settings:
         is_tls = parts.scheme == "ldaps"
         port = parts.port or (636 if is_tls else 389)
         return Server(parts.hostname, port, is_tls, self.starttls and not is_tls)
+
+    @property
+    def binds_by_name(self) -> bool:
+        """Whether `user_dn` is an entry's name, not what a user calls themselves."""
+        return "=" in self.user_dn
 
     def all_servers(self) -> list[Server]:
         """As values, in order."""

@@ -22,6 +22,7 @@ pidfile {folder}/pid
 modulepath /usr/lib/ldap
 moduleload back_mdb
 moduleload memberof
+moduleload ppolicy
 TLSCertificateFile {folder}/cert.pem
 TLSCertificateKeyFile {folder}/key.pem
 access to attrs=userPassword by anonymous auth by * none
@@ -32,6 +33,8 @@ rootdn "cn=root,{base}"
 rootpw root
 directory {folder}/db
 overlay memberof
+overlay ppolicy
+ppolicy_use_lockout
 """
 ENTRIES = """
 dn: dc=example,dc=org
@@ -82,6 +85,43 @@ uid: twin
 cn: twin2
 sn: Two
 userPassword: secret
+
+dn: cn=policy,dc=example,dc=org
+objectClass: person
+objectClass: pwdPolicy
+cn: policy
+sn: policy
+pwdAttribute: userPassword
+pwdMaxAge: 86400
+pwdMustChange: TRUE
+pwdLockout: TRUE
+
+dn: uid=old,ou=people,dc=example,dc=org
+objectClass: inetOrgPerson
+uid: old
+cn: old
+sn: old
+userPassword: secret
+pwdPolicySubentry: cn=policy,dc=example,dc=org
+pwdChangedTime: 20200101000000Z
+
+dn: uid=must,ou=people,dc=example,dc=org
+objectClass: inetOrgPerson
+uid: must
+cn: must
+sn: must
+userPassword: secret
+pwdPolicySubentry: cn=policy,dc=example,dc=org
+pwdReset: TRUE
+
+dn: uid=locked,ou=people,dc=example,dc=org
+objectClass: inetOrgPerson
+uid: locked
+cn: locked
+sn: locked
+userPassword: secret
+pwdPolicySubentry: cn=policy,dc=example,dc=org
+pwdAccountLockedTime: 000001010000Z
 
 dn: cn=staff,ou=groups,dc=example,dc=org
 objectClass: groupOfNames
