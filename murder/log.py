@@ -14,7 +14,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final, TextIO, cast
 
@@ -26,6 +25,7 @@ Log = FilteringBoundLogger
 STDERR: Final = 2
 RECENT_LINES: Final = 300
 RECENT_CHARACTERS: Final = 1000
+MOST_SHAPES: Final = 200  # of lines of events that are said often; there are a few
 MASK: Final = "***"
 SECRETS: Final = frozenset(
     {"authorization", "credentials", "initial_response", "passwd", "password", "secret", "token"}
@@ -205,15 +205,30 @@ recent: Final = Recent()
 
 
 class PlainLog:
-    """What is said at each login, without structlog's dozen of steps: where lines are JSON, the same line in one step."""
+    """What is said at each login, without structlog's dozen of steps: where lines are JSON, the same line in one step. All
+    but the facts is written once for each event with facts of these names, and the time of day once a second."""
 
-    __slots__ = ("constants", "encode", "priority", "threshold")
+    __slots__ = ("_day", "_second", "_shapes", "constants", "encode", "priority", "threshold")
 
     def __init__(self) -> None:
         self.threshold = logging.INFO
         self.encode: Callable[[object], str] | None = None  # where lines are JSON
         self.constants: Mapping[str, object] = {}
         self.priority = ""
+        self._shapes: dict[tuple[str, ...], str] = {}
+        self._second, self._day = 0, ""
+
+    def set_up(
+        self,
+        threshold: int,
+        encode: Callable[[object], str] | None,
+        constants: Mapping[str, object],
+        priority: str,
+    ) -> None:
+        """See the attributes; `constants` stand in every line."""
+        self.threshold, self.encode = threshold, encode
+        self.constants, self.priority = dict(constants), priority
+        self._shapes.clear()
 
     def info(self, event: str, facts: Mapping[str, object]) -> None:
         """As `logger(**facts).info(event)`. None of the facts is a secret."""
@@ -221,17 +236,44 @@ class PlainLog:
         if encode is None:
             logger(**facts).info(event)
         elif self.threshold <= logging.INFO:
-            line = {**facts, "event": event, **self.constants, "level": "info"}
-            line["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-            text = encode(line)
+            names = (event, *facts)
+            shape = self._shapes.get(names) or self._shape(names, encode)
+            now = time.time()
+            second = int(now)
+            if second != self._second:
+                self._day = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+                self._second = second
+            values = []
+            for value in facts.values():
+                if type(value) is str:
+                    values.append(_quoted(value))
+                elif value is False:
+                    values.append("false")
+                else:
+                    values.append(encode(value))
+            values.append(f'"{self._day}.{int((now - second) * 1e6):06d}Z"')
+            text = shape % tuple(values)
             # `recent.note`, without a call: this is the way of every session
-            recent.lines.append((time.time(), "info", text[:RECENT_CHARACTERS]))
+            recent.lines.append((now, "info", text[:RECENT_CHARACTERS]))
             try:
                 os.write(STDERR, f"{self.priority}{text}\n".encode())
             except OSError:
                 pass  # as `_Sink`
 
+    def _shape(self, names: tuple[str, ...], encode: Callable[[object], str]) -> str:
+        """The line of this event with facts of these names, with a place for each and one for the time."""
+        event, *facts = names
+        bound = {name: value for name, value in self.constants.items() if name not in facts}
+        fixed = encode({"event": event, **bound, "level": "info"})[1:-1].replace("%", "%%")
+        places = "".join(_quoted(name).replace("%", "%%") + ": %s, " for name in facts)
+        shape = f'{{{places}{fixed}, "timestamp": %s}}'
+        if len(self._shapes) >= MOST_SHAPES:
+            self._shapes.clear()
+        self._shapes[names] = shape
+        return shape
 
+
+_quoted: Final = json.encoder.encode_basestring_ascii
 plain_log: Final = PlainLog()
 
 Listener = Callable[[str, str, Mapping[str, object]], None]
@@ -311,9 +353,8 @@ def set_up(level: str, form: str, **bound: object) -> None:
         logger_factory=lambda *_: sink,
         cache_logger_on_first_use=False,  # a reload may change the level
     )
-    plain_log.threshold, plain_log.constants = threshold, dict(bound)
-    plain_log.priority = priority_of("info")
-    plain_log.encode = None if as_text or listeners else _encoder()
+    encode = None if as_text or listeners else _encoder()
+    plain_log.set_up(threshold, encode, bound, priority_of("info"))
     root = logging.getLogger()
     root.handlers[:] = [_Bridge()]
     root.setLevel(max(threshold, logging.WARNING))
@@ -324,8 +365,7 @@ def _encoder() -> Callable[[object], str]:
     make = getattr(json.encoder, "c_make_encoder", None)
     if make is None:
         return json.JSONEncoder(default=readable).encode
-    quote = json.encoder.encode_basestring_ascii
-    pieces = make(None, readable, quote, None, ": ", ", ", False, False, True)
+    pieces = make(None, readable, _quoted, None, ": ", ", ", False, False, True)
     return lambda line: "".join(pieces(line, 0))
 
 

@@ -46,6 +46,7 @@ DECOY_SALT_OCTETS: Final = 16
 MAX_TURNS: Final = 8  # of an exchange; the longest takes three
 MASTER_MARK: Final = "*"
 AUTHENTICATION: Final = "authentication"  # what clients are told that cannot be asked
+MOST_LOGINS: Final = 4096  # that are kept, of 200 octets each
 SHOWN_NAME: Final = 128  # characters of a name that nobody has
 
 T = TypeVar("T")
@@ -102,6 +103,7 @@ class Gate:
         self.allow_plaintext = allow_plaintext
         self.penalties = penalties or Penalties()
         self.connections = connections or ConnectionLimit()
+        self._logins: dict[str, Login] = {}  # of who was let in at once, by name
         self.auth_timeout_s = auth_timeout_s
         self.keep_admin_password = keep_admin_password
         self.proxy_roles = frozenset(proxy_roles)
@@ -214,7 +216,12 @@ class Gate:
         ):
             return None
         connection.attempts += 1
-        return Login(identity.user, identity)
+        login = self._logins.get(user)
+        if login is None or login.identity is not identity:
+            if len(self._logins) >= MOST_LOGINS:
+                self._logins.clear()
+            login = self._logins[user] = Login(identity.user, identity)
+        return login
 
     def _recall_for(self, connection: Connection, protocol: str, mechanism: str) -> Recall:
         """What the whole chain knows of an attempt of this connection, which is not counted."""

@@ -24,6 +24,7 @@ import asyncio
 import functools
 import hmac
 import math
+import mmap
 import secrets
 import time
 import unicodedata
@@ -35,7 +36,7 @@ from typing import Final, Protocol, TypeVar
 from murder.config.value import Network, contains
 from murder.errors import Code, Refusal
 from murder.model.identity import Identity
-from murder.net.shared_counter import Counts, Row, SharedTable, place_of
+from murder.net.shared_counter import STAMP, Counts, Row, SharedTable, place_of
 
 FORGIVEN_S: Final = 60.0  # after the last failure
 RUN_OFF_S: Final = 300.0  # what weighs on an address falls to 1/e of itself in it
@@ -210,6 +211,7 @@ class Penalties:
         self._counts = counts
         self._share = counts.workers if counts is not None else 1
         self._made: tuple[SharedTable, SharedTable] | None = None
+        self._stamps: list[tuple[mmap.mmap, tuple[int, ...], float]] = []
         self._clock, self.sleep = clock, sleep
         self._key = secrets.token_bytes(32)
         self._wrong: OrderedDict[bytes, float] = OrderedDict()
@@ -235,6 +237,12 @@ class Penalties:
                 counts.guesses(lambda row: self._clock() - row.when > RUN_OFF_ENDS_S),
             )
         return self._made
+
+    def _find_stamps(self) -> list[tuple[mmap.mmap, tuple[int, ...], float]]:
+        """Where the tables say when anything was put there, and how long that matters."""
+        failures, guesses = self._tables
+        self._stamps = [(*failures.stamps, FORGIVEN_S), (*guesses.stamps, RUN_OFF_ENDS_S)]
+        return self._stamps
 
     # --- an attempt
 
@@ -263,10 +271,10 @@ class Penalties:
         place, pair = _place_and_pair(peer, user)
         now, is_quiet = self._clock(), not self.lines.lines
         if is_quiet:
-            failures, guesses = self._made or self._tables
-            is_quiet = (
-                now - failures.newest() > FORGIVEN_S and now - guesses.newest() > RUN_OFF_ENDS_S
-            )
+            for memory, stamps, lasts_s in self._stamps or self._find_stamps():
+                for at in stamps:
+                    if now - STAMP.unpack_from(memory, at)[0] <= lasts_s:
+                        is_quiet = False
         if not is_quiet and self._is_held_up(place, pair):
             return None
         known = self._digest(pair, password) if self._wrong else None

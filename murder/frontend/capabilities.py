@@ -37,36 +37,38 @@ class Capabilities:
     def __init__(self, append_limit: int, own_name: str) -> None:
         self._append_limit = append_limit
         self._own_name = own_name
-        self._offered: dict[str, frozenset[bytes]] = {}
-        self._words: tuple[bytes, ...] | None = None
+        self.offered: dict[str, frozenset[bytes]] = {}  # by server, in upper case, as it was last
+        self.current: tuple[bytes, ...] | None = None  # `words`, while they are known
 
     def learn(self, server: str, offered: frozenset[bytes]) -> None:
         """`offered` in upper case."""
-        if self._offered.get(server) != offered:
-            self._offered[server] = offered
-            self._words = None
+        known = self.offered.get(server)
+        if known is not offered:
+            self.offered[server] = offered
+            if known != offered:
+                self.current = None
 
     def of(self, server: str) -> frozenset[bytes]:
         """What a backend offered last, in upper case."""
-        return self._offered.get(server, frozenset())
+        return self.offered.get(server, frozenset())
 
     def unknown_of(self, servers: Collection[str]) -> list[str]:
         """Those that nobody has logged in to yet. What no longer is a server is forgotten."""
-        for gone in self._offered.keys() - servers:
-            del self._offered[gone]
-            self._words = None
-        return [server for server in servers if server not in self._offered]
+        for gone in self.offered.keys() - servers:
+            del self.offered[gone]
+            self.current = None
+        return [server for server in servers if server not in self.offered]
 
     def words(self) -> tuple[bytes, ...]:
         """All that is true for every backend, IMAP4rev1 first, else by name."""
-        if self._words is None:
+        if self.current is None:
             first, *others = OWN
             words = [*others, *self._carried()]
-            self._words = (first, *sorted(words, key=bytes.upper))
-        return self._words
+            self.current = (first, *sorted(words, key=bytes.upper))
+        return self.current
 
     def _carried(self) -> list[bytes]:
-        offered: Mapping[str, frozenset[bytes]] = self._offered
+        offered: Mapping[str, frozenset[bytes]] = self.offered
         common = frozenset.intersection(*offered.values()) if offered else BASE
         found = [word for word in CARRIED if word.upper() in common]
         rights = [_rights_of(words) for words in offered.values()]
@@ -86,7 +88,7 @@ class Capabilities:
         """RFC 7889: of all backends that name one, and ours."""
         named = (
             word[len(APPENDLIMIT) :]
-            for words in self._offered.values()
+            for words in self.offered.values()
             for word in words
             if word.startswith(APPENDLIMIT)
         )

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from murder.errors import Code, Misuse, Refusal
 
 DATA: Final = "data.mdb"  # LMDB's own name for the file
 FORMAT: Final = b"1"  # of the file; a newer one is refused
+STAMP_S: Final = 0.05
 MAP_BYTES: Final = 4 << 30  # address space, not disk or memory; a million rows take about 0.4 GiB
 RESERVE_BYTES: Final = 32 << 20  # a commit's pages (`waiting.MAX_COMMIT_COST`), and as much again
 MAX_READERS: Final = 1024  # reader slots of all processes; each thread of each worker may take one
@@ -104,6 +106,7 @@ class Environment:
         self.only_makes_room = False  # there is a little more than that, for who takes things away
         self._map_bytes = map_bytes
         self.users = 0
+        self._stamp, self._stamp_ends = 0, 0.0
         self._reading = threading.Lock()  # no read transaction is open without it
         self._writing = threading.Lock()
         self._lmdb = _open_lmdb(path, read_only=read_only, map_bytes=map_bytes)
@@ -124,8 +127,11 @@ class Environment:
             return work(cast(Viewing, transaction))
 
     def stamp(self) -> int:
-        """Another one after each commit, of whatever process."""
-        return int(self._lmdb.info()["last_txnid"])
+        """Another one after each commit: at once in this process, `STAMP_S` later at most in others."""
+        now = time.monotonic()
+        if now >= self._stamp_ends:
+            self._stamp, self._stamp_ends = int(self._lmdb.info()["last_txnid"]), now + STAMP_S
+        return self._stamp
 
     def get(self, key: bytes, table: Table) -> bytes | None:
         """One look-up on a snapshot of its own: `read` for the commonest case."""
@@ -167,6 +173,7 @@ class Environment:
             try:
                 return self._write(work)
             finally:
+                self._stamp_ends = 0.0
                 if self.only_makes_room:
                     self.only_makes_room = False
                     self._resize(self._map_bytes)

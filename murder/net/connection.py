@@ -17,7 +17,6 @@ import zlib
 from collections.abc import Callable
 from typing import Final, Protocol, runtime_checkable
 
-from murder.errors import UpstreamFailure, UpstreamKind
 from murder.net.handshakes import HANDSHAKES
 from murder.net.tls import PeerCertificate, peer_of
 
@@ -36,6 +35,9 @@ DEFLATE_MEMORY: Final = 6
 QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)  # Linux
 
 _numbers = itertools.count(1)
+_PROCESS: Final = (
+    f"{os.getpid():x}-"  # processes of a node are started anew, none is a copy of another
+)
 
 
 class Receiver(Protocol):
@@ -110,6 +112,7 @@ class Connection(asyncio.Protocol):
         "_is_held_off",
         "_lost",
         "_make_receiver",
+        "_may_have_tls",
         "_most_unread",
         "_on_lost",
         "_receiver",
@@ -130,13 +133,19 @@ class Connection(asyncio.Protocol):
 
     data_received: Callable[[bytes], None]  # type: ignore[assignment]  # see `_hand_over`
     transport: asyncio.Transport
+    # uvloop asks every protocol for it; where there is none, that costs an exception each time
+    get_buffer = None
 
     def __init__(
         self,
         make_receiver: "Callable[[Connection], Receiver]",
         on_lost: "Callable[[Connection], None] | None" = None,
+        *,
+        may_have_tls: bool = True,
     ) -> None:
+        """`may_have_tls`: when it is made; it may begin TLS later in any case."""
         self._make_receiver = make_receiver
+        self._may_have_tls = may_have_tls
         self._on_lost = on_lost
         self.data_received = _unheard
         self._drained: asyncio.Future[None] | None = None
@@ -145,7 +154,7 @@ class Connection(asyncio.Protocol):
         self._finished = False
         self.is_plain = True  # what is written goes to the transport as it is; see `write`
         self._input_has_ended = False  # under TLS
-        self.cid = f"{os.getpid():x}-{next(_numbers):x}"
+        self.cid = f"{_PROCESS}{next(_numbers):x}"
         self.peer = ""
         self.peer_port = 0
         self.is_tls = False
@@ -170,16 +179,18 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # uvloop's are no subclasses of it
-        self.transport.set_write_buffer_limits(WRITE_HIGH_OCTETS, WRITE_LOW_OCTETS)
+        own = self.transport
+        own.set_write_buffer_limits(WRITE_HIGH_OCTETS, WRITE_LOW_OCTETS)
         peer = transport.get_extra_info("peername")
-        if isinstance(peer, tuple):
+        if type(peer) is tuple:
             self.peer, self.peer_port = peer[0], peer[1]
-        if transport.get_extra_info("ssl_object") is not None:
+        if self._may_have_tls and transport.get_extra_info("ssl_object") is not None:
             self._note_tls()
         # TCP_NODELAY is set: loops do that themselves
         receiver = self._receiver = self._make_receiver(self)
-        if not self._lost:
-            self._hand_over()
+        if not self._lost:  # as `_hand_over`
+            self.data_received = receiver.received
+            own.set_protocol(self)
         receiver.begin()
 
     @property
@@ -541,56 +552,3 @@ class Connection(asyncio.Protocol):
             tls.on_close_notify = self._tls_ended
             tls.on_many = self._tls_has_more
             self._limit_tls(self._most_unread if self.on_known is None else STRANGER_TLS_OCTETS)
-
-
-def why(error: OSError) -> str:
-    """In the system's or the TLS library's words; asyncio has its own, which say less."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS: {error.reason or error}"
-    if isinstance(error, socket.gaierror):
-        return error.strerror or str(error)
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-
-
-async def connect(
-    host: str,
-    port: int,
-    make_receiver: Callable[[Connection], Receiver],
-    *,
-    server: str,
-    tls: ssl.SSLContext | None = None,
-    server_hostname: str | None = None,
-    timeout_s: float = 10.0,
-    source: str | None = None,
-) -> Connection:
-    """Open a connection. `server` is its name in errors, `source` the address to connect from.
-
-    Raises UpstreamFailure: RESOLVE, CONNECT or TLS.
-    """
-    loop = asyncio.get_running_loop()
-    where = "" if server == f"{host}:{port}" else f"{host}:{port}: "
-    try:
-        async with asyncio.timeout(timeout_s):
-            _, connection = await loop.create_connection(
-                lambda: Connection(make_receiver),
-                host,
-                port,
-                ssl=tls,
-                server_hostname=(server_hostname or host) if tls else None,
-                local_addr=(source, 0) if source else None,
-            )
-    except TimeoutError:
-        raise UpstreamFailure(
-            UpstreamKind.CONNECT, server, f"no answer in {timeout_s:g} s"
-        ) from None
-    except socket.gaierror as error:
-        what = f"{where.partition(':')[0]}: " if where and host != server else ""
-        text = f"{what}its name has no address ({error.strerror})"
-        raise UpstreamFailure(UpstreamKind.RESOLVE, server, text) from error
-    except ssl.SSLError as error:
-        raise UpstreamFailure(UpstreamKind.TLS, server, f"{where}{why(error)}") from error
-    except OSError as error:
-        raise UpstreamFailure(UpstreamKind.CONNECT, server, f"{where}{why(error)}") from error
-    return connection

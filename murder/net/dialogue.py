@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 from murder.errors import BadSyntax
 from murder.net.connection import STUCK_WRITE_S, Connection
-from murder.net.sweep import NOWHERE, sweep_of
+from murder.net.sweep import NOWHERE, here
 from murder.net.turns import TURN_S, line_up
 
 HELD_OCTETS: Final = 256 * 1024  # input held for a busy session before reading stops
@@ -50,26 +50,27 @@ class Dialogue(ABC):
     """A server's side of one connection."""
 
     held_octets = HELD_OCTETS
+    # Attributes begin as they stand here where no command looks at them: an object of up to 30 of its own has no dictionary
+    write_timeout_s = STUCK_WRITE_S
+    # False before a login: `idle_timeout_s` is all the time there is.
+    activity_counts = True
+    _waiter: asyncio.Future[None] | None = None
+    _ends_at = 0.0  # once it is closing: when it is cut off
+    _pumping = False
+    _turn_ends = 0.0
+    _input_ended = False  # the peer sends no more, and may still read
 
     def __init__(self, connection: Connection, session: Session, idle_timeout_s: float) -> None:
         self.connection = connection
         self.session = session
         self.idle_timeout_s = idle_timeout_s
-        self.loop = asyncio.get_running_loop()
-        self.sweep = sweep_of(self.loop)
-        self.write_timeout_s = STUCK_WRITE_S
-        self.active_at = self.loop.time()
-        # False before a login: `idle_timeout_s` is all the time there is.
-        self.activity_counts = True
+        sweep = self.sweep = here()
+        loop = self.loop = sweep.loop
+        self.active_at = loop.time()
         self.is_closing = False
         self._task: asyncio.Task[None] | None = None
-        self._waiter: asyncio.Future[None] | None = None
         self.sweep_slot = NOWHERE
-        self._ends_at = 0.0  # once it is closing: when it is cut off
-        self._pumping = False
         self._pump_is_due = False  # its turn is over, the next one is asked for
-        self._turn_ends = 0.0
-        self._input_ended = False  # the peer sends no more, and may still read
 
     # --- what a protocol and role give
 

@@ -4,10 +4,13 @@ hears."""
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from murder.errors import UpstreamFailure
 from murder.wire.fragment import Fragmenter
+
+if TYPE_CHECKING:
+    from murder.net.relay import ImapUpstream
 
 MAX_COLLECTED: Final = 4 * 1024 * 1024  # octets of untagged responses kept for one own command
 RESPONSE_OCTETS: Final = 64  # that each costs beside its own: 4 MiB of empty ones would be 40
@@ -76,3 +79,19 @@ def unanswered_of(
         found += zip(of_these, whole, strict=True)
     found = found[len(found) - len(tags) :]
     return found if [tag for tag, _ in found] == tags else None
+
+
+class Asker(Protocol):
+    """Who has asked something without a task that waits."""
+
+    def heard(self, upstream: "ImapUpstream", line: bytes, failure: UpstreamFailure | None) -> None:
+        """The tagged line; or there is none, and why. What else has come with it is passed on when this returns."""
+        ...
+
+
+class Keeper(Protocol):
+    """Where connections wait for their next user: a pool."""
+
+    def forget(self, upstream: "ImapUpstream") -> None:
+        """It does not wait any more."""
+        ...

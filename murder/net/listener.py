@@ -6,10 +6,10 @@ Plain listeners leave accepting to the loop; where something stands before the s
 """
 
 import asyncio
+import functools
 import socket
 import ssl
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -58,7 +58,7 @@ class Guests:
         self._from_address = SharedCounter(counts.addresses() if counts is not None else None)
         self._total = Total(counts)
         self._workers = counts.workers if counts is not None else 1
-        self._strangers_from: Counter[str] = Counter()
+        self._strangers_from: dict[str, int] = {}
         self._nodes: dict[str, None] = {}
         self._strangers: dict[
             Stranger, tuple[str, float]
@@ -68,8 +68,12 @@ class Guests:
         """One more, a stranger as yet; or the key of the limit that forbids it."""
         place = place_of(peer) if ":" in peer else peer
         is_bound = not (bounds.trusted and contains(bounds.trusted, peer))
-        strangers = max(1, bounds.max_strangers // self._workers) if bounds.max_strangers else 0
-        if is_bound and strangers and self._strangers_from[place] >= strangers:
+        there = self._strangers_from.get(place, 0)
+        if (
+            is_bound
+            and bounds.max_strangers
+            and there >= (bounds.max_strangers // self._workers or 1)
+        ):
             if place not in self._nodes:
                 return "max_strangers_per_address"
         if not self._total.enter(bounds.max_connections) and not self._has_made_room(bounds):
@@ -77,7 +81,7 @@ class Guests:
         if not self._from_address.enter(place, bounds.max_per_address if is_bound else 0):
             self._total.leave()
             return "max_connections_per_address"
-        self._strangers_from[place] = self._strangers_from.get(place, 0) + 1
+        self._strangers_from[place] = there + 1
         self._strangers[who] = place, time.monotonic()
         return ""
 
@@ -86,7 +90,7 @@ class Guests:
         longest, (_, when) = next(iter(self._strangers.items()), (None, ("", 0.0)))
         if longest is None or time.monotonic() - when < LOGIN_S:
             return False
-        self._no_stranger(longest)
+        self.no_stranger(longest)
         longest.abort()
         return self._total.enter(bounds.max_connections + 1)  # it is counted until it has gone
 
@@ -96,24 +100,24 @@ class Guests:
         if noted is not None:
             self._strangers[connection] = noted
 
-    def known(self, who: Stranger, peer: str, *, is_node: bool) -> None:
-        """The client has logged in. Where a node of the murder has, many come at once."""
-        if who in self._strangers:
-            self._no_stranger(who)
-        if is_node and (place := place_of(peer)) not in self._nodes:
+    def is_nodes(self, peer: str) -> None:
+        """A node of the murder has logged in from there: many may come at once."""
+        if (place := place_of(peer)) not in self._nodes:
             if len(self._nodes) >= MAX_NODES:
                 del self._nodes[next(iter(self._nodes))]
             self._nodes[place] = None
 
     def leave(self, who: Stranger, peer: str) -> None:
         if who in self._strangers:
-            self._no_stranger(who)
+            self.no_stranger(who)
         self._total.leave()
         self._from_address.leave(place_of(peer) if ":" in peer else peer)
 
-    def _no_stranger(self, who: Stranger) -> None:
-        place, _ = self._strangers.pop(who, ("", 0.0))
-        if place:
+    def no_stranger(self, who: Stranger) -> None:
+        """The client has logged in, or has gone."""
+        noted = self._strangers.pop(who, None)
+        if noted is not None:
+            place = noted[0]
             left = self._strangers_from.get(place, 0) - 1
             if left > 0:
                 self._strangers_from[place] = left
@@ -160,7 +164,7 @@ class Listener:
             self._doorway.open()
             return
         self._server = await loop.create_server(
-            lambda: Connection(self._come, self.forget),
+            functools.partial(Connection, self._come, self.forget, may_have_tls=False),
             sock=self._sock,
             backlog=self._bounds.backlog,
         )
@@ -228,8 +232,9 @@ class Listener:
 
     def _known(self, connection: Connection) -> None:
         certificate = connection.certificate
-        is_node = certificate is not None and bool(certificate.roles)
-        self._guests.known(connection, connection.peer, is_node=is_node)
+        self._guests.no_stranger(connection)
+        if certificate is not None and certificate.roles:
+            self._guests.is_nodes(connection.peer)
 
     def _say_full(self, limit: str, peer: str) -> None:
         """Once in a while: who is refused may come ten thousand times a second."""

@@ -27,6 +27,7 @@ from murder.wire.token import string
 
 UNAUTHENTICATE: Final = b"UNAUTHENTICATE"
 TOLD: Final = b"CAPABILITY "
+OURS: Final = b"X-XFER"  # backends of murder tell it
 MAX_CAPABILITIES: Final = 16 * 1024  # octets; ours are 1 KiB, and each list that differs is kept
 
 
@@ -66,14 +67,19 @@ class Pool:
         upstream.client = NOBODY
         upstream.passes_unsolicited = False
         tag = upstream.next_tag()
-        upstream.ask_at_once(self, tag + b" " + UNAUTHENTICATE + b"\r\n", tag)
+        upstream.ask_at_once(self, b"%s UNAUTHENTICATE\r\n" % tag, tag)
 
     def heard(self, upstream: ImapUpstream, line: bytes, failure: UpstreamFailure | None) -> None:
         """The answer to UNAUTHENTICATE."""
         if failure is not None or line.split(b" ", 2)[1].rstrip().upper() != b"OK":
             upstream.abandon()
             return
-        self.keep(upstream)
+        upstream.wait(self, self._idle_s)  # as `keep`
+        waiting = self._waiting.get(upstream.address)
+        if waiting is None:
+            self._waiting[upstream.address] = [upstream]
+        else:
+            waiting.append(upstream)
 
     def keep(self, upstream: ImapUpstream) -> None:
         """One that is nobody's waits (again)."""
@@ -224,6 +230,7 @@ async def _log_in(
     if len(words) > MAX_CAPABILITIES:
         raise upstream.failure(UpstreamKind.PROTOCOL, f"capabilities of {len(words)} octets")
     upstream.capabilities = capabilities_of(words)
+    upstream.holds_answers_back = OURS not in upstream.capabilities
 
 
 async def _prove(upstream: ImapUpstream, proof: Proof) -> Reply:

@@ -11,20 +11,22 @@ import secrets
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import Final, Protocol
+from typing import Final
 
 from murder.errors import BadSyntax, UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection
 from murder.net.exchange import (
     MAX_COLLECTED,
     RESPONSE_OCTETS,
+    Asker,
     Hears,
     InternalCommand,
+    Keeper,
     Reply,
     parse_reply,
     unanswered_of,
 )
-from murder.net.sweep import NOWHERE, SLOT_S, sweep_of
+from murder.net.sweep import NOWHERE, SLOT_S, here
 from murder.net.turns import TURN_S
 from murder.net.upstream import Address
 from murder.session.imap_client import ResponseCutter, is_tagged
@@ -48,10 +50,14 @@ class Client:
     """Whom an upstream serves: the client's connection, and what to do when things end."""
 
     connection: Connection
-    origin: tuple[str, int] | None = None  # the client's address and port, where there is one
     is_flowing = (
         False  # its commands are relayed as they come: it need not hear that all are answered
     )
+
+    @property
+    def origin(self) -> tuple[str, int] | None:
+        """The client's address and port, where there is one."""
+        return None
 
     @property
     def is_full(self) -> bool:
@@ -72,22 +78,6 @@ class Client:
         self, upstream: "ImapUpstream", tags: list[bytes], mid_response: bool
     ) -> None:
         """The backend has gone with these commands of the client unanswered."""
-
-
-class Asker(Protocol):
-    """Who has asked something without a task that waits."""
-
-    def heard(self, upstream: "ImapUpstream", line: bytes, failure: UpstreamFailure | None) -> None:
-        """The tagged line; or there is none, and why. What else has come with it is passed on when this returns."""
-        ...
-
-
-class Keeper(Protocol):
-    """Where connections wait for their next user: a pool."""
-
-    def forget(self, upstream: "ImapUpstream") -> None:
-        """It does not wait any more."""
-        ...
 
 
 class ImapUpstream:
@@ -112,8 +102,8 @@ class ImapUpstream:
         # of whose question `_asked` is the tag, and `_heard` what has come of the answer
         self._asker: Asker | None = None
         self._asked, self._heard, self._asked_until = b"", b"", 0.0
-        self.loop = asyncio.get_running_loop()
-        self._sweep = sweep_of(self.loop)
+        self._sweep = here()
+        self.loop = self._sweep.loop
         self._prefix = b"M" + secrets.token_hex(4).encode() + b"-"
         self.sweep_slot = NOWHERE
         self._active_at = 0.0
@@ -122,6 +112,8 @@ class ImapUpstream:
         self._waits_for_client = False
         self.awaits_tls = False  # what comes now in plain text was injected (CVE-2011-0411)
         self.has_no_hurry = False  # IDLE: silence is no failure
+        # its next answer waits until the last one is acknowledged (Nagle), which takes a kernel 40 ms: Cyrus, most likely
+        self.holds_answers_back = True
 
     # --- Receiver
 
@@ -166,10 +158,12 @@ class ImapUpstream:
                 self._pass_on(data)
             else:
                 raise BadSyntax("octets behind the answer to STARTTLS")
-            if (self._own is not None or self.flight or self._asker is not None) and len(
-                data
-            ) < SMALL_OCTETS:
-                self.connection.acknowledge_now()  # else Cyrus' next answer waits 40 ms (Nagle)
+            if (
+                self.holds_answers_back
+                and (self._own is not None or self.flight or self._asker is not None)
+                and len(data) < SMALL_OCTETS
+            ):
+                self.connection.acknowledge_now()
         except BadSyntax as error:
             self._end(UpstreamKind.PROTOCOL, str(error))
             self.connection.abort()
@@ -262,7 +256,10 @@ class ImapUpstream:
             if future is None and flight:
                 continue
             if gathered:
-                client.write(gathered)
+                if client.is_plain and not client.gathered:
+                    client.transport.write(gathered)
+                else:
+                    client.write(gathered)
                 gathered = b""
             if callable(future):
                 future(line)
@@ -270,7 +267,8 @@ class ImapUpstream:
                 future.set_result(parse_reply(line))
             if not flight:
                 self._sent.clear()
-                self.client.upstream_idle(self)
+                if not self.client.is_flowing:
+                    self.client.upstream_idle(self)
         if gathered:
             if client.is_plain and not client.gathered:
                 client.transport.write(gathered)
@@ -302,7 +300,7 @@ class ImapUpstream:
         return await self.answer(tag, untagged)
 
     def next_tag(self) -> bytes:
-        return self._prefix + str(next(_numbers)).encode()
+        return b"%s%d" % (self._prefix, next(_numbers))
 
     async def answer(self, tag: bytes, untagged: Callable[[bytes], None] | None = None) -> Reply:
         """After `write` of an own command: its end. Raises UpstreamFailure."""

@@ -10,13 +10,13 @@ import ipaddress
 import mmap
 import os
 import struct
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Self
 
 RECORD: Final = struct.Struct("=QIfdd")  # key, count, level, when, pardoned
 KEY: Final = struct.Struct("=Q")
+SAID: Final = struct.Struct("=QI")  # the beginning of a record
 SLOTS: Final = 65536  # of a part: three times the connections that a worker takes by default
 PROBES: Final = 64  # slots that are looked at for a key
 # behind a part's slots, on a page of its own: the newest `when` in it
@@ -62,10 +62,33 @@ class SharedTable:
 
     def newest(self) -> float:
         """When anything was put here last, by any worker: mostly so long ago that no key need be looked for."""
-        memory, newest = self._memory, 0.0
+        memory, stamps = self.stamps
+        return max(float(STAMP.unpack_from(memory, at)[0]) for at in stamps)
+
+    @property
+    def stamps(self) -> tuple[mmap.mmap, tuple[int, ...]]:
+        """Where each worker says that (`STAMP`)."""
+        return self._memory, tuple(part + STAMP_AT for part in self._parts)
+
+    def say(self, key: str, count: int) -> int:
+        """How many this worker has of it, as `put`, and how many the others have: for every session, so in one step where
+        the key stands where it is looked for first."""
+        memory, own, digest = self._memory, self._own, _digest(key)
+        first = digest % SLOTS * RECORD.size
+        found = KEY.unpack_from(memory, own + first)[0]
+        if found == digest or not found:
+            RECORD.pack_into(memory, own + first, digest, count, 0.0, 0.0, 0.0)
+        else:
+            self.put(key, Row(count))
+        others = 0
         for part in self._parts:
-            newest = max(newest, STAMP.unpack_from(memory, part + STAMP_AT)[0])
-        return newest
+            if part != own:
+                found, there = SAID.unpack_from(memory, part + first)
+                if found == digest:
+                    others += there
+                elif found and (row := self._row(part, digest)) is not None:
+                    others += row.count
+        return others
 
     def own(self, key: str) -> Row:
         return self._row(self._own, _digest(key)) or Row(0)
@@ -137,34 +160,30 @@ class SharedCounter:
     """How many there are of each, in this worker and, on a board, in all. Without limits nothing is written there."""
 
     def __init__(self, board: SharedTable | None = None) -> None:
-        self._of: Counter[str] = Counter()
+        self._of: dict[str, int] = {}
         self._table = board
         self._is_public = False
 
     def enter(self, key: str, most: int) -> bool:
         """One more, unless there are `most` already (0: no limit)."""
         own = self._of.get(key, 0) + 1
-        if most and (
-            own > most or (self._table is not None and not self._has_room(key, own, most))
-        ):
+        table = self._table
+        if most and own > most:
             return False
+        if most and table is not None:
+            if not self._is_public:
+                self.publish()
+            # said first and looked at then: of two workers at the same instant at most one finds the last place free
+            if own + table.say(key, own) > most:
+                table.say(key, own - 1)
+                return False
         self._of[key] = own
         return True
-
-    def _has_room(self, key: str, own: int, most: int) -> bool:
-        """Said first and looked at then: of two workers at the same instant at most one finds the last place free."""
-        assert self._table is not None
-        self.publish()
-        self._table.put(key, Row(own))
-        if own + sum(row.count for row in self._table.rows(key, of_others=True)) <= most:
-            return True
-        self._table.put(key, Row(own - 1))
-        return False
 
     def leave(self, key: str) -> None:
         left = self._of.get(key, 0) - 1
         if self._is_public and self._table is not None:
-            self._table.put(key, Row(max(0, left)))
+            self._table.say(key, left if left > 0 else 0)
         if left > 0:
             self._of[key] = left
         else:
@@ -188,18 +207,18 @@ class Total:
         if counts is not None:
             self._memory, parts, own = counts.totals()
             self._places, self._own = parts, own
-            self._put()
+            TOTAL.pack_into(self._memory, own, 0)
 
     def enter(self, most: int) -> bool:
         """One more, unless there are `most` already. Said first and looked at then, as in `SharedCounter`."""
-        self._here += 1
-        if self._memory is None:
-            if self._here <= most:
-                return True
-            self._here -= 1
-            return False
-        self._put()
-        if self._sum() <= most:
+        total = self._here = self._here + 1
+        memory = self._memory
+        if memory is not None:
+            TOTAL.pack_into(memory, self._own, total)
+            total = 0
+            for place in self._places:
+                total += TOTAL.unpack_from(memory, place)[0]
+        if total <= most:
             return True
         self.leave()
         return False
@@ -207,17 +226,7 @@ class Total:
     def leave(self) -> None:
         self._here -= 1
         if self._memory is not None:
-            self._put()
-
-    def _put(self) -> None:
-        if self._memory is not None:
             TOTAL.pack_into(self._memory, self._own, self._here)
-
-    def _sum(self) -> int:
-        memory = self._memory
-        if memory is None:
-            return self._here
-        return sum([int(TOTAL.unpack_from(memory, place)[0]) for place in self._places])
 
 
 def allocate(parts: int) -> int:

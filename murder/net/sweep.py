@@ -103,9 +103,9 @@ class _Here:
     sweep: Sweep | None = None
 
 
-def sweep_of(loop: asyncio.AbstractEventLoop) -> Sweep:
-    """That of a loop; a process has one loop that lasts."""
-    sweep = _Here.sweep
+def here() -> Sweep:
+    """That of the loop that runs; a process has one loop that lasts."""
+    loop, sweep = asyncio.get_running_loop(), _Here.sweep
     if sweep is None or sweep.loop is not loop:
         sweep = _Here.sweep = Sweep(loop)
     return sweep

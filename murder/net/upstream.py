@@ -19,7 +19,8 @@ from murder.config import Config
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.log import logger
 from murder.model.protocol import ProtocolSpec
-from murder.net.connection import Connection, Receiver, connect, why
+from murder.net.connect import connect, why
+from murder.net.connection import Connection, Receiver
 from murder.net.proving import GSSAPI, Proof, Tickets, by_certificate, by_password
 from murder.net.tls import calling_context
 from murder.net.within import Within, open_within

@@ -16,7 +16,7 @@ from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, Namespace, display
 from murder.mupdate.client import MasterClient
 from murder.mupdate.link import Target, master_target
-from murder.net.connection import why
+from murder.net.connect import why
 from murder.net.exchange import Reply
 from murder.net.frames import FrameChannel
 from murder.net.pool import NoClient, open_imap

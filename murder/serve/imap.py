@@ -9,6 +9,7 @@ import functools
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
+from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
 from murder import __version__
@@ -74,6 +75,7 @@ ASKED_EARLY: Final = frozenset(
 )
 
 
+NO_FIELDS: Final[Mapping[str, str]] = MappingProxyType({})
 MAX_ENTRY: Final = 200  # octets of an annotation's name that are shown
 _MAILBOX: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[^ ("]++', re.DOTALL)
 # One string of a list, or the announcement of one
@@ -91,6 +93,8 @@ class ImapDialogue(ClientDialogue):
     protocol = "imap"
     service: ClientService
     session: ImapServerSession
+    client_id: Mapping[str, str] = NO_FIELDS  # of ID
+    enabled: frozenset[bytes] = frozenset()
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -110,8 +114,6 @@ class ImapDialogue(ClientDialogue):
         self.write_timeout_s = limits.write_timeout_s
         self.activity_counts = False
         self.service = service
-        self.client_id: dict[str, str] = {}
-        self.enabled: set[bytes] = set()
 
     # --- what a role gives
 
@@ -394,8 +396,8 @@ class ImapDialogue(ClientDialogue):
 
     def forget_login(self) -> None:
         """A role forgets what is its own first."""
-        self.enabled.clear()
-        self.client_id = {}
+        self.enabled = frozenset()
+        self.client_id = NO_FIELDS
         self.session.logged_out()
         self.session.literal_minus = self.service.limits.literal_minus
         super().forget_login()

@@ -13,6 +13,7 @@ from murder.model.sasl import PlainCredentials
 from murder.serve.imap import (
     ANY,
     AUTHENTICATED,
+    NO_FIELDS,
     NOT_AUTHENTICATED,
     ImapDialogue,
     Row,
@@ -72,7 +73,7 @@ def run_starttls(dialogue: ImapDialogue, command: Command) -> Running:
 
 async def _starttls(dialogue: ImapDialogue, command: Command) -> None:
     await dialogue.switch_to_tls(status_line(command.tag, b"OK", "Begin TLS now"))
-    dialogue.client_id = {}  # RFC 3501 §6.2.1: forget what was said before
+    dialogue.client_id = NO_FIELDS  # RFC 3501 §6.2.1: forget what was said before
 
 
 def run_login(dialogue: ImapDialogue, command: Command) -> Running:

@@ -95,7 +95,7 @@ class ImapServerSession:
     """
 
     __slots__ = (
-        "_fragmenter",
+        "_cutter",
         "_line_mode",
         "_octets",
         "_streamed",
@@ -120,25 +120,23 @@ class ImapServerSession:
         self.literal_minus = False  # the client was told LITERAL- (RFC 7888 §5)
         self.max_literal = max_literal  # of a streamed message: APPENDLIMIT
         self._octets = max_line, max_message  # of a line and of a command, after the login
-        self._fragmenter = Fragmenter(lenient=True)
-        self._fragmenter.most_steps = STEPS
+        # cuts what comes; made when something does, which in the commonest sessions nothing ever does
+        self._cutter: Fragmenter | None = None
         self._line_mode = False
         self._streaming = False
         self._streamed = streamed
-        self._limit_stranger()
 
     def logged_in(self) -> None:
         """The client has logged in: larger literals are collected without asking, long lines are taken."""
         self._go(State.NOT_AUTHENTICATED, State.AUTHENTICATED)
-        fragmenter = self._fragmenter
-        fragmenter.max_line, fragmenter.max_message = self._octets
-        fragmenter.max_skip = MAX_SKIP_OCTETS
-        fragmenter.collect_octets = LITERAL_MINUS_OCTETS if self.literal_minus else COLLECT_OCTETS
+        if self._cutter is not None:
+            self._limit(self._cutter)
 
     def logged_out(self) -> None:
         """As before the login (UNAUTHENTICATE, RFC 8437)."""
         self._go(self.state, State.NOT_AUTHENTICATED)
-        self._limit_stranger()
+        if self._cutter is not None:
+            self._limit(self._cutter)
 
     def selected(self) -> None:
         """A mailbox is open, or another than before."""
@@ -158,12 +156,26 @@ class ImapServerSession:
             raise Misuse(f"from {self.state.name} to {to.name}")
         self.state = to
 
-    def _limit_stranger(self) -> None:
-        fragmenter = self._fragmenter
-        fragmenter.max_line = min(self._octets[0], PRE_LOGIN_LINE_OCTETS)
-        fragmenter.max_message = min(self._octets[1], PRE_LOGIN_MESSAGE_OCTETS)
-        fragmenter.max_skip = PRE_LOGIN_SKIP_OCTETS
-        fragmenter.collect_octets = PRE_LOGIN_LITERAL_OCTETS
+    @property
+    def _fragmenter(self) -> Fragmenter:
+        cutter = self._cutter
+        if cutter is None:
+            cutter = self._cutter = Fragmenter(lenient=True)
+            cutter.most_steps = STEPS
+            self._limit(cutter)
+        return cutter
+
+    def _limit(self, fragmenter: Fragmenter) -> None:
+        max_line, max_message = self._octets
+        if self.state is State.NOT_AUTHENTICATED:
+            fragmenter.max_line = min(max_line, PRE_LOGIN_LINE_OCTETS)
+            fragmenter.max_message = min(max_message, PRE_LOGIN_MESSAGE_OCTETS)
+            fragmenter.max_skip = PRE_LOGIN_SKIP_OCTETS
+            fragmenter.collect_octets = PRE_LOGIN_LITERAL_OCTETS
+            return
+        fragmenter.max_line, fragmenter.max_message = max_line, max_message
+        fragmenter.max_skip = MAX_SKIP_OCTETS
+        fragmenter.collect_octets = LITERAL_MINUS_OCTETS if self.literal_minus else COLLECT_OCTETS
 
     def receive(self, data: bytes | memoryview) -> None:
         self._fragmenter.feed(data)
@@ -171,16 +183,17 @@ class ImapServerSession:
     @property
     def is_between(self) -> bool:
         """Whether what comes next begins a command, and none is held or half received."""
-        return not self._line_mode and not self._streaming and self._fragmenter.is_between
+        cutter = self._cutter
+        return not self._line_mode and not self._streaming and (cutter is None or cutter.is_between)
 
     @property
     def held(self) -> int:
         """Octets received and not yet given out: what back-pressure goes by."""
-        return self._fragmenter.held
+        return 0 if self._cutter is None else self._cutter.held
 
     def take_rest(self) -> bytes:
         """The octets behind the present command, given up (STARTTLS must throw them away, COMPRESS feeds them on)."""
-        return self._fragmenter.take_rest()
+        return b"" if self._cutter is None else self._cutter.take_rest()
 
     def expect_line(self, expected: bool = True) -> None:
         """The next message is a raw line, not a command."""

@@ -28,7 +28,8 @@ from murder.model.name import MailboxName, inbox_of
 from murder.model.protocol import protocol_named
 from murder.mupdate.change import PutEntry
 from murder.mupdate.mboxlist import MailboxList, mark_synchronised
-from murder.net.listener import Bounds, Listener
+from murder.net.listener import Bounds, Guests, Listener
+from murder.net.shared_counter import Counts
 from tests.kit.sections import server_section
 
 Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -118,11 +119,12 @@ async def running_frontend(
     ports: Mapping[str, int] | None = None,
     sections: Mapping[str, ServerConfig] | None = None,
     multiplexor: MultiplexorConfig | None = None,
+    counts: Counts | None = None,
     **frontend: Any,
 ) -> AsyncIterator[Running]:
     """`backends`: name -> (imap, pop3 or lmtp; script); `ports`: name -> where one runs already, `sections`
     likewise, with all that is to be said of it.
-    `users`: user -> the backend they are on."""
+    `users`: user -> the backend they are on. `counts`: what it counts with other workers."""
     async with AsyncExitStack() as stack:
         servers = {
             name: server_section(address="127.0.0.1", **{kind: await served(stack, speak)})
@@ -158,11 +160,15 @@ async def running_frontend(
         ]
         mailboxes.commit([*entries, mark_synchronised(1.0)])
         role = FrontendRole(config, parts or Parts(), 0)
+        if counts is not None:
+            role.count_with(counts)
         role.serve_from(mailboxes, _present)
+        guests = Guests(counts)
         listeners, listening = [], {}
         for kind in KINDS:
             sock = socket.create_server(("127.0.0.1", 0))
-            listener = Listener(sock, role.services()[protocol_named(kind)], bounds or Bounds())
+            service = role.services()[protocol_named(kind)]
+            listener = Listener(sock, service, bounds or Bounds(), guests=guests)
             await listener.start()
             listeners.append(listener)
             listening[kind] = sock.getsockname()[1]

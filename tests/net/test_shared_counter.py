@@ -95,3 +95,19 @@ def test_the_newest_of_all_workers_is_known() -> None:
     assert one.newest() == two.newest() == 7.5
     one.put("192.0.2.1", Row(0, 0.0, 9.0))
     assert one.newest() == 7.5
+
+
+def test_what_workers_say_is_found_also_behind_keys_of_the_same_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def same_place(key: str) -> int:
+        return int(key) * SLOTS
+
+    monkeypatch.setattr("murder.net.shared_counter._digest", same_place)
+    one, two = (counts.users() for counts in parts(2))
+    for key, of_one, of_two in (("1", 3, 5), ("2", 1, 2), ("3", 4, 0)):
+        one.say(key, of_one)
+        assert two.say(key, of_two) == of_one
+        assert one.say(key, of_one + 1) == of_two
+    assert [row.count for row in one.rows("2")] == [2, 2]
+    assert two.say("4", 1) == 0

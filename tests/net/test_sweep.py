@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from murder.net.sweep import NOWHERE, SLOT_S, Sweep, sweep_of
+from murder.net.sweep import NOWHERE, SLOT_S, Sweep, here
 from murder.net.turns import TURN_S
 
 
@@ -166,8 +166,7 @@ def test_one_may_be_put_before_all_others_while_they_are_looked_at() -> None:
 
 def test_a_loop_has_one_sweep() -> None:
     async def twice() -> bool:
-        loop = asyncio.get_running_loop()
-        return sweep_of(loop) is sweep_of(loop)
+        return here() is here()
 
     assert asyncio.run(twice())
     assert asyncio.run(twice())

@@ -18,7 +18,7 @@ def run_noop(dialogue: BackendImap, command: Command) -> Running:
 def run_enable(dialogue: BackendImap, command: Command) -> Running:
     asked = parse_enable(Scanner(command.octets, command.start))
     new = [word for word in asked if word in ENABLEABLE and word not in dialogue.enabled]
-    dialogue.enabled.update(new)
+    dialogue.enabled |= frozenset(new)
     dialogue.send(untagged(b" ".join([b"ENABLED", *(ENABLEABLE[word] for word in new)])))
     if b"QRESYNC" in new:
         dialogue.manner.qresync = True

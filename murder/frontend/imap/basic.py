@@ -45,7 +45,7 @@ async def _enable(dialogue: FrontendImap, command: Command, new: list[bytes]) ->
         selected = dialogue.selected
         if reply is not None and selected is not None and selected.upstream is upstream:
             news += [line for line in reply.untagged if line[:10].upper() != b"* ENABLED "]
-    dialogue.enabled.update(new)
+    dialogue.enabled |= frozenset(new)
     told = untagged(b" ".join([b"ENABLED", *(ENABLEABLE[word] for word in new)]))
     dialogue.send(told + b"".join(news) + status_line(command.tag, b"OK", "Completed"))
 

@@ -58,31 +58,34 @@ class Waits(Protocol):
 
 
 class FrontendImap(ImapDialogue, Client):
-    """See the module."""
+    """See the module, and `Dialogue` for where attributes begin."""
+
+    referrals_on = False
+    wants_modseqs = False  # SELECT (CONDSTORE), STATUS (HIGHESTMODSEQ)
+    ask_again: Callable[[ImapUpstream], Awaitable[bytes]] | None = None  # NOTIFY
+    watch_on: Callable[[], Awaitable[None]] | None = None  # likewise, after a move
+    is_watching = False
+    idle: Waits | None = None
+    _told: tuple[bytes, ...] = ()  # of what the backends offer
+    _settled: asyncio.Future[None] | None = None
+    _moved: Moved | None = None  # its selected mailbox has, and a handler runs
+    _farewell = b""  # a BYE that stands behind the answer of the handler that runs
 
     def __init__(self, connection: Connection, service: ClientService, frontend: Frontend) -> None:
         super().__init__(connection, service)
         self.frontend = frontend
-        self.origin = (connection.peer, connection.peer_port)
         self.selected: Selected | None = None
-        self.referrals_on = False
         self.upstreams: dict[str, ImapUpstream] = {}
         self.arbiter: Arbiter | None = None  # once several backends speak unasked
-        self.wants_modseqs = False  # SELECT (CONDSTORE), STATUS (HIGHESTMODSEQ)
-        self.ask_again: Callable[[ImapUpstream], Awaitable[bytes]] | None = None  # NOTIFY
-        self.watch_on: Callable[[], Awaitable[None]] | None = None  # likewise, after a move
         self.opening: object | None = None  # a SELECT on its way without a task (`lobby`)
-        self.is_watching = False
-        self.idle: Waits | None = None
-        self._told: tuple[bytes, ...] = ()  # of what the backends offer
-        self._late_done = (
-            False  # a DONE may come behind the end of an IDLE that was not the client's
-        )
-        self._settled: asyncio.Future[None] | None = None
-        self._moved: Moved | None = None  # its selected mailbox has, and a handler runs
-        self._farewell = b""  # a BYE that stands behind the answer of the handler that runs
+        # a DONE may come behind the end of an IDLE that was not the client's
+        self._late_done = False
         self._following: asyncio.Task[None] | None = None
         frontend.sessions.add(self)
+
+    @property
+    def origin(self) -> tuple[str, int]:
+        return self.connection.peer, self.connection.peer_port
 
     @property
     def is_full(self) -> bool:
@@ -537,21 +540,23 @@ class FrontendImap(ImapDialogue, Client):
 
     def ended(self) -> None:
         self.frontend.sessions.discard(self)
-        self._let_go()
+        if self.upstreams:
+            self._let_go()
         self.selected = None
 
     def _let_go(self) -> None:
         upstreams, self.upstreams = self.upstreams, {}
-        for upstream in upstreams.values():
-            self._close(upstream)
+        self._close(*upstreams.values())
 
-    def _close(self, upstream: ImapUpstream) -> None:
+    def _close(self, *upstreams: ImapUpstream) -> None:
         """For the next user, but never where somebody was in with their own password."""
         frontend, login = self.frontend, self.login
-        if login is None or login.is_admin or frontend.upstreams.tells_origin:
-            upstream.close()
-        else:
-            frontend.pool.give(upstream)
+        is_kept = login is not None and not login.is_admin and not frontend.upstreams.tells_origin
+        for upstream in upstreams:
+            if is_kept:
+                frontend.pool.give(upstream)
+            else:
+                upstream.close()
 
 
 def run_selected(dialogue: FrontendImap, command: Command) -> Running:

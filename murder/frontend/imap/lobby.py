@@ -25,8 +25,9 @@ from murder.model.entry import MailboxEntry, parse_location
 from murder.model.name import MailboxName, Namespace, inbox_of, is_below
 from murder.model.protocol import IMAP
 from murder.mupdate.record import ACTIVE, FLAGS_AT, HEAD_OCTETS
+from murder.net.dialogue import CLOSE_GRACE_S
 from murder.net.exchange import parse_reply
-from murder.net.pool import MAX_CAPABILITIES, NOBODY, TOLD, capabilities_of, proxy_login
+from murder.net.pool import MAX_CAPABILITIES, NOBODY, OURS, TOLD, capabilities_of, proxy_login
 from murder.net.proving import GSSAPI
 from murder.net.relay import MAX_IN_FLIGHT, ImapUpstream
 from murder.net.upstream import Address
@@ -35,9 +36,9 @@ from murder.wire.imap.command import COMMAND, parse_command
 from murder.wire.imap.moved import FIELD as FOLLOWS_FIELD
 from murder.wire.imap.response import clean
 
-OURS: Final = b"X-XFER"  # backends of murder tell it
 COUNTED_AS: Final = ("imap", "succeeded")  # of `figures`
 MOST_OCTETS: Final = 1000  # of such a command
+BRACE: Final = ord("}")  # looking for octets as `bytes` costs an exception
 _TAG: Final = rb'([^(){ %*"\\+\x00-\x20\x7f-\xff]{1,256}) '
 _ASTRING: Final = rb'(?:"([^"\\\x00-\x1f\x7f-\xff]*)"|([^(){ %*"\\\x00-\x20\x7f-\xff]+))'
 # Groups: tag; LOGIN: user and password, each quoted or not; PLAIN: base64; LOGOUT
@@ -77,7 +78,7 @@ class Lobby(FrontendImap):
             and len(data) <= EXPRESS_OCTETS
             and not self.is_closing
             and not connection.writing_paused
-            and not (b"}" in data and (b"}\r\n" in data or b"}\n" in data))
+            and not (BRACE in data and (data.find(b"}\r\n") >= 0 or data.find(b"}\n") >= 0))
         ):
             super().received(data)
             return
@@ -162,9 +163,8 @@ class Lobby(FrontendImap):
             or (frontend.has_referrers and self._would_refer(login.user))
         ):
             return False
-        try:
-            gate.connections.enter(login.user)
-        except Refusal:
+        crowd = gate.connections
+        if not crowd.tally.enter(login.user, crowd.most):
             return False  # to be refused again, and told
         self._counted_as = login.user
         session = self.session
@@ -192,7 +192,7 @@ class Lobby(FrontendImap):
         plain_log.info("login.succeeded", facts)
         logins = service.figures.numbers["logins"]
         logins[COUNTED_AS] = logins.get(COUNTED_AS, 0) + 1
-        self._told = words = frontend.capabilities.words()
+        self._told = words = frontend.capabilities.current or frontend.capabilities.words()
         told = _words(words, limits.literal_minus, limits.suppress_capabilities)
         self.bad_commands = 0
         reply = b"%s OK [CAPABILITY %s] %s\r\n" % (tag, told, _welcome(login.user))
@@ -256,56 +256,46 @@ class Lobby(FrontendImap):
                     return False
         at = FLAGS_AT + 1
         server = _server_of(row[HEAD_OCTETS : HEAD_OCTETS + (row[at] << 8) + row[at + 1]])
-        upstream = self.upstreams.get(server)
+        upstream, address = self.upstreams.get(server), None
         if selected is not None and selected.upstream is not upstream:
             return False  # it is to be left first
-        if upstream is None:
-            return self._open_pooled(server, name, tag, data)
-        if not upstream.is_at_rest or upstream.connection.writing_paused:
-            return False
-        if selected is not None:
-            self.deselect()
-        self.tell_changed_capabilities()
-        self._begin_opening(upstream, name, tag, data)
-        upstream.write(data)
-        upstream.watch()
-        return True
-
-    def _open_pooled(self, server: str, name: MailboxName, tag: bytes, data: bytes) -> bool:
-        frontend, login = self.frontend, self.login
-        if login is None or HOPS_FIELD in self.client_id:
-            return False
-        address = frontend.upstreams.address(server, IMAP)
-        upstream = None if address.auth == GSSAPI else frontend.pool.take(address)
-        if upstream is None:
-            return False
-        if OURS not in upstream.capabilities:  # Cyrus loses what stands behind an AUTHENTICATE
-            frontend.pool.keep(upstream)
-            return False
         config, connection = frontend.config, self.connection
-        upstream.serve(self, config.upstream_timeout_s, config.max_message_bytes)
-        self.upstreams[server] = upstream
-        opening = self._begin_opening(upstream, name, tag, data)
-        own = upstream.next_tag()
-        octets = ENTER % (
-            *(own, connection.peer.encode(), connection.cid.encode()),
-            *(own, _proxy_login(address, login.user), data),
-        )
-        until = self.active_at + config.upstream_login_timeout_s
-        upstream.ask_at_once(opening, octets, own, until)
-        return True
-
-    def _begin_opening(
-        self, upstream: ImapUpstream, name: MailboxName, tag: bytes, data: bytes
-    ) -> "Opening":
+        if upstream is None:
+            if HOPS_FIELD in self.client_id:
+                return False
+            address = frontend.upstreams.address(server, IMAP)
+            upstream = None if address.auth == GSSAPI else frontend.pool.take(address)
+            if upstream is None:
+                return False
+            if OURS not in upstream.capabilities:  # Cyrus loses what stands behind an AUTHENTICATE
+                frontend.pool.keep(upstream)
+                return False
+            upstream.serve(self, config.upstream_timeout_s, config.max_message_bytes)
+            self.upstreams[server] = upstream
+        elif not upstream.is_at_rest or upstream.connection.writing_paused:
+            return False
+        else:
+            if selected is not None:
+                self.deselect()
+            self.tell_changed_capabilities()
         self.selected = Selected(upstream, name)  # as `select` where none is
         upstream.passes_unsolicited = True
         self.session.selected()
         opening = self.opening = Opening(self, upstream, name, data)
         upstream.flight.append((tag, opening))
         self.bad_commands = 0
-        self.active_at = self.loop.time()
-        return opening
+        now = self.active_at = self.loop.time()
+        if address is None:
+            upstream.write(data)
+            upstream.watch()
+            return True
+        own = upstream.next_tag()
+        octets = ENTER % (
+            *(own, connection.peer.encode(), connection.cid.encode()),
+            *(own, _proxy_login(address, login.user), data),
+        )
+        upstream.ask_at_once(opening, octets, own, now + config.upstream_login_timeout_s)
+        return True
 
     def lost_behind_login(self, opening: "Opening", failure: UpstreamFailure) -> None:
         """The backend has gone, with the SELECT: what was to be said of that has been said, but for this."""
@@ -357,8 +347,26 @@ class Lobby(FrontendImap):
             connection.transport.write(reply)
         else:
             connection.write(reply)
-        self.close()
+        # as `close`, where nothing is held and nothing runs; and the backend need not wait for the client's end
+        self.is_closing = True
+        connection.finish()
+        ends_at = self._ends_at = self.loop.time() + CLOSE_GRACE_S
+        self.sweep.watch(self, ends_at)
+        if self.upstreams:
+            self._let_go()
         return True
+
+    def lost(self, error: Exception | None) -> None:
+        """As the dialogue's, in few steps where nothing runs and nothing waits."""
+        if self._task is not None or self._waiter is not None:
+            super().lost(error)
+            return
+        self.is_closing = True
+        if self._counted_as is not None:  # as `leave_crowd`
+            self.service.gate.connections.tally.leave(self._counted_as)
+            self._counted_as = None
+        self.sweep.forget(self)
+        self.ended()
 
 
 class Opening:
@@ -393,8 +401,9 @@ class Opening:
         frontend = dialogue.frontend
         if upstream.server in frontend.upstreams.health:
             frontend.upstreams.worked(upstream.server)
-        frontend.capabilities.learn(upstream.server, upstream.capabilities)
-        if frontend.capabilities.words() is not dialogue._told:
+        if frontend.capabilities.offered.get(upstream.server) is not upstream.capabilities:
+            frontend.capabilities.learn(upstream.server, upstream.capabilities)
+        if frontend.capabilities.current is not dialogue._told:
             dialogue.tell_changed_capabilities()
         if plain_log.threshold <= logging.DEBUG:
             dialogue.log.debug("upstream.connected", backend=upstream.server)
