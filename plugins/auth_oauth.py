@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -32,7 +34,11 @@ ALGORITHMS: Final = frozenset(
 """With a public key: none of those where who knows it can sign (HS256), nor `none`."""
 MAX_ANSWER: Final = 1 << 20  # octets
 MAX_KEYS: Final = 100
+MAX_KEY_TEXT: Final = 2800  # characters of one number; 16,384 bits of RSA have 2,731
+MAX_TOKEN_HEADER: Final = 4096  # characters; who is not known may send it
+AWAY_S: Final = 5.0  # a provider whose keys could not be had is not asked again for so long
 AGAIN_S: Final = 30.0  # a key that is not there is not asked for more often
+HEADERS: Final = MappingProxyType({"Accept": "application/json", "Accept-Encoding": "identity"})
 WELL_KNOWN: Final = "/.well-known/openid-configuration"
 FORBIDDEN: Final = frozenset(' /%*"\\')
 
@@ -115,6 +121,7 @@ class OAuth:
         self._keys: dict[str, Any] = {}  # of jwt.PyJWK, by their names
         self._keys_at = float("-inf")
         self._tried_at = float("-inf")
+        self._away: UpstreamFailure | None = None  # why there are no keys
         self._fetching = asyncio.Lock()
         self._made: tuple[object, httpx.AsyncClient] | None = None
 
@@ -151,7 +158,7 @@ class OAuth:
             return Denied.UNKNOWN
         wanted = self._settings.required_scope
         scopes = claims.get("scope") or claims.get("scp") or ""
-        words = scopes.split() if isinstance(scopes, str) else list(scopes)
+        words = scopes.split() if isinstance(scopes, str) else _texts(scopes)
         if wanted and wanted not in words:
             text = f"The token has not the scope {wanted}"
             raise Refusal(Code.AUTHORIZATION_FAILED, text)
@@ -167,17 +174,16 @@ class OAuth:
             user = user.partition("@")[0]
         if not 0 < len(user) <= 256 or not user.isprintable() or not FORBIDDEN.isdisjoint(user):
             return None
-        groups = claims.get(settings.groups, ())
-        names = groups if isinstance(groups, list | tuple) else ()
-        expires_at = claims.get("exp")
+        groups = _texts(claims.get(settings.groups))
+        expires_at = _seconds(claims.get("exp"))
         email, name = claims.get("email"), claims.get("name")
         addresses = [one for one in (email, found) if isinstance(one, str) and "@" in one]
         return Identity(
             user,
-            frozenset(one for one in names if isinstance(one, str) and one.isprintable()),
+            frozenset(filter(str.isprintable, groups)),
             tuple(dict.fromkeys(addresses)),
             name if isinstance(name, str) else "",
-            expires_at=float(expires_at) if isinstance(expires_at, int | float) else None,
+            expires_at=expires_at,
         )
 
     # --- tokens that are checked here
@@ -187,9 +193,11 @@ class OAuth:
         import jwt
 
         settings = self._settings
+        if token.find(".") > MAX_TOKEN_HEADER:
+            return None
         try:
             header = jwt.get_unverified_header(token)
-        except jwt.InvalidTokenError:
+        except (jwt.InvalidTokenError, RecursionError):
             return None
         if header.get("alg") not in settings.algorithms:
             return None
@@ -215,7 +223,7 @@ class OAuth:
                 leeway=settings.leeway_s,
                 options={"require": ["exp", "iss", "aud"]},
             )
-        except (jwt.InvalidTokenError, jwt.InvalidKeyError, TypeError, ValueError):
+        except (jwt.InvalidTokenError, jwt.InvalidKeyError, TypeError, ValueError, RecursionError):
             return None
         return claims
 
@@ -224,6 +232,7 @@ class OAuth:
         now = time.monotonic()
         is_old = now - self._keys_at > self._settings.keys_s
         if is_old or name not in self._keys:
+            self._client()  # of this loop, and its lock
             async with self._fetching:
                 await self._fetch(name)
         if not name and len(self._keys) == 1:
@@ -236,20 +245,22 @@ class OAuth:
         is_old = now - self._keys_at > self._settings.keys_s
         if now - self._tried_at < AGAIN_S and self._keys:
             return  # a token with a key that nobody knows is no reason to ask for each
+        if now - self._tried_at < AWAY_S and self._away is not None:
+            raise self._away  # nobody waits in line for the same silence
         if not is_old and name in self._keys:
             return
         try:
             self._keys = await self._keys_of_issuer()
             self._keys_at = time.monotonic()
-        except UpstreamFailure:
+            self._away = None
+        except UpstreamFailure as failure:
             if not self._keys:
+                self._away = failure
                 raise
         finally:
             self._tried_at = time.monotonic()
 
     async def _keys_of_issuer(self) -> dict[str, Any]:
-        import jwt
-
         settings = self._settings
         url = settings.jwks_url
         if not url:
@@ -259,13 +270,7 @@ class OAuth:
                 raise self._failed(UpstreamKind.PROTOCOL, text)
             url = str(configuration.get("jwks_uri", ""))
         listed = (await self._get(url)).get("keys")
-        found: dict[str, Any] = {}
-        for one in listed[:MAX_KEYS] if isinstance(listed, list) else ():
-            if isinstance(one, dict) and one.get("use", "sig") == "sig" and one.get("kty") != "oct":
-                try:
-                    found[str(one.get("kid", ""))] = jwt.PyJWK.from_dict(one)
-                except (jwt.PyJWTError, ValueError, TypeError):
-                    continue  # of a kind that we do not know
+        found = await asyncio.to_thread(_read_keys, listed if isinstance(listed, list) else [])
         if not found:
             text = f"{url} has no key that tokens are signed with; set plugins.auth_oauth.jwks_url"
             raise self._failed(UpstreamKind.PROTOCOL, text)
@@ -279,11 +284,11 @@ class OAuth:
         claims = await self._ask("POST", settings.introspection, form)
         if claims.get("active") is not True:
             return None
-        expires_at = claims.get("exp")
-        if isinstance(expires_at, int | float) and expires_at + settings.leeway_s < time.time():
+        expires_at = _seconds(claims.get("exp"))
+        if expires_at is not None and expires_at + settings.leeway_s < time.time():
             return None
-        audience = claims.get("aud", ())
-        named = [audience] if isinstance(audience, str) else list(audience)
+        audience = claims.get("aud")
+        named = [audience] if isinstance(audience, str) else _texts(audience)
         if settings.audience and not set(settings.audience) & set(named):
             return None
         if settings.user not in claims and "username" in claims:
@@ -324,10 +329,13 @@ class OAuth:
         auth = (settings.client_id, settings.client_secret) if form and settings.client_id else None
         octets = bytearray()
         async with self._client().stream(
-            method, url, data=form, auth=auth, headers={"Accept": "application/json"}
+            method, url, data=form, auth=auth, headers=HEADERS
         ) as response:
             status: int = response.status_code
-            async for part in response.aiter_bytes():
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                text = f"{url}: its answer is compressed, which nobody has asked for"
+                raise self._failed(UpstreamKind.PROTOCOL, text)
+            async for part in response.aiter_raw():
                 octets += part
                 if len(octets) > MAX_ANSWER:
                     raise self._failed(UpstreamKind.PROTOCOL, f"{url}: its answer is too long")
@@ -378,3 +386,36 @@ class OAuth:
             what, _, cure = failure.text.rpartition("; ")
             return [Fault(what or failure.text, cure if what else "its log tells more")]
         return []
+
+
+def _texts(listed: object) -> list[str]:
+    """Of what should be a list of them."""
+    return [one for one in listed if isinstance(one, str)] if isinstance(listed, list) else []
+
+
+def _seconds(told: object) -> float | None:
+    """A time of a token; None where that is none. JSON has numbers that no float can be, and Python's NaN."""
+    if not isinstance(told, int | float):
+        return None
+    try:
+        seconds = float(told)
+    except OverflowError:
+        return None
+    return seconds if math.isfinite(seconds) else None
+
+
+def _read_keys(listed: Sequence[object]) -> dict[str, Any]:
+    """The keys of those kinds that we know, by their names. In a thread: each is computed with."""
+    import jwt
+
+    found: dict[str, Any] = {}
+    for one in listed[:MAX_KEYS]:
+        if not isinstance(one, dict) or one.get("use", "sig") != "sig" or one.get("kty") == "oct":
+            continue
+        if any(isinstance(value, str) and len(value) > MAX_KEY_TEXT for value in one.values()):
+            continue
+        try:
+            found[str(one.get("kid", ""))] = jwt.PyJWK.from_dict(one)
+        except (jwt.PyJWTError, ValueError, TypeError):
+            continue  # of a kind that we do not know
+    return found

@@ -35,11 +35,13 @@ from murder.api.auth import (
 from murder.auth.app_passwords import AppPassword, AppPasswords
 from murder.auth.remembered import Decision, Remembered
 from murder.auth.turnstile import Turnstile
+from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.identity import Identity
 from murder.net.shared_counter import place_of
 
 CHECKS_AT_ONCE: Final = 100  # of a plugin that only waits for somebody else
 REMEMBER_S: Final = 60.0
+MAX_GROUPS: Final = 1000
 APP: Final = "application password"
 
 
@@ -102,10 +104,12 @@ class Chain:
         plugins: Sequence[tuple[str, AuthBackend]],
         *,
         remember_s: float = REMEMBER_S,
+        max_groups: int = MAX_GROUPS,
         flushed: Path | None = None,
         apps: AppPasswords | None = None,
     ) -> None:
         self._apps = apps
+        self._max_groups = max_groups
         self.links = [Link(name, backend) for name, backend in plugins]
         depends_on = {
             name
@@ -145,7 +149,7 @@ class Chain:
         for link in self.links:
             answer = await link.check(attempt, user, password, is_familiar)
             if isinstance(answer, Identity):
-                decision = Decision(answer, link.name)
+                decision = self._decision(answer, link)
                 if link.recaller is None:
                     self._remembered.keep(attempt, user, password, decision, asked)
                 return decision
@@ -200,8 +204,16 @@ class Chain:
         for link in self.links:
             identity = await link.backend.lookup(user)
             if identity is not None:
-                return Decision(identity, link.name)
+                return self._decision(identity, link)
         return None
+
+    def _decision(self, identity: Identity, link: Link) -> Decision:
+        """Raises UpstreamFailure where the plugin says what cannot be worked with."""
+        groups, most = len(identity.groups), self._max_groups
+        if groups > most:
+            text = f"{identity.user} is in {groups} groups, more than auth.max_groups ({most})"
+            raise UpstreamFailure(UpstreamKind.PROTOCOL, link.name, text)
+        return Decision(identity, link.name)
 
     async def verify(self, user: str, password: bytes) -> Identity | None:
         """See AuthBackend."""
@@ -261,7 +273,7 @@ class Chain:
             async with link.turnstile.turn(place_of(attempt.address)):
                 answer = await checker.check_token(attempt, user, token)
             if isinstance(answer, Identity):
-                return answer
+                return self._decision(answer, link).identity
             if answer is Denied.WRONG:
                 return None
         return None
@@ -272,7 +284,7 @@ class Chain:
             if isinstance(link.backend, KnowsCertificates):
                 identity = await link.backend.user_of_certificate(attempt)
                 if identity is not None:
-                    return identity
+                    return self._decision(identity, link).identity
         return None
 
     @property

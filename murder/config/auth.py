@@ -33,6 +33,12 @@ class AuthConfig:
         "authorization identity. Each such login is in the log (login.by_master).",
         example='["helpdesk"]',
     )
+    max_groups: int = option(
+        1000,
+        "Groups that a user may be in. Whom a plugin puts into more is not let in, and the log has their name: each command "
+        "looks all of them up in access lists.",
+        least=1,
+    )
     failure_delay_s: float = option(
         2.0,
         "A wrong password is answered this much later, the next one for the same user from the same address twice as "

@@ -58,6 +58,7 @@ def chain_of(config: Config, plugins: MakesAuth) -> Chain:
     return Chain(
         plugins.auth_backends(),
         remember_s=config.auth.remember_s,
+        max_groups=config.auth.max_groups,
         flushed=flushed_file(config.node.data),
         apps=AppPasswords(config.node.data),
     )

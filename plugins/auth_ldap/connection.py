@@ -13,8 +13,8 @@ from plugins.auth_ldap.ber import Malformed, whole_length
 from plugins.auth_ldap.messages import Entry, Message, Result
 from plugins.auth_ldap.policy import CONTROL
 
-MAX_MESSAGE: Final = 4 << 20  # octets; a group with a hundred thousand members
-MAX_ENTRIES: Final = 10_000
+MAX_MESSAGE: Final = 1 << 20  # octets; someone in 500 groups with the longest names has 130 kB
+MAX_REFERENCES: Final = 100  # to other servers, and what comes between, in the answer to one search
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,10 @@ class Server:
 class _Waiting:
     """A request that is under way."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self.entries: list[Entry] = []
+        self.most = most  # that were asked for
+        self.beside = 0
         self.done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
 
@@ -80,12 +82,17 @@ class Connection(asyncio.Protocol):
             return
         waiting = self._waiting.get(message.number)
         if waiting is None or waiting.done.done():
-            return
+            raise Malformed("an answer that nobody has asked for")
         if isinstance(message.value, Entry):
-            if len(waiting.entries) < MAX_ENTRIES:
-                waiting.entries.append(message.value)
+            if len(waiting.entries) >= waiting.most:
+                raise Malformed("more entries than were asked for")
+            waiting.entries.append(message.value)
         elif isinstance(message.value, Result):
             waiting.done.set_result(message.value)
+        else:
+            waiting.beside += 1
+            if waiting.beside > MAX_REFERENCES:
+                raise Malformed("references without end")
 
     def _end(self, kind: UpstreamKind, text: str) -> None:
         self.is_lost = True
@@ -98,11 +105,13 @@ class Connection(asyncio.Protocol):
 
     # --- what is asked
 
-    async def ask(self, operation: bytes, *controls: bytes) -> tuple[Result, list[Entry]]:
-        """Send a request and wait for its end."""
+    async def ask(
+        self, operation: bytes, *controls: bytes, most: int = 0
+    ) -> tuple[Result, list[Entry]]:
+        """Send a request and wait for its end, and `most` entries before it."""
         if self.is_lost or self._transport is None:
             raise UpstreamFailure(UpstreamKind.LOST, str(self.server), self._why)
-        number, waiting = next(self._numbers), _Waiting()
+        number, waiting = next(self._numbers), _Waiting(most)
         self._waiting[number] = waiting
         try:
             self._transport.write(messages.format_request(number, operation, *controls))
@@ -134,7 +143,8 @@ class Connection(asyncio.Protocol):
         time_s: int,
     ) -> tuple[Result, list[Entry]]:
         return await self.ask(
-            messages.search_request(base, scope, encoded_filter, attributes, most, time_s)
+            messages.search_request(base, scope, encoded_filter, attributes, most, time_s),
+            most=most,
         )
 
     def close(self) -> None:

@@ -208,9 +208,7 @@ class Directory:
                             seen.add(found.name.lower())
                             upper.append(found.name)
                 wave = upper
-        return frozenset(
-            name for name in sorted(groups)[:MAX_GROUPS] if name and _is_fit_group(name)
-        )
+        return frozenset(filter(_is_fit_group, groups))
 
     async def _groups_of(self, name: str) -> list[Entry]:
         settings = self._settings

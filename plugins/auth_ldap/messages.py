@@ -1,8 +1,8 @@
 """LDAP's messages (RFC 4511), as far as a login needs them: requests to octets, answers from octets."""
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 from typing import Final
 
@@ -15,6 +15,8 @@ MAX_CONTROLS: Final = 20  # of one message
 START_TLS: Final = b"1.3.6.1.4.1.1466.20037"
 NOTICE_OF_DISCONNECTION: Final = 0  # the number of a message that nobody asked for
 BASE, ONE, SUBTREE = 0, 1, 2
+
+MAX_VALUES: Final = 10_000  # of an entry: who asks is answered in a few milliseconds
 
 SUCCESS, NO_SUCH_OBJECT, INVALID_NAME, INVALID_CREDENTIALS = 0, 32, 34, 49
 SIZE_LIMIT: Final = 4
@@ -128,7 +130,7 @@ def parse_message(octets: bytes) -> Message:
     tag, content, end = ber.read(octets)
     if tag != ber.SEQUENCE or end != len(octets):
         raise ber.Malformed("that is no message of LDAP")
-    parts = list(ber.elements(content))
+    parts = list(islice(ber.elements(content), 3))
     if len(parts) < 2 or parts[0][0] != ber.INTEGER:
         raise ber.Malformed("a message without a number")
     number, (kind, body) = ber.number(parts[0][1]), parts[1]
@@ -143,7 +145,7 @@ def parse_message(octets: bytes) -> Message:
 
 
 def _result(body: bytes, behind: Sequence[tuple[int, bytes]]) -> Result:
-    parts = list(ber.elements(body))
+    parts = list(islice(ber.elements(body), 4))
     if len(parts) < 3:
         raise ber.Malformed("a result without a code")
     name, text = (one.decode("utf-8", "replace") for _, one in parts[1:3])
@@ -154,21 +156,26 @@ def _result(body: bytes, behind: Sequence[tuple[int, bytes]]) -> Result:
 def _controls(behind: Sequence[tuple[int, bytes]]) -> Iterator[tuple[bytes, bytes]]:
     """Of what stands behind an operation."""
     found = next((content for tag, content in behind if tag == CONTROLS), b"")
-    for _, one in itertools.islice(ber.elements(found), MAX_CONTROLS):
-        parts = list(ber.elements(one))
+    for _, one in islice(ber.elements(found), MAX_CONTROLS):
+        parts = list(islice(ber.elements(one), 4))
         if parts:
             yield parts[0][1], next((value for tag, value in parts[1:] if tag == ber.OCTETS), b"")
 
 
 def _entry(body: bytes) -> Entry:
-    parts = list(ber.elements(body))
+    parts = list(islice(ber.elements(body), 3))
     if len(parts) < 2:
         raise ber.Malformed("an entry without a name")
     attributes: dict[str, list[bytes]] = {}
+    left = MAX_VALUES
     for _, attribute in ber.elements(parts[1][1]):
-        pair = list(ber.elements(attribute))
+        pair = list(islice(ber.elements(attribute), 3))
         if len(pair) < 2:
             raise ber.Malformed("an attribute without values")
         name = pair[0][1].decode("ascii", "replace").lower().partition(";")[0]
-        attributes.setdefault(name, []).extend(value for _, value in ber.elements(pair[1][1]))
+        values = [value for _, value in islice(ber.elements(pair[1][1]), left)]
+        left -= 1 + len(values)
+        if left <= 0:
+            raise ber.Malformed(f"an entry with {MAX_VALUES} values or more")
+        attributes.setdefault(name, []).extend(values)
     return Entry(parts[0][1].decode("utf-8", "surrogateescape"), attributes)
