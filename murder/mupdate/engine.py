@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar, cast
 
 from murder.api.list_log import ListLog, Member, Position, Record, Whole
-from murder.errors import Refusal, UpstreamFailure, UpstreamKind
+from murder.errors import Code, Misuse, Refusal, UpstreamFailure, UpstreamKind
 from murder.log import logger
+from murder.mupdate.foreign import checked_record, checked_whole
 from murder.mupdate.mboxlist import Committed, MailboxList, mark_synchronised
 from murder.mupdate.transaction import LastCommit, ListTransaction
 
@@ -266,6 +267,7 @@ class Ordered:
                 self.mailboxes.commit([mark_synchronised()])
                 self._is_joined = True
             return done
+        found = checked_whole(found)
         if found.is_put_back:
             self._put_aside(found)
         self._commits = [self.mailboxes.take_whole(found)]
@@ -280,17 +282,24 @@ class Ordered:
         done = None
         some: list[Record] = []
         rows = 0
-        for record in records:
+        for record in map(checked_record, records):
             some.append(record)
             rows += len(record.changes)
             if record.position.mark in given:
                 done = record.position.mark
             if len(some) >= MOST_RECORDS or rows >= MOST_ROWS:
-                self._commits += self.mailboxes.take_up(some)
+                self._take_some(some)
                 some, rows = [], 0
-        if some:
-            self._commits += self.mailboxes.take_up(some)
+        self._take_some(some)
         return done
+
+    def _take_some(self, records: Sequence[Record]) -> None:
+        try:
+            self._commits += self.mailboxes.take_up(records) if records else []
+        except Misuse as misuse:  # by whoever has written them
+            raise Refusal(
+                Code.CANNOT, f"The shared log does not go on from this list: {misuse}"
+            ) from misuse
 
     def _put_aside(self, whole: Whole) -> None:
         """What this master was told and the log does not know any more is kept for the operator."""

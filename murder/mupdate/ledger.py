@@ -254,7 +254,7 @@ class Ledger:
         """Nobody asks for anything; what fails here will be told to who does."""
         try:
             return [None] * len(proposals), list(self._engine.take_up())
-        except (Refusal, UpstreamFailure) as error:
+        except Exception as error:  # noqa: BLE001 - as below: else nobody would be answered again
             return [error] * len(proposals), list(self._engine.told())
 
     def _decide_together(

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple, TypeVar
 
 import h2.exceptions
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from grpclib.client import Channel, Stream
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
@@ -45,6 +45,9 @@ FAILURES: Final = (
     StreamTerminatedError,
     ProtocolError,
     h2.exceptions.ProtocolError,
+    DecodeError,
+    NotImplementedError,  # by these two grpclib tells frames that it does not read
+    AssertionError,
 )
 # The member must know a leader, else it says at once that it does not: one that is cut off from the others would wait.
 HAS_LEADER: Final = ("hasleader", "true")
@@ -127,6 +130,8 @@ def kind_of(error: BaseException) -> UpstreamKind:
             return UpstreamKind.AUTH
         case GRPCError():
             return UpstreamKind.DOWN
+        case DecodeError() | NotImplementedError() | AssertionError():
+            return UpstreamKind.PROTOCOL
     return UpstreamKind.LOST
 
 

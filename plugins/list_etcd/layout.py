@@ -15,6 +15,7 @@ from murder.api.list_log import Position, Record
 from plugins.list_etcd.etcd_pb2 import Change, Commit, Note
 
 KEEP_CHANGES: Final = 100_000  # a master that was away for longer takes the whole list
+MAX_DIGITS: Final = 19  # of a number; longer ones are none
 PRUNE_EVERY: Final = 1024  # changes
 
 
@@ -56,6 +57,8 @@ def format_head(epoch: str, position: Position) -> bytes:
 def parse_head(octets: bytes) -> tuple[str, Position]:
     """Raises ValueError for what is no head."""
     epoch, number, mark = octets.decode("ascii").split(":")
+    if len(number) > MAX_DIGITS:
+        raise ValueError("a number that no list has come to")
     return epoch, Position(int(number), bytes.fromhex(mark))
 
 

@@ -296,7 +296,7 @@ class EtcdLog(Moves):
             try:
                 await self._watch(endpoint)
                 pause_s = RETRY_MIN_S
-            except (*FAILURES, DecodeError) as error:
+            except FAILURES as error:
                 if not self._is_up:
                     text = f"etcd at {endpoint}: {shown(error)}"
                     self._problem = UpstreamFailure(kind_of(error), "etcd", text)
