@@ -8,8 +8,15 @@ from typing import Final
 
 from murder.errors import Refusal
 from murder.model.name import display
-from murder.operate.backup.kept import read_mailbox, read_page, read_point, read_unit, time_of
-from murder.operate.backup.vault import Vault, digest_of_file
+from murder.operate.backup.kept import (
+    Entry,
+    read_mailbox,
+    read_page,
+    read_point,
+    read_unit,
+    time_of,
+)
+from murder.operate.backup.vault import Damaged, Vault, digest_of_file
 
 EVERY: Final[Mapping[str, Callable[[datetime], object]]] = {
     "hourly": lambda at: (at.date(), at.hour),
@@ -56,7 +63,13 @@ class Verifying:
     async def _unit(self, digest: str, what: str) -> None:
         if digest in self._found or not await self._is_whole(digest, what):
             return
-        for one in read_unit(self._vault, digest).mailboxes:
+        try:
+            await self._mailboxes(read_unit(self._vault, digest).mailboxes, what)
+        except Refusal as refusal:  # whole, and not what this or any version has written
+            self._wrong(f"{what}: {refusal.text}")
+
+    async def _mailboxes(self, mailboxes: Sequence[Entry], what: str) -> None:
+        for one in mailboxes:
             shown = f"mailbox {display(one.name)} ({what})"
             if one.digest in self._found or not await self._is_whole(one.digest, shown):
                 continue
@@ -71,13 +84,19 @@ class Verifying:
                         await self._is_whole(row.digest, message)
 
     async def _is_whole(self, digest: str, what: str) -> bool:
-        path, problem = self._vault.path_of(digest), ""
+        problem = ""
         try:
-            found = await asyncio.to_thread(digest_of_file, path)
+            path = self._vault.path_of(digest)
+        except Damaged as damaged:
+            self._wrong(f"{what}: {damaged.text}")
+            self._found[digest] = False
+            return False
+        try:
+            found, octets = await asyncio.to_thread(digest_of_file, path)
             problem = "" if found == digest else f"{path} is damaged"
-            self.verified.octets += path.stat().st_size
-        except FileNotFoundError:
-            problem = f"{path} is missing"
+            self.verified.octets += octets
+        except Damaged as damaged:
+            problem = damaged.text
         except OSError as error:
             problem = f"{path} cannot be read: {error.strerror}"
         self._found[digest] = not problem
@@ -133,11 +152,11 @@ def prune(vault: Vault, gone: Sequence[str]) -> Pruned:
     pruned = Pruned(len(gone))
     for name in gone:
         vault.remove_point(name)
-    for folder in (vault.folder / "objects").iterdir():
+    for folder in vault.folders():
         for path in folder.iterdir():
             if folder.name != "new" and folder.name + path.name not in used:
                 pruned.objects += 1
-                pruned.octets += path.stat().st_size
+                pruned.octets += path.lstat().st_size
                 path.unlink()
     return pruned
 

@@ -134,7 +134,7 @@ def read_mailbox(vault: Vault, digest: str) -> KeptMailbox:
             [Page(int(one[0]), str(one[1]), int(one[2]), int(one[3])) for one in told["pages"]],
             [Uid(int(uid)) for uid in told["unread"]],
         )
-    except (BadSyntax, KeyError, ValueError, TypeError) as error:
+    except (BadSyntax, KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
         raise _unreadable(vault, digest, error) from None
 
 
@@ -148,11 +148,11 @@ def put_page(vault: Vault, number: int, rows: Mapping[Uid, KeptRow]) -> Page:
 
 def read_page(vault: Vault, digest: str) -> dict[Uid, KeptRow]:
     """The reverse. Raises Refusal."""
+    told = vault.read_json(digest)
     try:
-        rows = [
-            KeptRow(checked_message(parse_message(row[:-1])), str(row[-1]))
-            for row in vault.read_json(digest)
-        ]
+        if not isinstance(told, list):
+            raise TypeError("no list")
+        rows = [KeptRow(checked_message(parse_message(row[:-1])), str(row[-1])) for row in told]
     except (BadSyntax, IndexError, TypeError, ValueError) as error:
         raise _unreadable(vault, digest, error) from None
     return {row.message.uid: row for row in rows}
@@ -182,7 +182,7 @@ def read_unit(vault: Vault, digest: str) -> Unit:
             ],
             [parse_name(name) for name in told["subscriptions"]],
         )
-    except (KeyError, IndexError, ValueError, TypeError) as error:
+    except (BadSyntax, KeyError, IndexError, ValueError, TypeError) as error:
         raise _unreadable(vault, digest, error) from None
 
 
@@ -212,7 +212,7 @@ def read_point(vault: Vault, name: str) -> Point:
     told = vault.point(name)
     try:
         return _point(name, told)
-    except (KeyError, ValueError, TypeError) as error:
+    except (BadSyntax, KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise Refusal(Code.CANNOT, f"the point {name} cannot be read: {error!r}") from None
 
 
@@ -232,8 +232,11 @@ def _point(name: str, told: Mapping[str, Any]) -> Point:
 
 
 def time_of(name: str) -> datetime:
-    """When a point was begun."""
-    return datetime.strptime(name[:16], NAME).replace(tzinfo=UTC)
+    """When a point was begun. Raises Refusal for what is no point's name."""
+    try:
+        return datetime.strptime(name[:16], NAME).replace(tzinfo=UTC)
+    except ValueError:
+        raise Refusal(Code.CANNOT, f"{name} is no point's name") from None
 
 
 def moment(text: str) -> datetime:
@@ -241,7 +244,7 @@ def moment(text: str) -> datetime:
     Refusal."""
     try:
         return time_of(text) + timedelta(seconds=1)
-    except ValueError:
+    except Refusal:
         pass
     try:
         told = datetime.fromisoformat(text)

@@ -6,6 +6,9 @@
     restores/         restores under way
     damaged/          objects that were not what their names say, put aside by `verify`
 
+Whoever may write there can exchange what is restored, as who may write to a spool can. That is all: names that are no
+digests, links, devices, pipes and files of any length lead to nothing outside the folder, and are told as damage.
+
 Messages that many have are here once, and what has not changed since the last point is not written again. A run that is
 killed leaves objects that no point names: the next run finds them, `prune` removes them.
 """
@@ -16,8 +19,11 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -25,7 +31,11 @@ from murder.durable import replace_file
 from murder.errors import Code, Refusal
 
 FORMAT: Final = b"murder backup 1\n"
-PIECE: Final = 256 * 1024
+MAX_OBJECT: Final = 1 << 30  # octets: more than any message that a backend takes
+MAX_JSON: Final = 256 << 20  # a point of two million users
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_POINT: Final = re.compile(r"\d{8}T\d{6}Z(-\d{1,9})?")
+_FOLDER: Final = re.compile(r"[0-9a-f]{2}|new")
 
 
 class Damaged(Refusal):
@@ -43,10 +53,13 @@ class Vault:
     # --- objects
 
     def path_of(self, digest: str) -> Path:
+        """Raises Damaged for what is no digest: names come from the files that are read."""
+        if not _DIGEST.fullmatch(digest):
+            raise Damaged(Code.CANNOT, f"{self.folder}: {digest[:80]!r} is no object's name")
         return self.folder / "objects" / digest[:2] / digest[2:]
 
     def has(self, digest: str) -> bool:
-        return digest in self._new or self.path_of(digest).exists()
+        return digest in self._new or _is_file(self.path_of(digest))
 
     def read(self, digest: str) -> bytes:
         """An object, proved. Raises Damaged where it is missing or not what its name says."""
@@ -54,17 +67,14 @@ class Vault:
         if draft is not None:
             with contextlib.suppress(FileNotFoundError):  # it has its own name since
                 return draft.read_bytes()
-        try:
-            octets = self.path_of(digest).read_bytes()
-        except FileNotFoundError:
-            raise Damaged(Code.CANNOT, f"{self.path_of(digest)} is missing") from None
+        octets = read_file(self.path_of(digest), MAX_OBJECT)
         if hashlib.sha256(octets).hexdigest() != digest:
             raise Damaged(Code.CANNOT, f"{self.path_of(digest)} is damaged")
         return octets
 
     def read_json(self, digest: str) -> Any:
         """Raises Refusal."""
-        return json.loads(self.read(digest))
+        return _json(self.path_of(digest), self.read(digest))
 
     def put(self, octets: bytes) -> str:
         """Keep octets; durable with the next `settle`. Their digest."""
@@ -93,6 +103,7 @@ class Vault:
         for digest, draft in list(self._new.items()):
             path = self.path_of(digest)
             path.parent.mkdir(mode=0o700, exist_ok=True)
+            _check_folder(path.parent)
             _sync(draft)
             draft.replace(path)
             folders.add(path.parent)
@@ -105,9 +116,18 @@ class Vault:
     def settle_all(self) -> None:
         """All objects are durable under their names, also those of a run that was killed. For a thread."""
         self.settle()
-        for folder in (self.folder / "objects").iterdir():
+        for folder in self.folders():
             _sync(folder)
         _sync(self.folder / "objects")
+
+    def folders(self) -> list[Path]:
+        """Those of the objects. Raises Refusal for what is none."""
+        found = [
+            path for path in (self.folder / "objects").iterdir() if _FOLDER.fullmatch(path.name)
+        ]
+        for path in found:
+            _check_folder(path)
+        return found
 
     @property
     def waiting(self) -> int:
@@ -118,17 +138,15 @@ class Vault:
 
     def points(self) -> list[str]:
         """Their names, the oldest first."""
-        return sorted(path.stem for path in (self.folder / "points").glob("*.json"))
+        found = (path.stem for path in (self.folder / "points").glob("*.json"))
+        return sorted(name for name in found if _POINT.fullmatch(name))
 
     def point(self, name: str) -> Mapping[str, Any]:
         """Raises Refusal."""
         path = self.folder / "points" / f"{name}.json"
-        try:
-            told = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            raise Refusal(Code.NONEXISTENT, f"{self.folder} has no point {name}") from None
-        except ValueError as error:
-            raise Refusal(Code.CANNOT, f"{path} cannot be read: {error}") from None
+        if "/" in name or (not path.is_symlink() and not path.exists()):
+            raise Refusal(Code.NONEXISTENT, f"{self.folder} has no point {name}")
+        told = _json(path, read_file(path, MAX_JSON))
         if not isinstance(told, dict) or told.get("format") != 1:
             raise Refusal(Code.CANNOT, f"{path} is no point of a backup that this version reads")
         return told
@@ -155,8 +173,10 @@ class Vault:
     def put_aside(self, digest: str) -> None:
         """It is not what its name says: the next run reads what it was once more."""
         self.replace(self.folder / "reread", b"")
-        if self.path_of(digest).exists():
-            self.path_of(digest).replace(self.folder / "damaged" / digest)
+        path = self.path_of(digest)
+        _check_folder(path.parent)
+        if path.is_symlink() or path.exists():
+            path.replace(self.folder / "damaged" / digest)
 
     @property
     def reads_anew(self) -> bool:
@@ -184,7 +204,9 @@ class Vault:
     def locked(self) -> Iterator[None]:
         """Nobody else writes. Raises Refusal(IN_USE). What a killed process left half-written goes."""
         with _held(self.folder / "FORMAT", fcntl.LOCK_EX):
-            for left in (self.folder / "objects" / "new").iterdir():
+            new = self.folder / "objects" / "new"
+            _check_folder(new)
+            for left in new.iterdir():
                 left.unlink()
             yield
 
@@ -229,26 +251,74 @@ def open_vault(folder: Path, *, make: bool = False) -> Vault:
             (folder / name).mkdir(mode=0o700, parents=True)
         Vault(folder).replace(mark, FORMAT)
         _sync(folder.parent)
-    try:
-        told = mark.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise Refusal(
-            Code.NONEXISTENT, f"{folder} is no backup of murder: it has no file FORMAT"
-        ) from None
-    if told != FORMAT:
+    if not _is_file(mark):
+        text = f"{folder} is no backup of murder: it has no file FORMAT"
+        raise Refusal(Code.NONEXISTENT, text)
+    if read_file(mark, MAX_JSON) != FORMAT:
         raise Refusal(Code.CANNOT, f"{mark}: a format that this version does not read")
+    for name in ("objects", "objects/new", "points", "restores", "damaged"):
+        _check_folder(folder / name)
     return Vault(folder)
 
 
-def digest_of_file(path: Path) -> str:
-    """SHA-256. For a thread. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def digest_of_file(path: Path) -> tuple[str, int]:
+    """SHA-256, and how many octets. For a thread. Raises Damaged, OSError."""
+    with _opened(path, MAX_OBJECT) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), os.fstat(file.fileno()).st_size
+
+
+def read_file(path: Path, most: int) -> bytes:
+    """A file that others may have put there. Raises Damaged where it is none, or too long; OSError."""
+    with _opened(path, most) as file:
+        return file.read(most)
+
+
+def _opened(path: Path, most: int) -> BufferedReader:
+    """No link is followed, and nothing is waited for: a pipe is no file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise Damaged(Code.CANNOT, f"{path} is missing") from None
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO, errno.ENODEV):
+            raise
+        raise Damaged(Code.CANNOT, f"{path} is no file") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+        os.close(descriptor)
+        what = "too long" if stat.S_ISREG(status.st_mode) else "no file"
+        raise Damaged(Code.CANNOT, f"{path} is {what}")
+    return BufferedReader(FileIO(descriptor))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _check_folder(path: Path) -> None:
+    """Raises Refusal: what is done in a folder would be done where a link leads."""
+    try:
+        is_folder = stat.S_ISDIR(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        is_folder = False
+    if not is_folder:
+        raise Refusal(Code.CANNOT, f"{path} is no folder: this backup has been tampered with")
+
+
+def _json(path: Path, octets: bytes) -> Any:
+    """Raises Refusal."""
+    try:
+        return json.loads(octets)
+    except (ValueError, RecursionError) as error:
+        raise Refusal(Code.CANNOT, f"{path} cannot be read: {error}") from None
 
 
 @contextlib.contextmanager
 def _held(path: Path, lock: int) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     try:
         fcntl.flock(descriptor, lock | fcntl.LOCK_NB)
         yield
