@@ -27,6 +27,7 @@ MAX_COLLECTED: Final = (
     2000  # literals of one message that are not: five milliseconds; real messages of a MULTIAPPEND
     # fill `MAX_MESSAGE_OCTETS` with fewer
 )
+KEPT_OCTETS: Final = 16 * 1024  # of a block that has been given out, until the next one comes
 UNBOUNDED: Final = 1 << 62
 STEPS: Final = (
     1000  # lines with small literals that are cut in one turn of a loop: three milliseconds
@@ -233,16 +234,31 @@ class Fragmenter:
         while True:
             if self._literal_left:
                 chunk = self._literal_octets()
+                if chunk is None and self._begin > KEPT_OCTETS:
+                    self._let_go()
                 if chunk is not None or self._literal_left:
                     return chunk
                 continue
             found = self._next_line()
-            if found is None or not isinstance(found, _Skipped):
+            if found is None:
+                if self._begin > KEPT_OCTETS:
+                    self._let_go()
+                return None
+            if not isinstance(found, _Skipped):
                 return found
             left -= 1
             if not left:
                 self.is_behind = True
                 return None
+
+    def _let_go(self) -> None:
+        """More is needed, which may never come: of a large block no more is held than is not yet given out."""
+        begin = self._begin
+        if 2 * begin > len(self._buffer):
+            self._buffer = self._buffer[begin:]
+            self._at -= begin
+            self._scan -= begin
+            self._begin = 0
 
     def _next_line(self) -> "bytes | Literal | TooLong | _Skipped | None":
         buffer = self._buffer

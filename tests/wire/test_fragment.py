@@ -1,5 +1,7 @@
 """The fragmenter cuts alike whatever the packets, stays within its limits, and never looks back."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,6 +101,36 @@ def test_any_octets_give_fragments_or_bad_syntax(stream: bytes, sizes: list[int]
         cut(stream, sizes)
     except BadSyntax:
         pass
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"a NOOP\r\n" * 100_000,
+        b"a APPEND x {900000+}\r\n" + b"x" * 900_000 + b"\r\n",
+        b"a APPEND x {9000000+}\r\n" + b"x" * 900_000,
+        b"a NOOP\r\n" * 100_000 + b"a NO",
+    ],
+    ids=["lines", "literal", "half", "rest"],
+)
+def test_of_a_block_that_is_given_out_nothing_is_held(block: bytes) -> None:
+    """A session may be silent behind it for half an hour."""
+    fragmenter = Fragmenter()
+    tracemalloc.start()
+    try:
+        fragmenter.feed(memoryview(bytearray(block)))  # its own copy
+        while (fragment := fragmenter.next()) is not None:
+            if isinstance(fragment, Literal):
+                fragmenter.stream()
+        del fragment
+        assert fragmenter.held < 10
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+    finally:
+        tracemalloc.stop()
+    fragmenter.feed(b"b NOOP\r\n")
+    while isinstance(fragment := fragmenter.next(), Chunk):
+        assert fragment.data == b"b NOOP\r\n"
+    assert fragment is None or (isinstance(fragment, bytes) and fragment.endswith(b"NOOP\r\n"))
 
 
 def test_a_line_without_end_is_refused_at_its_limit() -> None:
