@@ -105,7 +105,6 @@ class Connection(asyncio.Protocol):
         "_finished",
         "_gathered_octets",
         "_handshake",
-        "_held_back",
         "_inflate",
         "_inflates",
         "_input_has_ended",
@@ -121,6 +120,7 @@ class Connection(asyncio.Protocol):
         "cid",
         "data_received",
         "gathered",
+        "is_held_back",
         "is_plain",
         "is_tls",
         "on_known",
@@ -171,7 +171,7 @@ class Connection(asyncio.Protocol):
             b""  # received, and not yet inflated; while there is some, nothing more is read
         )
         self._inflates = False  # the next turn is asked for
-        self._held_back = False  # the receiver has paused the reading
+        self.is_held_back = False  # the receiver has paused the reading
         self.gathered: list[bytes] = []
         self._gathered_octets = 0
 
@@ -358,7 +358,7 @@ class Connection(asyncio.Protocol):
             raise ConnectionResetError("the peer takes no octets") from None
 
     def pause_reading(self) -> None:
-        self._held_back = True
+        self.is_held_back = True
         if not self._lost and self.transport.is_reading():
             self.transport.pause_reading()
 
@@ -371,7 +371,7 @@ class Connection(asyncio.Protocol):
             self._limit_tls(0)  # the loop then reads none for TLS
 
     def resume_reading(self) -> None:
-        self._held_back = False
+        self.is_held_back = False
         if self._is_held_off:
             self._is_held_off = False
             self._limit_tls(self._most_unread if self.on_known is None else STRANGER_TLS_OCTETS)
@@ -406,7 +406,7 @@ class Connection(asyncio.Protocol):
 
     def _inflate_some(self) -> None:
         self._inflates = False
-        if self._lost or self._held_back or self._inflate is None:
+        if self._lost or self.is_held_back or self._inflate is None:
             return
         try:
             octets = self._inflate.decompress(self._deflated, INFLATE_OCTETS)
@@ -420,9 +420,9 @@ class Connection(asyncio.Protocol):
             self.abort()
         elif self._deflated or len(octets) == INFLATE_OCTETS:
             self.transport.pause_reading()
-            if not self._held_back:
+            if not self.is_held_back:
                 self._inflate_later()
-        elif not self._held_back:
+        elif not self.is_held_back:
             self.resume_reading()
 
     def acknowledge_now(self) -> None:
@@ -459,7 +459,7 @@ class Connection(asyncio.Protocol):
             self.transport.close()
             return
         # behind the peer's own end nothing is read any more: it has to be read once again for the loop to end both
-        if self._held_back or self._deflated or not self.transport.is_reading():
+        if self.is_held_back or self._deflated or not self.transport.is_reading():
             self.resume_reading()
 
     def abort(self) -> None:

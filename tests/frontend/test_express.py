@@ -165,6 +165,30 @@ def test_a_backend_that_does_not_read_is_sent_no_more_and_the_client_is_not_read
         assert one.backend.taken().startswith(NOOP)
 
 
+def test_a_client_is_read_again_where_the_last_that_was_held_for_it_fills_the_backend() -> None:
+    with selected() as one:
+        long = b'n SEARCH TEXT "' + b"x" * 30_000 + b'"\r\n'
+        one.says(NOOP)
+        one.upstream.connection.pause_writing()
+        assert one.says(long * 10) == b""
+        assert not one.client.is_read
+        write, number = one.backend.write, 0
+
+        def takes_ten(data: bytes) -> None:
+            nonlocal number
+            write(data)
+            number += data.count(b"\n")
+            if number == 10:
+                one.upstream.connection.pause_writing()
+
+        one.backend.write = takes_ten  # type: ignore[method-assign]  # a kernel whose buffer is full then
+        one.upstream.connection.resume_writing()
+        assert one.backend.taken() == long * 10
+        one.upstream.connection.resume_writing()
+        one.answers(DONE * 11)
+        assert one.client.is_read
+
+
 def test_no_more_than_so_many_commands_are_in_flight() -> None:
     with selected() as one:
         burst = NOOP * (EXPRESS_OCTETS // len(NOOP))

@@ -302,7 +302,8 @@ class FrontendImap(ImapDialogue, Client):
         if self.is_flowing:
             return  # nothing is held, and nobody waits
         self._wake_settled()
-        if self.session.held:
+        # what was held may have gone to the backend up to the last octet, and filled that
+        if self.session.held or self.connection.is_held_back:
             self.resume()
         elif self._input_ended:
             self.close_if_done()
