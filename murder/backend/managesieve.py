@@ -11,7 +11,14 @@ from murder.net.connection import Connection
 from murder.serve.line import LOGGED_IN
 from murder.serve.managesieve import COMMON, Capability, Row, SieveDialogue
 from murder.serve.service import ClientService
-from murder.wire.managesieve import Command, format_literal, format_scripts
+from murder.sieve import Problem
+from murder.wire.managesieve import (
+    Command,
+    ScriptFault,
+    format_faults,
+    format_literal,
+    format_scripts,
+)
 
 MAX_TOLD: Final = 50  # errors of one script
 
@@ -137,6 +144,8 @@ def _name_in(octets: bytes) -> str:
         raise BadSyntax("the name of a script is UTF-8") from None
 
 
-def _lines(problems: Sequence[str]) -> str:
-    shown = [*problems[:MAX_TOLD], *(["..."] if len(problems) > MAX_TOLD else [])]
-    return "\r\n".join(shown)
+def _lines(problems: Sequence[Problem]) -> str:
+    shown = [ScriptFault(one.line, one.column, one.text) for one in problems[:MAX_TOLD]]
+    if len(problems) > MAX_TOLD:
+        shown.append(ScriptFault(0, 0, "..."))
+    return format_faults(shown)

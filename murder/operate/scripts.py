@@ -2,10 +2,8 @@
 is changed is checked there, and durable when it says OK.
 """
 
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Final
 
 from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure, UpstreamKind
@@ -16,7 +14,16 @@ from murder.net.managesieve import Answer, begin, enter, execute
 from murder.net.proving import by_password
 from murder.net.upstream import Upstreams
 from murder.operate.reach import TIMEOUT_S, Credential, Reach
-from murder.wire.managesieve import Kind, client_string, parse_script_line, parse_string_line
+from murder.wire.managesieve import (
+    Kind,
+    client_string,
+    parse_faults,
+    parse_script_line,
+    parse_string_line,
+)
+from murder.wire.managesieve import (
+    ScriptFault as ScriptFault,
+)
 
 MAX_ANSWER: Final = 16 * 1024 * 1024  # octets; a script has 1 MiB at most where it was made
 CODES: Final[Mapping[bytes, Code]] = {
@@ -27,28 +34,12 @@ CODES: Final[Mapping[bytes, Code]] = {
     b"QUOTA/MAXSCRIPTS": Code.LIMIT,
     b"TRYLATER": Code.UNAVAILABLE,
 }
-_PLACE: Final = re.compile(r"(?i)(?:^|: )line ([0-9]{1,9})(?:, column ([0-9]{1,9}))?: *(.*)")
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What a server says is wrong with a script; line and column are 0 where it does not say where."""
-
-    line: int
-    column: int
-    text: str
-
-    def __str__(self) -> str:
-        if not self.line:
-            return self.text
-        column = f", column {self.column}" if self.column else ""
-        return f"line {self.line}{column}: {self.text}"
 
 
 class WrongScript(Refusal):
     """A server does not take a script: all that it says of it."""
 
-    def __init__(self, server: str, faults: Sequence[Fault]) -> None:
+    def __init__(self, server: str, faults: Sequence[ScriptFault]) -> None:
         super().__init__(Code.CANNOT, "\n".join((f"{server} does not take it:", *map(str, faults))))
         self.faults = faults
 
@@ -77,7 +68,7 @@ class UserScripts:
         except BadSyntax as error:
             raise self._upstream.failure(UpstreamKind.PROTOCOL, str(error)) from error
 
-    async def put(self, name: str, script: bytes) -> list[Fault]:
+    async def put(self, name: str, script: bytes) -> list[ScriptFault]:
         """Returns the warnings. Raises WrongScript."""
         answer = await self._ask(b"PUTSCRIPT", _octets(name), script)
         if answer.status.kind is not Kind.OK and not answer.status.code:
@@ -150,16 +141,9 @@ async def _enter(
         raise Refusal(Code.AUTHORIZATION_FAILED, text) from failure
 
 
-def faults_in(text: str) -> list[Fault]:
-    """Of a server's words, one a line."""
-    found: list[Fault] = []
-    for line in filter(None, map(str.strip, text.splitlines())):
-        place = _PLACE.search(line)
-        if place is None:
-            found.append(Fault(0, 0, line))
-        else:
-            found.append(Fault(int(place[1]), int(place[2] or 0), place[3]))
-    return found or [Fault(0, 0, "it does not say why")]
+def faults_in(text: str) -> list[ScriptFault]:
+    """Of a server's words: never nothing."""
+    return parse_faults(text) or [ScriptFault(0, 0, "it does not say why")]
 
 
 def _octets(name: str) -> bytes:

@@ -10,6 +10,8 @@ from murder.errors import BadSyntax
 from murder.wire.literal import LITERAL
 
 MAX_ARGUMENTS: Final = 8  # no command has more than two
+MAX_DIGITS: Final = 9  # of a line's number
+LINE, COLUMN = "line ", ", column "
 MAX_QUOTED_OCTETS: Final = 1024  # RFC 5804 §4: of one quoted string
 _KEYWORD: Final = re.compile(rb"([A-Za-z]{1,20})(?= |\r?\n)")
 _STRING: Final = re.compile(rb'"((?:[^"\\\r\n\x00]++|\\["\\])*+)"')
@@ -38,6 +40,21 @@ class Command:
     name: bytes
     args: tuple[bytes, ...] = ()
     octets: bytes = field(default=b"", repr=False)  # as it came, line end included
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptFault:
+    """What is wrong with a script, as the text of an answer tells it; line and column are 0 where it does not say where."""
+
+    line: int
+    column: int
+    text: str
+
+    def __str__(self) -> str:
+        if not self.line:
+            return self.text
+        column = f", column {self.column}" if self.column else ""
+        return f"line {self.line}{column}: {self.text}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +133,39 @@ def format_status(kind: Kind, text: str = "", code: bytes = b"") -> bytes:
     if text:
         parts.append(format_string(text.encode("utf-8", "replace").replace(b"\0", b"?")))
     return b" ".join(parts) + b"\r\n"
+
+
+def format_faults(faults: Sequence[ScriptFault]) -> str:
+    """The text of an answer to PUTSCRIPT and the like: one a line."""
+    return "\r\n".join(map(str, faults))
+
+
+def parse_faults(text: str) -> list[ScriptFault]:
+    """The reverse, of any server's text: those of Pigeonhole and Cyrus begin lines with other words."""
+    return [_parse_fault(line) for line in map(str.strip, text.splitlines()) if line]
+
+
+# fault = [words ": "] "line " number [", column " number] ":" text
+def _parse_fault(text: str) -> ScriptFault:
+    folded = text.lower()
+    begin = 0 if folded.startswith(LINE) else folded.find(": " + LINE) + 2
+    if begin < 2 and not folded.startswith(LINE):
+        return ScriptFault(0, 0, text)
+    line, at = _parse_number(text, begin + len(LINE))
+    column = 0
+    if folded.startswith(COLUMN, at):
+        column, at = _parse_number(text, at + len(COLUMN))
+    if not line or text[at : at + 1] != ":":
+        return ScriptFault(0, 0, text)
+    return ScriptFault(line, column, text[at + 1 :].strip())
+
+
+def _parse_number(text: str, at: int) -> tuple[int, int]:
+    """And where it ends; 0 where there is none."""
+    end = at
+    while end < min(len(text), at + MAX_DIGITS) and text[end] in "0123456789":
+        end += 1
+    return int(text[at:end] or "0"), end
 
 
 def format_capabilities(rows: Sequence[tuple[bytes, bytes | None]]) -> bytes:

@@ -9,6 +9,8 @@ compares so many generated scripts, from a seed on, and tells each that comes ou
 - A second `fileinto` or `redirect`, without the first one's `:copy`: ours takes the implicit keep back (RFC 3894 §3).
 - A keep and a `fileinto "INBOX"`: sieve-test sets the flags that came last, who stores for us sets those of both.
 - A mailbox with a line end in its name: an error at run time here, as no IMAP server can have it.
+- `date :index 2 :zone` of a field that is there once: sieve-test takes that one; without `:zone` it takes none, as ours.
+- `body :raw` behind a `deleteheader`: sieve-test finds no body any more.
 - `string` without a comparator: i;octet there, i;ascii-casemap here (RFC 5228 §2.7.3); both are asked with i;octet.
 """
 
@@ -30,6 +32,11 @@ EXTENSIONS = "+editheader"
 POLICY = Policy(string_comparator="i;octet")
 # Where ours is stricter: no IMAP server has a mailbox with a line end in its name
 EXPLAINED = ("it has control characters",)
+# What sieve-test is known to have otherwise, by the script, where the actions differ
+KNOWN = (
+    re.compile(r"date :index \d+ (?::last )?:zone"),
+    re.compile(r"(?s)deleteheader.*body :raw"),
+)
 FAILED = ["failure"]
 INBOX = ["store", "INBOX"]
 
@@ -158,6 +165,8 @@ def differences(count: int, first: int = 0) -> list[str]:
             if ":copy" in script and _without_inbox(theirs) == _without_inbox(ours):
                 continue  # a second action without `:copy` takes the keep back (RFC 3894 §3); not theirs
             if any(why in " ".join(ours) for why in EXPLAINED):
+                continue
+            if theirs != ours and any(one.search(script) for one in KNOWN):
                 continue
             if theirs != ours and _without_inbox_flags(theirs) != _without_inbox_flags(ours):
                 told.append(f"seed {seed}: sieve-test {theirs}, ours {ours}")

@@ -70,6 +70,8 @@ HOLDS = [
     'envelope :domain ["from", "to"] "acme.example.com"',
     'header :value "gt" :comparator "i;ascii-casemap" "subject" "A"',
     'header :count "eq" :comparator "i;ascii-numeric" ["to", "from", "cc"] "2"',
+    'header :count "eq" :comparator "i;ascii-numeric" ["to", "To", "from", "to"] "4"',
+    'address :index 2 :localpart ["from", "from"] "coyote"',
     'string :value "lt" :comparator "i;ascii-numeric" "9x" "10"',
     'string :value "gt" :comparator "i;ascii-numeric" "nothing" "10"',
     'string :comparator "i;ascii-numeric" "007" "7 of 9"',

@@ -5,7 +5,7 @@ import pytest
 from tests.kit.demo import wanted
 from tests.sieve.oracle import PROGRAM, differences
 
-SCRIPTS = 60
+SCRIPTS = 100
 
 
 def test_scripts_come_out_as_pigeonhole_has_it() -> None:

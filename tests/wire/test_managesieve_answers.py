@@ -3,7 +3,13 @@
 import pytest
 
 from murder.errors import BadSyntax
-from murder.wire.managesieve import parse_script_line, parse_status_text
+from murder.wire.managesieve import (
+    ScriptFault,
+    format_faults,
+    parse_faults,
+    parse_script_line,
+    parse_status_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,3 +34,27 @@ def test_a_script_and_whether_it_is_active() -> None:
     assert parse_script_line(b"{2}\r\n\xc3\xbc active\r\n") == ("ü", True)
     with pytest.raises(BadSyntax):
         parse_script_line(b"nonsense\r\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "faults"),
+    [
+        ("line 3, column 5: what", [ScriptFault(3, 5, "what")]),
+        ("line 3, column 5: a: line 7: b", [ScriptFault(3, 5, "a: line 7: b")]),
+        ("main: line 2: error: unknown", [ScriptFault(2, 0, "error: unknown")]),  # Pigeonhole
+        (
+            "script errors:\r\nLine 7: no",
+            [ScriptFault(0, 0, "script errors:"), ScriptFault(7, 0, "no")],
+        ),
+        ("line 3", [ScriptFault(0, 0, "line 3")]),
+        (
+            "outline 3: x\n\nline x: y",
+            [ScriptFault(0, 0, "outline 3: x"), ScriptFault(0, 0, "line x: y")],
+        ),
+        ("line 1234567890: x", [ScriptFault(0, 0, "line 1234567890: x")]),
+        ("", []),
+    ],
+)
+def test_what_is_wrong_with_a_script_has_its_place(text: str, faults: list[ScriptFault]) -> None:
+    assert parse_faults(text) == faults
+    assert parse_faults(format_faults(faults)) == faults

@@ -167,6 +167,8 @@ class Delivery:
 
     def _flags(self, flags: Sequence[str]) -> frozenset[str]:
         """Those of them that a client could set."""
+        if not flags:
+            return frozenset()
         try:
             scanner = Scanner(f"({' '.join(flags)})".encode("ascii"))
             return parse_flag_list(scanner)

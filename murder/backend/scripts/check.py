@@ -10,6 +10,7 @@ from murder.sieve import (
     BadScript,
     Limits,
     Policy,
+    Problem,
     Script,
     ScriptCache,
     compile_script,
@@ -18,10 +19,10 @@ from murder.sieve import (
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What was found: with an error a script is not taken. One sentence for each, with its line and column."""
+    """What was found: with an error a script is not taken."""
 
-    errors: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    errors: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
 
 
 class Compiler:
@@ -59,4 +60,4 @@ class Compiler:
         try:
             return Checked(warnings=(await self.program(script)).warnings)
         except BadScript as bad:
-            return Checked(tuple(map(str, bad.problems)))
+            return Checked(bad.problems)

@@ -8,6 +8,7 @@ What was sent by a Cyrus that still keeps files (before 3.5) lies in a folder of
 
 import asyncio
 import shutil
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from murder.durable import replace_file, sync_folder
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.flag import FlagChange
-from murder.model.message import Uid
+from murder.model.message import ModSeq, Uid
 from murder.model.name import MailboxName, display, inbox_of, owner_of
 from murder.net.turns import Turn
 
@@ -34,6 +35,8 @@ ACTIVE_FLAG: Final = "\\Flagged"
 ACTIVE_FILE: Final = "active"  # in the folder of what was left: the name of the active script
 SUFFIXES: Final = (".script", ".bc", ".sieve")
 MAX_FILE_NAME: Final = 200  # octets; file systems take 255
+MAX_KNOWN_OCTETS: Final = 32 * 1024 * 1024  # of active scripts that are kept in memory, each worker
+KNOWN_OCTETS: Final = 500  # that one takes beside its text
 MAX_READ: Final = (
     10_000  # messages of such a mailbox that are looked at: an administrator may put anything there
 )
@@ -58,6 +61,41 @@ class Script:
     id: str = ""
     modseq: int = 0
     older: tuple[Uid, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was active at a point of a mailbox's life."""
+
+    mailbox_id: str
+    modseq: ModSeq
+    script: tuple[str, bytes] | None
+
+    @property
+    def octets(self) -> int:
+        return KNOWN_OCTETS + (len(self.script[1]) if self.script is not None else 0)
+
+
+class _KnownScripts:
+    """The active scripts of those who got mail last, within a bound of memory."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[MailboxName, _Known] = OrderedDict()
+        self._octets = 0
+
+    def find(self, name: MailboxName, mailbox_id: str) -> _Known | None:
+        found = self._known.get(name)
+        if found is None or found.mailbox_id != mailbox_id:
+            return None
+        self._known.move_to_end(name)
+        return found
+
+    def keep(self, name: MailboxName, known: _Known) -> None:
+        old = self._known.pop(name, None)
+        self._octets += known.octets - (old.octets if old is not None else 0)
+        self._known[name] = known
+        while self._octets > MAX_KNOWN_OCTETS:
+            self._octets -= self._known.popitem(last=False)[1].octets
 
 
 class IsActive(Refusal):
@@ -100,6 +138,7 @@ class Scripts:
         self._left = left
         self._locks = locks
         self.limits = limits
+        self._active = _KnownScripts()
         self.step: Callable[[str], None] = lambda _: None
 
     # --- looking
@@ -133,19 +172,19 @@ class Scripts:
             mailbox.close()
 
     async def active(self, user: str) -> tuple[str, bytes] | None:
-        """The name and the text of what filters the user's mail; None where nothing does."""
+        """The name and the text of what filters the user's mail; None where nothing does. It is kept until anything changes
+        in the mailbox, whoever changes it."""
         mailbox = await self._open(user)
         if mailbox is None:
             return None
         try:
-            if isinstance(mailbox, FindsByFlag) and not await mailbox.find_by_flag(
-                ACTIVE_FLAG, most=1
-            ):
-                return None
-            for script in await _read(mailbox):
-                if script.is_active:
-                    return script.name, await _script_in(mailbox, script.uid)
-            return None
+            known = self._active.find(mailbox.name, mailbox.mailbox_id)
+            if known is not None and not await _has_changed(mailbox, known.modseq):
+                return known.script
+            modseq = (await mailbox.status()).highest_modseq
+            script = await _active_in(mailbox)
+            self._active.keep(mailbox.name, _Known(mailbox.mailbox_id, modseq, script))
+            return script
         finally:
             mailbox.close()
 
@@ -406,6 +445,20 @@ async def _read(mailbox: Mailbox) -> list[Script]:
         replace(one, is_active=False) if one.is_active and one is not last else one
         for _, one in sorted(found.items())
     ]
+
+
+async def _has_changed(mailbox: Mailbox, since: ModSeq) -> bool:
+    """Anything at all: mod-sequences go up with every change."""
+    return (await mailbox.changes(since)).highest_modseq != since
+
+
+async def _active_in(mailbox: Mailbox) -> tuple[str, bytes] | None:
+    if isinstance(mailbox, FindsByFlag) and not await mailbox.find_by_flag(ACTIVE_FLAG, most=1):
+        return None
+    for script in await _read(mailbox):
+        if script.is_active:
+            return script.name, await _script_in(mailbox, script.uid)
+    return None
 
 
 async def _script_in(mailbox: Mailbox, uid: Uid) -> bytes:

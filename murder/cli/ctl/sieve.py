@@ -16,7 +16,7 @@ from murder.cli.screen import count, plain
 from murder.operate.filtering import Offline, Online, Trial, run_trial
 from murder.operate.reach import Reach
 from murder.operate.routes import route
-from murder.operate.scripts import Fault, UserScripts, WrongScript, faults_in, scripts_of
+from murder.operate.scripts import ScriptFault, UserScripts, WrongScript, scripts_of
 from murder.sieve import (
     Action,
     BadScript,
@@ -27,6 +27,7 @@ from murder.sieve import (
     Limits,
     Notify,
     Pipe,
+    Problem,
     Redirect,
     Reject,
     Remember,
@@ -202,9 +203,8 @@ async def check(file: Path, as_json: bool) -> int:
         program = await Compiler(MAX_SCRIPT).program(_read(file))
     except BadScript as bad:
         return _wrong(bad, file, as_json)
-    warnings = [fault for text in program.warnings for fault in faults_in(text)]
-    facts = {"errors": [], "warnings": _places(warnings)}
-    return say(as_json, facts, "\n".join((f"{file} is right", *program.warnings)))
+    facts = {"errors": [], "warnings": _places(program.warnings)}
+    return say(as_json, facts, "\n".join((f"{file} is right", *map(str, program.warnings))))
 
 
 @sieve.command()
@@ -321,7 +321,7 @@ async def _try(
     return await run_trial(program, octets, envelope, world, host, cache.compiler, compiler.limits)
 
 
-def _places(faults: Sequence[Fault]) -> list[dict[str, object]]:
+def _places(faults: Sequence[ScriptFault | Problem]) -> list[dict[str, object]]:
     return [{"line": one.line, "column": one.column, "text": one.text} for one in faults]
 
 
@@ -329,10 +329,7 @@ def _wrong(
     bad: BadScript, file: Path, as_json: bool, facts: Mapping[str, object] | None = None
 ) -> int:
     if as_json:
-        errors = [
-            {"line": one.line, "column": one.column, "text": one.text} for one in bad.problems
-        ]
-        print_json({**(facts or {}), "errors": errors, "warnings": []})
+        print_json({**(facts or {}), "errors": _places(bad.problems), "warnings": []})
     else:
         for problem in bad.problems:
             click.echo(plain(f"{file}: {problem}"), err=True)

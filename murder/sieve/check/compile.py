@@ -36,5 +36,5 @@ def compile_octets(
         checker.pieces + octets.count(b'"') + octets.count(b"$"),
         hashlib.sha256(octets).digest(),
         tuple(checker.includes),
-        tuple(map(str, checker.warnings)),
+        tuple(checker.warnings),
     )

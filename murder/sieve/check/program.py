@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from murder.sieve.check.spec import Call
+from murder.sieve.problem import Problem
 
 DO: Final = 0  # run the call
 UNLESS: Final = 1  # run the call, a test: go to the target where it does not hold
@@ -19,7 +20,7 @@ Instruction = tuple[int, Call | None, int]
 class Script:
     """What `compile_script` makes. `requires`: extensions it uses. `includes`: scripts it includes by a name that does not
     depend on variables, with whether they are the site's, whether they may be missing, and the line.
-    `warnings` are texts with their places."""
+    `warnings` have their places."""
 
     instructions: tuple[Instruction, ...]
     requires: frozenset[str]
@@ -28,4 +29,4 @@ class Script:
     pieces: int  # objects that its texts and keys are made of
     digest: bytes
     includes: tuple[tuple[str, bool, bool, int], ...] = ()
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Problem, ...] = ()

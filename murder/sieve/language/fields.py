@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from murder.sieve.check.checker import Wrong
 from murder.sieve.check.spec import Call, Extension, Tag, Takes
 from murder.sieve.check.templates import Text
+from murder.sieve.match.kinds import COUNT
 from murder.sieve.run.machine import Machine
 from murder.sieve.run.message import Field
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 
 NAMES_A_STEP: Final = 4  # and fields
+MAX_COUNTED: Final = 10_000  # fields, with those that are named twice
 
 
 def field_tags() -> tuple[Tag, ...]:
@@ -43,11 +45,19 @@ INDEX: Final = Extension("index", checks=dict.fromkeys(("header", "address", "da
 
 
 def fields_of(machine: Machine, call: Call, names: tuple[Text, ...]) -> Sequence[Field]:
-    """In the order of the names, and in the message's; `:index` counts in this order, as Pigeonhole has it."""
+    """In the order of the names, and in the message's; `:index` counts in this order, as Pigeonhole has it. One that is
+    named twice counts twice, where it is counted."""
     found: list[Field] = []
     texts = machine.texts(names)
-    for name in dict.fromkeys(map(str.lower, texts)):  # one that is named twice is looked at once
-        found += machine.message.named(name)
+    if len(texts) == 1:
+        found += machine.message.named(texts[0].lower())
+    else:
+        counts = "index" in call.tags or (call.matching is not None and call.matching.kind is COUNT)
+        seen: set[str] = set()
+        for name in map(str.lower, texts):
+            if name not in seen or (counts and len(found) < MAX_COUNTED):
+                found += machine.message.named(name)
+            seen.add(name)
     machine.charge((len(texts) + len(found)) // NAMES_A_STEP)
     return chosen(found, call)
 
