@@ -1,0 +1,213 @@
+"""Deliveries with users' scripts over several backends, which die and come back.
+
+    python -m tests.faults.filter_storm SECONDS [SEED]
+
+Each user's script redirects a copy, and keeps one and files one beside, or files into a mailbox on another backend. A sender
+repeats a message until it hears OK, as mail servers do. In the end each message is where it belongs, and once: only where a
+sender had no answer may it have come again (RFC 1047: the answer was lost behind the last step), and what is redirected may
+be sent again where the backend died between the mail server's word and its own note.
+"""
+
+import contextlib
+import random
+import re
+import socketserver
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from tests.kit.demo import Demo, message, reconfigure, running_demo
+from tests.kit.managesieve import ManageSieve
+from tests.kit.waiting import pause, until
+
+USERS: Final = 6
+BACKENDS: Final = 3
+PLACES: Final = {"near": ("INBOX", "INBOX/near"), "far": ("INBOX/far",)}  # by subject
+SCRIPT: Final = b"""require ["fileinto", "copy"];
+redirect :copy "%b@elsewhere.example";
+if header "subject" "near" { fileinto :copy "INBOX/near"; } else { fileinto "INBOX/far"; }
+"""
+_ID: Final = re.compile(rb"(?im)^message-id: <([^>]+)>")
+
+
+class Sink(socketserver.ThreadingTCPServer):
+    """A mail server: which messages it has taken, by recipient and Message-ID."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Session)
+        self.taken: Counter[tuple[str, str]] = Counter()
+
+
+class _Session(socketserver.StreamRequestHandler):
+    server: Sink
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # a backend that dies
+            self._speak()
+
+    def _speak(self) -> None:
+        self.wfile.write(b"220 sink\r\n")
+        recipient = ""
+        while line := self.rfile.readline():
+            word = line[:4].upper()
+            if word == b"RCPT":
+                recipient = line.split(b"<")[1].split(b">")[0].decode()
+            if word != b"DATA":
+                self.wfile.write(b"221 bye\r\n" if word == b"QUIT" else b"250 ok\r\n")
+                continue
+            self.wfile.write(b"354 go on\r\n")
+            octets = b""
+            while (line := self.rfile.readline()) not in (b".\r\n", b""):
+                octets += line
+            found = _ID.search(octets)
+            if line and found is not None:
+                self.server.taken[recipient, found[1].decode()] += 1
+                self.wfile.write(b"250 taken\r\n")
+
+
+@dataclass
+class Sender:
+    """Mail for one user. `unanswered`: messages that were sent again because no answer came."""
+
+    user: str
+    acknowledged: list[str] = field(default_factory=list)
+    unanswered: Counter[str] = field(default_factory=Counter)
+
+
+class Storm:
+    """See the module."""
+
+    def __init__(self, demo: Demo, sink: Sink, seed: int) -> None:
+        self.demo = demo
+        self._sink = sink
+        self._chance = random.Random(seed)
+        self._senders = [Sender(demo.user(number)) for number in range(1, USERS + 1)]
+        self._stopping = threading.Event()
+        self.kills = 0
+
+    def prepare(self) -> None:
+        """Mailboxes and scripts; backends know where to send mail."""
+        host, port = self._sink.server_address[:2]
+        section = f'[backend.submission]\nserver = "{host!s}:{port}"\ntls = "none"\nretry_s = 0.2\n'
+        for backend in self.demo.backends:
+            reconfigure(self.demo, backend["node"], "[backend]", f"{section}\n[backend]")
+        names = [backend["name"] for backend in self.demo.backends]
+        with self.demo.imap(self.demo.frontend, "admin") as admin:
+            for number, sender in enumerate(self._senders, 1):
+                home = names.index(self.demo.home(number)["name"])
+                for place, where in (("near", home), ("far", (home + 1) % len(names))):
+                    words = (f"user/{sender.user}/{place}", f"{names[where]}!default")
+                    assert admin._simple_command("CREATE", *words)[0] == "OK"
+        for sender in self._senders:
+            with ManageSieve(self.demo.frontend["host"], self.demo.frontend["sieve"]) as client:
+                assert client.login(sender.user, self.demo.password).is_ok
+                client.ask('PUTSCRIPT "all"', SCRIPT % sender.user.encode())
+                client.ask('SETACTIVE "all"')
+
+    def rage(self, seconds: float, most_kills: int = sys.maxsize) -> None:
+        """Deliver, while backends die and come back."""
+        threads = [threading.Thread(target=self._send, args=(one,)) for one in self._senders]
+        for thread in threads:
+            thread.start()
+        try:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end and self.kills < most_kills:
+                pause(self._chance.uniform(0.5, 2.0), "when one dies is chance")
+                node = self._chance.choice(self.demo.backends)["node"]
+                self.demo.node("kill", node)
+                self.demo.node("start", node)
+                self.kills += 1
+        finally:
+            self._stopping.set()
+            for thread in threads:
+                thread.join(120)
+
+    def _send(self, sender: Sender) -> None:
+        number = 0
+        while not self._stopping.is_set():
+            number += 1
+            subject = "near" if number % 2 else "far"
+            identifier = f"{subject}.{sender.user}.{number}@storm.example"
+            octets = message(subject, message_id=identifier)
+            end = time.monotonic() + 90
+            while True:
+                said = self.demo.deliver(self.demo.frontend, sender.user, octets)
+                if said.startswith("250"):
+                    sender.acknowledged.append(identifier)
+                    break
+                assert said[:1] in ("", "4"), said
+                sender.unanswered[identifier] += 1
+                assert time.monotonic() < end, said
+                pause(0.1, "a mail server waits before it tries again")
+
+    def check(self) -> str:
+        """Raises AssertionError; else what has been counted."""
+        faults: list[str] = []
+        again = 0
+        for sender in self._senders:
+            for subject, place in ((one, place) for one in PLACES for place in PLACES[one]):
+                found = self.found(sender.user, place)
+                for identifier in sender.acknowledged:
+                    if not identifier.startswith(subject):
+                        continue
+                    copies, excused = found[identifier], sender.unanswered[identifier]
+                    again += max(0, copies - 1)
+                    if not 1 <= copies <= 1 + excused:
+                        faults.append(f"{identifier} is {copies} times in {place}")
+        wanted = {
+            (f"{sender.user}@elsewhere.example", identifier)
+            for sender in self._senders
+            for identifier in sender.acknowledged
+        }
+        until(lambda: wanted <= self._sink.taken.keys(), "all is redirected", 60)
+        sent_again = sum(self._sink.taken[one] - 1 for one in wanted)
+        if sent_again > 4 * self.kills:  # as many as a backend sends at once
+            faults.append(f"{sent_again} redirects were sent again, with {self.kills} kills")
+        assert not faults, "\n".join(faults[:20])
+        return (
+            f"{self.kills} kills, {len(wanted)} messages acknowledged, "
+            f"{sum(sum(one.unanswered.values()) for one in self._senders)} attempts without an OK; "
+            f"{again} copies and {sent_again} redirects came again"
+        )
+
+    def found(self, user: str, place: str) -> Counter[str]:
+        """How often each message is there."""
+        with self.demo.imap(self.demo.frontend, user) as client:
+            until(lambda: client.select(place, readonly=True)[0] == "OK", place, 60, 0.1)
+            parts = client.uid("FETCH", "1:*", "(BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])")[1]
+            heads = [part[1] for part in parts if isinstance(part, tuple)]
+        return Counter(found[1].decode() for one in heads if (found := _ID.search(one)))
+
+
+@contextmanager
+def storm(seed: int) -> Iterator[Storm]:
+    """One that is ready."""
+    sink = Sink()
+    thread = threading.Thread(target=sink.serve_forever, args=(0.05,))
+    thread.start()
+    options = ("--backends", str(BACKENDS), "--users", str(USERS), "--no-tls-required")
+    try:
+        with running_demo(*options) as demo:
+            made = Storm(demo, sink, seed)
+            made.prepare()
+            yield made
+    finally:
+        sink.shutdown()
+        thread.join()
+        sink.server_close()
+
+
+if __name__ == "__main__":
+    chosen = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(1, 10**6)
+    print(f"seed {chosen}", flush=True)
+    with storm(chosen) as one:
+        one.rage(float(sys.argv[1]))
+        print(one.check())
