@@ -116,6 +116,11 @@ class MupdateConfig:
     max_stream_backlog_bytes: int = option(
         64 * MIB, "What may wait for a slow UPDATE peer before it is cut off.", least=64 * 1024
     )
+    journal_bytes: int = option(
+        8 * MIB,
+        "Master: size of the file in which changes are durable before they are in the list's file. 0: they go straight "
+        "there, which takes several times as long.",
+    )
     max_list_bytes: int = option(
         16 * 1024 * MIB,
         "Largest size of the list's file (it is sparse). A master refuses what would make it larger.",

@@ -25,7 +25,7 @@ RESTART_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
             "retry_min_s",
             "retry_max_s",
         ),
-        *("max_connections", "max_stream_backlog_bytes", "max_list_bytes"),
+        *("max_connections", "max_stream_backlog_bytes", "max_list_bytes", "journal_bytes"),
     ),
     "frontend": (*_PORTS, "mupdate"),
     "backend": (*_PORTS, "store", "partition"),

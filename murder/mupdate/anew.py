@@ -7,10 +7,10 @@ import time
 from typing import Final
 
 from murder.api.list_log import Whole
-from murder.mupdate.environment import WriteTransaction
 from murder.mupdate.holding import NONE, Holding, format_holdings, weight
 from murder.mupdate.indexing import IndexLines
 from murder.mupdate.record import NUMBER, SEQ_OCTETS, Block, server_of_row
+from murder.mupdate.snapshot import WriteTransaction
 from murder.mupdate.transaction import COMMIT, GONE, ROW, SYNCHRONISED, Tables
 
 MAX_UNINDEXED_OCTETS: Final = 64 * 1024 * 1024  # of memory, for lines of the index

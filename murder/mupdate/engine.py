@@ -52,6 +52,11 @@ class Engine(Protocol):
         """So many proposals may be in one commit."""
         ...
 
+    @property
+    def is_prompt(self) -> bool:
+        """Whether a small commit waits for nothing but the disk, once."""
+        ...
+
     def take_up(self) -> Sequence[Committed]:
         """What others have committed; as `write`."""
         ...
@@ -90,7 +95,7 @@ class Embedded:
         return False
 
     def write(self, work: Callable[[ListTransaction], T]) -> tuple[T, Sequence[Committed]]:
-        outcome, committed = self.mailboxes.write(work)
+        outcome, committed = self.mailboxes.write(work, ahead=True)
         return outcome, [committed]
 
     @property
@@ -100,6 +105,10 @@ class Embedded:
     @property
     def most_changes(self) -> int:
         return sys.maxsize
+
+    @property
+    def is_prompt(self) -> bool:
+        return self.mailboxes.is_prompt
 
     def take_up(self) -> Sequence[Committed]:
         return ()
@@ -165,6 +174,10 @@ class Ordered:
 
     def members(self) -> Sequence[Member]:
         return self._records.members()
+
+    @property
+    def is_prompt(self) -> bool:
+        return False
 
     def listen(self, on_news: Callable[[], None]) -> None:
         self._records.listen(on_news)

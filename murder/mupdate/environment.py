@@ -11,14 +11,18 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, TypeVar, cast, overload
+from typing import Any, Final, TypeVar, cast
 
 import lmdb
 
 from murder.errors import Code, Misuse, Refusal
+from murder.mupdate.ahead import View
+from murder.mupdate.journal import Journal
+from murder.mupdate.settling import Settling
+from murder.mupdate.snapshot import Snapshot, Table, Viewing, WriteTransaction
 
 DATA: Final = "data.mdb"  # LMDB's own name for the file
 FORMAT: Final = b"1"  # of the file; a newer one is refused
@@ -34,72 +38,25 @@ TABLES: Final = (
     b"intents",  # id → octets
     b"notes",  # key → octets
     b"conflicts",  # name → JSON: who wanted what is another's
-    b"meta",  # format, epoch, floor
+    b"meta",  # format, epoch, floor, journal
 )
+COUNTED: Final = (b"entries", b"notes", b"conflicts")  # whose rows are counted
+CHAPTER: Final = b"journal"  # the last chapter of the journal that is in here
 
 T = TypeVar("T")
 # LMDB tells an error of the system by its text alone
 TROUBLES: Final = tuple(
     os.strerror(number)
-    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE)
 )
-Table = lmdb._Database
-
-
-class Cursor(Protocol):
-    """What we use of `lmdb.Cursor`, with octets as `bytes` (py-lmdb's own types allow views)."""
-
-    def first(self) -> bool: ...
-    def last(self) -> bool: ...
-    def next(self) -> bool: ...
-    def set_range(self, key: bytes) -> bool: ...
-    def key(self) -> bytes: ...
-    def value(self) -> bytes: ...
-    def delete(self) -> bool: ...
-    def put(self, key: bytes, value: bytes) -> bool: ...
-    def putmulti(
-        self, items: Iterable[tuple[bytes, bytes]], *, append: bool = False
-    ) -> tuple[int, int]: ...
-    @overload
-    def iternext(self) -> Iterator[tuple[bytes, bytes]]: ...
-    @overload
-    def iternext(self, keys: Literal[True], values: Literal[False]) -> Iterator[bytes]: ...
-
-
-class Snapshot(Protocol):
-    """What we use of a read `lmdb.Transaction`."""
-
-    def get(self, key: bytes, *, db: Table) -> bytes | None: ...
-    def cursor(self, db: Table) -> Cursor: ...
-    def stat(self, db: Table) -> dict[str, int]: ...
-
-
-class ViewCursor(Protocol):
-    """What we use of the `lmdb.Cursor` of a transaction that copies nothing."""
-
-    def set_range(self, key: bytes) -> bool: ...
-    def iternext(self) -> Iterator[tuple[memoryview, memoryview]]: ...
-
-
-class Viewing(Protocol):
-    """What we use of a read `lmdb.Transaction` that copies nothing: its views are of this moment only."""
-
-    def cursor(self, db: Table) -> ViewCursor: ...
-
-
-class WriteTransaction(Snapshot, Protocol):
-    """What we use of a write `lmdb.Transaction`."""
-
-    def put(self, key: bytes, value: bytes, *, append: bool = False, db: Table) -> bool: ...
-    def pop(self, key: bytes, *, db: Table) -> bytes | None: ...
-    def delete(self, key: bytes, *, db: Table) -> bool: ...
-    def drop(self, db: Table, delete: bool = True) -> None: ...
 
 
 class Environment:
     """One open LMDB environment, shared by all threads of the process. Make it with `open_environment`."""
 
-    def __init__(self, path: Path, *, read_only: bool, map_bytes: int = MAP_BYTES) -> None:
+    def __init__(
+        self, path: Path, *, read_only: bool, map_bytes: int = MAP_BYTES, journal_bytes: int = 0
+    ) -> None:
         self.path = path
         self.read_only = read_only
         self.may_grow = True  # beyond the map that it was opened with
@@ -108,21 +65,39 @@ class Environment:
         self.users = 0
         self._stamp, self._stamp_ends = 0, 0.0
         self._reading = threading.Lock()  # no read transaction is open without it
-        self._writing = threading.Lock()
         self._lmdb = _open_lmdb(path, read_only=read_only, map_bytes=map_bytes)
         self._lmdb.reader_check()  # frees the slots of processes that died
         self.tables = {name: self._open_table(name) for name in TABLES}
+        self.layered_tables = tuple(self.tables.values())
+        self.counted_tables = frozenset(self.tables[name] for name in COUNTED)
+        journal = None
+        try:
+            journal = _open_journal(path, journal_bytes, read_only=read_only)
+            self._settling = Settling(self, journal, self._reading, read_only=read_only)
+        except BaseException:
+            if journal is not None:
+                journal.close()
+            self._lmdb.close()
+            raise
 
     def _open_table(self, name: bytes) -> Table:
         return _open_table(self._lmdb, name, create=not self.read_only)
 
     def read(self, work: Callable[[Snapshot], T]) -> T:
         """Run `work` on a snapshot. It must be short and must not call back into the list."""
-        with self._reading, self._begin_read() as transaction:
-            return work(cast(Snapshot, transaction))
+        with self._reading:
+            layers = self._settling.layers
+            with self._begin_read() as transaction:
+                snapshot = cast(Snapshot, transaction)
+                if layers:
+                    stamp = transaction.id()
+                    layers = tuple(layer for layer in layers if layer.stands_on >= stamp)
+                return work(View(snapshot, layers) if layers else snapshot)
 
     def view(self, work: Callable[[Viewing], T]) -> T:
         """As `read`, of octets that are not copied until `work` asks for some of them: what it returns keeps no view."""
+        if self._settling.layers:
+            return self.read(work)
         with self._reading, self._begin_view() as transaction:
             return work(cast(Viewing, transaction))
 
@@ -130,11 +105,15 @@ class Environment:
         """Another one after each commit: at once in this process, `STAMP_S` later at most in others."""
         now = time.monotonic()
         if now >= self._stamp_ends:
-            self._stamp, self._stamp_ends = int(self._lmdb.info()["last_txnid"]), now + STAMP_S
-        return self._stamp
+            self._stamp, self._stamp_ends = self.stamp_below(), now + STAMP_S
+        return self._stamp + self._settling.published
 
     def get(self, key: bytes, table: Table) -> bytes | None:
         """One look-up on a snapshot of its own: `read` for the commonest case."""
+        for layer in self._settling.layers:
+            changed = layer.tables[table]
+            if key in changed:
+                return changed[key]
         with self._reading:
             transaction: Any
             try:
@@ -158,39 +137,64 @@ class Environment:
             self._lmdb.set_mapsize(0)
             return begin()
 
-    def write(self, work: Callable[[WriteTransaction], T]) -> T:
+    @property
+    def is_prompt(self) -> bool:
+        """Whether a small change `ahead` waits for nothing but its own flush of the disk."""
+        return self._settling.is_prompt
+
+    def write(self, work: Callable[[WriteTransaction], T], *, ahead: bool = False) -> T:
         """Run `work` in a write transaction; when this returns, what it did is on disk.
 
         `work` may run more than once (the map was full, and has been grown): it must keep nothing of a run that
         failed. Blocks for other writers and for the disk: call it from a thread. Raises Refusal(UNAVAILABLE)
         where the disk is full, or takes nothing; Refusal(LIMIT) where it would grow, and may not. Where it may not, `work`
         runs again with some room for what takes away (that needs pages, too); then `only_makes_room` is set, and `work`
-        raises `full()` where it adds.
+        raises `full()` where it adds. `ahead`: it puts and removes single keys, and may be in the journal before LMDB.
         """
         if self.read_only:
             raise Misuse(f"{self.path} was opened for reading only")
-        with self._writing:
+        if ahead and (done := self._settling.write(work)) is not None:
+            return done[0]
+        with self._settling.alone():
             try:
-                return self._write(work)
+                return self.write_below(work)
             finally:
                 self._stamp_ends = 0.0
                 if self.only_makes_room:
                     self.only_makes_room = False
                     self._resize(self._map_bytes)
 
-    def _write(self, work: Callable[[WriteTransaction], T]) -> T:
+    # For `settling.Below`
+
+    def stamp_below(self) -> int:
+        return int(self._lmdb.info()["last_txnid"])
+
+    def free_octets(self) -> int:
+        return int(self._lmdb.info()["map_size"]) - self.used_bytes()
+
+    def read_below(self, work: Callable[[Snapshot, int], T]) -> T:
+        with self._reading, self._begin_read() as transaction:
+            return work(cast(Snapshot, transaction), transaction.id())
+
+    def chapter_below(self, transaction: Snapshot) -> bytes:
+        return transaction.get(CHAPTER, db=self.tables[b"meta"]) or b""
+
+    def put_chapter(self, transaction: WriteTransaction, name: bytes) -> None:
+        transaction.put(CHAPTER, name, db=self.tables[b"meta"])
+
+    def write_below(self, work: Callable[[WriteTransaction], T], *, owed: bool = False) -> T:
         while True:
             try:
                 with self._begin_write() as transaction:
                     return work(cast(WriteTransaction, transaction))
             except lmdb.MapFullError:
-                if self.only_makes_room:
+                if self.only_makes_room and not owed:
                     raise self.full() from None
                 if self.may_grow:
                     self._resize(self._lmdb.info()["map_size"] * 2)
                 else:
                     self._resize(self._lmdb.info()["map_size"] + RESERVE_BYTES)
-                    self.only_makes_room = True
+                    self.only_makes_room = not owed
             except (lmdb.DiskError, OSError) as error:
                 raise self._unwritable(error) from error
             except lmdb.Error as error:
@@ -224,6 +228,9 @@ class Environment:
     def compact_to(self, directory: Path) -> None:
         """Write a compacted copy, consistent at one moment, while others read and write."""
         directory.mkdir(mode=0o700, parents=True)
+        if not self.read_only:
+            with self._settling.alone():
+                pass  # the copy has all that there is now
         self._lmdb.copy(str(directory), compact=True)
         with (directory / DATA).open("r+b") as file:
             os.fsync(file.fileno())  # LMDB does not
@@ -240,6 +247,7 @@ class Environment:
             self.users -= 1
             if self.users == 0:
                 _OPEN.pop(_key(self.path), None)
+                self._settling.close()
                 self._lmdb.close()
 
 
@@ -252,7 +260,9 @@ def _key(path: Path) -> tuple[int, str]:
     return os.getpid(), os.path.realpath(path)
 
 
-def open_environment(path: Path, *, read_only: bool, map_bytes: int = MAP_BYTES) -> Environment:
+def open_environment(
+    path: Path, *, read_only: bool, map_bytes: int = MAP_BYTES, journal_bytes: int = 0
+) -> Environment:
     """Open it, or share it with whoever has it open in this process.
 
     A missing one is created, also for reading only: a reader that comes first finds an empty list. Raises
@@ -264,11 +274,15 @@ def open_environment(path: Path, *, read_only: bool, map_bytes: int = MAP_BYTES)
             if read_only and not (path / DATA).exists():
                 _create(path, map_bytes)
             try:
-                environment = Environment(path, read_only=read_only, map_bytes=map_bytes)
+                environment = Environment(
+                    path, read_only=read_only, map_bytes=map_bytes, journal_bytes=journal_bytes
+                )
             except lmdb.NotFoundError:
                 # another process is just making its tables: wait for that, and look again
                 _create(path, map_bytes)
-                environment = Environment(path, read_only=read_only, map_bytes=map_bytes)
+                environment = Environment(
+                    path, read_only=read_only, map_bytes=map_bytes, journal_bytes=journal_bytes
+                )
             _OPEN[_key(path)] = environment
         elif environment.read_only and not read_only:
             raise Misuse(f"{path} is open in this process already, for reading only")
@@ -277,7 +291,21 @@ def open_environment(path: Path, *, read_only: bool, map_bytes: int = MAP_BYTES)
 
 
 def _create(path: Path, map_bytes: int) -> None:
-    Environment(path, read_only=False, map_bytes=map_bytes)._lmdb.close()
+    made = Environment(path, read_only=False, map_bytes=map_bytes)
+    made._settling.close()
+    made._lmdb.close()
+
+
+def _open_journal(path: Path, bound: int, *, read_only: bool) -> Journal | None:
+    """None for who reads only, where there is none. Raises Refusal."""
+    try:
+        return Journal(path, bound=bound, read_only=read_only)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Refusal(
+            Code.UNAVAILABLE, f"The journal of the mailbox list {path} cannot be opened: {error}"
+        ) from error
 
 
 def _open_lmdb(path: Path, *, read_only: bool, map_bytes: int) -> lmdb.Environment:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, repeat
 from typing import Final
 
-from murder.mupdate.environment import Table, WriteTransaction
 from murder.mupdate.record import HEAD_OCTETS, SEQ_OCTETS, Block, digest, lookers
+from murder.mupdate.snapshot import Table, WriteTransaction
 
 LOOKER, SERVER = b"L", b"S"
 USER_KEY: Final = b"user\x1f"

@@ -216,7 +216,8 @@ class Ledger:
         loop = asyncio.get_running_loop()
         flat = [proposal for batch in batches for proposal in batch.works]
         cost = sum(batch.cost for batch in batches)
-        if len(flat) <= INLINE_PROPOSALS and cost <= INLINE_COST and self._is_fast():
+        is_small = len(flat) <= INLINE_PROPOSALS and cost <= INLINE_COST
+        if is_small and self._is_fast() and self._engine.is_prompt:
             self._finish(batches, *self._timed(flat))
             return
 

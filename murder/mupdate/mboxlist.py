@@ -21,15 +21,7 @@ from murder.model.name import collation_key, is_deleted, name_of_key
 from murder.mupdate import visibility
 from murder.mupdate.anew import build_anew
 from murder.mupdate.change import Change, PutEntry, PutNote, RemoveEntry
-from murder.mupdate.environment import (
-    MAP_BYTES,
-    Environment,
-    Snapshot,
-    Table,
-    Viewing,
-    WriteTransaction,
-    open_environment,
-)
+from murder.mupdate.environment import MAP_BYTES, Environment, open_environment
 from murder.mupdate.holding import Holding
 from murder.mupdate.indexing import SERVER
 from murder.mupdate.record import (
@@ -46,6 +38,7 @@ from murder.mupdate.record import (
     unpack_entry,
     unpack_head,
 )
+from murder.mupdate.snapshot import Snapshot, Table, Viewing, WriteTransaction
 from murder.mupdate.transaction import (
     COMMIT,
     MARK_OCTETS,
@@ -123,13 +116,17 @@ class MailboxList:
         read_only: bool = False,
         map_bytes: int = MAP_BYTES,
         may_grow: bool = True,
+        journal_bytes: int = 0,
     ) -> "MailboxList":
         """Open the list in directory `path`; a missing one is created, empty and never synchronised. Whether it `may_grow`
-        beyond `map_bytes` is for all who use it in this process.
+        beyond `map_bytes` is for all who use it in this process. `journal_bytes`: of the file in which changes `ahead` are
+        durable before they are in LMDB; 0: none are.
 
         Raises Refusal with a sentence for an operator (no permission, a newer format, no space).
         """
-        environment = open_environment(path, read_only=read_only, map_bytes=map_bytes)
+        environment = open_environment(
+            path, read_only=read_only, map_bytes=map_bytes, journal_bytes=journal_bytes
+        )
         environment.may_grow = environment.may_grow and may_grow
         return cls(environment)
 
@@ -452,9 +449,12 @@ class MailboxList:
         self,
         work: Callable[[ListTransaction], T],
         order: Callable[[ListTransaction, LastCommit, T], None] | None = None,
+        *,
+        ahead: bool = False,
     ) -> tuple[T, Committed]:
         """Run `work` in a transaction that is durable on return. It may run more than once; if it raises,
-        nothing has happened. `order` is asked last, when all is done but the commit; if it raises, likewise."""
+        nothing has happened. `order` is asked last, when all is done but the commit; if it raises, likewise. `ahead`: it may
+        be in the journal first, where it is a few rows."""
 
         def run(transaction: WriteTransaction) -> tuple[T, Committed]:
             changing = ListTransaction(transaction, self._tables)
@@ -466,7 +466,12 @@ class MailboxList:
                 order(changing, last, outcome)
             return outcome, Committed(changing.changes, last.seq, self._mark_of(last))
 
-        return self._environment.write(run)
+        return self._environment.write(run, ahead=ahead)
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether a small `write` that is `ahead` waits for nothing but its own flush of the disk."""
+        return self._environment.is_prompt
 
     def take_up(self, records: Iterable[Record]) -> list[Committed]:
         """Do commits that have their place in this list's history already, in one transaction. Raises as `write`."""

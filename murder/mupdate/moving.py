@@ -106,6 +106,10 @@ class Movable:
         return self._inner.most_changes
 
     @property
+    def is_prompt(self) -> bool:
+        return self._unsettled is None and self._inner.is_prompt
+
+    @property
     def problem(self) -> str:
         return self._trouble or self._inner.problem
 

@@ -108,7 +108,7 @@ class Head(NamedTuple):
         return parse_location(self.raw_location).server
 
 
-def unpack_head(key: bytes, row: memoryview) -> Head:
+def unpack_head(key: bytes, row: memoryview | bytes) -> Head:
     _, flags, length = HEAD.unpack_from(row)
     location = bytes(row[HEAD_OCTETS : HEAD_OCTETS + length])
     return Head(name_of_key(key), bool(flags & ACTIVE), location)

@@ -102,7 +102,12 @@ class MupdateRole:
         config = self._config.mupdate
         path = list_path(self._config, ROLE)
         if self._config.is_master:
-            mailboxes = MailboxList.open(path, map_bytes=config.max_list_bytes, may_grow=False)
+            mailboxes = MailboxList.open(
+                path,
+                map_bytes=config.max_list_bytes,
+                may_grow=False,
+                journal_bytes=config.journal_bytes,
+            )
             hub = Hub(mailboxes, config.max_stream_backlog_bytes)
             self._engine = Movable(mailboxes, config.engine, self._make_log)
             self._ledger = Ledger(mailboxes, hub.committed, inline=True, engine=self._engine)

@@ -24,7 +24,6 @@ from murder.mupdate.change import (
     RemoveEntry,
     RemoveIntent,
 )
-from murder.mupdate.environment import Snapshot, Table, WriteTransaction
 from murder.mupdate.holding import (
     NONE,
     Holding,
@@ -49,6 +48,7 @@ from murder.mupdate.record import (
     server_of_row,
     unpack_entry,
 )
+from murder.mupdate.snapshot import Snapshot, Table, WriteTransaction
 
 KEEP_CHANGES: Final = 500_000  # tombstones and commits older than so many changes are forgotten,
 PRUNE_CHANGES: Final = 8192  # at most so many changes' at once: some milliseconds,

@@ -12,7 +12,7 @@ from typing import Final
 
 from murder.model.entry import MailboxEntry
 from murder.model.name import is_non_imap
-from murder.mupdate.environment import Environment, Snapshot
+from murder.mupdate.environment import Environment
 from murder.mupdate.indexing import LOOKER
 from murder.mupdate.record import (
     digest,
@@ -21,6 +21,7 @@ from murder.mupdate.record import (
     takes_rights_away,
     unpack_entry,
 )
+from murder.mupdate.snapshot import Snapshot
 
 FIRST_BATCH: Final = (
     200  # index lines of one identifier: nearly every user's whole list, in one transaction

@@ -29,6 +29,7 @@ from tests.kit.waiting import until_soon
 T = TypeVar("T")
 USERS: Mapping[str, bytes] = {"murder": b"secret", "admin": b"secret", "stranger": b"secret"}
 LIMIT_S = 30.0
+JOURNAL_BYTES = 1 << 18
 
 
 def run(scenario: Coroutine[Any, Any, T]) -> T:
@@ -80,7 +81,7 @@ class Server:
 
     def open(self) -> None:
         """The list, and who writes it."""
-        self.mailboxes = MailboxList.open(self.folder)
+        self.mailboxes = MailboxList.open(self.folder, journal_bytes=JOURNAL_BYTES)
         self.hub = Hub(self.mailboxes, self.config.max_stream_backlog_bytes)
         self.ledger = Ledger(self.mailboxes, self.hub.committed, inline=True)
 

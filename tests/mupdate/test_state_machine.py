@@ -5,9 +5,11 @@ After quiescence all lists are equal, every acknowledged change is there, and no
 """
 
 import asyncio
+import contextlib
 import itertools
 import shutil
 import tempfile
+import threading
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,11 @@ class Answers(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.over.set()
+
+
+def at_rest(server: Server) -> threading.Lock:
+    """What is held so that nothing goes from the journal into the list's file."""
+    return server.mailboxes._environment._settling._settling
 
 
 class Murder(RuleBasedStateMachine):
@@ -219,7 +226,8 @@ class Murder(RuleBasedStateMachine):
         # the copy is made file by file: not amid a commit
         await until_soon(lambda: not ledger._committing)
         copy = self.folder / "crashed"
-        shutil.copytree(server.folder, copy)
+        with contextlib.nullcontext() if isinstance(server, Follower) else at_rest(server):
+            shutil.copytree(server.folder, copy)
         if isinstance(server, Follower):
             await server.unfollow()
         else:

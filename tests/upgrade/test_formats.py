@@ -21,6 +21,7 @@ from murder.kit import schema
 from murder.manual.pages import page
 from murder.model.beside import BESIDE, line_of, misfit
 from murder.mupdate import environment
+from murder.mupdate import journal as list_journal
 from plugins.store_maildir import tree
 from plugins.store_maildir.store import MaildirStore
 from plugins.store_maildir.store import Settings as MaildirSettings
@@ -32,6 +33,7 @@ FORMATS = {
     "a tree's index, `store_maildir`": schema.FORMAT,
     "what stands in that index besides": tree.FORMAT,
     "the mailbox list": int(environment.FORMAT),
+    "the journal in front of the master's list": list_journal.FORMAT,
     "an operation that was begun": intent.FORMAT,
     "a move's journal": journal.FORMAT,
     "deliveries, duplicates": database.FORMAT,
