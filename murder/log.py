@@ -499,10 +499,19 @@ class _Sink:
     critical = exception = fatal = error
 
 
+# The event loop says so at each write to a peer that has gone, and the connection's own end is told. A peer that has sent
+# many commands ahead and goes would write hundreds of lines.
+_SAID_AT_EACH_WRITE: Final = frozenset(
+    {"SSL connection is closed", "socket.send() raised exception."}
+)
+
+
 class _Bridge(logging.Handler):
     """What libraries say through `logging` (asyncio: a task's lost exception) comes out as our lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.msg in _SAID_AT_EACH_WRITE:
+            return
         log = logger(library=record.name, text=record.getMessage())
         failed = record.exc_info if record.exc_info and record.exc_info[0] else None
         if record.levelno >= logging.ERROR:

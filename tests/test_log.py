@@ -78,6 +78,8 @@ l = log.logger(cid="c1")
 l.debug("d.d")
 l.info("mailbox.made", mailbox=b"user.\\xff", password="hush")
 logging.getLogger("asyncio").error("lost %s", "it")
+for _ in range(100):  # as the loop does, of a peer that has gone with many commands ahead
+    logging.getLogger("asyncio").warning("SSL connection is closed")
 try:
     1 / 0
 except ZeroDivisionError:
