@@ -36,7 +36,9 @@ _LAZY: Final = re.compile(rb" *+\( *+LAZY *+\)", re.IGNORECASE)
 _NAME: Final = re.compile(rb"[A-Za-z0-9.]+")
 _PART: Final = re.compile(rb"[1-9][0-9]{0,8}(?:\.[1-9][0-9]{0,8})*(?=[].])")
 _SECTION_TEXT: Final = re.compile(rb"[A-Za-z.]*")
-_PARTIAL: Final = re.compile(rb"<([0-9]{1,10})\.([0-9]{1,10})>")
+# without a number of octets (to the end) Dovecot takes it, too, and its clients rely on it
+_PARTIAL: Final = re.compile(rb"<([0-9]{1,10})(?:\.([0-9]{1,10}))?>")
+_TO_THE_END: Final = 2**32 - 1  # octets; no message has more
 
 _MACROS: Final = {b"ALL": ALL, b"FAST": FAST, b"FULL": FULL}
 _ATTRIBUTES: Final = {attribute.value.encode(): attribute for attribute in Attribute}
@@ -153,16 +155,14 @@ def _parse_item(scanner: Scanner) -> FetchItem:
 
 
 def _parse_body_item(scanner: Scanner, form: Form, peek: bool) -> BodyItem:
+    """BINARY of a header or a text is in no grammar (RFC 3516 §7 has part numbers only): it is told as BODY is, as Dovecot
+    does."""
     scanner.expect(b"[")
-    start = scanner.at
     section = parse_section(scanner)
-    if form is not Form.BODY and section.text is not SectionText.WHOLE:
-        scanner.at = start
-        raise scanner.bad("a section of part numbers only")
     partial = None
     match = _PARTIAL.match(scanner.octets, scanner.at)
     if match is not None and form is not Form.BINARY_SIZE:
-        partial = (int(match.group(1)), int(match.group(2)))
+        partial = (int(match.group(1)), int(match.group(2) or _TO_THE_END))
         scanner.at = match.end()
     return BodyItem(section, partial, peek, form)
 

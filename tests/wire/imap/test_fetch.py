@@ -91,6 +91,14 @@ ROWS: list[tuple[bytes, FetchRequest]] = [
         FetchRequest(ONE, (BodyItem(Section((1,)), (0, 5), True, Form.BINARY),)),
     ),
     (
+        b" 1 BODY.PEEK[1]<15>",
+        FetchRequest(ONE, (BodyItem(Section((1,)), (15, 2**32 - 1), True),)),
+    ),
+    (
+        b" 1 BINARY[2.TEXT]",
+        FetchRequest(ONE, (BodyItem(Section((2,), SectionText.TEXT), form=Form.BINARY),)),
+    ),
+    (
         b" 1 BINARY.SIZE[1]",
         FetchRequest(ONE, (BodyItem(Section((1,)), None, True, Form.BINARY_SIZE),)),
     ),
@@ -144,7 +152,6 @@ BAD = [
     (b" 1 BODY[1.NONSENSE]", 10),
     (b" 1 BODY[HEADER.FIELDS ()]", 23),
     (b" 1 FLAGS[1]", 3),
-    (b" 1 BINARY[TEXT]", 10),
     (b" 1 FLAGS (VANISHED)", 10),
     (b" 1 FLAGS ()", 10),
 ]

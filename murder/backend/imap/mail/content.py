@@ -190,7 +190,8 @@ class Reader:
         if self._turn.is_over:
             await self._turn.rest()
         section = item.section
-        if item.form in (Form.BINARY, Form.BINARY_SIZE):
+        is_binary = item.form in (Form.BINARY, Form.BINARY_SIZE)
+        if is_binary and section.text is SectionText.WHOLE:
             if self._decoded is not None and self._decoded[0] == section.part:
                 return self._decoded[1]  # many pieces of one part
             if self._raw is None:
