@@ -276,7 +276,9 @@ class FrontendConfig(ClientConfig):
         least=0.01,
     )
     upstream_idle_s: float = option(
-        60.0, "How long an unused connection to a backend is kept for the next session.", least=0
+        60.0,
+        "How long an unused connection to a backend is kept for the next session; to a Cyrus, for the same user's.",
+        least=0,
     )
     max_upstreams_idle: int = option(
         100, "Unused connections kept to each backend, each worker.", least=0

@@ -1,5 +1,5 @@
-"""What is asked of a backend, and the end of it: own commands under way, replies, and who hears of them. `relay` sends and
-hears."""
+"""What is asked of a backend, and the end of it: own commands under way, replies, who hears of them, and whom all that
+serves. `relay` sends and hears."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from murder.errors import UpstreamFailure
+from murder.net.connection import Connection
 from murder.wire.fragment import Fragmenter
 
 if TYPE_CHECKING:
@@ -95,3 +96,37 @@ class Keeper(Protocol):
     def forget(self, upstream: "ImapUpstream") -> None:
         """It does not wait any more."""
         ...
+
+
+class Client:
+    """Whom an upstream serves: the client's connection, and what to do when things end."""
+
+    connection: Connection
+    is_flowing = (
+        False  # its commands are relayed as they come: it need not hear that all are answered
+    )
+
+    @property
+    def origin(self) -> tuple[str, int] | None:
+        """The client's address and port, where there is one."""
+        return None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it takes nothing more for now of what own commands bring it; `client_writable` tells of the end."""
+        return False
+
+    def send(self, data: bytes) -> None:
+        """To the client, together with what else is said in this turn."""
+        self.connection.write(data)
+
+    def upstream_idle(self, upstream: "ImapUpstream") -> None:
+        """No command is in flight any more, or its write buffer has drained."""
+
+    def writable(self) -> None:
+        """It takes octets again."""
+
+    def upstream_lost(
+        self, upstream: "ImapUpstream", tags: list[bytes], mid_response: bool
+    ) -> None:
+        """The backend has gone with these commands of the client unanswered."""

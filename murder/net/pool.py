@@ -3,14 +3,16 @@
 A connection whose user has gone is unauthenticated and waits here. While it waits it must be silent: one that says
 anything is given up. What it was for a user before, the backend has forgotten by its own word; nothing of it is kept here.
 
-A Cyrus server (3.6) offers UNAUTHENTICATE to its administrators only, so its connections are for one user each. On a new
-one nothing is sent behind AUTHENTICATE before its answer: Cyrus loses what it has read behind one that succeeds, and takes
-a part of what came before for the next command.
+A Cyrus server (3.6) offers UNAUTHENTICATE to its administrators only, so its connections are for one user each: such a
+one waits for the same user (a webmail's next click), with its mailbox left (UNSELECT, RFC 3691), unless something was said
+on it that outlasts a mailbox (`ImapUpstream.outlasting`). On a new one nothing is sent behind AUTHENTICATE before its
+answer: Cyrus loses what it has read behind one that succeeds, and takes a part of what came before for the next command.
 """
 
 import asyncio
 import base64
 import functools
+import re
 from binascii import b2a_base64
 from collections.abc import Iterable
 from typing import Final, cast
@@ -18,33 +20,42 @@ from typing import Final, cast
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.model.protocol import IMAP
 from murder.net.connection import Connection
-from murder.net.exchange import Reply
+from murder.net.exchange import Client, Reply
 from murder.net.proving import GSSAPI, Proof
-from murder.net.relay import Client, ImapUpstream
+from murder.net.relay import ImapUpstream
 from murder.net.upstream import Address, Upstreams
 from murder.session.sasl import plain_response
 from murder.wire.token import string
 
 UNAUTHENTICATE: Final = b"UNAUTHENTICATE"
+UNSELECT: Final = b"UNSELECT"
+# Beyond the mailbox: CONDSTORE once it was used (RFC 7162 §3.1), what ENABLE, NOTIFY and COMPRESS began
+OUTLASTING: Final = re.compile(
+    rb"(?i)CONDSTORE|QRESYNC|MODSEQ|CHANGEDSINCE|\b(?:ENABLE|NOTIFY|COMPRESS|LANGUAGE)\b"
+)
 TOLD: Final = b"CAPABILITY "
 OURS: Final = b"X-XFER"  # backends of murder tell it
 MAX_CAPABILITIES: Final = 16 * 1024  # octets; ours are 1 KiB, and each list that differs is kept
 
 
 class Pool:
-    """Unused connections of one worker, by address: at most `most` to each, none longer than `idle_s`."""
+    """Unused connections of one worker, by address: at most `most` to each, none longer than `idle_s`; of those that wait
+    for the same user again the oldest makes room."""
 
     def __init__(self, idle_s: float, most: int) -> None:
         self._idle_s = idle_s
         self._most = most
         self._waiting: dict[Address, list[ImapUpstream]] = {}
+        # the oldest first
+        self._users: dict[Address, dict[ImapUpstream, None]] = {}
+        self._of_user: dict[tuple[Address, str], list[ImapUpstream]] = {}
 
     def configure(self, idle_s: float, most: int) -> None:
         """New limits, for connections that are given from now on."""
         self._idle_s, self._most = idle_s, most
 
     def __len__(self) -> int:
-        return sum(map(len, self._waiting.values()))
+        return sum(map(len, (*self._waiting.values(), *self._users.values())))
 
     def take(self, address: Address) -> ImapUpstream | None:
         """The one that waits there since the shortest time."""
@@ -57,22 +68,41 @@ class Pool:
             del self._waiting[address]
         return upstream
 
-    def give(self, upstream: ImapUpstream) -> None:
-        """Its user has gone: keep the connection if that can be, close it else."""
-        full = len(self._waiting.get(upstream.address, ())) >= self._most
-        able = UNAUTHENTICATE in upstream.capabilities and upstream.is_at_rest
-        if full or not able or self._idle_s <= 0:
+    def take_of(self, address: Address, user: str) -> ImapUpstream | None:
+        """Likewise one on which this user is in already."""
+        waiting = self._of_user.get((address, user))
+        if not waiting:
+            return None
+        upstream = waiting[-1]
+        self.forget(upstream)
+        return upstream
+
+    def give(self, upstream: ImapUpstream, user: str = "") -> None:
+        """Its user has gone: keep the connection if that can be, close it else; for the same `user` where it cannot forget
+        them, and they have had nothing but a mailbox there."""
+        address, capabilities = upstream.address, upstream.capabilities
+        full = len(self._waiting.get(address, ())) >= self._most
+        if UNAUTHENTICATE in capabilities:
+            able, user, command = True, "", UNAUTHENTICATE
+        else:
+            able = bool(user) and upstream.outlasting is OUTLASTING and UNSELECT in capabilities
+            able, command = able and upstream.passes_unsolicited and self._most > 0, UNSELECT
+        if full or not able or self._idle_s <= 0 or not upstream.is_at_rest:
             upstream.close()
             return
         upstream.client = NOBODY
         upstream.passes_unsolicited = False
+        upstream.user = user
         tag = upstream.next_tag()
-        upstream.ask_at_once(self, b"%s UNAUTHENTICATE\r\n" % tag, tag)
+        upstream.ask_at_once(self, b"%s %s\r\n" % (tag, command), tag)
 
     def heard(self, upstream: ImapUpstream, line: bytes, failure: UpstreamFailure | None) -> None:
-        """The answer to UNAUTHENTICATE."""
+        """The answer to UNAUTHENTICATE, or UNSELECT."""
         if failure is not None or line.split(b" ", 2)[1].rstrip().upper() != b"OK":
             upstream.abandon()
+            return
+        if upstream.user:
+            self._keep_for(upstream)
             return
         upstream.wait(self, self._idle_s)  # as `keep`
         waiting = self._waiting.get(upstream.address)
@@ -86,9 +116,28 @@ class Pool:
         upstream.wait(self, self._idle_s)
         self._waiting.setdefault(upstream.address, []).append(upstream)
 
+    def _keep_for(self, upstream: ImapUpstream) -> None:
+        address, user = upstream.address, upstream.user
+        others = self._users.setdefault(address, {})
+        if len(others) >= self._most:
+            next(iter(others)).close()
+            others = self._users.setdefault(address, {})
+        upstream.wait(self, self._idle_s)
+        others[upstream] = None
+        self._of_user.setdefault((address, user), []).append(upstream)
+
     def forget(self, upstream: ImapUpstream) -> None:
         """It does not wait any more."""
         upstream.keeper = None
+        if upstream.user:
+            address, key = upstream.address, (upstream.address, upstream.user)
+            del self._users[address][upstream]
+            self._of_user[key].remove(upstream)
+            if not self._users[address]:
+                del self._users[address]
+            if not self._of_user[key]:
+                del self._of_user[key]
+            return
         waiting = self._waiting[upstream.address]
         waiting.remove(upstream)
         if not waiting:
@@ -96,7 +145,7 @@ class Pool:
 
     def close(self) -> None:
         """All of them."""
-        for waiting in list(self._waiting.values()):
+        for waiting in (*self._waiting.values(), *self._users.values()):
             for upstream in list(waiting):
                 upstream.close()
 
@@ -231,6 +280,8 @@ async def _log_in(
         raise upstream.failure(UpstreamKind.PROTOCOL, f"capabilities of {len(words)} octets")
     upstream.capabilities = capabilities_of(words)
     upstream.holds_answers_back = OURS not in upstream.capabilities
+    if UNAUTHENTICATE not in upstream.capabilities:
+        upstream.outlasting = OUTLASTING
 
 
 async def _prove(upstream: ImapUpstream, proof: Proof) -> Reply:

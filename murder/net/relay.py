@@ -19,6 +19,7 @@ from murder.net.exchange import (
     MAX_COLLECTED,
     RESPONSE_OCTETS,
     Asker,
+    Client,
     Hears,
     InternalCommand,
     Keeper,
@@ -37,6 +38,7 @@ MAX_HEARD: Final = 16 * 1024  # octets up to the answer to a login, or to its en
 ANSWER_TIMES: Final = 4
 SMALL_OCTETS: Final = 16 * 1024  # a read that may not be the whole answer
 MAX_IN_FLIGHT: Final = 500  # commands of a client that a backend has not answered; more wait
+SEARCHED_OCTETS: Final = 4096  # of one write, for what outlasts a mailbox
 KEPT_OCTETS: Final = 2048  # of one write, to be sent again: no more than 2 MiB a connection
 MAX_KEPT: Final = 2 * MAX_IN_FLIGHT  # such writes; those of commands in flight are among the last
 
@@ -44,40 +46,6 @@ MAX_KEPT: Final = 2 * MAX_IN_FLIGHT  # such writes; those of commands in flight 
 _STRAY: Final = re.compile(rb"(?im)^(?!\* |\+|M[0-9a-f]{8}-)[^ \r\n]++ ++(?:OK|NO|BAD)\b")
 
 _numbers = itertools.count(1)
-
-
-class Client:
-    """Whom an upstream serves: the client's connection, and what to do when things end."""
-
-    connection: Connection
-    is_flowing = (
-        False  # its commands are relayed as they come: it need not hear that all are answered
-    )
-
-    @property
-    def origin(self) -> tuple[str, int] | None:
-        """The client's address and port, where there is one."""
-        return None
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it takes nothing more for now of what own commands bring it; `client_writable` tells of the end."""
-        return False
-
-    def send(self, data: bytes) -> None:
-        """To the client, together with what else is said in this turn."""
-        self.connection.write(data)
-
-    def upstream_idle(self, upstream: "ImapUpstream") -> None:
-        """No command is in flight any more, or its write buffer has drained."""
-
-    def writable(self) -> None:
-        """It takes octets again."""
-
-    def upstream_lost(
-        self, upstream: "ImapUpstream", tags: list[bytes], mid_response: bool
-    ) -> None:
-        """The backend has gone with these commands of the client unanswered."""
 
 
 class ImapUpstream:
@@ -114,6 +82,8 @@ class ImapUpstream:
         self.has_no_hurry = False  # IDLE: silence is no failure
         # its next answer waits until the last one is acknowledged (Nagle), which takes a kernel 40 ms: Cyrus, most likely
         self.holds_answers_back = True
+        self.user = ""  # for whom alone it is kept (`pool`)
+        self.outlasting: re.Pattern[bytes] | None = None  # ends that; None, too, once it was said
 
     # --- Receiver
 
@@ -208,6 +178,8 @@ class ImapUpstream:
             self._active_at = now
             if not self.sweep_slot:
                 self.watch()
+        if self.outlasting is not None:
+            self._look_for_outlasting(octets)
         for tag in tags:
             self.flight.append((tag, None))
         self._sent.append((tags, octets if len(octets) <= KEPT_OCTETS else b""))
@@ -221,7 +193,15 @@ class ImapUpstream:
         return now
 
     def write(self, octets: bytes) -> None:
+        if self.outlasting is not None:
+            self._look_for_outlasting(octets)
         self.connection.write(octets)
+
+    def _look_for_outlasting(self, octets: bytes) -> None:
+        """Of what is long, nobody knows."""
+        outlasting = self.outlasting
+        if outlasting is None or len(octets) > SEARCHED_OCTETS or outlasting.search(octets):
+            self.outlasting = None
 
     async def drain(self) -> None:
         """Raises UpstreamFailure."""

@@ -50,6 +50,7 @@ class Backend:
     words: bytes = WORDS
     loses_pipelined: bool = False  # what stands behind an AUTHENTICATE, as Cyrus does
     selects: bytes = b"OK [READ-WRITE] done"
+    ends_at_id: int = 0  # so many connections
     goes_on: asyncio.Event = field(default_factory=asyncio.Event)  # before SELECT is answered
     _greeted: int = 0
 
@@ -75,6 +76,9 @@ class Backend:
                     reader._buffer.clear()  # type: ignore[attr-defined]  # what has come with it
             elif name == b"UNAUTHENTICATE":
                 is_in = False
+            elif name == b"ID" and self.ends_at_id:
+                self.ends_at_id -= 1
+                return
             elif name in (b"SELECT", b"EXAMINE"):
                 await self.goes_on.wait()
                 answer = self.selects if is_in else b"BAD log in first"
@@ -93,9 +97,9 @@ class Scene:
         await peer.until(b"* OK")
         return peer
 
-    async def inside(self) -> Peer:
+    async def inside(self, user: str = "ana") -> Peer:
         peer = await self.peer()
-        await peer.ok("LOGIN ana secret")
+        await peer.ok(f"LOGIN {user} secret")
         return peer
 
     @property
@@ -104,12 +108,17 @@ class Scene:
         assert self.running.role.frontend is not None
         return len(self.running.role.frontend.pool)
 
-    async def warm(self) -> None:
-        """One connection waits, and nobody else is there."""
-        peer = await self.inside()
-        await peer.ok("SELECT INBOX")
+    async def session(self, user: str, *commands: str) -> None:
+        """One that opens the INBOX, from its beginning to its end."""
+        peer = await self.inside(user)
+        for command in ("SELECT INBOX", *commands):
+            await peer.ok(command)
         assert (await peer.command("LOGOUT"))[0].startswith(b"* BYE")
         await peer.close()
+
+    async def warm(self) -> None:
+        """One connection waits, and nobody else is there."""
+        await self.session("ana")
         await until_soon(lambda: self.kept == 1)
         self.backend.heard.clear()
 
@@ -123,7 +132,7 @@ async def scene(
     async with running_frontend(
         folder,
         {"be1.test": ("imap", backend.speak)},
-        {"ana": "be1.test"},
+        {"ana": "be1.test", "bob": "be1.test"},
         parts=Remembering(),
         auth=auth or AuthConfig(failure_delay_s=0.001, max_failure_delay_s=0.001),
         **section,
@@ -423,3 +432,73 @@ async def test_connections_of_a_user_are_counted_and_limited(path: str, tmp_path
         assert frontend is not None
         await until_soon(lambda: not frontend.sessions)
         await here.inside()
+
+
+@asynccontextmanager
+async def unforgetting(folder: Path, **section: Any) -> AsyncIterator[Scene]:
+    """In front of a backend without UNAUTHENTICATE, as Cyrus is for users."""
+    async with scene(folder, **section) as here:
+        here.backend.words = b"CAPABILITY IMAP4rev1 SASL-IR UNSELECT"
+        here.backend.loses_pipelined = True
+        await here.warm()
+        yield here
+
+
+async def test_a_backend_that_cannot_forget_a_user_has_them_again_on_the_same_connection(
+    tmp_path: Path,
+) -> None:
+    async with unforgetting(tmp_path) as here:
+        for _ in range(2):
+            await here.session("ana", "FETCH 1 FLAGS")
+            await until_soon(lambda: here.kept == 1)
+            told = [command for command in here.backend.heard if not command.startswith(b"ID (")]
+            assert told == [b"SELECT INBOX", b"FETCH 1 FLAGS", b"UNSELECT"]
+            assert len(here.backend.heard) == 4
+            assert b'"x-session-id"' in here.backend.heard[0]
+            here.backend.heard.clear()
+        assert here.backend.connections == 1
+
+
+async def test_nobody_else_gets_a_connection_that_waits_for_its_user(tmp_path: Path) -> None:
+    async with unforgetting(tmp_path) as here:
+        await here.session("bob")
+        await until_soon(lambda: here.kept == 2)
+        assert here.backend.connections == 2
+        login = b64encode(b"bob\0murder\0secret")
+        assert b"AUTHENTICATE PLAIN " + login in here.backend.heard
+
+
+async def test_of_those_that_wait_for_their_users_the_oldest_makes_room(tmp_path: Path) -> None:
+    async with unforgetting(tmp_path, max_upstreams_idle=1) as here:
+        await here.session("bob")
+        await until_soon(lambda: b"LOGOUT" in here.backend.heard)
+        assert here.kept == 1
+        await here.session("bob")
+        assert here.backend.connections == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "FETCH 1 (FLAGS MODSEQ)",
+        "UID STORE 1 (unchangedsince 7) +FLAGS (x)",
+        "SELECT INBOX (CONDSTORE)",
+        "ENABLE QRESYNC",
+        "STORE 1 +FLAGS (" + "x" * 5000 + ")",
+    ],
+)
+async def test_what_outlasts_a_mailbox_ends_the_connection_with_its_user(
+    command: str, tmp_path: Path
+) -> None:
+    async with unforgetting(tmp_path) as here:
+        here.backend.words += b" CONDSTORE QRESYNC ENABLE"
+        await here.session("bob", command)
+        await until_soon(lambda: here.backend.heard[-1] == b"LOGOUT")
+        assert here.kept == 1, "bob's is kept"
+
+
+async def test_a_kept_connection_that_has_ended_is_replaced(tmp_path: Path) -> None:
+    async with unforgetting(tmp_path) as here:
+        here.backend.ends_at_id = 1
+        await here.session("ana")
+        assert here.backend.connections == 2

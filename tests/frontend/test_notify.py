@@ -5,7 +5,8 @@ from typing import Any, cast
 
 from murder.frontend.imap.arbiter import Arbiter
 from murder.net.connection import Connection
-from murder.net.relay import Client, ImapUpstream
+from murder.net.exchange import Client
+from murder.net.relay import ImapUpstream
 from tests.frontend.cluster import running_cluster
 from tests.kit.dialogue import Player
 

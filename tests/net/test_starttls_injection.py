@@ -8,8 +8,9 @@ import pytest
 from murder.config import Config, FrontendConfig, NodeConfig
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.net.connection import Connection
+from murder.net.exchange import Client
 from murder.net.pool import open_imap
-from murder.net.relay import Client, ImapUpstream
+from murder.net.relay import ImapUpstream
 from murder.net.upstream import Upstreams
 from tests.kit.sections import server_section
 

@@ -21,9 +21,9 @@ from murder.model.entry import MailboxEntry
 from murder.model.name import MailboxName, display
 from murder.model.rights import rights_in
 from murder.net.connection import Connection
-from murder.net.exchange import Reply
+from murder.net.exchange import Client, Reply
 from murder.net.pool import open_imap
-from murder.net.relay import Client, ImapUpstream
+from murder.net.relay import ImapUpstream
 from murder.serve.imap import ImapDialogue, Row, Running
 from murder.serve.service import ClientService
 from murder.session.imap_client import non_synchronising
@@ -554,8 +554,8 @@ class FrontendImap(ImapDialogue, Client):
         frontend, login = self.frontend, self.login
         is_kept = login is not None and not login.is_admin and not frontend.upstreams.tells_origin
         for upstream in upstreams:
-            if is_kept:
-                frontend.pool.give(upstream)
+            if is_kept and login is not None:
+                frontend.pool.give(upstream, login.user)
             else:
                 upstream.close()
 

@@ -55,6 +55,8 @@ ENTER: Final = (
     b'%%si ID ("x-originating-ip" "%%s" "x-session-id" "%%s" "%s" "%d" "%s" "1")\r\n%%s %%s\r\n%%s'
     % (HOPS_FIELD.encode(), MAX_HOPS, FOLLOWS_FIELD.encode())
 )
+# Where the user is in: ID, with the tag that is waited for; the client's SELECT
+ENTER_AGAIN: Final = b"%s" + ENTER[len(b"%si") :].replace(b"\r\n%s %s\r\n", b"\r\n")
 _OPENED: Final = re.compile(rb"(?i)[^ ]+ OK (?!\[READ-ONLY\])")
 EXPRESS_OCTETS: Final = 8 * 1024  # commands that come together; far below the limit of a line
 MOST_REMEMBERED: Final = 4096  # names, of `MOST_OCTETS` at most
@@ -256,7 +258,7 @@ class Lobby(FrontendImap):
                     return False
         at = FLAGS_AT + 1
         server = _server_of(row[HEAD_OCTETS : HEAD_OCTETS + (row[at] << 8) + row[at + 1]])
-        upstream, address = self.upstreams.get(server), None
+        upstream, address, is_in = self.upstreams.get(server), None, False
         if selected is not None and selected.upstream is not upstream:
             return False  # it is to be left first
         config, connection = frontend.config, self.connection
@@ -266,8 +268,12 @@ class Lobby(FrontendImap):
             address = frontend.upstreams.address(server, IMAP)
             upstream = None if address.auth == GSSAPI else frontend.pool.take(address)
             if upstream is None:
-                return False
-            if OURS not in upstream.capabilities:  # Cyrus loses what stands behind an AUTHENTICATE
+                upstream, is_in = frontend.pool.take_of(address, login.user), True
+                if upstream is None:
+                    return False
+            elif (
+                OURS not in upstream.capabilities
+            ):  # Cyrus loses what stands behind an AUTHENTICATE
                 frontend.pool.keep(upstream)
                 return False
             upstream.serve(self, config.upstream_timeout_s, config.max_message_bytes)
@@ -290,10 +296,11 @@ class Lobby(FrontendImap):
             upstream.watch()
             return True
         own = upstream.next_tag()
-        octets = ENTER % (
-            *(own, connection.peer.encode(), connection.cid.encode()),
-            *(own, _proxy_login(address, login.user), data),
-        )
+        known = own, connection.peer.encode(), connection.cid.encode()
+        if is_in:
+            octets = ENTER_AGAIN % (*known, data)
+        else:
+            octets = ENTER % (*known, own, _proxy_login(address, login.user), data)
         upstream.ask_at_once(opening, octets, own, now + config.upstream_login_timeout_s)
         return True
 
