@@ -1,5 +1,6 @@
 """What all sessions of one worker of a backend share, whatever their protocol."""
 
+import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +25,11 @@ from murder.backend.scripts.kept import Scripts
 from murder.backend.scripts.site import Site
 from murder.backend.scripts.srs import RedirectSenders
 from murder.config import BackendConfig
-from murder.errors import Code, Refusal, UpstreamFailure
+from murder.errors import BadSyntax, Code, Refusal, UpstreamFailure
 from murder.log import logger
 from murder.model.identity import Login
 from murder.model.name import MailboxName, Namespace, display, inbox_of
+from murder.model.quota import parse_limits
 from murder.net.upstream import Upstreams
 from murder.serve.service import Session
 
@@ -82,7 +84,8 @@ class Backend:
             )
 
     async def ensure_inbox(self, login: Login) -> None:
-        """Make the user's INBOX at their first login, where the configuration says so."""
+        """Make the user's INBOX at their first login, where the configuration says so and they are not at home at another
+        server; with the quota that the plugins of [auth] know."""
         await self.notice(inbox_of(login.user))
         if not self.config.create_inbox or login.is_admin:
             return
@@ -90,7 +93,31 @@ class Backend:
         if self.mailboxes.list.find(name) is not None or self.mailboxes.has_left(name):
             return
         try:
+            self._check_home(login)
             await self.announcer.create(name, self.mailboxes.default_acl(name))
-        except (Refusal, UpstreamFailure) as error:  # it lives elsewhere, or the master is away
+            limits = parse_limits(login.identity.fields.get("quota", "").split())
+            if limits:
+                await self.quotas.set_limits(name, limits)
+        except (
+            Refusal,
+            UpstreamFailure,
+            BadSyntax,
+        ) as error:  # it lives elsewhere, or the master is away
             log = logger(role="backend")
             log.info("mailbox.not_created", mailbox=display(name), problem=str(error))
+
+    def _check_home(self, login: Login) -> None:
+        """Raises Refusal where they are at home elsewhere. An address, as auth_http tells it, is no server of a murder."""
+        home = login.identity.host
+        if home and not _is_address(home) and home.lower() != self.server_name.lower():
+            raise Refusal(
+                Code.CANNOT, f"{login.user} is at home at {home}, by the plugins of [auth]"
+            )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
 
@@ -10,12 +10,13 @@ from murder.api.placement import BackendLoad, NewMailbox
 from murder.errors import Code, Refusal, UpstreamFailure
 from murder.frontend.shared import Frontend
 from murder.model.entry import Location, MailboxEntry
-from murder.model.identity import Login
+from murder.model.identity import Identity, Login
 from murder.model.name import (
     USER_ROOT,
     MailboxName,
     ancestors_of,
     display,
+    is_inbox,
     owner_of,
     split_domain,
 )
@@ -27,11 +28,13 @@ Ask = Callable[[str], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Where a new mailbox goes, and why; `server` is "" where the policy names none."""
+    """Where a new mailbox goes, and why; `server` is "" where the policy names none. `quota`: what its user may have, as
+    the plugins of [auth] say."""
 
     server: str
     reason: str
     loads: list[BackendLoad]
+    quota: str = ""
 
 
 def servers(frontend: Frontend) -> frozenset[str]:
@@ -47,8 +50,14 @@ async def home_for(frontend: Frontend, name: MailboxName, login: Login, ask: Ask
     parent = await parent_of_new(frontend, name)
     if parent is not None and not login.is_admin:
         return parent.server
-    if not login.is_admin and owner_of(name) != login.user:
+    owner = owner_of(name)
+    if not login.is_admin and owner != login.user:
         raise Refusal(Code.NO_PERMISSION, "You may not create a mailbox there")
+    if parent is None and owner is not None:
+        own = login.identity if owner == login.user else await known_as(frontend, owner)
+        if own is not None and (home := _home_of(frontend, own)):
+            await ask(home)
+            return home
     asked: dict[str, float] = {}
     away: UpstreamFailure | None = None
     for server in [one for one in servers(frontend) if _may_take_again(frontend, one)]:
@@ -77,9 +86,27 @@ async def place(
     frontend: Frontend, name: MailboxName, weights: Mapping[str, float] | None = None
 ) -> Placed:
     """What `home_for` would decide for an administrator, asking no backend: by these weights, where they have just been
-    asked for (0: it does not answer). Raises Refusal, UpstreamFailure."""
-    parent = await parent_of_new(frontend, name)
-    return _decide(frontend, name, "", parent, loads(frontend, weights))
+    asked for (0: it does not answer); and what the user may have. Raises Refusal, UpstreamFailure."""
+    parent, owner = await parent_of_new(frontend, name), owner_of(name)
+    offered = loads(frontend, weights)
+    own = None if parent is not None or owner is None else await known_as(frontend, owner)
+    quota = own.fields.get("quota", "") if own is not None and is_inbox(name) else ""
+    if own is not None and (home := _home_of(frontend, own)):
+        return Placed(
+            home, f"it is the home of {own.user}, by the plugins of [auth]", offered, quota
+        )
+    return replace(_decide(frontend, name, "", parent, offered), quota=quota)
+
+
+async def known_as(frontend: Frontend, user: str) -> Identity | None:
+    """Who that is, by the plugins of [auth]; None where none knows. Raises UpstreamFailure."""
+    return await frontend.gate.in_time(frontend.gate.auth.lookup(user))
+
+
+def _home_of(frontend: Frontend, own: Identity) -> str:
+    """Where somebody is at home; "" where that is not known, or is no server of this murder."""
+    found = own.host.lower()
+    return next((one for one in servers(frontend) if one.lower() == found), "") if found else ""
 
 
 def _decide(

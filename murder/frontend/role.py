@@ -238,7 +238,7 @@ class FrontendRole(ClientRole):
         candidates = tuple(
             Candidate(one.location.server, one.mailboxes, one.weight) for one in placed.loads
         )
-        return Placement(placed.server or None, placed.reason, candidates)
+        return Placement(placed.server or None, placed.reason, candidates, quota=placed.quota)
 
     def services(self) -> Mapping[ProtocolSpec, Service]:
         own = super().services()

@@ -9,7 +9,8 @@ class Identity:
     """Somebody, proven. `user` is the canonical user id: what mailbox names are made from.
 
     `addresses` are theirs for mail, the main one first; `name` is for people to read. `host` is the server where they are at
-    home, "" where that is not known. `fields` are for whoever asks: a plugin's own facts by name. What proves them ends at
+    home, and where their first mailbox is made; "" where that is not known. `fields` are for whoever asks: a plugin's own
+    facts by name; `quota` is what a new user may have, as `2G`, or `STORAGE=2G MESSAGE=100000`. What proves them ends at
     `expires_at` (seconds since 1970), None: it does not.
     """
 

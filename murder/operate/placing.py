@@ -21,12 +21,14 @@ Hook = Callable[[NewMailbox, Sequence[BackendLoad]], Location | None]
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """Where a new mailbox would go, and why. `by`: the frontend that decided, "" for the plugins here."""
+    """Where a new mailbox would go, and why. `by`: the frontend that decided, "" for the plugins here; `quota`: what it says
+    that a new user may have."""
 
     server: str
     reason: str
     loads: Sequence[BackendLoad] = ()
     by: str = ""
+    quota: str = ""
 
 
 class Placing:
@@ -48,7 +50,7 @@ class Placing:
         if told.server is None:
             raise _nobody()
         loads = [_load(one.server, one.mailboxes, one.weight) for one in told.candidates]
-        return Explained(told.server, told.reason, loads, told.node)
+        return Explained(told.server, told.reason, loads, told.node, told.quota)
 
     async def choose(self, new: NewMailbox, loads: Sequence[BackendLoad]) -> Location | None:
         """The policy alone, among these: for plans, in which what is on each changes as they grow. Raises Refusal."""

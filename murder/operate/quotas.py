@@ -1,16 +1,13 @@
 """Quotas as people write and read them."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from murder.errors import BadSyntax
+from murder.model import quota
 from murder.operate.wording import octets
 
-_LIMIT: Final = re.compile(r"([0-9]{1,18})([KMGT]?)(?:i?B)?", re.IGNORECASE)
-_KIB: Final = {"": 1, "K": 1, "M": 1 << 10, "G": 1 << 20, "T": 1 << 30}
-RESOURCES: Final = ("STORAGE", "MESSAGE", "MAILBOX")
+RESOURCES: Final = tuple(one.value for one in quota.WRITTEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +29,8 @@ class Quota:
 
 
 def parse_limits(texts: Sequence[str]) -> dict[str, int]:
-    """`STORAGE=2G`, `MESSAGE=1000`, in the units of RFC 9208 (STORAGE: KiB). Raises BadSyntax."""
-    limits = {}
-    for text in texts:
-        resource, _, limit = text.partition("=")
-        resource = resource.upper()
-        match = _LIMIT.fullmatch(limit)
-        if match is None or resource not in RESOURCES or (match[2] and resource != "STORAGE"):
-            raise BadSyntax(
-                f"{text}: expected STORAGE=SIZE (KiB, or as 500M, 2G), MESSAGE=COUNT or MAILBOX=COUNT"
-            )
-        limits[resource] = int(match[1]) * _KIB[match[2].upper()]
-    return limits
+    """As `model.quota.parse_limits`, by their words. Raises BadSyntax."""
+    return {one.value: limit for one, limit in quota.parse_limits(texts).items()}
 
 
 def quotas_of(told: Mapping[str, Sequence[str]]) -> dict[str, list[Quota]]:

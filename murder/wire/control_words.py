@@ -283,19 +283,21 @@ def _shown(candidates: tuple[Candidate, ...]) -> list[list[object]]:
 @dataclass(frozen=True, slots=True)
 class Placement:
     """`server`: None where the policy names none. Of a policy asked alone, `reason` and `candidates` are empty. `node`: the
-    frontend that says so, known only to who has asked it."""
+    frontend that says so, known only to who has asked it. `quota`: what a new user may have."""
 
     server: str | None
     reason: str = ""
     candidates: tuple[Candidate, ...] = ()
     node: str = ""
+    quota: str = ""
 
     def shown(self) -> dict[str, object]:
         """As JSON has it."""
         if not self.reason:
             return {"server": self.server}
         candidates = _shown(self.candidates)
-        return {"server": self.server, "reason": self.reason, "candidates": candidates}
+        more = {"quota": self.quota} if self.quota else {}
+        return {"server": self.server, "reason": self.reason, "candidates": candidates, **more}
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,4 +320,5 @@ def parse_placement(answer: Mapping[str, object]) -> Placement | NotPlaced | Non
         return None
     server = None if answer["server"] is None else told.text("server")
     candidates = _candidates(told) if "candidates" in told else ()
-    return Placement(server, told.text("reason", ""), candidates, told.text("node", ""))
+    words = (told.text("reason", ""), candidates, told.text("node", ""), told.text("quota", ""))
+    return Placement(server, *words)

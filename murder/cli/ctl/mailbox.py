@@ -410,8 +410,8 @@ async def subscribe(reach: Reach, name: str, user: str, off: bool, as_json: bool
 
 
 async def make(reach: Reach, name: MailboxName, server: str, limits: tuple[str, ...]) -> Location:
-    """Make a mailbox where it is wanted (`server!partition`), else where the policy says, with its quota. Raises Refusal,
-    UpstreamFailure."""
+    """Make a mailbox where it is wanted (`server!partition`), else where the policy says, with its quota: as wanted, else as
+    the policy's frontend knows it of the user's directory. Raises Refusal, UpstreamFailure."""
     wanted, location = limits_of(limits), parse_location(server.encode())
     rows = await reach.rows()
     for row in rows:
@@ -425,6 +425,7 @@ async def make(reach: Reach, name: MailboxName, server: str, limits: tuple[str, 
         with placing(reach) as decision:
             choice = await decision.home(name, rows, weights)
         location = Location(choice.server, location.partition)
+        wanted = wanted or limits_of(choice.quota.split())
     await mailboxes.create(reach, name, location)
     if wanted:
         await mailboxes.set_quota(reach, name, wanted)

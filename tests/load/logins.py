@@ -1,0 +1,196 @@
+"""A login storm: thousands of sessions log in at once while a directory takes its time for each; what others notice of it.
+
+`python -m tests.load.logins --sessions 10000 --latency 0.1`: a frontend in a process of its own, one who watches in another,
+and the storm here. Told: how long all logins took, and how long NOOPs of a session that was in before took, before and in
+the storm; and how long the same took beside it where nobody answers but the kernel (`sleep`): on a busy machine that is what
+the milliseconds are to be compared with.
+"""
+
+import argparse
+import asyncio
+import resource
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+
+import uvloop
+
+from murder.api.auth import Denied, Identity, LoginAttempt
+from murder.config.sections import AuthConfig
+from murder.log import set_up
+from murder.net.listener import Bounds
+from murder.node.process.workers import _tune_interpreter
+from tests.frontend.server import Parts, running_frontend
+from tests.kit.peer import Peer
+
+PAUSE_S = 0.01  # between two NOOPs
+TICK_S = 0.001
+QUIET_S = 3.0  # before the storm
+CONNECTING = 200  # that come at a time, as a kernel's queue takes them
+
+
+class Holds:
+    """How much processor time the loop takes before it comes to a timer that is due: what others wait for on a machine that
+    has nothing else to do."""
+
+    def __init__(self) -> None:
+        self.took: list[float] = []
+        self._loop = asyncio.get_running_loop()
+        self._last = time.thread_time()
+        self._tick()
+
+    def _tick(self) -> None:
+        now = time.thread_time()
+        self.took.append(1000 * (now - self._last))
+        self._last = now
+        self._loop.call_later(TICK_S, self._tick)
+
+
+class Slow(Parts):
+    """A directory that takes its time."""
+
+    def __init__(self, latency_s: float) -> None:
+        self._latency_s = latency_s
+        self.asked = self.most = 0
+
+    @property
+    def depends_on(self) -> Collection[str]:
+        return ()
+
+    async def check(self, attempt: LoginAttempt, user: str, password: bytes) -> Identity | Denied:
+        self.asked += 1
+        self.most = max(self.most, self.asked)
+        try:
+            await asyncio.sleep(self._latency_s)
+        finally:
+            self.asked -= 1
+        return Identity(user) if password == b"secret" else Denied.WRONG
+
+
+async def serve(latency_s: float) -> None:
+    """Until standard input ends; says its port, and at the end how many were asked at once, by how many threads."""
+    set_up("error", "json")
+    slow = Slow(latency_s)
+    quick = AuthConfig(failure_delay_s=0, max_guesses_per_address=0, timeout_s=60)
+    bounds = Bounds(max_connections=100_000)
+    with tempfile.TemporaryDirectory() as folder:
+        limits = {"max_connections_per_user": 0, "max_strangers_per_address": 100_000}
+        limits["max_connections_per_address"] = 0
+        async with running_frontend(
+            Path(folder), {}, {}, bounds, parts=slow, auth=quick, **limits
+        ) as running:
+            print(running.ports["imap"], flush=True)
+            _tune_interpreter()
+            holds = Holds()
+            await asyncio.to_thread(sys.stdin.read)
+            told("one turn of the loop, of processor time", holds.took)
+            print(slow.most, threading.active_count(), flush=True)
+
+
+async def watch(port: int) -> None:
+    """NOOPs of one session until standard input ends; a line at its end says where the storm begins."""
+    peer = await login(port, "me", asyncio.Semaphore(1))
+    print("ready", flush=True)
+    loop = asyncio.get_running_loop()
+    for name in ("before", "in the storm"):
+        heard = loop.run_in_executor(None, sys.stdin.readline)
+        took: list[float] = []
+        late: list[float] = []
+        while not heard.done():
+            began = time.perf_counter()
+            await asyncio.sleep(PAUSE_S)
+            late.append(1000 * (time.perf_counter() - began - PAUSE_S))
+            began = time.perf_counter()
+            peer.send(b"n NOOP\r\n")
+            await peer.line()
+            took.append(1000 * (time.perf_counter() - began))
+        told(f"NOOP {name}", took)
+        told(f"  sleep {name}", late)
+
+
+def told(name: str, took: list[float]) -> None:
+    took.sort()
+    middle, late = took[len(took) // 2], took[len(took) * 99 // 100]
+    print(f"{name}: {middle:.2f} ms, 99 of 100 {late:.2f}, longest {took[-1]:.2f}", flush=True)
+
+
+said: Counter[bytes] = Counter()
+
+
+async def login(port: int, user: str, places: asyncio.Semaphore) -> Peer:
+    async with places:
+        peer = await Peer.at(port)
+        await peer.line()
+    peer.send(f"a LOGIN {user} secret\r\n".encode())
+    said[(await peer.reader.readline())[:20].partition(b" [")[0]] += 1
+    return peer
+
+
+async def storm(port: int, sessions: int) -> list[Peer]:
+    """All who have come, connected still."""
+    places = asyncio.Semaphore(CONNECTING)
+    began = time.perf_counter()
+    peers = await asyncio.gather(*(login(port, f"u{one}", places) for one in range(sessions)))
+    took_s = time.perf_counter() - began
+    print(f"{sessions} logins: {took_s:.1f} s, {sessions / took_s:.0f} a second", flush=True)
+    print(dict(said))
+    return peers
+
+
+async def beside(*words: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.load.logins", *words),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+
+
+async def all_of_it(sessions: int, latency_s: float) -> None:
+    server = await beside("--serve", "--latency", str(latency_s))
+    assert server.stdin is not None and server.stdout is not None
+    port = int(await server.stdout.readline())
+    watcher = await beside("--watch", str(port))
+    assert watcher.stdin is not None and watcher.stdout is not None
+    try:
+        await watcher.stdout.readline()
+        await asyncio.sleep(QUIET_S)
+        watcher.stdin.write(b"\n")
+        peers = await storm(port, sessions)
+        watcher.stdin.close()
+        print((await watcher.stdout.read()).decode(), end="")
+        server.stdin.close()
+        print((await server.stdout.readline()).decode(), end="")
+        most, threads = (await server.stdout.readline()).split()
+        print(f"asked at once: {int(most)}; threads: {int(threads)}")
+        for peer in peers:
+            peer.writer.close()
+    finally:
+        for process in (server, watcher):
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sessions", type=int, default=10_000)
+    parser.add_argument("--latency", type=float, default=0.1)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--watch", type=int, default=0, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if given.serve:
+        uvloop.run(serve(given.latency))
+    elif given.watch:
+        uvloop.run(watch(given.watch))
+    else:
+        uvloop.run(all_of_it(given.sessions, given.latency))
+
+
+if __name__ == "__main__":
+    main()
