@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -78,8 +79,8 @@ async def serve(latency_s: float) -> None:
     quick = AuthConfig(failure_delay_s=0, max_guesses_per_address=0, timeout_s=60)
     bounds = Bounds(max_connections=100_000)
     with tempfile.TemporaryDirectory() as folder:
-        limits = {"max_connections_per_user": 0, "max_strangers_per_address": 100_000}
-        limits["max_connections_per_address"] = 0
+        limits: dict[str, Any] = {"max_connections_per_user": 0, "max_connections_per_address": 0}
+        limits["max_strangers_per_address"] = 100_000
         async with running_frontend(
             Path(folder), {}, {}, bounds, parts=slow, auth=quick, **limits
         ) as running:
