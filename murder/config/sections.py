@@ -137,8 +137,8 @@ class TlsConfig:
     )
     users_ca: Path | None = option(
         None,
-        "The authority of users' certificates, with which they log in at frontends (SASL EXTERNAL; see `[auth] "
-        "certificate_user`). What `ca` has signed is a node's all the same.",
+        "The authority of users' certificates, with which they log in at frontends and backends (SASL EXTERNAL; see "
+        "`[auth] certificate_user`). What `ca` has signed is a node's all the same.",
         example='"users-ca.pem"',
         must_exist=True,
     )

@@ -216,25 +216,28 @@ def calling_context(tls: TlsConfig, ca: Path | None = None) -> NodeContext:
     return client_context(tls.ca, tls.certificate, tls.key, trust=trust_of(tls))
 
 
-_listening: dict[tuple[TlsConfig, bool, str], NodeContext | None] = {}
+_listening: dict[tuple[TlsConfig, bool, str, bool], NodeContext | None] = {}
 
 
-def listening_context(tls: TlsConfig, *, public: bool, node: str = "") -> NodeContext | None:
+def listening_context(
+    tls: TlsConfig, *, public: bool, node: str = "", users: bool = False
+) -> NodeContext | None:
     """The context of this node's listeners; None without certificates. `public`: the certificate for mail clients, but
     for who asks for the name `node` (a unified node's own): that is another node, which knows the other one only.
+    `users`: their certificates are taken, too, as they are where it is public.
     One a process until `renew_contexts`: STARTTLS and implicit TLS share it. Raises OSError, ssl.SSLError.
     """
-    key = (tls, public, node)
+    key = (tls, public, node, users or public)
     if key not in _listening:
         _listening[key] = _make_listening(*key)
     return _listening[key]
 
 
-def _make_listening(tls: TlsConfig, public: bool, node: str) -> NodeContext | None:
-    context = _make_context(tls, public=public)
+def _make_listening(tls: TlsConfig, public: bool, node: str, users: bool) -> NodeContext | None:
+    context = _make_context(tls, public=public, users=users)
     if context is None or not node or not public or tls.public_certificate is None:
         return context
-    nodes = _make_context(tls, public=False)
+    nodes = _make_context(tls, public=False, users=False)
     name = node.lower()
 
     def choose(shown: ssl.SSLObject, called: str | None, _: ssl.SSLContext) -> None:
@@ -245,11 +248,11 @@ def _make_listening(tls: TlsConfig, public: bool, node: str) -> NodeContext | No
     return context
 
 
-def _make_context(tls: TlsConfig, *, public: bool) -> NodeContext | None:
+def _make_context(tls: TlsConfig, *, public: bool, users: bool) -> NodeContext | None:
     certificate, key = _shown_by(tls, public=public)
     if certificate is None or key is None:
         return None
-    users_ca = tls.users_ca if public else None
+    users_ca = tls.users_ca if users else None
     return server_context(
         *(certificate, key, tls.ca, tls.minimum_version, trust_of(tls), users_ca), tickets=public
     )
@@ -258,9 +261,9 @@ def _make_context(tls: TlsConfig, *, public: bool) -> NodeContext | None:
 def renew_contexts(tls: TlsConfig) -> None:
     """Read the files again: `listening_context` gives new contexts from now on. Raises OSError, ssl.SSLError, and then
     nothing has changed."""
-    names = {"", *(node for _, _, node in _listening)}
-    keys = [(tls, public, node) for public in (False, True) for node in names]
-    fresh = {key: _make_listening(*key) for key in keys}
+    kinds = {(public, node, users) for _, public, node, users in _listening}
+    kinds |= {(False, "", False), (True, "", True)}
+    fresh = {(tls, *kind): _make_listening(tls, *kind) for kind in kinds}
     _listening.clear()
     _listening.update(fresh)
 

@@ -220,6 +220,7 @@ class ClientRole:
                 config.tls,
                 public=self.IS_PUBLIC,
                 node=self._within.server if self._within is not None else "",
+                users=True,
             ),
             max_failures=config.auth.max_failures,
             mail_log=self._mail_log(),

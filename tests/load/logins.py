@@ -27,6 +27,7 @@ from murder.net.listener import Bounds
 from murder.node.process.workers import _tune_interpreter
 from tests.frontend.server import Parts, running_frontend
 from tests.kit.peer import Peer
+from tests.kit.waiting import pause_here
 
 PAUSE_S = 0.01  # between two NOOPs
 TICK_S = 0.001
@@ -66,7 +67,7 @@ class Slow(Parts):
         self.asked += 1
         self.most = max(self.most, self.asked)
         try:
-            await asyncio.sleep(self._latency_s)
+            await pause_here(self._latency_s, "the directory's")
         finally:
             self.asked -= 1
         return Identity(user) if password == b"secret" else Denied.WRONG
@@ -103,7 +104,7 @@ async def watch(port: int) -> None:
         late: list[float] = []
         while not heard.done():
             began = time.perf_counter()
-            await asyncio.sleep(PAUSE_S)
+            await pause_here(PAUSE_S, "between two looks")
             late.append(1000 * (time.perf_counter() - began - PAUSE_S))
             began = time.perf_counter()
             peer.send(b"n NOOP\r\n")
@@ -158,7 +159,7 @@ async def all_of_it(sessions: int, latency_s: float) -> None:
     assert watcher.stdin is not None and watcher.stdout is not None
     try:
         await watcher.stdout.readline()
-        await asyncio.sleep(QUIET_S)
+        await pause_here(QUIET_S, "in which nothing happens, to compare with")
         watcher.stdin.write(b"\n")
         peers = await storm(port, sessions)
         watcher.stdin.close()

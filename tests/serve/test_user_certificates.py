@@ -17,14 +17,16 @@ from cryptography.x509.oid import NameOID
 
 from murder.auth.gate import Gate
 from murder.auth.penalty import Penalties
+from murder.config.sections import TlsConfig
 from murder.net.connection import Connection
 from murder.net.listener import Bounds, Listener
-from murder.net.tls import end_of, name_in, server_context
+from murder.net.tls import end_of, listening_context, name_in
 from murder.pki.authority import init_authority, issue
-from murder.pki.trust import read_trust
 from murder.serve.client import ClientDialogue
 from plugins.auth_file import Settings, UserFile
+from tests.kit.peer import Peer
 from tests.serve.test_client import dialogue_of
+from tests.serve.test_ways_in import begin, is_good
 
 NOW = datetime.now(UTC)
 
@@ -76,7 +78,10 @@ class Authority:
 
 
 @asynccontextmanager
-async def frontend(folder: Path) -> AsyncIterator[tuple[int, Authority]]:
+async def listening(
+    folder: Path, kind: str = "imap", *, public: bool = True
+) -> AsyncIterator[tuple[int, Authority]]:
+    """`public`: as a frontend does, else as a backend."""
     init_authority(folder)
     node = issue(folder, "fe1.test", ["frontend"])
     issue(folder, "be1.test", ["backend"])
@@ -84,13 +89,13 @@ async def frontend(folder: Path) -> AsyncIterator[tuple[int, Authority]]:
     backend = UserFile(folder / "users", Settings(log2_cost=1))
     await backend.set_passwords({"anna": b"secret", "ben": b"secret"})
     gate = Gate(backend, penalties=Penalties(0, 0), domains=False, masters=["ben"])
-    trust = read_trust(folder / "ca.pem", None, [])
-    tls = server_context(
-        node.certificate, node.key, folder / "ca.pem", trust=trust, users_ca=users.file
+    files = TlsConfig(
+        ca=folder / "ca.pem", certificate=node.certificate, key=node.key, users_ca=users.file
     )
+    tls = listening_context(files, public=public, users=True)
 
     def serve(connection: Connection) -> ClientDialogue:
-        return dialogue_of("imap", connection, gate, folder)
+        return dialogue_of(kind, connection, gate, folder)
 
     sock = socket.create_server(("127.0.0.1", 0))
     listener = Listener(sock, serve, Bounds(), tls)
@@ -121,7 +126,7 @@ async def said(port: int, certificate: Path | None, authzid: str, key: Path | No
 
 
 async def test_a_user_is_in_by_a_certificate(tmp_path: Path) -> None:
-    async with frontend(tmp_path) as (port, users):
+    async with listening(tmp_path) as (port, users):
         mail = x509.RFC822Name
         anna = users.issue("Anna Arendt", mail("anna@example.org"))
         line = await said(port, anna, "")
@@ -135,8 +140,27 @@ async def test_a_user_is_in_by_a_certificate(tmp_path: Path) -> None:
         assert (await said(port, None, "")).startswith(" a NO")
 
 
+@pytest.mark.parametrize("public", [True, False])
+@pytest.mark.parametrize("kind", ["imap", "pop3", "lmtp", "sieve"])
+async def test_frontends_and_backends_take_them_in_every_protocol(
+    kind: str, public: bool, tmp_path: Path
+) -> None:
+    async with listening(tmp_path, kind, public=public) as (port, users):
+        anna = users.issue("Anna", x509.RFC822Name("anna@example.org"))
+        nobody = users.issue("x", x509.RFC822Name("nobody@example.org"))
+        for certificate in (anna, nobody):
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            context.load_cert_chain(certificate)
+            peer = await Peer.at("127.0.0.1", port, tls=context)
+            await (peer.until(b"OK") if kind == "sieve" else peer.line())
+            peer.send(begin(kind, "EXTERNAL", b"").replace(b" \r\n", b" =\r\n"))
+            assert is_good(kind, await peer.line()) == (certificate == anna)
+            await peer.close()
+
+
 async def test_a_users_authority_makes_no_nodes(tmp_path: Path) -> None:
-    async with frontend(tmp_path) as (port, users):
+    async with listening(tmp_path) as (port, users):
         names = [
             x509.DNSName("be1.test"),
             x509.UniformResourceIdentifier("murder:role:backend"),

@@ -8,6 +8,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ from murder.log import set_up
 from murder.net.connection import Connection
 from murder.net.listener import Bounds, Listener
 from murder.serve.client import ClientDialogue
+from murder.session.sasl import ScramClient
 from plugins.auth_file import Settings, UserFile
+from plugins.sasl_gssapi import Settings as GssapiSettings
+from plugins.sasl_gssapi import make_mechanisms
 from tests.auth.test_gate import Peer as Stub
 from tests.kit.peer import Peer
 from tests.serve.test_client import KINDS, dialogue_of
@@ -165,14 +169,24 @@ async def told(peer: Peer, kind: str, way: str, password: bytes) -> bytes:
             peer.send(command)
             line = await peer.line()
         return line
-    peer.send(begin(kind, way, message(way, password)))
-    line = await peer.line()
-    if is_challenge(kind, line):
-        if line[:1] == b"{":
-            await peer.line()
-        peer.send(cancel(kind))
+    scram = ScramClient("anna", password.decode()) if way == "SCRAM-SHA-256" else None
+    peer.send(begin(kind, way, scram.first() if scram else message(way, password)))
+    while True:
         line = await peer.line()
-    return line
+        if kind == "mupdate" and line[:2] not in (b"a ", b"* "):
+            challenge = line
+        elif is_challenge(kind, line):
+            challenge = await peer.line() if line[:1] == b"{" else line.strip(b'"').split(b" ")[-1]
+        else:
+            return line
+        if scram is None:
+            peer.send(cancel(kind))
+            continue
+        try:
+            answer = base64.b64encode(scram.answer(base64.b64decode(challenge)))
+        except Refusal:  # the server has not proven itself: it does not know the password
+            answer = b""
+        peer.send((b'"%b"' % answer if kind == "sieve" else answer) + b"\r\n")
 
 
 def ways() -> list[tuple[str, str, str]]:
@@ -183,11 +197,22 @@ def ways() -> list[tuple[str, str, str]]:
             if kind in ("imap", "pop3"):
                 found.append((kind, "COMMAND", plugin))
         found += [(kind, "OAUTHBEARER", "new"), (kind, "XOAUTH2", "second")]
+        found.append((kind, "SCRAM-SHA-256", "file"))
+    found += [("mupdate", "PLAIN", "file"), ("mupdate", "SCRAM-SHA-256", "file")]
+    found.append(("mupdate", "XOAUTH2", "new"))
     return found
 
 
-@pytest.mark.parametrize("role", ["frontend", "backend"])
-@pytest.mark.parametrize(("kind", "way", "plugin"), ways())
+def in_roles() -> list[tuple[str, str, str, str]]:
+    """A frontend offers no SCRAM, which it could not pass on for an administrator, and speaks no MUPDATE."""
+    return [
+        (kind, way, plugin, role)
+        for (kind, way, plugin), role in product(ways(), ("frontend", "backend"))
+        if role == "backend" or not (way.startswith("SCRAM") or kind == "mupdate")
+    ]
+
+
+@pytest.mark.parametrize(("kind", "way", "plugin", "role"), in_roles())
 async def test_all_ways_in_are_alike(
     kind: str, way: str, plugin: str, role: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -217,7 +242,7 @@ async def test_all_ways_in_are_alike(
         line = await told(peer, kind, way, right)
         assert is_good(kind, line), line
         assert gate.penalties.failures("127.0.0.1", "anna") == 0
-        if kind != "lmtp":  # its limit is the node's
+        if kind not in ("lmtp", "mupdate"):  # their limits are the node's
             other = await connect()
             assert not is_good(kind, await told(other, kind, way, right))
             await other.close()
@@ -229,9 +254,66 @@ async def test_all_ways_in_are_alike(
     assert WRONG.decode() not in json.dumps(lines)
 
 
+class WithMaster(New):
+    """One who may act for others, too."""
+
+    async def check(self, attempt: LoginAttempt, user: str, password: bytes) -> Identity | Denied:
+        if user == "boss":
+            return Identity(user) if password == b"master" else Denied.WRONG
+        return await super().check(attempt, user, password)
+
+
+@pytest.mark.parametrize("role", ["frontend", "backend"])
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [
+        *product(("imap", "pop3", "lmtp", "sieve"), ("PLAIN", "authzid")),
+        *product(("imap", "pop3"), ("COMMAND",)),
+    ],
+)
+async def test_a_master_user_is_in_as_another_by_every_protocol_and_each_time_in_the_log(
+    kind: str, way: str, role: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    set_up("info", "json")
+    gate = Gate(
+        WithMaster(),
+        masters=["boss"],
+        allow_plaintext=True,
+        penalties=Penalties(0, 0),
+        keep_admin_password=role == "frontend",
+    )
+    async with listening(kind, gate, tmp_path) as connect:
+        for password in (b"guess", b"master"):
+            peer = await connect()
+            if way == "COMMAND":
+                line = b""
+                for command in commands(kind, password):
+                    name = b'"anna*boss"' if kind == "imap" else b"anna*boss"
+                    peer.send(command.replace(b"anna", name))
+                    line = await peer.line()
+            else:
+                name = b"\0anna*boss\0" if way == "PLAIN" else b"anna\0boss\0"
+                peer.send(begin(kind, "PLAIN", name + password))
+                line = await peer.line()
+            assert is_good(kind, line) == (password == b"master"), line
+            await peer.close()
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    masters = [
+        (one["user"], one["master"], one["protocol"])
+        for one in lines
+        if one["event"] == "login.by_master"
+    ]
+    assert masters == [("anna", "boss", kind)]
+    assert [one["user"] for one in lines if one["event"] == "login.succeeded"] == ["anna"]
+    assert len([one for one in lines if one["event"] == "login.failed"]) == 1
+
+
+TICKETS = make_mechanisms(GssapiSettings(realms=("EXAMPLE.ORG",)))  # where the library is
+
+
 @given(
     mechanism=st.sampled_from(
-        ["PLAIN", "LOGIN", "SCRAM-SHA-256", "OAUTHBEARER", "XOAUTH2", "EXTERNAL"]
+        ["PLAIN", "LOGIN", "SCRAM-SHA-256", "OAUTHBEARER", "XOAUTH2", "EXTERNAL", "GSSAPI"]
     ),
     responses=st.lists(
         st.one_of(
@@ -243,6 +325,7 @@ async def test_all_ways_in_are_alike(
                     b"\0anna\0x",
                     b"anna",
                     b"",
+                    b"\x60\x28\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02\x01\x00",
                 ]
             ),
         ),
@@ -268,7 +351,9 @@ def test_odd_octets_end_in_a_refusal(
             pass
 
         both = Both(tmp_path / "users", Settings(log2_cost=1, scram_iterations=4096))
-        gate = Gate(both, allow_plaintext=True, penalties=Penalties(sleep=no_wait))
+        gate = Gate(
+            both, allow_plaintext=True, penalties=Penalties(sleep=no_wait), mechanisms=TICKETS
+        )
         rest = iter(responses)
         first = next(rest) if initial else None
 

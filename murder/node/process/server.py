@@ -239,9 +239,11 @@ def make_role(target: str, config: Config, plugins: Plugins, worker: int) -> Rol
 
 
 def context_for(config: Config, role: str) -> ssl.SSLContext | None:
-    """The TLS context of a role's listeners; None without certificates. Frontends show the public certificate."""
-    node = config.node.name if role == UNIFIED else ""
-    return listening_context(config.tls, public="frontend" in parts_of([role]), node=node)
+    """The TLS context of a role's listeners; None without certificates. Frontends show the public certificate; users show
+    theirs where they log in."""
+    node, parts = config.node.name if role == UNIFIED else "", parts_of([role])
+    users = "backend" in parts
+    return listening_context(config.tls, public="frontend" in parts, node=node, users=users)
 
 
 class RoleServer:
