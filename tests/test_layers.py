@@ -5,6 +5,7 @@ fails the test, so that a new one is placed on purpose.
 """
 
 import ast
+import functools
 import importlib
 import inspect
 import re
@@ -105,8 +106,13 @@ def files_of(room: str) -> list[Path]:
     return [*(home / room).rglob("*.py"), *home.glob(f"{room}.py")]
 
 
-def imported(path: Path) -> Iterator[str]:
+@functools.cache
+def imported(path: Path) -> tuple[str, ...]:
     """The dotted names a file imports, in full, wherever in the file it does."""
+    return tuple(_imported(path))
+
+
+def _imported(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
