@@ -1,5 +1,9 @@
-"""Clients of several masters while masters and members of etcd are killed and frozen, and a checker of what they saw:
-`python -m tests.ha.history [--faults 300] [--masters 3] [--seed N]`.
+"""Clients of several masters while masters and members of etcd are killed, frozen and cut off from each other, and a checker
+of what they saw: `python -m tests.ha.history [--faults 300] [--masters 3] [--seed N]`.
+
+What runs between masters, members and the replica runs over wires (`kit.wires`), which are cut, hold what is on them in both
+directions or in one, or are slow: of a master to all members or to one; of a member, or of the leader, to the other members,
+while masters still reach it; of the replica to the masters.
 
 Each client notes what it asked, when, and how it was answered: done, refused, or not known (no answer, or "temporary
 failure"). At the end all masters and a replica have one list, and for each name there is one order of all that was asked
@@ -28,6 +32,7 @@ from tests.kit.etcd import Cluster, Member, cluster
 from tests.kit.peer import BlockingPeer
 from tests.kit.ports import free_port
 from tests.kit.waiting import pause, until
+from tests.kit.wires import Mode, Wire, Wires
 
 CLIENTS: Final = 4
 NAMES: Final = 5  # at a time; new ones every
@@ -36,6 +41,7 @@ PATIENCE_S: Final = 8.0  # with an answer
 LONGEST_S: Final = 2.5  # a fault
 BETWEEN_S: Final = 1.5  # two faults, at most
 TEMPORARY: Final = "[UNAVAILABLE]"
+FAILING: Final = (Mode.CUT, Mode.HOLD, Mode.DEAF, Mode.SLOW)
 
 
 class Client(threading.Thread):
@@ -113,8 +119,13 @@ class Client(threading.Thread):
 class Run:
     """Everything of one run."""
 
-    def __init__(self, etcd: Cluster, found: Sequence[Master], seed: int) -> None:
+    def __init__(
+        self, etcd: Cluster, found: Sequence[Master], seed: int, wires: Wires, mine: Sequence[Wire]
+    ) -> None:
+        """`mine`: the replica's wires to the masters."""
         self.etcd = etcd
+        self.wires = wires
+        self._replicas = mine
         self.masters = found
         self.seed = seed
         self.began = time.monotonic()
@@ -129,7 +140,9 @@ class Run:
         chosen = self._random.choice(
             [
                 *(self._kill_master, self._freeze_master, self._kill_member, self._freeze_member),
-                *(self._kill_leader, self._freeze_leader, self._both),
+                *(self._kill_leader, self._freeze_leader, self._both, self._both_frozen),
+                *(self._cut_master, self._cut_from_one, self._cut_member, self._cut_leader),
+                *(self._cut_replica, self._cut_master),
             ]
         )
         self.faults[chosen.__name__.strip("_")] += 1
@@ -183,6 +196,57 @@ class Run:
 
         return heal
 
+    def _both_frozen(self) -> Callable[[], None]:
+        heals = [self._freeze_leader(), self._freeze_master()]
+
+        def heal() -> None:
+            for one in heals:
+                one()
+
+        return heal
+
+    def _failing(self, wires: Sequence[Wire]) -> Callable[[], None]:
+        """All of them in one way."""
+        mode = self._random.choice(FAILING)
+        self.faults[f"wire {mode.value}"] += 1
+        for wire in wires:
+            self.wires.set(wire, mode)
+
+        def heal() -> None:
+            for wire in wires:
+                self.wires.set(wire, Mode.OPEN)
+
+        return heal
+
+    def _cut_master(self) -> Callable[[], None]:
+        return self._failing(self._random.choice(self.masters).wires)
+
+    def _cut_from_one(self) -> Callable[[], None]:
+        return self._failing([self._random.choice(self._random.choice(self.masters).wires)])
+
+    def _cut_replica(self) -> Callable[[], None]:
+        return self._failing(self._replicas)
+
+    def _cut_leader(self) -> Callable[[], None]:
+        return self._alone(self.etcd.until_leader())
+
+    def _cut_member(self) -> Callable[[], None]:
+        return self._alone(self._random.choice(self.etcd.members))
+
+    def _alone(self, member: Member) -> Callable[[], None]:
+        """The others do not reach it, nor it them; masters do."""
+        mode = self._random.choice(FAILING)
+        self.faults[f"wire {mode.value}"] += 1
+        others = [one for one in self.etcd.members if one is not member]
+        for other in others:
+            self.etcd.between(member, other, mode)
+
+        def heal() -> None:
+            for other in others:
+                self.etcd.between(member, other, Mode.OPEN)
+
+        return heal
+
     def settle(self) -> None:
         """All is well, and every client has had its last answer."""
         self.etcd.until_leader()
@@ -220,10 +284,13 @@ class Run:
 def run(folder: Path, faults: int, count: int, seed: int, most_s: float = 1e9) -> list[str]:
     """One run; what was wrong. Prints what was done."""
     with ExitStack() as stack:
-        etcd = stack.enter_context(cluster(folder / "etcd"))
-        found = stack.enter_context(masters(folder / "masters", etcd, count))
+        wires = stack.enter_context(Wires())
+        etcd = stack.enter_context(cluster(folder / "etcd", wires=wires))
+        etcd.numbers()  # while all of them answer
+        found = stack.enter_context(masters(folder / "masters", etcd, count, wires))
         port = free_port()
-        targets = [f"{HOST}:{master.port}" for master in found]
+        mine = [wires.to(master.port) for master in found]
+        targets = [f"{HOST}:{wire.port}" for wire in mine]
         keys = {**following(HOST), "master": targets, "listen": [f"{HOST}:{port}"]}
         keys |= {"users": ["murder"], "allow_plaintext": True, "ping_interval_s": 1.0}
         keys["command_timeout_s"] = 3.0
@@ -231,7 +298,7 @@ def run(folder: Path, faults: int, count: int, seed: int, most_s: float = 1e9) -
             serving(folder / "replica", "replica.test", "mupdate", {"mupdate": keys})
         )
         replica.until_open(HOST, port)
-        this = Run(etcd, found, seed)
+        this = Run(etcd, found, seed, wires, mine)
         for client in this.clients:
             client.start()
         for _ in range(faults):

@@ -14,6 +14,7 @@ from tests.kit.peer import BlockingPeer
 from tests.kit.ports import free_port
 from tests.kit.process import Program, descendants
 from tests.kit.waiting import until
+from tests.kit.wires import Wire, Wires
 
 HOST: Final = "127.0.0.1"
 ASKING_S: Final = 20.0
@@ -23,12 +24,20 @@ ENGINE_S: Final = 3.0  # how long a change waits for etcd
 class Master:
     """One of several."""
 
-    def __init__(self, name: str, folder: Path, cluster: Cluster) -> None:
+    def __init__(
+        self, name: str, folder: Path, cluster: Cluster, wires: Wires | None = None
+    ) -> None:
+        """`wires`: it speaks with the members over these, one each."""
         self.name = name
         self.folder = folder / name
         self.port = free_port()
         at = int(name[1:]) % len(cluster.members)
-        endpoints = [*cluster.endpoints[at:], *cluster.endpoints[:at]]  # each has its nearest
+        self.wires: list[Wire] = []
+        every = cluster.endpoints
+        if wires is not None:
+            self.wires = [wires.to(member.client_port) for member in cluster.members]
+            every = tuple(f"http://{HOST}:{wire.port}" for wire in self.wires)
+        endpoints = [*every[at:], *every[:at]]  # each has its nearest
         self.sections = {
             "mupdate": {
                 "listen": [f"{HOST}:{self.port}"],
@@ -111,9 +120,11 @@ def logged_in(host: str, port: int, limit_s: float, user: str = "murder") -> Blo
 
 
 @contextmanager
-def masters(folder: Path, cluster: Cluster, count: int = 2) -> Iterator[Sequence[Master]]:
+def masters(
+    folder: Path, cluster: Cluster, count: int = 2, wires: Wires | None = None
+) -> Iterator[Sequence[Master]]:
     """So many, running."""
-    found = [Master(f"m{i + 1}", folder, cluster) for i in range(count)]
+    found = [Master(f"m{i + 1}", folder, cluster, wires) for i in range(count)]
     with ExitStack() as stack:
         for master in found:
             stack.callback(master.stop)

@@ -1,17 +1,28 @@
 """How long nothing can be changed when something fails, and how many changes a second there are when nothing does:
-`python -m tests.ha.outage [--turns 20]`. Medians; told as they are, of this host, where everything shares its processors.
+`python -m tests.ha.outage [--turns 20] [--only rates|outages]`. Beside the masters' changes stand etcd's own single puts,
+and those of a Cyrus master where the lab is installed (tests/cyrus/lab.sh, root). Medians; told as they are, of this host,
+where everything shares its processors.
 """
 
 import argparse
+import asyncio
 import itertools
 import statistics
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from plugins.list_etcd.client import TXN
+from plugins.list_etcd.client import Cluster as Client
+from plugins.list_etcd.etcd_pb2 import TxnRequest
+from plugins.list_etcd.operations import putting
+from plugins.list_etcd.settings import Settings
+from tests.bench.mupdate import CYRUS, cyrus_master
 from tests.cyrus.our_nodes import our_node
 from tests.ha.masters import HOST, Master, activate, logged_in, masters
 from tests.kit.etcd import Cluster, cluster
@@ -19,6 +30,7 @@ from tests.kit.peer import BlockingPeer
 from tests.kit.ports import free_port
 from tests.kit.waiting import until
 
+MOST_RATES: Final = 5  # turns of all rates
 TRY_S: Final = 1.0  # how long a writer waits for a master that says nothing, before it asks another
 
 
@@ -69,15 +81,33 @@ def outage(writer: Writer, fail: Callable[[], Callable[[], None]]) -> float:
     return longest
 
 
-def rate(port: int, connections: int, number: int, pipeline: int = 1) -> float:
+def puts(etcd: Cluster, number: int) -> float:
+    """Single puts a second of etcd itself, one after the other, by the client that masters use."""
+
+    async def put_all() -> float:
+        client = Client(Settings(etcd.endpoints))
+        begin = time.monotonic()
+        for n in range(number):
+            request = TxnRequest(success=[putting(b"/puts/%d" % n, bytes(100))])
+            await client.call(TXN, request, 10)
+        took_s = time.monotonic() - begin
+        client.close()
+        return number / took_s
+
+    return asyncio.run(put_all())
+
+
+def rate(
+    port: int, connections: int, number: int, pipeline: int = 1, host: str = HOST, turn: int = 0
+) -> float:
     """Changes a second."""
-    peers = [logged_in(HOST, port, 60) for _ in range(connections)]
+    peers = [logged_in(host, port, 60) for _ in range(connections)]
 
     def write(which: int) -> None:
         peer = peers[which]
         for first in range(0, number, pipeline):
             lines = [
-                f't ACTIVATE "user.r{which}x{pipeline}x{n}" "be1.test!p" "anna\tlrs\t"\r\n'
+                f't ACTIVATE "user.r{turn}x{which}x{pipeline}x{n}" "be1.test!p" "anna\tlrs\t"\r\n'
                 for n in range(first, first + pipeline)
             ]
             peer.send("".join(lines))
@@ -96,13 +126,34 @@ def rate(port: int, connections: int, number: int, pipeline: int = 1) -> float:
     return connections * number / took_s
 
 
-def rates(port: int, label: str) -> None:
+def rates(port: int, label: str, turn: int, host: str = HOST) -> dict[str, float]:
     figures = {
-        "1 connection": rate(port, 1, 200),
-        "8 connections": rate(port, 8, 100),
-        "pipelined": rate(port, 1, 4000, 1000),
+        "1 connection": rate(port, 1, 200, host=host, turn=turn),
+        "8 connections": rate(port, 8, 100, host=host, turn=turn),
+        "pipelined": rate(port, 1, 4000, 1000, host=host, turn=turn),
     }
-    print(label, {what: round(figure) for what, figure in figures.items()}, flush=True)
+    return {f"{label}, {what}": figure for what, figure in figures.items()}
+
+
+def all_rates(folder: Path, turns: int) -> None:
+    """In turns, so that all have the same neighbours."""
+    found: dict[str, list[float]] = defaultdict(list)
+    with ExitStack() as stack:
+        port = free_port()
+        stack.enter_context(our_node(folder / "alone", "alone.test", HOST, port))
+        etcd = stack.enter_context(cluster(folder / "etcd-rates"))
+        some = stack.enter_context(masters(folder / "masters-rates", etcd))
+        has_cyrus = stack.enter_context(cyrus_master())
+        for turn in range(turns):
+            told = rates(port, "embedded", turn)
+            told |= rates(some[0].port, "three members of etcd", turn)
+            if has_cyrus:
+                told |= rates(CYRUS[1], "Cyrus", turn, CYRUS[0])
+            told["etcd's own single puts"] = puts(etcd, 300)
+            for what, figure in told.items():
+                found[what].append(figure)
+    for what, figures in found.items():
+        print(f"{what}: {statistics.median(figures):.0f}/s, {turns} turns", flush=True)
 
 
 def outages(etcd: Cluster, found: Sequence[Master], turns: int) -> None:
@@ -143,7 +194,16 @@ def outages(etcd: Cluster, found: Sequence[Master], turns: int) -> None:
 
         return heal
 
-    for fail in (kill_master, freeze_master, kill_leader, freeze_leader, both):
+    def both_frozen() -> Callable[[], None]:
+        heals = [freeze_leader(), freeze_master()]
+
+        def heal() -> None:
+            for one in heals:
+                one()
+
+        return heal
+
+    for fail in (kill_master, freeze_master, kill_leader, freeze_leader, both, both_frozen):
         seconds = [outage(writer, fail) for _ in range(turns)]
         print(
             f"{fail.__name__}: median {statistics.median(seconds):.2f} s, "
@@ -157,16 +217,15 @@ def outages(etcd: Cluster, found: Sequence[Master], turns: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=20)
-    turns = parser.parse_args().turns
+    parser.add_argument("--only", choices=("rates", "outages"))
+    words = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="murder-outage-") as name:
         folder = Path(name)
-        port = free_port()
-        with our_node(folder / "alone", "alone.test", HOST, port):
-            rates(port, "embedded, changes/s")
-        with cluster(folder / "etcd") as etcd:
-            with masters(folder / "masters", etcd) as found:
-                rates(found[0].port, "three members of etcd, changes/s")
-                outages(etcd, found, turns)
+        if words.only != "outages":
+            all_rates(folder, min(words.turns, MOST_RATES))
+        if words.only != "rates":
+            with cluster(folder / "etcd") as etcd, masters(folder / "masters", etcd) as found:
+                outages(etcd, found, words.turns)
 
 
 if __name__ == "__main__":

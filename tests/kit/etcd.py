@@ -15,6 +15,7 @@ from tests.conftest import cannot_run
 from tests.kit.ports import free_ports
 from tests.kit.process import END_S, Program
 from tests.kit.waiting import until
+from tests.kit.wires import Mode, Wire, Wires
 
 PROGRAMS: Final = ("etcd", "etcdctl")
 # As `murder help masters` tells an operator.
@@ -49,6 +50,7 @@ class Member(Program):
         self.folder = folder / name
         self.client_port = client
         self.peer_port = peer
+        self.peer_at = peer  # where the others call it
         self._flags = flags
         super().__init__([], folder / f"{name}.log")
 
@@ -58,13 +60,14 @@ class Member(Program):
 
     @property
     def peer_url(self) -> str:
-        return f"http://127.0.0.1:{self.peer_port}"
+        return f"http://127.0.0.1:{self.peer_at}"
 
     def prepare(self, cluster: str, state: str = "new") -> None:
         """What it is started with; `cluster` is etcd's --initial-cluster."""
         words = ["etcd", "--name", self.name, "--data-dir", str(self.folder)]
         words += ["--listen-client-urls", self.url, "--advertise-client-urls", self.url]
-        words += ["--listen-peer-urls", self.peer_url, "--initial-cluster", cluster]
+        words += ["--listen-peer-urls", f"http://127.0.0.1:{self.peer_port}"]
+        words += ["--initial-cluster", cluster]
         words += ["--initial-advertise-peer-urls", self.peer_url]
         words += ["--initial-cluster-state", state, "--logger", "zap", "--log-level", "error"]
         self.command = [*words, *self._flags]
@@ -89,8 +92,11 @@ class Cluster:
         count: int = 3,
         flags: Sequence[str] = (),
         scheme: str = "http",
+        wires: Wires | None = None,
     ) -> None:
+        """`wires`: members speak to each other over these."""
         needs_etcd()
+        self._numbers: dict[str, str] = {}
         self.identify: Sequence[str] = ()  # how etcdctl shows who it is
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -100,8 +106,29 @@ class Cluster:
             Member(f"etcd{i + 1}", folder, ports[2 * i], ports[2 * i + 1], chosen, scheme)
             for i in range(count)
         ]
+        self._wires = wires
+        self._peer_wires: dict[str, Wire] = {}
+        for member in self.members if wires is not None else ():
+            assert wires is not None
+            wire = wires.to(member.peer_port, names_callers=True)
+            self._peer_wires[member.name] = wire
+            member.peer_at = wire.port
         for member in self.members:
             member.prepare(self.layout)
+
+    def between(self, one: Member, other: Member, mode: Mode) -> None:
+        """What the wires between two members are like from here on, whoever calls."""
+        assert self._wires is not None
+        numbers = self.numbers()
+        for called, caller in ((one, other), (other, one)):
+            self._wires.set(self._peer_wires[called.name], mode, numbers[caller.name])
+
+    def numbers(self) -> dict[str, str]:
+        """What members call themselves among each other, by name."""
+        if not self._numbers:
+            rows = [row.split(", ") for row in self.ctl("member", "list").splitlines()]
+            self._numbers = {row[2]: row[0] for row in rows}
+        return self._numbers
 
     @property
     def layout(self) -> str:
@@ -201,6 +228,8 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, count: int = 3, flags: Sequence[str] = ()) -> Iterator[Cluster]:
-    with Cluster(folder, count, flags) as found:
+def cluster(
+    folder: Path, count: int = 3, flags: Sequence[str] = (), wires: Wires | None = None
+) -> Iterator[Cluster]:
+    with Cluster(folder, count, flags, wires=wires) as found:
         yield found
