@@ -170,7 +170,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "upstream.connected": "A frontend opened a connection to a backend for a session.",
     "upstream.failed": "A connection or login to a backend, or to the master, failed.",
     "upstream.lost": "A backend closed a connection that a session was using.",
-    "version.misfit": "The master is of a version that this one was not tried beside.",
+    "version.misfit": "The master, or a backend, is of a version that this one was not tried beside.",
     "worker.died": "A worker process ended by itself; it is restarted. The lines before it say why.",
     "worker.failover_started": "A worker was silent or had died; another accepts its new connections.",
     "worker.ready": "A worker process has started and accepts connections.",

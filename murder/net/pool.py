@@ -237,6 +237,8 @@ async def _greet(upstreams: Upstreams, upstream: ImapUpstream) -> None:
     greeting = await upstream.greeted()
     if greeting is not None and greeting.word not in (b"OK", b"PREAUTH"):
         raise upstream.failure(UpstreamKind.UNAVAILABLE, f"it greets with {greeting.text}")
+    if greeting is not None:
+        upstreams.met(upstream.address.server, greeting.text)
     address = upstream.address
     if address.tls == "starttls":
         upstream.awaits_tls = True

@@ -7,6 +7,7 @@ workers and hosts do not come all at once) one session's connection tests it, an
 
 import asyncio
 import random
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from murder import __version__
 from murder.config import Config
 from murder.errors import UpstreamFailure, UpstreamKind
 from murder.log import logger
+from murder.model.beside import misfit
 from murder.model.protocol import ProtocolSpec
 from murder.net.connect import connect, why
 from murder.net.connection import Connection, Receiver
@@ -27,6 +30,7 @@ from murder.net.within import Within, open_within
 from murder.wire.haproxy import format_header
 
 JITTER: Final = (0.75, 1.25)
+_OURS: Final = re.compile(r" murder (\S{1,40}) server ready$")  # how a backend of ours greets
 
 
 class Address(NamedTuple):
@@ -67,7 +71,18 @@ class Upstreams:
         self.tells_origin = config.frontend.upstream_proxy_protocol != "none"
         self.health: dict[str, _Health] = {}  # of those that have failed of late
         self._addresses: dict[tuple[str, ProtocolSpec], Address] = {}
+        self._versions: dict[str, str] = {}  # of backends, as they greeted last
         self._log = logger()
+
+    def met(self, server: str, greeting: str) -> None:
+        """What a server says in its greeting. A version that was not tried beside this one is told, once."""
+        found = _OURS.search(greeting)
+        version = found[1] if found else ""
+        if self._versions.get(server) == version:
+            return
+        self._versions[server] = version
+        if version and (why := misfit(version, __version__)):
+            self._log.warning("version.misfit", backend=server, problem=why)
 
     def configure(self, config: Config) -> None:
         """A new configuration, for connections from now on."""

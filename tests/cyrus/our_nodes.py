@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.kit.engine import ENGINE, etcd_settings, is_shared
 from tests.kit.peer import BlockingPeer
 from tests.kit.process import Program, murder_command, run_murder
 from tests.kit.toml import Sections, write_config
@@ -61,13 +62,28 @@ def serving(
     config = folder / "murder.toml"
     if not config.exists():
         node = {"name": name, "data": "data"}
-        write_config(config, {"node": node, **sections, "plugins.auth_file": {"log2_cost": 8}})
+        more = {"plugins.auth_file": {"log2_cost": 8}}
+        write_config(config, {"node": node, **_on_engine(folder, role, sections), **more})
         (folder / "data").mkdir(exist_ok=True)
         for user in ("murder", "cyrus", *users):
             run_murder("auth", "add", user, "--config", config, said="secret\n")
     words = [*(command or murder_command()), "serve", "--role", role, "--config", str(config)]
     with Program(words, folder / "log") as program:
         yield program
+
+
+def _on_engine(folder: Path, role: str, sections: Sections) -> Sections:
+    """A lone master on the engine of this run (`kit.engine`)."""
+    mupdate = sections.get("mupdate", {})
+    if not is_shared() or role != "mupdate" or not mupdate.keys().isdisjoint(("master", "engine")):
+        return sections
+    settings = etcd_settings(folder)
+    table = {"endpoints": list(settings.endpoints), "prefix": settings.prefix}
+    return {
+        **sections,
+        "mupdate": {**mupdate, "engine": ENGINE},
+        "plugins.list_etcd": {**table, "timeout_s": settings.timeout_s},
+    }
 
 
 def rows_at(host: str, port: int = 3905) -> list[tuple[bytes, ...]]:

@@ -15,6 +15,7 @@ from murder.api.auth import Identity, ScramSecret
 from murder.auth.gate import Gate
 from murder.auth.penalty import Penalties
 from murder.config import MupdateConfig
+from murder.mupdate.engine import Ordered
 from murder.mupdate.ledger import Ledger
 from murder.mupdate.link import Target
 from murder.mupdate.master import MupdateService
@@ -23,6 +24,8 @@ from murder.mupdate.replica import Replica, Timing
 from murder.mupdate.stream import Hub
 from murder.net.listener import Bounds, Listener
 from murder.wire.mupdate import MASTER
+from plugins.list_etcd.log import EtcdLog
+from tests.kit.engine import etcd_settings, is_shared
 from tests.kit.peer import Peer
 from tests.kit.waiting import until_soon
 
@@ -83,11 +86,15 @@ class Server:
         """The list, and who writes it."""
         self.mailboxes = MailboxList.open(self.folder, journal_bytes=JOURNAL_BYTES)
         self.hub = Hub(self.mailboxes, self.config.max_stream_backlog_bytes)
-        self.ledger = Ledger(self.mailboxes, self.hub.committed, inline=True)
+        log = EtcdLog(etcd_settings(self.folder)) if is_shared() else None
+        engine = Ordered(self.mailboxes, log) if log is not None else None
+        self.ledger = Ledger(self.mailboxes, self.hub.committed, inline=True, engine=engine)
 
     async def start(self, replica_of: "Replica | None" = None) -> None:
         if replica_of is None:
             self.open()
+            assert self.ledger is not None
+            await self.ledger.catch_up()  # what is on the engine already
         gate = Gate(
             self.auth,
             admins=self.config.admins,

@@ -4,7 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from murder import __version__
 from murder.config import Config, FrontendConfig
 from murder.config.sections import NodeConfig
 from murder.errors import UpstreamFailure, UpstreamKind
@@ -56,3 +58,16 @@ def test_who_is_not_let_in_does_not_shut_the_others_out(kind: UpstreamKind) -> N
 
 def test_every_kind_has_its_reply() -> None:
     assert len({kind.reply for kind in UpstreamKind}) == len(UpstreamKind)
+
+
+def test_a_backend_of_a_version_that_was_not_tried_is_told_once() -> None:
+    these = upstreams(1.0)
+    with capture_logs() as logged:
+        for _ in range(2):
+            these.met("be1.test", "be1.test murder 9.9.1 server ready")
+            these.met("be2.test", f"be2.test murder {__version__} server ready")
+            these.met("cyrus.test", "cyrus.test Cyrus IMAP 3.6.1-Debian server ready")
+        these.met("be1.test", f"be1.test murder {__version__} server ready")
+        these.met("be1.test", "be1.test murder 9.9.1 server ready")
+    told = [(one["event"], one["backend"], "9.9.1" in one["problem"]) for one in logged]
+    assert told == [("version.misfit", "be1.test", True)] * 2
