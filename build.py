@@ -9,9 +9,7 @@
     python3 build.py man          write the manual pages for man(1) to dist/man/
     python3 build.py demo [...]   make it and run `murder demo ...`
     python3 build.py test [...]   make an environment, check format, lint and types, run every test;
-                                  words after `test` go to pytest; with --engine etcd the masters of
-                                  the MUPDATE tests and those beside a real Cyrus are on etcd, and these
-                                  run alone where no others are named
+                                  words after `test` go to pytest
     python3 build.py bench NAME   make it and run tests/bench/NAME.py, which measures beside peers
     python3 build.py fuzz [...]   throw octets at every parser, for as long as told: `fuzz --help`
     python3 build.py lock         ask the package index for the newest versions that pyproject.toml
@@ -278,25 +276,9 @@ def run_fuzz(arguments: list[str]) -> int:
     return subprocess.call([python, "-m", "tests.fuzz.run", *arguments], cwd=ROOT)
 
 
-ENGINE_TESTS = ("tests/mupdate", "tests/cyrus", "tests/ha", "tests/plugins/test_list_etcd.py")
-
-
-def on_engine(arguments: list[str]) -> list[str]:
-    """Without `--engine NAME`, which the tests learn of by their environment."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--engine", choices=("embedded", "etcd"))
-    chosen, rest = parser.parse_known_args(arguments)
-    if chosen.engine:
-        os.environ["MURDER_TEST_ENGINE"] = chosen.engine
-        if not any((ROOT / word.partition("::")[0]).exists() for word in rest):
-            rest += ENGINE_TESTS
-    return rest
-
-
 def run_tests(arguments: list[str]) -> int:
     """Check and test everything; the exit code of the first that fails, pytest last."""
     python = make_environment()
-    arguments = on_engine(arguments)
     checks = {
         "format": ["ruff", "format", "--check", "."],
         "lint": ["ruff", "check", "."],

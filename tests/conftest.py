@@ -21,6 +21,22 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 
+ENGINE_TESTS = ("tests/mupdate", "tests/cyrus", "tests/ha", "tests/plugins/test_list_etcd.py")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "What the masters of the MUPDATE tests, and of those beside a real Cyrus, keep their lists in (tests.kit.engine)."
+    parser.addoption("--engine", choices=("embedded", "etcd"), help=text)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before a test's module is imported. Where no test is named, those that an engine matters to."""
+    if engine := config.getoption("--engine"):
+        os.environ["MURDER_TEST_ENGINE"] = engine
+        if config.args_source is not pytest.Config.ArgsSource.ARGS:
+            config.args = [str(ROOT / name) for name in ENGINE_TESTS]
+
+
 @pytest.fixture(scope="session")
 def archive() -> Path:
     """dist/murder.pyz, made from the sources as they are now; from then on tests/kit/demo.py runs it."""

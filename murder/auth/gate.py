@@ -180,7 +180,7 @@ class Gate:
         it) or UpstreamFailure."""
         how = how or self.attempt_at(connection, protocol, credentials.mechanism)
         within = self._within
-        if within is not None and within.is_meant(credentials, connection):
+        if within is not None and within.is_meant(credentials, connection, self.admins):
             return replace(await within.admit(credentials, connection, protocol, how), within=True)
         if self.masters and isinstance(credentials, PlainCredentials):
             credentials = _with_master(credentials)
@@ -192,12 +192,15 @@ class Gate:
         detail = acting_detail if authzid else detail
         return replace(login, detail=detail) if detail else login
 
-    def is_meant(self, credentials: Credentials, connection: Connection) -> bool:
+    def is_meant(
+        self, credentials: Credentials, connection: Connection, of_proxy: Collection[str]
+    ) -> bool:
         """Whether who comes to one port is for the server there, not for the proxy before it: another node (also with an
-        administrator's password), an operator, a proxy user."""
+        administrator's password), an operator, a proxy user, an administrator of the server alone."""
         if connection.certificate is not None or isinstance(credentials, ExternalCredentials):
             return connection.certificate is not None
-        return self.known_as(credentials.authcid)[0] in self.proxies
+        user = self.known_as(credentials.authcid)[0]
+        return user in self.proxies or (user in self.admins and user not in of_proxy)
 
     def admit_at_once(
         self, user: str, password: bytes, connection: Connection, protocol: str, mechanism: str
@@ -215,7 +218,9 @@ class Gate:
         if identity is None or identity.user in self.admins or identity.expires_at is not None:
             return None
         if self._within is not None and (
-            connection.certificate is not None or identity.user in self._within.proxies
+            connection.certificate is not None
+            or identity.user in self._within.proxies
+            or identity.user in self._within.admins
         ):
             return None
         connection.attempts += 1

@@ -321,7 +321,9 @@ class EtcdLog(Moves):
                 filters=[WatchCreateRequest.NODELETE],
             )
         )
-        async with cluster.watch(endpoint, request) as stream:
+        async with contextlib.AsyncExitStack() as stack:
+            async with asyncio.timeout(PULSE_ANSWER_S):
+                stream = await stack.enter_async_context(cluster.watch(endpoint, request))
             listening = asyncio.ensure_future(self._listen(stream))
             closing = asyncio.ensure_future(self._closing.wait())
             both = [listening, closing]
@@ -343,7 +345,10 @@ class EtcdLog(Moves):
     async def _listen(self, stream: Any) -> None:
         async for answer in stream:
             if answer.canceled:
-                raise ConnectionResetError(answer.cancel_reason or "the watch was ended")
+                told = answer.cancel_reason or "the watch was ended"
+                if answer.compact_revision:  # what it asks for is gone; it begins anew
+                    told = f"{told}: compacted to {answer.compact_revision}"
+                raise ConnectionResetError(told)
             is_news = False
             for event in answer.events:
                 if event.type == Event.PUT:

@@ -1,5 +1,5 @@
-"""Which engine the masters of the MUPDATE tests and of those beside a real Cyrus have: `MURDER_TEST_ENGINE=etcd`, which
-`build.py test --engine etcd` sets, puts all of them on one member of etcd, each below a prefix of its own.
+"""Which engine the masters of the MUPDATE tests and of those beside a real Cyrus have: `build.py test --engine etcd` (an
+option of pytest's, tests/conftest.py) puts all of them on one member of etcd, each below a prefix of its own.
 """
 
 import atexit

@@ -1,6 +1,11 @@
 """A log on etcd, with members of Debian's package: the contract of its kind, and what only etcd can do to it."""
 
-from collections.abc import Callable, Iterator
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,7 @@ from plugins.list_etcd.settings import Settings
 from tests.kit.etcd import Cluster, cluster
 from tests.kit.ports import free_port
 from tests.kit.process import run_murder
+from tests.kit.waiting import until
 
 Make = Callable[[], EtcdLog]
 
@@ -217,3 +223,140 @@ def test_users_and_certificates(tmp_path: Path) -> None:
             with pytest.raises((Refusal, UpstreamFailure), match=text):
                 other.is_last(epoch, BEGINNING)
             other.close()
+
+
+def watching(log: EtcdLog, watch: Any) -> None:
+    """It watches by `watch(original, endpoint, request)` from here on."""
+    cluster = log._there()
+    original = cluster.watch
+    cluster.watch = lambda endpoint, request: watch(original, endpoint, request)  # type: ignore[method-assign]
+
+
+def test_a_watch_that_etcd_refuses_because_it_has_compacted_begins_anew(
+    make: Make, members: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compaction comes between the look at the head and the watch from there: etcd refuses the watch."""
+    monkeypatch.setattr("plugins.list_etcd.log.PULSE_ANSWER_S", 30.0)  # etcdctl takes its time
+    writer, late = make(), make()
+    epoch = epoch_of(writer)
+    records = [filled(BEGINNING, 1)]
+    news = threading.Event()
+    turns: list[int] = []
+
+    def write_and_compact() -> None:
+        for _ in range(5):
+            assert writer.append(epoch, records[-1])
+            records.append(filled(records[-1].position, 1))
+        revision = members.ctl("endpoint", "status", "-w", "json").split('"revision":')[1]
+        members.ctl("compact", revision.split(",")[0])
+        news.clear()
+
+    @asynccontextmanager
+    async def watch(original: Any, endpoint: Any, request: Any) -> AsyncIterator[Any]:
+        turns.append(request.create_request.start_revision)
+        if len(turns) == 1:
+            await asyncio.to_thread(write_and_compact)
+        async with original(endpoint, request) as stream:
+            yield stream
+
+    refusals: list[str] = []
+    listen = late._listen
+
+    async def listening(stream: Any) -> None:
+        try:
+            await listen(stream)
+        except ConnectionResetError as refusal:
+            refusals.append(str(refusal))
+            raise
+
+    late._listen = listening  # type: ignore[method-assign]
+    watching(late, watch)
+    late.listen(news.set)
+    until(lambda: len(turns) > 1 and news.is_set(), "the watch begins anew, and says so")
+    assert "compacted" in refusals[0]
+    followed = late.since(epoch, BEGINNING)
+    assert not isinstance(followed, Whole)
+    assert [one.position.seq for one in followed] == [1, 2, 3, 4, 5]
+    last = records[-2].position
+    assert writer.append(epoch, records[-1])
+    until(lambda: [one.after for one in late.heard(epoch, last)] == [last], "what comes is heard")
+
+
+def test_a_member_that_takes_no_watch_is_left_for_another(make: Make) -> None:
+    log = make()
+    tried: list[Any] = []
+
+    @asynccontextmanager
+    async def watch(original: Any, endpoint: Any, request: Any) -> AsyncIterator[Any]:
+        tried.append(request)
+        if len(tried) == 1:
+            await asyncio.Event().wait()
+        async with original(endpoint, request) as stream:
+            yield stream
+
+    watching(log, watch)
+    log.listen(lambda: None)
+    epoch = epoch_of(log)
+    until(lambda: len(tried) > 1, "another try")
+    first = filled(BEGINNING, 1)
+    assert log.append(epoch, first)
+    until(lambda: list(log.heard(epoch, BEGINNING)) == [first], "what comes is heard")
+
+
+SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+HOSTILE = {
+    "says nothing": b"",
+    "says what is no HTTP/2": b"HTTP/1.1 400 Bad Request\r\n\r\n" * 100,
+    "greets and says nothing": SETTINGS,
+    "allows no streams": b"\0\0\6\4\0\0\0\0\0" + b"\0\3\0\0\0\0",
+    "takes no octets": b"\0\0\6\4\0\0\0\0\0" + b"\0\4\0\0\0\0",
+    "goes away": SETTINGS + b"\0\0\x08\7\0\0\0\0\0" + bytes(8),
+}
+
+
+class Hostile:
+    """An endpoint that is none: says the same to everybody, and holds the line."""
+
+    def __init__(self, said: bytes) -> None:
+        self._said = said
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._held: list[socket.socket] = []
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = self._socket.accept()
+                self._held.append(peer)
+                peer.sendall(self._said)
+
+    def close(self) -> None:
+        for one in (self._socket, *self._held):
+            one.close()
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_an_endpoint_that_is_no_etcd_holds_nothing_up(
+    members: Cluster, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another is asked, the watch is there, and an operator is told which one it is."""
+    monkeypatch.setattr("plugins.list_etcd.client.ATTEMPT_S", 0.3)
+    hostile = Hostile(HOSTILE[kind])
+    prefix = f"/hostile{list(HOSTILE).index(kind)}/"
+    log = EtcdLog(Settings((hostile.url, *members.endpoints), prefix=prefix, timeout_s=10))
+    try:
+        epoch = epoch_of(log)
+        log.listen(lambda: None)
+        first = filled(BEGINNING, 1)
+        assert log.append(epoch, first)
+        if "no HTTP/2" in kind:  # it fails at once
+            bad, good = log.members()
+            assert bad.problem and not good.problem
+        after = first.position
+        second = filled(after, 1)
+        assert log.append(epoch, second)
+        until(lambda: log.is_last(epoch, second.position), "etcd is asked")
+    finally:
+        log.close()
+        hostile.close()

@@ -112,7 +112,7 @@ def _config(
         lmtp_trusted=(),
     )
     kept = BackendConfig(
-        admins=("admin",),
+        admins=("admin", "keeper"),
         submitters=("post",),
         allow_plaintext=True,
         proxies=(PROXY,),

@@ -46,6 +46,22 @@ async def test_own_mail_is_served_within_the_process_and_the_rest_by_the_other_n
             await until_soon(lambda home=home: not selected_at(home))  # type: ignore[misc]
 
 
+async def test_an_administrator_of_the_backend_alone_speaks_with_it_by_a_password(
+    tmp_path: Path,
+) -> None:
+    async with running_nodes(tmp_path) as nodes:
+        n1 = nodes.nodes["n1.test"]
+        keeper, admin = await at(n1, "keeper"), await at(n1, "admin")
+        own = await keeper.ok('LIST "" "*"')
+        assert [b"user/ana" in line for line in own if b"LIST" in line.split(b" ")[1]] == [True]
+        assert any(b"user/bob" in line for line in await admin.ok('LIST "" "*"'))
+        await keeper.ok("XCOMPARE user/ana")  # what `murder ctl` asks of backends
+        direct = [
+            one for one in n1.backend.sessions if not isinstance(one.connection, LocalConnection)
+        ]
+        assert len(direct) == 1
+
+
 async def test_a_message_is_copied_and_moved_between_this_node_and_another(tmp_path: Path) -> None:
     async with running_nodes(tmp_path) as nodes:
         n1, n2 = nodes.nodes["n1.test"], nodes.nodes["n2.test"]
