@@ -87,7 +87,7 @@ class Placing:
 
     async def _ask(self, question: AskPlace) -> Placement | None:
         """Its answer: of the first that has one. None where no frontend can be asked. Raises Refusal."""
-        places = nodes.places(self._reach) if self._place is None else [self._place]
+        places = await nodes.learn(self._reach) if self._place is None else [self._place]
         tasks = [asyncio.ensure_future(self._ask_one(place, question)) for place in places if place]
         try:
             for answer in asyncio.as_completed(tasks):

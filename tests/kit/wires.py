@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from tests.kit.ports import free_port
+from tests.kit.waiting import pause_here
 
 T = TypeVar("T")
 
@@ -113,7 +114,7 @@ class Wire:
             while (mode := self.mode_of(caller)) in (Mode.HOLD, held):
                 await self._changed.wait()
             if mode is Mode.SLOW:
-                await asyncio.sleep(DELAY_S)
+                await pause_here(DELAY_S, "a slow network takes its time")
             writer.write(data)
             await writer.drain()
         raise EOFError  # the other direction ends, too
