@@ -120,10 +120,6 @@ class TakesLists(Protocol):
         """The rows that are here at one moment, in the order of their keys, in pages."""
         ...
 
-    def count(self) -> int:
-        """How many rows are here."""
-        ...
-
     def take_over(
         self, token: str, epoch: str, position: Position, notes: Mapping[str, bytes]
     ) -> None:

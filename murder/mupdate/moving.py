@@ -324,7 +324,6 @@ class Movable:
         self._copy_changes(log, token, seq, began + STOP_S)
         if not mailboxes.synchronised:
             mailboxes.commit([mark_synchronised()])
-        _check_count(log, mailboxes)
         mailboxes.keep_by(f"{EMBEDDED}>{to} {token}")
         self._unsettled = _Unsettled(to, token)
         self._use(log)
@@ -357,12 +356,9 @@ class Movable:
         while True:
             self._commits += self._inner.take_up()
             position = mailboxes.position()
-            is_alike = _taking(log).count() == mailboxes.count()
-            if not is_alike and log.is_last(mailboxes.epoch, position):
-                _check_count(log, mailboxes)
             mailboxes.keep_by(f"{self.kind}>{EMBEDDED} {token}")
             self._unsettled = _Unsettled(self.kind, token)
-            if is_alike and _taking(log).hand_over(token, mailboxes.epoch, position):
+            if _taking(log).hand_over(token, mailboxes.epoch, position):
                 self._become(EMBEDDED)
                 return time.monotonic() - began
             self._settled()
@@ -390,11 +386,3 @@ def _rows_of(mailboxes: MailboxList) -> Iterator[tuple[bytes, bytes]]:
     while last is not None:
         rows, last = mailboxes.rows(last)
         yield from rows
-
-
-def _check_count(log: ListLog, mailboxes: MailboxList) -> None:
-    there, here = _taking(log).count(), mailboxes.count()
-    if there != here:
-        raise Refusal(
-            Code.CANNOT, f"The log has {there} rows, the list {here}: nothing was changed"
-        )

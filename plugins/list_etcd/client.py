@@ -177,12 +177,14 @@ class Cluster:
             context.load_cert_chain(settings.certificate, settings.key)
         return context
 
-    async def call(self, method: Method, request: Message, within_s: float) -> Any:
+    async def call(
+        self, method: Method, request: Message, within_s: float, patience_s: float = ATTEMPT_S
+    ) -> Any:
         """Ask until somebody has answered. Raises Denied; UpstreamFailure where nobody has within that time: it may
         have been done, or be done a little later."""
         loop = asyncio.get_running_loop()
         end = loop.time() + within_s
-        attempt_s = ATTEMPT_S + request.ByteSize() / MIB
+        attempt_s = max(patience_s, ATTEMPT_S) + request.ByteSize() / MIB
         is_retry = False
         while True:
             endpoint = self.endpoint

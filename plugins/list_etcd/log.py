@@ -49,7 +49,7 @@ from plugins.list_etcd.layout import (
 from plugins.list_etcd.moves import Moves
 from plugins.list_etcd.operations import absent, fetching, putting, removing, same
 from plugins.list_etcd.settings import Endpoint, Settings
-from plugins.list_etcd.talk import FEW_CHANGES, NO_ROOM
+from plugins.list_etcd.talk import FEW_CHANGES, LONG_S, NO_ROOM
 
 PULSE_S: Final = 1.0  # how often it is asked whether the watch has told all
 PULSE_ANSWER_S: Final = 1.0
@@ -264,7 +264,7 @@ class EtcdLog(Moves):
         at = len(keys.rows)
 
         def rows() -> Iterator[Sequence[tuple[bytes, bytes]]]:
-            for page in self._pages(keys.rows, behind(keys.rows), revision):
+            for page in self._pages(keys.rows, behind(keys.rows), revision, LONG_S):
                 yield [(pair.key[at:], pair.value) for pair in page]
 
         def records() -> Iterator[Record]:

@@ -13,7 +13,7 @@ from plugins.list_etcd.etcd_pb2 import Compare, RangeRequest, RequestOp, TxnRequ
 from plugins.list_etcd.layout import behind, format_head, format_record
 from plugins.list_etcd.operations import absent, fetching, putting, removing, same
 from plugins.list_etcd.settings import Settings
-from plugins.list_etcd.talk import FEW_CHANGES, LAST_PAGE, Talk
+from plugins.list_etcd.talk import FEW_CHANGES, LAST_PAGE, LONG_S, Talk
 
 GIVEN_UP: Final = "this move of the mailbox list was given up"
 
@@ -48,7 +48,7 @@ class Moves(Talk):
             request = RangeRequest(
                 key=table, range_end=behind(table), limit=LAST_PAGE, keys_only=True
             )
-            found = self._asked(RANGE, request).kvs
+            found = self._asked(RANGE, request, LONG_S).kvs
             if not found:
                 return
             self._step(token, [removing(found[0].key, found[-1].key + b"\0")])
@@ -95,13 +95,8 @@ class Moves(Talk):
         keys = self._keys
         revision = self._asked(RANGE, RangeRequest(key=keys.head)).header.revision
         at = len(keys.rows)
-        for page in self._pages(keys.rows, behind(keys.rows), revision):
+        for page in self._pages(keys.rows, behind(keys.rows), revision, LONG_S):
             yield [(pair.key[at:], pair.value) for pair in page]
-
-    def count(self) -> int:
-        rows = self._keys.rows
-        request = RangeRequest(key=rows, range_end=behind(rows), count_only=True)
-        return int(self._asked(RANGE, request).count)
 
     def take_over(
         self, token: str, epoch: str, position: Position, notes: Mapping[str, bytes]

@@ -21,8 +21,9 @@ MOST_CHANGES: Final = (
 )
 FEW_CHANGES: Final = 120  # where it has not: 128 is its own limit, some are for head and log
 FIRST_PAGE: Final = 64  # rows of a range; more, where they are short
-LAST_PAGE: Final = 4096
-PAGE_OCTETS: Final = 1 << 20
+LAST_PAGE: Final = 16_384
+PAGE_OCTETS: Final = 4 << 20
+LONG_S: Final = 10.0  # a member may take for a page of all rows
 NO_ROOM: Final = "database space exceeded"
 
 
@@ -59,28 +60,32 @@ class Talk:
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+    def _wait(self, work: Coroutine[Any, Any, T], within_s: float = 0.0) -> T:
         future = asyncio.run_coroutine_threadsafe(work, self._running())
         try:
-            return future.result(self._settings.timeout_s + 2)
+            return future.result((within_s or self._settings.timeout_s) + 2)
         except TimeoutError:
             future.cancel()
             raise UpstreamFailure(UpstreamKind.TIMEOUT, "etcd", "no answer") from None
 
-    def _call(self, method: Method, request: Message) -> Any:
-        """Raises Denied, UpstreamFailure. Where the last one has failed and nothing has been heard since, at once."""
+    def _call(self, method: Method, request: Message, patience_s: float = 0.0) -> Any:
+        """Raises Denied, UpstreamFailure. Where the last one has failed and nothing has been heard since, at once. With
+        `patience_s` a member may take so long, for what is much."""
         if not self._is_up and self._problem is not None:
             text = self._problem.text
             raise UpstreamFailure(UpstreamKind.DOWN, "etcd", text)
         try:
-            return self._wait(self._ask(method, request))
+            within_s = max(3 * patience_s, self._settings.timeout_s)
+            return self._wait(self._ask(method, request, within_s, patience_s), within_s)
         except UpstreamFailure as failure:
             self._problem = failure
             self._is_up = False
             raise
 
-    async def _ask(self, method: Method, request: Message) -> Any:
-        return await self._there().call(method, request, self._settings.timeout_s)
+    async def _ask(
+        self, method: Method, request: Message, within_s: float, patience_s: float
+    ) -> Any:
+        return await self._there().call(method, request, within_s, patience_s)
 
     def _there(self) -> Cluster:
         if self._cluster is None:
@@ -101,18 +106,21 @@ class Talk:
             )
         return Refusal(Code.UNAVAILABLE, f"etcd refuses: {text}")
 
-    def _asked(self, method: Method, request: Message) -> Any:
+    def _asked(self, method: Method, request: Message, patience_s: float = 0.0) -> Any:
         """As `_call`; what is denied is a Refusal."""
         try:
-            return self._call(method, request)
+            return self._call(method, request, patience_s)
         except Denied as denied:
             raise self._refusal(denied) from denied
 
-    def _pages(self, begin: bytes, end: bytes, revision: int) -> Iterator[Sequence[KeyValue]]:
+    def _pages(
+        self, begin: bytes, end: bytes, revision: int, patience_s: float = 0.0
+    ) -> Iterator[Sequence[KeyValue]]:
+        """etcd 3.4 walks all keys up to the end for each page, however few it gives: of a million that takes a while."""
         limit = FIRST_PAGE
         while True:
             request = RangeRequest(key=begin, range_end=end, limit=limit, revision=revision)
-            answer = self._asked(RANGE, request)
+            answer = self._asked(RANGE, request, patience_s)
             if answer.kvs:
                 yield answer.kvs
             if not answer.more:
